@@ -1,0 +1,50 @@
+import type { CredentialRef } from '../discovery/source.ts';
+import type { LogLevel } from '../log.ts';
+
+/** Toolsets a person can switch on or off; see `src/mcp/tools`. */
+export const TOOLSETS = ['core', 'instances', 'sessions'] as const;
+export type Toolset = (typeof TOOLSETS)[number];
+
+/** A credential for every candidate that fits all the patterns given. `*` matches any run of characters; case does not matter. */
+export interface CredentialRule {
+  readonly name?: string;
+  readonly host?: string;
+  readonly source?: string;
+  readonly credential: CredentialRef;
+}
+
+/** One instance that a person listed by URL. */
+export interface StaticInstance {
+  readonly name: string;
+  /** http or https, without a trailing slash, user info, query or fragment. */
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly credential?: CredentialRef;
+}
+
+/** Everything a person can set, checked. Precedence: flag, environment, config file, default. */
+export interface Settings {
+  /** `explicit` is false where nobody set it and the default stands. */
+  readonly registryDir: { readonly path: string; readonly explicit: boolean };
+  /** Names of the sources to use, or `all`. */
+  readonly sources: 'all' | readonly string[];
+  readonly discoveryIntervalMs: number;
+  readonly healthCheckTimeoutMs: number;
+  /** Probes in flight at once, whole process. */
+  readonly healthConcurrency: number;
+  /** The longest a `send` may block, whatever the client allows. */
+  readonly sendTimeoutMs: number;
+  readonly credentialRules: readonly CredentialRule[];
+  /** `OPENCODE_SERVER_PASSWORD`: for loopback, relay and tailnet endpoints that nothing more specific fits. */
+  readonly defaultCredential?: CredentialRef;
+  readonly instances: readonly StaticInstance[];
+  readonly toolsets: readonly Toolset[];
+  /** No tool that changes anything on an instance. */
+  readonly readOnly: boolean;
+  readonly logLevel: LogLevel;
+}
+
+/** The message names the setting, the value and what was expected; nothing starts. */
+export class SettingsError extends Error {
+  override readonly name = 'SettingsError';
+}

@@ -1,0 +1,116 @@
+import type { Candidate, Claims, Endpoint, Note } from '../discovery/source.ts';
+
+/** What one look at an endpoint found. A failed probe is a value with a reason, never an exception. */
+export type ProbeResult =
+  | {
+      readonly status: 'healthy';
+      readonly version: string;
+      /** The instance's own directories, as its `/path` tells them: the only ones that may go into a request. */
+      readonly directory: string;
+      readonly worktree: string;
+    }
+  /** Alive, but our credential (or the lack of one) was refused. */
+  | { readonly status: 'locked'; readonly reason: string }
+  /** An opencode that this program cannot drive: too old, or of a major version it does not know. */
+  | { readonly status: 'unsupported'; readonly version: string; readonly reason: string }
+  | { readonly status: 'unhealthy'; readonly reason: string }
+  /** Not asked yet. */
+  | { readonly status: 'unknown' }
+  /** Not asked, because its source does not vouch for it. */
+  | { readonly status: 'untrusted'; readonly reason: string };
+
+/** A candidate together with what answered there. */
+export interface ProbedEndpoint {
+  /** `source` and the candidate's key: unique in the directory. */
+  readonly id: string;
+  readonly candidate: Candidate;
+  readonly result: ProbeResult;
+  /** When `result` was obtained, ms since the epoch; undefined while unknown. */
+  readonly probedAtMs?: number;
+  /** When it last answered as healthy or locked. */
+  readonly lastSeenMs?: number;
+  /** Time of the last answer, for choosing among equals. */
+  readonly latencyMs?: number;
+  /** Failed probes in a row. */
+  readonly misses: number;
+}
+
+/** One opencode process, with every endpoint that is proven to lead to it, best way first. */
+export interface MergedInstance {
+  /** Stable while the set of sightings is; not shown. */
+  readonly key: string;
+  readonly claims: Claims;
+  readonly endpoints: readonly [ProbedEndpoint, ...ProbedEndpoint[]];
+}
+
+/** A session as listings show it. Text is bounded and free of control characters. */
+export interface SessionSummary {
+  readonly id: string;
+  readonly title: string;
+  readonly directory: string;
+  readonly updatedMs: number;
+}
+
+/** What an instance is doing, as asked within one survey. */
+export interface Overview {
+  readonly activity:
+    | { readonly kind: 'idle' }
+    | { readonly kind: 'busy'; readonly sessions: number }
+    | { readonly kind: 'retrying'; readonly attempt: number; readonly message: string };
+  /** The most recently updated root session of the instance's own directory. */
+  readonly session?: SessionSummary;
+  /** Permission requests and questions that wait for an answer. */
+  readonly pending: number;
+  readonly askedAtMs: number;
+}
+
+export type InstanceState = 'idle' | 'busy' | 'retrying' | 'locked' | 'offline' | 'unsupported' | 'untrusted' | 'unknown';
+
+/** An instance as the tools see it. */
+export interface Instance extends MergedInstance {
+  /** Unique among all names ever shown by this server. */
+  readonly name: string;
+  readonly host: string;
+  readonly state: InstanceState;
+  /** Why it is locked, offline, unsupported or untrusted. */
+  readonly reason?: string;
+  /** The last overview; its age tells whether this round's survey was answered. */
+  readonly overview?: Overview;
+}
+
+/** An instance that was shown once and is no longer listed. Its name is never given to another. */
+export interface GoneInstance {
+  readonly name: string;
+  readonly host: string;
+  readonly directory?: string;
+  readonly lastSeenMs?: number;
+  readonly reason: string;
+}
+
+/** How a source did at its last scan. */
+export interface SourceState {
+  readonly name: string;
+  readonly status: 'pending' | 'ok' | 'unavailable' | 'failed';
+  readonly reason?: string;
+  /** Candidates it contributes now. */
+  readonly candidates: number;
+}
+
+/** The directory at one moment. */
+export interface Snapshot {
+  /** Sorted by name. */
+  readonly instances: readonly Instance[];
+  readonly gone: readonly GoneInstance[];
+  readonly sources: readonly SourceState[];
+  readonly notes: readonly (Note & { readonly source: string })[];
+  /** When the last full round ended, ms since the epoch; undefined before the first. */
+  readonly roundAtMs?: number;
+}
+
+/** An endpoint that was healthy at its last probe, with what a request to it needs. */
+export interface Way {
+  readonly endpoint: Endpoint;
+  readonly directory: string;
+  readonly worktree: string;
+  readonly version: string;
+}
