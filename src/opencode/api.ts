@@ -1,0 +1,184 @@
+import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
+import { z } from 'zod';
+
+import { type EventStream, openEvents } from './events.ts';
+import {
+  type Message,
+  messageSchema,
+  type Permission,
+  permissionSchema,
+  type Question,
+  questionSchema,
+  type Session,
+  sessionSchema,
+  type SessionStatus,
+  sessionStatusesSchema,
+} from './schema.ts';
+import { type Connection, exchange, MAX_BODY_BYTES, RequestError } from './transport.ts';
+
+/** A prompt of ours. Made once, before the first attempt; every further attempt sends this same value, so that it can never run twice. */
+export interface Prompt {
+  readonly sessionId: string;
+  readonly messageId: string;
+  readonly partId: string;
+  readonly text: string;
+}
+
+export interface MessagePage {
+  /** Oldest first. */
+  readonly messages: readonly Message[];
+  /** Give it as `before` for the page of older ones; undefined at the beginning of the session. */
+  readonly olderCursor?: string;
+}
+
+/**
+ * The calls this program makes to one opencode server, with checked answers. Every call is
+ * bounded in time and size and rejects with `RequestError`.
+ *
+ * `directory` parameters are code execution on the other side (opencode loads that
+ * directory's plugins and MCP servers): only an instance's own `/path` or a session of its own may be
+ * their origin. Calls with a session id need none.
+ */
+export interface OpencodeApi {
+  /** Sessions of the instance's project, most recently updated first; of exactly one directory if it is given. */
+  sessions(query: {
+    readonly directory?: string;
+    readonly rootsOnly?: boolean;
+    readonly search?: string;
+    readonly limit?: number;
+  }): Promise<readonly Session[]>;
+  /** Undefined where there is none with this id. */
+  session(sessionId: string): Promise<Session | undefined>;
+  createSession(title?: string): Promise<Session>;
+  /** What is not idle, by session id. */
+  statuses(directory: string): Promise<ReadonlyMap<string, SessionStatus>>;
+  messages(sessionId: string, query: { readonly limit: number; readonly before?: string }): Promise<MessagePage>;
+  /** Undefined where there is none with this id. */
+  message(sessionId: string, messageId: string): Promise<Message | undefined>;
+  permissions(directory: string): Promise<readonly Permission[]>;
+  questions(directory: string): Promise<readonly Question[]>;
+  /** Resolves when opencode has accepted the prompt; it starts up to a second later. */
+  prompt(prompt: Prompt): Promise<void>;
+  /** opencode answers true whether or not something ran: verify by status. */
+  abort(sessionId: string): Promise<void>;
+  events(directory: string, signal?: AbortSignal): Promise<EventStream>;
+}
+
+/** A cold instance starts its plugins and MCP servers on the first request that needs them; it took 1.2 s bare. */
+const CALL_TIMEOUT_MS = 15_000;
+
+export function createApi(connection: Connection, signal?: AbortSignal): OpencodeApi {
+  const client = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch: guardedFetch(connection, signal) });
+  return {
+    async sessions(query) {
+      const result = await client.session.list({
+        ...(query.directory === undefined ? {} : { directory: query.directory }),
+        ...(query.rootsOnly ? { roots: true } : {}),
+        ...(query.search === undefined ? {} : { search: query.search }),
+        ...(query.limit === undefined ? {} : { limit: query.limit }),
+      });
+      return parse(z.array(sessionSchema), result, 'GET /session');
+    },
+    async session(sessionId) {
+      const result = await client.session.get({ sessionID: sessionId });
+      return isNotFound(result) ? undefined : parse(sessionSchema, result, 'GET /session/:id');
+    },
+    async createSession(title) {
+      const result = await client.session.create(title === undefined ? {} : { title });
+      return parse(sessionSchema, result, 'POST /session');
+    },
+    async statuses(directory) {
+      const result = await client.session.status({ directory });
+      return new Map(Object.entries(parse(sessionStatusesSchema, result, 'GET /session/status')));
+    },
+    async messages(sessionId, { limit, before }) {
+      const result = await client.session.messages({
+        sessionID: sessionId,
+        limit,
+        ...(before === undefined ? {} : { before }),
+      });
+      const messages = parse(z.array(messageSchema), result, 'GET /session/:id/message');
+      const olderCursor = result.response?.headers.get('x-next-cursor');
+      return { messages, ...(olderCursor ? { olderCursor } : {}) };
+    },
+    async message(sessionId, messageId) {
+      const result = await client.session.message({ sessionID: sessionId, messageID: messageId });
+      return isNotFound(result) ? undefined : parse(messageSchema, result, 'GET /session/:id/message/:id');
+    },
+    async permissions(directory) {
+      return parse(z.array(permissionSchema), await client.permission.list({ directory }), 'GET /permission');
+    },
+    async questions(directory) {
+      return parse(z.array(questionSchema), await client.question.list({ directory }), 'GET /question');
+    },
+    async prompt({ sessionId, messageId, partId, text }) {
+      const result = await client.session.promptAsync({
+        sessionID: sessionId,
+        messageID: messageId,
+        parts: [{ id: partId, type: 'text', text }],
+      });
+      succeed(result, 'POST /session/:id/prompt_async');
+    },
+    async abort(sessionId) {
+      succeed(await client.session.abort({ sessionID: sessionId }), 'POST /session/:id/abort');
+    },
+    events: (directory, eventsSignal = signal) =>
+      openEvents(connection, `/event?directory=${encodeURIComponent(directory)}`, eventsSignal),
+  };
+}
+
+/** The SDK's transport: its requests go through the one bounded exchange that probing uses too. */
+function guardedFetch(connection: Connection, signal: AbortSignal | undefined): typeof fetch {
+  return async (input, init) => {
+    const request = new Request(input, init);
+    const path = request.url.slice(connection.endpoint.url.length);
+    const body = request.body === null ? {} : { body: await request.text() };
+    const answer = await exchange(
+      connection,
+      path,
+      { method: request.method, ...body },
+      { timeoutMs: CALL_TIMEOUT_MS, maxBytes: MAX_BODY_BYTES, signal },
+    );
+    const empty = answer.status === 204 || answer.status === 304;
+    return new Response(empty ? null : answer.text, { status: answer.status, headers: answer.headers });
+  };
+}
+
+interface SdkResult {
+  readonly data?: unknown;
+  readonly error?: unknown;
+  readonly response?: Response | undefined;
+}
+
+function isNotFound(result: SdkResult): boolean {
+  return result.response?.status === 404;
+}
+
+function succeed(result: SdkResult, label: string): void {
+  if (result.error instanceof Error) throw result.error;
+  const status = result.response?.status;
+  if (status === undefined || status >= 400) {
+    throw new RequestError('status', `${label}: HTTP ${status ?? 'unknown'}${detail(result.error)}`, {
+      ...(status === undefined ? {} : { status }),
+    });
+  }
+}
+
+function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
+  succeed(result, label);
+  const parsed = schema.safeParse(result.data);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new RequestError('malformed', `${label}: unexpected answer at ${issue?.path.join('.') || 'its top'}: ${issue?.message}`);
+  }
+  return parsed.data;
+}
+
+/** opencode's errors are `{name, data: {message}}`. */
+function detail(error: unknown): string {
+  const parsed = z
+    .object({ name: z.string().optional(), data: z.object({ message: z.string() }).partial().optional() })
+    .safeParse(error);
+  const text = parsed.success ? (parsed.data.data?.message ?? parsed.data.name) : undefined;
+  return text === undefined ? '' : ` (${text.slice(0, 300)})`;
+}

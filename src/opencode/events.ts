@@ -1,0 +1,119 @@
+import { createParser } from 'eventsource-parser';
+
+import { type Connection, openStream, RequestError } from './transport.ts';
+
+/** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
+export interface ServerEvent {
+  /** Unique to the event and the process where it was broadcast; absent on 1.18.10 and on per-connection events. */
+  readonly id?: string;
+  readonly type: string;
+  readonly properties: Readonly<Record<string, unknown>>;
+}
+
+export interface EventStream extends AsyncIterable<ServerEvent> {
+  /** Ends the iteration and frees the socket. May be called twice. */
+  close(): void;
+}
+
+/** Heartbeats come every 10 s; three missed ones mean a dead peer or a half-open tunnel. */
+const SILENCE_LIMIT_MS = 30_000;
+
+/** opencode answers an event request at once; a cold instance took 1.2 s for its first answers. */
+const HEADERS_TIMEOUT_MS = 10_000;
+
+/** One event carries at most a whole part; a tool's output in it is cut by opencode at 50 KB. */
+const MAX_EVENT_CHARS = 8 * 1024 * 1024;
+
+/**
+ * Subscribes to the event stream at `path`. Resolves once the response's headers are here: from
+ * then on no event is missed, so a prompt may be sent. The iteration ends when the server
+ * ends the stream or `close` is called, and throws `RequestError` when the connection breaks
+ * or stays silent.
+ */
+export async function openEvents(connection: Connection, path: string, signal?: AbortSignal): Promise<EventStream> {
+  const controller = new AbortController();
+  const close = (): void => {
+    signal?.removeEventListener('abort', close);
+    controller.abort();
+  };
+  if (signal?.aborted) close();
+  signal?.addEventListener('abort', close, { once: true });
+  try {
+    const response = await openStream(connection, path, {
+      headersTimeoutMs: HEADERS_TIMEOUT_MS,
+      signal: controller.signal,
+    });
+    const label = `GET ${connection.endpoint.url}${path.split('?', 1)[0]}`;
+    return { close, [Symbol.asyncIterator]: () => readEvents(response, label, controller, close) };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+async function* readEvents(
+  response: Response,
+  label: string,
+  controller: AbortController,
+  close: () => void,
+): AsyncGenerator<ServerEvent, void, undefined> {
+  const { signal } = controller;
+  let silent = false;
+  let overflow = false;
+  const ready: ServerEvent[] = [];
+  const parser = createParser({
+    maxBufferSize: MAX_EVENT_CHARS,
+    onEvent: (message) => {
+      const event = parseEvent(message.data);
+      if (event !== undefined) ready.push(event);
+    },
+    onError: (error) => {
+      overflow ||= error.type === 'max-buffer-size-exceeded';
+    },
+  });
+  const decoder = new TextDecoder();
+  const watchdog = setTimeout(() => {
+    silent = true;
+    controller.abort();
+  }, SILENCE_LIMIT_MS);
+  watchdog.unref();
+  try {
+    for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+      watchdog.refresh();
+      parser.feed(decoder.decode(chunk, { stream: true }));
+      if (overflow) throw new RequestError('malformed', `${label}: an event is larger than ${MAX_EVENT_CHARS} characters`);
+      yield* ready.splice(0);
+    }
+  } catch (cause) {
+    if (silent) throw new RequestError('broken', `${label}: silent for ${SILENCE_LIMIT_MS} ms`, { cause });
+    if (signal.aborted) return;
+    if (cause instanceof RequestError) throw cause;
+    throw new RequestError('broken', `${label}: the event stream broke`, { cause });
+  } finally {
+    clearTimeout(watchdog);
+    close();
+  }
+}
+
+function parseEvent(data: string): ServerEvent | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    return undefined;
+  }
+  const outer = asRecord(value);
+  const inner = asRecord(outer?.['payload']) ?? outer;
+  const type = inner?.['type'];
+  const properties = asRecord(inner?.['properties']);
+  // `/global/event` sends most events a second time as type "sync".
+  if (inner === undefined || typeof type !== 'string' || type === 'sync' || properties === undefined) return undefined;
+  const id = inner['id'];
+  return { type, properties, ...(typeof id === 'string' ? { id } : {}) };
+}
+
+function asRecord(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : undefined;
+}

@@ -1,0 +1,106 @@
+import type { Clock } from '../clock.ts';
+import type { EventStream, ServerEvent } from '../opencode/events.ts';
+import { RequestError } from '../opencode/transport.ts';
+
+export type FeedItem =
+  | { readonly kind: 'event'; readonly event: ServerEvent }
+  /** The stream broke and is open again: events in between are lost. */
+  | { readonly kind: 'gap' }
+  /** The stream broke and could not be opened again within the limit. */
+  | { readonly kind: 'lost'; readonly reason: string };
+
+/** A relay tunnel or a suspended laptop is back within this, or the turn is given up as unreachable. */
+const RECONNECT_LIMIT_MS = 20_000;
+const FIRST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 2_000;
+
+/** One event stream, opened again when it breaks, read with a bound on each wait. */
+export class EventFeed {
+  /** Counts the breaks. While it stands still, the process on the other side is the same. */
+  breaks = 0;
+  readonly #open: () => Promise<EventStream>;
+  readonly #clock: Clock;
+  readonly #items: FeedItem[] = [];
+  readonly #closed = new AbortController();
+  #stream: EventStream;
+  #wake: (() => void) | undefined;
+
+  /** Resolves when the stream is open, and rejects with `RequestError` if it cannot be opened. */
+  static async open(open: () => Promise<EventStream>, clock: Clock): Promise<EventFeed> {
+    return new EventFeed(open, await open(), clock);
+  }
+
+  private constructor(open: () => Promise<EventStream>, stream: EventStream, clock: Clock) {
+    this.#open = open;
+    this.#stream = stream;
+    this.#clock = clock;
+    void this.#pump();
+  }
+
+  /** The next item, or undefined after `ms` or when `signal` aborts. */
+  async take(ms: number, signal?: AbortSignal): Promise<FeedItem | undefined> {
+    const ready = this.#items.shift();
+    if (ready !== undefined) return ready;
+    if (ms <= 0 || signal?.aborted) return undefined;
+    const wait = new AbortController();
+    const stop = (): void => {
+      wait.abort();
+    };
+    signal?.addEventListener('abort', stop, { once: true });
+    this.#wake = stop;
+    await this.#clock.sleep(ms, wait.signal);
+    this.#wake = undefined;
+    signal?.removeEventListener('abort', stop);
+    return this.#items.shift();
+  }
+
+  close(): void {
+    this.#closed.abort();
+    this.#stream.close();
+    this.#wake?.();
+  }
+
+  async #pump(): Promise<void> {
+    const closed = this.#closed.signal;
+    while (!closed.aborted) {
+      let reason = 'the instance ended the event stream';
+      try {
+        for await (const event of this.#stream) this.#push({ kind: 'event', event });
+      } catch (error) {
+        reason = error instanceof Error ? error.message : String(error);
+      }
+      if (closed.aborted) return;
+      this.breaks += 1;
+      const failure = await this.#reconnect(reason);
+      if (closed.aborted) return;
+      this.#push(failure === undefined ? { kind: 'gap' } : { kind: 'lost', reason: failure });
+      if (failure !== undefined) return;
+    }
+  }
+
+  /** Undefined when the stream is open again, else why not. */
+  async #reconnect(reason: string): Promise<string | undefined> {
+    const closed = this.#closed.signal;
+    const until = this.#clock.now() + RECONNECT_LIMIT_MS;
+    let last = reason;
+    for (let pause = FIRST_RETRY_MS; this.#clock.now() < until; pause = Math.min(pause * 2, LONGEST_RETRY_MS)) {
+      await this.#clock.sleep(pause, closed);
+      if (closed.aborted) return last;
+      try {
+        const stream = await this.#open();
+        this.#stream = stream;
+        if (closed.aborted) stream.close();
+        return undefined;
+      } catch (error) {
+        last = error instanceof Error ? error.message : String(error);
+        if (error instanceof RequestError && error.kind === 'locked') return last;
+      }
+    }
+    return last;
+  }
+
+  #push(item: FeedItem): void {
+    this.#items.push(item);
+    this.#wake?.();
+  }
+}

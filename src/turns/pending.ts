@@ -1,0 +1,85 @@
+import type { OpencodeApi } from '../opencode/api.ts';
+import type { ServerEvent } from '../opencode/events.ts';
+import { type Permission, permissionSchema, type Question, questionSchema, sessionSchema } from '../opencode/schema.ts';
+
+/** What a session stops for until somebody answers. */
+export type PendingRequest =
+  | { readonly kind: 'permission'; readonly request: Permission }
+  | { readonly kind: 'question'; readonly request: Question };
+
+/** Sub-agents run in sessions of their own, a few levels deep at most. */
+const MAX_DEPTH = 8;
+
+/** The session of a turn and its sub-agents' sessions, whose requests stop the turn too. */
+export class SessionFamily {
+  readonly #rootId: string;
+  readonly #members: Set<string>;
+  readonly #strangers = new Set<string>();
+
+  constructor(rootId: string) {
+    this.#rootId = rootId;
+    this.#members = new Set([rootId]);
+  }
+
+  /** Learns of sub-agents as they start. */
+  apply(event: ServerEvent): void {
+    if (event.type !== 'session.created') return;
+    const info = sessionSchema.safeParse(event.properties['info']);
+    if (info.success && info.data.parentID !== undefined && this.#members.has(info.data.parentID)) {
+      this.#members.add(info.data.id);
+    }
+  }
+
+  /** Looks up the parents of a session that started before we listened. A session that cannot be read is none of ours. */
+  async includes(sessionId: string, api: OpencodeApi): Promise<boolean> {
+    const chain: string[] = [];
+    for (let id: string | undefined = sessionId; id !== undefined && chain.length < MAX_DEPTH; ) {
+      if (this.#members.has(id)) {
+        for (const member of chain) this.#members.add(member);
+        return true;
+      }
+      if (this.#strangers.has(id)) break;
+      chain.push(id);
+      id = (await api.session(id).catch(() => undefined))?.parentID;
+    }
+    for (const stranger of chain) this.#strangers.add(stranger);
+    return false;
+  }
+
+  isSubAgent(sessionId: string): boolean {
+    return sessionId !== this.#rootId;
+  }
+}
+
+/** The request that an event announces. */
+export function requestIn(event: ServerEvent): PendingRequest | undefined {
+  if (event.type === 'permission.asked') {
+    const request = permissionSchema.safeParse(event.properties);
+    if (request.success) return { kind: 'permission', request: request.data };
+  }
+  if (event.type === 'question.asked') {
+    const request = questionSchema.safeParse(event.properties);
+    if (request.success) return { kind: 'question', request: request.data };
+  }
+  return undefined;
+}
+
+/** Every request that waits in one directory of the instance. */
+export async function listPending(api: OpencodeApi, directory: string): Promise<readonly PendingRequest[]> {
+  const [permissions, questions] = await Promise.all([api.permissions(directory), api.questions(directory)]);
+  return [
+    ...permissions.map((request) => ({ kind: 'permission', request }) as const),
+    ...questions.map((request) => ({ kind: 'question', request }) as const),
+  ];
+}
+
+/** One line for people: `bash "rm -rf build"`, `Which color? Red | Blue`. The text is the remote's: clean it before it is shown. */
+export function describePending(pending: PendingRequest): string {
+  if (pending.kind === 'permission') {
+    const { permission, patterns } = pending.request;
+    return [permission, ...patterns.map((pattern) => JSON.stringify(pattern))].join(' ');
+  }
+  return pending.request.questions
+    .map(({ question, options }) => [question, options.map(({ label }) => label).join(' | ')].filter(Boolean).join(' '))
+    .join('; ');
+}

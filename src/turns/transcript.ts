@@ -1,0 +1,184 @@
+import type { ServerEvent } from '../opencode/events.ts';
+import {
+  type AssistantMessage,
+  type Message,
+  messageInfoSchema,
+  type Part,
+  partSchema,
+} from '../opencode/schema.ts';
+
+interface PartText {
+  readonly id: string;
+  readonly messageId: string;
+  /** Undefined until a `message.part.updated` or the store has told it; deltas do not. */
+  type: string | undefined;
+  text: string;
+  /** How much of `text` has been handed out. */
+  shown: number;
+  ended: boolean;
+  /** Deltas of this part may have been missed: its text is unknown until it ends. */
+  gapped: boolean;
+}
+
+/**
+ * What one turn has said so far, put together from events and from the store, in any mix.
+ * Every character is handed out once: `apply` and `reconcile` return what became new.
+ * The store (`GET …/message`) is the truth for ended parts and empty for running ones, so in a
+ * gap of the stream a running part's text is unknown until it ends; then the rest is handed out.
+ */
+export class Transcript {
+  readonly sessionId: string;
+  readonly messageId: string;
+  /** Our message, and any later one that opencode answered in its place. */
+  readonly #parents: Set<string>;
+  readonly #messages = new Map<string, AssistantMessage>();
+  readonly #parts = new Map<string, PartText>();
+  #shownAny = false;
+  #lastShownPart: string | undefined;
+  #hadGap = false;
+
+  constructor(sessionId: string, messageId: string) {
+    this.sessionId = sessionId;
+    this.messageId = messageId;
+    this.#parents = new Set([messageId]);
+  }
+
+  /** Takes one event; returns the text it adds. Events of other sessions and messages add nothing. */
+  apply(event: ServerEvent): string {
+    const { properties } = event;
+    if (event.type === 'message.part.delta') return this.#applyDelta(properties);
+    if (event.type === 'message.updated') {
+      const info = messageInfoSchema.safeParse(properties['info']);
+      if (info.success && info.data.role === 'assistant') return this.#applyMessage(info.data);
+    }
+    if (event.type === 'message.part.updated') {
+      const part = partSchema.safeParse(properties['part']);
+      if (part.success) return this.#applyPart(part.data, 'event');
+    }
+    return '';
+  }
+
+  /** The event stream broke: what runs now has text we did not see. */
+  gap(): void {
+    this.#hadGap = true;
+    for (const part of this.#parts.values()) part.gapped ||= !part.ended;
+  }
+
+  /** Takes messages from the store, oldest first; returns the text they add. */
+  reconcile(messages: readonly Message[]): string {
+    this.#adoptLaterParents(messages);
+    let added = '';
+    for (const { info, parts } of messages) {
+      if (info.role !== 'assistant' || !this.#parents.has(info.parentID)) continue;
+      added += this.#applyMessage(info);
+      for (const part of parts) added += this.#applyPart(part, 'store');
+    }
+    return added;
+  }
+
+  /** The assistant's messages of this turn, oldest first. */
+  get assistants(): readonly AssistantMessage[] {
+    return [...this.#messages.values()].toSorted((a, b) => compare(a.id, b.id));
+  }
+
+  /** The turn's last message has ended and is not followed by another after a tool call. */
+  get concluded(): boolean {
+    const last = this.assistants.at(-1);
+    if (last === undefined) return false;
+    return last.error !== undefined || (last.time.completed !== undefined && last.finish !== 'tool-calls');
+  }
+
+  /** All text known so far, a blank line between parts. */
+  get text(): string {
+    return [...this.#parts.values()]
+      .filter((part) => part.type === 'text' && part.text !== '' && this.#messages.has(part.messageId))
+      .toSorted((a, b) => compare(a.messageId, b.messageId) || compare(a.id, b.id))
+      .map((part) => part.text)
+      .join('\n\n');
+  }
+
+  /** A part is running whose text is not known because the stream had a gap. */
+  get textPending(): boolean {
+    return [...this.#parts.values()].some((part) => part.gapped && !part.ended);
+  }
+
+  #applyMessage(info: AssistantMessage): string {
+    if (!this.#parents.has(info.parentID)) return '';
+    const isNew = !this.#messages.has(info.id);
+    this.#messages.set(info.id, info);
+    if (!isNew) return '';
+    let added = '';
+    for (const part of this.#parts.values()) if (part.messageId === info.id) added += this.#show(part);
+    return added;
+  }
+
+  #applyDelta(properties: ServerEvent['properties']): string {
+    const { sessionID, messageID, partID, field, delta } = properties;
+    if (sessionID !== this.sessionId || field !== 'text') return '';
+    if (typeof partID !== 'string' || typeof messageID !== 'string' || typeof delta !== 'string') return '';
+    const part = this.#part(partID, messageID, this.#hadGap);
+    if (part.ended || part.gapped) return '';
+    part.text += delta;
+    return this.#show(part);
+  }
+
+  #applyPart(info: Part, origin: 'event' | 'store'): string {
+    if (info.type !== 'text' || info.synthetic === true || info.ignored === true) {
+      const known = this.#parts.get(info.id);
+      if (known !== undefined) known.type = info.type === 'text' ? 'hidden' : info.type;
+      return '';
+    }
+    const ended = info.time?.end !== undefined;
+    // A part that the store shows as running was running before we looked: its beginning is unknown.
+    const part = this.#part(info.id, info.messageID, origin === 'store' && !ended);
+    part.type = 'text';
+    const text = info.text ?? '';
+    if (ended || text.length > part.text.length) {
+      part.text = text;
+      part.gapped = false;
+    }
+    part.ended ||= ended;
+    return this.#show(part);
+  }
+
+  #part(id: string, messageId: string, gapped: boolean): PartText {
+    let part = this.#parts.get(id);
+    if (part === undefined) {
+      part = { id, messageId, type: undefined, text: '', shown: 0, ended: false, gapped };
+      this.#parts.set(id, part);
+    }
+    return part;
+  }
+
+  #show(part: PartText): string {
+    if (part.type !== 'text' || !this.#messages.has(part.messageId)) return '';
+    const fresh = part.text.slice(part.shown);
+    if (fresh === '') return '';
+    part.shown = part.text.length;
+    const separator = this.#shownAny && this.#lastShownPart !== part.id ? '\n\n' : '';
+    this.#shownAny = true;
+    this.#lastShownPart = part.id;
+    return separator + fresh;
+  }
+
+  /**
+   * Prompts sent while a session is busy are answered together, under the last one's id, and
+   * opencode's own compaction goes on under a new user message. Where our message's answer stops
+   * short, the answer to what follows it is ours too.
+   */
+  #adoptLaterParents(messages: readonly Message[]): void {
+    const ours = messages.findIndex(({ info }) => info.id === this.messageId);
+    if (ours === -1) return;
+    let open = true;
+    for (const { info } of messages.slice(ours + 1)) {
+      if (info.role === 'user') continue;
+      if (open) this.#parents.add(info.parentID);
+      if (!this.#parents.has(info.parentID)) continue;
+      open = info.error === undefined && (info.time.completed === undefined || info.finish === 'tool-calls');
+    }
+  }
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
