@@ -159,7 +159,7 @@ function succeed(result: SdkResult, label: string): void {
   const status = result.response?.status;
   if (status === undefined || status >= 400) {
     throw new RequestError('status', `${label}: HTTP ${status ?? 'unknown'}${detail(result.error)}`, {
-      ...(status === undefined ? {} : { status }),
+      ...(status !== undefined && { status }),
     });
   }
 }

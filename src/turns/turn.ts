@@ -8,6 +8,7 @@ import { type Delivery, deliver } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { listPending, type PendingRequest, requestIn, SessionFamily } from './pending.ts';
 import { Transcript } from './transcript.ts';
+import { messagesOfTurn } from './turn-messages.ts';
 
 /** How a turn stands when following it ends. */
 export type TurnOutcome =
@@ -48,6 +49,10 @@ export interface TurnRequest {
   readonly signal: AbortSignal;
   /** New text, in order, each character once. */
   readonly onText: (text: string) => void;
+  /** The assistant has begun to answer: from now on the status says busy. */
+  readonly onStarted?: () => void;
+  /** Names the other process that works on this session, if one does: processes of one home share sessions, not status. */
+  readonly findOwner?: () => Promise<string | undefined>;
 }
 
 export interface TurnDeps {
@@ -65,21 +70,18 @@ const QUIET_MS = 5_000;
 /** opencode sends idle before the completed message on errors and aborts; then the store is asked often, for a while. */
 const SETTLING_POLL_MS = 200;
 const SETTLING_LIMIT_MS = 3_000;
-const PAGE = 50;
-/** 20 pages of 50: more messages in one turn than that are left unread, oldest first. */
-const MAX_PAGES = 20;
 
 /**
  * Sends one message and follows its turn. The event stream stands before the message is
  * sent, so that a fast turn is not missed; what is told in the end is what is stored.
  * @throws {RequestError} only before anything was sent
  */
-export async function runTurn(request: TurnRequest, deps: TurnDeps, onStarted: () => void = () => {}): Promise<TurnResult> {
+export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
   const { api, clock } = deps;
   const { session } = request;
   const feed = await EventFeed.open(() => api.events(session.directory), clock);
   try {
-    const idle = await newestWhenIdle(session, deps, request.signal);
+    const idle = await newestWhenIdle(request, deps);
     if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
     const prompt = composePrompt(session, idle.newestId, request.text);
     const breaks = feed.breaks;
@@ -87,7 +89,7 @@ export async function runTurn(request: TurnRequest, deps: TurnDeps, onStarted: (
     if (delivery.kind !== 'accepted') {
       return { outcome: delivery, messageId: prompt.messageId, text: '', textPending: false };
     }
-    return await new Follower(request, deps, feed, prompt, onStarted).follow();
+    return await new Follower(request, deps, feed, prompt).follow();
   } finally {
     feed.close();
   }
@@ -103,7 +105,10 @@ type Idle =
   | { readonly free: false; readonly outcome: TurnOutcome };
 
 /** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
-async function newestWhenIdle(session: Session, { api, clock }: TurnDeps, signal: AbortSignal): Promise<Idle> {
+async function newestWhenIdle(
+  { session, signal, findOwner }: TurnRequest,
+  { api, clock }: TurnDeps,
+): Promise<Idle> {
   const until = clock.now() + STARTING_MS;
   for (;;) {
     const [statuses, page] = await Promise.all([
@@ -115,6 +120,9 @@ async function newestWhenIdle(session: Session, { api, clock }: TurnDeps, signal
       return { free: false, outcome: { kind: 'busy', reason: describeStatus(status) } };
     }
     const newest = page.messages.at(-1)?.info;
+    const unfinished = newest?.role === 'assistant' && newest.time.completed === undefined && newest.error === undefined;
+    const owner = unfinished || newest?.role === 'user' ? await findOwner?.() : undefined;
+    if (owner !== undefined) return { free: false, outcome: { kind: 'busy', reason: owner } };
     // A user's message without an answer: just accepted and about to start, or given up long ago.
     if (newest?.role !== 'user' || clock.now() >= until) return { free: true, newestId: newest?.id };
     await clock.sleep(STARTING_POLL_MS, signal);
@@ -136,7 +144,6 @@ class Follower {
   readonly #transcript: Transcript;
   readonly #family: SessionFamily;
   readonly #breaksAtStart: number;
-  readonly #onStarted: () => void;
   #started = false;
   #resent = false;
   #acceptedAtMs: number;
@@ -145,7 +152,7 @@ class Follower {
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
 
-  constructor(request: TurnRequest, deps: TurnDeps, feed: EventFeed, prompt: Prompt, onStarted: () => void) {
+  constructor(request: TurnRequest, deps: TurnDeps, feed: EventFeed, prompt: Prompt) {
     this.#request = request;
     this.#api = deps.api;
     this.#clock = deps.clock;
@@ -154,7 +161,6 @@ class Follower {
     this.#transcript = new Transcript(prompt.sessionId, prompt.messageId);
     this.#family = new SessionFamily(prompt.sessionId);
     this.#breaksAtStart = feed.breaks;
-    this.#onStarted = onStarted;
     this.#acceptedAtMs = this.#clock.now();
     this.#nextCheckMs = this.#acceptedAtMs + QUIET_MS;
   }
@@ -219,7 +225,7 @@ class Follower {
       const statuses = await this.#api.statuses(session.directory);
       this.#status = statuses.get(session.id) ?? { type: 'idle' };
       busy = this.#status.type !== 'idle';
-      messages = await this.#messagesOfTurn();
+      messages = await messagesOfTurn(this.#api, this.#prompt.sessionId, this.#prompt.messageId);
     } catch (error) {
       if (error instanceof RequestError && error.status === 404) {
         return { kind: 'unknown', reason: 'what answers there now does not have this session' };
@@ -291,24 +297,6 @@ class Follower {
     return undefined;
   }
 
-  /** From our message on, oldest first; of a very long turn the newest part. */
-  async #messagesOfTurn(): Promise<readonly Message[]> {
-    let messages: readonly Message[] = [];
-    let before: string | undefined;
-    for (let page = 0; page < MAX_PAGES; page++) {
-      const next = await this.#api.messages(this.#prompt.sessionId, {
-        limit: PAGE,
-        ...(before === undefined ? {} : { before }),
-      });
-      messages = [...next.messages, ...messages];
-      const ours = messages.findIndex(({ info }) => info.id === this.#prompt.messageId);
-      if (ours !== -1) return messages.slice(ours);
-      before = next.olderCursor;
-      if (before === undefined) break;
-    }
-    return messages;
-  }
-
   async #atDeadline(): Promise<TurnResult> {
     const outcome = await this.#check();
     if (outcome !== undefined) return this.#result(outcome);
@@ -322,7 +310,7 @@ class Follower {
   #markStarted(): void {
     if (this.#started) return;
     this.#started = true;
-    this.#onStarted();
+    this.#request.onStarted?.();
   }
 
   #emit(text: string): void {

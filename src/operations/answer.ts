@@ -1,0 +1,50 @@
+/** What an operation gives back: the same information for programs and for people. */
+export interface Answer<T> {
+  readonly data: T;
+  readonly text: string;
+}
+
+/** An operation that could not be done. The message says what was tried, on what, and which call to make next. */
+export class OperationError extends Error {
+  override readonly name = 'OperationError';
+}
+
+/**
+ * A block of remote text in a fence that it cannot close: longer than any run of backticks
+ * inside. Whatever a remote machine says stays recognizable as its words.
+ */
+export function quoteBlock(text: string): string {
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = '`'.repeat(longest + 1);
+  return `${fence}\n${text}${text.endsWith('\n') ? '' : '\n'}${fence}`;
+}
+
+/** A remote name inside a line of ours: bare where it cannot be mistaken for anything else, else quoted. */
+export function quoteName(name: string): string {
+  return /^[\p{L}\p{N}_.@:#+~/-]+$/u.test(name) ? name : JSON.stringify(name);
+}
+
+/** `12 s`, `5 min`, `3 h`, `2 days`: as precise as a listing needs. */
+export function formatAge(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+export interface CutText {
+  readonly text: string;
+  /** Present where `text` is not all: where to go on and how long the whole is, in characters. */
+  readonly cut?: { readonly next_offset: number; readonly total: number };
+}
+
+/** The part of `text` from `offset` on that fits in `limit` characters (UTF-16 units, never half a pair). */
+export function cutText(text: string, limit: number, offset = 0): CutText {
+  const start = Math.min(offset, text.length);
+  let end = Math.min(start + limit, text.length);
+  const last = text.charCodeAt(end - 1);
+  if (end < text.length && last >= 0xd800 && last <= 0xdbff) end -= 1;
+  const part = text.slice(start, end);
+  return end < text.length ? { text: part, cut: { next_offset: end, total: text.length } } : { text: part };
+}

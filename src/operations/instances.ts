@@ -1,0 +1,122 @@
+import type { Instance, Snapshot } from '../directory/instance.ts';
+import { singleLine } from '../plain-text.ts';
+import { type Answer, formatAge, quoteName } from './answer.ts';
+import type { Call, Runtime } from './runtime.ts';
+import type { InstanceList, InstanceRow } from './shapes.ts';
+
+export interface ListInput {
+  readonly match?: string | undefined;
+  readonly offset: number;
+  readonly limit: number;
+}
+
+/** A note a line; past these the doctor's job begins. */
+const MAX_NOTES = 8;
+const MAX_NOTE_CHARS = 300;
+/** Younger answers were asked for in this very call. */
+const FRESH_MS = 1_000;
+
+/** Every instance, asked anew what it does. */
+export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
+  const askedAtMs = runtime.clock.now();
+  await runtime.directory.ready();
+  return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs);
+}
+
+/** The directory as it stands; nothing is asked. */
+export async function listInstances(runtime: Runtime, input: ListInput): Promise<Answer<InstanceList>> {
+  await runtime.directory.ready();
+  return answer(runtime, runtime.directory.snapshot(), input, runtime.clock.now());
+}
+
+/** Looks into every source and at every endpoint again, then lists. */
+export async function refreshInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
+  const askedAtMs = runtime.clock.now();
+  return answer(runtime, await runtime.directory.refresh(call.signal), input, askedAtMs);
+}
+
+function answer(runtime: Runtime, snapshot: Snapshot, input: ListInput, askedAtMs: number): Answer<InstanceList> {
+  const now = runtime.clock.now();
+  const match = input.match?.toLowerCase();
+  const fitting = snapshot.instances.filter(({ name }) => match === undefined || name.toLowerCase().includes(match));
+  const shown = fitting.slice(input.offset, input.offset + input.limit);
+  const next = input.offset + shown.length;
+  const data: InstanceList = {
+    instances: shown.map((instance) => instanceRow(instance, askedAtMs, now)),
+    total: fitting.length,
+    ...(next < fitting.length && { next_offset: next }),
+    notes: notes(snapshot),
+  };
+  return { data, text: render(data, snapshot, now, match !== undefined) };
+}
+
+export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number): InstanceRow {
+  const [best] = instance.endpoints;
+  const { overview } = instance;
+  const healthy = best.result.status === 'healthy' ? best.result : undefined;
+  const directory = healthy?.directory ?? instance.claims.directory;
+  const version = best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
+  const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;
+  return {
+    name: instance.name,
+    host: instance.host,
+    ...(directory !== undefined && { directory: singleLine(directory, 200) }),
+    state: instance.state,
+    ...(instance.reason !== undefined && { reason: singleLine(instance.reason, 200) }),
+    ...(overview?.session !== undefined && {
+      session: {
+        id: overview.session.id,
+        title: singleLine(overview.session.title, 60),
+        updated: new Date(overview.session.updatedMs).toISOString(),
+      },
+    }),
+    ...(version !== undefined && { version: singleLine(version, 32) }),
+    via: `${best.candidate.endpoint.route} ${singleLine(best.candidate.endpoint.url, 120)}`,
+    sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
+    ...(overview !== undefined && overview.pending > 0 && { pending: overview.pending }),
+    ...(instance.state === 'offline' && best.lastSeenMs !== undefined && { last_seen: new Date(best.lastSeenMs).toISOString() }),
+    ...(stale && { stale_seconds: Math.round((nowMs - overview.askedAtMs) / 1000) }),
+  };
+}
+
+function notes(snapshot: Snapshot): string[] {
+  const failing = snapshot.sources
+    .filter(({ status }) => status !== 'ok')
+    .map(({ name, status, reason }) => `source ${name} is ${status}${reason === undefined ? '' : `: ${reason}`}`);
+  const all = [...failing, ...snapshot.notes.map(({ source, subject, reason }) => `${source}: ${subject}: ${reason}`)];
+  const shown = all.slice(0, MAX_NOTES).map((note) => singleLine(note, MAX_NOTE_CHARS));
+  const left = all.length - MAX_NOTES;
+  return left > 0 ? [...shown, `and ${left} more notes`] : shown;
+}
+
+function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered: boolean): string {
+  const lines = data.instances.map((row) => renderInstance(row, nowMs));
+  if (lines.length === 0) lines.push(filtered ? 'No instance has such a name.' : noInstances(snapshot));
+  if (data.next_offset !== undefined) {
+    lines.push(`(${data.total} in all; the next ones: call again with offset ${data.next_offset})`);
+  }
+  lines.push(...data.notes.map((note) => `note: ${note}`));
+  return lines.join('\n');
+}
+
+function noInstances(snapshot: Snapshot): string {
+  const looked = snapshot.sources.map(({ name }) => name).join(', ') || 'nowhere: no source is configured';
+  return `No OpenCode instance was found (looked in: ${looked}). Start one with opencode-connected, then call instances again.`;
+}
+
+export function renderInstance(row: InstanceRow, nowMs: number): string {
+  const parts = [`${quoteName(row.name)}: ${row.state}`];
+  if (row.reason !== undefined) parts.push(`(${row.reason})`);
+  if (row.last_seen !== undefined) parts.push(`last seen ${formatAge(nowMs - Date.parse(row.last_seen))} ago`);
+  if (row.stale_seconds !== undefined) parts.push(`[did not answer now; as of ${row.stale_seconds} s ago]`);
+  if (row.pending !== undefined) parts.push(`[${row.pending} waiting for an answer]`);
+  parts.push(`host ${quoteName(row.host)}`);
+  if (row.directory !== undefined) parts.push(quoteName(row.directory));
+  if (row.session !== undefined) {
+    const { id, title, updated } = row.session;
+    parts.push(`session ${id} ${JSON.stringify(title)} ${formatAge(nowMs - Date.parse(updated))} ago`);
+  }
+  if (row.version !== undefined) parts.push(`opencode ${quoteName(row.version)}`);
+  parts.push(`via ${row.via} [${row.sources.join(', ')}]`);
+  return parts.join(' · ').replace(' · (', ' (');
+}

@@ -1,0 +1,112 @@
+import type { OpencodeApi } from '../opencode/api.ts';
+import type { Message, Session } from '../opencode/schema.ts';
+import { multiLine, singleLine } from '../plain-text.ts';
+import { describePending, listPending } from '../turns/pending.ts';
+import { Transcript } from '../turns/transcript.ts';
+import { messagesOfTurn } from '../turns/turn-messages.ts';
+import { type Answer, cutText, OperationError, quoteName } from './answer.ts';
+import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
+import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
+import { findSession, latestSession } from './session-query.ts';
+import { sessionState } from './session-state.ts';
+import { renderSession, sessionRow } from './sessions.ts';
+import type { MessageRow, TranscriptView } from './shapes.ts';
+
+export interface ReadInput {
+  readonly instance: string;
+  readonly session_id?: string | undefined;
+  readonly message_limit: number;
+  readonly message_id?: string | undefined;
+  readonly offset?: number | undefined;
+  readonly before?: string | undefined;
+}
+
+/** What a session says: its newest messages, a page of older ones, or one message from an offset on. */
+export async function read(runtime: Runtime, input: ReadInput, call: Call): Promise<Answer<TranscriptView>> {
+  const connected = await connect(runtime, input.instance, call.signal);
+  const session = await sessionToRead(connected, input.session_id);
+  if (input.message_id !== undefined) return await readOne(runtime, connected, session, input.message_id, input.offset);
+  if (input.offset !== undefined) throw new OperationError('offset goes with message_id: it is where to go on in one message.');
+  const { api, instance } = connected;
+  const [statuses, page, requests] = await Promise.all([
+    api.statuses(session.directory),
+    api.messages(session.id, { limit: input.message_limit, ...(input.before === undefined ? {} : { before: input.before }) }),
+    listPending(api, session.directory),
+  ]);
+  const state = sessionState(statuses.get(session.id), input.before === undefined ? page.messages.at(-1) : undefined);
+  const running = state.state === 'busy' || state.state === 'retrying';
+  // What an abort left behind is still listed, but waits for nothing.
+  const pending = running ? requests.filter(({ request }) => request.sessionID === session.id) : [];
+  const data: TranscriptView = {
+    instance: instance.name,
+    session: sessionRow(session, state),
+    messages: messageRows(page.messages, running),
+    ...(pending.length > 0 && { pending: pending.map((request) => singleLine(describePending(request), 300)) }),
+    ...(page.olderCursor !== undefined && { before: page.olderCursor }),
+  };
+  return { data, text: render(data, runtime.clock.now()) };
+}
+
+async function sessionToRead(connected: Connected, query: string | undefined): Promise<Session> {
+  if (query !== undefined) return await findSession(connected, query);
+  const latest = await latestSession(connected);
+  if (latest !== undefined) return latest;
+  const name = quoteName(connected.instance.name);
+  throw new OperationError(`${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`);
+}
+
+/** One message from an offset on; of a person's message, what was answered to it. */
+async function readOne(
+  runtime: Runtime,
+  { api, instance }: Connected,
+  session: Session,
+  messageId: string,
+  offset = 0,
+): Promise<Answer<TranscriptView>> {
+  const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
+  const [message, statuses] = await Promise.all([
+    known ? api.message(session.id, messageId) : undefined,
+    api.statuses(session.directory),
+  ]);
+  if (message === undefined) {
+    throw new OperationError(`Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read without message_id shows its newest messages and their ids.`);
+  }
+  const state = sessionState(statuses.get(session.id));
+  const running = state.state !== 'idle';
+  const row =
+    message.info.role === 'user'
+      ? await answerRow(api, session, message, running, offset)
+      : messageRow(message, running, PAGE_CHARS, offset);
+  const data: TranscriptView = { instance: instance.name, session: sessionRow(session, state), messages: [row] };
+  return { data, text: render(data, runtime.clock.now()) };
+}
+
+/** The answer to `message`, however many messages it took, as one. */
+async function answerRow(
+  api: OpencodeApi,
+  session: Session,
+  message: Message,
+  running: boolean,
+  offset: number,
+): Promise<MessageRow> {
+  const turn = new Transcript(session.id, message.info.id);
+  turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));
+  const last = turn.assistants.at(-1);
+  const failed = last?.error === undefined ? 'complete' : last.error.name === 'MessageAbortedError' ? 'aborted' : 'failed';
+  return {
+    id: message.info.id,
+    role: 'answer to',
+    created: new Date(message.info.time.created).toISOString(),
+    state: turn.concluded ? failed : running ? 'streaming' : 'interrupted',
+    ...cutText(multiLine(turn.text, Number.MAX_SAFE_INTEGER), PAGE_CHARS, offset),
+  };
+}
+
+function render(data: TranscriptView, nowMs: number): string {
+  const lines = [`${quoteName(data.instance)}, session ${renderSession(data.session, nowMs)}`];
+  if (data.messages.length === 0) lines.push('(no messages)');
+  lines.push(...data.messages.map(renderMessage));
+  for (const request of data.pending ?? []) lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
+  if (data.before !== undefined) lines.push(`(older messages: read again with before ${JSON.stringify(data.before)})`);
+  return lines.join('\n');
+}

@@ -1,0 +1,73 @@
+import type { Session, SessionStatus } from '../opencode/schema.ts';
+import { singleLine } from '../plain-text.ts';
+import { type Answer, formatAge, OperationError, quoteName } from './answer.ts';
+import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
+import { type SessionState, sessionState } from './session-state.ts';
+import type { CreatedSession, SessionList, SessionRow } from './shapes.ts';
+
+const LISTED = 30;
+const MAX_TITLE = 200;
+
+/** The instance's sessions, most recently updated first. */
+export async function listSessions(
+  runtime: Runtime,
+  input: { readonly instance: string; readonly search?: string | undefined },
+  call: Call,
+): Promise<Answer<SessionList>> {
+  const connected = await connect(runtime, input.instance, call.signal);
+  const { api, instance } = connected;
+  const [sessions, statuses] = await Promise.all([
+    api.sessions({ rootsOnly: true, limit: LISTED + 1, ...(input.search ? { search: input.search } : {}) }),
+    statusesOf(connected),
+  ]);
+  const data: SessionList = {
+    instance: instance.name,
+    sessions: sessions.slice(0, LISTED).map((session) => sessionRow(session, sessionState(statuses.get(session.id)))),
+    more: sessions.length > LISTED,
+  };
+  const now = runtime.clock.now();
+  const lines = data.sessions.map((row) => renderSession(row, now));
+  const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
+  const foot = data.more ? ['(there are more; give search to find one by its title)'] : [];
+  const none = `${quoteName(instance.name)} has no sessions${input.search ? ' with that title' : ''}; create_session or send starts one.`;
+  return { data, text: lines.length === 0 ? none : [head, ...lines, ...foot].join('\n') };
+}
+
+export async function createSession(
+  runtime: Runtime,
+  input: { readonly instance: string; readonly title?: string | undefined },
+  call: Call,
+): Promise<Answer<CreatedSession>> {
+  const title = input.title === undefined ? undefined : singleLine(input.title, MAX_TITLE).trim();
+  if (title === '') throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
+  const { api, instance } = await connect(runtime, input.instance, call.signal);
+  const session = sessionRow(await api.createSession(title), { state: 'idle' });
+  return {
+    data: { instance: instance.name, session },
+    text: `Created on ${quoteName(instance.name)}: ${renderSession(session, runtime.clock.now())}`,
+  };
+}
+
+/** Status of every directory that is known to be the instance's: today its own. */
+export async function statusesOf({ api, directory }: Connected): Promise<ReadonlyMap<string, SessionStatus>> {
+  return await api.statuses(directory);
+}
+
+export function sessionRow(session: Session, { state, reason }: SessionState): SessionRow {
+  return {
+    id: session.id,
+    title: singleLine(session.title, 100),
+    directory: singleLine(session.directory, 300),
+    updated: new Date(session.time.updated).toISOString(),
+    state,
+    ...(reason !== undefined && { reason: singleLine(reason, 300) }),
+    ...(session.parentID !== undefined && { parent: session.parentID }),
+  };
+}
+
+export function renderSession(row: SessionRow, nowMs: number): string {
+  const age = formatAge(nowMs - Date.parse(row.updated));
+  const reason = row.reason === undefined ? '' : ` (${JSON.stringify(row.reason)})`;
+  const parent = row.parent === undefined ? '' : `, sub-agent of ${row.parent}`;
+  return `${row.id} ${JSON.stringify(row.title)} ${row.state}${reason}, updated ${age} ago, in ${quoteName(row.directory)}${parent}`;
+}

@@ -1,0 +1,69 @@
+import { singleLine } from '../plain-text.ts';
+import { describePending, listPending } from '../turns/pending.ts';
+import { type Answer, quoteName } from './answer.ts';
+import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
+import { sessionState } from './session-state.ts';
+import { sessionRow } from './sessions.ts';
+import type { StatusView } from './shapes.ts';
+import type { Instance } from '../directory/instance.ts';
+import { UnreachableError } from '../directory/directory.ts';
+
+/** Titles are looked up for as many; past that a session is named by its id. */
+const MAX_SESSIONS = 20;
+
+/** What one instance does now. One that cannot be reached is told as such, not as a failed call. */
+export async function getStatus(runtime: Runtime, input: { readonly instance: string }, call: Call): Promise<Answer<StatusView>> {
+  await runtime.directory.ready();
+  const instance = runtime.directory.resolve(input.instance);
+  let connected: Connected;
+  try {
+    connected = await connectTo(runtime, instance, call.signal);
+  } catch (error) {
+    if (!(error instanceof UnreachableError)) throw error;
+    return unreachable(runtime, instance, error);
+  }
+  const { api, directory } = connected;
+  const [statuses, requests] = await Promise.all([api.statuses(directory), listPending(api, directory)]);
+  const running = [...statuses].filter(([, { type }]) => type !== 'idle');
+  const sessions = await Promise.all(
+    running.slice(0, MAX_SESSIONS).map(async ([id, status]) => {
+      const session = await api.session(id).catch(() => undefined);
+      const state = sessionState(status);
+      if (session === undefined) return { id: singleLine(id, 64), title: '', ...state };
+      const row = sessionRow(session, state);
+      return { id: row.id, title: row.title, state: row.state, ...(row.reason !== undefined && { reason: row.reason }) };
+    }),
+  );
+  const retrying = sessions.find(({ state }) => state === 'retrying');
+  const data: StatusView = {
+    instance: connected.instance.name,
+    state: running.length === 0 ? 'idle' : retrying !== undefined && sessions.length === 1 ? 'retrying' : 'busy',
+    version: connected.version,
+    directory: singleLine(directory, 300),
+    sessions,
+    // What an abort left behind is still listed, but waits for nothing.
+    pending: requests
+      .filter(({ request }) => statuses.has(request.sessionID))
+      .map((request) => singleLine(describePending(request), 300)),
+  };
+  return { data, text: render(data) };
+}
+
+function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
+  const now = runtime.directory.snapshot().instances.find(({ key }) => key === instance.key) ?? instance;
+  const state = ['locked', 'unsupported', 'untrusted'].includes(now.state) ? now.state : 'offline';
+  const data: StatusView = { instance: instance.name, state, reason: singleLine(error.message, 500), sessions: [], pending: [] };
+  return { data, text: render(data) };
+}
+
+function render(data: StatusView): string {
+  const lines = [`${quoteName(data.instance)}: ${data.state}${data.reason === undefined ? '' : ` (${data.reason})`}`];
+  if (data.version !== undefined && data.directory !== undefined) {
+    lines.push(`opencode ${quoteName(data.version)} in ${quoteName(data.directory)}`);
+  }
+  for (const { id, title, state, reason } of data.sessions) {
+    lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${JSON.stringify(reason)})`}`);
+  }
+  for (const request of data.pending) lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
+  return lines.join('\n');
+}
