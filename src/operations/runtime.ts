@@ -17,8 +17,8 @@ export interface Call {
   readonly signal: AbortSignal;
   /** When a blocking operation must have returned, ms since the epoch. */
   readonly deadlineMs: number;
-  /** New text of the turn, or undefined as a sign of life while it is silent. */
-  readonly onProgress: (text: string | undefined) => void;
+  /** New text of the turn. */
+  readonly onProgress: (text: string) => void;
 }
 
 /** An instance that answered just now and the calls to it. */

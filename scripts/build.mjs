@@ -1,0 +1,75 @@
+// Builds dist/: one file for each program, with everything it needs inside.
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { build } from 'esbuild';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const dist = join(root, 'dist');
+const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
+
+/**
+ * The MCP SDK constructs a JSON schema validator for results of elicitation, which nothing here
+ * asks for: Ajv would be a fifth of the start-up time. A use of it fails loudly.
+ */
+const withoutAjv = {
+  name: 'without-ajv',
+  setup(esbuild) {
+    esbuild.onLoad({ filter: /@modelcontextprotocol\/sdk\/.*\/validation\/ajv-provider\.js$/ }, () => ({
+      contents: `export class AjvJsonSchemaValidator {
+        getValidator() { throw new Error('this build has no JSON schema validator'); }
+      }`,
+    }));
+  },
+};
+
+await rm(dist, { recursive: true, force: true });
+const result = await build({
+  absWorkingDir: root,
+  entryPoints: { 'opencode-mcp': 'src/main.ts' },
+  outdir: 'dist',
+  bundle: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node20.19',
+  minifySyntax: true,
+  minifyWhitespace: true,
+  // Names stay: a stack trace in a bug report should say where.
+  keepNames: false,
+  sourcemap: 'external',
+  legalComments: 'none',
+  metafile: true,
+  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version) },
+  banner: {
+    js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
+  plugins: [withoutAjv],
+  logLevel: 'warning',
+});
+
+await writeFile(join(dist, 'THIRD-PARTY-LICENSES.txt'), await licences(Object.keys(result.metafile.inputs)));
+
+/** The licence of every package that is inside. */
+async function licences(inputs) {
+  const folders = new Set();
+  for (const input of inputs) {
+    const folder = /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(input)?.[1];
+    if (folder !== undefined) folders.add(folder);
+  }
+  const texts = [];
+  for (const folder of [...folders].sort()) {
+    const { name, version, license } = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
+    const text = await firstFile(['LICENSE', 'LICENSE.md', 'license', 'LICENCE', 'LICENSE.txt'].map((file) => join(root, folder, file)));
+    texts.push(`${name} ${version} (${license})\n\n${(text ?? 'No licence file in the package.').trim()}\n`);
+  }
+  return texts.join(`\n${'-'.repeat(72)}\n\n`);
+}
+
+async function firstFile(paths) {
+  for (const path of paths) {
+    const text = await readFile(path, 'utf8').catch(() => undefined);
+    if (text !== undefined) return text;
+  }
+  return undefined;
+}

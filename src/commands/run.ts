@@ -1,0 +1,46 @@
+import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+
+import { loadSettings } from '../config/load.ts';
+import { SettingsError } from '../config/settings.ts';
+import { lineLogger } from '../log.ts';
+import { VERSION } from '../version.ts';
+
+/** The configuration is wrong, or the command line is: nothing was started. */
+const EXIT_USAGE = 2;
+
+/** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
+export async function run(process: NodeJS.Process): Promise<void> {
+  const argv = process.argv.slice(2);
+  if (argv.includes('--version') || argv.includes('-v')) {
+    process.stdout.write(`${VERSION}\n`);
+    return;
+  }
+  if (argv.includes('--help') || argv.includes('-h')) {
+    const { helpText } = await import('./help.ts');
+    process.stdout.write(helpText());
+    return;
+  }
+  const [first = ''] = argv;
+  const command = first.startsWith('-') || first === '' ? 'serve' : first;
+  try {
+    if (command !== 'serve' && command !== 'list') {
+      throw new SettingsError(`Unknown command ${JSON.stringify(first)}: expected none (the MCP server) or list; see --help`);
+    }
+    const { settings, warnings } = loadSettings({
+      argv: command === first ? argv.slice(1) : argv,
+      env: process.env,
+      home: homedir(),
+      cwd: process.cwd(),
+      readFile: (path) => readFileSync(path, 'utf8'),
+    });
+    const logger = lineLogger(settings.logLevel, (line) => process.stderr.write(line));
+    for (const warning of warnings) logger.log('warn', warning);
+    if (command === 'list') await (await import('./list.ts')).list(settings, logger, process);
+    else await (await import('./serve.ts')).serve(settings, logger, process);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    process.stderr.write(`opencode-mcp: ${error.message.replaceAll('\n', '\nopencode-mcp: ')}\n`);
+    process.exitCode = EXIT_USAGE;
+  }
+}

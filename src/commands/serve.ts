@@ -1,0 +1,48 @@
+import { systemClock } from '../clock.ts';
+import type { Settings } from '../config/settings.ts';
+import { createSources, systemDependencies } from '../discovery/sources.ts';
+import type { Logger } from '../log.ts';
+import { McpServer } from '../mcp/server.ts';
+import { selectTools } from '../mcp/tools.ts';
+import type { Runtime } from '../operations/runtime.ts';
+import { VERSION } from '../version.ts';
+
+/** Every part ends within a second of the signal or of the client's going; what has not by then is cut off. */
+const SHUTDOWN_LIMIT_MS = 800;
+
+/** Serves MCP on standard input and output until the client goes or a signal comes. */
+export async function serve(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
+  // A name that is no source must be told before a client is served.
+  const sources = createSources(settings, systemDependencies(logger));
+  let runtime: Promise<{ readonly runtime: Runtime; close(): Promise<void> }> | undefined;
+  const server = new McpServer({
+    version: VERSION,
+    tools: selectTools(settings.toolsets, settings.readOnly),
+    sendTimeoutMs: settings.sendTimeoutMs,
+    clock: systemClock,
+    logger,
+    loadRuntime: async () => {
+      runtime ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, sources, logger));
+      return (await runtime).runtime;
+    },
+  });
+
+  let ending = false;
+  const shutdown = (reason: string): void => {
+    if (ending) return;
+    ending = true;
+    logger.log('debug', `shutting down: ${reason}`);
+    const cutOff = setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS);
+    void Promise.allSettled([server.close(), runtime?.then((started) => started.close())]).then(() => {
+      clearTimeout(cutOff);
+      process.exit(0);
+    });
+  };
+  // Standard input's end does not end the process while a timer or a socket lives.
+  process.stdin.once('end', () => shutdown('standard input ended'));
+  process.stdin.once('close', () => shutdown('standard input closed'));
+  process.stdin.once('error', () => shutdown('standard input failed'));
+  process.stdout.once('error', () => shutdown('standard output failed'));
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));
+  await server.connectStdio();
+}

@@ -1,0 +1,1 @@
+export async function startRuntime(): Promise<never> { throw new Error('x'); }

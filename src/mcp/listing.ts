@@ -1,0 +1,45 @@
+import type { Tool as ListedTool } from '@modelcontextprotocol/sdk/types.js';
+import { z } from 'zod';
+
+import type { Tool } from './tools.ts';
+
+type JsonSchema = Record<string, unknown> & { readonly properties?: Record<string, JsonSchema>; readonly items?: JsonSchema };
+
+/** A tool as tools/list shows it. Every byte here is in the context of every conversation: what a model does not need is left out. */
+export function listTool({ name, description, annotations, toolset, input, output }: Tool): ListedTool {
+  const outputSchema = trim(jsonSchema(output, 'output'), toolset === 'core' ? 3 : 1);
+  return {
+    name,
+    description,
+    annotations,
+    inputSchema: withoutIntegerLimits(jsonSchema(input, 'input')) as ListedTool['inputSchema'],
+    outputSchema: outputSchema as ListedTool['outputSchema'],
+  };
+}
+
+function jsonSchema(schema: z.ZodObject, io: 'input' | 'output'): JsonSchema {
+  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io }) as JsonSchema;
+  return rest;
+}
+
+/** zod writes the safe integer range into every integer. */
+function withoutIntegerLimits(schema: JsonSchema): JsonSchema {
+  const properties = Object.entries(schema.properties ?? {}).map(([key, property]) => {
+    const { maximum, ...rest } = property;
+    return [key, maximum === Number.MAX_SAFE_INTEGER ? rest : property] as const;
+  });
+  return { ...schema, properties: Object.fromEntries(properties) };
+}
+
+/**
+ * Keeps names and types: the SDK's client holds a result against this schema, so it must allow
+ * whatever the full one allows. Below `depth` only the kind of value is told; the core tools show
+ * what the others' results are made of.
+ */
+function trim(schema: JsonSchema, depth: number): JsonSchema {
+  const { type, properties, items, required } = schema;
+  if (items !== undefined) return { type, items: trim(items, depth - 1) };
+  if (properties === undefined || depth <= 0) return { type };
+  const trimmed = Object.entries(properties).map(([key, property]) => [key, trim(property, depth - 1)] as const);
+  return { type, properties: Object.fromEntries(trimmed), required };
+}

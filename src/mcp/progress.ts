@@ -1,0 +1,51 @@
+/** Clients that wait on progress give up after 60 s of silence. */
+const HEARTBEAT_MS = 10_000;
+/** Text that comes within this after a notification is gathered into the next one. */
+const GATHER_MS = 100;
+
+/** Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life every 10 s of silence. */
+export class ProgressReporter {
+  readonly #notify: (progress: number, message: string) => void;
+  #sent = 0;
+  #gathered = '';
+  #gathering: NodeJS.Timeout | undefined;
+  #heartbeat: NodeJS.Timeout;
+
+  constructor(notify: (progress: number, message: string) => void) {
+    this.#notify = notify;
+    this.#heartbeat = setInterval(() => {
+      this.#send('still running');
+    }, HEARTBEAT_MS);
+  }
+
+  add(text: string): void {
+    this.#gathered += text;
+    if (this.#gathering === undefined) this.#flush();
+  }
+
+  /** Sends what is gathered and stops. What came last may reach the client after the result: it is in the result too. */
+  end(): void {
+    clearInterval(this.#heartbeat);
+    clearTimeout(this.#gathering);
+    this.#gathering = undefined;
+    if (this.#gathered !== '') this.#send(this.#gathered);
+    this.#gathered = '';
+  }
+
+  #flush(): void {
+    const text = this.#gathered;
+    this.#gathered = '';
+    this.#gathering = undefined;
+    if (text === '') return;
+    this.#send(text);
+    this.#heartbeat.refresh();
+    this.#gathering = setTimeout(() => {
+      this.#flush();
+    }, GATHER_MS);
+  }
+
+  #send(message: string): void {
+    this.#sent += 1;
+    this.#notify(this.#sent, message);
+  }
+}

@@ -1,0 +1,171 @@
+import { z } from 'zod';
+
+import type { Toolset } from '../config/settings.ts';
+import type { Answer } from '../operations/answer.ts';
+import type { Call, Runtime } from '../operations/runtime.ts';
+import * as shapes from '../operations/shapes.ts';
+
+/** One MCP tool. Operations are loaded when a tool is first called: tools/list needs none of them. */
+export interface Tool {
+  readonly name: string;
+  readonly toolset: Toolset;
+  readonly description: string;
+  readonly annotations: {
+    readonly readOnlyHint: boolean;
+    readonly destructiveHint?: boolean;
+    readonly idempotentHint?: boolean;
+    readonly openWorldHint: boolean;
+  };
+  readonly input: z.ZodObject;
+  readonly output: z.ZodObject;
+  /** `input` is what the input schema gave. */
+  run(runtime: Runtime, input: never, call: Call): Promise<Answer<unknown>>;
+}
+
+const READS = { readOnlyHint: true, openWorldHint: true } as const;
+const DRIVES = { readOnlyHint: false, destructiveHint: true, openWorldHint: true } as const;
+
+// Said once, in the core tools: the others take the same, and each word is in every conversation.
+const instance = z.string();
+const namedInstance = instance.describe('Name from instances, or an unambiguous part of it');
+const sessionId = z.string();
+const describedSessionId = sessionId.optional().describe('Session id, its beginning, or a unique title');
+const messageLimit = z.int().min(1).max(100);
+const page = {
+  offset: z.int().min(0).default(0),
+  limit: z.int().min(1).max(500).default(40),
+};
+const before = z.string().optional();
+const paging = {
+  message_id: z.string().optional().describe('Only this message; for a sent one, the answer to it'),
+  offset: z.int().min(0).optional().describe('Where to go on in message_id'),
+  before: before.describe('Cursor from a result: older messages'),
+};
+
+/** Keeps the input's type between a tool's schema and its handler. */
+function tool<Shape extends z.ZodRawShape>(definition: {
+  readonly name: string;
+  readonly toolset: Toolset;
+  readonly description: string;
+  readonly annotations: Tool['annotations'];
+  readonly input: Shape;
+  readonly output: z.ZodObject;
+  readonly run: (runtime: Runtime, input: z.output<z.ZodObject<Shape>>, call: Call) => Promise<Answer<unknown>>;
+}): Tool {
+  return { ...definition, input: z.strictObject(definition.input) };
+}
+
+/** In the order in which they are listed. */
+export const TOOLS: readonly Tool[] = [
+  tool({
+    name: 'instances',
+    toolset: 'core',
+    description: 'Every OpenCode instance, asked anew: what it does, where it runs, its latest session, how it is reached.',
+    annotations: READS,
+    input: { match: z.string().optional().describe('Only names that contain this'), ...page },
+    output: shapes.instanceList,
+    run: async (runtime, input, call) => await (await import('../operations/instances.ts')).instances(runtime, input, call),
+  }),
+  tool({
+    name: 'send',
+    toolset: 'core',
+    description:
+      "Send a message to an instance's agent and wait for the answer. Default session: the latest of its directory, or a new one. Where the answer takes too long, the result says how to go on.",
+    annotations: DRIVES,
+    input: {
+      instance: namedInstance,
+      message: z.string().optional(),
+      abort: z.boolean().optional().describe('First stop what runs in the session'),
+      session_id: describedSessionId,
+    },
+    output: shapes.turn,
+    run: async (runtime, input, call) => await (await import('../operations/send.ts')).send(runtime, input, call),
+  }),
+  tool({
+    name: 'read',
+    toolset: 'core',
+    description: 'The newest messages of a session (default: the latest), what it does and waits for.',
+    annotations: READS,
+    input: { instance: namedInstance, session_id: describedSessionId, message_limit: messageLimit.default(10), ...paging },
+    output: shapes.transcript,
+    run: async (runtime, input, call) => await (await import('../operations/read.ts')).read(runtime, input, call),
+  }),
+  tool({
+    name: 'list_instances',
+    toolset: 'instances',
+    description: 'The instances as last known, without asking them.',
+    annotations: READS,
+    input: page,
+    output: shapes.instanceList,
+    run: async (runtime, input) => await (await import('../operations/instances.ts')).listInstances(runtime, input),
+  }),
+  tool({
+    name: 'refresh_instances',
+    toolset: 'instances',
+    description: 'Run discovery again now, then list the instances.',
+    annotations: READS,
+    input: page,
+    output: shapes.instanceList,
+    run: async (runtime, input, call) =>
+      await (await import('../operations/instances.ts')).refreshInstances(runtime, input, call),
+  }),
+  tool({
+    name: 'list_sessions',
+    toolset: 'sessions',
+    description: "An instance's sessions, most recent first.",
+    annotations: READS,
+    input: { instance, search: z.string().optional() },
+    output: shapes.sessionList,
+    run: async (runtime, input, call) => await (await import('../operations/sessions.ts')).listSessions(runtime, input, call),
+  }),
+  tool({
+    name: 'get_session',
+    toolset: 'sessions',
+    description: 'One session and its newest messages.',
+    annotations: READS,
+    input: { instance, session_id: sessionId, message_limit: messageLimit.default(20), before },
+    output: shapes.transcript,
+    run: async (runtime, input, call) => await (await import('../operations/read.ts')).read(runtime, input, call),
+  }),
+  tool({
+    name: 'create_session',
+    toolset: 'sessions',
+    description: "Start an empty session in the instance's directory.",
+    annotations: { ...DRIVES, destructiveHint: false },
+    input: { instance, title: z.string().optional() },
+    output: shapes.createdSession,
+    run: async (runtime, input, call) => await (await import('../operations/sessions.ts')).createSession(runtime, input, call),
+  }),
+  tool({
+    name: 'send_message',
+    toolset: 'sessions',
+    description: 'Send a message to one session and wait for the answer; async: true returns once it has begun.',
+    annotations: DRIVES,
+    input: { instance, session_id: sessionId, message: z.string(), async: z.boolean().default(false) },
+    output: shapes.turn,
+    run: async (runtime, input, call) => await (await import('../operations/send.ts')).send(runtime, input, call),
+  }),
+  tool({
+    name: 'get_status',
+    toolset: 'sessions',
+    description: 'What one instance does now: running sessions and what they wait for.',
+    annotations: READS,
+    input: { instance },
+    output: shapes.status,
+    run: async (runtime, input, call) => await (await import('../operations/status.ts')).getStatus(runtime, input, call),
+  }),
+  tool({
+    name: 'abort_session',
+    toolset: 'sessions',
+    description: 'Stop what runs in a session, and make sure that it stopped.',
+    annotations: { ...DRIVES, idempotentHint: true },
+    input: { instance, session_id: sessionId },
+    output: shapes.turn,
+    run: async (runtime, input, call) => await (await import('../operations/abort.ts')).abortSession(runtime, input, call),
+  }),
+];
+
+/** What a person's switches leave. */
+export function selectTools(toolsets: readonly Toolset[], readOnly: boolean): readonly Tool[] {
+  return TOOLS.filter(({ toolset, annotations }) => toolsets.includes(toolset) && (!readOnly || annotations.readOnlyHint));
+}

@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // Two cores, and a real opencode takes 320 MB and most of a core while it starts.
+    maxWorkers: 2,
+    // Bounds on hangs, never a measure: the machine may be slow.
+    testTimeout: 120_000,
+    hookTimeout: 180_000,
+  },
+});
