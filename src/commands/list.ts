@@ -1,1 +1,22 @@
-export async function list(): Promise<never> { throw new Error('x'); }
+import { systemClock } from '../clock.ts';
+import type { Settings } from '../config/settings.ts';
+import { createSources, systemDependencies } from '../discovery/sources.ts';
+import type { Logger } from '../log.ts';
+import { instances } from '../operations/instances.ts';
+import { startRuntime } from './start-runtime.ts';
+
+/** Prints what the `instances` tool tells, and ends. */
+export async function list(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
+  const sources = createSources(settings, systemDependencies(logger));
+  const { runtime, close } = await startRuntime(settings, sources, logger);
+  const interrupted = new AbortController();
+  const interrupt = (): void => interrupted.abort();
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+  try {
+    const call = { signal: interrupted.signal, deadlineMs: Number.POSITIVE_INFINITY, onProgress: () => {} };
+    const { text } = await instances(runtime, { offset: 0, limit: Number.MAX_SAFE_INTEGER }, call);
+    process.stdout.write(`${text}\n`);
+  } finally {
+    await close();
+  }
+}

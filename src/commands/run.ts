@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 
 import { loadSettings } from '../config/load.ts';
 import { SettingsError } from '../config/settings.ts';
+import { readTextFile } from '../config/text-file.ts';
 import { lineLogger } from '../log.ts';
 import { VERSION } from '../version.ts';
 
@@ -32,7 +32,7 @@ export async function run(process: NodeJS.Process): Promise<void> {
       env: process.env,
       home: homedir(),
       cwd: process.cwd(),
-      readFile: (path) => readFileSync(path, 'utf8'),
+      readFile: readTextFile,
     });
     const logger = lineLogger(settings.logLevel, (line) => process.stderr.write(line));
     for (const warning of warnings) logger.log('warn', warning);

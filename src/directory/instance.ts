@@ -31,8 +31,12 @@ export interface ProbedEndpoint {
   readonly lastSeenMs?: number;
   /** Time of the last answer, for choosing among equals. */
   readonly latencyMs?: number;
-  /** Failed probes in a row. */
+  /** Scheduled rounds in a row in which it did not answer; tool calls do not count. */
   readonly misses: number;
+  /** What it told of itself when it was last healthy, kept while it is not. */
+  readonly lastHealthy?: { readonly version: string; readonly directory: string; readonly worktree: string };
+  /** What it was doing when it was last asked, kept while it does not answer. */
+  readonly overview?: Overview;
 }
 
 /** One opencode process, with every endpoint that is proven to lead to it, best way first. */
@@ -51,17 +55,28 @@ export interface SessionSummary {
   readonly updatedMs: number;
 }
 
+/** The requests that an overview consists of. */
+export const OVERVIEW_PARTS = ['status', 'permissions', 'questions', 'session'] as const;
+export type OverviewPart = (typeof OVERVIEW_PARTS)[number];
+
+export type Activity =
+  | { readonly kind: 'idle' }
+  | { readonly kind: 'busy'; readonly sessions: number }
+  | { readonly kind: 'retrying'; readonly attempt: number; readonly message: string }
+  /** It answers, but has never told its status. */
+  | { readonly kind: 'unknown' };
+
 /** What an instance is doing, as asked within one survey. */
 export interface Overview {
-  readonly activity:
-    | { readonly kind: 'idle' }
-    | { readonly kind: 'busy'; readonly sessions: number }
-    | { readonly kind: 'retrying'; readonly attempt: number; readonly message: string };
+  readonly activity: Activity;
   /** The most recently updated root session of the instance's own directory. */
   readonly session?: SessionSummary;
   /** Permission requests and questions that wait for an answer. */
   readonly pending: number;
+  /** When it was last asked and answered at least one part. */
   readonly askedAtMs: number;
+  /** Parts that got no usable answer then; they show what was known before, or nothing. Absent when all is fresh. */
+  readonly stale?: readonly OverviewPart[];
 }
 
 export type InstanceState = 'idle' | 'busy' | 'retrying' | 'locked' | 'offline' | 'unsupported' | 'untrusted' | 'unknown';
@@ -71,7 +86,13 @@ export interface Instance extends MergedInstance {
   /** Unique among all names ever shown by this server. */
   readonly name: string;
   readonly host: string;
+  /** Names under which it was also shown, before two entries proved to be one instance. They lead to it still. */
+  readonly aliases?: readonly string[];
   readonly state: InstanceState;
+  /** Its own directory as its `/path` last told it; kept while it is offline, undefined where it never answered. */
+  readonly directory?: string;
+  /** When any of its endpoints last answered. */
+  readonly lastSeenMs?: number;
   /** Why it is locked, offline, unsupported or untrusted. */
   readonly reason?: string;
   /** The last overview; its age tells whether this round's survey was answered. */

@@ -83,9 +83,11 @@ export interface Scan {
  * - `scan` gives everything visible now, or rejects; never a part of it. It rejects with
  *   `SourceUnavailableError` when the system behind it is not there.
  * - After `signal` aborts, `scan` rejects and `changes` ends, both promptly.
- * - `changes` yields when it may be worth scanning again. It carries no data, may yield too
- *   often, may miss a change (the poll finds it), and survives what it watches going away.
- *   It ends only by its signal or by `close`.
+ * - `changes` yields when it may be worth scanning again, and first when it has begun to listen,
+ *   since what changed between a scan and then sent no notification. It carries no data, may
+ *   yield too often, keeps at most one notification for a slow reader, may miss a change (the
+ *   poll finds it), and survives what it watches going away. It ends only by its signal, by its
+ *   reader's `return` or by `close`.
  * - `close` may be called twice and without a scan before; afterwards nothing is yielded and
  *   no timer, watcher, socket or child is left.
  */

@@ -1,0 +1,73 @@
+import * as z from 'zod';
+import type { SecretRef } from '../discovery/source.ts';
+import { resolvePath } from './resolve-path.ts';
+import { shownPath } from './quote.ts';
+import { readFailure, type ReadTextFile } from './text-file.ts';
+
+/** How a secret may be written in the config file. */
+export type ConfigSecret = string | { env: string } | { file: string } | { command: string[] };
+
+export function configSecretSchema(): z.ZodType<ConfigSecret> {
+  const error = 'a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}';
+  const shapes = [
+    z.string(),
+    z.strictObject({ env: z.string() }, { error }),
+    z.strictObject({ file: z.string() }, { error }),
+    z.strictObject({ command: z.array(z.string()) }, { error }),
+  ] as const;
+  return z.union(shapes, { error });
+}
+
+/** What the checks of the config file's parts need to know, and where they put what they find. */
+export interface ConfigContext {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly home: string;
+  /** Paths in the config file are relative to it. */
+  readonly folder: string;
+  readonly readFile: ReadTextFile;
+  readonly problems: string[];
+  readonly warnings: string[];
+  /** Called for each secret that stands in the config file itself. */
+  plainSecret(): void;
+}
+
+/** A password. Files and commands are read when it is needed, the environment now. No text about it holds any part of it. */
+export function checkSecret(secret: ConfigSecret, where: string, context: ConfigContext): SecretRef | undefined {
+  const fail = (reason: string): undefined => void context.problems.push(`${where}: ${reason}`);
+  if (typeof secret === 'string') {
+    if (secret === '') return fail('expected a secret, got an empty string');
+    context.plainSecret();
+    return { kind: 'value', value: secret };
+  }
+  if ('env' in secret) {
+    // A name that cannot be one is perhaps the secret itself, so it is not shown.
+    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(secret.env))
+      return fail('expected the name of an environment variable after "env", without $');
+    // The environment has inherited members too: `constructor`.
+    const value = Object.hasOwn(context.env, secret.env) ? context.env[secret.env] : undefined;
+    if (value === undefined || value === '') return fail(`the environment variable ${secret.env} is not set`);
+    return { kind: 'value', value };
+  }
+  if ('file' in secret) {
+    if (secret.file === '' || secret.file.includes('\0')) return fail('expected a path after "file"');
+    return { kind: 'file', path: resolvePath(secret.file, context.home, context.folder) };
+  }
+  const [program, ...rest] = secret.command;
+  if (program === undefined || program === '' || secret.command.some((argument) => argument.includes('\0')))
+    return fail('expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]');
+  return { kind: 'command', argv: [program, ...rest] };
+}
+
+/** A header's value, read now: headers go with every request, and a request does not wait for a command. */
+export function checkHeaderSecret(secret: ConfigSecret, where: string, context: ConfigContext): string | undefined {
+  const fail = (reason: string): undefined => void context.problems.push(`${where}: ${reason}`);
+  const ref = checkSecret(secret, where, context);
+  if (ref === undefined) return undefined;
+  if (ref.kind === 'command') return fail('"command" is not supported for a header; use "file" or "env"');
+  if (ref.kind === 'value') return ref.value;
+  try {
+    return context.readFile(ref.path).text.replace(/\r?\n$/, '');
+  } catch (error) {
+    return fail(`cannot read ${shownPath(ref.path)}: ${readFailure(error)}`);
+  }
+}

@@ -1,0 +1,24 @@
+import { ROWS, type Row } from './options.ts';
+
+/** The settings part of `--help`: for each the flag, the environment variable, the config file key, and the default. */
+export function settingsHelp(): string {
+  const rows = ROWS.map(
+    (row) =>
+      `  ${names(row)}\n      ${row.summary}${row.defaultText === undefined ? '' : ` (default: ${row.defaultText})`}`,
+  );
+  return [
+    'Settings, as flag | environment variable | config file key. The first that is set counts, in this order:',
+    ...rows,
+    'SECRET in the config file: a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}.',
+    '',
+  ].join('\n');
+}
+
+function names(row: Row): string {
+  return [flag(row), row.env, row.key].filter((name) => name !== undefined).join(' | ');
+}
+
+function flag(row: Row): string | undefined {
+  if (row.flag === undefined) return undefined;
+  return row.isSwitch ? `--${row.flag}, --no-${row.flag}` : `--${row.flag} ${row.placeholder}`;
+}

@@ -1,0 +1,131 @@
+import { readConfigFile, type ConfigFile } from './config-file.ts';
+import { readFlags, type CommandArguments, type GivenArguments } from './flags.ts';
+import { didYouMean } from './nearest.ts';
+import { CONFIG_FLAG, OPTIONS, PASSWORD, ROWS, type Option } from './options.ts';
+import { quote } from './quote.ts';
+import { resolvePath } from './resolve-path.ts';
+import { SettingsError, TOOLSETS, type Settings } from './settings.ts';
+import type { ReadTextFile } from './text-file.ts';
+import type { CredentialRef } from '../discovery/source.ts';
+import { singleLine } from '../plain-text.ts';
+
+export interface LoadInput {
+  /** What follows the program's name and the subcommand. */
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Absolute. */
+  readonly home: string;
+  /** Where relative paths of flags and environment variables start. */
+  readonly cwd: string;
+  readonly readFile: ReadTextFile;
+  /** What the subcommand takes beside the settings; nothing where unset. */
+  readonly command?: CommandArguments;
+}
+
+export interface LoadedSettings {
+  readonly settings: Settings;
+  /** One line each; for the log. */
+  readonly warnings: readonly string[];
+  /** The subcommand's own flags as written, by long name; `true` and `false` for switches. */
+  readonly flags: ReadonlyMap<string, string>;
+  readonly positionals: readonly string[];
+}
+
+/**
+ * Puts the settings together: flag, environment, config file, default. Throws a `SettingsError` with one line for each
+ * thing that is wrong. Nothing else in the program reads the environment. No text of its holds a secret.
+ */
+export function loadSettings(input: LoadInput): LoadedSettings {
+  const problems: string[] = [];
+  const warnings: string[] = [];
+  const given = readFlags(input.argv, input.command ?? { flags: {}, positionals: false }, problems);
+  const file = readConfigFile(configPath(given, problems), { ...input, problems, warnings });
+  warnings.push(...misspelledVariables(input.env));
+
+  const choose = <T>(option: Option<T>): Chosen<T> | undefined => chooseValue(option, given, input.env, file, problems);
+  const valueOf = <T>(option: Option<T>): T => choose(option)?.value ?? option.fallback;
+  const registryDir = choose(OPTIONS.registryDir);
+  const toolsets = valueOf(OPTIONS.toolsets);
+  const defaultCredential = chooseCredential(choose(OPTIONS.username)?.value, input.env, file);
+  const settings: Settings = {
+    registryDir: {
+      path: resolvePath(
+        registryDir?.value ?? OPTIONS.registryDir.fallback,
+        input.home,
+        registryDir?.origin === 'file' && file ? file.folder : input.cwd,
+      ),
+      explicit: registryDir !== undefined,
+    },
+    sources: valueOf(OPTIONS.transport),
+    discoveryIntervalMs: valueOf(OPTIONS.discoveryIntervalMs),
+    healthCheckTimeoutMs: valueOf(OPTIONS.healthCheckTimeoutMs),
+    healthConcurrency: valueOf(OPTIONS.healthConcurrency),
+    sendTimeoutMs: valueOf(OPTIONS.sendTimeoutMs),
+    credentialRules: file?.credentialRules ?? [],
+    ...(defaultCredential && { defaultCredential }),
+    instances: file?.instances ?? [],
+    toolsets: toolsets === 'all' ? TOOLSETS : toolsets,
+    readOnly: valueOf(OPTIONS.readOnly),
+    logLevel: valueOf(OPTIONS.logLevel),
+  };
+  if (problems.length > 0) throw new SettingsError(problems.join('\n'));
+  const ownFlags = Object.keys(input.command?.flags ?? {}).flatMap((name) => {
+    const flag = given.flags.get(name);
+    return flag === undefined ? [] : [[name, flag.text] as const];
+  });
+  return { settings, warnings, flags: new Map(ownFlags), positionals: given.positionals };
+}
+
+interface Chosen<T> {
+  readonly value: T;
+  readonly origin: 'flag' | 'environment' | 'file';
+}
+
+function chooseValue<T>(
+  option: Option<T>,
+  given: GivenArguments,
+  env: LoadInput['env'],
+  file: ConfigFile | undefined,
+  problems: string[],
+): Chosen<T> | undefined {
+  const parse = (written: string, text: string, origin: 'flag' | 'environment'): Chosen<T> | undefined => {
+    const value = option.kind.fromText(text);
+    if (value !== undefined) return { value, origin };
+    problems.push(`${written}: expected ${option.kind.expected}, got ${quote(text)}`);
+    return undefined;
+  };
+  const flag = option.flag === undefined ? undefined : given.flags.get(option.flag);
+  if (flag !== undefined) return parse(flag.written, flag.text, 'flag');
+  const variable = option.env === undefined ? undefined : env[option.env];
+  if (option.env !== undefined && variable) return parse(option.env, variable, 'environment');
+  const value = file && option.key !== undefined ? option.kind.fromJson(file.values[option.key]) : undefined;
+  return value === undefined ? undefined : { value, origin: 'file' };
+}
+
+/** A user name alone gives no credential. */
+function chooseCredential(
+  username: string | undefined,
+  env: LoadInput['env'],
+  file: ConfigFile | undefined,
+): CredentialRef | undefined {
+  const variable = env[PASSWORD.env];
+  const password = variable ? ({ kind: 'value', value: variable } as const) : file?.password;
+  return password && { ...(username !== undefined && { username }), password };
+}
+
+function configPath(given: GivenArguments, problems: string[]): string | undefined {
+  const flag = given.flags.get(CONFIG_FLAG.flag);
+  if (flag === undefined || (flag.text !== '' && !flag.text.includes('\0'))) return flag?.text;
+  problems.push(`${flag.written}: expected a path, got ${quote(flag.text)}`);
+  return undefined;
+}
+
+/** A switch that is spelled wrong must not stay off unnoticed: `OPENCODE_MCP_READONLY`. */
+function misspelledVariables(env: LoadInput['env']): string[] {
+  const known = ROWS.flatMap((row) => row.env ?? []);
+  return Object.keys(env)
+    .filter((name) => name.startsWith('OPENCODE_MCP_') && !known.includes(name))
+    .map((name) => ({ name, hint: didYouMean(name, known) }))
+    .filter(({ hint }) => hint !== '')
+    .map(({ name, hint }) => `${singleLine(name, 80)}: unknown environment variable${hint}`);
+}

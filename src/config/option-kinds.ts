@@ -1,0 +1,96 @@
+import { hasUnsafeCharacters } from './quote.ts';
+
+/** How a setting is written: as text (flag, environment) and as JSON (config file). `undefined` stands for "not valid". */
+export interface Kind<T> {
+  /** Completes "expected …". */
+  readonly expected: string;
+  /** On the command line a switch is `--flag` or `--no-flag`. */
+  readonly isSwitch?: true;
+  fromText(text: string): T | undefined;
+  fromJson(value: unknown): T | undefined;
+  /** The value as help shows it. */
+  show(value: T): string;
+}
+
+/** A whole decimal number; JSON numbers in the config file. */
+export function wholeNumber(unit: string, min: number, max: number): Kind<number> {
+  const check = (value: number): number | undefined =>
+    Number.isInteger(value) && value >= min && value <= max ? value : undefined;
+  return {
+    expected: `a whole number${unit === '' ? '' : ` of ${unit}`} from ${min} to ${max}`,
+    fromText: (text) => (/^[0-9]+$/.test(text) ? check(Number(text)) : undefined),
+    fromJson: (value) => (typeof value === 'number' ? check(value) : undefined),
+    show: String,
+  };
+}
+
+const BOOLEANS = new Map([
+  ...['1', 'true', 'yes', 'on'].map((word) => [word, true] as const),
+  ...['0', 'false', 'no', 'off'].map((word) => [word, false] as const),
+]);
+
+export function yesOrNo(): Kind<boolean> {
+  return {
+    expected: '1, true, yes, on, 0, false, no or off (in the config file true or false)',
+    isSwitch: true,
+    fromText: (text) => BOOLEANS.get(text.toLowerCase()),
+    fromJson: (value) => (typeof value === 'boolean' ? value : undefined),
+    show: (value) => (value ? 'on' : 'off'),
+  };
+}
+
+export function oneOf<T extends string>(known: readonly T[]): Kind<T> {
+  const fromText = (text: string): T | undefined => known.find((name) => name === text.toLowerCase());
+  return {
+    expected: `one of ${known.join(', ')}`,
+    fromText,
+    fromJson: (value) => (typeof value === 'string' ? fromText(value) : undefined),
+    show: String,
+  };
+}
+
+/** Some of the known names, each once, or `all`. JSON: a string as on the command line, or an array of names. */
+export function someOf<T extends string>(known: readonly T[]): Kind<'all' | readonly T[]> {
+  const choose = (names: readonly string[]): 'all' | readonly T[] | undefined => {
+    const wanted = names.map((name) => name.trim().toLowerCase()).filter((name) => name !== '');
+    const found = known.filter((name) => wanted.includes(name));
+    if (wanted.some((name) => name !== 'all' && !known.some((one) => one === name))) return undefined;
+    if (wanted.includes('all')) return 'all';
+    return found.length > 0 ? found : undefined;
+  };
+  const fromText = (text: string): 'all' | readonly T[] | undefined =>
+    text.trim() === '' ? 'all' : choose(text.split(','));
+  return {
+    expected: `all, or a comma list of ${known.join(', ')}`,
+    fromText,
+    fromJson(value) {
+      if (typeof value === 'string') return fromText(value);
+      return Array.isArray(value) && value.every((name) => typeof name === 'string') ? choose(value) : undefined;
+    },
+    show: (value) => (value === 'all' ? value : value.join(',')),
+  };
+}
+
+/** A path as written; the loader resolves it. */
+export function path(): Kind<string> {
+  // A NUL would be refused by the system with an error that names no setting.
+  return text('a path', (value) => !value.includes('\0'));
+}
+
+/** Basic authentication ends the user name at the first colon. */
+export function username(): Kind<string> {
+  return text(
+    'a user name without a colon, control or invisible characters',
+    (value) => !value.includes(':') && !hasUnsafeCharacters(value),
+  );
+}
+
+function text(expected: string, isValid: (value: string) => boolean): Kind<string> {
+  const fromText = (value: string): string | undefined => (value !== '' && isValid(value) ? value : undefined);
+  return {
+    expected,
+    fromText,
+    fromJson: (value) => (typeof value === 'string' ? fromText(value) : undefined),
+    show: String,
+  };
+}

@@ -1,0 +1,145 @@
+import type { LogLevel } from '../log.ts';
+import { oneOf, path, someOf, username, wholeNumber, yesOrNo, type Kind } from './option-kinds.ts';
+import { TOOLSETS } from './settings.ts';
+
+/** The discovery sources, as `TRANSPORT` and credential rules name them. */
+export const SOURCE_NAMES = ['local-relay', 'tailscale', 'mdns', 'static'] as const;
+
+const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
+
+// A timer set for longer fires at once (Node's limit, 2^31 - 1 ms).
+const LONGEST_TIMER_MS = 2_147_483_647;
+const DAY_MS = 86_400_000;
+
+/** Where a setting may be written. */
+export interface Names {
+  /** Long flag, without the dashes. */
+  readonly flag?: string;
+  /** Environment variable. */
+  readonly env?: string;
+  /** Key in the config file. */
+  readonly key?: string;
+}
+
+/** One row of the help text. */
+export interface Row extends Names {
+  readonly summary: string;
+  /** What stands for the value: `--flag MS`. */
+  readonly placeholder?: string;
+  /** Written as `--flag` or `--no-flag`, without a value. */
+  readonly isSwitch?: true;
+  readonly defaultText?: string;
+}
+
+export interface Option<T> extends Row {
+  readonly kind: Kind<T>;
+  readonly fallback: T;
+}
+
+function option<T>(names: Names, placeholder: string, summary: string, kind: Kind<T>, fallback: NoInfer<T>): Option<T> {
+  const row = { ...names, placeholder, summary, kind, fallback, defaultText: kind.show(fallback) };
+  return kind.isSwitch ? { ...row, isSwitch: true } : row;
+}
+
+/** The settings with one plain value: their names, bounds, defaults and help, written here and nowhere else. */
+export const OPTIONS = {
+  registryDir: option(
+    { flag: 'registry-dir', env: 'RELAY_REGISTRY_DIR', key: 'registryDir' },
+    'PATH',
+    'folder in which opencode-connected registers instances',
+    path(),
+    '/tmp/opencode-relay',
+  ),
+  discoveryIntervalMs: option(
+    { flag: 'interval-ms', env: 'DISCOVERY_INTERVAL_MS', key: 'discoveryIntervalMs' },
+    'MS',
+    'how often to look for instances when nothing hints at a change',
+    wholeNumber('milliseconds', 1000, LONGEST_TIMER_MS),
+    30_000,
+  ),
+  healthCheckTimeoutMs: option(
+    { flag: 'health-timeout-ms', env: 'HEALTH_CHECK_TIMEOUT_MS', key: 'healthCheckTimeoutMs' },
+    'MS',
+    'how long one instance may take to answer a probe',
+    wholeNumber('milliseconds', 100, 60_000),
+    3000,
+  ),
+  healthConcurrency: option(
+    { flag: 'health-concurrency', env: 'OPENCODE_MCP_HEALTH_CONCURRENCY', key: 'healthConcurrency' },
+    'N',
+    'probes in flight at once',
+    wholeNumber('', 1, 256),
+    16,
+  ),
+  sendTimeoutMs: option(
+    { flag: 'send-timeout-ms', env: 'SEND_TIMEOUT_MS', key: 'sendTimeoutMs' },
+    'MS',
+    'the longest a send may block, whatever the client allows',
+    wholeNumber('milliseconds', 1000, DAY_MS),
+    300_000,
+  ),
+  transport: option(
+    { flag: 'transport', env: 'TRANSPORT', key: 'transport' },
+    'LIST',
+    `where to look: all, or a comma list of ${SOURCE_NAMES.join(', ')}`,
+    someOf(SOURCE_NAMES),
+    'all',
+  ),
+  toolsets: option(
+    { flag: 'toolsets', env: 'OPENCODE_MCP_TOOLSETS', key: 'toolsets' },
+    'LIST',
+    `tools to offer: all, or a comma list of ${TOOLSETS.join(', ')}`,
+    someOf(TOOLSETS),
+    'all',
+  ),
+  readOnly: option(
+    { flag: 'read-only', env: 'OPENCODE_MCP_READ_ONLY', key: 'readOnly' },
+    '',
+    'offer no tool that changes anything on an instance',
+    yesOrNo(),
+    false,
+  ),
+  logLevel: option(
+    { flag: 'log-level', env: 'OPENCODE_MCP_LOG_LEVEL', key: 'logLevel' },
+    'LEVEL',
+    `least important line to log on stderr: ${LOG_LEVELS.join(', ')}`,
+    oneOf(LOG_LEVELS),
+    'info',
+  ),
+  username: option(
+    { env: 'OPENCODE_SERVER_USERNAME', key: 'username' },
+    'NAME',
+    'user name that goes with the password',
+    username(),
+    'opencode',
+  ),
+} as const;
+
+/** No flag: every user of a machine can read the arguments of its processes. */
+export const PASSWORD = {
+  env: 'OPENCODE_SERVER_PASSWORD',
+  key: 'password',
+  placeholder: 'SECRET',
+  summary: 'password for instances on loopback, a relay or the tailnet that nothing more specific fits',
+} as const satisfies Row;
+
+export const CONFIG_FLAG = {
+  flag: 'config',
+  placeholder: 'PATH',
+  summary: 'config file, JSON',
+  defaultText: '$XDG_CONFIG_HOME/opencode-mcp/config.json, else ~/.config/opencode-mcp/config.json',
+} as const satisfies Row;
+
+export const CREDENTIALS = {
+  key: 'credentials',
+  summary:
+    'passwords by instance: [{name?, host?, source?, username?, password: SECRET}], * matches any run of characters',
+} as const satisfies Row;
+
+export const INSTANCES = {
+  key: 'instances',
+  summary: 'instances by URL: [{name, url, headers?: {NAME: SECRET}, username?, password?: SECRET}]',
+} as const satisfies Row;
+
+/** Every setting, in the order of the help text. */
+export const ROWS: readonly Row[] = [CONFIG_FLAG, ...Object.values(OPTIONS), PASSWORD, CREDENTIALS, INSTANCES];

@@ -1,0 +1,51 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+
+// A config file is a few kilobytes; this only keeps a wrong path (/dev/zero, a disk image) from filling the memory.
+const MAX_BYTES = 1024 * 1024;
+
+export interface TextFile {
+  readonly text: string;
+  /** Permission bits; undefined where the system has none (Windows). */
+  readonly mode?: number;
+}
+
+/** Reads a whole text file, or throws a system error with its `code`. */
+export type ReadTextFile = (path: string) => TextFile;
+
+/** The reader for the program itself. More than 1 MiB throws `EFBIG`. */
+export const readTextFile: ReadTextFile = (path) => {
+  const descriptor = openSync(path, 'r');
+  try {
+    const bytes = Buffer.alloc(MAX_BYTES + 1);
+    let length = 0;
+    for (;;) {
+      const read = readSync(descriptor, bytes, length, bytes.length - length, null);
+      if (read === 0) break;
+      length += read;
+      if (length > MAX_BYTES)
+        throw Object.assign(new Error(`${path} is larger than ${MAX_BYTES} bytes`), { code: 'EFBIG' });
+    }
+    const text = bytes.toString('utf8', 0, length);
+    return process.platform === 'win32' ? { text } : { text, mode: fstatSync(descriptor).mode & 0o777 };
+  } finally {
+    closeSync(descriptor);
+  }
+};
+
+/** Why a file could not be read, without anything of its content. */
+export function readFailure(error: unknown): string {
+  const code = errorCode(error) ?? 'unknown error';
+  return REASONS.get(code) ?? code;
+}
+
+const REASONS = new Map([
+  ['ENOENT', 'no such file'],
+  ['EACCES', 'permission denied'],
+  ['EISDIR', 'it is a folder'],
+  ['EFBIG', 'it is too large'],
+]);
+
+/** The code of a system error, or undefined. */
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}

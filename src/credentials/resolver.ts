@@ -1,0 +1,87 @@
+import { isExactPattern, matchesPattern } from '../config/pattern.ts';
+import type { CredentialRule, Settings } from '../config/settings.ts';
+import type { Candidate, CredentialRef, Route } from '../discovery/source.ts';
+import { readSecret, type SecretDeps } from './secret.ts';
+
+/** For HTTP Basic authentication. Secret: never logged, never shown. */
+export interface Credential {
+  readonly username: string;
+  readonly password: string;
+}
+
+export interface CredentialResolver {
+  /** The credential for one candidate, or undefined where it gets none. Rejects where the one that fits cannot be read. */
+  resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined>;
+}
+
+// opencode's own default.
+const DEFAULT_USERNAME = 'opencode';
+
+/** Ways that do not leave the machine, or whose far end is known: the tailnet identity, the SSH key of the relay. */
+const DEFAULT_ROUTES: ReadonlySet<Route> = new Set(['loopback', 'tailnet', 'relay']);
+
+/**
+ * Decides which credential an endpoint gets: the candidate's own, then the first rule that fits, then the default one.
+ * A password that was sent cannot be taken back, so whatever is not clearly entitled gets none.
+ */
+export function createCredentialResolver(
+  settings: Pick<Settings, 'credentialRules' | 'defaultCredential'>,
+  deps: SecretDeps,
+): CredentialResolver {
+  return {
+    async resolve(candidate, signal) {
+      for (const ref of entitled(candidate, settings)) {
+        const password = await readSecret(ref.password, deps, signal);
+        if (password !== undefined) return { username: ref.username ?? DEFAULT_USERNAME, password };
+      }
+      return undefined;
+    },
+  };
+}
+
+/** What the candidate may get, best first; a later one counts only where an earlier one's optional file is not there. */
+function entitled(
+  candidate: Candidate,
+  settings: Pick<Settings, 'credentialRules' | 'defaultCredential'>,
+): CredentialRef[] {
+  const { endpoint, trust } = candidate;
+  if (trust.level !== 'trusted') return [];
+  // A person wrote this header for the endpoint, and a request has one Authorization header.
+  if (Object.keys(endpoint.headers ?? {}).some((name) => name.toLowerCase() === 'authorization')) return [];
+  const advertised = candidate.source === 'mdns' || endpoint.route === 'lan';
+  const fits = advertised ? namesAdvertised : matchesRule;
+  const own = advertised ? undefined : candidate.credential;
+  const rule = settings.credentialRules.find((one) => fits(one, candidate));
+  const fallback = !advertised && DEFAULT_ROUTES.has(endpoint.route) ? settings.defaultCredential : undefined;
+  return [own, rule?.credential, fallback].filter((ref) => ref !== undefined);
+}
+
+/** Anyone on the LAN can advertise anything: a rule must name the source and the instance exactly, and have meant to. */
+function namesAdvertised(rule: CredentialRule, candidate: Candidate): boolean {
+  const { name, host, source } = rule;
+  if (source === undefined || (name === undefined && host === undefined)) return false;
+  return (
+    [name, host, source].every((pattern) => pattern === undefined || isExactPattern(pattern)) &&
+    matchesRule(rule, candidate)
+  );
+}
+
+function matchesRule(rule: CredentialRule, candidate: Candidate): boolean {
+  const { name, host, source } = rule;
+  if (name === undefined && host === undefined && source === undefined) return false;
+  return (
+    matchesAny(name, [candidate.claims.name]) &&
+    matchesAny(host, hostsOf(candidate)) &&
+    matchesAny(source, [candidate.source])
+  );
+}
+
+function matchesAny(pattern: string | undefined, texts: readonly (string | undefined)[]): boolean {
+  return pattern === undefined || texts.some((text) => text !== undefined && matchesPattern(pattern, text));
+}
+
+/** The machine's name as its source tells it, and the address we use, unless that is only our end of a relay's tunnel. */
+function hostsOf({ claims, endpoint }: Candidate): (string | undefined)[] {
+  if (endpoint.route === 'relay' || !URL.canParse(endpoint.url)) return [claims.hostname];
+  return [claims.hostname, new URL(endpoint.url).hostname.replace(/^\[|\]$/g, '')];
+}

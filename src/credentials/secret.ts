@@ -1,0 +1,114 @@
+import { constants } from 'node:fs';
+import { lstat, open, type FileHandle } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { shownPath } from '../config/quote.ts';
+import { errorCode } from '../config/text-file.ts';
+import type { SecretRef } from '../discovery/source.ts';
+import type { SecretCommands } from './secret-commands.ts';
+import { unlessAborted } from './unless-aborted.ts';
+
+// A password is a line; whatever is longer is another file.
+const MAX_SECRET_BYTES = 4096;
+
+export interface SecretDeps {
+  readonly commands: SecretCommands;
+}
+
+/**
+ * The secret that `ref` leads to, or undefined where an optional file is not there. Rejects with what is wrong and what to
+ * do, never with a part of the content; and with the reason of `signal`.
+ */
+export async function readSecret(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise<string | undefined> {
+  signal.throwIfAborted();
+  const secret = await readRef(ref, deps, signal);
+  signal.throwIfAborted();
+  if (secret === '') throw new Error(`${describe(ref)} is empty; expected a password`);
+  return secret;
+}
+
+function readRef(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise<string | undefined> {
+  if (ref.kind === 'value') return Promise.resolve(ref.value);
+  if (ref.kind === 'command') return deps.commands.run(ref.argv, signal).then(withoutFinalNewline);
+  // A file system that hangs must not hold up its caller.
+  return unlessAborted(readSecretFile(ref), signal);
+}
+
+/** How errors name a secret. A command's arguments may be secrets too, so only the program is named. */
+function describe(ref: SecretRef): string {
+  if (ref.kind === 'value') return 'the configured password';
+  return ref.kind === 'command'
+    ? `the output of the password command ${shownPath(ref.argv[0])}`
+    : `the password file ${shownPath(ref.path)}`;
+}
+
+async function readSecretFile(ref: Extract<SecretRef, { kind: 'file' }>): Promise<string | undefined> {
+  const { path, ownerUid } = ref;
+  let file: FileHandle;
+  try {
+    if (ownerUid !== undefined) await checkFolder(dirname(path), ownerUid);
+    // Never wait for the writer of a named pipe. A person's own file may be a symbolic link (mounted secrets are); one
+    // that is checked for its owner may not, since the link could lead out of the folder that was checked.
+    const flags = constants.O_RDONLY | constants.O_NONBLOCK | (ownerUid === undefined ? 0 : constants.O_NOFOLLOW);
+    file = await open(path, flags);
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === undefined) throw error;
+    if (code === 'ENOENT' && ref.optional) return undefined;
+    throw new Error(`cannot read the password file ${shownPath(path)}: ${OPEN_FAILURES.get(code) ?? code}`, {
+      cause: error,
+    });
+  }
+  try {
+    const stats = await file.stat();
+    if (!stats.isFile()) throw refusal(path, 'it is not a regular file; put the password into one');
+    if (ownerUid !== undefined) checkClosed(path, stats, ownerUid, '600');
+    return withoutFinalNewline((await readBounded(file, path)).toString('utf8'));
+  } finally {
+    await file.close();
+  }
+}
+
+async function checkFolder(folder: string, ownerUid: number): Promise<void> {
+  const stats = await lstat(folder);
+  if (!stats.isDirectory()) throw refusal(folder, 'it is not a folder; a password file lies in a folder of its own');
+  checkClosed(folder, stats, ownerUid, '700');
+}
+
+function checkClosed(
+  path: string,
+  stats: { readonly uid: number; readonly mode: number },
+  ownerUid: number,
+  wanted: string,
+): void {
+  if (stats.uid !== ownerUid) throw refusal(path, `it belongs to user id ${stats.uid}, not ${ownerUid}; remove it`);
+  if ((stats.mode & 0o077) === 0) return;
+  const mode = (stats.mode & 0o777).toString(8).padStart(4, '0');
+  throw refusal(path, `other users have access to it (mode ${mode}); run chmod ${wanted} on it`);
+}
+
+async function readBounded(file: FileHandle, path: string): Promise<Buffer> {
+  const bytes = Buffer.alloc(MAX_SECRET_BYTES + 1);
+  let length = 0;
+  while (length < bytes.length) {
+    const { bytesRead } = await file.read(bytes, length, bytes.length - length, null);
+    if (bytesRead === 0) return bytes.subarray(0, length);
+    length += bytesRead;
+  }
+  throw refusal(path, `it is larger than ${MAX_SECRET_BYTES} bytes; put only the password into it`);
+}
+
+function refusal(path: string, reason: string): Error {
+  return new Error(`will not use ${shownPath(path)} for a password: ${reason}`);
+}
+
+const OPEN_FAILURES = new Map([
+  ['ENOENT', 'no such file; create it with the password in it'],
+  ['EACCES', 'permission denied; let the user of this program read it'],
+  ['ELOOP', 'it is a symbolic link; put the file itself there'],
+  // A named pipe or a socket, which O_NONBLOCK does not wait for.
+  ['ENXIO', 'it is not a regular file; put the password into one'],
+]);
+
+function withoutFinalNewline(text: string): string {
+  return text.replace(/\r?\n$/, '');
+}

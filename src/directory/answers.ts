@@ -1,0 +1,79 @@
+import { singleLine } from '../plain-text.ts';
+import type { Activity, SessionSummary } from './instance.ts';
+
+/**
+ * What of a probe's answers is used, checked by hand: the other end may be anything, and zod on six answers of every
+ * instance in every survey is measurable. Each function gives undefined where the answer is not of opencode's form.
+ */
+
+/** Linux' PATH_MAX; a longer one is a lie. */
+const MAX_PATH_CHARS = 4096;
+const MAX_VERSION_CHARS = 64;
+const MAX_TITLE_CHARS = 200;
+const MAX_MESSAGE_CHARS = 300;
+
+const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
+
+/** Controls, line separators and bidi embeddings: no tool shows a path with them truthfully. */
+const UNSHOWABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069\p{Surrogate}]/u;
+
+const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
+
+export function healthOf(value: unknown): { readonly healthy: boolean; readonly version: string } | undefined {
+  const { healthy, version } = fields(value);
+  if (typeof healthy !== 'boolean' || typeof version !== 'string') return undefined;
+  if (version === '' || version.length > MAX_VERSION_CHARS || UNSHOWABLE.test(version)) return undefined;
+  return { healthy, version };
+}
+
+export function pathOf(value: unknown): { readonly directory: string; readonly worktree: string } | undefined {
+  const { directory, worktree } = fields(value);
+  return isPath(directory) && isPath(worktree) ? { directory, worktree } : undefined;
+}
+
+/** `/session/status` lists only what is not idle. A retry is told before plain work: it is what a person should look at. */
+export function activityOf(value: unknown): Activity | undefined {
+  if (!isRecord(value)) return undefined;
+  let busy = 0;
+  let retrying: Activity | undefined;
+  for (const status of Object.values(value)) {
+    const { type, attempt, message } = fields(status);
+    if (type === 'retry') {
+      retrying ??= {
+        kind: 'retrying',
+        attempt: typeof attempt === 'number' && Number.isFinite(attempt) ? attempt : 0,
+        message: typeof message === 'string' ? singleLine(message, MAX_MESSAGE_CHARS) : '',
+      };
+    } else if (typeof type !== 'string') return undefined;
+    else if (type !== 'idle') busy += 1;
+  }
+  return retrying ?? (busy > 0 ? { kind: 'busy', sessions: busy } : { kind: 'idle' });
+}
+
+/** The length of a list of objects. */
+export function countOf(value: unknown): number | undefined {
+  return Array.isArray(value) && value.every(isRecord) ? value.length : undefined;
+}
+
+/** The first session of the list; null where there is none. */
+export function firstSessionOf(value: unknown): SessionSummary | null | undefined {
+  if (!Array.isArray(value)) return undefined;
+  if (value.length === 0) return null;
+  const { id, title, directory, time } = fields(value[0]);
+  const { updated } = fields(time);
+  if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
+  if (typeof updated !== 'number' || !Number.isFinite(updated)) return undefined;
+  return { id, title: typeof title === 'string' ? singleLine(title, MAX_TITLE_CHARS) : '', directory, updatedMs: updated };
+}
+
+function isPath(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !UNSHOWABLE.test(value);
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function fields(value: unknown): Readonly<Record<string, unknown>> {
+  return isRecord(value) ? value : {};
+}

@@ -1,0 +1,186 @@
+import type { Candidate, Claims } from '../discovery/source.ts';
+import { endpointKey } from './endpoint-key.ts';
+import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from './instance.ts';
+import { type KnownOverview, updateOverview } from './overview.ts';
+import type { Healthy } from './probe.ts';
+import type { Outcome, Target } from './prober.ts';
+
+/** Rounds without an answer after which an instance is no longer listed: one lost packet or a laptop's nap is not an end. */
+export const MAX_MISSED_ROUNDS = 5;
+
+/** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
+export class EndpointRecord implements ProbedEndpoint, Target {
+  readonly id: string;
+  /** See `endpointKey`. */
+  readonly key: string;
+  candidate: Candidate;
+  result: ProbeResult;
+  probedAtMs?: number;
+  lastSeenMs?: number;
+  latencyMs?: number;
+  misses = 0;
+  lastHealthy?: Healthy;
+  known?: KnownOverview | undefined;
+  /** A scheduled round waits for the answer. */
+  roundDue = false;
+  #sequence = 0;
+
+  constructor(id: string, candidate: Candidate) {
+    this.id = id;
+    this.key = endpointKey(candidate.endpoint);
+    this.candidate = candidate;
+    this.result = candidate.trust.level === 'untrusted' ? { status: 'untrusted', reason: candidate.trust.reason } : { status: 'unknown' };
+  }
+
+  get standing(): Target['standing'] {
+    const { status } = this.result;
+    if (status === 'unknown') return 'fresh';
+    return status === 'unhealthy' ? 'suspect' : 'known';
+  }
+
+  get healthy(): boolean {
+    return this.result.status === 'healthy';
+  }
+
+  /** Rounds need no overview, except where there is none yet. */
+  get unknownParts(): readonly OverviewPart[] {
+    return this.known === undefined ? OVERVIEW_PARTS : [];
+  }
+
+  /** Dead for so long that it is only counted. */
+  get unlisted(): boolean {
+    return this.result.status === 'unhealthy' && this.misses >= MAX_MISSED_ROUNDS && this.candidate.pinned !== true;
+  }
+
+  /** Takes over what a probe found; false where a later probe has told already. */
+  settle(outcome: Outcome, nowMs: number): boolean {
+    if (outcome.sequence < this.#sequence) return false;
+    this.#sequence = outcome.sequence;
+    const { result } = outcome;
+    const answered = result.status !== 'unhealthy';
+    this.result = result;
+    this.probedAtMs = nowMs;
+    if (outcome.latencyMs !== undefined) this.latencyMs = outcome.latencyMs;
+    if (answered) {
+      this.lastSeenMs = nowMs;
+      this.misses = 0;
+    } else if (this.roundDue) this.misses += 1;
+    this.roundDue = false;
+    if (result.status === 'healthy') {
+      this.lastHealthy = result;
+      this.known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
+    }
+    return true;
+  }
+
+  /** As it is now, for a snapshot that must not change afterwards. */
+  copy(): ProbedEndpoint {
+    const { id, candidate, result, probedAtMs, lastSeenMs, latencyMs, misses, lastHealthy, known } = this;
+    return {
+      id,
+      candidate,
+      result,
+      misses,
+      ...(probedAtMs === undefined ? {} : { probedAtMs }),
+      ...(lastSeenMs === undefined ? {} : { lastSeenMs }),
+      ...(latencyMs === undefined ? {} : { latencyMs }),
+      ...(lastHealthy === undefined ? {} : { lastHealthy }),
+      ...(known === undefined ? {} : { overview: known.overview }),
+    };
+  }
+}
+
+export interface TableChange {
+  /** New, or registered anew: to be probed at once. */
+  readonly added: readonly EndpointRecord[];
+  readonly removed: readonly EndpointRecord[];
+  /** Something that is shown is different. */
+  readonly changed: boolean;
+}
+
+/** Every endpoint that a source reports now. */
+export class EndpointTable {
+  readonly #records = new Map<string, EndpointRecord>();
+  readonly #bySource = new Map<string, Set<string>>();
+  readonly #byKey = new Map<string, Set<EndpointRecord>>();
+
+  get size(): number {
+    return this.#records.size;
+  }
+
+  all(): IterableIterator<EndpointRecord> {
+    return this.#records.values();
+  }
+
+  get(id: string): EndpointRecord | undefined {
+    return this.#records.get(id);
+  }
+
+  /** Whether anything registered for that address is healthy. */
+  isHealthy(key: string): boolean {
+    for (const record of this.#byKey.get(key) ?? []) if (record.healthy) return true;
+    return false;
+  }
+
+  has(key: string): boolean {
+    return this.#byKey.has(key);
+  }
+
+  /** Makes the table hold exactly `candidates` of that source. Of equal keys the first counts. */
+  apply(source: string, candidates: readonly Candidate[]): TableChange {
+    const before = this.#bySource.get(source) ?? new Set<string>();
+    const now = new Set<string>();
+    const added: EndpointRecord[] = [];
+    const removed: EndpointRecord[] = [];
+    let changed = false;
+    for (const candidate of candidates) {
+      const id = `${source}:${candidate.key}`;
+      if (now.has(id)) continue;
+      now.add(id);
+      const known = this.#records.get(id);
+      if (known !== undefined && samePlace(known.candidate, candidate)) {
+        changed ||= !sameClaims(known.candidate.claims, candidate.claims) || known.candidate.pinned !== candidate.pinned;
+        known.candidate = candidate;
+        continue;
+      }
+      if (known !== undefined) removed.push(this.#remove(known));
+      added.push(this.#add(new EndpointRecord(id, candidate)));
+    }
+    for (const id of before) if (!now.has(id)) removed.push(this.#remove(this.#records.get(id)!));
+    this.#bySource.set(source, now);
+    return { added, removed, changed: changed || added.length > 0 || removed.length > 0 };
+  }
+
+  #add(record: EndpointRecord): EndpointRecord {
+    this.#records.set(record.id, record);
+    const group = this.#byKey.get(record.key);
+    if (group === undefined) this.#byKey.set(record.key, new Set([record]));
+    else group.add(record);
+    return record;
+  }
+
+  #remove(record: EndpointRecord): EndpointRecord {
+    this.#records.delete(record.id);
+    const group = this.#byKey.get(record.key);
+    group?.delete(record);
+    if (group?.size === 0) this.#byKey.delete(record.key);
+    return record;
+  }
+}
+
+/** Whether what was found by one holds for the other: one address, one process as far as it is told, one way to ask it. */
+function samePlace(one: Candidate, other: Candidate): boolean {
+  if (one === other) return true;
+  return (
+    endpointKey(one.endpoint) === endpointKey(other.endpoint) &&
+    one.endpoint.route === other.endpoint.route &&
+    one.claims.id === other.claims.id &&
+    one.claims.directory === other.claims.directory &&
+    one.claims.connectedAt === other.claims.connectedAt &&
+    JSON.stringify([one.trust, one.credential]) === JSON.stringify([other.trust, other.credential])
+  );
+}
+
+function sameClaims(one: Claims, other: Claims): boolean {
+  return one.name === other.name && one.hostname === other.hostname && one.localPort === other.localPort;
+}

@@ -1,0 +1,54 @@
+import { basename } from 'node:path/posix';
+
+import type { Candidate } from '../discovery/source.ts';
+import { addressOf } from './endpoint-key.ts';
+import type { MergedInstance, ProbedEndpoint } from './instance.ts';
+import { byAuthority } from './merge.ts';
+import type { Member, Nameable } from './names.ts';
+
+const MAX_HOST_CHARS = 64;
+
+/** What naming needs to know of an instance. */
+export function nameable(instance: MergedInstance): Nameable {
+  const members = instance.endpoints.toSorted(byAuthority);
+  const [first, ...rest] = members.map((endpoint): Member => ({ id: endpoint.id, lineage: lineageOf(endpoint.candidate) }));
+  const { claims, endpoints } = instance;
+  return {
+    key: instance.key,
+    members: [first!, ...rest],
+    base: claims.name ?? fallbackName(members),
+    host: hostOf(instance),
+    port: claims.localPort ?? addressOf(members[0]!.candidate.endpoint.url).port,
+    alive: endpoints.some(({ result }) => result.status !== 'unhealthy' && result.status !== 'unknown' && result.status !== 'untrusted'),
+    plain: members.some(({ candidate }) => isVouchedFor(candidate)),
+    ...(claims.id === undefined ? {} : { processId: claims.id }),
+  };
+}
+
+export function hostOf({ claims, endpoints }: MergedInstance): string {
+  return (claims.hostname ?? addressOf(endpoints[0].candidate.endpoint.url).host).slice(0, MAX_HOST_CHARS);
+}
+
+/**
+ * What makes a re-appearing instance the same one: a configured name and its URL, else the claimed name, host and
+ * directory. What anyone can advertise and what nobody vouches for are lineages of their own: they never take a name back
+ * that was another's.
+ */
+function lineageOf(candidate: Candidate): string {
+  const { claims, endpoint, pinned } = candidate;
+  if (pinned) return ['pinned', claims.name ?? '', endpoint.url].join('\0');
+  const host = claims.hostname?.toLowerCase() ?? addressOf(endpoint.url).host;
+  return [isVouchedFor(candidate) ? 'known' : 'advertised', claims.name ?? '', host, claims.directory ?? ''].join('\0');
+}
+
+function isVouchedFor({ trust, endpoint, pinned }: Candidate): boolean {
+  return trust.level === 'trusted' && (endpoint.route !== 'lan' || pinned === true);
+}
+
+function fallbackName(endpoints: readonly ProbedEndpoint[]): string {
+  for (const { candidate, lastHealthy } of endpoints) {
+    const name = basename((candidate.claims.directory ?? lastHealthy?.directory ?? '').replaceAll('\\', '/'));
+    if (name !== '') return name;
+  }
+  return `opencode-${addressOf(endpoints[0]!.candidate.endpoint.url).port}`;
+}

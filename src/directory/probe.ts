@@ -1,0 +1,192 @@
+import type { Clock } from '../clock.ts';
+import type { Candidate } from '../discovery/source.ts';
+import { type Connection, RequestError, requestJson } from '../opencode/transport.ts';
+import { singleLine } from '../plain-text.ts';
+import { activityOf, countOf, firstSessionOf, healthOf, pathOf } from './answers.ts';
+import type { OverviewPart, ProbeResult } from './instance.ts';
+import type { OverviewParts } from './overview.ts';
+import type { SameDirectory } from './same-directory.ts';
+import { unsupportedReason } from './version.ts';
+
+export { MIN_VERSION } from './version.ts';
+
+export type Healthy = Extract<ProbeResult, { status: 'healthy' }>;
+export type Settled = Exclude<ProbeResult, { status: 'unknown' | 'untrusted' }>;
+
+export interface ProbeTask {
+  readonly candidate: Candidate;
+  readonly connection: Connection;
+  /** What to ask beyond who is there. */
+  readonly parts: readonly OverviewPart[];
+  /** Found a moment ago by a first look that ran out of time later on: not asked again. */
+  readonly identity?: Healthy;
+  /** For this look. */
+  readonly limitMs: number;
+  /** What earlier looks of the same probe have waited already. */
+  readonly waitedMs?: number;
+  /** Aborts when the limit is over, or when nobody wants the answer any more. */
+  readonly signal: AbortSignal;
+  /** Added to a refusal: why no password was sent although one is configured. */
+  readonly credentialProblem?: string | undefined;
+}
+
+/** What one look at one endpoint found. */
+export interface Look {
+  readonly result: Settled;
+  readonly learnt: OverviewParts;
+  /** Asked for, but without a usable answer. */
+  readonly missing: readonly OverviewPart[];
+  /** Something gave no answer in time; with more time it might. */
+  readonly timedOut: boolean;
+  /** Of the first answer. */
+  readonly latencyMs?: number;
+}
+
+export interface ProbeDeps {
+  readonly clock: Clock;
+  readonly sameDirectory: SameDirectory;
+  /** Called before each request. */
+  readonly onRequest: () => void;
+}
+
+/** Health and paths are below one KiB. */
+const MAX_IDENTITY_BYTES = 256 * 1024;
+
+/** A permission request carries the whole diff it asks about, and a session its summary. */
+const MAX_BYTES: Record<OverviewPart, number> = {
+  status: 256 * 1024,
+  permissions: 1024 * 1024,
+  questions: 256 * 1024,
+  session: 1024 * 1024,
+};
+
+const MAX_REASON_CHARS = 400;
+const MAX_REASON_PATH_CHARS = 150;
+
+/** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
+export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
+  const startMs = deps.clock.now();
+  let latencyMs: number | undefined;
+  try {
+    let identity = task.identity;
+    if (identity === undefined) {
+      const version = await askVersion(task, deps);
+      latencyMs = Math.max(0, deps.clock.now() - startMs);
+      const unsupported = unsupportedReason(version);
+      if (unsupported !== undefined) return settled({ status: 'unsupported', version, reason: unsupported }, latencyMs);
+      identity = await askPaths(task, deps, version);
+    }
+    const overview = await askOverview(task, deps, identity.directory);
+    return { result: identity, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };
+  } catch (error) {
+    return failed(error, task, latencyMs);
+  }
+}
+
+async function askVersion(task: ProbeTask, deps: ProbeDeps): Promise<string> {
+  const health = healthOf(await askTwice(task, deps, '/global/health'));
+  if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
+  if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} says that it is not healthy`);
+  return health.version;
+}
+
+async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Promise<Healthy> {
+  const paths = pathOf(await ask(task, deps, '/path', MAX_IDENTITY_BYTES));
+  if (paths === undefined) throw malformed(task, '/path', 'expected {"directory","worktree"} with absolute paths');
+  const { candidate, signal } = task;
+  const claimed = candidate.claims.directory;
+  if (claimed !== undefined) {
+    const sameMachine = candidate.endpoint.route === 'loopback';
+    if (!(await deps.sameDirectory(claimed, paths.directory, { sameMachine, signal }))) {
+      const [registered, answering] = [claimed, paths.directory].map((path) => singleLine(path, MAX_REASON_PATH_CHARS));
+      throw new Unfit(`another instance answers here: registered for ${registered}, answering for ${answering}`);
+    }
+  }
+  return { status: 'healthy', version, ...paths };
+}
+
+async function askOverview(task: ProbeTask, deps: ProbeDeps, directory: string): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut'>> {
+  const missing: OverviewPart[] = [];
+  let learnt: OverviewParts = {};
+  let timedOut = false;
+  await Promise.all(
+    task.parts.map(async (part) => {
+      try {
+        const value = READ[part](await ask(task, deps, pathFor(part, directory), MAX_BYTES[part]));
+        if (value === undefined) missing.push(part);
+        else learnt = { ...learnt, [part]: value };
+      } catch (error) {
+        missing.push(part);
+        timedOut ||= isTimeout(error, task);
+      }
+    }),
+  );
+  return { learnt, missing, timedOut };
+}
+
+const READ: { readonly [Part in OverviewPart]: (answer: unknown) => OverviewParts[Part] | undefined } = {
+  status: activityOf,
+  permissions: countOf,
+  questions: countOf,
+  session: firstSessionOf,
+};
+
+/** Without a directory the server takes its own, as it does for its `/path`; only the session list would be the whole project's. */
+function pathFor(part: OverviewPart, directory: string): string {
+  if (part === 'status') return '/session/status';
+  if (part === 'permissions') return '/permission';
+  if (part === 'questions') return '/question';
+  return `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`;
+}
+
+/** A kept-alive connection may be closed by the server just as it is used again, which says nothing of the server. */
+async function askTwice(task: ProbeTask, deps: ProbeDeps, path: string): Promise<unknown> {
+  try {
+    return await ask(task, deps, path, MAX_IDENTITY_BYTES);
+  } catch (error) {
+    if (error instanceof RequestError && error.kind === 'broken') return ask(task, deps, path, MAX_IDENTITY_BYTES);
+    throw error;
+  }
+}
+
+function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {
+  deps.onRequest();
+  return requestJson(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
+}
+
+/** It answered, but it is not what we look for. */
+class Unfit extends Error {}
+
+function malformed(task: ProbeTask, path: string, expected: string): Unfit {
+  return new Unfit(`GET ${task.connection.endpoint.url}${path}: not the answer of an opencode server; ${expected}`);
+}
+
+function settled(result: Settled, latencyMs?: number): Look {
+  return { result, learnt: {}, missing: [], timedOut: false, ...(latencyMs === undefined ? {} : { latencyMs }) };
+}
+
+function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
+  if (error instanceof RequestError && error.kind === 'locked') {
+    return settled({ status: 'locked', reason: refusal(task) }, latencyMs);
+  }
+  const timedOut = isTimeout(error, task);
+  const reason = timedOut
+    ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
+    : error instanceof Error
+      ? error.message
+      : String(error);
+  return { ...settled({ status: 'unhealthy', reason: singleLine(reason, MAX_REASON_CHARS) }, latencyMs), timedOut };
+}
+
+function refusal(task: ProbeTask): string {
+  const { connection, credentialProblem } = task;
+  const why =
+    connection.credential !== undefined
+      ? 'it refused the password that was sent'
+      : (credentialProblem ?? 'it asks for a password and none is known for it');
+  return singleLine(`${connection.endpoint.url} answered HTTP 401: ${why}`, MAX_REASON_CHARS);
+}
+
+function isTimeout(error: unknown, task: ProbeTask): boolean {
+  return task.signal.aborted || (error instanceof RequestError && error.kind === 'timeout');
+}

@@ -1,0 +1,303 @@
+import pLimit from 'p-limit';
+
+import type { Clock } from '../clock.ts';
+import type { Candidate } from '../discovery/source.ts';
+import type { Connection, Credential } from '../opencode/transport.ts';
+import { singleLine } from '../plain-text.ts';
+import type { OverviewPart } from './instance.ts';
+import { type Lane, Lanes } from './lanes.ts';
+import { type Look, probe } from './probe.ts';
+import type { SameDirectory } from './same-directory.ts';
+
+/** An endpoint to look at, by identity: one object as long as its registration stays what it is. */
+export interface Target {
+  readonly candidate: Candidate;
+  /** How its last probe ended. */
+  readonly standing: 'known' | 'fresh' | 'suspect';
+}
+
+/** What a probe found, and what a request to the endpoint needs. */
+export interface Outcome extends Look {
+  readonly connection: Connection;
+  /** Probes are numbered as they begin, so that a late answer cannot displace a newer one. */
+  readonly sequence: number;
+}
+
+export interface LookOptions {
+  readonly parts: readonly OverviewPart[];
+  /** For a tool that waits for this one: before everything that waits, and one look only; a second is asked for by `recheck`. */
+  readonly urgent?: 'look' | 'recheck';
+}
+
+/** Looks that end together. */
+export interface Batch {
+  /** Undefined where the batch ended first. Never rejects. */
+  look(target: Target, options: LookOptions): Promise<Outcome | undefined>;
+  /** Lets go of what has not answered: what waits is dropped unless another batch wants it, what runs goes on to its own deadline. */
+  end(): void;
+}
+
+export interface ProbeCounters {
+  probes: number;
+  inFlight: number;
+  maxInFlight: number;
+  requests: number;
+}
+
+export interface ProberDeps {
+  readonly clock: Clock;
+  readonly slots: number;
+  /** The health deadline. */
+  readonly deadlineMs: number;
+  readonly sameDirectory: SameDirectory;
+  readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
+  /** For every probe that is settled; one that ran out of time and will be repeated is not. */
+  readonly onOutcome: (target: Target, outcome: Outcome) => void;
+}
+
+/**
+ * The first look is short, so that what hangs frees its slot soon. What only ran out of time is looked at again, among
+ * the suspects: opencode accepts requests in its first 450 ms that it never answers. The eighth that is left
+ * is for waiting, so that the verdict is there when a survey ends.
+ */
+const FIRST_LOOK = 1 / 4;
+const SECOND_LOOK = 5 / 8;
+
+/** A vault may be slow; this holds no slot, but what asks for a password is of no use without it. */
+const CREDENTIAL_WAIT = 1 / 2;
+
+/** Password files read at once, well below any limit of open files. */
+const CREDENTIALS_AT_ONCE = 64;
+
+/** A password command that takes longer than any file leaves its place to the next. */
+const CREDENTIAL_PLACE_MS = 100;
+
+interface Job {
+  readonly target: Target;
+  readonly urgent: LookOptions['urgent'];
+  parts: readonly OverviewPart[];
+  pass: 1 | 2;
+  running: boolean;
+  dropped: boolean;
+  /** Called once with what was found. */
+  readonly waiters: Set<(outcome: Outcome | undefined) => void>;
+  connection: Connection;
+  credentialProblem?: string | undefined;
+  /** The first look found who is there, but not all of what it is doing. */
+  firstLook?: Look;
+}
+
+/** Schedules every probe of the process on one limiter. */
+export class Prober {
+  readonly counters: ProbeCounters = { probes: 0, inFlight: 0, maxInFlight: 0, requests: 0 };
+  readonly #deps: ProberDeps;
+  readonly #limit: ReturnType<typeof pLimit>;
+  readonly #credentialPlaces = pLimit(CREDENTIALS_AT_ONCE);
+  readonly #lanes: Lanes<Job>;
+  /** Jobs that another batch may join. */
+  readonly #joinable = new Map<Target, Job>();
+  readonly #jobs = new Set<Job>();
+  readonly #running = new Set<AbortController>();
+  /** Their first look ran out of time, and no later one has answered yet. */
+  readonly #slow = new WeakSet<Target>();
+  #workers = 0;
+  #sequence = 0;
+  #closed = false;
+
+  constructor(deps: ProberDeps) {
+    this.#deps = deps;
+    this.#limit = pLimit(deps.slots);
+    this.#lanes = new Lanes(deps.slots);
+  }
+
+  batch(): Batch {
+    const open = new Map<(outcome: Outcome | undefined) => void, Job>();
+    let ended = this.#closed;
+    return {
+      look: (target, options) =>
+        new Promise((resolve) => {
+          if (ended || this.#closed) {
+            resolve(undefined);
+            return;
+          }
+          const job = this.#join(target, options) ?? this.#submit(target, options);
+          const waiter = (outcome: Outcome | undefined): void => {
+            open.delete(waiter);
+            resolve(outcome);
+          };
+          job.waiters.add(waiter);
+          open.set(waiter, job);
+        }),
+      end: () => {
+        ended = true;
+        for (const [waiter, job] of open) {
+          job.waiters.delete(waiter);
+          if (job.waiters.size === 0 && !job.running) this.#drop(job);
+          waiter(undefined);
+        }
+      },
+    };
+  }
+
+  /** Ends every request; open looks resolve with undefined. */
+  close(): void {
+    this.#closed = true;
+    for (const controller of this.#running) controller.abort();
+    for (const job of this.#jobs) this.#drop(job);
+  }
+
+  /** A job under way that will tell what is asked, or can still be made to. */
+  #join(target: Target, { parts, urgent }: LookOptions): Job | undefined {
+    if (urgent !== undefined) return undefined;
+    const job = this.#joinable.get(target);
+    if (job === undefined || parts.every((part) => job.parts.includes(part))) return job;
+    if (job.running || job.pass === 2) return undefined;
+    job.parts = parts;
+    return job;
+  }
+
+  #submit(target: Target, { parts, urgent }: LookOptions): Job {
+    const job: Job = {
+      target,
+      urgent,
+      parts,
+      pass: urgent === 'recheck' ? 2 : 1,
+      running: false,
+      dropped: false,
+      waiters: new Set(),
+      connection: { endpoint: target.candidate.endpoint },
+    };
+    this.#jobs.add(job);
+    if (urgent === undefined) this.#joinable.set(target, job);
+    void this.#prepare(job);
+    return job;
+  }
+
+  /** Finds the password before a slot is taken. */
+  async #prepare(job: Job): Promise<void> {
+    let resolving: Promise<void> | undefined;
+    const place = async (): Promise<void> => {
+      resolving = this.#resolve(job);
+      if (job.urgent !== undefined) return;
+      const over = new AbortController();
+      await Promise.race([resolving, this.#deps.clock.sleep(CREDENTIAL_PLACE_MS, over.signal)]);
+      over.abort();
+    };
+    await (job.urgent === undefined ? this.#credentialPlaces(place) : place());
+    await resolving;
+    if (!job.dropped) this.#enqueue(job, this.#firstLane(job));
+  }
+
+  async #resolve(job: Job): Promise<void> {
+    const { candidate } = job.target;
+    const { clock, deadlineMs, resolveCredential } = this.#deps;
+    const asking = new AbortController();
+    const over = new AbortController();
+    this.#running.add(asking);
+    const limitMs = deadlineMs * CREDENTIAL_WAIT;
+    void clock.sleep(limitMs, over.signal).then(() => asking.abort());
+    try {
+      const credential = await resolveCredential(candidate, asking.signal);
+      if (credential !== undefined) job.connection = { endpoint: candidate.endpoint, credential };
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      job.credentialProblem = asking.signal.aborted ? `its password was not to be had within ${limitMs} ms` : singleLine(reason, 300);
+    } finally {
+      over.abort();
+      this.#running.delete(asking);
+    }
+  }
+
+  #firstLane({ urgent, target }: Job): Lane {
+    if (urgent !== undefined) return urgent === 'recheck' ? 'recheck' : 'urgent';
+    return this.#slow.has(target) ? 'suspect' : target.standing;
+  }
+
+  #enqueue(job: Job, lane: Lane): void {
+    this.#lanes.push(lane, job);
+    if (this.#workers >= this.#deps.slots) return;
+    this.#workers += 1;
+    void this.#limit(() => this.#work());
+  }
+
+  /** Holds one slot for one probe after another, until nothing may have it. */
+  async #work(): Promise<void> {
+    for (let next = this.#lanes.pick(); next !== undefined; next = this.#lanes.pick()) {
+      await this.#run(next.job);
+      this.#lanes.done(next.lane);
+    }
+    // In the same turn as the last pick: whatever is pushed from now on needs a new worker.
+    this.#workers -= 1;
+  }
+
+  async #run(job: Job): Promise<void> {
+    const { clock, deadlineMs, sameDirectory, onOutcome } = this.#deps;
+    const { counters } = this;
+    const limits = [deadlineMs * FIRST_LOOK, deadlineMs * SECOND_LOOK] as const;
+    const limitMs = Math.max(1, Math.round(limits[job.pass - 1]!));
+    const known = job.firstLook?.result;
+    const sequence = (this.#sequence += 1);
+    const controller = new AbortController();
+    const over = new AbortController();
+    job.running = true;
+    this.#running.add(controller);
+    counters.probes += 1;
+    counters.inFlight += 1;
+    counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
+    void clock.sleep(limitMs, over.signal).then(() => controller.abort());
+    const look = await probe(
+      {
+        candidate: job.target.candidate,
+        connection: job.connection,
+        parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
+        ...(known?.status === 'healthy' ? { identity: known } : {}),
+        limitMs,
+        ...(job.pass === 2 ? { waitedMs: Math.round(limits[0]) } : {}),
+        signal: controller.signal,
+        credentialProblem: job.credentialProblem,
+      },
+      {
+        clock,
+        sameDirectory,
+        onRequest: () => {
+          counters.requests += 1;
+        },
+      },
+    );
+    over.abort();
+    this.#running.delete(controller);
+    counters.inFlight -= 1;
+    job.running = false;
+    if (this.#closed) return;
+    this.#settle(job, look, sequence, onOutcome);
+  }
+
+  #settle(job: Job, look: Look, sequence: number, onOutcome: ProberDeps['onOutcome']): void {
+    const { target, connection } = job;
+    const outcome: Outcome = { ...look, connection, sequence };
+    const repeat = look.timedOut && job.pass === 1;
+    if (look.result.status !== 'unhealthy') this.#slow.delete(target);
+    else if (look.timedOut) this.#slow.add(target);
+    // Who is there is told at once, even where some of what it is doing is still asked.
+    if (!repeat || look.result.status === 'healthy') onOutcome(target, outcome);
+    if (repeat && job.urgent === undefined && job.waiters.size > 0) {
+      job.pass = 2;
+      job.firstLook = look;
+      this.#enqueue(job, 'again');
+      return;
+    }
+    this.#finish(job, outcome);
+  }
+
+  #finish(job: Job, outcome: Outcome | undefined): void {
+    this.#jobs.delete(job);
+    if (this.#joinable.get(job.target) === job) this.#joinable.delete(job.target);
+    for (const waiter of job.waiters) waiter(outcome);
+    job.waiters.clear();
+  }
+
+  #drop(job: Job): void {
+    job.dropped = true;
+    this.#finish(job, undefined);
+  }
+}

@@ -1,0 +1,259 @@
+import type { Clock } from '../clock.ts';
+import type { Logger } from '../log.ts';
+import { singleLine } from '../plain-text.ts';
+import { type Candidate, type DiscoverySource, type Note, type Scan, SourceUnavailableError } from './source.ts';
+
+/** What one source contributes now, and how its last scan went. */
+export interface SourceView {
+  readonly name: string;
+  readonly status: 'pending' | 'ok' | 'unavailable' | 'failed';
+  /** Why it is unavailable or failed. */
+  readonly reason?: string;
+  /** Of the last good scan, until that is older than its time to live. */
+  readonly candidates: readonly Candidate[];
+  readonly notes: readonly Note[];
+}
+
+export interface Chain {
+  /** Begins to scan and to listen for hints; returns at once. */
+  start(): void;
+  views(): readonly SourceView[];
+  /** Resolves when every source has ended a scan that began after this call. Never rejects; a scan is bounded by SCAN_DEADLINE_MS. */
+  rescan(): Promise<void>;
+  /** Ends every scan, timer and watcher, and closes the sources. May be called twice. */
+  close(): Promise<void>;
+}
+
+export interface ChainDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly discoveryIntervalMs: number;
+  /** After each scan, good or bad. */
+  readonly onChange: (source: SourceView) => void;
+}
+
+/** A scan reads local files or asks a local daemon: one that takes this long hangs. */
+export const SCAN_DEADLINE_MS = 10_000;
+
+/** Editors and atomic renames notify several times within a few milliseconds; a person does not notice a tenth of a second. */
+export const HINT_WINDOW_MS = 100;
+
+/** Polls without a good scan after which the last result is no longer believed. */
+export const LIFETIME_IN_INTERVALS = 3;
+
+/** Above it a source is broken or hostile: nobody runs as many instances. */
+export const MAX_CANDIDATES = 10_000;
+
+const RESTART_FIRST_MS = 1000;
+const RESTART_MAX_MS = 60_000;
+
+/** Sources must end at once when told; one that does not is left behind. */
+const CLOSE_LIMIT_MS = 500;
+
+/** Runs every source for itself: polls it, follows its hints, and keeps its last good result for a while. */
+export function createChain(sources: readonly DiscoverySource[], deps: ChainDeps): Chain {
+  const runners = sources.map((source) => new SourceRunner(source, deps));
+  let closing: Promise<void> | undefined;
+  return {
+    start: () => {
+      for (const runner of runners) runner.start();
+    },
+    views: () => runners.map((runner) => runner.view),
+    rescan: async () => {
+      await Promise.all(runners.map((runner) => runner.rescan()));
+    },
+    close: () =>
+      (closing ??= Promise.all(runners.map((runner) => runner.close())).then(() => {})),
+  };
+}
+
+class SourceRunner {
+  view: SourceView;
+  readonly #source: DiscoverySource;
+  readonly #deps: ChainDeps;
+  readonly #root = new AbortController();
+  #started = false;
+  /** A hint came that no scan has followed yet. */
+  #hinted = false;
+  #waiters: (() => void)[] = [];
+  #wake: () => void = () => {};
+  #lastGoodMs: number | undefined;
+  /** A scan that went past its deadline and has still not ended. */
+  #stuck = false;
+  #loops: Promise<void>[] = [];
+
+  constructor(source: DiscoverySource, deps: ChainDeps) {
+    this.#source = source;
+    this.#deps = deps;
+    this.view = { name: source.name, status: 'pending', candidates: [], notes: [] };
+  }
+
+  start(): void {
+    if (this.#started || this.#root.signal.aborted) return;
+    this.#started = true;
+    this.#loops = [this.#scanForever(), this.#followHints()];
+  }
+
+  rescan(): Promise<void> {
+    if (!this.#started || this.#root.signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#waiters.push(resolve);
+      this.#wake();
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#root.abort();
+    this.#wake();
+    this.#release(this.#waiters.splice(0));
+    const { clock, logger } = this.#deps;
+    const limit = new AbortController();
+    const ended = Promise.all([...this.#loops, this.#source.close?.()]).catch((error: unknown) => {
+      logger.log('warn', `source ${this.#source.name} did not close cleanly`, { reason: reasonOf(error) });
+    });
+    await Promise.race([ended, clock.sleep(CLOSE_LIMIT_MS, limit.signal)]);
+    limit.abort();
+  }
+
+  async #scanForever(): Promise<void> {
+    const { clock, discoveryIntervalMs } = this.#deps;
+    const { signal } = this.#root;
+    while (!signal.aborted) {
+      const startMs = clock.now();
+      this.#hinted = false;
+      const waiters = this.#waiters.splice(0);
+      const window = this.#nap(HINT_WINDOW_MS, () => this.#waiters.length > 0);
+      await this.#scan();
+      this.#release(waiters);
+      await window;
+      await this.#nap(discoveryIntervalMs - (clock.now() - startMs), () => this.#hinted || this.#waiters.length > 0);
+    }
+    this.#release(this.#waiters.splice(0));
+  }
+
+  /** Sleeps until `ms` are over, or until a call of `#wake` finds that `enough` holds. One at a time. */
+  async #nap(ms: number, enough: () => boolean): Promise<void> {
+    const rest = new AbortController();
+    this.#wake = () => {
+      if (enough() || this.#root.signal.aborted) rest.abort();
+    };
+    this.#wake();
+    await this.#deps.clock.sleep(ms, rest.signal);
+    this.#wake = () => {};
+  }
+
+  /** One bounded look at the source. */
+  async #scan(): Promise<void> {
+    // A file system that hangs would otherwise collect one stuck scan per poll, each holding a thread.
+    if (this.#stuck) {
+      this.#failed(new Error(`a scan that began more than ${SCAN_DEADLINE_MS} ms ago still has not ended`));
+      return;
+    }
+    const scanning = new AbortController();
+    const abort = (): void => scanning.abort();
+    this.#root.signal.addEventListener('abort', abort, { once: true });
+    if (this.#root.signal.aborted) abort();
+    const over = new AbortController();
+    const work = attempt(() => this.#source.scan(scanning.signal));
+    try {
+      const outcome = await Promise.race([work, this.#deps.clock.sleep(SCAN_DEADLINE_MS, over.signal)]);
+      if (this.#root.signal.aborted) return;
+      if (outcome === undefined) this.#overdue(work);
+      else if ('scan' in outcome) this.#succeeded(outcome.scan);
+      else this.#failed(outcome.error);
+    } finally {
+      over.abort();
+      scanning.abort();
+      this.#root.signal.removeEventListener('abort', abort);
+    }
+  }
+
+  #overdue(work: Promise<unknown>): void {
+    this.#stuck = true;
+    void work.then(() => {
+      this.#stuck = false;
+    });
+    this.#failed(new Error(`the scan did not end within ${SCAN_DEADLINE_MS} ms`));
+  }
+
+  #succeeded(scan: Scan): void {
+    const { name } = this.#source;
+    const before = this.view.status;
+    this.#lastGoodMs = this.#deps.clock.now();
+    const excess = scan.candidates.length - MAX_CANDIDATES;
+    this.view = {
+      name,
+      status: 'ok',
+      candidates: excess > 0 ? scan.candidates.slice(0, MAX_CANDIDATES) : scan.candidates,
+      notes:
+        excess > 0
+          ? [...scan.notes, { subject: name, reason: `${excess} of ${scan.candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used` }]
+          : scan.notes,
+    };
+    if (before === 'failed' || before === 'unavailable') this.#deps.logger.log('info', `source ${name} is available again`);
+    this.#deps.onChange(this.view);
+  }
+
+  #failed(error: unknown): void {
+    const { name } = this.#source;
+    const { clock, logger, discoveryIntervalMs, onChange } = this.#deps;
+    const status = error instanceof SourceUnavailableError ? 'unavailable' : 'failed';
+    const reason = reasonOf(error);
+    const expired = this.#lastGoodMs === undefined || clock.now() - this.#lastGoodMs > LIFETIME_IN_INTERVALS * discoveryIntervalMs;
+    const before = this.view;
+    this.view = {
+      name,
+      status,
+      reason,
+      candidates: expired ? [] : before.candidates,
+      notes: expired ? [] : before.notes,
+    };
+    if (status === 'unavailable') {
+      if (before.status !== 'unavailable') logger.log('info', `source ${name} is not available`, { reason });
+    } else if (before.status !== 'failed' || before.reason !== reason) {
+      logger.log('warn', `source ${name} failed`, { reason });
+    }
+    onChange(this.view);
+  }
+
+  async #followHints(): Promise<void> {
+    const { clock, logger } = this.#deps;
+    const { signal } = this.#root;
+    const { name } = this.#source;
+    let pauseMs = RESTART_FIRST_MS;
+    while (this.#source.changes !== undefined && !signal.aborted) {
+      const startMs = clock.now();
+      try {
+        for await (const _ of this.#source.changes(signal)) {
+          if (signal.aborted) return;
+          this.#hinted = true;
+          this.#wake();
+        }
+        logger.log('debug', `source ${name} ended its notifications; they are started again`);
+      } catch (error) {
+        if (!signal.aborted) logger.log('debug', `source ${name} failed to notify; it is started again`, { reason: reasonOf(error) });
+      }
+      // One that lived for a while was fine; one that ends at once would spin.
+      if (clock.now() - startMs > RESTART_MAX_MS) pauseMs = RESTART_FIRST_MS;
+      await clock.sleep(pauseMs, signal);
+      pauseMs = Math.min(2 * pauseMs, RESTART_MAX_MS);
+    }
+  }
+
+  #release(waiters: readonly (() => void)[]): void {
+    for (const resolve of waiters) resolve();
+  }
+}
+
+/** A value either way, so that a scan that is left behind cannot become an unhandled rejection. */
+async function attempt(scan: () => Promise<Scan>): Promise<{ readonly scan: Scan } | { readonly error: unknown }> {
+  try {
+    return { scan: await scan() };
+  } catch (error) {
+    return { error };
+  }
+}
+
+function reasonOf(error: unknown): string {
+  return singleLine(error instanceof Error ? error.message : String(error), 300);
+}

@@ -1,0 +1,61 @@
+import { constants, type BigIntStats } from 'node:fs';
+import { errorCode, type FileSystem } from './file-system.ts';
+
+/** A registration is a few hundred bytes; a file this long is something else. */
+export const MAX_FILE_BYTES = 64 * 1024;
+
+/**
+ * NOFOLLOW: a link would let the directory's owner pass off another user's file. NONBLOCK and
+ * NOCTTY: what was a file when it was listed may be a FIFO or a terminal when it is opened.
+ */
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY;
+
+export type FileContent =
+  /** `stats` are of the very file that was read. */
+  { readonly content: Uint8Array; readonly stats: BigIntStats } | { readonly problem: string };
+
+/** What stands against reading a file of these facts, or undefined. */
+export function unreadable(stats: BigIntStats): string | undefined {
+  if (!stats.isFile()) return `is ${kind(stats)}, not a regular file; ignored`;
+  if (stats.size > MAX_FILE_BYTES) return `has ${stats.size} bytes, more than the ${MAX_FILE_BYTES} of any registration; ignored`;
+  return undefined;
+}
+
+/** Reads a small regular file without ever blocking on it. Undefined when it is gone; only a programming error rejects. */
+export async function readSmallFile(path: string, fs: FileSystem): Promise<FileContent | undefined> {
+  try {
+    const handle = await fs.open(path, OPEN_FLAGS);
+    try {
+      const stats = await handle.stat({ bigint: true });
+      const problem = unreadable(stats);
+      if (problem !== undefined) return { problem };
+      // One byte more than allowed, because a file can grow after its size was asked.
+      const buffer = Buffer.allocUnsafe(Math.min(Number(stats.size), MAX_FILE_BYTES) + 1);
+      let length = 0;
+      for (;;) {
+        const { bytesRead } = await handle.read(buffer, length, buffer.length - length, null);
+        length += bytesRead;
+        if (bytesRead === 0 || length === buffer.length) break;
+      }
+      if (length > stats.size) return { problem: 'is being written' };
+      return { content: buffer.subarray(0, length), stats };
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT') return undefined;
+    if (code === 'ELOOP') return { problem: 'is a symbolic link, not a regular file; ignored' };
+    if (code === 'EACCES' || code === 'EPERM') return { problem: `cannot be read: ${code}; give the user of this program read permission` };
+    if (code === undefined) throw error;
+    return { problem: `cannot be read: ${code}` };
+  }
+}
+
+function kind(stats: BigIntStats): string {
+  if (stats.isSymbolicLink()) return 'a symbolic link';
+  if (stats.isDirectory()) return 'a folder';
+  if (stats.isFIFO()) return 'a FIFO';
+  if (stats.isSocket()) return 'a socket';
+  return 'a device';
+}

@@ -1,0 +1,79 @@
+import { hostname } from 'node:os';
+import type { z } from 'zod';
+import { systemClock, type Clock } from '../clock.ts';
+import { SettingsError, type Settings } from '../config/settings.ts';
+import type { Logger } from '../log.ts';
+import { createRegistrySource, REGISTRY_SOURCE, registryOptions, type RegistryDependencies } from './registry.ts';
+import type { DiscoverySource } from './source.ts';
+import { createStaticSource, STATIC_SOURCE, staticOptions } from './static.ts';
+
+/** What the sources take from the outside. A test replaces any of it. */
+export interface SourceDependencies extends RegistryDependencies {
+  readonly clock: Clock;
+}
+
+interface SourceLine<Options> {
+  readonly name: string;
+  readonly schema: z.ZodType<Options>;
+  readonly options: (settings: Settings) => Options;
+  readonly create: (options: Options, dependencies: SourceDependencies) => DiscoverySource;
+}
+
+type CreateSource = (settings: Settings, dependencies: SourceDependencies) => DiscoverySource;
+
+/** Every source, in the order of their results: one line each. */
+const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
+  line({
+    name: REGISTRY_SOURCE,
+    schema: registryOptions,
+    options: ({ registryDir }) => ({ directory: registryDir.path, explicit: registryDir.explicit }),
+    create: createRegistrySource,
+  }),
+  line({ name: STATIC_SOURCE, schema: staticOptions, options: ({ instances }) => ({ instances: [...instances] }), create: createStaticSource }),
+]);
+
+/** Names that settings may hold in a later version: a typo and a wish get different answers. */
+const NOT_BUILT: ReadonlySet<string> = new Set(['tailscale', 'mdns']);
+
+/** The real clock, user and machine name. */
+export function systemDependencies(logger: Logger): SourceDependencies {
+  return { logger, clock: systemClock, uid: process.geteuid?.(), hostname: hostname() };
+}
+
+/**
+ * The sources that the settings ask for; `static` joins wherever instances are configured.
+ * Throws a SettingsError for a name that is no source of this version.
+ */
+export function createSources(settings: Settings, dependencies: SourceDependencies): DiscoverySource[] {
+  const wanted = new Set(settings.sources === 'all' ? SOURCES.keys() : settings.sources);
+  for (const name of wanted) {
+    const problem = sourceNameProblem(name);
+    if (problem !== undefined) throw new SettingsError(`sources: ${problem}`);
+  }
+  if (settings.instances.length > 0) wanted.add(STATIC_SOURCE);
+  else if (settings.sources === 'all') wanted.delete(STATIC_SOURCE);
+  return [...SOURCES].filter(([name]) => wanted.has(name)).map(([, create]) => create(settings, dependencies));
+}
+
+/** What is wrong with `name` as the name of a source, or undefined; for a message that names the setting. */
+export function sourceNameProblem(name: string): string | undefined {
+  if (SOURCES.has(name)) return undefined;
+  const expected = `expected "all" or any of ${[...SOURCES.keys()].join(', ')}`;
+  if (NOT_BUILT.has(name)) return `${JSON.stringify(name)} is not available in this version; ${expected}`;
+  return `${expected}, got ${JSON.stringify(name)}`;
+}
+
+/** Hides the type of a source's options, so that lines of different sources fit one list. */
+function line<Options>({ name, schema, options, create }: SourceLine<Options>): readonly [string, CreateSource] {
+  return [
+    name,
+    (settings, dependencies) => {
+      const checked = schema.safeParse(options(settings));
+      if (!checked.success) {
+        const problems = checked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
+        throw new SettingsError(`${name}: ${problems.join('; ')}`, { cause: checked.error });
+      }
+      return create(checked.data, dependencies);
+    },
+  ];
+}

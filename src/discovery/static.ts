@@ -1,0 +1,67 @@
+import { isIPv4 } from 'node:net';
+import { z } from 'zod';
+import type { StaticInstance } from '../config/settings.ts';
+import { singleLine } from '../plain-text.ts';
+import { badPortReason } from './bad-ports.ts';
+import type { Candidate, CredentialRef, DiscoverySource, Note, Route, Scan } from './source.ts';
+
+export const STATIC_SOURCE = 'static';
+
+const MAX_NAME_CHARS = 128;
+
+export const staticOptions = z.object({
+  instances: z.array(
+    z.object({
+      name: z.string().min(1),
+      url: z.url({ protocol: /^https?$/ }),
+      headers: z.record(z.string(), z.string()),
+      /** Checked where the configuration is read. */
+      credential: z.custom<CredentialRef>((value) => typeof value === 'object' && value !== null).exactOptional(),
+    }),
+  ),
+});
+export interface StaticOptions {
+  readonly instances: readonly StaticInstance[];
+}
+
+/** The instances that a person listed by URL: always the same, always trusted, listed while offline. */
+export function createStaticSource({ instances }: StaticOptions): DiscoverySource {
+  const scan: Scan = { candidates: instances.map(candidateOf), notes: instances.flatMap(notesOn) };
+  return {
+    name: STATIC_SOURCE,
+    async scan(signal) {
+      signal.throwIfAborted();
+      return scan;
+    },
+  };
+}
+
+function candidateOf({ name, url, headers, credential }: StaticInstance): Candidate {
+  const hostname = hostnameOf(url);
+  return {
+    source: STATIC_SOURCE,
+    key: name,
+    endpoint: { url, route: routeOf(hostname), ...(Object.keys(headers).length > 0 && { headers }) },
+    claims: { name: singleLine(name, MAX_NAME_CHARS), hostname },
+    trust: { level: 'trusted' },
+    ...(credential && { credential }),
+    pinned: true,
+  };
+}
+
+function notesOn({ name, url }: StaticInstance): Note[] {
+  const { port } = new URL(url);
+  // An absent port is 80 or 443, which are allowed.
+  const reason = port === '' ? undefined : badPortReason(Number(port));
+  return reason === undefined ? [] : [{ subject: singleLine(name, MAX_NAME_CHARS), reason }];
+}
+
+/** Without the brackets that a URL puts around an IPv6 address. */
+function hostnameOf(url: string): string {
+  return new URL(url).hostname.replace(/^\[(.*)\]$/, '$1');
+}
+
+function routeOf(hostname: string): Route {
+  const isLoopback = hostname === 'localhost' || hostname === '::1' || (isIPv4(hostname) && hostname.startsWith('127.'));
+  return isLoopback ? 'loopback' : 'url';
+}

@@ -1,0 +1,167 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import type { ServerEvent } from '../../src/opencode/events.ts';
+import type { Message } from '../../src/opencode/schema.ts';
+import { Transcript } from '../../src/turns/transcript.ts';
+
+const SESSION = 'ses_1';
+const USER = 'msg_000000000001user';
+
+interface ScriptedPart {
+  readonly kind: 'text' | 'reasoning' | 'synthetic';
+  readonly deltas: readonly string[];
+}
+
+/** One step of a turn as opencode takes it: what it broadcasts and what its store says from then on. */
+interface Step {
+  readonly event: ServerEvent;
+  readonly store: readonly Message[];
+}
+
+/** The events and store states of a turn, in opencode's order: a part's text reaches the store when the part ends. */
+function play(messages: readonly (readonly ScriptedPart[])[], parentID = USER): Step[] {
+  const steps: Step[] = [];
+  const store: Message[] = [
+    { info: { id: USER, role: 'user', time: { created: 1 } }, parts: [{ id: 'prt_u', messageID: USER, type: 'text', text: 'hi' }] },
+  ];
+  const push = (type: string, properties: Record<string, unknown>): void => {
+    steps.push({ event: { type, properties: { sessionID: SESSION, ...properties } }, store: structuredClone(store) });
+  };
+  messages.forEach((parts, m) => {
+    const id = `msg_${String(m + 2).padStart(12, '0')}a`;
+    const message: Message = { info: { id, role: 'assistant', parentID, time: { created: m + 2 } }, parts: [] };
+    store.push(message);
+    push('message.updated', { info: structuredClone(message.info) });
+    parts.forEach(({ kind, deltas }, p) => {
+      const partID = `prt_${m}_${String(p).padStart(3, '0')}`;
+      const flags = kind === 'synthetic' ? { synthetic: true } : {};
+      const part = { id: partID, messageID: id, type: kind === 'reasoning' ? 'reasoning' : 'text', text: '', ...flags };
+      message.parts.push({ ...part, time: { start: 1 } });
+      push('message.part.updated', { part: { ...part, time: { start: 1 } } });
+      for (const delta of deltas) push('message.part.delta', { messageID: id, partID, field: 'text', delta });
+      const ended = { ...part, text: deltas.join(''), time: { start: 1, end: 2 } };
+      message.parts[p] = ended;
+      push('message.part.updated', { part: structuredClone(ended) });
+    });
+    const last = m === messages.length - 1;
+    message.info = { ...message.info, time: { created: m + 2, completed: m + 3 }, finish: last ? 'stop' : 'tool-calls' } as never;
+    push('message.updated', { info: structuredClone(message.info) });
+  });
+  return steps;
+}
+
+function said(messages: readonly (readonly ScriptedPart[])[]): string {
+  return messages
+    .flat()
+    .filter(({ kind, deltas }) => kind === 'text' && deltas.join('') !== '')
+    .map(({ deltas }) => deltas.join(''))
+    .join('\n\n');
+}
+
+const turns = fc.array(
+  fc.array(
+    fc.record({
+      kind: fc.constantFrom('text', 'text', 'reasoning', 'synthetic') as fc.Arbitrary<ScriptedPart['kind']>,
+      deltas: fc.array(fc.string({ minLength: 1, maxLength: 6 }), { maxLength: 5 }),
+    }),
+    { maxLength: 3 },
+  ),
+  { minLength: 1, maxLength: 4 },
+);
+
+describe('Transcript', () => {
+  test('an unbroken stream gives every character once, in order, and the stored text', () => {
+    fc.assert(
+      fc.property(turns, (messages) => {
+        const transcript = new Transcript(SESSION, USER);
+        const shown = play(messages).map(({ event }) => transcript.apply(event)).join('');
+        expect(shown).toBe(said(messages));
+        expect(transcript.text).toBe(said(messages));
+        expect(transcript.concluded).toBe(true);
+      }),
+    );
+  });
+
+  test('a stream cut anywhere, any number of times, and read up from the store gives every character once', () => {
+    fc.assert(
+      fc.property(turns, fc.array(fc.tuple(fc.nat(60), fc.nat(10)), { maxLength: 4 }), (messages, cuts) => {
+        const transcript = new Transcript(SESSION, USER);
+        const steps = play(messages);
+        let shown = '';
+        let i = 0;
+        while (i < steps.length) {
+          const cut = cuts.find(([at]) => at === i);
+          if (cut !== undefined && cut[1] > 0) {
+            // These events are lost; on reconnection the store is read as it stands then.
+            i = Math.min(i + cut[1], steps.length);
+            transcript.gap();
+            shown += transcript.reconcile(steps[i - 1]?.store ?? []);
+            continue;
+          }
+          shown += transcript.apply(steps[i]!.event);
+          i += 1;
+        }
+        shown += transcript.reconcile(steps.at(-1)!.store);
+        expect(shown).toBe(said(messages));
+        expect(transcript.text).toBe(said(messages));
+      }),
+    );
+  });
+
+  test('reading the store again adds nothing', () => {
+    fc.assert(
+      fc.property(turns, (messages) => {
+        const transcript = new Transcript(SESSION, USER);
+        const store = play(messages).at(-1)!.store;
+        transcript.reconcile(store);
+        expect(transcript.reconcile(store)).toBe('');
+      }),
+    );
+  });
+
+  test('a running part found in the store stays pending until it ends: its deltas so far are unknown', () => {
+    const transcript = new Transcript(SESSION, USER);
+    const steps = play([[{ kind: 'text', deltas: ['one ', 'two ', 'three'] }]]);
+    transcript.gap();
+    expect(transcript.reconcile(steps[2]!.store)).toBe('');
+    expect(transcript.textPending).toBe(true);
+    expect(transcript.apply(steps[3]!.event)).toBe('');
+    expect(transcript.apply(steps[5]!.event)).toBe('one two three');
+    expect(transcript.textPending).toBe(false);
+  });
+
+  test("another session's and another message's events add nothing", () => {
+    const transcript = new Transcript(SESSION, USER);
+    const foreign = play([[{ kind: 'text', deltas: ['not ours'] }]], 'msg_000000000000other');
+    expect(foreign.map(({ event }) => transcript.apply(event)).join('')).toBe('');
+    const otherSession = play([[{ kind: 'text', deltas: ['not ours'] }]]).map(({ event }) => ({
+      ...event,
+      properties: { ...event.properties, sessionID: 'ses_2' },
+    }));
+    expect(otherSession.filter(({ type }) => type === 'message.part.delta').map((event) => transcript.apply(event)).join('')).toBe('');
+    expect(transcript.text).toBe('');
+  });
+
+  test('an answer given to a later message in our place is ours', () => {
+    const later = 'msg_000000000001zlater';
+    const answer = play([[{ kind: 'text', deltas: ['together'] }]], later).at(-1)!.store.slice(1);
+    const user = (id: string): Message => ({ info: { id, role: 'user', time: { created: 1 } }, parts: [] });
+    const transcript = new Transcript(SESSION, USER);
+    expect(transcript.reconcile([user(USER), user(later), ...answer])).toBe('together');
+    expect(transcript.concluded).toBe(true);
+  });
+
+  test('an answer to a message after ours was concluded is not ours', () => {
+    const store = play([[{ kind: 'text', deltas: ['ours'] }]]).at(-1)!.store;
+    const other: Message[] = [
+      { info: { id: 'msg_000000000009u', role: 'user', time: { created: 9 } }, parts: [] },
+      {
+        info: { id: 'msg_00000000000aa', role: 'assistant', parentID: 'msg_000000000009u', time: { created: 9, completed: 10 } },
+        parts: [{ id: 'prt_z', messageID: 'msg_00000000000aa', type: 'text', text: 'theirs', time: { start: 1, end: 2 } }],
+      },
+    ];
+    const transcript = new Transcript(SESSION, USER);
+    expect(transcript.reconcile([...store, ...other])).toBe('ours');
+  });
+});

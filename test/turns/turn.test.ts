@@ -1,0 +1,338 @@
+import { describe, expect, test } from 'vitest';
+
+import { RequestError } from '../../src/opencode/transport.ts';
+import { runTurn, type TurnRequest, type TurnResult } from '../../src/turns/turn.ts';
+import { leapingClock } from '../rig/leaping-clock.ts';
+import { FakeApi, SESSION, successorOf } from './fake-api.ts';
+
+const lost = (): never => {
+  throw new RequestError('broken', 'POST /session/x/prompt_async: socket hang up');
+};
+
+interface Run {
+  readonly result: TurnResult;
+  readonly shown: string;
+}
+
+async function run(api: FakeApi, options: Partial<TurnRequest> = {}, clock = leapingClock()): Promise<Run> {
+  let shown = '';
+  const result = await runTurn(
+    {
+      session: SESSION,
+      text: 'do it',
+      deadlineMs: clock.now() + 60_000,
+      signal: new AbortController().signal,
+      onText: (text) => {
+        shown += text;
+      },
+      ...options,
+    },
+    { api, clock },
+  );
+  return { result, shown };
+}
+
+describe('a turn', () => {
+  test('subscribes before it sends, with an id that follows the newest message', async () => {
+    const api = new FakeApi();
+    api.store.push({ info: { id: 'msg_00000000000fold0', role: 'assistant', parentID: 'msg_x', time: { created: 1, completed: 2 } }, parts: [] });
+    let subscribedFirst = false;
+    api.onPrompt = (prompt) => {
+      subscribedFirst = api.subscriptions === 1;
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    const { result, shown } = await run(api);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+    expect(shown).toBe('done');
+    expect(subscribedFirst).toBe(true);
+    expect(api.prompts[0]?.messageId).toMatch(/^msg_000000000010[0-9A-Za-z]{14}$/);
+    expect(api.prompts[0]?.partId).toMatch(/^prt_[0-9a-f]{12}[0-9A-Za-z]{14}$/);
+  });
+
+  test("in an empty session its id comes from the session's creation, not from our clock", async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    await run(api, {}, leapingClock(9_999_999_999_999));
+    const expected = (BigInt(SESSION.time.created) * 4096n + 1n).toString(16).padStart(12, '0');
+    expect(api.prompts[0]?.messageId.slice(4, 16)).toBe(expected);
+  });
+
+  test('to a busy session nothing is sent', async () => {
+    const api = new FakeApi();
+    api.status = { type: 'busy' };
+    const { result } = await run(api);
+    expect(result.outcome.kind).toBe('busy');
+    expect(api.prompts).toHaveLength(0);
+  });
+
+  test("somebody's message that was just accepted counts as starting: nothing is sent once it is busy", async () => {
+    const api = new FakeApi();
+    api.store.push({ info: { id: 'msg_000000000001theirs', role: 'user', time: { created: 1 } }, parts: [] });
+    let asked = 0;
+    api.onStatuses = () => {
+      asked += 1;
+      if (asked === 3) api.status = { type: 'busy' };
+    };
+    const { result } = await run(api);
+    expect(result.outcome.kind).toBe('busy');
+    expect(api.prompts).toHaveLength(0);
+  });
+
+  test("somebody's message that nothing ever answered does not block for ever", async () => {
+    const api = new FakeApi();
+    api.store.push({ info: { id: 'msg_000000000001theirs', role: 'user', time: { created: 1 } }, parts: [] });
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    expect((await run(api)).result.outcome.kind).toBe('completed');
+  });
+
+  test('a session that another process works on is busy, and the owner is named', async () => {
+    const api = new FakeApi();
+    api.store.push({ info: { id: 'msg_000000000001a', role: 'assistant', parentID: 'msg_x', time: { created: 1 } }, parts: [] });
+    const { result } = await run(api, { findOwner: () => Promise.resolve('runs in twin') });
+    expect(result.outcome).toEqual({ kind: 'busy', reason: 'runs in twin' });
+    expect(api.prompts).toHaveLength(0);
+  });
+});
+
+describe('in doubt', () => {
+  test('a prompt whose response was lost after it was accepted is not sent again', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      setImmediate(() => api.answer(prompt.messageId, 'done'));
+      lost();
+    };
+    const { result } = await run(api);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+    expect(api.prompts).toHaveLength(1);
+  });
+
+  test('a prompt that was cut before it arrived is sent again, identical', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      if (api.prompts.length === 1) lost();
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    const { result } = await run(api);
+    expect(result.outcome.kind).toBe('completed');
+    expect(api.prompts).toHaveLength(2);
+    expect(api.prompts[1]).toEqual(api.prompts[0]);
+  });
+
+  test('nothing is sent again once the event stream broke: another process may answer there', async () => {
+    const api = new FakeApi();
+    api.onPrompt = () => {
+      api.breakStreams();
+      lost();
+    };
+    const { result } = await run(api);
+    expect(result.outcome.kind).toBe('unknown');
+    expect(api.prompts).toHaveLength(1);
+  });
+
+  test('an error answer is a refusal, and nothing is sent again', async () => {
+    const api = new FakeApi();
+    api.onPrompt = () => {
+      throw new RequestError('status', 'POST: HTTP 500 (unknown model)', { status: 500 });
+    };
+    const { result } = await run(api);
+    expect(result.outcome).toMatchObject({ kind: 'refused', reason: expect.stringContaining('unknown model') as string });
+    expect(api.prompts).toHaveLength(1);
+  });
+
+  test('a server that never connected was never told', async () => {
+    const api = new FakeApi();
+    api.onPrompt = () => {
+      throw new RequestError('unreachable', 'POST: ECONNREFUSED');
+    };
+    expect((await run(api)).result.outcome.kind).toBe('refused');
+  });
+
+  test('accepted, idle and without an answer past the start window: the identical prompt once more', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      if (api.prompts.length === 2) api.answer(prompt.messageId, 'at last');
+    };
+    const { result } = await run(api);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'at last' });
+    expect(api.prompts).toHaveLength(2);
+    expect(api.prompts[1]).toEqual(api.prompts[0]);
+  });
+
+  test('never begun even then: told as interrupted, sent twice and no more', async () => {
+    const api = new FakeApi();
+    const { result } = await run(api);
+    expect(result.outcome.kind).toBe('interrupted');
+    expect(api.prompts).toHaveLength(2);
+  });
+});
+
+describe('a turn ends', () => {
+  test('failed, with what the model said, once the message is complete after the early idle', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      const id = successorOf(prompt.messageId);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, id);
+      api.setStatus({ type: 'idle' });
+      setImmediate(() => api.finish(id, '', { error: { name: 'APIError', data: { message: 'no credit' } } }));
+    };
+    expect((await run(api)).result.outcome).toEqual({ kind: 'failed', reason: 'APIError: no credit' });
+  });
+
+  test('aborted, when somebody aborts it', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      const id = successorOf(prompt.messageId);
+      api.begin(prompt.messageId, id);
+      api.finish(id, 'so far', { error: { name: 'MessageAbortedError', data: { message: 'aborted' } } });
+      api.setStatus({ type: 'idle' });
+    };
+    expect((await run(api)).result).toMatchObject({ outcome: { kind: 'aborted' }, text: 'so far' });
+  });
+
+  test('interrupted, when its process is gone and the new one has it incomplete and idle', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, successorOf(prompt.messageId));
+      api.status = { type: 'idle' };
+      setImmediate(() => api.breakStreams());
+    };
+    expect((await run(api)).result.outcome.kind).toBe('interrupted');
+  });
+
+  test('unknown, when the stream cannot be opened again', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, successorOf(prompt.messageId));
+      api.onEvents = () => {
+        throw new RequestError('unreachable', 'GET /event: ECONNREFUSED');
+      };
+      setImmediate(() => api.breakStreams());
+    };
+    expect((await run(api)).result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('ECONNREFUSED') as string });
+  });
+
+  test('running, at the deadline, with the text so far and what the model is retrying', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, successorOf(prompt.messageId));
+      api.setStatus({ type: 'retry', attempt: 3, message: 'overloaded' });
+    };
+    const { result } = await run(api);
+    expect(result.outcome).toEqual({ kind: 'running', retrying: { attempt: 3, message: 'overloaded' } });
+  });
+
+  test('cancelled, without touching the run', async () => {
+    const api = new FakeApi();
+    const caller = new AbortController();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, successorOf(prompt.messageId));
+      setImmediate(() => caller.abort());
+    };
+    let aborts = 0;
+    api.abort = () => Promise.resolve(void (aborts += 1));
+    expect((await run(api, { signal: caller.signal })).result.outcome.kind).toBe('cancelled');
+    expect(aborts).toBe(0);
+  });
+
+  test('whole, when its idle event was lost in a gap of the stream', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      const id = successorOf(prompt.messageId);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, id);
+      api.emit('message.part.updated', { part: { id: `prt_${id}`, messageID: id, type: 'text', text: '' } });
+      api.emit('message.part.delta', { messageID: id, partID: `prt_${id}`, field: 'text', delta: 'half ' });
+      setImmediate(() => {
+        api.breakStreams();
+        api.finish(id, 'half and half');
+        api.status = { type: 'idle' };
+      });
+    };
+    const { result, shown } = await run(api);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'half and half' });
+    expect(shown).toBe('half and half');
+  });
+});
+
+describe('a turn that stops for an answer', () => {
+  const permission = (sessionID: string, messageID: string) => ({
+    id: 'per_1',
+    sessionID,
+    permission: 'bash',
+    patterns: ['rm -rf build'],
+    tool: { messageID },
+  });
+
+  test('returns with the request at once', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      const id = successorOf(prompt.messageId);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, id);
+      api.emit('permission.asked', permission(SESSION.id, id));
+    };
+    expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', pending: { request: { id: 'per_1' } } });
+  });
+
+  test("returns with a sub-agent's request, whose session started before we listened", async () => {
+    const api = new FakeApi();
+    api.sessionList.push({ ...SESSION, id: 'ses_child', parentID: SESSION.id }, { ...SESSION, id: 'ses_grandchild', parentID: 'ses_child' });
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, successorOf(prompt.messageId));
+      api.emit('permission.asked', permission('ses_grandchild', 'msg_child'));
+    };
+    expect((await run(api)).result.outcome.kind).toBe('waiting');
+  });
+
+  test("goes on past another session's request", async () => {
+    const api = new FakeApi();
+    api.sessionList.push({ ...SESSION, id: 'ses_other' });
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.emit('permission.asked', permission('ses_other', 'msg_other'));
+      api.answer(prompt.messageId, 'done');
+    };
+    expect((await run(api)).result.outcome.kind).toBe('completed');
+  });
+
+  test('finds a request that was announced in a gap, and leaves one that an abort left behind', async () => {
+    const api = new FakeApi();
+    api.permissionList.push({ ...permission(SESSION.id, 'msg_earlier'), id: 'per_stale' });
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      const id = successorOf(prompt.messageId);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, id);
+      setImmediate(() => {
+        api.breakStreams();
+        api.permissionList.push({ ...permission(SESSION.id, id), id: 'per_new' });
+      });
+    };
+    expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', pending: { request: { id: 'per_new' } } });
+  });
+});
