@@ -8,7 +8,7 @@ import { startRuntime } from './start-runtime.ts';
 /** Prints what the `instances` tool tells, and ends. */
 export async function list(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
   const sources = createSources(settings, systemDependencies(logger));
-  const { runtime, close } = await startRuntime(settings, sources, logger);
+  const { runtime, close } = startRuntime(settings, sources, logger);
   const interrupted = new AbortController();
   const interrupt = (): void => interrupted.abort();
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);

@@ -4,8 +4,8 @@ import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../log.ts';
 import { McpServer } from '../mcp/server.ts';
 import { selectTools } from '../mcp/tools.ts';
-import type { Runtime } from '../operations/runtime.ts';
 import { VERSION } from '../version.ts';
+import type { StartedRuntime } from './start-runtime.ts';
 
 /** Every part ends within a second of the signal or of the client's going; what has not by then is cut off. */
 const SHUTDOWN_LIMIT_MS = 800;
@@ -14,7 +14,7 @@ const SHUTDOWN_LIMIT_MS = 800;
 export async function serve(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
   // A name that is no source must be told before a client is served.
   const sources = createSources(settings, systemDependencies(logger));
-  let runtime: Promise<{ readonly runtime: Runtime; close(): Promise<void> }> | undefined;
+  let started: Promise<StartedRuntime> | undefined;
   const server = new McpServer({
     version: VERSION,
     tools: selectTools(settings.toolsets, settings.readOnly),
@@ -22,8 +22,8 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
     clock: systemClock,
     logger,
     loadRuntime: async () => {
-      runtime ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, sources, logger));
-      return (await runtime).runtime;
+      started ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, sources, logger));
+      return (await started).runtime;
     },
   });
 
@@ -33,7 +33,7 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
     ending = true;
     logger.log('debug', `shutting down: ${reason}`);
     const cutOff = setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS);
-    void Promise.allSettled([server.close(), runtime?.then((started) => started.close())]).then(() => {
+    void Promise.allSettled([server.close(), started?.then(({ close }) => close())]).then(() => {
       clearTimeout(cutOff);
       process.exit(0);
     });

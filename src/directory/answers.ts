@@ -63,7 +63,12 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
   const { updated } = fields(time);
   if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
   if (typeof updated !== 'number' || !Number.isFinite(updated)) return undefined;
-  return { id, title: typeof title === 'string' ? singleLine(title, MAX_TITLE_CHARS) : '', directory, updatedMs: updated };
+  return {
+    id,
+    title: typeof title === 'string' ? singleLine(title, MAX_TITLE_CHARS) : '',
+    directory,
+    updatedMs: updated,
+  };
 }
 
 function isPath(value: unknown): value is string {

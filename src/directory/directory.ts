@@ -1,48 +1,347 @@
-import type { Connection } from '../opencode/transport.ts';
+import { realpath } from 'node:fs/promises';
+
+import type { Clock } from '../clock.ts';
+import type { Settings } from '../config/settings.ts';
+import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
+import { type Candidate, type DiscoverySource, ROUTES } from '../discovery/source.ts';
+import type { Logger } from '../log.ts';
+import type { Credential } from '../opencode/transport.ts';
+import type { Directory, Reached } from './contract.ts';
+import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from './instance.ts';
+import { lineageOf } from './naming.ts';
+import { proveSame } from './proof.ts';
+import { type Batch, type Outcome, type ProbeCounters, Prober } from './prober.ts';
+import { type Pair, Prover } from './prover.ts';
+import { findInstance } from './query.ts';
+import { findWay } from './reach.ts';
+import { createSameDirectory } from './same-directory.ts';
+import { askOverviews } from './survey.ts';
+import { suspects } from './suspects.ts';
+import { buildView, EMPTY_VIEW, type View } from './view.ts';
 
-/** An instance that answered just now, with the connection that leads to it. */
-export interface Reached {
-  readonly instance: Instance;
-  readonly connection: Connection;
-  /** The instance's own directory, as its `/path` told it just now. */
-  readonly directory: string;
-  readonly worktree: string;
-  readonly version: string;
+export { type Directory, QueryError, type Reached, UnreachableError } from './contract.ts';
+
+export interface DirectoryDeps {
+  readonly settings: Pick<Settings, 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'>;
+  readonly sources: readonly DiscoverySource[];
+  readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Called shortly after names or states of the listed instances have changed. */
+  readonly onChange?: () => void;
 }
 
-/** The only holder of what is known about instances. Tools ask it and never talk to a source. */
-export interface Directory {
-  /** Starts discovery and returns at once. */
-  start(): void;
-  /** What is known now; nothing is asked. */
-  snapshot(): Snapshot;
-  /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
-  ready(): Promise<void>;
-  /** Scans every source and probes every endpoint anew; bounded like `survey`, what did not answer by then keeps its last state. */
-  refresh(signal?: AbortSignal): Promise<Snapshot>;
-  /** Asks every listed instance anew for what it is doing, within one health deadline. */
-  survey(signal?: AbortSignal): Promise<Snapshot>;
-  /**
-   * The one instance that a person means: exact name, then case-insensitive substring.
-   * @throws {QueryError} unknown, ambiguous, or fits one that is gone
-   */
-  resolve(query: string): Instance;
-  /**
-   * Looks at the instance again right before it is driven, by each of its ways in order of preference.
-   * @throws {UnreachableError} offline, locked, untrusted, unsupported, or something else answers there now
-   */
-  reach(instance: Instance, signal?: AbortSignal): Promise<Reached>;
-  /** Ends every timer, watcher and request. May be called twice. */
-  close(): Promise<void>;
+/** Answers of a round come in a burst; looking for pairs to prove and telling of changes once for all of them is enough. */
+export const REVIEW_DELAY_MS = 50;
+
+export class LiveDirectory implements Directory {
+  readonly #deps: DirectoryDeps;
+  readonly #chain: Chain;
+  readonly #prober: Prober<EndpointRecord>;
+  readonly #prover: Prover;
+  readonly #table = new EndpointTable();
+  readonly #root = new AbortController();
+  /** Looks that a registration or a round asked for. */
+  readonly #rounds: Batch<EndpointRecord>;
+  readonly #roundLooks = new Map<EndpointRecord, Promise<unknown>>();
+  /** Removed since the last view, which tells when they were last seen. */
+  #removed = new Map<string, EndpointRecord>();
+  #view: View = EMPTY_VIEW;
+  #stale = true;
+  #reviewing = false;
+  #announced = '';
+  #roundAtMs: number | undefined;
+  #ready: Promise<void> | undefined;
+  #survey: Promise<void> | undefined;
+  #refresh: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(deps: DirectoryDeps) {
+    const { clock, logger, sources, settings, resolveCredential } = deps;
+    this.#deps = deps;
+    this.#chain = createChain(sources, {
+      clock,
+      logger,
+      discoveryIntervalMs: settings.discoveryIntervalMs,
+      onChange: (source) => this.#registered(source),
+    });
+    this.#prober = new Prober({
+      clock,
+      slots: settings.healthConcurrency,
+      deadlineMs: settings.healthCheckTimeoutMs,
+      sameDirectory: createSameDirectory(realpath),
+      resolveCredential,
+      onOutcome: (record, outcome) => this.#settle(record, outcome),
+    });
+    this.#prover = new Prover({
+      clock,
+      proveSame: (listen, speak, signal) =>
+        proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
+      onProof: () => this.#touch(),
+    });
+    this.#rounds = this.#prober.batch();
+  }
+
+  /** For tests and benchmarks. */
+  get counters(): Readonly<ProbeCounters> {
+    return this.#prober.counters;
+  }
+
+  start(): void {
+    if (this.#ready !== undefined || this.#root.signal.aborted) return;
+    this.#chain.start();
+    this.#ready = this.#within(this.#firstRound());
+    void this.#keepRounds();
+  }
+
+  snapshot(): Snapshot {
+    return this.#current().snapshot;
+  }
+
+  async ready(): Promise<void> {
+    await this.#ready;
+  }
+
+  async refresh(signal?: AbortSignal): Promise<Snapshot> {
+    this.#refresh ??= this.#surveyAll(true).finally(() => {
+      this.#refresh = undefined;
+    });
+    await unlessAborted(this.#refresh, signal);
+    return this.snapshot();
+  }
+
+  async survey(signal?: AbortSignal): Promise<Snapshot> {
+    this.#survey ??= this.#surveyAll(false).finally(() => {
+      this.#survey = undefined;
+    });
+    await unlessAborted(this.#survey, signal);
+    return this.snapshot();
+  }
+
+  resolve(query: string): Instance {
+    const { instances, gone } = this.snapshot();
+    return findInstance(query, instances, gone, this.#deps.clock.now());
+  }
+
+  async reach(instance: Instance, signal?: AbortSignal): Promise<Reached> {
+    const batch = this.#prober.batch();
+    const cancel = (): void => batch.end();
+    signal?.addEventListener('abort', cancel, { once: true });
+    if (signal?.aborted) cancel();
+    try {
+      const goal = { name: instance.name, records: this.#waysTo(instance), directory: instance.directory };
+      const { record, outcome, healthy, slow } = await findWay(goal, batch);
+      for (const late of slow) this.#settle(late.record, late.outcome);
+      const { directory, worktree, version } = healthy;
+      return {
+        instance: this.#holding(record) ?? instance,
+        connection: outcome.connection,
+        directory,
+        worktree,
+        version,
+      };
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      batch.end();
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async #end(): Promise<void> {
+    this.#root.abort();
+    this.#prober.close();
+    await Promise.all([this.#prover.close(), this.#chain.close()]);
+  }
+
+  /** A source was scanned: what is new is looked at at once, ahead of the next round. */
+  #registered({ name, candidates }: SourceView): void {
+    const { added, removed } = this.#table.apply(name, candidates);
+    for (const record of removed) {
+      this.#removed.set(record.id, record);
+      if (!this.#table.has(record.key)) this.#prover.forget(record.key);
+      else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
+    }
+    for (const record of added) void this.#lookForRound(record);
+    this.#touch();
+  }
+
+  #settle(record: EndpointRecord, outcome: Outcome): void {
+    if (this.#table.get(record.id) !== record) return;
+    const wasHealthy = record.healthy;
+    if (!record.settle(outcome, this.#deps.clock.now())) return;
+    if (record.healthy !== wasHealthy) {
+      this.#deps.logger.log('debug', `endpoint ${record.healthy ? 'answers' : 'stopped answering'}`, {
+        endpoint: record.id,
+      });
+      if (record.healthy) this.#prover.healthy(record.key, (key) => this.#table.isHealthy(key));
+      else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
+    }
+    this.#touch();
+  }
+
+  /** One look for the rounds; a second is not asked for while it waits. */
+  #lookForRound(record: EndpointRecord): Promise<unknown> {
+    if (!record.askable) return Promise.resolve();
+    const underWay = this.#roundLooks.get(record);
+    if (underWay !== undefined) return underWay;
+    const look = this.#rounds.look(record, { parts: record.unknownParts }).then(() => this.#roundLooks.delete(record));
+    this.#roundLooks.set(record, look);
+    return look;
+  }
+
+  async #firstRound(): Promise<void> {
+    await this.#chain.scanned();
+    await Promise.all(this.#roundLooks.values());
+    this.#roundEnded();
+    // Two ways to one instance would otherwise be listed, and named, as two.
+    this.#considerProofs();
+    await this.#prover.idle();
+  }
+
+  async #keepRounds(): Promise<void> {
+    const { clock, settings } = this.#deps;
+    const { signal } = this.#root;
+    for (;;) {
+      await clock.sleep(settings.discoveryIntervalMs, signal);
+      if (signal.aborted) return;
+      const looks: Promise<unknown>[] = [];
+      for (const record of this.#table.all()) {
+        record.roundDue = true;
+        looks.push(this.#lookForRound(record));
+      }
+      // Not awaited: registrations that hang may take longer than one interval, and those that live must not wait for them.
+      void Promise.all(looks).then(() => this.#roundEnded());
+    }
+  }
+
+  #roundEnded(): void {
+    this.#roundAtMs = this.#deps.clock.now();
+    this.#touch();
+  }
+
+  /** Asks the listed instances, or everything that is registered, what they are doing; ends within one health deadline. */
+  async #surveyAll(everything: boolean): Promise<void> {
+    const { clock, settings } = this.#deps;
+    const batch = this.#prober.batch();
+    const instances = this.snapshot().instances.map((instance) => this.#recordsOf(instance));
+    const work: Promise<unknown>[] = [
+      askOverviews(instances, batch, { clock, deadlineMs: settings.healthCheckTimeoutMs }),
+    ];
+    if (everything) {
+      for (const record of this.#table.all())
+        if (record.askable) work.push(batch.look(record, { parts: record.unknownParts }));
+      work.push(this.#chain.rescan().then(() => Promise.all(this.#roundLooks.values())));
+    }
+    await this.#within(Promise.all(work));
+    batch.end();
+  }
+
+  /** The endpoints by which `instance` may be reached now: those it was shown with that are still the same registrations, and those proven since. */
+  #waysTo(instance: Instance): readonly EndpointRecord[] {
+    const shown = instance.endpoints.flatMap(({ id, candidate }) => {
+      const record = this.#table.get(id);
+      return record !== undefined && lineageOf(record.candidate) === lineageOf(candidate) ? [record] : [];
+    });
+    const now = this.snapshot().instances.find(
+      ({ name, aliases }) => name === instance.name || aliases?.includes(instance.name),
+    );
+    if (now === undefined || !now.endpoints.some(({ id }) => shown.some((record) => record.id === id))) return shown;
+    return this.#recordsOf(now);
+  }
+
+  #recordsOf({ endpoints }: Instance): readonly EndpointRecord[] {
+    return endpoints.flatMap(({ id }) => this.#table.get(id) ?? []);
+  }
+
+  #holding(record: EndpointRecord): Instance | undefined {
+    return this.snapshot().instances.find(({ endpoints }) => endpoints.some(({ id }) => id === record.id));
+  }
+
+  /** Something that a view shows is different. */
+  #touch(): void {
+    this.#stale = true;
+    if (this.#reviewing || this.#root.signal.aborted) return;
+    this.#reviewing = true;
+    void this.#deps.clock.sleep(REVIEW_DELAY_MS, this.#root.signal).then(() => {
+      this.#reviewing = false;
+      if (!this.#root.signal.aborted) this.#review();
+    });
+  }
+
+  #review(): void {
+    this.#considerProofs();
+    const { onChange } = this.#deps;
+    if (onChange === undefined) return;
+    const shown = this.snapshot()
+      .instances.map(({ name, state }) => `${name}\0${state}`)
+      .join('\n');
+    if (shown === this.#announced) return;
+    this.#announced = shown;
+    onChange();
+  }
+
+  #considerProofs(): void {
+    const pairs = suspects([...this.#table.all()]).flatMap(({ keys, endpoints }): Pair[] => {
+      const [one, other] = endpoints.toSorted(
+        (a, b) => ROUTES.indexOf(a.candidate.endpoint.route) - ROUTES.indexOf(b.candidate.endpoint.route),
+      );
+      const connections = [one, other].map((endpoint) => this.#table.get(endpoint?.id ?? '')?.connection);
+      return connections[0] && connections[1] ? [{ keys, connections: [connections[0], connections[1]] }] : [];
+    });
+    this.#prover.consider(pairs);
+  }
+
+  #current(): View {
+    if (!this.#stale) return this.#view;
+    this.#view = buildView(this.#view, {
+      records: this.#table.all(),
+      recordOf: (id) => {
+        const registered = this.#table.get(id);
+        const record = registered ?? this.#removed.get(id);
+        return record === undefined ? undefined : { record, registered: registered !== undefined };
+      },
+      proofs: this.#prover.proofs(),
+      sources: this.#chain.views(),
+      roundAtMs: this.#roundAtMs,
+    });
+    this.#removed = new Map();
+    this.#stale = false;
+    return this.#view;
+  }
+
+  /** Waits for `work`, but not longer than one health deadline, nor past `close`. */
+  async #within(work: Promise<unknown>): Promise<void> {
+    const over = new AbortController();
+    await Promise.race([
+      work,
+      this.#deps.clock.sleep(this.#deps.settings.healthCheckTimeoutMs, over.signal),
+      aborted(this.#root.signal, over.signal),
+    ]);
+    over.abort();
+  }
 }
 
-/** The message lists what there is, bounded, and says what to call next. */
-export class QueryError extends Error {
-  override readonly name = 'QueryError';
+export function createDirectory(deps: DirectoryDeps): LiveDirectory {
+  return new LiveDirectory(deps);
 }
 
-/** The message says what was tried, on what, and what to do. */
-export class UnreachableError extends Error {
-  override readonly name = 'UnreachableError';
+/** Resolves when `signal` aborts; `done` lets go of it. */
+function aborted(signal: AbortSignal, done: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true, signal: done });
+  });
+}
+
+/** Waits for `work` until a caller has had enough. Never rejects. */
+async function unlessAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return work;
+  const over = new AbortController();
+  await Promise.race([work, aborted(signal, over.signal)]);
+  over.abort();
 }

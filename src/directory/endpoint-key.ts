@@ -16,7 +16,10 @@ export function endpointKey({ url, headers }: Endpoint): string {
 export function addressOf(url: string): { readonly host: string; readonly port: number } {
   if (!URL.canParse(url)) return { host: url, port: 0 };
   const { hostname, port, protocol } = new URL(url);
-  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port) };
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port),
+  };
 }
 
 function canonical(url: string): string {

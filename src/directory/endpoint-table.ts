@@ -1,4 +1,5 @@
 import type { Candidate, Claims } from '../discovery/source.ts';
+import type { Connection } from '../opencode/transport.ts';
 import { endpointKey } from './endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from './instance.ts';
 import { type KnownOverview, updateOverview } from './overview.ts';
@@ -21,21 +22,34 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   misses = 0;
   lastHealthy?: Healthy;
   known?: KnownOverview | undefined;
+  /** What a request to it needs, as its last probe had it. Holds the password: not for snapshots. */
+  connection?: Connection;
   /** A scheduled round waits for the answer. */
   roundDue = false;
+  /** Its registration took the place of one that was listed, so that it is listed before it was asked. */
+  readonly #replaces: boolean;
   #sequence = 0;
 
-  constructor(id: string, candidate: Candidate) {
+  constructor(id: string, candidate: Candidate, replaces = false) {
     this.id = id;
+    this.#replaces = replaces;
     this.key = endpointKey(candidate.endpoint);
     this.candidate = candidate;
-    this.result = candidate.trust.level === 'untrusted' ? { status: 'untrusted', reason: candidate.trust.reason } : { status: 'unknown' };
+    this.result =
+      candidate.trust.level === 'untrusted'
+        ? { status: 'untrusted', reason: candidate.trust.reason }
+        : { status: 'unknown' };
   }
 
   get standing(): Target['standing'] {
     const { status } = this.result;
     if (status === 'unknown') return 'fresh';
     return status === 'unhealthy' ? 'suspect' : 'known';
+  }
+
+  /** One that nobody vouches for is left alone. */
+  get askable(): boolean {
+    return this.result.status !== 'untrusted';
   }
 
   get healthy(): boolean {
@@ -52,6 +66,12 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     return this.result.status === 'unhealthy' && this.misses >= MAX_MISSED_ROUNDS && this.candidate.pinned !== true;
   }
 
+  /** A new registration that has not answered yet would take a name from one that does. */
+  get listed(): boolean {
+    if (this.result.status === 'unknown') return this.#replaces || this.candidate.pinned === true;
+    return !this.unlisted;
+  }
+
   /** Takes over what a probe found; false where a later probe has told already. */
   settle(outcome: Outcome, nowMs: number): boolean {
     if (outcome.sequence < this.#sequence) return false;
@@ -60,6 +80,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     const answered = result.status !== 'unhealthy';
     this.result = result;
     this.probedAtMs = nowMs;
+    this.connection = outcome.connection;
     if (outcome.latencyMs !== undefined) this.latencyMs = outcome.latencyMs;
     if (answered) {
       this.lastSeenMs = nowMs;
@@ -139,14 +160,18 @@ export class EndpointTable {
       now.add(id);
       const known = this.#records.get(id);
       if (known !== undefined && samePlace(known.candidate, candidate)) {
-        changed ||= !sameClaims(known.candidate.claims, candidate.claims) || known.candidate.pinned !== candidate.pinned;
+        changed ||=
+          !sameClaims(known.candidate.claims, candidate.claims) || known.candidate.pinned !== candidate.pinned;
         known.candidate = candidate;
         continue;
       }
       if (known !== undefined) removed.push(this.#remove(known));
-      added.push(this.#add(new EndpointRecord(id, candidate)));
+      added.push(this.#add(new EndpointRecord(id, candidate, known?.listed)));
     }
-    for (const id of before) if (!now.has(id)) removed.push(this.#remove(this.#records.get(id)!));
+    for (const id of before) {
+      const record = now.has(id) ? undefined : this.#records.get(id);
+      if (record !== undefined) removed.push(this.#remove(record));
+    }
     this.#bySource.set(source, now);
     return { added, removed, changed: changed || added.length > 0 || removed.length > 0 };
   }

@@ -79,7 +79,15 @@ export interface Overview {
   readonly stale?: readonly OverviewPart[];
 }
 
-export type InstanceState = 'idle' | 'busy' | 'retrying' | 'locked' | 'offline' | 'unsupported' | 'untrusted' | 'unknown';
+export type InstanceState =
+  | 'idle'
+  | 'busy'
+  | 'retrying'
+  | 'locked'
+  | 'offline'
+  | 'unsupported'
+  | 'untrusted'
+  | 'unknown';
 
 /** An instance as the tools see it. */
 export interface Instance extends MergedInstance {

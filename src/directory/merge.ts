@@ -1,6 +1,7 @@
 import { type Claims, type Note, ROUTES } from '../discovery/source.ts';
 import { endpointKey } from './endpoint-key.ts';
 import type { MergedInstance, ProbedEndpoint } from './instance.ts';
+import { compare, groupBy, type NonEmpty, sortNonEmpty } from './non-empty.ts';
 
 /** Two endpoint keys. */
 export type KeyPair = readonly [string, string];
@@ -29,15 +30,15 @@ const LATENCY_STEPS = [10, 50, 200, 1000];
 /** Puts endpoints together that are the same or proven to lead to one process. Pure; the order of its inputs does not matter. */
 export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merged {
   const notes: Note[] = [];
-  const groups = new Map<string, ProbedEndpoint[]>();
-  const instances: MergedInstance[] = [];
-  for (const endpoint of probed) {
-    // Nobody vouches for it, so it must not lend its claims to another.
-    if (endpoint.candidate.trust.level === 'untrusted') instances.push(instanceOf([endpoint]));
-    else push(groups, endpointKey(endpoint.candidate.endpoint), endpoint);
+  const trusted = probed.filter(({ candidate }) => candidate.trust.level === 'trusted');
+  const groups = new Map<string, NonEmpty<ProbedEndpoint>>();
+  for (const [key, group] of groupBy(trusted, ({ candidate }) => endpointKey(candidate.endpoint))) {
+    groups.set(key, consistent(group, notes));
   }
-  for (const [key, group] of groups) groups.set(key, consistent(group, notes));
-  for (const joined of join(groups, proofs)) instances.push(instanceOf(joined));
+  const instances = [...join(groups, proofs)].map(instanceOf);
+  // Nobody vouches for it, so it must not lend its claims to another.
+  for (const endpoint of probed)
+    if (endpoint.candidate.trust.level === 'untrusted') instances.push(instanceOf([endpoint]));
   return {
     instances: instances.toSorted((one, other) => compare(one.key, other.key)),
     notes: notes.toSorted((one, other) => compare(one.subject + one.reason, other.subject + other.reason)),
@@ -45,13 +46,13 @@ export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merg
 }
 
 /** The endpoints of one address without those that contradict a better one. */
-function consistent(group: readonly ProbedEndpoint[], notes: Note[]): ProbedEndpoint[] {
-  if (group.length === 1) return [...group];
-  const kept: ProbedEndpoint[] = [];
-  for (const endpoint of group.toSorted(byCredibility)) {
+function consistent(group: NonEmpty<ProbedEndpoint>, notes: Note[]): NonEmpty<ProbedEndpoint> {
+  const [best, ...others] = sortNonEmpty(group, byCredibility);
+  const kept: [ProbedEndpoint, ...ProbedEndpoint[]] = [best];
+  for (const endpoint of others) {
     const rival = kept.find((other) => contradicts(endpoint, other));
     if (rival === undefined && kept.length < MAX_PER_ADDRESS) kept.push(endpoint);
-    else notes.push(leftOut(endpoint, rival ?? kept[0]!));
+    else notes.push(leftOut(endpoint, rival ?? best));
   }
   return kept;
 }
@@ -82,7 +83,10 @@ function byCredibility(one: ProbedEndpoint, other: ProbedEndpoint): number {
 }
 
 /** Unites the groups of different addresses along proofs. */
-function join(groups: ReadonlyMap<string, readonly ProbedEndpoint[]>, proofs: ProofSet): Iterable<readonly ProbedEndpoint[]> {
+function join(
+  groups: ReadonlyMap<string, NonEmpty<ProbedEndpoint>>,
+  proofs: ProofSet,
+): Iterable<NonEmpty<ProbedEndpoint>> {
   const parents = new Map<string, string>();
   const live = new Set<string>();
   for (const [key, group] of groups) if (group.some(isHealthy)) live.add(key);
@@ -93,26 +97,31 @@ function join(groups: ReadonlyMap<string, readonly ProbedEndpoint[]>, proofs: Pr
     return at;
   };
   const unite = ([one, other]: KeyPair): void => {
-    const [from, to] = [root(one), root(other)].toSorted(compare) as [string, string];
+    const from = root(one);
+    const to = root(other);
     if (from === to) return;
     parents.set(to, from);
     if (live.has(to)) live.add(from);
   };
-  const present = proofs.former.filter((pair) => pair.every((key) => groups.has(key)));
-  for (const pair of proofs.proven) if (pair.every((key) => live.has(key) && groups.has(key))) unite(pair);
+  for (const pair of proofs.proven) if (pair.every((key) => live.has(key))) unite(pair);
   // Through a dead end two that live could meet: whatever it was proven to be then, one of them has changed since.
-  for (const pair of present) if (!pair.every((key) => live.has(root(key)))) unite(pair);
-  const joined = new Map<string, ProbedEndpoint[]>();
-  for (const [key, group] of groups) for (const endpoint of group) push(joined, root(key), endpoint);
+  for (const pair of proofs.former) {
+    if (pair.every((key) => groups.has(key)) && !pair.every((key) => live.has(root(key)))) unite(pair);
+  }
+  const joined = new Map<string, [ProbedEndpoint, ...ProbedEndpoint[]]>();
+  for (const [key, group] of groups) {
+    const together = joined.get(root(key));
+    if (together === undefined) joined.set(root(key), [...group]);
+    else together.push(...group);
+  }
   return joined.values();
 }
 
-function instanceOf(endpoints: readonly ProbedEndpoint[]): MergedInstance {
-  const [first, ...rest] = endpoints.toSorted(byPreference);
+function instanceOf(endpoints: NonEmpty<ProbedEndpoint>): MergedInstance {
   return {
     key: endpoints.map(({ id }) => id).reduce((least, id) => (compare(id, least) < 0 ? id : least)),
     claims: claimsOf(endpoints),
-    endpoints: [first!, ...rest],
+    endpoints: sortNonEmpty(endpoints, byPreference),
   };
 }
 
@@ -141,18 +150,15 @@ export function byAuthority(one: ProbedEndpoint, other: ProbedEndpoint): number 
   );
 }
 
-function claimsOf(endpoints: readonly ProbedEndpoint[]): Claims {
-  if (endpoints.length === 1) return endpoints[0]!.candidate.claims;
-  const ordered = endpoints.toSorted(byAuthority).map(({ candidate }) => candidate.claims);
-  const times = ordered.map(({ connectedAt }) => connectedAt).filter((time) => time !== undefined);
-  return {
-    ...Object.assign({}, ...ordered.toReversed().map(defined)) as Claims,
-    ...(times.length === 0 ? {} : { connectedAt: Math.max(...times) }),
-  };
+function claimsOf(endpoints: NonEmpty<ProbedEndpoint>): Claims {
+  let merged: Claims = {};
+  for (const { candidate } of endpoints.toSorted(byAuthority)) merged = { ...defined(candidate.claims), ...merged };
+  const times = endpoints.map(({ candidate }) => candidate.claims.connectedAt).filter((time) => time !== undefined);
+  return times.length === 0 ? merged : { ...merged, connectedAt: Math.max(...times) };
 }
 
 function defined(claims: Claims): Claims {
-  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined)) as Claims;
+  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined));
 }
 
 export function isHealthy(endpoint: ProbedEndpoint): boolean {
@@ -166,14 +172,4 @@ function routeRank({ candidate }: ProbedEndpoint): number {
 function latencyRank({ latencyMs }: ProbedEndpoint): number {
   const rank = LATENCY_STEPS.findIndex((step) => (latencyMs ?? Infinity) < step);
   return rank === -1 ? LATENCY_STEPS.length : rank;
-}
-
-function push<T>(map: Map<string, T[]>, key: string, value: T): void {
-  const list = map.get(key);
-  if (list === undefined) map.set(key, [value]);
-  else list.push(value);
-}
-
-export function compare(one: string, other: string): number {
-  return one < other ? -1 : one > other ? 1 : 0;
 }

@@ -1,11 +1,11 @@
 import { singleLine } from '../plain-text.ts';
-import { compare } from './merge.ts';
+import { compare, groupBy, type NonEmpty, sortNonEmpty } from './non-empty.ts';
 
 /** One instance as naming sees it. */
 export interface Nameable {
   readonly key: string;
   /** Its endpoints, the most authoritative first, each with what makes a re-appearing one the same. */
-  readonly members: readonly [Member, ...Member[]];
+  readonly members: NonEmpty<Member>;
   /** What it would be called if it were alone. */
   readonly base: string;
   readonly host: string;
@@ -68,7 +68,7 @@ const MAX_GONE_NAMES = 20_000;
  */
 export function assignNames(state: NameState, instances: readonly Nameable[]): Assignment {
   const ordered = instances.toSorted(byRank);
-  const held = new Map<string, NameRecord[]>();
+  const held: Held = new Map();
   const gone: NameRecord[] = [];
   const endpoints = new Map<string, { readonly instance: Nameable; readonly member: Member }>();
   for (const instance of ordered) for (const member of instance.members) endpoints.set(member.id, { instance, member });
@@ -78,7 +78,11 @@ export function assignNames(state: NameState, instances: readonly Nameable[]): A
     if (holder === undefined) gone.push(record);
     else hold(held, holder.instance, { ...record, anchor: holder.member });
   }
-  const left = returning(gone, ordered.filter(({ key }) => !held.has(key)), held);
+  const left = returning(
+    gone,
+    ordered.filter(({ key }) => !held.has(key)),
+    held,
+  );
   const naming = new Naming(state, ordered, held);
   naming.nameNewcomers(ordered.filter(({ key }) => !held.has(key)));
   return naming.result(ordered, left);
@@ -93,14 +97,13 @@ function holderOf(
   if (anchored?.member.lineage === record.anchor.lineage) return anchored;
   // Its own way is gone: the others that were proven to lead there carry the name on, if they are still one instance.
   const others = record.members
-    .map(({ id, lineage }) => ({ found: endpoints.get(id), lineage }))
-    .filter(({ found, lineage }) => found?.member.lineage === lineage)
-    .map(({ found }) => found!);
-  return others.every(({ instance }) => instance === others[0]!.instance) ? others[0] : undefined;
+    .flatMap(({ id }) => endpoints.get(id) ?? [])
+    .filter(({ member }) => record.members.some(({ id, lineage }) => id === member.id && lineage === member.lineage));
+  return others.every(({ instance }) => instance === others[0]?.instance) ? others[0] : undefined;
 }
 
 /** Gives gone names back to new processes of the same lineage; what is left of `gone` is returned. */
-function returning(gone: readonly NameRecord[], newcomers: readonly Nameable[], held: Map<string, NameRecord[]>): readonly NameRecord[] {
+function returning(gone: readonly NameRecord[], newcomers: readonly Nameable[], held: Held): readonly NameRecord[] {
   if (gone.length === 0 || newcomers.length === 0) return gone;
   const goneOf = groupBy(gone, ({ anchor }) => anchor.lineage);
   const back = new Set<NameRecord>();
@@ -110,19 +113,21 @@ function returning(gone: readonly NameRecord[], newcomers: readonly Nameable[], 
     if (fits === undefined || new Set(fits.map(identityOf)).size > 1 || processesOf(comers) > 1) continue;
     for (const record of fits) {
       back.add(record);
-      hold(held, comers[0]!, { ...record, anchor: comers[0]!.members[0] });
+      hold(held, comers[0], { ...record, anchor: comers[0].members[0] });
     }
   }
   return gone.filter((record) => !back.has(record));
 }
 
 function identityOf({ members }: NameRecord): string {
-  return members.map(({ id }) => id).toSorted(compare).join('\0');
+  return members
+    .map(({ id }) => id)
+    .toSorted(compare)
+    .join('\0');
 }
 
 class Naming {
-  readonly #state: NameState;
-  readonly #held: Map<string, NameRecord[]>;
+  readonly #held: Held;
   /** Bases of the instances that have a name already. */
   readonly #bases = new Set<string>();
   readonly #taken: Set<string>;
@@ -130,8 +135,7 @@ class Naming {
   readonly #numbers = new Map<string, number>();
   #next: number;
 
-  constructor(state: NameState, instances: readonly Nameable[], held: Map<string, NameRecord[]>) {
-    this.#state = state;
+  constructor(state: NameState, instances: readonly Nameable[], held: Held) {
     this.#held = held;
     this.#taken = new Set(state.records.keys());
     this.#next = state.nextSequence;
@@ -149,9 +153,10 @@ class Naming {
         if (this.#taken.has(name) || (index === 0 && this.#bases.has(name))) continue;
         const alive = rivals.filter((rival) => rival.alive);
         const contenders = alive.length > 0 ? alive : rivals;
-        if (contenders.length === 0 || processesOf(contenders) > 1) continue;
-        this.#give(contenders[0]!, name);
-        named.add(contenders[0]!);
+        const [first] = contenders;
+        if (first === undefined || processesOf(contenders) > 1) continue;
+        this.#give(first, name);
+        named.add(first);
       }
       waiting = waiting.filter((instance) => !named.has(instance));
     }
@@ -164,9 +169,11 @@ class Naming {
     const kept = gone.toSorted(bySequence).slice(-MAX_GONE_NAMES);
     for (const record of kept) records.set(record.name, record);
     for (const instance of instances) {
-      const [first, ...rest] = this.#held.get(instance.key)!.toSorted(bySequence);
-      named.set(instance.key, { name: first!.name, aliases: rest.map(({ name }) => name) });
-      for (const record of [first!, ...rest]) records.set(record.name, { ...record, members: instance.members });
+      const own = this.#held.get(instance.key);
+      if (own === undefined) continue;
+      const [first, ...rest] = sortNonEmpty(own, bySequence);
+      named.set(instance.key, { name: first.name, aliases: rest.map(({ name }) => name) });
+      for (const record of own) records.set(record.name, { ...record, members: instance.members });
     }
     return { state: { records, nextSequence: this.#next }, named, gone: kept };
   }
@@ -199,7 +206,7 @@ function baseOf(base: string): string {
 
 function fit(base: string, suffix: string): string {
   const text = singleLine(base, MAX_NAME_CHARS).trim() || 'opencode';
-  return `${singleLine(text, MAX_NAME_CHARS - [...suffix].length).trim()}${suffix}`;
+  return `${singleLine(text, MAX_NAME_CHARS - suffix.length).trim()}${suffix}`;
 }
 
 function hostOf(host: string): string {
@@ -208,24 +215,17 @@ function hostOf(host: string): string {
 
 /** How many processes these are for sure: those with one id are one. */
 function processesOf(instances: readonly Nameable[]): number {
-  return new Set(instances.map(({ processId, key }) => (processId === undefined ? `key\0${key}` : `id\0${processId}`))).size;
+  return new Set(instances.map(({ processId, key }) => (processId === undefined ? `key\0${key}` : `id\0${processId}`)))
+    .size;
 }
 
-function hold(held: Map<string, NameRecord[]>, { key }: Nameable, record: NameRecord): void {
+/** The names that each instance bears, by its key. */
+type Held = Map<string, [NameRecord, ...NameRecord[]]>;
+
+function hold(held: Held, { key }: Nameable, record: NameRecord): void {
   const records = held.get(key);
   if (records === undefined) held.set(key, [record]);
   else records.push(record);
-}
-
-function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, [item]);
-    else group.push(item);
-  }
-  return groups;
 }
 
 function byRank(one: Nameable, other: Nameable): number {

@@ -5,21 +5,23 @@ import { addressOf } from './endpoint-key.ts';
 import type { MergedInstance, ProbedEndpoint } from './instance.ts';
 import { byAuthority } from './merge.ts';
 import type { Member, Nameable } from './names.ts';
+import { mapNonEmpty, type NonEmpty, sortNonEmpty } from './non-empty.ts';
 
 const MAX_HOST_CHARS = 64;
 
 /** What naming needs to know of an instance. */
 export function nameable(instance: MergedInstance): Nameable {
-  const members = instance.endpoints.toSorted(byAuthority);
-  const [first, ...rest] = members.map((endpoint): Member => ({ id: endpoint.id, lineage: lineageOf(endpoint.candidate) }));
+  const members = sortNonEmpty(instance.endpoints, byAuthority);
   const { claims, endpoints } = instance;
   return {
     key: instance.key,
-    members: [first!, ...rest],
+    members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, lineage: lineageOf(candidate) })),
     base: claims.name ?? fallbackName(members),
     host: hostOf(instance),
-    port: claims.localPort ?? addressOf(members[0]!.candidate.endpoint.url).port,
-    alive: endpoints.some(({ result }) => result.status !== 'unhealthy' && result.status !== 'unknown' && result.status !== 'untrusted'),
+    port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
+    alive: endpoints.some(
+      ({ result }) => result.status !== 'unhealthy' && result.status !== 'unknown' && result.status !== 'untrusted',
+    ),
     plain: members.some(({ candidate }) => isVouchedFor(candidate)),
     ...(claims.id === undefined ? {} : { processId: claims.id }),
   };
@@ -34,7 +36,7 @@ export function hostOf({ claims, endpoints }: MergedInstance): string {
  * directory. What anyone can advertise and what nobody vouches for are lineages of their own: they never take a name back
  * that was another's.
  */
-function lineageOf(candidate: Candidate): string {
+export function lineageOf(candidate: Candidate): string {
   const { claims, endpoint, pinned } = candidate;
   if (pinned) return ['pinned', claims.name ?? '', endpoint.url].join('\0');
   const host = claims.hostname?.toLowerCase() ?? addressOf(endpoint.url).host;
@@ -45,10 +47,10 @@ function isVouchedFor({ trust, endpoint, pinned }: Candidate): boolean {
   return trust.level === 'trusted' && (endpoint.route !== 'lan' || pinned === true);
 }
 
-function fallbackName(endpoints: readonly ProbedEndpoint[]): string {
+function fallbackName(endpoints: NonEmpty<ProbedEndpoint>): string {
   for (const { candidate, lastHealthy } of endpoints) {
     const name = basename((candidate.claims.directory ?? lastHealthy?.directory ?? '').replaceAll('\\', '/'));
     if (name !== '') return name;
   }
-  return `opencode-${addressOf(endpoints[0]!.candidate.endpoint.url).port}`;
+  return `opencode-${addressOf(endpoints[0].candidate.endpoint.url).port}`;
 }

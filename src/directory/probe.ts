@@ -105,7 +105,11 @@ async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Prom
   return { status: 'healthy', version, ...paths };
 }
 
-async function askOverview(task: ProbeTask, deps: ProbeDeps, directory: string): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut'>> {
+async function askOverview(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  directory: string,
+): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut'>> {
   const missing: OverviewPart[] = [];
   let learnt: OverviewParts = {};
   let timedOut = false;

@@ -30,9 +30,9 @@ export interface LookOptions {
 }
 
 /** Looks that end together. */
-export interface Batch {
+export interface Batch<T extends Target> {
   /** Undefined where the batch ended first. Never rejects. */
-  look(target: Target, options: LookOptions): Promise<Outcome | undefined>;
+  look(target: T, options: LookOptions): Promise<Outcome | undefined>;
   /** Lets go of what has not answered: what waits is dropped unless another batch wants it, what runs goes on to its own deadline. */
   end(): void;
 }
@@ -44,7 +44,7 @@ export interface ProbeCounters {
   requests: number;
 }
 
-export interface ProberDeps {
+export interface ProberDeps<T extends Target> {
   readonly clock: Clock;
   readonly slots: number;
   /** The health deadline. */
@@ -52,7 +52,7 @@ export interface ProberDeps {
   readonly sameDirectory: SameDirectory;
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
   /** For every probe that is settled; one that ran out of time and will be repeated is not. */
-  readonly onOutcome: (target: Target, outcome: Outcome) => void;
+  readonly onOutcome: (target: T, outcome: Outcome) => void;
 }
 
 /**
@@ -72,8 +72,8 @@ const CREDENTIALS_AT_ONCE = 64;
 /** A password command that takes longer than any file leaves its place to the next. */
 const CREDENTIAL_PLACE_MS = 100;
 
-interface Job {
-  readonly target: Target;
+interface Job<T extends Target> {
+  readonly target: T;
   readonly urgent: LookOptions['urgent'];
   parts: readonly OverviewPart[];
   pass: 1 | 2;
@@ -88,30 +88,30 @@ interface Job {
 }
 
 /** Schedules every probe of the process on one limiter. */
-export class Prober {
+export class Prober<T extends Target> {
   readonly counters: ProbeCounters = { probes: 0, inFlight: 0, maxInFlight: 0, requests: 0 };
-  readonly #deps: ProberDeps;
+  readonly #deps: ProberDeps<T>;
   readonly #limit: ReturnType<typeof pLimit>;
   readonly #credentialPlaces = pLimit(CREDENTIALS_AT_ONCE);
-  readonly #lanes: Lanes<Job>;
+  readonly #lanes: Lanes<Job<T>>;
   /** Jobs that another batch may join. */
-  readonly #joinable = new Map<Target, Job>();
-  readonly #jobs = new Set<Job>();
+  readonly #joinable = new Map<T, Job<T>>();
+  readonly #jobs = new Set<Job<T>>();
   readonly #running = new Set<AbortController>();
   /** Their first look ran out of time, and no later one has answered yet. */
-  readonly #slow = new WeakSet<Target>();
+  readonly #slow = new WeakSet<T>();
   #workers = 0;
   #sequence = 0;
   #closed = false;
 
-  constructor(deps: ProberDeps) {
+  constructor(deps: ProberDeps<T>) {
     this.#deps = deps;
     this.#limit = pLimit(deps.slots);
     this.#lanes = new Lanes(deps.slots);
   }
 
-  batch(): Batch {
-    const open = new Map<(outcome: Outcome | undefined) => void, Job>();
+  batch(): Batch<T> {
+    const open = new Map<(outcome: Outcome | undefined) => void, Job<T>>();
     let ended = this.#closed;
     return {
       look: (target, options) =>
@@ -147,7 +147,7 @@ export class Prober {
   }
 
   /** A job under way that will tell what is asked, or can still be made to. */
-  #join(target: Target, { parts, urgent }: LookOptions): Job | undefined {
+  #join(target: T, { parts, urgent }: LookOptions): Job<T> | undefined {
     if (urgent !== undefined) return undefined;
     const job = this.#joinable.get(target);
     if (job === undefined || parts.every((part) => job.parts.includes(part))) return job;
@@ -156,8 +156,8 @@ export class Prober {
     return job;
   }
 
-  #submit(target: Target, { parts, urgent }: LookOptions): Job {
-    const job: Job = {
+  #submit(target: T, { parts, urgent }: LookOptions): Job<T> {
+    const job: Job<T> = {
       target,
       urgent,
       parts,
@@ -174,7 +174,7 @@ export class Prober {
   }
 
   /** Finds the password before a slot is taken. */
-  async #prepare(job: Job): Promise<void> {
+  async #prepare(job: Job<T>): Promise<void> {
     let resolving: Promise<void> | undefined;
     const place = async (): Promise<void> => {
       resolving = this.#resolve(job);
@@ -188,7 +188,7 @@ export class Prober {
     if (!job.dropped) this.#enqueue(job, this.#firstLane(job));
   }
 
-  async #resolve(job: Job): Promise<void> {
+  async #resolve(job: Job<T>): Promise<void> {
     const { candidate } = job.target;
     const { clock, deadlineMs, resolveCredential } = this.#deps;
     const asking = new AbortController();
@@ -201,19 +201,21 @@ export class Prober {
       if (credential !== undefined) job.connection = { endpoint: candidate.endpoint, credential };
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      job.credentialProblem = asking.signal.aborted ? `its password was not to be had within ${limitMs} ms` : singleLine(reason, 300);
+      job.credentialProblem = asking.signal.aborted
+        ? `its password was not to be had within ${limitMs} ms`
+        : singleLine(reason, 300);
     } finally {
       over.abort();
       this.#running.delete(asking);
     }
   }
 
-  #firstLane({ urgent, target }: Job): Lane {
+  #firstLane({ urgent, target }: Job<T>): Lane {
     if (urgent !== undefined) return urgent === 'recheck' ? 'recheck' : 'urgent';
     return this.#slow.has(target) ? 'suspect' : target.standing;
   }
 
-  #enqueue(job: Job, lane: Lane): void {
+  #enqueue(job: Job<T>, lane: Lane): void {
     this.#lanes.push(lane, job);
     if (this.#workers >= this.#deps.slots) return;
     this.#workers += 1;
@@ -230,11 +232,11 @@ export class Prober {
     this.#workers -= 1;
   }
 
-  async #run(job: Job): Promise<void> {
+  async #run(job: Job<T>): Promise<void> {
     const { clock, deadlineMs, sameDirectory, onOutcome } = this.#deps;
     const { counters } = this;
-    const limits = [deadlineMs * FIRST_LOOK, deadlineMs * SECOND_LOOK] as const;
-    const limitMs = Math.max(1, Math.round(limits[job.pass - 1]!));
+    const firstMs = Math.max(1, Math.round(deadlineMs * FIRST_LOOK));
+    const limitMs = job.pass === 1 ? firstMs : Math.max(1, Math.round(deadlineMs * SECOND_LOOK));
     const known = job.firstLook?.result;
     const sequence = (this.#sequence += 1);
     const controller = new AbortController();
@@ -252,7 +254,7 @@ export class Prober {
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         ...(known?.status === 'healthy' ? { identity: known } : {}),
         limitMs,
-        ...(job.pass === 2 ? { waitedMs: Math.round(limits[0]) } : {}),
+        ...(job.pass === 2 ? { waitedMs: firstMs } : {}),
         signal: controller.signal,
         credentialProblem: job.credentialProblem,
       },
@@ -272,7 +274,7 @@ export class Prober {
     this.#settle(job, look, sequence, onOutcome);
   }
 
-  #settle(job: Job, look: Look, sequence: number, onOutcome: ProberDeps['onOutcome']): void {
+  #settle(job: Job<T>, look: Look, sequence: number, onOutcome: ProberDeps<T>['onOutcome']): void {
     const { target, connection } = job;
     const outcome: Outcome = { ...look, connection, sequence };
     const repeat = look.timedOut && job.pass === 1;
@@ -289,14 +291,14 @@ export class Prober {
     this.#finish(job, outcome);
   }
 
-  #finish(job: Job, outcome: Outcome | undefined): void {
+  #finish(job: Job<T>, outcome: Outcome | undefined): void {
     this.#jobs.delete(job);
     if (this.#joinable.get(job.target) === job) this.#joinable.delete(job.target);
     for (const waiter of job.waiters) waiter(outcome);
     job.waiters.clear();
   }
 
-  #drop(job: Job): void {
+  #drop(job: Job<T>): void {
     job.dropped = true;
     this.#finish(job, undefined);
   }

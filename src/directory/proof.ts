@@ -16,7 +16,12 @@ export interface ProofDeps {
  * Whether two ways lead to one opencode process: aborting a session that nobody has, by one way, makes that process say
  * `session.idle` with that id to every listener, and no other process. True is proof; false is only silence. Never rejects.
  */
-export async function proveSame(listen: Connection, speak: Connection, deps: ProofDeps, signal: AbortSignal): Promise<boolean> {
+export async function proveSame(
+  listen: Connection,
+  speak: Connection,
+  deps: ProofDeps,
+  signal: AbortSignal,
+): Promise<boolean> {
   const trying = new AbortController();
   const abort = (): void => trying.abort();
   if (signal.aborted) abort();

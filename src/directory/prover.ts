@@ -19,7 +19,8 @@ export interface ProverDeps {
 const PROOFS_AT_ONCE = 4;
 
 /** Silence may be a busy process or a proxy that buffers; two machines that look alike stay silent for ever. */
-const GAPS_MS = [2000, 15_000, 60_000, 300_000, 900_000];
+const FIRST_GAP_MS = 2000;
+const LAST_GAP_MS = 15 * 60_000;
 
 interface Attempt {
   readonly keys: KeyPair;
@@ -118,7 +119,7 @@ export class Prover {
       this.#proven.set(id, keys);
       this.#deps.onProof();
     } else if (stands) {
-      attempt.nextMs = this.#deps.clock.now() + GAPS_MS[Math.min(attempt.failures, GAPS_MS.length - 1)]!;
+      attempt.nextMs = this.#deps.clock.now() + Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
       attempt.failures += 1;
     }
     this.#fill();

@@ -1,5 +1,5 @@
 import { singleLine } from '../plain-text.ts';
-import { QueryError } from './errors.ts';
+import { QueryError } from './contract.ts';
 import type { GoneInstance, Instance } from './instance.ts';
 
 /** Names in one error: enough to choose from, few enough to read. */
@@ -11,7 +11,12 @@ const MAX_QUERY_CHARS = 100;
  * chooses between two, and a name that fits one that is gone is an error, never another machine.
  * @throws {QueryError} unknown, ambiguous, gone
  */
-export function findInstance(query: string, instances: readonly Instance[], gone: readonly GoneInstance[], nowMs: number): Instance {
+export function findInstance(
+  query: string,
+  instances: readonly Instance[],
+  gone: readonly GoneInstance[],
+  nowMs: number,
+): Instance {
   const wanted = query.trim();
   if (wanted === '') throw new QueryError(`No instance was named. ${listing(instances)}`);
   const exact = instances.find((instance) => namesOf(instance).includes(wanted));
@@ -21,7 +26,12 @@ export function findInstance(query: string, instances: readonly Instance[], gone
   return bySubstring(wanted, instances, gone, nowMs);
 }
 
-function bySubstring(wanted: string, instances: readonly Instance[], gone: readonly GoneInstance[], nowMs: number): Instance {
+function bySubstring(
+  wanted: string,
+  instances: readonly Instance[],
+  gone: readonly GoneInstance[],
+  nowMs: number,
+): Instance {
   const part = wanted.toLowerCase();
   const fits = (name: string): boolean => name.toLowerCase().includes(part);
   const live = instances.filter((instance) => namesOf(instance).some(fits));
@@ -31,14 +41,21 @@ function bySubstring(wanted: string, instances: readonly Instance[], gone: reado
   if (only === undefined && lost.length === 0) throw new QueryError(`No instance fits ${shown}. ${listing(instances)}`);
   if (lost.length > 0) {
     const names = bounded(lost, (one) => describeGone(one, nowMs));
-    const rest = live.length === 0 ? listing(instances) : `Still there with such a name: ${bounded(live, nameAndPlace)}. Give the full name of the one you mean.`;
+    const rest =
+      live.length === 0
+        ? listing(instances)
+        : `Still there with such a name: ${bounded(live, nameAndPlace)}. Give the full name of the one you mean.`;
     throw new QueryError(`${shown} fits an instance that is gone. ${names} ${rest}`);
   }
   if (only === undefined || others.length > 0) {
-    throw new QueryError(`${shown} fits ${live.length} instances: ${bounded(live, nameAndPlace)}. Give the full name of one.`);
+    throw new QueryError(
+      `${shown} fits ${live.length} instances: ${bounded(live, nameAndPlace)}. Give the full name of one.`,
+    );
   }
   if (isAdvertisedOnly(only)) {
-    throw new QueryError(`${shown} is only a part of ${only.name}, which was found by its own announcement on the local network, where anyone can announce any name. Give its full name if you mean it.`);
+    throw new QueryError(
+      `${shown} is only a part of ${only.name}, which was found by its own announcement on the local network, where anyone can announce any name. Give its full name if you mean it.`,
+    );
   }
   return only;
 }
@@ -53,9 +70,11 @@ function namesOf({ name, aliases }: Instance): readonly string[] {
 }
 
 function similar(lost: GoneInstance, instances: readonly Instance[]): string {
-  const base = lost.name.split('@', 1)[0]!.toLowerCase();
+  const base = lost.name.replace(/@.*/, '').toLowerCase();
   const alike = instances.filter(({ name }) => name.toLowerCase().includes(base));
-  return alike.length === 0 ? listing(instances) : `Similar ones that are there: ${bounded(alike, nameAndPlace)}. Give the full name of the one you mean.`;
+  return alike.length === 0
+    ? listing(instances)
+    : `Similar ones that are there: ${bounded(alike, nameAndPlace)}. Give the full name of the one you mean.`;
 }
 
 function listing(instances: readonly Instance[]): string {

@@ -1,7 +1,11 @@
 import { unlessAborted } from '../credentials/unless-aborted.ts';
 
 /** Whether a registration's directory is the one that the server tells. Rejects only as `signal` aborts. */
-export type SameDirectory = (claimed: string, told: string, options: { readonly sameMachine: boolean; readonly signal: AbortSignal }) => Promise<boolean>;
+export type SameDirectory = (
+  claimed: string,
+  told: string,
+  options: { readonly sameMachine: boolean; readonly signal: AbortSignal },
+) => Promise<boolean>;
 
 /**
  * `realpath` is asked for the claimed directory only, only on the machine it is on, and nothing below it is read. A

@@ -1,6 +1,7 @@
 import { endpointKey } from './endpoint-key.ts';
 import type { ProbedEndpoint } from './instance.ts';
-import { compare, isHealthy, type KeyPair } from './merge.ts';
+import { isHealthy, type KeyPair } from './merge.ts';
+import { compare } from './non-empty.ts';
 
 /** Two endpoints with different addresses that may lead to one process, best known way first. */
 export interface Suspicion {
@@ -20,8 +21,7 @@ const MAX_SUSPICIONS = 1000;
  */
 export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[] {
   const byHint = new Map<string, Map<string, ProbedEndpoint>>();
-  for (const endpoint of probed.toSorted((one, other) => compare(one.id, other.id))) {
-    if (!isHealthy(endpoint)) continue;
+  for (const endpoint of probed.filter(isHealthy).toSorted((one, other) => compare(one.id, other.id))) {
     const key = endpointKey(endpoint.candidate.endpoint);
     for (const hint of hintsOf(endpoint)) {
       const group = byHint.get(hint) ?? new Map<string, ProbedEndpoint>();
@@ -44,7 +44,8 @@ export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[
 function hintsOf({ candidate: { claims } }: ProbedEndpoint): string[] {
   const hints: string[] = [];
   if (claims.id !== undefined) hints.push(`id\0${claims.id}`);
-  if (claims.localPort !== undefined && claims.hostname !== undefined) hints.push(`port\0${claims.localPort}\0${claims.hostname.toLowerCase()}`);
+  if (claims.localPort !== undefined && claims.hostname !== undefined)
+    hints.push(`port\0${claims.localPort}\0${claims.hostname.toLowerCase()}`);
   return hints;
 }
 

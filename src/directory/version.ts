@@ -1,5 +1,6 @@
 /** The oldest opencode that the tests ran against; the README states it. */
 export const MIN_VERSION = '1.18.10';
+const OLDEST: Numbers = [1, 18, 10];
 
 /** 2.x answers other routes under the same port. */
 const FIRST_UNKNOWN_MAJOR = 2;
@@ -13,8 +14,9 @@ type Numbers = readonly [major: number, minor: number, patch: number];
 export function unsupportedReason(version: string): string | undefined {
   const found = parse(version);
   if (found === undefined || found.every((number) => number === 0)) return undefined;
-  if (found[0] >= FIRST_UNKNOWN_MAJOR) return `opencode ${version} is of a major version that is not supported yet; 1.x from ${MIN_VERSION} on is`;
-  if (isOlder(found, parse(MIN_VERSION)!)) return `opencode ${version} is too old; ${MIN_VERSION} or newer is needed`;
+  if (found[0] >= FIRST_UNKNOWN_MAJOR)
+    return `opencode ${version} is of a major version that is not supported yet; 1.x from ${MIN_VERSION} on is`;
+  if (isOlder(found)) return `opencode ${version} is too old; ${MIN_VERSION} or newer is needed`;
   return undefined;
 }
 
@@ -23,7 +25,6 @@ function parse(version: string): Numbers | undefined {
   return match === null ? undefined : [Number(match[1]), Number(match[2]), Number(match[3])];
 }
 
-function isOlder(one: Numbers, other: Numbers): boolean {
-  const at = one.findIndex((number, index) => number !== other[index]);
-  return at !== -1 && one[at]! < other[at]!;
+function isOlder([major, minor, patch]: Numbers): boolean {
+  return (major - OLDEST[0] || minor - OLDEST[1] || patch - OLDEST[2]) < 0;
 }

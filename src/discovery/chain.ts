@@ -18,6 +18,8 @@ export interface Chain {
   /** Begins to scan and to listen for hints; returns at once. */
   start(): void;
   views(): readonly SourceView[];
+  /** Resolves when every source has ended its first scan. Never rejects. */
+  scanned(): Promise<void>;
   /** Resolves when every source has ended a scan that began after this call. Never rejects; a scan is bounded by SCAN_DEADLINE_MS. */
   rescan(): Promise<void>;
   /** Ends every scan, timer and watcher, and closes the sources. May be called twice. */
@@ -59,16 +61,20 @@ export function createChain(sources: readonly DiscoverySource[], deps: ChainDeps
       for (const runner of runners) runner.start();
     },
     views: () => runners.map((runner) => runner.view),
+    scanned: async () => {
+      await Promise.all(runners.map((runner) => runner.scanned));
+    },
     rescan: async () => {
       await Promise.all(runners.map((runner) => runner.rescan()));
     },
-    close: () =>
-      (closing ??= Promise.all(runners.map((runner) => runner.close())).then(() => {})),
+    close: () => (closing ??= Promise.all(runners.map((runner) => runner.close())).then(() => {})),
   };
 }
 
 class SourceRunner {
   view: SourceView;
+  readonly scanned: Promise<void>;
+  #endFirstScan: () => void = () => {};
   readonly #source: DiscoverySource;
   readonly #deps: ChainDeps;
   readonly #root = new AbortController();
@@ -86,6 +92,9 @@ class SourceRunner {
     this.#source = source;
     this.#deps = deps;
     this.view = { name: source.name, status: 'pending', candidates: [], notes: [] };
+    this.scanned = new Promise((resolve) => {
+      this.#endFirstScan = resolve;
+    });
   }
 
   start(): void {
@@ -105,6 +114,7 @@ class SourceRunner {
   async close(): Promise<void> {
     this.#root.abort();
     this.#wake();
+    this.#endFirstScan();
     this.#release(this.#waiters.splice(0));
     const { clock, logger } = this.#deps;
     const limit = new AbortController();
@@ -124,6 +134,7 @@ class SourceRunner {
       const waiters = this.#waiters.splice(0);
       const window = this.#nap(HINT_WINDOW_MS, () => this.#waiters.length > 0);
       await this.#scan();
+      this.#endFirstScan();
       this.#release(waiters);
       await window;
       await this.#nap(discoveryIntervalMs - (clock.now() - startMs), () => this.#hinted || this.#waiters.length > 0);
@@ -187,10 +198,17 @@ class SourceRunner {
       candidates: excess > 0 ? scan.candidates.slice(0, MAX_CANDIDATES) : scan.candidates,
       notes:
         excess > 0
-          ? [...scan.notes, { subject: name, reason: `${excess} of ${scan.candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used` }]
+          ? [
+              ...scan.notes,
+              {
+                subject: name,
+                reason: `${excess} of ${scan.candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used`,
+              },
+            ]
           : scan.notes,
     };
-    if (before === 'failed' || before === 'unavailable') this.#deps.logger.log('info', `source ${name} is available again`);
+    if (before === 'failed' || before === 'unavailable')
+      this.#deps.logger.log('info', `source ${name} is available again`);
     this.#deps.onChange(this.view);
   }
 
@@ -199,7 +217,8 @@ class SourceRunner {
     const { clock, logger, discoveryIntervalMs, onChange } = this.#deps;
     const status = error instanceof SourceUnavailableError ? 'unavailable' : 'failed';
     const reason = reasonOf(error);
-    const expired = this.#lastGoodMs === undefined || clock.now() - this.#lastGoodMs > LIFETIME_IN_INTERVALS * discoveryIntervalMs;
+    const expired =
+      this.#lastGoodMs === undefined || clock.now() - this.#lastGoodMs > LIFETIME_IN_INTERVALS * discoveryIntervalMs;
     const before = this.view;
     this.view = {
       name,
@@ -231,7 +250,8 @@ class SourceRunner {
         }
         logger.log('debug', `source ${name} ended its notifications; they are started again`);
       } catch (error) {
-        if (!signal.aborted) logger.log('debug', `source ${name} failed to notify; it is started again`, { reason: reasonOf(error) });
+        if (!signal.aborted)
+          logger.log('debug', `source ${name} failed to notify; it is started again`, { reason: reasonOf(error) });
       }
       // One that lived for a while was fine; one that ends at once would spin.
       if (clock.now() - startMs > RESTART_MAX_MS) pauseMs = RESTART_FIRST_MS;

@@ -3,18 +3,18 @@ const HEARTBEAT_MS = 10_000;
 /** Text that comes within this after a notification is gathered into the next one. */
 const GATHER_MS = 100;
 
-/** Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life every 10 s of silence. */
+/** Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life without text every 10 s of silence. */
 export class ProgressReporter {
-  readonly #notify: (progress: number, message: string) => void;
+  readonly #notify: (progress: number, message: string | undefined) => void;
   #sent = 0;
   #gathered = '';
   #gathering: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout;
 
-  constructor(notify: (progress: number, message: string) => void) {
+  constructor(notify: (progress: number, message: string | undefined) => void) {
     this.#notify = notify;
     this.#heartbeat = setInterval(() => {
-      this.#send('still running');
+      this.#send(undefined);
     }, HEARTBEAT_MS);
   }
 
@@ -44,7 +44,7 @@ export class ProgressReporter {
     }, GATHER_MS);
   }
 
-  #send(message: string): void {
+  #send(message: string | undefined): void {
     this.#sent += 1;
     this.#notify(this.#sent, message);
   }

@@ -60,9 +60,9 @@ export class McpServer {
       const notify =
         token === undefined
           ? undefined
-          : (progress: number, text: string) =>
+          : (progress: number, text: string | undefined) =>
               void extra
-                .sendNotification({ method: 'notifications/progress', params: { progressToken: token, progress, message: text } })
+                .sendNotification({ method: 'notifications/progress', params: { progressToken: token, progress, ...(text !== undefined && { message: text }) } })
                 .catch(() => {});
       return await this.#call(tool, params.arguments ?? {}, extra.signal, notify);
     });
@@ -94,7 +94,7 @@ export class McpServer {
     tool: Tool,
     args: unknown,
     signal: AbortSignal,
-    notify: ((progress: number, text: string) => void) | undefined,
+    notify: ((progress: number, text: string | undefined) => void) | undefined,
   ): Promise<CallToolResult> {
     const { clock, logger, sendTimeoutMs } = this.#options;
     const client = this.#server.getClientVersion()?.name;

@@ -60,8 +60,8 @@ export interface TurnDeps {
   readonly clock: Clock;
 }
 
-/** A cold instance announced `busy` after 1.2 s; past this an accepted message without an assistant is sent once more. */
-const START_WINDOW_MS = 10_000;
+/** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
+const START_WINDOW_MS = 20_000;
 /** An unanswered message of somebody else counts as starting for this long: busy is announced up to a second late. */
 const STARTING_MS = 2_000;
 const STARTING_POLL_MS = 200;

@@ -1,0 +1,48 @@
+import type { Connection } from '../opencode/transport.ts';
+import type { Instance, Snapshot } from './instance.ts';
+
+/** An instance that answered just now, with the connection that leads to it. */
+export interface Reached {
+  readonly instance: Instance;
+  readonly connection: Connection;
+  /** The instance's own directory, as its `/path` told it just now. */
+  readonly directory: string;
+  readonly worktree: string;
+  readonly version: string;
+}
+
+/** The only holder of what is known about instances. Tools ask it and never talk to a source. */
+export interface Directory {
+  /** Starts discovery and returns at once. */
+  start(): void;
+  /** What is known now; nothing is asked. */
+  snapshot(): Snapshot;
+  /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
+  ready(): Promise<void>;
+  /** Scans every source and probes every endpoint anew; bounded like `survey`, what did not answer by then keeps its last state. */
+  refresh(signal?: AbortSignal): Promise<Snapshot>;
+  /** Asks every listed instance anew for what it is doing, within one health deadline. */
+  survey(signal?: AbortSignal): Promise<Snapshot>;
+  /**
+   * The one instance that a person means: exact name, then case-insensitive substring.
+   * @throws {QueryError} unknown, ambiguous, or fits one that is gone
+   */
+  resolve(query: string): Instance;
+  /**
+   * Looks at the instance again right before it is driven, by each of its ways in order of preference.
+   * @throws {UnreachableError} offline, locked, untrusted, unsupported, or something else answers there now
+   */
+  reach(instance: Instance, signal?: AbortSignal): Promise<Reached>;
+  /** Ends every timer, watcher and request. May be called twice. */
+  close(): Promise<void>;
+}
+
+/** The message lists what there is, bounded, and says what to call next. */
+export class QueryError extends Error {
+  override readonly name = 'QueryError';
+}
+
+/** The message says what was tried, on what, and what to do. */
+export class UnreachableError extends Error {
+  override readonly name = 'UnreachableError';
+}

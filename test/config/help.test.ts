@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import { settingsHelp } from '../../src/config/help.ts';
+
+describe('settingsHelp', () => {
+  const help = settingsHelp();
+
+  it('names flag, variable and key of a setting, what it does, and its default', () => {
+    expect(help).toContain(
+      '  --interval-ms MS | DISCOVERY_INTERVAL_MS | discoveryIntervalMs\n      how often to look for instances when nothing hints at a change (default: 30000)\n',
+    );
+  });
+
+  it('shows both ways of a switch', () => {
+    expect(help).toContain('  --read-only, --no-read-only | OPENCODE_MCP_READ_ONLY | readOnly\n');
+  });
+
+  it('offers no flag for the password', () => {
+    expect(help).toContain('  OPENCODE_SERVER_PASSWORD | password\n');
+    expect(help).not.toContain('--password');
+  });
+
+  it('has every setting', () => {
+    const rows = help.split('\n').filter((line) => /^ {2}\S/.test(line));
+    expect(rows.map((row) => row.trim().split(' | ').at(-1))).toEqual([
+      '--config PATH',
+      'registryDir',
+      'discoveryIntervalMs',
+      'healthCheckTimeoutMs',
+      'healthConcurrency',
+      'sendTimeoutMs',
+      'transport',
+      'toolsets',
+      'readOnly',
+      'logLevel',
+      'username',
+      'password',
+      'credentials',
+      'instances',
+    ]);
+  });
+});

@@ -1,0 +1,44 @@
+import { loadSettings, type LoadedSettings, type LoadInput } from '../../src/config/load.ts';
+import { SettingsError } from '../../src/config/settings.ts';
+
+export const HOME = '/home/ada';
+export const CONFIG_PATH = '/home/ada/.config/opencode-mcp/config.json';
+
+export interface Case extends Partial<Omit<LoadInput, 'readFile' | 'argv'>> {
+  readonly argv?: readonly string[];
+  /** Of the default config file; none where unset. A string is its text. */
+  readonly config?: unknown;
+  readonly mode?: number;
+  /** Other files, by absolute path. */
+  readonly files?: Readonly<Record<string, string>>;
+}
+
+/** Loads from a made-up file system with `config` at the default place. */
+export function load(given: Case = {}): LoadedSettings {
+  const { config, mode = 0o600, files = {}, ...input } = given;
+  const text = typeof config === 'string' || config === undefined ? config : JSON.stringify(config);
+  const all = new Map([...(text === undefined ? [] : [[CONFIG_PATH, text] as const]), ...Object.entries(files)]);
+  return loadSettings({
+    argv: [],
+    env: {},
+    home: HOME,
+    cwd: '/work-dir',
+    readFile(path) {
+      const found = all.get(path);
+      if (found === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });
+      return { text: found, mode };
+    },
+    ...input,
+  });
+}
+
+/** The lines of the error, or an empty list. Anything but a `SettingsError` is thrown on. */
+export function problemsOf(given: Case): string[] {
+  try {
+    load(given);
+    return [];
+  } catch (error) {
+    if (error instanceof SettingsError) return error.message.split('\n');
+    throw error;
+  }
+}

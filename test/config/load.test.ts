@@ -1,0 +1,522 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { OPTIONS, ROWS } from '../../src/config/options.ts';
+import type { Settings } from '../../src/config/settings.ts';
+import { CONFIG_PATH, load, problemsOf } from './load-case.ts';
+
+describe('defaults', () => {
+  it('hold where nothing is set', () => {
+    expect(load()).toEqual({
+      settings: {
+        registryDir: { path: '/tmp/opencode-relay', explicit: false },
+        sources: 'all',
+        discoveryIntervalMs: 30_000,
+        healthCheckTimeoutMs: 3000,
+        healthConcurrency: 16,
+        sendTimeoutMs: 300_000,
+        credentialRules: [],
+        instances: [],
+        toolsets: ['core', 'instances', 'sessions'],
+        readOnly: false,
+        logLevel: 'info',
+      },
+      warnings: [],
+      flags: new Map(),
+      positionals: [],
+    });
+  });
+
+  it('hold where variables are set to nothing', () => {
+    const env = Object.fromEntries(ROWS.flatMap((row) => (row.env === undefined ? [] : [[row.env, '']])));
+    expect(load({ env })).toEqual(load());
+  });
+});
+
+describe('precedence', () => {
+  const cases: readonly {
+    name: string;
+    flag: readonly [string, ...string[]];
+    env: readonly [string, string];
+    config: Readonly<Record<string, unknown>>;
+    read: (settings: Settings) => unknown;
+    expected: { flag: unknown; env: unknown; config: unknown };
+  }[] = [
+    {
+      name: 'registry folder',
+      flag: ['--registry-dir', '/a'],
+      env: ['RELAY_REGISTRY_DIR', '/b'],
+      config: { registryDir: '/c' },
+      read: (settings) => settings.registryDir,
+      expected: {
+        flag: { path: '/a', explicit: true },
+        env: { path: '/b', explicit: true },
+        config: { path: '/c', explicit: true },
+      },
+    },
+    {
+      name: 'interval',
+      flag: ['--interval-ms=1000'],
+      env: ['DISCOVERY_INTERVAL_MS', '2000'],
+      config: { discoveryIntervalMs: 2_147_483_647 },
+      read: (settings) => settings.discoveryIntervalMs,
+      expected: { flag: 1000, env: 2000, config: 2_147_483_647 },
+    },
+    {
+      name: 'health timeout',
+      flag: ['--health-timeout-ms', '100'],
+      env: ['HEALTH_CHECK_TIMEOUT_MS', '0200'],
+      config: { healthCheckTimeoutMs: 60_000 },
+      read: (settings) => settings.healthCheckTimeoutMs,
+      expected: { flag: 100, env: 200, config: 60_000 },
+    },
+    {
+      name: 'health concurrency',
+      flag: ['--health-concurrency', '1'],
+      env: ['OPENCODE_MCP_HEALTH_CONCURRENCY', '2'],
+      config: { healthConcurrency: 256 },
+      read: (settings) => settings.healthConcurrency,
+      expected: { flag: 1, env: 2, config: 256 },
+    },
+    {
+      name: 'send timeout',
+      flag: ['--send-timeout-ms', '1000'],
+      env: ['SEND_TIMEOUT_MS', '2000'],
+      config: { sendTimeoutMs: 86_400_000 },
+      read: (settings) => settings.sendTimeoutMs,
+      expected: { flag: 1000, env: 2000, config: 86_400_000 },
+    },
+    {
+      name: 'transport',
+      flag: ['--transport', 'mdns'],
+      env: ['TRANSPORT', ' static , local-relay,'],
+      config: { transport: ['tailscale', 'static'] },
+      read: (settings) => settings.sources,
+      expected: { flag: ['mdns'], env: ['local-relay', 'static'], config: ['tailscale', 'static'] },
+    },
+    {
+      name: 'toolsets',
+      flag: ['--toolsets', 'core'],
+      env: ['OPENCODE_MCP_TOOLSETS', 'sessions,Core,core'],
+      config: { toolsets: ['instances'] },
+      read: (settings) => settings.toolsets,
+      expected: { flag: ['core'], env: ['core', 'sessions'], config: ['instances'] },
+    },
+    {
+      name: 'read-only',
+      flag: ['--no-read-only'],
+      env: ['OPENCODE_MCP_READ_ONLY', 'Yes'],
+      config: { readOnly: true },
+      read: (settings) => settings.readOnly,
+      expected: { flag: false, env: true, config: true },
+    },
+    {
+      name: 'log level',
+      flag: ['--log-level', 'debug'],
+      env: ['OPENCODE_MCP_LOG_LEVEL', 'WARN'],
+      config: { logLevel: 'error' },
+      read: (settings) => settings.logLevel,
+      expected: { flag: 'debug', env: 'warn', config: 'error' },
+    },
+  ];
+  it.each(cases)(
+    '$name: flag, environment, config file',
+    ({ flag, env: [variable, value], config, read, expected }) => {
+      const env = { [variable]: value };
+      expect(read(load({ argv: flag, env, config }).settings)).toEqual(expected.flag);
+      expect(read(load({ env, config }).settings)).toEqual(expected.env);
+      expect(read(load({ env: { [variable]: '' }, config }).settings)).toEqual(expected.config);
+    },
+  );
+
+  it('covers every option of the table', () => {
+    const covered = cases.map(({ env: [variable] }) => variable);
+    expect(covered).toEqual(
+      Object.values(OPTIONS)
+        .map((option) => option.env)
+        .filter((env) => env !== 'OPENCODE_SERVER_USERNAME'),
+    );
+  });
+
+  it.each([
+    { name: 'all from the environment', env: { TRANSPORT: 'all' }, expected: 'all' },
+    { name: 'all among others', env: { TRANSPORT: 'mdns,all' }, expected: 'all' },
+    { name: 'only spaces', env: { TRANSPORT: '  ' }, expected: 'all' },
+    { name: 'a string in the config file', config: { transport: 'static,mdns' }, expected: ['mdns', 'static'] },
+    { name: 'an empty string in the config file', config: { transport: '' }, expected: 'all' },
+    { name: 'an empty flag', argv: ['--transport='], env: { TRANSPORT: 'mdns' }, expected: 'all' },
+  ])('transport: $name', ({ expected, ...given }) => {
+    expect(load(given).settings.sources).toEqual(expected);
+  });
+
+  it('takes the last of a flag given twice', () => {
+    expect(
+      load({ argv: ['--read-only', '--log-level=warn', '--no-read-only', '--log-level', 'error'] }).settings,
+    ).toMatchObject({
+      readOnly: false,
+      logLevel: 'error',
+    });
+  });
+
+  it.each(['1', 'true', 'yes', 'on', 'TRUE'])('read-only may be %s, also after the flag', (word) => {
+    expect(load({ env: { OPENCODE_MCP_READ_ONLY: word } }).settings.readOnly).toBe(true);
+    expect(load({ argv: [`--read-only=${word}`] }).settings.readOnly).toBe(true);
+  });
+
+  it.each(['0', 'false', 'no', 'off', 'Off'])('read-only may be %s, also after the flag', (word) => {
+    expect(load({ env: { OPENCODE_MCP_READ_ONLY: word }, config: { readOnly: true } }).settings.readOnly).toBe(false);
+    expect(load({ argv: [`--read-only=${word}`], config: { readOnly: true } }).settings.readOnly).toBe(false);
+  });
+});
+
+describe('paths', () => {
+  it.each([
+    { name: 'absolute', argv: ['--registry-dir', '/srv/./relay/'], expected: '/srv/relay' },
+    {
+      name: 'relative to the working directory from a flag',
+      argv: ['--registry-dir', 'relay'],
+      expected: '/work-dir/relay',
+    },
+    {
+      name: 'relative to the working directory from the environment',
+      env: { RELAY_REGISTRY_DIR: '../relay' },
+      expected: '/relay',
+    },
+    { name: 'in the home folder', env: { RELAY_REGISTRY_DIR: '~/relay' }, expected: '/home/ada/relay' },
+    { name: 'the home folder', env: { RELAY_REGISTRY_DIR: '~' }, expected: '/home/ada' },
+    { name: 'a tilde that is part of a name', env: { RELAY_REGISTRY_DIR: '~relay' }, expected: '/work-dir/~relay' },
+    {
+      name: 'relative to the config file from the config file',
+      config: { registryDir: 'relay' },
+      expected: '/home/ada/.config/opencode-mcp/relay',
+    },
+  ])('registry folder: $name', ({ expected, ...given }) => {
+    expect(load(given).settings.registryDir).toEqual({ path: expected, explicit: true });
+  });
+
+  it('a default that is set by hand counts as explicit', () => {
+    expect(load({ env: { RELAY_REGISTRY_DIR: '/tmp/opencode-relay' } }).settings.registryDir.explicit).toBe(true);
+  });
+});
+
+describe('the default credential', () => {
+  const value = (password: string) => ({ kind: 'value', value: password });
+  it.each([
+    { name: 'a password', env: { OPENCODE_SERVER_PASSWORD: 'p' }, expected: { password: value('p') } },
+    {
+      name: 'user name and password',
+      env: { OPENCODE_SERVER_USERNAME: 'ada', OPENCODE_SERVER_PASSWORD: 'p' },
+      expected: { username: 'ada', password: value('p') },
+    },
+    { name: 'a user name alone gives none', env: { OPENCODE_SERVER_USERNAME: 'ada' }, expected: undefined },
+    { name: 'an empty password is none', env: { OPENCODE_SERVER_PASSWORD: '' }, expected: undefined },
+    {
+      name: 'from the config file',
+      config: { username: 'ada', password: 'c' },
+      expected: { username: 'ada', password: value('c') },
+    },
+    {
+      name: 'each part by its own precedence',
+      env: { OPENCODE_SERVER_PASSWORD: 'e' },
+      config: { username: 'ada', password: 'c' },
+      expected: { username: 'ada', password: value('e') },
+    },
+    {
+      name: 'an empty variable leaves the config file in force',
+      env: { OPENCODE_SERVER_PASSWORD: '' },
+      config: { password: { file: 'pw' } },
+      expected: { password: { kind: 'file', path: '/home/ada/.config/opencode-mcp/pw' } },
+    },
+  ])('$name', ({ expected, ...given }) => {
+    expect(load(given).settings.defaultCredential).toEqual(expected);
+  });
+
+  it.each(['a:b', 'a\nb', 'a\u0000'])('refuses the user name %j', (username) => {
+    const expected = `expected a user name without a colon, control or invisible characters, got ${JSON.stringify(username)}`;
+    expect(problemsOf({ env: { OPENCODE_SERVER_USERNAME: username } })).toEqual([
+      `OPENCODE_SERVER_USERNAME: ${expected}`,
+    ]);
+    expect(problemsOf({ config: { username } })).toEqual([`${CONFIG_PATH}: username: ${expected}`]);
+  });
+});
+
+describe('a value that is not valid', () => {
+  const milliseconds = 'expected a whole number of milliseconds from 1000 to 2147483647';
+  const sources = 'expected all, or a comma list of local-relay, tailscale, mdns, static';
+  it.each([
+    {
+      name: 'exponent',
+      env: { DISCOVERY_INTERVAL_MS: '3e4' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "3e4"`,
+    },
+    {
+      name: 'unit',
+      env: { DISCOVERY_INTERVAL_MS: '30s' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "30s"`,
+    },
+    {
+      name: 'sign',
+      env: { DISCOVERY_INTERVAL_MS: '-1' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "-1"`,
+    },
+    {
+      name: 'plus',
+      env: { DISCOVERY_INTERVAL_MS: '+5000' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "+5000"`,
+    },
+    {
+      name: 'fraction',
+      env: { DISCOVERY_INTERVAL_MS: '3000.5' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "3000.5"`,
+    },
+    {
+      name: 'hexadecimal',
+      env: { DISCOVERY_INTERVAL_MS: '0x7d0' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "0x7d0"`,
+    },
+    {
+      name: 'space',
+      env: { DISCOVERY_INTERVAL_MS: ' 3000' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got " 3000"`,
+    },
+    {
+      name: 'other digits',
+      env: { DISCOVERY_INTERVAL_MS: '٣٠٠٠' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "٣٠٠٠"`,
+    },
+    {
+      name: 'too small',
+      env: { DISCOVERY_INTERVAL_MS: '999' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "999"`,
+    },
+    {
+      name: 'more than a timer takes',
+      env: { DISCOVERY_INTERVAL_MS: '2147483648' },
+      expected: `DISCOVERY_INTERVAL_MS: ${milliseconds}, got "2147483648"`,
+    },
+    { name: 'a negative flag', argv: ['--interval-ms', '-1'], expected: `--interval-ms: ${milliseconds}, got "-1"` },
+    { name: 'an empty flag', argv: ['--interval-ms='], expected: `--interval-ms: ${milliseconds}, got ""` },
+    {
+      name: 'a text where the config file needs a number',
+      config: { discoveryIntervalMs: '3000' },
+      expected: `${CONFIG_PATH}: discoveryIntervalMs: ${milliseconds}, got "3000"`,
+    },
+    {
+      name: 'a fraction in the config file',
+      config: { discoveryIntervalMs: 3000.5 },
+      expected: `${CONFIG_PATH}: discoveryIntervalMs: ${milliseconds}, got 3000.5`,
+    },
+    {
+      name: 'health timeout, too large',
+      env: { HEALTH_CHECK_TIMEOUT_MS: '60001' },
+      expected: 'HEALTH_CHECK_TIMEOUT_MS: expected a whole number of milliseconds from 100 to 60000, got "60001"',
+    },
+    {
+      name: 'health timeout, too small',
+      argv: ['--health-timeout-ms=99'],
+      expected: '--health-timeout-ms: expected a whole number of milliseconds from 100 to 60000, got "99"',
+    },
+    {
+      name: 'send timeout, too small',
+      env: { SEND_TIMEOUT_MS: '999' },
+      expected: 'SEND_TIMEOUT_MS: expected a whole number of milliseconds from 1000 to 86400000, got "999"',
+    },
+    {
+      name: 'send timeout, too large',
+      argv: ['--send-timeout-ms', '86400001'],
+      expected: '--send-timeout-ms: expected a whole number of milliseconds from 1000 to 86400000, got "86400001"',
+    },
+    {
+      name: 'concurrency of none',
+      env: { OPENCODE_MCP_HEALTH_CONCURRENCY: '0' },
+      expected: 'OPENCODE_MCP_HEALTH_CONCURRENCY: expected a whole number from 1 to 256, got "0"',
+    },
+    {
+      name: 'concurrency, too large',
+      config: { healthConcurrency: 257 },
+      expected: `${CONFIG_PATH}: healthConcurrency: expected a whole number from 1 to 256, got 257`,
+    },
+    { name: 'an unknown source', env: { TRANSPORT: 'mdns,dns' }, expected: `TRANSPORT: ${sources}, got "mdns,dns"` },
+    {
+      name: 'an unknown source beside all',
+      argv: ['--transport=all,dns'],
+      expected: `--transport: ${sources}, got "all,dns"`,
+    },
+    { name: 'a list of nothing', env: { TRANSPORT: ',' }, expected: `TRANSPORT: ${sources}, got ","` },
+    { name: 'an empty array', config: { transport: [] }, expected: `${CONFIG_PATH}: transport: ${sources}, got ""` },
+    {
+      name: 'an array of numbers',
+      config: { transport: [1] },
+      expected: `${CONFIG_PATH}: transport: ${sources}, got an array of other things`,
+    },
+    {
+      name: 'an unknown toolset',
+      env: { OPENCODE_MCP_TOOLSETS: 'core,admin' },
+      expected: 'OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, got "core,admin"',
+    },
+    {
+      name: 'a doubtful read-only',
+      env: { OPENCODE_MCP_READ_ONLY: 'maybe' },
+      expected:
+        'OPENCODE_MCP_READ_ONLY: expected 1, true, yes, on, 0, false, no or off (in the config file true or false), got "maybe"',
+    },
+    {
+      name: 'read-only as text in the config file',
+      config: { readOnly: 'false' },
+      expected: `${CONFIG_PATH}: readOnly: expected 1, true, yes, on, 0, false, no or off (in the config file true or false), got "false"`,
+    },
+    {
+      name: 'an unknown log level',
+      argv: ['--log-level', 'trace'],
+      expected: '--log-level: expected one of debug, info, warn, error, got "trace"',
+    },
+    { name: 'an empty path', argv: ['--registry-dir='], expected: '--registry-dir: expected a path, got ""' },
+    {
+      name: 'a path with a NUL',
+      config: { registryDir: 'a\0b' },
+      expected: `${CONFIG_PATH}: registryDir: expected a path, got "a\\u0000b"`,
+    },
+    { name: 'an empty config path', argv: ['--config='], expected: '--config: expected a path, got ""' },
+    {
+      name: 'a value that would break or bend the line',
+      env: { TRANSPORT: 'a\nb\u001b[31m\u202e\u200b' },
+      expected: `TRANSPORT: ${sources}, got "a\\nb\\u001b[31m\\u{202e}\\u{200b}"`,
+    },
+    {
+      name: 'a very long value',
+      env: { TRANSPORT: 'x'.repeat(5000) },
+      expected: `TRANSPORT: ${sources}, got "${'x'.repeat(80)}…"`,
+    },
+  ])('$name', ({ expected, ...given }) => {
+    expect(problemsOf(given)).toEqual([expected]);
+  });
+
+  it('does not matter where something of higher precedence is set', () => {
+    expect(
+      load({ argv: ['--interval-ms', '5000'], env: { DISCOVERY_INTERVAL_MS: 'x' } }).settings.discoveryIntervalMs,
+    ).toBe(5000);
+  });
+
+  it('does not hide the next: all are told at once', () => {
+    expect(
+      problemsOf({
+        argv: ['--bogus', '--log-level', 'loud'],
+        env: { SEND_TIMEOUT_MS: '1' },
+        config: {
+          bogus: 1,
+          readOnly: 1,
+          instances: [{ name: 'a', url: 'x', bogus: 1 }, 5],
+          credentials: [{ password: 'p' }],
+        },
+      }).map((line) => line.replace(/: expected.*| \(.*/, '')),
+    ).toEqual([
+      '--bogus: unknown flag, see --help',
+      `${CONFIG_PATH}: bogus: unknown key`,
+      `${CONFIG_PATH}: readOnly`,
+      `${CONFIG_PATH}: credentials[0]`,
+      `${CONFIG_PATH}: instances[0].bogus: unknown key`,
+      `${CONFIG_PATH}: instances[0].url`,
+      `${CONFIG_PATH}: instances[1]`,
+      'SEND_TIMEOUT_MS',
+      '--log-level',
+    ]);
+  });
+});
+
+describe('a variable that is spelled wrong', () => {
+  it('is warned of where one of ours is near', () => {
+    expect(load({ env: { OPENCODE_MCP_READONLY: '1' } }).warnings).toEqual([
+      'OPENCODE_MCP_READONLY: unknown environment variable; did you mean OPENCODE_MCP_READ_ONLY?',
+    ]);
+  });
+
+  it('is left alone where none is', () => {
+    expect(load({ env: { OPENCODE_MCP_SOMETHING_ELSE: '1', READONLY: '1', TRANSPORTS: 'x' } }).warnings).toEqual([]);
+  });
+});
+
+describe('whatever is written', () => {
+  const words = fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.constantFrom(
+      '',
+      '0',
+      '5000',
+      'all',
+      'mdns',
+      '~',
+      'true',
+      '{',
+      'constructor',
+      '__proto__',
+      '-',
+      '--',
+      '=',
+      '9'.repeat(400),
+    ),
+  );
+  const variables = ROWS.flatMap((row) => row.env ?? []);
+  const flagWords = fc.oneof(
+    words,
+    fc.constantFrom(
+      ...ROWS.flatMap((row) =>
+        row.flag === undefined ? [] : [`--${row.flag}`, `--no-${row.flag}`, `--${row.flag}=x`],
+      ),
+    ),
+  );
+
+  it('the loader gives settings or a SettingsError', () => {
+    fc.assert(
+      fc.property(
+        fc.dictionary(fc.oneof(fc.constantFrom(...variables, 'XDG_CONFIG_HOME'), words), words),
+        fc.array(flagWords),
+        (env, argv) => {
+          for (const line of problemsOf({ env, argv })) expect(line).not.toBe('');
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  it('in the config file too', () => {
+    const json = fc.jsonValue();
+    const keys = [
+      'name',
+      'host',
+      'source',
+      'url',
+      'headers',
+      'username',
+      'password',
+      'env',
+      'file',
+      'command',
+      '__proto__',
+    ];
+    const secret = fc.oneof(
+      json,
+      fc.record({ env: words }),
+      fc.record({ file: words }),
+      fc.record({ command: fc.array(words) }),
+      words,
+    );
+    const entry = fc.oneof(
+      json,
+      fc.dictionary(fc.constantFrom(...keys), fc.oneof(words, secret)),
+      fc.record(
+        { name: words, url: fc.oneof(fc.webUrl(), words), headers: fc.dictionary(words, secret), password: secret },
+        { requiredKeys: ['name', 'url'] },
+      ),
+    );
+    const config = fc.oneof(
+      json,
+      words,
+      fc.dictionary(fc.constantFrom(...ROWS.flatMap((row) => row.key ?? [])), fc.oneof(json, fc.array(entry), secret)),
+    );
+    fc.assert(
+      fc.property(config, (value) => {
+        for (const line of problemsOf({ config: value })) expect(line).not.toBe('');
+      }),
+      { numRuns: 500 },
+    );
+  });
+});

@@ -1,0 +1,111 @@
+import * as fc from 'fast-check';
+import { inspect } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { SettingsError } from '../../src/config/settings.ts';
+import { load, type Case } from './load-case.ts';
+
+const MARK = 'hunter2';
+
+/** Whatever the loader says of a case. */
+function said(given: Case): string {
+  try {
+    return load(given).warnings.join('\n');
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    return inspect(error, { depth: 10 });
+  }
+}
+
+describe('no secret is in an error or a warning', () => {
+  // The mark at every place that may hold a secret, whole and spoilt, among other mistakes.
+  const secret = fc.oneof(
+    fc.constantFrom<unknown>(
+      MARK,
+      `${MARK}\n`,
+      `${MARK}\0`,
+      `\u202e${MARK}`,
+      [MARK],
+      [[MARK]],
+      { value: MARK },
+      { env: `$${MARK}` },
+      { env: 'PW', [MARK]: 1 },
+    ),
+    fc.constantFrom<unknown>(
+      { env: 'PW' },
+      { env: [MARK] },
+      { file: '/pw' },
+      { file: [MARK] },
+      { command: ['pass', MARK] },
+      { command: ['\0', MARK] },
+      { command: MARK },
+    ),
+  );
+  const misplaced = fc.constantFrom<unknown>(MARK, [MARK]);
+  const url = fc.constantFrom(
+    `http://u:${MARK}@h`,
+    `u:${MARK}@h`,
+    `http://h?k=${MARK}`,
+    `http://h/#${MARK}`,
+    `http://u:${MARK} @h:99999`,
+    'http://h',
+    7,
+  );
+  const headers = fc.oneof(
+    misplaced,
+    fc.dictionary(
+      fc.constantFrom('X-A', 'Authorization', 'Host', `X-B: ${MARK}`, `X-C=${MARK}`, `X D ${MARK}`),
+      secret,
+    ),
+  );
+  const part = fc.record(
+    {
+      name: fc.constantFrom<unknown>('a', '', 5),
+      hosts: secret,
+      source: fc.constant('mdns'),
+      url,
+      headers,
+      username: fc.constantFrom<unknown>('a:b', 'a', null),
+      password: secret,
+    },
+    { requiredKeys: [] },
+  );
+  const config = fc.record(
+    {
+      password: secret,
+      username: fc.constantFrom<unknown>('a:b', { password: MARK }, [{ password: MARK }]),
+      credentials: fc.oneof(misplaced, fc.array(fc.oneof(part, misplaced))),
+      instances: fc.oneof(misplaced, fc.array(fc.oneof(part, misplaced))),
+      pasword: secret,
+      readOnly: fc.constantFrom<unknown>(true, { password: MARK }),
+    },
+    { requiredKeys: [] },
+  );
+  const files = { '/pw': `${MARK}\n${MARK}` };
+  const env = { PW: `${MARK}\n`, OPENCODE_SERVER_PASSWORD: MARK, OPENCODE_SERVER_USERNAME: 'a:b', TRANSPORT: 'x' };
+
+  it('wherever in the config file it stands', () => {
+    fc.assert(
+      fc.property(config, fc.constantFrom(0o600, 0o644), fc.boolean(), (value, mode, clean) => {
+        expect(said({ config: value, mode, files, env: clean ? { PW: MARK } : env })).not.toContain(MARK);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('wherever the JSON breaks', () => {
+    const text = JSON.stringify({ password: MARK, instances: [{ name: 'a', headers: { 'X-A': MARK } }] });
+    fc.assert(
+      fc.property(
+        fc.nat(text.length),
+        fc.nat(3),
+        fc.constantFrom('', '"', "'", ',', '}', 'x', '\n', '\\'),
+        (at, cut, put) => {
+          const broken = text.slice(0, at) + put + text.slice(at + cut);
+          fc.pre(!broken.includes(`{"${MARK}`) && !broken.includes(`"${MARK}":`));
+          expect(said({ config: broken, mode: 0o644 })).not.toContain(MARK);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+});

@@ -1,0 +1,263 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { CredentialRule } from '../../src/config/settings.ts';
+import { createCredentialResolver } from '../../src/credentials/resolver.ts';
+import type { SecretCommands } from '../../src/credentials/secret-commands.ts';
+import {
+  ROUTES,
+  type Candidate,
+  type CredentialRef,
+  type Endpoint,
+  type SecretRef,
+  type Trust,
+} from '../../src/discovery/source.ts';
+
+const never = new AbortController().signal;
+const noCommands: SecretCommands = { run: () => Promise.reject(new Error('not expected')) };
+
+function value(password: string, username?: string): CredentialRef {
+  return { password: { kind: 'value', value: password }, ...(username !== undefined && { username }) };
+}
+
+interface Seen extends Partial<Omit<Candidate, 'endpoint'>> {
+  readonly endpoint?: Partial<Endpoint>;
+}
+
+function candidate({ endpoint, ...rest }: Seen = {}): Candidate {
+  return {
+    source: 'local-relay',
+    key: 'k',
+    claims: { name: 'api', hostname: 'box' },
+    trust: { level: 'trusted' },
+    ...rest,
+    endpoint: { url: 'http://127.0.0.1:4096', route: 'loopback', ...endpoint },
+  };
+}
+
+interface Setup {
+  readonly rules?: readonly CredentialRule[];
+  readonly fallback?: CredentialRef;
+}
+
+function resolve(seen: Seen, { rules = [], fallback }: Setup, commands = noCommands) {
+  const resolver = createCredentialResolver(
+    { credentialRules: rules, ...(fallback && { defaultCredential: fallback }) },
+    { commands },
+  );
+  return resolver.resolve(candidate(seen), never);
+}
+
+describe('order', () => {
+  const rules = [
+    { name: 'web', credential: value('other') },
+    { name: 'a*', credential: value('rule') },
+    { host: 'box', credential: value('later rule') },
+  ];
+  const fallback = value('default', 'ada');
+
+  it("the candidate's own credential comes first", async () => {
+    expect(await resolve({ credential: value('own', 'eve') }, { rules, fallback })).toEqual({
+      username: 'eve',
+      password: 'own',
+    });
+  });
+
+  it('then the first rule that fits', async () => {
+    expect(await resolve({}, { rules, fallback })).toEqual({ username: 'opencode', password: 'rule' });
+  });
+
+  it('then the default', async () => {
+    expect(await resolve({ claims: {} }, { rules, fallback })).toEqual({ username: 'ada', password: 'default' });
+  });
+
+  it('then nothing', async () => {
+    expect(await resolve({ claims: {} }, { rules })).toBeUndefined();
+  });
+
+  const missing: CredentialRef = { password: { kind: 'file', path: '/nonexistent/pw', optional: true } };
+  it('one that is optional and not there makes way for the next', async () => {
+    expect(await resolve({ credential: missing }, { rules, fallback })).toEqual({
+      username: 'opencode',
+      password: 'rule',
+    });
+    expect(await resolve({ credential: missing }, { fallback })).toEqual({ username: 'ada', password: 'default' });
+    expect(await resolve({ credential: missing }, {})).toBeUndefined();
+  });
+
+  it('one that cannot be read does not', async () => {
+    const unreadable: SecretRef = { kind: 'file', path: '/nonexistent/pw' };
+    await expect(resolve({ credential: { password: unreadable } }, { rules, fallback })).rejects.toThrow(
+      '/nonexistent/pw: no such file',
+    );
+  });
+
+  it('reads only what it uses', async () => {
+    const asked: string[] = [];
+    const commands: SecretCommands = { run: (argv) => (asked.push(argv.join(' ')), Promise.resolve('from command\n')) };
+    const command = (name: string): CredentialRef => ({ password: { kind: 'command', argv: ['pass', name] } });
+    const setup = {
+      rules: [
+        { name: 'web', credential: command('web') },
+        { name: 'api', credential: command('api') },
+      ],
+      fallback: command('default'),
+    };
+    expect(await resolve({}, setup, commands)).toEqual({ username: 'opencode', password: 'from command' });
+    expect(asked).toEqual(['pass api']);
+  });
+});
+
+describe('the default credential', () => {
+  it.each([
+    { route: 'loopback', gets: true },
+    { route: 'tailnet', gets: true },
+    { route: 'relay', gets: true },
+    { route: 'url', gets: false },
+    { route: 'lan', gets: false },
+  ] as const)('by $route: $gets', async ({ route, gets }) => {
+    const found = await resolve({ source: 'static', endpoint: { route } }, { fallback: value('p') });
+    expect(found).toEqual(gets ? { username: 'opencode', password: 'p' } : undefined);
+  });
+
+  it('does not go to what mdns found, whatever the route', async () => {
+    for (const route of ROUTES)
+      expect(await resolve({ source: 'mdns', endpoint: { route } }, { fallback: value('p') })).toBeUndefined();
+  });
+});
+
+describe('an untrusted candidate', () => {
+  const untrusted: Trust = { level: 'untrusted', reason: 'open to others' };
+  it('gets nothing: no own credential, no rule, no default', async () => {
+    const setup = { rules: [{ name: 'api', credential: value('rule') }], fallback: value('default') };
+    expect(await resolve({ trust: untrusted, credential: value('own') }, setup)).toBeUndefined();
+  });
+});
+
+describe('a candidate with an Authorization header of its own', () => {
+  it('gets no other', async () => {
+    const endpoint = { route: 'url', headers: { authorization: 'Bearer x' } } as const;
+    expect(
+      await resolve({ source: 'static', endpoint }, { rules: [{ name: 'api', credential: value('rule') }] }),
+    ).toBeUndefined();
+  });
+});
+
+describe('an endpoint learnt from mdns', () => {
+  const seen: Seen = { source: 'mdns', endpoint: { url: 'http://192.168.1.20:4096', route: 'lan' } };
+  it.each([
+    { name: 'name and source', rule: { name: 'api', source: 'mdns' }, gets: true },
+    { name: 'host name and source', rule: { host: 'BOX', source: 'mDNS' }, gets: true },
+    { name: 'address and source', rule: { host: '192.168.1.20', source: 'mdns' }, gets: true },
+    { name: 'all three', rule: { name: 'api', host: 'box', source: 'mdns' }, gets: true },
+    { name: 'all three, the host another', rule: { name: 'api', host: 'other', source: 'mdns' }, gets: false },
+    { name: 'name alone', rule: { name: 'api' }, gets: false },
+    { name: 'host alone', rule: { host: 'box' }, gets: false },
+    { name: 'source alone', rule: { source: 'mdns' }, gets: false },
+    { name: 'a wildcard in the source', rule: { name: 'api', source: 'mdns*' }, gets: false },
+    { name: 'any source', rule: { name: 'api', source: '*' }, gets: false },
+    { name: 'a wildcard in the name', rule: { name: 'ap*', source: 'mdns' }, gets: false },
+    { name: 'a wildcard in the host', rule: { host: '*', source: 'mdns' }, gets: false },
+    {
+      name: 'a wildcard in the host beside an exact name',
+      rule: { name: 'api', host: '192.168.*', source: 'mdns' },
+      gets: false,
+    },
+    { name: 'another source', rule: { name: 'api', source: 'static' }, gets: false },
+    { name: 'another name', rule: { name: 'web', source: 'mdns' }, gets: false },
+  ])('gets a password by a rule with $name: $gets', async ({ rule, gets }) => {
+    const found = await resolve(seen, { rules: [{ ...rule, credential: value('p') }], fallback: value('default') });
+    expect(found?.password).toBe(gets ? 'p' : undefined);
+  });
+
+  it('goes on to the next rule where the first one is too wide', async () => {
+    const rules = [
+      { name: 'api', credential: value('wide') },
+      { name: 'api', source: 'mdns', credential: value('meant') },
+    ];
+    expect((await resolve(seen, { rules }))?.password).toBe('meant');
+  });
+
+  it('gets none that it brought itself', async () => {
+    expect(await resolve({ ...seen, credential: value('own') }, {})).toBeUndefined();
+  });
+
+  it('by the LAN from any source is treated the same', async () => {
+    const other: Seen = { ...seen, source: 'other', credential: value('own') };
+    expect(
+      await resolve(other, { rules: [{ name: 'api', credential: value('p') }], fallback: value('default') }),
+    ).toBeUndefined();
+  });
+});
+
+describe('a rule', () => {
+  const relay: Partial<Endpoint> = { url: 'http://127.0.0.1:20001', route: 'relay' };
+  const tailnet: Partial<Endpoint> = { url: 'http://box.tail1.ts.net:4096/x', route: 'tailnet' };
+  it.each([
+    { name: 'fits by name, in any case', rule: { name: 'API' }, seen: {}, fits: true },
+    { name: 'fits only whole names', rule: { name: 'ap' }, seen: {}, fits: false },
+    { name: 'needs a name to fit one', rule: { name: '*' }, seen: { claims: {} }, fits: false },
+    { name: 'fits by host name', rule: { host: 'b*' }, seen: {}, fits: true },
+    { name: 'fits by address', rule: { host: '127.0.0.1' }, seen: {}, fits: true },
+    { name: 'fits by the name in the URL', rule: { host: '*.ts.net' }, seen: { endpoint: tailnet }, fits: true },
+    {
+      name: 'fits by an IPv6 address',
+      rule: { host: 'fd7a::1' },
+      seen: { endpoint: { url: 'http://[fd7a::1]:4096', route: 'tailnet' } },
+      fits: true,
+    },
+    { name: 'fits a relayed machine by its name', rule: { host: 'box' }, seen: { endpoint: relay }, fits: true },
+    {
+      name: "does not take our end of a relay's tunnel for the machine",
+      rule: { host: '127.0.0.1' },
+      seen: { endpoint: relay },
+      fits: false,
+    },
+    { name: 'fits by source', rule: { source: 'local-*' }, seen: {}, fits: true },
+    { name: 'does not fit another source', rule: { source: 'tailscale' }, seen: {}, fits: false },
+    { name: 'needs all its parts', rule: { name: 'api', host: 'other' }, seen: {}, fits: false },
+    { name: 'without parts fits nothing', rule: {}, seen: {}, fits: false },
+    { name: 'survives a URL that is none', rule: { host: 'box' }, seen: { endpoint: { url: 'nonsense' } }, fits: true },
+  ] satisfies readonly { name: string; rule: Omit<CredentialRule, 'credential'>; seen: Seen; fits: boolean }[])(
+    '$name',
+    async ({ rule, seen, fits }) => {
+      expect((await resolve(seen, { rules: [{ ...rule, credential: value('p') }] }))?.password).toBe(
+        fits ? 'p' : undefined,
+      );
+    },
+  );
+});
+
+describe('whatever an advertiser claims', () => {
+  it('gets no password but by a rule that spells out mdns and its name or host', async () => {
+    const word = fc.constantFrom('api', 'box', 'mdns', '*', 'API', '192.168.1.20', 'm*', 'a*i', 'local-relay');
+    const rule = fc.record({ name: word, host: word, source: word }, { requiredKeys: [] });
+    await fc.assert(
+      fc.asyncProperty(
+        word,
+        word,
+        fc.constantFrom(...ROUTES),
+        fc.array(rule, { maxLength: 4 }),
+        async (name, hostname, route, parts) => {
+          const rules = parts.map((part) => ({ ...part, credential: value('p') }));
+          const found = await resolve(
+            {
+              source: 'mdns',
+              claims: { name, hostname },
+              endpoint: { route, url: 'http://192.168.1.20:1' },
+              credential: value('own'),
+            },
+            { rules, fallback: value('d') },
+          );
+          const meant = parts.some(
+            (part) =>
+              part.source === 'mdns' &&
+              (part.name ?? part.host) !== undefined &&
+              ![part.name, part.host].some((text) => text?.includes('*')),
+          );
+          expect(meant ? [undefined, 'p'] : [undefined]).toContain(found?.password);
+        },
+      ),
+      { numRuns: 1000 },
+    );
+  });
+});

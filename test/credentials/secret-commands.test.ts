@@ -1,0 +1,245 @@
+import { once } from 'node:events';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { inspect } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/clock.ts';
+import { createSecretCommands } from '../../src/credentials/secret-commands.ts';
+import { tempDir } from '../rig/temp.ts';
+import { within } from '../rig/wait.ts';
+import { manualClock } from './manual-clock.ts';
+
+const never = new AbortController().signal;
+const RUN_LIMIT_MS = 10_000;
+const KEPT_MS = 300_000;
+
+function shell(script: string, ...args: string[]): [string, ...string[]] {
+  return ['/bin/sh', '-c', script, 'sh', ...args];
+}
+
+/** Prints how often it has run, and fails while there is a file `<path>.bad`. */
+function counted(path: string): [string, ...string[]] {
+  return shell('echo x >> "$1"; test ! -e "$1.bad" || exit 3; grep -c x "$1"', path);
+}
+
+function errorOf(work: Promise<unknown>): Promise<string> {
+  return work.then(
+    (value) => `no error but ${JSON.stringify(value)}`,
+    (error: unknown) => {
+      // Neither what a command printed nor its arguments, be it in a cause or a property.
+      expect(inspect(error, { depth: 10 })).not.toContain('hunter2');
+      return error instanceof Error ? error.message : String(error);
+    },
+  );
+}
+
+describe('a password command', () => {
+  const commands = createSecretCommands({ clock: systemClock, signal: never });
+
+  it('gives what it prints', async () => {
+    expect(await commands.run(['printf', 'pass word\n'], never)).toBe('pass word\n');
+  });
+
+  it('gets its arguments as they are, without a shell', async () => {
+    expect(await commands.run(['printf', '%s|', '$HOME', '`id`', 'a b; exit 1'], never)).toBe(
+      '$HOME|`id`|a b; exit 1|',
+    );
+  });
+
+  it('has nothing to read', async () => {
+    expect(await commands.run(shell('cat; echo done'), never)).toBe('done\n');
+  });
+
+  it('may complain at length and succeed all the same', async () => {
+    expect(await commands.run(shell('yes complaint | head -c 500000 >&2; echo done'), never)).toBe('done\n');
+  });
+
+  it.each([
+    { name: 'a code', script: 'exit 7', expected: 'ended with code 7; run' },
+    {
+      name: 'a code and a complaint',
+      script: 'printf "\\n  no vault\\nsecond line" >&2; exit 1',
+      expected: 'ended with code 1: no vault; run',
+    },
+    {
+      name: 'a complaint for terminals',
+      script: 'printf "\\033[31mbad\\033[0m \\342\\200\\256news\\a\\rover" >&2; exit 1',
+      expected: 'ended with code 1: bad news; run',
+    },
+    {
+      name: 'a long complaint',
+      script: 'yes | tr -d "\\n" | head -c 9000 >&2; exit 1',
+      expected: `ended with code 1: ${'y'.repeat(199)}…; run`,
+    },
+    { name: 'a signal', script: 'kill -TERM $$', expected: 'ended with SIGTERM; run' },
+  ])('that fails is told with $name', async ({ script, expected }) => {
+    expect(await errorOf(commands.run(shell(`echo hunter2; ${script}`, 'hunter2'), never))).toBe(
+      `password command /bin/sh ${expected} it in a shell to see why`,
+    );
+  });
+
+  it('that does not exist is told with what to do', async () => {
+    expect(await errorOf(commands.run(['/no/such/program', 'hunter2'], never))).toBe(
+      'cannot run the password command /no/such/program: no such program; give its full path or put its folder on PATH',
+    );
+  });
+
+  it('that cannot be run is told without its arguments', async () => {
+    expect(await errorOf(commands.run(['/', 'hunter2'], never))).toBe('cannot run the password command /: EACCES');
+    expect(await errorOf(commands.run(['echo', 'hunter2\0'], never))).toBe(
+      'cannot run the password command echo: ERR_INVALID_ARG_VALUE',
+    );
+  });
+
+  it('may print 4096 bytes', async () => {
+    expect(await commands.run(shell('yes | tr -d "\\n" | head -c 4096'), never)).toHaveLength(4096);
+  });
+
+  it('that prints more is stopped', async () => {
+    expect(await errorOf(commands.run(shell('exec yes hunter2'), never))).toBe(
+      'password command /bin/sh printed more than 4096 bytes; let it print only the password',
+    );
+  });
+});
+
+describe('what a command printed', () => {
+  it('is kept for five minutes', async () => {
+    await using folder = tempDir();
+    const clock = manualClock();
+    const commands = createSecretCommands({ clock, signal: never });
+    const argv = counted(join(folder.path, 'runs'));
+    clock.set(0);
+    expect(await commands.run(argv, never)).toBe('1\n');
+    clock.set(KEPT_MS - 1);
+    expect(await commands.run(argv, never)).toBe('1\n');
+    clock.set(KEPT_MS);
+    expect(await commands.run(argv, never)).toBe('2\n');
+  });
+
+  it('is asked for anew when the clock was set back', async () => {
+    await using folder = tempDir();
+    const clock = manualClock();
+    const commands = createSecretCommands({ clock, signal: never });
+    const argv = counted(join(folder.path, 'runs'));
+    expect(await commands.run(argv, never)).toBe('1\n');
+    clock.set(clock.now() - 1);
+    expect(await commands.run(argv, never)).toBe('2\n');
+  });
+
+  it('is shared by calls at the same time', async () => {
+    await using folder = tempDir();
+    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const argv = counted(join(folder.path, 'runs'));
+    expect(
+      await Promise.all([commands.run(argv, never), commands.run([...argv], never), commands.run(argv, never)]),
+    ).toEqual(['1\n', '1\n', '1\n']);
+  });
+
+  it('is not another command with the same words', async () => {
+    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const printed = await Promise.all([
+      commands.run(['printf', '%s.', 'a b'], never),
+      commands.run(['printf', '%s.', 'a', 'b'], never),
+    ]);
+    expect(printed).toEqual(['a b.', 'a.b.']);
+  });
+
+  it('is not kept when it failed, but shared', async () => {
+    await using folder = tempDir();
+    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const path = join(folder.path, 'runs');
+    writeFileSync(`${path}.bad`, '');
+    const failed = await Promise.all([
+      errorOf(commands.run(counted(path), never)),
+      errorOf(commands.run(counted(path), never)),
+    ]);
+    expect(failed).toEqual(Array(2).fill('password command /bin/sh ended with code 3; run it in a shell to see why'));
+    expect(readFileSync(path, 'utf8')).toBe('x\n');
+    rmSync(`${path}.bad`);
+    expect(await commands.run(counted(path), never)).toBe('2\n');
+  });
+});
+
+/** A command whose own child connects to us and then waits for ever: the connection lives as long as that child. */
+async function hangingCommand(): Promise<{
+  argv: [string, ...string[]];
+  grandchild: Promise<Socket>;
+  [Symbol.asyncDispose](): Promise<void>;
+}> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  const script = `require('net').connect(${JSON.stringify(address)})`;
+  const grandchild = new Promise<Socket>((resolve) =>
+    server.once('connection', (socket) => resolve(socket.on('error', () => {}).resume())),
+  );
+  return {
+    argv: shell('"$1" -e "$2" & wait; echo late', process.execPath, script),
+    grandchild,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      (await grandchild).destroy();
+    },
+  };
+}
+
+describe('a command that hangs', () => {
+  it('is stopped after ten seconds, with what it started', async () => {
+    await using hanging = await hangingCommand();
+    const clock = manualClock();
+    const run = errorOf(createSecretCommands({ clock, signal: never }).run(hanging.argv, never));
+    const closed = once(await within(hanging.grandchild, 'the grandchild to connect'), 'close');
+    clock.wake(RUN_LIMIT_MS);
+    expect(await within(run, 'the run to end')).toBe(
+      'password command /bin/sh did not finish within 10 s; it must not wait for input',
+    );
+    await within(closed, 'the grandchild to end');
+  });
+
+  it('is stopped at shutdown, with what it started', async () => {
+    await using hanging = await hangingCommand();
+    const shutdown = new AbortController();
+    const run = errorOf(
+      createSecretCommands({ clock: manualClock(), signal: shutdown.signal }).run(hanging.argv, never),
+    );
+    const closed = once(await within(hanging.grandchild, 'the grandchild to connect'), 'close');
+    shutdown.abort();
+    expect(await within(run, 'the run to end')).toBe(
+      'password command /bin/sh was stopped: the program is shutting down',
+    );
+    await within(closed, 'the grandchild to end');
+  });
+
+  it('is not started after shutdown', async () => {
+    await using folder = tempDir();
+    const path = join(folder.path, 'runs');
+    const commands = createSecretCommands({ clock: manualClock(), signal: AbortSignal.abort() });
+    expect(await errorOf(commands.run(counted(path), never))).toContain('aborted');
+    expect(existsSync(path)).toBe(false);
+  });
+});
+
+describe('a caller that gives up', () => {
+  it('does not wait, and leaves the run to the next one', async () => {
+    await using folder = tempDir();
+    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    const argv = shell('until test -e "$1"; do sleep 0.02; done; echo late', join(folder.path, 'go'));
+    const caller = new AbortController();
+    const first = commands.run(argv, caller.signal);
+    caller.abort(new Error('probe deadline'));
+    expect(await errorOf(first)).toBe('probe deadline');
+    const second = commands.run(argv, never);
+    writeFileSync(join(folder.path, 'go'), '');
+    expect(await within(second, 'the same run')).toBe('late\n');
+  });
+
+  it('before it has begun starts nothing', async () => {
+    await using folder = tempDir();
+    const path = join(folder.path, 'runs');
+    const commands = createSecretCommands({ clock: manualClock(), signal: never });
+    expect(await errorOf(commands.run(counted(path), AbortSignal.abort(new Error('too late'))))).toBe('too late');
+    expect(await commands.run(counted(path), never)).toBe('1\n');
+  });
+});

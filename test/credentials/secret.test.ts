@@ -1,0 +1,207 @@
+import { execFileSync } from 'node:child_process';
+import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { readSecret } from '../../src/credentials/secret.ts';
+import type { SecretCommands } from '../../src/credentials/secret-commands.ts';
+import type { SecretRef } from '../../src/discovery/source.ts';
+import { tempDir } from '../rig/temp.ts';
+
+const never = new AbortController().signal;
+const noCommands: SecretCommands = { run: () => Promise.reject(new Error('not expected')) };
+const uid = process.getuid?.() ?? -1;
+
+function read(ref: SecretRef, commands = noCommands): Promise<string | undefined> {
+  return readSecret(ref, { commands }, never);
+}
+
+async function problemOf(ref: SecretRef, commands = noCommands): Promise<string> {
+  try {
+    return `no error but ${JSON.stringify(await read(ref, commands))}`;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+const root = tempDir();
+afterAll(() => root.close());
+let folder: string;
+let path: string;
+let counter = 0;
+
+beforeEach(() => {
+  folder = join(root.path, `case-${++counter}`);
+  path = join(folder, 'pw');
+  mkdirSync(folder, { mode: 0o700 });
+});
+
+function write(content: string | Buffer, mode = 0o600): void {
+  writeFileSync(path, content);
+  chmodSync(path, mode);
+}
+
+describe('a value', () => {
+  it('is what it is', async () => {
+    expect(await read({ kind: 'value', value: 'p\n' })).toBe('p\n');
+  });
+
+  it('may not be empty', async () => {
+    expect(await problemOf({ kind: 'value', value: '' })).toBe('the configured password is empty; expected a password');
+  });
+});
+
+describe('a command', () => {
+  const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
+
+  it('gives its output without the final newline', async () => {
+    expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing('p w\n\n'))).toBe('p w\n');
+    expect(await read({ kind: 'command', argv: ['pass', 'show'] }, printing('p w\r\n'))).toBe('p w');
+  });
+
+  it('must print something', async () => {
+    expect(await problemOf({ kind: 'command', argv: ['pass', 'hunter2'] }, printing('\n'))).toBe(
+      'the output of the password command pass is empty; expected a password',
+    );
+  });
+});
+
+describe.each([
+  { kind: 'a password file', owner: {} },
+  { kind: 'a password file with an owner', owner: { ownerUid: uid } },
+])('$kind', ({ owner }) => {
+  it.each([
+    { name: 'without a newline', content: 'p w', expected: 'p w' },
+    { name: 'with one', content: 'p w\n', expected: 'p w' },
+    { name: 'with a Windows one', content: 'p w\r\n', expected: 'p w' },
+    { name: 'with two: one is the password', content: 'p w\n\n', expected: 'p w\n' },
+    { name: 'of 4096 bytes', content: 'p'.repeat(4096), expected: 'p'.repeat(4096) },
+    { name: 'beyond ASCII', content: 'žluť→', expected: 'žluť→' },
+  ])('is read: $name', async ({ content, expected }) => {
+    write(content);
+    expect(await read({ kind: 'file', path, ...owner })).toBe(expected);
+  });
+
+  it('may be missing where it is optional', async () => {
+    expect(await read({ kind: 'file', path, optional: true, ...owner })).toBeUndefined();
+    expect(await read({ kind: 'file', path: join(folder, 'none', 'pw'), optional: true, ...owner })).toBeUndefined();
+  });
+
+  it('may not be missing otherwise', async () => {
+    expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
+      `cannot read the password file ${path}: no such file; create it with the password in it`,
+    );
+  });
+
+  it.each(['', '\n'])('may not be empty: %j', async (content) => {
+    write(content);
+    expect(await problemOf({ kind: 'file', path, optional: true, ...owner })).toBe(
+      `the password file ${path} is empty; expected a password`,
+    );
+  });
+
+  it('may not be larger', async () => {
+    write('hunter2'.repeat(600));
+    expect(await problemOf({ kind: 'file', path, optional: true, ...owner })).toBe(
+      `will not use ${path} for a password: it is larger than 4096 bytes; put only the password into it`,
+    );
+  });
+
+  it('may not be a folder', async () => {
+    mkdirSync(path, { mode: 0o700 });
+    expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
+      `will not use ${path} for a password: it is not a regular file; put the password into one`,
+    );
+  });
+
+  it('may not be a named pipe, and is not waited for', async () => {
+    execFileSync('mkfifo', ['-m', '600', path]);
+    expect(await problemOf({ kind: 'file', path, ...owner })).toBe(
+      `will not use ${path} for a password: it is not a regular file; put the password into one`,
+    );
+  });
+
+  it('is not read for a caller that gave up', async () => {
+    write('p');
+    await expect(
+      readSecret({ kind: 'file', path, ...owner }, { commands: noCommands }, AbortSignal.abort(new Error('too late'))),
+    ).rejects.toThrow('too late');
+  });
+});
+
+describe('a password file of a person', () => {
+  it('may be a symbolic link, as mounted secrets are, with any mode', async () => {
+    writeFileSync(join(folder, 'data'), 'p', { mode: 0o644 });
+    symlinkSync('data', path);
+    chmodSync(folder, 0o755);
+    expect(await read({ kind: 'file', path })).toBe('p');
+  });
+});
+
+describe('a password file with an owner', () => {
+  const refused = (what: string, reason: string): string => `will not use ${what} for a password: ${reason}`;
+  const open = (mode: string, chmod: string): string =>
+    `other users have access to it (mode ${mode}); run chmod ${chmod} on it`;
+
+  it.each([
+    { mode: 0o640, shown: '0640' },
+    { mode: 0o604, shown: '0604' },
+    { mode: 0o620, shown: '0620' },
+    { mode: 0o601, shown: '0601' },
+  ])('may not be open to others: $shown', async ({ mode, shown }) => {
+    write('hunter2', mode);
+    expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
+      refused(path, open(shown, '600')),
+    );
+  });
+
+  it.each([
+    { mode: 0o710, shown: '0710' },
+    { mode: 0o701, shown: '0701' },
+    { mode: 0o1777, shown: '0777' },
+  ])('may not lie in a folder that is open to others: $shown', async ({ mode, shown }) => {
+    write('hunter2');
+    chmodSync(folder, mode);
+    expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
+      refused(folder, open(shown, '700')),
+    );
+  });
+
+  it('may not lie in a folder that is a link', async () => {
+    write('hunter2');
+    const link = `${folder}-link`;
+    symlinkSync(folder, link);
+    expect(await problemOf({ kind: 'file', path: join(link, 'pw'), ownerUid: uid })).toBe(
+      refused(link, 'it is not a folder; a password file lies in a folder of its own'),
+    );
+  });
+
+  it('may not be a symbolic link', async () => {
+    writeFileSync(join(folder, 'data'), 'hunter2', { mode: 0o600 });
+    symlinkSync('data', path);
+    expect(await problemOf({ kind: 'file', path, ownerUid: uid })).toBe(
+      `cannot read the password file ${path}: it is a symbolic link; put the file itself there`,
+    );
+  });
+
+  it('must lie in a folder of that owner', async () => {
+    write('hunter2');
+    expect(await problemOf({ kind: 'file', path, ownerUid: uid + 1 })).toBe(
+      refused(folder, `it belongs to user id ${uid}, not ${uid + 1}; remove it`),
+    );
+  });
+
+  it.skipIf(uid !== 0)('must belong to that owner itself (needs root)', async () => {
+    write('hunter2');
+    chownSync(path, 12_345, 12_345);
+    expect(await problemOf({ kind: 'file', path, ownerUid: 0 })).toBe(
+      refused(path, 'it belongs to user id 12345, not 0; remove it'),
+    );
+  });
+
+  it('is named on one line', async () => {
+    const odd = join(folder, 'a\nb\u001b[31m');
+    expect(await problemOf({ kind: 'file', path: odd, ownerUid: uid })).toBe(
+      `cannot read the password file ${folder}/a b: no such file; create it with the password in it`,
+    );
+  });
+});

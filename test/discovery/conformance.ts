@@ -1,0 +1,260 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ROUTES, SourceUnavailableError, type DiscoverySource } from '../../src/discovery/source.ts';
+import { singleLine } from '../../src/plain-text.ts';
+import { deferred, until, within } from '../rig/wait.ts';
+
+/** One source over a system that the test made. */
+export interface Stage extends AsyncDisposable {
+  readonly source: DiscoverySource;
+  /** Keys of what there is to see. */
+  readonly keys: readonly string[];
+  /** Makes a difference that the source should hint at. */
+  change?(): Promise<void>;
+}
+
+/** How to put a source into each state that the contract speaks of. A state it cannot be in is left out. */
+export interface Subject {
+  readonly name: string;
+  /** It has `changes`, and its working stage has `change`. */
+  readonly hints: boolean;
+  working(): Promise<Stage>;
+  /** The system behind it is not there. */
+  unavailable?(): Promise<Stage>;
+  /** The system fails after it gave a part. */
+  failingMidway?(): Promise<Stage>;
+  /** A scan does not return before `release`. `entered` resolves when one is inside. */
+  hanging?(): Promise<Stage & { readonly entered: Promise<void>; release(): void }>;
+}
+
+const never = new AbortController().signal;
+
+/** The contract of `DiscoverySource`, run on every source. */
+export function conformance(subject: Subject): void {
+  describe(`${subject.name} keeps the contract of a source`, () => {
+    const stages: Stage[] = [];
+    afterEach(async () => {
+      for (const stage of stages.splice(0)) {
+        await stage.source.close?.();
+        await stage[Symbol.asyncDispose]();
+      }
+    });
+    async function enter<T extends Stage>(made: Promise<T>): Promise<T> {
+      const stage = await made;
+      stages.push(stage);
+      return stage;
+    }
+
+    it('gives everything visible, well formed', async () => {
+      const { source, keys } = await enter(subject.working());
+      const { candidates, notes } = await source.scan(never);
+      expect(candidates.map(({ key }) => key).toSorted()).toEqual([...keys].toSorted());
+      for (const candidate of candidates) {
+        expect(candidate.source).toBe(source.name);
+        expect(ROUTES).toContain(candidate.endpoint.route);
+        expect(candidate.endpoint.url).toMatch(/^https?:\/\/.*[^/]$/);
+        for (const text of Object.values(candidate.claims).filter((claim) => typeof claim === 'string')) expect(singleLine(text, 4096)).toBe(text);
+      }
+      for (const text of notes.flatMap((note) => [note.subject, note.reason])) expect(singleLine(text, 4096)).toBe(text);
+    });
+
+    it('gives the same to two scans at once and to one after them', async () => {
+      const { source } = await enter(subject.working());
+      const [first, second] = await Promise.all([source.scan(never), source.scan(never)]);
+      expect(second).toEqual(first);
+      expect(await source.scan(never)).toEqual(first);
+    });
+
+    it('rejects a scan whose signal has aborted, with the reason', async () => {
+      const { source } = await enter(subject.working());
+      await expect(source.scan(AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough');
+    });
+
+    it('can be closed twice, at once and without a scan before', async () => {
+      const { source } = await enter(subject.working());
+      await Promise.all([source.close?.(), source.close?.()]);
+      await source.close?.();
+    });
+
+    it('leaves nothing open', async () => {
+      const before = openResources();
+      const stage = await subject.working();
+      const abort = new AbortController();
+      const ways = [stage.source.changes?.(never), stage.source.changes?.(abort.signal), stage.source.changes?.(never)];
+      const [byClose, bySignal, byReturn] = ways.map((way) => way?.[Symbol.asyncIterator]());
+      await Promise.all([byClose, bySignal, byReturn].map((iterator) => iterator && within(iterator.next(), 'the first hint')));
+      await stage.source.scan(never);
+      await stage.source.scan(abort.signal);
+      abort.abort();
+      await byReturn?.return?.();
+      const unfinished = stage.source.scan(never).catch(() => {});
+      await stage.source.close?.();
+      await unfinished;
+      await stage[Symbol.asyncDispose]();
+      // Libuv frees closed handles one turn of its loop later.
+      await until('everything to be closed', () => added(before, openResources()).length === 0, 2000).catch(() => {});
+      expect(added(before, openResources())).toEqual([]);
+    });
+
+    const { unavailable, failingMidway, hanging } = subject;
+    if (unavailable) {
+      it('rejects as unavailable when its system is not there', async () => {
+        const { source } = await enter(unavailable());
+        await expect(source.scan(never)).rejects.toThrow(SourceUnavailableError);
+      });
+    }
+
+    if (failingMidway) {
+      it('rejects rather than give a part', async () => {
+        const { source } = await enter(failingMidway());
+        const error: unknown = await source.scan(never).then(
+          () => undefined,
+          (reason: unknown) => reason,
+        );
+        expect(error).toBeInstanceOf(Error);
+        expect(error).not.toBeInstanceOf(SourceUnavailableError);
+      });
+    }
+
+    if (hanging) {
+      it('rejects a scan as soon as its signal aborts, though the system hangs', async () => {
+        const { source, entered, release } = await enter(hanging());
+        const abort = new AbortController();
+        const scan = source.scan(abort.signal);
+        await within(entered, 'the scan to reach the system');
+        abort.abort(new Error('enough'));
+        await expect(within(scan, 'the scan to reject', 5000)).rejects.toThrow('enough');
+        release();
+      });
+
+      it('does not pile up scans on a system that hangs', async () => {
+        const { source, keys, entered, release } = await enter(hanging());
+        const abort = new AbortController();
+        const first = source.scan(abort.signal);
+        await within(entered, 'the scan to reach the system');
+        abort.abort(new Error('enough'));
+        await expect(first).rejects.toThrow('enough');
+        const second = source.scan(never);
+        release();
+        expect((await within(second, 'the next scan')).candidates).toHaveLength(keys.length);
+      });
+
+      it('rejects a running scan when it is closed', async () => {
+        const { source, entered, release } = await enter(hanging());
+        const scan = source.scan(never);
+        await within(entered, 'the scan to reach the system');
+        const closing = source.close?.();
+        await expect(within(scan, 'the scan to reject', 5000)).rejects.toThrow(/closed/);
+        release();
+        await closing;
+      });
+    }
+
+    if (subject.hints) describeHints(subject, enter);
+  });
+}
+
+function describeHints(subject: Subject, enter: (made: Promise<Stage>) => Promise<Stage>): void {
+  describe('hints', () => {
+    async function listen(signal: AbortSignal): Promise<{ stage: Stage; hints: AsyncIterator<void> }> {
+      const stage = await enter(subject.working());
+      const hints = stage.source.changes!(signal)[Symbol.asyncIterator]();
+      return { stage, hints };
+    }
+    const next = (hints: AsyncIterator<void>): Promise<IteratorResult<void>> => within(hints.next(), 'a hint or the end');
+
+    it('come once listening has begun, and after a change', async () => {
+      const { stage, hints } = await listen(never);
+      expect((await next(hints)).done).toBe(false);
+      const hint = next(hints);
+      await stage.change!();
+      expect((await hint).done).toBe(false);
+    });
+
+    it('end when the signal aborts', async () => {
+      const abort = new AbortController();
+      const { hints } = await listen(abort.signal);
+      await next(hints);
+      const hint = next(hints);
+      abort.abort();
+      expect((await hint).done).toBe(true);
+      expect((await next(hints)).done).toBe(true);
+    });
+
+    it('end at once when the signal has aborted before', async () => {
+      const { hints } = await listen(AbortSignal.abort());
+      expect((await next(hints)).done).toBe(true);
+    });
+
+    it('end for good when the source is closed', async () => {
+      const { stage, hints } = await listen(never);
+      await next(hints);
+      const waiting = next(hints);
+      await stage.source.close!();
+      expect((await waiting).done).toBe(true);
+      await stage.change!();
+      expect((await next(hints)).done).toBe(true);
+      const late = stage.source.changes!(never)[Symbol.asyncIterator]();
+      expect((await next(late)).done).toBe(true);
+    });
+
+    it('end before the first, too', async () => {
+      const { stage, hints } = await listen(never);
+      await stage.source.close!();
+      expect((await next(hints)).done).toBe(true);
+    });
+
+    it('are dropped at the close when nobody has read them', async () => {
+      const { stage, hints } = await listen(never);
+      await next(hints);
+      await stage.change!();
+      await stage.change!();
+      await stage.source.close!();
+      expect((await next(hints)).done).toBe(true);
+    });
+  });
+}
+
+/** What this process holds open, as the system and Node see it. */
+function openResources(): string[] {
+  const resources = process.getActiveResourcesInfo().filter((resource) => resource !== 'Immediate');
+  if (process.platform !== 'linux') return resources;
+  for (const descriptor of readdirSync('/proc/self/fd')) {
+    try {
+      const target = readlinkSync(`/proc/self/fd/${descriptor}`);
+      // Libuv keeps one inotify descriptor for good; the watches on it are what counts.
+      if (target.includes('inotify')) {
+        const watches = readFileSync(`/proc/self/fdinfo/${descriptor}`, 'utf8').matchAll(/^inotify wd:.*$/gm);
+        resources.push(...[...watches].map(() => 'inotify watch'));
+      } else if (target.startsWith('/') && !target.startsWith('/proc/')) {
+        resources.push(target);
+      }
+    } catch {
+      // The descriptor of this very listing is closed by now.
+    }
+  }
+  return resources;
+}
+
+function added(before: readonly string[], after: readonly string[]): string[] {
+  const rest = [...before];
+  return after.filter((resource) => {
+    const at = rest.indexOf(resource);
+    if (at >= 0) rest.splice(at, 1);
+    return at < 0;
+  });
+}
+
+/** For `hanging`: work that stops until it is let go. */
+export function holdUp(): { readonly entered: Promise<void>; release(): void; pass(): Promise<void> } {
+  const entered = deferred<void>();
+  const open = deferred<void>();
+  return {
+    entered: entered.promise,
+    release: () => open.resolve(),
+    pass: () => {
+      entered.resolve();
+      return open.promise;
+    },
+  };
+}

@@ -1,0 +1,287 @@
+import { mkdirSync, mkdtempSync, renameSync, rmSync, rmdirSync, statSync, symlinkSync, watch, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { DirectoryWatch } from '../../src/discovery/directory-watch.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
+import { isRegistrationName } from '../../src/discovery/registration-reader.ts';
+import type { Logger } from '../../src/log.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { deferred, until, within } from '../rig/wait.ts';
+import { fileSystem, systemError } from './registry-stage.ts';
+
+describe('DirectoryWatch', () => {
+  let top: TempDir;
+  let directory: string;
+  let watched: DirectoryWatch | undefined;
+  let changes = 0;
+  /** The inode of each folder that a watch was put on, latest last. */
+  let armed: number[] = [];
+  let looking = 0;
+  const logged: string[] = [];
+  const logger: Logger = { log: (level, message, fields) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`) };
+
+  beforeEach(() => {
+    top = tempDir('watch');
+    directory = join(top.path, 'up', 'reg');
+    changes = 0;
+    armed = [];
+    logged.length = 0;
+  });
+  afterEach(async () => {
+    await watched?.close();
+    watched = undefined;
+    await top.close();
+  });
+
+  function start(changed: Partial<FileSystem> = {}, path = directory): void {
+    const fs = fileSystem({
+      watch: (folder, onEvent) => {
+        const watcher = nodeFileSystem.watch(folder, onEvent);
+        armed.push(statSync(folder).ino);
+        return watcher;
+      },
+      ...changed,
+    });
+    const stat = fs.stat;
+    const counted: FileSystem['stat'] = async (folder) => {
+      looking += 1;
+      try {
+        return await stat(folder);
+      } finally {
+        looking -= 1;
+      }
+    };
+    watched = new DirectoryWatch({ path, isRelevant: isRegistrationName, onChange: () => (changes += 1), fs: { ...fs, stat: counted }, logger });
+  }
+
+  const isArmedOn = (path: string): Promise<boolean> => until(`the watch to be on ${path}`, () => armed.at(-1) === statSync(path, { throwIfNoEntry: false })?.ino);
+
+  /** Resolves when every event of what was done until now has been delivered and dealt with. */
+  async function quiet(): Promise<void> {
+    // All watches of a process share one inotify queue, so that this event comes after all before it.
+    const sentinel = mkdtempSync(join(top.path, 'sentinel-'));
+    const passed = deferred<void>();
+    const watcher = watch(sentinel, () => passed.resolve());
+    writeFileSync(join(sentinel, 'x'), '');
+    await within(passed.promise, 'the sentinel');
+    watcher.close();
+    await until('the watch to have settled', () => looking === 0);
+  }
+
+  /** Runs `act` and waits for a notification that it, and nothing before it, caused. */
+  async function expectChange(what: string, act: () => void): Promise<void> {
+    await quiet();
+    const before = changes;
+    act();
+    await until(`a notification after ${what}`, () => changes > before, 5000);
+  }
+
+  function register(name: string): void {
+    writeFileSync(join(directory, `.${name}`), '{"port":4096}');
+    renameSync(join(directory, `.${name}`), join(directory, name));
+  }
+
+  it('notifies when it has begun, of a registration, its change and its removal', async () => {
+    mkdirSync(directory, { recursive: true });
+    start();
+    await until('the first notification', () => changes === 1);
+    await expectChange('a registration', () => register('a.json'));
+    await expectChange('another in its place', () => register('a.json'));
+    await expectChange('its removal', () => rmSync(join(directory, 'a.json')));
+  });
+
+  it('is silent on temporary names and other files', async () => {
+    mkdirSync(directory, { recursive: true });
+    start();
+    await isArmedOn(directory);
+    await quiet();
+    const before = changes;
+    writeFileSync(join(directory, '.a.json'), '');
+    writeFileSync(join(directory, 'notes.txt'), '');
+    mkdirSync(join(directory, '.credentials'));
+    await quiet();
+    expect(changes).toBe(before);
+  });
+
+  it('waits for a directory whose parents are missing too', async () => {
+    start();
+    await isArmedOn(top.path);
+    mkdirSync(join(top.path, 'up'));
+    await isArmedOn(join(top.path, 'up'));
+    await expectChange('the directory', () => mkdirSync(directory));
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('waits for a directory that is made with all its parents at once', async () => {
+    start();
+    await isArmedOn(top.path);
+    await expectChange('the directory', () => mkdirSync(directory, { recursive: true }));
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('is silent on what else happens in the folder it waits at', async () => {
+    mkdirSync(join(top.path, 'up'));
+    start();
+    await isArmedOn(join(top.path, 'up'));
+    await quiet();
+    const before = changes;
+    writeFileSync(join(top.path, 'up', 'other'), '');
+    mkdirSync(join(top.path, 'up', 'registry'));
+    await quiet();
+    expect(changes).toBe(before);
+  });
+
+  it('follows a directory that is replaced by rename', async () => {
+    mkdirSync(directory, { recursive: true });
+    start();
+    await isArmedOn(directory);
+    await expectChange('the replacement', () => {
+      mkdirSync(`${directory}.new`);
+      renameSync(directory, `${directory}.old`);
+      renameSync(`${directory}.new`, directory);
+    });
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('follows a directory that another is renamed over', async () => {
+    mkdirSync(directory, { recursive: true });
+    mkdirSync(`${directory}.new`);
+    start();
+    await isArmedOn(directory);
+    await expectChange('the replacement', () => renameSync(`${directory}.new`, directory));
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('follows a directory that is removed and made again', async () => {
+    mkdirSync(directory, { recursive: true });
+    start();
+    await isArmedOn(directory);
+    await expectChange('its removal', () => rmdirSync(directory));
+    await isArmedOn(join(top.path, 'up'));
+    await expectChange('its return', () => mkdirSync(directory));
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('follows a directory that is removed and made again before anyone looks, whatever its inode number', async () => {
+    mkdirSync(directory, { recursive: true });
+    // As a file system does that gives no birth time and hands the number out again.
+    start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n, birthtimeNs: 0n }) });
+    await until('the first notification', () => changes === 1);
+    await quiet();
+    const before = armed.length;
+    rmdirSync(directory);
+    mkdirSync(directory);
+    await until('the watch to be put on anew', () => armed.length > before, 5000);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('follows when the directory goes together with its parents', async () => {
+    mkdirSync(directory, { recursive: true });
+    start();
+    await isArmedOn(directory);
+    await expectChange('the removal', () => rmSync(join(top.path, 'up'), { recursive: true }));
+    await isArmedOn(top.path);
+    await expectChange('the return', () => mkdirSync(directory, { recursive: true }));
+    await isArmedOn(directory);
+  });
+
+  it('finds, when told to verify, what sends no event: a moved parent, a link that was turned', async () => {
+    mkdirSync(directory, { recursive: true });
+    start();
+    await isArmedOn(directory);
+    await expectChange('the move', () => {
+      renameSync(join(top.path, 'up'), join(top.path, 'down'));
+      mkdirSync(directory, { recursive: true });
+      watched!.verify();
+    });
+    await isArmedOn(directory);
+    await watched!.close();
+
+    const link = join(top.path, 'link');
+    symlinkSync(join(top.path, 'down', 'reg'), link);
+    start({}, link);
+    await isArmedOn(join(top.path, 'down', 'reg'));
+    await expectChange('the turn', () => {
+      rmSync(link);
+      symlinkSync(directory, link);
+      watched!.verify();
+    });
+    await isArmedOn(directory);
+  });
+
+  it('does not miss a directory that appears while the watch is put on', async () => {
+    mkdirSync(join(top.path, 'up'));
+    start({
+      watch: (folder, onEvent) => {
+        // Made before the watch is on, after the look: no event tells of it.
+        mkdirSync(directory, { recursive: true });
+        armed.push(statSync(folder).ino);
+        return nodeFileSystem.watch(folder, onEvent);
+      },
+    });
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it.each(['ENOSPC', 'EMFILE', 'EACCES'])('says once that it cannot watch (%s), and tries again when told to verify', async (code) => {
+    mkdirSync(directory, { recursive: true });
+    let refusals = 2;
+    start({
+      watch: (folder, onEvent) => {
+        if (refusals-- > 0) throw systemError(code);
+        armed.push(statSync(folder).ino);
+        return nodeFileSystem.watch(folder, onEvent);
+      },
+    });
+    await until('the first refusal', () => refusals === 1);
+    await quiet();
+    expect(changes).toBe(0);
+    watched!.verify();
+    await until('the second refusal', () => refusals === 0);
+    await quiet();
+    expect(logged).toEqual([`info cannot watch the registry directory; changes are found by polling ${JSON.stringify({ path: directory, reason: code })}`]);
+    watched!.verify();
+    await isArmedOn(directory);
+    await expectChange('a registration', () => register('a.json'));
+  });
+
+  it('goes on without a watch when the system takes it away', async () => {
+    mkdirSync(directory, { recursive: true });
+    const watchers: ReturnType<FileSystem['watch']>[] = [];
+    start({
+      watch: (folder, onEvent) => {
+        const watcher = nodeFileSystem.watch(folder, onEvent);
+        watchers.push(watcher);
+        return watcher;
+      },
+    });
+    await until('the first notification', () => changes === 1);
+    watchers[0]!.emit('error', systemError('EPERM'));
+    expect(logged).toHaveLength(1);
+    await expectChange('the next look', () => watched!.verify());
+    expect(watchers).toHaveLength(2);
+  });
+
+  it('leaves nothing when it is closed while it looks', async () => {
+    mkdirSync(directory, { recursive: true });
+    const hold = deferred<void>();
+    start({
+      stat: async (path) => {
+        await hold.promise;
+        return nodeFileSystem.stat(path);
+      },
+    });
+    const closing = watched!.close();
+    hold.resolve();
+    await closing;
+    watched!.verify();
+    await quiet();
+    expect(armed).toEqual([]);
+    expect(changes).toBe(0);
+  });
+});

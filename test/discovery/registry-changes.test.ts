@@ -1,0 +1,100 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { RegistrySource } from '../../src/discovery/registry.ts';
+import { SourceUnavailableError } from '../../src/discovery/source.ts';
+import { openRegistry } from '../rig/registry.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { within } from '../rig/wait.ts';
+import { itAsRoot } from './as-root.ts';
+import { keysOf, registrySource } from './registry-stage.ts';
+
+const never = new AbortController().signal;
+
+describe('hints of the registry source', () => {
+  let top: TempDir;
+  let directory: string;
+  let source: RegistrySource;
+  let hints: AsyncIterator<void>;
+  beforeEach(() => {
+    top = tempDir('hints');
+    directory = join(top.path, 'reg');
+    source = registrySource(directory);
+    hints = source.changes(never)[Symbol.asyncIterator]();
+  });
+  afterEach(async () => {
+    await source.close();
+    await top.close();
+  });
+
+  /** Scans at every hint, and never without one, until it sees `keys`; undefined is an unavailable directory. */
+  async function see(keys: readonly string[] | undefined): Promise<void> {
+    let seen: readonly string[] | undefined;
+    const look = async (): Promise<void> => {
+      do {
+        await hints.next();
+        seen = await source.scan(never).then(keysOf, (error: unknown) => {
+          if (error instanceof SourceUnavailableError) return undefined;
+          throw error;
+        });
+      } while (JSON.stringify(seen) !== JSON.stringify(keys));
+    };
+    await within(look(), () => `hints that lead to ${JSON.stringify(keys)}; last seen ${JSON.stringify(seen)}`);
+  }
+
+  it('lead through a directory that appears, is replaced, is removed and comes back', async () => {
+    await see(undefined);
+    const first = await openRegistry(directory);
+    await see([]);
+    await first.add({ name: 'a', port: 4096 });
+    await see(['a.json']);
+
+    const second = await openRegistry(`${directory}.new`);
+    await second.add({ name: 'b', port: 4097 });
+    renameSync(directory, `${directory}.old`);
+    renameSync(`${directory}.new`, directory);
+    await see(['b.json']);
+    await first.add({ name: 'c', port: 4098 });
+    await see(['b.json', 'c.json']);
+
+    rmSync(directory, { recursive: true });
+    await see(undefined);
+    mkdirSync(directory, 0o700);
+    await see([]);
+    await first.add({ name: 'd', port: 4099 });
+    await see(['d.json']);
+    await first.remove('d');
+    await see([]);
+  });
+
+  it('come again after a scan found the directory moved without an event', async () => {
+    const nested = join(top.path, 'up', 'reg');
+    await openRegistry(join(top.path, 'up')).then(() => openRegistry(nested));
+    const moved = registrySource(nested);
+    const its = moved.changes(never)[Symbol.asyncIterator]();
+    await within(its.next(), 'the first hint');
+    renameSync(join(top.path, 'up'), join(top.path, 'down'));
+    await openRegistry(join(top.path, 'up'));
+    const registry = await openRegistry(nested);
+    await moved.scan(never);
+    await within(its.next(), 'the hint of the new watch');
+    const hint = within(its.next(), 'a hint after a registration');
+    await registry.add({ name: 'a', port: 4096 });
+    expect((await hint).done).toBe(false);
+    await moved.close();
+  });
+
+  itAsRoot('stay away, with one line in the log, where the kernel allows no watch', async () => {
+    mkdirSync(directory, 0o700);
+    const child = join(import.meta.dirname, 'watch-registry.ts');
+    // The limit of a user namespace of its own: nobody else's watches are touched.
+    const script = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$0" --import tsx "$1" "$2"';
+    const output = execFileSync('unshare', ['-U', '-r', 'sh', '-c', script, process.execPath, child, directory], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+    expect(JSON.parse(output)).toEqual({
+      log: [['info', 'cannot watch the registry directory; changes are found by polling', { path: directory, reason: 'ENOSPC' }]],
+      candidates: 0,
+      done: true,
+    });
+  });
+});

@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import { SettingsError, type Settings } from '../../src/config/settings.ts';
+import { createSources, sourceNameProblem, systemDependencies } from '../../src/discovery/sources.ts';
+import { silentLogger } from '../../src/log.ts';
+
+const INSTANCE = { name: 'a', url: 'http://127.0.0.1:4096', headers: {} };
+
+function namesFor(changed: Partial<Settings>): string[] {
+  const settings: Settings = {
+    registryDir: { path: '/nowhere/registry', explicit: false },
+    sources: 'all',
+    discoveryIntervalMs: 1000,
+    healthCheckTimeoutMs: 1000,
+    healthConcurrency: 1,
+    sendTimeoutMs: 1000,
+    credentialRules: [],
+    instances: [],
+    toolsets: [],
+    readOnly: false,
+    logLevel: 'info',
+    ...changed,
+  };
+  return createSources(settings, systemDependencies(silentLogger)).map(({ name }) => name);
+}
+
+describe('createSources', () => {
+  it.each([
+    { name: 'all', changed: {}, expected: ['local-relay'] },
+    { name: 'all, with instances', changed: { instances: [INSTANCE] }, expected: ['local-relay', 'static'] },
+    { name: 'one by name', changed: { sources: ['local-relay'] }, expected: ['local-relay'] },
+    { name: 'instances are wanted whatever is named', changed: { sources: ['local-relay'], instances: [INSTANCE] }, expected: ['local-relay', 'static'] },
+    { name: 'static by name', changed: { sources: ['static'], instances: [INSTANCE] }, expected: ['static'] },
+    { name: 'static by name, without instances', changed: { sources: ['static'] }, expected: ['static'] },
+    { name: 'none', changed: { sources: [] }, expected: [] },
+    { name: 'a name twice', changed: { sources: ['local-relay', 'local-relay'] }, expected: ['local-relay'] },
+  ])('makes $expected for $name', ({ changed, expected }) => {
+    expect(namesFor(changed)).toEqual(expected);
+  });
+
+  it.each([
+    ['tailscale', 'sources: "tailscale" is not available in this version; expected "all" or any of local-relay, static'],
+    ['mdns', 'sources: "mdns" is not available in this version; expected "all" or any of local-relay, static'],
+    ['relay', 'sources: expected "all" or any of local-relay, static, got "relay"'],
+  ])('refuses %s', (name, message) => {
+    expect(() => namesFor({ sources: ['local-relay', name] })).toThrow(new SettingsError(message));
+  });
+
+  it('refuses options that fit no source', () => {
+    expect(() => namesFor({ registryDir: { path: '', explicit: true } })).toThrow(SettingsError);
+    expect(() => namesFor({ instances: [{ ...INSTANCE, url: 'x' }] })).toThrow(/^static: instances\.0\.url: /);
+  });
+});
+
+describe('sourceNameProblem', () => {
+  it('has nothing against a source that is there', () => {
+    expect(sourceNameProblem('static')).toBeUndefined();
+  });
+});

@@ -1,0 +1,116 @@
+import type { Answer, FakeRoute } from './fake-http.ts';
+import { WEB_PAGE } from './fake-http.ts';
+import type { FakeMessage, FakeSession } from './fake-objects.ts';
+import type { FakePrompt, FakeState } from './fake-state.ts';
+
+export interface FakeRequest {
+  readonly url: URL;
+  readonly params: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+type Answerer = (request: FakeRequest, state: FakeState) => Answer;
+
+const HOME = '/home/user';
+
+/** What each route answers, in the shapes of a real 1.18.33 (see `recorded/`). */
+export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
+  'GET /global/health': (_, { version }) => ok({ healthy: true, version }),
+  'GET /path'({ url }, state) {
+    const directory = url.searchParams.get('directory') ?? state.directory;
+    const folders = { state: `${HOME}/.local/state/opencode`, config: `${HOME}/.config/opencode` };
+    return ok({ home: HOME, ...folders, worktree: directory, directory });
+  },
+  'GET /project/current': (_, { directory }) =>
+    ok({ id: 'fake-project', worktree: directory, vcs: 'git', time: { created: 0, updated: 0 }, sandboxes: [] }),
+  'GET /session': ({ url }, state) => ok(listSessions(url.searchParams, state)),
+  'POST /session'({ body }, state) {
+    const fields: Partial<FakeSession> = JSON.parse(body || '{}');
+    return ok(state.addSession(fields));
+  },
+  'GET /session/status': ({ url }, state) => ok(isHere(url, state) ? Object.fromEntries(state.statuses) : {}),
+  'GET /session/:id'({ params }, { sessions }) {
+    const session = sessions.get(params['id'] ?? '');
+    return session ? ok(session) : notFound(`Session not found: ${params['id']}`);
+  },
+  'GET /session/:id/children': ({ params }, { sessions }) =>
+    ok([...sessions.values()].filter(({ parentID }) => parentID === params['id'])),
+  'GET /session/:id/message'({ url, params }, { messages }) {
+    const all = messages.get(params['id'] ?? '');
+    return all ? page(all, url.searchParams) : notFound(`Session not found: ${params['id']}`);
+  },
+  'GET /session/:id/message/:messageID'({ params }, { messages }) {
+    const message = messages.get(params['id'] ?? '')?.find(({ info }) => info.id === params['messageID']);
+    return message ? ok(message) : notFound(`Message not found: ${params['messageID']}`);
+  },
+  'POST /session/:id/prompt_async'({ params, body }, state) {
+    const sessionID = params['id'] ?? '';
+    const prompt: FakePrompt = JSON.parse(body || '{}');
+    const text = prompt.parts?.[0]?.text;
+    if (text === undefined) {
+      return { status: 400, body: { name: 'BadRequest', data: { message: 'Expected array', kind: 'Payload' } } };
+    }
+    if (!state.sessions.has(sessionID)) return notFound(`Session not found: ${sessionID}`);
+    state.begin(sessionID, text, prompt);
+    return { status: 204 };
+  },
+  'POST /session/:id/abort'({ params }, state) {
+    state.abort(params['id'] ?? '');
+    return ok(true);
+  },
+  'GET /permission': ({ url }, state) => ok(isHere(url, state) ? [...state.permissions.values()] : []),
+  'POST /permission/:id/reply': (request, state) => settle(request, state, 'permission.replied'),
+  'GET /question': ({ url }, state) => ok(isHere(url, state) ? [...state.questions.values()] : []),
+  'POST /question/:id/reply': (request, state) => settle(request, state, 'question.replied'),
+  'POST /question/:id/reject': (request, state) => settle({ ...request, body: '' }, state, 'question.rejected'),
+  // The server opens a stream instead of asking here.
+  'GET /event': () => WEB_PAGE,
+  'GET /global/event': () => WEB_PAGE,
+};
+
+function listSessions(query: URLSearchParams, { sessions }: FakeState): FakeSession[] {
+  const directory = query.get('directory');
+  const search = query.get('search')?.toLowerCase();
+  return [...sessions.values()]
+    .filter((session) => directory === null || session.directory === directory)
+    .filter((session) => query.get('roots') !== 'true' || session.parentID === undefined)
+    .filter((session) => search === undefined || session.title.toLowerCase().includes(search))
+    .toSorted((a, b) => b.time.updated - a.time.updated)
+    .slice(0, Number(query.get('limit') ?? 100));
+}
+
+/** The last `limit` before the cursor, oldest first, and a cursor for what is older. */
+function page(messages: readonly FakeMessage[], query: URLSearchParams): Answer {
+  const before = query.get('before');
+  const cursor: { readonly id?: string } =
+    before === null ? {} : JSON.parse(Buffer.from(before, 'base64url').toString());
+  const end = cursor.id === undefined ? messages.length : messages.findIndex(({ info }) => info.id === cursor.id);
+  const start = Math.max(0, end - Number(query.get('limit') ?? end));
+  const oldest = start > 0 ? messages[start] : undefined;
+  const answer = ok(messages.slice(start, end));
+  if (!oldest) return answer;
+  const next = JSON.stringify({ id: oldest.info.id, time: oldest.info.time.created });
+  return { ...answer, headers: { 'x-next-cursor': Buffer.from(next).toString('base64url') } };
+}
+
+function settle({ params, body }: FakeRequest, state: FakeState, event: string): Answer {
+  const requestID = params['id'] ?? '';
+  const answer: object = JSON.parse(body || '{}');
+  if (state.settle(requestID, event, answer)) return ok(true);
+  const kind = event.startsWith('permission') ? 'Permission' : 'Question';
+  const message = `${kind} request not found: ${requestID}`;
+  return { status: 404, body: { _tag: `${kind}NotFoundError`, requestID, message } };
+}
+
+/** Lists of what is going on belong to one directory: asked for another, they are empty. */
+function isHere(url: URL, { directory }: FakeState): boolean {
+  return (url.searchParams.get('directory') ?? directory) === directory;
+}
+
+function ok(body: unknown): Answer {
+  return { status: 200, body };
+}
+
+function notFound(message: string): Answer {
+  return { status: 404, body: { name: 'NotFoundError', data: { message } } };
+}

@@ -1,0 +1,113 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** The routes of a fake opencode and what can be put in the place of one. */
+
+export const FAKE_ROUTES = [
+  'GET /global/health',
+  'GET /path',
+  'GET /project/current',
+  'GET /session',
+  'POST /session',
+  'GET /session/status',
+  'GET /session/:id',
+  'GET /session/:id/children',
+  'GET /session/:id/message',
+  'GET /session/:id/message/:messageID',
+  'POST /session/:id/prompt_async',
+  'POST /session/:id/abort',
+  'GET /permission',
+  'POST /permission/:id/reply',
+  'GET /question',
+  'POST /question/:id/reply',
+  'POST /question/:id/reject',
+  'GET /event',
+  'GET /global/event',
+] as const;
+export type FakeRoute = (typeof FAKE_ROUTES)[number];
+
+/** What a route does instead of its own answer. */
+export type Override =
+  /** Accept and never answer. */
+  | { readonly kind: 'hang' }
+  /** Answer as it would, later. */
+  | { readonly kind: 'delay'; readonly ms: number }
+  /** An object body goes as JSON, a string as it is. */
+  | {
+      readonly kind: 'answer';
+      readonly status?: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly body?: unknown;
+    }
+  /** 200 and JSON that never ends. */
+  | { readonly kind: 'endless' }
+  /** What opencode answers to a path it does not know: 200 and a web page. */
+  | { readonly kind: 'html' }
+  | { readonly kind: 'redirect'; readonly to: string };
+
+export interface Answer {
+  readonly status: number;
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** What opencode answers to a path it does not know. */
+export const WEB_PAGE: Answer = {
+  status: 200,
+  headers: { 'content-type': 'text/html' },
+  body: '<!doctype html>\n<html lang="en">\n  <head>\n    <title>OpenCode</title>\n  </head>\n</html>\n',
+};
+
+export interface FoundRoute {
+  readonly route: FakeRoute;
+  readonly params: Readonly<Record<string, string>>;
+}
+
+const FORMS = FAKE_ROUTES.map((route) => {
+  const [method = '', path = ''] = route.split(' ');
+  return { route, method, form: new RegExp(`^${path.replace(/:(\w+)/g, '(?<$1>[^/]+)')}$`) };
+});
+
+export function findRoute(method: string, path: string): FoundRoute | undefined {
+  for (const { route, method: wanted, form } of FORMS) {
+    const match = wanted === method ? form.exec(path) : undefined;
+    if (match) return { route, params: match.groups ?? {} };
+  }
+  return undefined;
+}
+
+/** Resolves with true where the route's own answer is to follow. */
+export async function play(override: Override, incoming: IncomingMessage, response: ServerResponse): Promise<boolean> {
+  if (override.kind === 'delay') {
+    await delay(override.ms);
+    return true;
+  }
+  incoming.resume();
+  if (override.kind === 'html') give(response, WEB_PAGE);
+  else if (override.kind === 'redirect') give(response, { status: 302, headers: { location: override.to } });
+  else if (override.kind === 'answer') give(response, { ...override, status: override.status ?? 200 });
+  else if (override.kind === 'endless') pour(response);
+  return false;
+}
+
+export function give(response: ServerResponse, { status, body, headers = {} }: Answer): void {
+  if (body === undefined || typeof body === 'string') {
+    response.writeHead(status, headers);
+    response.end(body ?? '');
+    return;
+  }
+  response.writeHead(status, { 'content-type': 'application/json', ...headers });
+  response.end(JSON.stringify(body));
+}
+
+/** A JSON body as fast as the client reads, until it leaves. */
+function pour(response: ServerResponse): void {
+  const chunk = 'x'.repeat(16_384);
+  const more = (): void => {
+    while (!response.destroyed && response.write(chunk));
+    if (!response.destroyed) response.once('drain', more);
+  };
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.write('["');
+  more();
+}

@@ -1,0 +1,179 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { text as readText } from 'node:stream/consumers';
+
+import { ANSWERS } from './fake-answers.ts';
+import { findRoute, give, play, WEB_PAGE, type FakeRoute, type Override } from './fake-http.ts';
+import { newId, type FakePermission, type FakeQuestion, type FakeSession } from './fake-objects.ts';
+import { FakeState } from './fake-state.ts';
+import { listenHttp } from './http-listener.ts';
+
+/** How many requests are in work: one gauge for a server, and one that a fleet shares. Event streams do not count. */
+export interface LoadGauge {
+  current: number;
+  max: number;
+}
+
+export interface FakeOptions {
+  readonly port?: number;
+  readonly version?: string;
+  readonly directory?: string;
+  readonly sessions?: ReadonlyArray<Partial<FakeSession>>;
+  /** Demands Basic auth from every route, health too. */
+  readonly password?: string;
+  /** Real ones send a heartbeat every 10 s. */
+  readonly heartbeatMs?: number;
+  /** What a prompt is answered with, at once. Undefined: the turn begins and stays busy until `state.finish`. */
+  readonly reply?: (text: string) => string | undefined;
+  readonly load?: LoadGauge;
+}
+
+export interface FakeOpencode extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  readonly directory: string;
+  /** What it serves; a change is seen by the next request. */
+  readonly state: FakeState;
+  /** Event streams open now. */
+  readonly openStreams: number;
+  readonly load: Readonly<LoadGauge>;
+  /** Requests so far, counted when their head is here. Unknown paths count as `other`. */
+  count(route: FakeRoute | 'other'): number;
+  /** Replaces what a route does, for all requests or the next `times`; `undefined` restores it. */
+  override(route: FakeRoute, override: Override | undefined, times?: number): void;
+  addSession(fields?: Partial<FakeSession>): FakeSession;
+  addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission;
+  addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion;
+  /** Broadcasts to the streams of the fake's directory and to the global ones, with an event id of its own. */
+  emit(type: string, properties: Readonly<Record<string, unknown>>): void;
+  /** Ends every open event stream, or breaks it. */
+  endStreams(how?: 'end' | 'destroy'): void;
+  close(): Promise<void>;
+}
+
+/** A stand-in for one opencode server: its shapes, not its work. Cheap enough for hundreds in a process. */
+export async function startFakeOpencode(options: FakeOptions = {}): Promise<FakeOpencode> {
+  const streams = new Map<ServerResponse, 'global' | 'here' | 'elsewhere'>();
+  const counts = new Map<FakeRoute | 'other', number>();
+  const overrides = new Map<FakeRoute, { readonly override: Override; left: number }>();
+  const load: LoadGauge = options.load ?? { current: 0, max: 0 };
+  const directory = options.directory ?? '/home/user/project';
+  const state = new FakeState(directory, options.version ?? '1.18.33', emit);
+  for (const session of options.sessions ?? []) state.addSession(session);
+  let heartbeat: NodeJS.Timeout | undefined;
+
+  const listener = await listenHttp((incoming, response) => {
+    serve(incoming, response).catch(() => response.destroy());
+  }, options.port);
+
+  async function serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(incoming.url ?? '/', 'http://127.0.0.1');
+    const found = findRoute(incoming.method ?? 'GET', url.pathname);
+    const route = found?.route ?? 'other';
+    const isStream = route === 'GET /event' || route === 'GET /global/event';
+    counts.set(route, (counts.get(route) ?? 0) + 1);
+    if (!isStream) weigh(response);
+    if (!isAdmitted(incoming)) {
+      incoming.resume();
+      give(response, { status: 401, headers: { 'www-authenticate': 'Basic realm="Secure Area"' } });
+      return;
+    }
+    const override = overrideOf(route);
+    if (override && !(await play(override, incoming, response))) return;
+    if (isStream) {
+      openStream(response, route === 'GET /global/event' ? 'global' : scopeOf(url));
+      return;
+    }
+    const body = await readText(incoming);
+    const prompted = state.prompts.length;
+    give(response, found ? ANSWERS[found.route]({ url, params: found.params, body }, state) : WEB_PAGE);
+    for (const prompt of state.prompts.slice(prompted)) replyTo(prompt.sessionID, prompt.body.parts?.[0]?.text ?? '');
+  }
+
+  function weigh(response: ServerResponse): void {
+    load.current += 1;
+    load.max = Math.max(load.max, load.current);
+    response.once('close', () => (load.current -= 1));
+  }
+
+  function isAdmitted(incoming: IncomingMessage): boolean {
+    if (options.password === undefined) return true;
+    const expected = Buffer.from(`opencode:${options.password}`).toString('base64');
+    return incoming.headers.authorization === `Basic ${expected}`;
+  }
+
+  function overrideOf(route: FakeRoute | 'other'): Override | undefined {
+    const entry = route === 'other' ? undefined : overrides.get(route);
+    if (!entry || entry.left <= 0) return undefined;
+    entry.left -= 1;
+    return entry.override;
+  }
+
+  function replyTo(sessionID: string, text: string): void {
+    const reply = options.reply?.(text);
+    // After the 204 has gone out, as with the real one.
+    if (reply !== undefined) setImmediate(() => state.finish(sessionID, reply));
+  }
+
+  /** A stream of another directory hears nothing of this one's. */
+  function scopeOf(url: URL): 'here' | 'elsewhere' {
+    return (url.searchParams.get('directory') ?? directory) === directory ? 'here' : 'elsewhere';
+  }
+
+  function openStream(response: ServerResponse, scope: 'global' | 'here' | 'elsewhere'): void {
+    response.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+    });
+    streams.set(response, scope);
+    response.once('close', () => streams.delete(response));
+    const hello = { id: newId('evt'), type: 'server.connected', properties: {} };
+    send(response, scope === 'global' ? { payload: hello } : hello);
+    heartbeat ??= setInterval(() => emit('server.heartbeat', {}), options.heartbeatMs ?? 10_000).unref();
+  }
+
+  function emit(type: string, properties: Readonly<Record<string, unknown>>): void {
+    const event = { id: newId('evt'), type, properties };
+    // What is about the server and not a directory comes without one, and to all.
+    const ofServer = type.startsWith('server.');
+    const wrapped = ofServer ? { payload: event } : { directory, payload: event };
+    for (const [stream, scope] of streams) {
+      if (scope === 'elsewhere' && !ofServer) continue;
+      send(stream, scope === 'global' ? wrapped : event);
+    }
+  }
+
+  async function close(): Promise<void> {
+    clearInterval(heartbeat);
+    await listener.close();
+  }
+
+  return {
+    url: listener.url,
+    port: listener.port,
+    directory,
+    state,
+    load,
+    get openStreams() {
+      return streams.size;
+    },
+    count: (route) => counts.get(route) ?? 0,
+    override(route, override, times = Infinity) {
+      if (override) overrides.set(route, { override, left: times });
+      else overrides.delete(route);
+    },
+    addSession: (fields) => state.addSession(fields),
+    addPermission: (fields) => state.addPermission(fields),
+    addQuestion: (fields) => state.addQuestion(fields),
+    emit,
+    endStreams(how = 'end') {
+      for (const stream of streams.keys()) stream[how]();
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+function send(stream: ServerResponse, event: object): void {
+  stream.write(`data: ${JSON.stringify(event)}\n\n`);
+}

@@ -1,0 +1,140 @@
+import {
+  assistantMessage,
+  newId,
+  newSession,
+  userMessage,
+  type FakeMessage,
+  type FakePermission,
+  type FakeQuestion,
+  type FakeSession,
+  type FakeStatus,
+} from './fake-objects.ts';
+
+type Emit = (type: string, properties: Readonly<Record<string, unknown>>) => void;
+
+/** A prompt as a client sends it to `prompt_async`. */
+export interface FakePrompt {
+  readonly messageID?: string;
+  readonly parts?: ReadonlyArray<{ readonly id?: string; readonly text?: string }>;
+}
+
+/** What a fake opencode holds, and the events that go with each change, in the real one's order. */
+export class FakeState {
+  readonly directory: string;
+  readonly version: string;
+  readonly sessions = new Map<string, FakeSession>();
+  readonly messages = new Map<string, FakeMessage[]>();
+  /** Listed by `GET /session/status`; change it as a test needs. */
+  readonly statuses = new Map<string, FakeStatus>();
+  readonly permissions = new Map<string, FakePermission>();
+  readonly questions = new Map<string, FakeQuestion>();
+  /** Accepted prompts, oldest first. */
+  readonly prompts: Array<{ readonly sessionID: string; readonly body: FakePrompt }> = [];
+  readonly #emit: Emit;
+
+  constructor(directory: string, version: string, emit: Emit) {
+    this.directory = directory;
+    this.version = version;
+    this.#emit = emit;
+  }
+
+  addSession(fields: Partial<FakeSession> = {}): FakeSession {
+    const session = newSession({ directory: this.directory, version: this.version, ...fields });
+    this.sessions.set(session.id, session);
+    this.messages.set(session.id, []);
+    this.#emit('session.created', { sessionID: session.id, info: session });
+    return session;
+  }
+
+  addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission {
+    const bash = { permission: 'bash', patterns: ['ls'], metadata: { command: 'ls' }, always: ['ls *'] };
+    const permission = { id: newId('per'), ...bash, ...fields };
+    this.permissions.set(permission.id, permission);
+    this.#emit('permission.asked', { ...permission });
+    return permission;
+  }
+
+  addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion {
+    const options = ['Yes', 'No'].map((label) => ({ label, description: `Choose ${label}` }));
+    const question = { id: newId('que'), questions: [{ question: 'Go on?', header: 'Go on?', options }], ...fields };
+    this.questions.set(question.id, question);
+    this.#emit('question.asked', { ...question });
+    return question;
+  }
+
+  /** Takes a prompt: the user's message is stored, the assistant's begun, the session busy. */
+  begin(sessionID: string, text: string, body: FakePrompt): void {
+    const [part] = body.parts ?? [];
+    const question = userMessage(sessionID, text, {
+      ...(body.messageID === undefined ? {} : { message: body.messageID }),
+      ...(part?.id === undefined ? {} : { part: part.id }),
+    });
+    const answer = assistantMessage(sessionID, question.info.id, this.directory);
+    this.prompts.push({ sessionID, body });
+    this.messages.get(sessionID)?.push(question, answer);
+    this.statuses.set(sessionID, { type: 'busy' });
+    this.#emit('message.updated', { sessionID, info: question.info });
+    this.#emit('message.part.updated', { sessionID, part: question.parts[0], time: question.info.time.created });
+    this.#emit('session.status', { sessionID, status: { type: 'busy' } });
+    this.#emit('message.updated', { sessionID, info: answer.info });
+  }
+
+  /** Ends the running turn of a session with this text. */
+  finish(sessionID: string, text: string): void {
+    const message = this.#running(sessionID);
+    if (!message) throw new Error(`Expected a running turn in ${sessionID}, got none`);
+    const now = Date.now();
+    const messageID = message.info.id;
+    const part = { id: newId('prt'), messageID, sessionID, type: 'text', text: '', time: { start: now } };
+    const ended = { ...part, text, time: { start: now, end: now } };
+    this.#emit('message.part.updated', { sessionID, part, time: now });
+    this.#emit('message.part.delta', { sessionID, messageID, partID: part.id, field: 'text', delta: text });
+    this.#emit('message.part.updated', { sessionID, part: ended, time: now });
+    this.#complete(message, { finish: 'stop' }, [ended]);
+    this.#idle(sessionID);
+  }
+
+  /** As the real one: an idle event whatever the id, and twice where something ran. */
+  abort(sessionID: string): void {
+    const message = this.#running(sessionID);
+    if (!message) {
+      this.#idle(sessionID);
+      return;
+    }
+    const error = { name: 'MessageAbortedError', data: { message: 'Aborted' } };
+    this.#emit('session.error', { sessionID, error });
+    this.#idle(sessionID);
+    this.#complete(message, { error }, []);
+    this.#idle(sessionID);
+  }
+
+  /** Takes a request off its list and tells; false where it is not on it. */
+  settle(requestID: string, event: string, answer: object): boolean {
+    const requests = event.startsWith('permission') ? this.permissions : this.questions;
+    const request = requests.get(requestID);
+    if (!request) return false;
+    requests.delete(requestID);
+    this.#emit(event, { sessionID: request.sessionID, requestID, ...answer });
+    return true;
+  }
+
+  #running(sessionID: string): FakeMessage | undefined {
+    return this.messages
+      .get(sessionID)
+      ?.find(({ info }) => info.role === 'assistant' && info.time.completed === undefined);
+  }
+
+  #complete(message: FakeMessage, result: Readonly<Record<string, unknown>>, parts: FakeMessage['parts']): void {
+    const { sessionID } = message.info;
+    const messages = this.messages.get(sessionID) ?? [];
+    const info = { ...message.info, ...result, time: { ...message.info.time, completed: Date.now() } };
+    messages[messages.indexOf(message)] = { info, parts: [...message.parts, ...parts] };
+    this.#emit('message.updated', { sessionID, info });
+  }
+
+  #idle(sessionID: string): void {
+    this.statuses.delete(sessionID);
+    this.#emit('session.status', { sessionID, status: { type: 'idle' } });
+    this.#emit('session.idle', { sessionID });
+  }
+}

@@ -1,0 +1,352 @@
+import {
+  request as httpRequest,
+  type ClientRequest,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { Gates } from './gates.ts';
+import { listenHttp, type HttpListener } from './http-listener.ts';
+import { within } from './wait.ts';
+
+/** What happens to one request. Byte counts are of the body, after HTTP's own framing. */
+export type Fault =
+  | { readonly kind: 'pass' }
+  /** Reset the connection as soon as the request's head is here. For a port that refuses to connect, see `down`. */
+  | { readonly kind: 'reset' }
+  /** Take the whole request and never answer; upstream sees nothing. */
+  | { readonly kind: 'hang' }
+  /** As `hang` until `release(gate)`, then pass. */
+  | { readonly kind: 'hold'; readonly gate: string }
+  | { readonly kind: 'delay'; readonly ms: number }
+  /** Answer instead of upstream. */
+  | {
+      readonly kind: 'respond';
+      readonly status: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly body?: string;
+    }
+  /** Forward everything, wait for upstream's whole answer, give the client none of it: upstream did the work and the client cannot know. */
+  | { readonly kind: 'lose-response' }
+  /** Break both connections after this much of the request's body (default: half). */
+  | { readonly kind: 'cut-request'; readonly afterBytes?: number }
+  /** Break the client's connection after this much of the answer's body. */
+  | { readonly kind: 'cut-response'; readonly afterBytes: number }
+  /** Fall silent after this much of the answer's body and keep the connection: a half-open tunnel. */
+  | { readonly kind: 'stall-response'; readonly afterBytes: number };
+
+/** Which requests a rule is for. A string is the whole path without its query. */
+export interface Match {
+  readonly method?: string;
+  readonly path?: string | RegExp | ((path: string) => boolean);
+}
+
+export interface ProxiedRequest {
+  readonly method: string;
+  /** Without the query. */
+  readonly path: string;
+  /** Path and query as the client sent them. */
+  readonly target: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly fault: Fault['kind'];
+  /** Milliseconds since the Unix epoch. */
+  readonly at: number;
+  /** What has come of the request's body so far. */
+  readonly body: string;
+  /** Upstream's status, once it has answered. */
+  readonly status: number | undefined;
+}
+
+export interface FaultProxy extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  readonly requests: readonly ProxiedRequest[];
+  count(match: Match): number;
+  /** Resolves with the `nth` (1 is the first) request that matches, past or to come, as soon as its head is here. */
+  waitForRequest(
+    match: Match,
+    options?: { readonly nth?: number; readonly timeoutMs?: number },
+  ): Promise<ProxiedRequest>;
+  /** From now on, matching requests meet `fault`: all, or the next `times`. The newest matching rule counts. Returns a function that takes the rule back. */
+  rule(match: Match, fault: Fault, times?: number): () => void;
+  /** Takes all rules back. */
+  pass(): void;
+  /** Lets everything through that is or will be held at this gate. */
+  release(gate: string): void;
+  /** Breaks every event stream that is open now; returns how many. New ones are as the rules say. */
+  cutStreams(): number;
+  /** Every event stream that is open now falls silent, its connection open; returns how many. */
+  stallStreams(): number;
+  /** Event streams open now. */
+  readonly openStreams: number;
+  /** Stops listening and breaks all connections: connecting is refused until `up`. */
+  down(): Promise<void>;
+  up(): Promise<void>;
+  /** Sends new requests to another server, as when another process has taken the port. */
+  retarget(upstream: string): void;
+  close(): Promise<void>;
+}
+
+/** Belong to one connection, not to the message (RFC 9110, 7.6.1). */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'transfer-encoding',
+  'te',
+  'trailer',
+  'upgrade',
+]);
+
+/** An HTTP proxy on 127.0.0.1 in front of `upstream` that passes everything, streams included, until told otherwise. */
+export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
+  const rules: Array<{ readonly match: Match; readonly fault: Fault; left: number }> = [];
+  const requests: Recorded[] = [];
+  const streams = new Map<ServerResponse, { stalled: boolean }>();
+  const gates = new Gates();
+  const arrivals = new EventTarget();
+  let target = upstream;
+  let listener: HttpListener | undefined = await listenHttp(accept);
+  const { port, url } = listener;
+
+  function accept(incoming: IncomingMessage, response: ServerResponse): void {
+    const fault = choose(incoming);
+    const recorded = new Recorded(incoming, fault.kind);
+    requests.push(recorded);
+    arrivals.dispatchEvent(new Event('request'));
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    serve(incoming, response, fault, recorded, gone.signal).catch(() => response.destroy());
+  }
+
+  function choose(incoming: IncomingMessage): Fault {
+    const rule = rules.findLast(
+      ({ match, left }) => left > 0 && matches(match, incoming.method ?? '', pathOf(incoming)),
+    );
+    if (!rule) return { kind: 'pass' };
+    rule.left -= 1;
+    return rule.fault;
+  }
+
+  async function serve(
+    incoming: IncomingMessage,
+    response: ServerResponse,
+    fault: Fault,
+    recorded: Recorded,
+    gone: AbortSignal,
+  ): Promise<void> {
+    switch (fault.kind) {
+      case 'reset':
+        incoming.socket.resetAndDestroy();
+        return;
+      case 'hang':
+        incoming.resume();
+        return;
+      case 'respond':
+        incoming.resume();
+        response.writeHead(fault.status, fault.headers ?? {});
+        response.end(fault.body ?? '');
+        return;
+      case 'hold':
+        await gates.pass(fault.gate, gone);
+        break;
+      case 'delay':
+        await delay(fault.ms, undefined, { signal: gone });
+        break;
+      case 'pass':
+      case 'lose-response':
+      case 'cut-request':
+      case 'cut-response':
+      case 'stall-response':
+    }
+    if (gone.aborted) return;
+    forward(incoming, response, fault, recorded, gone);
+  }
+
+  function forward(
+    incoming: IncomingMessage,
+    response: ServerResponse,
+    fault: Fault,
+    recorded: Recorded,
+    gone: AbortSignal,
+  ): void {
+    const { protocol, hostname, port: upstreamPort, pathname } = new URL(target);
+    const headers = Object.fromEntries(Object.entries(incoming.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
+    const outgoing = httpRequest({
+      protocol,
+      hostname,
+      port: upstreamPort,
+      method: incoming.method,
+      path: pathname.replace(/\/$/, '') + (incoming.url ?? '/'),
+      headers,
+      // One connection a request: cutting one must not touch another.
+      agent: false,
+    });
+    outgoing.on('error', () => incoming.socket.resetAndDestroy());
+    outgoing.once('response', (answer) => {
+      recorded.status = answer.statusCode;
+      give(answer, incoming, response, fault);
+    });
+    gone.addEventListener('abort', () => outgoing.destroy(), { once: true });
+    send(incoming, outgoing, fault, recorded);
+  }
+
+  function send(incoming: IncomingMessage, outgoing: ClientRequest, fault: Fault, recorded: Recorded): void {
+    const length = Number(incoming.headers['content-length'] ?? 0);
+    let left = fault.kind === 'cut-request' ? (fault.afterBytes ?? Math.floor(length / 2)) : Infinity;
+    incoming.on('data', (chunk: Buffer) => {
+      const piece = chunk.subarray(0, left);
+      left -= piece.length;
+      recorded.take(piece);
+      if (left > 0 || fault.kind !== 'cut-request') {
+        outgoing.write(piece);
+        return;
+      }
+      // Only what upstream has been given counts as sent, so break the connection after the write, not before.
+      outgoing.write(piece, () => {
+        outgoing.destroy();
+        incoming.socket.resetAndDestroy();
+      });
+    });
+    incoming.once('end', () => outgoing.end());
+  }
+
+  function give(answer: IncomingMessage, incoming: IncomingMessage, response: ServerResponse, fault: Fault): void {
+    if (fault.kind === 'lose-response') {
+      answer.resume();
+      answer.once('end', () => incoming.socket.resetAndDestroy());
+      return;
+    }
+    const flow = { stalled: false };
+    if (answer.headers['content-type']?.startsWith('text/event-stream') === true) {
+      streams.set(response, flow);
+      response.once('close', () => streams.delete(response));
+    }
+    const headers = Object.fromEntries(Object.entries(answer.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
+    response.writeHead(answer.statusCode ?? 502, headers);
+    // An event stream's head is news by itself; Node would keep it until the first byte of the body.
+    response.flushHeaders();
+    let left = fault.kind === 'cut-response' || fault.kind === 'stall-response' ? fault.afterBytes : Infinity;
+    const spent = (): void => {
+      if (fault.kind === 'stall-response') flow.stalled = true;
+      else response.destroy();
+    };
+    answer.on('data', (chunk: Buffer) => {
+      if (flow.stalled) return;
+      const piece = chunk.subarray(0, left);
+      left -= piece.length;
+      response.write(piece, () => {
+        if (left === 0) spent();
+      });
+    });
+    if (left === 0) spent();
+    answer.once('end', () => {
+      if (!flow.stalled && left > 0) response.end();
+    });
+    // Upstream died in mid-answer: the client must see a broken answer, not a short one.
+    answer.once('error', () => response.destroy());
+  }
+
+  async function down(): Promise<void> {
+    const ending = listener;
+    listener = undefined;
+    await ending?.close();
+  }
+
+  const find = (match: Match): Recorded[] => requests.filter(({ method, path }) => matches(match, method, path));
+
+  return {
+    url,
+    port,
+    requests,
+    count: (match) => find(match).length,
+    async waitForRequest(match, { nth = 1, timeoutMs } = {}) {
+      const found = new Promise<ProxiedRequest>((resolve) => {
+        const look = (): void => {
+          const request = find(match)[nth - 1];
+          if (!request) return;
+          arrivals.removeEventListener('request', look);
+          resolve(request);
+        };
+        arrivals.addEventListener('request', look);
+        look();
+      });
+      const seen = (): string => JSON.stringify(requests.map(({ method, path }) => `${method} ${path}`));
+      return within(
+        found,
+        () => `request ${nth} of ${match.method ?? 'any'} ${String(match.path)}; seen ${seen()}`,
+        timeoutMs,
+      );
+    },
+    rule(match, fault, times = Infinity) {
+      const rule = { match, fault, left: times };
+      rules.push(rule);
+      return () => {
+        rule.left = 0;
+      };
+    },
+    pass: () => void rules.splice(0),
+    release: (gate) => gates.open(gate),
+    cutStreams() {
+      const open = [...streams.keys()];
+      for (const response of open) response.destroy();
+      return open.length;
+    },
+    stallStreams() {
+      for (const flow of streams.values()) flow.stalled = true;
+      return streams.size;
+    },
+    get openStreams() {
+      return streams.size;
+    },
+    down,
+    async up() {
+      listener ??= await listenHttp(accept, port);
+    },
+    retarget(other) {
+      target = other;
+    },
+    close: down,
+    [Symbol.asyncDispose]: down,
+  };
+}
+
+class Recorded implements ProxiedRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly target: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly fault: Fault['kind'];
+  readonly at = Date.now();
+  status: number | undefined;
+  readonly #chunks: Buffer[] = [];
+
+  constructor(incoming: IncomingMessage, fault: Fault['kind']) {
+    this.method = incoming.method ?? '';
+    this.path = pathOf(incoming);
+    this.target = incoming.url ?? '/';
+    this.headers = incoming.headers;
+    this.fault = fault;
+  }
+
+  get body(): string {
+    return Buffer.concat(this.#chunks).toString('utf8');
+  }
+
+  take(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+  }
+}
+
+function matches(match: Match, method: string, path: string): boolean {
+  if (match.method !== undefined && match.method !== method) return false;
+  if (match.path === undefined) return true;
+  if (typeof match.path === 'string') return match.path === path;
+  return match.path instanceof RegExp ? match.path.test(path) : match.path(path);
+}
+
+function pathOf(incoming: IncomingMessage): string {
+  return (incoming.url ?? '/').split('?', 1)[0] ?? '/';
+}

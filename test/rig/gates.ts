@@ -1,0 +1,47 @@
+import { deferred, within, type Deferred } from './wait.ts';
+
+/**
+ * Named gates that work stops at until a test opens them. A gate stays open once opened, so that
+ * opening before or after the arrival is the same; a test takes a new name for a new stop.
+ */
+export class Gates {
+  readonly #open = new Map<string, Deferred<void>>();
+  readonly #arrivals = new Map<string, Deferred<void>>();
+  readonly #waiting = new Map<string, number>();
+
+  /** Resolves once `name` is open, or at once when `signal` aborts. */
+  async pass(name: string, signal: AbortSignal): Promise<void> {
+    this.#waiting.set(name, this.waiting(name) + 1);
+    entry(this.#arrivals, name).resolve();
+    const leave = deferred<void>();
+    const onAbort = (): void => leave.resolve();
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) leave.resolve();
+    await Promise.race([entry(this.#open, name).promise, leave.promise]);
+    signal.removeEventListener('abort', onAbort);
+    this.#waiting.set(name, this.waiting(name) - 1);
+  }
+
+  open(name: string): void {
+    entry(this.#open, name).resolve();
+  }
+
+  /** How many stand at the gate now. */
+  waiting(name: string): number {
+    return this.#waiting.get(name) ?? 0;
+  }
+
+  /** Resolves once something has arrived at the gate, be it gone again by now. */
+  async reached(name: string, timeoutMs?: number): Promise<void> {
+    await within(entry(this.#arrivals, name).promise, `something to reach the gate ${JSON.stringify(name)}`, timeoutMs);
+  }
+}
+
+function entry(map: Map<string, Deferred<void>>, name: string): Deferred<void> {
+  let found = map.get(name);
+  if (!found) {
+    found = deferred<void>();
+    map.set(name, found);
+  }
+  return found;
+}

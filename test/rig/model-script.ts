@@ -1,0 +1,125 @@
+/**
+ * The little language that the last user message is written in: what the scripted model does.
+ * `parseScript` reads it; `expectedReply` gives the text that a finished turn must show.
+ */
+
+export type Step =
+  /** Stream `chunks`, `everyMs` apart. */
+  | { readonly kind: 'text'; readonly chunks: readonly string[]; readonly everyMs: number }
+  | { readonly kind: 'reasoning'; readonly thinking: string; readonly chunks: readonly string[] }
+  /** Send the response's head and `before`, wait for the gate, send `after`. */
+  | { readonly kind: 'gate'; readonly name: string; readonly before: string; readonly after: string }
+  /** Accept the request and send nothing, not even a head, until the gate opens. */
+  | { readonly kind: 'hang'; readonly name: string }
+  /** Call one of opencode's tools; the request that brings the tool's result gets a final text. */
+  | { readonly kind: 'tool'; readonly tool: string; readonly input: Readonly<Record<string, unknown>> }
+  /** Answer with an HTTP error: always, or the first `times` requests for this very text, and say `afterwards` from then on. */
+  | { readonly kind: 'fail'; readonly status: number; readonly times?: number; readonly afterwards?: string };
+
+/** The gate that `hang` without a name waits at. */
+export const HANG_GATE = 'hang';
+
+/** What a finished `hang` turn says, after the gate was opened. */
+export const HANG_REPLY = 'released';
+
+const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]> = [
+  [/^echo:\s*([^]*)$/, ([, text = '']) => say(text)],
+  [/^slow\s+(\d+)\s+(\d+):\s*([^]*)$/, ([, count = '', ms = '', text = '']) => slow(Number(count), Number(ms), text)],
+  [/^long\s+(\d+)$/, ([, chars = '']) => ({ kind: 'text', chunks: slices(longText(Number(chars)), 1000), everyMs: 0 })],
+  [/^bash:\s*([^]*)$/, ([, command = '']) => ({ kind: 'tool', tool: 'bash', input: { command } })],
+  [/^ask:\s*([^|]*)\|([^]*)$/, ([, question = '', options = '']) => ask(question.trim(), options.split('|'))],
+  [/^task:\s*([^]*)$/, ([, prompt = '']) => task(prompt)],
+  [/^fail\s+(\d+)$/, ([, status = '']) => ({ kind: 'fail', status: Number(status) })],
+  [
+    /^fail-times\s+(\d+)\s+(\d+):\s*([^]*)$/,
+    ([, times = '', status = '', afterwards = '']) => ({
+      kind: 'fail',
+      status: Number(status),
+      times: Number(times),
+      afterwards,
+    }),
+  ],
+  [/^hang(?:\s+(\S+))?$/, ([, name]) => ({ kind: 'hang', name: name ?? HANG_GATE })],
+  [
+    /^reason:\s*([^|]*)\|([^]*)$/,
+    ([, thinking = '', text = '']) => ({ kind: 'reasoning', thinking, chunks: words(text) }),
+  ],
+  [
+    /^gate-mid\s+([^\s:]+):\s*([^|]*)\|([^]*)$/,
+    ([, name = '', before = '', after = '']) => ({ kind: 'gate', name, before, after }),
+  ],
+  [/^gate\s+([^\s:]+):\s*([^]*)$/, ([, name = '', after = '']) => ({ kind: 'gate', name, before: '', after })],
+];
+
+/** Never fails: what is not a script is answered with a text that says so, so that a typo shows in the test's output. */
+export function parseScript(text: string): Step {
+  const script = text.trim();
+  for (const [form, read] of FORMS) {
+    const match = form.exec(script);
+    if (match) return read(match);
+  }
+  return say(`No script for: ${text}`);
+}
+
+/** The whole text of the last assistant message of a turn that ran `text` and had nothing go wrong; for a tool its result must be given as the model saw it. */
+export function expectedReply(text: string, toolResult = ''): string {
+  const step = parseScript(text);
+  if (step.kind === 'text' || step.kind === 'reasoning') return step.chunks.join('');
+  if (step.kind === 'gate') return step.before + step.after;
+  if (step.kind === 'hang') return HANG_REPLY;
+  if (step.kind === 'tool') return toolReply(step.tool, toolResult);
+  return step.afterwards ?? '';
+}
+
+/** What the model says when a tool's result has come back to it. */
+export function toolReply(tool: string, result: string): string {
+  return `${tool} returned: ${result.trim()}`;
+}
+
+/** `chars` characters of numbered lines, so that a cut or repeated piece shows itself. */
+export function longText(chars: number): string {
+  let text = '';
+  for (let line = 1; text.length < chars; line++) text += `line ${String(line).padStart(7, '0')}\n`;
+  return text.slice(0, chars);
+}
+
+function say(text: string): Step {
+  return { kind: 'text', chunks: words(text), everyMs: 0 };
+}
+
+function slow(count: number, everyMs: number, text: string): Step {
+  const chunks = Array.from({ length: count }, (_, index) => `${index === 0 ? '' : ' '}${text} ${index + 1}`);
+  return { kind: 'text', chunks, everyMs };
+}
+
+function ask(question: string, options: readonly string[]): Step {
+  return {
+    kind: 'tool',
+    tool: 'question',
+    input: {
+      questions: [
+        {
+          question,
+          // opencode's schema allows 30 characters.
+          header: question.slice(0, 30),
+          options: options.map((option) => ({ label: option.trim(), description: `Choose ${option.trim()}` })),
+        },
+      ],
+    },
+  };
+}
+
+function task(prompt: string): Step {
+  return { kind: 'tool', tool: 'task', input: { description: 'Scripted sub-agent', prompt, subagent_type: 'general' } };
+}
+
+/** Split after each space: a streamed text of several deltas even for short replies. */
+function words(text: string): string[] {
+  return text.match(/\S*\s*/g)?.filter((word) => word !== '') ?? [];
+}
+
+function slices(text: string, size: number): string[] {
+  const pieces: string[] = [];
+  for (let start = 0; start < text.length; start += size) pieces.push(text.slice(start, start + size));
+  return pieces;
+}

@@ -1,0 +1,27 @@
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** The version that package.json pins: what the tests mean by "opencode". */
+export const PINNED_OPENCODE = fileURLToPath(
+  new URL('../../node_modules/opencode-ai/bin/opencode.exe', import.meta.url),
+);
+
+/** The oldest version that is supported, from `test/components`. */
+export const OLDEST_OPENCODE = fileURLToPath(
+  new URL('../components/node_modules/opencode-oldest/bin/opencode.exe', import.meta.url),
+);
+
+/** Both, for suites that must hold on both. */
+export const OPENCODES = [
+  { name: 'pinned opencode', binary: PINNED_OPENCODE },
+  { name: 'oldest opencode', binary: OLDEST_OPENCODE },
+] as const;
+
+/** For `describe.skipIf`: says what is missing, and throws in CI, where nothing may be. */
+export function isMissing(binary: string): boolean {
+  if (existsSync(binary)) return false;
+  const message = `${binary} is not installed: run npm ci there`;
+  if (process.env['CI'] === 'true') throw new Error(message);
+  console.warn(`Skipped: ${message}`);
+  return true;
+}

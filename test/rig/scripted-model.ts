@@ -1,0 +1,207 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { text as readText } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { failWith, replySink, textOf, type ChatRequest, type ReplySink } from './chat-completions.ts';
+import { Gates } from './gates.ts';
+import { listenHttp } from './http-listener.ts';
+import { HANG_REPLY, parseScript, toolReply, type Step } from './model-script.ts';
+import { within } from './wait.ts';
+
+/** The provider and the models that the rig's opencode.json names. */
+export const PROVIDER_ID = 'scripted';
+export const MODEL_ID = 'scripted-model';
+export const SMALL_MODEL_ID = 'scripted-small';
+
+/** What every request for a session title is answered with. */
+export const SCRIPTED_TITLE = 'Scripted session';
+
+export interface ModelRequest {
+  /** `title`: opencode names a session by asking its small model, beside the turn and at any time. */
+  readonly kind: 'turn' | 'title';
+  /** The last user message, as the person wrote it: opencode's own reminders taken off. Two text parts are joined by a newline. */
+  readonly text: string;
+  /** Tool results since that message: 0 for the request that begins a turn (or repeats its beginning after an error). */
+  readonly step: number;
+  /** The newest tool result as the model sees it, in a request with `step` above 0. */
+  readonly toolResult?: string;
+  /** The session that asked: sub-agents have their own. */
+  readonly sessionID: string | undefined;
+  readonly model: string;
+  /** Milliseconds since the Unix epoch. */
+  readonly at: number;
+  /** Every user message of the conversation so far, oldest first. */
+  readonly userTexts: readonly string[];
+  /** True once opencode has hung up before the reply was complete. */
+  readonly aborted: boolean;
+}
+
+export interface ScriptedModel extends AsyncDisposable {
+  /** Base URL for `@ai-sdk/openai-compatible`, `/v1` included. */
+  readonly url: string;
+  readonly requests: readonly ModelRequest[];
+  /** How many turns were begun with exactly this text: titles and the requests after a tool result do not count. */
+  turns(text: string): number;
+  /** Resolves with the `nth` (1 is the first) request that begins a turn with this text, past or to come. */
+  waitForTurn(text: string, options?: { readonly nth?: number; readonly timeoutMs?: number }): Promise<ModelRequest>;
+  /** Opens a gate for good. */
+  release(gate: string): void;
+  /** Resolves once a request stands at the gate; for `gate-mid`, its first half has been sent. */
+  waitForGate(gate: string, timeoutMs?: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Starts a model whose behaviour is written in the last user message: see `model-script.ts`. */
+export async function startScriptedModel(): Promise<ScriptedModel> {
+  const requests: Array<ModelRequest & { aborted: boolean }> = [];
+  const gates = new Gates();
+  const failures = new Map<string, number>();
+  const arrivals = new EventTarget();
+  const matching = (text: string): ModelRequest[] =>
+    requests.filter((request) => request.kind === 'turn' && request.step === 0 && request.text === text);
+
+  const listener = await listenHttp((request, response) => {
+    handle(request, response).catch((error: unknown) =>
+      response.destroy(error instanceof Error ? error : new Error(String(error))),
+    );
+  });
+
+  async function handle(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (incoming.method !== 'POST' || incoming.url !== '/v1/chat/completions') {
+      failWith(response, 404);
+      return;
+    }
+    const gone = new AbortController();
+    const body: ChatRequest = JSON.parse(await readText(incoming));
+    const recorded = { ...describeRequest(body, incoming), aborted: false };
+    response.once('close', () => {
+      recorded.aborted = !response.writableFinished;
+      gone.abort();
+    });
+    requests.push(recorded);
+    arrivals.dispatchEvent(new Event('request'));
+
+    const sink = replySink(body, response);
+    if (recorded.kind === 'title') sink.text(SCRIPTED_TITLE);
+    else if (!(await perform(recorded, response, sink, gone.signal))) return;
+    if (!gone.signal.aborted) sink.end();
+  }
+
+  /** False where the whole response was sent already. */
+  async function perform(
+    request: ModelRequest,
+    response: ServerResponse,
+    sink: ReplySink,
+    gone: AbortSignal,
+  ): Promise<boolean> {
+    const step = parseScript(request.text);
+    if (step.kind === 'tool') {
+      if (request.step === 0) sink.toolCall(step.tool, step.input);
+      else sink.text(toolReply(step.tool, request.toolResult ?? ''));
+      return true;
+    }
+    if (step.kind === 'fail' && failsNow(step, request.text)) {
+      // Real backoff begins at 2 s; where the script says that it ends well, the test need not wait for it.
+      failWith(response, step.status, step.times === undefined ? undefined : 50);
+      return false;
+    }
+    await reply(step, sink, gone);
+    return true;
+  }
+
+  async function reply(step: Step, sink: ReplySink, gone: AbortSignal): Promise<void> {
+    switch (step.kind) {
+      case 'text':
+        for (const chunk of step.chunks) {
+          sink.text(chunk);
+          if (step.everyMs > 0) await delay(step.everyMs, undefined, { signal: gone }).catch(() => {});
+          if (gone.aborted) return;
+        }
+        return;
+      case 'reasoning':
+        sink.reasoning(step.thinking);
+        for (const chunk of step.chunks) sink.text(chunk);
+        return;
+      case 'gate':
+        sink.start();
+        if (step.before !== '') sink.text(step.before);
+        await gates.pass(step.name, gone);
+        if (!gone.aborted) sink.text(step.after);
+        return;
+      case 'hang':
+        await gates.pass(step.name, gone);
+        if (!gone.aborted) sink.text(HANG_REPLY);
+        return;
+      case 'fail':
+        sink.text(step.afterwards ?? '');
+        return;
+      case 'tool':
+    }
+  }
+
+  function failsNow(step: Step & { kind: 'fail' }, text: string): boolean {
+    if (step.times === undefined) return true;
+    const count = (failures.get(text) ?? 0) + 1;
+    failures.set(text, count);
+    return count <= step.times;
+  }
+
+  return {
+    url: `${listener.url}/v1`,
+    requests,
+    turns: (text) => matching(text).length,
+    async waitForTurn(text, { nth = 1, timeoutMs } = {}) {
+      const found = new Promise<ModelRequest>((resolve) => {
+        const look = (): void => {
+          const request = matching(text)[nth - 1];
+          if (!request) return;
+          arrivals.removeEventListener('request', look);
+          resolve(request);
+        };
+        arrivals.addEventListener('request', look);
+        look();
+      });
+      const seen = (): string => JSON.stringify(requests.map(({ kind, text: got, step }) => `${kind} ${step}: ${got}`));
+      return within(found, () => `turn ${nth} of ${JSON.stringify(text)}; the model saw ${seen()}`, timeoutMs);
+    },
+    release: (gate) => gates.open(gate),
+    waitForGate: (gate, timeoutMs) => gates.reached(gate, timeoutMs),
+    close: () => listener.close(),
+    [Symbol.asyncDispose]: () => listener.close(),
+  };
+}
+
+function describeRequest(body: ChatRequest, incoming: IncomingMessage): Omit<ModelRequest, 'aborted'> {
+  const last = body.messages.findLastIndex((message) => message.role === 'user');
+  const results = body.messages.slice(last + 1).filter((message) => message.role === 'tool');
+  const newest = results.at(-1);
+  const userTexts = body.messages
+    .filter((message) => message.role === 'user')
+    .map((message) => withoutReminders(textOf(message)));
+  const sessionID = incoming.headers['x-session-id'];
+  return {
+    kind: isTitle(body) ? 'title' : 'turn',
+    text: userTexts.at(-1) ?? '',
+    step: results.length,
+    ...(newest ? { toolResult: textOf(newest) } : {}),
+    sessionID: typeof sessionID === 'string' ? sessionID : undefined,
+    model: body.model,
+    at: Date.now(),
+    userTexts,
+  };
+}
+
+function isTitle(body: ChatRequest): boolean {
+  const [first] = body.messages;
+  return (
+    body.model === SMALL_MODEL_ID || (first?.role === 'system' && textOf(first).startsWith('You are a title generator'))
+  );
+}
+
+/**
+ * Plan mode adds reminders of its own to the person's words; the words are the script. A prompt that
+ * arrives while a turn runs comes as it was sent, as one more user message (1.18.10 and 1.18.33).
+ */
+function withoutReminders(text: string): string {
+  return text.replace(/<system-reminder>[^]*?<\/system-reminder>/g, '').trim();
+}

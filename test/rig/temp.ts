@@ -1,0 +1,28 @@
+import { mkdtempSync, realpathSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { forgetDirectory, guardDirectory } from './orphan-guard.ts';
+
+/** A directory that lives as long as its owner, and never longer than this process. */
+export interface TempDir extends AsyncDisposable {
+  /** Absolute, with symbolic links resolved: opencode reports its directory that way. */
+  readonly path: string;
+  close(): Promise<void>;
+}
+
+/** Creates `<tmp>/<label>-XXXXXX`, mode 0700. */
+export function tempDir(label = 'opencode-mcp-test'): TempDir {
+  const path = realpathSync(mkdtempSync(join(tmpdir(), `${label}-`)));
+  guardDirectory(path);
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => (closing ??= remove(path));
+  return { path, close, [Symbol.asyncDispose]: close };
+}
+
+async function remove(path: string): Promise<void> {
+  // Children of a process killed a moment ago (git, a shell) may still be writing: ENOTEMPTY passes.
+  await rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+  forgetDirectory(path);
+}
