@@ -18,7 +18,7 @@ const ESCAPE_SEQUENCE =
  * and bidi characters, variation selectors, tag characters, fillers), interlinear annotations,
  * and lone surrogates, which break encoders further on.
  */
-const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\ufff9-\ufffb\p{Default_Ignorable_Code_Point}\p{Bidi_Control}\p{Surrogate}]/gu;
+const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\ufff9-\ufffb\p{Default_Ignorable_Code_Point}\p{Surrogate}]/gu;
 
 /** Everything that some reader takes for the end of a line. A lone \r would let a line overwrite itself. */
 const LINE_BREAK = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/gu;

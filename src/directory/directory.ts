@@ -11,10 +11,11 @@ import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from './instance.ts';
 import { lineageOf } from './naming.ts';
 import { proveSame } from './proof.ts';
-import { type Batch, type Outcome, type ProbeCounters, Prober } from './prober.ts';
+import { type Outcome, type ProbeCounters, Prober } from './prober.ts';
 import { type Pair, Prover } from './prover.ts';
 import { findInstance } from './query.ts';
 import { findWay } from './reach.ts';
+import { Rounds } from './rounds.ts';
 import { createSameDirectory } from './same-directory.ts';
 import { askOverviews } from './survey.ts';
 import { suspects } from './suspects.ts';
@@ -35,6 +36,9 @@ export interface DirectoryDeps {
 /** Answers of a round come in a burst; looking for pairs to prove and telling of changes once for all of them is enough. */
 export const REVIEW_DELAY_MS = 50;
 
+/** Removed registrations to remember until the next view says when they were last seen. */
+const MAX_REMOVED = 1000;
+
 export class LiveDirectory implements Directory {
   readonly #deps: DirectoryDeps;
   readonly #chain: Chain;
@@ -42,9 +46,7 @@ export class LiveDirectory implements Directory {
   readonly #prover: Prover;
   readonly #table = new EndpointTable();
   readonly #root = new AbortController();
-  /** Looks that a registration or a round asked for. */
-  readonly #rounds: Batch<EndpointRecord>;
-  readonly #roundLooks = new Map<EndpointRecord, Promise<unknown>>();
+  readonly #rounds: Rounds;
   /** Removed since the last view, which tells when they were last seen. */
   #removed = new Map<string, EndpointRecord>();
   #view: View = EMPTY_VIEW;
@@ -80,7 +82,13 @@ export class LiveDirectory implements Directory {
         proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
       onProof: () => this.#touch(),
     });
-    this.#rounds = this.#prober.batch();
+    this.#rounds = new Rounds({
+      clock,
+      intervalMs: settings.discoveryIntervalMs,
+      table: this.#table,
+      batch: this.#prober.batch(),
+      onEnd: () => this.#roundEnded(),
+    });
   }
 
   /** For tests and benchmarks. */
@@ -92,7 +100,7 @@ export class LiveDirectory implements Directory {
     if (this.#ready !== undefined || this.#root.signal.aborted) return;
     this.#chain.start();
     this.#ready = this.#within(this.#firstRound());
-    void this.#keepRounds();
+    void this.#rounds.keep(this.#root.signal);
   }
 
   snapshot(): Snapshot {
@@ -161,12 +169,14 @@ export class LiveDirectory implements Directory {
   /** A source was scanned: what is new is looked at at once, ahead of the next round. */
   #registered({ name, candidates }: SourceView): void {
     const { added, removed } = this.#table.apply(name, candidates);
+    // Where nobody looks, churn must not pile up.
+    if (this.#removed.size > MAX_REMOVED) this.#current();
     for (const record of removed) {
       this.#removed.set(record.id, record);
       if (!this.#table.has(record.key)) this.#prover.forget(record.key);
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
     }
-    for (const record of added) void this.#lookForRound(record);
+    for (const record of added) void this.#rounds.look(record);
     this.#touch();
   }
 
@@ -184,39 +194,13 @@ export class LiveDirectory implements Directory {
     this.#touch();
   }
 
-  /** One look for the rounds; a second is not asked for while it waits. */
-  #lookForRound(record: EndpointRecord): Promise<unknown> {
-    if (!record.askable) return Promise.resolve();
-    const underWay = this.#roundLooks.get(record);
-    if (underWay !== undefined) return underWay;
-    const look = this.#rounds.look(record, { parts: record.unknownParts }).then(() => this.#roundLooks.delete(record));
-    this.#roundLooks.set(record, look);
-    return look;
-  }
-
   async #firstRound(): Promise<void> {
     await this.#chain.scanned();
-    await Promise.all(this.#roundLooks.values());
+    await this.#rounds.settled();
     this.#roundEnded();
     // Two ways to one instance would otherwise be listed, and named, as two.
     this.#considerProofs();
     await this.#prover.idle();
-  }
-
-  async #keepRounds(): Promise<void> {
-    const { clock, settings } = this.#deps;
-    const { signal } = this.#root;
-    for (;;) {
-      await clock.sleep(settings.discoveryIntervalMs, signal);
-      if (signal.aborted) return;
-      const looks: Promise<unknown>[] = [];
-      for (const record of this.#table.all()) {
-        record.roundDue = true;
-        looks.push(this.#lookForRound(record));
-      }
-      // Not awaited: registrations that hang may take longer than one interval, and those that live must not wait for them.
-      void Promise.all(looks).then(() => this.#roundEnded());
-    }
   }
 
   #roundEnded(): void {
@@ -235,7 +219,7 @@ export class LiveDirectory implements Directory {
     if (everything) {
       for (const record of this.#table.all())
         if (record.askable) work.push(batch.look(record, { parts: record.unknownParts }));
-      work.push(this.#chain.rescan().then(() => Promise.all(this.#roundLooks.values())));
+      work.push(this.#chain.rescan().then(() => this.#rounds.settled()));
     }
     await this.#within(Promise.all(work));
     batch.end();
@@ -324,10 +308,6 @@ export class LiveDirectory implements Directory {
     ]);
     over.abort();
   }
-}
-
-export function createDirectory(deps: DirectoryDeps): LiveDirectory {
-  return new LiveDirectory(deps);
 }
 
 /** Resolves when `signal` aborts; `done` lets go of it. */

@@ -139,11 +139,12 @@ const RESULT_RANK = { healthy: 0, locked: 1, unsupported: 2, unhealthy: 3, unkno
 
 /**
  * The endpoints in the order in which their claims are believed. It does not depend on health, so that an instance keeps
- * its name while its ways come and go.
+ * its name while its ways come and go. What was announced on the LAN comes last: anyone can announce anything.
  */
 export function byAuthority(one: ProbedEndpoint, other: ProbedEndpoint): number {
   return (
     Number(other.candidate.pinned ?? false) - Number(one.candidate.pinned ?? false) ||
+    Number(one.candidate.endpoint.route === 'lan') - Number(other.candidate.endpoint.route === 'lan') ||
     Number(one.candidate.claims.id === undefined) - Number(other.candidate.claims.id === undefined) ||
     routeRank(one) - routeRank(other) ||
     compare(one.id, other.id)
@@ -151,14 +152,14 @@ export function byAuthority(one: ProbedEndpoint, other: ProbedEndpoint): number 
 }
 
 function claimsOf(endpoints: NonEmpty<ProbedEndpoint>): Claims {
-  let merged: Claims = {};
-  for (const { candidate } of endpoints.toSorted(byAuthority)) merged = { ...defined(candidate.claims), ...merged };
+  // Of entries with the same name the last one counts.
+  const entries = endpoints
+    .toSorted(byAuthority)
+    .toReversed()
+    .flatMap(({ candidate }) => Object.entries(candidate.claims));
+  const claims: Claims = Object.fromEntries(entries.filter(([, value]) => value !== undefined));
   const times = endpoints.map(({ candidate }) => candidate.claims.connectedAt).filter((time) => time !== undefined);
-  return times.length === 0 ? merged : { ...merged, connectedAt: Math.max(...times) };
-}
-
-function defined(claims: Claims): Claims {
-  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== undefined));
+  return times.length === 0 ? claims : { ...claims, connectedAt: Math.max(...times) };
 }
 
 export function isHealthy(endpoint: ProbedEndpoint): boolean {

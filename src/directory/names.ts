@@ -10,6 +10,8 @@ export interface Nameable {
   readonly base: string;
   readonly host: string;
   readonly port: number;
+  /** A person gave it its name in the configuration. Goes before everything else that wants the same name. */
+  readonly pinned: boolean;
   /** It answers. Goes before what does not when several want one name. */
   readonly alive: boolean;
   /** May have its bare name. Not what anyone on the LAN can advertise, nor what nobody vouches for: neither may take the name of another. */
@@ -151,10 +153,10 @@ class Naming {
       for (const [name, all] of groupBy(waiting, nameOf)) {
         const rivals = index === 0 ? all.filter(({ plain }) => plain) : all;
         if (this.#taken.has(name) || (index === 0 && this.#bases.has(name))) continue;
-        const alive = rivals.filter((rival) => rival.alive);
-        const contenders = alive.length > 0 ? alive : rivals;
-        const [first] = contenders;
-        if (first === undefined || processesOf(contenders) > 1) continue;
+        const [first] = rivals;
+        if (first === undefined) continue;
+        const contenders = rivals.filter(({ pinned, alive }) => pinned === first.pinned && alive === first.alive);
+        if (processesOf(contenders) > 1) continue;
         this.#give(first, name);
         named.add(first);
       }
@@ -229,7 +231,9 @@ function hold(held: Held, { key }: Nameable, record: NameRecord): void {
 }
 
 function byRank(one: Nameable, other: Nameable): number {
-  return Number(other.alive) - Number(one.alive) || compare(one.key, other.key);
+  return (
+    Number(other.pinned) - Number(one.pinned) || Number(other.alive) - Number(one.alive) || compare(one.key, other.key)
+  );
 }
 
 function bySequence(one: NameRecord, other: NameRecord): number {

@@ -19,6 +19,7 @@ export function nameable(instance: MergedInstance): Nameable {
     base: claims.name ?? fallbackName(members),
     host: hostOf(instance),
     port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
+    pinned: members.some(({ candidate }) => candidate.pinned === true),
     alive: endpoints.some(
       ({ result }) => result.status !== 'unhealthy' && result.status !== 'unknown' && result.status !== 'untrusted',
     ),

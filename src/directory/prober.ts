@@ -3,9 +3,9 @@ import pLimit from 'p-limit';
 import type { Clock } from '../clock.ts';
 import type { Candidate } from '../discovery/source.ts';
 import type { Connection, Credential } from '../opencode/transport.ts';
-import { singleLine } from '../plain-text.ts';
 import type { OverviewPart } from './instance.ts';
 import { type Lane, Lanes } from './lanes.ts';
+import { PasswordDesk } from './password-desk.ts';
 import { type Look, probe } from './probe.ts';
 import type { SameDirectory } from './same-directory.ts';
 
@@ -66,11 +66,10 @@ const SECOND_LOOK = 5 / 8;
 /** A vault may be slow; this holds no slot, but what asks for a password is of no use without it. */
 const CREDENTIAL_WAIT = 1 / 2;
 
-/** Password files read at once, well below any limit of open files. */
-const CREDENTIALS_AT_ONCE = 64;
-
-/** A password command that takes longer than any file leaves its place to the next. */
-const CREDENTIAL_PLACE_MS = 100;
+/** Abort reasons of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
+const DONE = 'done';
+const LATE = 'late';
+const CLOSED = 'closed';
 
 interface Job<T extends Target> {
   readonly target: T;
@@ -92,7 +91,7 @@ export class Prober<T extends Target> {
   readonly counters: ProbeCounters = { probes: 0, inFlight: 0, maxInFlight: 0, requests: 0 };
   readonly #deps: ProberDeps<T>;
   readonly #limit: ReturnType<typeof pLimit>;
-  readonly #credentialPlaces = pLimit(CREDENTIALS_AT_ONCE);
+  readonly #passwords: PasswordDesk;
   readonly #lanes: Lanes<Job<T>>;
   /** Jobs that another batch may join. */
   readonly #joinable = new Map<T, Job<T>>();
@@ -106,6 +105,8 @@ export class Prober<T extends Target> {
 
   constructor(deps: ProberDeps<T>) {
     this.#deps = deps;
+    const { clock, deadlineMs, resolveCredential } = deps;
+    this.#passwords = new PasswordDesk({ clock, limitMs: deadlineMs * CREDENTIAL_WAIT, resolveCredential });
     this.#limit = pLimit(deps.slots);
     this.#lanes = new Lanes(deps.slots);
   }
@@ -142,7 +143,8 @@ export class Prober<T extends Target> {
   /** Ends every request; open looks resolve with undefined. */
   close(): void {
     this.#closed = true;
-    for (const controller of this.#running) controller.abort();
+    this.#passwords.close();
+    for (const controller of this.#running) controller.abort(CLOSED);
     for (const job of this.#jobs) this.#drop(job);
   }
 
@@ -175,39 +177,11 @@ export class Prober<T extends Target> {
 
   /** Finds the password before a slot is taken. */
   async #prepare(job: Job<T>): Promise<void> {
-    let resolving: Promise<void> | undefined;
-    const place = async (): Promise<void> => {
-      resolving = this.#resolve(job);
-      if (job.urgent !== undefined) return;
-      const over = new AbortController();
-      await Promise.race([resolving, this.#deps.clock.sleep(CREDENTIAL_PLACE_MS, over.signal)]);
-      over.abort();
-    };
-    await (job.urgent === undefined ? this.#credentialPlaces(place) : place());
-    await resolving;
-    if (!job.dropped) this.#enqueue(job, this.#firstLane(job));
-  }
-
-  async #resolve(job: Job<T>): Promise<void> {
     const { candidate } = job.target;
-    const { clock, deadlineMs, resolveCredential } = this.#deps;
-    const asking = new AbortController();
-    const over = new AbortController();
-    this.#running.add(asking);
-    const limitMs = deadlineMs * CREDENTIAL_WAIT;
-    void clock.sleep(limitMs, over.signal).then(() => asking.abort());
-    try {
-      const credential = await resolveCredential(candidate, asking.signal);
-      if (credential !== undefined) job.connection = { endpoint: candidate.endpoint, credential };
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      job.credentialProblem = asking.signal.aborted
-        ? `its password was not to be had within ${limitMs} ms`
-        : singleLine(reason, 300);
-    } finally {
-      over.abort();
-      this.#running.delete(asking);
-    }
+    const { credential, problem } = await this.#passwords.find(candidate, job.urgent !== undefined);
+    if (credential !== undefined) job.connection = { endpoint: candidate.endpoint, credential };
+    job.credentialProblem = problem;
+    if (!job.dropped) this.#enqueue(job, this.#firstLane(job));
   }
 
   #firstLane({ urgent, target }: Job<T>): Lane {
@@ -240,13 +214,14 @@ export class Prober<T extends Target> {
     const known = job.firstLook?.result;
     const sequence = (this.#sequence += 1);
     const controller = new AbortController();
-    const over = new AbortController();
     job.running = true;
     this.#running.add(controller);
     counters.probes += 1;
     counters.inFlight += 1;
     counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
-    void clock.sleep(limitMs, over.signal).then(() => controller.abort());
+    void clock.sleep(limitMs, controller.signal).then(() => {
+      if (!controller.signal.aborted) controller.abort(LATE);
+    });
     const look = await probe(
       {
         candidate: job.target.candidate,
@@ -266,8 +241,8 @@ export class Prober<T extends Target> {
         },
       },
     );
-    over.abort();
     this.#running.delete(controller);
+    controller.abort(DONE);
     counters.inFlight -= 1;
     job.running = false;
     if (this.#closed) return;

@@ -175,7 +175,7 @@ function countNotes(unlisted: readonly EndpointRecord[], waiting: number): Note[
     const more = unlisted.length > MAX_IN_NOTE ? ` and ${unlisted.length - MAX_IN_NOTE} more` : '';
     notes.push({
       subject: `${unlisted.length} ${unlisted.length === 1 ? 'registration' : 'registrations'}`,
-      reason: `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer, asked again every round: ${names.join(', ')}${more}`,
+      reason: `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; refresh_instances asks all again: ${names.join(', ')}${more}`,
     });
   }
   if (waiting > 0)

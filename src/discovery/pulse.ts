@@ -10,7 +10,6 @@ export class Pulse implements AsyncIterableIterator<void> {
   readonly #readers: ((result: IteratorResult<void, undefined>) => void)[] = [];
 
   notify(): void {
-    if (this.#ended) return;
     const reader = this.#readers.shift();
     if (reader) reader({ done: false, value: undefined });
     else this.#pending = true;

@@ -29,15 +29,14 @@ export async function readSmallFile(path: string, fs: FileSystem): Promise<FileC
       const stats = await handle.stat({ bigint: true });
       const problem = unreadable(stats);
       if (problem !== undefined) return { problem };
-      // One byte more than allowed, because a file can grow after its size was asked.
-      const buffer = Buffer.allocUnsafe(Math.min(Number(stats.size), MAX_FILE_BYTES) + 1);
+      // No longer than its size was, though it may grow meanwhile: what is cut off then is no JSON, and the next scan sees a new size.
+      const buffer = Buffer.allocUnsafe(Number(stats.size));
       let length = 0;
-      for (;;) {
+      while (length < buffer.length) {
         const { bytesRead } = await handle.read(buffer, length, buffer.length - length, null);
+        if (bytesRead === 0) break;
         length += bytesRead;
-        if (bytesRead === 0 || length === buffer.length) break;
       }
-      if (length > stats.size) return { problem: 'is being written' };
       return { content: buffer.subarray(0, length), stats };
     } finally {
       await handle.close();

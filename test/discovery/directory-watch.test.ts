@@ -133,6 +133,16 @@ describe('DirectoryWatch', () => {
     expect(changes).toBe(before);
   });
 
+  it('waits further up when the folder it waits at goes', async () => {
+    mkdirSync(join(top.path, 'up'));
+    start();
+    await isArmedOn(join(top.path, 'up'));
+    rmdirSync(join(top.path, 'up'));
+    await isArmedOn(top.path);
+    await expectChange('the directory', () => mkdirSync(directory, { recursive: true }));
+    await isArmedOn(directory);
+  });
+
   it('follows a directory that is replaced by rename', async () => {
     mkdirSync(directory, { recursive: true });
     start();
@@ -211,6 +221,16 @@ describe('DirectoryWatch', () => {
       symlinkSync(directory, link);
       watched!.verify();
     });
+    await isArmedOn(directory);
+  });
+
+  it('tells a directory from one of the same inode number that was there before', async () => {
+    mkdirSync(directory, { recursive: true });
+    start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n }) });
+    await isArmedOn(directory);
+    renameSync(join(top.path, 'up'), join(top.path, 'down'));
+    mkdirSync(directory, { recursive: true });
+    watched!.verify();
     await isArmedOn(directory);
   });
 

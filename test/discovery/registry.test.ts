@@ -1,16 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync, type BigIntStats } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { nodeFileSystem } from '../../src/discovery/file-system.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
 import { SourceUnavailableError } from '../../src/discovery/source.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
 import { asUser, itAsRoot } from './as-root.ts';
 import { conformance, holdUp, type Stage } from './conformance.ts';
-import { fileSystem, HOSTNAME, keysOf, notesOn, registrySource, systemError, withSize } from './registry-stage.ts';
+import { fileSystem, HOSTNAME, keysOf, notesOn, registrySource, systemError, withStats } from './registry-stage.ts';
 
 const never = new AbortController().signal;
 
@@ -220,6 +220,42 @@ describe('the registry directory', () => {
     expect(candidates[0]?.endpoint.url).toBe('http://127.0.0.1:5678');
   });
 
+  it('sees a file replaced by rename where the file system keeps no times', async () => {
+    const path = put('a.json', '{"port":1234}');
+    const source = registrySource(directory, { fs: withFacts({ mtimeNs: 0n, ctimeNs: 0n }) });
+    await source.scan(never);
+    writeFileSync(`${path}.tmp`, '{"port":5678}', { mode: 0o644 });
+    renameSync(`${path}.tmp`, path);
+    const { candidates } = await source.scan(never);
+    expect(candidates[0]?.endpoint.url).toBe('http://127.0.0.1:5678');
+  });
+
+  it('rejects a scan after it was closed', async () => {
+    const source = registrySource(directory);
+    await source.close();
+    await expect(source.scan(never)).rejects.toThrow('the source local-relay is closed');
+  });
+
+  it('is closed only when the files it was reading are', async () => {
+    put('a.json');
+    const hold = holdUp();
+    const order: string[] = [];
+    const open = async (path: string, flags: number) => {
+      await hold.pass();
+      const handle = await nodeFileSystem.open(path, flags);
+      handle.on('close', () => order.push('file'));
+      return handle;
+    };
+    const source = registrySource(directory, { fs: fileSystem({ open }) });
+    const scan = source.scan(never).catch(() => {});
+    await within(hold.entered, 'the scan to open a file');
+    const closing = source.close().then(() => order.push('source'));
+    await scan;
+    hold.release();
+    await within(closing, 'the close');
+    expect(order).toEqual(['file', 'source']);
+  });
+
   it('forgets a file that is gone', async () => {
     put('a.json');
     put('b.json');
@@ -256,12 +292,16 @@ describe('the registry directory', () => {
       }
     });
 
-    it('reads no more of a growing file than it may', async () => {
-      put('x.json', JSON.stringify({ port: 4096, pad: ' '.repeat(100_000) }));
-      const open = async (path: string, flags: number) => withSize(await nodeFileSystem.open(path, flags), 13n);
-      const lstat = async (path: string) => Object.assign(await nodeFileSystem.lstat(path), { size: 13n });
-      const scan = await registrySource(directory, { fs: fileSystem({ open, lstat }) }).scan(never);
-      expect(notesOn(scan, '/x.json')).toMatch(/being written/);
+    it('reads no more of a growing file than it had at first', async () => {
+      put('x.json', `{"port":4096,"name":"${'x'.repeat(100)}"}`);
+      const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
+      expect(notesOn(scan, '/x.json')).toMatch(/not complete JSON: damaged, or still being written/);
+    });
+
+    it('reads a file that shrinks', async () => {
+      put('x.json', '{"port":4096}');
+      const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
+      expect(keysOf(scan)).toEqual(['x.json']);
     });
 
     it('judges the file that it read, not the one that was listed', async () => {
@@ -356,6 +396,14 @@ describe('the registry directory', () => {
     expect(candidates[0]?.credential).toEqual({ password: { kind: 'file', path: join(directory, '.credentials', 'i1'), ownerUid: 1000, optional: true } });
   });
 });
+
+/** A file system whose files tell the facts given. */
+function withFacts(facts: Partial<BigIntStats>): FileSystem {
+  return fileSystem({
+    open: async (path, flags) => withStats(await nodeFileSystem.open(path, flags), facts),
+    lstat: async (path) => Object.assign(await nodeFileSystem.lstat(path), facts),
+  });
+}
 
 /** Every entry of a directory with all that a write or a read for update would change. */
 function contentOf(directory: string): unknown[] {

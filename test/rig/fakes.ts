@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 import { FAKE_ROUTES } from './fake-http.ts';
 import { startFakeOpencode, type FakeOpencode, type FakeOptions, type LoadGauge } from './fake-opencode.ts';
-import { forgetGroup, guardGroup } from './orphan-guard.ts';
 import { within } from './wait.ts';
 
 export interface FakesOptions extends Pick<FakeOptions, 'password' | 'version' | 'heartbeatMs'> {
@@ -59,14 +59,14 @@ export interface FakeFleet extends AsyncDisposable {
 const SCRIPT = fileURLToPath(new URL('fake-fleet.ts', import.meta.url));
 
 export async function startFakeFleet(count: number, options: FakesOptions = {}): Promise<FakeFleet> {
+  // It ends when its input does, so also when this process dies. Where it starts decides which tsx it finds.
   const child = spawn(process.execPath, ['--import', 'tsx', SCRIPT, String(count), JSON.stringify(options)], {
-    detached: true,
+    cwd: dirname(SCRIPT),
+    env: { PATH: process.env['PATH'] ?? '' },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   await once(child, 'spawn');
   const pid = child.pid ?? 0;
-  guardGroup(pid);
-  child.once('exit', () => forgetGroup(pid));
   child.stdin.on('error', () => {});
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async (): Promise<string> => {

@@ -15,8 +15,7 @@ import {
   type Progress,
 } from '@modelcontextprotocol/sdk/types.js';
 
-import { forgetGroup, guardGroup } from './orphan-guard.ts';
-import { groupMembers, signalGroup } from './process-group.ts';
+import { endProcessesIn, processesIn } from './processes.ts';
 import { tempDir, type TempDir } from './temp.ts';
 import { DEFAULT_WAIT_MS, within } from './wait.ts';
 
@@ -31,7 +30,7 @@ export interface McpChildOptions {
   readonly args?: readonly string[];
   /** Options of Node itself, before the script. */
   readonly execArgv?: readonly string[];
-  /** All that the child sees, beside PATH and a HOME of its own. */
+  /** All that the child sees, beside PATH, and a HOME and a TMPDIR of its own. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   readonly clientInfo?: Implementation;
@@ -80,7 +79,7 @@ export interface McpChild extends AsyncDisposable {
   closeStdin(): void;
   /** To the child alone, not to what it started. */
   kill(signal?: NodeJS.Signals): void;
-  /** Processes of the child's group that still run: what it has left behind once it has exited. */
+  /** Processes with the child's environment that still run: once it has exited, what it has left behind. */
   survivors(): Promise<number[]>;
   close(): Promise<void>;
 }
@@ -121,11 +120,9 @@ class McpProcess implements McpChild {
     const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
     this.#child = spawn(process.execPath, argv, {
       cwd: options.cwd ?? temp.path,
-      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, ...options.env },
-      detached: true,
+      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
-    if (this.#child.pid !== undefined) guardGroup(this.#child.pid);
     this.#child.stdin.on('error', () => {});
     this.exited = once(this.#child, 'exit').then(() => ({
       code: this.#child.exitCode,
@@ -205,7 +202,7 @@ class McpProcess implements McpChild {
   }
 
   survivors(): Promise<number[]> {
-    return groupMembers(this.pid);
+    return processesIn(this.#temp.tmp);
   }
 
   close(): Promise<void> {
@@ -216,11 +213,8 @@ class McpProcess implements McpChild {
     this.#child.kill('SIGCONT');
     this.closeStdin();
     await within(this.exited, 'the server to end after its input', EXIT_LIMIT_MS).catch(() => {});
-    if (this.#child.pid !== undefined) {
-      // Also what it left behind: a test that forbids that asks `survivors` before.
-      signalGroup(this.#child.pid, 'SIGKILL');
-      forgetGroup(this.#child.pid);
-    }
+    // Also what it left behind: a test that forbids that asks `survivors` before.
+    await endProcessesIn(this.#temp.tmp);
     await this.exited;
     await within(this.#drained, "the end of the server's output", EXIT_LIMIT_MS);
     await this.#temp.close();

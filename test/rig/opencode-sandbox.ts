@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 
 import { MODEL_ID, PROVIDER_ID, SMALL_MODEL_ID } from './scripted-model.ts';
+import { endProcessesIn } from './processes.ts';
 import { tempDir } from './temp.ts';
 
 const run = promisify(execFile);
@@ -44,6 +45,7 @@ export interface OpencodeSandbox extends AsyncDisposable {
   readonly directory: string;
   /** The whole environment of the child: nothing of the test's own environment but PATH. */
   readonly env: Readonly<Record<string, string>>;
+  /** Ends whatever still runs with this environment and removes the directories. */
   close(): Promise<void>;
 }
 
@@ -51,19 +53,23 @@ export async function openSandbox(options: SandboxOptions = {}): Promise<Opencod
   const temp = tempDir('opencode-rig');
   const home = options.home ?? join(temp.path, 'home');
   await mkdir(home, { recursive: true });
-  await mkdir(join(temp.path, 'tmp'));
+  const tmp = temp.tmp;
   const directory = options.directory ?? join(temp.path, 'project');
   if (options.directory === undefined) await createProject(directory);
   const configFile = join(temp.path, 'opencode.json');
   const plugins =
     options.fakeClockOffset === undefined ? [] : [await writeClockPlugin(temp.path, options.fakeClockOffset)];
   await writeFile(configFile, JSON.stringify(configuration(options, plugins), undefined, 2));
+  const close = async (): Promise<void> => {
+    await endProcessesIn(tmp);
+    await temp.close();
+  };
   return {
     home,
     directory: await realpath(directory),
-    env: environment(options, home, configFile, join(temp.path, 'tmp')),
-    close: () => temp.close(),
-    [Symbol.asyncDispose]: () => temp.close(),
+    env: environment(options, home, configFile, tmp),
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }
 

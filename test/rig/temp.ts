@@ -1,4 +1,4 @@
-import { mkdtempSync, realpathSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, realpathSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,9 @@ import { forgetDirectory, guardDirectory } from './orphan-guard.ts';
 export interface TempDir extends AsyncDisposable {
   /** Absolute, with symbolic links resolved: opencode reports its directory that way. */
   readonly path: string;
+  /** A folder in it to give to child processes as their TMPDIR: what runs with it ends when this process ends. */
+  readonly tmp: string;
+  /** Removes the directory. Processes are their owner's to end first. */
   close(): Promise<void>;
 }
 
@@ -16,9 +19,11 @@ export interface TempDir extends AsyncDisposable {
 export function tempDir(label = 'opencode-mcp-test'): TempDir {
   const path = realpathSync(mkdtempSync(join(tmpdir(), `${label}-`)));
   guardDirectory(path);
+  const tmp = join(path, 'tmp');
+  mkdirSync(tmp);
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => (closing ??= remove(path));
-  return { path, close, [Symbol.asyncDispose]: close };
+  return { path, tmp, close, [Symbol.asyncDispose]: close };
 }
 
 async function remove(path: string): Promise<void> {

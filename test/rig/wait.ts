@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Long enough for a cold opencode on a busy two-core machine, short enough to fail before vitest's own limit would hide the reason. */
-export const DEFAULT_WAIT_MS = 20_000;
+/** Some ten times what a cold opencode needs on a busy two-core machine, and short enough to tell the reason before vitest's own limit hides it. */
+export const DEFAULT_WAIT_MS = 45_000;
 
 /** Between two looks of `until`. A look is at most one loopback request. */
 const POLL_MS = 25;

@@ -1,0 +1,68 @@
+import type { Clock } from '../clock.ts';
+import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
+import type { Batch } from './prober.ts';
+
+export interface RoundsDeps {
+  readonly clock: Clock;
+  readonly intervalMs: number;
+  readonly table: EndpointTable;
+  readonly batch: Batch<EndpointRecord>;
+  /** Everything that a round asked has answered or failed. */
+  readonly onEnd: () => void;
+}
+
+/**
+ * Registrations that are long dead and asked in one round, those first that were not asked for longest. A few leftovers
+ * are asked every time; thousands would keep a core busy for nothing.
+ */
+const MAX_DEAD_PER_ROUND = 500;
+
+/** Looks at everything that is registered, once per interval and when it is new. */
+export class Rounds {
+  readonly #deps: RoundsDeps;
+  readonly #underWay = new Map<EndpointRecord, Promise<unknown>>();
+
+  constructor(deps: RoundsDeps) {
+    this.#deps = deps;
+  }
+
+  /** One look, outside the schedule; a second is not asked for while it waits. */
+  look(record: EndpointRecord): Promise<unknown> {
+    if (!record.askable) return Promise.resolve();
+    const known = this.#underWay.get(record);
+    if (known !== undefined) return known;
+    const looking = this.#deps.batch
+      .look(record, { parts: record.unknownParts })
+      .then(() => this.#underWay.delete(record));
+    this.#underWay.set(record, looking);
+    return looking;
+  }
+
+  /** Resolves when what is being looked at now has answered or failed. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#underWay.values());
+  }
+
+  /** A round per interval until `signal` aborts. */
+  async keep(signal: AbortSignal): Promise<void> {
+    const { clock, intervalMs, onEnd } = this.#deps;
+    for (;;) {
+      await clock.sleep(intervalMs, signal);
+      if (signal.aborted) return;
+      const looks = this.#due().map((record) => {
+        record.roundDue = true;
+        return this.look(record);
+      });
+      // Not awaited: registrations that hang may take longer than one interval, and those that live must not wait for them.
+      void Promise.all(looks).then(onEnd);
+    }
+  }
+
+  #due(): EndpointRecord[] {
+    const records = [...this.#deps.table.all()];
+    const dead = records.filter((record) => record.unlisted);
+    if (dead.length <= MAX_DEAD_PER_ROUND) return records;
+    const longest = dead.toSorted((one, other) => (one.probedAtMs ?? 0) - (other.probedAtMs ?? 0));
+    return [...records.filter((record) => !record.unlisted), ...longest.slice(0, MAX_DEAD_PER_ROUND)];
+  }
+}

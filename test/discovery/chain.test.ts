@@ -1,0 +1,339 @@
+import { afterEach, describe, expect, test } from 'vitest';
+
+import {
+  type Chain,
+  createChain,
+  HINT_WINDOW_MS,
+  LIFETIME_IN_INTERVALS,
+  MAX_CANDIDATES,
+  SCAN_DEADLINE_MS,
+  type SourceView,
+} from '../../src/discovery/chain.ts';
+import { Pulse } from '../../src/discovery/pulse.ts';
+import {
+  type Candidate,
+  type DiscoverySource,
+  type Scan,
+  SourceUnavailableError,
+} from '../../src/discovery/source.ts';
+import type { Logger } from '../../src/log.ts';
+import { ManualClock, settle } from '../directory/manual-clock.ts';
+import { deferred, type Deferred } from '../rig/wait.ts';
+
+const INTERVAL_MS = 30_000;
+
+/** A source whose scans end when the test says so, or at once with `result`. */
+class ScriptedSource implements DiscoverySource {
+  readonly name: string;
+  result: Scan | Error | 'wait' = { candidates: [], notes: [] };
+  readonly open: Array<Deferred<Scan>> = [];
+  scans = 0;
+  closed = 0;
+  readonly pulses: Pulse[] = [];
+  readonly changes?: (signal: AbortSignal) => AsyncIterable<void>;
+
+  constructor(name: string, options: { readonly hints?: boolean } = {}) {
+    this.name = name;
+    if (options.hints !== false) this.changes = (signal) => this.#listen(signal);
+  }
+
+  async scan(signal: AbortSignal): Promise<Scan> {
+    this.scans += 1;
+    if (this.result instanceof Error) throw this.result;
+    if (this.result !== 'wait') return this.result;
+    const scan = deferred<Scan>();
+    this.open.push(scan);
+    signal.addEventListener('abort', () => this.onAbort(scan), { once: true });
+    return scan.promise;
+  }
+
+  onAbort(scan: Deferred<Scan>): void {
+    scan.reject(new Error('aborted'));
+  }
+
+  hint(): void {
+    for (const pulse of this.pulses) pulse.notify();
+  }
+
+  async close(): Promise<void> {
+    this.closed += 1;
+  }
+
+  #listen(signal: AbortSignal): Pulse {
+    const pulse = new Pulse(() => {});
+    signal.addEventListener('abort', () => pulse.end(), { once: true });
+    this.pulses.push(pulse);
+    return pulse;
+  }
+}
+
+interface Rig {
+  readonly chain: Chain;
+  readonly clock: ManualClock;
+  readonly changes: SourceView[];
+  readonly lines: string[];
+}
+
+const open: Chain[] = [];
+
+afterEach(async () => {
+  await Promise.all(open.splice(0).map((chain) => chain.close()));
+});
+
+async function start(...sources: readonly DiscoverySource[]): Promise<Rig> {
+  const clock = new ManualClock();
+  const changes: SourceView[] = [];
+  const lines: string[] = [];
+  const logger: Logger = { log: (level, message) => void lines.push(`${level} ${message}`) };
+  const chain = createChain(sources, {
+    clock,
+    logger,
+    discoveryIntervalMs: INTERVAL_MS,
+    onChange: (view) => void changes.push(view),
+  });
+  open.push(chain);
+  chain.start();
+  await settle();
+  return { chain, clock, changes, lines };
+}
+
+function candidate(key: string): Candidate {
+  return {
+    source: 'one',
+    key,
+    endpoint: { url: `http://127.0.0.1:4096/${key}`, route: 'loopback' },
+    claims: { name: key },
+    trust: { level: 'trusted' },
+  };
+}
+
+const scanOf = (...keys: readonly string[]): Scan => ({ candidates: keys.map(candidate), notes: [] });
+
+describe('polling', () => {
+  test('scans at the start and then once per interval', async () => {
+    const source = new ScriptedSource('one');
+    const { clock } = await start(source);
+    expect(source.scans).toBe(1);
+    await clock.advance(INTERVAL_MS - 1);
+    expect(source.scans).toBe(1);
+    await clock.advance(1);
+    expect(source.scans).toBe(2);
+    await clock.advance(3 * INTERVAL_MS);
+    expect(source.scans).toBe(5);
+  });
+
+  test('every scan is reported with its candidates and notes', async () => {
+    const source = new ScriptedSource('one');
+    source.result = { candidates: [candidate('a')], notes: [{ subject: 'x', reason: 'y' }] };
+    const { chain, changes } = await start(source);
+    expect(changes).toEqual([
+      { name: 'one', status: 'ok', candidates: [candidate('a')], notes: [{ subject: 'x', reason: 'y' }] },
+    ]);
+    expect(chain.views()).toEqual(changes);
+  });
+
+  test('a source that hangs blocks no other', async () => {
+    const hung = new ScriptedSource('hung');
+    hung.result = 'wait';
+    const fine = new ScriptedSource('fine');
+    const { clock, chain } = await start(hung, fine);
+    expect(chain.views().map(({ status }) => status)).toEqual(['pending', 'ok']);
+    await clock.advance(2 * INTERVAL_MS);
+    expect(fine.scans).toBe(3);
+  });
+
+  test('at most 10,000 candidates of a source are used, and a note says so', async () => {
+    const source = new ScriptedSource('one');
+    source.result = scanOf(...Array.from({ length: MAX_CANDIDATES + 3 }, (_, index) => String(index)));
+    const { chain } = await start(source);
+    const [view] = chain.views();
+    expect(view?.candidates).toHaveLength(MAX_CANDIDATES);
+    expect(view?.notes).toEqual([
+      {
+        subject: 'one',
+        reason: '3 of 10003 candidates are left out: at most 10000 of one source are used',
+      },
+    ]);
+  });
+});
+
+describe('hints', () => {
+  test('the first hint scans at once; those within the window are folded into one scan at its end', async () => {
+    const source = new ScriptedSource('one');
+    const { clock } = await start(source);
+    await clock.advance(HINT_WINDOW_MS);
+    source.hint();
+    await settle();
+    expect(source.scans).toBe(2);
+    for (let count = 0; count < 5; count += 1) {
+      source.hint();
+      await settle();
+    }
+    expect(source.scans).toBe(2);
+    await clock.advance(HINT_WINDOW_MS);
+    expect(source.scans).toBe(3);
+    await clock.advance(HINT_WINDOW_MS * 10);
+    expect(source.scans).toBe(3);
+  });
+
+  test('a hint during a scan causes one more scan, not beside it but after it', async () => {
+    const source = new ScriptedSource('one');
+    source.result = 'wait';
+    const { clock } = await start(source);
+    source.hint();
+    source.hint();
+    await clock.advance(HINT_WINDOW_MS * 2);
+    expect(source.scans).toBe(1);
+    source.open[0]?.resolve(scanOf('a'));
+    await settle();
+    expect(source.scans).toBe(2);
+    source.open[1]?.resolve(scanOf('a'));
+    await clock.advance(HINT_WINDOW_MS * 10);
+    expect(source.scans).toBe(2);
+  });
+
+  test('notifications that end or throw are started again with growing pauses', async () => {
+    const source = new ScriptedSource('one');
+    let started = 0;
+    const failing = Object.assign(source, {
+      changes: (): AsyncIterable<void> => {
+        started += 1;
+        if (started % 2 === 0) throw new Error('no watcher');
+        return (async function* () {})();
+      },
+    });
+    const { clock } = await start(failing);
+    expect(started).toBe(1);
+    await clock.advance(1000);
+    expect(started).toBe(2);
+    await clock.advance(1999);
+    expect(started).toBe(2);
+    await clock.advance(1);
+    expect(started).toBe(3);
+    await clock.advance(10 * 60_000);
+    expect(started).toBeLessThan(20);
+  });
+});
+
+describe('failures', () => {
+  test('a source that rejects keeps its last result until that is older than its time to live', async () => {
+    const source = new ScriptedSource('one', { hints: false });
+    source.result = scanOf('a');
+    const { chain, clock } = await start(source);
+    source.result = new Error('disk on fire');
+    await clock.advance(LIFETIME_IN_INTERVALS * INTERVAL_MS);
+    expect(chain.views()).toMatchObject([
+      { status: 'failed', reason: 'disk on fire', candidates: [{ key: 'a' }] },
+    ]);
+    await clock.advance(INTERVAL_MS);
+    expect(chain.views()).toMatchObject([{ status: 'failed', reason: 'disk on fire', candidates: [] }]);
+    source.result = scanOf('a');
+    await clock.advance(INTERVAL_MS);
+    expect(chain.views()).toMatchObject([{ status: 'ok', candidates: [{ key: 'a' }] }]);
+  });
+
+  test('what is not there is unavailable: said once until it is there again, and never as an error', async () => {
+    const source = new ScriptedSource('one', { hints: false });
+    source.result = new SourceUnavailableError('no socket');
+    const { chain, clock, lines } = await start(source);
+    await clock.advance(3 * INTERVAL_MS);
+    expect(chain.views()).toMatchObject([{ status: 'unavailable', reason: 'no socket' }]);
+    expect(lines).toEqual(['info source one is not available']);
+    source.result = scanOf();
+    await clock.advance(INTERVAL_MS);
+    source.result = new SourceUnavailableError('no socket');
+    await clock.advance(INTERVAL_MS);
+    expect(lines).toEqual([
+      'info source one is not available',
+      'info source one is available again',
+      'info source one is not available',
+    ]);
+  });
+
+  test('a scan that does not end is told of after its deadline and aborted', async () => {
+    const source = new ScriptedSource('one', { hints: false });
+    source.result = 'wait';
+    const { chain, clock } = await start(source);
+    await clock.advance(SCAN_DEADLINE_MS);
+    expect(chain.views()).toMatchObject([
+      { status: 'failed', reason: `the scan did not end within ${SCAN_DEADLINE_MS} ms` },
+    ]);
+    source.result = scanOf('a');
+    await clock.advance(INTERVAL_MS);
+    expect(chain.views()).toMatchObject([{ status: 'ok' }]);
+  });
+
+  test('a scan that ignores its abort is not joined by a second one, and expires all the same', async () => {
+    const source = new ScriptedSource('one', { hints: false });
+    source.result = scanOf('a');
+    const { chain, clock } = await start(source);
+    source.onAbort = () => {};
+    source.result = 'wait';
+    await clock.advance(INTERVAL_MS + SCAN_DEADLINE_MS);
+    expect(source.scans).toBe(2);
+    await clock.advance(4 * INTERVAL_MS);
+    expect(source.scans).toBe(2);
+    expect(chain.views()).toMatchObject([{ status: 'failed', candidates: [] }]);
+    source.open[0]?.resolve(scanOf('late'));
+    source.result = scanOf('b');
+    await clock.advance(INTERVAL_MS);
+    expect(chain.views()).toMatchObject([{ status: 'ok', candidates: [{ key: 'b' }] }]);
+  });
+});
+
+describe('asking', () => {
+  test('scanned resolves when every source has ended its first scan, however', async () => {
+    const slow = new ScriptedSource('slow');
+    slow.result = 'wait';
+    const failing = new ScriptedSource('failing');
+    failing.result = new Error('no');
+    const { chain } = await start(slow, failing);
+    let scanned = false;
+    const waiting = chain.scanned().then(() => (scanned = true));
+    await settle();
+    expect(scanned).toBe(false);
+    slow.open[0]?.resolve(scanOf());
+    await waiting;
+  });
+
+  test('rescan waits for a scan that began after the call, and does not wait for the window', async () => {
+    const source = new ScriptedSource('one');
+    source.result = 'wait';
+    const { chain } = await start(source);
+    let rescanned = false;
+    const waiting = chain.rescan().then(() => (rescanned = true));
+    await settle();
+    source.open[0]?.resolve(scanOf('before'));
+    await settle();
+    expect([source.scans, rescanned]).toEqual([2, false]);
+    source.open[1]?.resolve(scanOf('after'));
+    await waiting;
+    expect(chain.views()).toMatchObject([{ candidates: [{ key: 'after' }] }]);
+  });
+});
+
+describe('closing', () => {
+  test('ends scans, notifications and timers, closes the sources, and may be repeated', async () => {
+    const source = new ScriptedSource('one');
+    source.result = 'wait';
+    const { chain, clock, changes } = await start(source);
+    const waiting = chain.rescan();
+    await Promise.all([chain.close(), chain.close()]);
+    await waiting;
+    await chain.scanned();
+    expect(source.closed).toBe(1);
+    expect(clock.due()).toBe(0);
+    source.hint();
+    await clock.advance(INTERVAL_MS * 2);
+    expect([source.scans, changes]).toEqual([1, []]);
+  });
+
+  test('does not wait for a source that does not end', async () => {
+    const source = new ScriptedSource('one');
+    source.close = () => new Promise(() => {});
+    const { chain, clock } = await start(source);
+    const closing = chain.close();
+    await clock.advance(500);
+    await closing;
+  });
+});
