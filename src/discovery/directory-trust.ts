@@ -95,7 +95,7 @@ async function walk(path: string, fs: FileSystem): Promise<{ directory: Step; an
   const { root } = parse(path);
   const passed = new Map<string, BigIntStats>();
   const links: Step[] = [];
-  let pending = parts(path.slice(root.length));
+  const pending = parts(path.slice(root.length));
   let here = root;
   passed.set(root, await fs.lstat(root));
   for (let part = pending.shift(); part !== undefined; part = pending.shift()) {
@@ -109,7 +109,7 @@ async function walk(path: string, fs: FileSystem): Promise<{ directory: Step; an
       if (links.push({ path: next, stats }) > MAX_LINKS) throw systemError('ELOOP', `more than ${MAX_LINKS} symbolic links`);
       const target = await fs.readlink(next);
       const { root: targetRoot } = parse(target);
-      pending = [...parts(target.slice(targetRoot.length)), ...pending];
+      pending.unshift(...parts(target.slice(targetRoot.length)));
       if (targetRoot !== '') here = targetRoot;
       continue;
     }

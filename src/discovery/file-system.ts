@@ -3,12 +3,12 @@ import { lstat, open, readdir, readlink, stat, type FileHandle } from 'node:fs/p
 
 /** The calls the registry source makes, so that a test can show it what a real disk will not do on command. */
 export interface FileSystem {
-  lstat(path: string): Promise<BigIntStats>;
-  stat(path: string): Promise<BigIntStats>;
-  readdir(path: string): Promise<string[]>;
-  readlink(path: string): Promise<string>;
-  open(path: string, flags: number): Promise<FileHandle>;
-  watch(path: string, onEvent: (event: string, fileName: string | null) => void): FSWatcher;
+  readonly lstat: (path: string) => Promise<BigIntStats>;
+  readonly stat: (path: string) => Promise<BigIntStats>;
+  readonly readdir: (path: string) => Promise<string[]>;
+  readonly readlink: (path: string) => Promise<string>;
+  readonly open: (path: string, flags: number) => Promise<FileHandle>;
+  readonly watch: (path: string, onEvent: (event: string, fileName: string | null) => void) => FSWatcher;
 }
 
 export const nodeFileSystem: FileSystem = {

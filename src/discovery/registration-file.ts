@@ -2,7 +2,7 @@ import { constants, type BigIntStats } from 'node:fs';
 import { errorCode, type FileSystem } from './file-system.ts';
 
 /** A registration is a few hundred bytes; a file this long is something else. */
-export const MAX_FILE_BYTES = 64 * 1024;
+const MAX_FILE_BYTES = 64 * 1024;
 
 /**
  * NOFOLLOW: a link would let the directory's owner pass off another user's file. NONBLOCK and

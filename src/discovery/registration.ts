@@ -3,7 +3,7 @@ import { singleLine } from '../plain-text.ts';
 import { badPortReason } from './bad-ports.ts';
 
 /** The version of the format below, written as `protocol`; a file without it is version 1. */
-export const REGISTRATION_PROTOCOL = 1;
+const REGISTRATION_PROTOCOL = 1;
 
 /** Longer than any name one would type, short enough for a line of a listing. */
 const MAX_NAME_CHARS = 128;
@@ -91,7 +91,7 @@ function parseObject(content: Uint8Array): { readonly fields: Readonly<Record<st
     return { problem: 'is not complete JSON: damaged, or still being written' };
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return { problem: `expected a JSON object, got ${shown(value)}` };
-  return { fields: value as Record<string, unknown> };
+  return { fields: Object.fromEntries(Object.entries(value)) };
 }
 
 function protocolProblem(protocol: unknown): string | undefined {

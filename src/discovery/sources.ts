@@ -55,8 +55,8 @@ export function createSources(settings: Settings, dependencies: SourceDependenci
   return [...SOURCES].filter(([name]) => wanted.has(name)).map(([, create]) => create(settings, dependencies));
 }
 
-/** What is wrong with `name` as the name of a source, or undefined; for a message that names the setting. */
-export function sourceNameProblem(name: string): string | undefined {
+/** What is wrong with `name` as the name of a source, or undefined. */
+function sourceNameProblem(name: string): string | undefined {
   if (SOURCES.has(name)) return undefined;
   const expected = `expected "all" or any of ${[...SOURCES.keys()].join(', ')}`;
   if (NOT_BUILT.has(name)) return `${JSON.stringify(name)} is not available in this version; ${expected}`;

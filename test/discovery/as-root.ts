@@ -1,27 +1,27 @@
-import { it } from 'vitest';
+import { execFileSync } from 'node:child_process';
+import type { TestContext } from 'vitest';
 
 /**
- * A test that gives files to other users or mounts. Without root it is skipped and says so; in CI,
- * which has root, that is a failure.
+ * First line of a test that gives files to other users or mounts. Without root the test is skipped
+ * and says so; in CI, which has root, that is a failure.
  */
-export function itAsRoot(name: string, body: () => Promise<void>): void {
-  if (process.platform === 'linux' && process.getuid?.() === 0) {
-    it(name, body);
-  } else if (process.env['CI'] === 'true') {
-    it(name, () => {
-      throw new Error('Expected to run as root on Linux, because CI=true');
-    });
-  } else {
-    it.skip(`${name} (skipped: needs root on Linux)`, body);
-  }
+export function needRoot({ skip }: TestContext): void {
+  const isRoot = process.platform === 'linux' && process.getuid?.() === 0;
+  if (!isRoot && process.env['CI'] === 'true') throw new Error('Expected to run as root on Linux, because CI=true');
+  skip(!isRoot, 'needs root on Linux, to give files to other users and to mount');
 }
 
 /** Runs `work` with the rights of another user, for what root's own rights would hide. */
 export async function asUser<T>(uid: number, work: () => Promise<T>): Promise<T> {
-  process.seteuid!(uid);
+  process.seteuid?.(uid);
   try {
     return await work();
   } finally {
-    process.seteuid!(0);
+    process.seteuid?.(0);
   }
+}
+
+/** Runs a program of the system to its end and gives what it printed. */
+export function run(program: string, ...argv: readonly string[]): string {
+  return execFileSync(program, argv, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 }

@@ -1,13 +1,13 @@
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { RegistrySource } from '../../src/discovery/registry.ts';
 import { SourceUnavailableError } from '../../src/discovery/source.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
-import { itAsRoot } from './as-root.ts';
+import { needRoot, run } from './as-root.ts';
 import { keysOf, registrySource } from './registry-stage.ts';
 
 const never = new AbortController().signal;
@@ -28,23 +28,24 @@ describe('hints of the registry source', () => {
     await top.close();
   });
 
-  /** Scans at every hint, and never without one, until it sees `keys`; undefined is an unavailable directory. */
-  async function see(keys: readonly string[] | undefined): Promise<void> {
-    let seen: readonly string[] | undefined;
+  /** Scans at every hint, and never without one, until it sees `keys`. */
+  async function see(keys: readonly string[] | 'unavailable'): Promise<void> {
+    let seen: readonly string[] | 'unavailable' | undefined;
     const look = async (): Promise<void> => {
       do {
         await hints.next();
         seen = await source.scan(never).then(keysOf, (error: unknown) => {
-          if (error instanceof SourceUnavailableError) return undefined;
+          if (error instanceof SourceUnavailableError) return 'unavailable';
           throw error;
         });
       } while (JSON.stringify(seen) !== JSON.stringify(keys));
     };
     await within(look(), () => `hints that lead to ${JSON.stringify(keys)}; last seen ${JSON.stringify(seen)}`);
+    expect(seen).toEqual(keys);
   }
 
   it('lead through a directory that appears, is replaced, is removed and comes back', async () => {
-    await see(undefined);
+    await see('unavailable');
     const first = await openRegistry(directory);
     await see([]);
     await first.add({ name: 'a', port: 4096 });
@@ -59,7 +60,7 @@ describe('hints of the registry source', () => {
     await see(['b.json', 'c.json']);
 
     rmSync(directory, { recursive: true });
-    await see(undefined);
+    await see('unavailable');
     mkdirSync(directory, 0o700);
     await see([]);
     await first.add({ name: 'd', port: 4099 });
@@ -85,12 +86,13 @@ describe('hints of the registry source', () => {
     await moved.close();
   });
 
-  itAsRoot('stay away, with one line in the log, where the kernel allows no watch', async () => {
+  it('stay away, with one line in the log, where the kernel allows no watch', async (context) => {
+    needRoot(context);
     mkdirSync(directory, 0o700);
-    const child = join(import.meta.dirname, 'watch-registry.ts');
+    const child = fileURLToPath(new URL('./watch-registry.ts', import.meta.url));
     // The limit of a user namespace of its own: nobody else's watches are touched.
     const script = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$0" --import tsx "$1" "$2"';
-    const output = execFileSync('unshare', ['-U', '-r', 'sh', '-c', script, process.execPath, child, directory], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+    const output = run('unshare', '-U', '-r', 'sh', '-c', script, process.execPath, child, directory);
     expect(JSON.parse(output)).toEqual({
       log: [['info', 'cannot watch the registry directory; changes are found by polling', { path: directory, reason: 'ENOSPC' }]],
       candidates: 0,

@@ -1,4 +1,3 @@
-import type { BigIntStats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
 import { createRegistrySource, type RegistryDependencies, type RegistryOptions, type RegistrySource } from '../../src/discovery/registry.ts';
@@ -34,13 +33,12 @@ export function keysOf(scan: Scan): string[] {
   return scan.candidates.map(({ key }) => key);
 }
 
-/** `handle`, but its file tells the facts given: a size from before someone wrote on, a time that stands still. */
-export function withStats(handle: FileHandle, facts: Partial<BigIntStats>): FileHandle {
+/** `handle` with some of its calls replaced. */
+export function withCalls(handle: FileHandle, calls: { readonly [name: string | symbol]: () => Promise<unknown> }): FileHandle {
   return new Proxy(handle, {
     get(target, property) {
-      if (property === 'stat') return async () => Object.assign(await target.stat({ bigint: true }), facts);
-      const value: unknown = Reflect.get(target, property, target);
-      return typeof value === 'function' ? (value as (...args: unknown[]) => unknown).bind(target) : value;
+      const value: unknown = calls[property] ?? Reflect.get(target, property, target);
+      return typeof value === 'function' ? value.bind(target) : value;
     },
   });
 }

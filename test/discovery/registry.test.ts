@@ -1,16 +1,16 @@
-import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync, type BigIntStats } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
-import { SourceUnavailableError } from '../../src/discovery/source.ts';
+import { SourceUnavailableError, type Scan } from '../../src/discovery/source.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
-import { asUser, itAsRoot } from './as-root.ts';
+import { asUser, needRoot, run } from './as-root.ts';
 import { conformance, holdUp, type Stage } from './conformance.ts';
-import { fileSystem, HOSTNAME, keysOf, notesOn, registrySource, systemError, withStats } from './registry-stage.ts';
+import { fileSystem, HOSTNAME, keysOf, notesOn, registrySource, systemError, withCalls } from './registry-stage.ts';
 
 const never = new AbortController().signal;
 
@@ -84,7 +84,7 @@ describe('the registry directory', () => {
     { name: 'port 0', make: () => put('x.json', { port: 0 }), note: /port: .*got 0/ },
     { name: 'port 99999', make: () => put('x.json', { port: 99_999 }), note: /port: .*got 99999/ },
     { name: 'port "x"', make: () => put('x.json', { port: 'x' }), note: /port: .*got "x"/ },
-    { name: 'a FIFO', make: () => execFileSync('mkfifo', [join(directory, 'x.json')]), note: /is a FIFO, not a regular file/ },
+    { name: 'a FIFO', make: () => run('mkfifo', join(directory, 'x.json')), note: /is a FIFO, not a regular file/ },
     { name: 'a symlink to a good file', make: () => symlinkSync(put('.hidden', { port: 5000 }), join(directory, 'x.json')), note: /is a symbolic link/ },
     { name: 'a dangling symlink', make: () => symlinkSync('/nowhere', join(directory, 'x.json')), note: /is a symbolic link/ },
     { name: 'a folder', make: () => mkdirSync(join(directory, 'x.json')), note: /is a folder/ },
@@ -112,8 +112,9 @@ describe('the registry directory', () => {
     await new Promise((resolve) => server.close(resolve));
   });
 
-  itAsRoot('tells of a device in a note', async () => {
-    execFileSync('mknod', [join(directory, 'x.json'), 'c', '1', '5']);
+  it('tells of a device in a note', async (context) => {
+    needRoot(context);
+    run('mknod', join(directory, 'x.json'), 'c', '1', '5');
     expect(notesOn(await registrySource(directory).scan(never), '/x.json')).toMatch(/is a device/);
   });
 
@@ -243,8 +244,12 @@ describe('the registry directory', () => {
     const open = async (path: string, flags: number) => {
       await hold.pass();
       const handle = await nodeFileSystem.open(path, flags);
-      handle.on('close', () => order.push('file'));
-      return handle;
+      return withCalls(handle, {
+        close: async () => {
+          await handle.close();
+          order.push('file');
+        },
+      });
     };
     const source = registrySource(directory, { fs: fileSystem({ open }) });
     const scan = source.scan(never).catch(() => {});
@@ -270,7 +275,7 @@ describe('the registry directory', () => {
     const lateChange = fileSystem({ lstat: (path) => nodeFileSystem.lstat(path.replace(/x\.json$/, 'good.json')) });
 
     it.each([
-      { what: 'a FIFO', make: () => execFileSync('mkfifo', [join(directory, 'x.json')]), note: /is a FIFO/ },
+      { what: 'a FIFO', make: () => run('mkfifo', join(directory, 'x.json')), note: /is a FIFO/ },
       { what: 'a symlink', make: () => symlinkSync(join(directory, 'good.json'), join(directory, 'x.json')), note: /is a symbolic link/ },
       { what: 'a folder', make: () => mkdirSync(join(directory, 'x.json')), note: /is a folder/ },
       { what: 'a file of 30 MB', make: () => put('x.json', Buffer.alloc(30_000_000)), note: /has 30000000 bytes/ },
@@ -349,7 +354,7 @@ describe('the registry directory', () => {
       for (const path of [file, join(file, 'reg')]) {
         const error: unknown = await registrySource(path).scan(never).catch((reason: unknown) => reason);
         expect(error).not.toBeInstanceOf(SourceUnavailableError);
-        expect(error).toMatchObject({ message: expect.stringMatching(/cannot read the registry directory .*: ENOTDIR; .*RELAY_REGISTRY_DIR/) as string });
+        expect(error).toMatchObject({ message: expect.stringMatching(/cannot read the registry directory .*: ENOTDIR; .*RELAY_REGISTRY_DIR/) });
       }
     });
 
@@ -358,14 +363,16 @@ describe('the registry directory', () => {
       await expect(registrySource(join(directory, 'loop')).scan(never)).rejects.toThrow(/ELOOP/);
     });
 
-    itAsRoot('says what to do when permission is missing', async () => {
+    it('says what to do when permission is missing', async (context) => {
+      needRoot(context);
       chmodSync(folder.path, 0o755);
       const error: unknown = await asUser(65_534, () => registrySource(directory, { uid: 65_534 }).scan(never).catch((reason: unknown) => reason));
       expect(error).not.toBeInstanceOf(SourceUnavailableError);
-      expect(error).toMatchObject({ message: expect.stringMatching(/: EACCES; give uid 65534 read and search permission/) as string });
+      expect(error).toMatchObject({ message: expect.stringMatching(/: EACCES; give uid 65534 read and search permission/) });
     });
 
-    itAsRoot('in part: notes the file whose permission is missing', async () => {
+    it('in part: notes the file whose permission is missing', async (context) => {
+      needRoot(context);
       chmodSync(folder.path, 0o755);
       chmodSync(directory, 0o755);
       put('good.json');
@@ -377,19 +384,20 @@ describe('the registry directory', () => {
       expect(keysOf(await source.scan(never))).toEqual(['good.json', 'x.json']);
     });
 
-    itAsRoot('is fine on a read-only mount', async () => {
+    it('is fine on a read-only mount', async (context) => {
+      needRoot(context);
       put('good.json');
       put('x.json', 'no');
       const script = `mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && ! touch "$0/probe" && exec "$1" --import tsx "$2" "$0"`;
-      const child = join(import.meta.dirname, 'scan-registry.ts');
-      const output = execFileSync('unshare', ['-m', 'sh', '-c', script, directory, process.execPath, child], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-      const scan = JSON.parse(output) as Awaited<ReturnType<ReturnType<typeof registrySource>['scan']>>;
+      const child = fileURLToPath(new URL('./scan-registry.ts', import.meta.url));
+      const scan: Scan = JSON.parse(run('unshare', '-m', 'sh', '-c', script, directory, process.execPath, child));
       expect(scan.candidates).toMatchObject([{ key: 'good.json', trust: { level: 'trusted' } }]);
       expect(notesOn(scan, '/x.json')).toMatch(/not complete JSON/);
     });
   });
 
-  itAsRoot('gives a credential that belongs to the owner of the directory', async () => {
+  it('gives a credential that belongs to the owner of the directory', async (context) => {
+    needRoot(context);
     chownSync(directory, 1000, 1000);
     chownSync(put('a.json', { port: 4096, id: 'i1' }), 1000, 1000);
     const { candidates } = await registrySource(directory).scan(never);
@@ -400,7 +408,10 @@ describe('the registry directory', () => {
 /** A file system whose files tell the facts given. */
 function withFacts(facts: Partial<BigIntStats>): FileSystem {
   return fileSystem({
-    open: async (path, flags) => withStats(await nodeFileSystem.open(path, flags), facts),
+    open: async (path, flags) => {
+      const handle = await nodeFileSystem.open(path, flags);
+      return withCalls(handle, { stat: async () => Object.assign(await handle.stat({ bigint: true }), facts) });
+    },
     lstat: async (path) => Object.assign(await nodeFileSystem.lstat(path), facts),
   });
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { SettingsError, type Settings } from '../../src/config/settings.ts';
-import { createSources, sourceNameProblem, systemDependencies } from '../../src/discovery/sources.ts';
+import { createSources, systemDependencies } from '../../src/discovery/sources.ts';
 import { silentLogger } from '../../src/log.ts';
 
 const INSTANCE = { name: 'a', url: 'http://127.0.0.1:4096', headers: {} };
@@ -48,11 +48,5 @@ describe('createSources', () => {
   it('refuses options that fit no source', () => {
     expect(() => namesFor({ registryDir: { path: '', explicit: true } })).toThrow(SettingsError);
     expect(() => namesFor({ instances: [{ ...INSTANCE, url: 'x' }] })).toThrow(/^static: instances\.0\.url: /);
-  });
-});
-
-describe('sourceNameProblem', () => {
-  it('has nothing against a source that is there', () => {
-    expect(sourceNameProblem('static')).toBeUndefined();
   });
 });

@@ -49,7 +49,7 @@ describe('the static source', () => {
   it('lists one on a port that fetch refuses, with a note', async () => {
     const { candidates, notes } = await createStaticSource({ instances: [instance('a', 'http://127.0.0.1:6000')] }).scan(never);
     expect(candidates).toHaveLength(1);
-    expect(notes).toEqual([{ subject: 'a', reason: expect.stringMatching(/port 6000 .*fetch refuses/) as string }]);
+    expect(notes).toEqual([{ subject: 'a', reason: expect.stringMatching(/port 6000 .*fetch refuses/) }]);
   });
 
   it('shows a name cleaned', async () => {
