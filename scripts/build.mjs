@@ -58,7 +58,7 @@ async function licences(inputs) {
     if (folder !== undefined) folders.add(folder);
   }
   const texts = [];
-  for (const folder of [...folders].sort()) {
+  for (const folder of [...folders].sort((a, b) => a.localeCompare(b))) {
     const { name, version, license } = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
     const text = await firstFile(['LICENSE', 'LICENSE.md', 'license', 'LICENCE', 'LICENSE.txt'].map((file) => join(root, folder, file)));
     texts.push(`${name} ${version} (${license})\n\n${(text ?? 'No licence file in the package.').trim()}\n`);

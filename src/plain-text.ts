@@ -25,10 +25,7 @@ const LINE_BREAK = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/gu;
 
 /** `text` on one line of at most `maxChars` code points; a cut ends in `…`. */
 export function singleLine(text: string, maxChars: number): string {
-  return cut(
-    clean(text).replace(/[\t\n]+/g, ' '),
-    maxChars,
-  );
+  return cut(clean(text).replace(/[\t\n]+/g, ' '), maxChars);
 }
 
 /** `text` with its line breaks (as `\n`) and tabs, at most `maxChars` code points; a cut ends in `…`. */

@@ -1,4 +1,3 @@
-import { systemClock } from '../clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../log.ts';

@@ -9,7 +9,7 @@ import { createRuntime, type Runtime } from '../operations/runtime.ts';
 
 export interface StartedRuntime {
   readonly runtime: Runtime;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** Starts discovery and returns what the operations work with; nothing is waited for. */

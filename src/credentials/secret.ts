@@ -19,7 +19,6 @@ export interface SecretDeps {
  * do, never with a part of the content; and with the reason of `signal`.
  */
 export async function readSecret(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise<string | undefined> {
-  signal.throwIfAborted();
   const secret = await readRef(ref, deps, signal);
   signal.throwIfAborted();
   if (secret === '') throw new Error(`${describe(ref)} is empty; expected a password`);

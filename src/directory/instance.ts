@@ -135,11 +135,3 @@ export interface Snapshot {
   /** When the last full round ended, ms since the epoch; undefined before the first. */
   readonly roundAtMs?: number;
 }
-
-/** An endpoint that was healthy at its last probe, with what a request to it needs. */
-export interface Way {
-  readonly endpoint: Endpoint;
-  readonly directory: string;
-  readonly worktree: string;
-  readonly version: string;
-}

@@ -130,7 +130,7 @@ function identityOf({ members }: NameRecord): string {
 
 class Naming {
   readonly #held: Held;
-  /** Bases of the instances that have a name already. */
+  /** Bases of the instances that have a name already; what anyone can advertise takes no name from others. */
   readonly #bases = new Set<string>();
   readonly #taken: Set<string>;
   /** Where to go on counting, by the name that the number is added to: 10,000 equal ones must not count 10,000 times. */
@@ -141,7 +141,7 @@ class Naming {
     this.#held = held;
     this.#taken = new Set(state.records.keys());
     this.#next = state.nextSequence;
-    for (const { key, base } of instances) if (held.has(key)) this.#bases.add(baseOf(base));
+    for (const { key, base, plain } of instances) if (plain && held.has(key)) this.#bases.add(baseOf(base));
   }
 
   /** Bare, with the host, with the port, and with a number in the end: at each step whoever is alone with its name gets it. */

@@ -54,7 +54,12 @@ export function fileProblem(path: string, stats: BigIntStats, directory: Inspect
   return writableProblem(path, stats);
 }
 
-function directoryProblem(directory: Step, ancestors: readonly Step[], links: readonly Step[], rules: TrustRules): string | undefined {
+function directoryProblem(
+  directory: Step,
+  ancestors: readonly Step[],
+  links: readonly Step[],
+  rules: TrustRules,
+): string | undefined {
   const { uid } = rules;
   if (uid === undefined) return `who owns ${shown(directory.path)} cannot be checked on this system`;
   const owner = Number(directory.stats.uid);
@@ -106,7 +111,8 @@ async function walk(path: string, fs: FileSystem): Promise<{ directory: Step; an
     const next = join(here, part);
     const stats = await fs.lstat(next);
     if (stats.isSymbolicLink()) {
-      if (links.push({ path: next, stats }) > MAX_LINKS) throw systemError('ELOOP', `more than ${MAX_LINKS} symbolic links`);
+      if (links.push({ path: next, stats }) > MAX_LINKS)
+        throw systemError('ELOOP', `more than ${MAX_LINKS} symbolic links`);
       const target = await fs.readlink(next);
       const { root: targetRoot } = parse(target);
       pending.unshift(...parts(target.slice(targetRoot.length)));

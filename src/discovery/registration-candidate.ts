@@ -13,7 +13,11 @@ export interface RegistrationSite {
 }
 
 /** What the registration in the file `fileName` offers. An untrusted one is never given a credential. */
-export function candidateOf(fileName: string, registration: Registration, { directory, trust, hostname }: RegistrationSite): Candidate {
+export function candidateOf(
+  fileName: string,
+  registration: Registration,
+  { directory, trust, hostname }: RegistrationSite,
+): Candidate {
   const { port, localPort, cwd, ...claims } = registration;
   const isOurs = isThisMachine(registration.hostname, hostname) && (localPort === undefined || localPort === port);
   const knownLocalPort = localPort ?? (isOurs ? port : undefined);
@@ -30,7 +34,12 @@ export function candidateOf(fileName: string, registration: Registration, { dire
     ...(registration.id !== undefined &&
       trust.level === 'trusted' && {
         credential: {
-          password: { kind: 'file', path: join(directory.path, '.credentials', registration.id), ownerUid: directory.ownerUid, optional: true },
+          password: {
+            kind: 'file',
+            path: join(directory.path, '.credentials', registration.id),
+            ownerUid: directory.ownerUid,
+            optional: true,
+          },
         },
       }),
   };

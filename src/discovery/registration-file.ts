@@ -17,7 +17,8 @@ export type FileContent =
 /** What stands against reading a file of these facts, or undefined. */
 export function unreadable(stats: BigIntStats): string | undefined {
   if (!stats.isFile()) return `is ${kind(stats)}, not a regular file; ignored`;
-  if (stats.size > MAX_FILE_BYTES) return `has ${stats.size} bytes, more than the ${MAX_FILE_BYTES} of any registration; ignored`;
+  if (stats.size > MAX_FILE_BYTES)
+    return `has ${stats.size} bytes, more than the ${MAX_FILE_BYTES} of any registration; ignored`;
   return undefined;
 }
 
@@ -45,7 +46,8 @@ export async function readSmallFile(path: string, fs: FileSystem): Promise<FileC
     const code = errorCode(error);
     if (code === 'ENOENT') return undefined;
     if (code === 'ELOOP') return { problem: 'is a symbolic link, not a regular file; ignored' };
-    if (code === 'EACCES' || code === 'EPERM') return { problem: `cannot be read: ${code}; give the user of this program read permission` };
+    if (code === 'EACCES' || code === 'EPERM')
+      return { problem: `cannot be read: ${code}; give the user of this program read permission` };
     if (code === undefined) throw error;
     return { problem: `cannot be read: ${code}` };
   }

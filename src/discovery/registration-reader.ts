@@ -12,7 +12,12 @@ const CONCURRENCY = 16;
 
 /** One file of the directory and what it says. */
 export type RegistrationFile =
-  | { readonly fileName: string; readonly registration: Registration; readonly remarks: readonly string[]; readonly stats: BigIntStats }
+  | {
+      readonly fileName: string;
+      readonly registration: Registration;
+      readonly remarks: readonly string[];
+      readonly stats: BigIntStats;
+    }
   | { readonly fileName: string; readonly problem: string };
 
 export interface Registrations {
@@ -52,7 +57,10 @@ export class RegistrationReader {
   async read(directory: string, signal: AbortSignal): Promise<Registrations> {
     const fileNames = (await this.#fs.readdir(directory)).filter(isRegistrationName).toSorted();
     const limit = pLimit(CONCURRENCY);
-    const each = async <In, Out>(items: readonly In[], work: (item: In) => Promise<Out | undefined>): Promise<Out[]> => {
+    const each = async <In, Out>(
+      items: readonly In[],
+      work: (item: In) => Promise<Out | undefined>,
+    ): Promise<Out[]> => {
       const tasks = items.map((item) =>
         limit(() => {
           signal.throwIfAborted();
@@ -87,7 +95,11 @@ export class RegistrationReader {
     }
   }
 
-  async #read(directory: string, { fileName, stats }: Listed, known: Map<string, Known>): Promise<RegistrationFile | undefined> {
+  async #read(
+    directory: string,
+    { fileName, stats }: Listed,
+    known: Map<string, Known>,
+  ): Promise<RegistrationFile | undefined> {
     if (!stats) return { fileName, problem: 'its name is not UTF-8; rename it' };
     const problem = unreadable(stats);
     if (problem !== undefined) return { fileName, problem };
@@ -101,7 +113,8 @@ export class RegistrationReader {
     if (read === undefined) return undefined;
     if ('problem' in read) return { fileName, problem: read.problem };
     const reading = readRegistration(read.content, fileName);
-    const file: RegistrationFile = 'problem' in reading ? { fileName, problem: reading.problem } : { fileName, ...reading, stats: read.stats };
+    const file: RegistrationFile =
+      'problem' in reading ? { fileName, problem: reading.problem } : { fileName, ...reading, stats: read.stats };
     known.set(fileName, { version: versionOf(read.stats), file });
     return file;
   }

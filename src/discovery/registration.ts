@@ -75,7 +75,9 @@ export function readRegistration(content: Uint8Array, fileName: string): Registr
   return clean(parsed.data, fileName);
 }
 
-function parseObject(content: Uint8Array): { readonly fields: Readonly<Record<string, unknown>> } | { readonly problem: string } {
+function parseObject(
+  content: Uint8Array,
+): { readonly fields: Readonly<Record<string, unknown>> } | { readonly problem: string } {
   if (content.length === 0) return { problem: 'is empty: damaged, or still being written' };
   if (content.includes(0)) return { problem: 'holds NUL bytes: damaged, or not a registration' };
   let text: string;
@@ -90,7 +92,8 @@ function parseObject(content: Uint8Array): { readonly fields: Readonly<Record<st
   } catch {
     return { problem: 'is not complete JSON: damaged, or still being written' };
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return { problem: `expected a JSON object, got ${shown(value)}` };
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return { problem: `expected a JSON object, got ${shown(value)}` };
   return { fields: Object.fromEntries(Object.entries(value)) };
 }
 
@@ -105,7 +108,9 @@ function protocolProblem(protocol: unknown): string | undefined {
 
 function describe(error: z.ZodError, fields: Readonly<Record<string, unknown>>): string {
   const names = new Set(error.issues.map((issue) => String(issue.path[0])));
-  return [...names].map((name) => `${name}: expected ${EXPECTED[name] ?? 'another value'}, got ${shown(fields[name])}`).join('; ');
+  return [...names]
+    .map((name) => `${name}: expected ${EXPECTED[name] ?? 'another value'}, got ${shown(fields[name])}`)
+    .join('; ');
 }
 
 function shown(value: unknown): string {

@@ -7,8 +7,20 @@ import { fileProblem, inspectDirectory, type InspectedDirectory } from './direct
 import { errorCode, identityOf, nodeFileSystem, type FileSystem } from './file-system.ts';
 import { Pulse } from './pulse.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
-import { isRegistrationName, MAX_REGISTRATIONS, RegistrationReader, type Registrations } from './registration-reader.ts';
-import { SourceUnavailableError, type Candidate, type DiscoverySource, type Note, type Scan, type Trust } from './source.ts';
+import {
+  isRegistrationName,
+  MAX_REGISTRATIONS,
+  RegistrationReader,
+  type Registrations,
+} from './registration-reader.ts';
+import {
+  SourceUnavailableError,
+  type Candidate,
+  type DiscoverySource,
+  type Note,
+  type Scan,
+  type Trust,
+} from './source.ts';
 
 export { REGISTRY_SOURCE };
 
@@ -133,14 +145,20 @@ class RegistryDirectorySource implements RegistrySource {
   async #look(signal: AbortSignal): Promise<Scan> {
     signal.throwIfAborted();
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
-      const directory = await inspectDirectory(this.#path, { explicit: this.#explicit, uid: this.#dependencies.uid }, this.#fs);
+      const directory = await inspectDirectory(
+        this.#path,
+        { explicit: this.#explicit, uid: this.#dependencies.uid },
+        this.#fs,
+      );
       signal.throwIfAborted();
       const registrations = await this.#reader.read(directory.path, signal);
       // Names from one directory and content from another would be a part of each.
       const now = await this.#fs.stat(this.#path);
       if (identityOf(now) === identityOf(directory.stats)) return this.#scanOf(directory, registrations);
     }
-    throw new Error(`the registry directory ${shown(this.#path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`);
+    throw new Error(
+      `the registry directory ${shown(this.#path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
+    );
   }
 
   #scanOf(directory: InspectedDirectory, { files, leftOut }: Registrations): Scan {
@@ -154,7 +172,9 @@ class RegistryDirectorySource implements RegistrySource {
       }
       const distrust = directory.trust.level === 'trusted' ? fileProblem(subject, file.stats, directory) : undefined;
       const trust: Trust = distrust === undefined ? directory.trust : { level: 'untrusted', reason: distrust };
-      candidates.push(candidateOf(file.fileName, file.registration, { directory, trust, hostname: this.#dependencies.hostname }));
+      candidates.push(
+        candidateOf(file.fileName, file.registration, { directory, trust, hostname: this.#dependencies.hostname }),
+      );
       const reasons = distrust === undefined ? file.remarks : [`untrusted: ${distrust}`, ...file.remarks];
       if (reasons.length > 0) fileNotes.push({ subject, reason: reasons.join('; ') });
     }
@@ -165,14 +185,20 @@ class RegistryDirectorySource implements RegistrySource {
     const code = errorCode(error);
     const path = shown(this.#path);
     if (code === undefined) return error;
-    if (code === 'ENOENT') return new SourceUnavailableError(`there is no registry directory at ${path}`, { cause: error });
+    if (code === 'ENOENT')
+      return new SourceUnavailableError(`there is no registry directory at ${path}`, { cause: error });
     const failed = `cannot read the registry directory ${path}: ${code}`;
     if (code === 'EACCES' || code === 'EPERM') {
       const who = this.#dependencies.uid === undefined ? 'this user' : `uid ${this.#dependencies.uid}`;
-      return new Error(`${failed}; give ${who} read and search permission on it and on the folders above it`, { cause: error });
+      return new Error(`${failed}; give ${who} read and search permission on it and on the folders above it`, {
+        cause: error,
+      });
     }
     if (code === 'ENOTDIR') {
-      return new Error(`${failed}; it or a folder above it is a file: remove that, or set RELAY_REGISTRY_DIR to a directory`, { cause: error });
+      return new Error(
+        `${failed}; it or a folder above it is a file: remove that, or set RELAY_REGISTRY_DIR to a directory`,
+        { cause: error },
+      );
     }
     return new Error(failed, { cause: error });
   }
@@ -183,7 +209,10 @@ function directoryNotes(directory: InspectedDirectory, leftOut: number): Note[] 
   const notes: Note[] = [];
   if (directory.trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${directory.trust.reason}` });
   if (leftOut > 0) {
-    notes.push({ subject, reason: `holds ${leftOut} registrations more than the ${MAX_REGISTRATIONS} that are read; the oldest were left out: remove dead ones` });
+    notes.push({
+      subject,
+      reason: `holds ${leftOut} registrations more than the ${MAX_REGISTRATIONS} that are read; the oldest were left out: remove dead ones`,
+    });
   }
   return notes;
 }

@@ -29,7 +29,12 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
     options: ({ registryDir }) => ({ directory: registryDir.path, explicit: registryDir.explicit }),
     create: createRegistrySource,
   }),
-  line({ name: STATIC_SOURCE, schema: staticOptions, options: ({ instances }) => ({ instances: [...instances] }), create: createStaticSource }),
+  line({
+    name: STATIC_SOURCE,
+    schema: staticOptions,
+    options: ({ instances }) => ({ instances: [...instances] }),
+    create: createStaticSource,
+  }),
 ]);
 
 /** Names that settings may hold in a later version: a typo and a wish get different answers. */

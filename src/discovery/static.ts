@@ -62,6 +62,7 @@ function hostnameOf(url: string): string {
 }
 
 function routeOf(hostname: string): Route {
-  const isLoopback = hostname === 'localhost' || hostname === '::1' || (isIPv4(hostname) && hostname.startsWith('127.'));
+  const isLoopback =
+    hostname === 'localhost' || hostname === '::1' || (isIPv4(hostname) && hostname.startsWith('127.'));
   return isLoopback ? 'loopback' : 'url';
 }

@@ -39,7 +39,6 @@ const assistantMessageSchema = z.object({
 export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
 
 export const messageInfoSchema = z.discriminatedUnion('role', [userMessageSchema, assistantMessageSchema]);
-export type MessageInfo = z.infer<typeof messageInfoSchema>;
 
 export const partSchema = z.object({
   id,

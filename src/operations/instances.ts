@@ -101,7 +101,7 @@ function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered:
 
 function noInstances(snapshot: Snapshot): string {
   const looked = snapshot.sources.map(({ name }) => name).join(', ') || 'nowhere: no source is configured';
-  return `No OpenCode instance was found (looked in: ${looked}). Start one with opencode-connected, then call instances again.`;
+  return `No OpenCode instance was found (looked in: ${looked}). Start opencode with --port and register it as the README says, then call instances again.`;
 }
 
 export function renderInstance(row: InstanceRow, nowMs: number): string {

@@ -236,10 +236,13 @@ describe('a caller that gives up', () => {
   });
 
   it('before it has begun starts nothing', async () => {
-    await using folder = tempDir();
-    const path = join(folder.path, 'runs');
-    const commands = createSecretCommands({ clock: manualClock(), signal: never });
-    expect(await errorOf(commands.run(counted(path), AbortSignal.abort(new Error('too late'))))).toBe('too late');
-    expect(await commands.run(counted(path), never)).toBe('1\n');
+    const shutdown = new AbortController();
+    const commands = createSecretCommands({ clock: manualClock(), signal: shutdown.signal });
+    const children = (): number => process.getActiveResourcesInfo().filter((name) => name === 'ProcessWrap').length;
+    const before = children();
+    const work = errorOf(commands.run(['sleep', '600'], AbortSignal.abort(new Error('too late'))));
+    expect(children()).toBe(before);
+    expect(await work).toBe('too late');
+    shutdown.abort();
   });
 });

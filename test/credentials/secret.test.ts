@@ -41,6 +41,15 @@ function write(content: string | Buffer, mode = 0o600): void {
 }
 
 describe('a value', () => {
+  it('is not given to a caller that gave up', async () => {
+    const reading = readSecret(
+      { kind: 'value', value: 'p' },
+      { commands: noCommands },
+      AbortSignal.abort(new Error('too late')),
+    );
+    await expect(reading).rejects.toThrow('too late');
+  });
+
   it('is what it is', async () => {
     expect(await read({ kind: 'value', value: 'p\n' })).toBe('p\n');
   });

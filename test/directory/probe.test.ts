@@ -214,14 +214,18 @@ describe('who is there', () => {
     expect(reasonOf(await ask(fake.url))).toContain('not the answer of an opencode server');
   });
 
-  test.each([['/'], [`/${'a'.repeat(4095)}`], ['C:\\Users\\me'], ['D:/work'], ['\\\\host\\share'], ['/home/Ünïcödé 目录']])(
-    'a directory may be %s',
-    async (directory) => {
-      const fake = await fakeOpencode();
-      fake.override('GET /path', { kind: 'answer', body: { directory, worktree: directory } });
-      expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });
-    },
-  );
+  test.each([
+    ['/'],
+    [`/${'a'.repeat(4095)}`],
+    ['C:\\Users\\me'],
+    ['D:/work'],
+    ['\\\\host\\share'],
+    ['/home/Ünïcödé 目录'],
+  ])('a directory may be %s', async (directory) => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'answer', body: { directory, worktree: directory } });
+    expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });
+  });
 
   test('a kept-alive connection that the server closed meanwhile is no failure', async () => {
     const fake = await fakeOpencode();
@@ -265,13 +269,20 @@ describe('versions', () => {
     expect((await ask(fake.url)).result).toMatchObject({ status: 'unsupported', version });
   });
 
-  test.each(['1.18.10', '1.18.33', '1.19.0', '1.100.0', '1.18.10-rc1', '0.0.0-dev-202611', '0.0.0', 'local', 'main-abc'])(
-    '%s is driven',
-    async (version) => {
-      const fake = await fakeOpencode({ version });
-      expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', version });
-    },
-  );
+  test.each([
+    '1.18.10',
+    '1.18.33',
+    '1.19.0',
+    '1.100.0',
+    '1.18.10-rc1',
+    '0.0.0-dev-202611',
+    '0.0.0',
+    'local',
+    'main-abc',
+  ])('%s is driven', async (version) => {
+    const fake = await fakeOpencode({ version });
+    expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', version });
+  });
 });
 
 describe('another instance than the one registered', () => {
@@ -354,7 +365,12 @@ describe('what it is doing', () => {
         status: { kind: 'busy', sessions: 1 },
         permissions: 1,
         questions: 1,
-        session: { id: session.id, title: 'Fix the build', directory: '/home/user/päth', updatedMs: session.time.updated },
+        session: {
+          id: session.id,
+          title: 'Fix the build',
+          directory: '/home/user/päth',
+          updatedMs: session.time.updated,
+        },
       },
       missing: [],
       timedOut: false,

@@ -3,7 +3,9 @@ import { badPortReason } from '../../src/discovery/bad-ports.ts';
 
 describe('badPortReason', () => {
   it('names every port that this Node refuses, and the refusal', async () => {
-    const ports = Array.from({ length: 65_535 }, (_, index) => index + 1).filter((port) => badPortReason(port) !== undefined);
+    const ports = Array.from({ length: 65_535 }, (_, index) => index + 1).filter(
+      (port) => badPortReason(port) !== undefined,
+    );
     expect(ports).toHaveLength(82);
     for (const port of ports) {
       const error: unknown = await fetch(`http://127.0.0.1:${port}`).catch((reason: unknown) => reason);

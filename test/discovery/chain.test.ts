@@ -10,12 +10,7 @@ import {
   type SourceView,
 } from '../../src/discovery/chain.ts';
 import { Pulse } from '../../src/discovery/pulse.ts';
-import {
-  type Candidate,
-  type DiscoverySource,
-  type Scan,
-  SourceUnavailableError,
-} from '../../src/discovery/source.ts';
+import { type Candidate, type DiscoverySource, type Scan, SourceUnavailableError } from '../../src/discovery/source.ts';
 import type { Logger } from '../../src/log.ts';
 import { ManualClock, settle } from '../directory/manual-clock.ts';
 import { deferred, type Deferred } from '../rig/wait.ts';
@@ -60,7 +55,7 @@ class ScriptedSource implements DiscoverySource {
   }
 
   #listen(signal: AbortSignal): Pulse {
-    const pulse = new Pulse(() => {});
+    const pulse = new Pulse();
     signal.addEventListener('abort', () => pulse.end(), { once: true });
     this.pulses.push(pulse);
     return pulse;
@@ -222,9 +217,7 @@ describe('failures', () => {
     const { chain, clock } = await start(source);
     source.result = new Error('disk on fire');
     await clock.advance(LIFETIME_IN_INTERVALS * INTERVAL_MS);
-    expect(chain.views()).toMatchObject([
-      { status: 'failed', reason: 'disk on fire', candidates: [{ key: 'a' }] },
-    ]);
+    expect(chain.views()).toMatchObject([{ status: 'failed', reason: 'disk on fire', candidates: [{ key: 'a' }] }]);
     await clock.advance(INTERVAL_MS);
     expect(chain.views()).toMatchObject([{ status: 'failed', reason: 'disk on fire', candidates: [] }]);
     source.result = scanOf('a');

@@ -9,25 +9,38 @@ export interface Stage extends AsyncDisposable {
   readonly source: DiscoverySource;
   /** Keys of what there is to see. */
   readonly keys: readonly string[];
+}
+
+export interface HintingStage extends Stage {
+  readonly source: DiscoverySource & Required<Pick<DiscoverySource, 'changes' | 'close'>>;
   /** Makes a difference that the source should hint at. */
-  change?(): Promise<void>;
+  readonly change: () => Promise<void>;
+}
+
+/** Work that stops until it is let go. */
+interface HeldUp {
+  readonly entered: Promise<void>;
+  readonly release: () => void;
 }
 
 /** How to put a source into each state that the contract speaks of. A state it cannot be in is left out. */
 export interface Subject {
   readonly name: string;
-  /** It has `changes`, and its working stage has `change`. */
-  readonly hints: boolean;
-  working(): Promise<Stage>;
+  readonly working: () => Promise<Stage>;
+  /** As `working`, of a source that has `changes`. */
+  readonly hinting?: () => Promise<HintingStage>;
   /** The system behind it is not there. */
-  unavailable?(): Promise<Stage>;
+  readonly unavailable?: () => Promise<Stage>;
   /** The system fails after it gave a part. */
-  failingMidway?(): Promise<Stage>;
+  readonly failingMidway?: () => Promise<Stage>;
   /** A scan does not return before `release`. `entered` resolves when one is inside. */
-  hanging?(): Promise<Stage & { readonly entered: Promise<void>; release(): void }>;
+  readonly hanging?: () => Promise<Stage & HeldUp>;
 }
 
 const never = new AbortController().signal;
+
+/** A bound on a hang: nothing that takes this long is prompt on any machine. */
+const PROMPT_MS = 5000;
 
 /** The contract of `DiscoverySource`, run on every source. */
 export function conformance(subject: Subject): void {
@@ -53,9 +66,11 @@ export function conformance(subject: Subject): void {
         expect(candidate.source).toBe(source.name);
         expect(ROUTES).toContain(candidate.endpoint.route);
         expect(candidate.endpoint.url).toMatch(/^https?:\/\/.*[^/]$/);
-        for (const text of Object.values(candidate.claims).filter((claim) => typeof claim === 'string')) expect(singleLine(text, 4096)).toBe(text);
+        for (const text of Object.values(candidate.claims).filter((claim) => typeof claim === 'string'))
+          expect(singleLine(text, 4096)).toBe(text);
       }
-      for (const text of notes.flatMap((note) => [note.subject, note.reason])) expect(singleLine(text, 4096)).toBe(text);
+      for (const text of notes.flatMap((note) => [note.subject, note.reason]))
+        expect(singleLine(text, 4096)).toBe(text);
     });
 
     it('gives the same to two scans at once and to one after them', async () => {
@@ -80,13 +95,14 @@ export function conformance(subject: Subject): void {
       const before = openResources();
       const stage = await subject.working();
       const abort = new AbortController();
-      const ways = [stage.source.changes?.(never), stage.source.changes?.(abort.signal), stage.source.changes?.(never)];
-      const [byClose, bySignal, byReturn] = ways.map((way) => way?.[Symbol.asyncIterator]());
-      await Promise.all([byClose, bySignal, byReturn].map((iterator) => iterator && within(iterator.next(), 'the first hint')));
+      // One of them is ended by `close`, one by its signal, one by its reader.
+      const signals = stage.source.changes ? [never, abort.signal, never] : [];
+      const listening = signals.flatMap((signal) => stage.source.changes?.(signal)[Symbol.asyncIterator]() ?? []);
+      await Promise.all(listening.map((hints) => within(hints.next(), 'the first hint')));
       await stage.source.scan(never);
       await stage.source.scan(abort.signal);
       abort.abort();
-      await byReturn?.return?.();
+      await listening[2]?.return?.();
       const unfinished = stage.source.scan(never).catch(() => {});
       await stage.source.close?.();
       await unfinished;
@@ -96,38 +112,30 @@ export function conformance(subject: Subject): void {
       expect(added(before, openResources())).toEqual([]);
     });
 
-    const { unavailable, failingMidway, hanging } = subject;
-    if (unavailable) {
-      it('rejects as unavailable when its system is not there', async () => {
-        const { source } = await enter(unavailable());
-        await expect(source.scan(never)).rejects.toThrow(SourceUnavailableError);
-      });
-    }
+    it.each(given(subject.unavailable))('rejects as unavailable when its system is not there', async (unavailable) => {
+      const { source } = await enter(unavailable());
+      await expect(source.scan(never)).rejects.toThrow(SourceUnavailableError);
+    });
 
-    if (failingMidway) {
-      it('rejects rather than give a part', async () => {
-        const { source } = await enter(failingMidway());
-        const error: unknown = await source.scan(never).then(
-          () => undefined,
-          (reason: unknown) => reason,
-        );
-        expect(error).toBeInstanceOf(Error);
-        expect(error).not.toBeInstanceOf(SourceUnavailableError);
-      });
-    }
+    it.each(given(subject.failingMidway))('rejects rather than give a part', async (failingMidway) => {
+      const { source } = await enter(failingMidway());
+      const error: unknown = await source.scan(never).catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(Error);
+      expect(error).not.toBeInstanceOf(SourceUnavailableError);
+    });
 
-    if (hanging) {
-      it('rejects a scan as soon as its signal aborts, though the system hangs', async () => {
+    describe.each(given(subject.hanging))('on a system that hangs', (hanging) => {
+      it('rejects a scan as soon as its signal aborts', async () => {
         const { source, entered, release } = await enter(hanging());
         const abort = new AbortController();
         const scan = source.scan(abort.signal);
         await within(entered, 'the scan to reach the system');
         abort.abort(new Error('enough'));
-        await expect(within(scan, 'the scan to reject', 5000)).rejects.toThrow('enough');
+        await expect(within(scan, 'the scan to reject', PROMPT_MS)).rejects.toThrow('enough');
         release();
       });
 
-      it('does not pile up scans on a system that hangs', async () => {
+      it('does not pile up scans', async () => {
         const { source, keys, entered, release } = await enter(hanging());
         const abort = new AbortController();
         const first = source.scan(abort.signal);
@@ -136,9 +144,11 @@ export function conformance(subject: Subject): void {
         await expect(first).rejects.toThrow('enough');
         const second = source.scan(never);
         // More than `second` would need to reach the system, if nothing kept it from there.
-        await (await enter(subject.working())).source.scan(never);
+        const other = await enter(subject.working());
+        await other.source.scan(never);
         release();
-        expect((await within(second, 'the next scan')).candidates).toHaveLength(keys.length);
+        const { candidates } = await within(second, 'the next scan');
+        expect(candidates).toHaveLength(keys.length);
       });
 
       it('rejects a running scan when it is closed', async () => {
@@ -146,75 +156,79 @@ export function conformance(subject: Subject): void {
         const scan = source.scan(never);
         await within(entered, 'the scan to reach the system');
         const closing = source.close?.();
-        await expect(within(scan, 'the scan to reject', 5000)).rejects.toThrow(/closed/);
+        await expect(within(scan, 'the scan to reject', PROMPT_MS)).rejects.toThrow(/closed/);
         release();
         await closing;
       });
-    }
+    });
 
-    if (subject.hints) describeHints(subject, enter);
+    describe.each(given(subject.hinting))('whose hints', (hinting) => {
+      async function listen(signal: AbortSignal): Promise<{ stage: HintingStage; hints: AsyncIterator<void> }> {
+        const stage = await enter(hinting());
+        return { stage, hints: stage.source.changes(signal)[Symbol.asyncIterator]() };
+      }
+
+      it('come once listening has begun, and after a change', async () => {
+        const { stage, hints } = await listen(never);
+        expect(await next(hints)).toBe('hint');
+        const hint = next(hints);
+        await stage.change();
+        expect(await hint).toBe('hint');
+      });
+
+      it('end when the signal aborts', async () => {
+        const abort = new AbortController();
+        const { hints } = await listen(abort.signal);
+        await next(hints);
+        const hint = next(hints);
+        abort.abort();
+        expect(await hint).toBe('end');
+        expect(await next(hints)).toBe('end');
+      });
+
+      it('end at once when the signal has aborted before', async () => {
+        const { hints } = await listen(AbortSignal.abort());
+        expect(await next(hints)).toBe('end');
+      });
+
+      it('end for good when the source is closed', async () => {
+        const { stage, hints } = await listen(never);
+        await next(hints);
+        const waiting = next(hints);
+        await stage.source.close();
+        expect(await waiting).toBe('end');
+        await stage.change();
+        expect(await next(hints)).toBe('end');
+        const late = stage.source.changes(never)[Symbol.asyncIterator]();
+        expect(await next(late)).toBe('end');
+      });
+
+      it('end when the source is closed before the first', async () => {
+        const { stage, hints } = await listen(never);
+        await stage.source.close();
+        expect(await next(hints)).toBe('end');
+      });
+
+      it('are dropped at the close when nobody has read them', async () => {
+        const { stage, hints } = await listen(never);
+        await next(hints);
+        await stage.change();
+        await stage.change();
+        await stage.source.close();
+        expect(await next(hints)).toBe('end');
+      });
+    });
   });
 }
 
-function describeHints(subject: Subject, enter: (made: Promise<Stage>) => Promise<Stage>): void {
-  describe('hints', () => {
-    async function listen(signal: AbortSignal): Promise<{ stage: Stage; hints: AsyncIterator<void> }> {
-      const stage = await enter(subject.working());
-      const hints = stage.source.changes!(signal)[Symbol.asyncIterator]();
-      return { stage, hints };
-    }
-    const next = (hints: AsyncIterator<void>): Promise<IteratorResult<void>> => within(hints.next(), 'a hint or the end');
+/** For `it.each`: a state that the source cannot be in makes no test. */
+function given<State>(state: State | undefined): State[] {
+  return state === undefined ? [] : [state];
+}
 
-    it('come once listening has begun, and after a change', async () => {
-      const { stage, hints } = await listen(never);
-      expect((await next(hints)).done).toBe(false);
-      const hint = next(hints);
-      await stage.change!();
-      expect((await hint).done).toBe(false);
-    });
-
-    it('end when the signal aborts', async () => {
-      const abort = new AbortController();
-      const { hints } = await listen(abort.signal);
-      await next(hints);
-      const hint = next(hints);
-      abort.abort();
-      expect((await hint).done).toBe(true);
-      expect((await next(hints)).done).toBe(true);
-    });
-
-    it('end at once when the signal has aborted before', async () => {
-      const { hints } = await listen(AbortSignal.abort());
-      expect((await next(hints)).done).toBe(true);
-    });
-
-    it('end for good when the source is closed', async () => {
-      const { stage, hints } = await listen(never);
-      await next(hints);
-      const waiting = next(hints);
-      await stage.source.close!();
-      expect((await waiting).done).toBe(true);
-      await stage.change!();
-      expect((await next(hints)).done).toBe(true);
-      const late = stage.source.changes!(never)[Symbol.asyncIterator]();
-      expect((await next(late)).done).toBe(true);
-    });
-
-    it('end before the first, too', async () => {
-      const { stage, hints } = await listen(never);
-      await stage.source.close!();
-      expect((await next(hints)).done).toBe(true);
-    });
-
-    it('are dropped at the close when nobody has read them', async () => {
-      const { stage, hints } = await listen(never);
-      await next(hints);
-      await stage.change!();
-      await stage.change!();
-      await stage.source.close!();
-      expect((await next(hints)).done).toBe(true);
-    });
-  });
+async function next(hints: AsyncIterator<void>): Promise<'hint' | 'end'> {
+  const { done } = await within(hints.next(), 'a hint or the end');
+  return done ? 'end' : 'hint';
 }
 
 /** What this process holds open, as the system and Node see it. */
@@ -248,7 +262,7 @@ function added(before: readonly string[], after: readonly string[]): string[] {
 }
 
 /** For `hanging`: work that stops until it is let go. */
-export function holdUp(): { readonly entered: Promise<void>; release(): void; pass(): Promise<void> } {
+export function holdUp(): HeldUp & { readonly pass: () => Promise<void> } {
   const entered = deferred<void>();
   const open = deferred<void>();
   return {

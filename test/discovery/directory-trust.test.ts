@@ -2,7 +2,7 @@ import { chmodSync, chownSync, lchownSync, mkdirSync, symlinkSync, writeFileSync
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { tempDir, type TempDir } from '../rig/temp.ts';
-import { itAsRoot } from './as-root.ts';
+import { needRoot } from './as-root.ts';
 import { notesOn, registrySource } from './registry-stage.ts';
 
 const never = new AbortController().signal;
@@ -14,7 +14,8 @@ interface Case {
   readonly name: string;
   /** Gets an empty folder that only root can change; returns the path to configure. */
   readonly make: (folder: string) => string;
-  readonly uid: number;
+  /** Ours. */
+  readonly uid: number | undefined;
   readonly explicit: boolean;
   /** Absent: trusted. */
   readonly untrusted?: RegExp;
@@ -47,25 +48,125 @@ function link(target: string, path: string, owner: number): string {
 
 const cases: readonly Case[] = [
   { name: 'ours, the default', make: (top) => registry(join(top, 'reg'), ALICE), uid: ALICE, explicit: false },
-  { name: 'ours, closed to all others', make: (top) => registry(join(top, 'reg'), ALICE, 0o700, 0o600), uid: ALICE, explicit: true },
+  {
+    name: 'ours, closed to all others',
+    make: (top) => registry(join(top, 'reg'), ALICE, 0o700, 0o600),
+    uid: ALICE,
+    explicit: true,
+  },
   { name: 'ours, as root', make: (top) => registry(join(top, 'reg'), ROOT), uid: ROOT, explicit: false },
-  { name: 'of another user, the default', make: (top) => registry(join(top, 'reg'), ALICE), uid: ROOT, explicit: false, untrusted: /reg belongs to uid 1000, not to us \(uid 0\); .*set RELAY_REGISTRY_DIR/ },
-  { name: 'of another user, set by a person, as root', make: (top) => registry(join(top, 'reg'), ALICE), uid: ROOT, explicit: true },
+  {
+    name: 'of another user, the default',
+    make: (top) => registry(join(top, 'reg'), ALICE),
+    uid: ROOT,
+    explicit: false,
+    untrusted: /reg belongs to uid 1000, not to us \(uid 0\); .*set RELAY_REGISTRY_DIR/,
+  },
+  {
+    name: 'of another user, set by a person, as root',
+    make: (top) => registry(join(top, 'reg'), ALICE),
+    uid: ROOT,
+    explicit: true,
+  },
   { name: 'of root, set by a person', make: (top) => registry(join(top, 'reg'), ROOT), uid: ALICE, explicit: true },
-  { name: 'open to its group', make: (top) => registry(join(top, 'reg'), ALICE, 0o775), uid: ALICE, explicit: true, untrusted: /reg can be written by its group or by others \(mode 0775, uid 1000\); run: chmod go-w \S*reg$/ },
-  { name: 'open to all', make: (top) => registry(join(top, 'reg'), ALICE, 0o757), uid: ALICE, explicit: true, untrusted: /\(mode 0757, uid 1000\); run: chmod go-w/ },
-  { name: 'open to all and sticky', make: (top) => registry(join(top, 'reg'), ALICE, 0o1777), uid: ALICE, explicit: true, untrusted: /\(mode 1777, uid 1000\); run: chmod go-w/ },
-  { name: 'under a folder open to its group', make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o775), 'reg'), ALICE), uid: ALICE, explicit: true, untrusted: /up, on the way to .*, can be written .*mode 0775.*run: chmod go-w \S*up$/ },
-  { name: 'two below a folder open to all', make: (top) => registry(join(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755), 'reg'), ALICE), uid: ALICE, explicit: true, untrusted: /up, on the way/ },
-  { name: 'under a sticky folder open to all', make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o1777), 'reg'), ALICE), uid: ALICE, explicit: true },
-  { name: 'under a folder of a third user', make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE), uid: ALICE, explicit: true, untrusted: /up, on the way to .*, belongs to another user \(mode 0755, uid 1001\)/ },
-  { name: 'of another user, under a folder of ours', make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE), uid: MALLORY, explicit: true },
-  { name: 'of another user, under a folder of theirs', make: (top) => registry(join(folder(join(top, 'up'), ALICE, 0o755), 'reg'), ALICE), uid: MALLORY, explicit: true },
-  { name: 'by a link of root', make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), ROOT), uid: ALICE, explicit: true },
-  { name: 'by a link of the owner', make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), ALICE), uid: ROOT, explicit: true },
-  { name: 'by a link of ours to another', make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), MALLORY), uid: MALLORY, explicit: true },
-  { name: 'by a relative link', make: (top) => link('../x/reg', join(folder(join(top, 'x'), ROOT, 0o755), 'link'), (registry(join(top, 'x', 'reg'), ALICE), ROOT)), uid: ALICE, explicit: true },
-  { name: 'by a link of a third user', make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), MALLORY), uid: ALICE, explicit: true, untrusted: /the symbolic link .*link on the way to .*reg belongs to another user \(uid 1001\); name the directory itself/ },
+  {
+    name: 'open to its group',
+    make: (top) => registry(join(top, 'reg'), ALICE, 0o775),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /reg can be written by its group or by others \(mode 0775, uid 1000\); run: chmod go-w \S*reg$/,
+  },
+  {
+    name: 'open to all',
+    make: (top) => registry(join(top, 'reg'), ALICE, 0o757),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /\(mode 0757, uid 1000\); run: chmod go-w/,
+  },
+  {
+    name: 'open to all and sticky',
+    make: (top) => registry(join(top, 'reg'), ALICE, 0o1777),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /\(mode 1777, uid 1000\); run: chmod go-w/,
+  },
+  {
+    name: 'under a folder open to its group',
+    make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o775), 'reg'), ALICE),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /up, on the way to .*, can be written .*mode 0775.*run: chmod go-w \S*up$/,
+  },
+  {
+    name: 'two below a folder open to all',
+    make: (top) =>
+      registry(join(folder(join(folder(join(top, 'up'), ROOT, 0o777), 'mid'), ALICE, 0o755), 'reg'), ALICE),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /up, on the way/,
+  },
+  {
+    name: 'under a sticky folder open to all',
+    make: (top) => registry(join(folder(join(top, 'up'), ROOT, 0o1777), 'reg'), ALICE),
+    uid: ALICE,
+    explicit: true,
+  },
+  {
+    name: 'under a folder of a third user',
+    make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /up, on the way to .*, belongs to another user \(mode 0755, uid 1001\)/,
+  },
+  {
+    name: 'of another user, under a folder of ours',
+    make: (top) => registry(join(folder(join(top, 'up'), MALLORY, 0o755), 'reg'), ALICE),
+    uid: MALLORY,
+    explicit: true,
+  },
+  {
+    name: 'of another user, under a folder of theirs',
+    make: (top) => registry(join(folder(join(top, 'up'), ALICE, 0o755), 'reg'), ALICE),
+    uid: MALLORY,
+    explicit: true,
+  },
+  {
+    name: 'by a link of root',
+    make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), ROOT),
+    uid: ALICE,
+    explicit: true,
+  },
+  {
+    name: 'by a link of the owner',
+    make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), ALICE),
+    uid: ROOT,
+    explicit: true,
+  },
+  {
+    name: 'by a link of ours to another',
+    make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), MALLORY),
+    uid: MALLORY,
+    explicit: true,
+  },
+  {
+    name: 'by a relative link',
+    make: (top) =>
+      link(
+        '../x/reg',
+        join(folder(join(top, 'x'), ROOT, 0o755), 'link'),
+        (registry(join(top, 'x', 'reg'), ALICE), ROOT),
+      ),
+    uid: ALICE,
+    explicit: true,
+  },
+  {
+    name: 'by a link of a third user',
+    make: (top) => link(registry(join(top, 'reg'), ALICE), join(top, 'link'), MALLORY),
+    uid: ALICE,
+    explicit: true,
+    untrusted:
+      /the symbolic link .*link on the way to .*reg belongs to another user \(uid 1001\); name the directory itself/,
+  },
   {
     name: 'by a link of a third user in the middle',
     make: (top) => {
@@ -83,8 +184,20 @@ const cases: readonly Case[] = [
     explicit: true,
     untrusted: /open, on the way to .*reg, can be written/,
   },
-  { name: 'where nothing tells who owns what', make: (top) => registry(join(top, 'reg'), ALICE), uid: NaN, explicit: true, untrusted: /cannot be checked on this system/ },
-  { name: 'whose name needs quotes', make: (top) => registry(join(top, "it's a reg"), ALICE, 0o777), uid: ALICE, explicit: true, untrusted: /run: chmod go-w '\S*it'\\''s a reg'$/ },
+  {
+    name: 'where nothing tells who owns what',
+    make: (top) => registry(join(top, 'reg'), ALICE),
+    uid: undefined,
+    explicit: true,
+    untrusted: /cannot be checked on this system/,
+  },
+  {
+    name: 'whose name needs quotes',
+    make: (top) => registry(join(top, "it's a reg"), ALICE, 0o777),
+    uid: ALICE,
+    explicit: true,
+    untrusted: /run: chmod go-w '\S*it'\\''s a reg'$/,
+  },
 ];
 
 describe('trust in a registry directory', () => {
@@ -95,45 +208,53 @@ describe('trust in a registry directory', () => {
   });
   afterEach(() => top.close());
 
-  for (const { name, make, uid, explicit, untrusted } of cases) {
-    itAsRoot(`${name}: ${untrusted ? 'untrusted' : 'trusted'}`, async () => {
-      const path = make(top.path);
-      const source = registrySource(path, { uid: Number.isNaN(uid) ? undefined : uid, explicit });
-      const { candidates, notes } = await source.scan(never);
-      expect(candidates).toHaveLength(1);
-      const { trust, credential } = candidates[0]!;
-      if (untrusted) {
-        expect(trust).toEqual({ level: 'untrusted', reason: expect.stringMatching(untrusted) as string });
-        expect(credential).toBeUndefined();
-        expect(notes).toEqual([{ subject: expect.any(String) as string, reason: expect.stringMatching(/^untrusted: /) as string }]);
-      } else {
-        expect(trust).toEqual({ level: 'trusted' });
-        expect(credential).toBeDefined();
-        expect(notes).toEqual([]);
-      }
-    });
-  }
+  it.for(cases)('$name', async ({ make, uid, explicit, untrusted }, context) => {
+    needRoot(context);
+    const path = make(top.path);
+    const { candidates, notes } = await registrySource(path, { uid, explicit }).scan(never);
+    const trust = untrusted ? { level: 'untrusted', reason: expect.stringMatching(untrusted) } : { level: 'trusted' };
+    expect(candidates.map((candidate) => candidate.trust)).toEqual([trust]);
+    expect(candidates.map(({ credential }) => credential !== undefined)).toEqual([!untrusted]);
+    expect(notes.map(({ reason }) => reason)).toEqual(untrusted ? [expect.stringMatching(/^untrusted: /)] : []);
+  });
 
   const files: readonly { name: string; spoil: (file: string) => void; untrusted: RegExp }[] = [
-    { name: 'of another user', spoil: (file) => chownSync(file, MALLORY, MALLORY), untrusted: /bad.json belongs to uid 1001, not to the owner of its directory \(uid 1000\); remove it/ },
-    { name: 'of ours, in the directory of another', spoil: (file) => chownSync(file, ROOT, ROOT), untrusted: /bad.json belongs to uid 0, not to the owner/ },
-    { name: 'open to its group', spoil: (file) => chmodSync(file, 0o664), untrusted: /bad.json can be written .*mode 0664, uid 1000\); run: chmod go-w \S*bad.json/ },
-    { name: 'open to others', spoil: (file) => chmodSync(file, 0o646), untrusted: /bad.json can be written .*mode 0646/ },
+    {
+      name: 'of another user',
+      spoil: (file) => chownSync(file, MALLORY, MALLORY),
+      untrusted: /bad.json belongs to uid 1001, not to the owner of its directory \(uid 1000\); remove it/,
+    },
+    {
+      name: 'of ours, in the directory of another',
+      spoil: (file) => chownSync(file, ROOT, ROOT),
+      untrusted: /bad.json belongs to uid 0, not to the owner/,
+    },
+    {
+      name: 'open to its group',
+      spoil: (file) => chmodSync(file, 0o664),
+      untrusted: /bad.json can be written .*mode 0664, uid 1000\); run: chmod go-w \S*bad.json/,
+    },
+    {
+      name: 'open to others',
+      spoil: (file) => chmodSync(file, 0o646),
+      untrusted: /bad.json can be written .*mode 0646/,
+    },
   ];
-  for (const { name, spoil, untrusted } of files) {
-    itAsRoot(`a file ${name} is untrusted, its neighbour trusted`, async () => {
-      const path = registry(join(top.path, 'reg'), ALICE);
-      const file = join(path, 'bad.json');
-      writeFileSync(file, '{"name":"bad","port":4097,"id":"i2"}', { mode: 0o644 });
-      chownSync(file, ALICE, ALICE);
-      spoil(file);
-      const scan = await registrySource(path, { uid: ROOT }).scan(never);
-      expect(scan.candidates.map(({ trust }) => trust.level)).toEqual(['trusted', 'untrusted']);
-      expect(scan.candidates[1]).toMatchObject({ trust: { reason: expect.stringMatching(untrusted) as string } });
-      expect(scan.candidates[1]).not.toHaveProperty('credential');
-      expect(notesOn(scan, '/bad.json')).toMatch(untrusted);
-    });
-  }
+  it.for(files)('is withheld from a file $name, and kept by its neighbour', async ({ spoil, untrusted }, context) => {
+    needRoot(context);
+    const path = registry(join(top.path, 'reg'), ALICE);
+    const file = join(path, 'bad.json');
+    writeFileSync(file, '{"name":"bad","port":4097,"id":"i2"}', { mode: 0o644 });
+    chownSync(file, ALICE, ALICE);
+    spoil(file);
+    const scan = await registrySource(path, { uid: ROOT }).scan(never);
+    expect(scan.candidates.map(({ trust }) => trust)).toEqual([
+      { level: 'trusted' },
+      { level: 'untrusted', reason: expect.stringMatching(untrusted) },
+    ]);
+    expect(scan.candidates[1]).not.toHaveProperty('credential');
+    expect(notesOn(scan, '/bad.json')).toMatch(untrusted);
+  });
 
   it('follows a change of mode at the next scan', async () => {
     const path = join(top.path, 'reg');

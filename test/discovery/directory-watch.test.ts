@@ -1,4 +1,14 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, rmdirSync, statSync, symlinkSync, watch, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  rmdirSync,
+  statSync,
+  symlinkSync,
+  watch as watchFiles,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DirectoryWatch } from '../../src/discovery/directory-watch.ts';
@@ -12,13 +22,15 @@ import { fileSystem, systemError } from './registry-stage.ts';
 describe('DirectoryWatch', () => {
   let top: TempDir;
   let directory: string;
-  let watched: DirectoryWatch | undefined;
+  const started: DirectoryWatch[] = [];
   let changes = 0;
   /** The inode of each folder that a watch was put on, latest last. */
   let armed: number[] = [];
   let looking = 0;
   const logged: string[] = [];
-  const logger: Logger = { log: (level, message, fields) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`) };
+  const logger: Logger = {
+    log: (level, message, fields) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`),
+  };
 
   beforeEach(() => {
     top = tempDir('watch');
@@ -28,12 +40,11 @@ describe('DirectoryWatch', () => {
     logged.length = 0;
   });
   afterEach(async () => {
-    await watched?.close();
-    watched = undefined;
+    for (const watch of started.splice(0)) await watch.close();
     await top.close();
   });
 
-  function start(changed: Partial<FileSystem> = {}, path = directory): void {
+  function start(changed: Partial<FileSystem> = {}, path = directory): DirectoryWatch {
     const fs = fileSystem({
       watch: (folder, onEvent) => {
         const watcher = nodeFileSystem.watch(folder, onEvent);
@@ -42,26 +53,34 @@ describe('DirectoryWatch', () => {
       },
       ...changed,
     });
-    const stat = fs.stat;
     const counted: FileSystem['stat'] = async (folder) => {
       looking += 1;
       try {
-        return await stat(folder);
+        return await fs.stat(folder);
       } finally {
         looking -= 1;
       }
     };
-    watched = new DirectoryWatch({ path, isRelevant: isRegistrationName, onChange: () => (changes += 1), fs: { ...fs, stat: counted }, logger });
+    const watch = new DirectoryWatch({
+      path,
+      isRelevant: isRegistrationName,
+      onChange: () => (changes += 1),
+      fs: { ...fs, stat: counted },
+      logger,
+    });
+    started.push(watch);
+    return watch;
   }
 
-  const isArmedOn = (path: string): Promise<boolean> => until(`the watch to be on ${path}`, () => armed.at(-1) === statSync(path, { throwIfNoEntry: false })?.ino);
+  const isArmedOn = (path: string): Promise<unknown> =>
+    until(`the watch to be on ${path}`, () => armed.at(-1) === statSync(path, { throwIfNoEntry: false })?.ino);
 
   /** Resolves when every event of what was done until now has been delivered and dealt with. */
   async function quiet(): Promise<void> {
     // All watches of a process share one inotify queue, so that this event comes after all before it.
     const sentinel = mkdtempSync(join(top.path, 'sentinel-'));
     const passed = deferred<void>();
-    const watcher = watch(sentinel, () => passed.resolve());
+    const watcher = watchFiles(sentinel, () => passed.resolve());
     writeFileSync(join(sentinel, 'x'), '');
     await within(passed.promise, 'the sentinel');
     watcher.close();
@@ -74,6 +93,7 @@ describe('DirectoryWatch', () => {
     const before = changes;
     act();
     await until(`a notification after ${what}`, () => changes > before, 5000);
+    expect(changes).toBeGreaterThan(before);
   }
 
   function register(name: string): void {
@@ -202,35 +222,35 @@ describe('DirectoryWatch', () => {
 
   it('finds, when told to verify, what sends no event: a moved parent, a link that was turned', async () => {
     mkdirSync(directory, { recursive: true });
-    start();
+    const watch = start();
     await isArmedOn(directory);
     await expectChange('the move', () => {
       renameSync(join(top.path, 'up'), join(top.path, 'down'));
       mkdirSync(directory, { recursive: true });
-      watched!.verify();
+      watch.verify();
     });
     await isArmedOn(directory);
-    await watched!.close();
+    await watch.close();
 
     const link = join(top.path, 'link');
     symlinkSync(join(top.path, 'down', 'reg'), link);
-    start({}, link);
+    const linked = start({}, link);
     await isArmedOn(join(top.path, 'down', 'reg'));
     await expectChange('the turn', () => {
       rmSync(link);
       symlinkSync(directory, link);
-      watched!.verify();
+      linked.verify();
     });
     await isArmedOn(directory);
   });
 
   it('tells a directory from one of the same inode number that was there before', async () => {
     mkdirSync(directory, { recursive: true });
-    start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n }) });
+    const watch = start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n }) });
     await isArmedOn(directory);
     renameSync(join(top.path, 'up'), join(top.path, 'down'));
     mkdirSync(directory, { recursive: true });
-    watched!.verify();
+    watch.verify();
     await isArmedOn(directory);
   });
 
@@ -248,32 +268,37 @@ describe('DirectoryWatch', () => {
     await expectChange('a registration', () => register('a.json'));
   });
 
-  it.each(['ENOSPC', 'EMFILE', 'EACCES'])('says once that it cannot watch (%s), and tries again when told to verify', async (code) => {
-    mkdirSync(directory, { recursive: true });
-    let refusals = 2;
-    start({
-      watch: (folder, onEvent) => {
-        if (refusals-- > 0) throw systemError(code);
-        armed.push(statSync(folder).ino);
-        return nodeFileSystem.watch(folder, onEvent);
-      },
-    });
-    await until('the first refusal', () => refusals === 1);
-    await quiet();
-    expect(changes).toBe(0);
-    watched!.verify();
-    await until('the second refusal', () => refusals === 0);
-    await quiet();
-    expect(logged).toEqual([`info cannot watch the registry directory; changes are found by polling ${JSON.stringify({ path: directory, reason: code })}`]);
-    watched!.verify();
-    await isArmedOn(directory);
-    await expectChange('a registration', () => register('a.json'));
-  });
+  it.each(['ENOSPC', 'EMFILE', 'EACCES'])(
+    'says once that it cannot watch (%s), and tries again when told to verify',
+    async (code) => {
+      mkdirSync(directory, { recursive: true });
+      let refusals = 2;
+      const watch = start({
+        watch: (folder, onEvent) => {
+          if (refusals-- > 0) throw systemError(code);
+          armed.push(statSync(folder).ino);
+          return nodeFileSystem.watch(folder, onEvent);
+        },
+      });
+      await until('the first refusal', () => refusals === 1);
+      await quiet();
+      expect(changes).toBe(0);
+      watch.verify();
+      await until('the second refusal', () => refusals === 0);
+      await quiet();
+      expect(logged).toEqual([
+        `info cannot watch the registry directory; changes are found by polling ${JSON.stringify({ path: directory, reason: code })}`,
+      ]);
+      watch.verify();
+      await isArmedOn(directory);
+      await expectChange('a registration', () => register('a.json'));
+    },
+  );
 
   it('goes on without a watch when the system takes it away', async () => {
     mkdirSync(directory, { recursive: true });
     const watchers: ReturnType<FileSystem['watch']>[] = [];
-    start({
+    const watch = start({
       watch: (folder, onEvent) => {
         const watcher = nodeFileSystem.watch(folder, onEvent);
         watchers.push(watcher);
@@ -281,25 +306,25 @@ describe('DirectoryWatch', () => {
       },
     });
     await until('the first notification', () => changes === 1);
-    watchers[0]!.emit('error', systemError('EPERM'));
+    watchers[0]?.emit('error', systemError('EPERM'));
     expect(logged).toHaveLength(1);
-    await expectChange('the next look', () => watched!.verify());
+    await expectChange('the next look', () => watch.verify());
     expect(watchers).toHaveLength(2);
   });
 
   it('leaves nothing when it is closed while it looks', async () => {
     mkdirSync(directory, { recursive: true });
     const hold = deferred<void>();
-    start({
+    const watch = start({
       stat: async (path) => {
         await hold.promise;
         return nodeFileSystem.stat(path);
       },
     });
-    const closing = watched!.close();
+    const closing = watch.close();
     hold.resolve();
     await closing;
-    watched!.verify();
+    watch.verify();
     await quiet();
     expect(armed).toEqual([]);
     expect(changes).toBe(0);

@@ -2,18 +2,42 @@ import { describe, expect, it } from 'vitest';
 import { candidateOf } from '../../src/discovery/registration-candidate.ts';
 import type { Registration } from '../../src/discovery/registration.ts';
 
-const site = { directory: { path: '/srv/registry', ownerUid: 1000 }, trust: { level: 'trusted' }, hostname: 'Relay' } as const;
+const site = {
+  directory: { path: '/srv/registry', ownerUid: 1000 },
+  trust: { level: 'trusted' },
+  hostname: 'Relay',
+} as const;
 
 describe('the candidate of a registration', () => {
-  const routes: readonly { name: string; fields: Partial<Registration>; route: string; localPort: number | undefined }[] = [
+  const routes: readonly {
+    name: string;
+    fields: Partial<Registration>;
+    route: string;
+    localPort: number | undefined;
+  }[] = [
     { name: 'our host, same port', fields: { hostname: 'relay', localPort: 5000 }, route: 'loopback', localPort: 5000 },
     { name: 'our host in other case', fields: { hostname: 'RELAY' }, route: 'loopback', localPort: 5000 },
     { name: 'localhost', fields: { hostname: 'localhost', localPort: 5000 }, route: 'loopback', localPort: 5000 },
     { name: 'no host, no local port', fields: {}, route: 'loopback', localPort: 5000 },
     { name: 'no host, same port', fields: { localPort: 5000 }, route: 'loopback', localPort: 5000 },
-    { name: 'our host, another port: a tunnel', fields: { hostname: 'relay', localPort: 4096 }, route: 'relay', localPort: 4096 },
-    { name: 'another host, another port', fields: { hostname: 'laptop', localPort: 4096 }, route: 'relay', localPort: 4096 },
-    { name: 'another host, same port by chance', fields: { hostname: 'laptop', localPort: 5000 }, route: 'relay', localPort: 5000 },
+    {
+      name: 'our host, another port: a tunnel',
+      fields: { hostname: 'relay', localPort: 4096 },
+      route: 'relay',
+      localPort: 4096,
+    },
+    {
+      name: 'another host, another port',
+      fields: { hostname: 'laptop', localPort: 4096 },
+      route: 'relay',
+      localPort: 4096,
+    },
+    {
+      name: 'another host, same port by chance',
+      fields: { hostname: 'laptop', localPort: 5000 },
+      route: 'relay',
+      localPort: 5000,
+    },
     { name: 'another host, local port unknown', fields: { hostname: 'laptop' }, route: 'relay', localPort: undefined },
   ];
   it.each(routes)('$name: $route', ({ fields, route, localPort }) => {
@@ -23,7 +47,15 @@ describe('the candidate of a registration', () => {
   });
 
   it('carries the claims, the directory as a label only', () => {
-    const registration = { id: 'i1', name: 'a', hostname: 'laptop', port: 5000, localPort: 4096, cwd: '/x', connectedAt: 7 };
+    const registration = {
+      id: 'i1',
+      name: 'a',
+      hostname: 'laptop',
+      port: 5000,
+      localPort: 4096,
+      cwd: '/x',
+      connectedAt: 7,
+    };
     expect(candidateOf('a.json', registration, site)).toEqual({
       source: 'local-relay',
       key: 'a.json',

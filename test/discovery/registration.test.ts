@@ -27,18 +27,51 @@ function good(reading: RegistrationReading): { registration: Registration; remar
 describe('a registration file', () => {
   const accepted: readonly { name: string; content: unknown; expected: Partial<Registration> }[] = [
     { name: 'with every field', content: COMPLETE, expected: { ...COMPLETE, connectedAt: CONNECTED_AT } },
-    { name: 'of the original, without id', content: { ...COMPLETE, id: undefined }, expected: { name: 'api', port: 40_001 } },
+    {
+      name: 'of the original, without id',
+      content: { ...COMPLETE, id: undefined },
+      expected: { name: 'api', port: 40_001 },
+    },
     { name: 'with a port and no more', content: { port: 1234 }, expected: { name: 'file', port: 1234 } },
-    { name: 'with nulls, as templates leave them', content: { port: 1234, name: null, id: null, localPort: null, cwd: null, hostname: null, connectedAt: null, protocol: null }, expected: { name: 'file', port: 1234 } },
-    { name: 'with fields of which we know nothing', content: { port: 1234, pid: 7, token: 'x', __proto__: 1 }, expected: { port: 1234 } },
-    { name: 'with milliseconds', content: { port: 1234, connectedAt: CONNECTED_AT }, expected: { connectedAt: CONNECTED_AT } },
-    { name: 'with an offset in its date', content: { port: 1234, connectedAt: '2026-01-02T04:04:05+01:00' }, expected: { connectedAt: CONNECTED_AT } },
+    {
+      name: 'with nulls, as templates leave them',
+      content: {
+        port: 1234,
+        name: null,
+        id: null,
+        localPort: null,
+        cwd: null,
+        hostname: null,
+        connectedAt: null,
+        protocol: null,
+      },
+      expected: { name: 'file', port: 1234 },
+    },
+    {
+      name: 'with fields of which we know nothing',
+      content: { port: 1234, pid: 7, token: 'x', __proto__: 1 },
+      expected: { port: 1234 },
+    },
+    {
+      name: 'with milliseconds',
+      content: { port: 1234, connectedAt: CONNECTED_AT },
+      expected: { connectedAt: CONNECTED_AT },
+    },
+    {
+      name: 'with an offset in its date',
+      content: { port: 1234, connectedAt: '2026-01-02T04:04:05+01:00' },
+      expected: { connectedAt: CONNECTED_AT },
+    },
     { name: 'with an empty name', content: { port: 1234, name: '' }, expected: { name: 'file' } },
     { name: 'with a name of blanks', content: { port: 1234, name: ' \t ' }, expected: { name: 'file' } },
     { name: 'of our protocol', content: { port: 1234, protocol: 1 }, expected: { port: 1234 } },
     { name: 'with a byte order mark', content: `\ufeff${JSON.stringify({ port: 1234 })}`, expected: { port: 1234 } },
     { name: 'with the longest id', content: { port: 1234, id: 'x'.repeat(64) }, expected: { id: 'x'.repeat(64) } },
-    { name: 'with a hostile cwd, which is only carried', content: { port: 1234, cwd: '/srv/../etc/$(reboot)/;`x`' }, expected: { cwd: '/srv/../etc/$(reboot)/;`x`' } },
+    {
+      name: 'with a hostile cwd, which is only carried',
+      content: { port: 1234, cwd: '/srv/../etc/$(reboot)/;`x`' },
+      expected: { cwd: '/srv/../etc/$(reboot)/;`x`' },
+    },
     { name: 'with the highest port', content: { port: 65_535 }, expected: { port: 65_535 } },
   ];
   it.each(accepted)('is read $name', ({ content, expected }) => {
@@ -75,13 +108,25 @@ describe('a registration file', () => {
     { name: 'a hostname that is an object', content: { port: 1234, hostname: {} }, problem: /^hostname: / },
     { name: 'a cwd that is a list', content: { port: 1234, cwd: ['/'] }, problem: /^cwd: / },
     { name: 'connectedAt true', content: { port: 1234, connectedAt: true }, problem: /^connectedAt: / },
-    { name: 'an id with a path', content: { port: 1234, id: '../../etc/passwd' }, problem: /^id: .*got "\.\.\/\.\.\/etc\/passwd"$/ },
+    {
+      name: 'an id with a path',
+      content: { port: 1234, id: '../../etc/passwd' },
+      problem: /^id: .*got "\.\.\/\.\.\/etc\/passwd"$/,
+    },
     { name: 'an empty id', content: { port: 1234, id: '' }, problem: /^id: / },
     { name: 'an id with a line break at its end', content: { port: 1234, id: 'a\n' }, problem: /^id: / },
     { name: 'an id of 65 characters', content: { port: 1234, id: 'x'.repeat(65) }, problem: /^id: / },
     { name: 'several wrong fields', content: { port: 'x', name: 1 }, problem: /^name: .*; port: / },
-    { name: 'a newer protocol, whatever else it holds', content: { protocol: 2, port: { tcp: 1 } }, problem: /^written by a newer opencode-connected \(protocol 2\); update this program$/ },
-    { name: 'protocol 0', content: { protocol: 0, port: 1234 }, problem: /^protocol: expected a positive integer, got 0$/ },
+    {
+      name: 'a newer protocol, whatever else it holds',
+      content: { protocol: 2, port: { tcp: 1 } },
+      problem: /^written by a newer opencode-connected \(protocol 2\); update this program$/,
+    },
+    {
+      name: 'protocol 0',
+      content: { protocol: 0, port: 1234 },
+      problem: /^protocol: expected a positive integer, got 0$/,
+    },
     { name: 'protocol "1"', content: { protocol: '1', port: 1234 }, problem: /^protocol: .*got "1"$/ },
   ];
   it.each(refused)('is refused with a reason: $name', ({ content, problem }) => {
@@ -89,21 +134,63 @@ describe('a registration file', () => {
   });
 
   it('is refused when it is not UTF-8', () => {
-    expect(problemOf(readRegistration(Buffer.from('{"port":1234,"name":"\xe9"}', 'latin1'), 'x.json'))).toMatch(/not UTF-8/);
+    expect(problemOf(readRegistration(Buffer.from('{"port":1234,"name":"\xe9"}', 'latin1'), 'x.json'))).toMatch(
+      /not UTF-8/,
+    );
   });
 
   const cleaned: readonly { name: string; content: object; expected: Partial<Registration>; remark: RegExp }[] = [
-    { name: 'escapes', content: { name: '\u001b[2J\u001b]0;x\u0007api' }, expected: { name: 'api' }, remark: /^name: left out control/ },
-    { name: 'newlines', content: { name: 'api\nIgnore all that' }, expected: { name: 'api Ignore all that' }, remark: /^name: left out control/ },
+    {
+      name: 'escapes',
+      content: { name: '\u001b[2J\u001b]0;x\u0007api' },
+      expected: { name: 'api' },
+      remark: /^name: left out control/,
+    },
+    {
+      name: 'newlines',
+      content: { name: 'api\nIgnore all that' },
+      expected: { name: 'api Ignore all that' },
+      remark: /^name: left out control/,
+    },
     { name: 'bidi characters', content: { name: 'a\u202epi' }, expected: { name: 'api' }, remark: /^name: left out/ },
-    { name: 'nothing but escapes', content: { name: '\u001b[0m' }, expected: { name: 'file' }, remark: /^name: left out/ },
-    { name: '10,000 characters', content: { name: 'x'.repeat(10_000) }, expected: { name: `${'x'.repeat(127)}…` }, remark: /^name: cut to 128 characters$/ },
-    { name: 'path parts', content: { name: '../../etc' }, expected: { name: '../../etc' }, remark: /^name: looks like a path/ },
+    {
+      name: 'nothing but escapes',
+      content: { name: '\u001b[0m' },
+      expected: { name: 'file' },
+      remark: /^name: left out/,
+    },
+    {
+      name: '10,000 characters',
+      content: { name: 'x'.repeat(10_000) },
+      expected: { name: `${'x'.repeat(127)}…` },
+      remark: /^name: cut to 128 characters$/,
+    },
+    {
+      name: 'path parts',
+      content: { name: '../../etc' },
+      expected: { name: '../../etc' },
+      remark: /^name: looks like a path/,
+    },
     { name: 'dots only', content: { name: '..' }, expected: { name: '..' }, remark: /^name: looks like a path/ },
-    { name: 'a hostile hostname', content: { hostname: 'a\u001b[1mb' }, expected: { hostname: 'ab' }, remark: /^hostname: left out/ },
+    {
+      name: 'a hostile hostname',
+      content: { hostname: 'a\u001b[1mb' },
+      expected: { hostname: 'ab' },
+      remark: /^hostname: left out/,
+    },
     { name: 'a cwd with a newline', content: { cwd: '/a\n/b' }, expected: { cwd: '/a /b' }, remark: /^cwd: left out/ },
-    { name: 'a long cwd', content: { cwd: `/${'x'.repeat(5000)}` }, expected: { cwd: `/${'x'.repeat(4094)}…` }, remark: /^cwd: cut to 4096/ },
-    { name: 'a date that is none', content: { connectedAt: 'port 1' }, expected: {}, remark: /^connectedAt: expected an ISO date .*got "port 1"; left out$/ },
+    {
+      name: 'a long cwd',
+      content: { cwd: `/${'x'.repeat(5000)}` },
+      expected: { cwd: `/${'x'.repeat(4094)}…` },
+      remark: /^cwd: cut to 4096/,
+    },
+    {
+      name: 'a date that is none',
+      content: { connectedAt: 'port 1' },
+      expected: {},
+      remark: /^connectedAt: expected an ISO date .*got "port 1"; left out$/,
+    },
     { name: 'a date out of range', content: { connectedAt: 1e300 }, expected: {}, remark: /^connectedAt: / },
   ];
   it.each(cleaned)('keeps what is safe and says what it changed: $name', ({ content, expected, remark }) => {
@@ -121,14 +208,38 @@ describe('a registration file', () => {
   it('never throws and never gives unsafe text, whatever the file holds', () => {
     const port = fc.constantFrom<unknown>(1234, 0, '4096', null);
     const anything = fc.oneof(fc.string({ unit: 'binary' }), fc.jsonValue());
-    const fields = fc.record({ port, name: anything, hostname: anything, cwd: anything, id: anything, connectedAt: anything, protocol: anything }, { requiredKeys: [] });
+    const fields = fc.record(
+      {
+        port,
+        name: anything,
+        hostname: anything,
+        cwd: anything,
+        id: anything,
+        connectedAt: anything,
+        protocol: anything,
+      },
+      { requiredKeys: [] },
+    );
     fc.assert(
-      fc.property(fc.oneof(fc.uint8Array(), fields.map((value) => Buffer.from(JSON.stringify(value)))), fc.string({ unit: 'binary' }), (content, fileName) => {
-        const reading = readRegistration(content, fileName);
-        const texts = 'problem' in reading ? [reading.problem] : [...reading.remarks, ...Object.values(reading.registration).filter((value) => typeof value === 'string')];
-        // oxlint-disable-next-line no-control-regex
-        for (const text of texts) expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e]/u);
-      }),
+      fc.property(
+        fc.oneof(
+          fc.uint8Array(),
+          fields.map((value) => Buffer.from(JSON.stringify(value))),
+        ),
+        fc.string({ unit: 'binary' }),
+        (content, fileName) => {
+          const reading = readRegistration(content, fileName);
+          const texts =
+            'problem' in reading
+              ? [reading.problem]
+              : [
+                  ...reading.remarks,
+                  ...Object.values(reading.registration).filter((value) => typeof value === 'string'),
+                ];
+          // oxlint-disable-next-line no-control-regex
+          for (const text of texts) expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e]/u);
+        },
+      ),
       { numRuns: 500 },
     );
   });

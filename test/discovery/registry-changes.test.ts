@@ -94,7 +94,13 @@ describe('hints of the registry source', () => {
     const script = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$0" --import tsx "$1" "$2"';
     const output = run('unshare', '-U', '-r', 'sh', '-c', script, process.execPath, child, directory);
     expect(JSON.parse(output)).toEqual({
-      log: [['info', 'cannot watch the registry directory; changes are found by polling', { path: directory, reason: 'ENOSPC' }]],
+      log: [
+        [
+          'info',
+          'cannot watch the registry directory; changes are found by polling',
+          { path: directory, reason: 'ENOSPC' },
+        ],
+      ],
       candidates: 0,
       done: true,
     });

@@ -1,16 +1,30 @@
+import { mkdirSync, writeFileSync, type BigIntStats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
 import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
-import { createRegistrySource, type RegistryDependencies, type RegistryOptions, type RegistrySource } from '../../src/discovery/registry.ts';
+import {
+  createRegistrySource,
+  type RegistryDependencies,
+  type RegistryOptions,
+  type RegistrySource,
+} from '../../src/discovery/registry.ts';
 import { silentLogger } from '../../src/log.ts';
 import type { Note, Scan } from '../../src/discovery/source.ts';
+import { tempDir } from '../rig/temp.ts';
 
 /** This machine's name in these tests. */
 export const HOSTNAME = 'this-machine';
 
 /** A source over `directory` as the user that runs the test, unless told otherwise. */
-export function registrySource(directory: string, changed: Partial<RegistryDependencies & RegistryOptions> = {}): RegistrySource {
+export function registrySource(
+  directory: string,
+  changed: Partial<RegistryDependencies & RegistryOptions> = {},
+): RegistrySource {
   const { explicit = true, ...dependencies } = changed;
-  return createRegistrySource({ directory, explicit }, { logger: silentLogger, uid: process.getuid?.(), hostname: HOSTNAME, ...dependencies });
+  return createRegistrySource(
+    { directory, explicit },
+    { logger: silentLogger, uid: process.getuid?.(), hostname: HOSTNAME, ...dependencies },
+  );
 }
 
 export function fileSystem(changed: Partial<FileSystem>): FileSystem {
@@ -34,11 +48,51 @@ export function keysOf(scan: Scan): string[] {
 }
 
 /** `handle` with some of its calls replaced. */
-export function withCalls(handle: FileHandle, calls: { readonly [name: string | symbol]: () => Promise<unknown> }): FileHandle {
+export function withCalls(
+  handle: FileHandle,
+  calls: { readonly [name: string | symbol]: () => Promise<unknown> },
+): FileHandle {
   return new Proxy(handle, {
     get(target, property) {
       const value: unknown = calls[property] ?? Reflect.get(target, property, target);
       return typeof value === 'function' ? value.bind(target) : value;
     },
+  });
+}
+
+/** A folder of its own for one test, with an empty registry directory in it. */
+export interface RegistryFolder extends AsyncDisposable {
+  /** Mode 0700, as is the directory. */
+  readonly path: string;
+  readonly directory: string;
+  /** Writes a file (0644) into the directory, as JSON unless it is text or bytes; returns its path. */
+  readonly put: (fileName: string, content?: unknown) => string;
+}
+
+export function registryFolder(): RegistryFolder {
+  const folder = tempDir('registry');
+  const directory = join(folder.path, 'reg');
+  mkdirSync(directory, 0o700);
+  return {
+    path: folder.path,
+    directory,
+    put: (fileName, content = { name: fileName, port: 4096 }) => {
+      const path = join(directory, fileName);
+      const isRaw = typeof content === 'string' || Buffer.isBuffer(content);
+      writeFileSync(path, isRaw ? content : JSON.stringify(content), { mode: 0o644 });
+      return path;
+    },
+    [Symbol.asyncDispose]: () => folder.close(),
+  };
+}
+
+/** A file system whose files tell the facts given. */
+export function withFacts(facts: Partial<BigIntStats>): FileSystem {
+  return fileSystem({
+    open: async (path, flags) => {
+      const handle = await nodeFileSystem.open(path, flags);
+      return withCalls(handle, { stat: async () => Object.assign(await handle.stat({ bigint: true }), facts) });
+    },
+    lstat: async (path) => Object.assign(await nodeFileSystem.lstat(path), facts),
   });
 }

@@ -1,25 +1,35 @@
-import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync, type BigIntStats } from 'node:fs';
-import { createServer } from 'node:net';
+import { chownSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
-import { SourceUnavailableError, type Scan } from '../../src/discovery/source.ts';
+import { nodeFileSystem } from '../../src/discovery/file-system.ts';
 import { openRegistry } from '../rig/registry.ts';
-import { tempDir, type TempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
-import { asUser, needRoot, run } from './as-root.ts';
-import { conformance, holdUp, type Stage } from './conformance.ts';
-import { fileSystem, HOSTNAME, keysOf, notesOn, registrySource, systemError, withCalls } from './registry-stage.ts';
+import { needRoot } from './as-root.ts';
+import { conformance, holdUp, type HintingStage } from './conformance.ts';
+import {
+  fileSystem,
+  HOSTNAME,
+  keysOf,
+  notesOn,
+  registryFolder,
+  registrySource,
+  systemError,
+  withCalls,
+  withFacts,
+  type RegistryFolder,
+} from './registry-stage.ts';
 
 const never = new AbortController().signal;
 
-async function stage(changed: Parameters<typeof registrySource>[1] = {}): Promise<Stage & { readonly directory: string }> {
-  const folder = tempDir('registry');
-  const directory = join(folder.path, 'reg');
+async function stage(
+  changed: Parameters<typeof registrySource>[1] = {},
+): Promise<HintingStage & { readonly directory: string }> {
+  const folder = registryFolder();
+  const { directory } = folder;
   const registry = await openRegistry(directory);
   const names = ['api', 'web', 'worker'];
-  for (const [index, name] of names.entries()) await registry.add({ name, port: 4096 + index, id: `id-${name}` }, { password: 'x' });
+  for (const [index, name] of names.entries())
+    await registry.add({ name, port: 4096 + index, id: `id-${name}` }, { password: 'x' });
   let changes = 0;
   return {
     source: registrySource(directory, changed),
@@ -29,20 +39,25 @@ async function stage(changed: Parameters<typeof registrySource>[1] = {}): Promis
       changes += 1;
       await registry.add({ name: `new-${changes}`, port: 5000 + changes });
     },
-    [Symbol.asyncDispose]: () => folder.close(),
+    [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
   };
 }
 
 conformance({
   name: 'local-relay',
-  hints: true,
   working: () => stage(),
+  hinting: () => stage(),
   unavailable: async () => {
     const made = await stage();
     rmSync(made.directory, { recursive: true });
     return made;
   },
-  failingMidway: () => stage({ fs: fileSystem({ lstat: (path) => (path.endsWith('web.json') ? Promise.reject(systemError('EIO')) : nodeFileSystem.lstat(path)) }) }),
+  failingMidway: () =>
+    stage({
+      fs: fileSystem({
+        lstat: (path) => (path.endsWith('web.json') ? Promise.reject(systemError('EIO')) : nodeFileSystem.lstat(path)),
+      }),
+    }),
   hanging: async () => {
     const hold = holdUp();
     let inside = 0;
@@ -58,78 +73,14 @@ conformance({
 });
 
 describe('the registry directory', () => {
-  let folder: TempDir;
+  let folder: RegistryFolder;
   let directory: string;
+  let put: RegistryFolder['put'];
   beforeEach(() => {
-    folder = tempDir('registry');
-    directory = join(folder.path, 'reg');
-    mkdirSync(directory, 0o700);
+    folder = registryFolder();
+    ({ directory, put } = folder);
   });
-  afterEach(() => folder.close());
-
-  const put = (fileName: string, content: unknown = { name: fileName, port: 4096 }): string => {
-    const path = join(directory, fileName);
-    writeFileSync(path, typeof content === 'string' || Buffer.isBuffer(content) ? content : JSON.stringify(content), { mode: 0o644 });
-    return path;
-  };
-
-  /** Each makes `x.json` and names what the note on it says; undefined where it is a candidate all the same. */
-  const bad: readonly { name: string; make: () => void; note: RegExp; listed?: true }[] = [
-    { name: 'a half-written file', make: () => put('x.json', '{"name":"a","port":40'), note: /not complete JSON/ },
-    { name: 'an empty file', make: () => put('x.json', ''), note: /empty/ },
-    { name: 'a file that is not JSON', make: () => put('x.json', 'hello'), note: /not complete JSON/ },
-    { name: 'a wrong-typed file', make: () => put('x.json', { port: '4096' }), note: /port: expected an integer/ },
-    { name: 'a file of 30 MB', make: () => put('x.json', Buffer.alloc(30_000_000, ' ')), note: /has 30000000 bytes, more than the 65536/ },
-    { name: 'a file of NUL bytes', make: () => put('x.json', '\0\0\0\0'), note: /NUL bytes/ },
-    { name: 'port 0', make: () => put('x.json', { port: 0 }), note: /port: .*got 0/ },
-    { name: 'port 99999', make: () => put('x.json', { port: 99_999 }), note: /port: .*got 99999/ },
-    { name: 'port "x"', make: () => put('x.json', { port: 'x' }), note: /port: .*got "x"/ },
-    { name: 'a FIFO', make: () => run('mkfifo', join(directory, 'x.json')), note: /is a FIFO, not a regular file/ },
-    { name: 'a symlink to a good file', make: () => symlinkSync(put('.hidden', { port: 5000 }), join(directory, 'x.json')), note: /is a symbolic link/ },
-    { name: 'a dangling symlink', make: () => symlinkSync('/nowhere', join(directory, 'x.json')), note: /is a symbolic link/ },
-    { name: 'a folder', make: () => mkdirSync(join(directory, 'x.json')), note: /is a folder/ },
-    { name: 'a newer protocol', make: () => put('x.json', { protocol: 9 }), note: /newer opencode-connected \(protocol 9\)/ },
-    { name: 'a name with escapes', make: () => put('x.json', { name: '\u001b[2Jx', port: 4000 }), note: /name: left out control/, listed: true },
-    { name: 'a name with newlines', make: () => put('x.json', { name: 'x\ny', port: 4000 }), note: /name: left out control/, listed: true },
-    { name: 'a name with path parts', make: () => put('x.json', { name: '../../x', port: 4000 }), note: /name: looks like a path/, listed: true },
-    { name: 'a name of 10,000 characters', make: () => put('x.json', { name: 'x'.repeat(10_000), port: 4000 }), note: /name: cut to 128/, listed: true },
-  ];
-  it.each(bad)('tells of $name in a note, lists the rest and touches nothing', async ({ make, note, listed }) => {
-    make();
-    put('good.json');
-    const before = contentOf(directory);
-    const scan = await within(registrySource(directory).scan(never), 'the scan');
-    expect(notesOn(scan, '/x.json')).toMatch(note);
-    expect(keysOf(scan)).toEqual(listed ? ['good.json', 'x.json'] : ['good.json']);
-    expect(contentOf(directory)).toEqual(before);
-  });
-
-  it('tells of a socket in a note', async () => {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(join(directory, 'x.json'), resolve));
-    const scan = await registrySource(directory).scan(never);
-    expect(notesOn(scan, '/x.json')).toMatch(/is a socket/);
-    await new Promise((resolve) => server.close(resolve));
-  });
-
-  it('tells of a device in a note', async (context) => {
-    needRoot(context);
-    run('mknod', join(directory, 'x.json'), 'c', '1', '5');
-    expect(notesOn(await registrySource(directory).scan(never), '/x.json')).toMatch(/is a device/);
-  });
-
-  it('tells of a file name that is not UTF-8', async () => {
-    writeFileSync(Buffer.concat([Buffer.from(`${directory}/`), Buffer.from([0xff]), Buffer.from('.json')]), '{"port":4096}');
-    expect(notesOn(await registrySource(directory).scan(never), '.json')).toMatch(/not UTF-8/);
-  });
-
-  it('shows a hostile file name cleaned', async () => {
-    put('\u001b]0;x\u0007\u202ea.json');
-    const scan = await registrySource(directory).scan(never);
-    expect(scan.candidates[0]?.key).toBe('%1B%5D0%3Bx%07%E2%80%AEa.json');
-    put('\u001b[2Jb.json', 'no');
-    expect((await registrySource(directory).scan(never)).notes[0]?.subject).toBe(join(directory, 'b.json'));
-  });
+  afterEach(() => folder[Symbol.asyncDispose]());
 
   it('takes files of equal names for two instances', async () => {
     put('a.json', { name: 'api', port: 4096 });
@@ -270,53 +221,6 @@ describe('the registry directory', () => {
     expect(keysOf(await source.scan(never))).toEqual(['b.json']);
   });
 
-  describe('when what is listed changes before it is opened', () => {
-    /** Shows the facts of a good file for `x.json`, as they were when the directory was listed. */
-    const lateChange = fileSystem({ lstat: (path) => nodeFileSystem.lstat(path.replace(/x\.json$/, 'good.json')) });
-
-    it.each([
-      { what: 'a FIFO', make: () => run('mkfifo', join(directory, 'x.json')), note: /is a FIFO/ },
-      { what: 'a symlink', make: () => symlinkSync(join(directory, 'good.json'), join(directory, 'x.json')), note: /is a symbolic link/ },
-      { what: 'a folder', make: () => mkdirSync(join(directory, 'x.json')), note: /is a folder/ },
-      { what: 'a file of 30 MB', make: () => put('x.json', Buffer.alloc(30_000_000)), note: /has 30000000 bytes/ },
-    ])('neither follows nor waits on $what', async ({ make, note }) => {
-      put('good.json');
-      make();
-      const scan = await within(registrySource(directory, { fs: lateChange }).scan(never), 'the scan', 3000);
-      expect(notesOn(scan, '/x.json')).toMatch(note);
-      expect(keysOf(scan)).toEqual(['good.json']);
-    });
-
-    it('lists the rest when one is gone', async () => {
-      put('good.json');
-      const readdir = async (): Promise<string[]> => ['good.json', 'x.json'];
-      for (const fs of [fileSystem({ readdir }), { ...lateChange, readdir }]) {
-        const scan = await registrySource(directory, { fs }).scan(never);
-        expect(keysOf(scan)).toEqual(['good.json']);
-        expect(scan.notes).toEqual([]);
-      }
-    });
-
-    it('reads no more of a growing file than it had at first', async () => {
-      put('x.json', `{"port":4096,"name":"${'x'.repeat(100)}"}`);
-      const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
-      expect(notesOn(scan, '/x.json')).toMatch(/not complete JSON: damaged, or still being written/);
-    });
-
-    it('reads a file that shrinks', async () => {
-      put('x.json', '{"port":4096}');
-      const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
-      expect(keysOf(scan)).toEqual(['x.json']);
-    });
-
-    it('judges the file that it read, not the one that was listed', async () => {
-      put('good.json');
-      chmodSync(put('x.json'), 0o666);
-      const { candidates } = await registrySource(directory, { fs: lateChange }).scan(never);
-      expect(candidates.map(({ trust }) => trust.level)).toEqual(['trusted', 'untrusted']);
-    });
-  });
-
   it('starts over when the directory is replaced while it is read', async () => {
     put('old.json');
     let replaced = 0;
@@ -337,90 +241,13 @@ describe('the registry directory', () => {
     expect(replaced).toBe(4);
   });
 
-  describe('that cannot be read', () => {
-    it('is unavailable when it is missing, or a dangling link, or removed while it is read', async () => {
-      await expect(registrySource(join(directory, 'no', 'reg')).scan(never)).rejects.toThrow(SourceUnavailableError);
-      symlinkSync('/nowhere', join(directory, 'link'));
-      await expect(registrySource(join(directory, 'link')).scan(never)).rejects.toThrow(/there is no registry directory at .*\/link/);
-      const readdir = async (path: string): Promise<string[]> => {
-        rmSync(path, { recursive: true });
-        return [];
-      };
-      await expect(registrySource(directory, { fs: fileSystem({ readdir }) }).scan(never)).rejects.toThrow(SourceUnavailableError);
-    });
-
-    it('says so when a file stands in its place or above it', async () => {
-      const file = put('a.json');
-      for (const path of [file, join(file, 'reg')]) {
-        const error: unknown = await registrySource(path).scan(never).catch((reason: unknown) => reason);
-        expect(error).not.toBeInstanceOf(SourceUnavailableError);
-        expect(error).toMatchObject({ message: expect.stringMatching(/cannot read the registry directory .*: ENOTDIR; .*RELAY_REGISTRY_DIR/) });
-      }
-    });
-
-    it('says so when links go round in a circle', async () => {
-      symlinkSync('loop', join(directory, 'loop'));
-      await expect(registrySource(join(directory, 'loop')).scan(never)).rejects.toThrow(/ELOOP/);
-    });
-
-    it('says what to do when permission is missing', async (context) => {
-      needRoot(context);
-      chmodSync(folder.path, 0o755);
-      const error: unknown = await asUser(65_534, () => registrySource(directory, { uid: 65_534 }).scan(never).catch((reason: unknown) => reason));
-      expect(error).not.toBeInstanceOf(SourceUnavailableError);
-      expect(error).toMatchObject({ message: expect.stringMatching(/: EACCES; give uid 65534 read and search permission/) });
-    });
-
-    it('in part: notes the file whose permission is missing', async (context) => {
-      needRoot(context);
-      chmodSync(folder.path, 0o755);
-      chmodSync(directory, 0o755);
-      put('good.json');
-      chmodSync(put('x.json'), 0o600);
-      const source = registrySource(directory, { uid: 65_534 });
-      const scan = await asUser(65_534, () => source.scan(never));
-      expect(keysOf(scan)).toEqual(['good.json']);
-      expect(notesOn(scan, '/x.json')).toMatch(/cannot be read: EACCES; give the user of this program read permission/);
-      expect(keysOf(await source.scan(never))).toEqual(['good.json', 'x.json']);
-    });
-
-    it('is fine on a read-only mount', async (context) => {
-      needRoot(context);
-      put('good.json');
-      put('x.json', 'no');
-      const script = `mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && ! touch "$0/probe" && exec "$1" --import tsx "$2" "$0"`;
-      const child = fileURLToPath(new URL('./scan-registry.ts', import.meta.url));
-      const scan: Scan = JSON.parse(run('unshare', '-m', 'sh', '-c', script, directory, process.execPath, child));
-      expect(scan.candidates).toMatchObject([{ key: 'good.json', trust: { level: 'trusted' } }]);
-      expect(notesOn(scan, '/x.json')).toMatch(/not complete JSON/);
-    });
-  });
-
   it('gives a credential that belongs to the owner of the directory', async (context) => {
     needRoot(context);
     chownSync(directory, 1000, 1000);
     chownSync(put('a.json', { port: 4096, id: 'i1' }), 1000, 1000);
     const { candidates } = await registrySource(directory).scan(never);
-    expect(candidates[0]?.credential).toEqual({ password: { kind: 'file', path: join(directory, '.credentials', 'i1'), ownerUid: 1000, optional: true } });
+    expect(candidates[0]?.credential).toEqual({
+      password: { kind: 'file', path: join(directory, '.credentials', 'i1'), ownerUid: 1000, optional: true },
+    });
   });
 });
-
-/** A file system whose files tell the facts given. */
-function withFacts(facts: Partial<BigIntStats>): FileSystem {
-  return fileSystem({
-    open: async (path, flags) => {
-      const handle = await nodeFileSystem.open(path, flags);
-      return withCalls(handle, { stat: async () => Object.assign(await handle.stat({ bigint: true }), facts) });
-    },
-    lstat: async (path) => Object.assign(await nodeFileSystem.lstat(path), facts),
-  });
-}
-
-/** Every entry of a directory with all that a write or a read for update would change. */
-function contentOf(directory: string): unknown[] {
-  return readdirSync(directory).map((name) => {
-    const { ino, mode, size, mtimeMs, ctimeMs } = lstatSync(join(directory, name));
-    const isSmallFile = (mode & 0o170000) === 0o100000 && size < 1_000_000;
-    return [name, ino, mode, size, mtimeMs, ctimeMs, isSmallFile && readFileSync(join(directory, name), 'utf8')];
-  });
-}

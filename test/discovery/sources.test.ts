@@ -28,7 +28,11 @@ describe('createSources', () => {
     { name: 'all', changed: {}, expected: ['local-relay'] },
     { name: 'all, with instances', changed: { instances: [INSTANCE] }, expected: ['local-relay', 'static'] },
     { name: 'one by name', changed: { sources: ['local-relay'] }, expected: ['local-relay'] },
-    { name: 'instances are wanted whatever is named', changed: { sources: ['local-relay'], instances: [INSTANCE] }, expected: ['local-relay', 'static'] },
+    {
+      name: 'instances are wanted whatever is named',
+      changed: { sources: ['local-relay'], instances: [INSTANCE] },
+      expected: ['local-relay', 'static'],
+    },
     { name: 'static by name', changed: { sources: ['static'], instances: [INSTANCE] }, expected: ['static'] },
     { name: 'static by name, without instances', changed: { sources: ['static'] }, expected: ['static'] },
     { name: 'none', changed: { sources: [] }, expected: [] },
@@ -38,7 +42,10 @@ describe('createSources', () => {
   });
 
   it.each([
-    ['tailscale', 'sources: "tailscale" is not available in this version; expected "all" or any of local-relay, static'],
+    [
+      'tailscale',
+      'sources: "tailscale" is not available in this version; expected "all" or any of local-relay, static',
+    ],
     ['mdns', 'sources: "mdns" is not available in this version; expected "all" or any of local-relay, static'],
     ['relay', 'sources: expected "all" or any of local-relay, static, got "relay"'],
   ])('refuses %s', (name, message) => {

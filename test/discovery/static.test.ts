@@ -11,9 +11,10 @@ function instance(name: string, url: string, more: Partial<StaticInstance> = {})
 
 conformance({
   name: 'static',
-  hints: false,
   working: async () => ({
-    source: createStaticSource({ instances: [instance('a', 'http://127.0.0.1:4096'), instance('b', 'https://box.example/prefix')] }),
+    source: createStaticSource({
+      instances: [instance('a', 'http://127.0.0.1:4096'), instance('b', 'https://box.example/prefix')],
+    }),
     keys: ['a', 'b'],
     [Symbol.asyncDispose]: async () => {},
   }),
@@ -35,25 +36,38 @@ describe('the static source', () => {
   ])('takes %s for %s on %s', async (url, route, hostname) => {
     const { candidates, notes } = await createStaticSource({ instances: [instance('a', url)] }).scan(never);
     expect(candidates).toEqual([
-      { source: 'static', key: 'a', endpoint: { url, route }, claims: { name: 'a', hostname }, trust: { level: 'trusted' }, pinned: true },
+      {
+        source: 'static',
+        key: 'a',
+        endpoint: { url, route },
+        claims: { name: 'a', hostname },
+        trust: { level: 'trusted' },
+        pinned: true,
+      },
     ]);
     expect(notes).toEqual([]);
   });
 
   it('passes on headers and the credential', async () => {
     const credential = { username: 'u', password: { kind: 'value', value: 'p' } } as const;
-    const { candidates } = await createStaticSource({ instances: [instance('a', 'https://x.example', { headers: { 'x-team': '1' }, credential })] }).scan(never);
+    const { candidates } = await createStaticSource({
+      instances: [instance('a', 'https://x.example', { headers: { 'x-team': '1' }, credential })],
+    }).scan(never);
     expect(candidates[0]).toMatchObject({ endpoint: { headers: { 'x-team': '1' } }, credential });
   });
 
   it('lists one on a port that fetch refuses, with a note', async () => {
-    const { candidates, notes } = await createStaticSource({ instances: [instance('a', 'http://127.0.0.1:6000')] }).scan(never);
+    const { candidates, notes } = await createStaticSource({
+      instances: [instance('a', 'http://127.0.0.1:6000')],
+    }).scan(never);
     expect(candidates).toHaveLength(1);
     expect(notes).toEqual([{ subject: 'a', reason: expect.stringMatching(/port 6000 .*fetch refuses/) }]);
   });
 
   it('shows a name cleaned', async () => {
-    const { candidates } = await createStaticSource({ instances: [instance('a\u001b[1m\nb', 'http://127.0.0.1:1024')] }).scan(never);
+    const { candidates } = await createStaticSource({
+      instances: [instance('a\u001b[1m\nb', 'http://127.0.0.1:1024')],
+    }).scan(never);
     expect(candidates[0]?.claims.name).toBe('a b');
   });
 });

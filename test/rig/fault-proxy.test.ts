@@ -172,6 +172,10 @@ describe('fault proxy before a real opencode', () => {
     await using opencode = await startOpencode({ model });
     await using proxy = await startFaultProxy(opencode.url);
     announce(opencode);
+    // A cold opencode stores its first prompt seconds after the 204: until then it is not there either way.
+    const warm = await createRealSession(opencode, 'warm');
+    await warm.prompt('echo: warm');
+    await warm.settled();
     const session = await createRealSession(opencode, 'doubt');
     const send = (messageID: string, text: string): Promise<Response> =>
       fetch(`${proxy.url}/session/${session.id}/prompt_async`, {
@@ -189,7 +193,7 @@ describe('fault proxy before a real opencode', () => {
 
     proxy.rule({ method: 'POST' }, { kind: 'lose-response' }, 1);
     await expect(send(lost, 'echo: lost')).rejects.toThrow('fetch failed');
-    expect(await stored(lost)).toBe(200);
+    await until('the prompt to be stored', async () => (await stored(lost)) === 200);
     const { text, messages } = await session.settled();
     expect(text).toBe('lost');
     expect(messages.map(({ info }) => info.role)).toEqual(['user', 'assistant']);

@@ -1,6 +1,7 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -26,6 +27,8 @@ export const SERVER_SCRIPT = fileURLToPath(new URL('../../dist/opencode-mcp.js',
 const EXIT_LIMIT_MS = 10_000;
 
 export interface McpChildOptions {
+  /** Another Node than the one that runs the tests. */
+  readonly node?: string;
   readonly script?: string;
   readonly args?: readonly string[];
   /** Options of Node itself, before the script. */
@@ -48,6 +51,7 @@ export interface ToolCall {
   readonly result: CallToolResult;
   /** Its text items, joined by newlines. */
   readonly text: string;
+  /** As the server sent it: also what a client would lose because it comes right before the result. */
   readonly progress: readonly Progress[];
 }
 
@@ -108,6 +112,8 @@ class McpProcess implements McpChild {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #news = new EventTarget();
   readonly #drained: Promise<unknown>;
+  /** One message in each turn of the event loop: the SDK's client loses a progress notification that comes in one piece with its result. */
+  #delivered: Promise<void> = Promise.resolve();
   #transport: Transport | undefined;
   #closing: Promise<void> | undefined;
 
@@ -118,7 +124,7 @@ class McpProcess implements McpChild {
       capabilities: options.capabilities ?? {},
     });
     const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
-    this.#child = spawn(process.execPath, argv, {
+    this.#child = spawn(options.node ?? process.execPath, argv, {
       cwd: options.cwd ?? temp.path,
       env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -149,7 +155,7 @@ class McpProcess implements McpChild {
       close: async () => this.closeStdin(),
     };
     this.#transport = transport;
-    void this.exited.then(() => transport.onclose?.());
+    void this.#drained.then(() => this.#delivered).then(() => transport.onclose?.());
     await this.client.connect(transport);
   }
 
@@ -232,8 +238,11 @@ class McpProcess implements McpChild {
   #take(line: string): void {
     this.stdout.push(line);
     const message = parseMessage(line);
-    if (message) this.#transport?.onmessage?.(message);
-    else this.strayOutput.push(line);
+    if (!message) {
+      this.strayOutput.push(line);
+      return;
+    }
+    this.#delivered = this.#delivered.then(() => nextTurn()).then(() => this.#transport?.onmessage?.(message));
   }
 }
 

@@ -62,7 +62,7 @@ function said(messages: readonly (readonly ScriptedPart[])[]): string {
 const turns = fc.array(
   fc.array(
     fc.record({
-      kind: fc.constantFrom('text', 'text', 'reasoning', 'synthetic') as fc.Arbitrary<ScriptedPart['kind']>,
+      kind: fc.constantFrom<ScriptedPart['kind']>('text', 'text', 'reasoning', 'synthetic'),
       deltas: fc.array(fc.string({ minLength: 1, maxLength: 6 }), { maxLength: 5 }),
     }),
     { maxLength: 3 },

@@ -1,0 +1,48 @@
+/**
+ * What `instances` is measured against: the requests of a survey and nothing else, by the global fetch with its kept-alive
+ * connections. Its one argument is `BareSurveyOptions` as JSON.
+ */
+import { serveOrders } from './orders.ts';
+
+export interface BareSurveyOptions {
+  readonly ports: readonly number[];
+  /** Instances asked at once. */
+  readonly concurrency: number;
+}
+
+/** Of one round, on this process's own clock. */
+export interface BareRound {
+  readonly ms: number;
+}
+
+const { ports, concurrency } = JSON.parse(process.argv[2] ?? '{}') as BareSurveyOptions;
+
+await serveOrders({}, async () => {
+  const startMs = performance.now();
+  const left = ports.values();
+  // Each worker takes the next port where the others are: one iterator for all.
+  const worker = async (): Promise<void> => {
+    for (const port of left) await ask(`http://127.0.0.1:${port}`);
+  };
+  await Promise.all(Array.from({ length: concurrency }, worker));
+  const round: BareRound = { ms: performance.now() - startMs };
+  return round;
+});
+process.exit(0);
+
+async function ask(url: string): Promise<void> {
+  await get(`${url}/global/health`);
+  const { directory } = (await get(`${url}/path`)) as { readonly directory: string };
+  const parts = [
+    '/session/status',
+    '/permission',
+    '/question',
+    `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`,
+  ];
+  await Promise.all(parts.map((path) => get(url + path)));
+}
+
+async function get(url: string): Promise<unknown> {
+  const response = await fetch(url);
+  return JSON.parse(await response.text()) as unknown;
+}

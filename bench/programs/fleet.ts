@@ -1,0 +1,127 @@
+/**
+ * Fake opencodes in a process of their own, so that they take no time from what is measured. Its one argument is
+ * `FleetOptions` as JSON. Every request is counted where it arrives.
+ */
+import { createServer, type AddressInfo } from 'node:net';
+
+import { FAKE_ROUTES, type FakeRoute } from '../../test/rig/fake-http.ts';
+import { newId } from '../../test/rig/fake-objects.ts';
+import { type FakeOpencode, startFakeOpencode } from '../../test/rig/fake-opencode.ts';
+import { BusyInstances } from './busy-instances.ts';
+import { serveOrders } from './orders.ts';
+
+export interface FleetOptions {
+  readonly live: number;
+  /** Ports that accept connections and answer nothing. */
+  readonly silent?: number;
+  /** How long each answer to `GET /global/health` takes; default 0. */
+  readonly healthMs?: number;
+}
+
+export interface FleetPorts {
+  readonly live: readonly number[];
+  readonly silent: readonly number[];
+}
+
+export type FleetOrder =
+  /** Answered with `FleetCounts` since the last time, event streams included. */
+  | { readonly order: 'count' }
+  /** Answered when the first instance has been sent a prompt since the last time and has its event stream open. */
+  | { readonly order: 'prompted' }
+  /** Text of a running turn on the first instance; answered with `FleetToken`. */
+  | { readonly order: 'token'; readonly text: string }
+  /** Ends the running turn of the first instance. */
+  | { readonly order: 'finish'; readonly text: string };
+
+export interface FleetCounts {
+  readonly requests: number;
+  readonly byRoute: Readonly<Record<string, number>>;
+  /** Most instances with an open request at the same time. */
+  readonly instancesAtOnce: number;
+}
+
+/** When it was sent, in ns of the system's monotonic clock, which all processes share. */
+export interface FleetToken {
+  readonly atNs: string;
+}
+
+const options = JSON.parse(process.argv[2] ?? '{}') as FleetOptions;
+const busy = new BusyInstances();
+const fakes = await Promise.all(Array.from({ length: options.live }, (_, index) => start(index)));
+const silent = await Promise.all(Array.from({ length: options.silent ?? 0 }, listenSilently));
+const ports: FleetPorts = { live: fakes.map(({ port }) => port), silent };
+const counted = new Map<string, number>();
+let promptsSeen = 0;
+
+await serveOrders<FleetOrder>(ports, async (order) => {
+  switch (order.order) {
+    case 'count':
+      return count();
+    case 'prompted':
+      await prompted(first());
+      return {};
+    case 'token':
+      return say(first(), order.text);
+    case 'finish':
+      first().state.finish(promptedSession(first()), order.text);
+      return {};
+  }
+});
+process.exit(0);
+
+async function start(index: number): Promise<FakeOpencode> {
+  const fake = await startFakeOpencode({ directory: `/home/user/project-${index}`, load: busy.gauge() });
+  fake.addSession({ title: `Session of ${index}` });
+  if (options.healthMs !== undefined) fake.override('GET /global/health', { kind: 'delay', ms: options.healthMs });
+  return fake;
+}
+
+/** Accepts and never reads. */
+async function listenSilently(): Promise<number> {
+  const server = createServer((socket) => socket.on('error', () => {}));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return (server.address() as AddressInfo).port;
+}
+
+function count(): FleetCounts {
+  const byRoute: Record<string, number> = {};
+  let requests = 0;
+  for (const route of [...FAKE_ROUTES, 'other'] as readonly (FakeRoute | 'other')[]) {
+    const total = fakes.reduce((sum, fake) => sum + fake.count(route), 0);
+    const fresh = total - (counted.get(route) ?? 0);
+    counted.set(route, total);
+    requests += fresh;
+    if (fresh > 0) byRoute[route] = fresh;
+  }
+  return { requests, byRoute, instancesAtOnce: busy.takeMax() };
+}
+
+function first(): FakeOpencode {
+  const [fake] = fakes;
+  if (fake === undefined) throw new Error('Expected a live instance, got none');
+  return fake;
+}
+
+async function prompted({ state }: FakeOpencode): Promise<void> {
+  while (state.prompts.length === promptsSeen) await new Promise((resolve) => setTimeout(resolve, 1));
+  promptsSeen = state.prompts.length;
+}
+
+function promptedSession({ state }: FakeOpencode): string {
+  const sessionID = state.prompts.at(-1)?.sessionID ?? [...state.sessions.keys()][0];
+  if (sessionID === undefined) throw new Error('Expected a session, got none');
+  return sessionID;
+}
+
+/** A text part and its first words, as a real one announces them. */
+function say(fake: FakeOpencode, text: string): FleetToken {
+  const sessionID = promptedSession(fake);
+  const messageID = fake.state.messages.get(sessionID)?.at(-1)?.info.id ?? newId('msg');
+  const partID = newId('prt');
+  const now = Date.now();
+  const part = { id: partID, messageID, sessionID, type: 'text', text: '', time: { start: now } };
+  fake.emit('message.part.updated', { sessionID, part, time: now });
+  const atNs = process.hrtime.bigint();
+  fake.emit('message.part.delta', { sessionID, messageID, partID, field: 'text', delta: text });
+  return { atNs: String(atNs) };
+}

@@ -1,0 +1,139 @@
+import type { ChildProcessByStdio } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
+
+import { within } from '../test/rig/wait.ts';
+import { spawnNode, type SpawnOptions } from './line-process.ts';
+
+export interface ToolResult<Data> {
+  readonly data: Data;
+  readonly text: string;
+  /** Of the whole message as it came. */
+  readonly bytes: number;
+  /** From the request to its answer. */
+  readonly ms: number;
+}
+
+interface Answer {
+  readonly result: unknown;
+  readonly bytes: number;
+  readonly atMs: number;
+}
+
+interface Message {
+  readonly id?: number;
+  readonly method?: string;
+  readonly params?: { readonly message?: string };
+  readonly result?: unknown;
+  readonly error?: { readonly message: string };
+}
+
+interface CallResult {
+  readonly isError?: boolean;
+  readonly content: ReadonlyArray<{ readonly text: string }>;
+  readonly structuredContent: unknown;
+}
+
+const PROTOCOL = '2025-11-25';
+
+/** Between rounds of its own a server is asked nothing but what is measured: one a day is none. */
+export const NO_ROUNDS = { DISCOVERY_INTERVAL_MS: '86400000' } as const;
+
+/** An MCP server as a child process. Its messages are only parsed, not checked: a client's work is not the server's. */
+export class ServerProcess implements AsyncDisposable {
+  /** Just before the process was made, by `performance.now()`. */
+  readonly spawnedAtMs: number;
+  readonly #child: ChildProcessByStdio<Writable, Readable, null>;
+  readonly #exited: Promise<unknown>;
+  readonly #waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
+  #onProgress: (text: string, atNs: bigint) => void = () => {};
+  #requests = 0;
+
+  constructor(options: SpawnOptions) {
+    this.spawnedAtMs = performance.now();
+    this.#child = spawnNode(options);
+    this.#exited = once(this.#child, 'exit').then(() => {
+      for (const { reject } of this.#waiting.values()) reject(new Error('the server has ended without an answer'));
+    });
+    let rest = '';
+    this.#child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      const lines = (rest + chunk).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) this.#take(line);
+    });
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /** Shakes hands. */
+  async initialize(): Promise<void> {
+    const clientInfo = { name: 'bench', version: '1.0.0' };
+    await this.#request('initialize', { protocolVersion: PROTOCOL, capabilities: {}, clientInfo });
+    this.#send({ jsonrpc: '2.0', method: 'notifications/initialized' });
+  }
+
+  async listTools(): Promise<{ readonly bytes: number; readonly count: number; readonly atMs: number }> {
+    const { result, atMs } = await this.#request('tools/list', {});
+    const { tools } = result as { readonly tools: readonly unknown[] };
+    return { bytes: Buffer.byteLength(JSON.stringify(result)), count: tools.length, atMs };
+  }
+
+  /** The caller knows the tool's output schema. Rejects where the tool says that it failed. */
+  async call<Data>(
+    name: string,
+    args: object = {},
+    onProgress?: (text: string, atNs: bigint) => void,
+  ): Promise<ToolResult<Data>> {
+    this.#onProgress = onProgress ?? (() => {});
+    const meta = onProgress === undefined ? {} : { _meta: { progressToken: 1 } };
+    const startMs = performance.now();
+    const { result, bytes, atMs } = await this.#request('tools/call', { name, arguments: args, ...meta });
+    const { isError, content, structuredContent } = result as CallResult;
+    const text = content.map((item) => item.text).join('\n');
+    if (isError === true) throw new Error(`${name}: ${text}`);
+    return { data: structuredContent as Data, text, bytes, ms: atMs - startMs };
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async close(): Promise<void> {
+    this.#child.stdin.end();
+    await within(this.#exited, 'the server to end', 5_000).catch(() => this.#child.kill('SIGKILL'));
+    await this.#exited;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #request(method: string, params: object): Promise<Answer> {
+    const id = (this.#requests += 1);
+    const answer = new Promise<Answer>((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+    });
+    this.#send({ jsonrpc: '2.0', id, method, params });
+    return await within(answer, `the answer to ${method}`);
+  }
+
+  #send(message: object): void {
+    this.#child.stdin.write(`${JSON.stringify(message)}\n`);
+  }
+
+  #take(line: string): void {
+    const atMs = performance.now();
+    const message = JSON.parse(line) as Message;
+    if (message.method === 'notifications/progress') {
+      this.#onProgress(message.params?.message ?? '', process.hrtime.bigint());
+      return;
+    }
+    if (message.id === undefined) return;
+    const waiting = this.#waiting.get(message.id);
+    this.#waiting.delete(message.id);
+    if (message.error !== undefined) waiting?.reject(new Error(message.error.message));
+    else waiting?.resolve({ result: message.result, bytes: Buffer.byteLength(line), atMs });
+  }
+}

@@ -1,0 +1,112 @@
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+
+import { listTool } from '../../src/mcp/listing.ts';
+import { selectTools, TOOLS } from '../../src/mcp/tools.ts';
+
+/** Every byte is in the context of every conversation of every client. */
+const MAX_LIST_BYTES = 9 * 1024;
+
+const listed = TOOLS.map((tool) => listTool(tool));
+
+describe('tools/list', () => {
+  test('stays under 9 KB', () => {
+    expect(Buffer.byteLength(JSON.stringify({ tools: listed }))).toBeLessThan(MAX_LIST_BYTES);
+  });
+
+  test('has the tools of the original, always in this order', () => {
+    expect(listed.map(({ name }) => name)).toEqual([
+      'instances',
+      'send',
+      'read',
+      'list_instances',
+      'refresh_instances',
+      'list_sessions',
+      'get_session',
+      'create_session',
+      'send_message',
+      'get_status',
+      'abort_session',
+    ]);
+    expect(JSON.stringify(TOOLS.map((tool) => listTool(tool)))).toBe(JSON.stringify(listed));
+  });
+
+  test('keeps the order whatever the order of the toolsets in the settings', () => {
+    const names = selectTools(['sessions', 'core', 'instances'], false).map(({ name }) => name);
+    expect(names).toEqual(TOOLS.map(({ name }) => name));
+  });
+});
+
+describe.each(listed)('$name as it is listed', ({ description, annotations, inputSchema, outputSchema }) => {
+  test('says what it does, and whether it changes anything', () => {
+    expect(description).toMatch(/^[A-Z].*\.$/);
+    expect(annotations).toMatchObject({ readOnlyHint: expect.any(Boolean) as boolean, openWorldHint: true });
+    // Destructive is what a client assumes of a tool that writes: where it is not so, it is said.
+    if (annotations?.readOnlyHint === false) expect(annotations.destructiveHint).toBeTypeOf('boolean');
+  });
+
+  test('has schemas of objects, the input closed, and no noise of the generator', () => {
+    expect(inputSchema).toMatchObject({ type: 'object', additionalProperties: false });
+    expect(outputSchema).toMatchObject({ type: 'object' });
+    expect(Object.keys(outputSchema?.properties ?? {})).not.toHaveLength(0);
+    expect(JSON.stringify({ inputSchema, outputSchema })).not.toMatch(/\$schema|9007199254740991/);
+  });
+});
+
+describe.each(TOOLS)('the input of $name', ({ name, input }) => {
+  const required = Object.fromEntries(
+    Object.entries(input.shape)
+      .filter(([, schema]) => !(schema as z.ZodType).safeParse(undefined).success)
+      .map(([key]) => [key, 'x']),
+  );
+
+  test('takes its required arguments alone', () => {
+    expect(input.safeParse(required).success).toBe(true);
+  });
+
+  test('refuses a key that it does not know, and so does the listed schema', () => {
+    const refused = input.safeParse({ ...required, sesion_id: 'x' });
+    expect(refused.error?.issues).toMatchObject([{ code: 'unrecognized_keys', keys: ['sesion_id'] }]);
+    expect(listed.find((tool) => tool.name === name)?.inputSchema).toMatchObject({
+      additionalProperties: false,
+      properties: Object.fromEntries(Object.keys(input.shape).map((key) => [key, {}])),
+    });
+  });
+
+  test('lists as required what is required', () => {
+    const { required: listedAs = [] } = listed.find((tool) => tool.name === name)?.inputSchema ?? {};
+    expect(listedAs.toSorted()).toEqual(Object.keys(required).toSorted());
+  });
+});
+
+describe.each(TOOLS)('the output of $name as it is listed', ({ name, output }) => {
+  test('promises nothing that the full schema does not', () => {
+    const full = z.toJSONSchema(output, { io: 'output' });
+    const problems = stricter(listed.find((tool) => tool.name === name)?.outputSchema, full, name);
+    expect(problems).toEqual([]);
+  });
+});
+
+interface Schema {
+  readonly type?: unknown;
+  readonly properties?: Readonly<Record<string, unknown>>;
+  readonly required?: readonly string[];
+  readonly items?: unknown;
+}
+
+/** Where `trimmed` would refuse what `full` allows: other types, more that is required, properties that nobody sends. */
+function stricter(trimmed: unknown, full: unknown, at: string): string[] {
+  const [ours, theirs] = [trimmed as Schema, full as Schema];
+  const problems: string[] = [];
+  if (ours.type !== theirs.type) problems.push(`${at}: type ${String(ours.type)}, full ${String(theirs.type)}`);
+  for (const key of ours.required ?? []) {
+    if (!(theirs.required ?? []).includes(key)) problems.push(`${at}.${key}: required, in full optional`);
+  }
+  for (const [key, property] of Object.entries(ours.properties ?? {})) {
+    const other = theirs.properties?.[key];
+    if (other === undefined) problems.push(`${at}.${key}: unknown to the full schema`);
+    else problems.push(...stricter(property, other, `${at}.${key}`));
+  }
+  if (ours.items !== undefined) problems.push(...stricter(ours.items, theirs.items ?? {}, `${at}[]`));
+  return problems;
+}

@@ -1,0 +1,109 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+
+import { ProgressReporter } from '../../src/mcp/progress.ts';
+
+type Sent = readonly [progress: number, message: string | undefined];
+
+let sent: Sent[];
+let reporter: ProgressReporter;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  sent = [];
+  reporter = new ProgressReporter((progress, message) => {
+    sent.push([progress, message]);
+  });
+});
+afterEach(() => {
+  reporter.end();
+  vi.useRealTimers();
+});
+
+describe('progress of a turn', () => {
+  test('the first text goes out at once', () => {
+    reporter.add('Hello');
+    expect(sent).toEqual([[1, 'Hello']]);
+  });
+
+  test('what comes within 100 ms after a notification is gathered into one, in order', () => {
+    reporter.add('a');
+    for (const text of ['b', 'c', 'd']) reporter.add(text);
+    expect(sent).toEqual([[1, 'a']]);
+    vi.advanceTimersByTime(100);
+    expect(sent).toEqual([
+      [1, 'a'],
+      [2, 'bcd'],
+    ]);
+  });
+
+  test('a fast stream makes at most ten notifications a second, and loses no character', () => {
+    const text = Array.from({ length: 1000 }, (_, index) => `${index},`);
+    for (const piece of text) {
+      reporter.add(piece);
+      vi.advanceTimersByTime(1);
+    }
+    expect(sent.length).toBeLessThanOrEqual(11);
+    reporter.end();
+    expect(sent.map(([, message]) => message).join('')).toBe(text.join(''));
+  });
+
+  test('after a pause the next text goes out at once again', () => {
+    reporter.add('a');
+    vi.advanceTimersByTime(101);
+    reporter.add('b');
+    expect(sent.map(([, message]) => message)).toEqual(['a', 'b']);
+  });
+
+  test('while nothing is said there is a sign of life every 10 s, without text', () => {
+    vi.advanceTimersByTime(9_999);
+    expect(sent).toEqual([]);
+    vi.advanceTimersByTime(20_001);
+    expect(sent).toEqual([
+      [1, undefined],
+      [2, undefined],
+      [3, undefined],
+    ]);
+  });
+
+  test('text puts the sign of life off: 10 s count from the last text', () => {
+    vi.advanceTimersByTime(9_000);
+    reporter.add('late');
+    vi.advanceTimersByTime(9_999);
+    expect(sent).toEqual([[1, 'late']]);
+    vi.advanceTimersByTime(1);
+    expect(sent.at(-1)).toEqual([2, undefined]);
+  });
+
+  test('each notification has a higher number than the one before', () => {
+    for (let second = 0; second < 30; second++) {
+      if (second % 7 === 0) reporter.add(`at ${second}`);
+      vi.advanceTimersByTime(1_000);
+    }
+    reporter.end();
+    expect(sent.map(([progress]) => progress)).toEqual(sent.map((_, index) => index + 1));
+  });
+
+  test('the end sends what is gathered, once, and leaves no timer', () => {
+    reporter.add('a');
+    reporter.add('b');
+    reporter.end();
+    reporter.end();
+    expect(sent.map(([, message]) => message)).toEqual(['a', 'b']);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test('nothing comes after the end: no sign of life, and no text that is late', () => {
+    reporter.add('a');
+    reporter.end();
+    reporter.add('late');
+    vi.advanceTimersByTime(60_000);
+    expect(sent).toEqual([[1, 'a']]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test('no text at all: the end says nothing', () => {
+    reporter.add('');
+    reporter.end();
+    expect(sent).toEqual([]);
+  });
+});

@@ -1,0 +1,208 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { TOOLS } from '../../src/mcp/tools.ts';
+import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
+import { startMcpChild, type McpChild } from '../rig/mcp-child.ts';
+import { openRegistry, type Registry } from '../rig/registry.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+
+type Data = Readonly<Record<string, unknown>>;
+
+const LONG = 'A long answer. '.repeat(600);
+
+let temp: TempDir;
+let registry: Registry;
+let worker: FakeOpencode;
+let locked: FakeOpencode;
+let outdated: FakeOpencode;
+let server: McpChild;
+
+/** Answers at once with the words after `say`, at length to `long`; anything else runs until it is ended. */
+function reply(text: string): string | undefined {
+  if (text === 'long') return LONG;
+  return text.startsWith('say ') ? text.slice(4) : undefined;
+}
+
+beforeAll(async () => {
+  temp = tempDir('opencode-mcp-results');
+  registry = await openRegistry(`${temp.path}/registry`);
+  [worker, locked, outdated] = await Promise.all([
+    startFakeOpencode({ reply }),
+    startFakeOpencode({ password: 'secret' }),
+    startFakeOpencode({ version: '1.2.3' }),
+  ]);
+  await registry.add({ name: 'worker', port: worker.port });
+  await registry.add({ name: 'locked', port: locked.port });
+  await registry.add({ name: 'outdated', port: outdated.port });
+  await registry.writeRaw('broken.json', '{"name":');
+  server = await startMcpChild({ args: ['--registry-dir', registry.path], env: { SEND_TIMEOUT_MS: '2000' } });
+  // From here on the SDK's client holds each result against the listed schema, as clients do.
+  await server.client.listTools();
+});
+afterAll(async () => {
+  await server.close();
+  await Promise.all([worker, locked, outdated].map((fake) => fake.close()));
+  await temp.close();
+});
+
+/** Calls as a client does and checks the result against the listed schema, the full one, and the text. */
+async function call(name: string, args: Data = {}): Promise<Data> {
+  const result = await server.client.callTool({ name, arguments: args });
+  const [item] = result.content as readonly { readonly text?: string }[];
+  const text = item?.text ?? '';
+  expect(result.isError, text).not.toBe(true);
+  const data = result.structuredContent as Data;
+  // Keys that the full schema does not have are stripped by it.
+  expect(TOOLS.find((tool) => tool.name === name)?.output.parse(data)).toEqual(data);
+  // The result of an abort is one sentence.
+  const isSentence = data['outcome'] !== undefined && args['message'] === undefined;
+  const missing = isSentence ? [] : leaves(data).filter((value) => !has(text, value));
+  expect(missing, `missing in the text of ${name}: ${text}`).toEqual([]);
+  return data;
+}
+
+/**
+ * Times are ages in the text, a cut is told with the call that goes on, and the handles of a turn where somebody needs
+ * them; everything else is to be found in it.
+ */
+const TOLD_OTHERWISE = new Set(['updated', 'created', 'last_seen', 'cut', 'more', 'total', 'aborted', 'message_id']);
+
+function leaves(value: unknown, key = ''): string[] {
+  if (TOLD_OTHERWISE.has(key) || value === undefined || value === 'complete') return [];
+  if (Array.isArray(value)) return value.flatMap((one) => leaves(one, key));
+  if (typeof value === 'object' && value !== null) {
+    return Object.entries(value).flatMap(([name, one]) => leaves(one, name));
+  }
+  return [String(value)];
+}
+
+/** A line is in quotes where it could be taken for words of ours. */
+function has(text: string, value: string): boolean {
+  return text.includes(value) || text.includes(JSON.stringify(value));
+}
+
+async function newSession(title: string): Promise<string> {
+  return ((await call('create_session', { instance: 'worker', title }))['session'] as { id: string }).id;
+}
+
+describe('a result is what its schemas say, and its text says the same', () => {
+  test.each(['instances', 'list_instances', 'refresh_instances'])('%s: every state, notes, a page', async (name) => {
+    worker.addSession({ title: 'Known to all' });
+    expect(await call(name)).toMatchObject({
+      total: 3,
+      instances: [
+        { name: 'locked', state: 'locked', reason: expect.stringContaining('password') as string },
+        { name: 'outdated', state: 'unsupported', version: '1.2.3' },
+        { name: 'worker', state: 'idle', version: '1.18.33', directory: worker.directory, sources: ['local-relay'] },
+      ],
+      notes: [expect.stringContaining('broken.json')],
+    });
+    expect(await call(name, { limit: 1, offset: 1 })).toMatchObject({ total: 3, next_offset: 2, instances: [{ name: 'outdated' }] });
+  });
+
+  test('instances: sessions, what waits, and what is gone offline', async () => {
+    const session_id = await newSession('Waits');
+    await call('send_message', { instance: 'worker', session_id, message: 'run', async: true });
+    worker.addPermission({ sessionID: session_id });
+    const lost = await startFakeOpencode();
+    await registry.add({ name: 'lost', port: lost.port });
+    await call('refresh_instances');
+    await lost.close();
+    expect(await call('instances')).toMatchObject({
+      instances: [
+        { name: 'locked' },
+        { name: 'lost', state: 'offline', reason: expect.stringContaining('ECONNREFUSED') as string, last_seen: expect.any(String) as string },
+        { name: 'outdated' },
+        { name: 'worker', state: 'busy', pending: 1, session: { id: expect.any(String) as string, title: expect.any(String) as string } },
+      ],
+    });
+    await registry.remove('lost');
+    worker.state.permissions.clear();
+    await call('abort_session', { instance: 'worker', session_id });
+  });
+
+  test('send and send_message: completed, long, running, begun, waiting, failed, aborted', async () => {
+    const session_id = await newSession('Sent to');
+    const to = { instance: 'worker', session_id };
+    expect(await call('send', { ...to, message: 'say hello' })).toMatchObject({ outcome: 'completed', text: 'hello' });
+    expect(await call('send', { ...to, message: 'long' })).toMatchObject({ outcome: 'completed', cut: { total: LONG.length } });
+    const running = await call('send', { ...to, message: 'run' });
+    expect(running).toMatchObject({ outcome: 'running', message_id: expect.stringMatching(/^msg_/) as string });
+    expect(running['next']).toContain(`read with instance worker, session_id ${session_id} and message_id ${String(running['message_id'])}`);
+    expect(await call('send_message', { ...to, message: 'say no', async: false }).catch(String)).toMatch(/busy/);
+    expect(await call('send', { ...to, abort: true })).toMatchObject({ aborted: true, outcome: 'aborted' });
+    expect(await call('send', { ...to, abort: true })).toMatchObject({ aborted: false, outcome: 'idle' });
+    expect(await call('send_message', { ...to, message: 'run', async: true })).toMatchObject({ outcome: 'running' });
+    expect(await call('send', { ...to, message: 'say again', abort: true })).toMatchObject({ aborted: true, outcome: 'completed' });
+
+    const waiting = call('send_message', { ...to, message: 'ask' });
+    await expect.poll(() => worker.state.statuses.has(session_id)).toBe(true);
+    worker.addPermission({ sessionID: session_id });
+    expect(await waiting).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "ls"' });
+    worker.state.permissions.clear();
+    expect(await call('abort_session', to)).toMatchObject({ aborted: true, outcome: 'aborted' });
+    expect(await call('abort_session', to)).toMatchObject({ aborted: false, outcome: 'idle' });
+  });
+
+  test('read and get_session: messages of every kind, a page, one message, what waits', async () => {
+    const session_id = await newSession('Read from');
+    const to = { instance: 'worker', session_id };
+    await call('send', { ...to, message: 'say hello' });
+    await call('send', { ...to, message: 'long' });
+    await call('send_message', { ...to, message: 'run', async: true });
+    await call('abort_session', to);
+    const messages = worker.state.messages.get(session_id) ?? [];
+    const [, answer] = messages;
+    const bash = { id: 'prt_tool', sessionID: session_id, messageID: answer?.info.id ?? '', type: 'tool', tool: 'bash', state: { status: 'completed', title: 'ls' } };
+    if (answer !== undefined) messages[1] = { ...answer, parts: [bash, ...answer.parts] };
+    await call('send_message', { ...to, message: 'ask', async: true });
+    worker.addQuestion({ sessionID: session_id });
+    for (const tool of ['read', 'get_session']) {
+      const read = await call(tool, { ...to, message_limit: 6 });
+      expect(read).toMatchObject({
+        session: { id: session_id, state: 'busy' },
+        messages: [
+          { role: 'user', text: 'long' },
+          { state: 'complete', cut: { total: LONG.length } },
+          { role: 'user', text: 'run' },
+          { state: 'aborted', error: 'MessageAbortedError: Aborted' },
+          { role: 'user', text: 'ask' },
+          { state: 'streaming' },
+        ],
+        pending: ['Go on? Yes | No'],
+        before: expect.any(String) as string,
+      });
+      expect(await call(tool, { ...to, before: read['before'] })).toMatchObject({ messages: [{ text: 'say hello' }, { text: 'hello', tools: ['bash ls (completed)'] }] });
+    }
+    const [, , long] = messages;
+    const message_id = long?.info.id;
+    expect(await call('read', { ...to, message_id })).toMatchObject({ messages: [{ id: message_id, role: 'answer to', cut: { total: LONG.length } }] });
+    expect(await call('read', { ...to, message_id, offset: LONG.length - 5 })).toMatchObject({ messages: [{ text: LONG.slice(-5) }] });
+    worker.state.questions.clear();
+    await call('abort_session', to);
+  });
+
+  test('a retrying and an interrupted session', async () => {
+    const session_id = await newSession('In trouble');
+    const to = { instance: 'worker', session_id };
+    await call('send_message', { ...to, message: 'run', async: true });
+    worker.state.statuses.set(session_id, { type: 'retry', attempt: 3, message: 'Overloaded', next: Date.now() + 60_000 });
+    const retrying = { id: session_id, state: 'retrying', reason: 'attempt 3: Overloaded' };
+    expect(await call('read', to)).toMatchObject({ session: retrying });
+    expect(await call('list_sessions', { instance: 'worker' })).toMatchObject({ sessions: expect.arrayContaining([expect.objectContaining(retrying)]) as unknown });
+    expect(await call('get_status', { instance: 'worker' })).toMatchObject({ state: 'retrying', sessions: [retrying] });
+    worker.state.statuses.delete(session_id);
+    expect(await call('read', to)).toMatchObject({ session: { state: 'interrupted', reason: expect.stringContaining('restarted') as string } });
+  });
+
+  test('list_sessions and get_status: an empty list, many, a sub-agent, idle and offline', async () => {
+    const parent = await newSession('Has a sub-agent');
+    const child = worker.addSession({ title: 'The sub-agent', parentID: parent });
+    expect(await call('get_session', { instance: 'worker', session_id: child.id })).toMatchObject({ session: { parent } });
+    expect(await call('list_sessions', { instance: 'worker', search: 'nothing like it' })).toMatchObject({ sessions: [], more: false });
+    for (let index = 0; index < 31; index++) worker.addSession({ title: `One of many ${index}` });
+    expect(await call('list_sessions', { instance: 'worker', search: 'one of many' })).toMatchObject({ more: true });
+    expect(await call('get_status', { instance: 'worker' })).toMatchObject({ state: 'idle', sessions: [], pending: [] });
+    expect(await call('get_status', { instance: 'locked' })).toMatchObject({ state: 'locked', reason: expect.any(String) as string });
+  });
+});

@@ -1,0 +1,64 @@
+import { describe, expect, test } from 'vitest';
+
+import { QueryError, UnreachableError } from '../../src/directory/directory.ts';
+import type { Logger } from '../../src/log.ts';
+import { toolError } from '../../src/mcp/tool-error.ts';
+import { OperationError } from '../../src/operations/answer.ts';
+import { RequestError } from '../../src/opencode/transport.ts';
+
+interface Logged {
+  readonly level: string;
+  readonly message: string;
+}
+
+function tell(error: unknown): { text: string; logged: Logged[] } {
+  const logged: Logged[] = [];
+  const logger: Logger = { log: (level, message) => void logged.push({ level, message }) };
+  return { text: toolError('read', error, logger), logged };
+}
+
+describe('the text of a failed call', () => {
+  test.each([
+    new OperationError('Nothing runs on alpha, so there is nothing to abort; get_status shows what it does.'),
+    new QueryError('No instance fits "nobody". Known instances: alpha (laptop, idle).'),
+    new UnreachableError('alpha cannot be reached: ECONNREFUSED; call instances to see how it is.'),
+  ])('$name was written for the caller: as it is, and not in the log', (error) => {
+    expect(tell(error)).toEqual({ text: error.message, logged: [] });
+  });
+
+  test('a request that failed: the tool, what was asked, and what to call next', () => {
+    const { text, logged } = tell(new RequestError('timeout', 'GET http://127.0.0.1:4096/session: no complete answer within 15000 ms'));
+    expect(text).toBe(
+      'read failed: GET http://127.0.0.1:4096/session: no complete answer within 15000 ms. Call instances to see how the instance is, then try again.',
+    );
+    expect(logged).toEqual([]);
+  });
+
+  test('an error that nobody expected is told as a fault of ours, and its stack is in the log alone', () => {
+    const error = new TypeError("Cannot read properties of undefined (reading 'id')");
+    const { text, logged } = tell(error);
+    expect(text).toMatch(/^read failed inside opencode-mcp: Cannot read properties of undefined .*a bug worth reporting/);
+    expect(text).not.toContain('tool-error.test.ts');
+    expect(logged).toMatchObject([{ level: 'error', message: expect.stringContaining('tool-error.test.ts') as string }]);
+  });
+
+  test.each([['a string', 'oops'], ['nothing', undefined], ['an object', { toString: () => 'oops' }]])(
+    'what was thrown is no error but %s: told all the same',
+    (_, thrown) => {
+      expect(tell(thrown).text).toBe(`read failed: ${String(thrown)}`);
+    },
+  );
+
+  test.each([
+    ['expected', (message: string) => new OperationError(message)],
+    ['of a request', (message: string) => new RequestError('broken', message)],
+    ['unexpected', (message: string) => new Error(message)],
+    ['no error', (message: string) => message],
+  ])('%s: words of a remote machine come on one line, without controls, and bounded', (_, make) => {
+    const { text } = tell(make(`first\nsecond\u001b[2J\u202e\r${'x'.repeat(100_000)}`));
+    // oxlint-disable-next-line no-control-regex -- they must not be there
+    expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e]/);
+    expect(text).toContain('first second');
+    expect(text.length).toBeLessThan(4_200);
+  });
+});
