@@ -47,7 +47,8 @@ export function isRegistrationName(fileName: string): boolean {
 export class RegistrationReader {
   readonly stats = { filesRead: 0 };
   readonly #fs: FileSystem;
-  #known: ReadonlyMap<string, Known> = new Map();
+  /** Filled as files are read, so that a scan that ran out of time is continued by the next. */
+  readonly #known = new Map<string, Known>();
 
   constructor(fs: FileSystem) {
     this.#fs = fs;
@@ -75,12 +76,12 @@ export class RegistrationReader {
     const listed = await each(fileNames, (fileName) => this.#list(directory, fileName));
     const newest = listed.filter(isRegular).toSorted(newestFirst);
     const beyond = new Set<Listed>(newest.slice(MAX_REGISTRATIONS));
-    const known = new Map<string, Known>();
     const files = await each(
       listed.filter((file) => !beyond.has(file)),
-      (file) => this.#read(directory, file, known),
+      (file) => this.#read(directory, file),
     );
-    this.#known = known;
+    const present = new Set(files.map(({ fileName }) => fileName));
+    for (const fileName of this.#known.keys()) if (!present.has(fileName)) this.#known.delete(fileName);
     return { files, leftOut: beyond.size };
   }
 
@@ -95,19 +96,12 @@ export class RegistrationReader {
     }
   }
 
-  async #read(
-    directory: string,
-    { fileName, stats }: Listed,
-    known: Map<string, Known>,
-  ): Promise<RegistrationFile | undefined> {
+  async #read(directory: string, { fileName, stats }: Listed): Promise<RegistrationFile | undefined> {
     if (!stats) return { fileName, problem: 'its name is not UTF-8; rename it' };
     const problem = unreadable(stats);
     if (problem !== undefined) return { fileName, problem };
     const before = this.#known.get(fileName);
-    if (before?.version === versionOf(stats)) {
-      known.set(fileName, before);
-      return before.file;
-    }
+    if (before?.version === versionOf(stats)) return before.file;
     this.stats.filesRead += 1;
     const read = await readSmallFile(join(directory, fileName), this.#fs);
     if (read === undefined) return undefined;
@@ -115,7 +109,7 @@ export class RegistrationReader {
     const reading = readRegistration(read.content, fileName);
     const file: RegistrationFile =
       'problem' in reading ? { fileName, problem: reading.problem } : { fileName, ...reading, stats: read.stats };
-    known.set(fileName, { version: versionOf(read.stats), file });
+    this.#known.set(fileName, { version: versionOf(read.stats), file });
     return file;
   }
 }

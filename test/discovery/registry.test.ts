@@ -1,7 +1,7 @@
 import { chownSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { nodeFileSystem } from '../../src/discovery/file-system.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { within } from '../rig/wait.ts';
 import { needRoot } from './as-root.ts';
@@ -141,6 +141,22 @@ describe('the registry directory', () => {
     expect(source.stats.filesRead).toBe(10_001);
     expect(changed.candidates.find(({ key }) => key === '8.json')?.endpoint.url).toBe('http://127.0.0.1:5555');
   }, 60_000);
+
+  it('goes on where a scan was aborted', async () => {
+    for (let index = 0; index < 100; index += 1) put(`${index}.json`);
+    const abort = new AbortController();
+    let opened = 0;
+    const open: FileSystem['open'] = (path, flags) => {
+      opened += 1;
+      if (opened === 50) abort.abort();
+      return nodeFileSystem.open(path, flags);
+    };
+    const source = registrySource(directory, { fs: fileSystem({ open }) });
+    await expect(source.scan(abort.signal)).rejects.toThrow(/abort/);
+    const { candidates } = await source.scan(never);
+    expect(candidates).toHaveLength(100);
+    expect(source.stats.filesRead).toBe(100);
+  });
 
   const rewrites: readonly { name: string; rewrite: (path: string) => void }[] = [
     { name: 'in place', rewrite: (path) => writeFileSync(path, '{"port":5678}') },

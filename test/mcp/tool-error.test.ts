@@ -27,7 +27,9 @@ describe('the text of a failed call', () => {
   });
 
   test('a request that failed: the tool, what was asked, and what to call next', () => {
-    const { text, logged } = tell(new RequestError('timeout', 'GET http://127.0.0.1:4096/session: no complete answer within 15000 ms'));
+    const { text, logged } = tell(
+      new RequestError('timeout', 'GET http://127.0.0.1:4096/session: no complete answer within 15000 ms'),
+    );
     expect(text).toBe(
       'read failed: GET http://127.0.0.1:4096/session: no complete answer within 15000 ms. Call instances to see how the instance is, then try again.',
     );
@@ -37,17 +39,22 @@ describe('the text of a failed call', () => {
   test('an error that nobody expected is told as a fault of ours, and its stack is in the log alone', () => {
     const error = new TypeError("Cannot read properties of undefined (reading 'id')");
     const { text, logged } = tell(error);
-    expect(text).toMatch(/^read failed inside opencode-mcp: Cannot read properties of undefined .*a bug worth reporting/);
+    expect(text).toMatch(
+      /^read failed inside opencode-mcp: Cannot read properties of undefined .*a bug worth reporting/,
+    );
     expect(text).not.toContain('tool-error.test.ts');
-    expect(logged).toMatchObject([{ level: 'error', message: expect.stringContaining('tool-error.test.ts') as string }]);
+    expect(logged).toMatchObject([
+      { level: 'error', message: expect.stringContaining('tool-error.test.ts') as string },
+    ]);
   });
 
-  test.each([['a string', 'oops'], ['nothing', undefined], ['an object', { toString: () => 'oops' }]])(
-    'what was thrown is no error but %s: told all the same',
-    (_, thrown) => {
-      expect(tell(thrown).text).toBe(`read failed: ${String(thrown)}`);
-    },
-  );
+  test.each([
+    ['a string', 'oops'],
+    ['nothing', undefined],
+    ['an object', { toString: (): string => 'oops' }],
+  ])('what was thrown is no error but %s: told all the same', (_, thrown) => {
+    expect(tell(thrown).text).toBe(`read failed: ${String(thrown)}`);
+  });
 
   test.each([
     ['expected', (message: string) => new OperationError(message)],

@@ -1,0 +1,156 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { openRegistry, type Registry } from '../test/rig/registry.ts';
+import { tempDir, type TempDir } from '../test/rig/temp.ts';
+import { bundlePrograms, type Scripts } from './bundle.ts';
+import { LineProcess } from './line-process.ts';
+import type { BareSurveyOptions } from './programs/bare-survey.ts';
+import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken } from './programs/fleet.ts';
+import { NO_ROUNDS, ServerProcess } from './server-process.ts';
+
+export interface ServerOptions {
+  readonly registry?: Registry;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly execArgv?: readonly string[];
+  /** In the place of the built server. */
+  readonly script?: string;
+}
+
+/** Where everything runs: one folder, whose processes end with this one, however it ends. */
+export class Stage implements AsyncDisposable {
+  readonly scripts: Scripts;
+  readonly #temp: TempDir;
+  #registries = 0;
+
+  private constructor(temp: TempDir, scripts: Scripts) {
+    this.#temp = temp;
+    this.scripts = scripts;
+  }
+
+  static async open(): Promise<Stage> {
+    const temp = tempDir('opencode-mcp-bench');
+    return new Stage(temp, await bundlePrograms(join(temp.path, 'dist')));
+  }
+
+  get folder(): string {
+    return this.#temp.path;
+  }
+
+  /** An empty one. */
+  async registry(): Promise<Registry> {
+    const path = join(this.#temp.path, `registry-${(this.#registries += 1)}`);
+    await mkdir(path, { mode: 0o700 });
+    return await openRegistry(path);
+  }
+
+  /** One that holds these ports: live ones with the directory that the fleet gives them. */
+  async registryOf({ live, silent }: FleetPorts): Promise<Registry> {
+    const registry = await this.registry();
+    for (const [index, port] of live.entries()) await registry.add(entry(index, port));
+    for (const [index, port] of silent.entries()) await registry.add(entry(live.length + index, port));
+    return registry;
+  }
+
+  /** Our server; without a handshake. */
+  spawnServer({ registry, env, execArgv, script }: ServerOptions): ServerProcess {
+    return new ServerProcess({
+      script: script ?? this.scripts.server,
+      args: registry === undefined ? [] : ['--registry-dir', registry.path],
+      ...(execArgv === undefined ? {} : { execArgv }),
+      ...this.#surroundings({ ...NO_ROUNDS, ...env }),
+    });
+  }
+
+  async startServer(options: ServerOptions): Promise<ServerProcess> {
+    const server = this.spawnServer(options);
+    await server.initialize();
+    await server.listTools();
+    return server;
+  }
+
+  spawnBareServer(tools: number): ServerProcess {
+    return new ServerProcess({ script: this.scripts['bare-server'], args: [String(tools)], ...this.#surroundings({}) });
+  }
+
+  async startFleet(options: FleetOptions): Promise<Fleet> {
+    const process = this.#spawn('fleet', JSON.stringify(options));
+    return new Fleet(process, await process.read<FleetPorts>());
+  }
+
+  async startBareSurvey(options: BareSurveyOptions): Promise<LineProcess> {
+    return await this.#ready(this.#spawn('bare-survey', JSON.stringify(options)));
+  }
+
+  async startBareStream(url: string): Promise<LineProcess> {
+    return await this.#ready(this.#spawn('bare-stream', url));
+  }
+
+  async close(): Promise<void> {
+    await this.#temp.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #spawn(name: 'fleet' | 'bare-survey' | 'bare-stream', argument: string): LineProcess {
+    return new LineProcess({ script: this.scripts[name], args: [argument], ...this.#surroundings({}) });
+  }
+
+  async #ready(process: LineProcess): Promise<LineProcess> {
+    await process.read();
+    return process;
+  }
+
+  #surroundings(env: Readonly<Record<string, string>>): {
+    readonly cwd: string;
+    readonly env: Readonly<Record<string, string>>;
+  } {
+    return { cwd: this.#temp.path, env: { HOME: this.#temp.path, TMPDIR: this.#temp.tmp, ...env } };
+  }
+}
+
+/** The process of the fake opencodes. */
+export class Fleet implements AsyncDisposable {
+  readonly ports: FleetPorts;
+  readonly #process: LineProcess;
+
+  constructor(process: LineProcess, ports: FleetPorts) {
+    this.#process = process;
+    this.ports = ports;
+  }
+
+  /** What arrived since the last call. */
+  async count(): Promise<FleetCounts> {
+    return await this.#ask<FleetCounts>({ order: 'count' });
+  }
+
+  async prompted(): Promise<void> {
+    await this.#ask<object>({ order: 'prompted' });
+  }
+
+  async token(text: string): Promise<FleetToken> {
+    return await this.#ask<FleetToken>({ order: 'token', text });
+  }
+
+  async finish(text: string): Promise<void> {
+    await this.#ask<object>({ order: 'finish', text });
+  }
+
+  close(): Promise<void> {
+    return this.#process.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #ask<Answer>(order: FleetOrder): Promise<Answer> {
+    return this.#process.ask<Answer>(order);
+  }
+}
+
+function entry(index: number, port: number): { readonly name: string; readonly port: number; readonly cwd: string } {
+  return { name: `project-${index}`, port, cwd: `/home/user/project-${index}` };
+}
