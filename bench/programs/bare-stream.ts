@@ -17,7 +17,8 @@ const url = process.argv[2] ?? '';
 let stop = new AbortController();
 let arrive: (arrival: BareArrival) => void = () => {};
 
-await serveOrders<BareStreamOrder>({}, async ({ order }) => {
+await serveOrders({}, async (line) => {
+  const { order } = line as BareStreamOrder;
   if (order === 'wait') return await new Promise<BareArrival>((resolve) => (arrive = resolve));
   stop.abort();
   if (order === 'open') {

@@ -53,7 +53,8 @@ const ports: FleetPorts = { live: fakes.map(({ port }) => port), silent };
 const counted = new Map<string, number>();
 let promptsSeen = 0;
 
-await serveOrders<FleetOrder>(ports, async (order) => {
+await serveOrders(ports, async (line) => {
+  const order = line as FleetOrder;
   switch (order.order) {
     case 'count':
       return count();

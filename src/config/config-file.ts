@@ -32,18 +32,17 @@ export interface ConfigFileInput {
 /** Reads and checks the config file: the one given by `--config`, which must exist, or the default one, which may. */
 export function readConfigFile(given: string | undefined, input: ConfigFileInput): ConfigFile | undefined {
   const path = given === undefined ? defaultPath(input.env, input.home) : resolvePath(given, input.home, input.cwd);
-  const shownName = shownPath(path);
   let file: TextFile;
   try {
     file = input.readFile(path);
   } catch (error) {
     if (given === undefined && isMissing(error)) return undefined;
     input.problems.push(
-      `${given === undefined ? 'config file' : '--config'}: cannot read ${shownName}: ${readFailure(error)}`,
+      `${given === undefined ? 'config file' : '--config'}: cannot read ${shownPath(path)}: ${readFailure(error)}`,
     );
     return undefined;
   }
-  const json = parseJson(file.text, shownName, input.problems);
+  const json = parseJson(file.text, shownPath(path), input.problems);
   return json === undefined ? undefined : checkConfig(json.value, path, file.mode, input);
 }
 

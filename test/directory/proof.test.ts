@@ -68,11 +68,18 @@ describe('a proof', () => {
 
   test.each([
     ['an end that is gone', (fake: FakeOpencode) => fake.close()],
-    ['an end that answers with a web page', (fake: FakeOpencode) => fake.override('GET /global/event', { kind: 'html' })],
+    [
+      'an end that answers with a web page',
+      (fake: FakeOpencode) => fake.override('GET /global/event', { kind: 'html' }),
+    ],
     [
       'a stream that ends',
       (fake: FakeOpencode) =>
-        fake.override('GET /global/event', { kind: 'answer', headers: { 'content-type': 'text/event-stream' }, body: '' }),
+        fake.override('GET /global/event', {
+          kind: 'answer',
+          headers: { 'content-type': 'text/event-stream' },
+          body: '',
+        }),
     ],
   ])('%s proves nothing', async (_, spoil) => {
     const fake = await fakeOpencode();
@@ -126,7 +133,10 @@ describe('the prover', () => {
     };
   }
 
-  const pair = (one: string, other: string): Pair => ({ keys: [one, other], connections: [via({ url: one }), via({ url: other })] });
+  const pair = (one: string, other: string): Pair => ({
+    keys: [one, other],
+    connections: [via({ url: one }), via({ url: other })],
+  });
   const pairsOf = (list: readonly KeyPair[]): string[] => list.map((keys) => keys.join(' '));
 
   test('keeps what was proven until an end goes unhealthy, and then as former', async () => {

@@ -142,7 +142,7 @@ describe('the registry directory', () => {
     expect(changed.candidates.find(({ key }) => key === '8.json')?.endpoint.url).toBe('http://127.0.0.1:5555');
   }, 60_000);
 
-  it('goes on where a scan was aborted', async () => {
+  it('stops when it is aborted, and goes on from there', async () => {
     for (let index = 0; index < 100; index += 1) put(`${index}.json`);
     const abort = new AbortController();
     let opened = 0;
@@ -151,10 +151,16 @@ describe('the registry directory', () => {
       if (opened === 50) abort.abort();
       return nodeFileSystem.open(path, flags);
     };
-    const source = registrySource(directory, { fs: fileSystem({ open }) });
+    const openedAtStart: number[] = [];
+    const readdir: FileSystem['readdir'] = (path) => {
+      openedAtStart.push(opened);
+      return nodeFileSystem.readdir(path);
+    };
+    const source = registrySource(directory, { fs: fileSystem({ open, readdir }) });
     await expect(source.scan(abort.signal)).rejects.toThrow(/abort/);
     const { candidates } = await source.scan(never);
     expect(candidates).toHaveLength(100);
+    expect(openedAtStart).toEqual([0, 50]);
     expect(source.stats.filesRead).toBe(100);
   });
 

@@ -86,6 +86,18 @@ const SCENES: Readonly<Record<string, (scene: Scene) => Promise<void>>> = {
     await scene.opencode.json('POST', `/session/${scene.session.id}/abort`);
     await idle(scene);
   },
+  async 'turn-abort-before-text'(scene) {
+    await scene.session.prompt('hang record-hang');
+    await scene.tap.waitFor('message.updated', ({ info }) => info.role === 'assistant');
+    await model.waitForGate('record-hang');
+    await scene.session.abort();
+    await idle(scene);
+  },
+  async 'abort-unknown-session'({ opencode, tap }) {
+    const unknown = 'ses_000000000000AAAAAAAAAAAAAA';
+    await opencode.json('POST', `/session/${unknown}/abort`);
+    await tap.waitFor('session.idle', ({ sessionID }) => sessionID === unknown);
+  },
   async 'turn-abort-at-permission'(scene) {
     await scene.session.prompt('bash: echo aborted');
     const asked = await scene.tap.waitFor('permission.asked');
@@ -140,7 +152,8 @@ async function recordScene(name: string, play: (scene: Scene) => Promise<void>):
   await using tap = await tapEvents(opencode);
   await play({ opencode, save, tap, session });
   await save(`${name}.events`, tap.events);
-  await save(`${name}.messages`, await opencode.json('GET', `/session/${session.id}/message`));
+  const messages = await session.messages();
+  if (messages.length > 0) await save(`${name}.messages`, messages);
 }
 
 async function recordAnswers(): Promise<void> {

@@ -276,6 +276,38 @@ describe('a turn ends', () => {
   });
 });
 
+describe('a turn whose stream breaks in the middle of a part', () => {
+  test('holds that part back until it ends, so that no text has a hole', async () => {
+    const api = new FakeApi();
+    const delta = (id: string, text: string): void =>
+      api.emit('message.part.delta', { messageID: id, partID: `prt_${id}`, field: 'text', delta: text });
+    let id = '';
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      id = successorOf(prompt.messageId);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, id);
+      api.emit('message.part.updated', { part: { id: `prt_${id}`, messageID: id, type: 'text', text: '' } });
+      delta(id, 'one ');
+      setImmediate(() => api.breakStreams());
+    };
+    api.onEvents = () => {
+      if (api.subscriptions !== 2) return;
+      // "two " went by while the stream was down.
+      setImmediate(() =>
+        setImmediate(() => {
+          delta(id, 'three');
+          api.finish(id, 'one two three');
+          api.setStatus({ type: 'idle' });
+        }),
+      );
+    };
+    const { result, shown } = await run(api);
+    expect(shown).toBe('one two three');
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'one two three' });
+  });
+});
+
 describe('a turn that stops for an answer', () => {
   const permission = (sessionID: string, messageID: string) => ({
     id: 'per_1',

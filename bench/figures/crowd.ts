@@ -1,0 +1,88 @@
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { badPortReason } from '../../src/discovery/bad-ports.ts';
+import { exactly, type Figure, figure } from '../figure.ts';
+import { residentMb } from '../proc.ts';
+import type { ServerProcess } from '../server-process.ts';
+import type { Stage } from '../stage.ts';
+import { type Listing, MOST_ROWS } from './listing.ts';
+
+const ALIVE = 1_000;
+const DEAD = 9_000;
+/** Below the ephemeral ports, and mostly below those that other suites give to what they start. */
+const LOWEST_PORT = 1_024;
+const POLL_MS = 100;
+const GIVE_UP_MS = 120_000;
+
+/** As many registrations as are read, nine of ten left behind by instances that have ended. */
+export async function crowdFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
+  await using fleet = await stage.startFleet({ live: ALIVE });
+  const registry = await stage.registryOf({ live: fleet.ports.live, silent: await closedPorts(DEAD) });
+  const first: number[] = [];
+  const complete: number[] = [];
+  const alive: number[] = [];
+  const now: number[] = [];
+  const highest: number[] = [];
+  const probes: number[] = [];
+  for (let run = 0; run < runs; run++) {
+    await fleet.count();
+    await using server = await stage.startServer({ registry });
+    const startMs = performance.now();
+    const { ms } = await server.call<Listing>('instances', { limit: 1 });
+    first.push(ms);
+    await untilAllKnown(server);
+    complete.push(performance.now() - startMs);
+    const { byRoute } = await fleet.count();
+    probes.push((byRoute['GET /global/health'] ?? 0) / ALIVE);
+    const memory = residentMb(server.pid);
+    now.push(memory.now);
+    highest.push(memory.highest);
+    alive.push(await countAlive(server));
+  }
+  const among = `${ALIVE + DEAD} registrations, ${ALIVE} alive`;
+  return [
+    figure(`${among}: first answer of instances`, 'ms', first),
+    figure(`${among}: until every one was looked at`, 'ms', complete),
+    figure(`${among}: alive in the list`, 'count', alive, { goal: exactly(ALIVE) }),
+    figure(`${among}: probes per live instance until then`, 'count', probes),
+    figure(`${among}: resident memory`, 'MB', now),
+    figure(`${among}: highest resident memory`, 'MB', highest),
+  ];
+}
+
+/** Nothing listens there now. */
+async function closedPorts(count: number): Promise<readonly number[]> {
+  const taken = new Set(
+    [...(await readFile('/proc/net/tcp', 'utf8')).matchAll(/^\s*\d+: [0-9A-F]+:([0-9A-F]{4})/gm)].map(([, port = '']) =>
+      Number.parseInt(port, 16),
+    ),
+  );
+  const ports: number[] = [];
+  for (let port = LOWEST_PORT; ports.length < count; port++) {
+    if (!taken.has(port) && badPortReason(port) === undefined) ports.push(port);
+  }
+  return ports;
+}
+
+/** What waits for its first look is told in a note, and what answered badly is listed as offline. */
+async function untilAllKnown(server: ServerProcess): Promise<void> {
+  const startMs = performance.now();
+  for (;;) {
+    const { data } = await server.call<Listing>('list_instances', { limit: 1 });
+    if (data.total === ALIVE + DEAD) return;
+    if (performance.now() - startMs > GIVE_UP_MS) {
+      throw new Error(`Expected ${ALIVE + DEAD} rows within ${GIVE_UP_MS} ms, got ${data.total}; ${data.notes.join('; ')}`);
+    }
+    await delay(POLL_MS);
+  }
+}
+
+async function countAlive(server: ServerProcess): Promise<number> {
+  let alive = 0;
+  for (let offset = 0; offset < ALIVE + DEAD; offset += MOST_ROWS) {
+    const { data } = await server.call<Listing>('list_instances', { limit: MOST_ROWS, offset });
+    alive += data.instances.filter(({ state }) => state === 'idle').length;
+  }
+  return alive;
+}

@@ -1,0 +1,40 @@
+import { atMost, type Figure, figure } from '../figure.ts';
+import { residentMb } from '../proc.ts';
+import type { Stage } from '../stage.ts';
+import { countTools } from './start.ts';
+
+const INSTANCES = 200;
+const SURVEYS = 3;
+const GOAL_MB = 90;
+
+/** Resident memory of the server once it has asked many instances several times. */
+export async function memoryFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
+  const tools = await countTools(stage);
+  await using fleet = await stage.startFleet({ live: INSTANCES });
+  const registry = await stage.registryOf(fleet.ports);
+  const bare: number[] = [];
+  const listed: number[] = [];
+  const surveyed: number[] = [];
+  const highest: number[] = [];
+  for (let run = 0; run < runs; run++) {
+    {
+      await using server = stage.spawnBareServer(tools);
+      await server.initialize();
+      await server.listTools();
+      bare.push(residentMb(server.pid).now);
+    }
+    await using server = await stage.startServer({ registry });
+    listed.push(residentMb(server.pid).now);
+    for (let survey = 0; survey < SURVEYS; survey++) await server.call('instances');
+    const memory = residentMb(server.pid);
+    surveyed.push(memory.now);
+    highest.push(memory.highest);
+  }
+  const after = `after ${SURVEYS} surveys of ${INSTANCES} instances`;
+  return [
+    figure('resident memory at tools/list, bare SDK server', 'MB', bare),
+    figure('resident memory at tools/list, ours', 'MB', listed),
+    figure(`resident memory ${after}`, 'MB', surveyed, { goal: atMost(GOAL_MB) }),
+    figure(`highest resident memory ${after}`, 'MB', highest),
+  ];
+}

@@ -1,0 +1,57 @@
+import { atMost, exactly, type Figure, figure } from '../figure.ts';
+import type { Stage } from '../stage.ts';
+import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
+
+/** The server's default health deadline. */
+const DEADLINE_MS = 3_000;
+/** What a timer, the writing of 200 rows and two pipes may add to the deadline itself. */
+const TRANSPORT_MS = 100;
+
+export interface SilentCalls {
+  readonly ms: readonly number[];
+  /** Complete rows of each call. */
+  readonly complete: readonly number[];
+}
+
+export interface SilentSurvey {
+  /** The first call of a process, which also waits for discovery's first round. */
+  readonly first: SilentCalls;
+  readonly later: SilentCalls;
+}
+
+/** `instances` where some endpoints accept and say nothing. */
+export async function silentSurvey(
+  stage: Stage,
+  endpoints: { readonly live: number; readonly silent: number },
+  runs: { readonly servers: number; readonly callsEach: number },
+): Promise<SilentSurvey> {
+  await using fleet = await stage.startFleet(endpoints);
+  const registry = await stage.registryOf(fleet.ports);
+  const first = { ms: [] as number[], complete: [] as number[] };
+  const later = { ms: [] as number[], complete: [] as number[] };
+  for (let run = 0; run < runs.servers; run++) {
+    await using server = await stage.startServer({ registry });
+    for (let call = 0; call < runs.callsEach; call++) {
+      const { ms, data } = await server.call<Listing>('instances', { limit: MOST_ROWS });
+      const calls = call === 0 ? first : later;
+      calls.ms.push(ms);
+      calls.complete.push(completeRows(data));
+    }
+  }
+  return { first, later };
+}
+
+export async function silentFigures(stage: Stage): Promise<readonly Figure[]> {
+  const live = 180;
+  const silent = 20;
+  const { first, later } = await silentSurvey(stage, { live, silent }, { servers: 5, callsEach: 6 });
+  const among = `${silent} silent among ${live + silent}`;
+  const bound = atMost(DEADLINE_MS + TRANSPORT_MS);
+  const fewest = (counts: readonly number[]): number => Math.min(...counts);
+  return [
+    figure(`instances with ${among}, first call`, 'ms', first.ms, { note: 'waits for the first round too' }),
+    figure(`instances with ${among}, later calls`, 'ms', later.ms, { goal: bound }),
+    figure(`fewest complete rows with ${among}, first call`, 'count', fewest(first.complete), { goal: exactly(live) }),
+    figure(`fewest complete rows with ${among}, later calls`, 'count', fewest(later.complete), { goal: exactly(live) }),
+  ];
+}

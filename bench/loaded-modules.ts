@@ -1,0 +1,67 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+
+import { SERVER_MAP } from './bundle.ts';
+import type { Stage } from './stage.ts';
+
+export interface LoadedModules {
+  /** Modules of the bundle that had run when tools/list was answered, by path from the project's root. */
+  readonly bundled: readonly string[];
+  /** Modules of Node itself that were loaded then. */
+  readonly node: readonly string[];
+}
+
+/**
+ * Put in front of the built server: tells on a file which modules have run when the answer to tools/list goes out.
+ * esbuild makes of every module that may load later a function named by its path, given to its helper `__esm` or `__commonJS`.
+ */
+const REPORTER = (file: string): string => `
+const __ran = [];
+const __named = (helper, modules) => {
+  const [name] = Object.keys(modules);
+  const run = modules[name];
+  return helper({ [name]: (...args) => (__ran.push(name), run(...args)) });
+};
+const __write = process.stdout.write.bind(process.stdout);
+process.stdout.write = (chunk, ...rest) => {
+  if (String(chunk).includes('"tools":[')) {
+    const node = process.moduleLoadList.filter((name) => name.startsWith('NativeModule ')).map((name) => name.slice(13));
+    process.getBuiltinModule('node:fs').writeFileSync(${JSON.stringify(file)}, JSON.stringify({ ran: __ran, node }));
+  }
+  return __write(chunk, ...rest);
+};
+`;
+
+/** What the built server loads until it has answered tools/list. The same for every run of one build on one Node. */
+export async function loadedModules(stage: Stage): Promise<LoadedModules> {
+  const report = join(stage.folder, 'modules.json');
+  const built = await readFile(stage.scripts.server, 'utf8');
+  const later = [...built.matchAll(/__(?:esm|commonJS)\(\{(?:async)?"([^"]+)"\(/g)].map(([, name = '']) => name);
+  const script = join(dirname(stage.scripts.server), 'reporting.js');
+  await writeFile(script, instrument(built, REPORTER(report)));
+  {
+    await using server = stage.spawnServer({ script });
+    await server.initialize();
+    await server.listTools();
+  }
+  const { ran, node } = JSON.parse(await readFile(report, 'utf8')) as { readonly ran: string[]; readonly node: string[] };
+  const { sources } = JSON.parse(await readFile(SERVER_MAP, 'utf8')) as { readonly sources: readonly string[] };
+  const all = sources.map((source) => source.replace(/^\.\.\//, ''));
+  const unknown = later.filter((name) => !all.includes(name));
+  if (later.length === 0 || unknown.length > later.length / 10) {
+    throw new Error(`Expected the names of modules in ${SERVER_MAP}, got others: ${unknown.slice(0, 3).join(', ')}`);
+  }
+  const atOnce = all.filter((name) => !later.includes(name));
+  return { bundled: [...atOnce, ...ran], node };
+}
+
+function instrument(built: string, reporter: string): string {
+  let found = 0;
+  const counting = built.replaceAll(/\b(var |,)__(esm|commonJS)=/g, (_, before: string, helper: string) => {
+    found += 1;
+    return `${before}__${helper}=(modules)=>__named(__${helper}0,modules),__${helper}0=`;
+  });
+  if (found === 0) throw new Error("Expected esbuild's helper __esm or __commonJS in the built server, got neither");
+  const head = counting.startsWith('#!') ? counting.indexOf('\n') + 1 : 0;
+  return `${reporter}${counting.slice(head)}`;
+}

@@ -1,0 +1,61 @@
+// npm run bench: measures what the README and the issues promise, prints a table and keeps the samples in
+// bench/results. Arguments: names of figures (default: all of them), and --pairs <n>.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { cpus, loadavg } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import type { Figure } from './figure.ts';
+import { crowdFigures } from './figures/crowd.ts';
+import { firstTokenFigures } from './figures/first-token.ts';
+import { inFlightFigures } from './figures/in-flight.ts';
+import { memoryFigures } from './figures/memory.ts';
+import { renameFigures } from './figures/rename.ts';
+import { silentFigures } from './figures/silent.ts';
+import { sizeFigures } from './figures/sizes.ts';
+import { startFigures } from './figures/start.ts';
+import { surveyFigures } from './figures/survey.ts';
+import { Stage } from './stage.ts';
+import { renderTable } from './table.ts';
+
+const PAIRS = 31;
+const SURVEY_SIZES = [1, 10, 50, 200];
+
+const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<readonly Figure[]>>> = {
+  start: startFigures,
+  survey: (stage, pairs) => surveyFigures(stage, SURVEY_SIZES, pairs),
+  silent: silentFigures,
+  memory: (stage) => memoryFigures(stage, 7),
+  rename: renameFigures,
+  'in-flight': inFlightFigures,
+  'first-token': firstTokenFigures,
+  crowd: (stage) => crowdFigures(stage, 3),
+  sizes: sizeFigures,
+};
+
+const { values, positionals } = parseArgs({
+  options: { pairs: { type: 'string', default: String(PAIRS) } },
+  allowPositionals: true,
+});
+const wanted = positionals.length > 0 ? positionals : Object.keys(FIGURES);
+const unknown = wanted.filter((name) => FIGURES[name] === undefined);
+if (unknown.length > 0) throw new Error(`Expected any of ${Object.keys(FIGURES).join(', ')}; got ${unknown.join(', ')}`);
+
+const startedAt = new Date().toISOString();
+const loadBefore = loadavg();
+const figures: Figure[] = [];
+{
+  await using stage = await Stage.open();
+  for (const name of wanted) {
+    process.stderr.write(`measuring ${name} …\n`);
+    const measured = (await FIGURES[name]?.(stage, Number(values.pairs))) ?? [];
+    figures.push(...measured);
+    process.stdout.write(`${renderTable(measured)}\n\n`);
+  }
+}
+const folder = fileURLToPath(new URL('results/', import.meta.url));
+await mkdir(folder, { recursive: true });
+const file = `${folder}${startedAt.replaceAll(':', '-')}.json`;
+const machine = { node: process.version, platform: process.platform, cpus: cpus().length, loadBefore, loadAfter: loadavg() };
+await writeFile(file, `${JSON.stringify({ startedAt, machine, figures }, undefined, 1)}\n`);
+process.stdout.write(`${renderTable(figures)}\n\nSamples: ${file}\n`);

@@ -1,0 +1,238 @@
+import { describe, expect, test } from 'vitest';
+
+import { startFakes } from '../rig/fakes.ts';
+import { until } from '../rig/wait.ts';
+import { settle } from './manual-clock.ts';
+import { DEADLINE_MS, World } from './world.ts';
+
+describe('a survey', () => {
+  test('asks every listed instance anew for all of what it is doing', async () => {
+    await using world = new World();
+    const [fake, other] = await Promise.all([world.fake({ directory: '/home/user/a' }), world.fake()]);
+    world.register('a', fake);
+    world.register('b', other);
+    await world.start();
+    const session = fake.addSession({ title: 'Fix the build' });
+    fake.addPermission({ sessionID: session.id });
+    fake.addQuestion({ sessionID: session.id });
+    fake.state.statuses.set(session.id, { type: 'retry', attempt: 2, message: 'Overloaded', next: 0 });
+    await world.clock.advance(5000);
+    const { instances } = await world.directory.survey();
+    expect(instances).toMatchObject([
+      {
+        name: 'a',
+        state: 'retrying',
+        overview: {
+          activity: { kind: 'retrying', attempt: 2, message: 'Overloaded' },
+          session: { id: session.id, title: 'Fix the build', directory: '/home/user/a' },
+          pending: 2,
+          askedAtMs: world.clock.now(),
+        },
+      },
+      { name: 'b', state: 'idle', overview: { pending: 0, askedAtMs: world.clock.now() } },
+    ]);
+    expect(instances[0]?.overview).not.toHaveProperty('stale');
+  });
+
+  test('asks those that are offline too, and one that is back shows at once', async () => {
+    await using world = new World();
+    const proxy = await world.tunnelTo(await world.fake());
+    world.register('a', proxy);
+    await world.start();
+    await proxy.down();
+    await world.directory.survey();
+    expect(world.listed()).toEqual(['a offline']);
+    await proxy.up();
+    await world.directory.survey();
+    expect(world.listed()).toEqual(['a idle']);
+  });
+
+  test('one that is asked for while another is under way joins it', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    const before = fake.count('GET /session/status');
+    const [one, other] = await Promise.all([world.directory.survey(), world.directory.survey()]);
+    expect(one).toBe(other);
+    expect(fake.count('GET /session/status')).toBe(before + 1);
+    await world.directory.survey();
+    expect(fake.count('GET /session/status')).toBe(before + 2);
+  });
+
+  test('a caller that gives up gets what is known, and spoils it for nobody else', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    fake.override('GET /session/status', { kind: 'hang' });
+    const controller = new AbortController();
+    const abandoned = world.directory.survey(controller.signal);
+    let done = false;
+    const waiting = world.directory.survey().then(() => (done = true));
+    controller.abort();
+    expect((await abandoned).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    await settle();
+    expect(done).toBe(false);
+    await world.clock.advance(DEADLINE_MS);
+    await waiting;
+  });
+
+  test('a part that stays silent keeps its last value, and is named', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const session = fake.addSession({ title: 'old' });
+    fake.addPermission({ sessionID: session.id });
+    world.register('a', fake);
+    await world.start();
+    const beforeMs = world.clock.now();
+    await world.clock.advance(5000);
+    fake.override('GET /session', { kind: 'hang' });
+    fake.override('GET /permission', { kind: 'html' });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    const surveying = world.directory.survey();
+    await until('what answers to be known', () => world.listed()[0] === 'a busy' || fake.load.current === 1);
+    await world.clock.advance(DEADLINE_MS);
+    const { instances } = await surveying;
+    expect(instances).toMatchObject([
+      { state: 'busy', overview: { session: { title: 'old' }, pending: 1, stale: ['session', 'permissions'] } },
+    ]);
+    expect(instances[0]?.overview?.askedAtMs).toBeGreaterThan(beforeMs);
+    fake.override('GET /session', undefined);
+    fake.override('GET /permission', undefined);
+    expect((await world.directory.survey()).instances[0]?.overview).not.toHaveProperty('stale');
+  });
+
+  test('a status that was never told is unknown, not idle', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    fake.override('GET /session/status', { kind: 'html' });
+    world.register('a', fake);
+    await world.start();
+    expect((await world.directory.survey()).instances).toMatchObject([
+      { state: 'unknown', overview: { activity: { kind: 'unknown' }, stale: ['status'] } },
+    ]);
+  });
+
+  test('asks the next way within the same call where the best one fails or is silent', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    const claims = { id: 'x' };
+    world.register('a', tunnel, { claims });
+    world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
+    world.directory.start();
+    await world.directory.ready();
+    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['a', 'r']);
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    tunnel.rule({}, { kind: 'hang' });
+    const surveying = world.directory.survey();
+    await tunnel.waitForRequest({ path: '/global/health' }, { nth: 2 });
+    await world.clock.advance(DEADLINE_MS * 0.3);
+    await until('the other way', () => world.listed()[0] === 'a busy');
+    await world.clock.advance(DEADLINE_MS);
+    await surveying;
+    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
+    tunnel.pass();
+    await tunnel.down();
+    fake.state.statuses.clear();
+    expect((await world.directory.survey()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+  });
+});
+
+describe('among two hundred, one that hangs after it was healthy', () => {
+  test('delays no other: all are answered while it still hangs, and the call ends with its deadline', async () => {
+    const count = 200;
+    const slots = 8;
+    await using fakes = await startFakes(count + 1);
+    await using world = new World({ slots });
+    for (const [index, fake] of fakes.all.entries())
+      world.register(`i${index}`, fake, { claims: { localPort: index } });
+    await world.start();
+    expect(world.listed()).toHaveLength(count + 1);
+    const hung = fakes.all[0];
+    hung?.override('GET /global/health', { kind: 'hang' });
+    await world.clock.advance(1000);
+    const nowMs = world.clock.now();
+    let ended = false;
+    const surveying = world.directory.survey().then((snapshot) => {
+      ended = true;
+      return snapshot;
+    });
+    const fresh = (): number =>
+      world.directory.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
+    // Not one millisecond passes meanwhile.
+    await until('all others to be answered', () => fresh() === count);
+    expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
+    await world.clock.advance(DEADLINE_MS);
+    const { instances } = await surveying;
+    expect(instances.filter(({ state }) => state === 'idle')).toHaveLength(count);
+    expect(instances.find(({ name }) => name === 'i0')).toMatchObject({
+      state: 'offline',
+      reason: expect.stringContaining('gave no answer'),
+      overview: { askedAtMs: nowMs - 1000 },
+    });
+    expect(world.directory.counters.maxInFlight).toBeLessThanOrEqual(slots);
+  });
+
+  test('many that hang hold the slots for one short look only; nobody waits for their second', async () => {
+    const slots = 4;
+    await using fakes = await startFakes(30);
+    await using world = new World({ slots });
+    for (const [index, fake] of fakes.all.entries())
+      world.register(`i${index}`, fake, { claims: { localPort: index } });
+    await world.start();
+    for (const fake of fakes.all.slice(0, 10)) fake.override('GET /global/health', { kind: 'hang' });
+    await world.clock.advance(1000);
+    const nowMs = world.clock.now();
+    const surveying = world.directory.survey();
+    const fresh = (): number =>
+      world.directory.snapshot().instances.filter(({ overview }) => (overview?.askedAtMs ?? 0) >= nowMs).length;
+    // Ten first looks in four slots: three times a quarter of the deadline.
+    for (let quarter = 0; quarter < 3; quarter += 1) {
+      await until('the slots to be full or free', () => [slots, 0, 1].includes(world.directory.counters.inFlight));
+      await world.clock.advance(DEADLINE_MS / 4);
+    }
+    await until('all others to be answered', () => fresh() === 20);
+    await world.clock.advance(DEADLINE_MS);
+    // What had no second look keeps its last state.
+    expect((await surveying).instances).toHaveLength(30);
+    expect(world.directory.counters.maxInFlight).toBeLessThanOrEqual(slots);
+  });
+});
+
+describe('a refresh', () => {
+  test('scans anew and asks what it finds, without waiting for hint or poll', async () => {
+    await using world = new World();
+    await world.start();
+    world.register('a', await world.fake());
+    expect((await world.directory.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+  });
+
+  test('asks also what is no longer listed', async () => {
+    await using world = new World();
+    const proxy = await world.tunnelTo(await world.fake());
+    world.register('a', proxy);
+    await world.start();
+    await proxy.down();
+    for (let missed = 0; missed < 5; missed += 1) await world.round();
+    expect(world.listed()).toEqual([]);
+    await proxy.up();
+    await world.directory.survey();
+    expect(world.listed()).toEqual([]);
+    expect((await world.directory.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+  });
+
+  test('ends with its deadline where a source hangs, with everything else asked', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    world.source.answer = () => new Promise(() => {});
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    const refreshing = world.directory.refresh();
+    await until('the instance to be asked', () => world.listed()[0] === 'a busy');
+    await world.clock.advance(DEADLINE_MS);
+    expect((await refreshing).instances).toMatchObject([{ name: 'a', state: 'busy' }]);
+  });
+});
