@@ -110,22 +110,19 @@ async function askOverview(
   deps: ProbeDeps,
   directory: string,
 ): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut'>> {
-  const missing: OverviewPart[] = [];
   let learnt: OverviewParts = {};
   let timedOut = false;
   await Promise.all(
     task.parts.map(async (part) => {
       try {
         const value = READ[part](await ask(task, deps, pathFor(part, directory), MAX_BYTES[part]));
-        if (value === undefined) missing.push(part);
-        else learnt = { ...learnt, [part]: value };
+        if (value !== undefined) learnt = { ...learnt, [part]: value };
       } catch (error) {
-        missing.push(part);
         timedOut ||= isTimeout(error, task);
       }
     }),
   );
-  return { learnt, missing, timedOut };
+  return { learnt, missing: task.parts.filter((part) => learnt[part] === undefined), timedOut };
 }
 
 const READ: { readonly [Part in OverviewPart]: (answer: unknown) => OverviewParts[Part] | undefined } = {

@@ -4,7 +4,7 @@ import { type Connection, openStream, RequestError } from './transport.ts';
 
 /** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
 export interface ServerEvent {
-  /** Unique to the event and the process where it was broadcast; absent on 1.18.10 and on per-connection events. */
+  /** Of a broadcast event: the same on every connection to one process, and in no other process (seen on 1.18.10 and 1.18.33). */
   readonly id?: string;
   readonly type: string;
   readonly properties: Readonly<Record<string, unknown>>;

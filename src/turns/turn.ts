@@ -240,11 +240,11 @@ class Follower {
       return await this.#pendingOfTurn();
     }
     if (this.#transcript.concluded) return this.#conclusion();
-    return await this.#idleUnconcluded(messages);
+    return await this.#idleUnconcluded();
   }
 
   /** Idle, and the turn's last message is not complete: about to be, not started yet, or never to be. */
-  async #idleUnconcluded(messages: readonly Message[]): Promise<TurnOutcome | undefined> {
+  async #idleUnconcluded(): Promise<TurnOutcome | undefined> {
     const now = this.#clock.now();
     this.#idleSinceMs ??= now;
     this.#nextCheckMs = now + SETTLING_POLL_MS;
@@ -256,12 +256,10 @@ class Follower {
       if (last?.time.completed !== undefined) return { kind: 'completed' };
       return { kind: 'interrupted', reason: 'it stopped in the middle; the instance was restarted or lost it' };
     }
-    if (!messages.some(({ info }) => info.id === this.#prompt.messageId) && sameProcess) {
-      return { kind: 'interrupted', reason: 'the message was removed from the session' };
-    }
     if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
       return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
     }
+    // A cold instance stores an accepted message up to 3 s later: until then it is neither here nor answered.
     if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
     if (this.#resent || !sameProcess) {
       return { kind: 'interrupted', reason: 'the instance took the message and did not begin to answer it' };
@@ -278,8 +276,12 @@ class Follower {
   }
 
   #conclusion(): TurnOutcome {
-    const error = this.#transcript.assistants.at(-1)?.error;
-    if (error === undefined) return { kind: 'completed' };
+    const last = this.#transcript.assistants.at(-1);
+    const error = last?.error;
+    if (error === undefined) {
+      // An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33).
+      return last?.finish === undefined && this.#transcript.text === '' ? { kind: 'aborted' } : { kind: 'completed' };
+    }
     if (error.name === 'MessageAbortedError') return { kind: 'aborted' };
     return { kind: 'failed', reason: [error.name, error.data?.message].filter(Boolean).join(': ') };
   }

@@ -95,7 +95,7 @@ describe('a survey', () => {
     await world.clock.advance(DEADLINE_MS);
     const { instances } = await surveying;
     expect(instances).toMatchObject([
-      { state: 'busy', overview: { session: { title: 'old' }, pending: 1, stale: ['session', 'permissions'] } },
+      { state: 'busy', overview: { session: { title: 'old' }, pending: 1, stale: ['permissions', 'session'] } },
     ]);
     expect(instances[0]?.overview?.askedAtMs).toBeGreaterThan(beforeMs);
     fake.override('GET /session', undefined);

@@ -202,6 +202,33 @@ describe('a turn ends', () => {
     expect((await run(api)).result).toMatchObject({ outcome: { kind: 'aborted' }, text: 'so far' });
   });
 
+  test('aborted, when it was stopped between two attempts of a failing model, which leaves no error', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      const id = successorOf(prompt.messageId);
+      api.begin(prompt.messageId, id);
+      api.setStatus({ type: 'retry', attempt: 1, message: 'overloaded' });
+      api.finish(id, '', {});
+      api.setStatus({ type: 'idle' });
+    };
+    expect((await run(api)).result.outcome).toEqual({ kind: 'aborted' });
+  });
+
+  test('whole, on a cold instance that stores the accepted message seconds later', async () => {
+    const api = new FakeApi();
+    const clock = leapingClock();
+    api.onPrompt = (prompt) => {
+      void clock.sleep(8_000).then(() => {
+        api.accept(prompt);
+        api.answer(prompt.messageId, 'warm now');
+      });
+    };
+    const { result } = await run(api, {}, clock);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'warm now' });
+    expect(api.prompts).toHaveLength(1);
+  });
+
   test('interrupted, when its process is gone and the new one has it incomplete and idle', async () => {
     const api = new FakeApi();
     api.onPrompt = (prompt) => {

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { announce } from './rig/announce.ts';
-import { tapEvents, type EventTap } from './rig/event-tap.ts';
-import { expectedReply, longText } from './rig/model-script.ts';
-import { isMissing, OPENCODES } from './rig/opencode-binaries.ts';
-import { startOpencode, type Opencode } from './rig/opencode.ts';
-import { processesIn } from './rig/processes.ts';
-import { createRealSession, type RealSession } from './rig/real-session.ts';
-import { SCRIPTED_TITLE, startScriptedModel, type ScriptedModel } from './rig/scripted-model.ts';
-import { until } from './rig/wait.ts';
+import { announce } from '../rig/announce.ts';
+import { tapEvents, type EventTap } from '../rig/event-tap.ts';
+import { expectedReply, longText } from '../rig/model-script.ts';
+import { isMissing, OPENCODES } from '../rig/opencode-binaries.ts';
+import { startOpencode, type Opencode } from '../rig/opencode.ts';
+import { processesIn } from '../rig/processes.ts';
+import { createRealSession, type RealSession } from '../rig/real-session.ts';
+import { SCRIPTED_TITLE, startScriptedModel, type ScriptedModel } from '../rig/scripted-model.ts';
+import { until } from '../rig/wait.ts';
 
 /** The rig itself, proven against the real program: what the other suites then rely on. */
 describe.each(OPENCODES)('scripted model, $name', ({ binary }) => {

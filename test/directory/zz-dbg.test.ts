@@ -1,0 +1,27 @@
+import { test } from 'vitest';
+import { until } from '/work/main/test/rig/wait.ts';
+import { DEADLINE_MS, World } from '/work/main/test/directory/world.ts';
+test('x', async () => {
+    const t0 = performance.now(); const log = (s: string) => console.log(Math.round(performance.now() - t0), s);
+    const world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    const claims = { id: 'x' };
+    world.register('a', tunnel, { claims });
+    world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
+    world.directory.start();
+    await world.directory.ready(); log('ready');
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    tunnel.rule({}, { kind: 'hang' });
+    const surveying = world.directory.survey();
+    await tunnel.waitForRequest({ path: '/global/health' }, { nth: 2 }); log('2nd');
+    await world.clock.advance(DEADLINE_MS * 0.3); log('adv');
+    await until('the other way', () => world.listed()[0] === 'a busy'); log('other');
+    await world.clock.advance(DEADLINE_MS); log('adv2');
+    await surveying; log('survey');
+    tunnel.pass();
+    await tunnel.down(); log('down');
+    fake.state.statuses.clear();
+    await world.directory.survey(); log('survey2');
+    await world[Symbol.asyncDispose](); log('disposed');
+}, 100000);
