@@ -44,5 +44,5 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
   process.stdin.once('error', () => shutdown('standard input failed'));
   process.stdout.once('error', () => shutdown('standard output failed'));
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));
-  await server.connectStdio();
+  await server.connectStdio(() => shutdown('the connection was closed'));
 }

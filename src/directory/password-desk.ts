@@ -24,6 +24,9 @@ const AT_ONCE = 64;
 /** A password command that takes longer than any file leaves its place to the next. */
 const PLACE_MS = 100;
 
+/** Most candidates have no password and are done with at once: thousands in one turn would keep the first probes from their sockets. */
+const PER_TURN = 256;
+
 const MAX_PROBLEM_CHARS = 300;
 
 /** Abort reasons of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
@@ -35,6 +38,8 @@ export class PasswordDesk {
   readonly #deps: PasswordDeps;
   readonly #places = pLimit(AT_ONCE);
   readonly #asking = new Set<AbortController>();
+  #thisTurn = 0;
+  #turn: Promise<void> | undefined;
 
   constructor(deps: PasswordDeps) {
     this.#deps = deps;
@@ -48,12 +53,26 @@ export class PasswordDesk {
       const asking = new AbortController();
       answer = this.#ask(candidate, asking);
       await Promise.race([answer, this.#deps.clock.sleep(PLACE_MS, asking.signal)]);
+      this.#thisTurn += 1;
+      if (this.#thisTurn > PER_TURN) await this.#nextTurn();
     });
     return (await answer) ?? {};
   }
 
   close(): void {
     for (const asking of this.#asking) asking.abort(LATE);
+  }
+
+  /** One for all who wait: each would start the count anew within the same turn. */
+  #nextTurn(): Promise<void> {
+    this.#turn ??= new Promise((resolve) => {
+      setImmediate(() => {
+        this.#thisTurn = 0;
+        this.#turn = undefined;
+        resolve();
+      });
+    });
+    return this.#turn;
   }
 
   async #ask(candidate: Candidate, asking: AbortController): Promise<PasswordAnswer> {

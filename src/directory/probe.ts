@@ -4,6 +4,7 @@ import { type Connection, RequestError, requestJson } from '../opencode/transpor
 import { singleLine } from '../plain-text.ts';
 import { activityOf, countOf, firstSessionOf, healthOf, pathOf } from './answers.ts';
 import type { OverviewPart, ProbeResult } from './instance.ts';
+import { isRefused } from './knock.ts';
 import type { OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 import { unsupportedReason } from './version.ts';
@@ -20,6 +21,8 @@ export interface ProbeTask {
   readonly parts: readonly OverviewPart[];
   /** Found a moment ago by a first look that ran out of time later on: not asked again. */
   readonly identity?: Healthy;
+  /** Nothing answered there before, so that a refused connection is likely; see `isRefused`. */
+  readonly knock?: boolean;
   /** For this look. */
   readonly limitMs: number;
   /** What earlier looks of the same probe have waited already. */
@@ -70,6 +73,8 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   try {
     let identity = task.identity;
     if (identity === undefined) {
+      const { url } = task.connection.endpoint;
+      if (task.knock && (await isRefused(url, task.signal))) throw new Unfit(`GET ${url}/global/health: ECONNREFUSED`);
       const version = await askVersion(task, deps);
       latencyMs = Math.max(0, deps.clock.now() - startMs);
       const unsupported = unsupportedReason(version);

@@ -228,6 +228,7 @@ export class Prober<T extends Target> {
         connection: job.connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         ...(known?.status === 'healthy' ? { identity: known } : {}),
+        knock: job.target.standing !== 'known',
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),
         signal: controller.signal,

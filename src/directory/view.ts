@@ -77,8 +77,8 @@ export function buildView(previous: View, input: ViewInput): View {
 
 function shown(instance: MergedInstance, { name, aliases }: Named): Instance {
   const { endpoints } = instance;
-  const { state, reason } = stateOf(endpoints);
   const overview = newestOverview(endpoints);
+  const { state, reason } = stateOf(endpoints, overview);
   const directory = endpoints.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory;
   const seen = endpoints.map(({ lastSeenMs }) => lastSeenMs).filter((time) => time !== undefined);
   return {
@@ -94,9 +94,12 @@ function shown(instance: MergedInstance, { name, aliases }: Named): Instance {
   };
 }
 
-/** Endpoints come best first. */
-function stateOf([best]: MergedInstance['endpoints']): { readonly state: InstanceState; readonly reason?: string } {
-  const { result, overview } = best;
+/** Endpoints come best first; any of them may have told what it is doing. */
+function stateOf(
+  [best]: MergedInstance['endpoints'],
+  overview: Overview | undefined,
+): { readonly state: InstanceState; readonly reason?: string } {
+  const { result } = best;
   if (result.status === 'healthy') return { state: overview?.activity.kind ?? 'unknown' };
   if (result.status === 'unknown') return { state: 'unknown' };
   return { state: result.status === 'unhealthy' ? 'offline' : result.status, reason: result.reason };

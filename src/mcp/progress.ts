@@ -8,6 +8,7 @@ export class ProgressReporter {
   readonly #notify: (progress: number, message: string | undefined) => void;
   #sent = 0;
   #gathered = '';
+  #ended = false;
   #gathering: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout;
 
@@ -19,12 +20,14 @@ export class ProgressReporter {
   }
 
   add(text: string): void {
+    if (this.#ended) return;
     this.#gathered += text;
     if (this.#gathering === undefined) this.#flush();
   }
 
   /** Sends what is gathered and stops. What came last may reach the client after the result: it is in the result too. */
   end(): void {
+    this.#ended = true;
     clearInterval(this.#heartbeat);
     clearTimeout(this.#gathering);
     this.#gathering = undefined;

@@ -74,7 +74,9 @@ export class McpServer {
     };
   }
 
-  async connectStdio(): Promise<void> {
+  /** `onClosed` is called when the connection ends, by either side or by a message that is too long. */
+  async connectStdio(onClosed: () => void): Promise<void> {
+    this.#server.onclose = onClosed;
     await this.#server.connect(new StdioServerTransport());
   }
 
