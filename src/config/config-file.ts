@@ -8,7 +8,7 @@ import { resolvePath } from './resolve-path.ts';
 import type { CredentialRule, StaticInstance } from './settings.ts';
 import { parseShape } from './shape.ts';
 import { errorCode, readFailure, type ReadTextFile, type TextFile } from './text-file.ts';
-import type { SecretRef } from '../discovery/source.ts';
+import type { SecretRef } from './secret-ref.ts';
 
 export interface ConfigFile {
   /** Where its relative paths start. */

@@ -7,7 +7,7 @@ import { isExactPattern, matchesPattern } from './pattern.ts';
 import { hasUnsafeCharacters, quote } from './quote.ts';
 import type { CredentialRule, StaticInstance } from './settings.ts';
 import { parseShape } from './shape.ts';
-import type { CredentialRef } from '../discovery/source.ts';
+import type { CredentialRef } from './secret-ref.ts';
 
 const MAX_NAME_CHARACTERS = 64;
 // The longest DNS name has 253.

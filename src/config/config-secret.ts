@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import type { SecretRef } from '../discovery/source.ts';
+import type { SecretRef } from './secret-ref.ts';
 import { resolvePath } from './resolve-path.ts';
 import { shownPath } from './quote.ts';
 import { readFailure, type ReadTextFile } from './text-file.ts';

@@ -1,4 +1,4 @@
-import { badPortReason } from '../discovery/bad-ports.ts';
+import { badPortReason } from '../bad-ports.ts';
 
 export type CheckedUrl =
   | {

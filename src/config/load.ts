@@ -6,7 +6,7 @@ import { quote } from './quote.ts';
 import { resolvePath } from './resolve-path.ts';
 import { SettingsError, TOOLSETS, type Settings } from './settings.ts';
 import type { ReadTextFile } from './text-file.ts';
-import type { CredentialRef } from '../discovery/source.ts';
+import type { CredentialRef } from './secret-ref.ts';
 import { singleLine } from '../plain-text.ts';
 
 export interface LoadInput {

@@ -1,4 +1,4 @@
-import type { CredentialRef } from '../discovery/source.ts';
+import type { CredentialRef } from './secret-ref.ts';
 import type { LogLevel } from '../log.ts';
 
 /** Toolsets a person can switch on or off; see `src/mcp/tools`. */

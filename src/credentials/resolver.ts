@@ -1,6 +1,7 @@
 import { isExactPattern, matchesPattern } from '../config/pattern.ts';
 import type { CredentialRule, Settings } from '../config/settings.ts';
-import type { Candidate, CredentialRef, Route } from '../discovery/source.ts';
+import type { CredentialRef } from '../config/secret-ref.ts';
+import type { Candidate, Route } from '../discovery/source.ts';
 import { readSecret, type SecretDeps } from './secret.ts';
 
 /** For HTTP Basic authentication. Secret: never logged, never shown. */

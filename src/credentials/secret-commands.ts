@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import { errorCode } from '../config/text-file.ts';
 import { singleLine } from '../plain-text.ts';
-import { unlessAborted } from './unless-aborted.ts';
+import { unlessAborted } from '../unless-aborted.ts';
 
 export interface SecretCommands {
   /** Standard output of the command, from a run less than five minutes ago or a new one. Errors never hold any of it. */

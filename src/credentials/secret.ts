@@ -3,9 +3,9 @@ import { lstat, open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { shownPath } from '../config/quote.ts';
 import { errorCode } from '../config/text-file.ts';
-import type { SecretRef } from '../discovery/source.ts';
+import type { SecretRef } from '../config/secret-ref.ts';
 import type { SecretCommands } from './secret-commands.ts';
-import { unlessAborted } from './unless-aborted.ts';
+import { unlessAborted } from '../unless-aborted.ts';
 
 // A password is a line; whatever is longer is another file.
 const MAX_SECRET_BYTES = 4096;

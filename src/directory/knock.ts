@@ -1,7 +1,9 @@
 import { connect } from 'node:net';
 
+import { addressOf } from './endpoint-key.ts';
+
 /** Addresses that no proxy stands before, whatever the environment says. */
-const LOCAL_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
+const LOCAL_HOSTS = new Set(['127.0.0.1', 'localhost', '::1']);
 
 /**
  * Whether a port of this machine refuses connections; false where it does not, where it takes longer than `signal` allows,
@@ -9,13 +11,10 @@ const LOCAL_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
  * that it ever tried, and takes several times as long to say the same.
  */
 export function isRefused(url: string, signal: AbortSignal): Promise<boolean> {
-  const { hostname, port, protocol } = new URL(url);
-  if (!LOCAL_HOSTS.has(hostname)) return Promise.resolve(false);
+  const { host, port } = addressOf(url);
+  if (!LOCAL_HOSTS.has(host)) return Promise.resolve(false);
   return new Promise((resolve) => {
-    const socket = connect({
-      host: hostname.replace(/^\[|\]$/g, ''),
-      port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port),
-    });
+    const socket = connect({ host, port });
     const end = (refused: boolean): void => {
       signal.removeEventListener('abort', abort);
       socket.destroy();

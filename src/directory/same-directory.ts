@@ -1,4 +1,4 @@
-import { unlessAborted } from '../credentials/unless-aborted.ts';
+import { unlessAborted } from '../unless-aborted.ts';
 
 /** Whether a registration's directory is the one that the server tells. Rejects only as `signal` aborts. */
 export type SameDirectory = (

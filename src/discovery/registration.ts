@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { singleLine } from '../plain-text.ts';
-import { badPortReason } from './bad-ports.ts';
+import { badPortReason } from '../bad-ports.ts';
 
 /** The version of the format below, written as `protocol`; a file without it is version 1. */
 const REGISTRATION_PROTOCOL = 1;

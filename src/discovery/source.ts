@@ -1,3 +1,5 @@
+import type { CredentialRef } from '../config/secret-ref.ts';
+
 /**
  * The contract of a discovery source and what one yields. A source only looks: it never
  * probes, never decides that something is alive, and never reads the environment.
@@ -35,20 +37,6 @@ export interface Claims {
 
 /** An untrusted candidate is listed with the reason and otherwise left alone: not probed, no credential, not driven. */
 export type Trust = { readonly level: 'trusted' } | { readonly level: 'untrusted'; readonly reason: string };
-
-/** Where a password is found when it is needed. */
-export type SecretRef =
-  | { readonly kind: 'value'; readonly value: string }
-  /** Whole file, one trailing newline removed. With `ownerUid`, it must be a regular file of that uid, closed to group and others, in a folder just as closed. */
-  | { readonly kind: 'file'; readonly path: string; readonly ownerUid?: number; readonly optional?: boolean }
-  /** Standard output of a command, one trailing newline removed; argv, no shell. */
-  | { readonly kind: 'command'; readonly argv: readonly [string, ...string[]] };
-
-export interface CredentialRef {
-  /** `opencode` where unset, as in opencode itself. */
-  readonly username?: string;
-  readonly password: SecretRef;
-}
 
 /** One thing that a source saw. */
 export interface Candidate {

@@ -1,9 +1,10 @@
 import { isIPv4 } from 'node:net';
 import { z } from 'zod';
+import type { CredentialRef } from '../config/secret-ref.ts';
 import type { StaticInstance } from '../config/settings.ts';
 import { singleLine } from '../plain-text.ts';
-import { badPortReason } from './bad-ports.ts';
-import type { Candidate, CredentialRef, DiscoverySource, Note, Route, Scan } from './source.ts';
+import { badPortReason } from '../bad-ports.ts';
+import type { Candidate, DiscoverySource, Note, Route, Scan } from './source.ts';
 
 export const STATIC_SOURCE = 'static';
 

@@ -1,14 +1,13 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { CredentialRef, SecretRef } from '../../src/config/secret-ref.ts';
 import type { CredentialRule } from '../../src/config/settings.ts';
 import { createCredentialResolver } from '../../src/credentials/resolver.ts';
 import type { SecretCommands } from '../../src/credentials/secret-commands.ts';
 import {
   ROUTES,
   type Candidate,
-  type CredentialRef,
   type Endpoint,
-  type SecretRef,
   type Trust,
 } from '../../src/discovery/source.ts';
 

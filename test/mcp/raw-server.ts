@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { SERVER_SCRIPT, type Exit } from '../rig/mcp-child.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
-import { until, within } from '../rig/wait.ts';
+import { within } from '../rig/wait.ts';
 
 /** The newest Node LTS, from `test/components`. */
 export const NEWEST_NODE = fileURLToPath(
@@ -39,6 +39,7 @@ export interface RawServer extends AsyncDisposable {
   readonly exited: Promise<Exit>;
   /** Objects go as one line of JSON each, strings as they are; all in one piece. */
   write(...messages: readonly (object | string)[]): void;
+  /** Resolves in the turn of the event loop in which the answer came. */
   answerTo(id: number): Promise<RawAnswer>;
   endInput(): void;
   /** Closes our end, as a client does that has crashed: the next write of the server fails. */
@@ -74,6 +75,7 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   const stdout: string[] = [];
+  const news = new EventTarget();
   let rest = '';
   let stderr = '';
   child.stdin.on('error', () => {});
@@ -81,6 +83,7 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
     const lines = (rest + text).split('\n');
     rest = lines.pop() ?? '';
     stdout.push(...lines);
+    news.dispatchEvent(new Event('lines'));
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   // Its output first: what it said last is what a test looks at.
@@ -101,11 +104,19 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
         messages.map((message) => (typeof message === 'string' ? message : `${JSON.stringify(message)}\n`)).join(''),
       );
     },
-    answerTo: (id) =>
-      until(`the answer to ${id}`, () => {
-        if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}: ${stderr}`);
-        return stdout.map((line) => JSON.parse(line) as RawAnswer).find((message) => message.id === id);
-      }),
+    async answerTo(id) {
+      const found = new Promise<RawAnswer>((resolve) => {
+        const look = (): void => {
+          const answer = stdout.map((line) => JSON.parse(line) as RawAnswer).find((message) => message.id === id);
+          if (answer === undefined) return;
+          news.removeEventListener('lines', look);
+          resolve(answer);
+        };
+        news.addEventListener('lines', look);
+        look();
+      });
+      return within(found, () => `the answer to ${id}; stderr: ${stderr}`);
+    },
     endInput: () => void child.stdin.end(),
     closeOutput: () => void child.stdout.destroy(),
     kill: (signal) => void child.kill(signal),

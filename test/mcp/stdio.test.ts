@@ -22,7 +22,7 @@ const run = promisify(execFile);
 
 /** Where the suites run on the newest Node themselves, once is enough. */
 const NODES =
-  process.version === 'v26.10.0'
+  process.execPath === NEWEST_NODE
     ? [{ name: 'this Node', node: process.execPath }]
     : [
         { name: 'this Node', node: process.execPath },

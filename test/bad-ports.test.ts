@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { badPortReason } from '../../src/discovery/bad-ports.ts';
+import { badPortReason } from '../src/bad-ports.ts';
 
 describe('badPortReason', () => {
   it('names every port that this Node refuses, and the refusal', async () => {
