@@ -1,7 +1,8 @@
 // Builds dist/: one file for each program, with everything it needs inside.
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { build } from 'esbuild';
 
@@ -24,6 +25,28 @@ const withoutAjv = {
   },
 };
 
+/** The entries of tools/list, made by the program's own code. */
+async function readyTools() {
+  const folder = await mkdtemp(join(tmpdir(), 'opencode-mcp-build-'));
+  try {
+    const outfile = join(folder, 'listed-tools.mjs');
+    await build({
+      absWorkingDir: root,
+      entryPoints: ['src/mcp/listed-tools.ts'],
+      outfile,
+      bundle: true,
+      format: 'esm',
+      platform: 'node',
+      logLevel: 'warning',
+    });
+    const { makeReadyTools } = await import(pathToFileURL(outfile).href);
+    return await makeReadyTools();
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const ready = JSON.stringify(await readyTools());
 await rm(dist, { recursive: true, force: true });
 const result = await build({
   absWorkingDir: root,
@@ -40,7 +63,7 @@ const result = await build({
   sourcemap: 'external',
   legalComments: 'none',
   metafile: true,
-  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version) },
+  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version), __READY_TOOLS__: ready },
   banner: {
     js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },

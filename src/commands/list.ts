@@ -1,13 +1,11 @@
 import type { Settings } from '../config/settings.ts';
-import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../log.ts';
 import { instances } from '../operations/instances.ts';
 import { startRuntime } from './start-runtime.ts';
 
 /** Prints what the `instances` tool tells, and ends. */
 export async function list(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
-  const sources = createSources(settings, systemDependencies(logger));
-  const { runtime, close } = startRuntime(settings, sources, logger);
+  const { runtime, close } = startRuntime(settings, logger);
   const interrupted = new AbortController();
   const interrupt = (): void => interrupted.abort();
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);

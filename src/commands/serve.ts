@@ -1,9 +1,8 @@
 import { systemClock } from '../clock.ts';
 import type { Settings } from '../config/settings.ts';
-import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../log.ts';
 import { McpServer } from '../mcp/server.ts';
-import { selectTools } from '../mcp/tools.ts';
+import { listedTools } from '../mcp/listed-tools.ts';
 import { VERSION } from '../version.ts';
 import type { StartedRuntime } from './start-runtime.ts';
 
@@ -12,17 +11,20 @@ const SHUTDOWN_LIMIT_MS = 800;
 
 /** Serves MCP on standard input and output until the client goes or a signal comes. */
 export async function serve(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
-  // A name that is no source must be told before a client is served.
-  const sources = createSources(settings, systemDependencies(logger));
+  // A name that is no source must be told before a client is served; usually there is none, and no source need be loaded yet.
+  if (settings.sources !== 'all') {
+    const { createSources, systemDependencies } = await import('../discovery/sources.ts');
+    createSources(settings, systemDependencies(logger));
+  }
   let started: Promise<StartedRuntime> | undefined;
   const server = new McpServer({
     version: VERSION,
-    tools: selectTools(settings.toolsets, settings.readOnly),
+    tools: await listedTools(settings.toolsets, settings.readOnly),
     sendTimeoutMs: settings.sendTimeoutMs,
     clock: systemClock,
     logger,
     loadRuntime: async () => {
-      started ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, sources, logger));
+      started ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, logger));
       return (await started).runtime;
     },
   });

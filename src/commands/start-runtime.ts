@@ -3,7 +3,7 @@ import type { Settings } from '../config/settings.ts';
 import { createCredentialResolver } from '../credentials/resolver.ts';
 import { createSecretCommands } from '../credentials/secret-commands.ts';
 import { LiveDirectory } from '../directory/directory.ts';
-import type { DiscoverySource } from '../discovery/source.ts';
+import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../log.ts';
 import { createRuntime, type Runtime } from '../operations/runtime.ts';
 
@@ -12,14 +12,17 @@ export interface StartedRuntime {
   readonly close: () => Promise<void>;
 }
 
-/** Starts discovery and returns what the operations work with; nothing is waited for. */
-export function startRuntime(settings: Settings, sources: readonly DiscoverySource[], logger: Logger): StartedRuntime {
+/**
+ * Starts discovery and returns what the operations work with; nothing is waited for.
+ * @throws {SettingsError} the settings name a source that there is not
+ */
+export function startRuntime(settings: Settings, logger: Logger): StartedRuntime {
   const ending = new AbortController();
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });
   const directory = new LiveDirectory({
     settings,
-    sources,
+    sources: createSources(settings, systemDependencies(logger)),
     resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
     clock: systemClock,
     logger,

@@ -24,6 +24,8 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   known?: KnownOverview | undefined;
   /** What a request to it needs, as its last probe had it. Holds the password: not for snapshots. */
   connection?: Connection;
+  /** Looks ahead of the schedule that it got because it was slow when it was new. */
+  retries = 0;
   /** A scheduled round waits for the answer. */
   roundDue = false;
   /** Its registration took the place of one that was listed, so that it is listed before it was asked. */

@@ -17,6 +17,12 @@ export interface RoundsDeps {
  */
 const MAX_DEAD_PER_ROUND = 500;
 
+/**
+ * Pauses before a new registration that gave no answer in time is asked again: a cold opencode on a busy machine needs
+ * seconds for its first answers, and nobody should wait for the next round because of that.
+ */
+const RETRY_AFTER_MS = [2000, 5000, 10_000];
+
 /** Looks at everything that is registered, once per interval and when it is new. */
 export class Rounds {
   readonly #deps: RoundsDeps;
@@ -36,6 +42,15 @@ export class Rounds {
       .then(() => this.#underWay.delete(record));
     this.#underWay.set(record, looking);
     return looking;
+  }
+
+  /** Looks again soon at a new registration whose look ran out of time; a few times, ahead of the schedule. */
+  async lookAgainSoon(record: EndpointRecord, signal: AbortSignal): Promise<void> {
+    const pauseMs = RETRY_AFTER_MS[record.retries];
+    if (pauseMs === undefined) return;
+    record.retries += 1;
+    await this.#deps.clock.sleep(pauseMs, signal);
+    if (!signal.aborted && !record.healthy) await this.look(record);
   }
 
   /** Resolves when what is being looked at now has answered or failed. */

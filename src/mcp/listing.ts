@@ -1,7 +1,10 @@
-import type { Tool as ListedTool } from '@modelcontextprotocol/sdk/types.js';
+import type { Tool as SdkTool } from '@modelcontextprotocol/sdk/types.js';
 import { z } from 'zod';
 
 import type { Tool } from './tools.ts';
+
+/** A tool as the protocol lists it. */
+export type ListedTool = SdkTool;
 
 type JsonSchema = Record<string, unknown> & { readonly properties?: Record<string, JsonSchema>; readonly items?: JsonSchema };
 

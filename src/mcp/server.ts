@@ -12,15 +12,16 @@ import type { z } from 'zod';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../log.ts';
 import type { Runtime } from '../operations/runtime.ts';
-import { listTool } from './listing.ts';
 import { patienceMs } from './patience.ts';
 import { ProgressReporter } from './progress.ts';
 import { toolError } from './tool-error.ts';
+import type { ListedTool } from './listing.ts';
 import type { Tool } from './tools.ts';
 
 export interface McpServerOptions {
   readonly version: string;
-  readonly tools: readonly Tool[];
+  /** What is offered, as it is listed. */
+  readonly tools: readonly ListedTool[];
   readonly sendTimeoutMs: number;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -51,10 +52,10 @@ export class McpServer {
     this.#server.setRequestHandler(ListToolsRequestSchema, () => {
       // Discovery begins when the list is out, not while a client waits for it.
       setImmediate(() => this.#start());
-      return { tools: options.tools.map((tool) => listTool(tool)) };
+      return { tools: [...options.tools] };
     });
     this.#server.setRequestHandler(CallToolRequestSchema, async ({ params }, extra) => {
-      const tool = options.tools.find(({ name }) => name === params.name);
+      const tool = await this.#tool(params.name);
       if (tool === undefined) throw new McpError(ErrorCode.InvalidParams, this.#unknownTool(params.name));
       const token = extra._meta?.progressToken;
       const notify =
@@ -119,6 +120,13 @@ export class McpServer {
     } finally {
       reporter?.end();
     }
+  }
+
+  /** Tools are loaded when the first is called: their list is ready-made. */
+  async #tool(name: string): Promise<Tool | undefined> {
+    if (!this.#options.tools.some((listed) => listed.name === name)) return undefined;
+    const { TOOLS } = await import('./tools.ts');
+    return TOOLS.find((tool) => tool.name === name);
   }
 
   #unknownTool(name: string): string {

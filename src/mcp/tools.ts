@@ -164,8 +164,3 @@ export const TOOLS: readonly Tool[] = [
     run: async (runtime, input, call) => await (await import('../operations/abort.ts')).abortSession(runtime, input, call),
   }),
 ];
-
-/** What a person's switches leave. */
-export function selectTools(toolsets: readonly Toolset[], readOnly: boolean): readonly Tool[] {
-  return TOOLS.filter(({ toolset, annotations }) => toolsets.includes(toolset) && (!readOnly || annotations.readOnlyHint));
-}

@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 
 import { listTool } from '../../src/mcp/listing.ts';
-import { selectTools, TOOLS } from '../../src/mcp/tools.ts';
+import { listedTools } from '../../src/mcp/listed-tools.ts';
+import { TOOLS } from '../../src/mcp/tools.ts';
 
 /** Every byte is in the context of every conversation of every client. */
 const MAX_LIST_BYTES = 9 * 1024;
@@ -31,8 +32,8 @@ describe('tools/list', () => {
     expect(JSON.stringify(TOOLS.map((tool) => listTool(tool)))).toBe(JSON.stringify(listed));
   });
 
-  test('keeps the order whatever the order of the toolsets in the settings', () => {
-    const names = selectTools(['sessions', 'core', 'instances'], false).map(({ name }) => name);
+  test('keeps the order whatever the order of the toolsets in the settings', async () => {
+    const names = (await listedTools(['sessions', 'core', 'instances'], false)).map(({ name }) => name);
     expect(names).toEqual(TOOLS.map(({ name }) => name));
   });
 });
