@@ -14,7 +14,8 @@ const selection = process.argv.slice(2);
 mkdirSync(cache, { recursive: true });
 
 await import('./build.mjs');
-installComponents();
+const installed = spawnSync(process.execPath, [join(root, 'scripts', 'install-components.mjs')], { stdio: 'inherit' });
+if (installed.status !== 0) process.exit(1);
 
 const runs = [vitest(process.execPath, selection)];
 if (selection.length === 0) {
@@ -26,16 +27,6 @@ const failed = runs.reduce((sum, run) => sum + run.failed, 0);
 const skipped = runs.reduce((sum, run) => sum + run.skipped, 0);
 process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`);
 process.exitCode = runs.some(({ ok }) => !ok) ? 1 : 0;
-
-/** Once for each state of the lock file: it takes half a minute. */
-function installComponents() {
-  const lock = readFileSync(join(components, 'package-lock.json'), 'utf8');
-  const stamp = join(components, 'node_modules', '.installed-lock');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return;
-  const { status } = spawnSync('npm', ['ci', '--no-fund', '--no-audit'], { cwd: components, stdio: 'inherit' });
-  if (status === 0) writeFileSync(stamp, lock);
-  else skip('the suites that drive other programs', 'npm ci failed in test/components');
-}
 
 /** A missing component is a skip for a person and a failure in CI. */
 function skip(what, why) {

@@ -1,14 +1,14 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-/** The version that package.json pins: what the tests mean by "opencode". */
+/** What the tests mean by "opencode": the newest version that is supported. */
 export const PINNED_OPENCODE = fileURLToPath(
-  new URL('../../node_modules/opencode-ai/bin/opencode.exe', import.meta.url),
+  new URL('../opencodes/node_modules/opencode-pinned/bin/opencode.exe', import.meta.url),
 );
 
-/** The oldest version that is supported, from `test/components`. */
+/** The oldest version that is supported, from `test/opencodes`. */
 export const OLDEST_OPENCODE = fileURLToPath(
-  new URL('../components/node_modules/opencode-oldest/bin/opencode.exe', import.meta.url),
+  new URL('../opencodes/node_modules/opencode-oldest/bin/opencode.exe', import.meta.url),
 );
 
 /** Both, for suites that must hold on both. */
@@ -20,7 +20,7 @@ export const OPENCODES = [
 /** For `describe.skipIf`: says what is missing, and throws in CI, where nothing may be. */
 export function isMissing(binary: string): boolean {
   if (existsSync(binary)) return false;
-  const message = `${binary} is not installed: run npm ci there`;
+  const message = `${binary} is not installed: run node scripts/install-components.mjs`;
   if (process.env['CI'] === 'true') throw new Error(message);
   console.warn(`Skipped: ${message}`);
   return true;

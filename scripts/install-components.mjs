@@ -1,0 +1,33 @@
+// Installs the programs that the suites and the demo drive, each set in a folder of its own beside the tests:
+//   opencodes    the oldest and the newest supported opencode
+//   components   the newest Node LTS, the MCP Inspector, a gateway, the conformance suite
+// Arguments pick sets; without any, all. A set is installed once for each state of its package files.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+
+const tests = join(dirname(dirname(fileURLToPath(import.meta.url))), 'test');
+const SETS = { opencodes: ['install'], components: ['ci'] };
+
+for (const name of process.argv.length > 2 ? process.argv.slice(2) : Object.keys(SETS)) install(name);
+
+function install(name) {
+  const folder = join(tests, name);
+  const stamp = join(folder, 'node_modules', '.installed');
+  const wanted = ['package.json', 'package-lock.json']
+    .map((file) => join(folder, file))
+    .filter((path) => existsSync(path))
+    .map((path) => readFileSync(path, 'utf8'))
+    .join('\n');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  const { status } = spawnSync('npm', [...SETS[name], '--no-fund', '--no-audit'], { cwd: folder, stdio: 'inherit' });
+  if (status === 0) {
+    writeFileSync(stamp, wanted);
+    return;
+  }
+  // A missing component is a skip for a person and a failure in CI.
+  process.stderr.write(`Could not install test/${name}: what needs it is skipped.\n`);
+  if (process.env.CI === 'true') process.exit(1);
+}
