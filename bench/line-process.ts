@@ -14,7 +14,13 @@ export interface SpawnOptions {
   readonly env: Readonly<Record<string, string>>;
 }
 
-export function spawnNode({ script, args, execArgv = [], cwd, env }: SpawnOptions): ChildProcessByStdio<Writable, Readable, null> {
+export function spawnNode({
+  script,
+  args,
+  execArgv = [],
+  cwd,
+  env,
+}: SpawnOptions): ChildProcessByStdio<Writable, Readable, null> {
   const child = spawn(process.execPath, [...execArgv, script, ...args], {
     cwd,
     env: { PATH: process.env['PATH'] ?? '', ...env },

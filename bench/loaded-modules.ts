@@ -44,7 +44,10 @@ export async function loadedModules(stage: Stage): Promise<LoadedModules> {
     await server.initialize();
     await server.listTools();
   }
-  const { ran, node } = JSON.parse(await readFile(report, 'utf8')) as { readonly ran: string[]; readonly node: string[] };
+  const { ran, node } = JSON.parse(await readFile(report, 'utf8')) as {
+    readonly ran: string[];
+    readonly node: string[];
+  };
   const { sources } = JSON.parse(await readFile(SERVER_MAP, 'utf8')) as { readonly sources: readonly string[] };
   const all = sources.map((source) => source.replace(/^\.\.\//, ''));
   const unknown = later.filter((name) => !all.includes(name));

@@ -39,7 +39,8 @@ const { values, positionals } = parseArgs({
 });
 const wanted = positionals.length > 0 ? positionals : Object.keys(FIGURES);
 const unknown = wanted.filter((name) => FIGURES[name] === undefined);
-if (unknown.length > 0) throw new Error(`Expected any of ${Object.keys(FIGURES).join(', ')}; got ${unknown.join(', ')}`);
+if (unknown.length > 0)
+  throw new Error(`Expected any of ${Object.keys(FIGURES).join(', ')}; got ${unknown.join(', ')}`);
 
 const startedAt = new Date().toISOString();
 const loadBefore = loadavg();
@@ -56,6 +57,12 @@ const figures: Figure[] = [];
 const folder = fileURLToPath(new URL('results/', import.meta.url));
 await mkdir(folder, { recursive: true });
 const file = `${folder}${startedAt.replaceAll(':', '-')}.json`;
-const machine = { node: process.version, platform: process.platform, cpus: cpus().length, loadBefore, loadAfter: loadavg() };
+const machine = {
+  node: process.version,
+  platform: process.platform,
+  cpus: cpus().length,
+  loadBefore,
+  loadAfter: loadavg(),
+};
 await writeFile(file, `${JSON.stringify({ startedAt, machine, figures }, undefined, 1)}\n`);
 process.stdout.write(`${renderTable(figures)}\n\nSamples: ${file}\n`);

@@ -83,7 +83,9 @@ async function licences(inputs) {
   const texts = [];
   for (const folder of [...folders].sort((a, b) => a.localeCompare(b))) {
     const { name, version, license } = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
-    const text = await firstFile(['LICENSE', 'LICENSE.md', 'license', 'LICENCE', 'LICENSE.txt'].map((file) => join(root, folder, file)));
+    const text = await firstFile(
+      ['LICENSE', 'LICENSE.md', 'license', 'LICENCE', 'LICENSE.txt'].map((file) => join(root, folder, file)),
+    );
     texts.push(`${name} ${version} (${license})\n\n${(text ?? 'No licence file in the package.').trim()}\n`);
   }
   return texts.join(`\n${'-'.repeat(72)}\n\n`);

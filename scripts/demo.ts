@@ -55,7 +55,9 @@ try {
 } finally {
   await client.close();
 }
-say('That was the main job. `node dist/opencode-mcp.js --help` shows the settings; README.md how to connect your own machines.');
+say(
+  'That was the main job. `node dist/opencode-mcp.js --help` shows the settings; README.md how to connect your own machines.',
+);
 
 async function call(name: string, args: Record<string, unknown>): Promise<void> {
   title(`${name} ${JSON.stringify(args)}`);

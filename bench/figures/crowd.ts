@@ -72,7 +72,9 @@ async function untilAllKnown(server: ServerProcess): Promise<void> {
     const { data } = await server.call<Listing>('list_instances', { limit: 1 });
     if (data.total === ALIVE + DEAD) return;
     if (performance.now() - startMs > GIVE_UP_MS) {
-      throw new Error(`Expected ${ALIVE + DEAD} rows within ${GIVE_UP_MS} ms, got ${data.total}; ${data.notes.join('; ')}`);
+      throw new Error(
+        `Expected ${ALIVE + DEAD} rows within ${GIVE_UP_MS} ms, got ${data.total}; ${data.notes.join('; ')}`,
+      );
     }
     await delay(POLL_MS);
   }

@@ -28,9 +28,19 @@ export async function renameFigures(stage: Stage, samples: number): Promise<read
   const listed: number[] = [];
   const unlisted: number[] = [];
   for (let sample = 0; sample < samples; sample++) {
-    unlisted.push(await timeUntil(() => registry.remove(name), () => has(false)));
+    unlisted.push(
+      await timeUntil(
+        () => registry.remove(name),
+        () => has(false),
+      ),
+    );
     await delay(REST_MS);
-    listed.push(await timeUntil(() => registry.add({ name, port, cwd: '/home/user/project-0' }), () => has(true)));
+    listed.push(
+      await timeUntil(
+        () => registry.add({ name, port, cwd: '/home/user/project-0' }),
+        () => has(true),
+      ),
+    );
     await delay(REST_MS);
   }
   return [
@@ -44,7 +54,8 @@ async function timeUntil(change: () => Promise<unknown>, done: () => Promise<boo
   await change();
   const startMs = performance.now();
   while (!(await done())) {
-    if (performance.now() - startMs > GIVE_UP_MS) throw new Error(`Expected the list to change within ${GIVE_UP_MS} ms`);
+    if (performance.now() - startMs > GIVE_UP_MS)
+      throw new Error(`Expected the list to change within ${GIVE_UP_MS} ms`);
     await delay(POLL_MS);
   }
   return performance.now() - startMs;

@@ -19,7 +19,11 @@ export async function startFigures(stage: Stage, pairs: number): Promise<readonl
   const silent = await stage.registryOf(fleet.ports);
   const processor: Record<'bare' | 'ours' | 'oursSilent', number[]> = { bare: [], ours: [], oursSilent: [] };
   const ours = (registry: Registry): ServerProcess => stage.spawnServer({ registry });
-  const { bare, ours: alone, oursSilent } = await interleave(pairs, {
+  const {
+    bare,
+    ours: alone,
+    oursSilent,
+  } = await interleave(pairs, {
     bare: () => start(stage.spawnBareServer(tools), processor.bare),
     ours: () => start(ours(empty), processor.ours),
     oursSilent: () => start(ours(silent), processor.oursSilent),
@@ -32,7 +36,11 @@ export async function startFigures(stage: Stage, pairs: number): Promise<readonl
     figure(`start with ${share}, ours / bare`, '×', ratios(oursSilent, bare), { goal: atMost(START_RATIO) }),
     figure(`start with ${share}, with / without`, '×', ratios(oursSilent, alone), { goal: atMost(SAME) }),
     figure('processor time of a start, ours / bare', '×', ratios(processor.ours, processor.bare)),
-    figure(`processor time of a start with ${share}, with / without`, '×', ratios(processor.oursSilent, processor.ours)),
+    figure(
+      `processor time of a start with ${share}, with / without`,
+      '×',
+      ratios(processor.oursSilent, processor.ours),
+    ),
   ];
 }
 

@@ -25,7 +25,9 @@ export async function run(process: NodeJS.Process): Promise<void> {
   const command = first.startsWith('-') || first === '' ? 'serve' : first;
   try {
     if (command !== 'serve' && command !== 'list') {
-      throw new SettingsError(`Unknown command ${JSON.stringify(first)}: expected none (the MCP server) or list; see --help`);
+      throw new SettingsError(
+        `Unknown command ${JSON.stringify(first)}: expected none (the MCP server) or list; see --help`,
+      );
     }
     const { settings, warnings } = loadSettings({
       argv: command === first ? argv.slice(1) : argv,

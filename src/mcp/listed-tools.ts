@@ -14,7 +14,9 @@ declare const __READY_TOOLS__: readonly ReadyTool[] | undefined;
 /** What tools/list shows under a person's switches, in its order. */
 export async function listedTools(toolsets: readonly Toolset[], readOnly: boolean): Promise<readonly ListedTool[]> {
   const ready = typeof __READY_TOOLS__ === 'object' ? __READY_TOOLS__ : await makeReadyTools();
-  return ready.filter((tool) => toolsets.includes(tool.toolset) && (!readOnly || tool.readOnly)).map(({ listed }) => listed);
+  return ready
+    .filter((tool) => toolsets.includes(tool.toolset) && (!readOnly || tool.readOnly))
+    .map(({ listed }) => listed);
 }
 
 /** For the build, and for source that runs unbundled. */

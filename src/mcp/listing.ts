@@ -6,7 +6,10 @@ import type { Tool } from './tools.ts';
 /** A tool as the protocol lists it. */
 export type ListedTool = SdkTool;
 
-type JsonSchema = Record<string, unknown> & { readonly properties?: Record<string, JsonSchema>; readonly items?: JsonSchema };
+type JsonSchema = Record<string, unknown> & {
+  readonly properties?: Record<string, JsonSchema>;
+  readonly items?: JsonSchema;
+};
 
 /** A tool as tools/list shows it. Every byte here is in the context of every conversation: what a model does not need is left out. */
 export function listTool({ name, description, annotations, toolset, input, output }: Tool): ListedTool {

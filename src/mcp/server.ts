@@ -63,7 +63,10 @@ export class McpServer {
           ? undefined
           : (progress: number, text: string | undefined) =>
               void extra
-                .sendNotification({ method: 'notifications/progress', params: { progressToken: token, progress, ...(text !== undefined && { message: text }) } })
+                .sendNotification({
+                  method: 'notifications/progress',
+                  params: { progressToken: token, progress, ...(text !== undefined && { message: text }) },
+                })
                 .catch(() => {});
       return await this.#call(tool, params.arguments ?? {}, extra.signal, notify);
     });
@@ -137,7 +140,8 @@ export class McpServer {
 function describeBadInput(tool: Tool, error: z.ZodError): string {
   const known = Object.keys(tool.input.shape);
   const problems = error.issues.slice(0, 5).map((issue) => {
-    if (issue.code === 'unrecognized_keys') return `unknown argument ${issue.keys.map((key) => JSON.stringify(key.slice(0, 60))).join(', ')}`;
+    if (issue.code === 'unrecognized_keys')
+      return `unknown argument ${issue.keys.map((key) => JSON.stringify(key.slice(0, 60))).join(', ')}`;
     return `${issue.path.join('.') || 'arguments'}: ${issue.message}`;
   });
   return `${tool.name}: ${problems.join('; ')}. It takes: ${known.join(', ') || 'nothing'}. Nothing was done.`;

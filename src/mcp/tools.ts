@@ -60,11 +60,13 @@ export const TOOLS: readonly Tool[] = [
   tool({
     name: 'instances',
     toolset: 'core',
-    description: 'Every OpenCode instance, asked anew: what it does, where it runs, its latest session, how it is reached.',
+    description:
+      'Every OpenCode instance, asked anew: what it does, where it runs, its latest session, how it is reached.',
     annotations: READS,
     input: { match: z.string().optional().describe('Only names that contain this'), ...page },
     output: shapes.instanceList,
-    run: async (runtime, input, call) => await (await import('../operations/instances.ts')).instances(runtime, input, call),
+    run: async (runtime, input, call) =>
+      await (await import('../operations/instances.ts')).instances(runtime, input, call),
   }),
   tool({
     name: 'send',
@@ -86,7 +88,12 @@ export const TOOLS: readonly Tool[] = [
     toolset: 'core',
     description: 'The newest messages of a session (default: the latest), what it does and waits for.',
     annotations: READS,
-    input: { instance: namedInstance, session_id: describedSessionId, message_limit: messageLimit.default(10), ...paging },
+    input: {
+      instance: namedInstance,
+      session_id: describedSessionId,
+      message_limit: messageLimit.default(10),
+      ...paging,
+    },
     output: shapes.transcript,
     run: async (runtime, input, call) => await (await import('../operations/read.ts')).read(runtime, input, call),
   }),
@@ -116,7 +123,8 @@ export const TOOLS: readonly Tool[] = [
     annotations: READS,
     input: { instance, search: z.string().optional() },
     output: shapes.sessionList,
-    run: async (runtime, input, call) => await (await import('../operations/sessions.ts')).listSessions(runtime, input, call),
+    run: async (runtime, input, call) =>
+      await (await import('../operations/sessions.ts')).listSessions(runtime, input, call),
   }),
   tool({
     name: 'get_session',
@@ -134,7 +142,8 @@ export const TOOLS: readonly Tool[] = [
     annotations: { ...DRIVES, destructiveHint: false },
     input: { instance, title: z.string().optional() },
     output: shapes.createdSession,
-    run: async (runtime, input, call) => await (await import('../operations/sessions.ts')).createSession(runtime, input, call),
+    run: async (runtime, input, call) =>
+      await (await import('../operations/sessions.ts')).createSession(runtime, input, call),
   }),
   tool({
     name: 'send_message',
@@ -152,7 +161,8 @@ export const TOOLS: readonly Tool[] = [
     annotations: READS,
     input: { instance },
     output: shapes.status,
-    run: async (runtime, input, call) => await (await import('../operations/status.ts')).getStatus(runtime, input, call),
+    run: async (runtime, input, call) =>
+      await (await import('../operations/status.ts')).getStatus(runtime, input, call),
   }),
   tool({
     name: 'abort_session',
@@ -161,6 +171,7 @@ export const TOOLS: readonly Tool[] = [
     annotations: { ...DRIVES, idempotentHint: true },
     input: { instance, session_id: sessionId },
     output: shapes.turn,
-    run: async (runtime, input, call) => await (await import('../operations/abort.ts')).abortSession(runtime, input, call),
+    run: async (runtime, input, call) =>
+      await (await import('../operations/abort.ts')).abortSession(runtime, input, call),
   }),
 ];

@@ -169,7 +169,10 @@ function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
   const parsed = schema.safeParse(result.data);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    throw new RequestError('malformed', `${label}: unexpected answer at ${issue?.path.join('.') || 'its top'}: ${issue?.message}`);
+    throw new RequestError(
+      'malformed',
+      `${label}: unexpected answer at ${issue?.path.join('.') || 'its top'}: ${issue?.message}`,
+    );
   }
   return parsed.data;
 }

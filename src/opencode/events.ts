@@ -81,7 +81,8 @@ async function* readEvents(
     for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
       watchdog.refresh();
       parser.feed(decoder.decode(chunk, { stream: true }));
-      if (overflow) throw new RequestError('malformed', `${label}: an event is larger than ${MAX_EVENT_CHARS} characters`);
+      if (overflow)
+        throw new RequestError('malformed', `${label}: an event is larger than ${MAX_EVENT_CHARS} characters`);
       yield* ready.splice(0);
     }
   } catch (cause) {

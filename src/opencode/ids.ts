@@ -12,7 +12,8 @@ const MODULUS = 1n << 48n;
 /** The id that directly follows `newest` in order and is unique for ever by its random tail. */
 export function successor(newest: string, prefix: 'msg' | 'prt'): string {
   const digits = /^[a-z]+_([0-9a-f]{12})/.exec(newest)?.[1];
-  if (digits === undefined) throw new Error(`Expected an opencode id with 12 hex digits, got ${JSON.stringify(newest)}`);
+  if (digits === undefined)
+    throw new Error(`Expected an opencode id with 12 hex digits, got ${JSON.stringify(newest)}`);
   return compose(prefix, BigInt(`0x${digits}`) + 1n);
 }
 

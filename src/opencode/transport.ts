@@ -85,11 +85,7 @@ export async function exchange(
 }
 
 /** The parsed body of a successful JSON exchange. */
-export async function requestJson(
-  connection: Connection,
-  path: string,
-  limits: RequestLimits,
-): Promise<unknown> {
+export async function requestJson(connection: Connection, path: string, limits: RequestLimits): Promise<unknown> {
   const { status, text } = await exchange(connection, path, {}, limits);
   const label = `GET ${connection.endpoint.url}${path.split('?', 1)[0]}`;
   if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
@@ -145,20 +141,33 @@ function checkResponse(response: Response, label: string, contentType: string): 
     throw error;
   };
   if (response.status >= 300 && response.status < 400) {
-    reject(new RequestError('malformed', `${label}: answered with a redirect (HTTP ${response.status}), which is not followed`));
+    reject(
+      new RequestError(
+        'malformed',
+        `${label}: answered with a redirect (HTTP ${response.status}), which is not followed`,
+      ),
+    );
   }
   if (response.status === 401) {
-    reject(new RequestError('locked', `${label}: HTTP 401, a password is needed or the one sent is wrong`, { status: 401 }));
+    reject(
+      new RequestError('locked', `${label}: HTTP 401, a password is needed or the one sent is wrong`, { status: 401 }),
+    );
   }
   // opencode answers unknown paths with its web page and status 200.
   const type = response.headers.get('content-type') ?? '';
   if (response.status === 200 && !type.toLowerCase().startsWith(contentType)) {
-    reject(new RequestError('malformed', `${label}: answered ${type.split(';', 1)[0] || 'no content type'} instead of ${contentType}; not an opencode server, or not this route`));
+    reject(
+      new RequestError(
+        'malformed',
+        `${label}: answered ${type.split(';', 1)[0] || 'no content type'} instead of ${contentType}; not an opencode server, or not this route`,
+      ),
+    );
   }
 }
 
 async function readBounded(response: Response, maxBytes: number, label: string): Promise<string> {
-  const tooLarge = (): RequestError => new RequestError('malformed', `${label}: the body is larger than ${maxBytes} bytes`);
+  const tooLarge = (): RequestError =>
+    new RequestError('malformed', `${label}: the body is larger than ${maxBytes} bytes`);
   if (response.body === null) return '';
   if (Number(response.headers.get('content-length') ?? 0) > maxBytes) {
     void response.body.cancel().catch(() => {});
@@ -211,7 +220,10 @@ function startDeadline(limits: RequestLimits): Deadline {
     abort: forward,
     explain: (error, label) => {
       if (error instanceof RequestError) return error;
-      if (timedOut) return new RequestError('timeout', `${label}: no complete answer within ${limits.timeoutMs} ms`, { cause: error });
+      if (timedOut)
+        return new RequestError('timeout', `${label}: no complete answer within ${limits.timeoutMs} ms`, {
+          cause: error,
+        });
       if (limits.signal?.aborted) return new RequestError('cancelled', `${label}: cancelled`, { cause: error });
       return networkError(error, label);
     },

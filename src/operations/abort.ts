@@ -20,7 +20,9 @@ export async function abortSession(
   const session =
     input.session_id === undefined ? await runningSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
-    throw new OperationError(`Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; get_status shows what it does.`);
+    throw new OperationError(
+      `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; get_status shows what it does.`,
+    );
   }
   const ran = await abortVerified(runtime, connected, session, call.signal);
   const data: TurnView = {
@@ -30,7 +32,10 @@ export async function abortSession(
     outcome: ran ? 'aborted' : 'idle',
   };
   const what = `session ${session.id} of ${quoteName(connected.instance.name)}`;
-  return { data, text: ran ? `Aborted ${what}; its status confirms that it is idle.` : `Nothing was running in ${what}.` };
+  return {
+    data,
+    text: ran ? `Aborted ${what}; its status confirms that it is idle.` : `Nothing was running in ${what}.`,
+  };
 }
 
 /** False where nothing ran. @throws {OperationError} it still runs, or it runs in another process */
@@ -46,13 +51,17 @@ export async function abortVerified(
   if (!(await runs())) {
     const owner = await findOwner(runtime, connected, session, signal);
     if (owner === undefined) return false;
-    throw new OperationError(`Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; abort it there.`);
+    throw new OperationError(
+      `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; abort it there.`,
+    );
   }
   await api.abort(session.id);
   const until = runtime.clock.now() + VERIFY_LIMIT_MS;
   while (await runs()) {
     if (runtime.clock.now() >= until || signal.aborted) {
-      throw new OperationError(`Abort failed: ${name} accepted it, but session ${session.id} still runs; try again, or see get_status.`);
+      throw new OperationError(
+        `Abort failed: ${name} accepted it, but session ${session.id} still runs; try again, or see get_status.`,
+      );
     }
     await runtime.clock.sleep(VERIFY_POLL_MS, signal);
   }

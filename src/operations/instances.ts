@@ -55,7 +55,8 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
   const { overview } = instance;
   const healthy = best.result.status === 'healthy' ? best.result : undefined;
   const directory = healthy?.directory ?? instance.claims.directory;
-  const version = best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
+  const version =
+    best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
   const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;
   return {
     name: instance.name,
@@ -74,7 +75,8 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
     via: `${best.candidate.endpoint.route} ${singleLine(best.candidate.endpoint.url, 120)}`,
     sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
     ...(overview !== undefined && overview.pending > 0 && { pending: overview.pending }),
-    ...(instance.state === 'offline' && best.lastSeenMs !== undefined && { last_seen: new Date(best.lastSeenMs).toISOString() }),
+    ...(instance.state === 'offline' &&
+      best.lastSeenMs !== undefined && { last_seen: new Date(best.lastSeenMs).toISOString() }),
     ...(stale && { stale_seconds: Math.round((nowMs - overview.askedAtMs) / 1000) }),
   };
 }

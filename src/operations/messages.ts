@@ -14,7 +14,13 @@ const MAX_TOOLS = 10;
 /** The text of a message as people see it: what was typed or answered, not what opencode added to it. */
 export function messageText({ parts }: Message): string {
   const texts = parts.filter((part) => part.type === 'text' && !part.synthetic && !part.ignored);
-  return multiLine(texts.map(({ text }) => text ?? '').filter(Boolean).join('\n\n'), Number.MAX_SAFE_INTEGER);
+  return multiLine(
+    texts
+      .map(({ text }) => text ?? '')
+      .filter(Boolean)
+      .join('\n\n'),
+    Number.MAX_SAFE_INTEGER,
+  );
 }
 
 /** One message, its text cut to what fits from `offset` on. */
@@ -30,7 +36,9 @@ export function messageRow(message: Message, running: boolean, limit: number, of
     state: messageState(message, running),
     ...cutText(messageText(message), limit, offset),
     ...(tools.length > 0 && { tools: leftOut > 0 ? [`${leftOut} earlier`, ...tools.slice(leftOut)] : tools }),
-    ...(error !== undefined && { error: singleLine([error.name, error.data?.message].filter(Boolean).join(': '), 300) }),
+    ...(error !== undefined && {
+      error: singleLine([error.name, error.data?.message].filter(Boolean).join(': '), 300),
+    }),
   };
 }
 
@@ -63,7 +71,8 @@ export function renderMessage(row: MessageRow): string {
   if (row.cut !== undefined) lines.push(renderCut(row.id, row.cut));
   if (row.tools !== undefined) lines.push(`tools: ${row.tools.map((tool) => JSON.stringify(tool)).join(', ')}`);
   if (row.error !== undefined) lines.push(`error: ${JSON.stringify(row.error)}`);
-  if (row.state === 'streaming') lines.push('(its last part is still streaming; the text of that part comes when it ends)');
+  if (row.state === 'streaming')
+    lines.push('(its last part is still streaming; the text of that part comes when it ends)');
   return lines.join('\n');
 }
 

@@ -13,12 +13,14 @@ export async function findOwner(
   session: Session,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const others = runtime.directory.snapshot().instances.filter(
-    (other) =>
-      other.key !== instance.key &&
-      other.host === instance.host &&
-      other.endpoints.some(({ result }) => result.status === 'healthy' && result.worktree === worktree),
-  );
+  const others = runtime.directory
+    .snapshot()
+    .instances.filter(
+      (other) =>
+        other.key !== instance.key &&
+        other.host === instance.host &&
+        other.endpoints.some(({ result }) => result.status === 'healthy' && result.worktree === worktree),
+    );
   const owners = await Promise.all(
     others.map(async (other) => {
       try {

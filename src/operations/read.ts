@@ -26,11 +26,15 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   const connected = await connect(runtime, input.instance, call.signal);
   const session = await sessionToRead(connected, input.session_id);
   if (input.message_id !== undefined) return await readOne(runtime, connected, session, input.message_id, input.offset);
-  if (input.offset !== undefined) throw new OperationError('offset goes with message_id: it is where to go on in one message.');
+  if (input.offset !== undefined)
+    throw new OperationError('offset goes with message_id: it is where to go on in one message.');
   const { api, instance } = connected;
   const [statuses, page, requests] = await Promise.all([
     api.statuses(session.directory),
-    api.messages(session.id, { limit: input.message_limit, ...(input.before === undefined ? {} : { before: input.before }) }),
+    api.messages(session.id, {
+      limit: input.message_limit,
+      ...(input.before === undefined ? {} : { before: input.before }),
+    }),
     listPending(api, session.directory),
   ]);
   const state = sessionState(statuses.get(session.id), input.before === undefined ? page.messages.at(-1) : undefined);
@@ -52,7 +56,9 @@ async function sessionToRead(connected: Connected, query: string | undefined): P
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
   const name = quoteName(connected.instance.name);
-  throw new OperationError(`${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`);
+  throw new OperationError(
+    `${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`,
+  );
 }
 
 /** One message from an offset on; of a person's message, what was answered to it. */
@@ -69,7 +75,9 @@ async function readOne(
     api.statuses(session.directory),
   ]);
   if (message === undefined) {
-    throw new OperationError(`Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read without message_id shows its newest messages and their ids.`);
+    throw new OperationError(
+      `Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read without message_id shows its newest messages and their ids.`,
+    );
   }
   const state = sessionState(statuses.get(session.id));
   const running = state.state !== 'idle';
@@ -92,7 +100,8 @@ async function answerRow(
   const turn = new Transcript(session.id, message.info.id);
   turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));
   const last = turn.assistants.at(-1);
-  const failed = last?.error === undefined ? 'complete' : last.error.name === 'MessageAbortedError' ? 'aborted' : 'failed';
+  const failed =
+    last?.error === undefined ? 'complete' : last.error.name === 'MessageAbortedError' ? 'aborted' : 'failed';
   return {
     id: message.info.id,
     role: 'answer to',
@@ -106,7 +115,8 @@ function render(data: TranscriptView, nowMs: number): string {
   const lines = [`${quoteName(data.instance)}, session ${renderSession(data.session, nowMs)}`];
   if (data.messages.length === 0) lines.push('(no messages)');
   lines.push(...data.messages.map(renderMessage));
-  for (const request of data.pending ?? []) lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
+  for (const request of data.pending ?? [])
+    lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
   if (data.before !== undefined) lines.push(`(older messages: read again with before ${JSON.stringify(data.before)})`);
   return lines.join('\n');
 }

@@ -28,7 +28,8 @@ const RESERVE_MS = 500;
 /** Sends a message to a session and follows its turn; aborts what runs there first if asked to. */
 export async function send(runtime: Runtime, input: SendInput, call: Call): Promise<Answer<TurnView>> {
   if (input.message === undefined) {
-    if (input.abort === true) return await abortSession(runtime, { instance: input.instance, session_id: input.session_id }, call);
+    if (input.abort === true)
+      return await abortSession(runtime, { instance: input.instance, session_id: input.session_id }, call);
     throw new OperationError('send needs a message, or abort: true to stop what runs.');
   }
   if (input.message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
@@ -73,7 +74,9 @@ async function serialized(
         },
         findOwner: async () => {
           const owner = await findOwner(runtime, connected, session, follow.signal);
-          return owner === undefined ? undefined : `${owner}, another process with the same sessions, works on it; send there`;
+          return owner === undefined
+            ? undefined
+            : `${owner}, another process with the same sessions, works on it; send there`;
         },
       },
       { api: connected.api, clock: runtime.clock },
@@ -152,7 +155,11 @@ function tell(outcome: TurnOutcome, name: string, sessionId: string, messageId: 
         next: `Wait and read, send to another session (create_session), or send with abort: true to stop it first.`,
       };
     case 'refused':
-      return { kind: 'refused', reason: `the message was not taken: ${singleLine(outcome.reason, 500)}`, next: 'Nothing runs because of it.' };
+      return {
+        kind: 'refused',
+        reason: `the message was not taken: ${singleLine(outcome.reason, 500)}`,
+        next: 'Nothing runs because of it.',
+      };
     case 'unknown':
       return {
         kind: 'unknown',
@@ -169,11 +176,16 @@ function middleCut(text: string): ReturnType<typeof cutText> & { readonly tail?:
   const start = cutText(text, HEAD_CHARS);
   const end = cutText(text, TAIL_CHARS, text.length - TAIL_CHARS);
   const left = text.length - start.text.length - end.text.length;
-  return { text: `${start.text}\n[… ${left} characters left out …]\n${end.text}`, ...(start.cut && { cut: start.cut }) };
+  return {
+    text: `${start.text}\n[… ${left} characters left out …]\n${end.text}`,
+    ...(start.cut && { cut: start.cut }),
+  };
 }
 
 function render(data: TurnView, name: string, textPending: boolean): string {
-  const head = [`${name}, session ${data.session?.id ?? ''} ${JSON.stringify(data.session?.title ?? '')}: ${data.outcome}`];
+  const head = [
+    `${name}, session ${data.session?.id ?? ''} ${JSON.stringify(data.session?.title ?? '')}: ${data.outcome}`,
+  ];
   if (data.aborted === true) head.push('(what ran before was aborted)');
   if (data.reason !== undefined) head.push(`(${JSON.stringify(data.reason)})`);
   const lines = [head.join(' ')];

@@ -16,7 +16,8 @@ export async function findSession(connected: Connected, query: string): Promise<
   const wanted = query.trim();
   const name = quoteName(instance.name);
   const next = `call list_sessions with instance ${name} to see what there is`;
-  if (wanted === '') throw new OperationError(`session_id is empty; leave it out for the most recent session, or ${next}.`);
+  if (wanted === '')
+    throw new OperationError(`session_id is empty; leave it out for the most recent session, or ${next}.`);
   const sessions = await api.sessions({ limit: LOOKED_THROUGH });
   const exact = sessions.find(({ id }) => id === wanted);
   if (exact !== undefined) return exact;
@@ -26,19 +27,27 @@ export async function findSession(connected: Connected, query: string): Promise<
     if (session !== undefined) return session;
   }
   const byId = sessions.filter(({ id }) => wanted.startsWith('ses') && id.startsWith(wanted));
-  const titled = (byId.length > 0 ? byId : await searchTitles(connected, wanted, sessions));
+  const titled = byId.length > 0 ? byId : await searchTitles(connected, wanted, sessions);
   const [found] = titled;
   if (found !== undefined && titled.length === 1) return found;
   if (found === undefined) {
-    throw new OperationError(`No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next}.`);
+    throw new OperationError(
+      `No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next}.`,
+    );
   }
   const list = titled.slice(0, LISTED).map(({ id, title }) => `${id} ${JSON.stringify(singleLine(title, 60))}`);
   const more = titled.length > LISTED ? ` and ${titled.length - LISTED} more` : '';
-  throw new OperationError(`${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}. Call again with one of these ids.`);
+  throw new OperationError(
+    `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}. Call again with one of these ids.`,
+  );
 }
 
 /** Whole titles first, then parts of titles, case ignored. */
-async function searchTitles({ api }: Connected, wanted: string, recent: readonly Session[]): Promise<readonly Session[]> {
+async function searchTitles(
+  { api }: Connected,
+  wanted: string,
+  recent: readonly Session[],
+): Promise<readonly Session[]> {
   const older = await api.sessions({ search: wanted, limit: LOOKED_THROUGH });
   const all = [...new Map([...recent, ...older].map((session) => [session.id, session])).values()];
   const lower = wanted.toLowerCase();

@@ -15,7 +15,11 @@ export function sessionState(status: SessionStatus | undefined, newest?: Message
   if (status?.type === 'retry') return { state: 'retrying', reason: `attempt ${status.attempt}: ${status.message}` };
   const info = newest?.info;
   if (info?.role === 'assistant' && info.time.completed === undefined && info.error === undefined) {
-    return { state: 'interrupted', reason: 'its last message was never completed; the instance was restarted, or another process of the same home works on it' };
+    return {
+      state: 'interrupted',
+      reason:
+        'its last message was never completed; the instance was restarted, or another process of the same home works on it',
+    };
   }
   return { state: 'idle' };
 }

@@ -39,7 +39,8 @@ export async function createSession(
   call: Call,
 ): Promise<Answer<CreatedSession>> {
   const title = input.title === undefined ? undefined : singleLine(input.title, MAX_TITLE).trim();
-  if (title === '') throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
+  if (title === '')
+    throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
   const { api, instance } = await connect(runtime, input.instance, call.signal);
   const session = sessionRow(await api.createSession(title), { state: 'idle' });
   return {

@@ -12,7 +12,11 @@ import { UnreachableError } from '../directory/directory.ts';
 const MAX_SESSIONS = 20;
 
 /** What one instance does now. One that cannot be reached is told as such, not as a failed call. */
-export async function getStatus(runtime: Runtime, input: { readonly instance: string }, call: Call): Promise<Answer<StatusView>> {
+export async function getStatus(
+  runtime: Runtime,
+  input: { readonly instance: string },
+  call: Call,
+): Promise<Answer<StatusView>> {
   await runtime.directory.ready();
   const instance = runtime.directory.resolve(input.instance);
   let connected: Connected;
@@ -31,7 +35,12 @@ export async function getStatus(runtime: Runtime, input: { readonly instance: st
       const state = sessionState(status);
       if (session === undefined) return { id: singleLine(id, 64), title: '', ...state };
       const row = sessionRow(session, state);
-      return { id: row.id, title: row.title, state: row.state, ...(row.reason !== undefined && { reason: row.reason }) };
+      return {
+        id: row.id,
+        title: row.title,
+        state: row.state,
+        ...(row.reason !== undefined && { reason: row.reason }),
+      };
     }),
   );
   const retrying = sessions.find(({ state }) => state === 'retrying');
@@ -52,7 +61,13 @@ export async function getStatus(runtime: Runtime, input: { readonly instance: st
 function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
   const now = runtime.directory.snapshot().instances.find(({ key }) => key === instance.key) ?? instance;
   const state = ['locked', 'unsupported', 'untrusted'].includes(now.state) ? now.state : 'offline';
-  const data: StatusView = { instance: instance.name, state, reason: singleLine(error.message, 500), sessions: [], pending: [] };
+  const data: StatusView = {
+    instance: instance.name,
+    state,
+    reason: singleLine(error.message, 500),
+    sessions: [],
+    pending: [],
+  };
   return { data, text: render(data) };
 }
 
@@ -64,6 +79,7 @@ function render(data: StatusView): string {
   for (const { id, title, state, reason } of data.sessions) {
     lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${JSON.stringify(reason)})`}`);
   }
-  for (const request of data.pending) lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
+  for (const request of data.pending)
+    lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
   return lines.join('\n');
 }

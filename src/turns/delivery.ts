@@ -36,7 +36,10 @@ export async function deliver(
     if (presence === 'unreadable') continue;
     if (isRefusal(doubt)) return { kind: 'refused', reason: doubt.message };
     if (!sameProcess()) {
-      return { kind: 'unknown', reason: `${doubt.message}; the instance may have restarted since, and does not have the message` };
+      return {
+        kind: 'unknown',
+        reason: `${doubt.message}; the instance may have restarted since, and does not have the message`,
+      };
     }
     const again = await attempt(prompt, api);
     if (!(again instanceof RequestError)) return again;

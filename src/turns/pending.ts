@@ -33,7 +33,7 @@ export class SessionFamily {
   /** Looks up the parents of a session that started before we listened. A session that cannot be read is none of ours. */
   async includes(sessionId: string, api: OpencodeApi): Promise<boolean> {
     const chain: string[] = [];
-    for (let id: string | undefined = sessionId; id !== undefined && chain.length < MAX_DEPTH; ) {
+    for (let id: string | undefined = sessionId; id !== undefined && chain.length < MAX_DEPTH;) {
       if (this.#members.has(id)) {
         for (const member of chain) this.#members.add(member);
         return true;

@@ -1,11 +1,5 @@
 import type { ServerEvent } from '../opencode/events.ts';
-import {
-  type AssistantMessage,
-  type Message,
-  messageInfoSchema,
-  type Part,
-  partSchema,
-} from '../opencode/schema.ts';
+import { type AssistantMessage, type Message, messageInfoSchema, type Part, partSchema } from '../opencode/schema.ts';
 
 interface PartText {
   readonly id: string;

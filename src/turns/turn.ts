@@ -105,10 +105,7 @@ type Idle =
   | { readonly free: false; readonly outcome: TurnOutcome };
 
 /** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
-async function newestWhenIdle(
-  { session, signal, findOwner }: TurnRequest,
-  { api, clock }: TurnDeps,
-): Promise<Idle> {
+async function newestWhenIdle({ session, signal, findOwner }: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
   const until = clock.now() + STARTING_MS;
   for (;;) {
     const [statuses, page] = await Promise.all([
@@ -120,7 +117,8 @@ async function newestWhenIdle(
       return { free: false, outcome: { kind: 'busy', reason: describeStatus(status) } };
     }
     const newest = page.messages.at(-1)?.info;
-    const unfinished = newest?.role === 'assistant' && newest.time.completed === undefined && newest.error === undefined;
+    const unfinished =
+      newest?.role === 'assistant' && newest.time.completed === undefined && newest.error === undefined;
     const owner = unfinished || newest?.role === 'user' ? await findOwner?.() : undefined;
     if (owner !== undefined) return { free: false, outcome: { kind: 'busy', reason: owner } };
     // A user's message without an answer: just accepted and about to start, or given up long ago.

@@ -92,6 +92,25 @@ describe('registrations', () => {
     });
   });
 
+  test('one that gave no answer in time when it was new is asked again soon, a few times', async () => {
+    await using world = new World();
+    const [slow, dead] = await Promise.all([world.fake(), world.fake()]);
+    slow.override('GET /global/health', { kind: 'hang' }, 2);
+    dead.override('GET /global/health', { kind: 'hang' });
+    world.register('slow', slow);
+    world.register('dead', dead);
+    const startMs = world.clock.now();
+    world.directory.start();
+    await until('both to be asked', () => slow.load.current + dead.load.current === 2);
+    await world.clock.advance((DEADLINE_MS * 7) / 8);
+    expect(world.listed()).toEqual(['dead offline', 'slow offline']);
+    await world.clock.advance(2000);
+    await until('the slow one to be listed', () => world.listed()[1] === 'slow idle');
+    while (world.clock.now() < startMs + INTERVAL_MS - 1000) await world.clock.advance(500);
+    // Each was looked at twice when it was new; then the slow one once more, and the dead one three times twice.
+    expect(world.directory.counters.probes).toBe(2 + 2 + 1 + 6);
+  });
+
   test('one that is removed is gone at once: its name leads to an error', async () => {
     await using world = new World();
     world.register('a', await world.fake({ directory: '/home/user/a' }));

@@ -81,10 +81,10 @@ describe('a proof', () => {
           body: '',
         }),
     ],
-  ])('%s proves nothing', async (_, spoil) => {
+  ])('%s proves nothing', async (_, spoil: (fake: FakeOpencode) => unknown) => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    await spoil(fake);
+    await Promise.resolve(spoil(fake));
     expect(await proveSame(via(fake), via(tunnel), deps, signal)).toBe(false);
   });
 

@@ -47,7 +47,10 @@ afterEach(async () => {
   await temp.close();
 });
 
-async function fake(name: string, options: Parameters<typeof startFakeOpencode>[0] & { host?: string; cwd?: string } = {}): Promise<FakeOpencode> {
+async function fake(
+  name: string,
+  options: Parameters<typeof startFakeOpencode>[0] & { host?: string; cwd?: string } = {},
+): Promise<FakeOpencode> {
   const server = await startFakeOpencode({ reply: (text) => `re: ${text}`, ...options });
   fakes.push(server);
   await registry.add(
@@ -58,7 +61,12 @@ async function fake(name: string, options: Parameters<typeof startFakeOpencode>[
 }
 
 function call(extra: Partial<Call> = {}): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.now() + 30_000, onProgress: () => {}, ...extra };
+  return {
+    signal: new AbortController().signal,
+    deadlineMs: systemClock.now() + 30_000,
+    onProgress: () => {},
+    ...extra,
+  };
 }
 
 const prompts = (server: FakeOpencode): number => server.state.prompts.length;
@@ -70,7 +78,9 @@ describe('words meant for one machine never reach another', () => {
     expect((await send(runtime, { instance: 'work', message: 'hello' }, call())).data.outcome).toBe('completed');
     await registry.remove(`work-${first.port}`);
     const second = await fake('work', { host: 'two' });
-    await until('the second is listed', async () => (await refreshInstances(runtime, LIST, call())).data.instances.some(({ host }) => host === 'two'));
+    await until('the second is listed', async () =>
+      (await refreshInstances(runtime, LIST, call())).data.instances.some(({ host }) => host === 'two'),
+    );
     await expect(send(runtime, { instance: 'work', message: 'for one only' }, call())).rejects.toThrow(/gone/);
     expect(prompts(second)).toBe(0);
     // By the name that it is shown under it can be reached.
@@ -100,7 +110,9 @@ describe('words meant for one machine never reach another', () => {
     fakes.splice(0);
     const other = await startFakeOpencode({ port, directory: '/home/user/other' });
     fakes.push(other);
-    await expect(send(runtime, { instance: 'port-taken', message: 'x' }, call())).rejects.toThrow(/another instance answers here|\/home\/user\/other/);
+    await expect(send(runtime, { instance: 'port-taken', message: 'x' }, call())).rejects.toThrow(
+      /another instance answers here|\/home\/user\/other/,
+    );
     expect(prompts(other)).toBe(0);
   });
 });
@@ -110,7 +122,10 @@ describe('listings', () => {
     const server = await fake('worker');
     const session = server.addSession({ title: 'a title' });
     directory.start();
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'idle', session: { id: session.id, title: 'a title' } });
+    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
+      state: 'idle',
+      session: { id: session.id, title: 'a title' },
+    });
     server.state.statuses.set(session.id, { type: 'busy' });
     server.addPermission({ sessionID: session.id });
     expect((await listInstances(runtime, LIST)).data.instances[0]).toMatchObject({ state: 'idle' });
@@ -122,7 +137,8 @@ describe('listings', () => {
     await fake('quick');
     directory.start();
     await instances(runtime, LIST, call());
-    for (const route of ['GET /global/health', 'GET /path', 'GET /session/status'] as const) slow.override(route, { kind: 'hang' });
+    for (const route of ['GET /global/health', 'GET /path', 'GET /session/status'] as const)
+      slow.override(route, { kind: 'hang' });
     const { data } = await instances(runtime, LIST, call());
     expect(data.instances.map(({ name }) => name)).toEqual(['quick', 'slow']);
     expect(data.instances[0]).toMatchObject({ state: 'idle' });
@@ -136,7 +152,9 @@ describe('listings', () => {
     const first = await instances(runtime, { offset: 0, limit: 2 }, call());
     expect(first.data).toMatchObject({ total: 3, next_offset: 2, instances: [{ name: 'a1' }, { name: 'a2' }] });
     expect(first.text).toContain('offset 2');
-    expect((await instances(runtime, { offset: 2, limit: 2 }, call())).data.instances.map(({ name }) => name)).toEqual(['b1']);
+    expect((await instances(runtime, { offset: 2, limit: 2 }, call())).data.instances.map(({ name }) => name)).toEqual([
+      'b1',
+    ]);
     expect((await instances(runtime, { ...LIST, match: 'A' }, call())).data.total).toBe(2);
   });
 
@@ -184,7 +202,9 @@ describe('abort', () => {
     server.override('POST /session/:id/abort', { kind: 'answer', status: 200, body: true });
     directory.start();
     const impatient = { ...runtime, clock: leapingClock() };
-    await expect(abortSession(impatient, { instance: 'stubborn', session_id: session.id }, call())).rejects.toThrow(/Abort failed.*still runs/);
+    await expect(abortSession(impatient, { instance: 'stubborn', session_id: session.id }, call())).rejects.toThrow(
+      /Abort failed.*still runs/,
+    );
     expect(server.count('POST /session/:id/abort')).toBe(1);
   });
 
@@ -192,7 +212,10 @@ describe('abort', () => {
     const server = await fake('quiet');
     const session = server.addSession();
     directory.start();
-    expect((await abortSession(runtime, { instance: 'quiet', session_id: session.id }, call())).data).toMatchObject({ aborted: false, outcome: 'idle' });
+    expect((await abortSession(runtime, { instance: 'quiet', session_id: session.id }, call())).data).toMatchObject({
+      aborted: false,
+      outcome: 'idle',
+    });
     expect(server.count('POST /session/:id/abort')).toBe(0);
   });
 });
@@ -204,8 +227,13 @@ describe('an instance that cannot be driven', () => {
     await instances(runtime, LIST, call());
     await server.close();
     fakes.splice(0);
-    expect((await getStatus(runtime, { instance: 'gone-away' }, call())).data).toMatchObject({ state: 'offline', reason: expect.stringContaining('ECONNREFUSED') as string });
-    await expect(send(runtime, { instance: 'gone-away', message: 'x' }, call())).rejects.toThrow(/ECONNREFUSED.*refresh_instances/s);
+    expect((await getStatus(runtime, { instance: 'gone-away' }, call())).data).toMatchObject({
+      state: 'offline',
+      reason: expect.stringContaining('ECONNREFUSED') as string,
+    });
+    await expect(send(runtime, { instance: 'gone-away', message: 'x' }, call())).rejects.toThrow(
+      /ECONNREFUSED.*refresh_instances/s,
+    );
     await expect(read(runtime, { instance: 'gone-away', message_limit: 10 }, call())).rejects.toThrow(/ECONNREFUSED/);
   });
 
@@ -213,13 +241,18 @@ describe('an instance that cannot be driven', () => {
     await fake('secret', { password: 'unknown to us' });
     directory.start();
     expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'locked' });
-    await expect(send(runtime, { instance: 'secret', message: 'x' }, call())).rejects.toThrow(/OPENCODE_SERVER_PASSWORD/);
+    await expect(send(runtime, { instance: 'secret', message: 'x' }, call())).rejects.toThrow(
+      /OPENCODE_SERVER_PASSWORD/,
+    );
   });
 
   test('too old: told as unsupported, and nothing is sent to it', async () => {
     const server = await fake('ancient', { version: '1.2.3' });
     directory.start();
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'unsupported', version: '1.2.3' });
+    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
+      state: 'unsupported',
+      version: '1.2.3',
+    });
     await expect(send(runtime, { instance: 'ancient', message: 'x' }, call())).rejects.toThrow(/1\.2\.3/);
     expect(prompts(server)).toBe(0);
   });

@@ -28,7 +28,8 @@ afterAll(async () => {
 
 const rows = async (tool = 'instances'): Promise<Record<string, unknown>[]> =>
   ((await server.call(tool)).result.structuredContent?.['instances'] ?? []) as Record<string, unknown>[];
-const named = async (name: string): Promise<Record<string, unknown> | undefined> => (await rows()).find((row) => row['name'] === name);
+const named = async (name: string): Promise<Record<string, unknown> | undefined> =>
+  (await rows()).find((row) => row['name'] === name);
 
 /** A project whose plugin leaves a mark when opencode loads it. */
 async function hostileProject(): Promise<{ readonly path: string; readonly mark: string }> {
@@ -65,7 +66,10 @@ describe('a password that came with the registration', () => {
 describe("a registration's directory", () => {
   test('that is a hostile project is never loaded: it only labels, and does not match what answers', async () => {
     const { path, mark } = await hostileProject();
-    await stage.registry.add({ name: 'trap', port: opencode.port, localPort: opencode.port, cwd: path, id: 'id-trap' }, { password: 'kept in a file' });
+    await stage.registry.add(
+      { name: 'trap', port: opencode.port, localPort: opencode.port, cwd: path, id: 'id-trap' },
+      { password: 'kept in a file' },
+    );
     await until('it is listed', async () => (await named('trap'))?.['state'] === 'offline');
     expect((await named('trap'))?.['reason']).toMatch(/another instance answers here/);
     for (const [tool, args] of [
@@ -76,7 +80,9 @@ describe("a registration's directory", () => {
     ] as const) {
       expect((await server.call(tool, args)).result.isError, tool).toBe(true);
     }
-    expect((await server.call('get_status', { instance: 'trap' })).result.structuredContent).toMatchObject({ state: 'offline' });
+    expect((await server.call('get_status', { instance: 'trap' })).result.structuredContent).toMatchObject({
+      state: 'offline',
+    });
     await server.call('refresh_instances');
     expect(existsSync(mark)).toBe(false);
     expect(stage.model.turns('echo: trapped')).toBe(0);
@@ -98,12 +104,19 @@ describe('one process that several registrations lead to', () => {
       await stage.registry.add({ ...entry, name: 'twice', port: proxy.port }, { file: 'tunnel.json' });
       await until('both ways are one entry', async () => {
         const found = (await rows()).filter(({ name }) => String(name).startsWith('twice'));
-        return found.length === 1 && found[0]?.['state'] === 'idle' && proxy.count({ path: '/global/event' }) + proxy.count({ method: 'POST', path: /\/abort$/ }) > 0;
+        return (
+          found.length === 1 &&
+          found[0]?.['state'] === 'idle' &&
+          proxy.count({ path: '/global/event' }) + proxy.count({ method: 'POST', path: /\/abort$/ }) > 0
+        );
       });
 
       // A liar: another process, which copies the id, the port and the host.
       const liar = await stage.opencode({ password: 'kept in a file' });
-      await stage.registry.add({ ...entry, cwd: liar.directory, name: 'twice', port: liar.port }, { file: 'liar.json' });
+      await stage.registry.add(
+        { ...entry, cwd: liar.directory, name: 'twice', port: liar.port },
+        { file: 'liar.json' },
+      );
       await until('the liar is an entry of its own', async () => {
         const found = (await rows()).filter(({ name }) => String(name).startsWith('twice'));
         return found.length === 2 && found.every(({ state }) => state === 'idle');

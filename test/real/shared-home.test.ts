@@ -167,6 +167,6 @@ describe('two real opencodes with one home and one directory', () => {
     const told = sent.map((call) => (call.result.isError === true ? 'refused' : String(data(call)['outcome'])));
     expect(told.toSorted()).toEqual(['completed', 'refused']);
     expect(await userTexts(session_id)).toEqual([messages[told.indexOf('completed')]]);
-    expect(messages.map((message) => stage.model.turns(message)).toSorted()).toEqual([0, 1]);
+    expect(messages.map((message) => stage.model.turns(message)).toSorted((a, b) => a - b)).toEqual([0, 1]);
   });
 });

@@ -11,7 +11,11 @@ export interface Stage extends AsyncDisposable {
   /** Starts a real opencode and says which; not registered. */
   opencode(options?: OpencodeOptions): Promise<Opencode>;
   /** Registers an opencode under a name, reached at `port` (its own by default). */
-  register(name: string, opencode: Opencode, extra?: { readonly port?: number; readonly id?: string; readonly password?: string }): Promise<void>;
+  register(
+    name: string,
+    opencode: Opencode,
+    extra?: { readonly port?: number; readonly id?: string; readonly password?: string },
+  ): Promise<void>;
   /** Starts the built server on the registry. */
   server(options?: McpChildOptions): Promise<McpChild>;
   close(): Promise<void>;
@@ -42,7 +46,14 @@ export async function openStage(): Promise<Stage> {
     },
     async register(name, opencode, { port = opencode.port, id, password } = {}) {
       await registry.add(
-        { name, port, localPort: opencode.port, cwd: opencode.directory, hostname: 'test-host', ...(id !== undefined && { id }) },
+        {
+          name,
+          port,
+          localPort: opencode.port,
+          cwd: opencode.directory,
+          hostname: 'test-host',
+          ...(id !== undefined && { id }),
+        },
         password === undefined ? {} : { password },
       );
     },

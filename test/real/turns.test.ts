@@ -33,8 +33,13 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
     }
 
     async function userTexts(session: string): Promise<string[]> {
-      const messages = await opencode.json<{ info: { role: string }; parts: { type: string; text?: string }[] }[]>('GET', `/session/${session}/message`);
-      return messages.filter(({ info }) => info.role === 'user').flatMap(({ parts }) => parts.map(({ text }) => text ?? ''));
+      const messages = await opencode.json<{ info: { role: string }; parts: { type: string; text?: string }[] }[]>(
+        'GET',
+        `/session/${session}/message`,
+      );
+      return messages
+        .filter(({ info }) => info.role === 'user')
+        .flatMap(({ parts }) => parts.map(({ text }) => text ?? ''));
     }
 
     test('fifty fast turns in a row: none is lost, none is doubled', async () => {
@@ -50,7 +55,10 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
     test('a model that fails for good is told with its words', async () => {
       const session_id = await newSession();
       const sent = await server.call('send', { instance: 'worker', session_id, message: 'fail 401' });
-      expect(data(sent)).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('scripted failure 401') as string });
+      expect(data(sent)).toMatchObject({
+        outcome: 'failed',
+        reason: expect.stringContaining('scripted failure 401') as string,
+      });
     });
 
     test('a model that is overloaded is told as retrying, in send at its deadline and in get_status', async () => {
@@ -68,7 +76,9 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       const session_id = await newSession();
       const sent = await server.call('send', { instance: 'worker', session_id, message: 'bash: echo permitted' });
       expect(data(sent)).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "echo permitted"' });
-      expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({ pending: ['bash "echo permitted"'] });
+      expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({
+        pending: ['bash "echo permitted"'],
+      });
       const [request] = await opencode.json<{ id: string }[]>('GET', '/permission');
       await opencode.request('POST', `/permission/${request?.id}/reply`, { reply: 'once' });
       await server.call('send', { instance: 'worker', session_id, message: 'echo: after' });
@@ -76,7 +86,11 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
 
     test("a sub-agent's permission request stops the turn too", async () => {
       const session_id = await newSession();
-      const sent = await server.call('send', { instance: 'worker', session_id, message: 'task: bash: echo from below' });
+      const sent = await server.call('send', {
+        instance: 'worker',
+        session_id,
+        message: 'task: bash: echo from below',
+      });
       expect(data(sent)).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "echo from below"' });
       await server.call('abort_session', { instance: 'worker', session_id });
     });
@@ -103,7 +117,11 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         await server.call('refresh_instances');
         const session_id = await newSession('behind-proxy');
         proxy.rule(PROMPT, { kind: 'lose-response' }, 1);
-        const sent = await server.call('send', { instance: 'behind-proxy', session_id, message: 'echo: accepted once' });
+        const sent = await server.call('send', {
+          instance: 'behind-proxy',
+          session_id,
+          message: 'echo: accepted once',
+        });
         expect(data(sent)).toMatchObject({ outcome: 'completed', text: 'accepted once' });
         expect(proxy.count(PROMPT)).toBe(1);
         expect(await userTexts(session_id)).toEqual(['echo: accepted once']);
@@ -142,8 +160,12 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
 
     test('two sends to one session at once: one runs, the other is told busy; nothing is answered together', async () => {
       const session_id = await newSession();
-      const calls = ['a', 'b'].map((name) => server.call('send', { instance: 'worker', session_id, message: `slow 5 100: ${name} ` }));
-      const outcomes = (await Promise.all(calls)).map((call) => (call.result.isError === true ? 'error' : data(call)['outcome']));
+      const calls = ['a', 'b'].map((name) =>
+        server.call('send', { instance: 'worker', session_id, message: `slow 5 100: ${name} ` }),
+      );
+      const outcomes = (await Promise.all(calls)).map((call) =>
+        call.result.isError === true ? 'error' : data(call)['outcome'],
+      );
       expect(outcomes).toHaveLength(2);
       expect(outcomes).toEqual(expect.arrayContaining(['completed', 'error']));
       expect(await userTexts(session_id)).toHaveLength(1);
@@ -157,7 +179,9 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       await opencode.restart();
       const sent = await sending;
       expect(data(sent)).toMatchObject({ outcome: 'interrupted' });
-      expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({ session: { state: 'interrupted' } });
+      expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({
+        session: { state: 'interrupted' },
+      });
       const after = await server.call('send', { instance: 'worker', session_id, message: 'echo: back' });
       expect(data(after)).toMatchObject({ outcome: 'completed', text: 'back' });
     });

@@ -3,7 +3,12 @@ import type { EventStream, ServerEvent } from '../../src/opencode/events.ts';
 import type { Message, Permission, Question, Session, SessionStatus } from '../../src/opencode/schema.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
 
-export const SESSION: Session = { id: 'ses_turn', title: 'a session', directory: '/p', time: { created: 1_000, updated: 1_000 } };
+export const SESSION: Session = {
+  id: 'ses_turn',
+  title: 'a session',
+  directory: '/p',
+  time: { created: 1_000, updated: 1_000 },
+};
 
 /** One opencode in memory, whose every move the test makes: for the faults that the real one will not have on command. */
 export class FakeApi implements OpencodeApi {
@@ -43,7 +48,9 @@ export class FakeApi implements OpencodeApi {
   answer(parentID: string, text: string, messageId = successorOf(this.store.at(-1)?.info.id ?? parentID)): void {
     this.setStatus({ type: 'busy' });
     this.begin(parentID, messageId);
-    this.emit('message.part.updated', { part: { id: `prt_${messageId}`, messageID: messageId, type: 'text', text: '' } });
+    this.emit('message.part.updated', {
+      part: { id: `prt_${messageId}`, messageID: messageId, type: 'text', text: '' },
+    });
     this.emit('message.part.delta', { messageID: messageId, partID: `prt_${messageId}`, field: 'text', delta: text });
     this.finish(messageId, text);
     this.setStatus({ type: 'idle' });
@@ -94,7 +101,10 @@ export class FakeApi implements OpencodeApi {
     await this.onPrompt(prompt);
   }
 
-  messages(_: string, { limit, before }: { limit: number; before?: string }): Promise<{ messages: Message[]; olderCursor?: string }> {
+  messages(
+    _: string,
+    { limit, before }: { limit: number; before?: string },
+  ): Promise<{ messages: Message[]; olderCursor?: string }> {
     const end = before === undefined ? this.store.length : Number(before);
     const start = Math.max(0, end - limit);
     return Promise.resolve({
@@ -107,7 +117,8 @@ export class FakeApi implements OpencodeApi {
     return Promise.resolve(this.store.find(({ info }) => info.id === id));
   }
 
-  session = (id: string): Promise<Session | undefined> => Promise.resolve(this.sessionList.find((session) => session.id === id));
+  session = (id: string): Promise<Session | undefined> =>
+    Promise.resolve(this.sessionList.find((session) => session.id === id));
   permissions = (): Promise<Permission[]> => Promise.resolve(this.permissionList);
   questions = (): Promise<Question[]> => Promise.resolve(this.questionList);
   sessions = (): Promise<Session[]> => Promise.resolve(this.sessionList);

@@ -23,7 +23,10 @@ interface Step {
 function play(messages: readonly (readonly ScriptedPart[])[], parentID = USER): Step[] {
   const steps: Step[] = [];
   const store: Message[] = [
-    { info: { id: USER, role: 'user', time: { created: 1 } }, parts: [{ id: 'prt_u', messageID: USER, type: 'text', text: 'hi' }] },
+    {
+      info: { id: USER, role: 'user', time: { created: 1 } },
+      parts: [{ id: 'prt_u', messageID: USER, type: 'text', text: 'hi' }],
+    },
   ];
   const push = (type: string, properties: Record<string, unknown>): void => {
     steps.push({ event: { type, properties: { sessionID: SESSION, ...properties } }, store: structuredClone(store) });
@@ -45,7 +48,11 @@ function play(messages: readonly (readonly ScriptedPart[])[], parentID = USER): 
       push('message.part.updated', { part: structuredClone(ended) });
     });
     const last = m === messages.length - 1;
-    message.info = { ...message.info, time: { created: m + 2, completed: m + 3 }, finish: last ? 'stop' : 'tool-calls' } as never;
+    message.info = {
+      ...message.info,
+      time: { created: m + 2, completed: m + 3 },
+      finish: last ? 'stop' : 'tool-calls',
+    } as never;
     push('message.updated', { info: structuredClone(message.info) });
   });
   return steps;
@@ -75,7 +82,9 @@ describe('Transcript', () => {
     fc.assert(
       fc.property(turns, (messages) => {
         const transcript = new Transcript(SESSION, USER);
-        const shown = play(messages).map(({ event }) => transcript.apply(event)).join('');
+        const shown = play(messages)
+          .map(({ event }) => transcript.apply(event))
+          .join('');
         expect(shown).toBe(said(messages));
         expect(transcript.text).toBe(said(messages));
         expect(transcript.concluded).toBe(true);
@@ -139,13 +148,20 @@ describe('Transcript', () => {
       ...event,
       properties: { ...event.properties, sessionID: 'ses_2' },
     }));
-    expect(otherSession.filter(({ type }) => type === 'message.part.delta').map((event) => transcript.apply(event)).join('')).toBe('');
+    expect(
+      otherSession
+        .filter(({ type }) => type === 'message.part.delta')
+        .map((event) => transcript.apply(event))
+        .join(''),
+    ).toBe('');
     expect(transcript.text).toBe('');
   });
 
   test('an answer given to a later message in our place is ours', () => {
     const later = 'msg_000000000001zlater';
-    const answer = play([[{ kind: 'text', deltas: ['together'] }]], later).at(-1)!.store.slice(1);
+    const answer = play([[{ kind: 'text', deltas: ['together'] }]], later)
+      .at(-1)!
+      .store.slice(1);
     const user = (id: string): Message => ({ info: { id, role: 'user', time: { created: 1 } }, parts: [] });
     const transcript = new Transcript(SESSION, USER);
     expect(transcript.reconcile([user(USER), user(later), ...answer])).toBe('together');
@@ -157,8 +173,15 @@ describe('Transcript', () => {
     const other: Message[] = [
       { info: { id: 'msg_000000000009u', role: 'user', time: { created: 9 } }, parts: [] },
       {
-        info: { id: 'msg_00000000000aa', role: 'assistant', parentID: 'msg_000000000009u', time: { created: 9, completed: 10 } },
-        parts: [{ id: 'prt_z', messageID: 'msg_00000000000aa', type: 'text', text: 'theirs', time: { start: 1, end: 2 } }],
+        info: {
+          id: 'msg_00000000000aa',
+          role: 'assistant',
+          parentID: 'msg_000000000009u',
+          time: { created: 9, completed: 10 },
+        },
+        parts: [
+          { id: 'prt_z', messageID: 'msg_00000000000aa', type: 'text', text: 'theirs', time: { start: 1, end: 2 } },
+        ],
       },
     ];
     const transcript = new Transcript(SESSION, USER);

@@ -35,7 +35,10 @@ async function run(api: FakeApi, options: Partial<TurnRequest> = {}, clock = lea
 describe('a turn', () => {
   test('subscribes before it sends, with an id that follows the newest message', async () => {
     const api = new FakeApi();
-    api.store.push({ info: { id: 'msg_00000000000fold0', role: 'assistant', parentID: 'msg_x', time: { created: 1, completed: 2 } }, parts: [] });
+    api.store.push({
+      info: { id: 'msg_00000000000fold0', role: 'assistant', parentID: 'msg_x', time: { created: 1, completed: 2 } },
+      parts: [],
+    });
     let subscribedFirst = false;
     api.onPrompt = (prompt) => {
       subscribedFirst = api.subscriptions === 1;
@@ -94,7 +97,10 @@ describe('a turn', () => {
 
   test('a session that another process works on is busy, and the owner is named', async () => {
     const api = new FakeApi();
-    api.store.push({ info: { id: 'msg_000000000001a', role: 'assistant', parentID: 'msg_x', time: { created: 1 } }, parts: [] });
+    api.store.push({
+      info: { id: 'msg_000000000001a', role: 'assistant', parentID: 'msg_x', time: { created: 1 } },
+      parts: [],
+    });
     const { result } = await run(api, { findOwner: () => Promise.resolve('runs in twin') });
     expect(result.outcome).toEqual({ kind: 'busy', reason: 'runs in twin' });
     expect(api.prompts).toHaveLength(0);
@@ -144,7 +150,10 @@ describe('in doubt', () => {
       throw new RequestError('status', 'POST: HTTP 500 (unknown model)', { status: 500 });
     };
     const { result } = await run(api);
-    expect(result.outcome).toMatchObject({ kind: 'refused', reason: expect.stringContaining('unknown model') as string });
+    expect(result.outcome).toMatchObject({
+      kind: 'refused',
+      reason: expect.stringContaining('unknown model') as string,
+    });
     expect(api.prompts).toHaveLength(1);
   });
 
@@ -252,7 +261,10 @@ describe('a turn ends', () => {
       };
       setImmediate(() => api.breakStreams());
     };
-    expect((await run(api)).result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('ECONNREFUSED') as string });
+    expect((await run(api)).result.outcome).toMatchObject({
+      kind: 'unknown',
+      reason: expect.stringContaining('ECONNREFUSED') as string,
+    });
   });
 
   test('running, at the deadline, with the text so far and what the model is retrying', async () => {
@@ -358,7 +370,10 @@ describe('a turn that stops for an answer', () => {
 
   test("returns with a sub-agent's request, whose session started before we listened", async () => {
     const api = new FakeApi();
-    api.sessionList.push({ ...SESSION, id: 'ses_child', parentID: SESSION.id }, { ...SESSION, id: 'ses_grandchild', parentID: 'ses_child' });
+    api.sessionList.push(
+      { ...SESSION, id: 'ses_child', parentID: SESSION.id },
+      { ...SESSION, id: 'ses_grandchild', parentID: 'ses_child' },
+    );
     api.onPrompt = (prompt) => {
       api.accept(prompt);
       api.setStatus({ type: 'busy' });
