@@ -230,6 +230,18 @@ function startDeadline(limits: RequestLimits): Deadline {
   };
 }
 
+/** The other end has no certificate that this machine trusts: Node's codes for it. */
+const CERTIFICATE_CODES = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+]);
+
 /** Codes with which no connection came about, so that not one byte of the request was sent. */
 const NEVER_CONNECTED = new Set([
   'ECONNREFUSED',
@@ -239,11 +251,7 @@ const NEVER_CONNECTED = new Set([
   'EAI_AGAIN',
   'EADDRNOTAVAIL',
   'UND_ERR_CONNECT_TIMEOUT',
-  'CERT_HAS_EXPIRED',
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'ERR_TLS_CERT_ALTNAME_INVALID',
+  ...CERTIFICATE_CODES,
 ]);
 
 function networkError(error: unknown, label: string): RequestError {
@@ -251,7 +259,11 @@ function networkError(error: unknown, label: string): RequestError {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const first = cause instanceof AggregateError ? (cause.errors[0] as unknown) : cause;
   const code = codeOf(first) ?? codeOf(cause);
-  const reason = code ?? (first instanceof Error ? first.message : String(first));
+  const bare = code ?? (first instanceof Error ? first.message : String(first));
+  const reason =
+    code !== undefined && CERTIFICATE_CODES.has(code)
+      ? `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`
+      : bare;
   const kind = code !== undefined && NEVER_CONNECTED.has(code) ? 'unreachable' : 'broken';
   return new RequestError(kind, `${label}: ${reason}`, { cause: error });
 }

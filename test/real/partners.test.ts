@@ -1,11 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFile, readlink } from 'node:fs/promises';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import { NEWEST_NODE } from '../mcp/raw-server.ts';
@@ -121,8 +121,16 @@ describe.skipIf([NEWEST_NODE, SUPERGATEWAY].some(isMissing))('the server behind 
       JSON.stringify(word),
     );
     const gateway = launch([
-      ...['--import', LOOPBACK_ONLY, SUPERGATEWAY],
-      ...['--stdio', server.join(' '), '--outputTransport', 'streamableHttp', '--stateful', '--port', String(port)],
+      '--import',
+      LOOPBACK_ONLY,
+      SUPERGATEWAY,
+      '--stdio',
+      server.join(' '),
+      '--outputTransport',
+      'streamableHttp',
+      '--stateful',
+      '--port',
+      String(port),
     ]);
     let log = '';
     const listening = new Promise<void>((resolve) => {
@@ -139,7 +147,7 @@ describe.skipIf([NEWEST_NODE, SUPERGATEWAY].some(isMissing))('the server behind 
   async function connect(): Promise<Client> {
     const transport = new StreamableHTTPClientTransport(url);
     const client = new Client({ name: 'behind-a-gateway', version: '1.0.0' });
-    await client.connect(transport as Transport);
+    await client.connect(transport);
     onTestFinished(async () => {
       await transport.terminateSession();
       await client.close();
@@ -218,7 +226,6 @@ describe.skipIf([NEWEST_NODE, SUPERGATEWAY].some(isMissing))('the server behind 
 
   /** The gateway itself runs on another Node. */
   async function serverProcesses(): Promise<number[]> {
-    const { readlink, readFile } = await import('node:fs/promises');
     const found = await Promise.all(
       (await processesIn(temp.tmp)).map(async (pid) => {
         const [program, args] = await Promise.all([
