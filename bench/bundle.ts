@@ -6,24 +6,30 @@ import { build } from 'esbuild';
 
 const ROOT = fileURLToPath(new URL('../', import.meta.url));
 
-/** The server as it is published, and its source map. */
-export const SERVER_SCRIPT = join(ROOT, 'dist', 'opencode-mcp.js');
-export const SERVER_MAP = `${SERVER_SCRIPT}.map`;
+/** The server as it is published. */
+export const BUILT_SERVER = join(ROOT, 'dist', 'opencode-mcp.js');
 
-const PROGRAMS = ['bare-server', 'bare-survey', 'bare-stream', 'fleet'] as const;
+const PROGRAMS = {
+  'bare-server': import.meta.resolve('./programs/bare-server.ts'),
+  'bare-survey': import.meta.resolve('./programs/bare-survey.ts'),
+  'bare-stream': import.meta.resolve('./programs/bare-stream.ts'),
+  fleet: import.meta.resolve('./programs/fleet.ts'),
+} as const;
 
-export type Scripts = Readonly<Record<(typeof PROGRAMS)[number] | 'server', string>>;
+/** Paths of what runs as a process of its own. */
+export type Scripts = Readonly<Record<keyof typeof PROGRAMS | 'server', string>>;
 
 /**
  * Bundles the bench's programs into `folder` with the options of scripts/build.mjs but none of its plugins, and
- * puts a copy of the built server beside them: both sides load one file from one place, and a build meanwhile disturbs nothing.
+ * puts a copy of the built server and its source map beside them: both sides load one file from one place, and a
+ * build meanwhile disturbs nothing.
  */
-export async function bundlePrograms(folder: string): Promise<Scripts> {
+export async function bundlePrograms(folder: string, builtServer: string): Promise<Scripts> {
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, 'package.json'), '{"type":"module"}\n');
   await build({
     absWorkingDir: ROOT,
-    entryPoints: Object.fromEntries(PROGRAMS.map((name) => [name, `bench/programs/${name}.ts`])),
+    entryPoints: Object.fromEntries(Object.entries(PROGRAMS).map(([name, url]) => [name, fileURLToPath(url)])),
     outdir: folder,
     bundle: true,
     format: 'esm',
@@ -39,7 +45,8 @@ export async function bundlePrograms(folder: string): Promise<Scripts> {
     logLevel: 'warning',
   });
   const server = join(folder, 'opencode-mcp.js');
-  await copyFile(SERVER_SCRIPT, server);
+  await copyFile(builtServer, server);
+  await copyFile(`${builtServer}.map`, `${server}.map`);
   const script = (name: string): string => join(folder, `${name}.js`);
   return {
     server,

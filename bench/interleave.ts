@@ -1,17 +1,12 @@
+/** Takes one sample; `keep` says whether it counts. */
+export type Measure = (keep: boolean) => Promise<void>;
+
 /**
- * Takes `rounds` samples of each of `measures`, one of each in turn (A B A B …): what else runs on the
- * machine then burdens all of them alike, and neighbours can be compared. One round before them is thrown away.
+ * Takes `rounds` samples with each of `measures`, one of each in turn (A B A B …): what else runs on the machine
+ * burdens all of them alike, and neighbours can be compared. One round before them does not count.
  */
-export async function interleave<Name extends string>(
-  rounds: number,
-  measures: Readonly<Record<Name, () => Promise<number>>>,
-): Promise<Record<Name, number[]>> {
-  // Object.entries forgets which names there are.
-  const entries = Object.entries(measures) as [Name, () => Promise<number>][];
-  const samples = Object.fromEntries(entries.map(([name]) => [name, []])) as unknown as Record<Name, number[]>;
-  for (const [, measure] of entries) await measure();
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, measure] of entries) samples[name].push(await measure());
+export async function interleave(rounds: number, measures: Readonly<Record<string, Measure>>): Promise<void> {
+  for (let round = 0; round <= rounds; round++) {
+    for (const measure of Object.values(measures)) await measure(round > 0);
   }
-  return samples;
 }

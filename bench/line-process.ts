@@ -47,14 +47,14 @@ export class LineProcess implements AsyncDisposable {
   }
 
   /** One at a time. The caller knows what the program answers. */
-  async ask<Answer>(order: object): Promise<Answer> {
+  async ask<Answer>(order: object, timeoutMs?: number): Promise<Answer> {
     this.#child.stdin.write(`${JSON.stringify(order)}\n`);
-    return await this.read<Answer>();
+    return await this.read<Answer>(timeoutMs);
   }
 
   /** A line that comes without an order: that the program is ready. */
-  async read<Answer>(): Promise<Answer> {
-    const line = await within(this.#lines.next(), 'a line of a bench program');
+  async read<Answer>(timeoutMs?: number): Promise<Answer> {
+    const line = await within(this.#lines.next(), 'a line of a bench program', timeoutMs);
     if (line.done === true) throw new Error('a bench program has ended early; its reason is on standard error');
     return JSON.parse(line.value) as Answer;
   }

@@ -1,5 +1,5 @@
 // npm run bench: measures what the README and the issues promise, prints a table and keeps the samples in
-// bench/results. Arguments: names of figures (default: all of them), and --pairs <n>.
+// bench/results. Arguments: names of figures (default: all of them), --pairs <n>, and --server <path> for another build.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -34,7 +34,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
 };
 
 const { values, positionals } = parseArgs({
-  options: { pairs: { type: 'string', default: String(PAIRS) } },
+  options: { pairs: { type: 'string', default: String(PAIRS) }, server: { type: 'string' } },
   allowPositionals: true,
 });
 const wanted = positionals.length > 0 ? positionals : Object.keys(FIGURES);
@@ -46,7 +46,7 @@ const startedAt = new Date().toISOString();
 const loadBefore = loadavg();
 const figures: Figure[] = [];
 {
-  await using stage = await Stage.open();
+  await using stage = await Stage.open(values.server);
   for (const name of wanted) {
     process.stderr.write(`measuring ${name} …\n`);
     const measured = (await FIGURES[name]?.(stage, Number(values.pairs))) ?? [];

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { openRegistry, type Registry } from '../test/rig/registry.ts';
 import { tempDir, type TempDir } from '../test/rig/temp.ts';
-import { bundlePrograms, type Scripts } from './bundle.ts';
+import { BUILT_SERVER, bundlePrograms, type Scripts } from './bundle.ts';
 import { LineProcess } from './line-process.ts';
 import type { BareSurveyOptions } from './programs/bare-survey.ts';
 import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken } from './programs/fleet.ts';
@@ -28,9 +28,9 @@ export class Stage implements AsyncDisposable {
     this.scripts = scripts;
   }
 
-  static async open(): Promise<Stage> {
+  static async open(builtServer = BUILT_SERVER): Promise<Stage> {
     const temp = tempDir('opencode-mcp-bench');
-    return new Stage(temp, await bundlePrograms(join(temp.path, 'dist')));
+    return new Stage(temp, await bundlePrograms(join(temp.path, 'dist'), builtServer));
   }
 
   get folder(): string {
@@ -126,14 +126,22 @@ export class Fleet implements AsyncDisposable {
     return await this.#ask<FleetCounts>({ order: 'count' });
   }
 
+  /** Resolves when all live instances have been asked for their sessions since the last `count`. */
+  async surveyed(timeoutMs: number): Promise<void> {
+    await this.#ask<object>({ order: 'surveyed' }, timeoutMs);
+  }
+
+  /** Resolves when the first instance has been sent a prompt since the last time. */
   async prompted(): Promise<void> {
     await this.#ask<object>({ order: 'prompted' });
   }
 
+  /** Says something in the running turn of the first instance. */
   async token(text: string): Promise<FleetToken> {
     return await this.#ask<FleetToken>({ order: 'token', text });
   }
 
+  /** Ends that turn. */
   async finish(text: string): Promise<void> {
     await this.#ask<object>({ order: 'finish', text });
   }
@@ -146,8 +154,8 @@ export class Fleet implements AsyncDisposable {
     return this.close();
   }
 
-  #ask<Answer>(order: FleetOrder): Promise<Answer> {
-    return this.#process.ask<Answer>(order);
+  #ask<Answer>(order: FleetOrder, timeoutMs?: number): Promise<Answer> {
+    return this.#process.ask<Answer>(order, timeoutMs);
   }
 }
 

@@ -12,14 +12,16 @@ const ALIVE = 1_000;
 const DEAD = 9_000;
 /** Below the ephemeral ports, and mostly below those that other suites give to what they start. */
 const LOWEST_PORT = 1_024;
-const POLL_MS = 100;
-const GIVE_UP_MS = 120_000;
+/** A list of so many costs the server a good part of a second: seldom. */
+const POLL_MS = 2_000;
+const GIVE_UP_MS = 180_000;
 
 /** As many registrations as are read, nine of ten left behind by instances that have ended. */
 export async function crowdFigures(stage: Stage, runs: number): Promise<readonly Figure[]> {
   await using fleet = await stage.startFleet({ live: ALIVE });
   const registry = await stage.registryOf({ live: fleet.ports.live, silent: await closedPorts(DEAD) });
   const first: number[] = [];
+  const asked: number[] = [];
   const complete: number[] = [];
   const alive: number[] = [];
   const now: number[] = [];
@@ -29,21 +31,24 @@ export async function crowdFigures(stage: Stage, runs: number): Promise<readonly
     await fleet.count();
     await using server = await stage.startServer({ registry });
     const startMs = performance.now();
-    const { ms } = await server.call<Listing>('instances', { limit: 1 });
-    first.push(ms);
-    await untilAllKnown(server);
-    complete.push(performance.now() - startMs);
+    const answering = server.call<Listing>('instances', { limit: 1 });
+    await fleet.surveyed(GIVE_UP_MS);
+    asked.push(performance.now() - startMs);
+    first.push((await answering).ms);
+    alive.push(await countAlive(server));
     const { byRoute } = await fleet.count();
     probes.push((byRoute['GET /global/health'] ?? 0) / ALIVE);
+    await untilAllKnown(server);
+    complete.push(performance.now() - startMs);
     const memory = residentMb(server.pid);
     now.push(memory.now);
     highest.push(memory.highest);
-    alive.push(await countAlive(server));
   }
   const among = `${ALIVE + DEAD} registrations, ${ALIVE} alive`;
   return [
     figure(`${among}: first answer of instances`, 'ms', first),
-    figure(`${among}: until every one was looked at`, 'ms', complete),
+    figure(`${among}: until every live one was asked`, 'ms', asked),
+    figure(`${among}: until every dead one was found dead`, 'ms', complete),
     figure(`${among}: alive in the list`, 'count', alive, { goal: exactly(ALIVE) }),
     figure(`${among}: probes per live instance until then`, 'count', probes),
     figure(`${among}: resident memory`, 'MB', now),

@@ -1,6 +1,5 @@
 import { stat } from 'node:fs/promises';
 
-import { SERVER_SCRIPT } from '../bundle.ts';
 import { atMost, type Figure, figure } from '../figure.ts';
 import { loadedModules } from '../loaded-modules.ts';
 import type { Stage } from '../stage.ts';
@@ -12,7 +11,7 @@ export async function sizeFigures(stage: Stage): Promise<readonly Figure[]> {
   const modules = await loadedModules(stage);
   return [
     figure('tools/list', 'bytes', await listBytes(stage), { goal: atMost(MOST_LIST_BYTES) }),
-    figure('the program', 'bytes', (await stat(SERVER_SCRIPT)).size),
+    figure('the program', 'bytes', (await stat(stage.scripts.server)).size),
     figure('modules of the bundle that ran before tools/list', 'count', modules.bundled.length),
     figure('modules of Node loaded before tools/list', 'count', modules.node.length),
     ...(await resultFigures(stage)),
@@ -47,8 +46,8 @@ async function resultFigures(stage: Stage): Promise<Figure[]> {
     ['create_session', { instance }],
   ];
   for (const [name, args] of reads) {
-    const { bytes, text } = await server.call(name, args);
-    const note = `${Buffer.byteLength(text)} of them text`;
+    const { bytes, text, data } = await server.call(name, args);
+    const note = `text ${Buffer.byteLength(text)}, structure ${Buffer.byteLength(JSON.stringify(data))}`;
     figures.push(figure(`result of ${name}, ${INSTANCES} instances`, 'bytes', bytes, { note }));
   }
   return figures;

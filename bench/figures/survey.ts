@@ -1,7 +1,6 @@
 import { atMost, exactly, type Figure, figure } from '../figure.ts';
 import { interleave } from '../interleave.ts';
 import type { BareRound } from '../programs/bare-survey.ts';
-import type { FleetCounts } from '../programs/fleet.ts';
 import { processorMs } from '../proc.ts';
 import type { Fleet, Stage } from '../stage.ts';
 import { ratios } from '../statistics.ts';
@@ -12,6 +11,8 @@ export const SURVEY_RATIO = 1.5;
 export const REQUESTS_PER_INSTANCE = 6;
 /** The server's default. */
 const CONCURRENCY = 16;
+/** A busy machine must not cut a survey off: both sides are to make every request. */
+const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
 
 export interface Survey {
   readonly oursMs: readonly number[];
@@ -24,51 +25,64 @@ export interface Survey {
   readonly bareRequests: readonly number[];
   /** Of the last call: rows that hold all there is to know. */
   readonly complete: number;
-  readonly lastCounts: FleetCounts;
 }
 
 /** A call of `instances` and the same requests made bare, in turn, each in a process of its own. */
 export async function survey(stage: Stage, instances: number, pairs: number): Promise<Survey> {
   await using fleet = await stage.startFleet({ live: instances });
-  await using server = await stage.startServer({ registry: await stage.registryOf(fleet.ports) });
+  const registry = await stage.registryOf(fleet.ports);
+  await using server = await stage.startServer({ registry, env: PATIENT });
   await using bare = await stage.startBareSurvey({ ports: fleet.ports.live, concurrency: CONCURRENCY });
-  const oursRequests: number[] = [];
-  const bareRequests: number[] = [];
-  const oursProcessorMs: number[] = [];
-  const bareProcessorMs: number[] = [];
-  let listing: Listing | undefined;
+  const ours = new Rounds(fleet, instances);
+  const theirs = new Rounds(fleet, instances);
+  let complete = 0;
   // The first call waits for discovery's first round.
   await server.call('instances', { limit: MOST_ROWS });
   await fleet.count();
-  let lastCounts: FleetCounts | undefined;
-  const { ours, theirs } = await interleave(pairs, {
-    ours: async () => {
-      const before = processorMs(server.pid);
-      const { data, ms } = await server.call<Listing>('instances', { limit: MOST_ROWS });
-      oursProcessorMs.push(processorMs(server.pid) - before);
-      listing = data;
-      lastCounts = await countInto(oursRequests, fleet, instances);
-      return ms;
-    },
-    theirs: async () => {
-      const before = processorMs(bare.pid);
-      const { ms } = await bare.ask<BareRound>({});
-      bareProcessorMs.push(processorMs(bare.pid) - before);
-      await countInto(bareRequests, fleet, instances);
-      return ms;
-    },
+  await interleave(pairs, {
+    ours: (keep) =>
+      ours.take(keep, server.pid, async () => {
+        const { data, ms } = await server.call<Listing>('instances', { limit: MOST_ROWS });
+        complete = completeRows(data);
+        return ms;
+      }),
+    theirs: (keep) => theirs.take(keep, bare.pid, async () => (await bare.ask<BareRound>({})).ms),
   });
-  if (listing === undefined || lastCounts === undefined) throw new Error('Expected a listing, got none');
   return {
-    oursMs: ours,
-    bareMs: theirs,
-    oursProcessorMs,
-    bareProcessorMs,
-    oursRequests,
-    bareRequests,
-    complete: completeRows(listing),
-    lastCounts,
+    oursMs: ours.ms,
+    bareMs: theirs.ms,
+    oursProcessorMs: ours.processorMs,
+    bareProcessorMs: theirs.processorMs,
+    oursRequests: ours.requests,
+    bareRequests: theirs.requests,
+    complete,
   };
+}
+
+/** Samples of one side. */
+class Rounds {
+  readonly ms: number[] = [];
+  readonly processorMs: number[] = [];
+  /** That arrived, for each instance. */
+  readonly requests: number[] = [];
+  readonly #fleet: Fleet;
+  readonly #instances: number;
+
+  constructor(fleet: Fleet, instances: number) {
+    this.#fleet = fleet;
+    this.#instances = instances;
+  }
+
+  async take(keep: boolean, pid: number, round: () => Promise<number>): Promise<void> {
+    const before = processorMs(pid);
+    const ms = await round();
+    const used = processorMs(pid) - before;
+    const { requests } = await this.#fleet.count();
+    if (!keep) return;
+    this.ms.push(ms);
+    this.processorMs.push(used);
+    this.requests.push(requests / this.#instances);
+  }
 }
 
 export async function surveyFigures(stage: Stage, sizes: readonly number[], pairs: number): Promise<readonly Figure[]> {
@@ -93,10 +107,4 @@ export async function surveyFigures(stage: Stage, sizes: readonly number[], pair
     );
   }
   return figures;
-}
-
-async function countInto(samples: number[], fleet: Fleet, instances: number): Promise<FleetCounts> {
-  const counts = await fleet.count();
-  samples.push(counts.requests / instances);
-  return counts;
 }

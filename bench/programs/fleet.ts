@@ -26,6 +26,8 @@ export interface FleetPorts {
 export type FleetOrder =
   /** Answered with `FleetCounts` since the last time, event streams included. */
   | { readonly order: 'count' }
+  /** Answered when all live instances have been asked for their sessions since the last `count`. */
+  | { readonly order: 'surveyed' }
   /** Answered when the first instance has been sent a prompt since the last time and has its event stream open. */
   | { readonly order: 'prompted' }
   /** Text of a running turn on the first instance; answered with `FleetToken`. */
@@ -51,15 +53,23 @@ const fakes = await Promise.all(Array.from({ length: options.live }, (_, index) 
 const silent = await Promise.all(Array.from({ length: options.silent ?? 0 }, listenSilently));
 const ports: FleetPorts = { live: fakes.map(({ port }) => port), silent };
 const counted = new Map<string, number>();
+/** For each instance, by the last `count`. */
+let sessionsAsked: readonly number[] = [];
 let promptsSeen = 0;
+/** Between two looks of an order that waits. */
+const POLL_MS = 1;
 
 await serveOrders(ports, async (line) => {
   const order = line as FleetOrder;
   switch (order.order) {
     case 'count':
       return count();
+    case 'surveyed':
+      await until(() => fakes.every((fake, index) => fake.count('GET /session') > (sessionsAsked[index] ?? 0)));
+      return {};
     case 'prompted':
-      await prompted(first());
+      await until(() => first().state.prompts.length > promptsSeen);
+      promptsSeen = first().state.prompts.length;
       return {};
     case 'token':
       return say(first(), order.text);
@@ -94,6 +104,7 @@ function count(): FleetCounts {
     requests += fresh;
     if (fresh > 0) byRoute[route] = fresh;
   }
+  sessionsAsked = fakes.map((fake) => fake.count('GET /session'));
   return { requests, byRoute, instancesAtOnce: busy.takeMax() };
 }
 
@@ -103,9 +114,8 @@ function first(): FakeOpencode {
   return fake;
 }
 
-async function prompted({ state }: FakeOpencode): Promise<void> {
-  while (state.prompts.length === promptsSeen) await new Promise((resolve) => setTimeout(resolve, 1));
-  promptsSeen = state.prompts.length;
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
 }
 
 function promptedSession({ state }: FakeOpencode): string {

@@ -7,6 +7,7 @@ import { type Candidate, type DiscoverySource, ROUTES } from '../discovery/sourc
 import type { Logger } from '../log.ts';
 import type { Credential } from '../opencode/transport.ts';
 import type { Directory, Reached } from './contract.ts';
+import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from './instance.ts';
 import { lineageOf } from './naming.ts';
@@ -19,7 +20,6 @@ import { Rounds } from './rounds.ts';
 import { createSameDirectory } from './same-directory.ts';
 import { askOverviews } from './survey.ts';
 import { suspects } from './suspects.ts';
-import { buildView, EMPTY_VIEW, type View } from './view.ts';
 
 export { type Directory, QueryError, type Reached, UnreachableError } from './contract.ts';
 
@@ -36,8 +36,8 @@ export interface DirectoryDeps {
 /** Answers of a round come in a burst; looking for pairs to prove and telling of changes once for all of them is enough. */
 export const REVIEW_DELAY_MS = 50;
 
-/** Removed registrations to remember until the next view says when they were last seen. */
-const MAX_REMOVED = 1000;
+/** Share of the health deadline that the first list waits for proofs. One takes some 50 ms; silence, which proves nothing, takes for ever. */
+const PROOF_WAIT = 1 / 4;
 
 export class LiveDirectory implements Directory {
   readonly #deps: DirectoryDeps;
@@ -47,10 +47,7 @@ export class LiveDirectory implements Directory {
   readonly #table = new EndpointTable();
   readonly #root = new AbortController();
   readonly #rounds: Rounds;
-  /** Removed since the last view, which tells when they were last seen. */
-  #removed = new Map<string, EndpointRecord>();
-  #view: View = EMPTY_VIEW;
-  #stale = true;
+  readonly #view: CurrentView;
   #reviewing = false;
   #announced = '';
   #roundAtMs: number | undefined;
@@ -82,6 +79,11 @@ export class LiveDirectory implements Directory {
         proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
       onProof: () => this.#touch(),
     });
+    this.#view = new CurrentView(this.#table, () => ({
+      proofs: this.#prover.proofs(),
+      sources: this.#chain.views(),
+      roundAtMs: this.#roundAtMs,
+    }));
     this.#rounds = new Rounds({
       clock,
       intervalMs: settings.discoveryIntervalMs,
@@ -104,7 +106,7 @@ export class LiveDirectory implements Directory {
   }
 
   snapshot(): Snapshot {
-    return this.#current().snapshot;
+    return this.#view.get().snapshot;
   }
 
   async ready(): Promise<void> {
@@ -169,10 +171,9 @@ export class LiveDirectory implements Directory {
   /** A source was scanned: what is new is looked at at once, ahead of the next round. */
   #registered({ name, candidates }: SourceView): void {
     const { added, removed } = this.#table.apply(name, candidates);
-    // Where nobody looks, churn must not pile up.
-    if (this.#removed.size > MAX_REMOVED) this.#current();
     for (const record of removed) {
-      this.#removed.set(record.id, record);
+      this.#view.remember(record);
+      this.#prober.forget(record);
       if (!this.#table.has(record.key)) this.#prover.forget(record.key);
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
     }
@@ -201,7 +202,7 @@ export class LiveDirectory implements Directory {
     this.#roundEnded();
     // Two ways to one instance would otherwise be listed, and named, as two.
     this.#considerProofs();
-    await this.#prover.idle();
+    await this.#within(this.#prover.idle(), PROOF_WAIT);
   }
 
   #roundEnded(): void {
@@ -249,7 +250,7 @@ export class LiveDirectory implements Directory {
 
   /** Something that a view shows is different. */
   #touch(): void {
-    this.#stale = true;
+    this.#view.outdate();
     if (this.#reviewing || this.#root.signal.aborted) return;
     this.#reviewing = true;
     void this.#deps.clock.sleep(REVIEW_DELAY_MS, this.#root.signal).then(() => {
@@ -281,30 +282,12 @@ export class LiveDirectory implements Directory {
     this.#prover.consider(pairs);
   }
 
-  #current(): View {
-    if (!this.#stale) return this.#view;
-    this.#view = buildView(this.#view, {
-      records: this.#table.all(),
-      recordOf: (id) => {
-        const registered = this.#table.get(id);
-        const record = registered ?? this.#removed.get(id);
-        return record === undefined ? undefined : { record, registered: registered !== undefined };
-      },
-      proofs: this.#prover.proofs(),
-      sources: this.#chain.views(),
-      roundAtMs: this.#roundAtMs,
-    });
-    this.#removed = new Map();
-    this.#stale = false;
-    return this.#view;
-  }
-
-  /** Waits for `work`, but not longer than one health deadline, nor past `close`. */
-  async #within(work: Promise<unknown>): Promise<void> {
+  /** Waits for `work`, but not longer than one health deadline or a share of it, nor past `close`. */
+  async #within(work: Promise<unknown>, share = 1): Promise<void> {
     const over = new AbortController();
     await Promise.race([
       work,
-      this.#deps.clock.sleep(this.#deps.settings.healthCheckTimeoutMs, over.signal),
+      this.#deps.clock.sleep(this.#deps.settings.healthCheckTimeoutMs * share, over.signal),
       aborted(this.#root.signal, over.signal),
     ]);
     over.abort();

@@ -9,8 +9,6 @@ import type { OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 import { unsupportedReason } from './version.ts';
 
-export { MIN_VERSION } from './version.ts';
-
 export type Healthy = Extract<ProbeResult, { status: 'healthy' }>;
 export type Settled = Exclude<ProbeResult, { status: 'unknown' | 'untrusted' }>;
 

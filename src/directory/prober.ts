@@ -140,6 +140,12 @@ export class Prober<T extends Target> {
     };
   }
 
+  /** Its registration is gone: what waits for it is dropped, what runs is nobody's business any more. */
+  forget(target: T): void {
+    const job = this.#joinable.get(target);
+    if (job !== undefined && !job.running) this.#drop(job);
+  }
+
   /** Ends every request; open looks resolve with undefined. */
   close(): void {
     this.#closed = true;

@@ -26,7 +26,7 @@ export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[
     for (const hint of hintsOf(endpoint)) {
       const group = byHint.get(hint) ?? new Map<string, ProbedEndpoint>();
       byHint.set(hint, group);
-      if (!group.has(key)) group.set(key, endpoint);
+      group.set(key, endpoint);
     }
   }
   const found = new Map<string, Suspicion>();

@@ -106,7 +106,7 @@ describe('registrations', () => {
     expect(world.listed()).toEqual(['dead offline', 'slow offline']);
     await world.clock.advance(2000);
     await until('the slow one to be listed', () => world.listed()[1] === 'slow idle');
-    while (world.clock.now() < startMs + INTERVAL_MS - 1000) await world.clock.advance(500);
+    while (world.clock.now() < startMs + INTERVAL_MS - 10_000) await world.clock.advance(5000);
     // Each was looked at twice when it was new; then the slow one once more, and the dead one three times twice.
     expect(world.directory.counters.probes).toBe(2 + 2 + 1 + 6);
   });
@@ -127,6 +127,48 @@ describe('registrations', () => {
       ],
     });
     expect(() => world.directory.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
+  });
+
+  test('one that is gone stays told as it was told, and since when it was really last seen', async () => {
+    await using world = new World();
+    world.register('a', await world.fake({ directory: '/home/user/a' }));
+    await world.start();
+    expect(world.listed()).toEqual(['a idle']);
+    // Nobody looks while it answers once more.
+    await world.round();
+    const seenMs = world.clock.now();
+    world.source.candidates.clear();
+    await world.announce();
+    const told = { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs };
+    expect(world.directory.snapshot().gone).toMatchObject([told]);
+    await world.round();
+    expect(world.directory.snapshot().gone).toMatchObject([told]);
+  });
+
+  test('one that is announced on the LAN never takes the name of one that is gone', async () => {
+    await using world = new World();
+    world.register('a', await world.fake());
+    await world.start();
+    expect(world.listed()).toEqual(['a idle']);
+    world.source.candidates.clear();
+    await world.add('forged', await world.fake(), { route: 'lan', claims: { name: 'a' } });
+    expect(world.listed()).toEqual(['a@box idle']);
+    expect(() => world.directory.resolve('a')).toThrow('a (box, /home/user/project) is gone');
+  });
+
+  test('one that is removed before its turn is never asked', async () => {
+    await using world = new World({ slots: 1 });
+    const [hung, waiting] = await Promise.all([world.fake(), world.fake()]);
+    hung.override('GET /global/health', { kind: 'hang' });
+    world.register('a', hung);
+    world.register('b', waiting);
+    world.directory.start();
+    await until('the slot to be taken', () => hung.load.current === 1);
+    world.source.candidates.delete('b');
+    await world.announce();
+    await world.clock.advance((DEADLINE_MS * 7) / 8);
+    await world.quiet();
+    expect(waiting.count('GET /global/health')).toBe(0);
   });
 
   test('one that moves to another port keeps its name, and is not taken for idle before it answered there', async () => {
@@ -351,6 +393,23 @@ describe('two ways to one instance', () => {
     await until('a new proof', () => ways(world).length === 1);
     expect(ways(world)).toEqual(['a a r']);
     expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
+  });
+
+  test('that stay silent hold up the first list for a short while only', async () => {
+    await using world = new World();
+    const claims = { id: 'x', localPort: 1 };
+    const [one, other] = await Promise.all([world.fake(), world.fake()]);
+    world.register('a', one, { claims });
+    world.register('b', other, { claims });
+    world.directory.start();
+    let ready = false;
+    const waiting = world.directory.ready().then(() => (ready = true));
+    await until('the proof to be tried', () => one.openStreams + other.openStreams === 1);
+    await world.clock.advance(DEADLINE_MS / 4 - 1);
+    expect(ready).toBe(false);
+    await world.clock.advance(1);
+    await waiting;
+    expect(world.listed()).toEqual(['a idle', 'b idle']);
   });
 
   test('are two entries where no proof is had', async () => {

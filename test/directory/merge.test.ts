@@ -55,10 +55,10 @@ describe('one address', () => {
     ['names', { name: 'a' }, { name: 'b' }],
     ['directories', { name: 'a', directory: '/a' }, { name: 'a', directory: '/b' }],
   ])('registrations with different %s contradict: the newest is kept, the other is noted', (_, old, recent) => {
-    const one = at(1, 'old', { claims: { ...old, connectedAt: 1 } });
-    const other = at(1, 'new', { claims: { ...recent, connectedAt: 2 } });
+    const one = at(1, 'a', { claims: { ...old, connectedAt: 1 } });
+    const other = at(1, 'b', { claims: { ...recent, connectedAt: 2 } });
     const merged = merge([one, other], NO_PROOFS);
-    expect(groups(merged)).toEqual([['new']]);
+    expect(groups(merged)).toEqual([['b']]);
     expect(merged.notes).toEqual([{ subject: old.name, reason: expect.stringContaining('http://127.0.0.1:1') }]);
   });
 

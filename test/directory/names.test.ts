@@ -106,6 +106,11 @@ describe('a name that was shown', () => {
     expect(show([instance('a')], [], [instance('b', { host: 'x' })])).toEqual({ names: ['b=foo@x'], gone: ['foo'] });
   });
 
+  test('and a host leave no bare name to a third one', () => {
+    const two = [instance('a', { host: 'x' }), instance('b', { host: 'y' })];
+    expect(show(two, [...two, instance('c', { host: 'z' })]).names).toEqual(['a=foo@x', 'b=foo@y', 'c=foo@z']);
+  });
+
   test('stays with its instance when it comes back', () => {
     expect(show([instance('a')], [], [instance('a'), instance('b', { host: 'x' })]).names).toEqual([
       'a=foo',

@@ -355,7 +355,9 @@ describe('another instance than the one registered', () => {
     expect(look.result.status).toBe('healthy');
     const told = encodeURIComponent('/private/tmp/claimed-7391');
     expect(seen.filter((line) => line.replaceAll(told, '').includes('claimed-7391'))).toEqual([]);
-    expect(seen.filter((line) => line.includes('directory'))).toHaveLength(1);
+    expect(seen.map((line) => line.split(' ')[0]).filter((path) => path?.includes('directory'))).toEqual([
+      `/session?directory=${told}&roots=true&limit=1`,
+    ]);
   });
 
   test('a directory whose file system hangs is a timeout, asked for once however many wait', async () => {
@@ -442,6 +444,13 @@ describe('what it is doing', () => {
     const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
     expect(look).toMatchObject({ result: { status: 'healthy' }, learnt: {}, timedOut: false });
     expect(look.missing.toSorted()).toEqual([...OVERVIEW_PARTS].toSorted());
+  });
+
+  test('a session whose id opencode would not take back is not shown', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.override('GET /session', { kind: 'answer', body: [{ ...session, id: '../../pty' }] });
+    expect(await ask(fake.url, { parts: ['session'] })).toMatchObject({ learnt: {}, missing: ['session'] });
   });
 
   test('a second look asks only for what is missing', async () => {

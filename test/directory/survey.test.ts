@@ -60,6 +60,41 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(before + 2);
   });
 
+  test('what one under way has asked is not asked again by another', async () => {
+    await using world = new World();
+    const [fake, hung] = await Promise.all([world.fake(), world.fake()]);
+    world.register('a', fake);
+    world.register('b', hung);
+    await world.start();
+    hung.override('GET /global/health', { kind: 'hang' });
+    await world.clock.advance(1000);
+    const first = world.directory.survey();
+    const askedMs = world.clock.now();
+    await until('the one to be answered', () => world.instance('a').overview?.askedAtMs === askedMs);
+    const before = fake.count('GET /session/status');
+    const second = world.directory.survey();
+    await settle();
+    await world.clock.advance(DEADLINE_MS);
+    await Promise.all([first, second]);
+    expect(fake.count('GET /session/status')).toBe(before);
+  });
+
+  test('leaves nothing behind that waits', async () => {
+    await using world = new World({ slots: 1 });
+    const list = await Promise.all([world.fake(), world.fake(), world.fake()]);
+    for (const [index, fake] of list.entries()) world.register(`i${index}`, fake, { claims: { localPort: index } });
+    await world.start();
+    for (const fake of list) fake.override('GET /global/health', { kind: 'hang' });
+    const before = world.directory.counters.probes;
+    const surveying = world.directory.survey();
+    await until('the slot to be taken', () => world.directory.counters.inFlight === 1);
+    await world.clock.advance(DEADLINE_MS);
+    await surveying;
+    await world.clock.advance(4 * DEADLINE_MS);
+    // Three short looks fit into the deadline, and a second one of the first had begun.
+    expect([world.directory.counters.probes - before, world.directory.counters.inFlight]).toEqual([4, 0]);
+  });
+
   test('a caller that gives up gets what is known, and spoils it for nobody else', async () => {
     await using world = new World();
     const fake = await world.fake();

@@ -32,6 +32,12 @@ test('registrations of one address are no pair', () => {
   expect(pairs(at(1, { id: 'x' }), at(1, { id: 'x' }, { key: 'again' }))).toEqual([]);
 });
 
+test('of more than six alike, each is compared with the first', () => {
+  const alike = (count: number) => Array.from({ length: count }, (_, index) => at(index + 1, { id: 'x' }));
+  expect(pairs(...alike(6))).toHaveLength(15);
+  expect(pairs(...alike(7))).toHaveLength(6);
+});
+
 test('a flood of equal claims costs a bounded number of proofs', () => {
   const flood = Array.from({ length: 5000 }, (_, index) => at(index + 1, { id: 'x', localPort: 9, hostname: 'box' }));
   expect(pairs(...flood).length).toBeLessThanOrEqual(1000);

@@ -8,6 +8,8 @@ import { JSONRPCMessageSchema } from '@modelcontextprotocol/sdk/types.js';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import packageJson from '../../package.json' with { type: 'json' };
+import { listTool } from '../../src/mcp/listing.ts';
+import { TOOLS } from '../../src/mcp/tools.ts';
 import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import { startFakeOpencode, type FakeOpencode, type FakeOptions } from '../rig/fake-opencode.ts';
 import { startFakes } from '../rig/fakes.ts';
@@ -206,6 +208,44 @@ describe.each(NODES)('the server on $name', ({ node }) => {
       expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
       expect([server.stdout.length, server.rest]).toEqual([1, '']);
     });
+
+    test('tools/list of the build is what the source makes, within its bytes', async () => {
+      const server = await start();
+      server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+      const { result } = await server.answerTo(1);
+      expect(result).toEqual({ tools: TOOLS.map((tool) => listTool(tool)) });
+      expect(Buffer.byteLength(JSON.stringify(result))).toBeLessThan(9 * 1024);
+    });
+
+    const SWITCHES: readonly (readonly [string, RawServerOptions, readonly string[]])[] = [
+      ['--toolsets core', { args: ['--toolsets', 'core'] }, ['instances', 'send', 'read']],
+      [
+        'OPENCODE_MCP_TOOLSETS',
+        { env: { OPENCODE_MCP_TOOLSETS: 'instances' } },
+        ['list_instances', 'refresh_instances'],
+      ],
+      ['--read-only', { args: ['--read-only', '--toolsets=core'] }, ['instances', 'read']],
+    ];
+    test.each(SWITCHES)(
+      '%s: only these tools are listed, and the others cannot be called',
+      async (_, options, names) => {
+        const { registry } = await scene();
+        const opencode = await fake({ reply: (text) => text });
+        await registry.add({ name: 'worker', port: opencode.port });
+        const server = await start({ ...options, env: { RELAY_REGISTRY_DIR: registry.path, ...options.env } });
+        server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+        const { result } = await server.answerTo(1);
+        expect(result).toMatchObject({ tools: names.map((name) => ({ name })) });
+        server.write(
+          call(2, 'send_message', { instance: 'worker', session_id: 'x', message: 'x' }),
+          call(3, 'create_session', { instance: 'worker' }),
+        );
+        for (const id of [2, 3]) {
+          expect((await server.answerTo(id)).error?.message).toContain(`there are: ${names.join(', ')}`);
+        }
+        expect(opencode.count('POST /session')).toBe(0);
+      },
+    );
 
     test('tools/list is answered before the first of 1,000 silent endpoints is asked anything', async () => {
       const { registry } = await scene();

@@ -1,0 +1,147 @@
+// npm run bench:gates: what CI holds every commit to, in a few minutes. Counters are exact; ratios may be twice their
+// goal, because the machine is shared. Every gate is judged by a wrong limit as well, which it must miss.
+import { atMost, exactly } from './figure.ts';
+import { LIMITS, mostInFlight } from './figures/in-flight.ts';
+import { silentSurvey } from './figures/silent.ts';
+import { listBytes, MOST_LIST_BYTES } from './figures/sizes.ts';
+import { measureStarts, SILENT_RATIO, START_RATIO } from './figures/start.ts';
+import { REQUESTS_PER_INSTANCE, survey, SURVEY_RATIO } from './figures/survey.ts';
+import { describe, type Gate, problemOf } from './gate.ts';
+import { loadedModules } from './loaded-modules.ts';
+import { Stage } from './stage.ts';
+import { ratios, spreadOf } from './statistics.ts';
+import { formatNumber } from './table.ts';
+
+const PAIRS = 11;
+/** Times the goal. */
+const LENIENCE = 2;
+/** What loads now; more is somebody's import. */
+const MOST_MODULES = 184;
+/** No program is ten times as fast as the same work without it. */
+const WRONG_RATIO = atMost(0.1);
+
+const GATES: readonly ((stage: Stage) => Promise<readonly Gate[]>)[] = [
+  toolsListGates,
+  startGates,
+  surveyGates,
+  silentGates,
+  inFlightGates,
+];
+
+const gates: Gate[] = [];
+{
+  await using stage = await Stage.open();
+  for (const measure of GATES) {
+    for (const gate of await measure(stage)) {
+      gates.push(gate);
+      const { name, unit, measured, limit } = gate;
+      const verdict = problemOf(gate) === undefined ? 'ok' : 'MISSED';
+      process.stdout.write(
+        `${verdict.padEnd(6)} ${name}: ${formatNumber(measured, unit)} (${describe(limit, unit)})\n`,
+      );
+    }
+  }
+}
+const problems = gates.map(problemOf).filter((problem) => problem !== undefined);
+for (const problem of problems) process.stderr.write(`gate missed: ${problem}\n`);
+process.stdout.write(`${gates.length - problems.length} of ${gates.length} gates hold\n`);
+process.exitCode = problems.length > 0 ? 1 : 0;
+
+async function toolsListGates(stage: Stage): Promise<readonly Gate[]> {
+  const { bundled } = await loadedModules(stage);
+  return [
+    {
+      name: 'bytes of tools/list',
+      unit: 'bytes',
+      measured: await listBytes(stage),
+      limit: atMost(MOST_LIST_BYTES),
+      wrongLimit: atMost(1_024),
+    },
+    {
+      name: 'modules that ran before tools/list',
+      unit: 'count',
+      measured: bundled.length,
+      limit: atMost(MOST_MODULES),
+      wrongLimit: atMost(10),
+    },
+  ];
+}
+
+async function startGates(stage: Stage): Promise<readonly Gate[]> {
+  const { bare, ours, oursSilent } = await measureStarts(stage, PAIRS);
+  return [
+    ratioGate('start to tools/list, ours / bare', ours.ms, bare.ms, START_RATIO),
+    ratioGate(
+      'start to tools/list, with / without registrations that never answer',
+      oursSilent.ms,
+      ours.ms,
+      SILENT_RATIO,
+    ),
+  ];
+}
+
+async function surveyGates(stage: Stage): Promise<readonly Gate[]> {
+  const gates: Gate[] = [];
+  for (const size of [10, 50]) {
+    const { oursMs, bareMs, oursRequests, complete } = await survey(stage, size, PAIRS);
+    gates.push(
+      {
+        name: `requests per instance and call of instances over ${size}`,
+        unit: 'count',
+        measured: Math.max(...oursRequests),
+        limit: atMost(REQUESTS_PER_INSTANCE),
+        wrongLimit: atMost(REQUESTS_PER_INSTANCE - 1),
+      },
+      {
+        name: `complete rows of instances over ${size}`,
+        unit: 'count',
+        measured: complete,
+        limit: exactly(size),
+        wrongLimit: exactly(size + 1),
+      },
+      ratioGate(`instances over ${size}, ours / bare`, oursMs, bareMs, SURVEY_RATIO),
+    );
+  }
+  return gates;
+}
+
+async function silentGates(stage: Stage): Promise<readonly Gate[]> {
+  const live = 36;
+  const silent = 4;
+  // Four times the default: a busy machine must not cut off what lives.
+  const deadlineMs = 12_000;
+  const { first, later } = await silentSurvey(stage, { live, silent, deadlineMs }, { servers: 1, callsEach: 2 });
+  const gate = (call: string, complete: readonly number[]): Gate => ({
+    name: `complete rows of the ${call} call, ${silent} of ${live + silent} silent`,
+    unit: 'count',
+    measured: Math.min(...complete),
+    limit: exactly(live),
+    wrongLimit: exactly(live + silent),
+  });
+  return [gate('first', first.complete), gate('second', later.complete)];
+}
+
+async function inFlightGates(stage: Stage): Promise<readonly Gate[]> {
+  const gates: Gate[] = [];
+  for (const limit of LIMITS) {
+    gates.push({
+      name: `most probes in flight with a limit of ${limit}`,
+      unit: 'count',
+      measured: await mostInFlight(stage, limit),
+      // Fewer would mean that the gate does not see them.
+      limit: exactly(limit),
+      wrongLimit: atMost(limit - 1),
+    });
+  }
+  return gates;
+}
+
+function ratioGate(name: string, ours: readonly number[], theirs: readonly number[], goal: number): Gate {
+  return {
+    name,
+    unit: '×',
+    measured: spreadOf(ratios(ours, theirs)).median,
+    limit: atMost(goal * LENIENCE),
+    wrongLimit: WRONG_RATIO,
+  };
+}
