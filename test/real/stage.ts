@@ -60,7 +60,15 @@ export async function openStage(): Promise<Stage> {
     async server(options = {}) {
       const server = await startMcpChild({
         ...options,
-        args: ['--registry-dir', registry.path, '--log-level', 'debug', ...(options.args ?? [])],
+        args: [
+          '--registry-dir',
+          registry.path,
+          '--log-level',
+          'debug',
+          '--health-timeout-ms',
+          '15000',
+          ...(options.args ?? []),
+        ],
       });
       started.push(server);
       return server;

@@ -8,7 +8,7 @@ import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { type Opencode, startOpencode } from '../rig/opencode.ts';
 import { PINNED_OPENCODE, isMissing } from '../rig/opencode-binaries.ts';
 import { until } from '../rig/wait.ts';
-import { candidate } from './candidates.ts';
+import { candidate } from '../directory/candidates.ts';
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   let one: Opencode;
