@@ -54,7 +54,7 @@ export async function loadedModules(stage: Stage): Promise<LoadedModules> {
   };
   // Packages that bring source maps of their own are there by what they were written in, which esbuild has not seen.
   const all = sources.map((source) => source.replace(/^\.\.\//, '')).filter((name) => !IN_PACKAGE_TS.test(name));
-  const [strange] = later.filter((name) => name.startsWith('src/') && !all.includes(name));
+  const strange = later.find((name) => name.startsWith('src/') && !all.includes(name));
   if (strange !== undefined) throw new Error(`Expected ${strange} among the sources of the source map, got none such`);
   const atOnce = all.filter((name) => !later.includes(name));
   return { bundled: [...atOnce, ...ran], node };

@@ -49,6 +49,8 @@ export class LiveDirectory implements Directory {
   readonly #rounds: Rounds;
   readonly #view: CurrentView;
   #reviewing = false;
+  /** Who is healthy or registered is different, or silent pairs may be due again. */
+  #suspectsDue = false;
   #announced = '';
   #roundAtMs: number | undefined;
   #ready: Promise<void> | undefined;
@@ -170,7 +172,7 @@ export class LiveDirectory implements Directory {
 
   /** A source was scanned: what is new is looked at at once, ahead of the next round. */
   #registered({ name, candidates }: SourceView): void {
-    const { added, removed } = this.#table.apply(name, candidates);
+    const { added, removed, changed } = this.#table.apply(name, candidates);
     for (const record of removed) {
       this.#view.remember(record);
       this.#prober.forget(record);
@@ -178,6 +180,7 @@ export class LiveDirectory implements Directory {
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
     }
     for (const record of added) void this.#rounds.look(record);
+    this.#suspectsDue ||= changed;
     this.#touch();
   }
 
@@ -190,6 +193,7 @@ export class LiveDirectory implements Directory {
       this.#deps.logger.log('debug', `endpoint ${record.healthy ? 'answers' : 'stopped answering'}`, {
         endpoint: record.id,
       });
+      this.#suspectsDue = true;
       if (record.healthy) this.#prover.healthy(record.key, (key) => this.#table.isHealthy(key));
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
     }
@@ -207,6 +211,7 @@ export class LiveDirectory implements Directory {
 
   #roundEnded(): void {
     this.#roundAtMs = this.#deps.clock.now();
+    this.#suspectsDue = true;
     this.#touch();
   }
 
@@ -260,7 +265,7 @@ export class LiveDirectory implements Directory {
   }
 
   #review(): void {
-    this.#considerProofs();
+    if (this.#suspectsDue) this.#considerProofs();
     const { onChange } = this.#deps;
     if (onChange === undefined) return;
     const shown = this.snapshot()
@@ -272,6 +277,7 @@ export class LiveDirectory implements Directory {
   }
 
   #considerProofs(): void {
+    this.#suspectsDue = false;
     const pairs = suspects([...this.#table.all()]).flatMap(({ keys, endpoints }): Pair[] => {
       const [one, other] = endpoints.toSorted(
         (a, b) => ROUTES.indexOf(a.candidate.endpoint.route) - ROUTES.indexOf(b.candidate.endpoint.route),

@@ -1,9 +1,12 @@
+import { setMaxListeners } from 'node:events';
+
 import pLimit from 'p-limit';
 
 import type { Clock } from '../clock.ts';
 import type { Candidate } from '../discovery/source.ts';
 import type { Credential } from '../opencode/transport.ts';
 import { singleLine } from '../plain-text.ts';
+import { unlessAborted } from '../unless-aborted.ts';
 
 export interface PasswordDeps {
   readonly clock: Clock;
@@ -33,11 +36,21 @@ const MAX_PROBLEM_CHARS = 300;
 const DONE = 'done';
 const LATE = 'late';
 
+/** Look-ups that began in the same turn share their time limits: most are done with at once, and a timer each would cost more than they do. */
+interface Cohort {
+  readonly controller: AbortController;
+  /** Over when their places go to the next ones. */
+  readonly placesOver: Promise<void>;
+  open: number;
+}
+
 /** Finds the passwords of candidates before a probe takes its slot, so that a slow vault holds up nobody else. */
 export class PasswordDesk {
   readonly #deps: PasswordDeps;
   readonly #places = pLimit(AT_ONCE);
-  readonly #asking = new Set<AbortController>();
+  readonly #cohorts = new Set<Cohort>();
+  readonly #open = new Map<Candidate, Promise<Credential | undefined>>();
+  #cohort: Cohort | undefined;
   #thisTurn = 0;
   #turn: Promise<void> | undefined;
 
@@ -47,12 +60,12 @@ export class PasswordDesk {
 
   /** Never rejects. An urgent one does not stand in line. */
   async find(candidate: Candidate, urgent: boolean): Promise<PasswordAnswer> {
-    if (urgent) return this.#ask(candidate, new AbortController());
+    if (urgent) return this.#ask(candidate, this.#begin());
     let answer: Promise<PasswordAnswer> | undefined;
     await this.#places(async () => {
-      const asking = new AbortController();
-      answer = this.#ask(candidate, asking);
-      await Promise.race([answer, this.#deps.clock.sleep(PLACE_MS, asking.signal)]);
+      const cohort = this.#join();
+      answer = this.#ask(candidate, cohort);
+      await Promise.race([answer, cohort.placesOver]);
       this.#thisTurn += 1;
       if (this.#thisTurn > PER_TURN) await this.#nextTurn();
     });
@@ -60,7 +73,65 @@ export class PasswordDesk {
   }
 
   close(): void {
-    for (const asking of this.#asking) asking.abort(LATE);
+    for (const { controller } of this.#cohorts) controller.abort(LATE);
+  }
+
+  async #ask(candidate: Candidate, cohort: Cohort): Promise<PasswordAnswer> {
+    const { limitMs } = this.#deps;
+    const { signal } = cohort.controller;
+    try {
+      const credential = await unlessAborted(this.#underWay(candidate, signal), signal);
+      return credential === undefined ? {} : { credential };
+    } catch (error) {
+      if (signal.aborted) return { problem: `its password was not to be had within ${limitMs} ms` };
+      return { problem: singleLine(error instanceof Error ? error.message : String(error), MAX_PROBLEM_CHARS) };
+    } finally {
+      cohort.open -= 1;
+      if (cohort.open === 0) this.#end(cohort);
+    }
+  }
+
+  /** A file system that hangs would otherwise collect one stuck look-up per probe, each holding a thread. */
+  #underWay(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined> {
+    const known = this.#open.get(candidate);
+    if (known !== undefined) return known;
+    const resolving = this.#deps.resolveCredential(candidate, signal).finally(() => this.#open.delete(candidate));
+    this.#open.set(candidate, resolving);
+    return resolving;
+  }
+
+  /** One cohort a turn, until it is over. */
+  #join(): Cohort {
+    if (this.#cohort === undefined) {
+      const cohort = this.#begin();
+      this.#cohort = cohort;
+      setImmediate(() => {
+        if (this.#cohort === cohort) this.#cohort = undefined;
+      });
+      return cohort;
+    }
+    this.#cohort.open += 1;
+    return this.#cohort;
+  }
+
+  #begin(): Cohort {
+    const { clock, limitMs } = this.#deps;
+    const controller = new AbortController();
+    const { signal } = controller;
+    // Every look-up of a turn listens to it, which is no leak.
+    setMaxListeners(0, signal);
+    void clock.sleep(limitMs, signal).then(() => {
+      if (!signal.aborted) controller.abort(LATE);
+    });
+    const cohort = { controller, placesOver: clock.sleep(PLACE_MS, signal), open: 1 };
+    this.#cohorts.add(cohort);
+    return cohort;
+  }
+
+  #end(cohort: Cohort): void {
+    if (this.#cohort === cohort) this.#cohort = undefined;
+    this.#cohorts.delete(cohort);
+    cohort.controller.abort(DONE);
   }
 
   /** One for all who wait: each would start the count anew within the same turn. */
@@ -73,24 +144,5 @@ export class PasswordDesk {
       });
     });
     return this.#turn;
-  }
-
-  async #ask(candidate: Candidate, asking: AbortController): Promise<PasswordAnswer> {
-    const { clock, limitMs, resolveCredential } = this.#deps;
-    const { signal } = asking;
-    this.#asking.add(asking);
-    void clock.sleep(limitMs, signal).then(() => {
-      if (!signal.aborted) asking.abort(LATE);
-    });
-    try {
-      const credential = await resolveCredential(candidate, signal);
-      return credential === undefined ? {} : { credential };
-    } catch (error) {
-      if (signal.aborted) return { problem: `its password was not to be had within ${limitMs} ms` };
-      return { problem: singleLine(error instanceof Error ? error.message : String(error), MAX_PROBLEM_CHARS) };
-    } finally {
-      this.#asking.delete(asking);
-      asking.abort(DONE);
-    }
   }
 }

@@ -395,6 +395,32 @@ describe('two ways to one instance', () => {
     expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
   });
 
+  test('that live again without a new proof are two, and stay two when one is down once more', async () => {
+    await using world = new World();
+    const { tunnel, fake } = await joined(world);
+    await tunnel.down();
+    await world.round();
+    expect(ways(world)).toEqual(['a a r']);
+    fake.override('GET /global/event', { kind: 'hang' });
+    await tunnel.up();
+    await world.round();
+    expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+    await tunnel.down();
+    await world.round();
+    expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+  });
+
+  test('leave nothing behind at an address that is registered for another later', async () => {
+    await using world = new World();
+    const { tunnel } = await joined(world);
+    world.source.candidates.delete('r');
+    await world.announce();
+    expect(ways(world)).toEqual(['a a']);
+    await tunnel.down();
+    await world.add('other', tunnel, { route: 'relay' });
+    expect(ways(world)).toEqual(['a a', 'other other']);
+  });
+
   test('that stay silent hold up the first list for a short while only', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 1 };

@@ -107,6 +107,15 @@ describe('slots', () => {
     expect([asked(hung), prober.counters.inFlight]).toEqual([2, 2]);
   });
 
+  test('a suspect that is done leaves its slot to the next', async () => {
+    const list = await fakes(5);
+    const { prober } = rig(4);
+    const batch = prober.batch();
+    const looks = list.map((fake, index) => batch.look(target(`t${index}`, fake, 'suspect'), PLAIN));
+    expect((await Promise.all(looks)).map(status)).toEqual(list.map(() => 'healthy'));
+    expect(prober.counters.maxInFlight).toBe(1);
+  });
+
   test('a suspect has a slot even where there is only one', async () => {
     const fake = await fakeOpencode();
     const { prober } = rig(1);
@@ -232,8 +241,9 @@ describe('passwords', () => {
     const batch = prober.batch();
     void batch.look(target('locked', locked), PLAIN);
     expect(status(await batch.look(target('open', open), PLAIN))).toBe('healthy');
-    await clock.advance(DEADLINE_MS);
     expect(told).toEqual(['open healthy']);
+    await clock.advance(DEADLINE_MS / 2);
+    await until('the other to be asked without', () => told[1] === 'locked healthy');
   });
 
   test('many that hang hold up nobody else either', async () => {
@@ -294,6 +304,7 @@ describe('urgent looks', () => {
     void batch.look(target('running', running), PLAIN);
     await until('the slot to be taken', () => asked([running]) === 1);
     const looks = waiting.map((fake, index) => batch.look(target(`waiting${index}`, fake), PLAIN));
+    await settle();
     const looking = batch.look(target('urgent', urgent), { parts: [], urgent: 'look' });
     await settle();
     await clock.advance(FIRST_MS);

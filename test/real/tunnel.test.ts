@@ -8,7 +8,7 @@ import { delimiter, join } from 'node:path';
 import process from 'node:process';
 import { promisify } from 'node:util';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import { listenHttp, type HttpListener } from '../rig/http-listener.ts';
 import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
@@ -19,6 +19,9 @@ import { openStage, type Stage } from './stage.ts';
 
 const run = promisify(execFile);
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
+
+/** A client for which a send waits as long as a cold opencode on a busy machine may need. */
+const PATIENT = { name: 'claude-code', version: '2.1.329' };
 
 const ID = 'b0a1c2d3e4f5.access';
 const SECRET = '5ecret-0f-the-service-t0ken';
@@ -69,10 +72,13 @@ describe.skipIf(cannotCertify())('a real opencode behind a Cloudflare Tunnel wit
     const office = { name: 'office', url: tunnel.url, password: { file: 'password' }, headers };
     await writeFile(config, JSON.stringify({ instances: [office] }), { mode: 0o600 });
     const server = await stage.server({
+      clientInfo: PATIENT,
       args: ['--config', config],
       env: { NODE_EXTRA_CA_CERTS: tunnel.authority, ...env },
     });
     servers.push(server);
+    // Its rounds would count in the next test.
+    onTestFinished(() => server.close());
     return server;
   }
 

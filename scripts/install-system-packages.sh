@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs what the suites drive and npm cannot bring: a real sshd, and busybox as another relay's shell.
+# Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
+set -eu
+
+missing=
+[ -x /usr/sbin/sshd ] || command -v sshd >/dev/null 2>&1 || missing="$missing openssh-server"
+command -v ssh >/dev/null 2>&1 || missing="$missing openssh-client"
+command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
+command -v tmux >/dev/null 2>&1 || missing="$missing tmux"
+[ -n "$missing" ] || exit 0
+
+if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ]; then
+  echo "Not installed:$missing. Their suites are skipped; install them, or run this as root with CI=true." >&2
+  exit 0
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update --quiet
+# The package's own service would listen on port 22: the suites start theirs on loopback.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+# shellcheck disable=SC2086 -- a list of names
+apt-get install --quiet --yes --no-install-recommends $missing

@@ -1,0 +1,49 @@
+import { basename } from 'node:path';
+import { hasUnsafeCharacters, quote } from '../config/quote.ts';
+import { SettingsError } from '../config/settings.ts';
+
+/** Room for `-12` and `.json` within the 255 bytes that a file name may have, and short enough for a line of a listing. */
+const MAX_NAME_BYTES = 200;
+const MAX_NAME_CHARS = 100;
+/** Of a part that nobody typed: two of them make a name that still fits a line. */
+const MAX_PART_CHARS = 40;
+
+/** The name a person gave, or a `SettingsError` that says what is wrong with it: it becomes a file name, here and on the relay. */
+export function checkInstanceName(written: string): string {
+  const problem = nameProblem(written);
+  if (problem !== undefined) throw new SettingsError(`INSTANCE_NAME: ${problem}, got ${quote(written)}`);
+  return written;
+}
+
+function nameProblem(name: string): string | undefined {
+  if (/[/\\]/.test(name)) return 'expected a name without slashes';
+  if (name.startsWith('.')) return 'expected a name that does not start with a dot';
+  if (name.startsWith('-')) return 'expected a name that does not start with a dash';
+  if (hasUnsafeCharacters(name)) return 'expected a name without control or invisible characters';
+  if (name !== name.trim()) return 'expected a name without spaces around it';
+  if (Array.from(name).length > MAX_NAME_CHARS || Buffer.byteLength(name) > MAX_NAME_BYTES) {
+    return `expected at most ${MAX_NAME_CHARS} characters and ${MAX_NAME_BYTES} bytes`;
+  }
+  return undefined;
+}
+
+/** `<hostname>-<directory>`, of whatever characters the directory's name has: only letters, digits, `.` and `_` stay. */
+export function defaultInstanceName(hostname: string, directory: string): string {
+  // A host's full name says nothing more here than its first label.
+  const parts = [hostname.split('.', 1)[0] ?? '', basename(directory)].map(plain).filter((part) => part !== '');
+  return parts.join('-') || 'opencode';
+}
+
+function plain(part: string): string {
+  const kept = part.normalize('NFC').replace(/[^\p{L}\p{N}\p{M}._]+/gu, '-');
+  const visible = hasUnsafeCharacters(kept) ? kept.replace(/[^\w.-]+/g, '-') : kept;
+  return Array.from(visible)
+    .slice(0, MAX_PART_CHARS)
+    .join('')
+    .replace(/^[-.]+|[-.]+$/g, '');
+}
+
+/** `name` for the first, then `name-2`, `name-3`, … */
+export function numberedName(name: string, number: number): string {
+  return number === 1 ? name : `${name}-${number}`;
+}

@@ -1,0 +1,30 @@
+import { constants } from 'node:fs';
+import { access, stat } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { shownPath } from '../config/quote.ts';
+import { SettingsError } from '../config/settings.ts';
+
+/** Absolute path of the opencode to start: `bin` itself, or the first of that name on PATH. Throws a `SettingsError`. */
+export async function findOpencode(bin: string, searchPath: string | undefined): Promise<string> {
+  if (bin.includes('/')) {
+    if (await isProgram(bin)) return bin;
+    throw new SettingsError(`OPENCODE_BIN: ${shownPath(bin)} is no program that can be run; set it to opencode's path`);
+  }
+  for (const folder of (searchPath ?? '').split(delimiter)) {
+    // An empty entry means the working directory, which holds whatever a project brings along.
+    const path = join(folder, bin);
+    if (folder.startsWith('/') && (await isProgram(path))) return path;
+  }
+  throw new SettingsError(
+    `there is no ${shownPath(bin)} on PATH; install it (npm install --global opencode-ai) or set OPENCODE_BIN to its path`,
+  );
+}
+
+async function isProgram(path: string): Promise<boolean> {
+  try {
+    await access(path, constants.X_OK);
+    return (await stat(path)).isFile();
+  } catch {
+    return false;
+  }
+}

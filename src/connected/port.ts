@@ -1,0 +1,53 @@
+import { randomInt } from 'node:crypto';
+import { connect, createServer } from 'node:net';
+import { badPortReason } from '../bad-ports.ts';
+
+export const LOWEST_PORT = 4096;
+export const HIGHEST_PORT = 5095;
+/** A loopback connect is answered at once; a full backlog is not, and is no free port either. */
+const CONNECT_LIMIT_MS = 1_000;
+
+/**
+ * A port on which nothing listens. Looks from a random one on, so that two that start together seldom meet; `not` are those
+ * that turned out to be taken.
+ */
+export async function choosePort(not: ReadonlySet<number> = new Set()): Promise<number> {
+  const count = HIGHEST_PORT - LOWEST_PORT + 1;
+  const first = randomInt(count);
+  for (let step = 0; step < count; step += 1) {
+    const port = LOWEST_PORT + ((first + step) % count);
+    if (not.has(port) || badPortReason(port) !== undefined) continue;
+    if (await isFree(port)) return port;
+  }
+  throw new Error(
+    `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken; end some of what listens there and start again`,
+  );
+}
+
+/** Binding alone would not tell on macOS, where a wildcard listener does not stand in the way of a specific one. */
+async function isFree(port: number): Promise<boolean> {
+  return (await listenerOn(port)) === 'none' && (await canBind(port));
+}
+
+/** Whether anything accepts connections on `port` of this machine's loopback. */
+export function listenerOn(port: number): Promise<'some' | 'none' | 'unknown'> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: '127.0.0.1' });
+    const settle = (found: 'some' | 'none' | 'unknown'): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(found);
+    };
+    const timer = setTimeout(() => settle('unknown'), CONNECT_LIMIT_MS);
+    socket.once('connect', () => settle('some'));
+    socket.once('error', (error: NodeJS.ErrnoException) => settle(error.code === 'ECONNREFUSED' ? 'none' : 'unknown'));
+  });
+}
+
+function canBind(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)));
+  });
+}

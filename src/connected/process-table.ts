@@ -1,0 +1,122 @@
+import { execFile } from 'node:child_process';
+import { readdir, readFile, readlink } from 'node:fs/promises';
+
+/** `ps` and `lsof` answer in tens of milliseconds; a hung file system must not hold up a start. */
+const COMMAND_LIMIT_MS = 3_000;
+/** All of a busy machine's processes, one short line each. */
+const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
+
+/** Which process this is: the pid and when it began, since pids come back. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** In whatever unit the system counts; only compared. Undefined where it cannot be told. */
+  readonly started?: string;
+}
+
+/** Undefined when no such process runs (a zombie does not). */
+export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
+  if (process.platform === 'linux') {
+    const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+    if (stat === undefined) return undefined;
+    // The program's name stands in brackets and may hold anything; the fields after it are numbers.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const [state] = fields;
+    const started = fields[19];
+    if (state === 'Z' || state === 'X') return undefined;
+    return { pid, ...(started !== undefined && { started }) };
+  }
+  const answer = await output('ps', ['-o', 'lstart=', '-p', String(pid)]);
+  const started = answer?.trim();
+  if (answer === undefined) return isRunning(pid) ? { pid } : undefined;
+  return started ? { pid, started } : undefined;
+}
+
+/** Whether the very process still runs; without a start time, whether any of that pid does. */
+export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
+  const now = await identifyProcess(identity.pid);
+  if (now === undefined) return false;
+  return identity.started === undefined || now.started === undefined || now.started === identity.started;
+}
+
+/** `pid` and everything it has started that still runs. */
+export async function familyOf(pid: number): Promise<ReadonlySet<number>> {
+  const parents = await parentsOfAll();
+  const family = new Set([pid]);
+  for (let size = 0; size !== family.size;) {
+    size = family.size;
+    for (const [child, parent] of parents) if (family.has(parent)) family.add(child);
+  }
+  return family;
+}
+
+/**
+ * Pids that hold the socket listening on `port` of loopback or of every address. Undefined where it cannot be told;
+ * empty when the listener belongs to another user.
+ */
+export async function listenersOn(port: number): Promise<ReadonlySet<number> | undefined> {
+  if (process.platform === 'linux') {
+    const inodes = await listeningInodes(port);
+    if (inodes !== undefined) return holdersOf(inodes);
+  }
+  const answer = await output('lsof', ['-nP', '-a', `-iTCP:${port}`, '-sTCP:LISTEN', '-t']);
+  if (answer === undefined) return undefined;
+  return new Set(answer.split('\n').filter(Boolean).map(Number));
+}
+
+/** `/proc/net/tcp`: addresses in hexadecimal, as the machine's byte order has them; state 0A listens; the tenth field is the inode. */
+async function listeningInodes(port: number): Promise<ReadonlySet<string> | undefined> {
+  const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  const tables = await Promise.all(
+    ['/proc/net/tcp', '/proc/net/tcp6'].map((path) => readFile(path, 'utf8').catch(() => undefined)),
+  );
+  if (tables[0] === undefined) return undefined;
+  const rows = tables.flatMap((table) => table?.split('\n').slice(1) ?? []).map((line) => line.trim().split(/\s+/));
+  return new Set(
+    rows.filter((row) => row[1]?.endsWith(wanted) === true && row[3] === '0A').flatMap((row) => row[9] ?? []),
+  );
+}
+
+async function holdersOf(inodes: ReadonlySet<string>): Promise<ReadonlySet<number>> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const holders = new Set<number>();
+  for (const pid of pids) {
+    const folder = `/proc/${pid}/fd`;
+    // Another user's, or gone: not ours to look into, and not our child.
+    const descriptors = await readdir(folder).catch(() => []);
+    const links = await Promise.all(descriptors.map((fd) => readlink(`${folder}/${fd}`).catch(() => '')));
+    if (links.some((link) => inodes.has(/^socket:\[(\d+)\]$/.exec(link)?.[1] ?? ''))) holders.add(Number(pid));
+  }
+  return holders;
+}
+
+async function parentsOfAll(): Promise<ReadonlyMap<number, number>> {
+  const answer = await output('ps', ['-A', '-o', 'pid=,ppid=']);
+  const rows = answer?.split('\n').map((line) => line.trim().split(/\s+/).map(Number)) ?? [];
+  return new Map(rows.flatMap(([pid, parent]) => (pid && parent !== undefined ? [[pid, parent] as const] : [])));
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}
+
+/** Undefined where the program is not there; an exit status says only that nothing was found. */
+function output(program: string, args: readonly string[]): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    execFile(
+      program,
+      args,
+      {
+        timeout: COMMAND_LIMIT_MS,
+        killSignal: 'SIGKILL',
+        maxBuffer: MAX_OUTPUT_BYTES,
+        env: { ...process.env, LC_ALL: 'C' },
+      },
+      (error, stdout) => resolve(error !== null && typeof error.code !== 'number' ? undefined : stdout),
+    );
+  });
+}

@@ -1,0 +1,156 @@
+import type { Clock } from '../../clock.ts';
+import { singleLine } from '../../plain-text.ts';
+import { startSsh, type SshProcess } from './ssh-process.ts';
+
+export interface RelayConnectionOptions {
+  readonly sshCommand: readonly string[];
+  readonly localPort: number;
+  readonly interactive: boolean;
+  /** The lines before the first registration, as `remote-program.ts` has them. */
+  readonly header: readonly string[];
+  /** The registration's line, for what the relay gave. */
+  readonly registration: (port: number, name: string) => string;
+  readonly clock: Clock;
+  readonly onMessage?: (line: string) => void;
+}
+
+/** An open connection with its registration on the relay. */
+export interface RelayConnection {
+  /** The relay's end of the tunnel. */
+  readonly port: number;
+  /** The name that the relay gave, which may be another than was wanted. */
+  readonly name: string;
+  /** Answers to heartbeats so far. */
+  readonly replies: number;
+  /** Resolves with the reason once it is lost or closed, and ssh has ended. Never rejects. */
+  readonly lost: Promise<string>;
+  heartbeat(): void;
+  /** Takes the registration back and ends ssh, within about 750 ms. */
+  close(): Promise<void>;
+  /** For a dead connection: ends ssh without a word. `lost` then gives `reason`. */
+  abandon(reason: string): Promise<void>;
+}
+
+/** A batch connection that is not up by now hangs somewhere; the next attempt may not. */
+const BATCH_LIMIT_MS = 60_000;
+/** A little more than the 120 s after which sshd drops one that has not logged in: a person who is asked may take that long. */
+const INTERACTIVE_LIMIT_MS = 150_000;
+/** The relay removes a registration in some 20 ms and a round trip; the whole of `close` has 800. */
+const RELEASE_MS = 400;
+const MAX_REASON_CHARS = 500;
+const GREETING = 'opencode-connected 1';
+
+/** Connects and registers. Rejects with the reason, safe to show, and with ssh ended; also soon after `signal` aborts. */
+export async function openRelayConnection(
+  options: RelayConnectionOptions,
+  signal: AbortSignal,
+): Promise<RelayConnection> {
+  const connection = new Connection(options);
+  const limitMs = options.interactive ? INTERACTIVE_LIMIT_MS : BATCH_LIMIT_MS;
+  const settled = new AbortController();
+  const onAbort = (): void => void connection.abandon('the attempt was cancelled');
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  void options.clock.sleep(limitMs, settled.signal).then(() => {
+    if (!settled.signal.aborted) void connection.abandon(connection.lateness(limitMs));
+  });
+  try {
+    await connection.registered;
+    return connection;
+  } finally {
+    settled.abort();
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+class Connection implements RelayConnection {
+  port = 0;
+  name = '';
+  replies = 0;
+  readonly lost: Promise<string>;
+  /** Rejects with the reason when the connection is lost before. */
+  readonly registered: Promise<void>;
+  readonly #options: RelayConnectionOptions;
+  readonly #ssh: SshProcess;
+  #greeted = false;
+  #sent = false;
+  #onRegistered: () => void = () => {};
+  /** What is known better than from ssh's end. */
+  #reason: string | undefined;
+
+  constructor(options: RelayConnectionOptions) {
+    this.#options = options;
+    this.#ssh = startSsh({
+      command: options.sshCommand,
+      localPort: options.localPort,
+      interactive: options.interactive,
+      onLine: (line) => this.#take(line),
+      onPort: (port) => {
+        this.port = port;
+        this.#register();
+      },
+      ...(options.onMessage !== undefined && { onMessage: options.onMessage }),
+    });
+    this.lost = this.#ssh.ended.then(async (reason) => {
+      // Its group may have members left.
+      await this.#ssh.end(0);
+      return this.#reason ?? reason;
+    });
+    this.registered = new Promise((resolve, reject) => {
+      this.#onRegistered = resolve;
+      void this.lost.then((reason) => reject(new Error(reason)));
+    });
+  }
+
+  heartbeat(): void {
+    this.#ssh.send('');
+  }
+
+  async close(): Promise<void> {
+    this.#reason ??= 'closed';
+    await this.#ssh.end(RELEASE_MS);
+  }
+
+  async abandon(reason: string): Promise<void> {
+    this.#reason ??= reason;
+    await this.#ssh.end(0);
+  }
+
+  /** Why it is not up after `limitMs`: what was the last to happen. */
+  lateness(limitMs: number): string {
+    const time = `within ${limitMs / 1000} s`;
+    if (!this.#greeted) return `no connection to the relay ${time}; try the command of RELAY_SSH_CMD by hand`;
+    if (this.port === 0) {
+      return `ssh did not say which port the relay gave to the tunnel ${time}; take -q and LogLevel out of RELAY_SSH_CMD`;
+    }
+    return `the relay did not take the registration ${time}; see whether its registry directory hangs`;
+  }
+
+  #take(line: string): void {
+    // Login scripts may print whatever they like before.
+    if (line === GREETING) {
+      this.#greeted = true;
+      // Not before: what runs ahead of the program (gcloud, a login script) could read and show it.
+      for (const headerLine of this.#options.header) this.#ssh.send(headerLine);
+      return;
+    }
+    if (!this.#greeted) return;
+    if (line === 'beat') this.replies += 1;
+    else if (line === 'registered') this.#onRegistered();
+    else if (line === 'released') this.#ssh.release();
+    else if (line.startsWith('claimed ')) {
+      this.name = line.slice('claimed '.length);
+      this.#register();
+    } else if (line.startsWith('error ')) {
+      this.#reason ??= `the relay: ${singleLine(line.slice('error '.length), MAX_REASON_CHARS)}`;
+      void this.#ssh.end(RELEASE_MS);
+    }
+  }
+
+  /** Once both are known; which comes first is not said. */
+  #register(): void {
+    if (this.#sent || this.port === 0 || this.name === '') return;
+    this.#sent = true;
+    this.#ssh.send(this.#options.registration(this.port, this.name));
+  }
+}

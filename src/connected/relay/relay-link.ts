@@ -1,0 +1,291 @@
+import type { Clock } from '../../clock.ts';
+import type { Logger } from '../../log.ts';
+import { singleLine } from '../../plain-text.ts';
+import { openRelayConnection, type RelayConnection } from './relay-connection.ts';
+
+export interface RelayLinkOptions {
+  /** The person's ssh command in words, see `splitCommand`. */
+  readonly sshCommand: readonly string[];
+  /** On the relay: absolute, or beginning with `~/`. */
+  readonly registryDirectory: string;
+  /** Where the instance listens on 127.0.0.1. */
+  readonly localPort: number;
+  /** 1 to 64 letters, digits, `-` or `_`. */
+  readonly id: string;
+  readonly name: string;
+  readonly password?: string;
+  /** The registration's fields. `id`, `name` and `port` are set over them. */
+  describe(port: number, name: string): Record<string, unknown>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** From 0 to 1; spreads the attempts of many machines whose relay went away. */
+  readonly random?: () => number;
+  readonly onChange?: (state: RelayState) => void;
+  /** What ssh prints during the first attempt, line by line, safe to show: a banner, a request to touch the key. */
+  readonly onMessage?: (line: string) => void;
+  /** Seconds without a line after which the relay removes the registration; default 90. */
+  readonly limitSeconds?: number;
+}
+
+export interface RelayState {
+  readonly kind: 'connecting' | 'connected' | 'waiting' | 'closed';
+  /** The name on the relay, and the relay's end of the tunnel: while connected. */
+  readonly name?: string;
+  readonly port?: number;
+  /** While waiting: why there is no connection. Safe to show. */
+  readonly reason?: string;
+  /** While waiting, by the clock that was given. Not set before `keep`. */
+  readonly nextAttemptAtMs?: number;
+}
+
+export interface RelayLink {
+  /** The first attempt, at which ssh may ask at the terminal. Never rejects: gives `connected`, `waiting` with the reason, or `closed`. Give up by `signal`. */
+  connectFirst(signal: AbortSignal): Promise<RelayState>;
+  /** From now on connects again by itself whenever there is no connection, without a word on the terminal. */
+  keep(): void;
+  readonly state: RelayState;
+  /** Takes the registration back and ends ssh and every attempt, within about 800 ms. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Four and a half of these fit into the relay's 90 s: three may be lost. */
+const HEARTBEAT_MS = 20_000;
+/** Two answers missing, and as long as ssh's own keepalive takes. */
+const REPLY_LIMIT_MS = 45_000;
+/** Between two looks at the clock of a connection. A suspended machine shows as a look that took longer. */
+const LOOK_MS = 5_000;
+/** While waiting: to be up a moment after a laptop is. */
+const WAITING_LOOK_MS = 1_000;
+/** No timer is this late on a machine that runs. */
+const JUMP_MS = 10_000;
+/** After a wake-up most connections are dead; one that is not answers in a round trip. */
+const REPLY_LIMIT_AFTER_JUMP_MS = 10_000;
+const MIN_DELAY_MS = 1_000;
+const MAX_DELAY_MS = 60_000;
+/** A connection that held so long was no part of a series of failures. */
+const STABLE_MS = 60_000;
+/** As for a registration: a file name has 255 bytes, and `-12` and `.claim` are added to it. */
+const MAX_NAME_BYTES = 200;
+
+/** Keeps one instance registered and reachable on a relay, over one SSH connection at a time. Throws at once for what no attempt could send. */
+export function createRelayLink(options: RelayLinkOptions): RelayLink {
+  check(options);
+  return new Link(options);
+}
+
+class Link implements RelayLink {
+  readonly #options: RelayLinkOptions;
+  readonly #stop = new AbortController();
+  #state: RelayState = { kind: 'waiting' };
+  #connection: RelayConnection | undefined;
+  /** Settles when the connection is lost. */
+  #holding: Promise<void> | undefined;
+  #attempting: Promise<void> | undefined;
+  #keeping: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  /** The name of the connection before: one that was shown stays. */
+  #name: string | undefined;
+  #failures = 0;
+  #lastLogged: string | undefined;
+
+  constructor(options: RelayLinkOptions) {
+    this.#options = options;
+  }
+
+  get state(): RelayState {
+    return this.#state;
+  }
+
+  async connectFirst(signal: AbortSignal): Promise<RelayState> {
+    if (this.#connection === undefined) await this.#attempt(true, AbortSignal.any([signal, this.#stop.signal]));
+    return this.#state;
+  }
+
+  keep(): void {
+    this.#keeping ??= this.#supervise();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#stop.abort();
+    await Promise.all([this.#connection?.close(), this.#attempting]);
+    await Promise.all([this.#holding, this.#keeping]);
+    this.#enter({ kind: 'closed' });
+  }
+
+  async #supervise(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      await this.#holding;
+      await this.#wait();
+      if (!signal.aborted) await this.#attempt(false, signal);
+    }
+  }
+
+  /** One connection; its end, or its failure, leaves the state `waiting`. */
+  async #attempt(interactive: boolean, signal: AbortSignal): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    this.#enter({ kind: 'connecting' });
+    const opening = this.#open(interactive, signal);
+    this.#attempting = opening;
+    await opening;
+    this.#attempting = undefined;
+  }
+
+  async #open(interactive: boolean, signal: AbortSignal): Promise<void> {
+    const { sshCommand, localPort, clock, id, onMessage } = this.#options;
+    try {
+      const connection = await openRelayConnection(
+        {
+          sshCommand,
+          localPort,
+          interactive,
+          header: this.#header(),
+          registration: (port, name) => JSON.stringify({ ...this.#options.describe(port, name), id, name, port }),
+          clock,
+          ...(interactive && onMessage !== undefined && { onMessage }),
+        },
+        signal,
+      );
+      if (this.#stop.signal.aborted) return await connection.close();
+      this.#connection = connection;
+      this.#name = connection.name;
+      this.#lastLogged = undefined;
+      this.#log('info', 'connected to the relay', { name: connection.name, port: connection.port });
+      this.#enter({ kind: 'connected', name: connection.name, port: connection.port });
+      this.#holding = this.#hold(connection);
+    } catch (error) {
+      this.#failed(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #header(): string[] {
+    const { registryDirectory, id, name, password, limitSeconds } = this.#options;
+    return [
+      `directory ${registryDirectory}`,
+      `id ${id}`,
+      `name ${name}`,
+      ...(this.#name === undefined ? [] : [`keep ${this.#name}`]),
+      ...(password === undefined ? [] : [`password ${password}`]),
+      ...(limitSeconds === undefined ? [] : [`limit ${limitSeconds}`]),
+      '',
+    ];
+  }
+
+  /** Heartbeats until the connection is lost, or is taken for lost. */
+  async #hold(connection: RelayConnection): Promise<void> {
+    const { clock } = this.#options;
+    const over = new AbortController();
+    const lost = connection.lost.finally(() => over.abort());
+    let upMs = 0;
+    let sinceHeartbeatMs = 0;
+    let silentMs = 0;
+    let limitMs = REPLY_LIMIT_MS;
+    let replies = 0;
+    let isAwake = true;
+    while (!over.signal.aborted) {
+      const beforeMs = clock.now();
+      await clock.sleep(LOOK_MS, over.signal);
+      const passedMs = Math.max(0, clock.now() - beforeMs);
+      isAwake = passedMs < LOOK_MS + JUMP_MS;
+      if (over.signal.aborted) break;
+      upMs += passedMs;
+      if (connection.replies !== replies || !isAwake) {
+        limitMs = isAwake ? REPLY_LIMIT_MS : REPLY_LIMIT_AFTER_JUMP_MS;
+        replies = connection.replies;
+        silentMs = 0;
+      } else {
+        silentMs += passedMs;
+      }
+      if (silentMs >= limitMs) {
+        void connection.abandon(`the relay has not answered for ${Math.round(silentMs / 1000)} s`);
+        break;
+      }
+      sinceHeartbeatMs += passedMs;
+      if (sinceHeartbeatMs < HEARTBEAT_MS) continue;
+      sinceHeartbeatMs = 0;
+      connection.heartbeat();
+    }
+    const reason = await lost;
+    this.#connection = undefined;
+    this.#holding = undefined;
+    // A wake-up is no failure of the relay's either.
+    if (upMs >= STABLE_MS || !isAwake || limitMs !== REPLY_LIMIT_MS) this.#failures = 0;
+    this.#failed(reason);
+  }
+
+  #failed(reason: string): void {
+    if (this.#stop.signal.aborted) return;
+    this.#failures += 1;
+    // At most once for a series of the same: it may go on all night.
+    this.#log(reason === this.#lastLogged ? 'debug' : 'warn', 'no connection to the relay', { reason });
+    this.#lastLogged = reason;
+    this.#enter({ kind: 'waiting', reason });
+  }
+
+  /** Until the next attempt is due: at once when none has failed yet, or when the machine has slept. */
+  async #wait(): Promise<void> {
+    const { clock, random = Math.random } = this.#options;
+    const { signal } = this.#stop;
+    if (this.#failures === 0 || signal.aborted) return;
+    const most = Math.min(MAX_DELAY_MS, MIN_DELAY_MS * 2 ** Math.min(this.#failures, 16));
+    const dueMs = clock.now() + MIN_DELAY_MS + random() * (most - MIN_DELAY_MS);
+    this.#enter({ ...this.#state, nextAttemptAtMs: dueMs });
+    while (!signal.aborted && clock.now() < dueMs) {
+      const beforeMs = clock.now();
+      await clock.sleep(Math.min(WAITING_LOOK_MS, dueMs - beforeMs), signal);
+      const passedMs = clock.now() - beforeMs;
+      // Set back, the clock would have this wait for as long.
+      if (passedMs >= 0 && passedMs < WAITING_LOOK_MS + JUMP_MS) continue;
+      this.#failures = 0;
+      return;
+    }
+  }
+
+  #enter(state: RelayState): void {
+    if (this.#state.kind === 'closed') return;
+    this.#state = state;
+    this.#options.onChange?.(state);
+  }
+
+  #log(level: 'debug' | 'info' | 'warn', message: string, fields: Record<string, string | number>): void {
+    this.#options.logger.log(level, message, fields);
+  }
+}
+
+function check({ registryDirectory, id, name, password = '', sshCommand }: RelayLinkOptions): void {
+  if (sshCommand.length === 0)
+    throw new Error('RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing');
+  if (!/^(?:\/|~$|~\/)/.test(registryDirectory) || hasControls(registryDirectory)) {
+    throw new Error(
+      `RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay, or one that begins with ~/, without control characters, got ${shown(registryDirectory)}`,
+    );
+  }
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) {
+    throw new Error(`id: expected 1 to 64 letters, digits, "-" or "_", got ${shown(id)}`);
+  }
+  if (name === '' || name.startsWith('.') || name.includes('/') || hasControls(name)) {
+    throw new Error(
+      `INSTANCE_NAME: expected a name without slashes, control characters or a leading dot, got ${shown(name)}`,
+    );
+  }
+  if (Buffer.byteLength(name) > MAX_NAME_BYTES) {
+    throw new Error(`INSTANCE_NAME: expected at most ${MAX_NAME_BYTES} bytes, got ${Buffer.byteLength(name)}`);
+  }
+  // Never shown.
+  if (hasControls(password)) throw new Error('password: expected one without control characters, got one with');
+}
+
+/** What is sent are lines; a NUL is no part of any file name. */
+function hasControls(text: string): boolean {
+  // oxlint-disable-next-line no-control-regex -- what is looked for
+  return /[\u0000-\u001f\u007f]/.test(text);
+}
+
+function shown(text: string): string {
+  return JSON.stringify(singleLine(text, 100));
+}

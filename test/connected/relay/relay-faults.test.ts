@@ -1,0 +1,430 @@
+import { chmod, chown, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import type { Clock } from '../../../src/clock.ts';
+import { createRelayLink } from '../../../src/connected/relay/relay-link.ts';
+import { needRoot, run } from '../../discovery/as-root.ts';
+import { ManualClock, settle } from '../../directory/manual-clock.ts';
+import { needSshd, signalProcess } from '../../rig/sshd.ts';
+import { until } from '../../rig/wait.ts';
+import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
+
+const never = new AbortController().signal;
+
+describe('a relay that will not have it', () => {
+  let stage: RelayStage;
+  let mounted = false;
+
+  beforeEach(async (context) => {
+    needSshd(context);
+    stage = await openRelayStage();
+  });
+  afterEach(async () => {
+    if (mounted) run('umount', '-l', stage.registry);
+    mounted = false;
+    await stage?.[Symbol.asyncDispose]();
+  });
+
+  async function mount(options: string): Promise<void> {
+    await mkdir(stage.registry, { mode: 0o700 });
+    run('mount', '-t', 'tmpfs', '-o', options, 'tmpfs', stage.registry);
+    mounted = true;
+  }
+
+  async function refused(link: Link, reason: string | RegExp): Promise<void> {
+    const state = await link.connectFirst(never);
+    expect(state).toMatchObject({ kind: 'waiting' });
+    expect(state.reason).toMatch(reason);
+    await until('every process to end', async () => (await stage.sshd.sessionProcesses()).length === 0);
+    expect(await link.ssh()).toEqual([]);
+  }
+
+  async function backAgain(link: Link): Promise<void> {
+    const seen = link.states.length;
+    link.keep();
+    await until('the link to wait', () => link.state.kind === 'waiting' && stage.clock.due(60_000) > 0);
+    await stage.clock.advance(1_000);
+    await link.reaches('connected', seen);
+    expect((await stage.files()).filter((name) => name.endsWith('.json'))).toEqual(['laptop-app.json']);
+    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port, id: 'id-one' });
+  }
+
+  it('says that the directory is read-only, and is there when it no longer is', async (context) => {
+    needRoot(context);
+    await mount('ro,size=64k,mode=700');
+    const link = stage.link();
+    await refused(link, /^the relay: cannot write in the registry directory .*Read-only file system/);
+    run('mount', '-o', 'remount,rw', stage.registry);
+    await backAgain(link);
+  });
+
+  it('replaces what it could not remove from a directory that became read-only', async (context) => {
+    needRoot(context);
+    await mount('size=64k,mode=700');
+    const link = stage.link();
+    await link.connectFirst(never);
+    run('mount', '-o', 'remount,ro', stage.registry);
+    const [ssh] = await link.ssh();
+    signalProcess(ssh!.pid, 'SIGKILL');
+    await link.reaches('waiting');
+    await until('the session to end', async () => (await stage.sshd.sessionProcesses()).length === 0);
+    expect(await stage.files()).toContain('laptop-app.json');
+    run('mount', '-o', 'remount,rw', stage.registry);
+    await backAgain(link);
+    await link.close();
+    await stage.nothingLeft();
+  });
+
+  it('says that the disk is full, leaves no half file, and is there when it no longer is', async (context) => {
+    needRoot(context);
+    await mount('size=64k,mode=700');
+    const filler = join(stage.registry, 'filler');
+    await writeFile(filler, Buffer.alloc(128 * 1024)).catch(() => {});
+    const link = stage.link();
+    await refused(link, /^the relay: cannot write .*No space left on device/);
+    expect(await stage.files()).toEqual(['filler']);
+    await rm(filler);
+    await backAgain(link);
+  });
+
+  it('takes back a registration that no longer fits, and says so', async (context) => {
+    needRoot(context);
+    // Room for the claim and the password, which are there first, and not for a long registration.
+    await mount('size=12k,mode=700');
+    const link = stage.link({ describe: () => ({ cwd: `/${'x'.repeat(8_000)}` }) });
+    await refused(link, /^the relay: cannot write the registration laptop-app\.json .*No space left on device/);
+    expect(await stage.files()).toEqual([]);
+    expect(await stage.passwords()).toEqual([]);
+  });
+
+  it('keeps a connection on a disk that became full', async (context) => {
+    needRoot(context);
+    await mount('size=64k,mode=700');
+    const link = stage.link();
+    await link.connectFirst(never);
+    link.keep();
+    await writeFile(join(stage.registry, 'filler'), Buffer.alloc(128 * 1024)).catch(() => {});
+    await stage.clock.advance(20_000);
+    await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
+    await stage.clock.advance(20_000);
+    await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
+    expect(link.state.kind).toBe('connected');
+    await link.close();
+    expect(await stage.files()).toEqual(['filler']);
+  });
+
+  it("refuses a directory of another user's", async (context) => {
+    needRoot(context);
+    await mkdir(stage.registry, { mode: 0o700 });
+    await chown(stage.registry, 12_345, 12_345);
+    await refused(stage.link(), /^the relay: the registry directory .* belongs to uid 12345, not to uid 0/);
+    expect(await stage.files()).toEqual([]);
+  });
+
+  it.each([0o720, 0o702, 0o1777])('refuses a directory of mode %o, which others write to', async (mode) => {
+    await mkdir(stage.registry);
+    await chmod(stage.registry, mode);
+    await refused(stage.link(), /^the relay: the registry directory .* can be written by its group or by others/);
+    expect(await stage.files()).toEqual([]);
+  });
+
+  it('refuses a directory that is a file', async () => {
+    await writeFile(stage.registry, '');
+    await refused(stage.link(), /^the relay: cannot (?:make|enter) the registry directory/);
+  });
+
+  it('does not write through what stands where the registration should', async () => {
+    await mkdir(join(stage.registry, 'laptop-app.json'), { recursive: true, mode: 0o700 });
+    await chmod(stage.registry, 0o700);
+    const link = stage.link();
+    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected', name: 'laptop-app-2' });
+  });
+});
+
+describe('an ssh that will not have it', () => {
+  let stage: RelayStage;
+
+  beforeEach(async (context) => {
+    needSshd(context);
+    stage = await openRelayStage();
+  });
+  afterEach(() => stage?.[Symbol.asyncDispose]());
+
+  it('is told as a missing program', async () => {
+    const link = stage.link({ sshCommand: ['no-such-ssh', 'relay'] });
+    expect(await link.connectFirst(never)).toEqual({
+      kind: 'waiting',
+      reason: 'cannot run "no-such-ssh": there is no such program; install it, or correct RELAY_SSH_CMD',
+    });
+  });
+
+  it("is told in ssh's own words, with a hint where later attempts cannot ask", async () => {
+    const link = stage.link({ sshCommand: [...stage.sshd.command.slice(0, -1), 'nobody-here@127.0.0.1'] });
+    const first = await link.connectFirst(never);
+    expect(first.reason).toMatch(/Permission denied \(publickey\)\. \(ssh ended with status 255\)$/);
+    const seen = link.states.length;
+    link.keep();
+    await until('the link to wait', () => stage.clock.due(60_000) > 0);
+    await stage.clock.advance(1_000);
+    await link.reaches('connecting', seen);
+    expect((await link.reaches('waiting', seen + 1)).reason).toMatch(/load the key into ssh-agent/);
+  });
+
+  it('is told when it hides the port of the tunnel', async () => {
+    const [program, ...words] = stage.sshd.command;
+    const link = stage.link({ sshCommand: [program!, '-q', ...words] });
+    link.keep();
+    await until('the claim', async () => (await stage.files()).length > 0);
+    await stage.clock.advance(60_000);
+    expect((await link.reaches('waiting')).reason).toBe(
+      'ssh did not say which port the relay gave to the tunnel within 60 s; take -q and LogLevel out of RELAY_SSH_CMD',
+    );
+    await stage.nothingLeft();
+  });
+
+  it('is given up when the relay accepts and says nothing, and by close', async () => {
+    const accepted: unknown[] = [];
+    const silent = createServer((socket) => {
+      socket.on('error', () => {});
+      accepted.push(socket);
+    });
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const { port } = silent.address() as AddressInfo;
+    const sshCommand = stage.sshd.command.map((word) => (word === String(stage.sshd.port) ? String(port) : word));
+    const link = stage.link({ sshCommand });
+    link.keep();
+    await until('the connection', () => accepted.length === 1);
+    await stage.clock.advance(60_000);
+    expect((await link.reaches('waiting')).reason).toBe(
+      'no connection to the relay within 60 s; try the command of RELAY_SSH_CMD by hand',
+    );
+    await until('the link to wait', () => stage.clock.due(60_000) > 0);
+    await stage.clock.advance(1_000);
+    await until('another connection', () => accepted.length === 2);
+    await link.close();
+    expect(link.states.at(-1)).toEqual({ kind: 'closed' });
+    await until('ssh to end', async () => (await stage.link().ssh()).length === 0);
+    silent.close();
+  });
+
+  it('ends when the first attempt is cancelled', async () => {
+    const cancel = new AbortController();
+    cancel.abort();
+    const link = stage.link();
+    expect(await link.connectFirst(cancel.signal)).toEqual({ kind: 'waiting', reason: 'the attempt was cancelled' });
+    await stage.nothingLeft();
+    link.keep();
+    await until('the link to wait', () => stage.clock.due(60_000) > 0);
+    await stage.clock.advance(1_000);
+    await link.reaches('connected');
+  });
+
+  it('ends with what it was started by, be that another program that waits for it', async () => {
+    // As gcloud does.
+    const link = stage.link({ sshCommand: ['sh', '-c', '"$@"; exit $?', 'sh', ...stage.sshd.command] });
+    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    link.keep();
+    const [ssh] = await link.ssh();
+    signalProcess(ssh!.pid, 'SIGSTOP');
+    await stage.clock.advance(70_000);
+    await link.reaches('waiting');
+    await stage.nothingLeft();
+    await until('the link to wait', () => stage.clock.due(60_000) > 0);
+    await stage.clock.advance(1_000);
+    await link.reaches('connected', link.states.length);
+    await link.close();
+    await stage.nothingLeft();
+  });
+
+  it('may ask in the first attempt only, and has no terminal later', async () => {
+    const link = stage.link();
+    await link.connectFirst(never);
+    link.keep();
+    const session = async (pid: number): Promise<number> =>
+      Number((await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ')[3]);
+    const [first] = await link.ssh();
+    expect(first!.command).not.toContain('BatchMode');
+    expect(await session(first!.pid)).toBe(await session(process.pid));
+    signalProcess(first!.pid, 'SIGKILL');
+    await link.reaches('waiting');
+    await until('the link to wait', () => stage.clock.due(60_000) > 0);
+    await stage.clock.advance(1_000);
+    await link.reaches('connected', 3);
+    const [later] = await link.ssh();
+    expect(later!.command).toContain('-o BatchMode=yes');
+    expect(await session(later!.pid)).toBe(later!.pid);
+  });
+
+  it('is told when the relay forwards no ports', async () => {
+    await using closed = await openRelayStage({ config: ['AllowTcpForwarding no'] });
+    const state = await closed.link().connectFirst(never);
+    expect(state).toMatchObject({ kind: 'waiting' });
+    expect(state.reason).toMatch(/remote port forwarding failed/);
+    await closed.nothingLeft();
+  });
+
+  it('may print whatever a login script does', async () => {
+    await writeFile(
+      join(stage.sshd.home, '.bashrc'),
+      'echo welcome; echo claimed evil; echo registered; echo news >&2\n',
+    );
+    const link = stage.link();
+    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected', name: 'laptop-app' });
+    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
+  });
+});
+
+describe('waiting for the next attempt', () => {
+  /** Time that passes only by the test, and leaps when the test says that the machine slept. */
+  class SleepingClock implements Clock {
+    readonly manual = new ManualClock();
+    sleptMs = 0;
+    now(): number {
+      return this.manual.now() + this.sleptMs;
+    }
+    sleep(ms: number, signal?: AbortSignal): Promise<void> {
+      return this.manual.sleep(ms, signal);
+    }
+  }
+
+  function failing(random: () => number): {
+    clock: SleepingClock;
+    nextDelay: () => Promise<number>;
+    close: () => Promise<void>;
+  } {
+    const clock = new SleepingClock();
+    const link = createRelayLink({
+      sshCommand: ['no-such-ssh'],
+      registryDirectory: '/tmp/nowhere',
+      localPort: 4096,
+      id: 'id',
+      name: 'name',
+      describe: () => ({}),
+      clock,
+      logger: { log() {} },
+      random,
+    });
+    link.keep();
+    let last: number | undefined;
+    return {
+      clock,
+      close: () => link.close(),
+      async nextDelay() {
+        const next = await until('the next delay', () => {
+          const { nextAttemptAtMs } = link.state;
+          return nextAttemptAtMs !== last && clock.manual.due() > 0 ? nextAttemptAtMs : undefined;
+        });
+        last = next;
+        return next - clock.now();
+      },
+    };
+  }
+
+  it.each([
+    ['longest', 1, [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]],
+    ['shortest', 0, [1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000]],
+    ['middle', 0.5, [1_500, 2_500, 4_500, 8_500, 16_500, 30_500, 30_500]],
+  ] as const)('takes longer and longer, at most a minute: the %s', async (_, random, delays) => {
+    const { clock, nextDelay, close } = failing(() => random);
+    for (const delay of delays) {
+      expect(await nextDelay()).toBe(delay);
+      await clock.manual.advance(delay);
+    }
+    await close();
+  });
+
+  it('ends at once when the machine wakes up', async () => {
+    const { clock, nextDelay, close } = failing(() => 1);
+    for (const delay of [2_000, 4_000, 8_000, 16_000]) {
+      expect(await nextDelay()).toBe(delay);
+      await clock.manual.advance(delay);
+    }
+    expect(await nextDelay()).toBe(32_000);
+    clock.sleptMs += 20_000;
+    await clock.manual.advance(1_000);
+    await settle();
+    // Another attempt was made, and counts as the first.
+    expect(await nextDelay()).toBe(2_000);
+    await close();
+  });
+
+  it('is as long as for a first failure after a connection that held for a minute', async (context) => {
+    needSshd(context);
+    await using stage = await openRelayStage();
+    let refuse = false;
+    const link = stage.link({
+      random: () => 1,
+      // The second word decides whether ssh runs at all.
+      sshCommand: ['sh', '-c', `test ! -e "$0" && exec "$@"`, join(stage.sshd.home, 'refuse'), ...stage.sshd.command],
+    });
+    const block = async (on: boolean): Promise<void> => {
+      refuse = on;
+      if (on) await writeFile(join(stage.sshd.home, 'refuse'), '');
+      else await rm(join(stage.sshd.home, 'refuse'));
+    };
+    const delay = async (expected: number): Promise<void> => {
+      const at = await until('the next attempt', () => link.state.nextAttemptAtMs);
+      expect(at - stage.clock.now()).toBe(expected);
+      const seen = link.states.length;
+      await until('the wait', () => stage.clock.due(1_000) > 0);
+      await stage.clock.advance(expected);
+      await link.reaches(refuse ? 'waiting' : 'connected', seen + 1);
+    };
+    const drop = async (): Promise<void> => {
+      const [ssh] = await link.ssh();
+      signalProcess(ssh!.pid, 'SIGKILL');
+      await link.reaches('waiting');
+    };
+    await block(true);
+    await link.connectFirst(never);
+    link.keep();
+    await delay(2_000);
+    await delay(4_000);
+    await block(false);
+    await delay(8_000);
+    // Short-lived: one more of the same series.
+    await drop();
+    await delay(16_000);
+    for (let second = 0; second < 60; second += 20) {
+      await stage.clock.advance(20_000);
+      await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
+    }
+    await drop();
+    await delay(2_000);
+  });
+});
+
+describe('what cannot be sent to a relay', () => {
+  const options = {
+    sshCommand: ['ssh', 'relay'],
+    registryDirectory: '/tmp/opencode-relay',
+    localPort: 4096,
+    id: 'id',
+    name: 'name',
+    describe: () => ({}),
+    clock: new ManualClock(),
+    logger: { log() {} },
+  };
+
+  it.each([
+    [
+      { name: 'a\nb' },
+      'INSTANCE_NAME: expected a name without slashes, control characters or a leading dot, got "a b"',
+    ],
+    [{ name: '../x' }, 'INSTANCE_NAME: expected a name without slashes'],
+    [{ name: '.x' }, 'INSTANCE_NAME: expected a name without slashes'],
+    [{ name: '' }, 'INSTANCE_NAME: expected a name without slashes'],
+    [{ name: 'é'.repeat(101) }, 'INSTANCE_NAME: expected at most 200 bytes, got 202'],
+    [{ registryDirectory: 'relative' }, 'RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay'],
+    [{ registryDirectory: '/a\nid evil' }, 'RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay'],
+    [{ registryDirectory: '~other/x' }, 'RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay'],
+    [{ id: '../x' }, 'id: expected 1 to 64 letters'],
+    [{ password: 'secret\nid evil' }, 'password: expected one without control characters, got one with'],
+    [{ sshCommand: [] }, 'RELAY_SSH_CMD: expected a command'],
+  ])('is refused before anything runs: %j', (wrong, message) => {
+    expect(() => createRelayLink({ ...options, ...wrong })).toThrow(message);
+  });
+});

@@ -1,0 +1,131 @@
+import { execFileSync } from 'node:child_process';
+
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import { splitCommand } from '../../../src/connected/relay/ssh-command.ts';
+
+const split = (command: string): readonly string[] => splitCommand(command, 'RELAY_SSH_CMD');
+
+const characters = (text: string): string[] => Array.from(text);
+
+/** The words as a real shell has them. */
+function shellWords(command: string): string[] {
+  const output = execFileSync('sh', ['-fc', String.raw`printf '%s\000' ` + command], {
+    encoding: 'utf8',
+    env: { PATH: process.env['PATH'] },
+  });
+  return output.split('\0').slice(0, -1);
+}
+
+describe('splitting a command into words', () => {
+  it.each([
+    ['ssh user@relay', ['ssh', 'user@relay']],
+    [
+      'gcloud compute ssh host --zone=europe-west1-b --',
+      ['gcloud', 'compute', 'ssh', 'host', '--zone=europe-west1-b', '--'],
+    ],
+    [' \t ssh   -p\t22  relay\n', ['ssh', '-p', '22', 'relay']],
+    [`ssh -i '/home/me/my keys/id' relay`, ['ssh', '-i', '/home/me/my keys/id', 'relay']],
+    [
+      `ssh -o "ProxyCommand nc -x 127.0.0.1:9 %h %p" relay`,
+      ['ssh', '-o', 'ProxyCommand nc -x 127.0.0.1:9 %h %p', 'relay'],
+    ],
+    [`ssh '' "" a''b`, ['ssh', '', '', 'ab']],
+    [String.raw`ssh a\ b \$HOME "\$x\n" '\$'`, ['ssh', 'a b', '$HOME', String.raw`$x\n`, String.raw`\$`]],
+    ['ssh a\\\nb "c\\\nd"', ['ssh', 'ab', 'cd']],
+    [`ssh '$(touch ran)' ";" '|&<>()*?['`, ['ssh', '$(touch ran)', ';', '|&<>()*?[']],
+    ['ssh a#b relay', ['ssh', 'a#b', 'relay']],
+    ['ssh -o User=me -oPort=22 relay', ['ssh', '-o', 'User=me', '-oPort=22', 'relay']],
+    ['ssh -i ~/.ssh/id relay', ['ssh', '-i', '~/.ssh/id', 'relay']],
+    ['ssh ключ-🙂 relay', ['ssh', 'ключ-🙂', 'relay']],
+  ])('gives the words of %j', (command, words) => {
+    expect(split(command)).toEqual(words);
+  });
+
+  it.each(['$HOME', '"$HOME"', '`id`', '"`id`"', 'a;b', 'a|b', 'a&', '<a', '>a', '(a)', 'a*', 'a?', '[a]', '#a'])(
+    'refuses %s, which a shell would evaluate',
+    (word) => {
+      expect(() => split(`ssh ${word}`)).toThrow(
+        /^RELAY_SSH_CMD: holds .* at character \d+, which a shell would evaluate/,
+      );
+    },
+  );
+
+  it.each([
+    [`ssh 'relay`, `RELAY_SSH_CMD: the ' at character 5 is not closed; add the closing '`],
+    [`ssh "relay`, `RELAY_SSH_CMD: the " at character 5 is not closed; add the closing "`],
+    ['ssh "relay\\', `RELAY_SSH_CMD: the " at character 5 is not closed; add the closing "`],
+    ['ssh relay\\', 'RELAY_SSH_CMD: ends in a backslash'],
+    ['ssh relay\nrm -r x', 'RELAY_SSH_CMD: holds a line break outside of quotes'],
+    [
+      'FOO=bar ssh relay',
+      'RELAY_SSH_CMD: begins with an assignment (FOO=…), which no shell is there to make; write "env FOO=… ssh …"',
+    ],
+    ['ssh a\0b', 'RELAY_SSH_CMD: expected text, got a NUL character'],
+    ['   ', 'RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing'],
+  ])('refuses %j and says why', (command, message) => {
+    expect(() => split(command)).toThrow(message);
+  });
+
+  it('agrees with a real shell on whatever is quoted', () => {
+    const text = fc.string({
+      unit: fc.constantFrom(...characters(`ab \t'"\\$\`;|&<>()*?[]#~=!{}\n-é🙂`)),
+      maxLength: 12,
+    });
+    const bare = fc.stringMatching(/^[a-zA-Z0-9@%+:,./_-]{1,8}$/);
+    const piece = fc.oneof(
+      bare,
+      text.map((raw) => `'${raw.replaceAll("'", '')}'`),
+      text.map((raw) => `"${raw.replace(/[$`"\\]/g, String.raw`\$&`)}"`),
+      // A backslash before what needs none stays.
+      fc.constantFrom(
+        '"\\a"',
+        '"\\ "',
+        '"\\\\"',
+        "\\'",
+        '\\"',
+        '\\\\',
+        '\\$',
+        '\\ ',
+        '\\;',
+        '\\*',
+        '\\é',
+        '\\\n',
+        '"\\\n"',
+      ),
+    );
+    const word = fc.array(piece, { minLength: 1, maxLength: 4 }).map((pieces) => pieces.join(''));
+    const command = fc.array(word, { maxLength: 6 }).map((words) => ['ssh', ...words].join(' '));
+    // The blanks around a whole setting are nobody's word.
+    fc.assert(
+      fc.property(command, (line) => {
+        fc.pre(!/\\\n?$/.test(line.trim()) && line === line.trim());
+        expect(split(line)).toEqual(shellWords(line));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('never gives words that a real shell would not, whatever it is given', () => {
+    const text = fc.string({ unit: fc.constantFrom(...characters(`ab \t'"\\$\`;|&<>()*?[#=~-`)), maxLength: 16 });
+    let compared = 0;
+    fc.assert(
+      fc.property(text, (line) => {
+        const command = `x ${line}`.trim();
+        // Left to ssh, on purpose.
+        fc.pre(!command.includes('~'));
+        let words: readonly string[];
+        try {
+          words = split(command);
+        } catch {
+          return;
+        }
+        compared += 1;
+        expect(words).toEqual(shellWords(command));
+      }),
+      { numRuns: 2_000 },
+    );
+    expect(compared).toBeGreaterThan(100);
+  });
+});

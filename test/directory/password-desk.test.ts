@@ -1,0 +1,61 @@
+import { expect, test } from 'vitest';
+
+import { PasswordDesk } from '../../src/directory/password-desk.ts';
+import { candidate } from './candidates.ts';
+import { ManualClock } from './manual-clock.ts';
+
+test('thousands without a password leave the event loop its turns', async () => {
+  let asked = 0;
+  const desk = new PasswordDesk({
+    clock: new ManualClock(),
+    limitMs: 1000,
+    resolveCredential: async () => void (asked += 1),
+  });
+  const all = Promise.all(Array.from({ length: 5000 }, () => desk.find(candidate(), false)));
+  const perTurn: number[] = [];
+  for (let turn = 0; turn < 50; turn += 1) {
+    const before = asked;
+    await new Promise((resolve) => setImmediate(resolve));
+    perTurn.push(asked - before);
+  }
+  await all;
+  expect(Math.max(...perTurn)).toBeLessThan(1000);
+});
+
+test('a look-up that never ends is given up in time, and is not begun a second time', async () => {
+  const clock = new ManualClock();
+  let asked = 0;
+  const desk = new PasswordDesk({
+    clock,
+    limitMs: 1000,
+    resolveCredential: () => {
+      asked += 1;
+      return new Promise(() => {});
+    },
+  });
+  const hung = candidate();
+  const problem = { problem: 'its password was not to be had within 1000 ms' };
+  for (const urgent of [false, true]) {
+    const finding = desk.find(hung, urgent);
+    await clock.advance(1000);
+    expect(await finding).toEqual(problem);
+  }
+  expect([asked, clock.due()]).toEqual([1, 0]);
+});
+
+test('at most 64 files are read at once, and an urgent one does not stand in line', async () => {
+  let asked = 0;
+  const desk = new PasswordDesk({
+    clock: new ManualClock(),
+    limitMs: 1000,
+    resolveCredential: () => {
+      asked += 1;
+      return new Promise(() => {});
+    },
+  });
+  for (let count = 0; count < 100; count += 1) void desk.find(candidate(), false);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(asked).toBe(64);
+  void desk.find(candidate(), true);
+  expect(asked).toBe(65);
+});
