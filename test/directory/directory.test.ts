@@ -421,6 +421,59 @@ describe('two ways to one instance', () => {
     expect(ways(world)).toEqual(['a a', 'other other']);
   });
 
+  test('are proven as soon as the second one answers, without waiting for a round', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    world.register('a', fake, { claims: { id: 'x' } });
+    await world.start();
+    tunnel.rule({}, { kind: 'hold', gate: 'open' });
+    world.register('r', tunnel, { route: 'relay', claims: { id: 'x' } });
+    await world.announce();
+    await tunnel.waitForRequest({ path: '/global/health' });
+    await world.clock.advance(REVIEW_DELAY_MS);
+    tunnel.pass();
+    tunnel.release('open');
+    await world.quiet();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => ways(world)[0] === 'a a r');
+  });
+
+  test('are proven when a registration tells later that they may be one', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    world.register('a', fake, { claims: { localPort: 1 } });
+    world.register('r', tunnel, { route: 'relay', claims: { localPort: 1, hostname: 'unknown' } });
+    await world.start();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(ways(world)).toEqual(['a a', 'r r']);
+    world.register('r', tunnel, { route: 'relay', claims: { localPort: 1 } });
+    await world.announce();
+    await until('the proof', () => ways(world)[0] === 'a a r');
+  });
+
+  test('that were silent are asked again by later rounds', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    for (const way of ['a', 'r'] as const) {
+      world.register(way, way === 'a' ? fake : tunnel, {
+        claims: { id: 'x' },
+        ...(way === 'r' ? { route: 'relay' } : {}),
+      });
+    }
+    fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
+    world.directory.start();
+    await until('the proof to be tried', () => fake.count('POST /session/:id/abort') === 1);
+    await world.clock.advance(DEADLINE_MS);
+    expect(ways(world)).toEqual(['a a', 'r r']);
+    fake.override('POST /session/:id/abort', undefined);
+    await world.round();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => ways(world)[0] === 'a a r');
+  });
+
   test('that stay silent hold up the first list for a short while only', async () => {
     await using world = new World();
     const claims = { id: 'x', localPort: 1 };

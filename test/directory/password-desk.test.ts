@@ -43,6 +43,13 @@ test('a look-up that never ends is given up in time, and is not begun a second t
   expect([asked, clock.due()]).toEqual([1, 0]);
 });
 
+test('a look-up that is done leaves no timer', async () => {
+  const clock = new ManualClock();
+  const desk = new PasswordDesk({ clock, limitMs: 1000, resolveCredential: async () => undefined });
+  expect(await Promise.all([desk.find(candidate(), false), desk.find(candidate(), true)])).toEqual([{}, {}]);
+  expect(clock.due()).toBe(0);
+});
+
 test('at most 64 files are read at once, and an urgent one does not stand in line', async () => {
   let asked = 0;
   const desk = new PasswordDesk({
