@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { singleLine } from '../plain-text.ts';
 import { badPortReason } from '../bad-ports.ts';
 

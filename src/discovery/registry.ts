@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Logger } from '../log.ts';
 import { singleLine } from '../plain-text.ts';
 import { DirectoryWatch } from './directory-watch.ts';

@@ -1,5 +1,5 @@
 import { hostname } from 'node:os';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { systemClock, type Clock } from '../clock.ts';
 import { SettingsError, type Settings } from '../config/settings.ts';
 import type { Logger } from '../log.ts';

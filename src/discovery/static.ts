@@ -1,5 +1,5 @@
 import { isIPv4 } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { CredentialRef } from '../config/secret-ref.ts';
 import type { StaticInstance } from '../config/settings.ts';
 import { singleLine } from '../plain-text.ts';

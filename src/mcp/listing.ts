@@ -1,5 +1,5 @@
 import type { Tool as SdkTool } from '@modelcontextprotocol/sdk/types.js';
-import { z } from 'zod';
+import * as z from 'zod';
 
 import type { Tool } from './tools.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 import type { Toolset } from '../config/settings.ts';
 import type { Answer } from '../operations/answer.ts';

@@ -1,5 +1,5 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { type EventStream, openEvents } from './events.ts';
 import {

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * What this program uses of opencode's answers, checked at the edge: the other end may be

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * The structured results of the operations. They are advertised as the tools' output schemas,
