@@ -37,7 +37,7 @@ beforeAll(async () => {
   await registry.add({ name: 'locked', port: locked.port });
   await registry.add({ name: 'outdated', port: outdated.port });
   await registry.writeRaw('broken.json', '{"name":');
-  const args = ['--registry-dir', registry.path];
+  const args = ['--registry-dir', registry.path, '--health-timeout-ms', '15000'];
   server = await startMcpChild({ args });
   impatient = await startMcpChild({ args, env: { SEND_TIMEOUT_MS: '1000' } });
   // From here on the SDK's client holds each result against the listed schema, as clients do.

@@ -71,7 +71,7 @@ describe.each(NODES)('the server on $name', ({ node }) => {
       await makeHostile(registry, temp.path, opencode.port);
       await using server = await startMcpChild({
         node,
-        args: ['--registry-dir', registry.path, '--log-level', 'debug'],
+        args: ['--registry-dir', registry.path, '--log-level', 'debug', '--health-timeout-ms', '15000'],
       });
       const { result } = await server.call('instances');
       // The hostile ones were read: most are notes.
@@ -302,7 +302,7 @@ describe.each(NODES)('the server on $name', ({ node }) => {
         const { registry } = await scene();
         const opencode = await fake();
         await registry.add({ name: 'worker', port: opencode.port });
-        const server = await end(['list', '--registry-dir', registry.path]);
+        const server = await end(['list', '--registry-dir', registry.path, '--health-timeout-ms', '15000']);
         expect([await server.exited, output(server)]).toMatchObject([
           { code: 0 },
           expect.stringContaining('worker: idle') as string,
