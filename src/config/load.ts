@@ -1,10 +1,11 @@
+import { isAbsolute, join } from 'node:path';
 import { readConfigFile, type ConfigFile } from './config-file.ts';
 import { readFlags, type CommandArguments, type GivenArguments } from './flags.ts';
 import { didYouMean } from './nearest.ts';
 import { CONFIG_FLAG, OPTIONS, PASSWORD, ROWS, type Option } from './options.ts';
 import { quote } from './quote.ts';
 import { resolvePath } from './resolve-path.ts';
-import { SettingsError, TOOLSETS, type Settings } from './settings.ts';
+import { SettingsError, TOOLSETS, type ConnectedSettings, type Settings } from './settings.ts';
 import type { ReadTextFile } from './text-file.ts';
 import type { CredentialRef } from './secret-ref.ts';
 import { singleLine } from '../plain-text.ts';
@@ -47,15 +48,22 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   const registryDir = choose(OPTIONS.registryDir);
   const toolsets = valueOf(OPTIONS.toolsets);
   const defaultCredential = chooseCredential(choose(OPTIONS.username)?.value, input.env, file);
-  const settings: Settings = {
-    registryDir: {
-      path: resolvePath(
-        registryDir?.value ?? OPTIONS.registryDir.fallback,
-        input.home,
-        registryDir?.origin === 'file' && file ? file.folder : input.cwd,
-      ),
-      explicit: registryDir !== undefined,
+  /** Where a relative path starts: for one in the config file, beside that file. */
+  const baseOf = (chosen: Chosen<unknown> | undefined): string =>
+    chosen?.origin === 'file' && file ? file.folder : input.cwd;
+  const registryPath = resolvePath(registryDir?.value ?? OPTIONS.registryDir.fallback, input.home, baseOf(registryDir));
+  const opencodeBin = choose(OPTIONS.opencodeBin);
+  const connected = connectedSettings(
+    {
+      relaySshCommand: valueOf(OPTIONS.relaySshCommand),
+      instanceName: valueOf(OPTIONS.instanceName),
+      relayRegistryDir: valueOf(OPTIONS.relayRegistryDir) ?? registryPath,
+      opencodeBin: program(opencodeBin?.value ?? OPTIONS.opencodeBin.fallback, input.home, baseOf(opencodeBin)),
     },
+    input,
+  );
+  const settings: Settings = {
+    registryDir: { path: registryPath, explicit: registryDir !== undefined },
     sources: valueOf(OPTIONS.transport),
     discoveryIntervalMs: valueOf(OPTIONS.discoveryIntervalMs),
     healthCheckTimeoutMs: valueOf(OPTIONS.healthCheckTimeoutMs),
@@ -67,6 +75,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     toolsets: toolsets === 'all' ? TOOLSETS : toolsets,
     readOnly: valueOf(OPTIONS.readOnly),
     logLevel: valueOf(OPTIONS.logLevel),
+    connected,
   };
   if (problems.length > 0) throw new SettingsError(problems.join('\n'));
   const ownFlags = Object.keys(input.command?.flags ?? {}).flatMap((name) => {
@@ -74,6 +83,32 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     return flag === undefined ? [] : [[name, flag.text] as const];
   });
   return { settings, warnings, flags: new Map(ownFlags), positionals: given.positionals };
+}
+
+function connectedSettings(
+  values: {
+    readonly relaySshCommand: string | undefined;
+    readonly instanceName: string | undefined;
+    readonly relayRegistryDir: string;
+    readonly opencodeBin: string;
+  },
+  input: LoadInput,
+): ConnectedSettings {
+  const { relaySshCommand, instanceName, relayRegistryDir, opencodeBin } = values;
+  const base = input.env['XDG_STATE_HOME'];
+  return {
+    ...(relaySshCommand !== undefined && { relaySshCommand }),
+    ...(instanceName !== undefined && { instanceName }),
+    relayRegistryDir,
+    opencodeBin,
+    // The XDG specification: a relative path is to be ignored.
+    stateDir: join(base !== undefined && isAbsolute(base) ? base : join(input.home, '.local', 'state'), 'opencode-mcp'),
+  };
+}
+
+/** A name stays as it is; anything with a slash, and `~`, is a path. */
+function program(written: string, home: string, base: string): string {
+  return written.includes('/') || written === '~' ? resolvePath(written, home, base) : written;
 }
 
 interface Chosen<T> {

@@ -85,6 +85,29 @@ export function username(): Kind<string> {
   );
 }
 
+/** A path on another machine: resolved there, so it must not depend on where it is resolved from. */
+export function absolutePath(): Kind<string> {
+  return text(
+    'an absolute path without control characters',
+    (value) => value.startsWith('/') && !hasUnsafeCharacters(value),
+  );
+}
+
+/** A command or the name of a program; never evaluated. */
+export function command(expected: string): Kind<string> {
+  return text(expected, (value) => value.trim() !== '' && !hasUnsafeCharacters(value));
+}
+
+/** As given; whoever uses it says what is wrong with it. */
+export function anyText(): Kind<string> {
+  return text('text', () => true);
+}
+
+/** A setting without a default. */
+export function optional<T>(kind: Kind<T>): Kind<T | undefined> {
+  return { ...kind, show: (value) => (value === undefined ? 'none' : kind.show(value)) };
+}
+
 function text(expected: string, isValid: (value: string) => boolean): Kind<string> {
   const fromText = (value: string): string | undefined => (value !== '' && isValid(value) ? value : undefined);
   return {

@@ -1,5 +1,17 @@
 import type { LogLevel } from '../log.ts';
-import { oneOf, path, someOf, username, wholeNumber, yesOrNo, type Kind } from './option-kinds.ts';
+import {
+  absolutePath,
+  anyText,
+  command,
+  oneOf,
+  optional,
+  path,
+  someOf,
+  username,
+  wholeNumber,
+  yesOrNo,
+  type Kind,
+} from './option-kinds.ts';
 import { TOOLSETS } from './settings.ts';
 
 /** The discovery sources, as `TRANSPORT` and credential rules name them. */
@@ -111,6 +123,34 @@ export const OPTIONS = {
     'NAME',
     'user name that goes with the password',
     username(),
+    'opencode',
+  ),
+  relaySshCommand: option(
+    { env: 'RELAY_SSH_CMD', key: 'relaySshCommand' },
+    'COMMAND',
+    'opencode-connected: ssh command that reaches the relay, as in ssh user@relay',
+    optional(command('a command on one line')),
+    undefined,
+  ),
+  relayRegistryDir: option(
+    { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir' },
+    'PATH',
+    "opencode-connected: the relay's registry directory, where it is not the same path as here",
+    optional(absolutePath()),
+    undefined,
+  ),
+  instanceName: option(
+    { env: 'INSTANCE_NAME' },
+    'NAME',
+    'opencode-connected: name of the instance, else <hostname>-<directory>',
+    optional(anyText()),
+    undefined,
+  ),
+  opencodeBin: option(
+    { env: 'OPENCODE_BIN', key: 'opencodeBin' },
+    'PROGRAM',
+    'opencode-connected: the opencode to start, a path or a name on PATH',
+    command('a path or the name of a program'),
     'opencode',
   ),
 } as const;

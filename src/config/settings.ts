@@ -42,6 +42,21 @@ export interface Settings {
   /** No tool that changes anything on an instance. */
   readonly readOnly: boolean;
   readonly logLevel: LogLevel;
+  readonly connected: ConnectedSettings;
+}
+
+/** What only `opencode-connected` uses. */
+export interface ConnectedSettings {
+  /** As written; to be split into words, never evaluated. Without one there is no relay. */
+  readonly relaySshCommand?: string;
+  /** Absolute, on the relay. */
+  readonly relayRegistryDir: string;
+  /** As written; unchecked. */
+  readonly instanceName?: string;
+  /** A bare name is looked up on PATH; everything else is absolute. */
+  readonly opencodeBin: string;
+  /** Absolute: log and state of this program. */
+  readonly stateDir: string;
 }
 
 /** The message names the setting, the value and what was expected; nothing starts. */

@@ -19,6 +19,11 @@ describe('defaults', () => {
         toolsets: ['core', 'instances', 'sessions'],
         readOnly: false,
         logLevel: 'info',
+        connected: {
+          relayRegistryDir: '/tmp/opencode-relay',
+          opencodeBin: 'opencode',
+          stateDir: '/home/ada/.local/state/opencode-mcp',
+        },
       },
       warnings: [],
       flags: new Map(),
@@ -128,12 +133,12 @@ describe('precedence', () => {
     },
   );
 
-  it('covers every option of the table', () => {
+  it('covers every option of the table that has a flag', () => {
     const covered = cases.map(({ env: [variable] }) => variable);
     expect(covered).toEqual(
       Object.values(OPTIONS)
-        .map((option) => option.env)
-        .filter((env) => env !== 'OPENCODE_SERVER_USERNAME'),
+        .filter((option) => 'flag' in option && option.flag !== undefined)
+        .map((option) => option.env),
     );
   });
 
@@ -518,5 +523,58 @@ describe('whatever is written', () => {
       }),
       { numRuns: 500 },
     );
+  });
+});
+
+describe('opencode-connected', () => {
+  const connected = (given: Parameters<typeof load>[0]): unknown => load(given).settings.connected;
+
+  it('takes its settings from the environment', () => {
+    const env = {
+      RELAY_SSH_CMD: 'ssh user@relay',
+      RELAY_REMOTE_REGISTRY_DIR: '/srv/relay',
+      INSTANCE_NAME: 'work',
+      OPENCODE_BIN: 'bin/opencode',
+      XDG_STATE_HOME: '/var/ada',
+    };
+    expect(connected({ env })).toEqual({
+      relaySshCommand: 'ssh user@relay',
+      relayRegistryDir: '/srv/relay',
+      instanceName: 'work',
+      opencodeBin: '/work-dir/bin/opencode',
+      stateDir: '/var/ada/opencode-mcp',
+    });
+  });
+
+  it.each([
+    ['RELAY_SSH_CMD', 'relaySshCommand', 'relaySshCommand'],
+    ['RELAY_REMOTE_REGISTRY_DIR', 'relayRegistryDir', 'relayRegistryDir'],
+    ['OPENCODE_BIN', 'opencodeBin', 'opencodeBin'],
+  ] as const)('%s goes before %s of the config file', (variable, key, field) => {
+    const config = { [key]: '/of/file' };
+    expect(load({ config, env: { [variable]: '/of/env' } }).settings.connected[field]).toBe('/of/env');
+    expect(load({ config }).settings.connected[field]).toBe('/of/file');
+  });
+
+  it("looks a bare program name up later, and has the relay's directory where the local one is unless told", () => {
+    expect(connected({ env: { OPENCODE_BIN: 'opencode-dev', RELAY_REGISTRY_DIR: '/a/b' } })).toMatchObject({
+      opencodeBin: 'opencode-dev',
+      relayRegistryDir: '/a/b',
+    });
+  });
+
+  it('starts a relative program of the config file beside that file, and ignores a relative XDG_STATE_HOME', () => {
+    expect(connected({ config: { opencodeBin: './opencode' }, env: { XDG_STATE_HOME: 'state' } })).toMatchObject({
+      opencodeBin: '/home/ada/.config/opencode-mcp/opencode',
+      stateDir: '/home/ada/.local/state/opencode-mcp',
+    });
+  });
+
+  it.each([
+    [{ RELAY_REMOTE_REGISTRY_DIR: 'relay' }, /^RELAY_REMOTE_REGISTRY_DIR: expected an absolute path/],
+    [{ RELAY_SSH_CMD: 'ssh a\nb' }, /^RELAY_SSH_CMD: expected a command on one line/],
+    [{ OPENCODE_BIN: '  ' }, /^OPENCODE_BIN: expected a path or the name of a program/],
+  ])('%j is refused', (env, expected) => {
+    expect(problemsOf({ env })).toEqual([expect.stringMatching(expected)]);
   });
 });

@@ -18,6 +18,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     toolsets: [],
     readOnly: false,
     logLevel: 'info',
+    connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode', stateDir: '/nowhere/state' },
     ...changed,
   };
   return createSources(settings, systemDependencies(silentLogger)).map(({ name }) => name);
