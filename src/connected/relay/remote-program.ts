@@ -1,3 +1,43 @@
+/** Parts that the other program for registry directories (`relay-survey-program.ts`) needs as they are: what counts as dead is said once. */
+export const RUNS_AND_CLAIMS = `
+# Whether process $1 runs; $since is its start time where the system tells, so that a later one with its number is not taken for it.
+runs() {
+  since=-
+  case $1 in "" | *[!0-9]*) return 1 ;; esac
+  kill -0 "$1" 2>/dev/null || return 1
+  { IFS= read -r stat </proc/"$1"/stat; } 2>/dev/null || return 0
+  set -- \${stat##*) }
+  [ "$1" != Z ] || return 1
+  [ $# -gt 19 ] || return 0
+  shift 19
+  since=$1
+}
+
+# The holder of the name $1.
+read_claim() {
+  held= held_id= held_pid= held_since= held_host=
+  { IFS= read -r held <"./.$1.claim"; } 2>/dev/null
+  set -- $held
+  held_id=\${1-} held_pid=\${2-} held_since=\${3-} held_host=\${4-}
+}
+`;
+
+export const LISTENS = `
+# Whether something may listen on the port $1: where the system does not tell, it may.
+listens() {
+  case $1 in "" | *[!0-9]*) return 0 ;; esac
+  [ -r /proc/net/tcp ] || return 0
+  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep ": [0-9A-F]*:$(printf '%04X' "$1") [0-9A-F]*:0000 0A " >/dev/null
+}
+`;
+
+export const PAUSE = `
+# A tenth of a second, or ten of them at once where sleep takes whole seconds only.
+pause() {
+  sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)) locked=$((locked + 9)); }
+}
+`;
+
 /**
  * The program that runs on the relay at the other end of the SSH connection. It is POSIX sh: dash, busybox and
  * bash run it. Nothing of the person's is ever put into it; all that it works on comes as lines on its standard input:
@@ -75,27 +115,7 @@ put() {
   return 1
 }
 
-# Whether process $1 runs; $since is its start time where the system tells, so that a later one with its number is not taken for it.
-runs() {
-  since=-
-  case $1 in "" | *[!0-9]*) return 1 ;; esac
-  kill -0 "$1" 2>/dev/null || return 1
-  { IFS= read -r stat </proc/"$1"/stat; } 2>/dev/null || return 0
-  set -- \${stat##*) }
-  [ "$1" != Z ] || return 1
-  [ $# -gt 19 ] || return 0
-  shift 19
-  since=$1
-}
-
-# The holder of the name $1.
-read_claim() {
-  held= held_id= held_pid= held_since= held_host=
-  { IFS= read -r held <"./.$1.claim"; } 2>/dev/null
-  set -- $held
-  held_id=\${1-} held_pid=\${2-} held_since=\${3-} held_host=\${4-}
-}
-
+${RUNS_AND_CLAIMS}
 holder_lives() {
   # Another machine's process cannot be asked; it touches its claim with every line.
   if [ "$held_host" != "$host" ]; then
@@ -117,13 +137,7 @@ is_of() {
   return 1
 }
 
-# Whether something may listen on the port $1: where the system does not tell, it may.
-listens() {
-  case $1 in "" | *[!0-9]*) return 0 ;; esac
-  [ -r /proc/net/tcp ] || return 0
-  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep ": [0-9A-F]*:$(printf '%04X' "$1") [0-9A-F]*:0000 0A " >/dev/null
-}
-
+${LISTENS}
 # Removes what is still ours.
 release() {
   [ -n "$claimed" ] || { [ -z "\${tmp-}" ] || rm -f "$tmp"; return 0; }
@@ -134,11 +148,7 @@ release() {
   ! mine || rm -f "./.$name.claim"
 } 2>/dev/null
 
-# A tenth of a second, or ten of them at once where sleep takes whole seconds only.
-pause() {
-  sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)) locked=$((locked + 9)); }
-}
-
+${PAUSE}
 # Takes the name $1 unless a living instance has it.
 take() {
   name=$1
@@ -296,11 +306,15 @@ trap - HUP INT TERM
 serve | guard
 `;
 
+export const REMOTE_COMMAND = remoteCommand(REMOTE_PROGRAM);
+
 /**
  * The words for the relay's login shell, whichever that is: csh takes neither a line break nor \`!\` between single
  * quotes, fish reads backslashes there. So what some shell may read is written as octal escapes, which printf turns back.
  */
-export const REMOTE_COMMAND = `exec sh -c 'eval "$(printf "%b" "${escaped(REMOTE_PROGRAM)}")"'`;
+export function remoteCommand(program: string): string {
+  return `exec sh -c 'eval "$(printf "%b" "${escaped(program)}")"'`;
+}
 
 function escaped(program: string): string {
   const withoutRemarks = program
