@@ -1,0 +1,147 @@
+import { execFile } from 'node:child_process';
+import { constants } from 'node:fs';
+import { access, lstat, realpath, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { singleLine } from '../../plain-text.ts';
+import { familyOf, identifyProcess, isAlive } from '../process-table.ts';
+import { readRunStates, type RunStateFile } from '../run-state.ts';
+import type { Finding } from './finding.ts';
+
+const MAX_PATH_CHARS = 300;
+/** `ps` answers in tens of milliseconds. */
+const PS_LIMIT_MS = 3_000;
+/** ssh closes its connection in a round trip. */
+const TERM_LIMIT_MS = 2_000;
+const POLL_MS = 50;
+
+export interface WrapperEvidence {
+  readonly states: readonly RunStateFile[];
+  /** With symbolic links resolved; undefined where it could not be looked at. */
+  readonly registryDir: string | undefined;
+}
+
+/** State files and tunnels of wrappers that ended without taking them along. */
+export async function judgeWrappers({ states, registryDir }: WrapperEvidence): Promise<readonly Finding[]> {
+  const running = new Set(states.filter(({ isRunning }) => isRunning).map(({ state }) => state.sshPid));
+  const dead = states.filter(({ isRunning }) => !isRunning);
+  const findings = await Promise.all(
+    dead.map(async (file) => {
+      const { sshPid } = file.state;
+      const tunnel = sshPid === undefined || running.has(sshPid) ? [] : await judgeTunnel(file, sshPid);
+      return [...tunnel, await judgeState(file, registryDir)];
+    }),
+  );
+  return findings.flat();
+}
+
+async function judgeState(file: RunStateFile, registryDir: string | undefined): Promise<Finding> {
+  const { state, path } = file;
+  const subject = singleLine(path, MAX_PATH_CHARS);
+  const finding = { where: 'here', what: 'state file', subject, id: state.id } as const;
+  const ended = `its opencode-connected (pid ${state.pid}) has ended`;
+  if (await opencodeRuns(file)) {
+    return {
+      ...finding,
+      reason: `${ended}, but its opencode (pid ${state.opencodePid}) still runs on port ${state.port}`,
+    };
+  }
+  if (!(await isWithin(state.registryFile, registryDir)) && (await exists(state.registryFile))) {
+    const directory = singleLine(dirname(state.registryFile), MAX_PATH_CHARS);
+    return {
+      ...finding,
+      reason: `${ended}, but its registration is in another directory: run again with RELAY_REGISTRY_DIR=${directory}`,
+    };
+  }
+  return { ...finding, reason: ended, action: { kind: 'state', file } };
+}
+
+async function judgeTunnel(file: RunStateFile, pid: number): Promise<readonly Finding[]> {
+  if (!(await isTunnelOf(file, pid))) return [];
+  const reason = `its opencode-connected (pid ${file.state.pid}) has ended`;
+  const subject = `ssh with pid ${pid}, the tunnel to port ${file.state.port}`;
+  return [{ where: 'here', what: 'tunnel', subject, reason, id: file.state.id, action: { kind: 'tunnel', file, pid } }];
+}
+
+/** Removes the state file unless it has become another wrapper's. Gives the reason where it is left. */
+export async function removeState(file: RunStateFile, stateDir: string): Promise<string | undefined> {
+  const now = await findAgain(file, stateDir);
+  if (now === 'gone') return undefined;
+  if (now === undefined) return 'it was written anew';
+  if (await opencodeRuns(file)) return `its opencode (pid ${file.state.opencodePid}) runs`;
+  const stats = await lstat(file.path);
+  if (!stats.isFile() || stats.uid !== process.geteuid?.()) return 'it is not a file of this user';
+  try {
+    await unlink(file.path);
+    return undefined;
+  } catch (error) {
+    return `it cannot be removed: ${codeOf(error)}`;
+  }
+}
+
+/** Ends the tunnel if it still is what it was. Gives the reason where it is left. */
+export async function endTunnel(file: RunStateFile, pid: number, stateDir: string): Promise<string | undefined> {
+  const identity = await identifyProcess(pid);
+  if (identity === undefined) return undefined;
+  const now = await findAgain(file, stateDir);
+  if (now === undefined || now === 'gone') return 'its state file has changed';
+  if (!(await isTunnelOf(file, pid)) || !(await isAlive(identity))) return 'it is another process now';
+  const family = await familyOf(pid);
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    for (const member of family) send(member, signal);
+    for (let waited = 0; waited < TERM_LIMIT_MS && (await isAlive(identity)); waited += POLL_MS) {
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+    if (!(await isAlive(identity))) return undefined;
+  }
+  return 'it does not end';
+}
+
+/** Undefined where the file is another wrapper's by now, or its own that runs. */
+async function findAgain(file: RunStateFile, stateDir: string): Promise<RunStateFile | 'gone' | undefined> {
+  const now = (await readRunStates(stateDir)).find(({ path }) => path === file.path);
+  if (now === undefined) return (await exists(file.path)) ? undefined : 'gone';
+  const isSame = !now.isRunning && now.state.pid === file.state.pid && now.state.startedAt === file.state.startedAt;
+  return isSame ? now : undefined;
+}
+
+function opencodeRuns({ state }: RunStateFile): Promise<boolean> {
+  const { opencodePid, opencodeStarted } = state;
+  return isAlive({ pid: opencodePid, ...(opencodeStarted !== undefined && { started: opencodeStarted }) });
+}
+
+/** Whether the process is this user's and was started to forward that wrapper's port: a pid alone comes back. */
+async function isTunnelOf({ state }: RunStateFile, pid: number): Promise<boolean> {
+  const line = await new Promise<string>((resolve) => {
+    const options = { timeout: PS_LIMIT_MS, killSignal: 'SIGKILL', env: { ...process.env, LC_ALL: 'C' } } as const;
+    execFile('ps', ['-ww', '-o', 'uid=,args=', '-p', String(pid)], options, (_, stdout) => resolve(stdout));
+  });
+  const [uid] = line.trim().split(/\s+/, 1);
+  return (
+    uid === String(process.geteuid?.()) &&
+    line.includes(` -R 0:127.0.0.1:${state.port} `) &&
+    line.includes('opencode-connected')
+  );
+}
+
+async function isWithin(path: string, directory: string | undefined): Promise<boolean> {
+  return directory !== undefined && (await realpath(dirname(path)).catch(() => undefined)) === directory;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path, constants.F_OK).then(
+    () => true,
+    (error: unknown) => codeOf(error) !== 'ENOENT',
+  );
+}
+
+function send(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // Gone already, which is what was wanted.
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : String(error);
+}

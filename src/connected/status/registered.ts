@@ -1,0 +1,147 @@
+import { realpath } from 'node:fs/promises';
+import { setMaxListeners } from 'node:events';
+
+import { systemClock } from '../../clock.ts';
+import { createCredentialResolver } from '../../credentials/resolver.ts';
+import { createSecretCommands } from '../../credentials/secret-commands.ts';
+import { isRefused } from '../../directory/knock.ts';
+import { Prober, type Outcome, type Target } from '../../directory/prober.ts';
+import { createSameDirectory, type SameDirectory } from '../../directory/same-directory.ts';
+import { createRegistrySource } from '../../discovery/registry.ts';
+import { type Candidate, type Note, SourceUnavailableError } from '../../discovery/source.ts';
+import { systemDependencies } from '../../discovery/sources.ts';
+import { silentLogger } from '../../log.ts';
+import type { Connection } from '../../opencode/transport.ts';
+import { singleLine } from '../../plain-text.ts';
+import { type Places, reasonOf } from './places.ts';
+
+/** What answers at a registration's port right now. Text is safe to show. */
+export type PortAnswer =
+  | { readonly state: 'healthy'; readonly version: string; readonly directory: string }
+  /** Another instance than was registered. */
+  | { readonly state: 'other'; readonly version: string; readonly directory: string; readonly reason: string }
+  | {
+      /**
+       * `locked`: it refuses our password, or wants one; `refused`: nothing listens; `silent`: something does and does not answer;
+       * `failed`: it answers, but not as an opencode does; `untrusted`: not asked, others can write the registration.
+       */
+      readonly state: 'locked' | 'refused' | 'silent' | 'unsupported' | 'failed' | 'untrusted';
+      readonly reason: string;
+    };
+
+/** A registration on this machine, asked. */
+export interface Registered {
+  readonly candidate: Candidate;
+  readonly answer: PortAnswer;
+  /** With the password that fits. Only for one that is healthy. */
+  readonly connection?: Connection;
+  /** As its own `/path` tells it, unchanged: the only one that may go into a request. Only for one that is healthy. */
+  readonly ownDirectory?: string;
+}
+
+export interface RegisteredHere {
+  /** In the order of the file names. */
+  readonly registered: readonly Registered[];
+  readonly notes: readonly Note[];
+  /** Why the directory could not be read. */
+  readonly problem?: string;
+  /** There is none yet, which is no problem. */
+  readonly isMissing: boolean;
+}
+
+const MAX_DIRECTORY_CHARS = 300;
+const MAX_REASON_CHARS = 300;
+
+/** Reads this machine's registry directory as `opencode-mcp` does, and asks what answers. Never rejects. */
+export async function askRegistered(settings: Places, signal: AbortSignal): Promise<RegisteredHere> {
+  const source = createRegistrySource(
+    { directory: settings.registryDir.path, explicit: settings.registryDir.explicit },
+    systemDependencies(silentLogger),
+  );
+  try {
+    const { candidates, notes } = await source.scan(signal);
+    return { registered: await askAll(candidates, settings, signal), notes, isMissing: false };
+  } catch (error) {
+    const isMissing = error instanceof SourceUnavailableError;
+    return { registered: [], notes: [], isMissing, ...(!isMissing && { problem: reasonOf(error) }) };
+  } finally {
+    await source.close();
+  }
+}
+
+async function askAll(
+  candidates: readonly Candidate[],
+  settings: Places,
+  signal: AbortSignal,
+): Promise<readonly Registered[]> {
+  const ending = new AbortController();
+  // Each port that is knocked at listens to it.
+  setMaxListeners(0, ending.signal, signal);
+  const onAbort = (): void => ending.abort();
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
+  const credentials = createCredentialResolver(settings, { commands });
+  const sameDirectory = createSameDirectory(realpath);
+  const prober = new Prober<Target>({
+    clock: systemClock,
+    slots: settings.healthConcurrency,
+    deadlineMs: settings.healthCheckTimeoutMs,
+    sameDirectory,
+    resolveCredential: (candidate, until) => credentials.resolve(candidate, until),
+    onOutcome: () => {},
+  });
+  const batch = prober.batch();
+  ending.signal.addEventListener('abort', () => batch.end(), { once: true });
+  try {
+    return await Promise.all(
+      candidates.map(async (candidate) => {
+        if (candidate.trust.level === 'untrusted') {
+          return { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } };
+        }
+        // Whatever answers is told, with its own directory.
+        const { directory: claimed, ...claims } = candidate.claims;
+        const outcome = await batch.look({ candidate: { ...candidate, claims }, standing: 'fresh' }, { parts: [] });
+        return registered(candidate, claimed, outcome, sameDirectory, ending.signal);
+      }),
+    );
+  } finally {
+    ending.abort();
+    signal.removeEventListener('abort', onAbort);
+    prober.close();
+  }
+}
+
+async function registered(
+  candidate: Candidate,
+  claimed: string | undefined,
+  outcome: Outcome | undefined,
+  sameDirectory: SameDirectory,
+  signal: AbortSignal,
+): Promise<Registered> {
+  const { endpoint } = candidate;
+  const result = outcome?.result;
+  if (outcome === undefined || result === undefined)
+    return { candidate, answer: { state: 'silent', reason: 'interrupted' } };
+  if (result.status === 'locked') return { candidate, answer: { state: 'locked', reason: result.reason } };
+  if (result.status === 'unsupported') return { candidate, answer: { state: 'unsupported', reason: result.reason } };
+  if (result.status === 'unhealthy') {
+    if (outcome.timedOut) return { candidate, answer: { state: 'silent', reason: result.reason } };
+    const isClosed = await isRefused(endpoint.url, signal);
+    const reason = isClosed ? `nothing listens at ${endpoint.url}` : result.reason;
+    return { candidate, answer: { state: isClosed ? 'refused' : 'failed', reason } };
+  }
+  const { version } = result;
+  const directory = singleLine(result.directory, MAX_DIRECTORY_CHARS);
+  const sameMachine = endpoint.route === 'loopback';
+  if (claimed === undefined || (await sameDirectory(claimed, result.directory, { sameMachine, signal }))) {
+    return {
+      candidate,
+      answer: { state: 'healthy', version, directory },
+      connection: outcome.connection,
+      ownDirectory: result.directory,
+    };
+  }
+  const reason = singleLine(`another instance answers here: registered for ${claimed}`, MAX_REASON_CHARS);
+  return { candidate, answer: { state: 'other', version, directory, reason } };
+}

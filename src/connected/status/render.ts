@@ -1,0 +1,158 @@
+import { formatAge } from '../../operations/answer.ts';
+import type { LocalInstance, RelayRegistration, RelayReport, StatusReport, Wrapper } from './report.ts';
+import { cell, fitted, fittedPath, WIDTH, wrapped } from './table.ts';
+
+const STATE_WIDTH = 12;
+const PORT_WIDTH = 6;
+const NAME_WIDTH = 30;
+const REST_WIDTH = WIDTH - STATE_WIDTH - PORT_WIDTH - NAME_WIDTH - 3;
+/** Then `--json` is the better way to read it. */
+const MAX_ROWS = 200;
+const MAX_NOTES = 20;
+
+/** The report for people: lines of at most 80 characters, but for commands and reasons that are one word. */
+export function renderStatus(report: StatusReport, nowMs: number): string {
+  const sections = [
+    hereSection(report.here),
+    wrapperSection(report.wrappers, nowMs),
+    report.relay === undefined ? ['No relay is set (RELAY_SSH_CMD).'] : relaySection(report.relay),
+    attachSection(report.here.instances),
+    leftoverSection(report.leftovers),
+  ];
+  return `${sections
+    .filter((lines) => lines.length > 0)
+    .map((lines) => lines.join('\n'))
+    .join('\n\n')}\n`;
+}
+
+function hereSection({ directory, problem, instances, notes }: StatusReport['here']): readonly string[] {
+  if (problem !== undefined) return [...wrapped(`This machine: ${problem}`, '')];
+  if (instances.length === 0) {
+    return [...wrapped(`This machine: nothing is registered in ${directory}.`, ''), ...noteLines(notes)];
+  }
+  return [
+    `This machine, ${fittedPath(directory, WIDTH - 15)}:`,
+    row('STATE', 'PORT', 'NAME', 'DIRECTORY'),
+    ...bounded(instances, instanceLines),
+    ...noteLines(notes),
+  ];
+}
+
+function instanceLines({ answer, port, name, host, localPort, directory }: LocalInstance): readonly string[] {
+  const shown = answer.state === 'healthy' || answer.state === 'other' ? answer.directory : (directory ?? '');
+  const lines = [row(answer.state, String(port), name, shown)];
+  if (localPort !== undefined && localPort !== port)
+    lines.push(`  on ${host ?? 'another machine'}, port ${localPort} there`);
+  if (answer.state === 'healthy') return lines;
+  // What refuses says no more than that.
+  return answer.state === 'refused' ? lines : [...lines, ...wrapped(answer.reason, '  ')];
+}
+
+function wrapperSection(wrappers: readonly Wrapper[], nowMs: number): readonly string[] {
+  const running = wrappers.filter((one) => one.running);
+  if (running.length === 0) return [];
+  return ['opencode-connected running here:', ...bounded(running, (one) => wrapperLines(one, nowMs))];
+}
+
+function wrapperLines({ name, pid, port, tunnel, startedAt, logFile }: Wrapper, nowMs: number): readonly string[] {
+  const age = formatAge(nowMs - Date.parse(startedAt));
+  return [
+    ...wrapped(`${name}: pid ${pid}, port ${port}, for ${age}; ${tunnelText(tunnel, nowMs)}`, '  '),
+    `    log: ${logFile}`,
+  ];
+}
+
+function tunnelText(tunnel: Wrapper['tunnel'], nowMs: number): string {
+  if (tunnel === undefined) return 'without a relay';
+  if (tunnel.state === 'connected')
+    return `relay: connected as ${tunnel.name ?? '?'}, port ${tunnel.port ?? '?'} there`;
+  const reason = tunnel.reason === undefined ? '' : ` (${tunnel.reason})`;
+  const nextMs = tunnel.nextAttemptAt === undefined ? NaN : Date.parse(tunnel.nextAttemptAt) - nowMs;
+  const next = Number.isNaN(nextMs) ? '' : `, next attempt in ${formatAge(nextMs)}`;
+  return `relay: ${tunnel.state === 'waiting' ? 'not connected' : tunnel.state}${reason}${next}`;
+}
+
+function relaySection({ directory, host, problem, registrations, notes }: RelayReport): readonly string[] {
+  if (problem !== undefined) return wrapped(`Relay: cannot be looked at: ${problem}`, '');
+  const where = `${host ?? 'unknown host'}, ${directory}`;
+  if (registrations.length === 0)
+    return [...wrapped(`Relay (${where}): nothing is registered.`, ''), ...noteLines(notes)];
+  return [
+    `Relay (${fittedPath(where, WIDTH - 9)}):`,
+    row('TUNNEL', 'PORT', 'NAME', 'DIRECTORY'),
+    ...bounded(registrations, relayLines),
+    ...noteLines(notes),
+  ];
+}
+
+const LISTENS: Readonly<Record<RelayRegistration['listens'], string>> = {
+  yes: 'listens',
+  no: 'silent',
+  unknown: 'unknown',
+};
+
+function relayLines(registration: RelayRegistration): readonly string[] {
+  const { listens, port, name, directory = '', host = 'an unknown host', localPort } = registration;
+  const there = `${host}${localPort === undefined ? '' : ` port ${localPort}`}`;
+  const facts = [
+    registration.fromHere ? 'this machine' : `from ${there}`,
+    claimText(registration),
+    ...(registration.owner === 'mine' ? [] : [`of uid ${registration.ownerUid ?? 'unknown'}`]),
+  ];
+  return [row(LISTENS[listens], String(port), name, directory), ...wrapped(facts.join(', '), '  ')];
+}
+
+function claimText({ claim }: RelayRegistration): string {
+  if (claim === 'alive') return 'held';
+  if (claim === 'dead') return 'its connection is gone';
+  if (claim === 'elsewhere') return "held on another machine that shares the relay's directory";
+  return claim === 'none' ? 'held by nobody' : 'holder unknown';
+}
+
+function attachSection(instances: readonly LocalInstance[]): readonly string[] {
+  const commands = instances.flatMap(({ name, attach }) =>
+    attach === undefined ? [] : [`  # ${name}`, `  ${attach}`],
+  );
+  return commands.length === 0 ? [] : ['Attach by hand:', ...commands.slice(0, 2 * MAX_ROWS)];
+}
+
+function leftoverSection(leftovers: StatusReport['leftovers']): readonly string[] {
+  if (leftovers.length === 0) return [];
+  const count = leftovers.length === 1 ? '1 leftover' : `${leftovers.length} leftovers`;
+  const lines = leftovers
+    .slice(0, MAX_NOTES)
+    .flatMap(({ where, what, subject, reason }) => [
+      fitted(`  ${where === 'relay' ? 'relay: ' : ''}${what} ${subject}`, 4 * WIDTH),
+      ...wrapped(reason, '    '),
+    ]);
+  return [
+    `${count} of dead instances; opencode-connected cleanup removes them:`,
+    ...lines,
+    ...more(leftovers.length, MAX_NOTES),
+  ];
+}
+
+function noteLines(notes: StatusReport['here']['notes']): readonly string[] {
+  const lines = notes
+    .slice(0, MAX_NOTES)
+    .flatMap(({ subject, reason }) => wrapped(`note: ${subject}: ${reason}`, '  '));
+  return [...lines, ...more(notes.length, MAX_NOTES)];
+}
+
+function bounded<T>(items: readonly T[], render: (item: T) => readonly string[]): readonly string[] {
+  return [...items.slice(0, MAX_ROWS).flatMap(render), ...more(items.length, MAX_ROWS)];
+}
+
+function more(count: number, shown: number): readonly string[] {
+  return count > shown ? [`  and ${count - shown} more; --json tells all`] : [];
+}
+
+function row(state: string, port: string, name: string, rest: string): string {
+  const cells = [
+    cell(state, STATE_WIDTH),
+    cell(port, PORT_WIDTH),
+    cell(name, NAME_WIDTH),
+    fittedPath(rest, REST_WIDTH),
+  ];
+  return cells.join(' ').trimEnd();
+}

@@ -1,0 +1,98 @@
+import type { Note } from '../../discovery/source.ts';
+import type { PortAnswer } from './registered.ts';
+
+/** What `status --json` prints. Fields may be added; what is here keeps its name and meaning. Text is safe to show. */
+export interface StatusReport {
+  readonly format: 1;
+  /** This machine's registry directory. */
+  readonly here: {
+    readonly directory: string;
+    /** Why it could not be read; then there are no instances. */
+    readonly problem?: string;
+    readonly instances: readonly LocalInstance[];
+    /** Files that are no registrations, or not trusted. */
+    readonly notes: readonly Note[];
+  };
+  /** Absent where no relay is set. */
+  readonly relay?: RelayReport;
+  /** Every `opencode-connected` of this user on this machine, and those that ended without a word. */
+  readonly wrappers: readonly Wrapper[];
+  /** What `opencode-connected cleanup` would remove. */
+  readonly leftovers: readonly Leftover[];
+}
+
+export interface LocalInstance {
+  readonly name: string;
+  readonly id?: string;
+  /** Name of its machine. */
+  readonly host?: string;
+  /** On this machine: a tunnel's port where it runs elsewhere. */
+  readonly port: number;
+  /** Where it listens on its own machine. */
+  readonly localPort?: number;
+  /** As registered; what answers tells its own in `answer`. */
+  readonly directory?: string;
+  readonly answer: PortAnswer;
+  /** Where its password lies, if it has one here. */
+  readonly passwordFile?: string;
+  /** For a shell. Only for one that is healthy. */
+  readonly attach?: string;
+}
+
+export interface RelayReport {
+  readonly directory: string;
+  /** The relay's own name. */
+  readonly host?: string;
+  /** Why it could not be looked at; then there are no registrations. */
+  readonly problem?: string;
+  readonly registrations: readonly RelayRegistration[];
+  readonly notes: readonly Note[];
+}
+
+export interface RelayRegistration {
+  readonly name: string;
+  readonly id?: string;
+  readonly host?: string;
+  /** The relay's end of the tunnel. */
+  readonly port: number;
+  readonly localPort?: number;
+  readonly directory?: string;
+  /** `mine`: of the user who logs in on the relay. */
+  readonly owner: 'mine' | 'other';
+  readonly ownerUid?: number;
+  /** Whether anything listens on `port` of the relay. */
+  readonly listens: 'yes' | 'no' | 'unknown';
+  /** Whether the process lives that holds the name; `none`: it was written by something that makes no claims. */
+  readonly claim: 'alive' | 'dead' | 'elsewhere' | 'unknown' | 'none';
+  /** It leads to an instance that a running `opencode-connected` of this machine started. */
+  readonly fromHere: boolean;
+}
+
+export interface Wrapper {
+  readonly id: string;
+  readonly name: string;
+  readonly pid: number;
+  readonly running: boolean;
+  readonly opencodePid: number;
+  readonly port: number;
+  readonly directory: string;
+  /** ISO 8601. */
+  readonly startedAt: string;
+  readonly version: string;
+  readonly logFile: string;
+  /** Absent without a relay. `nextAttemptAt` is ISO 8601. */
+  readonly tunnel?: {
+    readonly state: 'connecting' | 'connected' | 'waiting' | 'closed';
+    readonly name?: string;
+    readonly port?: number;
+    readonly reason?: string;
+    readonly nextAttemptAt?: string;
+  };
+}
+
+export interface Leftover {
+  readonly where: 'here' | 'relay';
+  readonly what: 'registration' | 'claim' | 'password' | 'state file' | 'tunnel';
+  readonly subject: string;
+  readonly reason: string;
+}
