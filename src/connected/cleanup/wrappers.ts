@@ -46,6 +46,7 @@ async function judgeState(file: RunStateFile, registryDir: string | undefined): 
     };
   }
   if (!(await isWithin(state.registryFile, registryDir)) && (await exists(state.registryFile))) {
+    if (registryDir === undefined) return { ...finding, reason: `${ended}, but its registry directory was not looked at` };
     const directory = singleLine(dirname(state.registryFile), MAX_PATH_CHARS);
     return {
       ...finding,
@@ -130,7 +131,7 @@ async function isWithin(path: string, directory: string | undefined): Promise<bo
 async function exists(path: string): Promise<boolean> {
   return access(path, constants.F_OK).then(
     () => true,
-    (error: unknown) => codeOf(error) !== 'ENOENT',
+    (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(codeOf(error)),
   );
 }
 

@@ -67,8 +67,9 @@ enter() {
     *) fail "expected an absolute registry directory, or one that begins with ~/, got $dir" ;;
   esac
   if [ ! -e "$dir" ]; then return 0; fi
-  why=$(cd "$dir" 2>&1) && cd "$dir" || fail "cannot enter the registry directory $dir: $why"
-  [ -r . ] || fail "cannot read the registry directory $dir; let this user (uid $(id -u)) read it"
+  [ -d "$dir" ] || fail "the registry directory $dir is no directory; remove it, or set another"
+  cd "$dir" 2>/dev/null && [ -r . ] ||
+    fail "cannot read the registry directory $dir; give this user (uid $(id -u)) read and search permission on it"
   entered=yes
 }
 
