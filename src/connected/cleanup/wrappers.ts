@@ -46,7 +46,8 @@ async function judgeState(file: RunStateFile, registryDir: string | undefined): 
     };
   }
   if (!(await isWithin(state.registryFile, registryDir)) && (await exists(state.registryFile))) {
-    if (registryDir === undefined) return { ...finding, reason: `${ended}, but its registry directory was not looked at` };
+    if (registryDir === undefined)
+      return { ...finding, reason: `${ended}, but its registry directory was not looked at` };
     const directory = singleLine(dirname(state.registryFile), MAX_PATH_CHARS);
     return {
       ...finding,

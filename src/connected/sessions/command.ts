@@ -12,6 +12,8 @@ import { cell, fitted, fittedPath, WIDTH, wrapped } from '../status/table.ts';
 export interface SessionsOptions extends CommandOptions {
   /** Print a `SessionsReport` instead of text. */
   readonly json: boolean;
+  /** For each instance, once it is known to be healthy; default 8 s. */
+  readonly limitMs?: number;
 }
 
 /** What `sessions --json` prints. Fields may be added; what is here keeps its name and meaning. Text is safe to show. */
@@ -37,9 +39,15 @@ const INSTANCE_LIMIT_MS = 8_000;
 const MAX_REASON_CHARS = 300;
 
 /** Prints the recent sessions of every instance registered on this machine. 1 where the registry directory or an instance could not be asked. */
-export async function runSessions({ settings, json, out, signal }: SessionsOptions): Promise<ExitCode> {
+export async function runSessions({
+  settings,
+  json,
+  out,
+  signal,
+  limitMs = INSTANCE_LIMIT_MS,
+}: SessionsOptions): Promise<ExitCode> {
   const { registered, problem } = await askRegistered(settings, signal);
-  const answers = await Promise.all(registered.map((one) => sessionsOf(one, signal)));
+  const answers = await Promise.all(registered.map((one) => sessionsOf(one, limitMs, signal)));
   const missing = answers.flatMap((answer) => ('reason' in answer ? [answer] : []));
   if (problem !== undefined) missing.push({ instance: settings.registryDir.path, reason: problem });
   const report: SessionsReport = {
@@ -55,14 +63,20 @@ type Answer = { readonly sessions: readonly FoundSession[] } | { readonly instan
 
 async function sessionsOf(
   { candidate, answer, connection, ownDirectory }: Registered,
+  limitMs: number,
   signal: AbortSignal,
 ): Promise<Answer> {
   const instance = candidate.claims.name ?? candidate.key;
   if (answer.state !== 'healthy' || connection === undefined || ownDirectory === undefined) {
     return { instance, reason: 'reason' in answer ? answer.reason : answer.state };
   }
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(INSTANCE_LIMIT_MS)]);
-  const api = createApi(connection, limit);
+  // Not AbortSignal.any over AbortSignal.timeout: Node 20 may collect the timeout before it fires.
+  const limit = new AbortController();
+  const end = (): void => limit.abort();
+  const timer = setTimeout(end, limitMs);
+  signal.addEventListener('abort', end, { once: true });
+  if (signal.aborted) end();
+  const api = createApi(connection, limit.signal);
   try {
     const [sessions, statuses] = await Promise.all([
       api.sessions({ rootsOnly: true, limit: LISTED }),
@@ -75,9 +89,11 @@ async function sessionsOf(
       })),
     };
   } catch (error) {
-    const reason =
-      limit.aborted && !signal.aborted ? `no answer within ${INSTANCE_LIMIT_MS / 1000} s` : reasonOf(error);
+    const reason = limit.signal.aborted && !signal.aborted ? `no answer within ${limitMs / 1000} s` : reasonOf(error);
     return { instance, reason: singleLine(reason, MAX_REASON_CHARS) };
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', end);
   }
 }
 

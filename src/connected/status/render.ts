@@ -34,8 +34,13 @@ function hereSection({ directory, problem, instances, notes }: StatusReport['her
     `This machine, ${fittedPath(directory, WIDTH - 15)}:`,
     row('STATE', 'PORT', 'NAME', 'DIRECTORY'),
     ...bounded(instances, instanceLines),
-    ...noteLines(notes),
+    // Said with the instance already.
+    ...noteLines(notes.filter(({ reason }) => !isAny(instances, 'untrusted') || !reason.startsWith('untrusted: '))),
   ];
+}
+
+function isAny(instances: readonly LocalInstance[], state: LocalInstance['answer']['state']): boolean {
+  return instances.some(({ answer }) => answer.state === state);
 }
 
 function instanceLines({ answer, port, name, host, localPort, directory }: LocalInstance): readonly string[] {

@@ -227,7 +227,9 @@ describe('cleanup on this machine', () => {
     await rm(remains.registry, { recursive: true });
     await writeFile(remains.registry, 'no directory');
     const { text, code } = await cleanup();
-    expect(text).toMatch(/This machine's registry directory was not looked at: the registry directory .* is no directory/);
+    expect(text).toMatch(
+      /This machine's registry directory was not looked at: the registry directory .* is no directory/,
+    );
     expect(text).toContain('Removed state file');
     expect(existsSync(state)).toBe(false);
     expect(code).toBe(1);

@@ -1,0 +1,168 @@
+import { join } from 'node:path';
+import { rm, writeFile } from 'node:fs/promises';
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { runSessions, type SessionsReport } from '../../../src/connected/sessions/command.ts';
+import { announce } from '../../rig/announce.ts';
+import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { startOpencode, type Opencode } from '../../rig/opencode.ts';
+
+import { createRealSession } from '../../rig/real-session.ts';
+
+import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { until } from '../../rig/wait.ts';
+import { openRemains, type Remains } from '../cleanup/remains.ts';
+
+const never = new AbortController().signal;
+
+async function sessions(
+  remains: Remains,
+): Promise<{ readonly report: SessionsReport; readonly text: string; readonly code: number }> {
+  const print = async (json: boolean): Promise<{ text: string; code: number }> => {
+    let text = '';
+    const code = await runSessions({ settings: remains.places(), json, out: (more) => (text += more), signal: never });
+    return { text, code };
+  };
+  const { text, code } = await print(false);
+  const report: SessionsReport = JSON.parse((await print(true)).text);
+  return { report, text, code };
+}
+
+describe.skipIf(isMissing(PINNED_OPENCODE))('sessions of real opencodes', () => {
+  let model: ScriptedModel;
+  let first: Opencode;
+  let second: Opencode;
+  let remains: Remains;
+
+  beforeAll(async () => {
+    model = await startScriptedModel();
+    first = await startOpencode({ model, password: 'a secret' });
+    // Another process of the same person in the same project: it knows the same sessions.
+    second = await startOpencode({ model, home: first.home, directory: first.directory });
+    announce(first);
+    announce(second);
+  });
+  afterAll(async () => {
+    await second?.close();
+    await first?.close();
+    await model?.close();
+  });
+  beforeEach(async () => {
+    remains = await openRemains();
+    const fields = { cwd: first.directory };
+    await remains.register('first', { port: first.port, id: 'id-first', password: true, fields });
+    await remains.register('second', { port: second.port, fields });
+  });
+  afterEach(async () => {
+    await remains[Symbol.asyncDispose]();
+  });
+
+  it('tells each session once, newest first, with what the process that works on it says', async () => {
+    const done = await createRealSession(first, 'A finished one');
+    await done.prompt('echo: hello');
+    await done.settled();
+    const busy = await createRealSession(second, 'A busy one');
+    await busy.prompt('gate mid-way: go on');
+    await model.waitForGate('mid-way');
+    await until('the session to be busy', async () => (await busy.status())?.type === 'busy');
+    const { report, text, code } = await sessions(remains);
+    model.release('mid-way');
+    await busy.settled();
+    expect(report.sessions).toEqual([
+      {
+        id: busy.id,
+        title: 'A busy one',
+        directory: first.directory,
+        updated: expect.stringMatching(/^\d{4}-/),
+        state: 'busy',
+        instances: ['first', 'second'],
+      },
+      {
+        id: done.id,
+        title: 'A finished one',
+        directory: first.directory,
+        updated: expect.stringMatching(/^\d{4}-/),
+        state: 'idle',
+        instances: ['first', 'second'],
+      },
+    ]);
+    expect(text).toMatch(/^busy +\d+ s +A busy one\n {2}first, second ses_\w+ \S+\nidle +\d+ s +A finished one\n/);
+    expect(Math.max(...text.split('\n').map((line) => Array.from(line).length))).toBeLessThanOrEqual(80);
+    expect(report.missing).toEqual([]);
+    expect(code).toBe(0);
+  });
+
+  it('says which were not asked, and why', async () => {
+    await remains.register('dead');
+    await rm(join(remains.registry, '.credentials', 'id-first'));
+    const { report, text, code } = await sessions(remains);
+    expect(report.missing).toEqual([
+      { instance: 'dead', reason: expect.stringContaining('nothing listens at http://127.0.0.1:') },
+      { instance: 'first', reason: expect.stringContaining('HTTP 401') },
+    ]);
+    expect(text.replace(/\n/g, ' ')).toContain('not asked: dead: nothing listens at');
+    expect(code).toBe(1);
+  });
+});
+
+describe('sessions', () => {
+  let remains: Remains;
+  let fake: FakeOpencode;
+
+  beforeEach(async () => {
+    remains = await openRemains();
+    fake = await startFakeOpencode({ directory: '/home/user/project' });
+  });
+  afterEach(async () => {
+    await fake.close();
+    await remains[Symbol.asyncDispose]();
+  });
+
+  it('gives up on an instance that hangs, and tells the others', async () => {
+    const hung = await startFakeOpencode({ directory: '/home/user/project' });
+    hung.override('GET /session', { kind: 'hang' });
+    fake.addSession({ title: 'One' });
+    await remains.register('hung', { port: hung.port });
+    await remains.register('fine', { port: fake.port });
+    let text = '';
+    const code = await runSessions({
+      settings: remains.places(),
+      json: true,
+      out: (more) => (text += more),
+      signal: never,
+      limitMs: 500,
+    });
+    await hung.close();
+    const report: SessionsReport = JSON.parse(text);
+    expect(report.sessions.map(({ title }) => title)).toEqual(['One']);
+    expect(report.missing).toEqual([{ instance: 'hung', reason: 'no answer within 0.5 s' }]);
+    expect(code).toBe(1);
+  });
+
+  it('names no directory to an instance but its own', async () => {
+    const other = await startFakeOpencode({ directory: '/home/user/own' });
+    await remains.register('other', { port: other.port, fields: { cwd: '/home/user/registered' } });
+    const { report } = await sessions(remains);
+    const counts = [other.count('GET /session'), other.count('GET /session/status')];
+    await other.close();
+    expect(counts).toEqual([0, 0]);
+    expect(report.missing[0]?.reason).toContain('another instance answers here');
+  });
+
+  it('shows nothing that steers a terminal', async () => {
+    fake.addSession({ title: '\u001b[2Jevil\u202e\nidle 1 s fake' });
+    await remains.register('app', { port: fake.port });
+    const { text } = await sessions(remains);
+    expect(text.split('\n')[0]).toMatch(/^idle +\S+ \S+ +evil idle 1 s fake$/);
+  });
+
+  it('says that there are none, and why a directory cannot be read', async () => {
+    expect(await sessions(remains)).toMatchObject({ text: 'No sessions.\n', code: 0 });
+    await rm(remains.registry, { recursive: true });
+    expect(await sessions(remains)).toMatchObject({ text: 'No sessions.\n', code: 0 });
+    await writeFile(remains.registry, 'no directory');
+    expect(await sessions(remains)).toMatchObject({ code: 1 });
+  });
+});

@@ -1,0 +1,330 @@
+import { execFile } from 'node:child_process';
+import { chmod, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { createServer as createTcpServer, type Server } from 'node:net';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { identifyProcess } from '../../../src/connected/process-table.ts';
+import { runStatus } from '../../../src/connected/status/command.ts';
+import type { Places } from '../../../src/connected/status/places.ts';
+import type { StatusReport } from '../../../src/connected/status/report.ts';
+import { announce } from '../../rig/announce.ts';
+import { startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { startOpencode, type Opencode } from '../../rig/opencode.ts';
+import { freePort } from '../../rig/ports.ts';
+import { needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
+import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
+
+const never = new AbortController().signal;
+const execute = promisify(execFile);
+
+async function status(
+  remains: Remains,
+  extra: Partial<Places> = {},
+): Promise<{ readonly report: StatusReport; readonly text: string; readonly code: number }> {
+  const print = async (json: boolean): Promise<{ text: string; code: number }> => {
+    let text = '';
+    const code = await runStatus({
+      settings: remains.places(extra),
+      json,
+      out: (more) => (text += more),
+      signal: never,
+    });
+    return { text, code };
+  };
+  const { text, code } = await print(false);
+  const report: StatusReport = JSON.parse((await print(true)).text);
+  return { report, text, code };
+}
+
+describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
+  let remains: Remains;
+  let opencode: Opencode;
+
+  beforeAll(async () => {
+    opencode = await startOpencode({ password: "it's a secret" });
+    announce(opencode);
+  });
+  afterAll(async () => {
+    await opencode?.close();
+  });
+  beforeEach(async () => {
+    remains = await openRemains();
+  });
+  afterEach(async () => {
+    await remains[Symbol.asyncDispose]();
+  });
+
+  const registered = (): { port: number; id: string; fields: { readonly cwd: string } } => ({
+    port: opencode.port,
+    id: 'id-app',
+    fields: { cwd: opencode.directory },
+  });
+
+  it('tells that it is healthy, and how to attach to it', async () => {
+    await remains.register('app', registered());
+    const passwordFile = join(remains.registry, '.credentials', 'id-app');
+    await writeFile(passwordFile, "it's a secret\n", { mode: 0o600 });
+    const { report, text, code } = await status(remains);
+    expect(report.here.instances).toEqual([
+      {
+        name: 'app',
+        id: 'id-app',
+        host: hostname(),
+        port: opencode.port,
+        localPort: opencode.port,
+        directory: opencode.directory,
+        answer: { state: 'healthy', version: opencode.version, directory: opencode.directory },
+        passwordFile,
+        attach: `OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}`,
+      },
+    ]);
+    expect(text).toContain(`  OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}\n`);
+    expect(text).not.toContain('a secret');
+    expect(code).toBe(0);
+  });
+
+  it('gives a command whose password a shell reads as it is, wherever the file lies', async () => {
+    const registry = join(remains.path, `it's $(a) "folder"`);
+    await mkdir(join(registry, '.credentials'), { recursive: true, mode: 0o700 });
+    await chmod(registry, 0o700);
+    const fields = { name: 'app', port: opencode.port, id: 'id-app' };
+    await writeFile(join(registry, 'app.json'), JSON.stringify(fields));
+    await writeFile(join(registry, '.credentials', 'id-app'), "it's a secret\n", { mode: 0o600 });
+    const { report } = await status(remains, { registryDir: { path: registry, explicit: true } });
+    const attach = report.here.instances[0]?.attach ?? '';
+    expect(attach).toMatch(/ opencode attach /);
+    const shown = attach.replace(/ opencode attach .*/, ` sh -c 'printf %s "$OPENCODE_SERVER_PASSWORD"'`);
+    expect((await execute('sh', ['-c', shown])).stdout).toBe("it's a secret");
+  });
+
+  it('tells that it is locked where the password is not known, or is wrong', async () => {
+    await remains.register('app', registered());
+    expect((await status(remains)).report.here.instances[0]).toMatchObject({
+      answer: { state: 'locked', reason: expect.stringContaining('none is known for it') },
+    });
+    await remains.password('id-app');
+    const { report, text } = await status(remains);
+    expect(report.here.instances[0]?.answer).toMatchObject({
+      reason: expect.stringContaining('it refused the password'),
+    });
+    expect(report.here.instances[0]).not.toHaveProperty('attach');
+    expect(text).toMatch(/^locked +\d+ +app/m);
+  });
+
+  it('tells that another instance answers, and which', async () => {
+    await remains.register('app', { ...registered(), fields: { cwd: '/home/user/elsewhere' } });
+    await writeFile(join(remains.registry, '.credentials', 'id-app'), "it's a secret\n", { mode: 0o600 });
+    const { report } = await status(remains);
+    expect(report.here.instances[0]?.answer).toEqual({
+      state: 'other',
+      version: opencode.version,
+      directory: opencode.directory,
+      reason: 'another instance answers here: registered for /home/user/elsewhere',
+    });
+    expect(report.here.instances[0]).not.toHaveProperty('attach');
+  });
+});
+
+describe('status of this machine', () => {
+  let remains: Remains;
+  const servers: Server[] = [];
+
+  beforeEach(async () => {
+    remains = await openRemains();
+  });
+  afterEach(async () => {
+    for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve));
+    await remains[Symbol.asyncDispose]();
+  });
+
+  it('tells what refuses, what is silent, what is no opencode, what is too old and what is not trusted', async () => {
+    const sockets = new Set<{ destroy(): void }>();
+    const silent = createTcpServer((socket) => sockets.add(socket));
+    servers.push(silent);
+    const silentPort = await freePort();
+    await new Promise<void>((resolve) => silent.listen(silentPort, '127.0.0.1', resolve));
+    const old = await startFakeOpencode({ version: '1.2.3' });
+    const web = await startFakeOpencode();
+    web.override('GET /global/health', { kind: 'html' });
+    await remains.register('refused');
+    await remains.register('silent', { port: silentPort });
+    await remains.register('old', { port: old.port });
+    await remains.register('web', { port: web.port });
+    await remains.register('untrusted');
+    await chmod(join(remains.registry, 'untrusted.json'), 0o666);
+    await writeFile(join(remains.registry, 'half.json'), '{"na');
+    await symlink('/etc/passwd', join(remains.registry, 'link.json'));
+    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 400 });
+    for (const socket of sockets) socket.destroy();
+    await Promise.all([old.close(), web.close()]);
+    expect(Object.fromEntries(report.here.instances.map(({ name, answer }) => [name, answer.state]))).toEqual({
+      refused: 'refused',
+      silent: 'silent',
+      old: 'unsupported',
+      web: 'failed',
+      untrusted: 'untrusted',
+    });
+    expect(report.here.notes.map(({ subject, reason }) => [subject.split('/').at(-1), reason])).toEqual([
+      ['half.json', expect.stringContaining('is not complete JSON')],
+      ['link.json', expect.stringContaining('is a symbolic link')],
+      ['untrusted.json', expect.stringContaining('untrusted')],
+    ]);
+    expect(text).toMatch(/^silent +\d+ +silent/m);
+    expect(text).toMatch(/gave no answer within \d+ ms/);
+    expect(code).toBe(0);
+  });
+
+  it('tells the tunnels of the wrappers that run here', async () => {
+    const { pid = 0 } = await remains.process();
+    const started = (await identifyProcess(pid))?.started ?? '';
+    const own = { pid, started };
+    await remains.state({ id: 'one', ...own, name: 'app', relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
+    await remains.state({
+      id: 'two',
+      ...own,
+      name: 'later',
+      relay: { kind: 'waiting', reason: 'Connection refused', nextAttemptAtMs: Date.now() + 600_000 },
+    });
+    await remains.state({ id: 'three', ...own, name: 'alone' });
+    const { report, text } = await status(remains);
+    expect(report.wrappers.map(({ id, running, tunnel }) => [id, running, tunnel?.state])).toEqual([
+      ['one', true, 'connected'],
+      ['three', true, undefined],
+      ['two', true, 'waiting'],
+    ]);
+    const joined = text.replace(/\n +/g, ' ');
+    expect(joined).toContain('relay: connected as app-2, port 41234 there');
+    expect(joined).toContain('relay: not connected (Connection refused), next attempt in 10 min');
+    expect(joined).toContain('without a relay');
+    expect(report.leftovers).toEqual([]);
+  });
+
+  it('tells what cleanup would remove, and removes nothing', async () => {
+    const { id, port } = await remains.register('app', { claim: 'dead', password: true });
+    await remains.state({ id, port });
+    await remains.password('stale', { ageMs: 2 * HOUR_MS });
+    const before = await remains.files();
+    const { report, text } = await status(remains);
+    expect(report.leftovers.map(({ what }) => what)).toEqual(['registration', 'password', 'password', 'state file']);
+    expect(text).toContain('4 leftovers of dead instances; opencode-connected cleanup removes them:');
+    expect(await remains.files()).toEqual(before);
+    expect(report.wrappers).toMatchObject([{ id, running: false }]);
+  });
+
+  it('says that nothing is registered, and makes no directory', async () => {
+    await rm(remains.registry, { recursive: true });
+    const { report, text, code } = await status(remains);
+    expect(report.here).toEqual({ directory: remains.registry, instances: [], notes: [] });
+    expect(text.replaceAll('\n', ' ')).toContain(`This machine: nothing is registered in ${remains.registry}.`);
+    expect(code).toBe(0);
+    await expect(stat(remains.registry)).rejects.toThrow('ENOENT');
+  });
+
+  it('says why it cannot read the directory', async () => {
+    await rm(remains.registry, { recursive: true });
+    await writeFile(remains.registry, 'no directory');
+    const { report, code } = await status(remains);
+    expect(report.here.problem).toContain('ENOTDIR');
+    expect(code).toBe(1);
+  });
+
+  it('keeps to 80 columns, whatever the names are, and shows nothing that steers a terminal', async () => {
+    await remains.register('a'.repeat(100), {
+      fields: { cwd: `/home/${'deep/'.repeat(60)}`, hostname: 'h'.repeat(200) },
+    });
+    await remains.register('evil', { fields: { name: '\u001b[2Jevil\u202e', cwd: '/x\u001b]0;title\u0007\n/y' } });
+    await remains.register('далеко', { fields: { localPort: 9 } });
+    const { text } = await status(remains);
+    // oxlint-disable-next-line no-control-regex -- what is looked for
+    expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u202e]/);
+    const rows = text.split('\n').filter((line) => /^\S+ +\d+ /.test(line));
+    expect(rows).toHaveLength(3);
+    expect(Math.max(...rows.map((line) => Array.from(line).length))).toBeLessThanOrEqual(80);
+  });
+
+  it('holds for 1,000 dead registrations', async () => {
+    const port = await freePort();
+    await Promise.all(
+      Array.from({ length: 1_000 }, (_, index) => remains.register(`app-${index}`, { port, claim: 'dead' })),
+    );
+    const { report, text } = await status(remains);
+    expect(report.here.instances).toHaveLength(1_000);
+    expect(new Set(report.here.instances.map(({ answer }) => answer.state))).toEqual(new Set(['refused']));
+    expect(report.leftovers).toHaveLength(1_000);
+    expect(text).toContain('and 800 more; --json tells all');
+  });
+});
+
+describe('status of a relay', () => {
+  let here: Remains;
+  let there: Remains;
+  let sshd: Sshd;
+
+  beforeEach(async (context) => {
+    needSshd(context);
+    [here, there] = await Promise.all([openRemains(), openRemains()]);
+    sshd = await startSshd();
+    announce(sshd);
+  });
+  afterEach(async () => {
+    await sshd?.close();
+    await here?.[Symbol.asyncDispose]();
+    await there?.[Symbol.asyncDispose]();
+  });
+
+  it('tells its registrations, who holds them, and on which ports something listens', async () => {
+    const { pid = 0 } = await there.process();
+    const started = (await identifyProcess(pid))?.started ?? '';
+    await here.state({ id: 'id-held', pid, started });
+    await there.register('held', { claim: { pid }, id: 'id-held', port: sshd.port, fields: { localPort: 4100 } });
+    await there.register('lost', { claim: 'dead', password: true });
+    await there.register('plain', { fields: { hostname: 'laptop' } });
+    await there.password('secret-id');
+    await writeFile(join(there.registry, 'half.json'), '{"na');
+    const { report, text, code } = await status(here, {
+      relaySshCommand: sshd.command,
+      relayRegistryDir: there.registry,
+    });
+    expect(report.relay).toMatchObject({
+      directory: there.registry,
+      host: hostname(),
+      registrations: [
+        {
+          name: 'held',
+          listens: 'yes',
+          claim: 'alive',
+          owner: 'mine',
+          fromHere: true,
+          port: sshd.port,
+          localPort: 4100,
+        },
+        { name: 'lost', listens: 'no', claim: 'dead', fromHere: false },
+        { name: 'plain', listens: 'no', claim: 'none', host: 'laptop' },
+      ],
+      notes: [{ subject: 'half.json' }],
+    });
+    expect(report.leftovers.map(({ where, what }) => [where, what])).toEqual([
+      ['relay', 'registration'],
+      ['relay', 'password'],
+    ]);
+    expect(text).toMatch(new RegExp(`^listens +${sshd.port} +held .*\\n {2}this machine, held$`, 'm'));
+    expect(text).toMatch(/^silent +\d+ +lost .*\n.*its connection is gone$/m);
+    expect(text).not.toContain('a secret');
+    expect(code).toBe(0);
+  });
+
+  it('says why the relay cannot be looked at, and tells of this machine all the same', async () => {
+    await here.register('app');
+    await sshd.stop();
+    const { report, text, code } = await status(here, { relaySshCommand: sshd.command });
+    expect(report.relay?.problem).toContain('Connection refused');
+    expect(text).toContain('Relay: cannot be looked at:');
+    expect(report.here.instances).toHaveLength(1);
+    expect(code).toBe(1);
+  });
+});
