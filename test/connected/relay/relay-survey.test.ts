@@ -117,17 +117,15 @@ describe.each(SHELLS)('the survey program, with %s', (_, shell, loginShell) => {
     await execute('mkfifo', [join(remains.registry, 'pipe.json'), join(remains.registry, '.pipe.claim')]);
     const { odd, registrations } = await survey();
     expect(registrations).toEqual([]);
-    expect(odd.map(({ kind, fileName }) => [fileName, kind]).toSorted()).toEqual(
-      [
-        ['', 'line-break'],
-        ['broken.json', 'symlink'],
-        ['folder.json', 'special'],
-        ['large.json', 'large'],
-        ['link.json', 'symlink'],
-        ['pipe.json', 'special'],
-        ['�.json', 'not-utf-8'],
-      ].toSorted(),
-    );
+    expect(odd.map(({ kind, fileName }) => `${fileName} ${kind}`).toSorted()).toEqual([
+      ' line-break',
+      'broken.json symlink',
+      'folder.json special',
+      'large.json large',
+      'link.json symlink',
+      'pipe.json special',
+      '\ufffd.json not-utf-8',
+    ]);
   });
 
   it('takes any bytes for what they are', async () => {
