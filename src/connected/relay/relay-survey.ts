@@ -161,12 +161,13 @@ export class SurveyReader {
     const nameBytes = rest.join(' ');
     const name = decoded(nameBytes);
     const holder = HOLDERS.find((known) => known === state);
-    if (name === undefined || holder === undefined || this.#claims.size >= MAX_SURVEYED) return;
+    if (!name || holder === undefined || this.#claims.size >= MAX_SURVEYED) return;
     const [id = '', pid = '', , host = ''] = line.split(' ');
     const claimant = numberOf(pid);
     this.#claims.set(name, {
       mine: owner === 'mine',
-      holder,
+      // A claim that does not name its holder proves nothing.
+      holder: id === '' || claimant === undefined || host === '' ? 'unknown' : holder,
       id,
       ...(claimant !== undefined && { pid: claimant }),
       host: textOf(host),

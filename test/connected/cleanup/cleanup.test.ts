@@ -125,6 +125,7 @@ describe('cleanup on this machine', () => {
 
   it.each([
     ['nobody claims it', {}, 'nothing tells who wrote it'],
+    ['nobody claims it and it has no id', { fields: { id: undefined } }, 'nothing tells who wrote it'],
     ['it has no id', { claim: 'dead', fields: { id: undefined } }, 'nothing tells who wrote it'],
   ] as const)('leaves a silent registration where %s', async (_, options, reason) => {
     await remains.register('app', options);
@@ -219,6 +220,7 @@ describe('cleanup on this machine', () => {
     await chmod(remains.registry, 0o770);
     const { text } = await cleanup();
     expect(text).toContain('others can write in the registry directory');
+    expect(text).toContain('Nothing is provably dead.');
     expect(await remains.files()).toEqual(['.app.claim', '.credentials/id-1', 'app.json']);
   });
 
@@ -247,7 +249,7 @@ describe('cleanup on this machine', () => {
     await remains.password('running', { ageMs: 2 * HOUR_MS });
     await remains.state({ id: 'running', pid, ...(started !== undefined && { started }) });
     const { text } = await cleanup();
-    expect(text).toContain('younger than an hour');
+    expect(text).toContain('has no registration, but is younger than an hour');
     expect(await remains.files()).toEqual(
       [
         '.credentials/claimed',

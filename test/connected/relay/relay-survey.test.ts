@@ -1,18 +1,19 @@
 import { execFile, spawn } from 'node:child_process';
-import { chmod, chown, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, chown, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { text as readAll } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { SURVEY_COMMAND } from '../../../src/connected/relay/relay-survey-program.ts';
 import { openSurveySession, type SurveySession } from '../../../src/connected/relay/relay-survey-session.ts';
 import { SurveyReader, type RegistrySurvey } from '../../../src/connected/relay/relay-survey.ts';
 import { ManualClock } from '../../directory/manual-clock.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
-import { needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
+import { descendantsOf, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 
@@ -115,8 +116,9 @@ describe.each(SHELLS)('the survey program, with %s', (_, shell, loginShell) => {
     await symlink('/etc/passwd', join(remains.registry, 'link.json'));
     await symlink('/nowhere', join(remains.registry, 'broken.json'));
     await execute('mkfifo', [join(remains.registry, 'pipe.json'), join(remains.registry, '.pipe.claim')]);
-    const { odd, registrations } = await survey();
+    const { odd, registrations, claims } = await survey();
     expect(registrations).toEqual([]);
+    expect([...claims]).toEqual([]);
     expect(odd.map(({ kind, fileName }) => `${fileName} ${kind}`).toSorted()).toEqual([
       ' line-break',
       'broken.json symlink',
@@ -181,6 +183,86 @@ describe.each(SHELLS)('the survey program, with %s', (_, shell, loginShell) => {
     expect((await say(['directory registry', 'survey'])).at(-1)).toMatch(
       /^error expected an absolute registry directory/,
     );
+  });
+
+  /** The order to remove `name` as it is now. */
+  async function removal(name: string): Promise<string> {
+    const { registrations, claims } = await survey();
+    const file = registrations.find((one) => one.name === name);
+    const texts = [name, claims.get(name)?.line ?? '', file?.content ?? ''];
+    return `remove ${texts.map((text) => `=${octal(text)}`).join(' ')} ${file?.registration?.port ?? 0} no`;
+  }
+
+  const answerTo = async (order: string): Promise<string | undefined> =>
+    (await say([`directory ${remains.registry}`, order])).at(-1);
+
+  it('tells no more registrations than are told, and how many there are', async () => {
+    await Promise.all(
+      Array.from({ length: 2_005 }, (_ignored, index) => writeFile(join(remains.registry, `app-${index}.json`), '{}')),
+    );
+    const lines = await say([`directory ${remains.registry}`, 'survey']);
+    expect(lines.filter((line) => line.startsWith('registration '))).toHaveLength(2_000);
+    expect(lines.at(-1)).toBe('done 2005');
+  });
+
+  it('reads no passwords through a link', async () => {
+    await rm(join(remains.registry, '.credentials'), { recursive: true });
+    await mkdir(join(remains.path, 'outside'));
+    await writeFile(join(remains.path, 'outside', 'id-app'), 'a secret\n');
+    await symlink(join(remains.path, 'outside'), join(remains.registry, '.credentials'));
+    expect((await survey()).passwords).toEqual([]);
+    expect(await answerTo('forget =id-app any')).toBe('kept there is no folder of passwords');
+  });
+
+  it('removes no registration that is held, nor one on whose port something listens', async () => {
+    const { pid = 0 } = await remains.process();
+    await remains.register('held', { claim: { pid } });
+    expect(await answerTo(await removal('held'))).toBe('kept its claim is held');
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    const port = address !== null && typeof address === 'object' ? address.port : 0;
+    await remains.register('listens', { claim: 'dead', port });
+    expect(await answerTo(await removal('listens'))).toBe('kept something listens on its port again');
+    await new Promise((resolve) => server.close(resolve));
+    expect(await remains.files()).toEqual(['.held.claim', '.listens.claim', 'held.json', 'listens.json']);
+  });
+
+  it('moves nothing out of the way that is not what was surveyed', async () => {
+    await remains.register('app', { claim: 'dead' });
+    const order = await removal('app');
+    await rm(join(remains.registry, 'app.json'));
+    await mkdir(join(remains.registry, 'app.json', 'deep'), { recursive: true });
+    expect(await answerTo(order)).toBe('kept it was written anew');
+    expect(await readdir(join(remains.registry, 'app.json'))).toEqual(['deep']);
+  });
+
+  it('takes no link for the claim that was surveyed', async () => {
+    await remains.register('app', { claim: 'dead' });
+    const order = await removal('app');
+    await rename(join(remains.registry, '.app.claim'), join(remains.path, 'claim'));
+    await symlink(join(remains.path, 'claim'), join(remains.registry, '.app.claim'));
+    expect(await answerTo(order)).toBe('kept its claim has changed');
+  });
+
+  it("removes nothing that has become another user's, and no password by a link", async (context) => {
+    needRoot(context);
+    await remains.register('app', { claim: 'dead', id: 'id-app', password: true });
+    const order = await removal('app');
+    await chown(join(remains.registry, 'app.json'), 65_534, 65_534);
+    expect(await answerTo(order)).toBe('kept it was written anew');
+    await remains.password('theirs');
+    await chown(join(remains.registry, '.credentials', 'theirs'), 65_534, 65_534);
+    expect(await answerTo('forget =theirs any')).toBe('kept it is not a file of this user');
+    await symlink('/etc/passwd', join(remains.registry, '.credentials', 'link'));
+    expect(await answerTo('forget =link any')).toBe('kept it is not a file of this user');
+  });
+
+  it('forgets nothing in a directory in which others can write', async () => {
+    await remains.password('id-app');
+    await chmod(remains.registry, 0o770);
+    expect(await answerTo('forget =id-app any')).toMatch(/^kept others can write in the registry directory/);
+    expect(await remains.files()).toEqual(['.credentials/id-app']);
   });
 
   it('removes a dead one and nothing else', async () => {
@@ -294,6 +376,35 @@ describe('a survey of the relay', () => {
     await expect(open({ sshCommand: [ssh, ...unknown] }).survey()).rejects.toThrow(
       /Host key verification failed.*nothing is asked here: load the key into ssh-agent, or log in once by hand/,
     );
+  });
+
+  it('asks nothing where a program stands ready to be asked', async () => {
+    const asked = join(remains.path, 'asked');
+    const askpass = join(remains.path, 'askpass');
+    await writeFile(askpass, `#!/bin/sh\n: >'${asked}'\necho yes\n`, { mode: 0o755 });
+    vi.stubEnv('SSH_ASKPASS', askpass);
+    vi.stubEnv('SSH_ASKPASS_REQUIRE', 'force');
+    const words = sshd.command.map((word) =>
+      word
+        .replace(/^UserKnownHostsFile=.*/, 'UserKnownHostsFile=/dev/null')
+        .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask'),
+    );
+    await expect(open({ sshCommand: words }).survey()).rejects.toThrow(/Host key verification failed/);
+    vi.unstubAllEnvs();
+    expect(existsSync(asked)).toBe(false);
+  });
+
+  it('tells nothing to a login script that reads', async () => {
+    const clock = new ManualClock();
+    const script = 'echo noise; read -r line; echo done 0; exec sleep 600';
+    const survey = open({ sshCommand: ['sh', '-c', script, 'sh'], clock }).survey();
+    const refused = expect(survey).rejects.toThrow('there was no answer within 60 s');
+    // However long it is given: nothing comes before the program's own first line.
+    await until('the script to run', async () =>
+      (await descendantsOf(process.pid)).some(({ command }) => command.includes(script)),
+    );
+    await clock.advance(60_000);
+    await refused;
   });
 
   it('says that the relay is not there', async () => {
