@@ -90,5 +90,9 @@ it('finds nothing in an answer that makes no sense', () => {
     'port',
     'port -1',
   ];
-  expect(judge(surveyOf(...nonsense, '> > >', 'odd', 'odd unheard of', '', 'uid x', 'done'))).toEqual([]);
+  expect(
+    judge(
+      surveyOf(...nonsense, 'claim mine dead ', '> id-app 7 1 relay', 'odd', 'odd unheard of', '', 'uid x', 'done'),
+    ),
+  ).toEqual([]);
 });

@@ -159,7 +159,7 @@ describe('status of this machine', () => {
     await chmod(join(remains.registry, 'untrusted.json'), 0o666);
     await writeFile(join(remains.registry, 'half.json'), '{"na');
     await symlink('/etc/passwd', join(remains.registry, 'link.json'));
-    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 400 });
+    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 6_000 });
     for (const socket of sockets) socket.destroy();
     await Promise.all([old.close(), web.close()]);
     expect(Object.fromEntries(report.here.instances.map(({ name, answer }) => [name, answer.state]))).toEqual({
