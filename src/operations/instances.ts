@@ -19,7 +19,6 @@ const FRESH_MS = 1_000;
 /** Every instance, asked anew what it does. */
 export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
-  await runtime.directory.ready();
   return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs);
 }
 

@@ -186,6 +186,7 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   const head = [
     `${name}, session ${data.session?.id ?? ''} ${JSON.stringify(data.session?.title ?? '')}: ${data.outcome}`,
   ];
+  if (data.message_id !== undefined) head.push(`(message ${data.message_id})`);
   if (data.aborted === true) head.push('(what ran before was aborted)');
   if (data.reason !== undefined) head.push(`(${JSON.stringify(data.reason)})`);
   const lines = [head.join(' ')];
