@@ -130,7 +130,10 @@ function clean(fields: z.infer<typeof schema>, fileName: string): RegistrationRe
   const name = label('name', fields.name, MAX_NAME_CHARS).trim();
   if (/[/\\]|^\.\.?$/.test(name)) remarks.push('name: looks like a path; it is used as a label only');
   const hostname = label('hostname', fields.hostname, MAX_HOSTNAME_CHARS).trim();
-  const cwd = label('cwd', fields.cwd, MAX_CWD_CHARS);
+  const cwd = fields.cwd ?? '';
+  // A part of a path, or another one, would be taken for that of another instance.
+  const cwdIsWhole = singleLine(cwd, MAX_CWD_CHARS) === cwd;
+  if (!cwdIsWhole) remarks.push('cwd: left out: too long, or with control or invisible characters');
   const connectedAt = milliseconds(fields.connectedAt);
   if (connectedAt === undefined && fields.connectedAt != null) {
     remarks.push(`connectedAt: expected ${EXPECTED['connectedAt']}, got ${shown(fields.connectedAt)}; left out`);
@@ -144,7 +147,7 @@ function clean(fields: z.infer<typeof schema>, fileName: string): RegistrationRe
       ...(hostname !== '' && { hostname }),
       port: fields.port,
       ...(fields.localPort != null && { localPort: fields.localPort }),
-      ...(cwd !== '' && { cwd }),
+      ...(cwd !== '' && cwdIsWhole && { cwd }),
       ...(connectedAt !== undefined && { connectedAt }),
     },
   };

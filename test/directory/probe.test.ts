@@ -198,11 +198,8 @@ describe('who is there', () => {
     ['relative', 'home/user'],
     ['empty', ''],
     ['too long', `/${'a'.repeat(4096)}`],
-    ['with a newline', '/home/\nuser'],
-    ['with an escape sequence', '/home/\u001b[2Juser'],
-    ['with a C1 control', '/home/\u009buser'],
-    ['with a bidi override', '/home/\u202euser'],
-    ['with a line separator', '/home/\u2028user'],
+    ['with a NUL', '/home/\0user'],
+    ['with half a character', '/home/\ud800user'],
     ['no string', 7],
     ['missing', undefined],
   ])('a directory that is %s is malformed', async (_, directory) => {
@@ -220,7 +217,9 @@ describe('who is there', () => {
     ['D:/work'],
     ['\\\\host\\share'],
     ['/home/Ünïcödé 目录'],
-  ])('a directory may be %s', async (directory) => {
+    // Whatever shows it takes care of these.
+    ['/home/\nuser\u001b[2J\u009b\u202e\u2028'],
+  ])('a directory may be %j', async (directory) => {
     const fake = await fakeOpencode();
     fake.override('GET /path', { kind: 'answer', body: { directory, worktree: directory } });
     expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });

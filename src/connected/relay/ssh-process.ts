@@ -94,7 +94,7 @@ class RunningSsh implements SshProcess {
       const child = spawn(program, words, {
         stdio: ['pipe', 'pipe', 'pipe'],
         // A session of its own has no terminal to write to, and is a group to kill. One that may ask must stay in ours: a terminal is read by its foreground group.
-        detached: !ssh.interactive,
+        detached: !this.#mayAsk,
         // ssh needs all of it (SSH_AUTH_SOCK, HOME); gcloud would ask on standard input, which is ours.
         ...(!ssh.interactive && { env: { ...process.env, CLOUDSDK_CORE_DISABLE_PROMPTS: '1' } }),
       });
@@ -107,6 +107,10 @@ class RunningSsh implements SshProcess {
       // An argument with a NUL, or no memory for another process.
       this.ended = Promise.resolve(cannotRun(program, error));
     }
+  }
+
+  get #mayAsk(): boolean {
+    return this.#options.interactive && this.#options.command !== undefined;
   }
 
   send(line: string): void {
@@ -141,7 +145,7 @@ class RunningSsh implements SshProcess {
   async #family(): Promise<readonly number[]> {
     const { pid } = this;
     if (pid === undefined) return [];
-    if (!this.#options.interactive) return [-pid];
+    if (!this.#mayAsk) return [-pid];
     if (this.#child?.exitCode !== null || this.#child.signalCode !== null) return [];
     return [...((await soon(familyOf(pid), FAMILY_MS)) ?? [pid])];
   }

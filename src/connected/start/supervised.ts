@@ -108,13 +108,9 @@ export class Supervised {
     const { launch, logger, terminal } = this.#options;
     const over = new AbortController();
     const answering = opencode.answers().finally(() => over.abort());
-    const first = await Promise.race([
-      answering,
-      launch.clock.sleep(SILENT_MS, over.signal).then(() => 'silent' as const),
-    ]);
-    let version: string | undefined;
-    if (first === 'silent') version = await versionOf(launch);
-    else if (typeof first === 'object') version = first.version;
+    const silent = launch.clock.sleep(SILENT_MS, over.signal);
+    const first = await Promise.race([answering, silent.then(() => (over.signal.aborted ? answering : ('silent' as const)))]);
+    const version = first === 'silent' ? await versionOf(launch) : typeof first === 'object' ? first.version : undefined;
     const problem = version === undefined ? undefined : unsupportedReason(version);
     if (problem === undefined) return await answering;
     logger.log('error', problem);
