@@ -108,8 +108,11 @@ export class Supervised {
     const { launch, logger, terminal } = this.#options;
     const over = new AbortController();
     const answering = opencode.answers().finally(() => over.abort());
-    const silent = launch.clock.sleep(SILENT_MS, over.signal);
-    const first = await Promise.race([answering, silent.then(() => (over.signal.aborted ? answering : ('silent' as const)))]);
+    const silent = async (): Promise<Answering | 'taken' | 'silent' | undefined> => {
+      await launch.clock.sleep(SILENT_MS, over.signal);
+      return over.signal.aborted ? answering : 'silent';
+    };
+    const first = await Promise.race([answering, silent()]);
     const version = first === 'silent' ? await versionOf(launch) : typeof first === 'object' ? first.version : undefined;
     const problem = version === undefined ? undefined : unsupportedReason(version);
     if (problem === undefined) return await answering;
