@@ -75,7 +75,9 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
 }
 
 function isPath(value: unknown): value is string {
-  return typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !NEVER_IN_A_PATH.test(value);
+  return (
+    typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !NEVER_IN_A_PATH.test(value)
+  );
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -118,7 +118,8 @@ class Running implements ConnectedChild {
           throw new Error(`opencode-connected ended before it was registered:\n${this.#output}`);
         }
         const state = await this.#state();
-        return state === undefined ? undefined : readRegistration(state.registryFile);
+        if (state === undefined) return undefined;
+        return parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
       },
       START_LIMIT_MS,
     );
@@ -159,21 +160,17 @@ class Running implements ConnectedChild {
   async #state(): Promise<{ readonly registryFile: string } | undefined> {
     for (const path of await filesIn(this.#stateFolder)) {
       const text = await readFile(path, 'utf8').catch(() => '');
-      const state = parse<{ readonly pid: number; readonly registryFile: string }>(text);
+      const state = parse(text) as { readonly pid: number; readonly registryFile: string } | undefined;
       if (state?.pid === this.pid) return state;
     }
     return undefined;
   }
 }
 
-async function readRegistration(path: string): Promise<Registered | undefined> {
-  return parse(await readFile(path, 'utf8').catch(() => ''));
-}
-
 /** Undefined for half a file. */
-function parse<T>(text: string): T | undefined {
+function parse(text: string): unknown {
   try {
-    return JSON.parse(text) as T;
+    return JSON.parse(text);
   } catch {
     return undefined;
   }

@@ -33,7 +33,21 @@ export async function openTmux(env: Readonly<Record<string, string>>, directory:
   const tmux = (...args: readonly string[]): Promise<{ stdout: string }> =>
     run('tmux', ['-u', '-L', socket, '-f', '/dev/null', ...args], { env: { PATH: process.env['PATH'] ?? '' } });
   const shell = ['env', '-i', ...Object.entries({ ...env, PS1: '$ ' }).map(([name, value]) => `${name}=${value}`)];
-  await tmux('new-session', '-d', '-x', '100', '-y', '30', '-c', directory, '--', ...shell, 'bash', '--norc', '--noprofile');
+  await tmux(
+    'new-session',
+    '-d',
+    '-x',
+    '100',
+    '-y',
+    '30',
+    '-c',
+    directory,
+    '--',
+    ...shell,
+    'bash',
+    '--norc',
+    '--noprofile',
+  );
   const screen = async (): Promise<string> => (await tmux('capture-pane', '-p')).stdout;
   const close = async (): Promise<void> => void (await tmux('kill-server').catch(() => {}));
   return {

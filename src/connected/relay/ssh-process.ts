@@ -86,10 +86,11 @@ class RunningSsh implements SshProcess {
 
   constructor(ssh: SshProcessOptions) {
     this.#options = ssh;
-    const [program = '', ...words] =
+    const argv: string[] =
       ssh.command === undefined
         ? ['/bin/sh', '-c', REMOTE_PROGRAM]
         : [...ssh.command, ...options(ssh.localPort, ssh.interactive), REMOTE_COMMAND];
+    const [program = '', ...words] = argv;
     try {
       const child = spawn(program, words, {
         stdio: ['pipe', 'pipe', 'pipe'],

@@ -42,8 +42,3 @@ function plain(part: string): string {
     .join('')
     .replace(/^[-.]+|[-.]+$/g, '');
 }
-
-/** `name` for the first, then `name-2`, `name-3`, … */
-export function numberedName(name: string, number: number): string {
-  return number === 1 ? name : `${name}-${number}`;
-}

@@ -113,7 +113,8 @@ export class Supervised {
       return over.signal.aborted ? answering : 'silent';
     };
     const first = await Promise.race([answering, silent()]);
-    const version = first === 'silent' ? await versionOf(launch) : typeof first === 'object' ? first.version : undefined;
+    const version =
+      first === 'silent' ? await versionOf(launch) : typeof first === 'object' ? first.version : undefined;
     const problem = version === undefined ? undefined : unsupportedReason(version);
     if (problem === undefined) return await answering;
     logger.log('error', problem);

@@ -67,8 +67,14 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () 
     expect(JSON.stringify(registered)).not.toContain(await child.password());
     const url = `http://127.0.0.1:${registered.port}/global/health`;
     expect((await fetch(url)).status).toBe(401);
-    const modes = [child.registry, join(child.registry, '.credentials'), join(child.registry, '.credentials', registered.id)];
-    expect(await Promise.all(modes.map(async (path) => (await stat(path)).mode & 0o777))).toEqual([0o700, 0o700, 0o600]);
+    const modes = [
+      child.registry,
+      join(child.registry, '.credentials'),
+      join(child.registry, '.credentials', registered.id),
+    ];
+    expect(await Promise.all(modes.map(async (path) => (await stat(path)).mode & 0o777))).toEqual([
+      0o700, 0o700, 0o600,
+    ]);
 
     await using server = await startMcpChild({
       args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
@@ -119,7 +125,11 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () 
   test('a second one in the same directory gets a name of its own, and the first keeps its', async () => {
     const first = await connected();
     const one = await first.registered();
-    const second = await connected({ directory: first.directory, registry: first.registry, home: first.env['HOME'] ?? '' });
+    const second = await connected({
+      directory: first.directory,
+      registry: first.registry,
+      home: first.env['HOME'] ?? '',
+    });
     const two = await second.registered();
     expect(two.name).toBe(`${one.name}-2`);
     expect(second.output()).toContain(`${one.name} is a living instance of that name; this one is ${one.name}-2`);
@@ -174,11 +184,24 @@ exec sleep 600`);
     const child = await connected({
       opencode,
       args: ['--headless', '--', '--log-level', 'a "b" $c'],
-      env: { npm_config_registry: 'http://127.0.0.1:9/', npm_package_name: 'x', npm_lifecycle_event: 'y', KEPT: 'kept' },
+      env: {
+        npm_config_registry: 'http://127.0.0.1:9/',
+        npm_package_name: 'x',
+        npm_lifecycle_event: 'y',
+        KEPT: 'kept',
+      },
     });
     expect(await child.exited).toEqual({ code: 7, signal: null });
     const lines = (await readFile(seen, 'utf8')).split('\n');
-    expect(lines.slice(0, 7)).toEqual(['serve', '--port', expect.any(String), '--hostname', '127.0.0.1', '--log-level', 'a "b" $c']);
+    expect(lines.slice(0, 7)).toEqual([
+      'serve',
+      '--port',
+      expect.any(String),
+      '--hostname',
+      '127.0.0.1',
+      '--log-level',
+      'a "b" $c',
+    ]);
     expect(lines.filter((line) => /^npm_/.test(line))).toEqual([]);
     expect(lines).toContain('KEPT=kept');
     expect(lines).toContain(`OPENCODE_CONFIG=${child.env['OPENCODE_CONFIG']}`);
@@ -195,7 +218,9 @@ exec sleep 600`);
       }).listen(process.argv[3], "127.0.0.1")' "$@"`);
     const child = await connected({ opencode });
     expect(await child.exited).toEqual({ code: 1, signal: null });
-    expect(child.output()).toContain('opencode 1.0.5 is too old; 1.18.10 or newer is needed; its terminal does not work');
+    expect(child.output()).toContain(
+      'opencode 1.0.5 is too old; 1.18.10 or newer is needed; its terminal does not work',
+    );
     await nothingLeft(child);
   });
 

@@ -29,7 +29,9 @@ async function openStage(): Promise<Stage> {
   const commands = async (): Promise<ReadonlyMap<number, string>> => {
     const { readFile } = await import('node:fs/promises');
     const pids = await processesIn(env['TMPDIR'] ?? '');
-    const lines = pids.map(async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')] as const);
+    const lines = pids.map(
+      async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')] as const,
+    );
     return new Map(await Promise.all(lines));
   };
   return {
@@ -46,7 +48,9 @@ async function openStage(): Promise<Stage> {
       });
     },
     async opencode() {
-      const found = [...(await commands())].find(([, command]) => /opencode.*--port/.test(command) && !/\.js/.test(command));
+      const found = [...(await commands())].find(
+        ([, command]) => /opencode.*--port/.test(command) && !/\.js/.test(command),
+      );
       if (found === undefined) throw new Error('opencode does not run');
       return found[0];
     },
@@ -78,7 +82,9 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', 
     await terminal.resize(70, 24);
     // The directory stands in the last line, the version at its right edge.
     await until('the last line to be 70 wide', async () =>
-      (await terminal.screen()).split('\n').some((line) => /\d+\.\d+\.\d+\s*$/.test(line) && line.trimEnd().length <= 70),
+      (await terminal.screen())
+        .split('\n')
+        .some((line) => /\d+\.\d+\.\d+\s*$/.test(line) && line.trimEnd().length <= 70),
     );
     await terminal.resize(100, 30);
     // The first clears the line, the second ends it.
