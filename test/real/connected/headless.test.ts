@@ -202,7 +202,7 @@ exec sleep 600`);
       '--log-level',
       'a "b" $c',
     ]);
-    expect(lines.filter((line) => /^npm_/.test(line))).toEqual([]);
+    expect(lines.filter((line) => line.startsWith('npm_'))).toEqual([]);
     expect(lines).toContain('KEPT=kept');
     expect(lines).toContain(`OPENCODE_CONFIG=${child.env['OPENCODE_CONFIG']}`);
     expect(lines.filter((line) => /^OPENCODE_SERVER_PASSWORD=.{20,}/.test(line))).toHaveLength(1);
