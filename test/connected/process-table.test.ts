@@ -10,13 +10,12 @@ import { until } from '../rig/wait.ts';
 const children: ChildProcess[] = [];
 
 afterEach(async () => {
-  await Promise.all(
-    children.splice(0).map((child) => {
-      const ended = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : undefined;
-      child.kill('SIGKILL');
-      return ended;
-    }),
-  );
+  for (const child of children.splice(0)) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
 });
 
 function start(program: string, ...args: readonly string[]): ChildProcess & { readonly pid: number } {
