@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
@@ -6,6 +7,7 @@ import { connectedEnvironment, CONNECTED_SCRIPT, filesIn } from '../../rig/conne
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox } from '../../rig/opencode-sandbox.ts';
 import { processesIn } from '../../rig/processes.ts';
+import { tempDir } from '../../rig/temp.ts';
 import { needTmux, openTmux, type TmuxTerminal } from '../../rig/tmux.ts';
 import { until } from '../../rig/wait.ts';
 
@@ -21,10 +23,10 @@ interface Stage extends AsyncDisposable {
   opencode(): Promise<number>;
 }
 
-async function openStage(): Promise<Stage> {
+async function openStage(extra: Readonly<Record<string, string>> = {}): Promise<Stage> {
   const sandbox = await openSandbox();
   const registry = join(sandbox.home, 'registry');
-  const env = connectedEnvironment(sandbox, registry);
+  const env = { ...connectedEnvironment(sandbox, registry), ...extra };
   const terminal = await openTmux(env, sandbox.directory);
   const commands = async (): Promise<ReadonlyMap<number, string>> => {
     const { readFile } = await import('node:fs/promises');
@@ -141,5 +143,37 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', 
     await stage.registered();
     await stage.terminal.close();
     await stage.nothingLeft();
+  });
+
+  test('Ctrl-C ends one without a terminal of its own, once for all', async (context) => {
+    needTmux(context);
+    await using stage = await openStage();
+    const { terminal } = stage;
+    await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
+    await terminal.shows(/answers at http/);
+    await terminal.type('', 'C-c');
+    // The shell sees that an interrupt ended it, and gives up the line as it does for any program.
+    await stage.nothingLeft();
+    await terminal.type('echo back$((1+1))', 'Enter');
+    await terminal.shows(/^back2$/m);
+  });
+
+  test('Ctrl-C while the relay keeps it waiting: opencode starts without', async (context) => {
+    needTmux(context);
+    await using folder = tempDir('hanging-ssh');
+    const ssh = join(folder.path, 'ssh');
+    await writeFile(ssh, '#!/bin/sh\nexec sleep 600\n', { mode: 0o755 });
+    await using stage = await openStage({ RELAY_SSH_CMD: `${ssh} relay` });
+    const { terminal } = stage;
+    await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
+    await terminal.shows(/connecting to the relay; Ctrl-C goes on without it/);
+    await terminal.type('', 'C-c');
+    await terminal.shows(/answers at http/);
+    expect(await terminal.screen()).toContain('no connection to the relay');
+    await terminal.type('', 'C-c');
+    // The shell sees that an interrupt ended it, and gives up the line as it does for any program.
+    await stage.nothingLeft();
+    await terminal.type('echo back$((1+1))', 'Enter');
+    await terminal.shows(/^back2$/m);
   });
 });
