@@ -1,10 +1,8 @@
-import { configDefaults, defineConfig } from 'vitest/config';
+import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // Being built, and not in use yet: see vitest.connected.config.ts.
-    exclude: [...configDefaults.exclude, 'test/connected/**'],
     // Two cores, and a real opencode takes 320 MB and most of a core while it starts.
     maxWorkers: 2,
     // Bounds on hangs, never a measure: the machine may be slow.

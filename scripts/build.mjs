@@ -1,5 +1,5 @@
 // Builds dist/: one file for each program, with everything it needs inside.
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -48,9 +48,9 @@ async function readyTools() {
 
 const ready = JSON.stringify(await readyTools());
 await rm(dist, { recursive: true, force: true });
-const result = await build({
+/** What both programs have in common. */
+const common = {
   absWorkingDir: root,
-  entryPoints: { 'opencode-mcp': 'src/main.ts' },
   outdir: 'dist',
   bundle: true,
   format: 'esm',
@@ -69,9 +69,15 @@ const result = await build({
   },
   plugins: [withoutAjv],
   logLevel: 'warning',
-});
+};
+const results = await Promise.all([
+  build({ ...common, entryPoints: { 'opencode-mcp': 'src/main.ts' } }),
+  build({ ...common, entryPoints: { 'opencode-connected': 'src/connected.ts' } }),
+]);
 
-await writeFile(join(dist, 'THIRD-PARTY-LICENSES.txt'), await licences(Object.keys(result.metafile.inputs)));
+const inputs = results.flatMap(({ metafile }) => Object.keys(metafile.inputs));
+await writeFile(join(dist, 'THIRD-PARTY-LICENSES.txt'), await licences(inputs));
+await Promise.all(['opencode-mcp.js', 'opencode-connected.js'].map((program) => chmod(join(dist, program), 0o755)));
 
 /** The licence of every package that is inside. */
 async function licences(inputs) {

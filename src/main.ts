@@ -1,3 +1,4 @@
+import './lean-heap.ts';
 import { run } from './commands/run.ts';
 
 await run(process);

@@ -9,5 +9,5 @@ Usage:
   opencode-mcp --version
   opencode-mcp --help
 
-${settingsHelp()}`;
+${settingsHelp('opencode-mcp')}`;
 }

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { didYouMean } from './nearest.ts';
-import { ROWS } from './options.ts';
+import { type Program, ROWS, rowsOf } from './options.ts';
 import { quote } from './quote.ts';
 import { singleLine } from '../plain-text.ts';
 
@@ -26,8 +26,13 @@ export interface GivenArguments {
 const HINT = 'see --help';
 
 /** Reads the arguments after the subcommand. What is wrong with them goes into `problems`, one line each. */
-export function readFlags(argv: readonly string[], command: CommandArguments, problems: string[]): GivenArguments {
-  const takesValue = knownFlags(command);
+export function readFlags(
+  argv: readonly string[],
+  program: Program,
+  command: CommandArguments,
+  problems: string[],
+): GivenArguments {
+  const takesValue = knownFlags(program, command);
   // Not strict: the errors of parseArgs stop at the first one, and ours are worded like those of the other settings.
   const { tokens } = parseArgs({
     args: [...argv],
@@ -63,9 +68,9 @@ export function readFlags(argv: readonly string[], command: CommandArguments, pr
 }
 
 /** Every flag, and whether it takes a value. */
-function knownFlags(command: CommandArguments): Map<string, boolean> {
+function knownFlags(program: Program, command: CommandArguments): Map<string, boolean> {
   const known = new Map(Object.entries(command.flags).map(([name, type]) => [name, type === 'string']));
-  for (const { flag, isSwitch } of ROWS) {
+  for (const { flag, isSwitch } of rowsOf(program)) {
     if (flag === undefined) continue;
     known.set(flag, isSwitch !== true);
     if (isSwitch) known.set(`no-${flag}`, false);

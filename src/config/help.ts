@@ -1,8 +1,8 @@
-import { ROWS, type Row } from './options.ts';
+import { type Program, type Row, rowsOf } from './options.ts';
 
 /** The settings part of `--help`: for each the flag, the environment variable, the config file key, and the default. */
-export function settingsHelp(): string {
-  const rows = ROWS.map(
+export function settingsHelp(program: Program): string {
+  const rows = rowsOf(program).map(
     (row) =>
       `  ${names(row)}\n      ${row.summary}${row.defaultText === undefined ? '' : ` (default: ${row.defaultText})`}`,
   );

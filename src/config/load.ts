@@ -2,7 +2,7 @@ import { isAbsolute, join } from 'node:path';
 import { readConfigFile, type ConfigFile } from './config-file.ts';
 import { readFlags, type CommandArguments, type GivenArguments } from './flags.ts';
 import { didYouMean } from './nearest.ts';
-import { CONFIG_FLAG, OPTIONS, PASSWORD, ROWS, type Option } from './options.ts';
+import { CONFIG_FLAG, type Option, OPTIONS, PASSWORD, type Program, ROWS } from './options.ts';
 import { quote } from './quote.ts';
 import { resolvePath } from './resolve-path.ts';
 import { SettingsError, TOOLSETS, type ConnectedSettings, type Settings } from './settings.ts';
@@ -19,6 +19,8 @@ export interface LoadInput {
   /** Where relative paths of flags and environment variables start. */
   readonly cwd: string;
   readonly readFile: ReadTextFile;
+  /** Whose flags are taken; `opencode-mcp` unless it says otherwise. */
+  readonly program?: Program;
   /** What the subcommand takes beside the settings; nothing where unset. */
   readonly command?: CommandArguments;
 }
@@ -39,7 +41,12 @@ export interface LoadedSettings {
 export function loadSettings(input: LoadInput): LoadedSettings {
   const problems: string[] = [];
   const warnings: string[] = [];
-  const given = readFlags(input.argv, input.command ?? { flags: {}, positionals: false }, problems);
+  const given = readFlags(
+    input.argv,
+    input.program ?? 'opencode-mcp',
+    input.command ?? { flags: {}, positionals: false },
+    problems,
+  );
   const file = readConfigFile(configPath(given, problems), { ...input, problems, warnings });
   warnings.push(...misspelledVariables(input.env));
 

@@ -128,28 +128,28 @@ export const OPTIONS = {
   relaySshCommand: option(
     { env: 'RELAY_SSH_CMD', key: 'relaySshCommand' },
     'COMMAND',
-    'opencode-connected: ssh command that reaches the relay, as in ssh user@relay',
+    'ssh command that reaches the relay, as in ssh user@relay; without one there is no relay',
     optional(command('a command on one line')),
     undefined,
   ),
   relayRegistryDir: option(
     { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir' },
     'PATH',
-    "opencode-connected: the relay's registry directory, where it is not the same path as here",
+    "the relay's registry directory, where it is not the same path as here",
     optional(absolutePath()),
     undefined,
   ),
   instanceName: option(
     { env: 'INSTANCE_NAME' },
     'NAME',
-    'opencode-connected: name of the instance, else <hostname>-<directory>',
+    'name of the instance, else <hostname>-<directory>',
     optional(anyText()),
     undefined,
   ),
   opencodeBin: option(
     { env: 'OPENCODE_BIN', key: 'opencodeBin' },
     'PROGRAM',
-    'opencode-connected: the opencode to start, a path or a name on PATH',
+    'the opencode to start, a path or a name on PATH',
     command('a path or the name of a program'),
     'opencode',
   ),
@@ -183,3 +183,27 @@ export const INSTANCES = {
 
 /** Every setting, in the order of the help text. */
 export const ROWS: readonly Row[] = [CONFIG_FLAG, ...Object.values(OPTIONS), PASSWORD, CREDENTIALS, INSTANCES];
+
+export type Program = 'opencode-mcp' | 'opencode-connected';
+
+const ONLY_MCP: readonly Row[] = [
+  OPTIONS.discoveryIntervalMs,
+  OPTIONS.sendTimeoutMs,
+  OPTIONS.transport,
+  OPTIONS.toolsets,
+  OPTIONS.readOnly,
+  OPTIONS.logLevel,
+  INSTANCES,
+];
+const ONLY_CONNECTED: readonly Row[] = [
+  OPTIONS.relaySshCommand,
+  OPTIONS.relayRegistryDir,
+  OPTIONS.instanceName,
+  OPTIONS.opencodeBin,
+];
+
+/** What `program` uses: its help lists them, and it takes their flags. Both read the same config file. */
+export function rowsOf(program: Program): readonly Row[] {
+  const notOurs = program === 'opencode-mcp' ? ONLY_CONNECTED : ONLY_MCP;
+  return ROWS.filter((row) => !notOurs.includes(row));
+}

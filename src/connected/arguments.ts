@@ -36,9 +36,11 @@ export function readCommandLine(argv: readonly string[]): CommandLine {
   if (subcommand !== 'start' && forOpencode.length > 0) {
     throw new SettingsError(`${subcommand} takes nothing after --; only a start passes arguments on to opencode`);
   }
-  const port = forOpencode.find((argument) => argument === '--port' || argument.startsWith('--port='));
-  if (port !== undefined) {
-    throw new SettingsError(`${port}: the port is chosen and checked by opencode-connected; leave it out`);
+  const address = forOpencode.find((argument) => /^--(?:port|hostname)(?:=|$)/.test(argument));
+  if (address !== undefined) {
+    throw new SettingsError(
+      `${quote(address)}: opencode-connected chooses and checks a port of 127.0.0.1 by itself; leave it out`,
+    );
   }
   return { subcommand, own: named ? ours.slice(1) : ours, forOpencode };
 }

@@ -14,8 +14,11 @@ const MAX_MESSAGE_CHARS = 300;
 
 const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
 
-/** Controls, line separators and bidi embeddings: no tool shows a path with them truthfully. */
+/** Controls, line separators and bidi embeddings: no version has them. */
 const UNSHOWABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069\p{Surrogate}]/u;
+
+/** No directory has these in its name. Any other character one may have; what shows it takes care of that. */
+const NEVER_IN_A_PATH = /[\0\p{Surrogate}]/u;
 
 const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
 
@@ -72,7 +75,9 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
 }
 
 function isPath(value: unknown): value is string {
-  return typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !UNSHOWABLE.test(value);
+  return (
+    typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !NEVER_IN_A_PATH.test(value)
+  );
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -21,7 +21,10 @@ export interface Directory {
   ready(): Promise<void>;
   /** Scans every source and probes every endpoint anew; bounded like `survey`, what did not answer by then keeps its last state. */
   refresh(signal?: AbortSignal): Promise<Snapshot>;
-  /** Asks every listed instance anew for what it is doing, within one health deadline. */
+  /**
+   * Asks every listed instance anew for what it is doing, and waits for what has just been registered; within one health
+   * deadline after the first round.
+   */
   survey(signal?: AbortSignal): Promise<Snapshot>;
   /**
    * The one instance that a person means: exact name, then case-insensitive substring.

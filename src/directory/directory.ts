@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { realpath } from 'node:fs/promises';
 
 import type { Clock } from '../clock.ts';
@@ -61,6 +62,8 @@ export class LiveDirectory implements Directory {
   constructor(deps: DirectoryDeps) {
     const { clock, logger, sources, settings, resolveCredential } = deps;
     this.#deps = deps;
+    // One for each registration that is about to be looked at again.
+    setMaxListeners(0, this.#root.signal);
     this.#chain = createChain(sources, {
       clock,
       logger,
@@ -116,7 +119,7 @@ export class LiveDirectory implements Directory {
   }
 
   async refresh(signal?: AbortSignal): Promise<Snapshot> {
-    this.#refresh ??= this.#surveyAll(true).finally(() => {
+    this.#refresh ??= this.#surveyAll('everything').finally(() => {
       this.#refresh = undefined;
     });
     await unlessAborted(this.#refresh, signal);
@@ -124,10 +127,15 @@ export class LiveDirectory implements Directory {
   }
 
   async survey(signal?: AbortSignal): Promise<Snapshot> {
-    this.#survey ??= this.#surveyAll(false).finally(() => {
-      this.#survey = undefined;
-    });
-    await unlessAborted(this.#survey, signal);
+    const { sequence } = this.#prober;
+    // The first round may be under way: what it asks from now on is not asked a second time.
+    await unlessAborted(this.ready(), signal);
+    if (signal?.aborted !== true) {
+      this.#survey ??= this.#surveyAll({ askedBefore: sequence }).finally(() => {
+        this.#survey = undefined;
+      });
+      await unlessAborted(this.#survey, signal);
+    }
     return this.snapshot();
   }
 
@@ -216,18 +224,20 @@ export class LiveDirectory implements Directory {
   }
 
   /** Asks the listed instances, or everything that is registered, what they are doing; ends within one health deadline. */
-  async #surveyAll(everything: boolean): Promise<void> {
+  async #surveyAll(scope: 'everything' | { readonly askedBefore: number }): Promise<void> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
     const instances = this.snapshot().instances.map((instance) => this.#recordsOf(instance));
-    const work: Promise<unknown>[] = [
-      askOverviews(instances, batch, { clock, deadlineMs: settings.healthCheckTimeoutMs }),
-    ];
-    if (everything) {
+    const due =
+      scope === 'everything'
+        ? instances
+        : instances.filter(([best]) => best === undefined || !best.toldAfter(scope.askedBefore));
+    const work: Promise<unknown>[] = [askOverviews(due, batch, { clock, deadlineMs: settings.healthCheckTimeoutMs })];
+    if (scope === 'everything') {
       for (const record of this.#table.all())
         if (record.askable) work.push(batch.look(record, { parts: record.unknownParts }));
       work.push(this.#chain.rescan().then(() => this.#rounds.settled()));
-    }
+    } else work.push(this.#rounds.newcomers());
     await this.#within(Promise.all(work));
     batch.end();
   }

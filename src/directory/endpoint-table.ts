@@ -31,6 +31,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   /** Its registration took the place of one that was listed, so that it is listed before it was asked. */
   readonly #replaces: boolean;
   #sequence = 0;
+  #overviewSequence = 0;
 
   constructor(id: string, candidate: Candidate, replaces = false) {
     this.id = id;
@@ -74,6 +75,11 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     return !this.unlisted;
   }
 
+  /** Whether it told who it is and what it is doing, or did not answer, when asked later than probe number `sequence` began. */
+  toldAfter(sequence: number): boolean {
+    return this.#sequence > sequence && (!this.healthy || this.#overviewSequence > sequence);
+  }
+
   /** Takes over what a probe found; false where a later probe has told already. */
   settle(outcome: Outcome, nowMs: number): boolean {
     if (outcome.sequence < this.#sequence) return false;
@@ -91,7 +97,9 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     this.roundDue = false;
     if (result.status === 'healthy') {
       this.lastHealthy = result;
-      this.known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
+      const known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
+      if (known !== this.known) this.#overviewSequence = outcome.sequence;
+      this.known = known;
     }
     return true;
   }

@@ -1,6 +1,7 @@
 import { basename } from 'node:path/posix';
 
 import type { Candidate } from '../discovery/source.ts';
+import { singleLine } from '../plain-text.ts';
 import { addressOf } from './endpoint-key.ts';
 import type { MergedInstance, ProbedEndpoint } from './instance.ts';
 import { byAuthority } from './merge.ts';
@@ -8,6 +9,7 @@ import type { Member, Nameable } from './names.ts';
 import { mapNonEmpty, type NonEmpty, sortNonEmpty } from './non-empty.ts';
 
 const MAX_HOST_CHARS = 64;
+const MAX_NAME_CHARS = 128;
 
 /** What naming needs to know of an instance. */
 export function nameable(instance: MergedInstance): Nameable {
@@ -51,7 +53,7 @@ function isVouchedFor({ trust, endpoint, pinned }: Candidate): boolean {
 function fallbackName(endpoints: NonEmpty<ProbedEndpoint>): string {
   for (const { candidate, lastHealthy } of endpoints) {
     const name = basename((candidate.claims.directory ?? lastHealthy?.directory ?? '').replaceAll('\\', '/'));
-    if (name !== '') return name;
+    if (name !== '') return singleLine(name, MAX_NAME_CHARS);
   }
   return `opencode-${addressOf(endpoints[0].candidate.endpoint.url).port}`;
 }

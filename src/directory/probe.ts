@@ -4,7 +4,6 @@ import { type Connection, RequestError, requestJson } from '../opencode/transpor
 import { singleLine } from '../plain-text.ts';
 import { activityOf, countOf, firstSessionOf, healthOf, pathOf } from './answers.ts';
 import type { OverviewPart, ProbeResult } from './instance.ts';
-import { isRefused } from './knock.ts';
 import type { OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 import { unsupportedReason } from './version.ts';
@@ -19,8 +18,6 @@ export interface ProbeTask {
   readonly parts: readonly OverviewPart[];
   /** Found a moment ago by a first look that ran out of time later on: not asked again. */
   readonly identity?: Healthy;
-  /** Nothing answered there before, so that a refused connection is likely; see `isRefused`. */
-  readonly knock?: boolean;
   /** For this look. */
   readonly limitMs: number;
   /** What earlier looks of the same probe have waited already. */
@@ -71,8 +68,6 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   try {
     let identity = task.identity;
     if (identity === undefined) {
-      const { url } = task.connection.endpoint;
-      if (task.knock && (await isRefused(url, task.signal))) throw new Unfit(`GET ${url}/global/health: ECONNREFUSED`);
       const version = await askVersion(task, deps);
       latencyMs = Math.max(0, deps.clock.now() - startMs);
       const unsupported = unsupportedReason(version);
@@ -87,7 +82,7 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
 }
 
 async function askVersion(task: ProbeTask, deps: ProbeDeps): Promise<string> {
-  const health = healthOf(await askTwice(task, deps, '/global/health'));
+  const health = healthOf(await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES));
   if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
   if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} says that it is not healthy`);
   return health.version;
@@ -141,16 +136,6 @@ function pathFor(part: OverviewPart, directory: string): string {
   if (part === 'permissions') return '/permission';
   if (part === 'questions') return '/question';
   return `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`;
-}
-
-/** A kept-alive connection may be closed by the server just as it is used again, which says nothing of the server. */
-async function askTwice(task: ProbeTask, deps: ProbeDeps, path: string): Promise<unknown> {
-  try {
-    return await ask(task, deps, path, MAX_IDENTITY_BYTES);
-  } catch (error) {
-    if (error instanceof RequestError && error.kind === 'broken') return ask(task, deps, path, MAX_IDENTITY_BYTES);
-    throw error;
-  }
 }
 
 function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {

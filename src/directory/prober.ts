@@ -111,6 +111,11 @@ export class Prober<T extends Target> {
     this.#lanes = new Lanes(deps.slots);
   }
 
+  /** Of the probe that began last. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
   batch(): Batch<T> {
     const open = new Map<(outcome: Outcome | undefined) => void, Job<T>>();
     let ended = this.#closed;
@@ -226,7 +231,8 @@ export class Prober<T extends Target> {
     counters.inFlight += 1;
     counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
     void clock.sleep(limitMs, controller.signal).then(() => {
-      if (!controller.signal.aborted) controller.abort(LATE);
+      // What arrived while this process was busy counts: sockets are read before this runs.
+      if (!controller.signal.aborted) setImmediate(() => controller.abort(LATE));
     });
     const look = await probe(
       {
@@ -234,7 +240,6 @@ export class Prober<T extends Target> {
         connection: job.connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         ...(known?.status === 'healthy' ? { identity: known } : {}),
-        knock: job.target.standing !== 'known',
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),
         signal: controller.signal,

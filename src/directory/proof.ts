@@ -6,6 +6,12 @@ import { type Connection, exchange } from '../opencode/transport.ts';
 /** opencode answers an abort with `true`. */
 const MAX_ANSWER_BYTES = 64 * 1024;
 
+/**
+ * Pauses between the times it is said. `/global/event` may miss what is said in the first milliseconds after its headers,
+ * even after `server.connected`: it subscribes later than it answers (seen on 1.18.33; `/event` does not).
+ */
+const SAY_AGAIN_AFTER_MS = [100, 500, 2000];
+
 export interface ProofDeps {
   readonly clock: Clock;
   /** For connecting, asking and hearing together. */
@@ -30,12 +36,14 @@ export async function proveSame(
   try {
     const events = await openEvents(listen, '/global/event', trying.signal);
     const sessionId = randomSessionId();
-    const limits = { timeoutMs: deps.deadlineMs, maxBytes: MAX_ANSWER_BYTES, signal: trying.signal };
-    // The event may come before the answer, and the answer may fail where the event still comes.
-    const asked = exchange(speak, `/session/${sessionId}/abort`, { method: 'POST' }, limits).catch(() => {});
+    const heard = new AbortController();
+    // Hearing only ends the repetition: an answer under way is still read, so that its socket stays in use.
+    trying.signal.addEventListener('abort', () => heard.abort(), { once: true });
+    const speaking = keepSaying(speak, sessionId, deps, { quiet: heard.signal, cut: trying.signal });
     for await (const { type, properties } of events) {
       if (type === 'session.idle' && properties['sessionID'] === sessionId) {
-        await asked;
+        heard.abort();
+        await speaking;
         return true;
       }
     }
@@ -45,5 +53,20 @@ export async function proveSame(
   } finally {
     signal.removeEventListener('abort', abort);
     abort();
+  }
+}
+
+/** Aborts the session again and again until `quiet`. The event may come before the answer, and though the answer fails. */
+async function keepSaying(
+  speak: Connection,
+  sessionId: string,
+  { clock, deadlineMs }: ProofDeps,
+  { quiet, cut }: { readonly quiet: AbortSignal; readonly cut: AbortSignal },
+): Promise<void> {
+  const limits = { timeoutMs: deadlineMs, maxBytes: MAX_ANSWER_BYTES, signal: cut };
+  for (const pauseMs of [0, ...SAY_AGAIN_AFTER_MS]) {
+    if (pauseMs > 0) await clock.sleep(pauseMs, quiet);
+    if (quiet.aborted) return;
+    await exchange(speak, `/session/${sessionId}/abort`, { method: 'POST' }, limits).catch(() => {});
   }
 }

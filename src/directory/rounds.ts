@@ -58,6 +58,12 @@ export class Rounds {
     await Promise.all(this.#underWay.values());
   }
 
+  /** Resolves when everything that was never looked at before has answered or failed. */
+  async newcomers(): Promise<void> {
+    const looks = [...this.#underWay].filter(([{ probedAtMs }]) => probedAtMs === undefined);
+    await Promise.all(looks.map(([, looking]) => looking));
+  }
+
   /** A round per interval until `signal` aborts. */
   async keep(signal: AbortSignal): Promise<void> {
     const { clock, intervalMs, onEnd } = this.#deps;

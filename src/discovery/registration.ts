@@ -14,13 +14,14 @@ const MAX_CWD_CHARS = 4096;
 /** Enough of a wrong value to recognise it by. */
 const MAX_SHOWN_CHARS = 60;
 
-/** What a registration file says, checked. Text is bounded and free of control characters. */
+/** What a registration file says, checked. Text is bounded and, but for `cwd`, free of control characters. */
 export interface Registration {
   readonly id?: string;
   readonly name: string;
   readonly hostname?: string;
   readonly port: number;
   readonly localPort?: number;
+  /** To be compared, and to be cleaned before it is shown. */
   readonly cwd?: string;
   /** Milliseconds since the Unix epoch. */
   readonly connectedAt?: number;
@@ -72,6 +73,11 @@ export function readRegistration(content: Uint8Array, fileName: string): Registr
   if (!parsed.success) return { problem: describe(parsed.error, json.fields) };
   const refused = badPortReason(parsed.data.port);
   if (refused !== undefined) return { problem: refused };
+  // It is compared with what the instance says of itself: a part of it, or a cleaned one, could be another directory.
+  const cwd = parsed.data.cwd ?? '';
+  if (cwd.length > MAX_CWD_CHARS || /[\0\p{Surrogate}]/u.test(cwd)) {
+    return { problem: `cwd: no directory has such a name, or one longer than ${MAX_CWD_CHARS} characters` };
+  }
   return clean(parsed.data, fileName);
 }
 
@@ -130,7 +136,6 @@ function clean(fields: z.infer<typeof schema>, fileName: string): RegistrationRe
   const name = label('name', fields.name, MAX_NAME_CHARS).trim();
   if (/[/\\]|^\.\.?$/.test(name)) remarks.push('name: looks like a path; it is used as a label only');
   const hostname = label('hostname', fields.hostname, MAX_HOSTNAME_CHARS).trim();
-  const cwd = label('cwd', fields.cwd, MAX_CWD_CHARS);
   const connectedAt = milliseconds(fields.connectedAt);
   if (connectedAt === undefined && fields.connectedAt != null) {
     remarks.push(`connectedAt: expected ${EXPECTED['connectedAt']}, got ${shown(fields.connectedAt)}; left out`);
@@ -144,7 +149,7 @@ function clean(fields: z.infer<typeof schema>, fileName: string): RegistrationRe
       ...(hostname !== '' && { hostname }),
       port: fields.port,
       ...(fields.localPort != null && { localPort: fields.localPort }),
-      ...(cwd !== '' && { cwd }),
+      ...(fields.cwd && { cwd: fields.cwd }),
       ...(connectedAt !== undefined && { connectedAt }),
     },
   };

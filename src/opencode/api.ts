@@ -140,7 +140,10 @@ function guardedFetch(connection: Connection, signal: AbortSignal | undefined): 
       { timeoutMs: CALL_TIMEOUT_MS, maxBytes: MAX_BODY_BYTES, signal },
     );
     const empty = answer.status === 204 || answer.status === 304;
-    return new Response(empty ? null : answer.text, { status: answer.status, headers: answer.headers });
+    const headers = Object.entries(answer.headers).filter(
+      (pair): pair is [string, string] => typeof pair[1] === 'string',
+    );
+    return new Response(empty ? null : answer.text, { status: answer.status, headers });
   };
 }
 

@@ -1,3 +1,5 @@
+import type { IncomingMessage } from 'node:http';
+
 import { createParser } from 'eventsource-parser';
 
 import { type Connection, openStream, RequestError } from './transport.ts';
@@ -52,7 +54,7 @@ export async function openEvents(connection: Connection, path: string, signal?: 
 }
 
 async function* readEvents(
-  response: Response,
+  response: IncomingMessage,
   label: string,
   controller: AbortController,
   close: () => void,
@@ -78,7 +80,7 @@ async function* readEvents(
   }, SILENCE_LIMIT_MS);
   watchdog.unref();
   try {
-    for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+    for await (const chunk of response as AsyncIterable<Uint8Array>) {
       watchdog.refresh();
       parser.feed(decoder.decode(chunk, { stream: true }));
       if (overflow)

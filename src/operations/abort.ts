@@ -31,10 +31,10 @@ export async function abortSession(
     aborted: ran,
     outcome: ran ? 'aborted' : 'idle',
   };
-  const what = `session ${session.id} of ${quoteName(connected.instance.name)}`;
+  const head = `${quoteName(data.instance)}, session ${session.id} ${JSON.stringify(data.session?.title)}`;
   return {
     data,
-    text: ran ? `Aborted ${what}; its status confirms that it is idle.` : `Nothing was running in ${what}.`,
+    text: ran ? `${head}: aborted; its status confirms that it is idle.` : `${head}: idle; nothing was running.`,
   };
 }
 

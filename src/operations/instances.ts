@@ -19,7 +19,6 @@ const FRESH_MS = 1_000;
 /** Every instance, asked anew what it does. */
 export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
-  await runtime.directory.ready();
   return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs);
 }
 
@@ -103,7 +102,7 @@ function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered:
 
 function noInstances(snapshot: Snapshot): string {
   const looked = snapshot.sources.map(({ name }) => name).join(', ') || 'nowhere: no source is configured';
-  return `No OpenCode instance was found (looked in: ${looked}). Start opencode with --port and register it as the README says, then call instances again.`;
+  return `No OpenCode instance was found (looked in: ${looked}). Start opencode as opencode-connected in a project of yours, here or with this machine as its relay, then call instances again.`;
 }
 
 export function renderInstance(row: InstanceRow, nowMs: number): string {

@@ -40,3 +40,21 @@ export async function connectTo(runtime: Runtime, instance: Instance, signal: Ab
   const reached = await runtime.directory.reach(instance, signal);
   return { ...reached, api: createApi(reached.connection) };
 }
+
+/**
+ * The same process by whatever way leads to it now: the same registration, or one with the id that only this process was given.
+ * Undefined where there is none. Never rejects.
+ */
+export async function otherWay(
+  runtime: Runtime,
+  { instance }: Connected,
+  signal: AbortSignal,
+): Promise<OpencodeApi | undefined> {
+  const { id } = instance.claims;
+  const now = runtime.directory
+    .snapshot()
+    .instances.find(({ key, claims }) => key === instance.key || (id !== undefined && claims.id === id));
+  if (now === undefined || now.name !== instance.name) return undefined;
+  const connected = await connectTo(runtime, now, signal).catch(() => undefined);
+  return connected?.directory === instance.directory || instance.directory === undefined ? connected?.api : undefined;
+}

@@ -6,7 +6,7 @@ import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, cutText, OperationError, quoteBlock, quoteName } from './answer.ts';
 import { renderCut } from './messages.ts';
 import { findOwner } from './owner.ts';
-import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
+import { type Call, connect, type Connected, otherWay, type Runtime } from './runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
 import type { TurnView } from './shapes.ts';
 
@@ -79,7 +79,7 @@ async function serialized(
             : `${owner}, another process with the same sessions, works on it; send there`;
         },
       },
-      { api: connected.api, clock: runtime.clock },
+      { api: connected.api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, follow.signal) },
     );
   } finally {
     call.signal.removeEventListener('abort', stop);
@@ -186,6 +186,7 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   const head = [
     `${name}, session ${data.session?.id ?? ''} ${JSON.stringify(data.session?.title ?? '')}: ${data.outcome}`,
   ];
+  if (data.message_id !== undefined) head.push(`(message ${data.message_id})`);
   if (data.aborted === true) head.push('(what ran before was aborted)');
   if (data.reason !== undefined) head.push(`(${JSON.stringify(data.reason)})`);
   const lines = [head.join(' ')];

@@ -16,22 +16,23 @@ const DOUBT_PAUSES_MS = [200, 500, 1_000, 2_000, 4_000];
  * Hands a prompt to opencode so that it runs once. After any doubt (no answer, a broken
  * connection) the message is looked up on the same process: present, it was accepted; absent, the
  * identical prompt is sent again, which opencode takes as the same one. `sameProcess` tells whether
- * the event stream has stood since before the first attempt; without that nothing is sent again.
+ * the event stream has stood since before the first attempt; without that nothing is sent again, so that what is sent never goes
+ * by a way that was found since.
  */
 export async function deliver(
   prompt: Prompt,
-  api: OpencodeApi,
+  route: { readonly api: Pick<OpencodeApi, 'prompt' | 'message'> },
   sameProcess: () => boolean,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<Delivery> {
-  let doubt = await attempt(prompt, api);
+  let doubt = await attempt(prompt, route.api);
   if (!(doubt instanceof RequestError)) return doubt;
   let maybeSent = doubt.kind !== 'unreachable';
   for (const pause of DOUBT_PAUSES_MS) {
     await clock.sleep(pause, signal);
     if (signal.aborted) break;
-    const presence = await look(prompt, api);
+    const presence = await look(prompt, route.api);
     if (presence === 'present') return { kind: 'accepted' };
     if (presence === 'unreadable') continue;
     if (isRefusal(doubt)) return { kind: 'refused', reason: doubt.message };
@@ -41,7 +42,7 @@ export async function deliver(
         reason: `${doubt.message}; the instance may have restarted since, and does not have the message`,
       };
     }
-    const again = await attempt(prompt, api);
+    const again = await attempt(prompt, route.api);
     if (!(again instanceof RequestError)) return again;
     doubt = again;
     maybeSent ||= doubt.kind !== 'unreachable';
@@ -50,7 +51,7 @@ export async function deliver(
 }
 
 /** An outcome where there is no doubt, else the error that leaves it open. */
-async function attempt(prompt: Prompt, api: OpencodeApi): Promise<Delivery | RequestError> {
+async function attempt(prompt: Prompt, api: Pick<OpencodeApi, 'prompt'>): Promise<Delivery | RequestError> {
   try {
     await api.prompt(prompt);
     return { kind: 'accepted' };
@@ -66,7 +67,7 @@ function isRefusal(error: RequestError): boolean {
   return error.kind === 'status';
 }
 
-async function look(prompt: Prompt, api: OpencodeApi): Promise<'present' | 'absent' | 'unreadable'> {
+async function look(prompt: Prompt, api: Pick<OpencodeApi, 'message'>): Promise<'present' | 'absent' | 'unreadable'> {
   try {
     return (await api.message(prompt.sessionId, prompt.messageId)) === undefined ? 'absent' : 'present';
   } catch {

@@ -7,6 +7,7 @@ import { RequestError } from '../opencode/transport.ts';
 import { type Delivery, deliver } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { listPending, type PendingRequest, requestIn, SessionFamily } from './pending.ts';
+import { type Reroute, Route } from './route.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 
@@ -58,6 +59,8 @@ export interface TurnRequest {
 export interface TurnDeps {
   readonly api: OpencodeApi;
   readonly clock: Clock;
+  /** Another way to the same process, and never to another, once this one is broken. */
+  readonly reroute?: Reroute;
 }
 
 /** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
@@ -77,19 +80,22 @@ const SETTLING_LIMIT_MS = 3_000;
  * @throws {RequestError} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
-  const { api, clock } = deps;
+  const { clock } = deps;
   const { session } = request;
-  const feed = await EventFeed.open(() => api.events(session.directory), clock);
+  const route = new Route(deps.api, deps.reroute);
+  let isFirst = true;
+  const feed = await EventFeed.open(() => route.events(session.directory, isFirst), clock);
+  isFirst = false;
   try {
     const idle = await newestWhenIdle(request, deps);
     if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
     const prompt = composePrompt(session, idle.newestId, request.text);
     const breaks = feed.breaks;
-    const delivery = await deliver(prompt, api, () => feed.breaks === breaks, clock, request.signal);
+    const delivery = await deliver(prompt, route, () => feed.breaks === breaks, clock, request.signal);
     if (delivery.kind !== 'accepted') {
       return { outcome: delivery, messageId: prompt.messageId, text: '', textPending: false };
     }
-    return await new Follower(request, deps, feed, prompt).follow();
+    return await new Follower(request, route, clock, feed, prompt).follow();
   } finally {
     feed.close();
   }
@@ -135,7 +141,7 @@ function describeStatus(status: SessionStatus): string {
 /** Follows one accepted prompt to its end. */
 class Follower {
   readonly #request: TurnRequest;
-  readonly #api: OpencodeApi;
+  readonly #route: Route;
   readonly #clock: Clock;
   readonly #feed: EventFeed;
   readonly #prompt: Prompt;
@@ -150,10 +156,10 @@ class Follower {
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
 
-  constructor(request: TurnRequest, deps: TurnDeps, feed: EventFeed, prompt: Prompt) {
+  constructor(request: TurnRequest, route: Route, clock: Clock, feed: EventFeed, prompt: Prompt) {
     this.#request = request;
-    this.#api = deps.api;
-    this.#clock = deps.clock;
+    this.#route = route;
+    this.#clock = clock;
     this.#feed = feed;
     this.#prompt = prompt;
     this.#transcript = new Transcript(prompt.sessionId, prompt.messageId);
@@ -190,7 +196,7 @@ class Follower {
     this.#emit(this.#transcript.apply(event));
     if (this.#transcript.assistants.length > 0) this.#markStarted();
     const pending = requestIn(event);
-    if (pending !== undefined && (await this.#family.includes(pending.request.sessionID, this.#api))) {
+    if (pending !== undefined && (await this.#family.includes(pending.request.sessionID, this.#route.api))) {
       return { kind: 'waiting', pending };
     }
     if (event.properties['sessionID'] !== this.#prompt.sessionId) return undefined;
@@ -220,10 +226,10 @@ class Follower {
     let busy: boolean;
     try {
       // The status first: what is idle by then has its text in what is read next.
-      const statuses = await this.#api.statuses(session.directory);
+      const statuses = await this.#route.api.statuses(session.directory);
       this.#status = statuses.get(session.id) ?? { type: 'idle' };
       busy = this.#status.type !== 'idle';
-      messages = await messagesOfTurn(this.#api, this.#prompt.sessionId, this.#prompt.messageId);
+      messages = await messagesOfTurn(this.#route.api, this.#prompt.sessionId, this.#prompt.messageId);
     } catch (error) {
       if (error instanceof RequestError && error.status === 404) {
         return { kind: 'unknown', reason: 'what answers there now does not have this session' };
@@ -269,7 +275,7 @@ class Follower {
     this.#resent = true;
     this.#acceptedAtMs = this.#clock.now();
     const same = (): boolean => this.#feed.breaks === this.#breaksAtStart;
-    const delivery: Delivery = await deliver(this.#prompt, this.#api, same, this.#clock, this.#request.signal);
+    const delivery: Delivery = await deliver(this.#prompt, this.#route, same, this.#clock, this.#request.signal);
     return delivery.kind === 'accepted' ? undefined : delivery;
   }
 
@@ -287,10 +293,10 @@ class Follower {
   /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
   async #pendingOfTurn(): Promise<TurnOutcome | undefined> {
     const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
-    for (const pending of await listPending(this.#api, this.#request.session.directory).catch(() => [])) {
+    for (const pending of await listPending(this.#route.api, this.#request.session.directory).catch(() => [])) {
       const { sessionID, tool } = pending.request;
       const inTurn = this.#family.isSubAgent(sessionID)
-        ? await this.#family.includes(sessionID, this.#api)
+        ? await this.#family.includes(sessionID, this.#route.api)
         : tool === undefined || ours.has(tool.messageID);
       if (inTurn) return { kind: 'waiting', pending };
     }

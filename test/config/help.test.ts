@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { settingsHelp } from '../../src/config/help.ts';
 
 describe('settingsHelp', () => {
-  const help = settingsHelp();
+  const help = settingsHelp('opencode-mcp');
 
   it('names flag, variable and key of a setting, what it does, and its default', () => {
     expect(help).toContain(
@@ -19,7 +19,18 @@ describe('settingsHelp', () => {
     expect(help).not.toContain('--password');
   });
 
-  it('has every setting', () => {
+  it('has for each program what it uses', () => {
+    const connected = settingsHelp('opencode-connected');
+    for (const name of ['RELAY_SSH_CMD', 'RELAY_REMOTE_REGISTRY_DIR', 'INSTANCE_NAME', 'OPENCODE_BIN']) {
+      expect([connected.includes(name), help.includes(name)]).toEqual([true, false]);
+    }
+    for (const name of ['DISCOVERY_INTERVAL_MS', 'OPENCODE_MCP_TOOLSETS', 'SEND_TIMEOUT_MS', 'instances']) {
+      expect([connected.includes(name), help.includes(name)]).toEqual([false, true]);
+    }
+    expect(connected).toContain('RELAY_REGISTRY_DIR');
+  });
+
+  it('has every setting of the server', () => {
     const rows = help.split('\n').filter((line) => /^ {2}\S/.test(line));
     expect(rows.map((row) => row.trim().split(' | ').at(-1))).toEqual([
       '--config PATH',
@@ -33,10 +44,6 @@ describe('settingsHelp', () => {
       'readOnly',
       'logLevel',
       'username',
-      'relaySshCommand',
-      'relayRegistryDir',
-      'INSTANCE_NAME',
-      'opencodeBin',
       'password',
       'credentials',
       'instances',

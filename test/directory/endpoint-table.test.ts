@@ -48,6 +48,18 @@ describe('what a probe found', () => {
     expect([record.misses, record.lastSeenMs]).toEqual([0, NOW_MS]);
   });
 
+  test('who answers has told only with what it is doing; who does not, at once', () => {
+    const record = one();
+    record.settle(outcome(5), NOW_MS);
+    expect(record.toldAfter(4)).toBe(false);
+    record.settle(outcome(6, { learnt: { status: { kind: 'idle' } } }), NOW_MS);
+    expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
+    record.settle(outcome(7), NOW_MS);
+    expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
+    record.settle(outcome(8, DOWN), NOW_MS);
+    expect([record.toldAfter(7), record.toldAfter(8)]).toEqual([true, false]);
+  });
+
   test('parts that were not learnt keep their last value and are named', () => {
     const record = one();
     record.settle(outcome(1, { learnt: { status: { kind: 'idle' }, permissions: 2, questions: 1, session: null } }), 1);

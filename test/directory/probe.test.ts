@@ -7,13 +7,11 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/clock.ts';
 import { OVERVIEW_PARTS } from '../../src/directory/instance.ts';
-import { isRefused } from '../../src/directory/knock.ts';
 import { type Look, probe, type ProbeTask } from '../../src/directory/probe.ts';
 import { createSameDirectory } from '../../src/directory/same-directory.ts';
 import type { Candidate } from '../../src/discovery/source.ts';
 import type { Credential } from '../../src/opencode/transport.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { startFaultProxy } from '../rig/fault-proxy.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { candidate } from './candidates.ts';
 
@@ -39,7 +37,7 @@ interface Asked extends Look {
   readonly requests: number;
 }
 
-interface AskOptions extends Partial<Pick<ProbeTask, 'parts' | 'identity' | 'credentialProblem' | 'knock'>> {
+interface AskOptions extends Partial<Pick<ProbeTask, 'parts' | 'identity' | 'credentialProblem'>> {
   readonly credential?: Credential;
   /** Aborts the probe; the limit itself is the caller's. */
   readonly giveUp?: Promise<unknown>;
@@ -93,26 +91,6 @@ describe('who is there', () => {
     const look = await ask(fake.url);
     expect(reasonOf(look)).toBe(`unhealthy: GET ${fake.url}/global/health: ECONNREFUSED`);
     expect(look).toMatchObject({ timedOut: false, requests: 1 });
-  });
-
-  test('where nothing answered before, a refusal is found without a request', async () => {
-    const fake = await fakeOpencode();
-    expect(await ask(fake.url, { knock: true })).toMatchObject({ result: { status: 'healthy' }, requests: 2 });
-    await fake.close();
-    const look = await ask(fake.url, { knock: true });
-    expect(reasonOf(look)).toBe(`unhealthy: GET ${fake.url}/global/health: ECONNREFUSED`);
-    expect(look).toMatchObject({ timedOut: false, requests: 0 });
-  });
-
-  test('only ports of this machine are tried so: elsewhere a proxy may stand between', async () => {
-    const { signal } = new AbortController();
-    const fake = await fakeOpencode();
-    await fake.close();
-    expect(await isRefused(fake.url, signal)).toBe(true);
-    expect(await isRefused(`http://localhost:${fake.port}/prefix`, signal)).toBe(true);
-    // 127.0.0.2 refuses just the same on Linux.
-    expect(await isRefused(`http://127.0.0.2:${fake.port}`, signal)).toBe(false);
-    expect(await isRefused(fake.url, AbortSignal.abort())).toBe(false);
   });
 
   test('a server that accepts and stays silent has timed out', async () => {
@@ -220,11 +198,8 @@ describe('who is there', () => {
     ['relative', 'home/user'],
     ['empty', ''],
     ['too long', `/${'a'.repeat(4096)}`],
-    ['with a newline', '/home/\nuser'],
-    ['with an escape sequence', '/home/\u001b[2Juser'],
-    ['with a C1 control', '/home/\u009buser'],
-    ['with a bidi override', '/home/\u202euser'],
-    ['with a line separator', '/home/\u2028user'],
+    ['with a NUL', '/home/\0user'],
+    ['with half a character', '/home/\ud800user'],
     ['no string', 7],
     ['missing', undefined],
   ])('a directory that is %s is malformed', async (_, directory) => {
@@ -242,20 +217,12 @@ describe('who is there', () => {
     ['D:/work'],
     ['\\\\host\\share'],
     ['/home/Ünïcödé 目录'],
-  ])('a directory may be %s', async (directory) => {
+    // Whatever shows it takes care of these.
+    ['/home/\nuser\u001b[2J\u009b\u202e\u2028'],
+  ])('a directory may be %j', async (directory) => {
     const fake = await fakeOpencode();
     fake.override('GET /path', { kind: 'answer', body: { directory, worktree: directory } });
     expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });
-  });
-
-  test('a kept-alive connection that the server closed meanwhile is no failure', async () => {
-    const fake = await fakeOpencode();
-    const proxy = await startFaultProxy(fake.url);
-    closers.push(proxy.close);
-    proxy.rule({ path: '/global/health' }, { kind: 'reset' }, 1);
-    expect(await ask(proxy.url)).toMatchObject({ result: { status: 'healthy' }, requests: 3 });
-    proxy.rule({ path: '/global/health' }, { kind: 'reset' });
-    expect(await ask(proxy.url)).toMatchObject({ result: { status: 'unhealthy' }, requests: 2 });
   });
 
   test('a reason that a server can influence is one plain line', async () => {

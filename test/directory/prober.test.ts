@@ -8,6 +8,7 @@ import { createSameDirectory } from '../../src/directory/same-directory.ts';
 import type { Candidate } from '../../src/discovery/source.ts';
 import type { Credential } from '../../src/opencode/transport.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startThreadServer } from '../rig/thread-server.ts';
 import { until } from '../rig/wait.ts';
 import { candidate } from './candidates.ts';
 import { ManualClock, settle } from './manual-clock.ts';
@@ -191,12 +192,34 @@ describe('two passes', () => {
     expect(told).toEqual(['a healthy']);
   });
 
-  test('what is refused is settled by the first look, before any request', async () => {
+  test('what arrived while this process was busy past the limit counts', async () => {
+    await using server = await startThreadServer({
+      '/global/health': { healthy: true, version: '1.18.33' },
+      '/path': { directory: '/home/user/a', worktree: '/home/user/a' },
+    });
+    const wakes: Array<() => void> = [];
+    const prober = new Prober<NamedTarget>({
+      clock: { now: () => 0, sleep: () => new Promise((resolve) => wakes.push(resolve)) },
+      slots: 1,
+      deadlineMs: DEADLINE_MS,
+      sameDirectory: createSameDirectory(realpath),
+      resolveCredential: async () => undefined,
+      onOutcome: () => {},
+    });
+    closers.push(() => prober.close());
+    const looking = prober.batch().look(target('a', server), { ...PLAIN, urgent: 'look' });
+    await server.asked('/path');
+    server.blockUntilAnswered('/path');
+    for (const wake of wakes) wake();
+    expect(status(await looking)).toBe('healthy');
+  });
+
+  test('what is refused is settled by the first look', async () => {
     const fake = await fakeOpencode();
     await fake.close();
     const { prober } = rig(4);
     expect(status(await prober.batch().look(target('a', fake, 'fresh'), PLAIN))).toBe('unhealthy');
-    expect(prober.counters).toMatchObject({ probes: 1, requests: 0 });
+    expect(prober.counters).toMatchObject({ probes: 1, requests: 1 });
   });
 
   test('one that hung is a suspect from its first look on, whatever its standing', async () => {

@@ -48,9 +48,25 @@ describe('a proof', () => {
     await proveSame(via(fake), via(tunnel), deps, signal);
     await proveSame(via(fake), via(tunnel), deps, signal);
     const targets = tunnel.requests.map(({ method, target }) => `${method} ${target}`);
-    expect(targets).toHaveLength(2);
     expect(new Set(targets).size).toBe(2);
     for (const target of targets) expect(target).toMatch(/^POST \/session\/ses_[0-9A-Za-z]{26}\/abort$/);
+  });
+
+  test('says it again, of the same session, where the stream missed it', async () => {
+    const [fake, elsewhere] = await Promise.all([fakeOpencode(), fakeOpencode()]);
+    const way = await tunnelTo(elsewhere);
+    const clock = new ManualClock();
+    const proving = proveSame(via(fake), via(way), { clock, deadlineMs: 60_000 }, signal);
+    for (const [index, pauseMs] of [100, 500, 2000].entries()) {
+      await until('the abort', () => elsewhere.count('POST /session/:id/abort') === index + 1);
+      await until('the pause', () => clock.due(pauseMs) === 1);
+      await clock.advance(pauseMs);
+    }
+    await until('the last abort', () => way.requests.length === 4);
+    const targets = new Set(way.requests.map(({ target }) => target));
+    expect(targets.size).toBe(1);
+    fake.emit('session.idle', { sessionID: [...targets][0]?.split('/')[2] });
+    expect(await proving).toBe(true);
   });
 
   test('two processes are not, however alike: silence until the deadline proves nothing', async () => {

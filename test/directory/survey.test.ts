@@ -79,6 +79,45 @@ describe('a survey', () => {
     expect(fake.count('GET /session/status')).toBe(before);
   });
 
+  test('the first of all waits for the first round, and asks nothing that the round has asked since', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    world.directory.start();
+    const { instances } = await world.directory.survey();
+    expect(instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect(fake.count('GET /session/status')).toBe(1);
+  });
+
+  test('what the first round could not learn in time is asked again', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    fake.override('GET /session/status', { kind: 'hang' }, 1);
+    world.directory.start();
+    const surveying = world.directory.survey();
+    await until('the part to be asked', () => fake.count('GET /session/status') === 1);
+    await world.clock.advance(DEADLINE_MS / 4);
+    const { instances } = await surveying;
+    expect(instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect(instances[0]?.overview).not.toHaveProperty('stale');
+  });
+
+  test('waits for what was registered a moment ago', async () => {
+    await using world = new World();
+    const [fake, late] = await Promise.all([world.fake(), world.fake()]);
+    world.register('a', fake);
+    await world.start();
+    late.override('GET /global/health', { kind: 'hang' }, 1);
+    world.register('b', late);
+    await world.announce();
+    const surveying = world.directory.survey();
+    await until('the old one to be asked', () => fake.count('GET /session/status') === 2);
+    await until('the new one to be asked', () => late.count('GET /global/health') === 1);
+    await world.clock.advance(DEADLINE_MS / 4);
+    expect((await surveying).instances).toMatchObject([{ name: 'a' }, { name: 'b', state: 'idle' }]);
+  });
+
   test('leaves nothing behind that waits', async () => {
     await using world = new World({ slots: 1 });
     const list = await Promise.all([world.fake(), world.fake(), world.fake()]);

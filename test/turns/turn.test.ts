@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { RequestError } from '../../src/opencode/transport.ts';
+import type { Reroute } from '../../src/turns/route.ts';
 import { runTurn, type TurnRequest, type TurnResult } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { FakeApi, SESSION, successorOf } from './fake-api.ts';
@@ -14,7 +15,12 @@ interface Run {
   readonly shown: string;
 }
 
-async function run(api: FakeApi, options: Partial<TurnRequest> = {}, clock = leapingClock()): Promise<Run> {
+async function run(
+  api: FakeApi,
+  options: Partial<TurnRequest> = {},
+  clock = leapingClock(),
+  reroute?: Reroute,
+): Promise<Run> {
   let shown = '';
   const result = await runTurn(
     {
@@ -27,7 +33,7 @@ async function run(api: FakeApi, options: Partial<TurnRequest> = {}, clock = lea
       },
       ...options,
     },
-    { api, clock },
+    { api, clock, ...(reroute !== undefined && { reroute }) },
   );
   return { result, shown };
 }
@@ -312,6 +318,98 @@ describe('a turn ends', () => {
     const { result, shown } = await run(api);
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'half and half' });
     expect(shown).toBe('half and half');
+  });
+});
+
+describe('a turn whose way breaks for good', () => {
+  const gone = (): never => {
+    throw new RequestError('unreachable', 'GET /event: ECONNREFUSED');
+  };
+
+  /** The same process by another way. */
+  function otherWayTo(api: FakeApi): FakeApi {
+    const other = new FakeApi();
+    Object.defineProperty(other, 'store', { value: api.store });
+    return other;
+  }
+
+  function cut(api: FakeApi): void {
+    api.onEvents = gone;
+    api.onStatuses = gone;
+    api.messages = () => Promise.reject(new RequestError('unreachable', 'GET /message: ECONNREFUSED'));
+    api.message = () => Promise.reject(new RequestError('unreachable', 'GET /message: ECONNREFUSED'));
+    api.breakStreams();
+  }
+
+  test('goes on by another, as soon as there is one, without a hole and without sending again', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    let id = '';
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      id = successorOf(prompt.messageId);
+      api.setStatus({ type: 'busy' });
+      api.begin(prompt.messageId, id);
+      api.emit('message.part.updated', { part: { id: `prt_${id}`, messageID: id, type: 'text', text: '' } });
+      api.emit('message.part.delta', { messageID: id, partID: `prt_${id}`, field: 'text', delta: 'one ' });
+      setImmediate(() => cut(api));
+    };
+    other.status = { type: 'busy' };
+    other.onEvents = () => {
+      setImmediate(() =>
+        setImmediate(() => {
+          other.finish(id, 'one two');
+          other.setStatus({ type: 'idle' });
+        }),
+      );
+    };
+    let asked = 0;
+    const { result, shown } = await run(api, {}, leapingClock(), () => {
+      asked += 1;
+      return Promise.resolve(asked < 3 ? undefined : other);
+    });
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'one two' });
+    expect([shown, asked, api.prompts.length, other.prompts.length]).toEqual(['one two', 3, 1, 0]);
+  });
+
+  test('in doubt whether the prompt arrived: it is looked for by the other', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      cut(api);
+      lost();
+    };
+    other.onEvents = () => setImmediate(() => other.answer(api.prompts[0]?.messageId ?? '', 'done'));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(other));
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+    expect([api.prompts.length, other.prompts.length]).toEqual([1, 0]);
+  });
+
+  test('a prompt that did not arrive is never sent by the other', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    api.onPrompt = () => {
+      cut(api);
+      lost();
+    };
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(other));
+    expect(result.outcome.kind).toBe('unknown');
+    expect(other.prompts).toEqual([]);
+  });
+
+  test('the first way is kept where it is back by itself', async () => {
+    const api = new FakeApi();
+    let asked = 0;
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      setImmediate(() => {
+        api.breakStreams();
+        api.answer(prompt.messageId, 'done');
+      });
+    };
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(void (asked += 1)));
+    expect([result.text, asked]).toEqual(['done', 0]);
   });
 });
 

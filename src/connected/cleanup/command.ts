@@ -1,4 +1,4 @@
-import { listenerOn } from '../port.ts';
+import { listenerOn } from '../start/port.ts';
 import type { SurveySession } from '../relay/relay-survey-session.ts';
 import { type CommandOptions, type ExitCode, openHere, openRelay, reasonOf } from '../status/places.ts';
 import type { Finding } from './finding.ts';

@@ -1,5 +1,5 @@
 import pLimit from 'p-limit';
-import { listenerOn } from '../port.ts';
+import { listenerOn } from '../start/port.ts';
 import type { RegistrySurvey } from '../relay/relay-survey.ts';
 import type { SurveySession } from '../relay/relay-survey-session.ts';
 import { readRunStates, type RunStateFile } from '../run-state.ts';

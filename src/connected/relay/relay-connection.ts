@@ -3,13 +3,14 @@ import { singleLine } from '../../plain-text.ts';
 import { startSsh, type SshProcess } from './ssh-process.ts';
 
 export interface RelayConnectionOptions {
-  readonly sshCommand: readonly string[];
+  /** Undefined: a shell of this machine. */
+  readonly sshCommand: readonly string[] | undefined;
   readonly localPort: number;
   readonly interactive: boolean;
   /** The lines before the first registration, as `remote-program.ts` has them. */
   readonly header: readonly string[];
-  /** The registration's line, for what the relay gave. */
-  readonly registration: (port: number, name: string) => string;
+  /** The registration's line, for what the relay gave; undefined as long as there is nothing to register. */
+  readonly registration: (port: number, name: string) => string | undefined;
   readonly clock: Clock;
   readonly onMessage?: (line: string) => void;
 }
@@ -20,11 +21,15 @@ export interface RelayConnection {
   readonly port: number;
   /** The name that the relay gave, which may be another than was wanted. */
   readonly name: string;
+  /** Of ssh, or of the shell that takes its place. */
+  readonly pid: number | undefined;
   /** Answers to heartbeats so far. */
   readonly replies: number;
   /** Resolves with the reason once it is lost or closed, and ssh has ended. Never rejects. */
   readonly lost: Promise<string>;
   heartbeat(): void;
+  /** Sends the registration as it is now. */
+  register(): void;
   /** Takes the registration back and ends ssh, within about 750 ms. */
   close(): Promise<void>;
   /** For a dead connection: ends ssh without a word. `lost` then gives `reason`. */
@@ -40,7 +45,7 @@ const RELEASE_MS = 400;
 const MAX_REASON_CHARS = 500;
 const GREETING = 'opencode-connected 1';
 
-/** Connects and registers. Rejects with the reason, safe to show, and with ssh ended; also soon after `signal` aborts. */
+/** Connects, takes a name and, where there is something to register, does. Rejects with the reason, safe to show, and with ssh ended; also soon after `signal` aborts. */
 export async function openRelayConnection(
   options: RelayConnectionOptions,
   signal: AbortSignal,
@@ -55,7 +60,7 @@ export async function openRelayConnection(
     if (!settled.signal.aborted) void connection.abandon(connection.lateness(limitMs));
   });
   try {
-    await connection.registered;
+    await connection.established;
     return connection;
   } finally {
     settled.abort();
@@ -69,12 +74,12 @@ class Connection implements RelayConnection {
   replies = 0;
   readonly lost: Promise<string>;
   /** Rejects with the reason when the connection is lost before. */
-  readonly registered: Promise<void>;
+  readonly established: Promise<void>;
   readonly #options: RelayConnectionOptions;
   readonly #ssh: SshProcess;
   #greeted = false;
   #sent = false;
-  #onRegistered: () => void = () => {};
+  #onEstablished: () => void = () => {};
   /** What is known better than from ssh's end. */
   #reason: string | undefined;
 
@@ -87,7 +92,7 @@ class Connection implements RelayConnection {
       onLine: (line) => this.#take(line),
       onPort: (port) => {
         this.port = port;
-        this.#register();
+        this.#registerFirst();
       },
       ...(options.onMessage !== undefined && { onMessage: options.onMessage }),
     });
@@ -96,10 +101,18 @@ class Connection implements RelayConnection {
       await this.#ssh.end(0);
       return this.#reason ?? reason;
     });
-    this.registered = new Promise((resolve, reject) => {
-      this.#onRegistered = resolve;
+    this.established = new Promise((resolve, reject) => {
+      this.#onEstablished = resolve;
       void this.lost.then((reason) => reject(new Error(reason)));
     });
+  }
+
+  get #place(): string {
+    return this.#options.sshCommand === undefined ? 'this machine' : 'the relay';
+  }
+
+  get pid(): number | undefined {
+    return this.#ssh.pid;
   }
 
   heartbeat(): void {
@@ -119,6 +132,8 @@ class Connection implements RelayConnection {
   /** Why it is not up after `limitMs`: what was the last to happen. */
   lateness(limitMs: number): string {
     const time = `within ${limitMs / 1000} s`;
+    if (this.#options.sshCommand === undefined)
+      return `the shell did not register anything ${time}; see whether the registry directory hangs`;
     if (!this.#greeted) return `no connection to the relay ${time}; try the command of RELAY_SSH_CMD by hand`;
     if (this.port === 0) {
       return `ssh did not say which port the relay gave to the tunnel ${time}; take -q and LogLevel out of RELAY_SSH_CMD`;
@@ -136,21 +151,27 @@ class Connection implements RelayConnection {
     }
     if (!this.#greeted) return;
     if (line === 'beat') this.replies += 1;
-    else if (line === 'registered') this.#onRegistered();
+    else if (line === 'registered') this.#onEstablished();
     else if (line === 'released') this.#ssh.release();
     else if (line.startsWith('claimed ')) {
       this.name = line.slice('claimed '.length);
-      this.#register();
+      this.#registerFirst();
     } else if (line.startsWith('error ')) {
-      this.#reason ??= `the relay: ${singleLine(line.slice('error '.length), MAX_REASON_CHARS)}`;
+      this.#reason ??= `${this.#place}: ${singleLine(line.slice('error '.length), MAX_REASON_CHARS)}`;
       void this.#ssh.end(RELEASE_MS);
     }
   }
 
-  /** Once both are known; which comes first is not said. */
-  #register(): void {
+  register(): void {
+    const line = this.#options.registration(this.port, this.name);
+    if (line !== undefined) this.#ssh.send(line);
+  }
+
+  /** Once name and port are known; which comes first is not said. */
+  #registerFirst(): void {
     if (this.#sent || this.port === 0 || this.name === '') return;
     this.#sent = true;
-    this.#ssh.send(this.#options.registration(this.port, this.name));
+    if (this.#options.registration(this.port, this.name) === undefined) this.#onEstablished();
+    else this.register();
   }
 }

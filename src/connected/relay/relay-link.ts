@@ -4,9 +4,9 @@ import { singleLine } from '../../plain-text.ts';
 import { openRelayConnection, type RelayConnection } from './relay-connection.ts';
 
 export interface RelayLinkOptions {
-  /** The person's ssh command in words, see `splitCommand`. */
-  readonly sshCommand: readonly string[];
-  /** On the relay: absolute, or beginning with `~/`. */
+  /** The person's ssh command in words, see `splitCommand`. Undefined: the registry directory of this machine, without a tunnel. */
+  readonly sshCommand: readonly string[] | undefined;
+  /** On the relay, or here: absolute, or beginning with `~/`. */
   readonly registryDirectory: string;
   /** Where the instance listens on 127.0.0.1. */
   readonly localPort: number;
@@ -14,8 +14,8 @@ export interface RelayLinkOptions {
   readonly id: string;
   readonly name: string;
   readonly password?: string;
-  /** The registration's fields. `id`, `name` and `port` are set over them. */
-  describe(port: number, name: string): Record<string, unknown>;
+  /** The registration's fields; `id`, `name` and `port` are set over them. Undefined: nothing is to be registered yet, see `announce`. */
+  describe(port: number, name: string): Record<string, unknown> | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** From 0 to 1; spreads the attempts of many machines whose relay went away. */
@@ -44,6 +44,10 @@ export interface RelayLink {
   /** From now on connects again by itself whenever there is no connection, without a word on the terminal. */
   keep(): void;
   readonly state: RelayState;
+  /** Of the process that holds the connection, while there is one. */
+  readonly pid: number | undefined;
+  /** `describe` says something else now: registers that, over the connection there is or the next one. */
+  announce(): void;
   /** Takes the registration back and ends ssh and every attempt, within about 800 ms. Idempotent. */
   close(): Promise<void>;
 }
@@ -67,7 +71,9 @@ const STABLE_MS = 60_000;
 /** As for a registration: a file name has 255 bytes, and `-12` and `.claim` are added to it. */
 const MAX_NAME_BYTES = 200;
 
-/** Keeps one instance registered and reachable on a relay, over one SSH connection at a time. Throws at once for what no attempt could send. */
+/**
+ * Keeps one instance registered and reachable on a relay, over one SSH connection at a time; or registered on this machine,
+ * by the same program in a shell of its own, which tidies up even after a process that was killed. Throws at once for what no attempt could send. */
 export function createRelayLink(options: RelayLinkOptions): RelayLink {
   check(options);
   return new Link(options);
@@ -96,9 +102,17 @@ class Link implements RelayLink {
     return this.#state;
   }
 
+  get pid(): number | undefined {
+    return this.#connection?.pid;
+  }
+
   async connectFirst(signal: AbortSignal): Promise<RelayState> {
     if (this.#connection === undefined) await this.#attempt(true, AbortSignal.any([signal, this.#stop.signal]));
     return this.#state;
+  }
+
+  announce(): void {
+    this.#connection?.register();
   }
 
   keep(): void {
@@ -145,7 +159,10 @@ class Link implements RelayLink {
           localPort,
           interactive,
           header: this.#header(),
-          registration: (port, name) => JSON.stringify({ ...this.#options.describe(port, name), id, name, port }),
+          registration: (port, name) => {
+            const fields = this.#options.describe(port, name);
+            return fields && JSON.stringify({ ...fields, id, name, port });
+          },
           clock,
           ...(interactive && onMessage !== undefined && { onMessage }),
         },
@@ -155,12 +172,16 @@ class Link implements RelayLink {
       this.#connection = connection;
       this.#name = connection.name;
       this.#lastLogged = undefined;
-      this.#log('info', 'connected to the relay', { name: connection.name, port: connection.port });
+      this.#log('info', `connected to ${this.#place}`, { name: connection.name, port: connection.port });
       this.#enter({ kind: 'connected', name: connection.name, port: connection.port });
       this.#holding = this.#hold(connection);
     } catch (error) {
       this.#failed(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  get #place(): string {
+    return this.#options.sshCommand === undefined ? 'the registry directory' : 'the relay';
   }
 
   #header(): string[] {
@@ -202,7 +223,7 @@ class Link implements RelayLink {
         silentMs += passedMs;
       }
       if (silentMs >= limitMs) {
-        void connection.abandon(`the relay has not answered for ${Math.round(silentMs / 1000)} s`);
+        void connection.abandon(`${this.#place} has not answered for ${Math.round(silentMs / 1000)} s`);
         break;
       }
       sinceHeartbeatMs += passedMs;
@@ -222,7 +243,7 @@ class Link implements RelayLink {
     if (this.#stop.signal.aborted) return;
     this.#failures += 1;
     // At most once for a series of the same: it may go on all night.
-    this.#log(reason === this.#lastLogged ? 'debug' : 'warn', 'no connection to the relay', { reason });
+    this.#log(reason === this.#lastLogged ? 'debug' : 'warn', `no connection to ${this.#place}`, { reason });
     this.#lastLogged = reason;
     this.#enter({ kind: 'waiting', reason });
   }
@@ -258,7 +279,7 @@ class Link implements RelayLink {
 }
 
 function check({ registryDirectory, id, name, password = '', sshCommand }: RelayLinkOptions): void {
-  if (sshCommand.length === 0)
+  if (sshCommand?.length === 0)
     throw new Error('RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing');
   if (!/^(?:\/|~$|~\/)/.test(registryDirectory) || hasControls(registryDirectory)) {
     throw new Error(

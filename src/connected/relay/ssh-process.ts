@@ -3,11 +3,11 @@ import type { Readable, Writable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { singleLine } from '../../plain-text.ts';
 import { familyOf } from '../process-table.ts';
-import { REMOTE_COMMAND } from './remote-program.ts';
+import { REMOTE_COMMAND, REMOTE_PROGRAM } from './remote-program.ts';
 
 export interface SshProcessOptions {
-  /** The person's ssh command; our options and the remote command go behind it. */
-  readonly command: readonly string[];
+  /** The person's ssh command; our options and the remote command go behind it. Undefined: no ssh, the program runs on this machine. */
+  readonly command: readonly string[] | undefined;
   /** Of this machine: where the tunnel leads. */
   readonly localPort: number;
   /** Whether ssh may ask at the terminal. Otherwise it has none, and fails instead of asking. */
@@ -20,7 +20,7 @@ export interface SshProcessOptions {
   readonly onMessage?: (line: string) => void;
 }
 
-/** One running ssh. */
+/** One running ssh, or the shell that takes its place on this machine. */
 export interface SshProcess {
   /** Undefined when it could not be started. */
   readonly pid: number | undefined;
@@ -86,22 +86,32 @@ class RunningSsh implements SshProcess {
 
   constructor(ssh: SshProcessOptions) {
     this.#options = ssh;
-    const [program = '', ...words] = ssh.command;
+    const argv: string[] =
+      ssh.command === undefined
+        ? ['/bin/sh', '-c', REMOTE_PROGRAM]
+        : [...ssh.command, ...options(ssh.localPort, ssh.interactive), REMOTE_COMMAND];
+    const [program = '', ...words] = argv;
     try {
-      const child = spawn(program, [...words, ...options(ssh.localPort, ssh.interactive), REMOTE_COMMAND], {
+      const child = spawn(program, words, {
         stdio: ['pipe', 'pipe', 'pipe'],
         // A session of its own has no terminal to write to, and is a group to kill. One that may ask must stay in ours: a terminal is read by its foreground group.
-        detached: !ssh.interactive,
+        detached: !this.#mayAsk,
         // ssh needs all of it (SSH_AUTH_SOCK, HOME); gcloud would ask on standard input, which is ours.
         ...(!ssh.interactive && { env: { ...process.env, CLOUDSDK_CORE_DISABLE_PROMPTS: '1' } }),
       });
       this.#child = child;
       this.pid = child.pid;
       this.ended = this.#watch(child, program);
+      // No tunnel: the instance's own port is the one to register.
+      if (ssh.command === undefined) queueMicrotask(() => ssh.onPort(ssh.localPort));
     } catch (error) {
       // An argument with a NUL, or no memory for another process.
       this.ended = Promise.resolve(cannotRun(program, error));
     }
+  }
+
+  get #mayAsk(): boolean {
+    return this.#options.interactive && this.#options.command !== undefined;
   }
 
   send(line: string): void {
@@ -136,7 +146,7 @@ class RunningSsh implements SshProcess {
   async #family(): Promise<readonly number[]> {
     const { pid } = this;
     if (pid === undefined) return [];
-    if (!this.#options.interactive) return [-pid];
+    if (!this.#mayAsk) return [-pid];
     if (this.#child?.exitCode !== null || this.#child.signalCode !== null) return [];
     return [...((await soon(familyOf(pid), FAMILY_MS)) ?? [pid])];
   }
@@ -172,14 +182,15 @@ class RunningSsh implements SshProcess {
 
   #reason(code: number | null, signal: NodeJS.Signals | null): string {
     const how = signal === null ? `ended with status ${code}` : `was ended by ${signal}`;
-    if (this.#lastWords.length === 0) return `ssh ${how}`;
+    const program = this.#options.command === undefined ? 'the shell' : 'ssh';
+    if (this.#lastWords.length === 0) return `${program} ${how}`;
     const words = this.#lastWords.join('; ');
     const asked = /Permission denied|Host key verification failed/.test(words);
     const hint =
       asked && !this.#options.interactive
         ? '; reconnecting asks nothing: load the key into ssh-agent, or start opencode-connected again to be asked'
         : '';
-    return `${singleLine(words, MAX_REASON_CHARS)} (ssh ${how})${hint}`;
+    return `${singleLine(words, MAX_REASON_CHARS)} (${program} ${how})${hint}`;
   }
 }
 
@@ -187,7 +198,7 @@ function cannotRun(program: string, error: unknown): string {
   const shown = JSON.stringify(singleLine(program, 100));
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'it cannot be started';
   const what = code === 'ENOENT' ? 'there is no such program' : code === 'EACCES' ? 'it is not executable' : code;
-  return `cannot run ${shown}: ${what}; install it, or correct RELAY_SSH_CMD`;
+  return `cannot run ${shown}: ${what}; ${program === '/bin/sh' ? 'a POSIX shell is needed there' : 'install it, or correct RELAY_SSH_CMD'}`;
 }
 
 /** Calls `take` for each whole line. A longer one than any of ours is cut. */

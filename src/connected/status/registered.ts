@@ -4,7 +4,6 @@ import { setMaxListeners } from 'node:events';
 import { systemClock } from '../../clock.ts';
 import { createCredentialResolver } from '../../credentials/resolver.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
-import { isRefused } from '../../directory/knock.ts';
 import { Prober, type Outcome, type Target } from '../../directory/prober.ts';
 import { createSameDirectory, type SameDirectory } from '../../directory/same-directory.ts';
 import { createRegistrySource } from '../../discovery/registry.ts';
@@ -127,7 +126,7 @@ async function registered(
   if (result.status === 'unsupported') return { candidate, answer: { state: 'unsupported', reason: result.reason } };
   if (result.status === 'unhealthy') {
     if (outcome.timedOut) return { candidate, answer: { state: 'silent', reason: result.reason } };
-    const isClosed = await isRefused(endpoint.url, signal);
+    const isClosed = result.reason.endsWith(': ECONNREFUSED');
     const reason = isClosed ? `nothing listens at ${endpoint.url}` : result.reason;
     return { candidate, answer: { state: isClosed ? 'refused' : 'failed', reason } };
   }

@@ -128,6 +128,10 @@ function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
   return {
     connectFirst: (signal) => link.connectFirst(signal),
     keep: () => link.keep(),
+    announce: () => link.announce(),
+    get pid() {
+      return link.pid;
+    },
     close: () => link.close(),
     get state() {
       return link.state;

@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
-import { hasUnsafeCharacters, quote } from '../config/quote.ts';
-import { SettingsError } from '../config/settings.ts';
+import { hasUnsafeCharacters, quote } from '../../config/quote.ts';
+import { SettingsError } from '../../config/settings.ts';
 
 /** Room for `-12` and `.json` within the 255 bytes that a file name may have, and short enough for a line of a listing. */
 const MAX_NAME_BYTES = 200;
@@ -41,9 +41,4 @@ function plain(part: string): string {
     .slice(0, MAX_PART_CHARS)
     .join('')
     .replace(/^[-.]+|[-.]+$/g, '');
-}
-
-/** `name` for the first, then `name-2`, `name-3`, … */
-export function numberedName(name: string, number: number): string {
-  return number === 1 ? name : `${name}-${number}`;
 }

@@ -2,7 +2,7 @@
  * What npm, npx and their like set for the script they run. opencode installs packages itself, and would
  * do so with the settings of whichever package this program was started from.
  */
-const OF_A_PACKAGE_MANAGER = /^(?:npm_|npx_|pnpm_)|^INIT_CWD$/i;
+const OF_A_PACKAGE_MANAGER = /^(?:npm_|npx_|pnpm_)|^INIT_CWD$/;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -1,8 +1,8 @@
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import { shownPath } from '../config/quote.ts';
-import { SettingsError } from '../config/settings.ts';
+import { shownPath } from '../../config/quote.ts';
+import { SettingsError } from '../../config/settings.ts';
 
 /** Absolute path of the opencode to start: `bin` itself, or the first of that name on PATH. Throws a `SettingsError`. */
 export async function findOpencode(bin: string, searchPath: string | undefined): Promise<string> {

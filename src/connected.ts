@@ -1,0 +1,3 @@
+import { run } from './connected/run.ts';
+
+await run(process);

@@ -1,0 +1,18 @@
+import { settingsHelp } from '../config/help.ts';
+
+export function helpText(): string {
+  return `opencode-connected starts opencode so that opencode-mcp can reach it: the same terminal, an HTTP server on
+127.0.0.1 behind a password of its own, and a registration on this machine and, if one is set, on a relay.
+
+Usage:
+  opencode-connected [options] [-- arguments for opencode]
+      --headless      opencode serve instead of the terminal
+      --no-password   whoever reaches the port can run commands as you
+  opencode-connected status [--json]       what is registered here and on the relay, and what answers
+  opencode-connected sessions [--json]     recent sessions of every instance registered here
+  opencode-connected cleanup [--dry-run]   removes what is provably dead
+  opencode-connected --version
+  opencode-connected --help
+
+${settingsHelp('opencode-connected')}`;
+}

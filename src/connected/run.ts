@@ -1,0 +1,106 @@
+import { homedir, constants } from 'node:os';
+
+import { loadSettings } from '../config/load.ts';
+import { SettingsError, type Settings } from '../config/settings.ts';
+import { readTextFile } from '../config/text-file.ts';
+import { VERSION } from '../version.ts';
+import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
+
+/** The settings are wrong, or the command line is: nothing was started. */
+const EXIT_USAGE = 2;
+const EXIT_FAILED = 1;
+/** What shells give for a process that a signal ended. */
+const EXIT_SIGNAL = 128;
+
+/** Reads the command line and does what it says. Ends the process. */
+export async function run(process: NodeJS.Process): Promise<void> {
+  const argv = process.argv.slice(2);
+  const separator = argv.indexOf('--');
+  const ours = separator === -1 ? argv : argv.slice(0, separator);
+  if (ours.includes('--version') || ours.includes('-v')) {
+    process.stdout.write(`${VERSION}\n`);
+    return;
+  }
+  if (ours.includes('--help') || ours.includes('-h')) {
+    const { helpText } = await import('./help.ts');
+    process.stdout.write(helpText());
+    return;
+  }
+  try {
+    await runCommand(argv, process);
+  } catch (error) {
+    const { OpencodeError } = await import('./start/supervised.ts');
+    if (!(error instanceof SettingsError || error instanceof OpencodeError)) throw error;
+    process.stderr.write(`opencode-connected: ${error.message.replaceAll('\n', '\nopencode-connected: ')}\n`);
+    process.exitCode = error instanceof SettingsError ? EXIT_USAGE : EXIT_FAILED;
+  }
+}
+
+async function runCommand(argv: readonly string[], process: NodeJS.Process): Promise<void> {
+  const { subcommand, own, forOpencode } = readCommandLine(argv);
+  const { settings, warnings, flags } = loadSettings({
+    argv: own,
+    env: process.env,
+    home: homedir(),
+    cwd: process.cwd(),
+    readFile: readTextFile,
+    program: 'opencode-connected',
+    command: { flags: FLAGS[subcommand], positionals: false },
+  });
+  for (const warning of warnings) process.stderr.write(`opencode-connected: ${warning}\n`);
+  const isOn = (flag: string): boolean => flags.get(flag) === 'true';
+  if (subcommand !== 'start') {
+    process.exitCode = await look(subcommand, settings, isOn, process);
+    return;
+  }
+  const { start } = await import('./start/start.ts');
+  const { code, signal } = await start({
+    settings,
+    headless: isOn('headless'),
+    withPassword: !isOn('no-password'),
+    forOpencode,
+    process,
+  });
+  endAs(process, code, signal);
+}
+
+async function look(
+  subcommand: Exclude<Subcommand, 'start'>,
+  settings: Settings,
+  isOn: (flag: string) => boolean,
+  process: NodeJS.Process,
+): Promise<number> {
+  const { splitCommand } = await import('./relay/ssh-command.ts');
+  const { relaySshCommand, relayRegistryDir, stateDir } = settings.connected;
+  const places = {
+    ...settings,
+    stateDir,
+    relayRegistryDir,
+    ...(relaySshCommand !== undefined && { relaySshCommand: splitCommand(relaySshCommand, 'RELAY_SSH_CMD') }),
+  };
+  const controller = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort());
+  const common = {
+    settings: places,
+    out: (text: string) => void process.stdout.write(text),
+    signal: controller.signal,
+  };
+  switch (subcommand) {
+    case 'status':
+      return (await import('./status/command.ts')).runStatus({ ...common, json: isOn('json') });
+    case 'cleanup':
+      return (await import('./cleanup/command.ts')).runCleanup({ ...common, dryRun: isOn('dry-run') });
+    case 'sessions':
+      return (await import('./sessions/command.ts')).runSessions({ ...common, json: isOn('json') });
+  }
+}
+
+/** Ends as opencode did, so that whoever started this sees no difference. */
+function endAs(process: NodeJS.Process, code: number | null, signal: NodeJS.Signals | null): void {
+  if (signal === null) {
+    process.exit(code ?? EXIT_FAILED);
+  }
+  // Nothing listens for it any more, so it does what it does by default.
+  process.kill(process.pid, signal);
+  setTimeout(() => process.exit(EXIT_SIGNAL + constants.signals[signal]), 1000);
+}

@@ -1,0 +1,139 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+
+import type { Clock } from '../../clock.ts';
+import { healthOf, pathOf } from '../../directory/answers.ts';
+import { requestJson, RequestError } from '../../opencode/transport.ts';
+import { familyOf, identifyProcess, listenersOn, type ProcessIdentity } from '../process-table.ts';
+import { listenerOn } from './port.ts';
+
+export interface OpencodeOptions {
+  /** Absolute. */
+  readonly program: string;
+  readonly headless: boolean;
+  readonly port: number;
+  /** The person's own. */
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly password?: string;
+  readonly clock: Clock;
+}
+
+/** How a process ended: with a status, or by a signal. */
+export interface Ending {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** What answers on its port. */
+export interface Answering {
+  readonly version: string;
+  /** Its own, absolute. */
+  readonly directory: string;
+}
+
+const POLL_MS = 100;
+const ASK_LIMIT_MS = 5_000;
+const MAX_ANSWER_BYTES = 256 * 1024;
+/** opencode ends within a second; a tool of it that hangs may hold it up. */
+const TERM_MS = 5_000;
+
+/** One opencode, with the terminal in its hands. */
+export class OpencodeProcess {
+  readonly pid: number;
+  readonly port: number;
+  /** Never rejects. */
+  readonly ended: Promise<Ending>;
+  readonly #child: ChildProcess;
+  readonly #options: OpencodeOptions;
+  readonly #over = new AbortController();
+
+  /** Starts it. Rejects when the program cannot be run. */
+  static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
+    const { program, headless, port, args, env } = options;
+    const listen = ['--port', String(port), '--hostname', '127.0.0.1'];
+    const child = spawn(program, [...(headless ? ['serve'] : []), ...listen, ...args], { stdio: 'inherit', env });
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', reject);
+    });
+    return new OpencodeProcess(child, options);
+  }
+
+  private constructor(child: ChildProcess, options: OpencodeOptions) {
+    this.#child = child;
+    this.#options = options;
+    this.pid = child.pid ?? 0;
+    this.port = options.port;
+    this.ended = new Promise((resolve) => {
+      child.once('exit', (code, signal) => {
+        this.#over.abort();
+        resolve({ code, signal });
+      });
+    });
+  }
+
+  async identity(): Promise<ProcessIdentity> {
+    return (await identifyProcess(this.pid)) ?? { pid: this.pid };
+  }
+
+  /**
+   * Resolves when it answers on its port, with what it says of itself; with `taken` when another process listens there, and
+   * with undefined when it has ended. May take as long as a cold start takes.
+   */
+  async answers(): Promise<Answering | 'taken' | undefined> {
+    const { clock } = this.#options;
+    while (!this.#over.signal.aborted) {
+      const owner = await this.#portOwner();
+      if (owner === 'another') return 'taken';
+      if (owner === 'own' || owner === 'unknown') {
+        const answer = await this.#ask();
+        if (answer !== undefined) return answer;
+      }
+      await clock.sleep(POLL_MS, this.#over.signal);
+    }
+    return undefined;
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    if (!this.#over.signal.aborted) this.#child.kill(signal);
+  }
+
+  /** Ends it, by force after 5 s. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ending> {
+    this.kill(signal);
+    // Stopped, it would not hear it.
+    this.kill('SIGCONT');
+    const late = setTimeout(() => this.kill('SIGKILL'), TERM_MS);
+    const ending = await this.ended;
+    clearTimeout(late);
+    return ending;
+  }
+
+  /** Whose the listener on the port is: known where the system tells it. */
+  async #portOwner(): Promise<'nobody' | 'own' | 'another' | 'unknown'> {
+    if ((await listenerOn(this.port)) === 'none') return 'nobody';
+    const [listeners, family] = await Promise.all([listenersOn(this.port), familyOf(this.pid)]);
+    if (listeners === undefined) return 'unknown';
+    return [...listeners].some((pid) => family.has(pid)) ? 'own' : 'another';
+  }
+
+  /** With the password of this start, which no other process knows. Undefined as long as there is no answer. */
+  async #ask(): Promise<Answering | undefined> {
+    const { password } = this.#options;
+    const connection = {
+      endpoint: { url: `http://127.0.0.1:${this.port}`, route: 'loopback' as const },
+      ...(password !== undefined && { credential: { username: 'opencode', password } }),
+    };
+    const limits = { timeoutMs: ASK_LIMIT_MS, maxBytes: MAX_ANSWER_BYTES, signal: this.#over.signal };
+    try {
+      const health = healthOf(await requestJson(connection, '/global/health', limits));
+      const paths = pathOf(await requestJson(connection, '/path', limits));
+      return health?.healthy && paths !== undefined
+        ? { version: health.version, directory: paths.directory }
+        : undefined;
+    } catch (error) {
+      if (error instanceof RequestError) return undefined;
+      throw error;
+    }
+  }
+}

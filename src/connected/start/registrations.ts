@@ -1,0 +1,184 @@
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+
+import type { Clock } from '../../clock.ts';
+import type { Logger } from '../../log.ts';
+import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
+import { createRelayLink, type RelayLink, type RelayState } from '../relay/relay-link.ts';
+import { runStatePath } from '../run-state.ts';
+import { RunStateWriter } from './run-state-writer.ts';
+
+export interface RegistrationsOptions {
+  readonly id: string;
+  /** The wanted one; a living instance of that name keeps it. */
+  readonly name: string;
+  readonly password: string | undefined;
+  /** Of this machine, absolute. */
+  readonly registryDir: string;
+  readonly relay: { readonly sshCommand: readonly string[]; readonly registryDirectory: string } | undefined;
+  readonly stateDir: string;
+  readonly logFile: string;
+  /** Of this program. */
+  readonly version: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Prints a line for the person; only until `quiet`. */
+  readonly tell: (line: string) => void;
+}
+
+/** An opencode that answers. */
+export interface RunningInstance {
+  readonly process: ProcessIdentity;
+  readonly port: number;
+  /** Its own, absolute. */
+  readonly directory: string;
+}
+
+/** A registrar on this machine answers within tens of milliseconds; a directory that hangs must not hold up the start. */
+const HERE_LIMIT_MS = 10_000;
+
+/** Where one instance is registered: on this machine, and on the relay if there is one. */
+export class Registrations {
+  readonly #options: RegistrationsOptions;
+  readonly #stateFile: RunStateWriter;
+  readonly #startedAt: string;
+  #here: RelayLink | undefined;
+  #relay: RelayLink | undefined;
+  #instance: RunningInstance | undefined;
+  #connectedAt = '';
+  #self: ProcessIdentity = { pid: process.pid };
+  #closing: Promise<void> | undefined;
+
+  constructor(options: RegistrationsOptions) {
+    this.#options = options;
+    this.#startedAt = new Date(options.clock.now()).toISOString();
+    this.#stateFile = new RunStateWriter(options.stateDir, options.id, options.logger);
+  }
+
+  get stateFile(): string {
+    return runStatePath(this.#options.stateDir, this.#options.id);
+  }
+
+  /** As registered here, or as wanted. */
+  get name(): string {
+    return this.#here?.state.name ?? this.#options.name;
+  }
+
+  /**
+   * Takes the name here, and opens the connection to the relay, at which ssh may ask at the terminal. Tells what came of it; what
+   * failed is tried again from now on. Never rejects. `giveUp` ends the waiting for the relay.
+   */
+  async connect(port: number, giveUp: AbortSignal): Promise<void> {
+    const { tell, name, registryDir, relay, clock } = this.#options;
+    this.#self = (await identifyProcess(process.pid)) ?? this.#self;
+    this.#open(port);
+    const late = new AbortController();
+    const over = new AbortController();
+    void clock.sleep(HERE_LIMIT_MS, over.signal).then(() => late.abort());
+    const here = await this.#here?.connectFirst(late.signal);
+    over.abort();
+    if (here?.kind === 'connected') {
+      if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
+    } else tell(`not registered on this machine (${registryDir}): ${here?.reason}; trying again in the background`);
+    if (relay !== undefined && !giveUp.aborted) {
+      tell('connecting to the relay; Ctrl-C goes on without it');
+      const there = await this.#relay?.connectFirst(giveUp);
+      if (there?.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
+      else tell(`no connection to the relay: ${there?.reason}; trying again in the background`);
+    }
+    this.#keep();
+  }
+
+  /** Another port, before anything was announced: the tunnel has to lead there. Asks nothing. */
+  async move(port: number): Promise<void> {
+    await this.#closeLinks();
+    this.#open(port);
+    this.#keep();
+  }
+
+  /** From now on it is registered. */
+  announce(instance: RunningInstance): void {
+    this.#instance = instance;
+    this.#connectedAt = new Date(this.#options.clock.now()).toISOString();
+    this.#here?.announce();
+    this.#relay?.announce();
+    void this.#save();
+  }
+
+  /** Takes back everything. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      this.#instance = undefined;
+      await this.#closeLinks();
+      await this.#stateFile.remove();
+    })();
+    return this.#closing;
+  }
+
+  #open(port: number): void {
+    const { id, name, password, registryDir, relay, clock, logger, tell } = this.#options;
+    const common = {
+      localPort: port,
+      id,
+      name,
+      ...(password !== undefined && { password }),
+      describe: (registeredPort: number) => this.#describe(port, registeredPort),
+      clock,
+      logger,
+      onChange: () => void this.#save(),
+    };
+    this.#here = createRelayLink({ ...common, sshCommand: undefined, registryDirectory: registryDir });
+    this.#relay = relay && createRelayLink({ ...common, ...relay, onMessage: (line) => tell(`ssh: ${line}`) });
+  }
+
+  #keep(): void {
+    this.#here?.keep();
+    this.#relay?.keep();
+  }
+
+  async #closeLinks(): Promise<void> {
+    await Promise.all([this.#here?.close(), this.#relay?.close()]);
+  }
+
+  /** The fields of the original, and which version of the format they are. */
+  #describe(localPort: number, port: number): Record<string, unknown> | undefined {
+    if (this.#instance === undefined) return undefined;
+    const { directory } = this.#instance;
+    const { hostname: host, connectedAt } = { hostname: hostname(), connectedAt: this.#connectedAt };
+    return { protocol: 1, hostname: host, port, localPort, cwd: directory, connectedAt };
+  }
+
+  async #save(): Promise<void> {
+    const { id, password, registryDir, logFile, version } = this.#options;
+    const instance = this.#instance;
+    if (instance === undefined || this.#closing !== undefined) return;
+    const { pid, started } = this.#self;
+    await this.#stateFile.write({
+      id,
+      name: this.name,
+      pid,
+      ...(started !== undefined && { started }),
+      opencodePid: instance.process.pid,
+      ...(instance.process.started !== undefined && { opencodeStarted: instance.process.started }),
+      port: instance.port,
+      directory: instance.directory,
+      registryFile: join(registryDir, `${this.name}.json`),
+      ...(password !== undefined && { passwordFile: join(registryDir, '.credentials', id) }),
+      ...(this.#relay !== undefined && { relay: relayState(this.#relay.state) }),
+      ...(this.#relay?.pid !== undefined && { sshPid: this.#relay.pid }),
+      logFile,
+      startedAt: this.#startedAt,
+      version,
+    });
+  }
+}
+
+function relayState({ kind, name, port, reason, nextAttemptAtMs }: RelayState): RelayState {
+  return {
+    kind,
+    ...(name !== undefined && { name }),
+    ...(port !== undefined && { port }),
+    ...(reason !== undefined && { reason }),
+    ...(nextAttemptAtMs !== undefined && { nextAttemptAtMs }),
+  };
+}

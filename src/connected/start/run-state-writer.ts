@@ -1,0 +1,38 @@
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+
+import type { Logger } from '../../log.ts';
+import { type RunState, runStateFolder, runStatePath } from '../run-state.ts';
+
+/** Keeps the state file of one wrapper, for `status` and `cleanup`. Writes go one after the other; none ever rejects. */
+export class RunStateWriter {
+  readonly path: string;
+  readonly #folder: string;
+  readonly #logger: Logger;
+  #last: Promise<void> = Promise.resolve();
+
+  constructor(stateDir: string, id: string, logger: Logger) {
+    this.#folder = runStateFolder(stateDir);
+    this.path = runStatePath(stateDir, id);
+    this.#logger = logger;
+  }
+
+  write(state: RunState): Promise<void> {
+    return this.#then(async () => {
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+      const temporary = `${this.path}.${process.pid}.tmp`;
+      await writeFile(temporary, `${JSON.stringify(state)}\n`, { mode: 0o600 });
+      await rename(temporary, this.path);
+    });
+  }
+
+  remove(): Promise<void> {
+    return this.#then(() => rm(this.path, { force: true }));
+  }
+
+  #then(work: () => Promise<void>): Promise<void> {
+    this.#last = this.#last.then(work).catch((error: unknown) => {
+      this.#logger.log('warn', 'cannot keep the state file', { path: this.path, reason: String(error) });
+    });
+    return this.#last;
+  }
+}

@@ -1,0 +1,135 @@
+import { execFile } from 'node:child_process';
+
+import { unsupportedReason } from '../../directory/version.ts';
+import type { Logger } from '../../log.ts';
+import type { Guard } from './guard.ts';
+import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } from './opencode-process.ts';
+import { choosePort } from './port.ts';
+import type { RunningInstance } from './registrations.ts';
+import type { Terminal } from './terminal.ts';
+
+export interface SupervisedOptions {
+  readonly launch: Omit<OpencodeOptions, 'port'>;
+  readonly terminal: Terminal;
+  readonly guard: Guard;
+  readonly logger: Logger;
+}
+
+export interface Hooks {
+  /** opencode answers. */
+  readonly answers: (instance: RunningInstance) => void;
+  /** Another process took the port first; this is the next one. */
+  readonly moved: (port: number) => Promise<void>;
+}
+
+/** opencode could not do what it is here for; the message says what to do. */
+export class OpencodeError extends Error {
+  override readonly name = 'OpencodeError';
+}
+
+/** Who takes a port in the moment between its choice and its use, takes the second and third hardly too. */
+const MAX_STARTS = 5;
+/** A cold start takes some 3 s on a busy machine, plugins more; only then it is worth a second's work to ask for its version. */
+const SILENT_MS = 20_000;
+const VERSION_LIMIT_MS = 10_000;
+
+/** opencode on a port that nobody else has, until it ends. */
+export class Supervised {
+  readonly #options: SupervisedOptions;
+  readonly #taken = new Set<number>();
+  #port = 0;
+  #current: OpencodeProcess | undefined;
+  #stopping: NodeJS.Signals | undefined;
+
+  constructor(options: SupervisedOptions) {
+    this.#options = options;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  async choosePort(): Promise<void> {
+    this.#port = await choosePort(this.#taken);
+  }
+
+  /** Sends `signal`, and SIGKILL when it has not ended 5 s later. */
+  stop(signal: NodeJS.Signals): void {
+    this.#stopping ??= signal;
+    void this.#current?.stop(signal);
+  }
+
+  /** Passes a signal on that a terminal may have sent to opencode as well. */
+  pass(signal: NodeJS.Signals): void {
+    this.#current?.kill(signal);
+  }
+
+  /** Resolves with how it ended. @throws {OpencodeError} */
+  async run(hooks: Hooks): Promise<Ending> {
+    for (let starts = 1; ; starts += 1) {
+      const opencode = await this.#start();
+      const answer = await this.#answerOf(opencode);
+      if (answer === 'taken' && this.#stopping === undefined) {
+        this.#options.logger.log('warn', 'another process listens on the port', { port: this.#port });
+        await opencode.stop('SIGKILL');
+        this.#options.terminal.restore();
+        if (starts === MAX_STARTS)
+          throw new OpencodeError('other processes took every port that was chosen; try again');
+        this.#taken.add(this.#port);
+        await this.choosePort();
+        await hooks.moved(this.#port);
+        continue;
+      }
+      if (typeof answer === 'object') {
+        const { directory } = answer;
+        hooks.answers({ process: await opencode.identity(), port: opencode.port, directory });
+      }
+      const ending = await opencode.ended;
+      if (ending.signal !== null) this.#options.terminal.restore();
+      return ending;
+    }
+  }
+
+  async #start(): Promise<OpencodeProcess> {
+    const { launch, guard } = this.#options;
+    const opencode = await OpencodeProcess.start({ ...launch, port: this.#port }).catch((error: unknown) => {
+      throw new OpencodeError(
+        `cannot start ${launch.program}: ${error instanceof Error ? error.message : String(error)}`,
+      );
+    });
+    this.#current = opencode;
+    guard.watch(await opencode.identity());
+    if (this.#stopping !== undefined) void opencode.stop(this.#stopping);
+    return opencode;
+  }
+
+  /** As `answers`, but not of one that is too old: that would show a blank screen for ever. */
+  async #answerOf(opencode: OpencodeProcess): Promise<Answering | 'taken' | undefined> {
+    const { launch, logger, terminal } = this.#options;
+    const over = new AbortController();
+    const answering = opencode.answers().finally(() => over.abort());
+    const silent = async (): Promise<Answering | 'taken' | 'silent' | undefined> => {
+      await launch.clock.sleep(SILENT_MS, over.signal);
+      return over.signal.aborted ? answering : 'silent';
+    };
+    const first = await Promise.race([answering, silent()]);
+    const version =
+      first === 'silent' ? await versionOf(launch) : typeof first === 'object' ? first.version : undefined;
+    const problem = version === undefined ? undefined : unsupportedReason(version);
+    if (problem === undefined) return await answering;
+    logger.log('error', problem);
+    await opencode.stop();
+    terminal.restore();
+    throw new OpencodeError(`${problem}; its terminal does not work behind a password. Update it: opencode upgrade`);
+  }
+}
+
+/** What the program says of itself; undefined where it says nothing. */
+function versionOf({ program, env }: SupervisedOptions['launch']): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    execFile(program, ['--version'], { env, timeout: VERSION_LIMIT_MS, killSignal: 'SIGKILL' }, (error, stdout) => {
+      const version = stdout.trim();
+      resolve(error === null && /^v?\d+\.\d+\.\d+\S*$/.test(version) ? version : undefined);
+    });
+  });
+}

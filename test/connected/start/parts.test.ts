@@ -1,0 +1,193 @@
+import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { readRunStates, type RunState } from '../../../src/connected/run-state.ts';
+import { childEnvironment } from '../../../src/connected/start/child-environment.ts';
+import { checkInstanceName, defaultInstanceName } from '../../../src/connected/start/instance-name.ts';
+import { fileLogger, logPath } from '../../../src/connected/start/log-file.ts';
+import { findOpencode } from '../../../src/connected/start/opencode-program.ts';
+import { choosePort, HIGHEST_PORT, listenerOn, LOWEST_PORT } from '../../../src/connected/start/port.ts';
+import { RunStateWriter } from '../../../src/connected/start/run-state-writer.ts';
+import { silentLogger } from '../../../src/log.ts';
+import { tempDir } from '../../rig/temp.ts';
+
+const closers: Array<() => Promise<unknown>> = [];
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+function folder(): string {
+  const temp = tempDir('connected-parts');
+  closers.push(() => temp.close());
+  return temp.path;
+}
+
+describe("opencode's environment", () => {
+  test("is the person's own, with the password of this start and without what a package manager passes on", () => {
+    const env = {
+      PATH: '/bin',
+      OPENCODE_CONFIG: '/c',
+      npm_config_registry: 'x',
+      npm_package_name: 'x',
+      npm_lifecycle_event: 'x',
+      npx_anything: 'x',
+      pnpm_config_x: 'x',
+      INIT_CWD: '/x',
+      NPM_TOKEN: 'kept',
+      OPENCODE_SERVER_PASSWORD: 'of another',
+      OPENCODE_SERVER_USERNAME: 'somebody',
+      EMPTY: undefined,
+    };
+    const kept = { PATH: '/bin', OPENCODE_CONFIG: '/c', NPM_TOKEN: 'kept' };
+    expect(childEnvironment(env, 'secret')).toEqual({ ...kept, OPENCODE_SERVER_PASSWORD: 'secret' });
+    expect(childEnvironment(env, undefined)).toEqual(kept);
+  });
+});
+
+describe('a name', () => {
+  test.each([
+    ['laptop.local', '/home/me/my project', 'laptop-my-project'],
+    ['laptop', '/home/me/it\'s "x" $(y)\n', 'laptop-it-s-x-y'],
+    ['laptop', '/home/me/目录', 'laptop-目录'],
+    ['laptop', '/', 'laptop'],
+    ['', '/', 'opencode'],
+    ['laptop', '/..hidden..', 'laptop-hidden'],
+    ['laptop', `/${'x'.repeat(300)}`, `laptop-${'x'.repeat(40)}`],
+  ])('of %j and %j is %j', (host, directory, expected) => {
+    expect(defaultInstanceName(host, directory)).toBe(expected);
+    expect(checkInstanceName(expected)).toBe(expected);
+  });
+
+  test.each([
+    ['a/b', 'without slashes'],
+    ['a\\b', 'without slashes'],
+    ['..', 'does not start with a dot'],
+    ['-n', 'does not start with a dash'],
+    ['a\nb', 'without control or invisible characters'],
+    ['a\u202eb', 'without control or invisible characters'],
+    [' a', 'without spaces around it'],
+    ['x'.repeat(101), 'at most 100 characters'],
+    ['目'.repeat(80), 'and 200 bytes'],
+  ])('%j is refused', (written, reason) => {
+    expect(() => checkInstanceName(written)).toThrow(reason);
+  });
+});
+
+describe('the program', () => {
+  async function program(path: string, mode = 0o755): Promise<string> {
+    await writeFile(path, '#!/bin/sh\n');
+    await chmod(path, mode);
+    return path;
+  }
+
+  test('is the first of that name on PATH that can be run; relative and empty entries do not count', async () => {
+    const [first, second] = [folder(), folder()];
+    await program(join(first, 'opencode'), 0o644);
+    const found = await program(join(second, 'opencode'));
+    await mkdir(join(first, 'opencode-dir'));
+    expect(await findOpencode('opencode', `:.:relative:${first}:${second}`)).toBe(found);
+    await expect(findOpencode('opencode-dir', first)).rejects.toThrow('there is no opencode-dir on PATH; install it');
+    await expect(findOpencode('opencode', undefined)).rejects.toThrow('set OPENCODE_BIN');
+  });
+
+  test('is the path that was set, if it can be run', async () => {
+    const path = await program(join(folder(), 'mine'));
+    expect(await findOpencode(path, '')).toBe(path);
+    await chmod(path, 0o644);
+    await expect(findOpencode(path, '')).rejects.toThrow('OPENCODE_BIN');
+  });
+});
+
+describe('a port', () => {
+  async function listen(port: number): Promise<Server> {
+    const server = createServer();
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(port, '127.0.0.1', resolve);
+    });
+    closers.push(() => new Promise((resolve) => server.close(resolve)));
+    return server;
+  }
+
+  test('lies in the range, has no listener, and is none of those that were taken', async () => {
+    const port = await choosePort();
+    expect(port).toBeGreaterThanOrEqual(LOWEST_PORT);
+    expect(port).toBeLessThanOrEqual(HIGHEST_PORT);
+    expect(await listenerOn(port)).toBe('none');
+    await listen(port);
+    expect(await listenerOn(port)).toBe('some');
+    // Leaves one port only, which has a listener.
+    const others = new Set(Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index));
+    others.delete(port);
+    await expect(choosePort(others)).rejects.toThrow(`every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken`);
+  });
+
+  test('that fetch refuses is never chosen', async () => {
+    const all = new Set(Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index));
+    all.delete(4190);
+    await expect(choosePort(all)).rejects.toThrow('is taken');
+  });
+});
+
+describe('the log', () => {
+  test('has time and process in each line, is for its owner only, and is rotated by size', async () => {
+    const path = logPath(join(folder(), 'state'));
+    const logger = fileLogger(path, () => 0);
+    logger.log('info', 'two\nlines', { name: 'x' });
+    logger.log('debug', 'not kept');
+    expect(await readFile(path, 'utf8')).toBe(`1970-01-01T00:00:00.000Z ${process.pid} info two lines name="x"\n`);
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    expect((await stat(join(path, '..'))).mode & 0o777).toBe(0o700);
+    await writeFile(path, 'x'.repeat(1024 * 1024));
+    logger.log('info', 'the first of a new file');
+    expect((await stat(`${path}.1`)).size).toBe(1024 * 1024);
+    expect((await readFile(path, 'utf8')).split('\n')).toHaveLength(2);
+  });
+
+  test('that cannot be written is no error', async () => {
+    const file = join(folder(), 'file');
+    await writeFile(file, '');
+    expect(() => fileLogger(join(file, 'log')).log('info', 'x')).not.toThrow();
+  });
+});
+
+describe('the state file', () => {
+  const state: RunState = {
+    id: 'abc',
+    name: 'app',
+    pid: process.pid,
+    opencodePid: 2,
+    port: 4096,
+    directory: '/p',
+    registryFile: '/r/app.json',
+    logFile: '/l',
+    startedAt: '2026-01-01T00:00:00.000Z',
+    version: '0.1.0',
+  };
+
+  test('is what status reads, for its owner only; the last write counts, and it is gone in the end', async () => {
+    const stateDir = join(folder(), 'state');
+    const writer = new RunStateWriter(stateDir, 'abc', silentLogger);
+    await Promise.all([
+      writer.write(state),
+      writer.write({ ...state, relay: { kind: 'connected', port: 1, name: 'app' } }),
+    ]);
+    expect(await readRunStates(stateDir)).toMatchObject([{ isRunning: true, state: { relay: { port: 1 } } }]);
+    expect((await stat(writer.path)).mode & 0o777).toBe(0o600);
+    expect((await stat(join(writer.path, '..'))).mode & 0o777).toBe(0o700);
+    await Promise.all([writer.write(state), writer.remove()]);
+    expect(await readRunStates(stateDir)).toEqual([]);
+  });
+
+  test('that cannot be written is told in the log, and nothing else', async () => {
+    const file = join(folder(), 'file');
+    await writeFile(file, '');
+    const lines: string[] = [];
+    await new RunStateWriter(file, 'abc', { log: (_, message) => void lines.push(message) }).write(state);
+    expect(lines).toEqual(['cannot keep the state file']);
+  });
+});

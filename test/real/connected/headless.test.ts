@@ -1,0 +1,267 @@
+import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { type ConnectedChild, type ConnectedOptions, filesIn, startConnected } from '../../rig/connected-child.ts';
+import { startMcpChild } from '../../rig/mcp-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { createProject } from '../../rig/opencode-sandbox.ts';
+import { freePort } from '../../rig/ports.ts';
+import { descendantsOf } from '../../rig/sshd.ts';
+import { startScriptedModel } from '../../rig/scripted-model.ts';
+import { tempDir } from '../../rig/temp.ts';
+import { until } from '../../rig/wait.ts';
+
+const closers: Array<() => Promise<unknown>> = [];
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+async function connected(options: ConnectedOptions = {}): Promise<ConnectedChild> {
+  const child = await startConnected(options);
+  closers.push(() => child.close());
+  return child;
+}
+
+function tempFolder(): string {
+  const temp = tempDir('opencode-connected');
+  closers.push(() => temp.close());
+  return temp.path;
+}
+
+/** A program to stand in for opencode, as a script of `sh`. */
+async function program(text: string): Promise<string> {
+  const path = join(tempFolder(), 'opencode');
+  await writeFile(path, `#!/bin/sh\n${text}\n`);
+  await chmod(path, 0o755);
+  return path;
+}
+
+async function opencodeOf(child: ConnectedChild): Promise<number> {
+  const { localPort } = await child.registered();
+  const found = (await descendantsOf(child.pid)).find(({ command }) => command.includes(`--port ${localPort}`));
+  if (found === undefined) throw new Error('opencode does not run');
+  return found.pid;
+}
+
+async function nothingLeft(child: ConnectedChild): Promise<void> {
+  let left: readonly string[] = [];
+  await until('nothing to be left', async () => (left = await child.left()).length === 0).catch((error: unknown) => {
+    throw new Error(`left: ${left.join(', ')}`, { cause: error });
+  });
+}
+
+describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () => {
+  test('registers a real opencode behind a password; the server lists it, and a send is answered', async () => {
+    await using model = await startScriptedModel();
+    const child = await connected({ model });
+    const registered = await child.registered();
+    expect(registered).toMatchObject({ protocol: 1, cwd: child.directory, hostname: hostname() });
+    expect(registered.port).toBe(registered.localPort);
+    expect(registered.port).toBeGreaterThanOrEqual(4096);
+    expect(registered.port).toBeLessThanOrEqual(5095);
+    expect(JSON.stringify(registered)).not.toContain(await child.password());
+    const url = `http://127.0.0.1:${registered.port}/global/health`;
+    expect((await fetch(url)).status).toBe(401);
+    const modes = [
+      child.registry,
+      join(child.registry, '.credentials'),
+      join(child.registry, '.credentials', registered.id),
+    ];
+    expect(await Promise.all(modes.map(async (path) => (await stat(path)).mode & 0o777))).toEqual([
+      0o700, 0o700, 0o600,
+    ]);
+
+    await using server = await startMcpChild({
+      args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
+      env: { HOME: child.env['HOME'] ?? '' },
+    });
+    const { result } = await server.call('instances');
+    expect(result.structuredContent).toMatchObject({ instances: [{ name: registered.name, state: 'idle' }] });
+    const sent = await server.call('send', { instance: registered.name, message: 'echo: from the wrapper' });
+    expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'from the wrapper' });
+
+    const { code, output } = await run(child, ['status', '--json']);
+    expect(code).toBe(0);
+    expect(JSON.parse(output)).toMatchObject({
+      here: { instances: [{ name: registered.name }] },
+      wrappers: [{ name: registered.name, pid: child.pid }],
+    });
+  });
+
+  test.each([
+    ['SIGTERM', { code: null, signal: 'SIGTERM' }],
+    ['SIGHUP', { code: null, signal: 'SIGHUP' }],
+    ['SIGINT', { code: 0, signal: null }],
+  ] as const)('%s ends opencode and takes everything back', async (signal, ending) => {
+    const child = await connected();
+    await child.registered();
+    child.kill(signal);
+    const exit = await child.exited;
+    // What opencode makes of a signal is its own affair; ours is to end as it does.
+    expect([ending, { code: 0, signal: null }, { code: null, signal }]).toContainEqual(exit);
+    await nothingLeft(child);
+  });
+
+  test('ends as an opencode that was killed does, and takes everything back', async () => {
+    const child = await connected();
+    process.kill(await opencodeOf(child), 'SIGKILL');
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+    await nothingLeft(child);
+  });
+
+  test('killed itself, leaves neither opencode nor a registration', async () => {
+    const child = await connected();
+    await child.registered();
+    child.kill('SIGKILL');
+    await child.exited;
+    await nothingLeft(child);
+  });
+
+  test('a second one in the same directory gets a name of its own, and the first keeps its', async () => {
+    const first = await connected();
+    const one = await first.registered();
+    const second = await connected({
+      directory: first.directory,
+      registry: first.registry,
+      home: first.env['HOME'] ?? '',
+    });
+    const two = await second.registered();
+    expect(two.name).toBe(`${one.name}-2`);
+    expect(second.output()).toContain(`${one.name} is a living instance of that name; this one is ${one.name}-2`);
+    expect(await first.registered()).toEqual(one);
+  });
+
+  test('replaces a registration on whose port nothing listens', async () => {
+    const registry = join(tempFolder(), 'registry');
+    await mkdir(registry, { mode: 0o700 });
+    await writeFile(join(registry, 'mine.json'), JSON.stringify({ name: 'mine', port: await freePort() }));
+    const child = await connected({ registry, env: { INSTANCE_NAME: 'mine' } });
+    expect(await child.registered()).toMatchObject({ name: 'mine', cwd: child.directory });
+    expect((await filesIn(registry)).filter((path) => path.endsWith('.json'))).toHaveLength(1);
+  });
+
+  test.each(['it\'s "quoted" $(touch pwned) `id`', 'Ünïcödé 目录 🦊', 'two\nlines', '-n'])(
+    'a directory may be called %j',
+    async (name) => {
+      await using model = await startScriptedModel();
+      const directory = join(tempFolder(), name);
+      await createProject(directory);
+      const child = await connected({ directory, model });
+      const registered = await child.registered();
+      expect(registered.cwd).toBe(directory);
+      await using server = await startMcpChild({
+        args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
+        env: { HOME: child.env['HOME'] ?? '' },
+      });
+      const sent = await server.call('send', { instance: registered.name, message: 'echo: here' });
+      expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'here' });
+    },
+  );
+
+  test('takes another port when a stranger listens on the chosen one', async () => {
+    const asked = join(tempFolder(), 'asked');
+    const opencode = await program(`[ -e "${asked}" ] && exec "${PINNED_OPENCODE}" "$@"
+echo "$3" >"${asked}.tmp" && mv "${asked}.tmp" "${asked}"
+exec sleep 600`);
+    const child = await connected({ opencode });
+    const port = Number(await until('the port', () => readFile(asked, 'utf8').catch(() => undefined)));
+    const stranger = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => stranger.listen(port, '127.0.0.1', resolve));
+    closers.push(() => new Promise((resolve) => stranger.close(resolve)));
+    const registered = await child.registered();
+    expect(registered.port).not.toBe(port);
+    expect((await fetch(`http://127.0.0.1:${registered.port}/global/health`)).status).toBe(401);
+  });
+
+  test('opencode gets its arguments and the environment, but nothing of a package manager, and its status is ours', async () => {
+    const seen = join(tempFolder(), 'seen');
+    const opencode = await program(`{ printf '%s\\n' "$@"; env; } >"${seen}"; exit 7`);
+    const child = await connected({
+      opencode,
+      args: ['--headless', '--', '--log-level', 'a "b" $c'],
+      env: {
+        npm_config_registry: 'http://127.0.0.1:9/',
+        npm_package_name: 'x',
+        npm_lifecycle_event: 'y',
+        KEPT: 'kept',
+      },
+    });
+    expect(await child.exited).toEqual({ code: 7, signal: null });
+    const lines = (await readFile(seen, 'utf8')).split('\n');
+    expect(lines.slice(0, 7)).toEqual([
+      'serve',
+      '--port',
+      expect.any(String),
+      '--hostname',
+      '127.0.0.1',
+      '--log-level',
+      'a "b" $c',
+    ]);
+    expect(lines.filter((line) => line.startsWith('npm_'))).toEqual([]);
+    expect(lines).toContain('KEPT=kept');
+    expect(lines).toContain(`OPENCODE_CONFIG=${child.env['OPENCODE_CONFIG']}`);
+    expect(lines.filter((line) => /^OPENCODE_SERVER_PASSWORD=.{20,}/.test(line))).toHaveLength(1);
+    await nothingLeft(child);
+  });
+
+  test('tells of an opencode that is too old, and ends it', async () => {
+    const opencode = await program(`exec "${process.execPath}" -e '
+      const body = { "/global/health": { healthy: true, version: "1.0.5" }, "/path": { directory: "/", worktree: "/" } };
+      require("http").createServer((request, response) => {
+        response.setHeader("content-type", "application/json");
+        response.end(JSON.stringify(body[request.url]));
+      }).listen(process.argv[3], "127.0.0.1")' "$@"`);
+    const child = await connected({ opencode });
+    expect(await child.exited).toEqual({ code: 1, signal: null });
+    expect(child.output()).toContain(
+      'opencode 1.0.5 is too old; 1.18.10 or newer is needed; its terminal does not work',
+    );
+    await nothingLeft(child);
+  });
+
+  test('--no-password says what it opens, and keeps none', async () => {
+    const child = await connected({ args: ['--headless', '--no-password'] });
+    const { port } = await child.registered();
+    expect(child.output()).toContain('without a password every user of this machine');
+    expect((await fetch(`http://127.0.0.1:${port}/global/health`)).status).toBe(200);
+    expect((await filesIn(child.registry)).filter((path) => path.includes('.credentials'))).toEqual([]);
+  });
+
+  test('starts without a registration where it may not write one, and says why', async () => {
+    const registry = join(tempFolder(), 'registry');
+    await mkdir(registry, { mode: 0o777 });
+    await chmod(registry, 0o777);
+    const child = await connected({ registry });
+    await until('the reason', () => child.output().includes('not registered on this machine'));
+    expect(child.output()).toContain('can be written by its group or by others');
+    await until('opencode to run', () => child.output().includes('answers at http://127.0.0.1:'));
+  });
+
+  test.each([
+    [['stat'], 'unknown subcommand "stat"'],
+    [['--headles'], '--headles'],
+    [['--', '--port', '1'], 'leave it out'],
+    [['status', '--', 'x'], 'takes nothing after --'],
+  ])('%j is refused before anything starts', async (args, message) => {
+    const child = await connected({ args });
+    expect(await child.exited).toEqual({ code: 2, signal: null });
+    expect(child.output()).toContain(message);
+    expect(await child.left()).toEqual([]);
+  });
+});
+
+async function run(child: ConnectedChild, args: readonly string[]): Promise<{ code: number; output: string }> {
+  const { spawnSync } = await import('node:child_process');
+  const { CONNECTED_SCRIPT } = await import('../../rig/connected-child.ts');
+  const { status, stdout, stderr } = spawnSync(process.execPath, [CONNECTED_SCRIPT, ...args], {
+    env: child.env,
+    cwd: child.directory,
+    encoding: 'utf8',
+  });
+  return { code: status ?? -1, output: stdout + (status === 0 ? '' : stderr) };
+}

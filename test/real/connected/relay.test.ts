@@ -1,0 +1,250 @@
+import { execFileSync } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { announce } from '../../rig/announce.ts';
+import {
+  type ConnectedChild,
+  connectedEnvironment,
+  type ConnectedOptions,
+  CONNECTED_SCRIPT,
+  filesIn,
+  startConnected,
+} from '../../rig/connected-child.ts';
+import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { openSandbox } from '../../rig/opencode-sandbox.ts';
+import { startScriptedModel } from '../../rig/scripted-model.ts';
+import { needSshd, type Sshd, startSshd } from '../../rig/sshd.ts';
+import { needTmux, openTmux } from '../../rig/tmux.ts';
+import { deferred, until } from '../../rig/wait.ts';
+
+const closers: Array<() => Promise<unknown>> = [];
+
+afterEach(async () => {
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+
+interface Relay {
+  readonly sshd: Sshd;
+  /** On the relay. */
+  readonly registry: string;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+async function openRelay(): Promise<Relay> {
+  const sshd = await startSshd();
+  closers.push(() => sshd.close());
+  announce(sshd);
+  const registry = join(sshd.home, 'registry');
+  return { sshd, registry, env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry } };
+}
+
+async function connected(relay: Relay, options: ConnectedOptions = {}): Promise<ConnectedChild> {
+  const child = await startConnected({ ...options, env: { ...relay.env, ...options.env } });
+  closers.push(() => child.close());
+  await child.registered();
+  return child;
+}
+
+/** The MCP server as it runs on the relay. */
+async function serverOn(relay: Relay): Promise<McpChild> {
+  const server = await startMcpChild({
+    args: ['--registry-dir', relay.registry, '--health-timeout-ms', '15000'],
+    env: { HOME: relay.sshd.home },
+  });
+  closers.push(() => server.close());
+  return server;
+}
+
+interface Row {
+  readonly name: string;
+  readonly state: string;
+}
+
+async function rows(server: McpChild): Promise<readonly Row[]> {
+  const { result } = await server.call('instances');
+  return (result.structuredContent as { readonly instances: readonly Row[] }).instances;
+}
+
+async function listed(server: McpChild): Promise<string> {
+  return until(
+    'the relay to list it as idle',
+    async () => (await rows(server)).find(({ state }) => state === 'idle')?.name,
+  );
+}
+
+interface State {
+  readonly pid: number;
+  readonly sshPid?: number;
+  readonly relay?: { readonly kind: string; readonly port?: number };
+}
+
+async function stateOf(child: ConnectedChild): Promise<State | undefined> {
+  for (const path of await filesIn(join(child.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'connected'))) {
+    const state: State = JSON.parse(await readFile(path, 'utf8').catch(() => '{}'));
+    if (state.pid === child.pid) return state;
+  }
+  return undefined;
+}
+
+/** The ssh that holds the connection now; another than `not`. */
+async function sshOf(child: ConnectedChild, not?: number): Promise<number> {
+  return until('an ssh with a connection', async () => {
+    const state = await stateOf(child);
+    return state?.relay?.kind === 'connected' && state.sshPid !== not ? state.sshPid : undefined;
+  });
+}
+
+async function nothingOnRelay({ registry, sshd }: Relay): Promise<void> {
+  await until('nothing to be left on the relay', async () => (await filesIn(registry)).length === 0);
+  await until('no session to be left', async () => (await sshd.remoteProcesses()).length === 0);
+}
+
+describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
+  test('is listed there, answers a send through the tunnel, and is gone with its wrapper', async (context) => {
+    needSshd(context);
+    const relay = await openRelay();
+    await using model = await startScriptedModel();
+    const child = await connected(relay, { model });
+    const server = await serverOn(relay);
+    const name = await listed(server);
+    const sent = await server.call('send', { instance: name, message: 'echo: over the relay' });
+    expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'over the relay' });
+    const { id } = await child.registered();
+    const there = JSON.parse(await readFile(join(relay.registry, `${name}.json`), 'utf8'));
+    expect(there).toMatchObject({ id, cwd: child.directory });
+    expect(there.port).not.toBe(there.localPort);
+    child.kill('SIGTERM');
+    await child.exited;
+    await nothingOnRelay(relay);
+    await until('the relay to list nothing', async () =>
+      (await rows(server)).every(({ state }) => state === 'offline'),
+    );
+  });
+
+  test('a tunnel that is killed in the middle of a turn and comes back: the answer is whole', async (context) => {
+    needSshd(context);
+    const relay = await openRelay();
+    await using model = await startScriptedModel();
+    const child = await connected(relay, { model });
+    const server = await serverOn(relay);
+    const instance = await listed(server);
+    const ssh = await sshOf(child);
+    const begun = deferred<void>();
+    const sending = server.call(
+      'send',
+      { instance, message: 'slow 40 300: Word by word. ' },
+      { onProgress: ({ message }) => message?.includes('Word') && begun.resolve() },
+    );
+    await begun.promise;
+    process.kill(ssh, 'SIGKILL');
+    await sshOf(child, ssh);
+    const { result, progress } = await sending;
+    const whole = Array.from({ length: 40 }, (_, index) => `Word by word. ${index + 1}`).join(' ');
+    expect(result.structuredContent).toMatchObject({ outcome: 'completed', text: whole });
+    const read = await server.call('read', { instance, message_limit: 10 });
+    const { messages } = read.result.structuredContent as {
+      readonly messages: ReadonlyArray<{ readonly role: string }>;
+    };
+    expect(messages.map(({ role }) => role)).toEqual(['user', 'assistant']);
+    expect(progress.length).toBeGreaterThan(0);
+  });
+
+  test.each([
+    ['ssh is killed', async (_: Relay, child: ConnectedChild) => process.kill(await sshOf(child), 'SIGKILL')],
+    ["the relay's session is killed", async ({ sshd }: Relay) => void (await sshd.killSessions())],
+    [
+      'sshd is restarted',
+      async ({ sshd }: Relay) => {
+        await sshd.stop({ sessions: true });
+        await sshd.start();
+      },
+    ],
+  ])('is back by itself after %s', async (_, harm: (relay: Relay, child: ConnectedChild) => Promise<unknown>) => {
+    const relay = await openRelay();
+    await using model = await startScriptedModel();
+    const child = await connected(relay, { model });
+    const server = await serverOn(relay);
+    const instance = await listed(server);
+    const before = await sshOf(child);
+    await harm(relay, child);
+    await sshOf(child, before);
+    expect(await listed(server)).toBe(instance);
+    const sent = await server.call('send', { instance, message: 'echo: back' });
+    expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'back' });
+    // One registration with its claim and password, and one session: nothing of the former connection.
+    expect(await filesIn(relay.registry)).toHaveLength(3);
+    child.kill('SIGTERM');
+    await child.exited;
+    await nothingOnRelay(relay);
+  });
+
+  test.each(['opencode', 'the wrapper'])('a kill -9 of %s leaves nothing there', async (whom) => {
+    const relay = await openRelay();
+    const child = await connected(relay);
+    await sshOf(child);
+    await until('the registration there', async () =>
+      (await filesIn(relay.registry)).some((path) => path.endsWith('.json')),
+    );
+    if (whom === 'the wrapper') child.kill('SIGKILL');
+    else process.kill(await opencodePid(child), 'SIGKILL');
+    await child.exited;
+    await nothingOnRelay(relay);
+    await until('nothing to be left here', async () => (await child.left()).length === 0);
+  });
+
+  test('opencode starts though the relay is down, and is there once it is up', async (context) => {
+    needSshd(context);
+    const relay = await openRelay();
+    await relay.sshd.stop({ sessions: true });
+    const child = await connected(relay);
+    expect(child.output()).toMatch(/no connection to the relay: .*refused.*; trying again in the background/);
+    await relay.sshd.start();
+    await sshOf(child);
+    expect(await listed(await serverOn(relay))).toBe((await child.registered()).name);
+  });
+
+  test('the first connection may ask at the terminal: host key and passphrase; then opencode has it', async (context) => {
+    needSshd(context);
+    needTmux(context);
+    const relay = await openRelay();
+    await using sandbox = await openSandbox();
+    const folder = join(sandbox.home, 'ssh');
+    const key = relay.sshd.command[relay.sshd.command.indexOf('-i') + 1] ?? '';
+    execFileSync('mkdir', ['-p', folder]);
+    execFileSync('cp', [key, join(folder, 'key')]);
+    execFileSync('ssh-keygen', ['-q', '-p', '-P', '', '-N', 'open sesame', '-f', join(folder, 'key')]);
+    await writeFile(join(folder, 'known_hosts'), '');
+    const command = relay.sshd.relaySshCommand
+      .replace(`-i ${key}`, `-i ${join(folder, 'key')}`)
+      .replace(/UserKnownHostsFile=\S+/, `UserKnownHostsFile=${join(folder, 'known_hosts')}`)
+      .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask');
+    const env = {
+      ...connectedEnvironment(sandbox, join(sandbox.home, 'registry')),
+      ...relay.env,
+      RELAY_SSH_CMD: command,
+    };
+    await using terminal = await openTmux(env, sandbox.directory);
+    await terminal.type(`clear; ${process.execPath} ${CONNECTED_SCRIPT}; echo "code=$?"`, 'Enter');
+    await terminal.shows(/continue connecting/);
+    await terminal.type('yes', 'Enter');
+    await terminal.shows(/passphrase for key/);
+    await terminal.type('open sesame', 'Enter');
+    await terminal.shows(/Ask anything/);
+    await until('the registration there', async () =>
+      (await filesIn(relay.registry)).some((path) => path.endsWith('.json')),
+    );
+    await terminal.type('', 'C-c');
+    await terminal.shows(/^code=0/m);
+    await nothingOnRelay(relay);
+  });
+});
+
+async function opencodePid(child: ConnectedChild): Promise<number> {
+  const state = (await stateOf(child)) as (State & { readonly opencodePid: number }) | undefined;
+  if (state === undefined) throw new Error('there is no state file');
+  return state.opencodePid;
+}

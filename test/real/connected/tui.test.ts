@@ -1,0 +1,179 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { describe, expect, test } from 'vitest';
+
+import { connectedEnvironment, CONNECTED_SCRIPT, filesIn } from '../../rig/connected-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { openSandbox, type OpencodeSandbox } from '../../rig/opencode-sandbox.ts';
+import { processesIn } from '../../rig/processes.ts';
+import { tempDir } from '../../rig/temp.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../../rig/tmux.ts';
+import { until } from '../../rig/wait.ts';
+
+const WRAPPER = `${process.execPath} ${CONNECTED_SCRIPT}`;
+const READY = /Ask anything/;
+
+interface Stage extends AsyncDisposable {
+  readonly terminal: TmuxTerminal;
+  readonly sandbox: OpencodeSandbox;
+  readonly registry: string;
+  registered(): Promise<void>;
+  nothingLeft(): Promise<void>;
+  opencode(): Promise<number>;
+}
+
+async function openStage(extra: Readonly<Record<string, string>> = {}): Promise<Stage> {
+  const sandbox = await openSandbox();
+  const registry = join(sandbox.home, 'registry');
+  const env = { ...connectedEnvironment(sandbox, registry), ...extra };
+  const terminal = await openTmux(env, sandbox.directory);
+  const commands = async (): Promise<ReadonlyMap<number, string>> => {
+    const { readFile } = await import('node:fs/promises');
+    const pids = await processesIn(env['TMPDIR'] ?? '');
+    const lines = pids.map(
+      async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')] as const,
+    );
+    return new Map(await Promise.all(lines));
+  };
+  return {
+    terminal,
+    sandbox,
+    registry,
+    async registered() {
+      await until('a registration', async () => (await filesIn(registry)).some((path) => path.endsWith('.json')));
+    },
+    async nothingLeft() {
+      await until('nothing to be left', async () => {
+        const left = [...(await commands()).values()].filter((command) => !command.startsWith('bash'));
+        return left.length === 0 && (await filesIn(registry)).length === 0;
+      });
+    },
+    async opencode() {
+      const found = [...(await commands())].find(
+        ([, command]) => /opencode.*--port/.test(command) && !/\.js/.test(command),
+      );
+      if (found === undefined) throw new Error('opencode does not run');
+      return found[0];
+    },
+    async [Symbol.asyncDispose]() {
+      await terminal.close();
+      await sandbox.close();
+    },
+  };
+}
+
+/** Types a command and resolves with what it printed between two marks. */
+async function ask(terminal: TmuxTerminal, command: string, mark: string): Promise<string> {
+  await terminal.type(`clear; ${command}; echo "${mark}""="`, 'Enter');
+  const screen = await terminal.shows(new RegExp(`^${mark}=`, 'm'));
+  return screen.slice(0, screen.indexOf(`${mark}=`)).trim();
+}
+
+describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', () => {
+  test('hands it over: opencode draws, takes keys, follows its size, and ends; the terminal is as it was', async (context) => {
+    needTmux(context);
+    await using stage = await openStage();
+    const { terminal } = stage;
+    const before = await ask(terminal, 'stty -a', 'before');
+    await terminal.type(`clear; ${WRAPPER}; echo "code=$?"`, 'Enter');
+    await terminal.shows(READY);
+    await stage.registered();
+    await terminal.type('typed "by hand"');
+    await terminal.shows(/typed "by hand"/);
+    await terminal.resize(70, 24);
+    // The directory stands in the last line, the version at its right edge.
+    await until('the last line to be 70 wide', async () =>
+      (await terminal.screen())
+        .split('\n')
+        .some((line) => /\d+\.\d+\.\d+\s*$/.test(line) && line.trimEnd().length <= 70),
+    );
+    await terminal.resize(100, 30);
+    // The first clears the line, the second ends it.
+    await terminal.type('', 'C-c');
+    await terminal.shows(READY);
+    await terminal.type('', 'C-c');
+    await terminal.shows(/^code=0/m);
+    expect(await ask(terminal, 'stty -a', 'after')).toBe(before);
+    await stage.nothingLeft();
+  });
+
+  test('after a kill -9 of opencode the terminal is sane, and the status tells of the signal', async (context) => {
+    needTmux(context);
+    await using stage = await openStage();
+    const { terminal } = stage;
+    const before = await ask(terminal, 'stty -a', 'before');
+    await terminal.type(`clear; ${WRAPPER}; echo "code=$?"`, 'Enter');
+    await terminal.shows(READY);
+    await stage.registered();
+    process.kill(await stage.opencode(), 'SIGKILL');
+    const screen = await terminal.shows(/^code=137/m);
+    // The other screen is gone, with what was drawn on it.
+    expect(screen).not.toMatch(READY);
+    expect(await ask(terminal, 'stty -a', 'after')).toBe(before);
+    await terminal.type('echo typed$((1+1))', 'Enter');
+    await terminal.shows(/^typed2$/m);
+    await stage.nothingLeft();
+  });
+
+  test('Ctrl-Z and fg: the shell in between, and opencode as it was', async (context) => {
+    needTmux(context);
+    await using stage = await openStage();
+    const { terminal } = stage;
+    await terminal.type(`clear; ${WRAPPER}`, 'Enter');
+    await terminal.shows(READY);
+    await stage.registered();
+    await terminal.type('kept');
+    await terminal.shows(/kept/);
+    await terminal.type('', 'C-z');
+    await terminal.shows(/Stopped/);
+    await terminal.type('clear; fg', 'Enter');
+    await terminal.shows(/kept/);
+    await terminal.type('', 'C-c');
+    await terminal.shows(READY);
+    await terminal.type('', 'C-c');
+    await stage.nothingLeft();
+  });
+
+  test('a terminal that is closed ends everything', async (context) => {
+    needTmux(context);
+    await using stage = await openStage();
+    await stage.terminal.type(WRAPPER, 'Enter');
+    await stage.terminal.shows(READY);
+    await stage.registered();
+    await stage.terminal.close();
+    await stage.nothingLeft();
+  });
+
+  test('Ctrl-C ends one without a terminal of its own, once for all', async (context) => {
+    needTmux(context);
+    await using stage = await openStage();
+    const { terminal } = stage;
+    await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
+    await terminal.shows(/answers at http/);
+    await terminal.type('', 'C-c');
+    // The shell sees that an interrupt ended it, and gives up the line as it does for any program.
+    await stage.nothingLeft();
+    await terminal.type('echo back$((1+1))', 'Enter');
+    await terminal.shows(/^back2$/m);
+  });
+
+  test('Ctrl-C while the relay keeps it waiting: opencode starts without', async (context) => {
+    needTmux(context);
+    await using folder = tempDir('hanging-ssh');
+    const ssh = join(folder.path, 'ssh');
+    await writeFile(ssh, '#!/bin/sh\nexec sleep 600\n', { mode: 0o755 });
+    await using stage = await openStage({ RELAY_SSH_CMD: `${ssh} relay` });
+    const { terminal } = stage;
+    await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');
+    await terminal.shows(/connecting to the relay; Ctrl-C goes on without it/);
+    await terminal.type('', 'C-c');
+    await terminal.shows(/answers at http/);
+    expect(await terminal.screen()).toContain('no connection to the relay');
+    await terminal.type('', 'C-c');
+    // The shell sees that an interrupt ended it, and gives up the line as it does for any program.
+    await stage.nothingLeft();
+    await terminal.type('echo back$((1+1))', 'Enter');
+    await terminal.shows(/^back2$/m);
+  });
+});

@@ -1,0 +1,177 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { PINNED_OPENCODE } from './opencode-binaries.ts';
+import { openSandbox, type OpencodeSandbox, type SandboxOptions } from './opencode-sandbox.ts';
+import { processesIn } from './processes.ts';
+import { until } from './wait.ts';
+
+/** The wrapper as it is published. */
+export const CONNECTED_SCRIPT = fileURLToPath(new URL('../../dist/opencode-connected.js', import.meta.url));
+
+/** As for a real opencode: two cores may be shared by several. */
+const START_LIMIT_MS = 90_000;
+
+export interface ConnectedOptions extends SandboxOptions {
+  /** `--headless`, unless this says otherwise. */
+  readonly args?: readonly string[];
+  /** Another opencode than the pinned one. */
+  readonly opencode?: string;
+  /** Of another wrapper, to share it; otherwise a folder of its own that does not exist yet. */
+  readonly registry?: string;
+}
+
+export interface Registered {
+  readonly id: string;
+  readonly name: string;
+  readonly port: number;
+  readonly localPort: number;
+  readonly cwd: string;
+  readonly hostname: string;
+}
+
+/** The built wrapper, running. */
+export interface ConnectedChild extends AsyncDisposable {
+  readonly pid: number;
+  readonly registry: string;
+  readonly directory: string;
+  /** The environment of the wrapper: what another program of the same person needs. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly exited: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>;
+  /** Standard output and error so far. */
+  output(): string;
+  /** Resolves with its registration, once it answers. */
+  registered(): Promise<Registered>;
+  /** The password as kept beside the registrations. */
+  password(): Promise<string>;
+  /** To the wrapper alone. */
+  kill(signal: NodeJS.Signals): void;
+  /** What is left of it: files in the registry and its state folder, and processes. */
+  left(): Promise<readonly string[]>;
+  close(): Promise<void>;
+}
+
+export async function startConnected(options: ConnectedOptions = {}): Promise<ConnectedChild> {
+  const sandbox = await openSandbox(options);
+  const registry = options.registry ?? join(sandbox.home, 'registry');
+  const env = connectedEnvironment(sandbox, registry, options);
+  const child = spawn(process.execPath, [CONNECTED_SCRIPT, ...(options.args ?? ['--headless'])], {
+    cwd: sandbox.directory,
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  return new Running(child, sandbox, registry, env);
+}
+
+/** What the wrapper gets in a sandbox. */
+export function connectedEnvironment(
+  sandbox: OpencodeSandbox,
+  registry: string,
+  options: Pick<ConnectedOptions, 'opencode' | 'env'> = {},
+): Readonly<Record<string, string>> {
+  const { OPENCODE_SERVER_PASSWORD: _, ...env } = sandbox.env;
+  return { OPENCODE_BIN: options.opencode ?? PINNED_OPENCODE, RELAY_REGISTRY_DIR: registry, ...env };
+}
+
+/** Files of every kind in the folder of registrations, those that begin with a dot too, and below. */
+export async function filesIn(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => !entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name));
+}
+
+class Running implements ConnectedChild {
+  readonly pid: number;
+  readonly registry: string;
+  readonly directory: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly exited: ConnectedChild['exited'];
+  readonly #child: ChildProcess;
+  readonly #sandbox: OpencodeSandbox;
+  #output = '';
+  #closing: Promise<void> | undefined;
+
+  constructor(child: ChildProcess, sandbox: OpencodeSandbox, registry: string, env: Readonly<Record<string, string>>) {
+    this.#child = child;
+    this.#sandbox = sandbox;
+    this.pid = child.pid ?? 0;
+    this.registry = registry;
+    this.directory = sandbox.directory;
+    this.env = env;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (this.#output += text));
+    }
+    this.exited = once(child, 'exit').then(() => ({ code: child.exitCode, signal: child.signalCode }));
+  }
+
+  output(): string {
+    return this.#output;
+  }
+
+  async registered(): Promise<Registered> {
+    return until(
+      `a registration in ${this.registry}`,
+      async () => {
+        if (this.#child.exitCode !== null || this.#child.signalCode !== null) {
+          throw new Error(`opencode-connected ended before it was registered:\n${this.#output}`);
+        }
+        const state = await this.#state();
+        if (state === undefined) return undefined;
+        return parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
+      },
+      START_LIMIT_MS,
+    );
+  }
+
+  async password(): Promise<string> {
+    const { id } = await this.registered();
+    return (await readFile(join(this.registry, '.credentials', id), 'utf8')).trim();
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async left(): Promise<readonly string[]> {
+    const files = await Promise.all([filesIn(this.registry), filesIn(this.#stateFolder)]);
+    const pids = await processesIn(this.#sandbox.env['TMPDIR'] ?? '');
+    return [...files.flat(), ...pids.map((pid) => `process ${pid}`)];
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      this.#child.kill('SIGKILL');
+      await this.#sandbox.close();
+    })();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  get #stateFolder(): string {
+    return join(this.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'connected');
+  }
+
+  /** Its own state file: another wrapper may share the registry. */
+  async #state(): Promise<{ readonly registryFile: string } | undefined> {
+    for (const path of await filesIn(this.#stateFolder)) {
+      const text = await readFile(path, 'utf8').catch(() => '');
+      const state = parse(text) as { readonly pid: number; readonly registryFile: string } | undefined;
+      if (state?.pid === this.pid) return state;
+    }
+    return undefined;
+  }
+}
+
+/** Undefined for half a file. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,53 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+
+/** An HTTP server in a thread of its own: it answers while this thread is busy. */
+export interface ThreadServer extends AsyncDisposable {
+  readonly url: string;
+  /** Resolves in the turn of the event loop in which `path` is known to be asked for: its answer was not read yet. */
+  asked(path: string): Promise<void>;
+  /** Blocks this thread until the answer to `path` lies in its socket. */
+  blockUntilAnswered(path: string): void;
+  close(): Promise<void>;
+}
+
+const ASKED = 1;
+const ANSWERED = 2;
+const MAX_BLOCK_MS = 30_000;
+
+/** Serves each path's JSON. */
+export async function startThreadServer(bodies: Readonly<Record<string, unknown>>): Promise<ThreadServer> {
+  const paths = Object.keys(bodies);
+  const progress = new Int32Array(new SharedArrayBuffer(4 * paths.length));
+  const worker = new Worker(
+    `const { parentPort, workerData: { bodies, paths, progress } } = require('node:worker_threads');
+    const server = require('node:http').createServer((request, response) => {
+      const index = paths.indexOf(request.url);
+      const tell = (value) => { Atomics.store(progress, index, value); Atomics.notify(progress, index); };
+      tell(${ASKED});
+      const body = JSON.stringify(bodies[request.url]);
+      response.writeHead(200, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
+      response.end(body, () => setImmediate(() => tell(${ANSWERED})));
+    });
+    server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));`,
+    { eval: true, workerData: { bodies, paths, progress } },
+  );
+  const port = await new Promise<number>((resolve, reject) => {
+    worker.once('message', resolve);
+    worker.once('error', reject);
+  });
+  const close = async (): Promise<void> => void (await worker.terminate());
+  return {
+    url: `http://127.0.0.1:${port}`,
+    async asked(path) {
+      while (Atomics.load(progress, paths.indexOf(path)) < ASKED) await nextTurn();
+    },
+    blockUntilAnswered(path) {
+      while (Atomics.load(progress, paths.indexOf(path)) < ANSWERED) {
+        Atomics.wait(progress, paths.indexOf(path), ASKED, MAX_BLOCK_MS);
+      }
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}

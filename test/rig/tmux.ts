@@ -1,0 +1,74 @@
+import { execFile, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { promisify } from 'node:util';
+import type { TestContext } from 'vitest';
+
+import { until } from './wait.ts';
+
+const run = promisify(execFile);
+
+/** A terminal of its own in tmux: what a person would see and type. */
+export interface TmuxTerminal extends AsyncDisposable {
+  /** The screen as text. */
+  screen(): Promise<string>;
+  /** Types text as it is, then the keys tmux names (`Enter`, `C-c`). */
+  type(text: string, ...keys: readonly string[]): Promise<void>;
+  resize(columns: number, rows: number): Promise<void>;
+  /** Resolves with the screen once it matches. */
+  shows(pattern: RegExp): Promise<string>;
+  close(): Promise<void>;
+}
+
+/** First line of a test that needs it: without it the test is skipped and says so; in CI that is a failure. */
+export function needTmux({ skip }: TestContext): void {
+  if (spawnSync('tmux', ['-V']).status === 0) return;
+  const reason = 'needs tmux: CI=true scripts/install-system-packages.sh, as root';
+  if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
+  skip(true, reason);
+}
+
+/** A shell in a terminal of 100 by 30, with nothing in its environment but `env`. */
+export async function openTmux(env: Readonly<Record<string, string>>, directory: string): Promise<TmuxTerminal> {
+  const socket = `opencode-rig-${randomUUID()}`;
+  const tmux = (...args: readonly string[]): Promise<{ stdout: string }> =>
+    run('tmux', ['-u', '-L', socket, '-f', '/dev/null', ...args], { env: { PATH: process.env['PATH'] ?? '' } });
+  const shell = ['env', '-i', ...Object.entries({ ...env, PS1: '$ ' }).map(([name, value]) => `${name}=${value}`)];
+  await tmux(
+    'new-session',
+    '-d',
+    '-x',
+    '100',
+    '-y',
+    '30',
+    '-c',
+    directory,
+    '--',
+    ...shell,
+    'bash',
+    '--norc',
+    '--noprofile',
+  );
+  const screen = async (): Promise<string> => (await tmux('capture-pane', '-p')).stdout;
+  const close = async (): Promise<void> => void (await tmux('kill-server').catch(() => {}));
+  return {
+    screen,
+    async type(text, ...keys) {
+      if (text !== '') await tmux('send-keys', '-l', '--', text);
+      if (keys.length > 0) await tmux('send-keys', ...keys);
+    },
+    async resize(columns, rows) {
+      await tmux('resize-window', '-x', String(columns), '-y', String(rows));
+    },
+    async shows(pattern) {
+      let last = '';
+      return until(`the screen to show ${pattern}`, async () => {
+        last = await screen();
+        return pattern.test(last) ? last : undefined;
+      }).catch((error: unknown) => {
+        throw new Error(`the screen shows:\n${last}`, { cause: error });
+      });
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
