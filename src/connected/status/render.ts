@@ -2,10 +2,10 @@ import { formatAge } from '../../operations/answer.ts';
 import type { LocalInstance, RelayRegistration, RelayReport, StatusReport, Wrapper } from './report.ts';
 import { cell, fitted, fittedPath, WIDTH, wrapped } from './table.ts';
 
-const STATE_WIDTH = 12;
-const PORT_WIDTH = 6;
-const NAME_WIDTH = 30;
-const REST_WIDTH = WIDTH - STATE_WIDTH - PORT_WIDTH - NAME_WIDTH - 3;
+const STATE_WIDTH = 11;
+const PORT_WIDTH = 5;
+const NAME_WIDTH = 24;
+const VERSION_WIDTH = 8;
 /** Then `--json` is the better way to read it. */
 const MAX_ROWS = 200;
 const MAX_NOTES = 20;
@@ -32,7 +32,7 @@ function hereSection({ directory, problem, instances, notes }: StatusReport['her
   }
   return [
     `This machine, ${fittedPath(directory, WIDTH - 15)}:`,
-    row('STATE', 'PORT', 'NAME', 'DIRECTORY'),
+    row('STATE', 'PORT', 'NAME', 'DIRECTORY', 'VERSION'),
     ...bounded(instances, instanceLines),
     // Said with the instance already.
     ...noteLines(notes.filter(({ reason }) => !isAny(instances, 'untrusted') || !reason.startsWith('untrusted: '))),
@@ -45,7 +45,8 @@ function isAny(instances: readonly LocalInstance[], state: LocalInstance['answer
 
 function instanceLines({ answer, port, name, host, localPort, directory }: LocalInstance): readonly string[] {
   const shown = answer.state === 'healthy' || answer.state === 'other' ? answer.directory : (directory ?? '');
-  const lines = [row(answer.state, String(port), name, shown)];
+  const version = 'version' in answer ? answer.version : '';
+  const lines = [row(answer.state, String(port), name, shown, version)];
   if (localPort !== undefined && localPort !== port)
     lines.push(`  on ${host ?? 'another machine'}, port ${localPort} there`);
   if (answer.state === 'healthy') return lines;
@@ -152,12 +153,10 @@ function more(count: number, shown: number): readonly string[] {
   return count > shown ? [`  and ${count - shown} more; --json tells all`] : [];
 }
 
-function row(state: string, port: string, name: string, rest: string): string {
-  const cells = [
-    cell(state, STATE_WIDTH),
-    cell(port, PORT_WIDTH),
-    cell(name, NAME_WIDTH),
-    fittedPath(rest, REST_WIDTH),
-  ];
-  return cells.join(' ').trimEnd();
+/** `version` is a column of its own where there may be one. */
+function row(state: string, port: string, name: string, path: string, version?: string): string {
+  const cells = [cell(state, STATE_WIDTH), cell(port, PORT_WIDTH), cell(name, NAME_WIDTH)];
+  if (version !== undefined) cells.push(cell(version, VERSION_WIDTH));
+  const head = `${cells.join(' ')} `;
+  return (head + fittedPath(path, WIDTH - Array.from(head).length)).trimEnd();
 }

@@ -84,6 +84,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
       },
     ]);
     expect(text).toContain(`  OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}\n`);
+    expect(text).toMatch(new RegExp(`^healthy +${opencode.port} +app +${opencode.version} +\\S+$`, 'm'));
     expect(text).not.toContain('a secret');
     expect(code).toBe(0);
   });
