@@ -185,11 +185,12 @@ class Link implements RelayLink {
   }
 
   #header(): string[] {
-    const { registryDirectory, id, name, password, limitSeconds } = this.#options;
+    const { sshCommand, registryDirectory, id, name, password, limitSeconds } = this.#options;
     return [
       `directory ${registryDirectory}`,
       `id ${id}`,
       `name ${name}`,
+      ...(sshCommand === undefined ? ['place here'] : []),
       ...(this.#name === undefined ? [] : [`keep ${this.#name}`]),
       ...(password === undefined ? [] : [`password ${password}`]),
       ...(limitSeconds === undefined ? [] : [`limit ${limitSeconds}`]),

@@ -15,10 +15,10 @@ runs() {
 
 # The holder of the name $1.
 read_claim() {
-  held= held_id= held_pid= held_since= held_host=
+  held= held_id= held_pid= held_since= held_host= held_place=
   { IFS= read -r held <"./.$1.claim"; } 2>/dev/null
   set -- $held
-  held_id=\${1-} held_pid=\${2-} held_since=\${3-} held_host=\${4-}
+  held_id=\${1-} held_pid=\${2-} held_since=\${3-} held_host=\${4-} held_place=\${5-}
 }
 `;
 
@@ -45,6 +45,7 @@ pause() {
  *     directory <the registry directory; absolute, or beginning with ~/>
  *     id <the instance's id>
  *     name <the wanted name>
+ *     place <here: a registrar of the instance's own machine, which may be its relay too>
  *     keep <the name of the connection before, if there was one>
  *     password <the instance's password, if it has one>
  *     limit <seconds without a line after which the other side counts as gone>
@@ -55,7 +56,7 @@ pause() {
  * It answers with lines: `opencode-connected 1` when it runs, `claimed <name>`, `registered`, `beat`, `released` at its end, or
  * `error <reason>` before an early one.
  *
- * A name is held by `.<name>.claim`, one line `<id> <pid> <start time of the process> <host>`, made with link(2), which fails where there is one.
+ * A name is held by `.<name>.claim`, one line `<id> <pid> <start time of the process> <host> <place>`, made with link(2), which fails where there is one.
  * Whoever holds it lives as long as that process does: a process that gets no line for `limit` ends itself.
  *
  * The processes: the first one (`$$`, in the claim) waits for two. `serve` reads the lines. `guard` reads a pipe that only `serve` and its
@@ -138,14 +139,28 @@ is_of() {
 }
 
 ${LISTENS}
-# Removes what is still ours.
+# Whether another registrar of this instance works in the directory: a machine can be its own relay. That one needs the password too.
+is_shared() {
+  set +f
+  set -- ./.*.claim
+  set -f
+  for file in "$@"; do
+    file=\${file#./.}
+    read_claim "\${file%.claim}"
+    [ "$held_id" = "$id" ] && [ "$held_host" = "$host" ] || continue
+    if runs "$held_pid" && [ "$since" = "$held_since" ]; then return 0; fi
+  done
+  return 1
+}
+
+# Removes what is still ours. The claim before the password: of two that end together, the last to look sees none.
 release() {
   [ -n "$claimed" ] || { [ -z "\${tmp-}" ] || rm -f "$tmp"; return 0; }
   rm -f "$tmp" "$tmp.new"
   mine || [ ! -e "./.$name.claim" ] || return 0
   ! is_of "./$name.json" "$id" || rm -f "./$name.json"
-  rm -f "./.credentials/$id"
   ! mine || rm -f "./.$name.claim"
+  is_shared || rm -f "./.credentials/$id"
 } 2>/dev/null
 
 ${PAUSE}
@@ -158,7 +173,7 @@ take() {
     [ "$tries" -lt 100 ] || fail "cannot claim a name in the registry directory $dir: $why"
     [ -e "./.$name.claim" ] || continue
     read_claim "$name"
-    if [ "$held_id" = "$id" ]; then
+    if [ "$held_id" = "$id" ] && [ "$held_place" = "$place" ]; then
       # Our own former connection, half-open perhaps. It is given the time to tidy up.
       if [ "$tries" = 1 ] && [ "$held_host" = "$host" ] && holder_lives; then kill "$held_pid" 2>/dev/null; fi
       if [ "$tries" -lt 30 ]; then
@@ -250,7 +265,7 @@ guard() {
 }
 
 say "opencode-connected 1"
-dir= id= want= keep= password= limit=90 whole=
+dir= id= want= keep= password= limit=90 place= whole=
 arm $$
 while [ -z "$whole" ] && IFS= read -r line; do
   value=\${line#* }
@@ -262,6 +277,7 @@ while [ -z "$whole" ] && IFS= read -r line; do
     "keep "*) keep=$value ;;
     "password "*) password=$value ;;
     "limit "*) limit=$value ;;
+    "place "*) place=$value ;;
   esac
 done
 if [ -z "$whole" ]; then disarm; exit 0; fi
@@ -290,7 +306,7 @@ esac
 tmp=./.$id.$$.tmp
 host=$(uname -n)
 runs $$
-claim="$id $$ $since $host"
+claim="$id $$ $since $host\${place:+ $place}"
 why=$({ printf '%s\\n' "$claim" | cat >"$tmp"; } 2>&1) || fail "cannot write in the registry directory $dir: $why"
 if ! take "\${keep:-$want}" && { [ "\${keep:-$want}" = "$want" ] || ! take "$want"; }; then
   number=2
