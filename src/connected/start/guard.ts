@@ -6,9 +6,12 @@ import { RUNS_AND_CLAIMS } from '../relay/remote-program.ts';
 
 /**
  * Waits on its input, which ends with the wrapper however that ends. Without `done` before it, the wrapper was killed: ends
- * opencode, which nobody could reach any more, and removes the state file. What it works on comes as lines:
+ * opencode, which nobody could reach any more, and an ssh that does not hear of it, and removes the state file. What it works
+ * on comes as lines, the last of each kind counts:
  *
  *     opencode <pid> <start time, or ->
+ *     server <the same of the process that listens, which a script may have started>
+ *     ssh <the same, or nothing while there is none>
  *     state <path>
  *     done
  */
@@ -16,28 +19,41 @@ const PROGRAM = `
 set -f
 LC_ALL=C
 trap '' HUP INT TERM QUIT TSTP
-child= began= state=
+opencode= server= ssh= state=
 ${RUNS_AND_CLAIMS}
-lives() { runs "$child" && { [ "$began" = - ] || [ "$since" = - ] || [ "$since" = "$began" ]; }; }
+# Whether the process $1, begun at $2, runs. Where either start time is not known, any of that number does.
+lives() { runs "$1" && { [ "$2" = - ] || [ "$since" = - ] || [ "$since" = "$2" ]; }; }
+still() { lives $opencode || lives $server; }
+signal() {
+  ! lives $opencode || kill -"$1" \${opencode%% *}
+  ! lives $server || kill -"$1" \${server%% *}
+}
 while IFS= read -r line; do
   case $line in
-    "opencode "*) set -- \${line#opencode }; child=$1 began=$2 ;;
+    "opencode "*) opencode=\${line#opencode } server= ;;
+    "server "*) server=\${line#server } ;;
+    ssh | "ssh "*) ssh=\${line#ssh} ;;
     "state "*) state=\${line#state } ;;
     done) exit 0 ;;
   esac
 done
-if lives; then
-  kill -TERM "$child"
+if still; then
+  signal TERM
   # Stopped, it would not hear it.
-  kill -CONT "$child"
+  signal CONT
   tries=0
-  while lives && [ "$tries" -lt 50 ]; do
+  while still && [ "$tries" -lt 50 ]; do
     tries=$((tries + 1))
     sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)); }
   done
-  ! lives || kill -KILL "$child"
+  signal KILL
 fi 2>/dev/null
-[ -z "$state" ] || rm -f "$state"
+# Mostly it has ended by now, with its input. It leads a group, unless it is the first one, which might have asked at the terminal.
+if lives $ssh; then
+  set -- $ssh
+  kill -KILL -"$1" || kill -KILL "$1"
+fi 2>/dev/null
+[ -z "$state" ] || rm -f "$state" "$state.tmp"
 `;
 
 /** A small process that outlives this one by a moment and tidies up after it, should it be killed. */
@@ -56,8 +72,24 @@ export class Guard {
     return this.#child.pid;
   }
 
-  watch({ pid, started }: ProcessIdentity): void {
-    this.#child.stdin.write(`opencode ${pid} ${started ?? '-'}\n`);
+  /** What was started as opencode. */
+  watch(opencode: ProcessIdentity): void {
+    this.#tell('opencode', opencode);
+  }
+
+  /** The process that listens, where it is another. */
+  watchServer(server: ProcessIdentity): void {
+    this.#tell('server', server);
+  }
+
+  /** The ssh there is now, or none. */
+  watchSsh(ssh: ProcessIdentity | undefined): void {
+    this.#tell('ssh', ssh);
+  }
+
+  #tell(what: string, whom: ProcessIdentity | undefined): void {
+    const words = whom === undefined ? [what] : [what, whom.pid, whom.started ?? '-'];
+    if (this.#child.stdin.writable) this.#child.stdin.write(`${words.join(' ')}\n`);
   }
 
   /** A path with a line break cannot be told, and its file stays for `cleanup`. */

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Clock } from '../../clock.ts';
 import { healthOf, pathOf } from '../../directory/answers.ts';
 import { requestJson, RequestError } from '../../opencode/transport.ts';
-import { familyOf, identifyProcess, listenersOn, type ProcessIdentity } from '../process-table.ts';
+import { familyOf, identifyProcess, isAlive, listenersOn, type ProcessIdentity } from '../process-table.ts';
 import { listenerOn } from './port.ts';
 
 export interface OpencodeOptions {
@@ -46,6 +47,8 @@ export class OpencodeProcess {
   readonly #child: ChildProcess;
   readonly #options: OpencodeOptions;
   readonly #over = new AbortController();
+  /** The process that listens: another where the program is a script that starts opencode and waits for it. */
+  #server: ProcessIdentity | undefined;
 
   /** Starts it. Rejects when the program cannot be run. */
   static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
@@ -67,9 +70,14 @@ export class OpencodeProcess {
     this.ended = new Promise((resolve) => {
       child.once('exit', (code, signal) => {
         this.#over.abort();
-        resolve({ code, signal });
+        void this.#endServer().then(() => resolve({ code, signal }));
       });
     });
+  }
+
+  /** Known once it answers, where the system tells. */
+  get server(): ProcessIdentity | undefined {
+    return this.#server;
   }
 
   async identity(): Promise<ProcessIdentity> {
@@ -100,6 +108,10 @@ export class OpencodeProcess {
 
   /** Ends it, by force after 5 s. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ending> {
+    // Before it listens, whatever a script has started is it.
+    if (this.#server === undefined && !this.#over.signal.aborted) {
+      for (const pid of await familyOf(this.pid)) if (pid !== this.pid) signalProcess(pid, signal);
+    }
     this.kill(signal);
     // Stopped, it would not hear it.
     this.kill('SIGCONT');
@@ -109,12 +121,28 @@ export class OpencodeProcess {
     return ending;
   }
 
+  /** A script that was ended by a signal has not ended what it waited for. */
+  async #endServer(): Promise<void> {
+    const server = this.#server;
+    if (server === undefined || !(await isAlive(server))) return;
+    signalProcess(server.pid, 'SIGTERM');
+    signalProcess(server.pid, 'SIGCONT');
+    for (let waitedMs = 0; await isAlive(server); waitedMs += POLL_MS) {
+      if (waitedMs >= TERM_MS) signalProcess(server.pid, 'SIGKILL');
+      // Of the clock nothing would keep this process from ending meanwhile.
+      await delay(POLL_MS);
+    }
+  }
+
   /** Whose the listener on the port is: known where the system tells it. */
   async #portOwner(): Promise<'nobody' | 'own' | 'another' | 'unknown'> {
     if ((await listenerOn(this.port)) === 'none') return 'nobody';
     const [listeners, family] = await Promise.all([listenersOn(this.port), familyOf(this.pid)]);
     if (listeners === undefined) return 'unknown';
-    return [...listeners].some((pid) => family.has(pid)) ? 'own' : 'another';
+    const own = [...listeners].find((pid) => family.has(pid));
+    if (own === undefined) return 'another';
+    this.#server ??= own === this.pid ? undefined : await identifyProcess(own);
+    return 'own';
   }
 
   /** With the password of this start, which no other process knows. Undefined as long as there is no answer. */
@@ -135,5 +163,13 @@ export class OpencodeProcess {
       if (error instanceof RequestError) return undefined;
       throw error;
     }
+  }
+}
+
+function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // Gone already, which is what was wanted.
   }
 }

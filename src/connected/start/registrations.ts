@@ -22,6 +22,8 @@ export interface RegistrationsOptions {
   readonly version: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Which ssh holds the connection to the relay now. */
+  readonly onSsh: (ssh: ProcessIdentity | undefined) => void;
   /** Prints a line for the person; only until `quiet`. */
   readonly tell: (line: string) => void;
 }
@@ -125,10 +127,29 @@ export class Registrations {
       describe: (registeredPort: number) => this.#describe(port, registeredPort),
       clock,
       logger,
-      onChange: () => void this.#save(),
     };
-    this.#here = createRelayLink({ ...common, sshCommand: undefined, registryDirectory: registryDir });
-    this.#relay = relay && createRelayLink({ ...common, ...relay, onMessage: (line) => tell(`ssh: ${line}`) });
+    this.#here = createRelayLink({
+      ...common,
+      sshCommand: undefined,
+      registryDirectory: registryDir,
+      onChange: () => void this.#save(),
+    });
+    this.#relay =
+      relay &&
+      createRelayLink({
+        ...common,
+        ...relay,
+        onChange: () => {
+          void this.#save();
+          void this.#tellSsh();
+        },
+        onMessage: (line) => tell(`ssh: ${line}`),
+      });
+  }
+
+  async #tellSsh(): Promise<void> {
+    const pid = this.#relay?.pid;
+    this.#options.onSsh(pid === undefined ? undefined : await identifyProcess(pid));
   }
 
   #keep(): void {

@@ -40,21 +40,24 @@ export async function start(options: StartOptions): Promise<Ending> {
   const password = options.withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
   const logFile = logPath(stateDir);
   const logger = fileLogger(logFile);
+  const name = nameOf(settings);
+  const relay = relayOf(settings);
+  const guard = new Guard();
   const registrations = new Registrations({
     id: randomBytes(ID_BYTES).toString('base64url'),
-    name: nameOf(settings),
+    name,
     password,
     registryDir: settings.registryDir.path,
-    relay: relayOf(settings),
+    relay,
     stateDir,
     logFile,
     version: VERSION,
     clock: systemClock,
     logger,
+    onSsh: (ssh) => guard.watchSsh(ssh),
     tell,
   });
   const env = childEnvironment(process.env, password);
-  const guard = new Guard();
   const supervised = new Supervised({
     launch: {
       program,

@@ -82,6 +82,7 @@ export class Supervised {
       }
       if (typeof answer === 'object') {
         const { directory } = answer;
+        if (opencode.server !== undefined) this.#options.guard.watchServer(opencode.server);
         hooks.answers({ process: await opencode.identity(), port: opencode.port, directory });
       }
       const ending = await opencode.ended;
