@@ -19,7 +19,8 @@ export class RunStateWriter {
   write(state: RunState): Promise<void> {
     return this.#then(async () => {
       await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-      const temporary = `${this.path}.${process.pid}.tmp`;
+      // One writer for each file; the guard knows it by this name.
+      const temporary = `${this.path}.tmp`;
       await writeFile(temporary, `${JSON.stringify(state)}\n`, { mode: 0o600 });
       await rename(temporary, this.path);
     });
