@@ -49,7 +49,8 @@ export async function openStage(): Promise<Stage> {
         {
           name,
           port,
-          localPort: opencode.port,
+          // A proxy's way must stay an instance of its own, not be proven another way to the same: the test is about the proxy.
+          ...((port === opencode.port || id !== undefined) && { localPort: opencode.port }),
           cwd: opencode.directory,
           hostname: 'test-host',
           ...(id !== undefined && { id }),
