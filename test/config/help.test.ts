@@ -24,7 +24,7 @@ describe('settingsHelp', () => {
     for (const name of ['RELAY_SSH_CMD', 'RELAY_REMOTE_REGISTRY_DIR', 'INSTANCE_NAME', 'OPENCODE_BIN']) {
       expect([connected.includes(name), help.includes(name)]).toEqual([true, false]);
     }
-    for (const name of ['DISCOVERY_INTERVAL_MS', 'OPENCODE_MCP_TOOLSETS', 'SEND_TIMEOUT_MS', 'instances']) {
+    for (const name of ['DISCOVERY_INTERVAL_MS', 'OPENCODE_MCP_TOOLSETS', 'SEND_TIMEOUT_MS', 'TRANSPORT']) {
       expect([connected.includes(name), help.includes(name)]).toEqual([false, true]);
     }
     expect(connected).toContain('RELAY_REGISTRY_DIR');
