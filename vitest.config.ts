@@ -6,7 +6,7 @@ export default defineConfig({
     // Two cores, and a real opencode takes 320 MB and most of a core while it starts.
     maxWorkers: 2,
     // Bounds on hangs, never a measure: the machine may be slow.
-    testTimeout: 120_000,
+    testTimeout: 240_000,
     hookTimeout: 180_000,
   },
 });

@@ -7,6 +7,9 @@ import { until } from './wait.ts';
 
 const run = promisify(execFile);
 
+/** opencode draws seconds after it answers, and a cold start on a machine shared by several took a minute. */
+const SHOW_LIMIT_MS = 100_000;
+
 /** A terminal of its own in tmux: what a person would see and type. */
 export interface TmuxTerminal extends AsyncDisposable {
   /** The screen as text. */
@@ -61,10 +64,14 @@ export async function openTmux(env: Readonly<Record<string, string>>, directory:
     },
     async shows(pattern) {
       let last = '';
-      return until(`the screen to show ${pattern}`, async () => {
-        last = await screen();
-        return pattern.test(last) ? last : undefined;
-      }).catch((error: unknown) => {
+      return until(
+        `the screen to show ${pattern}`,
+        async () => {
+          last = await screen();
+          return pattern.test(last) ? last : undefined;
+        },
+        SHOW_LIMIT_MS,
+      ).catch((error: unknown) => {
         throw new Error(`the screen shows:\n${last}`, { cause: error });
       });
     },
