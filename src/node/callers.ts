@@ -35,6 +35,8 @@ const ATTEMPT_PAUSE_MS = 50;
 export class Callers {
   readonly #deps: CallersDeps;
   readonly #answers = new WeakMap<Socket, { readonly whois: Whois; readonly atMs: number }>();
+  /** Of requests that came together on one connection. */
+  readonly #asking = new WeakMap<Socket, Promise<Whois | undefined>>();
 
   constructor(deps: CallersDeps) {
     this.#deps = deps;
@@ -49,7 +51,9 @@ export class Callers {
     if (address === undefined) return unanswered('the connection is gone');
     if (self.addresses.includes(address)) return refuseSelf();
     try {
-      const whois = (anew ? undefined : this.#recent(socket)) ?? (await this.#ask(socket, address, tailnet));
+      const whois = anew
+        ? await this.#ask(socket, address, tailnet)
+        : (this.#recent(socket) ?? (await this.#askOnce(socket, address, tailnet)));
       const peer = whois === undefined ? undefined : await this.#deps.view.peer(whois.node.id);
       return admit({ whois, self, peer, rules: this.#deps.rules });
     } catch (error) {
@@ -60,6 +64,12 @@ export class Callers {
   #recent(socket: Socket): Whois | undefined {
     const known = this.#answers.get(socket);
     return known !== undefined && this.#deps.clock.now() - known.atMs < WHOIS_LIFETIME_MS ? known.whois : undefined;
+  }
+
+  #askOnce(socket: Socket, address: string, tailnet: Tailnet): Promise<Whois | undefined> {
+    const asking = this.#asking.get(socket) ?? this.#ask(socket, address, tailnet).finally(() => this.#asking.delete(socket));
+    this.#asking.set(socket, asking);
+    return asking;
   }
 
   async #ask(socket: Socket, address: string, { tun }: Tailnet): Promise<Whois | undefined> {
