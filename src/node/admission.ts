@@ -89,7 +89,8 @@ function grantedRoles(grants: readonly unknown[]): readonly Role[] {
 
 function callerOf({ node, login }: Whois): string {
   const machine = singleLine(node.dnsName === '' ? `node ${node.id}` : node.dnsName, MAX_SHOWN_CHARS);
-  if (node.tags.length > 0) return `the tagged machine ${machine} (${singleLine(node.tags.join(', '), MAX_SHOWN_CHARS)})`;
+  if (node.tags.length > 0)
+    return `the tagged machine ${machine} (${singleLine(node.tags.join(', '), MAX_SHOWN_CHARS)})`;
   return `${singleLine(login, MAX_SHOWN_CHARS)} on ${machine}`;
 }
 

@@ -67,7 +67,8 @@ export class Callers {
   }
 
   #askOnce(socket: Socket, address: string, tailnet: Tailnet): Promise<Whois | undefined> {
-    const asking = this.#asking.get(socket) ?? this.#ask(socket, address, tailnet).finally(() => this.#asking.delete(socket));
+    const asking =
+      this.#asking.get(socket) ?? this.#ask(socket, address, tailnet).finally(() => this.#asking.delete(socket));
     this.#asking.set(socket, asking);
     return asking;
   }

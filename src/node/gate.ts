@@ -91,7 +91,8 @@ export class Gate {
           ? admitted
           : (upgradeProblem(request, admitted) ?? (await this.#upstream(request, admitted, over.signal)));
       if ('status' in admitted || 'status' in upstream) refuseRaw(socket, 'status' in upstream ? upstream : UNKNOWN);
-      else await this.#watched(request, admitted, over, () => proxyUpgrade(request, socket, head, upstream, over.signal));
+      else
+        await this.#watched(request, admitted, over, () => proxyUpgrade(request, socket, head, upstream, over.signal));
     } catch (error) {
       this.#fault(request, error);
       socket.destroy();

@@ -46,7 +46,8 @@ export async function strangerAtLoopback(
   if (end === undefined || ends.length > 1) return 'the other end of the connection is not to be found';
   // What its process has closed shows as root's, and tailscaled is usually root's.
   if (end.inode === '0') return 'the other end of the connection was closed';
-  if (end.uid !== uid) return `the other end of the connection belongs to user id ${end.uid}, not to tailscaled's ${uid}`;
+  if (end.uid !== uid)
+    return `the other end of the connection belongs to user id ${end.uid}, not to tailscaled's ${uid}`;
   const names = await holders(end.inode);
   if (names.size > 0 && !names.has('tailscaled')) return 'the other end of the connection is not held by tailscaled';
   return undefined;

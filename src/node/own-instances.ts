@@ -104,7 +104,9 @@ function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, log
     close: () => registry.close(),
     async scan(signal) {
       const { candidates, notes } = await registry.scan(signal);
-      const own = candidates.filter(({ trust, endpoint }) => trust.level === 'trusted' && endpoint.route === 'loopback');
+      const own = candidates.filter(
+        ({ trust, endpoint }) => trust.level === 'trusted' && endpoint.route === 'loopback',
+      );
       const distrust = candidates.map(({ trust }) => trust).find(({ level }) => level === 'untrusted');
       const reason = distrust?.level === 'untrusted' ? distrust.reason : '';
       if (reason !== told) {

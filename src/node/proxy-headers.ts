@@ -57,11 +57,11 @@ export function responseHeaders({ headersDistinct }: IncomingMessage): OutgoingH
 }
 
 function passed(headers: Distinct, isPassed: (name: string) => boolean): OutgoingHttpHeaders {
-  const named = new Set(headers['connection']?.flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase())));
+  const named = new Set(
+    headers['connection']?.flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase())),
+  );
   // Framing is not the caller's to take away.
   named.delete('content-length');
-  const kept = Object.entries(headers).filter(
-    ([name]) => !HOP_BY_HOP.has(name) && !named.has(name) && isPassed(name),
-  );
+  const kept = Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name) && !named.has(name) && isPassed(name));
   return Object.fromEntries(kept.map(([name, values = []]) => [name, values.length === 1 ? values[0] : values]));
 }

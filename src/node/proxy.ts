@@ -48,7 +48,11 @@ export function proxyRequest(
     });
     sent.on('error', (error: NodeJS.ErrnoException) => {
       if (signal.aborted || response.headersSent) response.destroy();
-      else refuse(response, { status: 502, text: `The instance on port ${port} does not answer: ${error.code ?? 'broken answer'}.` });
+      else
+        refuse(response, {
+          status: 502,
+          text: `The instance on port ${port} does not answer: ${error.code ?? 'broken answer'}.`,
+        });
     });
     // Not a pipeline: that would destroy the request, and with it the connection that the refusal goes out on.
     if (hasBody) request.pipe(sent);
@@ -86,11 +90,20 @@ export function proxyUpgrade(
       // Its body is of no use to a WebSocket client.
       answer.destroy();
       const status = answer.statusCode === 401 ? LOCKED.status : (answer.statusCode ?? 502);
-      answerRaw(socket, { status, reason: 'Refused by the instance', headers: { connection: 'close', 'content-length': '0' } });
+      answerRaw(socket, {
+        status,
+        reason: 'Refused by the instance',
+        headers: { connection: 'close', 'content-length': '0' },
+      });
       socket.end();
     });
     sent.on('error', () => {
-      if (socket.writable && !signal.aborted) answerRaw(socket, { status: 502, reason: 'Bad Gateway', headers: { connection: 'close', 'content-length': '0' } });
+      if (socket.writable && !signal.aborted)
+        answerRaw(socket, {
+          status: 502,
+          reason: 'Bad Gateway',
+          headers: { connection: 'close', 'content-length': '0' },
+        });
       socket.end();
     });
     sent.end();
@@ -117,7 +130,10 @@ function upgradeHeaders(answer: IncomingMessage): Record<string, string | readon
 }
 
 /** Answers with plain text and closes the connection: a body that nobody read would be taken for the next request. */
-export function refuse(response: ServerResponse, { status, text }: { readonly status: number; readonly text: string }): void {
+export function refuse(
+  response: ServerResponse,
+  { status, text }: { readonly status: number; readonly text: string },
+): void {
   if (response.headersSent) {
     response.destroy();
     return;

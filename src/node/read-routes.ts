@@ -47,7 +47,9 @@ export function readRoute(
   }
   const asked = new URLSearchParams(query);
   if (asked.getAll('directory').some((one) => one !== directory))
-    return { refusal: `Your role here is "read", which sees the instance's own directory only; leave the parameter directory out.` };
+    return {
+      refusal: `Your role here is "read", which sees the instance's own directory only; leave the parameter directory out.`,
+    };
   const kept = new URLSearchParams([...asked].filter(([name]) => match.route.query.includes(name)));
   kept.set('directory', directory);
   const session = match.found?.groups?.['session'];

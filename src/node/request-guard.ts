@@ -42,7 +42,10 @@ function guardBrowser(headers: IncomingMessage['headers'], host: string): Refusa
   const site = headers['sec-fetch-site'];
   const isBrowser = /^\s*Mozilla\//i.test(headers['user-agent'] ?? '') || site !== undefined;
   if (isBrowser && site !== 'same-origin' && site !== 'none' && origin === undefined)
-    return { status: 403, text: 'Web browsers are not served: a page of another origin could have sent this. Use opencode attach.' };
+    return {
+      status: 403,
+      text: 'Web browsers are not served: a page of another origin could have sent this. Use opencode attach.',
+    };
   return undefined;
 }
 

@@ -27,7 +27,10 @@ describe('admitted to drive', () => {
     ['a grant', facts(other, grant(other, { role: 'drive' }))],
     ['the union of grants', facts(other, grant(other, { role: 'read' }, { role: 'drive', later: true }))],
     ['a tagged machine with a grant', facts(tagged, grant(tagged, { role: 'drive' }))],
-    ['a shared machine whose login is on the list', facts(shared, { rules: { users: ['user-ada@example.com'], tags: [] } })],
+    [
+      'a shared machine whose login is on the list',
+      facts(shared, { rules: { users: ['user-ada@example.com'], tags: [] } }),
+    ],
   ])('%s', (_, given) => {
     expect(admit(given)).toMatchObject({ role: 'drive' });
   });
@@ -43,16 +46,31 @@ describe('refused', () => {
     ['nobody the tailnet knows', facts(own, { whois: undefined })],
     ['another user', facts(other)],
     ['a tagged machine, although its owner’s id is the own user’s', facts(tagged)],
-    ['a tagged machine by the login that all tagged machines have', facts(tagged, { rules: { users: ['tagged-devices'], tags: [] } })],
+    [
+      'a tagged machine by the login that all tagged machines have',
+      facts(tagged, { rules: { users: ['tagged-devices'], tags: [] } }),
+    ],
     ['the own user where this machine is tagged and has none', facts(own, { self: taggedSelf })],
     ['everybody’s empty user id', facts({ ...own, userId: '' }, { self: { ...self, userId: '' } })],
     ['a shared machine with the own user id', facts(shared)],
-    ['a shared machine with a tag that is on the list', facts({ ...tagged, shared: true }, { rules: { users: [], tags: ['tag:server'] } })],
+    [
+      'a shared machine with a tag that is on the list',
+      facts({ ...tagged, shared: true }, { rules: { users: [], tags: ['tag:server'] } }),
+    ],
     ['a machine that the status does not list, and that may be shared', facts(own, { peer: undefined })],
     ['an expired machine', facts({ ...own, expired: true })],
     ['this machine itself', facts(self)],
-    ['grants of unknown form', facts(other, grant(other, null, 'drive', { role: 'DRIVE' }, { roles: ['drive'] }, ['drive'], { role: ['drive'] }))],
-    ['a grant of another capability', facts(other, { whois: whoisOf(other, 'bob@example.com', { 'example.com/cap/opencode': [{ role: 'drive' }] }) })],
+    [
+      'grants of unknown form',
+      facts(
+        other,
+        grant(other, null, 'drive', { role: 'DRIVE' }, { roles: ['drive'] }, ['drive'], { role: ['drive'] }),
+      ),
+    ],
+    [
+      'a grant of another capability',
+      facts(other, { whois: whoisOf(other, 'bob@example.com', { 'example.com/cap/opencode': [{ role: 'drive' }] }) }),
+    ],
     ['an empty login', facts(other, { whois: whoisOf(other, ''), rules: { users: [''], tags: [] } })],
   ])('%s', (_, given) => {
     const decision = admit(given);
@@ -61,14 +79,20 @@ describe('refused', () => {
   });
 
   test('with the setting that would admit them', () => {
-    expect(admit(facts(other))).toMatchObject({ refusal: expect.stringContaining('OPENCODE_TAILNET_USERS=user-bob@example.com') });
-    expect(admit(facts(tagged))).toMatchObject({ refusal: expect.stringContaining('OPENCODE_TAILNET_TAGS=tag:server') });
+    expect(admit(facts(other))).toMatchObject({
+      refusal: expect.stringContaining('OPENCODE_TAILNET_USERS=user-bob@example.com'),
+    });
+    expect(admit(facts(tagged))).toMatchObject({
+      refusal: expect.stringContaining('OPENCODE_TAILNET_TAGS=tag:server'),
+    });
     expect(admit(facts(tagged))).toMatchObject({ caller: 'the tagged machine server.tail0.ts.net (tag:server)' });
     expect(refuseSelf()).toMatchObject({ refusal: expect.stringContaining('loopback') });
   });
 
   test('without what would steer a terminal', () => {
     const hostile = { ...other, dnsName: 'x\u001b]0;owned\u0007.net' };
-    expect(JSON.stringify(admit(facts(hostile, { whois: whoisOf(hostile, 'eve\u202e\n@x') })))).not.toMatch(/\\u001b|\u202e|\\n/);
+    expect(JSON.stringify(admit(facts(hostile, { whois: whoisOf(hostile, 'eve\u202e\n@x') })))).not.toMatch(
+      /\\u001b|\u202e|\\n/,
+    );
   });
 });

@@ -28,9 +28,15 @@ const accepted = row(OURS, theirs, 1000, '111');
 describe('tailscaled’s', () => {
   test.each([
     ['of its user, its holder out of sight', deps([accepted, row(theirs, OURS, 0, '222')])],
-    ['of its user and held by it', deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve(new Set(['tailscaled'])) })],
+    [
+      'of its user and held by it',
+      deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve(new Set(['tailscaled'])) }),
+    ],
     ['half closed, as after the end of a request', deps([row(theirs, OURS, 0, '222', '05')])],
-    ['as IPv6 sees IPv4', deps([row('0000000000000000FFFF00000100007F:9C40', '0000000000000000FFFF00000100007F:0FFF', 0, '222')])],
+    [
+      'as IPv6 sees IPv4',
+      deps([row('0000000000000000FFFF00000100007F:9C40', '0000000000000000FFFF00000100007F:0FFF', 0, '222')]),
+    ],
   ])('%s', async (_, given) => {
     expect(await strangerAtLoopback(connection, given)).toBeUndefined();
   });
@@ -38,11 +44,23 @@ describe('tailscaled’s', () => {
 
 describe('a stranger’s', () => {
   test.each([
-    ['another user’s, on the port that tailscaled used before', deps([row(theirs, OURS, 1001, '222')]), 'belongs to user id 1001'],
+    [
+      'another user’s, on the port that tailscaled used before',
+      deps([row(theirs, OURS, 1001, '222')]),
+      'belongs to user id 1001',
+    ],
     ['closed by its process, so that it shows as root’s', deps([row(theirs, OURS, 0, '0', '05')]), 'was closed'],
-    ['held by another program of that user', deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve(new Set(['python3'])) }), 'not held by tailscaled'],
+    [
+      'held by another program of that user',
+      deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve(new Set(['python3'])) }),
+      'not held by tailscaled',
+    ],
     ['not in the table', deps([accepted, row('0200007F:9C40', OURS, 0, '222')]), 'not to be found'],
-    ['where nobody knows tailscaled’s user', deps([row(theirs, OURS, 0, '222')], { tailscaledUid: () => Promise.resolve(undefined) }), 'cannot be told'],
+    [
+      'where nobody knows tailscaled’s user',
+      deps([row(theirs, OURS, 0, '222')], { tailscaledUid: () => Promise.resolve(undefined) }),
+      'cannot be told',
+    ],
     ['where there is no table', deps([], { readSockets: () => Promise.resolve(undefined) }), 'does not tell'],
   ])('%s', async (_, given, reason) => {
     expect(await strangerAtLoopback(connection, given)).toContain(reason);

@@ -33,7 +33,10 @@ describe('not ours', () => {
   test.each([
     ['nobody listens', ports([listener(4096, { listening: false })])],
     ['another user listens', ports([listener(4096, { uid: 1001 })])],
-    ['another user listens there too', ports([listener(4096), listener(4096, { uid: 1001, inode: '8', address: '00000000' })])],
+    [
+      'another user listens there too',
+      ports([listener(4096), listener(4096, { uid: 1001, inode: '8', address: '00000000' })]),
+    ],
     ['it listens on another address', ports([listener(4096, { address: '0200007F' })])],
     ['sshd holds it for a tunnel', ports([listener(4096)], ['sshd'])],
     ['sshd’s session holds it for a tunnel', ports([listener(4096)], ['sshd-session'])],

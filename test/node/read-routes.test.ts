@@ -4,7 +4,8 @@ import { readRoute } from '../../src/node/read-routes.ts';
 
 const directory = '/home/ada/my project';
 const pinned = 'directory=%2Fhome%2Fada%2Fmy+project';
-const ask = (method: string, path: string, query = ''): ReturnType<typeof readRoute> => readRoute({ method, path, query }, directory);
+const ask = (method: string, path: string, query = ''): ReturnType<typeof readRoute> =>
+  readRoute({ method, path, query }, directory);
 
 describe('allowed, with the directory pinned', () => {
   test.each([

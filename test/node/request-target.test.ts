@@ -10,7 +10,10 @@ test.each([
   ['/opencode-mcp/v1/instances?x=1', { kind: 'list' }],
   [`${prefix}a_b-1`, { kind: 'instance', id: 'a_b-1', path: '/', query: '' }],
   [`${prefix}a/`, { kind: 'instance', id: 'a', path: '/', query: '' }],
-  [`${prefix}a/session/ses_1?directory=%2Fhome&x=?`, { kind: 'instance', id: 'a', path: '/session/ses_1', query: '?directory=%2Fhome&x=?' }],
+  [
+    `${prefix}a/session/ses_1?directory=%2Fhome&x=?`,
+    { kind: 'instance', id: 'a', path: '/session/ses_1', query: '?directory=%2Fhome&x=?' },
+  ],
   [`${prefix}a/find/%C3%A9t%C3%A9`, { kind: 'instance', id: 'a', path: '/find/%C3%A9t%C3%A9', query: '' }],
 ])('%s', (target, expected) => {
   expect(readTarget(target)).toEqual(expected);
@@ -50,7 +53,24 @@ describe('refused', () => {
 });
 
 test('what is let through stays below its instance, whoever resolves it', () => {
-  const piece = fc.constantFrom('..', '.', '%2e', '%2E%2e', '%2f', '%5c', '\\', '/', '//', 'a', '%61', '?', '%00', ';', '%25', '%252e');
+  const piece = fc.constantFrom(
+    '..',
+    '.',
+    '%2e',
+    '%2E%2e',
+    '%2f',
+    '%5c',
+    '\\',
+    '/',
+    '//',
+    'a',
+    '%61',
+    '?',
+    '%00',
+    ';',
+    '%25',
+    '%252e',
+  );
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 8 }), (pieces) => {
       const target = readTarget(`${prefix}a/${pieces.join('')}`);

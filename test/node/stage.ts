@@ -212,12 +212,18 @@ async function serve(
 ): Promise<void> {
   const { url = '', method = '', headers } = request;
   const expected = `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`;
-  const json = (value: unknown): void => void response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
+  const json = (value: unknown): void =>
+    void response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
   if (headers.authorization !== expected) {
     response.writeHead(401, { 'www-authenticate': 'Basic' }).end();
   } else if (url === '/global/health') json({ healthy: true, version: '1.18.33' });
   else if (url === '/path') json({ directory: DIRECTORY, worktree: DIRECTORY });
-  else if (url === '/session/status' || url === '/permission' || url === '/question' || url.endsWith('&roots=true&limit=1'))
+  else if (
+    url === '/session/status' ||
+    url === '/permission' ||
+    url === '/question' ||
+    url.endsWith('&roots=true&limit=1')
+  )
     json([]);
   else {
     const body = await readText(request).catch(() => '');
@@ -230,7 +236,17 @@ async function serve(
 function send(host: string, port: number, path: string, options: CallOptions): Promise<Answer> {
   const { from = OWN_LAPTOP, method = 'GET', headers = {}, body } = options;
   const answered = new Promise<Answer>((resolve, reject) => {
-    const request = requestHttp({ host, port, path, method, headers, localAddress: from, agent: false });
+    // Node's client frames no body of a DELETE by itself.
+    const length = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) };
+    const request = requestHttp({
+      host,
+      port,
+      path,
+      method,
+      headers: { ...length, ...headers },
+      localAddress: from,
+      agent: false,
+    });
     request.once('error', reject);
     request.once('response', (response) => {
       readText(response).then(

@@ -85,7 +85,8 @@ export class FakeLocalApi implements LocalApi {
   async whois(address: string): Promise<Whois | undefined> {
     this.asked.push(address);
     if (this.failure !== undefined) throw this.failure;
-    const known = this.callers.get(address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')) ?? this.callers.get(address);
+    const known =
+      this.callers.get(address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')) ?? this.callers.get(address);
     return typeof known === 'function' ? known() : known;
   }
 
