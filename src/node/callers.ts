@@ -28,7 +28,7 @@ export const WHOIS_LIMIT_MS = 3000;
 export const WHOIS_LIFETIME_MS = 10_000;
 
 /** With userspace networking tailscaled notes the connection just after it has opened it. */
-const ATTEMPTS = 4;
+const MORE_ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 50;
 
 /** Finds out who is at the other end of a connection and what they may do. */
@@ -83,7 +83,7 @@ export class Callers {
     }
     const place = address.includes(':') ? `[${address}]:${remotePort}` : `${address}:${remotePort}`;
     let whois = await this.#whois(place);
-    for (let attempt = 1; whois === undefined && !tun && attempt < ATTEMPTS; attempt += 1) {
+    for (let left = tun ? 0 : MORE_ATTEMPTS; whois === undefined && left > 0; left -= 1) {
       await clock.sleep(ATTEMPT_PAUSE_MS);
       whois = await this.#whois(place);
     }

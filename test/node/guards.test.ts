@@ -25,7 +25,7 @@ describe('web pages', () => {
     expect(stage.seen).toEqual([]);
   });
 
-  test.each(['self', 'SELF.tail0.ts.net', 'self.tail0.ts.net:4095', 'self.tail0.ts.net.', `${SELF}`])(
+  test.each(['self', 'SELF.tail0.ts.net', 'self.tail0.ts.net:4095', 'self.tail0.ts.net.', SELF])(
     'our own name is served: %s',
     async (host) => {
       await using stage = await openNodeStage();

@@ -75,7 +75,7 @@ describe('headers', () => {
             'access-control-allow-origin': '*',
             'set-cookie': 'a=b',
             'x-next-cursor': 'c1',
-            vary: ['a', 'b'],
+            vary: 'a, b',
             connection: 'close, x-hop',
             'x-hop': '1',
           })

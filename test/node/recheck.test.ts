@@ -1,3 +1,5 @@
+import type { ServerResponse } from 'node:http';
+
 import { describe, expect, test } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/recheck.ts';
@@ -23,7 +25,9 @@ async function stream(
 
 describe('a stream under way', () => {
   const events = {
-    handler: (_: unknown, response: import('node:http').ServerResponse) => void response.writeHead(200).flushHeaders(),
+    handler: (_: unknown, response: ServerResponse): void => {
+      response.writeHead(200).flushHeaders();
+    },
   };
 
   test('is asked about each minute, and goes on while the right lasts', async () => {
@@ -84,10 +88,8 @@ describe('a stream under way', () => {
     await using stage = await openNodeStage({
       clock,
       onUpgrade: (_, socket) => {
-        socket
-          .on('error', () => {})
-          .once('close', () => (instanceClosed = true))
-          .resume();
+        socket.on('error', () => {}).once('close', () => (instanceClosed = true));
+        socket.once('end', () => socket.end()).resume();
         socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
       },
     });

@@ -155,6 +155,12 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   await until('the instance to be found', async () => (await instances.list()).length > 0);
   const call = (path: string, callOptions: CallOptions = {}): Promise<Answer> => send(address, port, path, callOptions);
   const path = (below = ''): string => INSTANCE_PREFIX + ID + below;
+  const open = async (from = OWN_LAPTOP): Promise<Socket> => {
+    const socket = connect({ host: address, port, localAddress: from });
+    socket.on('error', () => {});
+    await once(socket, 'connect');
+    return socket;
+  };
 
   return {
     api,
@@ -173,14 +179,9 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
       const listing: Listing = JSON.parse(text);
       return listing;
     },
-    async connect(from = OWN_LAPTOP) {
-      const socket = connect({ host: address, port, localAddress: from });
-      socket.on('error', () => {});
-      await once(socket, 'connect');
-      return socket;
-    },
+    connect: open,
     async raw(bytes, from) {
-      const socket = await this.connect(from);
+      const socket = await open(from);
       socket.write(bytes);
       const chunks: Buffer[] = [];
       socket.on('data', (chunk: Buffer) => chunks.push(chunk));
