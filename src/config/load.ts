@@ -47,13 +47,14 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   const registryDir = choose(OPTIONS.registryDir);
   const toolsets = valueOf(OPTIONS.toolsets);
   const defaultCredential = chooseCredential(choose(OPTIONS.username)?.value, input.env, file);
+  const pathOf = (chosen: Chosen<string> | undefined, fallback: string): string => {
+    const base = chosen?.origin === 'file' && file ? file.folder : input.cwd;
+    return resolvePath(chosen?.value ?? fallback, input.home, base);
+  };
+  const socket = choose(OPTIONS.tailscaleSocket);
   const settings: Settings = {
     registryDir: {
-      path: resolvePath(
-        registryDir?.value ?? OPTIONS.registryDir.fallback,
-        input.home,
-        registryDir?.origin === 'file' && file ? file.folder : input.cwd,
-      ),
+      path: pathOf(registryDir, OPTIONS.registryDir.fallback),
       explicit: registryDir !== undefined,
     },
     sources: valueOf(OPTIONS.transport),
@@ -67,6 +68,13 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     toolsets: toolsets === 'all' ? TOOLSETS : toolsets,
     readOnly: valueOf(OPTIONS.readOnly),
     logLevel: valueOf(OPTIONS.logLevel),
+    tailnet: {
+      ...(socket && { socketPath: pathOf(socket, '') }),
+      nodePort: valueOf(OPTIONS.nodePort),
+      ports: valueOf(OPTIONS.tailnetPorts),
+      tags: valueOf(OPTIONS.tailnetTags),
+      users: valueOf(OPTIONS.tailnetUsers),
+    },
   };
   if (problems.length > 0) throw new SettingsError(problems.join('\n'));
   const ownFlags = Object.keys(input.command?.flags ?? {}).flatMap((name) => {

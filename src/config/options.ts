@@ -1,5 +1,5 @@
 import type { LogLevel } from '../log.ts';
-import { oneOf, path, someOf, username, wholeNumber, yesOrNo, type Kind } from './option-kinds.ts';
+import { oneOf, path, ports, someOf, username, wholeNumber, words, yesOrNo, type Kind } from './option-kinds.ts';
 import { TOOLSETS } from './settings.ts';
 
 /** The discovery sources, as `TRANSPORT` and credential rules name them. */
@@ -112,6 +112,44 @@ export const OPTIONS = {
     'user name that goes with the password',
     username(),
     'opencode',
+  ),
+  tailscaleSocket: {
+    ...option(
+      { flag: 'tailscale-socket', env: 'TAILSCALE_SOCKET', key: 'tailscaleSocket' },
+      'PATH',
+      "socket of tailscaled's LocalAPI",
+      path(),
+      '',
+    ),
+    defaultText: 'where tailscaled has it on this system',
+  },
+  nodePort: option(
+    { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort' },
+    'PORT',
+    'port of the node service, here and on the other machines of the tailnet',
+    wholeNumber('', 1, 65_535),
+    4095,
+  ),
+  tailnetPorts: option(
+    { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts' },
+    'LIST',
+    'where to look for an opencode on machines of the tailnet that run no node service: none, or a comma list of ports',
+    ports(),
+    [4096],
+  ),
+  tailnetTags: option(
+    { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags' },
+    'LIST',
+    'tags of machines that belong to nobody, to look at and to admit as one does the own: tag:server,tag:ci',
+    words('a comma list of tags, each tag: and letters, digits or dashes', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
+    [],
+  ),
+  tailnetUsers: option(
+    { flag: 'tailnet-users', env: 'OPENCODE_TAILNET_USERS', key: 'tailnetUsers' },
+    'LIST',
+    'logins of other people whose machines to look at and to admit as one does the own: ada@example.com',
+    words('a comma list of logins without spaces', /^[^\s,]{1,254}$/),
+    [],
   ),
 } as const;
 

@@ -18,6 +18,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     toolsets: [],
     readOnly: false,
     logLevel: 'info',
+    tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     ...changed,
   };
   return createSources(settings, systemDependencies(silentLogger)).map(({ name }) => name);
