@@ -69,7 +69,7 @@ export class NodeService {
 
   /** Cuts every connection and ends. */
   async close(): Promise<void> {
-    await Promise.all([this.#view.close(), this.#deps.instances.close()]);
     this.#listener.close();
+    await Promise.all([this.#view.close(), this.#deps.instances.close()]);
   }
 }

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { type IncomingMessage, type OutgoingHttpHeaders, request as requestHttp, type ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { hostname } from 'node:os';
 import type { Duplex } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 
@@ -106,51 +107,8 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   await registry.add({ name: 'one', port: instance.port, cwd: DIRECTORY, id: ID }, { password: PASSWORD });
   const api = new FakeLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
   populate(api);
-  const port = await freePort();
-  const log: LogLine[] = [];
-  const logger = {
-    log: (level: LogLevel, message: string, fields: Readonly<Record<string, unknown>> = {}) =>
-      void log.push({ level, message, fields }),
-  };
-  const uid = process.getuid?.() ?? 0;
-  const { hostname } = await import('node:os');
-  const instances = new OwnInstances({
-    settings: {
-      registryDir: { path: registry.path, explicit: true },
-      discoveryIntervalMs: 1000,
-      healthCheckTimeoutMs: 20_000,
-      healthConcurrency: 4,
-    },
-    uid,
-    hostname: hostname(),
-    ports: options.ports ?? new OwnPorts(uid),
-    clock: systemClock,
-    logger,
-    resolveCredential: async ({ credential }, signal) => {
-      const password =
-        credential && (await readSecret(credential.password, { commands: { run: () => Promise.reject() } }, signal));
-      return password === undefined ? undefined : { username: 'opencode', password };
-    },
-  });
-  const service = new NodeService({
-    api,
-    instances,
-    port,
-    host: 'the-host',
-    rules: { users: [], tags: [], ...options.rules },
-    clock: options.clock ?? systemClock,
-    logger,
-    loopbackPeer: {
-      tailscaledUid: () => Promise.resolve(undefined),
-      readSockets: () => Promise.resolve([]),
-      holders: () => Promise.resolve(new Set()),
-      ...options.loopbackPeer,
-    },
-    ...(options.limits && { limits: options.limits }),
-    ...(options.maxConnections !== undefined && { maxConnections: options.maxConnections }),
-  });
-  service.start();
   const address = tun ? SELF : '127.0.0.1';
+  const { service, instances, port, log } = await runService(registry.path, api, options);
   await until('the service to listen', () => service.addresses.includes(address));
   await until('the instance to be found', async () => (await instances.list()).length > 0);
   const call = (path: string, callOptions: CallOptions = {}): Promise<Answer> => send(address, port, path, callOptions);
@@ -194,6 +152,66 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
       await temp.close();
     },
   };
+}
+
+export interface RunningService {
+  readonly service: NodeService;
+  readonly instances: OwnInstances;
+  readonly port: number;
+  readonly log: readonly LogLine[];
+}
+
+/** A node service in this process, started, on a port of its own. */
+export async function runService(
+  registryPath: string,
+  api: FakeLocalApi,
+  options: Omit<NodeStageOptions, 'handler' | 'onUpgrade'> = {},
+): Promise<RunningService> {
+  const port = await freePort();
+  const log: LogLine[] = [];
+  const logger = {
+    log: (level: LogLevel, message: string, fields: Readonly<Record<string, unknown>> = {}) =>
+      void log.push({ level, message, fields }),
+  };
+  const uid = process.getuid?.() ?? 0;
+  const { rules, clock = systemClock, ports = new OwnPorts(uid), loopbackPeer, limits, maxConnections } = options;
+  const instances = new OwnInstances({
+    settings: {
+      registryDir: { path: registryPath, explicit: true },
+      discoveryIntervalMs: 1000,
+      healthCheckTimeoutMs: 20_000,
+      healthConcurrency: 4,
+    },
+    uid,
+    hostname: hostname(),
+    ports,
+    clock: systemClock,
+    logger,
+    resolveCredential: async ({ credential }, signal) => {
+      const password =
+        credential && (await readSecret(credential.password, { commands: { run: () => Promise.reject() } }, signal));
+      return password === undefined ? undefined : { username: 'opencode', password };
+    },
+  });
+  const service = new NodeService({
+    api,
+    instances,
+    port,
+    host: 'the-host',
+    rules: { users: [], tags: [], ...rules },
+    clock,
+    logger,
+    loopbackPeer: {
+      tailscaledUid: () => Promise.resolve(undefined),
+      readSockets: () => Promise.resolve([]),
+      holders: () => Promise.resolve(new Set()),
+      ...loopbackPeer,
+    },
+    ...(limits && { limits }),
+    ...(maxConnections !== undefined && { maxConnections }),
+  });
+  service.start();
+  return { service, instances, port, log };
 }
 
 /** The own user's laptop, one with a grant to read, and one without any right. */
