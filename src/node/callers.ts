@@ -9,7 +9,7 @@ import type { Tailnet, TailnetView } from './tailnet-view.ts';
 
 export interface CallersDeps {
   readonly api: Pick<LocalApi, 'whois'>;
-  readonly view: Pick<TailnetView, 'current' | 'peer'>;
+  readonly view: Pick<TailnetView, 'current' | 'peer' | 'suspect'>;
   readonly rules: AdmissionRules;
   readonly loopbackPeer: LoopbackPeerDeps;
   readonly clock: Clock;
@@ -57,6 +57,7 @@ export class Callers {
       const peer = whois === undefined ? undefined : await this.#deps.view.peer(whois.node.id);
       return admit({ whois, self, peer, rules: this.#deps.rules });
     } catch (error) {
+      this.#deps.view.suspect();
       return unanswered(singleLine(error instanceof Error ? error.message : String(error), 300));
     }
   }

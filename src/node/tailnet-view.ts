@@ -59,6 +59,12 @@ export class TailnetView {
     return this.#peers.get(id);
   }
 
+  /** Something may be different: it is looked at soon. */
+  suspect(): void {
+    this.#hinted = true;
+    this.#wake();
+  }
+
   async close(): Promise<void> {
     this.#root.abort();
     this.#wake();
@@ -84,10 +90,7 @@ export class TailnetView {
     const { signal } = this.#root;
     while (!signal.aborted) {
       try {
-        for await (const _ of api.watch(signal)) {
-          this.#hinted = true;
-          this.#wake();
-        }
+        for await (const _ of api.watch(signal)) this.suspect();
       } catch (error) {
         if (!signal.aborted) logger.log('debug', 'tailscaled no longer tells of changes', { reason: reasonOf(error) });
       }

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { AWAY_POLL_MS, POLL_MS, SHORTEST_LOOK_MS } from '../../src/node/tailnet-view.ts';
 import { LocalApiError } from '../../src/tailscale/types.ts';
 import { ManualClock } from '../directory/manual-clock.ts';
-import { tailnetNode } from '../rig/fake-whois.ts';
+import { tailnetNode } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';
 import { openNodeStage, SELF, type NodeStage } from './stage.ts';
@@ -124,6 +124,13 @@ describe('tailscaled is looked at', () => {
     for (let count = 0; count < 100; count += 1) stage.api.notify();
     await clock.advance(SHORTEST_LOOK_MS);
     expect(stage.api.looks).toBe(looks + 2);
+  });
+
+  test('soon after a whois that failed, although the bus said nothing', async () => {
+    await using stage = await openNodeStage();
+    stage.api.failure = new LocalApiError('missing', 'no socket');
+    expect((await stage.ask('/session')).status).toBe(503);
+    await nowhere(stage);
   });
 
   test('every two seconds while it is away', async () => {

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/recheck.ts';
 import { ManualClock } from '../directory/manual-clock.ts';
-import { tailnetNode, whoisOf } from '../rig/fake-whois.ts';
+import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import { CAPABILITY, DIRECTORY, openNodeStage, OWN_LAPTOP, READER, SELF, type NodeStage } from './stage.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { LIST_PATH } from '../../src/node/listing.ts';
-import { tailnetNode } from '../rig/fake-whois.ts';
+import { tailnetNode } from '../rig/memory-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { DIRECTORY, ID, openNodeStage, OWN_LAPTOP, PASSWORD, SELF, STRANGER } from './stage.ts';

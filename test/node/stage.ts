@@ -15,7 +15,7 @@ import { OwnInstances, type OwnInstancesDeps } from '../../src/node/own-instance
 import { OwnPorts } from '../../src/node/own-ports.ts';
 import { NodeService } from '../../src/node/service.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
-import { FakeLocalApi, tailnetNode, whoisOf } from '../rig/fake-whois.ts';
+import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
@@ -75,7 +75,7 @@ export interface LogLine {
 
 /** A node service in this process, a tailnet in memory, and one instance that remembers what it was asked. */
 export interface NodeStage extends AsyncDisposable {
-  readonly api: FakeLocalApi;
+  readonly api: MemoryLocalApi;
   readonly service: NodeService;
   readonly registry: Registry;
   readonly port: number;
@@ -105,7 +105,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   const instance = await listenHttp((request, response) => void serve(request, response, seen, options));
   if (options.onUpgrade) instance.server.on('upgrade', options.onUpgrade);
   await registry.add({ name: 'one', port: instance.port, cwd: DIRECTORY, id: ID }, { password: PASSWORD });
-  const api = new FakeLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
+  const api = new MemoryLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
   populate(api);
   const address = tun ? SELF : '127.0.0.1';
   const { service, instances, port, log } = await runService(registry.path, api, options);
@@ -164,7 +164,7 @@ export interface RunningService {
 /** A node service in this process, started, on a port of its own. */
 export async function runService(
   registryPath: string,
-  api: FakeLocalApi,
+  api: MemoryLocalApi,
   options: Omit<NodeStageOptions, 'handler' | 'onUpgrade'> = {},
 ): Promise<RunningService> {
   const port = await freePort();
@@ -215,7 +215,7 @@ export async function runService(
 }
 
 /** The own user's laptop, one with a grant to read, and one without any right. */
-function populate(api: FakeLocalApi): void {
+function populate(api: MemoryLocalApi): void {
   api.join(tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP] }));
   const reader = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
   api.join(reader, whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { INSTANCE_PREFIX } from '../../src/node/listing.ts';
 import { runService, type RunningService, SELF } from '../node/stage.ts';
 import { tapEvents } from '../rig/event-tap.ts';
-import { FakeLocalApi, tailnetNode } from '../rig/fake-whois.ts';
+import { MemoryLocalApi, tailnetNode } from '../rig/memory-local-api.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox } from '../rig/opencode-sandbox.ts';
@@ -51,7 +51,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(
         { name: 'real', port: opencode.port, cwd: opencode.directory, id: ID },
         { password: PASSWORD },
       );
-      const api = new FakeLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }));
+      const api = new MemoryLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }));
       // Where a connection to another loopback address comes from.
       api.join(tailnetNode({ id: 'laptop', addresses: ['127.0.0.1'] }));
       node = await runService(stage.registry.path, api);

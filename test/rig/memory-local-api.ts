@@ -34,7 +34,7 @@ export function whoisOf(
 }
 
 /** A LocalAPI in memory: what it says is what the test last set. For what a real daemon will not do on command. */
-export class FakeLocalApi implements LocalApi {
+export class MemoryLocalApi implements LocalApi {
   status_: TailnetStatus;
   /** By IP address; a function decides at the moment it is asked. */
   readonly callers = new Map<string, Whois | (() => Promise<Whois | undefined>)>();
