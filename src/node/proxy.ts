@@ -13,7 +13,7 @@ const LOCKED = {
 
 /**
  * Sends the request to the instance and streams the answer back: nothing is kept, and neither side is read faster than the
- * other takes it. Resolves when it is over, however it ended; `signal` cuts it.
+ * other takes it. Resolves when it is over, however it ended. `signal` cuts it, and must abort when the caller goes.
  */
 export function proxyRequest(
   request: IncomingMessage,
@@ -31,10 +31,7 @@ export function proxyRequest(
     const { method } = request;
     // A connection for each: a kept one may break just as it is used again, and a prompt must not be sent twice.
     const sent = requestHttp({ host: LOOPBACK, port, path, method, headers, agent: false, signal });
-    response.once('close', () => {
-      sent.destroy();
-      resolve();
-    });
+    response.once('close', resolve);
     sent.once('response', (answer) => {
       if (answer.statusCode === 401) {
         answer.destroy();

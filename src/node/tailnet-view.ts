@@ -128,8 +128,8 @@ export class TailnetView {
     this.#peers = new Map(peers.map((peer) => [peer.id, peer]));
     const before = this.#current;
     this.#current = { self, tun };
+    this.#told = undefined;
     if (before === undefined) {
-      this.#told = undefined;
       this.#deps.logger.log('info', 'in the tailnet', {
         name: self.dnsName === '' ? self.hostName : self.dnsName,
         addresses: self.addresses.join(' '),
@@ -142,20 +142,21 @@ export class TailnetView {
   #failed(error: unknown): void {
     // A slow or odd answer says nothing of the tailnet; whois is asked for every caller anyway.
     if (error instanceof LocalApiError && error.kind !== 'failed') this.#lose(error.message);
-    else this.#tell(reasonOf(error));
+    else this.#tell('the status of tailscaled is not to be had; the last one still counts', reasonOf(error));
   }
 
   #lose(reason: string): void {
-    this.#tell(reason);
+    this.#tell('not in the tailnet, so nothing is served', reason);
     this.#peers = new Map();
     this.#current = undefined;
     this.#deps.onChange(undefined);
   }
 
-  #tell(reason: string): void {
-    if (this.#told === reason) return;
-    this.#told = reason;
-    this.#deps.logger.log('warn', 'not in the tailnet, so nothing is served', { reason: singleLine(reason, 300) });
+  /** Once for each reason in a row. */
+  #tell(what: string, reason: string): void {
+    if (this.#told === what + reason) return;
+    this.#told = what + reason;
+    this.#deps.logger.log('warn', what, { reason: singleLine(reason, 300) });
   }
 }
 

@@ -69,8 +69,9 @@ async function tailscaled(
   }).listen(socketPath);
   await once(server, 'listening');
   const close = (): void => {
+    for (const bus of buses) bus.end();
     server.close();
-    server.closeAllConnections();
+    server.closeIdleConnections();
   };
   onTestFinished(close);
   return { close, buses };

@@ -53,6 +53,13 @@ describe('headers', () => {
     });
   });
 
+  test('the caller’s Authorization is dropped also where the instance has no password', async () => {
+    await using stage = await openNodeStage({ open: true });
+    await stage.ask('/session', { headers: { authorization: 'Basic Zm9yZ2VkOmZvcmdlZA==' } });
+    expect(stage.seen).toMatchObject([{ url: '/session' }]);
+    expect(stage.seen[0]?.headers).not.toHaveProperty('authorization');
+  });
+
   test('forged claims admit nobody', async () => {
     await using stage = await openNodeStage();
     const headers = {

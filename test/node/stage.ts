@@ -60,6 +60,8 @@ export interface NodeStageOptions {
   readonly clock?: Clock;
   readonly limits?: ListenerLimits;
   readonly maxConnections?: number;
+  /** The instance asks for no password, and none is registered. */
+  readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
   /** What the instance does with a request that is not of its identity. */
@@ -104,7 +106,10 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   const seen: Seen[] = [];
   const instance = await listenHttp((request, response) => void serve(request, response, seen, options));
   if (options.onUpgrade) instance.server.on('upgrade', options.onUpgrade);
-  await registry.add({ name: 'one', port: instance.port, cwd: DIRECTORY, id: ID }, { password: PASSWORD });
+  await registry.add(
+    { name: 'one', port: instance.port, cwd: DIRECTORY, id: ID },
+    options.open === true ? {} : { password: PASSWORD },
+  );
   const api = new MemoryLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
   populate(api);
   const address = tun ? SELF : '127.0.0.1';
@@ -227,13 +232,13 @@ async function serve(
   request: IncomingMessage,
   response: ServerResponse,
   seen: Seen[],
-  { handler }: NodeStageOptions,
+  { handler, open = false }: NodeStageOptions,
 ): Promise<void> {
   const { url = '', method = '', headers } = request;
   const expected = `Basic ${Buffer.from(`opencode:${PASSWORD}`).toString('base64')}`;
   const json = (value: unknown): void =>
     void response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
-  if (headers.authorization !== expected) {
+  if (!open && headers.authorization !== expected) {
     response.writeHead(401, { 'www-authenticate': 'Basic' }).end();
   } else if (url === '/global/health') json({ healthy: true, version: '1.18.33' });
   else if (url === '/path') json({ directory: DIRECTORY, worktree: DIRECTORY });
