@@ -27,7 +27,11 @@ function namesFor(changed: Partial<Settings>): string[] {
 describe('createSources', () => {
   it.each([
     { name: 'all', changed: {}, expected: ['local-relay', 'tailscale'] },
-    { name: 'all, with instances', changed: { instances: [INSTANCE] }, expected: ['local-relay', 'tailscale', 'static'] },
+    {
+      name: 'all, with instances',
+      changed: { instances: [INSTANCE] },
+      expected: ['local-relay', 'tailscale', 'static'],
+    },
     { name: 'one by name', changed: { sources: ['local-relay'] }, expected: ['local-relay'] },
     {
       name: 'instances are wanted whatever is named',
@@ -43,7 +47,10 @@ describe('createSources', () => {
   });
 
   it.each([
-    ['mdns', 'sources: "mdns" is not available in this version; expected "all" or any of local-relay, tailscale, static'],
+    [
+      'mdns',
+      'sources: "mdns" is not available in this version; expected "all" or any of local-relay, tailscale, static',
+    ],
     ['relay', 'sources: expected "all" or any of local-relay, tailscale, static, got "relay"'],
   ])('refuses %s', (name, message) => {
     expect(() => namesFor({ sources: ['local-relay', name] })).toThrow(new SettingsError(message));
