@@ -42,8 +42,8 @@ export class Callers {
     this.#deps = deps;
   }
 
-  /** Never rejects. `anew`: no earlier answer counts. */
-  async admit(socket: Socket, { anew = false } = {}): Promise<Admission | Unanswered> {
+  /** Never rejects. */
+  async admit(socket: Socket): Promise<Admission | Unanswered> {
     const tailnet = this.#deps.view.current;
     if (tailnet === undefined) return unanswered('tailscaled is not running or logged out');
     const { self } = tailnet;
@@ -51,9 +51,7 @@ export class Callers {
     if (address === undefined) return unanswered('the connection is gone');
     if (self.addresses.includes(address)) return refuseSelf();
     try {
-      const whois = anew
-        ? await this.#ask(socket, address, tailnet)
-        : (this.#recent(socket) ?? (await this.#askOnce(socket, address, tailnet)));
+      const whois = this.#recent(socket) ?? (await this.#askOnce(socket, address, tailnet));
       const peer = whois === undefined ? undefined : await this.#deps.view.peer(whois.node.id);
       return admit({ whois, self, peer, rules: this.#deps.rules });
     } catch (error) {

@@ -190,7 +190,7 @@ export class Gate {
       clock,
       role,
       signal: over.signal,
-      ask: () => callers.admit(request.socket, { anew: true }),
+      ask: () => callers.admit(request.socket),
       cut: (verdict) => {
         this.#log(request, 'cut', verdict, 'the right that it began with has ended');
         over.abort();

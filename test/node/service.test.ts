@@ -51,7 +51,9 @@ describe('the list', () => {
       ports: { ours: (ports) => Promise.resolve(new Set(ours ? ports : [])) },
     });
     await using second = await startFakeOpencode();
-    await stage.registry.add({ name: 'tunnelled', hostname: 'elsewhere', port: second.port, cwd: second.directory });
+    await using far = await startFakeOpencode();
+    await stage.registry.add({ name: 'tunnelled', hostname: 'elsewhere', port: far.port, cwd: far.directory });
+    await stage.registry.add({ name: 'moved', port: far.port, localPort: 4096, cwd: far.directory });
     await stage.registry.add({ name: 'second', port: second.port, cwd: second.directory });
     const names = await until('the second to be listed', async () => {
       const { instances } = await stage.list();
