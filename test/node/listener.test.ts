@@ -100,6 +100,13 @@ describe('it stops listening and cuts everyone', () => {
     expect((await stage.list()).instances.length).toBe(1);
   });
 
+  test('without an address of its own with userspace networking too, where it could not tell itself from others', async () => {
+    await using stage = await openNodeStage({ tun: false });
+    stage.api.set({ self: tailnetNode({ id: 'self' }) });
+    await until('nothing to be listened on', () => stage.service.addresses.length === 0);
+    expect(await accepts('127.0.0.1', stage.port)).toBe(false);
+  });
+
   test('but not for one status that is slow or odd', async () => {
     await using stage = await openNodeStage();
     const looks = stage.api.looks;

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { LIST_PATH } from '../../src/node/listing.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';
 import { DIRECTORY, ID, openNodeStage, OWN_LAPTOP, PASSWORD, SELF, STRANGER } from './stage.ts';
 
@@ -65,6 +66,21 @@ describe('the list', () => {
     expect((await stage.ask('/session')).status).toBe(404);
     expect(stage.seen).toEqual([]);
   });
+});
+
+test('what has taken over the port of a registration is never sent its password', async () => {
+  const sent: (string | undefined)[] = [];
+  await using thief = await listenHttp(({ headers }, response) => {
+    sent.push(headers.authorization);
+    response.setHeader('content-type', 'application/json').end('{"healthy":true,"version":"1.18.33"}');
+  });
+  await using stage = await openNodeStage({
+    ports: { ours: (ports) => Promise.resolve(new Set(ports.filter((port) => port !== thief.port))) },
+  });
+  await stage.registry.add({ name: 'taken', port: thief.port, id: 'taken' }, { password: PASSWORD });
+  await until('it to be looked at', () => sent.length > 0);
+  expect(sent).not.toContainEqual(expect.anything());
+  expect((await stage.list()).instances.map(({ id }) => id)).toEqual([ID]);
 });
 
 describe('who is served', () => {

@@ -95,7 +95,7 @@ describe('the node service on a real tailnet', () => {
     box.spawn([process.execPath, '-e', instance], { stdio: 'ignore' });
     await serve(desk, PASSWORD);
     await serve(box);
-    console.info(tailnet.describe());
+    process.stdout.write(`${tailnet.describe()}\n`);
     for (const machine of [desk, box]) {
       await until(`${machine.name} to list its instance`, async () =>
         (await list(tailnet.node('laptop'), machine)).text.includes(ID),
