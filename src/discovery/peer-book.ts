@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import pLimit from 'p-limit';
 import type { TailnetNode } from '../tailscale/types.ts';
 import { findOn, type PeerDeps, type PeerFinding, type PeerSite } from './peer.ts';
@@ -5,6 +7,9 @@ import type { Candidate, Note } from './source.ts';
 
 /** Requests at once: beside the probes of the process, which have their own limit. */
 const CONCURRENCY = 16;
+
+/** Asked in one round without having had anything: in a tailnet of thousands the others come later. */
+const MAX_STRANGERS = 256;
 
 /** What a peer had is believed for so long after its last answer, while probes tell that it is offline: services restart, laptops change networks. */
 const KEPT_MS = 90_000;
@@ -14,7 +19,7 @@ const KEPT_MAX_MS = 15_000;
 
 /** A machine that refuses is there, and may start a node service at any time: asking costs it one packet. */
 const REFUSED_FIRST_MS = 5000;
-const REFUSED_MAX_MS = 120_000;
+const REFUSED_MAX_MS = 300_000;
 /** One that is silent is off, or a firewall drops what one sends: asking holds a place for seconds. */
 const SILENT_FIRST_MS = 30_000;
 const SILENT_MAX_MS = 600_000;
@@ -52,6 +57,8 @@ export class PeerBook {
 
   constructor(deps: PeerBookDeps) {
     this.#deps = deps;
+    // Every request listens for the end.
+    setMaxListeners(0, this.#root.signal);
   }
 
   /** Keeps to these peers: forgets the others, and begins anew with one that has another address or has just come online. */
@@ -69,12 +76,14 @@ export class PeerBook {
     }
   }
 
-  /** Asks every peer that is due: those with a service first, those offline last. Resolves when all have answered. */
+  /** Asks the peers that are due: those with a service first, those offline last. Resolves when all have answered. */
   async ask(): Promise<void> {
     const nowMs = this.#deps.clock.now();
     const due = [...this.#pages.values()].filter((page) => page.asking === undefined && page.dueMs <= nowMs);
-    const ordered = due.toSorted((one, other) => rank(one) - rank(other));
-    for (const page of ordered) this.#begin(page);
+    const known = due.filter((page) => rank(page) <= KNOWN);
+    const strangers = due.filter((page) => rank(page) > KNOWN);
+    const first = strangers.toSorted((one, other) => rank(one) - rank(other)).slice(0, MAX_STRANGERS);
+    for (const page of [...known, ...first]) this.#begin(page);
     await Promise.all([...this.#pages.values()].flatMap(({ asking }) => asking ?? []));
   }
 
@@ -148,8 +157,9 @@ function nameOf({ dnsName, hostName }: TailnetNode): string {
 }
 
 /** In the order in which they are asked. */
-function rank({ service, candidates, site }: Page): number {
-  if (service) return 0;
-  if (candidates.length > 0) return 1;
-  return site.node.online ? 2 : 3;
+function rank({ service, candidates, site, misses }: Page): number {
+  if (service || candidates.length > 0) return KNOWN;
+  return misses + (site.node.online ? 1 : 2);
 }
+
+const KNOWN = 0;

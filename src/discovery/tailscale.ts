@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import * as z from 'zod';
 import type { Clock } from '../clock.ts';
 import type { Dial } from '../dial.ts';
@@ -68,6 +69,8 @@ class TailnetSource implements TailscaleSource {
 
   constructor(options: TailscaleOptions, { clock, logger, localApi }: TailscaleDependencies) {
     const { socketPath, nodePort, ports } = options;
+    // Every dial listens for the end.
+    setMaxListeners(0, this.#root.signal);
     this.#options = options;
     this.#clock = clock;
     this.#api = localApi ?? createLocalApi({ socketPath, clock, logger });

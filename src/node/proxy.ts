@@ -1,7 +1,7 @@
 import { type IncomingMessage, request as requestHttp, type ServerResponse } from 'node:http';
 import { type Duplex, pipeline } from 'node:stream';
 import { requestHeaders, responseHeaders, type Upstream } from './proxy-headers.ts';
-import { answerRaw } from './raw-answer.ts';
+import { answerRaw, hangUp } from './raw-answer.ts';
 
 /** opencode on loopback accepts at once; how long it takes to answer is its own business (a turn may take hours). */
 const LOOPBACK = '127.0.0.1';
@@ -92,7 +92,7 @@ export function proxyUpgrade(
         reason: 'Refused by the instance',
         headers: { connection: 'close', 'content-length': '0' },
       });
-      socket.end();
+      hangUp(socket);
     });
     sent.on('error', () => {
       if (socket.writable && !signal.aborted)
@@ -101,7 +101,7 @@ export function proxyUpgrade(
           reason: 'Bad Gateway',
           headers: { connection: 'close', 'content-length': '0' },
         });
-      socket.end();
+      hangUp(socket);
     });
     sent.end();
   });

@@ -15,6 +15,11 @@ export function answerRaw(socket: Duplex, { status, reason, headers }: RawAnswer
   socket.write(`HTTP/1.1 ${status} ${reason}\r\n${lines.join('\r\n')}\r\n\r\n`);
 }
 
+/** Ends a socket for good: one that is only half closed stays open for as long as the caller likes. */
+export function hangUp(socket: Duplex, last = ''): void {
+  socket.end(last, () => socket.destroy());
+}
+
 /** A refusal in plain text; the socket is closed. */
 export function refuseRaw(socket: Duplex, { status, text }: { readonly status: number; readonly text: string }): void {
   const body = `${text}\n`;
@@ -27,5 +32,5 @@ export function refuseRaw(socket: Duplex, { status, text }: { readonly status: n
       connection: 'close',
     },
   });
-  socket.end(body);
+  hangUp(socket, body);
 }

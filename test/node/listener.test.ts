@@ -134,10 +134,13 @@ describe('tailscaled is looked at', () => {
   });
 
   test('soon after a whois that failed, although the bus said nothing', async () => {
-    await using stage = await openNodeStage();
+    const clock = new ManualClock();
+    await using stage = await openNodeStage({ clock });
+    await clock.advance(SHORTEST_LOOK_MS);
     stage.api.failure = new LocalApiError('missing', 'no socket');
     expect((await stage.ask('/session')).status).toBe(503);
-    await nowhere(stage);
+    await clock.advance(SHORTEST_LOOK_MS);
+    expect(stage.service.addresses).toEqual([]);
   });
 
   test('every two seconds while it is away', async () => {

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { request as requestHttp, type IncomingMessage, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -253,6 +254,19 @@ describe('WebSockets', () => {
   ])('%s', async (_, from, path, extra) => {
     await using stage = await openNodeStage({ onUpgrade: () => expect.unreachable() });
     expect(await stage.raw(handshake(stage.path(path), extra), from)).toContain('HTTP/1.1 403');
+  });
+
+  test.each([
+    ['the service', STRANGER],
+    ['the instance', OWN_LAPTOP],
+  ])('a handshake that %s refused holds no connection, although the caller leaves it open', async (_, from) => {
+    await using stage = await openNodeStage();
+    const socket = connect({ host: SELF, port: stage.port, localAddress: from, allowHalfOpen: true });
+    onTestFinished(() => void socket.destroy());
+    socket.on('error', () => {}).resume();
+    socket.write(handshake(stage.path('/pty/pty_1/connect')));
+    await once(socket, 'end');
+    await until('the connection to be let go', () => stage.service.connections === 0);
   });
 
   test('other protocols are not upgraded to, and an instance may refuse', async () => {

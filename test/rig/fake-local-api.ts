@@ -139,7 +139,7 @@ export function json(response: ServerResponse, text: string): void {
 
 /** As tailscaled writes it: ids that are too large for a number in JavaScript are given as bigint and written as numbers. */
 export function statusText(fake: Pick<FakeLocalApi, 'peers' | 'status'>, withPeers = true): string {
-  const peers = fake.peers.map((peer, index) => [`nodekey:${index}`, fakePeer(index + 2, peer)]);
+  const peers = (withPeers ? fake.peers : []).map((peer, index) => [`nodekey:${index}`, fakePeer(index + 2, peer)]);
   return write({
     Version: '1.98.10-t0123456',
     TUN: true,
