@@ -1,4 +1,4 @@
-import { holderNames, readSocketTable, type SocketRow } from './socket-table.ts';
+import { holdersOf, readSocketTable, type SocketHolder, type SocketRow } from './socket-table.ts';
 
 /** Ports of an accepted loopback connection, as the accepting side sees them. */
 export interface LoopbackConnection {
@@ -10,11 +10,11 @@ export interface LoopbackPeerDeps {
   /** Of the user that tailscaled runs as; undefined where it cannot be told. */
   readonly tailscaledUid: () => Promise<number | undefined>;
   readonly readSockets: () => Promise<readonly SocketRow[] | undefined>;
-  readonly holders: (inode: string) => Promise<ReadonlySet<string>>;
+  readonly holders: (inode: string) => Promise<readonly Pick<SocketHolder, 'name'>[]>;
 }
 
 /** The kernel's own tables. */
-export const kernelSockets = { readSockets: readSocketTable, holders: holderNames };
+export const kernelSockets = { readSockets: readSocketTable, holders: holdersOf };
 
 /** As the kernel writes it on either byte order, in IPv4 and as an IPv4 address in IPv6. */
 const LOOPBACK = new Set([
@@ -48,7 +48,8 @@ export async function strangerAtLoopback(
   if (end.inode === '0') return 'the other end of the connection was closed';
   if (end.uid !== uid)
     return `the other end of the connection belongs to user id ${end.uid}, not to tailscaled's ${uid}`;
-  const names = await holders(end.inode);
-  if (names.size > 0 && !names.has('tailscaled')) return 'the other end of the connection is not held by tailscaled';
+  const found = await holders(end.inode);
+  if (found.length > 0 && !found.some(({ name }) => name === 'tailscaled'))
+    return 'the other end of the connection is not held by tailscaled';
   return undefined;
 }

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { holderNames, readSocketTable, type SocketRow } from './socket-table.ts';
+import { holdersOf, readSocketTable, type SocketHolder, type SocketRow, stillHeld } from './socket-table.ts';
 
 /** They listen on a port for something that runs elsewhere. */
 const FORWARDERS = new Set(['sshd', 'sshd-session', 'ssh', 'autossh', 'dropbear']);
@@ -13,7 +13,16 @@ const LSOF_LIMIT_MS = 3000;
 export interface OwnPortsDeps {
   readonly uid: number;
   readonly readSockets: () => Promise<readonly SocketRow[] | undefined>;
-  readonly holders: (inode: string) => Promise<ReadonlySet<string>>;
+  readonly holders: (inode: string) => Promise<readonly SocketHolder[]>;
+  readonly stillHeld: (link: string, inode: string) => Promise<boolean>;
+}
+
+const KERNEL = { readSockets: readSocketTable, holders: holdersOf, stillHeld };
+
+/** A listening socket of ours. */
+interface Held {
+  readonly inode: string;
+  readonly link: string;
 }
 
 /**
@@ -22,42 +31,60 @@ export interface OwnPortsDeps {
  */
 export class OwnPorts {
   readonly #deps: OwnPortsDeps;
-  /** Of listening sockets: a socket never changes hands, and looking through every process is slow. */
-  #verdicts = new Map<string, boolean>();
+  /**
+   * What listened at the last look. While the same process holds the same socket nobody else can listen there, and that
+   * is seen in no time; the kernel's table takes 4 to 20 ms.
+   */
+  readonly #known = new Map<number, readonly Held[]>();
 
-  constructor(uid: number, deps: Omit<OwnPortsDeps, 'uid'> = { readSockets: readSocketTable, holders: holderNames }) {
+  constructor(uid: number, deps: Omit<OwnPortsDeps, 'uid'> = KERNEL) {
     this.#deps = { uid, ...deps };
   }
 
   /** The ones of `ports` that are ours now. */
   async ours(ports: readonly number[]): Promise<ReadonlySet<number>> {
-    if (ports.length === 0) return new Set();
+    const found = new Set<number>();
+    await Promise.all(ports.map(async (port) => (await this.#isKept(port)) && found.add(port)));
+    const open = ports.filter((port) => !found.has(port));
+    if (open.length === 0) return found;
     const rows = await this.#deps.readSockets();
     if (rows === undefined) return lsofPorts(this.#deps.uid, ports);
-    const wanted = new Set(ports);
+    for (const port of open) {
+      const held = await this.#look(rows, port);
+      if (held.length > 0) {
+        this.#known.set(port, held);
+        found.add(port);
+      } else this.#known.delete(port);
+    }
+    return found;
+  }
+
+  async #isKept(port: number): Promise<boolean> {
+    const held = this.#known.get(port) ?? [];
+    const kept = await Promise.all(held.map(({ link, inode }) => this.#deps.stillHeld(link, inode)));
+    return kept.length > 0 && kept.every(Boolean);
+  }
+
+  /** Two may listen on one port, on loopback and on every address: both must be ours, or none counts. */
+  async #look(rows: readonly SocketRow[], port: number): Promise<readonly Held[]> {
     const listening = rows.filter(
-      ({ listening, local }) => listening && wanted.has(local.port) && REACHED.has(local.address.toUpperCase()),
+      (row) => row.listening && row.local.port === port && REACHED.has(row.local.address.toUpperCase()),
     );
-    const verdicts = new Map<string, boolean>();
-    for (const { uid, inode } of listening) verdicts.set(inode, uid === this.#deps.uid && (await this.#isOurs(inode)));
-    this.#verdicts = verdicts;
-    return new Set(ports.filter((port) => holdsAll(listening, port, verdicts)));
+    const held: Held[] = [];
+    for (const { uid, inode } of listening) {
+      const link = uid === this.#deps.uid ? await this.#linkOf(inode) : undefined;
+      if (link === undefined) return [];
+      held.push({ inode, link });
+    }
+    return held;
   }
 
-  async #isOurs(inode: string): Promise<boolean> {
-    if (inode === '0') return false;
-    const known = this.#verdicts.get(inode);
-    if (known !== undefined) return known;
+  async #linkOf(inode: string): Promise<string | undefined> {
+    if (inode === '0') return undefined;
     // Nobody to be seen: sshd's sessions hide theirs from the very user they serve.
-    const names = await this.#deps.holders(inode);
-    return names.size > 0 && [...names].every((name) => !FORWARDERS.has(name));
+    const holders = await this.#deps.holders(inode);
+    return holders.some(({ name }) => FORWARDERS.has(name)) ? undefined : holders[0]?.link;
   }
-}
-
-/** Two may listen on one port, on loopback and on every address: both must be ours. */
-function holdsAll(rows: readonly SocketRow[], port: number, verdicts: ReadonlyMap<string, boolean>): boolean {
-  const here = rows.filter(({ local }) => local.port === port);
-  return here.length > 0 && here.every(({ inode }) => verdicts.get(inode) === true);
 }
 
 /** macOS: `lsof` names the command (`c`) and the address (`n`) of each of this user's listening sockets. */

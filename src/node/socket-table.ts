@@ -49,18 +49,31 @@ function endOf(text = ''): SocketEnd | undefined {
   return match?.[1] === undefined ? undefined : { address: match[1], port: Number.parseInt(match[2] ?? '', 16) };
 }
 
-/** Names (`/proc/<pid>/comm`) of the processes that hold the socket, as far as this user may look. */
-export async function holderNames(inode: string): Promise<ReadonlySet<string>> {
-  const link = `socket:[${inode}]`;
-  const names = new Set<string>();
+/** A process that holds a socket. */
+export interface SocketHolder {
+  /** `/proc/<pid>/comm`. */
+  readonly name: string;
+  /** The descriptor's link in /proc: it leads to the socket for as long as the process holds it. */
+  readonly link: string;
+}
+
+/** The processes that hold the socket, as far as this user may look. Looks through every descriptor: milliseconds. */
+export async function holdersOf(inode: string): Promise<readonly SocketHolder[]> {
+  const holders: SocketHolder[] = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const folder = `/proc/${pid}/fd`;
     // Another user's, or gone.
-    const descriptors = await readdir(folder).catch(() => []);
-    const links = await Promise.all(descriptors.map((fd) => readlink(`${folder}/${fd}`).catch(() => '')));
-    if (!links.includes(link)) continue;
+    const links = (await readdir(folder).catch(() => [])).map((fd) => `${folder}/${fd}`);
+    const held = await Promise.all(links.map((link) => stillHeld(link, inode)));
+    const link = links[held.indexOf(true)];
+    if (link === undefined) continue;
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => undefined);
-    if (name !== undefined) names.add(name.trim());
+    if (name !== undefined) holders.push({ name: name.trim(), link });
   }
-  return names;
+  return holders;
+}
+
+/** Whether a descriptor's link still leads to the socket: microseconds. */
+export async function stillHeld(link: string, inode: string): Promise<boolean> {
+  return (await readlink(link).catch(() => '')) === `socket:[${inode}]`;
 }

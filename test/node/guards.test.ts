@@ -195,7 +195,7 @@ test('userspace networking: a loopback caller that is not tailscaled’s is refu
     loopbackPeer: {
       tailscaledUid: () => Promise.resolve(stranger ? 65_000 : process.getuid?.()),
       readSockets: (await import('../../src/node/socket-table.ts')).readSocketTable,
-      holders: () => Promise.resolve(new Set()),
+      holders: () => Promise.resolve([]),
     },
   });
   const laptop = stage.api.callers.get(OWN_LAPTOP);

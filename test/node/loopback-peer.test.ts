@@ -16,7 +16,7 @@ function deps(rows: readonly string[], more: Partial<LoopbackPeerDeps> = {}): Lo
   return {
     tailscaledUid: () => Promise.resolve(0),
     readSockets: () => Promise.resolve(parseSocketTable([HEAD, ...rows].join('\n'))),
-    holders: () => Promise.resolve(new Set()),
+    holders: () => Promise.resolve([]),
     ...more,
   };
 }
@@ -30,7 +30,7 @@ describe('tailscaled’s', () => {
     ['of its user, its holder out of sight', deps([accepted, row(theirs, OURS, 0, '222')])],
     [
       'of its user and held by it',
-      deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve(new Set(['tailscaled'])) }),
+      deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve([{ name: 'tailscaled' }]) }),
     ],
     ['half closed, as after the end of a request', deps([row(theirs, OURS, 0, '222', '05')])],
     [
@@ -52,7 +52,7 @@ describe('a stranger’s', () => {
     ['closed by its process, so that it shows as root’s', deps([row(theirs, OURS, 0, '0', '05')]), 'was closed'],
     [
       'held by another program of that user',
-      deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve(new Set(['python3'])) }),
+      deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve([{ name: 'python3' }]) }),
       'not held by tailscaled',
     ],
     ['not in the table', deps([accepted, row('0200007F:9C40', OURS, 0, '222')]), 'not to be found'],
@@ -80,12 +80,12 @@ describe.skipIf(process.platform !== 'linux')('the kernel', () => {
     const uid = process.getuid?.();
     const kernel = { ...kernelSockets, tailscaledUid: () => Promise.resolve(uid) };
     expect(await strangerAtLoopback(ports, kernel)).toContain('not held by tailscaled');
-    expect(await strangerAtLoopback(ports, { ...kernel, holders: () => Promise.resolve(new Set()) })).toBeUndefined();
+    expect(await strangerAtLoopback(ports, { ...kernel, holders: () => Promise.resolve([]) })).toBeUndefined();
     // This is how a thief would pass for root: send, close, and leave the socket to the kernel.
     client.end();
     client.destroy();
     const reason = await until('the kernel to have the socket alone', async () => {
-      const problem = await strangerAtLoopback(ports, { ...kernel, holders: () => Promise.resolve(new Set()) });
+      const problem = await strangerAtLoopback(ports, { ...kernel, holders: () => Promise.resolve([]) });
       return problem?.includes('closed') === true && problem;
     });
     expect(reason).toContain('was closed');

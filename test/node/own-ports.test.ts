@@ -16,7 +16,8 @@ function listener(port: number, { uid = UID, inode = '7', address = LOOPBACK, li
 function ports(rows: readonly SocketRow[], names: readonly string[] = ['opencode']): OwnPorts {
   const deps: Omit<OwnPortsDeps, 'uid'> = {
     readSockets: () => Promise.resolve(rows),
-    holders: () => Promise.resolve(new Set(names)),
+    holders: () => Promise.resolve(names.map((name) => ({ name, link: `/proc/1/fd/${name}` }))),
+    stillHeld: () => Promise.resolve(false),
   };
   return new OwnPorts(UID, deps);
 }
@@ -47,11 +48,39 @@ describe('not ours', () => {
   });
 });
 
+test('the table is read again only when the socket that was found is gone', async () => {
+  let reads = 0;
+  let held = true;
+  let uid = UID;
+  const own = new OwnPorts(UID, {
+    readSockets: () => {
+      reads += 1;
+      return Promise.resolve([listener(4096, { uid }), listener(4097, { inode: '8' })]);
+    },
+    holders: (inode) => Promise.resolve([{ name: 'opencode', link: `/proc/1/fd/${inode}` }]),
+    stillHeld: (link, inode) => Promise.resolve(link === `/proc/1/fd/${inode}` && (held || inode === '8')),
+  });
+  expect(await own.ours([4096, 4097])).toEqual(new Set([4096, 4097]));
+  expect(await own.ours([4097])).toEqual(new Set([4097]));
+  expect(await own.ours([4096])).toEqual(new Set([4096]));
+  expect(reads).toBe(1);
+  held = false;
+  uid = 1001;
+  expect(await own.ours([4096, 4097])).toEqual(new Set([4097]));
+  expect(reads).toBe(2);
+  expect(await own.ours([4096])).toEqual(new Set());
+});
+
 test.skipIf(process.platform !== 'linux')('this process holds what it listens on', async () => {
   const server = createServer().listen(0, '127.0.0.1');
   onTestFinished(() => void server.close());
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  expect(await new OwnPorts(process.getuid?.() ?? 0).ours([port])).toEqual(new Set([port]));
+  const own = new OwnPorts(process.getuid?.() ?? 0);
+  expect(await own.ours([port])).toEqual(new Set([port]));
+  expect(await own.ours([port])).toEqual(new Set([port]));
   expect(await new OwnPorts(65_533).ours([port])).toEqual(new Set());
+  server.close();
+  await once(server, 'close');
+  expect(await own.ours([port])).toEqual(new Set());
 });

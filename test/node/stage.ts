@@ -209,7 +209,7 @@ export async function runService(
     loopbackPeer: {
       tailscaledUid: () => Promise.resolve(undefined),
       readSockets: () => Promise.resolve([]),
-      holders: () => Promise.resolve(new Set()),
+      holders: () => Promise.resolve([]),
       ...loopbackPeer,
     },
     ...(limits && { limits }),
