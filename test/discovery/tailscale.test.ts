@@ -473,10 +473,10 @@ describe('the tailscale source', () => {
     ['NeedsLogin', 'run tailscale up'],
     ['Stopped', 'run tailscale up'],
     ['Starting', 'still starting'],
-  ])('is unavailable while tailscaled is in %s', async (BackendState, message) => {
+  ])('fails and says what to do while tailscaled is in %s', async (BackendState, message) => {
     const { source } = await enter({ ...TWO, status: { BackendState } });
     await expect(source.scan(never)).rejects.toMatchObject({
-      name: 'SourceUnavailableError',
+      kind: 'stopped',
       message: expect.stringContaining(message) as unknown,
     });
   });
