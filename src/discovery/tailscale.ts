@@ -139,11 +139,12 @@ class TailnetSource implements TailscaleSource {
     try {
       status = await this.#api.status(signal);
     } catch (error) {
-      if (!(error instanceof LocalApiError) || (error.kind !== 'missing' && error.kind !== 'stopped')) throw error;
+      if (!(error instanceof LocalApiError) || error.kind !== 'missing') throw error;
       throw new SourceUnavailableError(error.message, { cause: error });
     }
     const problem = backendProblem(status.backendState);
-    if (problem !== undefined) throw new SourceUnavailableError(problem);
+    // Not unavailable: who has Tailscale and no tailnet should be told.
+    if (problem !== undefined) throw new LocalApiError('stopped', problem);
     return status;
   }
 

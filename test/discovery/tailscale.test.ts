@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { createTailscaleSource } from '../../src/discovery/tailscale.ts';
 import { silentLogger } from '../../src/log.ts';
+import { openEvents } from '../../src/opencode/events.ts';
 import { exchange } from '../../src/opencode/transport.ts';
 import { EVE, json, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
@@ -126,6 +127,30 @@ describe('the tailscale source', () => {
     await expect(
       exchange({ endpoint: { ...endpoint, url: 'http://100.64.0.3:1' } }, '/global/health', {}, limits),
     ).rejects.toMatchObject({ kind: 'unreachable', message: expect.stringContaining('refused') as unknown });
+  });
+
+  it('streams over a dialled connection of its own', async () => {
+    const { source, fake } = await enter({
+      ...TWO,
+      servers: {
+        '100.64.0.3:4096': (request, response) => {
+          if (request.url === '/global/health') return json(response, JSON.stringify(HEALTH));
+          response.writeHead(200, { 'content-type': 'text/event-stream' });
+          response.write('data: {"payload":{"type":"server.connected","properties":{}}}\n\n');
+        },
+      },
+    });
+    const { candidates } = await source.scan(never);
+    const endpoint = candidates[0]?.endpoint;
+    if (endpoint === undefined) throw new Error('Expected an endpoint');
+    fake.dialled.length = 0;
+    const events = await openEvents({ endpoint }, '/global/event');
+    for await (const { type } of events) {
+      expect(type).toBe('server.connected');
+      break;
+    }
+    events.close();
+    expect(fake.dialled).toEqual(['100.64.0.3:4096']);
   });
 
   it('connects without tailscaled where it has a TUN', async () => {
@@ -448,10 +473,10 @@ describe('the tailscale source', () => {
     ['NeedsLogin', 'run tailscale up'],
     ['Stopped', 'run tailscale up'],
     ['Starting', 'still starting'],
-  ])('is unavailable while tailscaled is in %s', async (BackendState, message) => {
+  ])('fails and says what to do while tailscaled is in %s', async (BackendState, message) => {
     const { source } = await enter({ ...TWO, status: { BackendState } });
     await expect(source.scan(never)).rejects.toMatchObject({
-      name: 'SourceUnavailableError',
+      kind: 'stopped',
       message: expect.stringContaining(message) as unknown,
     });
   });

@@ -35,10 +35,8 @@ export class Namespaces {
   /** A namespace of a machine, at `10.213.0.<number>`. */
   async machine(number: number): Promise<string> {
     const name = await this.#add(`n${number}`);
-    await run('ip', [
-      ...['link', 'add', 'eth0', 'netns', name, 'type', 'veth'],
-      ...['peer', 'name', `v${number}`, 'netns', this.hub],
-    ]);
+    const ours = ['link', 'add', 'eth0', 'netns', name, 'type', 'veth'];
+    await run('ip', [...ours, 'peer', 'name', `v${number}`, 'netns', this.hub]);
     await ip(this.hub, 'link', 'set', `v${number}`, 'master', 'br0', 'up');
     await ip(name, 'addr', 'add', `10.213.0.${number}/24`, 'dev', 'eth0');
     await ip(name, 'link', 'set', 'eth0', 'up');

@@ -20,7 +20,7 @@ describe('the LocalAPI of a real tailscaled', () => {
         { name: 'three', mode: 'userspace', user: 'bob' },
       ],
     });
-    console.info(tailnet.describe());
+    process.stdout.write(`${tailnet.describe()}\n`);
   });
   afterAll(() => tailnet?.close());
   beforeEach(needTailnet);

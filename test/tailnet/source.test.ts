@@ -5,6 +5,7 @@ import { systemClock } from '../../src/clock.ts';
 import type { Scan } from '../../src/discovery/source.ts';
 import { createTailscaleSource, type TailscaleOptions, type TailscaleSource } from '../../src/discovery/tailscale.ts';
 import { silentLogger } from '../../src/log.ts';
+import { openEvents } from '../../src/opencode/events.ts';
 import { requestJson } from '../../src/opencode/transport.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
@@ -66,7 +67,7 @@ describe('the tailscale source on a real tailnet', () => {
         { name: 'guest', mode: 'userspace', user: 'bob' },
       ],
     });
-    console.info(tailnet.describe());
+    process.stdout.write(`${tailnet.describe()}\n`);
     for (const name of ['laptop', 'box']) sandboxes.push(await startBare(tailnet.node(name)));
   });
   afterAll(async () => {
@@ -85,6 +86,12 @@ describe('the tailscale source on a real tailnet', () => {
     expect(endpoint.url).toBe(`http://${laptop.ip4}:4096`);
     expect(await requestJson({ endpoint }, '/global/health', LIMITS)).toMatchObject({ healthy: true });
     expect(await requestJson({ endpoint }, '/path', LIMITS)).toMatchObject({ directory: sandboxes[0]?.directory });
+    const events = await openEvents({ endpoint }, '/global/event');
+    for await (const { type } of events) {
+      expect(type).toBe('server.connected');
+      break;
+    }
+    events.close();
     await source.close();
   });
 
@@ -105,7 +112,7 @@ describe('the tailscale source on a real tailnet', () => {
     await closed.close();
     const open = sourceOn(guest, { users: ['ada'] });
     const scan = await foundBy(open, 'both', ({ candidates }) => candidates.length === 2);
-    expect(scan.candidates.map(({ claims }) => claims.hostname).toSorted()).toEqual(['box', 'laptop']);
+    expect(new Set(scan.candidates.map(({ claims }) => claims.hostname))).toEqual(new Set(['box', 'laptop']));
     await open.close();
   });
 

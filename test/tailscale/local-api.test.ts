@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { silentLogger } from '../../src/log.ts';
+import type { AddressSystem } from '../../src/tailscale/address.ts';
 import { createLocalApi } from '../../src/tailscale/local-api.ts';
 import type { LocalApi, LocalApiError } from '../../src/tailscale/types.ts';
 import { ADA, EVE, type FakeLocalApi, json, startFakeLocalApi, statusText, write } from '../rig/fake-local-api.ts';
@@ -145,6 +146,25 @@ describe('status', () => {
     const dead = await failureOf(apiAt(join(temp.path, 'dead.sock')).status());
     expect(dead).toMatchObject({ kind: 'missing', message: expect.stringContaining('start tailscaled') });
   });
+});
+
+it("sends the macOS app's token, and the name that tailscaled wants", async () => {
+  const seen: unknown[] = [];
+  const app = keep(
+    await listenHttp((request, response) => {
+      seen.push([request.headers.host, request.headers.authorization, request.headers.origin]);
+      json(response, statusText({ peers: [], status: {} }));
+    }),
+  );
+  const system: AddressSystem = {
+    platform: 'darwin',
+    exists: () => false,
+    readLink: () => String(app.port),
+    readText: () => 'proof\n',
+  };
+  await createLocalApi({ clock: systemClock, logger: silentLogger, system }).status();
+  const token = Buffer.from(':proof').toString('base64');
+  expect(seen).toEqual([['local-tailscaled.sock', `Basic ${token}`, undefined]]);
 });
 
 describe('whois', () => {
