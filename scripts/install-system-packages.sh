@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the suites drive and npm cannot bring: a real sshd, and busybox as another relay's shell.
+# Installs what the suites drive and npm cannot bring: a real sshd, busybox as another relay's shell, tmux for the TUI,
+# and systemd's judgement of the units.
 # Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
 set -eu
 
@@ -8,6 +9,7 @@ missing=
 command -v ssh >/dev/null 2>&1 || missing="$missing openssh-client"
 command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
 command -v tmux >/dev/null 2>&1 || missing="$missing tmux"
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 [ -n "$missing" ] || exit 0
 
 if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ]; then

@@ -24,9 +24,9 @@ export async function run(process: NodeJS.Process): Promise<void> {
   const [first = ''] = argv;
   const command = first.startsWith('-') || first === '' ? 'serve' : first;
   try {
-    if (command !== 'serve' && command !== 'list') {
+    if (command !== 'serve' && command !== 'list' && command !== 'node') {
       throw new SettingsError(
-        `Unknown command ${JSON.stringify(first)}: expected none (the MCP server) or list; see --help`,
+        `Unknown command ${JSON.stringify(first)}: expected none (the MCP server), list or node; see --help`,
       );
     }
     const { settings, warnings } = loadSettings({
@@ -39,6 +39,7 @@ export async function run(process: NodeJS.Process): Promise<void> {
     const logger = lineLogger(settings.logLevel, (line) => process.stderr.write(line));
     for (const warning of warnings) logger.log('warn', warning);
     if (command === 'list') await (await import('./list.ts')).list(settings, logger, process);
+    else if (command === 'node') await (await import('./node.ts')).node(settings, logger, process);
     else await (await import('./serve.ts')).serve(settings, logger, process);
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;

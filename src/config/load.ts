@@ -60,6 +60,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     chosen?.origin === 'file' && file ? file.folder : input.cwd;
   const registryPath = resolvePath(registryDir?.value ?? OPTIONS.registryDir.fallback, input.home, baseOf(registryDir));
   const opencodeBin = choose(OPTIONS.opencodeBin);
+  const socket = choose(OPTIONS.tailscaleSocket);
   const connected = connectedSettings(
     {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
@@ -83,6 +84,13 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     readOnly: valueOf(OPTIONS.readOnly),
     logLevel: valueOf(OPTIONS.logLevel),
     connected,
+    tailnet: {
+      ...(socket && { socketPath: resolvePath(socket.value, input.home, baseOf(socket)) }),
+      nodePort: valueOf(OPTIONS.nodePort),
+      ports: valueOf(OPTIONS.tailnetPorts),
+      tags: valueOf(OPTIONS.tailnetTags),
+      users: valueOf(OPTIONS.tailnetUsers),
+    },
   };
   if (problems.length > 0) throw new SettingsError(problems.join('\n'));
   const ownFlags = Object.keys(input.command?.flags ?? {}).flatMap((name) => {

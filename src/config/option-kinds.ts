@@ -71,6 +71,49 @@ export function someOf<T extends string>(known: readonly T[]): Kind<'all' | read
   };
 }
 
+// A probe of one machine is one request for each; whoever needs more runs the node service there.
+const MAX_PORTS = 16;
+
+/** Distinct ports. JSON: an array of numbers, or a string as on the command line. */
+export function ports(): Kind<readonly number[]> {
+  const check = (values: readonly number[]): readonly number[] | undefined => {
+    const distinct = [...new Set(values)];
+    const valid = distinct.every((value) => Number.isInteger(value) && value >= 1 && value <= 65_535);
+    return valid && distinct.length <= MAX_PORTS ? distinct : undefined;
+  };
+  const fromText = (text: string): readonly number[] | undefined => {
+    const words = text.split(',').map((word) => word.trim());
+    if (words.length === 1 && words[0]?.toLowerCase() === 'none') return [];
+    return words.every((word) => /^[0-9]+$/.test(word)) ? check(words.map(Number)) : undefined;
+  };
+  return {
+    expected: `none, or a comma list of at most ${MAX_PORTS} ports from 1 to 65535`,
+    fromText,
+    fromJson(value) {
+      if (typeof value === 'string') return fromText(value);
+      return Array.isArray(value) && value.every((port) => typeof port === 'number') ? check(value) : undefined;
+    },
+    show: (value) => (value.length === 0 ? 'none' : value.join(',')),
+  };
+}
+
+/** Distinct words that all fit `pattern`. JSON: an array of them, or a string as on the command line. */
+export function words(expected: string, pattern: RegExp): Kind<readonly string[]> {
+  const check = (values: readonly string[]): readonly string[] | undefined => {
+    const distinct = [...new Set(values.map((word) => word.trim()).filter((word) => word !== ''))];
+    return distinct.every((word) => pattern.test(word) && !hasUnsafeCharacters(word)) ? distinct : undefined;
+  };
+  return {
+    expected,
+    fromText: (text) => check(text.split(',')),
+    fromJson(value) {
+      if (typeof value === 'string') return check(value.split(','));
+      return Array.isArray(value) && value.every((word) => typeof word === 'string') ? check(value) : undefined;
+    },
+    show: (value) => (value.length === 0 ? 'none' : value.join(',')),
+  };
+}
+
 /** A path as written; the loader resolves it. */
 export function path(): Kind<string> {
   // A NUL would be refused by the system with an error that names no setting.

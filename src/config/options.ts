@@ -6,9 +6,11 @@ import {
   oneOf,
   optional,
   path,
+  ports,
   someOf,
   username,
   wholeNumber,
+  words,
   yesOrNo,
   type Kind,
 } from './option-kinds.ts';
@@ -153,6 +155,44 @@ export const OPTIONS = {
     command('a path or the name of a program'),
     'opencode',
   ),
+  tailscaleSocket: {
+    ...option(
+      { flag: 'tailscale-socket', env: 'TAILSCALE_SOCKET', key: 'tailscaleSocket' },
+      'PATH',
+      "socket of tailscaled's LocalAPI",
+      path(),
+      '',
+    ),
+    defaultText: 'where tailscaled has it on this system',
+  },
+  nodePort: option(
+    { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort' },
+    'PORT',
+    'port of the node service, here and on the other machines of the tailnet',
+    wholeNumber('', 1, 65_535),
+    4095,
+  ),
+  tailnetPorts: option(
+    { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts' },
+    'LIST',
+    'where to look for an opencode on machines of the tailnet that run no node service: none, or a comma list of ports',
+    ports(),
+    [4096],
+  ),
+  tailnetTags: option(
+    { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags' },
+    'LIST',
+    'tags of machines that belong to nobody, to look at and to admit as one does the own: tag:server,tag:ci',
+    words('a comma list of tags, each tag: and letters, digits or dashes', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
+    [],
+  ),
+  tailnetUsers: option(
+    { flag: 'tailnet-users', env: 'OPENCODE_TAILNET_USERS', key: 'tailnetUsers' },
+    'LIST',
+    'logins of other people whose machines to look at and to admit as one does the own: ada@example.com',
+    words('a comma list of logins without spaces', /^[^\s,]{1,254}$/),
+    [],
+  ),
 } as const;
 
 /** No flag: every user of a machine can read the arguments of its processes. */
@@ -193,6 +233,11 @@ const ONLY_MCP: readonly Row[] = [
   OPTIONS.toolsets,
   OPTIONS.readOnly,
   OPTIONS.logLevel,
+  OPTIONS.tailscaleSocket,
+  OPTIONS.nodePort,
+  OPTIONS.tailnetPorts,
+  OPTIONS.tailnetTags,
+  OPTIONS.tailnetUsers,
   INSTANCES,
 ];
 const ONLY_CONNECTED: readonly Row[] = [

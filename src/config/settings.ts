@@ -22,6 +22,19 @@ export interface StaticInstance {
   readonly credential?: CredentialRef;
 }
 
+export interface TailnetSettings {
+  /** Of tailscaled's LocalAPI; unset: where it is on this system. */
+  readonly socketPath?: string;
+  /** Where node services listen, on this and on other machines. */
+  readonly nodePort: number;
+  /** Ports at which a machine without a node service is asked for a bare opencode. */
+  readonly ports: readonly number[];
+  /** Tags of nodes that count as one's own, with the `tag:` prefix. */
+  readonly tags: readonly string[];
+  /** Logins of people whose nodes count as one's own. */
+  readonly users: readonly string[];
+}
+
 /** Everything a person can set, checked. Precedence: flag, environment, config file, default. */
 export interface Settings {
   /** `explicit` is false where nobody set it and the default stands. */
@@ -42,6 +55,7 @@ export interface Settings {
   /** No tool that changes anything on an instance. */
   readonly readOnly: boolean;
   readonly logLevel: LogLevel;
+  readonly tailnet: TailnetSettings;
   readonly connected: ConnectedSettings;
 }
 

@@ -4,11 +4,12 @@ import type { Endpoint } from '../discovery/source.ts';
 const PLAIN = /^https?:\/\/[a-z0-9.-]+:\d+$/;
 
 /**
- * What makes two endpoints the same one: scheme, host, port, prefix, and the headers a person gave, by which a proxy may
- * choose between instances.
+ * What makes two endpoints the same one: scheme, host, port, prefix, the headers a person gave, by which a proxy may choose
+ * between instances, and whether it is dialled: the same address need not be reachable otherwise.
  */
-export function endpointKey({ url, headers }: Endpoint): string {
+export function endpointKey({ url, headers, dial }: Endpoint): string {
   const pairs = Object.entries(headers ?? {}).map(([name, value]) => `${name.toLowerCase()}: ${value}`);
+  if (dial !== undefined) pairs.push('dialled');
   return pairs.length === 0 ? canonical(url) : [canonical(url), ...pairs.toSorted()].join('\n');
 }
 

@@ -5,7 +5,7 @@ import { singleLine } from '../plain-text.ts';
 import { DirectoryWatch } from './directory-watch.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
 import { errorCode, identityOf, nodeFileSystem, type FileSystem } from './file-system.ts';
-import { Pulse } from './pulse.ts';
+import { Pulse } from '../pulse.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
   isRegistrationName,

@@ -1,4 +1,5 @@
 import type { CredentialRef } from '../config/secret-ref.ts';
+import type { Dial } from '../dial.ts';
 
 /**
  * The contract of a discovery source and what one yields. A source only looks: it never
@@ -16,6 +17,8 @@ export interface Endpoint {
   readonly route: Route;
   /** Extra request headers. Secret: never logged, never shown. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Makes the connection where one cannot simply connect. One function for all endpoints that are reached by the same means. */
+  readonly dial?: Dial;
 }
 
 /**

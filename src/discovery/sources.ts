@@ -6,6 +6,8 @@ import type { Logger } from '../log.ts';
 import { createRegistrySource, REGISTRY_SOURCE, registryOptions, type RegistryDependencies } from './registry.ts';
 import type { DiscoverySource } from './source.ts';
 import { createStaticSource, STATIC_SOURCE, staticOptions } from './static.ts';
+import { createTailscaleSource, tailscaleOptions } from './tailscale.ts';
+import { TAILSCALE_SOURCE } from './peer.ts';
 
 /** What the sources take from the outside. A test replaces any of it. */
 export interface SourceDependencies extends RegistryDependencies {
@@ -30,6 +32,17 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
     create: createRegistrySource,
   }),
   line({
+    name: TAILSCALE_SOURCE,
+    schema: tailscaleOptions,
+    options: ({ tailnet: { ports, tags, users, ...rest } }) => ({
+      ...rest,
+      ports: [...ports],
+      tags: [...tags],
+      users: [...users],
+    }),
+    create: createTailscaleSource,
+  }),
+  line({
     name: STATIC_SOURCE,
     schema: staticOptions,
     options: ({ instances }) => ({ instances: [...instances] }),
@@ -38,7 +51,7 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
 ]);
 
 /** Names that settings may hold in a later version: a typo and a wish get different answers. */
-const NOT_BUILT: ReadonlySet<string> = new Set(['tailscale', 'mdns']);
+const NOT_BUILT: ReadonlySet<string> = new Set(['mdns']);
 
 /** The real clock, user and machine name. */
 export function systemDependencies(logger: Logger): SourceDependencies {

@@ -1,6 +1,14 @@
-import { Agent, type ClientRequest, type IncomingMessage, request as requestHttp } from 'node:http';
+import {
+  Agent,
+  type ClientRequest,
+  type IncomingMessage,
+  request as requestHttp,
+  type RequestOptions,
+} from 'node:http';
 import { Agent as SecureAgent, request as requestHttps } from 'node:https';
 
+import { type Dial, dialConnector } from '../dial.ts';
+import { DialAgent } from './dial-agent.ts';
 import { networkError, RequestError } from './request-error.ts';
 
 /** One HTTP request, ready to be sent. */
@@ -13,6 +21,8 @@ export interface Outgoing {
   readonly pooled: boolean;
   /** What errors say of it. */
   readonly label: string;
+  /** Makes the connection, where that is not simply connecting. */
+  readonly dial?: Dial | undefined;
 }
 
 /** An idle connection is closed before the server may do it: Node's servers and common proxies do after 5 s. */
@@ -26,6 +36,9 @@ const POOLS = {
   http: new Agent({ keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' }),
   https: new SecureAgent({ keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' }),
 };
+
+/** One pool for each means of dialling. */
+const DIALLED = new WeakMap<Dial, DialAgent>();
 
 /** What a kept connection says when the server closed it just as it was used again. */
 const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
@@ -104,11 +117,11 @@ export class Call {
   }
 
   #send(resolve: (response: IncomingMessage) => void, mayReuse: boolean): void {
-    const { url, method, headers, body, pooled, label } = this.#outgoing;
+    const { url, method, headers, body, pooled, label, dial } = this.#outgoing;
     const secure = url.startsWith('https:');
-    const agent = pooled && mayReuse ? POOLS[secure ? 'https' : 'http'] : false;
+    const way = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
     let connected = false;
-    const request = (secure ? requestHttps : requestHttp)(url, { method, headers, agent });
+    const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...way });
     this.#request = request;
     request.once('socket', (socket) => {
       connected = !socket.connecting;
@@ -135,4 +148,15 @@ export class Call {
     this.#reject(error);
     this.end();
   }
+}
+
+function directly(secure: boolean, reuse: boolean): RequestOptions {
+  return { agent: reuse && POOLS[secure ? 'https' : 'http'] };
+}
+
+function dialled(dial: Dial, reuse: boolean): RequestOptions {
+  if (!reuse) return { createConnection: dialConnector(dial) };
+  let agent = DIALLED.get(dial);
+  if (agent === undefined) DIALLED.set(dial, (agent = new DialAgent(dial, IDLE_SOCKET_MS)));
+  return { agent };
 }

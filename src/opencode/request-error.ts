@@ -1,3 +1,5 @@
+import { NotDialledError } from '../dial.ts';
+
 /**
  * Why a request gave no usable answer.
  * - `unreachable`: no connection was made, so the server has seen nothing of it
@@ -47,6 +49,8 @@ const NEVER_CONNECTED = new Set([
 
 /** What a failed socket says, as one of ours. `connected` tells whether the request may have left this machine. */
 export function networkError(error: Error, label: string, connected: boolean): RequestError {
+  if (error instanceof NotDialledError)
+    return new RequestError('unreachable', `${label}: ${error.message}`, { cause: error });
   // Several addresses of one host make it an AggregateError.
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
   const code = codeOf(first) ?? codeOf(error);

@@ -56,7 +56,7 @@ export async function exchange(
   const label = labelOf(method, connection, path);
   const headers = requestHeaders(connection, body);
   const call = new Call(
-    { method, url: connection.endpoint.url + path, headers, body, pooled: true, label },
+    { method, url: connection.endpoint.url + path, headers, body, pooled: true, label, dial: connection.endpoint.dial },
     limits.signal,
   );
   try {
@@ -94,7 +94,14 @@ export async function openStream(
   const label = labelOf('GET', connection, path);
   const headers = { ...requestHeaders(connection, undefined), accept: 'text/event-stream' };
   const call = new Call(
-    { method: 'GET', url: connection.endpoint.url + path, headers, pooled: false, label },
+    {
+      method: 'GET',
+      url: connection.endpoint.url + path,
+      headers,
+      pooled: false,
+      label,
+      dial: connection.endpoint.dial,
+    },
     limits.signal,
   );
   try {

@@ -81,8 +81,10 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
 }
 
 function notes(snapshot: Snapshot): string[] {
+  // That a machine has no tailscaled, or no registry, matters only to who misses something.
+  const isTold = (status: string): boolean => status !== 'unavailable' || snapshot.instances.length === 0;
   const failing = snapshot.sources
-    .filter(({ status }) => status !== 'ok')
+    .filter(({ status }) => status !== 'ok' && isTold(status))
     .map(({ name, status, reason }) => `source ${name} is ${status}${reason === undefined ? '' : `: ${reason}`}`);
   const all = [...failing, ...snapshot.notes.map(({ source, subject, reason }) => `${source}: ${subject}: ${reason}`)];
   const shown = all.slice(0, MAX_NOTES).map((note) => singleLine(note, MAX_NOTE_CHARS));

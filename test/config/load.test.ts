@@ -24,6 +24,7 @@ describe('defaults', () => {
           opencodeBin: 'opencode',
           stateDir: '/home/ada/.local/state/opencode-mcp',
         },
+        tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
       },
       warnings: [],
       flags: new Map(),
@@ -121,6 +122,46 @@ describe('precedence', () => {
       config: { logLevel: 'error' },
       read: (settings) => settings.logLevel,
       expected: { flag: 'debug', env: 'warn', config: 'error' },
+    },
+    {
+      name: 'tailscale socket',
+      flag: ['--tailscale-socket', '/a.sock'],
+      env: ['TAILSCALE_SOCKET', '~/b.sock'],
+      config: { tailscaleSocket: 'c.sock' },
+      read: (settings) => settings.tailnet.socketPath,
+      expected: { flag: '/a.sock', env: '/home/ada/b.sock', config: '/home/ada/.config/opencode-mcp/c.sock' },
+    },
+    {
+      name: 'node port',
+      flag: ['--node-port', '1'],
+      env: ['OPENCODE_NODE_PORT', '2'],
+      config: { nodePort: 65_535 },
+      read: (settings) => settings.tailnet.nodePort,
+      expected: { flag: 1, env: 2, config: 65_535 },
+    },
+    {
+      name: 'tailnet ports',
+      flag: ['--tailnet-ports', 'none'],
+      env: ['OPENCODE_TAILNET_PORTS', '4096, 4097,4096'],
+      config: { tailnetPorts: [5000] },
+      read: (settings) => settings.tailnet.ports,
+      expected: { flag: [], env: [4096, 4097], config: [5000] },
+    },
+    {
+      name: 'tailnet tags',
+      flag: ['--tailnet-tags', 'tag:a'],
+      env: ['OPENCODE_TAILNET_TAGS', 'tag:b, tag:b,tag:c-1'],
+      config: { tailnetTags: ['tag:d'] },
+      read: (settings) => settings.tailnet.tags,
+      expected: { flag: ['tag:a'], env: ['tag:b', 'tag:c-1'], config: ['tag:d'] },
+    },
+    {
+      name: 'tailnet users',
+      flag: ['--tailnet-users', 'ada@example.com'],
+      env: ['OPENCODE_TAILNET_USERS', 'bob@github, eve@'],
+      config: { tailnetUsers: 'ada@example.com' },
+      read: (settings) => settings.tailnet.users,
+      expected: { flag: ['ada@example.com'], env: ['bob@github', 'eve@'], config: ['ada@example.com'] },
     },
   ];
   it.each(cases)(
@@ -248,6 +289,24 @@ describe('a value that is not valid', () => {
   const milliseconds = 'expected a whole number of milliseconds from 1000 to 2147483647';
   const sources = 'expected all, or a comma list of local-relay, tailscale, mdns, static';
   it.each([
+    {
+      name: 'a tag without its prefix',
+      env: { OPENCODE_TAILNET_TAGS: 'tag:a,server' },
+      expected:
+        'OPENCODE_TAILNET_TAGS: expected a comma list of tags, each tag: and letters, digits or dashes, got "tag:a,server"',
+    },
+    {
+      name: 'a port too high',
+      env: { OPENCODE_TAILNET_PORTS: '4096,65536' },
+      expected:
+        'OPENCODE_TAILNET_PORTS: expected none, or a comma list of at most 16 ports from 1 to 65535, got "4096,65536"',
+    },
+    {
+      name: 'more ports than are probed',
+      env: { OPENCODE_TAILNET_PORTS: Array.from({ length: 17 }, (_, index) => 1 + index).join(',') },
+      expected:
+        'OPENCODE_TAILNET_PORTS: expected none, or a comma list of at most 16 ports from 1 to 65535, got "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"',
+    },
     {
       name: 'exponent',
       env: { DISCOVERY_INTERVAL_MS: '3e4' },

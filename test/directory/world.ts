@@ -1,7 +1,7 @@
 import { LiveDirectory, type DirectoryDeps } from '../../src/directory/directory.ts';
 import type { Instance } from '../../src/directory/instance.ts';
 import { HINT_WINDOW_MS } from '../../src/discovery/chain.ts';
-import { Pulse } from '../../src/discovery/pulse.ts';
+import { Pulse } from '../../src/pulse.ts';
 import type { Candidate, DiscoverySource, Scan } from '../../src/discovery/source.ts';
 import { silentLogger } from '../../src/log.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';

@@ -9,7 +9,7 @@ import {
   SCAN_DEADLINE_MS,
   type SourceView,
 } from '../../src/discovery/chain.ts';
-import { Pulse } from '../../src/discovery/pulse.ts';
+import { Pulse } from '../../src/pulse.ts';
 import { type Candidate, type DiscoverySource, type Scan, SourceUnavailableError } from '../../src/discovery/source.ts';
 import type { Logger } from '../../src/log.ts';
 import { ManualClock, settle } from '../directory/manual-clock.ts';

@@ -19,6 +19,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     readOnly: false,
     logLevel: 'info',
     connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode', stateDir: '/nowhere/state' },
+    tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     ...changed,
   };
   return createSources(settings, systemDependencies(silentLogger)).map(({ name }) => name);
@@ -26,8 +27,12 @@ function namesFor(changed: Partial<Settings>): string[] {
 
 describe('createSources', () => {
   it.each([
-    { name: 'all', changed: {}, expected: ['local-relay'] },
-    { name: 'all, with instances', changed: { instances: [INSTANCE] }, expected: ['local-relay', 'static'] },
+    { name: 'all', changed: {}, expected: ['local-relay', 'tailscale'] },
+    {
+      name: 'all, with instances',
+      changed: { instances: [INSTANCE] },
+      expected: ['local-relay', 'tailscale', 'static'],
+    },
     { name: 'one by name', changed: { sources: ['local-relay'] }, expected: ['local-relay'] },
     {
       name: 'instances are wanted whatever is named',
@@ -44,11 +49,10 @@ describe('createSources', () => {
 
   it.each([
     [
-      'tailscale',
-      'sources: "tailscale" is not available in this version; expected "all" or any of local-relay, static',
+      'mdns',
+      'sources: "mdns" is not available in this version; expected "all" or any of local-relay, tailscale, static',
     ],
-    ['mdns', 'sources: "mdns" is not available in this version; expected "all" or any of local-relay, static'],
-    ['relay', 'sources: expected "all" or any of local-relay, static, got "relay"'],
+    ['relay', 'sources: expected "all" or any of local-relay, tailscale, static, got "relay"'],
   ])('refuses %s', (name, message) => {
     expect(() => namesFor({ sources: ['local-relay', name] })).toThrow(new SettingsError(message));
   });

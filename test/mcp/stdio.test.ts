@@ -358,7 +358,7 @@ describe.each(NODES)('the server on $name', ({ node }) => {
           {},
           /--config: cannot read \/nowhere\/config.json: no such file/,
         ],
-        ['an unknown command', ['sreve'], {}, /Unknown command "sreve": expected none .* or list; see --help/],
+        ['an unknown command', ['sreve'], {}, /Unknown command "sreve": expected none .*, list or node; see --help/],
         ['an argument too many', ['serve', 'now'], {}, /unexpected argument "now"/],
       ];
       test.each(WRONG)('%s: code 2, told on standard error with what was expected', async (_, args, env, expected) => {

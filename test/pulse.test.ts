@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Pulse } from '../../src/discovery/pulse.ts';
+import { Pulse } from '../src/pulse.ts';
 
 const HINT = { done: false, value: undefined };
 const END = { done: true, value: undefined };

@@ -1,0 +1,165 @@
+import type { Clock } from '../clock.ts';
+import type { Logger } from '../log.ts';
+import { singleLine } from '../plain-text.ts';
+import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../tailscale/types.ts';
+
+/** This machine in its tailnet, while tailscaled runs and is logged in. */
+export interface Tailnet {
+  readonly self: TailnetNode;
+  /** False: inbound connections arrive on loopback. */
+  readonly tun: boolean;
+}
+
+export interface TailnetViewDeps {
+  readonly api: LocalApi;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** After each change of what `current` says. */
+  readonly onChange: (tailnet: Tailnet | undefined) => void;
+}
+
+/** A tailnet of thousands changes all the time, and each look reads every peer. */
+export const SHORTEST_LOOK_MS = 1000;
+/** The bus tells of changes; this finds what it missed. */
+export const POLL_MS = 30_000;
+/** While tailscaled is away nothing tells when it comes back but its socket. */
+export const AWAY_POLL_MS = 2000;
+
+/** Follows tailscaled through restarts, logins and new addresses. */
+export class TailnetView {
+  readonly #deps: TailnetViewDeps;
+  readonly #root = new AbortController();
+  #peers: ReadonlyMap<string, TailnetNode> = new Map();
+  #current: Tailnet | undefined;
+  #reading: Promise<void> | undefined;
+  #lastReadMs = Number.NEGATIVE_INFINITY;
+  #hinted = false;
+  #wake: () => void = () => {};
+  #told: string | undefined;
+  #loops: readonly Promise<void>[] = [];
+
+  constructor(deps: TailnetViewDeps) {
+    this.#deps = deps;
+  }
+
+  /** Undefined before the first answer, and while tailscaled is away, stopped or logged out. */
+  get current(): Tailnet | undefined {
+    return this.#current;
+  }
+
+  start(): void {
+    this.#loops = [this.#follow(), this.#listen()];
+  }
+
+  /** The peer with this stable id. One that has joined since the last look is looked up. */
+  async peer(id: string): Promise<TailnetNode | undefined> {
+    const known = this.#peers.get(id);
+    if (known !== undefined || this.#deps.clock.now() - this.#lastReadMs < SHORTEST_LOOK_MS) return known;
+    await this.#read();
+    return this.#peers.get(id);
+  }
+
+  /** Something may be different: it is looked at soon. */
+  suspect(): void {
+    this.#hinted = true;
+    this.#wake();
+  }
+
+  async close(): Promise<void> {
+    this.#root.abort();
+    this.#wake();
+    await Promise.all(this.#loops);
+  }
+
+  async #follow(): Promise<void> {
+    const { clock } = this.#deps;
+    const { signal } = this.#root;
+    while (!signal.aborted) {
+      this.#hinted = false;
+      await this.#read();
+      await clock.sleep(SHORTEST_LOOK_MS, signal);
+      const rest = new AbortController();
+      this.#wake = () => rest.abort();
+      if (this.#hinted || signal.aborted) rest.abort();
+      await clock.sleep((this.#current === undefined ? AWAY_POLL_MS : POLL_MS) - SHORTEST_LOOK_MS, rest.signal);
+    }
+  }
+
+  async #listen(): Promise<void> {
+    const { api, clock, logger } = this.#deps;
+    const { signal } = this.#root;
+    while (!signal.aborted) {
+      try {
+        for await (const _ of api.watch(signal)) this.suspect();
+      } catch (error) {
+        if (!signal.aborted) logger.log('debug', 'tailscaled no longer tells of changes', { reason: reasonOf(error) });
+      }
+      await clock.sleep(AWAY_POLL_MS, signal);
+    }
+  }
+
+  #read(): Promise<void> {
+    this.#reading ??= this.#look().finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  async #look(): Promise<void> {
+    const { api, clock } = this.#deps;
+    const { signal } = this.#root;
+    try {
+      const status = await api.status(signal);
+      if (!signal.aborted) this.#learn(status);
+    } catch (error) {
+      if (!signal.aborted) this.#failed(error);
+    } finally {
+      this.#lastReadMs = clock.now();
+    }
+  }
+
+  #learn({ backendState, self, tun, peers }: TailnetStatus): void {
+    if (backendState !== 'Running' || self === undefined || self.addresses.length === 0) {
+      this.#lose(
+        `tailscaled is in state ${singleLine(backendState, 40)}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,
+      );
+      return;
+    }
+    this.#peers = new Map(peers.map((peer) => [peer.id, peer]));
+    const before = this.#current;
+    this.#current = { self, tun };
+    this.#told = undefined;
+    if (before === undefined) {
+      this.#deps.logger.log('info', 'in the tailnet', {
+        name: self.dnsName === '' ? self.hostName : self.dnsName,
+        addresses: self.addresses.join(' '),
+        mode: tun ? 'tun' : 'userspace',
+      });
+    }
+    this.#deps.onChange(this.#current);
+  }
+
+  #failed(error: unknown): void {
+    // A slow or odd answer says nothing of the tailnet; whois is asked for every caller anyway.
+    if (error instanceof LocalApiError && error.kind !== 'failed') this.#lose(error.message);
+    else this.#tell('the status of tailscaled is not to be had; the last one still counts', reasonOf(error));
+  }
+
+  #lose(reason: string): void {
+    this.#tell('not in the tailnet, so nothing is served', reason);
+    this.#peers = new Map();
+    this.#current = undefined;
+    this.#deps.onChange(undefined);
+  }
+
+  /** Once for each reason in a row. */
+  #tell(what: string, reason: string): void {
+    if (this.#told === what + reason) return;
+    this.#told = what + reason;
+    this.#deps.logger.log('warn', what, { reason: singleLine(reason, 300) });
+  }
+}
+
+function reasonOf(error: unknown): string {
+  return singleLine(error instanceof Error ? error.message : String(error), 300);
+}

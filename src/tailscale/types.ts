@@ -1,0 +1,83 @@
+/** One node of the tailnet, as tailscaled tells it. Ids are strings: they exceed 2^53. */
+export interface TailnetNode {
+  /** Stable node id. */
+  readonly id: string;
+  /** Not unique. */
+  readonly hostName: string;
+  /** Fully qualified, without the trailing dot; empty without MagicDNS. */
+  readonly dnsName: string;
+  readonly os: string;
+  readonly userId: string;
+  /** IPv4 and IPv6 addresses in the tailnet, in no particular order. */
+  readonly addresses: readonly string[];
+  /** With the `tag:` prefix. A tagged node belongs to no person. */
+  readonly tags: readonly string[];
+  /** Of the connection to the control server: not reachability, and can be wrong. */
+  readonly online: boolean;
+  readonly expired: boolean;
+  /** Shared in from another tailnet, or a sharee. */
+  readonly shared: boolean;
+  /** An exit node for hire (Mullvad). */
+  readonly exitNodeForHire: boolean;
+}
+
+export type BackendState =
+  | 'NoState'
+  | 'NeedsLogin'
+  | 'NeedsMachineAuth'
+  | 'Stopped'
+  | 'Starting'
+  | 'Running'
+  | (string & {});
+
+export interface TailnetStatus {
+  readonly backendState: BackendState;
+  /** False: userspace networking. Inbound connections arrive on loopback, and outbound ones need `dial`. */
+  readonly tun: boolean;
+  readonly self: TailnetNode | undefined;
+  readonly peers: readonly TailnetNode[];
+  /** Login names by user id. */
+  readonly logins: ReadonlyMap<string, string>;
+  /** Without the leading dot. */
+  readonly magicDnsSuffix: string;
+}
+
+/** Who is at the other end of a connection. */
+export interface Whois {
+  readonly node: Pick<TailnetNode, 'id' | 'dnsName' | 'tags' | 'userId'>;
+  /** Of the user the node belongs to; `tagged-devices` for a tagged node, which is no person. */
+  readonly login: string;
+  readonly userId: string;
+  /** Application capabilities that a grant gives this node here: by name, the objects of all grants. */
+  readonly capabilities: ReadonlyMap<string, readonly unknown[]>;
+}
+
+/** tailscaled's LocalAPI. Every call is bounded in time and size and rejects with `LocalApiError`. */
+export interface LocalApi {
+  status(signal?: AbortSignal): Promise<TailnetStatus>;
+  /** `address` is `ip:port`, IPv6 in brackets, without `::ffff:`. Undefined: nobody it knows. */
+  whois(address: string, signal?: AbortSignal): Promise<Whois | undefined>;
+  /** Yields once when it has begun to listen, then whenever something may have changed. Connects again by itself; ends with the signal. */
+  watch(signal: AbortSignal): AsyncIterable<void>;
+  /** A raw stream through tailscaled; the only way out where it has no TUN. */
+  dial(host: string, port: number, signal?: AbortSignal): Promise<import('node:stream').Duplex>;
+}
+
+/**
+ * - `missing`: no daemon here (no socket, nothing listens)
+ * - `denied`: the socket, or this call, is not for this user
+ * - `stopped`: the daemon is there, but logged out or stopped
+ * - `failed`: anything else: a slow, broken or unexpected answer
+ */
+export type LocalApiFailure = 'missing' | 'denied' | 'stopped' | 'failed';
+
+/** The message says what was tried, on what, and what to do. */
+export class LocalApiError extends Error {
+  override readonly name = 'LocalApiError';
+  readonly kind: LocalApiFailure;
+
+  constructor(kind: LocalApiFailure, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.kind = kind;
+  }
+}

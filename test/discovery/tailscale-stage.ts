@@ -1,0 +1,94 @@
+import type { Clock } from '../../src/clock.ts';
+import { systemClock } from '../../src/clock.ts';
+import { createTailscaleSource, type TailscaleOptions, type TailscaleSource } from '../../src/discovery/tailscale.ts';
+import { silentLogger } from '../../src/log.ts';
+import { type FakeLocalApi, type FakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
+
+/** What a peer of the fake tailnet answers on one of its ports: a JSON value, or a handler. */
+export type PeerServer = Parameters<typeof listenHttp>[0] | Readonly<Record<string, unknown>> | readonly unknown[];
+
+export interface TailnetStageOptions {
+  readonly peers?: readonly FakePeer[];
+  /** By `address:port`. */
+  readonly servers?: Readonly<Record<string, PeerServer>>;
+  readonly status?: Readonly<Record<string, unknown>>;
+  readonly options?: Partial<TailscaleOptions>;
+  readonly clock?: Clock;
+}
+
+export interface TailnetStage extends AsyncDisposable {
+  readonly fake: FakeLocalApi;
+  readonly source: TailscaleSource;
+  /** `METHOD address:port/path` of every request to a peer. */
+  readonly requests: string[];
+  /** Another answer at `address:port`, or none. */
+  serve(place: string, server: PeerServer | undefined): Promise<void>;
+}
+
+/** A source over a tailnet without a TUN, whose peers are loopback servers that tailscaled dials. */
+export async function tailnetStage(given: TailnetStageOptions = {}): Promise<TailnetStage> {
+  const listeners = new Map<string, HttpListener>();
+  const requests: string[] = [];
+  const fake = await startFakeLocalApi({
+    peers: given.peers ?? [],
+    status: { TUN: false, ...given.status },
+    dial: (host, port) => listeners.get(`${host}:${port}`)?.port,
+  });
+  const serve = async (place: string, server: PeerServer | undefined): Promise<void> => {
+    await listeners.get(place)?.close();
+    listeners.delete(place);
+    if (server === undefined) return;
+    const handler = handlerOf(server);
+    const listener = await listenHttp((request, response) => {
+      requests.push(`${request.method} ${place}${request.url}`);
+      handler(request, response);
+    });
+    listeners.set(place, listener);
+  };
+  for (const [place, server] of Object.entries(given.servers ?? {})) await serve(place, server);
+  const source = createTailscaleSource(
+    { socketPath: fake.socketPath, nodePort: 4095, ports: [4096], tags: [], users: [], ...given.options },
+    { clock: given.clock ?? systemClock, logger: silentLogger },
+  );
+  return {
+    fake,
+    source,
+    requests,
+    serve,
+    [Symbol.asyncDispose]: async () => {
+      await source.close();
+      await Promise.all([...listeners.values()].map((listener) => listener.close()));
+      await fake.close();
+    },
+  };
+}
+
+/** A list as a node service gives it. */
+export function listing(...instances: readonly unknown[]): Readonly<Record<string, unknown>> {
+  return { protocol: 1, node: { id: 'x', name: 'x', host: 'x' }, instances };
+}
+
+export function listed(id: string, more: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
+  return {
+    id,
+    name: `name of ${id}`,
+    host: 'h',
+    directory: '/srv',
+    version: '1.18.33',
+    port: 5000,
+    path: '/',
+    ...more,
+  };
+}
+
+export const HEALTH = { healthy: true, version: '1.18.33' };
+
+function handlerOf(server: PeerServer): Exclude<PeerServer, Readonly<Record<string, unknown>> | readonly unknown[]> {
+  if (typeof server === 'function') return server;
+  const text = JSON.stringify(server);
+  return (_, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(text);
+  };
+}

@@ -1,0 +1,98 @@
+import { describe, expect, test } from 'vitest';
+
+import { admit, type AdmissionFacts, CAPABILITY, refuseSelf } from '../../src/node/admission.ts';
+import type { TailnetNode } from '../../src/tailscale/types.ts';
+import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+
+const self = tailnetNode({ id: 'self', addresses: ['100.64.0.1'] });
+const rules = { users: [], tags: [] };
+
+function facts(peer: TailnetNode, more: Partial<AdmissionFacts> = {}): AdmissionFacts {
+  return { whois: whoisOf(peer, `${peer.userId}@example.com`), self, peer, rules, ...more };
+}
+
+const own = tailnetNode({ id: 'laptop' });
+const other = tailnetNode({ id: 'other', userId: 'user-bob' });
+const tagged = tailnetNode({ id: 'server', tags: ['tag:server'] });
+const shared = tailnetNode({ id: 'shared', shared: true });
+const grant = (peer: TailnetNode, ...objects: unknown[]): Partial<AdmissionFacts> => ({
+  whois: whoisOf(peer, 'bob@example.com', { [CAPABILITY]: objects }),
+});
+
+describe('admitted to drive', () => {
+  test.each<[string, AdmissionFacts]>([
+    ['the own user', facts(own)],
+    ['a login on the list, in whatever case', facts(other, { rules: { users: ['User-Bob@Example.com'], tags: [] } })],
+    ['a tag on the list', facts(tagged, { rules: { users: [], tags: ['tag:server'] } })],
+    ['a grant', facts(other, grant(other, { role: 'drive' }))],
+    ['the union of grants', facts(other, grant(other, { role: 'read' }, { role: 'drive', later: true }))],
+    ['a tagged machine with a grant', facts(tagged, grant(tagged, { role: 'drive' }))],
+    [
+      'a shared machine whose login is on the list',
+      facts(shared, { rules: { users: ['user-ada@example.com'], tags: [] } }),
+    ],
+  ])('%s', (_, given) => {
+    expect(admit(given)).toMatchObject({ role: 'drive' });
+  });
+});
+
+test('a grant to read admits to read', () => {
+  expect(admit(facts(other, grant(other, { role: 'read' }, { role: 'admin' })))).toMatchObject({ role: 'read' });
+});
+
+describe('refused', () => {
+  const taggedSelf = tailnetNode({ id: 'self', tags: ['tag:server'], userId: 'user-ada' });
+  test.each<[string, AdmissionFacts]>([
+    ['nobody the tailnet knows', facts(own, { whois: undefined })],
+    ['another user', facts(other)],
+    ['a tagged machine, although its owner’s id is the own user’s', facts(tagged)],
+    [
+      'a tagged machine by the login that all tagged machines have',
+      facts(tagged, { rules: { users: ['tagged-devices'], tags: [] } }),
+    ],
+    ['the own user where this machine is tagged and has none', facts(own, { self: taggedSelf })],
+    ['everybody’s empty user id', facts({ ...own, userId: '' }, { self: { ...self, userId: '' } })],
+    ['a shared machine with the own user id', facts(shared)],
+    [
+      'a shared machine with a tag that is on the list',
+      facts({ ...tagged, shared: true }, { rules: { users: [], tags: ['tag:server'] } }),
+    ],
+    ['a machine that the status does not list, and that may be shared', facts(own, { peer: undefined })],
+    ['an expired machine', facts({ ...own, expired: true })],
+    ['this machine itself', facts(self)],
+    [
+      'grants of unknown form',
+      facts(
+        other,
+        grant(other, null, 'drive', { role: 'DRIVE' }, { roles: ['drive'] }, ['drive'], { role: ['drive'] }),
+      ),
+    ],
+    [
+      'a grant of another capability',
+      facts(other, { whois: whoisOf(other, 'bob@example.com', { 'example.com/cap/opencode': [{ role: 'drive' }] }) }),
+    ],
+    ['an empty login', facts(other, { whois: whoisOf(other, ''), rules: { users: [''], tags: [] } })],
+  ])('%s', (_, given) => {
+    const decision = admit(given);
+    expect(decision).toHaveProperty('refusal');
+    expect(decision).not.toHaveProperty('role');
+  });
+
+  test('with the setting that would admit them', () => {
+    expect(admit(facts(other))).toMatchObject({
+      refusal: expect.stringContaining('OPENCODE_TAILNET_USERS=user-bob@example.com'),
+    });
+    expect(admit(facts(tagged))).toMatchObject({
+      refusal: expect.stringContaining('OPENCODE_TAILNET_TAGS=tag:server'),
+    });
+    expect(admit(facts(tagged))).toMatchObject({ caller: 'the tagged machine server.tail0.ts.net (tag:server)' });
+    expect(refuseSelf()).toMatchObject({ refusal: expect.stringContaining('loopback') });
+  });
+
+  test('without what would steer a terminal', () => {
+    const hostile = { ...other, dnsName: 'x\u001b]0;owned\u0007.net' };
+    expect(JSON.stringify(admit(facts(hostile, { whois: whoisOf(hostile, 'eve\u202e\n@x') })))).not.toMatch(
+      /\\u001b|\u202e|\\n/,
+    );
+  });
+});

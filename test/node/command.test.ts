@@ -1,0 +1,125 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import { join } from 'node:path';
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { LIST_PATH } from '../../src/node/listing.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { freePort } from '../rig/ports.ts';
+import { openRegistry } from '../rig/registry.ts';
+import { tempDir } from '../rig/temp.ts';
+import { until, within } from '../rig/wait.ts';
+import { SELF } from './stage.ts';
+
+interface Command {
+  readonly log: () => string;
+  readonly pid: number;
+  /** Resolves with its exit code. */
+  readonly ended: Promise<number | null>;
+  /** Ends it with SIGTERM, and resolves with its exit code. */
+  end(): Promise<number | null>;
+}
+
+/** The built program, with nothing of this process's environment. */
+async function start(args: readonly string[], env: Readonly<Record<string, string>>): Promise<Command> {
+  const child = spawn(process.execPath, [SERVER_SCRIPT, 'node', ...args], {
+    env: { PATH: process.env['PATH'] ?? '', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  await once(child, 'spawn');
+  let log = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (log += `STDOUT ${text}`));
+  const ended = once(child, 'exit').then(([code]) => code as number | null);
+  onTestFinished(() => void child.kill('SIGKILL'));
+  return {
+    log: () => log,
+    pid: child.pid ?? 0,
+    ended,
+    end() {
+      child.kill('SIGTERM');
+      return within(ended, 'the node service to end');
+    },
+  };
+}
+
+/** As much of tailscaled as a start needs, with ids as it writes them. */
+async function tailscaled(
+  socketPath: string,
+): Promise<{ readonly close: () => void; readonly buses: ReadonlySet<ServerResponse> }> {
+  const node = (id: string, address: string): string =>
+    `{"ID":"${id}","HostName":"${id}","DNSName":"${id}.tailnet.test.","OS":"linux","UserID":9007199254740993,"TailscaleIPs":["${address}"],"Online":true}`;
+  const buses = new Set<ServerResponse>();
+  const server = createServer(({ url = '' }, response) => {
+    if (url.includes('status')) {
+      response.end(
+        `{"Version":"1.98.10","TUN":true,"BackendState":"Running","Self":${node('self', SELF)},"Peer":{"nodekey:1":${node('laptop', '127.0.0.1')}},"CurrentTailnet":{"MagicDNSSuffix":"tailnet.test"}}`,
+      );
+    } else if (url.includes('whois')) {
+      response.end(
+        '{"Node":{"StableID":"laptop","Name":"laptop.tailnet.test.","User":9007199254740993},"UserProfile":{"ID":9007199254740993,"LoginName":"ada@example.com"},"CapMap":{}}',
+      );
+    } else {
+      buses.add(response);
+      response.write('{"State":6}\n');
+    }
+  }).listen(socketPath);
+  await once(server, 'listening');
+  const close = (): void => {
+    for (const bus of buses) bus.end();
+    server.close();
+    server.closeIdleConnections();
+  };
+  onTestFinished(close);
+  return { close, buses };
+}
+
+describe('opencode-mcp node', () => {
+  test('waits for a tailscaled that is not there, says so, serves once it comes, and ends when told', async () => {
+    await using temp = tempDir('opencode-mcp-node-command');
+    await using opencode = await startFakeOpencode({ password: 'pa55word' });
+    const registry = await openRegistry(join(temp.path, 'registry'));
+    await registry.add(
+      { name: 'one', port: opencode.port, cwd: opencode.directory, id: 'one' },
+      { password: 'pa55word' },
+    );
+    const port = await freePort();
+    const socketPath = join(temp.path, 'tailscaled.sock');
+    const command = await start(['--registry-dir', registry.path], {
+      HOME: temp.path,
+      TMPDIR: temp.tmp,
+      TAILSCALE_SOCKET: socketPath,
+      OPENCODE_NODE_PORT: String(port),
+    });
+    await until('a word about tailscaled', () => command.log().includes('not in the tailnet, so nothing is served'));
+    expect(command.log()).toContain(socketPath);
+    const daemon = await tailscaled(socketPath);
+    await until('the address', () => command.log().includes('listening'));
+    const listed = await until('the instance', async () => {
+      const response = await fetch(`http://${SELF}:${port}${LIST_PATH}`);
+      const { instances } = (await response.json()) as { readonly instances: readonly { readonly path: string }[] };
+      return instances[0];
+    });
+    const health = await fetch(`http://${SELF}:${port}${listed.path}/global/health`);
+    expect(await health.json()).toMatchObject({ healthy: true });
+    expect(command.log()).toMatch(
+      /info admitted caller="ada@example.com on laptop.tailnet.test" role="drive" method="GET"/,
+    );
+    await until('the bus to be listened to', () => daemon.buses.size > 0);
+    daemon.close();
+    await until('the end of the tailnet', () => command.log().split('not in the tailnet').length === 3);
+    await expect(fetch(`http://${SELF}:${port}${LIST_PATH}`)).rejects.toThrow();
+    expect(await command.end()).toBe(0);
+    expect(command.log()).not.toMatch(/STDOUT|pa55word/);
+  });
+
+  test('refuses wrong settings with the exit code at which it is not restarted', async () => {
+    await using temp = tempDir('opencode-mcp-node-command');
+    const command = await start([], { HOME: temp.path, TMPDIR: temp.tmp, OPENCODE_NODE_PORT: '0' });
+    expect(await within(command.ended, 'the end')).toBe(2);
+    expect(command.log()).toContain('OPENCODE_NODE_PORT: expected');
+  });
+});

@@ -1,0 +1,86 @@
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { OwnPorts, type OwnPortsDeps } from '../../src/node/own-ports.ts';
+import type { SocketRow } from '../../src/node/socket-table.ts';
+
+const UID = 1000;
+const LOOPBACK = '0100007F';
+
+function listener(port: number, { uid = UID, inode = '7', address = LOOPBACK, listening = true } = {}): SocketRow {
+  return { local: { address, port }, remote: { address: '00000000', port: 0 }, listening, uid, inode };
+}
+
+function ports(rows: readonly SocketRow[], names: readonly string[] = ['opencode']): OwnPorts {
+  const deps: Omit<OwnPortsDeps, 'uid'> = {
+    readSockets: () => Promise.resolve(rows),
+    holders: () => Promise.resolve(names.map((name) => ({ name, link: `/proc/1/fd/${name}` }))),
+    stillHeld: () => Promise.resolve(false),
+  };
+  return new OwnPorts(UID, deps);
+}
+
+test.each([
+  ['on loopback', listener(4096)],
+  ['on every address', listener(4096, { address: '00000000' })],
+  ['on every IPv6 address', listener(4096, { address: '0'.repeat(32) })],
+])('ours: %s', async (_, row) => {
+  expect(await ports([row]).ours([4096, 4097])).toEqual(new Set([4096]));
+});
+
+describe('not ours', () => {
+  test.each([
+    ['nobody listens', ports([listener(4096, { listening: false })])],
+    ['another user listens', ports([listener(4096, { uid: 1001 })])],
+    [
+      'another user listens there too',
+      ports([listener(4096), listener(4096, { uid: 1001, inode: '8', address: '00000000' })]),
+    ],
+    ['it listens on another address', ports([listener(4096, { address: '0200007F' })])],
+    ['sshd holds it for a tunnel', ports([listener(4096)], ['sshd'])],
+    ['sshd’s session holds it for a tunnel', ports([listener(4096)], ['sshd-session'])],
+    ['its holder hides, as sshd does from the user it serves', ports([listener(4096)], [])],
+    ['nobody holds it any more', ports([listener(4096, { inode: '0' })])],
+  ])('%s', async (_, given) => {
+    expect(await given.ours([4096])).toEqual(new Set());
+  });
+});
+
+test('the table is read again only when the socket that was found is gone', async () => {
+  let reads = 0;
+  let held = true;
+  let uid = UID;
+  const own = new OwnPorts(UID, {
+    readSockets: () => {
+      reads += 1;
+      return Promise.resolve([listener(4096, { uid }), listener(4097, { inode: '8' })]);
+    },
+    holders: (inode) => Promise.resolve([{ name: 'opencode', link: `/proc/1/fd/${inode}` }]),
+    stillHeld: (link, inode) => Promise.resolve(link === `/proc/1/fd/${inode}` && (held || inode === '8')),
+  });
+  expect(await own.ours([4096, 4097])).toEqual(new Set([4096, 4097]));
+  expect(await own.ours([4097])).toEqual(new Set([4097]));
+  expect(await own.ours([4096])).toEqual(new Set([4096]));
+  expect(reads).toBe(1);
+  held = false;
+  uid = 1001;
+  expect(await own.ours([4096, 4097])).toEqual(new Set([4097]));
+  expect(reads).toBe(2);
+  expect(await own.ours([4096])).toEqual(new Set());
+});
+
+test.skipIf(process.platform !== 'linux')('this process holds what it listens on', async () => {
+  const server = createServer().listen(0, '127.0.0.1');
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const own = new OwnPorts(process.getuid?.() ?? 0);
+  expect(await own.ours([port])).toEqual(new Set([port]));
+  expect(await own.ours([port])).toEqual(new Set([port]));
+  expect(await new OwnPorts(65_533).ours([port])).toEqual(new Set());
+  server.close();
+  await once(server, 'close');
+  expect(await own.ours([port])).toEqual(new Set());
+});

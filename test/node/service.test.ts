@@ -1,0 +1,152 @@
+import { describe, expect, test } from 'vitest';
+
+import { LIST_PATH } from '../../src/node/listing.ts';
+import { tailnetNode } from '../rig/memory-local-api.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { listenHttp } from '../rig/http-listener.ts';
+import { until } from '../rig/wait.ts';
+import { DIRECTORY, ID, openNodeStage, OWN_LAPTOP, PASSWORD, SELF, STRANGER } from './stage.ts';
+
+describe('the list', () => {
+  test('names the node and its live instances, and no password', async () => {
+    await using stage = await openNodeStage();
+    const listing = await stage.list();
+    expect(listing).toEqual({
+      protocol: 1,
+      node: { id: 'self', name: 'self.tail0.ts.net', host: 'the-host' },
+      instances: [
+        {
+          id: ID,
+          name: 'one',
+          host: 'the-host',
+          directory: DIRECTORY,
+          version: '1.18.33',
+          port: stage.instancePort,
+          path: `/opencode-mcp/v1/i/${ID}`,
+        },
+      ],
+    });
+    expect(JSON.stringify(listing)).not.toContain(PASSWORD);
+  });
+
+  test('is for reading only', async () => {
+    await using stage = await openNodeStage();
+    expect((await stage.call(LIST_PATH, { method: 'POST' })).status).toBe(405);
+  });
+
+  test('a registration without an id gets one that stays, and is served by it', async () => {
+    await using stage = await openNodeStage();
+    await using old = await startFakeOpencode({ directory: '/home/ada/old' });
+    await stage.registry.add({ name: 'old', port: old.port, cwd: old.directory });
+    const find = async (): Promise<string | undefined> =>
+      (await stage.list()).instances.find(({ name }) => name === 'old')?.path;
+    const path = await until('the old registration to be listed', find);
+    expect(path).toMatch(/^\/opencode-mcp\/v1\/i\/r-[A-Za-z0-9_-]{22}$/);
+    expect(await find()).toBe(path);
+    expect(JSON.parse((await stage.call(`${path}/path`)).text)).toMatchObject({ directory: '/home/ada/old' });
+  });
+
+  test('leaves out what another machine registered, and what another process has taken over', async () => {
+    let ours = true;
+    await using stage = await openNodeStage({
+      ports: { ours: (ports) => Promise.resolve(new Set(ours ? ports : [])) },
+    });
+    await using second = await startFakeOpencode();
+    await using far = await startFakeOpencode();
+    await stage.registry.add({ name: 'tunnelled', hostname: 'elsewhere', port: far.port, cwd: far.directory });
+    await stage.registry.add({ name: 'moved', port: far.port, localPort: 4096, cwd: far.directory });
+    await stage.registry.add({ name: 'second', port: second.port, cwd: second.directory });
+    const names = await until('the second to be listed', async () => {
+      const { instances } = await stage.list();
+      return instances.length > 1 && instances.map(({ name }) => name);
+    });
+    expect(names).toEqual(['one', 'second']);
+    ours = false;
+    expect((await stage.list()).instances).toEqual([]);
+    expect((await stage.ask('/session')).status).toBe(404);
+    expect(stage.seen).toEqual([]);
+  });
+});
+
+test('what has taken over the port of a registration is never sent its password', async () => {
+  const sent: (string | undefined)[] = [];
+  await using thief = await listenHttp(({ headers }, response) => {
+    sent.push(headers.authorization);
+    response.setHeader('content-type', 'application/json').end('{"healthy":true,"version":"1.18.33"}');
+  });
+  await using stage = await openNodeStage({
+    ports: { ours: (ports) => Promise.resolve(new Set(ports.filter((port) => port !== thief.port))) },
+  });
+  await stage.registry.add({ name: 'taken', port: thief.port, id: 'taken' }, { password: PASSWORD });
+  await until('it to be looked at', () => sent.length > 0);
+  expect(sent).not.toContainEqual(expect.anything());
+  expect((await stage.list()).instances.map(({ id }) => id)).toEqual([ID]);
+});
+
+describe('who is served', () => {
+  test('the own user may drive; a stranger is told who they appear to be and what would admit them', async () => {
+    await using stage = await openNodeStage();
+    expect((await stage.ask('/anything?x=1')).text).toBe('{"answered":"/anything?x=1"}');
+    const refused = await stage.ask('/anything', { from: STRANGER });
+    expect(refused.status).toBe(403);
+    expect(refused.text).toContain('eve@example.com on stranger.tail0.ts.net');
+    expect(refused.text).toContain('OPENCODE_TAILNET_USERS=eve@example.com');
+    expect(refused.text).toContain('opencode-mcp.dev/cap/opencode');
+    expect(stage.seen.length).toBe(1);
+  });
+
+  test('a call from the machine’s own address is refused without asking whois, which would name the owner', async () => {
+    await using stage = await openNodeStage();
+    stage.api.join(tailnetNode({ id: 'self', addresses: [SELF] }));
+    const refused = await stage.ask('/session', { from: SELF });
+    expect(refused.status).toBe(403);
+    expect(refused.text).toContain('this very machine');
+    expect(stage.api.asked).toEqual([]);
+  });
+
+  test('nobody is admitted while whois fails', async () => {
+    await using stage = await openNodeStage();
+    stage.api.callers.set(OWN_LAPTOP, () => Promise.reject(new Error('tailscaled is busy')));
+    const refused = await stage.ask('/session');
+    expect(refused).toMatchObject({ status: 503, text: expect.stringContaining('tailscaled is busy') });
+    stage.api.callers.delete(OWN_LAPTOP);
+    expect((await stage.ask('/session')).status).toBe(403);
+    expect(stage.seen).toEqual([]);
+  });
+
+  test('whois is asked once for the requests of a connection that follow each other, and anew for another connection', async () => {
+    await using stage = await openNodeStage();
+    const get = `GET ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\n`;
+    const answers = await stage.raw(`${get}\r\n${get}\r\n${get}Connection: close\r\n\r\n`);
+    expect(answers.match(/HTTP\/1\.1 200/g)?.length).toBe(3);
+    expect(stage.api.asked.length).toBe(1);
+    await stage.ask('/session');
+    expect(stage.api.asked.length).toBe(2);
+  });
+
+  test('admissions and refusals are logged with identity, method and path, and nothing else', async () => {
+    await using stage = await openNodeStage();
+    await stage.ask('/session?title=secret-title', { method: 'POST', body: 'secret-body' });
+    await stage.ask('/session?title=secret-title', { from: STRANGER });
+    const lines = stage.log.filter(({ message }) => message === 'admitted' || message === 'refused');
+    expect(lines).toEqual([
+      {
+        level: 'info',
+        message: 'admitted',
+        fields: {
+          caller: 'ada@example.com on laptop.tail0.ts.net',
+          role: 'drive',
+          method: 'POST',
+          path: stage.path('/session'),
+          reason: undefined,
+        },
+      },
+      {
+        level: 'warn',
+        message: 'refused',
+        fields: expect.objectContaining({ caller: 'eve@example.com on stranger.tail0.ts.net', method: 'GET' }),
+      },
+    ]);
+    expect(JSON.stringify(stage.log)).not.toMatch(/secret-|pa55word/);
+  });
+});

@@ -1,0 +1,154 @@
+import { execFile, spawnSync } from 'node:child_process';
+import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import process from 'node:process';
+import { promisify } from 'node:util';
+import { fileURLToPath } from 'node:url';
+
+import { describe, expect, test } from 'vitest';
+
+import { tempDir, type TempDir } from '../rig/temp.ts';
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** The bar for the system template. */
+const MAX_EXPOSURE = 3;
+
+interface Place extends AsyncDisposable {
+  readonly temp: TempDir;
+  readonly dest: string;
+  /** Runs a script of the project's copy, with nothing but files touched. */
+  run(script: string, ...args: readonly string[]): Promise<string>;
+  files(): Promise<readonly string[]>;
+  read(path: string): Promise<string>;
+}
+
+/** A copy of what the package brings, in a folder whose name needs quoting everywhere. */
+async function openPlace(os = 'Linux'): Promise<Place> {
+  const temp = tempDir('opencode-mcp-units');
+  const dest = join(temp.path, 'dest');
+  const home = '/home/ada';
+  const copy = join(temp.path, 'a "b" 100% $HOME & c|d');
+  for (const folder of ['systemd', 'launchd', 'scripts', 'dist']) await mkdir(join(copy, folder), { recursive: true });
+  for (const folder of ['systemd', 'launchd']) {
+    for (const file of await readdir(join(root, folder)))
+      await writeFile(join(copy, folder, file), await readFile(join(root, folder, file)));
+  }
+  for (const file of ['install-node.sh', 'uninstall-node.sh']) {
+    await writeFile(join(copy, 'scripts', file), await readFile(join(root, 'scripts', file)));
+    await chmod(join(copy, 'scripts', file), 0o755);
+  }
+  await writeFile(join(copy, 'dist', 'opencode-mcp.js'), '');
+  return {
+    temp,
+    dest,
+    async run(script, ...args) {
+      const env = { PATH: process.env['PATH'] ?? '', HOME: home, DESTDIR: dest, OPENCODE_MCP_OS: os };
+      return (await run(join(copy, 'scripts', script), args, { env })).stdout;
+    },
+    async files() {
+      const found = await readdir(dest, { recursive: true, withFileTypes: true }).catch(() => []);
+      return found
+        .filter((entry) => !entry.isDirectory())
+        .map((entry) => join(entry.parentPath, entry.name).slice(dest.length))
+        .toSorted();
+    },
+    read: (path) => readFile(join(dest, path), 'utf8'),
+    [Symbol.asyncDispose]: () => temp.close(),
+  };
+}
+
+const USER_UNIT = '/home/ada/.config/systemd/user/opencode-mcp-node.service';
+const USER_SETTINGS = '/home/ada/.config/opencode-mcp/node.env';
+const TEMPLATE = '/etc/systemd/system/opencode-mcp-node@.service';
+const SETTINGS = '/etc/opencode-mcp/node.env';
+const PLIST = '/home/ada/Library/LaunchAgents/opencode-mcp.node.plist';
+
+describe('the install script', () => {
+  test('installs for the person, again without a change, and keeps their settings', async () => {
+    await using place = await openPlace();
+    await place.run('install-node.sh');
+    expect(await place.files()).toEqual([USER_SETTINGS, USER_UNIT]);
+    const first = await place.read(USER_UNIT);
+    expect(first).toContain(String.raw`/a \"b\" 100%% $$HOME & c|d/dist/opencode-mcp.js" node`);
+    expect((await stat(join(place.dest, USER_SETTINGS))).mode & 0o777).toBe(0o600);
+    await writeFile(join(place.dest, USER_SETTINGS), 'OPENCODE_NODE_PORT=4094\n');
+    await writeFile(join(place.dest, USER_UNIT), 'of an older version');
+    await place.run('install-node.sh');
+    expect(await place.read(USER_UNIT)).toBe(first);
+    expect(await place.read(USER_SETTINGS)).toBe('OPENCODE_NODE_PORT=4094\n');
+  });
+
+  test('installs the system template for a user', async () => {
+    await using place = await openPlace();
+    await place.run('install-node.sh', '--system', 'root');
+    await place.run('install-node.sh', '--system', 'root');
+    expect(await place.files()).toEqual([SETTINGS, TEMPLATE]);
+    await expect(place.run('install-node.sh', '--system', 'no-such-user-here')).rejects.toThrow('there is no user');
+    await expect(place.run('install-node.sh', '--system', '../root')).rejects.toThrow('expected a user name');
+    await expect(place.run('install-node.sh', '--sytem')).rejects.toThrow('expected nothing or --system USER');
+  });
+
+  test('installs a launch agent on macOS', async () => {
+    await using place = await openPlace('Darwin');
+    await place.run('install-node.sh');
+    expect(await place.files()).toEqual([PLIST]);
+    const plist = await place.read(PLIST);
+    expect(plist).toContain('a "b" 100% $HOME &amp; c|d/dist/opencode-mcp.js</string>');
+    expect(plist).not.toMatch(/@[A-Z]+@/);
+    await place.run('uninstall-node.sh');
+    expect(await place.files()).toEqual([]);
+  });
+
+  test('the uninstall script takes the unit, keeps the settings, and may run again', async () => {
+    await using place = await openPlace();
+    await place.run('install-node.sh');
+    await place.run('uninstall-node.sh');
+    await place.run('uninstall-node.sh');
+    expect(await place.files()).toEqual([USER_SETTINGS]);
+  });
+
+  test('the template stays while another user has the service', async () => {
+    await using place = await openPlace();
+    await place.run('install-node.sh', '--system', 'root');
+    const wants = join(place.dest, '/etc/systemd/system/multi-user.target.wants');
+    await mkdir(wants);
+    await symlink(TEMPLATE, join(wants, 'opencode-mcp-node@bob.service'));
+    expect(await place.run('uninstall-node.sh', '--system', 'root')).toContain('Kept the template');
+    expect(await place.files()).toContain(TEMPLATE);
+  });
+});
+
+/** CI installs systemd; for a person without it the suite is skipped. */
+function noSystemd(): boolean {
+  if (spawnSync('systemd-analyze', ['--version']).status === 0) return false;
+  if (process.env['CI'] === 'true') throw new Error('systemd-analyze is not on the PATH');
+  process.stderr.write('Skipped: systemd-analyze is not on the PATH\n');
+  return true;
+}
+
+describe.skipIf(noSystemd())('systemd', () => {
+  test('finds nothing wrong with the installed units', async () => {
+    await using place = await openPlace();
+    await place.run('install-node.sh');
+    await place.run('install-node.sh', '--system', 'root');
+    const env = { ...process.env, XDG_RUNTIME_DIR: place.temp.tmp };
+    for (const [scope, unit] of [
+      ['--user', USER_UNIT],
+      ['--system', TEMPLATE],
+    ] as const) {
+      const { stdout, stderr } = await run('systemd-analyze', [scope, 'verify', join(place.dest, unit)], { env });
+      expect(stdout + stderr).toBe('');
+    }
+  });
+
+  test(`rates the template ${MAX_EXPOSURE} or better, without hiding /tmp`, async () => {
+    const unit = join(root, 'systemd', 'opencode-mcp-node@.service');
+    const { stdout } = await run('systemd-analyze', ['security', '--offline=true', unit]);
+    const exposure = Number(/Overall exposure level for \S+: ([\d.]+)/.exec(stdout)?.[1]);
+    process.stdout.write(`exposure of the template: ${exposure}\n`);
+    expect(exposure).toBeLessThanOrEqual(MAX_EXPOSURE);
+    expect(await readFile(unit, 'utf8')).not.toMatch(/^PrivateTmp=(?!no)/m);
+  });
+});

@@ -1,0 +1,192 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+
+import { deferred } from './wait.ts';
+import { tempDir } from './temp.ts';
+
+/** One peer as tailscaled writes it, with what a test is about; the rest is filled in. */
+export type FakePeer = Readonly<Record<string, unknown>>;
+
+export interface FakeLocalApiOptions {
+  /** Of the status; merged over a running node without peers. */
+  readonly status?: Readonly<Record<string, unknown>>;
+  readonly peers?: readonly FakePeer[];
+  /** Where dials of any host and port end: a loopback port by the port that is asked for. */
+  readonly dial?: (host: string, port: number) => number | undefined;
+}
+
+/** Bytes or a handler in place of the built-in answer; `undefined` again for that. */
+export type FakeAnswer = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** A LocalAPI on a Unix socket that says what it is told to say. */
+export interface FakeLocalApi extends AsyncDisposable {
+  readonly socketPath: string;
+  /** Paths asked for, queries included. */
+  readonly asked: string[];
+  /** `host:port` of every dial. */
+  readonly dialled: string[];
+  peers: readonly FakePeer[];
+  status: Readonly<Record<string, unknown>>;
+  /** By route: `status`, `whois`, `watch-ipn-bus`, `dial`. */
+  readonly answers: Map<string, FakeAnswer>;
+  /** One line on every open bus. */
+  notify(line?: string): void;
+  /** Resolves when a bus is open. */
+  readonly busOpened: Promise<void>;
+  /** Ends every open bus, as a restart of the daemon does. */
+  endBus(): void;
+  close(): Promise<void>;
+}
+
+export async function startFakeLocalApi(options: FakeLocalApiOptions = {}): Promise<FakeLocalApi> {
+  const temp = tempDir('fake-local-api');
+  const socketPath = join(temp.path, 'tailscaled.sock');
+  const opened = deferred<void>();
+  const buses = new Set<ServerResponse>();
+  const sockets = new Set<Duplex>();
+  const server = createServer((request, response) => route(fake, request, response));
+  const fake: FakeLocalApi & { readonly buses: Set<ServerResponse>; readonly opened: () => void } = {
+    socketPath,
+    asked: [],
+    dialled: [],
+    peers: options.peers ?? [],
+    status: options.status ?? {},
+    answers: new Map(),
+    buses,
+    opened: () => opened.resolve(),
+    busOpened: opened.promise,
+    notify: (line = '{"Version":"1.98.10"}') => {
+      for (const bus of buses) bus.write(`${line}\n`);
+    },
+    endBus: () => {
+      for (const bus of buses) bus.end();
+      buses.clear();
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+  server.on('connection', (socket: Socket) => track(sockets, socket));
+  server.on('upgrade', (request, socket: Duplex) => upgrade(fake, options, sockets, request, socket));
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+  let closing: Promise<void> | undefined;
+  function close(): Promise<void> {
+    closing ??= new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      for (const socket of sockets) socket.destroy();
+    }).then(() => temp.close());
+    return closing;
+  }
+  return fake;
+}
+
+function track(sockets: Set<Duplex>, socket: Duplex): void {
+  sockets.add(socket);
+  socket.on('error', () => {});
+  socket.once('close', () => sockets.delete(socket));
+}
+
+function route(
+  fake: FakeLocalApi & { readonly buses: Set<ServerResponse>; readonly opened: () => void },
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
+  const url = new URL(request.url ?? '', 'http://local');
+  const name = url.pathname.replace('/localapi/v0/', '');
+  fake.asked.push(name + url.search);
+  const answer = fake.answers.get(name);
+  if (answer !== undefined) answer(request, response);
+  else if (name === 'status') json(response, statusText(fake, url.searchParams.get('peers') !== 'false'));
+  else if (name === 'whois') response.writeHead(404).end('no match for IP:port\n');
+  else if (name === 'watch-ipn-bus') {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.write('{"Version":"1.98.10","State":6}\n');
+    fake.buses.add(response);
+    response.once('close', () => fake.buses.delete(response));
+    fake.opened();
+  } else response.writeHead(404).end('not found\n');
+}
+
+function upgrade(
+  fake: FakeLocalApi,
+  options: FakeLocalApiOptions,
+  sockets: Set<Duplex>,
+  request: IncomingMessage,
+  socket: Duplex,
+): void {
+  const host = String(request.headers['dial-host']);
+  const port = Number(request.headers['dial-port']);
+  fake.dialled.push(`${host}:${port}`);
+  const target = options.dial?.(host, port);
+  if (target === undefined) {
+    const text = 'dial failure: connection was refused\n';
+    socket.end(`HTTP/1.1 502 Bad Gateway\r\nContent-Length: ${text.length}\r\n\r\n${text}`);
+    return;
+  }
+  const out = connect(target, '127.0.0.1');
+  track(sockets, out);
+  out.once('connect', () => {
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\n');
+    socket.pipe(out).pipe(socket);
+  });
+  out.once('error', () => socket.destroy());
+}
+
+export function json(response: ServerResponse, text: string): void {
+  response.writeHead(200, { 'content-type': 'application/json' }).end(text);
+}
+
+/** As tailscaled writes it: ids that are too large for a number in JavaScript are given as bigint and written as numbers. */
+export function statusText(fake: Pick<FakeLocalApi, 'peers' | 'status'>, withPeers = true): string {
+  const peers = (withPeers ? fake.peers : []).map((peer, index) => [`nodekey:${index}`, fakePeer(index + 2, peer)]);
+  return write({
+    Version: '1.98.10-t0123456',
+    TUN: true,
+    BackendState: 'Running',
+    Self: fakePeer(1, { HostName: 'self', DNSName: 'self.tailnet.test.' }),
+    MagicDNSSuffix: 'tailnet.test',
+    CurrentTailnet: { Name: 'tailnet.test', MagicDNSSuffix: 'tailnet.test', MagicDNSEnabled: true },
+    Peer: withPeers ? Object.fromEntries(peers) : null,
+    User: { [String(ADA)]: { ID: ADA, LoginName: 'ada@example.com', DisplayName: 'Ada' } },
+    ...fake.status,
+  });
+}
+
+/** Two of Tailscale's user ids that one double stands for. */
+export const ADA = 9_007_199_254_740_993n;
+export const EVE = 9_007_199_254_740_992n;
+
+export function fakePeer(number: number, peer: FakePeer): FakePeer {
+  const [high, low] = [number >> 8, number & 255];
+  return {
+    ID: `n${number}CNTRL`,
+    HostName: `host${number}`,
+    DNSName: `host${number}.tailnet.test.`,
+    OS: 'linux',
+    UserID: ADA,
+    TailscaleIPs: [`100.64.${high}.${low}`, `fd7a:115c:a1e0::${number.toString(16)}`],
+    Addrs: ['192.0.2.1:41641'],
+    CurAddr: '',
+    Relay: 'fra',
+    Created: '2026-01-01T00:00:00Z',
+    LastSeen: '0001-01-01T00:00:00Z',
+    Online: true,
+    ExitNode: false,
+    ExitNodeOption: false,
+    Capabilities: ['https://tailscale.com/cap/file-sharing'],
+    CapMap: { 'https://tailscale.com/cap/file-sharing': null },
+    InNetworkMap: true,
+    ...peer,
+  };
+}
+
+const BIGINT = /"bigint:(-?\d+)"/g;
+
+/** JSON, bigints as numbers. */
+export function write(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) => (typeof inner === 'bigint' ? `bigint:${inner}` : inner)).replace(
+    BIGINT,
+    '$1',
+  );
+}

@@ -1,0 +1,157 @@
+import { execFile, spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { systemClock } from '../../src/clock.ts';
+import { silentLogger } from '../../src/log.ts';
+import { createLocalApi } from '../../src/tailscale/local-api.ts';
+import type { LocalApi } from '../../src/tailscale/types.ts';
+import { LOGIN_SERVER } from './tailnet-headscale.ts';
+import { TAILSCALE, TAILSCALED } from './tailnet-programs.ts';
+import type { TempDir } from './temp.ts';
+import { until } from './wait.ts';
+
+const run = promisify(execFile);
+
+const LOG_LIMIT = 200_000;
+
+/** Nothing leaves the machine: no logs, no port mapping, no captive portal, and a panic rather than the real control server. */
+const ENVIRONMENT = {
+  TS_NO_LOGS_NO_SUPPORT: 'true',
+  TS_DISABLE_PORTMAPPER: '1',
+  TS_ASSUME_NETWORK_UP_FOR_TEST: '1',
+  TS_PANIC_IF_HIT_MAIN_CONTROL: '1',
+  TS_DEBUG_USE_DERP_HTTP: '1',
+};
+
+export interface NodeOptions {
+  readonly name: string;
+  /** `tun`: a TUN device in the node's namespace; `userspace`: none, inbound arrives on its 127.0.0.1. */
+  readonly mode: 'tun' | 'userspace';
+  /** Default: ada. */
+  readonly user?: string;
+  readonly tags?: readonly string[];
+}
+
+/** One machine of the tailnet: a network namespace and a real tailscaled in it. */
+export class TailnetMachine {
+  readonly name: string;
+  readonly namespace: string;
+  /** Of its LocalAPI; a Unix socket, reachable from every namespace. */
+  readonly socket: string;
+  readonly localApi: LocalApi;
+  ip4 = '';
+  ip6 = '';
+  /** Stable node id. */
+  id = '';
+  readonly #options: NodeOptions;
+  readonly #folder: string;
+  readonly #environment: Readonly<Record<string, string>>;
+  #child: ChildProcess | undefined;
+  #logs = '';
+
+  /** `tmp`: what is started with it as TMPDIR ends with this process, however that ends. */
+  constructor(options: NodeOptions, namespace: string, { path, tmp }: Pick<TempDir, 'path' | 'tmp'>) {
+    this.name = options.name;
+    this.namespace = namespace;
+    this.#options = options;
+    this.#folder = join(path, options.name);
+    this.#environment = { PATH: process.env['PATH'] ?? '', TMPDIR: tmp, ...ENVIRONMENT };
+    this.socket = join(this.#folder, 'tailscaled.sock');
+    this.localApi = createLocalApi({ socketPath: this.socket, clock: systemClock, logger: silentLogger });
+  }
+
+  /** The output of a command in its namespace, which must succeed. */
+  async exec(argv: readonly string[]): Promise<string> {
+    const { stdout } = await run('ip', ['netns', 'exec', this.namespace, ...argv]);
+    return stdout;
+  }
+
+  /** A process in its namespace; ended with the tailnet at the latest. */
+  spawn(argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
+    return spawn('ip', ['netns', 'exec', this.namespace, ...argv], options);
+  }
+
+  /** The output of `tailscale …` on this machine. */
+  cli(...args: string[]): Promise<string> {
+    return this.exec([TAILSCALE, `--socket=${this.socket}`, ...args]);
+  }
+
+  /** Starts tailscaled; resolves when its LocalAPI answers. */
+  async start(): Promise<void> {
+    await mkdir(this.#folder, { recursive: true });
+    const argv = [
+      TAILSCALED,
+      `--tun=${this.#options.mode === 'tun' ? 'tailscale0' : 'userspace-networking'}`,
+      `--statedir=${this.#folder}`,
+      `--socket=${this.socket}`,
+      '--port=0',
+      '--no-logs-no-support',
+    ];
+    const child = this.spawn(argv, { stdio: ['ignore', 'pipe', 'pipe'], env: this.#environment });
+    this.#child = child;
+    for (const stream of [child.stdout, child.stderr])
+      stream?.on('data', (chunk: Buffer) => (this.#logs = (this.#logs + chunk.toString()).slice(-LOG_LIMIT)));
+    await until(`tailscaled of ${this.name} to answer`, () => {
+      if (child.exitCode !== null) throw new Error(`tailscaled of ${this.name} ended at its start:\n${this.#logs}`);
+      return this.localApi.status().then(
+        () => true,
+        () => false,
+      );
+    });
+  }
+
+  /** Kills tailscaled: on the others the node stays listed and answers no more. */
+  async stop(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
+
+  async join(authKey: string): Promise<void> {
+    const args = [`--login-server=${LOGIN_SERVER}`, `--auth-key=${authKey}`, `--hostname=${this.name}`];
+    await this.cli('up', ...args, '--accept-dns=false', '--netfilter-mode=off', '--timeout=60s');
+    await this.running();
+  }
+
+  /** Leaves the tailnet for a while: `tailscale down`. */
+  async down(): Promise<void> {
+    await this.cli('down');
+  }
+
+  /** Comes back: `tailscale up` as before. */
+  async up(): Promise<void> {
+    await this.cli(
+      'up',
+      `--login-server=${LOGIN_SERVER}`,
+      `--hostname=${this.name}`,
+      '--accept-dns=false',
+      '--netfilter-mode=off',
+    );
+    await this.running();
+  }
+
+  /** Resolves when it has addresses. */
+  async running(): Promise<void> {
+    const self = await until(`${this.name} to be running`, async () => {
+      const status = await this.localApi.status();
+      return status.backendState === 'Running' && (status.self?.addresses.length ?? 0) > 0 && status.self;
+    });
+    this.id = self.id;
+    this.ip4 = self.addresses.find((address) => !address.includes(':')) ?? '';
+    this.ip6 = self.addresses.find((address) => address.includes(':')) ?? '';
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
+  /** tailscaled's log so far. */
+  logs(): string {
+    return this.#logs;
+  }
+}

@@ -1,0 +1,93 @@
+import { Headscale } from './tailnet-headscale.ts';
+import { Namespaces, removeLeftovers } from './tailnet-namespaces.ts';
+import { type NodeOptions, TailnetMachine } from './tailnet-node.ts';
+import { TAILNET_VERSIONS } from './tailnet-programs.ts';
+import { tempDir } from './temp.ts';
+import { until } from './wait.ts';
+
+export { needTailnet } from './tailnet-programs.ts';
+export type { TailnetMachine } from './tailnet-node.ts';
+
+export interface TailnetOptions {
+  readonly nodes: readonly NodeOptions[];
+  readonly magicDns?: boolean;
+  readonly families?: 'both' | 'v6';
+  /** headscale's policy; default: everyone reaches everyone. `nodeAttrs` are added. */
+  readonly policy?: Readonly<Record<string, unknown>>;
+}
+
+/** A real tailnet: headscale with its DERP relay and a real tailscaled for each node, each in a network namespace of its own. */
+export interface Tailnet extends AsyncDisposable {
+  readonly headscale: Headscale;
+  /** By name; throws for one that is not there. */
+  node(name: string): TailnetMachine;
+  /** Puts another policy in force. */
+  setPolicy(policy: Readonly<Record<string, unknown>>): Promise<void>;
+  /** For the line in which a suite says what it drove. */
+  describe(): string;
+  close(): Promise<void>;
+}
+
+/** Who may own each tag that the suites use. */
+export const OPEN_POLICY = {
+  acls: [{ action: 'accept', src: ['*'], dst: ['*:*'] }],
+  tagOwners: { 'tag:server': ['ada@'], 'tag:other': ['ada@'] },
+};
+
+let serial = 0;
+
+/** Resolves when every node sees every other. Takes some 10 s. Removes first what a killed run left. */
+export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
+  await removeLeftovers();
+  const temp = tempDir('tailnet-rig');
+  const spaces = await Namespaces.open((serial += 1));
+  const headscale = new Headscale({
+    namespace: spaces.hub,
+    folder: temp.path,
+    tmp: temp.tmp,
+    magicDns: options.magicDns ?? true,
+    families: options.families ?? 'both',
+    policy: policyOf(options.policy),
+  });
+  const nodes = new Map<string, TailnetMachine>();
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => (closing ??= spaces.close().then(() => temp.close()));
+  try {
+    await headscale.prepare();
+    await headscale.start();
+    for (const [index, node] of options.nodes.entries())
+      nodes.set(node.name, new TailnetMachine(node, await spaces.machine(11 + index), temp));
+    await Promise.all([...nodes.values()].map((node) => node.start()));
+    for (const { name, user = 'ada', tags = [] } of options.nodes)
+      await nodes.get(name)?.join(await headscale.authKey(user, tags));
+    await allSeeEachOther([...nodes.values()]);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return {
+    headscale,
+    node: (name) => {
+      const node = nodes.get(name);
+      if (node === undefined) throw new Error(`Expected one of ${[...nodes.keys()].join(', ')}, got ${name}`);
+      return node;
+    },
+    setPolicy: (policy) => headscale.setPolicy(policyOf(policy)),
+    describe: () =>
+      `${TAILNET_VERSIONS}: ${[...nodes.values()].map(({ name, pid }) => `${name} (pid ${pid})`).join(', ')}`,
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+/** Without the attribute each node asks the public network whether it is a captive portal. */
+function policyOf(policy: Readonly<Record<string, unknown>> = OPEN_POLICY): unknown {
+  return { ...policy, nodeAttrs: [{ target: ['*'], attr: ['disable-captive-portal-detection'] }] };
+}
+
+async function allSeeEachOther(nodes: readonly TailnetMachine[]): Promise<void> {
+  await until('every node to see every other online', async () => {
+    const statuses = await Promise.all(nodes.map(({ localApi }) => localApi.status()));
+    return statuses.every(({ peers }) => peers.filter(({ online }) => online).length >= nodes.length - 1);
+  });
+}

@@ -1,0 +1,67 @@
+import { describe, expect, it } from 'vitest';
+
+import { type AddressSystem, localApiAddress, shownAddress } from '../../src/tailscale/address.ts';
+
+interface Files {
+  readonly links?: Readonly<Record<string, string>>;
+  readonly texts?: Readonly<Record<string, string>>;
+}
+
+function system(platform: NodeJS.Platform, existing: readonly string[], { links, texts }: Files = {}): AddressSystem {
+  const read = (found: string | undefined): string => {
+    if (found === undefined) throw new Error('ENOENT');
+    return found;
+  };
+  return {
+    platform,
+    exists: (path) => existing.includes(path),
+    readLink: (path) => read(links?.[path]),
+    readText: (path) => read(texts?.[path]),
+  };
+}
+
+const SOCKET = '/var/run/tailscale/tailscaled.sock';
+const SYNOLOGY = '/var/packages/Tailscale/var/tailscaled.sock';
+const BSD = '/var/run/tailscaled.socket';
+const APP = {
+  links: { '/Library/Tailscale/ipnport': '49180' },
+  texts: { '/Library/Tailscale/sameuserproof-49180': 'proof\n' },
+};
+
+describe('localApiAddress', () => {
+  it.each([
+    { name: 'Linux', given: system('linux', [SOCKET, SYNOLOGY]), path: SOCKET },
+    { name: 'Linux without tailscaled', given: system('linux', []), path: SOCKET },
+    { name: 'Synology', given: system('linux', [SYNOLOGY]), path: SYNOLOGY },
+    { name: 'FreeBSD', given: system('freebsd', []), path: BSD },
+    { name: 'macOS, the daemon before the app', given: system('darwin', [BSD], APP), path: BSD },
+    { name: 'macOS without either', given: system('darwin', []), path: BSD },
+    {
+      name: 'macOS, a port without its token',
+      given: system('darwin', [], { links: APP.links }),
+      path: BSD,
+    },
+    {
+      name: 'macOS, a link to something else',
+      given: system('darwin', [], { links: { '/Library/Tailscale/ipnport': '../1' } }),
+      path: BSD,
+    },
+    {
+      name: 'Windows',
+      given: system('win32', []),
+      path: '\\\\.\\pipe\\ProtectedPrefix\\Administrators\\Tailscale\\tailscaled',
+    },
+  ])('$name', ({ given, path }) => {
+    expect(localApiAddress(undefined, given)).toEqual({ kind: 'socket', path });
+  });
+
+  it('is what is given, whatever the system has', () => {
+    expect(localApiAddress('/x.sock', system('darwin', [], APP))).toEqual({ kind: 'socket', path: '/x.sock' });
+  });
+
+  it("is the macOS app's port, and never shows its token", () => {
+    const address = localApiAddress(undefined, system('darwin', [], APP));
+    expect(address).toEqual({ kind: 'port', port: 49_180, token: 'proof' });
+    expect(shownAddress(address)).toBe('127.0.0.1:49180');
+  });
+});

@@ -1,0 +1,360 @@
+import { writeFile } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { type Clock, systemClock } from '../../src/clock.ts';
+import { silentLogger } from '../../src/log.ts';
+import type { AddressSystem } from '../../src/tailscale/address.ts';
+import { createLocalApi } from '../../src/tailscale/local-api.ts';
+import type { LocalApi, LocalApiError } from '../../src/tailscale/types.ts';
+import { ADA, EVE, type FakeLocalApi, json, startFakeLocalApi, statusText, write } from '../rig/fake-local-api.ts';
+import { listenHttp } from '../rig/http-listener.ts';
+import { leapingClock } from '../rig/leaping-clock.ts';
+import { tempDir } from '../rig/temp.ts';
+import { deferred, until, within } from '../rig/wait.ts';
+
+const closing: AsyncDisposable[] = [];
+afterEach(async () => {
+  for (const one of closing.splice(0).toReversed()) await one[Symbol.asyncDispose]();
+});
+
+function keep<T extends AsyncDisposable>(one: T): T {
+  closing.push(one);
+  return one;
+}
+
+async function start(...options: Parameters<typeof startFakeLocalApi>): Promise<{ fake: FakeLocalApi; api: LocalApi }> {
+  const fake = keep(await startFakeLocalApi(...options));
+  return { fake, api: apiAt(fake.socketPath) };
+}
+
+function apiAt(socketPath: string, clock = systemClock): LocalApi {
+  return createLocalApi({ socketPath, clock, logger: silentLogger });
+}
+
+async function failureOf(work: Promise<unknown>): Promise<LocalApiError> {
+  const error: unknown = await work.catch((reason: unknown) => reason);
+  expect(error).toMatchObject({ name: 'LocalApiError' });
+  return error as LocalApiError;
+}
+
+describe('status', () => {
+  it('keeps ids above 2^53 apart', async () => {
+    const { api } = await start({
+      peers: [{ UserID: ADA }, { UserID: EVE }],
+      status: { User: { [`${ADA}`]: { ID: ADA, LoginName: 'ada' }, [`${EVE}`]: { ID: EVE, LoginName: 'eve' } } },
+    });
+    const { peers, logins } = await api.status();
+    expect(peers.map(({ userId }) => logins.get(userId))).toEqual(['ada', 'eve']);
+  });
+
+  it('takes digits in a name for a name', async () => {
+    const HostName = 'x","UserID":12345678901234567890,"y":"';
+    const { api } = await start({ peers: [{ HostName }] });
+    expect((await api.status()).peers[0]).toMatchObject({ hostName: HostName, userId: `${ADA}` });
+  });
+
+  it.each([
+    { name: 'a sharee', peer: { ShareeNode: true }, shared: true },
+    { name: 'shared in by its user', peer: { AltSharerUserID: EVE }, shared: true },
+    { name: 'of another tailnet', peer: { DNSName: 'box.other.ts.net.' }, shared: true },
+    { name: 'of this tailnet, in capitals', peer: { DNSName: 'Box.TAILNET.test.' }, shared: false },
+    { name: 'without a DNS name', peer: { DNSName: '' }, shared: false },
+    { name: 'a hired exit node', peer: { DNSName: 'de-fra-wg-001.mullvad.ts.net.' }, shared: false, hired: true },
+    { name: 'a hired exit node by its tag', peer: { Tags: ['tag:mullvad-exit-node'] }, shared: false, hired: true },
+  ])('knows a node that is $name', async ({ peer, shared, hired = false }) => {
+    const { api } = await start({ peers: [peer] });
+    expect((await api.status()).peers[0]).toMatchObject({ shared, exitNodeForHire: hired });
+  });
+
+  it('leaves out a peer and an address that make no sense', async () => {
+    const { api } = await start({
+      peers: [{ ID: '' }, { TailscaleIPs: ['evil.example', '::1%eth0/../', '100.64.0.9'] }],
+    });
+    expect((await api.status()).peers.map(({ addresses }) => addresses)).toEqual([['100.64.0.9']]);
+  });
+
+  it('reads 5,000 peers', async () => {
+    const { api } = await start({ peers: Array.from({ length: 5000 }, () => ({})) });
+    expect((await api.status()).peers).toHaveLength(5000);
+  });
+
+  it('tells userspace networking, and a daemon that is logged out', async () => {
+    const { api } = await start({ status: { TUN: false, BackendState: 'NeedsLogin', Self: { ID: '' }, Peer: null } });
+    expect(await api.status()).toMatchObject({ tun: false, backendState: 'NeedsLogin', self: undefined, peers: [] });
+  });
+
+  it.each([
+    { name: 'garbage', text: '<html>', message: /not JSON/ },
+    { name: 'a part', text: '{"BackendState":"Run', message: /not JSON/ },
+    { name: 'another answer', text: '[]', message: /not a status/ },
+  ])('rejects $name', async ({ text, message }) => {
+    const { fake, api } = await start();
+    fake.answers.set('status', (_, response) => json(response, text));
+    expect(await failureOf(api.status())).toMatchObject({ kind: 'failed', message: expect.stringMatching(message) });
+  });
+
+  it('rejects an answer that is cut off', async () => {
+    const { fake, api } = await start();
+    fake.answers.set('status', (_, response) => {
+      response.writeHead(200, { 'content-length': '1000' });
+      response.write('{"BackendState":', () => response.destroy());
+    });
+    expect(await failureOf(api.status())).toMatchObject({ kind: 'failed' });
+  });
+
+  it('is bounded in time', async () => {
+    const { fake } = await start();
+    fake.answers.set('status', () => {});
+    const error = await failureOf(apiAt(fake.socketPath, leapingClock()).status());
+    expect(error).toMatchObject({ kind: 'failed', message: expect.stringContaining('within 5000 ms') });
+  });
+
+  it('is bounded in size', async () => {
+    const { fake, api } = await start();
+    fake.answers.set('whois', (_, response) => json(response, 'x'.repeat(2 * 1024 * 1024)));
+    expect((await failureOf(api.whois('100.64.0.2:1'))).message).toContain('larger than 1048576 bytes');
+  });
+
+  it('rejects with the reason of its signal', async () => {
+    const { fake, api } = await start();
+    const asked = deferred<void>();
+    fake.answers.set('status', () => asked.resolve());
+    const abort = new AbortController();
+    const status = api.status(abort.signal);
+    await asked.promise;
+    abort.abort(new Error('enough'));
+    await expect(status).rejects.toThrow('enough');
+  });
+
+  it('says what a 403 needs', async () => {
+    const { fake, api } = await start();
+    fake.answers.set('status', (_, response) =>
+      response.writeHead(403).end('{"error":"status access\\u001b[2J denied"}'),
+    );
+    const error = await failureOf(api.status());
+    expect(error).toMatchObject({ kind: 'denied', message: expect.stringContaining('status access denied; run as') });
+  });
+
+  it('tells a missing socket from one that nobody listens at', async () => {
+    const temp = keep(tempDir());
+    const missing = await failureOf(apiAt(join(temp.path, 'no.sock')).status());
+    expect(missing).toMatchObject({ kind: 'missing', message: expect.stringContaining('TAILSCALE_SOCKET') });
+    await writeFile(join(temp.path, 'dead.sock'), '');
+    const dead = await failureOf(apiAt(join(temp.path, 'dead.sock')).status());
+    expect(dead).toMatchObject({ kind: 'missing', message: expect.stringContaining('start tailscaled') });
+  });
+});
+
+it("sends the macOS app's token, and the name that tailscaled wants", async () => {
+  const seen: unknown[] = [];
+  const app = keep(
+    await listenHttp((request, response) => {
+      seen.push([request.headers.host, request.headers.authorization, request.headers.origin]);
+      json(response, statusText({ peers: [], status: {} }));
+    }),
+  );
+  const system: AddressSystem = {
+    platform: 'darwin',
+    exists: () => false,
+    readLink: () => String(app.port),
+    readText: () => 'proof\n',
+  };
+  await createLocalApi({ clock: systemClock, logger: silentLogger, system }).status();
+  const token = Buffer.from(':proof').toString('base64');
+  expect(seen).toEqual([['local-tailscaled.sock', `Basic ${token}`, undefined]]);
+});
+
+describe('whois', () => {
+  it('gives node, user and capabilities, ids exact', async () => {
+    const { fake, api } = await start();
+    fake.answers.set('whois', (_, response) =>
+      json(
+        response,
+        write({
+          Node: { ID: 2n ** 60n + 1n, StableID: 'nX', Name: 'box.tailnet.test.', User: ADA, Tags: ['tag:a'] },
+          UserProfile: { ID: ADA, LoginName: 'tagged-devices' },
+          CapMap: { 'example.com/cap/x': [{ role: 'read' }], 'example.com/cap/none': null },
+        }),
+      ),
+    );
+    expect(await api.whois('[fd7a::2]:5')).toEqual({
+      node: { id: 'nX', dnsName: 'box.tailnet.test', tags: ['tag:a'], userId: `${ADA}` },
+      login: 'tagged-devices',
+      userId: `${ADA}`,
+      capabilities: new Map([
+        ['example.com/cap/x', [{ role: 'read' }]],
+        ['example.com/cap/none', []],
+      ]),
+    });
+    expect(fake.asked).toEqual(['whois?addr=%5Bfd7a%3A%3A2%5D%3A5']);
+  });
+
+  it('gives undefined for nobody, and rejects an answer without a node', async () => {
+    const { fake, api } = await start();
+    expect(await api.whois('100.64.0.2:1')).toBeUndefined();
+    fake.answers.set('whois', (_, response) => json(response, '{"UserProfile":{"LoginName":"ada"}}'));
+    expect(await failureOf(api.whois('100.64.0.2:1'))).toMatchObject({ kind: 'failed' });
+  });
+});
+
+describe('watch', () => {
+  async function take(hints: AsyncIterable<void>): Promise<AsyncIterator<void>> {
+    const iterator = hints[Symbol.asyncIterator]();
+    await within(iterator.next(), 'the first notification');
+    return iterator;
+  }
+
+  it.each([
+    { version: '1.98.10-t0', mask: 274 },
+    { version: '1.100.0', mask: 20_498 },
+    { version: '2.0.0', mask: 20_498 },
+    { version: undefined, mask: 274 },
+  ])('asks $version with mask $mask', async ({ version, mask }) => {
+    const { fake, api } = await start({ status: { Version: version } });
+    const abort = new AbortController();
+    await take(api.watch(abort.signal));
+    abort.abort();
+    expect(fake.asked).toEqual(['status?peers=false', `watch-ipn-bus?mask=${mask}`]);
+  });
+
+  it('yields for a change, and ends with its signal', async () => {
+    const { fake, api } = await start();
+    const abort = new AbortController();
+    const hints = await take(api.watch(abort.signal));
+    await fake.busOpened;
+    fake.notify();
+    expect((await within(hints.next(), 'a notification')).done).toBe(false);
+    abort.abort();
+    await until('the end', async () => (await hints.next()).done);
+  });
+
+  it('keeps one notification of a flood, whatever the lines are', async () => {
+    const { fake, api } = await start();
+    const abort = new AbortController();
+    const hints = await take(api.watch(abort.signal));
+    for (let line = 0; line < 500; line += 1) fake.notify('x'.repeat(10_000));
+    await within(hints.next(), 'a notification');
+    fake.endBus();
+    abort.abort();
+    await until('the end', async () => (await hints.next()).done);
+  });
+
+  it('connects again when the bus ends, and when the daemon comes late', async () => {
+    const { fake } = await start();
+    const abort = new AbortController();
+    // Its pauses take no time; the limits of its requests, which have a length of their own, do.
+    const sleep: Clock['sleep'] = (ms, signal) => (ms === 5000 ? systemClock.sleep(ms, signal) : nextTurn());
+    await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
+    await fake.busOpened;
+    fake.endBus();
+    await until('a second bus', () => fake.asked.filter((path) => path.startsWith('watch')).length === 2);
+    fake.answers.set('watch-ipn-bus', (_, response) => response.writeHead(500).end());
+    fake.endBus();
+    await until('refused tries', () => fake.asked.filter((path) => path.startsWith('watch')).length > 5);
+    abort.abort();
+  });
+
+  it('opens nothing for a signal that has aborted', async () => {
+    const { fake, api } = await start();
+    expect((await api.watch(AbortSignal.abort())[Symbol.asyncIterator]().next()).done).toBe(true);
+    expect(fake.asked).toEqual([]);
+  });
+});
+
+describe('dial', () => {
+  async function read(stream: AsyncIterable<Uint8Array>): Promise<string> {
+    let text = '';
+    for await (const chunk of stream) text += Buffer.from(chunk).toString();
+    return text;
+  }
+
+  it('gives a stream to the peer', async () => {
+    const web = keep(await listenHttp((_, response) => response.end('from the peer')));
+    const { fake, api } = await start({ dial: () => web.port });
+    const stream = await api.dial('100.64.0.2', 4096);
+    stream.write('GET / HTTP/1.0\r\n\r\n');
+    expect(await read(stream)).toContain('from the peer');
+    expect(fake.dialled).toEqual(['100.64.0.2:4096']);
+  });
+
+  it('keeps what the peer says before anything else', async () => {
+    const { fake, api } = await start();
+    fake.answers.set('dial', () => {});
+    const server = createServer();
+    const socketPath = join(keep(tempDir()).path, 'greeting.sock');
+    server.on('connection', (socket) =>
+      socket.once('data', () =>
+        socket.end('HTTP/1.1 101 Switching Protocols\r\nUpgrade: ts-dial\r\nConnection: upgrade\r\n\r\nhello'),
+      ),
+    );
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+    const stream = await apiAt(socketPath).dial('100.64.0.2', 22);
+    expect(await read(stream)).toBe('hello');
+    await new Promise((resolve) => server.close(resolve));
+    await expect(api.dial('100.64.0.2', 22)).rejects.toThrow('502');
+  });
+
+  it('tells a dial that fails, and that the daemon is stopped', async () => {
+    const { fake, api } = await start();
+    expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({
+      kind: 'failed',
+      message: expect.stringContaining('HTTP 502, dial failure: connection was refused'),
+    });
+    fake.status = { BackendState: 'Stopped' };
+    expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({
+      kind: 'stopped',
+      message: expect.stringContaining('run tailscale up'),
+    });
+  });
+
+  async function answeringSelf(address: string): Promise<LocalApi> {
+    const server = createServer();
+    const socketPath = join(keep(tempDir()).path, 'self.sock');
+    server.on('connection', (socket) =>
+      socket.once('data', () =>
+        socket.end(`HTTP/1.1 200 OK\r\nDial-Self: true\r\nDial-Addr: ${address}\r\nContent-Length: 0\r\n\r\n`),
+      ),
+    );
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+    closing.push({ [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) });
+    return apiAt(socketPath);
+  }
+
+  it('connects itself only to the very address it asked for', async () => {
+    const web = keep(await listenHttp((_, response) => response.end('direct')));
+    const same = await answeringSelf(`127.0.0.1:${web.port}`);
+    const stream = await same.dial('127.0.0.1', web.port);
+    stream.write('GET / HTTP/1.0\r\n\r\n');
+    expect(await read(stream)).toContain('direct');
+    await expect(same.dial('127.0.0.2', web.port)).rejects.toThrow('not followed');
+    await expect(same.dial('127.0.0.1', web.port - 1)).rejects.toThrow('not followed');
+    await expect(same.dial('localhost', web.port)).rejects.toThrow('not followed');
+  });
+
+  it('is bounded in time, and destroyed with its signal', async () => {
+    const server = createServer();
+    const connected = deferred<Socket>();
+    server.on('connection', (socket) => connected.resolve(socket));
+    const socketPath = join(keep(tempDir()).path, 'hanging.sock');
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+    closing.push({ [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) });
+    const abort = new AbortController();
+    const dialling = apiAt(socketPath).dial('100.64.0.2', 1, abort.signal);
+    const socket = await connected.promise;
+    const ended = new Promise((resolve) => socket.once('close', resolve));
+    socket.on('error', () => {});
+    socket.resume();
+    abort.abort(new Error('enough'));
+    await expect(dialling).rejects.toThrow('enough');
+    await within(ended, 'the connection to be closed');
+  });
+});
+
+it('the text of a fake status is what JSON.parse alone would round', () => {
+  const text = statusText({ peers: [{ UserID: EVE }], status: {} });
+  expect(text).toContain(`"UserID":${ADA}`);
+  expect(String((JSON.parse(text) as { Self: { UserID: number } }).Self.UserID)).toBe(`${EVE}`);
+});
