@@ -409,6 +409,18 @@ describe('the tailscale source', () => {
     expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
   });
 
+  it('drops at once what it is no longer admitted to, and asks there no more for a while', async () => {
+    const clock = movedClock();
+    const { source, serve, requests } = await enter({ ...TWO, clock });
+    await source.scan(never);
+    await serve('100.64.0.2:4095', (_, response) => response.writeHead(403).end());
+    expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
+    requests.length = 0;
+    clock.nowMs += 20_000;
+    await source.scan(never);
+    expect(requests.filter((request) => request.includes('100.64.0.2'))).toEqual([]);
+  });
+
   it('drops what is no longer listed, and the peer that is no longer there, at once', async () => {
     const { source, serve, fake } = await enter(TWO);
     await source.scan(never);
