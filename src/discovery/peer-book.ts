@@ -25,6 +25,8 @@ const SILENT_FIRST_MS = 30_000;
 const SILENT_MAX_MS = 600_000;
 
 const PAUSES = {
+  // Each refusal is a line in that machine's log.
+  forbidden: [SILENT_FIRST_MS, SILENT_MAX_MS],
   refused: [REFUSED_FIRST_MS, REFUSED_MAX_MS],
   silent: [SILENT_FIRST_MS, SILENT_MAX_MS],
 } as const;
@@ -137,7 +139,8 @@ export class PeerBook {
       return;
     }
     page.misses += 1;
-    const isKept = (page.service || page.candidates.length > 0) && nowMs - page.foundMs < KEPT_MS;
+    const hadSome = page.service || page.candidates.length > 0;
+    const isKept = hadSome && kind !== 'forbidden' && nowMs - page.foundMs < KEPT_MS;
     if (!isKept) Object.assign(page, { candidates: [], service: false });
     const [firstMs, maxMs] = isKept ? [KEPT_FIRST_MS, KEPT_MAX_MS] : PAUSES[kind];
     page.dueMs = nowMs + Math.min(firstMs * 2 ** Math.min(page.misses - 1, 10), maxMs);

@@ -25,8 +25,11 @@ export interface PeerDeps {
 
 /** What a peer had when it was asked. */
 export interface PeerFinding {
-  /** `service`: it runs the node service; `bare`: an opencode answers on its own port; else why there is nothing. */
-  readonly kind: 'service' | 'bare' | 'refused' | 'silent';
+  /**
+   * `service`: it runs the node service; `bare`: an opencode answers on its own port; `forbidden`: its node service does
+   * not admit this machine; else why there is nothing.
+   */
+  readonly kind: 'service' | 'bare' | 'forbidden' | 'refused' | 'silent';
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
 }
@@ -44,7 +47,7 @@ const MAX_REASON_CHARS = 300;
 /** Asks a peer's node service for its list, and where there is none the configured ports for an opencode. Rejects only when the signal aborts. */
 export async function findOn(site: PeerSite, deps: PeerDeps, signal: AbortSignal): Promise<PeerFinding> {
   const listed = await listOf(site, deps, signal);
-  if (listed.kind === 'service') return listed;
+  if (listed.kind === 'service' || listed.kind === 'forbidden') return listed;
   const bare = await Promise.all(deps.ports.map((port) => isOpencode(site, port, deps, signal)));
   const candidates = deps.ports.flatMap((port, index) => (bare[index] === true ? [bareCandidate(site, port)] : []));
   return candidates.length > 0 ? { kind: 'bare', candidates, notes: listed.notes } : listed;
@@ -64,7 +67,7 @@ async function listOf(site: PeerSite, deps: PeerDeps, signal: AbortSignal): Prom
     if (error instanceof PeerUnreachableError) return { kind: error.kind, candidates: [], notes: [] };
     return { kind: 'refused', candidates: [], notes: [note(site, deps, (error as Error).message)] };
   }
-  if (answer.status === 403) return { kind: 'service', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
+  if (answer.status === 403) return { kind: 'forbidden', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
   const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
   if ('problem' in list) return { kind: 'refused', candidates: [], notes: [note(site, deps, list.problem)] };
   const candidates = list.instances.map(({ id, path, name, directory, port }) =>

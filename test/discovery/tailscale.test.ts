@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/clock.ts';
@@ -83,6 +84,11 @@ conformance({
 function movedClock(): Clock & { nowMs: number } {
   const clock = { nowMs: 1_000_000, now: () => clock.nowMs, sleep: systemClock.sleep };
   return clock;
+}
+
+/** Time for what is under way on loopback to arrive. */
+async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn += 1) await nextTurn();
 }
 
 describe('the tailscale source', () => {
@@ -277,7 +283,7 @@ describe('the tailscale source', () => {
           (_request: unknown, response: ServerResponse) => {
             open += 1;
             most = Math.max(most, open);
-            if (open === 16) all.resolve();
+            if (open === 16) void turns(500).then(all.resolve);
             void all.promise.then(() =>
               setImmediate(() => {
                 open -= 1;
@@ -409,6 +415,18 @@ describe('the tailscale source', () => {
     expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
   });
 
+  it('drops at once what it is no longer admitted to, and asks there no more for a while', async () => {
+    const clock = movedClock();
+    const { source, serve, requests } = await enter({ ...TWO, clock });
+    await source.scan(never);
+    await serve('100.64.0.2:4095', (_, response) => response.writeHead(403).end());
+    expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
+    requests.length = 0;
+    clock.nowMs += 20_000;
+    await source.scan(never);
+    expect(requests.filter((request) => request.includes('100.64.0.2'))).toEqual([]);
+  });
+
   it('drops what is no longer listed, and the peer that is no longer there, at once', async () => {
     const { source, serve, fake } = await enter(TWO);
     await source.scan(never);
@@ -440,13 +458,15 @@ describe('the tailscale source', () => {
   });
 
   it('hints when a node service lists something new', async () => {
-    const { source, serve, fake } = await enter(TWO);
+    const { source, serve, fake, requests } = await enter(TWO);
     await source.scan(never);
     const abort = new AbortController();
     const hints = source.changes(abort.signal)[Symbol.asyncIterator]();
     await within(hints.next(), 'the first hint');
     await fake.busOpened;
     await serve('100.64.0.2:4095', listing(listed('c')));
+    requests.length = 0;
+    await until('the list to be asked for without a scan', () => requests.length > 0);
     await until('the new instance', async () => {
       await within(hints.next(), 'a hint');
       return (await source.scan(never)).candidates.some(({ key }) => key === 'n2CNTRL/c');
@@ -459,7 +479,8 @@ describe('the tailscale source', () => {
     const clock: Clock = {
       ...systemClock,
       // The budget of a scan is over once the peer holds it up.
-      sleep: (ms, signal) => (ms === 4000 ? answered.promise : systemClock.sleep(ms, signal)),
+      // And the peer has all the time in the world.
+      sleep: (ms, signal) => (ms === 4000 ? answered.promise : systemClock.sleep(1000 * ms, signal)),
     };
     const { source } = await enter({
       ...TWO,
