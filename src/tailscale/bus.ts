@@ -32,9 +32,11 @@ export async function followBus(
   let told: string | undefined;
   while (!signal.aborted) {
     const startMs = clock.now();
+    let wasOpen = false;
     try {
       const bytes = await open(signal);
       told = undefined;
+      wasOpen = true;
       pulse.notify();
       for await (const _ of bytes) pulse.notify();
     } catch (error) {
@@ -43,7 +45,8 @@ export async function followBus(
       told = reason;
     }
     if (signal.aborted) return;
-    if (told === undefined) pulse.notify();
+    // However it ended: something happened to the daemon.
+    if (wasOpen) pulse.notify();
     if (clock.now() - startMs >= FINE_AFTER_MS) pauseMs = RETRY_FIRST_MS;
     await clock.sleep(pauseMs, signal);
     pauseMs = Math.min(2 * pauseMs, RETRY_MAX_MS);

@@ -37,6 +37,8 @@ export interface FakeLocalApi extends AsyncDisposable {
   readonly busOpened: Promise<void>;
   /** Ends every open bus, as a restart of the daemon does. */
   endBus(): void;
+  /** Breaks every open bus, as a killed daemon does. */
+  breakBus(): void;
   close(): Promise<void>;
 }
 
@@ -63,6 +65,9 @@ export async function startFakeLocalApi(options: FakeLocalApiOptions = {}): Prom
     endBus: () => {
       for (const bus of buses) bus.end();
       buses.clear();
+    },
+    breakBus: () => {
+      for (const bus of buses) bus.destroy();
     },
     close,
     [Symbol.asyncDispose]: close,

@@ -242,6 +242,23 @@ describe('watch', () => {
     await until('the end', async () => (await hints.next()).done);
   });
 
+  it.each(['ends', 'breaks'])('a bus that %s is a hint by itself', async (how) => {
+    const { fake } = await start();
+    const abort = new AbortController();
+    // The next try never comes.
+    const sleep: Clock['sleep'] = (ms, signal) =>
+      ms === 5000
+        ? systemClock.sleep(ms, signal)
+        : new Promise((resolve) => signal?.addEventListener('abort', () => resolve()));
+    const hints = await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
+    // One tells of the listening, one of the bus.
+    await within(hints.next(), 'the open bus');
+    if (how === 'ends') fake.endBus();
+    else fake.breakBus();
+    expect((await within(hints.next(), 'a hint')).done).toBe(false);
+    abort.abort();
+  });
+
   it('connects again when the bus ends, and when the daemon comes late', async () => {
     const { fake } = await start();
     const abort = new AbortController();
