@@ -75,7 +75,8 @@ class Session implements SurveySession {
   readonly #options: SurveySessionOptions;
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #ended: Promise<void>;
-  readonly #greeted: Promise<void>;
+  readonly #greeted: Promise<true>;
+  #isEntered = false;
   #take: (line: Bytes) => void = () => {};
   #fail: (reason: Error) => void = () => {};
   #failure: Error | undefined;
@@ -105,22 +106,14 @@ class Session implements SurveySession {
     });
     options.signal.addEventListener('abort', this.#onAbort, { once: true });
     // What the login says before it is not for us.
-    this.#greeted = this.#answer((line) => (line === GREETING ? true : undefined)).then(() => {
-      this.#send(`directory ${options.directory}`);
-    });
+    this.#greeted = this.#answer((line) => (line === GREETING ? true : undefined));
     this.#greeted.catch(() => {});
     if (options.signal.aborted) this.#onAbort();
   }
 
-  async survey(): Promise<RegistrySurvey> {
-    await this.#greeted;
+  survey(): Promise<RegistrySurvey> {
     const reader = new SurveyReader();
-    this.#received = 0;
-    this.#send('survey');
-    return this.#answer((line) => {
-      if (line.startsWith('error ')) throw new Error(shown(line.slice('error '.length)));
-      return reader.take(line);
-    });
+    return this.#ask('survey', (line) => reader.take(line));
   }
 
   remove({ nameBytes, claim, content, port, vouched }: DeadRegistration): Promise<Removal> {
@@ -149,14 +142,25 @@ class Session implements SurveySession {
     this.#broken(new Error('the session was closed'));
   }
 
-  async #order(line: string): Promise<Removal> {
-    await this.#greeted;
-    this.#received = 0;
-    this.#send(line);
-    return this.#answer((answer) => {
+  #order(order: string): Promise<Removal> {
+    return this.#ask<Removal>(order, (answer) => {
       if (answer === 'removed') return { removed: true };
       return answer.startsWith('kept ') ? { removed: false, reason: shown(answer.slice('kept '.length)) } : undefined;
     });
+  }
+
+  /** Sends a line and takes the answer. The directory goes with the first: what is wrong with it must find somebody who listens. */
+  async #ask<T>(line: string, take: (line: Bytes) => T | undefined): Promise<T> {
+    await this.#greeted;
+    this.#received = 0;
+    const answer = this.#answer((told) => {
+      if (told.startsWith('error ')) throw new Error(shown(told.slice('error '.length)));
+      return take(told);
+    });
+    if (!this.#isEntered) this.#send(`directory ${this.#options.directory}`);
+    this.#isEntered = true;
+    this.#send(line);
+    return answer;
   }
 
   /** Feeds every line to `take` until it gives something other than undefined. One question at a time. */

@@ -64,7 +64,9 @@ describe.each<NonNullable<SshdOptions['shell']>>(['system', 'busybox'])(
     it('removes what a connection left that was killed altogether', async () => {
       const link = stage.link({ registryDirectory: there.registry });
       await link.connectFirst(never);
-      for (const { pid } of await stage.sshd.remoteProcesses()) signalProcess(pid, 'SIGKILL');
+      const processes = await stage.sshd.remoteProcesses();
+      // All stand still first, or one would tidy up after another.
+      for (const signal of ['SIGSTOP', 'SIGKILL'] as const) for (const { pid } of processes) signalProcess(pid, signal);
       await stage.sshd.killSessions();
       await link.reaches('waiting');
       await until('the session to end', async () => (await stage.sshd.sessionProcesses()).length === 0);

@@ -8,12 +8,14 @@ import { promisify } from 'node:util';
 
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
+import { systemClock } from '../../../src/clock.ts';
 import { SURVEY_COMMAND } from '../../../src/connected/relay/relay-survey-program.ts';
 import { openSurveySession, type SurveySession } from '../../../src/connected/relay/relay-survey-session.ts';
 import { SurveyReader, type RegistrySurvey } from '../../../src/connected/relay/relay-survey.ts';
 import { ManualClock } from '../../directory/manual-clock.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
 import { descendantsOf, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
+import { tempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
 import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 
@@ -453,3 +455,16 @@ function octal(bytes: string): string {
 async function pathOf(program: string): Promise<string> {
   return (await execute('sh', ['-c', `command -v ${program} || true`])).stdout.trim();
 }
+
+describe('a directory that is none', () => {
+  it('is told, however long after the start the first question comes', async () => {
+    await using temp = tempDir('no-directory');
+    const directory = join(temp.path, 'file');
+    await writeFile(directory, '');
+    const session = openSurveySession({ directory, clock: systemClock, signal: new AbortController().signal });
+    // Long enough for an answer that nobody has asked for.
+    for (let turn = 0; turn < 20; turn += 1) await promisify(execFile)('true');
+    await expect(session.survey()).rejects.toThrow('is no directory');
+    await session.close();
+  });
+});
