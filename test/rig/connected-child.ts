@@ -119,7 +119,9 @@ class Running implements ConnectedChild {
         }
         const state = await this.#state();
         if (state === undefined) return undefined;
-        return parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
+        const found = parse(await readFile(state.registryFile, 'utf8').catch(() => '')) as Registered | undefined;
+        // Until its own is written, that of one before it may stand there.
+        return found?.id === state.id ? found : undefined;
       },
       START_LIMIT_MS,
     );
@@ -157,10 +159,12 @@ class Running implements ConnectedChild {
   }
 
   /** Its own state file: another wrapper may share the registry. */
-  async #state(): Promise<{ readonly registryFile: string } | undefined> {
+  async #state(): Promise<{ readonly id: string; readonly registryFile: string } | undefined> {
     for (const path of await filesIn(this.#stateFolder)) {
       const text = await readFile(path, 'utf8').catch(() => '');
-      const state = parse(text) as { readonly pid: number; readonly registryFile: string } | undefined;
+      const state = parse(text) as
+        | { readonly id: string; readonly pid: number; readonly registryFile: string }
+        | undefined;
       if (state?.pid === this.pid) return state;
     }
     return undefined;
