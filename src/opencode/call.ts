@@ -68,13 +68,16 @@ export class Call {
   /** From now on the call may take so long; undefined: as long as it likes. */
   limit(ms: number | undefined): void {
     clearTimeout(this.#timer);
+    this.#timer = undefined;
     if (ms === undefined) return;
-    this.#timer = setTimeout(() => {
-      // What arrived while this process was busy counts: sockets are read before this runs.
+    const timer = setTimeout(() => {
+      // What arrived while this process was busy counts: sockets are read before this runs, and may have ended the limit.
       setImmediate(() => {
+        if (this.#timer !== timer) return;
         this.#fail(new RequestError('timeout', `${this.#outgoing.label}: no complete answer within ${ms} ms`));
       });
     }, ms);
+    this.#timer = timer;
   }
 
   /** Sends the request. Resolves with the response, its body unread. */

@@ -162,6 +162,22 @@ describe('a stream', () => {
     await until('the connection to be closed', () => sockets[1]?.destroyed);
   });
 
+  test('whose head arrived in time, though this process was busy past the limit, goes on', async () => {
+    await using server = await startThreadServer({ '/events': 1 }, 'text/event-stream');
+    const connection: Connection = { endpoint: { url: server.url, route: 'loopback' } };
+    const controller = new AbortController();
+    const headersTimeoutMs = 2000;
+    const startMs = performance.now();
+    const opened = openStream(connection, '/events', { headersTimeoutMs, signal: controller.signal });
+    await server.asked('/events');
+    server.blockUntilAnswered('/events');
+    while (performance.now() < startMs + headersTimeoutMs + 100);
+    const response = await opened;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(response.destroyed).toBe(false);
+    controller.abort();
+  });
+
   test('that is refused leaves no connection behind', async () => {
     const { connection, sockets } = await serve((_, response) =>
       response.writeHead(503, { 'content-type': 'text/plain' }).write('not now'),

@@ -15,22 +15,25 @@ const ASKED = 1;
 const ANSWERED = 2;
 const MAX_BLOCK_MS = 30_000;
 
-/** Serves each path's JSON. */
-export async function startThreadServer(bodies: Readonly<Record<string, unknown>>): Promise<ThreadServer> {
+/** Serves each path's JSON, as what it is or as another type. */
+export async function startThreadServer(
+  bodies: Readonly<Record<string, unknown>>,
+  contentType = 'application/json',
+): Promise<ThreadServer> {
   const paths = Object.keys(bodies);
   const progress = new Int32Array(new SharedArrayBuffer(4 * paths.length));
   const worker = new Worker(
-    `const { parentPort, workerData: { bodies, paths, progress } } = require('node:worker_threads');
+    `const { parentPort, workerData: { bodies, paths, progress, contentType } } = require('node:worker_threads');
     const server = require('node:http').createServer((request, response) => {
       const index = paths.indexOf(request.url);
       const tell = (value) => { Atomics.store(progress, index, value); Atomics.notify(progress, index); };
       tell(${ASKED});
       const body = JSON.stringify(bodies[request.url]);
-      response.writeHead(200, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
+      response.writeHead(200, { 'content-type': contentType, 'content-length': Buffer.byteLength(body) });
       response.end(body, () => setImmediate(() => tell(${ANSWERED})));
     });
     server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));`,
-    { eval: true, workerData: { bodies, paths, progress } },
+    { eval: true, workerData: { bodies, paths, progress, contentType } },
   );
   const port = await new Promise<number>((resolve, reject) => {
     worker.once('message', resolve);

@@ -68,10 +68,6 @@ export class Guard {
     this.#child.unref();
   }
 
-  get pid(): number | undefined {
-    return this.#child.pid;
-  }
-
   /** What was started as opencode. */
   watch(opencode: ProcessIdentity): void {
     this.#tell('opencode', opencode);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../log.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
-import { createRelayLink, type RelayLink, type RelayState } from '../relay/relay-link.ts';
+import { createRelayLink, type RelayLink } from '../relay/relay-link.ts';
 import { runStatePath } from '../run-state.ts';
 import { RunStateWriter } from './run-state-writer.ts';
 
@@ -24,7 +24,7 @@ export interface RegistrationsOptions {
   readonly logger: Logger;
   /** Which ssh holds the connection to the relay now. */
   readonly onSsh: (ssh: ProcessIdentity | undefined) => void;
-  /** Prints a line for the person; only until `quiet`. */
+  /** Prints a line for the person; not called once opencode has the terminal. */
   readonly tell: (line: string) => void;
 }
 
@@ -165,8 +165,7 @@ export class Registrations {
   #describe(localPort: number, port: number): Record<string, unknown> | undefined {
     if (this.#instance === undefined) return undefined;
     const { directory } = this.#instance;
-    const { hostname: host, connectedAt } = { hostname: hostname(), connectedAt: this.#connectedAt };
-    return { protocol: 1, hostname: host, port, localPort, cwd: directory, connectedAt };
+    return { protocol: 1, hostname: hostname(), port, localPort, cwd: directory, connectedAt: this.#connectedAt };
   }
 
   async #save(): Promise<void> {
@@ -185,21 +184,11 @@ export class Registrations {
       directory: instance.directory,
       registryFile: join(registryDir, `${this.name}.json`),
       ...(password !== undefined && { passwordFile: join(registryDir, '.credentials', id) }),
-      ...(this.#relay !== undefined && { relay: relayState(this.#relay.state) }),
+      ...(this.#relay !== undefined && { relay: this.#relay.state }),
       ...(this.#relay?.pid !== undefined && { sshPid: this.#relay.pid }),
       logFile,
       startedAt: this.#startedAt,
       version,
     });
   }
-}
-
-function relayState({ kind, name, port, reason, nextAttemptAtMs }: RelayState): RelayState {
-  return {
-    kind,
-    ...(name !== undefined && { name }),
-    ...(port !== undefined && { port }),
-    ...(reason !== undefined && { reason }),
-    ...(nextAttemptAtMs !== undefined && { nextAttemptAtMs }),
-  };
 }
