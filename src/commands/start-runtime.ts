@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { systemClock } from '../clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { createCredentialResolver } from '../credentials/resolver.ts';
@@ -5,6 +6,7 @@ import { createSecretCommands } from '../credentials/secret-commands.ts';
 import { LiveDirectory } from '../directory/directory.ts';
 import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../log.ts';
+import { RequestJournal } from '../operations/request-journal.ts';
 import { createRuntime, type Runtime } from '../operations/runtime.ts';
 
 export interface StartedRuntime {
@@ -29,7 +31,10 @@ export function startRuntime(settings: Settings, logger: Logger): StartedRuntime
   });
   directory.start();
   return {
-    runtime: createRuntime(directory, systemClock),
+    runtime: createRuntime(directory, systemClock, {
+      approvals: settings,
+      journal: new RequestJournal(join(settings.connected.stateDir, 'requests'), systemClock),
+    }),
     close: () => {
       ending.abort();
       return directory.close();

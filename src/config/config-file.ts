@@ -1,11 +1,11 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import * as z from 'zod';
-import { checkCredentialRules, checkInstances } from './config-lists.ts';
+import { checkApprovalRules, checkCredentialRules, checkInstances } from './config-lists.ts';
 import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
-import { CREDENTIALS, INSTANCES, OPTIONS, PASSWORD, ROWS } from './options.ts';
+import { APPROVALS, CREDENTIALS, INSTANCES, OPTIONS, PASSWORD, ROWS } from './options.ts';
 import { quote, shownPath } from './quote.ts';
 import { resolvePath } from './resolve-path.ts';
-import type { CredentialRule, StaticInstance } from './settings.ts';
+import type { ApprovalRule, CredentialRule, StaticInstance } from './settings.ts';
 import { parseShape } from './shape.ts';
 import { errorCode, readFailure, type ReadTextFile, type TextFile } from './text-file.ts';
 import type { SecretRef } from './secret-ref.ts';
@@ -18,6 +18,7 @@ export interface ConfigFile {
   readonly password?: SecretRef;
   readonly credentialRules: readonly CredentialRule[];
   readonly instances: readonly StaticInstance[];
+  readonly approvalRules: readonly ApprovalRule[];
 }
 
 export interface ConfigFileInput {
@@ -75,9 +76,17 @@ function checkConfig(
   const password = secret === undefined ? undefined : checkSecret(secret, at(PASSWORD.key), context);
   const credentialRules = checkCredentialRules(raw[CREDENTIALS.key] ?? [], at(CREDENTIALS.key), context);
   const instances = checkInstances(raw[INSTANCES.key] ?? [], at(INSTANCES.key), context);
+  const approvalRules = checkApprovalRules(raw[APPROVALS.key] ?? [], at(APPROVALS.key), context);
 
   warnings.push(...modeWarnings(shownName, mode ?? 0, hasPlainSecret));
-  return { folder: context.folder, values: raw, credentialRules, instances, ...(password && { password }) };
+  return {
+    folder: context.folder,
+    values: raw,
+    credentialRules,
+    instances,
+    approvalRules,
+    ...(password && { password }),
+  };
 }
 
 function modeWarnings(shownName: string, mode: number, hasPlainSecret: boolean): string[] {

@@ -5,7 +5,7 @@ import { checkInstanceUrl, withoutSecrets } from './instance-url.ts';
 import { OPTIONS, SOURCE_NAMES } from './options.ts';
 import { isExactPattern, matchesPattern } from './pattern.ts';
 import { hasUnsafeCharacters, quote } from './quote.ts';
-import type { CredentialRule, StaticInstance } from './settings.ts';
+import { APPROVERS, type ApprovalRule, type CredentialRule, type StaticInstance } from './settings.ts';
 import { parseShape } from './shape.ts';
 import type { CredentialRef } from './secret-ref.ts';
 
@@ -37,12 +37,37 @@ export function checkCredentialRules(raw: unknown, where: string, context: Confi
   });
 }
 
-function checkPatterns(
-  patterns: Readonly<Record<'name' | 'host' | 'source', string | undefined>>,
+/** The `approvals` of the config file, in their order. */
+export function checkApprovalRules(raw: unknown, where: string, context: ConfigContext): ApprovalRule[] {
+  const pattern = z.string({ error: 'a string' }).optional();
+  const schema = z.strictObject(
+    {
+      instance: pattern,
+      permission: pattern,
+      pattern,
+      approve: z.enum(APPROVERS, { error: `one of ${APPROVERS.join(', ')}` }),
+    },
+    { error: 'an object' },
+  );
+  return entries(raw, where, context, (entry, place) => {
+    const rule = parseShape(schema, entry, place, context.problems);
+    if (rule === undefined) return undefined;
+    const { instance, permission, pattern: covered, approve } = rule;
+    checkTexts({ instance, permission, pattern: covered }, place, context);
+    return {
+      ...(instance && { instance }),
+      ...(permission && { permission }),
+      ...(covered && { pattern: covered }),
+      approve,
+    };
+  });
+}
+
+function checkTexts(
+  patterns: Readonly<Record<string, string | undefined>>,
   where: string,
   { problems }: ConfigContext,
 ): void {
-  const { name, host, source } = patterns;
   for (const [key, pattern] of Object.entries(patterns)) {
     if (pattern === undefined) continue;
     if (pattern === '' || pattern.length > MAX_PATTERN_CHARACTERS || hasUnsafeCharacters(pattern))
@@ -50,6 +75,16 @@ function checkPatterns(
         `${where}.${key}: expected 1 to ${MAX_PATTERN_CHARACTERS} characters, none of them control or invisible, got ${quote(pattern)}`,
       );
   }
+}
+
+function checkPatterns(
+  patterns: Readonly<Record<'name' | 'host' | 'source', string | undefined>>,
+  where: string,
+  context: ConfigContext,
+): void {
+  const { problems } = context;
+  const { name, host, source } = patterns;
+  checkTexts(patterns, where, context);
   if (name === undefined && host === undefined && source === undefined)
     problems.push(
       `${where}: expected at least one of name, host and source; for a password that fits everywhere use the key "password"`,

@@ -82,6 +82,8 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     instances: file?.instances ?? [],
     toolsets: toolsets === 'all' ? TOOLSETS : toolsets,
     readOnly: valueOf(OPTIONS.readOnly),
+    approve: valueOf(OPTIONS.approve),
+    approvalRules: file?.approvalRules ?? [],
     logLevel: valueOf(OPTIONS.logLevel),
     connected,
     tailnet: {

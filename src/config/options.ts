@@ -14,7 +14,7 @@ import {
   yesOrNo,
   type Kind,
 } from './option-kinds.ts';
-import { TOOLSETS } from './settings.ts';
+import { APPROVERS, TOOLSETS } from './settings.ts';
 
 /** The discovery sources, as `TRANSPORT` and credential rules name them. */
 export const SOURCE_NAMES = ['local-relay', 'tailscale', 'mdns', 'static'] as const;
@@ -112,6 +112,13 @@ export const OPTIONS = {
     'offer no tool that changes anything on an instance',
     yesOrNo(),
     false,
+  ),
+  approve: option(
+    { flag: 'approve', env: 'OPENCODE_MCP_APPROVE', key: 'approve' },
+    'WHO',
+    'who may settle what an agent asks for: ask (the person where the client can ask them, else the model), human, model, never',
+    oneOf(APPROVERS),
+    'ask',
   ),
   logLevel: option(
     { flag: 'log-level', env: 'OPENCODE_MCP_LOG_LEVEL', key: 'logLevel' },
@@ -221,8 +228,21 @@ export const INSTANCES = {
   summary: 'instances by URL: [{name, url, headers?: {NAME: SECRET}, username?, password?: SECRET}]',
 } as const satisfies Row;
 
+export const APPROVALS = {
+  key: 'approvals',
+  summary:
+    'exceptions from approve: [{instance?, permission?, pattern?, approve}], the first that fits counts; * matches any run of characters',
+} as const satisfies Row;
+
 /** Every setting, in the order of the help text. */
-export const ROWS: readonly Row[] = [CONFIG_FLAG, ...Object.values(OPTIONS), PASSWORD, CREDENTIALS, INSTANCES];
+export const ROWS: readonly Row[] = [
+  CONFIG_FLAG,
+  ...Object.values(OPTIONS),
+  PASSWORD,
+  CREDENTIALS,
+  INSTANCES,
+  APPROVALS,
+];
 
 export type Program = 'opencode-mcp' | 'opencode-connected';
 
@@ -232,6 +252,7 @@ const ONLY_MCP: readonly Row[] = [
   OPTIONS.transport,
   OPTIONS.toolsets,
   OPTIONS.readOnly,
+  OPTIONS.approve,
   OPTIONS.logLevel,
   OPTIONS.tailscaleSocket,
   OPTIONS.nodePort,
@@ -239,6 +260,7 @@ const ONLY_MCP: readonly Row[] = [
   OPTIONS.tailnetTags,
   OPTIONS.tailnetUsers,
   INSTANCES,
+  APPROVALS,
 ];
 const ONLY_CONNECTED: readonly Row[] = [
   OPTIONS.relaySshCommand,

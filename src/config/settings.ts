@@ -22,6 +22,27 @@ export interface StaticInstance {
   readonly credential?: CredentialRef;
 }
 
+/**
+ * Who may settle what an agent asks for.
+ * - `ask`: the person, where the client can ask them; elsewhere the model, since the client's own approval of the tool stands before it
+ * - `human`: the person only; where the client cannot ask them, nobody here
+ * - `model`: the model, without asking
+ * - `never`: nobody here; it is settled in that opencode
+ */
+export const APPROVERS = ['ask', 'human', 'model', 'never'] as const;
+export type Approver = (typeof APPROVERS)[number];
+
+/** Who settles the requests that fit all the patterns given. The first rule that fits counts. */
+export interface ApprovalRule {
+  /** Of the instance's name. */
+  readonly instance?: string;
+  /** Of the kind of permission: `bash`, `edit`, …; `question` for questions. */
+  readonly permission?: string;
+  /** Every pattern that the request names must fit it. */
+  readonly pattern?: string;
+  readonly approve: Approver;
+}
+
 export interface TailnetSettings {
   /** Of tailscaled's LocalAPI; unset: where it is on this system. */
   readonly socketPath?: string;
@@ -54,6 +75,9 @@ export interface Settings {
   readonly toolsets: readonly Toolset[];
   /** No tool that changes anything on an instance. */
   readonly readOnly: boolean;
+  /** Where no rule fits. */
+  readonly approve: Approver;
+  readonly approvalRules: readonly ApprovalRule[];
   readonly logLevel: LogLevel;
   readonly tailnet: TailnetSettings;
   readonly connected: ConnectedSettings;

@@ -1,3 +1,5 @@
+import { permissionSchema, questionSchema } from '../opencode/schema.ts';
+import type { WaitingRequest } from '../opencode/waiting.ts';
 import { singleLine } from '../plain-text.ts';
 import type { Activity, SessionSummary } from './instance.ts';
 
@@ -11,6 +13,9 @@ const MAX_PATH_CHARS = 4096;
 const MAX_VERSION_CHARS = 64;
 const MAX_TITLE_CHARS = 200;
 const MAX_MESSAGE_CHARS = 300;
+
+/** Requests that wait at one instance; those left by aborts stay listed for ever. */
+const MAX_WAITING = 100;
 
 const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
 
@@ -34,12 +39,18 @@ export function pathOf(value: unknown): { readonly directory: string; readonly w
   return isPath(directory) && isPath(worktree) ? { directory, worktree } : undefined;
 }
 
+/** What an instance does, and which sessions do it. */
+export interface Doing {
+  readonly activity: Activity;
+  readonly running: readonly string[];
+}
+
 /** `/session/status` lists only what is not idle. A retry is told before plain work: it is what a person should look at. */
-export function activityOf(value: unknown): Activity | undefined {
+export function doingOf(value: unknown): Doing | undefined {
   if (!isRecord(value)) return undefined;
-  let busy = 0;
+  const running: string[] = [];
   let retrying: Activity | undefined;
-  for (const status of Object.values(value)) {
+  for (const [id, status] of Object.entries(value)) {
     const { type, attempt, message } = fields(status);
     if (type === 'retry') {
       retrying ??= {
@@ -48,14 +59,32 @@ export function activityOf(value: unknown): Activity | undefined {
         message: typeof message === 'string' ? singleLine(message, MAX_MESSAGE_CHARS) : '',
       };
     } else if (typeof type !== 'string') return undefined;
-    else if (type !== 'idle') busy += 1;
+    if (type !== 'idle') running.push(id);
   }
-  return retrying ?? (busy > 0 ? { kind: 'busy', sessions: busy } : { kind: 'idle' });
+  const busy: Activity = running.length > 0 ? { kind: 'busy', sessions: running.length } : { kind: 'idle' };
+  return { activity: retrying ?? busy, running };
 }
 
-/** The length of a list of objects. */
-export function countOf(value: unknown): number | undefined {
-  return Array.isArray(value) && value.every(isRecord) ? value.length : undefined;
+/** They are few, so that checking them whole costs nothing. */
+export function permissionsOf(value: unknown): readonly WaitingRequest[] | undefined {
+  return listOf(value, (one) => {
+    const { data } = permissionSchema.safeParse(one);
+    return data && { kind: 'permission', request: data };
+  });
+}
+
+export function questionsOf(value: unknown): readonly WaitingRequest[] | undefined {
+  return listOf(value, (one) => {
+    const { data } = questionSchema.safeParse(one);
+    return data && { kind: 'question', request: data };
+  });
+}
+
+function listOf<T>(value: unknown, read: (one: unknown) => T | undefined): readonly T[] | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const all = value.slice(0, MAX_WAITING).map(read);
+  const known = all.filter((one) => one !== undefined);
+  return known.length === all.length ? known : undefined;
 }
 
 /** The first session of the list; null where there is none. */

@@ -66,13 +66,24 @@ export type Activity =
   /** It answers, but has never told its status. */
   | { readonly kind: 'unknown' };
 
+/** One request that a session stops for until somebody answers. */
+export interface Waiting {
+  readonly kind: 'permission' | 'question';
+  /** Of the request. */
+  readonly id: string;
+  /** The session that asked: a sub-agent's has its own. */
+  readonly sessionId: string;
+  /** `bash "rm -rf build"`, `Which color? Red | Blue`: clean and bounded. */
+  readonly text: string;
+}
+
 /** What an instance is doing, as asked within one survey. */
 export interface Overview {
   readonly activity: Activity;
   /** The most recently updated root session of the instance's own directory. */
   readonly session?: SessionSummary;
-  /** Permission requests and questions that wait for an answer. */
-  readonly pending: number;
+  /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
+  readonly waiting: readonly Waiting[];
   /** When it was last asked and answered at least one part. */
   readonly askedAtMs: number;
   /** Parts that got no usable answer then; they show what was known before, or nothing. Absent when all is fresh. */
@@ -83,6 +94,7 @@ export type InstanceState =
   | 'idle'
   | 'busy'
   | 'retrying'
+  | 'waiting'
   | 'locked'
   | 'offline'
   | 'unsupported'
@@ -101,7 +113,7 @@ export interface Instance extends MergedInstance {
   readonly directory?: string;
   /** When any of its endpoints last answered. */
   readonly lastSeenMs?: number;
-  /** Why it is locked, offline, unsupported or untrusted. */
+  /** Why it is locked, offline, unsupported or untrusted; what it waits for or retries. */
   readonly reason?: string;
   /** The last overview; its age tells whether this round's survey was answered. */
   readonly overview?: Overview;

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import type { Candidate } from '../discovery/source.ts';
 import { type Connection, RequestError, requestJson } from '../opencode/transport.ts';
 import { singleLine } from '../plain-text.ts';
-import { activityOf, countOf, firstSessionOf, healthOf, pathOf } from './answers.ts';
+import { doingOf, firstSessionOf, healthOf, pathOf, permissionsOf, questionsOf } from './answers.ts';
 import type { OverviewPart, ProbeResult } from './instance.ts';
 import type { OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
@@ -124,9 +124,9 @@ async function askOverview(
 }
 
 const READ: { readonly [Part in OverviewPart]: (answer: unknown) => OverviewParts[Part] | undefined } = {
-  status: activityOf,
-  permissions: countOf,
-  questions: countOf,
+  status: doingOf,
+  permissions: permissionsOf,
+  questions: questionsOf,
   session: firstSessionOf,
 };
 

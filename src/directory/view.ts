@@ -100,10 +100,24 @@ function stateOf(
   overview: Overview | undefined,
 ): { readonly state: InstanceState; readonly reason?: string } {
   const { result } = best;
-  if (result.status === 'healthy') return { state: overview?.activity.kind ?? 'unknown' };
+  if (result.status === 'healthy') return overview === undefined ? { state: 'unknown' } : doing(overview);
   if (result.status === 'unknown') return { state: 'unknown' };
   return { state: result.status === 'unhealthy' ? 'offline' : result.status, reason: result.reason };
 }
+
+/** What a person should look at first. */
+function doing({ activity, waiting }: Overview): { readonly state: InstanceState; readonly reason?: string } {
+  const [first] = waiting;
+  if (first !== undefined) {
+    const more = waiting.length > 1 ? ` (and ${waiting.length - 1} more)` : '';
+    return { state: 'waiting', reason: `for ${WAITS_FOR[first.kind]}: ${first.text}${more}` };
+  }
+  if (activity.kind === 'retrying')
+    return { state: 'retrying', reason: `attempt ${activity.attempt}: ${activity.message}` };
+  return { state: activity.kind };
+}
+
+const WAITS_FOR = { permission: 'permission', question: 'an answer' } as const;
 
 function newestOverview(endpoints: readonly ProbedEndpoint[]): Overview | undefined {
   let newest: Overview | undefined;

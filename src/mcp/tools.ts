@@ -75,13 +75,50 @@ export const TOOLS: readonly Tool[] = [
       "Send a message to an instance's agent and wait for the answer. Default session: the latest of its directory, or a new one. Where the answer takes too long, the result says how to go on.",
     annotations: DRIVES,
     input: {
-      instance: namedInstance,
+      instance: z
+        .union([z.string(), z.array(z.string()).min(1).max(20)])
+        .describe('Name from instances, or an unambiguous part of it; several to send to each'),
       message: z.string().optional(),
       abort: z.boolean().optional().describe('First stop what runs in the session'),
       session_id: describedSessionId,
+      when_busy: z.enum(['fail', 'queue', 'interrupt']).optional(),
+      agent: z.string().optional(),
+      model: z.string().optional().describe('provider/model'),
+      request_id: z.string().min(1).max(200).optional().describe('Repeating a call with it sends nothing twice'),
     },
     output: shapes.turn,
     run: async (runtime, input, call) => await (await import('../operations/send.ts')).send(runtime, input, call),
+  }),
+  tool({
+    name: 'respond',
+    toolset: 'core',
+    description:
+      'Settle what an agent waits for (a permission, a question) and follow it on. The person may be asked first.',
+    annotations: DRIVES,
+    input: {
+      instance,
+      request_id: z.string().optional().describe('Default: the only one that waits'),
+      reply: z.enum(['once', 'always', 'reject']).optional(),
+      message: z.string().optional().describe('With reject: what to do instead'),
+      answers: z.array(z.array(z.string())).optional().describe('For each question, the labels chosen'),
+    },
+    output: shapes.turn,
+    run: async (runtime, input, call) => await (await import('../operations/respond.ts')).respond(runtime, input, call),
+  }),
+  tool({
+    name: 'wait',
+    toolset: 'core',
+    description:
+      'Wait until the first (or all) of these instances are idle, need an answer, fail or vanish; tells what each said.',
+    annotations: READS,
+    input: {
+      instances: z.array(z.string()).min(1).max(30).optional().describe('Default: all that work now'),
+      session_id: sessionId.optional(),
+      for: z.enum(['any', 'all']).default('any'),
+      timeout_seconds: z.int().min(1).max(86_400).optional(),
+    },
+    output: shapes.turn,
+    run: async (runtime, input, call) => await (await import('../operations/wait.ts')).wait(runtime, input, call),
   }),
   tool({
     name: 'read',

@@ -3,10 +3,12 @@ import * as z from 'zod';
 
 import { type EventStream, openEvents } from './events.ts';
 import {
+  agentSchema,
   type Message,
   messageSchema,
   type Permission,
   permissionSchema,
+  providersSchema,
   type Question,
   questionSchema,
   type Session,
@@ -22,7 +24,19 @@ export interface Prompt {
   readonly messageId: string;
   readonly partId: string;
   readonly text: string;
+  /** Default: the session's, then the configured one. */
+  readonly agent?: string;
+  readonly model?: ModelName;
 }
+
+/** As the provider and opencode name it. */
+export interface ModelName {
+  readonly providerID: string;
+  readonly modelID: string;
+}
+
+/** How a permission request is settled; `always`: also what fits the same patterns later on. */
+export type PermissionReply = 'once' | 'always' | 'reject';
 
 export interface MessagePage {
   /** Oldest first. */
@@ -57,6 +71,15 @@ export interface OpencodeApi {
   message(sessionId: string, messageId: string): Promise<Message | undefined>;
   permissions(directory: string): Promise<readonly Permission[]>;
   questions(directory: string): Promise<readonly Question[]>;
+  /** False where no such request waits in that directory any more. opencode answers true for a stale one too: verify by status. */
+  replyPermission(directory: string, id: string, reply: PermissionReply, message?: string): Promise<boolean>;
+  /** One list of labels for each question. False as above. */
+  replyQuestion(directory: string, id: string, answers: readonly (readonly string[])[]): Promise<boolean>;
+  /** False as above. */
+  rejectQuestion(directory: string, id: string): Promise<boolean>;
+  /** Names of the agents that can be sent to. */
+  agents(directory: string): Promise<readonly string[]>;
+  models(directory: string): Promise<readonly ModelName[]>;
   /** Resolves when opencode has accepted the prompt; it starts up to a second later. */
   prompt(prompt: Prompt): Promise<void>;
   /** opencode answers true whether or not something ran: verify by status. */
@@ -111,11 +134,45 @@ export function createApi(connection: Connection, signal?: AbortSignal): Opencod
     async questions(directory) {
       return parse(z.array(questionSchema), await client.question.list({ directory }), 'GET /question');
     },
-    async prompt({ sessionId, messageId, partId, text }) {
+    async replyPermission(directory, id, reply, message) {
+      const result = await client.permission.reply({
+        requestID: id,
+        directory,
+        reply,
+        ...(message === undefined ? {} : { message }),
+      });
+      return isThere(result, 'POST /permission/:id/reply');
+    },
+    async replyQuestion(directory, id, answers) {
+      const result = await client.question.reply({
+        requestID: id,
+        directory,
+        answers: answers.map((labels) => [...labels]),
+      });
+      return isThere(result, 'POST /question/:id/reply');
+    },
+    async rejectQuestion(directory, id) {
+      return isThere(await client.question.reject({ requestID: id, directory }), 'POST /question/:id/reject');
+    },
+    async agents(directory) {
+      const agents = parse(z.array(agentSchema), await client.app.agents({ directory }), 'GET /agent');
+      return agents.filter(({ mode, hidden }) => mode !== 'subagent' && hidden !== true).map(({ name }) => name);
+    },
+    async models(directory) {
+      const { providers } = parse(
+        providersSchema,
+        await client.config.providers({ directory }),
+        'GET /config/providers',
+      );
+      return providers.flatMap(({ id, models }) => Object.keys(models).map((modelID) => ({ providerID: id, modelID })));
+    },
+    async prompt({ sessionId, messageId, partId, text, agent, model }) {
       const result = await client.session.promptAsync({
         sessionID: sessionId,
         messageID: messageId,
         parts: [{ id: partId, type: 'text', text }],
+        ...(agent === undefined ? {} : { agent }),
+        ...(model === undefined ? {} : { model }),
       });
       succeed(result, 'POST /session/:id/prompt_async');
     },
@@ -155,6 +212,13 @@ interface SdkResult {
 
 function isNotFound(result: SdkResult): boolean {
   return result.response?.status === 404;
+}
+
+/** What is not there any more answers 404. */
+function isThere(result: SdkResult, label: string): boolean {
+  if (isNotFound(result)) return false;
+  succeed(result, label);
+  return true;
 }
 
 function succeed(result: SdkResult, label: string): void {

@@ -88,6 +88,17 @@ export const permissionSchema = z.object({
   sessionID: id,
   permission: z.string(),
   patterns: z.array(z.string()).default([]),
+  /** What a standing permission would cover. */
+  always: z.array(z.string()).default([]),
+  metadata: z
+    .object({
+      /** Of a shell command: the whole of it. */
+      command: z.string().optional().catch(undefined),
+      /** Of an edit. */
+      diff: z.string().optional().catch(undefined),
+    })
+    .optional()
+    .catch(undefined),
   /** The call that waits. */
   tool: toolCallSchema.optional(),
 });
@@ -100,8 +111,21 @@ export const questionSchema = z.object({
     z.object({
       question: z.string(),
       options: z.array(z.object({ label: z.string() })).default([]),
+      multiple: z.boolean().optional(),
     }),
   ),
   tool: toolCallSchema.optional(),
 });
 export type Question = z.infer<typeof questionSchema>;
+
+/** A few of many fields. */
+export const agentSchema = z.object({
+  name: z.string(),
+  mode: z.string().optional(),
+  hidden: z.boolean().optional(),
+});
+
+/** The answer holds API keys, which are dropped here. */
+export const providersSchema = z.object({
+  providers: z.array(z.object({ id: z.string(), models: z.record(z.string(), z.unknown()) })),
+});

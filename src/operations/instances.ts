@@ -3,6 +3,7 @@ import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, quoteName } from './answer.ts';
 import type { Call, Runtime } from './runtime.ts';
 import type { InstanceList, InstanceRow } from './shapes.ts';
+import { waitingLine } from './waiting.ts';
 
 export interface ListInput {
   readonly match?: string | undefined;
@@ -13,6 +14,8 @@ export interface ListInput {
 /** A note a line; past these the doctor's job begins. */
 const MAX_NOTES = 8;
 const MAX_NOTE_CHARS = 300;
+/** More are told by get_status. */
+const MAX_WAITING = 3;
 /** Younger answers were asked for in this very call. */
 const FRESH_MS = 1_000;
 
@@ -62,7 +65,7 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
     host: instance.host,
     ...(directory !== undefined && { directory: singleLine(directory, 200) }),
     state: instance.state,
-    ...(instance.reason !== undefined && { reason: singleLine(instance.reason, 200) }),
+    ...(instance.state !== 'waiting' && instance.reason !== undefined && { reason: singleLine(instance.reason, 200) }),
     ...(overview?.session !== undefined && {
       session: {
         id: overview.session.id,
@@ -73,7 +76,8 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
     ...(version !== undefined && { version: singleLine(version, 32) }),
     via: `${best.candidate.endpoint.route} ${singleLine(best.candidate.endpoint.url, 120)}`,
     sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
-    ...(overview !== undefined && overview.pending > 0 && { pending: overview.pending }),
+    ...(instance.state === 'waiting' &&
+      overview !== undefined && { waiting: overview.waiting.slice(0, MAX_WAITING).map((one) => waitingLine(one)) }),
     ...(instance.state === 'offline' &&
       best.lastSeenMs !== undefined && { last_seen: new Date(best.lastSeenMs).toISOString() }),
     ...(stale && { stale_seconds: Math.round((nowMs - overview.askedAtMs) / 1000) }),
@@ -108,11 +112,11 @@ function noInstances(snapshot: Snapshot): string {
 }
 
 export function renderInstance(row: InstanceRow, nowMs: number): string {
-  const parts = [`${quoteName(row.name)}: ${row.state}`];
+  const waiting = row.waiting === undefined ? '' : ` for ${row.waiting.join('; ')}`;
+  const parts = [`${quoteName(row.name)}: ${row.state}${waiting}`];
   if (row.reason !== undefined) parts.push(`(${row.reason})`);
   if (row.last_seen !== undefined) parts.push(`last seen ${formatAge(nowMs - Date.parse(row.last_seen))} ago`);
   if (row.stale_seconds !== undefined) parts.push(`[did not answer now; as of ${row.stale_seconds} s ago]`);
-  if (row.pending !== undefined) parts.push(`[${row.pending} waiting for an answer]`);
   parts.push(`host ${quoteName(row.host)}`);
   if (row.directory !== undefined) parts.push(quoteName(row.directory));
   if (row.session !== undefined) {

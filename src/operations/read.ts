@@ -1,9 +1,9 @@
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { Message, Session } from '../opencode/schema.ts';
 import { multiLine, singleLine } from '../plain-text.ts';
-import { describePending, listPending } from '../turns/pending.ts';
 import { Transcript } from '../turns/transcript.ts';
 import { messagesOfTurn } from '../turns/turn-messages.ts';
+import { askedLine, listAsked } from './asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from './answer.ts';
 import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
 import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
@@ -29,23 +29,28 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   if (input.offset !== undefined)
     throw new OperationError('offset goes with message_id: it is where to go on in one message.');
   const { api, instance } = connected;
-  const [statuses, page, requests] = await Promise.all([
+  const [statuses, page] = await Promise.all([
     api.statuses(session.directory),
     api.messages(session.id, {
       limit: input.message_limit,
       ...(input.before === undefined ? {} : { before: input.before }),
     }),
-    listPending(api, session.directory),
   ]);
-  const state = sessionState(statuses.get(session.id), input.before === undefined ? page.messages.at(-1) : undefined);
-  const running = state.state === 'busy' || state.state === 'retrying';
-  // What an abort left behind is still listed, but waits for nothing.
-  const pending = running ? requests.filter(({ request }) => request.sessionID === session.id) : [];
+  const running = statuses.has(session.id);
+  const asked = running ? await listAsked(connected, [session.directory], statuses) : [];
+  const waiting = asked
+    .filter((one) => one.session.id === session.id || one.waiting.request.sessionID === session.id)
+    .map(askedLine);
+  const state = sessionState(statuses.get(session.id), {
+    newest: input.before === undefined ? page.messages.at(-1) : undefined,
+    waiting,
+    nowMs: runtime.clock.now(),
+  });
   const data: TranscriptView = {
     instance: instance.name,
     session: sessionRow(session, state),
     messages: messageRows(page.messages, running),
-    ...(pending.length > 0 && { pending: pending.map((request) => singleLine(describePending(request), 300)) }),
+    ...(waiting.length > 0 && { waiting }),
     ...(page.olderCursor !== undefined && { before: page.olderCursor }),
   };
   return { data, text: render(data, runtime.clock.now()) };
@@ -79,8 +84,8 @@ async function readOne(
       `Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read without message_id shows its newest messages and their ids.`,
     );
   }
-  const state = sessionState(statuses.get(session.id));
-  const running = state.state !== 'idle';
+  const running = statuses.has(session.id);
+  const state = sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() });
   const row =
     message.info.role === 'user'
       ? await answerRow(api, session, message, running, offset)
@@ -115,8 +120,8 @@ function render(data: TranscriptView, nowMs: number): string {
   const lines = [`${quoteName(data.instance)}, session ${renderSession(data.session, nowMs)}`];
   if (data.messages.length === 0) lines.push('(no messages)');
   lines.push(...data.messages.map(renderMessage));
-  for (const request of data.pending ?? [])
-    lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
+  for (const request of data.waiting ?? [])
+    lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);
   if (data.before !== undefined) lines.push(`(older messages: read again with before ${JSON.stringify(data.before)})`);
   return lines.join('\n');
 }

@@ -2,14 +2,37 @@ import type { Clock } from '../clock.ts';
 import type { Directory, Reached } from '../directory/directory.ts';
 import type { Instance } from '../directory/instance.ts';
 import { createApi, type OpencodeApi } from '../opencode/api.ts';
+import type { Heard } from '../turns/outcome.ts';
 import { SessionLock } from '../turns/session-lock.ts';
+import type { Approvals } from './approval.ts';
+import type { RequestJournal } from './request-journal.ts';
 
 /** What every operation works with. */
 export interface Runtime {
   readonly directory: Directory;
   readonly clock: Clock;
   readonly lock: SessionLock;
+  readonly approvals: Approvals;
+  readonly journal: RequestJournal;
+  /** What was last heard of the sessions that calls have followed, by instance and session. */
+  readonly heard: Map<string, Heard>;
 }
+
+/** What the person is asked. */
+export interface Question {
+  readonly message: string;
+  /** A flat form; every field is a string. */
+  readonly fields: Readonly<
+    Record<string, { readonly title: string; readonly description?: string; readonly choices?: readonly string[] }>
+  >;
+  readonly required: readonly string[];
+}
+
+/** Undefined where the person gave no answer: declined, cancelled, or did not answer in time. */
+export type AskPerson = (
+  question: Question,
+  timeoutMs: number,
+) => Promise<Readonly<Record<string, string>> | undefined>;
 
 /** One call as its caller sees it. */
 export interface Call {
@@ -19,6 +42,8 @@ export interface Call {
   readonly deadlineMs: number;
   /** New text of the turn. */
   readonly onProgress: (text: string) => void;
+  /** Absent where the client cannot ask the person. */
+  readonly askPerson?: AskPerson;
 }
 
 /** An instance that answered just now and the calls to it. */
@@ -26,8 +51,12 @@ export interface Connected extends Reached {
   readonly api: OpencodeApi;
 }
 
-export function createRuntime(directory: Directory, clock: Clock): Runtime {
-  return { directory, clock, lock: new SessionLock() };
+export function createRuntime(
+  directory: Directory,
+  clock: Clock,
+  options: { readonly approvals: Approvals; readonly journal: RequestJournal },
+): Runtime {
+  return { directory, clock, lock: new SessionLock(), heard: new Map(), ...options };
 }
 
 /** Finds the instance that a person means and looks at it again. */

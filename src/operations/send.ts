@@ -1,48 +1,125 @@
 import type { Session } from '../opencode/schema.ts';
-import { multiLine, singleLine } from '../plain-text.ts';
-import { describePending } from '../turns/pending.ts';
-import { runTurn, type TurnOutcome, type TurnResult } from '../turns/turn.ts';
+import type { TurnResult } from '../turns/outcome.ts';
+import { resumeTurn, runTurn, type TurnRequest } from '../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
-import { type Answer, cutText, OperationError, quoteBlock, quoteName } from './answer.ts';
-import { renderCut } from './messages.ts';
+import { type Answer, OperationError } from './answer.ts';
+import { followUntil, remember } from './following.ts';
 import { findOwner } from './owner.ts';
-import { type Call, connect, type Connected, otherWay, type Runtime } from './runtime.ts';
+import type { JournalEntry } from './request-journal.ts';
+import { type Call, connectTo, type Connected, otherWay, type Runtime } from './runtime.ts';
+import { checkChoice, type Choice } from './send-choice.ts';
+import { type Several, toSeveral } from './several.ts';
 import { findSession, latestSession } from './session-query.ts';
 import type { TurnView } from './shapes.ts';
+import { turnAnswer } from './turn-view.ts';
 
 export interface SendInput {
-  readonly instance: string;
+  readonly instance: string | readonly string[];
   readonly session_id?: string | undefined;
   readonly message?: string | undefined;
+  /** As `when_busy: interrupt`; without a message: only abort. */
   readonly abort?: boolean | undefined;
+  readonly when_busy?: 'fail' | 'queue' | 'interrupt' | undefined;
+  readonly agent?: string | undefined;
+  /** `provider/model`. */
+  readonly model?: string | undefined;
+  readonly request_id?: string | undefined;
   /** Return as soon as the message is accepted. */
   readonly async?: boolean | undefined;
 }
 
-/** The end of an answer says how it ended: of a long one the beginning and the end are shown. */
-const HEAD_CHARS = 2_000;
-const TAIL_CHARS = 2_000;
-/** A little earlier than the caller's own limit, so that the answer still gets out. */
-const RESERVE_MS = 500;
-
-/** Sends a message to a session and follows its turn; aborts what runs there first if asked to. */
+/** Sends a message to a session of one or several instances and follows the turns; aborts what runs there first if asked to. */
 export async function send(runtime: Runtime, input: SendInput, call: Call): Promise<Answer<TurnView>> {
-  if (input.message === undefined) {
-    if (input.abort === true)
-      return await abortSession(runtime, { instance: input.instance, session_id: input.session_id }, call);
-    throw new OperationError('send needs a message, or abort: true to stop what runs.');
+  const { instance, message, abort, session_id } = input;
+  if (message === undefined) {
+    if (abort === true && typeof instance === 'string')
+      return await abortSession(runtime, { instance, session_id }, call);
+    throw new OperationError('send needs a message, or abort: true with one instance to stop what runs.');
   }
-  if (input.message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
-  const connected = await connect(runtime, input.instance, call.signal);
-  const session = await sessionToDrive(connected, input.session_id);
-  const aborted = input.abort === true ? await abortVerified(runtime, connected, session, call.signal) : undefined;
-  const result = await serialized(runtime, connected, session, input, call);
-  return answer(connected, session, result, input, aborted);
+  if (message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
+  await runtime.directory.ready();
+  if (typeof instance !== 'string') {
+    if (session_id !== undefined)
+      throw new OperationError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
+    return await toSeveral(runtime, instance, call, (one, share) =>
+      sendOne(runtime, { ...input, message }, one, share),
+    );
+  }
+  return await sendOne(runtime, { ...input, message }, runtime.directory.resolve(instance), { call });
 }
 
-async function sessionToDrive(connected: Connected, query: string | undefined): Promise<Session> {
+interface Message extends SendInput {
+  readonly message: string;
+}
+
+async function sendOne(
+  runtime: Runtime,
+  input: Message,
+  instance: Connected['instance'],
+  { call, maxChars }: Several,
+): Promise<Answer<TurnView>> {
+  const connected = await connectTo(runtime, instance, call.signal);
+  const choice = await checkChoice(connected, input);
+  const release = await lockRequest(runtime, connected, input);
+  try {
+    const earlier = await earlierMessage(runtime, connected, input);
+    const session = await sessionToDrive(connected, input.session_id, earlier);
+    const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
+    const aborted = interrupts ? await abortVerified(runtime, connected, session, call.signal) : undefined;
+    const result = await serialized(
+      runtime,
+      connected,
+      session,
+      { ...input, ...choice, earlier, onSent: release },
+      call,
+    );
+    const shown =
+      result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
+    return turnAnswer(connected.instance.name, session, shown, {
+      nowMs: runtime.clock.now(),
+      aborted,
+      ...(maxChars !== undefined && { maxChars }),
+    });
+  } finally {
+    release();
+  }
+}
+
+const RUNNING = { kind: 'running' } as const;
+
+async function sessionToDrive(
+  connected: Connected,
+  query: string | undefined,
+  earlier: JournalEntry | undefined,
+): Promise<Session> {
+  if (earlier !== undefined) {
+    const session = await connected.api.session(earlier.sessionId);
+    if (session !== undefined) return session;
+    throw new OperationError(
+      `request_id was used for session ${earlier.sessionId}, which ${connected.instance.name} does not have any more; nothing was sent.`,
+    );
+  }
   if (query !== undefined) return await findSession(connected, query);
   return (await latestSession(connected)) ?? (await connected.api.createSession());
+}
+
+/** Calls with one request id go one after the other until the message is sent. */
+async function lockRequest({ lock }: Runtime, { instance }: Connected, { request_id }: Message): Promise<() => void> {
+  return request_id === undefined ? () => {} : await lock.acquire(`request ${instance.name}\0${request_id}`);
+}
+
+async function earlierMessage(
+  { journal }: Runtime,
+  { instance }: Connected,
+  { request_id, message }: Message,
+): Promise<JournalEntry | undefined> {
+  return request_id === undefined ? undefined : await journal.find(instance.name, request_id, message);
+}
+
+interface Prepared extends Message, Choice {
+  readonly earlier: JournalEntry | undefined;
+  /** The message is about to be sent, and another call with its request id finds it. */
+  readonly onSent: () => void;
 }
 
 /** Our sends to one session go one after the other, each until it is seen to run. */
@@ -50,9 +127,10 @@ async function serialized(
   runtime: Runtime,
   connected: Connected,
   session: Session,
-  input: SendInput,
+  prepared: Prepared,
   call: Call,
 ): Promise<TurnResult> {
+  const { api, instance } = connected;
   const release = await runtime.lock.acquire(session.id);
   const follow = new AbortController();
   const stop = (): void => {
@@ -60,140 +138,55 @@ async function serialized(
   };
   call.signal.addEventListener('abort', stop, { once: true });
   if (call.signal.aborted) stop();
+  const request: TurnRequest = {
+    session,
+    text: prepared.message,
+    agent: prepared.agentName,
+    model: prepared.modelName,
+    whenBusy: prepared.when_busy === 'queue' ? 'queue' : 'fail',
+    deadlineMs: followUntil(call),
+    signal: follow.signal,
+    onText: call.onProgress,
+    onStarted: () => {
+      release();
+      if (prepared.async === true) stop();
+    },
+    beforeSend: journalling(runtime, instance.name, prepared),
+    findOwner: async () => {
+      const owner = await findOwner(runtime, connected, session, follow.signal);
+      return owner === undefined
+        ? undefined
+        : `${owner}, another process with the same sessions, works on it; send there`;
+    },
+  };
+  const deps = { api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, follow.signal) };
   try {
-    return await runTurn(
-      {
-        session,
-        text: input.message ?? '',
-        deadlineMs: call.deadlineMs - RESERVE_MS,
-        signal: follow.signal,
-        onText: call.onProgress,
-        onStarted: () => {
-          release();
-          if (input.async === true) stop();
-        },
-        findOwner: async () => {
-          const owner = await findOwner(runtime, connected, session, follow.signal);
-          return owner === undefined
-            ? undefined
-            : `${owner}, another process with the same sessions, works on it; send there`;
-        },
-      },
-      { api: connected.api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, follow.signal) },
-    );
+    const { earlier } = prepared;
+    const result =
+      earlier === undefined
+        ? await runTurn(request, deps)
+        : await resumeTurn({ ...earlier, text: prepared.message }, request, deps);
+    remember(runtime, instance, session, result);
+    return result;
   } finally {
     call.signal.removeEventListener('abort', stop);
     release();
   }
 }
 
-function answer(
-  { instance }: Connected,
-  session: Session,
-  result: TurnResult,
-  input: SendInput,
-  aborted: boolean | undefined,
-): Answer<TurnView> {
-  const name = quoteName(instance.name);
-  const outcome: TurnOutcome =
-    result.outcome.kind === 'cancelled' && input.async === true ? { kind: 'running' } : result.outcome;
-  const { kind, reason, next } = tell(outcome, name, session.id, result.messageId);
-  if (kind === 'busy' || kind === 'refused' || kind === 'unknown') {
-    throw new OperationError(`${name}, session ${session.id}: ${reason}. ${next}`);
-  }
-  const text = middleCut(multiLine(result.text, Number.MAX_SAFE_INTEGER));
-  const data: TurnView = {
-    instance: instance.name,
-    session: { id: session.id, title: singleLine(session.title, 100) },
-    ...(aborted !== undefined && { aborted }),
-    outcome: kind,
-    ...(reason !== undefined && { reason }),
-    ...(result.messageId !== undefined && { message_id: result.messageId }),
-    text: text.text,
-    ...(text.cut !== undefined && { cut: text.cut }),
-    ...(next !== undefined && { next }),
+function journalling(
+  { journal }: Runtime,
+  name: string,
+  { request_id, earlier, onSent }: Prepared,
+): TurnRequest['beforeSend'] {
+  if (request_id === undefined) return undefined;
+  return async (prompt) => {
+    // The session went on without the earlier one, which it does not have.
+    if (earlier !== undefined) await journal.forget(name, request_id);
+    if (!(await journal.keep(name, request_id, prompt)))
+      throw new OperationError(
+        `Another server is sending the message with request_id ${JSON.stringify(request_id)} just now; nothing was sent by this one. Call again to follow it.`,
+      );
+    onSent();
   };
-  return { data, text: render(data, name, result.textPending) };
-}
-
-interface Told {
-  readonly kind: string;
-  readonly reason?: string;
-  readonly next?: string;
-}
-
-function tell(outcome: TurnOutcome, name: string, sessionId: string, messageId: string | undefined): Told {
-  const handle = messageId === undefined ? '' : ` and message_id ${messageId}`;
-  const goOn = `To see how it goes on: read with instance ${name}, session_id ${sessionId}${handle}.`;
-  switch (outcome.kind) {
-    case 'completed':
-      return { kind: 'completed' };
-    case 'failed':
-      return { kind: 'failed', reason: singleLine(outcome.reason, 500) };
-    case 'aborted':
-      return { kind: 'aborted', reason: 'somebody aborted it' };
-    case 'waiting':
-      return {
-        kind: `waiting for ${outcome.pending.kind === 'permission' ? 'permission' : 'an answer'}`,
-        reason: singleLine(describePending(outcome.pending), 500),
-        next: `It goes on when somebody answers in that opencode. ${goOn}`,
-      };
-    case 'running': {
-      const { retrying } = outcome;
-      if (retrying === undefined) return { kind: 'running', next: `It still runs. ${goOn}` };
-      const reason = `the model fails; attempt ${retrying.attempt}: ${singleLine(retrying.message, 300)}`;
-      return { kind: 'retrying', reason, next: `It still tries. ${goOn}` };
-    }
-    case 'cancelled':
-      return { kind: 'running', next: `It still runs. ${goOn}` };
-    case 'interrupted':
-      return { kind: 'interrupted', reason: outcome.reason, next: `${goOn} Send again to continue.` };
-    case 'busy':
-      return {
-        kind: 'busy',
-        reason: `nothing was sent, because it is ${singleLine(outcome.reason, 300)}`,
-        next: `Wait and read, send to another session (create_session), or send with abort: true to stop it first.`,
-      };
-    case 'refused':
-      return {
-        kind: 'refused',
-        reason: `the message was not taken: ${singleLine(outcome.reason, 500)}`,
-        next: 'Nothing runs because of it.',
-      };
-    case 'unknown':
-      return {
-        kind: 'unknown',
-        reason: `whether the message arrived, or what became of it, cannot be told: ${singleLine(outcome.reason, 500)}`,
-        next: `Look before sending it again. ${goOn}`,
-      };
-  }
-}
-
-/** Beginning and end of a text too long for one result; `next_offset` is where the part left out begins. */
-function middleCut(text: string): ReturnType<typeof cutText> & { readonly tail?: string } {
-  const head = cutText(text, HEAD_CHARS + TAIL_CHARS);
-  if (head.cut === undefined) return head;
-  const start = cutText(text, HEAD_CHARS);
-  const end = cutText(text, TAIL_CHARS, text.length - TAIL_CHARS);
-  const left = text.length - start.text.length - end.text.length;
-  return {
-    text: `${start.text}\n[… ${left} characters left out …]\n${end.text}`,
-    ...(start.cut && { cut: start.cut }),
-  };
-}
-
-function render(data: TurnView, name: string, textPending: boolean): string {
-  const head = [
-    `${name}, session ${data.session?.id ?? ''} ${JSON.stringify(data.session?.title ?? '')}: ${data.outcome}`,
-  ];
-  if (data.message_id !== undefined) head.push(`(message ${data.message_id})`);
-  if (data.aborted === true) head.push('(what ran before was aborted)');
-  if (data.reason !== undefined) head.push(`(${JSON.stringify(data.reason)})`);
-  const lines = [head.join(' ')];
-  if (data.text !== undefined && data.text !== '') lines.push(quoteBlock(data.text));
-  else if (data.outcome === 'completed') lines.push('(it ended without saying anything)');
-  if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
-  if (textPending) lines.push('(a part is still streaming; its text comes when it ends)');
-  if (data.next !== undefined) lines.push(data.next);
-  return lines.join('\n');
 }

@@ -1,7 +1,9 @@
-import type { Session, SessionStatus } from '../opencode/schema.ts';
+import type { Session } from '../opencode/schema.ts';
 import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from './answer.ts';
-import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
+import { askedLine, listAsked } from './asked.ts';
+import { directoriesOf, statusesIn } from './directories.ts';
+import { type Call, connect, type Runtime } from './runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
 import type { CreatedSession, SessionList, SessionRow } from './shapes.ts';
 
@@ -16,16 +18,25 @@ export async function listSessions(
 ): Promise<Answer<SessionList>> {
   const connected = await connect(runtime, input.instance, call.signal);
   const { api, instance } = connected;
-  const [sessions, statuses] = await Promise.all([
-    api.sessions({ rootsOnly: true, limit: LISTED + 1, ...(input.search ? { search: input.search } : {}) }),
-    statusesOf(connected),
-  ]);
+  const sessions = await api.sessions({
+    rootsOnly: true,
+    limit: LISTED + 1,
+    ...(input.search ? { search: input.search } : {}),
+  });
+  const directories = directoriesOf(connected, sessions);
+  const statuses = await statusesIn(connected, directories);
+  const asked = await listAsked(connected, directories, statuses);
+  const now = runtime.clock.now();
+  const stateOf = (id: string): SessionState =>
+    sessionState(statuses.get(id), {
+      waiting: asked.filter(({ session }) => session.id === id).map(askedLine),
+      nowMs: now,
+    });
   const data: SessionList = {
     instance: instance.name,
-    sessions: sessions.slice(0, LISTED).map((session) => sessionRow(session, sessionState(statuses.get(session.id)))),
+    sessions: sessions.slice(0, LISTED).map((session) => sessionRow(session, stateOf(session.id))),
     more: sessions.length > LISTED,
   };
-  const now = runtime.clock.now();
   const lines = data.sessions.map((row) => renderSession(row, now));
   const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
   const foot = data.more ? ['(there are more; give search to find one by its title)'] : [];
@@ -47,11 +58,6 @@ export async function createSession(
     data: { instance: instance.name, session },
     text: `Created on ${quoteName(instance.name)}: ${renderSession(session, runtime.clock.now())}`,
   };
-}
-
-/** Status of every directory that is known to be the instance's: today its own. */
-export async function statusesOf({ api, directory }: Connected): Promise<ReadonlyMap<string, SessionStatus>> {
-  return await api.statuses(directory);
 }
 
 export function sessionRow(session: Session, { state, reason }: SessionState): SessionRow {

@@ -20,7 +20,7 @@ export const instanceRow = z.object({
   version: z.string().optional(),
   via: z.string(),
   sources: z.array(z.string()),
-  pending: z.number().optional(),
+  waiting: z.array(z.string()).optional(),
   last_seen: z.string().optional(),
   stale_seconds: z.number().optional(),
 });
@@ -62,7 +62,7 @@ export const transcript = z.object({
   instance: z.string(),
   session: sessionRow,
   messages: z.array(messageRow),
-  pending: z.array(z.string()).optional(),
+  waiting: z.array(z.string()).optional(),
   before: z.string().optional(),
 });
 export type TranscriptView = z.infer<typeof transcript>;
@@ -70,17 +70,22 @@ export type TranscriptView = z.infer<typeof transcript>;
 export const createdSession = z.object({ instance: z.string(), session: sessionRow });
 export type CreatedSession = z.infer<typeof createdSession>;
 
-export const turn = z.object({
+const oneTurn = z.object({
   instance: z.string(),
   session: sessionRef.optional(),
   aborted: z.boolean().optional(),
+  settled: z.string().optional(),
   outcome: z.string(),
   reason: z.string().optional(),
+  waiting: z.array(z.string()).optional(),
   message_id: z.string().optional(),
   text: z.string().optional(),
   cut: cut.optional(),
   next: z.string().optional(),
 });
+
+/** `turns`: one for each instance where several were meant. */
+export const turn = oneTurn.extend({ turns: z.array(oneTurn).optional() });
 export type TurnView = z.infer<typeof turn>;
 
 export const status = z.object({
@@ -90,6 +95,6 @@ export const status = z.object({
   version: z.string().optional(),
   directory: z.string().optional(),
   sessions: z.array(sessionRow.pick({ id: true, title: true, state: true, reason: true })),
-  pending: z.array(z.string()),
+  waiting: z.array(z.string()),
 });
 export type StatusView = z.infer<typeof status>;

@@ -1,6 +1,7 @@
 import { singleLine } from '../plain-text.ts';
-import { describePending, listPending } from '../turns/pending.ts';
+import { askedLine, listAsked } from './asked.ts';
 import { type Answer, quoteName } from './answer.ts';
+import { statusesIn, workDirectories } from './directories.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
 import { sessionState } from './session-state.ts';
 import { sessionRow } from './sessions.ts';
@@ -27,12 +28,15 @@ export async function getStatus(
     return unreachable(runtime, instance, error);
   }
   const { api, directory } = connected;
-  const [statuses, requests] = await Promise.all([api.statuses(directory), listPending(api, directory)]);
-  const running = [...statuses].filter(([, { type }]) => type !== 'idle');
+  const directories = await workDirectories(connected);
+  const statuses = await statusesIn(connected, directories);
+  const asked = await listAsked(connected, directories, statuses);
+  const nowMs = runtime.clock.now();
   const sessions = await Promise.all(
-    running.slice(0, MAX_SESSIONS).map(async ([id, status]) => {
+    [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
       const session = await api.session(id).catch(() => undefined);
-      const state = sessionState(status);
+      const waiting = asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
+      const state = sessionState(statuses.get(id), { waiting, nowMs });
       if (session === undefined) return { id: singleLine(id, 64), title: '', ...state };
       const row = sessionRow(session, state);
       return {
@@ -43,19 +47,21 @@ export async function getStatus(
       };
     }),
   );
-  const retrying = sessions.find(({ state }) => state === 'retrying');
   const data: StatusView = {
     instance: connected.instance.name,
-    state: running.length === 0 ? 'idle' : retrying !== undefined && sessions.length === 1 ? 'retrying' : 'busy',
+    state: stateOf(sessions.map(({ state }) => state)),
     version: connected.version,
     directory: singleLine(directory, 300),
     sessions,
-    // What an abort left behind is still listed, but waits for nothing.
-    pending: requests
-      .filter(({ request }) => statuses.has(request.sessionID))
-      .map((request) => singleLine(describePending(request), 300)),
+    waiting: asked.map(askedLine),
   };
   return { data, text: render(data) };
+}
+
+/** What a person should look at first. */
+function stateOf(states: readonly string[]): string {
+  if (states.length === 0) return 'idle';
+  return ['waiting', 'retrying'].find((state) => states.includes(state)) ?? 'busy';
 }
 
 function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
@@ -66,7 +72,7 @@ function unreachable(runtime: Runtime, instance: Instance, error: UnreachableErr
     state,
     reason: singleLine(error.message, 500),
     sessions: [],
-    pending: [],
+    waiting: [],
   };
   return { data, text: render(data) };
 }
@@ -79,7 +85,7 @@ function render(data: StatusView): string {
   for (const { id, title, state, reason } of data.sessions) {
     lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${JSON.stringify(reason)})`}`);
   }
-  for (const request of data.pending)
-    lines.push(`waiting for: ${JSON.stringify(request)} (answer it in that opencode)`);
+  for (const request of data.waiting)
+    lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);
   return lines.join('\n');
 }

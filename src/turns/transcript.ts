@@ -9,6 +9,8 @@ interface PartText {
   text: string;
   /** How much of `text` has been handed out. */
   shown: number;
+  /** How much of `text` there was at the mark. */
+  marked: number;
   ended: boolean;
   /** Deltas of this part may have been missed: its text is unknown until it ends. */
   gapped: boolean;
@@ -84,16 +86,31 @@ export class Transcript {
 
   /** All text known so far, a blank line between parts. */
   get text(): string {
-    return [...this.#parts.values()]
-      .filter((part) => part.type === 'text' && part.text !== '' && this.#messages.has(part.messageId))
-      .toSorted((a, b) => compare(a.messageId, b.messageId) || compare(a.id, b.id))
-      .map((part) => part.text)
-      .join('\n\n');
+    return this.#textFrom(() => 0);
+  }
+
+  /** From now on only what comes next is new. */
+  mark(): void {
+    for (const part of this.#parts.values()) part.marked = part.text.length;
+  }
+
+  /** As `text`, without what there was at the mark. */
+  get newText(): string {
+    return this.#textFrom(({ marked }) => marked);
   }
 
   /** A part is running whose text is not known because the stream had a gap. */
   get textPending(): boolean {
     return [...this.#parts.values()].some((part) => part.gapped && !part.ended);
+  }
+
+  #textFrom(start: (part: PartText) => number): string {
+    return [...this.#parts.values()]
+      .filter((part) => part.type === 'text' && this.#messages.has(part.messageId))
+      .toSorted((a, b) => compare(a.messageId, b.messageId) || compare(a.id, b.id))
+      .map((part) => part.text.slice(start(part)))
+      .filter((text) => text !== '')
+      .join('\n\n');
   }
 
   #applyMessage(info: AssistantMessage): string {
@@ -138,7 +155,7 @@ export class Transcript {
   #part(id: string, messageId: string, gapped: boolean): PartText {
     let part = this.#parts.get(id);
     if (part === undefined) {
-      part = { id, messageId, type: undefined, text: '', shown: 0, ended: false, gapped };
+      part = { id, messageId, type: undefined, text: '', shown: 0, marked: 0, ended: false, gapped };
       this.#parts.set(id, part);
     }
     return part;

@@ -1,59 +1,25 @@
 import type { Clock } from '../clock.ts';
-import type { OpencodeApi, Prompt } from '../opencode/api.ts';
-import type { ServerEvent } from '../opencode/events.ts';
+import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
-import { type Message, type Session, type SessionStatus, sessionStatusSchema } from '../opencode/schema.ts';
-import { RequestError } from '../opencode/transport.ts';
+import type { Session, SessionStatus } from '../opencode/schema.ts';
 import { type Delivery, deliver } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
-import { listPending, type PendingRequest, requestIn, SessionFamily } from './pending.ts';
+import { Follower, type FollowRequest } from './follower.ts';
+import type { TurnOutcome, TurnResult } from './outcome.ts';
 import { type Reroute, Route } from './route.ts';
-import { Transcript } from './transcript.ts';
-import { messagesOfTurn } from './turn-messages.ts';
+import { listWaiting } from './waiting.ts';
 
-/** How a turn stands when following it ends. */
-export type TurnOutcome =
-  | { readonly kind: 'completed' }
-  | { readonly kind: 'failed'; readonly reason: string }
-  | { readonly kind: 'aborted' }
-  /** Stopped until somebody answers. */
-  | { readonly kind: 'waiting'; readonly pending: PendingRequest }
-  /** The deadline came first; it still runs. */
-  | { readonly kind: 'running'; readonly retrying?: { readonly attempt: number; readonly message: string } }
-  /** The caller stopped following; it still runs. */
-  | { readonly kind: 'cancelled' }
-  /** It ended without being completed: its process was restarted or lost it. */
-  | { readonly kind: 'interrupted'; readonly reason: string }
-  /** Nothing was started: the session works on something else. */
-  | { readonly kind: 'busy'; readonly reason: string }
-  /** opencode did not take the message. */
-  | { readonly kind: 'refused'; readonly reason: string }
-  /** Whether the message arrived, or what became of it, cannot be told. */
-  | { readonly kind: 'unknown'; readonly reason: string };
-
-export interface TurnResult {
-  readonly outcome: TurnOutcome;
-  /** Undefined where nothing was sent. */
-  readonly messageId?: string;
-  /** What the assistant said in this turn, as stored. */
+export interface TurnRequest extends FollowRequest {
   readonly text: string;
-  /** A part is still streaming and its text is not known yet. */
-  readonly textPending: boolean;
-}
-
-export interface TurnRequest {
-  readonly session: Session;
-  readonly text: string;
-  /** When following ends, ms since the epoch of the clock. */
-  readonly deadlineMs: number;
-  /** Stops following, not the run. */
-  readonly signal: AbortSignal;
-  /** New text, in order, each character once. */
-  readonly onText: (text: string) => void;
-  /** The assistant has begun to answer: from now on the status says busy. */
-  readonly onStarted?: () => void;
+  /** Names that the instance knows: it takes an unknown agent's message and never answers it. */
+  readonly agent?: string | undefined;
+  readonly model?: ModelName | undefined;
+  /** Where the session works: nothing is sent, or the message is sent once it is idle. Default: `fail`. */
+  readonly whenBusy?: 'fail' | 'queue' | undefined;
   /** Names the other process that works on this session, if one does: processes of one home share sessions, not status. */
   readonly findOwner?: () => Promise<string | undefined>;
+  /** Called with the message right before it is sent for the first time. Where it rejects, nothing is sent. */
+  readonly beforeSend?: ((prompt: Prompt) => Promise<void>) | undefined;
 }
 
 export interface TurnDeps {
@@ -63,16 +29,11 @@ export interface TurnDeps {
   readonly reroute?: Reroute;
 }
 
-/** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
-const START_WINDOW_MS = 20_000;
 /** An unanswered message of somebody else counts as starting for this long: busy is announced up to a second late. */
 const STARTING_MS = 2_000;
 const STARTING_POLL_MS = 200;
-/** With no event of ours for this long the store is asked: an end may have been missed. */
-const QUIET_MS = 5_000;
-/** opencode sends idle before the completed message on errors and aborts; then the store is asked often, for a while. */
-const SETTLING_POLL_MS = 200;
-const SETTLING_LIMIT_MS = 3_000;
+/** How often a busy session is looked at in whose queue a message stands, beside every sign that it may have ended. */
+const QUEUE_POLL_MS = 1_000;
 
 /**
  * Sends one message and follows its turn. The event stream stands before the message is
@@ -80,35 +41,120 @@ const SETTLING_LIMIT_MS = 3_000;
  * @throws {RequestError} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
-  const { clock } = deps;
-  const { session } = request;
-  const route = new Route(deps.api, deps.reroute);
+  return await withFeed(request, deps, async (route, feed) => {
+    const idle = await whenFree(request, deps);
+    if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
+    const prompt = composePrompt(request, idle.newestId);
+    await request.beforeSend?.(prompt);
+    return await sendAndFollow(prompt, request, deps, route, feed);
+  });
+}
+
+/**
+ * Goes on with a message that an earlier call composed and may have sent: follows it where the session has it, sends the identical one
+ * where not, and a new one only where the session has gone on without it.
+ */
+export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
+  const { messageId, sessionId } = prompt;
+  const [stored, { messages }] = await Promise.all([
+    deps.api.message(sessionId, messageId),
+    deps.api.messages(sessionId, { limit: 1 }),
+  ]);
+  const newest = messages.at(-1)?.info.id;
+  if (stored === undefined && newest !== undefined && newest > messageId) return await runTurn(request, deps);
+  return await withFeed(request, deps, (route, feed) =>
+    stored === undefined
+      ? sendAndFollow(prompt, request, deps, route, feed)
+      : new Follower(request, { route, feed, clock: deps.clock, messageId }).follow(),
+  );
+}
+
+/**
+ * Follows what a session does now. What was said before is not told again. `act` is done while the stream stands.
+ * @throws {RequestError} before `act`, or what `act` throws
+ */
+export async function joinTurn(
+  request: FollowRequest,
+  deps: TurnDeps,
+  act: () => Promise<void> = () => Promise.resolve(),
+): Promise<TurnResult> {
+  return await withFeed(request, deps, async (route, feed) => {
+    const { messages } = await deps.api.messages(request.session.id, { limit: 1 });
+    const newest = messages.at(-1)?.info;
+    if (newest === undefined) return { outcome: { kind: 'completed' }, text: '', textPending: false };
+    const messageId = newest.role === 'user' ? newest.id : newest.parentID;
+    const follower = new Follower(request, { route, feed, clock: deps.clock, messageId });
+    await follower.skipPast();
+    await act();
+    return await follower.follow();
+  });
+}
+
+async function withFeed(
+  { session }: FollowRequest,
+  { api, clock, reroute }: TurnDeps,
+  work: (route: Route, feed: EventFeed) => Promise<TurnResult>,
+): Promise<TurnResult> {
+  const route = new Route(api, reroute);
   let isFirst = true;
   const feed = await EventFeed.open(() => route.events(session.directory, isFirst), clock);
   isFirst = false;
   try {
-    const idle = await newestWhenIdle(request, deps);
-    if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
-    const prompt = composePrompt(session, idle.newestId, request.text);
-    const breaks = feed.breaks;
-    const delivery = await deliver(prompt, route, () => feed.breaks === breaks, clock, request.signal);
-    if (delivery.kind !== 'accepted') {
-      return { outcome: delivery, messageId: prompt.messageId, text: '', textPending: false };
-    }
-    return await new Follower(request, route, clock, feed, prompt).follow();
+    return await work(route, feed);
   } finally {
     feed.close();
   }
 }
 
-function composePrompt(session: Session, newestId: string | undefined, text: string): Prompt {
+async function sendAndFollow(
+  prompt: Prompt,
+  request: TurnRequest,
+  { clock }: TurnDeps,
+  route: Route,
+  feed: EventFeed,
+): Promise<TurnResult> {
+  const { messageId } = prompt;
+  const send = (sameProcess: () => boolean): Promise<Delivery> =>
+    deliver(prompt, route, sameProcess, clock, request.signal);
+  const { breaks } = feed;
+  const delivery = await send(() => feed.breaks === breaks);
+  if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
+  const resend = async (sameProcess: () => boolean): Promise<TurnOutcome | undefined> => {
+    const again = await send(sameProcess);
+    return again.kind === 'accepted' ? undefined : again;
+  };
+  return await new Follower(request, { route, feed, clock, messageId, resend }).follow();
+}
+
+function composePrompt({ session, text, agent, model }: TurnRequest, newestId: string | undefined): Prompt {
   const messageId = newestId === undefined ? firstId(session.time.created, 'msg') : successor(newestId, 'msg');
-  return { sessionId: session.id, messageId, partId: successor(messageId, 'prt'), text };
+  return {
+    sessionId: session.id,
+    messageId,
+    partId: successor(messageId, 'prt'),
+    text,
+    ...(agent !== undefined && { agent }),
+    ...(model !== undefined && { model }),
+  };
 }
 
 type Idle =
   | { readonly free: true; readonly newestId: string | undefined }
   | { readonly free: false; readonly outcome: TurnOutcome };
+
+/** As `newestWhenIdle`; in a queue only once it is free, the deadline has come, or it waits for somebody. */
+async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
+  const { session, signal, deadlineMs, whenBusy } = request;
+  for (;;) {
+    const idle = await newestWhenIdle(request, deps);
+    if (idle.free || whenBusy !== 'queue' || idle.outcome.kind !== 'busy') return idle;
+    const waiting = await listWaiting(deps.api, session.directory);
+    // Nobody would end the queue.
+    if (waiting.some(({ request: { sessionID } }) => sessionID === session.id)) return idle;
+    await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.now())), signal);
+    if (signal.aborted || deps.clock.now() >= deadlineMs) return idle;
+  }
+}
 
 /** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
 async function newestWhenIdle({ session, signal, findOwner }: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
@@ -136,195 +182,4 @@ async function newestWhenIdle({ session, signal, findOwner }: TurnRequest, { api
 
 function describeStatus(status: SessionStatus): string {
   return status.type === 'retry' ? `retrying, attempt ${status.attempt}: ${status.message}` : 'busy';
-}
-
-/** Follows one accepted prompt to its end. */
-class Follower {
-  readonly #request: TurnRequest;
-  readonly #route: Route;
-  readonly #clock: Clock;
-  readonly #feed: EventFeed;
-  readonly #prompt: Prompt;
-  readonly #transcript: Transcript;
-  readonly #family: SessionFamily;
-  readonly #breaksAtStart: number;
-  #started = false;
-  #resent = false;
-  #acceptedAtMs: number;
-  #status: SessionStatus | undefined;
-  /** Since when the session has been idle without a completed message. */
-  #idleSinceMs: number | undefined;
-  #nextCheckMs: number;
-
-  constructor(request: TurnRequest, route: Route, clock: Clock, feed: EventFeed, prompt: Prompt) {
-    this.#request = request;
-    this.#route = route;
-    this.#clock = clock;
-    this.#feed = feed;
-    this.#prompt = prompt;
-    this.#transcript = new Transcript(prompt.sessionId, prompt.messageId);
-    this.#family = new SessionFamily(prompt.sessionId);
-    this.#breaksAtStart = feed.breaks;
-    this.#acceptedAtMs = this.#clock.now();
-    this.#nextCheckMs = this.#acceptedAtMs + QUIET_MS;
-  }
-
-  async follow(): Promise<TurnResult> {
-    const { deadlineMs, signal } = this.#request;
-    for (;;) {
-      const now = this.#clock.now();
-      if (signal.aborted) return this.#result({ kind: 'cancelled' });
-      if (now >= deadlineMs) return await this.#atDeadline();
-      const item = await this.#feed.take(Math.min(deadlineMs, this.#nextCheckMs) - now, signal);
-      let outcome: TurnOutcome | undefined;
-      if (item === undefined) {
-        if (this.#clock.now() >= this.#nextCheckMs) outcome = await this.#check();
-      } else if (item.kind === 'event') {
-        outcome = await this.#onEvent(item.event);
-      } else if (item.kind === 'gap') {
-        this.#transcript.gap();
-        outcome = await this.#check();
-      } else {
-        return this.#result({ kind: 'unknown', reason: `the instance cannot be reached any more: ${item.reason}` });
-      }
-      if (outcome !== undefined) return this.#result(outcome);
-    }
-  }
-
-  async #onEvent(event: ServerEvent): Promise<TurnOutcome | undefined> {
-    this.#family.apply(event);
-    this.#emit(this.#transcript.apply(event));
-    if (this.#transcript.assistants.length > 0) this.#markStarted();
-    const pending = requestIn(event);
-    if (pending !== undefined && (await this.#family.includes(pending.request.sessionID, this.#route.api))) {
-      return { kind: 'waiting', pending };
-    }
-    if (event.properties['sessionID'] !== this.#prompt.sessionId) return undefined;
-    this.#nextCheckMs = this.#clock.now() + QUIET_MS;
-    switch (event.type) {
-      case 'session.status': {
-        const status = sessionStatusSchema.safeParse(event.properties['status']);
-        if (status.success) this.#status = status.data;
-        return this.#status?.type === 'idle' ? await this.#check() : undefined;
-      }
-      case 'session.idle':
-        return await this.#check();
-      case 'session.deleted':
-        return { kind: 'failed', reason: 'the session was deleted' };
-      case 'message.updated':
-        return this.#idleSinceMs === undefined ? undefined : await this.#check();
-      default:
-        return undefined;
-    }
-  }
-
-  /** Asks the store and the status how the turn stands. A question that is not answered is asked again later. */
-  async #check(): Promise<TurnOutcome | undefined> {
-    const { session } = this.#request;
-    this.#nextCheckMs = this.#clock.now() + QUIET_MS;
-    let messages: readonly Message[];
-    let busy: boolean;
-    try {
-      // The status first: what is idle by then has its text in what is read next.
-      const statuses = await this.#route.api.statuses(session.directory);
-      this.#status = statuses.get(session.id) ?? { type: 'idle' };
-      busy = this.#status.type !== 'idle';
-      messages = await messagesOfTurn(this.#route.api, this.#prompt.sessionId, this.#prompt.messageId);
-    } catch (error) {
-      if (error instanceof RequestError && error.status === 404) {
-        return { kind: 'unknown', reason: 'what answers there now does not have this session' };
-      }
-      if (error instanceof RequestError) return undefined;
-      throw error;
-    }
-    this.#emit(this.#transcript.reconcile(messages));
-    if (this.#transcript.assistants.length > 0) this.#markStarted();
-    if (busy) {
-      this.#idleSinceMs = undefined;
-      return await this.#pendingOfTurn();
-    }
-    if (this.#transcript.concluded) return this.#conclusion();
-    return await this.#idleUnconcluded();
-  }
-
-  /** Idle, and the turn's last message is not complete: about to be, not started yet, or never to be. */
-  async #idleUnconcluded(): Promise<TurnOutcome | undefined> {
-    const now = this.#clock.now();
-    this.#idleSinceMs ??= now;
-    this.#nextCheckMs = now + SETTLING_POLL_MS;
-    const sameProcess = this.#feed.breaks === this.#breaksAtStart;
-    if (this.#transcript.assistants.length > 0) {
-      if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
-      const last = this.#transcript.assistants.at(-1);
-      // A turn may end on a tool call: after a bare reject of its permission.
-      if (last?.time.completed !== undefined) return { kind: 'completed' };
-      return { kind: 'interrupted', reason: 'it stopped in the middle; the instance was restarted or lost it' };
-    }
-    if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
-      return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
-    }
-    // A cold instance stores an accepted message up to 3 s later: until then it is neither here nor answered.
-    if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
-    if (this.#resent || !sameProcess) {
-      return { kind: 'interrupted', reason: 'the instance took the message and did not begin to answer it' };
-    }
-    return await this.#resend();
-  }
-
-  async #resend(): Promise<TurnOutcome | undefined> {
-    this.#resent = true;
-    this.#acceptedAtMs = this.#clock.now();
-    const same = (): boolean => this.#feed.breaks === this.#breaksAtStart;
-    const delivery: Delivery = await deliver(this.#prompt, this.#route, same, this.#clock, this.#request.signal);
-    return delivery.kind === 'accepted' ? undefined : delivery;
-  }
-
-  #conclusion(): TurnOutcome {
-    const last = this.#transcript.assistants.at(-1);
-    const error = last?.error;
-    if (error === undefined) {
-      // An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33).
-      return last?.finish === undefined && this.#transcript.text === '' ? { kind: 'aborted' } : { kind: 'completed' };
-    }
-    if (error.name === 'MessageAbortedError') return { kind: 'aborted' };
-    return { kind: 'failed', reason: [error.name, error.data?.message].filter(Boolean).join(': ') };
-  }
-
-  /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
-  async #pendingOfTurn(): Promise<TurnOutcome | undefined> {
-    const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
-    for (const pending of await listPending(this.#route.api, this.#request.session.directory).catch(() => [])) {
-      const { sessionID, tool } = pending.request;
-      const inTurn = this.#family.isSubAgent(sessionID)
-        ? await this.#family.includes(sessionID, this.#route.api)
-        : tool === undefined || ours.has(tool.messageID);
-      if (inTurn) return { kind: 'waiting', pending };
-    }
-    return undefined;
-  }
-
-  async #atDeadline(): Promise<TurnResult> {
-    const outcome = await this.#check();
-    if (outcome !== undefined) return this.#result(outcome);
-    const retry = this.#status?.type === 'retry' ? this.#status : undefined;
-    return this.#result({
-      kind: 'running',
-      ...(retry === undefined ? {} : { retrying: { attempt: retry.attempt, message: retry.message } }),
-    });
-  }
-
-  #markStarted(): void {
-    if (this.#started) return;
-    this.#started = true;
-    this.#request.onStarted?.();
-  }
-
-  #emit(text: string): void {
-    if (text !== '') this.#request.onText(text);
-  }
-
-  #result(outcome: TurnOutcome): TurnResult {
-    const { text, textPending } = this.#transcript;
-    return { outcome, messageId: this.#prompt.messageId, text, textPending };
-  }
 }

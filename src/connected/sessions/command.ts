@@ -84,7 +84,7 @@ async function sessionsOf(
     ]);
     return {
       sessions: sessions.map((session) => ({
-        ...sessionRow(session, sessionState(statuses.get(session.id))),
+        ...sessionRow(session, sessionState(statuses.get(session.id), { nowMs: Date.now() })),
         instances: [instance],
       })),
     };

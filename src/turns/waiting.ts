@@ -1,11 +1,7 @@
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { ServerEvent } from '../opencode/events.ts';
-import { type Permission, permissionSchema, type Question, questionSchema, sessionSchema } from '../opencode/schema.ts';
-
-/** What a session stops for until somebody answers. */
-export type PendingRequest =
-  | { readonly kind: 'permission'; readonly request: Permission }
-  | { readonly kind: 'question'; readonly request: Question };
+import { permissionSchema, questionSchema, sessionSchema } from '../opencode/schema.ts';
+import type { WaitingRequest } from '../opencode/waiting.ts';
 
 /** Sub-agents run in sessions of their own, a few levels deep at most. */
 const MAX_DEPTH = 8;
@@ -46,13 +42,18 @@ export class SessionFamily {
     return false;
   }
 
+  /** Whether it is known to be one; nothing is asked. */
+  has(sessionId: string): boolean {
+    return this.#members.has(sessionId);
+  }
+
   isSubAgent(sessionId: string): boolean {
     return sessionId !== this.#rootId;
   }
 }
 
 /** The request that an event announces. */
-export function requestIn(event: ServerEvent): PendingRequest | undefined {
+export function requestIn(event: ServerEvent): WaitingRequest | undefined {
   if (event.type === 'permission.asked') {
     const request = permissionSchema.safeParse(event.properties);
     if (request.success) return { kind: 'permission', request: request.data };
@@ -65,21 +66,10 @@ export function requestIn(event: ServerEvent): PendingRequest | undefined {
 }
 
 /** Every request that waits in one directory of the instance. */
-export async function listPending(api: OpencodeApi, directory: string): Promise<readonly PendingRequest[]> {
+export async function listWaiting(api: OpencodeApi, directory: string): Promise<readonly WaitingRequest[]> {
   const [permissions, questions] = await Promise.all([api.permissions(directory), api.questions(directory)]);
   return [
     ...permissions.map((request) => ({ kind: 'permission', request }) as const),
     ...questions.map((request) => ({ kind: 'question', request }) as const),
   ];
-}
-
-/** One line for people: `bash "rm -rf build"`, `Which color? Red | Blue`. The text is the remote's: clean it before it is shown. */
-export function describePending(pending: PendingRequest): string {
-  if (pending.kind === 'permission') {
-    const { permission, patterns } = pending.request;
-    return [permission, ...patterns.map((pattern) => JSON.stringify(pattern))].join(' ');
-  }
-  return pending.request.questions
-    .map(({ question, options }) => [question, options.map(({ label }) => label).join(' | ')].filter(Boolean).join(' '))
-    .join('; ');
 }

@@ -1,0 +1,60 @@
+import type { Instance } from '../directory/instance.ts';
+import type { Session } from '../opencode/schema.ts';
+import type { Heard, TurnResult } from '../turns/outcome.ts';
+import { joinTurn } from '../turns/turn.ts';
+import { type Call, type Connected, otherWay, type Runtime } from './runtime.ts';
+
+/** A little earlier than the caller's own limit, so that the answer still gets out. */
+const RESERVE_MS = 500;
+
+/** More sessions than a person drives at once. */
+const MAX_HEARD = 1_000;
+
+/** When following ends, ms since the epoch. */
+export function followUntil({ deadlineMs }: Call): number {
+  return deadlineMs - RESERVE_MS;
+}
+
+/** Follows what a session does now, from here on; `act` is done while its events are heard. */
+export async function followOn(
+  runtime: Runtime,
+  connected: Connected,
+  session: Session,
+  call: Call,
+  act?: () => Promise<void>,
+): Promise<TurnResult> {
+  const { api, instance } = connected;
+  const { signal } = call;
+  const result = await joinTurn(
+    {
+      session,
+      deadlineMs: followUntil(call),
+      signal,
+      onText: call.onProgress,
+      heard: runtime.heard.get(keyOf(instance, session)),
+    },
+    { api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, signal) },
+    act,
+  );
+  remember(runtime, instance, session, result);
+  return result;
+}
+
+/** For the next call that follows this session: a silence may be longer than one call. */
+export function remember(
+  { heard }: Runtime,
+  instance: Instance,
+  session: Session,
+  { heard: last }: { readonly heard?: Heard },
+): void {
+  if (last === undefined) return;
+  const key = keyOf(instance, session);
+  heard.delete(key);
+  heard.set(key, last);
+  const [oldest] = heard.keys();
+  if (heard.size > MAX_HEARD && oldest !== undefined) heard.delete(oldest);
+}
+
+function keyOf({ key }: Instance, { id }: Session): string {
+  return `${key}\0${id}`;
+}

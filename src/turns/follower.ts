@@ -1,0 +1,249 @@
+import type { Clock } from '../clock.ts';
+import type { ServerEvent } from '../opencode/events.ts';
+import { type Message, type Session, type SessionStatus, sessionStatusSchema } from '../opencode/schema.ts';
+import { RequestError } from '../opencode/transport.ts';
+import type { EventFeed } from './event-feed.ts';
+import { endOf } from './last-turn.ts';
+import type { Heard, TurnOutcome, TurnResult } from './outcome.ts';
+import type { Route } from './route.ts';
+import { Transcript } from './transcript.ts';
+import { messagesOfTurn } from './turn-messages.ts';
+import { listWaiting, requestIn, SessionFamily } from './waiting.ts';
+
+/** How a turn is followed. */
+export interface FollowRequest {
+  readonly session: Session;
+  /** When following ends, ms since the epoch of the clock. */
+  readonly deadlineMs: number;
+  /** Stops following, not the run. */
+  readonly signal: AbortSignal;
+  /** New text, in order, each character once. */
+  readonly onText: (text: string) => void;
+  /** The assistant has begun to answer: from now on the status says busy. */
+  readonly onStarted?: () => void;
+  /** What an earlier call that followed this session heard last. */
+  readonly heard?: Heard | undefined;
+}
+
+export interface FollowerDeps {
+  readonly route: Route;
+  readonly clock: Clock;
+  readonly feed: EventFeed;
+  /** The person's message whose answer is followed. */
+  readonly messageId: string;
+  /** Sends that message once more, where it was taken and not begun; undefined for one that we did not send. */
+  readonly resend?: (sameProcess: () => boolean) => Promise<TurnOutcome | undefined>;
+}
+
+/** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
+const START_WINDOW_MS = 20_000;
+/** With no event of ours for this long the store is asked: an end may have been missed. */
+const QUIET_MS = 5_000;
+/** opencode sends idle before the completed message on errors and aborts; then the store is asked often, for a while. */
+const SETTLING_POLL_MS = 200;
+const SETTLING_LIMIT_MS = 3_000;
+/** A turn of which nothing was heard for so long is told as stalled: models think, and commands run, for minutes. */
+export const STALL_MS = 120_000;
+
+/** Follows one turn to its end. */
+export class Follower {
+  readonly #request: FollowRequest;
+  readonly #deps: FollowerDeps;
+  readonly #transcript: Transcript;
+  readonly #family: SessionFamily;
+  readonly #breaksAtStart: number;
+  #started = false;
+  #resent = false;
+  #acceptedAtMs: number;
+  #heardAtMs: number;
+  #stage = '';
+  #status: SessionStatus | undefined;
+  /** Since when the session has been idle without a completed message. */
+  #idleSinceMs: number | undefined;
+  #nextCheckMs: number;
+
+  constructor(request: FollowRequest, deps: FollowerDeps) {
+    this.#request = request;
+    this.#deps = deps;
+    this.#transcript = new Transcript(request.session.id, deps.messageId);
+    this.#family = new SessionFamily(request.session.id);
+    this.#breaksAtStart = deps.feed.breaks;
+    this.#acceptedAtMs = deps.clock.now();
+    this.#heardAtMs = this.#acceptedAtMs;
+    this.#nextCheckMs = this.#acceptedAtMs + QUIET_MS;
+  }
+
+  /** What was said before counts as told: only what comes after it is handed out and in the result. */
+  async skipPast(): Promise<void> {
+    const { heard, session } = this.#request;
+    const { route, messageId } = this.#deps;
+    const messages = await messagesOfTurn(route.api, session.id, messageId);
+    this.#transcript.reconcile(messages);
+    this.#transcript.mark();
+    this.#stage = stageOf(messages);
+    // Nothing has moved since: the silence is one.
+    if (heard?.stage === this.#stage) this.#heardAtMs = heard.atMs;
+    // How it stands now is what is asked first.
+    this.#nextCheckMs = this.#deps.clock.now();
+  }
+
+  async follow(): Promise<TurnResult> {
+    const { deadlineMs, signal } = this.#request;
+    const { clock, feed } = this.#deps;
+    for (;;) {
+      const now = clock.now();
+      if (signal.aborted) return this.#result({ kind: 'cancelled' });
+      if (now >= deadlineMs) return await this.#atDeadline();
+      const item = await feed.take(Math.min(deadlineMs, this.#nextCheckMs) - now, signal);
+      let outcome: TurnOutcome | undefined;
+      if (item === undefined) {
+        if (clock.now() >= this.#nextCheckMs) outcome = await this.#check();
+      } else if (item.kind === 'event') {
+        outcome = await this.#onEvent(item.event);
+      } else if (item.kind === 'gap') {
+        this.#transcript.gap();
+        outcome = await this.#check();
+      } else {
+        return this.#result({ kind: 'unknown', reason: `the instance cannot be reached any more: ${item.reason}` });
+      }
+      if (outcome !== undefined) return this.#result(outcome);
+    }
+  }
+
+  async #onEvent(event: ServerEvent): Promise<TurnOutcome | undefined> {
+    this.#family.apply(event);
+    this.#emit(this.#transcript.apply(event));
+    if (this.#transcript.assistants.length > 0) this.#markStarted();
+    const { sessionID } = event.properties;
+    if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.now();
+    const waiting = requestIn(event);
+    if (waiting !== undefined && (await this.#family.includes(waiting.request.sessionID, this.#deps.route.api)))
+      return this.#waitingFor(waiting);
+    if (sessionID !== this.#request.session.id) return undefined;
+    this.#nextCheckMs = this.#deps.clock.now() + QUIET_MS;
+    switch (event.type) {
+      case 'session.status': {
+        const status = sessionStatusSchema.safeParse(event.properties['status']);
+        if (status.success) this.#status = status.data;
+        return this.#status?.type === 'idle' ? await this.#check() : undefined;
+      }
+      case 'session.idle':
+        return await this.#check();
+      case 'session.deleted':
+        return { kind: 'failed', reason: 'the session was deleted' };
+      case 'message.updated':
+        return this.#idleSinceMs === undefined ? undefined : await this.#check();
+      default:
+        return undefined;
+    }
+  }
+
+  /** Asks the store and the status how the turn stands. A question that is not answered is asked again later. */
+  async #check(): Promise<TurnOutcome | undefined> {
+    const { session } = this.#request;
+    const { clock, route, messageId } = this.#deps;
+    this.#nextCheckMs = clock.now() + QUIET_MS;
+    let messages: readonly Message[];
+    let busy: boolean;
+    try {
+      // The status first: what is idle by then has its text in what is read next.
+      const statuses = await route.api.statuses(session.directory);
+      this.#status = statuses.get(session.id) ?? { type: 'idle' };
+      busy = this.#status.type !== 'idle';
+      messages = await messagesOfTurn(route.api, session.id, messageId);
+    } catch (error) {
+      if (error instanceof RequestError && error.status === 404) {
+        return { kind: 'unknown', reason: 'what answers there now does not have this session' };
+      }
+      if (error instanceof RequestError) return undefined;
+      throw error;
+    }
+    this.#emit(this.#transcript.reconcile(messages));
+    this.#stage = stageOf(messages);
+    if (this.#transcript.assistants.length > 0) this.#markStarted();
+    if (busy) {
+      this.#idleSinceMs = undefined;
+      return await this.#waitingOfTurn();
+    }
+    if (this.#transcript.concluded) return endOf(this.#transcript);
+    return await this.#idleUnconcluded();
+  }
+
+  /** Idle, and the turn's last message is not complete: about to be, not started yet, or never to be. */
+  async #idleUnconcluded(): Promise<TurnOutcome | undefined> {
+    const now = this.#deps.clock.now();
+    this.#idleSinceMs ??= now;
+    this.#nextCheckMs = now + SETTLING_POLL_MS;
+    const sameProcess = this.#deps.feed.breaks === this.#breaksAtStart;
+    if (this.#transcript.assistants.length > 0) {
+      if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
+      const last = this.#transcript.assistants.at(-1);
+      // A turn may end on a tool call: after a bare reject of its permission.
+      if (last?.time.completed !== undefined) return { kind: 'completed' };
+      return { kind: 'interrupted', reason: 'it stopped in the middle; the instance was restarted or lost it' };
+    }
+    if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
+      return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
+    }
+    // A cold instance stores an accepted message up to 3 s later: until then it is neither here nor answered.
+    if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
+    if (this.#resent || !sameProcess || this.#deps.resend === undefined) {
+      return { kind: 'interrupted', reason: 'the instance took the message and did not begin to answer it' };
+    }
+    this.#resent = true;
+    this.#acceptedAtMs = now;
+    return await this.#deps.resend(() => this.#deps.feed.breaks === this.#breaksAtStart);
+  }
+
+  /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
+  async #waitingOfTurn(): Promise<TurnOutcome | undefined> {
+    const { api } = this.#deps.route;
+    const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
+    for (const waiting of await listWaiting(api, this.#request.session.directory).catch(() => [])) {
+      const { sessionID, tool } = waiting.request;
+      const inTurn = this.#family.isSubAgent(sessionID)
+        ? await this.#family.includes(sessionID, api)
+        : tool === undefined || ours.has(tool.messageID);
+      if (inTurn) return this.#waitingFor(waiting);
+    }
+    return undefined;
+  }
+
+  #waitingFor(waiting: Extract<TurnOutcome, { kind: 'waiting' }>['waiting']): TurnOutcome {
+    return { kind: 'waiting', waiting, ofSubAgent: this.#family.isSubAgent(waiting.request.sessionID) };
+  }
+
+  async #atDeadline(): Promise<TurnResult> {
+    const outcome = await this.#check();
+    if (outcome !== undefined) return this.#result(outcome);
+    const retry = this.#status?.type === 'retry' ? this.#status : undefined;
+    const stalled = this.#deps.clock.now() - this.#heardAtMs >= STALL_MS;
+    return this.#result({
+      kind: 'running',
+      ...(retry !== undefined && { retrying: { attempt: retry.attempt, message: retry.message } }),
+      ...(stalled && { stalledSinceMs: this.#heardAtMs }),
+    });
+  }
+
+  #markStarted(): void {
+    if (this.#started) return;
+    this.#started = true;
+    this.#request.onStarted?.();
+  }
+
+  #emit(text: string): void {
+    if (text !== '') this.#request.onText(text);
+  }
+
+  #result(outcome: TurnOutcome): TurnResult {
+    const { newText: text, text: wholeText, textPending } = this.#transcript;
+    const heard = { atMs: this.#heardAtMs, stage: this.#stage };
+    return { outcome, messageId: this.#deps.messageId, text, wholeText, textPending, heard };
+  }
+}
+
+/** How far a turn has come by the store, which does not show text that is being written. */
+function stageOf(messages: readonly Message[]): string {
+  const last = messages.at(-1);
+  return JSON.stringify([last?.info.id, last?.parts.map(({ id, state, time }) => [id, state?.status, time?.end])]);
+}

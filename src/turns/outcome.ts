@@ -1,0 +1,46 @@
+import type { WaitingRequest } from '../opencode/waiting.ts';
+
+/** How a turn stands when following it ends. */
+export type TurnOutcome =
+  | { readonly kind: 'completed' }
+  | { readonly kind: 'failed'; readonly reason: string }
+  | { readonly kind: 'aborted' }
+  /** Stopped until somebody answers; `ofSubAgent`: the request is a sub-agent's. */
+  | { readonly kind: 'waiting'; readonly waiting: WaitingRequest; readonly ofSubAgent: boolean }
+  /** The deadline came first; it still runs. */
+  | {
+      readonly kind: 'running';
+      readonly retrying?: { readonly attempt: number; readonly message: string };
+      /** Since when nothing was heard of it, ms since the epoch of our clock, where that is long ago. */
+      readonly stalledSinceMs?: number;
+    }
+  /** The caller stopped following; it still runs. */
+  | { readonly kind: 'cancelled' }
+  /** It ended without being completed: its process was restarted or lost it. */
+  | { readonly kind: 'interrupted'; readonly reason: string }
+  /** Nothing was started: the session works on something else. */
+  | { readonly kind: 'busy'; readonly reason: string }
+  /** opencode did not take the message. */
+  | { readonly kind: 'refused'; readonly reason: string }
+  /** Whether the message arrived, or what became of it, cannot be told. */
+  | { readonly kind: 'unknown'; readonly reason: string };
+
+/** When something was last heard of a turn, ms since the epoch of our clock, and how far it had come then. */
+export interface Heard {
+  readonly atMs: number;
+  readonly stage: string;
+}
+
+export interface TurnResult {
+  readonly outcome: TurnOutcome;
+  /** Undefined where nothing was sent. */
+  readonly messageId?: string;
+  /** What the assistant said in this turn, as stored; of a turn that was joined, what it said since. */
+  readonly text: string;
+  /** Of a turn that was joined: from its beginning. */
+  readonly wholeText?: string;
+  /** A part is still streaming and its text is not known yet. */
+  readonly textPending: boolean;
+  /** Absent where nothing was followed. */
+  readonly heard?: Heard;
+}
