@@ -1,7 +1,7 @@
 import { permissionSchema, questionSchema } from '../opencode/schema.ts';
-import type { WaitingRequest } from '../opencode/waiting.ts';
+import { describeWaiting, type WaitingRequest } from '../opencode/waiting.ts';
 import { singleLine } from '../plain-text.ts';
-import type { Activity, SessionSummary } from './instance.ts';
+import type { Activity, SessionSummary, Waiting } from './instance.ts';
 
 /**
  * What of a probe's answers is used, checked by hand: the other end may be anything, and zod on six answers of every
@@ -65,19 +65,24 @@ export function doingOf(value: unknown): Doing | undefined {
   return { activity: retrying ?? busy, running };
 }
 
-/** They are few, so that checking them whole costs nothing. */
-export function permissionsOf(value: unknown): readonly WaitingRequest[] | undefined {
+/** They are few, so that checking them whole costs nothing. What they hold beside is not kept: a diff may be of a megabyte. */
+export function permissionsOf(value: unknown): readonly Waiting[] | undefined {
   return listOf(value, (one) => {
     const { data } = permissionSchema.safeParse(one);
-    return data && { kind: 'permission', request: data };
+    return data && shortly({ kind: 'permission', request: data });
   });
 }
 
-export function questionsOf(value: unknown): readonly WaitingRequest[] | undefined {
+export function questionsOf(value: unknown): readonly Waiting[] | undefined {
   return listOf(value, (one) => {
     const { data } = questionSchema.safeParse(one);
-    return data && { kind: 'question', request: data };
+    return data && shortly({ kind: 'question', request: data });
   });
+}
+
+function shortly(waiting: WaitingRequest): Waiting {
+  const { kind, request } = waiting;
+  return { kind, id: request.id, sessionId: request.sessionID, text: describeWaiting(waiting, MAX_MESSAGE_CHARS) };
 }
 
 function listOf<T>(value: unknown, read: (one: unknown) => T | undefined): readonly T[] | undefined {

@@ -1,12 +1,11 @@
-import { describeWaiting, type WaitingRequest } from '../opencode/waiting.ts';
 import type { Doing } from './answers.ts';
 import type { Overview, OverviewPart, SessionSummary, Waiting } from './instance.ts';
 
 /** What one probe learnt of an instance's doings; a part that is absent was not learnt. */
 export interface OverviewParts {
   readonly status?: Doing;
-  readonly permissions?: readonly WaitingRequest[];
-  readonly questions?: readonly WaitingRequest[];
+  readonly permissions?: readonly Waiting[];
+  readonly questions?: readonly Waiting[];
   /** Null: there is none. */
   readonly session?: SessionSummary | null;
 }
@@ -43,18 +42,11 @@ export function updateOverview(
 
 /** Listed at most; the others are counted by nobody. */
 const MAX_SHOWN = 10;
-const MAX_TEXT_CHARS = 300;
 
 /** What an abort left behind is still listed (opencode 1.18.33), but its session does not run, and waits for nothing. */
 function waitingOf({ status, permissions = [], questions = [] }: OverviewParts): readonly Waiting[] {
   const running = new Set(status?.running);
   return [...permissions, ...questions]
-    .filter(({ request }) => status === undefined || running.has(request.sessionID))
-    .slice(0, MAX_SHOWN)
-    .map((waiting) => ({
-      kind: waiting.kind,
-      id: waiting.request.id,
-      sessionId: waiting.request.sessionID,
-      text: describeWaiting(waiting, MAX_TEXT_CHARS),
-    }));
+    .filter(({ sessionId }) => status === undefined || running.has(sessionId))
+    .slice(0, MAX_SHOWN);
 }

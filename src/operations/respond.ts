@@ -1,4 +1,5 @@
 import { singleLine } from '../plain-text.ts';
+import { listWaiting } from '../turns/waiting.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
 import { approverOf, type Settlement } from './approval.ts';
 import { askPerson } from './ask-person.ts';
@@ -153,8 +154,7 @@ async function settle(
     );
   }
   const until = runtime.clock.now() + VERIFY_LIMIT_MS;
-  const list = waiting.kind === 'permission' ? api.permissions : api.questions;
-  while ((await list(directory)).some((one) => one.id === id)) {
+  while ((await listWaiting(api, directory)).some(({ request }) => request.id === id)) {
     if (runtime.clock.now() >= until || signal.aborted)
       throw new OperationError(
         `${quoteName(instance.name)} took the answer, but still waits for ${askedLine(asked)}; try again, or see get_status.`,

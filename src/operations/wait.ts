@@ -28,7 +28,7 @@ const MAX_SESSIONS = 5;
 const MAX_INSTANCES = 30;
 /** What ends in the same moment is told together. */
 const TOGETHER_MS = 50;
-const ACTIVE = ['busy', 'retrying', 'waiting'];
+const ACTIVE: ReadonlySet<string> = new Set(['busy', 'retrying', 'waiting']);
 
 /** Waits until the first or all of the instances are idle, need something, fail or vanish. */
 export async function wait(runtime: Runtime, input: WaitInput, call: Call): Promise<Answer<TurnView>> {
@@ -72,7 +72,7 @@ async function meant(runtime: Runtime, { instances }: WaitInput, call: Call): Pr
   await runtime.directory.ready();
   if (instances !== undefined) return resolveAll(runtime, instances);
   const snapshot = await runtime.directory.survey(call.signal);
-  return snapshot.instances.filter(({ state }) => ACTIVE.includes(state)).slice(0, MAX_INSTANCES);
+  return snapshot.instances.filter(({ state }) => ACTIVE.has(state)).slice(0, MAX_INSTANCES);
 }
 
 function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Call {

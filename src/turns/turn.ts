@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
-import type { Session, SessionStatus } from '../opencode/schema.ts';
+import type { SessionStatus } from '../opencode/schema.ts';
 import { type Delivery, deliver } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { Follower, type FollowRequest } from './follower.ts';

@@ -42,6 +42,7 @@ describe('settingsHelp', () => {
       'transport',
       'toolsets',
       'readOnly',
+      'approve',
       'logLevel',
       'username',
       'tailscaleSocket',
@@ -52,6 +53,7 @@ describe('settingsHelp', () => {
       'password',
       'credentials',
       'instances',
+      'approvals',
     ]);
   });
 });

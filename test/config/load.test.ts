@@ -18,6 +18,8 @@ describe('defaults', () => {
         instances: [],
         toolsets: ['core', 'instances', 'sessions'],
         readOnly: false,
+        approve: 'ask',
+        approvalRules: [],
         logLevel: 'info',
         connected: {
           relayRegistryDir: '/tmp/opencode-relay',
@@ -114,6 +116,14 @@ describe('precedence', () => {
       config: { readOnly: true },
       read: (settings) => settings.readOnly,
       expected: { flag: false, env: true, config: true },
+    },
+    {
+      name: 'approve',
+      flag: ['--approve', 'human'],
+      env: ['OPENCODE_MCP_APPROVE', 'Never'],
+      config: { approve: 'model' },
+      read: (settings) => settings.approve,
+      expected: { flag: 'human', env: 'never', config: 'model' },
     },
     {
       name: 'log level',

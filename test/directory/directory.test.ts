@@ -73,7 +73,7 @@ describe('registrations', () => {
       state: 'busy',
       directory: '/home/user/a',
       lastSeenMs: beforeMs,
-      overview: { activity: { kind: 'busy', sessions: 1 }, pending: 0, askedAtMs: beforeMs },
+      overview: { activity: { kind: 'busy', sessions: 1 }, waiting: [], askedAtMs: beforeMs },
     });
   });
 

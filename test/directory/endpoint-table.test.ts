@@ -20,6 +20,9 @@ function outcome(sequence: number, fields: Partial<Outcome> = {}): Outcome {
   };
 }
 
+const IDLE = { activity: { kind: 'idle' }, running: [] } as const;
+const ASKED = { kind: 'permission', id: 'per_1', sessionId: 'ses_1', text: 'bash "ls"' } as const;
+
 const DOWN = { result: { status: 'unhealthy', reason: 'down' } } satisfies { readonly result: ProbeResult };
 
 function one(fields?: Parameters<typeof candidate>[0]): EndpointRecord {
@@ -52,7 +55,7 @@ describe('what a probe found', () => {
     const record = one();
     record.settle(outcome(5), NOW_MS);
     expect(record.toldAfter(4)).toBe(false);
-    record.settle(outcome(6, { learnt: { status: { kind: 'idle' } } }), NOW_MS);
+    record.settle(outcome(6, { learnt: { status: IDLE } }), NOW_MS);
     expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
     record.settle(outcome(7), NOW_MS);
     expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
@@ -62,17 +65,22 @@ describe('what a probe found', () => {
 
   test('parts that were not learnt keep their last value and are named', () => {
     const record = one();
-    record.settle(outcome(1, { learnt: { status: { kind: 'idle' }, permissions: 2, questions: 1, session: null } }), 1);
+    record.settle(
+      outcome(1, {
+        learnt: { status: IDLE, permissions: [ASKED], questions: [], session: null },
+      }),
+      1,
+    );
     record.settle(
       outcome(2, {
-        learnt: { status: { kind: 'busy', sessions: 1 } },
+        learnt: { status: { activity: { kind: 'busy', sessions: 1 }, running: ['ses_1'] } },
         missing: ['permissions', 'questions', 'session'],
       }),
       2,
     );
     expect(record.copy().overview).toEqual({
       activity: { kind: 'busy', sessions: 1 },
-      pending: 3,
+      waiting: [ASKED],
       askedAtMs: 2,
       stale: ['permissions', 'questions', 'session'],
     });

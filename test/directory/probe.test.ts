@@ -352,9 +352,9 @@ describe('what it is doing', () => {
     const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
     expect(look).toMatchObject({
       learnt: {
-        status: { kind: 'busy', sessions: 1 },
-        permissions: 1,
-        questions: 1,
+        status: { activity: { kind: 'busy', sessions: 1 }, running: [session.id] },
+        permissions: [{ kind: 'permission', sessionId: session.id, text: 'bash "ls"' }],
+        questions: [{ kind: 'question', sessionId: session.id, text: 'Go on? Yes | No' }],
         session: {
           id: session.id,
           title: 'Fix the build',
@@ -373,16 +373,19 @@ describe('what it is doing', () => {
     fake.state.statuses.set('ses_1', { type: 'busy' });
     fake.state.statuses.set('ses_2', { type: 'retry', attempt: 3, message: 'Overloaded\nagain', next: 0 });
     expect((await ask(fake.url, { parts: ['status'] })).learnt).toEqual({
-      status: { kind: 'retrying', attempt: 3, message: 'Overloaded again' },
+      status: {
+        activity: { kind: 'retrying', attempt: 3, message: 'Overloaded again' },
+        running: ['ses_1', 'ses_2'],
+      },
     });
   });
 
   test('an idle server without sessions has none', async () => {
     const fake = await fakeOpencode();
     expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toEqual({
-      status: { kind: 'idle' },
-      permissions: 0,
-      questions: 0,
+      status: { activity: { kind: 'idle' }, running: [] },
+      permissions: [],
+      questions: [],
       session: null,
     });
   });
@@ -396,7 +399,7 @@ describe('what it is doing', () => {
     const look = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
     expect(look).toMatchObject({
       result: { status: 'healthy' },
-      learnt: { status: { kind: 'idle' }, permissions: 0 },
+      learnt: { status: { activity: { kind: 'idle' } }, permissions: [] },
       timedOut: true,
     });
     expect(look.missing.toSorted()).toEqual(['questions', 'session']);
@@ -429,11 +432,13 @@ describe('what it is doing', () => {
     expect(fake.count('GET /global/health')).toBe(1);
   });
 
-  test('a permission request with a big diff is still counted', async () => {
+  test('a permission request with a big diff is still told, without the diff', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.addPermission({ sessionID: session.id, metadata: { diff: 'x'.repeat(600_000) } });
-    expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toEqual({ permissions: 1 });
+    expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toEqual({
+      permissions: [expect.objectContaining({ kind: 'permission', text: 'bash "ls"' })],
+    });
   });
 });
 

@@ -370,7 +370,7 @@ describe('batches', () => {
     await clock.advance(FIRST_MS);
     const outcomes = await Promise.all(looks);
     expect(outcomes[0]).toBe(outcomes[1]);
-    expect(outcomes[0]?.learnt).toMatchObject({ permissions: 0 });
+    expect(outcomes[0]?.learnt).toMatchObject({ permissions: [] });
     expect(fake.count('GET /global/health')).toBe(1);
   });
 
@@ -383,7 +383,7 @@ describe('batches', () => {
     void batch.look(shared, PLAIN);
     await until('the plain look', () => fake.count('GET /path') === 1);
     const outcome = await batch.look(shared, { parts: ['permissions'] });
-    expect(outcome?.learnt).toEqual({ permissions: 0 });
+    expect(outcome?.learnt).toEqual({ permissions: [] });
     await clock.advance(FIRST_MS);
   });
 

@@ -21,15 +21,19 @@ describe('a survey', () => {
     expect(instances).toMatchObject([
       {
         name: 'a',
-        state: 'retrying',
+        state: 'waiting',
+        reason: 'for permission: bash "ls" (and 1 more)',
         overview: {
           activity: { kind: 'retrying', attempt: 2, message: 'Overloaded' },
           session: { id: session.id, title: 'Fix the build', directory: '/home/user/a' },
-          pending: 2,
+          waiting: [
+            { kind: 'permission', sessionId: session.id, text: 'bash "ls"' },
+            { kind: 'question', sessionId: session.id, text: 'Go on? Yes | No' },
+          ],
           askedAtMs: world.clock.now(),
         },
       },
-      { name: 'b', state: 'idle', overview: { pending: 0, askedAtMs: world.clock.now() } },
+      { name: 'b', state: 'idle', overview: { waiting: [], askedAtMs: world.clock.now() } },
     ]);
     expect(instances[0]?.overview).not.toHaveProperty('stale');
   });
@@ -165,11 +169,14 @@ describe('a survey', () => {
     fake.override('GET /permission', { kind: 'html' });
     fake.state.statuses.set(session.id, { type: 'busy' });
     const surveying = world.directory.survey();
-    await until('what answers to be known', () => world.listed()[0] === 'a busy' || fake.load.current === 1);
+    await until('what answers to be known', () => world.listed()[0] === 'a waiting' || fake.load.current === 1);
     await world.clock.advance(DEADLINE_MS);
     const { instances } = await surveying;
     expect(instances).toMatchObject([
-      { state: 'busy', overview: { session: { title: 'old' }, pending: 1, stale: ['permissions', 'session'] } },
+      {
+        state: 'waiting',
+        overview: { session: { title: 'old' }, waiting: [{ kind: 'permission' }], stale: ['permissions', 'session'] },
+      },
     ]);
     expect(instances[0]?.overview?.askedAtMs).toBeGreaterThan(beforeMs);
     fake.override('GET /session', undefined);

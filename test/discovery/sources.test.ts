@@ -17,6 +17,8 @@ function namesFor(changed: Partial<Settings>): string[] {
     instances: [],
     toolsets: [],
     readOnly: false,
+    approve: 'ask',
+    approvalRules: [],
     logLevel: 'info',
     connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode', stateDir: '/nowhere/state' },
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },

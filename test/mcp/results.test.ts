@@ -126,8 +126,8 @@ describe('a result is what its schemas say, and its text says the same', () => {
         { name: 'outdated' },
         {
           name: 'worker',
-          state: 'busy',
-          pending: 1,
+          state: 'waiting',
+          waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/) as string],
           session: { id: expect.any(String) as string, title: expect.any(String) as string },
         },
       ],
@@ -161,7 +161,10 @@ describe('a result is what its schemas say, and its text says the same', () => {
     const waiting = call('send_message', { ...to, message: 'ask' });
     await until('the turn to run', () => worker.state.statuses.has(session_id));
     worker.addPermission({ sessionID: session_id });
-    expect(await waiting).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "ls"' });
+    expect(await waiting).toMatchObject({
+      outcome: 'waiting',
+      waiting: [expect.stringContaining('«bash "ls"»') as string],
+    });
     worker.state.permissions.clear();
     expect(await call('abort_session', to)).toMatchObject({ aborted: true, outcome: 'aborted' });
     expect(await call('abort_session', to)).toMatchObject({ aborted: false, outcome: 'idle' });
@@ -190,7 +193,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
     for (const tool of ['read', 'get_session']) {
       const read = await call(tool, { ...to, message_limit: 6 });
       expect(read).toMatchObject({
-        session: { id: session_id, state: 'busy' },
+        session: { id: session_id, state: 'waiting' },
         messages: [
           { role: 'user', text: 'long' },
           { state: 'complete', cut: { total: LONG.length } },
@@ -199,7 +202,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
           { role: 'user', text: 'ask' },
           { state: 'streaming' },
         ],
-        pending: ['Go on? Yes | No'],
+        waiting: [expect.stringContaining('«Go on? Yes | No»') as string],
         before: expect.any(String) as string,
       });
       expect(await call(tool, { ...to, before: read['before'] })).toMatchObject({
@@ -255,7 +258,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
     expect(await call('get_status', { instance: 'worker' })).toMatchObject({
       state: 'idle',
       sessions: [],
-      pending: [],
+      waiting: [],
     });
     expect(await call('get_status', { instance: 'locked' })).toMatchObject({
       state: 'locked',

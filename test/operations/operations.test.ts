@@ -7,6 +7,7 @@ import { silentLogger } from '../../src/log.ts';
 import { abortSession } from '../../src/operations/abort.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/instances.ts';
 import { read } from '../../src/operations/read.ts';
+import { RequestJournal } from '../../src/operations/request-journal.ts';
 import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send.ts';
 import { getStatus } from '../../src/operations/status.ts';
@@ -38,7 +39,10 @@ beforeEach(async () => {
     clock: systemClock,
     logger: silentLogger,
   });
-  runtime = createRuntime(directory, systemClock);
+  runtime = createRuntime(directory, systemClock, {
+    approvals: { approve: 'ask', approvalRules: [] },
+    journal: new RequestJournal(`${temp.path}/requests`, systemClock),
+  });
   fakes = [];
 });
 afterEach(async () => {
@@ -129,7 +133,10 @@ describe('listings', () => {
     server.state.statuses.set(session.id, { type: 'busy' });
     server.addPermission({ sessionID: session.id });
     expect((await listInstances(runtime, LIST)).data.instances[0]).toMatchObject({ state: 'idle' });
-    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'busy', pending: 1 });
+    expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
+      state: 'waiting',
+      waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/)],
+    });
   });
 
   test('one that hangs shows its last state and its age, beside others that answer', async () => {

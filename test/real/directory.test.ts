@@ -74,7 +74,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
       overview: {
         activity: { kind: 'idle' },
         session: { id: session.id, title: 'Look here', directory: one.directory },
-        pending: 0,
+        waiting: [],
       },
     });
     expect(instances.find(({ name }) => name === 'locked')).toMatchObject({

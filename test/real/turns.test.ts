@@ -7,6 +7,10 @@ import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { openStage, type Stage } from './stage.ts';
 
+const waitingFor = (text: string): Record<string, unknown> => ({
+  outcome: 'waiting',
+  waiting: [expect.stringContaining(`«${text}»`) as string],
+});
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 const idOf = (call: ToolCall): string => (data(call)['session'] as { id: string }).id;
 const PROMPT = { method: 'POST', path: /\/prompt_async$/ } as const;
@@ -76,9 +80,9 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
     test('a turn that stops for a permission returns with it; answered, read shows the end', async () => {
       const session_id = await newSession();
       const sent = await server.call('send', { instance: 'worker', session_id, message: 'bash: echo permitted' });
-      expect(data(sent)).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "echo permitted"' });
+      expect(data(sent)).toMatchObject(waitingFor('bash "echo permitted"'));
       expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({
-        pending: ['bash "echo permitted"'],
+        waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
       });
       const [request] = await opencode.json<{ id: string }[]>('GET', '/permission');
       await opencode.request('POST', `/permission/${request?.id}/reply`, { reply: 'once' });
@@ -92,14 +96,14 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         session_id,
         message: 'task: bash: echo from below',
       });
-      expect(data(sent)).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "echo from below"' });
+      expect(data(sent)).toMatchObject(waitingFor('bash "echo from below"'));
       await server.call('abort_session', { instance: 'worker', session_id });
     });
 
     test('a question stops the turn, with its options', async () => {
       const session_id = await newSession();
       const sent = await server.call('send', { instance: 'worker', session_id, message: 'ask: Which color?|Red|Blue' });
-      expect(data(sent)).toMatchObject({ outcome: 'waiting for an answer', reason: 'Which color? Red | Blue' });
+      expect(data(sent)).toMatchObject(waitingFor('Which color? Red | Blue'));
       await server.call('abort_session', { instance: 'worker', session_id });
     });
 

@@ -1,4 +1,4 @@
-import type { OpencodeApi, Prompt } from '../../src/opencode/api.ts';
+import type { ModelName, OpencodeApi, Prompt } from '../../src/opencode/api.ts';
 import type { EventStream, ServerEvent } from '../../src/opencode/events.ts';
 import type { Message, Permission, Question, Session, SessionStatus } from '../../src/opencode/schema.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
@@ -121,9 +121,20 @@ export class FakeApi implements OpencodeApi {
     Promise.resolve(this.sessionList.find((session) => session.id === id));
   permissions = (): Promise<Permission[]> => Promise.resolve(this.permissionList);
   questions = (): Promise<Question[]> => Promise.resolve(this.questionList);
+  replyPermission = (_: string, id: string): Promise<boolean> => Promise.resolve(removeId(this.permissionList, id));
+  replyQuestion = (_: string, id: string): Promise<boolean> => Promise.resolve(removeId(this.questionList, id));
+  rejectQuestion = (_: string, id: string): Promise<boolean> => Promise.resolve(removeId(this.questionList, id));
+  agents = (): Promise<string[]> => Promise.resolve(['build', 'plan']);
+  models = (): Promise<ModelName[]> => Promise.resolve([{ providerID: 'p', modelID: 'm' }]);
   sessions = (): Promise<Session[]> => Promise.resolve(this.sessionList);
   createSession = (): Promise<Session> => Promise.resolve(SESSION);
   abort = (): Promise<void> => Promise.resolve();
+}
+
+function removeId(list: { readonly id: string }[], id: string): boolean {
+  const index = list.findIndex((one) => one.id === id);
+  if (index !== -1) list.splice(index, 1);
+  return index !== -1;
 }
 
 export function successorOf(id: string): string {

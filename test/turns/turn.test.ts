@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 
 import { RequestError } from '../../src/opencode/transport.ts';
 import type { Reroute } from '../../src/turns/route.ts';
-import { runTurn, type TurnRequest, type TurnResult } from '../../src/turns/turn.ts';
+import type { TurnResult } from '../../src/turns/outcome.ts';
+import { runTurn, type TurnRequest } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { FakeApi, SESSION, successorOf } from './fake-api.ts';
 
@@ -451,6 +452,7 @@ describe('a turn that stops for an answer', () => {
     sessionID,
     permission: 'bash',
     patterns: ['rm -rf build'],
+    always: [],
     tool: { messageID },
   });
 
@@ -463,7 +465,7 @@ describe('a turn that stops for an answer', () => {
       api.begin(prompt.messageId, id);
       api.emit('permission.asked', permission(SESSION.id, id));
     };
-    expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', pending: { request: { id: 'per_1' } } });
+    expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', waiting: { request: { id: 'per_1' } } });
   });
 
   test("returns with a sub-agent's request, whose session started before we listened", async () => {
@@ -505,6 +507,6 @@ describe('a turn that stops for an answer', () => {
         api.permissionList.push({ ...permission(SESSION.id, id), id: 'per_new' });
       });
     };
-    expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', pending: { request: { id: 'per_new' } } });
+    expect((await run(api)).result.outcome).toMatchObject({ kind: 'waiting', waiting: { request: { id: 'per_new' } } });
   });
 });
