@@ -1,5 +1,10 @@
 import type { Server } from '@modelcontextprotocol/sdk/server/index.js';
-import { ErrorCode, McpError } from '@modelcontextprotocol/sdk/types.js';
+import {
+  type ElicitRequestFormParams,
+  ElicitResultSchema,
+  ErrorCode,
+  McpError,
+} from '@modelcontextprotocol/sdk/types.js';
 
 import type { AskPerson, Question } from '../operations/runtime.ts';
 
@@ -13,38 +18,40 @@ export function personAsker(server: Server, signal: AbortSignal): AskPerson | un
   if (elicitation === undefined || (elicitation.form === undefined && elicitation.url !== undefined)) return undefined;
   return async (question, timeout) => {
     try {
-      const { action, content } = await server.elicitInput(
-        { mode: 'form', message: question.message, requestedSchema: schemaOf(question) },
+      // Not `elicitInput`: that needs a JSON schema validator, of 120 KB, for what the caller checks anyway.
+      const { action, content } = await server.request(
+        { method: 'elicitation/create', params: paramsOf(question) },
+        ElicitResultSchema,
         { timeout, signal },
       );
       if (action !== 'accept' || content === undefined) return undefined;
-      const texts = Object.entries(content).flatMap(([name, value]) =>
-        typeof value === 'string' ? [[name, value] as const] : [],
-      );
+      const texts = Object.entries(content).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
       return Object.fromEntries(texts);
     } catch (error) {
-      if (signal.aborted || (error instanceof McpError && error.code === (ErrorCode.RequestTimeout as number)))
-        return undefined;
+      const isLate = error instanceof McpError && error.code === (ErrorCode.RequestTimeout as number);
+      if (signal.aborted || isLate) return undefined;
       throw error;
     }
   };
 }
 
-type Schema = Extract<Parameters<Server['elicitInput']>[0], { requestedSchema: unknown }>['requestedSchema'];
-
-function schemaOf({ fields, required }: Question): Schema {
+function paramsOf({ message, fields, required }: Question): ElicitRequestFormParams {
   const properties = Object.entries(fields).map(([name, { title, description, choices }]) => [
     name,
     {
-      type: 'string' as const,
+      type: 'string',
       title,
       ...(description !== undefined && { description }),
       ...(choices !== undefined && { enum: [...choices] }),
     },
   ]);
   return {
-    type: 'object',
-    properties: Object.fromEntries(properties) as Schema['properties'],
-    required: [...required],
+    mode: 'form',
+    message,
+    requestedSchema: {
+      type: 'object',
+      properties: Object.fromEntries(properties) as ElicitRequestFormParams['requestedSchema']['properties'],
+      required: [...required],
+    },
   };
 }

@@ -70,11 +70,8 @@ export class RequestJournal {
       await mkdir(this.#folder, { recursive: true, mode: 0o700 });
       await this.#tidy();
       await writeFile(temporary, `${JSON.stringify(entry)}\n`, { mode: 0o600 });
-      // Unlike a rename it never takes the place of another.
-      await link(temporary, path);
-      return true;
+      return await linked(temporary, path);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
       throw unusable(path, error);
     } finally {
       await rm(temporary, { force: true }).catch(() => {});
@@ -99,6 +96,17 @@ export class RequestJournal {
       const changedMs = (await stat(path).catch(() => undefined))?.mtimeMs ?? Number.POSITIVE_INFINITY;
       if (this.#clock.now() - changedMs > KEPT_MS) await rm(path, { force: true });
     }
+  }
+}
+
+/** Unlike a rename it never takes the place of another; false where there is one. */
+async function linked(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
   }
 }
 

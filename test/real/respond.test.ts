@@ -1,0 +1,289 @@
+import { ElicitRequestSchema, type ElicitResult } from '@modelcontextprotocol/sdk/types.js';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+
+import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
+import { toolReply } from '../rig/model-script.ts';
+import type { Opencode } from '../rig/opencode.ts';
+import { until } from '../rig/wait.ts';
+import { openStage, type Stage } from './stage.ts';
+
+const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
+let stage: Stage;
+let opencode: Opencode;
+let server: McpChild;
+
+beforeAll(async () => {
+  stage = await openStage();
+  opencode = await stage.opencode();
+  await stage.register('worker', opencode);
+  server = await stage.server();
+});
+afterAll(() => stage.close());
+/** What one test leaves waiting must not wait in the next. */
+afterEach(async () => {
+  for (const id of Object.keys(await opencode.json<Record<string, unknown>>('GET', '/session/status'))) {
+    await opencode.request('POST', `/session/${id}/abort`);
+  }
+  await until('everything to be idle', async () => {
+    const left = await opencode.json<Record<string, unknown>>('GET', '/session/status');
+    return Object.keys(left).length === 0;
+  });
+});
+
+async function newSession(): Promise<string> {
+  const { session } = data(await server.call('create_session', { instance: 'worker' })) as { session: { id: string } };
+  return session.id;
+}
+
+/** A session that stands at a request; the request's id. */
+async function standing(message: string, on: McpChild = server): Promise<{ session_id: string; request_id: string }> {
+  const session_id = await newSession();
+  const sent = data(await on.call('send', { instance: 'worker', session_id, message }));
+  expect(sent).toMatchObject({ outcome: 'waiting' });
+  const request_id = /(?:per|que)_\w+/.exec((sent['waiting'] as string[])[0] ?? '')?.[0] ?? '';
+  return { session_id, request_id };
+}
+
+const pending = (): Promise<{ id: string }[]> => opencode.json('GET', '/permission');
+const abort = (session_id: string): Promise<unknown> =>
+  server.call('abort_session', { instance: 'worker', session_id });
+
+/** A server whose client asks its person, who answers `answers` in turn; `messages` are what they saw. */
+async function withPerson(
+  answers: readonly (ElicitResult | 'never')[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<{ readonly child: McpChild; readonly messages: string[] }> {
+  const left = [...answers];
+  const messages: string[] = [];
+  const child = await stage.server({
+    env,
+    capabilities: { elicitation: { form: {} } },
+    prepare: (client) =>
+      client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
+        messages.push(params.message);
+        const answer = left.shift();
+        if (answer === undefined) throw new Error('the person was asked once too often');
+        return answer === 'never' ? new Promise<ElicitResult>(() => {}) : answer;
+      }),
+  });
+  return { child, messages };
+}
+
+describe('a permission, settled by the model where the client cannot ask the person', () => {
+  test('once: the command runs, and the turn is followed to its end', async () => {
+    const { session_id, request_id } = await standing('bash: echo permitted');
+    const answered = await server.call('respond', { instance: 'worker', reply: 'once' });
+    expect(data(answered)).toMatchObject({
+      outcome: 'completed',
+      session: { id: session_id },
+      settled: expect.stringContaining('allowed once') as string,
+      text: toolReply('bash', 'permitted'),
+    });
+    expect(answered.text).toContain('bash returned: permitted');
+    expect(await pending()).not.toContainEqual(expect.objectContaining({ id: request_id }));
+  });
+
+  test('reject ends the turn, and with a message the agent goes on with it', async () => {
+    await standing('bash: echo refused');
+    expect(data(await server.call('respond', { instance: 'worker', reply: 'reject' }))).toMatchObject({
+      outcome: 'completed',
+      settled: expect.stringContaining('rejected') as string,
+    });
+    await standing('bash: echo again');
+    const told = data(
+      await server.call('respond', { instance: 'worker', reply: 'reject', message: 'use printf instead' }),
+    );
+    expect(told).toMatchObject({ outcome: 'completed' });
+    expect(told['text']).toContain('use printf instead');
+  });
+
+  test('always is never the model’s to give, and nothing is answered without a reply', async () => {
+    const { session_id, request_id } = await standing('bash: echo for ever');
+    for (const args of [{ reply: 'always' }, {}, { answers: [['x']] }, { reply: 'once', message: 'hm' }]) {
+      const refused = await server.call('respond', { instance: 'worker', ...args });
+      expect(refused.result.isError).toBe(true);
+      expect(refused.text).toContain('Nothing was answered');
+    }
+    expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
+    await abort(session_id);
+  });
+
+  test("a sub-agent's request is named as such, and its answer goes on with the whole turn", async () => {
+    const { session_id, request_id } = await standing('task: bash: echo from below');
+    const read = data(await server.call('read', { instance: 'worker', session_id }));
+    expect(read).toMatchObject({
+      session: { state: 'waiting' },
+      waiting: [expect.stringMatching(/«bash "echo from below"» \(a sub-agent asks\)$/) as string],
+    });
+    const answered = data(await server.call('respond', { instance: 'worker', request_id, reply: 'once' }));
+    expect(answered).toMatchObject({ outcome: 'completed', session: { id: session_id } });
+    expect(answered['text']).toContain('from below');
+  });
+
+  test('two at once: the default is an error that names both, and each is settled by its id', async () => {
+    const one = await standing('bash: echo one');
+    const two = await standing('bash: echo two');
+    const unclear = await server.call('respond', { instance: 'worker', reply: 'once' });
+    expect(unclear.text).toContain(one.request_id);
+    expect(unclear.text).toContain(two.request_id);
+    expect(data(await server.call('get_status', { instance: 'worker' }))).toMatchObject({
+      state: 'waiting',
+      waiting: expect.arrayContaining([expect.stringContaining(one.request_id) as string]) as string[],
+    });
+    for (const [{ request_id }, text] of [
+      [two, 'two'],
+      [one, 'one'],
+    ] as const) {
+      expect(data(await server.call('respond', { instance: 'worker', request_id, reply: 'once' }))).toMatchObject({
+        outcome: 'completed',
+        text: toolReply('bash', text),
+      });
+    }
+  });
+
+  test('one that the terminal’s own person has settled, or an abort has left behind, is told as gone', async () => {
+    const settled = await standing('bash: echo elsewhere');
+    await opencode.request('POST', `/permission/${settled.request_id}/reply`, { reply: 'once' });
+    const late = await server.call('respond', {
+      instance: 'worker',
+      request_id: settled.request_id,
+      reply: 'once',
+    });
+    expect(late.text).toContain('does not wait for');
+    const left = await standing('bash: echo left');
+    await abort(left.session_id);
+    // opencode still lists it.
+    expect(await pending()).toContainEqual(expect.objectContaining({ id: left.request_id }));
+    expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });
+    expect(data(await server.call('get_status', { instance: 'worker' }))).toMatchObject({ state: 'idle', waiting: [] });
+    const stale = await server.call('respond', { instance: 'worker', reply: 'once' });
+    expect(stale.text).toContain('waits for nothing');
+  });
+
+  test('a call that waits while the terminal’s person answers goes on with the turn', async () => {
+    const { session_id, request_id } = await standing('bash: echo answered there');
+    await opencode.request('POST', `/permission/${request_id}/reply`, { reply: 'once' });
+    await until('the turn to end', async () => {
+      const { turns } = data(await server.call('wait', { instances: ['worker'], session_id })) as {
+        turns: { outcome: string; text: string }[];
+      };
+      return turns[0]?.outcome === 'completed' && turns[0].text === toolReply('bash', 'answered there');
+    });
+  });
+});
+
+describe('a question', () => {
+  test('answered with one of its options', async () => {
+    await standing('ask: Which color?|Red|Blue');
+    const answered = data(await server.call('respond', { instance: 'worker', answers: [['Blue']] }));
+    expect(answered).toMatchObject({ outcome: 'completed' });
+    expect(answered['text']).toContain('Blue');
+  });
+
+  test('rejected, and bad answers change nothing', async () => {
+    const { session_id } = await standing('ask: Which size?|Big|Small');
+    for (const answers of [[], [['Big', 'Small']], [['']], [['Big'], ['Small']]]) {
+      const refused = await server.call('respond', { instance: 'worker', answers });
+      expect(refused.result.isError).toBe(true);
+      expect(refused.text).toContain('Nothing was answered');
+    }
+    const rejected = data(await server.call('respond', { instance: 'worker', reply: 'reject' }));
+    expect(rejected).toMatchObject({
+      session: { id: session_id },
+      settled: expect.stringContaining('rejected') as string,
+    });
+  });
+});
+
+describe('where the client can ask the person', () => {
+  test('they see the exact command in a frame, and what they decide is done', async () => {
+    const { child, messages } = await withPerson([
+      { action: 'accept', content: { decision: 'once' } },
+      { action: 'accept', content: { decision: 'reject', feedback: 'not here' } },
+    ]);
+    const command = 'echo "a `b`" && echo done';
+    await standing(`bash: ${command}`, child);
+    expect(data(await child.call('respond', { instance: 'worker', reply: 'once' }))).toMatchObject({
+      outcome: 'completed',
+      settled: expect.stringContaining('allowed once') as string,
+    });
+    expect(messages[0]).toContain(`\n${command}\n`);
+    expect(messages[0]).toContain('worker');
+    await standing('bash: echo no', child);
+    const rejected = data(await child.call('respond', { instance: 'worker', reply: 'once' }));
+    expect(rejected['settled']).toContain('rejected');
+    expect(rejected['text']).toContain('not here');
+  });
+
+  test('decline, cancel and silence mean no reply at all', async () => {
+    const { child, messages } = await withPerson([{ action: 'decline' }, { action: 'cancel' }, 'never'], {
+      SEND_TIMEOUT_MS: '3000',
+    });
+    const { session_id, request_id } = await standing('bash: echo undecided');
+    for (let asked = 1; asked <= 3; asked += 1) {
+      const open = await child.call('respond', { instance: 'worker', reply: 'once' });
+      expect(open.text).toContain('Nothing was answered');
+      expect(messages).toHaveLength(asked);
+      expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
+    }
+    await abort(session_id);
+  });
+
+  test('a standing permission is theirs to give', async () => {
+    const { child } = await withPerson([{ action: 'accept', content: { decision: 'always' } }]);
+    await standing('bash: printf standing', child);
+    expect(data(await child.call('respond', { instance: 'worker' }))).toMatchObject({ outcome: 'completed' });
+    // What fits is not asked again.
+    const again = await child.call('send', { instance: 'worker', message: 'bash: printf standing' });
+    expect(data(again)).toMatchObject({ outcome: 'completed', text: toolReply('bash', 'standing') });
+  });
+
+  test('they answer questions that the model leaves to them', async () => {
+    const { child, messages } = await withPerson([{ action: 'accept', content: { answer_1: 'Red' } }]);
+    await standing('ask: Which colour?|Red|Blue', child);
+    const answered = data(await child.call('respond', { instance: 'worker' }));
+    expect(answered['text']).toContain('Red');
+    expect(messages[0]).toContain('Which colour?');
+  });
+});
+
+describe('who may settle', () => {
+  const respondWith = async (env: Readonly<Record<string, string>>): Promise<ToolCall> => {
+    const child = await stage.server({ env });
+    return await child.call('respond', { instance: 'worker', reply: 'once' });
+  };
+
+  test('human without a client that asks, and never, refuse and say where it can be settled', async () => {
+    const { session_id } = await standing('bash: echo who');
+    for (const approve of ['human', 'never']) {
+      const refused = await respondWith({ OPENCODE_MCP_APPROVE: approve });
+      expect(refused.result.isError).toBe(true);
+      expect(refused.text).toMatch(/in that opencode/);
+    }
+    await abort(session_id);
+  });
+
+  test('model asks nobody', async () => {
+    const { child, messages } = await withPerson([], { OPENCODE_MCP_APPROVE: 'model' });
+    await standing('bash: echo modelled', child);
+    expect(data(await child.call('respond', { instance: 'worker', reply: 'once' }))).toMatchObject({
+      outcome: 'completed',
+    });
+    expect(messages).toEqual([]);
+  });
+});
+
+test('waiting is told by instances and list_sessions too', async () => {
+  const { session_id } = await standing('bash: rm -rf build');
+  const listed = await server.call('instances');
+  expect(data(listed)).toMatchObject({
+    instances: [{ state: 'waiting', waiting: [expect.stringContaining('«bash "rm -rf build"»') as string] }],
+  });
+  expect(listed.text).toMatch(/worker: waiting for permission per_\w+: «bash "rm -rf build"»/);
+  expect(data(await server.call('list_sessions', { instance: 'worker' }))).toMatchObject({
+    sessions: expect.arrayContaining([expect.objectContaining({ id: session_id, state: 'waiting' })]) as unknown,
+  });
+  expect(data(await server.call('send', { instance: 'worker', session_id, abort: true }))).toMatchObject({
+    aborted: true,
+  });
+});
