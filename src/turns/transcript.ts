@@ -92,6 +92,7 @@ export class Transcript {
   /** From now on only what comes next is new. */
   mark(): void {
     for (const part of this.#parts.values()) part.marked = part.text.length;
+    this.#shownAny = false;
   }
 
   /** As `text`, without what there was at the mark. */
