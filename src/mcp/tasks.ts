@@ -1,0 +1,68 @@
+import { InMemoryTaskStore } from '@modelcontextprotocol/sdk/experimental/tasks/stores/in-memory.js';
+import type { CallToolResult, CreateTaskResult } from '@modelcontextprotocol/sdk/types.js';
+
+import type { Clock } from '../clock.ts';
+
+/** A result that nobody fetched is kept for an hour unless the client asks for less or, up to a day, more. */
+const DEFAULT_TTL_MS = 3_600_000;
+const LONGEST_TTL_MS = 86_400_000;
+const LEAST_TTL_MS = 60_000;
+const POLL_MS = 1_000;
+/** What waits for its client in one session; more is a fault. */
+const MAX_TASKS = 100;
+
+/** A task may take as long as its result is kept, since no call waits for it. */
+export interface TaskRun {
+  readonly signal: AbortSignal;
+  /** ms since the epoch */
+  readonly deadlineMs: number;
+}
+
+/** Tool calls that the client fetches the results of later (MCP 2025-11-25, experimental). */
+export class Tasks extends InMemoryTaskStore {
+  readonly #clock: Clock;
+  readonly #running = new Map<string, AbortController>();
+
+  constructor(clock: Clock) {
+    super();
+    this.#clock = clock;
+  }
+
+  /** Starts `work` and returns its task at once. Cancelling the task stops following, not the agent. */
+  async begin(
+    requestId: string | number,
+    ttl: number | undefined,
+    work: (run: TaskRun) => Promise<CallToolResult>,
+  ): Promise<CreateTaskResult> {
+    if (this.#running.size >= MAX_TASKS) throw new Error(`${MAX_TASKS} tasks run already; fetch or cancel some`);
+    const keptMs = Math.min(LONGEST_TTL_MS, Math.max(LEAST_TTL_MS, ttl ?? DEFAULT_TTL_MS));
+    const task = await this.createTask({ ttl: keptMs, pollInterval: POLL_MS }, requestId, { method: 'tools/call' });
+    const ending = new AbortController();
+    this.#running.set(task.taskId, ending);
+    void this.#finish(task.taskId, work({ signal: ending.signal, deadlineMs: this.#clock.now() + keptMs }));
+    return { task };
+  }
+
+  override async updateTaskStatus(
+    ...[taskId, status, message, sessionId]: Parameters<InMemoryTaskStore['updateTaskStatus']>
+  ): Promise<void> {
+    await super.updateTaskStatus(taskId, status, message, sessionId);
+    if (status === 'cancelled') this.#running.get(taskId)?.abort();
+  }
+
+  /** Ends every task. */
+  close(): void {
+    for (const ending of this.#running.values()) ending.abort();
+    this.cleanup();
+  }
+
+  async #finish(taskId: string, working: Promise<CallToolResult>): Promise<void> {
+    const result = await working;
+    this.#running.delete(taskId);
+    try {
+      await this.storeTaskResult(taskId, result.isError === true ? 'failed' : 'completed', result);
+    } catch {
+      // Cancelled, or its time is over: nobody wants it any more.
+    }
+  }
+}
