@@ -13,6 +13,11 @@ export type Step =
   | { readonly kind: 'hang'; readonly name: string }
   /** Call one of opencode's tools; the request that brings the tool's result gets a final text. */
   | { readonly kind: 'tool'; readonly tool: string; readonly input: Readonly<Record<string, unknown>> }
+  /** Call these tools one after the other, each after the result of the one before; then say what the last one returned. */
+  | {
+      readonly kind: 'plan';
+      readonly calls: readonly { readonly tool: string; readonly input: Readonly<Record<string, unknown>> }[];
+    }
   /** Answer with an HTTP error: always, or the first `times` requests for this very text, and say `afterwards` from then on. */
   | { readonly kind: 'fail'; readonly status: number; readonly times?: number; readonly afterwards?: string };
 
@@ -29,6 +34,7 @@ const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]
   [/^bash:\s*([^]*)$/, ([, command = '']) => ({ kind: 'tool', tool: 'bash', input: { command } })],
   [/^ask:\s*([^|]*)\|([^]*)$/, ([, question = '', options = '']) => ask(question.trim(), options.split('|'))],
   [/^task:\s*([^]*)$/, ([, prompt = '']) => task(prompt)],
+  [/^plan:\s*([^]*)$/, ([, calls = '']) => plan(calls)],
   [/^fail\s+(\d+)$/, ([, status = '']) => ({ kind: 'fail', status: Number(status) })],
   [
     /^fail-times\s+(\d+)\s+(\d+):\s*([^]*)$/,
@@ -67,6 +73,7 @@ export function expectedReply(text: string, toolResult = ''): string {
   if (step.kind === 'text' || step.kind === 'reasoning') return step.chunks.join('');
   if (step.kind === 'gate') return step.before + step.after;
   if (step.kind === 'hang') return HANG_REPLY;
+  if (step.kind === 'plan') return toolReply(step.calls.at(-1)?.tool ?? '', toolResult);
   if (step.kind === 'tool') return toolReply(step.tool, toolResult);
   return step.afterwards ?? '';
 }
@@ -107,6 +114,12 @@ function ask(question: string, options: readonly string[]): Step {
       ],
     },
   };
+}
+
+/** `[["tool", {input}], …]` as JSON. */
+function plan(calls: string): Step {
+  const parsed = JSON.parse(calls) as readonly (readonly [string, Readonly<Record<string, unknown>>])[];
+  return { kind: 'plan', calls: parsed.map(([tool, input]) => ({ tool, input })) };
 }
 
 function task(prompt: string): Step {

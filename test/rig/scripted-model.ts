@@ -100,6 +100,12 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
       else sink.text(toolReply(step.tool, request.toolResult ?? ''));
       return true;
     }
+    if (step.kind === 'plan') {
+      const next = step.calls[request.step];
+      if (next !== undefined) sink.toolCall(next.tool, next.input);
+      else sink.text(toolReply(step.calls.at(-1)?.tool ?? '', request.toolResult ?? ''));
+      return true;
+    }
     if (step.kind === 'fail' && failsNow(step, request.text)) {
       // Real backoff begins at 2 s; where the script says that it ends well, the test need not wait for it.
       failWith(response, step.status, step.times === undefined ? undefined : 50);
@@ -136,6 +142,7 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
         sink.text(step.afterwards ?? '');
         return;
       case 'tool':
+      case 'plan':
     }
   }
 
