@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/clock.ts';
-import { createTailscaleSource } from '../../src/discovery/tailscale.ts';
+import { createTailscaleSource, PEERS_BUDGET_MS } from '../../src/discovery/tailscale.ts';
 import { silentLogger } from '../../src/log.ts';
 import { openEvents } from '../../src/opencode/events.ts';
 import { exchange } from '../../src/opencode/transport.ts';
@@ -480,7 +480,7 @@ describe('the tailscale source', () => {
       ...systemClock,
       // The budget of a scan is over once the peer holds it up.
       // And the peer has all the time in the world.
-      sleep: (ms, signal) => (ms === 4000 ? answered.promise : systemClock.sleep(1000 * ms, signal)),
+      sleep: (ms, signal) => (ms === PEERS_BUDGET_MS ? answered.promise : systemClock.sleep(1000 * ms, signal)),
     };
     const { source } = await enter({
       ...TWO,
