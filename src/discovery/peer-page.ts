@@ -52,6 +52,7 @@ export class Page {
 
   get rank(): number {
     if (this.service || this.candidates.length > 0) return KNOWN;
+    if (this.forbidden) return KNOWN + 1;
     return this.misses + (this.site.node.online ? 1 : 2);
   }
 

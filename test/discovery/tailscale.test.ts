@@ -421,10 +421,34 @@ describe('the tailscale source', () => {
     await source.scan(never);
     await serve('100.64.0.2:4095', (_, response) => response.writeHead(403).end());
     expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
-    requests.length = 0;
-    clock.nowMs += 20_000;
-    await source.scan(never);
-    expect(requests.filter((request) => request.includes('100.64.0.2'))).toEqual([]);
+    const asksWithin = async (ms: number): Promise<number> => {
+      requests.length = 0;
+      clock.nowMs += ms;
+      await source.scan(never);
+      return requests.filter((request) => request.includes('100.64.0.2')).length;
+    };
+    expect(await asksWithin(4000)).toBe(0);
+    for (let asks = 0; asks < 5; asks += 1) await asksWithin(31_000);
+    expect(await asksWithin(29_000)).toBe(0);
+    // Somebody may have granted it by now.
+    expect(await asksWithin(2000)).toBe(1);
+  });
+
+  it('asks those that are not due, too, when a person asks, but not all of thousands at once', async () => {
+    const { source, fake, serve } = await enter({
+      peers: Array.from({ length: 300 }, () => ({})),
+      options: { ports: [] },
+      servers: { '100.64.0.2:4095': (_, response) => response.writeHead(403).end() },
+      clock: { ...movedClock(), sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(100 * ms, signal) },
+    });
+    for (let scan = 0; scan < 3; scan += 1) await source.scan(never);
+    // All were asked, and none is due.
+    expect(fake.dialled).toHaveLength(300);
+    await serve('100.64.0.2:4095', listing(listed('granted')));
+    expect((await source.scan(never)).candidates).toEqual([]);
+    const { candidates } = await source.scan(never, { thorough: true });
+    expect(candidates.map(({ key }) => key)).toEqual(['n2CNTRL/granted']);
+    expect(fake.dialled).toHaveLength(300 + 256);
   });
 
   it('drops what is no longer listed, and the peer that is no longer there, at once', async () => {
