@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/clock.ts';
-import { createTailscaleSource, PEERS_BUDGET_MS } from '../../src/discovery/tailscale.ts';
+import { createTailscaleSource, LATER_BUDGET_MS, PEERS_BUDGET_MS } from '../../src/discovery/tailscale.ts';
 import { silentLogger } from '../../src/log.ts';
 import { openEvents } from '../../src/opencode/events.ts';
 import { exchange } from '../../src/opencode/transport.ts';
@@ -512,6 +512,43 @@ describe('the tailscale source', () => {
       servers: { ...TWO.servers, '100.64.0.2:4095': () => answered.resolve() },
     });
     await within(source.scan(never), 'the scan');
+  });
+
+  it('does not let a peer that has fallen silent hold up the news of another', async () => {
+    let isLater = false;
+    const clock: Clock = {
+      ...systemClock,
+      // Only what a later scan grants the peers ever ends.
+      sleep: (ms, signal) =>
+        isLater && ms === LATER_BUDGET_MS ? Promise.resolve() : systemClock.sleep(1000 * ms, signal),
+    };
+    const { source, serve } = await enter({ ...TWO, clock });
+    expect((await source.scan(never)).candidates).toHaveLength(3);
+    isLater = true;
+    await serve('100.64.0.2:4095', () => {});
+    expect((await within(source.scan(never), 'the scan')).candidates).toHaveLength(3);
+  });
+
+  it('hints at what a scan learnt that then failed', async () => {
+    const clock: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(1000 * ms, signal) };
+    const { source, fake, requests } = await enter({
+      peers: [{}, {}],
+      servers: { '100.64.0.2:4095': () => {}, '100.64.0.3:4095': listing(listed('a')) },
+      options: { ports: [] },
+      clock,
+    });
+    const hints = source.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    await fake.busOpened;
+    const abort = new AbortController();
+    const scan = source.scan(abort.signal);
+    scan.catch(() => {});
+    // A service that was found is followed at once.
+    await until('the answer', () => requests.filter((request) => request.includes('100.64.0.3')).length > 1);
+    const hint = hints.next();
+    abort.abort();
+    await expect(scan).rejects.toThrow();
+    await within(hint, 'a hint');
   });
 
   it.each([
