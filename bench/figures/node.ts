@@ -1,5 +1,5 @@
 import { until } from '../../test/rig/wait.ts';
-import { exactly, type Figure, figure } from '../figure.ts';
+import { atMost, exactly, type Figure, figure } from '../figure.ts';
 import { get, keptConnection, type Place } from '../get.ts';
 import { interleave } from '../interleave.ts';
 import type { NodeProcess } from '../node-process.ts';
@@ -11,7 +11,9 @@ export const HOST = '127.0.0.2';
 export const CALLER = '127.0.0.1';
 const LIST = '/opencode-mcp/v1/instances';
 const STREAM_BYTES = 64 * 1024 * 1024;
-const REQUESTS = 100;
+export const REQUESTS = 100;
+/** Two connections in place of one, and the question who calls. */
+export const FIRST_BYTE_RATIO = 5;
 
 /** One instance, and the node service that passes requests on to it. */
 export interface NodeScene extends AsyncDisposable {
@@ -56,7 +58,23 @@ export async function nodeFigures(stage: Stage, pairs: number): Promise<readonly
   ];
 }
 
-async function firstByte({ direct, proxied }: NodeScene, pairs: number): Promise<readonly Figure[]> {
+async function firstByte(scene: NodeScene, pairs: number): Promise<readonly Figure[]> {
+  const { ours, theirs } = await firstBytes(scene, pairs);
+  return [
+    figure('event stream: connecting to first byte, direct', 'ms', theirs),
+    figure('event stream: connecting to first byte, by the node service', 'ms', ours),
+    figure('event stream: first byte, node service − direct', 'ms', differences(ours, theirs)),
+    figure('event stream: first byte, node service / direct', '×', ratios(ours, theirs), {
+      goal: atMost(FIRST_BYTE_RATIO),
+    }),
+  ];
+}
+
+/** From connecting to the first byte of an event stream, in ms: by the node service, and without it. */
+export async function firstBytes(
+  { direct, proxied }: NodeScene,
+  pairs: number,
+): Promise<Record<'ours' | 'theirs', readonly number[]>> {
   const ours: number[] = [];
   const theirs: number[] = [];
   const measure = (place: Place, samples: number[]) => async (keep: boolean) => {
@@ -64,11 +82,7 @@ async function firstByte({ direct, proxied }: NodeScene, pairs: number): Promise
     if (keep) samples.push(firstMs);
   };
   await interleave(pairs, { theirs: measure(direct('/event'), theirs), ours: measure(proxied('/event'), ours) });
-  return [
-    figure('event stream: connecting to first byte, direct', 'ms', theirs),
-    figure('event stream: connecting to first byte, by the node service', 'ms', ours),
-    figure('event stream: first byte, node service − direct', 'ms', differences(ours, theirs)),
-  ];
+  return { ours, theirs };
 }
 
 async function throughput({ direct, proxied }: NodeScene, pairs: number): Promise<readonly Figure[]> {

@@ -47,11 +47,7 @@ export class PeerBook {
         this.#pages.set(id, new Page(site));
         continue;
       }
-      if (!page.site.node.online && online && page.asking === undefined) {
-        page.dueMs = 0;
-        // Of before its sleep.
-        this.#follow.interrupt(page);
-      }
+      if (!page.site.node.online && online && page.asking === undefined) this.#doubt(page);
       page.site = site;
     }
   }
@@ -92,6 +88,16 @@ export class PeerBook {
   async close(): Promise<void> {
     this.#root.abort();
     await Promise.all([this.#follow.stop(), ...[...this.#pages.values()].flatMap(({ asking }) => asking ?? [])]);
+  }
+
+  /** The tailnet was away: what is held open may lead nowhere, and what was silent may answer. */
+  doubt(): void {
+    for (const page of this.#pages.values()) if (page.asking === undefined) this.#doubt(page);
+  }
+
+  #doubt(page: Page): void {
+    page.dueMs = 0;
+    this.#follow.interrupt(page);
   }
 
   #forget(id: string, page: Page): void {

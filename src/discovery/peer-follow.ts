@@ -57,8 +57,9 @@ export class PeerFollow {
     return this.#followed.get(page)?.hold !== undefined;
   }
 
-  /** Ends the request under way, which may have died without a word; it is made again shortly. */
+  /** Ends the request under way, which may have died without a word. The next, shortly, is not held: whether anybody is there is to be known soon. */
   interrupt(page: Page): void {
+    page.etag = undefined;
     const followed = this.#followed.get(page);
     followed?.hold?.abort();
     if (followed !== undefined) followed.hold = undefined;

@@ -137,7 +137,11 @@ class TailnetSource implements TailscaleSource {
   }
 
   async #look(signal: AbortSignal, thorough: boolean): Promise<Scan> {
-    const status = await this.#status(signal);
+    const status = await this.#status(signal).catch((error: unknown) => {
+      // Restarting, or logged out: connections of before that may hang without a word.
+      if (error instanceof SourceUnavailableError || isStopped(error)) this.#book.doubt();
+      throw error;
+    });
     this.#book.keep(this.#sites(status));
     await this.#waitForPeers(signal, thorough);
     const { candidates, notes } = this.#book.found;
@@ -205,4 +209,8 @@ class TailnetSource implements TailscaleSource {
     const settled = work.catch(() => {}).finally(() => this.#running.delete(settled));
     this.#running.add(settled);
   }
+}
+
+function isStopped(error: unknown): boolean {
+  return error instanceof LocalApiError && error.kind === 'stopped';
 }

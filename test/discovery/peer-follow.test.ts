@@ -219,6 +219,10 @@ describe('a book that follows', () => {
     expect(held?.destroyed).toBe(false);
     stage.book.keep([site]);
     await until('the held one to be given up', () => held?.destroyed === true);
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    await until('it to be asked', () => stage.service.asked.length === 3);
+    // At once, not held: it may not be there.
+    expect(stage.service.asked[2]).toBeUndefined();
   });
 
   it('lets go of a peer that is gone, and of all when nobody listens or it is closed', async () => {

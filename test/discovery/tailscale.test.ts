@@ -529,6 +529,28 @@ describe('the tailscale source', () => {
     expect((await within(source.scan(never), 'the scan')).candidates).toHaveLength(3);
   });
 
+  it('gives up what it holds open when tailscaled is away, since that may hang without a word', async () => {
+    let held: ServerResponse | undefined;
+    const { source, fake } = await enter({
+      peers: [{}],
+      options: { ports: [] },
+      servers: {
+        '100.64.0.2:4095': ({ headers }, response) => {
+          response.setHeader('etag', '"1"');
+          if (headers['prefer'] === undefined) json(response, JSON.stringify(listing(listed('a'))));
+          else held = response;
+        },
+      },
+    });
+    const hints = source.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    await source.scan(never);
+    const before = await until('a request to be held', () => held);
+    fake.status = { TUN: false, BackendState: 'NeedsLogin' };
+    await expect(source.scan(never)).rejects.toThrow();
+    await until('it to be given up', () => before.destroyed);
+  });
+
   it('hints at what a scan learnt that then failed', async () => {
     const clock: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(1000 * ms, signal) };
     const { source, fake, requests } = await enter({
