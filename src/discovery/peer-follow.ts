@@ -82,19 +82,26 @@ export class PeerFollow {
   }
 
   async #keepAsking(page: Page, followed: Followed): Promise<void> {
-    const { clock, look } = this.#deps;
+    const { clock } = this.#deps;
     const { signal } = followed.stop;
+    let paceMs = 0;
+    const dueMs = (): number => Math.max(paceMs, page.dueMs);
     while (!signal.aborted && (page.service || page.forbidden)) {
-      const startMs = clock.now();
       // A scan may have asked just now.
       await page.asking;
-      if (!signal.aborted && page.dueMs <= clock.now()) {
-        const hold = new AbortController();
-        followed.hold = hold;
-        await look(page, HOLD_MS, hold.signal);
-        if (followed.hold === hold) followed.hold = undefined;
+      if (!signal.aborted && dueMs() <= clock.now()) {
+        paceMs = clock.now() + FOLLOW_PACE_MS;
+        await this.#hold(page, followed);
       }
-      await clock.sleep(Math.max(startMs + FOLLOW_PACE_MS, page.dueMs) - clock.now(), signal);
+      // No longer: a scan may find meanwhile that it is there again.
+      await clock.sleep(Math.min(dueMs() - clock.now(), FOLLOW_PACE_MS), signal);
     }
+  }
+
+  async #hold(page: Page, followed: Followed): Promise<void> {
+    const hold = new AbortController();
+    followed.hold = hold;
+    await this.#deps.look(page, HOLD_MS, hold.signal);
+    if (followed.hold === hold) followed.hold = undefined;
   }
 }

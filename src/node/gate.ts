@@ -114,14 +114,16 @@ export class Gate {
     const verdict = await callers.admit(request.socket);
     if (!('role' in verdict)) return this.#refused(request, target, verdict);
     const leave = quota.take(verdict.node);
-    if (target === undefined || leave === undefined) {
-      leave?.();
-      const refusal = target === undefined ? UNKNOWN : TOO_MANY;
-      log.refused(request, verdict, refusal.text);
-      return refusal;
+    if (leave === undefined) {
+      log.polled(request, verdict, TOO_MANY.text);
+      return TOO_MANY;
     }
     signal.addEventListener('abort', leave, { once: true });
     if (signal.aborted) leave();
+    if (target === undefined) {
+      log.refused(request, verdict, UNKNOWN.text);
+      return UNKNOWN;
+    }
     if (target.kind === 'list') log.polled(request, verdict);
     else log.admitted(request, verdict);
     return { target, role: verdict.role };

@@ -32,7 +32,10 @@ export class RequestLog {
     this.#log('warn', 'refused', request, verdict, reason);
   }
 
-  /** A request for the list: other machines poll it without end. Told once for each caller, and again when it ends otherwise. */
+  /**
+   * A request of a kind that comes without end: for the list, which other machines poll, or beyond what a caller may have
+   * under way. Told once for each caller, and again when it ends otherwise.
+   */
   polled(request: IncomingMessage, verdict: Verdict, refusal?: string): void {
     const level = refusal === undefined ? 'info' : 'warn';
     const { caller, role } = verdict;

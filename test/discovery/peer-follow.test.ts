@@ -195,6 +195,20 @@ describe('a book that follows', () => {
     });
   });
 
+  it('holds again at once where a scan finds that the machine is admitted again', async () => {
+    const stage = await following({ status: 403 });
+    for (let minutes = 0; minutes < 5; minutes += 1) {
+      const before = stage.service.asked.length;
+      await stage.clock.advance(30_000);
+      await until('it to be asked', () => stage.service.asked.length > before);
+    }
+    stage.service.status = 200;
+    await stage.book.ask({ thorough: true });
+    expect(stage.ids()).toEqual(['a']);
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    await isHeld(stage);
+  });
+
   it('leaves to a scan only what it does not hold, unless a person asks', async () => {
     const stage = await following();
     await isHeld(stage);

@@ -230,6 +230,8 @@ describe('one machine', () => {
     expect(await stage.call(LIST_PATH)).toMatchObject({ status: 429, text: expect.stringContaining('under way') });
     expect((await stage.ask('/session')).status).toBe(429);
     expect(stage.seen).toEqual([]);
+    // One that goes wild must not fill the log.
+    expect(stage.log.filter(({ level, message }) => level === 'warn' && message === 'refused')).toHaveLength(1);
     expect((await stage.call(LIST_PATH, { from: READER })).status).toBe(200);
     await stage.registry.remove('one');
     await Promise.all(held.map(({ answer }) => answer));
