@@ -15,8 +15,8 @@ import { listed, listing } from './tailscale-stage.ts';
 /** How the node services of the test answer. */
 interface Service {
   ids: readonly string[];
-  /** `no`: as services before entity tags; `lies`: gives one and never holds. */
-  holds: 'yes' | 'no' | 'lies';
+  /** `no`: as services before entity tags; `lies`: gives one and never holds; `all`: whatever is asked. */
+  holds: 'yes' | 'no' | 'lies' | 'all';
   status: number;
   /** Requests so far, by what they prefer. */
   readonly asked: (string | undefined)[];
@@ -258,6 +258,20 @@ describe('a book that follows', () => {
     expect(stage.clock.due()).toBe(0);
   });
 
+  it('does not follow a peer that has left before it answered', async () => {
+    const stage = await enter({ holds: 'all' });
+    stage.book.keep(stage.sites);
+    stage.book.follow();
+    const asking = stage.book.ask();
+    await isHeld(stage);
+    stage.book.keep([]);
+    stage.list('a');
+    await asking;
+    await stage.clock.advance(FOLLOW_PACE_MS);
+    expect([stage.service.held.size, stage.service.asked.length, stage.changes()]).toEqual([0, 1, 0]);
+    expect(stage.clock.due()).toBe(0);
+  });
+
   it('holds no more than its bound', async () => {
     const stage = await following({ peers: MAX_FOLLOWED + 20 });
     await isHeld(stage, MAX_FOLLOWED);
@@ -300,7 +314,8 @@ function answer(service: Service, request: IncomingMessage, response: ServerResp
   const prefer = request.headers['prefer'];
   service.asked.push(typeof prefer === 'string' ? prefer : undefined);
   const isKnown = service.holds !== 'no' && request.headers['if-none-match'] === tagOf(service);
-  if (!isKnown || service.status !== 200) send(service, response);
+  if (service.holds === 'all') service.held.add(response);
+  else if (!isKnown || service.status !== 200) send(service, response);
   else if (prefer !== undefined && service.holds === 'yes') service.held.add(response);
   else response.writeHead(304).end();
 }
