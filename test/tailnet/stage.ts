@@ -1,0 +1,212 @@
+import type { ChildProcess } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
+import { type McpChild, SERVER_SCRIPT, startMcpChild, type ToolCall } from '../rig/mcp-child.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
+import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
+import { OPEN_POLICY, openTailnet, type Tailnet, type TailnetMachine, type TailnetOptions } from '../rig/tailnet.ts';
+import { tempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+
+/** Of the node service, when nothing else is set. */
+export const NODE_PORT = 4095;
+
+/** A client for which a send waits as long as a cold opencode on a busy machine may need. */
+const PATIENT = { name: 'claude-code', version: '2.1.329' };
+
+type Environment = Readonly<Record<string, string>>;
+
+/** `opencode-mcp node`, running. */
+export interface NodeChild {
+  readonly pid: number;
+  /** Null for as long as it runs. */
+  readonly exitCode: () => number | null;
+  /** What it has logged so far. */
+  readonly log: () => string;
+}
+
+/** An opencode that was started with `opencode-connected`. */
+export interface TailnetInstance {
+  readonly id: string;
+  readonly name: string;
+  readonly directory: string;
+  /** Where a node service proxies it. */
+  readonly url: string;
+  readonly child: ConnectedChild;
+}
+
+/** A real tailnet, and on its machines the real programs: node services, opencodes, MCP servers. */
+export interface TailnetStage extends AsyncDisposable {
+  readonly tailnet: Tailnet;
+  /** The model of every opencode, reachable on each machine's loopback. */
+  readonly model: ScriptedModel;
+  /** Starts the node service with nothing set but where this machine's tailscaled and registry are: the machines share one disk. */
+  node(machine: TailnetMachine, env?: Environment): Promise<NodeChild>;
+  /** Starts `opencode-connected --headless` and resolves when it is registered. */
+  opencode(machine: TailnetMachine, options?: ConnectedOptions): Promise<TailnetInstance>;
+  /** Starts the built MCP server, with as little set as the node service, and an hour between two rounds: what it shows came by no polling. */
+  server(machine: TailnetMachine, env?: Environment): Promise<McpChild>;
+  close(): Promise<void>;
+}
+
+export async function openTailnetStage(options: TailnetOptions): Promise<TailnetStage> {
+  const temp = tempDir('opencode-mcp-tailnet');
+  const model = await startScriptedModel();
+  const ports = new Map<string, ForwardedPort>();
+  const children: AsyncDisposable[] = [];
+  let tailnet: Tailnet | undefined;
+  const close = async (): Promise<void> => {
+    await Promise.all(children.splice(0).map((child) => child[Symbol.asyncDispose]()));
+    await tailnet?.close();
+    for (const port of ports.values()) port.close();
+    await model.close();
+    await temp.close();
+  };
+
+  function settingsOf({ name, socket }: TailnetMachine): Environment {
+    return { TAILSCALE_SOCKET: socket, RELAY_REGISTRY_DIR: join(temp.path, `registry-${name}`) };
+  }
+
+  async function modelOn(machine: TailnetMachine): Promise<{ readonly url: string }> {
+    const forwarded = ports.get(machine.name) ?? (await forwardTo(machine, Number(new URL(model.url).port)));
+    ports.set(machine.name, forwarded);
+    return { url: `http://127.0.0.1:${forwarded.port}/v1` };
+  }
+
+  async function startNode(machine: TailnetMachine, env: Environment): Promise<NodeChild> {
+    const home = join(temp.path, machine.name);
+    await mkdir(home, { recursive: true });
+    const child = machine.spawn([process.execPath, SERVER_SCRIPT, 'node'], {
+      env: { PATH: process.env['PATH'] ?? '', HOME: home, TMPDIR: temp.tmp, ...settingsOf(machine), ...env },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    tell('opencode-mcp node', machine, child);
+    let log = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (log += text));
+    await until(`the node service of ${machine.name} to be in the tailnet`, () => log.includes('listening on the tailnet')).catch((error: unknown) => {
+      throw new Error(`its log:\n${log}`, { cause: error });
+    });
+    return { pid: child.pid ?? 0, exitCode: () => child.exitCode, log: () => log };
+  }
+
+  async function startInstance(machine: TailnetMachine, options: ConnectedOptions): Promise<TailnetInstance> {
+    const registry = settingsOf(machine)['RELAY_REGISTRY_DIR'] ?? '';
+    const { prefix } = machine;
+    const child = await startConnected({ model: await modelOn(machine), registry, prefix, ...options });
+    children.push(child);
+    tell('opencode-connected', machine, child);
+    const { id, name } = await child.registered();
+    return { id, name, directory: child.directory, url: `${originOf(machine)}/opencode-mcp/v1/i/${id}`, child };
+  }
+
+  async function startServer(machine: TailnetMachine, env: Environment): Promise<McpChild> {
+    const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '10000' };
+    const server = await startMcpChild({
+      prefix: machine.prefix,
+      clientInfo: PATIENT,
+      env: { ...settingsOf(machine), ...patience, ...env },
+    });
+    children.push(server);
+    tell('opencode-mcp', machine, server);
+    return server;
+  }
+
+  try {
+    tailnet = await openTailnet(options);
+    process.stdout.write(`${tailnet.describe()}\n`);
+    return {
+      tailnet,
+      model,
+      node: (machine, env = {}) => startNode(machine, env),
+      opencode: (machine, options = {}) => startInstance(machine, options),
+      server: (machine, env = {}) => startServer(machine, env),
+      close,
+      [Symbol.asyncDispose]: close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Which real component a suite drove. */
+function tell(what: string, { name }: TailnetMachine, { pid }: Pick<ChildProcess, 'pid'>): void {
+  process.stdout.write(`${what} on ${name} (pid ${pid})\n`);
+}
+
+/** Where a machine's node service listens. */
+export function originOf({ ip4, ip6 }: TailnetMachine): string {
+  return `http://${ip4 === '' ? `[${ip6}]` : ip4}:${NODE_PORT}`;
+}
+
+export interface Answer {
+  /** 0: there was none. */
+  readonly status: number;
+  /** The body, or the error's code. */
+  readonly text: string;
+}
+
+const REQUEST = `const [url, init] = process.argv.slice(1);
+fetch(url, { ...JSON.parse(init), signal: AbortSignal.timeout(20000) }).then(
+  async (r) => console.log(JSON.stringify({ status: r.status, text: await r.text() })),
+  (e) => console.log(JSON.stringify({ status: 0, text: String(e.cause?.code ?? e) })))`;
+
+/** One request by a process on a machine. */
+export async function request(
+  from: TailnetMachine,
+  url: string,
+  init: Readonly<Record<string, unknown>> = {},
+): Promise<Answer> {
+  const answer: Answer = JSON.parse(await from.exec([process.execPath, '-e', REQUEST, url, JSON.stringify(init)]));
+  return answer;
+}
+
+export interface Row {
+  readonly name: string;
+  readonly host: string;
+  readonly state: string;
+  readonly reason?: string;
+  readonly directory?: string;
+  readonly via: string;
+  readonly pending?: number;
+  readonly last_seen?: string;
+}
+
+/** What a tool returned as structure. */
+export function data({ result }: ToolCall): Record<string, unknown> {
+  return result.structuredContent ?? {};
+}
+
+/** The instances as they stand (`list_instances`: nothing is asked), or as they are now (`instances`). */
+export async function rows(server: McpChild, tool: 'list_instances' | 'instances' = 'list_instances'): Promise<readonly Row[]> {
+  return data(await server.call(tool))['instances'] as readonly Row[];
+}
+
+/** Resolves with the instance of that name once a server lists it and `isIt`. */
+export async function listed(server: McpChild, name: string, isIt: (row: Row) => boolean = isUp): Promise<Row> {
+  let last: readonly Row[] = [];
+  return until(`${name} to be listed`, async () => {
+    last = await rows(server);
+    return last.find((row) => row.name === name && isIt(row));
+  }).catch(async (error: unknown) => {
+    const { text } = await server.call('instances');
+    throw new Error(`listed: ${JSON.stringify(last)}; asked anew:\n${text}`, { cause: error });
+  });
+}
+
+function isUp({ state }: Row): boolean {
+  return state === 'idle';
+}
+
+/** A policy in which everyone reaches everyone, and bob's machines have a role on ada's. */
+export function grantToBob(role: string): Readonly<Record<string, unknown>> {
+  return {
+    tagOwners: OPEN_POLICY.tagOwners,
+    grants: [
+      { src: ['*'], dst: ['*'], ip: ['*'] },
+      { src: ['bob@'], dst: ['ada@'], app: { 'opencode-mcp.dev/cap/opencode': [{ role }] } },
+    ],
+  };
+}
