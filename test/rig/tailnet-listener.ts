@@ -19,10 +19,10 @@ export interface ForwardedPort {
  */
 export async function forwardTo(machine: TailnetMachine, target: number): Promise<ForwardedPort> {
   const child = machine.spawn([process.execPath, LISTENER], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-  const [{ port }, server] = (await within(
-    once(child, 'message'),
-    `a socket that listens on ${machine.name}`,
-  )) as [{ readonly port: number }, Server];
+  const [{ port }, server] = (await within(once(child, 'message'), `a socket that listens on ${machine.name}`)) as [
+    { readonly port: number },
+    Server,
+  ];
   child.disconnect();
   const open = new Set<Socket>();
   server.on('connection', (near) => {

@@ -85,9 +85,11 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     tell('opencode-mcp node', machine, child);
     let log = '';
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (log += text));
-    await until(`the node service of ${machine.name} to be in the tailnet`, () => log.includes('listening on the tailnet')).catch((error: unknown) => {
-      throw new Error(`its log:\n${log}`, { cause: error });
-    });
+    await until(`the node service of ${machine.name} to be in the tailnet`, () => log.includes(' listening ')).catch(
+      (error: unknown) => {
+        throw new Error(`its log:\n${log}`, { cause: error });
+      },
+    );
     return { pid: child.pid ?? 0, exitCode: () => child.exitCode, log: () => log };
   }
 
@@ -180,7 +182,10 @@ export function data({ result }: ToolCall): Record<string, unknown> {
 }
 
 /** The instances as they stand (`list_instances`: nothing is asked), or as they are now (`instances`). */
-export async function rows(server: McpChild, tool: 'list_instances' | 'instances' = 'list_instances'): Promise<readonly Row[]> {
+export async function rows(
+  server: McpChild,
+  tool: 'list_instances' | 'instances' = 'list_instances',
+): Promise<readonly Row[]> {
   return data(await server.call(tool))['instances'] as readonly Row[];
 }
 
