@@ -64,7 +64,7 @@ describe('machines of one person, nothing configured', () => {
 
   it('an instance that starts is listed on the other machines, without a round in between', async () => {
     for (const server of servers.values()) expect(await rows(server, 'instances')).toEqual([]);
-    for (const name of ['desk', 'laptop', 'box']) {
+    async function start(name: string): Promise<void> {
       const instance = await stage.opencode(machine(name));
       instances.set(name, instance);
       expect(instance.name).toBe(`${name}-project`);
@@ -74,6 +74,8 @@ describe('machines of one person, nothing configured', () => {
         expect(row.via).toMatch(where === name ? /^(loopback|relay) http:\/\/127/ : /^tailnet /);
       }
     }
+    await start('desk');
+    await Promise.all([start('laptop'), start('box')]);
   });
 
   it.each([

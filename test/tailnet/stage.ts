@@ -2,6 +2,8 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { CAPABILITY } from '../../src/node/admission.ts';
+import { INSTANCE_PREFIX } from '../../src/node/listing.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild, type ToolCall } from '../rig/mcp-child.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
@@ -100,11 +102,11 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     children.push(child);
     tell('opencode-connected', machine, child);
     const { id, name } = await child.registered();
-    return { id, name, directory: child.directory, url: `${originOf(machine)}/opencode-mcp/v1/i/${id}`, child };
+    return { id, name, directory: child.directory, url: originOf(machine) + INSTANCE_PREFIX + id, child };
   }
 
   async function startServer(machine: TailnetMachine, env: Environment): Promise<McpChild> {
-    const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '10000' };
+    const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '6000' };
     const server = await startMcpChild({
       prefix: machine.prefix,
       clientInfo: PATIENT,
@@ -143,6 +145,12 @@ export function originOf({ ip4, ip6 }: TailnetMachine): string {
   return `http://${ip4 === '' ? `[${ip6}]` : ip4}:${NODE_PORT}`;
 }
 
+interface RequestInit {
+  readonly method?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+}
+
 export interface Answer {
   /** 0: there was none. */
   readonly status: number;
@@ -150,17 +158,24 @@ export interface Answer {
   readonly text: string;
 }
 
+/** Not with `fetch`, which sends a Host of its own. */
 const REQUEST = `const [url, init] = process.argv.slice(1);
-fetch(url, { ...JSON.parse(init), signal: AbortSignal.timeout(20000) }).then(
-  async (r) => console.log(JSON.stringify({ status: r.status, text: await r.text() })),
-  (e) => console.log(JSON.stringify({ status: 0, text: String(e.cause?.code ?? e) })))`;
+const { body, ...options } = JSON.parse(init);
+const tell = (status, text) => console.log(JSON.stringify({ status, text }));
+const failed = (error) => tell(0, error.code ?? String(error));
+const request = require('node:http').request(url, { ...options, signal: AbortSignal.timeout(20000) }, async (response) => {
+  let text = '';
+  try {
+    for await (const chunk of response.setEncoding('utf8')) text += chunk;
+    tell(response.statusCode, text);
+  } catch (error) {
+    failed(error);
+  }
+});
+request.once('error', failed).end(body);`;
 
 /** One request by a process on a machine. */
-export async function request(
-  from: TailnetMachine,
-  url: string,
-  init: Readonly<Record<string, unknown>> = {},
-): Promise<Answer> {
+export async function request(from: TailnetMachine, url: string, init: RequestInit = {}): Promise<Answer> {
   const answer: Answer = JSON.parse(await from.exec([process.execPath, '-e', REQUEST, url, JSON.stringify(init)]));
   return answer;
 }
@@ -202,7 +217,7 @@ export async function listed(server: McpChild, name: string, isIt: (row: Row) =>
 }
 
 function isUp({ state }: Row): boolean {
-  return state === 'idle';
+  return state === 'idle' || state === 'busy';
 }
 
 /** A policy in which everyone reaches everyone, and bob's machines have a role on ada's. */
@@ -211,7 +226,7 @@ export function grantToBob(role: string): Readonly<Record<string, unknown>> {
     tagOwners: OPEN_POLICY.tagOwners,
     grants: [
       { src: ['*'], dst: ['*'], ip: ['*'] },
-      { src: ['bob@'], dst: ['ada@'], app: { 'opencode-mcp.dev/cap/opencode': [{ role }] } },
+      { src: ['bob@'], dst: ['ada@'], app: { [CAPABILITY]: [{ role }] } },
     ],
   };
 }
