@@ -33,8 +33,9 @@ async function install() {
   const built = mkdtempSync(join(cache, 'building-'));
   try {
     process.stdout.write(`Building headscale ${HEADSCALE} and tailscaled ${TAILSCALE}, which may take ten minutes …\n`);
-    if (!(await persistently(() => buildTailscale(built)))) return 'tailscaled could not be built';
-    if (!(await persistently(() => buildHeadscale(built)))) return 'headscale could not be built';
+    if (!(await persistently(() => buildTailscale(built))))
+      return 'tailscaled could not be built, for the reason above';
+    if (!(await persistently(() => buildHeadscale(built)))) return 'headscale could not be built, for the reason above';
     rmSync(folder, { recursive: true, force: true });
     renameSync(built, folder);
     return undefined;

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
-import { data, listed, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { data, listed } from './queries.ts';
+import { openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 describe('a tailnet without IPv4 and without MagicDNS', () => {
   let stage: TailnetStage;

@@ -6,14 +6,13 @@ import { LIST_PATH, type Listing } from '../../src/node/listing.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
 import { until, within } from '../rig/wait.ts';
+import { type Answer, request } from './queries.ts';
 import {
-  type Answer,
   grantToBob,
   NODE_PORT,
   type NodeChild,
   openTailnetStage,
   originOf,
-  request,
   type TailnetInstance,
   type TailnetStage,
 } from './stage.ts';

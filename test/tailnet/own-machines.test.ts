@@ -8,7 +8,8 @@ import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { needTmux, openTmux } from '../rig/tmux.ts';
 import { until } from '../rig/wait.ts';
-import { data, listed, openTailnetStage, request, rows, type TailnetInstance, type TailnetStage } from './stage.ts';
+import { data, listed, request, rows } from './queries.ts';
+import { openTailnetStage, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 /** What a newcomer does: tailscale up, the node service, opencode-connected, and nothing else. */
 describe('machines of one person, nothing configured', () => {

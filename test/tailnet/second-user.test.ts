@@ -6,15 +6,12 @@ import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
 import { until, within } from '../rig/wait.ts';
+import { data, listed, request, rows } from './queries.ts';
 import {
-  data,
   grantToBob,
-  listed,
   type NodeChild,
   openTailnetStage,
   originOf,
-  request,
-  rows,
   type TailnetInstance,
   type TailnetStage,
 } from './stage.ts';

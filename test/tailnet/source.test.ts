@@ -21,11 +21,12 @@ const TSX = import.meta.resolve('tsx');
 /** An opencode on the tailnet's side of a machine, as one starts it by hand. */
 async function startBare(machine: TailnetMachine): Promise<OpencodeSandbox> {
   const sandbox = await openSandbox();
-  machine.spawn([PINNED_OPENCODE, 'serve', '--port', '4096', '--hostname', '::'], {
+  const { pid } = machine.spawn([PINNED_OPENCODE, 'serve', '--port', '4096', '--hostname', '::'], {
     env: sandbox.env,
     cwd: sandbox.directory,
     stdio: 'ignore',
   });
+  process.stdout.write(`opencode on ${machine.name} (pid ${pid})\n`);
   return sandbox;
 }
 

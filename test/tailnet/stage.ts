@@ -1,11 +1,12 @@
 import type { ChildProcess } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 
 import { CAPABILITY } from '../../src/node/admission.ts';
 import { INSTANCE_PREFIX } from '../../src/node/listing.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
-import { type McpChild, SERVER_SCRIPT, startMcpChild, type ToolCall } from '../rig/mcp-child.ts';
+import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
+import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
 import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
 import { OPEN_POLICY, openTailnet, type Tailnet, type TailnetMachine, type TailnetOptions } from '../rig/tailnet.ts';
@@ -58,6 +59,7 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
   const model = await startScriptedModel();
   const ports = new Map<string, ForwardedPort>();
   const children: AsyncDisposable[] = [];
+  const services: { readonly machine: TailnetMachine; readonly port: number }[] = [];
   let tailnet: Tailnet | undefined;
   const close = async (): Promise<void> => {
     await Promise.all(children.splice(0).map((child) => child[Symbol.asyncDispose]()));
@@ -92,6 +94,7 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
         throw new Error(`its log:\n${log}`, { cause: error });
       },
     );
+    services.push({ machine, port: Number(env['OPENCODE_NODE_PORT'] ?? NODE_PORT) });
     return { pid: child.pid ?? 0, exitCode: () => child.exitCode, log: () => log };
   }
 
@@ -100,12 +103,15 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     const { prefix } = machine;
     const child = await startConnected({ model: await modelOn(machine), registry, prefix, ...options });
     children.push(child);
-    tell('opencode-connected', machine, child);
+    tell(`opencode-connected with opencode ${await opencodeVersion()}`, machine, child);
     const { id, name } = await child.registered();
     return { id, name, directory: child.directory, url: originOf(machine) + INSTANCE_PREFIX + id, child };
   }
 
   async function startServer(machine: TailnetMachine, env: Environment): Promise<McpChild> {
+    // A way that is only being found may take longer than a server waits, and then it asks again in half a minute.
+    const others = services.filter(({ machine: other }) => other !== machine);
+    await Promise.all(others.map(({ machine: other, port }) => connects(machine, other, port)));
     const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '6000' };
     const server = await startMcpChild({
       prefix: machine.prefix,
@@ -140,84 +146,28 @@ function tell(what: string, { name }: TailnetMachine, { pid }: Pick<ChildProcess
   process.stdout.write(`${what} on ${name} (pid ${pid})\n`);
 }
 
+async function opencodeVersion(): Promise<string> {
+  const { version } = JSON.parse(await readFile(join(dirname(PINNED_OPENCODE), '..', 'package.json'), 'utf8')) as {
+    readonly version: string;
+  };
+  return version;
+}
+
+function connects(from: TailnetMachine, to: TailnetMachine, port: number): Promise<boolean> {
+  return until(`${from.name} to reach port ${port} of ${to.name}`, () =>
+    from.localApi.dial(to.ip4 || to.ip6, port).then(
+      (stream) => {
+        stream.destroy();
+        return true;
+      },
+      () => false,
+    ),
+  );
+}
+
 /** Where a machine's node service listens. */
 export function originOf({ ip4, ip6 }: TailnetMachine): string {
   return `http://${ip4 === '' ? `[${ip6}]` : ip4}:${NODE_PORT}`;
-}
-
-interface RequestInit {
-  readonly method?: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string;
-}
-
-export interface Answer {
-  /** 0: there was none. */
-  readonly status: number;
-  /** The body, or the error's code. */
-  readonly text: string;
-}
-
-/** Not with `fetch`, which sends a Host of its own. */
-const REQUEST = `const [url, init] = process.argv.slice(1);
-const { body, ...options } = JSON.parse(init);
-const tell = (status, text) => console.log(JSON.stringify({ status, text }));
-const failed = (error) => tell(0, error.code ?? String(error));
-const request = require('node:http').request(url, { ...options, signal: AbortSignal.timeout(20000) }, async (response) => {
-  let text = '';
-  try {
-    for await (const chunk of response.setEncoding('utf8')) text += chunk;
-    tell(response.statusCode, text);
-  } catch (error) {
-    failed(error);
-  }
-});
-request.once('error', failed).end(body);`;
-
-/** One request by a process on a machine. */
-export async function request(from: TailnetMachine, url: string, init: RequestInit = {}): Promise<Answer> {
-  const answer: Answer = JSON.parse(await from.exec([process.execPath, '-e', REQUEST, url, JSON.stringify(init)]));
-  return answer;
-}
-
-export interface Row {
-  readonly name: string;
-  readonly host: string;
-  readonly state: string;
-  readonly reason?: string;
-  readonly directory?: string;
-  readonly via: string;
-  readonly pending?: number;
-  readonly last_seen?: string;
-}
-
-/** What a tool returned as structure. */
-export function data({ result }: ToolCall): Record<string, unknown> {
-  return result.structuredContent ?? {};
-}
-
-/** The instances as they stand (`list_instances`: nothing is asked), or as they are now (`instances`). */
-export async function rows(
-  server: McpChild,
-  tool: 'list_instances' | 'instances' = 'list_instances',
-): Promise<readonly Row[]> {
-  return data(await server.call(tool))['instances'] as readonly Row[];
-}
-
-/** Resolves with the instance of that name once a server lists it and `isIt`. */
-export async function listed(server: McpChild, name: string, isIt: (row: Row) => boolean = isUp): Promise<Row> {
-  let last: readonly Row[] = [];
-  return until(`${name} to be listed`, async () => {
-    last = await rows(server);
-    return last.find((row) => row.name === name && isIt(row));
-  }).catch(async (error: unknown) => {
-    const { text } = await server.call('instances');
-    throw new Error(`listed: ${JSON.stringify(last)}; asked anew:\n${text}`, { cause: error });
-  });
-}
-
-function isUp({ state }: Row): boolean {
-  return state === 'idle' || state === 'busy';
 }
 
 /** A policy in which everyone reaches everyone, and bob's machines have a role on ada's. */

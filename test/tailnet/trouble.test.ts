@@ -6,18 +6,8 @@ import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
-import {
-  data,
-  listed,
-  type NodeChild,
-  openTailnetStage,
-  originOf,
-  request,
-  type Row,
-  rows,
-  type TailnetInstance,
-  type TailnetStage,
-} from './stage.ts';
+import { data, listed, request, type Row, rows } from './queries.ts';
+import { type NodeChild, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 describe('a tailnet in trouble', () => {
   let stage: TailnetStage;
