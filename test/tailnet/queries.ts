@@ -2,6 +2,19 @@ import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
 import type { TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 
+/** Resolves when a port of one machine can be reached from another: finding the way takes seconds. */
+export function connects(from: TailnetMachine, to: TailnetMachine, port: number): Promise<boolean> {
+  return until(`${from.name} to reach port ${port} of ${to.name}`, () =>
+    from.localApi.dial(to.ip4 || to.ip6, port).then(
+      (stream) => {
+        stream.destroy();
+        return true;
+      },
+      () => false,
+    ),
+  );
+}
+
 interface RequestInit {
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;

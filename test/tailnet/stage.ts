@@ -12,6 +12,7 @@ import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
 import { OPEN_POLICY, openTailnet, type Tailnet, type TailnetMachine, type TailnetOptions } from '../rig/tailnet.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
+import { connects } from './queries.ts';
 
 /** Of the node service, when nothing else is set. */
 export const NODE_PORT = 4095;
@@ -151,18 +152,6 @@ async function opencodeVersion(): Promise<string> {
     readonly version: string;
   };
   return version;
-}
-
-function connects(from: TailnetMachine, to: TailnetMachine, port: number): Promise<boolean> {
-  return until(`${from.name} to reach port ${port} of ${to.name}`, () =>
-    from.localApi.dial(to.ip4 || to.ip6, port).then(
-      (stream) => {
-        stream.destroy();
-        return true;
-      },
-      () => false,
-    ),
-  );
 }
 
 /** Where a machine's node service listens. */
