@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
-import { data, listed } from './queries.ts';
+import { listed } from './queries.ts';
 import { openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
 
 describe('a tailnet without IPv4 and without MagicDNS', () => {
@@ -37,8 +37,8 @@ describe('a tailnet without IPv4 and without MagicDNS', () => {
     const row = await listed(server, name);
     expect(row.via).toContain(`tailnet ${originOf(machine(to))}/`);
     const message = `slow 5 20: from ${from} to ${to} `;
-    const { result, progress } = await server.call('send', { instance: name, message });
-    expect(data({ result, text: '', progress })).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    const { result, progress, text } = await server.call('send', { instance: name, message });
+    expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
     expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
   });
 });

@@ -53,11 +53,12 @@ describe('machines of one person, nothing configured', () => {
       { instance: instanceOn(to).name, message },
       { onProgress: (progress) => (seen += progress.message ?? '') },
     );
-    await Promise.race([stage.model.waitForGate(gate), sending]);
+    const early = await Promise.race([stage.model.waitForGate(gate), sending]);
+    expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
     await until('the first half', () => seen.includes(`from ${from} to ${to},`));
     stage.model.release(gate);
     const { result, progress, text } = await sending;
-    expect(result.structuredContent).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
     expect(text).toContain(expectedReply(message));
     expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
     expect(stage.model.turns(message)).toBe(1);

@@ -136,7 +136,7 @@ describe('a second user and a tagged machine', () => {
     const created = data(await server.call('create_session', { instance: name }));
     const { id } = created['session'] as { id: string };
     const sent = await server.call('send', { instance: name, session_id: id, message });
-    expect(data(sent)).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
     expect(stage.model.turns(message)).toBe(1);
   }
 

@@ -113,7 +113,8 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     // A way that is only being found may take longer than a server waits, and then it asks again in half a minute.
     const others = services.filter(({ machine: other }) => other !== machine);
     await Promise.all(others.map(({ machine: other, port }) => connects(machine, other, port)));
-    const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '6000' };
+    // With two cores shared by several, an opencode that has just started was silent for more than 6 s.
+    const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '15000' };
     const server = await startMcpChild({
       prefix: machine.prefix,
       clientInfo: PATIENT,
