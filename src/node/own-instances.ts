@@ -131,9 +131,13 @@ function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, log
 }
 
 function ownOf({ endpoints }: Instance): OwnInstance | undefined {
-  const endpoint = endpoints.find(({ result }) => result.status === 'healthy');
-  if (endpoint?.result.status !== 'healthy') return undefined;
-  const { candidate, result } = endpoint;
+  // One look that failed is no end: a caller in the middle of a turn would be told that there is no such instance. Whether
+  // its process still holds the port is asked anyway.
+  const endpoint =
+    endpoints.find(({ result }) => result.status === 'healthy') ??
+    endpoints.find(({ result, lastHealthy }) => result.status === 'unhealthy' && lastHealthy !== undefined);
+  if (endpoint?.lastHealthy === undefined) return undefined;
+  const { candidate, lastHealthy: result } = endpoint;
   const port = portOf(candidate);
   const id = candidate.claims.id ?? madeId(candidate);
   return {
