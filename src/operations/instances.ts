@@ -1,6 +1,7 @@
 import type { Instance, Snapshot } from '../directory/instance.ts';
 import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, quoteName } from './answer.ts';
+import { renderWays, waysShown } from './ways.ts';
 import type { Call, Runtime } from './runtime.ts';
 import type { InstanceList, InstanceRow } from './shapes.ts';
 
@@ -71,7 +72,7 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
       },
     }),
     ...(version !== undefined && { version: singleLine(version, 32) }),
-    via: `${best.candidate.endpoint.route} ${singleLine(best.candidate.endpoint.url, 120)}`,
+    ...waysShown(instance, best.candidate.endpoint),
     sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
     ...(overview !== undefined && overview.pending > 0 && { pending: overview.pending }),
     ...(instance.state === 'offline' &&
@@ -120,6 +121,6 @@ export function renderInstance(row: InstanceRow, nowMs: number): string {
     parts.push(`session ${id} ${JSON.stringify(title)} ${formatAge(nowMs - Date.parse(updated))} ago`);
   }
   if (row.version !== undefined) parts.push(`opencode ${quoteName(row.version)}`);
-  parts.push(`via ${row.via} [${row.sources.join(', ')}]`);
+  parts.push(`${renderWays(row)} [${row.sources.join(', ')}]`);
   return parts.join(' · ').replace(' · (', ' (');
 }

@@ -6,7 +6,7 @@ import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, cutText, OperationError, quoteBlock, quoteName } from './answer.ts';
 import { renderCut } from './messages.ts';
 import { findOwner } from './owner.ts';
-import { type Call, connect, type Connected, otherWay, type Runtime } from './runtime.ts';
+import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
 import type { TurnView } from './shapes.ts';
 
@@ -79,7 +79,7 @@ async function serialized(
             : `${owner}, another process with the same sessions, works on it; send there`;
         },
       },
-      { api: connected.api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, follow.signal) },
+      { api: connected.api, clock: runtime.clock },
     );
   } finally {
     call.signal.removeEventListener('abort', stop);

@@ -4,6 +4,7 @@ import { type Answer, quoteName } from './answer.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
 import { sessionState } from './session-state.ts';
 import { sessionRow } from './sessions.ts';
+import { renderWays, waysShown } from './ways.ts';
 import type { StatusView } from './shapes.ts';
 import type { Instance } from '../directory/instance.ts';
 import { UnreachableError } from '../directory/directory.ts';
@@ -49,6 +50,7 @@ export async function getStatus(
     state: running.length === 0 ? 'idle' : retrying !== undefined && sessions.length === 1 ? 'retrying' : 'busy',
     version: connected.version,
     directory: singleLine(directory, 300),
+    ...waysShown(listed(runtime, connected.instance), connected.endpoint()),
     sessions,
     // What an abort left behind is still listed, but waits for nothing.
     pending: requests
@@ -58,8 +60,13 @@ export async function getStatus(
   return { data, text: render(data) };
 }
 
+/** As it is known now: a call may have found out more. */
+function listed(runtime: Runtime, instance: Instance): Instance {
+  return runtime.directory.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
+}
+
 function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
-  const now = runtime.directory.snapshot().instances.find(({ key }) => key === instance.key) ?? instance;
+  const now = listed(runtime, instance);
   const state = ['locked', 'unsupported', 'untrusted'].includes(now.state) ? now.state : 'offline';
   const data: StatusView = {
     instance: instance.name,
@@ -76,6 +83,7 @@ function render(data: StatusView): string {
   if (data.version !== undefined && data.directory !== undefined) {
     lines.push(`opencode ${quoteName(data.version)} in ${quoteName(data.directory)}`);
   }
+  if (data.via !== undefined) lines.push(renderWays({ via: data.via, also: data.also }));
   for (const { id, title, state, reason } of data.sessions) {
     lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${JSON.stringify(reason)})`}`);
   }

@@ -2,12 +2,12 @@ import type { Clock } from '../clock.ts';
 import type { OpencodeApi, Prompt } from '../opencode/api.ts';
 import type { ServerEvent } from '../opencode/events.ts';
 import { firstId, successor } from '../opencode/ids.ts';
+import type { RoutedApi } from '../opencode/routed-api.ts';
 import { type Message, type Session, type SessionStatus, sessionStatusSchema } from '../opencode/schema.ts';
 import { RequestError } from '../opencode/transport.ts';
-import { type Delivery, deliver } from './delivery.ts';
+import { deliver, type Post } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { listPending, type PendingRequest, requestIn, SessionFamily } from './pending.ts';
-import { type Reroute, Route } from './route.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 
@@ -57,10 +57,8 @@ export interface TurnRequest {
 }
 
 export interface TurnDeps {
-  readonly api: OpencodeApi;
+  readonly api: RoutedApi;
   readonly clock: Clock;
-  /** Another way to the same process, and never to another, once this one is broken. */
-  readonly reroute?: Reroute;
 }
 
 /** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
@@ -74,28 +72,47 @@ const QUIET_MS = 5_000;
 const SETTLING_POLL_MS = 200;
 const SETTLING_LIMIT_MS = 3_000;
 
+/** Times that a turn is begun: once by each way that one has, and none of them took anything. */
+const MAX_BEGINNINGS = 3;
+
 /**
  * Sends one message and follows its turn. The event stream stands before the message is
  * sent, so that a fast turn is not missed; what is told in the end is what is stored.
+ * Where nothing at all was sent it is begun anew, by another way; what may have been sent is never sent by another.
  * @throws {RequestError} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
-  const { clock } = deps;
-  const { session } = request;
-  const route = new Route(deps.api, deps.reroute);
-  let isFirst = true;
-  const feed = await EventFeed.open(() => route.events(session.directory, isFirst), clock);
-  isFirst = false;
+  for (let left = MAX_BEGINNINGS - 1; ; left -= 1) {
+    const result = await beginTurn(request, deps, left > 0);
+    if (result !== 'unsent') return result;
+  }
+}
+
+async function beginTurn(request: TurnRequest, deps: TurnDeps, mayLeave: boolean): Promise<TurnResult | 'unsent'> {
+  const { api, clock } = deps;
+  const { session, signal } = request;
+  const feed = await EventFeed.open(() => api.events(session.directory), clock);
   try {
+    const pinned = api.pinned();
     const idle = await newestWhenIdle(request, deps);
     if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
+    // The stream is by another way by now, or the process another one: what was looked at may not be so any more.
+    if (feed.breaks > 0 && mayLeave) return 'unsent';
     const prompt = composePrompt(session, idle.newestId, request.text);
-    const breaks = feed.breaks;
-    const delivery = await deliver(prompt, route, () => feed.breaks === breaks, clock, request.signal);
+    const post: Post = {
+      // By the way of the stream: what was found since may lead to what was started since.
+      prompt: (one) => pinned.prompt(one),
+      message: (sessionId, messageId) => api.message(sessionId, messageId),
+      sameProcess: () => feed.breaks === 0,
+    };
+    const leave = async (): Promise<boolean> => mayLeave && (api.pinned() !== pinned || (await api.leave()));
+    const delivery = await deliver(prompt, { ...post, leave }, clock, signal);
+    if (delivery.kind === 'unsent' && mayLeave && !signal.aborted) return 'unsent';
     if (delivery.kind !== 'accepted') {
-      return { outcome: delivery, messageId: prompt.messageId, text: '', textPending: false };
+      const outcome = delivery.kind === 'unsent' ? ({ ...delivery, kind: 'refused' } as const) : delivery;
+      return { outcome, messageId: prompt.messageId, text: '', textPending: false };
     }
-    return await new Follower(request, route, clock, feed, prompt).follow();
+    return await new Follower(request, api, clock, feed, prompt, post).follow();
   } finally {
     feed.close();
   }
@@ -141,10 +158,11 @@ function describeStatus(status: SessionStatus): string {
 /** Follows one accepted prompt to its end. */
 class Follower {
   readonly #request: TurnRequest;
-  readonly #route: Route;
+  readonly #api: OpencodeApi;
   readonly #clock: Clock;
   readonly #feed: EventFeed;
   readonly #prompt: Prompt;
+  readonly #post: Post;
   readonly #transcript: Transcript;
   readonly #family: SessionFamily;
   readonly #breaksAtStart: number;
@@ -156,9 +174,17 @@ class Follower {
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
 
-  constructor(request: TurnRequest, route: Route, clock: Clock, feed: EventFeed, prompt: Prompt) {
+  constructor(
+    request: TurnRequest,
+    api: OpencodeApi,
+    clock: Clock,
+    feed: EventFeed,
+    prompt: Prompt,
+    post: Post,
+  ) {
     this.#request = request;
-    this.#route = route;
+    this.#api = api;
+    this.#post = post;
     this.#clock = clock;
     this.#feed = feed;
     this.#prompt = prompt;
@@ -196,7 +222,7 @@ class Follower {
     this.#emit(this.#transcript.apply(event));
     if (this.#transcript.assistants.length > 0) this.#markStarted();
     const pending = requestIn(event);
-    if (pending !== undefined && (await this.#family.includes(pending.request.sessionID, this.#route.api))) {
+    if (pending !== undefined && (await this.#family.includes(pending.request.sessionID, this.#api))) {
       return { kind: 'waiting', pending };
     }
     if (event.properties['sessionID'] !== this.#prompt.sessionId) return undefined;
@@ -226,10 +252,10 @@ class Follower {
     let busy: boolean;
     try {
       // The status first: what is idle by then has its text in what is read next.
-      const statuses = await this.#route.api.statuses(session.directory);
+      const statuses = await this.#api.statuses(session.directory);
       this.#status = statuses.get(session.id) ?? { type: 'idle' };
       busy = this.#status.type !== 'idle';
-      messages = await messagesOfTurn(this.#route.api, this.#prompt.sessionId, this.#prompt.messageId);
+      messages = await messagesOfTurn(this.#api, this.#prompt.sessionId, this.#prompt.messageId);
     } catch (error) {
       if (error instanceof RequestError && error.status === 404) {
         return { kind: 'unknown', reason: 'what answers there now does not have this session' };
@@ -274,9 +300,9 @@ class Follower {
   async #resend(): Promise<TurnOutcome | undefined> {
     this.#resent = true;
     this.#acceptedAtMs = this.#clock.now();
-    const same = (): boolean => this.#feed.breaks === this.#breaksAtStart;
-    const delivery: Delivery = await deliver(this.#prompt, this.#route, same, this.#clock, this.#request.signal);
-    return delivery.kind === 'accepted' ? undefined : delivery;
+    const delivery = await deliver(this.#prompt, this.#post, this.#clock, this.#request.signal);
+    if (delivery.kind === 'accepted') return undefined;
+    return delivery.kind === 'unsent' ? { ...delivery, kind: 'unknown' } : delivery;
   }
 
   #conclusion(): TurnOutcome {
@@ -293,10 +319,10 @@ class Follower {
   /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
   async #pendingOfTurn(): Promise<TurnOutcome | undefined> {
     const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
-    for (const pending of await listPending(this.#route.api, this.#request.session.directory).catch(() => [])) {
+    for (const pending of await listPending(this.#api, this.#request.session.directory).catch(() => [])) {
       const { sessionID, tool } = pending.request;
       const inTurn = this.#family.isSubAgent(sessionID)
-        ? await this.#family.includes(sessionID, this.#route.api)
+        ? await this.#family.includes(sessionID, this.#api)
         : tool === undefined || ours.has(tool.messageID);
       if (inTurn) return { kind: 'waiting', pending };
     }

@@ -134,7 +134,7 @@ describe('the prover', () => {
         tried.push({ pair: `${listen.endpoint.url}<${speak.endpoint.url}`, answer });
         return answer.promise;
       },
-      onProof: () => (proofs += 1),
+      onSettled: () => (proofs += 1),
     });
     closers.push(() => prover.close());
     return {

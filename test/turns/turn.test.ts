@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
+import { type NextWay, routeApi } from '../../src/opencode/routed-api.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
-import type { Reroute } from '../../src/turns/route.ts';
 import { runTurn, type TurnRequest, type TurnResult } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { FakeApi, SESSION, successorOf } from './fake-api.ts';
@@ -19,7 +19,7 @@ async function run(
   api: FakeApi,
   options: Partial<TurnRequest> = {},
   clock = leapingClock(),
-  reroute?: Reroute,
+  next: NextWay = () => Promise.resolve(undefined),
 ): Promise<Run> {
   let shown = '';
   const result = await runTurn(
@@ -33,7 +33,7 @@ async function run(
       },
       ...options,
     },
-    { api, clock, ...(reroute !== undefined && { reroute }) },
+    { api: routeApi({ key: 'first', api }, next), clock },
   );
   return { result, shown };
 }
@@ -366,7 +366,7 @@ describe('a turn whose way breaks for good', () => {
     let asked = 0;
     const { result, shown } = await run(api, {}, leapingClock(), () => {
       asked += 1;
-      return Promise.resolve(asked < 3 ? undefined : other);
+      return Promise.resolve(asked < 3 ? undefined : { key: 'other', api: other });
     });
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'one two' });
     expect([shown, asked, api.prompts.length, other.prompts.length]).toEqual(['one two', 3, 1, 0]);
@@ -381,7 +381,7 @@ describe('a turn whose way breaks for good', () => {
       lost();
     };
     other.onEvents = () => setImmediate(() => other.answer(api.prompts[0]?.messageId ?? '', 'done'));
-    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(other));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
     expect([api.prompts.length, other.prompts.length]).toEqual([1, 0]);
   });
@@ -393,7 +393,7 @@ describe('a turn whose way breaks for good', () => {
       cut(api);
       lost();
     };
-    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(other));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
     expect(result.outcome.kind).toBe('unknown');
     expect(other.prompts).toEqual([]);
   });
