@@ -91,6 +91,8 @@ export class LiveDirectory implements Directory {
       clock,
       proveSame: (listen, speak, signal) =>
         proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
+      lookAgain: (keys) =>
+        Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
       onSettled: () => this.#changed(),
     });
     this.#view = new CurrentView(

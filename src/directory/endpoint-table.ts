@@ -184,9 +184,14 @@ export class EndpointTable {
     return endpoints.flatMap(({ id }) => this.#records.get(id) ?? []);
   }
 
+  /** What is registered for that address. */
+  at(key: string): Iterable<EndpointRecord> {
+    return this.#byKey.get(key) ?? [];
+  }
+
   /** Whether anything registered for that address is healthy. */
   isHealthy(key: string): boolean {
-    for (const record of this.#byKey.get(key) ?? []) if (record.healthy) return true;
+    for (const record of this.at(key)) if (record.healthy) return true;
     return false;
   }
 

@@ -112,7 +112,9 @@ function whyNot(old: ProbedEndpoint | undefined): string {
 function firstSight(instance: Instance): string {
   const [best] = instance.endpoints;
   const sources = [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))].join(', ');
-  const state = answers(instance) ? '' : `, ${instance.state}${instance.reason === undefined ? '' : `: ${instance.reason}`}`;
+  const state = answers(instance)
+    ? ''
+    : `, ${instance.state}${instance.reason === undefined ? '' : `: ${instance.reason}`}`;
   return `by ${wayOf(best)} (${sources})${state}`;
 }
 
@@ -122,8 +124,8 @@ function formerly(instance: Instance | undefined, now: Instance): string {
 
 function partedTo(instance: Instance | undefined): string {
   return instance === undefined
-    ? ': not registered any more, or to be proven again'
-    : `: shown as ${instance.name}, since nothing proves now that they are one`;
+    ? ' is not registered any more, or is to be proven again'
+    : ` is shown as ${instance.name}: nothing proves now that they are one`;
 }
 
 function answers({ endpoints: [best] }: Instance): boolean {

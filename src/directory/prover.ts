@@ -11,6 +11,8 @@ export interface Pair {
 export interface ProverDeps {
   readonly clock: Clock;
   readonly proveSame: (listen: Connection, speak: Connection, signal: AbortSignal) => Promise<boolean>;
+  /** Looks at what is registered for these addresses; resolves when all have answered or failed. Never rejects. */
+  readonly lookAgain: (keys: KeyPair) => Promise<unknown>;
   /** A pair was proven, or one that came back was not. */
   readonly onSettled: () => void;
 }
@@ -69,9 +71,9 @@ export class Prover {
       if (this.#proven.has(id) || this.#running.has(id)) continue;
       if ((this.#attempts.get(id)?.nextMs ?? 0) <= nowMs) this.#waiting.set(id, pair);
     }
-    // What nothing suggests any more, or what was silent a short while ago, will not be known soon.
-    for (const id of this.#returning.keys())
-      if (!this.#waiting.has(id) && !this.#running.has(id)) this.#returning.delete(id);
+    const suspected = this.#returning.size > 0 ? new Set(pairs.map(({ keys }) => pairId(keys))) : undefined;
+    // What nothing suggests any more is never tried.
+    for (const id of this.#returning.keys()) if (!suspected?.has(id)) this.#returning.delete(id);
     this.#fill();
   }
 
@@ -144,9 +146,19 @@ export class Prover {
     } else if (stands) {
       attempt.nextMs = this.#deps.clock.now() + Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
       attempt.failures += 1;
-      if (this.#returning.delete(id)) this.#deps.onSettled();
+      void this.#release(id);
     }
     this.#fill();
+  }
+
+  /** No proof was had of a way that is back. It may just be gone again: then it is still what it was. */
+  async #release(id: string): Promise<void> {
+    const returning = this.#returning.get(id);
+    if (returning === undefined) return;
+    await this.#deps.lookAgain(returning.keys);
+    if (this.#returning.get(id) !== returning || this.#root.signal.aborted) return;
+    this.#returning.delete(id);
+    this.#deps.onSettled();
   }
 }
 

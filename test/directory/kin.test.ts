@@ -64,6 +64,16 @@ describe('another way to the same process', () => {
     expect(await another(world, reached, relay)).toBe('none');
   });
 
+  test('is none that was down when the call began, and is back without a proof', async () => {
+    await using world = new World();
+    const { fake, tailnet, relay } = await threeWays(world, {});
+    await tailnet.down();
+    await world.round();
+    const reached = await world.directory.reach(world.instance('a'));
+    await lapse(world, fake, tailnet);
+    expect(await another(world, reached, relay)).toBe('none');
+  });
+
   test('is one again when it was proven anew', async () => {
     await using world = new World();
     const { fake, tailnet, relay, reached } = await threeWays(world, {});

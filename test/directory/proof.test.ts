@@ -134,6 +134,7 @@ describe('the prover', () => {
         tried.push({ pair: `${listen.endpoint.url}<${speak.endpoint.url}`, answer });
         return answer.promise;
       },
+      lookAgain: () => Promise.resolve(),
       onSettled: () => (proofs += 1),
     });
     closers.push(() => prover.close());
