@@ -398,6 +398,66 @@ describe('a turn whose way breaks for good', () => {
     expect(other.prompts).toEqual([]);
   });
 
+  test('one that is looked for by the other is sent again by the way of its stream, if that stands', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    api.onPrompt = (prompt) => {
+      if (api.prompts.length === 1) lost();
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    api.message = () => Promise.reject(new RequestError('broken', 'GET /message: ECONNRESET'));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
+    expect([api.prompts.length, other.prompts.length]).toEqual([2, 0]);
+    expect(api.prompts[1]).toEqual(api.prompts[0]);
+    expect(result.outcome.kind).not.toBe('unknown');
+  });
+
+  test('before anything was sent: it is begun anew by the other, with what is newest there', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    api.onPrompt = () => {
+      cut(api);
+      gone();
+    };
+    other.onPrompt = (prompt) => {
+      other.accept(prompt);
+      other.answer(prompt.messageId, 'done');
+    };
+    const { result, shown } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
+    expect([result.outcome.kind, shown, other.prompts.length]).toEqual(['completed', 'done', 1]);
+  });
+
+  test('before anything was sent, by all of them: refused, since nothing was', async () => {
+    const [api, other] = [new FakeApi(), new FakeApi()];
+    for (const one of [api, other]) one.onPrompt = gone;
+    const ways = [
+      { key: 'first', api },
+      { key: 'other', api: other },
+    ];
+    const { result } = await run(api, {}, leapingClock(), (failed) =>
+      Promise.resolve(ways.find(({ key }) => !failed.includes(key))),
+    );
+    expect(result.outcome.kind).toBe('refused');
+  });
+
+  test('after the stream broke before anything was sent: what was looked at is looked at again', async () => {
+    const api = new FakeApi();
+    api.onStatuses = () => {
+      if (api.subscriptions > 1) return;
+      api.breakStreams();
+      // Somebody was faster.
+      setImmediate(() => setImmediate(() => (api.status = { type: 'busy' })));
+    };
+    const messages = api.messages.bind(api);
+    api.messages = async (id, query) => {
+      await new Promise((resolve) => setImmediate(() => setImmediate(() => setImmediate(resolve))));
+      return messages(id, query);
+    };
+    const { result } = await run(api);
+    expect([result.outcome.kind, api.prompts.length]).toEqual(['busy', 0]);
+  });
+
   test('the first way is kept where it is back by itself', async () => {
     const api = new FakeApi();
     let asked = 0;
