@@ -15,6 +15,7 @@ import { silentFigures } from './figures/silent.ts';
 import { sizeFigures } from './figures/sizes.ts';
 import { startFigures } from './figures/start.ts';
 import { surveyFigures } from './figures/survey.ts';
+import { wayFigures } from './figures/ways.ts';
 import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
 
@@ -31,6 +32,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   'first-token': firstTokenFigures,
   crowd: (stage) => crowdFigures(stage, 3),
   sizes: sizeFigures,
+  ways: wayFigures,
 };
 
 const { values, positionals } = parseArgs({

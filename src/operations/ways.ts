@@ -30,7 +30,13 @@ export function waysShown({ endpoints }: Pick<Instance, 'endpoints'>, inUse: End
   return { via: describe(inUse, MAX_URL_CHARS, false), ...(also.length > 0 && { also }) };
 }
 
-export function renderWays({ via, also }: { readonly via: string; readonly also?: readonly string[] | undefined }): string {
+export function renderWays({
+  via,
+  also,
+}: {
+  readonly via: string;
+  readonly also?: readonly string[] | undefined;
+}): string {
   return also === undefined ? `via ${via}` : `via ${via}, also ${also.join(', ')}`;
 }
 

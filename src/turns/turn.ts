@@ -174,14 +174,7 @@ class Follower {
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
 
-  constructor(
-    request: TurnRequest,
-    api: OpencodeApi,
-    clock: Clock,
-    feed: EventFeed,
-    prompt: Prompt,
-    post: Post,
-  ) {
+  constructor(request: TurnRequest, api: OpencodeApi, clock: Clock, feed: EventFeed, prompt: Prompt, post: Post) {
     this.#request = request;
     this.#api = api;
     this.#post = post;

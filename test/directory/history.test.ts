@@ -151,8 +151,9 @@ describe('the ring', () => {
   test('what one does that comes and goes does not push out what others did', () => {
     const history = new History();
     seen(history, 'other', 0);
-    const [up, off] = [[instance('a', [relay])], [instance('a', [down(relay)])]].map((list) => snapshot(list));
-    for (let flap = 0; flap < 1000 && up && off; flap += 1) {
+    const up = snapshot([instance('a', [relay])]);
+    const off = snapshot([instance('a', [down(relay)])]);
+    for (let flap = 0; flap < 1000; flap += 1) {
       history.observe(up, off, flap);
       history.observe(off, up, flap);
     }
