@@ -17,6 +17,8 @@ import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 
 const ROUTES = ['tailnet', 'relay', 'lan'] as const;
+/** The first turn of a cold opencode on a busy machine. */
+const COLD_MS = 150_000;
 const PROMPT = { path: /prompt_async$/ };
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a relay and a LAN at once', () => {
@@ -75,8 +77,8 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
       { instance: 'work', message },
       call((text) => (shown += text)),
     );
-    await stage.model.waitForGate('ways');
-    await until('the first half to be shown', () => shown !== '');
+    await stage.model.waitForGate('ways', COLD_MS);
+    await until('the first half to be shown', () => shown !== '', COLD_MS);
     const [tailnet, relay, lan] = ways;
     await tailnet.down();
     await followedBy(relay);
