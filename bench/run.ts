@@ -18,6 +18,7 @@ import { sizeFigures } from './figures/sizes.ts';
 import { startFigures } from './figures/start.ts';
 import { surveyFigures } from './figures/survey.ts';
 import { tailnetFigures } from './figures/tailnet.ts';
+import { wayFigures } from './figures/ways.ts';
 import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
 
@@ -37,6 +38,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   node: nodeFigures,
   tailnet: (stage) => tailnetFigures(stage, 7),
   'node-idle': nodeIdleFigures,
+  ways: wayFigures,
 };
 
 /** They are measured only where they are named. */

@@ -1,5 +1,7 @@
 import type { Connection } from '../opencode/transport.ts';
+import type { Change } from './history.ts';
 import type { Instance, Snapshot } from './instance.ts';
+import type { Kin } from './kin.ts';
 
 /** An instance that answered just now, with the connection that leads to it. */
 export interface Reached {
@@ -9,6 +11,10 @@ export interface Reached {
   readonly directory: string;
   readonly worktree: string;
   readonly version: string;
+  /** Which address it is, see `endpointKey`. */
+  readonly way: string;
+  /** What leads to the same process. */
+  readonly kin: Kin;
 }
 
 /** The only holder of what is known about instances. Tools ask it and never talk to a source. */
@@ -36,6 +42,15 @@ export interface Directory {
    * @throws {UnreachableError} offline, locked, untrusted, unsupported, or something else answers there now
    */
   reach(instance: Instance, signal?: AbortSignal): Promise<Reached>;
+  /**
+   * Another way to the very process that `reached` leads to, in order of preference: one that was proven to, or that is
+   * registered under its name with the id that only that process was given. An announcement on the LAN is one only by proof.
+   * Ways in `failed` are not taken.
+   * @throws {UnreachableError} none, or none that answers
+   */
+  reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached>;
+  /** What became of each instance and why, oldest first; bounded. */
+  history(): readonly Change[];
   /** Ends every timer, watcher and request. May be called twice. */
   close(): Promise<void>;
 }

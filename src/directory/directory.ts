@@ -7,21 +7,21 @@ import { type Chain, createChain, type SourceView } from '../discovery/chain.ts'
 import { type Candidate, type DiscoverySource, ROUTES } from '../discovery/source.ts';
 import type { Logger } from '../log.ts';
 import type { Credential } from '../opencode/transport.ts';
+import { Announcer } from './announcer.ts';
 import type { Directory, Reached } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
+import { type Change, History } from './history.ts';
 import type { Instance, Snapshot } from './instance.ts';
-import { isSame } from './names.ts';
-import { identityOf } from './naming.ts';
 import { proveSame } from './proof.ts';
 import { type Outcome, type ProbeCounters, Prober } from './prober.ts';
 import { type Pair, Prover } from './prover.ts';
 import { findInstance } from './query.ts';
-import { findWay } from './reach.ts';
 import { Rounds } from './rounds.ts';
 import { createSameDirectory } from './same-directory.ts';
 import { askOverviews } from './survey.ts';
 import { suspects } from './suspects.ts';
+import { WayFinder } from './way-finder.ts';
 
 export { type Directory, QueryError, type Reached, UnreachableError } from './contract.ts';
 
@@ -38,6 +38,9 @@ export interface DirectoryDeps {
 /** Answers of a round come in a burst; looking for pairs to prove and telling of changes once for all of them is enough. */
 export const REVIEW_DELAY_MS = 50;
 
+/** Times in the history are as exact as this; a view of 10,000 registrations for each burst of answers would not be for nothing, but nearly. */
+const HISTORY_DELAY_MS = 1000;
+
 /** Share of the health deadline that the first list waits for proofs. One takes some 50 ms; silence, which proves nothing, takes for ever. */
 const PROOF_WAIT = 1 / 4;
 
@@ -50,10 +53,15 @@ export class LiveDirectory implements Directory {
   readonly #root = new AbortController();
   readonly #rounds: Rounds;
   readonly #view: CurrentView;
+  readonly #ways: WayFinder;
+  readonly #history = new History();
+  readonly #announcer = new Announcer();
   #reviewing = false;
+  #observing = false;
+  /** A change is held back. */
+  #holding = false;
   /** Who is healthy or registered is different, or silent pairs may be due again. */
   #suspectsDue = false;
-  #announced = '';
   #roundAtMs: number | undefined;
   #ready: Promise<void> | undefined;
   #survey: Promise<void> | undefined;
@@ -83,13 +91,26 @@ export class LiveDirectory implements Directory {
       clock,
       proveSame: (listen, speak, signal) =>
         proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
-      onProof: () => this.#touch(),
+      lookAgain: (keys) =>
+        Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
+      onSettled: () => this.#changed(),
     });
-    this.#view = new CurrentView(this.#table, () => ({
-      proofs: this.#prover.proofs(),
-      sources: this.#chain.views(),
-      roundAtMs: this.#roundAtMs,
-    }));
+    this.#view = new CurrentView(
+      this.#table,
+      () => ({
+        proofs: this.#prover.proofs(),
+        returning: this.#prover.returning(),
+        sources: this.#chain.views(),
+        roundAtMs: this.#roundAtMs,
+      }),
+      (before, after) => this.#history.observe(before, after, clock.now()),
+    );
+    this.#ways = new WayFinder({
+      table: this.#table,
+      prober: this.#prober,
+      instances: () => this.snapshot().instances,
+      settle: (record, outcome) => this.#settle(record, outcome),
+    });
     this.#rounds = new Rounds({
       clock,
       intervalMs: settings.discoveryIntervalMs,
@@ -145,27 +166,17 @@ export class LiveDirectory implements Directory {
     return findInstance(query, instances, gone, this.#deps.clock.now());
   }
 
-  async reach(instance: Instance, signal?: AbortSignal): Promise<Reached> {
-    const batch = this.#prober.batch();
-    const cancel = (): void => batch.end();
-    signal?.addEventListener('abort', cancel, { once: true });
-    if (signal?.aborted) cancel();
-    try {
-      const goal = { name: instance.name, records: this.#waysTo(instance), directory: instance.directory };
-      const { record, outcome, healthy, slow } = await findWay(goal, batch);
-      for (const late of slow) this.#settle(late.record, late.outcome);
-      const { directory, worktree, version } = healthy;
-      return {
-        instance: this.#holding(record) ?? instance,
-        connection: outcome.connection,
-        directory,
-        worktree,
-        version,
-      };
-    } finally {
-      signal?.removeEventListener('abort', cancel);
-      batch.end();
-    }
+  reach(instance: Instance, signal?: AbortSignal): Promise<Reached> {
+    return this.#ways.reach(instance, signal);
+  }
+
+  reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
+    return this.#ways.reachAnother(reached, failed, signal);
+  }
+
+  history(): readonly Change[] {
+    this.snapshot();
+    return this.#history.changes();
   }
 
   close(): Promise<void> {
@@ -190,7 +201,7 @@ export class LiveDirectory implements Directory {
     }
     for (const record of added) void this.#rounds.look(record);
     this.#suspectsDue ||= changed;
-    this.#touch();
+    this.#changed();
   }
 
   #settle(record: EndpointRecord, outcome: Outcome): void {
@@ -205,6 +216,7 @@ export class LiveDirectory implements Directory {
       this.#suspectsDue = true;
       if (record.healthy) this.#prover.healthy(record.key, (key) => this.#table.isHealthy(key));
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
+      this.#changed();
     }
     this.#touch();
   }
@@ -228,7 +240,7 @@ export class LiveDirectory implements Directory {
   async #surveyAll(scope: 'everything' | { readonly askedBefore: number }): Promise<void> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
-    const instances = this.snapshot().instances.map((instance) => this.#recordsOf(instance));
+    const instances = this.snapshot().instances.map(({ endpoints }) => this.#table.recordsOf(endpoints));
     const due =
       scope === 'everything'
         ? instances
@@ -243,25 +255,15 @@ export class LiveDirectory implements Directory {
     batch.end();
   }
 
-  /** The endpoints by which `instance` may be reached now: those it was shown with that are still the same registrations, and those proven since. */
-  #waysTo(instance: Instance): readonly EndpointRecord[] {
-    const shown = instance.endpoints.flatMap(({ id, candidate }) => {
-      const record = this.#table.get(id);
-      return record !== undefined && isSame(identityOf(record.candidate), identityOf(candidate)) ? [record] : [];
+  /** Who is there, or how, is different: the history sees it even where nobody looks. */
+  #changed(): void {
+    this.#touch();
+    if (this.#observing || this.#root.signal.aborted) return;
+    this.#observing = true;
+    void this.#deps.clock.sleep(HISTORY_DELAY_MS, this.#root.signal).then(() => {
+      this.#observing = false;
+      if (!this.#root.signal.aborted) this.snapshot();
     });
-    const now = this.snapshot().instances.find(
-      ({ name, aliases }) => name === instance.name || aliases?.includes(instance.name),
-    );
-    if (now === undefined || !now.endpoints.some(({ id }) => shown.some((record) => record.id === id))) return shown;
-    return this.#recordsOf(now);
-  }
-
-  #recordsOf({ endpoints }: Instance): readonly EndpointRecord[] {
-    return endpoints.flatMap(({ id }) => this.#table.get(id) ?? []);
-  }
-
-  #holding(record: EndpointRecord): Instance | undefined {
-    return this.snapshot().instances.find(({ endpoints }) => endpoints.some(({ id }) => id === record.id));
   }
 
   /** Something that a view shows is different. */
@@ -277,14 +279,16 @@ export class LiveDirectory implements Directory {
 
   #review(): void {
     if (this.#suspectsDue) this.#considerProofs();
-    const { onChange } = this.#deps;
+    const { onChange, clock } = this.#deps;
     if (onChange === undefined) return;
-    const shown = this.snapshot()
-      .instances.map(({ name, state }) => `${name}\0${state}`)
-      .join('\n');
-    if (shown === this.#announced) return;
-    this.#announced = shown;
-    onChange();
+    const { tell, againMs } = this.#announcer.review(this.snapshot().instances, clock.now());
+    if (tell) onChange();
+    if (againMs === undefined || this.#holding) return;
+    this.#holding = true;
+    void clock.sleep(againMs, this.#root.signal).then(() => {
+      this.#holding = false;
+      this.#touch();
+    });
   }
 
   #considerProofs(): void {

@@ -9,6 +9,14 @@ import type { Outcome, Target } from './prober.ts';
 /** Rounds without an answer after which an instance is no longer listed: one lost packet or a laptop's nap is not an end. */
 export const MAX_MISSED_ROUNDS = 5;
 
+/** Rounds in a row that a way must answer after it failed before it is preferred again: one that comes and goes never does. */
+export const STEADY_ROUNDS = 3;
+
+/** A way counts as slower or faster once it is by so much: near a step of the order it would change places with every probe. */
+const LATENCY_CHANGE = 2;
+/** Share of the newest measurement in the running mean. */
+const LATENCY_WEIGHT = 0.3;
+
 /** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
 export class EndpointRecord implements ProbedEndpoint, Target {
   readonly id: string;
@@ -18,8 +26,11 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   result: ProbeResult;
   probedAtMs?: number;
   lastSeenMs?: number;
+  /** Steadied, see `LATENCY_CHANGE`. */
   latencyMs?: number;
   misses = 0;
+  /** How often it stopped being healthy: what was proven of it before holds no longer. */
+  lapses = 0;
   lastHealthy?: Healthy;
   known?: KnownOverview | undefined;
   /** What a request to it needs, as its last probe had it. Holds the password: not for snapshots. */
@@ -30,6 +41,9 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   roundDue = false;
   /** Its registration took the place of one that was listed, so that it is listed before it was asked. */
   readonly #replaces: boolean;
+  #meanLatencyMs: number | undefined;
+  /** Rounds it still has to answer before it counts as steady. */
+  #probation = 0;
   #sequence = 0;
   #overviewSequence = 0;
 
@@ -59,6 +73,11 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     return this.result.status === 'healthy';
   }
 
+  /** See `ProbedEndpoint`. */
+  get unsteady(): boolean {
+    return this.healthy && this.#probation > 0;
+  }
+
   /** Rounds need no overview, except where there is none yet. */
   get unknownParts(): readonly OverviewPart[] {
     return this.known === undefined ? OVERVIEW_PARTS : [];
@@ -85,11 +104,15 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     if (outcome.sequence < this.#sequence) return false;
     this.#sequence = outcome.sequence;
     const { result } = outcome;
+    if (this.healthy && result.status !== 'healthy') {
+      this.lapses += 1;
+      this.#probation = STEADY_ROUNDS;
+    } else if (this.healthy && this.roundDue && this.#probation > 0) this.#probation -= 1;
     const answered = result.status !== 'unhealthy';
     this.result = result;
     this.probedAtMs = nowMs;
     this.connection = outcome.connection;
-    if (outcome.latencyMs !== undefined) this.latencyMs = outcome.latencyMs;
+    if (outcome.latencyMs !== undefined) this.#measure(outcome.latencyMs);
     if (answered) {
       this.lastSeenMs = nowMs;
       this.misses = 0;
@@ -104,9 +127,17 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     return true;
   }
 
+  #measure(ms: number): void {
+    const mean = this.#meanLatencyMs ?? ms;
+    this.#meanLatencyMs = mean + (ms - mean) * LATENCY_WEIGHT;
+    const known = this.latencyMs ?? 0;
+    const changed = this.#meanLatencyMs > known * LATENCY_CHANGE || this.#meanLatencyMs * LATENCY_CHANGE < known;
+    if (this.latencyMs === undefined || changed) this.latencyMs = Math.round(this.#meanLatencyMs);
+  }
+
   /** As it is now, for a snapshot that must not change afterwards. */
   copy(): ProbedEndpoint {
-    const { id, candidate, result, probedAtMs, lastSeenMs, latencyMs, misses, lastHealthy, known } = this;
+    const { id, candidate, result, probedAtMs, lastSeenMs, latencyMs, unsteady, misses, lastHealthy, known } = this;
     return {
       id,
       candidate,
@@ -115,6 +146,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
       ...(probedAtMs === undefined ? {} : { probedAtMs }),
       ...(lastSeenMs === undefined ? {} : { lastSeenMs }),
       ...(latencyMs === undefined ? {} : { latencyMs }),
+      ...(unsteady ? { unsteady } : {}),
       ...(lastHealthy === undefined ? {} : { lastHealthy }),
       ...(known === undefined ? {} : { overview: known.overview }),
     };
@@ -147,9 +179,19 @@ export class EndpointTable {
     return this.#records.get(id);
   }
 
+  /** The records of what a snapshot showed, without what is no longer registered. */
+  recordsOf(endpoints: readonly ProbedEndpoint[]): readonly EndpointRecord[] {
+    return endpoints.flatMap(({ id }) => this.#records.get(id) ?? []);
+  }
+
+  /** What is registered for that address. */
+  at(key: string): Iterable<EndpointRecord> {
+    return this.#byKey.get(key) ?? [];
+  }
+
   /** Whether anything registered for that address is healthy. */
   isHealthy(key: string): boolean {
-    for (const record of this.#byKey.get(key) ?? []) if (record.healthy) return true;
+    for (const record of this.at(key)) if (record.healthy) return true;
     return false;
   }
 

@@ -31,6 +31,8 @@ export interface ProbedEndpoint {
   readonly lastSeenMs?: number;
   /** Time of the last answer, for choosing among equals. */
   readonly latencyMs?: number;
+  /** It failed a short while ago: a way that did not is used before it, so that one that comes and goes is not taken up each time. */
+  readonly unsteady?: boolean;
   /** Scheduled rounds in a row in which it did not answer; tool calls do not count. */
   readonly misses: number;
   /** What it told of itself when it was last healthy, kept while it is not. */

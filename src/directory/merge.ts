@@ -125,10 +125,11 @@ function instanceOf(endpoints: NonEmpty<ProbedEndpoint>): MergedInstance {
   };
 }
 
-/** What works before what does not, then the better route, then the faster way. */
-function byPreference(one: ProbedEndpoint, other: ProbedEndpoint): number {
+/** What works before what does not, what kept working before what failed lately, then the better route, then the faster way. */
+export function byPreference(one: ProbedEndpoint, other: ProbedEndpoint): number {
   return (
     RESULT_RANK[one.result.status] - RESULT_RANK[other.result.status] ||
+    Number(one.unsteady ?? false) - Number(other.unsteady ?? false) ||
     routeRank(one) - routeRank(other) ||
     latencyRank(one) - latencyRank(other) ||
     compare(one.id, other.id)

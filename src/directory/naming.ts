@@ -52,7 +52,8 @@ function lineageOf(candidate: Candidate): string {
   return [isVouchedFor(candidate) ? 'known' : 'advertised', claims.name ?? '', host, claims.directory ?? ''].join('\0');
 }
 
-function isVouchedFor({ trust, endpoint, pinned }: Candidate): boolean {
+/** Not what anyone on the LAN can advertise, nor what lies where others can write. */
+export function isVouchedFor({ trust, endpoint, pinned }: Candidate): boolean {
   return trust.level === 'trusted' && (endpoint.route !== 'lan' || pinned === true);
 }
 

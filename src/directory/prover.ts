@@ -11,8 +11,10 @@ export interface Pair {
 export interface ProverDeps {
   readonly clock: Clock;
   readonly proveSame: (listen: Connection, speak: Connection, signal: AbortSignal) => Promise<boolean>;
-  /** A pair was proven. */
-  readonly onProof: () => void;
+  /** Looks at what is registered for these addresses; resolves when all have answered or failed. Never rejects. */
+  readonly lookAgain: (keys: KeyPair) => Promise<unknown>;
+  /** A pair was proven, or one that came back was not. */
+  readonly onSettled: () => void;
 }
 
 /** A proof holds one event stream open; they are few and short. */
@@ -35,6 +37,8 @@ export class Prover {
   readonly #proven = new Map<string, KeyPair>();
   /** In the order in which they ended. */
   readonly #former = new Map<string, KeyPair>();
+  /** Pairs of which an end is back and no new proof has been had or missed, with that end. */
+  readonly #returning = new Map<string, { readonly keys: KeyPair; readonly key: string }>();
   readonly #attempts = new Map<string, Attempt>();
   readonly #waiting = new Map<string, Pair>();
   readonly #running = new Map<string, Promise<void>>();
@@ -47,6 +51,16 @@ export class Prover {
     return { proven: [...this.#proven.values()], former: [...this.#former.values()].toReversed() };
   }
 
+  /**
+   * Ends that were dead and answer again, and may be another process by now: until that is known they are neither a way to
+   * their instance nor an instance of their own, or the list would flicker with each.
+   */
+  returning(): ReadonlySet<string> {
+    const held = new Set([...this.#returning.values()].map(({ key }) => key));
+    for (const keys of held.size > 0 ? this.#proven.values() : []) for (const key of keys) held.delete(key);
+    return held;
+  }
+
   /** Tries those of `pairs` that are not proven, under way, or tried too short a time ago. Both ends must be healthy now. */
   consider(pairs: readonly Pair[]): void {
     if (this.#root.signal.aborted) return;
@@ -57,6 +71,9 @@ export class Prover {
       if (this.#proven.has(id) || this.#running.has(id)) continue;
       if ((this.#attempts.get(id)?.nextMs ?? 0) <= nowMs) this.#waiting.set(id, pair);
     }
+    const suspected = this.#returning.size > 0 ? new Set(pairs.map(({ keys }) => pairId(keys))) : undefined;
+    // What nothing suggests any more is never tried.
+    for (const id of this.#returning.keys()) if (!suspected?.has(id)) this.#returning.delete(id);
     this.#fill();
   }
 
@@ -67,6 +84,11 @@ export class Prover {
       this.#proven.delete(id);
       this.#former.set(id, keys);
     }
+    for (const [id, { keys }] of this.#returning) {
+      if (!keys.includes(key)) continue;
+      this.#returning.delete(id);
+      this.#former.set(id, keys);
+    }
     for (const [id, { keys }] of this.#attempts) if (keys.includes(key)) this.#attempts.delete(id);
     for (const id of this.#waiting.keys()) if (this.#waiting.get(id)?.keys.includes(key)) this.#waiting.delete(id);
   }
@@ -74,7 +96,9 @@ export class Prover {
   /** An end is healthy again: where the other is too, only a new proof counts. */
   healthy(key: string, isHealthy: (key: string) => boolean): void {
     for (const [id, keys] of this.#former) {
-      if (keys.includes(key) && keys.every(isHealthy)) this.#former.delete(id);
+      if (!keys.includes(key) || !keys.every(isHealthy)) continue;
+      this.#former.delete(id);
+      this.#returning.set(id, { keys, key });
     }
   }
 
@@ -116,13 +140,25 @@ export class Prover {
     if (proven && stands) {
       this.#attempts.delete(id);
       this.#former.delete(id);
+      this.#returning.delete(id);
       this.#proven.set(id, keys);
-      this.#deps.onProof();
+      this.#deps.onSettled();
     } else if (stands) {
       attempt.nextMs = this.#deps.clock.now() + Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
       attempt.failures += 1;
+      void this.#release(id);
     }
     this.#fill();
+  }
+
+  /** No proof was had of a way that is back. It may just be gone again: then it is still what it was. */
+  async #release(id: string): Promise<void> {
+    const returning = this.#returning.get(id);
+    if (returning === undefined) return;
+    await this.#deps.lookAgain(returning.keys);
+    if (this.#returning.get(id) !== returning || this.#root.signal.aborted) return;
+    this.#returning.delete(id);
+    this.#deps.onSettled();
   }
 }
 

@@ -34,6 +34,8 @@ export interface ViewInput {
   /** The record of an endpoint that is registered, or was at the last view. */
   readonly recordOf: (id: string) => { readonly record: EndpointRecord; readonly registered: boolean } | undefined;
   readonly proofs: ProofSet;
+  /** Addresses that are not shown until it is known whether they still lead to the instance that they led to. */
+  readonly returning: ReadonlySet<string>;
   readonly sources: readonly SourceView[];
   readonly roundAtMs: number | undefined;
 }
@@ -49,6 +51,7 @@ export function buildView(previous: View, input: ViewInput): View {
   const unlisted: EndpointRecord[] = [];
   let waiting = 0;
   for (const record of input.records) {
+    if (record.healthy && input.returning.has(record.key)) continue;
     if (record.listed) listed.push(record.copy());
     else if (record.unlisted) unlisted.push(record);
     else waiting += 1;

@@ -2,7 +2,7 @@ import type { Instance } from '../directory/instance.ts';
 import type { Session } from '../opencode/schema.ts';
 import type { Heard, TurnResult } from '../turns/outcome.ts';
 import { joinTurn } from '../turns/turn.ts';
-import { type Call, type Connected, otherWay, type Runtime } from './runtime.ts';
+import { type Call, type Connected, type Runtime } from './runtime.ts';
 
 /** A little earlier than the caller's own limit, so that the answer still gets out. */
 const RESERVE_MS = 500;
@@ -33,7 +33,7 @@ export async function followOn(
       onText: call.onProgress,
       heard: runtime.heard.get(keyOf(instance, session)),
     },
-    { api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, signal) },
+    { api, clock: runtime.clock },
     act,
   );
   remember(runtime, instance, session, result);

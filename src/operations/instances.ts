@@ -1,6 +1,7 @@
 import type { Instance, Snapshot } from '../directory/instance.ts';
 import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, quoteName } from './answer.ts';
+import { renderWays, waysShown } from './ways.ts';
 import type { Call, Runtime } from './runtime.ts';
 import type { InstanceList, InstanceRow } from './shapes.ts';
 import { waitingLine } from './waiting.ts';
@@ -74,7 +75,7 @@ export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number
       },
     }),
     ...(version !== undefined && { version: singleLine(version, 32) }),
-    via: `${best.candidate.endpoint.route} ${singleLine(best.candidate.endpoint.url, 120)}`,
+    ...waysShown(instance, best.candidate.endpoint),
     sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
     ...(instance.state === 'waiting' &&
       overview !== undefined && { waiting: overview.waiting.slice(0, MAX_WAITING).map((one) => waitingLine(one)) }),
@@ -124,6 +125,6 @@ export function renderInstance(row: InstanceRow, nowMs: number): string {
     parts.push(`session ${id} ${JSON.stringify(title)} ${formatAge(nowMs - Date.parse(updated))} ago`);
   }
   if (row.version !== undefined) parts.push(`opencode ${quoteName(row.version)}`);
-  parts.push(`via ${row.via} [${row.sources.join(', ')}]`);
+  parts.push(`${renderWays(row)} [${row.sources.join(', ')}]`);
   return parts.join(' · ').replace(' · (', ' (');
 }

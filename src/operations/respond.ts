@@ -1,3 +1,4 @@
+import { RequestError } from '../opencode/transport.ts';
 import { singleLine } from '../plain-text.ts';
 import { listWaiting } from '../turns/waiting.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
@@ -147,7 +148,7 @@ async function settle(
   const { waiting, directory } = asked;
   const { id, sessionID } = waiting.request;
   // opencode answers true for a request that an abort has left behind, too.
-  const there = (await api.statuses(directory)).has(sessionID) && (await reply(connected, asked, settlement));
+  const there = (await api.statuses(directory)).has(sessionID) && (await replyOnce(connected, asked, settlement));
   if (!there) {
     throw new OperationError(
       `${quoteName(instance.name)} does not wait for ${askedLine(asked)} any more: it was settled elsewhere, or aborted. Nothing was answered by this call.`,
@@ -160,6 +161,16 @@ async function settle(
         `${quoteName(instance.name)} took the answer, but still waits for ${askedLine(asked)}; try again, or see get_status.`,
       );
     await runtime.clock.sleep(VERIFY_POLL_MS, signal);
+  }
+}
+
+/** As `reply`; where no answer came it may have been taken all the same, which is looked at next. */
+async function replyOnce(connected: Connected, asked: Asked, settlement: Settlement): Promise<boolean> {
+  try {
+    return await reply(connected, asked, settlement);
+  } catch (error) {
+    if (error instanceof RequestError && (error.kind === 'broken' || error.kind === 'timeout')) return true;
+    throw error;
   }
 }
 

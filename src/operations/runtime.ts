@@ -1,7 +1,9 @@
 import type { Clock } from '../clock.ts';
-import type { Directory, Reached } from '../directory/directory.ts';
+import { type Directory, type Reached, UnreachableError } from '../directory/directory.ts';
 import type { Instance } from '../directory/instance.ts';
-import { createApi, type OpencodeApi } from '../opencode/api.ts';
+import type { Endpoint } from '../discovery/source.ts';
+import { createApi } from '../opencode/api.ts';
+import { type RoutedApi, routeApi, type Way } from '../opencode/routed-api.ts';
 import type { Heard } from '../turns/outcome.ts';
 import { SessionLock } from '../turns/session-lock.ts';
 import type { Approvals } from './approval.ts';
@@ -46,9 +48,11 @@ export interface Call {
   readonly askPerson?: AskPerson;
 }
 
-/** An instance that answered just now and the calls to it. */
+/** An instance that answered just now and the calls to it, by whatever way leads to its process. */
 export interface Connected extends Reached {
-  readonly api: OpencodeApi;
+  readonly api: RoutedApi;
+  /** The way by which the calls go now. */
+  readonly endpoint: () => Endpoint;
 }
 
 export function createRuntime(
@@ -67,23 +71,19 @@ export async function connect(runtime: Runtime, query: string, signal: AbortSign
 
 export async function connectTo(runtime: Runtime, instance: Instance, signal: AbortSignal): Promise<Connected> {
   const reached = await runtime.directory.reach(instance, signal);
-  return { ...reached, api: createApi(reached.connection) };
+  let now = reached;
+  const api = routeApi(wayOf(now), async (failed) => {
+    try {
+      now = await runtime.directory.reachAnother(now, failed, signal);
+      return wayOf(now);
+    } catch (error) {
+      if (error instanceof UnreachableError) return undefined;
+      throw error;
+    }
+  });
+  return { ...reached, api, endpoint: () => now.connection.endpoint };
 }
 
-/**
- * The same process by whatever way leads to it now: the same registration, or one with the id that only this process was given.
- * Undefined where there is none. Never rejects.
- */
-export async function otherWay(
-  runtime: Runtime,
-  { instance }: Connected,
-  signal: AbortSignal,
-): Promise<OpencodeApi | undefined> {
-  const { id } = instance.claims;
-  const now = runtime.directory
-    .snapshot()
-    .instances.find(({ key, claims }) => key === instance.key || (id !== undefined && claims.id === id));
-  if (now === undefined || now.name !== instance.name) return undefined;
-  const connected = await connectTo(runtime, now, signal).catch(() => undefined);
-  return connected?.directory === instance.directory || instance.directory === undefined ? connected?.api : undefined;
+function wayOf({ way, connection }: Reached): Way {
+  return { key: way, api: createApi(connection) };
 }

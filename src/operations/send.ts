@@ -6,7 +6,7 @@ import { type Answer, OperationError } from './answer.ts';
 import { followUntil, remember } from './following.ts';
 import { findOwner } from './owner.ts';
 import type { JournalEntry } from './request-journal.ts';
-import { type Call, connectTo, type Connected, otherWay, type Runtime } from './runtime.ts';
+import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
 import { type Several, toSeveral } from './several.ts';
 import { findSession, latestSession } from './session-query.ts';
@@ -159,7 +159,7 @@ async function serialized(
         : `${owner}, another process with the same sessions, works on it; send there`;
     },
   };
-  const deps = { api, clock: runtime.clock, reroute: () => otherWay(runtime, connected, follow.signal) };
+  const deps = { api, clock: runtime.clock };
   try {
     const { earlier } = prepared;
     const result =
@@ -180,9 +180,11 @@ function journalling(
   { request_id, earlier, onSent }: Prepared,
 ): TurnRequest['beforeSend'] {
   if (request_id === undefined) return undefined;
+  let isOurs = earlier !== undefined;
   return async (prompt) => {
-    // The session went on without the earlier one, which it does not have.
-    if (earlier !== undefined) await journal.forget(name, request_id);
+    // The session went on without the earlier one, which it does not have; or nothing of ours was sent by the first way.
+    if (isOurs) await journal.forget(name, request_id);
+    isOurs = true;
     if (!(await journal.keep(name, request_id, prompt)))
       throw new OperationError(
         `Another server is sending the message with request_id ${JSON.stringify(request_id)} just now; nothing was sent by this one. Call again to follow it.`,

@@ -8,6 +8,9 @@ import * as z from 'zod';
 
 const cut = z.object({ next_offset: z.number(), total: z.number() });
 
+/** The way in use and the others. */
+const ways = { via: z.string(), also: z.array(z.string()).optional() };
+
 const sessionRef = z.object({ id: z.string(), title: z.string() });
 
 export const instanceRow = z.object({
@@ -18,7 +21,7 @@ export const instanceRow = z.object({
   reason: z.string().optional(),
   session: sessionRef.extend({ updated: z.string() }).optional(),
   version: z.string().optional(),
-  via: z.string(),
+  ...ways,
   sources: z.array(z.string()),
   waiting: z.array(z.string()).optional(),
   last_seen: z.string().optional(),
@@ -94,6 +97,8 @@ export const status = z.object({
   reason: z.string().optional(),
   version: z.string().optional(),
   directory: z.string().optional(),
+  via: ways.via.optional(),
+  also: ways.also,
   sessions: z.array(sessionRow.pick({ id: true, title: true, state: true, reason: true })),
   waiting: z.array(z.string()),
 });

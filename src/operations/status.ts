@@ -5,6 +5,7 @@ import { statusesIn, workDirectories } from './directories.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
 import { sessionState } from './session-state.ts';
 import { sessionRow } from './sessions.ts';
+import { renderWays, waysShown } from './ways.ts';
 import type { StatusView } from './shapes.ts';
 import type { Instance } from '../directory/instance.ts';
 import { UnreachableError } from '../directory/directory.ts';
@@ -52,6 +53,7 @@ export async function getStatus(
     state: stateOf(sessions.map(({ state }) => state)),
     version: connected.version,
     directory: singleLine(directory, 300),
+    ...waysShown(listed(runtime, connected.instance), connected.endpoint()),
     sessions,
     waiting: asked.map(askedLine),
   };
@@ -64,8 +66,13 @@ function stateOf(states: readonly string[]): string {
   return ['waiting', 'retrying'].find((state) => states.includes(state)) ?? 'busy';
 }
 
+/** As it is known now: a call may have found out more. */
+function listed(runtime: Runtime, instance: Instance): Instance {
+  return runtime.directory.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
+}
+
 function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
-  const now = runtime.directory.snapshot().instances.find(({ key }) => key === instance.key) ?? instance;
+  const now = listed(runtime, instance);
   const state = ['locked', 'unsupported', 'untrusted'].includes(now.state) ? now.state : 'offline';
   const data: StatusView = {
     instance: instance.name,
@@ -82,6 +89,7 @@ function render(data: StatusView): string {
   if (data.version !== undefined && data.directory !== undefined) {
     lines.push(`opencode ${quoteName(data.version)} in ${quoteName(data.directory)}`);
   }
+  if (data.via !== undefined) lines.push(renderWays({ via: data.via, also: data.also }));
   for (const { id, title, state, reason } of data.sessions) {
     lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${JSON.stringify(reason)})`}`);
   }

@@ -6,54 +6,62 @@ export type Delivery =
   | { readonly kind: 'accepted' }
   /** The session does not have it and will not get it. */
   | { readonly kind: 'refused'; readonly reason: string }
+  /** Not one byte of it left this machine: it may be sent by another way. */
+  | { readonly kind: 'unsent'; readonly reason: string }
   /** Whether the session has it cannot be told; sending again could run it twice. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
 /** Pauses between looks for a message whose acceptance is in doubt: 18 of 18 accepted messages were readable at once. */
 const DOUBT_PAUSES_MS = [200, 500, 1_000, 2_000, 4_000];
 
+/** How a prompt gets there, and how one sees that it did. */
+export interface Post {
+  readonly prompt: OpencodeApi['prompt'];
+  readonly message: OpencodeApi['message'];
+  /** Whether the event stream has stood since before the first attempt. */
+  readonly sameProcess: () => boolean;
+  /** Finds another way where this one cannot be connected; false where there is none. */
+  readonly leave?: () => Promise<boolean>;
+}
+
 /**
  * Hands a prompt to opencode so that it runs once. After any doubt (no answer, a broken
  * connection) the message is looked up on the same process: present, it was accepted; absent, the
- * identical prompt is sent again, which opencode takes as the same one. `sameProcess` tells whether
- * the event stream has stood since before the first attempt; without that nothing is sent again, so that what is sent never goes
- * by a way that was found since.
+ * identical prompt is sent again, which opencode takes as the same one. Where it may be another process by now nothing is
+ * sent again.
  */
-export async function deliver(
-  prompt: Prompt,
-  route: { readonly api: Pick<OpencodeApi, 'prompt' | 'message'> },
-  sameProcess: () => boolean,
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<Delivery> {
-  let doubt = await attempt(prompt, route.api);
+export async function deliver(prompt: Prompt, post: Post, clock: Clock, signal: AbortSignal): Promise<Delivery> {
+  let doubt = await attempt(prompt, post);
   if (!(doubt instanceof RequestError)) return doubt;
   let maybeSent = doubt.kind !== 'unreachable';
+  if (!maybeSent && (await post.leave?.())) return { kind: 'unsent', reason: doubt.message };
   for (const pause of DOUBT_PAUSES_MS) {
     await clock.sleep(pause, signal);
     if (signal.aborted) break;
-    const presence = await look(prompt, route.api);
+    const presence = await look(prompt, post);
     if (presence === 'present') return { kind: 'accepted' };
     if (presence === 'unreadable') continue;
     if (isRefusal(doubt)) return { kind: 'refused', reason: doubt.message };
-    if (!sameProcess()) {
-      return {
-        kind: 'unknown',
-        reason: `${doubt.message}; the instance may have restarted since, and does not have the message`,
-      };
-    }
-    const again = await attempt(prompt, route.api);
+    if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
+    const again = await attempt(prompt, post);
     if (!(again instanceof RequestError)) return again;
     doubt = again;
     maybeSent ||= doubt.kind !== 'unreachable';
   }
-  return { kind: maybeSent ? 'unknown' : 'refused', reason: doubt.message };
+  return { kind: maybeSent ? 'unknown' : 'unsent', reason: doubt.message };
+}
+
+function lostSight({ message }: RequestError): Delivery {
+  return {
+    kind: 'unknown',
+    reason: `${message}; the instance may have restarted since, and does not have the message`,
+  };
 }
 
 /** An outcome where there is no doubt, else the error that leaves it open. */
-async function attempt(prompt: Prompt, api: Pick<OpencodeApi, 'prompt'>): Promise<Delivery | RequestError> {
+async function attempt(prompt: Prompt, post: Pick<Post, 'prompt'>): Promise<Delivery | RequestError> {
   try {
-    await api.prompt(prompt);
+    await post.prompt(prompt);
     return { kind: 'accepted' };
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
@@ -67,9 +75,9 @@ function isRefusal(error: RequestError): boolean {
   return error.kind === 'status';
 }
 
-async function look(prompt: Prompt, api: Pick<OpencodeApi, 'message'>): Promise<'present' | 'absent' | 'unreadable'> {
+async function look(prompt: Prompt, post: Pick<Post, 'message'>): Promise<'present' | 'absent' | 'unreadable'> {
   try {
-    return (await api.message(prompt.sessionId, prompt.messageId)) === undefined ? 'absent' : 'present';
+    return (await post.message(prompt.sessionId, prompt.messageId)) === undefined ? 'absent' : 'present';
   } catch {
     return 'unreadable';
   }

@@ -1,11 +1,11 @@
 import type { Clock } from '../clock.ts';
+import type { OpencodeApi } from '../opencode/api.ts';
 import type { ServerEvent } from '../opencode/events.ts';
 import { type Message, type Session, type SessionStatus, sessionStatusSchema } from '../opencode/schema.ts';
 import { RequestError } from '../opencode/transport.ts';
 import type { EventFeed } from './event-feed.ts';
 import { endOf } from './last-turn.ts';
 import type { Heard, TurnOutcome, TurnResult } from './outcome.ts';
-import type { Route } from './route.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 import { listWaiting, requestIn, SessionFamily } from './waiting.ts';
@@ -26,13 +26,13 @@ export interface FollowRequest {
 }
 
 export interface FollowerDeps {
-  readonly route: Route;
+  readonly api: OpencodeApi;
   readonly clock: Clock;
   readonly feed: EventFeed;
   /** The person's message whose answer is followed. */
   readonly messageId: string;
   /** Sends that message once more, where it was taken and not begun; undefined for one that we did not send. */
-  readonly resend?: (sameProcess: () => boolean) => Promise<TurnOutcome | undefined>;
+  readonly resend?: () => Promise<TurnOutcome | undefined>;
 }
 
 /** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
@@ -76,8 +76,8 @@ export class Follower {
   /** What was said before counts as told: only what comes after it is handed out and in the result. */
   async skipPast(): Promise<void> {
     const { heard, session } = this.#request;
-    const { route, messageId } = this.#deps;
-    const messages = await messagesOfTurn(route.api, session.id, messageId);
+    const { api, messageId } = this.#deps;
+    const messages = await messagesOfTurn(api, session.id, messageId);
     this.#transcript.reconcile(messages);
     this.#transcript.mark();
     this.#stage = stageOf(messages);
@@ -117,7 +117,7 @@ export class Follower {
     const { sessionID } = event.properties;
     if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.now();
     const waiting = requestIn(event);
-    if (waiting !== undefined && (await this.#family.includes(waiting.request.sessionID, this.#deps.route.api)))
+    if (waiting !== undefined && (await this.#family.includes(waiting.request.sessionID, this.#deps.api)))
       return this.#waitingFor(waiting);
     if (sessionID !== this.#request.session.id) return undefined;
     this.#nextCheckMs = this.#deps.clock.now() + QUIET_MS;
@@ -141,16 +141,16 @@ export class Follower {
   /** Asks the store and the status how the turn stands. A question that is not answered is asked again later. */
   async #check(): Promise<TurnOutcome | undefined> {
     const { session } = this.#request;
-    const { clock, route, messageId } = this.#deps;
+    const { clock, api, messageId } = this.#deps;
     this.#nextCheckMs = clock.now() + QUIET_MS;
     let messages: readonly Message[];
     let busy: boolean;
     try {
       // The status first: what is idle by then has its text in what is read next.
-      const statuses = await route.api.statuses(session.directory);
+      const statuses = await api.statuses(session.directory);
       this.#status = statuses.get(session.id) ?? { type: 'idle' };
       busy = this.#status.type !== 'idle';
-      messages = await messagesOfTurn(route.api, session.id, messageId);
+      messages = await messagesOfTurn(api, session.id, messageId);
     } catch (error) {
       if (error instanceof RequestError && error.status === 404) {
         return { kind: 'unknown', reason: 'what answers there now does not have this session' };
@@ -192,12 +192,12 @@ export class Follower {
     }
     this.#resent = true;
     this.#acceptedAtMs = now;
-    return await this.#deps.resend(() => this.#deps.feed.breaks === this.#breaksAtStart);
+    return await this.#deps.resend();
   }
 
   /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
   async #waitingOfTurn(): Promise<TurnOutcome | undefined> {
-    const { api } = this.#deps.route;
+    const { api } = this.#deps;
     const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
     for (const waiting of await listWaiting(api, this.#request.session.directory).catch(() => [])) {
       const { sessionID, tool } = waiting.request;

@@ -1,12 +1,12 @@
 import type { Clock } from '../clock.ts';
 import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
+import type { RoutedApi } from '../opencode/routed-api.ts';
 import type { SessionStatus } from '../opencode/schema.ts';
-import { type Delivery, deliver } from './delivery.ts';
+import { deliver, type Post } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { Follower, type FollowRequest } from './follower.ts';
 import type { TurnOutcome, TurnResult } from './outcome.ts';
-import { type Reroute, Route } from './route.ts';
 import { listWaiting } from './waiting.ts';
 
 export interface TurnRequest extends FollowRequest {
@@ -23,10 +23,8 @@ export interface TurnRequest extends FollowRequest {
 }
 
 export interface TurnDeps {
-  readonly api: OpencodeApi;
+  readonly api: RoutedApi;
   readonly clock: Clock;
-  /** Another way to the same process, and never to another, once this one is broken. */
-  readonly reroute?: Reroute;
 }
 
 /** An unanswered message of somebody else counts as starting for this long: busy is announced up to a second late. */
@@ -35,19 +33,20 @@ const STARTING_POLL_MS = 200;
 /** How often a busy session is looked at in whose queue a message stands, beside every sign that it may have ended. */
 const QUEUE_POLL_MS = 1_000;
 
+/** Times that a turn is begun: once by each way that one has, and none of them took anything. */
+const MAX_BEGINNINGS = 3;
+
 /**
  * Sends one message and follows its turn. The event stream stands before the message is
  * sent, so that a fast turn is not missed; what is told in the end is what is stored.
+ * Where nothing at all was sent it is begun anew, by another way; what may have been sent is never sent by another.
  * @throws {RequestError} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
-  return await withFeed(request, deps, async (route, feed) => {
-    const idle = await whenFree(request, deps);
-    if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
-    const prompt = composePrompt(request, idle.newestId);
-    await request.beforeSend?.(prompt);
-    return await sendAndFollow(prompt, request, deps, route, feed);
-  });
+  for (let left = MAX_BEGINNINGS - 1; ; left -= 1) {
+    const result = await withFeed(request, deps, (feed) => beginTurn(request, deps, feed, left > 0));
+    if (result !== 'unsent') return result;
+  }
 }
 
 /**
@@ -62,11 +61,11 @@ export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: Tur
   ]);
   const newest = messages.at(-1)?.info.id;
   if (stored === undefined && newest !== undefined && newest > messageId) return await runTurn(request, deps);
-  return await withFeed(request, deps, (route, feed) =>
-    stored === undefined
-      ? sendAndFollow(prompt, request, deps, route, feed)
-      : new Follower(request, { route, feed, clock: deps.clock, messageId }).follow(),
-  );
+  return await withFeed(request, deps, async (feed) => {
+    if (stored !== undefined) return await new Follower(request, { ...deps, feed, messageId }).follow();
+    const sent = await sendAndFollow(prompt, request, deps, { feed, pinned: deps.api.pinned(), mayLeave: false });
+    return sent === 'unsent' ? notTaken(messageId, 'no way leads to the instance') : sent;
+  });
 }
 
 /**
@@ -78,52 +77,84 @@ export async function joinTurn(
   deps: TurnDeps,
   act: () => Promise<void> = () => Promise.resolve(),
 ): Promise<TurnResult> {
-  return await withFeed(request, deps, async (route, feed) => {
+  return await withFeed(request, deps, async (feed) => {
     const { messages } = await deps.api.messages(request.session.id, { limit: 1 });
     const newest = messages.at(-1)?.info;
     if (newest === undefined) return { outcome: { kind: 'completed' }, text: '', textPending: false };
     const messageId = newest.role === 'user' ? newest.id : newest.parentID;
-    const follower = new Follower(request, { route, feed, clock: deps.clock, messageId });
+    const follower = new Follower(request, { ...deps, feed, messageId });
     await follower.skipPast();
     await act();
     return await follower.follow();
   });
 }
 
-async function withFeed(
+async function withFeed<T>(
   { session }: FollowRequest,
-  { api, clock, reroute }: TurnDeps,
-  work: (route: Route, feed: EventFeed) => Promise<TurnResult>,
-): Promise<TurnResult> {
-  const route = new Route(api, reroute);
-  let isFirst = true;
-  const feed = await EventFeed.open(() => route.events(session.directory, isFirst), clock);
-  isFirst = false;
+  { api, clock }: TurnDeps,
+  work: (feed: EventFeed) => Promise<T>,
+): Promise<T> {
+  const feed = await EventFeed.open(() => api.events(session.directory), clock);
   try {
-    return await work(route, feed);
+    return await work(feed);
   } finally {
     feed.close();
   }
 }
 
+async function beginTurn(
+  request: TurnRequest,
+  deps: TurnDeps,
+  feed: EventFeed,
+  mayLeave: boolean,
+): Promise<TurnResult | 'unsent'> {
+  const pinned = deps.api.pinned();
+  const idle = await whenFree(request, deps);
+  if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
+  // The stream is by another way by now, or the process another one: what was looked at may not be so any more.
+  if (feed.breaks > 0 && mayLeave) return 'unsent';
+  const prompt = composePrompt(request, idle.newestId);
+  await request.beforeSend?.(prompt);
+  return await sendAndFollow(prompt, request, deps, { feed, pinned, mayLeave });
+}
+
+/** How a message is sent: by the way that its event stream stands on, which may be left where nothing was sent. */
+interface Sending {
+  readonly feed: EventFeed;
+  readonly pinned: OpencodeApi;
+  readonly mayLeave: boolean;
+}
+
 async function sendAndFollow(
   prompt: Prompt,
   request: TurnRequest,
-  { clock }: TurnDeps,
-  route: Route,
-  feed: EventFeed,
-): Promise<TurnResult> {
+  deps: TurnDeps,
+  { feed, pinned, mayLeave }: Sending,
+): Promise<TurnResult | 'unsent'> {
+  const { api, clock } = deps;
   const { messageId } = prompt;
-  const send = (sameProcess: () => boolean): Promise<Delivery> =>
-    deliver(prompt, route, sameProcess, clock, request.signal);
-  const { breaks } = feed;
-  const delivery = await send(() => feed.breaks === breaks);
-  if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
-  const resend = async (sameProcess: () => boolean): Promise<TurnOutcome | undefined> => {
-    const again = await send(sameProcess);
-    return again.kind === 'accepted' ? undefined : again;
+  const { signal } = request;
+  const post: Post = {
+    // By the way of the stream: what was found since may lead to what was started since.
+    prompt: (one) => pinned.prompt(one),
+    message: (sessionId, id) => api.message(sessionId, id),
+    sameProcess: () => feed.breaks === 0,
   };
-  return await new Follower(request, { route, feed, clock, messageId, resend }).follow();
+  const leave = async (): Promise<boolean> => mayLeave && (api.pinned() !== pinned || (await api.leave()));
+  const delivery = await deliver(prompt, { ...post, leave }, clock, signal);
+  if (delivery.kind === 'unsent' && mayLeave && !signal.aborted) return 'unsent';
+  if (delivery.kind === 'unsent') return notTaken(messageId, delivery.reason);
+  if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
+  const resend = async (): Promise<TurnOutcome | undefined> => {
+    const again = await deliver(prompt, post, clock, signal);
+    if (again.kind === 'accepted') return undefined;
+    return again.kind === 'unsent' ? { ...again, kind: 'refused' } : again;
+  };
+  return await new Follower(request, { ...deps, feed, messageId, resend }).follow();
+}
+
+function notTaken(messageId: string, reason: string): TurnResult {
+  return { outcome: { kind: 'refused', reason }, messageId, text: '', textPending: false };
 }
 
 function composePrompt({ session, text, agent, model }: TurnRequest, newestId: string | undefined): Prompt {

@@ -404,6 +404,14 @@ describe('two ways to one instance', () => {
     fake.override('GET /global/event', { kind: 'hang' });
     await tunnel.up();
     await world.round();
+    // Not a second one before it is known that it is one.
+    expect(ways(world)).toEqual(['a a']);
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until(
+      'the proof to be tried',
+      () => tunnel.count({ path: '/global/event' }) + fake.count('GET /global/event') > 1,
+    );
+    await world.clock.advance(DEADLINE_MS);
     expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
     await tunnel.down();
     await world.round();

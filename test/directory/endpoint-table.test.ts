@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { EndpointTable, type EndpointRecord } from '../../src/directory/endpoint-table.ts';
+import { EndpointTable, type EndpointRecord, STEADY_ROUNDS } from '../../src/directory/endpoint-table.ts';
 import type { ProbeResult } from '../../src/directory/instance.ts';
 import type { Outcome } from '../../src/directory/prober.ts';
 import type { Candidate } from '../../src/discovery/source.ts';
@@ -98,6 +98,46 @@ describe('what a probe found', () => {
     record.settle(outcome(2, DOWN), NOW_MS);
     expect(copy.result).toBe(HEALTHY);
     expect(JSON.stringify(copy)).not.toContain('secret');
+  });
+});
+
+describe('a way that failed', () => {
+  test('is unsteady until it has answered some rounds in a row', () => {
+    const record = one();
+    let sequence = 0;
+    const round = (fields?: Partial<Outcome>): boolean => {
+      record.roundDue = true;
+      record.settle(outcome((sequence += 1), fields), NOW_MS);
+      return record.unsteady;
+    };
+    expect([round(), round(DOWN), record.lapses]).toEqual([false, false, 1]);
+    expect([round(), round(), round(DOWN), record.lapses]).toEqual([true, true, false, 2]);
+    const steady = Array.from({ length: STEADY_ROUNDS + 1 }, () => round());
+    expect(steady).toEqual([...Array.from({ length: STEADY_ROUNDS }, () => true), false]);
+    expect(record.copy()).not.toHaveProperty('unsteady');
+  });
+
+  test('is not steadied by tool calls, however many', () => {
+    const record = one();
+    record.settle(outcome(1), NOW_MS);
+    record.settle(outcome(2, DOWN), NOW_MS);
+    for (let call = 3; call < 20; call += 1) record.settle(outcome(call), NOW_MS);
+    expect([record.unsteady, record.copy().unsteady]).toEqual([true, true]);
+  });
+});
+
+describe('the time of an answer', () => {
+  test('changes when it is another one, not with every probe', () => {
+    const record = one();
+    let sequence = 0;
+    const measure = (latencyMs: number): number | undefined => {
+      record.settle(outcome((sequence += 1), { latencyMs }), NOW_MS);
+      return record.latencyMs;
+    };
+    // Around a step of the order.
+    expect([9, 12, 8, 11, 13, 7].map(measure)).toEqual([9, 9, 9, 9, 9, 9]);
+    for (let probe = 0; probe < 10; probe += 1) measure(80);
+    expect(measure(80)).toBeGreaterThan(40);
   });
 });
 

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import type { ProbedEndpoint, ProbeResult } from '../../src/directory/instance.ts';
+import { ROUTES } from '../../src/discovery/source.ts';
 import { endpointKey } from '../../src/directory/endpoint-key.ts';
 import { isHealthy, type KeyPair, merge, type Merged, type ProofSet } from '../../src/directory/merge.ts';
 import { DEAD, HEALTHY, probed } from './candidates.ts';
@@ -156,6 +157,21 @@ describe('order of the ways', () => {
     ).toEqual(['loopback', 'tailnet-equal', 'tailnet-fast', 'tailnet-slow', 'relay', 'lan', 'dead']);
   });
 
+  test('a way that failed lately comes after those that did not, whatever its route, and before those that fail', () => {
+    expect(
+      order(
+        { ...at(1, 'flapping'), unsteady: true },
+        at(2, 'lan', { route: 'lan', latencyMs: 300 }),
+        at(3, 'dead', { result: DEAD }),
+      ),
+    ).toEqual(['lan', 'flapping', 'dead']);
+  });
+
+  test('every route, in the order in which a way is preferred', () => {
+    const ways = ROUTES.map((route, index) => at(index + 1, route, { route, latencyMs: 2000 - index * 300 }));
+    expect(order(...ways.toReversed())).toEqual(['loopback', 'tailnet', 'relay', 'url', 'lan']);
+  });
+
   test('claims are those of the most authoritative way, completed by the others', () => {
     const lan = at(1, 'lan', { route: 'lan', claims: { id: 'forged', name: 'evil', hostname: 'h' } });
     const own = at(2, 'own', { claims: { name: 'mine', directory: '/a', connectedAt: 5 } });
@@ -282,5 +298,79 @@ describe('for all inputs', () => {
         }
       }),
     );
+  });
+
+  describe('on machines that are alike in all they claim', () => {
+    /** How many ways lead to each machine, and which of them answer; the next numbers are for proofs among them. */
+    const machines = fc.array(fc.array(fc.boolean(), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
+    const routes = ['loopback', 'tailnet', 'relay', 'lan'] as const;
+
+    function build(alive: readonly (readonly boolean[])[]) {
+      const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: 4096, directory: '/home/user/a' };
+      return alive.map((ways, machine) =>
+        ways.map((up, way) =>
+          at(1000 * (machine + 1) + way, `m${machine}w${way}`, {
+            claims,
+            route: routes[way] ?? 'url',
+            ...(up ? {} : { result: DEAD }),
+          }),
+        ),
+      );
+    }
+
+    /** Any pairs of one machine's ways: proofs are had of nothing else. */
+    function proofsAmong(fleet: readonly (readonly ProbedEndpoint[])[], dice: () => number): ProofSet {
+      const some = (): KeyPair[] =>
+        fleet.flatMap((ways) =>
+          ways
+            .slice(1)
+            .flatMap((way, index) => (dice() % 3 > 0 ? [proof(ways[dice() % (index + 1)] ?? way, way)] : [])),
+        );
+      return { proven: some(), former: some() };
+    }
+
+    const machineOf = (id: string): string => id.replace(/^test:|w\d+$/g, '');
+
+    test('ways to two machines are never in one instance, whatever was proven, dead or alive', () => {
+      fc.assert(
+        fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
+          const fleet = build(alive);
+          const { instances } = merge(
+            fleet.flat(),
+            proofsAmong(fleet, () => numbers.next().value ?? 0),
+          );
+          for (const { endpoints } of instances) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
+        }),
+      );
+    });
+
+    test('ways that answer and are connected by proofs are never split', () => {
+      fc.assert(
+        fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
+          const fleet = build(alive);
+          const proofs = proofsAmong(fleet, () => numbers.next().value ?? 0);
+          const { instances } = merge(fleet.flat(), proofs);
+          const live = new Set(fleet.flat().filter(isHealthy).map(keyOf));
+          const instanceOf = new Map(
+            instances.flatMap(({ key, endpoints }) => endpoints.map((endpoint) => [keyOf(endpoint), key] as const)),
+          );
+          for (const [one, other] of proofs.proven.filter((pair) => pair.every((key) => live.has(key))))
+            expect(instanceOf.get(one)).toBe(instanceOf.get(other));
+        }),
+      );
+    });
+
+    test('a dead way stays with the machine that it led to while one way of that answers', () => {
+      fc.assert(
+        fc.property(machines, (alive) => {
+          const fleet = build(alive.map(([, ...rest]) => [true, ...rest]));
+          const former = fleet.flatMap(([first, ...rest]) => (first ? rest.map((way) => proof(first, way)) : []));
+          const proven = former.filter(
+            (_, index) => fleet.flatMap(([, ...rest]) => rest)[index]?.result.status === 'healthy',
+          );
+          expect(merge(fleet.flat(), { proven, former }).instances).toHaveLength(fleet.length);
+        }),
+      );
+    });
   });
 });

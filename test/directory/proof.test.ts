@@ -126,6 +126,7 @@ describe('the prover', () => {
     const clock = new ManualClock();
     const tried: Tried[] = [];
     let proofs = 0;
+    const looks: string[] = [];
     const prover = new Prover({
       clock,
       proveSame: (listen, speak, signal) => {
@@ -134,13 +135,15 @@ describe('the prover', () => {
         tried.push({ pair: `${listen.endpoint.url}<${speak.endpoint.url}`, answer });
         return answer.promise;
       },
-      onProof: () => (proofs += 1),
+      lookAgain: (keys) => Promise.resolve(looks.push(keys.join(' '))),
+      onSettled: () => (proofs += 1),
     });
     closers.push(() => prover.close());
     return {
       prover,
       clock,
       tried,
+      looks,
       proofs: () => proofs,
       answer: async (index: number, same: boolean) => {
         tried[index]?.answer.resolve(same);
@@ -179,6 +182,51 @@ describe('the prover', () => {
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
     prover.consider([pair('a', 'b')]);
     expect(tried).toHaveLength(2);
+  });
+
+  describe('an end that is back', () => {
+    async function back() {
+      const made = rig();
+      made.prover.consider([pair('a', 'b'), pair('a', 'c')]);
+      await made.answer(0, true);
+      await made.answer(1, true);
+      made.prover.unhealthy('a');
+      made.prover.healthy('a', () => true);
+      return made;
+    }
+
+    test('is held back until it is proven again, by whichever pair', async () => {
+      const { prover, answer, proofs } = await back();
+      expect([...prover.returning()]).toEqual(['a']);
+      prover.consider([pair('a', 'b'), pair('a', 'c')]);
+      expect([...prover.returning()]).toEqual(['a']);
+      await answer(2, true);
+      expect([...prover.returning()]).toEqual([]);
+      expect(proofs()).toBe(3);
+    });
+
+    test('is held back no longer when nothing was proven and it still answers', async () => {
+      const { prover, answer, proofs, looks } = await back();
+      prover.consider([pair('a', 'b'), pair('a', 'c')]);
+      await answer(2, false);
+      expect([[...prover.returning()], proofs()]).toEqual([['a'], 3]);
+      await answer(3, false);
+      expect([[...prover.returning()], proofs()]).toEqual([[], 4]);
+      expect(looks).toEqual(['a b', 'a c']);
+    });
+
+    test('is where it was when it is gone again before anything was proven', async () => {
+      const { prover } = await back();
+      prover.unhealthy('a');
+      expect([...prover.returning()]).toEqual([]);
+      expect(pairsOf(prover.proofs().former)).toEqual(['a c', 'a b']);
+    });
+
+    test('is held back no longer when nothing suggests any more what it was', async () => {
+      const { prover } = await back();
+      prover.consider([]);
+      expect([...prover.returning()]).toEqual([]);
+    });
   });
 
   test('an answer that comes after an end went unhealthy is no proof', async () => {

@@ -7,12 +7,12 @@ import { silentLogger } from '../../src/log.ts';
 import { abortSession } from '../../src/operations/abort.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/instances.ts';
 import { read } from '../../src/operations/read.ts';
-import { RequestJournal } from '../../src/operations/request-journal.ts';
-import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send.ts';
 import { getStatus } from '../../src/operations/status.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
@@ -39,10 +39,7 @@ beforeEach(async () => {
     clock: systemClock,
     logger: silentLogger,
   });
-  runtime = createRuntime(directory, systemClock, {
-    approvals: { approve: 'ask', approvalRules: [] },
-    journal: new RequestJournal(`${temp.path}/requests`, systemClock),
-  });
+  runtime = testRuntime(directory, `${temp.path}/requests`);
   fakes = [];
 });
 afterEach(async () => {

@@ -35,7 +35,7 @@ describe('request ids', () => {
       journal().keep('one', 'r', PROMPT),
       journal().keep('one', 'r', { ...PROMPT, messageId: 'msg_2' }),
     ]);
-    expect([first, second].toSorted()).toEqual([false, true]);
+    expect([first, second].filter(Boolean)).toHaveLength(1);
     await expect(journal().find('one', 'r', 'another')).rejects.toThrow(/another message.*nothing was sent/);
     expect(await readdir(folder)).toHaveLength(1);
   });

@@ -18,6 +18,15 @@ export interface FakePrompt {
   readonly parts?: ReadonlyArray<{ readonly id?: string; readonly text?: string }>;
 }
 
+interface SpokenPart {
+  readonly id: string;
+  readonly messageID: string;
+  readonly sessionID: string;
+  readonly type: string;
+  readonly text: string;
+  readonly time: { readonly start: number };
+}
+
 /** What a fake opencode holds, and the events that go with each change, in the real one's order. */
 export class FakeState {
   readonly directory: string;
@@ -30,6 +39,8 @@ export class FakeState {
   readonly questions = new Map<string, FakeQuestion>();
   /** Accepted prompts, oldest first. */
   readonly prompts: Array<{ readonly sessionID: string; readonly body: FakePrompt }> = [];
+  /** Parts that have not ended, by session. */
+  readonly #speaking = new Map<string, SpokenPart>();
   readonly #emit: Emit;
 
   constructor(directory: string, version: string, emit: Emit) {
@@ -79,19 +90,35 @@ export class FakeState {
     this.#emit('message.updated', { sessionID, info: answer.info });
   }
 
-  /** Ends the running turn of a session with this text. */
-  finish(sessionID: string, text: string): void {
+  /** More text of the running turn's part; stored when the part ends, as with the real one. */
+  say(sessionID: string, text: string): void {
     const message = this.#running(sessionID);
     if (!message) throw new Error(`Expected a running turn in ${sessionID}, got none`);
-    const now = Date.now();
     const messageID = message.info.id;
-    const part = { id: newId('prt'), messageID, sessionID, type: 'text', text: '', time: { start: now } };
-    const ended = { ...part, text, time: { start: now, end: now } };
-    this.#emit('message.part.updated', { sessionID, part, time: now });
-    this.#emit('message.part.delta', { sessionID, messageID, partID: part.id, field: 'text', delta: text });
+    const spoken = this.#speaking.get(sessionID) ?? this.#beginPart(sessionID, messageID);
+    this.#speaking.set(sessionID, { ...spoken, text: spoken.text + text });
+    this.#emit('message.part.delta', { sessionID, messageID, partID: spoken.id, field: 'text', delta: text });
+  }
+
+  /** Ends the running turn of a session with this text, after what it has said. */
+  finish(sessionID: string, text: string): void {
+    this.say(sessionID, text);
+    const message = this.#running(sessionID);
+    const spoken = this.#speaking.get(sessionID);
+    if (!message || !spoken) return;
+    this.#speaking.delete(sessionID);
+    const now = Date.now();
+    const ended = { ...spoken, time: { ...spoken.time, end: now } };
     this.#emit('message.part.updated', { sessionID, part: ended, time: now });
     this.#complete(message, { finish: 'stop' }, [ended]);
     this.#idle(sessionID);
+  }
+
+  #beginPart(sessionID: string, messageID: string): SpokenPart {
+    const now = Date.now();
+    const part = { id: newId('prt'), messageID, sessionID, type: 'text', text: '', time: { start: now } };
+    this.#emit('message.part.updated', { sessionID, part, time: now });
+    return part;
   }
 
   /** As the real one: an idle event whatever the id, and twice where something ran. */
@@ -102,6 +129,7 @@ export class FakeState {
       return;
     }
     const error = { name: 'MessageAbortedError', data: { message: 'Aborted' } };
+    this.#speaking.delete(sessionID);
     this.#emit('session.error', { sessionID, error });
     this.#idle(sessionID);
     this.#complete(message, { error }, []);

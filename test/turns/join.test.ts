@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
+import { routeApi } from '../../src/opencode/routed-api.ts';
 import type { FollowRequest } from '../../src/turns/follower.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { lastTurn } from '../../src/turns/last-turn.ts';
@@ -41,7 +42,7 @@ async function join(
       },
       ...options,
     },
-    { api, clock },
+    { api: routeApi({ key: 'only', api }, () => Promise.resolve(undefined)), clock },
     act,
   );
   return { result, shown, endMs: clock.now() };

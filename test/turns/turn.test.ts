@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
+import { type NextWay, routeApi } from '../../src/opencode/routed-api.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
-import type { Reroute } from '../../src/turns/route.ts';
 import type { TurnResult } from '../../src/turns/outcome.ts';
 import { runTurn, type TurnRequest } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
@@ -20,7 +20,7 @@ async function run(
   api: FakeApi,
   options: Partial<TurnRequest> = {},
   clock = leapingClock(),
-  reroute?: Reroute,
+  next: NextWay = () => Promise.resolve(undefined),
 ): Promise<Run> {
   let shown = '';
   const result = await runTurn(
@@ -34,7 +34,7 @@ async function run(
       },
       ...options,
     },
-    { api, clock, ...(reroute !== undefined && { reroute }) },
+    { api: routeApi({ key: 'first', api }, next), clock },
   );
   return { result, shown };
 }
@@ -367,7 +367,7 @@ describe('a turn whose way breaks for good', () => {
     let asked = 0;
     const { result, shown } = await run(api, {}, leapingClock(), () => {
       asked += 1;
-      return Promise.resolve(asked < 3 ? undefined : other);
+      return Promise.resolve(asked < 3 ? undefined : { key: 'other', api: other });
     });
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'one two' });
     expect([shown, asked, api.prompts.length, other.prompts.length]).toEqual(['one two', 3, 1, 0]);
@@ -382,7 +382,7 @@ describe('a turn whose way breaks for good', () => {
       lost();
     };
     other.onEvents = () => setImmediate(() => other.answer(api.prompts[0]?.messageId ?? '', 'done'));
-    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(other));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
     expect([api.prompts.length, other.prompts.length]).toEqual([1, 0]);
   });
@@ -394,9 +394,69 @@ describe('a turn whose way breaks for good', () => {
       cut(api);
       lost();
     };
-    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve(other));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
     expect(result.outcome.kind).toBe('unknown');
     expect(other.prompts).toEqual([]);
+  });
+
+  test('one that is looked for by the other is sent again by the way of its stream, if that stands', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    api.onPrompt = (prompt) => {
+      if (api.prompts.length === 1) lost();
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    api.message = () => Promise.reject(new RequestError('broken', 'GET /message: ECONNRESET'));
+    const { result } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
+    expect([api.prompts.length, other.prompts.length]).toEqual([2, 0]);
+    expect(api.prompts[1]).toEqual(api.prompts[0]);
+    expect(result.outcome.kind).not.toBe('unknown');
+  });
+
+  test('before anything was sent: it is begun anew by the other, with what is newest there', async () => {
+    const api = new FakeApi();
+    const other = otherWayTo(api);
+    api.onPrompt = () => {
+      cut(api);
+      gone();
+    };
+    other.onPrompt = (prompt) => {
+      other.accept(prompt);
+      other.answer(prompt.messageId, 'done');
+    };
+    const { result, shown } = await run(api, {}, leapingClock(), () => Promise.resolve({ key: 'other', api: other }));
+    expect([result.outcome.kind, shown, other.prompts.length]).toEqual(['completed', 'done', 1]);
+  });
+
+  test('before anything was sent, by all of them: refused, since nothing was', async () => {
+    const [api, other] = [new FakeApi(), new FakeApi()];
+    for (const one of [api, other]) one.onPrompt = gone;
+    const ways = [
+      { key: 'first', api },
+      { key: 'other', api: other },
+    ];
+    const { result } = await run(api, {}, leapingClock(), (failed) =>
+      Promise.resolve(ways.find(({ key }) => !failed.includes(key))),
+    );
+    expect(result.outcome.kind).toBe('refused');
+  });
+
+  test('after the stream broke before anything was sent: what was looked at is looked at again', async () => {
+    const api = new FakeApi();
+    api.onStatuses = () => {
+      if (api.subscriptions > 1) return;
+      api.breakStreams();
+      // Somebody was faster.
+      setImmediate(() => setImmediate(() => (api.status = { type: 'busy' })));
+    };
+    const messages = api.messages.bind(api);
+    api.messages = async (id, query) => {
+      await new Promise((resolve) => setImmediate(() => setImmediate(() => setImmediate(resolve))));
+      return messages(id, query);
+    };
+    const { result } = await run(api);
+    expect([result.outcome.kind, api.prompts.length]).toEqual(['busy', 0]);
   });
 
   test('the first way is kept where it is back by itself', async () => {

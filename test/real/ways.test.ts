@@ -1,0 +1,142 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../src/clock.ts';
+import { LiveDirectory } from '../../src/directory/directory.ts';
+import { silentLogger } from '../../src/log.ts';
+import { instances } from '../../src/operations/instances.ts';
+import { read } from '../../src/operations/read.ts';
+import { type Call, type Runtime } from '../../src/operations/runtime.ts';
+import { send } from '../../src/operations/send.ts';
+import { getStatus } from '../../src/operations/status.ts';
+import { candidate } from '../directory/candidates.ts';
+import { TestSource } from '../directory/world.ts';
+import { testRuntime } from '../rig/runtime.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { until } from '../rig/wait.ts';
+import { openStage, type Stage } from './stage.ts';
+
+const ROUTES = ['tailnet', 'relay', 'lan'] as const;
+/** The first turn of a cold opencode on a busy machine. */
+const COLD_MS = 150_000;
+const PROMPT = { path: /prompt_async$/ };
+
+describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a relay and a LAN at once', () => {
+  let stage: Stage;
+  let ways: readonly [FaultProxy, FaultProxy, FaultProxy];
+  let runtime: Runtime;
+
+  beforeAll(async () => {
+    stage = await openStage();
+    const opencode = await stage.opencode();
+    const [tailnet, relay, lan] = await Promise.all(ROUTES.map(() => startFaultProxy(opencode.url)));
+    if (!tailnet || !relay || !lan) throw new Error('Expected three ways');
+    ways = [tailnet, relay, lan];
+    const source = new TestSource();
+    const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: opencode.port };
+    for (const [index, route] of ROUTES.entries())
+      source.candidates.set(route, candidate({ key: route, url: ways[index]?.url ?? '', route, claims }));
+    const directory = new LiveDirectory({
+      // No round comes between: what is found is found within the calls.
+      settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
+      sources: [source],
+      resolveCredential: () => Promise.resolve(undefined),
+      clock: systemClock,
+      logger: silentLogger,
+    });
+    runtime = testRuntime(directory);
+    directory.start();
+    await until('the ways to be proven one', () => directory.snapshot().instances[0]?.endpoints.length === 3);
+  });
+  afterAll(async () => {
+    await runtime?.directory.close();
+    await Promise.all(ways?.map((way) => way.close()) ?? []);
+    await stage?.close();
+  });
+
+  const call = (onProgress: (text: string) => void = () => {}): Call => ({
+    signal: new AbortController().signal,
+    deadlineMs: systemClock.now() + 200_000,
+    onProgress,
+  });
+  const followedBy = (way: FaultProxy | undefined): Promise<unknown> =>
+    until('the turn to be followed by another way', () => (way?.openStreams ?? 0) > 0);
+
+  test('is one entry, by the best way, and the others are told', async () => {
+    const { data } = await instances(runtime, { offset: 0, limit: 10 }, call());
+    expect(data.instances).toMatchObject([
+      { name: 'work', via: `tailnet ${ways[0].url}`, also: [`relay ${ways[1].url}`, `lan ${ways[2].url}`] },
+    ]);
+  });
+
+  test('each way is cut in turn in the middle of a streamed turn: the answer is whole, and asked for once', async () => {
+    const message = 'gate-mid ways: the first half, |and the second half';
+    let shown = '';
+    const sending = send(
+      runtime,
+      { instance: 'work', message },
+      call((text) => (shown += text)),
+    );
+    await stage.model.waitForGate('ways', COLD_MS);
+    await until('the first half to be shown', () => shown !== '', COLD_MS);
+    const [tailnet, relay, lan] = ways;
+    await tailnet.down();
+    await followedBy(relay);
+    await relay.down();
+    await followedBy(lan);
+    await tailnet.up();
+    await lan.down();
+    await followedBy(tailnet);
+    stage.model.release('ways');
+    const { data } = await sending;
+    expect([data.outcome, data.text, shown]).toEqual(['completed', expectedReply(message), expectedReply(message)]);
+    expect(stage.model.turns(message)).toBe(1);
+    expect(ways.map((way) => way.count(PROMPT))).toEqual([1, 0, 0]);
+    await Promise.all(ways.map((way) => way.up()));
+  });
+
+  test('the way is cut again and again as the text streams: nothing is lost or doubled', async () => {
+    await runtime.directory.refresh();
+    await until(
+      'all ways to be proven again',
+      () => runtime.directory.snapshot().instances[0]?.endpoints.length === ROUTES.length,
+    );
+    const message = 'slow 30 60: word';
+    let shown = '';
+    let over = false;
+    const streams = (): number => ways.reduce((sum, { openStreams }) => sum + openStreams, 0);
+    const sending = send(
+      runtime,
+      { instance: 'work', message },
+      call((text) => (shown += text)),
+    ).finally(() => (over = true));
+    let cuts = 0;
+    for (;;) {
+      await until('the turn to be followed or over', () => over || streams() > 0);
+      if (over) break;
+      cuts += ways.reduce((sum, way) => sum + way.cutStreams(), 0);
+      await until('the cut to be seen', () => streams() === 0);
+    }
+    const { data } = await sending;
+    expect(cuts).toBeGreaterThan(2);
+    expect([data.outcome, data.text, shown]).toEqual(['completed', expectedReply(message), expectedReply(message)]);
+    expect(stage.model.turns(message)).toBe(1);
+  });
+
+  test('all cut: offline, with what each way said; one restored: back by it', async () => {
+    await Promise.all(ways.map((way) => way.down()));
+    const status = await getStatus(runtime, { instance: 'work' }, call());
+    expect(status.data.state).toBe('offline');
+    for (const { url } of ways) expect(status.data.reason).toContain(`${url}/global/health: ECONNREFUSED`);
+    await ways[2].up();
+    expect((await getStatus(runtime, { instance: 'work' }, call())).data).toMatchObject({
+      state: 'idle',
+      via: `lan ${ways[2].url}`,
+    });
+    const { data } = await read(runtime, { instance: 'work', message_limit: 1 }, call());
+    expect(data.messages).toHaveLength(1);
+    const kinds = runtime.directory.history().map(({ kind }) => kind);
+    expect(kinds).toEqual(expect.arrayContaining(['seen', 'moved', 'lost']));
+  });
+});

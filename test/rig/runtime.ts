@@ -1,0 +1,12 @@
+import { systemClock } from '../../src/clock.ts';
+import type { Directory } from '../../src/directory/directory.ts';
+import { RequestJournal } from '../../src/operations/request-journal.ts';
+import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+
+/** What the operations work with, on the real clock. `folder`: for request ids, made when the first is kept. */
+export function testRuntime(directory: Directory, folder = '/nonexistent/requests'): Runtime {
+  return createRuntime(directory, systemClock, {
+    approvals: { approve: 'ask', approvalRules: [] },
+    journal: new RequestJournal(folder, systemClock),
+  });
+}
