@@ -4,7 +4,7 @@ import { atMost, type Figure, figure } from '../figure.ts';
 import { loadedModules } from '../loaded-modules.ts';
 import type { Stage } from '../stage.ts';
 
-export const MOST_LIST_BYTES = 9 * 1024 - 1;
+export const MOST_LIST_BYTES = 12 * 1024 - 1;
 const INSTANCES = 50;
 
 export async function sizeFigures(stage: Stage): Promise<readonly Figure[]> {

@@ -16,7 +16,7 @@ import { patienceMs } from './patience.ts';
 import { ProgressReporter } from './progress.ts';
 import { toolError } from './tool-error.ts';
 import type { ListedTool } from './listing.ts';
-import type { Tool } from './tools.ts';
+import type { Tool } from './tool.ts';
 
 export interface McpServerOptions {
   readonly version: string;

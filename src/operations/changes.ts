@@ -39,7 +39,9 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
   const session =
     input.session_id === undefined ? await latestSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
-    throw new OperationError(`${quoteName(instance.name)} has no session in its directory yet, so nothing was changed.`);
+    throw new OperationError(
+      `${quoteName(instance.name)} has no session in its directory yet, so nothing was changed.`,
+    );
   }
   const inspect = createInspectApi(connection, call.signal);
   const [{ turns, partial }, statuses] = await Promise.all([

@@ -141,7 +141,8 @@ async function assertThere(files: Files, path: string): Promise<void> {
 
 function linesFrom(content: string, first: number, maxChars: number): Omit<FileText, 'instance' | 'path'> {
   const all = content.split('\n');
-  if (first > all.length) throw new OperationError(`line ${first} is behind the end: the file has ${all.length} lines.`);
+  if (first > all.length)
+    throw new OperationError(`line ${first} is behind the end: the file has ${all.length} lines.`);
   const shown: string[] = [];
   let chars = 0;
   for (const line of all.slice(first - 1)) {
