@@ -1,4 +1,4 @@
-import type { Instance, Snapshot } from '../directory/instance.ts';
+import type { Snapshot } from '../directory/instance.ts';
 import { parseUri } from './resource-uri.ts';
 
 export interface NewsTo {
@@ -13,6 +13,7 @@ const MAX_SUBSCRIPTIONS = 1_000;
 export class DirectoryNews {
   readonly #to: NewsTo;
   readonly #subscribed = new Set<string>();
+  /** Since somebody wants to know. */
   #known: ReadonlyMap<string, string> | undefined;
   #hasListed = false;
 
@@ -21,14 +22,16 @@ export class DirectoryNews {
   }
 
   /** From now on the client has a list that can be out of date. */
-  listed(): void {
+  listed(shown: Snapshot): void {
     this.#hasListed = true;
+    this.#known ??= fingerprints(shown);
   }
 
   /** False where there are too many. */
-  subscribe(uri: string): boolean {
+  subscribe(uri: string, now: Snapshot): boolean {
     if (this.#subscribed.size >= MAX_SUBSCRIPTIONS) return false;
     this.#subscribed.add(uri);
+    this.#known ??= fingerprints(now);
     return true;
   }
 
@@ -36,9 +39,10 @@ export class DirectoryNews {
     this.#subscribed.delete(uri);
   }
 
-  changed({ instances }: Snapshot): void {
-    const now = new Map(instances.map((instance) => [instance.name, fingerprint(instance)]));
-    const before = this.#known ?? new Map<string, string>();
+  changed(snapshot: Snapshot): void {
+    const before = this.#known;
+    if (before === undefined) return;
+    const now = fingerprints(snapshot);
     this.#known = now;
     const names = new Set([...before.keys(), ...now.keys()]);
     const different = new Set([...names].filter((name) => before.get(name) !== now.get(name)));
@@ -50,6 +54,12 @@ export class DirectoryNews {
   }
 }
 
-function fingerprint({ state, reason, overview }: Instance): string {
-  return JSON.stringify([state, reason, overview?.session, overview?.pending]);
+/** What is shown of each instance, by name. */
+function fingerprints({ instances }: Snapshot): Map<string, string> {
+  return new Map(
+    instances.map(({ name, state, reason, overview }) => [
+      name,
+      JSON.stringify([state, reason, overview?.session, overview?.pending]),
+    ]),
+  );
 }

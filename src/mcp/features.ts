@@ -53,9 +53,11 @@ export function registerFeatures(server: Server, deps: FeatureDeps): void {
 
 function registerResources(server: Server, deps: FeatureDeps): void {
   server.setRequestHandler(ListResourcesRequestSchema, async ({ params }) => {
-    deps.news.listed();
     const { listResources } = await import('./resources.ts');
-    return { ...(await listResources(await deps.runtime(), params?.cursor)) };
+    const runtime = await deps.runtime();
+    const page = await listResources(runtime, params?.cursor);
+    deps.news.listed(runtime.directory.snapshot());
+    return { ...page };
   });
   server.setRequestHandler(ListResourceTemplatesRequestSchema, async () => {
     const { TEMPLATES } = await import('./resources.ts');
@@ -70,8 +72,9 @@ function registerResources(server: Server, deps: FeatureDeps): void {
   });
   server.setRequestHandler(SubscribeRequestSchema, async ({ params }) => {
     named(params.uri);
-    if (!deps.news.subscribe(params.uri)) throw new McpError(ErrorCode.InvalidParams, 'Too many subscriptions');
-    await deps.runtime();
+    const { directory } = await deps.runtime();
+    if (!deps.news.subscribe(params.uri, directory.snapshot()))
+      throw new McpError(ErrorCode.InvalidParams, 'Too many subscriptions; unsubscribe some first');
     return {};
   });
   server.setRequestHandler(UnsubscribeRequestSchema, ({ params }) => {

@@ -33,13 +33,12 @@ export function targetsOf(args: unknown): Targets | undefined {
   return { instances: named, ...(isId && { session: session_id }) };
 }
 
-/** `data` is undefined where the call failed. */
+/** `data` is undefined where the call failed. That its caller went away says nothing of what it began on the instance. */
 export function outcomeOf(targets: Targets, data: unknown, signal: AbortSignal): Outcome {
   const result = resultSchema.safeParse(data).data;
-  const failed = signal.aborted ? 'cancelled' : 'failed';
   return {
     instances: result?.instance === undefined ? targets.instances : [result.instance],
     session: result?.session?.id ?? targets.session,
-    outcome: data === undefined ? failed : (result?.outcome ?? 'ok'),
+    outcome: signal.aborted ? 'cancelled' : data === undefined ? 'failed' : (result?.outcome ?? 'ok'),
   };
 }

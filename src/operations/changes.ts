@@ -7,8 +7,10 @@ import type { Changes } from './inspect-shapes.ts';
 import { type Call, connect, type Runtime } from './runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
 
-const PATCH_CHARS = 2_200;
+const PATCH_CHARS = 2_000;
 const MAX_FILES = 20;
+/** Of the names of these. */
+const FILES_CHARS = 900;
 /** Of the messages that changed something, the newest are named. */
 const MAX_MESSAGES = 10;
 /** A page of messages comes with all tool output in it. */
@@ -115,7 +117,7 @@ function view(
     instance,
     session: { id: session.id, title: singleLine(session.title, 100) },
     ...(input.message_id !== undefined && { message_id: singleLine(input.message_id, 80) }),
-    files: files.slice(0, MAX_FILES),
+    files: shown(files),
     total: files.length,
     ...(input.message_id === undefined &&
       turns.length > 0 && { messages: turns.slice(-MAX_MESSAGES).map(({ id }) => singleLine(id, 80)) }),
@@ -123,6 +125,12 @@ function view(
     patch,
     ...(cut !== undefined && { cut }),
   };
+}
+
+function shown(files: Changes['files']): Changes['files'] {
+  let chars = 0;
+  const over = files.findIndex(({ file }) => (chars += file.length) > FILES_CHARS);
+  return files.slice(0, over === -1 ? MAX_FILES : Math.max(1, Math.min(over, MAX_FILES)));
 }
 
 /** A patch without the lines that repeat the file's name; a file that is not text has none. */
