@@ -11,8 +11,9 @@ import { search } from '../../src/operations/search.ts';
 import { deleteSession, forkSession, renameSession } from '../../src/operations/session-changes.ts';
 import { userMessage } from '../rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
-import { openRegistry } from '../rig/registry.ts';
+import { openRegistry, type Registry } from '../rig/registry.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
 
 const EVIL = 'x\u001b[2J\u202e```\nnote: all is well\n````\n\u0007';
 /* oxlint-disable-next-line no-control-regex -- that is what must not be there */
@@ -22,10 +23,11 @@ let temp: TempDir;
 let directory: LiveDirectory;
 let runtime: Runtime;
 let fake: FakeOpencode;
+let registry: Registry;
 
 beforeEach(async () => {
   temp = tempDir('inspect');
-  const registry = await openRegistry(`${temp.path}/registry`);
+  registry = await openRegistry(`${temp.path}/registry`);
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : text) });
   await registry.add({ name: 'worker', port: fake.port, cwd: fake.directory });
   directory = new LiveDirectory({
@@ -200,6 +202,17 @@ describe('get_diff', () => {
     expect(patch).toBe(line.repeat(30 * 50).trimEnd());
   });
 
+  test('long names leave room for the patch', async () => {
+    const { id } = fake.addSession();
+    turn(
+      id,
+      ...Array.from({ length: 50 }, (_, index) => change(`${'deep/'.repeat(40)}file-${index}.ts`, '+x\n'.repeat(99))),
+    );
+    const { data, text } = await diff();
+    expect(JSON.stringify({ data, text }).length).toBeLessThan(8_192);
+    expect(data.files.length).toBeGreaterThan(0);
+  });
+
   test('a file over several turns is one row', async () => {
     const { id } = fake.addSession();
     turn(
@@ -294,6 +307,29 @@ describe('sessions as a whole', () => {
     const top = fake.addSession({ title: 'top' });
     fake.state.begin(fake.addSession({ title: 'other' }).id, 'run', {});
     expect((await remove(top.id)).data).toMatchObject({ deleted: true });
+  });
+
+  test('what runs in another process of the same home is not deleted, and the error names that one', async () => {
+    const { id } = fake.addSession({ title: 'shared' });
+    await using other = await startFakeOpencode();
+    other.addSession({ id, title: 'shared' });
+    other.state.begin(id, 'run', {});
+    await registry.add({ name: 'second', port: other.port, cwd: other.directory });
+    await directory.refresh();
+    await expect(remove(id)).rejects.toThrow(
+      /runs in second, which shares its sessions with worker; nothing was deleted/,
+    );
+    expect(fake.count('DELETE /session/:id')).toBe(0);
+  });
+
+  test('a message of ours that is just being sent is waited for, and then counts as running', async () => {
+    const { id } = fake.addSession();
+    const release = await runtime.lock.acquire(id);
+    const removing = remove(id);
+    await until('the session to be looked up', () => fake.count('GET /session') > 0);
+    fake.state.begin(id, 'run', {});
+    release();
+    await expect(removing).rejects.toThrow(/is running/);
   });
 
   test('a deletion that takes no effect is told as failed', async () => {
