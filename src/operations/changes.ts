@@ -11,6 +11,7 @@ const PATCH_CHARS = 2_000;
 const MAX_FILES = 20;
 /** Of the names of these. */
 const FILES_CHARS = 900;
+const MAX_NAME_CHARS = 160;
 /** Of the messages that changed something, the newest are named. */
 const MAX_MESSAGES = 10;
 /** A page of messages comes with all tool output in it. */
@@ -143,11 +144,11 @@ function patchOf({ file, patch, status }: FileDiff): string {
 function summed(turns: readonly Turn[]): Changes['files'] {
   const rows = new Map<string, Changes['files'][number]>();
   for (const diff of turns.flatMap(({ diffs }) => diffs)) {
-    const file = singleLine(diff.file ?? '(unnamed)', 160);
+    const name = diff.file ?? '(unnamed)';
     const status = diff.status ?? 'modified';
-    const row = rows.get(file);
-    rows.set(file, {
-      file,
+    const row = rows.get(name);
+    rows.set(name, {
+      file: singleLine(name, MAX_NAME_CHARS),
       status: row === undefined ? status : joined(row.status, status),
       additions: (row?.additions ?? 0) + diff.additions,
       deletions: (row?.deletions ?? 0) + diff.deletions,

@@ -126,6 +126,7 @@ describe('resources', () => {
     expect((await subscribed.client.listResources()).resources).toContainEqual(
       expect.objectContaining({ uri: 'opencode://newcomer' }),
     );
+    expect(subscribed.heard.updated).toHaveLength(2);
     worker.state.finish(session.id, 'done');
     await subscribed.call('instances');
     await until('the session to be told as updated', () => subscribed.heard.updated.length === 3);
