@@ -43,6 +43,10 @@ async function resultFigures(stage: Stage): Promise<Figure[]> {
     ['list_sessions', { instance }],
     ['get_session', { instance, session_id: 'ses' }],
     ['get_status', { instance }],
+    ['get_diff', { instance }],
+    ['list_files', { instance, path: 'src/a-folder' }],
+    ['read_file', { instance, path: 'src/a-folder/some-file-0.ts' }],
+    ['search', { instance, query: 'needle' }],
     ['create_session', { instance }],
   ];
   for (const [name, args] of reads) {

@@ -18,27 +18,19 @@ const resultSchema = z.object({
   outcome: z.string().optional(),
 });
 
-export interface Targets {
-  readonly instances: readonly string[];
-  readonly session?: string;
-}
-
-/** What a call is meant for; undefined where it is for no instance, as a listing. A session's title is text: only an id is told. */
-export function targetsOf(args: unknown): Targets | undefined {
-  const { data } = targetsSchema.safeParse(args);
-  const { instance, instances = [], session_id } = data ?? {};
+/**
+ * What is recorded of a call, from its arguments and, unless it failed, its result; undefined where it is for no instance, as a
+ * listing. A session's title is text: only an id is told. That a caller went away says nothing of what it began on the instance.
+ */
+export function outcomeOf(args: unknown, data: unknown, signal: AbortSignal): Outcome | undefined {
+  const { instance, instances = [], session_id } = targetsSchema.safeParse(args).data ?? {};
   const named = [...(typeof instance === 'string' ? [instance] : (instance ?? [])), ...instances];
   if (named.length === 0) return undefined;
-  const isId = session_id !== undefined && /^ses_[0-9A-Za-z]{1,64}$/.test(session_id);
-  return { instances: named, ...(isId && { session: session_id }) };
-}
-
-/** `data` is undefined where the call failed. That its caller went away says nothing of what it began on the instance. */
-export function outcomeOf(targets: Targets, data: unknown, signal: AbortSignal): Outcome {
   const result = resultSchema.safeParse(data).data;
+  const isId = session_id !== undefined && /^ses_[0-9A-Za-z]{1,64}$/.test(session_id);
   return {
-    instances: result?.instance === undefined ? targets.instances : [result.instance],
-    session: result?.session?.id ?? targets.session,
+    instances: result?.instance === undefined ? named : [result.instance],
+    session: result?.session?.id ?? (isId ? session_id : undefined),
     outcome: signal.aborted ? 'cancelled' : data === undefined ? 'failed' : (result?.outcome ?? 'ok'),
   };
 }

@@ -9,7 +9,7 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 import type * as z from 'zod';
 
-import type { CallRecord } from '../call-record.ts';
+import type { RecordEntry } from '../call-record.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../log.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
@@ -19,7 +19,7 @@ import { FEATURES, registerFeatures } from './features.ts';
 import { instructions } from './instructions.ts';
 import { patienceMs } from './patience.ts';
 import { ProgressReporter } from './progress.ts';
-import { type Outcome, outcomeOf, targetsOf } from './recorded-call.ts';
+import type { Outcome } from './recorded-call.ts';
 import { toolError } from './tool-error.ts';
 import type { ListedTool } from './listing.ts';
 import type { Tool } from './tool.ts';
@@ -31,7 +31,8 @@ export interface McpServerOptions {
   readonly sendTimeoutMs: number;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly record: CallRecord;
+  /** Neither waits nor throws. */
+  readonly record: (entry: RecordEntry) => void;
   /** Loads and starts what the tools work with; called once, when the first of them needs it or start-up is over. `logger` tells the client too. */
   readonly loadRuntime: (logger: Logger, onChange: () => void) => Promise<Runtime>;
 }
@@ -163,7 +164,7 @@ export class McpServer {
   }
 
   #record(tool: string, outcome: Outcome): void {
-    this.#options.record.add({ client: this.#server.getClientVersion(), tool, ...outcome });
+    this.#options.record({ client: this.#server.getClientVersion(), tool, ...outcome });
   }
 
   async #call(
@@ -185,8 +186,10 @@ export class McpServer {
       return failure(toolError(tool.name, error, this.#options.logger));
     } finally {
       reporter?.end();
-      const targets = targetsOf(args);
-      if (targets !== undefined) this.#record(tool.name, outcomeOf(targets, data, signal));
+      void import('./recorded-call.ts').then(({ outcomeOf }) => {
+        const outcome = outcomeOf(args, data, signal);
+        if (outcome !== undefined) this.#record(tool.name, outcome);
+      });
     }
   }
 
