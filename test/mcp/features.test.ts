@@ -287,6 +287,7 @@ describe('the record', () => {
     await server.call('send', { instance: 'worker', message: 'secret words' });
     await server.call('read', { instance: 'my worker', session_id: 'secret title' });
     await server.call('read', { instance: 'nobody', session_id: session.id });
+    await server.call('read', { instance: 'nobody', session_id: 'secret title' });
     await server.call('send', { instance: 'my worker', mesage: 'secret' });
     await server.client.readResource({ uri: INSTANCE });
     const caller = new AbortController();
@@ -297,13 +298,14 @@ describe('the record', () => {
     const path = join(server.home, '.local/state/opencode-mcp/record.jsonl');
     const all = await until('every call to be recorded', async () => {
       const written = await entries(path);
-      return written.length === 6 && written;
+      return written.length === 7 && written;
     });
     const who = { client: 'test-client', version: '9.8.7', time: expect.stringMatching(/^\d{4}-.*Z$/) as string };
     expect(all).toEqual([
       { ...who, tool: 'send', instance: 'my worker', session: session.id, outcome: 'completed' },
       { ...who, tool: 'read', instance: 'my worker', session: session.id, outcome: 'ok' },
       { ...who, tool: 'read', instance: 'nobody', session: session.id, outcome: 'failed' },
+      { ...who, tool: 'read', instance: 'nobody', outcome: 'failed' },
       { ...who, tool: 'send', instance: 'my worker', outcome: 'failed' },
       { ...who, tool: 'resources/read', instance: 'my worker', outcome: 'ok' },
       { ...who, tool: 'send', instance: 'my worker', session: session.id, outcome: 'cancelled' },

@@ -26,6 +26,8 @@ describe.each(OPENCODES)('$name', ({ binary }) => {
       opencode = await stage.opencode({ binary, permission: { bash: 'allow' } });
       await stage.register('alpha', opencode);
       await fill(opencode.directory);
+      // A cold instance on a busy machine takes longer than a call may.
+      await opencode.json('GET', '/file?path=');
       server = await stage.server();
       await server.client.listTools();
     });
@@ -244,14 +246,12 @@ describe.each(OPENCODES)('$name', ({ binary }) => {
 
       test('the reason for that refusal: a session deleted while it runs goes on without a store until it is aborted', async () => {
         const running = await createRealSession(opencode, 'deleted under way');
-        await running.prompt('gate-mid ghost: half |done');
+        await running.prompt('hang ghost');
         await stage.model.waitForGate('ghost');
         await opencode.json('DELETE', `/session/${running.id}`);
-        // 1.18.10 gives it up at its next write.
-        if (opencode.version !== '1.18.10') expect(await running.status()).toBeDefined();
+        expect(await running.status()).toMatchObject({ type: 'busy' });
         await running.abort();
         await until('the abort to end it', async () => (await running.status()) === undefined);
-        stage.model.release('ghost');
       });
     });
   });
