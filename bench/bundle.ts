@@ -14,6 +14,8 @@ const PROGRAMS = {
   'bare-survey': import.meta.resolve('./programs/bare-survey.ts'),
   'bare-stream': import.meta.resolve('./programs/bare-stream.ts'),
   fleet: import.meta.resolve('./programs/fleet.ts'),
+  streamer: import.meta.resolve('./programs/streamer.ts'),
+  tailscaled: import.meta.resolve('./programs/tailscaled.ts'),
 } as const;
 
 /** Paths of what runs as a process of its own. */
@@ -54,5 +56,7 @@ export async function bundlePrograms(folder: string, builtServer: string): Promi
     'bare-survey': script('bare-survey'),
     'bare-stream': script('bare-stream'),
     fleet: script('fleet'),
+    streamer: script('streamer'),
+    tailscaled: script('tailscaled'),
   };
 }

@@ -29,6 +29,8 @@ const EXIT_LIMIT_MS = 10_000;
 export interface McpChildOptions {
   /** Another Node than the one that runs the tests. */
   readonly node?: string;
+  /** A command that runs the server elsewhere, as its own process: `ip netns exec …`. */
+  readonly prefix?: readonly [string, ...string[]];
   readonly script?: string;
   readonly args?: readonly string[];
   /** Options of Node itself, before the script. */
@@ -123,8 +125,9 @@ class McpProcess implements McpChild {
     this.client = new Client(options.clientInfo ?? { name: 'rig', version: '1.0.0' }, {
       capabilities: options.capabilities ?? {},
     });
+    const [program, ...prefix] = [...(options.prefix ?? []), options.node ?? process.execPath] as const;
     const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
-    this.#child = spawn(options.node ?? process.execPath, argv, {
+    this.#child = spawn(program, [...prefix, ...argv], {
       cwd: options.cwd ?? temp.path,
       env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
