@@ -4,7 +4,7 @@ import { atMost, type Figure, figure } from '../figure.ts';
 import { loadedModules } from '../loaded-modules.ts';
 import type { Stage } from '../stage.ts';
 
-export const MOST_LIST_BYTES = 9 * 1024 - 1;
+export const MOST_LIST_BYTES = 12 * 1024 - 1;
 const INSTANCES = 50;
 
 export async function sizeFigures(stage: Stage): Promise<readonly Figure[]> {
@@ -43,6 +43,10 @@ async function resultFigures(stage: Stage): Promise<Figure[]> {
     ['list_sessions', { instance }],
     ['get_session', { instance, session_id: 'ses' }],
     ['get_status', { instance }],
+    ['get_diff', { instance }],
+    ['list_files', { instance, path: 'src/a-folder' }],
+    ['read_file', { instance, path: 'src/a-folder/some-file-0.ts' }],
+    ['search', { instance, query: 'needle' }],
     ['create_session', { instance }],
   ];
   for (const [name, args] of reads) {

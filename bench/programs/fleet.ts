@@ -5,7 +5,7 @@
 import { createServer, type AddressInfo } from 'node:net';
 
 import { FAKE_ROUTES, type FakeRoute } from '../../test/rig/fake-http.ts';
-import { newId } from '../../test/rig/fake-objects.ts';
+import { assistantMessage, newId, userMessage } from '../../test/rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../../test/rig/fake-opencode.ts';
 import { BusyInstances } from './busy-instances.ts';
 import { serveOrders } from './orders.ts';
@@ -82,9 +82,27 @@ process.exit(0);
 
 async function start(index: number): Promise<FakeOpencode> {
   const fake = await startFakeOpencode({ directory: `/home/user/project-${index}`, load: busy.gauge() });
-  fake.addSession({ title: `Session of ${index}` });
+  const session = fake.addSession({ title: `Session of ${index}` });
+  if (index === 0) addWork(fake, session.id);
   if (options.healthMs !== undefined) fake.override('GET /global/health', { kind: 'delay', ms: options.healthMs });
   return fake;
+}
+
+/** What the tools that look at files and changes have to tell, and more than fits. */
+function addWork({ state }: FakeOpencode, sessionID: string): void {
+  const names = Array.from({ length: 300 }, (_, number) => `src/a-folder/some-file-${number}.ts`);
+  for (const name of names) state.files.set(name, `export const value = "needle";\n`.repeat(500));
+  const message = userMessage(sessionID, 'Change them all');
+  const patch = '@@ -1 +1 @@\n-export const value = "old";\n+export const value = "needle";';
+  const diffs = names.map((file) => ({ file, patch, additions: 1, deletions: 1, status: 'modified' }));
+  const answer = assistantMessage(sessionID, message.info.id, state.directory);
+  const completed = { ...answer.info.time, completed: Date.now() };
+  state.messages
+    .get(sessionID)
+    ?.push(
+      { ...message, info: { ...message.info, summary: { diffs } } },
+      { ...answer, info: { ...answer.info, time: completed, finish: 'stop' } },
+    );
 }
 
 /** Accepts and never reads. */

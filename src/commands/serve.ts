@@ -1,3 +1,4 @@
+import type { CallRecord } from '../call-record.ts';
 import { systemClock } from '../clock.ts';
 import type { Settings } from '../config/settings.ts';
 import type { Logger } from '../log.ts';
@@ -17,14 +18,21 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
     createSources(settings, systemDependencies(logger));
   }
   let started: Promise<StartedRuntime> | undefined;
+  let record: Promise<CallRecord> | undefined;
   const server = new McpServer({
     version: VERSION,
     tools: await listedTools(settings.toolsets, settings.readOnly),
     sendTimeoutMs: settings.sendTimeoutMs,
     clock: systemClock,
     logger,
-    loadRuntime: async () => {
-      started ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, logger));
+    record: (entry) => {
+      record ??= import('../call-record.ts').then(
+        (module) => new module.CallRecord(settings.stateDir, systemClock, logger),
+      );
+      void record.then((opened) => opened.add(entry));
+    },
+    loadRuntime: async (log, onChange) => {
+      started ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, log, onChange));
       return (await started).runtime;
     },
   });
@@ -35,7 +43,11 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
     ending = true;
     logger.log('debug', `shutting down: ${reason}`);
     const cutOff = setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS);
-    void Promise.allSettled([server.close(), started?.then(({ close }) => close())]).then(() => {
+    void Promise.allSettled([
+      server.close(),
+      started?.then(({ close }) => close()),
+      record?.then((opened) => opened.close()),
+    ]).then(() => {
       clearTimeout(cutOff);
       process.exit(0);
     });

@@ -15,10 +15,11 @@ export interface StartedRuntime {
 }
 
 /**
- * Starts discovery and returns what the operations work with; nothing is waited for.
+ * Starts discovery and returns what the operations work with; nothing is waited for. `onChange` is called shortly after
+ * names or states of the listed instances have changed.
  * @throws {SettingsError} the settings name a source that there is not
  */
-export function startRuntime(settings: Settings, logger: Logger): StartedRuntime {
+export function startRuntime(settings: Settings, logger: Logger, onChange?: () => void): StartedRuntime {
   const ending = new AbortController();
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });
@@ -28,12 +29,13 @@ export function startRuntime(settings: Settings, logger: Logger): StartedRuntime
     resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
     clock: systemClock,
     logger,
+    ...(onChange && { onChange }),
   });
   directory.start();
   return {
     runtime: createRuntime(directory, systemClock, {
       approvals: settings,
-      journal: new RequestJournal(join(settings.connected.stateDir, 'requests'), systemClock),
+      journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
     }),
     close: () => {
       ending.abort();

@@ -61,15 +61,12 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   const registryPath = resolvePath(registryDir?.value ?? OPTIONS.registryDir.fallback, input.home, baseOf(registryDir));
   const opencodeBin = choose(OPTIONS.opencodeBin);
   const socket = choose(OPTIONS.tailscaleSocket);
-  const connected = connectedSettings(
-    {
-      relaySshCommand: valueOf(OPTIONS.relaySshCommand),
-      instanceName: valueOf(OPTIONS.instanceName),
-      relayRegistryDir: valueOf(OPTIONS.relayRegistryDir) ?? registryPath,
-      opencodeBin: program(opencodeBin?.value ?? OPTIONS.opencodeBin.fallback, input.home, baseOf(opencodeBin)),
-    },
-    input,
-  );
+  const connected = connectedSettings({
+    relaySshCommand: valueOf(OPTIONS.relaySshCommand),
+    instanceName: valueOf(OPTIONS.instanceName),
+    relayRegistryDir: valueOf(OPTIONS.relayRegistryDir) ?? registryPath,
+    opencodeBin: program(opencodeBin?.value ?? OPTIONS.opencodeBin.fallback, input.home, baseOf(opencodeBin)),
+  });
   const settings: Settings = {
     registryDir: { path: registryPath, explicit: registryDir !== undefined },
     sources: valueOf(OPTIONS.transport),
@@ -85,6 +82,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     approve: valueOf(OPTIONS.approve),
     approvalRules: file?.approvalRules ?? [],
     logLevel: valueOf(OPTIONS.logLevel),
+    stateDir: stateDirectory(input),
     connected,
     tailnet: {
       ...(socket && { socketPath: resolvePath(socket.value, input.home, baseOf(socket)) }),
@@ -102,25 +100,25 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   return { settings, warnings, flags: new Map(ownFlags), positionals: given.positionals };
 }
 
-function connectedSettings(
-  values: {
-    readonly relaySshCommand: string | undefined;
-    readonly instanceName: string | undefined;
-    readonly relayRegistryDir: string;
-    readonly opencodeBin: string;
-  },
-  input: LoadInput,
-): ConnectedSettings {
+function connectedSettings(values: {
+  readonly relaySshCommand: string | undefined;
+  readonly instanceName: string | undefined;
+  readonly relayRegistryDir: string;
+  readonly opencodeBin: string;
+}): ConnectedSettings {
   const { relaySshCommand, instanceName, relayRegistryDir, opencodeBin } = values;
-  const base = input.env['XDG_STATE_HOME'];
   return {
     ...(relaySshCommand !== undefined && { relaySshCommand }),
     ...(instanceName !== undefined && { instanceName }),
     relayRegistryDir,
     opencodeBin,
-    // The XDG specification: a relative path is to be ignored.
-    stateDir: join(base !== undefined && isAbsolute(base) ? base : join(input.home, '.local', 'state'), 'opencode-mcp'),
   };
+}
+
+function stateDirectory({ env, home }: LoadInput): string {
+  const base = env['XDG_STATE_HOME'];
+  // The XDG specification: a relative path is to be ignored.
+  return join(base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state'), 'opencode-mcp');
 }
 
 /** A name stays as it is; anything with a slash, and `~`, is a path. */

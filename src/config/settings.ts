@@ -2,7 +2,7 @@ import type { CredentialRef } from './secret-ref.ts';
 import type { LogLevel } from '../log.ts';
 
 /** Toolsets a person can switch on or off; see `src/mcp/tools`. */
-export const TOOLSETS = ['core', 'instances', 'sessions'] as const;
+export const TOOLSETS = ['core', 'instances', 'sessions', 'inspect'] as const;
 export type Toolset = (typeof TOOLSETS)[number];
 
 /** A credential for every candidate that fits all the patterns given. `*` matches any run of characters; case does not matter. */
@@ -79,6 +79,8 @@ export interface Settings {
   readonly approve: Approver;
   readonly approvalRules: readonly ApprovalRule[];
   readonly logLevel: LogLevel;
+  /** Absolute: logs, and what the programs write down for themselves. */
+  readonly stateDir: string;
   readonly tailnet: TailnetSettings;
   readonly connected: ConnectedSettings;
 }
@@ -93,8 +95,6 @@ export interface ConnectedSettings {
   readonly instanceName?: string;
   /** A bare name is looked up on PATH; everything else is absolute. */
   readonly opencodeBin: string;
-  /** Absolute: log and state of this program. */
-  readonly stateDir: string;
 }
 
 /** The message names the setting, the value and what was expected; nothing starts. */

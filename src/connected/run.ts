@@ -71,10 +71,9 @@ async function look(
   process: NodeJS.Process,
 ): Promise<number> {
   const { splitCommand } = await import('./relay/ssh-command.ts');
-  const { relaySshCommand, relayRegistryDir, stateDir } = settings.connected;
+  const { relaySshCommand, relayRegistryDir } = settings.connected;
   const places = {
     ...settings,
-    stateDir,
     relayRegistryDir,
     ...(relaySshCommand !== undefined && { relaySshCommand: splitCommand(relaySshCommand, 'RELAY_SSH_CMD') }),
   };

@@ -1,7 +1,7 @@
 import type { Tool as SdkTool } from '@modelcontextprotocol/sdk/types.js';
 import * as z from 'zod';
 
-import type { Tool } from './tools.ts';
+import type { Tool } from './tool.ts';
 
 /** A tool as the protocol lists it. */
 export type ListedTool = SdkTool;
@@ -12,12 +12,13 @@ type JsonSchema = Record<string, unknown> & {
 };
 
 /** A tool as tools/list shows it. Every byte here is in the context of every conversation: what a model does not need is left out. */
-export function listTool({ name, description, annotations, toolset, input, output }: Tool): ListedTool {
-  const outputSchema = trim(jsonSchema(output, 'output'), toolset === 'core' ? 3 : 1);
+export function listTool({ name, description, annotations, toolset, taskSupport, input, output }: Tool): ListedTool {
+  const outputSchema = trim(jsonSchema(output, 'output'), toolset === 'core' ? 3 : 0);
   return {
     name,
     description,
     annotations,
+    ...(taskSupport !== undefined && { execution: { taskSupport } }),
     inputSchema: withoutIntegerLimits(jsonSchema(input, 'input')) as ListedTool['inputSchema'],
     outputSchema: outputSchema as ListedTool['outputSchema'],
   };
@@ -28,19 +29,23 @@ function jsonSchema(schema: z.ZodObject, io: 'input' | 'output'): JsonSchema {
   return rest;
 }
 
-/** zod writes the safe integer range into every integer. */
+/** zod writes the safe integer range into every integer; that a count or an offset is not negative goes without saying. */
 function withoutIntegerLimits(schema: JsonSchema): JsonSchema {
   const properties = Object.entries(schema.properties ?? {}).map(([key, property]) => {
-    const { maximum, ...rest } = property;
-    return [key, maximum === Number.MAX_SAFE_INTEGER ? rest : property] as const;
+    const { maximum, minimum, ...rest } = property;
+    const limits = {
+      ...(minimum !== undefined && minimum !== 0 && minimum !== 1 && { minimum }),
+      ...(maximum !== undefined && maximum !== Number.MAX_SAFE_INTEGER && { maximum }),
+    };
+    return [key, { ...rest, ...limits }] as const;
   });
   return { ...schema, properties: Object.fromEntries(properties) };
 }
 
 /**
  * Keeps names and types: the SDK's client holds a result against this schema, so it must allow
- * whatever the full one allows. Below `depth` only the kind of value is told; the core tools show
- * what the others' results are made of.
+ * whatever the full one allows. Below `depth` only the kind of value is told. Tools outside of the core tell nothing of
+ * theirs: models are seldom shown it, and the core tools show what results are made of.
  */
 function trim(schema: JsonSchema, depth: number): JsonSchema {
   const { type, properties, items, required } = schema;

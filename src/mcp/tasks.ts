@@ -1,7 +1,8 @@
 import { InMemoryTaskStore } from '@modelcontextprotocol/sdk/experimental/tasks/stores/in-memory.js';
-import type { CallToolResult, CreateTaskResult } from '@modelcontextprotocol/sdk/types.js';
+import type { CallToolResult, CreateTaskResult, ServerCapabilities } from '@modelcontextprotocol/sdk/types.js';
 
 import type { Clock } from '../clock.ts';
+import type { Call } from '../operations/runtime.ts';
 
 /** A result that nobody fetched is kept for an hour unless the client asks for less or, up to a day, more. */
 const DEFAULT_TTL_MS = 3_600_000;
@@ -11,12 +12,10 @@ const POLL_MS = 1_000;
 /** What waits for its client in one session; more is a fault. */
 const MAX_TASKS = 100;
 
+export const TASKS: ServerCapabilities['tasks'] = { requests: { tools: { call: {} } }, list: {}, cancel: {} };
+
 /** A task may take as long as its result is kept, since no call waits for it. */
-export interface TaskRun {
-  readonly signal: AbortSignal;
-  /** ms since the epoch */
-  readonly deadlineMs: number;
-}
+type TaskRun = Pick<Call, 'signal' | 'deadlineMs'>;
 
 /** Tool calls that the client fetches the results of later (MCP 2025-11-25, experimental). */
 export class Tasks extends InMemoryTaskStore {

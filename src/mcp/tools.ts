@@ -1,34 +1,12 @@
 import * as z from 'zod';
 
-import type { Toolset } from '../config/settings.ts';
-import type { Answer } from '../operations/answer.ts';
-import type { Call, Runtime } from '../operations/runtime.ts';
 import * as shapes from '../operations/shapes.ts';
-
-/** One MCP tool. Operations are loaded when a tool is first called: tools/list needs none of them. */
-export interface Tool {
-  readonly name: string;
-  readonly toolset: Toolset;
-  readonly description: string;
-  readonly annotations: {
-    readonly readOnlyHint: boolean;
-    readonly destructiveHint?: boolean;
-    readonly idempotentHint?: boolean;
-    readonly openWorldHint: boolean;
-  };
-  readonly input: z.ZodObject;
-  readonly output: z.ZodObject;
-  /** `input` is what the input schema gave. */
-  run(runtime: Runtime, input: never, call: Call): Promise<Answer<unknown>>;
-}
-
-const READS = { readOnlyHint: true, openWorldHint: true } as const;
-const DRIVES = { readOnlyHint: false, destructiveHint: true, openWorldHint: true } as const;
+import { INSPECT_TOOLS } from './inspect-tools.ts';
+import { SESSION_TOOLS } from './session-tools.ts';
+import { DRIVES, instance, READS, sessionId, type Tool, tool } from './tool.ts';
 
 // Said once, in the core tools: the others take the same, and each word is in every conversation.
-const instance = z.string();
 const namedInstance = instance.describe('Name from instances, or an unambiguous part of it');
-const sessionId = z.string();
 const describedSessionId = sessionId.optional().describe('Session id, its beginning, or a unique title');
 const messageLimit = z.int().min(1).max(100);
 const page = {
@@ -41,19 +19,6 @@ const paging = {
   offset: z.int().min(0).optional().describe('Where to go on in message_id'),
   before: before.describe('Cursor from a result: older messages'),
 };
-
-/** Keeps the input's type between a tool's schema and its handler. */
-function tool<Shape extends z.ZodRawShape>(definition: {
-  readonly name: string;
-  readonly toolset: Toolset;
-  readonly description: string;
-  readonly annotations: Tool['annotations'];
-  readonly input: Shape;
-  readonly output: z.ZodObject;
-  readonly run: (runtime: Runtime, input: z.output<z.ZodObject<Shape>>, call: Call) => Promise<Answer<unknown>>;
-}): Tool {
-  return { ...definition, input: z.strictObject(definition.input) };
-}
 
 /** In the order in which they are listed. */
 export const TOOLS: readonly Tool[] = [
@@ -74,6 +39,7 @@ export const TOOLS: readonly Tool[] = [
     description:
       "Send a message to an instance's agent and wait for the answer. Default session: the latest of its directory, or a new one. Where the answer takes too long, the result says how to go on.",
     annotations: DRIVES,
+    taskSupport: 'optional',
     input: {
       instance: z
         .union([z.string(), z.array(z.string()).min(1).max(20)])
@@ -111,6 +77,7 @@ export const TOOLS: readonly Tool[] = [
     description:
       'Wait until the first (or all) of these instances are idle, need an answer, fail or vanish; tells what each said.',
     annotations: READS,
+    taskSupport: 'optional',
     input: {
       instances: z.array(z.string()).min(1).max(30).optional().describe('Default: all that work now'),
       session_id: sessionId.optional(),
@@ -211,4 +178,6 @@ export const TOOLS: readonly Tool[] = [
     run: async (runtime, input, call) =>
       await (await import('../operations/abort.ts')).abortSession(runtime, input, call),
   }),
+  ...SESSION_TOOLS,
+  ...INSPECT_TOOLS,
 ];

@@ -186,7 +186,11 @@ export function createApi(connection: Connection, signal?: AbortSignal): Opencod
 }
 
 /** The SDK's transport: its requests go through the one bounded exchange that probing uses too. */
-function guardedFetch(connection: Connection, signal: AbortSignal | undefined): typeof fetch {
+export function guardedFetch(
+  connection: Connection,
+  signal: AbortSignal | undefined,
+  timeoutMs = CALL_TIMEOUT_MS,
+): typeof fetch {
   return async (input, init) => {
     const request = new Request(input, init);
     const path = request.url.slice(connection.endpoint.url.length);
@@ -195,7 +199,7 @@ function guardedFetch(connection: Connection, signal: AbortSignal | undefined): 
       connection,
       path,
       { method: request.method, ...body },
-      { timeoutMs: CALL_TIMEOUT_MS, maxBytes: MAX_BODY_BYTES, signal },
+      { timeoutMs, maxBytes: MAX_BODY_BYTES, signal },
     );
     const empty = answer.status === 204 || answer.status === 304;
     const headers = Object.entries(answer.headers).filter(
@@ -211,7 +215,7 @@ interface SdkResult {
   readonly response?: Response | undefined;
 }
 
-function isNotFound(result: SdkResult): boolean {
+export function isNotFound(result: SdkResult): boolean {
   return result.response?.status === 404;
 }
 
@@ -222,7 +226,7 @@ function isThere(result: SdkResult, label: string): boolean {
   return true;
 }
 
-function succeed(result: SdkResult, label: string): void {
+export function succeed(result: SdkResult, label: string): void {
   if (result.error instanceof Error) throw result.error;
   const status = result.response?.status;
   if (status === undefined || status >= 400) {
@@ -232,7 +236,7 @@ function succeed(result: SdkResult, label: string): void {
   }
 }
 
-function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
+export function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
   succeed(result, label);
   const parsed = schema.safeParse(result.data);
   if (!parsed.success) {

@@ -16,7 +16,7 @@ describe('defaults', () => {
         sendTimeoutMs: 300_000,
         credentialRules: [],
         instances: [],
-        toolsets: ['core', 'instances', 'sessions'],
+        toolsets: ['core', 'instances', 'sessions', 'inspect'],
         readOnly: false,
         approve: 'ask',
         approvalRules: [],
@@ -24,8 +24,8 @@ describe('defaults', () => {
         connected: {
           relayRegistryDir: '/tmp/opencode-relay',
           opencodeBin: 'opencode',
-          stateDir: '/home/ada/.local/state/opencode-mcp',
         },
+        stateDir: '/home/ada/.local/state/opencode-mcp',
         tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
       },
       warnings: [],
@@ -425,7 +425,8 @@ describe('a value that is not valid', () => {
     {
       name: 'an unknown toolset',
       env: { OPENCODE_MCP_TOOLSETS: 'core,admin' },
-      expected: 'OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, got "core,admin"',
+      expected:
+        'OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, inspect, got "core,admin"',
     },
     {
       name: 'a doubtful read-only',
@@ -604,14 +605,12 @@ describe('opencode-connected', () => {
       RELAY_REMOTE_REGISTRY_DIR: '/srv/relay',
       INSTANCE_NAME: 'work',
       OPENCODE_BIN: 'bin/opencode',
-      XDG_STATE_HOME: '/var/ada',
     };
     expect(connected({ env })).toEqual({
       relaySshCommand: 'ssh user@relay',
       relayRegistryDir: '/srv/relay',
       instanceName: 'work',
       opencodeBin: '/work-dir/bin/opencode',
-      stateDir: '/var/ada/opencode-mcp',
     });
   });
 
@@ -632,11 +631,15 @@ describe('opencode-connected', () => {
     });
   });
 
-  it('starts a relative program of the config file beside that file, and ignores a relative XDG_STATE_HOME', () => {
-    expect(connected({ config: { opencodeBin: './opencode' }, env: { XDG_STATE_HOME: 'state' } })).toMatchObject({
+  it('starts a relative program of the config file beside that file', () => {
+    expect(connected({ config: { opencodeBin: './opencode' } })).toMatchObject({
       opencodeBin: '/home/ada/.config/opencode-mcp/opencode',
-      stateDir: '/home/ada/.local/state/opencode-mcp',
     });
+  });
+
+  it('keeps its state below XDG_STATE_HOME, unless that is a relative path', () => {
+    expect(load({ env: { XDG_STATE_HOME: '/var/ada' } }).settings.stateDir).toBe('/var/ada/opencode-mcp');
+    expect(load({ env: { XDG_STATE_HOME: 'state' } }).settings.stateDir).toBe('/home/ada/.local/state/opencode-mcp');
   });
 
   it.each([

@@ -20,7 +20,8 @@ function namesFor(changed: Partial<Settings>): string[] {
     approve: 'ask',
     approvalRules: [],
     logLevel: 'info',
-    connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode', stateDir: '/nowhere/state' },
+    connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode' },
+    stateDir: '/nowhere/state',
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     ...changed,
   };

@@ -49,6 +49,13 @@ afterAll(async () => {
   await temp.close();
 });
 
+/** As `call`, and holds the whole result to its size: text and structure both. */
+async function sized(name: string, args: Data): Promise<Data> {
+  const result = await server.client.callTool({ name, arguments: args });
+  expect(Buffer.byteLength(JSON.stringify(result)), name).toBeLessThan(8_192);
+  return await call(name, args);
+}
+
 /** Calls as a client does and checks the result against the listed schema, the full one, and the text. */
 async function call(name: string, args: Data = {}, child = server): Promise<Data> {
   const result = await child.client.callTool({ name, arguments: args });
@@ -241,6 +248,83 @@ describe('a result is what its schemas say, and its text says the same', () => {
     expect(await call('read', to)).toMatchObject({
       session: { state: 'interrupted', reason: expect.stringContaining('restarted') as string },
     });
+  });
+
+  test('fork_session, rename_session and delete_session', async () => {
+    const session_id = await newSession('As a whole');
+    const to = { instance: 'worker', session_id };
+    await call('send', { ...to, message: 'say hello' });
+    const { session } = (await call('fork_session', to)) as { session: { id: string; title: string } };
+    expect(session).toMatchObject({ title: 'As a whole (fork #1)', state: 'idle' });
+    expect(await call('rename_session', { ...to, title: 'Renamed' })).toMatchObject({
+      session: { id: session_id, title: 'Renamed' },
+    });
+    expect(await call('delete_session', { instance: 'worker', session_id: session.id })).toEqual({
+      instance: 'worker',
+      session: { id: session.id, title: session.title },
+      deleted: true,
+    });
+  });
+
+  test('list_files, read_file and search: pages, ignored and binary files, nothing found; each in 8 KB', async () => {
+    const { files } = worker.state;
+    for (let index = 0; index < 300; index++) files.set(`a-file-of-this-folder-${index}.txt`, `needle ${index}`);
+    files
+      .set('ignored.log', 'x')
+      .set('src/long.txt', LONG.replaceAll('. ', '.\n'))
+      .set('image.bin', '\0\0')
+      .set('empty', '');
+    const at = { instance: 'worker' };
+    const list = await sized('list_files', at);
+    expect(list).toMatchObject({
+      directory: worker.directory,
+      path: '',
+      total: 304,
+      next_offset: expect.any(Number) as number,
+    });
+    expect(await sized('list_files', { ...at, offset: list['next_offset'] })).toMatchObject({ total: 304 });
+    expect(await sized('list_files', { ...at, offset: 300 })).toMatchObject({ ignored: ['ignored.log'] });
+    expect(await sized('list_files', { ...at, path: 'src' })).toMatchObject({ path: 'src', entries: ['long.txt'] });
+    expect(await sized('read_file', { ...at, path: 'src/long.txt' })).toMatchObject({
+      line: 1,
+      next_line: expect.any(Number) as number,
+    });
+    expect(await sized('read_file', { ...at, path: 'empty' })).toMatchObject({ lines: 0 });
+    expect(await sized('read_file', { ...at, path: 'image.bin' })).toMatchObject({
+      binary: expect.stringContaining('2 bytes') as string,
+    });
+    expect(await sized('search', { ...at, query: 'needle 1' })).toMatchObject({ more: true });
+    expect(await sized('search', { ...at, query: 'nothing like it' })).toMatchObject({ matches: [] });
+    expect(await sized('search', { ...at, query: 'folder', names: true })).toMatchObject({ more: true });
+    files.clear();
+  });
+
+  test('get_diff: none, whole, one turn, cut; in 8 KB', async () => {
+    const session_id = await newSession('Changed');
+    const to = { instance: 'worker', session_id };
+    expect(await sized('get_diff', to)).toMatchObject({ files: [], total: 0 });
+    await call('send', { ...to, message: 'say hello' });
+    const messages = worker.state.messages.get(session_id) ?? [];
+    const [user] = messages;
+    const diffs = Array.from({ length: 60 }, (_, index) => ({
+      file: `src/folder/a-file-${index}.ts`,
+      patch: `--- a\n+++ b\n@@ -1 +1 @@\n-"old ${index}"\n+"new ${index}"\n`,
+      additions: 1,
+      deletions: 1,
+      status: 'modified',
+    }));
+    if (user !== undefined) messages[0] = { ...user, info: { ...user.info, summary: { diffs } } };
+    await call('send_message', { ...to, message: 'run', async: true });
+    const whole = await sized('get_diff', to);
+    expect(whole).toMatchObject({ total: 60, messages: [user?.info.id], note: expect.any(String) as string, cut: {} });
+    expect(await sized('get_diff', { ...to, message_id: user?.info.id, path: 'src/folder/a-file-7.ts' })).toMatchObject(
+      {
+        message_id: user?.info.id,
+        files: [{ file: 'src/folder/a-file-7.ts', status: 'modified', additions: 1, deletions: 1 }],
+        patch: '--- a\n+++ b\n@@ -1 +1 @@\n-"old 7"\n+"new 7"',
+      },
+    );
+    await call('abort_session', to);
   });
 
   test('list_sessions and get_status: an empty list, many, a sub-agent, idle and offline', async () => {

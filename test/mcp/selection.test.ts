@@ -15,7 +15,21 @@ describe('the tools that the switches leave', () => {
   test.each([
     ['core', ['instances', 'send', 'read']],
     ['instances', ['list_instances', 'refresh_instances']],
-    ['sessions', ['list_sessions', 'get_session', 'create_session', 'send_message', 'get_status', 'abort_session']],
+    [
+      'sessions',
+      [
+        'list_sessions',
+        'get_session',
+        'create_session',
+        'send_message',
+        'get_status',
+        'abort_session',
+        'fork_session',
+        'rename_session',
+        'delete_session',
+      ],
+    ],
+    ['inspect', ['get_diff', 'list_files', 'read_file', 'search']],
   ] as const)('toolset %s', async (toolset, expected) => {
     expect(await names([toolset], false)).toEqual(expected);
   });
@@ -34,6 +48,10 @@ describe('the tools that the switches leave', () => {
       'list_sessions',
       'get_session',
       'get_status',
+      'get_diff',
+      'list_files',
+      'read_file',
+      'search',
     ]);
     expect(await names(['core'], true)).toEqual(['instances', 'read']);
   });

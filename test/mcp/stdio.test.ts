@@ -214,7 +214,7 @@ describe.each(NODES)('the server on $name', ({ node }) => {
       server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
       const { result } = await server.answerTo(1);
       expect(result).toEqual({ tools: TOOLS.map((tool) => listTool(tool)) });
-      expect(Buffer.byteLength(JSON.stringify(result))).toBeLessThan(9 * 1024);
+      expect(Buffer.byteLength(JSON.stringify(result))).toBeLessThan(12 * 1024);
     });
 
     const SWITCHES: readonly (readonly [string, RawServerOptions, readonly string[]])[] = [
@@ -326,13 +326,13 @@ describe.each(NODES)('the server on $name', ({ node }) => {
           'an unknown toolset',
           [],
           { OPENCODE_MCP_TOOLSETS: 'core,extra' },
-          /OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, got "core,extra"/,
+          /OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, inspect, got "core,extra"/,
         ],
         [
           'an unknown toolset as a flag',
           ['--toolsets=extra'],
           {},
-          /--toolsets: expected all, or a comma list of core, instances, sessions, got "extra"/,
+          /--toolsets: expected all, or a comma list of core, instances, sessions, inspect, got "extra"/,
         ],
         [
           'an unknown source',

@@ -248,7 +248,15 @@ describe.skipIf([NEWEST_NODE, SUPERGATEWAY].some(isMissing))('the server behind 
 
   describe.skipIf(isMissing(CONFORMANCE))('in the conformance suite of the protocol', () => {
     // The others call tools, prompts and resources of the suite's own reference server, or are about the gateway.
-    test.each(['server-initialize', 'ping', 'tools-list', 'server-sse-multiple-streams'])('%s', async (scenario) => {
+    test.each([
+      'server-initialize',
+      'ping',
+      'tools-list',
+      'resources-list',
+      'prompts-list',
+      'logging-set-level',
+      'server-sse-multiple-streams',
+    ])('%s', async (scenario) => {
       const { code, stdout, stderr } = await run([CONFORMANCE, 'server', '--url', url.href, '--scenario', scenario]);
       expect(code, stdout + stderr).toBe(0);
       expect(stdout).toMatch(/Passed: [1-9]\d*\/\d+, 0 failed/);

@@ -1,5 +1,6 @@
 import type { Answer, FakeRoute } from './fake-http.ts';
 import { WEB_PAGE } from './fake-http.ts';
+import { fileAnswer, findAnswer, findFileAnswer, listAnswer } from './fake-files.ts';
 import type { FakeMessage, FakeSession } from './fake-objects.ts';
 import type { FakePrompt, FakeState } from './fake-state.ts';
 
@@ -33,6 +34,23 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
     const session = sessions.get(params['id'] ?? '');
     return session ? ok(session) : notFound(`Session not found: ${params['id']}`);
   },
+  'PATCH /session/:id'({ params, body }, { sessions }) {
+    const session = sessions.get(params['id'] ?? '');
+    if (!session) return notFound(`Session not found: ${params['id']}`);
+    const { title = session.title }: { readonly title?: string } = JSON.parse(body || '{}');
+    sessions.set(session.id, { ...session, title });
+    return ok({ ...session, title });
+  },
+  'DELETE /session/:id'({ params }, state) {
+    const id = params['id'] ?? '';
+    return state.removeSession(id) ? ok(true) : notFound(`Session not found: ${id}`);
+  },
+  'POST /session/:id/fork'({ params, body }, state) {
+    const session = state.sessions.get(params['id'] ?? '');
+    if (!session) return notFound(`Session not found: ${params['id']}`);
+    const { messageID }: { readonly messageID?: string } = JSON.parse(body || '{}');
+    return ok(state.forkSession(session, messageID));
+  },
   'GET /session/:id/children': ({ params }, { sessions }) =>
     ok([...sessions.values()].filter(({ parentID }) => parentID === params['id'])),
   'GET /session/:id/message'({ url, params }, { messages }) {
@@ -63,6 +81,10 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
   'GET /question': ({ url }, state) => ok(isHere(url, state) ? [...state.questions.values()] : []),
   'POST /question/:id/reply': (request, state) => settle(request, state, 'question.replied'),
   'POST /question/:id/reject': (request, state) => settle({ ...request, body: '' }, state, 'question.rejected'),
+  'GET /file': ({ url }, state) => listAnswer(url.searchParams.get('path') ?? '', state),
+  'GET /file/content': ({ url }, state) => fileAnswer(url.searchParams.get('path') ?? '', state),
+  'GET /find': ({ url }, state) => findAnswer(url.searchParams.get('pattern') ?? '', state),
+  'GET /find/file': ({ url }, state) => findFileAnswer(url.searchParams, state),
   // The server opens a stream instead of asking here.
   'GET /event': () => WEB_PAGE,
   'GET /global/event': () => WEB_PAGE,

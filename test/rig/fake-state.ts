@@ -37,6 +37,8 @@ export class FakeState {
   readonly statuses = new Map<string, FakeStatus>();
   readonly permissions = new Map<string, FakePermission>();
   readonly questions = new Map<string, FakeQuestion>();
+  /** Content by path from the directory. */
+  readonly files = new Map<string, string>();
   /** Accepted prompts, oldest first. */
   readonly prompts: Array<{ readonly sessionID: string; readonly body: FakePrompt }> = [];
   /** Parts that have not ended, by session. */
@@ -55,6 +57,26 @@ export class FakeState {
     this.messages.set(session.id, []);
     this.#emit('session.created', { sessionID: session.id, info: session });
     return session;
+  }
+
+  /** With its sub-agents' sessions; what runs goes on, as with the real one. False where there is none. */
+  removeSession(id: string): boolean {
+    const session = this.sessions.get(id);
+    if (!session) return false;
+    this.sessions.delete(id);
+    this.messages.delete(id);
+    for (const child of this.sessions.values()) if (child.parentID === id) this.removeSession(child.id);
+    this.#emit('session.deleted', { sessionID: id, info: session });
+    return true;
+  }
+
+  /** A copy of what comes before a message; of everything where the message is not there. */
+  forkSession(source: FakeSession, messageID: string | undefined): FakeSession {
+    const fork = this.addSession({ title: `${source.title} (fork #1)` });
+    const all = this.messages.get(source.id) ?? [];
+    const end = all.findIndex(({ info }) => info.id === messageID);
+    this.messages.set(fork.id, all.slice(0, end === -1 ? all.length : end));
+    return fork;
   }
 
   addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission {

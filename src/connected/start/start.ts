@@ -34,7 +34,8 @@ const PASSWORD_BYTES = 32;
  */
 export async function start(options: StartOptions): Promise<Ending> {
   const { settings, headless, forOpencode, process } = options;
-  const { stateDir, opencodeBin } = settings.connected;
+  const { stateDir } = settings;
+  const { opencodeBin } = settings.connected;
   const tell = (line: string): void => void process.stderr.write(`opencode-connected: ${line}\n`);
   const program = await findOpencode(opencodeBin, process.env['PATH']);
   const password = options.withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
