@@ -11,9 +11,12 @@ type JsonSchema = Record<string, unknown> & {
   readonly items?: JsonSchema;
 };
 
+/** How deep results are described. These show what the others' are made of, and models are seldom shown it. */
+const OUTPUT_DEPTHS: Readonly<Record<string, number>> = { instances: 3, send: 2, read: 3 };
+
 /** A tool as tools/list shows it. Every byte here is in the context of every conversation: what a model does not need is left out. */
-export function listTool({ name, description, annotations, toolset, taskSupport, input, output }: Tool): ListedTool {
-  const outputSchema = trim(jsonSchema(output, 'output'), toolset === 'core' ? 3 : 0);
+export function listTool({ name, description, annotations, taskSupport, input, output }: Tool): ListedTool {
+  const outputSchema = trim(jsonSchema(output, 'output'), OUTPUT_DEPTHS[name] ?? 0);
   return {
     name,
     description,
@@ -44,8 +47,7 @@ function withoutIntegerLimits(schema: JsonSchema): JsonSchema {
 
 /**
  * Keeps names and types: the SDK's client holds a result against this schema, so it must allow
- * whatever the full one allows. Below `depth` only the kind of value is told. Tools outside of the core tell nothing of
- * theirs: models are seldom shown it, and the core tools show what results are made of.
+ * whatever the full one allows. Below `depth` only the kind of value is told.
  */
 function trim(schema: JsonSchema, depth: number): JsonSchema {
   const { type, properties, items, required } = schema;

@@ -56,6 +56,20 @@ export const TOOLS: readonly Tool[] = [
     run: async (runtime, input, call) => await (await import('../operations/send.ts')).send(runtime, input, call),
   }),
   tool({
+    name: 'read',
+    toolset: 'core',
+    description: 'The newest messages of a session (default: the latest), what it does and waits for.',
+    annotations: READS,
+    input: {
+      instance: namedInstance,
+      session_id: describedSessionId,
+      message_limit: messageLimit.default(10),
+      ...paging,
+    },
+    output: shapes.transcript,
+    run: async (runtime, input, call) => await (await import('../operations/read.ts')).read(runtime, input, call),
+  }),
+  tool({
     name: 'respond',
     toolset: 'core',
     description:
@@ -86,20 +100,6 @@ export const TOOLS: readonly Tool[] = [
     },
     output: shapes.turn,
     run: async (runtime, input, call) => await (await import('../operations/wait.ts')).wait(runtime, input, call),
-  }),
-  tool({
-    name: 'read',
-    toolset: 'core',
-    description: 'The newest messages of a session (default: the latest), what it does and waits for.',
-    annotations: READS,
-    input: {
-      instance: namedInstance,
-      session_id: describedSessionId,
-      message_limit: messageLimit.default(10),
-      ...paging,
-    },
-    output: shapes.transcript,
-    run: async (runtime, input, call) => await (await import('../operations/read.ts')).read(runtime, input, call),
   }),
   tool({
     name: 'list_instances',

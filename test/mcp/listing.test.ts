@@ -20,6 +20,8 @@ describe('tools/list', () => {
       'instances',
       'send',
       'read',
+      'respond',
+      'wait',
       'list_instances',
       'refresh_instances',
       'list_sessions',

@@ -13,7 +13,7 @@ describe('the tools that the switches leave', () => {
   });
 
   test.each([
-    ['core', ['instances', 'send', 'read']],
+    ['core', ['instances', 'send', 'read', 'respond', 'wait']],
     ['instances', ['list_instances', 'refresh_instances']],
     [
       'sessions',
@@ -43,6 +43,7 @@ describe('the tools that the switches leave', () => {
     expect(await names(TOOLSETS, true)).toEqual([
       'instances',
       'read',
+      'wait',
       'list_instances',
       'refresh_instances',
       'list_sessions',
@@ -53,6 +54,6 @@ describe('the tools that the switches leave', () => {
       'read_file',
       'search',
     ]);
-    expect(await names(['core'], true)).toEqual(['instances', 'read']);
+    expect(await names(['core'], true)).toEqual(['instances', 'read', 'wait']);
   });
 });

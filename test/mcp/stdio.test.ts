@@ -218,13 +218,13 @@ describe.each(NODES)('the server on $name', ({ node }) => {
     });
 
     const SWITCHES: readonly (readonly [string, RawServerOptions, readonly string[]])[] = [
-      ['--toolsets core', { args: ['--toolsets', 'core'] }, ['instances', 'send', 'read']],
+      ['--toolsets core', { args: ['--toolsets', 'core'] }, ['instances', 'send', 'read', 'respond', 'wait']],
       [
         'OPENCODE_MCP_TOOLSETS',
         { env: { OPENCODE_MCP_TOOLSETS: 'instances' } },
         ['list_instances', 'refresh_instances'],
       ],
-      ['--read-only', { args: ['--read-only', '--toolsets=core'] }, ['instances', 'read']],
+      ['--read-only', { args: ['--read-only', '--toolsets=core'] }, ['instances', 'read', 'wait']],
     ];
     test.each(SWITCHES)(
       '%s: only these tools are listed, and the others cannot be called',
