@@ -83,6 +83,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     toolsets: toolsets === 'all' ? TOOLSETS : toolsets,
     readOnly: valueOf(OPTIONS.readOnly),
     logLevel: valueOf(OPTIONS.logLevel),
+    mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
     connected,
     tailnet: {
       ...(socket && { socketPath: resolvePath(socket.value, input.home, baseOf(socket)) }),

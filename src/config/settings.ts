@@ -56,6 +56,8 @@ export interface Settings {
   readonly readOnly: boolean;
   readonly logLevel: LogLevel;
   readonly tailnet: TailnetSettings;
+  /** Network interfaces on which to look, and to advertise, on the LAN: their names, or `all`; none switches it off. */
+  readonly mdnsInterfaces: 'all' | readonly string[];
   readonly connected: ConnectedSettings;
 }
 
