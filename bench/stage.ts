@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { NO_MULTICAST } from '../test/rig/no-multicast.ts';
 import { openRegistry, type Registry } from '../test/rig/registry.ts';
 import { tempDir, type TempDir } from '../test/rig/temp.ts';
 import { BUILT_SERVER, bundlePrograms, type Scripts } from './bundle.ts';
@@ -107,7 +108,7 @@ export class Stage implements AsyncDisposable {
     readonly cwd: string;
     readonly env: Readonly<Record<string, string>>;
   } {
-    return { cwd: this.#temp.path, env: { HOME: this.#temp.path, TMPDIR: this.#temp.tmp, ...env } };
+    return { cwd: this.#temp.path, env: { HOME: this.#temp.path, TMPDIR: this.#temp.tmp, ...NO_MULTICAST, ...env } };
   }
 }
 

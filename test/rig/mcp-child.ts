@@ -16,6 +16,7 @@ import {
   type Progress,
 } from '@modelcontextprotocol/sdk/types.js';
 
+import { NO_MULTICAST } from './no-multicast.ts';
 import { endProcessesIn, processesIn } from './processes.ts';
 import { tempDir, type TempDir } from './temp.ts';
 import { DEFAULT_WAIT_MS, within } from './wait.ts';
@@ -31,9 +32,11 @@ export interface McpChildOptions {
   readonly node?: string;
   readonly script?: string;
   readonly args?: readonly string[];
+  /** Words before the whole command: see `inside`. They must end in the same process. */
+  readonly before?: readonly string[];
   /** Options of Node itself, before the script. */
   readonly execArgv?: readonly string[];
-  /** All that the child sees, beside PATH, and a HOME and a TMPDIR of its own. */
+  /** All that the child sees, beside PATH, a HOME and a TMPDIR of its own, and that it may use no LAN. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   readonly clientInfo?: Implementation;
@@ -124,9 +127,10 @@ class McpProcess implements McpChild {
       capabilities: options.capabilities ?? {},
     });
     const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
-    this.#child = spawn(options.node ?? process.execPath, argv, {
+    const [program = '', ...words] = [...(options.before ?? []), options.node ?? process.execPath, ...argv];
+    this.#child = spawn(program, words, {
       cwd: options.cwd ?? temp.path,
-      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...options.env },
+      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...NO_MULTICAST, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     this.#child.stdin.on('error', () => {});
