@@ -49,6 +49,7 @@ describe('settingsHelp', () => {
       'tailnetPorts',
       'tailnetTags',
       'tailnetUsers',
+      'mdnsInterfaces',
       'password',
       'credentials',
       'instances',

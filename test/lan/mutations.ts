@@ -1,6 +1,6 @@
-/** `count` packets made of good ones: cut, lengthened, with bits turned, lengths and pointers wrong. The same ones each time. */
-export function mutations(packets: readonly Buffer[], count: number): Buffer[] {
-  const random = generator(20_260_101);
+/** `count` packets made of good ones: cut, lengthened, with bits turned, lengths and pointers wrong. The same ones for the same seed. */
+export function mutations(packets: readonly Buffer[], count: number, seed: number): Buffer[] {
+  const random = generator(seed);
   return Array.from({ length: count }, (_, index) => {
     const packet = Buffer.from(packets[index % packets.length] ?? Buffer.alloc(12));
     for (let changes = 1 + random(6); changes > 0; changes -= 1) {
