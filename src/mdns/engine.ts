@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 
-import { Bonjour, type ServiceConfig } from 'bonjour-service';
+import { Bonjour } from 'bonjour-service';
 
 import type { Lan } from './lan.ts';
 
@@ -33,12 +33,17 @@ class LanSocket extends EventEmitter {
     _address: string,
     done: (error: Error | null) => void,
   ): void {
-    void this.#lan.send(packet.subarray(offset, offset + length)).then(() => done(null));
+    void this.#send(packet.subarray(offset, offset + length), done);
   }
 
   close(done: () => void = () => {}): void {
     this.#lan.off('message', this.#pass);
     setImmediate(done);
+  }
+
+  async #send(packet: Uint8Array, done: (error: Error | null) => void): Promise<void> {
+    await this.#lan.send(packet);
+    done(null);
   }
 }
 
@@ -47,7 +52,7 @@ export function bonjourOver(lan: Lan, port: number): Bonjour {
   // Its options go to multicast-dns, whatever their type says.
   const options: object = { socket: new LanSocket(lan), port, bind: false, multicast: false };
   // A packet that could not be sent is told by the link; thrown, it would end the process.
-  return new Bonjour(options as Partial<ServiceConfig>, () => {});
+  return new Bonjour(options, () => {});
 }
 
 /**

@@ -120,7 +120,7 @@ export class Lan extends EventEmitter {
     const keys = new Set(wanted.map(({ key }) => key));
     for (const key of this.#refused.keys()) if (!keys.has(key)) this.#refused.delete(key);
     let changed = false;
-    for (const { link } of [...this.#senders.values()]) if (!keys.has(link.key)) changed = this.#drop(link);
+    for (const { link } of this.#senders.values()) if (!keys.has(link.key)) changed = this.#drop(link);
     for (const link of wanted) if (await this.#keep(link)) changed = true;
     return changed;
   }

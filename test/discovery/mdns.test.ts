@@ -6,7 +6,6 @@ import { createMdnsSource } from '../../src/discovery/mdns.ts';
 import { silentLogger } from '../../src/log.ts';
 import { Publisher } from '../../src/mdns/publisher.ts';
 import { freePort } from '../rig/ports.ts';
-import { until } from '../rig/wait.ts';
 import { conformance, type HintingStage } from './conformance.ts';
 
 /** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */

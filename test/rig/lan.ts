@@ -242,6 +242,10 @@ export class Program {
     this.exited = once(child, 'exit');
   }
 
+  describe(): string {
+    return `${this.#what}, pid ${this.pid}`;
+  }
+
   get output(): string {
     return this.#output;
   }
