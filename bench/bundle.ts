@@ -13,6 +13,7 @@ const PROGRAMS = {
   'bare-server': import.meta.resolve('./programs/bare-server.ts'),
   'bare-survey': import.meta.resolve('./programs/bare-survey.ts'),
   'bare-stream': import.meta.resolve('./programs/bare-stream.ts'),
+  'lan-crowd': import.meta.resolve('./programs/lan-crowd.ts'),
   fleet: import.meta.resolve('./programs/fleet.ts'),
 } as const;
 
@@ -53,6 +54,7 @@ export async function bundlePrograms(folder: string, builtServer: string): Promi
     'bare-server': script('bare-server'),
     'bare-survey': script('bare-survey'),
     'bare-stream': script('bare-stream'),
+    'lan-crowd': script('lan-crowd'),
     fleet: script('fleet'),
   };
 }

@@ -7,6 +7,7 @@ import { tempDir, type TempDir } from '../test/rig/temp.ts';
 import { BUILT_SERVER, bundlePrograms, type Scripts } from './bundle.ts';
 import { LineProcess } from './line-process.ts';
 import type { BareSurveyOptions } from './programs/bare-survey.ts';
+import type { CrowdOptions } from './programs/lan-crowd.ts';
 import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken } from './programs/fleet.ts';
 import { NO_ROUNDS, ServerProcess } from './server-process.ts';
 
@@ -14,6 +15,8 @@ export interface ServerOptions {
   readonly registry?: Registry;
   readonly env?: Readonly<Record<string, string>>;
   readonly execArgv?: readonly string[];
+  /** See `SpawnOptions`. */
+  readonly before?: readonly string[];
   /** In the place of the built server. */
   readonly script?: string;
 }
@@ -54,11 +57,12 @@ export class Stage implements AsyncDisposable {
   }
 
   /** Our server; without a handshake. */
-  spawnServer({ registry, env, execArgv, script }: ServerOptions): ServerProcess {
+  spawnServer({ registry, env, execArgv, before, script }: ServerOptions): ServerProcess {
     return new ServerProcess({
       script: script ?? this.scripts.server,
       args: registry === undefined ? [] : ['--registry-dir', registry.path],
       ...(execArgv === undefined ? {} : { execArgv }),
+      ...(before === undefined ? {} : { before }),
       ...this.#surroundings({ ...NO_ROUNDS, ...env }),
     });
   }
@@ -77,6 +81,13 @@ export class Stage implements AsyncDisposable {
   async startFleet(options: FleetOptions): Promise<Fleet> {
     const process = this.#spawn('fleet', JSON.stringify(options));
     return new Fleet(process, await process.read<FleetPorts>());
+  }
+
+  /** A machine of a LAN, in its network namespace. */
+  async startLanCrowd(before: readonly string[], options: CrowdOptions): Promise<LineProcess> {
+    const script = this.scripts['lan-crowd'];
+    const args = [JSON.stringify(options)];
+    return await this.#ready(new LineProcess({ script, args, before, ...this.#surroundings({}) }));
   }
 
   async startBareSurvey(options: BareSurveyOptions): Promise<LineProcess> {
