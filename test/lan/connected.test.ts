@@ -109,6 +109,18 @@ describe('opencode-connected --lan', () => {
     expect(row?.via).toContain(laptop.on(2));
   });
 
+  test('is heard again after its interface was pulled out and put in again', async () => {
+    // By IPv6 the new interface would show as another.
+    const laptop = await lan.machine('laptop', { families: 'v4' });
+    const wrapper = await connected(laptop);
+    await wrapper.says(/answers at/);
+    await laptop.replug(1, 'eth0');
+    viewer = await lan.machine('viewer', { families: 'v4' });
+    await using server = await viewer.mcp();
+    const [row] = await listed(server, (rows) => rows[0]?.state === 'locked');
+    expect(row?.via).toContain(laptop.on(1));
+  });
+
   test('keeps its password from one start to the next, for its owner only', async () => {
     const laptop = await lan.machine('laptop');
     const wrapper = await connected(laptop);

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
 import type { Logger } from '../../src/log.ts';
 import { silentLogger } from '../../src/log.ts';
+import { bonjourOver } from '../../src/mdns/engine.ts';
 import { Browser, QUERY_EVERY_MS } from '../../src/mdns/browser.ts';
 import { Lan, LINKS_EVERY_MS } from '../../src/mdns/lan.ts';
 import type { Interfaces } from '../../src/mdns/links.ts';
@@ -111,6 +112,12 @@ describe('the LAN as one socket', () => {
     interfaces = {};
     await pass(() => changes === 2);
     expect([lan.problem === undefined, lan.interfaceOf('127.0.0.1', 'IPv4')]).toEqual([false, undefined]);
+  });
+
+  it('is left alone by a bonjour that is destroyed, and stays open', async () => {
+    const lan = await lanOn(await freePort());
+    bonjourOver(lan, 1).destroy();
+    expect([lan.listenerCount('message'), lan.problem]).toEqual([0, undefined]);
   });
 
   it('is asked at once, soon again, and then every minute', async () => {

@@ -4,12 +4,12 @@ import type { TestContext } from 'vitest';
 
 import { startMcpChild, type McpChild, type McpChildOptions } from './mcp-child.ts';
 import {
+  endProcessesOf,
   execIn,
   inside,
   ipIn,
   missingForNamespaces,
   NamespaceSet,
-  processesOf,
   removeLeftovers,
   spawnIn,
 } from './namespaces.ts';
@@ -139,16 +139,29 @@ export class Machine {
   /** Connects it to a LAN. */
   async plug(lan: number, interfaceName: string): Promise<void> {
     await this.#lan.cable(this, lan, interfaceName);
+    await this.#configure(lan, interfaceName);
+  }
+
+  /** As when a dongle is pulled out and put in again: another interface with the name and the addresses of the one before. */
+  async replug(lan: number, interfaceName: string): Promise<void> {
+    const mac = (await this.exec(['cat', `/sys/class/net/${interfaceName}/address`])).trim();
+    await this.unplug(interfaceName);
+    await this.#lan.cable(this, lan, interfaceName);
+    await ipIn(this.namespace, 'link', 'set', interfaceName, 'address', mac);
+    await this.#configure(lan, interfaceName);
+  }
+
+  async unplug(interfaceName: string): Promise<void> {
+    await ipIn(this.namespace, 'link', 'del', interfaceName);
+  }
+
+  async #configure(lan: number, interfaceName: string): Promise<void> {
     if (this.#families !== 'v6') await ipIn(this.namespace, 'addr', 'add', `${this.on(lan)}/24`, 'dev', interfaceName);
     await ipIn(this.namespace, 'link', 'set', interfaceName, 'up');
     // As any machine has: what leads nowhere else, and what an unbound socket multicasts by.
     if (this.#families !== 'v6' && interfaceName === 'eth0')
       await ipIn(this.namespace, 'route', 'add', 'default', 'dev', interfaceName);
     if (this.#families !== 'v4') await this.linkLocal(interfaceName);
-  }
-
-  async unplug(interfaceName: string): Promise<void> {
-    await ipIn(this.namespace, 'link', 'del', interfaceName);
   }
 
   /** Another IPv4 address on its first LAN, as after a new lease. */
@@ -170,12 +183,8 @@ export class Machine {
   }
 
   /** Kills everything that runs on it, as when its power goes. */
-  async crash(): Promise<void> {
-    await until(`everything on ${this.name} to end`, async () => {
-      const pids = await processesOf(this.namespace);
-      for (const pid of pids) process.kill(pid, 'SIGKILL');
-      return pids.length === 0;
-    });
+  crash(): Promise<void> {
+    return endProcessesOf(this.namespace);
   }
 
   /** A sandbox for programs of a person on this machine. */

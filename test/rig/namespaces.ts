@@ -85,12 +85,17 @@ export function missingForNamespaces(): string | undefined {
   return undefined;
 }
 
-async function removeNamespace(name: string): Promise<void> {
-  await until(`everything in ${name} to end`, async () => {
-    const pids = await processesOf(name);
+/** Kills everything in a namespace. */
+export async function endProcessesOf(namespace: string): Promise<void> {
+  await until(`everything in ${namespace} to end`, async () => {
+    const pids = await processesOf(namespace);
     for (const pid of pids) kill(pid);
     return pids.length === 0;
   });
+}
+
+async function removeNamespace(name: string): Promise<void> {
+  await endProcessesOf(name);
   await run('ip', ['netns', 'del', name]);
 }
 

@@ -84,7 +84,7 @@ export class Sightings {
   }
 
   get notes(): readonly Note[] {
-    return [...this.#refused].slice(0, MAX_NOTED).map((sender) => ({
+    return [...this.#refused].map((sender) => ({
       subject: sender,
       reason: `advertises more than is listed: at most ${MAX_OF_ONE_SENDER} services of one machine and ${MAX_SIGHTINGS} in all`,
     }));
