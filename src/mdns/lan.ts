@@ -55,6 +55,7 @@ export class Lan extends EventEmitter {
   #neighbour: ReturnType<typeof neighbourhood> = () => undefined;
   /** Why links that there are cannot be used, by their keys. */
   readonly #refused = new Map<string, string>();
+  #unreadable: string | undefined;
   #hasMishandled = false;
 
   constructor(options: LanOptions) {
@@ -76,6 +77,7 @@ export class Lan extends EventEmitter {
     const senders = [...this.#senders.values()];
     if (senders.some(({ problem }) => problem === undefined)) return undefined;
     const reasons = [
+      ...(this.#unreadable === undefined ? [] : [this.#unreadable]),
       ...senders.map(({ link, problem }) => `${link.address}: ${problem}`),
       ...[...this.#refused].map(([key, reason]) => `${key.split(' ')[0]}: ${reason}`),
     ];
@@ -108,13 +110,29 @@ export class Lan extends EventEmitter {
     const { signal } = this.#root;
     while (!signal.aborted) {
       await this.#options.clock.sleep(LINKS_EVERY_MS, signal);
-      if (!signal.aborted && (await this.#update()) && !signal.aborted) this.emit('links');
+      try {
+        if (!signal.aborted && (await this.#update()) && !signal.aborted) this.emit('links');
+      } catch (error) {
+        // Of who listens; the next look may be luckier.
+        this.#options.logger.log('debug', 'new network links could not be used', { reason: reasonOf(error) });
+      }
+    }
+  }
+
+  #readInterfaces(): Interfaces {
+    try {
+      this.#unreadable = undefined;
+      return (this.#options.readInterfaces ?? networkInterfaces)();
+    } catch (error) {
+      // A sandbox may forbid it.
+      this.#unreadable = `the network interfaces cannot be read: ${reasonOf(error)}`;
+      return {};
     }
   }
 
   /** True when there is a link that was not there before, or none where there was one. */
   async #update(): Promise<boolean> {
-    const interfaces = (this.#options.readInterfaces ?? networkInterfaces)();
+    const interfaces = this.#readInterfaces();
     const wanted = linksOf(interfaces, this.#options.interfaces);
     this.#neighbour = neighbourhood(interfaces, wanted);
     const keys = new Set(wanted.map(({ key }) => key));
@@ -148,7 +166,7 @@ export class Lan extends EventEmitter {
       return true;
     } catch (error) {
       // An address that is still checked for a twin (IPv6), or an interface that is just going: there is a next time.
-      this.#refused.set(link.key, error instanceof Error ? error.message : String(error));
+      this.#refused.set(link.key, reasonOf(error));
       return known === undefined ? false : this.#drop(link);
     }
   }
@@ -182,8 +200,12 @@ export class Lan extends EventEmitter {
       // Anyone can send anything: none of it may end this process.
       if (this.#hasMishandled) return;
       this.#hasMishandled = true;
-      const reason = singleLine(error instanceof Error ? error.message : String(error), MAX_REASON_CHARS);
+      const reason = reasonOf(error);
       this.#options.logger.log('warn', 'an mDNS packet could not be handled; later ones are not told', { reason });
     }
   }
+}
+
+function reasonOf(error: unknown): string {
+  return singleLine(error instanceof Error ? error.message : String(error), MAX_REASON_CHARS);
 }

@@ -91,6 +91,26 @@ describe('the LAN as one socket', () => {
     expect(both.problem).toBeUndefined();
   });
 
+  it('says why where the interfaces cannot be read, and goes on when they can', async () => {
+    const clock = new ManualClock();
+    let isForbidden = true;
+    const readInterfaces = (): Interfaces => {
+      if (isForbidden) throw new Error('not allowed');
+      return { [LOOPBACK]: FOUR };
+    };
+    const lan = await lanOn(await freePort(), { clock, readInterfaces });
+    expect(lan.problem).toBe('no multicast on this machine: the network interfaces cannot be read: not allowed');
+    await clock.advance(LINKS_EVERY_MS);
+    lan.on('links', () => {
+      throw new Error('a bug');
+    });
+    isForbidden = false;
+    await until('the links', async () => {
+      await clock.advance(LINKS_EVERY_MS);
+      return lan.problem === undefined;
+    });
+  });
+
   it('follows interfaces that come and go', async () => {
     const port = await freePort();
     const clock = new ManualClock();

@@ -1,4 +1,5 @@
 import { type ChildProcess, execFile, spawn, type SpawnOptions } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
@@ -82,6 +83,7 @@ export async function processesOf(namespace: string): Promise<number[]> {
 /** Why namespaces cannot be made here, or undefined. */
 export function missingForNamespaces(): string | undefined {
   if (process.platform !== 'linux' || process.geteuid?.() !== 0) return 'needs root on Linux, for network namespaces';
+  if (!['/usr/sbin/ip', '/sbin/ip', '/usr/bin/ip'].some((path) => existsSync(path))) return 'needs iproute2';
   return undefined;
 }
 
