@@ -88,7 +88,7 @@ describe('a TXT record', () => {
   });
 
   it('is read without what could deceive a reader, whoever wrote it', () => {
-    const bytes = fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 40 });
+    const bytes = fc.array(fc.uint8Array({ maxLength: 20 }), { maxLength: 10 });
     fc.assert(
       fc.property(bytes, fc.string({ unit: 'binary' }), (strings, text) => {
         const written = ['id', 'name', 'host', 'dir'].map((key) => Buffer.from(`${key}=${text}\u202E\u0000\n${text}`));
