@@ -5,6 +5,7 @@ import { Lan, type Machine, needNamespaces, type Program } from '../rig/lan.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
 import { announcement, question, recordsOf, response, type Service } from '../rig/mdns-packets.ts';
 import { missingForNamespaces } from '../rig/namespaces.ts';
+import { recordedPackets } from '../rig/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 import { listed } from './listing.ts';
 import { mutations } from './mutations.ts';
@@ -107,6 +108,7 @@ describe('whatever anyone says on the LAN', () => {
     const ours = { label: 'opencode-id', type: '_opencode-mcp._tcp.local', port: 5000 };
     await liar.say([announcement({ ...ours, txt: large }), announcement(service(5001, { txt: large }))]);
     const recorded = [
+      ...recordedPackets(),
       announcement(service(5002, { addresses: ['10.0.0.1', '10.0.0.2'] })),
       announcement({ ...ours, txt: ['v=1', 'id=abc', 'name=\u202Eevil\u0007', 'host=h', 'dir=/d'] }),
       question('_opencode-mcp._tcp.local'),

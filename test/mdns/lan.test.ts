@@ -13,6 +13,7 @@ import { Publisher } from '../../src/mdns/publisher.ts';
 import { ManualClock } from '../directory/manual-clock.ts';
 import { announcement } from '../rig/mdns-packets.ts';
 import { freePort } from '../rig/ports.ts';
+import { recordedPackets } from '../rig/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 
 /** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */
@@ -163,6 +164,31 @@ describe('the LAN as one socket', () => {
     await clock.advance(3 * QUERY_EVERY_MS);
     await asked(6);
     expect(heard.every((packet) => packet.includes('_opencode-mcp') && packet.includes('_http'))).toBe(true);
+  });
+
+  it('understands what opencode and this program were recorded to say', async () => {
+    const port = await freePort();
+    const said: string[] = [];
+    const browser = new Browser({
+      interfaces: [LOOPBACK],
+      clock: systemClock,
+      logger: silentLogger,
+      port,
+      onAnnouncement: ({ kind, isGoodbye, port: at, says, addresses }) =>
+        said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
+      onLinks: () => {},
+    });
+    closers.push(() => browser.close());
+    await browser.open();
+    // Responses count only from the port of mDNS.
+    const { socket } = await neighbour(port);
+    for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
+    await until('three announcements', () => said.length === 3);
+    expect(said).toEqual([
+      'opencode hello 4096  192.168.1.11',
+      'connected hello 4651 one-project 192.168.1.11',
+      'connected bye 4651 one-project 192.168.1.11',
+    ]);
   });
 
   it('hears an instance come, and its goodbye', async () => {
