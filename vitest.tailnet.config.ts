@@ -2,5 +2,11 @@ import { defineConfig } from 'vitest/config';
 
 /** `npm run test:tailnet`. One file at a time: each has a tailnet of its own. */
 export default defineConfig({
-  test: { include: ['test/tailnet/**/*.test.ts'], maxWorkers: 1, testTimeout: 120_000, hookTimeout: 180_000 },
+  test: {
+    include: ['test/tailnet/**/*.test.ts'],
+    maxWorkers: 1,
+    // Bounds on hangs, never a measure: the machine may be slow.
+    testTimeout: 240_000,
+    hookTimeout: 240_000,
+  },
 });

@@ -15,6 +15,8 @@ const PROGRAMS = {
   'bare-stream': import.meta.resolve('./programs/bare-stream.ts'),
   'lan-crowd': import.meta.resolve('./programs/lan-crowd.ts'),
   fleet: import.meta.resolve('./programs/fleet.ts'),
+  streamer: import.meta.resolve('./programs/streamer.ts'),
+  tailscaled: import.meta.resolve('./programs/tailscaled.ts'),
 } as const;
 
 /** Paths of what runs as a process of its own. */
@@ -56,5 +58,7 @@ export async function bundlePrograms(folder: string, builtServer: string): Promi
     'bare-stream': script('bare-stream'),
     'lan-crowd': script('lan-crowd'),
     fleet: script('fleet'),
+    streamer: script('streamer'),
+    tailscaled: script('tailscaled'),
   };
 }

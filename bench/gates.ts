@@ -3,6 +3,7 @@
 import { atMost, exactly } from './figure.ts';
 import { LIMITS, mostInFlight } from './figures/in-flight.ts';
 import { measureMemory, MOST_SURVEYED_MB } from './figures/memory.ts';
+import { FIRST_BYTE_RATIO, firstBytes, openNodeScene, REQUESTS, whoisAsked } from './figures/node.ts';
 import { silentSurvey } from './figures/silent.ts';
 import { listBytes, MOST_LIST_BYTES } from './figures/sizes.ts';
 import { measureStarts, SILENT_RATIO, START_RATIO } from './figures/start.ts';
@@ -28,6 +29,7 @@ const GATES: readonly ((stage: Stage) => Promise<readonly Gate[]>)[] = [
   memoryGates,
   silentGates,
   inFlightGates,
+  nodeGates,
 ];
 
 const gates: Gate[] = [];
@@ -150,6 +152,22 @@ async function inFlightGates(stage: Stage): Promise<readonly Gate[]> {
     });
   }
   return gates;
+}
+
+async function nodeGates(stage: Stage): Promise<readonly Gate[]> {
+  await using scene = await openNodeScene(stage);
+  // A few milliseconds each, which the scheduler of a busy machine disturbs: more of them.
+  const { ours, theirs } = await firstBytes(scene, 4 * PAIRS);
+  return [
+    ratioGate('first byte of an event stream, by the node service / direct', ours, theirs, FIRST_BYTE_RATIO),
+    {
+      name: `whois asked for ${REQUESTS} requests of one connection`,
+      unit: 'count',
+      measured: await whoisAsked(scene.list, scene.tailscaled),
+      limit: exactly(1),
+      wrongLimit: exactly(REQUESTS),
+    },
+  ];
 }
 
 function ratioGate(name: string, ours: readonly number[], theirs: readonly number[], goal: number): Gate {

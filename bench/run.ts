@@ -1,6 +1,6 @@
 // npm run bench: measures what the README and the issues promise, prints a table and keeps the samples in
-// bench/results. Arguments: names of figures (default: all of them), --pairs <n>, --seconds <n> of browsing the LAN, and
-// --server <path> for another build.
+// bench/results. Arguments: names of figures (default: all of them but node-idle, which takes twenty minutes), --pairs <n>,
+// --seconds <n> of browsing the LAN, and --server <path> for another build.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -12,11 +12,14 @@ import { firstTokenFigures } from './figures/first-token.ts';
 import { inFlightFigures } from './figures/in-flight.ts';
 import { lanFigures } from './figures/lan.ts';
 import { memoryFigures } from './figures/memory.ts';
+import { nodeIdleFigures } from './figures/node-idle.ts';
+import { nodeFigures } from './figures/node.ts';
 import { renameFigures } from './figures/rename.ts';
 import { silentFigures } from './figures/silent.ts';
 import { sizeFigures } from './figures/sizes.ts';
 import { startFigures } from './figures/start.ts';
 import { surveyFigures } from './figures/survey.ts';
+import { tailnetFigures } from './figures/tailnet.ts';
 import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
 
@@ -35,7 +38,13 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   crowd: (stage) => crowdFigures(stage, 3),
   lan: (stage) => lanFigures(stage, LAN_SAMPLES, Number(values.seconds)),
   sizes: sizeFigures,
+  node: nodeFigures,
+  tailnet: (stage) => tailnetFigures(stage, 7),
+  'node-idle': nodeIdleFigures,
 };
+
+/** They are measured only where they are named. */
+const LONG: ReadonlySet<string> = new Set(['node-idle']);
 
 const { values, positionals } = parseArgs({
   options: {
@@ -45,7 +54,7 @@ const { values, positionals } = parseArgs({
   },
   allowPositionals: true,
 });
-const wanted = positionals.length > 0 ? positionals : Object.keys(FIGURES);
+const wanted = positionals.length > 0 ? positionals : Object.keys(FIGURES).filter((name) => !LONG.has(name));
 const unknown = wanted.filter((name) => FIGURES[name] === undefined);
 if (unknown.length > 0)
   throw new Error(`Expected any of ${Object.keys(FIGURES).join(', ')}; got ${unknown.join(', ')}`);

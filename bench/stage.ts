@@ -2,13 +2,17 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { NO_MULTICAST } from '../test/rig/no-multicast.ts';
+import { freePort } from '../test/rig/ports.ts';
 import { openRegistry, type Registry } from '../test/rig/registry.ts';
 import { tempDir, type TempDir } from '../test/rig/temp.ts';
 import { BUILT_SERVER, bundlePrograms, type Scripts } from './bundle.ts';
 import { LineProcess } from './line-process.ts';
+import { NodeProcess } from './node-process.ts';
 import type { BareSurveyOptions } from './programs/bare-survey.ts';
 import type { CrowdOptions } from './programs/lan-crowd.ts';
 import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken } from './programs/fleet.ts';
+import type { StreamerPlace } from './programs/streamer.ts';
+import type { TailscaledCounts, TailscaledOptions, TailscaledPlace } from './programs/tailscaled.ts';
 import { NO_ROUNDS, ServerProcess } from './server-process.ts';
 
 export interface ServerOptions {
@@ -19,6 +23,31 @@ export interface ServerOptions {
   readonly before?: readonly string[];
   /** In the place of the built server. */
   readonly script?: string;
+}
+
+export interface NodeOptions {
+  readonly registry: Registry;
+  /** Of tailscaled. */
+  readonly socketPath: string;
+  /** This machine's address in the tailnet. */
+  readonly host: string;
+}
+
+/** A program that told where it is to be found. */
+export interface Placed<Place> extends AsyncDisposable {
+  readonly place: Place;
+  readonly process: LineProcess;
+}
+
+export type Tailscaled = Placed<TailscaledPlace>;
+
+/** Questions that it was asked since the last time. */
+export function countsOf({ process }: Tailscaled): Promise<TailscaledCounts> {
+  return process.ask<TailscaledCounts>({});
+}
+
+async function placed<Place>(process: LineProcess): Promise<Placed<Place>> {
+  return { process, place: await process.read<Place>(), [Symbol.asyncDispose]: () => process.close() };
 }
 
 /** Where everything runs: one folder, whose processes end with this one, however it ends. */
@@ -98,6 +127,24 @@ export class Stage implements AsyncDisposable {
     return await this.#ready(this.#spawn('bare-stream', url));
   }
 
+  async startStreamer(): Promise<Placed<StreamerPlace>> {
+    return await placed(this.#spawn('streamer', ''));
+  }
+
+  async startTailscaled(options: TailscaledOptions): Promise<Tailscaled> {
+    return await placed(this.#spawn('tailscaled', JSON.stringify(options)));
+  }
+
+  /** The node service, which listens when this resolves. */
+  async startNode({ registry, socketPath, host }: NodeOptions): Promise<NodeProcess> {
+    const port = await freePort();
+    const env = { TAILSCALE_SOCKET: socketPath, OPENCODE_NODE_PORT: String(port), OPENCODE_MCP_LOG_LEVEL: 'error' };
+    const args = ['node', '--registry-dir', registry.path];
+    const node = new NodeProcess({ script: this.scripts.server, args, ...this.#surroundings(env) }, host, port);
+    await node.listening();
+    return node;
+  }
+
   async close(): Promise<void> {
     await this.#temp.close();
   }
@@ -106,7 +153,7 @@ export class Stage implements AsyncDisposable {
     return this.close();
   }
 
-  #spawn(name: 'fleet' | 'bare-survey' | 'bare-stream', argument: string): LineProcess {
+  #spawn(name: Exclude<keyof Scripts, 'server' | 'bare-server'>, argument: string): LineProcess {
     return new LineProcess({ script: this.scripts[name], args: [argument], ...this.#surroundings({}) });
   }
 

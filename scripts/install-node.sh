@@ -75,7 +75,7 @@ install_system_unit() {
 install_launch_agent() {
   plist=$HOME/Library/LaunchAgents/opencode-mcp.node.plist
   sed -e "s|@NODE@|$(for_xml "$node")|" -e "s|@PROGRAM@|$(for_xml "$program")|" \
-    -e "s|@LOG@|$(for_xml "$HOME/Library/Logs/opencode-mcp-node.log")|" "$root/launchd/opencode-mcp.node.plist" |
+    -e "s|@LOG@|$(for_xml "$HOME/Library/Logs/opencode-mcp-node.log")|" "$root/scripts/opencode-mcp.node.plist" |
     put "$dest$plist" 644
   [ -z "$dest" ] || return 0
   launchctl bootout "gui/$(id -u)/opencode-mcp.node" 2>/dev/null || true

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the suites drive and npm cannot bring: a real sshd, busybox as another relay's shell, tmux for the TUI,
-# and systemd's judgement of the units.
+# systemd's judgement of the units, and ip for the network namespaces of a tailnet.
 # Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
 set -eu
 
@@ -10,6 +10,7 @@ command -v ssh >/dev/null 2>&1 || missing="$missing openssh-client"
 command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
 command -v tmux >/dev/null 2>&1 || missing="$missing tmux"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || missing="$missing iproute2"
 [ -n "$missing" ] || exit 0
 
 if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ]; then

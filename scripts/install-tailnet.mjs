@@ -2,49 +2,60 @@
 // each pair of versions. Takes some ten minutes on two cores the first time. Without Go or root on Linux it says so: a
 // skip for a person, a failure in CI.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import process from 'node:process';
-import { fileURLToPath } from 'node:url';
+import { setTimeout as delay } from 'node:timers/promises';
 
-const TAILSCALE = '1.98.10';
-const HEADSCALE = '0.29.2';
-const PROGRAMS = ['headscale', 'tailscale', 'tailscaled'];
+import { cache, folder, HEADSCALE, isBuilt, obstacle, TAILSCALE } from './tailnet-programs.mjs';
 
-const cache = join(dirname(dirname(fileURLToPath(import.meta.url))), '.cache', 'tailnet');
-// Kept in step with test/rig/tailnet-programs.ts.
-const folder = join(cache, `tailscale-${TAILSCALE}-headscale-${HEADSCALE}`);
+/** Hundreds of modules are downloaded, each of which may fail; what has come is kept, and what is built too. */
+const ATTEMPTS = 4;
+const PAUSE_MS = 15_000;
 
-if (!PROGRAMS.every((name) => existsSync(join(folder, name)))) {
-  const reason = obstacle() ?? install();
+if (!isBuilt()) {
+  const reason = obstacle() ?? withoutGo() ?? (await install());
   if (reason !== undefined) {
     process.stderr.write(`Skipped: the suites of a real tailnet: ${reason}.\n`);
     if (process.env.CI === 'true') process.exitCode = 1;
   }
 }
 
-function obstacle() {
-  if (process.platform !== 'linux' || process.geteuid?.() !== 0) return 'they need root on Linux';
-  if (go(['version'], { stdio: 'ignore' }).status !== 0) return 'they need Go 1.26.5 or newer on the PATH';
-  return undefined;
+function withoutGo() {
+  const { status } = go(['version'], { stdio: 'ignore' });
+  return status === 0 ? undefined : 'they need Go 1.26.5 or newer, on the PATH or in /usr/local/go/bin';
 }
 
 /** Undefined, or what went wrong. */
-function install() {
+async function install() {
   mkdirSync(cache, { recursive: true });
   const built = mkdtempSync(join(cache, 'building-'));
   try {
-    process.stdout.write(`Building headscale ${HEADSCALE} and tailscaled ${TAILSCALE} …\n`);
-    const packages = ['tailscaled', 'tailscale'].map((name) => `tailscale.com/cmd/${name}@v${TAILSCALE}`);
-    if (go(['install', ...packages], { env: { GOBIN: built } }).status !== 0) return 'tailscaled could not be built';
-    if (!buildHeadscale(built)) return 'headscale could not be built';
+    process.stdout.write(`Building headscale ${HEADSCALE} and tailscaled ${TAILSCALE}, which may take ten minutes …\n`);
+    if (!(await persistently(() => buildTailscale(built))))
+      return 'tailscaled could not be built, for the reason above';
+    if (!(await persistently(() => buildHeadscale(built)))) return 'headscale could not be built, for the reason above';
     rmSync(folder, { recursive: true, force: true });
     renameSync(built, folder);
     return undefined;
   } finally {
     rmSync(built, { recursive: true, force: true });
   }
+}
+
+async function persistently(attempt) {
+  for (let left = ATTEMPTS - 1; ; left -= 1) {
+    if (attempt()) return true;
+    if (left === 0) return false;
+    process.stderr.write(`That failed; again in ${PAUSE_MS / 1000} s, ${left} more times at most.\n`);
+    await delay(PAUSE_MS);
+  }
+}
+
+function buildTailscale(built) {
+  const packages = ['tailscaled', 'tailscale'].map((name) => `tailscale.com/cmd/${name}@v${TAILSCALE}`);
+  return go(['install', ...packages], { env: { GOBIN: built } }).status === 0;
 }
 
 /** Not with `go install`: that asks for the list of all versions, to warn of a deprecation, which a mirror need not serve. */

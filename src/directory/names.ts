@@ -23,6 +23,8 @@ export interface Nameable {
 export interface Member {
   readonly id: string;
   readonly lineage: string;
+  /** As `Nameable.processId`, of this endpoint, where it is vouched for. */
+  readonly processId?: string;
 }
 
 /** A name that was shown, and what it is bound to. */
@@ -96,12 +98,17 @@ function holderOf(
   endpoints: ReadonlyMap<string, { readonly instance: Nameable; readonly member: Member }>,
 ): { readonly instance: Nameable; readonly member: Member } | undefined {
   const anchored = endpoints.get(record.anchor.id);
-  if (anchored?.member.lineage === record.anchor.lineage) return anchored;
+  if (anchored !== undefined && isSame(anchored.member, record.anchor)) return anchored;
   // Its own way is gone: the others that were proven to lead there carry the name on, if they are still one instance.
   const others = record.members
     .flatMap(({ id }) => endpoints.get(id) ?? [])
-    .filter(({ member }) => record.members.some(({ id, lineage }) => id === member.id && lineage === member.lineage));
+    .filter(({ member }) => record.members.some((known) => known.id === member.id && isSame(known, member)));
   return others.every(({ instance }) => instance === others[0]?.instance) ? others[0] : undefined;
+}
+
+/** Of one endpoint then and now. A machine that is renamed changes the lineage of what runs on it, but not the process. */
+export function isSame(one: Omit<Member, 'id'>, other: Omit<Member, 'id'>): boolean {
+  return one.lineage === other.lineage || (one.processId !== undefined && one.processId === other.processId);
 }
 
 /** Gives gone names back to new processes of the same lineage; what is left of `gone` is returned. */

@@ -17,7 +17,7 @@ export function nameable(instance: MergedInstance): Nameable {
   const { claims, endpoints } = instance;
   return {
     key: instance.key,
-    members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, lineage: lineageOf(candidate) })),
+    members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, ...identityOf(candidate) })),
     base: claims.name ?? fallbackName(members),
     host: hostOf(instance),
     port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
@@ -34,12 +34,18 @@ export function hostOf({ claims, endpoints }: MergedInstance): string {
   return (claims.hostname ?? addressOf(endpoints[0].candidate.endpoint.url).host).slice(0, MAX_HOST_CHARS);
 }
 
+/** What tells whether an endpoint still leads to the instance that it was shown with. */
+export function identityOf(candidate: Candidate): Omit<Member, 'id'> {
+  const { id } = candidate.claims;
+  return { lineage: lineageOf(candidate), ...(id !== undefined && isVouchedFor(candidate) && { processId: id }) };
+}
+
 /**
  * What makes a re-appearing instance the same one: a configured name and its URL, else the claimed name, host and
  * directory. What anyone can advertise and what nobody vouches for are lineages of their own: they never take a name back
  * that was another's.
  */
-export function lineageOf(candidate: Candidate): string {
+function lineageOf(candidate: Candidate): string {
   const { claims, endpoint, pinned } = candidate;
   if (pinned) return ['pinned', claims.name ?? '', endpoint.url].join('\0');
   const host = claims.hostname?.toLowerCase() ?? addressOf(endpoint.url).host;

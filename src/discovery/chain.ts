@@ -1,7 +1,14 @@
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../log.ts';
 import { singleLine } from '../plain-text.ts';
-import { type Candidate, type DiscoverySource, type Note, type Scan, SourceUnavailableError } from './source.ts';
+import {
+  type Candidate,
+  type DiscoverySource,
+  type Note,
+  type Scan,
+  type ScanOptions,
+  SourceUnavailableError,
+} from './source.ts';
 
 /** What one source contributes now, and how its last scan went. */
 export interface SourceView {
@@ -20,7 +27,7 @@ export interface Chain {
   views(): readonly SourceView[];
   /** Resolves when every source has ended its first scan. Never rejects. */
   scanned(): Promise<void>;
-  /** Resolves when every source has ended a scan that began after this call. Never rejects; a scan is bounded by SCAN_DEADLINE_MS. */
+  /** Resolves when every source has ended a thorough scan that began after this call. Never rejects; a scan is bounded by SCAN_DEADLINE_MS. */
   rescan(): Promise<void>;
   /** Ends every scan, timer and watcher, and closes the sources. May be called twice. */
   close(): Promise<void>;
@@ -133,7 +140,7 @@ class SourceRunner {
       this.#hinted = false;
       const waiters = this.#waiters.splice(0);
       const window = this.#nap(HINT_WINDOW_MS, () => this.#waiters.length > 0);
-      await this.#scan();
+      await this.#scan({ thorough: waiters.length > 0 });
       this.#endFirstScan();
       this.#release(waiters);
       await window;
@@ -154,7 +161,7 @@ class SourceRunner {
   }
 
   /** One bounded look at the source. */
-  async #scan(): Promise<void> {
+  async #scan(options: ScanOptions): Promise<void> {
     // A file system that hangs would otherwise collect one stuck scan per poll, each holding a thread.
     if (this.#stuck) {
       this.#failed(new Error(`a scan that began more than ${SCAN_DEADLINE_MS} ms ago still has not ended`));
@@ -165,7 +172,7 @@ class SourceRunner {
     this.#root.signal.addEventListener('abort', abort, { once: true });
     if (this.#root.signal.aborted) abort();
     const over = new AbortController();
-    const work = attempt(() => this.#source.scan(scanning.signal));
+    const work = attempt(() => this.#source.scan(scanning.signal, options));
     try {
       const outcome = await Promise.race([work, this.#deps.clock.sleep(SCAN_DEADLINE_MS, over.signal)]);
       if (this.#root.signal.aborted) return;

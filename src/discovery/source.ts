@@ -69,6 +69,11 @@ export interface Scan {
   readonly notes: readonly Note[];
 }
 
+export interface ScanOptions {
+  /** A person asked for it: what is looked at less often because it failed is looked at, too; bounded like every scan. */
+  readonly thorough?: boolean;
+}
+
 /**
  * Contract, checked by the conformance suite for every source:
  * - `scan` gives everything visible now, or rejects; never a part of it. It rejects with
@@ -84,7 +89,7 @@ export interface Scan {
  */
 export interface DiscoverySource {
   readonly name: string;
-  scan(signal: AbortSignal): Promise<Scan>;
+  scan(signal: AbortSignal, options?: ScanOptions): Promise<Scan>;
   changes?(signal: AbortSignal): AsyncIterable<void>;
   close?(): Promise<void>;
 }

@@ -9,7 +9,7 @@ import { backendProblem, createLocalApi } from '../tailscale/local-api.ts';
 import { type LocalApi, LocalApiError, type TailnetStatus } from '../tailscale/types.ts';
 import { PeerBook } from './peer-book.ts';
 import { type PeerSite, TAILSCALE_SOURCE } from './peer.ts';
-import { type DiscoverySource, type Note, type Scan, SourceUnavailableError } from './source.ts';
+import { type DiscoverySource, type Note, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
 
 const portNumber = z.int().min(1).max(65_535);
 
@@ -36,11 +36,14 @@ export interface TailscaleSource extends DiscoverySource {
   close(): Promise<void>;
 }
 
-/** A scan waits so long for peers; who answers later is in the next, which is hinted at. */
-const PEERS_BUDGET_MS = 4000;
-
-/** An opencode that starts is to be seen elsewhere within two seconds, and a node service has no other way to tell. */
-const SERVICES_EVERY_MS = 1000;
+/**
+ * The first scan, and one that a person asked for, wait so long for peers; who answers later is in the next, which is hinted
+ * at. Half of the three seconds in which a listing is to be there, and what is found has yet to be probed: some machine
+ * of one's own is always asleep or behind a firewall.
+ */
+export const PEERS_BUDGET_MS = 1500;
+/** The others: a peer that does not answer must not hold up the news of one that does. */
+export const LATER_BUDGET_MS = 500;
 
 /** The bus can be busy without end; each hint costs a status, which is megabytes in a large tailnet. */
 const BUS_PACE_MS = 1000;
@@ -64,8 +67,12 @@ class TailnetSource implements TailscaleSource {
   readonly #running = new Set<Promise<unknown>>();
   /** Always the same one: an endpoint with another is another endpoint. */
   readonly #dial: Dial;
-  /** A scan waits for the peers, and tells what they say itself. */
+  /** Scans that wait for the peers, and tell what they say themselves. */
   #waiting = 0;
+  /** How often something on the peers was different, and how much of that a scan has told. */
+  #changes = 0;
+  #told = 0;
+  #wasScanned = false;
 
   constructor(options: TailscaleOptions, { clock, logger, localApi }: TailscaleDependencies) {
     const { socketPath, nodePort, ports } = options;
@@ -76,12 +83,13 @@ class TailnetSource implements TailscaleSource {
     this.#api = localApi ?? createLocalApi({ socketPath, clock, logger });
     this.#dial = (host, port) => this.#api.dial(host, port, this.#root.signal);
     const onChange = (): void => {
-      if (this.#waiting === 0) this.#notify();
+      this.#changes += 1;
+      this.#notifyUntold();
     };
     this.#book = new PeerBook({ nodePort, ports, clock, onChange });
   }
 
-  async scan(signal: AbortSignal): Promise<Scan> {
+  async scan(signal: AbortSignal, { thorough = false }: ScanOptions = {}): Promise<Scan> {
     const stop = new AbortController();
     const onAbort = (): void => stop.abort(signal.reason);
     const onClose = (): void => stop.abort(this.#root.signal.reason);
@@ -90,11 +98,13 @@ class TailnetSource implements TailscaleSource {
     if (this.#root.signal.aborted) onClose();
     if (signal.aborted) onAbort();
     try {
-      return await this.#look(stop.signal);
+      return await this.#look(stop.signal, thorough);
     } finally {
       signal.removeEventListener('abort', onAbort);
       this.#root.signal.removeEventListener('abort', onClose);
       stop.abort();
+      // It may have failed after it had waited.
+      this.#notifyUntold();
     }
   }
 
@@ -106,6 +116,7 @@ class TailnetSource implements TailscaleSource {
       signal.removeEventListener('abort', end);
       this.#pulses.delete(pulse);
       stop.abort();
+      if (this.#pulses.size === 0) this.#run(this.#book.unfollow());
     };
     if (signal.aborted || this.#root.signal.aborted) {
       end();
@@ -114,7 +125,7 @@ class TailnetSource implements TailscaleSource {
     signal.addEventListener('abort', end, { once: true });
     this.#pulses.add(pulse);
     this.#run(this.#followBus(pulse, stop.signal));
-    this.#run(this.#followServices(stop.signal));
+    this.#book.follow();
     return pulse;
   }
 
@@ -125,11 +136,17 @@ class TailnetSource implements TailscaleSource {
     await Promise.all(this.#running);
   }
 
-  async #look(signal: AbortSignal): Promise<Scan> {
-    const status = await this.#status(signal);
+  async #look(signal: AbortSignal, thorough: boolean): Promise<Scan> {
+    const status = await this.#status(signal).catch((error: unknown) => {
+      // Restarting, or logged out: connections of before that may hang without a word.
+      if (error instanceof SourceUnavailableError || isStopped(error)) this.#book.doubt();
+      throw error;
+    });
     this.#book.keep(this.#sites(status));
-    await this.#waitForPeers(signal);
+    await this.#waitForPeers(signal, thorough);
     const { candidates, notes } = this.#book.found;
+    this.#told = this.#changes;
+    this.#wasScanned = true;
     return { candidates, notes: [...this.#ownNotes(status), ...notes.slice(0, MAX_NOTES)] };
   }
 
@@ -156,12 +173,13 @@ class TailnetSource implements TailscaleSource {
     });
   }
 
-  async #waitForPeers(signal: AbortSignal): Promise<void> {
-    const asking = this.#book.ask();
+  async #waitForPeers(signal: AbortSignal, thorough: boolean): Promise<void> {
+    const asking = this.#book.ask({ thorough });
     this.#run(asking);
+    const budgetMs = thorough || !this.#wasScanned ? PEERS_BUDGET_MS : LATER_BUDGET_MS;
     this.#waiting += 1;
     try {
-      await Promise.race([asking, this.#clock.sleep(PEERS_BUDGET_MS, signal)]);
+      await Promise.race([asking, this.#clock.sleep(budgetMs, signal)]);
     } finally {
       this.#waiting -= 1;
     }
@@ -182,14 +200,8 @@ class TailnetSource implements TailscaleSource {
     }
   }
 
-  async #followServices(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      await this.#clock.sleep(SERVICES_EVERY_MS, signal);
-      if (!signal.aborted) await this.#book.askServices();
-    }
-  }
-
-  #notify(): void {
+  #notifyUntold(): void {
+    if (this.#waiting > 0 || this.#told === this.#changes) return;
     for (const pulse of this.#pulses) pulse.notify();
   }
 
@@ -197,4 +209,8 @@ class TailnetSource implements TailscaleSource {
     const settled = work.catch(() => {}).finally(() => this.#running.delete(settled));
     this.#running.add(settled);
   }
+}
+
+function isStopped(error: unknown): boolean {
+  return error instanceof LocalApiError && error.kind === 'stopped';
 }

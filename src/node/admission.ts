@@ -30,7 +30,7 @@ export interface AdmissionFacts {
 }
 
 export type Admission =
-  | { readonly role: Role; readonly caller: string }
+  | { readonly role: Role; readonly caller: string; /** Stable id of the caller's node. */ readonly node: string }
   /** The reason is for the caller: who they appear to be, and what would admit them. */
   | { readonly refusal: string; readonly caller: string };
 
@@ -50,8 +50,9 @@ export function admit(facts: AdmissionFacts): Admission {
     return { refusal: `You appear to be ${caller}, whose key has expired. Log that machine in again.`, caller };
   }
   const roles = rolesOf(facts, whois);
-  if (roles.has('drive')) return { role: 'drive', caller };
-  if (roles.has('read')) return { role: 'read', caller };
+  const node = whois.node.id;
+  if (roles.has('drive')) return { role: 'drive', caller, node };
+  if (roles.has('read')) return { role: 'read', caller, node };
   return { refusal: `You appear to be ${caller}, who is not admitted here. ${remedyOf(facts, whois)}`, caller };
 }
 

@@ -1,46 +1,47 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
-import { singleLine } from '../plain-text.ts';
 import type { Admission, Role } from './admission.ts';
 import type { Callers, Unanswered } from './callers.ts';
 import type { Connections } from './connections.ts';
-import { listingOf } from './listing.ts';
+import { answerList } from './list-answer.ts';
+import type { ListFeed } from './list-feed.ts';
 import type { OwnInstance, OwnInstances } from './own-instances.ts';
 import type { Upstream } from './proxy-headers.ts';
 import { proxyRequest, proxyUpgrade, refuse } from './proxy.ts';
 import { refuseRaw } from './raw-answer.ts';
 import { readRoute } from './read-routes.ts';
 import type { ReadSessions } from './read-sessions.ts';
+import type { Quota } from './quota.ts';
 import { recheck } from './recheck.ts';
-import { guardRequest, type Refusal } from './request-guard.ts';
+import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
+import type { RequestLog } from './request-log.ts';
 import { readTarget, type Target } from './request-target.ts';
 import type { Tailnet } from './tailnet-view.ts';
 
 export interface GateDeps {
   readonly tailnet: () => Tailnet | undefined;
   readonly callers: Pick<Callers, 'admit'>;
-  readonly instances: Pick<OwnInstances, 'list' | 'find' | 'credential'>;
+  readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
+  readonly feed: Pick<ListFeed, 'now' | 'next'>;
   readonly sessions: Pick<ReadSessions, 'has'>;
   readonly connections: Connections;
-  /** This machine's own name. */
-  readonly host: string;
+  readonly quota: Quota;
   readonly clock: Clock;
-  readonly logger: Logger;
+  readonly log: RequestLog;
 }
-
-const MAX_PATH_CHARS = 200;
 
 const UNKNOWN: Refusal = {
   status: 404,
   text: 'Not a path of this service. The list of instances is at /opencode-mcp/v1/instances.',
 };
-const AWAY: Refusal = { status: 503, text: 'This machine is not in a tailnet at the moment.' };
+const TOO_MANY: Refusal = {
+  status: 429,
+  text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
+};
 
 interface Admitted {
   readonly target: Target;
-  readonly tailnet: Tailnet;
   readonly role: Role;
 }
 
@@ -62,16 +63,16 @@ export class Gate {
       over.abort();
     });
     try {
-      const admitted = await this.#admit(request);
+      const admitted = await this.#admit(request, over.signal);
       if ('status' in admitted) refuse(response, admitted);
-      else if (admitted.target.kind === 'list') await this.#list(request, response, admitted);
+      else if (admitted.target.kind === 'list') await this.#list(request, response, over.signal);
       else {
         const upstream = await this.#upstream(request, admitted, over.signal);
         if ('status' in upstream) refuse(response, upstream);
         else await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
       }
     } catch (error) {
-      this.#fault(request, error);
+      this.#deps.log.failed(request, error);
       refuse(response, { status: 500, text: 'The node service failed; its log says why.' });
     }
   }
@@ -85,7 +86,7 @@ export class Gate {
       over.abort();
     });
     try {
-      const admitted = await this.#admit(request);
+      const admitted = await this.#admit(request, over.signal);
       const upstream =
         'status' in admitted
           ? admitted
@@ -94,52 +95,63 @@ export class Gate {
       else
         await this.#watched(request, admitted, over, () => proxyUpgrade(request, socket, head, upstream, over.signal));
     } catch (error) {
-      this.#fault(request, error);
+      this.#deps.log.failed(request, error);
       socket.destroy();
     }
   }
 
-  async #admit(request: IncomingMessage): Promise<Admitted | Refusal> {
-    const tailnet = this.#deps.tailnet();
-    if (tailnet === undefined) return AWAY;
-    const wrong = guardRequest(request, tailnet.self);
+  /** `signal` aborts when the exchange is over. */
+  async #admit(request: IncomingMessage, signal: AbortSignal): Promise<Admitted | Refusal> {
+    const { tailnet, log, callers, quota } = this.#deps;
+    const self = tailnet()?.self;
+    if (self === undefined) return AWAY;
+    const wrong = guardRequest(request, self);
     if (wrong !== undefined) {
-      this.#log(request, 'refused', { caller: request.socket.remoteAddress ?? 'unknown' }, wrong.text);
+      log.refused(request, { caller: request.socket.remoteAddress ?? 'unknown' }, wrong.text);
       return wrong;
     }
-    const verdict = await this.#deps.callers.admit(request.socket);
-    if (!('role' in verdict)) return this.#refused(request, verdict);
     const target = readTarget(request.url ?? '');
+    const verdict = await callers.admit(request.socket);
+    if (!('role' in verdict)) return this.#refused(request, target, verdict);
+    const leave = quota.take(verdict.node);
+    if (leave === undefined) {
+      log.polled(request, verdict, TOO_MANY.text);
+      return TOO_MANY;
+    }
+    signal.addEventListener('abort', leave, { once: true });
+    if (signal.aborted) leave();
     if (target === undefined) {
-      this.#log(request, 'refused', verdict, UNKNOWN.text);
+      log.refused(request, verdict, UNKNOWN.text);
       return UNKNOWN;
     }
-    this.#log(request, 'admitted', verdict);
-    return { target, tailnet, role: verdict.role };
+    if (target.kind === 'list') log.polled(request, verdict);
+    else log.admitted(request, verdict);
+    return { target, role: verdict.role };
   }
 
-  #refused(request: IncomingMessage, verdict: Exclude<Admission, { role: Role }> | Unanswered): Refusal {
+  #refused(
+    request: IncomingMessage,
+    target: Target | undefined,
+    verdict: Exclude<Admission, { role: Role }> | Unanswered,
+  ): Refusal {
+    const { log } = this.#deps;
     const reason = 'refusal' in verdict ? verdict.refusal : verdict.unanswered;
-    this.#log(request, 'refused', verdict, reason);
+    if (target?.kind === 'list') log.polled(request, verdict, reason);
+    else log.refused(request, verdict, reason);
     if ('refusal' in verdict) return { status: 403, text: reason };
     return { status: 503, text: `Who you are could not be told, so you are not admitted: ${reason}.` };
   }
 
-  async #list(request: IncomingMessage, response: ServerResponse, { tailnet }: Admitted): Promise<void> {
-    if (request.method !== 'GET') {
-      refuse(response, { status: 405, text: 'The list is read with GET.' });
-      return;
-    }
-    const { self } = tailnet;
-    const node = { id: self.id, name: self.dnsName === '' ? self.hostName : self.dnsName, host: this.#deps.host };
-    const body = JSON.stringify(listingOf(node, await this.#deps.instances.list()));
-    response.writeHead(200, {
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-      'x-content-type-options': 'nosniff',
-      'cache-control': 'no-store',
+  #list(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
+    const { feed, callers } = this.#deps;
+    return answerList(request, response, {
+      feed,
+      signal,
+      admitAgain: async () => {
+        const verdict = await callers.admit(request.socket, 'anew');
+        return 'role' in verdict ? undefined : this.#refused(request, { kind: 'list' }, verdict);
+      },
     });
-    response.end(body);
   }
 
   /** Where an admitted request goes, or why it does not. */
@@ -154,7 +166,7 @@ export class Gate {
       return { status: 404, text: 'There is no such instance here now; the list is at /opencode-mcp/v1/instances.' };
     }
     const credential = await this.#deps.instances.credential(instance, signal).catch((error: unknown) => {
-      this.#fault(request, error);
+      this.#deps.log.failed(request, error);
       return undefined;
     });
     const { port } = instance;
@@ -192,33 +204,11 @@ export class Gate {
       signal: over.signal,
       ask: () => callers.admit(request.socket),
       cut: (verdict) => {
-        this.#log(request, 'cut', verdict, 'the right that it began with has ended');
+        this.#deps.log.cut(request, verdict);
         over.abort();
       },
     });
     await exchange();
-  }
-
-  /** Never the query, which may hold a directory or a title. */
-  #log(
-    { method, url = '' }: IncomingMessage,
-    what: 'admitted' | 'refused' | 'cut',
-    verdict: { readonly caller: string; readonly role?: Role },
-    reason?: string,
-  ): void {
-    this.#deps.logger.log(what === 'admitted' ? 'info' : 'warn', what, {
-      caller: verdict.caller,
-      role: verdict.role,
-      method,
-      path: singleLine(url.split('?', 1)[0] ?? '', MAX_PATH_CHARS),
-      reason,
-    });
-  }
-
-  #fault({ method, url = '' }: IncomingMessage, error: unknown): void {
-    const reason = singleLine(error instanceof Error ? error.message : String(error), 300);
-    const path = singleLine(url.split('?', 1)[0] ?? '', MAX_PATH_CHARS);
-    this.#deps.logger.log('warn', 'a request failed', { method, path, reason });
   }
 }
 

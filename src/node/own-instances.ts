@@ -37,6 +37,8 @@ export interface OwnInstancesDeps {
 
 /** The live instances that this user registered on this machine: nobody else's, and no tunnel's. */
 export class OwnInstances {
+  /** Called when the list is likely to be another; a process that was killed, or replaced under its name, is not told. */
+  onChange: () => void = () => {};
   readonly #deps: OwnInstancesDeps;
   readonly #directory: LiveDirectory;
 
@@ -54,6 +56,7 @@ export class OwnInstances {
       logger,
       sources: [ownRegistrations(registry, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
+      onChange: () => this.onChange(),
     });
   }
 
@@ -63,18 +66,16 @@ export class OwnInstances {
 
   /** Those that answer now, ordered by name; waits for the first look at them, which is bounded. */
   async list(): Promise<readonly OwnInstance[]> {
-    await this.#directory.ready();
-    const found = new Map<string, OwnInstance>();
-    for (const instance of this.#directory.snapshot().instances) {
-      const own = ownOf(instance);
-      if (own !== undefined && !found.has(own.id)) found.set(own.id, own);
-    }
+    const found = await this.#answering();
     const ports = await this.#deps.ports.ours([...found.values()].map(({ port }) => port));
     return [...found.values()].filter(({ port }) => ports.has(port));
   }
 
+  /** The one with that id, as in `list`; the others are not looked at. */
   async find(id: string): Promise<OwnInstance | undefined> {
-    return (await this.list()).find((instance) => instance.id === id);
+    const instance = (await this.#answering()).get(id);
+    if (instance === undefined) return undefined;
+    return (await this.#deps.ports.ours([instance.port])).has(instance.port) ? instance : undefined;
   }
 
   /** What its opencode asks for; undefined where it asks for nothing. Rejects where the password cannot be read. */
@@ -84,6 +85,17 @@ export class OwnInstances {
 
   close(): Promise<void> {
     return this.#directory.close();
+  }
+
+  /** By id. */
+  async #answering(): Promise<ReadonlyMap<string, OwnInstance>> {
+    await this.#directory.ready();
+    const found = new Map<string, OwnInstance>();
+    for (const instance of this.#directory.snapshot().instances) {
+      const own = ownOf(instance);
+      if (own !== undefined && !found.has(own.id)) found.set(own.id, own);
+    }
+    return found;
   }
 
   async #resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined> {
@@ -119,9 +131,13 @@ function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, log
 }
 
 function ownOf({ endpoints }: Instance): OwnInstance | undefined {
-  const endpoint = endpoints.find(({ result }) => result.status === 'healthy');
-  if (endpoint?.result.status !== 'healthy') return undefined;
-  const { candidate, result } = endpoint;
+  // One look that failed is no end: a caller in the middle of a turn would be told that there is no such instance. Whether
+  // its process still holds the port is asked anyway.
+  const endpoint =
+    endpoints.find(({ result }) => result.status === 'healthy') ??
+    endpoints.find(({ result, lastHealthy }) => result.status === 'unhealthy' && lastHealthy !== undefined);
+  if (endpoint?.lastHealthy === undefined) return undefined;
+  const { candidate, lastHealthy: result } = endpoint;
   const port = portOf(candidate);
   const id = candidate.claims.id ?? madeId(candidate);
   return {

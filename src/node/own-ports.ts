@@ -14,7 +14,7 @@ export interface OwnPortsDeps {
   readonly uid: number;
   readonly readSockets: () => Promise<readonly SocketRow[] | undefined>;
   readonly holders: (inode: string) => Promise<readonly SocketHolder[]>;
-  readonly stillHeld: (link: string, inode: string) => Promise<boolean>;
+  readonly stillHeld: (link: string, inode: string) => boolean;
 }
 
 const KERNEL = { readSockets: readSocketTable, holders: holdersOf, stillHeld };
@@ -43,8 +43,7 @@ export class OwnPorts {
 
   /** The ones of `ports` that are ours now. */
   async ours(ports: readonly number[]): Promise<ReadonlySet<number>> {
-    const found = new Set<number>();
-    await Promise.all(ports.map(async (port) => (await this.#isKept(port)) && found.add(port)));
+    const found = new Set(ports.filter((port) => this.#isKept(port)));
     const open = ports.filter((port) => !found.has(port));
     if (open.length === 0) return found;
     const rows = await this.#deps.readSockets();
@@ -59,10 +58,9 @@ export class OwnPorts {
     return found;
   }
 
-  async #isKept(port: number): Promise<boolean> {
+  #isKept(port: number): boolean {
     const held = this.#known.get(port) ?? [];
-    const kept = await Promise.all(held.map(({ link, inode }) => this.#deps.stillHeld(link, inode)));
-    return kept.length > 0 && kept.every(Boolean);
+    return held.length > 0 && held.every(({ link, inode }) => this.#deps.stillHeld(link, inode));
   }
 
   /** Two may listen on one port, on loopback and on every address: both must be ours, or none counts. */

@@ -8,6 +8,8 @@ export interface Refusal {
   readonly text: string;
 }
 
+export const AWAY: Refusal = { status: 503, text: 'This machine is not in a tailnet at the moment.' };
+
 /** They say how long the body is, or for whom the request is: two of them are two requests to two readers. */
 const SINGLE = ['host', 'content-length', 'transfer-encoding', 'upgrade', 'origin'];
 

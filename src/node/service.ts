@@ -5,11 +5,15 @@ import type { AdmissionRules } from './admission.ts';
 import { Callers } from './callers.ts';
 import { Connections } from './connections.ts';
 import { Gate } from './gate.ts';
+import { ListFeed } from './list-feed.ts';
 import { Listener, type ListenerLimits } from './listener.ts';
+import { type Listing, listingOf } from './listing.ts';
 import type { LoopbackPeerDeps } from './loopback-peer.ts';
 import type { OwnInstances } from './own-instances.ts';
+import { Quota } from './quota.ts';
 import { ReadSessions } from './read-sessions.ts';
-import { TailnetView } from './tailnet-view.ts';
+import { RequestLog } from './request-log.ts';
+import { type Tailnet, TailnetView } from './tailnet-view.ts';
 
 export interface NodeServiceDeps {
   readonly api: LocalApi;
@@ -23,6 +27,7 @@ export interface NodeServiceDeps {
   readonly logger: Logger;
   readonly limits?: ListenerLimits;
   readonly maxConnections?: number;
+  readonly maxRequestsPerCaller?: number;
 }
 
 /** `opencode-mcp node`: this user's instances, listed and proxied on the machine's tailnet addresses. */
@@ -31,21 +36,25 @@ export class NodeService {
   readonly #view: TailnetView;
   readonly #listener: Listener;
   readonly #connections: Connections;
+  readonly #feed: ListFeed;
 
   constructor(deps: NodeServiceDeps) {
     this.#deps = deps;
-    const { api, clock, logger, rules, loopbackPeer, instances, host, port, limits } = deps;
+    const { api, clock, logger, rules, loopbackPeer, instances, port, limits } = deps;
     this.#connections = new Connections(deps.maxConnections);
-    this.#view = new TailnetView({ api, clock, logger, onChange: (tailnet) => this.#listener.follow(tailnet) });
+    this.#view = new TailnetView({ api, clock, logger, onChange: (tailnet) => this.#follow(tailnet) });
+    this.#feed = new ListFeed({ clock, read: () => this.#list() });
+    instances.onChange = () => this.#feed.touch();
     const gate = new Gate({
       tailnet: () => this.#view.current,
       callers: new Callers({ api, view: this.#view, rules, loopbackPeer, clock }),
       sessions: new ReadSessions(),
       connections: this.#connections,
+      quota: new Quota(deps.maxRequestsPerCaller),
       instances,
-      host,
+      feed: this.#feed,
       clock,
-      logger,
+      log: new RequestLog(logger),
     });
     const connections = this.#connections;
     this.#listener = new Listener({ port, gate, connections, clock, logger, ...(limits && { limits }) });
@@ -61,6 +70,11 @@ export class NodeService {
     return this.#connections.count;
   }
 
+  /** Requests for the list that wait for it to change. */
+  get waiting(): number {
+    return this.#feed.waiting;
+  }
+
   /** Begins to follow tailscaled and the registry; returns at once. */
   start(): void {
     this.#deps.instances.start();
@@ -70,6 +84,18 @@ export class NodeService {
   /** Cuts every connection and ends. */
   async close(): Promise<void> {
     this.#listener.close();
-    await Promise.all([this.#view.close(), this.#deps.instances.close()]);
+    await Promise.all([this.#feed.close(), this.#view.close(), this.#deps.instances.close()]);
+  }
+
+  #follow(tailnet: Tailnet | undefined): void {
+    this.#listener.follow(tailnet);
+    this.#feed.touch();
+  }
+
+  async #list(): Promise<Listing | undefined> {
+    const self = this.#view.current?.self;
+    if (self === undefined) return undefined;
+    const node = { id: self.id, name: self.dnsName === '' ? self.hostName : self.dnsName, host: this.#deps.host };
+    return listingOf(node, await this.#deps.instances.list());
   }
 }

@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 
 /** One TCP socket of this network namespace. */
@@ -64,7 +65,7 @@ export async function holdersOf(inode: string): Promise<readonly SocketHolder[]>
     const folder = `/proc/${pid}/fd`;
     // Another user's, or gone.
     const links = (await readdir(folder).catch(() => [])).map((fd) => `${folder}/${fd}`);
-    const held = await Promise.all(links.map((link) => stillHeld(link, inode)));
+    const held = await Promise.all(links.map((link) => leadsTo(link, inode)));
     const link = links[held.indexOf(true)];
     if (link === undefined) continue;
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => undefined);
@@ -73,7 +74,15 @@ export async function holdersOf(inode: string): Promise<readonly SocketHolder[]>
   return holders;
 }
 
-/** Whether a descriptor's link still leads to the socket: microseconds. */
-export async function stillHeld(link: string, inode: string): Promise<boolean> {
+/** Whether a descriptor's link still leads to the socket. At once: the kernel answers from memory, and a turn of the thread pool takes longer. */
+export function stillHeld(link: string, inode: string): boolean {
+  try {
+    return readlinkSync(link) === `socket:[${inode}]`;
+  } catch {
+    return false;
+  }
+}
+
+async function leadsTo(link: string, inode: string): Promise<boolean> {
   return (await readlink(link).catch(() => '')) === `socket:[${inode}]`;
 }

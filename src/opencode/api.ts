@@ -1,6 +1,7 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
+import { singleLine } from '../plain-text.ts';
 import { type EventStream, openEvents } from './events.ts';
 import {
   type Message,
@@ -180,8 +181,10 @@ function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
   return parsed.data;
 }
 
-/** opencode's errors are `{name, data: {message}}`. */
+/** opencode's errors are `{name, data: {message}}`; a node service refuses in plain text. */
 function detail(error: unknown): string {
+  // Not a web page of something in between.
+  if (typeof error === 'string' && error !== '' && !/^\s*</.test(error)) return ` (${singleLine(error, 300).trim()})`;
   const parsed = z
     .object({ name: z.string().optional(), data: z.object({ message: z.string() }).partial().optional() })
     .safeParse(error);

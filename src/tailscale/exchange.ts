@@ -1,4 +1,10 @@
-import { type ClientRequest, type IncomingMessage, request as requestHttp, type RequestOptions } from 'node:http';
+import {
+  type Agent,
+  type ClientRequest,
+  type IncomingMessage,
+  request as requestHttp,
+  type RequestOptions,
+} from 'node:http';
 import type { Clock } from '../clock.ts';
 import { singleLine } from '../plain-text.ts';
 import { type LocalApiAddress, shownAddress } from './address.ts';
@@ -11,6 +17,8 @@ export interface Asking {
   /** After `/localapi/v0/`, query included. */
   readonly path: string;
   readonly headers?: Readonly<Record<string, string>>;
+  /** Keeps connections for the next request; unset, each has its own. Only for what may be asked twice. */
+  readonly agent?: Agent;
   readonly timeoutMs: number;
   readonly maxBytes: number;
   readonly clock: Clock;
@@ -27,10 +35,19 @@ const HOST = 'local-tailscaled.sock';
 
 const MAX_REASON_CHARS = 200;
 
+/** A kept connection had broken since it was used last, as each does when tailscaled restarts: nothing was answered. */
+class KeptConnectionError extends Error {
+  override readonly name = 'KeptConnectionError';
+}
+
 /** One bounded exchange, any status. Rejects with `LocalApiError`, or with the signal's reason. */
 export async function exchangeLocal(asking: Asking): Promise<Answer> {
   return bounded(asking, async (started) => {
-    const response = await answerOf(asking, started);
+    const response = await answerOf(asking, started).catch((error: unknown) => {
+      if (!(error instanceof KeptConnectionError)) throw error;
+      const { agent: _, ...fresh } = asking;
+      return answerOf(fresh, started);
+    });
     return { status: response.statusCode ?? 0, text: await textOf(response, asking) };
   });
 }
@@ -52,12 +69,11 @@ export async function openLocal(asking: Asking & { readonly signal: AbortSignal 
 }
 
 /** A request that is not sent yet: the caller listens and ends it. */
-export function prepareLocal({ address, method, path, headers }: Asking): ClientRequest {
+export function prepareLocal({ address, method, path, headers, agent }: Asking): ClientRequest {
   const common: RequestOptions = {
     method,
     path: `/localapi/v0/${path}`,
-    // A connection of its own: a kept one would be dead after each restart of tailscaled, and a Unix socket costs little.
-    agent: false,
+    agent: agent ?? false,
     setHost: false,
     headers: { host: HOST, ...headers },
   };
@@ -99,7 +115,10 @@ function answerOf(asking: Asking, started: (request: ClientRequest) => void): Pr
     const request = prepareLocal(asking);
     started(request);
     request.once('response', resolve);
-    request.on('error', (error) => reject(unreachable(error, asking)));
+    request.on('error', (error: NodeJS.ErrnoException) => {
+      const wasKept = request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
+      reject(wasKept ? new KeptConnectionError(error.message, { cause: error }) : unreachable(error, asking));
+    });
     request.end();
   });
 }

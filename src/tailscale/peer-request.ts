@@ -8,6 +8,8 @@ export interface PeerRequest {
   readonly port: number;
   readonly path: string;
   readonly dial: Dial | undefined;
+  /** Beside `accept`. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** For the whole exchange. */
   readonly timeoutMs: number;
   readonly maxBytes: number;
@@ -51,13 +53,13 @@ export async function askPeer(asked: PeerRequest): Promise<PeerAnswer> {
   }
 }
 
-function exchange({ host, port, path, dial, maxBytes }: PeerRequest, cut: AbortSignal): Promise<PeerAnswer> {
+function exchange({ host, port, path, dial, headers, maxBytes }: PeerRequest, cut: AbortSignal): Promise<PeerAnswer> {
   return new Promise((resolve, reject) => {
     const request = requestHttp({
       host,
       port,
       path,
-      headers: { accept: 'application/json' },
+      headers: { accept: 'application/json', ...headers },
       ...(dial === undefined ? { agent: false } : { createConnection: dialConnector(dial) }),
     });
     const fail = (error: Error): void => {

@@ -151,6 +151,16 @@ describe('a name that was shown', () => {
     ).toEqual(['b=foo', 'c=foo@h']);
   });
 
+  test('stays with a process whose machine is renamed', () => {
+    const [before, after] = [instance('a', { host: 'old' }), instance('a', { host: 'new' })];
+    const as = (shown: Nameable, processId: string): Nameable => ({
+      ...shown,
+      members: [{ ...shown.members[0], processId }],
+    });
+    expect(show([as(before, 'p')], [as(after, 'p')])).toEqual({ names: ['a=foo'], gone: [] });
+    expect(show([as(before, 'p')], [as(after, 'q')])).toEqual({ names: ['a=foo@new'], gone: ['foo'] });
+  });
+
   test('does not go to another lineage under the same registration', () => {
     expect(show([instance('a')], [instance('a', { lineage: 'other' })])).toEqual({ names: ['a=foo@h'], gone: ['foo'] });
   });

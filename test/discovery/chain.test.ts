@@ -10,7 +10,13 @@ import {
   type SourceView,
 } from '../../src/discovery/chain.ts';
 import { Pulse } from '../../src/pulse.ts';
-import { type Candidate, type DiscoverySource, type Scan, SourceUnavailableError } from '../../src/discovery/source.ts';
+import {
+  type Candidate,
+  type DiscoverySource,
+  type Scan,
+  type ScanOptions,
+  SourceUnavailableError,
+} from '../../src/discovery/source.ts';
 import type { Logger } from '../../src/log.ts';
 import { ManualClock, settle } from '../directory/manual-clock.ts';
 import { deferred, type Deferred } from '../rig/wait.ts';
@@ -23,6 +29,8 @@ class ScriptedSource implements DiscoverySource {
   result: Scan | Error | 'wait' = { candidates: [], notes: [] };
   readonly open: Array<Deferred<Scan>> = [];
   scans = 0;
+  /** Which of them were to be thorough. */
+  readonly thorough: (boolean | undefined)[] = [];
   closed = 0;
   readonly pulses: Pulse[] = [];
   readonly changes?: (signal: AbortSignal) => AsyncIterable<void>;
@@ -32,8 +40,9 @@ class ScriptedSource implements DiscoverySource {
     if (options.hints !== false) this.changes = (signal) => this.#listen(signal);
   }
 
-  async scan(signal: AbortSignal): Promise<Scan> {
+  async scan(signal: AbortSignal, options?: ScanOptions): Promise<Scan> {
     this.scans += 1;
+    this.thorough.push(options?.thorough);
     if (this.result instanceof Error) throw this.result;
     if (this.result !== 'wait') return this.result;
     const scan = deferred<Scan>();
@@ -299,6 +308,8 @@ describe('asking', () => {
     source.open[0]?.resolve(scanOf('before'));
     await settle();
     expect([source.scans, rescanned]).toEqual([2, false]);
+    // Somebody waits for this one.
+    expect(source.thorough).toEqual([false, true]);
     source.open[1]?.resolve(scanOf('after'));
     await waiting;
     expect(chain.views()).toMatchObject([{ candidates: [{ key: 'after' }] }]);

@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 
 import { type Clock, systemClock } from '../../src/clock.ts';
-import { createTailscaleSource } from '../../src/discovery/tailscale.ts';
+import { createTailscaleSource, LATER_BUDGET_MS, PEERS_BUDGET_MS } from '../../src/discovery/tailscale.ts';
 import { silentLogger } from '../../src/log.ts';
 import { openEvents } from '../../src/opencode/events.ts';
 import { exchange } from '../../src/opencode/transport.ts';
@@ -421,10 +421,34 @@ describe('the tailscale source', () => {
     await source.scan(never);
     await serve('100.64.0.2:4095', (_, response) => response.writeHead(403).end());
     expect((await source.scan(never)).candidates.map(({ key }) => key)).toEqual(['n3CNTRL:4096']);
-    requests.length = 0;
-    clock.nowMs += 20_000;
-    await source.scan(never);
-    expect(requests.filter((request) => request.includes('100.64.0.2'))).toEqual([]);
+    const asksWithin = async (ms: number): Promise<number> => {
+      requests.length = 0;
+      clock.nowMs += ms;
+      await source.scan(never);
+      return requests.filter((request) => request.includes('100.64.0.2')).length;
+    };
+    expect(await asksWithin(4000)).toBe(0);
+    for (let asks = 0; asks < 5; asks += 1) await asksWithin(31_000);
+    expect(await asksWithin(29_000)).toBe(0);
+    // Somebody may have granted it by now.
+    expect(await asksWithin(2000)).toBe(1);
+  });
+
+  it('asks those that are not due, too, when a person asks, but not all of thousands at once', async () => {
+    const { source, fake, serve } = await enter({
+      peers: Array.from({ length: 300 }, () => ({})),
+      options: { ports: [] },
+      servers: { '100.64.0.2:4095': (_, response) => response.writeHead(403).end() },
+      clock: { ...movedClock(), sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(100 * ms, signal) },
+    });
+    for (let scan = 0; scan < 3; scan += 1) await source.scan(never);
+    // All were asked, and none is due.
+    expect(fake.dialled).toHaveLength(300);
+    await serve('100.64.0.2:4095', listing(listed('granted')));
+    expect((await source.scan(never)).candidates).toEqual([]);
+    const { candidates } = await source.scan(never, { thorough: true });
+    expect(candidates.map(({ key }) => key)).toEqual(['n2CNTRL/granted']);
+    expect(fake.dialled).toHaveLength(300 + 256);
   });
 
   it('drops what is no longer listed, and the peer that is no longer there, at once', async () => {
@@ -480,7 +504,7 @@ describe('the tailscale source', () => {
       ...systemClock,
       // The budget of a scan is over once the peer holds it up.
       // And the peer has all the time in the world.
-      sleep: (ms, signal) => (ms === 4000 ? answered.promise : systemClock.sleep(1000 * ms, signal)),
+      sleep: (ms, signal) => (ms === PEERS_BUDGET_MS ? answered.promise : systemClock.sleep(1000 * ms, signal)),
     };
     const { source } = await enter({
       ...TWO,
@@ -488,6 +512,65 @@ describe('the tailscale source', () => {
       servers: { ...TWO.servers, '100.64.0.2:4095': () => answered.resolve() },
     });
     await within(source.scan(never), 'the scan');
+  });
+
+  it('does not let a peer that has fallen silent hold up the news of another', async () => {
+    let isLater = false;
+    const clock: Clock = {
+      ...systemClock,
+      // Only what a later scan grants the peers ever ends.
+      sleep: (ms, signal) =>
+        isLater && ms === LATER_BUDGET_MS ? Promise.resolve() : systemClock.sleep(1000 * ms, signal),
+    };
+    const { source, serve } = await enter({ ...TWO, clock });
+    expect((await source.scan(never)).candidates).toHaveLength(3);
+    isLater = true;
+    await serve('100.64.0.2:4095', () => {});
+    expect((await within(source.scan(never), 'the scan')).candidates).toHaveLength(3);
+  });
+
+  it('gives up what it holds open when tailscaled is away, since that may hang without a word', async () => {
+    let held: ServerResponse | undefined;
+    const { source, fake } = await enter({
+      peers: [{}],
+      options: { ports: [] },
+      servers: {
+        '100.64.0.2:4095': ({ headers }, response) => {
+          response.setHeader('etag', '"1"');
+          if (headers['prefer'] === undefined) json(response, JSON.stringify(listing(listed('a'))));
+          else held = response;
+        },
+      },
+    });
+    const hints = source.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    await source.scan(never);
+    const before = await until('a request to be held', () => held);
+    fake.status = { TUN: false, BackendState: 'NeedsLogin' };
+    await expect(source.scan(never)).rejects.toThrow();
+    await until('it to be given up', () => before.destroyed);
+  });
+
+  it('hints at what a scan learnt that then failed', async () => {
+    const clock: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(1000 * ms, signal) };
+    const { source, fake, requests } = await enter({
+      peers: [{}, {}],
+      servers: { '100.64.0.2:4095': () => {}, '100.64.0.3:4095': listing(listed('a')) },
+      options: { ports: [] },
+      clock,
+    });
+    const hints = source.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    await fake.busOpened;
+    const abort = new AbortController();
+    const scan = source.scan(abort.signal);
+    scan.catch(() => {});
+    // A service that was found is followed at once.
+    await until('the answer', () => requests.filter((request) => request.includes('100.64.0.3')).length > 1);
+    const hint = hints.next();
+    abort.abort();
+    await expect(scan).rejects.toThrow();
+    await within(hint, 'a hint');
   });
 
   it.each([

@@ -85,9 +85,12 @@ describe('the role read', () => {
   test('gets its routes with the directory pinned', async () => {
     await using stage = await openNodeStage();
     const directory = encodeURIComponent(DIRECTORY);
-    await stage.ask('/session?limit=3&auth=x', { from: READER, headers: { 'x-opencode-directory': '/tmp/evil' } });
+    await stage.ask('/session?limit=3&auth=x', {
+      from: READER,
+      headers: { 'x-opencode-directory': '%2Ftmp%2Fevil', 'X-OpenCode-Workspace': 'evil' },
+    });
     expect(stage.seen).toMatchObject([{ url: `/session?limit=3&directory=${directory}` }]);
-    expect(stage.seen[0]?.headers).not.toHaveProperty('x-opencode-directory');
+    expect(Object.keys(stage.seen[0]?.headers ?? {}).filter((name) => name.startsWith('x-opencode'))).toEqual([]);
     expect((await stage.ask(`/session?directory=/tmp/evil`, { from: READER })).status).toBe(403);
     expect((await stage.ask('/file/content?path=/etc/passwd', { from: READER })).status).toBe(403);
     expect((await stage.ask('/session', { from: READER, method: 'POST', body: '{}' })).status).toBe(403);
@@ -123,13 +126,16 @@ describe('what is too much or too slow', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 431/);
   });
 
+  /** So that only the limit of heads can end it. */
+  const QUICK_HEADS = { ...QUICK, requestMs: 600_000 };
+
   test('a head that does not end', async () => {
-    await using stage = await openNodeStage({ limits: QUICK });
+    await using stage = await openNodeStage({ limits: QUICK_HEADS });
     expect(await stage.raw(`GET ${LIST_PATH} HTTP/1.1\r\nHost: ${SELF}\r\n`)).toMatch(/^HTTP\/1\.1 408/);
   });
 
   test('a connection on which nothing comes', async () => {
-    await using stage = await openNodeStage({ limits: QUICK });
+    await using stage = await openNodeStage({ limits: QUICK_HEADS });
     expect(await stage.raw('')).toMatch(/^(HTTP\/1\.1 408|$)/);
   });
 

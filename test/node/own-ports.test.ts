@@ -17,7 +17,7 @@ function ports(rows: readonly SocketRow[], names: readonly string[] = ['opencode
   const deps: Omit<OwnPortsDeps, 'uid'> = {
     readSockets: () => Promise.resolve(rows),
     holders: () => Promise.resolve(names.map((name) => ({ name, link: `/proc/1/fd/${name}` }))),
-    stillHeld: () => Promise.resolve(false),
+    stillHeld: () => false,
   };
   return new OwnPorts(UID, deps);
 }
@@ -58,7 +58,7 @@ test('the table is read again only when the socket that was found is gone', asyn
       return Promise.resolve([listener(4096, { uid }), listener(4097, { inode: '8' })]);
     },
     holders: (inode) => Promise.resolve([{ name: 'opencode', link: `/proc/1/fd/${inode}` }]),
-    stillHeld: (link, inode) => Promise.resolve(link === `/proc/1/fd/${inode}` && (held || inode === '8')),
+    stillHeld: (link, inode) => link === `/proc/1/fd/${inode}` && (held || inode === '8'),
   });
   expect(await own.ours([4096, 4097])).toEqual(new Set([4096, 4097]));
   expect(await own.ours([4097])).toEqual(new Set([4097]));

@@ -60,6 +60,7 @@ export interface NodeStageOptions {
   readonly clock?: Clock;
   readonly limits?: ListenerLimits;
   readonly maxConnections?: number;
+  readonly maxRequestsPerCaller?: number;
   /** The instance asks for no password, and none is registered. */
   readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
@@ -179,7 +180,15 @@ export async function runService(
       void log.push({ level, message, fields }),
   };
   const uid = process.getuid?.() ?? 0;
-  const { rules, clock = systemClock, ports = new OwnPorts(uid), loopbackPeer, limits, maxConnections } = options;
+  const {
+    rules,
+    clock = systemClock,
+    ports = new OwnPorts(uid),
+    loopbackPeer,
+    limits,
+    maxConnections,
+    maxRequestsPerCaller,
+  } = options;
   const instances = new OwnInstances({
     settings: {
       registryDir: { path: registryPath, explicit: true },
@@ -214,6 +223,7 @@ export async function runService(
     },
     ...(limits && { limits }),
     ...(maxConnections !== undefined && { maxConnections }),
+    ...(maxRequestsPerCaller !== undefined && { maxRequestsPerCaller }),
   });
   service.start();
   return { service, instances, port, log };

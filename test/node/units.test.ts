@@ -30,12 +30,10 @@ async function openPlace(os = 'Linux'): Promise<Place> {
   const dest = join(temp.path, 'dest');
   const home = '/home/ada';
   const copy = join(temp.path, 'a "b" 100% $HOME & c|d');
-  for (const folder of ['systemd', 'launchd', 'scripts', 'dist']) await mkdir(join(copy, folder), { recursive: true });
-  for (const folder of ['systemd', 'launchd']) {
-    for (const file of await readdir(join(root, folder)))
-      await writeFile(join(copy, folder, file), await readFile(join(root, folder, file)));
-  }
-  for (const file of ['install-node.sh', 'uninstall-node.sh']) {
+  for (const folder of ['systemd', 'scripts', 'dist']) await mkdir(join(copy, folder), { recursive: true });
+  for (const file of await readdir(join(root, 'systemd')))
+    await writeFile(join(copy, 'systemd', file), await readFile(join(root, 'systemd', file)));
+  for (const file of ['install-node.sh', 'uninstall-node.sh', 'opencode-mcp.node.plist']) {
     await writeFile(join(copy, 'scripts', file), await readFile(join(root, 'scripts', file)));
     await chmod(join(copy, 'scripts', file), 0o755);
   }

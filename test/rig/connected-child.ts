@@ -20,6 +20,8 @@ export interface ConnectedOptions extends SandboxOptions {
   readonly args?: readonly string[];
   /** Another opencode than the pinned one. */
   readonly opencode?: string;
+  /** A command that runs the wrapper elsewhere, as its own process: `ip netns exec …`. */
+  readonly prefix?: readonly [string, ...string[]];
   /** Of another wrapper, to share it; otherwise a folder of its own that does not exist yet. */
   readonly registry?: string;
 }
@@ -58,7 +60,8 @@ export async function startConnected(options: ConnectedOptions = {}): Promise<Co
   const sandbox = await openSandbox(options);
   const registry = options.registry ?? join(sandbox.home, 'registry');
   const env = connectedEnvironment(sandbox, registry, options);
-  const child = spawn(process.execPath, [CONNECTED_SCRIPT, ...(options.args ?? ['--headless'])], {
+  const [program, ...args] = [...(options.prefix ?? []), process.execPath, CONNECTED_SCRIPT] as const;
+  const child = spawn(program, [...args, ...(options.args ?? ['--headless'])], {
     cwd: sandbox.directory,
     env,
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -218,7 +218,7 @@ export class Machine {
   mcp(options: McpChildOptions = {}): Promise<McpChild> {
     return startMcpChild({
       ...options,
-      before: inside(this.namespace),
+      prefix: inside(this.namespace),
       env: {
         TRANSPORT: 'mdns',
         OPENCODE_MDNS_INTERFACES: 'all',

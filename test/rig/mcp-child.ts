@@ -30,10 +30,10 @@ const EXIT_LIMIT_MS = 10_000;
 export interface McpChildOptions {
   /** Another Node than the one that runs the tests. */
   readonly node?: string;
+  /** A command that runs the server elsewhere, as its own process: `ip netns exec …`. */
+  readonly prefix?: readonly [string, ...string[]];
   readonly script?: string;
   readonly args?: readonly string[];
-  /** Words before the whole command: see `inside`. They must end in the same process. */
-  readonly before?: readonly string[];
   /** Options of Node itself, before the script. */
   readonly execArgv?: readonly string[];
   /** All that the child sees, beside PATH, a HOME and a TMPDIR of its own, and that it may use no LAN. */
@@ -126,9 +126,9 @@ class McpProcess implements McpChild {
     this.client = new Client(options.clientInfo ?? { name: 'rig', version: '1.0.0' }, {
       capabilities: options.capabilities ?? {},
     });
+    const [program, ...prefix] = [...(options.prefix ?? []), options.node ?? process.execPath] as const;
     const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
-    const [program = '', ...words] = [...(options.before ?? []), options.node ?? process.execPath, ...argv];
-    this.#child = spawn(program, words, {
+    this.#child = spawn(program, [...prefix, ...argv], {
       cwd: options.cwd ?? temp.path,
       env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...NO_MULTICAST, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -49,19 +49,19 @@ export function ipIn(namespace: string, ...args: readonly string[]): Promise<unk
 }
 
 /** The words before a command that is to run in a namespace; the process keeps its pid. */
-export function inside(namespace: string): readonly string[] {
+export function inside(namespace: string): readonly [string, ...string[]] {
   return ['ip', 'netns', 'exec', namespace];
 }
 
 /** The output of a command in a namespace, which must succeed. */
 export async function execIn(namespace: string, argv: readonly string[]): Promise<string> {
-  const [program = '', ...args] = [...inside(namespace), ...argv];
+  const [program, ...args] = [...inside(namespace), ...argv] as const;
   return (await run(program, args)).stdout;
 }
 
 /** A process in a namespace; ended with it at the latest. */
 export function spawnIn(namespace: string, argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
-  const [program = '', ...args] = [...inside(namespace), ...argv];
+  const [program, ...args] = [...inside(namespace), ...argv] as const;
   return spawn(program, args, options);
 }
 

@@ -17,7 +17,6 @@ const START_NONE = new Set([
   'test/node/command.test.ts',
   'test/node/units.test.ts',
   'test/rig/no-multicast.test.ts',
-  'test/tailnet/node-service.test.ts',
 ]);
 
 async function sources(folder: string): Promise<string[]> {

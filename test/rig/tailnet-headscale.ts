@@ -117,7 +117,7 @@ export class Headscale {
       prefixes: {
         ...(families === 'both' && { v4: '100.64.0.0/10' }),
         v6: 'fd7a:115c:a1e0::/48',
-        allocation: 'sequential',
+        allocation: 'random',
       },
       derp: {
         server: {

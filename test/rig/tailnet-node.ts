@@ -35,6 +35,9 @@ export interface NodeOptions {
   readonly tags?: readonly string[];
 }
 
+/** A program and its first arguments. */
+export type Prefix = readonly [string, ...string[]];
+
 /** One machine of the tailnet: a network namespace and a real tailscaled in it. */
 export class TailnetMachine {
   readonly name: string;
@@ -63,15 +66,23 @@ export class TailnetMachine {
     this.localApi = createLocalApi({ socketPath: this.socket, clock: systemClock, logger: silentLogger });
   }
 
-  /** The output of a command in its namespace, which must succeed. */
+  /** The command that runs another one here: in its network namespace, and with its host name, as on a machine of its own. */
+  get prefix(): Prefix {
+    const script = 'hostname "$0" && exec "$@"';
+    return ['ip', 'netns', 'exec', this.namespace, 'unshare', '--uts', 'sh', '-c', script, this.name];
+  }
+
+  /** The output of a command here, which must succeed. */
   async exec(argv: readonly string[]): Promise<string> {
-    const { stdout } = await run('ip', ['netns', 'exec', this.namespace, ...argv]);
+    const [program, ...args] = this.prefix;
+    const { stdout } = await run(program, [...args, ...argv]);
     return stdout;
   }
 
-  /** A process in its namespace; ended with the tailnet at the latest. */
+  /** A process here, whose pid is the child's; ended with the tailnet at the latest. */
   spawn(argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
-    return spawn('ip', ['netns', 'exec', this.namespace, ...argv], options);
+    const [program, ...args] = this.prefix;
+    return spawn(program, [...args, ...argv], options);
   }
 
   /** The output of `tailscale …` on this machine. */

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestContext } from 'vitest';
 
+import { PINNED_OPENCODE } from './opencode-binaries.ts';
+
 /** Kept in step with scripts/install-tailnet.mjs. */
 const FOLDER = fileURLToPath(new URL('../../.cache/tailnet/tailscale-1.98.10-headscale-0.29.2/', import.meta.url));
 
@@ -30,6 +32,7 @@ function missing(): string | undefined {
   if (!existsSync('/dev/net/tun')) return 'needs /dev/net/tun';
   if (!['/usr/sbin/ip', '/sbin/ip', '/usr/bin/ip'].some((path) => existsSync(path))) return 'needs iproute2';
   if (![HEADSCALE, TAILSCALE, TAILSCALED].every((path) => existsSync(path)))
-    return 'needs headscale and tailscaled: node scripts/install-tailnet.mjs, with Go on the PATH';
+    return 'needs headscale and tailscaled: npm run test:tailnet, with Go';
+  if (!existsSync(PINNED_OPENCODE)) return 'needs opencode: node scripts/install-components.mjs opencodes';
   return undefined;
 }

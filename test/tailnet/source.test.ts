@@ -12,6 +12,7 @@ import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
 import { needTailnet, openTailnet, type Tailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { until } from '../rig/wait.ts';
+import { connects } from './queries.ts';
 
 const never = new AbortController().signal;
 const LIMITS = { timeoutMs: 10_000, maxBytes: 100_000 };
@@ -21,11 +22,12 @@ const TSX = import.meta.resolve('tsx');
 /** An opencode on the tailnet's side of a machine, as one starts it by hand. */
 async function startBare(machine: TailnetMachine): Promise<OpencodeSandbox> {
   const sandbox = await openSandbox();
-  machine.spawn([PINNED_OPENCODE, 'serve', '--port', '4096', '--hostname', '::'], {
+  const { pid } = machine.spawn([PINNED_OPENCODE, 'serve', '--port', '4096', '--hostname', '::'], {
     env: sandbox.env,
     cwd: sandbox.directory,
     stdio: 'ignore',
   });
+  process.stdout.write(`opencode on ${machine.name} (pid ${pid})\n`);
   return sandbox;
 }
 
@@ -69,6 +71,15 @@ describe('the tailscale source on a real tailnet', () => {
     });
     process.stdout.write(`${tailnet.describe()}\n`);
     for (const name of ['laptop', 'box']) sandboxes.push(await startBare(tailnet.node(name)));
+    // One that is silent at first is asked again in half a minute only.
+    for (const [from, to] of [
+      ['desk', 'laptop'],
+      ['desk', 'box'],
+      ['box', 'laptop'],
+      ['guest', 'laptop'],
+      ['guest', 'box'],
+    ] as const)
+      await connects(tailnet.node(from), tailnet.node(to), 4096);
   });
   afterAll(async () => {
     await Promise.all(sandboxes.map((sandbox) => sandbox.close()));
@@ -177,6 +188,7 @@ describe('the tailscale source on a tailnet without IPv4 and MagicDNS', () => {
     const desk = tailnet.node('desk');
     await using _sandbox = await startBare(desk);
     expect(desk.ip4).toBe('');
+    await connects(tailnet.node('box'), desk, 4096);
     const source = sourceOn(tailnet.node('box'));
     const { candidates } = await foundBy(source, 'the opencode of desk', (scan) => scan.candidates.length > 0);
     const endpoint = candidates[0]?.endpoint;

@@ -200,6 +200,35 @@ describe('whois', () => {
   });
 });
 
+describe('the connection of a whois', () => {
+  it('serves the next, and is made anew where it has broken meanwhile', async () => {
+    const { fake, api } = await start();
+    const sockets = new Set<unknown>();
+    let breaks = false;
+    fake.answers.set('whois', ({ socket }, response) => {
+      if (breaks && sockets.has(socket)) {
+        socket.destroy();
+        return;
+      }
+      sockets.add(socket);
+      response.writeHead(404).end();
+    });
+    await api.whois('100.64.0.2:1');
+    await api.whois('100.64.0.2:2');
+    expect(sockets.size).toBe(1);
+    breaks = true;
+    expect(await api.whois('100.64.0.2:3')).toBeUndefined();
+    expect(sockets.size).toBe(2);
+  });
+
+  it('that breaks at its first request is a failure', async () => {
+    const { fake, api } = await start();
+    fake.answers.set('whois', ({ socket }) => void socket.destroy());
+    expect(await failureOf(api.whois('100.64.0.2:1'))).toMatchObject({ kind: 'failed' });
+    expect(fake.asked).toHaveLength(1);
+  });
+});
+
 describe('watch', () => {
   async function take(hints: AsyncIterable<void>): Promise<AsyncIterator<void>> {
     const iterator = hints[Symbol.asyncIterator]();

@@ -1,0 +1,136 @@
+import { until } from '../../test/rig/wait.ts';
+import { atMost, exactly, type Figure, figure } from '../figure.ts';
+import { get, keptConnection, type Place } from '../get.ts';
+import { interleave } from '../interleave.ts';
+import type { NodeProcess } from '../node-process.ts';
+import { countsOf, type Stage, type Tailscaled } from '../stage.ts';
+import { differences, ratios } from '../statistics.ts';
+
+/** This machine and its caller in the tailnet of the bench. */
+export const HOST = '127.0.0.2';
+export const CALLER = '127.0.0.1';
+const LIST = '/opencode-mcp/v1/instances';
+const STREAM_BYTES = 64 * 1024 * 1024;
+export const REQUESTS = 100;
+/** Two connections in place of one, and the question who calls. */
+export const FIRST_BYTE_RATIO = 5;
+
+/** One instance, and the node service that passes requests on to it. */
+export interface NodeScene extends AsyncDisposable {
+  readonly node: NodeProcess;
+  readonly tailscaled: Tailscaled;
+  readonly direct: (path: string) => Place;
+  readonly proxied: (path: string) => Place;
+  readonly list: Place;
+}
+
+export async function openNodeScene(stage: Stage): Promise<NodeScene> {
+  const streamer = await stage.startStreamer();
+  const tailscaled = await stage.startTailscaled({ address: HOST, peer: CALLER, strangers: 0 });
+  const registry = await stage.registry();
+  const { port, directory } = streamer.place;
+  await registry.add({ name: 'streamer', port, cwd: directory, id: 'streamer' });
+  const node = await stage.startNode({ registry, socketPath: tailscaled.place.socketPath, host: HOST });
+  const at = (path: string): Place => ({ host: HOST, port: node.port, path });
+  const list = at(LIST);
+  await until('the instance to be listed', async () => (await get(list)).text.includes('"streamer"'));
+  return {
+    node,
+    tailscaled,
+    list,
+    direct: (path) => ({ host: CALLER, port, path }),
+    proxied: (path) => at(`/opencode-mcp/v1/i/streamer${path}`),
+    async [Symbol.asyncDispose]() {
+      await node.close();
+      await tailscaled[Symbol.asyncDispose]();
+      await streamer[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** What the node service adds to an event stream, and what asking tailscaled who calls costs of it. */
+export async function nodeFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
+  await using scene = await openNodeScene(stage);
+  return [
+    ...(await firstByte(scene, pairs)),
+    ...(await throughput(scene, Math.ceil(pairs / 3))),
+    ...(await whois(scene, pairs)),
+  ];
+}
+
+async function firstByte(scene: NodeScene, pairs: number): Promise<readonly Figure[]> {
+  const { ours, theirs } = await firstBytes(scene, pairs);
+  return [
+    figure('event stream: connecting to first byte, direct', 'ms', theirs),
+    figure('event stream: connecting to first byte, by the node service', 'ms', ours),
+    figure('event stream: first byte, node service − direct', 'ms', differences(ours, theirs)),
+    figure('event stream: first byte, node service / direct', '×', ratios(ours, theirs), {
+      goal: atMost(FIRST_BYTE_RATIO),
+    }),
+  ];
+}
+
+/** From connecting to the first byte of an event stream, in ms: by the node service, and without it. */
+export async function firstBytes(
+  { direct, proxied }: NodeScene,
+  pairs: number,
+): Promise<Record<'ours' | 'theirs', readonly number[]>> {
+  const ours: number[] = [];
+  const theirs: number[] = [];
+  const measure = (place: Place, samples: number[]) => async (keep: boolean) => {
+    const { firstMs } = await get(place, { only: 'first' });
+    if (keep) samples.push(firstMs);
+  };
+  await interleave(pairs, { theirs: measure(direct('/event'), theirs), ours: measure(proxied('/event'), ours) });
+  return { ours, theirs };
+}
+
+async function throughput({ direct, proxied }: NodeScene, pairs: number): Promise<readonly Figure[]> {
+  const ours: number[] = [];
+  const theirs: number[] = [];
+  const path = `/event?bytes=${STREAM_BYTES}`;
+  const measure = (place: Place, samples: number[]) => async (keep: boolean) => {
+    const { restMs } = await get(place);
+    if (keep) samples.push(restMs);
+  };
+  await interleave(pairs, { theirs: measure(direct(path), theirs), ours: measure(proxied(path), ours) });
+  const what = `event stream: ${STREAM_BYTES / 1024 / 1024} MiB`;
+  return [
+    figure(`${what}, direct`, 'ms', theirs),
+    figure(`${what}, by the node service`, 'ms', ours),
+    figure(`${what}, node service / direct`, '×', ratios(ours, theirs)),
+  ];
+}
+
+/** A request of the list is not passed on: what it takes longer on a new connection is connecting and whois. */
+async function whois({ list, tailscaled }: NodeScene, pairs: number): Promise<readonly Figure[]> {
+  const first: number[] = [];
+  const later: number[] = [];
+  await interleave(pairs, {
+    both: async (keep) => {
+      const agent = keptConnection();
+      const one = await get(list, { agent });
+      const other = await get(list, { agent });
+      agent.destroy();
+      if (!keep) return;
+      first.push(one.firstMs);
+      later.push(other.firstMs);
+    },
+  });
+  const asked = await whoisAsked(list, tailscaled);
+  return [
+    figure('list: first request of a connection, with whois', 'ms', first),
+    figure('list: second request of a connection, whois known', 'ms', later),
+    figure('list: first − second', 'ms', differences(first, later)),
+    figure(`whois asked for ${REQUESTS} requests of one connection`, 'count', asked, { goal: exactly(1) }),
+  ];
+}
+
+/** Times that tailscaled was asked for requests that followed each other on one connection. */
+export async function whoisAsked(list: Place, tailscaled: Tailscaled): Promise<number> {
+  const agent = keptConnection();
+  await countsOf(tailscaled);
+  for (let request = 0; request < REQUESTS; request += 1) await get(list, { agent });
+  agent.destroy();
+  return (await countsOf(tailscaled)).whois;
+}

@@ -1,0 +1,152 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { LIST_PATH } from '../../src/node/listing.ts';
+import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import { canRunTailnet } from '../rig/tailnet-programs.ts';
+import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
+import { until, within } from '../rig/wait.ts';
+import { data, listed, request, rows } from './queries.ts';
+import {
+  grantToBob,
+  type NodeChild,
+  openTailnetStage,
+  originOf,
+  type TailnetInstance,
+  type TailnetStage,
+} from './stage.ts';
+
+const FOR_ADA = { OPENCODE_TAILNET_USERS: 'ada' };
+const FOR_SERVERS = { OPENCODE_TAILNET_TAGS: 'tag:server' };
+const SECOND_PORT = { OPENCODE_NODE_PORT: '4195' };
+const SAID = 'echo: said by ada';
+
+describe('a second user and a tagged machine', () => {
+  let stage: TailnetStage;
+  let service: NodeChild;
+  let desk: TailnetInstance;
+  /** Under way while the grant to drive is withdrawn. */
+  let streaming: Promise<ToolCall> | undefined;
+  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
+
+  beforeAll(async () => {
+    if (!canRunTailnet()) return;
+    stage = await openTailnetStage({
+      nodes: [
+        { name: 'desk', mode: 'tun' },
+        { name: 'guest', mode: 'tun', user: 'bob' },
+        { name: 'ci', mode: 'tun', tags: ['tag:server'] },
+      ],
+    });
+    service = await stage.node(machine('desk'));
+    desk = await stage.opencode(machine('desk'));
+    const own = await stage.server(machine('desk'));
+    await listed(own, desk.name);
+    await own.call('send', { instance: desk.name, message: SAID });
+  });
+  afterAll(() => stage?.close());
+  beforeEach(needTailnet);
+
+  it('without a grant bob sees nothing, and is told what would admit him', async () => {
+    const server = await stage.server(machine('guest'), FOR_ADA);
+    const { instances, notes } = data(await server.call('instances'));
+    expect(instances).toEqual([]);
+    const refusal = /desk:4095.*bob on guest\.tailnet\.test, who is not admitted.*OPENCODE_TAILNET_USERS=bob/;
+    expect(notes).toContainEqual(expect.stringMatching(refusal));
+    expect(service.log()).toMatch(/refused.*bob on guest/);
+  });
+
+  it('with a grant to read he sees the sessions and cannot drive', async () => {
+    await stage.tailnet.setPolicy(grantToBob('read'));
+    await admittedAs('read');
+    const server = await stage.server(machine('guest'), FOR_ADA);
+    await listed(server, desk.name);
+    const read = await server.call('read', { instance: desk.name });
+    expect(data(read)).toMatchObject({ messages: [{ text: SAID }, { text: expectedReply(SAID) }] });
+    const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: said by bob' });
+    expect(result.isError).toBe(true);
+    expect(text).toMatch(/not taken.*HTTP 403.*Your role here is "read"/);
+    expect(stage.model.turns('echo: said by bob')).toBe(0);
+  });
+
+  it('with a grant to drive he drives', async () => {
+    await stage.tailnet.setPolicy(grantToBob('drive'));
+    await admittedAs('drive');
+    const server = await stage.server(machine('guest'), FOR_ADA);
+    await listed(server, desk.name);
+    const message = 'echo: driven by bob';
+    expect(data(await server.call('send', { instance: desk.name, message }))).toMatchObject({
+      outcome: 'completed',
+      text: expectedReply(message),
+    });
+    const send = { instance: desk.name, message: 'gate-mid withdrawn: until here |and no further' };
+    const begun = new Promise<void>((resolve) => {
+      streaming = server.call('send', send, {
+        onProgress: ({ message: part }) => part?.includes('until here') === true && resolve(),
+      });
+    });
+    await within(begun, 'the first half');
+  });
+
+  it('the grant withdrawn, he is refused at once', async () => {
+    await stage.tailnet.setPolicy(OPEN_POLICY);
+    await admittedAs(undefined);
+  });
+
+  it('a tagged machine lists what it is told to, and drives where its tag is named', async () => {
+    const ci = machine('ci');
+    const nobody = data(await (await stage.server(ci)).call('instances'));
+    expect(nobody['instances']).toEqual([]);
+    expect(nobody['notes']).toContainEqual(expect.stringMatching(/tagged \(tag:server\).*OPENCODE_TAILNET_USERS/));
+    const refused = data(await (await stage.server(ci, FOR_ADA)).call('instances'));
+    expect(refused['notes']).toContainEqual(
+      expect.stringMatching(/ci\.tailnet\.test.*OPENCODE_TAILNET_TAGS=tag:server/),
+    );
+    await stage.node(machine('desk'), { ...FOR_SERVERS, ...SECOND_PORT });
+    const server = await stage.server(ci, { ...FOR_ADA, ...SECOND_PORT });
+    await listed(server, desk.name);
+    await answers(server, desk, 'echo: driven by a tagged machine');
+  });
+
+  it('a tagged machine is listed where its tag is named, and serves whom it is told to', async () => {
+    const [ci, ada] = [machine('ci'), machine('desk')];
+    await stage.node(ci);
+    const list = originOf(ci) + LIST_PATH;
+    expect(await request(ada, list)).toMatchObject({ status: 403, text: expect.stringContaining('ada on desk') });
+    await stage.node(ci, { ...FOR_ADA, ...SECOND_PORT });
+    const instance = await stage.opencode(ci);
+    const blind = await stage.server(ada, SECOND_PORT);
+    const server = await stage.server(ada, { ...FOR_SERVERS, ...SECOND_PORT });
+    await listed(server, instance.name);
+    await answers(server, instance, 'echo: on a tagged machine');
+    expect((await rows(blind, 'instances')).map(({ name }) => name)).toEqual([desk.name]);
+  });
+
+  it('what bob had streaming when the grant was withdrawn is cut, and says so', async () => {
+    if (streaming === undefined) throw new Error('Expected a send under way');
+    const { result, text } = await streaming;
+    expect(result.isError).toBe(true);
+    expect(text).toContain('HTTP 403');
+    expect(service.log()).toMatch(/ cut .*bob on guest/);
+    stage.model.release('withdrawn');
+  });
+
+  async function answers(server: McpChild, { name }: TailnetInstance, message: string): Promise<void> {
+    // Its own: bob's turn holds the latest one.
+    const created = data(await server.call('create_session', { instance: name }));
+    const { id } = created['session'] as { id: string };
+    const sent = await server.call('send', { instance: name, session_id: id, message });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    expect(stage.model.turns(message)).toBe(1);
+  }
+
+  /** Resolves when the service's answers to bob are those of that role. */
+  async function admittedAs(role: 'read' | 'drive' | undefined): Promise<void> {
+    await until(`bob to have the role ${role}`, async () => {
+      const [health, config] = await Promise.all(
+        ['/global/health', '/config'].map(async (path) => (await request(machine('guest'), desk.url + path)).status),
+      );
+      return health === (role === undefined ? 403 : 200) && config === (role === 'drive' ? 200 : 403);
+    });
+  }
+});

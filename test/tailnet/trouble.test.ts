@@ -1,0 +1,127 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { LIST_PATH } from '../../src/node/listing.ts';
+import type { McpChild } from '../rig/mcp-child.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import { canRunTailnet } from '../rig/tailnet-programs.ts';
+import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
+import { until } from '../rig/wait.ts';
+import { data, listed, request, type Row, rows } from './queries.ts';
+import { type NodeChild, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
+
+describe('a tailnet in trouble', () => {
+  let stage: TailnetStage;
+  let service: NodeChild;
+  let server: McpChild;
+  let desk: TailnetInstance;
+  let box: TailnetInstance;
+  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
+
+  beforeAll(async () => {
+    if (!canRunTailnet()) return;
+    stage = await openTailnetStage({
+      nodes: [
+        { name: 'desk', mode: 'tun' },
+        { name: 'laptop', mode: 'tun' },
+        { name: 'box', mode: 'userspace' },
+      ],
+    });
+    service = await stage.node(machine('desk'));
+    await stage.node(machine('box'));
+    [desk, box] = await Promise.all([stage.opencode(machine('desk')), stage.opencode(machine('box'))]);
+    server = await stage.server(machine('laptop'));
+    for (const { name } of [desk, box]) await listed(server, name);
+  });
+  afterAll(() => stage?.close());
+  beforeEach(needTailnet);
+
+  /** Asked anew until it is so. */
+  async function asked(name: string, isIt: (row: Row) => boolean): Promise<Row> {
+    return until(`${name} to be so`, async () =>
+      (await rows(server, 'instances')).find((row) => row.name === name && isIt(row)),
+    );
+  }
+
+  async function answers({ name }: TailnetInstance, message: string, from = server): Promise<void> {
+    const sent = await from.call('send', { instance: name, message });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    expect(stage.model.turns(message)).toBe(1);
+  }
+
+  it('a peer whose tailscaled is killed is offline with a reason, and the others are not affected', async () => {
+    await machine('desk').stop();
+    const row = await asked(desk.name, ({ state }) => state === 'offline');
+    expect(row).toMatchObject({ reason: expect.stringContaining('gave no answer'), last_seen: expect.any(String) });
+    await answers(box, 'echo: meanwhile elsewhere');
+    const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: never' });
+    expect(result.isError).toBe(true);
+    expect(text).toMatch(/desk-project cannot be driven now.*gave no answer/);
+    expect(stage.model.turns('echo: never')).toBe(0);
+  });
+
+  it('its tailscaled started again, it is back, by the same node service', async () => {
+    await machine('desk').start();
+    await asked(desk.name, ({ state }) => state === 'idle');
+    await answers(desk, 'echo: after the restart');
+    expect(service.exitCode()).toBeNull();
+  });
+
+  it('a node that is renamed keeps the name by which its instance was shown, and tells the new one', async () => {
+    await machine('desk').cli('set', '--hostname=tower');
+    const row = await listed(server, desk.name, ({ host }) => host === 'tower');
+    expect(row).toMatchObject({ state: 'idle' });
+    await answers(desk, 'echo: after the renaming');
+    // The guard against DNS rebinding knows the new name.
+    await until('the service to answer to its new name', async () => {
+      const { status } = await request(machine('laptop'), originOf(machine('desk')) + LIST_PATH, {
+        headers: { host: 'tower' },
+      });
+      return status === 200;
+    });
+  });
+
+  it('goes on without the control server: what is known, and who comes anew', async () => {
+    const { headscale } = stage.tailnet;
+    await headscale.stop();
+    try {
+      await asked(desk.name, ({ state }) => state === 'idle');
+      await answers(desk, 'echo: without a control server');
+      await answers(box, 'echo: without one there too');
+      const late = await stage.server(machine('laptop'));
+      for (const instance of [desk, box]) await listed(late, instance.name);
+      await answers(desk, 'echo: by one who came later', late);
+    } finally {
+      await headscale.start();
+    }
+  });
+
+  it('a peer whose key has expired is no longer listed', async () => {
+    const { id } = machine('desk');
+    await stage.tailnet.headscale.cli('nodes', 'expire', '--identifier', id);
+    await until('it to be gone', async () => !(await rows(server)).some(({ name }) => name === desk.name));
+    const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: never' });
+    expect(result.isError).toBe(true);
+    expect(text).toMatch(/desk-project .*is gone/);
+    expect(service.log()).toContain('NeedsLogin; run tailscale up');
+    await answers(box, 'echo: while the other’s key has expired');
+  });
+
+  it('logged in again, as another node with other addresses, it is served by the same service', async () => {
+    const { id, ip4: before } = machine('desk');
+    await stage.tailnet.headscale.cli('nodes', 'delete', '--identifier', id, '--force');
+    await machine('desk').cli('logout');
+    await machine('desk').join(await stage.tailnet.headscale.authKey('ada', []));
+    expect(machine('desk').ip4).not.toBe(before);
+    await until('the service to listen there', () =>
+      service.log().includes(` listening address="${machine('desk').ip4}"`),
+    );
+    const list = originOf(machine('desk')) + LIST_PATH;
+    await until('the way there', async () => (await request(machine('laptop'), list)).status === 200);
+    // The other server may have asked the new node before its service listened, and asks again when its hour is over.
+    const late = await stage.server(machine('laptop'));
+    const row = await listed(late, desk.name);
+    expect(row.via).toContain(machine('desk').ip4);
+    await answers(desk, 'echo: at another address', late);
+    expect(service.exitCode()).toBeNull();
+  });
+});
