@@ -38,13 +38,9 @@ test('whoever starts a server here keeps it from the LAN', async () => {
   const starters: { readonly path: string; readonly isKept: boolean }[] = [];
   for (const path of paths) {
     const text = await readFile(join(ROOT, path), 'utf8');
-    // The suites of the LAN are in namespaces of their own: see test/rig/lan.ts.
-    if (
-      START_NONE.has(path) ||
-      path.startsWith('test/lan/') ||
-      !/SERVER_SCRIPT|BUILT_SERVER|scripts\.server|opencode-mcp\.js/.test(text)
-    )
-      continue;
+    // Those of the LAN and of the tailnet are in namespaces of their own.
+    const isApart = START_NONE.has(path) || /^test\/(?:lan|tailnet)\//.test(path);
+    if (isApart || !/SERVER_SCRIPT|BUILT_SERVER|scripts\.server|opencode-mcp\.js/.test(text)) continue;
     starters.push({ path, isKept: /NO_MULTICAST|--mdns-interfaces/.test(text) });
   }
   expect(starters.length).toBeGreaterThan(3);
