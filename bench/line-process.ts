@@ -7,6 +7,8 @@ import { within } from '../test/rig/wait.ts';
 
 export interface SpawnOptions {
   readonly script: string;
+  /** Words before the whole command, which must end in the same process: of a network namespace. */
+  readonly before?: readonly string[];
   readonly args: readonly string[];
   readonly execArgv?: readonly string[];
   readonly cwd: string;
@@ -16,12 +18,14 @@ export interface SpawnOptions {
 
 export function spawnNode({
   script,
+  before = [],
   args,
   execArgv = [],
   cwd,
   env,
 }: SpawnOptions): ChildProcessByStdio<Writable, Readable, null> {
-  const child = spawn(process.execPath, [...execArgv, script, ...args], {
+  const [program = '', ...words] = [...before, process.execPath, ...execArgv, script, ...args];
+  const child = spawn(program, words, {
     cwd,
     env: { PATH: process.env['PATH'] ?? '', ...env },
     stdio: ['pipe', 'pipe', 'inherit'],

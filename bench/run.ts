@@ -1,5 +1,6 @@
 // npm run bench: measures what the README and the issues promise, prints a table and keeps the samples in
-// bench/results. Arguments: names of figures (default: all of them but node-idle, which takes twenty minutes), --pairs <n>, and --server <path> for another build.
+// bench/results. Arguments: names of figures (default: all of them but node-idle, which takes twenty minutes), --pairs <n>,
+// --seconds <n> of browsing the LAN, and --server <path> for another build.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +10,7 @@ import type { Figure } from './figure.ts';
 import { crowdFigures } from './figures/crowd.ts';
 import { firstTokenFigures } from './figures/first-token.ts';
 import { inFlightFigures } from './figures/in-flight.ts';
+import { lanFigures } from './figures/lan.ts';
 import { memoryFigures } from './figures/memory.ts';
 import { nodeIdleFigures } from './figures/node-idle.ts';
 import { nodeFigures } from './figures/node.ts';
@@ -23,6 +25,7 @@ import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
 
 const PAIRS = 31;
+const LAN_SAMPLES = 15;
 const SURVEY_SIZES = [1, 10, 50, 200];
 
 const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<readonly Figure[]>>> = {
@@ -34,6 +37,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   'in-flight': inFlightFigures,
   'first-token': firstTokenFigures,
   crowd: (stage) => crowdFigures(stage, 3),
+  lan: (stage) => lanFigures(stage, LAN_SAMPLES, Number(values.seconds)),
   sizes: sizeFigures,
   node: nodeFigures,
   tailnet: (stage) => tailnetFigures(stage, 7),
@@ -45,7 +49,11 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
 const LONG: ReadonlySet<string> = new Set(['node-idle']);
 
 const { values, positionals } = parseArgs({
-  options: { pairs: { type: 'string', default: String(PAIRS) }, server: { type: 'string' } },
+  options: {
+    pairs: { type: 'string', default: String(PAIRS) },
+    seconds: { type: 'string', default: '30' },
+    server: { type: 'string' },
+  },
   allowPositionals: true,
 });
 const wanted = positionals.length > 0 ? positionals : Object.keys(FIGURES).filter((name) => !LONG.has(name));

@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { NO_MULTICAST } from '../test/rig/no-multicast.ts';
 import { freePort } from '../test/rig/ports.ts';
 import { openRegistry, type Registry } from '../test/rig/registry.ts';
 import { tempDir, type TempDir } from '../test/rig/temp.ts';
@@ -8,6 +9,7 @@ import { BUILT_SERVER, bundlePrograms, type Scripts } from './bundle.ts';
 import { LineProcess } from './line-process.ts';
 import { NodeProcess } from './node-process.ts';
 import type { BareSurveyOptions } from './programs/bare-survey.ts';
+import type { CrowdOptions } from './programs/lan-crowd.ts';
 import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken } from './programs/fleet.ts';
 import type { StreamerPlace } from './programs/streamer.ts';
 import type { TailscaledCounts, TailscaledOptions, TailscaledPlace } from './programs/tailscaled.ts';
@@ -17,6 +19,8 @@ export interface ServerOptions {
   readonly registry?: Registry;
   readonly env?: Readonly<Record<string, string>>;
   readonly execArgv?: readonly string[];
+  /** See `SpawnOptions`. */
+  readonly before?: readonly string[];
   /** In the place of the built server. */
   readonly script?: string;
 }
@@ -82,11 +86,12 @@ export class Stage implements AsyncDisposable {
   }
 
   /** Our server; without a handshake. */
-  spawnServer({ registry, env, execArgv, script }: ServerOptions): ServerProcess {
+  spawnServer({ registry, env, execArgv, before, script }: ServerOptions): ServerProcess {
     return new ServerProcess({
       script: script ?? this.scripts.server,
       args: registry === undefined ? [] : ['--registry-dir', registry.path],
       ...(execArgv === undefined ? {} : { execArgv }),
+      ...(before === undefined ? {} : { before }),
       ...this.#surroundings({ ...NO_ROUNDS, ...env }),
     });
   }
@@ -105,6 +110,13 @@ export class Stage implements AsyncDisposable {
   async startFleet(options: FleetOptions): Promise<Fleet> {
     const process = this.#spawn('fleet', JSON.stringify(options));
     return new Fleet(process, await process.read<FleetPorts>());
+  }
+
+  /** A machine of a LAN, in its network namespace. */
+  async startLanCrowd(before: readonly string[], options: CrowdOptions): Promise<LineProcess> {
+    const script = this.scripts['lan-crowd'];
+    const args = [JSON.stringify(options)];
+    return await this.#ready(new LineProcess({ script, args, before, ...this.#surroundings({}) }));
   }
 
   async startBareSurvey(options: BareSurveyOptions): Promise<LineProcess> {
@@ -154,7 +166,7 @@ export class Stage implements AsyncDisposable {
     readonly cwd: string;
     readonly env: Readonly<Record<string, string>>;
   } {
-    return { cwd: this.#temp.path, env: { HOME: this.#temp.path, TMPDIR: this.#temp.tmp, ...env } };
+    return { cwd: this.#temp.path, env: { HOME: this.#temp.path, TMPDIR: this.#temp.tmp, ...NO_MULTICAST, ...env } };
   }
 }
 

@@ -31,7 +31,7 @@ const client = new Client({ name: 'opencode-mcp-demo', version: '1.0.0' });
 await client.connect(
   new StdioClientTransport({
     command: process.execPath,
-    args: [SERVER, '--registry-dir', registry.path],
+    args: [SERVER, '--registry-dir', registry.path, '--mdns-interfaces', 'none'],
     env: { PATH: process.env['PATH'] ?? '', HOME: temp.path },
   }),
 );

@@ -8,6 +8,7 @@ export interface Listing {
 export interface Row {
   readonly name: string;
   readonly state: string;
+  readonly via: string;
   readonly directory?: string;
   readonly session?: object;
   readonly version?: string;

@@ -83,6 +83,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     approvalRules: file?.approvalRules ?? [],
     logLevel: valueOf(OPTIONS.logLevel),
     stateDir: stateDirectory(input),
+    mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
     connected,
     tailnet: {
       ...(socket && { socketPath: resolvePath(socket.value, input.home, baseOf(socket)) }),

@@ -114,6 +114,27 @@ export function words(expected: string, pattern: RegExp): Kind<readonly string[]
   };
 }
 
+// Linux: IFNAMSIZ is 16 with the final NUL. Longer ones are Windows' friendly names.
+const INTERFACE_NAME = /^[^\s,/]{1,64}$/;
+
+/** Names of network interfaces; `all` and `none` stand alone. JSON: an array of names, or a string as on the command line. */
+export function interfaces(): Kind<'all' | readonly string[]> {
+  const list = words('', INTERFACE_NAME);
+  const fromText = (text: string): 'all' | readonly string[] | undefined => {
+    const word = text.trim().toLowerCase();
+    if (word === 'all') return 'all';
+    if (word === 'none') return [];
+    const names = list.fromText(text);
+    return names === undefined || names.length === 0 ? undefined : names;
+  };
+  return {
+    expected: 'all, none, or a comma list of names of network interfaces',
+    fromText,
+    fromJson: (value) => (typeof value === 'string' ? fromText(value) : list.fromJson(value)),
+    show: (value) => (value === 'all' ? value : value.join(',') || 'none'),
+  };
+}
+
 /** A path as written; the loader resolves it. */
 export function path(): Kind<string> {
   // A NUL would be refused by the system with an error that names no setting.

@@ -3,6 +3,7 @@ import {
   absolutePath,
   anyText,
   command,
+  interfaces,
   oneOf,
   optional,
   path,
@@ -199,6 +200,13 @@ export const OPTIONS = {
     'logins of other people whose machines to look at and to admit as one does the own: ada@example.com',
     words('a comma list of logins without spaces', /^[^\s,]{1,254}$/),
     [],
+  ),
+  mdnsInterfaces: option(
+    { flag: 'mdns-interfaces', env: 'OPENCODE_MDNS_INTERFACES', key: 'mdnsInterfaces' },
+    'LIST',
+    'network interfaces on which to use the LAN: all, none, or a comma list of names',
+    interfaces(),
+    'all',
   ),
 } as const;
 

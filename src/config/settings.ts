@@ -82,6 +82,8 @@ export interface Settings {
   /** Absolute: logs, and what the programs write down for themselves. */
   readonly stateDir: string;
   readonly tailnet: TailnetSettings;
+  /** Network interfaces on which to look, and to advertise, on the LAN: their names, or `all`; none switches it off. */
+  readonly mdnsInterfaces: 'all' | readonly string[];
   readonly connected: ConnectedSettings;
 }
 

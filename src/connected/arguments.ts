@@ -14,7 +14,7 @@ export interface CommandLine {
 
 /** The flags of each subcommand beside the settings. */
 export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean'>>>> = {
-  start: { headless: 'boolean', 'no-password': 'boolean' },
+  start: { headless: 'boolean', 'no-password': 'boolean', lan: 'boolean' },
   status: { json: 'boolean' },
   cleanup: { 'dry-run': 'boolean' },
   sessions: { json: 'boolean' },

@@ -8,6 +8,7 @@ Usage:
   opencode-connected [options] [-- arguments for opencode]
       --headless      opencode serve instead of the terminal
       --no-password   whoever reaches the port can run commands as you
+      --lan           listen on the LAN too, and say so there; status tells how others get the password
   opencode-connected status [--json]       what is registered here and on the relay, and what answers
   opencode-connected sessions [--json]     recent sessions of every instance registered here
   opencode-connected cleanup [--dry-run]   removes what is provably dead

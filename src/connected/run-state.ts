@@ -33,6 +33,8 @@ const runStateSchema = z.object({
   directory: z.string(),
   registryFile: z.string(),
   passwordFile: z.string().optional(),
+  /** It listens on the LAN and is advertised there. */
+  onLan: z.boolean().optional(),
   /** Absent without a relay. */
   relay: relayStateSchema.optional(),
   /** Of the ssh that runs now. */

@@ -58,6 +58,7 @@ async function runCommand(argv: readonly string[], process: NodeJS.Process): Pro
     settings,
     headless: isOn('headless'),
     withPassword: !isOn('no-password'),
+    onLan: isOn('lan'),
     forOpencode,
     process,
   });

@@ -3,6 +3,7 @@ import type * as z from 'zod';
 import { systemClock, type Clock } from '../clock.ts';
 import { SettingsError, type Settings } from '../config/settings.ts';
 import type { Logger } from '../log.ts';
+import { createMdnsSource, MDNS_SOURCE, mdnsOptions } from './mdns.ts';
 import { createRegistrySource, REGISTRY_SOURCE, registryOptions, type RegistryDependencies } from './registry.ts';
 import type { DiscoverySource } from './source.ts';
 import { createStaticSource, STATIC_SOURCE, staticOptions } from './static.ts';
@@ -43,6 +44,12 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
     create: createTailscaleSource,
   }),
   line({
+    name: MDNS_SOURCE,
+    schema: mdnsOptions,
+    options: ({ mdnsInterfaces: chosen }) => ({ interfaces: chosen === 'all' ? chosen : [...chosen] }),
+    create: createMdnsSource,
+  }),
+  line({
     name: STATIC_SOURCE,
     schema: staticOptions,
     options: ({ instances }) => ({ instances: [...instances] }),
@@ -50,16 +57,14 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
   }),
 ]);
 
-/** Names that settings may hold in a later version: a typo and a wish get different answers. */
-const NOT_BUILT: ReadonlySet<string> = new Set(['mdns']);
-
 /** The real clock, user and machine name. */
 export function systemDependencies(logger: Logger): SourceDependencies {
   return { logger, clock: systemClock, uid: process.geteuid?.(), hostname: hostname() };
 }
 
 /**
- * The sources that the settings ask for; `static` joins wherever instances are configured.
+ * The sources that the settings ask for; `static` joins wherever instances are configured, and `mdns` is out where it may
+ * use no interface.
  * Throws a SettingsError for a name that is no source of this version.
  */
 export function createSources(settings: Settings, dependencies: SourceDependencies): DiscoverySource[] {
@@ -70,6 +75,7 @@ export function createSources(settings: Settings, dependencies: SourceDependenci
   }
   if (settings.instances.length > 0) wanted.add(STATIC_SOURCE);
   else if (settings.sources === 'all') wanted.delete(STATIC_SOURCE);
+  if (settings.sources === 'all' && settings.mdnsInterfaces.length === 0) wanted.delete(MDNS_SOURCE);
   return [...SOURCES].filter(([name]) => wanted.has(name)).map(([, create]) => create(settings, dependencies));
 }
 
@@ -77,7 +83,6 @@ export function createSources(settings: Settings, dependencies: SourceDependenci
 function sourceNameProblem(name: string): string | undefined {
   if (SOURCES.has(name)) return undefined;
   const expected = `expected "all" or any of ${[...SOURCES.keys()].join(', ')}`;
-  if (NOT_BUILT.has(name)) return `${JSON.stringify(name)} is not available in this version; ${expected}`;
   return `${expected}, got ${JSON.stringify(name)}`;
 }
 

@@ -50,6 +50,7 @@ describe('settingsHelp', () => {
       'tailnetPorts',
       'tailnetTags',
       'tailnetUsers',
+      'mdnsInterfaces',
       'password',
       'credentials',
       'instances',

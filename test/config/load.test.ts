@@ -21,6 +21,7 @@ describe('defaults', () => {
         approve: 'ask',
         approvalRules: [],
         logLevel: 'info',
+        mdnsInterfaces: 'all',
         connected: {
           relayRegistryDir: '/tmp/opencode-relay',
           opencodeBin: 'opencode',
@@ -172,6 +173,14 @@ describe('precedence', () => {
       config: { tailnetUsers: 'ada@example.com' },
       read: (settings) => settings.tailnet.users,
       expected: { flag: ['ada@example.com'], env: ['bob@github', 'eve@'], config: ['ada@example.com'] },
+    },
+    {
+      name: 'interfaces for the LAN',
+      flag: ['--mdns-interfaces', 'none'],
+      env: ['OPENCODE_MDNS_INTERFACES', 'eth0, wlan0,eth0'],
+      config: { mdnsInterfaces: 'All' },
+      read: (settings) => settings.mdnsInterfaces,
+      expected: { flag: [], env: ['eth0', 'wlan0'], config: 'all' },
     },
   ];
   it.each(cases)(

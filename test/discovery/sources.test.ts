@@ -23,6 +23,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode' },
     stateDir: '/nowhere/state',
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
+    mdnsInterfaces: 'all',
     ...changed,
   };
   return createSources(settings, systemDependencies(silentLogger)).map(({ name }) => name);
@@ -30,11 +31,17 @@ function namesFor(changed: Partial<Settings>): string[] {
 
 describe('createSources', () => {
   it.each([
-    { name: 'all', changed: {}, expected: ['local-relay', 'tailscale'] },
+    { name: 'all', changed: {}, expected: ['local-relay', 'tailscale', 'mdns'] },
+    { name: 'all, on no interface', changed: { mdnsInterfaces: [] }, expected: ['local-relay', 'tailscale'] },
+    {
+      name: 'the LAN by name, on no interface',
+      changed: { sources: ['mdns'], mdnsInterfaces: [] },
+      expected: ['mdns'],
+    },
     {
       name: 'all, with instances',
       changed: { instances: [INSTANCE] },
-      expected: ['local-relay', 'tailscale', 'static'],
+      expected: ['local-relay', 'tailscale', 'mdns', 'static'],
     },
     { name: 'one by name', changed: { sources: ['local-relay'] }, expected: ['local-relay'] },
     {
@@ -50,14 +57,9 @@ describe('createSources', () => {
     expect(namesFor(changed)).toEqual(expected);
   });
 
-  it.each([
-    [
-      'mdns',
-      'sources: "mdns" is not available in this version; expected "all" or any of local-relay, tailscale, static',
-    ],
-    ['relay', 'sources: expected "all" or any of local-relay, tailscale, static, got "relay"'],
-  ])('refuses %s', (name, message) => {
-    expect(() => namesFor({ sources: ['local-relay', name] })).toThrow(new SettingsError(message));
+  it('refuses another name', () => {
+    const message = 'sources: expected "all" or any of local-relay, tailscale, mdns, static, got "relay"';
+    expect(() => namesFor({ sources: ['local-relay', 'relay'] })).toThrow(new SettingsError(message));
   });
 
   it('refuses options that fit no source', () => {

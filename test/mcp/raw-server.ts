@@ -5,6 +5,7 @@ import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
 import { SERVER_SCRIPT, type Exit } from '../rig/mcp-child.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';
@@ -70,6 +71,7 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
       HOME: temp.path,
       TMPDIR: temp.tmp,
       RELAY_REGISTRY_DIR: join(temp.path, 'registry'),
+      ...NO_MULTICAST,
       ...env,
     },
     stdio: ['pipe', 'pipe', 'pipe'],

@@ -57,7 +57,8 @@ afterAll(async () => {
 
 /** A busy machine needs longer than a person would wait for a probe. */
 function serverCommand(): string[] {
-  return [process.execPath, SERVER_SCRIPT, '--registry-dir', stage.registry.path, '--health-timeout-ms', '15000'];
+  const settings = ['--registry-dir', stage.registry.path, '--health-timeout-ms', '15000', '--mdns-interfaces', 'none'];
+  return [process.execPath, SERVER_SCRIPT, ...settings];
 }
 
 /** Starts a program of test/components on the newest Node: some need one. */

@@ -55,7 +55,7 @@ describe('an MCP server as a child', () => {
     const { text } = await child.call('whoami');
     const { client, env, args }: { client: unknown; env: Record<string, string>; args: string[] } = JSON.parse(text);
     expect(client).toMatchObject({ name: 'some-client', version: '7' });
-    expect(Object.keys(env).toSorted()).toEqual(['HOME', 'PATH', 'SETTING', 'TMPDIR']);
+    expect(Object.keys(env).toSorted()).toEqual(['HOME', 'OPENCODE_MDNS_INTERFACES', 'PATH', 'SETTING', 'TMPDIR']);
     expect(env['HOME']).toBe(child.home);
     expect(args).toEqual(['--flag']);
   });

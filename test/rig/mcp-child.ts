@@ -16,6 +16,7 @@ import {
   type Progress,
 } from '@modelcontextprotocol/sdk/types.js';
 
+import { NO_MULTICAST } from './no-multicast.ts';
 import { endProcessesIn, processesIn } from './processes.ts';
 import { tempDir, type TempDir } from './temp.ts';
 import { DEFAULT_WAIT_MS, within } from './wait.ts';
@@ -35,7 +36,7 @@ export interface McpChildOptions {
   readonly args?: readonly string[];
   /** Options of Node itself, before the script. */
   readonly execArgv?: readonly string[];
-  /** All that the child sees, beside PATH, and a HOME and a TMPDIR of its own. */
+  /** All that the child sees, beside PATH, a HOME and a TMPDIR of its own, and that it may use no LAN. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   readonly clientInfo?: Implementation;
@@ -129,7 +130,7 @@ class McpProcess implements McpChild {
     const argv = [...(options.execArgv ?? []), options.script ?? SERVER_SCRIPT, ...(options.args ?? [])];
     this.#child = spawn(program, [...prefix, ...argv], {
       cwd: options.cwd ?? temp.path,
-      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...options.env },
+      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp, ...NO_MULTICAST, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     this.#child.stdin.on('error', () => {});

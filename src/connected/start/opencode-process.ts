@@ -12,6 +12,8 @@ export interface OpencodeOptions {
   readonly program: string;
   readonly headless: boolean;
   readonly port: number;
+  /** To listen at: loopback, or every address of the machine. */
+  readonly host: string;
   /** The person's own. */
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -52,8 +54,8 @@ export class OpencodeProcess {
 
   /** Starts it. Rejects when the program cannot be run. */
   static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
-    const { program, headless, port, args, env } = options;
-    const listen = ['--port', String(port), '--hostname', '127.0.0.1'];
+    const { program, headless, port, host, args, env } = options;
+    const listen = ['--port', String(port), '--hostname', host];
     const child = spawn(program, [...(headless ? ['serve'] : []), ...listen, ...args], { stdio: 'inherit', env });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);

@@ -8,16 +8,16 @@ export const HIGHEST_PORT = 5095;
 const CONNECT_LIMIT_MS = 1_000;
 
 /**
- * A port on which nothing listens. Looks from a random one on, so that two that start together seldom meet; `not` are those
+ * A port on which nothing listens, on loopback or at `host`. Looks from a random one on, so that two that start together seldom meet; `not` are those
  * that turned out to be taken.
  */
-export async function choosePort(not: ReadonlySet<number> = new Set()): Promise<number> {
+export async function choosePort(host: string, not: ReadonlySet<number> = new Set()): Promise<number> {
   const count = HIGHEST_PORT - LOWEST_PORT + 1;
   const first = randomInt(count);
   for (let step = 0; step < count; step += 1) {
     const port = LOWEST_PORT + ((first + step) % count);
     if (not.has(port) || badPortReason(port) !== undefined) continue;
-    if (await isFree(port)) return port;
+    if (await isFree(port, host)) return port;
   }
   throw new Error(
     `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken; end some of what listens there and start again`,
@@ -25,8 +25,8 @@ export async function choosePort(not: ReadonlySet<number> = new Set()): Promise<
 }
 
 /** Binding alone would not tell on macOS, where a wildcard listener does not stand in the way of a specific one. */
-async function isFree(port: number): Promise<boolean> {
-  return (await listenerOn(port)) === 'none' && (await canBind(port));
+async function isFree(port: number, host: string): Promise<boolean> {
+  return (await listenerOn(port)) === 'none' && (await canBind(port, host));
 }
 
 /** Whether anything accepts connections on `port` of this machine's loopback. */
@@ -44,10 +44,10 @@ export function listenerOn(port: number): Promise<'some' | 'none' | 'unknown'> {
   });
 }
 
-function canBind(port: number): Promise<boolean> {
+function canBind(port: number, host: string): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
     server.once('error', () => resolve(false));
-    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)));
+    server.listen({ port, host, exclusive: true }, () => server.close(() => resolve(true)));
   });
 }

@@ -13,6 +13,8 @@ export interface RegistrationsOptions {
   /** The wanted one; a living instance of that name keeps it. */
   readonly name: string;
   readonly password: string | undefined;
+  /** It listens on the LAN as well. */
+  readonly onLan: boolean;
   /** Of this machine, absolute. */
   readonly registryDir: string;
   readonly relay: { readonly sshCommand: readonly string[]; readonly registryDirectory: string } | undefined;
@@ -169,7 +171,7 @@ export class Registrations {
   }
 
   async #save(): Promise<void> {
-    const { id, password, registryDir, logFile, version } = this.#options;
+    const { id, password, onLan, registryDir, logFile, version } = this.#options;
     const instance = this.#instance;
     if (instance === undefined || this.#closing !== undefined) return;
     const { pid, started } = this.#self;
@@ -184,6 +186,7 @@ export class Registrations {
       directory: instance.directory,
       registryFile: join(registryDir, `${this.name}.json`),
       ...(password !== undefined && { passwordFile: join(registryDir, '.credentials', id) }),
+      ...(onLan && { onLan }),
       ...(this.#relay !== undefined && { relay: this.#relay.state }),
       ...(this.#relay?.pid !== undefined && { sshPid: this.#relay.pid }),
       logFile,

@@ -8,6 +8,7 @@ import { splitCommand } from '../relay/ssh-command.ts';
 import { childEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';
 import { checkInstanceName, defaultInstanceName } from './instance-name.ts';
+import { checkLan, everyAddress, LanAdvert, lanPassword } from './lan.ts';
 import { fileLogger, logPath } from './log-file.ts';
 import type { Ending } from './opencode-process.ts';
 import { findOpencode } from './opencode-program.ts';
@@ -20,6 +21,8 @@ export interface StartOptions {
   readonly settings: Settings;
   readonly headless: boolean;
   readonly withPassword: boolean;
+  /** Listen on the LAN as well, and advertise it there. */
+  readonly onLan: boolean;
   /** Arguments for opencode, untouched. */
   readonly forOpencode: readonly string[];
   readonly process: NodeJS.Process;
@@ -33,21 +36,27 @@ const PASSWORD_BYTES = 32;
  * ended. Throws a `SettingsError` for what is wrong before anything was started, an `OpencodeError` for what opencode cannot do.
  */
 export async function start(options: StartOptions): Promise<Ending> {
-  const { settings, headless, forOpencode, process } = options;
+  const { settings, headless, onLan, forOpencode, process } = options;
   const { stateDir } = settings;
   const { opencodeBin } = settings.connected;
   const tell = (line: string): void => void process.stderr.write(`opencode-connected: ${line}\n`);
+  if (onLan) checkLan(settings, options.withPassword);
   const program = await findOpencode(opencodeBin, process.env['PATH']);
-  const password = options.withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
+  const password = await passwordOf(options);
   const logFile = logPath(stateDir);
   const logger = fileLogger(logFile);
   const name = nameOf(settings);
   const relay = relayOf(settings);
   const guard = new Guard();
+  const id = randomBytes(ID_BYTES).toString('base64url');
+  const advert = onLan
+    ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, clock: systemClock, logger })
+    : undefined;
   const registrations = new Registrations({
-    id: randomBytes(ID_BYTES).toString('base64url'),
+    id,
     name,
     password,
+    onLan,
     registryDir: settings.registryDir.path,
     relay,
     stateDir,
@@ -63,6 +72,7 @@ export async function start(options: StartOptions): Promise<Ending> {
     launch: {
       program,
       headless,
+      host: onLan ? everyAddress() : '127.0.0.1',
       args: forOpencode,
       env,
       clock: systemClock,
@@ -75,6 +85,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   const signals = passSignals(process, supervised);
   try {
     if (password === undefined) tell(NO_PASSWORD);
+    if (onLan) tell(ON_LAN);
     await supervised.choosePort();
     guard.remove(registrations.stateFile);
     await registrations.connect(supervised.port, signals.giveUp);
@@ -83,6 +94,7 @@ export async function start(options: StartOptions): Promise<Ending> {
     return await supervised.run({
       answers(instance) {
         registrations.announce(instance);
+        advert?.announce(registrations.name, instance);
         if (headless)
           tell(
             `${registrations.name} answers at http://127.0.0.1:${instance.port}; opencode-connected status says more`,
@@ -91,7 +103,7 @@ export async function start(options: StartOptions): Promise<Ending> {
       moved: (port) => registrations.move(port),
     });
   } finally {
-    await registrations.close();
+    await Promise.all([registrations.close(), advert?.close()]);
     guard.dismiss();
     signals.stop();
   }
@@ -99,6 +111,14 @@ export async function start(options: StartOptions): Promise<Ending> {
 
 const NO_PASSWORD =
   'without a password every user of this machine, everyone on the relay, and any web page that you open can run commands as you through it';
+
+const ON_LAN =
+  'listening on the LAN, over plain HTTP: who listens there too can read the password and all that is said; opencode-connected status tells how to reach it from other machines';
+
+async function passwordOf({ settings, withPassword, onLan }: StartOptions): Promise<string | undefined> {
+  if (onLan) return lanPassword(settings, systemClock);
+  return withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
+}
 
 function nameOf({ connected: { instanceName } }: Settings): string {
   if (instanceName !== undefined) return checkInstanceName(instanceName);

@@ -50,7 +50,7 @@ export class Supervised {
   }
 
   async choosePort(): Promise<void> {
-    this.#port = await choosePort(this.#taken);
+    this.#port = await choosePort(this.#options.launch.host, this.#taken);
   }
 
   /** Sends `signal`, and SIGKILL when it has not ended 5 s later. */

@@ -1,4 +1,6 @@
 import { lstat } from 'node:fs/promises';
+import { hostname } from 'node:os';
+
 import { singleLine } from '../../plain-text.ts';
 import type { RunStateFile } from '../run-state.ts';
 import type { Registered } from './registered.ts';
@@ -55,6 +57,8 @@ export function wrapper({ state, isRunning }: RunStateFile): Wrapper {
     startedAt: text(state.startedAt),
     version: text(state.version),
     logFile: text(state.logFile),
+    ...(state.onLan === true &&
+      state.passwordFile !== undefined && { lan: { host: text(hostname()), passwordFile: text(state.passwordFile) } }),
     ...(relay !== undefined && {
       tunnel: {
         state: relay.kind,

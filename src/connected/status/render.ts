@@ -16,6 +16,7 @@ export function renderStatus(report: StatusReport, nowMs: number): string {
     hereSection(report.here),
     wrapperSection(report.wrappers, nowMs),
     report.relay === undefined ? ['No relay is set (RELAY_SSH_CMD).'] : relaySection(report.relay),
+    lanSection(report.wrappers),
     attachSection(report.here.instances),
     leftoverSection(report.leftovers),
   ];
@@ -66,6 +67,25 @@ function wrapperLines({ name, pid, port, tunnel, startedAt, logFile }: Wrapper, 
     ...wrapped(`${name}: pid ${pid}, port ${port}, for ${age}; ${tunnelText(tunnel, nowMs)}`, '  '),
     `    log: ${logFile}`,
   ];
+}
+
+/** What another machine needs. The rule is for all instances of this one, which have one password. */
+function lanSection(wrappers: readonly Wrapper[]): readonly string[] {
+  const shared = wrappers.flatMap(({ running, lan, name, port }) => (running && lan ? [{ name, port, ...lan }] : []));
+  const [first] = shared;
+  if (first === undefined) return [];
+  const rule = `{ "source": "mdns", "host": ${JSON.stringify(first.host)}, "password": { "file": "~/.secrets/${fileNameOf(first.host)}" } }`;
+  return [
+    'On the LAN, over plain HTTP: the password and all that is said pass in clear.',
+    ...bounded(shared, ({ name, port }) => [`  ${name}: port ${port}`]),
+    '  In ~/.config/opencode-mcp/config.json of another machine, under "credentials":',
+    `    ${rule}`,
+    ...wrapped(`and into that file there (chmod 600), what this prints here: cat ${first.passwordFile}`, '  '),
+  ];
+}
+
+function fileNameOf(host: string): string {
+  return host.replace(/[^\w.-]+/g, '-');
 }
 
 function tunnelText(tunnel: Wrapper['tunnel'], nowMs: number): string {

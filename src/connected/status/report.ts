@@ -80,6 +80,8 @@ export interface Wrapper {
   readonly startedAt: string;
   readonly version: string;
   readonly logFile: string;
+  /** With --lan: the name under which its machine is advertised, and where the password lies. */
+  readonly lan?: { readonly host: string; readonly passwordFile: string };
   /** Absent without a relay. `nextAttemptAt` is ISO 8601. */
   readonly tunnel?: {
     readonly state: 'connecting' | 'connected' | 'waiting' | 'closed';

@@ -102,6 +102,8 @@ describe('the program', () => {
   });
 });
 
+const LOOPBACK = '127.0.0.1';
+
 describe('a port', () => {
   async function listen(port: number): Promise<Server> {
     const server = createServer();
@@ -114,7 +116,7 @@ describe('a port', () => {
   }
 
   test('lies in the range, has no listener, and is none of those that were taken', async () => {
-    const port = await choosePort();
+    const port = await choosePort(LOOPBACK);
     expect(port).toBeGreaterThanOrEqual(LOWEST_PORT);
     expect(port).toBeLessThanOrEqual(HIGHEST_PORT);
     expect(await listenerOn(port)).toBe('none');
@@ -123,13 +125,15 @@ describe('a port', () => {
     // Leaves one port only, which has a listener.
     const others = new Set(Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index));
     others.delete(port);
-    await expect(choosePort(others)).rejects.toThrow(`every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken`);
+    await expect(choosePort(LOOPBACK, others)).rejects.toThrow(
+      `every port from ${LOWEST_PORT} to ${HIGHEST_PORT} is taken`,
+    );
   });
 
   test('that fetch refuses is never chosen', async () => {
     const all = new Set(Array.from({ length: HIGHEST_PORT - LOWEST_PORT + 1 }, (_, index) => LOWEST_PORT + index));
     all.delete(4190);
-    await expect(choosePort(all)).rejects.toThrow('is taken');
+    await expect(choosePort(LOOPBACK, all)).rejects.toThrow('is taken');
   });
 });
 

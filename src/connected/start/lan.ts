@@ -1,0 +1,111 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { hostname, networkInterfaces } from 'node:os';
+import { dirname, join } from 'node:path';
+
+import type { Clock } from '../../clock.ts';
+import { errorCode } from '../../config/text-file.ts';
+import { type Settings, SettingsError } from '../../config/settings.ts';
+import { readSecret } from '../../credentials/secret.ts';
+import { createSecretCommands } from '../../credentials/secret-commands.ts';
+import type { Logger } from '../../log.ts';
+import type { Publisher } from '../../mdns/publisher.ts';
+import type { RunningInstance } from './registrations.ts';
+
+const PASSWORD_BYTES = 32;
+
+/** A password command may ask a person something. */
+const PASSWORD_LIMIT_MS = 60_000;
+
+/** Throws a `SettingsError` where --lan makes no sense. */
+export function checkLan(settings: Pick<Settings, 'mdnsInterfaces'>, withPassword: boolean): void {
+  if (!withPassword)
+    throw new SettingsError(
+      '--lan with --no-password: everyone on the LAN could run commands as you; leave one of the two out',
+    );
+  if (settings.mdnsInterfaces.length === 0)
+    throw new SettingsError('--lan with OPENCODE_MDNS_INTERFACES=none: there is no interface to advertise on');
+}
+
+/** Every address of this machine, of both families where it has both. */
+export function everyAddress(): string {
+  const addresses = Object.values(networkInterfaces()).flatMap((found) => found ?? []);
+  return addresses.some(({ family }) => family === 'IPv6') ? '::' : '0.0.0.0';
+}
+
+/**
+ * The password for an instance on the LAN: the configured one, else one that is made once and kept, so that what other machines
+ * know of it stays right. Throws a `SettingsError` where it cannot be read or kept.
+ */
+export async function lanPassword(
+  { defaultCredential, connected: { stateDir } }: Settings,
+  clock: Clock,
+): Promise<string> {
+  const signal = AbortSignal.timeout(PASSWORD_LIMIT_MS);
+  const deps = { commands: createSecretCommands({ clock, signal }) };
+  const kept = {
+    kind: 'file',
+    path: join(stateDir, 'lan', 'password'),
+    ...(process.geteuid !== undefined && { ownerUid: process.geteuid() }),
+  } as const;
+  try {
+    if (defaultCredential !== undefined) {
+      const password = await readSecret(defaultCredential.password, deps, signal);
+      if (password !== undefined) return password;
+    }
+    await makeOnce(kept.path);
+    return (await readSecret(kept, deps, signal)) ?? '';
+  } catch (error) {
+    throw new SettingsError(`--lan: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+async function makeOnce(path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const password = randomBytes(PASSWORD_BYTES).toString('base64url');
+  await writeFile(path, `${password}\n`, { mode: 0o600, flag: 'wx' }).catch((error: unknown) => {
+    if (errorCode(error) !== 'EEXIST') throw error;
+  });
+}
+
+export interface AdvertOptions {
+  readonly id: string;
+  readonly interfaces: Settings['mdnsInterfaces'];
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Says on the LAN that an instance is there, for as long as it is. */
+export class LanAdvert {
+  readonly #options: AdvertOptions;
+  #publisher: Promise<Publisher> | undefined;
+  #closed = false;
+
+  constructor(options: AdvertOptions) {
+    this.#options = options;
+  }
+
+  /** `name`: as registered on this machine. */
+  announce(name: string, { port, directory }: RunningInstance): void {
+    const { id, interfaces, clock, logger } = this.#options;
+    this.#publisher = import('../../mdns/publisher.ts').then(async ({ Publisher: Made }) => {
+      const instance = { id, name, hostname: hostname(), directory };
+      const publisher = new Made({ interfaces, clock, logger, instance, listensOn: port });
+      await publisher.open();
+      if (publisher.problem !== undefined)
+        logger.log('warn', 'not advertised on the LAN for now', { reason: publisher.problem });
+      if (this.#closed) await publisher.close();
+      return publisher;
+    });
+    this.#publisher.catch((error: unknown) => {
+      logger.log('warn', 'not advertised on the LAN', { reason: String(error) });
+    });
+  }
+
+  /** Says goodbye. Never rejects. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const publisher = await this.#publisher?.catch(() => undefined);
+    await publisher?.close();
+  }
+}

@@ -1,0 +1,96 @@
+import * as z from 'zod';
+
+import { type Advertised, CONNECTED_TYPE, OPENCODE_TYPE, readTxt } from './service-types.ts';
+
+/** One service, as one packet told of it. */
+export interface Announcement {
+  /** `opencode`: it advertises itself; `connected`: `opencode-connected` does. */
+  readonly kind: 'opencode' | 'connected';
+  /** Of the service, in small letters. */
+  readonly name: string;
+  /** A goodbye is no more than a hint: opencode 1.18.33 sends one for a name that another machine has (see `Sightings`). */
+  readonly isGoodbye: boolean;
+  readonly port: number;
+  readonly says: Advertised;
+  /** What the packet gives as addresses of the service's host, in small letters and without zones. */
+  readonly addresses: readonly string[];
+}
+
+const MAX_SERVICES = 64;
+const MAX_ADDRESSES = 16;
+
+const recordSchema = z.object({ name: z.string(), ttl: z.number() });
+const ptrSchema = recordSchema.extend({ type: z.literal('PTR'), data: z.string() });
+const srvSchema = recordSchema.extend({
+  type: z.literal('SRV'),
+  data: z.object({ port: z.int().min(1).max(65_535), target: z.string() }),
+});
+const txtSchema = recordSchema.extend({ type: z.literal('TXT'), data: z.array(z.instanceof(Uint8Array)) });
+const addressSchema = recordSchema.extend({ type: z.enum(['A', 'AAAA']), data: z.string() });
+
+/** What multicast-dns decodes; its records are checked one by one. */
+const packetSchema = z.object({ answers: z.array(z.unknown()), additionals: z.array(z.unknown()) });
+
+/** The services of our two types of which a decoded packet tells everything. What makes no sense is left out. */
+export function announcementsIn(decoded: unknown): readonly Announcement[] {
+  const packet = packetSchema.safeParse(decoded);
+  if (!packet.success) return [];
+  const records = [...packet.data.answers, ...packet.data.additionals];
+  const srvs = byName(records, ['SRV'], srvSchema);
+  const txts = byName(records, ['TXT'], txtSchema);
+  const addresses = all(records, ['A', 'AAAA'], addressSchema);
+  const found = new Map<string, Announcement>();
+  for (const { name, data, ttl } of all(records, ['PTR'], ptrSchema)) {
+    const type = name.toLowerCase();
+    const service = data.toLowerCase();
+    const srv = srvs.get(service);
+    const kind = kindOf(type, service, srv?.data.port);
+    if (kind === undefined || srv === undefined || found.has(service) || found.size >= MAX_SERVICES) continue;
+    const target = srv.data.target.toLowerCase();
+    found.set(service, {
+      kind,
+      name: service,
+      isGoodbye: ttl === 0,
+      port: srv.data.port,
+      says: kind === 'connected' ? readTxt(txts.get(service)?.data ?? []) : {},
+      addresses: addresses
+        .filter((record) => record.name.toLowerCase() === target)
+        .slice(0, MAX_ADDRESSES)
+        .map((record) => record.data.toLowerCase()),
+    });
+  }
+  return [...found.values()];
+}
+
+/** Other web servers have the type of opencode's; its name tells them apart. */
+function kindOf(type: string, service: string, port: number | undefined): Announcement['kind'] | undefined {
+  if (type === CONNECTED_TYPE && service.endsWith(`.${CONNECTED_TYPE}`)) return 'connected';
+  return type === OPENCODE_TYPE && service === `opencode-${port}.${OPENCODE_TYPE}` ? 'opencode' : undefined;
+}
+
+function all<Schema extends z.ZodType>(
+  records: readonly unknown[],
+  types: readonly string[],
+  schema: Schema,
+): z.output<Schema>[] {
+  return records.flatMap((record) => {
+    // Before the schema: a packet may have hundreds of other types.
+    if (typeof record !== 'object' || record === null || !('type' in record)) return [];
+    if (!types.some((type) => type === record.type)) return [];
+    const read = schema.safeParse(record);
+    return read.success ? [read.data] : [];
+  });
+}
+
+/** Of records of one name the first counts. */
+function byName<Schema extends z.ZodType<{ readonly name: string }>>(
+  records: readonly unknown[],
+  types: readonly string[],
+  schema: Schema,
+): ReadonlyMap<string, z.output<Schema>> {
+  return new Map(
+    all(records, types, schema)
+      .toReversed()
+      .map((record) => [record.name.toLowerCase(), record]),
+  );
+}

@@ -1,0 +1,211 @@
+import type { RemoteInfo } from 'node:dgram';
+import { EventEmitter } from 'node:events';
+import { networkInterfaces } from 'node:os';
+
+import type { Clock } from '../clock.ts';
+import type { Logger } from '../log.ts';
+import { singleLine } from '../plain-text.ts';
+import { Intake, type Wanted } from './intake.ts';
+import { Receiver, Sender } from './link-sockets.ts';
+import { type Interfaces, type Link, linksOf, neighbourhood, type WantedInterfaces } from './links.ts';
+
+export const MDNS_PORT = 5353;
+
+export interface LanOptions {
+  readonly interfaces: WantedInterfaces;
+  readonly wanted: Wanted;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Default: 5353. */
+  readonly port?: number;
+  /** Default: those of this machine. */
+  readonly readInterfaces?: () => Interfaces;
+}
+
+/** Where a packet came from. */
+export interface Origin {
+  /** With the zone of a link-local one. */
+  readonly address: string;
+  readonly family: 'IPv4' | 'IPv6';
+  readonly port: number;
+  /** On which its sender is a neighbour. */
+  readonly interfaceName: string;
+}
+
+/** Node has no event for it. A person who opens a laptop waits longer for the Wi-Fi. */
+export const LINKS_EVERY_MS = 2000;
+
+/** One line of the log about packets that nothing can be made of is enough. */
+const MAX_REASON_CHARS = 200;
+
+/**
+ * The LAN as one UDP socket: what is sent goes out on every interface in both families, and what comes in on any of them
+ * was looked at first. By itself multicast-dns 7.2.5, on which bonjour-service stands, sends on one interface only, ends its
+ * process where a socket cannot be bound or a listener throws, and takes in everything.
+ *
+ * Beside `message` (a packet and its `RemoteInfo`, with `interfaceName`) it emits `links` when there are others than before.
+ */
+export class Lan extends EventEmitter {
+  readonly #options: LanOptions;
+  readonly #port: number;
+  readonly #intake: Intake;
+  readonly #receivers = new Map<Link['family'], Receiver>();
+  readonly #senders = new Map<string, Sender>();
+  readonly #root = new AbortController();
+  #neighbour: ReturnType<typeof neighbourhood> = () => undefined;
+  /** Why links that there are cannot be used, by their keys. */
+  readonly #refused = new Map<string, string>();
+  #unreadable: string | undefined;
+  #hasMishandled = false;
+
+  constructor(options: LanOptions) {
+    super();
+    this.setMaxListeners(0);
+    this.#options = options;
+    this.#port = options.port ?? MDNS_PORT;
+    this.#intake = new Intake(options.wanted, this.#port, options.clock);
+  }
+
+  /** Resolves when it listens and can send wherever that is possible now; from then on it follows the interfaces. */
+  async open(): Promise<void> {
+    await this.#update();
+    void this.#follow();
+  }
+
+  /** Why nothing can be heard or told; undefined while something can. */
+  get problem(): string | undefined {
+    const senders = [...this.#senders.values()];
+    if (senders.some(({ problem }) => problem === undefined)) return undefined;
+    const reasons = [
+      ...(this.#unreadable === undefined ? [] : [this.#unreadable]),
+      ...senders.map(({ link, problem }) => `${link.address}: ${problem}`),
+      ...[...this.#refused].map(([key, reason]) => `${key.split(' ')[0]}: ${reason}`),
+    ];
+    const { interfaces } = this.#options;
+    const where = interfaces === 'all' ? 'no network interface but loopback' : `no interface ${interfaces.join(', ')}`;
+    return reasons.length === 0
+      ? `no multicast on this machine: ${where} has an address`
+      : `no multicast on this machine: ${singleLine(reasons.slice(0, 4).join('; '), MAX_REASON_CHARS)}`;
+  }
+
+  /** The interface on which `address` is a neighbour now; undefined where it is none. */
+  interfaceOf(address: string, family: Link['family']): string | undefined {
+    return this.#neighbour(address, family);
+  }
+
+  /** On every link. Resolves when it has gone out where it could; never rejects. */
+  async send(packet: Uint8Array): Promise<void> {
+    await Promise.all([...this.#senders.values()].map((sender) => sender.send(packet)));
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#root.abort();
+    for (const socket of [...this.#senders.values(), ...this.#receivers.values()]) socket.close();
+    this.#senders.clear();
+    this.#receivers.clear();
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#root;
+    while (!signal.aborted) {
+      await this.#options.clock.sleep(LINKS_EVERY_MS, signal);
+      try {
+        if (!signal.aborted && (await this.#update()) && !signal.aborted) this.emit('links');
+      } catch (error) {
+        // Of who listens; the next look may be luckier.
+        this.#options.logger.log('debug', 'new network links could not be used', { reason: reasonOf(error) });
+      }
+    }
+  }
+
+  #readInterfaces(): Interfaces {
+    try {
+      this.#unreadable = undefined;
+      return (this.#options.readInterfaces ?? networkInterfaces)();
+    } catch (error) {
+      // A sandbox may forbid it.
+      this.#unreadable = `the network interfaces cannot be read: ${reasonOf(error)}`;
+      return {};
+    }
+  }
+
+  /** True when there is a link that was not there before, or none where there was one. */
+  async #update(): Promise<boolean> {
+    const interfaces = this.#readInterfaces();
+    const wanted = linksOf(interfaces, this.#options.interfaces);
+    this.#neighbour = neighbourhood(interfaces, wanted);
+    const keys = new Set(wanted.map(({ key }) => key));
+    for (const key of this.#refused.keys()) if (!keys.has(key)) this.#refused.delete(key);
+    let changed = false;
+    for (const { link } of this.#senders.values()) if (!keys.has(link.key)) changed = this.#drop(link);
+    for (const link of wanted) if (await this.#keep(link)) changed = true;
+    return changed;
+  }
+
+  /** True where the link is new, or works again. */
+  async #keep(link: Link): Promise<boolean> {
+    const known = this.#senders.get(link.key);
+    try {
+      const receiver = await this.#receiverOf(link.family);
+      if (this.#root.signal.aborted) return false;
+      const joined = receiver.join(link);
+      if (known !== undefined) {
+        known.renew();
+        return joined;
+      }
+      const sender = new Sender(link, this.#port);
+      await sender.ready.catch((error: unknown) => {
+        sender.close();
+        throw error;
+      });
+      // Closed while it was made.
+      if (this.#root.signal.aborted) sender.close();
+      else this.#senders.set(link.key, sender);
+      this.#refused.delete(link.key);
+      return true;
+    } catch (error) {
+      // An address that is still checked for a twin (IPv6), or an interface that is just going: there is a next time.
+      this.#refused.set(link.key, reasonOf(error));
+      return known === undefined ? false : this.#drop(link);
+    }
+  }
+
+  #drop(link: Link): true {
+    this.#senders.get(link.key)?.close();
+    this.#senders.delete(link.key);
+    this.#receivers.get(link.family)?.leave(link);
+    return true;
+  }
+
+  async #receiverOf(family: Link['family']): Promise<Receiver> {
+    const known = this.#receivers.get(family);
+    if (known !== undefined) return known;
+    const receiver = new Receiver(family, this.#port, (packet, from) => this.#take(packet, from));
+    await receiver.ready.catch((error: unknown) => {
+      receiver.close();
+      throw error;
+    });
+    if (this.#root.signal.aborted) receiver.close();
+    else this.#receivers.set(family, receiver);
+    return receiver;
+  }
+
+  #take(packet: Buffer, from: RemoteInfo): void {
+    const interfaceName = this.#neighbour(from.address, from.family);
+    if (interfaceName === undefined || !this.#intake.admits(packet, from)) return;
+    try {
+      this.emit('message', packet, { ...from, interfaceName });
+    } catch (error) {
+      // Anyone can send anything: none of it may end this process.
+      if (this.#hasMishandled) return;
+      this.#hasMishandled = true;
+      const reason = reasonOf(error);
+      this.#options.logger.log('warn', 'an mDNS packet could not be handled; later ones are not told', { reason });
+    }
+  }
+}
+
+function reasonOf(error: unknown): string {
+  return singleLine(error instanceof Error ? error.message : String(error), MAX_REASON_CHARS);
+}

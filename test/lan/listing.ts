@@ -1,0 +1,24 @@
+import type { McpChild } from '../rig/mcp-child.ts';
+import { until } from '../rig/wait.ts';
+
+/** A row of `list_instances`. */
+export interface Row {
+  readonly name: string;
+  readonly state: string;
+  readonly host: string;
+  readonly via: string;
+  readonly directory?: string;
+}
+
+/** The list as soon as it is as wanted; asks nothing anew. */
+export async function listed(server: McpChild, isWanted: (rows: readonly Row[]) => boolean): Promise<readonly Row[]> {
+  let latest = '';
+  return until('the list to be as wanted', async () => {
+    const { result, text } = await server.call('list_instances', { limit: 200 });
+    latest = text;
+    const { instances } = result.structuredContent as { readonly instances: readonly Row[] };
+    return isWanted(instances) ? instances : undefined;
+  }).catch((error: unknown) => {
+    throw new Error(`${String(error)}; it is\n${latest}\nlog:\n${server.stderr.join('\n')}`, { cause: error });
+  });
+}

@@ -1,0 +1,24 @@
+/** `count` packets made of good ones: cut, lengthened, with bits turned, lengths and pointers wrong. The same ones for the same seed. */
+export function mutations(packets: readonly Buffer[], count: number, seed: number): Buffer[] {
+  const random = generator(seed);
+  return Array.from({ length: count }, (_, index) => {
+    const packet = Buffer.from(packets[index % packets.length] ?? Buffer.alloc(12));
+    for (let changes = 1 + random(6); changes > 0; changes -= 1) {
+      const at = random(packet.length);
+      // A pointer of name compression, the largest byte, another bit, anything.
+      packet[at] = [0xc0, 0xff, (packet[at] ?? 0) ^ (1 << random(8)), random(256)][random(4)] ?? 0;
+    }
+    // The mark by which packets are chosen stays, or they would not get far.
+    const marked = Buffer.concat([packet, Buffer.from('opencode-')]);
+    return random(3) === 0 ? marked.subarray(random(packet.length)) : marked;
+  });
+}
+
+/** Whole numbers below `limit`; a linear congruential generator, since a failure must come again. */
+function generator(seed: number): (limit: number) => number {
+  let state = seed;
+  return (limit) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * limit);
+  };
+}

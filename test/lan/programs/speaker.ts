@@ -1,0 +1,35 @@
+import { createSocket, type Socket } from 'node:dgram';
+import { createInterface } from 'node:readline';
+
+import type { Order } from '../speaker.ts';
+
+// Multicasts what it is told to, from addresses of its machine: a line of JSON for an order, a line when it is done.
+const sockets = new Map<string, Promise<Socket>>();
+
+function socketFrom(address: string): Promise<Socket> {
+  const known = sockets.get(address);
+  if (known !== undefined) return known;
+  const made = new Promise<Socket>((resolve) => {
+    const socket = createSocket({ type: 'udp4', reuseAddr: true });
+    socket.bind(5353, address, () => {
+      socket.setMulticastInterface(address);
+      socket.setMulticastTTL(255);
+      resolve(socket);
+    });
+  });
+  sockets.set(address, made);
+  return made;
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { from, packets, times } = JSON.parse(line) as Order;
+  const socket = await socketFrom(from);
+  const bytes = packets.map((packet) => Buffer.from(packet, 'base64'));
+  for (let round = 0; round < times; round += 1) {
+    // What the system refuses to send is lost, as on any network.
+    for (const packet of bytes)
+      await new Promise<void>((resolve) => socket.send(packet, 5353, '224.0.0.251', () => resolve()));
+  }
+  process.stdout.write('done\n');
+}
+process.exit(0);

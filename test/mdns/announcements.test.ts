@@ -1,0 +1,112 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import { announcementsIn } from '../../src/mdns/announcements.ts';
+import { readTxt, txtOf } from '../../src/mdns/service-types.ts';
+
+const NAME = 'opencode-4096._http._tcp.local';
+const PTR = { name: '_http._tcp.local', type: 'PTR', ttl: 28_800, data: NAME };
+const SRV = { name: NAME, type: 'SRV', ttl: 120, data: { port: 4096, target: 'opencode.local' } };
+const A = { name: 'opencode.local', type: 'A', ttl: 120, data: '192.168.1.7' };
+
+const OWN_NAME = 'opencode-abc._opencode-mcp._tcp.local';
+const OWN = [
+  { name: '_opencode-mcp._tcp.local', type: 'PTR', ttl: 28_800, data: OWN_NAME },
+  { name: OWN_NAME, type: 'SRV', ttl: 120, data: { port: 5000, target: 'opencode-abc.local' } },
+];
+
+function found(...records: readonly unknown[]): ReturnType<typeof announcementsIn> {
+  return announcementsIn({ answers: records, additionals: [] });
+}
+
+describe('what a packet announces', () => {
+  it('is an opencode, by its name and port', () => {
+    expect(announcementsIn({ answers: [PTR], additionals: [SRV, A] })).toEqual([
+      { kind: 'opencode', name: NAME, isGoodbye: false, port: 4096, says: {}, addresses: ['192.168.1.7'] },
+    ]);
+  });
+
+  it('is an instance of ours, with what it says of itself', () => {
+    const txt = { name: OWN_NAME, type: 'TXT', ttl: 120, data: [Buffer.from('v=1'), Buffer.from('id=abc')] };
+    expect(found(...OWN, txt)).toMatchObject([{ kind: 'connected', port: 5000, says: { id: 'abc' } }]);
+  });
+
+  it('is a goodbye where its TTL is 0', () => {
+    expect(found({ ...PTR, ttl: 0 }, SRV)).toMatchObject([{ isGoodbye: true }]);
+  });
+
+  it.each([
+    { name: 'without a port', records: [PTR] },
+    { name: 'with a port that is none', records: [PTR, { ...SRV, data: { port: 0, target: 'x' } }] },
+    {
+      name: 'of another web server',
+      records: [
+        { ...PTR, data: 'printer._http._tcp.local' },
+        { ...SRV, name: 'printer._http._tcp.local' },
+      ],
+    },
+    { name: 'whose name says another port', records: [PTR, { ...SRV, data: { port: 80, target: 'x' } }] },
+    { name: 'of another type', records: [{ ...PTR, name: '_ssh._tcp.local' }, SRV] },
+    { name: 'of no records', records: [undefined, null, 7, 'PTR', { type: 'PTR' }, { ...PTR, data: 7 }] },
+  ])('is nothing $name', ({ records }) => {
+    expect(found(...records)).toEqual([]);
+  });
+
+  it('is nothing in what is no packet, and never an error', () => {
+    fc.assert(
+      fc.property(fc.anything(), (value) => {
+        expect(announcementsIn(value)).toEqual([]);
+        announcementsIn({ answers: [value, PTR, SRV], additionals: [value, { ...OWN[0], data: value }, ...OWN] });
+      }),
+    );
+  });
+
+  it('is at most 64 services with 16 addresses each', () => {
+    const many = Array.from({ length: 300 }, (_, index) => {
+      const name = `opencode-${index + 1}._http._tcp.local`;
+      return [
+        { ...PTR, data: name },
+        { ...SRV, name, data: { port: index + 1, target: 'opencode.local' } },
+      ];
+    }).flat();
+    const services = found(...many, ...Array.from({ length: 100 }, () => A));
+    expect([services.length, services[0]?.addresses.length]).toEqual([64, 16]);
+  });
+});
+
+describe('a TXT record', () => {
+  const buffers = (txt: Readonly<Record<string, string>>): Buffer[] =>
+    Object.entries(txt).map(([key, value]) => Buffer.from(`${key}=${value}`));
+
+  it('carries what an instance says of itself', () => {
+    const says = { id: 'a-B_9', name: 'laptop-käse', hostname: 'laptop', directory: '/home/ada/x = y' };
+    expect(readTxt(buffers(txtOf(says)))).toEqual(says);
+  });
+
+  it('carries nothing that does not fit into a string of it', () => {
+    expect(txtOf({ id: 'a', directory: `/${'é'.repeat(126)}` })).toEqual({ v: '1', id: 'a' });
+  });
+
+  it('is read without what could deceive a reader, whoever wrote it', () => {
+    const bytes = fc.array(fc.uint8Array({ maxLength: 20 }), { maxLength: 10 });
+    fc.assert(
+      fc.property(bytes, fc.string({ unit: 'binary' }), (strings, text) => {
+        const written = ['id', 'name', 'host', 'dir'].map((key) => Buffer.from(`${key}=${text}\u202E\u0000\n${text}`));
+        const { id, ...labels } = readTxt([...strings, ...written]);
+        expect(id ?? 'a').toMatch(/^[A-Za-z0-9_-]{1,64}$/);
+        for (const label of Object.values(labels)) {
+          expect(label).not.toMatch(/[\p{Cc}\p{Bidi_Control}]/u);
+          expect(Array.from(label).length).toBeLessThanOrEqual(255);
+        }
+      }),
+    );
+  });
+
+  it('counts the first of a key, and the first strings only', () => {
+    expect(readTxt([Buffer.from('name=a'), Buffer.from('NAME=b'), Buffer.from('=c'), Buffer.from('host')])).toEqual({
+      name: 'a',
+    });
+    const late = [...Array.from({ length: 32 }, () => Buffer.from('x=y')), Buffer.from('name=late')];
+    expect(readTxt(late)).toEqual({});
+  });
+});

@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+
+import { Intake } from '../../src/mdns/intake.ts';
+import { ManualClock } from '../directory/manual-clock.ts';
+import { announcement, question, recordsOf, response } from '../rig/mdns-packets.ts';
+
+const SERVICE = { label: 'opencode-4096', type: '_http._tcp.local', port: 4096 };
+const PACKET = announcement(SERVICE);
+const NEIGHBOUR = { address: '192.168.1.7', port: 5353 };
+
+function patched(offset: number, value: number): Buffer {
+  const packet = Buffer.from(PACKET);
+  packet.writeUInt16BE(value, offset);
+  return packet;
+}
+
+describe('what is taken in from the LAN', () => {
+  it.each([
+    { name: 'an announcement', packet: PACKET, taken: true },
+    { name: 'one of something else', packet: announcement({ ...SERVICE, label: 'printer' }), taken: false },
+    { name: 'a question', packet: question('_opencode-mcp._tcp.local'), taken: false },
+    { name: 'one from another port', packet: PACKET, port: 40_000, taken: false },
+    { name: 'less than a header', packet: Buffer.from('opencode-'), taken: false },
+    {
+      name: 'more than mDNS allows',
+      packet: response(Array.from({ length: 100 }, () => recordsOf(SERVICE)).flat()),
+      taken: false,
+    },
+    { name: 'more records promised than can follow', packet: patched(6, 60_000), taken: false },
+    { name: 'more questions promised than can follow', packet: patched(4, 60_000), taken: false },
+    { name: 'another opcode', packet: patched(2, 0x9400), taken: false },
+    { name: 'a response code', packet: patched(2, 0x8403), taken: false },
+  ])('$name: $taken', ({ packet, port = 5353, taken }) => {
+    const intake = new Intake('responses', 5353, new ManualClock());
+    expect(intake.admits(packet, { ...NEIGHBOUR, port })).toBe(taken);
+  });
+
+  it('is questions from any port, where one answers', () => {
+    const intake = new Intake('queries', 5353, new ManualClock());
+    expect(intake.admits(question('_opencode-mcp._tcp.local'), { ...NEIGHBOUR, port: 40_000 })).toBe(true);
+    expect(intake.admits(PACKET, NEIGHBOUR)).toBe(false);
+  });
+
+  function taken(intake: Intake, packet: Buffer, senders: number, each: number): number {
+    let count = 0;
+    for (let index = 0; index < senders * each; index += 1)
+      if (intake.admits(packet, { ...NEIGHBOUR, address: `fe80::${index % senders}%eth0` })) count += 1;
+    return count;
+  }
+
+  it('is all that 500 instances on eight machines answer at once, twice', () => {
+    const intake = new Intake('responses', 5353, new ManualClock());
+    expect(taken(intake, PACKET, 8, 128)).toBe(8 * 128);
+  });
+
+  it('is little of a flood, by size, and as little of one from made-up addresses', async () => {
+    const clock = new ManualClock();
+    const intake = new Intake('responses', 5353, clock);
+    const large = response(Array.from({ length: 50 }, () => recordsOf(SERVICE)).flat());
+    expect(large.length).toBeGreaterThan(6000);
+    const [one, many] = [taken(intake, large, 1, 1000), taken(intake, large, 5000, 1)];
+    expect([one > 10, one < 40, many > 100, many < 400]).toEqual([true, true, true, true]);
+    await clock.advance(1000);
+    expect(taken(intake, PACKET, 5000, 2)).toBeLessThan(250);
+  });
+
+  it('is one machine’s word though another floods', () => {
+    const intake = new Intake('responses', 5353, new ManualClock());
+    taken(intake, PACKET, 1, 100_000);
+    expect(intake.admits(PACKET, NEIGHBOUR)).toBe(true);
+  });
+
+  it('is ten questions at once, then two a second', async () => {
+    const clock = new ManualClock();
+    const intake = new Intake('queries', 5353, clock);
+    expect(taken(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeLessThanOrEqual(10);
+    await clock.advance(10_000);
+    expect(taken(intake, question('_opencode-mcp._tcp.local'), 100, 10)).toBeGreaterThan(5);
+  });
+});

@@ -1,0 +1,212 @@
+import { createSocket, type Socket } from 'node:dgram';
+import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os';
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { systemClock } from '../../src/clock.ts';
+import type { Logger } from '../../src/log.ts';
+import { silentLogger } from '../../src/log.ts';
+import { bonjourOver } from '../../src/mdns/engine.ts';
+import { Browser, QUERY_EVERY_MS } from '../../src/mdns/browser.ts';
+import { Lan, LINKS_EVERY_MS } from '../../src/mdns/lan.ts';
+import type { Interfaces } from '../../src/mdns/links.ts';
+import { Publisher } from '../../src/mdns/publisher.ts';
+import { ManualClock } from '../directory/manual-clock.ts';
+import { announcement } from '../rig/mdns-packets.ts';
+import { freePort } from '../rig/ports.ts';
+import { recordedPackets } from '../rig/recorded-packets.ts';
+import { until } from '../rig/wait.ts';
+
+/** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */
+const [LOOPBACK = 'lo', ADDRESSES = []] =
+  Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal)) ?? [];
+const FOUR = ADDRESSES.filter(({ family }) => family === 'IPv4');
+const PACKET = announcement({ label: 'opencode-4096', type: '_http._tcp.local', port: 4096 });
+
+describe('the LAN as one socket', () => {
+  const closers: (() => unknown)[] = [];
+  afterEach(async () => {
+    for (const close of closers.splice(0)) await close();
+  });
+
+  /** Says things as a neighbour, and counts what it hears. */
+  async function neighbour(port: number): Promise<{ readonly socket: Socket; readonly heard: Buffer[] }> {
+    const socket = createSocket({ type: 'udp4', reuseAddr: true });
+    const heard: Buffer[] = [];
+    socket.on('message', (packet) => heard.push(packet));
+    await new Promise<void>((resolve) => socket.bind(port, '0.0.0.0', resolve));
+    socket.addMembership('224.0.0.251', '127.0.0.1');
+    socket.setMulticastInterface('127.0.0.1');
+    closers.push(() => socket.close());
+    return { socket, heard };
+  }
+
+  async function lanOn(port: number, more: Partial<ConstructorParameters<typeof Lan>[0]> = {}): Promise<Lan> {
+    const lan = new Lan({
+      interfaces: [LOOPBACK],
+      wanted: 'responses',
+      clock: systemClock,
+      logger: silentLogger,
+      port,
+      ...more,
+    });
+    closers.push(() => lan.close());
+    await lan.open();
+    return lan;
+  }
+
+  it('survives whoever listens to it, and tells once', async () => {
+    const port = await freePort();
+    const lines: string[] = [];
+    const logger: Logger = { log: (level, message, fields) => lines.push(`${level} ${message} ${fields?.['reason']}`) };
+    const lan = await lanOn(port, { logger });
+    let calls = 0;
+    lan.on('message', () => {
+      calls += 1;
+      throw new Error('a bug');
+    });
+    const { socket } = await neighbour(port);
+    await until('three packets', () => {
+      socket.send(PACKET, port, '224.0.0.251');
+      return calls >= 3;
+    });
+    expect(lines).toEqual(['warn an mDNS packet could not be handled; later ones are not told a bug']);
+  });
+
+  it('says why where an address cannot be used, and goes on with the others', async () => {
+    const port = await freePort();
+    // Of a documentation network, which no machine has.
+    const gone: NetworkInterfaceInfo = {
+      address: '192.0.2.1',
+      cidr: '192.0.2.1/24',
+      family: 'IPv4',
+      internal: false,
+      mac: '',
+      netmask: '',
+    };
+    const alone = await lanOn(port, { interfaces: 'all', readInterfaces: () => ({ gone: [gone] }) });
+    expect(alone.problem).toMatch(/^no multicast on this machine: gone: .*ENODEV|EADDRNOTAVAIL/);
+    const both = await lanOn(port, {
+      interfaces: ['gone', LOOPBACK],
+      readInterfaces: () => ({ gone: [gone], [LOOPBACK]: FOUR }),
+    });
+    expect(both.problem).toBeUndefined();
+  });
+
+  it('says why where the interfaces cannot be read, and goes on when they can', async () => {
+    const clock = new ManualClock();
+    let isForbidden = true;
+    const readInterfaces = (): Interfaces => {
+      if (isForbidden) throw new Error('not allowed');
+      return { [LOOPBACK]: FOUR };
+    };
+    const lan = await lanOn(await freePort(), { clock, readInterfaces });
+    expect(lan.problem).toBe('no multicast on this machine: the network interfaces cannot be read: not allowed');
+    await clock.advance(LINKS_EVERY_MS);
+    lan.on('links', () => {
+      throw new Error('a bug');
+    });
+    isForbidden = false;
+    await until('the links', async () => {
+      await clock.advance(LINKS_EVERY_MS);
+      return lan.problem === undefined;
+    });
+  });
+
+  it('follows interfaces that come and go', async () => {
+    const port = await freePort();
+    const clock = new ManualClock();
+    let interfaces: Interfaces = {};
+    let changes = 0;
+    const lan = await lanOn(port, { clock, readInterfaces: () => interfaces });
+    lan.on('links', () => (changes += 1));
+    expect(lan.problem).toBe(`no multicast on this machine: no interface ${LOOPBACK} has an address`);
+    const pass = async (isDone: () => boolean): Promise<void> => {
+      await until('the change to be seen', async () => {
+        await clock.advance(LINKS_EVERY_MS);
+        return isDone();
+      });
+    };
+    interfaces = { [LOOPBACK]: FOUR };
+    await pass(() => changes === 1);
+    expect([lan.problem, lan.interfaceOf('127.0.0.1', 'IPv4')]).toEqual([undefined, LOOPBACK]);
+    await pass(() => true);
+    interfaces = {};
+    await pass(() => changes === 2);
+    expect([lan.problem === undefined, lan.interfaceOf('127.0.0.1', 'IPv4')]).toEqual([false, undefined]);
+  });
+
+  it('is left alone by a bonjour that is destroyed, and stays open', async () => {
+    const lan = await lanOn(await freePort());
+    bonjourOver(lan, 1).destroy();
+    expect([lan.listenerCount('message'), lan.problem]).toEqual([0, undefined]);
+  });
+
+  it('is asked at once, soon again, and then every minute', async () => {
+    const port = await freePort();
+    const { heard } = await neighbour(port);
+    const clock = new ManualClock();
+    const browser = new Browser({
+      interfaces: [LOOPBACK],
+      clock,
+      logger: silentLogger,
+      port,
+      onAnnouncement: () => {},
+      onLinks: () => {},
+    });
+    closers.push(() => browser.close());
+    await browser.open();
+    const asked = (count: number): Promise<unknown> => until(`${count} questions`, () => heard.length === count);
+    await asked(1);
+    await clock.advance(1000);
+    await asked(2);
+    await clock.advance(3000);
+    await asked(3);
+    await clock.advance(3 * QUERY_EVERY_MS);
+    await asked(6);
+    expect(heard.every((packet) => packet.includes('_opencode-mcp') && packet.includes('_http'))).toBe(true);
+  });
+
+  it('understands what opencode and this program were recorded to say', async () => {
+    const port = await freePort();
+    const said: string[] = [];
+    const browser = new Browser({
+      interfaces: [LOOPBACK],
+      clock: systemClock,
+      logger: silentLogger,
+      port,
+      onAnnouncement: ({ kind, isGoodbye, port: at, says, addresses }) =>
+        said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
+      onLinks: () => {},
+    });
+    closers.push(() => browser.close());
+    await browser.open();
+    // Responses count only from the port of mDNS.
+    const { socket } = await neighbour(port);
+    for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
+    await until('three announcements', () => said.length === 3);
+    expect(said).toEqual([
+      'opencode hello 4096  192.168.1.11',
+      'connected hello 4651 one-project 192.168.1.11',
+      'connected bye 4651 one-project 192.168.1.11',
+    ]);
+  });
+
+  it('hears an instance come, and its goodbye', async () => {
+    const port = await freePort();
+    const said: string[] = [];
+    const common = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger, port };
+    const browser = new Browser({
+      ...common,
+      onAnnouncement: ({ kind, isGoodbye, says }, { address }) =>
+        said.push(`${kind} ${isGoodbye ? 'bye' : 'hello'} ${says.id} ${address}`),
+      onLinks: () => {},
+    });
+    closers.push(() => browser.close());
+    await browser.open();
+    const publisher = new Publisher({ ...common, instance: { id: 'abc' }, listensOn: 4096 });
+    await publisher.open();
+    await until('its announcement', () => said.includes('connected hello abc 127.0.0.1'));
+    await Promise.all([publisher.close(), publisher.close()]);
+    await until('its goodbye', () => said.includes('connected bye abc 127.0.0.1'));
+  });
+});

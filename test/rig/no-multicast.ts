@@ -1,0 +1,20 @@
+import { readdir, readFile, readlink } from 'node:fs/promises';
+
+/**
+ * For the environment of every server that a test or a benchmark starts outside of a network namespace of its own: the LAN of
+ * the machine is nobody's to play with. `no-multicast.test.ts` watches over it.
+ */
+export const NO_MULTICAST = { OPENCODE_MDNS_INTERFACES: 'none' } as const;
+
+/** 5353, as /proc has it. */
+const MDNS_PORT = ':14E9';
+
+/** How many sockets of mDNS a process holds. Linux only: it reads /proc. */
+export async function mdnsSocketsOf(pid: number): Promise<number> {
+  const tables = await Promise.all(['udp', 'udp6'].map((table) => readFile(`/proc/${pid}/net/${table}`, 'utf8')));
+  const rows = tables.flatMap((table) => table.split('\n').slice(1)).map((line) => line.trim().split(/\s+/));
+  const inodes = new Set(rows.filter((row) => row[1]?.endsWith(MDNS_PORT)).map((row) => `socket:[${row[9]}]`));
+  const descriptors = await readdir(`/proc/${pid}/fd`);
+  const links = await Promise.all(descriptors.map((fd) => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')));
+  return links.filter((link) => inodes.has(link)).length;
+}
