@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Opencode } from '../rig/opencode.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { toolReply } from '../rig/model-script.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
@@ -30,7 +31,7 @@ beforeAll(async () => {
             '--health-timeout-ms',
             '15000',
           ],
-          environment: { XDG_STATE_HOME: temp.path, TRANSPORT: 'local-relay' },
+          environment: { XDG_STATE_HOME: temp.path, ...NO_MULTICAST },
           timeout: 60_000,
         },
       },

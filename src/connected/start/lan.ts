@@ -37,10 +37,7 @@ export function everyAddress(): string {
  * The password for an instance on the LAN: the configured one, else one that is made once and kept, so that what other machines
  * know of it stays right. Throws a `SettingsError` where it cannot be read or kept.
  */
-export async function lanPassword(
-  { defaultCredential, connected: { stateDir } }: Settings,
-  clock: Clock,
-): Promise<string> {
+export async function lanPassword({ defaultCredential, stateDir }: Settings, clock: Clock): Promise<string> {
   const signal = AbortSignal.timeout(PASSWORD_LIMIT_MS);
   const deps = { commands: createSecretCommands({ clock, signal }) };
   const kept = {
