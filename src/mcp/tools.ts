@@ -11,7 +11,7 @@ const describedSessionId = sessionId.optional().describe('Session id, its beginn
 const messageLimit = z.int().min(1).max(100);
 const page = {
   offset: z.int().min(0).default(0),
-  limit: z.int().min(1).max(500).default(40),
+  limit: z.int().min(1).max(500).optional(),
 };
 const before = z.string().optional();
 const paging = {

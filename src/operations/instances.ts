@@ -1,4 +1,4 @@
-import type { Instance, Snapshot } from '../directory/instance.ts';
+import type { Instance, InstanceState, Snapshot } from '../directory/instance.ts';
 import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, quoteName } from './answer.ts';
 import { renderWays, waysShown } from './ways.ts';
@@ -9,8 +9,15 @@ import { waitingLine } from './waiting.ts';
 export interface ListInput {
   readonly match?: string | undefined;
   readonly offset: number;
-  readonly limit: number;
+  /** Default: as many as fit in a small result. */
+  readonly limit?: number | undefined;
 }
+
+/** Of the rows, as text and as structure together: with the notes, a result stays below 8 KB. */
+const PAGE_BYTES = 6_000;
+
+/** They come first: what a person should look at, then what works. The others stand by name. */
+const FIRST: readonly InstanceState[] = ['waiting', 'retrying', 'busy'];
 
 /** A note a line; past these the doctor's job begins. */
 const MAX_NOTES = 8;
@@ -42,15 +49,49 @@ function answer(runtime: Runtime, snapshot: Snapshot, input: ListInput, askedAtM
   const now = runtime.clock.now();
   const match = input.match?.toLowerCase();
   const fitting = snapshot.instances.filter(({ name }) => match === undefined || name.toLowerCase().includes(match));
-  const shown = fitting.slice(input.offset, input.offset + input.limit);
-  const next = input.offset + shown.length;
+  const ordered = fitting.toSorted((one, other) => urgency(one) - urgency(other));
+  const rows = page(ordered.slice(input.offset), input.limit, (instance) => instanceRow(instance, askedAtMs, now), now);
+  const next = input.offset + rows.length;
   const data: InstanceList = {
-    instances: shown.map((instance) => instanceRow(instance, askedAtMs, now)),
+    instances: rows,
     total: fitting.length,
+    states: counts(fitting),
     ...(next < fitting.length && { next_offset: next }),
     notes: notes(snapshot),
   };
   return { data, text: render(data, snapshot, now, match !== undefined) };
+}
+
+function urgency({ state }: Instance): number {
+  const rank = FIRST.indexOf(state);
+  return rank === -1 ? FIRST.length : rank;
+}
+
+/** As many rows as were asked for, else as many as fit. */
+function page(
+  instances: readonly Instance[],
+  limit: number | undefined,
+  rowOf: (instance: Instance) => InstanceRow,
+  nowMs: number,
+): InstanceRow[] {
+  if (limit !== undefined) return instances.slice(0, limit).map(rowOf);
+  const rows: InstanceRow[] = [];
+  let bytes = 0;
+  for (const instance of instances) {
+    const row = rowOf(instance);
+    bytes += Buffer.byteLength(JSON.stringify(row)) + Buffer.byteLength(renderInstance(row, nowMs));
+    if (bytes > PAGE_BYTES && rows.length > 0) break;
+    rows.push(row);
+  }
+  return rows;
+}
+
+/** `3 waiting, 20 busy, 27 idle`. */
+function counts(instances: readonly Instance[]): string {
+  const states = new Map<string, number>();
+  for (const { state } of instances.toSorted((one, other) => urgency(one) - urgency(other)))
+    states.set(state, (states.get(state) ?? 0) + 1);
+  return [...states].map(([state, count]) => `${count} ${state}`).join(', ');
 }
 
 export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number): InstanceRow {
@@ -99,7 +140,8 @@ function notes(snapshot: Snapshot): string[] {
 
 function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered: boolean): string {
   const lines = data.instances.map((row) => renderInstance(row, nowMs));
-  if (lines.length === 0) lines.push(filtered ? 'No instance has such a name.' : noInstances(snapshot));
+  if (data.total > 1) lines.unshift(`${data.total} instances: ${data.states}`);
+  if (data.total === 0) lines.push(filtered ? 'No instance has such a name.' : noInstances(snapshot));
   if (data.next_offset !== undefined) {
     lines.push(`(${data.total} in all; the next ones: call again with offset ${data.next_offset})`);
   }

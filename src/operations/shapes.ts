@@ -32,6 +32,7 @@ export type InstanceRow = z.infer<typeof instanceRow>;
 export const instanceList = z.object({
   instances: z.array(instanceRow),
   total: z.number(),
+  states: z.string(),
   next_offset: z.number().optional(),
   notes: z.array(z.string()),
 });

@@ -123,6 +123,12 @@ describe('a result is what its schemas say, and its text says the same', () => {
     await lost.close();
     expect(await call('instances')).toMatchObject({
       instances: [
+        {
+          name: 'worker',
+          state: 'waiting',
+          waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/) as string],
+          session: { id: expect.any(String) as string, title: expect.any(String) as string },
+        },
         { name: 'locked' },
         {
           name: 'lost',
@@ -131,12 +137,6 @@ describe('a result is what its schemas say, and its text says the same', () => {
           last_seen: expect.any(String) as string,
         },
         { name: 'outdated' },
-        {
-          name: 'worker',
-          state: 'waiting',
-          waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/) as string],
-          session: { id: expect.any(String) as string, title: expect.any(String) as string },
-        },
       ],
     });
     await registry.remove('lost');

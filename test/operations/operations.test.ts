@@ -150,6 +150,34 @@ describe('listings', () => {
     expect(data.instances[1]).toHaveProperty('reason');
   });
 
+  test('a fleet is told in pages of a few kilobytes, with counts, and what needs somebody first', async () => {
+    const fleet = await Promise.all(
+      Array.from({ length: 30 }, (_, index) => fake(`project-${String(index).padStart(2, '0')}`)),
+    );
+    const [, , busy, , waiting] = fleet;
+    for (const one of fleet) one.addSession({ title: 'A title of some length, as titles are, and a little more' });
+    busy?.state.statuses.set(busy.addSession().id, { type: 'busy' });
+    const session = waiting?.addSession();
+    if (session !== undefined) {
+      waiting?.state.statuses.set(session.id, { type: 'busy' });
+      waiting?.addPermission({ sessionID: session.id });
+    }
+    directory.start();
+    const first = await instances(runtime, { offset: 0 }, call());
+    expect(first.data).toMatchObject({ total: 30, states: '1 waiting, 1 busy, 28 idle' });
+    expect(first.text).toMatch(/^30 instances: 1 waiting, 1 busy, 28 idle\n/);
+    expect(Buffer.byteLength(first.text + JSON.stringify(first.data))).toBeLessThan(8_000);
+    const names: string[] = [];
+    for (let offset: number | undefined = 0; offset !== undefined;) {
+      const { data } = await listInstances(runtime, { offset });
+      names.push(...data.instances.map(({ name }) => name));
+      offset = data.next_offset;
+    }
+    expect(names.slice(0, 3)).toEqual(['project-04', 'project-02', 'project-00']);
+    expect(new Set(names).size).toBe(30);
+    expect((await listInstances(runtime, { offset: 0, limit: 30 })).data.instances).toHaveLength(30);
+  });
+
   test('pages, filters, and says how many there are', async () => {
     for (const name of ['a1', 'a2', 'b1']) await fake(name);
     directory.start();
