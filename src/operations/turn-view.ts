@@ -7,7 +7,7 @@ import type { TurnView } from './shapes.ts';
 import { requestLine } from './waiting.ts';
 
 /** The end of an answer says how it ended: of a long one the beginning and the end are shown, each with half of this. */
-const TEXT_CHARS = 4_000;
+const TEXT_CHARS = 3_600;
 
 export interface ViewOptions {
   /** For telling how long ago something was, ms since the epoch. */
