@@ -4,34 +4,33 @@ import { fileURLToPath } from 'node:url';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 
-import { startOpencode } from '../test/rig/opencode.ts';
-import { openRegistry } from '../test/rig/registry.ts';
-import { startScriptedModel } from '../test/rig/scripted-model.ts';
+import { openStage } from '../test/real/stage.ts';
 import { tempDir } from '../test/rig/temp.ts';
 
 const SERVER = fileURLToPath(new URL('../dist/opencode-mcp.js', import.meta.url));
-const TEXT = 'Three machines, one list: every agent answers here. ';
+const FLEET = [
+  { name: 'laptop-web', hostname: 'laptop' },
+  { name: 'desk-api', hostname: 'desk' },
+  { name: 'server-docs', hostname: 'server' },
+] as const;
+const NAMES = FLEET.map(({ name }) => name);
 
 await using temp = tempDir('opencode-mcp-demo');
-await using model = await startScriptedModel();
-say('Starting a real opencode with a scripted model …');
-await using opencode = await startOpencode({ model, password: 'demo' });
-say(opencode.describe());
-
-const registry = await openRegistry(`${temp.path}/registry`);
-const id = 'demo-instance';
-const name = 'laptop-project';
-await registry.add(
-  { id, name, hostname: 'laptop', port: opencode.port, localPort: opencode.port, cwd: opencode.directory },
-  { password: 'demo' },
-);
-say(`Registered it in ${registry.path}`);
+say('Starting three real opencodes with a scripted model …');
+await using stage = await openStage();
+for (const machine of FLEET) {
+  const opencode = await stage.opencode({ password: 'demo' });
+  await stage.registry.add(
+    { id: machine.name, ...machine, port: opencode.port, localPort: opencode.port, cwd: opencode.directory },
+    { password: 'demo' },
+  );
+}
 
 const client = new Client({ name: 'opencode-mcp-demo', version: '1.0.0' });
 await client.connect(
   new StdioClientTransport({
     command: process.execPath,
-    args: [SERVER, '--registry-dir', registry.path, '--mdns-interfaces', 'none'],
+    args: [SERVER, '--registry-dir', stage.registry.path, '--mdns-interfaces', 'none'],
     env: { PATH: process.env['PATH'] ?? '', HOME: temp.path },
   }),
 );
@@ -41,17 +40,12 @@ try {
   show(`tools/list: ${tools.map(({ name }) => name).join(', ')}`);
 
   await call('instances', {});
-
-  title('send {"instance":"laptop","message":"…"}, as it streams');
-  const result = await client.callTool(
-    { name: 'send', arguments: { instance: 'laptop', message: `slow 8 150: ${TEXT}` } },
-    undefined,
-    { onprogress: ({ message }) => process.stdout.write(message ?? '') },
-  );
-  process.stdout.write('\n');
-  show(textOf(result));
-
-  await call('read', { instance: 'laptop', message_limit: 2 });
+  await call('send', { instance: NAMES, message: 'slow 4 100: Briefed, ready, step' });
+  await call('send', { instance: 'desk', message: 'bash: echo 42 tests passed' });
+  await call('instances', {});
+  await call('respond', { instance: 'desk', reply: 'once' });
+  await call('wait', { instances: NAMES, for: 'all' });
+  await call('read', { instance: 'desk', message_limit: 2 });
 } finally {
   await client.close();
 }
@@ -61,7 +55,10 @@ say(
 
 async function call(name: string, args: Record<string, unknown>): Promise<void> {
   title(`${name} ${JSON.stringify(args)}`);
-  const result = await client.callTool({ name, arguments: args });
+  const result = await client.callTool({ name, arguments: args }, undefined, {
+    onprogress: ({ message }) => process.stdout.write(message ?? ''),
+  });
+  process.stdout.write('\n');
   show(textOf(result));
   if (result.isError === true) throw new Error(`${name} failed`);
 }
