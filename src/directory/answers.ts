@@ -108,6 +108,25 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
   };
 }
 
+/** Whether a session works for another one. */
+export function hasParent(session: unknown): boolean {
+  return typeof fields(session)['parentID'] === 'string';
+}
+
+/** What goes into a path must be one. */
+export function isSessionId(id: string): boolean {
+  return SESSION_ID.test(id);
+}
+
+/** As `doingOf`, of several directories together. */
+export function together(all: readonly Doing[]): Doing | undefined {
+  const running = all.flatMap((one) => one.running);
+  const retrying = all.find(({ activity }) => activity.kind === 'retrying');
+  if (all.length === 0) return undefined;
+  const busy: Activity = running.length > 0 ? { kind: 'busy', sessions: running.length } : { kind: 'idle' };
+  return { activity: retrying?.activity ?? busy, running };
+}
+
 function isPath(value: unknown): value is string {
   return (
     typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !NEVER_IN_A_PATH.test(value)

@@ -49,6 +49,11 @@ export interface Directory {
    * @throws {UnreachableError} none, or none that answers
    */
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached>;
+  /**
+   * The instance works in this directory beside its own: from now on what it does there is told, too. It must be that of a
+   * session of its own, since opencode loads what lies there.
+   */
+  worksIn(reached: Reached, directory: string): void;
   /** What became of each instance and why, oldest first; bounded. */
   history(): readonly Change[];
   /** Ends every timer, watcher and request. May be called twice. */

@@ -170,6 +170,10 @@ export class LiveDirectory implements Directory {
     return this.#ways.reach(instance, signal);
   }
 
+  worksIn({ instance }: Reached, directory: string): void {
+    for (const record of this.#table.recordsOf(instance.endpoints)) record.worksIn(directory);
+  }
+
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
     return this.#ways.reachAnother(reached, failed, signal);
   }

@@ -17,6 +17,9 @@ const LATENCY_CHANGE = 2;
 /** Share of the newest measurement in the running mean. */
 const LATENCY_WEIGHT = 0.3;
 
+/** Each costs three requests in every survey. */
+const MAX_ALSO_IN = 3;
+
 /** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
 export class EndpointRecord implements ProbedEndpoint, Target {
   readonly id: string;
@@ -35,6 +38,8 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   known?: KnownOverview | undefined;
   /** What a request to it needs, as its last probe had it. Holds the password: not for snapshots. */
   connection?: Connection;
+  /** See `worksIn`; the latest first. */
+  alsoIn: readonly string[] = [];
   /** Looks ahead of the schedule that it got because it was slow when it was new. */
   retries = 0;
   /** A scheduled round waits for the answer. */
@@ -56,6 +61,12 @@ export class EndpointRecord implements ProbedEndpoint, Target {
       candidate.trust.level === 'untrusted'
         ? { status: 'untrusted', reason: candidate.trust.reason }
         : { status: 'unknown' };
+  }
+
+  /** It works in this directory of a session of its own, too. */
+  worksIn(directory: string): void {
+    if (directory === this.lastHealthy?.directory || this.alsoIn[0] === directory) return;
+    this.alsoIn = [directory, ...this.alsoIn.filter((other) => other !== directory)].slice(0, MAX_ALSO_IN);
   }
 
   get standing(): Target['standing'] {

@@ -2,8 +2,18 @@ import type { Clock } from '../clock.ts';
 import type { Candidate } from '../discovery/source.ts';
 import { type Connection, RequestError, requestJson } from '../opencode/transport.ts';
 import { singleLine } from '../plain-text.ts';
-import { doingOf, firstSessionOf, healthOf, pathOf, permissionsOf, questionsOf } from './answers.ts';
-import type { OverviewPart, ProbeResult } from './instance.ts';
+import {
+  doingOf,
+  firstSessionOf,
+  hasParent,
+  healthOf,
+  isSessionId,
+  pathOf,
+  permissionsOf,
+  questionsOf,
+  together,
+} from './answers.ts';
+import type { OverviewPart, ProbeResult, Waiting } from './instance.ts';
 import type { OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 import { unsupportedReason } from './version.ts';
@@ -16,6 +26,8 @@ export interface ProbeTask {
   readonly connection: Connection;
   /** What to ask beyond who is there. */
   readonly parts: readonly OverviewPart[];
+  /** Other directories of its own sessions that it is known to work in: asked about, too. */
+  readonly alsoIn?: readonly string[];
   /** Found a moment ago by a first look that ran out of time later on: not asked again. */
   readonly identity?: Healthy;
   /** For this look. */
@@ -57,6 +69,9 @@ const MAX_BYTES: Record<OverviewPart, number> = {
   questions: 256 * 1024,
   session: 1024 * 1024,
 };
+
+/** Sessions of requests that wait; more are told without saying whose they are. */
+const MAX_FAMILIES = 3;
 
 const MAX_REASON_CHARS = 400;
 const MAX_REASON_PATH_CHARS = 150;
@@ -113,29 +128,66 @@ async function askOverview(
   await Promise.all(
     task.parts.map(async (part) => {
       try {
-        const value = READ[part](await ask(task, deps, pathFor(part, directory), MAX_BYTES[part]));
+        const paths = pathsFor(part, directory, task.alsoIn ?? []);
+        const answers = await Promise.all(paths.map((path) => ask(task, deps, path, MAX_BYTES[part])));
+        const value = READ[part](answers);
         if (value !== undefined) learnt = { ...learnt, [part]: value };
       } catch (error) {
         timedOut ||= isTimeout(error, task);
       }
     }),
   );
+  learnt = await withFamilies(task, deps, learnt);
   return { learnt, missing: task.parts.filter((part) => learnt[part] === undefined), timedOut };
 }
 
-const READ: { readonly [Part in OverviewPart]: (answer: unknown) => OverviewParts[Part] | undefined } = {
-  status: doingOf,
-  permissions: permissionsOf,
-  questions: questionsOf,
-  session: firstSessionOf,
+/** Of one answer for each directory; undefined where one of them is not of opencode's form. */
+const READ: { readonly [Part in OverviewPart]: (answers: readonly unknown[]) => OverviewParts[Part] | undefined } = {
+  status: (answers) => {
+    const all = allOf(answers, doingOf);
+    return all && together(all);
+  },
+  permissions: (answers) => allOf(answers, permissionsOf)?.flat(),
+  questions: (answers) => allOf(answers, questionsOf)?.flat(),
+  session: ([answer]) => firstSessionOf(answer),
 };
 
+function allOf<T>(answers: readonly unknown[], read: (answer: unknown) => T | undefined): readonly T[] | undefined {
+  const all = answers.map(read).filter((one) => one !== undefined);
+  return all.length === answers.length ? all : undefined;
+}
+
+const ROUTES = { status: '/session/status', permissions: '/permission', questions: '/question' } as const;
+
 /** Without a directory the server takes its own, as it does for its `/path`; only the session list would be the whole project's. */
-function pathFor(part: OverviewPart, directory: string): string {
-  if (part === 'status') return '/session/status';
-  if (part === 'permissions') return '/permission';
-  if (part === 'questions') return '/question';
-  return `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`;
+function pathsFor(part: OverviewPart, directory: string, alsoIn: readonly string[]): readonly string[] {
+  if (part === 'session') return [`/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`];
+  const route = ROUTES[part];
+  return [route, ...alsoIn.map((other) => `${route}?directory=${encodeURIComponent(other)}`)];
+}
+
+/** Finds out which of the requests that wait are a sub-agent's: they carry its own session's id. Few wait, and mostly none. */
+async function withFamilies(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts): Promise<OverviewParts> {
+  const running = learnt.status?.running;
+  const waiting = [...(learnt.permissions ?? []), ...(learnt.questions ?? [])];
+  const ids = [...new Set(waiting.map(({ sessionId }) => sessionId))]
+    .filter((id) => isSessionId(id) && (running === undefined || running.includes(id)))
+    .slice(0, MAX_FAMILIES);
+  const children = new Set<string>();
+  await Promise.all(
+    ids.map(async (id) => {
+      const session = await ask(task, deps, `/session/${id}`, MAX_BYTES.session).catch(() => undefined);
+      if (hasParent(session)) children.add(id);
+    }),
+  );
+  if (children.size === 0) return learnt;
+  const named = (all: readonly Waiting[]): readonly Waiting[] =>
+    all.map((one) => (children.has(one.sessionId) ? { ...one, ofSubAgent: true } : one));
+  return {
+    ...learnt,
+    ...(learnt.permissions && { permissions: named(learnt.permissions) }),
+    ...(learnt.questions && { questions: named(learnt.questions) }),
+  };
 }
 
 function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {

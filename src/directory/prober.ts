@@ -14,6 +14,8 @@ export interface Target {
   readonly candidate: Candidate;
   /** How its last probe ended. */
   readonly standing: 'known' | 'fresh' | 'suspect';
+  /** Directories beside its own that it is known to work in. */
+  readonly alsoIn?: readonly string[];
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
@@ -239,6 +241,7 @@ export class Prober<T extends Target> {
         candidate: job.target.candidate,
         connection: job.connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
+        alsoIn: job.target.alsoIn ?? [],
         ...(known?.status === 'healthy' ? { identity: known } : {}),
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),

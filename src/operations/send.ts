@@ -64,6 +64,8 @@ async function sendOne(
   try {
     const earlier = await earlierMessage(runtime, connected, input);
     const session = await sessionToDrive(connected, input.session_id, earlier);
+    // Listings tell what it does there from now on.
+    if (session.directory !== connected.directory) runtime.directory.worksIn(connected, session.directory);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call.signal) : undefined;
     const result = await serialized(

@@ -30,6 +30,7 @@ export async function getStatus(
   }
   const { api, directory } = connected;
   const directories = await workDirectories(connected);
+  for (const other of directories.slice(1)) runtime.directory.worksIn(connected, other);
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
   const nowMs = runtime.clock.now();

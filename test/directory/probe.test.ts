@@ -37,7 +37,7 @@ interface Asked extends Look {
   readonly requests: number;
 }
 
-interface AskOptions extends Partial<Pick<ProbeTask, 'parts' | 'identity' | 'credentialProblem'>> {
+interface AskOptions extends Partial<Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem'>> {
   readonly credential?: Credential;
   /** Aborts the probe; the limit itself is the caller's. */
   readonly giveUp?: Promise<unknown>;
@@ -364,8 +364,29 @@ describe('what it is doing', () => {
       },
       missing: [],
       timedOut: false,
-      requests: 6,
+      // One more finds out whose session waits.
+      requests: 7,
     });
+  });
+
+  test("a sub-agent's request is told as such, and nobody's session is asked about by an id that is none", async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const parent = fake.addSession();
+    const child = fake.addSession({ parentID: parent.id });
+    fake.addPermission({ sessionID: child.id });
+    fake.addPermission({ sessionID: '../../pty' });
+    expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toMatchObject({
+      permissions: [{ sessionId: child.id, ofSubAgent: true }, { sessionId: '../../pty' }],
+    });
+    expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
+  });
+
+  test('other directories that it works in are asked about, and told together', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const look = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn: ['/home/user/b', '/home/user/c'] });
+    expect(look).toMatchObject({ learnt: { status: { activity: { kind: 'idle' } }, permissions: [] }, requests: 8 });
+    fake.override('GET /session/status', { kind: 'html' }, 1);
+    expect((await ask(fake.url, { parts: ['status'], alsoIn: ['/home/user/b'] })).missing).toEqual(['status']);
   });
 
   test('a retry is told before plain work', async () => {

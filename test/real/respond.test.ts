@@ -1,3 +1,6 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
 import { ElicitRequestSchema, type ElicitResult } from '@modelcontextprotocol/sdk/types.js';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
@@ -21,7 +24,7 @@ beforeAll(async () => {
 afterAll(() => stage.close());
 /** What one test leaves waiting must not wait in the next. */
 afterEach(async () => {
-  for (const id of Object.keys(await opencode.json<Record<string, unknown>>('GET', '/session/status'))) {
+  for (const { id } of await opencode.json<{ id: string }[]>('GET', '/session')) {
     await opencode.request('POST', `/session/${id}/abort`);
   }
   await until('everything to be idle', async () => {
@@ -270,6 +273,30 @@ describe('who may settle', () => {
       outcome: 'completed',
     });
     expect(messages).toEqual([]);
+  });
+});
+
+test("a sub-agent's request is told by instances as such", async () => {
+  await standing('task: bash: echo deep');
+  expect(data(await server.call('instances'))).toMatchObject({
+    instances: [
+      { state: 'waiting', waiting: [expect.stringMatching(/«bash "echo deep"» \(a sub-agent asks\)$/) as string] },
+    ],
+  });
+});
+
+test('a session in another directory of the project is told like one of its own', async () => {
+  const elsewhere = join(opencode.directory, 'packages', 'web');
+  await mkdir(elsewhere, { recursive: true });
+  const { id } = await opencode.json<{ id: string }>('POST', `/session?directory=${encodeURIComponent(elsewhere)}`, {});
+  const sent = await server.call('send', { instance: 'worker', session_id: id, message: 'bash: echo elsewhere' });
+  expect(data(sent)).toMatchObject({ outcome: 'waiting' });
+  const waiting = [expect.stringContaining('«bash "echo elsewhere"»') as string];
+  expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'waiting', waiting }] });
+  expect(data(await server.call('get_status', { instance: 'worker' }))).toMatchObject({ state: 'waiting', waiting });
+  expect(data(await server.call('respond', { instance: 'worker', reply: 'reject' }))).toMatchObject({
+    session: { id },
+    outcome: 'completed',
   });
 });
 
