@@ -91,7 +91,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
         isError: true,
         outcome: 'busy',
         reason: `nothing was sent, because it is ${singleLine(outcome.reason, 300)}`,
-        next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or interrupt (stops it first).',
+        next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
       };
     case 'refused':
       return {

@@ -97,9 +97,15 @@ describe('machines of one person, nothing configured', () => {
     const { name, url, directory } = instanceOn('desk');
     const message = 'bash: echo permitted';
     const sent = await serverOn('box').call('send', { instance: name, message });
-    expect(data(sent)).toMatchObject({ outcome: 'waiting for permission', reason: 'bash "echo permitted"' });
+    expect(data(sent)).toMatchObject({
+      outcome: 'waiting',
+      waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
+    });
     const row = (await rows(serverOn('laptop'), 'instances')).find((row) => row.name === name);
-    expect(row).toMatchObject({ state: 'busy', pending: 1 });
+    expect(row).toMatchObject({
+      state: 'waiting',
+      waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
+    });
     const here = `?directory=${encodeURIComponent(directory)}`;
     const asked: readonly { readonly id: string }[] = JSON.parse(
       (await request(machine('laptop'), `${url}/permission${here}`)).text,

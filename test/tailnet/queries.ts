@@ -57,7 +57,7 @@ export interface Row {
   readonly reason?: string;
   readonly directory?: string;
   readonly via: string;
-  readonly pending?: number;
+  readonly waiting?: readonly string[];
   readonly last_seen?: string;
 }
 
