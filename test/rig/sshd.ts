@@ -23,6 +23,8 @@ const LOG_LIMIT = 200_000;
 export interface SshdOptions {
   /** What `sh` and every program of the relay's sessions is: the system's (dash on Debian), or busybox. */
   readonly shell?: 'system' | 'busybox';
+  /** A command that runs it elsewhere, as its own process, and its address there: `ip netns exec …`. Default: here, on 127.0.0.1. */
+  readonly elsewhere?: { readonly prefix: readonly string[]; readonly address: string };
   /** Lines for sshd_config, which win over the rig's own. */
   readonly config?: readonly string[];
 }
@@ -35,7 +37,7 @@ export interface SessionProcess {
   readonly command: string;
 }
 
-/** A real sshd on 127.0.0.1 with keys of its own, for the user who runs the tests. */
+/** A real sshd, on 127.0.0.1 unless told otherwise, with keys of its own, for the user who runs the tests. */
 export interface Sshd extends AsyncDisposable {
   readonly port: number;
   /** Of the listening process, or of the last one. */
@@ -132,12 +134,16 @@ class LoopbackSshd implements Sshd {
       '-p',
       String(port),
       ...settings,
-      `${userInfo().username}@127.0.0.1`,
+      `${userInfo().username}@${this.#address}`,
     ];
   }
 
   get pid(): number {
     return this.#child?.pid ?? 0;
+  }
+
+  get #address(): string {
+    return this.#options.elsewhere?.address ?? '127.0.0.1';
   }
 
   get relaySshCommand(): string {
@@ -151,7 +157,7 @@ class LoopbackSshd implements Sshd {
     }
     await writeFile(this.#file('authorized_keys'), await readFile(this.#file('client_key.pub')));
     const hostKey = await readFile(this.#file('host_key.pub'), 'utf8');
-    await writeFile(this.#file('known_hosts'), `[127.0.0.1]:${this.port} ${hostKey}`);
+    await writeFile(this.#file('known_hosts'), `[${this.#address}]:${this.port} ${hostKey}`);
     // sshd run by root refuses to start without it; the package's service makes it, and no service runs here.
     if (process.getuid?.() === 0) await mkdir('/run/sshd', { recursive: true, mode: 0o755 });
     await writeFile(this.#file('sshd_config'), `${this.#config(await this.#path()).join('\n')}\n`);
@@ -162,7 +168,7 @@ class LoopbackSshd implements Sshd {
       // sshd takes the first of two.
       ...(this.#options.config ?? []),
       `Port ${this.port}`,
-      'ListenAddress 127.0.0.1',
+      `ListenAddress ${this.#address}`,
       `HostKey ${this.#file('host_key')}`,
       `AuthorizedKeysFile ${this.#file('authorized_keys')}`,
       'PidFile none',
@@ -203,7 +209,8 @@ class LoopbackSshd implements Sshd {
   }
 
   async start(): Promise<void> {
-    const child = spawn(this.#binary, ['-D', '-e', '-f', this.#file('sshd_config')], {
+    const [program, ...args] = [...(this.#options.elsewhere?.prefix ?? []), this.#binary];
+    const child = spawn(program, [...args, '-D', '-e', '-f', this.#file('sshd_config')], {
       env: { PATH: process.env['PATH'] ?? '', TMPDIR: this.#temp.tmp },
       stdio: ['ignore', 'ignore', 'pipe'],
     });
@@ -217,7 +224,7 @@ class LoopbackSshd implements Sshd {
       'sshd to listen',
       () => {
         if (child.exitCode !== null) throw new Error(`sshd ended with ${child.exitCode}: ${this.#logs.slice(from)}`);
-        return this.#logs.slice(from).includes(`Server listening on 127.0.0.1 port ${this.port}`);
+        return this.#logs.slice(from).includes(`Server listening on ${this.#address} port ${this.port}`);
       },
       20_000,
     );

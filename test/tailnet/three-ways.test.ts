@@ -1,0 +1,150 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import type { McpChild } from '../rig/mcp-child.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import { needSshd, type Sshd, startSshd } from '../rig/sshd.ts';
+import { canRunTailnet } from '../rig/tailnet-programs.ts';
+import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+import { data, type Row, rows } from './queries.ts';
+import { type NodeChild, openTailnetStage, type TailnetInstance, type TailnetStage } from './stage.ts';
+
+/** The desk's, on the bridge that is the machines' LAN. */
+const RELAY_ADDRESS = '10.213.0.11';
+
+describe('a laptop that is on the tailnet, on the LAN and behind a relay at once', () => {
+  let stage: TailnetStage;
+  let sshd: Sshd;
+  let temp: TempDir;
+  let service: NodeChild;
+  let instance: TailnetInstance;
+  let server: McpChild;
+  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
+
+  beforeAll(async () => {
+    if (!canRunTailnet()) return;
+    temp = tempDir('three-ways');
+    stage = await openTailnetStage({
+      nodes: [
+        { name: 'desk', mode: 'tun' },
+        { name: 'laptop', mode: 'tun' },
+      ],
+    });
+    sshd = await startSshd({ elsewhere: { prefix: machine('desk').prefix, address: RELAY_ADDRESS } });
+    process.stdout.write(`${sshd.describe()}\n`);
+    const registry = join(temp.path, 'relay-registry');
+    const lan = { OPENCODE_MDNS_INTERFACES: 'eth0' };
+    service = await stage.node(machine('laptop'));
+    instance = await stage.opencode(machine('laptop'), {
+      args: ['--headless', '--lan'],
+      env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry, ...lan },
+    });
+    const rule = { source: 'mdns', host: 'laptop', password: await instance.child.password() };
+    await mkdir(join(temp.path, 'opencode-mcp'));
+    await writeFile(join(temp.path, 'opencode-mcp', 'config.json'), JSON.stringify({ credentials: [rule] }), {
+      mode: 0o600,
+    });
+    server = await stage.server(machine('desk'), {
+      RELAY_REGISTRY_DIR: registry,
+      XDG_CONFIG_HOME: temp.path,
+      ...lan,
+    });
+  });
+  afterAll(async () => {
+    await stage?.close();
+    await sshd?.close();
+    await temp?.close();
+  });
+  beforeEach((context) => {
+    needTailnet(context);
+    needSshd(context);
+  });
+
+  /** The only row, once it is as told. */
+  async function only(what: string, isIt: (row: Row & { readonly also?: readonly string[] }) => boolean): Promise<Row> {
+    let last: readonly Row[] = [];
+    const look = async (): Promise<Row | false> => {
+      last = await rows(server, 'instances');
+      const [row] = last;
+      return row !== undefined && last.length === 1 && isIt(row) && row;
+    };
+    // A relay that was cut is tried again after half a minute at the latest.
+    return until(what, look, 150_000).catch((error: unknown) => {
+      throw new Error(`listed: ${JSON.stringify(last)}`, { cause: error });
+    });
+  }
+
+  /** A streamed answer, whose way is cut when half of it is here. */
+  async function sendThroughCut(gate: string, cut: () => Promise<unknown>): Promise<void> {
+    const message = `gate-mid ${gate}: the first half, |and the second`;
+    let seen = '';
+    const sending = server.call(
+      'send',
+      { instance: instance.name, message },
+      { onProgress: (progress) => (seen += progress.message ?? '') },
+    );
+    const early = await Promise.race([stage.model.waitForGate(gate), sending]);
+    expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
+    await until('the first half', () => seen.includes('the first half,'));
+    await cut();
+    stage.model.release(gate);
+    const { result, text, progress } = await sending;
+    expect(result.structuredContent, text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    expect(progress.map(({ message: part }) => part ?? '').join('')).toBe(expectedReply(message));
+    expect(stage.model.turns(message)).toBe(1);
+  }
+
+  it('is one entry, by the best way, with the others named', async () => {
+    const row = await only('three ways to be one entry', ({ also }) => also?.length === 2);
+    expect(row).toMatchObject({
+      name: instance.name,
+      host: 'laptop',
+      via: expect.stringMatching(/^tailnet /) as string,
+      also: [expect.stringMatching(/^relay /) as string, expect.stringMatching(/^lan /) as string],
+    });
+  });
+
+  it('each way is cut in the middle of an answer, which goes on by the next', async () => {
+    await sendThroughCut('tailnet', async () => {
+      process.kill(service.pid, 'SIGKILL');
+      await until('the node service to end', () => service.exitCode() !== null || !isAlive(service.pid));
+    });
+    await only('the relay to be in use', ({ via }) => via.startsWith('relay '));
+    await sendThroughCut('relay', () => sshd.stop({ sessions: true }));
+    await only('the LAN to be in use', ({ via }) => via.startsWith('lan '));
+  });
+
+  it(
+    'with all three cut it is offline with the reason, and one restored brings it back',
+    { timeout: 400_000 },
+    async () => {
+      const laptop = machine('laptop');
+      await laptop.exec(['ip', 'link', 'set', 'eth0', 'down']);
+      const row = await only('it to be offline', ({ state }) => state === 'offline');
+      expect(row.reason).toMatch(/\w/);
+      const refused = await server.call('send', { instance: instance.name, message: 'echo: lost' });
+      expect(refused.result.isError).toBe(true);
+      expect(refused.text).toMatch(/cannot be driven now|cannot be reached/);
+      await laptop.exec(['ip', 'link', 'set', 'eth0', 'up']);
+      await laptop.exec(['ip', 'route', 'replace', 'default', 'via', '10.213.0.1']);
+      await sshd.start();
+      await only('it to be back', ({ state }) => state === 'idle');
+      const back = await server.call('send', { instance: instance.name, message: 'echo: back again' });
+      expect(data(back)).toMatchObject({ outcome: 'completed', text: 'back again' });
+      expect(stage.model.turns('echo: lost')).toBe(0);
+    },
+  );
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
