@@ -1,5 +1,6 @@
 import type { Instance } from '../directory/instance.ts';
-import type { Session } from '../opencode/schema.ts';
+import type { Message, Session } from '../opencode/schema.ts';
+import { stageOf } from '../turns/follower.ts';
 import type { Heard, TurnResult } from '../turns/outcome.ts';
 import { joinTurn } from '../turns/turn.ts';
 import { type Call, type Connected, type Runtime } from './runtime.ts';
@@ -55,6 +56,21 @@ export function remember(
   if (heard.size > MAX_HEARD && oldest !== undefined) heard.delete(oldest);
 }
 
-function keyOf({ key }: Instance, { id }: Session): string {
+/**
+ * Since when a session has said nothing, ms since the epoch, where a call that followed it found it stalled and it has not moved since;
+ * `newest` is its newest message now.
+ */
+export function stalledSince(
+  { heard }: Pick<Runtime, 'heard'>,
+  instance: Instance,
+  session: Pick<Session, 'id'>,
+  newest: Message | undefined,
+): number | undefined {
+  const last = heard.get(keyOf(instance, session));
+  if (last?.stalled !== true || newest === undefined) return undefined;
+  return last.stage === stageOf([newest]) ? last.atMs : undefined;
+}
+
+function keyOf({ key }: Pick<Instance, 'key'>, { id }: Pick<Session, 'id'>): string {
   return `${key}\0${id}`;
 }

@@ -5,6 +5,7 @@ import { Transcript } from '../turns/transcript.ts';
 import { messagesOfTurn } from '../turns/turn-messages.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from './answer.ts';
+import { stalledSince } from './following.ts';
 import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
 import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
@@ -44,6 +45,8 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   const state = sessionState(statuses.get(session.id), {
     newest: input.before === undefined ? page.messages.at(-1) : undefined,
     waiting,
+    stalledSinceMs:
+      input.before === undefined ? stalledSince(runtime, instance, session, page.messages.at(-1)) : undefined,
     nowMs: runtime.clock.now(),
   });
   const data: TranscriptView = {

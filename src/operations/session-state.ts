@@ -14,6 +14,8 @@ export interface SessionFacts {
   readonly newest?: Message | undefined;
   /** What it waits for, one line each. */
   readonly waiting?: readonly string[];
+  /** See `stalledSince`. */
+  readonly stalledSinceMs?: number | undefined;
   readonly nowMs: number;
 }
 
@@ -23,11 +25,13 @@ export interface SessionFacts {
  */
 export function sessionState(
   status: SessionStatus | undefined,
-  { newest, waiting = [], nowMs }: SessionFacts,
+  { newest, waiting = [], stalledSinceMs, nowMs }: SessionFacts,
 ): SessionState {
   if (status !== undefined && status.type !== 'idle') {
     if (waiting.length > 0) return { state: 'waiting', reason: `for ${waiting.join('; ')}` };
     if (status.type === 'retry') return { state: 'retrying', reason: `attempt ${status.attempt}: ${status.message}` };
+    if (stalledSinceMs !== undefined)
+      return { state: 'stalled', reason: `nothing was heard of it since ${new Date(stalledSinceMs).toISOString()}` };
     return { state: 'busy' };
   }
   const info = newest?.info;

@@ -2,6 +2,7 @@ import { singleLine } from '../plain-text.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { type Answer, quoteName } from './answer.ts';
 import { statusesIn, workDirectories } from './directories.ts';
+import { stalledSince } from './following.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
 import { sessionState } from './session-state.ts';
 import { sessionRow } from './sessions.ts';
@@ -36,9 +37,16 @@ export async function getStatus(
   const nowMs = runtime.clock.now();
   const sessions = await Promise.all(
     [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
-      const session = await api.session(id).catch(() => undefined);
+      const [session, page] = await Promise.all([
+        api.session(id).catch(() => undefined),
+        api.messages(id, { limit: 1 }).catch(() => undefined),
+      ]);
       const waiting = asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
-      const state = sessionState(statuses.get(id), { waiting, nowMs });
+      const state = sessionState(statuses.get(id), {
+        waiting,
+        stalledSinceMs: stalledSince(runtime, connected.instance, { id }, page?.messages.at(-1)),
+        nowMs,
+      });
       if (session === undefined) return { id: singleLine(id, 64), title: '', ...state };
       const row = sessionRow(session, state);
       return {
@@ -64,7 +72,7 @@ export async function getStatus(
 /** What a person should look at first. */
 function stateOf(states: readonly string[]): string {
   if (states.length === 0) return 'idle';
-  return ['waiting', 'retrying'].find((state) => states.includes(state)) ?? 'busy';
+  return ['waiting', 'retrying', 'stalled'].find((state) => states.includes(state)) ?? 'busy';
 }
 
 /** As it is known now: a call may have found out more. */

@@ -237,13 +237,14 @@ export class Follower {
 
   #result(outcome: TurnOutcome): TurnResult {
     const { newText: text, text: wholeText, textPending } = this.#transcript;
-    const heard = { atMs: this.#heardAtMs, stage: this.#stage };
+    const stalled = outcome.kind === 'running' && outcome.stalledSinceMs !== undefined;
+    const heard = { atMs: this.#heardAtMs, stage: this.#stage, stalled };
     return { outcome, messageId: this.#deps.messageId, text, wholeText, textPending, heard };
   }
 }
 
 /** How far a turn has come by the store, which does not show text that is being written. */
-function stageOf(messages: readonly Message[]): string {
+export function stageOf(messages: readonly Message[]): string {
   const last = messages.at(-1);
   return JSON.stringify([last?.info.id, last?.parts.map(({ id, state, time }) => [id, state?.status, time?.end])]);
 }

@@ -29,6 +29,8 @@ export type TurnOutcome =
 export interface Heard {
   readonly atMs: number;
   readonly stage: string;
+  /** It was listened to for so long without a word that it was told as stalled. */
+  readonly stalled: boolean;
 }
 
 export interface TurnResult {

@@ -1,0 +1,41 @@
+import { expect, test } from 'vitest';
+
+import type { Instance } from '../../src/directory/instance.ts';
+import type { Message } from '../../src/opencode/schema.ts';
+import { remember, stalledSince } from '../../src/operations/following.ts';
+import { sessionState } from '../../src/operations/session-state.ts';
+import { testRuntime } from '../rig/runtime.ts';
+import type { Directory } from '../../src/directory/directory.ts';
+import { stageOf } from '../../src/turns/follower.ts';
+
+const instance = { key: 'one' } as Instance;
+const session = { id: 'ses_1', title: '', directory: '/p', time: { created: 1, updated: 1 } };
+const message = (parts: Message['parts']): Message => ({
+  info: { id: 'msg_1', role: 'assistant', parentID: 'msg_0', time: { created: 1 } },
+  parts,
+});
+
+test('a session that was found stalled is told as such for as long as it does not move', () => {
+  const runtime = testRuntime({} as Directory);
+  const before = message([]);
+  expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
+  const heard = { atMs: 1_000, stage: stageOf([before]), stalled: true };
+  remember(runtime, instance, session, { heard });
+  const since = stalledSince(runtime, instance, session, before);
+  expect(since).toBe(1_000);
+  expect(sessionState({ type: 'busy' }, { stalledSinceMs: since, nowMs: 2_000 })).toEqual({
+    state: 'stalled',
+    reason: 'nothing was heard of it since 1970-01-01T00:00:01.000Z',
+  });
+  const moved = message([{ id: 'prt_1', messageID: 'msg_1', type: 'text' }]);
+  expect(stalledSince(runtime, instance, session, moved)).toBeUndefined();
+  remember(runtime, instance, session, { heard: { ...heard, stalled: false } });
+  expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
+});
+
+test('what waits, or is retried, is told as that', () => {
+  const facts = { stalledSinceMs: 1, nowMs: 2 };
+  expect(sessionState({ type: 'busy' }, { ...facts, waiting: ['permission x'] }).state).toBe('waiting');
+  expect(sessionState({ type: 'retry', attempt: 1, message: 'x' }, facts).state).toBe('retrying');
+  expect(sessionState(undefined, facts).state).toBe('idle');
+});
