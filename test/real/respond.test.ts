@@ -53,7 +53,7 @@ const abort = (session_id: string): Promise<unknown> =>
 
 /** A server whose client asks its person, who answers `answers` in turn; `messages` are what they saw. */
 async function withPerson(
-  answers: readonly (ElicitResult | 'never')[],
+  answers: readonly (ElicitResult | 'never' | (() => Promise<ElicitResult>))[],
   env: Readonly<Record<string, string>> = {},
 ): Promise<{ readonly child: McpChild; readonly messages: string[] }> {
   const left = [...answers];
@@ -66,6 +66,7 @@ async function withPerson(
         messages.push(params.message);
         const answer = left.shift();
         if (answer === undefined) throw new Error('the person was asked once too often');
+        if (typeof answer === 'function') return answer();
         return answer === 'never' ? new Promise<ElicitResult>(() => {}) : answer;
       }),
   });
@@ -230,6 +231,21 @@ describe('where the client can ask the person', () => {
       expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
     }
     await abort(session_id);
+  });
+
+  test('what was aborted while they thought about it is not answered', async () => {
+    const { session_id, request_id } = await standing('bash: echo too late');
+    const { child } = await withPerson([
+      async () => {
+        await abort(session_id);
+        return { action: 'accept', content: { decision: 'once' } };
+      },
+    ]);
+    const late = await child.call('respond', { instance: 'worker', request_id, reply: 'once' });
+    expect(late.result.isError).toBe(true);
+    expect(late.text).toContain('Nothing was answered by this call');
+    // opencode would have taken it, and said that it did.
+    expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
   });
 
   test('a standing permission is theirs to give', async () => {
