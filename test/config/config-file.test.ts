@@ -322,6 +322,32 @@ describe('credential rules', () => {
   });
 });
 
+describe('approvals', () => {
+  it('are kept in their order', () => {
+    const approvals = [
+      { permission: 'bash', pattern: 'git status*', approve: 'model' },
+      { instance: 'server-*', approve: 'human' },
+      { approve: 'never' },
+    ];
+    expect(load({ config: { approvals } }).settings.approvalRules).toEqual(approvals);
+  });
+
+  it.each([
+    { name: 'a word that nobody is', rule: { approve: 'me' }, problem: /approvals\[0\]\.approve: expected one of ask/ },
+    { name: 'no word', rule: { permission: 'bash' }, problem: /approvals\[0\]\.approve: expected one of ask/ },
+    { name: 'an unknown key', rule: { tool: 'bash', approve: 'model' }, problem: /approvals\[0\]\.tool: unknown key/ },
+    {
+      name: 'an empty pattern',
+      rule: { pattern: '', approve: 'model' },
+      problem: /approvals\[0\]\.pattern: expected 1 to 256/,
+    },
+  ])('$name is an error', ({ rule, problem }) => {
+    const problems = problemsOf({ config: { approvals: [rule] } });
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toMatch(problem);
+  });
+});
+
 describe('the real reader', () => {
   it('gives text and mode', async () => {
     await using folder = tempDir();
