@@ -59,7 +59,7 @@ describe('a turn of several minutes', () => {
       message_id: expect.stringMatching(/^msg_/) as string,
     });
     const how = `read with instance worker, session_id ${session_id} and message_id ${String(message_id)}`;
-    expect(text).toContain(`It still runs. To see how it goes on: ${how}`);
+    expect(text).toContain(`It still runs. To see how it goes on: wait with instances [worker] or ${how}`);
     expect(data(await unknown.call('read', { instance: 'worker', session_id, message_id }))).toMatchObject({
       session: { id: session_id, state: 'busy' },
       messages: [{ id: message_id, role: 'answer to', state: 'streaming' }],

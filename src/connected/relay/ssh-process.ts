@@ -194,6 +194,11 @@ class RunningSsh implements SshProcess {
   }
 }
 
+/** Whether the reason that an ssh gives for its end is that the person interrupted it at the terminal. */
+export function wasInterrupted(reason: string | undefined): boolean {
+  return /was ended by SIG(?:INT|QUIT)\)?$/.test(reason ?? '');
+}
+
 function cannotRun(program: string, error: unknown): string {
   const shown = JSON.stringify(singleLine(program, 100));
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'it cannot be started';

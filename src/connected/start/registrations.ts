@@ -5,6 +5,7 @@ import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../log.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import { createRelayLink, type RelayLink } from '../relay/relay-link.ts';
+import { wasInterrupted } from '../relay/ssh-process.ts';
 import { runStatePath } from '../run-state.ts';
 import { RunStateWriter } from './run-state-writer.ts';
 
@@ -70,12 +71,13 @@ export class Registrations {
 
   /**
    * Takes the name here, and opens the connection to the relay, at which ssh may ask at the terminal. Tells what came of it; what
-   * failed is tried again from now on. Never rejects. `giveUp` ends the waiting for the relay.
+   * failed is tried again from now on. Never rejects. `giveUp` ends the waiting for the relay; `interrupted`: an interrupt ended its ssh.
    */
-  async connect(port: number, giveUp: AbortSignal): Promise<void> {
+  async connect(port: number, giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
     const { tell, name, registryDir, relay, clock } = this.#options;
     this.#self = (await identifyProcess(process.pid)) ?? this.#self;
     this.#open(port);
+    let interrupted = false;
     const late = new AbortController();
     const over = new AbortController();
     void clock.sleep(HERE_LIMIT_MS, over.signal).then(() => late.abort());
@@ -89,8 +91,10 @@ export class Registrations {
       const there = await this.#relay?.connectFirst(giveUp);
       if (there?.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
       else tell(`no connection to the relay: ${there?.reason}; trying again in the background`);
+      interrupted = wasInterrupted(there?.reason);
     }
     this.#keep();
+    return { interrupted };
   }
 
   /** Another port, before anything was announced: the tunnel has to lead there. Asks nothing. */

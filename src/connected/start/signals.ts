@@ -5,8 +5,8 @@ export interface Signals {
   readonly giveUp: AbortSignal;
   /** The signal that is to end this program, if it came before opencode was started. */
   readonly ended: NodeJS.Signals | undefined;
-  /** From here on the signals are opencode's. */
-  starting(): void;
+  /** From here on the signals are opencode's. `interrupted`: an interrupt has ended ssh, which may be heard of here a little later. */
+  starting(before: { readonly interrupted: boolean }): void;
   /** Back to what they do by default. */
   stop(): void;
 }
@@ -14,18 +14,25 @@ export interface Signals {
 /** The terminal sends these to opencode too. It ends by the first one; what is left alive after so long got none. */
 const FROM_TERMINAL: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT'];
 const PASS_AFTER_MS = 500;
+/** The terminal sends an interrupt to all at once, but a busy machine may wake another process of them first. */
+const LATE_MS = 1000;
 const TO_END: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP'];
 
 /** Before opencode runs, Ctrl-C means "without the relay"; afterwards every signal is passed on, and opencode's end is ours. */
-export function passSignals(process: NodeJS.Process, supervised: Supervised): Signals {
+export function passSignals(
+  process: Pick<NodeJS.Process, 'on' | 'off'>,
+  supervised: Pick<Supervised, 'pass' | 'stop'>,
+): Signals {
   const giveUp = new AbortController();
   let started = false;
   let ended: NodeJS.Signals | undefined;
+  let isLateExpected = false;
   const listeners = new Map<NodeJS.Signals, () => void>();
   for (const signal of FROM_TERMINAL) {
     listeners.set(signal, () => {
-      if (started) setTimeout(() => supervised.pass(signal), PASS_AFTER_MS).unref();
-      else giveUp.abort();
+      if (!started) giveUp.abort();
+      else if (isLateExpected) isLateExpected = false;
+      else setTimeout(() => supervised.pass(signal), PASS_AFTER_MS).unref();
     });
   }
   for (const signal of TO_END) {
@@ -41,8 +48,10 @@ export function passSignals(process: NodeJS.Process, supervised: Supervised): Si
     get ended() {
       return ended;
     },
-    starting() {
+    starting({ interrupted }) {
       started = true;
+      isLateExpected = interrupted && !giveUp.signal.aborted;
+      setTimeout(() => (isLateExpected = false), LATE_MS).unref();
       if (ended !== undefined) supervised.stop(ended);
     },
     stop() {

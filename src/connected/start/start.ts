@@ -88,9 +88,9 @@ export async function start(options: StartOptions): Promise<Ending> {
     if (onLan) tell(ON_LAN);
     await supervised.choosePort();
     guard.remove(registrations.stateFile);
-    await registrations.connect(supervised.port, signals.giveUp);
+    const { interrupted } = await registrations.connect(supervised.port, signals.giveUp);
     if (signals.ended !== undefined) return { code: null, signal: signals.ended };
-    signals.starting();
+    signals.starting({ interrupted });
     return await supervised.run({
       answers(instance) {
         registrations.announce(instance);
