@@ -17,6 +17,8 @@ export interface Asked {
 
 /** Sub-agents run in sessions of their own, a few levels deep at most. */
 const MAX_DEPTH = 8;
+/** Each costs a request or two, and a line of the result; nobody has as many waiting at one instance. */
+const MAX_ASKED = 20;
 
 /** What waits for somebody in these directories. What an abort left behind is listed by opencode (1.18.33), but not here: its session does not run. */
 export async function listAsked(
@@ -32,12 +34,15 @@ export async function listAsked(
     ),
   );
   const asked = await Promise.all(
-    all.flat().map(async ({ waiting, directory }): Promise<Asked[]> => {
-      const session = await rootOf(api, waiting.request.sessionID);
-      return session === undefined
-        ? []
-        : [{ waiting, directory, session, ofSubAgent: session.id !== waiting.request.sessionID }];
-    }),
+    all
+      .flat()
+      .slice(0, MAX_ASKED)
+      .map(async ({ waiting, directory }): Promise<Asked[]> => {
+        const session = await rootOf(api, waiting.request.sessionID);
+        return session === undefined
+          ? []
+          : [{ waiting, directory, session, ofSubAgent: session.id !== waiting.request.sessionID }];
+      }),
   );
   return asked.flat();
 }

@@ -163,11 +163,20 @@ async function serialized(
   };
   const deps = { api, clock: runtime.clock };
   try {
-    const { earlier } = prepared;
+    const { earlier, agentName, modelName } = prepared;
     const result =
       earlier === undefined
         ? await runTurn(request, deps)
-        : await resumeTurn({ ...earlier, text: prepared.message }, request, deps);
+        : await resumeTurn(
+            {
+              ...earlier,
+              text: prepared.message,
+              ...(agentName !== undefined && { agent: agentName }),
+              ...(modelName !== undefined && { model: modelName }),
+            },
+            request,
+            deps,
+          );
     remember(runtime, instance, session, result);
     return result;
   } finally {

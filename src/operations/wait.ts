@@ -24,6 +24,8 @@ export interface WaitInput {
 
 /** Of one instance; sub-agents are not counted. */
 const MAX_SESSIONS = 5;
+/** Sub-agents among them are told apart by asking for each. */
+const MAX_LOOKED_AT = 30;
 /** Of the whole fleet, where no instance is named. */
 const MAX_INSTANCES = 30;
 /** What ends in the same moment is told together. */
@@ -142,7 +144,7 @@ async function followAll(
 async function running(runtime: Runtime, connected: Connected): Promise<readonly Session[]> {
   const { api } = connected;
   const statuses = await statusesIn(connected, await workDirectories(connected));
-  const sessions = await Promise.all([...statuses.keys()].map((id) => api.session(id)));
+  const sessions = await Promise.all([...statuses.keys()].slice(0, MAX_LOOKED_AT).map((id) => api.session(id)));
   const roots = sessions.flatMap((session) =>
     session === undefined || session.parentID !== undefined ? [] : [session],
   );

@@ -9,6 +9,7 @@ import { instances, listInstances, refreshInstances } from '../../src/operations
 import { read } from '../../src/operations/read.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send.ts';
+import { wait } from '../../src/operations/wait.ts';
 import { getStatus } from '../../src/operations/status.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
@@ -176,6 +177,25 @@ describe('listings', () => {
     expect(names.slice(0, 3)).toEqual(['project-04', 'project-02', 'project-00']);
     expect(new Set(names).size).toBe(30);
     expect((await listInstances(runtime, { offset: 0, limit: 30 })).data.instances).toHaveLength(30);
+  });
+
+  test('an instance with hundreds of requests and sessions is asked about some of them, and told in a small result', async () => {
+    const server = await fake('flooded');
+    for (let index = 0; index < 200; index += 1) {
+      const { id } = server.addSession({ title: `session ${index}` });
+      server.state.statuses.set(id, { type: 'busy' });
+      server.addPermission({ sessionID: id });
+    }
+    directory.start();
+    await runtime.directory.ready();
+    const before = server.count('GET /session/:id');
+    const { data } = await getStatus(runtime, { instance: 'flooded' }, call());
+    expect(data).toMatchObject({ state: 'waiting' });
+    expect(data.waiting.length).toBeLessThanOrEqual(20);
+    expect(server.count('GET /session/:id') - before).toBeLessThan(60);
+    const asked = server.count('GET /session/:id');
+    await wait(runtime, { instances: ['flooded'], for: 'any', timeout_seconds: 1 }, call());
+    expect(server.count('GET /session/:id') - asked).toBeLessThan(60);
   });
 
   test('pages, filters, and says how many there are', async () => {
