@@ -33,6 +33,8 @@ export interface DirectoryDeps {
   readonly logger: Logger;
   /** Called shortly after names or states of the listed instances have changed. */
   readonly onChange?: () => void;
+  /** Called at once when who is there may be different, however often that is and also where it is the same again. */
+  readonly onPresence?: () => void;
 }
 
 /** Answers of a round come in a burst; looking for pairs to prove and telling of changes once for all of them is enough. */
@@ -262,6 +264,7 @@ export class LiveDirectory implements Directory {
   /** Who is there, or how, is different: the history sees it even where nobody looks. */
   #changed(): void {
     this.#touch();
+    this.#deps.onPresence?.();
     if (this.#observing || this.#root.signal.aborted) return;
     this.#observing = true;
     void this.#deps.clock.sleep(HISTORY_DELAY_MS, this.#root.signal).then(() => {

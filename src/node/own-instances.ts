@@ -56,7 +56,8 @@ export class OwnInstances {
       logger,
       sources: [ownRegistrations(registry, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
-      onChange: () => this.onChange(),
+      // Not what people are told: that waits, and leaves out who came and went meanwhile.
+      onPresence: () => this.onChange(),
     });
   }
 

@@ -536,6 +536,23 @@ describe('changes', () => {
     await world.clock.advance(1000);
     expect(told).toEqual([['a idle'], ['a busy']]);
   });
+
+  test('of who is there are also told at once, even of one that has gone before the others are told', async () => {
+    const told: string[][] = [];
+    let seen: string[] = [];
+    await using world = new World({
+      onChange: () => told.push(world.listed()),
+      onPresence: () => (seen = world.listed()),
+    });
+    world.register('a', await world.fake());
+    await world.start();
+    expect(seen).toEqual(['a idle']);
+    world.source.candidates.delete('a');
+    await world.directory.refresh();
+    expect(seen).toEqual([]);
+    await world.clock.advance(1000);
+    expect(told).toEqual([]);
+  });
 });
 
 describe('closing', () => {

@@ -51,7 +51,9 @@ export class World implements AsyncDisposable {
   readonly #closers: Array<() => Promise<unknown>> = [];
 
   constructor(
-    options: { readonly slots?: number } & Partial<Pick<DirectoryDeps, 'resolveCredential' | 'onChange'>> = {},
+    options: { readonly slots?: number } & Partial<
+      Pick<DirectoryDeps, 'resolveCredential' | 'onChange' | 'onPresence'>
+    > = {},
   ) {
     const { slots = 8, ...deps } = options;
     this.directory = new LiveDirectory({
