@@ -1,3 +1,4 @@
+import type { NewestMessage } from '../opencode/at-rest.ts';
 import { permissionSchema, questionSchema } from '../opencode/schema.ts';
 import { describeWaiting, type WaitingRequest } from '../opencode/waiting.ts';
 import { singleLine } from '../plain-text.ts';
@@ -61,7 +62,7 @@ export function doingOf(value: unknown): Doing | undefined {
     } else if (typeof type !== 'string') return undefined;
     if (type !== 'idle') running.push(id);
   }
-  const busy: Activity = running.length > 0 ? { kind: 'busy', sessions: running.length } : { kind: 'idle' };
+  const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
   return { activity: retrying ?? busy, running };
 }
 
@@ -108,6 +109,15 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
   };
 }
 
+/** The last message of a page; undefined where there is none. */
+export function newestMessageOf(page: unknown): NewestMessage | undefined {
+  if (!Array.isArray(page)) return undefined;
+  const { role, time, error } = fields(fields(page.at(-1))['info']);
+  const { created, completed } = fields(time);
+  if ((role !== 'user' && role !== 'assistant') || typeof created !== 'number') return undefined;
+  return { role, time: { created, completed: typeof completed === 'number' ? completed : undefined }, error };
+}
+
 /** Whether a session works for another one. */
 export function hasParent(session: unknown): boolean {
   return typeof fields(session)['parentID'] === 'string';
@@ -123,7 +133,7 @@ export function together(all: readonly Doing[]): Doing | undefined {
   const running = all.flatMap((one) => one.running);
   const retrying = all.find(({ activity }) => activity.kind === 'retrying');
   if (all.length === 0) return undefined;
-  const busy: Activity = running.length > 0 ? { kind: 'busy', sessions: running.length } : { kind: 'idle' };
+  const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
   return { activity: retrying?.activity ?? busy, running };
 }
 

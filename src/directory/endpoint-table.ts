@@ -3,7 +3,7 @@ import type { Connection } from '../opencode/transport.ts';
 import { endpointKey } from './endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from './instance.ts';
 import { type KnownOverview, updateOverview } from './overview.ts';
-import type { Healthy } from './probe.ts';
+import type { Healthy } from './probe-task.ts';
 import type { Outcome, Target } from './prober.ts';
 
 /** Rounds without an answer after which an instance is no longer listed: one lost packet or a laptop's nap is not an end. */
@@ -67,6 +67,10 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   worksIn(directory: string): void {
     if (directory === this.lastHealthy?.directory || this.alsoIn[0] === directory) return;
     this.alsoIn = [directory, ...this.alsoIn.filter((other) => other !== directory)].slice(0, MAX_ALSO_IN);
+  }
+
+  get lastSession(): Target['lastSession'] {
+    return this.known?.parts.session ?? undefined;
   }
 
   get standing(): Target['standing'] {

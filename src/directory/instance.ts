@@ -1,4 +1,5 @@
 import type { Candidate, Claims, Note } from '../discovery/source.ts';
+import type { AtRest } from '../opencode/at-rest.ts';
 
 /** What one look at an endpoint found. A failed probe is a value with a reason, never an exception. */
 export type ProbeResult =
@@ -55,6 +56,8 @@ export interface SessionSummary {
   readonly title: string;
   readonly directory: string;
   readonly updatedMs: number;
+  /** How it stands where it does not run; absent where it runs or that is not known. */
+  readonly rest?: AtRest;
 }
 
 /** The requests that an overview consists of. */
@@ -63,7 +66,7 @@ export type OverviewPart = (typeof OVERVIEW_PARTS)[number];
 
 export type Activity =
   | { readonly kind: 'idle' }
-  | { readonly kind: 'busy'; readonly sessions: number }
+  | { readonly kind: 'busy' }
   | { readonly kind: 'retrying'; readonly attempt: number; readonly message: string }
   /** It answers, but has never told its status. */
   | { readonly kind: 'unknown' };
@@ -84,6 +87,8 @@ export interface Waiting {
 /** What an instance is doing, as asked within one survey. */
 export interface Overview {
   readonly activity: Activity;
+  /** Sessions that run, sub-agents' included. */
+  readonly running: readonly string[];
   /** The most recently updated root session of the instance's own directory. */
   readonly session?: SessionSummary;
   /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
@@ -95,7 +100,7 @@ export interface Overview {
 }
 
 export type InstanceState =
-  | 'idle'
+  | AtRest['state']
   | 'busy'
   | 'retrying'
   | 'waiting'

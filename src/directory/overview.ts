@@ -32,6 +32,7 @@ export function updateOverview(
     parts,
     overview: {
       activity: parts.status?.activity ?? { kind: 'unknown' },
+      running: parts.status?.running ?? [],
       ...(parts.session ? { session: parts.session } : {}),
       waiting: waitingOf(parts),
       askedAtMs: nowMs,

@@ -3,10 +3,11 @@ import pLimit from 'p-limit';
 import type { Clock } from '../clock.ts';
 import type { Candidate } from '../discovery/source.ts';
 import type { Connection, Credential } from '../opencode/transport.ts';
-import type { OverviewPart } from './instance.ts';
+import type { OverviewPart, SessionSummary } from './instance.ts';
 import { type Lane, Lanes } from './lanes.ts';
 import { PasswordDesk } from './password-desk.ts';
-import { type Look, probe } from './probe.ts';
+import { probe } from './probe.ts';
+import type { Look } from './probe-task.ts';
 import type { SameDirectory } from './same-directory.ts';
 
 /** An endpoint to look at, by identity: one object as long as its registration stays what it is. */
@@ -16,6 +17,8 @@ export interface Target {
   readonly standing: 'known' | 'fresh' | 'suspect';
   /** Directories beside its own that it is known to work in. */
   readonly alsoIn?: readonly string[];
+  /** Its latest one, as the last probe found it. */
+  readonly lastSession?: SessionSummary | undefined;
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
@@ -242,6 +245,7 @@ export class Prober<T extends Target> {
         connection: job.connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         alsoIn: job.target.alsoIn ?? [],
+        lastSession: job.target.lastSession,
         ...(known?.status === 'healthy' ? { identity: known } : {}),
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),

@@ -1,7 +1,7 @@
 import { singleLine } from '../plain-text.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { UnreachableError } from './contract.ts';
-import type { Healthy, Settled } from './probe.ts';
+import type { Healthy, Settled } from './probe-task.ts';
 import type { Batch, Outcome } from './prober.ts';
 
 /** What is to be reached: its name for errors, its ways best first, and the directory that must answer where one is known. */

@@ -58,8 +58,9 @@ export function buildView(previous: View, input: ViewInput): View {
   }
   const merged = merge(listed, input.proofs);
   const { state, named, gone } = assignNames(previous.names, merged.instances.map(nameable));
+  const running = new Set(merged.instances.flatMap(({ endpoints }) => newestOverview(endpoints)?.running ?? []));
   const instances = merged.instances.map((instance) =>
-    shown(instance, named.get(instance.key) ?? { name: instance.key, aliases: [] }),
+    shown(instance, named.get(instance.key) ?? { name: instance.key, aliases: [] }, running),
   );
   const obituaries = buryAll(gone, previous, input.recordOf);
   return {
@@ -78,10 +79,10 @@ export function buildView(previous: View, input: ViewInput): View {
   };
 }
 
-function shown(instance: MergedInstance, { name, aliases }: Named): Instance {
+function shown(instance: MergedInstance, { name, aliases }: Named, running: ReadonlySet<string>): Instance {
   const { endpoints } = instance;
   const overview = newestOverview(endpoints);
-  const { state, reason } = stateOf(endpoints, overview);
+  const { state, reason } = stateOf(endpoints, overview, running);
   const directory = endpoints.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory;
   const seen = endpoints.map(({ lastSeenMs }) => lastSeenMs).filter((time) => time !== undefined);
   return {
@@ -101,15 +102,19 @@ function shown(instance: MergedInstance, { name, aliases }: Named): Instance {
 function stateOf(
   [best]: MergedInstance['endpoints'],
   overview: Overview | undefined,
+  running: ReadonlySet<string>,
 ): { readonly state: InstanceState; readonly reason?: string } {
   const { result } = best;
-  if (result.status === 'healthy') return overview === undefined ? { state: 'unknown' } : doing(overview);
+  if (result.status === 'healthy') return overview === undefined ? { state: 'unknown' } : doing(overview, running);
   if (result.status === 'unknown') return { state: 'unknown' };
   return { state: result.status === 'unhealthy' ? 'offline' : result.status, reason: result.reason };
 }
 
-/** What a person should look at first. */
-function doing({ activity, waiting }: Overview): { readonly state: InstanceState; readonly reason?: string } {
+/** What a person should look at first. `running`: sessions that any instance works on. */
+function doing(
+  { activity, waiting, session }: Overview,
+  running: ReadonlySet<string>,
+): { readonly state: InstanceState; readonly reason?: string } {
   const [first] = waiting;
   if (first !== undefined) {
     const more = waiting.length > 1 ? ` (and ${waiting.length - 1} more)` : '';
@@ -117,6 +122,8 @@ function doing({ activity, waiting }: Overview): { readonly state: InstanceState
   }
   if (activity.kind === 'retrying')
     return { state: 'retrying', reason: `attempt ${activity.attempt}: ${activity.message}` };
+  // What runs in one process looks interrupted to another of the same home.
+  if (activity.kind === 'idle' && session?.rest !== undefined && !running.has(session.id)) return session.rest;
   return { state: activity.kind };
 }
 

@@ -108,7 +108,8 @@ export const TOOLS: readonly Tool[] = [
     annotations: READS,
     input: page,
     output: shapes.instanceList,
-    run: async (runtime, input) => await (await import('../operations/instances.ts')).listInstances(runtime, input),
+    run: async (runtime, input, call) =>
+      await (await import('../operations/instances.ts')).listInstances(runtime, input, call),
   }),
   tool({
     name: 'refresh_instances',

@@ -71,6 +71,11 @@ export function stalledSince(
   return last.stage === stageOf([newest]) ? last.atMs : undefined;
 }
 
+/** Whether a call that followed it found it stalled, as far as is known without asking. */
+export function foundStalled({ heard }: Pick<Runtime, 'heard'>, instance: Instance, sessionId: string): boolean {
+  return heard.get(keyOf(instance, { id: sessionId }))?.stalled === true;
+}
+
 function keyOf({ key }: Pick<Instance, 'key'>, { id }: Pick<Session, 'id'>): string {
   return `${key}\0${id}`;
 }

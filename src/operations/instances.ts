@@ -1,9 +1,10 @@
-import type { Instance, InstanceState, Snapshot } from '../directory/instance.ts';
+import type { Snapshot } from '../directory/instance.ts';
 import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, quoteName } from './answer.ts';
 import { renderWays, waysShown } from './ways.ts';
 import type { Call, Runtime } from './runtime.ts';
 import type { InstanceList, InstanceRow } from './shapes.ts';
+import { type Listed, withStalls } from './stalls.ts';
 import { waitingLine } from './waiting.ts';
 
 export interface ListInput {
@@ -17,7 +18,7 @@ export interface ListInput {
 const PAGE_BYTES = 6_000;
 
 /** They come first: what a person should look at, then what works. The others stand by name. */
-const FIRST: readonly InstanceState[] = ['waiting', 'retrying', 'busy'];
+const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'interrupted', 'busy', 'starting'];
 
 /** A note a line; past these the doctor's job begins. */
 const MAX_NOTES = 8;
@@ -30,25 +31,32 @@ const FRESH_MS = 1_000;
 /** Every instance, asked anew what it does. */
 export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
-  return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs);
+  return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs, call);
 }
 
-/** The directory as it stands; nothing is asked. */
-export async function listInstances(runtime: Runtime, input: ListInput): Promise<Answer<InstanceList>> {
+/** The directory as it stands; nothing is asked, but where a turn was found stalled. */
+export async function listInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   await runtime.directory.ready();
-  return answer(runtime, runtime.directory.snapshot(), input, runtime.clock.now());
+  return answer(runtime, runtime.directory.snapshot(), input, runtime.clock.now(), call);
 }
 
 /** Looks into every source and at every endpoint again, then lists. */
 export async function refreshInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
-  return answer(runtime, await runtime.directory.refresh(call.signal), input, askedAtMs);
+  return answer(runtime, await runtime.directory.refresh(call.signal), input, askedAtMs, call);
 }
 
-function answer(runtime: Runtime, snapshot: Snapshot, input: ListInput, askedAtMs: number): Answer<InstanceList> {
-  const now = runtime.clock.now();
+async function answer(
+  runtime: Runtime,
+  snapshot: Snapshot,
+  input: ListInput,
+  askedAtMs: number,
+  call: Call,
+): Promise<Answer<InstanceList>> {
   const match = input.match?.toLowerCase();
-  const fitting = snapshot.instances.filter(({ name }) => match === undefined || name.toLowerCase().includes(match));
+  const named = snapshot.instances.filter(({ name }) => match === undefined || name.toLowerCase().includes(match));
+  const fitting = await withStalls(runtime, named, call.signal);
+  const now = runtime.clock.now();
   const ordered = fitting.toSorted((one, other) => urgency(one) - urgency(other));
   const rows = page(ordered.slice(input.offset), input.limit, (instance) => instanceRow(instance, askedAtMs, now), now);
   const next = input.offset + rows.length;
@@ -62,16 +70,16 @@ function answer(runtime: Runtime, snapshot: Snapshot, input: ListInput, askedAtM
   return { data, text: render(data, snapshot, now, match !== undefined) };
 }
 
-function urgency({ state }: Instance): number {
+function urgency({ state }: Listed): number {
   const rank = FIRST.indexOf(state);
   return rank === -1 ? FIRST.length : rank;
 }
 
 /** As many rows as were asked for, else as many as fit. */
 function page(
-  instances: readonly Instance[],
+  instances: readonly Listed[],
   limit: number | undefined,
-  rowOf: (instance: Instance) => InstanceRow,
+  rowOf: (instance: Listed) => InstanceRow,
   nowMs: number,
 ): InstanceRow[] {
   if (limit !== undefined) return instances.slice(0, limit).map(rowOf);
@@ -87,14 +95,14 @@ function page(
 }
 
 /** `3 waiting, 20 busy, 27 idle`. */
-function counts(instances: readonly Instance[]): string {
+function counts(instances: readonly Listed[]): string {
   const states = new Map<string, number>();
   for (const { state } of instances.toSorted((one, other) => urgency(one) - urgency(other)))
     states.set(state, (states.get(state) ?? 0) + 1);
   return [...states].map(([state, count]) => `${count} ${state}`).join(', ');
 }
 
-export function instanceRow(instance: Instance, askedAtMs: number, nowMs: number): InstanceRow {
+function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): InstanceRow {
   const [best] = instance.endpoints;
   const { overview } = instance;
   const healthy = best.result.status === 'healthy' ? best.result : undefined;
@@ -154,7 +162,7 @@ function noInstances(snapshot: Snapshot): string {
   return `No OpenCode instance was found (looked in: ${looked}). Start opencode as opencode-connected in a project of yours, here or with this machine as its relay, then call instances again.`;
 }
 
-export function renderInstance(row: InstanceRow, nowMs: number): string {
+function renderInstance(row: InstanceRow, nowMs: number): string {
   const waiting = row.waiting === undefined ? '' : ` for ${row.waiting.join('; ')}`;
   const parts = [`${quoteName(row.name)}: ${row.state}${waiting}`];
   if (row.reason !== undefined) parts.push(`(${row.reason})`);

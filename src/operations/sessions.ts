@@ -5,10 +5,14 @@ import { askedLine, listAsked } from './asked.ts';
 import { directoriesOf, statusesIn } from './directories.ts';
 import { type Call, connect, type Runtime } from './runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
+import { stallsAmong } from './stalls.ts';
+import { sessionsAtRest } from './sessions-at-rest.ts';
 import type { CreatedSession, SessionList, SessionRow } from './shapes.ts';
 
 const LISTED = 30;
 const MAX_TITLE = 200;
+const INTERRUPTED =
+  '(interrupted: the last turn was never completed; the instance was restarted, or another process of the same home works on it)';
 
 /** The instance's sessions, most recently updated first. */
 export async function listSessions(
@@ -27,21 +31,40 @@ export async function listSessions(
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
   const now = runtime.clock.now();
-  const stateOf = (id: string): SessionState =>
+  const listed = sessions.slice(0, LISTED);
+  const atRest = await sessionsAtRest(
+    api,
+    // Of other directories it was not asked what runs there.
+    listed.filter(({ id, directory }) => !statuses.has(id) && directories.includes(directory)),
+    () => statusesIn(connected, directories),
+    now,
+  );
+  const stalls = await stallsAmong(runtime, connected, statuses.keys());
+  const stateOf = ({ id }: Session): SessionState =>
+    briefly(atRest.get(id)) ??
     sessionState(statuses.get(id), {
       waiting: asked.filter(({ session }) => session.id === id).map(askedLine),
+      stalledSinceMs: stalls.get(id),
       nowMs: now,
     });
   const data: SessionList = {
     instance: instance.name,
-    sessions: sessions.slice(0, LISTED).map((session) => sessionRow(session, stateOf(session.id))),
+    sessions: listed.map((session) => sessionRow(session, stateOf(session))),
     more: sessions.length > LISTED,
   };
   const lines = data.sessions.map((row) => renderSession(row, now));
   const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
-  const foot = data.more ? ['(there are more; give search to find one by its title)'] : [];
+  const foot = [
+    ...(data.sessions.some(({ state }) => state === 'interrupted') ? [INTERRUPTED] : []),
+    ...(data.more ? ['(there are more; give search to find one by its title)'] : []),
+  ];
   const none = `${quoteName(instance.name)} has no sessions${input.search ? ' with that title' : ''}; create_session or send starts one.`;
   return { data, text: lines.length === 0 ? none : [head, ...lines, ...foot].join('\n') };
+}
+
+/** Said once for all of them. */
+function briefly(state: SessionState | undefined): SessionState | undefined {
+  return state?.state === 'interrupted' ? { state: 'interrupted' } : state;
 }
 
 export async function createSession(

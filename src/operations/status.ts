@@ -4,11 +4,14 @@ import { type Answer, quoteName } from './answer.ts';
 import { statusesIn, workDirectories } from './directories.ts';
 import { stalledSince } from './following.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
-import { sessionState } from './session-state.ts';
+import { latestSession } from './session-query.ts';
+import { sessionState, type SessionState } from './session-state.ts';
+import { sessionsAtRest } from './sessions-at-rest.ts';
 import { sessionRow } from './sessions.ts';
 import { renderWays, waysShown } from './ways.ts';
 import type { StatusView } from './shapes.ts';
 import type { Instance } from '../directory/instance.ts';
+import type { Session, SessionStatus } from '../opencode/schema.ts';
 import { UnreachableError } from '../directory/directory.ts';
 
 /** Titles are looked up for as many; past that a session is named by its id. */
@@ -35,7 +38,7 @@ export async function getStatus(
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
   const nowMs = runtime.clock.now();
-  const sessions = await Promise.all(
+  const running = await Promise.all(
     [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
       const [session, page] = await Promise.all([
         api.session(id).catch(() => undefined),
@@ -47,16 +50,10 @@ export async function getStatus(
         stalledSinceMs: stalledSince(runtime, connected.instance, { id }, page?.messages.at(-1)),
         nowMs,
       });
-      if (session === undefined) return { id: singleLine(id, 64), title: '', ...state };
-      const row = sessionRow(session, state);
-      return {
-        id: row.id,
-        title: row.title,
-        state: row.state,
-        ...(row.reason !== undefined && { reason: row.reason }),
-      };
+      return session === undefined ? { id: singleLine(id, 64), title: '', ...state } : shortRow(session, state);
     }),
   );
+  const sessions = running.length > 0 ? running : await atRest(runtime, connected, directories);
   const data: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
@@ -69,10 +66,28 @@ export async function getStatus(
   return { data, text: render(data) };
 }
 
+/** Where nothing runs: the latest session, if there is something to say of it. */
+async function atRest(
+  runtime: Runtime,
+  connected: Connected,
+  directories: readonly string[],
+): Promise<StatusView['sessions']> {
+  const session = await latestSession(connected);
+  if (session === undefined) return [];
+  const askStatuses = (): Promise<ReadonlyMap<string, SessionStatus>> => statusesIn(connected, directories);
+  const states = await sessionsAtRest(connected.api, [session], askStatuses, runtime.clock.now());
+  const state = states.get(session.id);
+  return state === undefined || state.state === 'idle' ? [] : [shortRow(session, state)];
+}
+
+function shortRow(session: Session, state: SessionState): StatusView['sessions'][number] {
+  const { id, title, state: word, reason } = sessionRow(session, state);
+  return { id, title, state: word, ...(reason !== undefined && { reason }) };
+}
+
 /** What a person should look at first. */
 function stateOf(states: readonly string[]): string {
-  if (states.length === 0) return 'idle';
-  return ['waiting', 'retrying', 'stalled'].find((state) => states.includes(state)) ?? 'busy';
+  return ['waiting', 'retrying', 'stalled', 'busy'].find((state) => states.includes(state)) ?? states[0] ?? 'idle';
 }
 
 /** As it is known now: a call may have found out more. */

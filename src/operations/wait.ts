@@ -1,4 +1,4 @@
-import type { Instance } from '../directory/instance.ts';
+import type { Instance, InstanceState } from '../directory/instance.ts';
 import type { Session } from '../opencode/schema.ts';
 import { singleLine } from '../plain-text.ts';
 import { lastTurn } from '../turns/last-turn.ts';
@@ -30,7 +30,7 @@ const MAX_LOOKED_AT = 30;
 const MAX_INSTANCES = 30;
 /** What ends in the same moment is told together. */
 const TOGETHER_MS = 50;
-const ACTIVE: ReadonlySet<string> = new Set(['busy', 'retrying', 'waiting']);
+const ACTIVE: ReadonlySet<InstanceState> = new Set<InstanceState>(['starting', 'busy', 'retrying', 'waiting']);
 
 /** Waits until the first or all of the instances are idle, need something, fail or vanish. */
 export async function wait(runtime: Runtime, input: WaitInput, call: Call): Promise<Answer<TurnView>> {

@@ -1,5 +1,5 @@
 import type { Candidate, Claims, Endpoint } from '../../src/discovery/source.ts';
-import type { Healthy } from '../../src/directory/probe.ts';
+import type { Healthy } from '../../src/directory/probe-task.ts';
 import type { ProbedEndpoint, ProbeResult } from '../../src/directory/instance.ts';
 
 type CandidateFields = Partial<Omit<Candidate, 'claims' | 'endpoint'>> & {

@@ -73,7 +73,7 @@ describe('registrations', () => {
       state: 'busy',
       directory: '/home/user/a',
       lastSeenMs: beforeMs,
-      overview: { activity: { kind: 'busy', sessions: 1 }, waiting: [], askedAtMs: beforeMs },
+      overview: { activity: { kind: 'busy' }, waiting: [], askedAtMs: beforeMs },
     });
   });
 

@@ -73,13 +73,14 @@ describe('what a probe found', () => {
     );
     record.settle(
       outcome(2, {
-        learnt: { status: { activity: { kind: 'busy', sessions: 1 }, running: ['ses_1'] } },
+        learnt: { status: { activity: { kind: 'busy' }, running: ['ses_1'] } },
         missing: ['permissions', 'questions', 'session'],
       }),
       2,
     );
     expect(record.copy().overview).toEqual({
-      activity: { kind: 'busy', sessions: 1 },
+      activity: { kind: 'busy' },
+      running: ['ses_1'],
       waiting: [ASKED],
       askedAtMs: 2,
       stale: ['permissions', 'questions', 'session'],

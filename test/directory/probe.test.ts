@@ -7,12 +7,14 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/clock.ts';
 import { OVERVIEW_PARTS } from '../../src/directory/instance.ts';
-import { type Look, probe, type ProbeTask } from '../../src/directory/probe.ts';
+import { probe } from '../../src/directory/probe.ts';
+import type { Look, ProbeTask } from '../../src/directory/probe-task.ts';
 import { createSameDirectory } from '../../src/directory/same-directory.ts';
 import type { Candidate } from '../../src/discovery/source.ts';
 import type { Credential } from '../../src/opencode/transport.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';
+import { until } from '../rig/wait.ts';
 import { candidate } from './candidates.ts';
 
 const closers: Array<() => Promise<unknown>> = [];
@@ -37,7 +39,9 @@ interface Asked extends Look {
   readonly requests: number;
 }
 
-interface AskOptions extends Partial<Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem'>> {
+interface AskOptions extends Partial<
+  Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem' | 'lastSession'>
+> {
   readonly credential?: Credential;
   /** Aborts the probe; the limit itself is the caller's. */
   readonly giveUp?: Promise<unknown>;
@@ -352,7 +356,7 @@ describe('what it is doing', () => {
     const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
     expect(look).toMatchObject({
       learnt: {
-        status: { activity: { kind: 'busy', sessions: 1 }, running: [session.id] },
+        status: { activity: { kind: 'busy' }, running: [session.id] },
         permissions: [{ kind: 'permission', sessionId: session.id, text: 'bash "ls"' }],
         questions: [{ kind: 'question', sessionId: session.id, text: 'Go on? Yes | No' }],
         session: {
@@ -460,6 +464,76 @@ describe('what it is doing', () => {
     expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toEqual({
       permissions: [expect.objectContaining({ kind: 'permission', text: 'bash "ls"' })],
     });
+  });
+});
+
+describe('how its latest session stands that does not run', () => {
+  const NOW = Date.now();
+  const MINUTE = 60_000;
+
+  async function withLast(info: object | undefined): Promise<{ readonly fake: FakeOpencode; readonly id: string }> {
+    const fake = await fakeOpencode();
+    const { id } = fake.addSession();
+    if (info !== undefined) fake.override('GET /session/:id/message', { kind: 'answer', body: [{ info, parts: [] }] });
+    return { fake, id };
+  }
+
+  test.each([
+    ['nothing was said', undefined, 'idle'],
+    ['the last message is complete', { role: 'assistant', time: { created: NOW - 2, completed: NOW } }, 'idle'],
+    ['it failed', { role: 'assistant', time: { created: NOW }, error: { name: 'MessageAbortedError' } }, 'idle'],
+    ['the last message is not complete', { role: 'assistant', time: { created: NOW } }, 'interrupted'],
+    ['a question just came', { role: 'user', time: { created: NOW } }, 'starting'],
+    ['a question was never answered', { role: 'user', time: { created: NOW - MINUTE } }, 'interrupted'],
+    ['the last message is nonsense', { role: 7, time: 'x' }, 'idle'],
+  ])('%s', async (_, info, state) => {
+    const { fake } = await withLast(info);
+    const { learnt, missing } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(learnt.session?.rest?.state).toBe(state);
+    expect(missing).toEqual([]);
+  });
+
+  test('is asked about once for each turn, and again while it is not at its end', async () => {
+    const { fake } = await withLast(undefined);
+    const first = (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session ?? undefined;
+    const again = await ask(fake.url, { parts: OVERVIEW_PARTS, lastSession: first });
+    expect(again.learnt.session).toEqual(first);
+    expect(fake.count('GET /session/:id/message')).toBe(1);
+    for (const changed of [
+      { ...first, updatedMs: 1 },
+      { ...first, id: 'ses_other' },
+      { ...first, rest: { state: 'starting' } },
+    ])
+      await ask(fake.url, { parts: OVERVIEW_PARTS, lastSession: changed as typeof first });
+    expect(fake.count('GET /session/:id/message')).toBe(4);
+  });
+
+  test('is not asked about while it runs, nor where it is not known whether it does', async () => {
+    const { fake, id } = await withLast(undefined);
+    await ask(fake.url, { parts: ['session'] });
+    fake.state.statuses.set(id, { type: 'busy' });
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session).not.toHaveProperty('rest');
+    expect(fake.count('GET /session/:id/message')).toBe(0);
+  });
+
+  test('one that began after the status was told runs, and is not interrupted', async () => {
+    const { fake, id } = await withLast({ role: 'assistant', time: { created: NOW } });
+    fake.override('GET /session/status', { kind: 'answer', body: {} }, 1);
+    fake.state.statuses.set(id, { type: 'busy' });
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({
+      status: { activity: { kind: 'busy' }, running: [id] },
+    });
+  });
+
+  test('a message that is silent or too big costs nothing else, and only the silent one is asked for again', async () => {
+    const { fake } = await withLast({ role: 'user', time: { created: NOW }, text: 'x'.repeat(3_000_000) });
+    const big = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(big).toMatchObject({ missing: [], timedOut: false, learnt: { session: { rest: { state: 'idle' } } } });
+    fake.override('GET /session/:id/message', { kind: 'hang' });
+    const giveUp = until('it to be asked', () => fake.count('GET /session/:id/message') === 2);
+    const silent = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
+    expect(silent).toMatchObject({ missing: [], timedOut: false, learnt: { permissions: [] } });
+    expect(silent.learnt.session).not.toHaveProperty('rest');
   });
 });
 

@@ -8,7 +8,11 @@ import { abortSession } from '../../src/operations/abort.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/instances.ts';
 import { read } from '../../src/operations/read.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
+import { remember } from '../../src/operations/following.ts';
 import { send } from '../../src/operations/send.ts';
+import { listSessions } from '../../src/operations/sessions.ts';
+import type { Message, Session } from '../../src/opencode/schema.ts';
+import { stageOf } from '../../src/turns/follower.ts';
 import { wait } from '../../src/operations/wait.ts';
 import { getStatus } from '../../src/operations/status.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
@@ -86,7 +90,7 @@ describe('words meant for one machine never reach another', () => {
     await expect(send(runtime, { instance: 'work', message: 'for one only' }, call())).rejects.toThrow(/gone/);
     expect(prompts(second)).toBe(0);
     // By the name that it is shown under it can be reached.
-    const { instances: rows } = (await listInstances(runtime, LIST)).data;
+    const { instances: rows } = (await listInstances(runtime, LIST, call())).data;
     expect(rows.map(({ name }) => name)).toEqual(['work@two']);
     await send(runtime, { instance: 'work@two', message: 'for two' }, call());
     expect(prompts(second)).toBe(1);
@@ -130,7 +134,7 @@ describe('listings', () => {
     });
     server.state.statuses.set(session.id, { type: 'busy' });
     server.addPermission({ sessionID: session.id });
-    expect((await listInstances(runtime, LIST)).data.instances[0]).toMatchObject({ state: 'idle' });
+    expect((await listInstances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'idle' });
     expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
       state: 'waiting',
       waiting: [expect.stringMatching(/^permission per_\w+: «bash "ls"»$/)],
@@ -170,13 +174,13 @@ describe('listings', () => {
     expect(Buffer.byteLength(first.text + JSON.stringify(first.data))).toBeLessThan(8_000);
     const names: string[] = [];
     for (let offset: number | undefined = 0; offset !== undefined;) {
-      const { data } = await listInstances(runtime, { offset });
+      const { data } = await listInstances(runtime, { offset }, call());
       names.push(...data.instances.map(({ name }) => name));
       offset = data.next_offset;
     }
     expect(names.slice(0, 3)).toEqual(['project-04', 'project-02', 'project-00']);
     expect(new Set(names).size).toBe(30);
-    expect((await listInstances(runtime, { offset: 0, limit: 30 })).data.instances).toHaveLength(30);
+    expect((await listInstances(runtime, { offset: 0, limit: 30 }, call())).data.instances).toHaveLength(30);
   });
 
   test('an instance with hundreds of requests and sessions is asked about some of them, and told in a small result', async () => {
@@ -216,6 +220,143 @@ describe('listings', () => {
     const { data, text } = await instances(runtime, LIST, call());
     expect(data.notes.join()).toMatch(/half\.json.*JSON/);
     expect(text).toMatch(/note: .*half\.json/);
+  });
+});
+
+describe('one word for each state, the same in every tool', () => {
+  type Setup = (server: FakeOpencode, id: string) => void | Promise<void>;
+  const begin = (server: FakeOpencode, id: string): void => server.state.begin(id, 'do it');
+
+  /** As a call leaves it that has followed the session, and heard nothing for long. */
+  function findStalled(server: FakeOpencode, id: string): void {
+    const [instance] = directory.snapshot().instances;
+    const newest = server.state.messages.get(id)?.at(-1) as Message | undefined;
+    if (instance === undefined || newest === undefined) throw new Error('nothing runs yet');
+    const heard = { atMs: 1_000, stage: stageOf([newest]), stalled: true };
+    remember(runtime, instance, { id } as Session, { heard });
+  }
+
+  test.each<[string, Setup]>([
+    ['idle', () => {}],
+    ['idle', (server, id) => (begin(server, id), server.state.finish(id, 'done'))],
+    ['idle', (server, id) => (begin(server, id), server.state.abort(id))],
+    ['starting', (server, id) => void server.state.ask(id, 'do it')],
+    ['busy', begin],
+    [
+      'retrying',
+      (server, id) => void server.state.statuses.set(id, { type: 'retry', attempt: 2, message: 'x', next: 0 }),
+    ],
+    ['waiting', (server, id) => (begin(server, id), void server.addPermission({ sessionID: id }))],
+    ['stalled', (server, id) => (begin(server, id), findStalled(server, id))],
+    ['interrupted', (server, id) => (begin(server, id), void server.state.statuses.delete(id))],
+  ])('%s', async (state, setUp) => {
+    const server = await fake('worker');
+    const { id } = server.addSession({ title: 'a title' });
+    directory.start();
+    await directory.ready();
+    await setUp(server, id);
+    const listed = (await instances(runtime, LIST, call())).data;
+    const shown = [
+      listed.states.split(' ').at(-1),
+      listed.instances[0]?.state,
+      (await listInstances(runtime, LIST, call())).data.instances[0]?.state,
+      (await getStatus(runtime, { instance: 'worker' }, call())).data.state,
+      (await listSessions(runtime, { instance: 'worker' }, call())).data.sessions[0]?.state,
+      (await read(runtime, { instance: 'worker', message_limit: 1 }, call())).data.session.state,
+    ];
+    expect(shown).toEqual(shown.map(() => state));
+    const { sessions } = (await getStatus(runtime, { instance: 'worker' }, call())).data;
+    expect(sessions.map((session) => session.state)).toEqual(state === 'idle' ? [] : [state]);
+  });
+
+  test('a stall that was found is no longer told once the session moves', async () => {
+    const server = await fake('worker');
+    const { id } = server.addSession();
+    directory.start();
+    await directory.ready();
+    begin(server, id);
+    findStalled(server, id);
+    const stateNow = async (): Promise<string | undefined> =>
+      (await instances(runtime, LIST, call())).data.instances[0]?.state;
+    expect(await stateNow()).toBe('stalled');
+    server.state.finish(id, 'at last');
+    begin(server, id);
+    expect(await stateNow()).toBe('busy');
+  });
+
+  test('what runs in another process of the same home is not interrupted', async () => {
+    const [one, other] = [await fake('one'), await fake('other')];
+    const { id } = one.addSession();
+    begin(one, id);
+    other.addSession({ id });
+    other.state.messages.set(id, one.state.messages.get(id) ?? []);
+    directory.start();
+    const { data } = await instances(runtime, LIST, call());
+    expect(data.instances.map(({ name, state }) => `${name} ${state}`)).toEqual(['one busy', 'other idle']);
+    one.state.statuses.delete(id);
+    expect((await instances(runtime, LIST, call())).data.states).toBe('2 interrupted');
+  });
+
+  test('a session that began while the list was made is told as running', async () => {
+    const server = await fake('worker');
+    const { id } = server.addSession();
+    directory.start();
+    await directory.ready();
+    begin(server, id);
+    server.override('GET /session/status', { kind: 'answer', body: {} }, 1);
+    expect((await listSessions(runtime, { instance: 'worker' }, call())).data.sessions).toMatchObject([
+      { state: 'busy' },
+    ]);
+  });
+
+  test('how a turn ended is asked for once, not in each call', async () => {
+    const server = await fake('worker');
+    server.addSession();
+    directory.start();
+    for (let times = 0; times < 3; times += 1) await instances(runtime, LIST, call());
+    expect(server.count('GET /session/:id/message')).toBe(1);
+  });
+
+  test('one that starts is waited for, too', async () => {
+    const server = await fake('worker');
+    const { id } = server.addSession();
+    directory.start();
+    await directory.ready();
+    server.state.ask(id, 'do it');
+    const waiting = wait(runtime, { for: 'any' }, call());
+    await until('it to be followed', () => server.openStreams > 0);
+    server.state.begin(id, 'now');
+    server.state.finish(id, 'done');
+    expect((await waiting).data.turns).toMatchObject([{ instance: 'worker', outcome: 'completed' }]);
+  });
+
+  test('a session of a directory that nobody works in is not looked into', async () => {
+    const server = await fake('worker');
+    const old = { created: 1, updated: 1 };
+    const session = server.addSession({ directory: '/elsewhere' });
+    server.state.begin(session.id, 'do it');
+    server.state.statuses.clear();
+    server.state.sessions.set(session.id, { ...session, time: old });
+    server.addSession({ title: 'recent' });
+    directory.start();
+    const { sessions } = (await listSessions(runtime, { instance: 'worker' }, call())).data;
+    expect(sessions.map(({ state, directory: where }) => [where, state])).toEqual([
+      [server.directory, 'idle'],
+      ['/elsewhere', 'idle'],
+    ]);
+  });
+
+  test('thirty interrupted sessions are told in a small result, with the reason once', async () => {
+    const server = await fake('worker');
+    for (let index = 0; index < 30; index += 1) {
+      const { id } = server.addSession({ title: `A title of some length, as titles are: ${index}` });
+      begin(server, id);
+      server.state.statuses.delete(id);
+    }
+    directory.start();
+    const { data, text } = await listSessions(runtime, { instance: 'worker' }, call());
+    expect(data.sessions.map(({ state }) => state)).toEqual(Array(30).fill('interrupted'));
+    expect(text.match(/never completed/g)).toHaveLength(1);
   });
 });
 

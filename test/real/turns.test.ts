@@ -187,6 +187,15 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({
         session: { state: 'interrupted' },
       });
+      expect(data(await server.call('get_status', { instance: 'worker' }))).toMatchObject({
+        state: 'interrupted',
+        sessions: [{ id: session_id, state: 'interrupted' }],
+      });
+      for (const tool of ['instances', 'list_instances'])
+        expect(data(await server.call(tool))).toMatchObject({ instances: [{ name: 'worker', state: 'interrupted' }] });
+      expect(data(await server.call('list_sessions', { instance: 'worker' }))).toMatchObject({
+        sessions: expect.arrayContaining([expect.objectContaining({ id: session_id, state: 'interrupted' })]),
+      });
       const after = await server.call('send', { instance: 'worker', session_id, message: 'echo: back' });
       expect(data(after)).toMatchObject({ outcome: 'completed', text: 'back' });
     });
@@ -201,7 +210,9 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       expect(sent.text).toMatch(/cannot be told.*ECONNREFUSED.*Look before sending it again/s);
       expect(data(await server.call('instances'))).toMatchObject({ instances: [{ name: 'worker', state: 'offline' }] });
       await opencode.restart();
-      expect(data(await server.call('instances'))).toMatchObject({ instances: [{ name: 'worker', state: 'idle' }] });
+      expect(data(await server.call('instances'))).toMatchObject({
+        instances: [{ name: 'worker', state: 'interrupted' }],
+      });
     });
   });
 });

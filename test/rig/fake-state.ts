@@ -95,19 +95,28 @@ export class FakeState {
     return question;
   }
 
-  /** Takes a prompt: the user's message is stored, the assistant's begun, the session busy. */
-  begin(sessionID: string, text: string, body: FakePrompt): void {
+  /** Stores a user's message. */
+  ask(sessionID: string, text: string, body: FakePrompt = {}): FakeMessage {
     const [part] = body.parts ?? [];
     const question = userMessage(sessionID, text, {
       ...(body.messageID === undefined ? {} : { message: body.messageID }),
       ...(part?.id === undefined ? {} : { part: part.id }),
     });
-    const answer = assistantMessage(sessionID, question.info.id, this.directory);
-    this.prompts.push({ sessionID, body });
-    this.messages.get(sessionID)?.push(question, answer);
-    this.statuses.set(sessionID, { type: 'busy' });
+    const session = this.sessions.get(sessionID);
+    if (session) this.sessions.set(sessionID, { ...session, time: { ...session.time, updated: Date.now() } });
+    this.messages.get(sessionID)?.push(question);
     this.#emit('message.updated', { sessionID, info: question.info });
     this.#emit('message.part.updated', { sessionID, part: question.parts[0], time: question.info.time.created });
+    return question;
+  }
+
+  /** Takes a prompt: the user's message is stored, the assistant's begun, the session busy. */
+  begin(sessionID: string, text: string, body: FakePrompt = {}): void {
+    const question = this.ask(sessionID, text, body);
+    const answer = assistantMessage(sessionID, question.info.id, this.directory);
+    this.prompts.push({ sessionID, body });
+    this.messages.get(sessionID)?.push(answer);
+    this.statuses.set(sessionID, { type: 'busy' });
     this.#emit('session.status', { sessionID, status: { type: 'busy' } });
     this.#emit('message.updated', { sessionID, info: answer.info });
   }

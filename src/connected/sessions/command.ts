@@ -1,7 +1,9 @@
 import { systemClock } from '../../clock.ts';
 import { createApi } from '../../opencode/api.ts';
+import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
-import { sessionState } from '../../operations/session-state.ts';
+import { sessionState, type SessionState } from '../../operations/session-state.ts';
+import { sessionsAtRest } from '../../operations/sessions-at-rest.ts';
 import { sessionRow } from '../../operations/sessions.ts';
 import type { SessionRow } from '../../operations/shapes.ts';
 import { singleLine } from '../../plain-text.ts';
@@ -82,11 +84,12 @@ async function sessionsOf(
       api.sessions({ rootsOnly: true, limit: LISTED }),
       api.statuses(ownDirectory),
     ]);
+    const nowMs = Date.now();
+    const resting = sessions.filter(({ id, directory }) => !statuses.has(id) && directory === ownDirectory);
+    const atRest = await sessionsAtRest(api, resting, () => api.statuses(ownDirectory), nowMs);
+    const stateOf = ({ id }: Session): SessionState => atRest.get(id) ?? sessionState(statuses.get(id), { nowMs });
     return {
-      sessions: sessions.map((session) => ({
-        ...sessionRow(session, sessionState(statuses.get(session.id), { nowMs: Date.now() })),
-        instances: [instance],
-      })),
+      sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
     };
   } catch (error) {
     const reason = limit.signal.aborted && !signal.aborted ? `no answer within ${limitMs / 1000} s` : reasonOf(error);
@@ -97,12 +100,15 @@ async function sessionsOf(
   }
 }
 
+/** So it looks to every process that does not work on it. */
+const AT_REST: ReadonlySet<string> = new Set<SessionState['state']>(['idle', 'starting', 'interrupted']);
+
 /** One row for a session. Of several processes that know it, the one that works on it tells its state. */
 function merged(rows: readonly FoundSession[]): readonly FoundSession[] {
   const byId = new Map<string, FoundSession>();
   for (const row of rows) {
     const known = byId.get(row.id);
-    const best = known === undefined || known.state === 'idle' ? row : known;
+    const best = known === undefined || AT_REST.has(known.state) ? row : known;
     byId.set(row.id, { ...best, instances: [...(known?.instances ?? []), ...row.instances] });
   }
   return [...byId.values()].toSorted((one, other) => other.updated.localeCompare(one.updated));

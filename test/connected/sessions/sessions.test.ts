@@ -151,6 +151,20 @@ describe('sessions', () => {
     expect(report.missing[0]?.reason).toContain('another instance answers here');
   });
 
+  it('tells a turn that was interrupted, in the directory of the instance', async () => {
+    for (const directory of ['/home/user/project', '/home/user/other']) {
+      const { id } = fake.addSession({ directory });
+      fake.state.begin(id, 'do it');
+    }
+    fake.state.statuses.clear();
+    await remains.register('app', { port: fake.port });
+    const { report } = await sessions(remains);
+    expect(report.sessions.map(({ directory, state }) => `${directory} ${state}`).toSorted()).toEqual([
+      '/home/user/other idle',
+      '/home/user/project interrupted',
+    ]);
+  });
+
   it('shows nothing that steers a terminal', async () => {
     fake.addSession({ title: '\u001b[2Jevil\u202e\nidle 1 s fake' });
     await remains.register('app', { port: fake.port });

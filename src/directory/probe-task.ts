@@ -1,0 +1,60 @@
+import type { Clock } from '../clock.ts';
+import type { Candidate } from '../discovery/source.ts';
+import { type Connection, RequestError, requestJson } from '../opencode/transport.ts';
+import type { OverviewPart, ProbeResult, SessionSummary } from './instance.ts';
+import type { OverviewParts } from './overview.ts';
+import type { SameDirectory } from './same-directory.ts';
+
+export type Healthy = Extract<ProbeResult, { status: 'healthy' }>;
+export type Settled = Exclude<ProbeResult, { status: 'unknown' | 'untrusted' }>;
+
+export interface ProbeTask {
+  readonly candidate: Candidate;
+  readonly connection: Connection;
+  /** What to ask beyond who is there. */
+  readonly parts: readonly OverviewPart[];
+  /** Other directories of its own sessions that it is known to work in: asked about, too. */
+  readonly alsoIn?: readonly string[];
+  /** As an earlier probe found it: how its last turn ended is not asked again while it is the same. */
+  readonly lastSession?: SessionSummary | undefined;
+  /** Found a moment ago by a first look that ran out of time later on: not asked again. */
+  readonly identity?: Healthy;
+  /** For this look. */
+  readonly limitMs: number;
+  /** What earlier looks of the same probe have waited already. */
+  readonly waitedMs?: number;
+  /** Aborts when the limit is over, or when nobody wants the answer any more. */
+  readonly signal: AbortSignal;
+  /** Added to a refusal: why no password was sent although one is configured. */
+  readonly credentialProblem?: string | undefined;
+}
+
+/** What one look at one endpoint found. */
+export interface Look {
+  readonly result: Settled;
+  readonly learnt: OverviewParts;
+  /** Asked for, but without a usable answer. */
+  readonly missing: readonly OverviewPart[];
+  /** Something gave no answer in time; with more time it might. */
+  readonly timedOut: boolean;
+  /** Of the first answer. */
+  readonly latencyMs?: number;
+}
+
+export interface ProbeDeps {
+  readonly clock: Clock;
+  readonly sameDirectory: SameDirectory;
+  /** Called before each request. */
+  readonly onRequest: () => void;
+}
+
+/** One request of the probe. Rejects with `RequestError`. */
+export function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {
+  deps.onRequest();
+  return requestJson(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
+}
+
+/** Whether more time might have given an answer. */
+export function isTimeout(error: unknown, task: ProbeTask): boolean {
+  return task.signal.aborted || (error instanceof RequestError && error.kind === 'timeout');
+}
