@@ -191,7 +191,7 @@ export class McpServer {
   ): Promise<CallToolResult> {
     const { signal } = run;
     const reporter = notify === undefined ? undefined : new ProgressReporter(notify);
-    const askPerson = personAsker(this.#server, signal);
+    const askPerson = personAsker(this.#server);
     const call: Call = {
       ...run,
       onProgress: (fresh) => reporter?.add(fresh),

@@ -5,11 +5,13 @@ import { OperationError, quoteBlock, quoteName } from './answer.ts';
 import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
 import { followUntil } from './following.ts';
-import type { AskPerson, Call, Runtime } from './runtime.ts';
+import type { AskPerson, Call, Question as Form, Runtime } from './runtime.ts';
 
 /** A person approves only what they see whole. */
 const MAX_SHOWN_CHARS = 6_000;
 const MAX_LABEL_CHARS = 200;
+
+type Ask = (form: Form) => ReturnType<AskPerson>;
 
 /**
  * Asks the person through the client. No answer of theirs means that nothing is sent.
@@ -21,26 +23,22 @@ export async function askPerson(
   asked: Asked,
   proposal: Settlement | undefined,
   call: Call,
-  ask: AskPerson,
+  askThem: AskPerson,
 ): Promise<Settlement> {
-  const timeoutMs = Math.max(0, followUntil(call) - runtime.clock.now());
+  const limit = { timeoutMs: Math.max(0, followUntil(call) - runtime.clock.now()), signal: call.signal };
+  const ask: Ask = (form) => askThem(form, limit);
   const { waiting } = asked;
   const settlement =
     waiting.kind === 'permission'
-      ? await askPermission(whose(instance, asked), waiting.request, ask, timeoutMs)
-      : await askQuestions(whose(instance, asked), waiting.request, proposal, ask, timeoutMs);
+      ? await askPermission(whose(instance, asked), waiting.request, ask)
+      : await askQuestions(whose(instance, asked), waiting.request, proposal, ask);
   if (settlement !== undefined) return settlement;
   throw new OperationError(
     `Nothing was answered: the person did not decide on ${askedLine(asked)} of ${quoteName(instance.name)}. It still waits; call respond again to ask them again.`,
   );
 }
 
-async function askPermission(
-  agent: string,
-  request: Permission,
-  ask: AskPerson,
-  timeoutMs: number,
-): Promise<Settlement | undefined> {
+async function askPermission(agent: string, request: Permission, ask: Ask): Promise<Settlement | undefined> {
   const { permission, patterns, always, metadata } = request;
   const whole = [metadata?.command ?? patterns.join('\n'), metadata?.diff].filter(Boolean).join('\n\n');
   const shown = multiLine(whole, MAX_SHOWN_CHARS);
@@ -48,17 +46,14 @@ async function askPermission(
   const isExact = shown === multiLine(whole, Number.MAX_SAFE_INTEGER);
   const choices = isExact ? ['once', ...(always.length > 0 ? ['always'] : []), 'reject'] : ['reject'];
   const standing = always.length > 0 ? ` "always" also allows from now on: ${singleLine(always.join(', '), 300)}.` : '';
-  const answer = await ask(
-    {
-      message: `${agent} asks for permission: ${singleLine(permission, 60)}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here; allow it in that opencode.'}`,
-      fields: {
-        decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${standing}`, choices },
-        feedback: { title: 'Tell the agent, when rejecting (optional)' },
-      },
-      required: ['decision'],
+  const answer = await ask({
+    message: `${agent} asks for permission: ${singleLine(permission, 60)}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here; allow it in that opencode.'}`,
+    fields: {
+      decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${standing}`, choices },
+      feedback: { title: 'Tell the agent, when rejecting (optional)' },
     },
-    timeoutMs,
-  );
+    required: ['decision'],
+  });
   const decision = answer?.['decision'];
   if (answer === undefined || decision === undefined || !choices.includes(decision)) return undefined;
   const feedback = answer['feedback']?.trim();
@@ -70,8 +65,7 @@ async function askQuestions(
   agent: string,
   { questions }: Question,
   proposal: Settlement | undefined,
-  ask: AskPerson,
-  timeoutMs: number,
+  ask: Ask,
 ): Promise<Settlement | undefined> {
   const text = questions.map(({ question }, index) => `${index + 1}. ${multiLine(question, 2_000)}`).join('\n');
   const proposed =
@@ -93,14 +87,11 @@ async function askQuestions(
           },
     ] as const;
   });
-  const answer = await ask(
-    {
-      message: `${agent} asks:\n${quoteBlock(text)}${proposed}`,
-      fields: Object.fromEntries(fields),
-      required: fields.map(([name]) => name),
-    },
-    timeoutMs,
-  );
+  const answer = await ask({
+    message: `${agent} asks:\n${quoteBlock(text)}${proposed}`,
+    fields: Object.fromEntries(fields),
+    required: fields.map(([name]) => name),
+  });
   if (answer === undefined) return undefined;
   const given = fields.map(([name], index) => {
     const text = answer[name] ?? '';

@@ -1,7 +1,9 @@
+import type { Instance } from '../directory/instance.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { Session, SessionStatus } from '../opencode/schema.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
 import { listWaiting } from '../turns/waiting.ts';
+import { OperationError, quoteName } from './answer.ts';
 import type { Connected } from './runtime.ts';
 import { requestLine } from './waiting.ts';
 
@@ -49,6 +51,12 @@ export async function listAsked(
 
 export function askedLine({ waiting, ofSubAgent }: Asked): string {
   return requestLine(waiting, ofSubAgent);
+}
+
+export function goneError({ name }: Pick<Instance, 'name'>, asked: Asked): OperationError {
+  return new OperationError(
+    `${quoteName(name)} does not wait for ${askedLine(asked)} any more: it was settled elsewhere, or aborted. Nothing was answered by this call.`,
+  );
 }
 
 async function rootOf(api: OpencodeApi, sessionId: string): Promise<Session | undefined> {

@@ -3,8 +3,8 @@ import { singleLine } from '../plain-text.ts';
 import { listWaiting } from '../turns/waiting.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
 import { approverOf, type Settlement } from './approval.ts';
-import { askPerson } from './ask-person.ts';
-import { type Asked, askedLine, listAsked } from './asked.ts';
+import { askWhileItWaits } from './ask-while-it-waits.ts';
+import { type Asked, askedLine, goneError, listAsked } from './asked.ts';
 import { statusesIn, workDirectories } from './directories.ts';
 import { followOn } from './following.ts';
 import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
@@ -33,13 +33,19 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
   const asked = pick(connected, await waitingNow(connected), input.request_id);
   const settlement = await decide(runtime, connected, asked, input, call);
   const { session } = asked;
-  const result = await followOn(runtime, connected, session, call, () =>
-    settle(runtime, connected, asked, settlement, call.signal),
+  const act = settlement === 'elsewhere' ? undefined : () => settle(runtime, connected, asked, settlement, call.signal);
+  const result = await followOn(runtime, connected, session, call, act);
+  // Who settled it did not wait for us: the answer may have begun before it was followed.
+  const text = settlement === 'elsewhere' ? (result.wholeText ?? result.text) : result.text;
+  return turnAnswer(
+    connected.instance.name,
+    session,
+    { ...result, text },
+    {
+      nowMs: runtime.clock.now(),
+      settled: `${describe(settlement)} ${askedLine(asked)}`,
+    },
   );
-  return turnAnswer(connected.instance.name, session, result, {
-    nowMs: runtime.clock.now(),
-    settled: `${describe(settlement)} ${askedLine(asked)}`,
-  });
 }
 
 async function waitingNow(connected: Connected): Promise<readonly Asked[]> {
@@ -66,14 +72,15 @@ function pick({ instance }: Connected, all: readonly Asked[], requestId: string 
   );
 }
 
-/** What is to be answered, by whoever may: see `Approver`. @throws {OperationError} nothing is answered */
+/** What is to be answered, by whoever may (see `Approver`); `elsewhere` where somebody did meanwhile. @throws {OperationError} nothing is answered */
 async function decide(
   runtime: Runtime,
-  { instance }: Connected,
+  connected: Connected,
   asked: Asked,
   input: RespondInput,
   call: Call,
-): Promise<Settlement> {
+): Promise<Settlement | 'elsewhere'> {
+  const { instance } = connected;
   const approver = approverOf(runtime.approvals, instance.name, asked.waiting);
   const name = quoteName(instance.name);
   if (approver === 'never') {
@@ -91,7 +98,7 @@ async function decide(
       `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and this client cannot ask them. They can settle it in that opencode, on ${name}, or in a client that can.`,
     );
   }
-  return await askPerson(runtime, instance, asked, own, call, call.askPerson);
+  return await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
 }
 
 /** What the caller says, undefined where it says nothing. */
@@ -149,11 +156,7 @@ async function settle(
   const { id, sessionID } = waiting.request;
   // opencode answers true for a request that an abort has left behind, too.
   const there = (await api.statuses(directory)).has(sessionID) && (await replyOnce(connected, asked, settlement));
-  if (!there) {
-    throw new OperationError(
-      `${quoteName(instance.name)} does not wait for ${askedLine(asked)} any more: it was settled elsewhere, or aborted. Nothing was answered by this call.`,
-    );
-  }
+  if (!there) throw goneError(instance, asked);
   const until = runtime.clock.now() + VERIFY_LIMIT_MS;
   while ((await listWaiting(api, directory)).some(({ request }) => request.id === id)) {
     if (runtime.clock.now() >= until || signal.aborted)
@@ -182,7 +185,8 @@ async function reply({ api }: Connected, { waiting, directory }: Asked, settleme
   return await api.rejectQuestion(directory, id);
 }
 
-function describe(settlement: Settlement): string {
+function describe(settlement: Settlement | 'elsewhere'): string {
+  if (settlement === 'elsewhere') return 'settled elsewhere while the person was asked, not by this call:';
   if (settlement.kind === 'answers') return 'answered';
   if (settlement.kind === 'reject' || settlement.reply === 'reject') return 'rejected';
   return settlement.reply === 'always' ? 'allowed always:' : 'allowed once:';

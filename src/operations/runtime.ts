@@ -30,10 +30,10 @@ export interface Question {
   readonly required: readonly string[];
 }
 
-/** Undefined where the person gave no answer: declined, cancelled, or did not answer in time. */
+/** Undefined where the person gave no answer: declined, cancelled, or did not before the time was up or `signal` aborted. */
 export type AskPerson = (
   question: Question,
-  timeoutMs: number,
+  limit: { readonly timeoutMs: number; readonly signal: AbortSignal },
 ) => Promise<Readonly<Record<string, string>> | undefined>;
 
 /** One call as its caller sees it. */

@@ -248,6 +248,15 @@ describe('where the client can ask the person', () => {
     expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
   });
 
+  test('nobody is kept before a question that was stopped', async () => {
+    const { session_id, request_id } = await standing('bash: echo stopped');
+    const { child, messages } = await withPerson(['never']);
+    const asking = child.call('respond', { instance: 'worker', request_id, reply: 'once' });
+    await until('the person to be asked', () => messages.length === 1);
+    await abort(session_id);
+    expect((await asking).text).toContain('Nothing was answered by this call');
+  });
+
   test('a standing permission is theirs to give', async () => {
     const { child } = await withPerson([{ action: 'accept', content: { decision: 'always' } }]);
     await standing('bash: printf standing', child);
