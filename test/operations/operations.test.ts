@@ -15,6 +15,7 @@ import type { Message, Session } from '../../src/opencode/schema.ts';
 import { stageOf } from '../../src/turns/follower.ts';
 import { wait } from '../../src/operations/wait.ts';
 import { getStatus } from '../../src/operations/status.ts';
+import { newId } from '../rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { testRuntime } from '../rig/runtime.ts';
@@ -385,6 +386,28 @@ describe('what a remote machine says is data', () => {
     expect(lines.filter((line) => line === lines[fence])).toHaveLength(2);
     expect(server.state.prompts).toHaveLength(1);
   });
+});
+
+test('a message of a request_id that never arrived is sent again as it was: its id, its agent, its model', async () => {
+  const server = await fake('worker');
+  const { id: sessionId } = server.addSession();
+  directory.start();
+  const lost = { sessionId, messageId: newId('msg'), partId: newId('prt'), text: 'hello' };
+  await runtime.journal.keep('worker', 'r-1', lost);
+  const again = { instance: 'worker', message: 'hello', request_id: 'r-1', agent: 'plan', model: 'fake/fake-model' };
+  for (let times = 0; times < 2; times += 1)
+    expect((await send(runtime, again, call())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
+  expect(server.state.prompts).toMatchObject([
+    {
+      sessionID: sessionId,
+      body: {
+        messageID: lost.messageId,
+        parts: [{ id: lost.partId, text: 'hello' }],
+        agent: 'plan',
+        model: { providerID: 'fake', modelID: 'fake-model' },
+      },
+    },
+  ]);
 });
 
 describe('abort', () => {

@@ -24,6 +24,12 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
   },
   'GET /project/current': (_, { directory }) =>
     ok({ id: 'fake-project', worktree: directory, vcs: 'git', time: { created: 0, updated: 0 }, sandboxes: [] }),
+  'GET /agent': () =>
+    ok([
+      { name: 'build', mode: 'primary' },
+      { name: 'plan', mode: 'primary' },
+    ]),
+  'GET /config/providers': () => ok({ providers: [{ id: 'fake', models: { 'fake-model': {} } }], default: {} }),
   'GET /session': ({ url }, state) => ok(listSessions(url.searchParams, state)),
   'POST /session'({ body }, state) {
     const fields: Partial<FakeSession> = JSON.parse(body || '{}');

@@ -7,6 +7,8 @@ export const FAKE_ROUTES = [
   'GET /global/health',
   'GET /path',
   'GET /project/current',
+  'GET /agent',
+  'GET /config/providers',
   'GET /session',
   'POST /session',
   'GET /session/status',
