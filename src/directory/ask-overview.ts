@@ -1,4 +1,4 @@
-import { atRest } from '../opencode/at-rest.ts';
+import { type AtRest, atRest } from '../opencode/at-rest.ts';
 import {
   doingOf,
   firstSessionOf,
@@ -9,7 +9,7 @@ import {
   questionsOf,
   together,
 } from './answers.ts';
-import type { OverviewPart, Waiting } from './instance.ts';
+import type { OverviewPart, SessionSummary, Waiting } from './instance.ts';
 import type { OverviewParts } from './overview.ts';
 import { ask, isTimeout, type Look, type ProbeDeps, type ProbeTask } from './probe-task.ts';
 
@@ -42,6 +42,7 @@ export async function askOverview(
         const answers = await Promise.all(paths.map((path) => ask(task, deps, path, MAX_BYTES[part])));
         const value = READ[part](answers);
         if (value !== undefined) learnt = { ...learnt, [part]: value };
+        if (part === 'session') learnt = { ...learnt, latest: newestOf(answers) };
       } catch (error) {
         timedOut ||= isTimeout(error, task);
       }
@@ -63,6 +64,19 @@ const READ: { readonly [Part in OverviewPart]: (answers: readonly unknown[]) => 
   session: ([answer]) => firstSessionOf(answer),
 };
 
+/** Of the directories beside the instance's own, where it is newer than what stands there; null where none is. */
+function newestOf([own, ...others]: readonly unknown[]): SessionSummary | null {
+  let newest: SessionSummary | null = null;
+  let newestMs = firstSessionOf(own)?.updatedMs ?? 0;
+  for (const answer of others) {
+    const session = firstSessionOf(answer);
+    if (!session || session.updatedMs <= newestMs) continue;
+    newest = session;
+    newestMs = session.updatedMs;
+  }
+  return newest;
+}
+
 function allOf<T>(answers: readonly unknown[], read: (answer: unknown) => T | undefined): readonly T[] | undefined {
   const all = answers.map(read).filter((one) => one !== undefined);
   return all.length === answers.length ? all : undefined;
@@ -72,9 +86,10 @@ const ROUTES = { status: '/session/status', permissions: '/permission', question
 
 /** Without a directory the server takes its own, as it does for its `/path`; only the session list would be the whole project's. */
 function pathsFor(part: OverviewPart, directory: string, alsoIn: readonly string[]): readonly string[] {
-  if (part === 'session') return [`/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`];
+  if (part === 'session')
+    return [directory, ...alsoIn].map((one) => `${inDirectory('/session', one)}&roots=true&limit=1`);
   const route = ROUTES[part];
-  return [route, ...alsoIn.map((other) => `${route}?directory=${encodeURIComponent(other)}`)];
+  return [route, ...alsoIn.map((other) => inDirectory(route, other))];
 }
 
 /** Finds out which of the requests that wait are a sub-agent's: they carry its own session's id. Few wait, and mostly none. */
@@ -106,22 +121,33 @@ async function withFamilies(task: ProbeTask, deps: ProbeDeps, learnt: OverviewPa
  * another (opencode 1.18.33 gives it a new time with each message), so that this costs a request a turn, and not one a look.
  */
 async function withRest(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts): Promise<OverviewParts> {
-  const { session, status } = learnt;
+  const { status } = learnt;
+  const isElsewhere = learnt.latest != null;
+  const session = learnt.latest ?? learnt.session;
   if (!session || status === undefined || status.running.includes(session.id)) return learnt;
+  const standing = (rest: AtRest): OverviewParts => ({
+    ...learnt,
+    [isElsewhere ? 'latest' : 'session']: { ...session, rest },
+  });
   const known = task.lastSession;
   if (known?.id === session.id && known.updatedMs === session.updatedMs && known.rest?.state === 'idle')
-    return { ...learnt, session: { ...session, rest: known.rest } };
+    return standing(known.rest);
   try {
     const page = await ask(task, deps, `/session/${session.id}/message?limit=1`, MAX_MESSAGE_BYTES);
     const rest = atRest(newestMessageOf(page), deps.clock.now());
     if (rest.state === 'interrupted') {
       // It may have begun after the status was told.
-      const now = doingOf(await ask(task, deps, ROUTES.status, MAX_BYTES.status));
+      const path = isElsewhere ? inDirectory(ROUTES.status, session.directory) : ROUTES.status;
+      const now = doingOf(await ask(task, deps, path, MAX_BYTES.status));
       const later = now?.running.includes(session.id) === true ? together([status, now]) : undefined;
       if (later !== undefined) return { ...learnt, status: later };
     }
-    return { ...learnt, session: { ...session, rest } };
+    return standing(rest);
   } catch (error) {
-    return isTimeout(error, task) ? learnt : { ...learnt, session: { ...session, rest: { state: 'idle' } } };
+    return isTimeout(error, task) ? learnt : standing({ state: 'idle' });
   }
+}
+
+function inDirectory(route: string, directory: string): string {
+  return `${route}?directory=${encodeURIComponent(directory)}`;
 }

@@ -17,7 +17,7 @@ const LATENCY_CHANGE = 2;
 /** Share of the newest measurement in the running mean. */
 const LATENCY_WEIGHT = 0.3;
 
-/** Each costs three requests in every survey. */
+/** Each costs four requests in every survey. */
 const MAX_ALSO_IN = 3;
 
 /** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
@@ -70,7 +70,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   }
 
   get lastSession(): Target['lastSession'] {
-    return this.known?.parts.session ?? undefined;
+    return this.known?.parts.latest ?? this.known?.parts.session ?? undefined;
   }
 
   get standing(): Target['standing'] {

@@ -91,6 +91,8 @@ export interface Overview {
   readonly running: readonly string[];
   /** The most recently updated root session of the instance's own directory. */
   readonly session?: SessionSummary;
+  /** That of the other directories that it works in, where it is newer than `session`. */
+  readonly latest?: SessionSummary;
   /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
   readonly waiting: readonly Waiting[];
   /** When it was last asked and answered at least one part. */

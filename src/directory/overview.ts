@@ -8,6 +8,8 @@ export interface OverviewParts {
   readonly questions?: readonly Waiting[];
   /** Null: there is none. */
   readonly session?: SessionSummary | null;
+  /** Of the other directories that it works in, where that is newer than `session`; null where none is. */
+  readonly latest?: SessionSummary | null;
 }
 
 /** The parts known of one endpoint, and the overview they make. */
@@ -34,6 +36,7 @@ export function updateOverview(
       activity: parts.status?.activity ?? { kind: 'unknown' },
       running: parts.status?.running ?? [],
       ...(parts.session ? { session: parts.session } : {}),
+      ...(parts.latest ? { latest: parts.latest } : {}),
       waiting: waitingOf(parts),
       askedAtMs: nowMs,
       ...(missing.length > 0 ? { stale: missing } : {}),

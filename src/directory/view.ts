@@ -112,7 +112,7 @@ function stateOf(
 
 /** What a person should look at first. `running`: sessions that any instance works on. */
 function doing(
-  { activity, waiting, session }: Overview,
+  { activity, waiting, session, latest = session }: Overview,
   running: ReadonlySet<string>,
 ): { readonly state: InstanceState; readonly reason?: string } {
   const [first] = waiting;
@@ -123,7 +123,7 @@ function doing(
   if (activity.kind === 'retrying')
     return { state: 'retrying', reason: `attempt ${activity.attempt}: ${activity.message}` };
   // What runs in one process looks interrupted to another of the same home.
-  if (activity.kind === 'idle' && session?.rest !== undefined && !running.has(session.id)) return session.rest;
+  if (activity.kind === 'idle' && latest?.rest !== undefined && !running.has(latest.id)) return latest.rest;
   return { state: activity.kind };
 }
 

@@ -11,7 +11,12 @@ const LOOKED_AT = 30;
  * before its latest one. Status, permissions and questions are told by directory.
  */
 export async function workDirectories(connected: Connected): Promise<readonly string[]> {
-  return directoriesOf(connected, await connected.api.sessions({ limit: LOOKED_AT }));
+  return directoriesOf(connected, await recentSessions(connected));
+}
+
+/** Those of the instance's project that were used last, the latest first; sub-agents' too. */
+export async function recentSessions({ api }: Connected): Promise<readonly Session[]> {
+  return await api.sessions({ limit: LOOKED_AT });
 }
 
 /** As above, from sessions that were listed already. */

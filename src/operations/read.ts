@@ -7,9 +7,11 @@ import { askedLine, listAsked } from './asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from './answer.ts';
 import { stalledSince } from './following.ts';
 import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
+import { findOwner } from './owner.ts';
 import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
 import { sessionState } from './session-state.ts';
+import { ownedBy } from './sessions-at-rest.ts';
 import { renderSession, sessionRow } from './sessions.ts';
 import type { MessageRow, TranscriptView } from './shapes.ts';
 
@@ -26,7 +28,8 @@ export interface ReadInput {
 export async function read(runtime: Runtime, input: ReadInput, call: Call): Promise<Answer<TranscriptView>> {
   const connected = await connect(runtime, input.instance, call.signal);
   const session = await sessionToRead(connected, input.session_id);
-  if (input.message_id !== undefined) return await readOne(runtime, connected, session, input.message_id, input.offset);
+  if (input.message_id !== undefined)
+    return await readOne(runtime, connected, session, { messageId: input.message_id, offset: input.offset }, call);
   if (input.offset !== undefined)
     throw new OperationError('offset goes with message_id: it is where to go on in one message.');
   const { api, instance } = connected;
@@ -37,18 +40,20 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
       ...(input.before === undefined ? {} : { before: input.before }),
     }),
   ]);
-  const running = statuses.has(session.id);
-  const asked = running ? await listAsked(connected, [session.directory], statuses) : [];
+  const asked = statuses.has(session.id) ? await listAsked(connected, [session.directory], statuses) : [];
   const waiting = asked
     .filter((one) => one.session.id === session.id || one.waiting.request.sessionID === session.id)
     .map(askedLine);
-  const state = sessionState(statuses.get(session.id), {
+  const own = sessionState(statuses.get(session.id), {
     newest: input.before === undefined ? page.messages.at(-1) : undefined,
     waiting,
     stalledSinceMs:
       input.before === undefined ? stalledSince(runtime, instance, session, page.messages.at(-1)) : undefined,
     nowMs: runtime.clock.now(),
   });
+  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call.signal) : undefined;
+  const state = owner === undefined ? own : ownedBy(owner);
+  const running = statuses.has(session.id) || owner !== undefined;
   const data: TranscriptView = {
     instance: instance.name,
     session: sessionRow(session, state),
@@ -72,11 +77,12 @@ async function sessionToRead(connected: Connected, query: string | undefined): P
 /** One message from an offset on; of a person's message, what was answered to it. */
 async function readOne(
   runtime: Runtime,
-  { api, instance }: Connected,
+  connected: Connected,
   session: Session,
-  messageId: string,
-  offset = 0,
+  { messageId, offset = 0 }: { readonly messageId: string; readonly offset: number | undefined },
+  call: Call,
 ): Promise<Answer<TranscriptView>> {
+  const { api, instance } = connected;
   const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
   const [message, statuses] = await Promise.all([
     known ? api.message(session.id, messageId) : undefined,
@@ -88,11 +94,15 @@ async function readOne(
     );
   }
   const running = statuses.has(session.id);
-  const state = sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() });
-  const row =
+  const rowOf = (isRunning: boolean): Promise<MessageRow> | MessageRow =>
     message.info.role === 'user'
-      ? await answerRow(api, session, message, running, offset)
-      : messageRow(message, running, PAGE_CHARS, offset);
+      ? answerRow(api, session, message, isRunning, offset)
+      : messageRow(message, isRunning, PAGE_CHARS, offset);
+  const own = await rowOf(running);
+  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call.signal) : undefined;
+  const row = owner === undefined ? own : await rowOf(true);
+  const state =
+    owner === undefined ? sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() }) : ownedBy(owner);
   const data: TranscriptView = { instance: instance.name, session: sessionRow(session, state), messages: [row] };
   return { data, text: render(data, runtime.clock.now()) };
 }

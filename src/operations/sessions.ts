@@ -3,6 +3,7 @@ import { singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from './answer.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { directoriesOf, statusesIn } from './directories.ts';
+import { findOwner } from './owner.ts';
 import { type Call, connect, type Runtime } from './runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
 import { stallsAmong } from './stalls.ts';
@@ -32,13 +33,14 @@ export async function listSessions(
   const asked = await listAsked(connected, directories, statuses);
   const now = runtime.clock.now();
   const listed = sessions.slice(0, LISTED);
-  const atRest = await sessionsAtRest(
+  // Of other directories it was not asked what runs there.
+  const resting = listed.filter(({ id, directory }) => !statuses.has(id) && directories.includes(directory));
+  const atRest = await sessionsAtRest(resting, {
     api,
-    // Of other directories it was not asked what runs there.
-    listed.filter(({ id, directory }) => !statuses.has(id) && directories.includes(directory)),
-    () => statusesIn(connected, directories),
-    now,
-  );
+    statuses: () => statusesIn(connected, directories),
+    ownerOf: (session) => findOwner(runtime, connected, session, call.signal),
+    nowMs: now,
+  });
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
   const stateOf = ({ id }: Session): SessionState =>
     briefly(atRest.get(id)) ??

@@ -1,10 +1,10 @@
 import { singleLine } from '../plain-text.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { type Answer, quoteName } from './answer.ts';
-import { statusesIn, workDirectories } from './directories.ts';
+import { directoriesOf, recentSessions, statusesIn } from './directories.ts';
 import { stalledSince } from './following.ts';
+import { findOwner } from './owner.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
-import { latestSession } from './session-query.ts';
 import { sessionState, type SessionState } from './session-state.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
 import { sessionRow } from './sessions.ts';
@@ -33,7 +33,8 @@ export async function getStatus(
     return unreachable(runtime, instance, error);
   }
   const { api, directory } = connected;
-  const directories = await workDirectories(connected);
+  const recent = await recentSessions(connected);
+  const directories = directoriesOf(connected, recent);
   for (const other of directories.slice(1)) runtime.directory.worksIn(connected, other);
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
@@ -53,7 +54,9 @@ export async function getStatus(
       return session === undefined ? { id: singleLine(id, 64), title: '', ...state } : shortRow(session, state);
     }),
   );
-  const sessions = running.length > 0 ? running : await atRest(runtime, connected, directories);
+  const latest = recent.find((one) => one.parentID === undefined && directories.includes(one.directory));
+  const sessions =
+    running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
   const data: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
@@ -70,14 +73,17 @@ export async function getStatus(
 async function atRest(
   runtime: Runtime,
   connected: Connected,
-  directories: readonly string[],
+  session: Session,
+  { signal }: Call,
 ): Promise<StatusView['sessions']> {
-  const session = await latestSession(connected);
-  if (session === undefined) return [];
-  const askStatuses = (): Promise<ReadonlyMap<string, SessionStatus>> => statusesIn(connected, directories);
-  const states = await sessionsAtRest(connected.api, [session], askStatuses, runtime.clock.now());
+  const { api } = connected;
+  const statuses = (): Promise<ReadonlyMap<string, SessionStatus>> => api.statuses(session.directory);
+  const states = await sessionsAtRest([session], { api, statuses, nowMs: runtime.clock.now() });
   const state = states.get(session.id);
-  return state === undefined || state.state === 'idle' ? [] : [shortRow(session, state)];
+  if (state === undefined || state.state === 'idle') return [];
+  const isOwned = state.state === 'interrupted' && (await findOwner(runtime, connected, session, signal)) !== undefined;
+  // What another process works on is that one's to tell.
+  return isOwned ? [] : [shortRow(session, state)];
 }
 
 function shortRow(session: Session, state: SessionState): StatusView['sessions'][number] {

@@ -412,6 +412,7 @@ describe('what it is doing', () => {
       permissions: [],
       questions: [],
       session: null,
+      latest: null,
     });
   });
 
@@ -514,6 +515,25 @@ describe('how its latest session stands that does not run', () => {
     fake.state.statuses.set(id, { type: 'busy' });
     expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session).not.toHaveProperty('rest');
     expect(fake.count('GET /session/:id/message')).toBe(0);
+  });
+
+  test('of the directories that it works in the latest one counts', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const own = fake.addSession();
+    const other = fake.addSession({ directory: '/home/user/b' });
+    const at = (updated: number): { created: number; updated: number } => ({ created: 1, updated });
+    fake.state.begin(other.id, 'do it');
+    fake.state.statuses.clear();
+    fake.state.sessions.set(own.id, { ...own, time: at(5) });
+    const asked = { parts: OVERVIEW_PARTS, alsoIn: ['/home/user/b', '/home/user/c'] };
+    for (const [updated, expected] of [
+      [9, { session: { id: own.id }, latest: { id: other.id, rest: { state: 'interrupted' } } }],
+      [1, { session: { id: own.id, rest: { state: 'idle' } }, latest: null }],
+    ] as const) {
+      fake.state.sessions.set(other.id, { ...other, time: at(updated) });
+      expect((await ask(fake.url, asked)).learnt).toMatchObject(expected);
+    }
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({ latest: null });
   });
 
   test('one that began after the status was told runs, and is not interrupted', async () => {

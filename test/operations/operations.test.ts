@@ -310,6 +310,22 @@ describe('one word for each state, the same in every tool', () => {
     ]);
   });
 
+  test('of every directory that it is known to work in', async () => {
+    const server = await fake('worker');
+    server.addSession({ title: 'own' });
+    const { id } = server.addSession({ directory: '/elsewhere', title: 'other' });
+    directory.start();
+    await directory.ready();
+    begin(server, id);
+    server.state.statuses.delete(id);
+    // What looks at its sessions learns where it works.
+    const { data } = await getStatus(runtime, { instance: 'worker' }, call());
+    expect(data).toMatchObject({ state: 'interrupted', sessions: [{ id, title: 'other' }] });
+    expect((await instances(runtime, LIST, call())).data).toMatchObject({
+      instances: [{ state: 'interrupted', session: { title: 'own' } }],
+    });
+  });
+
   test('how a turn ended is asked for once, not in each call', async () => {
     const server = await fake('worker');
     server.addSession();

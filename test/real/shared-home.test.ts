@@ -110,12 +110,31 @@ describe('two real opencodes with one home and one directory', () => {
     const message = 'gate-mid read: half |of read';
     await begin('alpha', session_id, 'read');
     const running = await server.call('read', { instance: 'beta', session_id });
-    // To beta it looks like one that was never completed: that is said, with the other process as a reason.
+    // To beta it looks like one that was never completed; that another process works on it is found out.
+    const busyInAlpha = { id: session_id, state: 'busy', reason: 'alpha works on it' };
     expect(data(running)).toMatchObject({
-      session: { id: session_id, title: 'read through beta', state: 'interrupted' },
-      messages: [{ role: 'user', text: message }, { role: 'assistant' }],
+      session: { ...busyInAlpha, title: 'read through beta' },
+      messages: [
+        { role: 'user', text: message },
+        { role: 'assistant', state: 'streaming' },
+      ],
     });
-    expect(running.text).toContain('another process of the same home works on it');
+    const [, answer] = data(running)['messages'] as { id: string }[];
+    expect(data(await server.call('read', { instance: 'beta', session_id, message_id: answer?.id }))).toMatchObject({
+      session: busyInAlpha,
+      messages: [{ state: 'streaming' }],
+    });
+    expect(data(await server.call('list_sessions', { instance: 'beta' }))).toMatchObject({
+      sessions: expect.arrayContaining([expect.objectContaining(busyInAlpha) as unknown]) as unknown,
+    });
+    // What beta does is another question.
+    expect(data(await server.call('get_status', { instance: 'beta' }))).toMatchObject({ state: 'idle', sessions: [] });
+    expect(data(await server.call('instances'))).toMatchObject({
+      instances: [
+        { name: 'alpha', state: 'busy' },
+        { name: 'beta', state: 'idle' },
+      ],
+    });
     const followed = server.call('read', { instance: 'alpha', session_id });
     expect(data(await followed)).toMatchObject({ session: { state: 'busy' } });
     stage.model.release('read');

@@ -86,7 +86,7 @@ async function sessionsOf(
     ]);
     const nowMs = Date.now();
     const resting = sessions.filter(({ id, directory }) => !statuses.has(id) && directory === ownDirectory);
-    const atRest = await sessionsAtRest(api, resting, () => api.statuses(ownDirectory), nowMs);
+    const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
     const stateOf = ({ id }: Session): SessionState => atRest.get(id) ?? sessionState(statuses.get(id), { nowMs });
     return {
       sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
