@@ -186,7 +186,7 @@ export class Gate {
     if ('refusal' in decision) return { status: 403, text: decision.refusal };
     const { session } = decision;
     if (session !== undefined && !(await this.#deps.sessions.has(session, instance, credential, signal)))
-      return { status: 404, text: 'The instance has no such session in its own directory.' };
+      return { status: 404, text: 'The instance has no such session in its own directory.', forInstance: true };
     return { port, path: decision.path, credential, without: ['x-opencode-directory', 'x-opencode-workspace'] };
   }
 

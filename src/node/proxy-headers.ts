@@ -21,7 +21,7 @@ const FROM_CALLER = new Set(['host', 'authorization', 'cookie', 'forwarded', 'vi
 const IDENTITY = /^(?:x-forwarded-|tailscale-|x-webauth-|remote-|sec-)/;
 
 /** A page of another origin may not read what it is not admitted to; opencode itself would let it. */
-const FROM_OPENCODE = /^(?:access-control-|set-cookie$|www-authenticate$)/;
+const FROM_OPENCODE = /^(?:access-control-|set-cookie$|www-authenticate$|proxy-status$)/;
 
 /** What of a WebSocket handshake goes through although its name begins with Sec-. */
 const WEBSOCKET = /^sec-websocket-/;

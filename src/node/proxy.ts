@@ -2,11 +2,12 @@ import { type IncomingMessage, request as requestHttp, type ServerResponse } fro
 import { type Duplex, pipeline } from 'node:stream';
 import { requestHeaders, responseHeaders, type Upstream } from './proxy-headers.ts';
 import { answerRaw, hangUp } from './raw-answer.ts';
+import type { Refusal } from './request-guard.ts';
 
 /** opencode on loopback accepts at once; how long it takes to answer is its own business (a turn may take hours). */
 const LOOPBACK = '127.0.0.1';
 
-const LOCKED = {
+const LOCKED: Refusal = {
   status: 502,
   text: 'The instance refused the password that the node service has for it, or it has none. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service.',
 };
@@ -46,10 +47,11 @@ export function proxyRequest(
     sent.on('error', (error: NodeJS.ErrnoException) => {
       if (signal.aborted || response.headersSent) response.destroy();
       else
-        refuse(response, {
-          status: 502,
-          text: `The instance on port ${port} does not answer: ${error.code ?? 'broken answer'}.`,
-        });
+        refuse(
+          response,
+          { status: 502, text: `The instance on port ${port} does not answer: ${error.code ?? 'broken answer'}.` },
+          error.code === 'ECONNREFUSED' ? 'connection_refused' : 'connection_terminated',
+        );
     });
     // Not a pipeline: that would destroy the request, and with it the connection that the refusal goes out on.
     if (hasBody) request.pipe(sent);
@@ -126,10 +128,21 @@ function upgradeHeaders(answer: IncomingMessage): Record<string, string | readon
   return { ...Object.fromEntries(kept), connection: 'Upgrade', upgrade: 'websocket' };
 }
 
-/** Answers with plain text and closes the connection: a body that nobody read would be taken for the next request. */
+/** Errors of RFC 9209 that stand for a status; for the others `http_request_denied` does. */
+const PROXY_ERRORS: ReadonlyMap<number, string> = new Map([
+  [404, 'destination_not_found'],
+  [500, 'proxy_internal_error'],
+  [503, 'destination_unavailable'],
+]);
+
+/**
+ * Answers with plain text and closes the connection: a body that nobody read would be taken for the next request. `Proxy-Status`
+ * tells that it is no answer of the instance, and by its error whether the instance may have seen the request.
+ */
 export function refuse(
   response: ServerResponse,
-  { status, text }: { readonly status: number; readonly text: string },
+  { status, text, forInstance }: Refusal,
+  error = PROXY_ERRORS.get(status) ?? 'http_request_denied',
 ): void {
   if (response.headersSent) {
     response.destroy();
@@ -142,6 +155,7 @@ export function refuse(
     'x-content-type-options': 'nosniff',
     'cache-control': 'no-store',
     connection: 'close',
+    ...(forInstance !== true && { 'proxy-status': `opencode-mcp; error=${error}` }),
   });
   response.end(body);
 }

@@ -6,6 +6,8 @@ import type { TailnetNode } from '../tailscale/types.ts';
 export interface Refusal {
   readonly status: number;
   readonly text: string;
+  /** It is what the instance would say, and not a refusal to pass something on to it. */
+  readonly forInstance?: true;
 }
 
 export const AWAY: Refusal = { status: 503, text: 'This machine is not in a tailnet at the moment.' };

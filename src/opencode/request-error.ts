@@ -2,7 +2,7 @@ import { NotDialledError } from '../dial.ts';
 
 /**
  * Why a request gave no usable answer.
- * - `unreachable`: no connection was made, so the server has seen nothing of it
+ * - `unreachable`: no connection was made, or a proxy did not pass it on (with its `status`), so the server has seen nothing of it
  * - `broken`: the connection ended without an answer; the server may have acted on the request
  * - `timeout`: no complete answer in time; the server may have acted on it
  * - `cancelled`: the caller's signal aborted

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 import type { Endpoint } from '../discovery/source.ts';
+import { singleLine } from '../plain-text.ts';
 import { Call } from './call.ts';
 import { RequestError } from './request-error.ts';
 
@@ -62,6 +63,7 @@ export async function exchange(
   try {
     call.limit(limits.timeoutMs);
     const response = await call.headers();
+    await checkPassedOn(response, call, label);
     checkResponse(response, label, 'application/json');
     const text = await call.text(response, limits.maxBytes);
     return { status: response.statusCode ?? 0, headers: response.headers, text };
@@ -107,6 +109,7 @@ export async function openStream(
   try {
     call.limit(limits.headersTimeoutMs);
     const response = await call.headers();
+    await checkPassedOn(response, call, label);
     checkResponse(response, label, 'text/event-stream');
     const { statusCode: status = 0 } = response;
     if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
@@ -134,6 +137,24 @@ function requestHeaders({ endpoint, credential }: Connection, body: string | und
     headers['content-length'] = String(Buffer.byteLength(body));
   }
   return headers;
+}
+
+/** Errors of RFC 9209 with which the server behind a proxy has seen nothing of the request. */
+const NOT_PASSED_ON =
+  /;\s*error\s*=\s*"?(?:http_request_denied|destination_not_found|destination_unavailable|connection_refused)\b/i;
+const MAX_REFUSAL_BYTES = 16 * 1024;
+const MAX_REFUSAL_CHARS = 400;
+
+/** What a node service refuses is no answer of the instance: a session that it does not have, for one, may be there. */
+async function checkPassedOn(response: IncomingMessage, call: Call, label: string): Promise<void> {
+  const { statusCode: status = 0, headers } = response;
+  if (!NOT_PASSED_ON.test(String(headers['proxy-status'] ?? ''))) return;
+  const text = await call.text(response, MAX_REFUSAL_BYTES);
+  throw new RequestError(
+    'unreachable',
+    `${label}: not passed on to the instance, HTTP ${status}: ${singleLine(text, MAX_REFUSAL_CHARS).trim()}`,
+    { status },
+  );
 }
 
 function checkResponse({ statusCode: status = 0, headers }: IncomingMessage, label: string, contentType: string): void {

@@ -35,6 +35,7 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, signal: 
   if (!(doubt instanceof RequestError)) return doubt;
   let maybeSent = doubt.kind !== 'unreachable';
   if (!maybeSent && (await post.leave?.())) return { kind: 'unsent', reason: doubt.message };
+  if (isForbidden(doubt)) return { kind: 'refused', reason: doubt.message };
   for (const pause of DOUBT_PAUSES_MS) {
     await clock.sleep(pause, signal);
     if (signal.aborted) break;
@@ -65,9 +66,14 @@ async function attempt(prompt: Prompt, post: Pick<Post, 'prompt'>): Promise<Deli
     return { kind: 'accepted' };
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
-    const rejected = error.kind === 'locked' || (error.status !== undefined && error.status < 500);
+    const rejected = error.kind === 'locked' || (error.kind === 'status' && (error.status ?? 0) < 500);
     return rejected ? { kind: 'refused', reason: error.message } : error;
   }
+}
+
+/** Not passed on to the server, and will not be: the right to send it is missing on this way, and there is no other. */
+function isForbidden({ kind, status }: RequestError): boolean {
+  return kind === 'unreachable' && status === 403;
 }
 
 /** The server answered, with an error: it is alive, and if it does not have the message it will not. */

@@ -87,6 +87,8 @@ export interface NodeStage extends AsyncDisposable {
   /** Requests that reached the instance, without those of the probe. */
   readonly seen: readonly Seen[];
   readonly log: readonly LogLine[];
+  /** The instance ends; the service may not know yet. */
+  endInstance(): Promise<void>;
   /** Below the instance. */
   path(path?: string): string;
   call(path: string, options?: CallOptions): Promise<Answer>;
@@ -134,6 +136,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
     instancePort: instance.port,
     seen,
     log,
+    endInstance: () => instance.close(),
     path,
     call,
     ask: (below, callOptions) => call(path(below), callOptions),

@@ -172,6 +172,16 @@ describe('in doubt', () => {
     expect((await run(api)).result.outcome.kind).toBe('refused');
   });
 
+  test('what a proxy will not pass on is refused at once, with its reason', async () => {
+    const api = new FakeApi();
+    api.onPrompt = () => {
+      throw new RequestError('unreachable', 'POST: your role is "read"', { status: 403 });
+    };
+    const { result } = await run(api);
+    expect(result.outcome).toEqual({ kind: 'refused', reason: 'POST: your role is "read"' });
+    expect(api.prompts).toHaveLength(1);
+  });
+
   test('accepted, idle and without an answer past the start window: the identical prompt once more', async () => {
     const api = new FakeApi();
     api.onPrompt = (prompt) => {

@@ -1,0 +1,117 @@
+import { describe, expect, test } from 'vitest';
+
+import { createApi, type OpencodeApi } from '../../src/opencode/api.ts';
+import { routeApi } from '../../src/opencode/routed-api.ts';
+import { RequestError } from '../../src/opencode/transport.ts';
+import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { INSTANCE_PREFIX } from '../../src/node/listing.ts';
+import { CAPABILITY, type NodeStage, openNodeStage, SELF } from './stage.ts';
+
+const US = '127.0.0.1';
+const SESSION = 'ses_0000000000000000000000000';
+
+/** The calls of a client of ours to the instance, or to what is below another path of its node service. */
+function apiOf(stage: NodeStage, path = stage.path()): OpencodeApi {
+  return createApi({ endpoint: { url: `http://${SELF}:${stage.port}${path}`, route: 'tailnet' } });
+}
+
+/** Our client's machine, with that right by a grant. */
+function join({ api }: NodeStage, role?: 'read' | 'drive'): void {
+  const node = tailnetNode({ id: 'us', addresses: [US], userId: 'user-zoe' });
+  api.join(node, whoisOf(node, 'zoe@example.com', role === undefined ? {} : { [CAPABILITY]: [{ role }] }));
+}
+
+/** An instance that has no session, and says so in these headers. */
+const without = (headers: Readonly<Record<string, string>> = {}): Parameters<typeof openNodeStage>[0] => ({
+  handler({ url }, response) {
+    const isList = url?.startsWith('/session?') === true;
+    response
+      .writeHead(isList ? 200 : 404, { 'content-type': 'application/json', ...headers })
+      .end(isList ? '[]' : '{"name":"NotFoundError","data":{"message":"Session not found"}}');
+  },
+});
+
+async function failure(call: Promise<unknown>): Promise<{ kind: string; status: number | undefined; message: string }> {
+  const error = await call.then(
+    (value) => new Error(`Expected a refusal, got ${JSON.stringify(value)}`),
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof RequestError)) throw error;
+  return { kind: error.kind, status: error.status, message: error.message };
+}
+
+describe('what the node service refuses is told from what the instance answers', () => {
+  test('the instance has no such session, whatever it says of proxies', async () => {
+    await using stage = await openNodeStage(without({ 'proxy-status': 'liar; error=destination_not_found' }));
+    join(stage, 'drive');
+    expect(await apiOf(stage).session(SESSION)).toBeUndefined();
+  });
+
+  test('there is no such instance: that says nothing of its sessions', async () => {
+    await using stage = await openNodeStage(without());
+    join(stage, 'drive');
+    const gone = apiOf(stage, `${INSTANCE_PREFIX}other`);
+    for (const call of [
+      () => gone.session(SESSION),
+      () => gone.message(SESSION, 'msg_00000000000000'),
+      () => gone.events('/p', new AbortController().signal),
+      () => gone.replyPermission('/p', 'per_1', 'once', undefined),
+    ])
+      expect(await failure(call())).toMatchObject({
+        kind: 'unreachable',
+        status: 404,
+        message: expect.stringContaining('no such instance here') as string,
+      });
+  });
+
+  test('another way is taken for what was not passed on by the first, also where it may be done once only', async () => {
+    await using stage = await openNodeStage({
+      handler: (_, response) => void response.writeHead(200, { 'content-type': 'application/json' }).end('true'),
+    });
+    join(stage, 'drive');
+    const gone = { key: 'gone', api: apiOf(stage, `${INSTANCE_PREFIX}other`) };
+    const api = routeApi(gone, () => Promise.resolve({ key: 'there', api: apiOf(stage) }));
+    expect(await api.replyPermission('/p', 'per_1', 'once', undefined)).toBe(true);
+    expect(stage.seen).toHaveLength(1);
+  });
+
+  test('the caller has no right', async () => {
+    await using stage = await openNodeStage();
+    join(stage);
+    expect(await failure(apiOf(stage).session(SESSION))).toMatchObject({ kind: 'unreachable', status: 403 });
+  });
+
+  test('a session that a reader may not see is one that is not there', async () => {
+    await using stage = await openNodeStage(without());
+    join(stage, 'read');
+    expect(await apiOf(stage).session(SESSION)).toBeUndefined();
+    const prompt = { sessionId: SESSION, messageId: 'msg_1', partId: 'prt_1', text: 'hi' };
+    expect(await failure(apiOf(stage).prompt(prompt))).toMatchObject({
+      kind: 'unreachable',
+      status: 403,
+      message: expect.stringContaining('Your role here is "read"') as string,
+    });
+  });
+
+  test('nothing listens at the instance’s port any more', async () => {
+    const ours = { ours: (ports: readonly number[]) => Promise.resolve(new Set(ports)) };
+    await using stage = await openNodeStage({ ports: ours });
+    join(stage, 'drive');
+    await stage.endInstance();
+    const { kind, status, message } = await failure(apiOf(stage).statuses('/p'));
+    expect([kind, status]).toEqual(['unreachable', 502]);
+    expect(message).toContain('ECONNREFUSED');
+  });
+
+  test('the connection to the instance broke: it may have acted', async () => {
+    await using stage = await openNodeStage({ handler: (request) => void request.socket.destroy() });
+    join(stage, 'drive');
+    expect(await failure(apiOf(stage).abort(SESSION))).toMatchObject({ kind: 'status', status: 502 });
+  });
+
+  test('whois fails', async () => {
+    await using stage = await openNodeStage();
+    stage.api.callers.set(US, () => Promise.reject(new Error('tailscaled is busy')));
+    expect(await failure(apiOf(stage).statuses('/p'))).toMatchObject({ kind: 'unreachable', status: 503 });
+  });
+});
