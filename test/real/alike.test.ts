@@ -103,7 +103,8 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
           'further rounds',
           () => (runtime.directory.snapshot().roundAtMs ?? 0) > roundAtMs + 2 * DEADLINE_MS,
         );
-        expect(ways(runtime)).toEqual(['m0', 'm1']);
+        // Whichever answered first got the name.
+        expect(ways(runtime).toSorted()).toEqual(['m0', 'm1']);
         expect(runtime.directory.snapshot().instances.map(({ name }) => name)).toEqual([
           'work',
           expect.stringMatching(/^work@laptop/),
