@@ -1,72 +1,18 @@
-import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { needRoot, run } from '../../discovery/as-root.ts';
-import { announce } from '../../rig/announce.ts';
-import { type ConnectedChild, type ConnectedOptions, filesIn, startConnected } from '../../rig/connected-child.ts';
-import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { type ConnectedChild, filesIn, startConnected } from '../../rig/connected-child.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startScriptedModel } from '../../rig/scripted-model.ts';
-import { needSshd, type Sshd, startSshd } from '../../rig/sshd.ts';
+import { needSshd } from '../../rig/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
+import { atEnd, connected, endAll, openRelay, serverOn, sshOf, type Relay } from './relay-stage.ts';
 
-const closers: Array<() => Promise<unknown>> = [];
-
-afterEach(async () => {
-  for (const close of closers.splice(0).toReversed()) await close();
-});
-
-interface Relay {
-  readonly sshd: Sshd;
-  /** On the relay. */
-  readonly registry: string;
-  readonly env: Readonly<Record<string, string>>;
-}
-
-interface State {
-  readonly pid: number;
-  readonly opencodePid: number;
-  readonly sshPid?: number;
-  readonly relay?: { readonly kind: string; readonly reason?: string };
-}
-
-async function openRelay(): Promise<Relay> {
-  const sshd = await startSshd();
-  closers.push(() => sshd.close());
-  announce(sshd);
-  const registry = join(sshd.home, 'registry');
-  return { sshd, registry, env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry } };
-}
-
-async function connected(relay: Relay, options: ConnectedOptions = {}): Promise<ConnectedChild> {
-  const child = await startConnected({ ...options, env: { ...relay.env, ...options.env } });
-  closers.push(() => child.close());
-  await child.registered();
-  return child;
-}
-
-async function stateOf(child: ConnectedChild): Promise<State | undefined> {
-  for (const path of await filesIn(join(child.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'connected'))) {
-    const state: State = JSON.parse((await readFile(path, 'utf8').catch(() => '')) || '{}');
-    if (state.pid === child.pid) return state;
-  }
-  return undefined;
-}
-
-/** Resolves with the ssh that holds a connection; another than `not`. */
-function sshOf(child: ConnectedChild, not?: number, limitMs?: number): Promise<number> {
-  return until(
-    'a connection to the relay',
-    async () => {
-      const state = await stateOf(child);
-      return state?.relay?.kind === 'connected' && state.sshPid !== not ? state.sshPid : undefined;
-    },
-    limitMs,
-  );
-}
+afterEach(endAll);
 
 async function registrations({ registry }: Relay): Promise<string[]> {
   return (await filesIn(registry)).filter((path) => path.endsWith('.json'));
@@ -74,10 +20,7 @@ async function registrations({ registry }: Relay): Promise<string[]> {
 
 /** The MCP server as it runs on the relay, and what it can do there. */
 async function answersOnRelay(relay: Relay, message: string): Promise<void> {
-  await using server: McpChild = await startMcpChild({
-    args: ['--registry-dir', relay.registry, '--health-timeout-ms', '15000'],
-    env: { HOME: relay.sshd.home },
-  });
+  await using server = await serverOn(relay);
   const instance = await until('the relay to list it', async () => {
     const { result } = await server.call('instances');
     const rows = (result.structuredContent as { instances: Array<{ name: string; state: string }> }).instances;
@@ -137,7 +80,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a relay that fails', () => {
       await using model = await startScriptedModel();
       await mkdir(relay.registry, { mode: 0o700 });
       run('mount', '-t', 'tmpfs', '-o', options, 'tmpfs', relay.registry);
-      closers.push(async () => run('umount', '-l', relay.registry));
+      atEnd(async () => run('umount', '-l', relay.registry));
       const filler = join(relay.registry, 'filler');
       if (what === 'full') await writeFile(filler, Buffer.alloc(128 * 1024)).catch(() => {});
       const child = await connected(relay, { model });
@@ -197,12 +140,12 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('unusual surroundings', () => {
     'an opencode behind a script that stays: no orphan after %s',
     async (signal) => {
       const temp = tempDir('launcher');
-      closers.push(() => temp.close());
+      atEnd(() => temp.close());
       const launcher = join(temp.path, 'opencode');
       await writeFile(launcher, `#!/bin/sh\n"${PINNED_OPENCODE}" "$@"\nexit $?\n`);
       await chmod(launcher, 0o755);
       const child = await startConnected({ opencode: launcher });
-      closers.push(() => child.close());
+      atEnd(() => child.close());
       await child.registered();
       child.kill(signal);
       await child.exited;

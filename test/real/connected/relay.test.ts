@@ -4,60 +4,17 @@ import { join } from 'node:path';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { announce } from '../../rig/announce.ts';
-import {
-  type ConnectedChild,
-  connectedEnvironment,
-  type ConnectedOptions,
-  CONNECTED_SCRIPT,
-  filesIn,
-  startConnected,
-} from '../../rig/connected-child.ts';
-import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { type ConnectedChild, connectedEnvironment, CONNECTED_SCRIPT, filesIn } from '../../rig/connected-child.ts';
+import { type McpChild } from '../../rig/mcp-child.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { openSandbox } from '../../rig/opencode-sandbox.ts';
 import { startScriptedModel } from '../../rig/scripted-model.ts';
-import { needSshd, type Sshd, startSshd } from '../../rig/sshd.ts';
+import { needSshd } from '../../rig/sshd.ts';
 import { needTmux, openTmux } from '../../rig/tmux.ts';
 import { deferred, until } from '../../rig/wait.ts';
+import { connected, endAll, openRelay, serverOn, sshOf, stateOf, type Relay } from './relay-stage.ts';
 
-const closers: Array<() => Promise<unknown>> = [];
-
-afterEach(async () => {
-  for (const close of closers.splice(0).toReversed()) await close();
-});
-
-interface Relay {
-  readonly sshd: Sshd;
-  /** On the relay. */
-  readonly registry: string;
-  readonly env: Readonly<Record<string, string>>;
-}
-
-async function openRelay(): Promise<Relay> {
-  const sshd = await startSshd();
-  closers.push(() => sshd.close());
-  announce(sshd);
-  const registry = join(sshd.home, 'registry');
-  return { sshd, registry, env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry } };
-}
-
-async function connected(relay: Relay, options: ConnectedOptions = {}): Promise<ConnectedChild> {
-  const child = await startConnected({ ...options, env: { ...relay.env, ...options.env } });
-  closers.push(() => child.close());
-  await child.registered();
-  return child;
-}
-
-/** The MCP server as it runs on the relay. */
-async function serverOn(relay: Relay): Promise<McpChild> {
-  const server = await startMcpChild({
-    args: ['--registry-dir', relay.registry, '--health-timeout-ms', '15000'],
-    env: { HOME: relay.sshd.home },
-  });
-  closers.push(() => server.close());
-  return server;
-}
+afterEach(endAll);
 
 interface Row {
   readonly name: string;
@@ -74,28 +31,6 @@ async function listed(server: McpChild): Promise<string> {
     'the relay to list it as idle',
     async () => (await rows(server)).find(({ state }) => state === 'idle')?.name,
   );
-}
-
-interface State {
-  readonly pid: number;
-  readonly sshPid?: number;
-  readonly relay?: { readonly kind: string; readonly port?: number };
-}
-
-async function stateOf(child: ConnectedChild): Promise<State | undefined> {
-  for (const path of await filesIn(join(child.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'connected'))) {
-    const state: State = JSON.parse(await readFile(path, 'utf8').catch(() => '{}'));
-    if (state.pid === child.pid) return state;
-  }
-  return undefined;
-}
-
-/** The ssh that holds the connection now; another than `not`. */
-async function sshOf(child: ConnectedChild, not?: number): Promise<number> {
-  return until('an ssh with a connection', async () => {
-    const state = await stateOf(child);
-    return state?.relay?.kind === 'connected' && state.sshPid !== not ? state.sshPid : undefined;
-  });
 }
 
 async function nothingOnRelay({ registry, sshd }: Relay): Promise<void> {
@@ -244,7 +179,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
 });
 
 async function opencodePid(child: ConnectedChild): Promise<number> {
-  const state = (await stateOf(child)) as (State & { readonly opencodePid: number }) | undefined;
+  const state = await stateOf(child);
   if (state === undefined) throw new Error('there is no state file');
   return state.opencodePid;
 }

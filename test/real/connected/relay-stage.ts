@@ -1,0 +1,83 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { announce } from '../../rig/announce.ts';
+import { type ConnectedChild, type ConnectedOptions, filesIn, startConnected } from '../../rig/connected-child.ts';
+import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { type Sshd, startSshd } from '../../rig/sshd.ts';
+import { until } from '../../rig/wait.ts';
+
+/** A real sshd, and the registry directory that it is the relay for. */
+export interface Relay {
+  readonly sshd: Sshd;
+  /** On the relay. */
+  readonly registry: string;
+  /** What tells a wrapper of it. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** What a wrapper tells of itself in its state folder. */
+export interface WrapperState {
+  readonly pid: number;
+  readonly opencodePid: number;
+  readonly sshPid?: number;
+  readonly relay?: { readonly kind: string; readonly reason?: string; readonly port?: number };
+}
+
+const closers: Array<() => Promise<unknown>> = [];
+
+/** Called when the test is over, the last one first. */
+export function atEnd(close: () => Promise<unknown>): void {
+  closers.push(close);
+}
+
+/** For `afterEach`. */
+export async function endAll(): Promise<void> {
+  for (const close of closers.splice(0).toReversed()) await close();
+}
+
+export async function openRelay(): Promise<Relay> {
+  const sshd = await startSshd();
+  atEnd(() => sshd.close());
+  announce(sshd);
+  const registry = join(sshd.home, 'registry');
+  return { sshd, registry, env: { RELAY_SSH_CMD: sshd.relaySshCommand, RELAY_REMOTE_REGISTRY_DIR: registry } };
+}
+
+/** The wrapper on that relay; its opencode answers. */
+export async function connected(relay: Relay, options: ConnectedOptions = {}): Promise<ConnectedChild> {
+  const child = await startConnected({ ...options, env: { ...relay.env, ...options.env } });
+  atEnd(() => child.close());
+  await child.registered();
+  return child;
+}
+
+/** The MCP server as it runs on the relay. */
+export async function serverOn(relay: Relay): Promise<McpChild> {
+  const server = await startMcpChild({
+    args: ['--registry-dir', relay.registry, '--health-timeout-ms', '15000'],
+    env: { HOME: relay.sshd.home },
+  });
+  atEnd(() => server.close());
+  return server;
+}
+
+export async function stateOf(child: ConnectedChild): Promise<WrapperState | undefined> {
+  for (const path of await filesIn(join(child.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'connected'))) {
+    const state: WrapperState = JSON.parse((await readFile(path, 'utf8').catch(() => '')) || '{}');
+    if (state.pid === child.pid) return state;
+  }
+  return undefined;
+}
+
+/** Resolves with the ssh that holds the connection; another than `not`. */
+export function sshOf(child: ConnectedChild, not?: number, limitMs?: number): Promise<number> {
+  return until(
+    'a connection to the relay',
+    async () => {
+      const state = await stateOf(child);
+      return state?.relay?.kind === 'connected' && state.sshPid !== not ? state.sshPid : undefined;
+    },
+    limitMs,
+  );
+}
