@@ -41,7 +41,8 @@ export async function askOverview(
         const paths = pathsFor(part, directory, task.alsoIn ?? []);
         const answers = await Promise.all(paths.map((path) => ask(task, deps, path, MAX_BYTES[part])));
         const value = READ[part](answers);
-        if (value !== undefined) learnt = { ...learnt, [part]: value };
+        if (value === undefined) return;
+        learnt = { ...learnt, [part]: value };
         if (part === 'session') learnt = { ...learnt, latest: newestOf(answers) };
       } catch (error) {
         timedOut ||= isTimeout(error, task);
