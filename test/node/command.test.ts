@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -13,6 +12,7 @@ import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 import { SELF } from './stage.ts';
+import { tailscaled } from './tailscaled.ts';
 
 interface Command {
   readonly log: () => string;
@@ -44,37 +44,6 @@ async function start(args: readonly string[], env: Readonly<Record<string, strin
       return within(ended, 'the node service to end');
     },
   };
-}
-
-/** As much of tailscaled as a start needs, with ids as it writes them. */
-async function tailscaled(
-  socketPath: string,
-): Promise<{ readonly close: () => void; readonly buses: ReadonlySet<ServerResponse> }> {
-  const node = (id: string, address: string): string =>
-    `{"ID":"${id}","HostName":"${id}","DNSName":"${id}.tailnet.test.","OS":"linux","UserID":9007199254740993,"TailscaleIPs":["${address}"],"Online":true}`;
-  const buses = new Set<ServerResponse>();
-  const server = createServer(({ url = '' }, response) => {
-    if (url.includes('status')) {
-      response.end(
-        `{"Version":"1.98.10","TUN":true,"BackendState":"Running","Self":${node('self', SELF)},"Peer":{"nodekey:1":${node('laptop', '127.0.0.1')}},"CurrentTailnet":{"MagicDNSSuffix":"tailnet.test"}}`,
-      );
-    } else if (url.includes('whois')) {
-      response.end(
-        '{"Node":{"StableID":"laptop","Name":"laptop.tailnet.test.","User":9007199254740993},"UserProfile":{"ID":9007199254740993,"LoginName":"ada@example.com"},"CapMap":{}}',
-      );
-    } else {
-      buses.add(response);
-      response.write('{"State":6}\n');
-    }
-  }).listen(socketPath);
-  await once(server, 'listening');
-  const close = (): void => {
-    for (const bus of buses) bus.end();
-    server.close();
-    server.closeIdleConnections();
-  };
-  onTestFinished(close);
-  return { close, buses };
 }
 
 describe('opencode-mcp node', () => {

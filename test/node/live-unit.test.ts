@@ -1,0 +1,69 @@
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { expect, test } from 'vitest';
+
+import { LIST_PATH } from '../../src/node/listing.ts';
+import { freePort } from '../rig/ports.ts';
+import { needSystemd, startServiceManager } from '../rig/service-manager.ts';
+import { until } from '../rig/wait.ts';
+import { SELF } from './stage.ts';
+import { tailscaled } from './tailscaled.ts';
+
+const UNIT = 'opencode-mcp-node.service';
+const SCRIPTS = fileURLToPath(new URL('../../scripts', import.meta.url));
+
+test('under a real systemd the service is installed, survives its own end and that of tailscaled, and is removed', async (context) => {
+  needSystemd(context);
+  await using manager = await startServiceManager();
+  const { home } = manager;
+  const port = await freePort();
+  const socketPath = join(home, 'tailscaled.sock');
+  const settings = join(home, '.config', 'opencode-mcp', 'node.env');
+  await mkdir(join(home, '.config', 'opencode-mcp'), { recursive: true });
+  await writeFile(
+    settings,
+    `TAILSCALE_SOCKET=${socketPath}\nOPENCODE_NODE_PORT=${port}\nRELAY_REGISTRY_DIR=${join(home, 'registry')}\n`,
+  );
+  const install = (): Promise<string> => manager.run('sh', join(SCRIPTS, 'install-node.sh'));
+  const show = (name: string): Promise<string> => manager.property(UNIT, name);
+  const isServing = async (): Promise<boolean> =>
+    await fetch(`http://${SELF}:${port}${LIST_PATH}`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+
+  expect(await install()).toContain('Running');
+  const first = await show('MainPID');
+  const before = await tailscaled(socketPath);
+  await until('it to serve, since tailscaled has come', isServing);
+  expect(await show('MainPID')).toBe(first);
+
+  process.kill(Number(first), 'SIGKILL');
+  await until('another process to serve', async () => (await show('MainPID')) !== first && (await isServing()));
+  expect(await show('NRestarts')).toBe('1');
+
+  const second = await show('MainPID');
+  before.close();
+  await until('it not to serve without tailscaled', async () => !(await isServing()));
+  await tailscaled(socketPath);
+  await until('it to serve again', isServing);
+  expect(await show('MainPID')).toBe(second);
+
+  // Wrong settings stay wrong: it is not started again and again.
+  const good = await readFile(settings, 'utf8');
+  await appendFile(settings, 'OPENCODE_NODE_PORT=nonsense\n');
+  await manager.run('systemctl', '--user', 'restart', UNIT);
+  await until('it to be given up', async () => (await show('ActiveState')) === 'failed');
+  expect([await show('SubState'), await show('ExecMainStatus')]).toEqual(['failed', '2']);
+
+  await writeFile(settings, good);
+  expect(await install()).toContain('Running');
+  await until('it to serve after an upgrade', isServing);
+  expect(await readFile(settings, 'utf8')).toBe(good);
+
+  expect(await manager.run('sh', join(SCRIPTS, 'uninstall-node.sh'))).toContain('Removed');
+  expect(await show('LoadState')).toBe('not-found');
+  expect(await isServing()).toBe(false);
+});

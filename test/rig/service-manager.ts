@@ -1,0 +1,117 @@
+import { execFile, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { mkdir, readdir, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { TestContext } from 'vitest';
+
+import { needRoot } from '../discovery/as-root.ts';
+import { endProcessesIn } from './processes.ts';
+import { tempDir } from './temp.ts';
+import { until, within } from './wait.ts';
+
+const run = promisify(execFile);
+
+const SYSTEMD = '/lib/systemd/systemd';
+
+/** A mounted control group hierarchy has this file at its top; which there are depends on the machine. */
+const HIERARCHIES = ['/sys/fs/cgroup', '/sys/fs/cgroup/systemd', '/sys/fs/cgroup/unified'].filter((path) =>
+  existsSync(join(path, 'cgroup.procs')),
+);
+
+/** systemd looks below /run whether it has started the machine; here that is a /run of its own. */
+const BOOT = `set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
+chmod 700 "$XDG_RUNTIME_DIR"
+for group; do mkdir "$group"; echo $$ > "$group/cgroup.procs"; done
+exec ${SYSTEMD} --user --log-target=console`;
+
+/** A real systemd that manages the services of one user, as on a machine where that user is logged in. */
+export interface ServiceManager extends AsyncDisposable {
+  /** Of the user. */
+  readonly home: string;
+  /** Runs a command as that user would in a shell; rejects where it fails. */
+  run(command: string, ...args: readonly string[]): Promise<string>;
+  /** A property of a unit, as `systemctl --user show` tells it. */
+  property(unit: string, name: string): Promise<string>;
+}
+
+/** First line of a test that needs it: without systemd it is skipped, which in CI is a failure; without control groups of one's own it cannot run. */
+export function needSystemd(context: TestContext): void {
+  needRoot(context);
+  if (!existsSync(SYSTEMD)) {
+    const reason = 'needs systemd: CI=true scripts/install-system-packages.sh, as root';
+    if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
+    context.skip(true, reason);
+  }
+  context.skip(!mayMakeGroups(), 'needs control groups that it may write to; a container often has none');
+}
+
+function mayMakeGroups(): boolean {
+  try {
+    for (const path of HIERARCHIES) {
+      const group = join(path, `opencode-rig-${randomUUID()}`);
+      mkdirSync(group);
+      rmdirSync(group);
+    }
+    return HIERARCHIES.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+export async function startServiceManager(): Promise<ServiceManager> {
+  const temp = tempDir('opencode-rig-systemd');
+  const home = join(temp.path, 'home');
+  await mkdir(home);
+  const env = {
+    PATH: process.env['PATH'] ?? '',
+    HOME: home,
+    TMPDIR: temp.tmp,
+    XDG_RUNTIME_DIR: '/run/user/0',
+  };
+  // One name: systemd makes what it finds in the newest hierarchy in the others, too.
+  const name = `opencode-rig-${randomUUID()}`;
+  const groups = HIERARCHIES.map((path) => join(path, name));
+  const manager = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', BOOT, 'sh', ...groups], {
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let log = '';
+  manager.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
+  const exited = new Promise<void>((resolve) => manager.once('exit', () => resolve()));
+  const inside = async (command: string, ...args: readonly string[]): Promise<string> => {
+    const enter = ['--mount', '--target', String(manager.pid), '--', command, ...args];
+    return (await run('nsenter', enter, { env, timeout: 60_000 })).stdout.trim();
+  };
+  const property = (unit: string, name: string): Promise<string> =>
+    inside('systemctl', '--user', 'show', '--property', name, '--value', unit);
+  await until('systemd to manage the services', async () => {
+    if (manager.exitCode !== null) throw new Error(`systemd ended with ${manager.exitCode}:\n${log}`);
+    return (await property('default.target', 'ActiveState').catch(() => '')) === 'active';
+  });
+  return {
+    home,
+    run: inside,
+    property,
+    async [Symbol.asyncDispose]() {
+      manager.kill('SIGTERM');
+      await within(exited, () => `systemd to end:\n${log}`);
+      await endProcessesIn(temp.tmp);
+      for (const group of groups) await until('the control group to be empty', () => removeGroup(group));
+      await temp.close();
+    },
+  };
+}
+
+/** With those below it; false while something runs in one. */
+async function removeGroup(path: string): Promise<boolean> {
+  for (const entry of await readdir(path, { withFileTypes: true }))
+    if (entry.isDirectory() && !(await removeGroup(join(path, entry.name)))) return false;
+  return await rmdir(path).then(
+    () => true,
+    () => false,
+  );
+}
