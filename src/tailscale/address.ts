@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Where tailscaled's LocalAPI listens. */
@@ -12,6 +13,8 @@ export interface AddressSystem {
   readonly exists: (path: string) => boolean;
   readonly readLink: (path: string) => string;
   readonly readText: (path: string) => string;
+  /** What `lsof` tells of the files that the App Store build's own process of this user holds open. */
+  readonly appFiles: () => string;
 }
 
 export const realSystem: AddressSystem = {
@@ -19,6 +22,7 @@ export const realSystem: AddressSystem = {
   exists: existsSync,
   readLink: readlinkSync,
   readText: (path) => readFileSync(path, 'utf8'),
+  appFiles: rarely(listAppFiles),
 };
 
 const LINUX_SOCKET = '/var/run/tailscale/tailscaled.sock';
@@ -28,7 +32,7 @@ const SYNOLOGY_SOCKET = '/var/packages/Tailscale/var/tailscaled.sock';
 const BSD_SOCKET = '/var/run/tailscaled.socket';
 const WINDOWS_PIPE = '\\\\.\\pipe\\ProtectedPrefix\\Administrators\\Tailscale\\tailscaled';
 
-/** macOS, the standalone GUI build: a link whose target is the port, and a file with the token for it. */
+/** macOS, the standalone GUI build: a link whose target is the port, and a file with the token for it (tailscale 1.98). */
 const MAC_FOLDER = '/Library/Tailscale';
 
 /**
@@ -51,15 +55,56 @@ export function shownAddress(address: LocalApiAddress): string {
   return address.kind === 'socket' ? address.path : `127.0.0.1:${address.port}`;
 }
 
-/** The App Store build tells its port only in the name of a file that its process holds open, which is not looked for here. */
-function macApp({ readLink, readText }: AddressSystem): LocalApiAddress | undefined {
+function macApp(system: AddressSystem): LocalApiAddress | undefined {
+  return attempt(() => standaloneApp(system)) ?? attempt(() => appStoreApp(system));
+}
+
+function standaloneApp({ readLink, readText }: AddressSystem): LocalApiAddress | undefined {
+  const port = readLink(`${MAC_FOLDER}/ipnport`);
+  return portAddress(port, readText(`${MAC_FOLDER}/sameuserproof-${port}`));
+}
+
+/** It tells port and token in the name of a file that its process, which runs as this user, holds open (tailscale 1.98). */
+function appStoreApp({ appFiles }: AddressSystem): LocalApiAddress | undefined {
+  const [, port, token] = /\/sameuserproof-(\d+)-([^\s/]+)$/m.exec(appFiles()) ?? [];
+  return port === undefined || token === undefined ? undefined : portAddress(port, token);
+}
+
+function portAddress(digits: string, proof: string): LocalApiAddress | undefined {
+  const port = /^\d{1,5}$/.test(digits) ? Number(digits) : 0;
+  const token = proof.trim();
+  return port < 1 || port > 65_535 || token === '' ? undefined : { kind: 'port', port, token };
+}
+
+function attempt<T>(look: () => T | undefined): T | undefined {
   try {
-    const text = readLink(`${MAC_FOLDER}/ipnport`);
-    const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-    if (port < 1 || port > 65_535) return undefined;
-    const token = readText(`${MAC_FOLDER}/sameuserproof-${port}`).trim();
-    return token === '' ? undefined : { kind: 'port', port, token };
+    return look();
   } catch {
     return undefined;
   }
+}
+
+/** `lsof` answers in tens of milliseconds, for which everything else stands still. */
+const LSOF_LIMIT_MS = 2_000;
+const LSOF_PAUSE_MS = 5_000;
+
+function listAppFiles(): string {
+  const args = ['-n', '-a', `-u${process.getuid?.() ?? 0}`, '-c', 'IPNExtension', '-Fn'];
+  return execFileSync('lsof', args, { encoding: 'utf8', timeout: LSOF_LIMIT_MS, stdio: ['ignore', 'pipe', 'ignore'] });
+}
+
+/** As `look`, or what it found a few seconds ago. */
+function rarely(look: () => string): () => string {
+  let found = '';
+  let atMs = Number.NEGATIVE_INFINITY;
+  return () => {
+    if (performance.now() - atMs < LSOF_PAUSE_MS) return found;
+    found = '';
+    try {
+      found = look();
+    } finally {
+      atMs = performance.now();
+    }
+    return found;
+  };
 }

@@ -5,9 +5,15 @@ import { type AddressSystem, localApiAddress, shownAddress } from '../../src/tai
 interface Files {
   readonly links?: Readonly<Record<string, string>>;
   readonly texts?: Readonly<Record<string, string>>;
+  /** As lsof tells them. */
+  readonly open?: string;
 }
 
-function system(platform: NodeJS.Platform, existing: readonly string[], { links, texts }: Files = {}): AddressSystem {
+function system(
+  platform: NodeJS.Platform,
+  existing: readonly string[],
+  { links, texts, open }: Files = {},
+): AddressSystem {
   const read = (found: string | undefined): string => {
     if (found === undefined) throw new Error('ENOENT');
     return found;
@@ -17,6 +23,7 @@ function system(platform: NodeJS.Platform, existing: readonly string[], { links,
     exists: (path) => existing.includes(path),
     readLink: (path) => read(links?.[path]),
     readText: (path) => read(texts?.[path]),
+    appFiles: () => read(open),
   };
 }
 
@@ -47,6 +54,11 @@ describe('localApiAddress', () => {
       path: BSD,
     },
     {
+      name: 'macOS, an App Store build without a port',
+      given: system('darwin', [], { open: 'p77\nfcwd\nn/\nn/private/sameuserproof-99999-abc\nn/x/sameuserproof-1\n' }),
+      path: BSD,
+    },
+    {
       name: 'Windows',
       given: system('win32', []),
       path: '\\\\.\\pipe\\ProtectedPrefix\\Administrators\\Tailscale\\tailscaled',
@@ -57,6 +69,15 @@ describe('localApiAddress', () => {
 
   it('is what is given, whatever the system has', () => {
     expect(localApiAddress('/x.sock', system('darwin', [], APP))).toEqual({ kind: 'socket', path: '/x.sock' });
+  });
+
+  it('is what the App Store build holds open, where there is no other', () => {
+    const folder = '/Users/ada/Library/Group Containers/W5364U7YZB.io.tailscale.ipn.macos';
+    const open = `p812\nfcwd\nn/\nf4\nn${folder}/sameuserproof-49213-0123456789abcdef\nf5\nn/dev/null\n`;
+    const address = localApiAddress(undefined, system('darwin', [], { open }));
+    expect(address).toEqual({ kind: 'port', port: 49_213, token: '0123456789abcdef' });
+    expect(localApiAddress(undefined, system('darwin', [], { ...APP, open }))).toMatchObject({ port: 49_180 });
+    expect(localApiAddress(undefined, system('linux', [], { open }))).toMatchObject({ kind: 'socket' });
   });
 
   it("is the macOS app's port, and never shows its token", () => {

@@ -161,6 +161,7 @@ it("sends the macOS app's token, and the name that tailscaled wants", async () =
     exists: () => false,
     readLink: () => String(app.port),
     readText: () => 'proof\n',
+    appFiles: () => '',
   };
   await createLocalApi({ clock: systemClock, logger: silentLogger, system }).status();
   const token = Buffer.from(':proof').toString('base64');
