@@ -58,7 +58,7 @@ export function buildView(previous: View, input: ViewInput): View {
   }
   const merged = merge(listed, input.proofs);
   const { state, named, gone } = assignNames(previous.names, merged.instances.map(nameable));
-  const running = new Set(merged.instances.flatMap(({ endpoints }) => newestOverview(endpoints)?.running ?? []));
+  const running = new Set(merged.instances.flatMap(({ endpoints }) => runningIn(endpoints)));
   const instances = merged.instances.map((instance) =>
     shown(instance, named.get(instance.key) ?? { name: instance.key, aliases: [] }, running),
   );
@@ -125,6 +125,11 @@ function doing(
   // What runs in one process looks interrupted to another of the same home.
   if (activity.kind === 'idle' && latest?.rest !== undefined && !running.has(latest.id)) return latest.rest;
   return { state: activity.kind };
+}
+
+/** What was running in one that does not answer any more may be just what its end has interrupted. */
+function runningIn(endpoints: MergedInstance['endpoints']): readonly string[] {
+  return endpoints[0].result.status === 'healthy' ? (newestOverview(endpoints)?.running ?? []) : [];
 }
 
 const WAITS_FOR = { permission: 'permission', question: 'an answer' } as const;

@@ -47,7 +47,7 @@ async function earliestStall(
   }
 }
 
-/** Since when those of the sessions say nothing that were found stalled and have not moved since, in ms since the epoch, by id. */
+/** Since when those of the sessions say nothing that were found stalled and have not moved since, in ms since the epoch, by id; without those that cannot be read. */
 export async function stallsAmong(
   runtime: Runtime,
   { api, instance }: Connected,
@@ -58,8 +58,8 @@ export async function stallsAmong(
     [...sessions]
       .filter((id) => foundStalled(runtime, instance, id))
       .map(async (id) => {
-        const { messages } = await api.messages(id, { limit: 1 });
-        const sinceMs = stalledSince(runtime, instance, { id }, messages.at(-1));
+        const page = await api.messages(id, { limit: 1 }).catch(() => undefined);
+        const sinceMs = stalledSince(runtime, instance, { id }, page?.messages.at(-1));
         if (sinceMs !== undefined) stalls.set(id, sinceMs);
       }),
   );

@@ -2,12 +2,12 @@ import { singleLine } from '../plain-text.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { type Answer, quoteName } from './answer.ts';
 import { directoriesOf, recentSessions, statusesIn } from './directories.ts';
-import { stalledSince } from './following.ts';
 import { findOwner } from './owner.ts';
 import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
 import { sessionState, type SessionState } from './session-state.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
 import { sessionRow } from './sessions.ts';
+import { stallsAmong } from './stalls.ts';
 import { renderWays, waysShown } from './ways.ts';
 import type { StatusView } from './shapes.ts';
 import type { Instance } from '../directory/instance.ts';
@@ -38,17 +38,15 @@ export async function getStatus(
   for (const other of directories.slice(1)) runtime.directory.worksIn(connected, other);
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
+  const stalls = await stallsAmong(runtime, connected, statuses.keys());
   const nowMs = runtime.clock.now();
   const running = await Promise.all(
     [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
-      const [session, page] = await Promise.all([
-        api.session(id).catch(() => undefined),
-        api.messages(id, { limit: 1 }).catch(() => undefined),
-      ]);
+      const session = await api.session(id).catch(() => undefined);
       const waiting = asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
       const state = sessionState(statuses.get(id), {
         waiting,
-        stalledSinceMs: stalledSince(runtime, connected.instance, { id }, page?.messages.at(-1)),
+        stalledSinceMs: stalls.get(id),
         nowMs,
       });
       return session === undefined ? { id: singleLine(id, 64), title: '', ...state } : shortRow(session, state);

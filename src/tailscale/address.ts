@@ -34,6 +34,7 @@ const WINDOWS_PIPE = '\\\\.\\pipe\\ProtectedPrefix\\Administrators\\Tailscale\\t
 
 /** macOS, the standalone GUI build: a link whose target is the port, and a file with the token for it (tailscale 1.98). */
 const MAC_FOLDER = '/Library/Tailscale';
+const MAC_APP = '/Applications/Tailscale.app';
 
 /**
  * Where the LocalAPI is: at `override`, else where tailscaled has it on this system. The container's `/tmp/tailscaled.sock`
@@ -60,20 +61,23 @@ function macApp(system: AddressSystem): LocalApiAddress | undefined {
 }
 
 function standaloneApp({ readLink, readText }: AddressSystem): LocalApiAddress | undefined {
-  const port = readLink(`${MAC_FOLDER}/ipnport`);
-  return portAddress(port, readText(`${MAC_FOLDER}/sameuserproof-${port}`));
+  const port = portOf(readLink(`${MAC_FOLDER}/ipnport`));
+  const token = port === undefined ? '' : readText(`${MAC_FOLDER}/sameuserproof-${port}`).trim();
+  return port === undefined || token === '' ? undefined : { kind: 'port', port, token };
 }
 
 /** It tells port and token in the name of a file that its process, which runs as this user, holds open (tailscale 1.98). */
-function appStoreApp({ appFiles }: AddressSystem): LocalApiAddress | undefined {
-  const [, port, token] = /\/sameuserproof-(\d+)-([^\s/]+)$/m.exec(appFiles()) ?? [];
-  return port === undefined || token === undefined ? undefined : portAddress(port, token);
+function appStoreApp({ exists, appFiles }: AddressSystem): LocalApiAddress | undefined {
+  // Where there is no app, nobody is to pay for looking at its files.
+  if (!exists(MAC_APP)) return undefined;
+  const [, digits = '', token = ''] = /\/sameuserproof-(\d+)-([^\s/]+)$/m.exec(appFiles()) ?? [];
+  const port = portOf(digits);
+  return port === undefined ? undefined : { kind: 'port', port, token };
 }
 
-function portAddress(digits: string, proof: string): LocalApiAddress | undefined {
+function portOf(digits: string): number | undefined {
   const port = /^\d{1,5}$/.test(digits) ? Number(digits) : 0;
-  const token = proof.trim();
-  return port < 1 || port > 65_535 || token === '' ? undefined : { kind: 'port', port, token };
+  return port < 1 || port > 65_535 ? undefined : port;
 }
 
 function attempt<T>(look: () => T | undefined): T | undefined {
@@ -86,14 +90,14 @@ function attempt<T>(look: () => T | undefined): T | undefined {
 
 /** `lsof` answers in tens of milliseconds, for which everything else stands still. */
 const LSOF_LIMIT_MS = 2_000;
-const LSOF_PAUSE_MS = 5_000;
+const LSOF_PAUSE_MS = 30_000;
 
 function listAppFiles(): string {
   const args = ['-n', '-a', `-u${process.getuid?.() ?? 0}`, '-c', 'IPNExtension', '-Fn'];
   return execFileSync('lsof', args, { encoding: 'utf8', timeout: LSOF_LIMIT_MS, stdio: ['ignore', 'pipe', 'ignore'] });
 }
 
-/** As `look`, or what it found a few seconds ago. */
+/** As `look`, or what it found less than half a minute ago. */
 function rarely(look: () => string): () => string {
   let found = '';
   let atMs = Number.NEGATIVE_INFINITY;

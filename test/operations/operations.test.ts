@@ -298,6 +298,18 @@ describe('one word for each state, the same in every tool', () => {
     expect((await instances(runtime, LIST, call())).data.states).toBe('2 interrupted');
   });
 
+  test('what was running in a process that has ended is', async () => {
+    const [one, other] = [await fake('one'), await fake('other')];
+    const { id } = one.addSession();
+    begin(one, id);
+    other.addSession({ id });
+    other.state.messages.set(id, one.state.messages.get(id) ?? []);
+    directory.start();
+    expect((await instances(runtime, LIST, call())).data.states).toBe('1 busy, 1 idle');
+    await one.close();
+    expect((await instances(runtime, LIST, call())).data.states).toBe('1 interrupted, 1 offline');
+  });
+
   test('a session that began while the list was made is told as running', async () => {
     const server = await fake('worker');
     const { id } = server.addSession();

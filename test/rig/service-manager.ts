@@ -88,26 +88,33 @@ export async function startServiceManager(): Promise<ServiceManager> {
   };
   const property = (unit: string, name: string): Promise<string> =>
     inside('systemctl', '--user', 'show', '--property', name, '--value', unit);
-  await until('systemd to manage the services', async () => {
-    if (manager.exitCode !== null) throw new Error(`systemd ended with ${manager.exitCode}:\n${log}`);
-    return (await property('default.target', 'ActiveState').catch(() => '')) === 'active';
-  });
+  const close = async (): Promise<void> => {
+    manager.kill('SIGTERM');
+    await within(exited, () => `systemd to end:\n${log}`);
+    await endProcessesIn(temp.tmp);
+    for (const group of groups) await until('the control group to be empty', () => removeGroup(group));
+    await temp.close();
+  };
+  try {
+    await until('systemd to manage the services', async () => {
+      if (manager.exitCode !== null) throw new Error(`systemd ended with ${manager.exitCode}:\n${log}`);
+      return (await property('default.target', 'ActiveState').catch(() => '')) === 'active';
+    });
+  } catch (error) {
+    await close();
+    throw error;
+  }
   return {
     home,
     run: inside,
     property,
-    async [Symbol.asyncDispose]() {
-      manager.kill('SIGTERM');
-      await within(exited, () => `systemd to end:\n${log}`);
-      await endProcessesIn(temp.tmp);
-      for (const group of groups) await until('the control group to be empty', () => removeGroup(group));
-      await temp.close();
-    },
+    [Symbol.asyncDispose]: close,
   };
 }
 
 /** With those below it; false while something runs in one. */
 async function removeGroup(path: string): Promise<boolean> {
+  if (!existsSync(path)) return true;
   for (const entry of await readdir(path, { withFileTypes: true }))
     if (entry.isDirectory() && !(await removeGroup(join(path, entry.name)))) return false;
   return await rmdir(path).then(

@@ -30,6 +30,7 @@ function system(
 const SOCKET = '/var/run/tailscale/tailscaled.sock';
 const SYNOLOGY = '/var/packages/Tailscale/var/tailscaled.sock';
 const BSD = '/var/run/tailscaled.socket';
+const MAC_APP = '/Applications/Tailscale.app';
 const APP = {
   links: { '/Library/Tailscale/ipnport': '49180' },
   texts: { '/Library/Tailscale/sameuserproof-49180': 'proof\n' },
@@ -55,7 +56,9 @@ describe('localApiAddress', () => {
     },
     {
       name: 'macOS, an App Store build without a port',
-      given: system('darwin', [], { open: 'p77\nfcwd\nn/\nn/private/sameuserproof-99999-abc\nn/x/sameuserproof-1\n' }),
+      given: system('darwin', [MAC_APP], {
+        open: 'p77\nfcwd\nn/\nn/private/sameuserproof-99999-abc\nn/x/sameuserproof-1\n',
+      }),
       path: BSD,
     },
     {
@@ -67,6 +70,13 @@ describe('localApiAddress', () => {
     expect(localApiAddress(undefined, given)).toEqual({ kind: 'socket', path });
   });
 
+  it('names no file by a port that is none', () => {
+    const read: string[] = [];
+    const given = { ...system('darwin', [], { links: { '/Library/Tailscale/ipnport': '../1' } }) };
+    localApiAddress(undefined, { ...given, readText: (path) => (read.push(path), 'proof') });
+    expect(read).toEqual([]);
+  });
+
   it('is what is given, whatever the system has', () => {
     expect(localApiAddress('/x.sock', system('darwin', [], APP))).toEqual({ kind: 'socket', path: '/x.sock' });
   });
@@ -74,10 +84,11 @@ describe('localApiAddress', () => {
   it('is what the App Store build holds open, where there is no other', () => {
     const folder = '/Users/ada/Library/Group Containers/W5364U7YZB.io.tailscale.ipn.macos';
     const open = `p812\nfcwd\nn/\nf4\nn${folder}/sameuserproof-49213-0123456789abcdef\nf5\nn/dev/null\n`;
-    const address = localApiAddress(undefined, system('darwin', [], { open }));
+    const address = localApiAddress(undefined, system('darwin', [MAC_APP], { open }));
     expect(address).toEqual({ kind: 'port', port: 49_213, token: '0123456789abcdef' });
-    expect(localApiAddress(undefined, system('darwin', [], { ...APP, open }))).toMatchObject({ port: 49_180 });
-    expect(localApiAddress(undefined, system('linux', [], { open }))).toMatchObject({ kind: 'socket' });
+    expect(localApiAddress(undefined, system('darwin', [], { open }))).toMatchObject({ kind: 'socket' });
+    expect(localApiAddress(undefined, system('darwin', [MAC_APP], { ...APP, open }))).toMatchObject({ port: 49_180 });
+    expect(localApiAddress(undefined, system('linux', [MAC_APP], { open }))).toMatchObject({ kind: 'socket' });
   });
 
   it("is the macOS app's port, and never shows its token", () => {
