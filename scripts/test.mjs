@@ -3,7 +3,7 @@
 // test:tailnet` builds them for a person). Arguments go to vitest (and then it is one run, on this Node).
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
@@ -46,6 +46,8 @@ if (selection.length === 0) {
 const passed = runs.reduce((sum, run) => sum + run.passed, 0);
 const failed = runs.reduce((sum, run) => sum + run.failed, 0);
 const skipped = runs.reduce((sum, run) => sum + run.skipped, 0);
+const names = runs.flatMap((run) => run.names);
+if (names.length > 0) process.stdout.write(`\nFailed:\n${names.map((name) => `  ${name}\n`).join('')}`);
 process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`);
 process.exitCode = runs.some(({ ok }) => !ok) ? 1 : 0;
 
@@ -72,11 +74,28 @@ function vitest(label, node, args) {
     { cwd: root, stdio: 'inherit' },
   );
   const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : undefined;
+  const ok = status === 0 && (result?.numPassedTests ?? 0) > 0;
   return {
-    ok: status === 0 && (result?.numPassedTests ?? 0) > 0,
+    ok,
+    names: ok ? [] : failures(result).map((name) => `${name} (${label})`),
     passed: result?.numPassedTests ?? 0,
     // A suite that fails before its tests counts too.
     failed: (result?.numFailedTests ?? 0) + (status !== 0 && (result?.numFailedTests ?? 0) === 0 ? 1 : 0),
     skipped: result?.numPendingTests ?? 0,
   };
+}
+
+/** What failed in a run, by file and name, with the first line of why: what came before may have scrolled away. */
+function failures(result) {
+  const names = (result?.testResults ?? []).flatMap(({ name, status, message, assertionResults = [] }) => {
+    const file = relative(root, name);
+    const failed = assertionResults.filter((test) => test.status === 'failed');
+    if (failed.length === 0) return status === 'failed' ? [`${file}: ${firstLine(message)}`] : [];
+    return failed.map((test) => `${file} > ${test.fullName}: ${firstLine(test.failureMessages?.[0])}`);
+  });
+  return names.length > 0 ? names : ['the run itself, or an error outside the tests: see above'];
+}
+
+function firstLine(text = '') {
+  return text.split('\n', 1)[0].slice(0, 500);
 }

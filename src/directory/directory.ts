@@ -214,7 +214,8 @@ export class LiveDirectory implements Directory {
     if (this.#table.get(record.id) !== record) return;
     const wasHealthy = record.healthy;
     if (!record.settle(outcome, this.#deps.clock.now())) return;
-    if (outcome.timedOut && record.lastSeenMs === undefined) void this.#rounds.lookAgainSoon(record, this.#root.signal);
+    if (outcome.notNow || (outcome.timedOut && record.lastSeenMs === undefined))
+      void this.#rounds.lookAgainSoon(record, this.#root.signal);
     if (record.healthy !== wasHealthy) {
       this.#deps.logger.log('debug', `endpoint ${record.healthy ? 'answers' : 'stopped answering'}`, {
         endpoint: record.id,

@@ -40,7 +40,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   connection?: Connection;
   /** See `worksIn`; the latest first. */
   alsoIn: readonly string[] = [];
-  /** Looks ahead of the schedule that it got because it was slow when it was new. */
+  /** Looks ahead of the schedule that it got since it answered last. */
   retries = 0;
   /** A scheduled round waits for the answer. */
   roundDue = false;
@@ -131,6 +131,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     if (answered) {
       this.lastSeenMs = nowMs;
       this.misses = 0;
+      this.retries = 0;
     } else if (this.roundDue) this.misses += 1;
     this.roundDue = false;
     if (result.status === 'healthy') {

@@ -37,6 +37,8 @@ export interface Look {
   readonly missing: readonly OverviewPart[];
   /** Something gave no answer in time; with more time it might. */
   readonly timedOut: boolean;
+  /** Refused by a server, or on the way to it, for something that may be over in a moment. */
+  readonly notNow?: true;
   /** Of the first answer. */
   readonly latencyMs?: number;
 }

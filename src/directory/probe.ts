@@ -74,7 +74,17 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
     : error instanceof Error
       ? error.message
       : String(error);
-  return { ...settled({ status: 'unhealthy', reason: singleLine(reason, MAX_REASON_CHARS) }, latencyMs), timedOut };
+  return {
+    ...settled({ status: 'unhealthy', reason: singleLine(reason, MAX_REASON_CHARS) }, latencyMs),
+    timedOut,
+    ...(isNotNow(error) ? { notNow: true } : {}),
+  };
+}
+
+/** A node service that cannot say who calls or has not seen the instance yet, and servers that are overloaded or still start. */
+function isNotNow(error: unknown): boolean {
+  if (!(error instanceof RequestError) || error.status === undefined) return false;
+  return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;
 }
 
 function refusal(task: ProbeTask): string {

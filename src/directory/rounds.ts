@@ -18,8 +18,9 @@ export interface RoundsDeps {
 const MAX_DEAD_PER_ROUND = 500;
 
 /**
- * Pauses before a new registration that gave no answer in time is asked again: a cold opencode on a busy machine needs
- * seconds for its first answers, and nobody should wait for the next round because of that.
+ * Pauses before what failed for something that may be over soon is asked again: a cold opencode on a busy machine needs
+ * seconds for its first answers, and a node service whose tailscaled is busy cannot say who calls. Nobody should wait for
+ * the next round because of that.
  */
 const RETRY_AFTER_MS = [2000, 5000, 10_000];
 
@@ -44,7 +45,7 @@ export class Rounds {
     return looking;
   }
 
-  /** Looks again soon at a new registration whose look ran out of time; a few times, ahead of the schedule. */
+  /** Looks again soon at what failed for something that may be over then; a few times until it answers, ahead of the schedule. */
   async lookAgainSoon(record: EndpointRecord, signal: AbortSignal): Promise<void> {
     const pauseMs = RETRY_AFTER_MS[record.retries];
     if (pauseMs === undefined) return;

@@ -32,6 +32,7 @@ export class TailnetView {
   #peers: ReadonlyMap<string, TailnetNode> = new Map();
   #current: Tailnet | undefined;
   #reading: Promise<void> | undefined;
+  #waitingForLook: Promise<void> | undefined;
   #lastReadMs = Number.NEGATIVE_INFINITY;
   #hinted = false;
   #wake: () => void = () => {};
@@ -51,11 +52,11 @@ export class TailnetView {
     this.#loops = [this.#follow(), this.#listen()];
   }
 
-  /** The peer with this stable id. One that has joined since the last look is looked up. */
+  /** The peer with this stable id. One that is not known is waited for until the next look: it may just have joined. */
   async peer(id: string): Promise<TailnetNode | undefined> {
     const known = this.#peers.get(id);
-    if (known !== undefined || this.#deps.clock.now() - this.#lastReadMs < SHORTEST_LOOK_MS) return known;
-    await this.#read();
+    if (known !== undefined) return known;
+    await this.#anew();
     return this.#peers.get(id);
   }
 
@@ -96,6 +97,18 @@ export class TailnetView {
       }
       await clock.sleep(AWAY_POLL_MS, signal);
     }
+  }
+
+  /** A look that begins from now on, at most one for all that wait. */
+  #anew(): Promise<void> {
+    const { clock } = this.#deps;
+    this.#waitingForLook ??= (async () => {
+      await this.#reading;
+      await clock.sleep(Math.max(0, this.#lastReadMs + SHORTEST_LOOK_MS - clock.now()), this.#root.signal);
+      this.#waitingForLook = undefined;
+      await this.#read();
+    })();
+    return this.#waitingForLook;
   }
 
   #read(): Promise<void> {

@@ -111,6 +111,40 @@ describe('registrations', () => {
     expect(world.directory.counters.probes).toBe(2 + 2 + 1 + 6);
   });
 
+  test('one whose way could not answer a moment ago is asked again soon: when it is new, and when it was known', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const busy = { kind: 'answer', status: 503, body: {} } as const;
+    fake.override('GET /global/health', busy, 1);
+    world.register('a', fake);
+    await world.start();
+    expect(world.listed()).toEqual(['a offline']);
+    await world.clock.advance(2000);
+    await until('it to be listed', () => world.listed()[0] === 'a idle');
+    fake.override('GET /global/health', busy, 2);
+    await world.directory.refresh();
+    expect(world.listed()).toEqual(['a offline']);
+    const before = world.directory.counters.probes;
+    await world.clock.advance(2000);
+    await until('the first look', () => world.directory.counters.probes === before + 1);
+    await world.quiet();
+    await world.clock.advance(5000);
+    await until('it to be listed again', () => world.listed()[0] === 'a idle');
+  });
+
+  test('one that refuses connections is left to the next round', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    await fake.close();
+    await world.directory.refresh();
+    expect(world.listed()).toEqual(['a offline']);
+    const before = world.directory.counters.probes;
+    await world.clock.advance(20_000);
+    expect(world.directory.counters.probes).toBe(before);
+  });
+
   test('one that is removed is gone at once: its name leads to an error', async () => {
     await using world = new World();
     world.register('a', await world.fake({ directory: '/home/user/a' }));

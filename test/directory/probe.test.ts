@@ -175,6 +175,24 @@ describe('who is there', () => {
     expect(reasonOf(await ask(fake.url))).toBe(`unhealthy: GET ${fake.url}/global/health: HTTP 503`);
   });
 
+  const refused = 'http_request_denied';
+  test.each([
+    ['503', 503, undefined, true],
+    ['500', 500, undefined, true],
+    ['429', 429, undefined, true],
+    ['404', 404, undefined, undefined],
+    ['404 of a node service', 404, refused, true],
+    ['403 of a node service', 403, refused, true],
+    ['200 of something else', 200, undefined, undefined],
+  ])('%s may be over in a moment, or may not', async (_, status, error, notNow) => {
+    const url = await server((_request, response) => {
+      if (error !== undefined) response.setHeader('proxy-status', `opencode-mcp; error=${error}`);
+      response.writeHead(status, { 'content-type': 'application/json' }).end('{}');
+    });
+    const look = await ask(url);
+    expect([look.result.status, look.timedOut, look.notNow]).toEqual(['unhealthy', false, notNow]);
+  });
+
   test('a server that says it is not healthy is not', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /global/health', { kind: 'answer', body: { healthy: false, version: '1.18.33' } });

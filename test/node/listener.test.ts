@@ -4,8 +4,8 @@ import { describe, expect, test } from 'vitest';
 
 import { AWAY_POLL_MS, POLL_MS, SHORTEST_LOOK_MS } from '../../src/node/tailnet-view.ts';
 import { LocalApiError } from '../../src/tailscale/types.ts';
-import { ManualClock } from '../directory/manual-clock.ts';
-import { tailnetNode } from '../rig/memory-local-api.ts';
+import { ManualClock, settle } from '../directory/manual-clock.ts';
+import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';
 import { openNodeStage, SELF, type NodeStage } from './stage.ts';
@@ -141,6 +141,25 @@ describe('tailscaled is looked at', () => {
     expect((await stage.ask('/session')).status).toBe(503);
     await clock.advance(SHORTEST_LOOK_MS);
     expect(stage.service.addresses).toEqual([]);
+  });
+
+  test('for a caller who is not among the peers yet, who waits for that look', async () => {
+    const clock = new ManualClock();
+    await using stage = await openNodeStage({ clock });
+    stage.api.notify();
+    await clock.advance(SHORTEST_LOOK_MS);
+    const newcomer = tailnetNode({ id: 'newcomer', addresses: ['127.0.0.6'] });
+    stage.api.status_ = { ...stage.api.status_, peers: [...stage.api.status_.peers, newcomer] };
+    stage.api.callers.set('127.0.0.6', whoisOf(newcomer));
+    const { looks } = stage.api;
+    const asked = stage.api.asked.length;
+    const both = Promise.all(['/session', '/config'].map((path) => stage.ask(path, { from: '127.0.0.6' })));
+    await until('who they are to be asked', () => stage.api.asked.length === asked + 2);
+    await settle();
+    expect(stage.api.looks).toBe(looks);
+    await clock.advance(SHORTEST_LOOK_MS);
+    expect((await both).map(({ status }) => status)).toEqual([200, 200]);
+    expect(stage.api.looks).toBe(looks + 1);
   });
 
   test('every two seconds while it is away', async () => {
