@@ -146,19 +146,19 @@ export class LiveDirectory implements Directory {
     this.#refresh ??= this.#surveyAll('everything').finally(() => {
       this.#refresh = undefined;
     });
-    await unlessAborted(this.#refresh, signal);
+    await untilAborted(this.#refresh, signal);
     return this.snapshot();
   }
 
   async survey(signal?: AbortSignal): Promise<Snapshot> {
     const { sequence } = this.#prober;
     // The first round may be under way: what it asks from now on is not asked a second time.
-    await unlessAborted(this.ready(), signal);
+    await untilAborted(this.ready(), signal);
     if (signal?.aborted !== true) {
       this.#survey ??= this.#surveyAll({ askedBefore: sequence }).finally(() => {
         this.#survey = undefined;
       });
-      await unlessAborted(this.#survey, signal);
+      await untilAborted(this.#survey, signal);
     }
     return this.snapshot();
   }
@@ -332,7 +332,7 @@ function aborted(signal: AbortSignal, done: AbortSignal): Promise<void> {
 }
 
 /** Waits for `work` until a caller has had enough. Never rejects. */
-async function unlessAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+async function untilAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
   if (signal === undefined) return work;
   const over = new AbortController();
   await Promise.race([work, aborted(signal, over.signal)]);

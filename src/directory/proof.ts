@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import { openEvents } from '../opencode/events.ts';
 import { randomSessionId } from '../opencode/ids.ts';
 import { type Connection, exchange } from '../opencode/transport.ts';
@@ -28,11 +29,8 @@ export async function proveSame(
   deps: ProofDeps,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const trying = new AbortController();
-  const abort = (): void => trying.abort();
-  if (signal.aborted) abort();
-  signal.addEventListener('abort', abort, { once: true });
-  void deps.clock.sleep(deps.deadlineMs, trying.signal).then(abort);
+  const trying = new LinkedAbort(signal);
+  void deps.clock.sleep(deps.deadlineMs, trying.signal).then(() => trying.abort());
   try {
     const events = await openEvents(listen, '/global/event', trying.signal);
     const sessionId = randomSessionId();
@@ -51,8 +49,7 @@ export async function proveSame(
   } catch {
     return false;
   } finally {
-    signal.removeEventListener('abort', abort);
-    abort();
+    trying.end();
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { Logger } from '../log.ts';
 import { singleLine } from '../plain-text.ts';
 import {
@@ -167,10 +168,7 @@ class SourceRunner {
       this.#failed(new Error(`a scan that began more than ${SCAN_DEADLINE_MS} ms ago still has not ended`));
       return;
     }
-    const scanning = new AbortController();
-    const abort = (): void => scanning.abort();
-    this.#root.signal.addEventListener('abort', abort, { once: true });
-    if (this.#root.signal.aborted) abort();
+    const scanning = new LinkedAbort(this.#root.signal);
     const over = new AbortController();
     const work = attempt(() => this.#source.scan(scanning.signal, options));
     try {
@@ -181,8 +179,7 @@ class SourceRunner {
       else this.#failed(outcome.error);
     } finally {
       over.abort();
-      scanning.abort();
-      this.#root.signal.removeEventListener('abort', abort);
+      scanning.end();
     }
   }
 

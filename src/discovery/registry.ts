@@ -1,11 +1,13 @@
 import { join, resolve } from 'node:path';
 import * as z from 'zod';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { Logger } from '../log.ts';
 import { singleLine } from '../plain-text.ts';
+import { Pulse } from '../pulse.ts';
+import { unlessAborted } from '../unless-aborted.ts';
 import { DirectoryWatch } from './directory-watch.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
 import { errorCode, identityOf, nodeFileSystem, type FileSystem } from './file-system.ts';
-import { Pulse } from '../pulse.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
   isRegistrationName,
@@ -88,9 +90,7 @@ class RegistryDirectorySource implements RegistrySource {
   async scan(signal: AbortSignal): Promise<Scan> {
     signal.throwIfAborted();
     if (this.#closed) throw closedError();
-    const stop = new AbortController();
-    const onAbort = (): void => stop.abort(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
+    const stop = new LinkedAbort(signal);
     // One at a time: an aborted look may still hang on a dead network mount, and each more would hold threads of all file work.
     const work = this.#turn.then(() => this.#look(stop.signal));
     const settled = work.then(
@@ -100,11 +100,11 @@ class RegistryDirectorySource implements RegistrySource {
     this.#turn = settled;
     this.#scans.set(stop, settled);
     try {
-      return await untilAborted(work, stop.signal);
+      return await unlessAborted(work, stop.signal);
     } catch (error) {
       throw stop.signal.aborted ? error : this.#explained(error);
     } finally {
-      signal.removeEventListener('abort', onAbort);
+      stop.end();
       void settled.then(() => this.#scans.delete(stop));
       for (const watch of this.#watches.values()) watch.verify();
     }
@@ -228,18 +228,4 @@ function shown(path: string): string {
 
 function closedError(): Error {
   return new Error(`the source ${REGISTRY_SOURCE} is closed`);
-}
-
-/** Settles with `work`, or rejects at once when `signal` aborts: a read from a dead network mount returns when it likes. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  let onAbort = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import * as z from 'zod';
 import type { Clock } from '../clock.ts';
 import type { Dial } from '../dial.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { Logger } from '../log.ts';
 import { Pulse } from '../pulse.ts';
 import { addressFor, eligiblePeers } from '../tailscale/eligible.ts';
@@ -90,19 +91,11 @@ class TailnetSource implements TailscaleSource {
   }
 
   async scan(signal: AbortSignal, { thorough = false }: ScanOptions = {}): Promise<Scan> {
-    const stop = new AbortController();
-    const onAbort = (): void => stop.abort(signal.reason);
-    const onClose = (): void => stop.abort(this.#root.signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    this.#root.signal.addEventListener('abort', onClose, { once: true });
-    if (this.#root.signal.aborted) onClose();
-    if (signal.aborted) onAbort();
+    const stop = new LinkedAbort(this.#root.signal, signal);
     try {
       return await this.#look(stop.signal, thorough);
     } finally {
-      signal.removeEventListener('abort', onAbort);
-      this.#root.signal.removeEventListener('abort', onClose);
-      stop.abort();
+      stop.end();
       // It may have failed after it had waited.
       this.#notifyUntold();
     }

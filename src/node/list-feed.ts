@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 
 /** The list as it goes out. */
 export interface ListState {
@@ -58,21 +59,17 @@ export class ListFeed {
     waitMs: number,
     signal: AbortSignal,
   ): Promise<ListState | undefined> {
-    const over = new AbortController();
-    const end = (): void => over.abort();
-    const signals = [signal, this.#root.signal];
-    for (const one of signals) one.addEventListener('abort', end, { once: true });
+    const over = new LinkedAbort(signal, this.#root.signal);
     const notice = (state: ListState | undefined): void => {
-      if (state === undefined || !isKnown(state)) end();
+      if (state === undefined || !isKnown(state)) over.abort();
     };
     this.#waiting.add(notice);
     // It may have changed since the caller asked for it.
     notice(this.#state);
-    if (signals.some(({ aborted }) => aborted)) end();
     this.#looking ??= this.#look();
     await this.#deps.clock.sleep(waitMs, over.signal);
     this.#waiting.delete(notice);
-    for (const one of signals) one.removeEventListener('abort', end);
+    over.end();
     if (this.#waiting.size === 0) this.#wake();
     return this.#state;
   }

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 
 import { createParser } from 'eventsource-parser';
 
+import { LinkedAbort } from '../linked-abort.ts';
 import { type Connection, openStream, RequestError } from './transport.ts';
 
 /** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
@@ -33,22 +34,16 @@ const MAX_EVENT_CHARS = 8 * 1024 * 1024;
  * or stays silent.
  */
 export async function openEvents(connection: Connection, path: string, signal?: AbortSignal): Promise<EventStream> {
-  const controller = new AbortController();
-  const close = (): void => {
-    signal?.removeEventListener('abort', close);
-    controller.abort();
-  };
-  if (signal?.aborted) close();
-  signal?.addEventListener('abort', close, { once: true });
+  const open = new LinkedAbort(signal);
   try {
     const response = await openStream(connection, path, {
       headersTimeoutMs: HEADERS_TIMEOUT_MS,
-      signal: controller.signal,
+      signal: open.signal,
     });
     const label = `GET ${connection.endpoint.url}${path.split('?', 1)[0]}`;
-    return { close, [Symbol.asyncIterator]: () => readEvents(response, label, controller, close) };
+    return { close: () => open.end(), [Symbol.asyncIterator]: () => readEvents(response, label, open) };
   } catch (error) {
-    close();
+    open.end();
     throw error;
   }
 }
@@ -56,10 +51,8 @@ export async function openEvents(connection: Connection, path: string, signal?: 
 async function* readEvents(
   response: IncomingMessage,
   label: string,
-  controller: AbortController,
-  close: () => void,
+  open: LinkedAbort,
 ): AsyncGenerator<ServerEvent, void, undefined> {
-  const { signal } = controller;
   let silent = false;
   let overflow = false;
   const ready: ServerEvent[] = [];
@@ -76,7 +69,7 @@ async function* readEvents(
   const decoder = new TextDecoder();
   const watchdog = setTimeout(() => {
     silent = true;
-    controller.abort();
+    open.abort();
   }, SILENCE_LIMIT_MS);
   watchdog.unref();
   try {
@@ -89,12 +82,12 @@ async function* readEvents(
     }
   } catch (cause) {
     if (silent) throw new RequestError('broken', `${label}: silent for ${SILENCE_LIMIT_MS} ms`, { cause });
-    if (signal.aborted) return;
+    if (open.signal.aborted) return;
     if (cause instanceof RequestError) throw cause;
     throw new RequestError('broken', `${label}: the event stream broke`, { cause });
   } finally {
     clearTimeout(watchdog);
-    close();
+    open.end();
   }
 }
 

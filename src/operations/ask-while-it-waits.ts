@@ -1,3 +1,4 @@
+import { LinkedAbort } from '../linked-abort.ts';
 import { listWaiting } from '../turns/waiting.ts';
 import type { Settlement } from './approval.ts';
 import { askPerson } from './ask-person.ts';
@@ -20,10 +21,7 @@ export async function askWhileItWaits(
   call: Call & { readonly askPerson: AskPerson },
 ): Promise<Settlement | 'elsewhere'> {
   const { instance } = connected;
-  const over = new AbortController();
-  const end = (): void => over.abort();
-  call.signal.addEventListener('abort', end, { once: true });
-  if (call.signal.aborted) end();
+  const over = new LinkedAbort(call.signal);
   try {
     const asking = askPerson(runtime, instance, asked, proposal, { ...call, signal: over.signal }, call.askPerson);
     const first = await Promise.race([asking, fateOf(runtime, connected, asked, over.signal)]);
@@ -31,8 +29,7 @@ export async function askWhileItWaits(
     if (first === 'settled') return 'elsewhere';
     return first ?? (await asking);
   } finally {
-    call.signal.removeEventListener('abort', end);
-    end();
+    over.end();
   }
 }
 

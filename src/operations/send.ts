@@ -1,3 +1,4 @@
+import { LinkedAbort } from '../linked-abort.ts';
 import type { Session } from '../opencode/schema.ts';
 import type { TurnResult } from '../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../turns/turn.ts';
@@ -134,12 +135,7 @@ async function serialized(
 ): Promise<TurnResult> {
   const { api, instance } = connected;
   const release = await runtime.lock.acquire(session.id);
-  const follow = new AbortController();
-  const stop = (): void => {
-    follow.abort();
-  };
-  call.signal.addEventListener('abort', stop, { once: true });
-  if (call.signal.aborted) stop();
+  const follow = new LinkedAbort(call.signal);
   const request: TurnRequest = {
     session,
     text: prepared.message,
@@ -151,7 +147,7 @@ async function serialized(
     onText: call.onProgress,
     onStarted: () => {
       release();
-      if (prepared.async === true) stop();
+      if (prepared.async === true) follow.abort();
     },
     beforeSend: journalling(runtime, instance.name, prepared),
     findOwner: async () => {
@@ -180,7 +176,7 @@ async function serialized(
     remember(runtime, instance, session, result);
     return result;
   } finally {
-    call.signal.removeEventListener('abort', stop);
+    follow.end();
     release();
   }
 }

@@ -1,4 +1,5 @@
 import type { Instance, InstanceState } from '../directory/instance.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { Session } from '../opencode/schema.ts';
 import { singleLine } from '../plain-text.ts';
 import { lastTurn } from '../turns/last-turn.ts';
@@ -43,10 +44,7 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
   }
   if (input.session_id !== undefined && instances.length !== 1)
     throw new OperationError('session_id goes with one instance.');
-  const following = new AbortController();
-  const stop = (): void => following.abort();
-  call.signal.addEventListener('abort', stop, { once: true });
-  if (call.signal.aborted) stop();
+  const following = new LinkedAbort(call.signal);
   const progress = new NamedProgress(call.onProgress);
   const limited = limit(runtime, input, call);
   try {
@@ -60,13 +58,12 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
     if (input.for === 'any') {
       await Promise.race([...watches.map(whenSettled), Promise.all(watches)]);
       await runtime.clock.sleep(TOGETHER_MS, call.signal);
-      stop();
+      following.abort();
     }
     const seen = await Promise.all(watches);
     return answer(runtime, seen);
   } finally {
-    call.signal.removeEventListener('abort', stop);
-    stop();
+    following.end();
   }
 }
 
@@ -118,17 +115,14 @@ async function followAll(
   call: Call,
 ): Promise<readonly Seen[]> {
   const { name } = connected.instance;
-  const ending = new AbortController();
-  const end = (): void => ending.abort();
-  call.signal.addEventListener('abort', end, { once: true });
-  if (call.signal.aborted) end();
+  const following = new LinkedAbort(call.signal);
   try {
     return await Promise.all(
       sessions.map(async (session): Promise<Seen> => {
         try {
-          const result = await followOn(runtime, connected, session, { ...call, signal: ending.signal });
+          const result = await followOn(runtime, connected, session, { ...call, signal: following.signal });
           // One that needs something, or failed, is what the caller waits for: its other sessions are told as they are.
-          if (needsSomebody(result.outcome)) end();
+          if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result };
         } catch (error) {
           return { instance: name, session, problem: messageOf(error) };
@@ -136,7 +130,7 @@ async function followAll(
       }),
     );
   } finally {
-    call.signal.removeEventListener('abort', end);
+    following.end();
   }
 }
 

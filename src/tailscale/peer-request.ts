@@ -1,6 +1,7 @@
 import { type IncomingHttpHeaders, request as requestHttp } from 'node:http';
 import type { Clock } from '../clock.ts';
 import { type Dial, dialConnector } from '../dial.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 
 export interface PeerRequest {
   /** An address, never a name: what answers there is the node that owns it. */
@@ -39,9 +40,7 @@ export async function askPeer(asked: PeerRequest): Promise<PeerAnswer> {
   const { clock, signal, timeoutMs } = asked;
   signal.throwIfAborted();
   const over = new AbortController();
-  const cut = new AbortController();
-  const onAbort = (): void => cut.abort(signal.reason);
-  signal.addEventListener('abort', onAbort, { once: true });
+  const cut = new LinkedAbort(signal);
   void clock.sleep(timeoutMs, over.signal).then(() => {
     if (!over.signal.aborted) cut.abort(new PeerUnreachableError('silent', `no answer within ${timeoutMs} ms`));
   });
@@ -49,7 +48,7 @@ export async function askPeer(asked: PeerRequest): Promise<PeerAnswer> {
     return await exchange(asked, cut.signal);
   } finally {
     over.abort();
-    signal.removeEventListener('abort', onAbort);
+    cut.end();
   }
 }
 

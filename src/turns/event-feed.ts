@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
 import { RequestError } from '../opencode/transport.ts';
 
@@ -42,15 +43,11 @@ export class EventFeed {
     const ready = this.#items.shift();
     if (ready !== undefined) return ready;
     if (ms <= 0 || signal?.aborted) return undefined;
-    const wait = new AbortController();
-    const stop = (): void => {
-      wait.abort();
-    };
-    signal?.addEventListener('abort', stop, { once: true });
-    this.#wake = stop;
+    const wait = new LinkedAbort(signal);
+    this.#wake = () => wait.abort();
     await this.#clock.sleep(ms, wait.signal);
     this.#wake = undefined;
-    signal?.removeEventListener('abort', stop);
+    wait.end();
     return this.#items.shift();
   }
 

@@ -1,4 +1,5 @@
 import { systemClock } from '../../clock.ts';
+import { LinkedAbort } from '../../linked-abort.ts';
 import { createApi } from '../../opencode/api.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
@@ -73,11 +74,8 @@ async function sessionsOf(
     return { instance, reason: 'reason' in answer ? answer.reason : answer.state };
   }
   // Not AbortSignal.any over AbortSignal.timeout: Node 20 may collect the timeout before it fires.
-  const limit = new AbortController();
-  const end = (): void => limit.abort();
-  const timer = setTimeout(end, limitMs);
-  signal.addEventListener('abort', end, { once: true });
-  if (signal.aborted) end();
+  const limit = new LinkedAbort(signal);
+  const timer = setTimeout(() => limit.abort(), limitMs);
   const api = createApi(connection, limit.signal);
   try {
     const [sessions, statuses] = await Promise.all([
@@ -96,7 +94,7 @@ async function sessionsOf(
     return { instance, reason: singleLine(reason, MAX_REASON_CHARS) };
   } finally {
     clearTimeout(timer);
-    signal.removeEventListener('abort', end);
+    limit.end();
   }
 }
 

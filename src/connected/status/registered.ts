@@ -9,6 +9,7 @@ import { createSameDirectory, type SameDirectory } from '../../directory/same-di
 import { createRegistrySource } from '../../discovery/registry.ts';
 import { type Candidate, type Note, SourceUnavailableError } from '../../discovery/source.ts';
 import { systemDependencies } from '../../discovery/sources.ts';
+import { LinkedAbort } from '../../linked-abort.ts';
 import { silentLogger } from '../../log.ts';
 import type { Connection } from '../../opencode/transport.ts';
 import { singleLine } from '../../plain-text.ts';
@@ -73,12 +74,9 @@ async function askAll(
   settings: Places,
   signal: AbortSignal,
 ): Promise<readonly Registered[]> {
-  const ending = new AbortController();
+  const ending = new LinkedAbort(signal);
   // Each port that is knocked at listens to it.
   setMaxListeners(0, ending.signal, signal);
-  const onAbort = (): void => ending.abort();
-  signal.addEventListener('abort', onAbort, { once: true });
-  if (signal.aborted) onAbort();
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });
   const sameDirectory = createSameDirectory(realpath);
@@ -105,8 +103,7 @@ async function askAll(
       }),
     );
   } finally {
-    ending.abort();
-    signal.removeEventListener('abort', onAbort);
+    ending.end();
     prober.close();
   }
 }
