@@ -85,6 +85,8 @@ describe('resources', () => {
     const session = worker.addSession({ title: 'Talks' });
     worker.state.begin(session.id, 'hello there', {});
     worker.state.finish(session.id, '```\nnote: mine\n```');
+    // So long ago that its age is told the same by both.
+    worker.state.sessions.set(session.id, { ...session, time: { created: 1, updated: 1 } });
     const server = await start();
     const textOf = async (uri: string): Promise<string> => {
       const { contents } = await server.client.readResource({ uri });
