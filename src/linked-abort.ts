@@ -1,6 +1,6 @@
 /**
- * An AbortController that aborts with any of these signals too, for their reason, until `end`. What AbortSignal.any makes
- * stays with signals that live on, in Node 20 for as long as they do.
+ * An AbortController that aborts with any of these signals too, for their reason, until `end`. AbortSignal.any leaves
+ * something behind at a signal that lives on, each time (Node 20.20.2, measured; 26.10 does not).
  */
 export class LinkedAbort {
   readonly #controller = new AbortController();

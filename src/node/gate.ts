@@ -139,7 +139,8 @@ export class Gate {
     if (target?.kind === 'list') log.polled(request, verdict, reason);
     else log.refused(request, verdict, reason);
     if ('refusal' in verdict) return { status: 403, text: reason };
-    return { status: 503, text: `Who you are could not be told, so you are not admitted: ${reason}.` };
+    // The cause first: where this is shown, its end may be cut off.
+    return { status: 503, text: `${reason}; you are not admitted, since nobody can say who you are.` };
   }
 
   #list(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {

@@ -32,7 +32,7 @@ export class TailnetView {
   #peers: ReadonlyMap<string, TailnetNode> = new Map();
   #current: Tailnet | undefined;
   #reading: Promise<void> | undefined;
-  #waitingForLook: Promise<void> | undefined;
+  #comingLook: Promise<void> | undefined;
   #lastReadMs = Number.NEGATIVE_INFINITY;
   #hinted = false;
   #wake: () => void = () => {};
@@ -56,7 +56,7 @@ export class TailnetView {
   async peer(id: string): Promise<TailnetNode | undefined> {
     const known = this.#peers.get(id);
     if (known !== undefined) return known;
-    await this.#anew();
+    await this.#nextLook();
     return this.#peers.get(id);
   }
 
@@ -99,16 +99,16 @@ export class TailnetView {
     }
   }
 
-  /** A look that begins from now on, at most one for all that wait. */
-  #anew(): Promise<void> {
+  /** A look that begins from now on, one for all that wait. */
+  #nextLook(): Promise<void> {
     const { clock } = this.#deps;
-    this.#waitingForLook ??= (async () => {
+    this.#comingLook ??= (async () => {
       await this.#reading;
       await clock.sleep(Math.max(0, this.#lastReadMs + SHORTEST_LOOK_MS - clock.now()), this.#root.signal);
-      this.#waitingForLook = undefined;
+      this.#comingLook = undefined;
       await this.#read();
     })();
-    return this.#waitingForLook;
+    return this.#comingLook;
   }
 
   #read(): Promise<void> {

@@ -114,7 +114,10 @@ describe('it stops listening and cuts everyone', () => {
     await until('another look', () => stage.api.looks > looks);
     expect(stage.service.addresses).toEqual([SELF]);
     // Whois fails as well, so nobody is admitted meanwhile.
-    expect((await stage.ask('/session')).status).toBe(503);
+    expect(await stage.ask('/session')).toMatchObject({
+      status: 503,
+      text: expect.stringMatching(/^truncated; you are not/),
+    });
     stage.api.fail(undefined);
     expect((await stage.ask('/session')).status).toBe(200);
   });

@@ -285,13 +285,19 @@ describe('one word for each state, the same in every tool', () => {
     expect(await stateNow()).toBe('busy');
   });
 
-  test('what runs in another process of the same home is not interrupted', async () => {
+  /** Two processes of one home; the first runs a session that the other has on disk. */
+  async function sharedHome(): Promise<{ readonly one: FakeOpencode; readonly id: string }> {
     const [one, other] = [await fake('one'), await fake('other')];
     const { id } = one.addSession();
     begin(one, id);
     other.addSession({ id });
     other.state.messages.set(id, one.state.messages.get(id) ?? []);
     directory.start();
+    return { one, id };
+  }
+
+  test('what runs in another process of the same home is not interrupted', async () => {
+    const { one, id } = await sharedHome();
     const { data } = await instances(runtime, LIST, call());
     expect(data.instances.map(({ name, state }) => `${name} ${state}`)).toEqual(['one busy', 'other idle']);
     one.state.statuses.delete(id);
@@ -299,12 +305,7 @@ describe('one word for each state, the same in every tool', () => {
   });
 
   test('what was running in a process that has ended is', async () => {
-    const [one, other] = [await fake('one'), await fake('other')];
-    const { id } = one.addSession();
-    begin(one, id);
-    other.addSession({ id });
-    other.state.messages.set(id, one.state.messages.get(id) ?? []);
-    directory.start();
+    const { one } = await sharedHome();
     expect((await instances(runtime, LIST, call())).data.states).toBe('1 busy, 1 idle');
     await one.close();
     expect((await instances(runtime, LIST, call())).data.states).toBe('1 interrupted, 1 offline');
