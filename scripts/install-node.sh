@@ -85,7 +85,7 @@ install_launch_agent() {
 
 node=$(command -v node) || fail "node is not on the PATH; install Node 20.19 or newer"
 program=$root/dist/opencode-mcp.js
-[ -f "$program" ] || fail "there is no $program; run npm run build, or npm install --global opencode-mcp"
+[ -f "$program" ] || fail "there is no $program; run npm ci in $root, which builds it"
 
 case ${1:-} in
   --system) install_system_unit "${2:-}" ;;
