@@ -32,13 +32,13 @@ export interface StaticInstance {
 export const APPROVERS = ['ask', 'human', 'model', 'never'] as const;
 export type Approver = (typeof APPROVERS)[number];
 
-/** Who settles the requests that fit all the patterns given. The first rule that fits counts. */
+/** Who settles what fits all the patterns given. For each piece of a request the first rule that fits counts. */
 export interface ApprovalRule {
-  /** Of the instance's name. */
+  /** Of any name that the instance has or had. */
   readonly instance?: string;
   /** Of the kind of permission: `bash`, `edit`, …; `question` for questions. */
   readonly permission?: string;
-  /** Every pattern that the request names must fit it. */
+  /** Of a piece of the request: a command, a path, …. */
   readonly pattern?: string;
   readonly approve: Approver;
 }

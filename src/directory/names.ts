@@ -209,6 +209,11 @@ const bareName = ({ base }: Nameable): string => baseOf(base);
 const hostName = ({ base, host }: Nameable): string => fit(base, `@${hostOf(host)}`);
 const portName = ({ base, host, port }: Nameable): string => fit(base, `@${hostOf(host)}:${port}`);
 
+/** What an instance could be called, depending on what else there is. */
+export function possibleNames(instance: Nameable): readonly string[] {
+  return [instance.base, bareName(instance), hostName(instance), portName(instance)];
+}
+
 function baseOf(base: string): string {
   return fit(base, '');
 }

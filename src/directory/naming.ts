@@ -3,9 +3,9 @@ import { basename } from 'node:path/posix';
 import type { Candidate } from '../discovery/source.ts';
 import { singleLine } from '../plain-text.ts';
 import { addressOf } from './endpoint-key.ts';
-import type { MergedInstance, ProbedEndpoint } from './instance.ts';
+import type { Instance, MergedInstance, ProbedEndpoint } from './instance.ts';
 import { byAuthority } from './merge.ts';
-import type { Member, Nameable } from './names.ts';
+import { type Member, type Nameable, possibleNames } from './names.ts';
 import { mapNonEmpty, type NonEmpty, sortNonEmpty } from './non-empty.ts';
 
 const MAX_HOST_CHARS = 64;
@@ -28,6 +28,28 @@ export function nameable(instance: MergedInstance): Nameable {
     plain: members.some(({ candidate }) => isVouchedFor(candidate)),
     ...(claims.id === undefined ? {} : { processId: claims.id }),
   };
+}
+
+/**
+ * Every name that an instance has or had, for rules that name it: those it was shown under, and what it could be called by
+ * any of its endpoints. Of a name that none of these claims any more, also what stands before its port and its host.
+ */
+export function namesOf(instance: Instance): readonly string[] {
+  const { key, name, aliases = [], endpoints } = instance;
+  const alone = endpoints.map((endpoint) => ({
+    key,
+    claims: endpoint.candidate.claims,
+    endpoints: [endpoint] as const,
+  }));
+  const names = new Set([instance, ...alone].flatMap((one) => possibleNames(nameable(one))));
+  for (const shown of [name, ...aliases]) {
+    if (names.has(shown)) continue;
+    names
+      .add(shown)
+      .add(shown.replace(/(@.*):\d+(?:#\d+)?$/, '$1'))
+      .add(shown.replace(/@[^@]*$/, ''));
+  }
+  return [...names];
 }
 
 export function hostOf({ claims, endpoints }: MergedInstance): string {

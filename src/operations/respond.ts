@@ -1,3 +1,4 @@
+import { namesOf } from '../directory/naming.ts';
 import { RequestError } from '../opencode/transport.ts';
 import { singleLine } from '../plain-text.ts';
 import { listWaiting } from '../turns/waiting.ts';
@@ -81,7 +82,7 @@ async function decide(
   call: Call,
 ): Promise<Settlement | 'elsewhere'> {
   const { instance } = connected;
-  const approver = approverOf(runtime.approvals, instance.name, asked.waiting);
+  const approver = approverOf(runtime.approvals, namesOf(instance), asked.waiting);
   const name = quoteName(instance.name);
   if (approver === 'never') {
     throw new OperationError(

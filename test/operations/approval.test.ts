@@ -4,14 +4,29 @@ import type { ApprovalRule, Approver } from '../../src/config/settings.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
 import { approverOf } from '../../src/operations/approval.ts';
 
-const bash = (...patterns: string[]): WaitingRequest => ({
+const request = (permission: string, patterns: readonly string[], command?: string): WaitingRequest => ({
   kind: 'permission',
-  request: { id: 'per_1', sessionID: 'ses_1', permission: 'bash', patterns, always: [] },
+  request: {
+    id: 'per_1',
+    sessionID: 'ses_1',
+    permission,
+    patterns: [...patterns],
+    always: [],
+    ...(command !== undefined && { metadata: { command } }),
+  },
 });
+const bash = (...patterns: string[]): WaitingRequest => request('bash', patterns);
+/** As opencode (1.18.33 and 1.18.10) lists it. */
+const shell = (command: string, ...patterns: string[]): WaitingRequest => request('bash', patterns, command);
 const question: WaitingRequest = { kind: 'question', request: { id: 'que_1', sessionID: 'ses_1', questions: [] } };
 
-const who = (rules: readonly ApprovalRule[], waiting: WaitingRequest, instance = 'laptop'): Approver =>
-  approverOf({ approve: 'human', approvalRules: rules }, instance, waiting);
+function who(
+  rules: readonly ApprovalRule[],
+  waiting: WaitingRequest,
+  { names = ['laptop'], approve = 'human' }: { readonly names?: readonly string[]; readonly approve?: Approver } = {},
+): Approver {
+  return approverOf({ approve, approvalRules: rules }, names, waiting);
+}
 
 describe('who settles a request', () => {
   test('the first rule that fits, else the default', () => {
@@ -22,16 +37,188 @@ describe('who settles a request', () => {
     ];
     expect(who(rules, bash('git status -s'))).toBe('model');
     expect(who(rules, bash('rm -rf build'))).toBe('human');
-    expect(who(rules, bash('rm -rf build'), 'build-1')).toBe('ask');
+    expect(who(rules, bash('rm -rf build'), { names: ['build-1'] })).toBe('ask');
     expect(who(rules, question)).toBe('model');
     expect(who([], question)).toBe('human');
   });
 
-  test('a rule with a pattern must cover all that the request covers, and covers no request that names nothing', () => {
-    const rules: ApprovalRule[] = [{ pattern: 'git *', approve: 'model' }];
-    expect(who(rules, bash('git status', 'git log'))).toBe('model');
-    expect(who(rules, bash('git status', 'rm -rf /'))).toBe('human');
+  test('what the README gives as an example means what it says there', () => {
+    const rules: ApprovalRule[] = [
+      { permission: 'bash', pattern: 'git status*', approve: 'model' },
+      { instance: 'server-*', approve: 'human' },
+    ];
+    const of = (waiting: WaitingRequest, name: string): Approver =>
+      who(rules, waiting, { names: [name], approve: 'ask' });
+    const both = shell('git status && rm F', 'git status', 'rm F');
+    expect(of(shell('git status -s', 'git status -s'), 'laptop')).toBe('model');
+    expect(of(shell('git status', 'git status'), 'server-1')).toBe('model');
+    expect(of(both, 'laptop')).toBe('ask');
+    expect(of(both, 'server-1')).toBe('human');
+    expect(of(question, 'server-1')).toBe('human');
+    expect(of(request('edit', ['src/a.ts']), 'laptop')).toBe('ask');
+  });
+
+  test('of several pieces the strictest approver counts, wherever its piece stands', () => {
+    const rules: ApprovalRule[] = [
+      { pattern: 'rm *', approve: 'never' },
+      { pattern: 'curl *', approve: 'human' },
+      { pattern: 'make*', approve: 'ask' },
+      { pattern: '*', approve: 'model' },
+    ];
+    const of = (...patterns: string[]): Approver => who(rules, bash(...patterns), { approve: 'model' });
+    expect(of('true', 'rm F')).toBe('never');
+    expect(of('rm F', 'curl x', 'make', 'true')).toBe('never');
+    expect(of('make', 'curl x', 'true')).toBe('human');
+    expect(of('true', 'make')).toBe('ask');
+    expect(of('true', 'false')).toBe('model');
+  });
+
+  test('an earlier exception holds for its own piece only', () => {
+    const rules: ApprovalRule[] = [
+      { pattern: 'rm -i *', approve: 'model' },
+      { pattern: 'rm *', approve: 'never' },
+    ];
+    expect(who(rules, bash('rm -i F'))).toBe('model');
+    expect(who(rules, bash('rm -i F', 'rm F'))).toBe('never');
+    expect(who(rules, shell('rm -i F; rm -i G', 'rm -i F', 'rm -i G'))).toBe('model');
+  });
+
+  test('a rule with a pattern fits no request that names nothing', () => {
+    const rules: ApprovalRule[] = [{ pattern: '*', approve: 'model' }];
+    expect(who(rules, bash('git log'))).toBe('model');
     expect(who(rules, bash())).toBe('human');
     expect(who(rules, question)).toBe('human');
+    expect(who([{ approve: 'model' }], bash())).toBe('model');
   });
+
+  test('a rule for an instance fits each of its names, whatever the case', () => {
+    const names = ['prod@one:4096', 'prod@one', 'prod'];
+    for (const instance of ['prod', 'PROD@ONE', 'prod@one:4096', 'prod@*'])
+      expect(who([{ instance, approve: 'never' }], bash('ls'), { names })).toBe('never');
+    for (const instance of ['pro', 'prod@two', 'one'])
+      expect(who([{ instance, approve: 'never' }], bash('ls'), { names })).toBe('human');
+  });
+});
+
+describe('a shell command', () => {
+  const status: ApprovalRule[] = [{ permission: 'bash', pattern: 'git status*', approve: 'model' }];
+
+  test.each([
+    ['git status', ['git status']],
+    ['git   status -s', ['git   status -s']],
+    ['git status; git status', ['git status']],
+    ['git status && git status -s', ['git status', 'git status -s']],
+    ['git status -s || git status\n\ngit status &', ['git status -s', 'git status']],
+    ['(git status | git status -s)', ['git status', 'git status -s']],
+    ['{ git status; }', ['git status']],
+    ['git status "; rm F"', ['git status "; rm F"']],
+    ['git status \\\n  -s', ['git status \\\n  -s']],
+  ])('%j is covered by rules for all that it lists', (command, patterns) => {
+    expect(who(status, shell(command, ...patterns))).toBe('model');
+  });
+
+  test.each([
+    ['> F; git status', ['git status']],
+    ['git status && > F', ['git status']],
+    ['{ git status; } > F', ['git status']],
+    ['(git status) > F', ['git status']],
+    ['git status # rm', ['git status']],
+    ['git status <<E; rm F\nx\nE', ['git status']],
+    ['cd x && git status', ['git status']],
+    ['export A=1; git status', ['git status']],
+    ['[[ -f a ]] && git status', ['git status']],
+    ['if git status; then git status; fi', ['git status']],
+    ['! git status', ['git status']],
+    ['x=$(git status)', ['git status']],
+    ['x=`git status`', ['git status']],
+    ['`git status`', ['git status']],
+    ['git status "', ['git status']],
+    ['git() { git status; }; git status', ['git status']],
+    ['FOO=1 git status', ['FOO=1 git status']],
+    ['> F git status', ['> F git status']],
+    // What a version could list that does not stand there.
+    ['git  status; > F', ['git status']],
+    ['rm F', ['git status']],
+    ['rm F', []],
+  ])('%j is not covered by a rule for `git status`', (command, patterns) => {
+    expect(who(status, shell(command, ...patterns))).toBe('human');
+  });
+
+  test.each([
+    ['true; rm F', ['true', 'rm F']],
+    ['echo $(rm F)', ['echo $(rm F)', 'rm F']],
+    ['true; rm  -rf\tF', ['true', 'rm  -rf\tF']],
+    ['rm \\\nF', ['rm \\\nF']],
+    ['RM F', ['RM F']],
+    ['FOO=1 rm F', ['FOO=1 rm F']],
+    ['A="x y" B[0]+=$(x y) rm F', ['A="x y" B[0]+=$(x y) rm F', 'x y']],
+    ['2>/dev/null rm F', ['2>/dev/null rm F']],
+    ['> G rm F', ['> G rm F']],
+    ['time -p rm F', ['time -p rm F']],
+    // Not listed by opencode, and run by the shell.
+    ['git status <<E; rm F\nx\nE', ['git status']],
+    // Nothing that is listed stands there.
+    ['x=$(rm F)', []],
+    ['x=`rm F`', ['true']],
+    ['true &rm F', ['true']],
+  ])('%j is for nobody where `rm *` is', (command, patterns) => {
+    const rules: ApprovalRule[] = [{ pattern: 'rm *', approve: 'never' }, { approve: 'model' }];
+    expect(who(rules, shell(command, ...patterns), { approve: 'model' })).toBe('never');
+  });
+
+  test('that begins or ends as a listed one does is not that one', () => {
+    const rules: ApprovalRule[] = [{ pattern: 'ls', approve: 'model' }];
+    for (const command of ['lsblk; ls', 'ls; als', "ls; '; ls'", 'ls; ls#'])
+      expect(who(rules, shell(command, 'ls'))).toBe('human');
+    // Nor does a command `c` take the beginning of `cd`, which opencode does not list.
+    const forbids: ApprovalRule[] = [{ pattern: 'cd *', approve: 'never' }];
+    expect(who(forbids, shell('c; cd /etc', 'c'), { approve: 'model' })).toBe('never');
+  });
+
+  test('that only speaks of `rm` is none', () => {
+    const rules: ApprovalRule[] = [{ pattern: 'rm *', approve: 'never' }];
+    for (const command of ["echo 'x; rm F'", 'git rm F', 'echo rm F', 'rmdir F', 'git commit -m "fix; rm x"'])
+      expect(who(rules, shell(command, command), { approve: 'model' })).toBe('model');
+  });
+
+  test('is covered with what opencode does not list where a rule fits that', () => {
+    const rules: ApprovalRule[] = [...status, { pattern: 'cd *', approve: 'model' }];
+    expect(who(rules, shell('cd web && git status', 'git status'))).toBe('model');
+    expect(who(rules, shell('cd web && git status && > F', 'git status'))).toBe('human');
+    expect(who([...status, { instance: 'laptop', approve: 'model' }], shell('> F; git status', 'git status'))).toBe(
+      'model',
+    );
+  });
+
+  test('keeps an exception for what stands before the name of a command', () => {
+    const rules: ApprovalRule[] = [
+      { pattern: 'CI=1 npm test', approve: 'model' },
+      { pattern: '*', approve: 'never' },
+    ];
+    expect(who(rules, bash('CI=1 npm test'))).toBe('model');
+    expect(who(rules, bash('CI=2 npm test'))).toBe('never');
+  });
+
+  test('of more commands than are looked for is covered all the same where a rule fits each', () => {
+    const commands = Array.from({ length: 20_000 }, (_, index) => `echo ${index}`);
+    const command = commands.join('\n');
+    expect(who([{ pattern: 'echo *', approve: 'model' }], shell(command, ...commands))).toBe('model');
+    expect(who([{ pattern: 'echo *', approve: 'model' }], shell(`${command}\n> F`, ...commands))).toBe('human');
+  });
+});
+
+test('a directory is asked about beside the command that goes there', () => {
+  const rules: ApprovalRule[] = [{ permission: 'external_directory', pattern: '/tmp/*', approve: 'model' }];
+  expect(who(rules, request('external_directory', ['/tmp/a/*'], 'rm -rf /tmp/a/b'))).toBe('model');
+  expect(who(rules, request('external_directory', ['/tmp/a/*', '/etc/*'], 'cp /etc/a /tmp/a'))).toBe('human');
+});
+
+test('a path is compared as it is written', () => {
+  const rules: ApprovalRule[] = [
+    { permission: 'edit', pattern: 'docs/a  b.md', approve: 'never' },
+    { permission: 'edit', pattern: 'docs/*', approve: 'model' },
+  ];
+  expect(who(rules, request('edit', ['docs/a  b.md']))).toBe('never');
+  expect(who(rules, request('edit', ['docs/c.md']))).toBe('model');
+  expect(who(rules, request('edit', ['docs/c.md', 'src/a.ts']))).toBe('human');
 });
