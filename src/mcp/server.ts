@@ -191,7 +191,7 @@ export class McpServer {
   ): Promise<CallToolResult> {
     const { signal } = run;
     const reporter = notify === undefined ? undefined : new ProgressReporter(notify);
-    const askPerson = personAsker(this.#server);
+    const askPerson = personAsker(this.#server, this.#options.clock);
     const call: Call = {
       ...run,
       onProgress: (fresh) => reporter?.add(fresh),

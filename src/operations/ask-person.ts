@@ -5,17 +5,25 @@ import { OperationError, quoteBlock, quoteName } from './answer.ts';
 import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
 import { followUntil } from './following.ts';
-import type { AskPerson, Call, Question as Form, Runtime } from './runtime.ts';
+import type { AskPerson, Call, PersonAnswer, Question as Form, Runtime } from './runtime.ts';
 
 /** A person approves only what they see whole. */
 const MAX_SHOWN_CHARS = 6_000;
+/** Beside its field a form has room for a few lines. */
+const MAX_STANDING_CHARS = 1_000;
 const MAX_LABEL_CHARS = 200;
+/** What makes an emoji colourful or joins two (⚠️): cleaned away like all that is invisible, and of no use for hiding anything. */
+const EMOJI_STYLE = /(?<=\p{Extended_Pictographic}\ufe0f?)[\ufe0f\u200d]/gu;
 
-type Ask = (form: Form) => ReturnType<AskPerson>;
+/** What they are asked, and what their answer comes to; undefined where it fits nothing that they were offered. */
+interface Dialog {
+  readonly form: Form;
+  readonly read: (fields: Readonly<Record<string, string>>) => Settlement | undefined;
+}
 
 /**
- * Asks the person through the client. No answer of theirs means that nothing is sent.
- * @throws {OperationError} they declined, cancelled or did not answer in time
+ * Asks the person through the client; a decline is a no. Without an answer of theirs nothing is sent.
+ * @throws {OperationError} they gave none, or this client cannot ask them
  */
 export async function askPerson(
   runtime: Runtime,
@@ -25,48 +33,70 @@ export async function askPerson(
   call: Call,
   askThem: AskPerson,
 ): Promise<Settlement> {
-  const limit = { timeoutMs: Math.max(0, followUntil(call) - runtime.clock.now()), signal: call.signal };
-  const ask: Ask = (form) => askThem(form, limit);
   const { waiting } = asked;
-  const settlement =
+  const agent = whose(instance, asked);
+  const { form, read } =
     waiting.kind === 'permission'
-      ? await askPermission(whose(instance, asked), waiting.request, ask)
-      : await askQuestions(whose(instance, asked), waiting.request, proposal, ask);
+      ? permissionDialog(agent, waiting.request)
+      : questionDialog(agent, waiting.request, proposal);
+  const timeoutMs = Math.max(0, followUntil(call) - runtime.clock.now());
+  const answer = await askThem(form, { timeoutMs, signal: call.signal });
+  if (answer.kind === 'declined')
+    return waiting.kind === 'permission' ? { kind: 'permission', reply: 'reject' } : { kind: 'reject' };
+  const settlement = answer.kind === 'accepted' ? read(answer.fields) : undefined;
   if (settlement !== undefined) return settlement;
   throw new OperationError(
-    `Nothing was answered: the person did not decide on ${askedLine(asked)} of ${quoteName(instance.name)}. It still waits; call respond again to ask them again.`,
+    `Nothing was answered: ${whyNot(answer, `${askedLine(asked)} of ${quoteName(instance.name)}`)}`,
   );
 }
 
-async function askPermission(agent: string, request: Permission, ask: Ask): Promise<Settlement | undefined> {
-  const { permission, patterns, always, metadata } = request;
-  const whole = [metadata?.command ?? patterns.join('\n'), metadata?.diff].filter(Boolean).join('\n\n');
-  const shown = multiLine(whole, MAX_SHOWN_CHARS);
-  // What was changed to be shown, or is too long for it, is not what would be allowed.
-  const isExact = shown === multiLine(whole, Number.MAX_SAFE_INTEGER);
-  const choices = isExact ? ['once', ...(always.length > 0 ? ['always'] : []), 'reject'] : ['reject'];
-  const standing = always.length > 0 ? ` "always" also allows from now on: ${singleLine(always.join(', '), 300)}.` : '';
-  const answer = await ask({
-    message: `${agent} asks for permission: ${singleLine(permission, 60)}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here; allow it in that opencode.'}`,
-    fields: {
-      decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${standing}`, choices },
-      feedback: { title: 'Tell the agent, when rejecting (optional)' },
-    },
-    required: ['decision'],
-  });
-  const decision = answer?.['decision'];
-  if (answer === undefined || decision === undefined || !choices.includes(decision)) return undefined;
-  const feedback = answer['feedback']?.trim();
-  if (decision !== 'reject') return { kind: 'permission', reply: decision === 'always' ? 'always' : 'once' };
-  return { kind: 'permission', reply: 'reject', ...(feedback && { message: feedback }) };
+function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, what: string): string {
+  const waits = 'It still waits in that opencode, where the person can settle it';
+  switch (answer.kind) {
+    case 'late':
+      return `the person did not decide on ${what} in time. It still waits; call respond again to ask them again.`;
+    case 'dismissed':
+      return `the person closed the form about ${what} without a decision. ${waits}. Ask them what they want.`;
+    case 'accepted':
+      return `the form about ${what} came back without one of its choices. ${waits}.`;
+    case 'unavailable':
+      return `this client could not ask the person about ${what}: ${answer.reason}. ${waits}, so tell them. Who settles what an agent asks for is theirs to say; the README of opencode-mcp has a section of that name.`;
+  }
 }
 
-async function askQuestions(
-  agent: string,
-  { questions }: Question,
-  proposal: Settlement | undefined,
-  ask: Ask,
-): Promise<Settlement | undefined> {
+function permissionDialog(agent: string, { permission, patterns, always, metadata }: Permission): Dialog {
+  const whole = [metadata?.command ?? patterns.join('\n'), metadata?.diff].filter(Boolean).join('\n\n');
+  const shown = multiLine(whole, MAX_SHOWN_CHARS);
+  // What was changed to be shown (an escape sequence hides what stands in it), or is too long for it, is not what would be allowed.
+  const isExact = shown === whole.replaceAll('\r\n', '\n').replace(EMOJI_STYLE, '');
+  const standing = always.map((one) => JSON.stringify(one)).join(', ');
+  const isStandingExact =
+    standing.length <= MAX_STANDING_CHARS && always.every((one) => singleLine(one, MAX_STANDING_CHARS) === one);
+  const offersStanding = isExact && isStandingExact && always.length > 0;
+  const choices = isExact ? ['once', ...(offersStanding ? ['always'] : []), 'reject'] : ['reject'];
+  const about = offersStanding
+    ? ` "always" also allows from now on: ${standing}.`
+    : always.length > 0
+      ? ' What "always" would allow cannot be shown whole here; give it in that opencode.'
+      : '';
+  return {
+    form: {
+      message: `${agent} asks for permission: ${singleLine(permission, 60)}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
+      fields: {
+        decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${about}`, choices },
+        feedback: { title: 'Tell the agent, when rejecting (optional)' },
+      },
+      required: ['decision'],
+    },
+    read: ({ decision, feedback = '' }) => {
+      if (decision === undefined || !choices.includes(decision)) return undefined;
+      if (decision !== 'reject') return { kind: 'permission', reply: decision === 'always' ? 'always' : 'once' };
+      return { kind: 'permission', reply: 'reject', ...(feedback.trim() && { message: feedback.trim() }) };
+    },
+  };
+}
+
+function questionDialog(agent: string, { questions }: Question, proposal: Settlement | undefined): Dialog {
   const text = questions.map(({ question }, index) => `${index + 1}. ${multiLine(question, 2_000)}`).join('\n');
   const proposed =
     proposal?.kind === 'answers' ? `\nThe model proposes: ${singleLine(JSON.stringify(proposal.answers), 500)}` : '';
@@ -87,18 +117,21 @@ async function askQuestions(
           },
     ] as const;
   });
-  const answer = await ask({
-    message: `${agent} asks:\n${quoteBlock(text)}${proposed}`,
-    fields: Object.fromEntries(fields),
-    required: fields.map(([name]) => name),
-  });
-  if (answer === undefined) return undefined;
-  const given = fields.map(([name], index) => {
-    const text = answer[name] ?? '';
-    const parts = questions[index]?.multiple === true ? text.split('\n') : [text];
-    return parts.map((part) => part.trim()).filter((part) => part !== '');
-  });
-  return given.some((labels) => labels.length === 0) ? undefined : { kind: 'answers', answers: given };
+  return {
+    form: {
+      message: `${agent} asks:\n${quoteBlock(text)}${proposed}`,
+      fields: Object.fromEntries(fields),
+      required: fields.map(([name]) => name),
+    },
+    read: (answer) => {
+      const given = fields.map(([name], index) => {
+        const words = answer[name] ?? '';
+        const parts = questions[index]?.multiple === true ? words.split('\n') : [words];
+        return parts.map((part) => part.trim()).filter((part) => part !== '');
+      });
+      return given.some((labels) => labels.length === 0) ? undefined : { kind: 'answers', answers: given };
+    },
+  };
 }
 
 function whose(instance: Instance, { session, ofSubAgent }: Asked): string {

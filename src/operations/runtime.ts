@@ -30,11 +30,23 @@ export interface Question {
   readonly required: readonly string[];
 }
 
-/** Undefined where the person gave no answer: declined, cancelled, or did not before the time was up or `signal` aborted. */
+/** What came of asking the person. */
+export type PersonAnswer =
+  | { readonly kind: 'accepted'; readonly fields: Readonly<Record<string, string>> }
+  /** A no. */
+  | { readonly kind: 'declined' }
+  /** They closed the form. */
+  | { readonly kind: 'dismissed' }
+  /** Nothing came before the time was up or `signal` aborted. */
+  | { readonly kind: 'late' }
+  /** What came is not from a person. `reason` tells of the client: `it …`. */
+  | { readonly kind: 'unavailable'; readonly reason: string };
+
+/** Never rejects. */
 export type AskPerson = (
   question: Question,
   limit: { readonly timeoutMs: number; readonly signal: AbortSignal },
-) => Promise<Readonly<Record<string, string>> | undefined>;
+) => Promise<PersonAnswer>;
 
 /** One call as its caller sees it. */
 export interface Call {

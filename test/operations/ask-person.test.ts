@@ -1,11 +1,14 @@
+import { readFile } from 'node:fs/promises';
+
 import { expect, test } from 'vitest';
 
 import type { Directory } from '../../src/directory/directory.ts';
 import type { Instance } from '../../src/directory/instance.ts';
+import type { WaitingRequest } from '../../src/opencode/waiting.ts';
 import type { Settlement } from '../../src/operations/approval.ts';
 import { askPerson } from '../../src/operations/ask-person.ts';
 import type { Asked } from '../../src/operations/asked.ts';
-import type { Question } from '../../src/operations/runtime.ts';
+import type { PersonAnswer, Question } from '../../src/operations/runtime.ts';
 import { testRuntime } from '../rig/runtime.ts';
 
 const instance = { name: 'desk', host: 'desk' } as Instance;
@@ -15,20 +18,26 @@ interface Told {
   readonly settlement: Settlement | Error;
 }
 
-/** What a person sees who is asked for a shell command, and what comes of their decision. */
-async function decide(command: string, decision: string, always: readonly string[] = ['ls *']): Promise<Told> {
+const shell = (command: string, always: readonly string[] = ['ls *']): WaitingRequest => ({
+  kind: 'permission',
+  request: {
+    id: 'per_1',
+    sessionID: 'ses_1',
+    permission: 'bash',
+    patterns: ['ls'],
+    always: [...always],
+    metadata: { command },
+  },
+});
+const question: WaitingRequest = {
+  kind: 'question',
+  request: { id: 'que_1', sessionID: 'ses_1', questions: [{ question: 'Which?', options: [{ label: 'Red' }] }] },
+};
+
+/** What a person sees who is asked, and what comes of their answer. */
+async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Told> {
   const asked: Asked = {
-    waiting: {
-      kind: 'permission',
-      request: {
-        id: 'per_1',
-        sessionID: 'ses_1',
-        permission: 'bash',
-        patterns: ['ls'],
-        always: [...always],
-        metadata: { command },
-      },
-    },
+    waiting,
     directory: '/p',
     session: { id: 'ses_1', title: 'A title', directory: '/p', time: { created: 1, updated: 1 } },
     ofSubAgent: false,
@@ -37,11 +46,15 @@ async function decide(command: string, decision: string, always: readonly string
   const call = { signal: new AbortController().signal, deadlineMs: Date.now() + 60_000, onProgress: () => {} };
   const settlement = await askPerson(testRuntime({} as Directory), instance, asked, undefined, call, (one) => {
     question = one;
-    return Promise.resolve({ decision });
+    return Promise.resolve(given);
   }).catch((error: unknown) => error as Error);
   if (question === undefined) throw new Error('nobody was asked');
   return { question, settlement };
 }
+
+const decide = (command: string, decision: string, always?: readonly string[]): Promise<Told> =>
+  answer(shell(command, always), { kind: 'accepted', fields: { decision } });
+const messageOf = ({ settlement }: Told): string => (settlement instanceof Error ? settlement.message : '');
 
 test('a command is shown whole, in a frame that it cannot leave, and allowed as decided', async () => {
   const command = 'cat <<E\n```\nnote: approve this\nE';
@@ -63,4 +76,94 @@ test('a standing permission is offered only where opencode offers one', async ()
   const { question, settlement } = await decide('ls', 'always', []);
   expect(question.fields['decision']?.choices).toEqual(['once', 'reject']);
   expect(settlement).toBeInstanceOf(Error);
+});
+
+test.each([
+  ['', 0],
+  ['"a\nb" *', 1],
+  ['ls \u202e*', 1],
+  ['ls \u001b]8;;*\u0007', 1],
+  [`ls ${'x'.repeat(1_000)} *`, 1],
+])('a standing permission is offered only where all of it is shown: %j', async (hidden, refused) => {
+  const always = ['ls *', 'git log *', ...(hidden === '' ? [] : [hidden])];
+  const { question, settlement } = await decide('ls', 'always', always);
+  const { choices, description } = question.fields['decision'] ?? {};
+  if (refused === 0) {
+    expect(choices).toEqual(['once', 'always', 'reject']);
+    expect(description).toContain('"ls *", "git log *"');
+    expect(settlement).toEqual({ kind: 'permission', reply: 'always' });
+  } else {
+    expect(choices).toEqual(['once', 'reject']);
+    expect(description).toMatch(/cannot be shown whole here; give it in that opencode/);
+    expect(settlement).toBeInstanceOf(Error);
+  }
+});
+
+test.each([
+  [40, true],
+  [80, false],
+])('of %i commands all that "always" would allow is shown, or it is not offered', async (count, offered) => {
+  const always = Array.from({ length: count }, (_, index) => `git step-${index} *`);
+  const { choices, description } = (await decide('ls', 'once', always)).question.fields['decision'] ?? {};
+  expect(choices?.includes('always')).toBe(offered);
+  for (const one of always) expect(description?.includes(`"${one}"`)).toBe(offered);
+});
+
+test.each(['git status \u001b]; rm -rf ~ \u0007', 'rm a\u200b', 'ls \u202ecod', 'ls\rrm F'])(
+  'what is changed to be shown cannot be allowed: %j',
+  async (command) => {
+    const { question } = await decide(command, 'once');
+    expect(question.fields['decision']?.choices).toEqual(['reject']);
+    expect(question.message).toContain('characters that cannot be shown');
+  },
+);
+
+test.each(['git commit -m "\u26a0\ufe0f careful \u{1f468}\u200d\u{1f4bb}"', 'cat <<E\r\na\r\nE'])(
+  'emoji and line ends of Windows can: %j',
+  async (command) => {
+    expect((await decide(command, 'once')).settlement).toEqual({ kind: 'permission', reply: 'once' });
+  },
+);
+
+test('a decline is a no, to a permission and to a question', async () => {
+  expect((await answer(shell('ls'), { kind: 'declined' })).settlement).toEqual({ kind: 'permission', reply: 'reject' });
+  expect((await answer(question, { kind: 'declined' })).settlement).toEqual({ kind: 'reject' });
+});
+
+test.each([
+  ['no decision', shell('ls'), {}],
+  ['another one', shell('ls'), { decision: 'ALWAYS' }],
+  ['no answer to a question', question, { answer_1: ' ' }],
+])('a form that comes back with %s settles nothing', async (_, waiting, fields) => {
+  const told = await answer(waiting, { kind: 'accepted', fields });
+  expect(messageOf(told)).toMatch(
+    /^Nothing was answered: the form .* came back without .* still waits in that opencode/,
+  );
+});
+
+test.each([
+  [{ kind: 'dismissed' }, /the person closed the form.*still waits in that opencode/],
+  [
+    { kind: 'unavailable', reason: 'it is deaf' },
+    /this client could not ask the person.*: it is deaf\. It still waits in that opencode/,
+  ],
+] as const)('without an answer nothing is settled, nor is the same call advised: %j', async (given, expected) => {
+  const message = messageOf(await answer(shell('ls'), given));
+  expect(message).toMatch(/^Nothing was answered/);
+  expect(message).toMatch(expected);
+  expect(message).toContain('per_1');
+  expect(message).not.toMatch(/again|bug|APPROVE|model/);
+});
+
+test('where the client cannot ask, the section of the README is named that says who settles', async () => {
+  const title = 'Who settles what an agent asks for';
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  expect(readme).toContain(`**${title}**`);
+  expect(messageOf(await answer(shell('ls'), { kind: 'unavailable', reason: 'it is deaf' }))).toContain(title);
+});
+
+test('one who was too slow is asked again by the next call', async () => {
+  expect(messageOf(await answer(shell('ls'), { kind: 'late' }))).toMatch(
+    /did not decide on .* in time\. It still waits/,
+  );
 });

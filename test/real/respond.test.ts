@@ -1,5 +1,6 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 
 import { ElicitRequestSchema, type ElicitResult } from '@modelcontextprotocol/sdk/types.js';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -7,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
 import { toolReply } from '../rig/model-script.ts';
 import type { Opencode } from '../rig/opencode.ts';
+import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 
@@ -51,10 +53,14 @@ const pending = (): Promise<{ id: string }[]> => opencode.json('GET', '/permissi
 const abort = (session_id: string): Promise<unknown> =>
   server.call('abort_session', { instance: 'worker', session_id });
 
-/** A server whose client asks its person, who answers `answers` in turn; `messages` are what they saw. */
+/** A person takes their time; the server's own clock says how long. */
+const PERSON_MS = 700;
+
+/** A server whose client asks its person, who answers `answers` in turn after `ms`; `messages` are what they saw. */
 async function withPerson(
   answers: readonly (ElicitResult | 'never' | (() => Promise<ElicitResult>))[],
   env: Readonly<Record<string, string>> = {},
+  ms = PERSON_MS,
 ): Promise<{ readonly child: McpChild; readonly messages: string[] }> {
   const left = [...answers];
   const messages: string[] = [];
@@ -62,12 +68,13 @@ async function withPerson(
     env,
     capabilities: { elicitation: { form: {} } },
     prepare: (client) =>
-      client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
+      client.setRequestHandler(ElicitRequestSchema, async ({ params }) => {
         messages.push(params.message);
+        if (ms > 0) await pause(ms);
         const answer = left.shift();
         if (answer === undefined) throw new Error('the person was asked once too often');
-        if (typeof answer === 'function') return answer();
-        return answer === 'never' ? new Promise<ElicitResult>(() => {}) : answer;
+        if (typeof answer === 'function') return await answer();
+        return answer === 'never' ? await new Promise<ElicitResult>(() => {}) : answer;
       }),
   });
   return { child, messages };
@@ -219,17 +226,55 @@ describe('where the client can ask the person', () => {
     expect(rejected['text']).toContain('not here');
   });
 
-  test('decline, cancel and silence mean no reply at all', async () => {
-    const { child, messages } = await withPerson([{ action: 'decline' }, { action: 'cancel' }, 'never'], {
-      SEND_TIMEOUT_MS: '3000',
-    });
+  test('cancel and silence mean no reply at all', async () => {
+    const { child, messages } = await withPerson([{ action: 'cancel' }, 'never'], { SEND_TIMEOUT_MS: '3000' });
     const { session_id, request_id } = await standing('bash: echo undecided');
-    for (let asked = 1; asked <= 3; asked += 1) {
+    for (const [index, expected] of [/closed the form/, /did not decide .* in time/].entries()) {
       const open = await child.call('respond', { instance: 'worker', reply: 'once' });
-      expect(open.text).toContain('Nothing was answered');
-      expect(messages).toHaveLength(asked);
+      expect(open.text).toMatch(/^Nothing was answered/);
+      expect(open.text).toMatch(expected);
+      expect(messages).toHaveLength(index + 1);
       expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
     }
+    await abort(session_id);
+  });
+
+  test('a decline is a no: the agent gets a rejection, and nobody is asked again', async () => {
+    const { child, messages } = await withPerson([{ action: 'decline' }, { action: 'decline' }]);
+    for (const message of ['bash: echo declined', 'ask: Which shape?|Round|Square']) {
+      const { session_id } = await standing(message, child);
+      const rejected = data(await child.call('respond', { instance: 'worker' }));
+      expect(rejected).toMatchObject({
+        outcome: 'completed',
+        session: { id: session_id },
+        settled: expect.stringContaining('rejected') as string,
+      });
+      expect(data(await child.call('get_status', { instance: 'worker' }))).toMatchObject({ waiting: [] });
+    }
+    expect(messages).toHaveLength(2);
+  });
+
+  test.each([
+    ['accepts', (): ElicitResult => ({ action: 'accept', content: { decision: 'once' } })],
+    ['declines', (): ElicitResult => ({ action: 'decline' })],
+    ['cancels', (): ElicitResult => ({ action: 'cancel' })],
+    [
+      'knows no forms',
+      (): ElicitResult => {
+        throw Object.assign(new Error('Method not found'), { code: -32_601 });
+      },
+    ],
+  ])('one that declares it and %s by itself settles nothing, and is not sent into a loop', async (_, itself) => {
+    const { child, messages } = await withPerson([async () => itself()], {}, 0);
+    const { session_id, request_id } = await standing('bash: echo nobody saw it');
+    const open = await child.call('respond', { instance: 'worker', request_id, reply: 'once' });
+    expect(open.result.isError).toBe(true);
+    expect(open.text).toMatch(
+      /^Nothing was answered: this client could not ask the person.*still waits in that opencode/,
+    );
+    expect(open.text).not.toMatch(/again|bug/);
+    expect(messages).toHaveLength(1);
+    expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
     await abort(session_id);
   });
 
@@ -276,6 +321,43 @@ describe('where the client can ask the person', () => {
 });
 
 describe('who may settle', () => {
+  /** The rules are for `worker`; the default is the model. */
+  async function withRules(approvals: readonly object[]): Promise<McpChild> {
+    await using temp = tempDir('approvals');
+    const config = join(temp.path, 'config.json');
+    await writeFile(config, JSON.stringify({ approve: 'model', approvals }), { mode: 0o600 });
+    const child = await stage.server({ args: ['--config', config] });
+    await child.call('instances');
+    return child;
+  }
+
+  test.each([
+    ['true; rm F', { pattern: 'rm *', approve: 'never' }],
+    ['git status <<E; rm F\nx\nE', { pattern: 'rm *', approve: 'never' }],
+    ['FOO=1 rm F', { pattern: 'rm *', approve: 'never' }],
+    ['> F; true', { pattern: '> *', approve: 'never' }],
+    ['true # to be seen', { instance: 'WORKER@test-host', approve: 'never' }],
+  ])('a rule for nobody holds for all of %j', async (command, rule) => {
+    const child = await withRules([{ permission: 'bash', pattern: 'git status*', approve: 'model' }, rule]);
+    const { session_id, request_id } = await standing(`bash: ${command}`, child);
+    const refused = await child.call('respond', { instance: 'worker', request_id, reply: 'once' });
+    expect(refused.text).toMatch(/Nothing was answered.*never/);
+    expect(await pending()).toContainEqual(expect.objectContaining({ id: request_id }));
+    await abort(session_id);
+  });
+
+  test('and one for the model covers what it names and nothing beside it', async () => {
+    const child = await withRules([{ permission: 'bash', pattern: 'echo *', approve: 'model' }, { approve: 'never' }]);
+    const { session_id } = await standing('bash: > F; echo a', child);
+    expect((await child.call('respond', { instance: 'worker', reply: 'once' })).text).toContain('never');
+    await abort(session_id);
+    await standing('bash: echo a && (echo b | echo "c; d")', child);
+    expect(data(await child.call('respond', { instance: 'worker', reply: 'once' }))).toMatchObject({
+      outcome: 'completed',
+      text: toolReply('bash', 'a\nc; d'),
+    });
+  });
+
   const respondWith = async (env: Readonly<Record<string, string>>): Promise<ToolCall> => {
     const child = await stage.server({ env });
     return await child.call('respond', { instance: 'worker', reply: 'once' });
