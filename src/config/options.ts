@@ -239,7 +239,7 @@ export const INSTANCES = {
 export const APPROVALS = {
   key: 'approvals',
   summary:
-    'exceptions from approve: [{instance?, permission?, pattern?, approve}], the first that fits counts; * matches any run of characters',
+    'exceptions from approve: [{instance?, permission?, pattern?, approve}]; of each piece the first that fits counts, of all the strictest; * matches any run of characters',
 } as const satisfies Row;
 
 /** Every setting, in the order of the help text. */
