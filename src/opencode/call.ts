@@ -23,6 +23,8 @@ export interface Outgoing {
   readonly label: string;
   /** Makes the connection, where that is not simply connecting. */
   readonly dial?: Dial | undefined;
+  /** Called when there is a connection, before anything is sent; what it throws fails the call. */
+  readonly beforeSend?: (() => void) | undefined;
 }
 
 /** An idle connection is closed before the server may do it: Node's servers and common proxies do after 5 s. */
@@ -43,13 +45,13 @@ const DIALLED = new WeakMap<Dial, DialAgent>();
 /** What a kept connection says when the server closed it just as it was used again. */
 const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
 
-/** One request and its response, cut by a signal or a time limit. Everything that goes wrong is a `RequestError`. */
+/** One request and its response, cut by a signal or a time limit. Whatever goes wrong is a `RequestError`, or what `beforeSend` throws. */
 export class Call {
   readonly #outgoing: Outgoing;
   readonly #signal: AbortSignal | undefined;
   /** Rejects when the call fails; nobody may be waiting for it then. */
   readonly #failure: Promise<never>;
-  #reject!: (error: RequestError) => void;
+  #reject!: (error: Error) => void;
   #request: ClientRequest | undefined;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
@@ -120,15 +122,24 @@ export class Call {
   }
 
   #send(resolve: (response: IncomingMessage) => void, mayReuse: boolean): void {
-    const { url, method, headers, body, pooled, label, dial } = this.#outgoing;
+    const { url, method, headers, body, pooled, label, dial, beforeSend } = this.#outgoing;
     const secure = url.startsWith('https:');
     const way = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
     let connected = false;
     const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...way });
     this.#request = request;
+    const begin = (): void => {
+      connected = true;
+      try {
+        beforeSend?.();
+        request.end(body);
+      } catch (error) {
+        this.#fail(error as Error);
+      }
+    };
     request.once('socket', (socket) => {
-      connected = !socket.connecting;
-      if (!connected) socket.once(secure ? 'secureConnect' : 'connect', () => (connected = true));
+      if (socket.connecting) socket.once(secure ? 'secureConnect' : 'connect', begin);
+      else begin();
     });
     request.once('response', resolve);
     // Before the response; what breaks after it is told by the response.
@@ -138,7 +149,6 @@ export class Call {
       if (again && !this.#over) this.#send(resolve, false);
       else this.#fail(networkError(error, label, connected));
     });
-    request.end(body);
   }
 
   readonly #cancel = (): void => {
@@ -146,7 +156,7 @@ export class Call {
   };
 
   /** The first failure counts; what follows from it does not. */
-  #fail(error: RequestError): void {
+  #fail(error: Error): void {
     if (this.#over) return;
     this.#reject(error);
     this.end();

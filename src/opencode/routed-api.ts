@@ -98,7 +98,12 @@ class Routed implements RoutedApi {
       try {
         return await ask(way.api);
       } catch (error) {
-        if (!(error instanceof RequestError)) throw error;
+        if (!(error instanceof RequestError)) {
+          // Not sent by this way; by an earlier one it may have been, and that is what counts.
+          const sent = failures.findLast(({ error: { kind } }) => kind !== 'unreachable');
+          if (sent !== undefined) throw together(failures, sent.error);
+          throw error;
+        }
         // Another call has left this way, and with it what was asked by it.
         const wasLeft = error.kind === 'cancelled' && way !== this.#way;
         failures.push({ key: way.key, error });

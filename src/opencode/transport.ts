@@ -17,6 +17,8 @@ export interface Credential {
 export interface Connection {
   readonly endpoint: Endpoint;
   readonly credential?: Credential;
+  /** Asked once a request that changes something has a connection, right before its first byte is sent; it is not sent where this throws. */
+  readonly beforeChange?: () => void;
 }
 
 export interface RequestLimits {
@@ -45,7 +47,7 @@ export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**
  * One bounded HTTP exchange: time, size and redirects are limited and the body is JSON or empty.
- * Error statuses are returned, not thrown, except 401. Rejects with `RequestError`.
+ * Error statuses are returned, not thrown, except 401. Rejects with `RequestError`, or with what `beforeChange` throws.
  */
 export async function exchange(
   connection: Connection,
@@ -57,7 +59,16 @@ export async function exchange(
   const label = labelOf(method, connection, path);
   const headers = requestHeaders(connection, body);
   const call = new Call(
-    { method, url: connection.endpoint.url + path, headers, body, pooled: true, label, dial: connection.endpoint.dial },
+    {
+      method,
+      url: connection.endpoint.url + path,
+      headers,
+      body,
+      pooled: true,
+      label,
+      dial: connection.endpoint.dial,
+      beforeSend: method === 'GET' ? undefined : connection.beforeChange,
+    },
     limits.signal,
   );
   try {

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { OpencodeApi, Prompt } from '../opencode/api.ts';
 import { RequestError } from '../opencode/transport.ts';
+import { type CallLimit, CallOver, checkOpen, isOver } from './call-limit.ts';
 
 export type Delivery =
   | { readonly kind: 'accepted' }
@@ -27,28 +28,33 @@ export interface Post {
 /**
  * Hands a prompt to opencode so that it runs once. After any doubt (no answer, a broken
  * connection) the message is looked up on the same process: present, it was accepted; absent, the
- * identical prompt is sent again, which opencode takes as the same one. Where it may be another process by now nothing is
- * sent again.
+ * identical prompt is sent again, which opencode takes as the same one. Where it may be another process by now, or once the
+ * call is over, nothing is sent again.
+ * @throws {CallOver} the call was over before anything was sent
  */
-export async function deliver(prompt: Prompt, post: Post, clock: Clock, signal: AbortSignal): Promise<Delivery> {
-  let doubt = await attempt(prompt, post);
+export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: CallLimit): Promise<Delivery> {
+  const send = async (): ReturnType<typeof attempt> => await attempt(prompt, post, () => checkOpen(limit, clock));
+  let doubt = await send();
+  if (doubt instanceof CallOver) throw doubt;
   if (!(doubt instanceof RequestError)) return doubt;
   let maybeSent = doubt.kind !== 'unreachable';
   if (!maybeSent && (await post.leave?.())) return { kind: 'unsent', reason: doubt.message };
   if (isForbidden(doubt)) return { kind: 'refused', reason: doubt.message };
   for (const pause of DOUBT_PAUSES_MS) {
-    await clock.sleep(pause, signal);
-    if (signal.aborted) break;
+    await clock.sleep(Math.min(pause, limit.deadlineMs - clock.now()), limit.signal);
+    if (isOver(limit, clock)) break;
     const presence = await look(prompt, post);
     if (presence === 'present') return { kind: 'accepted' };
     if (presence === 'unreadable') continue;
     if (isRefusal(doubt)) return { kind: 'refused', reason: doubt.message };
     if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
-    const again = await attempt(prompt, post);
+    const again = await send();
+    if (again instanceof CallOver) break;
     if (!(again instanceof RequestError)) return again;
     doubt = again;
     maybeSent ||= doubt.kind !== 'unreachable';
   }
+  if (!maybeSent) checkOpen(limit, clock);
   return { kind: maybeSent ? 'unknown' : 'unsent', reason: doubt.message };
 }
 
@@ -59,12 +65,18 @@ function lostSight({ message }: RequestError): Delivery {
   };
 }
 
-/** An outcome where there is no doubt, else the error that leaves it open. */
-async function attempt(prompt: Prompt, post: Pick<Post, 'prompt'>): Promise<Delivery | RequestError> {
+/** An outcome where there is no doubt, else the error that leaves it open. With `CallOver` this attempt sent nothing. */
+async function attempt(
+  prompt: Prompt,
+  post: Pick<Post, 'prompt'>,
+  check: () => void,
+): Promise<Delivery | RequestError | CallOver> {
   try {
+    check();
     await post.prompt(prompt);
     return { kind: 'accepted' };
   } catch (error) {
+    if (error instanceof CallOver) return error;
     if (!(error instanceof RequestError)) throw error;
     const rejected = error.kind === 'locked' || (error.kind === 'status' && (error.status ?? 0) < 500);
     return rejected ? { kind: 'refused', reason: error.message } : error;

@@ -3,6 +3,8 @@ import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
 import type { RoutedApi } from '../opencode/routed-api.ts';
 import type { SessionStatus } from '../opencode/schema.ts';
+import { unlessAborted } from '../unless-aborted.ts';
+import { CallOver, checkOpen, isOver } from './call-limit.ts';
 import { deliver, type Post } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { Follower, type FollowRequest } from './follower.ts';
@@ -18,7 +20,7 @@ export interface TurnRequest extends FollowRequest {
   readonly whenBusy?: 'fail' | 'queue' | undefined;
   /** Names the other process that works on this session, if one does: processes of one home share sessions, not status. */
   readonly findOwner?: () => Promise<string | undefined>;
-  /** Called with the message right before it is sent for the first time. Where it rejects, nothing is sent. */
+  /** Called with the message right before it is sent for the first time. Where it rejects, or the call is over then, nothing is sent. */
   readonly beforeSend?: ((prompt: Prompt) => Promise<void>) | undefined;
 }
 
@@ -40,7 +42,7 @@ const MAX_BEGINNINGS = 3;
  * Sends one message and follows its turn. The event stream stands before the message is
  * sent, so that a fast turn is not missed; what is told in the end is what is stored.
  * Where nothing at all was sent it is begun anew, by another way; what may have been sent is never sent by another.
- * @throws {RequestError} only before anything was sent
+ * @throws {RequestError | CallOver} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
   for (let left = MAX_BEGINNINGS - 1; ; left -= 1) {
@@ -52,6 +54,7 @@ export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<Tur
 /**
  * Goes on with a message that an earlier call composed and may have sent: follows it where the session has it, sends the identical one
  * where not, and a new one only where the session has gone on without it.
+ * @throws {RequestError | CallOver} only before anything was sent by this call
  */
 export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
   const { messageId, sessionId } = prompt;
@@ -109,11 +112,16 @@ async function beginTurn(
   mayLeave: boolean,
 ): Promise<TurnResult | 'unsent'> {
   const pinned = deps.api.pinned();
-  const idle = await whenFree(request, deps);
+  // A call that is cancelled does not wait for an instance that hangs: others wait for the session.
+  const idle = await unlessAborted(whenFree(request, deps), request.signal).catch((error: unknown) => {
+    checkOpen(request, deps.clock);
+    throw error;
+  });
   if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
   // The stream is by another way by now, or the process another one: what was looked at may not be so any more.
   if (feed.breaks > 0 && mayLeave) return 'unsent';
   const prompt = composePrompt(request, idle.newestId);
+  checkOpen(request, deps.clock);
   await request.beforeSend?.(prompt);
   return await sendAndFollow(prompt, request, deps, { feed, pinned, mayLeave });
 }
@@ -133,7 +141,6 @@ async function sendAndFollow(
 ): Promise<TurnResult | 'unsent'> {
   const { api, clock } = deps;
   const { messageId } = prompt;
-  const { signal } = request;
   const post: Post = {
     // By the way of the stream: what was found since may lead to what was started since.
     prompt: (one) => pinned.prompt(one),
@@ -141,16 +148,21 @@ async function sendAndFollow(
     sameProcess: () => feed.breaks === 0,
   };
   const leave = async (): Promise<boolean> => mayLeave && (api.pinned() !== pinned || (await api.leave()));
-  const delivery = await deliver(prompt, { ...post, leave }, clock, signal);
-  if (delivery.kind === 'unsent' && mayLeave && !signal.aborted) return 'unsent';
+  const delivery = await deliver(prompt, { ...post, leave }, clock, request);
+  if (delivery.kind === 'unsent' && mayLeave) return 'unsent';
   if (delivery.kind === 'unsent') return notTaken(messageId, delivery.reason);
   if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
   const resend = async (): Promise<TurnOutcome | undefined> => {
-    const again = await deliver(prompt, post, clock, signal);
-    if (again.kind === 'accepted') return undefined;
+    const again = await deliver(prompt, post, clock, request).catch(undoneIfOver);
+    if (again === undefined || again.kind === 'accepted') return undefined;
     return again.kind === 'unsent' ? { ...again, kind: 'refused' } : again;
   };
   return await new Follower(request, { ...deps, feed, messageId, resend }).follow();
+}
+
+/** The message that was accepted is followed as far as the call goes. */
+function undoneIfOver(error: unknown): undefined {
+  if (!(error instanceof CallOver)) throw error;
 }
 
 function notTaken(messageId: string, reason: string): TurnResult {
@@ -183,12 +195,13 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
     // Nobody would end the queue.
     if (waiting.some(({ request: { sessionID } }) => sessionID === session.id)) return idle;
     await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.now())), signal);
-    if (signal.aborted || deps.clock.now() >= deadlineMs) return idle;
+    if (isOver(request, deps.clock)) return idle;
   }
 }
 
 /** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
-async function newestWhenIdle({ session, signal, findOwner }: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
+async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
+  const { session, signal, findOwner } = request;
   const until = clock.now() + STARTING_MS;
   for (;;) {
     const [statuses, page] = await Promise.all([
@@ -207,7 +220,7 @@ async function newestWhenIdle({ session, signal, findOwner }: TurnRequest, { api
     // A user's message without an answer: just accepted and about to start, or given up long ago.
     if (newest?.role !== 'user' || clock.now() >= until) return { free: true, newestId: newest?.id };
     await clock.sleep(STARTING_POLL_MS, signal);
-    if (signal.aborted) return { free: false, outcome: { kind: 'cancelled' } };
+    checkOpen(request, clock);
   }
 }
 

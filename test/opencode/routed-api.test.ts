@@ -4,6 +4,7 @@ import type { OpencodeApi } from '../../src/opencode/api.ts';
 import type { FailureKind } from '../../src/opencode/request-error.ts';
 import { type NextWay, type RoutedApi, routeApi, type Way } from '../../src/opencode/routed-api.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
+import { CallOver } from '../../src/turns/call-limit.ts';
 
 type Method = keyof OpencodeApi;
 
@@ -158,6 +159,27 @@ describe('a call whose way fails', () => {
     ways.fails.delete('a');
     ways.fails.set('b', 'broken');
     expect(await api.statuses('/p')).toBe('a');
+  });
+});
+
+describe('a call that is over before the next way is tried', () => {
+  const over = (): never => {
+    throw new CallOver('the call was cancelled');
+  };
+
+  async function abortBy(kind: FailureKind): Promise<string> {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', kind);
+    const late = { key: 'b', api: { ...ways.way('b').api, abort: over } };
+    return await kindOf(routeApi(ways.way('a'), () => Promise.resolve(late)).abort('ses_a'));
+  }
+
+  test('tells what came of the way by which it may have been done', async () => {
+    expect([await abortBy('broken'), await abortBy('timeout')]).toEqual(['broken', 'timeout']);
+  });
+
+  test('is over where nothing was sent by the first', async () => {
+    expect(await abortBy('unreachable')).toBe('CallOver: the call was cancelled');
   });
 });
 

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
@@ -130,6 +130,31 @@ describe('an exchange', () => {
     await expect(asked).rejects.toMatchObject({ kind: 'cancelled' });
     await exchange(connection, '/later', {}, limits);
     expect(requests.map(({ line }) => line)).toEqual(['GET /later']);
+  });
+
+  test('that changes something asks once it is connected, and is not sent where that throws', async () => {
+    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    const { port } = new URL(connection.endpoint.url);
+    const [dialled, connected] = [deferred<void>(), deferred<void>()];
+    const dial = async (): Promise<Socket> => {
+      dialled.resolve();
+      await connected.promise;
+      return connect(Number(port), '127.0.0.1');
+    };
+    let isOver = false;
+    const beforeChange = (): void => {
+      if (isOver) throw new Error('over');
+    };
+    const guarded = { endpoint: { ...connection.endpoint, dial }, beforeChange };
+    const post = exchange(guarded, '/prompt', { method: 'POST', body: '{}' }, limits);
+    await dialled.promise;
+    isOver = true;
+    connected.resolve();
+    await expect(post).rejects.toThrow('over');
+    await exchange(guarded, '/read', {}, limits);
+    isOver = false;
+    await exchange(guarded, '/prompt', { method: 'POST', body: '{}' }, limits);
+    expect(requests.map(({ line }) => line)).toEqual(['GET /read', 'POST /prompt']);
   });
 
   test('reads what arrived in time, though this process was busy past the limit', async () => {

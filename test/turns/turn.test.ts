@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { type NextWay, routeApi } from '../../src/opencode/routed-api.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
+import { CallOver } from '../../src/turns/call-limit.ts';
 import type { TurnResult } from '../../src/turns/outcome.ts';
 import { runTurn, type TurnRequest } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
@@ -199,6 +200,147 @@ describe('in doubt', () => {
     const { result } = await run(api);
     expect(result.outcome.kind).toBe('interrupted');
     expect(api.prompts).toHaveLength(2);
+  });
+});
+
+describe('a call that is over', () => {
+  const ends: readonly (readonly [string, (caller: AbortController) => number])[] = [
+    ['cancelled', (caller) => (caller.abort(), Number.POSITIVE_INFINITY)],
+    ['expired', () => 0],
+  ];
+
+  /** A turn on a clock whose time is up, or whose call is cancelled, as soon as `end` is called. */
+  function ending([, over]: (typeof ends)[number]) {
+    const caller = new AbortController();
+    const ticking = leapingClock();
+    let nowMs: number | undefined;
+    const clock = { ...ticking, now: () => nowMs ?? ticking.now() };
+    const deadlineMs = clock.now() + 60_000;
+    const end = (): void => {
+      if (over(caller) === 0) nowMs = deadlineMs;
+    };
+    return { end, clock, options: { signal: caller.signal, deadlineMs } };
+  }
+
+  test.each(ends)('%s while the status is slow: nothing is sent', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.onStatuses = end;
+    await expect(run(api, options, clock)).rejects.toThrow(/^the (call was cancelled|time for this call ran out)$/);
+    expect(api.prompts).toEqual([]);
+  });
+
+  test('cancelled while the status hangs: it does not wait for it', async () => {
+    const api = new FakeApi();
+    const caller = new AbortController();
+    api.statuses = () => {
+      caller.abort();
+      return new Promise(() => {});
+    };
+    await expect(run(api, { signal: caller.signal })).rejects.toThrow(CallOver);
+    expect(api.prompts).toEqual([]);
+  });
+
+  test.each(ends)('%s before the status failed: that nothing was sent counts, not why', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.onStatuses = () => {
+      end();
+      throw new RequestError('timeout', 'GET /session/status: no complete answer');
+    };
+    await expect(run(api, options, clock)).rejects.toThrow(CallOver);
+  });
+
+  test.each(ends)('%s while its message is written down: nothing is sent', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    const beforeSend = (): Promise<void> => Promise.resolve(end());
+    await expect(run(api, { ...options, beforeSend }, clock)).rejects.toThrow(CallOver);
+    expect(api.prompts).toEqual([]);
+  });
+
+  test.each(ends)('%s before a message is written down: it is not', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.onStatuses = end;
+    let written = 0;
+    const beforeSend = (): Promise<void> => Promise.resolve(void (written += 1));
+    await expect(run(api, { ...options, beforeSend }, clock)).rejects.toThrow(CallOver);
+    expect(written).toBe(0);
+  });
+
+  test.each(ends)("%s while somebody's message is about to start: nothing is sent", async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.store.push({ info: { id: 'msg_000000000001theirs', role: 'user', time: { created: 1 } }, parts: [] });
+    let asked = 0;
+    api.onStatuses = () => {
+      asked += 1;
+      if (asked === 2) end();
+      // Its time stands still from then on.
+      if (asked > 5) throw new Error('it is asked again and again');
+    };
+    await expect(run(api, options, clock)).rejects.toThrow(CallOver);
+    expect([asked, api.prompts]).toEqual([2, []]);
+  });
+
+  test.each(ends)('%s after a first attempt that never connected: nothing is sent', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.onPrompt = () => {
+      end();
+      throw new RequestError('unreachable', 'POST: ECONNREFUSED');
+    };
+    await expect(run(api, options, clock)).rejects.toThrow(CallOver);
+    // Nor is it begun once more.
+    expect([api.prompts.length, api.subscriptions]).toEqual([1, 1]);
+  });
+
+  test.each(ends)('%s before it is begun by another way: nothing is sent', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const [api, other] = [new FakeApi(), new FakeApi()];
+    api.onPrompt = () => {
+      throw new RequestError('unreachable', 'POST: ECONNREFUSED');
+    };
+    other.onStatuses = end;
+    const turn = run(api, options, clock, () => Promise.resolve({ key: 'other', api: other }));
+    await expect(turn).rejects.toThrow(CallOver);
+    expect(other.prompts).toEqual([]);
+  });
+
+  test.each(ends)('%s in doubt: nothing is sent again, and that it may have arrived is told', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.onPrompt = lost;
+    api.message = () => {
+      end();
+      return Promise.resolve(undefined);
+    };
+    const { result } = await run(api, options, clock);
+    expect(result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('hang up') as string });
+    expect(api.prompts).toHaveLength(1);
+  });
+
+  test.each(ends)('%s in doubt, where the store cannot be read: it is not asked on and on', async (...how) => {
+    const { end, clock, options } = ending(how);
+    const api = new FakeApi();
+    api.onPrompt = lost;
+    let looks = 0;
+    api.message = () => {
+      looks += 1;
+      end();
+      return Promise.reject(new RequestError('timeout', 'GET /message: no complete answer'));
+    };
+    expect((await run(api, options, clock)).result.outcome.kind).toBe('unknown');
+    expect([api.prompts.length, looks]).toEqual([1, 1]);
+  });
+
+  test('expired with an accepted message that has not begun: it is not sent once more, and followed as running', async () => {
+    const api = new FakeApi();
+    const clock = leapingClock();
+    // As long as such a message is waited for before it is sent again.
+    const { result } = await run(api, { deadlineMs: clock.now() + 20_000 }, clock);
+    expect([result.outcome.kind, api.prompts.length]).toEqual(['running', 1]);
   });
 });
 
