@@ -4,7 +4,7 @@ import { guardedFetch, isNotFound, parse, succeed } from './api.ts';
 import { type Session, sessionSchema } from './schema.ts';
 import type { Connection } from './transport.ts';
 
-/** Calls that change sessions as a whole. Bounded and checked as those of `OpencodeApi`. */
+/** Calls that change sessions as a whole. Bounded and checked as those of `OpencodeApi`; what was sent is not cut, so that its answer is known. */
 export interface SessionApi {
   /** A copy of what was said before `beforeMessageId`, or of all. An id that the session does not have copies all. */
   fork(sessionId: string, beforeMessageId?: string): Promise<Session>;
@@ -16,8 +16,8 @@ export interface SessionApi {
   remove(sessionId: string): Promise<boolean>;
 }
 
-export function createSessionApi(connection: Connection, signal?: AbortSignal): SessionApi {
-  const client = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch: guardedFetch(connection, signal) });
+export function createSessionApi(connection: Connection): SessionApi {
+  const client = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch: guardedFetch(connection, undefined) });
   return {
     async fork(sessionId, beforeMessageId) {
       const result = await client.session.fork({

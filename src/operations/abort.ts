@@ -2,9 +2,10 @@ import type { Session } from '../opencode/schema.ts';
 import { singleLine } from '../plain-text.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
 import { findOwner } from './owner.ts';
-import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
+import { type Call, type CallSpan, connect, type Connected, type Runtime } from './runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
 import type { TurnView } from './shapes.ts';
+import { tellingUndone } from './undone.ts';
 
 /** opencode ends a turn within a fraction of a second; a tool that ignores its signal takes longer. */
 const VERIFY_LIMIT_MS = 10_000;
@@ -16,7 +17,7 @@ export async function abortSession(
   input: { readonly instance: string; readonly session_id: string | undefined },
   call: Call,
 ): Promise<Answer<TurnView>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const session =
     input.session_id === undefined ? await runningSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
@@ -24,7 +25,11 @@ export async function abortSession(
       `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; get_status shows what it does.`,
     );
   }
-  const ran = await abortVerified(runtime, connected, session, call.signal);
+  const ran = await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was aborted',
+    () => abortVerified(runtime, connected, session, call),
+  );
   const data: TurnView = {
     instance: connected.instance.name,
     session: { id: session.id, title: singleLine(session.title, 100) },
@@ -38,18 +43,18 @@ export async function abortSession(
   };
 }
 
-/** False where nothing ran. @throws {OperationError} it still runs, or it runs in another process */
+/** False where nothing ran. @throws {OperationError | CallOver} it still runs, it runs in another process, or the call was over before */
 export async function abortVerified(
   runtime: Runtime,
   connected: Connected,
   session: Session,
-  signal: AbortSignal,
+  call: CallSpan,
 ): Promise<boolean> {
   const { api, instance } = connected;
   const name = quoteName(instance.name);
   const runs = async (): Promise<boolean> => (await api.statuses(session.directory)).has(session.id);
   if (!(await runs())) {
-    const owner = await findOwner(runtime, connected, session, signal);
+    const owner = await findOwner(runtime, connected, session, call);
     if (owner === undefined) return false;
     throw new OperationError(
       `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; abort it there.`,
@@ -58,12 +63,12 @@ export async function abortVerified(
   await api.abort(session.id);
   const until = runtime.clock.now() + VERIFY_LIMIT_MS;
   while (await runs()) {
-    if (runtime.clock.now() >= until || signal.aborted) {
+    if (runtime.clock.now() >= until || call.signal.aborted) {
       throw new OperationError(
         `Abort failed: ${name} accepted it, but session ${session.id} still runs; try again, or see get_status.`,
       );
     }
-    await runtime.clock.sleep(VERIFY_POLL_MS, signal);
+    await runtime.clock.sleep(VERIFY_POLL_MS, call.signal);
   }
   return true;
 }

@@ -37,7 +37,7 @@ interface Turn {
  * around each step, so that what others changed meanwhile is in it too. A running turn's comes when it ends.
  */
 export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call): Promise<Answer<Changes>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const { api, connection, instance } = connected;
   const session =
     input.session_id === undefined ? await latestSession(connected) : await findSession(connected, input.session_id);

@@ -26,7 +26,7 @@ export interface Files {
 }
 
 export async function filesOf(runtime: Runtime, input: FilesInput, call: Call): Promise<Files> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const { instance, connection, directory } = connected;
   const session = input.session_id === undefined ? undefined : await findSession(connected, input.session_id);
   return {

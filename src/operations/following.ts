@@ -12,7 +12,7 @@ const RESERVE_MS = 500;
 const MAX_HEARD = 1_000;
 
 /** When following ends, ms since the epoch. */
-export function followUntil({ deadlineMs }: Call): number {
+export function followUntil({ deadlineMs }: Pick<Call, 'deadlineMs'>): number {
   return deadlineMs - RESERVE_MS;
 }
 

@@ -55,7 +55,7 @@ async function answer(
 ): Promise<Answer<InstanceList>> {
   const match = input.match?.toLowerCase();
   const named = snapshot.instances.filter(({ name }) => match === undefined || name.toLowerCase().includes(match));
-  const fitting = await withStalls(runtime, named, call.signal);
+  const fitting = await withStalls(runtime, named, call);
   const now = runtime.clock.now();
   const ordered = fitting.toSorted((one, other) => urgency(one) - urgency(other));
   const rows = page(ordered.slice(input.offset), input.limit, (instance) => instanceRow(instance, askedAtMs, now), now);

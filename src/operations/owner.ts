@@ -1,6 +1,6 @@
 import type { Session } from '../opencode/schema.ts';
 import { quoteName } from './answer.ts';
-import { connectTo, type Connected, type Runtime } from './runtime.ts';
+import { type CallSpan, connectTo, type Connected, type Runtime } from './runtime.ts';
 
 /**
  * Processes with one home share sessions, but each knows only its own status; a prompt or an
@@ -11,7 +11,7 @@ export async function findOwner(
   runtime: Runtime,
   { instance, worktree }: Connected,
   session: Session,
-  signal: AbortSignal,
+  call: CallSpan,
 ): Promise<string | undefined> {
   const others = runtime.directory
     .snapshot()
@@ -24,7 +24,7 @@ export async function findOwner(
   const owners = await Promise.all(
     others.map(async (other) => {
       try {
-        const { api } = await connectTo(runtime, other, signal);
+        const { api } = await connectTo(runtime, other, call);
         // Only a directory of a session of its own may be named to it.
         const shared = await api.session(session.id);
         if (shared === undefined) return undefined;

@@ -26,7 +26,7 @@ export interface ReadInput {
 
 /** What a session says: its newest messages, a page of older ones, or one message from an offset on. */
 export async function read(runtime: Runtime, input: ReadInput, call: Call): Promise<Answer<TranscriptView>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const session = await sessionToRead(connected, input.session_id);
   if (input.message_id !== undefined)
     return await readOne(runtime, connected, session, { messageId: input.message_id, offset: input.offset }, call);
@@ -51,7 +51,7 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
       input.before === undefined ? stalledSince(runtime, instance, session, page.messages.at(-1)) : undefined,
     nowMs: runtime.clock.now(),
   });
-  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call.signal) : undefined;
+  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call) : undefined;
   const state = owner === undefined ? own : ownedBy(owner);
   const running = statuses.has(session.id) || owner !== undefined;
   const data: TranscriptView = {
@@ -99,7 +99,7 @@ async function readOne(
       ? answerRow(api, session, message, isRunning, offset)
       : messageRow(message, isRunning, PAGE_CHARS, offset);
   const own = await rowOf(running);
-  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call.signal) : undefined;
+  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call) : undefined;
   const row = owner === undefined ? own : await rowOf(true);
   const state =
     owner === undefined ? sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() }) : ownedBy(owner);

@@ -11,6 +11,7 @@ import { followOn } from './following.ts';
 import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
 import type { TurnView } from './shapes.ts';
 import { turnAnswer } from './turn-view.ts';
+import { tellingUndone } from './undone.ts';
 
 export interface RespondInput {
   readonly instance: string;
@@ -30,12 +31,16 @@ const MAX_ANSWER_CHARS = 10_000;
 
 /** Settles what an agent asks for, makes sure that it took effect, and follows the turn on. */
 export async function respond(runtime: Runtime, input: RespondInput, call: Call): Promise<Answer<TurnView>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const asked = pick(connected, await waitingNow(connected), input.request_id);
   const settlement = await decide(runtime, connected, asked, input, call);
   const { session } = asked;
   const act = settlement === 'elsewhere' ? undefined : () => settle(runtime, connected, asked, settlement, call.signal);
-  const result = await followOn(runtime, connected, session, call, act);
+  const result = await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was answered',
+    () => followOn(runtime, connected, session, call, act),
+  );
   // Who settled it did not wait for us: the answer may have begun before it was followed.
   const text = settlement === 'elsewhere' ? (result.wholeText ?? result.text) : result.text;
   return turnAnswer(

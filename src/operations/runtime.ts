@@ -5,8 +5,10 @@ import type { Endpoint } from '../discovery/source.ts';
 import { createApi } from '../opencode/api.ts';
 import { type RoutedApi, routeApi, type Way } from '../opencode/routed-api.ts';
 import type { Heard } from '../turns/outcome.ts';
+import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
 import { SessionLock } from '../turns/session-lock.ts';
 import type { Approvals } from './approval.ts';
+import { followUntil } from './following.ts';
 import type { RequestJournal } from './request-journal.ts';
 
 /** What every operation works with. */
@@ -50,7 +52,7 @@ export type AskPerson = (
 
 /** One call as its caller sees it. */
 export interface Call {
-  /** Stops the operation; a turn that was started goes on. */
+  /** Stops the operation, which changes nothing from then on; a turn that was started goes on. */
   readonly signal: AbortSignal;
   /** When a blocking operation must have returned, ms since the epoch. */
   readonly deadlineMs: number;
@@ -60,7 +62,10 @@ export interface Call {
   readonly askPerson?: AskPerson;
 }
 
-/** An instance that answered just now and the calls to it, by whatever way leads to its process. */
+/**
+ * An instance that answered just now and the calls to it, by whatever way leads to its process. Whatever changes something
+ * there rejects with `CallOver` instead once the call that connected is over.
+ */
 export interface Connected extends Reached {
   readonly api: RoutedApi;
   /** The way by which the calls go now. */
@@ -72,21 +77,34 @@ export function createRuntime(
   clock: Clock,
   options: { readonly approvals: Approvals; readonly journal: RequestJournal },
 ): Runtime {
-  return { directory, clock, lock: new SessionLock(), heard: new Map(), ...options };
+  return { directory, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
+}
+
+/** What a connection needs to know of the call that it is for. */
+export type CallSpan = Pick<Call, 'signal' | 'deadlineMs'>;
+
+/** From when on a call changes nothing any more: as its following ends, so that the answer which says so still gets out. */
+export function limitOf(call: CallSpan): CallLimit {
+  return { signal: call.signal, deadlineMs: followUntil(call) };
 }
 
 /** Finds the instance that a person means and looks at it again. */
-export async function connect(runtime: Runtime, query: string, signal: AbortSignal): Promise<Connected> {
+export async function connect(runtime: Runtime, query: string, call: CallSpan): Promise<Connected> {
   await runtime.directory.ready();
-  return await connectTo(runtime, runtime.directory.resolve(query), signal);
+  return await connectTo(runtime, runtime.directory.resolve(query), call);
 }
 
-export async function connectTo(runtime: Runtime, instance: Instance, signal: AbortSignal): Promise<Connected> {
-  const reached = await runtime.directory.reach(instance, signal);
+export async function connectTo(runtime: Runtime, instance: Instance, call: CallSpan): Promise<Connected> {
+  const limit = limitOf(call);
+  const guarded = ({ connection, ...reached }: Reached): Reached => ({
+    ...reached,
+    connection: { ...connection, beforeChange: () => checkOpen(limit, runtime.clock) },
+  });
+  const reached = guarded(await runtime.directory.reach(instance, call.signal));
   let now = reached;
   const api = routeApi(wayOf(now), async (failed) => {
     try {
-      now = await runtime.directory.reachAnother(now, failed, signal);
+      now = guarded(await runtime.directory.reachAnother(now, failed, call.signal));
       return wayOf(now);
     } catch (error) {
       if (error instanceof UnreachableError) return undefined;

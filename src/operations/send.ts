@@ -1,18 +1,21 @@
 import { LinkedAbort } from '../linked-abort.ts';
+import type { Prompt } from '../opencode/api.ts';
 import type { Session } from '../opencode/schema.ts';
+import { CallOver } from '../turns/call-limit.ts';
 import type { TurnResult } from '../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, OperationError } from './answer.ts';
-import { followUntil, remember } from './following.ts';
+import { remember } from './following.ts';
 import { findOwner } from './owner.ts';
 import type { JournalEntry } from './request-journal.ts';
-import { type Call, connectTo, type Connected, type Runtime } from './runtime.ts';
+import { type Call, connectTo, type Connected, limitOf, type Runtime } from './runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
 import { type Several, toSeveral } from './several.ts';
 import { findSession, latestSession } from './session-query.ts';
 import type { TurnView } from './shapes.ts';
 import { turnAnswer } from './turn-view.ts';
+import { tellingUndone } from './undone.ts';
 
 export interface SendInput {
   readonly instance: string | readonly string[];
@@ -53,29 +56,42 @@ interface Message extends SendInput {
   readonly message: string;
 }
 
+interface Checked extends Message, Choice {
+  /** What this call has done so far, for the error of one that is over before it sends. */
+  readonly done: string[];
+}
+
 async function sendOne(
   runtime: Runtime,
   input: Message,
   instance: Connected['instance'],
+  several: Several,
+): Promise<Answer<TurnView>> {
+  const connected = await connectTo(runtime, instance, several.call);
+  const checked: Checked = { ...input, ...(await checkChoice(connected, input)), done: ['nothing was sent by it'] };
+  return await tellingUndone(
+    instance.name,
+    () => checked.done.join('; '),
+    () => sendChecked(runtime, connected, checked, several),
+  );
+}
+
+async function sendChecked(
+  runtime: Runtime,
+  connected: Connected,
+  input: Checked,
   { call, maxChars }: Several,
 ): Promise<Answer<TurnView>> {
-  const connected = await connectTo(runtime, instance, call.signal);
-  const choice = await checkChoice(connected, input);
-  const release = await lockRequest(runtime, connected, input);
+  const release = await lockRequest(runtime, connected, input, call);
   try {
     const earlier = await earlierMessage(runtime, connected, input);
-    const session = await sessionToDrive(connected, input.session_id, earlier);
+    const session = await sessionToDrive(connected, input, earlier);
     // Listings tell what it does there from now on.
     if (session.directory !== connected.directory) runtime.directory.worksIn(connected, session.directory);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
-    const aborted = interrupts ? await abortVerified(runtime, connected, session, call.signal) : undefined;
-    const result = await serialized(
-      runtime,
-      connected,
-      session,
-      { ...input, ...choice, earlier, onSent: release },
-      call,
-    );
+    const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
+    if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
+    const result = await serialized(runtime, connected, session, { ...input, earlier, onStarted: release }, call);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
     return turnAnswer(connected.instance.name, session, shown, {
@@ -92,7 +108,7 @@ const RUNNING = { kind: 'running' } as const;
 
 async function sessionToDrive(
   connected: Connected,
-  query: string | undefined,
+  { session_id: query, done }: Checked,
   earlier: JournalEntry | undefined,
 ): Promise<Session> {
   if (earlier !== undefined) {
@@ -103,12 +119,22 @@ async function sessionToDrive(
     );
   }
   if (query !== undefined) return await findSession(connected, query);
-  return (await latestSession(connected)) ?? (await connected.api.createSession());
+  const latest = await latestSession(connected);
+  if (latest !== undefined) return latest;
+  const created = await connected.api.createSession();
+  done.push(`session ${created.id} was created for it`);
+  return created;
 }
 
-/** Calls with one request id go one after the other until the message is sent. */
-async function lockRequest({ lock }: Runtime, { instance }: Connected, { request_id }: Message): Promise<() => void> {
-  return request_id === undefined ? () => {} : await lock.acquire(`request ${instance.name}\0${request_id}`);
+/** Calls with one request id go one after the other until the message is seen to run. */
+async function lockRequest(
+  { lock }: Runtime,
+  { instance }: Connected,
+  { request_id }: Message,
+  call: Call,
+): Promise<() => void> {
+  if (request_id === undefined) return () => {};
+  return await lock.acquire(`request ${instance.name}\0${request_id}`, limitOf(call));
 }
 
 async function earlierMessage(
@@ -119,10 +145,10 @@ async function earlierMessage(
   return request_id === undefined ? undefined : await journal.find(instance.name, request_id, message);
 }
 
-interface Prepared extends Message, Choice {
+interface Prepared extends Checked {
   readonly earlier: JournalEntry | undefined;
-  /** The message is about to be sent, and another call with its request id finds it. */
-  readonly onSent: () => void;
+  /** The message runs, and another call with its request id finds it. */
+  readonly onStarted: () => void;
 }
 
 /** Our sends to one session go one after the other, each until it is seen to run. */
@@ -134,7 +160,9 @@ async function serialized(
   call: Call,
 ): Promise<TurnResult> {
   const { api, instance } = connected;
-  const release = await runtime.lock.acquire(session.id);
+  const limit = limitOf(call);
+  const release = await runtime.lock.acquire(session.id, limit);
+  const journal = journalling(runtime, instance.name, prepared);
   const follow = new LinkedAbort(call.signal);
   const request: TurnRequest = {
     session,
@@ -142,16 +170,17 @@ async function serialized(
     agent: prepared.agentName,
     model: prepared.modelName,
     whenBusy: prepared.when_busy === 'queue' ? 'queue' : 'fail',
-    deadlineMs: followUntil(call),
+    deadlineMs: limit.deadlineMs,
     signal: follow.signal,
     onText: call.onProgress,
     onStarted: () => {
       release();
+      prepared.onStarted();
       if (prepared.async === true) follow.abort();
     },
-    beforeSend: journalling(runtime, instance.name, prepared),
+    beforeSend: journal.keep,
     findOwner: async () => {
-      const owner = await findOwner(runtime, connected, session, follow.signal);
+      const owner = await findOwner(runtime, connected, session, call);
       return owner === undefined
         ? undefined
         : `${owner}, another process with the same sessions, works on it; send there`;
@@ -175,27 +204,37 @@ async function serialized(
           );
     remember(runtime, instance, session, result);
     return result;
+  } catch (error) {
+    if (error instanceof CallOver) await journal.forget();
+    throw error;
   } finally {
     follow.end();
     release();
   }
 }
 
-function journalling(
-  { journal }: Runtime,
-  name: string,
-  { request_id, earlier, onSent }: Prepared,
-): TurnRequest['beforeSend'] {
-  if (request_id === undefined) return undefined;
-  let isOurs = earlier !== undefined;
-  return async (prompt) => {
+interface Journalling {
+  readonly keep: TurnRequest['beforeSend'];
+  /** Nothing was sent: the next call with this request id is the first. What an earlier one may have sent stays. */
+  readonly forget: () => Promise<void>;
+}
+
+function journalling({ journal }: Runtime, name: string, { request_id, earlier }: Prepared): Journalling {
+  if (request_id === undefined) return { keep: undefined, forget: () => Promise.resolve() };
+  let kept = false;
+  const forget = async (): Promise<void> => {
+    if (kept) await journal.forget(name, request_id);
+    kept = false;
+  };
+  const keep = async (prompt: Prompt): Promise<void> => {
     // The session went on without the earlier one, which it does not have; or nothing of ours was sent by the first way.
-    if (isOurs) await journal.forget(name, request_id);
-    isOurs = true;
-    if (!(await journal.keep(name, request_id, prompt)))
+    kept ||= earlier !== undefined;
+    await forget();
+    kept = await journal.keep(name, request_id, prompt);
+    if (!kept)
       throw new OperationError(
         `Another server is sending the message with request_id ${JSON.stringify(request_id)} just now; nothing was sent by this one. Call again to follow it.`,
       );
-    onSent();
   };
+  return { keep, forget };
 }

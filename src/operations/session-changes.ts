@@ -5,10 +5,11 @@ import { abortVerified } from './abort.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
 import type { DeletedSession } from './inspect-shapes.ts';
 import { findOwner } from './owner.ts';
-import { type Call, connect, type Connected, type Runtime } from './runtime.ts';
+import { type Call, type CallSpan, connect, type Connected, limitOf, type Runtime } from './runtime.ts';
 import { findSession } from './session-query.ts';
 import { renderSession, sessionRow } from './sessions.ts';
 import type { CreatedSession } from './shapes.ts';
+import { tellingUndone } from './undone.ts';
 
 export interface SessionInput {
   readonly instance: string;
@@ -30,10 +31,14 @@ export async function forkSession(
   input: SessionInput & { readonly message_id?: string | undefined },
   call: Call,
 ): Promise<Answer<CreatedSession>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const source = await findSession(connected, input.session_id);
   const before = await forkPoint(connected, source, input.message_id);
-  const fork = await createSessionApi(connected.connection, call.signal).fork(source.id, before.id);
+  const fork = await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was forked',
+    () => createSessionApi(connected.connection).fork(source.id, before.id),
+  );
   const name = quoteName(connected.instance.name);
   const session = sessionRow(fork, { state: 'idle' });
   const what = before.id === undefined ? 'all of it' : `what was said before message ${before.id}`;
@@ -80,7 +85,7 @@ export async function renameSession(
 ): Promise<Answer<CreatedSession>> {
   const title = singleLine(input.title, MAX_TITLE).trim();
   if (title === '') throw new OperationError('title is empty; nothing was renamed.');
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const { api, connection, instance } = connected;
   const session = await findSession(connected, input.session_id);
   const name = quoteName(instance.name);
@@ -90,7 +95,11 @@ export async function renameSession(
       `Session ${session.id} of ${name} runs its first turn: opencode is about to name it and would overwrite the title. Nothing was renamed; do it once the session has a title or the turn has ended.`,
     );
   }
-  await createSessionApi(connection, call.signal).rename(session.id, title);
+  await tellingUndone(
+    instance.name,
+    () => 'nothing was renamed',
+    () => createSessionApi(connection).rename(session.id, title),
+  );
   const now = await api.session(session.id);
   if (now?.title !== title) {
     throw new OperationError(
@@ -113,17 +122,13 @@ export async function deleteSession(
   input: SessionInput,
   call: Call,
 ): Promise<Answer<DeletedSession>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const session = await findSession(connected, input.session_id);
-  // A send of ours that has begun must be seen to run first.
-  const release = await runtime.lock.acquire(session.id);
-  try {
-    await assertIdle(runtime, connected, session, call.signal);
-    await createSessionApi(connected.connection, call.signal).remove(session.id);
-    await assertGone(runtime, connected, session, call.signal);
-  } finally {
-    release();
-  }
+  await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was deleted',
+    () => deleteIdle(runtime, connected, session, call),
+  );
   const data: DeletedSession = {
     instance: connected.instance.name,
     session: { id: session.id, title: singleLine(session.title, 100) },
@@ -136,12 +141,19 @@ export async function deleteSession(
   };
 }
 
-async function assertIdle(
-  runtime: Runtime,
-  connected: Connected,
-  session: Session,
-  signal: AbortSignal,
-): Promise<void> {
+async function deleteIdle(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
+  // A send of ours that has begun must be seen to run first.
+  const release = await runtime.lock.acquire(session.id, limitOf(call));
+  try {
+    await assertIdle(runtime, connected, session, call);
+    await createSessionApi(connected.connection).remove(session.id);
+    await assertGone(runtime, connected, session, call);
+  } finally {
+    release();
+  }
+}
+
+async function assertIdle(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
   const { api, instance } = connected;
   const name = quoteName(instance.name);
   const running = [...(await api.statuses(session.directory)).keys()];
@@ -150,7 +162,7 @@ async function assertIdle(
     const what = id === session.id ? `Session ${id}` : `Sub-agent session ${id} of session ${session.id}`;
     throw new OperationError(`${what} on ${name} is running; nothing was deleted. Call abort_session first.`);
   }
-  const owner = await findOwner(runtime, connected, session, signal);
+  const owner = await findOwner(runtime, connected, session, call);
   if (owner === undefined) return;
   throw new OperationError(
     `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; nothing was deleted. Call abort_session there first.`,
@@ -168,12 +180,7 @@ async function belongsTo({ api }: Connected, id: string, sessionId: string): Pro
 }
 
 /** opencode answers true: what counts is that it is not there, and that nothing was started in it meanwhile. */
-async function assertGone(
-  runtime: Runtime,
-  connected: Connected,
-  session: Session,
-  signal: AbortSignal,
-): Promise<void> {
+async function assertGone(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
   const { api, instance } = connected;
   if ((await api.session(session.id)) !== undefined) {
     throw new OperationError(
@@ -181,5 +188,10 @@ async function assertGone(
     );
   }
   if (!(await api.statuses(session.directory)).has(session.id)) return;
-  await abortVerified(runtime, connected, session, signal);
+  await tellingUndone(
+    instance.name,
+    () => `session ${session.id} is deleted, but what began in it meanwhile was not aborted`,
+    () => abortVerified(runtime, connected, session, call),
+    'End it in that opencode.',
+  );
 }

@@ -9,6 +9,7 @@ import { type SessionState, sessionState } from './session-state.ts';
 import { stallsAmong } from './stalls.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
 import type { CreatedSession, SessionList, SessionRow } from './shapes.ts';
+import { tellingUndone } from './undone.ts';
 
 const LISTED = 30;
 const MAX_TITLE = 200;
@@ -21,7 +22,7 @@ export async function listSessions(
   input: { readonly instance: string; readonly search?: string | undefined },
   call: Call,
 ): Promise<Answer<SessionList>> {
-  const connected = await connect(runtime, input.instance, call.signal);
+  const connected = await connect(runtime, input.instance, call);
   const { api, instance } = connected;
   const sessions = await api.sessions({
     rootsOnly: true,
@@ -38,7 +39,7 @@ export async function listSessions(
   const atRest = await sessionsAtRest(resting, {
     api,
     statuses: () => statusesIn(connected, directories),
-    ownerOf: (session) => findOwner(runtime, connected, session, call.signal),
+    ownerOf: (session) => findOwner(runtime, connected, session, call),
     nowMs: now,
   });
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
@@ -77,8 +78,13 @@ export async function createSession(
   const title = input.title === undefined ? undefined : singleLine(input.title, MAX_TITLE).trim();
   if (title === '')
     throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
-  const { api, instance } = await connect(runtime, input.instance, call.signal);
-  const session = sessionRow(await api.createSession(title), { state: 'idle' });
+  const { api, instance } = await connect(runtime, input.instance, call);
+  const created = await tellingUndone(
+    instance.name,
+    () => 'no session was created',
+    () => api.createSession(title),
+  );
+  const session = sessionRow(created, { state: 'idle' });
   return {
     data: { instance: instance.name, session },
     text: `Created on ${quoteName(instance.name)}: ${renderSession(session, runtime.clock.now())}`,

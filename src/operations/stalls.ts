@@ -1,7 +1,7 @@
 import pLimit from 'p-limit';
 import type { Instance, InstanceState } from '../directory/instance.ts';
 import { foundStalled, stalledSince } from './following.ts';
-import { type Connected, connectTo, type Runtime } from './runtime.ts';
+import { type CallSpan, type Connected, connectTo, type Runtime } from './runtime.ts';
 import { stalled } from './session-state.ts';
 
 /** An instance as it is listed: the directory does not follow turns, and knows no stall. */
@@ -19,14 +19,14 @@ const ASKED_TOGETHER = 8;
 export async function withStalls(
   runtime: Runtime,
   instances: readonly Instance[],
-  signal: AbortSignal,
+  call: CallSpan,
 ): Promise<readonly Listed[]> {
   const limit = pLimit(ASKED_TOGETHER);
   return await Promise.all(
     instances.map(async (instance): Promise<Listed> => {
       const sessions = instance.overview?.running ?? [];
       if (instance.state !== 'busy' || !sessions.some((id) => foundStalled(runtime, instance, id))) return instance;
-      const sinceMs = await limit(() => earliestStall(runtime, instance, sessions, signal));
+      const sinceMs = await limit(() => earliestStall(runtime, instance, sessions, call));
       return sinceMs === undefined ? instance : { ...instance, ...stalled(sinceMs) };
     }),
   );
@@ -36,10 +36,10 @@ async function earliestStall(
   runtime: Runtime,
   instance: Instance,
   sessions: readonly string[],
-  signal: AbortSignal,
+  call: CallSpan,
 ): Promise<number | undefined> {
   try {
-    const stalls = await stallsAmong(runtime, await connectTo(runtime, instance, signal), sessions);
+    const stalls = await stallsAmong(runtime, await connectTo(runtime, instance, call), sessions);
     return stalls.size === 0 ? undefined : Math.min(...stalls.values());
   } catch {
     // That it does not answer is told by the next look at it.

@@ -27,7 +27,7 @@ export async function getStatus(
   const instance = runtime.directory.resolve(input.instance);
   let connected: Connected;
   try {
-    connected = await connectTo(runtime, instance, call.signal);
+    connected = await connectTo(runtime, instance, call);
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
     return unreachable(runtime, instance, error);
@@ -72,14 +72,14 @@ async function atRest(
   runtime: Runtime,
   connected: Connected,
   session: Session,
-  { signal }: Call,
+  call: Call,
 ): Promise<StatusView['sessions']> {
   const { api } = connected;
   const statuses = (): Promise<ReadonlyMap<string, SessionStatus>> => api.statuses(session.directory);
   const states = await sessionsAtRest([session], { api, statuses, nowMs: runtime.clock.now() });
   const state = states.get(session.id);
   if (state === undefined || state.state === 'idle') return [];
-  const isOwned = state.state === 'interrupted' && (await findOwner(runtime, connected, session, signal)) !== undefined;
+  const isOwned = state.state === 'interrupted' && (await findOwner(runtime, connected, session, call)) !== undefined;
   // What another process works on is that one's to tell.
   return isOwned ? [] : [shortRow(session, state)];
 }

@@ -97,7 +97,7 @@ async function watch(
 ): Promise<readonly Seen[]> {
   const { name } = instance;
   try {
-    const connected = await connectTo(runtime, instance, call.signal);
+    const connected = await connectTo(runtime, instance, call);
     const sessions =
       sessionId === undefined ? await running(runtime, connected) : [await findSession(connected, sessionId)];
     if (sessions.length === 0) return await idle(connected);

@@ -1,18 +1,53 @@
+import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
+import { type CallLimit, checkOpen } from './call-limit.ts';
+
 /** Serializes by key: what is sent to one session goes one after the other. */
 export class SessionLock {
+  readonly #clock: Clock;
   readonly #tails = new Map<string, Promise<void>>();
 
-  /** Resolves with a release function once every earlier holder of `key` has released. */
-  async acquire(key: string): Promise<() => void> {
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /**
+   * Resolves with a release function once every earlier holder of `key` has released.
+   * @throws {CallOver} the call was over first; those behind it still wait for those before it
+   */
+  async acquire(key: string, limit?: CallLimit): Promise<() => void> {
     const before = this.#tails.get(key) ?? Promise.resolve();
-    const { promise, resolve } = withResolvers();
+    const { promise, resolve: release } = withResolvers();
     const tail = before.then(() => promise);
     this.#tails.set(key, tail);
-    await before;
-    return () => {
-      resolve();
+    // Not before `tail` has resolved: one that leaves the end of the queue leaves its earlier holders in it.
+    void tail.then(() => {
       if (this.#tails.get(key) === tail) this.#tails.delete(key);
-    };
+    });
+    try {
+      await (limit === undefined ? before : this.#unlessOver(before, limit));
+    } catch (error) {
+      release();
+      throw error;
+    }
+    return release;
+  }
+
+  async #unlessOver(turn: Promise<void>, limit: CallLimit): Promise<void> {
+    const wait = new LinkedAbort(limit.signal);
+    try {
+      await Promise.race([turn, this.#untilOver({ ...limit, signal: wait.signal })]);
+      checkOpen(limit, this.#clock);
+    } finally {
+      wait.end();
+    }
+  }
+
+  async #untilOver(limit: CallLimit): Promise<never> {
+    for (;;) {
+      checkOpen(limit, this.#clock);
+      await this.#clock.sleep(limit.deadlineMs - this.#clock.now(), limit.signal);
+    }
   }
 }
 

@@ -1,0 +1,83 @@
+import { describe, expect, test } from 'vitest';
+
+import type { CallLimit } from '../../src/turns/call-limit.ts';
+import { SessionLock } from '../../src/turns/session-lock.ts';
+import { ManualClock, settle } from '../directory/manual-clock.ts';
+
+const clock = new ManualClock();
+const lock = new SessionLock(clock);
+
+function limit(signal = new AbortController().signal, ms = 60_000): CallLimit {
+  return { signal, deadlineMs: clock.now() + ms };
+}
+
+/** Holders in the order in which they came to hold `key`; each releases what it holds when asked to. */
+function queue(key: string) {
+  const held: string[] = [];
+  const releases = new Map<string, () => void>();
+  const join = (name: string, until?: CallLimit): Promise<string> =>
+    lock.acquire(key, until).then(
+      (release) => {
+        held.push(name);
+        releases.set(name, release);
+        return name;
+      },
+      (error: Error) => `${name}: ${error.message}`,
+    );
+  return { held, join, release: (name: string): void => releases.get(name)?.() };
+}
+
+describe('whoever waits for a session', () => {
+  test('leaves when its call is cancelled, and those behind it go on waiting for those before it', async () => {
+    const { held, join, release } = queue('cancelled');
+    const caller = new AbortController();
+    void join('first', limit());
+    const second = join('second', limit(caller.signal));
+    void join('third', limit());
+    await settle();
+    caller.abort();
+    expect(await second).toBe('second: the call was cancelled');
+    await settle();
+    expect(held).toEqual(['first']);
+    release('first');
+    await settle();
+    expect(held).toEqual(['first', 'third']);
+  });
+
+  test('leaves at its deadline, though the one that holds it never lets go', async () => {
+    const { held, join } = queue('expired');
+    void join('first');
+    const waiting = [1_000, 2_000, 3_000].map((ms) => join(String(ms), limit(undefined, ms)));
+    await clock.advance(2_000);
+    expect(await Promise.all(waiting.slice(0, 2))).toEqual(
+      ['1000', '2000'].map((name) => `${name}: the time for this call ran out`),
+    );
+    expect([held, clock.due()]).toEqual([['first'], 1]);
+  });
+
+  test('leaves the session held where it was the last to wait', async () => {
+    const { held, join, release } = queue('last');
+    const caller = new AbortController();
+    void join('first', limit());
+    const last = join('last', limit(caller.signal));
+    caller.abort();
+    await last;
+    void join('next', limit());
+    await settle();
+    expect(held).toEqual(['first']);
+    release('first');
+    await settle();
+    expect(held).toEqual(['first', 'next']);
+  });
+
+  test('does not get it once its call is over, and leaves no timer behind where it does', async () => {
+    const { held, join, release } = queue('over');
+    expect(await join('cancelled', limit(AbortSignal.abort()))).toBe('cancelled: the call was cancelled');
+    expect(await join('late', limit(undefined, 0))).toBe('late: the time for this call ran out');
+    const before = clock.due();
+    await join('in time', limit());
+    release('in time');
+    await join('next', limit());
+    expect([held, clock.due()]).toEqual([['in time', 'next'], before]);
+  });
+});
