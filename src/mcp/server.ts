@@ -109,7 +109,7 @@ export class McpServer {
                 .catch(() => {});
       const args = params.arguments ?? {};
       if (params.task !== undefined && tool.taskSupport !== undefined) {
-        return await this.#tasks.begin(extra.requestId, params.task.ttl, (run) => this.#call(tool, args, run, notify));
+        return await this.#tasks.begin(extra, params.task.ttl, (run) => this.#call(tool, args, run, notify));
       }
       return await this.#call(tool, args, this.#run(extra.signal, notify !== undefined), notify);
     });

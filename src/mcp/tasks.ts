@@ -2,6 +2,7 @@ import { InMemoryTaskStore } from '@modelcontextprotocol/sdk/experimental/tasks/
 import type { CallToolResult, CreateTaskResult, ServerCapabilities } from '@modelcontextprotocol/sdk/types.js';
 
 import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { Call } from '../operations/runtime.ts';
 
 /** A result that nobody fetched is kept for an hour unless the client asks for less or, up to a day, more. */
@@ -20,23 +21,26 @@ type TaskRun = Pick<Call, 'signal' | 'deadlineMs'>;
 /** Tool calls that the client fetches the results of later (MCP 2025-11-25, experimental). */
 export class Tasks extends InMemoryTaskStore {
   readonly #clock: Clock;
-  readonly #running = new Map<string, AbortController>();
+  readonly #running = new Map<string, LinkedAbort>();
 
   constructor(clock: Clock) {
     super();
     this.#clock = clock;
   }
 
-  /** Starts `work` and returns its task at once. Cancelling the task stops following, not the agent. */
+  /**
+   * Starts `work` and returns its task at once. Cancelling the task stops following, not the agent; so does cancelling the
+   * request, while its client does not know the task yet.
+   */
   async begin(
-    requestId: string | number,
+    { requestId, signal }: { readonly requestId: string | number; readonly signal: AbortSignal },
     ttl: number | undefined,
     work: (run: TaskRun) => Promise<CallToolResult>,
   ): Promise<CreateTaskResult> {
     if (this.#running.size >= MAX_TASKS) throw new Error(`${MAX_TASKS} tasks run already; fetch or cancel some`);
     const keptMs = Math.min(LONGEST_TTL_MS, Math.max(LEAST_TTL_MS, ttl ?? DEFAULT_TTL_MS));
     const task = await this.createTask({ ttl: keptMs, pollInterval: POLL_MS }, requestId, { method: 'tools/call' });
-    const ending = new AbortController();
+    const ending = new LinkedAbort(signal);
     this.#running.set(task.taskId, ending);
     void this.#finish(task.taskId, work({ signal: ending.signal, deadlineMs: this.#clock.now() + keptMs }));
     return { task };
@@ -57,6 +61,7 @@ export class Tasks extends InMemoryTaskStore {
 
   async #finish(taskId: string, working: Promise<CallToolResult>): Promise<void> {
     const result = await working;
+    this.#running.get(taskId)?.end();
     this.#running.delete(taskId);
     try {
       await this.storeTaskResult(taskId, result.isError === true ? 'failed' : 'completed', result);

@@ -7,26 +7,33 @@ import {
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { type McpChild, startMcpChild } from '../rig/mcp-child.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
+import { HANDSHAKE, startRawServer } from './raw-server.ts';
 
 let temp: TempDir;
 let worker: FakeOpencode;
+let way: FaultProxy;
+let registryArgs: readonly string[];
 let server: McpChild;
 
 beforeEach(async () => {
   temp = tempDir('tasks');
   const registry = await openRegistry(`${temp.path}/registry`);
   worker = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
-  await registry.add({ name: 'worker', port: worker.port, cwd: worker.directory });
+  way = await startFaultProxy(worker.url);
+  await registry.add({ name: 'worker', port: way.port, cwd: worker.directory });
   // A call that waits gives up after a second; a task does not.
   const env = { SEND_TIMEOUT_MS: '1000' };
-  server = await startMcpChild({ args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000'], env });
+  registryArgs = ['--registry-dir', registry.path, '--health-timeout-ms', '15000'];
+  server = await startMcpChild({ args: registryArgs, env });
 });
 afterEach(async () => {
   await server.close();
+  await way.close();
   await worker.close();
   await temp.close();
 });
@@ -37,6 +44,8 @@ async function begin(name: string, args: Readonly<Record<string, unknown>>): Pro
   expect(task).toMatchObject({ status: 'working', ttl: 120_000 });
   return task.taskId;
 }
+
+const said = (): (string | undefined)[] => worker.state.prompts.map(({ body }) => body.parts?.[0]?.text);
 
 const statusOf = async (taskId: string): Promise<string> =>
   (await server.client.request({ method: 'tasks/get', params: { taskId } }, GetTaskResultSchema)).status;
@@ -74,6 +83,44 @@ describe('send and wait as tasks', () => {
     expect(await statusOf(taskId)).toBe('cancelled');
     await until('the streams to be let go', () => worker.openStreams === 0);
     expect(worker.state.statuses.size).toBe(1);
+  });
+
+  test('cancelled behind another message of their session, they send nothing', async () => {
+    const { id: session_id } = worker.addSession();
+    const prompt = { path: /prompt_async$/ };
+    way.rule(prompt, { kind: 'hold', gate: 'prompt' }, 1);
+    const first = await begin('send', { instance: 'worker', session_id, message: 'first' });
+    await way.waitForRequest(prompt);
+    const looked = way.count({ path: '/session' });
+    const taskId = await begin('send', { instance: 'worker', session_id, message: 'second' });
+    await way.waitForRequest({ path: '/session' }, { nth: looked + 1 });
+    await server.client.request({ method: 'tasks/cancel', params: { taskId } }, CancelTaskResultSchema);
+    way.release('prompt');
+    for (const id of [first, await begin('send', { instance: 'worker', session_id, message: 'third' })])
+      await server.client.request({ method: 'tasks/result', params: { taskId: id } }, CallToolResultSchema);
+    expect(said()).toEqual(['first', 'third']);
+  });
+
+  test('whose request is cancelled before their client knows them, they send nothing', async () => {
+    const { id: session_id } = worker.addSession();
+    await using raw = startRawServer({ args: registryArgs });
+    const calling = (id: number, name: string, args: object, more = {}): object => ({
+      jsonrpc: '2.0',
+      id,
+      method: 'tools/call',
+      params: { name, arguments: { instance: 'worker', ...args }, ...more },
+    });
+    const run = { session_id, message: 'run' };
+    const cancel = { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 1 } };
+    raw.write(...HANDSHAKE, calling(1, 'send', run, { task: { ttl: 120_000 } }), cancel);
+    // What takes as many requests to the instance as a send that is not cancelled.
+    for (const id of [2, 3]) {
+      raw.write(calling(id, 'get_status', {}));
+      await raw.answerTo(id);
+    }
+    raw.write(calling(4, 'send', { session_id, message: 'hello' }));
+    expect((await raw.answerTo(4)).result?.['structuredContent']).toMatchObject({ outcome: 'completed' });
+    expect(said()).toEqual(['hello']);
   });
 
   test('another tool is called as ever, whatever is asked', async () => {
