@@ -1,6 +1,8 @@
 /**
- * Makes text that came from another machine safe to show. What is left can neither steer a
- * terminal, nor reorder or hide characters, nor carry text that only a model reads.
+ * The border for text that came from another machine. What is left can neither steer a terminal, nor
+ * reorder or hide characters, nor carry text that only a model reads. Inside a sentence of ours it stands
+ * in quotation marks (`quoted`, `quoteName`), and whatever leaves this program is swept once more as a
+ * whole (`safeToShow`). Values that go back to where they came from stay as they are.
  */
 
 /* oxlint-disable no-control-regex -- control characters are what this file is about */
@@ -31,6 +33,68 @@ export function singleLine(text: string, maxChars: number): string {
 /** `text` with its line breaks (as `\n`) and tabs, at most `maxChars` code points; a cut ends in `…`. */
 export function multiLine(text: string, maxChars: number): string {
   return cut(clean(text), maxChars);
+}
+
+/**
+ * Remote words inside a sentence of ours, at most `maxChars` of them: in quotation marks, which they cannot hold
+ * themselves, so that they end where the marks end.
+ */
+export function quoted(text: string, maxChars: number): string {
+  return `"${singleLine(text, maxChars).replaceAll('"', "'").trim()}"`;
+}
+
+/** A remote name inside a sentence of ours: bare where it cannot be mistaken for anything else, else quoted. */
+export function quoteName(name: string): string {
+  const line = singleLine(name, Infinity);
+  return /^[\p{L}\p{N}_.@:#+~/-]+$/u.test(line) ? line : JSON.stringify(line);
+}
+
+/** A sentence of ours that quotes remote words, on one line of at most `maxChars`. A quotation that the cut leaves open is closed. */
+export function sentence(text: string, maxChars: number): string {
+  const line = singleLine(text, maxChars);
+  if (line === singleLine(text, Infinity)) return line;
+  const shorter = singleLine(text, maxChars - 1);
+  const [open] = /["«]/.exec(shorter.replaceAll(/"(?:\\.|[^"\\])*"|«[^»]*»/g, '')) ?? [];
+  return open === undefined ? line : shorter + (open === '«' ? '»' : '"');
+}
+
+/** `value` with every string in it cleaned, line breaks and tabs kept: the last look at what leaves this program. */
+export function safeToShow<T>(value: T): T {
+  return swept(value) as T;
+}
+
+function swept(value: unknown): unknown {
+  if (typeof value === 'string') return clean(value);
+  if (Array.isArray(value)) return value.map(swept);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [clean(key), swept(one)]));
+}
+
+/** A sequence or a pair that the next piece may go on with: a lone \r, half a surrogate pair, an escape sequence without its end. */
+const UNFINISHED =
+  /(?:\r|[\ud800-\udbff]|(?:\u001b[\]PX^_]|[\u0090\u0098\u009d-\u009f])[^\u0000-\u001f\u007f-\u009f]*\u001b?|(?:\u001b\[|\u009b)[0-?]*[ -/]*|\u001b[ -/]*)$/;
+
+/** More is no sequence: terminals take far shorter ones, and what is held back is not shown. */
+const MAX_UNFINISHED_CHARS = 200;
+
+/** Cleans text that comes in pieces: what one piece begins and the next one ends is one sequence. */
+export class StreamCleaner {
+  #rest = '';
+
+  /** The clean text that is certain by now. */
+  add(piece: string): string {
+    const text = this.#rest + piece;
+    const at = UNFINISHED.exec(text.slice(-MAX_UNFINISHED_CHARS))?.[0].length ?? 0;
+    this.#rest = text.slice(text.length - at);
+    return clean(text.slice(0, text.length - at));
+  }
+
+  /** What was held back, as far as it can be shown. */
+  end(): string {
+    const rest = this.#rest;
+    this.#rest = '';
+    return clean(rest);
+  }
 }
 
 function clean(text: string): string {

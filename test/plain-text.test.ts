@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { multiLine, singleLine } from '../src/plain-text.ts';
+import { multiLine, quoted, quoteName, safeToShow, sentence, singleLine, StreamCleaner } from '../src/plain-text.ts';
 
 describe('singleLine', () => {
   const cases: readonly { name: string; text: string; expected: string }[] = [
@@ -95,6 +95,68 @@ describe('multiLine', () => {
   });
 });
 
+describe('remote words in a sentence of ours', () => {
+  it.each([
+    ['plain', 'no credit', '"no credit"'],
+    ['marks of its own', 'a "b" c', '"a \'b\' c"'],
+    ['lines and sequences', 'a\n\u001b[31mb\u202e', '"a b"'],
+    ['too long', 'x'.repeat(20), '"xxxxxxxxx…"'],
+  ])('are quoted: %s', (_, words, expected) => {
+    expect(quoted(words, 10)).toBe(expected);
+  });
+
+  it.each([
+    ['api', 'api'],
+    ['žluť@host:4096', 'žluť@host:4096'],
+    ['my api', '"my api"'],
+    ['a"b', '"a\\"b"'],
+    // A letter that draws nothing.
+    ['a\u3164\u202eb', 'ab'],
+    ['', '""'],
+  ])('a name stands bare where it can: %j', (name, expected) => {
+    expect(quoteName(name)).toBe(expected);
+  });
+
+  it.each([
+    ['short', 'it says "no"', 'it says "no"'],
+    ['cut behind a quotation', 'it says "no" and on', 'it says "no" an…'],
+    ['cut in a quotation', 'it says "no credit left"', 'it says "no cr…"'],
+    ['cut in one of a request, with a mark in it', 'for a: «b "c d e f g»', 'for a: «b "c d…»'],
+    ['cut in a quoted name with a mark in it', '"a \\"b c d e f g h" is', '"a \\"b c d e f…"'],
+  ])('a cut closes what it leaves open: %s', (_, text, expected) => {
+    expect(sentence(text, 16)).toBe(expected);
+  });
+});
+
+describe('safeToShow', () => {
+  it('cleans every string of a structure, keys too, and leaves the rest', () => {
+    const value = { 'a\u202e': ['b\u001b[2J\n', 1, null, true, { c: '\u009b31md\t' }], e: undefined };
+    expect(safeToShow(value)).toEqual({ a: ['b\n', 1, null, true, { c: 'd\t' }], e: undefined });
+  });
+});
+
+describe('text in pieces', () => {
+  it.each([
+    ['an escape and its sequence', ['a\u001b', '[31mb'], 'ab'],
+    ['a sequence in its middle', ['a\u001b[3', '1mb\u001b[', '0m'], 'ab'],
+    ['8-bit', ['a\u009b', '2Jb'], 'ab'],
+    ['a title', ['a\u001b]0;ti', 'tle\u001b', '\\b'], 'ab'],
+    ['a surrogate pair', ['a\ud83d', '\ude00b'], 'a😀b'],
+    ['a line break', ['a\r', '\nb\r', 'c'], 'a\nb\nc'],
+    ['no sequence in the end', ['a\u001b]0;b', '\nc'], 'a0;b\nc'],
+  ])('%s', (_, pieces, expected) => {
+    const cleaner = new StreamCleaner();
+    expect(pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end()).toBe(expected);
+  });
+
+  it('an introducer that is never ended holds nothing up', () => {
+    const cleaner = new StreamCleaner();
+    expect(cleaner.add('a\u001b]')).toBe('a');
+    expect(cleaner.add('x'.repeat(300))).toBe('x'.repeat(300));
+    expect(cleaner.end()).toBe('');
+  });
+});
+
 describe('any text', () => {
   // Written as ranges on purpose: the implementation uses Unicode properties.
   const FORBIDDEN =
@@ -124,6 +186,20 @@ describe('any text', () => {
       fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
     ),
     maxLength: 60,
+  });
+
+  it('comes out of pieces as it does in one, without any forbidden character', () => {
+    fc.assert(
+      fc.property(fc.array(text, { maxLength: 8 }), (raw) => {
+        // Two that a sequence parts (\r and \n, halves of a pair) become one in the whole, and not always in pieces.
+        const pieces = raw.map((piece) => piece.replaceAll(/[\r\p{Surrogate}]/gu, ''));
+        const cleaner = new StreamCleaner();
+        const out = pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end();
+        expect(out).not.toMatch(FORBIDDEN);
+        expect(out).toBe(multiLine(pieces.join(''), Infinity));
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   it('comes out without any forbidden character, within the bound, and unchanged by a second pass', () => {

@@ -1,3 +1,5 @@
+export { quoteName } from '../plain-text.ts';
+
 /** What an operation gives back: the same information for programs and for people. */
 export interface Answer<T> {
   readonly data: T;
@@ -17,11 +19,6 @@ export function quoteBlock(text: string): string {
   const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
   const fence = '`'.repeat(longest + 1);
   return `${fence}\n${text}${text.endsWith('\n') ? '' : '\n'}${fence}`;
-}
-
-/** A remote name inside a line of ours: bare where it cannot be mistaken for anything else, else quoted. */
-export function quoteName(name: string): string {
-  return /^[\p{L}\p{N}_.@:#+~/-]+$/u.test(name) ? name : JSON.stringify(name);
 }
 
 /** `12 s`, `5 min`, `3 h`, `2 days`: as precise as a listing needs. */
