@@ -20,9 +20,6 @@ const MAX_WAITING = 100;
 
 const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
 
-/** Controls, line separators and bidi embeddings: no version has them. */
-const UNSHOWABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069\p{Surrogate}]/u;
-
 /** No directory has these in its name. Any other character one may have; what shows it takes care of that. */
 const NEVER_IN_A_PATH = /[\0\p{Surrogate}]/u;
 
@@ -31,7 +28,8 @@ const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
 export function healthOf(value: unknown): { readonly healthy: boolean; readonly version: string } | undefined {
   const { healthy, version } = fields(value);
   if (typeof healthy !== 'boolean' || typeof version !== 'string') return undefined;
-  if (version === '' || version.length > MAX_VERSION_CHARS || UNSHOWABLE.test(version)) return undefined;
+  if (version === '' || version.length > MAX_VERSION_CHARS || singleLine(version, MAX_VERSION_CHARS) !== version)
+    return undefined;
   return { healthy, version };
 }
 
@@ -60,6 +58,8 @@ export function doingOf(value: unknown): Doing | undefined {
         message: typeof message === 'string' ? singleLine(message, MAX_MESSAGE_CHARS) : '',
       };
     } else if (typeof type !== 'string') return undefined;
+    // Left out, what runs would look idle.
+    if (!isSessionId(id)) return undefined;
     if (type !== 'idle') running.push(id);
   }
   const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
@@ -100,7 +100,7 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
   const { id, title, directory, time } = fields(value[0]);
   const { updated } = fields(time);
   if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
-  if (typeof updated !== 'number' || !Number.isFinite(updated)) return undefined;
+  if (!isTime(updated)) return undefined;
   return {
     id,
     title: typeof title === 'string' ? singleLine(title, MAX_TITLE_CHARS) : '',
@@ -114,8 +114,8 @@ export function newestMessageOf(page: unknown): NewestMessage | undefined {
   if (!Array.isArray(page)) return undefined;
   const { role, time, error } = fields(fields(page.at(-1))['info']);
   const { created, completed } = fields(time);
-  if ((role !== 'user' && role !== 'assistant') || typeof created !== 'number') return undefined;
-  return { role, time: { created, completed: typeof completed === 'number' ? completed : undefined }, error };
+  if ((role !== 'user' && role !== 'assistant') || !isTime(created)) return undefined;
+  return { role, time: { created, completed: isTime(completed) ? completed : undefined }, error };
 }
 
 /** Whether a session works for another one. */
@@ -141,6 +141,11 @@ function isPath(value: unknown): value is string {
   return (
     typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !NEVER_IN_A_PATH.test(value)
   );
+}
+
+/** What a Date can hold. */
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && value >= 0 && value <= 8.64e15;
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

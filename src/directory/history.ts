@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { quoteName, sentence } from '../plain-text.ts';
 import type { Instance, ProbedEndpoint, Snapshot } from './instance.ts';
 
 /**
@@ -67,7 +67,7 @@ export function changesBetween(before: Snapshot, after: Snapshot): readonly Even
   const present = byEndpoint(after.instances);
   const events: Event[] = [];
   const tell = (name: string, kind: ChangeKind, what: string): void =>
-    void events.push({ name, kind, what: singleLine(what, MAX_WHAT_CHARS) });
+    void events.push({ name, kind, what: sentence(what, MAX_WHAT_CHARS) });
   for (const { name } of before.instances) {
     if (!is.has(name)) tell(name, 'gone', after.gone.find((one) => one.name === name)?.reason ?? 'no longer listed');
   }
@@ -119,13 +119,13 @@ function firstSight(instance: Instance): string {
 }
 
 function formerly(instance: Instance | undefined, now: Instance): string {
-  return instance === undefined || instance.name === now.name ? '' : `; it was shown as ${instance.name}`;
+  return instance === undefined || instance.name === now.name ? '' : `; it was shown as ${quoteName(instance.name)}`;
 }
 
 function partedTo(instance: Instance | undefined): string {
   return instance === undefined
     ? ' is not registered any more, or is to be proven again'
-    : ` is shown as ${instance.name}: nothing proves now that they are one`;
+    : ` is shown as ${quoteName(instance.name)}: nothing proves now that they are one`;
 }
 
 function answers({ endpoints: [best] }: Instance): boolean {

@@ -1,4 +1,5 @@
 import { type Claims, type Note, ROUTES } from '../discovery/source.ts';
+import { quoteName } from '../plain-text.ts';
 import { endpointKey } from './endpoint-key.ts';
 import type { MergedInstance, ProbedEndpoint } from './instance.ts';
 import { compare, groupBy, type NonEmpty, sortNonEmpty } from './non-empty.ts';
@@ -66,7 +67,7 @@ function contradicts({ candidate: one }: ProbedEndpoint, { candidate: other }: P
 }
 
 function leftOut(endpoint: ProbedEndpoint, rival: ProbedEndpoint): Note {
-  const name = (candidate: ProbedEndpoint): string => candidate.candidate.claims.name ?? candidate.id;
+  const name = ({ candidate, id }: ProbedEndpoint): string => quoteName(candidate.claims.name ?? id);
   return {
     subject: name(endpoint),
     reason: `left out: ${name(rival)} is registered for the same address, ${endpoint.candidate.endpoint.url}, and is the newer one or the one that answers`,

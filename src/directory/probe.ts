@@ -1,5 +1,5 @@
 import { RequestError } from '../opencode/transport.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, sentence, singleLine } from '../plain-text.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
 import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
@@ -46,7 +46,9 @@ async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Prom
   if (claimed !== undefined) {
     const sameMachine = candidate.endpoint.route === 'loopback';
     if (!(await deps.sameDirectory(claimed, paths.directory, { sameMachine, signal }))) {
-      const [registered, answering] = [claimed, paths.directory].map((path) => singleLine(path, MAX_REASON_PATH_CHARS));
+      const [registered, answering] = [claimed, paths.directory].map((path) =>
+        quoteName(singleLine(path, MAX_REASON_PATH_CHARS)),
+      );
       throw new Unfit(`another instance answers here: registered for ${registered}, answering for ${answering}`);
     }
   }
@@ -75,7 +77,7 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
       ? error.message
       : String(error);
   return {
-    ...settled({ status: 'unhealthy', reason: singleLine(reason, MAX_REASON_CHARS) }, latencyMs),
+    ...settled({ status: 'unhealthy', reason: sentence(reason, MAX_REASON_CHARS) }, latencyMs),
     timedOut,
     ...(isNotNow(error) ? { notNow: true } : {}),
   };
@@ -93,5 +95,5 @@ function refusal(task: ProbeTask): string {
     connection.credential !== undefined
       ? 'it refused the password that was sent'
       : (credentialProblem ?? 'it asks for a password and none is known for it');
-  return singleLine(`${connection.endpoint.url} answered HTTP 401: ${why}`, MAX_REASON_CHARS);
+  return sentence(`${connection.endpoint.url} answered HTTP 401: ${why}`, MAX_REASON_CHARS);
 }

@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import { QueryError } from './contract.ts';
 import type { GoneInstance, Instance } from './instance.ts';
 
@@ -54,7 +54,7 @@ function bySubstring(
   }
   if (isAdvertisedOnly(only)) {
     throw new QueryError(
-      `${shown} is only a part of ${only.name}, which was found by its own announcement on the local network, where anyone can announce any name. Give its full name if you mean it.`,
+      `${shown} is only a part of ${quoteName(only.name)}, which was found by its own announcement on the local network, where anyone can announce any name. Give its full name if you mean it.`,
     );
   }
   return only;
@@ -84,13 +84,14 @@ function listing(instances: readonly Instance[]): string {
 }
 
 function describeGone({ name, host, directory, lastSeenMs, reason }: GoneInstance, nowMs: number): string {
-  const place = directory === undefined ? host : `${host}, ${singleLine(directory, 120)}`;
+  const place =
+    directory === undefined ? quoteName(host) : `${quoteName(host)}, ${quoteName(singleLine(directory, 120))}`;
   const seen = lastSeenMs === undefined ? 'never answered' : `last answered ${ago(nowMs - lastSeenMs)}`;
-  return `${name} (${place}) is gone: ${reason}; it ${seen}.`;
+  return `${quoteName(name)} (${place}) is gone: ${reason}; it ${seen}.`;
 }
 
 function nameAndPlace({ name, host, state }: Instance): string {
-  return `${name} (${host}, ${state})`;
+  return `${quoteName(name)} (${quoteName(host)}, ${state})`;
 }
 
 function bounded<T>(items: readonly T[], show: (item: T) => string): string {

@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from './probe-task.ts';
@@ -64,7 +64,8 @@ async function look(
   urgent: 'look' | 'recheck',
 ): Promise<Outcome> {
   const outcome = await batch.look(record, { parts: [], urgent });
-  if (outcome === undefined) throw new UnreachableError(`Looking at ${name} was cancelled; nothing was sent to it.`);
+  if (outcome === undefined)
+    throw new UnreachableError(`Looking at ${quoteName(name)} was cancelled; nothing was sent to it.`);
   return outcome;
 }
 
@@ -74,7 +75,7 @@ function isRight(result: Settled, { directory }: ReachGoal): result is Healthy {
 
 function failureOf(record: EndpointRecord, result: Settled, { directory }: ReachGoal): Failure {
   if (result.status !== 'healthy') return { record, reason: result.reason, status: result.status };
-  const [known, now] = [directory ?? '', result.directory].map((path) => singleLine(path, MAX_PATH_CHARS));
+  const [known, now] = [directory ?? '', result.directory].map((path) => quoteName(singleLine(path, MAX_PATH_CHARS)));
   return {
     record,
     reason: `another instance answers there now: known for ${known}, answering for ${now}`,
@@ -84,12 +85,12 @@ function failureOf(record: EndpointRecord, result: Settled, { directory }: Reach
 
 function explain({ name }: ReachGoal, failures: readonly Failure[]): string {
   if (failures.length === 0)
-    return `${name} cannot be reached: it is no longer registered anywhere. Call list_instances to see what there is.`;
+    return `${quoteName(name)} cannot be reached: it is no longer registered anywhere. Call list_instances to see what there is.`;
   const tried = failures
     .map(({ record, reason }) => `${record.candidate.endpoint.route} ${record.candidate.endpoint.url}: ${reason}`)
     .join('; ');
   const advice = [...new Set(failures.map(({ status }) => ADVICE[status]))].join(' ');
-  return `${name} cannot be driven now. Tried ${tried}. ${advice}`;
+  return `${quoteName(name)} cannot be driven now. Tried ${tried}. ${advice}`;
 }
 
 const ADVICE: Record<Failure['status'], string> = {

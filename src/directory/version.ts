@@ -1,3 +1,5 @@
+import { quoteName } from '../plain-text.ts';
+
 /** The oldest opencode that the tests ran against; the README states it. */
 export const MIN_VERSION = '1.18.10';
 const OLDEST: Numbers = [1, 18, 10];
@@ -15,8 +17,8 @@ export function unsupportedReason(version: string): string | undefined {
   const found = parse(version);
   if (found === undefined || found.every((number) => number === 0)) return undefined;
   if (found[0] >= FIRST_UNKNOWN_MAJOR)
-    return `opencode ${version} is of a major version that is not supported yet; 1.x from ${MIN_VERSION} on is`;
-  if (isOlder(found)) return `opencode ${version} is too old; ${MIN_VERSION} or newer is needed`;
+    return `opencode ${quoteName(version)} is of a major version that is not supported yet; 1.x from ${MIN_VERSION} on is`;
+  if (isOlder(found)) return `opencode ${quoteName(version)} is too old; ${MIN_VERSION} or newer is needed`;
   return undefined;
 }
 

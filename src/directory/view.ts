@@ -1,5 +1,6 @@
 import type { SourceView } from '../discovery/chain.ts';
 import type { Note } from '../discovery/source.ts';
+import { inMarks, retryingLine } from '../opencode/waiting.ts';
 import { MAX_MISSED_ROUNDS, type EndpointRecord } from './endpoint-table.ts';
 import type {
   GoneInstance,
@@ -15,6 +16,7 @@ import { merge, type ProofSet } from './merge.ts';
 import { assignNames, type Named, type NameRecord, type NameState, NO_NAMES } from './names.ts';
 import { hostOf, nameable } from './naming.ts';
 import { compare } from './non-empty.ts';
+import { quoteName } from '../plain-text.ts';
 
 /** What is shown, and what the next view needs to keep names where they are. */
 export interface View {
@@ -118,10 +120,9 @@ function doing(
   const [first] = waiting;
   if (first !== undefined) {
     const more = waiting.length > 1 ? ` (and ${waiting.length - 1} more)` : '';
-    return { state: 'waiting', reason: `for ${WAITS_FOR[first.kind]}: ${first.text}${more}` };
+    return { state: 'waiting', reason: `for ${WAITS_FOR[first.kind]}: ${inMarks(first.text)}${more}` };
   }
-  if (activity.kind === 'retrying')
-    return { state: 'retrying', reason: `attempt ${activity.attempt}: ${activity.message}` };
+  if (activity.kind === 'retrying') return { state: 'retrying', reason: retryingLine(activity) };
   // What runs in one process looks interrupted to another of the same home.
   if (activity.kind === 'idle' && latest?.rest !== undefined && !running.has(latest.id)) return latest.rest;
   return { state: activity.kind };
@@ -203,7 +204,7 @@ function boundedNotes(notes: readonly Note[]): readonly Note[] {
 function countNotes(unlisted: readonly EndpointRecord[], waiting: number): Note[] {
   const notes: Note[] = [];
   if (unlisted.length > 0) {
-    const names = unlisted.slice(0, MAX_IN_NOTE).map(({ candidate, id }) => candidate.claims.name ?? id);
+    const names = unlisted.slice(0, MAX_IN_NOTE).map(({ candidate, id }) => quoteName(candidate.claims.name ?? id));
     const more = unlisted.length > MAX_IN_NOTE ? ` and ${unlisted.length - MAX_IN_NOTE} more` : '';
     notes.push({
       subject: `${unlisted.length} ${unlisted.length === 1 ? 'registration' : 'registrations'}`,

@@ -1,10 +1,11 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
-import { singleLine } from '../plain-text.ts';
+import { quoted, quoteName } from '../plain-text.ts';
 import { type EventStream, openEvents } from './events.ts';
 import {
   agentSchema,
+  cursorSchema,
   type Message,
   messageSchema,
   type Permission,
@@ -14,6 +15,7 @@ import {
   questionSchema,
   type Session,
   sessionSchema,
+  sessionsSchema,
   type SessionStatus,
   sessionStatusesSchema,
 } from './schema.ts';
@@ -91,8 +93,15 @@ export interface OpencodeApi {
 /** A cold instance starts its plugins and MCP servers on the first request that needs them; it took 1.2 s bare. */
 const CALL_TIMEOUT_MS = 15_000;
 
+/** Of what opencode says of an error: enough to know it by, in one line of a result. */
+const MAX_SAID_CHARS = 300;
+
 export function createApi(connection: Connection, signal?: AbortSignal): OpencodeApi {
-  const client = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch: guardedFetch(connection, signal) });
+  const client = createOpencodeClient({
+    baseUrl: connection.endpoint.url,
+    fetch: guardedFetch(connection, signal),
+    parseAs: 'text',
+  });
   return {
     async sessions(query) {
       const result = await client.session.list({
@@ -101,7 +110,7 @@ export function createApi(connection: Connection, signal?: AbortSignal): Opencod
         ...(query.search === undefined ? {} : { search: query.search }),
         ...(query.limit === undefined ? {} : { limit: query.limit }),
       });
-      return parse(z.array(sessionSchema), result, 'GET /session');
+      return parse(sessionsSchema, result, 'GET /session');
     },
     async session(sessionId) {
       const result = await client.session.get({ sessionID: sessionId });
@@ -122,8 +131,7 @@ export function createApi(connection: Connection, signal?: AbortSignal): Opencod
         ...(before === undefined ? {} : { before }),
       });
       const messages = parse(z.array(messageSchema), result, 'GET /session/:id/message');
-      const olderCursor = result.response?.headers.get('x-next-cursor');
-      return { messages, ...(olderCursor ? { olderCursor } : {}) };
+      return { messages, ...olderCursorOf(result, 'GET /session/:id/message') };
     },
     async message(sessionId, messageId) {
       const result = await client.session.message({ sessionID: sessionId, messageID: messageId });
@@ -236,26 +244,53 @@ export function succeed(result: SdkResult, label: string): void {
   }
 }
 
+/** @param result of a client that parses as text: the SDK's own parsing throws the body's beginning, as an error of nobody's */
 export function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
   succeed(result, label);
-  const parsed = schema.safeParse(result.data);
+  const parsed = schema.safeParse(jsonOf(result.data, label));
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     throw new RequestError(
       'malformed',
-      `${label}: unexpected answer at ${issue?.path.join('.') || 'its top'}: ${issue?.message}`,
+      `${label}: unexpected answer at ${placeOf(issue?.path ?? [])}: ${issue?.message}`,
     );
   }
   return parsed.data;
 }
 
+function jsonOf(text: unknown, label: string): unknown {
+  try {
+    return JSON.parse(String(text)) as unknown;
+  } catch (cause) {
+    throw new RequestError('malformed', `${label}: the body is not JSON`, { cause });
+  }
+}
+
+/** Keys of an answer are remote words too. */
+function placeOf(path: readonly PropertyKey[]): string {
+  return path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
+}
+
+/** Where a page of messages goes on. One that does not fit is an error: without it there would seem to be no older ones. */
+export function olderCursorOf({ response }: SdkResult, label: string): { readonly olderCursor?: string } {
+  const cursor = response?.headers.get('x-next-cursor');
+  if (!cursor) return {};
+  if (!cursorSchema.safeParse(cursor).success)
+    throw new RequestError('malformed', `${label}: unexpected answer at x-next-cursor: not a cursor`);
+  return { olderCursor: cursor };
+}
+
 /** opencode's errors are `{name, data: {message}}`; a node service refuses in plain text. */
 function detail(error: unknown): string {
   // Not a web page of something in between.
-  if (typeof error === 'string' && error !== '' && !/^\s*</.test(error)) return ` (${singleLine(error, 300).trim()})`;
+  if (typeof error === 'string' && error !== '' && !/^\s*</.test(error)) return said(error);
   const parsed = z
     .object({ name: z.string().optional(), data: z.object({ message: z.string() }).partial().optional() })
     .safeParse(error);
   const text = parsed.success ? (parsed.data.data?.message ?? parsed.data.name) : undefined;
-  return text === undefined ? '' : ` (${text.slice(0, 300)})`;
+  return text === undefined ? '' : said(text);
+}
+
+function said(text: string): string {
+  return `; it says ${quoted(text, MAX_SAID_CHARS)}`;
 }

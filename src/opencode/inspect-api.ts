@@ -1,7 +1,7 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
-import { guardedFetch, isNotFound, parse } from './api.ts';
+import { guardedFetch, isNotFound, olderCursorOf, parse } from './api.ts';
 import {
   type ChangedMessage,
   changedMessageSchema,
@@ -54,6 +54,7 @@ export function createInspectApi(connection: Connection, signal?: AbortSignal): 
   const client = createOpencodeClient({
     baseUrl: connection.endpoint.url,
     fetch: guardedFetch(connection, signal, SEARCH_TIMEOUT_MS),
+    parseAs: 'text',
   });
   return {
     async listFiles(directory, path) {
@@ -77,8 +78,7 @@ export function createInspectApi(connection: Connection, signal?: AbortSignal): 
         ...(before === undefined ? {} : { before }),
       });
       const messages = parse(z.array(changedMessageSchema), result, 'GET /session/:id/message');
-      const olderCursor = result.response?.headers.get('x-next-cursor');
-      return { messages, ...(olderCursor ? { olderCursor } : {}) };
+      return { messages, ...olderCursorOf(result, 'GET /session/:id/message') };
     },
     async changedMessage(sessionId, messageId) {
       const result = await client.session.message({ sessionID: sessionId, messageID: messageId });

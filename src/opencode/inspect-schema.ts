@@ -1,5 +1,7 @@
 import * as z from 'zod';
 
+import { messageId } from './schema.ts';
+
 /**
  * What this program uses of opencode's answers about files and changes. Unknown fields are dropped. Shapes as of opencode
  * 1.18.10 to 1.18.33.
@@ -43,9 +45,9 @@ export type FileDiff = z.infer<typeof fileDiffSchema>;
 /** A message with what opencode says that its turn changed; it stands on the person's message, once the turn has ended. */
 export const changedMessageSchema = z.object({
   info: z.object({
-    id: z.string(),
+    id: messageId,
     role: z.string(),
-    parentID: z.string().optional(),
+    parentID: messageId.optional(),
     // Of an assistant's it is true, where it sums up what was said before.
     summary: z.union([z.boolean(), z.object({ diffs: z.array(fileDiffSchema).default([]) })]).optional(),
   }),

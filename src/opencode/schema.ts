@@ -5,20 +5,42 @@ import * as z from 'zod';
  * anything. Unknown fields are dropped. Shapes as of opencode 1.18.10 to 1.18.33.
  */
 
-const id = z.string().min(1).max(128);
-const timeMs = z.number().finite();
+/**
+ * Ids stand bare in our text and go into paths. opencode's own are a prefix and 26 letters and digits; clients may choose
+ * others, of which it checks the prefix alone.
+ */
+const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
+const sessionId = idOf('ses');
+export const messageId = idOf('msg');
+/** Of a part: told apart by it, and never shown. */
+const partId = z.string().min(1).max(128);
+/** What a Date can hold. */
+const timeMs = z.number().min(0).max(8.64e15);
+
+/** `x-next-cursor`: opaque, base64url of some 80 characters (1.18.33). It is shown, and comes back as it is. */
+export const cursorSchema = z.string().regex(/^[\x21-\x7e]{1,1024}$/);
 
 export const sessionSchema = z.object({
-  id,
+  id: sessionId,
   title: z.string(),
   directory: z.string(),
-  parentID: id.optional(),
+  parentID: sessionId.optional(),
   time: z.object({ created: timeMs, updated: timeMs }),
 });
 export type Session = z.infer<typeof sessionSchema>;
 
+/** One that makes no sense is left out, so that it hides no other; where none makes sense, it is no list of sessions. */
+export const sessionsSchema = z.array(z.unknown()).transform((entries, context): Session[] => {
+  const parsed = entries.map((entry) => sessionSchema.safeParse(entry));
+  const sessions = parsed.flatMap(({ data }) => data ?? []);
+  if (sessions.length > 0 || entries.length === 0) return sessions;
+  const issue = parsed[0]?.error?.issues[0];
+  context.addIssue({ code: 'custom', path: [0, ...(issue?.path ?? [])], message: issue?.message ?? 'no session' });
+  return z.NEVER;
+});
+
 const userMessageSchema = z.object({
-  id,
+  id: messageId,
   role: z.literal('user'),
   time: z.object({ created: timeMs }),
 });
@@ -29,9 +51,9 @@ const messageErrorSchema = z.object({
 });
 
 const assistantMessageSchema = z.object({
-  id,
+  id: messageId,
   role: z.literal('assistant'),
-  parentID: id,
+  parentID: messageId,
   time: z.object({ created: timeMs, completed: timeMs.optional() }),
   error: messageErrorSchema.optional(),
   finish: z.string().optional(),
@@ -41,8 +63,8 @@ export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
 export const messageInfoSchema = z.discriminatedUnion('role', [userMessageSchema, assistantMessageSchema]);
 
 export const partSchema = z.object({
-  id,
-  messageID: id,
+  id: partId,
+  messageID: messageId,
   type: z.string(),
   /** Text and reasoning parts; empty in the store until the part has ended. */
   text: z.string().optional(),
@@ -79,13 +101,14 @@ export const sessionStatusSchema = z.discriminatedUnion('type', [
 export type SessionStatus = z.infer<typeof sessionStatusSchema>;
 
 /** Only what is not idle is listed. */
-export const sessionStatusesSchema = z.record(z.string(), sessionStatusSchema);
+export const sessionStatusesSchema = z.record(sessionId, sessionStatusSchema);
 
-const toolCallSchema = z.object({ messageID: id });
+const toolCallSchema = z.object({ messageID: messageId });
 
+/** One that does not fit makes its whole list no answer: left out, it would look as if nothing waited. */
 export const permissionSchema = z.object({
-  id,
-  sessionID: id,
+  id: idOf('per'),
+  sessionID: sessionId,
   permission: z.string(),
   patterns: z.array(z.string()).default([]),
   /** What a standing permission would cover. */
@@ -105,8 +128,8 @@ export const permissionSchema = z.object({
 export type Permission = z.infer<typeof permissionSchema>;
 
 export const questionSchema = z.object({
-  id,
-  sessionID: id,
+  id: idOf('que'),
+  sessionID: sessionId,
   questions: z.array(
     z.object({
       question: z.string(),

@@ -17,7 +17,11 @@ export interface SessionApi {
 }
 
 export function createSessionApi(connection: Connection): SessionApi {
-  const client = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch: guardedFetch(connection, undefined) });
+  const client = createOpencodeClient({
+    baseUrl: connection.endpoint.url,
+    fetch: guardedFetch(connection, undefined),
+    parseAs: 'text',
+  });
   return {
     async fork(sessionId, beforeMessageId) {
       const result = await client.session.fork({

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 import type { Endpoint } from '../discovery/source.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoted, quoteName } from '../plain-text.ts';
 import { Call } from './call.ts';
 import { RequestError } from './request-error.ts';
 
@@ -163,7 +163,7 @@ async function checkPassedOn(response: IncomingMessage, call: Call, label: strin
   const text = await call.text(response, MAX_REFUSAL_BYTES);
   throw new RequestError(
     'unreachable',
-    `${label}: not passed on to the instance, HTTP ${status}: ${singleLine(text, MAX_REFUSAL_CHARS).trim()}`,
+    `${label}: not passed on to the instance, HTTP ${status}; it says ${quoted(text, MAX_REFUSAL_CHARS)}`,
     { status },
   );
 }
@@ -177,10 +177,11 @@ function checkResponse({ statusCode: status = 0, headers }: IncomingMessage, lab
   }
   // opencode answers unknown paths with its web page and status 200.
   const type = headers['content-type'] ?? '';
+  const kind = type.split(';', 1)[0]?.slice(0, 100) ?? '';
   if (status === 200 && !type.toLowerCase().startsWith(contentType)) {
     throw new RequestError(
       'malformed',
-      `${label}: answered ${type.split(';', 1)[0] || 'no content type'} instead of ${contentType}; not an opencode server, or not this route`,
+      `${label}: answered ${kind === '' ? 'no content type' : quoteName(kind)} instead of ${contentType}; not an opencode server, or not this route`,
     );
   }
 }

@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { quoted, singleLine } from '../plain-text.ts';
 import type { Permission, Question } from './schema.ts';
 
 /** What a session stops for until somebody answers. */
@@ -15,6 +15,19 @@ const MAX_OPTIONS = 12;
  */
 export function describeWaiting(waiting: WaitingRequest, limit: number): string {
   return singleLine(waiting.kind === 'permission' ? ofPermission(waiting.request) : ofQuestion(waiting.request), limit);
+}
+
+/** Words of a request inside a sentence of ours, in marks that they cannot hold: a command has quotation marks of its own. */
+export function inMarks(words: string): string {
+  return `«${words.replaceAll(/[«»]/g, "'")}»`;
+}
+
+/** Of an error of the model: with the rest of the sentence it stays below what any listing shows of a reason. */
+const MAX_RETRY_CHARS = 150;
+
+/** `attempt 2: opencode says "Rate limit"`. */
+export function retryingLine({ attempt, message }: { readonly attempt: number; readonly message: string }): string {
+  return `attempt ${attempt}: opencode says ${quoted(message, MAX_RETRY_CHARS)}`;
 }
 
 function ofPermission({ permission, patterns, metadata }: Permission): string {

@@ -1,8 +1,12 @@
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { Session } from '../opencode/schema.ts';
 import type { TurnOutcome, TurnResult } from './outcome.ts';
+import { quoted } from '../plain-text.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
+
+/** Of a model's error: a provider's whole answer may stand in it. */
+const MAX_ERROR_CHARS = 400;
 
 /** How the last turn of an idle session ended, and what it said. Rejects with `RequestError`. */
 export async function lastTurn(api: OpencodeApi, session: Session): Promise<TurnResult> {
@@ -21,7 +25,10 @@ export function endOf(turn: Transcript): TurnOutcome {
   const error = last?.error;
   if (error?.name === 'MessageAbortedError') return { kind: 'aborted' };
   if (error !== undefined)
-    return { kind: 'failed', reason: [error.name, error.data?.message].filter(Boolean).join(': ') };
+    return {
+      kind: 'failed',
+      reason: `opencode says ${quoted([error.name, error.data?.message].filter(Boolean).join(': '), MAX_ERROR_CHARS)}`,
+    };
   if (last?.time.completed === undefined)
     return { kind: 'interrupted', reason: 'it stopped in the middle; the instance was restarted or lost it' };
   // An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33).

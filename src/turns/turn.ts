@@ -3,6 +3,7 @@ import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
 import type { RoutedApi } from '../opencode/routed-api.ts';
 import type { SessionStatus } from '../opencode/schema.ts';
+import { retryingLine } from '../opencode/waiting.ts';
 import { unlessAborted } from '../unless-aborted.ts';
 import { CallOver, checkOpen, isOver } from './call-limit.ts';
 import { deliver, type Post } from './delivery.ts';
@@ -225,5 +226,5 @@ async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): P
 }
 
 function describeStatus(status: SessionStatus): string {
-  return status.type === 'retry' ? `retrying, attempt ${status.attempt}: ${status.message}` : 'busy';
+  return status.type === 'retry' ? `retrying, ${retryingLine(status)}` : 'busy';
 }

@@ -22,7 +22,7 @@ describe('a survey', () => {
       {
         name: 'a',
         state: 'waiting',
-        reason: 'for permission: bash "ls" (and 1 more)',
+        reason: 'for permission: «bash "ls"» (and 1 more)',
         overview: {
           activity: { kind: 'retrying', attempt: 2, message: 'Overloaded' },
           session: { id: session.id, title: 'Fix the build', directory: '/home/user/a' },

@@ -6,8 +6,13 @@ import { listenHttp } from '../rig/http-listener.ts';
 const REFUSAL = 'Your role here is "read". Anything else needs the role "drive".';
 
 test.each([
-  ['the plain text of a node service', 'text/plain', `${REFUSAL}\n\u001b[31m\u202e`, `HTTP 403 (${REFUSAL})`],
-  ["opencode's own error", 'application/json', '{"name":"Bad","data":{"message":"no"}}', 'HTTP 403 (no)'],
+  [
+    'the plain text of a node service',
+    'text/plain',
+    `${REFUSAL}\n\u001b[31m\u202e`,
+    `HTTP 403; it says "${REFUSAL.replaceAll('"', "'")}"`,
+  ],
+  ["opencode's own error", 'application/json', '{"name":"Bad","data":{"message":"no"}}', 'HTTP 403; it says "no"'],
   ['no web page', 'text/plain', '\n<html><body>Denied</body></html>', 'HTTP 403'],
   ['nothing', 'text/plain', '', 'HTTP 403'],
 ])('a refusal says why: %s', async (_, type, body, said) => {

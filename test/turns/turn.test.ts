@@ -355,7 +355,7 @@ describe('a turn ends', () => {
       api.setStatus({ type: 'idle' });
       setImmediate(() => api.finish(id, '', { error: { name: 'APIError', data: { message: 'no credit' } } }));
     };
-    expect((await run(api)).result.outcome).toEqual({ kind: 'failed', reason: 'APIError: no credit' });
+    expect((await run(api)).result.outcome).toEqual({ kind: 'failed', reason: 'opencode says "APIError: no credit"' });
   });
 
   test('aborted, when somebody aborts it', async () => {
