@@ -1,3 +1,5 @@
+import { singleLine } from './plain-text.ts';
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 /**
@@ -19,14 +21,10 @@ export function lineLogger(threshold: LogLevel, write: (line: string) => void): 
         .filter(([, value]) => value !== undefined)
         .map(([key, value]) => ` ${key}=${JSON.stringify(value)}`)
         .join('');
-      write(`${level} ${oneLine(message)}${pairs}\n`);
+      // Whatever a file name or another machine says, it is one line that steers no terminal.
+      write(`${singleLine(`${level} ${message}${pairs}`, Infinity)}\n`);
     },
   };
 }
 
 export const silentLogger: Logger = { log() {} };
-
-function oneLine(text: string): string {
-  // eslint-disable-next-line no-control-regex -- a log line must stay one line whatever a file name holds
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ');
-}

@@ -1,11 +1,16 @@
+import { multiLine, StreamCleaner } from '../plain-text.ts';
+
 /** Clients that wait on progress give up after 60 s of silence. */
 const HEARTBEAT_MS = 10_000;
 /** Text that comes within this after a notification is gathered into the next one. */
 const GATHER_MS = 100;
+/** Of one notification: more than is said in 100 ms, and than a client shows. The result has all of it. */
+const MAX_CHARS = 10_000;
 
 /** Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life without text every 10 s of silence. */
 export class ProgressReporter {
   readonly #notify: (progress: number, message: string | undefined) => void;
+  readonly #cleaner = new StreamCleaner();
   #sent = 0;
   #gathered = '';
   #ended = false;
@@ -21,13 +26,14 @@ export class ProgressReporter {
 
   add(text: string): void {
     if (this.#ended) return;
-    this.#gathered += text;
+    this.#gathered += this.#cleaner.add(text);
     if (this.#gathering === undefined) this.#flush();
   }
 
   /** Sends what is gathered and stops. What came last may reach the client after the result: it is in the result too. */
   end(): void {
     this.#ended = true;
+    this.#gathered += this.#cleaner.end();
     clearInterval(this.#heartbeat);
     clearTimeout(this.#gathering);
     this.#gathering = undefined;
@@ -49,6 +55,6 @@ export class ProgressReporter {
 
   #send(message: string | undefined): void {
     this.#sent += 1;
-    this.#notify(this.#sent, message);
+    this.#notify(this.#sent, message && multiLine(message, MAX_CHARS));
   }
 }

@@ -5,7 +5,7 @@ import { read } from '../operations/read.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
 import { listSessions } from '../operations/sessions.ts';
 import { getStatus } from '../operations/status.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import { INSTANCE_TEMPLATE, type ResourceName, SESSION_TEMPLATE, uriOf } from './resource-uri.ts';
 
 /** Instances on a page, each with its latest session. */
@@ -44,7 +44,7 @@ export async function listResources(
 }
 
 function resourcesOf({ name, state, directory, overview }: Instance): Resource[] {
-  const where = directory === undefined ? '' : ` in ${singleLine(directory, 200)}`;
+  const where = directory === undefined ? '' : ` in ${quoteName(singleLine(directory, 200))}`;
   const instance = {
     uri: uriOf({ instance: name }),
     name,
@@ -56,7 +56,7 @@ function resourcesOf({ name, state, directory, overview }: Instance): Resource[]
   const latest = {
     uri: uriOf({ instance: name, session: session.id }),
     name: `${name}: ${singleLine(session.title, 60)}`,
-    description: `Latest session of ${name}`,
+    description: `Latest session of ${quoteName(name)}`,
     mimeType: MIME_TYPE,
     annotations: { lastModified: new Date(session.updatedMs).toISOString() },
   };

@@ -1,5 +1,4 @@
 import { Server } from '@modelcontextprotocol/sdk/server/index.js';
-import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
 import {
   CallToolRequestSchema,
   type CallToolResult,
@@ -13,6 +12,7 @@ import type { RecordEntry } from '../call-record.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../log.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
+import { CleanStdio } from './clean-stdio.ts';
 import { ClientLog } from './client-log.ts';
 import { DirectoryNews } from './directory-news.ts';
 import { FEATURES, registerFeatures } from './features.ts';
@@ -140,7 +140,7 @@ export class McpServer {
   /** `onClosed` is called when the connection ends, by either side or by a message that is too long. */
   async connectStdio(onClosed: () => void): Promise<void> {
     this.#server.onclose = onClosed;
-    await this.#server.connect(new StdioServerTransport());
+    await this.#server.connect(new CleanStdio());
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Instance } from '../directory/instance.ts';
 import type { Permission, Question } from '../opencode/schema.ts';
-import { multiLine, singleLine } from '../plain-text.ts';
+import { inMarks } from '../opencode/waiting.ts';
+import { multiLine, quoted, singleLine } from '../plain-text.ts';
 import { OperationError, quoteBlock, quoteName } from './answer.ts';
 import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
@@ -81,7 +82,7 @@ function permissionDialog(agent: string, { permission, patterns, always, metadat
       : '';
   return {
     form: {
-      message: `${agent} asks for permission: ${singleLine(permission, 60)}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
+      message: `${agent} asks for permission: ${quoteName(singleLine(permission, 60))}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
       fields: {
         decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${about}`, choices },
         feedback: { title: 'Tell the agent, when rejecting (optional)' },
@@ -104,16 +105,16 @@ function questionDialog(agent: string, { questions }: Question, proposal: Settle
     const labels = options.map(({ label }) => label);
     // A label that would be shown otherwise than it is cannot be chosen from a list.
     const fits = labels.length > 0 && labels.every((label) => singleLine(label, MAX_LABEL_CHARS) === label);
-    const title = singleLine(question, 100);
-    const listed = `One of, or your own words: ${singleLine(labels.join(' | '), 500)}`;
+    const title = quoted(question, 100);
+    const offered = inMarks(singleLine(labels.join(' | '), 500));
+    const listed = `One of, or your own words: ${offered}`;
     return [
       `answer_${index + 1}`,
       multiple !== true && fits
         ? { title, choices: labels }
         : {
             title,
-            description:
-              multiple === true ? `One or more, on a line each: ${singleLine(labels.join(' | '), 500)}` : listed,
+            description: multiple === true ? `One or more, on a line each: ${offered}` : listed,
           },
     ] as const;
   });

@@ -121,7 +121,7 @@ function view(
     files: shown(files),
     total: files.length,
     ...(input.message_id === undefined &&
-      turns.length > 0 && { messages: turns.slice(-MAX_MESSAGES).map(({ id }) => singleLine(id, 80)) }),
+      turns.length > 0 && { messages: turns.slice(-MAX_MESSAGES).map(({ id }) => id) }),
     ...(notes.length > 0 && { note: notes.join('; ') }),
     patch,
     ...(cut !== undefined && { cut }),
@@ -137,7 +137,7 @@ function shown(files: Changes['files']): Changes['files'] {
 /** A patch without the lines that repeat the file's name; a file that is not text has none. */
 function patchOf({ file, patch, status }: FileDiff): string {
   const body = patch.replace(/^Index: [^\n]*\n=+\n/, '').trimEnd();
-  return body === '' ? `(${file ?? 'a file'}: ${status ?? 'changed'}, no text)` : body;
+  return body === '' ? `(${quoteName(file ?? 'a file')}: ${status ?? 'changed'}, no text)` : body;
 }
 
 /** A row for each file, over all turns. */

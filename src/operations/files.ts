@@ -106,7 +106,7 @@ export async function readFile(
   const head = { instance: files.name, path: singleLine(path, 300) };
   const title = `${quoteName(head.instance)}, ${quoteName(head.path)}`;
   if (type === 'binary') {
-    const kind = singleLine(mimeType ?? 'binary', 100);
+    const kind = quoteName(singleLine(mimeType ?? 'binary', 100));
     const binary = `${kind}, ${Buffer.from(content, 'base64').length} bytes; not text, so not shown`;
     return { data: { ...head, binary }, text: `${title}: ${binary}` };
   }

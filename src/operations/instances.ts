@@ -1,5 +1,5 @@
 import type { Snapshot } from '../directory/instance.ts';
-import { singleLine } from '../plain-text.ts';
+import { sentence, singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, quoteName } from './answer.ts';
 import { renderWays, waysShown } from './ways.ts';
 import type { Call, Runtime } from './runtime.ts';
@@ -23,6 +23,7 @@ const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'in
 /** A note a line; past these the doctor's job begins. */
 const MAX_NOTES = 8;
 const MAX_NOTE_CHARS = 300;
+const MAX_REASON_CHARS = 200;
 /** More are told by get_status. */
 const MAX_WAITING = 3;
 /** Younger answers were asked for in this very call. */
@@ -115,7 +116,8 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
     host: instance.host,
     ...(directory !== undefined && { directory: singleLine(directory, 200) }),
     state: instance.state,
-    ...(instance.state !== 'waiting' && instance.reason !== undefined && { reason: singleLine(instance.reason, 200) }),
+    ...(instance.state !== 'waiting' &&
+      instance.reason !== undefined && { reason: sentence(instance.reason, MAX_REASON_CHARS) }),
     ...(overview?.session !== undefined && {
       session: {
         id: overview.session.id,
@@ -141,7 +143,7 @@ function notes(snapshot: Snapshot): string[] {
     .filter(({ status }) => status !== 'ok' && isTold(status))
     .map(({ name, status, reason }) => `source ${name} is ${status}${reason === undefined ? '' : `: ${reason}`}`);
   const all = [...failing, ...snapshot.notes.map(({ source, subject, reason }) => `${source}: ${subject}: ${reason}`)];
-  const shown = all.slice(0, MAX_NOTES).map((note) => singleLine(note, MAX_NOTE_CHARS));
+  const shown = all.slice(0, MAX_NOTES).map((note) => sentence(note, MAX_NOTE_CHARS));
   const left = all.length - MAX_NOTES;
   return left > 0 ? [...shown, `and ${left} more notes`] : shown;
 }

@@ -5,7 +5,7 @@ import * as z from 'zod';
 
 import type { Clock } from '../clock.ts';
 import type { Prompt } from '../opencode/api.ts';
-import { OperationError } from './answer.ts';
+import { OperationError, quoteName } from './answer.ts';
 
 /** A message that was sent, or was about to be, for one request id. Its text is not kept. */
 export interface JournalEntry {
@@ -52,7 +52,7 @@ export class RequestJournal {
     if (!entry.success) throw unusable(path, new Error('it is damaged; remove it once you know what became of it'));
     if (entry.data.digest !== digestOf(text)) {
       throw new OperationError(
-        `request_id ${JSON.stringify(requestId)} was used for another message to ${instance}; nothing was sent. Give each message a request_id of its own.`,
+        `request_id ${JSON.stringify(requestId)} was used for another message to ${quoteName(instance)}; nothing was sent. Give each message a request_id of its own.`,
       );
     }
     return entry.data;

@@ -5,7 +5,7 @@ import { CallOver } from '../turns/call-limit.ts';
 import type { TurnResult } from '../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
-import { type Answer, OperationError } from './answer.ts';
+import { type Answer, OperationError, quoteName } from './answer.ts';
 import { remember } from './following.ts';
 import { findOwner } from './owner.ts';
 import type { JournalEntry } from './request-journal.ts';
@@ -115,7 +115,7 @@ async function sessionToDrive(
     const session = await connected.api.session(earlier.sessionId);
     if (session !== undefined) return session;
     throw new OperationError(
-      `request_id was used for session ${earlier.sessionId}, which ${connected.instance.name} does not have any more; nothing was sent.`,
+      `request_id was used for session ${earlier.sessionId}, which ${quoteName(connected.instance.name)} does not have any more; nothing was sent.`,
     );
   }
   if (query !== undefined) return await findSession(connected, query);

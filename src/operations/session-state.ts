@@ -1,5 +1,6 @@
 import { atRest, type AtRest } from '../opencode/at-rest.ts';
 import type { Message, SessionStatus } from '../opencode/schema.ts';
+import { retryingLine } from '../opencode/waiting.ts';
 
 /** One word for what a session does, with the reason where there is one. */
 export interface SessionState {
@@ -24,7 +25,7 @@ export function sessionState(
 ): SessionState {
   if (status !== undefined && status.type !== 'idle') {
     if (waiting.length > 0) return { state: 'waiting', reason: `for ${waiting.join('; ')}` };
-    if (status.type === 'retry') return { state: 'retrying', reason: `attempt ${status.attempt}: ${status.message}` };
+    if (status.type === 'retry') return { state: 'retrying', reason: retryingLine(status) };
     if (stalledSinceMs !== undefined) return stalled(stalledSinceMs);
     return { state: 'busy' };
   }

@@ -1,5 +1,5 @@
 import type { Session } from '../opencode/schema.ts';
-import { singleLine } from '../plain-text.ts';
+import { sentence, singleLine } from '../plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from './answer.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { directoriesOf, statusesIn } from './directories.ts';
@@ -98,14 +98,14 @@ export function sessionRow(session: Session, { state, reason }: SessionState): S
     directory: singleLine(session.directory, 300),
     updated: new Date(session.time.updated).toISOString(),
     state,
-    ...(reason !== undefined && { reason: singleLine(reason, 300) }),
+    ...(reason !== undefined && { reason: sentence(reason, 300) }),
     ...(session.parentID !== undefined && { parent: session.parentID }),
   };
 }
 
 export function renderSession(row: SessionRow, nowMs: number): string {
   const age = formatAge(nowMs - Date.parse(row.updated));
-  const reason = row.reason === undefined ? '' : ` (${JSON.stringify(row.reason)})`;
+  const reason = row.reason === undefined ? '' : ` (${row.reason})`;
   const parent = row.parent === undefined ? '' : `, sub-agent of ${row.parent}`;
   return `${row.id} ${JSON.stringify(row.title)} ${row.state}${reason}, updated ${age} ago, in ${quoteName(row.directory)}${parent}`;
 }

@@ -1,5 +1,5 @@
 import type { Instance } from '../directory/instance.ts';
-import { singleLine } from '../plain-text.ts';
+import { sentence, StreamCleaner } from '../plain-text.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
 import type { Call, Runtime } from './runtime.ts';
 import type { TurnView } from './shapes.ts';
@@ -62,11 +62,8 @@ export function shareOf(count: number): number {
 }
 
 function failed(name: string, error: unknown): Answer<TurnView> {
-  const reason = error instanceof Error ? error.message : String(error);
-  return {
-    data: { instance: name, outcome: 'error', reason: singleLine(reason, 500) },
-    text: `${quoteName(name)}: error: ${singleLine(reason, 500)}`,
-  };
+  const reason = sentence(error instanceof Error ? error.message : String(error), 500);
+  return { data: { instance: name, outcome: 'error', reason }, text: `${quoteName(name)}: error: ${reason}` };
 }
 
 /** `2 completed, 1 waiting`. */
@@ -76,7 +73,7 @@ export function outcomes(answers: readonly Answer<TurnView>[]): string {
   return [...counts].map(([outcome, count]) => `${count} ${outcome}`).join(', ');
 }
 
-/** Says whose text comes where it changes. */
+/** Says whose text comes, on each line of it: a line of one can then not pass for another's. */
 export class NamedProgress {
   readonly #tell: (text: string) => void;
   #last: string | undefined;
@@ -86,10 +83,12 @@ export class NamedProgress {
   }
 
   of(name: string): (text: string) => void {
+    const head = `[${quoteName(name)}] `;
+    const cleaner = new StreamCleaner();
     return (text) => {
-      const head = this.#last === name ? '' : `${this.#last === undefined ? '' : '\n'}[${quoteName(name)}] `;
+      const before = this.#last === name ? '' : `${this.#last === undefined ? '' : '\n'}${head}`;
       this.#last = name;
-      this.#tell(head + text);
+      this.#tell(before + cleaner.add(text).replaceAll('\n', `\n${head}`));
     };
   }
 }

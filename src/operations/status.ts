@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { sentence, singleLine } from '../plain-text.ts';
 import { askedLine, listAsked } from './asked.ts';
 import { type Answer, quoteName } from './answer.ts';
 import { directoriesOf, recentSessions, statusesIn } from './directories.ts';
@@ -49,7 +49,7 @@ export async function getStatus(
         stalledSinceMs: stalls.get(id),
         nowMs,
       });
-      return session === undefined ? { id: singleLine(id, 64), title: '', ...state } : shortRow(session, state);
+      return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
     }),
   );
   const latest = recent.find((one) => one.parentID === undefined && directories.includes(one.directory));
@@ -58,7 +58,7 @@ export async function getStatus(
   const data: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
-    version: connected.version,
+    version: singleLine(connected.version, 64),
     directory: singleLine(directory, 300),
     ...waysShown(listed(runtime, connected.instance), connected.endpoint()),
     sessions,
@@ -105,7 +105,7 @@ function unreachable(runtime: Runtime, instance: Instance, error: UnreachableErr
   const data: StatusView = {
     instance: instance.name,
     state,
-    reason: singleLine(error.message, 500),
+    reason: sentence(error.message, 500),
     sessions: [],
     waiting: [],
   };
@@ -119,7 +119,7 @@ function render(data: StatusView): string {
   }
   if (data.via !== undefined) lines.push(renderWays({ via: data.via, also: data.also }));
   for (const { id, title, state, reason } of data.sessions) {
-    lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${JSON.stringify(reason)})`}`);
+    lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${reason})`}`);
   }
   for (const request of data.waiting)
     lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);

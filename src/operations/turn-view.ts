@@ -1,5 +1,6 @@
 import type { Session } from '../opencode/schema.ts';
-import { multiLine, singleLine } from '../plain-text.ts';
+import { retryingLine } from '../opencode/waiting.ts';
+import { multiLine, sentence, singleLine } from '../plain-text.ts';
 import type { TurnOutcome, TurnResult } from '../turns/outcome.ts';
 import { type Answer, type CutText, cutText, formatAge, OperationError, quoteBlock, quoteName } from './answer.ts';
 import { renderCut } from './messages.ts';
@@ -69,7 +70,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
     case 'completed':
       return { outcome: 'completed' };
     case 'failed':
-      return { outcome: 'failed', reason: singleLine(outcome.reason, 500) };
+      return { outcome: 'failed', reason: sentence(outcome.reason, 500) };
     case 'aborted':
       return { outcome: 'aborted', reason: 'somebody aborted it' };
     case 'waiting': {
@@ -77,7 +78,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       return {
         outcome: 'waiting',
         waiting: [requestLine(waiting, ofSubAgent)],
-        next: `Settle it with respond (instance ${name}, request_id ${singleLine(waiting.request.id, 64)}), or in that opencode.`,
+        next: `Settle it with respond (instance ${name}, request_id ${waiting.request.id}), or in that opencode.`,
       };
     }
     case 'running':
@@ -90,21 +91,21 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       return {
         isError: true,
         outcome: 'busy',
-        reason: `nothing was sent, because it is ${singleLine(outcome.reason, 300)}`,
+        reason: `nothing was sent, because it is ${sentence(outcome.reason, 300)}`,
         next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
       };
     case 'refused':
       return {
         isError: true,
         outcome: 'refused',
-        reason: `the message was not taken: ${singleLine(outcome.reason, 500)}`,
+        reason: `the message was not taken: ${sentence(outcome.reason, 500)}`,
         next: 'Nothing runs because of it.',
       };
     case 'unknown':
       return {
         isError: true,
         outcome: 'unknown',
-        reason: `whether the message arrived, or what became of it, cannot be told: ${singleLine(outcome.reason, 500)}`,
+        reason: `whether the message arrived, or what became of it, cannot be told: ${sentence(outcome.reason, 500)}`,
         next: `Look before sending it again. ${goOn}`,
       };
   }
@@ -117,7 +118,7 @@ function running(
   if (retrying !== undefined) {
     return {
       outcome: 'retrying',
-      reason: `the model fails; attempt ${retrying.attempt}: ${singleLine(retrying.message, 300)}`,
+      reason: `the model fails; ${retryingLine(retrying)}`,
     };
   }
   if (stalledSinceMs === undefined) return { outcome: 'running' };
@@ -150,7 +151,7 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   if (data.message_id !== undefined) head.push(`(message ${data.message_id})`);
   if (data.aborted === true) head.push('(what ran before was aborted)');
   if (data.settled !== undefined) head.push(`(settled: ${data.settled})`);
-  if (data.reason !== undefined) head.push(`(${JSON.stringify(data.reason)})`);
+  if (data.reason !== undefined) head.push(`(${data.reason})`);
   const lines = [head.join(' ')];
   if (data.text !== undefined && data.text !== '') lines.push(quoteBlock(data.text));
   else if (data.outcome === 'completed') lines.push('(it ended without saying anything)');

@@ -1,7 +1,7 @@
 import type { Instance, InstanceState } from '../directory/instance.ts';
 import { LinkedAbort } from '../linked-abort.ts';
 import type { Session } from '../opencode/schema.ts';
-import { singleLine } from '../plain-text.ts';
+import { sentence } from '../plain-text.ts';
 import { lastTurn } from '../turns/last-turn.ts';
 import type { TurnOutcome, TurnResult } from '../turns/outcome.ts';
 import { type Answer, OperationError, quoteName } from './answer.ts';
@@ -208,7 +208,7 @@ function view({ instance, session, result, problem }: Seen, nowMs: number, maxCh
 }
 
 function untold(instance: string, outcome: string, reason: string): Answer<TurnView> {
-  const told = singleLine(reason, 300);
+  const told = sentence(reason, 300);
   return { data: { instance, outcome, reason: told }, text: `${quoteName(instance)}: ${outcome} (${told})` };
 }
 

@@ -1,6 +1,5 @@
 import type { Waiting } from '../directory/instance.ts';
-import { describeWaiting, type WaitingRequest } from '../opencode/waiting.ts';
-import { singleLine } from '../plain-text.ts';
+import { describeWaiting, inMarks, type WaitingRequest } from '../opencode/waiting.ts';
 
 const MAX_CHARS = 500;
 
@@ -11,8 +10,7 @@ export function waitingLine({
   text,
   ofSubAgent = false,
 }: Pick<Waiting, 'kind' | 'id' | 'text'> & { readonly ofSubAgent?: boolean }): string {
-  const words = text.replaceAll(/[«»]/g, "'");
-  return `${kind === 'permission' ? 'permission' : 'answer'} ${singleLine(id, 64)}: «${words}»${ofSubAgent ? ' (a sub-agent asks)' : ''}`;
+  return `${kind === 'permission' ? 'permission' : 'answer'} ${id}: ${inMarks(text)}${ofSubAgent ? ' (a sub-agent asks)' : ''}`;
 }
 
 /** As above, of a request as opencode lists it. */

@@ -47,6 +47,21 @@ describe('progress of a turn', () => {
     expect(sent.map(([, message]) => message).join('')).toBe(text.join(''));
   });
 
+  test('a sequence that comes in two pieces is one, whenever they go out; the rest of it comes with the end', () => {
+    reporter.add('a\u001b');
+    vi.advanceTimersByTime(101);
+    reporter.add('[31mb\u202e');
+    vi.advanceTimersByTime(101);
+    reporter.add('c\u001b]0;d');
+    reporter.end();
+    expect(sent.map(([, message]) => message)).toEqual(['a', 'b', 'c', '0;d']);
+  });
+
+  test('one notification is bounded, however much is said', () => {
+    reporter.add('x'.repeat(1_000_000));
+    expect(sent[0]?.[1]?.length).toBe(10_000);
+  });
+
   test('after a pause the next text goes out at once again', () => {
     reporter.add('a');
     vi.advanceTimersByTime(101);

@@ -238,7 +238,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
       message: 'Overloaded',
       next: Date.now() + 60_000,
     });
-    const retrying = { id: session_id, state: 'retrying', reason: 'attempt 3: Overloaded' };
+    const retrying = { id: session_id, state: 'retrying', reason: 'attempt 3: opencode says "Overloaded"' };
     expect(await call('read', to)).toMatchObject({ session: retrying });
     expect(await call('list_sessions', { instance: 'worker' })).toMatchObject({
       sessions: expect.arrayContaining([expect.objectContaining(retrying)]) as unknown,

@@ -1,0 +1,502 @@
+import { once } from 'node:events';
+import { spawn } from 'node:child_process';
+import { PassThrough } from 'node:stream';
+
+import { ElicitRequestSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+
+import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
+import { TOOLS } from '../../src/mcp/tools.ts';
+import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
+import type { FakeRoute } from '../rig/fake-http.ts';
+import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
+import { EVIL, EVIL_LINE, SAYS, stringsIn, unquotedIn, unsafeIn } from '../rig/hostile-words.ts';
+import { SERVER_SCRIPT, startMcpChild, type McpChild } from '../rig/mcp-child.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
+import { openRegistry, type Registry } from '../rig/registry.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+
+type Args = Readonly<Record<string, unknown>>;
+
+/** Sentences of ours in structures; the other fields hold remote words and nothing else. */
+const SENTENCES = new Set(['reason', 'next', 'note', 'notes', 'settled', 'waiting', 'outcome', 'via', 'also']);
+
+let temp: TempDir;
+let registry: Registry;
+let evil: FakeOpencode;
+let server: McpChild;
+/** That the person was shown. */
+const forms: unknown[] = [];
+
+beforeAll(async () => {
+  temp = tempDir('opencode-mcp-hostile');
+  registry = await openRegistry(`${temp.path}/registry\u202e\u009b2J`);
+  evil = await startFakeOpencode({ directory: `/${EVIL}`, version: `1.18.33-${SAYS}` });
+  await registry.add(
+    { name: `evil${EVIL}`, hostname: `host${EVIL}`, port: evil.port, localPort: evil.port, cwd: evil.directory },
+    { file: `evil ${SAYS}\u001b[2J\u202e.json` },
+  );
+  await registry.writeRaw(`broken ${EVIL_LINE}.json`, '{');
+  server = await startMcpChild({
+    args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000', '--log-level', 'debug'],
+    env: { SEND_TIMEOUT_MS: '2500' },
+    capabilities: { elicitation: { form: {} } },
+    prepare: (client) => {
+      client.setNotificationHandler(LoggingMessageNotificationSchema, () => {});
+      client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
+        forms.push(params);
+        return { action: 'decline' };
+      });
+    },
+  });
+  await server.client.setLoggingLevel('debug');
+});
+beforeEach(() => {
+  evil.state.sessions.clear();
+  evil.state.statuses.clear();
+  evil.state.permissions.clear();
+  evil.state.questions.clear();
+});
+afterAll(async () => {
+  await server.close();
+  await evil.close();
+  await temp.close();
+});
+
+let checked = 0;
+
+/** Everything that the server has written since the last check: no character that steers, nothing that passes for words of ours. */
+function checkAll(): void {
+  const messages = server.stdout.slice(checked).map((line) => JSON.parse(line) as Args);
+  checked = server.stdout.length;
+  for (const message of messages) {
+    for (const [key, text] of stringsIn(message)) expect(unsafeIn(text), key).toBe(undefined);
+    const { content = [], contents = [], structuredContent = {} } = (message['result'] ?? {}) as Record<string, object>;
+    // What an instance streams is its own words alone, and so is what stands in a field of its own.
+    const sentences = stringsIn(structuredContent).filter(([key]) => SENTENCES.has(key));
+    for (const [key, text] of [...stringsIn([content, contents, message['error'] ?? '']), ...sentences])
+      if (key !== 'uri') expect(unquotedIn(text), key).toEqual([]);
+  }
+  for (const line of server.stderr) {
+    expect(unsafeIn(line)).toBe(undefined);
+    expect(line.startsWith(SAYS)).toBe(false);
+  }
+}
+
+async function call(name: string, args: Args = {}): Promise<string> {
+  const { text } = await server.call(name, args);
+  expect(unsafeIn(text), name).toBe(undefined);
+  expect(unquotedIn(text), name).toEqual([]);
+  checkAll();
+  return text;
+}
+
+const AT = { instance: 'evil' };
+
+/** One call of each tool that has something to show. */
+const CALLS: Readonly<Record<string, (sessionId: string, messageId: string) => Args>> = {
+  instances: () => ({}),
+  list_instances: () => ({}),
+  refresh_instances: () => ({}),
+  send: (session_id) => ({ ...AT, session_id, message: 'run' }),
+  send_message: (session_id) => ({ ...AT, session_id, message: 'run' }),
+  read: (session_id) => ({ ...AT, session_id }),
+  get_session: (session_id) => ({ ...AT, session_id }),
+  respond: () => ({ ...AT, reply: 'reject' }),
+  wait: () => ({ instances: ['evil'], timeout_seconds: 1 }),
+  list_sessions: () => AT,
+  create_session: () => AT,
+  get_status: () => AT,
+  abort_session: (session_id) => ({ ...AT, session_id }),
+  fork_session: (session_id) => ({ ...AT, session_id }),
+  rename_session: (session_id) => ({ ...AT, session_id, title: 'x' }),
+  delete_session: (session_id) => ({ ...AT, session_id }),
+  get_diff: (session_id) => ({ ...AT, session_id }),
+  list_files: () => AT,
+  read_file: () => ({ ...AT, path: 'f' }),
+  search: () => ({ ...AT, query: 'needle' }),
+};
+
+/** A session in which every string is hostile. */
+function fill(fake: FakeOpencode): { readonly id: string; readonly messageId: string } {
+  const session = fake.addSession({ title: EVIL, directory: fake.directory });
+  const question = fake.state.ask(session.id, EVIL);
+  fake.state.begin(session.id, EVIL);
+  fake.state.finish(session.id, EVIL);
+  const all = fake.state.messages.get(session.id) ?? [];
+  const answer = all.at(-1);
+  if (answer === undefined) throw new Error('no answer');
+  const diffs = [{ file: EVIL, patch: EVIL, additions: 1, deletions: 1, status: 'modified' }];
+  all[0] = { ...question, info: { ...question.info, summary: { title: EVIL, diffs } } };
+  const part = { sessionID: session.id, messageID: answer.info.id, type: 'tool', callID: EVIL, tool: EVIL };
+  all[all.length - 1] = {
+    info: { ...answer.info, agent: EVIL, modelID: EVIL, providerID: EVIL, finish: EVIL },
+    parts: [
+      ...answer.parts,
+      {
+        ...part,
+        id: 'prt_1',
+        state: { status: EVIL, title: EVIL, input: { command: EVIL }, error: EVIL, output: EVIL },
+      },
+      { ...part, id: 'prt_2', state: { status: 'error', input: { command: EVIL }, error: EVIL } },
+    ],
+  };
+  const failed = { name: EVIL, data: { message: EVIL } };
+  all.push({
+    info: { ...answer.info, id: `${answer.info.id.slice(0, -1)}~`.replace('~', 'z'), error: failed },
+    parts: [],
+  });
+  return { id: session.id, messageId: question.info.id };
+}
+
+describe('words of a hostile opencode', () => {
+  test('every tool is driven', () => {
+    expect(Object.keys(CALLS).toSorted()).toEqual(TOOLS.map(({ name }) => name).toSorted());
+  });
+
+  test.each(Object.keys(CALLS))('%s: idle, at work, waiting and retrying', async (name) => {
+    evil.state.files.set('f', EVIL).set(`f${EVIL}`, `needle ${EVIL}`).set('needle', `needle ${EVIL_LINE}`);
+    const { id, messageId } = fill(evil);
+    const args = CALLS[name]?.(id, messageId) ?? {};
+    evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }] });
+    await call(name, args);
+    const again = fill(evil);
+    evil.state.begin(again.id, 'run');
+    evil.state.say(again.id, EVIL);
+    const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
+    evil.addPermission({ sessionID: again.id, ...asks });
+    const option = { label: EVIL, description: EVIL };
+    evil.addQuestion({ sessionID: again.id, questions: [{ question: EVIL, header: EVIL, options: [option] }] });
+    await call(name, CALLS[name]?.(again.id, again.messageId) ?? {});
+    evil.state.permissions.clear();
+    evil.state.questions.clear();
+    evil.state.statuses.set(again.id, { type: 'retry', attempt: 2, message: EVIL, next: 0 });
+    await call('instances');
+    await call(name, CALLS[name]?.(again.id, again.messageId) ?? {});
+    evil.state.statuses.clear();
+    evil.state.sessions.clear();
+    evil.override('GET /agent', undefined);
+  });
+
+  test('send: what it says while it works, cut in the middle of sequences, and every way to end', async () => {
+    for (const end of ['finish', 'retry', 'permission', 'question', 'error'] as const) {
+      const { id } = evil.addSession({ title: EVIL });
+      let begun = false;
+      const sending = server.call(
+        'send',
+        { ...AT, session_id: id, message: 'run' },
+        { onProgress: () => (begun = true) },
+      );
+      await until('the prompt', () => evil.state.prompts.at(-1)?.sessionID === id);
+      evil.state.say(id, 'a \u001b');
+      await until('the first words', () => begun);
+      for (const piece of ['[31mred\u001b]0;ti', 'tle\u0007 \u009b', '2J\ud83d', '\ude00 \r', '\nb', EVIL])
+        evil.state.say(id, piece);
+      if (end === 'finish') evil.state.finish(id, EVIL);
+      if (end === 'retry') evil.state.statuses.set(id, { type: 'retry', attempt: 2, message: EVIL, next: 0 });
+      if (end === 'permission') evil.addPermission({ sessionID: id, permission: EVIL, patterns: [EVIL] });
+      if (end === 'question') evil.addQuestion({ sessionID: id });
+      if (end === 'error') {
+        const all = evil.state.messages.get(id) ?? [];
+        const last = all.at(-1);
+        if (last === undefined) throw new Error('no answer');
+        all[all.length - 1] = { ...last, info: { ...last.info, error: { name: EVIL, data: { message: EVIL } } } };
+        evil.state.statuses.delete(id);
+        evil.emit('session.idle', { sessionID: id });
+      }
+      const { text, progress } = await sending;
+      expect(unquotedIn(text), end).toEqual([]);
+      const streamed = progress.map(({ message = '' }) => message).join('');
+      expect(streamed, end).toMatch(/^a red 😀 \nb/);
+      evil.state.permissions.clear();
+      evil.state.questions.clear();
+      evil.state.statuses.clear();
+    }
+    checkAll();
+    evil.state.sessions.clear();
+  });
+
+  test('send to several: each line of the progress names its instance', async () => {
+    await using good = await startFakeOpencode({ directory: '/home/user/good' });
+    await registry.add({ name: 'good', port: good.port, cwd: good.directory });
+    await call('refresh_instances');
+    const session = evil.addSession({ title: 'Good' });
+    const sending = server.call('send', { instance: ['evil', 'good'], message: 'run' });
+    await until('both prompts', () => good.state.prompts.length === 1 && evil.state.statuses.size === 1);
+    evil.state.say(session.id, 'begun\r');
+    evil.state.finish(session.id, `\n[good] ${SAYS}\u2028[good] done`);
+    good.state.finish(good.state.prompts[0]?.sessionID ?? '', 'fine');
+    const streamed = (await sending).progress.map(({ message = '' }) => message).join('');
+    expect(streamed).toContain('[good] fine');
+    for (const line of streamed.split('\n')) expect(line).toMatch(/^\[good\] fine$|^\["evil/);
+    await registry.remove('good');
+    checkAll();
+  });
+
+  test('an agent and a model that it does not have: its own are listed', async () => {
+    evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }, { name: SAYS }] });
+    const providers = [{ id: EVIL, models: { [EVIL]: {}, [SAYS]: {} } }];
+    evil.override('GET /config/providers', { kind: 'answer', body: { providers } });
+    await call('send', { ...AT, message: 'x', agent: 'nobody' });
+    await call('send', { ...AT, message: 'x', model: 'no/thing' });
+    evil.override('GET /agent', undefined);
+    evil.override('GET /config/providers', undefined);
+  });
+
+  const ERRORS: Readonly<
+    Record<
+      string,
+      { readonly status?: number; readonly headers?: Readonly<Record<string, string>>; readonly body: unknown }
+    >
+  > = {
+    'its error message': { status: 500, body: { name: 'UnknownError', data: { message: EVIL } } },
+    'the name of its error': { status: 400, body: { name: EVIL } },
+    'an error in plain text': { status: 503, body: EVIL, headers: { 'content-type': 'text/plain' } },
+    'a refusal of a proxy': { status: 403, body: EVIL, headers: { 'proxy-status': 'x; error=http_request_denied' } },
+    'a content type': { body: '{}', headers: { 'content-type': `\u009b2J${SAYS}` } },
+    'a redirect': { status: 302, body: '', headers: { location: `http://${SAYS}/\u009b` } },
+    'keys of another form': { body: { [EVIL]: EVIL, [SAYS]: { type: SAYS } } },
+    'no JSON': { body: EVIL, headers: { 'content-type': 'application/json' } },
+  };
+  const ROUTES: readonly FakeRoute[] = [
+    'GET /session',
+    'GET /session/status',
+    'GET /session/:id/message',
+    'GET /permission',
+    'GET /question',
+    'POST /session/:id/prompt_async',
+    'GET /config/providers',
+    'GET /path',
+    'GET /global/health',
+    'GET /file',
+    'GET /event',
+  ];
+  test.each(Object.entries(ERRORS))('%s, wherever it comes', async (_, { status = 200, ...answer }) => {
+    const { id } = fill(evil);
+    for (const route of ROUTES) {
+      evil.override(route, { kind: 'answer', status, ...answer });
+      for (const name of ['read', 'list_sessions', 'get_status', 'list_files', 'list_instances'] as const)
+        await call(name, CALLS[name]?.(id, ''));
+      // What leaves in doubt whether it was taken is looked for, for seconds.
+      const isSent = route === 'GET /event' || (route === 'POST /session/:id/prompt_async' && status >= 400);
+      if (isSent) await call('send', { ...AT, session_id: id, message: 'x' });
+      if (route === 'GET /config/providers') await call('send', { ...AT, message: 'x', model: 'a/b' });
+      evil.override(route, undefined);
+      evil.state.statuses.clear();
+    }
+    evil.state.sessions.clear();
+  });
+});
+
+describe('ids have a format', () => {
+  const BAD = [
+    `ses_1${EVIL}`,
+    'ses_1\n',
+    'ses_\u001b[2J',
+    `ses_1 ${SAYS}`,
+    'ses_ä',
+    '',
+    `ses_${'x'.repeat(300)}`,
+    '../x',
+  ];
+
+  test('a session whose id has none is left out, and hides no other', async () => {
+    const good = evil.addSession({ title: 'Good' });
+    for (const id of BAD) evil.addSession({ id, title: EVIL });
+    const text = await call('list_sessions', AT);
+    expect(text).toContain(`${good.id} "Good"`);
+    expect(text).toMatch(/^1 sessions/);
+    await call('read', { ...AT, session_id: good.id });
+    await call('instances');
+    evil.state.sessions.clear();
+  });
+
+  test('where none has one, it is no answer, and nothing is begun', async () => {
+    evil.addSession({ id: BAD[0] ?? '', title: EVIL });
+    for (const name of ['list_sessions', 'read', 'send'] as const)
+      expect(await call(name, { ...AT, ...(name === 'send' && { message: 'x' }) })).toMatch(/unexpected answer/);
+    expect(evil.state.sessions.size).toBe(1);
+    evil.state.sessions.clear();
+  });
+
+  test.each(['permission', 'question'] as const)('a %s that cannot be named is not taken for none', async (kind) => {
+    const session = evil.addSession({ title: 'Good' });
+    evil.state.begin(session.id, 'run');
+    const id = `${kind.slice(0, 3)}_1${EVIL}`;
+    if (kind === 'permission') evil.addPermission({ id, sessionID: session.id });
+    else evil.addQuestion({ id, sessionID: session.id });
+    for (const name of ['get_status', 'respond', 'read'] as const)
+      expect(await call(name, CALLS[name]?.(session.id, '')), name).toMatch(/unexpected answer/);
+    await call('instances');
+    evil.state.permissions.clear();
+    evil.state.questions.clear();
+    evil.state.statuses.clear();
+    evil.state.sessions.clear();
+  });
+
+  test('a status under no id is not taken for idle', async () => {
+    const { id } = evil.addSession({ title: 'Good' });
+    evil.state.statuses.set(`${id}${EVIL}`, { type: 'busy' });
+    for (const name of ['get_status', 'send', 'delete_session'] as const)
+      expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
+    expect(evil.state.prompts.filter(({ sessionID }) => sessionID === id)).toEqual([]);
+    await call('instances');
+    evil.state.statuses.clear();
+    evil.state.sessions.clear();
+  });
+
+  test('messages and cursors', async () => {
+    const { id } = fill(evil);
+    const all = evil.state.messages.get(id) ?? [];
+    const [first] = all;
+    if (first === undefined) throw new Error('no message');
+    all[0] = { ...first, info: { ...first.info, id: `msg_1${EVIL}` } };
+    for (const name of ['read', 'get_diff'] as const)
+      expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
+    all[0] = first;
+    for (const cursor of ['\u009b2J', `a ${SAYS}`, 'x'.repeat(3_000)]) {
+      const headers = { 'x-next-cursor': cursor };
+      evil.override('GET /session/:id/message', { kind: 'answer', headers, body: all });
+      for (const name of ['read', 'get_diff'] as const)
+        expect(await call(name, CALLS[name]?.(id, '')), name).toMatch(/unexpected answer/);
+    }
+    evil.override('GET /session/:id/message', undefined);
+    evil.state.sessions.clear();
+  });
+
+  test('times that are none spoil no listing', async () => {
+    evil.addSession({ title: 'Good', time: { created: 1e300, updated: 1e300 } });
+    await using good = await startFakeOpencode();
+    await registry.add({ name: 'other', port: good.port, cwd: good.directory });
+    expect(await call('refresh_instances')).toContain('other: idle');
+    expect(await call('instances')).toContain('other: idle');
+    expect(await call('list_sessions', AT)).toMatch(/unexpected answer/);
+    await server.client.listResources();
+    await registry.remove('other');
+    evil.state.sessions.clear();
+  });
+});
+
+describe('by the other ways out', () => {
+  test('the last look covers results, errors, notifications and forms, whatever was forgotten before it', async () => {
+    const stdout = new PassThrough();
+    const transport = new CleanStdio(new PassThrough(), stdout);
+    await transport.start();
+    const says = { text: EVIL, deep: [{ [EVIL]: EVIL }] };
+    await transport.send({ jsonrpc: '2.0', id: EVIL, result: says });
+    await transport.send({ jsonrpc: '2.0', id: 1, error: { code: -1, message: EVIL, data: says } });
+    await transport.send({ jsonrpc: '2.0', method: 'notifications/message', params: says });
+    await transport.send({
+      jsonrpc: '2.0',
+      method: 'notifications/progress',
+      params: { ...says, progressToken: EVIL },
+    });
+    await transport.send({ jsonrpc: '2.0', id: 2, method: 'elicitation/create', params: says });
+    await transport.send({ jsonrpc: '2.0', id: 3, method: 'ping' });
+    await transport.close();
+    const sent = String(stdout.read())
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Args);
+    expect(sent).toHaveLength(6);
+    // Of the client's own, which it finds its call by.
+    expect(sent[0]?.['id']).toBe(EVIL);
+    expect(sent[3]).toMatchObject({ params: { progressToken: EVIL } });
+    for (const [key, text] of stringsIn(sent))
+      if (key !== 'id' && key !== 'progressToken') expect(unsafeIn(text), key).toBe(undefined);
+  });
+
+  test('resources, prompts, completions, forms', async () => {
+    const { id } = fill(evil);
+    const { client } = server;
+    await call('instances');
+    const { resources } = await client.listResources();
+    for (const { uri } of resources) await client.readResource({ uri });
+    await expect(
+      client.readResource({ uri: `opencode://evil/sessions/${encodeURIComponent(`none ${EVIL}`)}` }),
+    ).rejects.toThrow();
+    const prompts = (await client.listPrompts()).prompts;
+    for (const { name, arguments: takes = [] } of prompts)
+      await client.getPrompt({ name, arguments: Object.fromEntries(takes.map((one) => [one.name, EVIL])) });
+    const ref = { type: 'ref/resource', uri: 'opencode://{instance}/sessions/{id}' } as const;
+    const names = await client.complete({ ref, argument: { name: 'instance', value: 'ev' } });
+    const [name = ''] = names.completion.values;
+    expect(name).toContain('evil');
+    const context = { arguments: { instance: name } };
+    const ids = await client.complete({ ref, argument: { name: 'id', value: 'ses' }, context });
+    expect(ids.completion.values).toContain(id);
+    checkAll();
+    evil.state.sessions.clear();
+  });
+
+  test('a form: frames, titles and labels', async () => {
+    const { id } = fill(evil);
+    evil.state.begin(id, 'run');
+    const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
+    const permission = evil.addPermission({ sessionID: id, ...asks });
+    await call('respond', { ...AT, request_id: permission.id });
+    const options = [EVIL, SAYS].map((label) => ({ label, description: label }));
+    const questions = [{ question: EVIL, header: EVIL, options }];
+    const question = evil.addQuestion({ sessionID: id, questions });
+    await call('respond', { ...AT, request_id: question.id });
+    expect(forms).toHaveLength(2);
+    for (const [key, text] of stringsIn(forms)) expect(unquotedIn(text), key).toEqual([]);
+  });
+
+  test('ids and tokens of the client come back as they are', async () => {
+    const id = 'a \u001b\u202e\u200b id';
+    const token = 'a \u001b\u202e\u200b token';
+    const session = evil.addSession({ title: 'Good' });
+    const params = {
+      name: 'send',
+      arguments: { ...AT, session_id: session.id, message: 'run' },
+      _meta: { progressToken: token },
+    };
+    server.write(`${JSON.stringify({ jsonrpc: '2.0', id, method: 'tools/call', params })}\n`);
+    await until('the prompt', () => evil.state.prompts.at(-1)?.sessionID === session.id);
+    evil.state.finish(session.id, EVIL);
+    const sent = (): Args[] => server.stdout.map((line) => JSON.parse(line) as Args);
+    await until('the result', () => sent().some((message) => message['id'] === id));
+    expect(sent()).toContainEqual(
+      expect.objectContaining({ params: expect.objectContaining({ progressToken: token }) as object }),
+    );
+    checked = server.stdout.length;
+  });
+
+  test.each([
+    ['opencode-mcp list', SERVER_SCRIPT, ['list']],
+    ['opencode-connected status', CONNECTED_SCRIPT, ['status']],
+    ['opencode-connected status --json', CONNECTED_SCRIPT, ['status', '--json']],
+    ['opencode-connected sessions', CONNECTED_SCRIPT, ['sessions']],
+    ['opencode-connected sessions --json', CONNECTED_SCRIPT, ['sessions', '--json']],
+    ['opencode-connected cleanup', CONNECTED_SCRIPT, ['cleanup', '--dry-run']],
+  ])('%s', async (_, script, args) => {
+    const { id } = fill(evil);
+    evil.addSession({ id: `ses_1${EVIL}`, title: EVIL });
+    evil.state.statuses.set(id, { type: 'retry', attempt: 1, message: EVIL, next: 0 });
+    await registry.add({ name: `dead${EVIL}`, port: 1, cwd: EVIL }, { file: `dead ${EVIL_LINE}.json` });
+    const child = spawn(process.execPath, [script, ...args], {
+      env: {
+        PATH: process.env['PATH'] ?? '',
+        HOME: temp.path,
+        TMPDIR: temp.tmp,
+        ...NO_MULTICAST,
+        RELAY_REGISTRY_DIR: registry.path,
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let out = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => (out += text));
+    await once(child, 'close');
+    expect(out).toMatch(/evil|hostile/);
+    expect(unsafeIn(out)).toBe(undefined);
+    if (args.includes('--json'))
+      for (const [, text] of stringsIn(JSON.parse(out.slice(out.indexOf('{'))))) expect(unsafeIn(text)).toBe(undefined);
+    for (const line of out.split('\n')) expect(line.trimStart().startsWith(SAYS), line).toBe(false);
+    evil.state.statuses.clear();
+    evil.state.sessions.clear();
+    await registry.remove(`dead ${EVIL_LINE}`);
+  });
+});
