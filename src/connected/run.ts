@@ -3,6 +3,7 @@ import { homedir, constants } from 'node:os';
 import { loadSettings } from '../config/load.ts';
 import { SettingsError, type Settings } from '../config/settings.ts';
 import { readTextFile } from '../config/text-file.ts';
+import { safeToShow } from '../plain-text.ts';
 import { VERSION } from '../version.ts';
 import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
 
@@ -82,7 +83,7 @@ async function look(
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort());
   const common = {
     settings: places,
-    out: (text: string) => void process.stdout.write(text),
+    out: (text: string) => void process.stdout.write(safeToShow(text)),
     signal: controller.signal,
   };
   switch (subcommand) {

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { LinkedAbort } from '../linked-abort.ts';
 import type { Logger } from '../log.ts';
-import { singleLine } from '../plain-text.ts';
+import { sentence } from '../plain-text.ts';
 import {
   type Candidate,
   type DiscoverySource,
@@ -279,5 +279,5 @@ async function attempt(scan: () => Promise<Scan>): Promise<{ readonly scan: Scan
 }
 
 function reasonOf(error: unknown): string {
-  return singleLine(error instanceof Error ? error.message : String(error), 300);
+  return sentence(error instanceof Error ? error.message : String(error), 300);
 }

@@ -1,6 +1,6 @@
 import { dirname, join, parse, sep } from 'node:path';
 import type { BigIntStats } from 'node:fs';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import type { FileSystem } from './file-system.ts';
 import type { Trust } from './source.ts';
 
@@ -142,11 +142,11 @@ function octal(stats: BigIntStats): string {
 }
 
 function shown(path: string): string {
-  return singleLine(path, MAX_SHOWN_CHARS);
+  return quoteName(singleLine(path, MAX_SHOWN_CHARS));
 }
 
 /** For a command line that a person copies. */
 function quoted(path: string): string {
-  const safe = shown(path);
+  const safe = singleLine(path, MAX_SHOWN_CHARS);
   return /^[\w@%+=:,./-]+$/.test(safe) ? safe : `'${safe.replaceAll("'", String.raw`'\''`)}'`;
 }

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { Dial } from '../dial.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoted, quoteName, sentence, singleLine } from '../plain-text.ts';
 import { askPeer, type PeerAnswer, PeerUnreachableError } from '../tailscale/peer-request.ts';
 import type { TailnetNode } from '../tailscale/types.ts';
 import { isHealth, LIST_PATH, readPeerList } from './peer-list.ts';
@@ -180,10 +180,11 @@ function candidateOf(
 }
 
 function refusalOf({ text }: PeerAnswer): string {
-  const said = singleLine(text.trim(), MAX_REASON_CHARS);
-  return said === '' ? 'its node service does not admit this machine' : `its node service refuses: ${said}`;
+  return text.trim() === ''
+    ? 'its node service does not admit this machine'
+    : `its node service says ${quoted(text, MAX_REASON_CHARS - 30)}`;
 }
 
 function note({ node }: PeerSite, { nodePort }: PeerDeps, reason: string): Note {
-  return { subject: `${peerName(node)}:${nodePort}`, reason: singleLine(reason, MAX_REASON_CHARS) };
+  return { subject: quoteName(`${peerName(node)}:${nodePort}`), reason: sentence(reason, MAX_REASON_CHARS) };
 }

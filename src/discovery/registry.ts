@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path';
 import * as z from 'zod';
 import { LinkedAbort } from '../linked-abort.ts';
 import type { Logger } from '../log.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import { Pulse } from '../pulse.ts';
 import { unlessAborted } from '../unless-aborted.ts';
 import { DirectoryWatch } from './directory-watch.ts';
@@ -165,12 +165,13 @@ class RegistryDirectorySource implements RegistrySource {
     const candidates: Candidate[] = [];
     const fileNotes: Note[] = [];
     for (const file of files) {
-      const subject = shown(join(directory.path, file.fileName));
+      const path = join(directory.path, file.fileName);
+      const subject = shown(path);
       if ('problem' in file) {
         fileNotes.push({ subject, reason: file.problem });
         continue;
       }
-      const distrust = directory.trust.level === 'trusted' ? fileProblem(subject, file.stats, directory) : undefined;
+      const distrust = directory.trust.level === 'trusted' ? fileProblem(path, file.stats, directory) : undefined;
       const trust: Trust = distrust === undefined ? directory.trust : { level: 'untrusted', reason: distrust };
       candidates.push(
         candidateOf(file.fileName, file.registration, { directory, trust, hostname: this.#dependencies.hostname }),
@@ -223,7 +224,7 @@ function bounded(notes: readonly Note[], subject: string): readonly Note[] {
 }
 
 function shown(path: string): string {
-  return singleLine(path, MAX_PATH_CHARS);
+  return quoteName(singleLine(path, MAX_PATH_CHARS));
 }
 
 function closedError(): Error {

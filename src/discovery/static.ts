@@ -2,7 +2,7 @@ import { isIPv4 } from 'node:net';
 import * as z from 'zod';
 import type { CredentialRef } from '../config/secret-ref.ts';
 import type { StaticInstance } from '../config/settings.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import { badPortReason } from '../bad-ports.ts';
 import type { Candidate, DiscoverySource, Note, Route, Scan } from './source.ts';
 
@@ -54,7 +54,7 @@ function notesOn({ name, url }: StaticInstance): Note[] {
   const { port } = new URL(url);
   // An absent port is 80 or 443, which are allowed.
   const reason = port === '' ? undefined : badPortReason(Number(port));
-  return reason === undefined ? [] : [{ subject: singleLine(name, MAX_NAME_CHARS), reason }];
+  return reason === undefined ? [] : [{ subject: quoteName(singleLine(name, MAX_NAME_CHARS)), reason }];
 }
 
 /** Without the brackets that a URL puts around an IPv6 address. */

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import type { TailnetNode, Whois } from '../tailscale/types.ts';
 
 /** `read` looks at sessions; `drive` does everything, which equals a shell as the user of the service. */
@@ -35,6 +35,8 @@ export type Admission =
   | { readonly refusal: string; readonly caller: string };
 
 const MAX_SHOWN_CHARS = 200;
+/** Named in a refusal; nobody gives a machine more. */
+const MAX_TAGS = 10;
 
 /** Decides what the caller may do here. Pure. */
 export function admit(facts: AdmissionFacts): Admission {
@@ -89,10 +91,14 @@ function grantedRoles(grants: readonly unknown[]): readonly Role[] {
 }
 
 function callerOf({ node, login }: Whois): string {
-  const machine = singleLine(node.dnsName === '' ? `node ${node.id}` : node.dnsName, MAX_SHOWN_CHARS);
+  const machine = node.dnsName === '' ? `node ${shown(node.id)}` : shown(node.dnsName);
   if (node.tags.length > 0)
-    return `the tagged machine ${machine} (${singleLine(node.tags.join(', '), MAX_SHOWN_CHARS)})`;
-  return `${singleLine(login, MAX_SHOWN_CHARS)} on ${machine}`;
+    return `the tagged machine ${machine} (${node.tags.slice(0, MAX_TAGS).map(shown).join(', ')})`;
+  return `${shown(login)} on ${machine}`;
+}
+
+function shown(name: string): string {
+  return quoteName(singleLine(name, MAX_SHOWN_CHARS));
 }
 
 function remedyOf({ self, peer }: AdmissionFacts, whois: Whois): string {
@@ -103,6 +109,6 @@ function remedyOf({ self, peer }: AdmissionFacts, whois: Whois): string {
   const [name, value] = isTagged
     ? ['OPENCODE_TAILNET_TAGS', whois.node.tags[0] ?? '']
     : ['OPENCODE_TAILNET_USERS', whois.login];
-  const where = singleLine(self.dnsName === '' ? self.hostName : self.dnsName, MAX_SHOWN_CHARS);
-  return `What would admit you: ${name}=${singleLine(value, MAX_SHOWN_CHARS)} for the node service on ${where}, or ${grant}.`;
+  const where = shown(self.dnsName === '' ? self.hostName : self.dnsName);
+  return `What would admit you: ${name}=${shown(value)} for the node service on ${where}, or ${grant}.`;
 }

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../log.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../tailscale/types.ts';
 
 /** This machine in its tailnet, while tailscaled runs and is logged in. */
@@ -134,7 +134,7 @@ export class TailnetView {
   #learn({ backendState, self, tun, peers }: TailnetStatus): void {
     if (backendState !== 'Running' || self === undefined || self.addresses.length === 0) {
       this.#lose(
-        `tailscaled is in state ${singleLine(backendState, 40)}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,
+        `tailscaled is in state ${quoteName(singleLine(backendState, 40))}${backendState === 'Running' ? ' without an address' : ''}; run tailscale up`,
       );
       return;
     }

@@ -1,7 +1,7 @@
 import { connect, isIP } from 'node:net';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../plain-text.ts';
 import { type Asking, bounded, failure, prepareLocal, refused, unreachable } from './exchange.ts';
 
 /** What tailscaled said to a dial: a stream, or that it is no tailnet address and one should connect oneself. */
@@ -69,7 +69,7 @@ async function rejectionOf(response: IncomingMessage): Promise<Dialled> {
 
 function connectDirectly(address: string, host: string, port: number, asking: Asking): Promise<Duplex> {
   if (isIP(host) === 0 || !isSameAddress(address, host, port)) {
-    const elsewhere = singleLine(address, 100);
+    const elsewhere = quoteName(singleLine(address, 100));
     throw failure(
       'failed',
       asking,

@@ -6,7 +6,7 @@ import {
   type RequestOptions,
 } from 'node:http';
 import type { Clock } from '../clock.ts';
-import { singleLine } from '../plain-text.ts';
+import { quoted, singleLine } from '../plain-text.ts';
 import { type LocalApiAddress, shownAddress } from './address.ts';
 import { LocalApiError, type LocalApiFailure } from './types.ts';
 
@@ -170,7 +170,7 @@ export function unreachable(error: NodeJS.ErrnoException, asking: Asking): Local
 /** An error status, with what tailscaled says of it. */
 export function refused({ status, text }: Answer, asking: Asking): LocalApiError {
   const said = saidIn(text);
-  const detail = `HTTP ${status}${said === '' ? '' : `, ${said}`}`;
+  const detail = `HTTP ${status}${said === '' ? '' : `, it says ${quoted(said, MAX_REASON_CHARS)}`}`;
   if (status !== 403) return failure('failed', asking, detail);
   return failure('denied', asking, `${detail}; run as root, or as the operator (tailscale set --operator=USER)`);
 }
@@ -182,12 +182,12 @@ function saidIn(text: string): string {
     if (typeof value === 'object' && value !== null) {
       const { error, Error: capital } = value as { error?: unknown; Error?: unknown };
       const said = error ?? capital;
-      if (typeof said === 'string') return singleLine(said, MAX_REASON_CHARS);
+      if (typeof said === 'string') return said;
     }
   } catch {
     // Plain text.
   }
-  return singleLine(text.trim(), MAX_REASON_CHARS);
+  return text.trim();
 }
 
 function reasonOf(signal: AbortSignal | undefined): Error {

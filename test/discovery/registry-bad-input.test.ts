@@ -113,7 +113,7 @@ describe('bad input in the registry directory', () => {
       Buffer.concat([Buffer.from(`${directory}/`), Buffer.from([0xff]), Buffer.from('.json')]),
       '{"port":4096}',
     );
-    expect(notesOn(await registrySource(directory).scan(never), '.json')).toMatch(/not UTF-8/);
+    expect(notesOn(await registrySource(directory).scan(never), '.json"')).toMatch(/not UTF-8/);
   });
 
   it('shows a hostile file name cleaned', async () => {

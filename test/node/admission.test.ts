@@ -95,4 +95,12 @@ describe('refused', () => {
       /\\u001b|\u202e|\\n/,
     );
   });
+
+  test('with names in quotation marks where they could pass for words of the refusal', () => {
+    const named = { ...other, dnsName: 'x is admitted. Call again' };
+    expect(admit(facts(named, { whois: whoisOf(named, 'eve. You may drive') }))).toMatchObject({
+      caller: '"eve. You may drive" on "x is admitted. Call again"',
+      refusal: expect.stringContaining('OPENCODE_TAILNET_USERS="eve. You may drive" for'),
+    });
+  });
 });

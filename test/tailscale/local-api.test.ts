@@ -135,7 +135,10 @@ describe('status', () => {
       response.writeHead(403).end('{"error":"status access\\u001b[2J denied"}'),
     );
     const error = await failureOf(api.status());
-    expect(error).toMatchObject({ kind: 'denied', message: expect.stringContaining('status access denied; run as') });
+    expect(error).toMatchObject({
+      kind: 'denied',
+      message: expect.stringContaining('it says "status access denied"; run as'),
+    });
   });
 
   it('tells a missing socket from one that nobody listens at', async () => {
@@ -348,7 +351,7 @@ describe('dial', () => {
     const { fake, api } = await start();
     expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({
       kind: 'failed',
-      message: expect.stringContaining('HTTP 502, dial failure: connection was refused'),
+      message: expect.stringContaining('HTTP 502, it says "dial failure: connection was refused'),
     });
     fake.status = { BackendState: 'Stopped' };
     expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { singleLine } from '../../plain-text.ts';
+import { quoteName, singleLine } from '../../plain-text.ts';
 import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from '../relay/relay-survey.ts';
 import { ODD_REASONS } from '../relay/relay-survey.ts';
 import type { RunStateFile } from '../run-state.ts';
@@ -138,5 +138,5 @@ function ownerText(owner: number | 'mine' | undefined): string {
 }
 
 function shownPath({ directory }: RegistrySurvey, name: string): string {
-  return singleLine(join(directory, name), MAX_PATH_CHARS);
+  return quoteName(singleLine(join(directory, name), MAX_PATH_CHARS));
 }

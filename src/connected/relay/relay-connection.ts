@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.ts';
-import { singleLine } from '../../plain-text.ts';
+import { quoted } from '../../plain-text.ts';
 import { startSsh, type SshProcess } from './ssh-process.ts';
 
 export interface RelayConnectionOptions {
@@ -157,7 +157,7 @@ class Connection implements RelayConnection {
       this.name = line.slice('claimed '.length);
       this.#registerFirst();
     } else if (line.startsWith('error ')) {
-      this.#reason ??= `${this.#place}: ${singleLine(line.slice('error '.length), MAX_REASON_CHARS)}`;
+      this.#reason ??= `${this.#place} says ${quoted(line.slice('error '.length), MAX_REASON_CHARS)}`;
       void this.#ssh.end(RELEASE_MS);
     }
   }

@@ -2,7 +2,7 @@ import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 
 import type { Clock } from '../../clock.ts';
-import { singleLine } from '../../plain-text.ts';
+import { quoted, singleLine } from '../../plain-text.ts';
 import { type Bytes, type RegistrySurvey, SurveyReader } from './relay-survey.ts';
 import { SURVEY_COMMAND } from './relay-survey-program.ts';
 
@@ -234,7 +234,7 @@ class Session implements SurveySession {
     const hint = /Permission denied|Host key verification failed/.test(words)
       ? '; nothing is asked here: load the key into ssh-agent, or log in once by hand'
       : '';
-    return `${singleLine(words, MAX_REASON_CHARS)} (${what} ${how})${hint}`;
+    return `${quoted(words, MAX_REASON_CHARS)} (${what} ${how})${hint}`;
   }
 
   #cannotRun(program: string, error: Error): string {

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
-import { singleLine } from '../../plain-text.ts';
+import { quoted, singleLine } from '../../plain-text.ts';
 import { familyOf } from '../process-table.ts';
 import { REMOTE_COMMAND, REMOTE_PROGRAM } from './remote-program.ts';
 
@@ -190,7 +190,7 @@ class RunningSsh implements SshProcess {
       asked && !this.#options.interactive
         ? '; reconnecting asks nothing: load the key into ssh-agent, or start opencode-connected again to be asked'
         : '';
-    return `${singleLine(words, MAX_REASON_CHARS)} (${program} ${how})${hint}`;
+    return `${quoted(words, MAX_REASON_CHARS)} (${program} ${how})${hint}`;
   }
 }
 

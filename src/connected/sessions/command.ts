@@ -7,7 +7,7 @@ import { sessionState, type SessionState } from '../../operations/session-state.
 import { sessionsAtRest } from '../../operations/sessions-at-rest.ts';
 import { sessionRow } from '../../operations/sessions.ts';
 import type { SessionRow } from '../../operations/shapes.ts';
-import { singleLine } from '../../plain-text.ts';
+import { quoteName, safeToShow, sentence } from '../../plain-text.ts';
 import { type CommandOptions, type ExitCode, reasonOf } from '../status/places.ts';
 import { askRegistered, type Registered } from '../status/registered.ts';
 import { cell, fitted, fittedPath, WIDTH, wrapped } from '../status/table.ts';
@@ -58,7 +58,7 @@ export async function runSessions({
     sessions: merged(answers.flatMap((answer) => ('sessions' in answer ? answer.sessions : []))),
     missing,
   };
-  out(json ? `${JSON.stringify(report, undefined, 2)}\n` : render(report, systemClock.now()));
+  out(json ? `${JSON.stringify(safeToShow(report), undefined, 2)}\n` : render(report, systemClock.now()));
   return missing.length === 0 ? 0 : 1;
 }
 
@@ -91,7 +91,7 @@ async function sessionsOf(
     };
   } catch (error) {
     const reason = limit.signal.aborted && !signal.aborted ? `no answer within ${limitMs / 1000} s` : reasonOf(error);
-    return { instance, reason: singleLine(reason, MAX_REASON_CHARS) };
+    return { instance, reason: sentence(reason, MAX_REASON_CHARS) };
   } finally {
     clearTimeout(timer);
     limit.end();
@@ -120,7 +120,7 @@ function render({ sessions, missing }: SessionsReport, nowMs: number): string {
   if (sessions.length === 0) lines.push('No sessions.');
   if (sessions.length > SHOWN) lines.push(`and ${sessions.length - SHOWN} more; --json tells all`);
   for (const { instance, reason } of missing.slice(0, SHOWN))
-    lines.push(...wrapped(`not asked: ${instance}: ${reason}`, ''));
+    lines.push(...wrapped(`not asked: ${quoteName(instance)}: ${reason}`, ''));
   if (missing.length > SHOWN) lines.push(`and ${missing.length - SHOWN} more that were not asked`);
   return `${lines.join('\n')}\n`;
 }

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 
 import { systemClock } from '../../clock.ts';
 import type { Settings } from '../../config/settings.ts';
+import { safeToShow } from '../../plain-text.ts';
 import { VERSION } from '../../version.ts';
 import { splitCommand } from '../relay/ssh-command.ts';
 import { childEnvironment } from './child-environment.ts';
@@ -39,7 +40,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   const { settings, headless, onLan, forOpencode, process } = options;
   const { stateDir } = settings;
   const { opencodeBin } = settings.connected;
-  const tell = (line: string): void => void process.stderr.write(`opencode-connected: ${line}\n`);
+  const tell = (line: string): void => void process.stderr.write(`opencode-connected: ${safeToShow(line)}\n`);
   if (onLan) checkLan(settings, options.withPassword);
   const program = await findOpencode(opencodeBin, process.env['PATH']);
   const password = await passwordOf(options);

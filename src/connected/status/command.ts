@@ -1,4 +1,5 @@
 import { systemClock } from '../../clock.ts';
+import { safeToShow } from '../../plain-text.ts';
 import { judgeHere, judgeRelay } from '../cleanup/look.ts';
 import type { Finding } from '../cleanup/finding.ts';
 import { judgeWrappers } from '../cleanup/wrappers.ts';
@@ -18,7 +19,7 @@ export interface StatusOptions extends CommandOptions {
 /** Prints what is registered here and on the relay, and what answers there. 1 where one of the two could not be looked at. */
 export async function runStatus({ settings, json, out, signal }: StatusOptions): Promise<ExitCode> {
   const report = await lookAround(settings, signal);
-  out(json ? `${JSON.stringify(report, undefined, 2)}\n` : renderStatus(report, systemClock.now()));
+  out(json ? `${JSON.stringify(safeToShow(report), undefined, 2)}\n` : renderStatus(report, systemClock.now()));
   return report.here.problem === undefined && report.relay?.problem === undefined ? 0 : 1;
 }
 

@@ -12,7 +12,7 @@ import { systemDependencies } from '../../discovery/sources.ts';
 import { LinkedAbort } from '../../linked-abort.ts';
 import { silentLogger } from '../../log.ts';
 import type { Connection } from '../../opencode/transport.ts';
-import { singleLine } from '../../plain-text.ts';
+import { quoteName, singleLine } from '../../plain-text.ts';
 import { type Places, reasonOf } from './places.ts';
 
 /** What answers at a registration's port right now. Text is safe to show. */
@@ -138,6 +138,6 @@ async function registered(
       ownDirectory: result.directory,
     };
   }
-  const reason = singleLine(`another instance answers here: registered for ${claimed}`, MAX_REASON_CHARS);
+  const reason = `another instance answers here: registered for ${quoteName(singleLine(claimed, MAX_REASON_CHARS))}`;
   return { candidate, answer: { state: 'other', version, directory, reason } };
 }

@@ -1,4 +1,4 @@
-import { singleLine } from '../../plain-text.ts';
+import { quoteName, singleLine } from '../../plain-text.ts';
 import { ODD_REASONS, type RegistrySurvey, type SurveyedRegistration } from '../relay/relay-survey.ts';
 import { MAX_SURVEYED } from '../relay/relay-survey-program.ts';
 import type { RunStateFile } from '../run-state.ts';
@@ -14,14 +14,14 @@ export function relayReport(survey: RegistrySurvey, states: readonly RunStateFil
     ...(survey.host !== '' && { host: survey.host }),
     registrations: usable,
     notes: [
-      ...survey.odd.map(({ kind, fileName }) => ({ subject: fileName, reason: ODD_REASONS[kind] })),
+      ...survey.odd.map(({ kind, fileName }) => ({ subject: quoteName(fileName), reason: ODD_REASONS[kind] })),
       ...survey.registrations.flatMap(({ name, problem }) =>
-        problem === undefined ? [] : [{ subject: singleLine(`${name}.json`, MAX_CHARS), reason: problem }],
+        problem === undefined ? [] : [{ subject: quoteName(singleLine(`${name}.json`, MAX_CHARS)), reason: problem }],
       ),
       ...(survey.total > MAX_SURVEYED
         ? [
             {
-              subject: survey.directory,
+              subject: quoteName(survey.directory),
               reason: `holds ${survey.total} registrations, of which ${MAX_SURVEYED} are shown`,
             },
           ]

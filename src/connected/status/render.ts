@@ -1,4 +1,4 @@
-import { formatAge } from '../../operations/answer.ts';
+import { formatAge, quoteName } from '../../operations/answer.ts';
 import type { LocalInstance, RelayRegistration, RelayReport, StatusReport, Wrapper } from './report.ts';
 import { cell, fitted, fittedPath, WIDTH, wrapped } from './table.ts';
 
@@ -49,7 +49,7 @@ function instanceLines({ answer, port, name, host, localPort, directory }: Local
   const version = 'version' in answer ? answer.version : '';
   const lines = [row(answer.state, String(port), name, shown, version)];
   if (localPort !== undefined && localPort !== port)
-    lines.push(`  on ${host ?? 'another machine'}, port ${localPort} there`);
+    lines.push(`  on ${host === undefined ? 'another machine' : quoteName(host)}, port ${localPort} there`);
   if (answer.state === 'healthy') return lines;
   // What refuses says no more than that.
   return answer.state === 'refused' ? lines : [...lines, ...wrapped(answer.reason, '  ')];
@@ -64,7 +64,7 @@ function wrapperSection(wrappers: readonly Wrapper[], nowMs: number): readonly s
 function wrapperLines({ name, pid, port, tunnel, startedAt, logFile }: Wrapper, nowMs: number): readonly string[] {
   const age = formatAge(nowMs - Date.parse(startedAt));
   return [
-    ...wrapped(`${name}: pid ${pid}, port ${port}, for ${age}; ${tunnelText(tunnel, nowMs)}`, '  '),
+    ...wrapped(`${quoteName(name)}: pid ${pid}, port ${port}, for ${age}; ${tunnelText(tunnel, nowMs)}`, '  '),
     `    log: ${logFile}`,
   ];
 }
@@ -77,7 +77,7 @@ function lanSection(wrappers: readonly Wrapper[]): readonly string[] {
   const rule = `{ "source": "mdns", "host": ${JSON.stringify(first.host)}, "password": { "file": "~/.secrets/${fileNameOf(first.host)}" } }`;
   return [
     'On the LAN, over plain HTTP: the password and all that is said pass in clear.',
-    ...bounded(shared, ({ name, port }) => [`  ${name}: port ${port}`]),
+    ...bounded(shared, ({ name, port }) => [`  ${quoteName(name)}: port ${port}`]),
     '  In ~/.config/opencode-mcp/config.json of another machine, under "credentials":',
     `    ${rule}`,
     ...wrapped(`and into that file there (chmod 600), what this prints here: cat ${first.passwordFile}`, '  '),
@@ -91,7 +91,7 @@ function fileNameOf(host: string): string {
 function tunnelText(tunnel: Wrapper['tunnel'], nowMs: number): string {
   if (tunnel === undefined) return 'without a relay';
   if (tunnel.state === 'connected')
-    return `relay: connected as ${tunnel.name ?? '?'}, port ${tunnel.port ?? '?'} there`;
+    return `relay: connected as ${quoteName(tunnel.name ?? '?')}, port ${tunnel.port ?? '?'} there`;
   const reason = tunnel.reason === undefined ? '' : ` (${tunnel.reason})`;
   const nextMs = tunnel.nextAttemptAt === undefined ? NaN : Date.parse(tunnel.nextAttemptAt) - nowMs;
   const next = Number.isNaN(nextMs) ? '' : `, next attempt in ${formatAge(nextMs)}`;
@@ -100,7 +100,7 @@ function tunnelText(tunnel: Wrapper['tunnel'], nowMs: number): string {
 
 function relaySection({ directory, host, problem, registrations, notes }: RelayReport): readonly string[] {
   if (problem !== undefined) return wrapped(`Relay: cannot be looked at: ${problem}`, '');
-  const where = `${host ?? 'unknown host'}, ${directory}`;
+  const where = `${host === undefined ? 'unknown host' : quoteName(host)}, ${quoteName(directory)}`;
   if (registrations.length === 0)
     return [...wrapped(`Relay (${where}): nothing is registered.`, ''), ...noteLines(notes)];
   return [
@@ -118,8 +118,8 @@ const LISTENS: Readonly<Record<RelayRegistration['listens'], string>> = {
 };
 
 function relayLines(registration: RelayRegistration): readonly string[] {
-  const { listens, port, name, directory = '', host = 'an unknown host', localPort } = registration;
-  const there = `${host}${localPort === undefined ? '' : ` port ${localPort}`}`;
+  const { listens, port, name, directory = '', host, localPort } = registration;
+  const there = `${host === undefined ? 'an unknown host' : quoteName(host)}${localPort === undefined ? '' : ` port ${localPort}`}`;
   const facts = [
     registration.fromHere ? 'this machine' : `from ${there}`,
     claimText(registration),

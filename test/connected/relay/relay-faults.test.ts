@@ -56,7 +56,7 @@ describe('a relay that will not have it', () => {
     needRoot(context);
     await mount('ro,size=64k,mode=700');
     const link = stage.link();
-    await refused(link, /^the relay: cannot write in the registry directory .*Read-only file system/);
+    await refused(link, /^the relay says "cannot write in the registry directory .*Read-only file system/);
     run('mount', '-o', 'remount,rw', stage.registry);
     await backAgain(link);
   });
@@ -84,7 +84,7 @@ describe('a relay that will not have it', () => {
     const filler = join(stage.registry, 'filler');
     await writeFile(filler, Buffer.alloc(128 * 1024)).catch(() => {});
     const link = stage.link();
-    await refused(link, /^the relay: cannot write .*No space left on device/);
+    await refused(link, /^the relay says "cannot write .*No space left on device/);
     expect(await stage.files()).toEqual(['filler']);
     await rm(filler);
     await backAgain(link);
@@ -95,7 +95,7 @@ describe('a relay that will not have it', () => {
     // Room for the claim and the password, which are there first, and not for a long registration.
     await mount('size=12k,mode=700');
     const link = stage.link({ describe: () => ({ cwd: `/${'x'.repeat(8_000)}` }) });
-    await refused(link, /^the relay: cannot write the registration laptop-app\.json .*No space left on device/);
+    await refused(link, /^the relay says "cannot write the registration laptop-app\.json .*No space left on device/);
     expect(await stage.files()).toEqual([]);
     expect(await stage.passwords()).toEqual([]);
   });
@@ -120,20 +120,20 @@ describe('a relay that will not have it', () => {
     needRoot(context);
     await mkdir(stage.registry, { mode: 0o700 });
     await chown(stage.registry, 12_345, 12_345);
-    await refused(stage.link(), /^the relay: the registry directory .* belongs to uid 12345, not to uid 0/);
+    await refused(stage.link(), /^the relay says "the registry directory .* belongs to uid 12345, not to uid 0/);
     expect(await stage.files()).toEqual([]);
   });
 
   it.each([0o720, 0o702, 0o1777])('refuses a directory of mode %o, which others write to', async (mode) => {
     await mkdir(stage.registry);
     await chmod(stage.registry, mode);
-    await refused(stage.link(), /^the relay: the registry directory .* can be written by its group or by others/);
+    await refused(stage.link(), /^the relay says "the registry directory .* can be written by its group or by others/);
     expect(await stage.files()).toEqual([]);
   });
 
   it('refuses a directory that is a file', async () => {
     await writeFile(stage.registry, '');
-    await refused(stage.link(), /^the relay: cannot (?:make|enter) the registry directory/);
+    await refused(stage.link(), /^the relay says "cannot (?:make|enter) the registry directory/);
   });
 
   it('does not write through what stands where the registration should', async () => {
@@ -164,7 +164,7 @@ describe('an ssh that will not have it', () => {
   it("is told in ssh's own words, with a hint where later attempts cannot ask", async () => {
     const link = stage.link({ sshCommand: [...stage.sshd.command.slice(0, -1), 'nobody-here@127.0.0.1'] });
     const first = await link.connectFirst(never);
-    expect(first.reason).toMatch(/Permission denied \(publickey\)\. \(ssh ended with status 255\)$/);
+    expect(first.reason).toMatch(/Permission denied \(publickey\)\." \(ssh ended with status 255\)$/);
     const seen = link.states.length;
     link.keep();
     await until('the link to wait', () => stage.clock.due(60_000) > 0);

@@ -411,7 +411,7 @@ describe('a survey of the relay', () => {
 
   it('says that the relay is not there', async () => {
     await sshd.stop();
-    await expect(open().survey()).rejects.toThrow(/Connection refused \(ssh ended with status 255\)/);
+    await expect(open().survey()).rejects.toThrow(/Connection refused" \(ssh ended with status 255\)/);
     await expect(open({ sshCommand: ['/nonexistent/ssh'] }).survey()).rejects.toThrow(
       /there is no such program; install it/,
     );

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { runSessions, type SessionsReport } from '../../../src/connected/sessions/command.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
+import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startOpencode, type Opencode } from '../../rig/opencode.ts';
 
@@ -139,6 +140,17 @@ describe('sessions', () => {
     expect(report.sessions.map(({ title }) => title)).toEqual(['One']);
     expect(report.missing).toEqual([{ instance: 'hung', reason: 'no answer within 3 s' }]);
     expect(code).toBe(1);
+  });
+
+  it('is JSON whose strings are safe to show, whatever a path holds', async () => {
+    const path = join(remains.places().registryDir.path, '\u001b[2J\u202e');
+    await writeFile(path, '');
+    let text = '';
+    const settings = remains.places({ registryDir: { path, explicit: true } });
+    await runSessions({ settings, json: true, out: (more) => (text += more), signal: never });
+    const report: SessionsReport = JSON.parse(text);
+    expect(report.missing).toHaveLength(1);
+    for (const [key, value] of stringsIn(report)) expect(unsafeIn(value), key).toBe(undefined);
   });
 
   it('names no directory to an instance but its own', async () => {

@@ -13,6 +13,7 @@ import type { Places } from '../../../src/connected/status/places.ts';
 import type { StatusReport } from '../../../src/connected/status/report.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startOpencode, type Opencode } from '../../rig/opencode.ts';
 import { freePort } from '../../rig/ports.ts';
@@ -258,6 +259,12 @@ describe('status of this machine', () => {
     expect(new Set(report.here.instances.map(({ answer }) => answer.state))).toEqual(new Set(['refused']));
     expect(report.leftovers).toHaveLength(1_000);
     expect(text).toContain('and 800 more; --json tells all');
+  });
+
+  it('is JSON whose strings are safe to show, whatever a path holds', async () => {
+    const path = `${remains.places().registryDir.path}/\u001b[2J\u202e`;
+    const { report } = await status(remains, { registryDir: { path, explicit: true } });
+    for (const [key, text] of stringsIn(report)) expect(unsafeIn(text), key).toBe(undefined);
   });
 });
 

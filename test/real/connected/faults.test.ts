@@ -85,7 +85,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a relay that fails', () => {
       if (what === 'full') await writeFile(filler, Buffer.alloc(128 * 1024)).catch(() => {});
       const child = await connected(relay, { model });
       expect(child.output()).toMatch(
-        /no connection to the relay: the relay: cannot write .*(?:Read-only|No space left)/,
+        /no connection to the relay: the relay says "cannot write .*(?:Read-only|No space left)/,
       );
       if (what === 'full') await rm(filler);
       else run('mount', '-o', 'remount,rw', relay.registry);
