@@ -1,6 +1,8 @@
 import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 
+import { readSocketTable } from '../socket-table.ts';
+
 /** `ps` and `lsof` answer in tens of milliseconds; a hung file system must not hold up a start. */
 const COMMAND_LIMIT_MS = 3_000;
 /** All of a busy machine's processes, one short line each. */
@@ -55,25 +57,13 @@ export async function familyOf(pid: number): Promise<ReadonlySet<number>> {
  */
 export async function listenersOn(port: number): Promise<ReadonlySet<number> | undefined> {
   if (process.platform === 'linux') {
-    const inodes = await listeningInodes(port);
-    if (inodes !== undefined) return holdersOf(inodes);
+    const rows = await readSocketTable();
+    const found = rows?.filter(({ listening, local }) => listening && local.port === port);
+    if (found !== undefined) return holdersOf(new Set(found.map(({ inode }) => inode)));
   }
   const answer = await output('lsof', ['-nP', '-a', `-iTCP:${port}`, '-sTCP:LISTEN', '-t']);
   if (answer === undefined) return undefined;
   return new Set(answer.split('\n').filter(Boolean).map(Number));
-}
-
-/** `/proc/net/tcp`: addresses in hexadecimal, as the machine's byte order has them; state 0A listens; the tenth field is the inode. */
-async function listeningInodes(port: number): Promise<ReadonlySet<string> | undefined> {
-  const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
-  const tables = await Promise.all(
-    ['/proc/net/tcp', '/proc/net/tcp6'].map((path) => readFile(path, 'utf8').catch(() => undefined)),
-  );
-  if (tables[0] === undefined) return undefined;
-  const rows = tables.flatMap((table) => table?.split('\n').slice(1) ?? []).map((line) => line.trim().split(/\s+/));
-  return new Set(
-    rows.filter((row) => row[1]?.endsWith(wanted) === true && row[3] === '0A').flatMap((row) => row[9] ?? []),
-  );
 }
 
 async function holdersOf(inodes: ReadonlySet<string>): Promise<ReadonlySet<number>> {

@@ -11,7 +11,12 @@ export type ProbeResult =
       readonly worktree: string;
     }
   /** Alive, but our credential (or the lack of one) was refused. */
-  | { readonly status: 'locked'; readonly reason: string }
+  | {
+      readonly status: 'locked';
+      readonly reason: string;
+      /** A password is known and was not sent: the wrong user holds the port, or nobody knows who does. */
+      readonly isWithheld?: true;
+    }
   /** An opencode that this program cannot drive: too old, or of a major version it does not know. */
   | { readonly status: 'unsupported'; readonly version: string; readonly reason: string }
   | { readonly status: 'unhealthy'; readonly reason: string }

@@ -67,6 +67,8 @@ function settled(result: Settled, latencyMs?: number): Look {
 }
 
 function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
+  if (error instanceof RequestError && error.withheld !== undefined)
+    return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
   if (error instanceof RequestError && error.kind === 'locked') {
     return settled({ status: 'locked', reason: refusal(task) }, latencyMs);
   }

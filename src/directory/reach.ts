@@ -22,7 +22,7 @@ export interface Found {
 interface Failure {
   readonly record: EndpointRecord;
   readonly reason: string;
-  readonly status: Settled['status'] | 'untrusted' | 'elsewhere';
+  readonly status: Settled['status'] | 'withheld' | 'untrusted' | 'elsewhere';
 }
 
 /** Nobody has more ways to one instance; each costs up to one health deadline. */
@@ -74,6 +74,7 @@ function isRight(result: Settled, { directory }: ReachGoal): result is Healthy {
 }
 
 function failureOf(record: EndpointRecord, result: Settled, { directory }: ReachGoal): Failure {
+  if (result.status === 'locked' && result.isWithheld) return { record, reason: result.reason, status: 'withheld' };
   if (result.status !== 'healthy') return { record, reason: result.reason, status: result.status };
   const [known, now] = [directory ?? '', result.directory].map((path) => quoteName(singleLine(path, MAX_PATH_CHARS)));
   return {
@@ -95,6 +96,7 @@ function explain({ name }: ReachGoal, failures: readonly Failure[]): string {
 
 const ADVICE: Record<Failure['status'], string> = {
   healthy: '',
+  withheld: 'No message was sent. Once that is put right, call refresh_instances.',
   locked:
     'A password is read from a rule under `credentials` in the config file, or from OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where it is not "opencode"); set one and start this server anew.',
   unsupported: 'Update opencode on that machine and start it again.',

@@ -24,7 +24,11 @@ export function candidateOf(
   return {
     source: REGISTRY_SOURCE,
     key: keyOf(fileName),
-    endpoint: { url: `http://127.0.0.1:${port}`, route: isOurs ? 'loopback' : 'relay' },
+    endpoint: {
+      url: `http://127.0.0.1:${port}`,
+      route: isOurs ? 'loopback' : 'relay',
+      ownerUid: directory.ownerUid,
+    },
     claims: {
       ...claims,
       ...(knownLocalPort !== undefined && { localPort: knownLocalPort }),

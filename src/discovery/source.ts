@@ -19,6 +19,10 @@ export interface Endpoint {
   readonly headers?: Readonly<Record<string, string>>;
   /** Makes the connection where one cannot simply connect. One function for all endpoints that are reached by the same means. */
   readonly dial?: Dial;
+  /** The user whose registration this is: on this machine its password goes to a port of theirs, too. */
+  readonly ownerUid?: number;
+  /** A person wrote this URL: it gets its password even where this machine cannot see who holds the port. */
+  readonly configured?: true;
 }
 
 /**

@@ -42,7 +42,12 @@ function candidateOf({ name, url, headers, credential }: StaticInstance): Candid
   return {
     source: STATIC_SOURCE,
     key: name,
-    endpoint: { url, route: routeOf(hostname), ...(Object.keys(headers).length > 0 && { headers }) },
+    endpoint: {
+      url,
+      route: routeOf(hostname),
+      ...(Object.keys(headers).length > 0 && { headers }),
+      configured: true,
+    },
     claims: { name: singleLine(name, MAX_NAME_CHARS), hostname },
     trust: { level: 'trusted' },
     ...(credential && { credential }),

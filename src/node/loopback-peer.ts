@@ -1,4 +1,4 @@
-import { holdersOf, readSocketTable, type SocketHolder, type SocketRow } from './socket-table.ts';
+import { holdersOf, readSocketTable, type SocketHolder, type SocketRow } from '../socket-table.ts';
 
 /** Ports of an accepted loopback connection, as the accepting side sees them. */
 export interface LoopbackConnection {

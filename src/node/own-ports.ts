@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { holdersOf, readSocketTable, type SocketHolder, type SocketRow, stillHeld } from './socket-table.ts';
+import { holdersOf, readSocketTable, type SocketHolder, type SocketRow, stillHeld } from '../socket-table.ts';
 
 /** They listen on a port for something that runs elsewhere. */
 const FORWARDERS = new Set(['sshd', 'sshd-session', 'ssh', 'autossh', 'dropbear']);

@@ -1,5 +1,6 @@
-import { type IncomingMessage, request as requestHttp, type ServerResponse } from 'node:http';
+import { type ClientRequest, type IncomingMessage, request as requestHttp, type ServerResponse } from 'node:http';
 import { type Duplex, pipeline } from 'node:stream';
+import { whenConnected } from '../credentials/port-holder.ts';
 import { requestHeaders, responseHeaders, type Upstream } from './proxy-headers.ts';
 import { answerRaw, hangUp } from './raw-answer.ts';
 import type { Refusal } from './request-guard.ts';
@@ -46,6 +47,8 @@ export function proxyRequest(
     });
     sent.on('error', (error: NodeJS.ErrnoException) => {
       if (signal.aborted || response.headersSent) response.destroy();
+      else if (error instanceof WithheldError)
+        refuse(response, { status: 502, text: `${error.message}.` }, 'destination_unavailable');
       else
         refuse(
           response,
@@ -53,9 +56,26 @@ export function proxyRequest(
           error.code === 'ECONNREFUSED' ? 'connection_refused' : 'connection_terminated',
         );
     });
-    // Not a pipeline: that would destroy the request, and with it the connection that the refusal goes out on.
-    if (hasBody) request.pipe(sent);
-    else sent.end();
+    whenSafe(sent, upstream, () => {
+      // Not a pipeline: that would destroy the request, and with it the connection that the refusal goes out on.
+      if (hasBody) request.pipe(sent);
+      else sent.end();
+    });
+  });
+}
+
+/** The wrong user holds the port. */
+class WithheldError extends Error {}
+
+/** Sends by `send` what has no password, or may have it where it goes. */
+function whenSafe(sent: ClientRequest, { port, credential }: Upstream, send: () => void): void {
+  if (credential === undefined) {
+    send();
+    return;
+  }
+  whenConnected(sent, { url: `http://${LOOPBACK}:${port}` }, (withheld) => {
+    if (withheld === undefined) send();
+    else sent.destroy(new WithheldError(withheld.reason));
   });
 }
 
@@ -105,7 +125,7 @@ export function proxyUpgrade(
         });
       hangUp(socket);
     });
-    sent.end();
+    whenSafe(sent, upstream, () => sent.end());
   });
 }
 

@@ -7,6 +7,7 @@ import {
 } from 'node:http';
 import { Agent as SecureAgent, request as requestHttps } from 'node:https';
 
+import { type Receiver, whenConnected } from '../credentials/port-holder.ts';
 import { type Dial, dialConnector } from '../dial.ts';
 import { DialAgent } from './dial-agent.ts';
 import { networkError, RequestError } from './request-error.ts';
@@ -23,6 +24,8 @@ export interface Outgoing {
   readonly label: string;
   /** Makes the connection, where that is not simply connecting. */
   readonly dial?: Dial | undefined;
+  /** Set where `headers` hold a secret: on this machine only a port of the right user gets it. */
+  readonly secretFor?: Receiver | undefined;
   /** Called when there is a connection, before anything is sent; what it throws fails the call. */
   readonly beforeSend?: (() => void) | undefined;
 }
@@ -55,6 +58,7 @@ export class Call {
   #request: ClientRequest | undefined;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
+  #withheld: string | undefined;
 
   constructor(outgoing: Outgoing, signal: AbortSignal | undefined) {
     this.#outgoing = outgoing;
@@ -65,6 +69,11 @@ export class Call {
     this.#failure.catch(() => {});
     signal?.addEventListener('abort', this.#cancel, { once: true });
     if (signal?.aborted) this.#cancel();
+  }
+
+  /** Why the request went out without its password. */
+  get withheld(): string | undefined {
+    return this.#withheld;
   }
 
   /** From now on the call may take so long; undefined: as long as it likes. */
@@ -122,24 +131,26 @@ export class Call {
   }
 
   #send(resolve: (response: IncomingMessage) => void, mayReuse: boolean): void {
-    const { url, method, headers, body, pooled, label, dial, beforeSend } = this.#outgoing;
+    const { url, method, headers, body, pooled, label, dial, secretFor, beforeSend } = this.#outgoing;
     const secure = url.startsWith('https:');
     const way = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
     let connected = false;
     const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...way });
     this.#request = request;
-    const begin = (): void => {
+    whenConnected(request, secretFor, (withheld) => {
       connected = true;
       try {
+        if (withheld?.isForeign === true) {
+          const { reason } = withheld;
+          throw new RequestError('unreachable', `${label}: ${reason}`, { withheld: reason });
+        }
+        this.#withheld = withheld?.reason;
+        if (withheld !== undefined) request.removeHeader('authorization');
         beforeSend?.();
         request.end(body);
       } catch (error) {
         this.#fail(error as Error);
       }
-    };
-    request.once('socket', (socket) => {
-      if (socket.connecting) socket.once(secure ? 'secureConnect' : 'connect', begin);
-      else begin();
     });
     request.once('response', resolve);
     // Before the response; what breaks after it is told by the response.

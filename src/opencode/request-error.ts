@@ -16,11 +16,18 @@ export class RequestError extends Error {
   override readonly name = 'RequestError';
   readonly kind: FailureKind;
   readonly status: number | undefined;
+  /** Why the password was not sent: with `unreachable` nothing was, with `locked` the answer to the rest was 401. */
+  readonly withheld: string | undefined;
 
-  constructor(kind: FailureKind, message: string, options: { status?: number; cause?: unknown } = {}) {
+  constructor(
+    kind: FailureKind,
+    message: string,
+    options: { status?: number; cause?: unknown; withheld?: string } = {},
+  ) {
     super(message, { cause: options.cause });
     this.kind = kind;
     this.status = options.status;
+    this.withheld = options.withheld;
   }
 }
 

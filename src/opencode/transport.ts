@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 import type { Endpoint } from '../discovery/source.ts';
 import { quoted, quoteName } from '../plain-text.ts';
-import { Call } from './call.ts';
+import { Call, type Outgoing } from './call.ts';
 import { RequestError } from './request-error.ts';
 
 export { RequestError } from './request-error.ts';
@@ -66,7 +66,7 @@ export async function exchange(
       body,
       pooled: true,
       label,
-      dial: connection.endpoint.dial,
+      ...meansOf(connection),
       beforeSend: method === 'GET' ? undefined : connection.beforeChange,
     },
     limits.signal,
@@ -75,7 +75,7 @@ export async function exchange(
     call.limit(limits.timeoutMs);
     const response = await call.headers();
     await checkPassedOn(response, call, label);
-    checkResponse(response, label, 'application/json');
+    checkResponse(response, call, label, 'application/json');
     const text = await call.text(response, limits.maxBytes);
     return { status: response.statusCode ?? 0, headers: response.headers, text };
   } finally {
@@ -113,7 +113,7 @@ export async function openStream(
       headers,
       pooled: false,
       label,
-      dial: connection.endpoint.dial,
+      ...meansOf(connection),
     },
     limits.signal,
   );
@@ -121,7 +121,7 @@ export async function openStream(
     call.limit(limits.headersTimeoutMs);
     const response = await call.headers();
     await checkPassedOn(response, call, label);
-    checkResponse(response, label, 'text/event-stream');
+    checkResponse(response, call, label, 'text/event-stream');
     const { statusCode: status = 0 } = response;
     if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
     call.limit(undefined);
@@ -135,6 +135,11 @@ export async function openStream(
 /** What is said of a request: never its query, which may hold a directory or a title. */
 function labelOf(method: string, { endpoint }: Connection, path: string): string {
   return `${method} ${endpoint.url}${path.split('?', 1)[0]}`;
+}
+
+function meansOf({ endpoint, credential }: Connection): Pick<Outgoing, 'dial' | 'secretFor'> {
+  const isSecret = credential !== undefined || endpoint.headers !== undefined;
+  return { dial: endpoint.dial, secretFor: isSecret ? endpoint : undefined };
 }
 
 function requestHeaders({ endpoint, credential }: Connection, body: string | undefined): Record<string, string> {
@@ -168,10 +173,17 @@ async function checkPassedOn(response: IncomingMessage, call: Call, label: strin
   );
 }
 
-function checkResponse({ statusCode: status = 0, headers }: IncomingMessage, label: string, contentType: string): void {
+function checkResponse(
+  { statusCode: status = 0, headers }: IncomingMessage,
+  { withheld }: Call,
+  label: string,
+  contentType: string,
+): void {
   if (status >= 300 && status < 400) {
     throw new RequestError('malformed', `${label}: answered with a redirect (HTTP ${status}), which is not followed`);
   }
+  if (status === 401 && withheld !== undefined)
+    throw new RequestError('locked', `${label}: HTTP 401; ${withheld}`, { status, withheld });
   if (status === 401) {
     throw new RequestError('locked', `${label}: HTTP 401, a password is needed or the one sent is wrong`, { status });
   }

@@ -59,7 +59,7 @@ describe('the candidate of a registration', () => {
     expect(candidateOf('a.json', registration, site)).toEqual({
       source: 'local-relay',
       key: 'a.json',
-      endpoint: { url: 'http://127.0.0.1:5000', route: 'relay' },
+      endpoint: { url: 'http://127.0.0.1:5000', route: 'relay', ownerUid: 1000 },
       claims: { id: 'i1', name: 'a', hostname: 'laptop', localPort: 4096, directory: '/x', connectedAt: 7 },
       trust: { level: 'trusted' },
       credential: { password: { kind: 'file', path: '/srv/registry/.credentials/i1', ownerUid: 1000, optional: true } },

@@ -39,7 +39,7 @@ describe('the static source', () => {
       {
         source: 'static',
         key: 'a',
-        endpoint: { url, route },
+        endpoint: { url, route, configured: true },
         claims: { name: 'a', hostname },
         trust: { level: 'trusted' },
         pinned: true,

@@ -4,7 +4,7 @@ import { systemClock } from '../../src/clock.ts';
 import { createTailscaleSource } from '../../src/discovery/tailscale.ts';
 import { silentLogger } from '../../src/log.ts';
 import { LIST_PATH } from '../../src/node/listing.ts';
-import { readSocketTable } from '../../src/node/socket-table.ts';
+import { readSocketTable } from '../../src/socket-table.ts';
 import { type NodeStage, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';

@@ -200,7 +200,7 @@ test('userspace networking: a loopback caller that is not tailscaled’s is refu
     tun: false,
     loopbackPeer: {
       tailscaledUid: () => Promise.resolve(stranger ? 65_000 : process.getuid?.()),
-      readSockets: (await import('../../src/node/socket-table.ts')).readSocketTable,
+      readSockets: (await import('../../src/socket-table.ts')).readSocketTable,
       holders: () => Promise.resolve([]),
     },
   });

@@ -4,7 +4,7 @@ import { connect, createServer, type AddressInfo } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { kernelSockets, type LoopbackPeerDeps, strangerAtLoopback } from '../../src/node/loopback-peer.ts';
-import { parseSocketTable, readSocketTable } from '../../src/node/socket-table.ts';
+import { parseSocketTable, readSocketTable } from '../../src/socket-table.ts';
 import { until } from '../rig/wait.ts';
 
 const HEAD = '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode';

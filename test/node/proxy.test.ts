@@ -5,8 +5,10 @@ import type { Duplex } from 'node:stream';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
+import { needRoot } from '../discovery/as-root.ts';
+import { startStranger } from '../rig/stranger.ts';
 import { until, within } from '../rig/wait.ts';
-import { openNodeStage, OWN_LAPTOP, PASSWORD, READER, SELF, STRANGER, type NodeStage } from './stage.ts';
+import { DIRECTORY, openNodeStage, OWN_LAPTOP, PASSWORD, READER, SELF, STRANGER, type NodeStage } from './stage.ts';
 
 /** A response whose body the test reads. */
 async function open(stage: NodeStage, path: string): Promise<IncomingMessage> {
@@ -276,4 +278,20 @@ describe('WebSockets', () => {
     expect(stage.seen).toEqual([]);
     expect(await stage.raw(handshake(stage.path('/session')))).toContain('HTTP/1.1 200 Refused by the instance');
   });
+});
+
+test('nothing of a request or an upgrade reaches another user who has the port by now', async (context) => {
+  needRoot(context);
+  // As if the port changed hands right after it was seen to be ours.
+  await using stage = await openNodeStage({ ports: { ours: (ports) => Promise.resolve(new Set(ports)) } });
+  await stage.endInstance();
+  await using stranger = await startStranger({ port: stage.instancePort, directory: DIRECTORY });
+  const { status, headers, text } = await stage.ask('/session', { method: 'POST', body: 'secret words' });
+  expect(status).toBe(502);
+  expect(headers['proxy-status']).toContain('destination_unavailable');
+  expect(text).toContain(`no password was sent: user id 65534 holds port ${stage.instancePort} of 127.0.0.1`);
+  const handshake = `GET ${stage.path('/pty')} HTTP/1.1\r\nHost: ${SELF}:${stage.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
+  expect(await stage.raw(handshake)).toMatch(/^HTTP\/1\.1 502 /);
+  expect(stranger.seen.filter(({ url }) => url !== '/global/health' && url !== '/path')).toEqual([]);
+  expect(stranger.seen.filter(({ authorization }) => authorization !== undefined)).toEqual([]);
 });

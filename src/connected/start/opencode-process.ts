@@ -151,7 +151,8 @@ export class OpencodeProcess {
   async #ask(): Promise<Answering | undefined> {
     const { password } = this.#options;
     const connection = {
-      endpoint: { url: `http://127.0.0.1:${this.port}`, route: 'loopback' as const },
+      // Where the system cannot say who listens, the start would never end: the port was free, and the password is of this start alone.
+      endpoint: { url: `http://127.0.0.1:${this.port}`, route: 'loopback' as const, configured: true as const },
       ...(password !== undefined && { credential: { username: 'opencode', password } }),
     };
     const limits = { timeoutMs: ASK_LIMIT_MS, maxBytes: MAX_ANSWER_BYTES, signal: this.#over.signal };

@@ -1,0 +1,95 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { runSessions } from '../../src/connected/sessions/command.ts';
+import { runStatus } from '../../src/connected/status/command.ts';
+import { openRemains, type Remains } from '../connected/cleanup/remains.ts';
+import { needRoot } from '../discovery/as-root.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startMcpChild } from '../rig/mcp-child.ts';
+import { startStranger, type Stranger } from '../rig/stranger.ts';
+
+const never = new AbortController().signal;
+const DEFAULT_PASSWORD = 'of every other instance';
+
+let remains: Remains;
+
+beforeEach(async (context) => {
+  needRoot(context);
+  remains = await openRemains();
+});
+afterEach(() => remains?.[Symbol.asyncDispose]());
+
+function environment(): Record<string, string> {
+  return {
+    RELAY_REGISTRY_DIR: remains.registry,
+    TRANSPORT: 'local-relay',
+    OPENCODE_SERVER_PASSWORD: DEFAULT_PASSWORD,
+  };
+}
+
+function passwordsAt({ seen }: Stranger): unknown[] {
+  return seen.map(({ authorization }) => authorization).filter((header) => header !== undefined);
+}
+
+describe.each([
+  ['with its password', true],
+  ['without one, where OPENCODE_SERVER_PASSWORD is set', false],
+])('a registration %s whose port another user has now', (_, password) => {
+  test('list_instances says so, send sends nothing', async () => {
+    await using stranger = await startStranger();
+    await remains.register('prod', { port: stranger.port, password });
+    await using server = await startMcpChild({ env: environment() });
+    const { text: list } = await server.call('list_instances');
+    expect(list).toContain('locked');
+    expect(list).toContain(`no password was sent: user id 65534 holds port ${stranger.port} of 127.0.0.1`);
+    const { text, result } = await server.call('send', { instance: 'prod', message: 'do it' });
+    expect(result.isError).toBe(true);
+    expect(text).toContain('No message was sent.');
+    expect(text).not.toContain('set one and start this server');
+    expect(stranger.seen).toEqual([]);
+  });
+
+  test('opencode-connected status and sessions say so', async () => {
+    await using stranger = await startStranger();
+    await remains.register('prod', { port: stranger.port, password });
+    const defaultCredential = { password: { kind: 'value', value: DEFAULT_PASSWORD } } as const;
+    const settings = remains.places({ defaultCredential });
+    let out = '';
+    for (const run of [runStatus, runSessions])
+      await run({ settings, json: true, out: (text) => (out += text), signal: never });
+    expect(out.match(/no password was sent: user id 65534 holds port/g)).toHaveLength(2);
+    expect(stranger.seen).toEqual([]);
+  });
+});
+
+/** Runs a program that cannot see who holds a socket: neither /proc/net nor lsof is there. */
+const BLIND = [
+  'unshare',
+  '--mount',
+  '/bin/sh',
+  '-c',
+  'mount --bind "$1" /proc/$$/net && shift && export PATH=/nonexistent && exec "$@"',
+  'sh',
+] as const;
+
+test('where nobody can say who holds the port, only what a person configured by URL gets a password', async () => {
+  await using stranger = await startStranger({ how: 'locked' });
+  await using own = await startFakeOpencode({ password: DEFAULT_PASSWORD });
+  await remains.register('registered', { port: stranger.port, password: true });
+  const config = join(remains.path, 'config.json');
+  await writeFile(config, JSON.stringify({ instances: [{ name: 'configured', url: own.url }] }));
+  await using server = await startMcpChild({
+    prefix: [...BLIND, remains.stateDir],
+    args: ['--config', config],
+    env: environment(),
+  });
+  const { text } = await server.call('list_instances');
+  expect(text).toContain('no password was sent: cannot see which user holds port');
+  expect(text).toContain('list that URL under "instances" in the config file');
+  expect(text).toMatch(/configured.*\bidle\b/);
+  expect(stranger.seen.length).toBeGreaterThan(0);
+  expect(passwordsAt(stranger)).toEqual([]);
+});
