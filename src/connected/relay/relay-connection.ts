@@ -23,6 +23,8 @@ export interface RelayConnection {
   readonly name: string;
   /** Of ssh, or of the shell that takes its place. */
   readonly pid: number | undefined;
+  /** The relay cannot see whether its end of the tunnel is open to other machines. */
+  readonly isUnseen: boolean;
   /** Answers to heartbeats so far. */
   readonly replies: number;
   /** Resolves with the reason once it is lost or closed, and ssh has ended. Never rejects. */
@@ -44,6 +46,11 @@ const INTERACTIVE_LIMIT_MS = 150_000;
 const RELEASE_MS = 400;
 const MAX_REASON_CHARS = 500;
 const GREETING = 'opencode-connected 1';
+
+/** The relay is set up so that no connection may be kept: another attempt would only open the tunnel again. */
+export class RelayRefusedError extends Error {
+  override readonly name = 'RelayRefusedError';
+}
 
 /** Connects, takes a name and, where there is something to register, does. Rejects with the reason, safe to show, and with ssh ended; also soon after `signal` aborts. */
 export async function openRelayConnection(
@@ -72,13 +79,16 @@ class Connection implements RelayConnection {
   port = 0;
   name = '';
   replies = 0;
+  isUnseen = false;
   readonly lost: Promise<string>;
   /** Rejects with the reason when the connection is lost before. */
   readonly established: Promise<void>;
   readonly #options: RelayConnectionOptions;
   readonly #ssh: SshProcess;
   #greeted = false;
+  #began = false;
   #sent = false;
+  #isRefused = false;
   #onEstablished: () => void = () => {};
   /** What is known better than from ssh's end. */
   #reason: string | undefined;
@@ -92,7 +102,7 @@ class Connection implements RelayConnection {
       onLine: (line) => this.#take(line),
       onPort: (port) => {
         this.port = port;
-        this.#registerFirst();
+        this.#begin();
       },
       ...(options.onMessage !== undefined && { onMessage: options.onMessage }),
     });
@@ -103,7 +113,7 @@ class Connection implements RelayConnection {
     });
     this.established = new Promise((resolve, reject) => {
       this.#onEstablished = resolve;
-      void this.lost.then((reason) => reject(new Error(reason)));
+      void this.lost.then((reason) => reject(this.#isRefused ? new RelayRefusedError(reason) : new Error(reason)));
     });
   }
 
@@ -145,12 +155,12 @@ class Connection implements RelayConnection {
     // Login scripts may print whatever they like before.
     if (line === GREETING) {
       this.#greeted = true;
-      // Not before: what runs ahead of the program (gcloud, a login script) could read and show it.
-      for (const headerLine of this.#options.header) this.#ssh.send(headerLine);
+      this.#begin();
       return;
     }
     if (!this.#greeted) return;
     if (line === 'beat') this.replies += 1;
+    else if (line === 'unseen') this.isUnseen = true;
     else if (line === 'registered') this.#onEstablished();
     else if (line === 'released') this.#ssh.release();
     else if (line.startsWith('claimed ')) {
@@ -159,7 +169,19 @@ class Connection implements RelayConnection {
     } else if (line.startsWith('error ')) {
       this.#reason ??= `${this.#place} says ${quoted(line.slice('error '.length), MAX_REASON_CHARS)}`;
       void this.#ssh.end(RELEASE_MS);
+    } else if (line.startsWith('refused ')) {
+      this.#isRefused = true;
+      void this.abandon(`${this.#place}: ${singleLine(line.slice('refused '.length), MAX_REASON_CHARS)}`);
     }
+  }
+
+  /** Once the program runs and the tunnel's port is known: the program looks first where that listens. */
+  #begin(): void {
+    if (this.#began || !this.#greeted || this.port === 0) return;
+    this.#began = true;
+    const { sshCommand, header } = this.#options;
+    // Not before the greeting: what runs ahead of the program (gcloud, a login script) could read and show it.
+    for (const line of [...(sshCommand === undefined ? [] : [`tunnel ${this.port}`]), ...header]) this.#ssh.send(line);
   }
 
   register(): void {
@@ -167,9 +189,8 @@ class Connection implements RelayConnection {
     if (line !== undefined) this.#ssh.send(line);
   }
 
-  /** Once name and port are known; which comes first is not said. */
   #registerFirst(): void {
-    if (this.#sent || this.port === 0 || this.name === '') return;
+    if (this.#sent) return;
     this.#sent = true;
     if (this.#options.registration(this.port, this.name) === undefined) this.#onEstablished();
     else this.register();

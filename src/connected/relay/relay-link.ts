@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import type { Logger } from '../../log.ts';
 import { singleLine } from '../../plain-text.ts';
-import { openRelayConnection, type RelayConnection } from './relay-connection.ts';
+import { openRelayConnection, type RelayConnection, RelayRefusedError } from './relay-connection.ts';
 
 export interface RelayLinkOptions {
   /** The person's ssh command in words, see `splitCommand`. Undefined: the registry directory of this machine, without a tunnel. */
@@ -32,7 +32,7 @@ export interface RelayState {
   /** The name on the relay, and the relay's end of the tunnel: while connected. */
   readonly name?: string;
   readonly port?: number;
-  /** While waiting: why there is no connection. Safe to show. */
+  /** While waiting, or where it was closed because the relay's setting forbids it: why there is no connection. Safe to show. */
   readonly reason?: string;
   /** While waiting, by the clock that was given. Not set before `keep`. */
   readonly nextAttemptAtMs?: number;
@@ -93,6 +93,7 @@ class Link implements RelayLink {
   #name: string | undefined;
   #failures = 0;
   #lastLogged: string | undefined;
+  #warned = false;
 
   constructor(options: RelayLinkOptions) {
     this.#options = options;
@@ -133,11 +134,15 @@ class Link implements RelayLink {
 
   async #supervise(): Promise<void> {
     const { signal } = this.#stop;
-    while (!signal.aborted) {
+    while (!this.#isOver) {
       await this.#holding;
       await this.#wait();
-      if (!signal.aborted) await this.#attempt(false, signal);
+      if (!this.#isOver) await this.#attempt(false, signal);
     }
+  }
+
+  get #isOver(): boolean {
+    return this.#stop.signal.aborted || this.#state.kind === 'closed';
   }
 
   /** One connection; its end, or its failure, leaves the state `waiting`. */
@@ -175,7 +180,20 @@ class Link implements RelayLink {
       this.#log('info', `connected to ${this.#place}`, { name: connection.name, port: connection.port });
       this.#enter({ kind: 'connected', name: connection.name, port: connection.port });
       this.#holding = this.#hold(connection);
+      if (connection.isUnseen && !this.#warned) {
+        this.#warned = true;
+        this.#log(
+          'warn',
+          'the relay cannot see whether the tunnel is open to other machines: see that GatewayPorts is no in its sshd_config',
+          {},
+        );
+      }
     } catch (error) {
+      if (error instanceof RelayRefusedError) {
+        this.#log('warn', `no connection to ${this.#place}`, { reason: error.message });
+        this.#enter({ kind: 'closed', reason: error.message });
+        return;
+      }
       this.#failed(error instanceof Error ? error.message : String(error));
     }
   }

@@ -42,6 +42,7 @@ pause() {
  * The program that runs on the relay at the other end of the SSH connection. It is POSIX sh: dash, busybox and
  * bash run it. Nothing of the person's is ever put into it; all that it works on comes as lines on its standard input:
  *
+ *     tunnel <the port of the tunnel here, if there is one>
  *     directory <the registry directory; absolute, or beginning with ~/>
  *     id <the instance's id>
  *     name <the wanted name>
@@ -54,7 +55,8 @@ pause() {
  *     <an empty line: a heartbeat>
  *
  * It answers with lines: `opencode-connected 1` when it runs, `claimed <name>`, `registered`, `beat`, `released` at its end, or
- * `error <reason>` before an early one.
+ * `error <reason>` before an early one; `refused <reason>` where trying again would not help, and `unseen` before the rest where
+ * it cannot see at which addresses the tunnel listens.
  *
  * A name is held by `.<name>.claim`, one line `<id> <pid> <start time of the process> <host> <place>`, made with link(2), which fails where there is one.
  * Whoever holds it lives as long as that process does: a process that gets no line for `limit` ends itself.
@@ -233,6 +235,35 @@ keep_up() {
   if [ -n "$json" ] && [ ! -e "./$name.json" ]; then register; fi
 }
 
+# The addresses at which something listens on the port $1.
+addresses() {
+  if [ -r /proc/net/tcp ]; then
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+      sed -n "s/^ *[0-9]*: \\([0-9A-F]*\\):$(printf '%04X' "$1") [0-9A-F]*:0000 0A .*/\\1/p"
+  else
+    netstat -an 2>/dev/null | sed -n "s/^/ /;s/.* \\([^ ]*\\)[.:]$1 .*LISTEN.*/\\1/p"
+  fi
+}
+
+# With GatewayPorts sshd opens the tunnel to every machine, whatever ssh asked for.
+check_tunnel() {
+  case $tunnel in "" | *[!0-9]*) return ;; esac
+  set -- $(addresses "$tunnel")
+  [ $# -gt 0 ] || say unseen
+  for address in "$@"; do
+    # Loopback as the kernels of both byte orders write it, and as netstat does.
+    case $address in
+      0100007F | 7F000001 | 00000000000000000000000001000000 | 00000000000000000000000000000001) ;;
+      127.0.0.1 | ::1 | localhost) ;;
+      *)
+        say "refused its sshd opened the tunnel to other machines (GatewayPorts yes): nothing was registered; set GatewayPorts to no or clientspecified in its sshd_config, then start opencode-connected again"
+        disarm
+        exit 1
+        ;;
+    esac
+  done
+}
+
 serve() {
   exec 4>&1
   timer=
@@ -265,12 +296,13 @@ guard() {
 }
 
 say "opencode-connected 1"
-dir= id= want= keep= password= limit=90 place= whole=
+dir= id= want= keep= password= limit=90 place= tunnel= whole=
 arm $$
 while [ -z "$whole" ] && IFS= read -r line; do
   value=\${line#* }
   case $line in
     "") whole=yes ;;
+    "tunnel "*) tunnel=$value ;;
     "directory "*) dir=$value ;;
     "id "*) id=$value ;;
     "name "*) want=$value ;;
@@ -281,6 +313,7 @@ while [ -z "$whole" ] && IFS= read -r line; do
   esac
 done
 if [ -z "$whole" ]; then disarm; exit 0; fi
+check_tunnel
 case $id in "" | *[!A-Za-z0-9_-]*) fail "expected an id of letters, digits, - and _, got $id" ;; esac
 for name in "$want" "\${keep:-$want}"; do
   case $name in "" | .* | */*) fail "expected a name without path parts, got $name" ;; esac

@@ -90,6 +90,7 @@ export class Registrations {
       tell('connecting to the relay; Ctrl-C goes on without it');
       const there = await this.#relay?.connectFirst(giveUp);
       if (there?.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
+      else if (there?.kind === 'closed') tell(`no connection to the relay: ${there.reason ?? 'closed'}`);
       else tell(`no connection to the relay: ${there?.reason}; trying again in the background`);
       interrupted = wasInterrupted(there?.reason);
     }

@@ -175,9 +175,12 @@ describe('an ssh that will not have it', () => {
 
   it('is told when it hides the port of the tunnel', async () => {
     const [program, ...words] = stage.sshd.command;
-    const link = stage.link({ sshCommand: [program!, '-q', ...words] });
+    const said = join(stage.sshd.home, 'said');
+    // tee passes on a line before it keeps it.
+    const tee = ['sh', '-c', 'said=$1; shift; "$@" | tee "$said"', 'sh', said];
+    const link = stage.link({ sshCommand: [...tee, program!, '-q', ...words] });
     link.keep();
-    await until('the claim', async () => (await stage.files()).length > 0);
+    await until('the greeting', async () => (await readFile(said, 'utf8').catch(() => '')) !== '');
     await stage.clock.advance(60_000);
     expect((await link.reaches('waiting')).reason).toBe(
       'ssh did not say which port the relay gave to the tunnel within 60 s; take -q and LogLevel out of RELAY_SSH_CMD',

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
+import { kernelAddress, readListeners } from '../../../src/socket-table.ts';
+import { needRoot } from '../../discovery/as-root.ts';
 import { needSshd, signalProcess } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
@@ -280,4 +282,56 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     await connected({ registryDirectory: '~/a registry' });
     expect(existsSync(join(stage.sshd.home, 'a registry', 'laptop-app.json'))).toBe(true);
   });
+});
+
+describe.each(['system', 'busybox'] as const)('a relay with GatewayPorts and the %s shell', (shell) => {
+  async function open(setting: string): Promise<RelayStage> {
+    return openRelayStage({ shell, config: [`GatewayPorts ${setting}`] });
+  }
+
+  it('yes: is refused with the reason, keeps no port open, registers nothing and is not asked again', async (context) => {
+    needSshd(context, shell);
+    await using stage = await open('yes');
+    const link = stage.link();
+    expect(await link.connectFirst(never)).toEqual({
+      kind: 'closed',
+      reason: expect.stringMatching(
+        /^the relay: its sshd opened the tunnel to other machines.*nothing was registered; set GatewayPorts to no or clientspecified/,
+      ),
+    });
+    link.keep();
+    await stage.nothingLeft();
+    expect(existsSync(stage.registry)).toBe(false);
+    await stage.clock.advance(600_000);
+    expect(link.states.map(({ kind }) => kind)).toEqual(['connecting', 'closed']);
+    expect(stage.sshd.logs().match(/Accepted publickey/g)).toHaveLength(1);
+  });
+
+  it('clientspecified: listens on loopback', async (context) => {
+    needSshd(context, shell);
+    await using stage = await open('clientspecified');
+    const { port } = await stage.link().connectFirst(never);
+    const at = (await readListeners())?.filter(({ local }) => local.port === port).map(({ local }) => local.address);
+    expect(new Set(at)).toEqual(new Set([kernelAddress('127.0.0.1'), kernelAddress('::1')]));
+  });
+});
+
+it('where the relay cannot see whether the tunnel is open to others, warns once', async (context) => {
+  needSshd(context);
+  needRoot(context);
+  const blind = `unshare --mount /bin/sh -c 'mount -t tmpfs none /proc; exec sh -c "$SSH_ORIGINAL_COMMAND"'`;
+  await using stage = await openRelayStage({ config: [`ForceCommand ${blind}`] });
+  const warnings: string[] = [];
+  const logger = { log: (level: string, message: string) => void (level === 'warn' && warnings.push(message)) };
+  const link = stage.link({ logger });
+  expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+  const unseen = (): string[] => warnings.filter((message) => message.includes('GatewayPorts'));
+  expect(unseen()).toEqual([expect.stringContaining('the relay cannot see whether the tunnel is open')]);
+  link.keep();
+  const seen = link.states.length;
+  await stage.sshd.killSessions();
+  await until('the link to wait', () => link.state.kind === 'waiting' && stage.clock.due(60_000) > 0);
+  await stage.clock.advance(1_000);
+  await link.reaches('connected', seen);
+  expect(unseen()).toHaveLength(1);
 });

@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -59,8 +59,13 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
   });
 
   function start(...header: readonly string[]): Session {
-    const child = spawn('env', [loginShell, '-c', REMOTE_COMMAND], {
-      env: { PATH: path, HOME: temp.path, TMPDIR: temp.tmp },
+    return startBy([], ...header);
+  }
+
+  function startBy(prefix: readonly string[], ...header: readonly string[]): Session {
+    const [program, ...words] = [...prefix, 'env', `PATH=${path}`, loginShell, '-c', REMOTE_COMMAND];
+    const child = spawn(program, words, {
+      env: { PATH: process.env['PATH'] ?? '', HOME: temp.path, TMPDIR: temp.tmp },
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     const lines: string[] = [];
@@ -108,6 +113,35 @@ describe.each(SHELLS)('the program on the relay, with %s', (_, shell, loginShell
     await noProcess();
     expect(await files()).toEqual(['.credentials']);
     expect(await readdir(join(registry, '.credentials'))).toEqual([]);
+  });
+
+  describe('without /proc, looks with netstat where the tunnel listens', () => {
+    const LINES = [
+      'tcp4       0      0  127.0.0.1.40001        *.*                    LISTEN',
+      'tcp6       0      0  ::1.40001              *.*                    LISTEN',
+      'tcp4       0      0  *.40002                *.*                    LISTEN',
+      'tcp        0      0 127.0.0.1:40003         0.0.0.0:*               LISTEN',
+      'tcp6       0      0 :::40004                :::*                    LISTEN',
+      'tcp4       0      0  127.0.0.1.50000        10.0.0.1.40001         ESTABLISHED',
+    ];
+
+    it.each([
+      [40_001, 'claimed app'],
+      [40_002, /^refused .*GatewayPorts yes/],
+      [40_003, 'claimed app'],
+      [40_004, /^refused .*GatewayPorts yes/],
+      [40_005, 'unseen'],
+    ])('port %i: %s', async (port, says) => {
+      const netstat = join(temp.path, 'bin', 'netstat');
+      await rm(netstat, { force: true });
+      await writeFile(netstat, `#!/bin/sh\ncat <<'END'\n${LINES.join('\n')}\nEND\n`, { mode: 0o755 });
+      const hidden = ['unshare', '--mount', '/bin/sh', '-c', 'mount -t tmpfs none /proc && exec "$@"', 'sh'];
+      const session = startBy(hidden, ...header('one', 'app'), `tunnel ${port}`);
+      await session.says(says);
+      if (typeof says === 'string') await session.says('claimed app');
+      else await until('the program to end', () => session.child.exitCode !== null);
+      expect(existsSync(registry)).toBe(typeof says === 'string');
+    });
   });
 
   it('takes back when it is told to end', async () => {
