@@ -171,7 +171,7 @@ class Connection implements RelayConnection {
       void this.#ssh.end(RELEASE_MS);
     } else if (line.startsWith('refused ')) {
       this.#isRefused = true;
-      void this.abandon(`${this.#place}: ${singleLine(line.slice('refused '.length), MAX_REASON_CHARS)}`);
+      void this.abandon(`${this.#place} says ${quoted(line.slice('refused '.length), MAX_REASON_CHARS)}`);
     }
   }
 

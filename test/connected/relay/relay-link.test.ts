@@ -296,7 +296,7 @@ describe.each(['system', 'busybox'] as const)('a relay with GatewayPorts and the
     expect(await link.connectFirst(never)).toEqual({
       kind: 'closed',
       reason: expect.stringMatching(
-        /^the relay: its sshd opened the tunnel to other machines.*nothing was registered; set GatewayPorts to no or clientspecified/,
+        /^the relay says "its sshd opened the tunnel to other machines.*nothing was registered; set GatewayPorts to no or clientspecified/,
       ),
     });
     link.keep();
