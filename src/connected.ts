@@ -1,3 +1,4 @@
 import { run } from './connected/run.ts';
+import { runProgram } from './program.ts';
 
-await run(process);
+await runProgram('opencode-connected', process, (output) => run(process, output));

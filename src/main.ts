@@ -1,4 +1,5 @@
 import './lean-heap.ts';
 import { run } from './commands/run.ts';
+import { runProgram } from './program.ts';
 
-await run(process);
+await runProgram('opencode-mcp', process, (output) => run(process, output));

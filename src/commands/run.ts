@@ -4,46 +4,38 @@ import { loadSettings } from '../config/load.ts';
 import { SettingsError } from '../config/settings.ts';
 import { readTextFile } from '../config/text-file.ts';
 import { lineLogger } from '../log.ts';
+import type { Output } from '../program.ts';
 import { VERSION } from '../version.ts';
 
-/** The configuration is wrong, or the command line is: nothing was started. */
-const EXIT_USAGE = 2;
-
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
-export async function run(process: NodeJS.Process): Promise<void> {
+export async function run(process: NodeJS.Process, { print, tell }: Output): Promise<void> {
   const argv = process.argv.slice(2);
   if (argv.includes('--version') || argv.includes('-v')) {
-    process.stdout.write(`${VERSION}\n`);
+    print(`${VERSION}\n`);
     return;
   }
   if (argv.includes('--help') || argv.includes('-h')) {
     const { helpText } = await import('./help.ts');
-    process.stdout.write(helpText());
+    print(helpText());
     return;
   }
   const [first = ''] = argv;
   const command = first.startsWith('-') || first === '' ? 'serve' : first;
-  try {
-    if (command !== 'serve' && command !== 'list' && command !== 'node') {
-      throw new SettingsError(
-        `Unknown command ${JSON.stringify(first)}: expected none (the MCP server), list or node; see --help`,
-      );
-    }
-    const { settings, warnings } = loadSettings({
-      argv: command === first ? argv.slice(1) : argv,
-      env: process.env,
-      home: homedir(),
-      cwd: process.cwd(),
-      readFile: readTextFile,
-    });
-    const logger = lineLogger(settings.logLevel, (line) => process.stderr.write(line));
-    for (const warning of warnings) logger.log('warn', warning);
-    if (command === 'list') await (await import('./list.ts')).list(settings, logger, process);
-    else if (command === 'node') await (await import('./node.ts')).node(settings, logger, process);
-    else await (await import('./serve.ts')).serve(settings, logger, process);
-  } catch (error) {
-    if (!(error instanceof SettingsError)) throw error;
-    process.stderr.write(`opencode-mcp: ${error.message.replaceAll('\n', '\nopencode-mcp: ')}\n`);
-    process.exitCode = EXIT_USAGE;
+  if (command !== 'serve' && command !== 'list' && command !== 'node') {
+    throw new SettingsError(
+      `Unknown command ${JSON.stringify(first)}: expected none (the MCP server), list or node; see --help`,
+    );
   }
+  const { settings, warnings } = loadSettings({
+    argv: command === first ? argv.slice(1) : argv,
+    env: process.env,
+    home: homedir(),
+    cwd: process.cwd(),
+    readFile: readTextFile,
+  });
+  const logger = lineLogger(settings.logLevel, tell);
+  for (const warning of warnings) logger.log('warn', warning);
+  if (command === 'list') await (await import('./list.ts')).list(settings, logger, { process, print });
+  else if (command === 'node') await (await import('./node.ts')).node(settings, logger, process);
+  else await (await import('./serve.ts')).serve(settings, logger, process);
 }

@@ -55,8 +55,9 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
   // Standard input's end does not end the process while a timer or a socket lives.
   process.stdin.once('end', () => shutdown('standard input ended'));
   process.stdin.once('close', () => shutdown('standard input closed'));
-  process.stdin.once('error', () => shutdown('standard input failed'));
-  process.stdout.once('error', () => shutdown('standard output failed'));
+  process.stdin.on('error', () => shutdown('standard input failed'));
+  // Each write to a reader that is gone fails anew, and the first error ends nothing at once.
+  process.stdout.on('error', () => shutdown('standard output failed'));
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));
   await server.connectStdio(() => shutdown('the connection was closed'));
 }

@@ -1,5 +1,6 @@
 import type { CredentialRef } from './secret-ref.ts';
 import type { LogLevel } from '../log.ts';
+import { ReportedError } from '../program.ts';
 
 /** Toolsets a person can switch on or off; see `src/mcp/tools`. */
 export const TOOLSETS = ['core', 'instances', 'sessions', 'inspect'] as const;
@@ -100,6 +101,7 @@ export interface ConnectedSettings {
 }
 
 /** The message names the setting, the value and what was expected; nothing starts. */
-export class SettingsError extends Error {
+export class SettingsError extends ReportedError {
   override readonly name = 'SettingsError';
+  override readonly exitCode = 2;
 }

@@ -1,43 +1,30 @@
 import { homedir, constants } from 'node:os';
 
 import { loadSettings } from '../config/load.ts';
-import { SettingsError, type Settings } from '../config/settings.ts';
+import type { Settings } from '../config/settings.ts';
 import { readTextFile } from '../config/text-file.ts';
-import { safeToShow } from '../plain-text.ts';
+import type { Output } from '../program.ts';
 import { VERSION } from '../version.ts';
 import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
 
-/** The settings are wrong, or the command line is: nothing was started. */
-const EXIT_USAGE = 2;
 const EXIT_FAILED = 1;
 /** What shells give for a process that a signal ended. */
 const EXIT_SIGNAL = 128;
 
 /** Reads the command line and does what it says. Ends the process. */
-export async function run(process: NodeJS.Process): Promise<void> {
+export async function run(process: NodeJS.Process, output: Output): Promise<void> {
   const argv = process.argv.slice(2);
   const separator = argv.indexOf('--');
   const ours = separator === -1 ? argv : argv.slice(0, separator);
   if (ours.includes('--version') || ours.includes('-v')) {
-    process.stdout.write(`${VERSION}\n`);
+    output.print(`${VERSION}\n`);
     return;
   }
   if (ours.includes('--help') || ours.includes('-h')) {
     const { helpText } = await import('./help.ts');
-    process.stdout.write(helpText());
+    output.print(helpText());
     return;
   }
-  try {
-    await runCommand(argv, process);
-  } catch (error) {
-    const { OpencodeError } = await import('./start/supervised.ts');
-    if (!(error instanceof SettingsError || error instanceof OpencodeError)) throw error;
-    process.stderr.write(`opencode-connected: ${error.message.replaceAll('\n', '\nopencode-connected: ')}\n`);
-    process.exitCode = error instanceof SettingsError ? EXIT_USAGE : EXIT_FAILED;
-  }
-}
-
-async function runCommand(argv: readonly string[], process: NodeJS.Process): Promise<void> {
   const { subcommand, own, forOpencode } = readCommandLine(argv);
   const { settings, warnings, flags } = loadSettings({
     argv: own,
@@ -48,10 +35,11 @@ async function runCommand(argv: readonly string[], process: NodeJS.Process): Pro
     program: 'opencode-connected',
     command: { flags: FLAGS[subcommand], positionals: false },
   });
-  for (const warning of warnings) process.stderr.write(`opencode-connected: ${warning}\n`);
+  const tell = (line: string): void => output.tell(`opencode-connected: ${line}\n`);
+  for (const warning of warnings) tell(warning);
   const isOn = (flag: string): boolean => flags.get(flag) === 'true';
   if (subcommand !== 'start') {
-    process.exitCode = await look(subcommand, settings, isOn, process);
+    process.exitCode = await look(subcommand, settings, { isOn, process, print: output.print });
     return;
   }
   const { start } = await import('./start/start.ts');
@@ -62,6 +50,7 @@ async function runCommand(argv: readonly string[], process: NodeJS.Process): Pro
     onLan: isOn('lan'),
     forOpencode,
     process,
+    tell,
   });
   endAs(process, code, signal);
 }
@@ -69,8 +58,11 @@ async function runCommand(argv: readonly string[], process: NodeJS.Process): Pro
 async function look(
   subcommand: Exclude<Subcommand, 'start'>,
   settings: Settings,
-  isOn: (flag: string) => boolean,
-  process: NodeJS.Process,
+  {
+    isOn,
+    process,
+    print,
+  }: Pick<Output, 'print'> & { readonly isOn: (flag: string) => boolean; readonly process: NodeJS.Process },
 ): Promise<number> {
   const { splitCommand } = await import('./relay/ssh-command.ts');
   const { relaySshCommand, relayRegistryDir } = settings.connected;
@@ -83,7 +75,7 @@ async function look(
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort());
   const common = {
     settings: places,
-    out: (text: string) => void process.stdout.write(safeToShow(text)),
+    out: print,
     signal: controller.signal,
   };
   switch (subcommand) {

@@ -1,12 +1,15 @@
+import { SettingsError } from '../../config/settings.ts';
+
 /**
  * Splits a command into words as a POSIX shell would, quotes and backslashes included, and evaluates nothing. What a shell
  * would evaluate (`$`, backticks, `;`, `|`, `&`, `<`, `>`, parentheses, globs, comments, assignments) is refused unless it
  * is quoted, so that no word silently differs from what the person saw the shell do. `~` stays as it is: ssh expands it in file names.
- * Throws an `Error` that names `setting` and says what to change.
+ * Throws a `SettingsError` that names `setting` and says what to change.
  */
 export function splitCommand(command: string, setting: string): readonly [string, ...string[]] {
   const [first, ...rest] = new Splitter(command.trim(), setting).words();
-  if (first === undefined) throw new Error(`${setting}: expected a command such as "ssh user@relay", got nothing`);
+  // `""` is a word, but no program.
+  if (first === undefined || first === '') throw new SettingsError(`${setting}: expected a command such as "ssh user@relay", got nothing`);
   return [first, ...rest];
 }
 
@@ -139,6 +142,6 @@ class Splitter {
   }
 
   #error(problem: string): Error {
-    return new Error(`${this.#setting}: ${problem}`);
+    return new SettingsError(`${this.#setting}: ${problem}`);
   }
 }

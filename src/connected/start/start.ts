@@ -3,7 +3,6 @@ import { hostname } from 'node:os';
 
 import { systemClock } from '../../clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { safeToShow } from '../../plain-text.ts';
 import { VERSION } from '../../version.ts';
 import { splitCommand } from '../relay/ssh-command.ts';
 import { childEnvironment } from './child-environment.ts';
@@ -27,6 +26,8 @@ export interface StartOptions {
   /** Arguments for opencode, untouched. */
   readonly forOpencode: readonly string[];
   readonly process: NodeJS.Process;
+  /** Writes a line to the person. */
+  readonly tell: (line: string) => void;
 }
 
 const ID_BYTES = 12;
@@ -37,10 +38,9 @@ const PASSWORD_BYTES = 32;
  * ended. Throws a `SettingsError` for what is wrong before anything was started, an `OpencodeError` for what opencode cannot do.
  */
 export async function start(options: StartOptions): Promise<Ending> {
-  const { settings, headless, onLan, forOpencode, process } = options;
+  const { settings, headless, onLan, forOpencode, process, tell } = options;
   const { stateDir } = settings;
   const { opencodeBin } = settings.connected;
-  const tell = (line: string): void => void process.stderr.write(`opencode-connected: ${safeToShow(line)}\n`);
   if (onLan) checkLan(settings, options.withPassword);
   const program = await findOpencode(opencodeBin, process.env['PATH']);
   const password = await passwordOf(options);

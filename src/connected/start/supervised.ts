@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 
 import { unsupportedReason } from '../../directory/version.ts';
 import type { Logger } from '../../log.ts';
+import { ReportedError } from '../../program.ts';
 import type { Guard } from './guard.ts';
 import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } from './opencode-process.ts';
 import { choosePort } from './port.ts';
@@ -23,7 +24,7 @@ export interface Hooks {
 }
 
 /** opencode could not do what it is here for; the message says what to do. */
-export class OpencodeError extends Error {
+export class OpencodeError extends ReportedError {
   override readonly name = 'OpencodeError';
 }
 

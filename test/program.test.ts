@@ -1,0 +1,278 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import process from 'node:process';
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { CONNECTED_SCRIPT } from './rig/connected-child.ts';
+import { startFakeOpencode } from './rig/fake-opencode.ts';
+import { SERVER_SCRIPT } from './rig/mcp-child.ts';
+import { NO_MULTICAST } from './rig/no-multicast.ts';
+import { freePort } from './rig/ports.ts';
+import { endProcessesIn } from './rig/processes.ts';
+import { openRegistry, type Registry } from './rig/registry.ts';
+import { type TempDir, tempDir } from './rig/temp.ts';
+import { until, within } from './rig/wait.ts';
+import { LIST_PATH } from '../src/node/listing.ts';
+import { HANDSHAKE } from './mcp/raw-server.ts';
+import { SELF } from './node/stage.ts';
+import { tailscaled } from './node/tailscaled.ts';
+
+/** What ends by itself once it has said what it was asked. */
+const SHORT = [
+  ['opencode-mcp', '--help'],
+  ['opencode-mcp', '--version'],
+  ['opencode-mcp', 'list'],
+  ['opencode-connected', '--help'],
+  ['opencode-connected', '--version'],
+  ['opencode-connected', 'status'],
+  ['opencode-connected', 'sessions'],
+  ['opencode-connected', 'cleanup'],
+] as const;
+
+type Stdio = 'pipe' | 'ignore' | number;
+
+interface Started {
+  readonly child: ChildProcess;
+  readonly stdout: () => string;
+  readonly stderr: () => string;
+  /** Its exit code. */
+  readonly ended: Promise<number | null>;
+}
+
+interface Place {
+  readonly temp: TempDir;
+  readonly registry: Registry;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+async function place(): Promise<Place> {
+  const temp = tempDir('opencode-mcp-program');
+  onTestFinished(async () => {
+    await endProcessesIn(temp.tmp);
+    await temp.close();
+  });
+  const registry = await openRegistry(join(temp.path, 'registry'));
+  return {
+    temp,
+    registry,
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      HOME: temp.path,
+      TMPDIR: temp.tmp,
+      RELAY_REGISTRY_DIR: registry.path,
+      TRANSPORT: 'local-relay',
+      OPENCODE_BIN: '/bin/true',
+      ...NO_MULTICAST,
+    },
+  };
+}
+
+/** A built program. `shell` runs before it, in its process. */
+function start(
+  command: readonly [string, ...string[]],
+  env: Readonly<Record<string, string>>,
+  {
+    stdio = ['pipe', 'pipe', 'pipe'],
+    cwd = '/',
+    shell = ':',
+  }: { stdio?: readonly [Stdio, Stdio, Stdio]; cwd?: string; shell?: string } = {},
+): Started {
+  const [program, ...args] = command;
+  const script = program === 'opencode-mcp' ? SERVER_SCRIPT : CONNECTED_SCRIPT;
+  const child = spawn('/bin/sh', ['-c', `${shell}; exec "$@"`, 'sh', process.execPath, script, ...args], {
+    cwd,
+    env,
+    stdio: [...stdio],
+  });
+  let [stdout, stderr] = ['', ''];
+  child.stdin?.on('error', () => {});
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const ended = once(child, 'close').then(() => child.exitCode);
+  return { child, stdout: () => stdout, stderr: () => stderr, ended };
+}
+
+/** What a person may get to see of something that went wrong: one line of the program, and no stack. */
+function oneLine(program: string): RegExp {
+  return new RegExp(`^${program}: (?!internal error)[^\\n]+\\n$`);
+}
+
+describe('standard output that takes nothing', () => {
+  test.skipIf(!existsSync('/dev/full')).each(SHORT)('%s %s: a full disk is one line and code 1', async (...command) => {
+    const { env } = await place();
+    await using full = await open('/dev/full', 'w');
+    const { ended, stderr } = start(command, env, { stdio: ['ignore', full.fd, 'pipe'] });
+    expect(await within(ended, 'its end')).toBe(1);
+    expect(stderr()).toMatch(oneLine(command[0]));
+    expect(stderr()).toContain('cannot write to standard output: ENOSPC');
+  });
+
+  test.each(SHORT)('%s %s: a reader that has gone ends it without a word', async (...command) => {
+    const { env } = await place();
+    const { child, ended, stderr } = start(command, env);
+    child.stdout?.destroy();
+    // What a shell shows of a program that SIGPIPE ended.
+    expect(await within(ended, 'its end')).toBe(141);
+    expect(stderr()).toBe('');
+  });
+
+  test('the MCP server ends in order', async () => {
+    const { env } = await place();
+    const { child, ended, stderr } = start(['opencode-mcp'], env);
+    child.stdout?.destroy();
+    child.stdin?.write(HANDSHAKE.map((message) => `${JSON.stringify(message)}\n`).join(''));
+    expect(await within(ended, 'its end')).toBe(0);
+    expect(stderr()).toBe('');
+  });
+});
+
+describe('a current directory that was removed', () => {
+  test.each([
+    ['opencode-mcp'],
+    ['opencode-mcp', 'list'],
+    ['opencode-mcp', 'node'],
+    ['opencode-connected'],
+    ['opencode-connected', '--headless'],
+    ['opencode-connected', 'status'],
+    ['opencode-connected', 'sessions'],
+    ['opencode-connected', 'cleanup'],
+  ] as const)('%s %s says so', async (...command) => {
+    const { env, temp } = await place();
+    const cwd = join(temp.path, 'gone');
+    await mkdir(cwd);
+    const { ended, stderr } = start(command, env, { cwd, shell: 'rmdir ../gone' });
+    expect(await within(ended, 'its end')).toBe(1);
+    expect(stderr()).toMatch(oneLine(command[0]));
+    expect(stderr()).toContain('the current directory does not exist any more; change to one that does');
+  });
+
+  test.each(SHORT.filter(([, flag]) => flag.startsWith('--')))('%s %s needs none', async (...command) => {
+    const { env, temp } = await place();
+    const cwd = join(temp.path, 'gone');
+    await mkdir(cwd);
+    const { ended, stdout } = start(command, env, { cwd, shell: 'rmdir ../gone' });
+    expect(await within(ended, 'its end')).toBe(0);
+    expect(stdout()).not.toBe('');
+  });
+});
+
+describe('RELAY_SSH_CMD', () => {
+  const MALFORMED = ['ssh "x', "ssh 'x", 'ssh \\', '   ', '""', "'' ssh", 'a=b ssh x', 'ssh x; true', 'ssh\nx'];
+  const SUBCOMMANDS = ['--headless', 'status', 'sessions', 'cleanup'];
+
+  test.each(MALFORMED)('%j stops every subcommand with one line that names it', async (written) => {
+    const { env } = await place();
+    await Promise.all(
+      SUBCOMMANDS.map(async (subcommand) => {
+        const { ended, stderr } = start(['opencode-connected', subcommand], { ...env, RELAY_SSH_CMD: written });
+        expect(await within(ended, 'its end')).toBe(2);
+        expect(stderr()).toMatch(oneLine('opencode-connected'));
+        expect(stderr()).toContain('RELAY_SSH_CMD: ');
+      }),
+    );
+  });
+
+  test.each(['/nowhere/ssh x', '-v ssh x', '-- x', '/', '/etc/passwd x', 'false'])(
+    '%j, which cannot be run, is told of the relay alone',
+    async (written) => {
+      const { env } = await place();
+      for (const subcommand of ['status', 'cleanup']) {
+        const { ended, stdout, stderr } = start(['opencode-connected', subcommand], { ...env, RELAY_SSH_CMD: written });
+        expect(await within(ended, 'its end')).toBe(1);
+        expect(stdout()).toMatch(/elay.*(?:cannot run|ended with status)/);
+        expect(stderr()).toBe('');
+      }
+      const started = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: written });
+      // opencode's own: it is /bin/true here.
+      expect(await within(started.ended, 'its end')).toBe(0);
+      expect(started.stderr()).toMatch(/no connection to the relay: [^\n]+; trying again in the background\n$/);
+    },
+  );
+});
+
+/** Ways in which nobody takes what stands on stderr. `closed`: 2>&-. */
+const STDERRS = ['reader gone', 'disk full', 'closed', 'read by nobody'] as const;
+
+describe.each(STDERRS)('stderr: %s', (kind) => {
+  /** With all of its log, which goes there. */
+  async function startWith(
+    command: readonly [string, ...string[]],
+    env: Readonly<Record<string, string>>,
+  ): Promise<Started> {
+    const logged = { OPENCODE_MCP_LOG_LEVEL: 'debug', ...env };
+    if (kind === 'closed') return start(command, logged, { shell: 'exec 2>&-' });
+    if (kind === 'disk full') return start(command, logged, { shell: 'exec 2>/dev/full' });
+    const started = start(command, logged);
+    if (kind === 'reader gone') started.child.stderr?.destroy();
+    else started.child.stderr?.removeAllListeners('data').pause();
+    return started;
+  }
+
+  test('the MCP server goes on, with as much to log as a client can cause', async () => {
+    const { env, registry } = await place();
+    await using opencode = await startFakeOpencode();
+    await registry.add({ name: 'one', port: opencode.port });
+    const { child, ended, stdout } = await startWith(['opencode-mcp'], env);
+    const send = (...messages: readonly (object | string)[]): void =>
+      void child.stdin?.write(
+        messages.map((one) => (typeof one === 'string' ? one : `${JSON.stringify(one)}\n`)).join(''),
+      );
+    send(...HANDSHAKE);
+    // Each is a line of the log, far more than a pipe holds.
+    for (let round = 0; round < 4; round += 1) send(`no message ${'x'.repeat(40)}\n`.repeat(2_000));
+    const call = { method: 'tools/call', params: { name: 'instances', arguments: {} } };
+    send({ jsonrpc: '2.0', id: 1, ...call });
+    await until('the answer', () => stdout().includes('"id":1'));
+    expect(stdout()).toContain('one');
+    child.stdin?.end();
+    expect(await within(ended, 'its end')).toBe(0);
+  });
+
+  test('the node service goes on', async () => {
+    const { env, temp } = await place();
+    const port = await freePort();
+    const socketPath = join(temp.path, 'tailscaled.sock');
+    await tailscaled(socketPath);
+    const { child, ended } = await startWith(['opencode-mcp', 'node'], {
+      ...env,
+      TAILSCALE_SOCKET: socketPath,
+      OPENCODE_NODE_PORT: String(port),
+    });
+    // It has said by then that it listens, and who was admitted.
+    const list = (): Promise<number | undefined> =>
+      fetch(`http://${SELF}:${port}${LIST_PATH}`).then(
+        ({ status }) => status,
+        () => undefined,
+      );
+    expect(await until('its list', list)).toBe(200);
+    expect(await list()).toBe(200);
+    expect(child.exitCode).toBe(null);
+    child.kill('SIGTERM');
+    expect(await within(ended, 'its end')).toBe(0);
+  });
+
+  test.each([
+    ['opencode-mcp', 'list'],
+    ['opencode-connected', 'status'],
+    ['opencode-connected', 'sessions'],
+    ['opencode-connected', 'cleanup'],
+  ] as const)('%s %s prints what it found', async (...command) => {
+    const { env } = await place();
+    const { ended, stdout } = await startWith(command, { ...env, OPENCODE_MCP_READONLY: 'a warning' });
+    expect(await within(ended, 'its end')).toBe(0);
+    expect(stdout()).not.toBe('');
+  });
+
+  test('opencode-connected runs opencode, and ends as it does', async () => {
+    const { env } = await place();
+    const { ended } = await startWith(['opencode-connected', '--headless', '--no-password'], {
+      ...env,
+      RELAY_SSH_CMD: '/nowhere/ssh',
+    });
+    expect(await within(ended, 'its end')).toBe(0);
+  });
+});
