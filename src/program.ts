@@ -18,9 +18,9 @@ const END_LIMIT_MS = 1_000;
 /** Where a program writes. Neither of them throws or waits. */
 export interface Output {
   /** Prints to stdout what was asked for. Where that fails, the exit code says so; a reader that has left is no error to report. */
-  print(text: string): void;
+  readonly print: (text: string) => void;
   /** Writes lines to stderr: the log, and words to a person. What stderr does not take is dropped. */
-  tell(text: string): void;
+  readonly tell: (text: string) => void;
 }
 
 /**

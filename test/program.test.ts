@@ -1,9 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, open } from 'node:fs/promises';
+import { mkdir, open, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
+import { PassThrough, Writable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
@@ -17,6 +19,7 @@ import { openRegistry, type Registry } from './rig/registry.ts';
 import { type TempDir, tempDir } from './rig/temp.ts';
 import { until, within } from './rig/wait.ts';
 import { LIST_PATH } from '../src/node/listing.ts';
+import { runProgram } from '../src/program.ts';
 import { HANDSHAKE } from './mcp/raw-server.ts';
 import { SELF } from './node/stage.ts';
 import { tailscaled } from './node/tailscaled.ts';
@@ -275,4 +278,57 @@ describe.each(STDERRS)('stderr: %s', (kind) => {
     });
     expect(await within(ended, 'its end')).toBe(0);
   });
+});
+
+test('stderr that nobody reads holds a bounded text, and says how much was dropped once it is read', async () => {
+  const taken: string[] = [];
+  let read: (() => void) | undefined;
+  const stderr = new Writable({
+    decodeStrings: false,
+    write(text: string, _, done) {
+      taken.push(text);
+      read = done;
+    },
+  });
+  const stand = Object.assign(new EventEmitter(), { stderr, stdout: new PassThrough() });
+  const line = `${'x'.repeat(99)}\n`;
+  await runProgram('test', stand as unknown as NodeJS.Process, async ({ tell }) => {
+    for (let count = 0; count < 100_000; count += 1) tell(line);
+    expect(stderr.writableLength).toBeLessThan(70_000);
+    while (stderr.writableLength > 0) {
+      read?.();
+      await nextTurn();
+    }
+    tell('after\n');
+  });
+  read?.();
+  await nextTurn();
+  const dropped = 100_000 - taken.filter((text) => text === line).length;
+  expect(taken.slice(-2)).toEqual([`${dropped} log lines were dropped, because nobody read them\n`, 'after\n']);
+});
+
+describe('a disk that takes no log', () => {
+  test.skipIf(!existsSync('/dev/full'))(
+    'neither the record of calls nor the log of a wrapper ends anything',
+    async () => {
+      const { env, temp, registry } = await place();
+      await using opencode = await startFakeOpencode();
+      await registry.add({ name: 'one', port: opencode.port });
+      const state = join(temp.path, '.local', 'state', 'opencode-mcp');
+      await mkdir(join(state, 'logs'), { recursive: true });
+      await symlink('/dev/full', join(state, 'record.jsonl'));
+      await symlink('/dev/full', join(state, 'logs', 'opencode-connected.log'));
+      const { child, ended, stdout, stderr } = start(['opencode-mcp'], env);
+      const read = { name: 'get_status', arguments: { instance: 'one' } };
+      const calls = [1, 2, 3].map((id) => ({ jsonrpc: '2.0', id, method: 'tools/call', params: read }));
+      child.stdin?.write([...HANDSHAKE, ...calls].map((message) => `${JSON.stringify(message)}\n`).join(''));
+      await until('a word about the record', () => stderr().includes('record of calls cannot be written'));
+      await until('every answer', () => calls.every(({ id }) => stdout().includes(`"id":${id}`)));
+      expect(stderr()).toContain('ENOSPC');
+      child.stdin?.end();
+      expect(await within(ended, 'its end')).toBe(0);
+      const wrapper = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: '/nowhere/ssh' });
+      expect(await within(wrapper.ended, 'its end')).toBe(0);
+    },
+  );
 });

@@ -56,6 +56,8 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
   process.stdin.once('end', () => shutdown('standard input ended'));
   process.stdin.once('close', () => shutdown('standard input closed'));
   process.stdin.on('error', () => shutdown('standard input failed'));
+  // Every message waits for a slow client by itself.
+  process.stdout.setMaxListeners(0);
   // Each write to a reader that is gone fails anew, and the first error ends nothing at once.
   process.stdout.on('error', () => shutdown('standard output failed'));
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));

@@ -7,26 +7,35 @@ const GATHER_MS = 100;
 /** Of one notification: more than is said in 100 ms, and than a client shows. The result has all of it. */
 const MAX_CHARS = 10_000;
 
-/** Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life without text every 10 s of silence. */
+/** Where its promise is pending, the client has not read what came before. */
+type Notify = (progress: number, message: string | undefined) => Promise<void> | void;
+
+/**
+ * Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life without
+ * text every 10 s of silence. While the client does not read, one waits, and the text for the next is gathered.
+ */
 export class ProgressReporter {
-  readonly #notify: (progress: number, message: string | undefined) => void;
+  readonly #notify: Notify;
   readonly #cleaner = new StreamCleaner();
   #sent = 0;
+  #isRead = true;
   #gathered = '';
   #ended = false;
   #gathering: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout;
 
-  constructor(notify: (progress: number, message: string | undefined) => void) {
+  constructor(notify: Notify) {
     this.#notify = notify;
     this.#heartbeat = setInterval(() => {
-      this.#send(undefined);
+      if (this.#isRead) this.#send(undefined);
     }, HEARTBEAT_MS);
   }
 
   add(text: string): void {
     if (this.#ended) return;
-    this.#gathered += this.#cleaner.add(text);
+    const fresh = this.#cleaner.add(text);
+    // What is over the limit would be cut off all the same.
+    if (this.#gathered.length <= MAX_CHARS) this.#gathered += fresh;
     if (this.#gathering === undefined) this.#flush();
   }
 
@@ -42,10 +51,10 @@ export class ProgressReporter {
   }
 
   #flush(): void {
+    this.#gathering = undefined;
+    if (this.#gathered === '' || !this.#isRead) return;
     const text = this.#gathered;
     this.#gathered = '';
-    this.#gathering = undefined;
-    if (text === '') return;
     this.#send(text);
     this.#heartbeat.refresh();
     this.#gathering = setTimeout(() => {
@@ -55,6 +64,12 @@ export class ProgressReporter {
 
   #send(message: string | undefined): void {
     this.#sent += 1;
-    this.#notify(this.#sent, message && multiLine(message, MAX_CHARS));
+    const reading = this.#notify(this.#sent, message && multiLine(message, MAX_CHARS));
+    if (reading === undefined) return;
+    this.#isRead = false;
+    void reading.then(() => {
+      this.#isRead = true;
+      if (this.#gathering === undefined && !this.#ended) this.#flush();
+    });
   }
 }

@@ -42,6 +42,12 @@ export interface McpServerOptions {
 /** A client that lists no tools gets discovery going after this. */
 const START_DISCOVERY_AFTER_MS = 250;
 
+/** Lines of the log for a client that does not read; further ones are on stderr only. */
+const MAX_UNREAD = 100;
+
+/** A progress notification; resolves once the client has room for the next. */
+type Notify = (progress: number, text: string | undefined) => Promise<void>;
+
 type CallRun = Pick<Call, 'signal' | 'deadlineMs'>;
 
 /** The connection is gone: whoever should have been told is too. */
@@ -56,6 +62,9 @@ export class McpServer {
   readonly #tasks: Tasks;
   #runtime: Promise<Runtime> | undefined;
   #startTimer: NodeJS.Timeout | undefined;
+  /** Notifications that the client has not read. */
+  #unread = 0;
+  #isNewsDue = false;
 
   constructor(options: McpServerOptions) {
     this.#options = options;
@@ -70,16 +79,17 @@ export class McpServer {
       },
     );
     this.#news = new DirectoryNews({
-      listChanged: () => void this.#server.sendResourceListChanged().catch(ignore),
-      updated: (uri) => void this.#server.sendResourceUpdated({ uri }).catch(ignore),
+      listChanged: () => this.#sends(this.#server.sendResourceListChanged()),
+      updated: (uri) => this.#sends(this.#server.sendResourceUpdated({ uri })),
     });
     this.#serveTools();
     this.#serveFeatures(tools);
     this.#server.oninitialized = () => {
       // The same level filter for everyone is ours: the SDK's lets everything through until a level is set.
-      this.#log.connect(
-        (message) => void this.#server.notification({ method: 'notifications/message', params: message }).catch(ignore),
-      );
+      this.#log.connect((message) => {
+        if (this.#unread < MAX_UNREAD)
+          this.#sends(this.#server.notification({ method: 'notifications/message', params: message }));
+      });
       this.#startTimer = setTimeout(() => this.#start(), START_DISCOVERY_AFTER_MS);
     };
     this.#server.onerror = (error) => {
@@ -101,12 +111,12 @@ export class McpServer {
         token === undefined
           ? undefined
           : (progress: number, text: string | undefined) =>
-              void extra
+              extra
                 .sendNotification({
                   method: 'notifications/progress',
                   params: { progressToken: token, progress, ...(text !== undefined && { message: text }) },
                 })
-                .catch(() => {});
+                .catch(ignore);
       const args = params.arguments ?? {};
       if (params.task !== undefined && tool.taskSupport !== undefined) {
         return await this.#tasks.begin(extra, params.task.ttl, (run) => this.#call(tool, args, run, notify));
@@ -165,7 +175,18 @@ export class McpServer {
     return runtime;
   }
 
+  #sends(notification: Promise<void>): void {
+    this.#unread += 1;
+    void notification.catch(ignore).finally(() => {
+      this.#unread -= 1;
+      if (this.#unread === 0 && this.#isNewsDue) this.#changed();
+    });
+  }
+
+  /** A client that does not read is told later, of all that is different by then. */
   #changed(): void {
+    this.#isNewsDue = this.#unread > 0;
+    if (this.#isNewsDue) return;
     this.#runtime?.then(
       ({ directory }) => this.#news.changed(directory.snapshot()),
       () => {},
@@ -183,12 +204,7 @@ export class McpServer {
     this.#options.record({ client: this.#server.getClientVersion(), tool, ...outcome });
   }
 
-  async #call(
-    tool: Tool,
-    args: unknown,
-    run: CallRun,
-    notify: ((progress: number, text: string | undefined) => void) | undefined,
-  ): Promise<CallToolResult> {
+  async #call(tool: Tool, args: unknown, run: CallRun, notify: Notify | undefined): Promise<CallToolResult> {
     const { signal } = run;
     const reporter = notify === undefined ? undefined : new ProgressReporter(notify);
     const askPerson = personAsker(this.#server, this.#options.clock);

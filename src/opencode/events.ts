@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { createParser } from 'eventsource-parser';
 
@@ -11,6 +12,8 @@ export interface ServerEvent {
   readonly id?: string;
   readonly type: string;
   readonly properties: Readonly<Record<string, unknown>>;
+  /** Length of the JSON that it came in. */
+  readonly chars?: number;
 }
 
 export interface EventStream extends AsyncIterable<ServerEvent> {
@@ -23,6 +26,9 @@ const SILENCE_LIMIT_MS = 30_000;
 
 /** opencode answers an event request at once; a cold instance took 1.2 s for its first answers. */
 const HEADERS_TIMEOUT_MS = 10_000;
+
+/** Read at once: what a flood costs in one turn of the event loop, in which nothing else is served. */
+const PIECE_BYTES = 16 * 1024;
 
 /** One event carries at most a whole part; a tool's output in it is cut by opencode at 50 KB. */
 const MAX_EVENT_CHARS = 8 * 1024 * 1024;
@@ -75,10 +81,13 @@ async function* readEvents(
   try {
     for await (const chunk of response as AsyncIterable<Uint8Array>) {
       watchdog.refresh();
-      parser.feed(decoder.decode(chunk, { stream: true }));
-      if (overflow)
-        throw new RequestError('malformed', `${label}: an event is larger than ${MAX_EVENT_CHARS} characters`);
-      yield* ready.splice(0);
+      for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
+        if (at > 0) await nextTurn();
+        parser.feed(decoder.decode(chunk.subarray(at, at + PIECE_BYTES), { stream: true }));
+        if (overflow)
+          throw new RequestError('malformed', `${label}: an event is larger than ${MAX_EVENT_CHARS} characters`);
+        yield* ready.splice(0);
+      }
     }
   } catch (cause) {
     if (silent) throw new RequestError('broken', `${label}: silent for ${SILENCE_LIMIT_MS} ms`, { cause });
@@ -105,7 +114,7 @@ function parseEvent(data: string): ServerEvent | undefined {
   // `/global/event` sends most events a second time as type "sync".
   if (inner === undefined || typeof type !== 'string' || type === 'sync' || properties === undefined) return undefined;
   const id = inner['id'];
-  return { type, properties, ...(typeof id === 'string' ? { id } : {}) };
+  return { type, properties, chars: data.length, ...(typeof id === 'string' ? { id } : {}) };
 }
 
 function asRecord(value: unknown): Record<string, unknown> | undefined {

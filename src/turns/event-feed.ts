@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import type { Clock } from '../clock.ts';
 import { LinkedAbort } from '../linked-abort.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
@@ -5,7 +7,7 @@ import { RequestError } from '../opencode/transport.ts';
 
 export type FeedItem =
   | { readonly kind: 'event'; readonly event: ServerEvent }
-  /** The stream broke and is open again: events in between are lost. */
+  /** Events are lost here: the stream broke and is open again, or more came than is kept. */
   | { readonly kind: 'gap' }
   /** The stream broke and could not be opened again within the limit. */
   | { readonly kind: 'lost'; readonly reason: string };
@@ -15,40 +17,59 @@ const RECONNECT_LIMIT_MS = 20_000;
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 2_000;
 
-/** One event stream, opened again when it breaks, read with a bound on each wait. */
+export interface FeedLimits {
+  readonly events: number;
+  readonly chars: number;
+}
+
+/** What is kept while the follower asks the store: some 10 MB, and more than opencode sends in a second. */
+const LIMITS: FeedLimits = { events: 8_000, chars: 2 * 1024 * 1024 };
+
+/**
+ * One event stream, opened again when it breaks, read with a bound on each wait. It is read however slow the follower is: what
+ * we leave unread fills opencode's memory (version 1), or ends the stream (version 2). Past the limits everything that waits is
+ * dropped and a gap takes its place, which the follower makes good from the store.
+ */
 export class EventFeed {
   /** Counts the breaks. While it stands still, the process on the other side is the same. */
   breaks = 0;
   readonly #open: () => Promise<EventStream>;
   readonly #clock: Clock;
-  readonly #items: FeedItem[] = [];
+  readonly #limits: FeedLimits;
+  #items: FeedItem[] = [];
+  /** Of the events that wait. */
+  #chars = 0;
   readonly #closed = new AbortController();
   #stream: EventStream;
   #wake: (() => void) | undefined;
 
   /** Resolves when the stream is open, and rejects with `RequestError` if it cannot be opened. */
-  static async open(open: () => Promise<EventStream>, clock: Clock): Promise<EventFeed> {
-    return new EventFeed(open, await open(), clock);
+  static async open(open: () => Promise<EventStream>, clock: Clock, limits: FeedLimits = LIMITS): Promise<EventFeed> {
+    return new EventFeed(open, await open(), clock, limits);
   }
 
-  private constructor(open: () => Promise<EventStream>, stream: EventStream, clock: Clock) {
+  private constructor(open: () => Promise<EventStream>, stream: EventStream, clock: Clock, limits: FeedLimits) {
     this.#open = open;
     this.#stream = stream;
     this.#clock = clock;
+    this.#limits = limits;
     void this.#pump();
   }
 
   /** The next item, or undefined after `ms` or when `signal` aborts. */
   async take(ms: number, signal?: AbortSignal): Promise<FeedItem | undefined> {
-    const ready = this.#items.shift();
+    const ready = this.#shift();
     if (ready !== undefined) return ready;
     if (ms <= 0 || signal?.aborted) return undefined;
+    // A timer for each of a thousand events that came in one piece would cost more than they do.
+    await nextTurn();
+    if (this.#items.length > 0) return this.#shift();
     const wait = new LinkedAbort(signal);
     this.#wake = () => wait.abort();
     await this.#clock.sleep(ms, wait.signal);
     this.#wake = undefined;
     wait.end();
-    return this.#items.shift();
+    return this.#shift();
   }
 
   close(): void {
@@ -97,7 +118,26 @@ export class EventFeed {
   }
 
   #push(item: FeedItem): void {
-    this.#items.push(item);
+    const chars = charsOf(item);
+    const { length } = this.#items;
+    const isFull = length >= this.#limits.events || (length > 0 && this.#chars + chars > this.#limits.chars);
+    if (item.kind === 'event' && isFull) {
+      this.#items = [{ kind: 'gap' }];
+      this.#chars = 0;
+    } else {
+      this.#items.push(item);
+      this.#chars += chars;
+    }
     this.#wake?.();
   }
+
+  #shift(): FeedItem | undefined {
+    const item = this.#items.shift();
+    if (item !== undefined) this.#chars -= charsOf(item);
+    return item;
+  }
+}
+
+function charsOf(item: FeedItem): number {
+  return item.kind === 'event' ? (item.event.chars ?? 0) : 0;
 }

@@ -113,7 +113,7 @@ export class Follower {
   async #onEvent(event: ServerEvent): Promise<TurnOutcome | undefined> {
     this.#family.apply(event);
     this.#emit(this.#transcript.apply(event));
-    if (this.#transcript.assistants.length > 0) this.#markStarted();
+    if (this.#transcript.hasBegun) this.#markStarted();
     const { sessionID } = event.properties;
     if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.now();
     const waiting = requestIn(event);
@@ -160,7 +160,7 @@ export class Follower {
     }
     this.#emit(this.#transcript.reconcile(messages));
     this.#stage = stageOf(messages);
-    if (this.#transcript.assistants.length > 0) this.#markStarted();
+    if (this.#transcript.hasBegun) this.#markStarted();
     if (busy) {
       this.#idleSinceMs = undefined;
       return await this.#waitingOfTurn();

@@ -14,13 +14,23 @@ interface PartText {
   ended: boolean;
   /** Deltas of this part may have been missed: its text is unknown until it ends. */
   gapped: boolean;
+  /** As the store has it. */
+  stored: boolean;
 }
+
+/** Text that events alone have told: half a million tokens. What goes beyond is told from the store when its part has ended. */
+const MAX_UNSTORED_CHARS = 2 * 1024 * 1024;
+/** What a part costs beside its text. */
+const PART_CHARS = 200;
+/** As many as the store is read for. */
+const MAX_MESSAGES = 1_000;
 
 /**
  * What one turn has said so far, put together from events and from the store, in any mix.
  * Every character is handed out once: `apply` and `reconcile` return what became new.
  * The store (`GET …/message`) is the truth for ended parts and empty for running ones, so in a
  * gap of the stream a running part's text is unknown until it ends; then the rest is handed out.
+ * What events tell beyond a bound is left to the store in the same way.
  */
 export class Transcript {
   readonly sessionId: string;
@@ -32,6 +42,8 @@ export class Transcript {
   #shownAny = false;
   #lastShownPart: string | undefined;
   #hadGap = false;
+  /** Characters of the parts that the store has not confirmed. */
+  #unstored = 0;
 
   constructor(sessionId: string, messageId: string) {
     this.sessionId = sessionId;
@@ -45,9 +57,10 @@ export class Transcript {
     if (event.type === 'message.part.delta') return this.#applyDelta(properties);
     if (event.type === 'message.updated') {
       const info = messageInfoSchema.safeParse(properties['info']);
-      if (info.success && info.data.role === 'assistant') return this.#applyMessage(info.data);
+      if (info.success && info.data.role === 'assistant' && this.#hasRoomFor(info.data))
+        return this.#applyMessage(info.data);
     }
-    if (event.type === 'message.part.updated') {
+    if (event.type === 'message.part.updated' && (properties['sessionID'] ?? this.sessionId) === this.sessionId) {
       const part = partSchema.safeParse(properties['part']);
       if (part.success) return this.#applyPart(part.data, 'event');
     }
@@ -70,6 +83,10 @@ export class Transcript {
       for (const part of parts) added += this.#applyPart(part, 'store');
     }
     return added;
+  }
+
+  get hasBegun(): boolean {
+    return this.#messages.size > 0;
   }
 
   /** The assistant's messages of this turn, oldest first. */
@@ -129,23 +146,26 @@ export class Transcript {
     if (sessionID !== this.sessionId || field !== 'text') return '';
     if (typeof partID !== 'string' || typeof messageID !== 'string' || typeof delta !== 'string') return '';
     const part = this.#part(partID, messageID, this.#hadGap);
-    if (part.ended || part.gapped) return '';
+    if (part === undefined || part.ended || part.gapped || !this.#makeRoom(part, delta.length)) return '';
     part.text += delta;
-    return this.#show(part);
+    return this.#show(part, delta);
   }
 
   #applyPart(info: Part, origin: 'event' | 'store'): string {
     if (info.type !== 'text' || info.synthetic === true || info.ignored === true) {
-      const known = this.#parts.get(info.id);
-      if (known !== undefined) known.type = info.type === 'text' ? 'hidden' : info.type;
+      this.#skip(info);
       return '';
     }
     const ended = info.time?.end !== undefined;
     // A part that the store shows as running was running before we looked: its beginning is unknown.
-    const part = this.#part(info.id, info.messageID, origin === 'store' && !ended);
+    const isStored = origin === 'store' && ended;
+    const part = this.#part(info.id, info.messageID, origin === 'store' && !ended, isStored);
+    if (part === undefined) return '';
     part.type = 'text';
     const text = info.text ?? '';
+    if (isStored) this.#confirm(part);
     if (ended || text.length > part.text.length) {
+      if (!this.#makeRoom(part, text.length - part.text.length)) return '';
       part.text = text;
       part.gapped = false;
     }
@@ -153,18 +173,51 @@ export class Transcript {
     return this.#show(part);
   }
 
-  #part(id: string, messageId: string, gapped: boolean): PartText {
-    let part = this.#parts.get(id);
-    if (part === undefined) {
-      part = { id, messageId, type: undefined, text: '', shown: 0, marked: 0, ended: false, gapped };
-      this.#parts.set(id, part);
-    }
+  /** Undefined where there is no room for one that only events know. */
+  #part(id: string, messageId: string, gapped: boolean, stored = false): PartText | undefined {
+    const known = this.#parts.get(id);
+    if (known !== undefined) return known;
+    const part = { id, messageId, type: undefined, text: '', shown: 0, marked: 0, ended: false, gapped, stored };
+    if (!this.#makeRoom(part, PART_CHARS)) return undefined;
+    this.#parts.set(id, part);
     return part;
   }
 
-  #show(part: PartText): string {
+  /** Whether a part may grow by so much. Where not, its text is unknown until the store has it. */
+  #makeRoom(part: PartText, chars: number): boolean {
+    if (part.stored) return true;
+    if (chars > 0 && this.#unstored + chars > MAX_UNSTORED_CHARS) {
+      part.gapped = true;
+      this.#hadGap = true;
+      return false;
+    }
+    this.#unstored += chars;
+    return true;
+  }
+
+  #hasRoomFor({ id }: AssistantMessage): boolean {
+    return this.#messages.size < MAX_MESSAGES || this.#messages.has(id);
+  }
+
+  /** What a model thinks, and text that is not for the person: none of it is kept. */
+  #skip({ id, messageID, type }: Part): void {
+    const part = this.#parts.get(id) ?? (type === 'reasoning' ? this.#part(id, messageID, false) : undefined);
+    if (part === undefined) return;
+    if (!part.stored) this.#unstored -= part.text.length;
+    part.type = 'hidden';
+    part.text = '';
+    part.ended = true;
+  }
+
+  #confirm(part: PartText): void {
+    if (!part.stored) this.#unstored -= part.text.length + PART_CHARS;
+    part.stored = true;
+  }
+
+  /** `latest`: what has just been added, so that a long text need not be put together for a few characters. */
+  #show(part: PartText, latest = ''): string {
     if (part.type !== 'text' || !this.#messages.has(part.messageId)) return '';
-    const fresh = part.text.slice(part.shown);
+    const fresh = part.shown + latest.length === part.text.length ? latest : part.text.slice(part.shown);
     if (fresh === '') return '';
     part.shown = part.text.length;
     const separator = this.#shownAny && this.#lastShownPart !== part.id ? '\n\n' : '';

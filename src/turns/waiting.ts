@@ -5,6 +5,8 @@ import type { WaitingRequest } from '../opencode/waiting.ts';
 
 /** Sub-agents run in sessions of their own, a few levels deep at most. */
 const MAX_DEPTH = 8;
+/** More than a turn has sub-agents, or an instance sessions that ask; the parents of others are looked up each time. */
+const MAX_KNOWN = 1_000;
 
 /** The session of a turn and its sub-agents' sessions, whose requests stop the turn too. */
 export class SessionFamily {
@@ -22,7 +24,7 @@ export class SessionFamily {
     if (event.type !== 'session.created') return;
     const info = sessionSchema.safeParse(event.properties['info']);
     if (info.success && info.data.parentID !== undefined && this.#members.has(info.data.parentID)) {
-      this.#members.add(info.data.id);
+      note(this.#members, info.data.id);
     }
   }
 
@@ -31,14 +33,14 @@ export class SessionFamily {
     const chain: string[] = [];
     for (let id: string | undefined = sessionId; id !== undefined && chain.length < MAX_DEPTH;) {
       if (this.#members.has(id)) {
-        for (const member of chain) this.#members.add(member);
+        for (const member of chain) note(this.#members, member);
         return true;
       }
       if (this.#strangers.has(id)) break;
       chain.push(id);
       id = (await api.session(id).catch(() => undefined))?.parentID;
     }
-    for (const stranger of chain) this.#strangers.add(stranger);
+    for (const stranger of chain) note(this.#strangers, stranger);
     return false;
   }
 
@@ -50,6 +52,10 @@ export class SessionFamily {
   isSubAgent(sessionId: string): boolean {
     return sessionId !== this.#rootId;
   }
+}
+
+function note(known: Set<string>, id: string): void {
+  if (known.size < MAX_KNOWN) known.add(id);
 }
 
 /** The request that an event announces. */

@@ -121,4 +121,54 @@ describe('progress of a turn', () => {
     reporter.end();
     expect(sent).toEqual([]);
   });
+
+  describe('to a client that does not read', () => {
+    /** Lets the client read the oldest notification that waits. */
+    let read: (() => void)[];
+    const reads = async (): Promise<void> => {
+      read.shift()?.();
+      await vi.advanceTimersByTimeAsync(100);
+    };
+
+    beforeEach(() => {
+      read = [];
+      reporter.end();
+      reporter = new ProgressReporter((progress, message) => {
+        sent.push([progress, message]);
+        return new Promise((resolve) => read.push(resolve));
+      });
+    });
+
+    test('one notification waits, no sign of life joins it, and text comes in one piece when it is read', async () => {
+      reporter.add('a');
+      for (let second = 0; second < 100; second += 1) {
+        reporter.add(`${second},`);
+        vi.advanceTimersByTime(1_000);
+      }
+      expect(sent).toEqual([[1, 'a']]);
+      await reads();
+      expect(sent).toHaveLength(2);
+      expect(sent[1]?.[1]).toMatch(/^0,1,2,.*,98,99,$/);
+    });
+
+    test('of more than is kept the newest is sent, and how much was left out', async () => {
+      reporter.add('a');
+      for (let count = 0; count < 10_000; count += 1) reporter.add(`${'x'.repeat(99)}\n`);
+      reporter.add('the newest');
+      await reads();
+      const [mark = '', ...rest] = (sent[1]?.[1] ?? '').split('\n');
+      const left = Number(/^\[… (\d+) characters left out …\]$/.exec(mark)?.[1]);
+      expect(left + rest.join('\n').length).toBe(1_000_000 + 'the newest'.length);
+      expect(sent[1]?.[1]?.length).toBeLessThan(150_000);
+      expect(rest.at(-1)).toBe('the newest');
+    });
+
+    test('the end sends what is gathered all the same', () => {
+      reporter.add('a');
+      reporter.add('b');
+      reporter.end();
+      expect(sent.map(([, message]) => message)).toEqual(['a', 'b']);
+      expect(vi.getTimerCount()).toBe(0);
+    });
+  });
 });

@@ -45,6 +45,8 @@ export interface FakeOpencode extends AsyncDisposable {
   addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion;
   /** Broadcasts to the streams of the fake's directory and to the global ones, with an event id of its own. */
   emit(type: string, properties: Readonly<Record<string, unknown>>): void;
+  /** Writes what `next` gives to every stream of its directory, as fast as each takes it, until it gives nothing more or the stream ends. */
+  flood(next: () => string | undefined): Promise<void>;
   /** Ends every open event stream, or breaks it. */
   endStreams(how?: 'end' | 'destroy'): void;
   close(): Promise<void>;
@@ -166,12 +168,26 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     addPermission: (fields) => state.addPermission(fields),
     addQuestion: (fields) => state.addQuestion(fields),
     emit,
+    async flood(next) {
+      const here = [...streams].filter(([, scope]) => scope === 'here').map(([stream]) => stream);
+      await Promise.all(here.map((stream) => pour(stream, next)));
+    },
     endStreams(how = 'end') {
       for (const stream of streams.keys()) stream[how]();
     },
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+async function pour(stream: ServerResponse, next: () => string | undefined): Promise<void> {
+  for (let text = next(); text !== undefined && !stream.destroyed; text = next()) {
+    if (stream.write(text)) continue;
+    await new Promise<void>((resolve) => {
+      stream.once('drain', resolve).once('close', resolve);
+    });
+    stream.removeAllListeners('drain').removeAllListeners('close');
+  }
 }
 
 function send(stream: ServerResponse, event: object): void {

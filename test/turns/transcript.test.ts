@@ -187,4 +187,81 @@ describe('Transcript', () => {
     const transcript = new Transcript(SESSION, USER);
     expect(transcript.reconcile([...store, ...other])).toBe('ours');
   });
+
+  describe('of a flood', () => {
+    const ANSWER = 'msg_000000000002a';
+    const info = (id: string, parentID = USER): ServerEvent => ({
+      type: 'message.updated',
+      properties: { sessionID: SESSION, info: { id, role: 'assistant', parentID, time: { created: 2 } } },
+    });
+    const part = (id: string, fields: object, sessionID = SESSION): ServerEvent => ({
+      type: 'message.part.updated',
+      properties: { sessionID, part: { id, messageID: ANSWER, type: 'text', text: '', time: { start: 1 }, ...fields } },
+    });
+    const delta = (partID: string, text: string): ServerEvent => ({
+      type: 'message.part.delta',
+      properties: { sessionID: SESSION, messageID: ANSWER, partID, field: 'text', delta: text },
+    });
+    const stored = (parts: readonly { readonly id: string; readonly text: string }[]): Message[] => [
+      { info: { id: USER, role: 'user', time: { created: 1 } }, parts: [] },
+      {
+        info: { id: ANSWER, role: 'assistant', parentID: USER, time: { created: 2, completed: 3 }, finish: 'stop' },
+        parts: parts.map((one) => ({ ...one, messageID: ANSWER, type: 'text', time: { start: 1, end: 2 } })),
+      },
+    ];
+
+    test.each([
+      ['small deltas', 10, 500_000],
+      ['huge deltas', 1_500_000, 4],
+    ])('%s: a bounded text is kept, and the store makes good the rest, each character once', (_, chars, count) => {
+      const transcript = new Transcript(SESSION, USER);
+      transcript.apply(info(ANSWER));
+      transcript.apply(part('prt_1', {}));
+      let text = '';
+      let shown = '';
+      for (let index = 0; index < count; index += 1) {
+        const piece = String(index).padEnd(chars, '.');
+        text += piece;
+        shown += transcript.apply(delta('prt_1', piece));
+      }
+      expect(transcript.text.length).toBeLessThanOrEqual(2 * 1024 * 1024);
+      expect(transcript.textPending).toBe(true);
+      shown += transcript.reconcile(stored([{ id: 'prt_1', text }]));
+      expect(shown === text).toBe(true);
+      expect(transcript.text === text).toBe(true);
+    });
+
+    test('parts: a bounded number is kept, and what the store confirms makes room again', () => {
+      const transcript = new Transcript(SESSION, USER);
+      transcript.apply(info(ANSWER));
+      let shown = '';
+      const parts = Array.from({ length: 30_000 }, (_, index) => ({
+        id: `prt_${String(index).padStart(6, '0')}`,
+        text: 'x',
+      }));
+      for (const { id, text } of parts) shown += transcript.apply(part(id, { text, time: { start: 1, end: 2 } }));
+      expect(transcript.text.length).toBeLessThan(40_000);
+      shown += transcript.reconcile(stored(parts));
+      expect(shown).toBe(parts.map(({ text }) => text).join('\n\n'));
+      expect(transcript.apply(part('prt_9', { text: 'later', time: { start: 1, end: 2 } }))).toBe('\n\nlater');
+    });
+
+    test('what is none of the answer takes no room from it: parts of other sessions, what a model thinks', () => {
+      const transcript = new Transcript(SESSION, USER);
+      transcript.apply(info(ANSWER));
+      for (let index = 0; index < 100; index += 1) {
+        transcript.apply(part(`prt_other_${index}`, { text: 'x'.repeat(100_000) }, 'ses_other'));
+        transcript.apply(part(`prt_thought_${index}`, { type: 'reasoning' }));
+        transcript.apply(delta(`prt_thought_${index}`, 'x'.repeat(100_000)));
+      }
+      transcript.apply(part('prt_ours', {}));
+      expect(transcript.apply(delta('prt_ours', 'x'.repeat(1_900_000)))).toHaveLength(1_900_000);
+    });
+
+    test('messages: a bounded number is kept', () => {
+      const transcript = new Transcript(SESSION, USER);
+      for (let index = 0; index < 5_000; index += 1) transcript.apply(info(`msg_${index}`));
+      expect(transcript.assistants).toHaveLength(1_000);
+    });
+  });
 });

@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import { describe, expect, test } from 'vitest';
 
 import { type NextWay, routeApi } from '../../src/opencode/routed-api.ts';
@@ -112,6 +114,49 @@ describe('a turn', () => {
     const { result } = await run(api, { findOwner: () => Promise.resolve('runs in twin') });
     expect(result.outcome).toEqual({ kind: 'busy', reason: 'runs in twin' });
     expect(api.prompts).toHaveLength(0);
+  });
+});
+
+describe('in a flood of events', () => {
+  test('that comes while the store is being read, what was dropped is made good from there', async () => {
+    const api = new FakeApi();
+    const answer = Array.from({ length: 20_000 }, (_, index) => `${index} `);
+    let isFlooding = false;
+    const read = api.messages.bind(api);
+    // Longer than it takes to read all that comes.
+    api.messages = async (...args) => {
+      await nextTurn();
+      return await read(...args);
+    };
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      const id = successorOf(prompt.messageId);
+      api.begin(prompt.messageId, id);
+      const partID = `prt_${id}`;
+      api.emit('message.part.updated', { part: { id: partID, messageID: id, type: 'text', text: '' } });
+      const delta = (text: string): void =>
+        api.emit('message.part.delta', { messageID: id, partID, field: 'text', delta: text });
+      // An idle that is none makes the follower ask; by then everything comes at once.
+      api.onStatuses = () => {
+        if (isFlooding) return;
+        isFlooding = true;
+        for (const text of answer.slice(1)) delta(text);
+        void nextTurn()
+          .then(nextTurn)
+          .then(() => {
+            api.finish(id, answer.join(''));
+            api.setStatus({ type: 'idle' });
+          });
+      };
+      delta(answer[0] ?? '');
+      api.emit('session.idle', {});
+    };
+    const { result, shown } = await run(api);
+    expect(isFlooding).toBe(true);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, textPending: false });
+    expect(result.text).toBe(answer.join(''));
+    expect(shown).toBe(answer.join(''));
   });
 });
 

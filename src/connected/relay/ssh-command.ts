@@ -9,7 +9,8 @@ import { SettingsError } from '../../config/settings.ts';
 export function splitCommand(command: string, setting: string): readonly [string, ...string[]] {
   const [first, ...rest] = new Splitter(command.trim(), setting).words();
   // `""` is a word, but no program.
-  if (first === undefined || first === '') throw new SettingsError(`${setting}: expected a command such as "ssh user@relay", got nothing`);
+  if (first === undefined || first === '')
+    throw new SettingsError(`${setting}: expected a command such as "ssh user@relay", got nothing`);
   return [first, ...rest];
 }
 
