@@ -32,6 +32,7 @@ export interface RawAnswer {
 /** The built server as a child, its streams as they are: for what no client library would send, or how none would end. */
 export interface RawServer extends AsyncDisposable {
   readonly home: string;
+  readonly pid: number;
   /** Complete lines so far. */
   readonly stdout: readonly string[];
   /** What stands on standard output after its last line feed. */
@@ -45,6 +46,9 @@ export interface RawServer extends AsyncDisposable {
   endInput(): void;
   /** Closes our end, as a client does that has crashed: the next write of the server fails. */
   closeOutput(): void;
+  /** Stops reading, as a client does that hangs; the pipe fills up. */
+  pauseOutput(): void;
+  resumeOutput(): void;
   kill(signal: NodeJS.Signals): void;
   /** Processes with the child's environment, itself included while it runs. */
   processes(): Promise<number[]>;
@@ -93,6 +97,7 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
 
   return {
     home: temp.path,
+    pid: child.pid ?? 0,
     stdout,
     get rest() {
       return rest;
@@ -121,6 +126,8 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
     },
     endInput: () => void child.stdin.end(),
     closeOutput: () => void child.stdout.destroy(),
+    pauseOutput: () => void child.stdout.pause(),
+    resumeOutput: () => void child.stdout.resume(),
     kill: (signal) => void child.kill(signal),
     processes: () => processesIn(temp.tmp),
     async [Symbol.asyncDispose]() {

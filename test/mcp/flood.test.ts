@@ -1,0 +1,201 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
+import { openRegistry } from '../rig/registry.ts';
+import { until } from '../rig/wait.ts';
+import { HANDSHAKE, startRawServer, type RawServer } from './raw-server.ts';
+
+/** Of the whole process, whatever one opencode sends. */
+const MEMORY_MB = 300;
+/** Without bounds, a turn takes several times of it. */
+const FLOOD_BYTES = 100_000_000;
+/** Where the other instance is not asked in the meantime. */
+const MAX_FLOOD_BYTES = 500_000_000;
+
+interface Turn {
+  readonly server: RawServer;
+  readonly opencode: FakeOpencode;
+  readonly sessionID: string;
+  readonly messageID: string;
+  readonly partID: string;
+}
+
+const call = (id: number, name: string, args: object): object => ({
+  jsonrpc: '2.0',
+  id,
+  method: 'tools/call',
+  params: { name, arguments: args, _meta: { progressToken: id } },
+});
+
+const SEND = 1;
+const OTHER = 2;
+
+/** A server that follows a turn of the instance "one", which has begun a part; there is an instance "two" beside it. */
+async function followedTurn(): Promise<Turn> {
+  const opencode = await startFakeOpencode();
+  const other = await startFakeOpencode({ directory: '/home/user/other' });
+  const server = startRawServer();
+  onTestFinished(async () => {
+    await server[Symbol.asyncDispose]();
+    await opencode.close();
+    await other.close();
+  });
+  const registry = await openRegistry(join(server.home, 'registry'));
+  await registry.add({ name: 'one', port: opencode.port });
+  await registry.add({ name: 'two', port: other.port, cwd: other.directory });
+  const { id: sessionID } = opencode.addSession();
+  server.write(...HANDSHAKE, call(SEND, 'send', { instance: 'one', session_id: sessionID, message: 'go' }));
+  const messageID = await until('the turn', () =>
+    opencode.state.prompts.length === 0 ? undefined : opencode.state.messages.get(sessionID)?.at(-1)?.info.id,
+  );
+  const partID = 'prt_flood';
+  opencode.emit('message.part.updated', {
+    sessionID,
+    part: { ...textPart(messageID, partID, ''), time: { start: 1 } },
+  });
+  return { server, opencode, sessionID, messageID, partID };
+}
+
+const textPart = (messageID: string, id: string, text: string) =>
+  ({ id, messageID, type: 'text', text, time: { start: 1, end: 2 } }) as const;
+
+/** Ends the turn with these parts, as the store has them from then on. */
+function finish({ opencode, sessionID, messageID }: Turn, parts: readonly ReturnType<typeof textPart>[]): void {
+  const messages = opencode.state.messages.get(sessionID) ?? [];
+  const { info } = messages.at(-1) ?? {};
+  if (info === undefined) throw new Error('no turn was begun');
+  const ended = { ...info, finish: 'stop', time: { created: info.time.created, completed: Date.now() } };
+  messages[messages.length - 1] = { info: ended, parts: parts.map((part) => ({ ...part, sessionID })) } as never;
+  opencode.state.statuses.delete(sessionID);
+  for (const part of parts) opencode.emit('message.part.updated', { sessionID, part });
+  opencode.emit('message.updated', { sessionID, info: ended });
+  opencode.emit('session.status', { sessionID, status: { type: 'idle' } });
+}
+
+async function peakMemoryMb(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) / 1024;
+}
+
+function progressOf({ stdout }: RawServer): string {
+  return stdout
+    .map((line) => JSON.parse(line) as { readonly method?: string; readonly params?: { readonly message?: string } })
+    .flatMap(({ method, params }) => (method === 'notifications/progress' ? [params?.message ?? ''] : []))
+    .join('');
+}
+
+const LEFT_OUT = /\[… (\d+) characters left out …\]\n/g;
+
+const line = (type: string, properties: object): string => `data: ${JSON.stringify({ type, properties })}\n\n`;
+
+/** What is sent again and again, and what the part holds because of it. */
+type Kind = (turn: Turn, count: number) => { readonly events: string; readonly text?: string };
+
+const delta = ({ sessionID, messageID, partID }: Turn, text: string): string =>
+  line('message.part.delta', { sessionID, messageID, partID, field: 'text', delta: text });
+
+const KINDS: Readonly<Record<string, Kind>> = {
+  'many small deltas': (turn, count) => {
+    const words = Array.from({ length: 100 }, (_, index) => `${count}.${index} `);
+    return { events: words.map((word) => delta(turn, word)).join(''), text: words.join('') };
+  },
+  'huge deltas': (turn, count) => {
+    // The store has an answer for no more than 8 MB; what comes later is of another part.
+    const text = `${count} ${'€'.repeat(500_000)}`;
+    return count < 4 ? { events: delta(turn, text), text } : { events: delta({ ...turn, partID: 'prt_other' }, text) };
+  },
+  'parts of a message that is not told': ({ sessionID }, count) => {
+    const parts = Array.from({ length: 100 }, (_, index) => textPart('msg_none', `prt_a${count}_${index}`, 'x'));
+    return { events: parts.map((part) => line('message.part.updated', { sessionID, part })).join('') };
+  },
+  'many messages': ({ sessionID }, count) => {
+    const info = { role: 'assistant', parentID: 'msg_none', time: { created: 1 } };
+    const ids = Array.from({ length: 100 }, (_, index) => `msg_0${count}_${index}`);
+    return { events: ids.map((id) => line('message.updated', { sessionID, info: { ...info, id } })).join('') };
+  },
+  'parts of other sessions': (_, count) => {
+    const sessionID = `ses_other${count}`;
+    const part = { ...textPart('msg_other', `prt_${count}`, 'x'.repeat(10_000)), sessionID };
+    return { events: line('message.part.updated', { sessionID, part }) };
+  },
+  'requests of other sessions, whose parents are asked for': (_, count) => {
+    const asked = Array.from({ length: 100 }, (__, index) => {
+      const id = `${count}_${index}`;
+      return { id: `per_${id}`, sessionID: `ses_other${id}`, permission: 'bash', patterns: ['x'], always: [] };
+    });
+    return { events: asked.map((one) => line('permission.asked', one)).join('') };
+  },
+  'a status that flips, so that the store is asked': ({ sessionID }) => {
+    const [busy, idle] = ['busy', 'idle'].map((type) => line('session.status', { sessionID, status: { type } }));
+    return { events: `${busy}${idle}`.repeat(100) };
+  },
+};
+
+describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flood of %s', (_, kind) => {
+  test('takes a bounded memory, others are served meanwhile, and the answer is whole', async () => {
+    const turn = await followedTurn();
+    const { server, opencode, messageID, partID } = turn;
+    let text = '';
+    let bytes = 0;
+    let count = 0;
+    let isOtherAnswered = false;
+    server.write(call(OTHER, 'list_sessions', { instance: 'two' }));
+    const other = server.answerTo(OTHER).then(() => (isOtherAnswered = true));
+    await opencode.flood(() => {
+      if (bytes > MAX_FLOOD_BYTES || (bytes > FLOOD_BYTES && isOtherAnswered)) return undefined;
+      const next = kind(turn, count);
+      count += 1;
+      bytes += next.events.length;
+      text += next.text ?? '';
+      return next.events;
+    });
+    expect(isOtherAnswered).toBe(true);
+    await other;
+    text += 'the end';
+    finish(turn, [textPart(messageID, partID, text)]);
+    const { result } = await server.answerTo(SEND);
+    const { outcome, text: told } = result?.['structuredContent'] as {
+      readonly outcome: string;
+      readonly text: string;
+    };
+    expect(outcome).toBe('completed');
+    expect(told.startsWith(text.slice(0, 1_000))).toBe(true);
+    expect(told.endsWith(text.slice(-1_000))).toBe(true);
+    expect(await peakMemoryMb(server.pid)).toBeLessThan(MEMORY_MB);
+    // Each character once, whatever was dropped on the way; a client that is slow is told how much it did not get.
+    const progress = progressOf(server);
+    const left = [...progress.matchAll(LEFT_OUT)].reduce((sum, [, chars]) => sum + Number(chars), 0);
+    expect(left + progress.replaceAll(LEFT_OUT, '').length).toBe(text.length);
+    if (left === 0) expect(progress === text).toBe(true);
+  });
+});
+
+test.skipIf(process.platform !== 'linux')(
+  'a client that does not read gets the newest text and the answer, once it reads',
+  async () => {
+    const turn = await followedTurn();
+    const { server, opencode, messageID, partID } = turn;
+    server.pauseOutput();
+    let text = '';
+    let count = 0;
+    await opencode.flood(() => {
+      if (count > 5_000) return undefined;
+      const words = Array.from({ length: 20 }, (_, index) => `${count}.${index} ${'.'.repeat(60)}`);
+      count += 1;
+      text += words.join('');
+      return words.map((word) => delta(turn, word)).join('');
+    });
+    finish(turn, [textPart(messageID, partID, text)]);
+    await until('the store to be asked', () => opencode.count('GET /session/:id/message') > 2);
+    server.resumeOutput();
+    const { result } = await server.answerTo(SEND);
+    expect(result?.['structuredContent']).toMatchObject({ outcome: 'completed' });
+    expect(await peakMemoryMb(server.pid)).toBeLessThan(MEMORY_MB);
+    const progress = progressOf(server);
+    expect(progress.length).toBeLessThan(text.length / 2);
+    expect(progress).toMatch(LEFT_OUT);
+  },
+);
