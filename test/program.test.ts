@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, open, symlink } from 'node:fs/promises';
+import { mkdir, open, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import { PassThrough, Writable } from 'node:stream';
@@ -11,6 +11,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { CONNECTED_SCRIPT } from './rig/connected-child.ts';
 import { startFakeOpencode } from './rig/fake-opencode.ts';
+import { listenHttp } from './rig/http-listener.ts';
 import { SERVER_SCRIPT } from './rig/mcp-child.ts';
 import { NO_MULTICAST } from './rig/no-multicast.ts';
 import { freePort } from './rig/ports.ts';
@@ -331,4 +332,82 @@ describe('a disk that takes no log', () => {
       expect(await within(wrapper.ended, 'its end')).toBe(0);
     },
   );
+});
+
+describe('a secret of one instance that is missing', () => {
+  const NONE = { env: 'NONE' };
+  const missing = { file: '/nowhere/secret' };
+  const failing = { command: ['/bin/false'] };
+  /** The file of a static instance, beside which there is another. */
+  const PLACES: readonly (readonly [string, object, RegExp])[] = [
+    ['a header of an unset variable', { headers: { 'X-Token': NONE } }, /header X-Token: .*variable NONE is not set/],
+    ['a header of a missing file', { headers: { 'X-Token': missing } }, /header X-Token: .*\/nowhere\/secret: no such/],
+    ['a header of an empty file', { headers: { 'X-Token': { file: '/dev/null' } } }, /header X-Token: .*\/dev\/null/],
+    ['a header of a failing command', { headers: { 'X-Token': failing } }, /header X-Token: .*\/bin\/false ended/],
+    [
+      'a header of a missing command',
+      { headers: { 'X-Token': { command: ['/nowhere/x'] } } },
+      /header X-Token: cannot/,
+    ],
+    ['a password of an unset variable', { password: NONE }, /variable NONE is not set/],
+    ['a password of a missing file', { password: missing }, /\/nowhere\/secret: no such file/],
+    ['a password of a failing command', { password: failing }, /\/bin\/false ended with code 1/],
+  ];
+
+  test.each(PLACES)('%s locks that instance, which says so, and stops no program', async (_, fields, reason) => {
+    const { env, temp } = await place();
+    await using locked = await startFakeOpencode({ password: 'pa55word' });
+    await using other = await startFakeOpencode({ directory: '/home/user/other' });
+    const config = join(temp.path, 'config.json');
+    const instances = [
+      { name: 'needs-it', url: locked.url, ...fields },
+      { name: 'other', url: other.url },
+    ];
+    await writeFile(config, JSON.stringify({ instances }), { mode: 0o600 });
+    const withStatic = { ...env, TRANSPORT: 'all', TAILSCALE_SOCKET: join(temp.path, 'none.sock') };
+    const list = start(['opencode-mcp', 'list', '--config', config], withStatic);
+    expect(await within(list.ended, 'its end')).toBe(0);
+    expect(list.stdout()).toMatch(/other: idle/);
+    const entry = /^.*needs-it.*$/m.exec(list.stdout())?.[0] ?? '';
+    expect(entry).toContain('locked');
+    expect(list.stdout()).toMatch(reason);
+    for (const subcommand of ['status', 'sessions', 'cleanup']) {
+      const { ended, stderr } = start(['opencode-connected', subcommand, '--config', config], env);
+      expect([await within(ended, 'its end'), stderr()]).toEqual([0, '']);
+    }
+  });
+
+  test.each([
+    ['the default password', { password: NONE }],
+    ['the password of a rule', { credentials: [{ name: 'needs-it', password: NONE }] }],
+  ])('%s is missed by those that need it alone', async (_, fields) => {
+    const { env, temp, registry } = await place();
+    await using locked = await startFakeOpencode({ password: 'pa55word' });
+    await using other = await startFakeOpencode({ directory: '/home/user/other' });
+    await registry.add({ name: 'needs-it', port: locked.port });
+    await registry.add({ name: 'other', port: other.port, cwd: other.directory });
+    const config = join(temp.path, 'config.json');
+    await writeFile(config, JSON.stringify(fields), { mode: 0o600 });
+    const { ended, stdout } = start(['opencode-mcp', 'list', '--config', config], env);
+    expect(await within(ended, 'its end')).toBe(0);
+    expect(stdout()).toMatch(/other: idle/);
+    expect(stdout()).toMatch(/needs-it: locked/);
+    expect(stdout()).toContain('the environment variable NONE is not set');
+  });
+
+  test('a header that is read from a file goes with every request', async () => {
+    const { env, temp } = await place();
+    const seen = new Set<unknown>();
+    await using listener = await listenHttp(({ headers }, response) => {
+      seen.add(headers['x-token']);
+      response.writeHead(500).end();
+    });
+    await writeFile(join(temp.path, 'token'), 'from a file\n');
+    const config = join(temp.path, 'config.json');
+    const instance = { name: 'one', url: listener.url, headers: { 'X-Token': { file: 'token' } } };
+    await writeFile(config, JSON.stringify({ instances: [instance] }), { mode: 0o600 });
+    const { ended } = start(['opencode-mcp', 'list', '--config', config], { ...env, TRANSPORT: 'static' });
+    expect(await within(ended, 'its end')).toBe(0);
+    expect([...seen]).toEqual(['from a file']);
+  });
 });

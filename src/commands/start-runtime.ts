@@ -27,6 +27,7 @@ export function startRuntime(settings: Settings, logger: Logger, onChange?: () =
     settings,
     sources: createSources(settings, systemDependencies(logger)),
     resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
+    withHeaders: (endpoint, signal) => credentials.withHeaders(endpoint, signal),
     clock: systemClock,
     logger,
     ...(onChange && { onChange }),

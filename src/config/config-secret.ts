@@ -1,8 +1,7 @@
 import * as z from 'zod';
 import type { SecretRef } from './secret-ref.ts';
 import { resolvePath } from './resolve-path.ts';
-import { shownPath } from './quote.ts';
-import { readFailure, type ReadTextFile } from './text-file.ts';
+import type { ReadTextFile } from './text-file.ts';
 
 /** How a secret may be written in the config file. */
 export type ConfigSecret = string | { env: string } | { file: string } | { command: string[] };
@@ -31,7 +30,10 @@ export interface ConfigContext {
   plainSecret(): void;
 }
 
-/** A password. Files and commands are read when it is needed, the environment now. No text about it holds any part of it. */
+/**
+ * A secret as it is written. Files and commands are read when it is needed, the environment now; what is missing there locks
+ * the instance that needs it, then. No text about it holds any part of it.
+ */
 export function checkSecret(secret: ConfigSecret, where: string, context: ConfigContext): SecretRef | undefined {
   const fail = (reason: string): undefined => void context.problems.push(`${where}: ${reason}`);
   if (typeof secret === 'string') {
@@ -45,8 +47,7 @@ export function checkSecret(secret: ConfigSecret, where: string, context: Config
       return fail('expected the name of an environment variable after "env", without $');
     // The environment has inherited members too: `constructor`.
     const value = Object.hasOwn(context.env, secret.env) ? context.env[secret.env] : undefined;
-    if (value === undefined || value === '') return fail(`the environment variable ${secret.env} is not set`);
-    return { kind: 'value', value };
+    return value === undefined || value === '' ? { kind: 'unset', variable: secret.env } : { kind: 'value', value };
   }
   if ('file' in secret) {
     if (secret.file === '' || secret.file.includes('\0')) return fail('expected a path after "file"');
@@ -56,18 +57,4 @@ export function checkSecret(secret: ConfigSecret, where: string, context: Config
   if (program === undefined || program === '' || secret.command.some((argument) => argument.includes('\0')))
     return fail('expected a program and its arguments after "command", as [PROGRAM, ARGUMENT, …]');
   return { kind: 'command', argv: [program, ...rest] };
-}
-
-/** A header's value, read now: headers go with every request, and a request does not wait for a command. */
-export function checkHeaderSecret(secret: ConfigSecret, where: string, context: ConfigContext): string | undefined {
-  const fail = (reason: string): undefined => void context.problems.push(`${where}: ${reason}`);
-  const ref = checkSecret(secret, where, context);
-  if (ref === undefined) return undefined;
-  if (ref.kind === 'command') return fail('"command" is not supported for a header; use "file" or "env"');
-  if (ref.kind === 'value') return ref.value;
-  try {
-    return context.readFile(ref.path).text.replace(/\r?\n$/, '');
-  } catch (error) {
-    return fail(`cannot read ${shownPath(ref.path)}: ${readFailure(error)}`);
-  }
 }

@@ -1,5 +1,6 @@
-import { checkHeaderSecret, type ConfigContext, type ConfigSecret } from './config-secret.ts';
+import { checkSecret, type ConfigContext, type ConfigSecret } from './config-secret.ts';
 import { singleLine } from '../plain-text.ts';
+import type { SecretRef } from './secret-ref.ts';
 
 // Node takes 16 KiB for all headers of a request together.
 const MAX_VALUE_CHARACTERS = 8192;
@@ -13,6 +14,9 @@ const FORBIDDEN = new Map([
   ...['origin', 'referer'].map((name) => [name, 'it would make a request look like one of a web page'] as const),
 ]);
 
+/** A header's value, or where it is found when the instance is asked. */
+export type HeaderValue = string | SecretRef;
+
 /**
  * Checks the headers of one instance. The typical use is an access proxy, such as a Cloudflare Access service token:
  * `{"CF-Access-Client-Id": "….access", "CF-Access-Client-Secret": {"file": "cf-secret"}}`.
@@ -22,8 +26,8 @@ export function checkHeaders(
   hasPassword: boolean,
   where: string,
   context: ConfigContext,
-): Record<string, string> {
-  const checked = new Map<string, string>();
+): Record<string, HeaderValue> {
+  const checked = new Map<string, HeaderValue>();
   const seen = new Set<string>();
   for (const [name, secret] of Object.entries(headers)) {
     const problem =
@@ -35,11 +39,12 @@ export function checkHeaders(
       context.problems.push(`${place}: ${problem}`);
       continue;
     }
-    const value = checkHeaderSecret(secret, place, context);
-    if (value === undefined) continue;
-    const badValue = valueProblem(value);
-    if (badValue === undefined) checked.set(name, value);
-    else context.problems.push(`${place}: ${badValue}`);
+    const ref = checkSecret(secret, place, context);
+    if (ref === undefined) continue;
+    const badValue = ref.kind === 'value' ? headerValueProblem(ref.value) : undefined;
+    if (badValue !== undefined && typeof secret === 'string') context.problems.push(`${place}: ${badValue}`);
+    // What the environment has wrong locks the instance, as what a file has does.
+    else checked.set(name, ref.kind === 'value' && badValue === undefined ? ref.value : ref);
   }
   return Object.fromEntries(checked);
 }
@@ -57,8 +62,8 @@ function nameProblem(name: string, hasPassword: boolean): string | undefined {
   return undefined;
 }
 
-function valueProblem(value: string): string | undefined {
-  if (value === '') return 'expected a value, got an empty one';
+/** What no header can carry; nothing of the value is in it. */
+export function headerValueProblem(value: string): string | undefined {
   if (value.length > MAX_VALUE_CHARACTERS)
     return `expected at most ${MAX_VALUE_CHARACTERS} characters, got ${value.length}`;
   // What fetch takes: Latin-1, and no control character but the tab.

@@ -1,3 +1,4 @@
+import type { HeaderValue } from './instance-headers.ts';
 import type { CredentialRef } from './secret-ref.ts';
 import type { LogLevel } from '../log.ts';
 import { ReportedError } from '../program.ts';
@@ -19,7 +20,7 @@ export interface StaticInstance {
   readonly name: string;
   /** http or https, without a trailing slash, user info, query or fragment. */
   readonly url: string;
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: Readonly<Record<string, HeaderValue>>;
   readonly credential?: CredentialRef;
 }
 

@@ -1,7 +1,8 @@
 import { isExactPattern, matchesPattern } from '../config/pattern.ts';
 import type { CredentialRule, Settings } from '../config/settings.ts';
 import type { CredentialRef } from '../config/secret-ref.ts';
-import type { Candidate, Route } from '../discovery/source.ts';
+import { headerValueProblem } from '../config/instance-headers.ts';
+import type { Candidate, Endpoint, Route } from '../discovery/source.ts';
 import { readSecret, type SecretDeps } from './secret.ts';
 
 /** For HTTP Basic authentication. Secret: never logged, never shown. */
@@ -13,6 +14,8 @@ export interface Credential {
 export interface CredentialResolver {
   /** The credential for one candidate, or undefined where it gets none. Rejects where the one that fits cannot be read. */
   resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined>;
+  /** The endpoint with the text of each of its headers. Rejects where one cannot be read, and names it. */
+  withHeaders(endpoint: Endpoint, signal: AbortSignal): Promise<Endpoint>;
 }
 
 // opencode's own default.
@@ -36,6 +39,21 @@ export function createCredentialResolver(
         if (password !== undefined) return { username: ref.username ?? DEFAULT_USERNAME, password };
       }
       return undefined;
+    },
+    async withHeaders(endpoint, signal) {
+      const headers: Record<string, string> = {};
+      for (const [name, value] of Object.entries(endpoint.headers ?? {})) {
+        try {
+          headers[name] = typeof value === 'string' ? value : ((await readSecret(value, deps, signal)) ?? '');
+          const problem = headerValueProblem(headers[name]);
+          if (problem !== undefined) throw new Error(problem);
+        } catch (error) {
+          throw new Error(`header ${name}: ${error instanceof Error ? error.message : String(error)}`, {
+            cause: error,
+          });
+        }
+      }
+      return { ...endpoint, headers };
     },
   };
 }

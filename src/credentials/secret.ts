@@ -7,8 +7,8 @@ import type { SecretRef } from '../config/secret-ref.ts';
 import type { SecretCommands } from './secret-commands.ts';
 import { unlessAborted } from '../unless-aborted.ts';
 
-// A password is a line; whatever is longer is another file.
-const MAX_SECRET_BYTES = 4096;
+// A password is a line, and a header's value no longer than this; whatever is longer is another file.
+const MAX_SECRET_BYTES = 8192;
 
 export interface SecretDeps {
   readonly commands: SecretCommands;
@@ -27,6 +27,8 @@ export async function readSecret(ref: SecretRef, deps: SecretDeps, signal: Abort
 
 function readRef(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise<string | undefined> {
   if (ref.kind === 'value') return Promise.resolve(ref.value);
+  if (ref.kind === 'unset')
+    return Promise.reject(new Error(`${describe(ref)} is not set; set it and start this again`));
   if (ref.kind === 'command') return deps.commands.run(ref.argv, signal).then(withoutFinalNewline);
   // A file system that hangs must not hold up its caller.
   return unlessAborted(readSecretFile(ref), signal);
@@ -35,6 +37,7 @@ function readRef(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise
 /** How errors name a secret. A command's arguments may be secrets too, so only the program is named. */
 function describe(ref: SecretRef): string {
   if (ref.kind === 'value') return 'the configured password';
+  if (ref.kind === 'unset') return `the environment variable ${ref.variable}`;
   return ref.kind === 'command'
     ? `the output of the password command ${shownPath(ref.argv[0])}`
     : `the password file ${shownPath(ref.path)}`;

@@ -4,7 +4,7 @@ import { realpath } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
-import { type Candidate, type DiscoverySource, ROUTES } from '../discovery/source.ts';
+import { type Candidate, type DiscoverySource, type Endpoint, ROUTES } from '../discovery/source.ts';
 import type { Logger } from '../log.ts';
 import type { Credential } from '../opencode/transport.ts';
 import { Announcer } from './announcer.ts';
@@ -29,6 +29,8 @@ export interface DirectoryDeps {
   readonly settings: Pick<Settings, 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'>;
   readonly sources: readonly DiscoverySource[];
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
+  /** An endpoint with the text of headers that are secrets. */
+  readonly withHeaders?: (endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Called shortly after names or states of the listed instances have changed. */
@@ -71,7 +73,7 @@ export class LiveDirectory implements Directory {
   #closing: Promise<void> | undefined;
 
   constructor(deps: DirectoryDeps) {
-    const { clock, logger, sources, settings, resolveCredential } = deps;
+    const { clock, logger, sources, settings, resolveCredential, withHeaders } = deps;
     this.#deps = deps;
     // One for each registration that is about to be looked at again.
     setMaxListeners(0, this.#root.signal);
@@ -87,6 +89,7 @@ export class LiveDirectory implements Directory {
       deadlineMs: settings.healthCheckTimeoutMs,
       sameDirectory: createSameDirectory(realpath),
       resolveCredential,
+      withHeaders,
       onOutcome: (record, outcome) => this.#settle(record, outcome),
     });
     this.#prover = new Prover({

@@ -8,7 +8,9 @@ const PLAIN = /^https?:\/\/[a-z0-9.-]+:\d+$/;
  * between instances, and whether it is dialled: the same address need not be reachable otherwise.
  */
 export function endpointKey({ url, headers, dial }: Endpoint): string {
-  const pairs = Object.entries(headers ?? {}).map(([name, value]) => `${name.toLowerCase()}: ${value}`);
+  const pairs = Object.entries(headers ?? {}).map(
+    ([name, value]) => `${name.toLowerCase()}: ${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  );
   if (dial !== undefined) pairs.push('dialled');
   return pairs.length === 0 ? canonical(url) : [canonical(url), ...pairs.toSorted()].join('\n');
 }

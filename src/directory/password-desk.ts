@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events';
 import pLimit from 'p-limit';
 
 import type { Clock } from '../clock.ts';
-import type { Candidate } from '../discovery/source.ts';
+import type { Candidate, Endpoint } from '../discovery/source.ts';
 import type { Credential } from '../opencode/transport.ts';
 import { singleLine } from '../plain-text.ts';
 import { unlessAborted } from '../unless-aborted.ts';
@@ -13,12 +13,18 @@ export interface PasswordDeps {
   /** The longest that one probe waits for its password. */
   readonly limitMs: number;
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
+  /** Rejects where a header cannot be read. */
+  readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
 }
 
 /** A credential where there is one, or why the one that is configured is not to be had. */
 export interface PasswordAnswer {
   readonly credential?: Credential;
   readonly problem?: string;
+  /** With its headers, where some had to be read. */
+  readonly endpoint?: Endpoint;
+  /** Why it must not be asked at all: without its headers another instance might answer. */
+  readonly lock?: string;
 }
 
 /** Password files read at once, well below any limit of open files. */
@@ -49,7 +55,7 @@ export class PasswordDesk {
   readonly #deps: PasswordDeps;
   readonly #places = pLimit(AT_ONCE);
   readonly #cohorts = new Set<Cohort>();
-  readonly #open = new Map<Candidate, Promise<Credential | undefined>>();
+  readonly #open = new Map<Candidate, Promise<PasswordAnswer>>();
   #cohort: Cohort | undefined;
   #thisTurn = 0;
   #turn: Promise<void> | undefined;
@@ -80,11 +86,11 @@ export class PasswordDesk {
     const { limitMs } = this.#deps;
     const { signal } = cohort.controller;
     try {
-      const credential = await unlessAborted(this.#underWay(candidate, signal), signal);
-      return credential === undefined ? {} : { credential };
+      return await unlessAborted(this.#underWay(candidate, signal), signal);
     } catch (error) {
+      if (hasUnreadHeaders(candidate)) return { lock: `its headers could not be read within ${limitMs} ms` };
       if (signal.aborted) return { problem: `its password was not to be had within ${limitMs} ms` };
-      return { problem: singleLine(error instanceof Error ? error.message : String(error), MAX_PROBLEM_CHARS) };
+      return { problem: reasonOf(error) };
     } finally {
       cohort.open -= 1;
       if (cohort.open === 0) this.#end(cohort);
@@ -92,12 +98,33 @@ export class PasswordDesk {
   }
 
   /** A file system that hangs would otherwise collect one stuck look-up per probe, each holding a thread. */
-  #underWay(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined> {
+  #underWay(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
     const known = this.#open.get(candidate);
     if (known !== undefined) return known;
-    const resolving = this.#deps.resolveCredential(candidate, signal).finally(() => this.#open.delete(candidate));
+    const resolving = this.#resolve(candidate, signal).finally(() => this.#open.delete(candidate));
     this.#open.set(candidate, resolving);
     return resolving;
+  }
+
+  /** Rejects where the signal aborts, and where there are no headers to read but no password either. */
+  async #resolve(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
+    const { resolveCredential, withHeaders } = this.#deps;
+    if (!hasUnreadHeaders(candidate) || withHeaders === undefined) {
+      const credential = await resolveCredential(candidate, signal);
+      return credential === undefined ? {} : { credential };
+    }
+    let endpoint: Endpoint;
+    try {
+      endpoint = await withHeaders(candidate.endpoint, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      return { lock: reasonOf(error) };
+    }
+    const credential = await resolveCredential(candidate, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      return reasonOf(error);
+    });
+    return { endpoint, ...(typeof credential === 'string' ? { problem: credential } : credential && { credential }) };
   }
 
   /** One cohort a turn, until it is over. */
@@ -145,4 +172,13 @@ export class PasswordDesk {
     });
     return this.#turn;
   }
+}
+
+/** Whether a header's value is to be found somewhere first. */
+function hasUnreadHeaders({ endpoint: { headers = {} } }: Candidate): boolean {
+  return Object.values(headers).some((value) => typeof value !== 'string');
+}
+
+function reasonOf(error: unknown): string {
+  return singleLine(error instanceof Error ? error.message : String(error), MAX_PROBLEM_CHARS);
 }

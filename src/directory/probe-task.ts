@@ -27,6 +27,8 @@ export interface ProbeTask {
   readonly signal: AbortSignal;
   /** Added to a refusal: why no password was sent although one is configured. */
   readonly credentialProblem?: string | undefined;
+  /** Why nothing may be sent at all: a header that it needs is missing. */
+  readonly lock?: string | undefined;
 }
 
 /** What one look at one endpoint found. */

@@ -13,6 +13,7 @@ const MAX_REASON_PATH_CHARS = 150;
 
 /** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
 export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
+  if (task.lock !== undefined) return settled({ status: 'locked', reason: task.lock });
   const startMs = deps.clock.now();
   let latencyMs: number | undefined;
   try {

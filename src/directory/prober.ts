@@ -1,7 +1,7 @@
 import pLimit from 'p-limit';
 
 import type { Clock } from '../clock.ts';
-import type { Candidate } from '../discovery/source.ts';
+import type { Candidate, Endpoint } from '../discovery/source.ts';
 import type { Connection, Credential } from '../opencode/transport.ts';
 import type { OverviewPart, SessionSummary } from './instance.ts';
 import { type Lane, Lanes } from './lanes.ts';
@@ -56,6 +56,7 @@ export interface ProberDeps<T extends Target> {
   readonly deadlineMs: number;
   readonly sameDirectory: SameDirectory;
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
+  readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
   /** For every probe that is settled; one that ran out of time and will be repeated is not. */
   readonly onOutcome: (target: T, outcome: Outcome) => void;
 }
@@ -87,6 +88,7 @@ interface Job<T extends Target> {
   readonly waiters: Set<(outcome: Outcome | undefined) => void>;
   connection: Connection;
   credentialProblem?: string | undefined;
+  lock?: string | undefined;
   /** The first look found who is there, but not all of what it is doing. */
   firstLook?: Look;
 }
@@ -110,8 +112,9 @@ export class Prober<T extends Target> {
 
   constructor(deps: ProberDeps<T>) {
     this.#deps = deps;
-    const { clock, deadlineMs, resolveCredential } = deps;
-    this.#passwords = new PasswordDesk({ clock, limitMs: deadlineMs * CREDENTIAL_WAIT, resolveCredential });
+    const { clock, deadlineMs, resolveCredential, withHeaders } = deps;
+    const limitMs = deadlineMs * CREDENTIAL_WAIT;
+    this.#passwords = new PasswordDesk({ clock, limitMs, resolveCredential, withHeaders });
     this.#limit = pLimit(deps.slots);
     this.#lanes = new Lanes(deps.slots);
   }
@@ -191,12 +194,14 @@ export class Prober<T extends Target> {
     return job;
   }
 
-  /** Finds the password before a slot is taken. */
+  /** Finds the password, and headers that are secrets, before a slot is taken. */
   async #prepare(job: Job<T>): Promise<void> {
     const { candidate } = job.target;
-    const { credential, problem } = await this.#passwords.find(candidate, job.urgent !== undefined);
-    if (credential !== undefined) job.connection = { endpoint: candidate.endpoint, credential };
-    job.credentialProblem = problem;
+    const found = await this.#passwords.find(candidate, job.urgent !== undefined);
+    const { credential, endpoint = candidate.endpoint } = found;
+    job.connection = { endpoint, ...(credential !== undefined && { credential }) };
+    job.credentialProblem = found.problem;
+    job.lock = found.lock;
     if (!job.dropped) this.#enqueue(job, this.#firstLane(job));
   }
 
@@ -251,6 +256,7 @@ export class Prober<T extends Target> {
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),
         signal: controller.signal,
         credentialProblem: job.credentialProblem,
+        lock: job.lock,
       },
       {
         clock,

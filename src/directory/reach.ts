@@ -98,7 +98,7 @@ const ADVICE: Record<Failure['status'], string> = {
   healthy: '',
   withheld: 'No message was sent. Once that is put right, call refresh_instances.',
   locked:
-    'A password is read from a rule under `credentials` in the config file, or from OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where it is not "opencode"); set one and start this server anew.',
+    'A header is read from where the config file says. A password is read from a rule under `credentials` in the config file, or from OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where it is not "opencode"); set one and start this server anew.',
   unsupported: 'Update opencode on that machine and start it again.',
   unhealthy: 'See that opencode still runs there, then call refresh_instances.',
   untrusted: 'It is only listed, because nobody vouches for its registration.',

@@ -1,3 +1,4 @@
+import type { HeaderValue } from '../config/instance-headers.ts';
 import type { CredentialRef } from '../config/secret-ref.ts';
 import type { Dial } from '../dial.ts';
 
@@ -15,8 +16,8 @@ export interface Endpoint {
   /** Scheme, host, port and optional path prefix, without a trailing slash: `http://127.0.0.1:4096`. */
   readonly url: string;
   readonly route: Route;
-  /** Extra request headers. Secret: never logged, never shown. */
-  readonly headers?: Readonly<Record<string, string>>;
+  /** Extra request headers. Secret: never logged, never shown. Of an endpoint that requests go to, all are text. */
+  readonly headers?: Readonly<Record<string, HeaderValue>>;
   /** Makes the connection where one cannot simply connect. One function for all endpoints that are reached by the same means. */
   readonly dial?: Dial;
   /** The user whose registration this is: on this machine its password goes to a port of theirs, too. */

@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net';
 import * as z from 'zod';
-import type { CredentialRef } from '../config/secret-ref.ts';
+import type { CredentialRef, SecretRef } from '../config/secret-ref.ts';
 import type { StaticInstance } from '../config/settings.ts';
 import { quoteName, singleLine } from '../plain-text.ts';
 import { badPortReason } from '../bad-ports.ts';
@@ -10,14 +10,16 @@ export const STATIC_SOURCE = 'static';
 
 const MAX_NAME_CHARS = 128;
 
+const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null;
+
 export const staticOptions = z.object({
   instances: z.array(
     z.object({
       name: z.string().min(1),
       url: z.url({ protocol: /^https?$/ }),
-      headers: z.record(z.string(), z.string()),
-      /** Checked where the configuration is read. */
-      credential: z.custom<CredentialRef>((value) => typeof value === 'object' && value !== null).exactOptional(),
+      /** Checked where the configuration is read, as the credential is. */
+      headers: z.record(z.string(), z.union([z.string(), z.custom<SecretRef>(isObject)])),
+      credential: z.custom<CredentialRef>(isObject).exactOptional(),
     }),
   ),
 });

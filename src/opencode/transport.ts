@@ -143,7 +143,8 @@ function meansOf({ endpoint, credential }: Connection): Pick<Outgoing, 'dial' | 
 }
 
 function requestHeaders({ endpoint, credential }: Connection, body: string | undefined): Record<string, string> {
-  const headers: Record<string, string> = { ...endpoint.headers };
+  const given = Object.entries(endpoint.headers ?? {});
+  const headers = Object.fromEntries(given.filter((pair): pair is [string, string] => typeof pair[1] === 'string'));
   if (credential !== undefined) {
     const pair = `${credential.username}:${credential.password}`;
     headers['authorization'] = `Basic ${Buffer.from(pair, 'utf8').toString('base64')}`;

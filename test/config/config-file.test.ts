@@ -204,21 +204,6 @@ describe('secrets', () => {
   const forms = 'expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}';
   it.each([
     {
-      name: 'a variable that is not set',
-      secret: { env: 'NOWHERE' },
-      expected: 'the environment variable NOWHERE is not set',
-    },
-    {
-      name: 'a variable that is empty',
-      secret: { env: 'EMPTY' },
-      expected: 'the environment variable EMPTY is not set',
-    },
-    {
-      name: 'a name every object knows',
-      secret: { env: 'constructor' },
-      expected: 'the environment variable constructor is not set',
-    },
-    {
       name: 'a value in place of a name',
       secret: { env: '$hunter2' },
       expected: 'expected the name of an environment variable after "env", without $',
@@ -247,6 +232,18 @@ describe('secrets', () => {
     expect(problemsOf({ env, config: { credentials: [{ name: 'a', password: secret }] } })).toEqual([
       `${CONFIG_PATH}: credentials[0].password: ${expected}`,
     ]);
+  });
+
+  it.each([
+    ['a variable that is not set', 'NOWHERE'],
+    ['a variable that is empty', 'EMPTY'],
+    ['a name every object knows', 'constructor'],
+  ])('%s is missed by the instances that need it, and stops nothing', (_, variable) => {
+    const password = { env: variable };
+    const { settings } = load({ env: { EMPTY: '' }, config: { password, credentials: [{ name: 'a', password }] } });
+    const unset = { password: { kind: 'unset', variable } };
+    expect(settings.defaultCredential).toEqual(unset);
+    expect(settings.credentialRules).toEqual([{ name: 'a', credential: unset }]);
   });
 
   it('a rule without a password says so', () => {

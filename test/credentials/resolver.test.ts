@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import type { CredentialRef, SecretRef } from '../../src/config/secret-ref.ts';
 import type { CredentialRule } from '../../src/config/settings.ts';
 import { createCredentialResolver } from '../../src/credentials/resolver.ts';
@@ -254,4 +257,68 @@ describe('whatever an advertiser claims', () => {
       { numRuns: 1000 },
     );
   });
+});
+
+describe("an endpoint's headers", () => {
+  const withHeaders = (headers: Endpoint['headers'], commands = noCommands): Promise<Endpoint> =>
+    createCredentialResolver({ credentialRules: [] }, { commands }).withHeaders(
+      { url: 'https://box.example', route: 'url', ...(headers && { headers }) },
+      never,
+    );
+
+  it('are read from wherever they are, as passwords are', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'opencode-mcp-headers-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    writeFileSync(join(folder, 'token'), `${'t'.repeat(8192 - 2)}\r\n`);
+    const printing: SecretCommands = { run: (argv) => Promise.resolve(`${argv.join(' ')}\n`) };
+    const { headers } = await withHeaders(
+      {
+        'X-Plain': 'plain',
+        'X-File': { kind: 'file', path: join(folder, 'token') },
+        'X-Command': { kind: 'command', argv: ['pass', 'show'] },
+      },
+      printing,
+    );
+    expect(headers).toEqual({ 'X-Plain': 'plain', 'X-File': 't'.repeat(8192 - 2), 'X-Command': 'pass show' });
+  });
+
+  const failing: SecretCommands = { run: () => Promise.reject(new Error('password command pass ended with code 1')) };
+  const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
+  const command: SecretRef = { kind: 'command', argv: ['pass'] };
+  it.each<readonly [string, SecretRef, SecretCommands, string]>([
+    [
+      'a variable that is not set',
+      { kind: 'unset', variable: 'CF' },
+      noCommands,
+      'the environment variable CF is not set; set it and start this again',
+    ],
+    [
+      'a file that is not there',
+      { kind: 'file', path: '/nowhere/cf' },
+      noCommands,
+      'cannot read the password file /nowhere/cf: no such file; create it with the password in it',
+    ],
+    [
+      'what is no file',
+      { kind: 'file', path: '/' },
+      noCommands,
+      'will not use / for a password: it is not a regular file; put the password into one',
+    ],
+    ['a command that fails', command, failing, 'password command pass ended with code 1'],
+    ['one that prints nothing', command, printing('\n'), 'the output of the password command pass is empty'],
+    ['two lines', command, printing('hunter2\nhunter2'), 'expected a header value without line breaks'],
+    ['a variable with two lines', { kind: 'value', value: 'a\nb' }, noCommands, 'expected a header value without'],
+    ['what no header carries', command, printing('hunter2→'), 'expected a header value without'],
+    ['too much', command, printing('h'.repeat(8193)), 'expected at most 8192 characters, got 8193'],
+  ])(
+    'that cannot be sent are named, with the reason and nothing of the value: %s',
+    async (_, ref, commands, reason) => {
+      const error = await withHeaders({ 'X-Plain': 'p', 'X-Token': ref }, commands).then(
+        () => undefined,
+        (thrown: unknown) => thrown as Error,
+      );
+      expect(error?.message.startsWith(`header X-Token: ${reason}`)).toBe(true);
+      expect(error?.message).not.toContain('hunter2');
+    },
+  );
 });

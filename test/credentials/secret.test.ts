@@ -59,6 +59,12 @@ describe('a value', () => {
   });
 });
 
+it('a variable that is not set is named', async () => {
+  expect(await problemOf({ kind: 'unset', variable: 'OPENCODE_PW' })).toBe(
+    'the environment variable OPENCODE_PW is not set; set it and start this again',
+  );
+});
+
 describe('a command', () => {
   const printing = (output: string): SecretCommands => ({ run: () => Promise.resolve(output) });
 
@@ -83,7 +89,7 @@ describe.each([
     { name: 'with one', content: 'p w\n', expected: 'p w' },
     { name: 'with a Windows one', content: 'p w\r\n', expected: 'p w' },
     { name: 'with two: one is the password', content: 'p w\n\n', expected: 'p w\n' },
-    { name: 'of 4096 bytes', content: 'p'.repeat(4096), expected: 'p'.repeat(4096) },
+    { name: 'of 8192 bytes', content: 'p'.repeat(8192), expected: 'p'.repeat(8192) },
     { name: 'beyond ASCII', content: 'žluť→', expected: 'žluť→' },
   ])('is read: $name', async ({ content, expected }) => {
     write(content);
@@ -109,9 +115,9 @@ describe.each([
   });
 
   it('may not be larger', async () => {
-    write('hunter2'.repeat(600));
+    write('hunter2'.repeat(1200));
     expect(await problemOf({ kind: 'file', path, optional: true, ...owner })).toBe(
-      `will not use ${path} for a password: it is larger than 4096 bytes; put only the password into it`,
+      `will not use ${path} for a password: it is larger than 8192 bytes; put only the password into it`,
     );
   });
 

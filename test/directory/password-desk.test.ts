@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 import { PasswordDesk } from '../../src/directory/password-desk.ts';
 import { candidate } from './candidates.ts';
@@ -65,4 +65,44 @@ test('at most 64 files are read at once, and an urgent one does not stand in lin
   expect(asked).toBe(64);
   void desk.find(candidate(), true);
   expect(asked).toBe(65);
+});
+
+describe('headers that are secrets', () => {
+  const one = candidate({ key: 'one', headers: { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } });
+
+  test('that cannot be read lock the endpoint, whatever its password', async () => {
+    const desk = new PasswordDesk({
+      clock: new ManualClock(),
+      limitMs: 1000,
+      resolveCredential: async () => ({ username: 'u', password: 'p' }),
+      withHeaders: async () => await Promise.reject(new Error('header X-Token: it is not set')),
+    });
+    expect(await desk.find(one, true)).toEqual({ lock: 'header X-Token: it is not set' });
+  });
+
+  test('go with the password, and stay where there is none', async () => {
+    const endpoint = { ...one.endpoint, headers: { 'X-Token': 't' } };
+    const deps = { clock: new ManualClock(), limitMs: 1000, withHeaders: async () => endpoint };
+    const credential = { username: 'u', password: 'p' };
+    const desk = new PasswordDesk({ ...deps, resolveCredential: async () => credential });
+    expect(await desk.find(one, true)).toEqual({ endpoint, credential });
+    const without = new PasswordDesk({
+      ...deps,
+      resolveCredential: async () => await Promise.reject(new Error('no such file')),
+    });
+    expect(await without.find(one, true)).toEqual({ endpoint, problem: 'no such file' });
+  });
+
+  test('that take too long lock it too: without them nothing is asked', async () => {
+    const clock = new ManualClock();
+    const desk = new PasswordDesk({
+      clock,
+      limitMs: 1000,
+      resolveCredential: async () => undefined,
+      withHeaders: () => new Promise(() => {}),
+    });
+    const found = desk.find(one, true);
+    await clock.advance(1000);
+    expect(await found).toEqual({ lock: 'its headers could not be read within 1000 ms' });
+  });
 });

@@ -214,6 +214,30 @@ describe('two passes', () => {
     expect(status(await looking)).toBe('healthy');
   });
 
+  test('an endpoint whose headers are missing is locked, and nothing is sent to it', async () => {
+    const fake = await fakeOpencode();
+    const told: string[] = [];
+    const prober = new Prober<NamedTarget>({
+      clock: new ManualClock(),
+      slots: 1,
+      deadlineMs: DEADLINE_MS,
+      sameDirectory: createSameDirectory(realpath),
+      resolveCredential: async () => undefined,
+      withHeaders: async () => await Promise.reject(new Error('header X-Token: it is not set')),
+      onOutcome: ({ name }, { result }) => void told.push(`${name} ${JSON.stringify(result)}`),
+    });
+    closers.push(() => prober.close());
+    const headers = { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } as const;
+    const one = {
+      name: 'one',
+      candidate: candidate({ key: 'one', url: fake.url, headers }),
+      standing: 'fresh',
+    } as const;
+    await prober.batch().look(one, { parts: [] });
+    expect(told).toEqual(['one {"status":"locked","reason":"header X-Token: it is not set"}']);
+    expect(prober.counters.requests).toBe(0);
+  });
+
   test('what is refused is settled by the first look', async () => {
     const fake = await fakeOpencode();
     await fake.close();
