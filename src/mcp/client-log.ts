@@ -17,6 +17,9 @@ const MCP_LEVEL: Record<LogLevel, LoggingLevel> = { debug: 'debug', info: 'info'
 
 const MAX_CHARS = 1_000;
 
+/** Lines for a client that does not read; further ones are on stderr only. */
+const MAX_UNREAD = 100;
+
 export interface LogMessage {
   readonly level: LoggingLevel;
   readonly logger: 'opencode-mcp';
@@ -29,14 +32,15 @@ export interface LogMessage {
  */
 export class ClientLog {
   #threshold: LoggingLevel = 'warning';
-  #send: ((message: LogMessage) => void) | undefined;
+  #send: ((message: LogMessage) => Promise<void>) | undefined;
+  #unread = 0;
 
   setLevel(level: LoggingLevel): void {
     this.#threshold = level;
   }
 
-  /** Undefined while nobody is connected: the lines of then are on stderr only. */
-  connect(send: ((message: LogMessage) => void) | undefined): void {
+  /** `send` resolves once the client has room for the next. Undefined while nobody is connected: the lines of then are on stderr only. */
+  connect(send: ((message: LogMessage) => Promise<void>) | undefined): void {
     this.#send = send;
   }
 
@@ -51,7 +55,9 @@ export class ClientLog {
           value === undefined ? [] : [[key, typeof value === 'string' ? singleLine(value, MAX_CHARS) : value] as const],
         );
         const data = { ...Object.fromEntries(told), message: singleLine(message, MAX_CHARS) };
-        this.#send?.({ level: mcpLevel, logger: 'opencode-mcp', data });
+        if (this.#send === undefined || this.#unread >= MAX_UNREAD) return;
+        this.#unread += 1;
+        void this.#send({ level: mcpLevel, logger: 'opencode-mcp', data }).then(() => (this.#unread -= 1));
       },
     };
   }

@@ -1,9 +1,10 @@
 import type { Snapshot } from '../directory/instance.ts';
 import { parseUri } from './resource-uri.ts';
 
+/** Each resolves once the client has room for the next. */
 export interface NewsTo {
-  listChanged(): void;
-  updated(uri: string): void;
+  listChanged(): Promise<void>;
+  updated(uri: string): Promise<void>;
 }
 
 /** More than a client has use for. */
@@ -16,6 +17,9 @@ export class DirectoryNews {
   /** Since somebody wants to know. */
   #known: ReadonlyMap<string, string> | undefined;
   #hasListed = false;
+  #unread = 0;
+  /** The latest that came while the client did not read. */
+  #due: Snapshot | undefined;
 
   constructor(to: NewsTo) {
     this.#to = to;
@@ -39,18 +43,29 @@ export class DirectoryNews {
     this.#subscribed.delete(uri);
   }
 
+  /** A client that does not read is told later, once, what is different by then. */
   changed(snapshot: Snapshot): void {
     const before = this.#known;
     if (before === undefined) return;
+    this.#due = this.#unread > 0 ? snapshot : undefined;
+    if (this.#due !== undefined) return;
     const now = fingerprints(snapshot);
     this.#known = now;
     const names = new Set([...before.keys(), ...now.keys()]);
     const different = new Set([...names].filter((name) => before.get(name) !== now.get(name)));
-    if (this.#hasListed && (names.size !== before.size || names.size !== now.size)) this.#to.listChanged();
+    if (this.#hasListed && (names.size !== before.size || names.size !== now.size)) this.#tells(this.#to.listChanged());
     for (const uri of this.#subscribed) {
       const name = parseUri(uri)?.instance;
-      if (name !== undefined && different.has(name)) this.#to.updated(uri);
+      if (name !== undefined && different.has(name)) this.#tells(this.#to.updated(uri));
     }
+  }
+
+  #tells(reading: Promise<void>): void {
+    this.#unread += 1;
+    void reading.then(() => {
+      this.#unread -= 1;
+      if (this.#unread === 0 && this.#due !== undefined) this.changed(this.#due);
+    });
   }
 }
 

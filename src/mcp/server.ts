@@ -42,9 +42,6 @@ export interface McpServerOptions {
 /** A client that lists no tools gets discovery going after this. */
 const START_DISCOVERY_AFTER_MS = 250;
 
-/** Lines of the log for a client that does not read; further ones are on stderr only. */
-const MAX_UNREAD = 100;
-
 /** A progress notification; resolves once the client has room for the next. */
 type Notify = (progress: number, text: string | undefined) => Promise<void>;
 
@@ -62,9 +59,6 @@ export class McpServer {
   readonly #tasks: Tasks;
   #runtime: Promise<Runtime> | undefined;
   #startTimer: NodeJS.Timeout | undefined;
-  /** Notifications that the client has not read. */
-  #unread = 0;
-  #isNewsDue = false;
 
   constructor(options: McpServerOptions) {
     this.#options = options;
@@ -79,17 +73,16 @@ export class McpServer {
       },
     );
     this.#news = new DirectoryNews({
-      listChanged: () => this.#sends(this.#server.sendResourceListChanged()),
-      updated: (uri) => this.#sends(this.#server.sendResourceUpdated({ uri })),
+      listChanged: () => this.#server.sendResourceListChanged().catch(ignore),
+      updated: (uri) => this.#server.sendResourceUpdated({ uri }).catch(ignore),
     });
     this.#serveTools();
     this.#serveFeatures(tools);
     this.#server.oninitialized = () => {
       // The same level filter for everyone is ours: the SDK's lets everything through until a level is set.
-      this.#log.connect((message) => {
-        if (this.#unread < MAX_UNREAD)
-          this.#sends(this.#server.notification({ method: 'notifications/message', params: message }));
-      });
+      this.#log.connect((message) =>
+        this.#server.notification({ method: 'notifications/message', params: message }).catch(ignore),
+      );
       this.#startTimer = setTimeout(() => this.#start(), START_DISCOVERY_AFTER_MS);
     };
     this.#server.onerror = (error) => {
@@ -175,18 +168,7 @@ export class McpServer {
     return runtime;
   }
 
-  #sends(notification: Promise<void>): void {
-    this.#unread += 1;
-    void notification.catch(ignore).finally(() => {
-      this.#unread -= 1;
-      if (this.#unread === 0 && this.#isNewsDue) this.#changed();
-    });
-  }
-
-  /** A client that does not read is told later, of all that is different by then. */
   #changed(): void {
-    this.#isNewsDue = this.#unread > 0;
-    if (this.#isNewsDue) return;
     this.#runtime?.then(
       ({ directory }) => this.#news.changed(directory.snapshot()),
       () => {},

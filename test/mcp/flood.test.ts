@@ -80,14 +80,11 @@ async function peakMemoryMb(pid: number): Promise<number> {
   return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) / 1024;
 }
 
-function progressOf({ stdout }: RawServer): string {
+function progressOf({ stdout }: RawServer): readonly string[] {
   return stdout
     .map((line) => JSON.parse(line) as { readonly method?: string; readonly params?: { readonly message?: string } })
-    .flatMap(({ method, params }) => (method === 'notifications/progress' ? [params?.message ?? ''] : []))
-    .join('');
+    .flatMap(({ method, params }) => (method === 'notifications/progress' ? [params?.message ?? ''] : []));
 }
-
-const LEFT_OUT = /\[… (\d+) characters left out …\]\n/g;
 
 const line = (type: string, properties: object): string => `data: ${JSON.stringify({ type, properties })}\n\n`;
 
@@ -151,16 +148,19 @@ describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flo
     expect(told.startsWith(text.slice(0, 1_000))).toBe(true);
     expect(told.endsWith(text.slice(-1_000))).toBe(true);
     expect(await peakMemoryMb(server.pid)).toBeLessThan(MEMORY_MB);
-    // Each character once, whatever was dropped on the way; a client that is slow is told how much it did not get.
-    const progress = progressOf(server);
-    const left = [...progress.matchAll(LEFT_OUT)].reduce((sum, [, chars]) => sum + Number(chars), 0);
-    expect(left + progress.replaceAll(LEFT_OUT, '').length).toBe(text.length);
-    if (left === 0) expect(progress === text).toBe(true);
+    // In order, and nothing twice, whatever was dropped on the way. Of a notification the end may be cut off.
+    let from = 0;
+    for (const message of progressOf(server)) {
+      const said = message.replace(/…$/, '');
+      const at = text.indexOf(said, from);
+      expect(at, `${JSON.stringify(said.slice(0, 40))} comes at or after ${from}`).toBeGreaterThanOrEqual(0);
+      from = at + said.length;
+    }
   });
 });
 
 test.skipIf(process.platform !== 'linux')(
-  'a client that does not read gets the newest text and the answer, once it reads',
+  'a client that does not read gets the answer once it reads, and until then no heap of progress grows',
   async () => {
     const turn = await followedTurn();
     const { server, opencode, messageID, partID } = turn;
@@ -183,8 +183,7 @@ test.skipIf(process.platform !== 'linux')(
     const { result } = await server.answerTo(SEND);
     expect(result?.['structuredContent']).toMatchObject({ outcome: 'completed' });
     expect(await peakMemoryMb(server.pid)).toBeLessThan(MEMORY_MB);
-    const progress = progressOf(server);
-    expect(progress.length).toBeLessThan(text.length / 2);
-    expect(progress).toMatch(LEFT_OUT);
+    // Some fill the pipe, and two wait.
+    expect(progressOf(server).join('').length).toBeLessThan(text.length / 10);
   },
 );

@@ -1,0 +1,56 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+import { describe, expect, test } from 'vitest';
+
+import type { Instance, Snapshot } from '../../src/directory/instance.ts';
+import { silentLogger } from '../../src/log.ts';
+import { ClientLog } from '../../src/mcp/client-log.ts';
+import { DirectoryNews } from '../../src/mcp/directory-news.ts';
+
+/** A client that reads what waits only when it is told to. */
+class Unread {
+  readonly sent: string[] = [];
+  #reading: (() => void)[] = [];
+
+  take(what: string): Promise<void> {
+    this.sent.push(what);
+    return new Promise((resolve) => this.#reading.push(resolve));
+  }
+
+  async read(): Promise<void> {
+    const reading = this.#reading;
+    this.#reading = [];
+    for (const resolve of reading) resolve();
+    await nextTurn();
+  }
+}
+
+describe('a client that does not read', () => {
+  test('gets a bounded log, and goes on where it reads again', async () => {
+    const client = new Unread();
+    const log = new ClientLog();
+    log.connect(({ data }) => client.take(String(data['message'])));
+    const logger = log.beside(silentLogger);
+    for (let index = 0; index < 10_000; index += 1) logger.log('warn', `line ${index}`);
+    expect(client.sent).toHaveLength(100);
+    await client.read();
+    logger.log('warn', 'after');
+    expect(client.sent.at(-1)).toBe('after');
+  });
+
+  test('is told of changes once, of all that is different when it reads', async () => {
+    const snapshot = (...instances: readonly (readonly [string, string])[]): Snapshot =>
+      ({ instances: instances.map(([name, state]) => ({ name, state }) as Instance) }) as unknown as Snapshot;
+    const client = new Unread();
+    const news = new DirectoryNews({ listChanged: () => client.take('list'), updated: (uri) => client.take(uri) });
+    news.subscribe('opencode://a', snapshot(['a', 'idle']));
+    news.listed(snapshot(['a', 'idle']));
+    for (let round = 0; round < 1_000; round += 1) news.changed(snapshot(['a', round % 2 === 0 ? 'busy' : 'waiting']));
+    news.changed(snapshot(['a', 'idle'], ['b', 'idle']));
+    expect(client.sent).toEqual(['opencode://a']);
+    await client.read();
+    expect(client.sent).toEqual(['opencode://a', 'list', 'opencode://a']);
+    await client.read();
+    expect(client.sent).toHaveLength(3);
+  });
+});
