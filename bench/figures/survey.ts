@@ -7,8 +7,8 @@ import { ratios } from '../statistics.ts';
 import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 
 export const SURVEY_RATIO = 1.5;
-/** health, path, status, permissions, questions, latest session */
-export const REQUESTS_PER_INSTANCE = 6;
+/** Of an idle one: path, status, latest session. */
+export const REQUESTS_PER_INSTANCE = 3;
 /** The server's default. */
 const CONCURRENCY = 16;
 /** A busy machine must not cut a survey off: both sides are to make every request. */

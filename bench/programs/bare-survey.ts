@@ -31,14 +31,8 @@ await serveOrders({}, async () => {
 process.exit(0);
 
 async function ask(url: string): Promise<void> {
-  await get(`${url}/global/health`);
   const { directory } = (await get(`${url}/path`)) as { readonly directory: string };
-  const parts = [
-    '/session/status',
-    '/permission',
-    '/question',
-    `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`,
-  ];
+  const parts = ['/session/status', `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`];
   await Promise.all(parts.map((path) => get(url + path)));
 }
 

@@ -129,10 +129,9 @@ export function isSessionId(id: string): boolean {
 }
 
 /** As `doingOf`, of several directories together. */
-export function together(all: readonly Doing[]): Doing | undefined {
+export function together(all: readonly Doing[]): Doing {
   const running = all.flatMap((one) => one.running);
   const retrying = all.find(({ activity }) => activity.kind === 'retrying');
-  if (all.length === 0) return undefined;
   const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
   return { activity: retrying?.activity ?? busy, running };
 }

@@ -27,89 +27,106 @@ const MAX_MESSAGE_BYTES = 2 * 1024 * 1024;
 /** Sessions of requests that wait; more are told without saying whose they are. */
 const MAX_FAMILIES = 3;
 
-/** What an instance is doing. Rejects for nothing but a bug: a part without an answer is `missing`. */
+/**
+ * What an instance is doing. What waits is busy, so permissions and questions are asked only in directories where something runs, or
+ * whose status is not known: an idle instance costs two requests. Rejects for nothing but a bug: a part without an answer is `missing`.
+ */
 export async function askOverview(
   task: ProbeTask,
   deps: ProbeDeps,
   directory: string,
 ): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut'>> {
-  let learnt: OverviewParts = {};
+  const directories = [directory, ...(task.alsoIn ?? [])];
+  const wants = (part: OverviewPart): boolean => task.parts.includes(part);
   let timedOut = false;
-  await Promise.all(
-    task.parts.map(async (part) => {
-      try {
-        const paths = pathsFor(part, directory, task.alsoIn ?? []);
-        const answers = await Promise.all(paths.map((path) => ask(task, deps, path, MAX_BYTES[part])));
-        const value = READ[part](answers);
-        if (value === undefined) return;
-        learnt = { ...learnt, [part]: value };
-        if (part === 'session') learnt = { ...learnt, latest: newestOf(answers) };
-      } catch (error) {
-        timedOut ||= isTimeout(error, task);
-      }
-    }),
-  );
+  /** One answer for each of `where`, or undefined where one of them is missing or not of opencode's form. */
+  const askIn = async <T>(
+    part: OverviewPart,
+    where: readonly string[],
+    read: (answer: unknown) => T | undefined,
+  ): Promise<readonly T[] | undefined> => {
+    try {
+      const answers = await Promise.all(
+        where.map(async (one) => read(await ask(task, deps, pathOf(part, one, one === directory), MAX_BYTES[part]))),
+      );
+      const usable = answers.filter((answer) => answer !== undefined);
+      return usable.length === answers.length ? usable : undefined;
+    } catch (error) {
+      timedOut ||= isTimeout(error, task);
+      return undefined;
+    }
+  };
+  const askWork = async (): Promise<OverviewParts> => {
+    const doings = wants('status') ? await askIn('status', directories, doingOf) : undefined;
+    const active = directories.filter((_, index) => doings?.[index]?.running.length !== 0);
+    const [permissions, questions] = await Promise.all([
+      wants('permissions') ? askIn('permissions', active, permissionsOf) : undefined,
+      wants('questions') ? askIn('questions', active, questionsOf) : undefined,
+    ]);
+    return {
+      ...(doings && { status: together(doings) }),
+      ...(permissions && { permissions: permissions.flat() }),
+      ...(questions && { questions: questions.flat() }),
+    };
+  };
+  const [work, sessions] = await Promise.all([
+    askWork(),
+    wants('session') ? askIn('session', directories, firstSessionOf) : undefined,
+  ]);
+  let learnt: OverviewParts = {
+    ...work,
+    ...(sessions && { session: sessions[0] ?? null, latest: newestOf(sessions) }),
+  };
   learnt = await withFamilies(task, deps, learnt);
   learnt = await withRest(task, deps, learnt);
   return { learnt, missing: task.parts.filter((part) => learnt[part] === undefined), timedOut };
 }
 
-/** Of one answer for each directory; undefined where one of them is not of opencode's form. */
-const READ: { readonly [Part in OverviewPart]: (answers: readonly unknown[]) => OverviewParts[Part] | undefined } = {
-  status: (answers) => {
-    const all = allOf(answers, doingOf);
-    return all && together(all);
-  },
-  permissions: (answers) => allOf(answers, permissionsOf)?.flat(),
-  questions: (answers) => allOf(answers, questionsOf)?.flat(),
-  session: ([answer]) => firstSessionOf(answer),
-};
-
-/** Of the directories beside the instance's own, where it is newer than what stands there; null where none is. */
-function newestOf([own, ...others]: readonly unknown[]): SessionSummary | null {
+/** The latest session of the directories beside the instance's own, where it is newer than the one there; null where none is. */
+function newestOf([own, ...others]: readonly (SessionSummary | null)[]): SessionSummary | null {
   let newest: SessionSummary | null = null;
-  let newestMs = firstSessionOf(own)?.updatedMs ?? 0;
-  for (const answer of others) {
-    const session = firstSessionOf(answer);
-    if (!session || session.updatedMs <= newestMs) continue;
+  let newestMs = own?.updatedMs ?? 0;
+  for (const session of others) {
+    if (session === null || session.updatedMs <= newestMs) continue;
     newest = session;
     newestMs = session.updatedMs;
   }
   return newest;
 }
 
-function allOf<T>(answers: readonly unknown[], read: (answer: unknown) => T | undefined): readonly T[] | undefined {
-  const all = answers.map(read).filter((one) => one !== undefined);
-  return all.length === answers.length ? all : undefined;
-}
-
 const ROUTES = { status: '/session/status', permissions: '/permission', questions: '/question' } as const;
 
 /** Without a directory the server takes its own, as it does for its `/path`; only the session list would be the whole project's. */
-function pathsFor(part: OverviewPart, directory: string, alsoIn: readonly string[]): readonly string[] {
-  if (part === 'session')
-    return [directory, ...alsoIn].map((one) => `${inDirectory('/session', one)}&roots=true&limit=1`);
-  const route = ROUTES[part];
-  return [route, ...alsoIn.map((other) => inDirectory(route, other))];
+function pathOf(part: OverviewPart, directory: string, isOwn: boolean): string {
+  if (part === 'session') return `${inDirectory('/session', directory)}&roots=true&limit=1`;
+  return isOwn ? ROUTES[part] : inDirectory(ROUTES[part], directory);
 }
 
-/** Finds out which of the requests that wait are a sub-agent's: they carry its own session's id. Few wait, and mostly none. */
+/** Finds out which of the requests that wait are a sub-agent's, which carry its own session's id. Asked once for each request. */
 async function withFamilies(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts): Promise<OverviewParts> {
   const running = learnt.status?.running;
+  const before = [...(task.known?.permissions ?? []), ...(task.known?.questions ?? [])];
   const waiting = [...(learnt.permissions ?? []), ...(learnt.questions ?? [])];
+  const isChild = new Map<string, boolean>();
+  for (const { sessionId } of waiting) {
+    const known = before.find((one) => one.sessionId === sessionId)?.ofSubAgent;
+    if (known !== undefined) isChild.set(sessionId, known);
+  }
   const ids = [...new Set(waiting.map(({ sessionId }) => sessionId))]
-    .filter((id) => isSessionId(id) && (running === undefined || running.includes(id)))
+    .filter((id) => !isChild.has(id) && isSessionId(id) && (running === undefined || running.includes(id)))
     .slice(0, MAX_FAMILIES);
-  const children = new Set<string>();
   await Promise.all(
     ids.map(async (id) => {
       const session = await ask(task, deps, `/session/${id}`, MAX_BYTES.session).catch(() => undefined);
-      if (hasParent(session)) children.add(id);
+      if (session !== undefined) isChild.set(id, hasParent(session));
     }),
   );
-  if (children.size === 0) return learnt;
+  if (isChild.size === 0) return learnt;
   const named = (all: readonly Waiting[]): readonly Waiting[] =>
-    all.map((one) => (children.has(one.sessionId) ? { ...one, ofSubAgent: true } : one));
+    all.map((one) => {
+      const ofSubAgent = isChild.get(one.sessionId);
+      return ofSubAgent === undefined ? one : { ...one, ofSubAgent };
+    });
   return {
     ...learnt,
     ...(learnt.permissions && { permissions: named(learnt.permissions) }),
@@ -130,7 +147,7 @@ async function withRest(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts)
     ...learnt,
     [isElsewhere ? 'latest' : 'session']: { ...session, rest },
   });
-  const known = task.lastSession;
+  const known = task.known?.latest ?? task.known?.session;
   if (known?.id === session.id && known.updatedMs === session.updatedMs && known.rest?.state === 'idle')
     return standing(known.rest);
   try {
@@ -140,8 +157,7 @@ async function withRest(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts)
       // It may have begun after the status was told.
       const path = isElsewhere ? inDirectory(ROUTES.status, session.directory) : ROUTES.status;
       const now = doingOf(await ask(task, deps, path, MAX_BYTES.status));
-      const later = now?.running.includes(session.id) === true ? together([status, now]) : undefined;
-      if (later !== undefined) return { ...learnt, status: later };
+      if (now?.running.includes(session.id) === true) return { ...learnt, status: together([status, now]) };
     }
     return standing(rest);
   } catch (error) {

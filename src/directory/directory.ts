@@ -255,7 +255,10 @@ export class LiveDirectory implements Directory {
       scope === 'everything'
         ? instances
         : instances.filter(([best]) => best === undefined || !best.toldAfter(scope.askedBefore));
-    const work: Promise<unknown>[] = [askOverviews(due, batch, { clock, deadlineMs: settings.healthCheckTimeoutMs })];
+    const trustsVersion = scope !== 'everything';
+    const work: Promise<unknown>[] = [
+      askOverviews(due, batch, { clock, deadlineMs: settings.healthCheckTimeoutMs, trustsVersion }),
+    ];
     if (scope === 'everything') {
       for (const record of this.#table.all())
         if (record.askable) work.push(batch.look(record, { parts: record.unknownParts }));

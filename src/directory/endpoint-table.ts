@@ -69,8 +69,12 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     this.alsoIn = [directory, ...this.alsoIn.filter((other) => other !== directory)].slice(0, MAX_ALSO_IN);
   }
 
-  get lastSession(): Target['lastSession'] {
-    return this.known?.parts.latest ?? this.known?.parts.session ?? undefined;
+  get learnt(): Target['learnt'] {
+    return this.known?.parts;
+  }
+
+  get version(): Target['version'] {
+    return this.result.status === 'healthy' ? this.result.version : undefined;
   }
 
   get standing(): Target['standing'] {

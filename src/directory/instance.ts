@@ -85,8 +85,8 @@ export interface Waiting {
   readonly sessionId: string;
   /** `bash "rm -rf build"`, `Which color? Red | Blue`: clean and bounded. */
   readonly text: string;
-  /** The session works for another one. */
-  readonly ofSubAgent?: true;
+  /** The session works for another one; absent where that is not known. */
+  readonly ofSubAgent?: boolean;
 }
 
 /** What an instance is doing, as asked within one survey. */

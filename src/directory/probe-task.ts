@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { Candidate } from '../discovery/source.ts';
 import { type Connection, RequestError, requestJson } from '../opencode/transport.ts';
-import type { OverviewPart, ProbeResult, SessionSummary } from './instance.ts';
+import type { OverviewPart, ProbeResult } from './instance.ts';
 import type { OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 
@@ -15,8 +15,10 @@ export interface ProbeTask {
   readonly parts: readonly OverviewPart[];
   /** Other directories of its own sessions that it is known to work in: asked about, too. */
   readonly alsoIn?: readonly string[];
-  /** As an earlier probe found it: how its last turn ended is not asked again while it is the same. */
-  readonly lastSession?: SessionSummary | undefined;
+  /** What an earlier probe learnt: how the latest turn ended and whose a request is are not asked again while they are the same. */
+  readonly known?: OverviewParts | undefined;
+  /** Told by an earlier probe, and good enough for this one. */
+  readonly version?: string | undefined;
   /** Found a moment ago by a first look that ran out of time later on: not asked again. */
   readonly identity?: Healthy;
   /** For this look. */

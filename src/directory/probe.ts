@@ -19,11 +19,12 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   try {
     let identity = task.identity;
     if (identity === undefined) {
-      const version = await askVersion(task, deps);
-      latencyMs = Math.max(0, deps.clock.now() - startMs);
+      const version = task.version ?? (await askVersion(task, deps));
+      latencyMs = task.version === undefined ? Math.max(0, deps.clock.now() - startMs) : undefined;
       const unsupported = unsupportedReason(version);
       if (unsupported !== undefined) return settled({ status: 'unsupported', version, reason: unsupported }, latencyMs);
       identity = await askPaths(task, deps, version);
+      latencyMs ??= Math.max(0, deps.clock.now() - startMs);
     }
     const overview = await askOverview(task, deps, identity.directory);
     return { result: identity, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };

@@ -3,8 +3,9 @@ import pLimit from 'p-limit';
 import type { Clock } from '../clock.ts';
 import type { Candidate, Endpoint } from '../discovery/source.ts';
 import type { Connection, Credential } from '../opencode/transport.ts';
-import type { OverviewPart, SessionSummary } from './instance.ts';
+import type { OverviewPart } from './instance.ts';
 import { type Lane, Lanes } from './lanes.ts';
+import type { OverviewParts } from './overview.ts';
 import { PasswordDesk } from './password-desk.ts';
 import { probe } from './probe.ts';
 import type { Look } from './probe-task.ts';
@@ -17,8 +18,10 @@ export interface Target {
   readonly standing: 'known' | 'fresh' | 'suspect';
   /** Directories beside its own that it is known to work in. */
   readonly alsoIn?: readonly string[];
-  /** Its latest one, as the last probe found it. */
-  readonly lastSession?: SessionSummary | undefined;
+  /** What the last probes learnt of what it does. */
+  readonly learnt?: OverviewParts | undefined;
+  /** While it is healthy. */
+  readonly version?: string | undefined;
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
@@ -30,6 +33,8 @@ export interface Outcome extends Look {
 
 export interface LookOptions {
   readonly parts: readonly OverviewPart[];
+  /** A version that an earlier look found is good enough. */
+  readonly trustsVersion?: boolean;
   /** For a tool that waits for this one: before everything that waits, and one look only; a second is asked for by `recheck`. */
   readonly urgent?: 'look' | 'recheck';
 }
@@ -81,6 +86,7 @@ interface Job<T extends Target> {
   readonly target: T;
   readonly urgent: LookOptions['urgent'];
   parts: readonly OverviewPart[];
+  trustsVersion: boolean;
   pass: 1 | 2;
   running: boolean;
   dropped: boolean;
@@ -168,20 +174,24 @@ export class Prober<T extends Target> {
   }
 
   /** A job under way that will tell what is asked, or can still be made to. */
-  #join(target: T, { parts, urgent }: LookOptions): Job<T> | undefined {
+  #join(target: T, { parts, trustsVersion = false, urgent }: LookOptions): Job<T> | undefined {
     if (urgent !== undefined) return undefined;
     const job = this.#joinable.get(target);
-    if (job === undefined || parts.every((part) => job.parts.includes(part))) return job;
+    if (job === undefined) return undefined;
+    const fits = parts.every((part) => job.parts.includes(part)) && (trustsVersion || !job.trustsVersion);
+    if (fits) return job;
     if (job.running || job.pass === 2) return undefined;
-    job.parts = parts;
+    job.parts = [...new Set([...job.parts, ...parts])];
+    job.trustsVersion &&= trustsVersion;
     return job;
   }
 
-  #submit(target: T, { parts, urgent }: LookOptions): Job<T> {
+  #submit(target: T, { parts, trustsVersion = false, urgent }: LookOptions): Job<T> {
     const job: Job<T> = {
       target,
       urgent,
       parts,
+      trustsVersion,
       pass: urgent === 'recheck' ? 2 : 1,
       running: false,
       dropped: false,
@@ -250,7 +260,8 @@ export class Prober<T extends Target> {
         connection: job.connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         alsoIn: job.target.alsoIn ?? [],
-        lastSession: job.target.lastSession,
+        known: job.target.learnt,
+        ...(job.trustsVersion ? { version: job.target.version } : {}),
         ...(known?.status === 'healthy' ? { identity: known } : {}),
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),

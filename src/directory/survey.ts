@@ -4,6 +4,8 @@ import { OVERVIEW_PARTS } from './instance.ts';
 import type { Batch } from './prober.ts';
 
 export interface SurveyDeps {
+  /** Whether the version that the last round found is good enough. */
+  readonly trustsVersion: boolean;
   readonly clock: Clock;
   readonly deadlineMs: number;
 }
@@ -33,11 +35,11 @@ export async function askOverviews(
 async function askOne(
   records: readonly EndpointRecord[],
   batch: Batch<EndpointRecord>,
-  { clock, deadlineMs }: SurveyDeps,
+  { clock, deadlineMs, trustsVersion }: SurveyDeps,
 ): Promise<void> {
   const asked: Promise<unknown>[] = [];
   for (const [index, record] of records.entries()) {
-    const looking = batch.look(record, { parts: OVERVIEW_PARTS });
+    const looking = batch.look(record, { parts: OVERVIEW_PARTS, trustsVersion });
     asked.push(looking);
     if (index === records.length - 1) break;
     const patience = new AbortController();

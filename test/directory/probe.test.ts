@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/clock.ts';
-import { OVERVIEW_PARTS } from '../../src/directory/instance.ts';
+import { OVERVIEW_PARTS, type SessionSummary } from '../../src/directory/instance.ts';
 import { probe } from '../../src/directory/probe.ts';
 import type { Look, ProbeTask } from '../../src/directory/probe-task.ts';
 import { createSameDirectory } from '../../src/directory/same-directory.ts';
@@ -40,7 +40,7 @@ interface Asked extends Look {
 }
 
 interface AskOptions extends Partial<
-  Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem' | 'lastSession'>
+  Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem' | 'known' | 'version'>
 > {
   readonly credential?: Credential;
   /** Aborts the probe; the limit itself is the caller's. */
@@ -407,8 +407,18 @@ describe('what it is doing', () => {
 
   test('other directories that it works in are asked about, and told together', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
-    const look = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn: ['/home/user/b', '/home/user/c'] });
-    expect(look).toMatchObject({ learnt: { status: { activity: { kind: 'idle' } }, permissions: [] }, requests: 8 });
+    const alsoIn = ['/home/user/b', '/home/user/c'];
+    const look = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn });
+    expect(look).toMatchObject({ learnt: { status: { activity: { kind: 'idle' } }, permissions: [] }, requests: 5 });
+    const session = fake.addSession({ directory: '/home/user/b' });
+    fake.addPermission({ sessionID: session.id });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    const busy = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn });
+    expect(busy).toMatchObject({
+      learnt: { status: { running: [session.id] }, permissions: [{ sessionId: session.id }] },
+      // Health, path, three statuses, the permissions of the one that works, and whose session it is.
+      requests: 7,
+    });
     fake.override('GET /session/status', { kind: 'html' }, 1);
     expect((await ask(fake.url, { parts: ['status'], alsoIn: ['/home/user/b'] })).missing).toEqual(['status']);
   });
@@ -436,8 +446,50 @@ describe('what it is doing', () => {
     });
   });
 
+  test('an idle one costs three requests once its version is known; what waits is asked where something runs', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    const version = '1.18.33';
+    const first = await ask(fake.url, { parts: OVERVIEW_PARTS, version });
+    // One more finds out how its latest turn ended.
+    expect(first).toMatchObject({ result: { status: 'healthy', version }, missing: [], requests: 4 });
+    const known = first.learnt;
+    expect(await ask(fake.url, { parts: OVERVIEW_PARTS, version, known })).toMatchObject({
+      learnt: known,
+      missing: [],
+      latencyMs: expect.any(Number),
+      requests: 3,
+    });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS, version, known })).requests).toBe(5);
+    expect(fake.count('GET /global/health')).toBe(0);
+  });
+
+  test('whose session a request is, is asked once', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    fake.addPermission({ sessionID: session.id });
+    const { learnt } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(learnt.permissions).toMatchObject([{ ofSubAgent: false }]);
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS, known: learnt })).learnt).toEqual(learnt);
+    expect(fake.count('GET /session/:id')).toBe(1);
+  });
+
+  test('what waits is asked for where the status is not known', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.addPermission({ sessionID: session.id });
+    fake.override('GET /session/status', { kind: 'answer', status: 500, body: {} });
+    expect(await ask(fake.url, { parts: OVERVIEW_PARTS })).toMatchObject({
+      learnt: { permissions: [{ sessionId: session.id }], questions: [] },
+      missing: ['status'],
+    });
+  });
+
   test('routes that stay silent are missing; who is there and the rest are known', async () => {
     const fake = await fakeOpencode();
+    fake.state.statuses.set('ses_1', { type: 'busy' });
     fake.override('GET /session', { kind: 'hang' });
     fake.override('GET /question', { kind: 'hang' });
     const others = Promise.all([whenAsked(fake, 'GET /session'), whenAsked(fake, 'GET /question')]);
@@ -445,7 +497,7 @@ describe('what it is doing', () => {
     const look = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
     expect(look).toMatchObject({
       result: { status: 'healthy' },
-      learnt: { status: { activity: { kind: 'idle' } }, permissions: [] },
+      learnt: { status: { activity: { kind: 'busy' } }, permissions: [] },
       timedOut: true,
     });
     expect(look.missing.toSorted()).toEqual(['questions', 'session']);
@@ -518,7 +570,7 @@ describe('how its latest session stands that does not run', () => {
   test('is asked about once for each turn, and again while it is not at its end', async () => {
     const { fake } = await withLast(undefined);
     const first = (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session ?? undefined;
-    const again = await ask(fake.url, { parts: OVERVIEW_PARTS, lastSession: first });
+    const again = await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: first ?? null } });
     expect(again.learnt.session).toEqual(first);
     expect(fake.count('GET /session/:id/message')).toBe(1);
     for (const changed of [
@@ -526,7 +578,7 @@ describe('how its latest session stands that does not run', () => {
       { ...first, id: 'ses_other' },
       { ...first, rest: { state: 'starting' } },
     ])
-      await ask(fake.url, { parts: OVERVIEW_PARTS, lastSession: changed as typeof first });
+      await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: changed as SessionSummary } });
     expect(fake.count('GET /session/:id/message')).toBe(4);
   });
 

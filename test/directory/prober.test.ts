@@ -91,7 +91,7 @@ describe('slots', () => {
     const batch = prober.batch();
     const looks = list.map((fake, index) => batch.look(target(`t${index}`, fake), { parts: OVERVIEW_PARTS }));
     expect((await Promise.all(looks)).map(status)).toEqual(list.map(() => 'healthy'));
-    expect(prober.counters).toEqual({ probes: 12, inFlight: 0, maxInFlight: 3, requests: 72 });
+    expect(prober.counters).toEqual({ probes: 12, inFlight: 0, maxInFlight: 3, requests: 48 });
   });
 
   test('suspects hold at most a quarter of the slots; the others are answered meanwhile', async () => {

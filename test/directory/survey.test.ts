@@ -70,7 +70,7 @@ describe('a survey', () => {
     world.register('a', fake);
     world.register('b', hung);
     await world.start();
-    hung.override('GET /global/health', { kind: 'hang' });
+    hung.override('GET /path', { kind: 'hang' });
     await world.clock.advance(1000);
     const first = world.directory.survey();
     const askedMs = world.clock.now();
@@ -81,6 +81,21 @@ describe('a survey', () => {
     await world.clock.advance(DEADLINE_MS);
     await Promise.all([first, second]);
     expect(fake.count('GET /session/status')).toBe(before);
+  });
+
+  test('takes the version of the last round; a refresh asks for it', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    const asked = (): number => fake.count('GET /global/health');
+    expect(asked()).toBe(1);
+    await world.directory.survey();
+    expect(asked()).toBe(1);
+    await world.directory.refresh();
+    expect(asked()).toBe(2);
+    await world.round();
+    expect(asked()).toBe(3);
   });
 
   test('the first of all waits for the first round, and asks nothing that the round has asked since', async () => {
@@ -127,7 +142,7 @@ describe('a survey', () => {
     const list = await Promise.all([world.fake(), world.fake(), world.fake()]);
     for (const [index, fake] of list.entries()) world.register(`i${index}`, fake, { claims: { localPort: index } });
     await world.start();
-    for (const fake of list) fake.override('GET /global/health', { kind: 'hang' });
+    for (const fake of list) fake.override('GET /path', { kind: 'hang' });
     const before = world.directory.counters.probes;
     const surveying = world.directory.survey();
     await until('the slot to be taken', () => world.directory.counters.inFlight === 1);
@@ -161,13 +176,13 @@ describe('a survey', () => {
     const fake = await world.fake();
     const session = fake.addSession({ title: 'old' });
     fake.addPermission({ sessionID: session.id });
+    fake.state.statuses.set(session.id, { type: 'busy' });
     world.register('a', fake);
     await world.start();
     const beforeMs = world.clock.now();
     await world.clock.advance(5000);
     fake.override('GET /session', { kind: 'hang' });
     fake.override('GET /permission', { kind: 'html' });
-    fake.state.statuses.set(session.id, { type: 'busy' });
     const surveying = world.directory.survey();
     await until('what answers to be known', () => world.listed()[0] === 'a waiting' || fake.load.current === 1);
     await world.clock.advance(DEADLINE_MS);
@@ -208,7 +223,7 @@ describe('a survey', () => {
     fake.state.statuses.set('ses_1', { type: 'busy' });
     tunnel.rule({}, { kind: 'hang' });
     const surveying = world.directory.survey();
-    await tunnel.waitForRequest({ path: '/global/health' }, { nth: 2 });
+    await tunnel.waitForRequest({ path: '/path' }, { nth: 2 });
     await world.clock.advance(DEADLINE_MS * 0.3);
     await until('the other way', () => world.listed()[0] === 'a busy');
     await world.clock.advance(DEADLINE_MS);
@@ -232,7 +247,7 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     await world.start();
     expect(world.listed()).toHaveLength(count + 1);
     const hung = fakes.all[0];
-    hung?.override('GET /global/health', { kind: 'hang' });
+    hung?.override('GET /path', { kind: 'hang' });
     await world.clock.advance(1000);
     const nowMs = world.clock.now();
     let ended = false;
@@ -263,7 +278,7 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     for (const [index, fake] of fakes.all.entries())
       world.register(`i${index}`, fake, { claims: { localPort: index } });
     await world.start();
-    for (const fake of fakes.all.slice(0, 10)) fake.override('GET /global/health', { kind: 'hang' });
+    for (const fake of fakes.all.slice(0, 10)) fake.override('GET /path', { kind: 'hang' });
     await world.clock.advance(1000);
     const nowMs = world.clock.now();
     const surveying = world.directory.survey();
