@@ -1,12 +1,13 @@
 // npm run bench: measures what the README and the issues promise, prints a table and keeps the samples in
-// bench/results. Arguments: names of figures (default: all of them but node-idle, which takes twenty minutes), --pairs <n>,
-// --seconds <n> of browsing the LAN, and --server <path> for another build.
+// bench/results. Arguments: names of figures (default: all but node-idle, which takes twenty minutes, and against), --pairs <n>,
+// --seconds <n> of browsing the LAN, --server <path> for another build, and --old <path>, an older build for `against`.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import type { Figure } from './figure.ts';
+import { againstFigures } from './figures/against.ts';
 import { crowdFigures } from './figures/crowd.ts';
 import { firstTokenFigures } from './figures/first-token.ts';
 import { inFlightFigures } from './figures/in-flight.ts';
@@ -43,16 +44,18 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   tailnet: (stage) => tailnetFigures(stage, 7),
   'node-idle': nodeIdleFigures,
   ways: wayFigures,
+  against: (stage, pairs) => againstFigures(stage, values.old ?? '', [10, 50, 200], pairs),
 };
 
 /** They are measured only where they are named. */
-const LONG: ReadonlySet<string> = new Set(['node-idle']);
+const LONG: ReadonlySet<string> = new Set(['node-idle', 'against']);
 
 const { values, positionals } = parseArgs({
   options: {
     pairs: { type: 'string', default: String(PAIRS) },
     seconds: { type: 'string', default: '30' },
     server: { type: 'string' },
+    old: { type: 'string' },
   },
   allowPositionals: true,
 });

@@ -1,5 +1,4 @@
 import type { Connection } from '../opencode/transport.ts';
-import type { Change } from './history.ts';
 import type { Instance, Snapshot } from './instance.ts';
 import type { Kin } from './kin.ts';
 
@@ -54,8 +53,6 @@ export interface Directory {
    * session of its own, since opencode loads what lies there.
    */
   worksIn(reached: Reached, directory: string): void;
-  /** What became of each instance and why, oldest first; bounded. */
-  history(): readonly Change[];
   /** Ends every timer, watcher and request. May be called twice. */
   close(): Promise<void>;
 }

@@ -1,5 +1,4 @@
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import type { Snapshot } from './instance.ts';
 import { buildView, EMPTY_VIEW, type View, type ViewInput } from './view.ts';
 
 /** Removed registrations to remember until the next view says when they were last seen. */
@@ -8,20 +7,14 @@ const MAX_REMOVED = 1000;
 /** The view of a table, built anew only when somebody looks and something has changed. */
 export class CurrentView {
   readonly #table: EndpointTable;
-  readonly #onView: (before: Snapshot, after: Snapshot) => void;
-  readonly #input: () => Pick<ViewInput, 'proofs' | 'returning' | 'sources' | 'roundAtMs'>;
+  readonly #input: () => Pick<ViewInput, 'proofs' | 'returning' | 'sources'>;
   #removed = new Map<string, EndpointRecord>();
   #view: View = EMPTY_VIEW;
   #outdated = true;
 
-  constructor(
-    table: EndpointTable,
-    input: () => Pick<ViewInput, 'proofs' | 'returning' | 'sources' | 'roundAtMs'>,
-    onView: (before: Snapshot, after: Snapshot) => void,
-  ) {
+  constructor(table: EndpointTable, input: () => Pick<ViewInput, 'proofs' | 'returning' | 'sources'>) {
     this.#table = table;
     this.#input = input;
-    this.#onView = onView;
   }
 
   outdate(): void {
@@ -38,7 +31,6 @@ export class CurrentView {
 
   get(): View {
     if (!this.#outdated) return this.#view;
-    const before = this.#view.snapshot;
     this.#view = buildView(this.#view, {
       ...this.#input(),
       records: this.#table.all(),
@@ -50,7 +42,6 @@ export class CurrentView {
     });
     this.#removed = new Map();
     this.#outdated = false;
-    this.#onView(before, this.#view.snapshot);
     return this.#view;
   }
 }

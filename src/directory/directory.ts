@@ -7,11 +7,9 @@ import { type Chain, createChain, type SourceView } from '../discovery/chain.ts'
 import { type Candidate, type DiscoverySource, type Endpoint, ROUTES } from '../discovery/source.ts';
 import type { Logger } from '../log.ts';
 import type { Credential } from '../opencode/transport.ts';
-import { Announcer } from './announcer.ts';
 import type { Directory, Reached } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import { type Change, History } from './history.ts';
 import type { Instance, Snapshot } from './instance.ts';
 import { proveSame } from './proof.ts';
 import { type Outcome, type ProbeCounters, Prober } from './prober.ts';
@@ -33,17 +31,14 @@ export interface DirectoryDeps {
   readonly withHeaders?: (endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Called shortly after names or states of the listed instances have changed. */
+  /** Called shortly after anything that is shown may have changed, once for a whole survey; may fire spuriously. */
   readonly onChange?: () => void;
-  /** Called at once when who is there may be different, however often that is and also where it is the same again. */
+  /** Called immediately on any possible membership change; may fire spuriously. */
   readonly onPresence?: () => void;
 }
 
-/** Answers of a round come in a burst; looking for pairs to prove and telling of changes once for all of them is enough. */
+/** The answers of a round come in a burst: pairs to prove are looked for, and changes passed on, once for all of them. */
 export const REVIEW_DELAY_MS = 50;
-
-/** Times in the history are as exact as this; a view of 10,000 registrations for each burst of answers would not be for nothing, but nearly. */
-const HISTORY_DELAY_MS = 1000;
 
 /** Share of the health deadline that the first list waits for proofs. One takes some 50 ms; silence, which proves nothing, takes for ever. */
 const PROOF_WAIT = 1 / 4;
@@ -58,15 +53,11 @@ export class LiveDirectory implements Directory {
   readonly #rounds: Rounds;
   readonly #view: CurrentView;
   readonly #ways: WayFinder;
-  readonly #history = new History();
-  readonly #announcer = new Announcer();
   #reviewing = false;
-  #observing = false;
-  /** A change is held back. */
-  #holding = false;
+  /** `onChange` has not been called for it yet. */
+  #changed = false;
   /** Who is healthy or registered is different, or silent pairs may be due again. */
   #suspectsDue = false;
-  #roundAtMs: number | undefined;
   #ready: Promise<void> | undefined;
   #survey: Promise<void> | undefined;
   #refresh: Promise<void> | undefined;
@@ -98,18 +89,13 @@ export class LiveDirectory implements Directory {
         proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
       lookAgain: (keys) =>
         Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
-      onSettled: () => this.#changed(),
+      onSettled: () => this.#membershipChanged(),
     });
-    this.#view = new CurrentView(
-      this.#table,
-      () => ({
-        proofs: this.#prover.proofs(),
-        returning: this.#prover.returning(),
-        sources: this.#chain.views(),
-        roundAtMs: this.#roundAtMs,
-      }),
-      (before, after) => this.#history.observe(before, after, clock.now()),
-    );
+    this.#view = new CurrentView(this.#table, () => ({
+      proofs: this.#prover.proofs(),
+      returning: this.#prover.returning(),
+      sources: this.#chain.views(),
+    }));
     this.#ways = new WayFinder({
       table: this.#table,
       prober: this.#prober,
@@ -121,7 +107,7 @@ export class LiveDirectory implements Directory {
       intervalMs: settings.discoveryIntervalMs,
       table: this.#table,
       batch: this.#prober.batch(),
-      onEnd: () => this.#roundEnded(),
+      onEnd: () => this.#considerAll(),
     });
   }
 
@@ -148,6 +134,7 @@ export class LiveDirectory implements Directory {
   async refresh(signal?: AbortSignal): Promise<Snapshot> {
     this.#refresh ??= this.#surveyAll('everything').finally(() => {
       this.#refresh = undefined;
+      this.#touch();
     });
     await untilAborted(this.#refresh, signal);
     return this.snapshot();
@@ -160,6 +147,7 @@ export class LiveDirectory implements Directory {
     if (signal?.aborted !== true) {
       this.#survey ??= this.#surveyAll({ askedBefore: sequence }).finally(() => {
         this.#survey = undefined;
+        this.#touch();
       });
       await untilAborted(this.#survey, signal);
     }
@@ -181,11 +169,6 @@ export class LiveDirectory implements Directory {
 
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
     return this.#ways.reachAnother(reached, failed, signal);
-  }
-
-  history(): readonly Change[] {
-    this.snapshot();
-    return this.#history.changes();
   }
 
   close(): Promise<void> {
@@ -210,7 +193,7 @@ export class LiveDirectory implements Directory {
     }
     for (const record of added) void this.#rounds.look(record);
     this.#suspectsDue ||= changed;
-    this.#changed();
+    this.#membershipChanged();
   }
 
   #settle(record: EndpointRecord, outcome: Outcome): void {
@@ -226,7 +209,7 @@ export class LiveDirectory implements Directory {
       this.#suspectsDue = true;
       if (record.healthy) this.#prover.healthy(record.key, (key) => this.#table.isHealthy(key));
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
-      this.#changed();
+      this.#membershipChanged();
     }
     this.#touch();
   }
@@ -234,14 +217,13 @@ export class LiveDirectory implements Directory {
   async #firstRound(): Promise<void> {
     await this.#chain.scanned();
     await this.#rounds.settled();
-    this.#roundEnded();
     // Two ways to one instance would otherwise be listed, and named, as two.
     this.#considerProofs();
     await this.#within(this.#prover.idle(), PROOF_WAIT);
   }
 
-  #roundEnded(): void {
-    this.#roundAtMs = this.#deps.clock.now();
+  /** Silent pairs may be due again. */
+  #considerAll(): void {
     this.#suspectsDue = true;
     this.#touch();
   }
@@ -268,21 +250,15 @@ export class LiveDirectory implements Directory {
     batch.end();
   }
 
-  /** Who is there, or how, is different: the history sees it even where nobody looks. */
-  #changed(): void {
+  #membershipChanged(): void {
     this.#touch();
     this.#deps.onPresence?.();
-    if (this.#observing || this.#root.signal.aborted) return;
-    this.#observing = true;
-    void this.#deps.clock.sleep(HISTORY_DELAY_MS, this.#root.signal).then(() => {
-      this.#observing = false;
-      if (!this.#root.signal.aborted) this.snapshot();
-    });
   }
 
   /** Something that a view shows is different. */
   #touch(): void {
     this.#view.outdate();
+    this.#changed = true;
     if (this.#reviewing || this.#root.signal.aborted) return;
     this.#reviewing = true;
     void this.#deps.clock.sleep(REVIEW_DELAY_MS, this.#root.signal).then(() => {
@@ -293,16 +269,10 @@ export class LiveDirectory implements Directory {
 
   #review(): void {
     if (this.#suspectsDue) this.#considerProofs();
-    const { onChange, clock } = this.#deps;
-    if (onChange === undefined) return;
-    const { tell, againMs } = this.#announcer.review(this.snapshot().instances, clock.now());
-    if (tell) onChange();
-    if (againMs === undefined || this.#holding) return;
-    this.#holding = true;
-    void clock.sleep(againMs, this.#root.signal).then(() => {
-      this.#holding = false;
-      this.#touch();
-    });
+    // Each call makes its reader build a view; in the middle of a survey every answer would.
+    if (!this.#changed || this.#survey !== undefined || this.#refresh !== undefined) return;
+    this.#changed = false;
+    this.#deps.onChange?.();
   }
 
   #considerProofs(): void {

@@ -160,6 +160,4 @@ export interface Snapshot {
   readonly gone: readonly GoneInstance[];
   readonly sources: readonly SourceState[];
   readonly notes: readonly (Note & { readonly source: string })[];
-  /** When the last full round ended, ms since the epoch; undefined before the first. */
-  readonly roundAtMs?: number;
 }

@@ -39,7 +39,6 @@ export interface ViewInput {
   /** Addresses that are not shown until it is known whether they still lead to the instance that they led to. */
   readonly returning: ReadonlySet<string>;
   readonly sources: readonly SourceView[];
-  readonly roundAtMs: number | undefined;
 }
 
 /** Names in one note. */
@@ -76,7 +75,6 @@ export function buildView(previous: View, input: ViewInput): View {
         ...input.sources.flatMap(({ name, notes }) => notes.map(from(name))),
         ...[...boundedNotes(merged.notes), ...countNotes(unlisted, waiting)].map(from('directory')),
       ],
-      ...(input.roundAtMs === undefined ? {} : { roundAtMs: input.roundAtMs }),
     },
   };
 }

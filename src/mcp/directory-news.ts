@@ -19,7 +19,7 @@ export class DirectoryNews {
   #hasListed = false;
   #unread = 0;
   /** The latest that came while the client did not read. */
-  #due: Snapshot | undefined;
+  #due: (() => Snapshot) | undefined;
 
   constructor(to: NewsTo) {
     this.#to = to;
@@ -43,13 +43,16 @@ export class DirectoryNews {
     this.#subscribed.delete(uri);
   }
 
-  /** A client that does not read is told later, once, what is different by then. */
-  changed(snapshot: Snapshot): void {
+  /**
+   * `snapshot` is called only where somebody is to be notified. A client that does not read is notified later, once, of what is
+   * different by then.
+   */
+  changed(snapshot: () => Snapshot): void {
     const before = this.#known;
     if (before === undefined) return;
     this.#due = this.#unread > 0 ? snapshot : undefined;
     if (this.#due !== undefined) return;
-    const now = fingerprints(snapshot);
+    const now = fingerprints(snapshot());
     this.#known = now;
     const names = new Set([...before.keys(), ...now.keys()]);
     const different = new Set([...names].filter((name) => before.get(name) !== now.get(name)));

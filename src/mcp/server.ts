@@ -170,7 +170,7 @@ export class McpServer {
 
   #changed(): void {
     this.#runtime?.then(
-      ({ directory }) => this.#news.changed(directory.snapshot()),
+      ({ directory }) => this.#news.changed(() => directory.snapshot()),
       () => {},
     );
   }

@@ -47,13 +47,6 @@ describe('starting', () => {
       { name: 'test', status: 'failed', reason: 'the scan did not end within 10000 ms', candidates: 0 },
     ]);
   });
-
-  test('the end of the first round is told', async () => {
-    await using world = new World();
-    expect(world.directory.snapshot().roundAtMs).toBeUndefined();
-    await world.start();
-    expect(world.directory.snapshot().roundAtMs).toBe(world.clock.now());
-  });
 });
 
 describe('registrations', () => {
@@ -554,28 +547,31 @@ describe('two ways to one instance', () => {
 });
 
 describe('changes', () => {
-  test('are told when names or states are different, not for every answer', async () => {
-    const told: string[][] = [];
-    await using world = new World({ onChange: () => told.push(world.listed()) });
-    const fake = await world.fake();
+  test('are passed on shortly after, once for a whole survey', async () => {
+    const seen: string[][] = [];
+    await using world = new World({ onChange: () => seen.push(world.listed()) });
+    const [fake, slow] = await Promise.all([world.fake(), world.fake()]);
     world.register('a', fake);
+    world.register('b', slow);
     await world.start();
     await world.clock.advance(1000);
-    expect(told).toEqual([['a idle']]);
-    await world.round();
-    await world.clock.advance(1000);
-    expect(told).toHaveLength(1);
+    expect(seen.at(-1)).toEqual(['a idle', 'b idle']);
+    const before = seen.length;
     fake.state.statuses.set('ses_1', { type: 'busy' });
-    await world.directory.survey();
+    slow.override('GET /path', { kind: 'hang' }, 1);
+    const surveying = world.directory.survey();
+    await until('the one to be answered', () => world.listed()[0] === 'a busy');
     await world.clock.advance(1000);
-    expect(told).toEqual([['a idle'], ['a busy']]);
+    expect(seen).toHaveLength(before);
+    await world.clock.advance(DEADLINE_MS);
+    await surveying;
+    await world.clock.advance(1000);
+    expect(seen.slice(before)).toEqual([['a busy', 'b idle']]);
   });
 
-  test('of who is there are also told at once, even of one that has gone before the others are told', async () => {
-    const told: string[][] = [];
+  test('of membership are passed on at once, even of one that has gone before the others are', async () => {
     let seen: string[] = [];
     await using world = new World({
-      onChange: () => told.push(world.listed()),
       onPresence: () => (seen = world.listed()),
     });
     world.register('a', await world.fake());
@@ -584,8 +580,6 @@ describe('changes', () => {
     world.source.candidates.delete('a');
     await world.directory.refresh();
     expect(seen).toEqual([]);
-    await world.clock.advance(1000);
-    expect(told).toEqual([]);
   });
 });
 

@@ -1,0 +1,69 @@
+import { atMost, type Figure, figure } from '../figure.ts';
+import { interleave } from '../interleave.ts';
+import type { BareRound } from '../programs/bare-survey.ts';
+import type { Stage } from '../stage.ts';
+import { ratios } from '../statistics.ts';
+import { type Listing, MOST_ROWS } from './listing.ts';
+
+/** Rounds of their own stay out of the measurement, and no deadline cuts a call short on a busy machine. */
+const PATIENT = { HEALTH_CHECK_TIMEOUT_MS: '60000' };
+
+/**
+ * This build beside an older one, in turn: `instances` of a process that has called it before, and of a fresh process right after
+ * tools/list. The third side asks the three things of each instance bare and all at once, as the server that this one replaces did.
+ */
+export async function againstFigures(
+  stage: Stage,
+  oldServer: string,
+  sizes: readonly number[],
+  pairs: number,
+): Promise<readonly Figure[]> {
+  const figures: Figure[] = [];
+  for (const size of sizes) figures.push(...(await against(stage, oldServer, size, pairs)));
+  return figures;
+}
+
+async function against(stage: Stage, oldServer: string, size: number, pairs: number): Promise<readonly Figure[]> {
+  await using fleet = await stage.startFleet({ live: size });
+  const registry = await stage.registryOf(fleet.ports);
+  const options = { registry, env: PATIENT };
+  const call = async (server: Awaited<ReturnType<Stage['startServer']>>): Promise<number> =>
+    (await server.call<Listing>('instances', { limit: MOST_ROWS })).ms;
+  const first = async (script?: string): Promise<number> => {
+    await using server = await stage.startServer({ ...options, ...(script !== undefined && { script }) });
+    return await call(server);
+  };
+  const firstOld: number[] = [];
+  const firstNew: number[] = [];
+  await interleave(Math.ceil(pairs / 3), {
+    old: async (keep) => collect(firstOld, await first(oldServer), keep),
+    new: async (keep) => collect(firstNew, await first(), keep),
+  });
+  await using older = await stage.startServer({ ...options, script: oldServer });
+  await using newer = await stage.startServer(options);
+  await using bare = await stage.startBareSurvey({ ports: fleet.ports.live, concurrency: size });
+  const laterOld: number[] = [];
+  const laterNew: number[] = [];
+  const laterBare: number[] = [];
+  await Promise.all([call(older), call(newer)]);
+  await interleave(pairs, {
+    old: async (keep) => collect(laterOld, await call(older), keep),
+    new: async (keep) => collect(laterNew, await call(newer), keep),
+    bare: async (keep) => collect(laterBare, (await bare.ask<BareRound>({})).ms, keep),
+  });
+  return [
+    figure(`first call over ${size}, old`, 'ms', firstOld),
+    figure(`first call over ${size}, new`, 'ms', firstNew),
+    figure(`first call over ${size}, new / old`, '×', ratios(firstNew, firstOld), { goal: atMost(0.35) }),
+    figure(`instances over ${size}, old`, 'ms', laterOld),
+    figure(`instances over ${size}, new`, 'ms', laterNew),
+    figure(`instances over ${size}, new / old`, '×', ratios(laterNew, laterOld), { goal: atMost(0.5) }),
+    figure(`instances over ${size}, new / three bare requests each, at once`, '×', ratios(laterNew, laterBare), {
+      goal: atMost(1),
+    }),
+  ];
+}
+
+function collect(samples: number[], ms: number, keep: boolean): void {
+  if (keep) samples.push(ms);
+}
