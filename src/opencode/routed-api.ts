@@ -1,4 +1,5 @@
 import type { OpencodeApi } from './api.ts';
+import { type CallName, type Repeat, ROUTES } from './dialects/opencode-1.ts';
 import { type FailureKind, RequestError } from './request-error.ts';
 
 /** One way to an opencode process. */
@@ -33,15 +34,19 @@ const MAX_TIMEOUTS = 2;
 
 /** Calls by `first` until it fails, then by what `next` gives. */
 export function routeApi(first: Way, next: NextWay): RoutedApi {
-  return new Routed(first, next);
+  return new Failover(first, next).client();
 }
 
-const repeatable = ({ kind }: RequestError): boolean => WAY_FAILED.has(kind);
-const neverSent = ({ kind }: RequestError): boolean => kind === 'unreachable';
 /** Subscribing changes nothing, and what is no event stream is no way for a turn, whatever it is. */
 const anything = ({ kind }: RequestError): boolean => kind !== 'cancelled';
 
-class Routed implements RoutedApi {
+const MAY_REPEAT: Readonly<Record<Repeat, (error: RequestError) => boolean>> = {
+  always: ({ kind }) => WAY_FAILED.has(kind),
+  unsent: ({ kind }) => kind === 'unreachable',
+  never: () => false,
+};
+
+class Failover {
   readonly #next: NextWay;
   #way: Way;
   /** Aborts when the way in use is left: what streams by it would only fall silent. */
@@ -53,42 +58,25 @@ class Routed implements RoutedApi {
     this.#next = next;
   }
 
-  readonly sessions: OpencodeApi['sessions'] = (query) => this.#call((api) => api.sessions(query), repeatable);
-  readonly session: OpencodeApi['session'] = (id) => this.#call((api) => api.session(id), repeatable);
-  readonly createSession: OpencodeApi['createSession'] = (title) =>
-    this.#call((api) => api.createSession(title), neverSent);
-  readonly statuses: OpencodeApi['statuses'] = (directory) => this.#call((api) => api.statuses(directory), repeatable);
-  readonly messages: OpencodeApi['messages'] = (id, query) => this.#call((api) => api.messages(id, query), repeatable);
-  readonly message: OpencodeApi['message'] = (id, messageId) =>
-    this.#call((api) => api.message(id, messageId), repeatable);
-  readonly permissions: OpencodeApi['permissions'] = (directory) =>
-    this.#call((api) => api.permissions(directory), repeatable);
-  readonly questions: OpencodeApi['questions'] = (directory) =>
-    this.#call((api) => api.questions(directory), repeatable);
-  readonly agents: OpencodeApi['agents'] = (directory) => this.#call((api) => api.agents(directory), repeatable);
-  readonly models: OpencodeApi['models'] = (directory) => this.#call((api) => api.models(directory), repeatable);
-  readonly replyPermission: OpencodeApi['replyPermission'] = (directory, id, reply, message) =>
-    this.#call((api) => api.replyPermission(directory, id, reply, message), neverSent);
-  readonly replyQuestion: OpencodeApi['replyQuestion'] = (directory, id, answers) =>
-    this.#call((api) => api.replyQuestion(directory, id, answers), neverSent);
-  readonly rejectQuestion: OpencodeApi['rejectQuestion'] = (directory, id) =>
-    this.#call((api) => api.rejectQuestion(directory, id), neverSent);
-  readonly prompt: OpencodeApi['prompt'] = (prompt) => this.#way.api.prompt(prompt);
-  /** Ending twice what runs is ending it, and who asked looks at the status. */
-  readonly abort: OpencodeApi['abort'] = (id) => this.#call((api) => api.abort(id), repeatable);
-
-  readonly events: OpencodeApi['events'] = (directory, signal) =>
-    this.#call((api) => {
-      const left = this.#left.signal;
-      return api.events(directory, signal === undefined ? left : AbortSignal.any([left, signal]));
-    }, anything);
-
-  pinned(): OpencodeApi {
-    return this.#way.api;
-  }
-
-  leave(): Promise<boolean> {
-    return this.#leave([this.#way.key]);
+  client(): RoutedApi {
+    const calls = (Object.keys(ROUTES) as CallName[]).map((name) => [
+      name,
+      (...args: never[]) =>
+        this.#call(
+          (api) => (api[name] as (...args: never[]) => Promise<unknown>)(...args),
+          MAY_REPEAT[ROUTES[name].repeat],
+        ),
+    ]);
+    return {
+      ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>),
+      events: (directory, signal) =>
+        this.#call((api) => {
+          const left = this.#left.signal;
+          return api.events(directory, signal === undefined ? left : AbortSignal.any([left, signal]));
+        }, anything),
+      pinned: () => this.#way.api,
+      leave: () => this.#leave([this.#way.key]),
+    };
   }
 
   async #call<T>(ask: (api: OpencodeApi) => Promise<T>, mayRepeat: (error: RequestError) => boolean): Promise<T> {

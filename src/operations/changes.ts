@@ -1,4 +1,4 @@
-import { createInspectApi, type InspectApi } from '../opencode/inspect-api.ts';
+import type { OpencodeApi } from '../opencode/api.ts';
 import type { ChangedMessage, FileDiff } from '../opencode/inspect-schema.ts';
 import type { Session } from '../opencode/schema.ts';
 import { multiLine, singleLine } from '../plain-text.ts';
@@ -38,7 +38,7 @@ interface Turn {
  */
 export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call): Promise<Answer<Changes>> {
   const connected = await connect(runtime, input.instance, call);
-  const { api, connection, instance } = connected;
+  const { api, instance } = connected;
   const session =
     input.session_id === undefined ? await latestSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
@@ -46,11 +46,10 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
       `${quoteName(instance.name)} has no session in its directory yet, so nothing was changed.`,
     );
   }
-  const inspect = createInspectApi(connection, call.signal);
   const [{ turns, partial }, statuses] = await Promise.all([
     input.message_id === undefined
-      ? wholeSession(inspect, session.id)
-      : oneTurn(inspect, session, input.message_id, instance.name),
+      ? wholeSession(api, session.id)
+      : oneTurn(api, session, input.message_id, instance.name),
     api.statuses(session.directory),
   ]);
   const wanted = turns.map(({ id, diffs }) => ({ id, diffs: diffs.filter((diff) => fits(diff, input.path)) }));
@@ -63,7 +62,7 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
   return { data, text: render(data, input) };
 }
 
-async function wholeSession(api: InspectApi, sessionId: string): Promise<{ turns: Turn[]; partial: boolean }> {
+async function wholeSession(api: OpencodeApi, sessionId: string): Promise<{ turns: Turn[]; partial: boolean }> {
   const turns: Turn[] = [];
   let before: string | undefined;
   for (let page = 0; page < MAX_PAGES; page++) {
@@ -77,7 +76,7 @@ async function wholeSession(api: InspectApi, sessionId: string): Promise<{ turns
 
 /** The turn that a message belongs to. */
 async function oneTurn(
-  api: InspectApi,
+  api: OpencodeApi,
   session: Session,
   messageId: string,
   name: string,

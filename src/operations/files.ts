@@ -1,4 +1,4 @@
-import { createInspectApi, type InspectApi } from '../opencode/inspect-api.ts';
+import type { OpencodeApi } from '../opencode/api.ts';
 import type { FileNode } from '../opencode/inspect-schema.ts';
 import { RequestError } from '../opencode/transport.ts';
 import { multiLine, singleLine } from '../plain-text.ts';
@@ -22,17 +22,17 @@ const MAX_LINE_CHARS = 1_000;
 export interface Files {
   readonly name: string;
   readonly directory: string;
-  readonly api: InspectApi;
+  readonly api: OpencodeApi;
 }
 
 export async function filesOf(runtime: Runtime, input: FilesInput, call: Call): Promise<Files> {
   const connected = await connect(runtime, input.instance, call);
-  const { instance, connection, directory } = connected;
+  const { instance, api, directory } = connected;
   const session = input.session_id === undefined ? undefined : await findSession(connected, input.session_id);
   return {
     name: instance.name,
     directory: session?.directory ?? directory,
-    api: createInspectApi(connection, call.signal),
+    api,
   };
 }
 
@@ -118,7 +118,7 @@ export async function readFile(
   return { data, text: renderText(data, title) };
 }
 
-async function contentOf(files: Files, path: string): ReturnType<InspectApi['readFile']> {
+async function contentOf(files: Files, path: string): ReturnType<OpencodeApi['readFile']> {
   return await files.api.readFile(files.directory, path).catch((error: unknown) => {
     if (error instanceof RequestError && error.kind === 'malformed' && /larger than/.test(error.message))
       throw new OperationError(`${quoteName(files.name)}: ${shownPath(path)} is too large to read this way.`);

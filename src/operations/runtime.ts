@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import { type Directory, type Reached, UnreachableError } from '../directory/directory.ts';
 import type { Instance } from '../directory/instance.ts';
 import type { Endpoint } from '../discovery/source.ts';
-import { createApi } from '../opencode/api.ts';
+import { createApi } from '../opencode/dialects/opencode-1.ts';
 import { type RoutedApi, routeApi, type Way } from '../opencode/routed-api.ts';
 import type { Heard } from '../turns/outcome.ts';
 import { type CallLimit, checkOpen } from '../turns/call-limit.ts';

@@ -1,4 +1,3 @@
-import { createSessionApi } from '../opencode/session-api.ts';
 import type { Message, Session } from '../opencode/schema.ts';
 import { singleLine } from '../plain-text.ts';
 import { abortVerified } from './abort.ts';
@@ -37,7 +36,7 @@ export async function forkSession(
   const fork = await tellingUndone(
     connected.instance.name,
     () => 'nothing was forked',
-    () => createSessionApi(connected.connection).fork(source.id, before.id),
+    () => connected.api.fork(source.id, before.id),
   );
   const name = quoteName(connected.instance.name);
   const session = sessionRow(fork, { state: 'idle' });
@@ -86,7 +85,7 @@ export async function renameSession(
   const title = singleLine(input.title, MAX_TITLE).trim();
   if (title === '') throw new OperationError('title is empty; nothing was renamed.');
   const connected = await connect(runtime, input.instance, call);
-  const { api, connection, instance } = connected;
+  const { api, instance } = connected;
   const session = await findSession(connected, input.session_id);
   const name = quoteName(instance.name);
   const statuses = await api.statuses(session.directory);
@@ -98,7 +97,7 @@ export async function renameSession(
   await tellingUndone(
     instance.name,
     () => 'nothing was renamed',
-    () => createSessionApi(connection).rename(session.id, title),
+    () => api.rename(session.id, title),
   );
   const now = await api.session(session.id);
   if (now?.title !== title) {
@@ -146,7 +145,7 @@ async function deleteIdle(runtime: Runtime, connected: Connected, session: Sessi
   const release = await runtime.lock.acquire(session.id, limitOf(call));
   try {
     await assertIdle(runtime, connected, session, call);
-    await createSessionApi(connected.connection).remove(session.id);
+    await connected.api.remove(session.id);
     await assertGone(runtime, connected, session, call);
   } finally {
     release();

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
-import { createApi, type OpencodeApi } from '../../src/opencode/api.ts';
+import type { OpencodeApi } from '../../src/opencode/api.ts';
+import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
 import { routeApi } from '../../src/opencode/routed-api.ts';
 import { RequestError } from '../../src/opencode/transport.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';

@@ -24,9 +24,27 @@ const CALLS: { readonly [M in Exclude<Method, 'events'>]: (api: OpencodeApi) => 
   rejectQuestion: (api) => api.rejectQuestion('/p', 'que_a'),
   agents: (api) => api.agents('/p'),
   models: (api) => api.models('/p'),
+  fork: (api) => api.fork('ses_a'),
+  rename: (api) => api.rename('ses_a', 'x'),
+  remove: (api) => api.remove('ses_a'),
+  listFiles: (api) => api.listFiles('/p', ''),
+  readFile: (api) => api.readFile('/p', 'a'),
+  findText: (api) => api.findText('/p', 'x'),
+  findFiles: (api) => api.findFiles('/p', 'x', 1),
+  changedMessages: (api) => api.changedMessages('ses_a', { limit: 1 }),
+  changedMessage: (api) => api.changedMessage('ses_a', 'msg_a'),
 };
 /** They change something, and not the same when they are repeated. */
-const ONCE = new Set(['createSession', 'prompt', 'replyPermission', 'replyQuestion', 'rejectQuestion']);
+const ONCE = new Set([
+  'createSession',
+  'fork',
+  'rename',
+  'remove',
+  'prompt',
+  'replyPermission',
+  'replyQuestion',
+  'rejectQuestion',
+]);
 const REPEATABLE = Object.keys(CALLS).filter((name) => !ONCE.has(name));
 
 /** Ways by name, each failing as told; every request made is recorded as `way method`. */

@@ -5,10 +5,14 @@ import { systemClock } from '../../src/clock.ts';
 import { LiveDirectory } from '../../src/directory/directory.ts';
 import { silentLogger } from '../../src/log.ts';
 import { abortSession } from '../../src/operations/abort.ts';
+import { getDiff } from '../../src/operations/changes.ts';
+import { listFiles, readFile } from '../../src/operations/files.ts';
 import { instances } from '../../src/operations/instances.ts';
 import { read } from '../../src/operations/read.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
+import { search } from '../../src/operations/search.ts';
 import { send } from '../../src/operations/send.ts';
+import { deleteSession, forkSession, renameSession } from '../../src/operations/session-changes.ts';
 import { createSession, listSessions } from '../../src/operations/sessions.ts';
 import { getStatus } from '../../src/operations/status.ts';
 import { candidate } from '../directory/candidates.ts';
@@ -33,6 +37,7 @@ let driven: (way: FaultProxy, match?: { readonly path: RegExp }) => number;
 beforeEach(async () => {
   fake = await startFakeOpencode();
   session = fake.addSession({ title: 'work' });
+  fake.state.files.set('a.txt', 'needle\n');
   [tailnet, relay] = await Promise.all([startFaultProxy(fake.url), startFaultProxy(fake.url)]);
   const source = new TestSource();
   const claims = { name: 'a', id: 'x', hostname: 'laptop', localPort: fake.port };
@@ -88,6 +93,10 @@ const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown
   read: () => read(runtime, { ...INPUT, message_limit: 10 }, call()),
   list_sessions: () => listSessions(runtime, INPUT, call()),
   get_status: () => getStatus(runtime, INPUT, call()),
+  get_diff: () => getDiff(runtime, { ...INPUT, offset: 0 }, call()),
+  list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, call()),
+  read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, call()),
+  search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, call()),
   'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, call()),
 };
 
@@ -136,6 +145,27 @@ describe('an operation whose way fails', () => {
     expect(data.session.title).toBe('new');
     expect([...fake.state.sessions.values()].filter(({ title }) => title === 'new')).toHaveLength(1);
   });
+
+  const CHANGES: Readonly<Record<string, readonly [method: string, change: () => Promise<unknown>]>> = {
+    fork_session: ['POST', () => forkSession(runtime, { ...INPUT, session_id: session.id }, call())],
+    rename_session: ['PATCH', () => renameSession(runtime, { ...INPUT, session_id: session.id, title: 'x' }, call())],
+    delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, call())],
+  };
+
+  test.each(Object.entries(CHANGES))('%s: made by the other way where nothing was sent', async (_, [, change]) => {
+    cutAfterLook();
+    await change();
+    expect(driven(relay)).toBeGreaterThan(0);
+  });
+
+  test.each(Object.entries(CHANGES))(
+    '%s: not made a second time where its answer is lost',
+    async (_, [method, change]) => {
+      tailnet.rule({ method, path: /session/ }, { kind: 'lose-response' });
+      await expect(change()).rejects.toThrow(/ECONNRESET/);
+      expect(driven(relay)).toBe(0);
+    },
+  );
 
   test.each([{ kind: 'lose-response' }, { kind: 'reset' }] as const)(
     'create_session, %o: not made a second time, since it may be there',

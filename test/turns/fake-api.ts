@@ -10,6 +10,8 @@ export const SESSION: Session = {
   time: { created: 1_000, updated: 1_000 },
 };
 
+const unused = (): Promise<never> => Promise.reject(new Error('no turn makes this call'));
+
 /** One opencode in memory, whose every move the test makes: for the faults that the real one will not have on command. */
 export class FakeApi implements OpencodeApi {
   readonly store: Message[] = [];
@@ -24,6 +26,15 @@ export class FakeApi implements OpencodeApi {
   /** Called for each attempt to subscribe. */
   onEvents: () => void = () => {};
   subscriptions = 0;
+  readonly fork = unused;
+  readonly rename = unused;
+  readonly remove = unused;
+  readonly listFiles = unused;
+  readonly readFile = unused;
+  readonly findText = unused;
+  readonly findFiles = unused;
+  readonly changedMessages = unused;
+  readonly changedMessage = unused;
   #streams = new Set<FakeStream>();
 
   /** Takes the prompt as opencode does: a second time it appends nothing when the part id is the same. */

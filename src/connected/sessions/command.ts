@@ -1,6 +1,6 @@
 import { systemClock } from '../../clock.ts';
 import { LinkedAbort } from '../../linked-abort.ts';
-import { createApi } from '../../opencode/api.ts';
+import { createApi } from '../../opencode/dialects/opencode-1.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
 import { sessionState, type SessionState } from '../../operations/session-state.ts';

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { createApi } from '../../src/opencode/api.ts';
+import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
 const REFUSAL = 'Your role here is "read". Anything else needs the role "drive".';

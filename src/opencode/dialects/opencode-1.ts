@@ -1,0 +1,359 @@
+import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
+import * as z from 'zod';
+
+import { quoted, quoteName } from '../../plain-text.ts';
+import type { OpencodeApi, Page } from '../api.ts';
+import { openEvents } from '../events.ts';
+import { changedMessageSchema, fileContentSchema, fileNodeSchema, textMatchSchema } from '../inspect-schema.ts';
+import {
+  agentSchema,
+  cursorSchema,
+  messageSchema,
+  permissionSchema,
+  providersSchema,
+  questionSchema,
+  sessionSchema,
+  sessionsSchema,
+  sessionStatusesSchema,
+} from '../schema.ts';
+import { type Connection, exchange, MAX_BODY_BYTES, RequestError } from '../transport.ts';
+
+type Sdk = ReturnType<typeof createOpencodeClient>;
+
+/**
+ * When a call that failed may be made again by another endpoint of the same process: `always` where asking twice is asking once,
+ * `unsent` where nothing at all was sent, `never` where the caller decides.
+ */
+export type Repeat = 'always' | 'unsent' | 'never';
+
+/** One call as OpenCode 1 (1.18.10 to 1.18.33) wants it. */
+interface Route<Args extends readonly unknown[], Result> {
+  readonly label: string;
+  readonly repeat: Repeat;
+  readonly timeoutMs: number;
+  readonly ask: (sdk: Sdk, ...args: Args) => Promise<SdkResult>;
+  readonly read: (result: SdkResult, label: string) => Result;
+}
+
+/** The event stream is no call with one answer: see `openEvents`. */
+export type CallName = Exclude<keyof OpencodeApi, 'events'>;
+
+type Routes = {
+  readonly [Name in CallName]: Route<Parameters<OpencodeApi[Name]>, Awaited<ReturnType<OpencodeApi[Name]>>>;
+};
+
+/** A cold instance starts its plugins and MCP servers on the first request that needs them; it took 1.2 s bare. */
+const CALL_TIMEOUT_MS = 15_000;
+/** A search through a large project takes longer than other calls; shorter than the least patient client waits. */
+const SEARCH_TIMEOUT_MS = 30_000;
+/** Of what opencode says of an error: enough to know it by, in one line of a result. */
+const MAX_SAID_CHARS = 300;
+
+function route<Args extends readonly unknown[], Result>(
+  label: string,
+  repeat: Repeat,
+  ask: (sdk: Sdk, ...args: Args) => Promise<SdkResult>,
+  read: (result: SdkResult, label: string) => Result,
+  timeoutMs = CALL_TIMEOUT_MS,
+): Route<Args, Result> {
+  return { label, repeat, timeoutMs, ask, read };
+}
+
+/** Every call of OpenCode 1: its route, whether it may be repeated, and how its answer is read. */
+export const ROUTES: Routes = {
+  sessions: route(
+    'GET /session',
+    'always',
+    (sdk, { directory, rootsOnly, search, limit }) =>
+      sdk.session.list({
+        ...(directory !== undefined && { directory }),
+        ...(rootsOnly && { roots: true }),
+        ...(search !== undefined && { search }),
+        ...(limit !== undefined && { limit }),
+      }),
+    json(sessionsSchema),
+  ),
+  session: route('GET /session/:id', 'always', (sdk, id) => sdk.session.get({ sessionID: id }), ifThere(sessionSchema)),
+  createSession: route(
+    'POST /session',
+    'unsent',
+    (sdk, title) => sdk.session.create(title === undefined ? {} : { title }),
+    json(sessionSchema),
+  ),
+  fork: route(
+    'POST /session/:id/fork',
+    'unsent',
+    (sdk, id, before) => sdk.session.fork({ sessionID: id, ...(before !== undefined && { messageID: before }) }),
+    json(sessionSchema),
+  ),
+  rename: route(
+    'PATCH /session/:id',
+    'unsent',
+    (sdk, id, title) => sdk.session.update({ sessionID: id, title }),
+    json(sessionSchema),
+  ),
+  remove: route('DELETE /session/:id', 'unsent', (sdk, id) => sdk.session.delete({ sessionID: id }), wasThere),
+  statuses: route(
+    'GET /session/status',
+    'always',
+    (sdk, directory) => sdk.session.status({ directory }),
+    (result, label) => new Map(Object.entries(parse(sessionStatusesSchema, result, label))),
+  ),
+  messages: route(
+    'GET /session/:id/message',
+    'always',
+    (sdk, id, { limit, before }) =>
+      sdk.session.messages({ sessionID: id, limit, ...(before !== undefined && { before }) }),
+    page(messageSchema),
+  ),
+  message: route(
+    'GET /session/:id/message/:id',
+    'always',
+    (sdk, id, messageID) => sdk.session.message({ sessionID: id, messageID }),
+    ifThere(messageSchema),
+  ),
+  permissions: route(
+    'GET /permission',
+    'always',
+    (sdk, directory) => sdk.permission.list({ directory }),
+    json(z.array(permissionSchema)),
+  ),
+  questions: route(
+    'GET /question',
+    'always',
+    (sdk, directory) => sdk.question.list({ directory }),
+    json(z.array(questionSchema)),
+  ),
+  replyPermission: route(
+    'POST /permission/:id/reply',
+    'unsent',
+    (sdk, directory, requestID, reply, message) =>
+      sdk.permission.reply({ requestID, directory, reply, ...(message !== undefined && { message }) }),
+    wasThere,
+  ),
+  replyQuestion: route(
+    'POST /question/:id/reply',
+    'unsent',
+    (sdk, directory, requestID, answers) =>
+      sdk.question.reply({ requestID, directory, answers: answers.map((labels) => [...labels]) }),
+    wasThere,
+  ),
+  rejectQuestion: route(
+    'POST /question/:id/reject',
+    'unsent',
+    (sdk, directory, requestID) => sdk.question.reject({ requestID, directory }),
+    wasThere,
+  ),
+  agents: route(
+    'GET /agent',
+    'always',
+    (sdk, directory) => sdk.app.agents({ directory }),
+    (result, label) =>
+      parse(z.array(agentSchema), result, label)
+        .filter(({ mode, hidden }) => mode !== 'subagent' && hidden !== true)
+        .map(({ name }) => name),
+  ),
+  models: route(
+    'GET /config/providers',
+    'always',
+    (sdk, directory) => sdk.config.providers({ directory }),
+    (result, label) =>
+      parse(providersSchema, result, label).providers.flatMap(({ id, models }) =>
+        Object.keys(models).map((modelID) => ({ providerID: id, modelID })),
+      ),
+  ),
+  // By the endpoint of its event stream and by no other: see turns/delivery.ts.
+  prompt: route(
+    'POST /session/:id/prompt_async',
+    'never',
+    (sdk, { sessionId, messageId, partId, text, agent, model }) =>
+      sdk.session.promptAsync({
+        sessionID: sessionId,
+        messageID: messageId,
+        parts: [{ id: partId, type: 'text', text }],
+        ...(agent !== undefined && { agent }),
+        ...(model !== undefined && { model }),
+      }),
+    succeed,
+  ),
+  // Ending twice what runs is ending it; the caller looks at the status.
+  abort: route('POST /session/:id/abort', 'always', (sdk, id) => sdk.session.abort({ sessionID: id }), succeed),
+  listFiles: route(
+    'GET /file',
+    'always',
+    (sdk, directory, path) => sdk.file.list({ directory, path }),
+    json(z.array(fileNodeSchema)),
+    SEARCH_TIMEOUT_MS,
+  ),
+  readFile: route(
+    'GET /file/content',
+    'always',
+    (sdk, directory, path) => sdk.file.read({ directory, path }),
+    json(fileContentSchema),
+    SEARCH_TIMEOUT_MS,
+  ),
+  findText: route(
+    'GET /find',
+    'always',
+    (sdk, directory, pattern) => sdk.find.text({ directory, pattern }),
+    json(z.array(textMatchSchema)),
+    SEARCH_TIMEOUT_MS,
+  ),
+  findFiles: route(
+    'GET /find/file',
+    'always',
+    (sdk, directory, query, limit) => sdk.find.files({ directory, query, limit, type: 'file' }),
+    json(z.array(z.string())),
+    SEARCH_TIMEOUT_MS,
+  ),
+  changedMessages: route(
+    'GET /session/:id/message',
+    'always',
+    (sdk, id, { limit, before }) =>
+      sdk.session.messages({ sessionID: id, limit, ...(before !== undefined && { before }) }),
+    page(changedMessageSchema),
+    SEARCH_TIMEOUT_MS,
+  ),
+  changedMessage: route(
+    'GET /session/:id/message/:id',
+    'always',
+    (sdk, id, messageID) => sdk.session.message({ sessionID: id, messageID }),
+    ifThere(changedMessageSchema),
+    SEARCH_TIMEOUT_MS,
+  ),
+};
+
+/** The calls to the opencode at one endpoint. */
+export function createApi(connection: Connection, signal?: AbortSignal): OpencodeApi {
+  const sdks = new Map<number, Sdk>();
+  const sdkWithin = (timeoutMs: number): Sdk => {
+    const known = sdks.get(timeoutMs);
+    if (known !== undefined) return known;
+    const fetch = guardedFetch(connection, signal, timeoutMs);
+    const sdk = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch, parseAs: 'text' });
+    sdks.set(timeoutMs, sdk);
+    return sdk;
+  };
+  const calls = Object.entries(ROUTES as Record<CallName, Route<readonly never[], unknown>>).map(
+    ([name, { label, timeoutMs, ask, read }]) => [
+      name,
+      async (...args: never[]) => read(await ask(sdkWithin(timeoutMs), ...args), label),
+    ],
+  );
+  const events: OpencodeApi['events'] = (directory, eventsSignal = signal) =>
+    openEvents(connection, `/event?directory=${encodeURIComponent(directory)}`, eventsSignal);
+  return { ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>), events };
+}
+
+/** The SDK's transport: its requests go through the one bounded exchange that probing uses too. */
+function guardedFetch(connection: Connection, signal: AbortSignal | undefined, timeoutMs: number): typeof fetch {
+  return async (input, init) => {
+    const request = new Request(input, init);
+    const path = request.url.slice(connection.endpoint.url.length);
+    const body = request.body === null ? {} : { body: await request.text() };
+    const answer = await exchange(
+      connection,
+      path,
+      { method: request.method, ...body },
+      { timeoutMs, maxBytes: MAX_BODY_BYTES, signal },
+    );
+    const empty = answer.status === 204 || answer.status === 304;
+    const headers = Object.entries(answer.headers).filter(
+      (pair): pair is [string, string] => typeof pair[1] === 'string',
+    );
+    return new Response(empty ? null : answer.text, { status: answer.status, headers });
+  };
+}
+
+interface SdkResult {
+  readonly data?: unknown;
+  readonly error?: unknown;
+  readonly response?: Response | undefined;
+}
+
+function isNotFound(result: SdkResult): boolean {
+  return result.response?.status === 404;
+}
+
+/** False where it is not there any more, which is a 404. */
+function wasThere(result: SdkResult, label: string): boolean {
+  if (isNotFound(result)) return false;
+  succeed(result, label);
+  return true;
+}
+
+function json<T>(schema: z.ZodType<T>): (result: SdkResult, label: string) => T {
+  return (result, label) => parse(schema, result, label);
+}
+
+function ifThere<T>(schema: z.ZodType<T>): (result: SdkResult, label: string) => T | undefined {
+  return (result, label) => (isNotFound(result) ? undefined : parse(schema, result, label));
+}
+
+function page<M>(schema: z.ZodType<M>): (result: SdkResult, label: string) => Page<M> {
+  return (result, label) => {
+    const messages = parse(z.array(schema), result, label);
+    return { messages, ...olderCursorOf(result, label) };
+  };
+}
+
+function succeed(result: SdkResult, label: string): void {
+  if (result.error instanceof Error) throw result.error;
+  const status = result.response?.status;
+  if (status === undefined || status >= 400) {
+    throw new RequestError('status', `${label}: HTTP ${status ?? 'unknown'}${detail(result.error)}`, {
+      ...(status !== undefined && { status }),
+    });
+  }
+}
+
+/** @param result of a client that parses as text: the SDK's own parsing throws the body's beginning, as an error of nobody's */
+function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
+  succeed(result, label);
+  const parsed = schema.safeParse(jsonOf(result.data, label));
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new RequestError(
+      'malformed',
+      `${label}: unexpected answer at ${placeOf(issue?.path ?? [])}: ${issue?.message}`,
+    );
+  }
+  return parsed.data;
+}
+
+function jsonOf(text: unknown, label: string): unknown {
+  try {
+    return JSON.parse(String(text)) as unknown;
+  } catch (cause) {
+    throw new RequestError('malformed', `${label}: the body is not JSON`, { cause });
+  }
+}
+
+/** Keys of an answer are remote words too. */
+function placeOf(path: readonly PropertyKey[]): string {
+  return path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
+}
+
+/** Where a page of messages goes on. One that does not fit is an error: without it there would seem to be no older ones. */
+function olderCursorOf({ response }: SdkResult, label: string): { readonly olderCursor?: string } {
+  const cursor = response?.headers.get('x-next-cursor');
+  if (!cursor) return {};
+  if (!cursorSchema.safeParse(cursor).success)
+    throw new RequestError('malformed', `${label}: unexpected answer at x-next-cursor: not a cursor`);
+  return { olderCursor: cursor };
+}
+
+/** opencode's errors are `{name, data: {message}}`; a node service refuses in plain text. */
+function detail(error: unknown): string {
+  // Not a web page of something in between.
+  if (typeof error === 'string' && error !== '' && !/^\s*</.test(error)) return said(error);
+  const parsed = z
+    .object({ name: z.string().optional(), data: z.object({ message: z.string() }).partial().optional() })
+    .safeParse(error);
+  const text = parsed.success ? (parsed.data.data?.message ?? parsed.data.name) : undefined;
+  return text === undefined ? '' : said(text);
+}
+
+function said(text: string): string {
+  return `; it says ${quoted(text, MAX_SAID_CHARS)}`;
+}
