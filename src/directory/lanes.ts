@@ -44,8 +44,10 @@ export class Lanes<Job extends { dropped: boolean }> {
     return undefined;
   }
 
-  done(lane: Lane): void {
+  /** True where a suspect that was passed over may go now. */
+  done(lane: Lane): boolean {
     if (isSuspect(lane)) this.#suspectsOut -= 1;
+    return isSuspect(lane);
   }
 
   #next(queue: Fifo<Job>): Job | undefined {

@@ -112,7 +112,6 @@ export class Prober<T extends Target> {
   readonly #running = new Set<AbortController>();
   /** Their first look ran out of time, and no later one has answered yet. */
   readonly #slow = new WeakSet<T>();
-  #workers = 0;
   #sequence = 0;
   #closed = false;
 
@@ -222,19 +221,16 @@ export class Prober<T extends Target> {
 
   #enqueue(job: Job<T>, lane: Lane): void {
     this.#lanes.push(lane, job);
-    if (this.#workers >= this.#deps.slots) return;
-    this.#workers += 1;
-    void this.#limit(() => this.#work());
+    void this.#limit(() => this.#runNext());
   }
 
-  /** Holds one slot for one probe after another, until nothing may have it. */
-  async #work(): Promise<void> {
-    for (let next = this.#lanes.pick(); next !== undefined; next = this.#lanes.pick()) {
-      await this.#run(next.job);
-      this.#lanes.done(next.lane);
-    }
-    // In the same turn as the last pick: whatever is pushed from now on needs a new worker.
-    this.#workers -= 1;
+  /** Takes one slot for the job that is most urgent now, not for the one that asked for the slot. */
+  async #runNext(): Promise<void> {
+    const next = this.#lanes.pick();
+    // Suspects wait until one of them leaves its slot.
+    if (next === undefined) return;
+    await this.#run(next.job);
+    if (this.#lanes.done(next.lane)) void this.#limit(() => this.#runNext());
   }
 
   async #run(job: Job<T>): Promise<void> {
