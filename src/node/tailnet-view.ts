@@ -86,17 +86,9 @@ export class TailnetView {
     }
   }
 
+  /** The watch reopens itself and ends with the signal only. */
   async #listen(): Promise<void> {
-    const { api, clock, logger } = this.#deps;
-    const { signal } = this.#root;
-    while (!signal.aborted) {
-      try {
-        for await (const _ of api.watch(signal)) this.suspect();
-      } catch (error) {
-        if (!signal.aborted) logger.log('debug', 'tailscaled no longer tells of changes', { reason: reasonOf(error) });
-      }
-      await clock.sleep(AWAY_POLL_MS, signal);
-    }
+    for await (const _ of this.#deps.api.watch(this.#root.signal)) this.suspect();
   }
 
   /** A look that begins from now on, one for all that wait. */
@@ -155,7 +147,7 @@ export class TailnetView {
   #failed(error: unknown): void {
     // A slow or odd answer says nothing of the tailnet; whois is asked for every caller anyway.
     if (error instanceof LocalApiError && error.kind !== 'failed') this.#lose(error.message);
-    else this.#tell('the status of tailscaled is not to be had; the last one still counts', reasonOf(error));
+    else this.#tell("cannot read tailscaled's status; using the last known one", reasonOf(error));
   }
 
   #lose(reason: string): void {

@@ -66,7 +66,6 @@ export function statusOf(value: unknown): TailnetStatus | undefined {
     self: Self ? nodeOf(Self, suffix) : undefined,
     peers,
     logins: new Map(logins),
-    magicDnsSuffix: suffix,
   };
 }
 

@@ -38,8 +38,6 @@ export interface TailnetStatus {
   readonly peers: readonly TailnetNode[];
   /** Login names by user id. */
   readonly logins: ReadonlyMap<string, string>;
-  /** Without the leading dot. */
-  readonly magicDnsSuffix: string;
 }
 
 /** Who is at the other end of a connection. */

@@ -52,7 +52,6 @@ export class MemoryLocalApi implements LocalApi {
       self,
       peers: [],
       logins: new Map(),
-      magicDnsSuffix: 'tail0.ts.net',
     };
   }
 

@@ -26,8 +26,8 @@ describe('the LocalAPI of a real tailscaled', () => {
   beforeEach(needTailnet);
 
   it('tells the node, its peers, their users and tags', async () => {
-    const { tun, self, peers, logins, magicDnsSuffix } = await tailnet.node('one').localApi.status();
-    expect({ tun, magicDnsSuffix }).toEqual({ tun: true, magicDnsSuffix: 'tailnet.test' });
+    const { tun, self, peers, logins } = await tailnet.node('one').localApi.status();
+    expect(tun).toBe(true);
     expect(self).toMatchObject({ dnsName: 'one.tailnet.test', os: 'linux', tags: [], shared: false, expired: false });
     const [two, three] = ['two', 'three'].map((name) => peers.find(({ hostName }) => hostName === name));
     expect(two).toMatchObject({ tags: ['tag:server'], online: true, shared: false });
