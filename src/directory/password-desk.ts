@@ -5,6 +5,7 @@ import pLimit from 'p-limit';
 import type { Clock } from '../clock.ts';
 import type { Candidate, Endpoint } from '../discovery/source.ts';
 import type { Credential } from '../opencode/transport.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import { singleLine } from '../plain-text.ts';
 import { unlessAborted } from '../unless-aborted.ts';
 
@@ -17,7 +18,7 @@ export interface PasswordDeps {
   readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
 }
 
-/** A credential where there is one, or why the one that is configured is not to be had. */
+/** A credential where there is one, or why the one that is configured could not be read. */
 export interface PasswordAnswer {
   readonly credential?: Credential;
   readonly problem?: string;
@@ -33,67 +34,57 @@ const AT_ONCE = 64;
 /** A password command that takes longer than any file leaves its place to the next. */
 const PLACE_MS = 100;
 
-/** Most candidates have no password and are done with at once: thousands in one turn would keep the first probes from their sockets. */
-const PER_TURN = 256;
-
 const MAX_PROBLEM_CHARS = 300;
 
-/** Abort reasons of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
-const DONE = 'done';
+/** An abort reason of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
 const LATE = 'late';
 
-/** Look-ups that began in the same turn share their time limits: most are done with at once, and a timer each would cost more than they do. */
-interface Cohort {
-  readonly controller: AbortController;
-  /** Over when their places go to the next ones. */
-  readonly placesOver: Promise<void>;
-  open: number;
-}
-
-/** Finds the passwords of candidates before a probe takes its slot, so that a slow vault holds up nobody else. */
-export class PasswordDesk {
+/** Reads the passwords of candidates before a probe takes its slot, so that a slow vault delays nobody else. */
+export class PasswordReader {
   readonly #deps: PasswordDeps;
   readonly #places = pLimit(AT_ONCE);
-  readonly #cohorts = new Set<Cohort>();
+  readonly #closing = new AbortController();
   readonly #open = new Map<Candidate, Promise<PasswordAnswer>>();
-  #cohort: Cohort | undefined;
-  #thisTurn = 0;
-  #turn: Promise<void> | undefined;
 
   constructor(deps: PasswordDeps) {
     this.#deps = deps;
+    // Every reading listens to it.
+    setMaxListeners(0, this.#closing.signal);
   }
 
-  /** Never rejects. An urgent one does not stand in line. */
+  /** Never rejects. An urgent reading does not queue. */
   async find(candidate: Candidate, urgent: boolean): Promise<PasswordAnswer> {
-    if (urgent) return this.#ask(candidate, this.#begin());
-    let answer: Promise<PasswordAnswer> | undefined;
-    await this.#places(async () => {
-      const cohort = this.#join();
-      answer = this.#ask(candidate, cohort);
-      await Promise.race([answer, cohort.placesOver]);
-      this.#thisTurn += 1;
-      if (this.#thisTurn > PER_TURN) await this.#nextTurn();
+    if (urgent) return this.#read(candidate);
+    return await new Promise((resolve) => {
+      void this.#places(async () => {
+        const answer = this.#read(candidate);
+        void answer.then(resolve);
+        const place = new LinkedAbort(this.#closing.signal);
+        await Promise.race([answer, this.#deps.clock.sleep(PLACE_MS, place.signal)]);
+        place.end();
+        // Most candidates have no password: thousands in one turn would keep the first probes from their sockets.
+        await new Promise((next) => setImmediate(next));
+      });
     });
-    return (await answer) ?? {};
   }
 
   close(): void {
-    for (const { controller } of this.#cohorts) controller.abort(LATE);
+    this.#closing.abort(LATE);
   }
 
-  async #ask(candidate: Candidate, cohort: Cohort): Promise<PasswordAnswer> {
-    const { limitMs } = this.#deps;
-    const { signal } = cohort.controller;
+  async #read(candidate: Candidate): Promise<PasswordAnswer> {
+    const { clock, limitMs } = this.#deps;
+    const limit = new LinkedAbort(this.#closing.signal);
+    const { signal } = limit;
+    void clock.sleep(limitMs, signal).then(() => limit.abort(LATE));
     try {
       return await unlessAborted(this.#underWay(candidate, signal), signal);
     } catch (error) {
-      if (hasUnreadHeaders(candidate)) return { lock: `its headers could not be read within ${limitMs} ms` };
-      if (signal.aborted) return { problem: `its password was not to be had within ${limitMs} ms` };
+      if (hasUnreadHeaders(candidate)) return { lock: `timed out after ${limitMs} ms reading its headers` };
+      if (signal.aborted) return { problem: `timed out after ${limitMs} ms reading its password` };
       return { problem: reasonOf(error) };
     } finally {
-      cohort.open -= 1;
-      if (cohort.open === 0) this.#end(cohort);
+      limit.end();
     }
   }
 
@@ -125,52 +116,6 @@ export class PasswordDesk {
       return reasonOf(error);
     });
     return { endpoint, ...(typeof credential === 'string' ? { problem: credential } : credential && { credential }) };
-  }
-
-  /** One cohort a turn, until it is over. */
-  #join(): Cohort {
-    if (this.#cohort === undefined) {
-      const cohort = this.#begin();
-      this.#cohort = cohort;
-      setImmediate(() => {
-        if (this.#cohort === cohort) this.#cohort = undefined;
-      });
-      return cohort;
-    }
-    this.#cohort.open += 1;
-    return this.#cohort;
-  }
-
-  #begin(): Cohort {
-    const { clock, limitMs } = this.#deps;
-    const controller = new AbortController();
-    const { signal } = controller;
-    // Every look-up of a turn listens to it, which is no leak.
-    setMaxListeners(0, signal);
-    void clock.sleep(limitMs, signal).then(() => {
-      if (!signal.aborted) controller.abort(LATE);
-    });
-    const cohort = { controller, placesOver: clock.sleep(PLACE_MS, signal), open: 1 };
-    this.#cohorts.add(cohort);
-    return cohort;
-  }
-
-  #end(cohort: Cohort): void {
-    if (this.#cohort === cohort) this.#cohort = undefined;
-    this.#cohorts.delete(cohort);
-    cohort.controller.abort(DONE);
-  }
-
-  /** One for all who wait: each would start the count anew within the same turn. */
-  #nextTurn(): Promise<void> {
-    this.#turn ??= new Promise((resolve) => {
-      setImmediate(() => {
-        this.#thisTurn = 0;
-        this.#turn = undefined;
-        resolve();
-      });
-    });
-    return this.#turn;
   }
 }
 

@@ -6,7 +6,7 @@ import type { Connection, Credential } from '../opencode/transport.ts';
 import type { OverviewPart } from './instance.ts';
 import { type Lane, Lanes } from './lanes.ts';
 import type { OverviewParts } from './overview.ts';
-import { PasswordDesk } from './password-desk.ts';
+import { PasswordReader } from './password-desk.ts';
 import { probe } from './probe.ts';
 import type { Look } from './probe-task.ts';
 import type { SameDirectory } from './same-directory.ts';
@@ -104,7 +104,7 @@ export class Prober<T extends Target> {
   readonly counters: ProbeCounters = { probes: 0, inFlight: 0, maxInFlight: 0, requests: 0 };
   readonly #deps: ProberDeps<T>;
   readonly #limit: ReturnType<typeof pLimit>;
-  readonly #passwords: PasswordDesk;
+  readonly #passwords: PasswordReader;
   readonly #lanes: Lanes<Job<T>>;
   /** Jobs that another batch may join. */
   readonly #joinable = new Map<T, Job<T>>();
@@ -119,7 +119,7 @@ export class Prober<T extends Target> {
     this.#deps = deps;
     const { clock, deadlineMs, resolveCredential, withHeaders } = deps;
     const limitMs = deadlineMs * CREDENTIAL_WAIT;
-    this.#passwords = new PasswordDesk({ clock, limitMs, resolveCredential, withHeaders });
+    this.#passwords = new PasswordReader({ clock, limitMs, resolveCredential, withHeaders });
     this.#limit = pLimit(deps.slots);
     this.#lanes = new Lanes(deps.slots);
   }

@@ -316,7 +316,7 @@ describe('passwords', () => {
     await clock.advance(DEADLINE_MS / 2);
     expect((await looking)?.result).toEqual({
       status: 'locked',
-      reason: `${fake.url} answered HTTP 401: its password was not to be had within ${DEADLINE_MS / 2} ms`,
+      reason: `${fake.url} answered HTTP 401: timed out after ${DEADLINE_MS / 2} ms reading its password`,
     });
   });
 

@@ -45,8 +45,9 @@ describe('a client that does not read', () => {
     const news = new DirectoryNews({ listChanged: () => client.take('list'), updated: (uri) => client.take(uri) });
     news.subscribe('opencode://a', snapshot(['a', 'idle']));
     news.listed(snapshot(['a', 'idle']));
-    for (let round = 0; round < 1_000; round += 1) news.changed(snapshot(['a', round % 2 === 0 ? 'busy' : 'waiting']));
-    news.changed(snapshot(['a', 'idle'], ['b', 'idle']));
+    for (let round = 0; round < 1_000; round += 1)
+      news.changed(() => snapshot(['a', round % 2 === 0 ? 'busy' : 'waiting']));
+    news.changed(() => snapshot(['a', 'idle'], ['b', 'idle']));
     expect(client.sent).toEqual(['opencode://a']);
     await client.read();
     expect(client.sent).toEqual(['opencode://a', 'list', 'opencode://a']);
