@@ -84,7 +84,10 @@ export async function joinTurn(
   return await withFeed(request, deps, async (feed) => {
     const { messages } = await deps.api.messages(request.session.id, { limit: 1 });
     const newest = messages.at(-1)?.info;
-    if (newest === undefined) return { outcome: { kind: 'completed' }, text: '', textPending: false };
+    if (newest === undefined) {
+      await act();
+      return { outcome: { kind: 'completed' }, text: '', textPending: false };
+    }
     const messageId = newest.role === 'user' ? newest.id : newest.parentID;
     const follower = new Follower(request, { ...deps, feed, messageId });
     await follower.skipPast();

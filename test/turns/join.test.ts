@@ -66,6 +66,12 @@ describe('a turn that somebody else began', () => {
     expect(shown).toBe('and this');
   });
 
+  test('in a session without a message, what it is followed for is done all the same', async () => {
+    let acts = 0;
+    const { result } = await join(new FakeApi(), {}, () => Promise.resolve(void (acts += 1)));
+    expect([acts, result.outcome.kind]).toEqual([1, 'completed']);
+  });
+
   test('that waits is told at once, without an event', async () => {
     const api = running();
     api.permissionList.push({
