@@ -374,6 +374,8 @@ describe('ids have a format', () => {
     expect(await call('list_sessions', AT)).toMatch(/unexpected answer/);
     await server.client.listResources();
     await registry.remove('other');
+    // Later tests list what there is.
+    await until('its end to be seen', async () => !(await call('refresh_instances')).includes('other'));
     evil.state.sessions.clear();
   });
 });
