@@ -157,11 +157,11 @@ describe('listings', () => {
   });
 
   test('a fleet is told in pages of a few kilobytes, with counts, and what needs somebody first', async () => {
-    const fleet = await Promise.all(
+    const fakes = await Promise.all(
       Array.from({ length: 30 }, (_, index) => fake(`project-${String(index).padStart(2, '0')}`)),
     );
-    const [, , busy, , waiting] = fleet;
-    for (const one of fleet) one.addSession({ title: 'A title of some length, as titles are, and a little more' });
+    const [, , busy, , waiting] = fakes;
+    for (const one of fakes) one.addSession({ title: 'A title of some length, as titles are, and a little more' });
     busy?.state.statuses.set(busy.addSession().id, { type: 'busy' });
     const session = waiting?.addSession();
     if (session !== undefined) {
