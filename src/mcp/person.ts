@@ -1,12 +1,8 @@
 import type { Server } from '@modelcontextprotocol/sdk/server/index.js';
-import {
-  type ElicitRequestFormParams,
-  ElicitResultSchema,
-  ErrorCode,
-  McpError,
-} from '@modelcontextprotocol/sdk/types.js';
+import { type ElicitRequestFormParams, ElicitResultSchema, McpError } from '@modelcontextprotocol/sdk/types.js';
 
 import type { Clock } from '../clock.ts';
+import { LinkedAbort } from '../linked-abort.ts';
 import type { AskPerson, PersonAnswer, Question } from '../operations/runtime.ts';
 import { singleLine } from '../plain-text.ts';
 
@@ -16,6 +12,8 @@ import { singleLine } from '../plain-text.ts';
  */
 const FASTEST_PERSON_MS = 500;
 const MAX_REASON_CHARS = 200;
+/** More than a timer of Node's can hold fires at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Servers that have sent a request to their client. */
 const begun = new WeakSet<Server>();
@@ -36,27 +34,27 @@ export function personAsker(server: Server, clock: Clock): AskPerson | undefined
     takeFirstId(server);
     const askedMs = clock.now();
     const elapsedMs = (): number => clock.now() - askedMs;
+    const over = new LinkedAbort(signal);
+    // Not the SDK's time limit: a client can answer with the code of that error too.
+    void clock.sleep(timeoutMs, over.signal).then(() => over.abort());
     let answer: PersonAnswer;
     try {
       // Not `elicitInput`: that needs a JSON schema validator, of 120 KB, for what the caller checks anyway.
       const { action, content = {} } = await server.request(
         { method: 'elicitation/create', params: paramsOf(question) },
         ElicitResultSchema,
-        { timeout: timeoutMs, signal },
+        { timeout: LONGEST_TIMER_MS, signal: over.signal },
       );
       if (elapsedMs() < FASTEST_PERSON_MS)
         answer = { kind: 'unavailable', reason: `it answered within ${FASTEST_PERSON_MS} ms, as no person does` };
       else if (action === 'accept') answer = { kind: 'accepted', fields: textsOf(content) };
       else answer = { kind: action === 'decline' ? 'declined' : 'dismissed' };
     } catch (error) {
-      // A client can answer with the code of a timeout as well; that is before the time is up.
-      const isLate =
-        error instanceof McpError &&
-        error.code === (ErrorCode.RequestTimeout as number) &&
-        elapsedMs() >= Math.min(timeoutMs, FASTEST_PERSON_MS);
-      answer = isLate ? { kind: 'late' } : { kind: 'unavailable', reason: reasonOf(error) };
+      answer = { kind: 'unavailable', reason: reasonOf(error) };
     }
-    return signal.aborted ? { kind: 'late' } : answer;
+    const isLate = over.signal.aborted;
+    over.end();
+    return isLate ? { kind: 'late' } : answer;
   };
 }
 

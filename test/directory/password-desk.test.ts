@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { PasswordReader } from '../../src/directory/password-reader.ts';
+import { PasswordReader } from '../../src/directory/password-desk.ts';
 import { candidate } from './candidates.ts';
 import { ManualClock } from './manual-clock.ts';
 
