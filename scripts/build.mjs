@@ -32,7 +32,7 @@ async function readyTools() {
     const outfile = join(folder, 'listed-tools.mjs');
     await build({
       absWorkingDir: root,
-      entryPoints: ['src/mcp/listed-tools.ts'],
+      entryPoints: ['src/mcp/tools/listed-tools.ts'],
       outfile,
       bundle: true,
       format: 'esm',

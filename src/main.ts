@@ -1,5 +1,5 @@
-import './lean-heap.ts';
+import './base/lean-heap.ts';
 import { run } from './commands/run.ts';
-import { runProgram } from './program.ts';
+import { runProgram } from './base/program.ts';
 
 await runProgram('opencode-mcp', process, (output) => run(process, output));

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { merge, type KeyPair } from '../../src/directory/merge.ts';
-import type { ProbedEndpoint } from '../../src/directory/instance.ts';
+import { merge, type KeyPair } from '../../src/identity/merge.ts';
+import type { ProbedEndpoint } from '../../src/model/instance.ts';
 import { startFaultProxy } from '../../test/rig/fault-proxy.ts';
-import { probed } from '../../test/directory/candidates.ts';
+import { probed } from '../../test/fleet/candidates.ts';
 import { type Figure, figure } from '../figure.ts';
 import type { Stage } from '../stage.ts';
 import type { Listing } from './listing.ts';

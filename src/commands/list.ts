@@ -1,7 +1,7 @@
 import type { Settings } from '../config/settings.ts';
-import type { Logger } from '../log.ts';
-import { instances } from '../operations/instances.ts';
-import type { Output } from '../program.ts';
+import type { Logger } from '../base/log.ts';
+import { instances } from '../operations/listing/instances.ts';
+import type { Output } from '../base/program.ts';
 import { startRuntime } from './start-runtime.ts';
 
 /** Prints what the `instances` tool tells, and ends. */

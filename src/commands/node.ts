@@ -1,13 +1,13 @@
 import { stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { systemClock } from '../clock.ts';
+import { systemClock } from '../base/clock.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import { createCredentialResolver } from '../credentials/resolver.ts';
 import { createSecretCommands } from '../credentials/secret-commands.ts';
-import type { Logger } from '../log.ts';
-import { kernelSockets } from '../node/loopback-peer.ts';
-import { OwnInstances } from '../node/own-instances.ts';
-import { OwnPorts } from '../node/own-ports.ts';
+import type { Logger } from '../base/log.ts';
+import { kernelSockets } from '../node/access/loopback-peer.ts';
+import { OwnInstances } from '../node/list/own-instances.ts';
+import { OwnPorts } from '../node/access/own-ports.ts';
 import { NodeService } from '../node/service.ts';
 import { localApiAddress } from '../tailscale/address.ts';
 import { createLocalApi } from '../tailscale/local-api.ts';

@@ -2,10 +2,10 @@ import { homedir } from 'node:os';
 
 import { loadSettings } from '../config/load.ts';
 import { SettingsError } from '../config/settings.ts';
-import { readTextFile } from '../config/text-file.ts';
-import { lineLogger } from '../log.ts';
-import type { Output } from '../program.ts';
-import { VERSION } from '../version.ts';
+import { readTextFile } from '../config/file/text-file.ts';
+import { lineLogger } from '../base/log.ts';
+import type { Output } from '../base/program.ts';
+import { VERSION } from '../base/version.ts';
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
 export async function run(process: NodeJS.Process, { print, tell }: Output): Promise<void> {

@@ -1,10 +1,10 @@
-import type { CallRecord } from '../call-record.ts';
-import { systemClock } from '../clock.ts';
+import type { CallRecord } from '../operations/call-record.ts';
+import { systemClock } from '../base/clock.ts';
 import type { Settings } from '../config/settings.ts';
-import type { Logger } from '../log.ts';
+import type { Logger } from '../base/log.ts';
 import { McpServer } from '../mcp/server.ts';
-import { listedTools } from '../mcp/listed-tools.ts';
-import { VERSION } from '../version.ts';
+import { listedTools } from '../mcp/tools/listed-tools.ts';
+import { VERSION } from '../base/version.ts';
 import type { StartedRuntime } from './start-runtime.ts';
 
 /** Every part ends within a second of the signal or of the client's going; what has not by then is cut off. */
@@ -26,7 +26,7 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
     clock: systemClock,
     logger,
     record: (entry) => {
-      record ??= import('../call-record.ts').then(
+      record ??= import('../operations/call-record.ts').then(
         (module) => new module.CallRecord(settings.stateDir, systemClock, logger),
       );
       void record.then((opened) => opened.add(entry));

@@ -1,12 +1,12 @@
 import { join } from 'node:path';
-import { systemClock } from '../clock.ts';
+import { systemClock } from '../base/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { createCredentialResolver } from '../credentials/resolver.ts';
 import { createSecretCommands } from '../credentials/secret-commands.ts';
-import { LiveDirectory } from '../directory/directory.ts';
+import { LiveDirectory } from '../fleet/fleet.ts';
 import { createSources, systemDependencies } from '../discovery/sources.ts';
-import type { Logger } from '../log.ts';
-import { RequestJournal } from '../operations/request-journal.ts';
+import type { Logger } from '../base/log.ts';
+import { RequestJournal } from '../operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../operations/runtime.ts';
 
 export interface StartedRuntime {

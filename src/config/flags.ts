@@ -1,8 +1,8 @@
 import { parseArgs } from 'node:util';
-import { didYouMean } from './nearest.ts';
+import { didYouMean } from './file/nearest.ts';
 import { type Program, ROWS, rowsOf } from './options.ts';
 import { quote } from './quote.ts';
-import { singleLine } from '../plain-text.ts';
+import { singleLine } from '../base/plain-text.ts';
 
 /** What a subcommand takes beside the settings. */
 export interface CommandArguments {

@@ -1,14 +1,14 @@
 import { isAbsolute, join } from 'node:path';
-import { readConfigFile, type ConfigFile } from './config-file.ts';
+import { readConfigFile, type ConfigFile } from './file/config-file.ts';
 import { readFlags, type CommandArguments, type GivenArguments } from './flags.ts';
-import { didYouMean } from './nearest.ts';
+import { didYouMean } from './file/nearest.ts';
 import { CONFIG_FLAG, type Option, OPTIONS, PASSWORD, type Program, ROWS } from './options.ts';
 import { quote } from './quote.ts';
 import { resolvePath } from './resolve-path.ts';
 import { SettingsError, TOOLSETS, type ConnectedSettings, type Settings } from './settings.ts';
-import type { ReadTextFile } from './text-file.ts';
-import type { CredentialRef } from './secret-ref.ts';
-import { singleLine } from '../plain-text.ts';
+import type { ReadTextFile } from './file/text-file.ts';
+import type { CredentialRef } from './file/secret-ref.ts';
+import { singleLine } from '../base/plain-text.ts';
 
 export interface LoadInput {
   /** What follows the program's name and the subcommand. */

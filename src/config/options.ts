@@ -1,4 +1,4 @@
-import type { LogLevel } from '../log.ts';
+import type { LogLevel } from '../base/log.ts';
 import {
   absolutePath,
   anyText,

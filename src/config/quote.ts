@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { singleLine } from '../base/plain-text.ts';
 
 const SHOWN_CHARACTERS = 80;
 

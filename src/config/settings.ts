@@ -1,7 +1,7 @@
-import type { HeaderValue } from './instance-headers.ts';
-import type { CredentialRef } from './secret-ref.ts';
-import type { LogLevel } from '../log.ts';
-import { ReportedError } from '../program.ts';
+import type { HeaderValue } from './file/instance-headers.ts';
+import type { CredentialRef } from './file/secret-ref.ts';
+import type { LogLevel } from '../base/log.ts';
+import { ReportedError } from '../base/program.ts';
 
 /** Toolsets a person can switch on or off; see `src/mcp/tools`. */
 export const TOOLSETS = ['core', 'instances', 'sessions', 'inspect'] as const;

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 
-import { readSocketTable } from '../socket-table.ts';
+import { readSocketTable } from '../base/socket-table.ts';
 
 /** `ps` and `lsof` answer in tens of milliseconds; a hung file system must not hold up a start. */
 const COMMAND_LIMIT_MS = 3_000;

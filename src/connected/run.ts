@@ -2,9 +2,9 @@ import { homedir, constants } from 'node:os';
 
 import { loadSettings } from '../config/load.ts';
 import type { Settings } from '../config/settings.ts';
-import { readTextFile } from '../config/text-file.ts';
-import type { Output } from '../program.ts';
-import { VERSION } from '../version.ts';
+import { readTextFile } from '../config/file/text-file.ts';
+import type { Output } from '../base/program.ts';
+import { VERSION } from '../base/version.ts';
 import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
 
 const EXIT_FAILED = 1;

@@ -1,7 +1,7 @@
 import { isExactPattern, matchesPattern } from '../config/pattern.ts';
 import type { CredentialRule, Settings } from '../config/settings.ts';
-import type { CredentialRef } from '../config/secret-ref.ts';
-import { headerValueProblem } from '../config/instance-headers.ts';
+import type { CredentialRef } from '../config/file/secret-ref.ts';
+import { headerValueProblem } from '../config/file/instance-headers.ts';
 import type { Candidate, Endpoint, Route } from '../discovery/source.ts';
 import { readSecret, type SecretDeps } from './secret.ts';
 

@@ -1,9 +1,9 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable } from 'node:stream';
-import type { Clock } from '../clock.ts';
-import { errorCode } from '../config/text-file.ts';
-import { singleLine } from '../plain-text.ts';
-import { unlessAborted } from '../unless-aborted.ts';
+import type { Clock } from '../base/clock.ts';
+import { errorCode } from '../config/file/text-file.ts';
+import { singleLine } from '../base/plain-text.ts';
+import { unlessAborted } from '../base/unless-aborted.ts';
 
 export interface SecretCommands {
   /** Standard output of the command, from a run less than five minutes ago or a new one. Errors never hold any of it. */

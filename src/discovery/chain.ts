@@ -1,7 +1,7 @@
-import type { Clock } from '../clock.ts';
-import { LinkedAbort } from '../linked-abort.ts';
-import type { Logger } from '../log.ts';
-import { sentence } from '../plain-text.ts';
+import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
+import type { Logger } from '../base/log.ts';
+import { sentence } from '../base/plain-text.ts';
 import {
   type Candidate,
   type DiscoverySource,

@@ -1,6 +1,6 @@
-import type { HeaderValue } from '../config/instance-headers.ts';
-import type { CredentialRef } from '../config/secret-ref.ts';
-import type { Dial } from '../dial.ts';
+import type { HeaderValue } from '../config/file/instance-headers.ts';
+import type { CredentialRef } from '../config/file/secret-ref.ts';
+import type { Dial } from '../base/dial.ts';
 
 /**
  * The contract of a discovery source and what one yields. A source only looks: it never

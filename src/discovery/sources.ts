@@ -1,14 +1,19 @@
 import { hostname } from 'node:os';
 import type * as z from 'zod';
-import { systemClock, type Clock } from '../clock.ts';
+import { systemClock, type Clock } from '../base/clock.ts';
 import { SettingsError, type Settings } from '../config/settings.ts';
-import type { Logger } from '../log.ts';
-import { createMdnsSource, MDNS_SOURCE, mdnsOptions } from './mdns.ts';
-import { createRegistrySource, REGISTRY_SOURCE, registryOptions, type RegistryDependencies } from './registry.ts';
+import type { Logger } from '../base/log.ts';
+import { createMdnsSource, MDNS_SOURCE, mdnsOptions } from './mdns/mdns.ts';
+import {
+  createRegistrySource,
+  REGISTRY_SOURCE,
+  registryOptions,
+  type RegistryDependencies,
+} from './registry/registry.ts';
 import type { DiscoverySource } from './source.ts';
 import { createStaticSource, STATIC_SOURCE, staticOptions } from './static.ts';
-import { createTailscaleSource, tailscaleOptions } from './tailscale.ts';
-import { TAILSCALE_SOURCE } from './peer.ts';
+import { createTailscaleSource, tailscaleOptions } from './tailnet/tailscale.ts';
+import { TAILSCALE_SOURCE } from './tailnet/peer.ts';
 
 /** What the sources take from the outside. A test replaces any of it. */
 export interface SourceDependencies extends RegistryDependencies {

@@ -1,9 +1,9 @@
 import { isIPv4 } from 'node:net';
 import * as z from 'zod';
-import type { CredentialRef, SecretRef } from '../config/secret-ref.ts';
+import type { CredentialRef, SecretRef } from '../config/file/secret-ref.ts';
 import type { StaticInstance } from '../config/settings.ts';
-import { quoteName, singleLine } from '../plain-text.ts';
-import { badPortReason } from '../bad-ports.ts';
+import { quoteName, singleLine } from '../base/plain-text.ts';
+import { badPortReason } from '../base/bad-ports.ts';
 import type { Candidate, DiscoverySource, Note, Route, Scan } from './source.ts';
 
 export const STATIC_SOURCE = 'static';

@@ -1,7 +1,7 @@
 import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 
-import { safeToShow } from '../plain-text.ts';
+import { safeToShow } from '../base/plain-text.ts';
 
 /**
  * Standard input and output, with the last look at every message: whatever leaves by text, structure, progress, resource,

@@ -1,10 +1,10 @@
 import type { Server } from '@modelcontextprotocol/sdk/server/index.js';
 import { type ElicitRequestFormParams, ElicitResultSchema, McpError } from '@modelcontextprotocol/sdk/types.js';
 
-import type { Clock } from '../clock.ts';
-import { LinkedAbort } from '../linked-abort.ts';
+import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import type { AskPerson, PersonAnswer, Question } from '../operations/runtime.ts';
-import { singleLine } from '../plain-text.ts';
+import { singleLine } from '../base/plain-text.ts';
 
 /**
  * Nobody reads a form and answers it in less. Clients that answer by themselves (Claude Code headless, Codex that asks for

@@ -1,4 +1,4 @@
-import { multiLine, StreamCleaner } from '../plain-text.ts';
+import { multiLine, StreamCleaner } from '../base/plain-text.ts';
 
 /** Clients that wait on progress give up after 60 s of silence. */
 const HEARTBEAT_MS = 10_000;

@@ -8,23 +8,23 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 import type * as z from 'zod';
 
-import type { RecordEntry } from '../call-record.ts';
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
+import type { RecordEntry } from '../operations/call-record.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
 import { CleanStdio } from './clean-stdio.ts';
-import { ClientLog } from './client-log.ts';
-import { DirectoryNews } from './directory-news.ts';
-import { FEATURES, registerFeatures } from './features.ts';
+import { ClientLog } from './features/client-log.ts';
+import { DirectoryNews } from './features/fleet-news.ts';
+import { FEATURES, registerFeatures } from './features/features.ts';
 import { instructions } from './instructions.ts';
-import { patienceMs } from './patience.ts';
+import { patienceMs } from './client-limits.ts';
 import { personAsker } from './person.ts';
 import { ProgressReporter } from './progress.ts';
-import type { Outcome } from './recorded-call.ts';
+import type { Outcome } from './tools/recorded-call.ts';
 import { TASKS, Tasks } from './tasks.ts';
-import { toolError } from './tool-error.ts';
-import type { ListedTool } from './listing.ts';
-import type { Tool } from './tool.ts';
+import { toolError } from './tools/tool-error.ts';
+import type { ListedTool } from './tools/listing.ts';
+import type { Tool } from './tools/tool.ts';
 
 export interface McpServerOptions {
   readonly version: string;
@@ -206,7 +206,7 @@ export class McpServer {
       return failure(toolError(tool.name, error, this.#options.logger));
     } finally {
       reporter?.end();
-      void import('./recorded-call.ts').then(({ outcomeOf }) => {
+      void import('./tools/recorded-call.ts').then(({ outcomeOf }) => {
         const outcome = outcomeOf(args, data, signal);
         if (outcome !== undefined) this.#record(tool.name, outcome);
       });
@@ -216,7 +216,7 @@ export class McpServer {
   /** Tools are loaded when the first is called: their list is ready-made. */
   async #tool(name: string): Promise<Tool | undefined> {
     if (!this.#options.tools.some((listed) => listed.name === name)) return undefined;
-    const { TOOLS } = await import('./tools.ts');
+    const { TOOLS } = await import('./tools/tools.ts');
     return TOOLS.find((tool) => tool.name === name);
   }
 

@@ -1,8 +1,8 @@
 import { InMemoryTaskStore } from '@modelcontextprotocol/sdk/experimental/tasks/stores/in-memory.js';
 import type { CallToolResult, CreateTaskResult, ServerCapabilities } from '@modelcontextprotocol/sdk/types.js';
 
-import type { Clock } from '../clock.ts';
-import { LinkedAbort } from '../linked-abort.ts';
+import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Call } from '../operations/runtime.ts';
 
 /** A result that nobody fetched is kept for an hour unless the client asks for less or, up to a day, more. */

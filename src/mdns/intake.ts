@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../base/clock.ts';
 
 /** Which of the packets on the LAN are for us. */
 export type Wanted = 'responses' | 'queries';

@@ -2,9 +2,9 @@ import type { RemoteInfo } from 'node:dgram';
 import { EventEmitter } from 'node:events';
 import { networkInterfaces } from 'node:os';
 
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
-import { singleLine } from '../plain-text.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { singleLine } from '../base/plain-text.ts';
 import { Intake, type Wanted } from './intake.ts';
 import { Receiver, Sender } from './link-sockets.ts';
 import { type Interfaces, type Link, linksOf, neighbourhood, type WantedInterfaces } from './links.ts';

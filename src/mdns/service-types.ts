@@ -1,4 +1,4 @@
-import { singleLine } from '../plain-text.ts';
+import { singleLine } from '../base/plain-text.ts';
 
 /** What `opencode --mdns` advertises itself under, as `opencode-<port>` (1.18.33). */
 export const OPENCODE_TYPE = '_http._tcp.local';

@@ -1,9 +1,9 @@
 import { createServer, type Server } from 'node:http';
 import { Socket } from 'node:net';
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
-import type { Connections } from './connections.ts';
-import type { Gate } from './gate.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { Connections } from './proxy/connections.ts';
+import type { Gate } from './access/gate.ts';
 import type { Tailnet } from './tailnet-view.ts';
 
 /** How long a caller may take, and how much it may send before it is known. */

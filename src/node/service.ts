@@ -1,18 +1,18 @@
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
 import type { LocalApi } from '../tailscale/types.ts';
-import type { AdmissionRules } from './admission.ts';
-import { Callers } from './callers.ts';
-import { Connections } from './connections.ts';
-import { Gate } from './gate.ts';
-import { ListFeed } from './list-feed.ts';
+import type { AdmissionRules } from './access/admission.ts';
+import { Callers } from './access/callers.ts';
+import { Connections } from './proxy/connections.ts';
+import { Gate } from './access/gate.ts';
+import { ListFeed } from './list/list-feed.ts';
 import { Listener, type ListenerLimits } from './listener.ts';
-import { type Listing, listingOf } from './listing.ts';
-import type { LoopbackPeerDeps } from './loopback-peer.ts';
-import type { OwnInstances } from './own-instances.ts';
-import { Quota } from './quota.ts';
-import { ReadSessions } from './read-sessions.ts';
-import { RequestLog } from './request-log.ts';
+import { type Listing, listingOf } from './list/listing.ts';
+import type { LoopbackPeerDeps } from './access/loopback-peer.ts';
+import type { OwnInstances } from './list/own-instances.ts';
+import { Quota } from './access/quota.ts';
+import { ReadSessions } from './proxy/read-sessions.ts';
+import { RequestLog } from './proxy/request-log.ts';
 import { type Tailnet, TailnetView } from './tailnet-view.ts';
 
 export interface NodeServiceDeps {

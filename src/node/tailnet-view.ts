@@ -1,6 +1,6 @@
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
-import { quoteName, singleLine } from '../plain-text.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { quoteName, singleLine } from '../base/plain-text.ts';
 import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../tailscale/types.ts';
 
 /** This machine in its tailnet, while tailscaled runs and is logged in. */

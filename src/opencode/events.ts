@@ -3,8 +3,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { createParser } from 'eventsource-parser';
 
-import { LinkedAbort } from '../linked-abort.ts';
-import { type Connection, openStream, RequestError } from './transport.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
+import { type Connection, openStream, RequestError } from '../http/exchange.ts';
 
 /** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
 export interface ServerEvent {

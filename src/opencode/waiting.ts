@@ -1,4 +1,4 @@
-import { quoted, singleLine } from '../plain-text.ts';
+import { quoted, singleLine } from '../base/plain-text.ts';
 import type { Permission, Question } from './schema.ts';
 
 /** What a session stops for until somebody answers. */

@@ -1,4 +1,4 @@
-export { quoteName } from '../plain-text.ts';
+export { quoteName } from '../base/plain-text.ts';
 
 /** What an operation gives back: the same information for programs and for people. */
 export interface Answer<T> {

@@ -1,15 +1,15 @@
-import type { Clock } from '../clock.ts';
-import { type Directory, type Reached, UnreachableError } from '../directory/directory.ts';
-import type { Instance } from '../directory/instance.ts';
+import type { Clock } from '../base/clock.ts';
+import { type Directory, type Reached, UnreachableError } from '../fleet/fleet.ts';
+import type { Instance } from '../model/instance.ts';
 import type { Endpoint } from '../discovery/source.ts';
 import { createApi } from '../opencode/dialects/opencode-1.ts';
-import { type RoutedApi, routeApi, type Way } from '../opencode/routed-api.ts';
+import { type RoutedApi, routeApi, type Way } from '../opencode/client.ts';
 import type { Heard } from '../turns/outcome.ts';
 import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
 import { SessionLock } from '../turns/session-lock.ts';
-import type { Approvals } from './approval.ts';
-import { followUntil } from './following.ts';
-import type { RequestJournal } from './request-journal.ts';
+import type { Approvals } from './respond/approval.ts';
+import { followUntil } from './send/following.ts';
+import type { RequestJournal } from './send/request-journal.ts';
 
 /** What every operation works with. */
 export interface Runtime {

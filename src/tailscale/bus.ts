@@ -1,7 +1,7 @@
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
-import { singleLine } from '../plain-text.ts';
-import type { Pulse } from '../pulse.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { singleLine } from '../base/plain-text.ts';
+import type { Pulse } from '../base/change-notifier.ts';
 
 /** Opens the bus and gives its bytes; rejects where it cannot be opened. */
 export type OpenBus = (signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;

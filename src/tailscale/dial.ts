@@ -1,7 +1,7 @@
 import { connect, isIP } from 'node:net';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { quoteName, singleLine } from '../plain-text.ts';
+import { quoteName, singleLine } from '../base/plain-text.ts';
 import { type Asking, bounded, failure, prepareLocal, refused, unreachable } from './exchange.ts';
 
 /** What tailscaled said to a dial: a stream, or that it is no tailnet address and one should connect oneself. */

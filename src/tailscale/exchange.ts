@@ -5,8 +5,8 @@ import {
   request as requestHttp,
   type RequestOptions,
 } from 'node:http';
-import type { Clock } from '../clock.ts';
-import { quoted, singleLine } from '../plain-text.ts';
+import type { Clock } from '../base/clock.ts';
+import { quoted, singleLine } from '../base/plain-text.ts';
 import { type LocalApiAddress, shownAddress } from './address.ts';
 import { LocalApiError, type LocalApiFailure } from './types.ts';
 

@@ -1,8 +1,8 @@
 import { Agent } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../log.ts';
-import { Pulse } from '../pulse.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { Pulse } from '../base/change-notifier.ts';
 import { type AddressSystem, localApiAddress } from './address.ts';
 import { followBus } from './bus.ts';
 import { dialPeer } from './dial.ts';

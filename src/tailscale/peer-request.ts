@@ -1,7 +1,7 @@
 import { type IncomingHttpHeaders, request as requestHttp } from 'node:http';
-import type { Clock } from '../clock.ts';
-import { type Dial, dialConnector } from '../dial.ts';
-import { LinkedAbort } from '../linked-abort.ts';
+import type { Clock } from '../base/clock.ts';
+import { type Dial, dialConnector } from '../base/dial.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 
 export interface PeerRequest {
   /** An address, never a name: what answers there is the node that owns it. */

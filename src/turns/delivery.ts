@@ -1,6 +1,6 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { OpencodeApi, Prompt } from '../opencode/api.ts';
-import { RequestError } from '../opencode/transport.ts';
+import { RequestError } from '../http/exchange.ts';
 import { type CallLimit, CallOver, checkOpen, isOver } from './call-limit.ts';
 
 export type Delivery =

@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import type { Clock } from '../clock.ts';
-import { LinkedAbort } from '../linked-abort.ts';
+import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
-import { RequestError } from '../opencode/transport.ts';
+import { RequestError } from '../http/exchange.ts';
 
 export type FeedItem =
   | { readonly kind: 'event'; readonly event: ServerEvent }

@@ -1,8 +1,8 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { ServerEvent } from '../opencode/events.ts';
 import { type Message, type Session, type SessionStatus, sessionStatusSchema } from '../opencode/schema.ts';
-import { RequestError } from '../opencode/transport.ts';
+import { RequestError } from '../http/exchange.ts';
 import type { EventFeed } from './event-feed.ts';
 import { endOf } from './last-turn.ts';
 import type { Heard, TurnOutcome, TurnResult } from './outcome.ts';

@@ -1,7 +1,7 @@
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { Session } from '../opencode/schema.ts';
 import type { TurnOutcome, TurnResult } from './outcome.ts';
-import { quoted } from '../plain-text.ts';
+import { quoted } from '../base/plain-text.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 

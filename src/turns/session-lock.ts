@@ -1,5 +1,5 @@
-import type { Clock } from '../clock.ts';
-import { LinkedAbort } from '../linked-abort.ts';
+import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import { type CallLimit, checkOpen } from './call-limit.ts';
 
 /** Serializes by key: what is sent to one session goes one after the other. */

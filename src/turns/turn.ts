@@ -1,10 +1,10 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
-import type { RoutedApi } from '../opencode/routed-api.ts';
+import type { RoutedApi } from '../opencode/client.ts';
 import type { SessionStatus } from '../opencode/schema.ts';
 import { retryingLine } from '../opencode/waiting.ts';
-import { unlessAborted } from '../unless-aborted.ts';
+import { unlessAborted } from '../base/unless-aborted.ts';
 import { CallOver, checkOpen, isOver } from './call-limit.ts';
 import { deliver, type Post } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { readTextFile } from '../../src/config/text-file.ts';
+import { readTextFile } from '../../src/config/file/text-file.ts';
 import { loadSettings } from '../../src/config/load.ts';
 import { SettingsError } from '../../src/config/settings.ts';
 import { tempDir } from '../rig/temp.ts';

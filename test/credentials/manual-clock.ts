@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/clock.ts';
+import type { Clock } from '../../src/base/clock.ts';
 import { deferred, type Deferred } from '../rig/wait.ts';
 
 export interface ManualClock extends Clock {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { CredentialRef, SecretRef } from '../../src/config/secret-ref.ts';
+import type { CredentialRef, SecretRef } from '../../src/config/file/secret-ref.ts';
 import type { CredentialRule } from '../../src/config/settings.ts';
 import { createCredentialResolver } from '../../src/credentials/resolver.ts';
 import type { SecretCommands } from '../../src/credentials/secret-commands.ts';

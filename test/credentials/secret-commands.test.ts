@@ -4,7 +4,7 @@ import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { systemClock } from '../../src/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import { createSecretCommands } from '../../src/credentials/secret-commands.ts';
 import { tempDir } from '../rig/temp.ts';
 import { within } from '../rig/wait.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { readSecret } from '../../src/credentials/secret.ts';
 import type { SecretCommands } from '../../src/credentials/secret-commands.ts';
-import type { SecretRef } from '../../src/config/secret-ref.ts';
+import type { SecretRef } from '../../src/config/file/secret-ref.ts';
 import { tempDir } from '../rig/temp.ts';
 
 const never = new AbortController().signal;

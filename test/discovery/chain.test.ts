@@ -9,7 +9,7 @@ import {
   SCAN_DEADLINE_MS,
   type SourceView,
 } from '../../src/discovery/chain.ts';
-import { Pulse } from '../../src/pulse.ts';
+import { Pulse } from '../../src/base/change-notifier.ts';
 import {
   type Candidate,
   type DiscoverySource,
@@ -17,8 +17,8 @@ import {
   type ScanOptions,
   SourceUnavailableError,
 } from '../../src/discovery/source.ts';
-import type { Logger } from '../../src/log.ts';
-import { ManualClock, settle } from '../directory/manual-clock.ts';
+import type { Logger } from '../../src/base/log.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { deferred, type Deferred } from '../rig/wait.ts';
 
 const INTERVAL_MS = 30_000;

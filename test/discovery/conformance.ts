@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ROUTES, SourceUnavailableError, type DiscoverySource } from '../../src/discovery/source.ts';
-import { singleLine } from '../../src/plain-text.ts';
+import { singleLine } from '../../src/base/plain-text.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 
 /** One source over a system that the test made. */

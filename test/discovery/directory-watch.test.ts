@@ -11,10 +11,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { DirectoryWatch } from '../../src/discovery/directory-watch.ts';
-import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
-import { isRegistrationName } from '../../src/discovery/registration-reader.ts';
-import type { Logger } from '../../src/log.ts';
+import { DirectoryWatch } from '../../src/discovery/registry/directory-watch.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/registry/file-system.ts';
+import { isRegistrationName } from '../../src/discovery/registry/registration-reader.ts';
+import type { Logger } from '../../src/base/log.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 import { fileSystem, systemError } from './registry-stage.ts';

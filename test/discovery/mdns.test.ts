@@ -1,9 +1,9 @@
 import { networkInterfaces } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { createMdnsSource } from '../../src/discovery/mdns.ts';
-import { silentLogger } from '../../src/log.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { createMdnsSource } from '../../src/discovery/mdns/mdns.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { Publisher } from '../../src/mdns/publisher.ts';
 import { freePort } from '../rig/ports.ts';
 import { conformance, type HintingStage } from './conformance.ts';

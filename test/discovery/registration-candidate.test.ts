@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { candidateOf } from '../../src/discovery/registration-candidate.ts';
-import type { Registration } from '../../src/discovery/registration.ts';
+import { candidateOf } from '../../src/discovery/registry/registration-candidate.ts';
+import type { Registration } from '../../src/discovery/registry/registration.ts';
 
 const site = {
   directory: { path: '/srv/registry', ownerUid: 1000 },

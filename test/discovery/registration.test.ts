@@ -1,6 +1,10 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { readRegistration, type Registration, type RegistrationReading } from '../../src/discovery/registration.ts';
+import {
+  readRegistration,
+  type Registration,
+  type RegistrationReading,
+} from '../../src/discovery/registry/registration.ts';
 
 const COMPLETE = {
   id: 'a_B-9',

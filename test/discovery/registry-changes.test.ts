@@ -2,7 +2,7 @@ import { mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { RegistrySource } from '../../src/discovery/registry.ts';
+import type { RegistrySource } from '../../src/discovery/registry/registry.ts';
 import { SourceUnavailableError } from '../../src/discovery/source.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';

@@ -1,14 +1,14 @@
 import { mkdirSync, writeFileSync, type BigIntStats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { nodeFileSystem, type FileSystem } from '../../src/discovery/file-system.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/registry/file-system.ts';
 import {
   createRegistrySource,
   type RegistryDependencies,
   type RegistryOptions,
   type RegistrySource,
-} from '../../src/discovery/registry.ts';
-import { silentLogger } from '../../src/log.ts';
+} from '../../src/discovery/registry/registry.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import type { Note, Scan } from '../../src/discovery/source.ts';
 import { tempDir } from '../rig/temp.ts';
 

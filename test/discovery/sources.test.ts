@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { SettingsError, type Settings } from '../../src/config/settings.ts';
 import { createSources, systemDependencies } from '../../src/discovery/sources.ts';
-import { silentLogger } from '../../src/log.ts';
+import { silentLogger } from '../../src/base/log.ts';
 
 const INSTANCE = { name: 'a', url: 'http://127.0.0.1:4096', headers: {} };
 

@@ -1,10 +1,10 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { createTailscaleSource } from '../../src/discovery/tailscale.ts';
-import { silentLogger } from '../../src/log.ts';
-import { LIST_PATH } from '../../src/node/listing.ts';
-import { readSocketTable } from '../../src/socket-table.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { createTailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { readSocketTable } from '../../src/base/socket-table.ts';
 import { type NodeStage, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';

@@ -1,7 +1,11 @@
-import type { Clock } from '../../src/clock.ts';
-import { systemClock } from '../../src/clock.ts';
-import { createTailscaleSource, type TailscaleOptions, type TailscaleSource } from '../../src/discovery/tailscale.ts';
-import { silentLogger } from '../../src/log.ts';
+import type { Clock } from '../../src/base/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import {
+  createTailscaleSource,
+  type TailscaleOptions,
+  type TailscaleSource,
+} from '../../src/discovery/tailnet/tailscale.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { type FakeLocalApi, type FakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
 

@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { type Clock, systemClock } from '../../src/clock.ts';
-import { createTailscaleSource, LATER_BUDGET_MS, PEERS_BUDGET_MS } from '../../src/discovery/tailscale.ts';
-import { silentLogger } from '../../src/log.ts';
+import { type Clock, systemClock } from '../../src/base/clock.ts';
+import { createTailscaleSource, LATER_BUDGET_MS, PEERS_BUDGET_MS } from '../../src/discovery/tailnet/tailscale.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { openEvents } from '../../src/opencode/events.ts';
-import { exchange } from '../../src/opencode/transport.ts';
+import { exchange } from '../../src/http/exchange.ts';
 import { EVE, json, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { tempDir } from '../rig/temp.ts';

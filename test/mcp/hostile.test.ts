@@ -6,7 +6,7 @@ import { ElicitRequestSchema, LoggingMessageNotificationSchema } from '@modelcon
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
-import { TOOLS } from '../../src/mcp/tools.ts';
+import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
 import type { FakeRoute } from '../rig/fake-http.ts';
 import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 
-import { listTool } from '../../src/mcp/listing.ts';
-import { listedTools } from '../../src/mcp/listed-tools.ts';
-import { TOOLS } from '../../src/mcp/tools.ts';
+import { listTool } from '../../src/mcp/tools/listing.ts';
+import { listedTools } from '../../src/mcp/tools/listed-tools.ts';
+import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
 /** Every byte is in the context of every conversation of every client. */
 const MAX_LIST_BYTES = 12 * 1024;

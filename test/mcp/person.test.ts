@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 
 import { personAsker } from '../../src/mcp/person.ts';
 import type { PersonAnswer } from '../../src/operations/runtime.ts';
-import { ManualClock } from '../directory/manual-clock.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 
 const QUESTION = { message: 'Allow it?', fields: { decision: { title: 'Allow it?' } }, required: ['decision'] };
 

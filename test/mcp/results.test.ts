@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { TOOLS } from '../../src/mcp/tools.ts';
+import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
 import { startMcpChild, type McpChild } from '../rig/mcp-child.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
 import { TOOLSETS } from '../../src/config/settings.ts';
-import { listedTools } from '../../src/mcp/listed-tools.ts';
-import { TOOLS } from '../../src/mcp/tools.ts';
+import { listedTools } from '../../src/mcp/tools/listed-tools.ts';
+import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
 const names = async (...given: Parameters<typeof listedTools>): Promise<string[]> =>
   (await listedTools(...given)).map(({ name }) => name);

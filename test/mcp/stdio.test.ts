@@ -8,8 +8,8 @@ import { JSONRPCMessageSchema } from '@modelcontextprotocol/sdk/types.js';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import packageJson from '../../package.json' with { type: 'json' };
-import { listTool } from '../../src/mcp/listing.ts';
-import { TOOLS } from '../../src/mcp/tools.ts';
+import { listTool } from '../../src/mcp/tools/listing.ts';
+import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import { startFakeOpencode, type FakeOpencode, type FakeOptions } from '../rig/fake-opencode.ts';
 import { startFakes } from '../rig/fakes.ts';

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
 
-import { QueryError, UnreachableError } from '../../src/directory/directory.ts';
-import type { Logger } from '../../src/log.ts';
-import { toolError } from '../../src/mcp/tool-error.ts';
+import { QueryError, UnreachableError } from '../../src/fleet/fleet.ts';
+import type { Logger } from '../../src/base/log.ts';
+import { toolError } from '../../src/mcp/tools/tool-error.ts';
 import { OperationError } from '../../src/operations/answer.ts';
-import { RequestError } from '../../src/opencode/transport.ts';
+import { RequestError } from '../../src/http/exchange.ts';
 
 interface Logged {
   readonly level: string;

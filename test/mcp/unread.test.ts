@@ -2,10 +2,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { describe, expect, test } from 'vitest';
 
-import type { Instance, Snapshot } from '../../src/directory/instance.ts';
-import { silentLogger } from '../../src/log.ts';
-import { ClientLog } from '../../src/mcp/client-log.ts';
-import { DirectoryNews } from '../../src/mcp/directory-news.ts';
+import type { Instance, Snapshot } from '../../src/model/instance.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { ClientLog } from '../../src/mcp/features/client-log.ts';
+import { DirectoryNews } from '../../src/mcp/features/fleet-news.ts';
 
 /** A client that reads what waits only when it is told to. */
 class Unread {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { Intake } from '../../src/mdns/intake.ts';
-import { ManualClock } from '../directory/manual-clock.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { announcement, question, recordsOf, response } from '../rig/mdns-packets.ts';
 
 const SERVICE = { label: 'opencode-4096', type: '_http._tcp.local', port: 4096 };

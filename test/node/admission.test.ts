@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { admit, type AdmissionFacts, CAPABILITY, refuseSelf } from '../../src/node/admission.ts';
+import { admit, type AdmissionFacts, CAPABILITY, refuseSelf } from '../../src/node/access/admission.ts';
 import type { TailnetNode } from '../../src/tailscale/types.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 

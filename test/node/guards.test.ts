@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 
 import { describe, expect, test } from 'vitest';
 
-import { LIST_PATH } from '../../src/node/listing.ts';
+import { LIST_PATH } from '../../src/node/list/listing.ts';
 import { until, within } from '../rig/wait.ts';
 import { DIRECTORY, ID, openNodeStage, OWN_LAPTOP, READER, SELF } from './stage.ts';
 
@@ -200,7 +200,7 @@ test('userspace networking: a loopback caller that is not tailscaled’s is refu
     tun: false,
     loopbackPeer: {
       tailscaledUid: () => Promise.resolve(stranger ? 65_000 : process.getuid?.()),
-      readSockets: (await import('../../src/socket-table.ts')).readSocketTable,
+      readSockets: (await import('../../src/base/socket-table.ts')).readSocketTable,
       holders: () => Promise.resolve([]),
     },
   });

@@ -2,9 +2,9 @@ import { once } from 'node:events';
 
 import { describe, expect, test } from 'vitest';
 
-import { FEED_LOOK_MS } from '../../src/node/list-feed.ts';
-import { LIST_PATH, type Listing } from '../../src/node/listing.ts';
-import { ManualClock } from '../directory/manual-clock.ts';
+import { FEED_LOOK_MS } from '../../src/node/list/list-feed.ts';
+import { LIST_PATH, type Listing } from '../../src/node/list/listing.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { AWAY_POLL_MS, POLL_MS, SHORTEST_LOOK_MS } from '../../src/node/tailnet-view.ts';
 import { LocalApiError } from '../../src/tailscale/types.ts';
-import { ManualClock, settle } from '../directory/manual-clock.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { until } from '../rig/wait.ts';

@@ -3,8 +3,8 @@ import { connect, createServer, type AddressInfo } from 'node:net';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { kernelSockets, type LoopbackPeerDeps, strangerAtLoopback } from '../../src/node/loopback-peer.ts';
-import { parseSocketTable, readSocketTable } from '../../src/socket-table.ts';
+import { kernelSockets, type LoopbackPeerDeps, strangerAtLoopback } from '../../src/node/access/loopback-peer.ts';
+import { parseSocketTable, readSocketTable } from '../../src/base/socket-table.ts';
 import { until } from '../rig/wait.ts';
 
 const HEAD = '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode';

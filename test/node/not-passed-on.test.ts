@@ -2,10 +2,10 @@ import { describe, expect, test } from 'vitest';
 
 import type { OpencodeApi } from '../../src/opencode/api.ts';
 import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
-import { routeApi } from '../../src/opencode/routed-api.ts';
-import { RequestError } from '../../src/opencode/transport.ts';
+import { routeApi } from '../../src/opencode/client.ts';
+import { RequestError } from '../../src/http/exchange.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
-import { INSTANCE_PREFIX } from '../../src/node/listing.ts';
+import { INSTANCE_PREFIX } from '../../src/node/list/listing.ts';
 import { CAPABILITY, type NodeStage, openNodeStage, SELF } from './stage.ts';
 
 const US = '127.0.0.1';

@@ -3,8 +3,8 @@ import { createServer, type AddressInfo } from 'node:net';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { OwnPorts, type OwnPortsDeps } from '../../src/node/own-ports.ts';
-import type { SocketRow } from '../../src/socket-table.ts';
+import { OwnPorts, type OwnPortsDeps } from '../../src/node/access/own-ports.ts';
+import type { SocketRow } from '../../src/base/socket-table.ts';
 
 const UID = 1000;
 const LOOPBACK = '0100007F';

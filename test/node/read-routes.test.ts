@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { readRoute } from '../../src/node/read-routes.ts';
+import { readRoute } from '../../src/node/proxy/read-routes.ts';
 
 const directory = '/home/ada/my project';
 const pinned = 'directory=%2Fhome%2Fada%2Fmy+project';

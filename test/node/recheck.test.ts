@@ -2,8 +2,8 @@ import type { ServerResponse } from 'node:http';
 
 import { describe, expect, test } from 'vitest';
 
-import { RECHECK_MS } from '../../src/node/recheck.ts';
-import { ManualClock } from '../directory/manual-clock.ts';
+import { RECHECK_MS } from '../../src/node/access/recheck.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import { CAPABILITY, DIRECTORY, openNodeStage, OWN_LAPTOP, READER, SELF, type NodeStage } from './stage.ts';

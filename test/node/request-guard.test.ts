@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 
 import { expect, test } from 'vitest';
 
-import { guardRequest } from '../../src/node/request-guard.ts';
+import { guardRequest } from '../../src/node/access/request-guard.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
 
 // What Node's own parser would refuse before: these must hold with another one, too.

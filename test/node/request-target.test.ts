@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
-import { readTarget } from '../../src/node/request-target.ts';
+import { readTarget } from '../../src/node/proxy/request-target.ts';
 
 const prefix = '/opencode-mcp/v1/i/';
 

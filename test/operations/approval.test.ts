@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { ApprovalRule, Approver } from '../../src/config/settings.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
-import { approverOf } from '../../src/operations/approval.ts';
+import { approverOf } from '../../src/operations/respond/approval.ts';
 
 const request = (permission: string, patterns: readonly string[], command?: string): WaitingRequest => ({
   kind: 'permission',

@@ -2,12 +2,12 @@ import { readFile } from 'node:fs/promises';
 
 import { expect, test } from 'vitest';
 
-import type { Directory } from '../../src/directory/directory.ts';
-import type { Instance } from '../../src/directory/instance.ts';
+import type { Directory } from '../../src/fleet/fleet.ts';
+import type { Instance } from '../../src/model/instance.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
-import type { Settlement } from '../../src/operations/approval.ts';
-import { askPerson } from '../../src/operations/ask-person.ts';
-import type { Asked } from '../../src/operations/asked.ts';
+import type { Settlement } from '../../src/operations/respond/approval.ts';
+import { askPerson } from '../../src/operations/respond/ask-person.ts';
+import type { Asked } from '../../src/operations/respond/asked.ts';
 import type { PersonAnswer, Question } from '../../src/operations/runtime.ts';
 import { testRuntime } from '../rig/runtime.ts';
 

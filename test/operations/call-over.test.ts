@@ -3,12 +3,12 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { LiveDirectory } from '../../src/directory/directory.ts';
-import { silentLogger } from '../../src/log.ts';
-import { abortSession } from '../../src/operations/abort.ts';
-import { RequestJournal } from '../../src/operations/request-journal.ts';
-import { respond } from '../../src/operations/respond.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { abortSession } from '../../src/operations/send/abort.ts';
+import { RequestJournal } from '../../src/operations/send/request-journal.ts';
+import { respond } from '../../src/operations/respond/respond.ts';
 import {
   type AskPerson,
   type Call,
@@ -16,12 +16,12 @@ import {
   type PersonAnswer,
   type Runtime,
 } from '../../src/operations/runtime.ts';
-import { send, type SendInput } from '../../src/operations/send.ts';
-import { deleteSession, forkSession, renameSession } from '../../src/operations/session-changes.ts';
-import { createSession } from '../../src/operations/sessions.ts';
-import { candidate } from '../directory/candidates.ts';
-import { ManualClock } from '../directory/manual-clock.ts';
-import { TestSource } from '../directory/world.ts';
+import { send, type SendInput } from '../../src/operations/send/send.ts';
+import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
+import { createSession } from '../../src/operations/sessions/sessions.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
+import { TestSource } from '../fleet/world.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';

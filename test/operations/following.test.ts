@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 
-import type { Instance } from '../../src/directory/instance.ts';
+import type { Instance } from '../../src/model/instance.ts';
 import type { Message } from '../../src/opencode/schema.ts';
-import { remember, stalledSince } from '../../src/operations/following.ts';
-import { sessionState } from '../../src/operations/session-state.ts';
+import { remember, stalledSince } from '../../src/operations/send/following.ts';
+import { sessionState } from '../../src/operations/sessions/session-state.ts';
 import { testRuntime } from '../rig/runtime.ts';
-import type { Directory } from '../../src/directory/directory.ts';
+import type { Directory } from '../../src/fleet/fleet.ts';
 import { stageOf } from '../../src/turns/follower.ts';
 
 const instance = { key: 'one' } as Instance;

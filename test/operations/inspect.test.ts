@@ -1,14 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { LiveDirectory } from '../../src/directory/directory.ts';
-import { createRegistrySource } from '../../src/discovery/registry.ts';
-import { silentLogger } from '../../src/log.ts';
-import { getDiff } from '../../src/operations/changes.ts';
-import { listFiles, readFile } from '../../src/operations/files.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { getDiff } from '../../src/operations/inspect/changes.ts';
+import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
-import { search } from '../../src/operations/search.ts';
-import { deleteSession, forkSession, renameSession } from '../../src/operations/session-changes.ts';
+import { search } from '../../src/operations/inspect/search.ts';
+import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { userMessage } from '../rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';

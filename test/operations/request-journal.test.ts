@@ -3,8 +3,8 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { RequestJournal } from '../../src/operations/request-journal.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 
 const PROMPT = { sessionId: 'ses_1', messageId: 'msg_1', partId: 'prt_1', text: 'a secret plan' };

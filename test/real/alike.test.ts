@@ -1,17 +1,17 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import type { CredentialRule } from '../../src/config/settings.ts';
 import { createCredentialResolver } from '../../src/credentials/resolver.ts';
 import { createSecretCommands } from '../../src/credentials/secret-commands.ts';
-import { LiveDirectory } from '../../src/directory/directory.ts';
-import { silentLogger } from '../../src/log.ts';
+import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
-import { send } from '../../src/operations/send.ts';
-import { listSessions } from '../../src/operations/sessions.ts';
-import { getStatus } from '../../src/operations/status.ts';
-import { candidate } from '../directory/candidates.ts';
-import { TestSource } from '../directory/world.ts';
+import { send } from '../../src/operations/send/send.ts';
+import { listSessions } from '../../src/operations/sessions/sessions.ts';
+import { getStatus } from '../../src/operations/listing/status.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { TestSource } from '../fleet/world.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';

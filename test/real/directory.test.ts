@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { LiveDirectory } from '../../src/directory/directory.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { LiveDirectory } from '../../src/fleet/fleet.ts';
 import type { Candidate, DiscoverySource } from '../../src/discovery/source.ts';
-import { silentLogger } from '../../src/log.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { type Opencode, startOpencode } from '../rig/opencode.ts';
 import { PINNED_OPENCODE, isMissing } from '../rig/opencode-binaries.ts';
 import { until } from '../rig/wait.ts';
-import { candidate } from '../directory/candidates.ts';
+import { candidate } from '../fleet/candidates.ts';
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   let one: Opencode;

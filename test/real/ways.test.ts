@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
-import { LiveDirectory } from '../../src/directory/directory.ts';
-import { silentLogger } from '../../src/log.ts';
-import { instances } from '../../src/operations/instances.ts';
-import { read } from '../../src/operations/read.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { instances } from '../../src/operations/listing/instances.ts';
+import { read } from '../../src/operations/sessions/read.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
-import { send } from '../../src/operations/send.ts';
-import { getStatus } from '../../src/operations/status.ts';
-import { candidate } from '../directory/candidates.ts';
-import { TestSource } from '../directory/world.ts';
+import { send } from '../../src/operations/send/send.ts';
+import { getStatus } from '../../src/operations/listing/status.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { TestSource } from '../fleet/world.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { expectedReply } from '../rig/model-script.ts';

@@ -4,8 +4,8 @@ import { cp } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 
-import type { Dial } from '../../src/dial.ts';
-import { type Connection, exchange, requestJson } from '../../src/opencode/transport.ts';
+import type { Dial } from '../../src/base/dial.ts';
+import { type Connection, exchange, requestJson } from '../../src/http/exchange.ts';
 import { PINNED_OPENCODE } from './opencode-binaries.ts';
 import { createProject, openSandbox, type OpencodeSandbox } from './opencode-sandbox.ts';
 import { Namespaces } from './tailnet-namespaces.ts';

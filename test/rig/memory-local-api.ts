@@ -1,4 +1,4 @@
-import { Pulse } from '../../src/pulse.ts';
+import { Pulse } from '../../src/base/change-notifier.ts';
 import type { LocalApi, TailnetNode, TailnetStatus, Whois } from '../../src/tailscale/types.ts';
 
 /** A machine of the tailnet with sensible facts; each may be set. */

@@ -1,6 +1,6 @@
-import { systemClock } from '../../src/clock.ts';
-import type { Directory } from '../../src/directory/directory.ts';
-import { RequestJournal } from '../../src/operations/request-journal.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import type { Directory } from '../../src/fleet/fleet.ts';
+import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
 /** What the operations work with, on the real clock. `folder`: for request ids, made when the first is kept. */

@@ -4,8 +4,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { systemClock } from '../../src/clock.ts';
-import { silentLogger } from '../../src/log.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { createLocalApi } from '../../src/tailscale/local-api.ts';
 import type { LocalApi } from '../../src/tailscale/types.ts';
 import { LOGIN_SERVER } from './tailnet-headscale.ts';

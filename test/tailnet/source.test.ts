@@ -1,12 +1,16 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { systemClock } from '../../src/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import type { Scan } from '../../src/discovery/source.ts';
-import { createTailscaleSource, type TailscaleOptions, type TailscaleSource } from '../../src/discovery/tailscale.ts';
-import { silentLogger } from '../../src/log.ts';
+import {
+  createTailscaleSource,
+  type TailscaleOptions,
+  type TailscaleSource,
+} from '../../src/discovery/tailnet/tailscale.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { openEvents } from '../../src/opencode/events.ts';
-import { requestJson } from '../../src/opencode/transport.ts';
+import { requestJson } from '../../src/http/exchange.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
 import { needTailnet, openTailnet, type Tailnet, type TailnetMachine } from '../rig/tailnet.ts';

@@ -2,8 +2,8 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
-import { CAPABILITY } from '../../src/node/admission.ts';
-import { INSTANCE_PREFIX } from '../../src/node/listing.ts';
+import { CAPABILITY } from '../../src/node/access/admission.ts';
+import { INSTANCE_PREFIX } from '../../src/node/list/listing.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { type Clock, systemClock } from '../../src/clock.ts';
-import { silentLogger } from '../../src/log.ts';
+import { type Clock, systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import type { AddressSystem } from '../../src/tailscale/address.ts';
 import { createLocalApi } from '../../src/tailscale/local-api.ts';
 import type { LocalApi, LocalApiError } from '../../src/tailscale/types.ts';

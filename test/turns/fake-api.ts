@@ -1,7 +1,7 @@
 import type { ModelName, OpencodeApi, Prompt } from '../../src/opencode/api.ts';
 import type { EventStream, ServerEvent } from '../../src/opencode/events.ts';
 import type { Message, Permission, Question, Session, SessionStatus } from '../../src/opencode/schema.ts';
-import { RequestError } from '../../src/opencode/transport.ts';
+import { RequestError } from '../../src/http/exchange.ts';
 
 export const SESSION: Session = {
   id: 'ses_turn',

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { routeApi } from '../../src/opencode/routed-api.ts';
+import { routeApi } from '../../src/opencode/client.ts';
 import type { FollowRequest } from '../../src/turns/follower.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { lastTurn } from '../../src/turns/last-turn.ts';

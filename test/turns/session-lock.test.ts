@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { CallLimit } from '../../src/turns/call-limit.ts';
 import { SessionLock } from '../../src/turns/session-lock.ts';
-import { ManualClock, settle } from '../directory/manual-clock.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
 
 const clock = new ManualClock();
 const lock = new SessionLock(clock);

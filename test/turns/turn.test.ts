@@ -2,8 +2,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { describe, expect, test } from 'vitest';
 
-import { type NextWay, routeApi } from '../../src/opencode/routed-api.ts';
-import { RequestError } from '../../src/opencode/transport.ts';
+import { type NextWay, routeApi } from '../../src/opencode/client.ts';
+import { RequestError } from '../../src/http/exchange.ts';
 import { CallOver } from '../../src/turns/call-limit.ts';
 import type { TurnResult } from '../../src/turns/outcome.ts';
 import { runTurn, type TurnRequest } from '../../src/turns/turn.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { quoteName, singleLine } from '../../plain-text.ts';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
 import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from '../relay/relay-survey.ts';
 import { ODD_REASONS } from '../relay/relay-survey.ts';
 import type { RunStateFile } from '../run-state.ts';

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, lstat, realpath, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { singleLine } from '../../plain-text.ts';
+import { singleLine } from '../../base/plain-text.ts';
 import { familyOf, identifyProcess, isAlive } from '../process-table.ts';
 import { readRunStates, type RunStateFile } from '../run-state.ts';
 import type { Finding } from './finding.ts';

@@ -1,5 +1,5 @@
-import type { Clock } from '../../clock.ts';
-import { quoted } from '../../plain-text.ts';
+import type { Clock } from '../../base/clock.ts';
+import { quoted } from '../../base/plain-text.ts';
 import { startSsh, type SshProcess } from './ssh-process.ts';
 
 export interface RelayConnectionOptions {

@@ -1,6 +1,6 @@
-import type { Clock } from '../../clock.ts';
-import type { Logger } from '../../log.ts';
-import { singleLine } from '../../plain-text.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
+import { singleLine } from '../../base/plain-text.ts';
 import { openRelayConnection, type RelayConnection, RelayRefusedError } from './relay-connection.ts';
 
 export interface RelayLinkOptions {

@@ -1,8 +1,8 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 
-import type { Clock } from '../../clock.ts';
-import { quoted, singleLine } from '../../plain-text.ts';
+import type { Clock } from '../../base/clock.ts';
+import { quoted, singleLine } from '../../base/plain-text.ts';
 import { type Bytes, type RegistrySurvey, SurveyReader } from './relay-survey.ts';
 import { SURVEY_COMMAND } from './relay-survey-program.ts';
 

@@ -1,5 +1,5 @@
-import { readRegistration, type Registration } from '../../discovery/registration.ts';
-import { singleLine } from '../../plain-text.ts';
+import { readRegistration, type Registration } from '../../discovery/registry/registration.ts';
+import { singleLine } from '../../base/plain-text.ts';
 import { MAX_SURVEYED } from './relay-survey-program.ts';
 
 /** `mine`: of the user who looked. A number: another's uid. Undefined: another's, not looked up. */

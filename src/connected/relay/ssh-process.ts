@@ -1,7 +1,7 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
-import { quoted, singleLine } from '../../plain-text.ts';
+import { quoted, singleLine } from '../../base/plain-text.ts';
 import { familyOf } from '../process-table.ts';
 import { REMOTE_COMMAND, REMOTE_PROGRAM } from './remote-program.ts';
 

@@ -3,12 +3,12 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
 
-import type { Clock } from '../../clock.ts';
-import { errorCode } from '../../config/text-file.ts';
+import type { Clock } from '../../base/clock.ts';
+import { errorCode } from '../../config/file/text-file.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { readSecret } from '../../credentials/secret.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
-import type { Logger } from '../../log.ts';
+import type { Logger } from '../../base/log.ts';
 import type { Publisher } from '../../mdns/publisher.ts';
 import type { RunningInstance } from './registrations.ts';
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
-import { lineLogger, type Logger } from '../../log.ts';
-import { RotatingFile } from '../../rotating-file.ts';
+import { lineLogger, type Logger } from '../../base/log.ts';
+import { RotatingFile } from '../../base/rotating-file.ts';
 
 /** Where the wrappers of this user log. */
 export function logPath(stateDir: string): string {

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import type { Clock } from '../../clock.ts';
-import { healthOf, pathOf } from '../../directory/answers.ts';
-import { requestJson, RequestError } from '../../opencode/transport.ts';
+import type { Clock } from '../../base/clock.ts';
+import { healthOf, pathOf } from '../../probing/answers.ts';
+import { requestJson, RequestError } from '../../http/exchange.ts';
 import { familyOf, identifyProcess, isAlive, listenersOn, type ProcessIdentity } from '../process-table.ts';
 import { listenerOn } from './port.ts';
 

@@ -1,8 +1,8 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 
-import type { Clock } from '../../clock.ts';
-import type { Logger } from '../../log.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import { createRelayLink, type RelayLink } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-process.ts';

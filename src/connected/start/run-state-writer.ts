@@ -1,6 +1,6 @@
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 
-import type { Logger } from '../../log.ts';
+import type { Logger } from '../../base/log.ts';
 import { type RunState, runStateFolder, runStatePath } from '../run-state.ts';
 
 /** Keeps the state file of one wrapper, for `status` and `cleanup`. Writes go one after the other; none ever rejects. */

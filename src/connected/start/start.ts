@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 
-import { systemClock } from '../../clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { VERSION } from '../../version.ts';
+import { VERSION } from '../../base/version.ts';
 import { splitCommand } from '../relay/ssh-command.ts';
 import { childEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';

@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process';
 
-import { unsupportedReason } from '../../directory/version.ts';
-import type { Logger } from '../../log.ts';
-import { ReportedError } from '../../program.ts';
+import { unsupportedReason } from '../../probing/supported-version.ts';
+import type { Logger } from '../../base/log.ts';
+import { ReportedError } from '../../base/program.ts';
 import type { Guard } from './guard.ts';
 import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } from './opencode-process.ts';
 import { choosePort } from './port.ts';

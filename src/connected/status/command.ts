@@ -1,5 +1,5 @@
-import { systemClock } from '../../clock.ts';
-import { safeToShow } from '../../plain-text.ts';
+import { systemClock } from '../../base/clock.ts';
+import { safeToShow } from '../../base/plain-text.ts';
 import { judgeHere, judgeRelay } from '../cleanup/look.ts';
 import type { Finding } from '../cleanup/finding.ts';
 import { judgeWrappers } from '../cleanup/wrappers.ts';

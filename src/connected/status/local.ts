@@ -1,7 +1,7 @@
 import { lstat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 
-import { singleLine } from '../../plain-text.ts';
+import { singleLine } from '../../base/plain-text.ts';
 import type { RunStateFile } from '../run-state.ts';
 import type { Registered } from './registered.ts';
 import type { LocalInstance, Wrapper } from './report.ts';

@@ -1,5 +1,5 @@
 import type { Settings } from '../../config/settings.ts';
-import { systemClock } from '../../clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import { openSurveySession, type SurveySession } from '../relay/relay-survey-session.ts';
 
 /** What `status`, `cleanup` and `sessions` look at. */

@@ -1,18 +1,18 @@
 import { realpath } from 'node:fs/promises';
 import { setMaxListeners } from 'node:events';
 
-import { systemClock } from '../../clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import { createCredentialResolver } from '../../credentials/resolver.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
-import { Prober, type Outcome, type Target } from '../../directory/prober.ts';
-import { createSameDirectory, type SameDirectory } from '../../directory/same-directory.ts';
-import { createRegistrySource } from '../../discovery/registry.ts';
+import { Prober, type Outcome, type Target } from '../../probing/prober.ts';
+import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
+import { createRegistrySource } from '../../discovery/registry/registry.ts';
 import { type Candidate, type Note, SourceUnavailableError } from '../../discovery/source.ts';
 import { systemDependencies } from '../../discovery/sources.ts';
-import { LinkedAbort } from '../../linked-abort.ts';
-import { silentLogger } from '../../log.ts';
-import type { Connection } from '../../opencode/transport.ts';
-import { quoteName, singleLine } from '../../plain-text.ts';
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import { silentLogger } from '../../base/log.ts';
+import type { Connection } from '../../http/exchange.ts';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { type Places, reasonOf } from './places.ts';
 
 /** What answers at a registration's port right now. Text is safe to show. */

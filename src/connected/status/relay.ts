@@ -1,4 +1,4 @@
-import { quoteName, singleLine } from '../../plain-text.ts';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { ODD_REASONS, type RegistrySurvey, type SurveyedRegistration } from '../relay/relay-survey.ts';
 import { MAX_SURVEYED } from '../relay/relay-survey-program.ts';
 import type { RunStateFile } from '../run-state.ts';

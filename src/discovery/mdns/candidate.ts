@@ -1,8 +1,8 @@
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-import { badPortReason } from '../../bad-ports.ts';
-import type { Dial } from '../../dial.ts';
+import { badPortReason } from '../../base/bad-ports.ts';
+import type { Dial } from '../../base/dial.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
 import type { Candidate, Note } from '../source.ts';
 import type { Sighting } from './sightings.ts';

@@ -2,7 +2,7 @@ import type { Announcement } from '../../mdns/announcements.ts';
 import { QUERY_EVERY_MS } from '../../mdns/browser.ts';
 import type { Origin } from '../../mdns/lan.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
-import { singleLine } from '../../plain-text.ts';
+import { singleLine } from '../../base/plain-text.ts';
 import type { Note } from '../source.ts';
 
 /** Nobody has more instances on a LAN; whoever advertises them makes us ask each. */

@@ -1,7 +1,7 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
-import { quoted, quoteName } from '../../plain-text.ts';
+import { quoted, quoteName } from '../../base/plain-text.ts';
 import type { OpencodeApi, Page } from '../api.ts';
 import { openEvents } from '../events.ts';
 import { changedMessageSchema, fileContentSchema, fileNodeSchema, textMatchSchema } from '../inspect-schema.ts';
@@ -16,7 +16,7 @@ import {
   sessionsSchema,
   sessionStatusesSchema,
 } from '../schema.ts';
-import { type Connection, exchange, MAX_BODY_BYTES, RequestError } from '../transport.ts';
+import { type Connection, exchange, MAX_BODY_BYTES, RequestError } from '../../http/exchange.ts';
 
 type Sdk = ReturnType<typeof createOpencodeClient>;
 

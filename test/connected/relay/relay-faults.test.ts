@@ -4,10 +4,10 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import type { Clock } from '../../../src/clock.ts';
+import type { Clock } from '../../../src/base/clock.ts';
 import { createRelayLink } from '../../../src/connected/relay/relay-link.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
-import { ManualClock, settle } from '../../directory/manual-clock.ts';
+import { ManualClock, settle } from '../../fleet/manual-clock.ts';
 import { needSshd, signalProcess } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';

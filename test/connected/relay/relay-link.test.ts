@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { kernelAddress, readListeners } from '../../../src/socket-table.ts';
+import { kernelAddress, readListeners } from '../../../src/base/socket-table.ts';
 import { needRoot } from '../../discovery/as-root.ts';
 import { needSshd, signalProcess } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';

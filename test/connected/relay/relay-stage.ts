@@ -8,13 +8,13 @@ import {
   type RelayLinkOptions,
   type RelayState,
 } from '../../../src/connected/relay/relay-link.ts';
-import { silentLogger } from '../../../src/log.ts';
+import { silentLogger } from '../../../src/base/log.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
 import { descendantsOf, startSshd, type SessionProcess, type Sshd, type SshdOptions } from '../../rig/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { until, within } from '../../rig/wait.ts';
-import { ManualClock } from '../../directory/manual-clock.ts';
+import { ManualClock } from '../../fleet/manual-clock.ts';
 
 /** A relay with a real sshd, an instance to register there, and links to it on a clock that only the test moves. */
 export interface RelayStage extends AsyncDisposable {

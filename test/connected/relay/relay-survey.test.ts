@@ -8,11 +8,11 @@ import { promisify } from 'node:util';
 
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
-import { systemClock } from '../../../src/clock.ts';
+import { systemClock } from '../../../src/base/clock.ts';
 import { SURVEY_COMMAND } from '../../../src/connected/relay/relay-survey-program.ts';
 import { openSurveySession, type SurveySession } from '../../../src/connected/relay/relay-survey-session.ts';
 import { SurveyReader, type RegistrySurvey } from '../../../src/connected/relay/relay-survey.ts';
-import { ManualClock } from '../../directory/manual-clock.ts';
+import { ManualClock } from '../../fleet/manual-clock.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
 import { descendantsOf, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
 import { tempDir } from '../../rig/temp.ts';

@@ -11,7 +11,7 @@ import { fileLogger, logPath } from '../../../src/connected/start/log-file.ts';
 import { findOpencode } from '../../../src/connected/start/opencode-program.ts';
 import { choosePort, HIGHEST_PORT, listenerOn, LOWEST_PORT } from '../../../src/connected/start/port.ts';
 import { RunStateWriter } from '../../../src/connected/start/run-state-writer.ts';
-import { silentLogger } from '../../../src/log.ts';
+import { silentLogger } from '../../../src/base/log.ts';
 import { tempDir } from '../../rig/temp.ts';
 
 const closers: Array<() => Promise<unknown>> = [];

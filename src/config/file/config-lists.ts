@@ -1,0 +1,173 @@
+import * as z from 'zod';
+import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
+import { checkHeaders } from './instance-headers.ts';
+import { checkInstanceUrl, withoutSecrets } from './instance-url.ts';
+import { OPTIONS, SOURCE_NAMES } from '../options.ts';
+import { isExactPattern, matchesPattern } from '../pattern.ts';
+import { hasUnsafeCharacters, quote } from '../quote.ts';
+import { APPROVERS, type ApprovalRule, type CredentialRule, type StaticInstance } from '../settings.ts';
+import { parseShape } from './shape.ts';
+import type { CredentialRef } from './secret-ref.ts';
+
+const MAX_NAME_CHARACTERS = 64;
+// The longest DNS name has 253.
+const MAX_PATTERN_CHARACTERS = 256;
+
+/** The `credentials` of the config file, in their order. */
+export function checkCredentialRules(raw: unknown, where: string, context: ConfigContext): CredentialRule[] {
+  const secret = configSecretSchema();
+  const pattern = z.string({ error: 'a string' }).optional();
+  const schema = z.strictObject(
+    {
+      name: pattern,
+      host: pattern,
+      source: pattern,
+      username: z.string({ error: 'a string' }).optional(),
+      password: secret,
+    },
+    { error: 'an object' },
+  );
+  return entries(raw, where, context, (entry, place) => {
+    const rule = parseShape(schema, entry, place, context.problems);
+    if (rule === undefined) return undefined;
+    const { name, host, source } = rule;
+    checkPatterns({ name, host, source }, place, context);
+    const credential = checkCredential(rule.username, rule.password, place, context);
+    return credential && { ...(name && { name }), ...(host && { host }), ...(source && { source }), credential };
+  });
+}
+
+/** The `approvals` of the config file, in their order. */
+export function checkApprovalRules(raw: unknown, where: string, context: ConfigContext): ApprovalRule[] {
+  const pattern = z.string({ error: 'a string' }).optional();
+  const schema = z.strictObject(
+    {
+      instance: pattern,
+      permission: pattern,
+      pattern,
+      approve: z.enum(APPROVERS, { error: `one of ${APPROVERS.join(', ')}` }),
+    },
+    { error: 'an object' },
+  );
+  return entries(raw, where, context, (entry, place) => {
+    const rule = parseShape(schema, entry, place, context.problems);
+    if (rule === undefined) return undefined;
+    const { instance, permission, pattern: covered, approve } = rule;
+    checkTexts({ instance, permission, pattern: covered }, place, context);
+    return {
+      ...(instance && { instance }),
+      ...(permission && { permission }),
+      ...(covered && { pattern: covered }),
+      approve,
+    };
+  });
+}
+
+function checkTexts(
+  patterns: Readonly<Record<string, string | undefined>>,
+  where: string,
+  { problems }: ConfigContext,
+): void {
+  for (const [key, pattern] of Object.entries(patterns)) {
+    if (pattern === undefined) continue;
+    if (pattern === '' || pattern.length > MAX_PATTERN_CHARACTERS || hasUnsafeCharacters(pattern))
+      problems.push(
+        `${where}.${key}: expected 1 to ${MAX_PATTERN_CHARACTERS} characters, none of them control or invisible, got ${quote(pattern)}`,
+      );
+  }
+}
+
+function checkPatterns(
+  patterns: Readonly<Record<'name' | 'host' | 'source', string | undefined>>,
+  where: string,
+  context: ConfigContext,
+): void {
+  const { problems } = context;
+  const { name, host, source } = patterns;
+  checkTexts(patterns, where, context);
+  if (name === undefined && host === undefined && source === undefined)
+    problems.push(
+      `${where}: expected at least one of name, host and source; for a password that fits everywhere use the key "password"`,
+    );
+  if (source === undefined) return;
+  const sources = SOURCE_NAMES.filter((known) => matchesPattern(source, known));
+  if (sources.length === 0)
+    problems.push(
+      `${where}.source: expected a pattern that fits one of ${SOURCE_NAMES.join(', ')}, got ${quote(source)}`,
+    );
+  // Said here, because such a rule would silently never apply: see credentials/resolver.ts.
+  const named = [name, host].filter((pattern) => pattern !== undefined);
+  if (source.toLowerCase() === 'mdns' && (named.length === 0 || !named.every(isExactPattern)))
+    problems.push(
+      `${where}: a rule for mdns needs the exact name or host, without *: anyone on the LAN can advertise anything`,
+    );
+}
+
+/** The `instances` of the config file. */
+export function checkInstances(raw: unknown, where: string, context: ConfigContext): StaticInstance[] {
+  const secret = configSecretSchema();
+  const schema = z.strictObject(
+    {
+      name: z.string({ error: 'a string' }),
+      url: z.string({ error: 'a string' }),
+      headers: z.record(z.string(), secret, { error: 'an object of header names and secrets' }).optional(),
+      username: z.string({ error: 'a string' }).optional(),
+      password: secret.optional(),
+    },
+    { error: 'an object' },
+  );
+  const names = new Set<string>();
+  return entries(raw, where, context, (entry, place) => {
+    const instance = parseShape(schema, entry, place, context.problems);
+    if (instance === undefined) return undefined;
+    const { name, password, username } = instance;
+    checkName(name, names, `${place}.name`, context);
+    const headers = checkHeaders(instance.headers ?? {}, password !== undefined, `${place}.headers`, context);
+    if (password === undefined && username !== undefined)
+      context.problems.push(`${place}.username: expected a password beside it`);
+    const credential = password === undefined ? undefined : checkCredential(username, password, place, context);
+    const checked = checkInstanceUrl(instance.url);
+    if ('problem' in checked) {
+      context.problems.push(`${place}.url: ${checked.problem}; got ${quote(withoutSecrets(instance.url))}`);
+      return undefined;
+    }
+    if (checked.isExposed && (password !== undefined || Object.keys(headers).length > 0))
+      context.warnings.push(
+        `${place}.url: sends ${password === undefined ? 'headers' : 'a password'} over plain http to another machine; use https unless the way there is encrypted`,
+      );
+    return { name, url: checked.url, headers, ...(credential && { credential }) };
+  });
+}
+
+function checkName(name: string, names: Set<string>, where: string, { problems }: ConfigContext): void {
+  if (name === '' || name.length > MAX_NAME_CHARACTERS || hasUnsafeCharacters(name) || name.trim() !== name)
+    problems.push(
+      `${where}: expected 1 to ${MAX_NAME_CHARACTERS} characters, no control or invisible ones, no spaces around, got ${quote(name)}`,
+    );
+  else if (names.has(name)) problems.push(`${where}: expected a name of its own, got ${quote(name)} a second time`);
+  names.add(name);
+}
+
+function checkCredential(
+  username: string | undefined,
+  password: Parameters<typeof checkSecret>[0],
+  where: string,
+  context: ConfigContext,
+): CredentialRef | undefined {
+  const { kind } = OPTIONS.username;
+  if (username !== undefined && kind.fromText(username) === undefined)
+    context.problems.push(`${where}.username: expected ${kind.expected}, got ${quote(username)}`);
+  const ref = checkSecret(password, `${where}.password`, context);
+  return ref && { ...(username !== undefined && { username }), password: ref };
+}
+
+/** Checks each entry of an array by itself, so that one mistake does not hide the next. */
+function entries<T>(
+  raw: unknown,
+  where: string,
+  context: ConfigContext,
+  check: (entry: unknown, place: string) => T | undefined,
+): T[] {
+  const list = parseShape(z.array(z.unknown(), { error: 'an array' }), raw, where, context.problems) ?? [];
+  return list.flatMap((entry, index) => check(entry, `${where}[${index}]`) ?? []);
+}

@@ -1,0 +1,152 @@
+import { dirname, join, parse, sep } from 'node:path';
+import type { BigIntStats } from 'node:fs';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
+import type { FileSystem } from './file-system.ts';
+import type { Trust } from '../source.ts';
+
+/** As many as Linux follows. */
+const MAX_LINKS = 40;
+/** PATH_MAX would fill a screen; this names any path that a person made. */
+const MAX_SHOWN_CHARS = 300;
+const GROUP_OR_OTHERS_WRITE = 0o022n;
+const STICKY = 0o1000n;
+
+export interface TrustRules {
+  /** A person named this directory, so that its owner may be someone else. */
+  readonly explicit: boolean;
+  /** Ours; undefined where the system has no such thing. */
+  readonly uid: number | undefined;
+}
+
+export interface InspectedDirectory {
+  /** With every symbolic link resolved. */
+  readonly path: string;
+  readonly stats: BigIntStats;
+  readonly ownerUid: number;
+  readonly trust: Trust;
+}
+
+interface Step {
+  readonly path: string;
+  readonly stats: BigIntStats;
+}
+
+/**
+ * Resolves the absolute `path` and judges whether anyone but its owner, root and us can decide what
+ * is in it. Rejects with the system's error when it cannot be reached or is not a directory.
+ */
+export async function inspectDirectory(path: string, rules: TrustRules, fs: FileSystem): Promise<InspectedDirectory> {
+  const { directory, ancestors, links } = await walk(path, fs);
+  const problem = directoryProblem(directory, ancestors, links, rules);
+  return {
+    path: directory.path,
+    stats: directory.stats,
+    ownerUid: Number(directory.stats.uid),
+    trust: problem === undefined ? { level: 'trusted' } : { level: 'untrusted', reason: problem },
+  };
+}
+
+/** Why a file of a trusted directory is not to be trusted, or undefined. */
+export function fileProblem(path: string, stats: BigIntStats, directory: InspectedDirectory): string | undefined {
+  if (Number(stats.uid) !== directory.ownerUid) {
+    return `${shown(path)} belongs to uid ${stats.uid}, not to the owner of its directory (uid ${directory.ownerUid}); remove it if you did not put it there`;
+  }
+  return writableProblem(path, stats);
+}
+
+function directoryProblem(
+  directory: Step,
+  ancestors: readonly Step[],
+  links: readonly Step[],
+  rules: TrustRules,
+): string | undefined {
+  const { uid } = rules;
+  if (uid === undefined) return `who owns ${shown(directory.path)} cannot be checked on this system`;
+  const owner = Number(directory.stats.uid);
+  if (owner !== uid && !rules.explicit) {
+    return `${shown(directory.path)} belongs to uid ${owner}, not to us (uid ${uid}); if you trust that user, set RELAY_REGISTRY_DIR to it`;
+  }
+  const writable = writableProblem(directory.path, directory.stats);
+  if (writable !== undefined) return writable;
+
+  const safeOwners = new Set([0, owner, uid]);
+  for (const { path, stats } of ancestors) {
+    const who = `(mode ${octal(stats)}, uid ${stats.uid})`;
+    if (!safeOwners.has(Number(stats.uid))) {
+      return `${shown(path)}, on the way to ${shown(directory.path)}, belongs to another user ${who}, who can put another directory in its place; move the registry`;
+    }
+    if ((stats.mode & GROUP_OR_OTHERS_WRITE) !== 0n && (stats.mode & STICKY) === 0n) {
+      return `${shown(path)}, on the way to ${shown(directory.path)}, can be written by its group or by others ${who}; run: chmod go-w ${quoted(path)}`;
+    }
+  }
+  for (const { path, stats } of links) {
+    if (!safeOwners.has(Number(stats.uid))) {
+      return `the symbolic link ${shown(path)} on the way to ${shown(directory.path)} belongs to another user (uid ${stats.uid}); name the directory itself`;
+    }
+  }
+  return undefined;
+}
+
+function writableProblem(path: string, stats: BigIntStats): string | undefined {
+  if ((stats.mode & GROUP_OR_OTHERS_WRITE) === 0n) return undefined;
+  return `${shown(path)} can be written by its group or by others (mode ${octal(stats)}, uid ${stats.uid}); run: chmod go-w ${quoted(path)}`;
+}
+
+/**
+ * Follows `path` one component at a time. `realpath` would not do: who can change a link, or the
+ * folder a link lies in, decides where the path leads.
+ */
+async function walk(path: string, fs: FileSystem): Promise<{ directory: Step; ancestors: Step[]; links: Step[] }> {
+  const { root } = parse(path);
+  const passed = new Map<string, BigIntStats>();
+  const links: Step[] = [];
+  const pending = parts(path.slice(root.length));
+  let here = root;
+  passed.set(root, await fs.lstat(root));
+  for (let part = pending.shift(); part !== undefined; part = pending.shift()) {
+    if (part === '..') {
+      here = dirname(here);
+      continue;
+    }
+    const next = join(here, part);
+    const stats = await fs.lstat(next);
+    if (stats.isSymbolicLink()) {
+      if (links.push({ path: next, stats }) > MAX_LINKS)
+        throw systemError('ELOOP', `more than ${MAX_LINKS} symbolic links`);
+      const target = await fs.readlink(next);
+      const { root: targetRoot } = parse(target);
+      pending.unshift(...parts(target.slice(targetRoot.length)));
+      if (targetRoot !== '') here = targetRoot;
+      continue;
+    }
+    if (!stats.isDirectory()) throw systemError('ENOTDIR', `${shown(next)} is not a directory`);
+    passed.set(next, stats);
+    here = next;
+  }
+  const steps = [...passed].map(([step, stats]) => ({ path: step, stats }));
+  const directory = steps.find((step) => step.path === here);
+  if (!directory) throw new Error(`Expected to have passed ${shown(here)}`);
+  return { directory, ancestors: steps.filter((step) => step !== directory), links };
+}
+
+function parts(path: string): string[] {
+  return path.split(sep).filter((part) => part !== '' && part !== '.');
+}
+
+function systemError(code: string, message: string): Error {
+  return Object.assign(new Error(`${code}: ${message}`), { code });
+}
+
+function octal(stats: BigIntStats): string {
+  return (stats.mode & 0o7777n).toString(8).padStart(4, '0');
+}
+
+function shown(path: string): string {
+  return quoteName(singleLine(path, MAX_SHOWN_CHARS));
+}
+
+/** For a command line that a person copies. */
+function quoted(path: string): string {
+  const safe = singleLine(path, MAX_SHOWN_CHARS);
+  return /^[\w@%+=:,./-]+$/.test(safe) ? safe : `'${safe.replaceAll("'", String.raw`'\''`)}'`;
+}

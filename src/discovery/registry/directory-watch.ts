@@ -1,0 +1,134 @@
+import { basename, dirname, relative, sep } from 'node:path';
+import type { FSWatcher } from 'node:fs';
+import type { Logger } from '../../base/log.ts';
+import { errorCode, identityOf, type FileSystem } from './file-system.ts';
+
+export interface DirectoryWatchOptions {
+  /** Absolute; need not exist. */
+  readonly path: string;
+  /** Which of the directory's entries matter. */
+  readonly isRelevant: (fileName: string) => boolean;
+  /** Something may have changed: an entry, the directory itself, or what could be seen of it until now. */
+  readonly onChange: () => void;
+  readonly fs: FileSystem;
+  readonly logger: Logger;
+}
+
+/** What the watch is on: the directory itself, or the nearest folder above it that exists. */
+interface Target {
+  readonly path: string;
+  readonly identity: string;
+}
+
+/**
+ * Watches a directory that may not be there yet, may go, and may be replaced. Where the system
+ * refuses to watch, it says so once and is silent from then on: the poll finds what it misses.
+ */
+export class DirectoryWatch {
+  readonly #options: DirectoryWatchOptions;
+  #watcher: FSWatcher | undefined;
+  #target: Target | undefined;
+  /** The kernel dropped the watch: arm again even if the same inode number stands at the path. */
+  #stale = false;
+  #arming: Promise<void> | undefined;
+  #again = false;
+  #refusalLogged = false;
+  #closed = false;
+
+  constructor(options: DirectoryWatchOptions) {
+    this.#options = options;
+    this.verify();
+  }
+
+  /**
+   * Makes sure that the watch is on what is at the path now. Called by the watch itself, and by its
+   * owner after a scan: a link that was turned or a parent that was moved sends no event.
+   */
+  verify(): void {
+    if (this.#closed) return;
+    this.#again = true;
+    this.#arming ??= this.#armUntilSettled();
+  }
+
+  /** Resolves when nothing of it is left. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#disarm();
+    await this.#arming;
+  }
+
+  async #armUntilSettled(): Promise<void> {
+    while (this.#again && !this.#closed) {
+      this.#again = false;
+      try {
+        await this.#arm();
+      } catch (error) {
+        this.#refused(error);
+      }
+    }
+    this.#arming = undefined;
+  }
+
+  async #arm(): Promise<void> {
+    const target = await this.#nearest();
+    if (this.#closed || (!this.#stale && isSame(this.#target, target))) return;
+    this.#disarm();
+    const watcher = this.#options.fs.watch(target.path, (event, fileName) => this.#onEvent(target, event, fileName));
+    watcher.on('error', (error) => {
+      this.#disarm();
+      this.#refused(error);
+    });
+    this.#watcher = watcher;
+    this.#target = target;
+    // What was put at the path between the look and the watch sent no event.
+    if (!isSame(await this.#nearest(), target)) this.#again = true;
+    if (!this.#closed) this.#options.onChange();
+  }
+
+  #onEvent(target: Target, event: string, fileName: string | null): void {
+    if (this.#closed) return;
+    const { path, isRelevant, onChange } = this.#options;
+    // The kernel's word that the watched directory itself was moved or removed bears its own name.
+    const isOwnName = fileName === null || fileName === basename(target.path);
+    if (isOwnName && event === 'rename') this.#stale = true;
+    if (target.path === path) {
+      if (isOwnName || isRelevant(fileName)) onChange();
+      if (isOwnName) this.verify();
+    } else if (isOwnName || fileName === relative(target.path, path).split(sep)[0]) {
+      // The watch that this leads to says that there is something to see.
+      this.verify();
+    }
+  }
+
+  async #nearest(): Promise<Target> {
+    for (let path = this.#options.path; ; path = dirname(path)) {
+      try {
+        return { path, identity: identityOf(await this.#options.fs.stat(path)) };
+      } catch (error) {
+        const code = errorCode(error);
+        if ((code !== 'ENOENT' && code !== 'ENOTDIR') || path === dirname(path)) throw error;
+      }
+    }
+  }
+
+  #disarm(): void {
+    this.#watcher?.close();
+    this.#watcher = undefined;
+    this.#target = undefined;
+    this.#stale = false;
+  }
+
+  /** Mostly ENOSPC or EMFILE: the limits on inotify watches and instances are per user and small. */
+  #refused(error: unknown): void {
+    if (this.#closed || this.#refusalLogged) return;
+    this.#refusalLogged = true;
+    this.#options.logger.log('info', 'cannot watch the registry directory; changes are found by polling', {
+      path: this.#options.path,
+      reason: errorCode(error) ?? String(error),
+    });
+  }
+}
+
+function isSame(one: Target | undefined, other: Target): boolean {
+  return one?.path === other.path && one.identity === other.identity;
+}

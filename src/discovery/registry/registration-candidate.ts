@@ -1,0 +1,63 @@
+import { join } from 'node:path';
+import { singleLine } from '../../base/plain-text.ts';
+import type { Registration } from './registration.ts';
+import type { Candidate, Trust } from '../source.ts';
+
+export const REGISTRY_SOURCE = 'local-relay';
+
+export interface RegistrationSite {
+  readonly directory: { readonly path: string; readonly ownerUid: number };
+  readonly trust: Trust;
+  /** This machine's. */
+  readonly hostname: string;
+}
+
+/** What the registration in the file `fileName` offers. An untrusted one is never given a credential. */
+export function candidateOf(
+  fileName: string,
+  registration: Registration,
+  { directory, trust, hostname }: RegistrationSite,
+): Candidate {
+  const { port, localPort, cwd, ...claims } = registration;
+  const isOurs = isThisMachine(registration.hostname, hostname) && (localPort === undefined || localPort === port);
+  const knownLocalPort = localPort ?? (isOurs ? port : undefined);
+  return {
+    source: REGISTRY_SOURCE,
+    key: keyOf(fileName),
+    endpoint: {
+      url: `http://127.0.0.1:${port}`,
+      route: isOurs ? 'loopback' : 'relay',
+      ownerUid: directory.ownerUid,
+    },
+    claims: {
+      ...claims,
+      ...(knownLocalPort !== undefined && { localPort: knownLocalPort }),
+      ...(cwd !== undefined && { directory: cwd }),
+    },
+    trust,
+    ...(registration.id !== undefined &&
+      trust.level === 'trusted' && {
+        credential: {
+          password: {
+            kind: 'file',
+            path: join(directory.path, '.credentials', registration.id),
+            ownerUid: directory.ownerUid,
+            optional: true,
+          },
+        },
+      }),
+  };
+}
+
+/** Absent is ours: the shortest file that one writes by hand names a port and no more. */
+function isThisMachine(claimed: string | undefined, hostname: string): boolean {
+  if (claimed === undefined) return true;
+  const name = claimed.toLowerCase();
+  return name === 'localhost' || name === hostname.toLowerCase();
+}
+
+/** The file name, with what may not be shown escaped; `%` too, so that no two names give one key. */
+function keyOf(fileName: string): string {
+  if (!fileName.includes('%') && singleLine(fileName, Infinity) === fileName) return fileName;
+  return encodeURIComponent(fileName);
+}

@@ -1,0 +1,232 @@
+import { join, resolve } from 'node:path';
+import * as z from 'zod';
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import type { Logger } from '../../base/log.ts';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { Pulse } from '../../base/change-notifier.ts';
+import { unlessAborted } from '../../base/unless-aborted.ts';
+import { DirectoryWatch } from './directory-watch.ts';
+import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
+import { errorCode, identityOf, nodeFileSystem, type FileSystem } from './file-system.ts';
+import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
+import {
+  isRegistrationName,
+  MAX_REGISTRATIONS,
+  RegistrationReader,
+  type Registrations,
+} from './registration-reader.ts';
+import {
+  SourceUnavailableError,
+  type Candidate,
+  type DiscoverySource,
+  type Note,
+  type Scan,
+  type Trust,
+} from '../source.ts';
+
+export { REGISTRY_SOURCE };
+
+export const registryOptions = z.object({
+  /** Where `opencode-connected` registers instances. */
+  directory: z.string().min(1),
+  /** A person set it; else the default stands. */
+  explicit: z.boolean(),
+});
+export type RegistryOptions = z.infer<typeof registryOptions>;
+
+export interface RegistryDependencies {
+  readonly logger: Logger;
+  /** The user this process acts as; undefined where the system has no such thing. */
+  readonly uid: number | undefined;
+  /** This machine's name, as `opencode-connected` writes it into a registration. */
+  readonly hostname: string;
+  readonly fs?: FileSystem;
+}
+
+export interface RegistrySource extends DiscoverySource {
+  changes(signal: AbortSignal): AsyncIterable<void>;
+  close(): Promise<void>;
+  /** Counts opened files: what a rescan of an unchanged directory saves. */
+  readonly stats: { readonly filesRead: number };
+}
+
+/** Enough to see what is wrong with a directory; a listing of ten thousand would hide it. */
+const MAX_NOTES = 100;
+const MAX_PATH_CHARS = 500;
+/** A directory that is replaced faster than it can be read is somebody's mistake, not something to spin on. */
+const MAX_ATTEMPTS = 3;
+
+/** The relay's registry directory: one JSON file for each instance. Reads only; never writes or deletes. */
+export function createRegistrySource(options: RegistryOptions, dependencies: RegistryDependencies): RegistrySource {
+  return new RegistryDirectorySource(options, dependencies);
+}
+
+class RegistryDirectorySource implements RegistrySource {
+  readonly name = REGISTRY_SOURCE;
+  readonly #path: string;
+  readonly #explicit: boolean;
+  readonly #dependencies: RegistryDependencies;
+  readonly #fs: FileSystem;
+  readonly #reader: RegistrationReader;
+  readonly #scans = new Map<AbortController, Promise<void>>();
+  readonly #watches = new Map<Pulse, DirectoryWatch>();
+  readonly #closing = new Set<Promise<void>>();
+  /** Settles when the latest look has ended. */
+  #turn: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(options: RegistryOptions, dependencies: RegistryDependencies) {
+    this.#path = resolve(options.directory);
+    this.#explicit = options.explicit;
+    this.#dependencies = dependencies;
+    this.#fs = dependencies.fs ?? nodeFileSystem;
+    this.#reader = new RegistrationReader(this.#fs);
+  }
+
+  get stats(): { readonly filesRead: number } {
+    return this.#reader.stats;
+  }
+
+  async scan(signal: AbortSignal): Promise<Scan> {
+    signal.throwIfAborted();
+    if (this.#closed) throw closedError();
+    const stop = new LinkedAbort(signal);
+    // One at a time: an aborted look may still hang on a dead network mount, and each more would hold threads of all file work.
+    const work = this.#turn.then(() => this.#look(stop.signal));
+    const settled = work.then(
+      () => {},
+      () => {},
+    );
+    this.#turn = settled;
+    this.#scans.set(stop, settled);
+    try {
+      return await unlessAborted(work, stop.signal);
+    } catch (error) {
+      throw stop.signal.aborted ? error : this.#explained(error);
+    } finally {
+      stop.end();
+      void settled.then(() => this.#scans.delete(stop));
+      for (const watch of this.#watches.values()) watch.verify();
+    }
+  }
+
+  changes(signal: AbortSignal): AsyncIterable<void> {
+    const pulse = new Pulse();
+    const end = (): void => pulse.end();
+    if (signal.aborted || this.#closed) {
+      end();
+      return pulse;
+    }
+    const watch = new DirectoryWatch({
+      path: this.#path,
+      isRelevant: isRegistrationName,
+      onChange: () => pulse.notify(),
+      fs: this.#fs,
+      logger: this.#dependencies.logger,
+    });
+    this.#watches.set(pulse, watch);
+    signal.addEventListener('abort', end, { once: true });
+    pulse.onEnd = () => {
+      signal.removeEventListener('abort', end);
+      this.#watches.delete(pulse);
+      const closing = watch.close().finally(() => this.#closing.delete(closing));
+      this.#closing.add(closing);
+    };
+    return pulse;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const stop of this.#scans.keys()) stop.abort(closedError());
+    for (const pulse of this.#watches.keys()) pulse.end();
+    await Promise.all([...this.#scans.values(), ...this.#closing]);
+  }
+
+  async #look(signal: AbortSignal): Promise<Scan> {
+    signal.throwIfAborted();
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      const directory = await inspectDirectory(
+        this.#path,
+        { explicit: this.#explicit, uid: this.#dependencies.uid },
+        this.#fs,
+      );
+      signal.throwIfAborted();
+      const registrations = await this.#reader.read(directory.path, signal);
+      // Names from one directory and content from another would be a part of each.
+      const now = await this.#fs.stat(this.#path);
+      if (identityOf(now) === identityOf(directory.stats)) return this.#scanOf(directory, registrations);
+    }
+    throw new Error(
+      `the registry directory ${shown(this.#path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
+    );
+  }
+
+  #scanOf(directory: InspectedDirectory, { files, leftOut }: Registrations): Scan {
+    const candidates: Candidate[] = [];
+    const fileNotes: Note[] = [];
+    for (const file of files) {
+      const path = join(directory.path, file.fileName);
+      const subject = shown(path);
+      if ('problem' in file) {
+        fileNotes.push({ subject, reason: file.problem });
+        continue;
+      }
+      const distrust = directory.trust.level === 'trusted' ? fileProblem(path, file.stats, directory) : undefined;
+      const trust: Trust = distrust === undefined ? directory.trust : { level: 'untrusted', reason: distrust };
+      candidates.push(
+        candidateOf(file.fileName, file.registration, { directory, trust, hostname: this.#dependencies.hostname }),
+      );
+      const reasons = distrust === undefined ? file.remarks : [`untrusted: ${distrust}`, ...file.remarks];
+      if (reasons.length > 0) fileNotes.push({ subject, reason: reasons.join('; ') });
+    }
+    return { candidates, notes: [...directoryNotes(directory, leftOut), ...bounded(fileNotes, shown(directory.path))] };
+  }
+
+  #explained(error: unknown): unknown {
+    const code = errorCode(error);
+    const path = shown(this.#path);
+    if (code === undefined) return error;
+    if (code === 'ENOENT')
+      return new SourceUnavailableError(`there is no registry directory at ${path}`, { cause: error });
+    const failed = `cannot read the registry directory ${path}: ${code}`;
+    if (code === 'EACCES' || code === 'EPERM') {
+      const who = this.#dependencies.uid === undefined ? 'this user' : `uid ${this.#dependencies.uid}`;
+      return new Error(`${failed}; give ${who} read and search permission on it and on the folders above it`, {
+        cause: error,
+      });
+    }
+    if (code === 'ENOTDIR') {
+      return new Error(
+        `${failed}; it or a folder above it is a file: remove that, or set RELAY_REGISTRY_DIR to a directory`,
+        { cause: error },
+      );
+    }
+    return new Error(failed, { cause: error });
+  }
+}
+
+function directoryNotes(directory: InspectedDirectory, leftOut: number): Note[] {
+  const subject = shown(directory.path);
+  const notes: Note[] = [];
+  if (directory.trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${directory.trust.reason}` });
+  if (leftOut > 0) {
+    notes.push({
+      subject,
+      reason: `holds ${leftOut} registrations more than the ${MAX_REGISTRATIONS} that are read; the oldest were left out: remove dead ones`,
+    });
+  }
+  return notes;
+}
+
+function bounded(notes: readonly Note[], subject: string): readonly Note[] {
+  if (notes.length <= MAX_NOTES) return notes;
+  return [...notes.slice(0, MAX_NOTES), { subject, reason: `and notes on ${notes.length - MAX_NOTES} more files` }];
+}
+
+function shown(path: string): string {
+  return quoteName(singleLine(path, MAX_PATH_CHARS));
+}
+
+function closedError(): Error {
+  return new Error(`the source ${REGISTRY_SOURCE} is closed`);
+}

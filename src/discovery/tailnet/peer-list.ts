@@ -1,0 +1,83 @@
+import * as z from 'zod';
+import { badPortReason } from '../../base/bad-ports.ts';
+import { singleLine } from '../../base/plain-text.ts';
+
+/** What a node service serves, and how its instances are reached. */
+export const LIST_PATH = '/opencode-mcp/v1/instances';
+const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
+const NODE_PROTOCOL = 1;
+
+/** Nobody runs as many on one machine. */
+const MAX_INSTANCES = 200;
+const MAX_NAME_CHARS = 128;
+/** PATH_MAX on Linux. */
+const MAX_DIRECTORY_CHARS = 4096;
+
+export interface ListedInstance {
+  readonly id: string;
+  readonly name: string;
+  readonly directory?: string;
+  /** Where opencode listens on its own machine. */
+  readonly port?: number;
+  /** Below the node service's origin; made of the id, not read. */
+  readonly path: string;
+}
+
+export type PeerList =
+  | { readonly instances: readonly ListedInstance[]; readonly leftOut: number }
+  /** Why it cannot be used. */
+  | { readonly problem: string };
+
+const entrySchema = z.object({
+  // What needs no escaping in a path, so that an id cannot lead elsewhere.
+  id: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
+  name: z.string().nullish(),
+  directory: z.string().nullish(),
+  port: z.int().min(1).max(65_535).nullish(),
+});
+
+const listSchema = z.object({ protocol: z.number(), instances: z.array(z.unknown()).nullish() });
+
+/**
+ * Reads a node service's list. The machine that sent it may be hostile: text is bounded and clean, what does not fit is
+ * left out and counted, and no address, path or host in it is used.
+ */
+export function readPeerList(text: string): PeerList {
+  const parsed = listSchema.safeParse(jsonOf(text));
+  if (!parsed.success) return { problem: 'answered something else than a list of instances' };
+  const { protocol, instances: entries } = parsed.data;
+  if (protocol !== NODE_PROTOCOL)
+    return { problem: `its node service speaks protocol ${protocol}, this program ${NODE_PROTOCOL}; update the older` };
+  const byId = new Map<string, ListedInstance>();
+  for (const raw of (entries ?? []).slice(0, MAX_INSTANCES)) {
+    const entry = entrySchema.safeParse(raw);
+    if (entry.success && !byId.has(entry.data.id)) byId.set(entry.data.id, instanceOf(entry.data));
+  }
+  return { instances: [...byId.values()], leftOut: (entries?.length ?? 0) - byId.size };
+}
+
+/** Whether this is what `/global/health` of an opencode says, healthy or not. */
+export function isHealth(text: string): boolean {
+  return z.object({ healthy: z.boolean(), version: z.string() }).safeParse(jsonOf(text)).success;
+}
+
+function instanceOf({ id, name, directory, port }: z.infer<typeof entrySchema>): ListedInstance {
+  const label = singleLine(name ?? '', MAX_NAME_CHARS).trim();
+  // A directory that would have to be changed to be shown is no longer the directory.
+  const usable = directory != null && directory !== '' && singleLine(directory, MAX_DIRECTORY_CHARS) === directory;
+  return {
+    id,
+    name: label === '' ? id : label,
+    ...(usable && { directory }),
+    ...(port != null && badPortReason(port) === undefined && { port }),
+    path: INSTANCE_PREFIX + id,
+  };
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,190 @@
+import type { Clock } from '../../base/clock.ts';
+import type { Dial } from '../../base/dial.ts';
+import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
+import { askPeer, type PeerAnswer, PeerUnreachableError } from '../../tailscale/peer-request.ts';
+import type { TailnetNode } from '../../tailscale/types.ts';
+import { isHealth, LIST_PATH, readPeerList } from './peer-list.ts';
+import type { Candidate, Claims, Note } from '../source.ts';
+
+export const TAILSCALE_SOURCE = 'tailscale';
+
+/** Where one peer is asked, and how. */
+export interface PeerSite {
+  readonly node: TailnetNode;
+  readonly address: string;
+  /** Where tailscaled has no TUN. */
+  readonly dial: Dial | undefined;
+}
+
+export interface PeerDeps {
+  readonly nodePort: number;
+  /** For a bare opencode. */
+  readonly ports: readonly number[];
+  readonly clock: Clock;
+}
+
+/** The list that is known of a peer, so that the same need not be sent again. */
+export interface KnownList {
+  /** Entity tag, as the peer gave it. */
+  readonly etag: string;
+  /** How long the peer may hold its answer while the list is still that one; 0 for an answer at once. */
+  readonly waitMs: number;
+}
+
+/** What a peer had when it was asked. */
+export interface PeerFinding {
+  /**
+   * `service`: it runs the node service; `unchanged`: so, and its list is the one that is known; `bare`: an opencode answers
+   * on its own port; `forbidden`: its node service does not admit this machine; else why there is nothing.
+   */
+  readonly kind: 'service' | 'unchanged' | 'bare' | 'forbidden' | 'refused' | 'silent';
+  readonly candidates: readonly Candidate[];
+  readonly notes: readonly Note[];
+  /** Of a service's list; a service that gives none cannot hold its answers. */
+  readonly etag?: string;
+}
+
+/** Over DERP, on a path that is only being found, an answer takes more than a second; a machine that is off never answers. */
+const PEER_TIMEOUT_MS = 3000;
+
+/** 200 instances with the longest directories. */
+const MAX_LIST_BYTES = 1024 * 1024;
+const MAX_HEALTH_BYTES = 16 * 1024;
+
+const MAX_SUBJECT_CHARS = 253;
+const MAX_REASON_CHARS = 300;
+
+/** What a header may hold that goes back to where it came from (RFC 9110, 8.8.3). */
+const ETAG = /^(?:W\/)?"[\x21\x23-\x7e]{1,128}"$/;
+
+/** Asks a peer's node service for its list, and where there is none the configured ports for an opencode. Rejects only when the signal aborts. */
+export async function findOn(
+  site: PeerSite,
+  deps: PeerDeps,
+  signal: AbortSignal,
+  known?: KnownList,
+): Promise<PeerFinding> {
+  const listed = await listOf(site, deps, signal, known);
+  if (listed.kind !== 'refused' && listed.kind !== 'silent') return listed;
+  const bare = await Promise.all(deps.ports.map((port) => isOpencode(site, port, deps, signal)));
+  const candidates = deps.ports.flatMap((port, index) => (bare[index] === true ? [bareCandidate(site, port)] : []));
+  return candidates.length > 0 ? { kind: 'bare', candidates, notes: listed.notes } : listed;
+}
+
+/** The peer's name as the tailnet knows it: given by the control server, unlike what the machine calls itself. */
+export function peerName({ dnsName, hostName, id }: TailnetNode): string {
+  return singleLine(dnsName.split('.', 1)[0] || hostName || id, MAX_SUBJECT_CHARS);
+}
+
+async function listOf(
+  site: PeerSite,
+  deps: PeerDeps,
+  signal: AbortSignal,
+  known: KnownList | undefined,
+): Promise<PeerFinding> {
+  let answer: PeerAnswer;
+  try {
+    answer = await askForList(site, deps, signal, known);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof PeerUnreachableError) return { kind: error.kind, candidates: [], notes: [] };
+    return { kind: 'refused', candidates: [], notes: [note(site, deps, (error as Error).message)] };
+  }
+  if (answer.status === 304 && known !== undefined)
+    return { kind: 'unchanged', candidates: [], notes: [], etag: known.etag };
+  if (answer.status === 403) return { kind: 'forbidden', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
+  const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
+  if ('problem' in list) return { kind: 'refused', candidates: [], notes: [note(site, deps, list.problem)] };
+  const candidates = list.instances.map(({ id, path, name, directory, port }) =>
+    candidateOf(site, deps.nodePort, `${site.node.id}/${id}`, path, {
+      id,
+      name,
+      ...(directory !== undefined && { directory }),
+      ...(port !== undefined && { localPort: port }),
+    }),
+  );
+  const { leftOut } = list;
+  const notes = leftOut > 0 ? [note(site, deps, `${leftOut} entries of its list make no sense and are left out`)] : [];
+  const { etag } = answer.headers;
+  return { kind: 'service', candidates, notes, ...(etag !== undefined && ETAG.test(etag) && { etag }) };
+}
+
+function askForList(
+  { address, dial }: PeerSite,
+  { nodePort, clock }: PeerDeps,
+  signal: AbortSignal,
+  known: KnownList | undefined,
+): Promise<PeerAnswer> {
+  const waitMs = known?.waitMs ?? 0;
+  const headers = {
+    ...(known !== undefined && { 'if-none-match': known.etag }),
+    ...(waitMs > 0 && { prefer: `wait=${Math.ceil(waitMs / 1000)}` }),
+  };
+  return askPeer({
+    host: address,
+    port: nodePort,
+    path: LIST_PATH,
+    dial,
+    headers,
+    timeoutMs: waitMs + PEER_TIMEOUT_MS,
+    maxBytes: MAX_LIST_BYTES,
+    clock,
+    signal,
+  });
+}
+
+async function isOpencode(
+  { address, dial }: PeerSite,
+  port: number,
+  { clock }: PeerDeps,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    const { status, text } = await askPeer({
+      host: address,
+      port,
+      path: '/global/health',
+      dial,
+      timeoutMs: PEER_TIMEOUT_MS,
+      maxBytes: MAX_HEALTH_BYTES,
+      clock,
+      signal,
+    });
+    return status === 401 || (status === 200 && isHealth(text));
+  } catch {
+    signal.throwIfAborted();
+    return false;
+  }
+}
+
+function bareCandidate(site: PeerSite, port: number): Candidate {
+  return candidateOf(site, port, `${site.node.id}:${port}`, '', { name: peerName(site.node), localPort: port });
+}
+
+/** The host is always the peer's own address, whatever it says. */
+function candidateOf(
+  { node, address, dial }: PeerSite,
+  port: number,
+  key: string,
+  path: string,
+  claims: Claims,
+): Candidate {
+  const host = address.includes(':') ? `[${address}]` : address;
+  return {
+    source: TAILSCALE_SOURCE,
+    key,
+    endpoint: { url: `http://${host}:${port}${path}`, route: 'tailnet', ...(dial && { dial }) },
+    claims: { ...claims, hostname: peerName(node) },
+    trust: { level: 'trusted' },
+  };
+}
+
+function refusalOf({ text }: PeerAnswer): string {
+  return text.trim() === ''
+    ? 'its node service does not admit this machine'
+    : `its node service says ${quoted(text, MAX_REASON_CHARS - 30)}`;
+}
+
+function note({ node }: PeerSite, { nodePort }: PeerDeps, reason: string): Note {
+  return { subject: quoteName(`${peerName(node)}:${nodePort}`), reason: sentence(reason, MAX_REASON_CHARS) };
+}

@@ -1,0 +1,209 @@
+import { setMaxListeners } from 'node:events';
+import * as z from 'zod';
+import type { Clock } from '../../base/clock.ts';
+import type { Dial } from '../../base/dial.ts';
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import type { Logger } from '../../base/log.ts';
+import { Pulse } from '../../base/change-notifier.ts';
+import { addressFor, eligiblePeers } from '../../tailscale/eligible.ts';
+import { backendProblem, createLocalApi } from '../../tailscale/local-api.ts';
+import { type LocalApi, LocalApiError, type TailnetStatus } from '../../tailscale/types.ts';
+import { PeerBook } from './peer-book.ts';
+import { type PeerSite, TAILSCALE_SOURCE } from './peer.ts';
+import { type DiscoverySource, type Note, type Scan, type ScanOptions, SourceUnavailableError } from '../source.ts';
+
+const portNumber = z.int().min(1).max(65_535);
+
+export const tailscaleOptions = z.object({
+  socketPath: z.string().min(1).exactOptional(),
+  /** Of the node service. */
+  nodePort: portNumber,
+  /** Of a bare opencode. */
+  ports: z.array(portNumber),
+  tags: z.array(z.string()),
+  users: z.array(z.string()),
+});
+export type TailscaleOptions = z.infer<typeof tailscaleOptions>;
+
+export interface TailscaleDependencies {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** In place of the one at `socketPath`. */
+  readonly localApi?: LocalApi;
+}
+
+export interface TailscaleSource extends DiscoverySource {
+  changes(signal: AbortSignal): AsyncIterable<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * The first scan, and one that a person asked for, wait so long for peers; who answers later is in the next, which is hinted
+ * at. Half of the three seconds in which a listing is to be there, and what is found has yet to be probed: some machine
+ * of one's own is always asleep or behind a firewall.
+ */
+export const PEERS_BUDGET_MS = 1500;
+/** The others: a peer that does not answer must not hold up the news of one that does. */
+export const LATER_BUDGET_MS = 500;
+
+/** The bus can be busy without end; each hint costs a status, which is megabytes in a large tailnet. */
+const BUS_PACE_MS = 1000;
+
+/** Enough to see what is wrong. */
+const MAX_NOTES = 50;
+
+/** Instances on other machines of the tailnet: of their node services, and of bare opencodes on the configured ports. */
+export function createTailscaleSource(options: TailscaleOptions, dependencies: TailscaleDependencies): TailscaleSource {
+  return new TailnetSource(options, dependencies);
+}
+
+class TailnetSource implements TailscaleSource {
+  readonly name = TAILSCALE_SOURCE;
+  readonly #options: TailscaleOptions;
+  readonly #clock: Clock;
+  readonly #api: LocalApi;
+  readonly #book: PeerBook;
+  readonly #root = new AbortController();
+  readonly #pulses = new Set<Pulse>();
+  readonly #running = new Set<Promise<unknown>>();
+  /** Always the same one: an endpoint with another is another endpoint. */
+  readonly #dial: Dial;
+  /** Scans that wait for the peers, and tell what they say themselves. */
+  #waiting = 0;
+  /** How often something on the peers was different, and how much of that a scan has told. */
+  #changes = 0;
+  #told = 0;
+  #wasScanned = false;
+
+  constructor(options: TailscaleOptions, { clock, logger, localApi }: TailscaleDependencies) {
+    const { socketPath, nodePort, ports } = options;
+    // Every dial listens for the end.
+    setMaxListeners(0, this.#root.signal);
+    this.#options = options;
+    this.#clock = clock;
+    this.#api = localApi ?? createLocalApi({ socketPath, clock, logger });
+    this.#dial = (host, port) => this.#api.dial(host, port, this.#root.signal);
+    const onChange = (): void => {
+      this.#changes += 1;
+      this.#notifyUntold();
+    };
+    this.#book = new PeerBook({ nodePort, ports, clock, onChange });
+  }
+
+  async scan(signal: AbortSignal, { thorough = false }: ScanOptions = {}): Promise<Scan> {
+    const stop = new LinkedAbort(this.#root.signal, signal);
+    try {
+      return await this.#look(stop.signal, thorough);
+    } finally {
+      stop.end();
+      // It may have failed after it had waited.
+      this.#notifyUntold();
+    }
+  }
+
+  changes(signal: AbortSignal): AsyncIterable<void> {
+    const pulse = new Pulse();
+    const stop = new AbortController();
+    const end = (): void => pulse.end();
+    pulse.onEnd = () => {
+      signal.removeEventListener('abort', end);
+      this.#pulses.delete(pulse);
+      stop.abort();
+      if (this.#pulses.size === 0) this.#run(this.#book.unfollow());
+    };
+    if (signal.aborted || this.#root.signal.aborted) {
+      end();
+      return pulse;
+    }
+    signal.addEventListener('abort', end, { once: true });
+    this.#pulses.add(pulse);
+    this.#run(this.#followBus(pulse, stop.signal));
+    this.#book.follow();
+    return pulse;
+  }
+
+  async close(): Promise<void> {
+    this.#root.abort(new Error(`the source ${TAILSCALE_SOURCE} is closed`));
+    for (const pulse of this.#pulses) pulse.end();
+    await this.#book.close();
+    await Promise.all(this.#running);
+  }
+
+  async #look(signal: AbortSignal, thorough: boolean): Promise<Scan> {
+    const status = await this.#status(signal).catch((error: unknown) => {
+      // Restarting, or logged out: connections of before that may hang without a word.
+      if (error instanceof SourceUnavailableError || isStopped(error)) this.#book.doubt();
+      throw error;
+    });
+    this.#book.keep(this.#sites(status));
+    await this.#waitForPeers(signal, thorough);
+    const { candidates, notes } = this.#book.found;
+    this.#told = this.#changes;
+    this.#wasScanned = true;
+    return { candidates, notes: [...this.#ownNotes(status), ...notes.slice(0, MAX_NOTES)] };
+  }
+
+  async #status(signal: AbortSignal): Promise<TailnetStatus> {
+    signal.throwIfAborted();
+    let status: TailnetStatus;
+    try {
+      status = await this.#api.status(signal);
+    } catch (error) {
+      if (!(error instanceof LocalApiError) || error.kind !== 'missing') throw error;
+      throw new SourceUnavailableError(error.message, { cause: error });
+    }
+    const problem = backendProblem(status.backendState);
+    // Not unavailable: who has Tailscale and no tailnet should be told.
+    if (problem !== undefined) throw new LocalApiError('stopped', problem);
+    return status;
+  }
+
+  #sites(status: TailnetStatus): PeerSite[] {
+    const dial = status.tun ? undefined : this.#dial;
+    return eligiblePeers(status, this.#options).flatMap((node) => {
+      const address = addressFor(node, status.self);
+      return address === undefined ? [] : [{ node, address, dial }];
+    });
+  }
+
+  async #waitForPeers(signal: AbortSignal, thorough: boolean): Promise<void> {
+    const asking = this.#book.ask({ thorough });
+    this.#run(asking);
+    const budgetMs = thorough || !this.#wasScanned ? PEERS_BUDGET_MS : LATER_BUDGET_MS;
+    this.#waiting += 1;
+    try {
+      await Promise.race([asking, this.#clock.sleep(budgetMs, signal)]);
+    } finally {
+      this.#waiting -= 1;
+    }
+    signal.throwIfAborted();
+  }
+
+  #ownNotes({ self }: TailnetStatus): Note[] {
+    const { tags, users } = this.#options;
+    if (self === undefined || self.tags.length === 0 || tags.length > 0 || users.length > 0) return [];
+    const reason = `this machine is tagged (${self.tags.join(', ')}) and so belongs to no user: no peer counts as one's own; set OPENCODE_TAILNET_USERS or OPENCODE_TAILNET_TAGS`;
+    return [{ subject: TAILSCALE_SOURCE, reason }];
+  }
+
+  async #followBus(pulse: Pulse, signal: AbortSignal): Promise<void> {
+    for await (const _ of this.#api.watch(signal)) {
+      pulse.notify();
+      await this.#clock.sleep(BUS_PACE_MS, signal);
+    }
+  }
+
+  #notifyUntold(): void {
+    if (this.#waiting > 0 || this.#told === this.#changes) return;
+    for (const pulse of this.#pulses) pulse.notify();
+  }
+
+  #run(work: Promise<unknown>): void {
+    const settled = work.catch(() => {}).finally(() => this.#running.delete(settled));
+    this.#running.add(settled);
+  }
+}
+
+function isStopped(error: unknown): boolean {
+  return error instanceof LocalApiError && error.kind === 'stopped';
+}

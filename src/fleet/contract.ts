@@ -1,0 +1,68 @@
+import type { Connection } from '../http/exchange.ts';
+import type { Instance, Snapshot } from '../model/instance.ts';
+import type { Kin } from './same-process.ts';
+
+/** An instance that answered just now, with the connection that leads to it. */
+export interface Reached {
+  readonly instance: Instance;
+  readonly connection: Connection;
+  /** The instance's own directory, as its `/path` told it just now. */
+  readonly directory: string;
+  readonly worktree: string;
+  readonly version: string;
+  /** Which address it is, see `endpointKey`. */
+  readonly way: string;
+  /** What leads to the same process. */
+  readonly kin: Kin;
+}
+
+/** The only holder of what is known about instances. Tools ask it and never talk to a source. */
+export interface Directory {
+  /** Starts discovery and returns at once. */
+  start(): void;
+  /** What is known now; nothing is asked. */
+  snapshot(): Snapshot;
+  /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
+  ready(): Promise<void>;
+  /** Scans every source and probes every endpoint anew; bounded like `survey`, what did not answer by then keeps its last state. */
+  refresh(signal?: AbortSignal): Promise<Snapshot>;
+  /**
+   * Asks every listed instance anew for what it is doing, and waits for what has just been registered; within one health
+   * deadline after the first round.
+   */
+  survey(signal?: AbortSignal): Promise<Snapshot>;
+  /**
+   * The one instance that a person means: exact name, then case-insensitive substring.
+   * @throws {QueryError} unknown, ambiguous, or fits one that is gone
+   */
+  resolve(query: string): Instance;
+  /**
+   * Looks at the instance again right before it is driven, by each of its ways in order of preference.
+   * @throws {UnreachableError} offline, locked, untrusted, unsupported, or something else answers there now
+   */
+  reach(instance: Instance, signal?: AbortSignal): Promise<Reached>;
+  /**
+   * Another way to the very process that `reached` leads to, in order of preference: one that was proven to, or that is
+   * registered under its name with the id that only that process was given. An announcement on the LAN is one only by proof.
+   * Ways in `failed` are not taken.
+   * @throws {UnreachableError} none, or none that answers
+   */
+  reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached>;
+  /**
+   * The instance works in this directory beside its own: from now on what it does there is told, too. It must be that of a
+   * session of its own, since opencode loads what lies there.
+   */
+  worksIn(reached: Reached, directory: string): void;
+  /** Ends every timer, watcher and request. May be called twice. */
+  close(): Promise<void>;
+}
+
+/** The message lists what there is, bounded, and says what to call next. */
+export class QueryError extends Error {
+  override readonly name = 'QueryError';
+}
+
+/** The message says what was tried, on what, and what to do. */
+export class UnreachableError extends Error {
+  override readonly name = 'UnreachableError';
+}

@@ -1,0 +1,283 @@
+import type { Candidate, Claims } from '../discovery/source.ts';
+import type { Connection } from '../http/exchange.ts';
+import { endpointKey } from '../model/endpoint-key.ts';
+import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from '../model/instance.ts';
+import { type KnownOverview, updateOverview } from '../probing/overview.ts';
+import type { Healthy } from '../probing/probe-task.ts';
+import type { Outcome, Target } from '../probing/prober.ts';
+
+/** Rounds without an answer after which an instance is no longer listed: one lost packet or a laptop's nap is not an end. */
+export const MAX_MISSED_ROUNDS = 5;
+
+/** Rounds in a row that a way must answer after it failed before it is preferred again: one that comes and goes never does. */
+export const STEADY_ROUNDS = 3;
+
+/** A way counts as slower or faster once it is by so much: near a step of the order it would change places with every probe. */
+const LATENCY_CHANGE = 2;
+/** Share of the newest measurement in the running mean. */
+const LATENCY_WEIGHT = 0.3;
+
+/** Each costs four requests in every survey. */
+const MAX_ALSO_IN = 3;
+
+/** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
+export class EndpointRecord implements ProbedEndpoint, Target {
+  readonly id: string;
+  /** See `endpointKey`. */
+  readonly key: string;
+  candidate: Candidate;
+  result: ProbeResult;
+  probedAtMs?: number;
+  lastSeenMs?: number;
+  /** Steadied, see `LATENCY_CHANGE`. */
+  latencyMs?: number;
+  misses = 0;
+  /** How often it stopped being healthy: what was proven of it before holds no longer. */
+  lapses = 0;
+  lastHealthy?: Healthy;
+  known?: KnownOverview | undefined;
+  /** What a request to it needs, as its last probe had it. Holds the password: not for snapshots. */
+  connection?: Connection;
+  /** See `worksIn`; the latest first. */
+  alsoIn: readonly string[] = [];
+  /** Looks ahead of the schedule that it got since it answered last. */
+  retries = 0;
+  /** A scheduled round waits for the answer. */
+  roundDue = false;
+  /** Its registration took the place of one that was listed, so that it is listed before it was asked. */
+  readonly #replaces: boolean;
+  #meanLatencyMs: number | undefined;
+  /** Rounds it still has to answer before it counts as steady. */
+  #probation = 0;
+  #sequence = 0;
+  #overviewSequence = 0;
+
+  constructor(id: string, candidate: Candidate, replaces = false) {
+    this.id = id;
+    this.#replaces = replaces;
+    this.key = endpointKey(candidate.endpoint);
+    this.candidate = candidate;
+    this.result =
+      candidate.trust.level === 'untrusted'
+        ? { status: 'untrusted', reason: candidate.trust.reason }
+        : { status: 'unknown' };
+  }
+
+  /** It works in this directory of a session of its own, too. */
+  worksIn(directory: string): void {
+    if (directory === this.lastHealthy?.directory || this.alsoIn[0] === directory) return;
+    this.alsoIn = [directory, ...this.alsoIn.filter((other) => other !== directory)].slice(0, MAX_ALSO_IN);
+  }
+
+  get learnt(): Target['learnt'] {
+    return this.known?.parts;
+  }
+
+  get version(): Target['version'] {
+    return this.result.status === 'healthy' ? this.result.version : undefined;
+  }
+
+  get standing(): Target['standing'] {
+    const { status } = this.result;
+    if (status === 'unknown') return 'fresh';
+    return status === 'unhealthy' ? 'suspect' : 'known';
+  }
+
+  /** One that nobody vouches for is left alone. */
+  get askable(): boolean {
+    return this.result.status !== 'untrusted';
+  }
+
+  get healthy(): boolean {
+    return this.result.status === 'healthy';
+  }
+
+  /** See `ProbedEndpoint`. */
+  get unsteady(): boolean {
+    return this.healthy && this.#probation > 0;
+  }
+
+  /** Rounds need no overview, except where there is none yet. */
+  get unknownParts(): readonly OverviewPart[] {
+    return this.known === undefined ? OVERVIEW_PARTS : [];
+  }
+
+  /** Dead for so long that it is only counted. */
+  get unlisted(): boolean {
+    return this.result.status === 'unhealthy' && this.misses >= MAX_MISSED_ROUNDS && this.candidate.pinned !== true;
+  }
+
+  /** A new registration that has not answered yet would take a name from one that does. */
+  get listed(): boolean {
+    if (this.result.status === 'unknown') return this.#replaces || this.candidate.pinned === true;
+    return !this.unlisted;
+  }
+
+  /** Whether it told who it is and what it is doing, or did not answer, when asked later than probe number `sequence` began. */
+  toldAfter(sequence: number): boolean {
+    return this.#sequence > sequence && (!this.healthy || this.#overviewSequence > sequence);
+  }
+
+  /** Takes over what a probe found; false where a later probe has told already. */
+  settle(outcome: Outcome, nowMs: number): boolean {
+    if (outcome.sequence < this.#sequence) return false;
+    this.#sequence = outcome.sequence;
+    const { result } = outcome;
+    if (this.healthy && result.status !== 'healthy') {
+      this.lapses += 1;
+      this.#probation = STEADY_ROUNDS;
+    } else if (this.healthy && this.roundDue && this.#probation > 0) this.#probation -= 1;
+    const answered = result.status !== 'unhealthy';
+    this.result = result;
+    this.probedAtMs = nowMs;
+    this.connection = outcome.connection;
+    if (outcome.latencyMs !== undefined) this.#measure(outcome.latencyMs);
+    if (answered) {
+      this.lastSeenMs = nowMs;
+      this.misses = 0;
+      this.retries = 0;
+    } else if (this.roundDue) this.misses += 1;
+    this.roundDue = false;
+    if (result.status === 'healthy') {
+      this.lastHealthy = result;
+      const known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
+      if (known !== this.known) this.#overviewSequence = outcome.sequence;
+      this.known = known;
+    }
+    return true;
+  }
+
+  #measure(ms: number): void {
+    const mean = this.#meanLatencyMs ?? ms;
+    this.#meanLatencyMs = mean + (ms - mean) * LATENCY_WEIGHT;
+    const known = this.latencyMs ?? 0;
+    const changed = this.#meanLatencyMs > known * LATENCY_CHANGE || this.#meanLatencyMs * LATENCY_CHANGE < known;
+    if (this.latencyMs === undefined || changed) this.latencyMs = Math.round(this.#meanLatencyMs);
+  }
+
+  /** As it is now, for a snapshot that must not change afterwards. */
+  copy(): ProbedEndpoint {
+    const { id, candidate, result, probedAtMs, lastSeenMs, latencyMs, unsteady, misses, lastHealthy, known } = this;
+    return {
+      id,
+      candidate,
+      result,
+      misses,
+      ...(probedAtMs === undefined ? {} : { probedAtMs }),
+      ...(lastSeenMs === undefined ? {} : { lastSeenMs }),
+      ...(latencyMs === undefined ? {} : { latencyMs }),
+      ...(unsteady ? { unsteady } : {}),
+      ...(lastHealthy === undefined ? {} : { lastHealthy }),
+      ...(known === undefined ? {} : { overview: known.overview }),
+    };
+  }
+}
+
+export interface TableChange {
+  /** New, or registered anew: to be probed at once. */
+  readonly added: readonly EndpointRecord[];
+  readonly removed: readonly EndpointRecord[];
+  /** Something that is shown is different. */
+  readonly changed: boolean;
+}
+
+/** Every endpoint that a source reports now. */
+export class EndpointTable {
+  readonly #records = new Map<string, EndpointRecord>();
+  readonly #bySource = new Map<string, Set<string>>();
+  readonly #byKey = new Map<string, Set<EndpointRecord>>();
+
+  get size(): number {
+    return this.#records.size;
+  }
+
+  all(): IterableIterator<EndpointRecord> {
+    return this.#records.values();
+  }
+
+  get(id: string): EndpointRecord | undefined {
+    return this.#records.get(id);
+  }
+
+  /** The records of what a snapshot showed, without what is no longer registered. */
+  recordsOf(endpoints: readonly ProbedEndpoint[]): readonly EndpointRecord[] {
+    return endpoints.flatMap(({ id }) => this.#records.get(id) ?? []);
+  }
+
+  /** What is registered for that address. */
+  at(key: string): Iterable<EndpointRecord> {
+    return this.#byKey.get(key) ?? [];
+  }
+
+  /** Whether anything registered for that address is healthy. */
+  isHealthy(key: string): boolean {
+    for (const record of this.at(key)) if (record.healthy) return true;
+    return false;
+  }
+
+  has(key: string): boolean {
+    return this.#byKey.has(key);
+  }
+
+  /** Makes the table hold exactly `candidates` of that source. Of equal keys the first counts. */
+  apply(source: string, candidates: readonly Candidate[]): TableChange {
+    const before = this.#bySource.get(source) ?? new Set<string>();
+    const now = new Set<string>();
+    const added: EndpointRecord[] = [];
+    const removed: EndpointRecord[] = [];
+    let changed = false;
+    for (const candidate of candidates) {
+      const id = `${source}:${candidate.key}`;
+      if (now.has(id)) continue;
+      now.add(id);
+      const known = this.#records.get(id);
+      if (known !== undefined && samePlace(known.candidate, candidate)) {
+        changed ||=
+          !sameClaims(known.candidate.claims, candidate.claims) || known.candidate.pinned !== candidate.pinned;
+        known.candidate = candidate;
+        continue;
+      }
+      if (known !== undefined) removed.push(this.#remove(known));
+      added.push(this.#add(new EndpointRecord(id, candidate, known?.listed)));
+    }
+    for (const id of before) {
+      const record = now.has(id) ? undefined : this.#records.get(id);
+      if (record !== undefined) removed.push(this.#remove(record));
+    }
+    this.#bySource.set(source, now);
+    return { added, removed, changed: changed || added.length > 0 || removed.length > 0 };
+  }
+
+  #add(record: EndpointRecord): EndpointRecord {
+    this.#records.set(record.id, record);
+    const group = this.#byKey.get(record.key);
+    if (group === undefined) this.#byKey.set(record.key, new Set([record]));
+    else group.add(record);
+    return record;
+  }
+
+  #remove(record: EndpointRecord): EndpointRecord {
+    this.#records.delete(record.id);
+    const group = this.#byKey.get(record.key);
+    group?.delete(record);
+    if (group?.size === 0) this.#byKey.delete(record.key);
+    return record;
+  }
+}
+
+/** Whether what was found by one holds for the other: one address, one process as far as it is told, one way to ask it. */
+function samePlace(one: Candidate, other: Candidate): boolean {
+  if (one === other) return true;
+  return (
+    endpointKey(one.endpoint) === endpointKey(other.endpoint) &&
+    one.endpoint.route === other.endpoint.route &&
+    one.claims.id === other.claims.id &&
+    one.claims.directory === other.claims.directory &&
+    one.claims.connectedAt === other.claims.connectedAt &&
+    JSON.stringify([one.trust, one.credential]) === JSON.stringify([other.trust, other.credential])
+  );
+}
+
+function sameClaims(one: Claims, other: Claims): boolean {
+  return one.name === other.name && one.hostname === other.hostname && one.localPort === other.localPort;
+}

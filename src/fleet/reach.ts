@@ -1,0 +1,106 @@
+import { quoteName, singleLine } from '../base/plain-text.ts';
+import type { EndpointRecord } from './endpoint-table.ts';
+import { UnreachableError } from './contract.ts';
+import type { Healthy, Settled } from '../probing/probe-task.ts';
+import type { Batch, Outcome } from '../probing/prober.ts';
+
+/** What is to be reached: its name for errors, its ways best first, and the directory that must answer where one is known. */
+export interface ReachGoal {
+  readonly name: string;
+  readonly records: readonly EndpointRecord[];
+  readonly directory: string | undefined;
+}
+
+export interface Found {
+  readonly record: EndpointRecord;
+  readonly outcome: Outcome;
+  readonly healthy: Healthy;
+  /** Ways that gave no answer in the time of a first look, while this one did. */
+  readonly slow: readonly { readonly record: EndpointRecord; readonly outcome: Outcome }[];
+}
+
+interface Failure {
+  readonly record: EndpointRecord;
+  readonly reason: string;
+  readonly status: Settled['status'] | 'withheld' | 'untrusted' | 'elsewhere';
+}
+
+/** Nobody has more ways to one instance; each costs up to one health deadline. */
+const MAX_WAYS = 8;
+const MAX_PATH_CHARS = 200;
+
+/**
+ * The first way, in order, by which the known directory answers. Each gets a short look first, so that one that hangs
+ * costs little; only when none answers are those that ran out of time asked once more.
+ * @throws {UnreachableError} with what each way said and what to do
+ */
+export async function findWay(goal: ReachGoal, batch: Batch<EndpointRecord>): Promise<Found> {
+  const failures: Failure[] = [];
+  const slow: { readonly record: EndpointRecord; readonly outcome: Outcome }[] = [];
+  const ways = goal.records.slice(0, MAX_WAYS);
+  for (const record of ways) {
+    const { result } = record;
+    if (result.status === 'untrusted') {
+      failures.push({ record, reason: result.reason, status: 'untrusted' });
+      continue;
+    }
+    const outcome = await look(goal, record, batch, 'look');
+    if (outcome.timedOut && outcome.result.status === 'unhealthy') slow.push({ record, outcome });
+    else if (isRight(outcome.result, goal)) return { record, outcome, healthy: outcome.result, slow };
+    else failures.push(failureOf(record, outcome.result, goal));
+  }
+  for (const { record } of slow) {
+    const outcome = await look(goal, record, batch, 'recheck');
+    if (isRight(outcome.result, goal)) return { record, outcome, healthy: outcome.result, slow: [] };
+    failures.push(failureOf(record, outcome.result, goal));
+  }
+  throw new UnreachableError(explain(goal, failures));
+}
+
+async function look(
+  { name }: ReachGoal,
+  record: EndpointRecord,
+  batch: Batch<EndpointRecord>,
+  urgent: 'look' | 'recheck',
+): Promise<Outcome> {
+  const outcome = await batch.look(record, { parts: [], urgent });
+  if (outcome === undefined)
+    throw new UnreachableError(`Looking at ${quoteName(name)} was cancelled; nothing was sent to it.`);
+  return outcome;
+}
+
+function isRight(result: Settled, { directory }: ReachGoal): result is Healthy {
+  return result.status === 'healthy' && (directory === undefined || result.directory === directory);
+}
+
+function failureOf(record: EndpointRecord, result: Settled, { directory }: ReachGoal): Failure {
+  if (result.status === 'locked' && result.isWithheld) return { record, reason: result.reason, status: 'withheld' };
+  if (result.status !== 'healthy') return { record, reason: result.reason, status: result.status };
+  const [known, now] = [directory ?? '', result.directory].map((path) => quoteName(singleLine(path, MAX_PATH_CHARS)));
+  return {
+    record,
+    reason: `another instance answers there now: known for ${known}, answering for ${now}`,
+    status: 'elsewhere',
+  };
+}
+
+function explain({ name }: ReachGoal, failures: readonly Failure[]): string {
+  if (failures.length === 0)
+    return `${quoteName(name)} cannot be reached: it is no longer registered anywhere. Call list_instances to see what there is.`;
+  const tried = failures
+    .map(({ record, reason }) => `${record.candidate.endpoint.route} ${record.candidate.endpoint.url}: ${reason}`)
+    .join('; ');
+  const advice = [...new Set(failures.map(({ status }) => ADVICE[status]))].join(' ');
+  return `${quoteName(name)} cannot be driven now. Tried ${tried}. ${advice}`;
+}
+
+const ADVICE: Record<Failure['status'], string> = {
+  healthy: '',
+  withheld: 'No message was sent. Once that is put right, call refresh_instances.',
+  locked:
+    'A header is read from where the config file says. A password is read from a rule under `credentials` in the config file, or from OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where it is not "opencode"); set one and start this server anew.',
+  unsupported: 'Update opencode on that machine and start it again.',
+  unhealthy: 'See that opencode still runs there, then call refresh_instances.',
+  untrusted: 'It is only listed, because nobody vouches for its registration.',
+  elsewhere: 'Call refresh_instances and choose again: nothing was sent.',
+};

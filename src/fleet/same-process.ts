@@ -1,0 +1,65 @@
+import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
+import type { Instance } from '../model/instance.ts';
+import { byPreference } from '../identity/merge.ts';
+import { isSame } from '../identity/names.ts';
+import { identityOf, isVouchedFor } from '../identity/naming.ts';
+
+/** What leads to one process, as far as it was known when somebody reached it. */
+export interface Kin {
+  /** The way by which it was reached first. */
+  readonly origin: EndpointRecord;
+  /** Ways that were proven to lead to that process, each with how often it had lapsed by then: another time, and it may be another process. */
+  readonly proven: ReadonlyMap<EndpointRecord, number>;
+}
+
+type Shown = readonly Instance[];
+
+/** The kin of a way by which an instance was just reached. */
+export function kinOf(origin: EndpointRecord, instances: Shown, table: EndpointTable): Kin {
+  return { origin, proven: extend(new Map([[origin, origin.lapses]]), instances, table) };
+}
+
+/** The kin as it is known now: without what has lapsed since, with what has been proven since. */
+export function kinNow(kin: Kin, instances: Shown, table: EndpointTable): Kin {
+  return { origin: kin.origin, proven: extend(kin.proven, instances, table) };
+}
+
+/**
+ * The registered ways to the process of `kin`, best first. Besides what is proven, its own registration, and under its name
+ * what carries its id: a tunnel that is back has a port that nothing was proven of. What anyone on the LAN can advertise
+ * is its own proof or none.
+ */
+export function waysOf(
+  { origin, proven }: Kin,
+  { name, instances, table }: { readonly name: string; readonly instances: Shown; readonly table: EndpointTable },
+): readonly EndpointRecord[] {
+  const ways = new Set<EndpointRecord>(proven.keys());
+  if (table.get(origin.id) === origin) ways.add(origin);
+  const named = instances.find((one) => one.name === name || one.aliases?.includes(name));
+  for (const record of table.recordsOf(named?.endpoints ?? [])) if (isRegisteredAs(record, origin)) ways.add(record);
+  return [...ways].toSorted(byPreference);
+}
+
+/** Of every instance that a way of the kin leads to now: its healthy ways, since nothing but proof joins those. */
+function extend(known: Kin['proven'], instances: Shown, table: EndpointTable): Kin['proven'] {
+  const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
+  for (const { endpoints } of instances) {
+    const records = table.recordsOf(endpoints);
+    if (!records.some((record) => proven.has(record))) continue;
+    for (const record of records) if (record.healthy) proven.set(record, record.lapses);
+  }
+  return proven;
+}
+
+function stands(record: EndpointRecord, lapses: number, table: EndpointTable): boolean {
+  return record.healthy && record.lapses === lapses && table.get(record.id) === record;
+}
+
+function isRegisteredAs({ id, candidate }: EndpointRecord, origin: EndpointRecord): boolean {
+  if (!isVouchedFor(candidate) || !isVouchedFor(origin.candidate)) return false;
+  const processId = origin.candidate.claims.id;
+  if (processId !== undefined) return candidate.claims.id === processId;
+  return (
+    id === origin.id && candidate.claims.id === undefined && isSame(identityOf(candidate), identityOf(origin.candidate))
+  );
+}

@@ -1,0 +1,186 @@
+import {
+  Agent,
+  type ClientRequest,
+  type IncomingMessage,
+  request as requestHttp,
+  type RequestOptions,
+} from 'node:http';
+import { Agent as SecureAgent, request as requestHttps } from 'node:https';
+
+import { type Receiver, whenConnected } from './port-holder.ts';
+import { type Dial, dialConnector } from '../base/dial.ts';
+import { DialAgent } from './dial-agent.ts';
+import { networkError, RequestError } from './request-error.ts';
+
+/** One HTTP request, ready to be sent. */
+export interface Outgoing {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | undefined;
+  /** The connection may be one of an earlier request, and is kept for a later one. */
+  readonly pooled: boolean;
+  /** What errors say of it. */
+  readonly label: string;
+  /** Makes the connection, where that is not simply connecting. */
+  readonly dial?: Dial | undefined;
+  /** Set where `headers` hold a secret: on this machine only a port of the right user gets it. */
+  readonly secretFor?: Receiver | undefined;
+  /** Called when there is a connection, before anything is sent; what it throws fails the call. */
+  readonly beforeSend?: (() => void) | undefined;
+}
+
+/** An idle connection is closed before the server may do it: Node's servers and common proxies do after 5 s. */
+const IDLE_SOCKET_MS = 4000;
+
+/**
+ * node:http and not fetch: undici keeps some 20 KB for each address that it ever tried, and takes twice the memory and
+ * time for 200 servers (Node 20.20).
+ */
+const POOLS = {
+  http: new Agent({ keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' }),
+  https: new SecureAgent({ keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' }),
+};
+
+/** One pool for each means of dialling. */
+const DIALLED = new WeakMap<Dial, DialAgent>();
+
+/** What a kept connection says when the server closed it just as it was used again. */
+const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
+
+/** One request and its response, cut by a signal or a time limit. Whatever goes wrong is a `RequestError`, or what `beforeSend` throws. */
+export class Call {
+  readonly #outgoing: Outgoing;
+  readonly #signal: AbortSignal | undefined;
+  /** Rejects when the call fails; nobody may be waiting for it then. */
+  readonly #failure: Promise<never>;
+  #reject!: (error: Error) => void;
+  #request: ClientRequest | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #over = false;
+  #withheld: string | undefined;
+
+  constructor(outgoing: Outgoing, signal: AbortSignal | undefined) {
+    this.#outgoing = outgoing;
+    this.#signal = signal;
+    this.#failure = new Promise((_, reject) => {
+      this.#reject = reject;
+    });
+    this.#failure.catch(() => {});
+    signal?.addEventListener('abort', this.#cancel, { once: true });
+    if (signal?.aborted) this.#cancel();
+  }
+
+  /** Why the request went out without its password. */
+  get withheld(): string | undefined {
+    return this.#withheld;
+  }
+
+  /** From now on the call may take so long; undefined: as long as it likes. */
+  limit(ms: number | undefined): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (ms === undefined) return;
+    const timer = setTimeout(() => {
+      // What arrived while this process was busy counts: sockets are read before this runs, and may have ended the limit.
+      setImmediate(() => {
+        if (this.#timer !== timer) return;
+        this.#fail(new RequestError('timeout', `${this.#outgoing.label}: no complete answer within ${ms} ms`));
+      });
+    }, ms);
+    this.#timer = timer;
+  }
+
+  /** Sends the request. Resolves with the response, its body unread. */
+  headers(): Promise<IncomingMessage> {
+    if (this.#over) return this.#failure;
+    const answered = new Promise<IncomingMessage>((resolve) => this.#send(resolve, true));
+    return Promise.race([answered, this.#failure]);
+  }
+
+  /** The whole body as text. */
+  text(response: IncomingMessage, maxBytes: number): Promise<string> {
+    const { label } = this.#outgoing;
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    const read = new Promise<string>((resolve) => {
+      response.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        if (bytes > maxBytes) {
+          this.#fail(new RequestError('malformed', `${label}: the body is larger than ${maxBytes} bytes`));
+        } else {
+          chunks.push(chunk);
+        }
+      });
+      response.once('error', (error) => this.#fail(networkError(error, label, true)));
+      response.once('end', () => {
+        this.#over = true;
+        resolve(Buffer.concat(chunks).toString('utf8'));
+      });
+    });
+    return Promise.race([read, this.#failure]);
+  }
+
+  /** Lets go of the signal and of a connection whose response was not read to its end. */
+  end(): void {
+    clearTimeout(this.#timer);
+    this.#signal?.removeEventListener('abort', this.#cancel);
+    if (this.#over) return;
+    this.#over = true;
+    this.#request?.destroy();
+  }
+
+  #send(resolve: (response: IncomingMessage) => void, mayReuse: boolean): void {
+    const { url, method, headers, body, pooled, label, dial, secretFor, beforeSend } = this.#outgoing;
+    const secure = url.startsWith('https:');
+    const way = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
+    let connected = false;
+    const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...way });
+    this.#request = request;
+    whenConnected(request, secretFor, (withheld) => {
+      connected = true;
+      try {
+        if (withheld?.isForeign === true) {
+          const { reason } = withheld;
+          throw new RequestError('unreachable', `${label}: ${reason}`, { withheld: reason });
+        }
+        this.#withheld = withheld?.reason;
+        if (withheld !== undefined) request.removeHeader('authorization');
+        beforeSend?.();
+        request.end(body);
+      } catch (error) {
+        this.#fail(error as Error);
+      }
+    });
+    request.once('response', resolve);
+    // Before the response; what breaks after it is told by the response.
+    request.on('error', (error: NodeJS.ErrnoException) => {
+      // Whether the server saw it cannot be told, so only what changes nothing is sent again.
+      const again = request.reusedSocket && method === 'GET' && CLOSED_MEANWHILE.has(error.code ?? '');
+      if (again && !this.#over) this.#send(resolve, false);
+      else this.#fail(networkError(error, label, connected));
+    });
+  }
+
+  readonly #cancel = (): void => {
+    this.#fail(new RequestError('cancelled', `${this.#outgoing.label}: cancelled`));
+  };
+
+  /** The first failure counts; what follows from it does not. */
+  #fail(error: Error): void {
+    if (this.#over) return;
+    this.#reject(error);
+    this.end();
+  }
+}
+
+function directly(secure: boolean, reuse: boolean): RequestOptions {
+  return { agent: reuse && POOLS[secure ? 'https' : 'http'] };
+}
+
+function dialled(dial: Dial, reuse: boolean): RequestOptions {
+  if (!reuse) return { createConnection: dialConnector(dial) };
+  let agent = DIALLED.get(dial);
+  if (agent === undefined) DIALLED.set(dial, (agent = new DialAgent(dial, IDLE_SOCKET_MS)));
+  return { agent };
+}

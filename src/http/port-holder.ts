@@ -1,0 +1,159 @@
+import type { ClientRequest } from 'node:http';
+import type { Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { TLSSocket } from 'node:tls';
+
+import type { Endpoint } from '../discovery/source.ts';
+import { kernelAddress, readListeners, readSocketTable, type SocketRow } from '../base/socket-table.ts';
+
+/** Why no password may go out on a connection. */
+export interface Withheld {
+  /** What was seen and what to do; safe to show, and short enough for a line of a list. */
+  readonly reason: string;
+  /** Another user's process holds the port; else nobody can tell who does. */
+  readonly isForeign: boolean;
+}
+
+/** What of an endpoint decides whose port may get its password. */
+export type Receiver = Pick<Endpoint, 'url' | 'dial' | 'ownerUid' | 'configured'>;
+
+/** Who holds the far end of a connection: user ids, or why that is not known. Undefined: another machine does. */
+type Holder = { readonly uids: readonly number[] } | { readonly unknown: string } | undefined;
+
+/** What the kernel gives for a socket that no process holds any more is root's user id. */
+const NOBODY = -1;
+
+/** Asked once for each connection: later requests on it reach the same process. */
+const HOLDERS = new WeakMap<object, Promise<Holder>>();
+
+/**
+ * Calls `go` once `request` has its connection and nothing has been written to it, with why no password may go out on it,
+ * or undefined; at once where no `receiver` is given. Until then the caller must neither write to the request nor end it.
+ */
+export function whenConnected(
+  request: ClientRequest,
+  receiver: Receiver | undefined,
+  go: (withheld: Withheld | undefined) => void,
+): void {
+  request.once('socket', (socket) => {
+    const ask = (): void => {
+      if (receiver === undefined) {
+        go(undefined);
+        return;
+      }
+      const known = HOLDERS.get(socket) ?? holderOf(socket, receiver);
+      HOLDERS.set(socket, known);
+      void known.then((holder) => {
+        if (!request.destroyed) go(judge(holder, receiver, addressOf(socket)));
+      });
+    };
+    if (socket.connecting) socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', ask);
+    else ask();
+  });
+}
+
+/** Never rejects. */
+async function holderOf(socket: Socket, { url, dial }: Receiver): Promise<Holder> {
+  const { localAddress, remoteAddress } = socket;
+  // What is dialled may begin with a connection to tailscaled on this machine: the URL has the address that it leads to.
+  const target = dial === undefined ? remoteAddress : new URL(url).hostname.replace(/^\[|\]$/g, '');
+  if (target !== undefined && !isOwn(target, localAddress)) return undefined;
+  if (localAddress === undefined || remoteAddress === undefined) return { unknown: 'the connection is closed' };
+  const local = { address: tableAddress(localAddress), port: socket.localPort };
+  const remote = { address: tableAddress(remoteAddress), port: socket.remotePort };
+  const listeners = await listenersNow();
+  if (listeners === undefined) return { unknown: 'no /proc/net/tcp, no lsof' };
+  const here = listeners.filter(({ local: { port } }) => port === remote.port);
+  const exact = here.filter((row) => mapped(row.local.address) === remote.address);
+  // The kernel gives a connection to a listener of every address only where there is none of the very address.
+  const taken = exact.length > 0 ? exact : here.filter((row) => isWildcard(row.local, remote));
+  if (taken.length > 0) return { uids: taken.map(uidOf) };
+  // It accepted this connection and listens no more, or is in another network namespace.
+  const accepted = (await readSocketTable())?.filter(
+    (row) => isEnd(row.local, remote) && isEnd(row.remote, local) && !row.listening,
+  );
+  if (accepted?.length) return { uids: accepted.map(uidOf) };
+  return {
+    unknown: 'another container, or another user that this system hides',
+  };
+}
+
+function judge(holder: Holder, { ownerUid, configured }: Receiver, address: string): Withheld | undefined {
+  if (holder === undefined) return undefined;
+  if ('unknown' in holder) {
+    if (configured === true) return undefined;
+    const reason = `no password was sent: cannot see which user holds ${address} (${holder.unknown}); list that URL under "instances" in the config file to send it anyway`;
+    return { reason, isForeign: false };
+  }
+  const own = process.geteuid?.();
+  const allowed = new Set([own, ownerUid, 0]);
+  const stranger = holder.uids.find((uid) => !allowed.has(uid));
+  if (stranger === undefined) return undefined;
+  const who = stranger === NOBODY ? 'a process that has ended' : `user id ${stranger}`;
+  const owner = ownerUid === undefined || ownerUid === own ? '' : `, the registration's owner (${ownerUid})`;
+  const reason = `no password was sent: ${who} holds ${address}, not this user (${own})${owner} or root; end that process or remove what leads there`;
+  return { reason, isForeign: true };
+}
+
+/** Of this machine. Loopback has more addresses than the interfaces list, and interfaces that are down are not listed. */
+function isOwn(address: string, localAddress: string | undefined): boolean {
+  const plain = withoutZone(address);
+  if (/^(?:127\.|::1$|localhost$)/.test(plain) || plain === withoutZone(localAddress ?? '')) return true;
+  return Object.values(networkInterfaces()).some((found) => found?.some((one) => withoutZone(one.address) === plain));
+}
+
+function withoutZone(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)|%.*$/gi, '');
+}
+
+type End = { readonly address: string; readonly port: number | undefined };
+
+function isEnd({ address, port }: End, wanted: End): boolean {
+  return mapped(address) === wanted.address && port === wanted.port;
+}
+
+function tableAddress(address: string): string {
+  return mapped(kernelAddress(withoutZone(address)));
+}
+
+const IPV4_WILDCARD = kernelAddress('0.0.0.0');
+const IPV6_WILDCARD = kernelAddress('::');
+const MAPPED_PREFIX = kernelAddress('::ffff:0.0.0.0').slice(0, -IPV4_WILDCARD.length);
+
+/** As a socket of both families has it. */
+function mapped(address: string): string {
+  return address.length === IPV4_WILDCARD.length ? MAPPED_PREFIX + address : address;
+}
+
+/** Whether it listens on every address of the family of `wanted`. One of every IPv6 address may take IPv4 too. */
+function isWildcard({ address }: End, wanted: End): boolean {
+  if (address === IPV6_WILDCARD) return true;
+  return mapped(address) === MAPPED_PREFIX + IPV4_WILDCARD && wanted.address.startsWith(MAPPED_PREFIX);
+}
+
+function uidOf({ uid, inode }: SocketRow): number {
+  return inode === '0' ? NOBODY : uid;
+}
+
+function addressOf({ remoteAddress, remotePort }: Socket): string {
+  return `port ${remotePort} of ${remoteAddress}`;
+}
+
+let reading: Promise<readonly SocketRow[] | undefined> | undefined;
+let next: Promise<readonly SocketRow[] | undefined> | undefined;
+
+/** As they are after the call; calls during one reading share the next. Never rejects. */
+function listenersNow(): Promise<readonly SocketRow[] | undefined> {
+  if (reading === undefined) return read();
+  next ??= reading.then(read);
+  return next;
+}
+
+function read(): Promise<readonly SocketRow[] | undefined> {
+  next = undefined;
+  const now = readListeners().finally(() => {
+    if (reading === now) reading = undefined;
+  });
+  reading = now;
+  return now;
+}

@@ -1,0 +1,76 @@
+import { NotDialledError } from '../base/dial.ts';
+
+/**
+ * Why a request gave no usable answer.
+ * - `unreachable`: no connection was made, or a proxy did not pass it on (with its `status`), so the server has seen nothing of it
+ * - `broken`: the connection ended without an answer; the server may have acted on the request
+ * - `timeout`: no complete answer in time; the server may have acted on it
+ * - `cancelled`: the caller's signal aborted
+ * - `locked`: 401
+ * - `status`: any other error status
+ * - `malformed`: a redirect, HTML, a body too large or one that does not parse: not an opencode, or not one we know
+ */
+export type FailureKind = 'unreachable' | 'broken' | 'timeout' | 'cancelled' | 'locked' | 'status' | 'malformed';
+
+export class RequestError extends Error {
+  override readonly name = 'RequestError';
+  readonly kind: FailureKind;
+  readonly status: number | undefined;
+  /** Why the password was not sent: with `unreachable` nothing was, with `locked` the answer to the rest was 401. */
+  readonly withheld: string | undefined;
+
+  constructor(
+    kind: FailureKind,
+    message: string,
+    options: { status?: number; cause?: unknown; withheld?: string } = {},
+  ) {
+    super(message, { cause: options.cause });
+    this.kind = kind;
+    this.status = options.status;
+    this.withheld = options.withheld;
+  }
+}
+
+/** The other end has no certificate that this machine trusts: Node's codes for it. */
+const CERTIFICATE_CODES = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+]);
+
+/** Codes with which no connection came about, so that not one byte of the request was sent. */
+const NEVER_CONNECTED = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EADDRNOTAVAIL',
+  ...CERTIFICATE_CODES,
+]);
+
+/** What a failed socket says, as one of ours. `connected` tells whether the request may have left this machine. */
+export function networkError(error: Error, label: string, connected: boolean): RequestError {
+  if (error instanceof NotDialledError)
+    return new RequestError('unreachable', `${label}: ${error.message}`, { cause: error });
+  // Several addresses of one host make it an AggregateError.
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  const code = codeOf(first) ?? codeOf(error);
+  const reason =
+    code !== undefined && CERTIFICATE_CODES.has(code)
+      ? `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`
+      : (code ?? (first instanceof Error ? first.message : String(first)));
+  // A connect that ran out of time has the same code as a read that did.
+  const never = code !== undefined && (NEVER_CONNECTED.has(code) || (code === 'ETIMEDOUT' && !connected));
+  return new RequestError(never ? 'unreachable' : 'broken', `${label}: ${reason}`, { cause: error });
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}

@@ -1,0 +1,178 @@
+import { type Claims, type Note, ROUTES } from '../discovery/source.ts';
+import { quoteName } from '../base/plain-text.ts';
+import { endpointKey } from '../model/endpoint-key.ts';
+import type { MergedInstance, ProbedEndpoint } from '../model/instance.ts';
+import { compare, groupBy, type NonEmpty, sortNonEmpty } from '../model/non-empty.ts';
+
+/** Two endpoint keys. */
+export type KeyPair = readonly [string, string];
+
+/** What is known of endpoints with different addresses that lead to one process. */
+export interface ProofSet {
+  /** Hold now: both ends have been healthy since they were proven. */
+  readonly proven: readonly KeyPair[];
+  /** Held until an end went unhealthy; newest first. They keep the dead end with its instance, and never join two that live. */
+  readonly former: readonly KeyPair[];
+}
+
+export interface Merged {
+  /** Sorted by key. */
+  readonly instances: readonly MergedInstance[];
+  /** About registrations that contradict a better one at the same address, and are left out. */
+  readonly notes: readonly Note[];
+}
+
+/** Registrations that agree about one address; a person has one or two. */
+const MAX_PER_ADDRESS = 16;
+
+/** Below these, in ms, ways count as equally fast, so that the order does not change with every probe. */
+const LATENCY_STEPS = [10, 50, 200, 1000];
+
+/** Puts endpoints together that are the same or proven to lead to one process. Pure; the order of its inputs does not matter. */
+export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merged {
+  const notes: Note[] = [];
+  const trusted = probed.filter(({ candidate }) => candidate.trust.level === 'trusted');
+  const groups = new Map<string, NonEmpty<ProbedEndpoint>>();
+  for (const [key, group] of groupBy(trusted, ({ candidate }) => endpointKey(candidate.endpoint))) {
+    groups.set(key, consistent(group, notes));
+  }
+  const instances = [...join(groups, proofs)].map(instanceOf);
+  // Nobody vouches for it, so it must not lend its claims to another.
+  for (const endpoint of probed)
+    if (endpoint.candidate.trust.level === 'untrusted') instances.push(instanceOf([endpoint]));
+  return {
+    instances: instances.toSorted((one, other) => compare(one.key, other.key)),
+    notes: notes.toSorted((one, other) => compare(one.subject + one.reason, other.subject + other.reason)),
+  };
+}
+
+/** The endpoints of one address without those that contradict a better one. */
+function consistent(group: NonEmpty<ProbedEndpoint>, notes: Note[]): NonEmpty<ProbedEndpoint> {
+  const [best, ...others] = sortNonEmpty(group, byCredibility);
+  const kept: [ProbedEndpoint, ...ProbedEndpoint[]] = [best];
+  for (const endpoint of others) {
+    const rival = kept.find((other) => contradicts(endpoint, other));
+    if (rival === undefined && kept.length < MAX_PER_ADDRESS) kept.push(endpoint);
+    else notes.push(leftOut(endpoint, rival ?? best));
+  }
+  return kept;
+}
+
+/** Two registrations that cannot both be right about one address. A configured name is a person's label and contradicts no other. */
+function contradicts({ candidate: one }: ProbedEndpoint, { candidate: other }: ProbedEndpoint): boolean {
+  if (one.claims.id !== undefined && other.claims.id !== undefined) return one.claims.id !== other.claims.id;
+  const differ = (field: 'name' | 'directory'): boolean =>
+    one.claims[field] !== undefined && other.claims[field] !== undefined && one.claims[field] !== other.claims[field];
+  return differ('directory') || (one.pinned === other.pinned && differ('name'));
+}
+
+function leftOut(endpoint: ProbedEndpoint, rival: ProbedEndpoint): Note {
+  const name = ({ candidate, id }: ProbedEndpoint): string => quoteName(candidate.claims.name ?? id);
+  return {
+    subject: name(endpoint),
+    reason: `left out: ${name(rival)} is registered for the same address, ${endpoint.candidate.endpoint.url}, and is the newer one or the one that answers`,
+  };
+}
+
+function byCredibility(one: ProbedEndpoint, other: ProbedEndpoint): number {
+  return (
+    Number(other.candidate.pinned ?? false) - Number(one.candidate.pinned ?? false) ||
+    Number(isHealthy(other)) - Number(isHealthy(one)) ||
+    (other.candidate.claims.connectedAt ?? 0) - (one.candidate.claims.connectedAt ?? 0) ||
+    compare(one.id, other.id)
+  );
+}
+
+/** Unites the groups of different addresses along proofs. */
+function join(
+  groups: ReadonlyMap<string, NonEmpty<ProbedEndpoint>>,
+  proofs: ProofSet,
+): Iterable<NonEmpty<ProbedEndpoint>> {
+  const parents = new Map<string, string>();
+  const live = new Set<string>();
+  for (const [key, group] of groups) if (group.some(isHealthy)) live.add(key);
+  const root = (key: string): string => {
+    let at = key;
+    for (let parent = parents.get(at); parent !== undefined; parent = parents.get(at)) at = parent;
+    if (at !== key) parents.set(key, at);
+    return at;
+  };
+  const unite = ([one, other]: KeyPair): void => {
+    const from = root(one);
+    const to = root(other);
+    if (from === to) return;
+    parents.set(to, from);
+    if (live.has(to)) live.add(from);
+  };
+  for (const pair of proofs.proven) if (pair.every((key) => live.has(key))) unite(pair);
+  // Through a dead end two that live could meet: whatever it was proven to be then, one of them has changed since.
+  for (const pair of proofs.former) {
+    if (pair.every((key) => groups.has(key)) && !pair.every((key) => live.has(root(key)))) unite(pair);
+  }
+  const joined = new Map<string, [ProbedEndpoint, ...ProbedEndpoint[]]>();
+  for (const [key, group] of groups) {
+    const together = joined.get(root(key));
+    if (together === undefined) joined.set(root(key), [...group]);
+    else together.push(...group);
+  }
+  return joined.values();
+}
+
+function instanceOf(endpoints: NonEmpty<ProbedEndpoint>): MergedInstance {
+  return {
+    key: endpoints.map(({ id }) => id).reduce((least, id) => (compare(id, least) < 0 ? id : least)),
+    claims: claimsOf(endpoints),
+    endpoints: sortNonEmpty(endpoints, byPreference),
+  };
+}
+
+/** What works before what does not, what kept working before what failed lately, then the better route, then the faster way. */
+export function byPreference(one: ProbedEndpoint, other: ProbedEndpoint): number {
+  return (
+    RESULT_RANK[one.result.status] - RESULT_RANK[other.result.status] ||
+    Number(one.unsteady ?? false) - Number(other.unsteady ?? false) ||
+    routeRank(one) - routeRank(other) ||
+    latencyRank(one) - latencyRank(other) ||
+    compare(one.id, other.id)
+  );
+}
+
+const RESULT_RANK = { healthy: 0, locked: 1, unsupported: 2, unhealthy: 3, unknown: 4, untrusted: 5 } as const;
+
+/**
+ * The endpoints in the order in which their claims are believed. It does not depend on health, so that an instance keeps
+ * its name while its ways come and go. What was announced on the LAN comes last: anyone can announce anything.
+ */
+export function byAuthority(one: ProbedEndpoint, other: ProbedEndpoint): number {
+  return (
+    Number(other.candidate.pinned ?? false) - Number(one.candidate.pinned ?? false) ||
+    Number(one.candidate.endpoint.route === 'lan') - Number(other.candidate.endpoint.route === 'lan') ||
+    Number(one.candidate.claims.id === undefined) - Number(other.candidate.claims.id === undefined) ||
+    routeRank(one) - routeRank(other) ||
+    compare(one.id, other.id)
+  );
+}
+
+function claimsOf(endpoints: NonEmpty<ProbedEndpoint>): Claims {
+  // Of entries with the same name the last one counts.
+  const entries = endpoints
+    .toSorted(byAuthority)
+    .toReversed()
+    .flatMap(({ candidate }) => Object.entries(candidate.claims));
+  const claims: Claims = Object.fromEntries(entries.filter(([, value]) => value !== undefined));
+  const times = endpoints.map(({ candidate }) => candidate.claims.connectedAt).filter((time) => time !== undefined);
+  return times.length === 0 ? claims : { ...claims, connectedAt: Math.max(...times) };
+}
+
+export function isHealthy(endpoint: ProbedEndpoint): boolean {
+  return endpoint.result.status === 'healthy';
+}
+
+function routeRank({ candidate }: ProbedEndpoint): number {
+  return ROUTES.indexOf(candidate.endpoint.route);
+}
+
+function latencyRank({ latencyMs }: ProbedEndpoint): number {
+  const rank = LATENCY_STEPS.findIndex((step) => (latencyMs ?? Infinity) < step);
+  return rank === -1 ? LATENCY_STEPS.length : rank;
+}

@@ -1,0 +1,253 @@
+import { singleLine } from '../base/plain-text.ts';
+import { compare, groupBy, type NonEmpty, sortNonEmpty } from '../model/non-empty.ts';
+
+/** One instance as naming sees it. */
+export interface Nameable {
+  readonly key: string;
+  /** Its endpoints, the most authoritative first, each with what makes a re-appearing one the same. */
+  readonly members: NonEmpty<Member>;
+  /** What it would be called if it were alone. */
+  readonly base: string;
+  readonly host: string;
+  readonly port: number;
+  /** A person gave it its name in the configuration. Goes before everything else that wants the same name. */
+  readonly pinned: boolean;
+  /** It answers. Goes before what does not when several want one name. */
+  readonly alive: boolean;
+  /** May have its bare name. Not what anyone on the LAN can advertise, nor what nobody vouches for: neither may take the name of another. */
+  readonly plain: boolean;
+  /** The id that `opencode-connected` gave its process. */
+  readonly processId?: string;
+}
+
+export interface Member {
+  readonly id: string;
+  readonly lineage: string;
+  /** As `Nameable.processId`, of this endpoint, where it is vouched for. */
+  readonly processId?: string;
+}
+
+/** A name that was shown, and what it is bound to. */
+export interface NameRecord {
+  readonly name: string;
+  /** Names are numbered as they are given. */
+  readonly sequence: number;
+  /** The endpoint that carries the name. */
+  readonly anchor: Member;
+  /** Every endpoint of the instance when it was last shown under this name. */
+  readonly members: readonly Member[];
+}
+
+export interface NameState {
+  readonly records: ReadonlyMap<string, NameRecord>;
+  readonly nextSequence: number;
+}
+
+export interface Named {
+  readonly name: string;
+  /** Names it was also shown under, before two entries proved to be one. */
+  readonly aliases: readonly string[];
+}
+
+export interface Assignment {
+  readonly state: NameState;
+  /** By the key of the instance. */
+  readonly named: ReadonlyMap<string, Named>;
+  /** Bound to what is not among the instances now. */
+  readonly gone: readonly NameRecord[];
+}
+
+export const NO_NAMES: NameState = { records: new Map(), nextSequence: 1 };
+
+export const MAX_NAME_CHARS = 64;
+const MAX_HOST_CHARS = 30;
+
+/** Names of the departed are kept for the server's life, but a flood of advertisements must not fill its memory. */
+const MAX_GONE_NAMES = 20_000;
+
+/**
+ * Gives every instance of a snapshot its unique name. A name stays with the endpoint it was given to; an instance that
+ * is new takes the name of a gone one only where exactly one of its lineage is gone and it is the only one that comes.
+ * Pure, and the order of `instances` does not matter.
+ */
+export function assignNames(state: NameState, instances: readonly Nameable[]): Assignment {
+  const ordered = instances.toSorted(byRank);
+  const held: Held = new Map();
+  const gone: NameRecord[] = [];
+  const endpoints = new Map<string, { readonly instance: Nameable; readonly member: Member }>();
+  for (const instance of ordered) for (const member of instance.members) endpoints.set(member.id, { instance, member });
+
+  for (const record of state.records.values()) {
+    const holder = holderOf(record, endpoints);
+    if (holder === undefined) gone.push(record);
+    else hold(held, holder.instance, { ...record, anchor: holder.member });
+  }
+  const left = returning(
+    gone,
+    ordered.filter(({ key }) => !held.has(key)),
+    held,
+  );
+  const naming = new Naming(state, ordered, held);
+  naming.nameNewcomers(ordered.filter(({ key }) => !held.has(key)));
+  return naming.result(ordered, left);
+}
+
+/** The instance that a shown name still stands for. */
+function holderOf(
+  record: NameRecord,
+  endpoints: ReadonlyMap<string, { readonly instance: Nameable; readonly member: Member }>,
+): { readonly instance: Nameable; readonly member: Member } | undefined {
+  const anchored = endpoints.get(record.anchor.id);
+  if (anchored !== undefined && isSame(anchored.member, record.anchor)) return anchored;
+  // Its own way is gone: the others that were proven to lead there carry the name on, if they are still one instance.
+  const others = record.members
+    .flatMap(({ id }) => endpoints.get(id) ?? [])
+    .filter(({ member }) => record.members.some((known) => known.id === member.id && isSame(known, member)));
+  return others.every(({ instance }) => instance === others[0]?.instance) ? others[0] : undefined;
+}
+
+/** Of one endpoint then and now. A machine that is renamed changes the lineage of what runs on it, but not the process. */
+export function isSame(one: Omit<Member, 'id'>, other: Omit<Member, 'id'>): boolean {
+  return one.lineage === other.lineage || (one.processId !== undefined && one.processId === other.processId);
+}
+
+/** Gives gone names back to new processes of the same lineage; what is left of `gone` is returned. */
+function returning(gone: readonly NameRecord[], newcomers: readonly Nameable[], held: Held): readonly NameRecord[] {
+  if (gone.length === 0 || newcomers.length === 0) return gone;
+  const goneOf = groupBy(gone, ({ anchor }) => anchor.lineage);
+  const back = new Set<NameRecord>();
+  for (const [lineage, comers] of groupBy(newcomers, ({ members }) => members[0].lineage)) {
+    const fits = goneOf.get(lineage);
+    // Several names of one gone instance are one; several registrations of one new process are one.
+    if (fits === undefined || new Set(fits.map(identityOf)).size > 1 || processesOf(comers) > 1) continue;
+    for (const record of fits) {
+      back.add(record);
+      hold(held, comers[0], { ...record, anchor: comers[0].members[0] });
+    }
+  }
+  return gone.filter((record) => !back.has(record));
+}
+
+function identityOf({ members }: NameRecord): string {
+  return members
+    .map(({ id }) => id)
+    .toSorted(compare)
+    .join('\0');
+}
+
+class Naming {
+  readonly #held: Held;
+  /** Bases of the instances that have a name already; what anyone can advertise takes no name from others. */
+  readonly #bases = new Set<string>();
+  readonly #taken: Set<string>;
+  /** Where to go on counting, by the name that the number is added to: 10,000 equal ones must not count 10,000 times. */
+  readonly #numbers = new Map<string, number>();
+  #next: number;
+
+  constructor(state: NameState, instances: readonly Nameable[], held: Held) {
+    this.#held = held;
+    this.#taken = new Set(state.records.keys());
+    this.#next = state.nextSequence;
+    for (const { key, base, plain } of instances) if (plain && held.has(key)) this.#bases.add(baseOf(base));
+  }
+
+  /** Bare, with the host, with the port, and with a number in the end: at each step whoever is alone with its name gets it. */
+  nameNewcomers(newcomers: readonly Nameable[]): void {
+    const steps = [bareName, hostName, portName];
+    let waiting = newcomers;
+    for (const [index, nameOf] of steps.entries()) {
+      const named = new Set<Nameable>();
+      for (const [name, all] of groupBy(waiting, nameOf)) {
+        const rivals = index === 0 ? all.filter(({ plain }) => plain) : all;
+        if (this.#taken.has(name) || (index === 0 && this.#bases.has(name))) continue;
+        const [first] = rivals;
+        if (first === undefined) continue;
+        const contenders = rivals.filter(({ pinned, alive }) => pinned === first.pinned && alive === first.alive);
+        if (processesOf(contenders) > 1) continue;
+        this.#give(first, name);
+        named.add(first);
+      }
+      waiting = waiting.filter((instance) => !named.has(instance));
+    }
+    for (const instance of waiting) this.#give(instance, this.#numbered(instance));
+  }
+
+  result(instances: readonly Nameable[], gone: readonly NameRecord[]): Assignment {
+    const records = new Map<string, NameRecord>();
+    const named = new Map<string, Named>();
+    const kept = gone.toSorted(bySequence).slice(-MAX_GONE_NAMES);
+    for (const record of kept) records.set(record.name, record);
+    for (const instance of instances) {
+      const own = this.#held.get(instance.key);
+      if (own === undefined) continue;
+      const [first, ...rest] = sortNonEmpty(own, bySequence);
+      named.set(instance.key, { name: first.name, aliases: rest.map(({ name }) => name) });
+      for (const record of own) records.set(record.name, { ...record, members: instance.members });
+    }
+    return { state: { records, nextSequence: this.#next }, named, gone: kept };
+  }
+
+  #numbered(instance: Nameable): string {
+    const { base, host, port } = instance;
+    const equal = portName(instance);
+    for (let number = this.#numbers.get(equal) ?? 2; ; number += 1) {
+      const name = fit(base, `@${hostOf(host)}:${port}#${number}`);
+      if (this.#taken.has(name)) continue;
+      this.#numbers.set(equal, number + 1);
+      return name;
+    }
+  }
+
+  #give(instance: Nameable, name: string): void {
+    this.#taken.add(name);
+    hold(this.#held, instance, { name, sequence: this.#next, anchor: instance.members[0], members: instance.members });
+    this.#next += 1;
+  }
+}
+
+const bareName = ({ base }: Nameable): string => baseOf(base);
+const hostName = ({ base, host }: Nameable): string => fit(base, `@${hostOf(host)}`);
+const portName = ({ base, host, port }: Nameable): string => fit(base, `@${hostOf(host)}:${port}`);
+
+/** What an instance could be called, depending on what else there is. */
+export function possibleNames(instance: Nameable): readonly string[] {
+  return [instance.base, bareName(instance), hostName(instance), portName(instance)];
+}
+
+function baseOf(base: string): string {
+  return fit(base, '');
+}
+
+function fit(base: string, suffix: string): string {
+  const text = singleLine(base, MAX_NAME_CHARS).trim() || 'opencode';
+  return `${singleLine(text, MAX_NAME_CHARS - suffix.length).trim()}${suffix}`;
+}
+
+function hostOf(host: string): string {
+  return singleLine(host, MAX_HOST_CHARS).trim() || 'unknown';
+}
+
+/** How many processes these are for sure: those with one id are one. */
+function processesOf(instances: readonly Nameable[]): number {
+  return new Set(instances.map(({ processId, key }) => (processId === undefined ? `key\0${key}` : `id\0${processId}`)))
+    .size;
+}
+
+/** The names that each instance bears, by its key. */
+type Held = Map<string, [NameRecord, ...NameRecord[]]>;
+
+function hold(held: Held, { key }: Nameable, record: NameRecord): void {
+  const records = held.get(key);
+  if (records === undefined) held.set(key, [record]);
+  else records.push(record);
+}
+
+function byRank(one: Nameable, other: Nameable): number {
+  return (
+    Number(other.pinned) - Number(one.pinned) || Number(other.alive) - Number(one.alive) || compare(one.key, other.key)
+  );
+}
+
+function bySequence(one: NameRecord, other: NameRecord): number {
+  return one.sequence - other.sequence;
+}

@@ -1,0 +1,42 @@
+import type { Call, Runtime } from '../../operations/runtime.ts';
+import { listSessions } from '../../operations/sessions/sessions.ts';
+
+/** As many as the protocol allows in one answer. */
+const MAX_VALUES = 100;
+
+/** A type and not an interface: the SDK's result has an index signature. */
+export type Completion = { values: string[]; total: number; hasMore: boolean };
+
+/** Names of instances: those that begin with `value` first, then those that contain it; case does not matter. */
+export async function completeInstance(runtime: Runtime, value: string): Promise<Completion> {
+  await runtime.directory.ready();
+  const names = runtime.directory.snapshot().instances.map(({ name }) => name);
+  const wanted = value.toLowerCase();
+  const begin = names.filter((name) => name.toLowerCase().startsWith(wanted));
+  const contain = names.filter((name) => !begin.includes(name) && name.toLowerCase().includes(wanted));
+  return completion([...begin, ...contain]);
+}
+
+/** Ids of an instance's sessions, by the beginning of the id or a part of the title. None where the instance cannot be asked. */
+export async function completeSession(
+  runtime: Runtime,
+  instance: string | undefined,
+  value: string,
+  call: Call,
+): Promise<Completion> {
+  if (instance === undefined || instance === '') return completion([]);
+  try {
+    const recent = (await listSessions(runtime, { instance }, call)).data.sessions;
+    const wanted = value.toLowerCase();
+    const fitting = recent.filter(({ id, title }) => id.startsWith(value) || title.toLowerCase().includes(wanted));
+    if (fitting.length > 0 || value === '') return completion(fitting.map(({ id }) => id));
+    const titled = await listSessions(runtime, { instance, search: value }, call);
+    return completion(titled.data.sessions.map(({ id }) => id));
+  } catch {
+    return completion([]);
+  }
+}
+
+export function completion(all: readonly string[]): Completion {
+  return { values: all.slice(0, MAX_VALUES), total: all.length, hasMore: all.length > MAX_VALUES };
+}

@@ -1,0 +1,40 @@
+import * as z from 'zod';
+
+import type { RecordEntry } from '../../operations/call-record.ts';
+
+/** What is recorded of a call beside who called which tool. */
+export type Outcome = Pick<RecordEntry, 'instances' | 'session' | 'outcome'>;
+
+const targetsSchema = z.object({
+  instance: z.union([z.string(), z.array(z.string())]).optional(),
+  instances: z.array(z.string()).optional(),
+  session_id: z.string().optional(),
+});
+
+/** The parts of a result that name what it is about; operations agree on these names. */
+const resultSchema = z.object({
+  instance: z.string().optional(),
+  /** One for each of several. */
+  turns: z.array(z.object({ instance: z.string() })).optional(),
+  session: z.object({ id: z.string() }).optional(),
+  outcome: z.string().optional(),
+});
+
+/**
+ * What is recorded of a call, from its arguments and, unless it failed, its result; undefined where it is for no instance, as a
+ * listing. A session's title is text: only an id is told. That a caller went away says nothing of what it began on the instance.
+ */
+export function outcomeOf(args: unknown, data: unknown, signal: AbortSignal): Outcome | undefined {
+  const { instance, instances = [], session_id } = targetsSchema.safeParse(args).data ?? {};
+  const named = [...(typeof instance === 'string' ? [instance] : (instance ?? [])), ...instances];
+  if (named.length === 0) return undefined;
+  const result = resultSchema.safeParse(data).data;
+  const isId = session_id !== undefined && /^ses_[0-9A-Za-z]{1,64}$/.test(session_id);
+  const resolved =
+    result?.turns?.map((turn) => turn.instance) ?? [result?.instance ?? ''].filter((name) => name !== '');
+  return {
+    instances: resolved.length === 0 ? named : resolved,
+    session: result?.session?.id ?? (isId ? session_id : undefined),
+    outcome: signal.aborted ? 'cancelled' : data === undefined ? 'failed' : (result?.outcome ?? 'ok'),
+  };
+}

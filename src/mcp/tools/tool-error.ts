@@ -1,0 +1,17 @@
+import type { Logger } from '../../base/log.ts';
+import { sentence, singleLine } from '../../base/plain-text.ts';
+
+/** Errors whose message was written for the one who called. */
+const EXPECTED = new Set(['OperationError', 'QueryError', 'UnreachableError']);
+const MAX_CHARS = 4_000;
+
+/** The text that a failed call shows: what was tried, on what, and which call to make next. */
+export function toolError(tool: string, error: unknown, logger: Logger): string {
+  if (!(error instanceof Error)) return `${tool} failed: ${singleLine(String(error), MAX_CHARS)}`;
+  if (EXPECTED.has(error.name)) return sentence(error.message, MAX_CHARS);
+  if (error.name === 'RequestError') {
+    return `${tool} failed: ${sentence(error.message, MAX_CHARS)}. Call instances to see how the instance is, then try again.`;
+  }
+  logger.log('error', `${tool}: ${error.stack ?? error.message}`);
+  return `${tool} failed inside opencode-mcp: ${sentence(error.message, MAX_CHARS)}. Its log has more; this is a bug worth reporting.`;
+}

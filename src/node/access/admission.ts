@@ -1,0 +1,114 @@
+import * as z from 'zod';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
+import type { TailnetNode, Whois } from '../../tailscale/types.ts';
+
+/** `read` looks at sessions; `drive` does everything, which equals a shell as the user of the service. */
+export type Role = 'read' | 'drive';
+
+/**
+ * The application capability by which a tailnet policy grants access:
+ * `"grants": [{"src": […], "dst": […], "ip": ["tcp:4095"], "app": {"opencode-mcp.dev/cap/opencode": [{"role": "read"}]}}]`.
+ * Several objects are a union; fields and roles that are not known admit nobody.
+ */
+export const CAPABILITY = 'opencode-mcp.dev/cap/opencode';
+
+/** Who is admitted beside the own user and those that a grant names. They may drive. */
+export interface AdmissionRules {
+  /** Login names. */
+  readonly users: readonly string[];
+  /** With the `tag:` prefix. */
+  readonly tags: readonly string[];
+}
+
+export interface AdmissionFacts {
+  /** Undefined: tailscaled knows nobody at that address. */
+  readonly whois: Whois | undefined;
+  readonly self: TailnetNode;
+  /** The caller's node as the tailnet's status has it; undefined where it is not in there, which fails closed. */
+  readonly peer: TailnetNode | undefined;
+  readonly rules: AdmissionRules;
+}
+
+export type Admission =
+  | { readonly role: Role; readonly caller: string; /** Stable id of the caller's node. */ readonly node: string }
+  /** The reason is for the caller: who they appear to be, and what would admit them. */
+  | { readonly refusal: string; readonly caller: string };
+
+const MAX_SHOWN_CHARS = 200;
+/** Named in a refusal; nobody gives a machine more. */
+const MAX_TAGS = 10;
+
+/** Decides what the caller may do here. Pure. */
+export function admit(facts: AdmissionFacts): Admission {
+  const { whois, self, peer } = facts;
+  if (whois === undefined) {
+    const refusal =
+      'The tailnet knows nobody at your address. Connect from a machine that is in the tailnet, to this machine’s tailnet name or address.';
+    return { refusal, caller: 'nobody the tailnet knows' };
+  }
+  const caller = callerOf(whois);
+  if (whois.node.id === self.id) return refuseSelf(caller);
+  if (peer?.expired === true) {
+    return { refusal: `You appear to be ${caller}, whose key has expired. Log that machine in again.`, caller };
+  }
+  const roles = rolesOf(facts, whois);
+  const node = whois.node.id;
+  if (roles.has('drive')) return { role: 'drive', caller, node };
+  if (roles.has('read')) return { role: 'read', caller, node };
+  return { refusal: `You appear to be ${caller}, who is not admitted here. ${remedyOf(facts, whois)}`, caller };
+}
+
+/** For a connection whose source is one of this machine's own addresses: whois would name the owner for any local user. */
+export function refuseSelf(caller = 'this machine itself'): Admission {
+  const refusal = `You appear to be ${caller}: this very machine. Any of its users could call from there, so it is not served; use the instances on loopback.`;
+  return { refusal, caller };
+}
+
+function rolesOf({ self, peer, rules }: AdmissionFacts, whois: Whois): ReadonlySet<Role> {
+  const { tags } = whois.node;
+  // A name or a tag of another tailnet may read like one of ours, so a shared node is only what a login or a grant says.
+  const isOfThisTailnet = peer !== undefined && !peer.shared;
+  const roles = new Set<Role>(grantedRoles(whois.capabilities.get(CAPABILITY) ?? []));
+  if (tags.length > 0) {
+    // No person: its login, `tagged-devices`, counts for nothing.
+    if (isOfThisTailnet && tags.some((tag) => rules.tags.includes(tag))) roles.add('drive');
+    return roles;
+  }
+  const ownUser = self.tags.length === 0 && self.userId !== '' && self.userId === whois.userId;
+  if (ownUser && isOfThisTailnet && whois.node.userId === whois.userId) roles.add('drive');
+  const login = whois.login.toLowerCase();
+  if (login !== '' && rules.users.some((user) => user.toLowerCase() === login)) roles.add('drive');
+  return roles;
+}
+
+const grantSchema = z.object({ role: z.enum(['read', 'drive']) });
+
+function grantedRoles(grants: readonly unknown[]): readonly Role[] {
+  return grants.flatMap((grant) => {
+    const parsed = grantSchema.safeParse(grant);
+    return parsed.success ? [parsed.data.role] : [];
+  });
+}
+
+function callerOf({ node, login }: Whois): string {
+  const machine = node.dnsName === '' ? `node ${shown(node.id)}` : shown(node.dnsName);
+  if (node.tags.length > 0)
+    return `the tagged machine ${machine} (${node.tags.slice(0, MAX_TAGS).map(shown).join(', ')})`;
+  return `${shown(login)} on ${machine}`;
+}
+
+function shown(name: string): string {
+  return quoteName(singleLine(name, MAX_SHOWN_CHARS));
+}
+
+function remedyOf({ self, peer }: AdmissionFacts, whois: Whois): string {
+  const grant = `a grant of the app capability ${CAPABILITY} with {"role": "read"} or {"role": "drive"} in the tailnet's policy`;
+  const isTagged = whois.node.tags.length > 0;
+  const shared = peer?.shared === true;
+  if (isTagged && shared) return `What would admit you, a machine shared from another tailnet: ${grant}.`;
+  const [name, value] = isTagged
+    ? ['OPENCODE_TAILNET_TAGS', whois.node.tags[0] ?? '']
+    : ['OPENCODE_TAILNET_USERS', whois.login];
+  const where = shown(self.dnsName === '' ? self.hostName : self.dnsName);
+  return `What would admit you: ${name}=${shown(value)} for the node service on ${where}, or ${grant}.`;
+}

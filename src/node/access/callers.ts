@@ -1,0 +1,116 @@
+import type { Socket } from 'node:net';
+import type { Clock } from '../../base/clock.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import type { LocalApi, Whois } from '../../tailscale/types.ts';
+import { unlessAborted } from '../../base/unless-aborted.ts';
+import { type Admission, type AdmissionRules, admit, refuseSelf } from './admission.ts';
+import { type LoopbackPeerDeps, strangerAtLoopback } from './loopback-peer.ts';
+import type { Tailnet, TailnetView } from '../tailnet-view.ts';
+
+export interface CallersDeps {
+  readonly api: Pick<LocalApi, 'whois'>;
+  readonly view: Pick<TailnetView, 'current' | 'peer' | 'suspect'>;
+  readonly rules: AdmissionRules;
+  readonly loopbackPeer: LoopbackPeerDeps;
+  readonly clock: Clock;
+}
+
+/** tailscaled could not say who calls: nobody is admitted then. */
+export interface Unanswered {
+  readonly unanswered: string;
+  readonly caller: string;
+}
+
+/** A local daemon answers within a millisecond; a caller must not wait for one that hangs. */
+export const WHOIS_LIMIT_MS = 3000;
+
+/** For requests that follow each other on one connection. An answer never serves another connection. */
+export const WHOIS_LIFETIME_MS = 10_000;
+
+/** With userspace networking tailscaled notes the connection just after it has opened it. */
+const MORE_ATTEMPTS = 3;
+const ATTEMPT_PAUSE_MS = 50;
+
+/** Finds out who is at the other end of a connection and what they may do. */
+export class Callers {
+  readonly #deps: CallersDeps;
+  readonly #answers = new WeakMap<Socket, { readonly whois: Whois; readonly atMs: number }>();
+  /** Of requests that came together on one connection. */
+  readonly #asking = new WeakMap<Socket, Promise<Whois | undefined>>();
+
+  constructor(deps: CallersDeps) {
+    this.#deps = deps;
+  }
+
+  /** Never rejects. `anew`: whatever whois said of this connection before. */
+  async admit(socket: Socket, how?: 'anew'): Promise<Admission | Unanswered> {
+    const tailnet = this.#deps.view.current;
+    if (tailnet === undefined) return unanswered('tailscaled is not running or logged out');
+    const { self } = tailnet;
+    const address = addressOf(socket);
+    if (address === undefined) return unanswered('the connection is gone');
+    if (self.addresses.includes(address)) return refuseSelf();
+    try {
+      if (how === 'anew') this.#answers.delete(socket);
+      const whois = this.#recent(socket) ?? (await this.#askOnce(socket, address, tailnet));
+      const peer = whois === undefined ? undefined : await this.#deps.view.peer(whois.node.id);
+      return admit({ whois, self, peer, rules: this.#deps.rules });
+    } catch (error) {
+      this.#deps.view.suspect();
+      return unanswered(singleLine(error instanceof Error ? error.message : String(error), 300));
+    }
+  }
+
+  #recent(socket: Socket): Whois | undefined {
+    const known = this.#answers.get(socket);
+    return known !== undefined && this.#deps.clock.now() - known.atMs < WHOIS_LIFETIME_MS ? known.whois : undefined;
+  }
+
+  #askOnce(socket: Socket, address: string, tailnet: Tailnet): Promise<Whois | undefined> {
+    const asking =
+      this.#asking.get(socket) ?? this.#ask(socket, address, tailnet).finally(() => this.#asking.delete(socket));
+    this.#asking.set(socket, asking);
+    return asking;
+  }
+
+  async #ask(socket: Socket, address: string, { tun }: Tailnet): Promise<Whois | undefined> {
+    const { clock, loopbackPeer } = this.#deps;
+    const { localPort, remotePort } = socket;
+    if (localPort === undefined || remotePort === undefined) throw new Error('the connection is gone');
+    if (!tun) {
+      const stranger = await strangerAtLoopback({ localPort, remotePort }, loopbackPeer);
+      if (stranger !== undefined) return undefined;
+    }
+    const place = address.includes(':') ? `[${address}]:${remotePort}` : `${address}:${remotePort}`;
+    let whois = await this.#whois(place);
+    for (let left = tun ? 0 : MORE_ATTEMPTS; whois === undefined && left > 0; left -= 1) {
+      await clock.sleep(ATTEMPT_PAUSE_MS);
+      whois = await this.#whois(place);
+    }
+    if (whois !== undefined) this.#answers.set(socket, { whois, atMs: clock.now() });
+    return whois;
+  }
+
+  async #whois(place: string): Promise<Whois | undefined> {
+    const { api, clock } = this.#deps;
+    const late = new AbortController();
+    const over = new AbortController();
+    void clock.sleep(WHOIS_LIMIT_MS, over.signal).then(() => {
+      if (!over.signal.aborted) late.abort(new Error(`tailscaled did not say who calls within ${WHOIS_LIMIT_MS} ms`));
+    });
+    try {
+      return await unlessAborted(api.whois(place, late.signal), late.signal);
+    } finally {
+      over.abort();
+    }
+  }
+}
+
+/** As whois wants it. Undefined once the connection is gone. */
+function addressOf({ remoteAddress }: Socket): string | undefined {
+  return remoteAddress?.replace(/^::ffff:/i, '').replace(/%.*$/, '');
+}
+
+function unanswered(reason: string): Unanswered {
+  return { unanswered: reason, caller: 'unknown' };
+}

@@ -1,0 +1,221 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Clock } from '../../base/clock.ts';
+import type { Admission, Role } from './admission.ts';
+import type { Callers, Unanswered } from './callers.ts';
+import type { Connections } from '../proxy/connections.ts';
+import { answerList } from '../list/list-answer.ts';
+import type { ListFeed } from '../list/list-feed.ts';
+import type { OwnInstance, OwnInstances } from '../list/own-instances.ts';
+import type { Upstream } from '../proxy/proxy-headers.ts';
+import { proxyRequest, proxyUpgrade, refuse } from '../proxy/proxy.ts';
+import { refuseRaw } from '../proxy/raw-answer.ts';
+import { readRoute } from '../proxy/read-routes.ts';
+import type { ReadSessions } from '../proxy/read-sessions.ts';
+import type { Quota } from './quota.ts';
+import { recheck } from './recheck.ts';
+import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
+import type { RequestLog } from '../proxy/request-log.ts';
+import { readTarget, type Target } from '../proxy/request-target.ts';
+import type { Tailnet } from '../tailnet-view.ts';
+
+export interface GateDeps {
+  readonly tailnet: () => Tailnet | undefined;
+  readonly callers: Pick<Callers, 'admit'>;
+  readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
+  readonly feed: Pick<ListFeed, 'now' | 'next'>;
+  readonly sessions: Pick<ReadSessions, 'has'>;
+  readonly connections: Connections;
+  readonly quota: Quota;
+  readonly clock: Clock;
+  readonly log: RequestLog;
+}
+
+const UNKNOWN: Refusal = {
+  status: 404,
+  text: 'Not a path of this service. The list of instances is at /opencode-mcp/v1/instances.',
+};
+const TOO_MANY: Refusal = {
+  status: 429,
+  text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
+};
+
+interface Admitted {
+  readonly target: Target;
+  readonly role: Role;
+}
+
+/** Every request passes here: guarded, its caller admitted, its route allowed, then proxied. */
+export class Gate {
+  readonly #deps: GateDeps;
+
+  constructor(deps: GateDeps) {
+    this.#deps = deps;
+  }
+
+  /** Never rejects. */
+  async request(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { socket } = request;
+    const over = new AbortController();
+    const idle = this.#deps.connections.busy(socket);
+    response.once('close', () => {
+      idle();
+      over.abort();
+    });
+    try {
+      const admitted = await this.#admit(request, over.signal);
+      if ('status' in admitted) refuse(response, admitted);
+      else if (admitted.target.kind === 'list') await this.#list(request, response, over.signal);
+      else {
+        const upstream = await this.#upstream(request, admitted, over.signal);
+        if ('status' in upstream) refuse(response, upstream);
+        else await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
+      }
+    } catch (error) {
+      this.#deps.log.failed(request, error);
+      refuse(response, { status: 500, text: 'The node service failed; its log says why.' });
+    }
+  }
+
+  /** Never rejects. */
+  async upgrade(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
+    const over = new AbortController();
+    const idle = this.#deps.connections.busy(socket);
+    socket.once('close', () => {
+      idle();
+      over.abort();
+    });
+    try {
+      const admitted = await this.#admit(request, over.signal);
+      const upstream =
+        'status' in admitted
+          ? admitted
+          : (upgradeProblem(request, admitted) ?? (await this.#upstream(request, admitted, over.signal)));
+      if ('status' in admitted || 'status' in upstream) refuseRaw(socket, 'status' in upstream ? upstream : UNKNOWN);
+      else
+        await this.#watched(request, admitted, over, () => proxyUpgrade(request, socket, head, upstream, over.signal));
+    } catch (error) {
+      this.#deps.log.failed(request, error);
+      socket.destroy();
+    }
+  }
+
+  /** `signal` aborts when the exchange is over. */
+  async #admit(request: IncomingMessage, signal: AbortSignal): Promise<Admitted | Refusal> {
+    const { tailnet, log, callers, quota } = this.#deps;
+    const self = tailnet()?.self;
+    if (self === undefined) return AWAY;
+    const wrong = guardRequest(request, self);
+    if (wrong !== undefined) {
+      log.refused(request, { caller: request.socket.remoteAddress ?? 'unknown' }, wrong.text);
+      return wrong;
+    }
+    const target = readTarget(request.url ?? '');
+    const verdict = await callers.admit(request.socket);
+    if (!('role' in verdict)) return this.#refused(request, target, verdict);
+    const leave = quota.take(verdict.node);
+    if (leave === undefined) {
+      log.polled(request, verdict, TOO_MANY.text);
+      return TOO_MANY;
+    }
+    signal.addEventListener('abort', leave, { once: true });
+    if (signal.aborted) leave();
+    if (target === undefined) {
+      log.refused(request, verdict, UNKNOWN.text);
+      return UNKNOWN;
+    }
+    if (target.kind === 'list') log.polled(request, verdict);
+    else log.admitted(request, verdict);
+    return { target, role: verdict.role };
+  }
+
+  #refused(
+    request: IncomingMessage,
+    target: Target | undefined,
+    verdict: Exclude<Admission, { role: Role }> | Unanswered,
+  ): Refusal {
+    const { log } = this.#deps;
+    const reason = 'refusal' in verdict ? verdict.refusal : verdict.unanswered;
+    if (target?.kind === 'list') log.polled(request, verdict, reason);
+    else log.refused(request, verdict, reason);
+    if ('refusal' in verdict) return { status: 403, text: reason };
+    // The cause first: where this is shown, its end may be cut off.
+    return { status: 503, text: `${reason}; you are not admitted, since nobody can say who you are.` };
+  }
+
+  #list(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
+    const { feed, callers } = this.#deps;
+    return answerList(request, response, {
+      feed,
+      signal,
+      admitAgain: async () => {
+        const verdict = await callers.admit(request.socket, 'anew');
+        return 'role' in verdict ? undefined : this.#refused(request, { kind: 'list' }, verdict);
+      },
+    });
+  }
+
+  /** Where an admitted request goes, or why it does not. */
+  async #upstream(
+    request: IncomingMessage,
+    { target, role }: Admitted,
+    signal: AbortSignal,
+  ): Promise<Upstream | Refusal> {
+    if (target.kind !== 'instance') return UNKNOWN;
+    const instance = await this.#deps.instances.find(target.id);
+    if (instance === undefined) {
+      return { status: 404, text: 'There is no such instance here now; the list is at /opencode-mcp/v1/instances.' };
+    }
+    const credential = await this.#deps.instances.credential(instance, signal).catch((error: unknown) => {
+      this.#deps.log.failed(request, error);
+      return undefined;
+    });
+    const { port } = instance;
+    if (role === 'drive') return { port, path: target.path + target.query, credential };
+    return this.#readUpstream(request, target, instance, credential, signal);
+  }
+
+  async #readUpstream(
+    { method = '' }: IncomingMessage,
+    { path, query }: Extract<Target, { kind: 'instance' }>,
+    instance: OwnInstance,
+    credential: Upstream['credential'],
+    signal: AbortSignal,
+  ): Promise<Upstream | Refusal> {
+    const { directory, port } = instance;
+    const decision = readRoute({ method, path, query }, directory);
+    if ('refusal' in decision) return { status: 403, text: decision.refusal };
+    const { session } = decision;
+    if (session !== undefined && !(await this.#deps.sessions.has(session, instance, credential, signal)))
+      return { status: 404, text: 'The instance has no such session in its own directory.', forInstance: true };
+    return { port, path: decision.path, credential, without: ['x-opencode-directory', 'x-opencode-workspace'] };
+  }
+
+  /** Runs an exchange that is cut when its caller's right ends. */
+  async #watched(
+    request: IncomingMessage,
+    { role }: Admitted,
+    over: AbortController,
+    exchange: () => Promise<void>,
+  ): Promise<void> {
+    const { clock, callers } = this.#deps;
+    void recheck({
+      clock,
+      role,
+      signal: over.signal,
+      ask: () => callers.admit(request.socket),
+      cut: (verdict) => {
+        this.#deps.log.cut(request, verdict);
+        over.abort();
+      },
+    });
+    await exchange();
+  }
+}
+
+function upgradeProblem({ headers, method }: IncomingMessage, { role }: Admitted): Refusal | undefined {
+  if (role !== 'drive') return { status: 403, text: 'Your role here is "read", which has no WebSockets.' };
+  if (method !== 'GET' || headers.upgrade?.toLowerCase() !== 'websocket')
+    return { status: 400, text: 'Only WebSocket upgrades are served.' };
+  return undefined;
+}

@@ -1,0 +1,55 @@
+import { holdersOf, readSocketTable, type SocketHolder, type SocketRow } from '../../base/socket-table.ts';
+
+/** Ports of an accepted loopback connection, as the accepting side sees them. */
+export interface LoopbackConnection {
+  readonly localPort: number;
+  readonly remotePort: number;
+}
+
+export interface LoopbackPeerDeps {
+  /** Of the user that tailscaled runs as; undefined where it cannot be told. */
+  readonly tailscaledUid: () => Promise<number | undefined>;
+  readonly readSockets: () => Promise<readonly SocketRow[] | undefined>;
+  readonly holders: (inode: string) => Promise<readonly Pick<SocketHolder, 'name'>[]>;
+}
+
+/** The kernel's own tables. */
+export const kernelSockets = { readSockets: readSocketTable, holders: holdersOf };
+
+/** As the kernel writes it on either byte order, in IPv4 and as an IPv4 address in IPv6. */
+const LOOPBACK = new Set([
+  '0100007F',
+  '7F000001',
+  '0000000000000000FFFF00000100007F',
+  '00000000000000000000FFFF7F000001',
+]);
+
+/**
+ * Why the far end of a loopback connection is not tailscaled's, or undefined where it is. With userspace networking
+ * whois goes by the source port alone, and any local process may bind the port that tailscaled has used just before.
+ */
+export async function strangerAtLoopback(
+  { localPort, remotePort }: LoopbackConnection,
+  { tailscaledUid, readSockets, holders }: LoopbackPeerDeps,
+): Promise<string | undefined> {
+  const [uid, rows] = await Promise.all([tailscaledUid(), readSockets()]);
+  if (uid === undefined) return 'which user tailscaled runs as cannot be told';
+  if (rows === undefined) return 'this system does not tell who holds a socket';
+  const ends = rows.filter(
+    ({ local, remote }) =>
+      local.port === remotePort &&
+      remote.port === localPort &&
+      LOOPBACK.has(local.address.toUpperCase()) &&
+      LOOPBACK.has(remote.address.toUpperCase()),
+  );
+  const [end] = ends;
+  if (end === undefined || ends.length > 1) return 'the other end of the connection is not to be found';
+  // What its process has closed shows as root's, and tailscaled is usually root's.
+  if (end.inode === '0') return 'the other end of the connection was closed';
+  if (end.uid !== uid)
+    return `the other end of the connection belongs to user id ${end.uid}, not to tailscaled's ${uid}`;
+  const found = await holders(end.inode);
+  if (found.length > 0 && !found.some(({ name }) => name === 'tailscaled'))
+    return 'the other end of the connection is not held by tailscaled';
+  return undefined;
+}

@@ -1,0 +1,66 @@
+import type { IncomingMessage } from 'node:http';
+import { isIPv6 } from 'node:net';
+import type { TailnetNode } from '../../tailscale/types.ts';
+
+/** An HTTP answer that ends a request. The text is for the caller. */
+export interface Refusal {
+  readonly status: number;
+  readonly text: string;
+  /** It is what the instance would say, and not a refusal to pass something on to it. */
+  readonly forInstance?: true;
+}
+
+export const AWAY: Refusal = { status: 503, text: 'This machine is not in a tailnet at the moment.' };
+
+/** They say how long the body is, or for whom the request is: two of them are two requests to two readers. */
+const SINGLE = ['host', 'content-length', 'transfer-encoding', 'upgrade', 'origin'];
+
+const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
+
+/** What is wrong with a request before anything is known of the caller, or undefined. Pure. */
+export function guardRequest(
+  request: Pick<IncomingMessage, 'method' | 'headers' | 'headersDistinct'>,
+  self: TailnetNode,
+): Refusal | undefined {
+  const { headers, headersDistinct, method } = request;
+  const twice = SINGLE.find((name) => (headersDistinct[name]?.length ?? 0) > 1);
+  if (twice !== undefined) return { status: 400, text: `The header ${twice} was sent more than once.` };
+  if (headers['content-length'] !== undefined && headers['transfer-encoding'] !== undefined)
+    return { status: 400, text: 'Content-Length and Transfer-Encoding exclude each other.' };
+  if (method === 'TRACE' || method === 'CONNECT') return { status: 405, text: `${method} is not served.` };
+  const host = headers.host ?? '';
+  // A name that a foreign page has pointed at this address (DNS rebinding) is none of this machine's.
+  if (!HOST.test(host) || !namesOf(self).has(hostnameOf(host)))
+    return { status: 421, text: 'The Host header names another machine. Use this machine’s tailnet name or address.' };
+  return guardBrowser(headers, host);
+}
+
+/**
+ * A web page can make its visitor's browser send requests here, and with `?directory=` a plain GET runs code. Pages
+ * cannot leave out Origin on what is not a plain GET, and cannot change the browser's name in a plain GET.
+ */
+function guardBrowser(headers: IncomingMessage['headers'], host: string): Refusal | undefined {
+  const { origin } = headers;
+  if (origin !== undefined && origin.toLowerCase() !== `http://${host.toLowerCase()}`)
+    return { status: 403, text: 'Requests from web pages of other origins are refused.' };
+  const site = headers['sec-fetch-site'];
+  const isBrowser = /^\s*Mozilla\//i.test(headers['user-agent'] ?? '') || site !== undefined;
+  if (isBrowser && site !== 'same-origin' && site !== 'none' && origin === undefined)
+    return {
+      status: 403,
+      text: 'Web browsers are not served: a page of another origin could have sent this. Use opencode attach.',
+    };
+  return undefined;
+}
+
+/** Lower case, IPv6 in brackets as URLs have it. */
+function namesOf({ addresses, dnsName }: TailnetNode): ReadonlySet<string> {
+  const name = dnsName.toLowerCase();
+  const names = name === '' ? [] : [name, name.split('.', 1)[0] ?? name];
+  return new Set([...names, ...addresses.map((address) => hostnameOf(isIPv6(address) ? `[${address}]` : address))]);
+}
+
+function hostnameOf(host: string): string {
+  const url = `http://${host}`;
+  return URL.canParse(url) ? new URL(url).hostname.replace(/\.$/, '') : '';
+}

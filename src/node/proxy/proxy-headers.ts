@@ -1,0 +1,67 @@
+import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
+import type { Credential } from '../../http/exchange.ts';
+
+/** They belong to one connection (RFC 9110, 7.6.1), or frame a body that is framed anew. */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'expect',
+  'http2-settings',
+]);
+
+/** The caller's own, which mean something else to opencode, and what says who the caller is: only whois does. */
+const FROM_CALLER = new Set(['host', 'authorization', 'cookie', 'forwarded', 'via', 'x-real-ip', 'origin', 'referer']);
+const IDENTITY = /^(?:x-forwarded-|tailscale-|x-webauth-|remote-|sec-)/;
+
+/** A page of another origin may not read what it is not admitted to; opencode itself would let it. */
+const FROM_OPENCODE = /^(?:access-control-|set-cookie$|www-authenticate$|proxy-status$)/;
+
+/** What of a WebSocket handshake goes through although its name begins with Sec-. */
+const WEBSOCKET = /^sec-websocket-/;
+
+type Distinct = IncomingMessage['headersDistinct'];
+
+export interface Upstream {
+  readonly port: number;
+  /** Path and query. */
+  readonly path: string;
+  readonly credential: Credential | undefined;
+  /** Headers of the caller that do not go through, in lower case. */
+  readonly without?: readonly string[];
+}
+
+/** The caller's headers as opencode gets them, with the instance's password instead of the caller's. */
+export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: Upstream): OutgoingHttpHeaders {
+  const headers = passed(headersDistinct, (name) => {
+    if (FROM_CALLER.has(name) || upstream.without?.includes(name) === true) return false;
+    return !IDENTITY.test(name) || WEBSOCKET.test(name);
+  });
+  headers['host'] = `127.0.0.1:${upstream.port}`;
+  const { credential } = upstream;
+  if (credential !== undefined) {
+    const pair = `${credential.username}:${credential.password}`;
+    headers['authorization'] = `Basic ${Buffer.from(pair, 'utf8').toString('base64')}`;
+  }
+  return headers;
+}
+
+export function responseHeaders({ headersDistinct }: IncomingMessage): OutgoingHttpHeaders {
+  return passed(headersDistinct, (name) => !FROM_OPENCODE.test(name));
+}
+
+function passed(headers: Distinct, isPassed: (name: string) => boolean): OutgoingHttpHeaders {
+  const named = new Set(
+    headers['connection']?.flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase())),
+  );
+  // Framing is not the caller's to take away.
+  named.delete('content-length');
+  const kept = Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name) && !named.has(name) && isPassed(name));
+  return Object.fromEntries(kept.map(([name, values = []]) => [name, values.length === 1 ? values[0] : values]));
+}

@@ -1,0 +1,41 @@
+import { requestJson } from '../../http/exchange.ts';
+import type { Credential } from '../../http/exchange.ts';
+import type { OwnInstance } from '../list/own-instances.ts';
+
+/** A directory's sessions, some 500 bytes each; more than this many nobody has looked through. */
+const MAX_SESSIONS = 10_000;
+const MAX_BYTES = 16 * 1024 * 1024;
+const LIMIT_MS = 5000;
+/** Ids remembered for one instance before they are asked anew. */
+const MAX_REMEMBERED = 10_000;
+
+/** Tells whether a session is of an instance's own directory: the database holds those of all the person's projects. */
+export class ReadSessions {
+  /** A session never moves, so what was found once holds. */
+  readonly #known = new WeakMap<OwnInstance['candidate'], Set<string>>();
+
+  async has(
+    session: string,
+    { candidate, directory }: OwnInstance,
+    credential: Credential | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const known = this.#known.get(candidate) ?? new Set<string>();
+    if (known.has(session)) return true;
+    // Asking for the session itself would already load its directory.
+    const answer = await requestJson(
+      { endpoint: candidate.endpoint, ...(credential !== undefined && { credential }) },
+      `/session?directory=${encodeURIComponent(directory)}&limit=${MAX_SESSIONS}`,
+      { timeoutMs: LIMIT_MS, maxBytes: MAX_BYTES, signal },
+    );
+    const ids = Array.isArray(answer) ? answer.flatMap((one) => idOf(one, directory)) : [];
+    this.#known.set(candidate, new Set(ids.slice(0, MAX_REMEMBERED)));
+    return ids.includes(session);
+  }
+}
+
+function idOf(session: unknown, directory: string): string[] {
+  if (typeof session !== 'object' || session === null) return [];
+  if (!('id' in session) || typeof session.id !== 'string') return [];
+  return 'directory' in session && session.directory === directory ? [session.id] : [];
+}

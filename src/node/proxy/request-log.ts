@@ -1,0 +1,68 @@
+import type { IncomingMessage } from 'node:http';
+import type { Logger, LogLevel } from '../../base/log.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import type { Role } from '../access/admission.ts';
+
+const MAX_PATH_CHARS = 200;
+
+/** Callers whose polling is remembered. */
+const MAX_POLLERS = 1000;
+
+interface Verdict {
+  readonly caller: string;
+  readonly role?: Role;
+}
+
+/** Who asked for what, and whether they got it. Never a body, nor a query, which may hold a directory or a title. */
+export class RequestLog {
+  readonly #logger: Logger;
+  /** What was last said of each that polls the list, the latest last. */
+  readonly #said = new Map<string, string>();
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  admitted(request: IncomingMessage, verdict: Verdict): void {
+    this.#log('info', 'admitted', request, verdict);
+  }
+
+  /** With the reason that the caller was given. */
+  refused(request: IncomingMessage, verdict: Verdict, reason: string): void {
+    this.#log('warn', 'refused', request, verdict, reason);
+  }
+
+  /**
+   * A request of a kind that comes without end: for the list, which other machines poll, or beyond what a caller may have
+   * under way. Told once for each caller, and again when it ends otherwise.
+   */
+  polled(request: IncomingMessage, verdict: Verdict, refusal?: string): void {
+    const level = refusal === undefined ? 'info' : 'warn';
+    const { caller, role } = verdict;
+    const said = refusal ?? `admitted to ${role}`;
+    const isNews = this.#said.get(caller) !== said;
+    this.#said.delete(caller);
+    this.#said.set(caller, said);
+    const [oldest] = this.#said.keys();
+    if (oldest !== undefined && this.#said.size > MAX_POLLERS) this.#said.delete(oldest);
+    this.#log(isNews ? level : 'debug', refusal === undefined ? 'admitted' : 'refused', request, verdict, refusal);
+  }
+
+  /** An exchange under way whose right has ended. */
+  cut(request: IncomingMessage, verdict: Verdict): void {
+    this.#log('warn', 'cut', request, verdict, 'the right that it began with has ended');
+  }
+
+  failed(request: IncomingMessage, error: unknown): void {
+    const reason = singleLine(error instanceof Error ? error.message : String(error), 300);
+    this.#logger.log('warn', 'a request failed', { method: request.method, path: pathOf(request), reason });
+  }
+
+  #log(level: LogLevel, what: string, request: IncomingMessage, { caller, role }: Verdict, reason?: string): void {
+    this.#logger.log(level, what, { caller, role, method: request.method, path: pathOf(request), reason });
+  }
+}
+
+function pathOf({ url = '' }: IncomingMessage): string {
+  return singleLine(url.split('?', 1)[0] ?? '', MAX_PATH_CHARS);
+}

@@ -1,0 +1,50 @@
+import { INSTANCE_PREFIX, isInstanceId, LIST_PATH } from '../list/listing.ts';
+
+/** What a request is for. */
+export type Target =
+  | { readonly kind: 'list' }
+  | {
+      readonly kind: 'instance';
+      readonly id: string;
+      /** Below the instance, with a leading slash, as it was sent. */
+      readonly path: string;
+      /** With the question mark, or empty. */
+      readonly query: string;
+    };
+
+/** Longer than any request of opencode's own clients, whose longest part is a directory. */
+const MAX_TARGET_CHARS = 8192;
+
+/** All that a URL's path and query may hold unescaped (RFC 3986). */
+const TARGET = /^\/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?[\]]*$/;
+
+/**
+ * Reads a request target, or undefined for what is neither of ours nor beyond doubt. What two programs could read in two
+ * ways (dot segments, escaped slashes, empty segments) is refused instead of being put right.
+ */
+export function readTarget(target: string): Target | undefined {
+  if (target.length > MAX_TARGET_CHARS || !TARGET.test(target)) return undefined;
+  const [path = '', ...rest] = target.split('?');
+  const query = rest.length === 0 ? '' : `?${rest.join('?')}`;
+  if (path === LIST_PATH) return { kind: 'list' };
+  if (!path.startsWith(INSTANCE_PREFIX)) return undefined;
+  const below = path.slice(INSTANCE_PREFIX.length);
+  const slash = below.indexOf('/');
+  const id = slash === -1 ? below : below.slice(0, slash);
+  const own = slash === -1 ? '/' : below.slice(slash);
+  if (!isInstanceId(id) || !own.slice(1).split('/').every(isPlain)) return undefined;
+  // Only the last segment may be empty: a trailing slash.
+  if (own.includes('//')) return undefined;
+  return { kind: 'instance', id, path: own, query };
+}
+
+function isPlain(segment: string): boolean {
+  let decoded: string;
+  try {
+    decoded = decodeURIComponent(segment);
+  } catch {
+    return false;
+  }
+  // oxlint-disable-next-line no-control-regex -- what no path may hold
+  return decoded !== '.' && decoded !== '..' && !/[/\\\u0000-\u001f\u007f]/.test(decoded);
+}

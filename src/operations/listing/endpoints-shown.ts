@@ -1,0 +1,46 @@
+import { endpointKey } from '../../model/endpoint-key.ts';
+import type { Instance } from '../../model/instance.ts';
+import type { Endpoint } from '../../discovery/source.ts';
+import { singleLine } from '../../base/plain-text.ts';
+
+/** How an instance is reached: the way in use, and what else leads to it. */
+export interface WaysShown {
+  readonly via: string;
+  readonly also?: string[];
+}
+
+/** Of the way in use all of the URL, by which one may attach; of the others what tells them apart. */
+const MAX_URL_CHARS = 120;
+const MAX_HOST_CHARS = 60;
+/** Nobody has more ways to one instance. */
+const MAX_OTHERS = 4;
+
+/** Ways in the order of preference; one that does not answer now is told as such. */
+export function waysShown({ endpoints }: Pick<Instance, 'endpoints'>, inUse: Endpoint): WaysShown {
+  const key = endpointKey(inUse);
+  const others = new Map<string, string>();
+  for (const { candidate, result } of endpoints) {
+    const other = endpointKey(candidate.endpoint);
+    if (other === key || others.has(other)) continue;
+    const down = result.status === 'healthy' ? '' : ` (${result.status === 'unhealthy' ? 'down' : result.status})`;
+    others.set(other, `${describe(candidate.endpoint, MAX_HOST_CHARS, true)}${down}`);
+  }
+  const also = [...others.values()].slice(0, MAX_OTHERS);
+  if (others.size > MAX_OTHERS) also.push(`${others.size - MAX_OTHERS} more`);
+  return { via: describe(inUse, MAX_URL_CHARS, false), ...(also.length > 0 && { also }) };
+}
+
+export function renderWays({
+  via,
+  also,
+}: {
+  readonly via: string;
+  readonly also?: readonly string[] | undefined;
+}): string {
+  return also === undefined ? `via ${via}` : `via ${via}, also ${also.join(', ')}`;
+}
+
+function describe({ route, url }: Endpoint, maxChars: number, originOnly: boolean): string {
+  const shown = originOnly && URL.canParse(url) ? new URL(url).origin : url;
+  return `${route} ${singleLine(shown, maxChars)}`;
+}

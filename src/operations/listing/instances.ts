@@ -1,0 +1,182 @@
+import type { Snapshot } from '../../model/instance.ts';
+import { sentence, singleLine } from '../../base/plain-text.ts';
+import { type Answer, formatAge, quoteName } from '../answer.ts';
+import { renderWays, waysShown } from './endpoints-shown.ts';
+import type { Call, Runtime } from '../runtime.ts';
+import type { InstanceList, InstanceRow } from '../shapes.ts';
+import { type Listed, withStalls } from '../send/stalls.ts';
+import { waitingLine } from '../respond/waiting.ts';
+
+export interface ListInput {
+  readonly match?: string | undefined;
+  readonly offset: number;
+  /** Default: as many as fit in a small result. */
+  readonly limit?: number | undefined;
+}
+
+/** Of the rows, as text and as structure together: with the notes, a result stays below 8 KB. */
+const PAGE_BYTES = 6_000;
+
+/** They come first: what a person should look at, then what works. The others stand by name. */
+const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'interrupted', 'busy', 'starting'];
+
+/** A note a line; past these the doctor's job begins. */
+const MAX_NOTES = 8;
+const MAX_NOTE_CHARS = 300;
+const MAX_REASON_CHARS = 200;
+/** More are told by get_status. */
+const MAX_WAITING = 3;
+/** Younger answers were asked for in this very call. */
+const FRESH_MS = 1_000;
+
+/** Every instance, asked anew what it does. */
+export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
+  const askedAtMs = runtime.clock.now();
+  return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs, call);
+}
+
+/** The directory as it stands; nothing is asked, but where a turn was found stalled. */
+export async function listInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
+  await runtime.directory.ready();
+  return answer(runtime, runtime.directory.snapshot(), input, runtime.clock.now(), call);
+}
+
+/** Looks into every source and at every endpoint again, then lists. */
+export async function refreshInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
+  const askedAtMs = runtime.clock.now();
+  return answer(runtime, await runtime.directory.refresh(call.signal), input, askedAtMs, call);
+}
+
+async function answer(
+  runtime: Runtime,
+  snapshot: Snapshot,
+  input: ListInput,
+  askedAtMs: number,
+  call: Call,
+): Promise<Answer<InstanceList>> {
+  const match = input.match?.toLowerCase();
+  const named = snapshot.instances.filter(({ name }) => match === undefined || name.toLowerCase().includes(match));
+  const fitting = await withStalls(runtime, named, call);
+  const now = runtime.clock.now();
+  const ordered = fitting.toSorted((one, other) => urgency(one) - urgency(other));
+  const rows = page(ordered.slice(input.offset), input.limit, (instance) => instanceRow(instance, askedAtMs, now), now);
+  const next = input.offset + rows.length;
+  const data: InstanceList = {
+    instances: rows,
+    total: fitting.length,
+    states: counts(fitting),
+    ...(next < fitting.length && { next_offset: next }),
+    notes: notes(snapshot),
+  };
+  return { data, text: render(data, snapshot, now, match !== undefined) };
+}
+
+function urgency({ state }: Listed): number {
+  const rank = FIRST.indexOf(state);
+  return rank === -1 ? FIRST.length : rank;
+}
+
+/** As many rows as were asked for, else as many as fit. */
+function page(
+  instances: readonly Listed[],
+  limit: number | undefined,
+  rowOf: (instance: Listed) => InstanceRow,
+  nowMs: number,
+): InstanceRow[] {
+  if (limit !== undefined) return instances.slice(0, limit).map(rowOf);
+  const rows: InstanceRow[] = [];
+  let bytes = 0;
+  for (const instance of instances) {
+    const row = rowOf(instance);
+    bytes += Buffer.byteLength(JSON.stringify(row)) + Buffer.byteLength(renderInstance(row, nowMs));
+    if (bytes > PAGE_BYTES && rows.length > 0) break;
+    rows.push(row);
+  }
+  return rows;
+}
+
+/** `3 waiting, 20 busy, 27 idle`. */
+function counts(instances: readonly Listed[]): string {
+  const states = new Map<string, number>();
+  for (const { state } of instances.toSorted((one, other) => urgency(one) - urgency(other)))
+    states.set(state, (states.get(state) ?? 0) + 1);
+  return [...states].map(([state, count]) => `${count} ${state}`).join(', ');
+}
+
+function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): InstanceRow {
+  const [best] = instance.endpoints;
+  const { overview } = instance;
+  const healthy = best.result.status === 'healthy' ? best.result : undefined;
+  const directory = healthy?.directory ?? instance.claims.directory;
+  const version =
+    best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
+  const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;
+  return {
+    name: instance.name,
+    host: instance.host,
+    ...(directory !== undefined && { directory: singleLine(directory, 200) }),
+    state: instance.state,
+    ...(instance.state !== 'waiting' &&
+      instance.reason !== undefined && { reason: sentence(instance.reason, MAX_REASON_CHARS) }),
+    ...(overview?.session !== undefined && {
+      session: {
+        id: overview.session.id,
+        title: singleLine(overview.session.title, 60),
+        updated: new Date(overview.session.updatedMs).toISOString(),
+      },
+    }),
+    ...(version !== undefined && { version: singleLine(version, 32) }),
+    ...waysShown(instance, best.candidate.endpoint),
+    sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
+    ...(instance.state === 'waiting' &&
+      overview !== undefined && { waiting: overview.waiting.slice(0, MAX_WAITING).map((one) => waitingLine(one)) }),
+    ...(instance.state === 'offline' &&
+      best.lastSeenMs !== undefined && { last_seen: new Date(best.lastSeenMs).toISOString() }),
+    ...(stale && { stale_seconds: Math.round((nowMs - overview.askedAtMs) / 1000) }),
+  };
+}
+
+function notes(snapshot: Snapshot): string[] {
+  // That a machine has no tailscaled, or no registry, matters only to who misses something.
+  const isTold = (status: string): boolean => status !== 'unavailable' || snapshot.instances.length === 0;
+  const failing = snapshot.sources
+    .filter(({ status }) => status !== 'ok' && isTold(status))
+    .map(({ name, status, reason }) => `source ${name} is ${status}${reason === undefined ? '' : `: ${reason}`}`);
+  const all = [...failing, ...snapshot.notes.map(({ source, subject, reason }) => `${source}: ${subject}: ${reason}`)];
+  const shown = all.slice(0, MAX_NOTES).map((note) => sentence(note, MAX_NOTE_CHARS));
+  const left = all.length - MAX_NOTES;
+  return left > 0 ? [...shown, `and ${left} more notes`] : shown;
+}
+
+function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered: boolean): string {
+  const lines = data.instances.map((row) => renderInstance(row, nowMs));
+  if (data.total > 1) lines.unshift(`${data.total} instances: ${data.states}`);
+  if (data.total === 0) lines.push(filtered ? 'No instance has such a name.' : noInstances(snapshot));
+  if (data.next_offset !== undefined) {
+    lines.push(`(${data.total} in all; the next ones: call again with offset ${data.next_offset})`);
+  }
+  lines.push(...data.notes.map((note) => `note: ${note}`));
+  return lines.join('\n');
+}
+
+function noInstances(snapshot: Snapshot): string {
+  const looked = snapshot.sources.map(({ name }) => name).join(', ') || 'nowhere: no source is configured';
+  return `No OpenCode instance was found (looked in: ${looked}). Start opencode as opencode-connected in a project of yours, here or with this machine as its relay, then call instances again.`;
+}
+
+function renderInstance(row: InstanceRow, nowMs: number): string {
+  const waiting = row.waiting === undefined ? '' : ` for ${row.waiting.join('; ')}`;
+  const parts = [`${quoteName(row.name)}: ${row.state}${waiting}`];
+  if (row.reason !== undefined) parts.push(`(${row.reason})`);
+  if (row.last_seen !== undefined) parts.push(`last seen ${formatAge(nowMs - Date.parse(row.last_seen))} ago`);
+  if (row.stale_seconds !== undefined) parts.push(`[did not answer now; as of ${row.stale_seconds} s ago]`);
+  parts.push(`host ${quoteName(row.host)}`);
+  if (row.directory !== undefined) parts.push(quoteName(row.directory));
+  if (row.session !== undefined) {
+    const { id, title, updated } = row.session;
+    parts.push(`session ${id} ${JSON.stringify(title)} ${formatAge(nowMs - Date.parse(updated))} ago`);
+  }
+  if (row.version !== undefined) parts.push(`opencode ${quoteName(row.version)}`);
+  parts.push(`${renderWays(row)} [${row.sources.join(', ')}]`);
+  return parts.join(' · ').replace(' · (', ' (');
+}

@@ -1,0 +1,127 @@
+import { sentence, singleLine } from '../../base/plain-text.ts';
+import { askedLine, listAsked } from '../respond/asked.ts';
+import { type Answer, quoteName } from '../answer.ts';
+import { directoriesOf, recentSessions, statusesIn } from './directories.ts';
+import { findOwner } from '../sessions/other-process.ts';
+import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
+import { sessionState, type SessionState } from '../sessions/session-state.ts';
+import { sessionsAtRest } from '../sessions/sessions-at-rest.ts';
+import { sessionRow } from '../sessions/sessions.ts';
+import { stallsAmong } from '../send/stalls.ts';
+import { renderWays, waysShown } from './endpoints-shown.ts';
+import type { StatusView } from '../shapes.ts';
+import type { Instance } from '../../model/instance.ts';
+import type { Session, SessionStatus } from '../../opencode/schema.ts';
+import { UnreachableError } from '../../fleet/fleet.ts';
+
+/** Titles are looked up for as many; past that a session is named by its id. */
+const MAX_SESSIONS = 20;
+
+/** What one instance does now. One that cannot be reached is told as such, not as a failed call. */
+export async function getStatus(
+  runtime: Runtime,
+  input: { readonly instance: string },
+  call: Call,
+): Promise<Answer<StatusView>> {
+  await runtime.directory.ready();
+  const instance = runtime.directory.resolve(input.instance);
+  let connected: Connected;
+  try {
+    connected = await connectTo(runtime, instance, call);
+  } catch (error) {
+    if (!(error instanceof UnreachableError)) throw error;
+    return unreachable(runtime, instance, error);
+  }
+  const { api, directory } = connected;
+  const recent = await recentSessions(connected);
+  const directories = directoriesOf(connected, recent);
+  for (const other of directories.slice(1)) runtime.directory.worksIn(connected, other);
+  const statuses = await statusesIn(connected, directories);
+  const asked = await listAsked(connected, directories, statuses);
+  const stalls = await stallsAmong(runtime, connected, statuses.keys());
+  const nowMs = runtime.clock.now();
+  const running = await Promise.all(
+    [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
+      const session = await api.session(id).catch(() => undefined);
+      const waiting = asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
+      const state = sessionState(statuses.get(id), {
+        waiting,
+        stalledSinceMs: stalls.get(id),
+        nowMs,
+      });
+      return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
+    }),
+  );
+  const latest = recent.find((one) => one.parentID === undefined && directories.includes(one.directory));
+  const sessions =
+    running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
+  const data: StatusView = {
+    instance: connected.instance.name,
+    state: stateOf(sessions.map(({ state }) => state)),
+    version: singleLine(connected.version, 64),
+    directory: singleLine(directory, 300),
+    ...waysShown(listed(runtime, connected.instance), connected.endpoint()),
+    sessions,
+    waiting: asked.map(askedLine),
+  };
+  return { data, text: render(data) };
+}
+
+/** Where nothing runs: the latest session, if there is something to say of it. */
+async function atRest(
+  runtime: Runtime,
+  connected: Connected,
+  session: Session,
+  call: Call,
+): Promise<StatusView['sessions']> {
+  const { api } = connected;
+  const statuses = (): Promise<ReadonlyMap<string, SessionStatus>> => api.statuses(session.directory);
+  const states = await sessionsAtRest([session], { api, statuses, nowMs: runtime.clock.now() });
+  const state = states.get(session.id);
+  if (state === undefined || state.state === 'idle') return [];
+  const isOwned = state.state === 'interrupted' && (await findOwner(runtime, connected, session, call)) !== undefined;
+  // What another process works on is that one's to tell.
+  return isOwned ? [] : [shortRow(session, state)];
+}
+
+function shortRow(session: Session, state: SessionState): StatusView['sessions'][number] {
+  const { id, title, state: word, reason } = sessionRow(session, state);
+  return { id, title, state: word, ...(reason !== undefined && { reason }) };
+}
+
+/** What a person should look at first. */
+function stateOf(states: readonly string[]): string {
+  return ['waiting', 'retrying', 'stalled', 'busy'].find((state) => states.includes(state)) ?? states[0] ?? 'idle';
+}
+
+/** As it is known now: a call may have found out more. */
+function listed(runtime: Runtime, instance: Instance): Instance {
+  return runtime.directory.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
+}
+
+function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
+  const now = listed(runtime, instance);
+  const state = ['locked', 'unsupported', 'untrusted'].includes(now.state) ? now.state : 'offline';
+  const data: StatusView = {
+    instance: instance.name,
+    state,
+    reason: sentence(error.message, 500),
+    sessions: [],
+    waiting: [],
+  };
+  return { data, text: render(data) };
+}
+
+function render(data: StatusView): string {
+  const lines = [`${quoteName(data.instance)}: ${data.state}${data.reason === undefined ? '' : ` (${data.reason})`}`];
+  if (data.version !== undefined && data.directory !== undefined) {
+    lines.push(`opencode ${quoteName(data.version)} in ${quoteName(data.directory)}`);
+  }
+  if (data.via !== undefined) lines.push(renderWays({ via: data.via, also: data.also }));
+  for (const { id, title, state, reason } of data.sessions) {
+    lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${reason})`}`);
+  }
+  for (const request of data.waiting)
+    lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);
+  return lines.join('\n');
+}

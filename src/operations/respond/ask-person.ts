@@ -1,0 +1,141 @@
+import type { Instance } from '../../model/instance.ts';
+import type { Permission, Question } from '../../opencode/schema.ts';
+import { inMarks } from '../../opencode/waiting.ts';
+import { multiLine, quoted, singleLine } from '../../base/plain-text.ts';
+import { OperationError, quoteBlock, quoteName } from '../answer.ts';
+import type { Settlement } from './approval.ts';
+import { type Asked, askedLine } from './asked.ts';
+import { followUntil } from '../send/following.ts';
+import type { AskPerson, Call, PersonAnswer, Question as Form, Runtime } from '../runtime.ts';
+
+/** A person approves only what they see whole. */
+const MAX_SHOWN_CHARS = 6_000;
+/** Beside its field a form has room for a few lines. */
+const MAX_STANDING_CHARS = 1_000;
+const MAX_LABEL_CHARS = 200;
+/** What makes an emoji colourful or joins two (⚠️): cleaned away like all that is invisible, and of no use for hiding anything. */
+const EMOJI_STYLE = /(?<=\p{Extended_Pictographic}\ufe0f?)[\ufe0f\u200d]/gu;
+
+/** What they are asked, and what their answer comes to; undefined where it fits nothing that they were offered. */
+interface Dialog {
+  readonly form: Form;
+  readonly read: (fields: Readonly<Record<string, string>>) => Settlement | undefined;
+}
+
+/**
+ * Asks the person through the client; a decline is a no. Without an answer of theirs nothing is sent.
+ * @throws {OperationError} they gave none, or this client cannot ask them
+ */
+export async function askPerson(
+  runtime: Runtime,
+  instance: Instance,
+  asked: Asked,
+  proposal: Settlement | undefined,
+  call: Call,
+  askThem: AskPerson,
+): Promise<Settlement> {
+  const { waiting } = asked;
+  const agent = whose(instance, asked);
+  const { form, read } =
+    waiting.kind === 'permission'
+      ? permissionDialog(agent, waiting.request)
+      : questionDialog(agent, waiting.request, proposal);
+  const timeoutMs = Math.max(0, followUntil(call) - runtime.clock.now());
+  const answer = await askThem(form, { timeoutMs, signal: call.signal });
+  if (answer.kind === 'declined')
+    return waiting.kind === 'permission' ? { kind: 'permission', reply: 'reject' } : { kind: 'reject' };
+  const settlement = answer.kind === 'accepted' ? read(answer.fields) : undefined;
+  if (settlement !== undefined) return settlement;
+  throw new OperationError(
+    `Nothing was answered: ${whyNot(answer, `${askedLine(asked)} of ${quoteName(instance.name)}`)}`,
+  );
+}
+
+function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, what: string): string {
+  const waits = 'It still waits in that opencode, where the person can settle it';
+  switch (answer.kind) {
+    case 'late':
+      return `the person did not decide on ${what} in time. It still waits; call respond again to ask them again.`;
+    case 'dismissed':
+      return `the person closed the form about ${what} without a decision. ${waits}. Ask them what they want.`;
+    case 'accepted':
+      return `the form about ${what} came back without one of its choices. ${waits}.`;
+    case 'unavailable':
+      return `this client could not ask the person about ${what}: ${answer.reason}. ${waits}, so tell them. Who settles what an agent asks for is theirs to say; the README of opencode-mcp has a section of that name.`;
+  }
+}
+
+function permissionDialog(agent: string, { permission, patterns, always, metadata }: Permission): Dialog {
+  const whole = [metadata?.command ?? patterns.join('\n'), metadata?.diff].filter(Boolean).join('\n\n');
+  const shown = multiLine(whole, MAX_SHOWN_CHARS);
+  // What was changed to be shown (an escape sequence hides what stands in it), or is too long for it, is not what would be allowed.
+  const isExact = shown === whole.replaceAll('\r\n', '\n').replace(EMOJI_STYLE, '');
+  const standing = always.map((one) => JSON.stringify(one)).join(', ');
+  const isStandingExact =
+    standing.length <= MAX_STANDING_CHARS && always.every((one) => singleLine(one, MAX_STANDING_CHARS) === one);
+  const offersStanding = isExact && isStandingExact && always.length > 0;
+  const choices = isExact ? ['once', ...(offersStanding ? ['always'] : []), 'reject'] : ['reject'];
+  const about = offersStanding
+    ? ` "always" also allows from now on: ${standing}.`
+    : always.length > 0
+      ? ' What "always" would allow cannot be shown whole here; give it in that opencode.'
+      : '';
+  return {
+    form: {
+      message: `${agent} asks for permission: ${quoteName(singleLine(permission, 60))}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
+      fields: {
+        decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${about}`, choices },
+        feedback: { title: 'Tell the agent, when rejecting (optional)' },
+      },
+      required: ['decision'],
+    },
+    read: ({ decision, feedback = '' }) => {
+      if (decision === undefined || !choices.includes(decision)) return undefined;
+      if (decision !== 'reject') return { kind: 'permission', reply: decision === 'always' ? 'always' : 'once' };
+      return { kind: 'permission', reply: 'reject', ...(feedback.trim() && { message: feedback.trim() }) };
+    },
+  };
+}
+
+function questionDialog(agent: string, { questions }: Question, proposal: Settlement | undefined): Dialog {
+  const text = questions.map(({ question }, index) => `${index + 1}. ${multiLine(question, 2_000)}`).join('\n');
+  const proposed =
+    proposal?.kind === 'answers' ? `\nThe model proposes: ${singleLine(JSON.stringify(proposal.answers), 500)}` : '';
+  const fields = questions.map(({ question, options, multiple }, index) => {
+    const labels = options.map(({ label }) => label);
+    // A label that would be shown otherwise than it is cannot be chosen from a list.
+    const fits = labels.length > 0 && labels.every((label) => singleLine(label, MAX_LABEL_CHARS) === label);
+    const title = quoted(question, 100);
+    const offered = inMarks(singleLine(labels.join(' | '), 500));
+    const listed = `One of, or your own words: ${offered}`;
+    return [
+      `answer_${index + 1}`,
+      multiple !== true && fits
+        ? { title, choices: labels }
+        : {
+            title,
+            description: multiple === true ? `One or more, on a line each: ${offered}` : listed,
+          },
+    ] as const;
+  });
+  return {
+    form: {
+      message: `${agent} asks:\n${quoteBlock(text)}${proposed}`,
+      fields: Object.fromEntries(fields),
+      required: fields.map(([name]) => name),
+    },
+    read: (answer) => {
+      const given = fields.map(([name], index) => {
+        const words = answer[name] ?? '';
+        const parts = questions[index]?.multiple === true ? words.split('\n') : [words];
+        return parts.map((part) => part.trim()).filter((part) => part !== '');
+      });
+      return given.some((labels) => labels.length === 0) ? undefined : { kind: 'answers', answers: given };
+    },
+  };
+}
+
+function whose(instance: Instance, { session, ofSubAgent }: Asked): string {
+  const title = JSON.stringify(singleLine(session.title, 100));
+  return `${ofSubAgent ? 'A sub-agent of the agent' : 'The agent'} on ${quoteName(instance.name)} (host ${quoteName(instance.host)}), session ${title},`;
+}

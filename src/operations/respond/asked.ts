@@ -1,0 +1,70 @@
+import type { Instance } from '../../model/instance.ts';
+import type { OpencodeApi } from '../../opencode/api.ts';
+import type { Session, SessionStatus } from '../../opencode/schema.ts';
+import type { WaitingRequest } from '../../opencode/waiting.ts';
+import { listWaiting } from '../../turns/waiting.ts';
+import { OperationError, quoteName } from '../answer.ts';
+import type { Connected } from '../runtime.ts';
+import { requestLine } from './waiting.ts';
+
+/** A request that an instance waits with, and whose it is. */
+export interface Asked {
+  readonly waiting: WaitingRequest;
+  /** Where it is listed and answered. */
+  readonly directory: string;
+  /** The session that a person knows: of a sub-agent's request the one that it works for. */
+  readonly session: Session;
+  readonly ofSubAgent: boolean;
+}
+
+/** Sub-agents run in sessions of their own, a few levels deep at most. */
+const MAX_DEPTH = 8;
+/** Each costs a request or two, and a line of the result; nobody has as many waiting at one instance. */
+const MAX_ASKED = 20;
+
+/** What waits for somebody in these directories. What an abort left behind is listed by opencode (1.18.33), but not here: its session does not run. */
+export async function listAsked(
+  { api }: Connected,
+  directories: readonly string[],
+  statuses: ReadonlyMap<string, SessionStatus>,
+): Promise<readonly Asked[]> {
+  const all = await Promise.all(
+    directories.map(async (directory) =>
+      (await listWaiting(api, directory))
+        .filter(({ request }) => statuses.has(request.sessionID))
+        .map((waiting) => ({ waiting, directory })),
+    ),
+  );
+  const asked = await Promise.all(
+    all
+      .flat()
+      .slice(0, MAX_ASKED)
+      .map(async ({ waiting, directory }): Promise<Asked[]> => {
+        const session = await rootOf(api, waiting.request.sessionID);
+        return session === undefined
+          ? []
+          : [{ waiting, directory, session, ofSubAgent: session.id !== waiting.request.sessionID }];
+      }),
+  );
+  return asked.flat();
+}
+
+export function askedLine({ waiting, ofSubAgent }: Asked): string {
+  return requestLine(waiting, ofSubAgent);
+}
+
+export function goneError({ name }: Pick<Instance, 'name'>, asked: Asked): OperationError {
+  return new OperationError(
+    `${quoteName(name)} does not wait for ${askedLine(asked)} any more: it was settled elsewhere, or aborted. Nothing was answered by this call.`,
+  );
+}
+
+async function rootOf(api: OpencodeApi, sessionId: string): Promise<Session | undefined> {
+  let session = await api.session(sessionId);
+  for (let depth = 0; session?.parentID !== undefined && depth < MAX_DEPTH; depth += 1) {
+    const parent: Session | undefined = await api.session(session.parentID);
+    if (parent === undefined) break;
+    session = parent;
+  }
+  return session;
+}

@@ -1,0 +1,199 @@
+import { namesOf } from '../../identity/naming.ts';
+import { RequestError } from '../../http/exchange.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { listWaiting } from '../../turns/waiting.ts';
+import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { approverOf, type Settlement } from './approval.ts';
+import { askWhileItWaits } from './ask-while-it-waits.ts';
+import { type Asked, askedLine, goneError, listAsked } from './asked.ts';
+import { statusesIn, workDirectories } from '../listing/directories.ts';
+import { followOn } from '../send/following.ts';
+import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
+import type { TurnView } from '../shapes.ts';
+import { turnAnswer } from '../send/turn-view.ts';
+import { tellingUndone } from '../send/undone.ts';
+
+export interface RespondInput {
+  readonly instance: string;
+  /** Default: the only one that waits. */
+  readonly request_id?: string | undefined;
+  readonly reply?: 'once' | 'always' | 'reject' | undefined;
+  /** Goes with a rejected permission: the agent goes on with it. */
+  readonly message?: string | undefined;
+  /** For a question: the labels chosen for each of its questions. */
+  readonly answers?: readonly (readonly string[])[] | undefined;
+}
+
+/** opencode lets go of a request within milliseconds of its answer. */
+const VERIFY_POLL_MS = 100;
+const VERIFY_LIMIT_MS = 5_000;
+const MAX_ANSWER_CHARS = 10_000;
+
+/** Settles what an agent asks for, makes sure that it took effect, and follows the turn on. */
+export async function respond(runtime: Runtime, input: RespondInput, call: Call): Promise<Answer<TurnView>> {
+  const connected = await connect(runtime, input.instance, call);
+  const asked = pick(connected, await waitingNow(connected), input.request_id);
+  const settlement = await decide(runtime, connected, asked, input, call);
+  const { session } = asked;
+  const act = settlement === 'elsewhere' ? undefined : () => settle(runtime, connected, asked, settlement, call.signal);
+  const result = await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was answered',
+    () => followOn(runtime, connected, session, call, act),
+  );
+  // Who settled it did not wait for us: the answer may have begun before it was followed.
+  const text = settlement === 'elsewhere' ? (result.wholeText ?? result.text) : result.text;
+  return turnAnswer(
+    connected.instance.name,
+    session,
+    { ...result, text },
+    {
+      nowMs: runtime.clock.now(),
+      settled: `${describe(settlement)} ${askedLine(asked)}`,
+    },
+  );
+}
+
+async function waitingNow(connected: Connected): Promise<readonly Asked[]> {
+  const directories = await workDirectories(connected);
+  return await listAsked(connected, directories, await statusesIn(connected, directories));
+}
+
+function pick({ instance }: Connected, all: readonly Asked[], requestId: string | undefined): Asked {
+  const name = quoteName(instance.name);
+  const lines = all.map((one) => askedLine(one)).join('; ');
+  if (requestId === undefined) {
+    const [only] = all;
+    if (only !== undefined && all.length === 1) return only;
+    throw new OperationError(
+      only === undefined
+        ? `${name} waits for nothing; nothing was answered. get_status shows what it does.`
+        : `${name} waits for ${all.length} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
+    );
+  }
+  const found = all.find(({ waiting }) => waiting.request.id === requestId.trim());
+  if (found !== undefined) return found;
+  throw new OperationError(
+    `${name} does not wait for ${JSON.stringify(singleLine(requestId, 80))} any more; nothing was answered. ${lines === '' ? 'It waits for nothing.' : `It waits for ${lines}.`}`,
+  );
+}
+
+/** What is to be answered, by whoever may (see `Approver`); `elsewhere` where somebody did meanwhile. @throws {OperationError} nothing is answered */
+async function decide(
+  runtime: Runtime,
+  connected: Connected,
+  asked: Asked,
+  input: RespondInput,
+  call: Call,
+): Promise<Settlement | 'elsewhere'> {
+  const { instance } = connected;
+  const approver = approverOf(runtime.approvals, namesOf(instance), asked.waiting);
+  const name = quoteName(instance.name);
+  if (approver === 'never') {
+    throw new OperationError(
+      `Nothing was answered: the person who runs this server lets nobody settle ${askedLine(asked)} here (approve: never). It is settled in that opencode, on ${name}.`,
+    );
+  }
+  const own = ownSettlement(asked, input);
+  // A refusal opens nothing.
+  const refuses = own?.kind === 'reject' || (own?.kind === 'permission' && own.reply === 'reject');
+  const person = approver === 'human' || (approver === 'ask' && call.askPerson !== undefined);
+  if (refuses || !person || (approver === 'ask' && own?.kind === 'answers')) return checkOwn(asked, own, approver);
+  if (call.askPerson === undefined) {
+    throw new OperationError(
+      `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and this client cannot ask them. They can settle it in that opencode, on ${name}, or in a client that can.`,
+    );
+  }
+  return await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
+}
+
+/** What the caller says, undefined where it says nothing. */
+function ownSettlement({ waiting }: Asked, { reply, message, answers }: RespondInput): Settlement | undefined {
+  if (waiting.kind === 'permission') {
+    if (answers !== undefined)
+      throw new OperationError('answers go with a question, and a permission waits; give reply. Nothing was answered.');
+    if (message !== undefined && reply !== 'reject')
+      throw new OperationError('message goes with reply: reject. Nothing was answered.');
+    return reply && { kind: 'permission', reply, ...(message !== undefined && { message }) };
+  }
+  if (reply === 'reject') return { kind: 'reject' };
+  if (reply !== undefined)
+    throw new OperationError('A question waits: give answers, or reply: reject. Nothing was answered.');
+  if (answers === undefined) return undefined;
+  const { questions } = waiting.request;
+  if (answers.length !== questions.length) {
+    throw new OperationError(
+      `answers needs one list for each of the ${questions.length} questions, such as [["Red"]]; it has ${answers.length}. Nothing was answered.`,
+    );
+  }
+  const empty = answers.findIndex((labels) => labels.length === 0 || labels.some((label) => label.trim() === ''));
+  if (empty !== -1) throw new OperationError(`answers[${empty}] is empty. Nothing was answered.`);
+  if (answers.flat().join('').length > MAX_ANSWER_CHARS)
+    throw new OperationError(`answers are longer than ${MAX_ANSWER_CHARS} characters. Nothing was answered.`);
+  const many = answers.findIndex((labels, index) => labels.length > 1 && questions[index]?.multiple !== true);
+  if (many !== -1) throw new OperationError(`Question ${many + 1} takes one answer. Nothing was answered.`);
+  return { kind: 'answers', answers };
+}
+
+function checkOwn({ waiting }: Asked, own: Settlement | undefined, approver: string): Settlement {
+  if (own === undefined) {
+    const takes =
+      waiting.kind === 'permission' ? 'reply: once or reject' : 'answers, such as [["Red"]], or reply: reject';
+    throw new OperationError(`respond needs ${takes}. Nothing was answered.`);
+  }
+  if (own.kind === 'permission' && own.reply === 'always') {
+    throw new OperationError(
+      `A standing permission is the person's to give, in that opencode or in a client that can ask them (approve: ${approver}); reply once settles this one. Nothing was answered.`,
+    );
+  }
+  return own;
+}
+
+/** @throws {OperationError} it does not wait any more, or the answer took no effect */
+async function settle(
+  runtime: Runtime,
+  connected: Connected,
+  asked: Asked,
+  settlement: Settlement,
+  signal: AbortSignal,
+): Promise<void> {
+  const { api, instance } = connected;
+  const { waiting, directory } = asked;
+  const { id, sessionID } = waiting.request;
+  // opencode answers true for a request that an abort has left behind, too.
+  const there = (await api.statuses(directory)).has(sessionID) && (await replyOnce(connected, asked, settlement));
+  if (!there) throw goneError(instance, asked);
+  const until = runtime.clock.now() + VERIFY_LIMIT_MS;
+  while ((await listWaiting(api, directory)).some(({ request }) => request.id === id)) {
+    if (runtime.clock.now() >= until || signal.aborted)
+      throw new OperationError(
+        `${quoteName(instance.name)} took the answer, but still waits for ${askedLine(asked)}; try again, or see get_status.`,
+      );
+    await runtime.clock.sleep(VERIFY_POLL_MS, signal);
+  }
+}
+
+/** As `reply`; where no answer came it may have been taken all the same, which is looked at next. */
+async function replyOnce(connected: Connected, asked: Asked, settlement: Settlement): Promise<boolean> {
+  try {
+    return await reply(connected, asked, settlement);
+  } catch (error) {
+    if (error instanceof RequestError && (error.kind === 'broken' || error.kind === 'timeout')) return true;
+    throw error;
+  }
+}
+
+async function reply({ api }: Connected, { waiting, directory }: Asked, settlement: Settlement): Promise<boolean> {
+  const { id } = waiting.request;
+  if (settlement.kind === 'permission')
+    return await api.replyPermission(directory, id, settlement.reply, settlement.message);
+  if (settlement.kind === 'answers') return await api.replyQuestion(directory, id, settlement.answers);
+  return await api.rejectQuestion(directory, id);
+}
+
+function describe(settlement: Settlement | 'elsewhere'): string {
+  if (settlement === 'elsewhere') return 'settled elsewhere while the person was asked, not by this call:';
+  if (settlement.kind === 'answers') return 'answered';
+  if (settlement.kind === 'reject' || settlement.reply === 'reject') return 'rejected';
+  return settlement.reply === 'always' ? 'allowed always:' : 'allowed once:';
+}

@@ -1,0 +1,82 @@
+import type { Session } from '../../opencode/schema.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { findOwner } from '../sessions/other-process.ts';
+import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
+import { findSession, latestSession } from '../sessions/session-query.ts';
+import type { TurnView } from '../shapes.ts';
+import { tellingUndone } from './undone.ts';
+
+/** opencode ends a turn within a fraction of a second; a tool that ignores its signal takes longer. */
+const VERIFY_LIMIT_MS = 10_000;
+const VERIFY_POLL_MS = 150;
+
+/** Ends what runs in a session and makes sure that it did: opencode answers true whatever happened. */
+export async function abortSession(
+  runtime: Runtime,
+  input: { readonly instance: string; readonly session_id: string | undefined },
+  call: Call,
+): Promise<Answer<TurnView>> {
+  const connected = await connect(runtime, input.instance, call);
+  const session =
+    input.session_id === undefined ? await runningSession(connected) : await findSession(connected, input.session_id);
+  if (session === undefined) {
+    throw new OperationError(
+      `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; get_status shows what it does.`,
+    );
+  }
+  const ran = await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was aborted',
+    () => abortVerified(runtime, connected, session, call),
+  );
+  const data: TurnView = {
+    instance: connected.instance.name,
+    session: { id: session.id, title: singleLine(session.title, 100) },
+    aborted: ran,
+    outcome: ran ? 'aborted' : 'idle',
+  };
+  const head = `${quoteName(data.instance)}, session ${session.id} ${JSON.stringify(data.session?.title)}`;
+  return {
+    data,
+    text: ran ? `${head}: aborted; its status confirms that it is idle.` : `${head}: idle; nothing was running.`,
+  };
+}
+
+/** False where nothing ran. @throws {OperationError | CallOver} it still runs, it runs in another process, or the call was over before */
+export async function abortVerified(
+  runtime: Runtime,
+  connected: Connected,
+  session: Session,
+  call: CallSpan,
+): Promise<boolean> {
+  const { api, instance } = connected;
+  const name = quoteName(instance.name);
+  const runs = async (): Promise<boolean> => (await api.statuses(session.directory)).has(session.id);
+  if (!(await runs())) {
+    const owner = await findOwner(runtime, connected, session, call);
+    if (owner === undefined) return false;
+    throw new OperationError(
+      `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; abort it there.`,
+    );
+  }
+  await api.abort(session.id);
+  const until = runtime.clock.now() + VERIFY_LIMIT_MS;
+  while (await runs()) {
+    if (runtime.clock.now() >= until || call.signal.aborted) {
+      throw new OperationError(
+        `Abort failed: ${name} accepted it, but session ${session.id} still runs; try again, or see get_status.`,
+      );
+    }
+    await runtime.clock.sleep(VERIFY_POLL_MS, call.signal);
+  }
+  return true;
+}
+
+/** What a person means by "abort" without naming a session: what runs, the most recent one first. */
+async function runningSession(connected: Connected): Promise<Session | undefined> {
+  const { api, directory } = connected;
+  const statuses = await api.statuses(directory);
+  const candidates = await api.sessions({ directory, rootsOnly: true, limit: 100 });
+  return candidates.find(({ id }) => statuses.has(id)) ?? (await latestSession(connected));
+}

@@ -1,0 +1,57 @@
+import type { ModelName } from '../../opencode/api.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { OperationError, quoteName } from '../answer.ts';
+import type { Connected } from '../runtime.ts';
+
+/** Who is to answer, checked. */
+export interface Choice {
+  readonly agentName?: string;
+  readonly modelName?: ModelName;
+}
+
+const MAX_LISTED = 20;
+
+/**
+ * Checks the agent and the model before anything is sent: opencode takes a message for an unknown agent and never answers it, and
+ * an unknown model also spoils the session for later messages (1.18.33).
+ * @throws {OperationError} the instance has no such agent or model; nothing was sent
+ */
+export async function checkChoice(
+  connected: Connected,
+  { agent, model }: { readonly agent?: string | undefined; readonly model?: string | undefined },
+): Promise<Choice> {
+  const [agentName, modelName] = await Promise.all([
+    agent === undefined ? undefined : checkAgent(connected, agent),
+    model === undefined ? undefined : checkModel(connected, model),
+  ]);
+  return { ...(agentName !== undefined && { agentName }), ...(modelName !== undefined && { modelName }) };
+}
+
+async function checkAgent({ api, directory, instance }: Connected, wanted: string): Promise<string> {
+  const agents = await api.agents(directory);
+  if (agents.includes(wanted)) return wanted;
+  throw unknown(instance.name, 'agent', wanted, agents);
+}
+
+async function checkModel({ api, directory, instance }: Connected, wanted: string): Promise<ModelName> {
+  const models = await api.models(directory);
+  const names = models.map(nameOf);
+  const found = models[names.indexOf(wanted)];
+  if (found !== undefined) return found;
+  // The likeliest first: what contains what was asked for.
+  const part = wanted.split('/').at(-1)?.toLowerCase() ?? '';
+  const near = names.filter((name) => name.toLowerCase().includes(part));
+  throw unknown(instance.name, 'model', wanted, near.length > 0 ? near : names);
+}
+
+function nameOf({ providerID, modelID }: ModelName): string {
+  return `${providerID}/${modelID}`;
+}
+
+function unknown(instance: string, what: string, wanted: string, there: readonly string[]): OperationError {
+  const list = there.slice(0, MAX_LISTED).map((name) => quoteName(singleLine(name, 100)));
+  const more = there.length > MAX_LISTED ? ` and ${there.length - MAX_LISTED} more` : '';
+  return new OperationError(
+    `${quoteName(instance)} has no ${what} ${JSON.stringify(singleLine(wanted, 100))}; nothing was sent. It has: ${list.join(', ') || 'none'}${more}.`,
+  );
+}

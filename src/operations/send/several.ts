@@ -1,0 +1,94 @@
+import type { Instance } from '../../model/instance.ts';
+import { sentence, StreamCleaner } from '../../base/plain-text.ts';
+import { type Answer, OperationError, quoteName } from '../answer.ts';
+import type { Call, Runtime } from '../runtime.ts';
+import type { TurnView } from '../shapes.ts';
+
+/** What one of several gets of a call. */
+export interface Several {
+  readonly call: Call;
+  /** Of its text in the result; undefined: as one alone. */
+  readonly maxChars?: number;
+}
+
+/** Of all texts together, so that a result stays small. */
+const ALL_CHARS = 4_000;
+const LEAST_CHARS = 200;
+
+/**
+ * Does `work` for each of the instances that `queries` name, all at once. What fails for one is its outcome and
+ * no other's.
+ * @throws {QueryError | OperationError} a name is unknown, ambiguous or there twice; nothing was done for any
+ */
+export async function toSeveral(
+  runtime: Runtime,
+  queries: readonly string[],
+  call: Call,
+  work: (instance: Instance, share: Several) => Promise<Answer<TurnView>>,
+): Promise<Answer<TurnView>> {
+  const instances = resolveAll(runtime, queries);
+  const maxChars = shareOf(instances.length);
+  const progress = new NamedProgress(call.onProgress);
+  const answers = await Promise.all(
+    instances.map(async (instance) => {
+      try {
+        return await work(instance, { call: { ...call, onProgress: progress.of(instance.name) }, maxChars });
+      } catch (error) {
+        return failed(instance.name, error);
+      }
+    }),
+  );
+  const names = instances.map(({ name }) => name);
+  return {
+    data: { instance: names.join(', '), outcome: outcomes(answers), turns: answers.map(({ data }) => data) },
+    text: answers.map(({ text }) => text).join('\n\n'),
+  };
+}
+
+/** @throws {QueryError | OperationError} as above */
+export function resolveAll(runtime: Runtime, queries: readonly string[]): readonly Instance[] {
+  const instances = queries.map((query) => runtime.directory.resolve(query));
+  const twice = instances.find((instance, index) =>
+    instances.some((other, at) => at < index && other.key === instance.key),
+  );
+  if (twice !== undefined)
+    throw new OperationError(`${quoteName(twice.name)} is meant twice; nothing was done. Name each instance once.`);
+  return instances;
+}
+
+/** Characters of text for each of so many. */
+export function shareOf(count: number): number {
+  return Math.max(LEAST_CHARS, Math.floor(ALL_CHARS / Math.max(1, count)));
+}
+
+function failed(name: string, error: unknown): Answer<TurnView> {
+  const reason = sentence(error instanceof Error ? error.message : String(error), 500);
+  return { data: { instance: name, outcome: 'error', reason }, text: `${quoteName(name)}: error: ${reason}` };
+}
+
+/** `2 completed, 1 waiting`. */
+export function outcomes(answers: readonly Answer<TurnView>[]): string {
+  const counts = new Map<string, number>();
+  for (const { data } of answers) counts.set(data.outcome, (counts.get(data.outcome) ?? 0) + 1);
+  return [...counts].map(([outcome, count]) => `${count} ${outcome}`).join(', ');
+}
+
+/** Says whose text comes, on each line of it: a line of one can then not pass for another's. */
+export class NamedProgress {
+  readonly #tell: (text: string) => void;
+  #last: string | undefined;
+
+  constructor(tell: (text: string) => void) {
+    this.#tell = tell;
+  }
+
+  of(name: string): (text: string) => void {
+    const head = `[${quoteName(name)}] `;
+    const cleaner = new StreamCleaner();
+    return (text) => {
+      const before = this.#last === name ? '' : `${this.#last === undefined ? '' : '\n'}${head}`;
+      this.#last = name;
+      this.#tell(before + cleaner.add(text).replaceAll('\n', `\n${head}`));
+    };
+  }
+}

@@ -1,0 +1,162 @@
+import type { Session } from '../../opencode/schema.ts';
+import { retryingLine } from '../../opencode/waiting.ts';
+import { multiLine, sentence, singleLine } from '../../base/plain-text.ts';
+import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
+import { type Answer, type CutText, cutText, formatAge, OperationError, quoteBlock, quoteName } from '../answer.ts';
+import { renderCut } from '../sessions/messages.ts';
+import type { TurnView } from '../shapes.ts';
+import { requestLine } from '../respond/waiting.ts';
+
+/** The end of an answer says how it ended: of a long one the beginning and the end are shown, each with half of this. */
+const TEXT_CHARS = 3_600;
+
+export interface ViewOptions {
+  /** For telling how long ago something was, ms since the epoch. */
+  readonly nowMs: number;
+  /** Of the answer; several in one result get less each. */
+  readonly maxChars?: number;
+  /** Whether what ran before was aborted, where that was asked for. */
+  readonly aborted?: boolean | undefined;
+  /** Without the advice on how to go on. */
+  readonly brief?: true;
+  /** What was settled, in a few words. */
+  readonly settled?: string;
+}
+
+/**
+ * A turn as the tools show it.
+ * @throws {OperationError} nothing was started, or whether it was cannot be told
+ */
+export function turnAnswer(
+  instance: string,
+  session: Session,
+  result: TurnResult,
+  options: ViewOptions,
+): Answer<TurnView> {
+  const name = quoteName(instance);
+  const told = tell(result, name, session.id, options.nowMs);
+  if (told.isError) throw new OperationError(`${name}, session ${session.id}: ${told.reason}. ${told.next}`);
+  const { outcome, reason } = told;
+  const next = options.brief && told.waiting === undefined ? undefined : told.next;
+  const text = middleCut(multiLine(result.text, Number.MAX_SAFE_INTEGER), options.maxChars ?? TEXT_CHARS);
+  const data: TurnView = {
+    instance,
+    session: { id: session.id, title: singleLine(session.title, 100) },
+    ...(options.aborted !== undefined && { aborted: options.aborted }),
+    ...(options.settled !== undefined && { settled: options.settled }),
+    outcome,
+    ...(reason !== undefined && { reason }),
+    ...(told.waiting !== undefined && { waiting: told.waiting }),
+    ...(result.messageId !== undefined && { message_id: result.messageId }),
+    text: text.text,
+    ...(text.cut !== undefined && { cut: text.cut }),
+    ...(next !== undefined && { next }),
+  };
+  return { data, text: render(data, name, result.textPending) };
+}
+
+interface Told {
+  readonly outcome: string;
+  readonly reason?: string;
+  readonly waiting?: string[];
+  readonly next?: string;
+  readonly isError?: true;
+}
+
+function tell({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Told {
+  const handle = messageId === undefined ? '' : ` and message_id ${messageId}`;
+  const goOn = `To see how it goes on: wait with instances [${name}] or read with instance ${name}, session_id ${sessionId}${handle}.`;
+  switch (outcome.kind) {
+    case 'completed':
+      return { outcome: 'completed' };
+    case 'failed':
+      return { outcome: 'failed', reason: sentence(outcome.reason, 500) };
+    case 'aborted':
+      return { outcome: 'aborted', reason: 'somebody aborted it' };
+    case 'waiting': {
+      const { waiting, ofSubAgent } = outcome;
+      return {
+        outcome: 'waiting',
+        waiting: [requestLine(waiting, ofSubAgent)],
+        next: `Settle it with respond (instance ${name}, request_id ${waiting.request.id}), or in that opencode.`,
+      };
+    }
+    case 'running':
+      return { ...running(outcome, nowMs), next: `It still runs. ${goOn}` };
+    case 'cancelled':
+      return { outcome: 'running', next: `It still runs. ${goOn}` };
+    case 'interrupted':
+      return { outcome: 'interrupted', reason: outcome.reason, next: `${goOn} Send again to continue.` };
+    case 'busy':
+      return {
+        isError: true,
+        outcome: 'busy',
+        reason: `nothing was sent, because it is ${sentence(outcome.reason, 300)}`,
+        next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
+      };
+    case 'refused':
+      return {
+        isError: true,
+        outcome: 'refused',
+        reason: `the message was not taken: ${sentence(outcome.reason, 500)}`,
+        next: 'Nothing runs because of it.',
+      };
+    case 'unknown':
+      return {
+        isError: true,
+        outcome: 'unknown',
+        reason: `whether the message arrived, or what became of it, cannot be told: ${sentence(outcome.reason, 500)}`,
+        next: `Look before sending it again. ${goOn}`,
+      };
+  }
+}
+
+function running(
+  { retrying, stalledSinceMs }: Extract<TurnOutcome, { kind: 'running' }>,
+  nowMs: number,
+): Pick<Told, 'outcome' | 'reason'> {
+  if (retrying !== undefined) {
+    return {
+      outcome: 'retrying',
+      reason: `the model fails; ${retryingLine(retrying)}`,
+    };
+  }
+  if (stalledSinceMs === undefined) return { outcome: 'running' };
+  const since = new Date(stalledSinceMs).toISOString();
+  return {
+    outcome: 'stalled',
+    reason: `nothing was heard of it since ${since}, ${formatAge(nowMs - stalledSinceMs)} ago`,
+  };
+}
+
+/** Beginning and end of a text too long for one result; `next_offset` is where the part left out begins. */
+function middleCut(text: string, limit: number): CutText {
+  const whole = cutText(text, limit);
+  if (whole.cut === undefined) return whole;
+  const half = Math.floor(limit / 2);
+  const start = cutText(text, half);
+  const end = cutText(text, half, text.length - half);
+  const left = text.length - start.text.length - end.text.length;
+  return {
+    text: `${start.text}\n[… ${left} characters left out …]\n${end.text}`,
+    ...(start.cut && { cut: start.cut }),
+  };
+}
+
+function render(data: TurnView, name: string, textPending: boolean): string {
+  const head = [
+    `${name}, session ${data.session?.id ?? ''} ${JSON.stringify(data.session?.title ?? '')}: ${data.outcome}`,
+  ];
+  if (data.waiting !== undefined) head.push(`for ${data.waiting.join('; ')}`);
+  if (data.message_id !== undefined) head.push(`(message ${data.message_id})`);
+  if (data.aborted === true) head.push('(what ran before was aborted)');
+  if (data.settled !== undefined) head.push(`(settled: ${data.settled})`);
+  if (data.reason !== undefined) head.push(`(${data.reason})`);
+  const lines = [head.join(' ')];
+  if (data.text !== undefined && data.text !== '') lines.push(quoteBlock(data.text));
+  else if (data.outcome === 'completed') lines.push('(it ended without saying anything)');
+  if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
+  if (textPending) lines.push('(a part is still streaming; its text comes when it ends)');
+  if (data.next !== undefined) lines.push(data.next);
+  return lines.join('\n');
+}

@@ -1,0 +1,217 @@
+import type { Instance, InstanceState } from '../../model/instance.ts';
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import type { Session } from '../../opencode/schema.ts';
+import { sentence } from '../../base/plain-text.ts';
+import { lastTurn } from '../../turns/last-turn.ts';
+import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
+import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { statusesIn, workDirectories } from '../listing/directories.ts';
+import { followOn, followUntil } from './following.ts';
+import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
+import { findSession, latestSession } from '../sessions/session-query.ts';
+import { NamedProgress, outcomes, resolveAll, shareOf } from './several.ts';
+import { sessionState } from '../sessions/session-state.ts';
+import type { TurnView } from '../shapes.ts';
+import { turnAnswer } from './turn-view.ts';
+
+export interface WaitInput {
+  /** Default: every instance that works or waits now. */
+  readonly instances?: readonly string[] | undefined;
+  /** With one instance: only this session counts. */
+  readonly session_id?: string | undefined;
+  readonly for: 'any' | 'all';
+  readonly timeout_seconds?: number | undefined;
+}
+
+/** Of one instance; sub-agents are not counted. */
+const MAX_SESSIONS = 5;
+/** Sub-agents among them are told apart by asking for each. */
+const MAX_LOOKED_AT = 30;
+/** Of the whole fleet, where no instance is named. */
+const MAX_INSTANCES = 30;
+/** What ends in the same moment is told together. */
+const TOGETHER_MS = 50;
+const ACTIVE: ReadonlySet<InstanceState> = new Set<InstanceState>(['starting', 'busy', 'retrying', 'waiting']);
+
+/** Waits until the first or all of the instances are idle, need something, fail or vanish. */
+export async function wait(runtime: Runtime, input: WaitInput, call: Call): Promise<Answer<TurnView>> {
+  const instances = await meant(runtime, input, call);
+  if (instances.length === 0) {
+    return {
+      data: { instance: '', outcome: 'idle', turns: [] },
+      text: 'Nothing runs on any instance; there is nothing to wait for.',
+    };
+  }
+  if (input.session_id !== undefined && instances.length !== 1)
+    throw new OperationError('session_id goes with one instance.');
+  const following = new LinkedAbort(call.signal);
+  const progress = new NamedProgress(call.onProgress);
+  const limited = limit(runtime, input, call);
+  try {
+    const watches = instances.map((instance) =>
+      watch(runtime, instance, input.session_id, {
+        ...limited,
+        signal: following.signal,
+        onProgress: progress.of(instance.name),
+      }),
+    );
+    if (input.for === 'any') {
+      await Promise.race([...watches.map(whenSettled), Promise.all(watches)]);
+      await runtime.clock.sleep(TOGETHER_MS, call.signal);
+      following.abort();
+    }
+    const seen = await Promise.all(watches);
+    return answer(runtime, seen);
+  } finally {
+    following.end();
+  }
+}
+
+async function meant(runtime: Runtime, { instances }: WaitInput, call: Call): Promise<readonly Instance[]> {
+  await runtime.directory.ready();
+  if (instances !== undefined) return resolveAll(runtime, instances);
+  const snapshot = await runtime.directory.survey(call.signal);
+  return snapshot.instances.filter(({ state }) => ACTIVE.has(state)).slice(0, MAX_INSTANCES);
+}
+
+function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Call {
+  if (timeout_seconds === undefined) return call;
+  const reserveMs = call.deadlineMs - followUntil(call);
+  return { ...call, deadlineMs: Math.min(call.deadlineMs, runtime.clock.now() + timeout_seconds * 1000 + reserveMs) };
+}
+
+/** How one session of an instance stands, or why the instance cannot be told of. */
+interface Seen {
+  readonly instance: string;
+  readonly session?: Session;
+  readonly result?: TurnResult;
+  readonly problem?: string;
+}
+
+/** Resolves when the instance has settled, or following ends. Never rejects, but for a session that there is not. */
+async function watch(
+  runtime: Runtime,
+  instance: Instance,
+  sessionId: string | undefined,
+  call: Call,
+): Promise<readonly Seen[]> {
+  const { name } = instance;
+  try {
+    const connected = await connectTo(runtime, instance, call);
+    const sessions =
+      sessionId === undefined ? await running(runtime, connected) : [await findSession(connected, sessionId)];
+    if (sessions.length === 0) return await idle(connected);
+    return await followAll(runtime, connected, sessions, call);
+  } catch (error) {
+    if (error instanceof OperationError) throw error;
+    return [{ instance: name, problem: messageOf(error) }];
+  }
+}
+
+async function followAll(
+  runtime: Runtime,
+  connected: Connected,
+  sessions: readonly Session[],
+  call: Call,
+): Promise<readonly Seen[]> {
+  const { name } = connected.instance;
+  const following = new LinkedAbort(call.signal);
+  try {
+    return await Promise.all(
+      sessions.map(async (session): Promise<Seen> => {
+        try {
+          const result = await followOn(runtime, connected, session, { ...call, signal: following.signal });
+          // One that needs something, or failed, is what the caller waits for: its other sessions are told as they are.
+          if (needsSomebody(result.outcome)) following.abort();
+          return { instance: name, session, result };
+        } catch (error) {
+          return { instance: name, session, problem: messageOf(error) };
+        }
+      }),
+    );
+  } finally {
+    following.end();
+  }
+}
+
+/** Root sessions that are not idle, or about to be: opencode takes a message up to a second before its status says so. */
+async function running(runtime: Runtime, connected: Connected): Promise<readonly Session[]> {
+  const { api } = connected;
+  const statuses = await statusesIn(connected, await workDirectories(connected));
+  const sessions = await Promise.all([...statuses.keys()].slice(0, MAX_LOOKED_AT).map((id) => api.session(id)));
+  const roots = sessions.flatMap((session) =>
+    session === undefined || session.parentID !== undefined ? [] : [session],
+  );
+  if (roots.length > 0) return roots.slice(0, MAX_SESSIONS);
+  const latest = await latestSession(connected);
+  if (latest === undefined) return [];
+  const { messages } = await api.messages(latest.id, { limit: 1 });
+  const { state } = sessionState(undefined, { newest: messages.at(-1), nowMs: runtime.clock.now() });
+  return state === 'starting' ? [latest] : [];
+}
+
+/** What it said last. */
+async function idle({ api, instance, ...rest }: Connected): Promise<readonly Seen[]> {
+  const session = await latestSession({ api, instance, ...rest });
+  if (session === undefined) return [{ instance: instance.name }];
+  return [{ instance: instance.name, session, result: await lastTurn(api, session) }];
+}
+
+function isUnderWay({ kind }: TurnOutcome): boolean {
+  return kind === 'running' || kind === 'cancelled';
+}
+
+function needsSomebody({ kind }: TurnOutcome): boolean {
+  return !isUnderWay({ kind } as TurnOutcome) && kind !== 'completed' && kind !== 'aborted';
+}
+
+/** Resolves when it has settled; never where following only ended. */
+async function whenSettled(watched: Promise<readonly Seen[]>): Promise<void> {
+  if (!isSettled(await watched)) await new Promise(() => {});
+}
+
+function isSettled(seen: readonly Seen[]): boolean {
+  const outcomesOf = seen.flatMap(({ result }) => result?.outcome ?? []);
+  return !outcomesOf.some(isUnderWay) || outcomesOf.some(needsSomebody);
+}
+
+function answer(runtime: Runtime, watched: readonly (readonly Seen[])[]): Answer<TurnView> {
+  const seen = watched.flat();
+  const maxChars = shareOf(seen.length);
+  const nowMs = runtime.clock.now();
+  const views = seen.map((one) => view(one, nowMs, maxChars));
+  const open = watched.filter((one) => !isSettled(one)).flatMap(([first]) => first?.instance ?? []);
+  const next =
+    open.length === 0 ? undefined : `Still under way: ${open.map(quoteName).join(', ')}; wait for them again.`;
+  return {
+    data: {
+      instance: [...new Set(seen.map(({ instance }) => instance))].join(', '),
+      outcome: outcomes(views),
+      ...(next !== undefined && { next }),
+      turns: views.map(({ data }) => data),
+    },
+    text: [...views.map(({ text }) => text), ...(next === undefined ? [] : [next])].join('\n\n'),
+  };
+}
+
+function view({ instance, session, result, problem }: Seen, nowMs: number, maxChars: number): Answer<TurnView> {
+  if (problem !== undefined) return untold(instance, 'offline', problem);
+  if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
+  const over = !isUnderWay(result.outcome);
+  try {
+    // Of what has ended the whole is told: a call that sent it may not have waited for it.
+    const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;
+    return turnAnswer(instance, session, shown, { nowMs, maxChars, brief: true });
+  } catch (error) {
+    return untold(instance, 'lost', messageOf(error));
+  }
+}
+
+function untold(instance: string, outcome: string, reason: string): Answer<TurnView> {
+  const told = sentence(reason, 300);
+  return { data: { instance, outcome, reason: told }, text: `${quoteName(instance)}: ${outcome} (${told})` };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

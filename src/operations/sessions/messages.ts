@@ -1,0 +1,81 @@
+import type { Message, Part } from '../../opencode/schema.ts';
+import { multiLine, singleLine } from '../../base/plain-text.ts';
+import { cutText, quoteBlock } from '../answer.ts';
+import type { MessageRow } from '../shapes.ts';
+
+/** Of one message in a listing: the newest gets more than the older ones, which are context. */
+const NEWEST_CHARS = 3_000;
+const OLDER_CHARS = 400;
+/** A page of one message, read on purpose. */
+export const PAGE_CHARS = 6_000;
+const TOOL_CHARS = 120;
+const MAX_TOOLS = 10;
+
+/** The text of a message as people see it: what was typed or answered, not what opencode added to it. */
+export function messageText({ parts }: Message): string {
+  const texts = parts.filter((part) => part.type === 'text' && !part.synthetic && !part.ignored);
+  return multiLine(
+    texts
+      .map(({ text }) => text ?? '')
+      .filter(Boolean)
+      .join('\n\n'),
+    Number.MAX_SAFE_INTEGER,
+  );
+}
+
+/** One message, its text cut to what fits from `offset` on. */
+export function messageRow(message: Message, running: boolean, limit: number, offset = 0): MessageRow {
+  const { info } = message;
+  const error = info.role === 'assistant' ? info.error : undefined;
+  const tools = message.parts.filter(({ type }) => type === 'tool').map(describeTool);
+  const leftOut = tools.length - MAX_TOOLS;
+  return {
+    id: info.id,
+    role: info.role,
+    created: new Date(info.time.created).toISOString(),
+    state: messageState(message, running),
+    ...cutText(messageText(message), limit, offset),
+    ...(tools.length > 0 && { tools: leftOut > 0 ? [`${leftOut} earlier`, ...tools.slice(leftOut)] : tools }),
+    ...(error !== undefined && {
+      error: singleLine([error.name, error.data?.message].filter(Boolean).join(': '), 300),
+    }),
+  };
+}
+
+/** A page of messages, oldest first. */
+export function messageRows(messages: readonly Message[], running: boolean): MessageRow[] {
+  return messages.map((message, index) => {
+    const newest = index === messages.length - 1;
+    return messageRow(message, running && newest, newest ? NEWEST_CHARS : OLDER_CHARS);
+  });
+}
+
+function messageState({ info }: Message, running: boolean): string {
+  if (info.role === 'user') return 'complete';
+  if (info.error?.name === 'MessageAbortedError') return 'aborted';
+  if (info.error !== undefined) return 'failed';
+  if (info.time.completed !== undefined) return 'complete';
+  // opencode stores a part's text when the part ends: what streams now is not here yet.
+  return running ? 'streaming' : 'interrupted';
+}
+
+function describeTool({ tool, state }: Part): string {
+  const title = state?.title ?? (typeof state?.input?.['command'] === 'string' ? state.input['command'] : '');
+  const failure = state?.status === 'error' && state.error !== undefined ? `: ${state.error}` : '';
+  return singleLine(`${tool ?? 'tool'} ${title} (${state?.status ?? 'unknown'}${failure})`, TOOL_CHARS);
+}
+
+export function renderMessage(row: MessageRow): string {
+  const lines = [`${row.role} ${row.id} ${row.created}${row.state === 'complete' ? '' : ` (${row.state})`}`];
+  if (row.text !== '') lines.push(quoteBlock(row.text));
+  if (row.cut !== undefined) lines.push(renderCut(row.id, row.cut));
+  if (row.tools !== undefined) lines.push(`tools: ${row.tools.map((tool) => JSON.stringify(tool)).join(', ')}`);
+  if (row.error !== undefined) lines.push(`error: ${JSON.stringify(row.error)}`);
+  if (row.state === 'streaming')
+    lines.push('(its last part is still streaming; the text of that part comes when it ends)');
+  return lines.join('\n');
+}
+
+export function renderCut(messageId: string, cut: { readonly next_offset: number; readonly total: number }): string {
+  return `(not all: ${cut.total} characters; to go on: read with message_id ${messageId} and offset ${cut.next_offset})`;
+}

@@ -1,0 +1,140 @@
+import type { OpencodeApi } from '../../opencode/api.ts';
+import type { Message, Session } from '../../opencode/schema.ts';
+import { multiLine, singleLine } from '../../base/plain-text.ts';
+import { Transcript } from '../../turns/transcript.ts';
+import { messagesOfTurn } from '../../turns/turn-messages.ts';
+import { askedLine, listAsked } from '../respond/asked.ts';
+import { type Answer, cutText, OperationError, quoteName } from '../answer.ts';
+import { stalledSince } from '../send/following.ts';
+import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
+import { findOwner } from './other-process.ts';
+import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
+import { findSession, latestSession } from './session-query.ts';
+import { sessionState } from './session-state.ts';
+import { ownedBy } from './sessions-at-rest.ts';
+import { renderSession, sessionRow } from './sessions.ts';
+import type { MessageRow, TranscriptView } from '../shapes.ts';
+
+export interface ReadInput {
+  readonly instance: string;
+  readonly session_id?: string | undefined;
+  readonly message_limit: number;
+  readonly message_id?: string | undefined;
+  readonly offset?: number | undefined;
+  readonly before?: string | undefined;
+}
+
+/** What a session says: its newest messages, a page of older ones, or one message from an offset on. */
+export async function read(runtime: Runtime, input: ReadInput, call: Call): Promise<Answer<TranscriptView>> {
+  const connected = await connect(runtime, input.instance, call);
+  const session = await sessionToRead(connected, input.session_id);
+  if (input.message_id !== undefined)
+    return await readOne(runtime, connected, session, { messageId: input.message_id, offset: input.offset }, call);
+  if (input.offset !== undefined)
+    throw new OperationError('offset goes with message_id: it is where to go on in one message.');
+  const { api, instance } = connected;
+  const [statuses, page] = await Promise.all([
+    api.statuses(session.directory),
+    api.messages(session.id, {
+      limit: input.message_limit,
+      ...(input.before === undefined ? {} : { before: input.before }),
+    }),
+  ]);
+  const asked = statuses.has(session.id) ? await listAsked(connected, [session.directory], statuses) : [];
+  const waiting = asked
+    .filter((one) => one.session.id === session.id || one.waiting.request.sessionID === session.id)
+    .map(askedLine);
+  const own = sessionState(statuses.get(session.id), {
+    newest: input.before === undefined ? page.messages.at(-1) : undefined,
+    waiting,
+    stalledSinceMs:
+      input.before === undefined ? stalledSince(runtime, instance, session, page.messages.at(-1)) : undefined,
+    nowMs: runtime.clock.now(),
+  });
+  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call) : undefined;
+  const state = owner === undefined ? own : ownedBy(owner);
+  const running = statuses.has(session.id) || owner !== undefined;
+  const data: TranscriptView = {
+    instance: instance.name,
+    session: sessionRow(session, state),
+    messages: messageRows(page.messages, running),
+    ...(waiting.length > 0 && { waiting }),
+    ...(page.olderCursor !== undefined && { before: page.olderCursor }),
+  };
+  return { data, text: render(data, runtime.clock.now()) };
+}
+
+async function sessionToRead(connected: Connected, query: string | undefined): Promise<Session> {
+  if (query !== undefined) return await findSession(connected, query);
+  const latest = await latestSession(connected);
+  if (latest !== undefined) return latest;
+  const name = quoteName(connected.instance.name);
+  throw new OperationError(
+    `${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`,
+  );
+}
+
+/** One message from an offset on; of a person's message, what was answered to it. */
+async function readOne(
+  runtime: Runtime,
+  connected: Connected,
+  session: Session,
+  { messageId, offset = 0 }: { readonly messageId: string; readonly offset: number | undefined },
+  call: Call,
+): Promise<Answer<TranscriptView>> {
+  const { api, instance } = connected;
+  const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
+  const [message, statuses] = await Promise.all([
+    known ? api.message(session.id, messageId) : undefined,
+    api.statuses(session.directory),
+  ]);
+  if (message === undefined) {
+    throw new OperationError(
+      `Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read without message_id shows its newest messages and their ids.`,
+    );
+  }
+  const running = statuses.has(session.id);
+  const rowOf = (isRunning: boolean): Promise<MessageRow> | MessageRow =>
+    message.info.role === 'user'
+      ? answerRow(api, session, message, isRunning, offset)
+      : messageRow(message, isRunning, PAGE_CHARS, offset);
+  const own = await rowOf(running);
+  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call) : undefined;
+  const row = owner === undefined ? own : await rowOf(true);
+  const state =
+    owner === undefined ? sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() }) : ownedBy(owner);
+  const data: TranscriptView = { instance: instance.name, session: sessionRow(session, state), messages: [row] };
+  return { data, text: render(data, runtime.clock.now()) };
+}
+
+/** The answer to `message`, however many messages it took, as one. */
+async function answerRow(
+  api: OpencodeApi,
+  session: Session,
+  message: Message,
+  running: boolean,
+  offset: number,
+): Promise<MessageRow> {
+  const turn = new Transcript(session.id, message.info.id);
+  turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));
+  const last = turn.assistants.at(-1);
+  const failed =
+    last?.error === undefined ? 'complete' : last.error.name === 'MessageAbortedError' ? 'aborted' : 'failed';
+  return {
+    id: message.info.id,
+    role: 'answer to',
+    created: new Date(message.info.time.created).toISOString(),
+    state: turn.concluded ? failed : running ? 'streaming' : 'interrupted',
+    ...cutText(multiLine(turn.text, Number.MAX_SAFE_INTEGER), PAGE_CHARS, offset),
+  };
+}
+
+function render(data: TranscriptView, nowMs: number): string {
+  const lines = [`${quoteName(data.instance)}, session ${renderSession(data.session, nowMs)}`];
+  if (data.messages.length === 0) lines.push('(no messages)');
+  lines.push(...data.messages.map(renderMessage));
+  for (const request of data.waiting ?? [])
+    lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);
+  if (data.before !== undefined) lines.push(`(older messages: read again with before ${JSON.stringify(data.before)})`);
+  return lines.join('\n');
+}

@@ -1,0 +1,196 @@
+import type { Message, Session } from '../../opencode/schema.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { abortVerified } from '../send/abort.ts';
+import { type Answer, OperationError, quoteName } from '../answer.ts';
+import type { DeletedSession } from '../inspect/inspect-shapes.ts';
+import { findOwner } from './other-process.ts';
+import { type Call, type CallSpan, connect, type Connected, limitOf, type Runtime } from '../runtime.ts';
+import { findSession } from './session-query.ts';
+import { renderSession, sessionRow } from './sessions.ts';
+import type { CreatedSession } from '../shapes.ts';
+import { tellingUndone } from '../send/undone.ts';
+
+export interface SessionInput {
+  readonly instance: string;
+  readonly session_id: string;
+}
+
+const MAX_TITLE = 200;
+/** The titles that opencode gives until it has made one from the first message. */
+const DEFAULT_TITLE = /^(?:New|Child) session - \d{4}-\d\d-\d\dT[\d:.]+Z$/;
+/** Sub-agents of sub-agents; deeper ones are not looked for. */
+const MAX_DEPTH = 5;
+
+/**
+ * A new session with what was said so far, or before one message. Of a running session the unfinished turn is left out:
+ * opencode copies its half answer, which would look interrupted for ever.
+ */
+export async function forkSession(
+  runtime: Runtime,
+  input: SessionInput & { readonly message_id?: string | undefined },
+  call: Call,
+): Promise<Answer<CreatedSession>> {
+  const connected = await connect(runtime, input.instance, call);
+  const source = await findSession(connected, input.session_id);
+  const before = await forkPoint(connected, source, input.message_id);
+  const fork = await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was forked',
+    () => connected.api.fork(source.id, before.id),
+  );
+  const name = quoteName(connected.instance.name);
+  const session = sessionRow(fork, { state: 'idle' });
+  const what = before.id === undefined ? 'all of it' : `what was said before message ${before.id}`;
+  const why = before.running ? ', whose turn still runs' : '';
+  return {
+    data: { instance: connected.instance.name, session },
+    text: `Forked session ${source.id} on ${name}, with ${what}${why}: ${renderSession(session, runtime.clock.now())}`,
+  };
+}
+
+async function forkPoint(
+  { api, instance }: Connected,
+  session: Session,
+  messageId: string | undefined,
+): Promise<{ readonly id?: string; readonly running?: true }> {
+  if (messageId !== undefined) {
+    const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
+    const message = known ? await api.message(session.id, messageId) : undefined;
+    if (message !== undefined) return { id: message.info.id };
+    // opencode would copy everything.
+    throw new OperationError(
+      `Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; nothing was forked. read shows its messages and their ids.`,
+    );
+  }
+  const [statuses, { messages }] = await Promise.all([
+    api.statuses(session.directory),
+    api.messages(session.id, { limit: 1 }),
+  ]);
+  const newest = messages.at(-1);
+  if (newest === undefined || !(statuses.has(session.id) || isUnanswered(newest))) return {};
+  return { id: newest.info.role === 'user' ? newest.info.id : newest.info.parentID, running: true };
+}
+
+/** Its turn is about to start: status tells it up to a second later. */
+function isUnanswered({ info }: Message): boolean {
+  return info.role === 'user';
+}
+
+/** A new title, read back. */
+export async function renameSession(
+  runtime: Runtime,
+  input: SessionInput & { readonly title: string },
+  call: Call,
+): Promise<Answer<CreatedSession>> {
+  const title = singleLine(input.title, MAX_TITLE).trim();
+  if (title === '') throw new OperationError('title is empty; nothing was renamed.');
+  const connected = await connect(runtime, input.instance, call);
+  const { api, instance } = connected;
+  const session = await findSession(connected, input.session_id);
+  const name = quoteName(instance.name);
+  const statuses = await api.statuses(session.directory);
+  if (DEFAULT_TITLE.test(session.title) && statuses.has(session.id)) {
+    throw new OperationError(
+      `Session ${session.id} of ${name} runs its first turn: opencode is about to name it and would overwrite the title. Nothing was renamed; do it once the session has a title or the turn has ended.`,
+    );
+  }
+  await tellingUndone(
+    instance.name,
+    () => 'nothing was renamed',
+    () => api.rename(session.id, title),
+  );
+  const now = await api.session(session.id);
+  if (now?.title !== title) {
+    throw new OperationError(
+      `Rename failed: ${name} accepted it, but session ${session.id} is now ${now === undefined ? 'gone' : `called ${JSON.stringify(singleLine(now.title, 100))}`}. See list_sessions.`,
+    );
+  }
+  const row = sessionRow(now, { state: statuses.has(session.id) ? 'busy' : 'idle' });
+  return {
+    data: { instance: instance.name, session: row },
+    text: `Renamed on ${name}, from ${JSON.stringify(singleLine(session.title, 100))}: ${renderSession(row, runtime.clock.now())}`,
+  };
+}
+
+/**
+ * Deletes a session and its sub-agents' for good, unless something runs in them: opencode deletes the store from under it,
+ * and what ran goes on.
+ */
+export async function deleteSession(
+  runtime: Runtime,
+  input: SessionInput,
+  call: Call,
+): Promise<Answer<DeletedSession>> {
+  const connected = await connect(runtime, input.instance, call);
+  const session = await findSession(connected, input.session_id);
+  await tellingUndone(
+    connected.instance.name,
+    () => 'nothing was deleted',
+    () => deleteIdle(runtime, connected, session, call),
+  );
+  const data: DeletedSession = {
+    instance: connected.instance.name,
+    session: { id: session.id, title: singleLine(session.title, 100) },
+    deleted: true,
+  };
+  const name = quoteName(data.instance);
+  return {
+    data,
+    text: `Deleted on ${name}: session ${session.id} ${JSON.stringify(data.session.title)} and its sub-agents' sessions (deleted: true; nothing brings them back).`,
+  };
+}
+
+async function deleteIdle(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
+  // A send of ours that has begun must be seen to run first.
+  const release = await runtime.lock.acquire(session.id, limitOf(call));
+  try {
+    await assertIdle(runtime, connected, session, call);
+    await connected.api.remove(session.id);
+    await assertGone(runtime, connected, session, call);
+  } finally {
+    release();
+  }
+}
+
+async function assertIdle(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
+  const { api, instance } = connected;
+  const name = quoteName(instance.name);
+  const running = [...(await api.statuses(session.directory)).keys()];
+  for (const id of running) {
+    if (!(await belongsTo(connected, id, session.id))) continue;
+    const what = id === session.id ? `Session ${id}` : `Sub-agent session ${id} of session ${session.id}`;
+    throw new OperationError(`${what} on ${name} is running; nothing was deleted. Call abort_session first.`);
+  }
+  const owner = await findOwner(runtime, connected, session, call);
+  if (owner === undefined) return;
+  throw new OperationError(
+    `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; nothing was deleted. Call abort_session there first.`,
+  );
+}
+
+/** Whether `id` is the session or one of its sub-agents'. */
+async function belongsTo({ api }: Connected, id: string, sessionId: string): Promise<boolean> {
+  let at: string | undefined = id;
+  for (let depth = 0; at !== undefined && depth <= MAX_DEPTH; depth++) {
+    if (at === sessionId) return true;
+    at = (await api.session(at))?.parentID;
+  }
+  return false;
+}
+
+/** opencode answers true: what counts is that it is not there, and that nothing was started in it meanwhile. */
+async function assertGone(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
+  const { api, instance } = connected;
+  if ((await api.session(session.id)) !== undefined) {
+    throw new OperationError(
+      `Delete failed: ${quoteName(instance.name)} accepted it, but session ${session.id} is still there; try again, or see list_sessions.`,
+    );
+  }
+  if (!(await api.statuses(session.directory)).has(session.id)) return;
+  await tellingUndone(
+    instance.name,
+    () => `session ${session.id} is deleted, but what began in it meanwhile was not aborted`,
+    () => abortVerified(runtime, connected, session, call),
+    'End it in that opencode.',
+  );
+}

@@ -1,0 +1,66 @@
+import { singleLine } from '../../base/plain-text.ts';
+import type { Session } from '../../opencode/schema.ts';
+import { OperationError, quoteName } from '../answer.ts';
+import type { Connected } from '../runtime.ts';
+
+/** opencode lists 100 sessions by default; older ones are found by their title or whole id. */
+const LOOKED_THROUGH = 100;
+const LISTED = 10;
+
+/**
+ * The session that a person means: by whole id, by the beginning of an id, or by a title where only
+ * one session has it. Sessions of the instance's own project only, unless the whole id is given.
+ */
+export async function findSession(connected: Connected, query: string): Promise<Session> {
+  const { api, instance } = connected;
+  const wanted = query.trim();
+  const name = quoteName(instance.name);
+  const next = `call list_sessions with instance ${name} to see what there is`;
+  if (wanted === '')
+    throw new OperationError(`session_id is empty; leave it out for the most recent session, or ${next}.`);
+  const sessions = await api.sessions({ limit: LOOKED_THROUGH });
+  const exact = sessions.find(({ id }) => id === wanted);
+  if (exact !== undefined) return exact;
+  // An id that does not begin with `ses` makes opencode answer 500.
+  if (/^ses_[0-9A-Za-z]{8,64}$/.test(wanted)) {
+    const session = await api.session(wanted);
+    if (session !== undefined) return session;
+  }
+  const byId = sessions.filter(({ id }) => wanted.startsWith('ses') && id.startsWith(wanted));
+  const titled = byId.length > 0 ? byId : await searchTitles(connected, wanted, sessions);
+  const [found] = titled;
+  if (found !== undefined && titled.length === 1) return found;
+  if (found === undefined) {
+    throw new OperationError(
+      `No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next}.`,
+    );
+  }
+  const list = titled.slice(0, LISTED).map(({ id, title }) => `${id} ${JSON.stringify(singleLine(title, 60))}`);
+  const more = titled.length > LISTED ? ` and ${titled.length - LISTED} more` : '';
+  throw new OperationError(
+    `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}. Call again with one of these ids.`,
+  );
+}
+
+/** Whole titles first, then parts of titles, case ignored. */
+async function searchTitles(
+  { api }: Connected,
+  wanted: string,
+  recent: readonly Session[],
+): Promise<readonly Session[]> {
+  const older = await api.sessions({ search: wanted, limit: LOOKED_THROUGH });
+  const all = [...new Map([...recent, ...older].map((session) => [session.id, session])).values()];
+  const lower = wanted.toLowerCase();
+  const whole = all.filter(({ title }) => title.toLowerCase() === lower);
+  return whole.length > 0 ? whole : all.filter(({ title }) => title.toLowerCase().includes(lower));
+}
+
+/** The most recently updated root session of the instance's own directory: not a sub-agent's, not another project's. */
+export async function latestSession({ api, directory }: Connected): Promise<Session | undefined> {
+  const sessions = await api.sessions({ directory, rootsOnly: true, limit: 1 });
+  return sessions.find((session) => session.directory === directory && session.parentID === undefined);
+}
+
+function cleanQuery(query: string): string {
+  return singleLine(query, 80);
+}

@@ -1,0 +1,37 @@
+import { atRest, type AtRest } from '../../model/at-rest.ts';
+import type { Message, SessionStatus } from '../../opencode/schema.ts';
+import { retryingLine } from '../../opencode/waiting.ts';
+
+/** One word for what a session does, with the reason where there is one. */
+export interface SessionState {
+  readonly state: AtRest['state'] | 'busy' | 'retrying' | 'waiting' | 'stalled';
+  readonly reason?: string;
+}
+
+/** What is known beside the status. */
+export interface SessionFacts {
+  readonly newest?: Message | undefined;
+  /** What it waits for, one line each. */
+  readonly waiting?: readonly string[];
+  /** See `stalledSince`. */
+  readonly stalledSinceMs?: number | undefined;
+  readonly nowMs: number;
+}
+
+/** From the status and, where known, the session's newest message. */
+export function sessionState(
+  status: SessionStatus | undefined,
+  { newest, waiting = [], stalledSinceMs, nowMs }: SessionFacts,
+): SessionState {
+  if (status !== undefined && status.type !== 'idle') {
+    if (waiting.length > 0) return { state: 'waiting', reason: `for ${waiting.join('; ')}` };
+    if (status.type === 'retry') return { state: 'retrying', reason: retryingLine(status) };
+    if (stalledSinceMs !== undefined) return stalled(stalledSinceMs);
+    return { state: 'busy' };
+  }
+  return atRest(newest?.info, nowMs);
+}
+
+export function stalled(sinceMs: number): SessionState & { readonly state: 'stalled' } {
+  return { state: 'stalled', reason: `nothing was heard of it since ${new Date(sinceMs).toISOString()}` };
+}

@@ -1,0 +1,111 @@
+import type { Session } from '../../opencode/schema.ts';
+import { sentence, singleLine } from '../../base/plain-text.ts';
+import { type Answer, formatAge, OperationError, quoteName } from '../answer.ts';
+import { askedLine, listAsked } from '../respond/asked.ts';
+import { directoriesOf, statusesIn } from '../listing/directories.ts';
+import { findOwner } from './other-process.ts';
+import { type Call, connect, type Runtime } from '../runtime.ts';
+import { type SessionState, sessionState } from './session-state.ts';
+import { stallsAmong } from '../send/stalls.ts';
+import { sessionsAtRest } from './sessions-at-rest.ts';
+import type { CreatedSession, SessionList, SessionRow } from '../shapes.ts';
+import { tellingUndone } from '../send/undone.ts';
+
+const LISTED = 30;
+const MAX_TITLE = 200;
+const INTERRUPTED =
+  '(interrupted: the last turn was never completed; the instance was restarted, or another process of the same home works on it)';
+
+/** The instance's sessions, most recently updated first. */
+export async function listSessions(
+  runtime: Runtime,
+  input: { readonly instance: string; readonly search?: string | undefined },
+  call: Call,
+): Promise<Answer<SessionList>> {
+  const connected = await connect(runtime, input.instance, call);
+  const { api, instance } = connected;
+  const sessions = await api.sessions({
+    rootsOnly: true,
+    limit: LISTED + 1,
+    ...(input.search ? { search: input.search } : {}),
+  });
+  const directories = directoriesOf(connected, sessions);
+  const statuses = await statusesIn(connected, directories);
+  const asked = await listAsked(connected, directories, statuses);
+  const now = runtime.clock.now();
+  const listed = sessions.slice(0, LISTED);
+  // Of other directories it was not asked what runs there.
+  const resting = listed.filter(({ id, directory }) => !statuses.has(id) && directories.includes(directory));
+  const atRest = await sessionsAtRest(resting, {
+    api,
+    statuses: () => statusesIn(connected, directories),
+    ownerOf: (session) => findOwner(runtime, connected, session, call),
+    nowMs: now,
+  });
+  const stalls = await stallsAmong(runtime, connected, statuses.keys());
+  const stateOf = ({ id }: Session): SessionState =>
+    briefly(atRest.get(id)) ??
+    sessionState(statuses.get(id), {
+      waiting: asked.filter(({ session }) => session.id === id).map(askedLine),
+      stalledSinceMs: stalls.get(id),
+      nowMs: now,
+    });
+  const data: SessionList = {
+    instance: instance.name,
+    sessions: listed.map((session) => sessionRow(session, stateOf(session))),
+    more: sessions.length > LISTED,
+  };
+  const lines = data.sessions.map((row) => renderSession(row, now));
+  const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
+  const foot = [
+    ...(data.sessions.some(({ state }) => state === 'interrupted') ? [INTERRUPTED] : []),
+    ...(data.more ? ['(there are more; give search to find one by its title)'] : []),
+  ];
+  const none = `${quoteName(instance.name)} has no sessions${input.search ? ' with that title' : ''}; create_session or send starts one.`;
+  return { data, text: lines.length === 0 ? none : [head, ...lines, ...foot].join('\n') };
+}
+
+/** Said once for all of them. */
+function briefly(state: SessionState | undefined): SessionState | undefined {
+  return state?.state === 'interrupted' ? { state: 'interrupted' } : state;
+}
+
+export async function createSession(
+  runtime: Runtime,
+  input: { readonly instance: string; readonly title?: string | undefined },
+  call: Call,
+): Promise<Answer<CreatedSession>> {
+  const title = input.title === undefined ? undefined : singleLine(input.title, MAX_TITLE).trim();
+  if (title === '')
+    throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
+  const { api, instance } = await connect(runtime, input.instance, call);
+  const created = await tellingUndone(
+    instance.name,
+    () => 'no session was created',
+    () => api.createSession(title),
+  );
+  const session = sessionRow(created, { state: 'idle' });
+  return {
+    data: { instance: instance.name, session },
+    text: `Created on ${quoteName(instance.name)}: ${renderSession(session, runtime.clock.now())}`,
+  };
+}
+
+export function sessionRow(session: Session, { state, reason }: SessionState): SessionRow {
+  return {
+    id: session.id,
+    title: singleLine(session.title, 100),
+    directory: singleLine(session.directory, 300),
+    updated: new Date(session.time.updated).toISOString(),
+    state,
+    ...(reason !== undefined && { reason: sentence(reason, 300) }),
+    ...(session.parentID !== undefined && { parent: session.parentID }),
+  };
+}
+
+export function renderSession(row: SessionRow, nowMs: number): string {
+  const age = formatAge(nowMs - Date.parse(row.updated));
+  const reason = row.reason === undefined ? '' : ` (${row.reason})`;
+  const parent = row.parent === undefined ? '' : `, sub-agent of ${row.parent}`;
+  return `${row.id} ${JSON.stringify(row.title)} ${row.state}${reason}, updated ${age} ago, in ${quoteName(row.directory)}${parent}`;
+}

@@ -1,0 +1,156 @@
+import type { NewestMessage } from '../model/at-rest.ts';
+import { permissionSchema, questionSchema } from '../opencode/schema.ts';
+import { describeWaiting, type WaitingRequest } from '../opencode/waiting.ts';
+import { singleLine } from '../base/plain-text.ts';
+import type { Activity, SessionSummary, Waiting } from '../model/instance.ts';
+
+/**
+ * What of a probe's answers is used, checked by hand: the other end may be anything, and zod on six answers of every
+ * instance in every survey is measurable. Each function gives undefined where the answer is not of opencode's form.
+ */
+
+/** Linux' PATH_MAX; a longer one is a lie. */
+const MAX_PATH_CHARS = 4096;
+const MAX_VERSION_CHARS = 64;
+const MAX_TITLE_CHARS = 200;
+const MAX_MESSAGE_CHARS = 300;
+
+/** Requests that wait at one instance; those left by aborts stay listed for ever. */
+const MAX_WAITING = 100;
+
+const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
+
+/** No directory has these in its name. Any other character one may have; what shows it takes care of that. */
+const NEVER_IN_A_PATH = /[\0\p{Surrogate}]/u;
+
+const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
+
+export function healthOf(value: unknown): { readonly healthy: boolean; readonly version: string } | undefined {
+  const { healthy, version } = fields(value);
+  if (typeof healthy !== 'boolean' || typeof version !== 'string') return undefined;
+  if (version === '' || version.length > MAX_VERSION_CHARS || singleLine(version, MAX_VERSION_CHARS) !== version)
+    return undefined;
+  return { healthy, version };
+}
+
+export function pathOf(value: unknown): { readonly directory: string; readonly worktree: string } | undefined {
+  const { directory, worktree } = fields(value);
+  return isPath(directory) && isPath(worktree) ? { directory, worktree } : undefined;
+}
+
+/** What an instance does, and which sessions do it. */
+export interface Doing {
+  readonly activity: Activity;
+  readonly running: readonly string[];
+}
+
+/** `/session/status` lists only what is not idle. A retry is told before plain work: it is what a person should look at. */
+export function doingOf(value: unknown): Doing | undefined {
+  if (!isRecord(value)) return undefined;
+  const running: string[] = [];
+  let retrying: Activity | undefined;
+  for (const [id, status] of Object.entries(value)) {
+    const { type, attempt, message } = fields(status);
+    if (type === 'retry') {
+      retrying ??= {
+        kind: 'retrying',
+        attempt: typeof attempt === 'number' && Number.isFinite(attempt) ? attempt : 0,
+        message: typeof message === 'string' ? singleLine(message, MAX_MESSAGE_CHARS) : '',
+      };
+    } else if (typeof type !== 'string') return undefined;
+    // Left out, what runs would look idle.
+    if (!isSessionId(id)) return undefined;
+    if (type !== 'idle') running.push(id);
+  }
+  const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
+  return { activity: retrying ?? busy, running };
+}
+
+/** They are few, so that checking them whole costs nothing. What they hold beside is not kept: a diff may be of a megabyte. */
+export function permissionsOf(value: unknown): readonly Waiting[] | undefined {
+  return listOf(value, (one) => {
+    const { data } = permissionSchema.safeParse(one);
+    return data && shortly({ kind: 'permission', request: data });
+  });
+}
+
+export function questionsOf(value: unknown): readonly Waiting[] | undefined {
+  return listOf(value, (one) => {
+    const { data } = questionSchema.safeParse(one);
+    return data && shortly({ kind: 'question', request: data });
+  });
+}
+
+function shortly(waiting: WaitingRequest): Waiting {
+  const { kind, request } = waiting;
+  return { kind, id: request.id, sessionId: request.sessionID, text: describeWaiting(waiting, MAX_MESSAGE_CHARS) };
+}
+
+function listOf<T>(value: unknown, read: (one: unknown) => T | undefined): readonly T[] | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const all = value.slice(0, MAX_WAITING).map(read);
+  const known = all.filter((one) => one !== undefined);
+  return known.length === all.length ? known : undefined;
+}
+
+/** The first session of the list; null where there is none. */
+export function firstSessionOf(value: unknown): SessionSummary | null | undefined {
+  if (!Array.isArray(value)) return undefined;
+  if (value.length === 0) return null;
+  const { id, title, directory, time } = fields(value[0]);
+  const { updated } = fields(time);
+  if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
+  if (!isTime(updated)) return undefined;
+  return {
+    id,
+    title: typeof title === 'string' ? singleLine(title, MAX_TITLE_CHARS) : '',
+    directory,
+    updatedMs: updated,
+  };
+}
+
+/** The last message of a page; undefined where there is none. */
+export function newestMessageOf(page: unknown): NewestMessage | undefined {
+  if (!Array.isArray(page)) return undefined;
+  const { role, time, error } = fields(fields(page.at(-1))['info']);
+  const { created, completed } = fields(time);
+  if ((role !== 'user' && role !== 'assistant') || !isTime(created)) return undefined;
+  return { role, time: { created, completed: isTime(completed) ? completed : undefined }, error };
+}
+
+/** Whether a session works for another one. */
+export function hasParent(session: unknown): boolean {
+  return typeof fields(session)['parentID'] === 'string';
+}
+
+/** What goes into a path must be one. */
+export function isSessionId(id: string): boolean {
+  return SESSION_ID.test(id);
+}
+
+/** As `doingOf`, of several directories together. */
+export function together(all: readonly Doing[]): Doing {
+  const running = all.flatMap((one) => one.running);
+  const retrying = all.find(({ activity }) => activity.kind === 'retrying');
+  const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
+  return { activity: retrying?.activity ?? busy, running };
+}
+
+function isPath(value: unknown): value is string {
+  return (
+    typeof value === 'string' && value.length <= MAX_PATH_CHARS && ABSOLUTE.test(value) && !NEVER_IN_A_PATH.test(value)
+  );
+}
+
+/** What a Date can hold. */
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && value >= 0 && value <= 8.64e15;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function fields(value: unknown): Readonly<Record<string, unknown>> {
+  return isRecord(value) ? value : {};
+}

@@ -1,0 +1,56 @@
+import type { Doing } from './answers.ts';
+import type { Overview, OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
+
+/** What one probe learnt of an instance's doings; a part that is absent was not learnt. */
+export interface OverviewParts {
+  readonly status?: Doing;
+  readonly permissions?: readonly Waiting[];
+  readonly questions?: readonly Waiting[];
+  /** Null: there is none. */
+  readonly session?: SessionSummary | null;
+  /** Of the other directories that it works in, where that is newer than `session`; null where none is. */
+  readonly latest?: SessionSummary | null;
+}
+
+/** The parts known of one endpoint, and the overview they make. */
+export interface KnownOverview {
+  readonly parts: OverviewParts;
+  readonly overview: Overview;
+}
+
+/**
+ * Puts what was learnt over what was known. A part that was asked for and not answered keeps its last value and is
+ * named in `stale`. Where nothing at all was learnt, the known overview stays as it is, with its age.
+ */
+export function updateOverview(
+  known: KnownOverview | undefined,
+  learnt: OverviewParts,
+  missing: readonly OverviewPart[],
+  nowMs: number,
+): KnownOverview | undefined {
+  if (Object.keys(learnt).length === 0) return known;
+  const parts = { ...known?.parts, ...learnt };
+  return {
+    parts,
+    overview: {
+      activity: parts.status?.activity ?? { kind: 'unknown' },
+      running: parts.status?.running ?? [],
+      ...(parts.session ? { session: parts.session } : {}),
+      ...(parts.latest ? { latest: parts.latest } : {}),
+      waiting: waitingOf(parts),
+      askedAtMs: nowMs,
+      ...(missing.length > 0 ? { stale: missing } : {}),
+    },
+  };
+}
+
+/** Listed at most; the others are counted by nobody. */
+const MAX_SHOWN = 10;
+
+/** What an abort left behind is still listed (opencode 1.18.33), but its session does not run, and waits for nothing. */
+function waitingOf({ status, permissions = [], questions = [] }: OverviewParts): readonly Waiting[] {
+  const running = new Set(status?.running);
+  return [...permissions, ...questions]
+    .filter(({ sessionId }) => status === undefined || running.has(sessionId))
+    .slice(0, MAX_SHOWN);
+}

@@ -1,0 +1,129 @@
+import { setMaxListeners } from 'node:events';
+
+import pLimit from 'p-limit';
+
+import type { Clock } from '../base/clock.ts';
+import type { Candidate, Endpoint } from '../discovery/source.ts';
+import type { Credential } from '../http/exchange.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
+import { singleLine } from '../base/plain-text.ts';
+import { unlessAborted } from '../base/unless-aborted.ts';
+
+export interface PasswordDeps {
+  readonly clock: Clock;
+  /** The longest that one probe waits for its password. */
+  readonly limitMs: number;
+  readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
+  /** Rejects where a header cannot be read. */
+  readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
+}
+
+/** A credential where there is one, or why the one that is configured could not be read. */
+export interface PasswordAnswer {
+  readonly credential?: Credential;
+  readonly problem?: string;
+  /** With its headers, where some had to be read. */
+  readonly endpoint?: Endpoint;
+  /** Why it must not be asked at all: without its headers another instance might answer. */
+  readonly lock?: string;
+}
+
+/** Password files read at once, well below any limit of open files. */
+const AT_ONCE = 64;
+
+/** A password command that takes longer than any file leaves its place to the next. */
+const PLACE_MS = 100;
+
+const MAX_PROBLEM_CHARS = 300;
+
+/** An abort reason of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
+const LATE = 'late';
+
+/** Reads the passwords of candidates before a probe takes its slot, so that a slow vault delays nobody else. */
+export class PasswordReader {
+  readonly #deps: PasswordDeps;
+  readonly #places = pLimit(AT_ONCE);
+  readonly #closing = new AbortController();
+  readonly #open = new Map<Candidate, Promise<PasswordAnswer>>();
+
+  constructor(deps: PasswordDeps) {
+    this.#deps = deps;
+    // Every reading listens to it.
+    setMaxListeners(0, this.#closing.signal);
+  }
+
+  /** Never rejects. An urgent reading does not queue. */
+  async find(candidate: Candidate, urgent: boolean): Promise<PasswordAnswer> {
+    if (urgent) return this.#read(candidate);
+    return await new Promise((resolve) => {
+      void this.#places(async () => {
+        const answer = this.#read(candidate);
+        void answer.then(resolve);
+        const place = new LinkedAbort(this.#closing.signal);
+        await Promise.race([answer, this.#deps.clock.sleep(PLACE_MS, place.signal)]);
+        place.end();
+        // Most candidates have no password: thousands in one turn would keep the first probes from their sockets.
+        await new Promise((next) => setImmediate(next));
+      });
+    });
+  }
+
+  close(): void {
+    this.#closing.abort(LATE);
+  }
+
+  async #read(candidate: Candidate): Promise<PasswordAnswer> {
+    const { clock, limitMs } = this.#deps;
+    const limit = new LinkedAbort(this.#closing.signal);
+    const { signal } = limit;
+    void clock.sleep(limitMs, signal).then(() => limit.abort(LATE));
+    try {
+      return await unlessAborted(this.#underWay(candidate, signal), signal);
+    } catch (error) {
+      if (hasUnreadHeaders(candidate)) return { lock: `timed out after ${limitMs} ms reading its headers` };
+      if (signal.aborted) return { problem: `timed out after ${limitMs} ms reading its password` };
+      return { problem: reasonOf(error) };
+    } finally {
+      limit.end();
+    }
+  }
+
+  /** A file system that hangs would otherwise collect one stuck look-up per probe, each holding a thread. */
+  #underWay(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
+    const known = this.#open.get(candidate);
+    if (known !== undefined) return known;
+    const resolving = this.#resolve(candidate, signal).finally(() => this.#open.delete(candidate));
+    this.#open.set(candidate, resolving);
+    return resolving;
+  }
+
+  /** Rejects where the signal aborts, and where there are no headers to read but no password either. */
+  async #resolve(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
+    const { resolveCredential, withHeaders } = this.#deps;
+    if (!hasUnreadHeaders(candidate) || withHeaders === undefined) {
+      const credential = await resolveCredential(candidate, signal);
+      return credential === undefined ? {} : { credential };
+    }
+    let endpoint: Endpoint;
+    try {
+      endpoint = await withHeaders(candidate.endpoint, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      return { lock: reasonOf(error) };
+    }
+    const credential = await resolveCredential(candidate, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      return reasonOf(error);
+    });
+    return { endpoint, ...(typeof credential === 'string' ? { problem: credential } : credential && { credential }) };
+  }
+}
+
+/** Whether a header's value is to be found somewhere first. */
+function hasUnreadHeaders({ endpoint: { headers = {} } }: Candidate): boolean {
+  return Object.values(headers).some((value) => typeof value !== 'string');
+}
+
+function reasonOf(error: unknown): string {
+  return singleLine(error instanceof Error ? error.message : String(error), MAX_PROBLEM_CHARS);
+}

@@ -1,0 +1,66 @@
+import type { Clock } from '../base/clock.ts';
+import type { Candidate } from '../discovery/source.ts';
+import { type Connection, RequestError, requestJson } from '../http/exchange.ts';
+import type { OverviewPart, ProbeResult } from '../model/instance.ts';
+import type { OverviewParts } from './overview.ts';
+import type { SameDirectory } from './same-directory.ts';
+
+export type Healthy = Extract<ProbeResult, { status: 'healthy' }>;
+export type Settled = Exclude<ProbeResult, { status: 'unknown' | 'untrusted' }>;
+
+export interface ProbeTask {
+  readonly candidate: Candidate;
+  readonly connection: Connection;
+  /** What to ask beyond who is there. */
+  readonly parts: readonly OverviewPart[];
+  /** Other directories of its own sessions that it is known to work in: asked about, too. */
+  readonly alsoIn?: readonly string[];
+  /** What an earlier probe learnt: how the latest turn ended and whose a request is are not asked again while they are the same. */
+  readonly known?: OverviewParts | undefined;
+  /** Told by an earlier probe, and good enough for this one. */
+  readonly version?: string | undefined;
+  /** Found a moment ago by a first look that ran out of time later on: not asked again. */
+  readonly identity?: Healthy;
+  /** For this look. */
+  readonly limitMs: number;
+  /** What earlier looks of the same probe have waited already. */
+  readonly waitedMs?: number;
+  /** Aborts when the limit is over, or when nobody wants the answer any more. */
+  readonly signal: AbortSignal;
+  /** Added to a refusal: why no password was sent although one is configured. */
+  readonly credentialProblem?: string | undefined;
+  /** Why nothing may be sent at all: a header that it needs is missing. */
+  readonly lock?: string | undefined;
+}
+
+/** What one look at one endpoint found. */
+export interface Look {
+  readonly result: Settled;
+  readonly learnt: OverviewParts;
+  /** Asked for, but without a usable answer. */
+  readonly missing: readonly OverviewPart[];
+  /** Something gave no answer in time; with more time it might. */
+  readonly timedOut: boolean;
+  /** Refused by a server, or on the way to it, for something that may be over in a moment. */
+  readonly notNow?: true;
+  /** Of the first answer. */
+  readonly latencyMs?: number;
+}
+
+export interface ProbeDeps {
+  readonly clock: Clock;
+  readonly sameDirectory: SameDirectory;
+  /** Called before each request. */
+  readonly onRequest: () => void;
+}
+
+/** One request of the probe. Rejects with `RequestError`. */
+export function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {
+  deps.onRequest();
+  return requestJson(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
+}
+
+/** Whether more time might have given an answer. */
+export function isTimeout(error: unknown, task: ProbeTask): boolean {
+  return task.signal.aborted || (error instanceof RequestError && error.kind === 'timeout');
+}

@@ -1,0 +1,103 @@
+import { RequestError } from '../http/exchange.ts';
+import { quoteName, sentence, singleLine } from '../base/plain-text.ts';
+import { healthOf, pathOf } from './answers.ts';
+import { askOverview } from './ask-overview.ts';
+import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
+import { unsupportedReason } from './supported-version.ts';
+
+/** Health and paths are below one KiB. */
+const MAX_IDENTITY_BYTES = 256 * 1024;
+
+const MAX_REASON_CHARS = 400;
+const MAX_REASON_PATH_CHARS = 150;
+
+/** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
+export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
+  if (task.lock !== undefined) return settled({ status: 'locked', reason: task.lock });
+  const startMs = deps.clock.now();
+  let latencyMs: number | undefined;
+  try {
+    let identity = task.identity;
+    if (identity === undefined) {
+      const version = task.version ?? (await askVersion(task, deps));
+      latencyMs = task.version === undefined ? Math.max(0, deps.clock.now() - startMs) : undefined;
+      const unsupported = unsupportedReason(version);
+      if (unsupported !== undefined) return settled({ status: 'unsupported', version, reason: unsupported }, latencyMs);
+      identity = await askPaths(task, deps, version);
+      latencyMs ??= Math.max(0, deps.clock.now() - startMs);
+    }
+    const overview = await askOverview(task, deps, identity.directory);
+    return { result: identity, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };
+  } catch (error) {
+    return failed(error, task, latencyMs);
+  }
+}
+
+async function askVersion(task: ProbeTask, deps: ProbeDeps): Promise<string> {
+  const health = healthOf(await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES));
+  if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
+  if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} says that it is not healthy`);
+  return health.version;
+}
+
+async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Promise<Healthy> {
+  const paths = pathOf(await ask(task, deps, '/path', MAX_IDENTITY_BYTES));
+  if (paths === undefined) throw malformed(task, '/path', 'expected {"directory","worktree"} with absolute paths');
+  const { candidate, signal } = task;
+  const claimed = candidate.claims.directory;
+  if (claimed !== undefined) {
+    const sameMachine = candidate.endpoint.route === 'loopback';
+    if (!(await deps.sameDirectory(claimed, paths.directory, { sameMachine, signal }))) {
+      const [registered, answering] = [claimed, paths.directory].map((path) =>
+        quoteName(singleLine(path, MAX_REASON_PATH_CHARS)),
+      );
+      throw new Unfit(`another instance answers here: registered for ${registered}, answering for ${answering}`);
+    }
+  }
+  return { status: 'healthy', version, ...paths };
+}
+
+/** It answered, but it is not what we look for. */
+class Unfit extends Error {}
+
+function malformed(task: ProbeTask, path: string, expected: string): Unfit {
+  return new Unfit(`GET ${task.connection.endpoint.url}${path}: not the answer of an opencode server; ${expected}`);
+}
+
+function settled(result: Settled, latencyMs?: number): Look {
+  return { result, learnt: {}, missing: [], timedOut: false, ...(latencyMs === undefined ? {} : { latencyMs }) };
+}
+
+function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
+  if (error instanceof RequestError && error.withheld !== undefined)
+    return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
+  if (error instanceof RequestError && error.kind === 'locked') {
+    return settled({ status: 'locked', reason: refusal(task) }, latencyMs);
+  }
+  const timedOut = isTimeout(error, task);
+  const reason = timedOut
+    ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
+    : error instanceof Error
+      ? error.message
+      : String(error);
+  return {
+    ...settled({ status: 'unhealthy', reason: sentence(reason, MAX_REASON_CHARS) }, latencyMs),
+    timedOut,
+    ...(isNotNow(error) ? { notNow: true } : {}),
+  };
+}
+
+/** A node service that cannot say who calls or has not seen the instance yet, and servers that are overloaded or still start. */
+function isNotNow(error: unknown): boolean {
+  if (!(error instanceof RequestError) || error.status === undefined) return false;
+  return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;
+}
+
+function refusal(task: ProbeTask): string {
+  const { connection, credentialProblem } = task;
+  const why =
+    connection.credential !== undefined
+      ? 'it refused the password that was sent'
+      : (credentialProblem ?? 'it asks for a password and none is known for it');
+  return sentence(`${connection.endpoint.url} answered HTTP 401: ${why}`, MAX_REASON_CHARS);
+}

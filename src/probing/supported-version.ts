@@ -1,0 +1,32 @@
+import { quoteName } from '../base/plain-text.ts';
+
+/** The oldest opencode that the tests ran against; the README states it. */
+export const MIN_VERSION = '1.18.10';
+const OLDEST: Numbers = [1, 18, 10];
+
+/** 2.x answers other routes under the same port. */
+const FIRST_UNKNOWN_MAJOR = 2;
+
+type Numbers = readonly [major: number, minor: number, patch: number];
+
+/**
+ * Why this program cannot drive that version, or undefined where it can. What does not parse, and builds from
+ * source (0.0.0-…), get the benefit of the doubt.
+ */
+export function unsupportedReason(version: string): string | undefined {
+  const found = parse(version);
+  if (found === undefined || found.every((number) => number === 0)) return undefined;
+  if (found[0] >= FIRST_UNKNOWN_MAJOR)
+    return `opencode ${quoteName(version)} is of a major version that is not supported yet; 1.x from ${MIN_VERSION} on is`;
+  if (isOlder(found)) return `opencode ${quoteName(version)} is too old; ${MIN_VERSION} or newer is needed`;
+  return undefined;
+}
+
+function parse(version: string): Numbers | undefined {
+  const match = /^v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:[-+].*)?$/.exec(version);
+  return match === null ? undefined : [Number(match[1]), Number(match[2]), Number(match[3])];
+}
+
+function isOlder([major, minor, patch]: Numbers): boolean {
+  return (major - OLDEST[0] || minor - OLDEST[1] || patch - OLDEST[2]) < 0;
+}

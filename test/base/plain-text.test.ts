@@ -1,0 +1,227 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  multiLine,
+  quoted,
+  quoteName,
+  safeToShow,
+  sentence,
+  singleLine,
+  StreamCleaner,
+} from '../../src/base/plain-text.ts';
+
+describe('singleLine', () => {
+  const cases: readonly { name: string; text: string; expected: string }[] = [
+    { name: 'plain text stays', text: 'api server (2)', expected: 'api server (2)' },
+    { name: 'letters of every script stay', text: 'žluť 東京 مرحبا 🚀', expected: 'žluť 東京 مرحبا 🚀' },
+    { name: 'line breaks and tabs become a space', text: 'a\nb\r\nc\td\re', expected: 'a b c d e' },
+    { name: 'a run of breaks is one space', text: 'a\n\n\t\nb', expected: 'a b' },
+    {
+      name: 'separators that some readers break lines at',
+      text: 'a\u2028b\u2029c\u0085d\u000be\u000cf',
+      expected: 'a b c d e f',
+    },
+    { name: 'C0 controls and DEL', text: 'a\u0000b\u0007c\u0008d\u007fe', expected: 'abcde' },
+    { name: 'C1 controls', text: 'a\u0080b\u008dc', expected: 'abc' },
+    { name: 'CSI sequences, whole', text: '\u001b[31;1mred\u001b[0m \u001b[2J\u001b[?25l', expected: 'red ' },
+    { name: 'CSI in 8-bit form', text: '\u009b31mred\u009b0m', expected: 'red' },
+    { name: 'OSC ended by BEL', text: '\u001b]0;title\u0007shell', expected: 'shell' },
+    {
+      name: 'OSC ended by ST: a link',
+      text: '\u001b]8;;http://evil\u001b\\click\u001b]8;;\u001b\\',
+      expected: 'click',
+    },
+    { name: 'OSC in 8-bit form', text: '\u009d52;c;aGk=\u009cdone', expected: 'done' },
+    { name: 'DCS, PM and APC', text: '\u001bPq#0\u001b\\a\u001b^x\u001b\\b\u001b_y\u001b\\c', expected: 'abc' },
+    { name: 'other escapes: charset, reset', text: '\u001b(0a\u001bcb', expected: 'ab' },
+    { name: 'an OSC without an end hides nothing', text: '\u001b]0;the rest stays', expected: '0;the rest stays' },
+    { name: 'a lone escape at the end', text: 'a\u001b', expected: 'a' },
+    { name: 'a sequence inside a sequence', text: '\u001b\u001b[31m[31mx', expected: '[31mx' },
+    {
+      name: 'bidi embeddings, overrides, isolates and marks',
+      text: 'a\u202ab\u202ec\u2066d\u2069e\u200ef\u200fg\u061ch',
+      expected: 'abcdefgh',
+    },
+    { name: 'zero-width characters', text: 'a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg', expected: 'abcdefg' },
+    { name: 'fillers that draw nothing', text: 'a\u3164b\u115fc\u180ed', expected: 'abcd' },
+    { name: 'tag characters', text: `hi${String.fromCodePoint(0xe0001, 0xe0068, 0xe0069, 0xe007f)}`, expected: 'hi' },
+    {
+      name: 'variation selectors that can carry bytes',
+      text: `hi${String.fromCodePoint(0xfe01, 0xe0100, 0xe01ef)}`,
+      expected: 'hi',
+    },
+    { name: 'interlinear annotations', text: 'a\ufff9b\ufffac\ufffb', expected: 'abc' },
+    { name: 'lone surrogates', text: 'a\ud83db\ude00c', expected: 'abc' },
+    { name: 'surrogates that would pair once what parts them is gone', text: '\ud83d\u200b\ude00', expected: '' },
+  ];
+  it.each(cases)('$name', ({ text, expected }) => {
+    expect(singleLine(text, 100)).toBe(expected);
+  });
+
+  it.each([
+    { text: 'abcde', max: 5, expected: 'abcde' },
+    { text: 'abcdef', max: 5, expected: 'abcd…' },
+    { text: '🚀🚀🚀', max: 3, expected: '🚀🚀🚀' },
+    { text: '🚀🚀🚀🚀', max: 3, expected: '🚀🚀…' },
+    { text: 'ab', max: 1, expected: '…' },
+    { text: 'ab', max: 0, expected: '' },
+    { text: '', max: 0, expected: '' },
+  ])('cuts $text at $max code points', ({ text, max, expected }) => {
+    expect(singleLine(text, max)).toBe(expected);
+  });
+
+  it('counts after cleaning, so that invisible characters cannot push text out', () => {
+    expect(singleLine(`${'\u200b'.repeat(1000)}name`, 10)).toBe('name');
+  });
+
+  it('stays linear on introducers that are never ended', () => {
+    // A quadratic match over this would outlast the test's own deadline.
+    expect(singleLine('\u009d'.repeat(1_000_000), 10)).toBe('');
+    expect(singleLine('\u001b]'.repeat(1_000_000), 10)).toBe('');
+    expect(singleLine('\u001b['.repeat(1_000_000), 10)).toBe('');
+  });
+});
+
+describe('multiLine', () => {
+  const cases: readonly { name: string; text: string; expected: string }[] = [
+    { name: 'keeps line breaks and tabs', text: 'a\n\n\tb\n', expected: 'a\n\n\tb\n' },
+    { name: 'normalises CRLF and lone CR', text: 'a\r\nb\rc', expected: 'a\nb\nc' },
+    { name: 'makes other line separators plain', text: 'a\u2028b\u2029c\u0085d', expected: 'a\nb\nc\nd' },
+    {
+      name: 'strips sequences, bidi and tags',
+      text: '\u001b[31ma\u202eb\u{e0041}\n\u001b]0;t\u0007c',
+      expected: 'ab\nc',
+    },
+    { name: 'a sequence does not reach over a line', text: '\u001b]0;a\nb\u0007', expected: '0;a\nb' },
+  ];
+  it.each(cases)('$name', ({ text, expected }) => {
+    expect(multiLine(text, 100)).toBe(expected);
+  });
+
+  it('cuts by code point', () => {
+    expect(multiLine('a\n🚀🚀🚀', 4)).toBe('a\n🚀…');
+  });
+});
+
+describe('remote words in a sentence of ours', () => {
+  it.each([
+    ['plain', 'no credit', '"no credit"'],
+    ['marks of its own', 'a "b" c', '"a \'b\' c"'],
+    ['lines and sequences', 'a\n\u001b[31mb\u202e', '"a b"'],
+    ['too long', 'x'.repeat(20), '"xxxxxxxxx…"'],
+  ])('are quoted: %s', (_, words, expected) => {
+    expect(quoted(words, 10)).toBe(expected);
+  });
+
+  it.each([
+    ['api', 'api'],
+    ['žluť@host:4096', 'žluť@host:4096'],
+    ['my api', '"my api"'],
+    ['a"b', '"a\\"b"'],
+    // A letter that draws nothing.
+    ['a\u3164\u202eb', 'ab'],
+    ['', '""'],
+  ])('a name stands bare where it can: %j', (name, expected) => {
+    expect(quoteName(name)).toBe(expected);
+  });
+
+  it.each([
+    ['short', 'it says "no"', 'it says "no"'],
+    ['cut behind a quotation', 'it says "no" and on', 'it says "no" an…'],
+    ['cut in a quotation', 'it says "no credit left"', 'it says "no cr…"'],
+    ['cut in one of a request, with a mark in it', 'for a: «b "c d e f g»', 'for a: «b "c d…»'],
+    ['cut in a quoted name with a mark in it', '"a \\"b c d e f g h" is', '"a \\"b c d e f…"'],
+  ])('a cut closes what it leaves open: %s', (_, text, expected) => {
+    expect(sentence(text, 16)).toBe(expected);
+  });
+});
+
+describe('safeToShow', () => {
+  it('cleans every string of a structure, keys too, and leaves the rest', () => {
+    const value = { 'a\u202e': ['b\u001b[2J\n', 1, null, true, { c: '\u009b31md\t' }], e: undefined };
+    expect(safeToShow(value)).toEqual({ a: ['b\n', 1, null, true, { c: 'd\t' }], e: undefined });
+  });
+});
+
+describe('text in pieces', () => {
+  it.each([
+    ['an escape and its sequence', ['a\u001b', '[31mb'], 'ab'],
+    ['a sequence in its middle', ['a\u001b[3', '1mb\u001b[', '0m'], 'ab'],
+    ['8-bit', ['a\u009b', '2Jb'], 'ab'],
+    ['a title', ['a\u001b]0;ti', 'tle\u001b', '\\b'], 'ab'],
+    ['a surrogate pair', ['a\ud83d', '\ude00b'], 'a😀b'],
+    ['a line break', ['a\r', '\nb\r', 'c'], 'a\nb\nc'],
+    ['no sequence in the end', ['a\u001b]0;b', '\nc'], 'a0;b\nc'],
+  ])('%s', (_, pieces, expected) => {
+    const cleaner = new StreamCleaner();
+    expect(pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end()).toBe(expected);
+  });
+
+  it('an introducer that is never ended holds nothing up', () => {
+    const cleaner = new StreamCleaner();
+    expect(cleaner.add('a\u001b]')).toBe('a');
+    expect(cleaner.add('x'.repeat(300))).toBe('x'.repeat(300));
+    expect(cleaner.end()).toBe('');
+  });
+});
+
+describe('any text', () => {
+  // Written as ranges on purpose: the implementation uses Unicode properties.
+  const FORBIDDEN =
+    // oxlint-disable-next-line no-control-regex
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\u{e0000}-\u{e0fff}]/u;
+  const text = fc.string({
+    unit: fc.oneof(
+      fc.constantFrom(
+        '\u001b',
+        '[',
+        ']',
+        '\\',
+        '\u0007',
+        '\u009b',
+        '\u009c',
+        '\r',
+        '\n',
+        '\t',
+        '\ud83d',
+        '\ude00',
+        '\u200b',
+        '\u202e',
+        'm',
+        ';',
+        '3',
+      ),
+      fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
+    ),
+    maxLength: 60,
+  });
+
+  it('comes out of pieces as it does in one, without any forbidden character', () => {
+    fc.assert(
+      fc.property(fc.array(text, { maxLength: 8 }), (raw) => {
+        // Two that a sequence parts (\r and \n, halves of a pair) become one in the whole, and not always in pieces.
+        const pieces = raw.map((piece) => piece.replaceAll(/[\r\p{Surrogate}]/gu, ''));
+        const cleaner = new StreamCleaner();
+        const out = pieces.map((piece) => cleaner.add(piece)).join('') + cleaner.end();
+        expect(out).not.toMatch(FORBIDDEN);
+        expect(out).toBe(multiLine(pieces.join(''), Infinity));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('comes out without any forbidden character, within the bound, and unchanged by a second pass', () => {
+    fc.assert(
+      fc.property(text, fc.integer({ min: 0, max: 40 }), (raw, max) => {
+        for (const safe of [singleLine, multiLine]) {
+          const shown = safe(raw, max);
+          expect(shown).not.toMatch(FORBIDDEN);
+          expect(Array.from(shown).length).toBeLessThanOrEqual(max);
+          expect(safe(shown, max)).toBe(shown);
+        }
+        expect(singleLine(raw, max)).not.toMatch(/[\t\n]/);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});

@@ -1,0 +1,45 @@
+import type { Candidate, Claims, Endpoint } from '../../src/discovery/source.ts';
+import type { Healthy } from '../../src/probing/probe-task.ts';
+import type { ProbedEndpoint, ProbeResult } from '../../src/model/instance.ts';
+
+type CandidateFields = Partial<Omit<Candidate, 'claims' | 'endpoint'>> & {
+  readonly url?: string;
+  readonly route?: Endpoint['route'];
+  readonly headers?: Endpoint['headers'];
+  readonly claims?: Claims;
+};
+
+/** A trusted loopback candidate of the source `test`, but for what is given. */
+export function candidate({ url, route, headers, ...fields }: CandidateFields = {}): Candidate {
+  return {
+    source: 'test',
+    key: 'one',
+    endpoint: {
+      url: url ?? 'http://127.0.0.1:4096',
+      route: route ?? 'loopback',
+      ...(headers === undefined ? {} : { headers }),
+    },
+    claims: {},
+    trust: { level: 'trusted' },
+    ...fields,
+  };
+}
+
+export const HEALTHY: Healthy = { status: 'healthy', version: '1.18.33', directory: '/home/user/a', worktree: '/' };
+export const DEAD: ProbeResult = { status: 'unhealthy', reason: 'ECONNREFUSED' };
+
+/** A probed endpoint with the id `test:<key>`. */
+export function probed(
+  fields: CandidateFields & { readonly result?: ProbeResult; readonly latencyMs?: number },
+): ProbedEndpoint {
+  const { result = HEALTHY, latencyMs, ...rest } = fields;
+  const made = candidate(rest);
+  return {
+    id: `${made.source}:${made.key}`,
+    candidate: made,
+    result,
+    misses: 0,
+    ...(latencyMs === undefined ? {} : { latencyMs }),
+    ...(result.status === 'healthy' ? { lastHealthy: result } : {}),
+  };
+}

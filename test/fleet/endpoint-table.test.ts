@@ -1,0 +1,199 @@
+import { describe, expect, test } from 'vitest';
+
+import { EndpointTable, type EndpointRecord, STEADY_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import type { ProbeResult } from '../../src/model/instance.ts';
+import type { Outcome } from '../../src/probing/prober.ts';
+import type { Candidate } from '../../src/discovery/source.ts';
+import { candidate, HEALTHY } from './candidates.ts';
+
+const NOW_MS = 1000;
+
+function outcome(sequence: number, fields: Partial<Outcome> = {}): Outcome {
+  return {
+    result: HEALTHY,
+    learnt: {},
+    missing: [],
+    timedOut: false,
+    connection: { endpoint: candidate().endpoint },
+    sequence,
+    ...fields,
+  };
+}
+
+const IDLE = { activity: { kind: 'idle' }, running: [] } as const;
+const ASKED = { kind: 'permission', id: 'per_1', sessionId: 'ses_1', text: 'bash "ls"' } as const;
+
+const DOWN = { result: { status: 'unhealthy', reason: 'down' } } satisfies { readonly result: ProbeResult };
+
+function one(fields?: Parameters<typeof candidate>[0]): EndpointRecord {
+  const [record] = new EndpointTable().apply('test', [candidate(fields)]).added;
+  if (record === undefined) throw new Error('nothing was added');
+  return record;
+}
+
+describe('what a probe found', () => {
+  test('a late answer does not displace a newer one', () => {
+    const record = one();
+    expect(record.settle(outcome(2), NOW_MS)).toBe(true);
+    expect(record.settle(outcome(1, DOWN), NOW_MS)).toBe(false);
+    expect(record.result).toBe(HEALTHY);
+  });
+
+  test('only a round counts a miss, and any answer ends the count', () => {
+    const record = one();
+    record.settle(outcome(1, DOWN), NOW_MS);
+    expect(record.misses).toBe(0);
+    record.roundDue = true;
+    record.settle(outcome(2, DOWN), NOW_MS);
+    record.settle(outcome(3, DOWN), NOW_MS);
+    expect(record.misses).toBe(1);
+    record.settle(outcome(4, { result: { status: 'locked', reason: '' } }), NOW_MS);
+    expect([record.misses, record.lastSeenMs]).toEqual([0, NOW_MS]);
+  });
+
+  test('who answers has told only with what it is doing; who does not, at once', () => {
+    const record = one();
+    record.settle(outcome(5), NOW_MS);
+    expect(record.toldAfter(4)).toBe(false);
+    record.settle(outcome(6, { learnt: { status: IDLE } }), NOW_MS);
+    expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
+    record.settle(outcome(7), NOW_MS);
+    expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
+    record.settle(outcome(8, DOWN), NOW_MS);
+    expect([record.toldAfter(7), record.toldAfter(8)]).toEqual([true, false]);
+  });
+
+  test('parts that were not learnt keep their last value and are named', () => {
+    const record = one();
+    record.settle(
+      outcome(1, {
+        learnt: { status: IDLE, permissions: [ASKED], questions: [], session: null },
+      }),
+      1,
+    );
+    record.settle(
+      outcome(2, {
+        learnt: { status: { activity: { kind: 'busy' }, running: ['ses_1'] } },
+        missing: ['permissions', 'questions', 'session'],
+      }),
+      2,
+    );
+    expect(record.copy().overview).toEqual({
+      activity: { kind: 'busy' },
+      running: ['ses_1'],
+      waiting: [ASKED],
+      askedAtMs: 2,
+      stale: ['permissions', 'questions', 'session'],
+    });
+    record.settle(outcome(3, { missing: ['status'] }), 3);
+    record.settle(outcome(4, DOWN), 4);
+    expect(record.copy().overview?.askedAtMs).toBe(2);
+    expect(record.copy().lastHealthy).toBe(HEALTHY);
+  });
+
+  test('a copy does not change any more, and holds no password', () => {
+    const record = one();
+    const connection = { ...outcome(1).connection, credential: { username: 'u', password: 'secret' } };
+    record.settle(outcome(1, { connection }), NOW_MS);
+    const copy = record.copy();
+    record.settle(outcome(2, DOWN), NOW_MS);
+    expect(copy.result).toBe(HEALTHY);
+    expect(JSON.stringify(copy)).not.toContain('secret');
+  });
+});
+
+describe('a way that failed', () => {
+  test('is unsteady until it has answered some rounds in a row', () => {
+    const record = one();
+    let sequence = 0;
+    const round = (fields?: Partial<Outcome>): boolean => {
+      record.roundDue = true;
+      record.settle(outcome((sequence += 1), fields), NOW_MS);
+      return record.unsteady;
+    };
+    expect([round(), round(DOWN), record.lapses]).toEqual([false, false, 1]);
+    expect([round(), round(), round(DOWN), record.lapses]).toEqual([true, true, false, 2]);
+    const steady = Array.from({ length: STEADY_ROUNDS + 1 }, () => round());
+    expect(steady).toEqual([...Array.from({ length: STEADY_ROUNDS }, () => true), false]);
+    expect(record.copy()).not.toHaveProperty('unsteady');
+  });
+
+  test('is not steadied by tool calls, however many', () => {
+    const record = one();
+    record.settle(outcome(1), NOW_MS);
+    record.settle(outcome(2, DOWN), NOW_MS);
+    for (let call = 3; call < 20; call += 1) record.settle(outcome(call), NOW_MS);
+    expect([record.unsteady, record.copy().unsteady]).toEqual([true, true]);
+  });
+});
+
+describe('the time of an answer', () => {
+  test('changes when it is another one, not with every probe', () => {
+    const record = one();
+    let sequence = 0;
+    const measure = (latencyMs: number): number | undefined => {
+      record.settle(outcome((sequence += 1), { latencyMs }), NOW_MS);
+      return record.latencyMs;
+    };
+    // Around a step of the order.
+    expect([9, 12, 8, 11, 13, 7].map(measure)).toEqual([9, 9, 9, 9, 9, 9]);
+    for (let probe = 0; probe < 10; probe += 1) measure(80);
+    expect(measure(80)).toBeGreaterThan(40);
+  });
+});
+
+describe('a scan', () => {
+  function change(before: Candidate, after: Candidate) {
+    const table = new EndpointTable();
+    table.apply('test', [before]);
+    const { added, removed, changed } = table.apply('test', [after]);
+    return { added: added.length, removed: removed.length, changed };
+  }
+
+  test('that found the same changes nothing', () => {
+    expect(change(candidate(), candidate())).toEqual({ added: 0, removed: 0, changed: false });
+  });
+
+  test.each<[string, Parameters<typeof candidate>[0]]>([
+    ['address', { url: 'http://127.0.0.1:4097' }],
+    ['route', { route: 'relay' }],
+    ['headers', { headers: { a: 'b' } }],
+    ['id', { claims: { id: 'x' } }],
+    ['directory', { claims: { directory: '/a' } }],
+    ['start', { claims: { connectedAt: 5 } }],
+    ['trust', { trust: { level: 'untrusted', reason: 'no' } }],
+    ['credential', { credential: { password: { kind: 'value', value: 'x' } } }],
+  ])('that found another %s replaces what was known', (_, fields) => {
+    expect(change(candidate(), candidate(fields))).toEqual({ added: 1, removed: 1, changed: true });
+  });
+
+  test.each<[string, Parameters<typeof candidate>[0]]>([
+    ['name', { claims: { name: 'x' } }],
+    ['host', { claims: { hostname: 'x' } }],
+    ['local port', { claims: { localPort: 5 } }],
+  ])('that found another %s keeps what was found', (_, fields) => {
+    expect(change(candidate(), candidate(fields))).toEqual({ added: 0, removed: 0, changed: true });
+  });
+
+  test('of one source leaves those of others alone', () => {
+    const table = new EndpointTable();
+    table.apply('one', [candidate()]);
+    table.apply('two', [candidate()]);
+    expect([...table.all()].map(({ id }) => id)).toEqual(['one:one', 'two:one']);
+    table.apply('one', []);
+    expect([...table.all()].map(({ id }) => id)).toEqual(['two:one']);
+  });
+
+  test('an address is healthy while anything registered for it is', () => {
+    const table = new EndpointTable();
+    const { added } = table.apply('test', [candidate({ key: 'a' }), candidate({ key: 'b' })]);
+    const key = added[0]?.key ?? '';
+    expect([table.has(key), table.isHealthy(key)]).toEqual([true, false]);
+    added[1]?.settle(outcome(1), NOW_MS);
+    expect(table.isHealthy(key)).toBe(true);
+    table.apply('test', [candidate({ key: 'a' })]);
+    expect([table.has(key), table.isHealthy(key)]).toEqual([true, false]);
+    table.apply('test', []);
+    expect(table.has(key)).toBe(false);
+  });
+});

@@ -1,0 +1,101 @@
+import { describe, expect, test } from 'vitest';
+
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
+import { STEADY_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import type { Snapshot } from '../../src/model/instance.ts';
+import { until } from '../rig/wait.ts';
+import { World } from './world.ts';
+
+/** One process by a better way that comes and goes, and by a worse one that stays. */
+async function flapping(world: World) {
+  const fake = await world.fake({ directory: '/home/user/a' });
+  const [way, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
+  const claims = { id: 'x', localPort: fake.port };
+  world.register('a', way, { route: 'tailnet', claims });
+  world.register('r', relay, { route: 'relay', claims: { ...claims, name: 'a' } });
+  world.directory.start();
+  await world.directory.ready();
+  const proofs = (): number => fake.count('POST /session/:id/abort');
+  /** One round with the better way up or down, and what follows from it. */
+  const round = async (up: boolean): Promise<void> => {
+    await (up ? way.up() : way.down());
+    const before = proofs();
+    await world.round();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    if (up) await until('a new proof', () => proofs() > before && ways(world)[0]?.split(' ').length === 3);
+    await world.clock.advance(1000);
+  };
+  return { fake, way, relay, round };
+}
+
+const waysOf = ({ instances }: Snapshot): string[] =>
+  instances.map(({ name, endpoints }) => [name, ...endpoints.map(({ candidate }) => candidate.key)].join(' '));
+const ways = (world: World): string[] => waysOf(world.directory.snapshot());
+
+describe('a way that comes and goes', () => {
+  test('with every round: one entry, one name, the way that stays in use', async () => {
+    await using world = new World();
+    const { round } = await flapping(world);
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(ways(world)).toEqual(['a a r']);
+    for (let flap = 0; flap < 6; flap += 1) {
+      await round(false);
+      expect(ways(world)).toEqual(['a r a']);
+      await round(true);
+      expect(ways(world)).toEqual(['a r a']);
+    }
+  });
+
+  test('is used again when it has answered for some rounds', async () => {
+    await using world = new World();
+    const { round } = await flapping(world);
+    await round(false);
+    await round(true);
+    for (let steady = 1; steady <= STEADY_ROUNDS; steady += 1) {
+      expect(ways(world)).toEqual(['a r a']);
+      await world.round();
+    }
+    expect(ways(world)).toEqual(['a a r']);
+  });
+
+  test('is used while it is the only one that answers', async () => {
+    await using world = new World();
+    const { relay, round } = await flapping(world);
+    await round(false);
+    await round(true);
+    expect(ways(world)).toEqual(['a r a']);
+    await relay.down();
+    await world.directory.survey();
+    expect(ways(world)).toEqual(['a a r']);
+  });
+
+  test('is no instance of its own while it is proven anew, whatever it was called', async () => {
+    await using world = new World();
+    const { fake, way, round } = await flapping(world);
+    await round(false);
+    fake.override('GET /global/event', { kind: 'hang' });
+    await way.up();
+    await world.round();
+    expect(ways(world)).toEqual(['a r']);
+    // It fails again before anything was proven.
+    await way.down();
+    await world.directory.refresh();
+    expect(ways(world)).toEqual(['a r a']);
+  });
+
+  test('that nothing suggests any more is an instance of its own', async () => {
+    await using world = new World();
+    const { way, relay, round, fake } = await flapping(world);
+    await round(false);
+    world.register('a', way, {
+      route: 'tailnet',
+      claims: { id: 'x', localPort: fake.port, name: 'a', hostname: 'other' },
+    });
+    world.register('r', relay, { route: 'relay', claims: { name: 'a', hostname: 'box' } });
+    await world.announce();
+    await way.up();
+    await world.round();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(ways(world)).toHaveLength(2);
+  });
+});

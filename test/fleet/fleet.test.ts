@@ -1,0 +1,629 @@
+import { describe, expect, test } from 'vitest';
+
+import { MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
+import { HINT_WINDOW_MS, LIFETIME_IN_INTERVALS, SCAN_DEADLINE_MS } from '../../src/discovery/chain.ts';
+import { until } from '../rig/wait.ts';
+import { settle } from './manual-clock.ts';
+import { DEADLINE_MS, INTERVAL_MS, World } from './world.ts';
+
+describe('starting', () => {
+  test('constructing does nothing, and starting returns at once', async () => {
+    await using world = new World();
+    await settle();
+    expect([world.source.scans, world.clock.due()]).toEqual([0, 0]);
+    world.register('a', await world.fake());
+    world.directory.start();
+    world.directory.start();
+    expect(world.listed()).toEqual([]);
+    await world.directory.ready();
+    expect(world.listed()).toEqual(['a idle']);
+    expect(world.source.scans).toBe(1);
+  });
+
+  test('ready waits for the first round, but not longer than a health deadline', async () => {
+    await using world = new World({ slots: 1 });
+    for (const key of ['a', 'b', 'c', 'd', 'e']) {
+      const fake = await world.fake();
+      fake.override('GET /global/health', { kind: 'hang' });
+      world.register(key, fake);
+    }
+    world.directory.start();
+    let ready = false;
+    const waiting = world.directory.ready().then(() => (ready = true));
+    await world.clock.advance(DEADLINE_MS - 1);
+    expect(ready).toBe(false);
+    await world.clock.advance(1);
+    await waiting;
+  });
+
+  test('a source whose scan hangs does not hold up the others, and its reason shows', async () => {
+    await using world = new World();
+    world.source.answer = () => new Promise(() => {});
+    world.directory.start();
+    await world.clock.advance(SCAN_DEADLINE_MS);
+    await world.directory.ready();
+    expect(world.directory.snapshot().sources).toEqual([
+      { name: 'test', status: 'failed', reason: 'the scan did not end within 10000 ms', candidates: 0 },
+    ]);
+  });
+});
+
+describe('registrations', () => {
+  test('a new one is asked at once and listed when it has answered, long before the next poll', async () => {
+    await using world = new World();
+    await world.start();
+    const fake = await world.fake({ directory: '/home/user/a' });
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    world.register('a', fake, { claims: { localPort: fake.port } });
+    await world.clock.advance(HINT_WINDOW_MS);
+    const beforeMs = world.clock.now();
+    world.source.notify();
+    await world.quiet();
+    expect(world.clock.now()).toBe(beforeMs);
+    expect(world.instance('a')).toMatchObject({
+      host: 'box',
+      state: 'busy',
+      directory: '/home/user/a',
+      lastSeenMs: beforeMs,
+      overview: { activity: { kind: 'busy' }, waiting: [], askedAtMs: beforeMs },
+    });
+  });
+
+  test('one that was not asked yet is counted, not listed: it would take a name from one that answers', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    fake.override('GET /global/health', { kind: 'hang' });
+    world.register('a', fake);
+    world.directory.start();
+    await settle();
+    expect(world.directory.snapshot()).toMatchObject({
+      instances: [],
+      notes: [
+        { source: 'directory', subject: '1 new registration', reason: expect.stringContaining('not listed yet') },
+      ],
+    });
+  });
+
+  test('one that gave no answer in time when it was new is asked again soon, a few times', async () => {
+    await using world = new World();
+    const [slow, dead] = await Promise.all([world.fake(), world.fake()]);
+    slow.override('GET /global/health', { kind: 'hang' }, 2);
+    dead.override('GET /global/health', { kind: 'hang' });
+    world.register('slow', slow);
+    world.register('dead', dead);
+    const startMs = world.clock.now();
+    world.directory.start();
+    await until('both to be asked', () => slow.load.current + dead.load.current === 2);
+    await world.clock.advance((DEADLINE_MS * 7) / 8);
+    expect(world.listed()).toEqual(['dead offline', 'slow offline']);
+    await world.clock.advance(2000);
+    await until('the slow one to be listed', () => world.listed()[1] === 'slow idle');
+    while (world.clock.now() < startMs + INTERVAL_MS - 10_000) await world.clock.advance(5000);
+    // Each was looked at twice when it was new; then the slow one once more, and the dead one three times twice.
+    expect(world.directory.counters.probes).toBe(2 + 2 + 1 + 6);
+  });
+
+  test('one whose way could not answer a moment ago is asked again soon: when it is new, and when it was known', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const busy = { kind: 'answer', status: 503, body: {} } as const;
+    fake.override('GET /global/health', busy, 1);
+    world.register('a', fake);
+    await world.start();
+    expect(world.listed()).toEqual(['a offline']);
+    await world.clock.advance(2000);
+    await until('it to be listed', () => world.listed()[0] === 'a idle');
+    fake.override('GET /global/health', busy, 2);
+    await world.directory.refresh();
+    expect(world.listed()).toEqual(['a offline']);
+    const before = world.directory.counters.probes;
+    await world.clock.advance(2000);
+    await until('the first look', () => world.directory.counters.probes === before + 1);
+    await world.quiet();
+    await world.clock.advance(5000);
+    await until('it to be listed again', () => world.listed()[0] === 'a idle');
+  });
+
+  test('one that refuses connections is left to the next round', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    await fake.close();
+    await world.directory.refresh();
+    expect(world.listed()).toEqual(['a offline']);
+    const before = world.directory.counters.probes;
+    await world.clock.advance(20_000);
+    expect(world.directory.counters.probes).toBe(before);
+  });
+
+  test('one that is removed is gone at once: its name leads to an error', async () => {
+    await using world = new World();
+    world.register('a', await world.fake({ directory: '/home/user/a' }));
+    await world.start();
+    const seenMs = world.clock.now();
+    expect(world.listed()).toEqual(['a idle']);
+    await world.clock.advance(1000);
+    world.source.candidates.clear();
+    await world.announce();
+    expect(world.directory.snapshot()).toMatchObject({
+      instances: [],
+      gone: [
+        { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs, reason: 'it is no longer registered' },
+      ],
+    });
+    expect(() => world.directory.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
+  });
+
+  test('one that is gone stays told as it was told, and since when it was really last seen', async () => {
+    await using world = new World();
+    world.register('a', await world.fake({ directory: '/home/user/a' }));
+    await world.start();
+    expect(world.listed()).toEqual(['a idle']);
+    // Nobody looks while it answers once more.
+    await world.round();
+    const seenMs = world.clock.now();
+    world.source.candidates.clear();
+    await world.announce();
+    const told = { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs };
+    expect(world.directory.snapshot().gone).toMatchObject([told]);
+    await world.round();
+    expect(world.directory.snapshot().gone).toMatchObject([told]);
+  });
+
+  test('one that is announced on the LAN never takes the name of one that is gone', async () => {
+    await using world = new World();
+    world.register('a', await world.fake());
+    await world.start();
+    expect(world.listed()).toEqual(['a idle']);
+    world.source.candidates.clear();
+    await world.add('forged', await world.fake(), { route: 'lan', claims: { name: 'a' } });
+    expect(world.listed()).toEqual(['a@box idle']);
+    expect(() => world.directory.resolve('a')).toThrow('a (box, /home/user/project) is gone');
+  });
+
+  test('one that is removed before its turn is never asked', async () => {
+    await using world = new World({ slots: 1 });
+    const [hung, waiting] = await Promise.all([world.fake(), world.fake()]);
+    hung.override('GET /global/health', { kind: 'hang' });
+    world.register('a', hung);
+    world.register('b', waiting);
+    world.directory.start();
+    await until('the slot to be taken', () => hung.load.current === 1);
+    world.source.candidates.delete('b');
+    await world.announce();
+    await world.clock.advance((DEADLINE_MS * 7) / 8);
+    await world.quiet();
+    expect(waiting.count('GET /global/health')).toBe(0);
+  });
+
+  test('one that moves to another port keeps its name, and is not taken for idle before it answered there', async () => {
+    await using world = new World();
+    world.register('a', await world.fake());
+    await world.start();
+    expect(world.listed()).toEqual(['a idle']);
+    const moved = await world.fake();
+    moved.override('GET /global/health', { kind: 'hang' });
+    world.register('a', moved);
+    await world.announce();
+    expect(world.listed()).toEqual(['a unknown']);
+  });
+
+  test('a label that changes is no other instance, and nothing is asked', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    const before = world.directory.counters.probes;
+    world.register('a', fake, { claims: { hostname: 'other' } });
+    await world.announce();
+    expect(world.directory.counters.probes).toBe(before);
+    expect(world.directory.snapshot().instances).toMatchObject([{ host: 'other', state: 'idle' }]);
+  });
+
+  test('one that nobody vouches for is listed with the reason, and left alone', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
+    await world.start();
+    await world.directory.survey();
+    await world.directory.refresh();
+    await world.round();
+    expect(world.directory.snapshot().instances).toMatchObject([
+      { name: 'a@box', state: 'untrusted', reason: 'the folder is writable by others' },
+    ]);
+    expect(fake.count('GET /global/health')).toBe(0);
+  });
+
+  test('of two with one key the first counts', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    const [one] = world.source.candidates.values();
+    if (one === undefined) throw new Error('not registered');
+    world.source.answer = async () => ({ candidates: [one, { ...one, claims: { name: 'b' } }], notes: [] });
+    await world.start();
+    expect(world.listed()).toEqual(['a idle']);
+  });
+
+  test('a source that fails keeps its instances for a while, and its reason shows', async () => {
+    await using world = new World();
+    world.register('a', await world.fake());
+    await world.start();
+    world.source.answer = () => Promise.reject(new Error('EIO'));
+    await world.round();
+    expect(world.listed()).toEqual(['a idle']);
+    expect(world.directory.snapshot().sources).toEqual([
+      { name: 'test', status: 'failed', reason: 'EIO', candidates: 1 },
+    ]);
+    for (let count = 0; count < LIFETIME_IN_INTERVALS; count += 1) await world.round();
+    expect(world.listed()).toEqual([]);
+    expect(world.directory.snapshot().gone).toMatchObject([{ name: 'a' }]);
+  });
+
+  test('notes of sources, and of contradicting registrations, are shown', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('old', fake, { claims: { connectedAt: 1 } });
+    world.register('new', fake, { claims: { connectedAt: 2 } });
+    const candidates = [...world.source.candidates.values()];
+    world.source.answer = async () => ({ candidates, notes: [{ subject: 'x.json', reason: 'not JSON' }] });
+    await world.start();
+    expect(world.listed()).toEqual(['new idle']);
+    expect(world.directory.snapshot().notes).toEqual([
+      { source: 'test', subject: 'x.json', reason: 'not JSON' },
+      {
+        source: 'directory',
+        subject: 'old',
+        reason: expect.stringContaining('new is registered for the same address'),
+      },
+    ]);
+  });
+});
+
+describe('one that stops answering', () => {
+  test('shows as offline with reason and last seen, goes after five missed rounds, and returns at once', async () => {
+    await using world = new World();
+    const proxy = await world.tunnelTo(await world.fake({ directory: '/home/user/a' }));
+    world.register('a', proxy);
+    await world.start();
+    const seenMs = world.clock.now();
+    await proxy.down();
+    for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) {
+      await world.round();
+      expect(world.instance('a')).toMatchObject({
+        state: 'offline',
+        reason: expect.stringContaining('ECONNREFUSED'),
+        lastSeenMs: seenMs,
+        directory: '/home/user/a',
+        overview: { activity: { kind: 'idle' }, askedAtMs: seenMs },
+      });
+    }
+    await world.round();
+    expect(world.directory.snapshot()).toMatchObject({
+      instances: [],
+      gone: [{ name: 'a', lastSeenMs: seenMs, reason: expect.stringContaining('it did not answer for 5 rounds (GET') }],
+      notes: [{ source: 'directory', subject: '1 registration', reason: expect.stringMatching(/5 rounds .*: a$/) }],
+    });
+    await proxy.up();
+    await world.round();
+    expect(world.listed()).toEqual(['a idle']);
+    expect(world.directory.snapshot()).toMatchObject({ gone: [], notes: [] });
+  });
+
+  test('misses are counted in rounds, not in tool calls, and an answer ends the count', async () => {
+    await using world = new World();
+    const proxy = await world.tunnelTo(await world.fake());
+    world.register('a', proxy);
+    await world.start();
+    await proxy.down();
+    for (let call = 0; call < 2 * MAX_MISSED_ROUNDS; call += 1) {
+      await world.directory.survey();
+      await world.directory.refresh();
+    }
+    expect(world.listed()).toEqual(['a offline']);
+    for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
+    expect(world.listed()).toEqual(['a offline']);
+    await proxy.up();
+    await world.directory.survey();
+    expect(world.listed()).toEqual(['a idle']);
+    await proxy.down();
+    for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
+    expect(world.listed()).toEqual(['a offline']);
+  });
+
+  test('stays listed for ever where a person configured it, also when it never answered', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    await fake.close();
+    world.register('a', fake, { pinned: true });
+    world.directory.start();
+    await settle();
+    expect(world.listed()).toEqual([expect.stringMatching(/^a (unknown|offline)$/)]);
+    for (let missed = 0; missed <= MAX_MISSED_ROUNDS; missed += 1) await world.round();
+    expect(world.listed()).toEqual(['a offline']);
+    expect(world.directory.snapshot()).toMatchObject({ gone: [], notes: [] });
+  });
+
+  test('registrations that never answered are offline for those rounds, then only counted', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    await fake.close();
+    for (let index = 0; index < 12; index += 1) world.register(`dead-${index}`, { url: `${fake.url}/${index}` });
+    await world.start();
+    expect(world.listed()).toHaveLength(12);
+    for (let missed = 0; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
+    const { instances, notes } = world.directory.snapshot();
+    expect(instances).toEqual([]);
+    expect(notes).toEqual([
+      { source: 'directory', subject: '12 registrations', reason: expect.stringMatching(/: dead-0, .* and 2 more$/) },
+    ]);
+  });
+
+  test('a locked or unsupported one is listed as what it is, and misses nothing', async () => {
+    await using world = new World();
+    world.register('locked', await world.fake({ password: 'secret' }));
+    world.register('old', await world.fake({ version: '1.2.3' }));
+    await world.start();
+    for (let missed = 0; missed <= MAX_MISSED_ROUNDS; missed += 1) await world.round();
+    expect(world.directory.snapshot().instances).toMatchObject([
+      { name: 'locked', state: 'locked', reason: expect.stringContaining('HTTP 401'), lastSeenMs: world.clock.now() },
+      { name: 'old', state: 'unsupported', reason: expect.stringContaining('1.2.3 is too old') },
+    ]);
+  });
+
+  test('another instance at its address is not taken for it', async () => {
+    await using world = new World();
+    world.register('a', await world.fake({ directory: '/home/user/b' }), { claims: { directory: '/home/user/a' } });
+    await world.start();
+    expect(world.instance('a')).toMatchObject({
+      state: 'offline',
+      reason: 'another instance answers here: registered for /home/user/a, answering for /home/user/b',
+    });
+  });
+});
+
+describe('two ways to one instance', () => {
+  async function joined(world: World) {
+    const fake = await world.fake({ directory: '/home/user/a' });
+    const tunnel = await world.tunnelTo(fake);
+    const claims = { id: 'x', localPort: fake.port };
+    world.register('a', fake, { claims });
+    world.register('r', tunnel, { route: 'relay', claims: { ...claims, name: 'a' } });
+    world.directory.start();
+    await world.directory.ready();
+    return { fake, tunnel };
+  }
+
+  const ways = (world: World): string[] =>
+    world.directory
+      .snapshot()
+      .instances.map(({ name, endpoints }) => [name, ...endpoints.map(({ candidate }) => candidate.key)].join(' '));
+
+  test('are one entry, with the best way first, before anyone is shown two', async () => {
+    await using world = new World();
+    await joined(world);
+    expect(ways(world)).toEqual(['a a r']);
+  });
+
+  test('stay one while one way is down, and are proven again when it is back', async () => {
+    await using world = new World();
+    const { tunnel, fake } = await joined(world);
+    await tunnel.down();
+    await world.round();
+    expect(ways(world)).toEqual(['a a r']);
+    await tunnel.up();
+    const before = fake.count('POST /session/:id/abort');
+    await world.round();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('a new proof', () => ways(world).length === 1);
+    expect(ways(world)).toEqual(['a a r']);
+    expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
+  });
+
+  test('that live again without a new proof are two, and stay two when one is down once more', async () => {
+    await using world = new World();
+    const { tunnel, fake } = await joined(world);
+    await tunnel.down();
+    await world.round();
+    expect(ways(world)).toEqual(['a a r']);
+    fake.override('GET /global/event', { kind: 'hang' });
+    await tunnel.up();
+    await world.round();
+    // Not a second one before it is known that it is one.
+    expect(ways(world)).toEqual(['a a']);
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until(
+      'the proof to be tried',
+      () => tunnel.count({ path: '/global/event' }) + fake.count('GET /global/event') > 1,
+    );
+    await world.clock.advance(DEADLINE_MS);
+    expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+    await tunnel.down();
+    await world.round();
+    expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+  });
+
+  test('leave nothing behind at an address that is registered for another later', async () => {
+    await using world = new World();
+    const { tunnel } = await joined(world);
+    world.source.candidates.delete('r');
+    await world.announce();
+    expect(ways(world)).toEqual(['a a']);
+    await tunnel.down();
+    await world.add('other', tunnel, { route: 'relay' });
+    expect(ways(world)).toEqual(['a a', 'other other']);
+  });
+
+  test('are proven as soon as the second one answers, without waiting for a round', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    world.register('a', fake, { claims: { id: 'x' } });
+    await world.start();
+    tunnel.rule({}, { kind: 'hold', gate: 'open' });
+    world.register('r', tunnel, { route: 'relay', claims: { id: 'x' } });
+    await world.announce();
+    await tunnel.waitForRequest({ path: '/global/health' });
+    await world.clock.advance(REVIEW_DELAY_MS);
+    tunnel.pass();
+    tunnel.release('open');
+    await world.quiet();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => ways(world)[0] === 'a a r');
+  });
+
+  test('are proven when a registration tells later that they may be one', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    world.register('a', fake, { claims: { localPort: 1 } });
+    world.register('r', tunnel, { route: 'relay', claims: { localPort: 1, hostname: 'unknown' } });
+    await world.start();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(ways(world)).toEqual(['a a', 'r r']);
+    world.register('r', tunnel, { route: 'relay', claims: { localPort: 1 } });
+    await world.announce();
+    await until('the proof', () => ways(world)[0] === 'a a r');
+  });
+
+  test('that were silent are asked again by later rounds', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    for (const way of ['a', 'r'] as const) {
+      world.register(way, way === 'a' ? fake : tunnel, {
+        claims: { id: 'x' },
+        ...(way === 'r' ? { route: 'relay' } : {}),
+      });
+    }
+    fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
+    world.directory.start();
+    await until('the proof to be tried', () => fake.count('POST /session/:id/abort') === 1);
+    await world.clock.advance(DEADLINE_MS);
+    expect(ways(world)).toEqual(['a a', 'r r']);
+    fake.override('POST /session/:id/abort', undefined);
+    await world.round();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => ways(world)[0] === 'a a r');
+  });
+
+  test('that stay silent hold up the first list for a short while only', async () => {
+    await using world = new World();
+    const claims = { id: 'x', localPort: 1 };
+    const [one, other] = await Promise.all([world.fake(), world.fake()]);
+    world.register('a', one, { claims });
+    world.register('b', other, { claims });
+    world.directory.start();
+    let ready = false;
+    const waiting = world.directory.ready().then(() => (ready = true));
+    await until('the proof to be tried', () => one.openStreams + other.openStreams === 1);
+    await world.clock.advance(DEADLINE_MS / 4 - 1);
+    expect(ready).toBe(false);
+    await world.clock.advance(1);
+    await waiting;
+    expect(world.listed()).toEqual(['a idle', 'b idle']);
+  });
+
+  test('are two entries where no proof is had', async () => {
+    await using world = new World();
+    const claims = { id: 'x', localPort: 1 };
+    world.register('a', await world.fake(), { claims });
+    world.register('b', await world.fake(), { claims: { ...claims, name: 'a' } });
+    world.directory.start();
+    await world.quiet();
+    expect(ways(world)).toEqual(['a a', 'a@box b']);
+  });
+
+  test('stay listed under their name as long as one of them lives', async () => {
+    await using world = new World();
+    await joined(world);
+    world.source.candidates.delete('a');
+    await world.announce();
+    expect(ways(world)).toEqual(['a r']);
+    expect(world.directory.resolve('a').state).toBe('idle');
+  });
+});
+
+describe('changes', () => {
+  test('are passed on shortly after, once for a whole survey', async () => {
+    const seen: string[][] = [];
+    await using world = new World({ onChange: () => seen.push(world.listed()) });
+    const [fake, slow] = await Promise.all([world.fake(), world.fake()]);
+    world.register('a', fake);
+    world.register('b', slow);
+    await world.start();
+    await world.clock.advance(1000);
+    expect(seen.at(-1)).toEqual(['a idle', 'b idle']);
+    const before = seen.length;
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    slow.override('GET /path', { kind: 'hang' }, 1);
+    const surveying = world.directory.survey();
+    await until('the one to be answered', () => world.listed()[0] === 'a busy');
+    await world.clock.advance(1000);
+    expect(seen).toHaveLength(before);
+    await world.clock.advance(DEADLINE_MS);
+    await surveying;
+    await world.clock.advance(1000);
+    expect(seen.slice(before)).toEqual([['a busy', 'b idle']]);
+  });
+
+  test('of membership are passed on at once, even of one that has gone before the others are', async () => {
+    let seen: string[] = [];
+    await using world = new World({
+      onPresence: () => (seen = world.listed()),
+    });
+    world.register('a', await world.fake());
+    await world.start();
+    expect(seen).toEqual(['a idle']);
+    world.source.candidates.delete('a');
+    await world.directory.refresh();
+    expect(seen).toEqual([]);
+  });
+});
+
+describe('closing', () => {
+  test('ends every timer, request and stream, and may be repeated', async () => {
+    await using world = new World();
+    const [fake, hung] = await Promise.all([world.fake(), world.fake()]);
+    hung.override('GET /global/health', { kind: 'hang' });
+    world.register('a', fake);
+    world.register('b', hung);
+    world.directory.start();
+    await until('the silent one to be asked', () => hung.load.current === 1);
+    const pending = [world.directory.ready(), world.directory.survey(), world.directory.refresh()];
+    await Promise.all([world.directory.close(), world.directory.close()]);
+    await Promise.all(pending);
+    expect(world.clock.due()).toBe(0);
+    await until('the requests to end', () => fake.load.current + hung.load.current + fake.openStreams === 0);
+    const { scans } = world.source;
+    world.source.notify();
+    await world.clock.advance(10 * INTERVAL_MS);
+    expect(world.source.scans).toBe(scans);
+  });
+
+  test('afterwards what was known stays, and nothing is asked', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    const instance = world.instance('a');
+    await world.directory.close();
+    const before = world.directory.counters.requests;
+    await world.directory.survey();
+    await world.directory.refresh();
+    await world.directory.ready();
+    expect(world.listed()).toEqual(['a idle']);
+    await expect(world.directory.reach(instance)).rejects.toThrow('Looking at a was cancelled');
+    expect(world.directory.counters.requests).toBe(before);
+  });
+
+  test('one that was never started closes too', async () => {
+    await using world = new World();
+    await world.directory.close();
+    world.directory.start();
+    await world.directory.ready();
+    expect(world.source.scans).toBe(0);
+  });
+});

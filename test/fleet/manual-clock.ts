@@ -1,0 +1,58 @@
+import type { Clock } from '../../src/base/clock.ts';
+
+interface Sleeper {
+  readonly wakeAtMs: number;
+  readonly wake: () => void;
+}
+
+/** Time that passes only by `advance`. */
+export class ManualClock implements Clock {
+  #nowMs = 1_700_000_000_000;
+  readonly #sleepers = new Set<Sleeper>();
+
+  now(): number {
+    return this.#nowMs;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal?.aborted) {
+        resolve();
+        return;
+      }
+      const wake = (): void => {
+        this.#sleepers.delete(sleeper);
+        signal?.removeEventListener('abort', wake);
+        resolve();
+      };
+      const sleeper = { wakeAtMs: this.#nowMs + ms, wake };
+      this.#sleepers.add(sleeper);
+      signal?.addEventListener('abort', wake, { once: true });
+    });
+  }
+
+  /** How many sleeps would end if `ms` passed. */
+  due(ms = Infinity): number {
+    return [...this.#sleepers].filter(({ wakeAtMs }) => wakeAtMs <= this.#nowMs + ms).length;
+  }
+
+  /** Lets `ms` pass: every sleep that ends on the way ends at its own time, and what follows from it happens before the next. */
+  async advance(ms: number): Promise<void> {
+    const untilMs = this.#nowMs + ms;
+    await settle();
+    for (;;) {
+      const [first] = [...this.#sleepers].toSorted((one, other) => one.wakeAtMs - other.wakeAtMs);
+      if (first === undefined || first.wakeAtMs > untilMs) break;
+      this.#nowMs = Math.max(this.#nowMs, first.wakeAtMs);
+      first.wake();
+      await settle();
+    }
+    this.#nowMs = untilMs;
+    await settle();
+  }
+}
+
+/** Everything that needs no time and no socket has happened. */
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+}

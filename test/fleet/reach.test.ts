@@ -1,0 +1,210 @@
+import { describe, expect, test } from 'vitest';
+
+import { UnreachableError } from '../../src/fleet/contract.ts';
+import type { Instance } from '../../src/model/instance.ts';
+import { startFakes } from '../rig/fakes.ts';
+import { until } from '../rig/wait.ts';
+import { DEADLINE_MS, World } from './world.ts';
+
+async function errorOf(world: World, instance: Instance, signal?: AbortSignal): Promise<string> {
+  try {
+    const { connection } = await world.directory.reach(instance, signal);
+    return `reached ${connection.endpoint.url}`;
+  } catch (error) {
+    if (error instanceof UnreachableError) return error.message;
+    throw error;
+  }
+}
+
+/** One process, with a better way through a proxy and a worse one without. */
+async function twoWays(world: World) {
+  const fake = await world.fake({ directory: '/home/user/a' });
+  const proxy = await world.tunnelTo(fake);
+  world.register('a', proxy, { claims: { id: 'x' } });
+  world.register('r', fake, { route: 'relay', claims: { id: 'x', name: 'a' } });
+  world.directory.start();
+  await world.directory.ready();
+  return { fake, proxy, instance: world.instance('a') };
+}
+
+describe('reaching', () => {
+  test('asks again who is there, and gives what a request needs', async () => {
+    const credential = { username: 'opencode', password: 'secret' };
+    await using world = new World({ resolveCredential: async () => credential });
+    const fake = await world.fake({ directory: '/home/user/a', password: 'secret' });
+    world.register('a', fake);
+    await world.start();
+    const before = fake.count('GET /path');
+    const reached = await world.directory.reach(world.instance('a'));
+    expect(reached).toMatchObject({
+      instance: { name: 'a', state: 'idle' },
+      connection: { endpoint: { url: fake.url }, credential },
+      directory: '/home/user/a',
+      worktree: '/home/user/a',
+      version: '1.18.33',
+    });
+    expect(fake.count('GET /path')).toBe(before + 1);
+    expect(JSON.stringify(world.directory.snapshot())).not.toContain('secret');
+  });
+
+  test('goes by the best way', async () => {
+    await using world = new World();
+    const { proxy, instance } = await twoWays(world);
+    expect(await errorOf(world, instance)).toBe(`reached ${proxy.url}`);
+  });
+
+  test('takes the next way within the same call where the best one is refused', async () => {
+    await using world = new World();
+    const { proxy, fake, instance } = await twoWays(world);
+    await proxy.down();
+    expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
+    expect(world.instance('a').endpoints.map(({ candidate, result }) => `${candidate.key} ${result.status}`)).toEqual([
+      'r healthy',
+      'a unhealthy',
+    ]);
+  });
+
+  test('a way that hangs costs a short look, and is known as unhealthy then', async () => {
+    await using world = new World();
+    const { proxy, fake, instance } = await twoWays(world);
+    proxy.rule({}, { kind: 'hang' });
+    const before = proxy.count({ path: '/global/health' });
+    const reaching = errorOf(world, instance);
+    await proxy.waitForRequest({ path: '/global/health' }, { nth: before + 1 });
+    await world.clock.advance(DEADLINE_MS / 4);
+    expect(await reaching).toBe(`reached ${fake.url}`);
+    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
+  });
+
+  test('the only way is looked at twice where it stays silent at first', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    fake.override('GET /global/health', { kind: 'hang' }, 1);
+    const reaching = errorOf(world, world.instance('a'));
+    await until('the first look', () => fake.load.current === 1);
+    expect(world.listed()).toEqual(['a idle']);
+    await world.clock.advance(DEADLINE_MS / 4);
+    expect(await reaching).toBe(`reached ${fake.url}`);
+  });
+
+  test('goes before the queue of a big round, and takes no slot more', async () => {
+    const slots = 2;
+    await using fakes = await startFakes(60);
+    await using world = new World({ slots });
+    for (const [index, fake] of fakes.all.entries())
+      world.register(`i${index}`, fake, { claims: { localPort: index } });
+    await world.start();
+    const before = world.directory.counters.probes;
+    const surveying = world.directory.survey();
+    const reached = await world.directory.reach(world.instance('i59'));
+    expect(reached.instance.name).toBe('i59');
+    expect(world.directory.counters.probes - before).toBeLessThan(20);
+    await surveying;
+    expect(world.directory.counters.maxInFlight).toBeLessThanOrEqual(slots);
+  });
+
+  test('an instance that was shown before it moved is reached where it is now', async () => {
+    await using world = new World();
+    const [fake, moved] = await Promise.all([world.fake({ directory: '/d' }), world.fake({ directory: '/d' })]);
+    world.register('a', fake);
+    await world.start();
+    const instance = world.instance('a');
+    await world.add('a', moved);
+    expect(await errorOf(world, instance)).toBe(`reached ${moved.url}`);
+  });
+});
+
+describe('what cannot be reached', () => {
+  test('is told with every way that was tried, why each failed, and what to do', async () => {
+    await using world = new World();
+    const { proxy, fake, instance } = await twoWays(world);
+    await Promise.all([proxy.down(), fake.close()]);
+    expect(await errorOf(world, instance)).toBe(
+      `a cannot be driven now. Tried loopback ${proxy.url}: GET ${proxy.url}/global/health: ECONNREFUSED; relay ${fake.url}: GET ${fake.url}/global/health: ECONNREFUSED. See that opencode still runs there, then call refresh_instances.`,
+    );
+  });
+
+  test('a locked one says where a password would be read from', async () => {
+    await using world = new World();
+    const fake = await world.fake({ password: 'secret' });
+    world.register('a', fake);
+    await world.start();
+    const message = await errorOf(world, world.instance('a'));
+    expect(message).toContain('HTTP 401: it asks for a password and none is known for it');
+    expect(message).toContain('`credentials` in the config file');
+    expect(message).toContain('OPENCODE_SERVER_PASSWORD');
+  });
+
+  test('an unsupported one says what to do', async () => {
+    await using world = new World();
+    world.register('a', await world.fake({ version: '1.0.0' }));
+    await world.start();
+    expect(await errorOf(world, world.instance('a'))).toContain('Update opencode on that machine');
+  });
+
+  test('one that nobody vouches for is not asked', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
+    await world.start();
+    expect(await errorOf(world, world.instance('a@box'))).toContain('the folder is writable by others');
+    expect(fake.count('GET /global/health')).toBe(0);
+  });
+
+  test('another directory that answers now is not the instance that was meant: both are named', async () => {
+    await using world = new World();
+    const [fake, other] = await Promise.all([
+      world.fake({ directory: '/home/user/a' }),
+      world.fake({ directory: '/home/user/b' }),
+    ]);
+    const proxy = await world.tunnelTo(fake);
+    world.register('a', proxy);
+    await world.start();
+    const instance = world.instance('a');
+    proxy.retarget(other.url);
+    expect(await errorOf(world, instance)).toContain(
+      'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again: nothing was sent.',
+    );
+    // Chosen again, it is what it says.
+    expect(await errorOf(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
+  });
+
+  test('of two ways, one that leads elsewhere now is passed over', async () => {
+    await using world = new World();
+    const { proxy, fake, instance } = await twoWays(world);
+    const other = await world.fake({ directory: '/home/user/b' });
+    proxy.retarget(other.url);
+    expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
+  });
+
+  test('one whose registration is gone, or is another’s now, is not looked for', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    const instance = world.instance('a');
+    await world.add('a', fake, { claims: { name: 'b' } });
+    const before = fake.count('GET /global/health');
+    expect(await errorOf(world, instance)).toContain('a cannot be reached: it is no longer registered anywhere');
+    world.source.candidates.clear();
+    await world.announce();
+    expect(await errorOf(world, instance)).toContain('it is no longer registered anywhere');
+    expect(fake.count('GET /global/health')).toBe(before);
+  });
+
+  test('a caller that gives up is told so', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    world.register('a', fake);
+    await world.start();
+    fake.override('GET /global/health', { kind: 'hang' });
+    const controller = new AbortController();
+    const reaching = errorOf(world, world.instance('a'), controller.signal);
+    await until('the look', () => fake.load.current === 1);
+    controller.abort();
+    expect(await reaching).toBe('Looking at a was cancelled; nothing was sent to it.');
+    expect(await errorOf(world, world.instance('a'), controller.signal)).toContain('was cancelled');
+  });
+});

@@ -1,0 +1,207 @@
+import { describe, expect, test } from 'vitest';
+
+import { type Reached, UnreachableError } from '../../src/fleet/contract.ts';
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
+import type { Claims } from '../../src/discovery/source.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { FaultProxy } from '../rig/fault-proxy.ts';
+import { until } from '../rig/wait.ts';
+import { World } from './world.ts';
+
+async function another(
+  world: World,
+  reached: Reached,
+  ...failed: readonly { readonly url: string }[]
+): Promise<string> {
+  try {
+    const urls = failed.map(({ url }) => url);
+    return (await world.directory.reachAnother(reached, [reached.way, ...urls])).connection.endpoint.url;
+  } catch (error) {
+    if (error instanceof UnreachableError) return 'none';
+    throw error;
+  }
+}
+
+/** One process, by a way of its own and two through proxies; `claims` are those of all three. */
+async function threeWays(world: World, claims: Claims) {
+  const fake = await world.fake({ directory: '/home/user/a' });
+  const [tailnet, relay] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
+  const common = { localPort: fake.port, name: 'a', ...claims };
+  world.register('a', fake, { claims: common });
+  world.register('t', tailnet, { route: 'tailnet', claims: common });
+  world.register('r', relay, { route: 'relay', claims: common });
+  world.directory.start();
+  await world.directory.ready();
+  await until('all to be one', () => world.directory.snapshot().instances[0]?.endpoints.length === 3);
+  return { fake, tailnet, relay, reached: await world.directory.reach(world.instance('a')) };
+}
+
+/** Its way is back, and nothing tells that it leads to the same process. */
+async function lapse(world: World, fake: FakeOpencode, way: FaultProxy): Promise<void> {
+  await way.down();
+  await world.round();
+  fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
+  await way.up();
+  await world.round();
+}
+
+describe('another way to the same process', () => {
+  test('is the best of those that were proven and have not failed', async () => {
+    await using world = new World();
+    const { tailnet, relay, reached } = await threeWays(world, {});
+    expect(await another(world, reached)).toBe(tailnet.url);
+    expect(await another(world, reached, tailnet)).toBe(relay.url);
+    expect(await another(world, reached, tailnet, relay)).toBe('none');
+    await tailnet.down();
+    expect(await another(world, reached)).toBe(relay.url);
+  });
+
+  test('is none that has been down since it was proven: it may lead to what was started there since', async () => {
+    await using world = new World();
+    const { fake, tailnet, relay, reached } = await threeWays(world, {});
+    await lapse(world, fake, tailnet);
+    expect(await another(world, reached)).toBe(relay.url);
+    expect(await another(world, reached, relay)).toBe('none');
+  });
+
+  test('is none that was down when the call began, and is back without a proof', async () => {
+    await using world = new World();
+    const { fake, tailnet, relay } = await threeWays(world, {});
+    await tailnet.down();
+    await world.round();
+    const reached = await world.directory.reach(world.instance('a'));
+    await lapse(world, fake, tailnet);
+    expect(await another(world, reached, relay)).toBe('none');
+  });
+
+  test('is one again when it was proven anew', async () => {
+    await using world = new World();
+    const { fake, tailnet, relay, reached } = await threeWays(world, {});
+    await lapse(world, fake, tailnet);
+    fake.override('POST /session/:id/abort', undefined);
+    await tailnet.down();
+    await world.round();
+    await tailnet.up();
+    await world.round();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('a new proof', () => world.instance('a').endpoints.some(({ candidate }) => candidate.key === 't'));
+    expect(await another(world, reached, relay)).toBe(tailnet.url);
+  });
+
+  test('is one that was proven after the call began', async () => {
+    await using world = new World();
+    const { fake, reached } = await threeWays(world, {});
+    const late = await world.tunnelTo(fake);
+    await world.add('l', late, { route: 'relay', claims: { name: 'a', localPort: fake.port } });
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('its proof', () => world.instance('a').endpoints.length === 4);
+    for (const key of ['t', 'r']) world.source.candidates.delete(key);
+    await world.announce();
+    expect(await another(world, reached)).toBe(late.url);
+  });
+
+  test('is its own registration where that moved: a tunnel that is back has another port', async () => {
+    await using world = new World();
+    const fake = await world.fake({ directory: '/home/user/a' });
+    const [relay, moved] = await Promise.all([world.tunnelTo(fake), world.tunnelTo(fake)]);
+    const claims = { id: 'x', localPort: fake.port };
+    world.register('r', relay, { route: 'relay', claims });
+    await world.start();
+    const reached = await world.directory.reach(world.instance('r'));
+    await relay.down();
+    await world.round();
+    world.register('r', moved, { route: 'relay', claims });
+    await world.announce();
+    expect(await another(world, reached)).toBe(moved.url);
+    // Another process under the same name.
+    world.register('r', moved, { route: 'relay', claims: { ...claims, id: 'y' } });
+    await world.announce();
+    expect(await another(world, reached)).toBe('none');
+  });
+
+  test('is no second process with the same id: a machine that was copied as it ran', async () => {
+    await using world = new World();
+    const claims = { id: 'x', localPort: 4096, name: 'a' };
+    const [one, other] = await Promise.all([
+      world.fake({ directory: '/home/user/a' }),
+      world.fake({ directory: '/home/user/a' }),
+    ]);
+    const way = await world.tunnelTo(one);
+    world.register('a', way, { claims });
+    world.register('b', other, { route: 'relay', claims });
+    world.directory.start();
+    await world.quiet();
+    const reached = await world.directory.reach(world.instance('a'));
+    await way.down();
+    expect(await another(world, reached)).toBe('none');
+    await world.round();
+    expect(await another(world, reached)).toBe('none');
+    expect(world.listed()).toEqual(['a offline', 'a@box idle']);
+  });
+
+  test('in another directory is none', async () => {
+    await using world = new World();
+    const { tailnet, relay, reached } = await threeWays(world, { id: 'x' });
+    const elsewhere = await world.fake({ directory: '/home/user/b' });
+    tailnet.retarget(elsewhere.url);
+    expect(await another(world, reached)).toBe(relay.url);
+  });
+
+  test('ends with the caller', async () => {
+    await using world = new World();
+    const { reached } = await threeWays(world, {});
+    const gone = AbortSignal.abort();
+    await expect(world.directory.reachAnother(reached, [], gone)).rejects.toThrow(UnreachableError);
+  });
+});
+
+describe('what is announced on the LAN', () => {
+  test('is another way once it is proven, the last one, and not after it failed', async () => {
+    await using world = new World();
+    const { fake, tailnet, relay, reached } = await threeWays(world, { id: 'x' });
+    const lan = await world.tunnelTo(fake);
+    await world.add('l', lan, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('its proof', () => world.instance('a').endpoints.length === 4);
+    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.endpoint.route)).toEqual([
+      'loopback',
+      'tailnet',
+      'relay',
+      'lan',
+    ]);
+    expect(await another(world, reached)).toBe(tailnet.url);
+    expect(await another(world, reached, tailnet, relay)).toBe(lan.url);
+    await lapse(world, fake, lan);
+    expect(await another(world, reached, tailnet, relay)).toBe('none');
+  });
+
+  test('is none though it says the id, name, host and port of another, even when that one is gone', async () => {
+    await using world = new World();
+    const { fake, tailnet, relay, reached } = await threeWays(world, { id: 'x' });
+    const liar = await world.fake({ directory: '/home/user/a' });
+    await world.add('l', liar, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(await another(world, reached, tailnet, relay)).toBe('none');
+    await Promise.all([fake.close(), tailnet.down(), relay.down()]);
+    expect(await another(world, reached)).toBe('none');
+    await world.round();
+    expect(await another(world, reached)).toBe('none');
+    expect(world.listed()).toEqual(['a offline', 'a@box idle']);
+    expect(liar.state.prompts).toEqual([]);
+  });
+
+  test('takes no way over by the address: a liar where the announced one was', async () => {
+    await using world = new World();
+    const one = await world.fake({ directory: '/home/user/a' });
+    const claims = { id: 'x', localPort: one.port };
+    const way = await world.tunnelTo(one);
+    world.register('l', way, { route: 'lan', claims });
+    await world.start();
+    const reached = await world.directory.reach(world.directory.snapshot().instances[0]!);
+    const liar = await world.fake({ directory: '/home/user/a' });
+    world.register('l', liar, { route: 'lan', claims });
+    await world.announce();
+    await world.quiet();
+    expect(await another(world, reached)).toBe('none');
+  });
+});

@@ -1,0 +1,215 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { connect, type Socket } from 'node:net';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { type Connection, exchange, openStream } from '../../src/http/exchange.ts';
+import { listenHttp } from '../rig/http-listener.ts';
+import { startThreadServer } from '../rig/thread-server.ts';
+import { deferred, until } from '../rig/wait.ts';
+
+const closers: Array<() => Promise<unknown>> = [];
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+interface Served {
+  readonly connection: Connection;
+  /** Of each request, in order: which connection it came on, counted from 0. */
+  readonly requests: Array<{ readonly line: string; readonly socket: number }>;
+  readonly sockets: Socket[];
+}
+
+async function serve(
+  handle: (request: IncomingMessage, response: ServerResponse, nth: number) => void,
+): Promise<Served> {
+  const requests: Array<{ line: string; socket: number }> = [];
+  const sockets: Socket[] = [];
+  const { url, close } = await listenHttp((request, response) => {
+    if (!sockets.includes(request.socket)) sockets.push(request.socket);
+    requests.push({ line: `${request.method} ${request.url}`, socket: sockets.indexOf(request.socket) });
+    request.resume();
+    request.once('end', () => handle(request, response, requests.length));
+  });
+  closers.push(close);
+  return { connection: { endpoint: { url, route: 'loopback' } }, requests, sockets };
+}
+
+function answer(response: ServerResponse, text: string): void {
+  response.writeHead(200, { 'content-type': 'application/json' }).end(text);
+}
+
+const limits = { timeoutMs: 60_000, maxBytes: 1000 };
+
+describe('an exchange', () => {
+  test('uses one connection for one request after another', async () => {
+    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    for (const path of ['/a', '/b', '/c'])
+      expect(await exchange(connection, path, {}, limits)).toMatchObject({ text: '1' });
+    expect(requests.map(({ socket }) => socket)).toEqual([0, 0, 0]);
+  });
+
+  test('is sent again on a connection of its own when the kept one was closed under it', async () => {
+    const together = deferred<void>();
+    const { connection, requests, sockets } = await serve((request, response, nth) => {
+      if (nth === 2) together.resolve();
+      if (nth > 2 && request.socket !== sockets[2]) request.socket.destroy();
+      else void together.promise.then(() => answer(response, String(nth)));
+    });
+    await Promise.all([exchange(connection, '/', {}, limits), exchange(connection, '/', {}, limits)]);
+    expect(await exchange(connection, '/', {}, limits)).toMatchObject({ text: '4' });
+    expect(requests.map(({ socket }) => socket)).toEqual([0, 1, expect.any(Number), 2]);
+  });
+
+  test('is sent again once only', async () => {
+    const { connection, requests } = await serve((request, response, nth) => {
+      if (nth > 1) request.socket.destroy();
+      else answer(response, String(nth));
+    });
+    await exchange(connection, '/', {}, limits);
+    await expect(exchange(connection, '/', {}, limits)).rejects.toMatchObject({ kind: 'broken' });
+    expect(requests).toHaveLength(3);
+  });
+
+  test('that may change something is never sent again', async () => {
+    const { connection, requests } = await serve((request, response, nth) => {
+      if (nth === 2) request.socket.destroy();
+      else answer(response, String(nth));
+    });
+    await exchange(connection, '/', {}, limits);
+    const post = exchange(connection, '/prompt', { method: 'POST', body: '{}' }, limits);
+    await expect(post).rejects.toMatchObject({ kind: 'broken' });
+    expect(requests.map(({ line }) => line)).toEqual(['GET /', 'POST /prompt']);
+  });
+
+  test('keeps a character whole that comes in two pieces', async () => {
+    const text = JSON.stringify('früh – 🦊');
+    const { connection } = await serve((_, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      for (const byte of Buffer.from(text)) response.write(Buffer.of(byte));
+      response.end();
+    });
+    expect(await exchange(connection, '/', {}, limits)).toMatchObject({ text });
+  });
+
+  test.each([
+    ['a length that was announced', { 'content-length': '100' }],
+    ['chunks', {}],
+  ])('is broken when the body ends early: %s', async (_, headers: Record<string, string>) => {
+    const { connection } = await serve((request, response) => {
+      response.writeHead(200, { 'content-type': 'application/json', ...headers });
+      response.write('{"a":', () => request.socket.destroy());
+    });
+    await expect(exchange(connection, '/', {}, limits)).rejects.toMatchObject({ kind: 'broken' });
+  });
+
+  test.each([
+    ['without an answer', () => {}],
+    [
+      'in the middle of its body',
+      (response: ServerResponse) => response.writeHead(200, { 'content-type': 'application/json' }).write('{'),
+    ],
+  ])('is cut by the signal %s, and its connection closed', async (_, begin: (response: ServerResponse) => unknown) => {
+    const arrived = deferred<void>();
+    const { connection, sockets } = await serve((_request, response) => {
+      begin(response);
+      arrived.resolve();
+    });
+    const controller = new AbortController();
+    const asked = exchange(connection, '/', {}, { ...limits, signal: controller.signal });
+    await arrived.promise;
+    controller.abort();
+    await expect(asked).rejects.toMatchObject({ kind: 'cancelled' });
+    await until('the connection to be closed', () => sockets[0]?.destroyed);
+  });
+
+  test('is not sent when it was cancelled before', async () => {
+    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    const asked = exchange(connection, '/', {}, { ...limits, signal: AbortSignal.abort() });
+    await expect(asked).rejects.toMatchObject({ kind: 'cancelled' });
+    await exchange(connection, '/later', {}, limits);
+    expect(requests.map(({ line }) => line)).toEqual(['GET /later']);
+  });
+
+  test('that changes something asks once it is connected, and is not sent where that throws', async () => {
+    const { connection, requests } = await serve((_, response) => answer(response, '1'));
+    const { port } = new URL(connection.endpoint.url);
+    const [dialled, connected] = [deferred<void>(), deferred<void>()];
+    const dial = async (): Promise<Socket> => {
+      dialled.resolve();
+      await connected.promise;
+      return connect(Number(port), '127.0.0.1');
+    };
+    let isOver = false;
+    const beforeChange = (): void => {
+      if (isOver) throw new Error('over');
+    };
+    const guarded = { endpoint: { ...connection.endpoint, dial }, beforeChange };
+    const post = exchange(guarded, '/prompt', { method: 'POST', body: '{}' }, limits);
+    await dialled.promise;
+    isOver = true;
+    connected.resolve();
+    await expect(post).rejects.toThrow('over');
+    await exchange(guarded, '/read', {}, limits);
+    isOver = false;
+    await exchange(guarded, '/prompt', { method: 'POST', body: '{}' }, limits);
+    expect(requests.map(({ line }) => line)).toEqual(['GET /read', 'POST /prompt']);
+  });
+
+  test('reads what arrived in time, though this process was busy past the limit', async () => {
+    await using server = await startThreadServer({ '/': 1 });
+    const connection: Connection = { endpoint: { url: server.url, route: 'loopback' } };
+    const timeoutMs = 2000;
+    const startMs = performance.now();
+    const asked = exchange(connection, '/', {}, { ...limits, timeoutMs });
+    await server.asked('/');
+    server.blockUntilAnswered('/');
+    while (performance.now() < startMs + timeoutMs + 100);
+    expect(await asked).toMatchObject({ text: '1' });
+  });
+});
+
+describe('a stream', () => {
+  test('has a connection of its own, closed with the signal', async () => {
+    const { connection, requests, sockets } = await serve((request, response) => {
+      if (request.url === '/events')
+        response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\\n\\n');
+      else answer(response, '1');
+    });
+    await exchange(connection, '/', {}, limits);
+    const controller = new AbortController();
+    const response = await openStream(connection, '/events', { headersTimeoutMs: 60_000, signal: controller.signal });
+    await exchange(connection, '/', {}, limits);
+    expect(requests.map(({ socket }) => socket)).toEqual([0, 1, 0]);
+    expect(response.complete).toBe(false);
+    controller.abort();
+    await until('the connection to be closed', () => sockets[1]?.destroyed);
+  });
+
+  test('whose head arrived in time, though this process was busy past the limit, goes on', async () => {
+    await using server = await startThreadServer({ '/events': 1 }, 'text/event-stream');
+    const connection: Connection = { endpoint: { url: server.url, route: 'loopback' } };
+    const controller = new AbortController();
+    const headersTimeoutMs = 2000;
+    const startMs = performance.now();
+    const opened = openStream(connection, '/events', { headersTimeoutMs, signal: controller.signal });
+    await server.asked('/events');
+    server.blockUntilAnswered('/events');
+    while (performance.now() < startMs + headersTimeoutMs + 100);
+    const response = await opened;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(response.destroyed).toBe(false);
+    controller.abort();
+  });
+
+  test('that is refused leaves no connection behind', async () => {
+    const { connection, sockets } = await serve((_, response) =>
+      response.writeHead(503, { 'content-type': 'text/plain' }).write('not now'),
+    );
+    const { signal } = new AbortController();
+    const opened = openStream(connection, '/events', { headersTimeoutMs: 60_000, signal });
+    await expect(opened).rejects.toMatchObject({ kind: 'status', status: 503 });
+    await until('the connection to be closed', () => sockets[0]?.destroyed);
+  });
+});

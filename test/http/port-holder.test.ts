@@ -1,0 +1,200 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage } from 'node:http';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+
+import type { Endpoint } from '../../src/discovery/source.ts';
+import { type Connection, exchange, openStream } from '../../src/http/exchange.ts';
+import { asUser, needRoot } from '../discovery/as-root.ts';
+import { STRANGER_UID } from '../rig/stranger.ts';
+import { within } from '../rig/wait.ts';
+
+const OWNER_UID = 65_533;
+const limits = { timeoutMs: 10_000, maxBytes: 1024 };
+const credential = { username: 'opencode', password: 'secret' };
+
+interface Listener {
+  readonly port: number;
+  /** Listens no more; what is connected stays. */
+  readonly stop: () => void;
+  readonly disconnect: () => void;
+  /** The Authorization header of each request. */
+  readonly seen: readonly (string | undefined)[];
+}
+
+/** Of this process, on a socket that `uid` has made: the kernel tells whose a socket is, and so do we. */
+async function listen(uid: number, { host = '127.0.0.1', port = 0, status = 200 } = {}): Promise<Listener> {
+  const seen: (string | undefined)[] = [];
+  const server = createServer({ keepAliveTimeout: 0 }, ({ headers, url }: IncomingMessage, response) => {
+    seen.push(headers.authorization);
+    const type = url === '/stream' ? 'text/event-stream' : 'application/json';
+    response.writeHead(status, { 'content-type': type }).end('{}');
+  });
+  // Node's HTTP server would end idle connections with its listening.
+  const sockets = new Set<Socket>();
+  const listener = createTcpServer((socket) => {
+    sockets.add(socket);
+    server.emit('connection', socket);
+  });
+  await asUser(uid, async () => {
+    listener.listen(port, host);
+    await once(listener, 'listening');
+  });
+  const stop = (): void => void listener.close();
+  const disconnect = (): void => sockets.forEach((socket) => socket.destroy());
+  onTestFinished(stop);
+  onTestFinished(disconnect);
+  return { port: (listener.address() as AddressInfo).port, stop, disconnect, seen };
+}
+
+function connectionTo(
+  port: number,
+  { host = '127.0.0.1', ...fields }: Partial<Endpoint> & { host?: string } = {},
+): Connection {
+  return { endpoint: { url: `http://${host}:${port}`, route: 'loopback', ...fields }, credential };
+}
+
+const get = (connection: Connection): Promise<unknown> => exchange(connection, '/x', {}, limits);
+
+beforeEach((context) => needRoot(context));
+
+describe('a password goes to a port of', () => {
+  test('this user', async () => {
+    const { port, seen } = await listen(0);
+    await get(connectionTo(port));
+    expect(seen).toEqual(['Basic b3BlbmNvZGU6c2VjcmV0']);
+  });
+
+  test('root, for another user', async () => {
+    const { port, seen } = await listen(0);
+    await asUser(STRANGER_UID, () => get(connectionTo(port)));
+    expect(seen).toEqual([expect.any(String)]);
+  });
+
+  test('the registration’s owner', async () => {
+    const { port, seen } = await listen(OWNER_UID);
+    await get(connectionTo(port, { ownerUid: OWNER_UID }));
+    expect(seen).toEqual([expect.any(String)]);
+  });
+
+  test.each([
+    ['::', '127.0.0.1'],
+    ['::', '[::1]'],
+    ['::1', '[::1]'],
+    ['0.0.0.0', '127.0.0.1'],
+    ['0.0.0.0', '127.0.0.2'],
+    ['127.0.0.1', 'localhost'],
+  ])('this user, listening at %s and asked at %s', async (at, host) => {
+    const { port, seen } = await listen(0, { host: at });
+    await get(connectionTo(port, { host }));
+    expect(seen).toEqual([expect.any(String)]);
+  });
+});
+
+describe('nothing goes to a port of another user', () => {
+  test.each([
+    ['127.0.0.1', '127.0.0.1'],
+    ['127.0.0.1', 'localhost'],
+    ['0.0.0.0', '127.0.0.3'],
+    ['::', '127.0.0.1'],
+    ['::ffff:127.0.0.1', '127.0.0.1'],
+    ['::ffff:0.0.0.0', '127.0.0.1'],
+    ['::', '[::1]'],
+    ['::1', '[::1]'],
+  ])('listening at %s and asked at %s', async (at, host) => {
+    const { port, seen } = await listen(STRANGER_UID, { host: at });
+    await expect(get(connectionTo(port, { host, ownerUid: OWNER_UID }))).rejects.toMatchObject({
+      kind: 'unreachable',
+      message: expect.stringMatching(
+        /no password was sent: user id 65534 holds port \d+ of \S+, not this user \(0\), the registration's owner \(65533\) or root; end that process/,
+      ),
+    });
+    expect(seen).toEqual([]);
+  });
+
+  test('by an event stream either', async () => {
+    const { port, seen } = await listen(STRANGER_UID);
+    const { signal } = new AbortController();
+    await expect(openStream(connectionTo(port), '/stream', { headersTimeoutMs: 10_000, signal })).rejects.toMatchObject(
+      {
+        withheld: expect.stringContaining('no password was sent'),
+      },
+    );
+    expect(seen).toEqual([]);
+  });
+
+  test('that a person configured by URL, with the header of an access proxy', async () => {
+    const { port, seen } = await listen(STRANGER_UID);
+    const { endpoint } = connectionTo(port, { configured: true, headers: { 'x-token': 'secret' } });
+    await expect(get({ endpoint })).rejects.toMatchObject({
+      withheld: expect.stringContaining('no password was sent'),
+    });
+    expect(seen).toEqual([]);
+  });
+
+  test('that accepts one connection and listens no more', async () => {
+    const bytes: Buffer[] = [];
+    const server = createTcpServer((socket) => {
+      server.close();
+      socket.on('data', (chunk) => bytes.push(chunk)).on('error', () => {});
+    });
+    await asUser(STRANGER_UID, async () => {
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as AddressInfo;
+      // Accepted with that user's rights, too.
+      const asked = get(connectionTo(port, { configured: true }));
+      await once(server, 'connection');
+      process.seteuid?.(0);
+      await expect(asked).rejects.toMatchObject({ withheld: expect.stringContaining('no password was sent') });
+    });
+    expect(Buffer.concat(bytes).toString()).toBe('');
+  });
+
+  test('what needs no password still goes there', async () => {
+    const { port, seen } = await listen(STRANGER_UID);
+    const { endpoint } = connectionTo(port);
+    await get({ endpoint });
+    expect(seen).toEqual([undefined]);
+    // The connection is kept, and was not looked at.
+    await expect(get({ endpoint, credential })).rejects.toMatchObject({
+      withheld: expect.stringContaining('no password was sent'),
+    });
+    expect(seen).toEqual([undefined]);
+  });
+});
+
+test('each connection is asked about once, and a new one again', async () => {
+  const first = await listen(0);
+  const connection = connectionTo(first.port);
+  await get(connection);
+  first.stop();
+  const second = await listen(STRANGER_UID, { port: first.port });
+  // Kept open, it still leads to the first one.
+  await get(connection);
+  expect(first.seen).toHaveLength(2);
+  first.disconnect();
+  await expect(within(get(connection), 'the answer')).rejects.toMatchObject({
+    withheld: expect.stringContaining('no password was sent'),
+  });
+  expect(second.seen).toEqual([]);
+});
+
+describe('what another user binds beside ours', () => {
+  test('does not count, where ours has the very address', async () => {
+    const { port, seen } = await listen(0);
+    const beside = createTcpServer();
+    await asUser(STRANGER_UID, async () => {
+      beside.listen({ port, host: '::', ipv6Only: true });
+      await once(beside, 'listening');
+    });
+    onTestFinished(() => void beside.close());
+    await get(connectionTo(port));
+    expect(seen).toEqual([expect.any(String)]);
+  });
+});
+
+afterEach(() => {
+  process.seteuid?.(0);
+});

@@ -1,0 +1,376 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import type { ProbedEndpoint, ProbeResult } from '../../src/model/instance.ts';
+import { ROUTES } from '../../src/discovery/source.ts';
+import { endpointKey } from '../../src/model/endpoint-key.ts';
+import { isHealthy, type KeyPair, merge, type Merged, type ProofSet } from '../../src/identity/merge.ts';
+import { DEAD, HEALTHY, probed } from '../fleet/candidates.ts';
+
+const NO_PROOFS: ProofSet = { proven: [], former: [] };
+
+function groups(merged: Merged): string[][] {
+  return merged.instances.map(({ endpoints }) => endpoints.map(({ id }) => id.replace('test:', '')));
+}
+
+const at = (
+  port: number,
+  key: string,
+  fields: Omit<Parameters<typeof probed>[0], 'key' | 'url'> = {},
+): ProbedEndpoint => probed({ key, url: `http://127.0.0.1:${port}`, ...fields });
+
+const keyOf = (endpoint: ProbedEndpoint): string => endpointKey(endpoint.candidate.endpoint);
+const proof = (one: ProbedEndpoint, other: ProbedEndpoint): KeyPair => [keyOf(one), keyOf(other)];
+
+describe('one address', () => {
+  test.each([
+    ['http://127.0.0.1:4096', 'http://127.0.0.1:4096'],
+    ['http://Box.example:80', 'http://box.example'],
+    ['https://box.example', 'https://box.example:443'],
+    ['http://box.example:1/a', 'http://BOX.example:1/a'],
+  ])('%s and %s are the same endpoint', (one, other) => {
+    const merged = merge([probed({ key: 'a', url: one }), probed({ key: 'b', url: other })], NO_PROOFS);
+    expect(groups(merged)).toEqual([['a', 'b']]);
+  });
+
+  test.each([
+    ['http://127.0.0.1:4096', 'http://127.0.0.1:4097'],
+    ['http://127.0.0.1:4096', 'https://127.0.0.1:4096'],
+    ['http://127.0.0.1:4096', 'http://localhost:4096'],
+    ['http://127.0.0.1:4096', 'http://[::1]:4096'],
+    ['http://box/a', 'http://box/b'],
+    ['http://box/a', 'http://box/A'],
+  ])('%s and %s are two', (one, other) => {
+    const merged = merge([probed({ key: 'a', url: one }), probed({ key: 'b', url: other })], NO_PROOFS);
+    expect(groups(merged)).toEqual([['a'], ['b']]);
+  });
+
+  test('headers that a person gave are part of the address: a proxy may choose by them', () => {
+    const one = probed({ key: 'a', headers: { 'x-box': 'one' } });
+    const other = probed({ key: 'b', headers: { 'x-box': 'two' } });
+    expect(groups(merge([one, other], NO_PROOFS))).toEqual([['a'], ['b']]);
+  });
+
+  test.each([
+    ['ids', { id: 'x', name: 'a' }, { id: 'y', name: 'a' }],
+    ['names', { name: 'a' }, { name: 'b' }],
+    ['directories', { name: 'a', directory: '/a' }, { name: 'a', directory: '/b' }],
+  ])('registrations with different %s contradict: the newest is kept, the other is noted', (_, old, recent) => {
+    const one = at(1, 'a', { claims: { ...old, connectedAt: 1 } });
+    const other = at(1, 'b', { claims: { ...recent, connectedAt: 2 } });
+    const merged = merge([one, other], NO_PROOFS);
+    expect(groups(merged)).toEqual([['b']]);
+    expect(merged.notes).toEqual([{ subject: old.name, reason: expect.stringContaining('http://127.0.0.1:1') }]);
+  });
+
+  test('the one that answers is kept even where it is older', () => {
+    const one = at(1, 'old', { claims: { id: 'x', connectedAt: 1 } });
+    const other = at(1, 'new', { claims: { id: 'y', connectedAt: 2 }, result: DEAD });
+    expect(groups(merge([one, other], NO_PROOFS))).toEqual([['old']]);
+  });
+
+  test('a registration without an id, and a configured name, contradict nothing', () => {
+    const registered = at(1, 'r', { claims: { id: 'x', name: 'a' } });
+    const original = at(1, 'o', { claims: { name: 'a' } });
+    const configured = at(1, 's', { claims: { name: 'mine' }, pinned: true });
+    const merged = merge([registered, original, configured], NO_PROOFS);
+    expect(groups(merged)).toEqual([['o', 'r', 's']]);
+    expect(merged.instances[0]?.claims).toMatchObject({ id: 'x', name: 'mine' });
+  });
+
+  test('one that nobody vouches for joins nothing and displaces nothing', () => {
+    const good = at(1, 'good', { claims: { id: 'x', connectedAt: 1 } });
+    const reason = 'world-writable';
+    const bad = at(1, 'bad', {
+      claims: { id: 'x', name: 'evil', connectedAt: 9 },
+      trust: { level: 'untrusted', reason },
+      result: { status: 'untrusted', reason },
+    });
+    const merged = merge([bad, good], NO_PROOFS);
+    expect(groups(merged)).toEqual([['bad'], ['good']]);
+    expect(merged.instances[1]?.claims.name).toBeUndefined();
+  });
+
+  test('ten thousand registrations for one address are a list of notes, not a standstill', () => {
+    const flood = Array.from({ length: 10_000 }, (_, index) => at(1, `k${index}`, { claims: { name: 'same' } }));
+    const merged = merge(flood, NO_PROOFS);
+    expect(merged.instances).toHaveLength(1);
+    expect(merged.instances[0]?.endpoints.length).toBeLessThanOrEqual(16);
+  });
+});
+
+describe('different addresses', () => {
+  const loopback = at(1, 'loopback', { claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
+  const relay = at(2, 'relay', { route: 'relay', claims: { id: 'x', name: 'a', hostname: 'h', localPort: 1 } });
+
+  test('are never joined without proof, whatever they claim', () => {
+    expect(groups(merge([loopback, relay], NO_PROOFS))).toEqual([['loopback'], ['relay']]);
+  });
+
+  test('are joined by proof', () => {
+    expect(groups(merge([loopback, relay], { proven: [proof(loopback, relay)], former: [] }))).toEqual([
+      ['loopback', 'relay'],
+    ]);
+  });
+
+  test('a proof holds only while both ends are healthy', () => {
+    const dead = { ...relay, result: DEAD };
+    expect(groups(merge([loopback, dead], { proven: [proof(loopback, relay)], former: [] }))).toEqual([
+      ['loopback'],
+      ['relay'],
+    ]);
+  });
+
+  test('a former proof keeps the dead end with its instance, but never joins two that live', () => {
+    const former: ProofSet = { proven: [], former: [proof(loopback, relay)] };
+    expect(groups(merge([loopback, { ...relay, result: DEAD }], former))).toEqual([['loopback', 'relay']]);
+    expect(groups(merge([loopback, relay], former))).toEqual([['loopback'], ['relay']]);
+  });
+
+  test('two that live never meet through a dead end that was once proven with each', () => {
+    const middle = at(3, 'middle', { result: DEAD });
+    const former: ProofSet = { proven: [], former: [proof(relay, middle), proof(loopback, middle)] };
+    expect(groups(merge([loopback, middle, relay], former))).toEqual([['loopback'], ['relay', 'middle']]);
+  });
+});
+
+describe('order of the ways', () => {
+  function order(...endpoints: readonly ProbedEndpoint[]): string[] | undefined {
+    const [first, ...rest] = endpoints;
+    if (first === undefined) return undefined;
+    const proven = rest.map((other) => proof(first, other));
+    const dead = endpoints.filter((endpoint) => !isHealthy(endpoint));
+    return groups(merge(endpoints, { proven, former: dead.map((other) => proof(first, other)) }))[0];
+  }
+
+  test('healthy before others, then by route, then by speed, then by id', () => {
+    expect(
+      order(
+        at(1, 'lan', { route: 'lan', latencyMs: 1 }),
+        at(2, 'relay', { route: 'relay', latencyMs: 1 }),
+        at(3, 'tailnet-slow', { route: 'tailnet', latencyMs: 300 }),
+        at(4, 'tailnet-fast', { route: 'tailnet', latencyMs: 20 }),
+        at(5, 'tailnet-equal', { route: 'tailnet', latencyMs: 49 }),
+        at(6, 'dead', { result: DEAD }),
+        at(7, 'loopback', { latencyMs: 900 }),
+      ),
+    ).toEqual(['loopback', 'tailnet-equal', 'tailnet-fast', 'tailnet-slow', 'relay', 'lan', 'dead']);
+  });
+
+  test('a way that failed lately comes after those that did not, whatever its route, and before those that fail', () => {
+    expect(
+      order(
+        { ...at(1, 'flapping'), unsteady: true },
+        at(2, 'lan', { route: 'lan', latencyMs: 300 }),
+        at(3, 'dead', { result: DEAD }),
+      ),
+    ).toEqual(['lan', 'flapping', 'dead']);
+  });
+
+  test('every route, in the order in which a way is preferred', () => {
+    const ways = ROUTES.map((route, index) => at(index + 1, route, { route, latencyMs: 2000 - index * 300 }));
+    expect(order(...ways.toReversed())).toEqual(['loopback', 'tailnet', 'relay', 'url', 'lan']);
+  });
+
+  test('claims are those of the most authoritative way, completed by the others', () => {
+    const lan = at(1, 'lan', { route: 'lan', claims: { id: 'forged', name: 'evil', hostname: 'h' } });
+    const own = at(2, 'own', { claims: { name: 'mine', directory: '/a', connectedAt: 5 } });
+    const merged = merge([lan, own], { proven: [proof(lan, own)], former: [] });
+    expect(merged.instances[0]?.claims).toEqual({
+      id: 'forged',
+      name: 'mine',
+      hostname: 'h',
+      directory: '/a',
+      connectedAt: 5,
+    });
+  });
+});
+
+describe('for all inputs', () => {
+  const results: readonly ProbeResult[] = [
+    HEALTHY,
+    DEAD,
+    { status: 'locked', reason: 'HTTP 401' },
+    { status: 'unknown' },
+    { status: 'untrusted', reason: 'not ours' },
+  ];
+  const few = (...values: readonly string[]) => fc.option(fc.constantFrom(...values), { nil: undefined });
+  const arbitraryEndpoint = fc
+    .record({
+      port: fc.integer({ min: 1, max: 6 }),
+      route: fc.constantFrom('loopback' as const, 'relay' as const, 'lan' as const),
+      id: few('x', 'y'),
+      name: few('a', 'b'),
+      directory: few('/a', '/b'),
+      connectedAt: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
+      pinned: fc.boolean(),
+      result: fc.constantFrom(...results),
+      latencyMs: fc.option(fc.integer({ min: 0, max: 2000 }), { nil: undefined }),
+    })
+    .map(
+      ({ port, id, name, directory, connectedAt, pinned, result, route, latencyMs }) =>
+        (key: string) =>
+          at(port, key, {
+            route,
+            result,
+            claims: {
+              ...(id === undefined ? {} : { id }),
+              ...(name === undefined ? {} : { name }),
+              ...(directory === undefined ? {} : { directory }),
+              ...(connectedAt === undefined ? {} : { connectedAt }),
+            },
+            trust: result.status === 'untrusted' ? { level: 'untrusted', reason: 'not ours' } : { level: 'trusted' },
+            ...(pinned ? { pinned: true } : {}),
+            ...(latencyMs === undefined ? {} : { latencyMs }),
+          }),
+    );
+  const arbitraryEndpoints = fc
+    .array(arbitraryEndpoint, { maxLength: 12 })
+    .map((makers) => makers.map((make, index) => make(`k${String(index).padStart(2, '0')}`)));
+  const pairs = fc.array(
+    fc
+      .tuple(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 6 }))
+      .map(([one, other]): KeyPair => [`http://127.0.0.1:${one}`, `http://127.0.0.1:${other}`]),
+    { maxLength: 6 },
+  );
+  const arbitraryProofs = fc.record({ proven: pairs, former: pairs });
+
+  test('the order of endpoints does not matter', () => {
+    fc.assert(
+      fc.property(arbitraryEndpoints, arbitraryProofs, fc.infiniteStream(fc.nat()), (endpoints, proofs, dice) => {
+        const shuffled = endpoints
+          .map((endpoint) => ({ endpoint, at: dice.next().value ?? 0 }))
+          .toSorted((one, other) => one.at - other.at)
+          .map(({ endpoint }) => endpoint);
+        expect(merge(shuffled, proofs)).toEqual(merge(endpoints, proofs));
+      }),
+    );
+  });
+
+  test('merging what was merged changes nothing', () => {
+    fc.assert(
+      fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
+        const once = merge(endpoints, proofs);
+        const again = merge(
+          once.instances.flatMap((instance) => instance.endpoints),
+          proofs,
+        );
+        expect(again).toEqual({ instances: once.instances, notes: [] });
+      }),
+    );
+  });
+
+  test('every endpoint is in one instance, or noted', () => {
+    fc.assert(
+      fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
+        const { instances, notes } = merge(endpoints, proofs);
+        const ids = instances.flatMap((instance) => instance.endpoints.map(({ id }) => id));
+        expect(new Set(ids).size).toBe(ids.length);
+        expect(ids.length + notes.length).toBe(endpoints.length);
+      }),
+    );
+  });
+
+  test('two healthy addresses are in one instance only where proofs that hold connect them', () => {
+    fc.assert(
+      fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
+        const { instances } = merge(endpoints, proofs);
+        const live = new Set(
+          endpoints
+            .filter((endpoint) => isHealthy(endpoint) && endpoint.candidate.trust.level === 'trusted')
+            .map(keyOf),
+        );
+        const kept = new Set(instances.flatMap((one) => one.endpoints.filter(isHealthy).map(keyOf)));
+        const reach = (from: string): Set<string> => {
+          const seen = new Set([from]);
+          for (const key of seen) {
+            for (const [one, other] of proofs.proven) {
+              if (!live.has(one) || !live.has(other) || !kept.has(one) || !kept.has(other)) continue;
+              if (one === key) seen.add(other);
+              if (other === key) seen.add(one);
+            }
+          }
+          return seen;
+        };
+        for (const { endpoints: ways } of instances) {
+          const healthy = [...new Set(ways.filter(isHealthy).map(keyOf))];
+          for (const key of healthy) expect(reach(healthy[0] ?? key)).toContain(key);
+        }
+      }),
+    );
+  });
+
+  describe('on machines that are alike in all they claim', () => {
+    /** How many ways lead to each machine, and which of them answer; the next numbers are for proofs among them. */
+    const machines = fc.array(fc.array(fc.boolean(), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
+    const routes = ['loopback', 'tailnet', 'relay', 'lan'] as const;
+
+    function build(alive: readonly (readonly boolean[])[]) {
+      const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: 4096, directory: '/home/user/a' };
+      return alive.map((ways, machine) =>
+        ways.map((up, way) =>
+          at(1000 * (machine + 1) + way, `m${machine}w${way}`, {
+            claims,
+            route: routes[way] ?? 'url',
+            ...(up ? {} : { result: DEAD }),
+          }),
+        ),
+      );
+    }
+
+    /** Any pairs of one machine's ways: proofs are had of nothing else. */
+    function proofsAmong(fleet: readonly (readonly ProbedEndpoint[])[], dice: () => number): ProofSet {
+      const some = (): KeyPair[] =>
+        fleet.flatMap((ways) =>
+          ways
+            .slice(1)
+            .flatMap((way, index) => (dice() % 3 > 0 ? [proof(ways[dice() % (index + 1)] ?? way, way)] : [])),
+        );
+      return { proven: some(), former: some() };
+    }
+
+    const machineOf = (id: string): string => id.replace(/^test:|w\d+$/g, '');
+
+    test('ways to two machines are never in one instance, whatever was proven, dead or alive', () => {
+      fc.assert(
+        fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
+          const fleet = build(alive);
+          const { instances } = merge(
+            fleet.flat(),
+            proofsAmong(fleet, () => numbers.next().value ?? 0),
+          );
+          for (const { endpoints } of instances) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
+        }),
+      );
+    });
+
+    test('ways that answer and are connected by proofs are never split', () => {
+      fc.assert(
+        fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
+          const fleet = build(alive);
+          const proofs = proofsAmong(fleet, () => numbers.next().value ?? 0);
+          const { instances } = merge(fleet.flat(), proofs);
+          const live = new Set(fleet.flat().filter(isHealthy).map(keyOf));
+          const instanceOf = new Map(
+            instances.flatMap(({ key, endpoints }) => endpoints.map((endpoint) => [keyOf(endpoint), key] as const)),
+          );
+          for (const [one, other] of proofs.proven.filter((pair) => pair.every((key) => live.has(key))))
+            expect(instanceOf.get(one)).toBe(instanceOf.get(other));
+        }),
+      );
+    });
+
+    test('a dead way stays with the machine that it led to while one way of that answers', () => {
+      fc.assert(
+        fc.property(machines, (alive) => {
+          const fleet = build(alive.map(([, ...rest]) => [true, ...rest]));
+          const former = fleet.flatMap(([first, ...rest]) => (first ? rest.map((way) => proof(first, way)) : []));
+          const proven = former.filter(
+            (_, index) => fleet.flatMap(([, ...rest]) => rest)[index]?.result.status === 'healthy',
+          );
+          expect(merge(fleet.flat(), { proven, former }).instances).toHaveLength(fleet.length);
+        }),
+      );
+    });
+  });
+});

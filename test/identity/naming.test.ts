@@ -1,0 +1,88 @@
+import { describe, expect, test } from 'vitest';
+
+import type { Instance } from '../../src/model/instance.ts';
+import { isSame } from '../../src/identity/names.ts';
+import { identityOf, namesOf } from '../../src/identity/naming.ts';
+import type { Candidate, Claims } from '../../src/discovery/source.ts';
+import { probed } from '../fleet/candidates.ts';
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
+import { World } from '../fleet/world.ts';
+import { until } from '../rig/wait.ts';
+
+function sighting(hostname: string, route: 'tailnet' | 'lan', trust: Candidate['trust']): Candidate {
+  return {
+    source: 'any',
+    key: 'one',
+    endpoint: { url: 'http://100.64.0.1:4095/opencode-mcp/v1/i/p', route },
+    claims: { id: 'p', name: 'foo', hostname },
+    trust,
+  };
+}
+
+const trusted = { level: 'trusted' } as const;
+
+test.each([
+  ['of a machine in the tailnet is one after a renaming', 'tailnet', trusted, true],
+  ['advertised in the LAN is not: anyone may send its id', 'lan', trusted, false],
+  ['that nobody vouches for is not', 'tailnet', { level: 'untrusted', reason: 'any' }, false],
+] as const)('an instance %s', (_, route, trust, expected) => {
+  expect(isSame(identityOf(sighting('old', route, trust)), identityOf(sighting('new', route, trust)))).toBe(expected);
+});
+
+describe('the names that an instance has or had', () => {
+  test('are those that it would have alone, beside others, and beside others of its host', async () => {
+    await using world = new World();
+    const [one, two, three] = [await world.fake(), await world.fake(), await world.fake()];
+    world.register('a', one, { claims: { name: 'prod', hostname: 'One', localPort: 4096 } });
+    world.register('b', two, { claims: { name: 'prod', hostname: 'two', localPort: 4096 } });
+    world.register('c', three, { claims: { name: 'prod', hostname: 'two', localPort: 4097 } });
+    await world.start();
+    for (const [shown, names] of [
+      ['prod@One', ['prod', 'prod@One', 'prod@One:4096']],
+      ['prod@two:4096', ['prod', 'prod@two', 'prod@two:4096']],
+      ['prod@two:4097', ['prod', 'prod@two', 'prod@two:4097']],
+    ] as const)
+      expect(namesOf(world.instance(shown)).toSorted()).toEqual(names);
+  });
+
+  test('keep those that were shown before two proved to be one, and when one of these ways is gone', async () => {
+    await using world = new World();
+    const fake = await world.fake();
+    const tunnel = await world.tunnelTo(fake);
+    world.register('prod', fake, { claims: { id: 'p' } });
+    world.register('relayed', tunnel, { route: 'relay', claims: { id: 'p' } });
+    await world.start();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => world.listed().length === 1);
+    const [name = ''] = world.listed()[0]?.split(' ') ?? [];
+    const all = ['prod', 'prod@box', 'relayed', 'relayed@box'];
+    expect(namesOf(world.instance(name))).toEqual(expect.arrayContaining(all));
+    world.source.candidates.delete('prod');
+    await world.announce();
+    await world.quiet();
+    expect(namesOf(world.instance(name))).toEqual(expect.arrayContaining(['prod', 'relayed', 'relayed@box']));
+  });
+
+  const shown = (name: string, claims: Claims, aliases: readonly string[] = []): Instance => ({
+    key: 'k',
+    name,
+    aliases,
+    claims,
+    endpoints: [probed({ claims })],
+    state: 'idle',
+    host: 'h',
+  });
+
+  test('of one that nothing claims any more, also what stood before its host and port', () => {
+    const names = namesOf(shown('prod@one:4096#2', { name: 'x', hostname: 'h', localPort: 1 }, ['web@one:1']));
+    expect(names).toEqual(
+      expect.arrayContaining(['prod@one:4096#2', 'prod@one', 'prod', 'web@one:1', 'web', 'x', 'x@h:1']),
+    );
+  });
+
+  test('are not a part of a name that has an @ of its own, and one longer than is shown is whole', () => {
+    expect(namesOf(shown('me@work', { name: 'me@work', hostname: 'h' }))).not.toContain('me');
+    const long = 'n'.repeat(100);
+    expect(namesOf(shown(long.slice(0, 63), { name: long, hostname: 'h' }))).toContain(long);
+  });
+});

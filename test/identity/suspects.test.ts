@@ -1,0 +1,63 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+
+import { suspects } from '../../src/identity/suspects.ts';
+import type { Claims } from '../../src/discovery/source.ts';
+import { DEAD, probed } from '../fleet/candidates.ts';
+
+const at = (port: number, claims: Claims, fields: Partial<Parameters<typeof probed>[0]> = {}) =>
+  probed({ key: `k${port}`, url: `http://127.0.0.1:${port}`, claims, ...fields });
+
+const pairs = (...endpoints: ReadonlyArray<ReturnType<typeof probed>>): string[] =>
+  suspects(endpoints).map(({ endpoints: [one, other] }) => `${one.candidate.key} ${other.candidate.key}`);
+
+test('the same id, or the same port at a machine of the same name, is worth a proof', () => {
+  expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }))).toEqual(['k1 k2']);
+  expect(pairs(at(1, { localPort: 9, hostname: 'Box' }), at(2, { localPort: 9, hostname: 'box' }))).toEqual(['k1 k2']);
+});
+
+test('a name, a port, a host or a tunnel port alone is not', () => {
+  expect(pairs(at(1, { name: 'a', directory: '/a' }), at(2, { name: 'a', directory: '/a' }))).toEqual([]);
+  expect(pairs(at(1, { localPort: 9 }), at(2, { localPort: 9 }))).toEqual([]);
+  expect(pairs(at(1, { hostname: 'box' }), at(2, { hostname: 'box' }))).toEqual([]);
+  expect(pairs(at(1, { localPort: 2, hostname: 'box' }), at(2, { hostname: 'box' }))).toEqual([]);
+});
+
+test('only healthy ends are proven', () => {
+  expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }, { result: DEAD }))).toEqual([]);
+  expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }, { result: { status: 'locked', reason: '' } }))).toEqual([]);
+});
+
+test('registrations of one address are no pair', () => {
+  expect(pairs(at(1, { id: 'x' }), at(1, { id: 'x' }, { key: 'again' }))).toEqual([]);
+});
+
+test('of more than six alike, each is compared with the first', () => {
+  const alike = (count: number) => Array.from({ length: count }, (_, index) => at(index + 1, { id: 'x' }));
+  expect(pairs(...alike(6))).toHaveLength(15);
+  expect(pairs(...alike(7))).toHaveLength(6);
+});
+
+test('a flood of equal claims costs a bounded number of proofs', () => {
+  const flood = Array.from({ length: 5000 }, (_, index) => at(index + 1, { id: 'x', localPort: 9, hostname: 'box' }));
+  expect(pairs(...flood).length).toBeLessThanOrEqual(1000);
+});
+
+test('the order of the endpoints does not matter', () => {
+  const arbitrary = fc.array(
+    fc.record({
+      port: fc.integer({ min: 1, max: 9 }),
+      id: fc.constantFrom('x', 'y'),
+      localPort: fc.constantFrom(1, 2),
+    }),
+    { maxLength: 9 },
+  );
+  fc.assert(
+    fc.property(arbitrary, (list) => {
+      const endpoints = list.map(({ port, ...claims }, index) =>
+        at(port, { ...claims, hostname: 'box' }, { key: `k${index}` }),
+      );
+      expect(pairs(...endpoints.toReversed()).toSorted()).toEqual(pairs(...endpoints).toSorted());
+    }),
+  );
+});

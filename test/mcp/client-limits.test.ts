@@ -1,0 +1,36 @@
+import { describe, expect, test } from 'vitest';
+
+import { patienceMs } from '../../src/mcp/client-limits.ts';
+
+const SEND_TIMEOUT_MS = 300_000;
+
+describe('how long a call may block', () => {
+  const cases: readonly [client: string | undefined, progress: boolean, sendTimeoutMs: number, expected: number][] = [
+    // Under 50 s, whatever an unknown client says of progress: most give up after 60 s.
+    [undefined, false, SEND_TIMEOUT_MS, 48_000],
+    [undefined, true, SEND_TIMEOUT_MS, 48_000],
+    ['', true, SEND_TIMEOUT_MS, 48_000],
+    ['some-client', true, SEND_TIMEOUT_MS, 48_000],
+    ['claude-ai', true, SEND_TIMEOUT_MS, 48_000],
+    // A name that only looks like one that is known.
+    ['Claude-Code', true, SEND_TIMEOUT_MS, 48_000],
+    ['claude-code-fork', true, SEND_TIMEOUT_MS, 48_000],
+    // Those that wait as long as progress comes.
+    ['claude-code', true, SEND_TIMEOUT_MS, SEND_TIMEOUT_MS],
+    ['claude-code', true, 86_400_000, 86_400_000],
+    ['claude-code', false, SEND_TIMEOUT_MS, 48_000],
+    ['opencode', true, SEND_TIMEOUT_MS, SEND_TIMEOUT_MS],
+    ['opencode', false, SEND_TIMEOUT_MS, 48_000],
+    // 300 s hard, with or without progress.
+    ['codex-mcp-client', true, SEND_TIMEOUT_MS, 280_000],
+    ['codex-mcp-client', false, SEND_TIMEOUT_MS, 280_000],
+    ['codex-mcp-client', true, 86_400_000, 280_000],
+    // Never above SEND_TIMEOUT_MS.
+    [undefined, false, 5_000, 5_000],
+    ['claude-code', true, 5_000, 5_000],
+    ['codex-mcp-client', false, 5_000, 5_000],
+  ];
+  test.each(cases)('%s, progress %s, SEND_TIMEOUT_MS %d: %d ms', (client, progress, sendTimeoutMs, expected) => {
+    expect(patienceMs(client, progress, sendTimeoutMs)).toBe(expected);
+  });
+});

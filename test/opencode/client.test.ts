@@ -1,0 +1,242 @@
+import { describe, expect, test } from 'vitest';
+
+import type { OpencodeApi } from '../../src/opencode/api.ts';
+import type { FailureKind } from '../../src/http/request-error.ts';
+import { type NextWay, type RoutedApi, routeApi, type Way } from '../../src/opencode/client.ts';
+import { RequestError } from '../../src/http/exchange.ts';
+import { CallOver } from '../../src/turns/call-limit.ts';
+
+type Method = keyof OpencodeApi;
+
+const CALLS: { readonly [M in Exclude<Method, 'events'>]: (api: OpencodeApi) => Promise<unknown> } = {
+  sessions: (api) => api.sessions({}),
+  session: (api) => api.session('ses_a'),
+  createSession: (api) => api.createSession(),
+  statuses: (api) => api.statuses('/p'),
+  messages: (api) => api.messages('ses_a', { limit: 1 }),
+  message: (api) => api.message('ses_a', 'msg_a'),
+  permissions: (api) => api.permissions('/p'),
+  questions: (api) => api.questions('/p'),
+  prompt: (api) => api.prompt({ sessionId: 'ses_a', messageId: 'msg_a', partId: 'prt_a', text: 'x' }),
+  abort: (api) => api.abort('ses_a'),
+  replyPermission: (api) => api.replyPermission('/p', 'per_a', 'once'),
+  replyQuestion: (api) => api.replyQuestion('/p', 'que_a', [['x']]),
+  rejectQuestion: (api) => api.rejectQuestion('/p', 'que_a'),
+  agents: (api) => api.agents('/p'),
+  models: (api) => api.models('/p'),
+  fork: (api) => api.fork('ses_a'),
+  rename: (api) => api.rename('ses_a', 'x'),
+  remove: (api) => api.remove('ses_a'),
+  listFiles: (api) => api.listFiles('/p', ''),
+  readFile: (api) => api.readFile('/p', 'a'),
+  findText: (api) => api.findText('/p', 'x'),
+  findFiles: (api) => api.findFiles('/p', 'x', 1),
+  changedMessages: (api) => api.changedMessages('ses_a', { limit: 1 }),
+  changedMessage: (api) => api.changedMessage('ses_a', 'msg_a'),
+};
+/** They change something, and not the same when they are repeated. */
+const ONCE = new Set([
+  'createSession',
+  'fork',
+  'rename',
+  'remove',
+  'prompt',
+  'replyPermission',
+  'replyQuestion',
+  'rejectQuestion',
+]);
+const REPEATABLE = Object.keys(CALLS).filter((name) => !ONCE.has(name));
+
+/** Ways by name, each failing as told; every request made is recorded as `way method`. */
+class Ways {
+  readonly requests: string[] = [];
+  /** Which failures ways were asked for, in order. */
+  readonly asked: string[] = [];
+  readonly fails = new Map<string, FailureKind>();
+  readonly #names: readonly string[];
+  readonly signals: AbortSignal[] = [];
+
+  constructor(...names: readonly string[]) {
+    this.#names = names;
+  }
+
+  readonly next: NextWay = (failed) => {
+    this.asked.push(failed.join(' '));
+    const name = this.#names.find((one) => !failed.includes(one));
+    return Promise.resolve(name === undefined ? undefined : this.way(name));
+  };
+
+  way(name: string): Way {
+    const ask = async (method: Method): Promise<unknown> => {
+      this.requests.push(`${name} ${method}`);
+      await Promise.resolve();
+      const kind = this.fails.get(name);
+      if (kind !== undefined) throw new RequestError(kind, `${name}: ${kind}`);
+      return name;
+    };
+    const api = Object.fromEntries(Object.keys(CALLS).map((method) => [method, () => ask(method as Method)]));
+    const events: OpencodeApi['events'] = async (_, signal) => {
+      if (signal !== undefined) this.signals.push(signal);
+      await ask('events');
+      return { close: () => {}, async *[Symbol.asyncIterator]() {} };
+    };
+    return { key: name, api: { ...api, events } as unknown as OpencodeApi };
+  }
+
+  routed(): RoutedApi {
+    return routeApi(this.way(this.#names[0] ?? ''), this.next);
+  }
+}
+
+async function kindOf(asking: Promise<unknown>): Promise<string> {
+  return await asking.then(
+    (value) => `answered by ${String(value)}`,
+    (error: unknown) => (error instanceof RequestError ? error.kind : String(error)),
+  );
+}
+
+describe('a call whose way fails', () => {
+  test.each(
+    REPEATABLE.flatMap((name) => (['unreachable', 'broken', 'timeout'] as const).map((kind) => [name, kind] as const)),
+  )('%s, %s: goes on by the next, which is in use from then on', async (name, kind) => {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', kind);
+    const api = ways.routed();
+    const call = CALLS[name as keyof typeof CALLS];
+    expect(await call(api)).toBe('b');
+    expect(await call(api)).toBe('b');
+    expect(ways.requests).toEqual([`a ${name}`, `b ${name}`, `b ${name}`]);
+  });
+
+  test.each(
+    REPEATABLE.flatMap((name) =>
+      (['status', 'locked', 'malformed', 'cancelled'] as const).map((kind) => [name, kind] as const),
+    ),
+  )('%s, %s: the server has answered, or nobody waits, so nothing is repeated', async (name, kind) => {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', kind);
+    expect(await kindOf(CALLS[name as keyof typeof CALLS](ways.routed()))).toBe(kind);
+    expect(ways.requests).toEqual([`a ${name}`]);
+  });
+
+  test('createSession goes on only where nothing was sent at all', async () => {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', 'unreachable');
+    expect(await CALLS.createSession(ways.routed())).toBe('b');
+    for (const kind of ['broken', 'timeout'] as const) {
+      ways.fails.set('a', kind);
+      expect(await kindOf(CALLS.createSession(ways.routed()))).toBe(kind);
+    }
+    expect(ways.requests.filter((request) => request === 'b createSession')).toHaveLength(1);
+  });
+
+  test.each(['unreachable', 'broken', 'timeout'] as const)('prompt, %s: never by another way', async (kind) => {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', kind);
+    expect(await kindOf(CALLS.prompt(ways.routed()))).toBe(kind);
+    expect(ways.requests).toEqual(['a prompt']);
+  });
+
+  test('each way once, and then what every one of them said', async () => {
+    const ways = new Ways('a', 'b', 'c');
+    for (const name of ['a', 'b', 'c']) ways.fails.set(name, 'broken');
+    await expect(ways.routed().statuses('/p')).rejects.toThrow(
+      'a: broken; by another way: b: broken; by another way: c: broken',
+    );
+    expect(ways.requests).toEqual(['a statuses', 'b statuses', 'c statuses']);
+  });
+
+  test('two ways that answer others and time out at this are a slow server: a third is not asked', async () => {
+    const ways = new Ways('a', 'b', 'c');
+    for (const name of ['a', 'b', 'c']) ways.fails.set(name, 'timeout');
+    expect(await kindOf(ways.routed().statuses('/p'))).toBe('timeout');
+    expect(ways.requests).toEqual(['a statuses', 'b statuses']);
+  });
+
+  test('calls that fail together look for the next way once', async () => {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', 'broken');
+    const api = ways.routed();
+    expect(await Promise.all([api.statuses('/p'), api.sessions({}), api.permissions('/p')])).toEqual(['b', 'b', 'b']);
+    expect(ways.asked).toEqual(['a']);
+  });
+
+  test('a call for which the way of another is no help finds its own', async () => {
+    const ways = new Ways('a', 'b', 'c');
+    ways.fails.set('a', 'broken');
+    ways.fails.set('b', 'broken');
+    const api = ways.routed();
+    expect(await Promise.all([api.statuses('/p'), api.sessions({})])).toEqual(['c', 'c']);
+  });
+
+  test('a way that failed one call may serve a later one', async () => {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', 'broken');
+    const api = ways.routed();
+    await api.statuses('/p');
+    ways.fails.delete('a');
+    ways.fails.set('b', 'broken');
+    expect(await api.statuses('/p')).toBe('a');
+  });
+});
+
+describe('a call that is over before the next way is tried', () => {
+  const over = (): never => {
+    throw new CallOver('the call was cancelled');
+  };
+
+  async function abortBy(kind: FailureKind): Promise<string> {
+    const ways = new Ways('a', 'b');
+    ways.fails.set('a', kind);
+    const late = { key: 'b', api: { ...ways.way('b').api, abort: over } };
+    return await kindOf(routeApi(ways.way('a'), () => Promise.resolve(late)).abort('ses_a'));
+  }
+
+  test('tells what came of the way by which it may have been done', async () => {
+    expect([await abortBy('broken'), await abortBy('timeout')]).toEqual(['broken', 'timeout']);
+  });
+
+  test('is over where nothing was sent by the first', async () => {
+    expect(await abortBy('unreachable')).toBe('CallOver: the call was cancelled');
+  });
+});
+
+describe('a way that is left', () => {
+  test('ends the event streams by it, and those by the new one stand', async () => {
+    const ways = new Ways('a', 'b');
+    const api = ways.routed();
+    await api.events('/p');
+    ways.fails.set('a', 'timeout');
+    await api.statuses('/p');
+    await api.events('/p');
+    expect(ways.signals.map(({ aborted }) => aborted)).toEqual([true, false]);
+  });
+
+  test('goes on being what was pinned', async () => {
+    const ways = new Ways('a', 'b');
+    const api = ways.routed();
+    const pinned = api.pinned();
+    expect(await api.leave()).toBe(true);
+    await CALLS.prompt(pinned);
+    expect(await api.statuses('/p')).toBe('b');
+    expect(ways.requests).toEqual(['a prompt', 'b statuses']);
+  });
+
+  test('stays in use where there is no other', async () => {
+    const ways = new Ways('a');
+    const api = ways.routed();
+    expect(await api.leave()).toBe(false);
+    expect(await api.statuses('/p')).toBe('a');
+  });
+
+  test.each(['unreachable', 'broken', 'timeout', 'status', 'malformed', 'locked'] as const)(
+    'events, %s: subscribing changes nothing, so another way is tried',
+    async (kind) => {
+      const ways = new Ways('a', 'b');
+      ways.fails.set('a', kind);
+      const api = ways.routed();
+      await api.events('/p');
+      expect(ways.requests).toEqual(['a events', 'b events']);
+    },
+  );
+});

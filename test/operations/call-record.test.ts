@@ -1,0 +1,67 @@
+import { describe, expect, test } from 'vitest';
+
+import { CallRecord, type RecordEntry } from '../../src/operations/call-record.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { RotatingFile } from '../../src/base/rotating-file.ts';
+import { leapingClock } from '../rig/leaping-clock.ts';
+import { deferred } from '../rig/wait.ts';
+
+const ENTRY: RecordEntry = { tool: 'send', instances: ['worker'], outcome: 'ok' };
+
+/** A disk that answers when the test says so. */
+class SlowFile extends RotatingFile {
+  readonly written: string[] = [];
+  readonly gate = deferred<void>();
+
+  override async append(text: string): Promise<void> {
+    await this.gate.promise;
+    this.written.push(text);
+  }
+}
+
+function open(): {
+  readonly record: CallRecord;
+  readonly file: SlowFile;
+  readonly lines: () => Record<string, unknown>[];
+} {
+  const file = new SlowFile('/nowhere');
+  const record = new CallRecord('/nowhere', leapingClock(), silentLogger, file);
+  const lines = (): Record<string, unknown>[] =>
+    file.written
+      .join('')
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { record, file, lines };
+}
+
+describe('the record', () => {
+  test('waits for no disk, gathers what comes meanwhile, and says how much it had to drop', async () => {
+    const { record, file, lines } = open();
+    for (let index = 0; index < 1_500; index++) record.add({ ...ENTRY, session: `ses_${index}` });
+    expect(file.written).toEqual([]);
+    file.gate.resolve();
+    await record.close();
+    expect(file.written).toHaveLength(2);
+    expect(lines()[0]).toMatchObject({ session: 'ses_0' });
+    expect(lines().at(-1)).toEqual({ time: expect.any(String) as string, dropped: 499 });
+    expect(lines()).toHaveLength(1_002);
+  });
+
+  test('a line is a line, and short, whatever the names hold', async () => {
+    const { record, file, lines } = open();
+    file.gate.resolve();
+    const evil = `a\nb\u001b[31m${'x'.repeat(10_000)}`;
+    record.add({
+      client: { name: evil, version: evil },
+      tool: evil,
+      instances: Array(200).fill(evil),
+      session: evil,
+      outcome: evil,
+    });
+    await record.close();
+    expect(lines()).toHaveLength(1);
+    expect(file.written.join('').length).toBeLessThan(8_000);
+    expect(file.written.join('')).not.toMatch(/\\u001b|\\n/);
+  });
+});

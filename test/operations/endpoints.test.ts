@@ -1,0 +1,315 @@
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { abortSession } from '../../src/operations/send/abort.ts';
+import { getDiff } from '../../src/operations/inspect/changes.ts';
+import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
+import { instances } from '../../src/operations/listing/instances.ts';
+import { read } from '../../src/operations/sessions/read.ts';
+import { type Call, type Runtime } from '../../src/operations/runtime.ts';
+import { search } from '../../src/operations/inspect/search.ts';
+import { send } from '../../src/operations/send/send.ts';
+import { deleteSession, forkSession, renameSession } from '../../src/operations/sessions/session-changes.ts';
+import { createSession, listSessions } from '../../src/operations/sessions/sessions.ts';
+import { getStatus } from '../../src/operations/listing/status.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { settle } from '../fleet/manual-clock.ts';
+import { TestSource } from '../fleet/world.ts';
+import { testRuntime } from '../rig/runtime.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import type { FakeSession } from '../rig/fake-objects.ts';
+import { type Fault, type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { until } from '../rig/wait.ts';
+
+let fake: FakeOpencode;
+let tailnet: FaultProxy;
+let relay: FaultProxy;
+let directory: LiveDirectory;
+let runtime: Runtime;
+let session: FakeSession;
+/** Requests by a way since the test began. */
+let driven: (way: FaultProxy, match?: { readonly path: RegExp }) => number;
+
+/** One process, by a tailnet and by a relay; the first is the better way. */
+beforeEach(async () => {
+  fake = await startFakeOpencode();
+  session = fake.addSession({ title: 'work' });
+  fake.state.files.set('a.txt', 'needle\n');
+  [tailnet, relay] = await Promise.all([startFaultProxy(fake.url), startFaultProxy(fake.url)]);
+  const source = new TestSource();
+  const claims = { name: 'a', id: 'x', hostname: 'laptop', localPort: fake.port };
+  source.candidates.set('t', candidate({ key: 't', url: tailnet.url, route: 'tailnet', claims }));
+  source.candidates.set('r', candidate({ key: 'r', url: relay.url, route: 'relay', claims }));
+  directory = new LiveDirectory({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
+    sources: [source],
+    resolveCredential: () => Promise.resolve(undefined),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  runtime = testRuntime(directory);
+  directory.start();
+  await until('both ways to be one', () => directory.snapshot().instances[0]?.endpoints.length === 2);
+  await until('the looks to end', () => directory.counters.inFlight === 0);
+  const before = [tailnet, relay].map((way) => way.count({}));
+  driven = (way, match) =>
+    way.requests
+      .slice(before[way === tailnet ? 0 : 1])
+      .filter(({ path }) => match?.path.test(path) ?? DRIVING.path(path)).length;
+});
+afterEach(async () => {
+  await directory.close();
+  await Promise.all([tailnet.close(), relay.close(), fake.close()]);
+});
+
+function call(onProgress: (text: string) => void = () => {}): Call {
+  return { signal: new AbortController().signal, deadlineMs: systemClock.now() + 40_000, onProgress };
+}
+
+/** The better way is gone as soon as it has been looked at. */
+function cutAfterLook(): void {
+  const look = directory.reach.bind(directory);
+  directory.reach = async (...query) => {
+    const reached = await look(...query);
+    await tailnet.down();
+    await settle();
+    return reached;
+  };
+}
+
+/** Not the looks at it: those must find it well. */
+const DRIVING = { path: (path: string) => path !== '/global/health' && path !== '/path' };
+const INPUT = { instance: 'a' };
+const ABORT = { path: /abort$/ };
+const FAULTS: readonly Fault[] = [
+  { kind: 'reset' },
+  { kind: 'cut-response', afterBytes: 1 },
+  { kind: 'lose-response' },
+];
+const OPERATIONS: Readonly<Record<string, () => Promise<{ readonly data: unknown }>>> = {
+  read: () => read(runtime, { ...INPUT, message_limit: 10 }, call()),
+  list_sessions: () => listSessions(runtime, INPUT, call()),
+  get_status: () => getStatus(runtime, INPUT, call()),
+  get_diff: () => getDiff(runtime, { ...INPUT, offset: 0 }, call()),
+  list_files: () => listFiles(runtime, { ...INPUT, path: '', offset: 0 }, call()),
+  read_file: () => readFile(runtime, { ...INPUT, path: 'a.txt', line: 1, max_chars: 1_000 }, call()),
+  search: () => search(runtime, { ...INPUT, query: 'needle', names: false }, call()),
+  'abort of what does not run': () => abortSession(runtime, { ...INPUT, session_id: session.id }, call()),
+};
+
+describe('an operation whose way fails', () => {
+  test.each(FAULTS.flatMap((fault) => Object.keys(OPERATIONS).map((name) => [name, fault] as const)))(
+    '%s, %o: gives what it gives, by the next way, within the call',
+    async (name, fault) => {
+      const expected = (await OPERATIONS[name]?.())?.data;
+      expect(driven(relay)).toBe(0);
+      tailnet.rule(DRIVING, fault);
+      const told = { ...(expected as object), ...(name === 'get_status' && swapped()) };
+      expect((await OPERATIONS[name]?.())?.data).toEqual(told);
+      expect(driven(relay)).toBeGreaterThan(0);
+    },
+  );
+
+  const swapped = () => ({ via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url}`] });
+
+  test('and all others: the error says what each way said', async () => {
+    for (const way of [tailnet, relay]) way.rule(DRIVING, { kind: 'reset' });
+    await expect(listSessions(runtime, INPUT, call())).rejects.toThrow(
+      new RegExp(`${tailnet.url}/session: ECONNRESET; by another way: .*${relay.url}/session: ECONNRESET`),
+    );
+  });
+
+  test('with an answer that is an error: it is the answer', async () => {
+    tailnet.rule(
+      { path: '/session' },
+      { kind: 'respond', status: 500, headers: { 'content-type': 'application/json' } },
+    );
+    await expect(listSessions(runtime, INPUT, call())).rejects.toThrow(/HTTP 500/);
+    expect(driven(relay)).toBe(0);
+  });
+
+  test('abort: ended once more by the other way, and its end verified there', async () => {
+    fake.state.begin(session.id, 'go on for ever', {});
+    tailnet.rule(ABORT, { kind: 'lose-response' });
+    const { data } = await abortSession(runtime, { ...INPUT, session_id: session.id }, call());
+    expect(data).toMatchObject({ aborted: true, outcome: 'aborted' });
+    expect([driven(tailnet, ABORT), driven(relay, ABORT)]).toEqual([1, 1]);
+  });
+
+  test('create_session: made by the other way where nothing was sent', async () => {
+    cutAfterLook();
+    const { data } = await createSession(runtime, { ...INPUT, title: 'new' }, call());
+    expect(data.session.title).toBe('new');
+    expect([...fake.state.sessions.values()].filter(({ title }) => title === 'new')).toHaveLength(1);
+  });
+
+  const CHANGES: Readonly<Record<string, readonly [method: string, change: () => Promise<unknown>]>> = {
+    fork_session: ['POST', () => forkSession(runtime, { ...INPUT, session_id: session.id }, call())],
+    rename_session: ['PATCH', () => renameSession(runtime, { ...INPUT, session_id: session.id, title: 'x' }, call())],
+    delete_session: ['DELETE', () => deleteSession(runtime, { ...INPUT, session_id: session.id }, call())],
+  };
+
+  test.each(Object.entries(CHANGES))('%s: made by the other way where nothing was sent', async (_, [, change]) => {
+    cutAfterLook();
+    await change();
+    expect(driven(relay)).toBeGreaterThan(0);
+  });
+
+  test.each(Object.entries(CHANGES))(
+    '%s: not made a second time where its answer is lost',
+    async (_, [method, change]) => {
+      tailnet.rule({ method, path: /session/ }, { kind: 'lose-response' });
+      await expect(change()).rejects.toThrow(/ECONNRESET/);
+      expect(driven(relay)).toBe(0);
+    },
+  );
+
+  test.each([{ kind: 'lose-response' }, { kind: 'reset' }] as const)(
+    'create_session, %o: not made a second time, since it may be there',
+    async (fault) => {
+      tailnet.rule(DRIVING, fault);
+      await expect(createSession(runtime, { ...INPUT, title: 'new' }, call())).rejects.toThrow(/ECONNRESET/);
+      expect(driven(relay)).toBe(0);
+    },
+  );
+});
+
+describe('a prompt', () => {
+  const said = (): (string | undefined)[] => fake.state.prompts.map(({ body }) => body.parts?.[0]?.text);
+  const PROMPT = { path: /prompt_async$/ };
+
+  async function finished(sending: ReturnType<typeof send>): Promise<string> {
+    await until('the turn to run', () => fake.state.statuses.size > 0);
+    await until('the turn to be followed', () => tailnet.openStreams + relay.openStreams > 0);
+    fake.state.finish(session.id, 'done');
+    const { data } = await sending;
+    return `${data.outcome}: ${data.text}`;
+  }
+
+  test('goes by the other way where nothing at all was sent', async () => {
+    cutAfterLook();
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    expect(await finished(sending)).toBe('completed: done');
+    expect(said()).toEqual(['hello']);
+  });
+
+  test('whose way refuses just as it is sent goes by the other', async () => {
+    // Everything is asked, the stream stands, and then nothing listens there any more.
+    fake.override('GET /session/:id/message', { kind: 'delay', ms: 1 }, 1);
+    const asked = tailnet.waitForRequest({ path: /message$/ });
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    await asked;
+    await tailnet.down();
+    expect(await finished(sending)).toBe('completed: done');
+    expect(said()).toEqual(['hello']);
+    expect([tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([0, 1]);
+  });
+
+  test('whose answer was lost with the way is looked up by the other, and not sent again', async () => {
+    tailnet.rule(PROMPT, { kind: 'lose-response' });
+    tailnet.rule({ path: /message\/msg_/ }, { kind: 'reset' });
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    expect(await finished(sending)).toBe('completed: done');
+    expect([said(), tailnet.count(PROMPT), relay.count(PROMPT)]).toEqual([['hello'], 1, 0]);
+  });
+
+  test('that may have been sent, and is not there, is sent by no other way', async () => {
+    tailnet.rule(PROMPT, { kind: 'cut-request' });
+    const cut = tailnet.waitForRequest(PROMPT);
+    const sending = send(runtime, { ...INPUT, session_id: session.id, message: 'hello' }, call());
+    const failure = sending.then(
+      () => 'sent',
+      (error: Error) => error.message,
+    );
+    await cut;
+    await tailnet.down();
+    expect(await failure).toMatch(/cannot be told/);
+    expect([said(), relay.count(PROMPT)]).toEqual([[], 0]);
+  });
+});
+
+describe('a turn whose ways are cut', () => {
+  /** What happens next: something is said, the stream of the way in use breaks, or that way is gone and the other is back. */
+  const moves = fc.array(
+    fc.oneof(
+      { weight: 3, arbitrary: fc.string({ minLength: 1, maxLength: 6 }).map((say) => ({ say })) },
+      { weight: 1, arbitrary: fc.boolean().map((wait) => ({ cut: 'streams' as const, wait })) },
+      { weight: 1, arbitrary: fc.boolean().map((wait) => ({ cut: 'way' as const, wait })) },
+    ),
+    { minLength: 2, maxLength: 10 },
+  );
+  const streams = (): number => tailnet.openStreams + relay.openStreams;
+
+  async function cut(how: 'streams' | 'way'): Promise<void> {
+    const [inUse, other] = tailnet.openStreams > 0 ? [tailnet, relay] : [relay, tailnet];
+    if (how === 'streams') {
+      inUse.cutStreams();
+      return;
+    }
+    await other.up();
+    await inUse.down();
+  }
+
+  test('gives the stored text, each character once, wherever that happens', { timeout: 120_000 }, async () => {
+    await fc.assert(
+      fc.asyncProperty(moves, async (list) => {
+        const own = fake.addSession();
+        let shown = '';
+        const sending = send(
+          runtime,
+          { ...INPUT, session_id: own.id, message: 'speak' },
+          call((text) => (shown += text)),
+        );
+        await until('the turn to run', () => fake.state.statuses.has(own.id) && streams() === 1);
+        let stored = '';
+        for (const move of list) {
+          if ('say' in move) {
+            stored += move.say;
+            fake.state.say(own.id, move.say);
+            continue;
+          }
+          await cut(move.cut);
+          if (move.wait) await until('the turn to be followed again', () => streams() === 1);
+        }
+        fake.state.finish(own.id, '.');
+        const { data } = await sending;
+        const messages = fake.state.messages.get(own.id) ?? [];
+        expect(messages.map(({ parts }) => parts.map(({ text }) => text).join(''))).toEqual(['speak', `${stored}.`]);
+        expect([data.outcome, shown]).toEqual(['completed', `${stored}.`]);
+        await Promise.all([tailnet.up(), relay.up()]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test('all of them: offline with what each said; back as soon as one is', async () => {
+    await Promise.all([tailnet.down(), relay.down()]);
+    const list = await instances(runtime, { offset: 0, limit: 10 }, call());
+    expect(list.data.instances).toMatchObject([{ name: 'a', state: 'offline' }]);
+    expect((await getStatus(runtime, INPUT, call())).data).toMatchObject({
+      state: 'offline',
+      reason: expect.stringMatching(
+        new RegExp(`${tailnet.url}: .*ECONNREFUSED.*${relay.url}: .*ECONNREFUSED`),
+      ) as string,
+    });
+    await relay.up();
+    expect((await instances(runtime, { offset: 0, limit: 10 }, call())).data.instances).toMatchObject([
+      { name: 'a', state: 'idle', via: `relay ${relay.url}`, also: [`tailnet ${tailnet.url} (down)`] },
+    ]);
+  });
+});
+
+describe('the ways', () => {
+  test('are told by instances and get_status, in the text too', async () => {
+    const shown = { via: `tailnet ${tailnet.url}`, also: [`relay ${relay.url}`] };
+    const list = await instances(runtime, { offset: 0, limit: 10 }, call());
+    expect(list.data.instances).toMatchObject([shown]);
+    const status = await getStatus(runtime, INPUT, call());
+    expect(status.data).toMatchObject(shown);
+    for (const { text } of [list, status])
+      expect(text).toContain(`via tailnet ${tailnet.url}, also relay ${relay.url}`);
+  });
+});

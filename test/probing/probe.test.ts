@@ -1,0 +1,637 @@
+import { mkdtemp, realpath, rm, symlink } from 'node:fs/promises';
+import { createServer, type RequestListener } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { OVERVIEW_PARTS, type SessionSummary } from '../../src/model/instance.ts';
+import { probe } from '../../src/probing/probe.ts';
+import type { Look, ProbeTask } from '../../src/probing/probe-task.ts';
+import { createSameDirectory } from '../../src/probing/same-directory.ts';
+import type { Candidate } from '../../src/discovery/source.ts';
+import type { Credential } from '../../src/http/exchange.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { listenHttp } from '../rig/http-listener.ts';
+import { until } from '../rig/wait.ts';
+import { candidate } from '../fleet/candidates.ts';
+
+const closers: Array<() => Promise<unknown>> = [];
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+async function fakeOpencode(options?: FakeOptions): Promise<FakeOpencode> {
+  const fake = await startFakeOpencode(options);
+  closers.push(fake.close);
+  return fake;
+}
+
+async function server(handler: RequestListener): Promise<string> {
+  const { url, close } = await listenHttp(handler);
+  closers.push(close);
+  return url;
+}
+
+interface Asked extends Look {
+  readonly requests: number;
+}
+
+interface AskOptions extends Partial<
+  Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem' | 'known' | 'version'>
+> {
+  readonly credential?: Credential;
+  /** Aborts the probe; the limit itself is the caller's. */
+  readonly giveUp?: Promise<unknown>;
+}
+
+async function ask(target: string | Candidate, options: AskOptions = {}): Promise<Asked> {
+  const asked = typeof target === 'string' ? candidate({ url: target }) : target;
+  const { credential, giveUp, ...rest } = options;
+  const controller = new AbortController();
+  void giveUp?.then(() => controller.abort());
+  let requests = 0;
+  const look = await probe(
+    {
+      candidate: asked,
+      connection: { endpoint: asked.endpoint, ...(credential === undefined ? {} : { credential }) },
+      parts: [],
+      limitMs: 60_000,
+      signal: controller.signal,
+      ...rest,
+    },
+    { clock: systemClock, sameDirectory: createSameDirectory(realpath), onRequest: () => (requests += 1) },
+  );
+  return { ...look, requests };
+}
+
+function reasonOf({ result }: Look): string {
+  return 'reason' in result ? `${result.status}: ${result.reason}` : result.status;
+}
+
+/** Resolves when the fake has got a request for the route, so that a hang is cut without waiting. */
+async function whenAsked(fake: FakeOpencode, route: Parameters<FakeOpencode['count']>[0]): Promise<void> {
+  while (fake.count(route) === 0) await new Promise((resolve) => setImmediate(resolve));
+}
+
+describe('who is there', () => {
+  test('a healthy server tells its version and its own directories', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/here' });
+    const look = await ask(fake.url);
+    expect(look.result).toEqual({
+      status: 'healthy',
+      version: '1.18.33',
+      directory: '/home/user/here',
+      worktree: '/home/user/here',
+    });
+    expect(look).toMatchObject({ timedOut: false, missing: [], requests: 2, latencyMs: expect.any(Number) });
+  });
+
+  test('a refused connection is told with its code', async () => {
+    const fake = await fakeOpencode();
+    await fake.close();
+    const look = await ask(fake.url);
+    expect(reasonOf(look)).toBe(`unhealthy: GET ${fake.url}/global/health: ECONNREFUSED`);
+    expect(look).toMatchObject({ timedOut: false, requests: 1 });
+  });
+
+  test('a server that accepts and stays silent has timed out', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'hang' });
+    const look = await ask(fake.url, { giveUp: whenAsked(fake, 'GET /global/health') });
+    expect(reasonOf(look)).toBe(`unhealthy: ${fake.url} gave no answer within 60000 ms`);
+    expect(look.timedOut).toBe(true);
+  });
+
+  test('one that stays silent after its first answer has timed out too', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'hang' });
+    const look = await ask(fake.url, { giveUp: whenAsked(fake, 'GET /path') });
+    expect(reasonOf(look)).toBe(`unhealthy: ${fake.url} stopped answering within 60000 ms`);
+    expect(look.timedOut).toBe(true);
+  });
+
+  test('a slow drip ends with the limit', async () => {
+    let dripped: () => void = () => {};
+    const dripping = new Promise<void>((resolve) => (dripped = resolve));
+    const url = await server((_, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.write('{"healthy":', dripped);
+    });
+    const look = await ask(url, { giveUp: dripping });
+    expect(look.timedOut).toBe(true);
+  });
+
+  test('401 is locked: it says whether a password was sent, or why none was', async () => {
+    const fake = await fakeOpencode({ password: 'right' });
+    expect(reasonOf(await ask(fake.url))).toBe(
+      `locked: ${fake.url} answered HTTP 401: it asks for a password and none is known for it`,
+    );
+    expect(reasonOf(await ask(fake.url, { credential: { username: 'opencode', password: 'wrong' } }))).toBe(
+      `locked: ${fake.url} answered HTTP 401: it refused the password that was sent`,
+    );
+    expect(reasonOf(await ask(fake.url, { credentialProblem: 'the vault is shut' }))).toBe(
+      `locked: ${fake.url} answered HTTP 401: the vault is shut`,
+    );
+    expect((await ask(fake.url, { credential: { username: 'opencode', password: 'right' } })).result.status).toBe(
+      'healthy',
+    );
+  });
+
+  test('HTML with 200, as opencode gives to paths it does not know, is not an opencode', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'html' });
+    expect(reasonOf(await ask(fake.url))).toContain('answered text/html instead of application/json');
+    fake.override('GET /global/health', undefined);
+    fake.override('GET /path', { kind: 'html' });
+    expect(reasonOf(await ask(fake.url))).toContain('answered text/html instead of application/json');
+  });
+
+  test('a redirect is not followed', async () => {
+    const elsewhere = await fakeOpencode();
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'redirect', to: `${elsewhere.url}/global/health` });
+    expect(reasonOf(await ask(fake.url))).toContain('answered with a redirect');
+    expect(elsewhere.count('GET /global/health')).toBe(0);
+  });
+
+  test('a body without end is cut off', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'endless' });
+    expect(reasonOf(await ask(fake.url))).toContain('the body is larger than 262144 bytes');
+  });
+
+  test('10 MB of JSON are not read', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'answer', body: { directory: '/a', worktree: '/', x: 'x'.repeat(10_000_000) } });
+    expect(reasonOf(await ask(fake.url))).toContain('the body is larger than 262144 bytes');
+  });
+
+  test('an error status is told', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'answer', status: 503, body: {} });
+    expect(reasonOf(await ask(fake.url))).toBe(`unhealthy: GET ${fake.url}/global/health: HTTP 503`);
+  });
+
+  const refused = 'http_request_denied';
+  test.each([
+    ['503', 503, undefined, true],
+    ['500', 500, undefined, true],
+    ['429', 429, undefined, true],
+    ['404', 404, undefined, undefined],
+    ['404 of a node service', 404, refused, true],
+    ['403 of a node service', 403, refused, true],
+    ['200 of something else', 200, undefined, undefined],
+  ])('%s may be over in a moment, or may not', async (_, status, error, notNow) => {
+    const url = await server((_request, response) => {
+      if (error !== undefined) response.setHeader('proxy-status', `opencode-mcp; error=${error}`);
+      response.writeHead(status, { 'content-type': 'application/json' }).end('{}');
+    });
+    const look = await ask(url);
+    expect([look.result.status, look.timedOut, look.notNow]).toEqual(['unhealthy', false, notNow]);
+  });
+
+  test('a server that says it is not healthy is not', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'answer', body: { healthy: false, version: '1.18.33' } });
+    expect(reasonOf(await ask(fake.url))).toBe(`unhealthy: ${fake.url} says that it is not healthy`);
+  });
+
+  test.each([
+    [{ ok: true }],
+    [{ healthy: 'yes', version: '1.18.33' }],
+    [{ healthy: true }],
+    [{ healthy: true, version: 1 }],
+    [{ healthy: true, version: '' }],
+    [{ healthy: true, version: '1.18.33\u001b[31m' }],
+    [{ healthy: true, version: '9'.repeat(65) }],
+    [[]],
+    ['null'],
+  ])('the health answer %j is not of an opencode', async (body) => {
+    const fake = await fakeOpencode();
+    const headers = { 'content-type': 'application/json' };
+    fake.override('GET /global/health', { kind: 'answer', headers, body });
+    expect(reasonOf(await ask(fake.url))).toContain('not the answer of an opencode server');
+  });
+
+  test.each([
+    ['relative', 'home/user'],
+    ['empty', ''],
+    ['too long', `/${'a'.repeat(4096)}`],
+    ['with a NUL', '/home/\0user'],
+    ['with half a character', '/home/\ud800user'],
+    ['no string', 7],
+    ['missing', undefined],
+  ])('a directory that is %s is malformed', async (_, directory) => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'answer', body: { directory, worktree: '/' } });
+    expect(reasonOf(await ask(fake.url))).toContain('not the answer of an opencode server');
+    fake.override('GET /path', { kind: 'answer', body: { directory: '/', worktree: directory } });
+    expect(reasonOf(await ask(fake.url))).toContain('not the answer of an opencode server');
+  });
+
+  test.each([
+    ['/'],
+    [`/${'a'.repeat(4095)}`],
+    ['C:\\Users\\me'],
+    ['D:/work'],
+    ['\\\\host\\share'],
+    ['/home/Ünïcödé 目录'],
+    // Whatever shows it takes care of these.
+    ['/home/\nuser\u001b[2J\u009b\u202e\u2028'],
+  ])('a directory may be %j', async (directory) => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'answer', body: { directory, worktree: directory } });
+    expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });
+  });
+
+  test('a reason that a server can influence is one plain line', async () => {
+    // Node's own server refuses to send such a header; a raw one does not.
+    const raw = createServer();
+    raw.on('connection', (socket) => {
+      socket.on('error', () => {});
+      socket.end('HTTP/1.1 200 OK\r\ncontent-type: text/\x9b2Jx\r\ncontent-length: 0\r\n\r\n', 'latin1');
+    });
+    await new Promise<void>((resolve) => raw.listen(0, '127.0.0.1', resolve));
+    closers.push(() => new Promise((resolve) => raw.close(resolve)));
+    const address = raw.address();
+    if (address === null || typeof address === 'string') throw new Error('no port');
+    const reason = reasonOf(await ask(`http://127.0.0.1:${address.port}`));
+    expect(reason).toContain('instead of application/json');
+    // eslint-disable-next-line no-control-regex -- what must not be there
+    expect(reason).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
+  });
+});
+
+describe('versions', () => {
+  test.each(['1.18.9', '1.17.99', '0.15.31', '1.18.9-beta.1', 'v1.2.3'])('%s is too old', async (version) => {
+    const fake = await fakeOpencode({ version });
+    expect(await ask(fake.url)).toMatchObject({
+      result: { status: 'unsupported', version, reason: `opencode ${version} is too old; 1.18.10 or newer is needed` },
+      requests: 1,
+    });
+  });
+
+  test.each(['2.0.0', '2.0.0-alpha.1', '10.1.0'])('%s is of an unknown major version', async (version) => {
+    const fake = await fakeOpencode({ version });
+    expect((await ask(fake.url)).result).toMatchObject({ status: 'unsupported', version });
+  });
+
+  test.each([
+    '1.18.10',
+    '1.18.33',
+    '1.19.0',
+    '1.100.0',
+    '1.18.10-rc1',
+    '0.0.0-dev-202611',
+    '0.0.0',
+    'local',
+    'main-abc',
+  ])('%s is driven', async (version) => {
+    const fake = await fakeOpencode({ version });
+    expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', version });
+  });
+});
+
+describe('another instance than the one registered', () => {
+  async function answer(claimed: string, told: string, route: Candidate['endpoint']['route'] = 'loopback') {
+    const fake = await fakeOpencode({ directory: told });
+    return ask(candidate({ url: fake.url, route, claims: { directory: claimed } }));
+  }
+
+  test('is unhealthy, and the reason names both directories', async () => {
+    expect(reasonOf(await answer('/home/user/a', '/home/user/b'))).toBe(
+      'unhealthy: another instance answers here: registered for /home/user/a, answering for /home/user/b',
+    );
+  });
+
+  test.each([
+    ['/home/user/a/', '/home/user/a'],
+    ['/home/user/a', '/home/user/a//'],
+    ['/tmp/x', '/private/tmp/x'],
+    ['/private/var/x/', '/var/x'],
+    ['/', '/'],
+  ])('%s and %s are one directory', async (claimed, told) => {
+    expect((await answer(claimed, told)).result.status).toBe('healthy');
+  });
+
+  test('a symbolic link on this machine is followed, for loopback endpoints only', async () => {
+    const folder = await realpath(await mkdtemp(join(tmpdir(), 'probe-')));
+    closers.push(() => rm(folder, { recursive: true }));
+    const link = join(folder, 'link');
+    await symlink(folder, link);
+    expect((await answer(link, folder)).result.status).toBe('healthy');
+    expect((await answer(link, folder, 'relay')).result.status).toBe('unhealthy');
+    expect((await answer(link, folder, 'tailnet')).result.status).toBe('unhealthy');
+  });
+
+  test('no claimed directory is ever in a request', async () => {
+    const seen: string[] = [];
+    const url = await server((request, response) => {
+      seen.push(`${request.url} ${JSON.stringify(request.headers)}`);
+      response.setHeader('content-type', 'application/json');
+      const body: Record<string, unknown> = {
+        '/global/health': { healthy: true, version: '1.18.33' },
+        '/path': { directory: '/private/tmp/claimed-7391', worktree: '/' },
+        '/session/status': {},
+      };
+      response.end(JSON.stringify(body[request.url ?? ''] ?? []));
+    });
+    const claims = { directory: '/tmp/claimed-7391/', name: 'claimed-7391' };
+    const look = await ask(candidate({ url, claims }), { parts: OVERVIEW_PARTS });
+    expect(look.result.status).toBe('healthy');
+    const told = encodeURIComponent('/private/tmp/claimed-7391');
+    expect(seen.filter((line) => line.replaceAll(told, '').includes('claimed-7391'))).toEqual([]);
+    expect(seen.map((line) => line.split(' ')[0]).filter((path) => path?.includes('directory'))).toEqual([
+      `/session?directory=${told}&roots=true&limit=1`,
+    ]);
+  });
+
+  test('a directory whose file system hangs is a timeout, asked for once however many wait', async () => {
+    const asked: string[] = [];
+    const sameDirectory = createSameDirectory((path) => {
+      asked.push(path);
+      return new Promise(() => {});
+    });
+    const controllers = [new AbortController(), new AbortController()];
+    const waiting = controllers.map(({ signal }) => sameDirectory('/nfs/a', '/b', { sameMachine: true, signal }));
+    for (const controller of controllers) controller.abort();
+    await expect(Promise.allSettled(waiting)).resolves.toMatchObject([{ status: 'rejected' }, { status: 'rejected' }]);
+    expect(asked).toEqual(['/nfs/a']);
+  });
+});
+
+describe('what it is doing', () => {
+  test('status, permissions, questions and the newest root session of its own directory, in one look', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/päth' });
+    const session = fake.addSession({ title: 'Fix\u001b[31m the\nbuild' });
+    fake.addSession({ title: 'elsewhere', directory: '/other' });
+    fake.addPermission({ sessionID: session.id });
+    fake.addQuestion({ sessionID: session.id });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(look).toMatchObject({
+      learnt: {
+        status: { activity: { kind: 'busy' }, running: [session.id] },
+        permissions: [{ kind: 'permission', sessionId: session.id, text: 'bash "ls"' }],
+        questions: [{ kind: 'question', sessionId: session.id, text: 'Go on? Yes | No' }],
+        session: {
+          id: session.id,
+          title: 'Fix the build',
+          directory: '/home/user/päth',
+          updatedMs: session.time.updated,
+        },
+      },
+      missing: [],
+      timedOut: false,
+      // One more finds out whose session waits.
+      requests: 7,
+    });
+  });
+
+  test("a sub-agent's request is told as such, and nobody's session is asked about by an id that is none", async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const parent = fake.addSession();
+    const child = fake.addSession({ parentID: parent.id });
+    fake.addPermission({ sessionID: child.id });
+    expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toMatchObject({
+      permissions: [{ sessionId: child.id, ofSubAgent: true }],
+    });
+    // Left out, it would look as if less waited.
+    fake.addPermission({ sessionID: '../../pty' });
+    expect(await ask(fake.url, { parts: ['permissions'] })).toMatchObject({ learnt: {}, missing: ['permissions'] });
+    expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
+  });
+
+  test('other directories that it works in are asked about, and told together', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const alsoIn = ['/home/user/b', '/home/user/c'];
+    const look = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn });
+    expect(look).toMatchObject({ learnt: { status: { activity: { kind: 'idle' } }, permissions: [] }, requests: 5 });
+    const session = fake.addSession({ directory: '/home/user/b' });
+    fake.addPermission({ sessionID: session.id });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    const busy = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn });
+    expect(busy).toMatchObject({
+      learnt: { status: { running: [session.id] }, permissions: [{ sessionId: session.id }] },
+      // Health, path, three statuses, the permissions of the one that works, and whose session it is.
+      requests: 7,
+    });
+    fake.override('GET /session/status', { kind: 'html' }, 1);
+    expect((await ask(fake.url, { parts: ['status'], alsoIn: ['/home/user/b'] })).missing).toEqual(['status']);
+  });
+
+  test('a retry is told before plain work', async () => {
+    const fake = await fakeOpencode();
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    fake.state.statuses.set('ses_2', { type: 'retry', attempt: 3, message: 'Overloaded\nagain', next: 0 });
+    expect((await ask(fake.url, { parts: ['status'] })).learnt).toEqual({
+      status: {
+        activity: { kind: 'retrying', attempt: 3, message: 'Overloaded again' },
+        running: ['ses_1', 'ses_2'],
+      },
+    });
+  });
+
+  test('an idle server without sessions has none', async () => {
+    const fake = await fakeOpencode();
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toEqual({
+      status: { activity: { kind: 'idle' }, running: [] },
+      permissions: [],
+      questions: [],
+      session: null,
+      latest: null,
+    });
+  });
+
+  test('an idle one costs three requests once its version is known; what waits is asked where something runs', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    const version = '1.18.33';
+    const first = await ask(fake.url, { parts: OVERVIEW_PARTS, version });
+    // One more finds out how its latest turn ended.
+    expect(first).toMatchObject({ result: { status: 'healthy', version }, missing: [], requests: 4 });
+    const known = first.learnt;
+    expect(await ask(fake.url, { parts: OVERVIEW_PARTS, version, known })).toMatchObject({
+      learnt: known,
+      missing: [],
+      latencyMs: expect.any(Number),
+      requests: 3,
+    });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS, version, known })).requests).toBe(5);
+    expect(fake.count('GET /global/health')).toBe(0);
+  });
+
+  test('whose session a request is, is asked once', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    fake.addPermission({ sessionID: session.id });
+    const { learnt } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(learnt.permissions).toMatchObject([{ ofSubAgent: false }]);
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS, known: learnt })).learnt).toEqual(learnt);
+    expect(fake.count('GET /session/:id')).toBe(1);
+  });
+
+  test('what waits is asked for where the status is not known', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.addPermission({ sessionID: session.id });
+    fake.override('GET /session/status', { kind: 'answer', status: 500, body: {} });
+    expect(await ask(fake.url, { parts: OVERVIEW_PARTS })).toMatchObject({
+      learnt: { permissions: [{ sessionId: session.id }], questions: [] },
+      missing: ['status'],
+    });
+  });
+
+  test('routes that stay silent are missing; who is there and the rest are known', async () => {
+    const fake = await fakeOpencode();
+    fake.state.statuses.set('ses_1', { type: 'busy' });
+    fake.override('GET /session', { kind: 'hang' });
+    fake.override('GET /question', { kind: 'hang' });
+    const others = Promise.all([whenAsked(fake, 'GET /session'), whenAsked(fake, 'GET /question')]);
+    const giveUp = others.then(() => whenOthersAnswered(fake));
+    const look = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
+    expect(look).toMatchObject({
+      result: { status: 'healthy' },
+      learnt: { status: { activity: { kind: 'busy' } }, permissions: [] },
+      timedOut: true,
+    });
+    expect(look.missing.toSorted()).toEqual(['questions', 'session']);
+  });
+
+  test('routes that answer nonsense are missing, and more time would not help', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /session', { kind: 'answer', body: [{ id: 'x', title: 1 }] });
+    fake.override('GET /session/status', { kind: 'answer', body: [] });
+    fake.override('GET /permission', { kind: 'html' });
+    fake.override('GET /question', { kind: 'answer', body: [1] });
+    const look = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(look).toMatchObject({ result: { status: 'healthy' }, timedOut: false });
+    expect(look.learnt).toEqual({});
+    expect(look.missing.toSorted()).toEqual([...OVERVIEW_PARTS].toSorted());
+  });
+
+  test('a session whose id opencode would not take back is not shown', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.override('GET /session', { kind: 'answer', body: [{ ...session, id: '../../pty' }] });
+    expect(await ask(fake.url, { parts: ['session'] })).toMatchObject({ learnt: {}, missing: ['session'] });
+  });
+
+  test('a second look asks only for what is missing', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const first = await ask(fake.url);
+    if (first.result.status !== 'healthy') throw new Error('not healthy');
+    const look = await ask(fake.url, { parts: ['session'], identity: first.result });
+    expect(look).toMatchObject({ result: first.result, learnt: { session: null }, requests: 1 });
+    expect(fake.count('GET /global/health')).toBe(1);
+  });
+
+  test('a permission request with a big diff is still told, without the diff', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.addPermission({ sessionID: session.id, metadata: { diff: 'x'.repeat(600_000) } });
+    expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toEqual({
+      permissions: [expect.objectContaining({ kind: 'permission', text: 'bash "ls"' })],
+    });
+  });
+});
+
+describe('how its latest session stands that does not run', () => {
+  const NOW = Date.now();
+  const MINUTE = 60_000;
+
+  async function withLast(info: object | undefined): Promise<{ readonly fake: FakeOpencode; readonly id: string }> {
+    const fake = await fakeOpencode();
+    const { id } = fake.addSession();
+    if (info !== undefined) fake.override('GET /session/:id/message', { kind: 'answer', body: [{ info, parts: [] }] });
+    return { fake, id };
+  }
+
+  test.each([
+    ['nothing was said', undefined, 'idle'],
+    ['the last message is complete', { role: 'assistant', time: { created: NOW - 2, completed: NOW } }, 'idle'],
+    ['it failed', { role: 'assistant', time: { created: NOW }, error: { name: 'MessageAbortedError' } }, 'idle'],
+    ['the last message is not complete', { role: 'assistant', time: { created: NOW } }, 'interrupted'],
+    ['a question just came', { role: 'user', time: { created: NOW } }, 'starting'],
+    ['a question was never answered', { role: 'user', time: { created: NOW - MINUTE } }, 'interrupted'],
+    ['the last message is nonsense', { role: 7, time: 'x' }, 'idle'],
+  ])('%s', async (_, info, state) => {
+    const { fake } = await withLast(info);
+    const { learnt, missing } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(learnt.session?.rest?.state).toBe(state);
+    expect(missing).toEqual([]);
+  });
+
+  test('is asked about once for each turn, and again while it is not at its end', async () => {
+    const { fake } = await withLast(undefined);
+    const first = (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session ?? undefined;
+    const again = await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: first ?? null } });
+    expect(again.learnt.session).toEqual(first);
+    expect(fake.count('GET /session/:id/message')).toBe(1);
+    for (const changed of [
+      { ...first, updatedMs: 1 },
+      { ...first, id: 'ses_other' },
+      { ...first, rest: { state: 'starting' } },
+    ])
+      await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: changed as SessionSummary } });
+    expect(fake.count('GET /session/:id/message')).toBe(4);
+  });
+
+  test('is not asked about while it runs, nor where it is not known whether it does', async () => {
+    const { fake, id } = await withLast(undefined);
+    await ask(fake.url, { parts: ['session'] });
+    fake.state.statuses.set(id, { type: 'busy' });
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session).not.toHaveProperty('rest');
+    expect(fake.count('GET /session/:id/message')).toBe(0);
+  });
+
+  test('of the directories that it works in the latest one counts', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const own = fake.addSession();
+    const other = fake.addSession({ directory: '/home/user/b' });
+    const at = (updated: number): { created: number; updated: number } => ({ created: 1, updated });
+    fake.state.begin(other.id, 'do it');
+    fake.state.statuses.clear();
+    fake.state.sessions.set(own.id, { ...own, time: at(5) });
+    const asked = { parts: OVERVIEW_PARTS, alsoIn: ['/home/user/b', '/home/user/c'] };
+    for (const [updated, expected] of [
+      [9, { session: { id: own.id }, latest: { id: other.id, rest: { state: 'interrupted' } } }],
+      [1, { session: { id: own.id, rest: { state: 'idle' } }, latest: null }],
+    ] as const) {
+      fake.state.sessions.set(other.id, { ...other, time: at(updated) });
+      expect((await ask(fake.url, asked)).learnt).toMatchObject(expected);
+    }
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({ latest: null });
+  });
+
+  test('one that began after the status was told runs, and is not interrupted', async () => {
+    const { fake, id } = await withLast({ role: 'assistant', time: { created: NOW } });
+    fake.override('GET /session/status', { kind: 'answer', body: {} }, 1);
+    fake.state.statuses.set(id, { type: 'busy' });
+    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({
+      status: { activity: { kind: 'busy' }, running: [id] },
+    });
+  });
+
+  test('a message that is silent or too big costs nothing else, and only the silent one is asked for again', async () => {
+    const { fake } = await withLast({ role: 'user', time: { created: NOW }, text: 'x'.repeat(3_000_000) });
+    const big = await ask(fake.url, { parts: OVERVIEW_PARTS });
+    expect(big).toMatchObject({ missing: [], timedOut: false, learnt: { session: { rest: { state: 'idle' } } } });
+    fake.override('GET /session/:id/message', { kind: 'hang' });
+    const giveUp = until('it to be asked', () => fake.count('GET /session/:id/message') === 2);
+    const silent = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
+    expect(silent).toMatchObject({ missing: [], timedOut: false, learnt: { permissions: [] } });
+    expect(silent.learnt.session).not.toHaveProperty('rest');
+  });
+});
+
+/** Resolves when all but the two hanging requests have been answered, and their answers read: later ones of this process are. */
+async function whenOthersAnswered(fake: FakeOpencode): Promise<void> {
+  while (fake.load.current > 2) await new Promise((resolve) => setImmediate(resolve));
+  for (let count = 0; count < 3; count += 1) await (await fetch(`${fake.url}/later`)).text();
+}

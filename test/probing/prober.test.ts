@@ -1,0 +1,469 @@
+import { realpath } from 'node:fs/promises';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { OVERVIEW_PARTS } from '../../src/model/instance.ts';
+import { type LookOptions, type Outcome, Prober, type Target } from '../../src/probing/prober.ts';
+import { createSameDirectory } from '../../src/probing/same-directory.ts';
+import type { Candidate } from '../../src/discovery/source.ts';
+import type { Credential } from '../../src/http/exchange.ts';
+import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { startThreadServer } from '../rig/thread-server.ts';
+import { until } from '../rig/wait.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
+
+/** The transport counts in real time: a quarter of this, a first look, is longer than any test may take. */
+const DEADLINE_MS = 600_000;
+const FIRST_MS = DEADLINE_MS / 4;
+const SECOND_MS = (DEADLINE_MS * 5) / 8;
+
+const closers: Array<() => unknown> = [];
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+interface NamedTarget extends Target {
+  readonly name: string;
+  standing: Target['standing'];
+}
+
+interface Rig {
+  readonly prober: Prober<NamedTarget>;
+  readonly clock: ManualClock;
+  /** `name status`, in the order in which they were told. */
+  readonly told: string[];
+}
+
+function rig(
+  slots: number,
+  resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined> = async () =>
+    undefined,
+): Rig {
+  const clock = new ManualClock();
+  const told: string[] = [];
+  const prober = new Prober<NamedTarget>({
+    clock,
+    slots,
+    deadlineMs: DEADLINE_MS,
+    sameDirectory: createSameDirectory(realpath),
+    resolveCredential,
+    onOutcome: (target, { result }) => void told.push(`${target.name} ${result.status}`),
+  });
+  closers.push(() => prober.close());
+  return { prober, clock, told };
+}
+
+async function fakeOpencode(options?: FakeOptions): Promise<FakeOpencode> {
+  const fake = await startFakeOpencode(options);
+  closers.push(fake.close);
+  return fake;
+}
+
+function fakes(count: number): Promise<FakeOpencode[]> {
+  return Promise.all(Array.from({ length: count }, () => fakeOpencode()));
+}
+
+function target(name: string, { url }: { readonly url: string }, standing: Target['standing'] = 'known'): NamedTarget {
+  return { name, candidate: candidate({ key: name, url }), standing };
+}
+
+function hang(...hung: readonly FakeOpencode[]): void {
+  for (const fake of hung) fake.override('GET /global/health', { kind: 'hang' });
+}
+
+const PLAIN: LookOptions = { parts: [] };
+
+function status(outcome: Outcome | undefined): string | undefined {
+  return outcome?.result.status;
+}
+
+/** How many of these have a request open. */
+function asked(list: readonly FakeOpencode[]): number {
+  return list.filter(({ load }) => load.current > 0).length;
+}
+
+describe('slots', () => {
+  test('no more probes than slots are in flight, and each holds one slot for all its requests', async () => {
+    const list = await fakes(12);
+    const { prober } = rig(3);
+    const batch = prober.batch();
+    const looks = list.map((fake, index) => batch.look(target(`t${index}`, fake), { parts: OVERVIEW_PARTS }));
+    expect((await Promise.all(looks)).map(status)).toEqual(list.map(() => 'healthy'));
+    expect(prober.counters).toEqual({ probes: 12, inFlight: 0, maxInFlight: 3, requests: 48 });
+  });
+
+  test('suspects hold at most a quarter of the slots; the others are answered meanwhile', async () => {
+    const hung = await fakes(10);
+    const live = await fakes(20);
+    hang(...hung);
+    const { prober } = rig(8);
+    const batch = prober.batch();
+    for (const [index, fake] of hung.entries()) void batch.look(target(`hung${index}`, fake, 'suspect'), PLAIN);
+    const looks = live.map((fake, index) => batch.look(target(`live${index}`, fake), PLAIN));
+    expect((await Promise.all(looks)).map(status)).toEqual(live.map(() => 'healthy'));
+    await until('two suspects to be asked', () => asked(hung) === 2);
+    await settle();
+    expect([asked(hung), prober.counters.inFlight]).toEqual([2, 2]);
+  });
+
+  test('a suspect that is done leaves its slot to the next', async () => {
+    const list = await fakes(5);
+    const { prober } = rig(4);
+    const batch = prober.batch();
+    const looks = list.map((fake, index) => batch.look(target(`t${index}`, fake, 'suspect'), PLAIN));
+    expect((await Promise.all(looks)).map(status)).toEqual(list.map(() => 'healthy'));
+    expect(prober.counters.maxInFlight).toBe(1);
+  });
+
+  test('a suspect has a slot even where there is only one', async () => {
+    const fake = await fakeOpencode();
+    const { prober } = rig(1);
+    const outcome = await prober.batch().look(target('a', fake, 'suspect'), PLAIN);
+    expect(status(outcome)).toBe('healthy');
+  });
+
+  test('known-healthy ones go first, then new ones, then suspects', async () => {
+    const [first, suspect, fresh, known] = await Promise.all([
+      fakeOpencode(),
+      fakeOpencode(),
+      fakeOpencode(),
+      fakeOpencode(),
+    ]);
+    hang(first);
+    const { prober, clock, told } = rig(1);
+    const batch = prober.batch();
+    const looks = [
+      batch.look(target('first', first), PLAIN),
+      batch.look(target('suspect', suspect, 'suspect'), PLAIN),
+      batch.look(target('fresh', fresh, 'fresh'), PLAIN),
+      batch.look(target('known', known), PLAIN),
+    ];
+    await until('the first to be asked', () => asked([first]) === 1);
+    await clock.advance(FIRST_MS);
+    await Promise.all(looks.slice(1));
+    expect(told).toEqual(['known healthy', 'fresh healthy', 'suspect healthy']);
+  });
+
+  test('a flood of new ones leaves the suspects their quarter', async () => {
+    const flood = await fakes(8);
+    const suspect = await fakeOpencode();
+    hang(...flood);
+    const { prober } = rig(4);
+    const batch = prober.batch();
+    for (const [index, fake] of flood.entries()) void batch.look(target(`new${index}`, fake, 'fresh'), PLAIN);
+    const outcome = batch.look(target('suspect', suspect, 'suspect'), PLAIN);
+    await until('the slots to be full', () => prober.counters.inFlight === 4);
+    // One slot is let go: the next new one would hold it as long as the others hold theirs.
+    const first = flood.find(({ load }) => load.current > 0);
+    await first?.close();
+    expect(status(await outcome)).toBe('healthy');
+  });
+});
+
+describe('two passes', () => {
+  test('what only ran out of time is looked at again among the suspects, with more time', async () => {
+    const fake = await fakeOpencode();
+    hang(fake);
+    const { prober, clock, told } = rig(4);
+    const looking = prober.batch().look(target('a', fake, 'fresh'), PLAIN);
+    await until('the first look', () => fake.count('GET /global/health') === 1);
+    await clock.advance(FIRST_MS);
+    await until('the second look', () => fake.count('GET /global/health') === 2);
+    expect(told).toEqual([]);
+    await clock.advance(SECOND_MS - 1);
+    expect(told).toEqual([]);
+    await clock.advance(1);
+    expect((await looking)?.result).toEqual({
+      status: 'unhealthy',
+      reason: `${fake.url} gave no answer within ${FIRST_MS + SECOND_MS} ms`,
+    });
+  });
+
+  test('a request that was swallowed while opencode started is healed by the second look', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /global/health', { kind: 'hang' }, 1);
+    const { prober, clock, told } = rig(4);
+    const looking = prober.batch().look(target('a', fake, 'fresh'), PLAIN);
+    await until('the first look', () => fake.count('GET /global/health') === 1);
+    await clock.advance(FIRST_MS);
+    expect(status(await looking)).toBe('healthy');
+    expect(told).toEqual(['a healthy']);
+  });
+
+  test('what arrived while this process was busy past the limit counts', async () => {
+    await using server = await startThreadServer({
+      '/global/health': { healthy: true, version: '1.18.33' },
+      '/path': { directory: '/home/user/a', worktree: '/home/user/a' },
+    });
+    const wakes: Array<() => void> = [];
+    const prober = new Prober<NamedTarget>({
+      clock: { now: () => 0, sleep: () => new Promise((resolve) => wakes.push(resolve)) },
+      slots: 1,
+      deadlineMs: DEADLINE_MS,
+      sameDirectory: createSameDirectory(realpath),
+      resolveCredential: async () => undefined,
+      onOutcome: () => {},
+    });
+    closers.push(() => prober.close());
+    const looking = prober.batch().look(target('a', server), { ...PLAIN, urgent: 'look' });
+    await server.asked('/path');
+    server.blockUntilAnswered('/path');
+    for (const wake of wakes) wake();
+    expect(status(await looking)).toBe('healthy');
+  });
+
+  test('an endpoint whose headers are missing is locked, and nothing is sent to it', async () => {
+    const fake = await fakeOpencode();
+    const told: string[] = [];
+    const prober = new Prober<NamedTarget>({
+      clock: new ManualClock(),
+      slots: 1,
+      deadlineMs: DEADLINE_MS,
+      sameDirectory: createSameDirectory(realpath),
+      resolveCredential: async () => undefined,
+      withHeaders: async () => await Promise.reject(new Error('header X-Token: it is not set')),
+      onOutcome: ({ name }, { result }) => void told.push(`${name} ${JSON.stringify(result)}`),
+    });
+    closers.push(() => prober.close());
+    const headers = { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } as const;
+    const one = {
+      name: 'one',
+      candidate: candidate({ key: 'one', url: fake.url, headers }),
+      standing: 'fresh',
+    } as const;
+    await prober.batch().look(one, { parts: [] });
+    expect(told).toEqual(['one {"status":"locked","reason":"header X-Token: it is not set"}']);
+    expect(prober.counters.requests).toBe(0);
+  });
+
+  test('what is refused is settled by the first look', async () => {
+    const fake = await fakeOpencode();
+    await fake.close();
+    const { prober } = rig(4);
+    expect(status(await prober.batch().look(target('a', fake, 'fresh'), PLAIN))).toBe('unhealthy');
+    expect(prober.counters).toMatchObject({ probes: 1, requests: 1 });
+  });
+
+  test('one that hung is a suspect from its first look on, whatever its standing', async () => {
+    const [hung, live] = await Promise.all([fakeOpencode(), fakeOpencode()]);
+    hang(hung);
+    const { prober, clock } = rig(1);
+    const first = prober.batch();
+    const slow = target('hung', hung);
+    void first.look(slow, PLAIN);
+    await until('the first look', () => hung.count('GET /global/health') === 1);
+    first.end();
+    await clock.advance(FIRST_MS);
+    const batch = prober.batch();
+    void batch.look(slow, PLAIN);
+    // It was asked for first, and still the other goes first.
+    const other = batch.look(target('live', live, 'fresh'), PLAIN);
+    expect(status(await other)).toBe('healthy');
+  });
+
+  test('a silent route does not hide who is there, and only what is missing is asked again', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /session', { kind: 'hang' }, 1);
+    const { prober, clock, told } = rig(4);
+    const looking = prober.batch().look(target('a', fake, 'fresh'), { parts: OVERVIEW_PARTS });
+    await until('the other routes', () => fake.count('GET /session') === 1 && fake.load.current === 1);
+    await clock.advance(FIRST_MS);
+    const outcome = await looking;
+    expect(told).toEqual(['a healthy', 'a healthy']);
+    expect(outcome).toMatchObject({ result: { status: 'healthy' }, learnt: { session: null }, missing: [] });
+    expect([fake.count('GET /global/health'), fake.count('GET /session/status'), fake.count('GET /session')]).toEqual([
+      1, 1, 2,
+    ]);
+  });
+});
+
+describe('passwords', () => {
+  test('are found before a slot is taken: a vault that hangs holds up nobody else', async () => {
+    const [locked, open] = await Promise.all([fakeOpencode(), fakeOpencode()]);
+    const { prober, clock, told } = rig(1, ({ key }) =>
+      key === 'locked' ? new Promise(() => {}) : Promise.resolve(undefined),
+    );
+    const batch = prober.batch();
+    void batch.look(target('locked', locked), PLAIN);
+    expect(status(await batch.look(target('open', open), PLAIN))).toBe('healthy');
+    expect(told).toEqual(['open healthy']);
+    await clock.advance(DEADLINE_MS / 2);
+    await until('the other to be asked without', () => told[1] === 'locked healthy');
+  });
+
+  test('many that hang hold up nobody else either', async () => {
+    const open = await fakeOpencode();
+    const { prober, clock } = rig(1, ({ key }) =>
+      key === 'open' ? Promise.resolve(undefined) : new Promise(() => {}),
+    );
+    const batch = prober.batch();
+    for (let index = 0; index < 200; index += 1) void batch.look(target(`locked${index}`, open), PLAIN);
+    const looking = batch.look(target('open', open), PLAIN);
+    await clock.advance(1000);
+    expect(status(await looking)).toBe('healthy');
+  });
+
+  test('a password that is not had in time is not sent, and the refusal says why', async () => {
+    const fake = await fakeOpencode({ password: 'right' });
+    const { prober, clock } = rig(
+      1,
+      (_, signal) =>
+        new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new Error('slow')))),
+    );
+    const looking = prober.batch().look(target('a', fake), PLAIN);
+    await clock.advance(DEADLINE_MS / 2);
+    expect((await looking)?.result).toEqual({
+      status: 'locked',
+      reason: `${fake.url} answered HTTP 401: timed out after ${DEADLINE_MS / 2} ms reading its password`,
+    });
+  });
+
+  test('one that cannot be read is told with the refusal', async () => {
+    const fake = await fakeOpencode({ password: 'right' });
+    const { prober } = rig(1, () => Promise.reject(new Error('no such file')));
+    expect((await prober.batch().look(target('a', fake), PLAIN))?.result).toMatchObject({
+      status: 'locked',
+      reason: expect.stringContaining('no such file'),
+    });
+  });
+
+  test('are sent, and go with the outcome', async () => {
+    const fake = await fakeOpencode({ password: 'right' });
+    const credential = { username: 'opencode', password: 'right' };
+    const { prober } = rig(1, async () => credential);
+    expect(await prober.batch().look(target('a', fake), PLAIN)).toMatchObject({
+      result: { status: 'healthy' },
+      connection: { credential },
+    });
+  });
+});
+
+describe('urgent looks', () => {
+  test('go before everything that waits, and take no further slot', async () => {
+    const running = await fakeOpencode();
+    const waiting = await fakes(4);
+    const urgent = await fakeOpencode();
+    hang(running);
+    const { prober, clock, told } = rig(1);
+    const batch = prober.batch();
+    void batch.look(target('running', running), PLAIN);
+    await until('the slot to be taken', () => asked([running]) === 1);
+    const looks = waiting.map((fake, index) => batch.look(target(`waiting${index}`, fake), PLAIN));
+    await settle();
+    const looking = batch.look(target('urgent', urgent), { parts: [], urgent: 'look' });
+    await settle();
+    await clock.advance(FIRST_MS);
+    await Promise.all([looking, ...looks]);
+    expect(told[0]).toBe('urgent healthy');
+    expect(prober.counters.maxInFlight).toBe(1);
+  });
+
+  test('one that runs out of time is the caller’s to repeat, and not told as an outcome', async () => {
+    const fake = await fakeOpencode();
+    hang(fake);
+    const { prober, clock, told } = rig(4);
+    const batch = prober.batch();
+    const slow = target('a', fake);
+    const looking = batch.look(slow, { parts: [], urgent: 'look' });
+    await until('the look', () => asked([fake]) === 1);
+    await clock.advance(FIRST_MS);
+    expect(await looking).toMatchObject({ result: { status: 'unhealthy' }, timedOut: true });
+    expect(told).toEqual([]);
+    const again = batch.look(slow, { parts: [], urgent: 'recheck' });
+    await until('the second look', () => fake.count('GET /global/health') === 2);
+    await clock.advance(SECOND_MS);
+    expect(status(await again)).toBe('unhealthy');
+    expect(told).toEqual(['a unhealthy']);
+  });
+});
+
+describe('batches', () => {
+  test('a look that waits or runs is joined, and learns all that any of them wants', async () => {
+    const [blocker, fake] = await Promise.all([fakeOpencode(), fakeOpencode()]);
+    hang(blocker);
+    const { prober, clock } = rig(1);
+    const one = prober.batch();
+    const other = prober.batch();
+    void one.look(target('blocker', blocker), PLAIN);
+    await until('the slot to be taken', () => asked([blocker]) === 1);
+    const shared = target('a', fake);
+    const looks = [one.look(shared, PLAIN), other.look(shared, { parts: OVERVIEW_PARTS }), one.look(shared, PLAIN)];
+    await settle();
+    await clock.advance(FIRST_MS);
+    const outcomes = await Promise.all(looks);
+    expect(outcomes[0]).toBe(outcomes[1]);
+    expect(outcomes[0]?.learnt).toMatchObject({ permissions: [] });
+    expect(fake.count('GET /global/health')).toBe(1);
+  });
+
+  test('a plain look that runs does not stand in for one that wants more', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'hang' }, 1);
+    const { prober, clock } = rig(2);
+    const batch = prober.batch();
+    const shared = target('a', fake);
+    void batch.look(shared, PLAIN);
+    await until('the plain look', () => fake.count('GET /path') === 1);
+    const outcome = await batch.look(shared, { parts: ['permissions'] });
+    expect(outcome?.learnt).toEqual({ permissions: [] });
+    await clock.advance(FIRST_MS);
+  });
+
+  test('ending one lets go of all that waits for it alone', async () => {
+    const [blocker, mine, shared] = await Promise.all([fakeOpencode(), fakeOpencode(), fakeOpencode()]);
+    hang(blocker);
+    const { prober, clock } = rig(1);
+    const one = prober.batch();
+    const other = prober.batch();
+    const both = target('shared', shared);
+    const looks = [
+      one.look(target('blocker', blocker), PLAIN),
+      one.look(target('mine', mine), PLAIN),
+      one.look(both, PLAIN),
+    ];
+    const kept = other.look(both, PLAIN);
+    await until('the slot to be taken', () => asked([blocker]) === 1);
+    one.end();
+    expect(await Promise.all(looks)).toEqual([undefined, undefined, undefined]);
+    await clock.advance(FIRST_MS);
+    expect(status(await kept)).toBe('healthy');
+    await settle();
+    expect(mine.count('GET /global/health')).toBe(0);
+    expect(await one.look(both, PLAIN)).toBeUndefined();
+  });
+
+  test('ending one drops second looks that wait', async () => {
+    const hung = await fakes(3);
+    hang(...hung);
+    const { prober, clock } = rig(4);
+    const batch = prober.batch();
+    for (const [index, fake] of hung.entries()) void batch.look(target(`t${index}`, fake), PLAIN);
+    await until('all to be asked', () => prober.counters.inFlight === 3);
+    await clock.advance(FIRST_MS);
+    await until('one second look', () => prober.counters.probes === 4);
+    batch.end();
+    await clock.advance(10 * DEADLINE_MS);
+    expect(prober.counters).toMatchObject({ probes: 4, inFlight: 0 });
+  });
+});
+
+test('closing ends every request and every wait at once, and nothing is told afterwards', async () => {
+  const hung = await fakes(4);
+  hang(...hung.slice(1));
+  hung[0]?.override('GET /session', { kind: 'hang' });
+  const { prober, clock, told } = rig(2, ({ key }) =>
+    key === 't3' ? new Promise(() => {}) : Promise.resolve(undefined),
+  );
+  const batch = prober.batch();
+  const looks = hung.map((fake, index) => batch.look(target(`t${index}`, fake), { parts: ['session'] }));
+  await until('the slots to be taken', () => asked(hung) === 2 && hung[0]?.count('GET /session') === 1);
+  prober.close();
+  prober.close();
+  expect(await Promise.all(looks)).toEqual(hung.map(() => undefined));
+  await until('the requests to end', () => asked(hung) === 0);
+  expect(told).toEqual([]);
+  expect(clock.due()).toBe(0);
+  expect(await prober.batch().look(target('late', hung[0]!), PLAIN)).toBeUndefined();
+});
