@@ -1,4 +1,4 @@
-import { run } from './connected/run.ts';
+import { runConnected } from './connected/run.ts';
 import { runProgram } from './base/program.ts';
 
-await runProgram('opencode-connected', process, (output) => run(process, output));
+await runProgram('opencode-connected', process, (output) => runConnected(process, output));

@@ -2,7 +2,7 @@
  * The "look again" of a source, for one reader. However many notifications come while nobody
  * reads, the reader gets one: they carry no data, so a queue would only grow.
  */
-export class Pulse implements AsyncIterableIterator<void> {
+export class ChangeNotifier implements AsyncIterableIterator<void> {
   /** Called once, whoever ends it: the reader, the signal or the source. */
   onEnd: () => void = () => {};
   #pending = false;

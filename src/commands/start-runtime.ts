@@ -3,7 +3,7 @@ import { systemClock } from '../base/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { createCredentialResolver } from '../credentials/resolver.ts';
 import { createSecretCommands } from '../credentials/secret-commands.ts';
-import { LiveDirectory } from '../fleet/fleet.ts';
+import { LiveFleet } from '../fleet/fleet.ts';
 import { createSources, systemDependencies } from '../discovery/sources.ts';
 import type { Logger } from '../base/log.ts';
 import { RequestJournal } from '../operations/send/request-journal.ts';
@@ -23,7 +23,7 @@ export function startRuntime(settings: Settings, logger: Logger, onChange?: () =
   const ending = new AbortController();
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });
-  const directory = new LiveDirectory({
+  const fleet = new LiveFleet({
     settings,
     sources: createSources(settings, systemDependencies(logger)),
     resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
@@ -32,15 +32,15 @@ export function startRuntime(settings: Settings, logger: Logger, onChange?: () =
     logger,
     ...(onChange && { onChange }),
   });
-  directory.start();
+  fleet.start();
   return {
-    runtime: createRuntime(directory, systemClock, {
+    runtime: createRuntime(fleet, systemClock, {
       approvals: settings,
       journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
     }),
     close: () => {
       ending.abort();
-      return directory.close();
+      return fleet.close();
     },
   };
 }

@@ -1,6 +1,6 @@
 import { settingsHelp } from '../config/help.ts';
 
-export function helpText(): string {
+export function connectedHelp(): string {
   return `opencode-connected starts opencode so that opencode-mcp can reach it: the same terminal, an HTTP server on
 127.0.0.1 behind a password of its own, and a registration on this machine and, if one is set, on a relay.
 

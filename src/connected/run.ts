@@ -12,7 +12,7 @@ const EXIT_FAILED = 1;
 const EXIT_SIGNAL = 128;
 
 /** Reads the command line and does what it says. Ends the process. */
-export async function run(process: NodeJS.Process, output: Output): Promise<void> {
+export async function runConnected(process: NodeJS.Process, output: Output): Promise<void> {
   const argv = process.argv.slice(2);
   const separator = argv.indexOf('--');
   const ours = separator === -1 ? argv : argv.slice(0, separator);
@@ -21,7 +21,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     return;
   }
   if (ours.includes('--help') || ours.includes('-h')) {
-    const { helpText } = await import('./help.ts');
+    const { connectedHelp: helpText } = await import('./help.ts');
     output.print(helpText());
     return;
   }

@@ -1,6 +1,6 @@
 import type { Connection } from '../http/exchange.ts';
 import type { Instance, Snapshot } from '../model/instance.ts';
-import type { Kin } from './same-process.ts';
+import type { SameProcess } from './same-process.ts';
 
 /** An instance that answered just now, with the connection that leads to it. */
 export interface Reached {
@@ -11,13 +11,13 @@ export interface Reached {
   readonly worktree: string;
   readonly version: string;
   /** Which address it is, see `endpointKey`. */
-  readonly way: string;
+  readonly endpointKey: string;
   /** What leads to the same process. */
-  readonly kin: Kin;
+  readonly sameProcess: SameProcess;
 }
 
 /** The only holder of what is known about instances. Tools ask it and never talk to a source. */
-export interface Directory {
+export interface Fleet {
   /** Starts discovery and returns at once. */
   start(): void;
   /** What is known now; nothing is asked. */

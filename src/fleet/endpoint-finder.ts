@@ -1,62 +1,62 @@
 import type { Reached } from './contract.ts';
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance } from '../model/instance.ts';
-import { kinNow, kinOf, waysOf } from './same-process.ts';
+import { stillSameProcess, sameProcessAs, endpointsTo } from './same-process.ts';
 import { isSame } from '../identity/names.ts';
 import { identityOf } from '../identity/naming.ts';
-import type { Outcome, Prober } from '../probing/prober.ts';
-import { findWay, type ReachGoal } from './reach.ts';
+import type { ProbeOutcome, Prober } from '../probing/prober.ts';
+import { findEndpoint, type ReachGoal } from './reach.ts';
 
-export interface WayFinderDeps {
+export interface EndpointFinderDeps {
   readonly table: EndpointTable;
   readonly prober: Pick<Prober<EndpointRecord>, 'batch'>;
   readonly instances: () => readonly Instance[];
   /** Takes over what was found of a way that is not the one taken. */
-  readonly settle: (record: EndpointRecord, outcome: Outcome) => void;
+  readonly settle: (record: EndpointRecord, outcome: ProbeOutcome) => void;
 }
 
 /** Finds the way by which an instance is driven, and the next one to the same process. */
-export class WayFinder {
-  readonly #deps: WayFinderDeps;
+export class EndpointFinder {
+  readonly #deps: EndpointFinderDeps;
 
-  constructor(deps: WayFinderDeps) {
+  constructor(deps: EndpointFinderDeps) {
     this.#deps = deps;
   }
 
   async reach(instance: Instance, signal: AbortSignal | undefined): Promise<Reached> {
-    const goal = { name: instance.name, records: this.#waysTo(instance), directory: instance.directory };
+    const goal = { name: instance.name, records: this.#endpointsOf(instance), directory: instance.directory };
     const { record, ...found } = await this.#find(goal, signal);
     const instances = this.#deps.instances();
     return {
       ...found,
       instance: instances.find(({ endpoints }) => endpoints.some(({ id }) => id === record.id)) ?? instance,
-      kin: kinOf(record, instances, this.#deps.table),
+      sameProcess: sameProcessAs(record, instances, this.#deps.table),
     };
   }
 
   async reachAnother(reached: Reached, failed: readonly string[], signal: AbortSignal | undefined): Promise<Reached> {
     const { table, instances } = this.#deps;
     const { name } = reached.instance;
-    const kin = kinNow(reached.kin, instances(), table);
-    const ways = waysOf(kin, { name, instances: instances(), table });
-    const records = ways.filter(({ key }) => !failed.includes(key));
+    const sameProcess = stillSameProcess(reached.sameProcess, instances(), table);
+    const endpoints = endpointsTo(sameProcess, { name, instances: instances(), table });
+    const records = endpoints.filter(({ key }) => !failed.includes(key));
     const { record: _, ...found } = await this.#find({ name, records, directory: reached.directory }, signal);
-    return { ...found, instance: reached.instance, kin: kinNow(kin, instances(), table) };
+    return { ...found, instance: reached.instance, sameProcess: stillSameProcess(sameProcess, instances(), table) };
   }
 
   async #find(
     goal: ReachGoal,
     signal: AbortSignal | undefined,
-  ): Promise<Omit<Reached, 'instance' | 'kin'> & { readonly record: EndpointRecord }> {
+  ): Promise<Omit<Reached, 'instance' | 'sameProcess'> & { readonly record: EndpointRecord }> {
     const batch = this.#deps.prober.batch();
     const cancel = (): void => batch.end();
     signal?.addEventListener('abort', cancel, { once: true });
     if (signal?.aborted) cancel();
     try {
-      const { record, outcome, healthy, slow } = await findWay(goal, batch);
+      const { record, outcome, healthy, slow } = await findEndpoint(goal, batch);
       for (const late of slow) this.#deps.settle(late.record, late.outcome);
       const { directory, worktree, version } = healthy;
-      return { record, connection: outcome.connection, directory, worktree, version, way: record.key };
+      return { record, connection: outcome.connection, directory, worktree, version, endpointKey: record.key };
     } finally {
       signal?.removeEventListener('abort', cancel);
       batch.end();
@@ -64,7 +64,7 @@ export class WayFinder {
   }
 
   /** The endpoints by which `instance` may be reached now: those it was shown with that are still the same registrations, and those proven since. */
-  #waysTo(instance: Instance): readonly EndpointRecord[] {
+  #endpointsOf(instance: Instance): readonly EndpointRecord[] {
     const { table, instances } = this.#deps;
     const shown = instance.endpoints.flatMap(({ id, candidate }) => {
       const record = table.get(id);

@@ -4,7 +4,7 @@ import { endpointKey } from '../model/endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from '../model/instance.ts';
 import { type KnownOverview, updateOverview } from '../probing/overview.ts';
 import type { Healthy } from '../probing/probe-task.ts';
-import type { Outcome, Target } from '../probing/prober.ts';
+import type { ProbeOutcome, ProbeTarget } from '../probing/prober.ts';
 
 /** Rounds without an answer after which an instance is no longer listed: one lost packet or a laptop's nap is not an end. */
 export const MAX_MISSED_ROUNDS = 5;
@@ -21,7 +21,7 @@ const LATENCY_WEIGHT = 0.3;
 const MAX_ALSO_IN = 3;
 
 /** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
-export class EndpointRecord implements ProbedEndpoint, Target {
+export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   readonly id: string;
   /** See `endpointKey`. */
   readonly key: string;
@@ -69,15 +69,15 @@ export class EndpointRecord implements ProbedEndpoint, Target {
     this.alsoIn = [directory, ...this.alsoIn.filter((other) => other !== directory)].slice(0, MAX_ALSO_IN);
   }
 
-  get learnt(): Target['learnt'] {
+  get learnt(): ProbeTarget['learnt'] {
     return this.known?.parts;
   }
 
-  get version(): Target['version'] {
+  get version(): ProbeTarget['version'] {
     return this.result.status === 'healthy' ? this.result.version : undefined;
   }
 
-  get standing(): Target['standing'] {
+  get standing(): ProbeTarget['standing'] {
     const { status } = this.result;
     if (status === 'unknown') return 'fresh';
     return status === 'unhealthy' ? 'suspect' : 'known';
@@ -119,7 +119,7 @@ export class EndpointRecord implements ProbedEndpoint, Target {
   }
 
   /** Takes over what a probe found; false where a later probe has told already. */
-  settle(outcome: Outcome, nowMs: number): boolean {
+  settle(outcome: ProbeOutcome, nowMs: number): boolean {
     if (outcome.sequence < this.#sequence) return false;
     this.#sequence = outcome.sequence;
     const { result } = outcome;

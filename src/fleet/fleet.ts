@@ -7,23 +7,23 @@ import { type Chain, createChain, type SourceView } from '../discovery/chain.ts'
 import { type Candidate, type DiscoverySource, type Endpoint, ROUTES } from '../discovery/source.ts';
 import type { Logger } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
-import type { Directory, Reached } from './contract.ts';
+import type { Fleet, Reached } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from '../model/instance.ts';
 import { proveSame } from '../identity/proof.ts';
-import { type Outcome, type ProbeCounters, Prober } from '../probing/prober.ts';
+import { type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
 import { type Pair, Prover } from '../identity/prover.ts';
 import { findInstance } from './query.ts';
 import { Rounds } from './rounds.ts';
 import { createSameDirectory } from '../probing/same-directory.ts';
 import { askOverviews } from './survey.ts';
 import { suspects } from '../identity/suspects.ts';
-import { WayFinder } from './endpoint-finder.ts';
+import { EndpointFinder } from './endpoint-finder.ts';
 
-export { type Directory, QueryError, type Reached, UnreachableError } from './contract.ts';
+export { type Fleet as Directory, QueryError, type Reached, UnreachableError } from './contract.ts';
 
-export interface DirectoryDeps {
+export interface FleetDeps {
   readonly settings: Pick<Settings, 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'>;
   readonly sources: readonly DiscoverySource[];
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
@@ -43,8 +43,8 @@ export const REVIEW_DELAY_MS = 50;
 /** Share of the health deadline that the first list waits for proofs. One takes some 50 ms; silence, which proves nothing, takes for ever. */
 const PROOF_WAIT = 1 / 4;
 
-export class LiveDirectory implements Directory {
-  readonly #deps: DirectoryDeps;
+export class LiveFleet implements Fleet {
+  readonly #deps: FleetDeps;
   readonly #chain: Chain;
   readonly #prober: Prober<EndpointRecord>;
   readonly #prover: Prover;
@@ -52,7 +52,7 @@ export class LiveDirectory implements Directory {
   readonly #root = new AbortController();
   readonly #rounds: Rounds;
   readonly #view: CurrentView;
-  readonly #ways: WayFinder;
+  readonly #finder: EndpointFinder;
   #reviewing = false;
   /** `onChange` has not been called for it yet. */
   #changed = false;
@@ -63,7 +63,7 @@ export class LiveDirectory implements Directory {
   #refresh: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(deps: DirectoryDeps) {
+  constructor(deps: FleetDeps) {
     const { clock, logger, sources, settings, resolveCredential, withHeaders } = deps;
     this.#deps = deps;
     // One for each registration that is about to be looked at again.
@@ -96,7 +96,7 @@ export class LiveDirectory implements Directory {
       returning: this.#prover.returning(),
       sources: this.#chain.views(),
     }));
-    this.#ways = new WayFinder({
+    this.#finder = new EndpointFinder({
       table: this.#table,
       prober: this.#prober,
       instances: () => this.snapshot().instances,
@@ -160,7 +160,7 @@ export class LiveDirectory implements Directory {
   }
 
   reach(instance: Instance, signal?: AbortSignal): Promise<Reached> {
-    return this.#ways.reach(instance, signal);
+    return this.#finder.reach(instance, signal);
   }
 
   worksIn({ instance }: Reached, directory: string): void {
@@ -168,7 +168,7 @@ export class LiveDirectory implements Directory {
   }
 
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
-    return this.#ways.reachAnother(reached, failed, signal);
+    return this.#finder.reachAnother(reached, failed, signal);
   }
 
   close(): Promise<void> {
@@ -196,7 +196,7 @@ export class LiveDirectory implements Directory {
     this.#membershipChanged();
   }
 
-  #settle(record: EndpointRecord, outcome: Outcome): void {
+  #settle(record: EndpointRecord, outcome: ProbeOutcome): void {
     if (this.#table.get(record.id) !== record) return;
     const wasHealthy = record.healthy;
     if (!record.settle(outcome, this.#deps.clock.now())) return;

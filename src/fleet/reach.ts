@@ -2,7 +2,7 @@ import { quoteName, singleLine } from '../base/plain-text.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from '../probing/probe-task.ts';
-import type { Batch, Outcome } from '../probing/prober.ts';
+import type { Batch, ProbeOutcome } from '../probing/prober.ts';
 
 /** What is to be reached: its name for errors, its ways best first, and the directory that must answer where one is known. */
 export interface ReachGoal {
@@ -13,10 +13,10 @@ export interface ReachGoal {
 
 export interface Found {
   readonly record: EndpointRecord;
-  readonly outcome: Outcome;
+  readonly outcome: ProbeOutcome;
   readonly healthy: Healthy;
   /** Ways that gave no answer in the time of a first look, while this one did. */
-  readonly slow: readonly { readonly record: EndpointRecord; readonly outcome: Outcome }[];
+  readonly slow: readonly { readonly record: EndpointRecord; readonly outcome: ProbeOutcome }[];
 }
 
 interface Failure {
@@ -34,11 +34,11 @@ const MAX_PATH_CHARS = 200;
  * costs little; only when none answers are those that ran out of time asked once more.
  * @throws {UnreachableError} with what each way said and what to do
  */
-export async function findWay(goal: ReachGoal, batch: Batch<EndpointRecord>): Promise<Found> {
+export async function findEndpoint(goal: ReachGoal, batch: Batch<EndpointRecord>): Promise<Found> {
   const failures: Failure[] = [];
-  const slow: { readonly record: EndpointRecord; readonly outcome: Outcome }[] = [];
-  const ways = goal.records.slice(0, MAX_WAYS);
-  for (const record of ways) {
+  const slow: { readonly record: EndpointRecord; readonly outcome: ProbeOutcome }[] = [];
+  const records = goal.records.slice(0, MAX_WAYS);
+  for (const record of records) {
     const { result } = record;
     if (result.status === 'untrusted') {
       failures.push({ record, reason: result.reason, status: 'untrusted' });
@@ -62,7 +62,7 @@ async function look(
   record: EndpointRecord,
   batch: Batch<EndpointRecord>,
   urgent: 'look' | 'recheck',
-): Promise<Outcome> {
+): Promise<ProbeOutcome> {
   const outcome = await batch.look(record, { parts: [], urgent });
   if (outcome === undefined)
     throw new UnreachableError(`Looking at ${quoteName(name)} was cancelled; nothing was sent to it.`);

@@ -27,7 +27,7 @@ const RETRY_AFTER_MS = [2000, 5000, 10_000];
 /** Looks at everything that is registered, once per interval and when it is new. */
 export class Rounds {
   readonly #deps: RoundsDeps;
-  readonly #underWay = new Map<EndpointRecord, Promise<unknown>>();
+  readonly #inFlight = new Map<EndpointRecord, Promise<unknown>>();
 
   constructor(deps: RoundsDeps) {
     this.#deps = deps;
@@ -36,12 +36,12 @@ export class Rounds {
   /** One look, outside the schedule; a second is not asked for while it waits. */
   look(record: EndpointRecord): Promise<unknown> {
     if (!record.askable) return Promise.resolve();
-    const known = this.#underWay.get(record);
+    const known = this.#inFlight.get(record);
     if (known !== undefined) return known;
     const looking = this.#deps.batch
       .look(record, { parts: record.unknownParts })
-      .then(() => this.#underWay.delete(record));
-    this.#underWay.set(record, looking);
+      .then(() => this.#inFlight.delete(record));
+    this.#inFlight.set(record, looking);
     return looking;
   }
 
@@ -56,12 +56,12 @@ export class Rounds {
 
   /** Resolves when what is being looked at now has answered or failed. */
   async settled(): Promise<void> {
-    await Promise.all(this.#underWay.values());
+    await Promise.all(this.#inFlight.values());
   }
 
   /** Resolves when everything that was never looked at before has answered or failed. */
   async newcomers(): Promise<void> {
-    const looks = [...this.#underWay].filter(([{ probedAtMs }]) => probedAtMs === undefined);
+    const looks = [...this.#inFlight].filter(([{ probedAtMs }]) => probedAtMs === undefined);
     await Promise.all(looks.map(([, looking]) => looking));
   }
 

@@ -5,7 +5,7 @@ import { isSame } from '../identity/names.ts';
 import { identityOf, isVouchedFor } from '../identity/naming.ts';
 
 /** What leads to one process, as far as it was known when somebody reached it. */
-export interface Kin {
+export interface SameProcess {
   /** The way by which it was reached first. */
   readonly origin: EndpointRecord;
   /** Ways that were proven to lead to that process, each with how often it had lapsed by then: another time, and it may be another process. */
@@ -15,13 +15,13 @@ export interface Kin {
 type Shown = readonly Instance[];
 
 /** The kin of a way by which an instance was just reached. */
-export function kinOf(origin: EndpointRecord, instances: Shown, table: EndpointTable): Kin {
+export function sameProcessAs(origin: EndpointRecord, instances: Shown, table: EndpointTable): SameProcess {
   return { origin, proven: extend(new Map([[origin, origin.lapses]]), instances, table) };
 }
 
 /** The kin as it is known now: without what has lapsed since, with what has been proven since. */
-export function kinNow(kin: Kin, instances: Shown, table: EndpointTable): Kin {
-  return { origin: kin.origin, proven: extend(kin.proven, instances, table) };
+export function stillSameProcess(sameProcess: SameProcess, instances: Shown, table: EndpointTable): SameProcess {
+  return { origin: sameProcess.origin, proven: extend(sameProcess.proven, instances, table) };
 }
 
 /**
@@ -29,19 +29,19 @@ export function kinNow(kin: Kin, instances: Shown, table: EndpointTable): Kin {
  * what carries its id: a tunnel that is back has a port that nothing was proven of. What anyone on the LAN can advertise
  * is its own proof or none.
  */
-export function waysOf(
-  { origin, proven }: Kin,
+export function endpointsTo(
+  { origin, proven }: SameProcess,
   { name, instances, table }: { readonly name: string; readonly instances: Shown; readonly table: EndpointTable },
 ): readonly EndpointRecord[] {
-  const ways = new Set<EndpointRecord>(proven.keys());
-  if (table.get(origin.id) === origin) ways.add(origin);
+  const found = new Set<EndpointRecord>(proven.keys());
+  if (table.get(origin.id) === origin) found.add(origin);
   const named = instances.find((one) => one.name === name || one.aliases?.includes(name));
-  for (const record of table.recordsOf(named?.endpoints ?? [])) if (isRegisteredAs(record, origin)) ways.add(record);
-  return [...ways].toSorted(byPreference);
+  for (const record of table.recordsOf(named?.endpoints ?? [])) if (isRegisteredAs(record, origin)) found.add(record);
+  return [...found].toSorted(byPreference);
 }
 
 /** Of every instance that a way of the kin leads to now: its healthy ways, since nothing but proof joins those. */
-function extend(known: Kin['proven'], instances: Shown, table: EndpointTable): Kin['proven'] {
+function extend(known: SameProcess['proven'], instances: Shown, table: EndpointTable): SameProcess['proven'] {
   const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
   for (const { endpoints } of instances) {
     const records = table.recordsOf(endpoints);

@@ -42,9 +42,9 @@ async function askOne(
     const looking = batch.look(record, { parts: OVERVIEW_PARTS, trustsVersion });
     asked.push(looking);
     if (index === records.length - 1) break;
-    const patience = new AbortController();
-    const outcome = await Promise.race([looking, clock.sleep(deadlineMs * NEXT_WAY, patience.signal)]);
-    patience.abort();
+    const silence = new AbortController();
+    const outcome = await Promise.race([looking, clock.sleep(deadlineMs * NEXT_WAY, silence.signal)]);
+    silence.abort();
     if (outcome?.result.status === 'healthy') return;
   }
   await Promise.all(asked);

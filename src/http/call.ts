@@ -49,7 +49,7 @@ const DIALLED = new WeakMap<Dial, DialAgent>();
 const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
 
 /** One request and its response, cut by a signal or a time limit. Whatever goes wrong is a `RequestError`, or what `beforeSend` throws. */
-export class Call {
+export class HttpCall {
   readonly #outgoing: Outgoing;
   readonly #signal: AbortSignal | undefined;
   /** Rejects when the call fails; nobody may be waiting for it then. */
@@ -133,9 +133,9 @@ export class Call {
   #send(resolve: (response: IncomingMessage) => void, mayReuse: boolean): void {
     const { url, method, headers, body, pooled, label, dial, secretFor, beforeSend } = this.#outgoing;
     const secure = url.startsWith('https:');
-    const way = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
+    const connecting = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
     let connected = false;
-    const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...way });
+    const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...connecting });
     this.#request = request;
     whenConnected(request, secretFor, (withheld) => {
       connected = true;

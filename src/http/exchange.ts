@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 import type { Endpoint } from '../discovery/source.ts';
 import { quoted, quoteName } from '../base/plain-text.ts';
-import { Call, type Outgoing } from './call.ts';
+import { HttpCall, type Outgoing } from './call.ts';
 import { RequestError } from './request-error.ts';
 
 export { RequestError } from './request-error.ts';
@@ -58,7 +58,7 @@ export async function exchange(
   const { method = 'GET', body } = init;
   const label = labelOf(method, connection, path);
   const headers = requestHeaders(connection, body);
-  const call = new Call(
+  const call = new HttpCall(
     {
       method,
       url: connection.endpoint.url + path,
@@ -106,7 +106,7 @@ export async function openStream(
 ): Promise<IncomingMessage> {
   const label = labelOf('GET', connection, path);
   const headers = { ...requestHeaders(connection, undefined), accept: 'text/event-stream' };
-  const call = new Call(
+  const call = new HttpCall(
     {
       method: 'GET',
       url: connection.endpoint.url + path,
@@ -163,7 +163,7 @@ const MAX_REFUSAL_BYTES = 16 * 1024;
 const MAX_REFUSAL_CHARS = 400;
 
 /** What a node service refuses is no answer of the instance: a session that it does not have, for one, may be there. */
-async function checkPassedOn(response: IncomingMessage, call: Call, label: string): Promise<void> {
+async function checkPassedOn(response: IncomingMessage, call: HttpCall, label: string): Promise<void> {
   const { statusCode: status = 0, headers } = response;
   if (!NOT_PASSED_ON.test(String(headers['proxy-status'] ?? ''))) return;
   const text = await call.text(response, MAX_REFUSAL_BYTES);
@@ -176,7 +176,7 @@ async function checkPassedOn(response: IncomingMessage, call: Call, label: strin
 
 function checkResponse(
   { statusCode: status = 0, headers }: IncomingMessage,
-  { withheld }: Call,
+  { withheld }: HttpCall,
   label: string,
   contentType: string,
 ): void {

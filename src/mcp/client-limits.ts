@@ -7,7 +7,7 @@ const UNKNOWN_CLIENT_MS = 48_000;
 const CODEX_MS = 280_000;
 
 /** Milliseconds; never above `sendTimeoutMs`. */
-export function patienceMs(clientName: string | undefined, hasProgressToken: boolean, sendTimeoutMs: number): number {
+export function callLimitMs(clientName: string | undefined, hasProgressToken: boolean, sendTimeoutMs: number): number {
   return Math.min(sendTimeoutMs, clientLimitMs(clientName ?? '', hasProgressToken));
 }
 

@@ -3,7 +3,7 @@ import { type ElicitRequestFormParams, ElicitResultSchema, McpError } from '@mod
 
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
-import type { AskPerson, PersonAnswer, Question } from '../operations/runtime.ts';
+import type { AskPerson, PersonAnswer, Form } from '../operations/runtime.ts';
 import { singleLine } from '../base/plain-text.ts';
 
 /**
@@ -69,7 +69,7 @@ function reasonOf(error: unknown): string {
   return `it answered with an error: ${JSON.stringify(singleLine(error.message, MAX_REASON_CHARS))}`;
 }
 
-function paramsOf({ message, fields, required }: Question): ElicitRequestFormParams {
+function paramsOf({ message, fields, required }: Form): ElicitRequestFormParams {
   const properties = Object.entries(fields).map(([name, { title, description, choices }]) => [
     name,
     {

@@ -14,13 +14,13 @@ import type { Logger } from '../base/log.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
 import { CleanStdio } from './clean-stdio.ts';
 import { ClientLog } from './features/client-log.ts';
-import { DirectoryNews } from './features/fleet-news.ts';
+import { FleetNews } from './features/fleet-news.ts';
 import { FEATURES, registerFeatures } from './features/features.ts';
 import { instructions } from './instructions.ts';
-import { patienceMs } from './client-limits.ts';
+import { callLimitMs } from './client-limits.ts';
 import { personAsker } from './person.ts';
 import { ProgressReporter } from './progress.ts';
-import type { Outcome } from './tools/recorded-call.ts';
+import type { RecordedOutcome } from './tools/recorded-call.ts';
 import { TASKS, Tasks } from './tasks.ts';
 import { toolError } from './tools/tool-error.ts';
 import type { ListedTool } from './tools/listing.ts';
@@ -55,7 +55,7 @@ export class McpServer {
   readonly #options: McpServerOptions;
   readonly #server: Server;
   readonly #log = new ClientLog();
-  readonly #news: DirectoryNews;
+  readonly #news: FleetNews;
   readonly #tasks: Tasks;
   #runtime: Promise<Runtime> | undefined;
   #startTimer: NodeJS.Timeout | undefined;
@@ -72,7 +72,7 @@ export class McpServer {
         taskStore: this.#tasks,
       },
     );
-    this.#news = new DirectoryNews({
+    this.#news = new FleetNews({
       listChanged: () => this.#server.sendResourceListChanged().catch(ignore),
       updated: (uri) => this.#server.sendResourceUpdated({ uri }).catch(ignore),
     });
@@ -170,7 +170,7 @@ export class McpServer {
 
   #changed(): void {
     this.#runtime?.then(
-      ({ directory }) => this.#news.changed(() => directory.snapshot()),
+      ({ fleet }) => this.#news.changed(() => fleet.snapshot()),
       () => {},
     );
   }
@@ -179,10 +179,10 @@ export class McpServer {
   #run(signal: AbortSignal, hasProgressToken: boolean): CallRun {
     const { clock, sendTimeoutMs } = this.#options;
     const client = this.#server.getClientVersion()?.name;
-    return { signal, deadlineMs: clock.now() + patienceMs(client, hasProgressToken, sendTimeoutMs) };
+    return { signal, deadlineMs: clock.now() + callLimitMs(client, hasProgressToken, sendTimeoutMs) };
   }
 
-  #record(tool: string, outcome: Outcome): void {
+  #record(tool: string, outcome: RecordedOutcome): void {
     this.#options.record({ client: this.#server.getClientVersion(), tool, ...outcome });
   }
 

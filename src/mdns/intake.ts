@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 /** Which of the packets on the LAN are for us. */
 export type Wanted = 'responses' | 'queries';
 
-export interface Sender {
+export interface PacketSender {
   /** With the zone of a link-local one. */
   readonly address: string;
   readonly port: number;
@@ -48,7 +48,7 @@ export class Intake {
     this.#all = new Bucket(wanted === 'queries' ? QUERIES : ALL, clock.now());
   }
 
-  admits(packet: Buffer, { address, port }: Sender): boolean {
+  admits(packet: Buffer, { address, port }: PacketSender): boolean {
     if (!isPlausible(packet) || !packet.includes(MARK, 0, 'latin1')) return false;
     const isResponse = ((packet[2] ?? 0) & 0x80) !== 0;
     if (isResponse !== (this.#wanted === 'responses')) return false;

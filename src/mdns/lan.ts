@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { singleLine } from '../base/plain-text.ts';
 import { Intake, type Wanted } from './intake.ts';
-import { Receiver, Sender } from './link-sockets.ts';
+import { PacketReceiver, Sender } from './link-sockets.ts';
 import { type Interfaces, type Link, linksOf, neighbourhood, type WantedInterfaces } from './links.ts';
 
 export const MDNS_PORT = 5353;
@@ -49,7 +49,7 @@ export class Lan extends EventEmitter {
   readonly #options: LanOptions;
   readonly #port: number;
   readonly #intake: Intake;
-  readonly #receivers = new Map<Link['family'], Receiver>();
+  readonly #receivers = new Map<Link['family'], PacketReceiver>();
   readonly #senders = new Map<string, Sender>();
   readonly #root = new AbortController();
   #neighbour: ReturnType<typeof neighbourhood> = () => undefined;
@@ -178,10 +178,10 @@ export class Lan extends EventEmitter {
     return true;
   }
 
-  async #receiverOf(family: Link['family']): Promise<Receiver> {
+  async #receiverOf(family: Link['family']): Promise<PacketReceiver> {
     const known = this.#receivers.get(family);
     if (known !== undefined) return known;
-    const receiver = new Receiver(family, this.#port, (packet, from) => this.#take(packet, from));
+    const receiver = new PacketReceiver(family, this.#port, (packet, from) => this.#take(packet, from));
     await receiver.ready.catch((error: unknown) => {
       receiver.close();
       throw error;

@@ -12,7 +12,7 @@ const TTL = 255;
  * What hears one address family: bound to no address, since on Linux a socket that is hears no multicast. One for all
  * interfaces: Linux gives what arrives on any of them to each socket of the group.
  */
-export class Receiver {
+export class PacketReceiver {
   readonly #family: Link['family'];
   readonly #socket: Socket;
   readonly ready: Promise<void>;

@@ -3,7 +3,7 @@ import { type Directory, type Reached, UnreachableError } from '../fleet/fleet.t
 import type { Instance } from '../model/instance.ts';
 import type { Endpoint } from '../discovery/source.ts';
 import { createApi } from '../opencode/dialects/opencode-1.ts';
-import { type RoutedApi, routeApi, type Way } from '../opencode/client.ts';
+import { type OpencodeClient, createClient, type EndpointApi } from '../opencode/client.ts';
 import type { Heard } from '../turns/outcome.ts';
 import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
 import { SessionLock } from '../turns/session-lock.ts';
@@ -13,7 +13,7 @@ import type { RequestJournal } from './send/request-journal.ts';
 
 /** What every operation works with. */
 export interface Runtime {
-  readonly directory: Directory;
+  readonly fleet: Directory;
   readonly clock: Clock;
   readonly lock: SessionLock;
   readonly approvals: Approvals;
@@ -23,7 +23,7 @@ export interface Runtime {
 }
 
 /** What the person is asked. */
-export interface Question {
+export interface Form {
   readonly message: string;
   /** A flat form; every field is a string. */
   readonly fields: Readonly<
@@ -46,7 +46,7 @@ export type PersonAnswer =
 
 /** Never rejects. */
 export type AskPerson = (
-  question: Question,
+  question: Form,
   limit: { readonly timeoutMs: number; readonly signal: AbortSignal },
 ) => Promise<PersonAnswer>;
 
@@ -67,17 +67,17 @@ export interface Call {
  * there rejects with `CallOver` instead once the call that connected is over.
  */
 export interface Connected extends Reached {
-  readonly api: RoutedApi;
+  readonly api: OpencodeClient;
   /** The way by which the calls go now. */
   readonly endpoint: () => Endpoint;
 }
 
 export function createRuntime(
-  directory: Directory,
+  fleet: Directory,
   clock: Clock,
   options: { readonly approvals: Approvals; readonly journal: RequestJournal },
 ): Runtime {
-  return { directory, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
+  return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
 }
 
 /** What a connection needs to know of the call that it is for. */
@@ -90,8 +90,8 @@ export function limitOf(call: CallSpan): CallLimit {
 
 /** Finds the instance that a person means and looks at it again. */
 export async function connect(runtime: Runtime, query: string, call: CallSpan): Promise<Connected> {
-  await runtime.directory.ready();
-  return await connectTo(runtime, runtime.directory.resolve(query), call);
+  await runtime.fleet.ready();
+  return await connectTo(runtime, runtime.fleet.resolve(query), call);
 }
 
 export async function connectTo(runtime: Runtime, instance: Instance, call: CallSpan): Promise<Connected> {
@@ -100,12 +100,12 @@ export async function connectTo(runtime: Runtime, instance: Instance, call: Call
     ...reached,
     connection: { ...connection, beforeChange: () => checkOpen(limit, runtime.clock) },
   });
-  const reached = guarded(await runtime.directory.reach(instance, call.signal));
+  const reached = guarded(await runtime.fleet.reach(instance, call.signal));
   let now = reached;
-  const api = routeApi(wayOf(now), async (failed) => {
+  const api = createClient(endpointApiOf(now), async (failed) => {
     try {
-      now = guarded(await runtime.directory.reachAnother(now, failed, call.signal));
-      return wayOf(now);
+      now = guarded(await runtime.fleet.reachAnother(now, failed, call.signal));
+      return endpointApiOf(now);
     } catch (error) {
       if (error instanceof UnreachableError) return undefined;
       throw error;
@@ -114,6 +114,6 @@ export async function connectTo(runtime: Runtime, instance: Instance, call: Call
   return { ...reached, api, endpoint: () => now.connection.endpoint };
 }
 
-function wayOf({ way, connection }: Reached): Way {
-  return { key: way, api: createApi(connection) };
+function endpointApiOf({ endpointKey, connection }: Reached): EndpointApi {
+  return { key: endpointKey, api: createApi(connection) };
 }

@@ -9,7 +9,7 @@ import * as z from 'zod';
 const cut = z.object({ next_offset: z.number(), total: z.number() });
 
 /** The way in use and the others. */
-const ways = { via: z.string(), also: z.array(z.string()).optional() };
+const endpointFields = { via: z.string(), also: z.array(z.string()).optional() };
 
 const sessionRef = z.object({ id: z.string(), title: z.string() });
 
@@ -21,7 +21,7 @@ export const instanceRow = z.object({
   reason: z.string().optional(),
   session: sessionRef.extend({ updated: z.string() }).optional(),
   version: z.string().optional(),
-  ...ways,
+  ...endpointFields,
   sources: z.array(z.string()),
   waiting: z.array(z.string()).optional(),
   last_seen: z.string().optional(),
@@ -98,8 +98,8 @@ export const status = z.object({
   reason: z.string().optional(),
   version: z.string().optional(),
   directory: z.string().optional(),
-  via: ways.via.optional(),
-  also: ways.also,
+  via: endpointFields.via.optional(),
+  also: endpointFields.also,
   sessions: z.array(sessionRow.pick({ id: true, title: true, state: true, reason: true })),
   waiting: z.array(z.string()),
 });

@@ -78,7 +78,7 @@ export class PasswordReader {
     const { signal } = limit;
     void clock.sleep(limitMs, signal).then(() => limit.abort(LATE));
     try {
-      return await unlessAborted(this.#underWay(candidate, signal), signal);
+      return await unlessAborted(this.#inFlight(candidate, signal), signal);
     } catch (error) {
       if (hasUnreadHeaders(candidate)) return { lock: `timed out after ${limitMs} ms reading its headers` };
       if (signal.aborted) return { problem: `timed out after ${limitMs} ms reading its password` };
@@ -89,7 +89,7 @@ export class PasswordReader {
   }
 
   /** A file system that hangs would otherwise collect one stuck look-up per probe, each holding a thread. */
-  #underWay(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
+  #inFlight(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
     const known = this.#open.get(candidate);
     if (known !== undefined) return known;
     const resolving = this.#resolve(candidate, signal).finally(() => this.#open.delete(candidate));

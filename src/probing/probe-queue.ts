@@ -3,14 +3,14 @@
  * they and the suspects share one quarter of the slots, so that what hangs never holds up what lives.
  */
 const ORDER = ['urgent', 'known', 'fresh', 'recheck', 'suspect', 'again'] as const;
-export type Lane = (typeof ORDER)[number];
+export type Rank = (typeof ORDER)[number];
 
 /** With fewer slots than this, a quarter is more than a quarter; then suspects wait for new ones too. */
 const SLOTS_FOR_A_RESERVE = 4;
 
 /** Waiting jobs in order of urgency, with the suspects' share of the slots. */
-export class Lanes<Job extends { dropped: boolean }> {
-  readonly #waiting: Record<Lane, Fifo<Job>> = {
+export class ProbeQueue<Job extends { dropped: boolean }> {
+  readonly #waiting: Record<Rank, Fifo<Job>> = {
     urgent: new Fifo(),
     known: new Fifo(),
     fresh: new Fifo(),
@@ -18,7 +18,7 @@ export class Lanes<Job extends { dropped: boolean }> {
     suspect: new Fifo(),
     again: new Fifo(),
   };
-  readonly #order: readonly Lane[];
+  readonly #order: readonly Rank[];
   readonly #suspectSlots: number;
   #suspectsOut = 0;
 
@@ -28,26 +28,26 @@ export class Lanes<Job extends { dropped: boolean }> {
     this.#order = slots < SLOTS_FOR_A_RESERVE ? ORDER : ['urgent', 'known', 'recheck', 'suspect', 'again', 'fresh'];
   }
 
-  push(lane: Lane, job: Job): void {
-    this.#waiting[lane].push(job);
+  push(rank: Rank, job: Job): void {
+    this.#waiting[rank].push(job);
   }
 
   /** The next job that may have a slot now. Its lane is given back to `done` when it leaves the slot. */
-  pick(): { readonly job: Job; readonly lane: Lane } | undefined {
-    for (const lane of this.#order) {
-      if (isSuspect(lane) && this.#suspectsOut >= this.#suspectSlots) continue;
-      const job = this.#next(this.#waiting[lane]);
+  pick(): { readonly job: Job; readonly rank: Rank } | undefined {
+    for (const rank of this.#order) {
+      if (isSuspect(rank) && this.#suspectsOut >= this.#suspectSlots) continue;
+      const job = this.#next(this.#waiting[rank]);
       if (job === undefined) continue;
-      if (isSuspect(lane)) this.#suspectsOut += 1;
-      return { job, lane };
+      if (isSuspect(rank)) this.#suspectsOut += 1;
+      return { job, rank };
     }
     return undefined;
   }
 
   /** True where a suspect that was passed over may go now. */
-  done(lane: Lane): boolean {
-    if (isSuspect(lane)) this.#suspectsOut -= 1;
-    return isSuspect(lane);
+  done(rank: Rank): boolean {
+    if (isSuspect(rank)) this.#suspectsOut -= 1;
+    return isSuspect(rank);
   }
 
   #next(queue: Fifo<Job>): Job | undefined {
@@ -57,8 +57,8 @@ export class Lanes<Job extends { dropped: boolean }> {
   }
 }
 
-function isSuspect(lane: Lane): boolean {
-  return lane === 'recheck' || lane === 'suspect' || lane === 'again';
+function isSuspect(rank: Rank): boolean {
+  return rank === 'recheck' || rank === 'suspect' || rank === 'again';
 }
 
 /** `Array.shift` moves every element that stays, which 10,000 waiting registrations would feel. */

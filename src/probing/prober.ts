@@ -4,7 +4,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Candidate, Endpoint } from '../discovery/source.ts';
 import type { Connection, Credential } from '../http/exchange.ts';
 import type { OverviewPart } from '../model/instance.ts';
-import { type Lane, Lanes } from './probe-queue.ts';
+import { type Rank, ProbeQueue } from './probe-queue.ts';
 import type { OverviewParts } from './overview.ts';
 import { PasswordReader } from './password-reader.ts';
 import { probe } from './probe.ts';
@@ -12,7 +12,7 @@ import type { Look } from './probe-task.ts';
 import type { SameDirectory } from './same-directory.ts';
 
 /** An endpoint to look at, by identity: one object as long as its registration stays what it is. */
-export interface Target {
+export interface ProbeTarget {
   readonly candidate: Candidate;
   /** How its last probe ended. */
   readonly standing: 'known' | 'fresh' | 'suspect';
@@ -25,7 +25,7 @@ export interface Target {
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
-export interface Outcome extends Look {
+export interface ProbeOutcome extends Look {
   readonly connection: Connection;
   /** Probes are numbered as they begin, so that a late answer cannot displace a newer one. */
   readonly sequence: number;
@@ -40,9 +40,9 @@ export interface LookOptions {
 }
 
 /** Looks that end together. */
-export interface Batch<T extends Target> {
+export interface Batch<T extends ProbeTarget> {
   /** Undefined where the batch ended first. Never rejects. */
-  look(target: T, options: LookOptions): Promise<Outcome | undefined>;
+  look(target: T, options: LookOptions): Promise<ProbeOutcome | undefined>;
   /** Lets go of what has not answered: what waits is dropped unless another batch wants it, what runs goes on to its own deadline. */
   end(): void;
 }
@@ -54,7 +54,7 @@ export interface ProbeCounters {
   requests: number;
 }
 
-export interface ProberDeps<T extends Target> {
+export interface ProberDeps<T extends ProbeTarget> {
   readonly clock: Clock;
   readonly slots: number;
   /** The health deadline. */
@@ -63,7 +63,7 @@ export interface ProberDeps<T extends Target> {
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
   readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
   /** For every probe that is settled; one that ran out of time and will be repeated is not. */
-  readonly onOutcome: (target: T, outcome: Outcome) => void;
+  readonly onOutcome: (target: T, outcome: ProbeOutcome) => void;
 }
 
 /**
@@ -82,7 +82,7 @@ const DONE = 'done';
 const LATE = 'late';
 const CLOSED = 'closed';
 
-interface Job<T extends Target> {
+interface Job<T extends ProbeTarget> {
   readonly target: T;
   readonly urgent: LookOptions['urgent'];
   parts: readonly OverviewPart[];
@@ -91,7 +91,7 @@ interface Job<T extends Target> {
   running: boolean;
   dropped: boolean;
   /** Called once with what was found. */
-  readonly waiters: Set<(outcome: Outcome | undefined) => void>;
+  readonly waiters: Set<(outcome: ProbeOutcome | undefined) => void>;
   connection: Connection;
   credentialProblem?: string | undefined;
   lock?: string | undefined;
@@ -100,12 +100,12 @@ interface Job<T extends Target> {
 }
 
 /** Schedules every probe of the process on one limiter. */
-export class Prober<T extends Target> {
+export class Prober<T extends ProbeTarget> {
   readonly counters: ProbeCounters = { probes: 0, inFlight: 0, maxInFlight: 0, requests: 0 };
   readonly #deps: ProberDeps<T>;
   readonly #limit: ReturnType<typeof pLimit>;
   readonly #passwords: PasswordReader;
-  readonly #lanes: Lanes<Job<T>>;
+  readonly #queue: ProbeQueue<Job<T>>;
   /** Jobs that another batch may join. */
   readonly #joinable = new Map<T, Job<T>>();
   readonly #jobs = new Set<Job<T>>();
@@ -121,7 +121,7 @@ export class Prober<T extends Target> {
     const limitMs = deadlineMs * CREDENTIAL_WAIT;
     this.#passwords = new PasswordReader({ clock, limitMs, resolveCredential, withHeaders });
     this.#limit = pLimit(deps.slots);
-    this.#lanes = new Lanes(deps.slots);
+    this.#queue = new ProbeQueue(deps.slots);
   }
 
   /** Of the probe that began last. */
@@ -130,7 +130,7 @@ export class Prober<T extends Target> {
   }
 
   batch(): Batch<T> {
-    const open = new Map<(outcome: Outcome | undefined) => void, Job<T>>();
+    const open = new Map<(outcome: ProbeOutcome | undefined) => void, Job<T>>();
     let ended = this.#closed;
     return {
       look: (target, options) =>
@@ -140,7 +140,7 @@ export class Prober<T extends Target> {
             return;
           }
           const job = this.#join(target, options) ?? this.#submit(target, options);
-          const waiter = (outcome: Outcome | undefined): void => {
+          const waiter = (outcome: ProbeOutcome | undefined): void => {
             open.delete(waiter);
             resolve(outcome);
           };
@@ -211,26 +211,26 @@ export class Prober<T extends Target> {
     job.connection = { endpoint, ...(credential !== undefined && { credential }) };
     job.credentialProblem = found.problem;
     job.lock = found.lock;
-    if (!job.dropped) this.#enqueue(job, this.#firstLane(job));
+    if (!job.dropped) this.#enqueue(job, this.#firstRank(job));
   }
 
-  #firstLane({ urgent, target }: Job<T>): Lane {
+  #firstRank({ urgent, target }: Job<T>): Rank {
     if (urgent !== undefined) return urgent === 'recheck' ? 'recheck' : 'urgent';
     return this.#slow.has(target) ? 'suspect' : target.standing;
   }
 
-  #enqueue(job: Job<T>, lane: Lane): void {
-    this.#lanes.push(lane, job);
+  #enqueue(job: Job<T>, rank: Rank): void {
+    this.#queue.push(rank, job);
     void this.#limit(() => this.#runNext());
   }
 
   /** Takes one slot for the job that is most urgent now, not for the one that asked for the slot. */
   async #runNext(): Promise<void> {
-    const next = this.#lanes.pick();
+    const next = this.#queue.pick();
     // Suspects wait until one of them leaves its slot.
     if (next === undefined) return;
     await this.#run(next.job);
-    if (this.#lanes.done(next.lane)) void this.#limit(() => this.#runNext());
+    if (this.#queue.done(next.rank)) void this.#limit(() => this.#runNext());
   }
 
   async #run(job: Job<T>): Promise<void> {
@@ -283,7 +283,7 @@ export class Prober<T extends Target> {
 
   #settle(job: Job<T>, look: Look, sequence: number, onOutcome: ProberDeps<T>['onOutcome']): void {
     const { target, connection } = job;
-    const outcome: Outcome = { ...look, connection, sequence };
+    const outcome: ProbeOutcome = { ...look, connection, sequence };
     const repeat = look.timedOut && job.pass === 1;
     if (look.result.status !== 'unhealthy') this.#slow.delete(target);
     else if (look.timedOut) this.#slow.add(target);
@@ -298,7 +298,7 @@ export class Prober<T extends Target> {
     this.#finish(job, outcome);
   }
 
-  #finish(job: Job<T>, outcome: Outcome | undefined): void {
+  #finish(job: Job<T>, outcome: ProbeOutcome | undefined): void {
     this.#jobs.delete(job);
     if (this.#joinable.get(job.target) === job) this.#joinable.delete(job.target);
     for (const waiter of job.waiters) waiter(outcome);

@@ -12,16 +12,16 @@ export type SameDirectory = (
  * network file system may hang: each path is asked once at a time, however many probes wait for it.
  */
 export function createSameDirectory(realpath: (path: string) => Promise<string>): SameDirectory {
-  const underWay = new Map<string, Promise<string>>();
+  const inFlight = new Map<string, Promise<string>>();
   return async (claimed, told, { sameMachine, signal }) => {
     if (normalize(claimed) === normalize(told)) return true;
     if (!sameMachine) return false;
-    let resolved = underWay.get(claimed);
+    let resolved = inFlight.get(claimed);
     if (resolved === undefined) {
       resolved = realpath(claimed)
         .catch(() => claimed)
-        .finally(() => underWay.delete(claimed));
-      underWay.set(claimed, resolved);
+        .finally(() => inFlight.delete(claimed));
+      inFlight.set(claimed, resolved);
     }
     return normalize(await unlessAborted(resolved, signal)) === normalize(told);
   };

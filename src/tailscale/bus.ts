@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { singleLine } from '../base/plain-text.ts';
-import type { Pulse } from '../base/change-notifier.ts';
+import type { ChangeNotifier } from '../base/change-notifier.ts';
 
 /** Opens the bus and gives its bytes; rejects where it cannot be opened. */
 export type OpenBus = (signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
@@ -24,7 +24,7 @@ const FINE_AFTER_MS = 10_000;
  */
 export async function followBus(
   open: OpenBus,
-  pulse: Pulse,
+  notifier: ChangeNotifier,
   signal: AbortSignal,
   { clock, logger }: BusDeps,
 ): Promise<void> {
@@ -37,8 +37,8 @@ export async function followBus(
       const bytes = await open(signal);
       told = undefined;
       wasOpen = true;
-      pulse.notify();
-      for await (const _ of bytes) pulse.notify();
+      notifier.notify();
+      for await (const _ of bytes) notifier.notify();
     } catch (error) {
       const reason = singleLine(error instanceof Error ? error.message : String(error), 300);
       if (!signal.aborted && reason !== told) logger.log('debug', 'the IPN bus is not open', { reason });
@@ -46,7 +46,7 @@ export async function followBus(
     }
     if (signal.aborted) return;
     // However it ended: something happened to the daemon.
-    if (wasOpen) pulse.notify();
+    if (wasOpen) notifier.notify();
     if (clock.now() - startMs >= FINE_AFTER_MS) pauseMs = RETRY_FIRST_MS;
     await clock.sleep(pauseMs, signal);
     pauseMs = Math.min(2 * pauseMs, RETRY_MAX_MS);

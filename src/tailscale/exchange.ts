@@ -25,7 +25,7 @@ export interface Asking {
   readonly signal: AbortSignal | undefined;
 }
 
-export interface Answer {
+export interface LocalApiAnswer {
   readonly status: number;
   readonly text: string;
 }
@@ -41,7 +41,7 @@ class KeptConnectionError extends Error {
 }
 
 /** One bounded exchange, any status. Rejects with `LocalApiError`, or with the signal's reason. */
-export async function exchangeLocal(asking: Asking): Promise<Answer> {
+export async function exchangeLocal(asking: Asking): Promise<LocalApiAnswer> {
   return bounded(asking, async (started) => {
     const response = await answerOf(asking, started).catch((error: unknown) => {
       if (!(error instanceof KeptConnectionError)) throw error;
@@ -168,7 +168,7 @@ export function unreachable(error: NodeJS.ErrnoException, asking: Asking): Local
 }
 
 /** An error status, with what tailscaled says of it. */
-export function refused({ status, text }: Answer, asking: Asking): LocalApiError {
+export function refused({ status, text }: LocalApiAnswer, asking: Asking): LocalApiError {
   const said = saidIn(text);
   const detail = `HTTP ${status}${said === '' ? '' : `, it says ${quoted(said, MAX_REASON_CHARS)}`}`;
   if (status !== 403) return failure('failed', asking, detail);

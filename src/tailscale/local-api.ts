@@ -2,11 +2,11 @@ import { Agent } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { Pulse } from '../base/change-notifier.ts';
+import { ChangeNotifier } from '../base/change-notifier.ts';
 import { type AddressSystem, localApiAddress } from './address.ts';
 import { followBus } from './bus.ts';
 import { dialPeer } from './dial.ts';
-import { type Answer, type Asking, exchangeLocal, failure, openLocal, refused } from './exchange.ts';
+import { type LocalApiAnswer, type Asking, exchangeLocal, failure, openLocal, refused } from './exchange.ts';
 import { parseExact, statusOf, versionOf, whoisOf } from './status.ts';
 import { type BackendState, type LocalApi, LocalApiError, type TailnetStatus, type Whois } from './types.ts';
 
@@ -89,17 +89,17 @@ class SocketLocalApi implements LocalApi {
   }
 
   watch(signal: AbortSignal): AsyncIterable<void> {
-    const pulse = new Pulse();
+    const notifier = new ChangeNotifier();
     const stop = new AbortController();
-    const end = (): void => pulse.end();
-    pulse.onEnd = () => {
+    const end = (): void => notifier.end();
+    notifier.onEnd = () => {
       signal.removeEventListener('abort', end);
       stop.abort();
     };
     signal.addEventListener('abort', end, { once: true });
     if (signal.aborted) end();
-    else void followBus((inner) => this.#openBus(inner), pulse, stop.signal, this.#options);
-    return pulse;
+    else void followBus((inner) => this.#openBus(inner), notifier, stop.signal, this.#options);
+    return notifier;
   }
 
   async dial(host: string, port: number, signal?: AbortSignal): Promise<Duplex> {
@@ -137,7 +137,7 @@ class SocketLocalApi implements LocalApi {
     return jsonOf(await this.#ask(asking), asking);
   }
 
-  async #ask(asking: Asking): Promise<Answer> {
+  async #ask(asking: Asking): Promise<LocalApiAnswer> {
     const answer = await exchangeLocal(asking);
     if (answer.status !== 200) throw refused(answer, asking);
     return answer;
@@ -150,7 +150,7 @@ class SocketLocalApi implements LocalApi {
   }
 }
 
-function jsonOf({ text }: Answer, asking: Asking): unknown {
+function jsonOf({ text }: LocalApiAnswer, asking: Asking): unknown {
   try {
     return parseExact(text);
   } catch (cause) {

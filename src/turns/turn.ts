@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
 import { firstId, successor } from '../opencode/ids.ts';
-import type { RoutedApi } from '../opencode/client.ts';
+import type { OpencodeClient } from '../opencode/client.ts';
 import type { SessionStatus } from '../opencode/schema.ts';
 import { retryingLine } from '../opencode/waiting.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
@@ -20,13 +20,13 @@ export interface TurnRequest extends FollowRequest {
   /** Where the session works: nothing is sent, or the message is sent once it is idle. Default: `fail`. */
   readonly whenBusy?: 'fail' | 'queue' | undefined;
   /** Names the other process that works on this session, if one does: processes of one home share sessions, not status. */
-  readonly findOwner?: () => Promise<string | undefined>;
+  readonly findOtherProcess?: () => Promise<string | undefined>;
   /** Called with the message right before it is sent for the first time. Where it rejects, or the call is over then, nothing is sent. */
   readonly beforeSend?: ((prompt: Prompt) => Promise<void>) | undefined;
 }
 
 export interface TurnDeps {
-  readonly api: RoutedApi;
+  readonly api: OpencodeClient;
   readonly clock: Clock;
 }
 
@@ -205,7 +205,7 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
 
 /** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
 async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
-  const { session, signal, findOwner } = request;
+  const { session, signal, findOtherProcess } = request;
   const until = clock.now() + STARTING_MS;
   for (;;) {
     const [statuses, page] = await Promise.all([
@@ -219,8 +219,8 @@ async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): P
     const newest = page.messages.at(-1)?.info;
     const unfinished =
       newest?.role === 'assistant' && newest.time.completed === undefined && newest.error === undefined;
-    const owner = unfinished || newest?.role === 'user' ? await findOwner?.() : undefined;
-    if (owner !== undefined) return { free: false, outcome: { kind: 'busy', reason: owner } };
+    const elsewhere = unfinished || newest?.role === 'user' ? await findOtherProcess?.() : undefined;
+    if (elsewhere !== undefined) return { free: false, outcome: { kind: 'busy', reason: elsewhere } };
     // A user's message without an answer: just accepted and about to start, or given up long ago.
     if (newest?.role !== 'user' || clock.now() >= until) return { free: true, newestId: newest?.id };
     await clock.sleep(STARTING_POLL_MS, signal);

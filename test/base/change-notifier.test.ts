@@ -1,51 +1,51 @@
 import { describe, expect, it } from 'vitest';
-import { Pulse } from '../../src/base/change-notifier.ts';
+import { ChangeNotifier } from '../../src/base/change-notifier.ts';
 
 const HINT = { done: false, value: undefined };
 const END = { done: true, value: undefined };
 
 describe('Pulse', () => {
   it('keeps one notification for a reader that is late, however many came', async () => {
-    const pulse = new Pulse();
-    for (let count = 0; count < 1000; count += 1) pulse.notify();
-    expect(await pulse.next()).toEqual(HINT);
-    const second = pulse.next();
-    pulse.end();
+    const notifier = new ChangeNotifier();
+    for (let count = 0; count < 1000; count += 1) notifier.notify();
+    expect(await notifier.next()).toEqual(HINT);
+    const second = notifier.next();
+    notifier.end();
     expect(await second).toEqual(END);
   });
 
   it('wakes a waiting reader', async () => {
-    const pulse = new Pulse();
-    const waiting = pulse.next();
-    pulse.notify();
+    const notifier = new ChangeNotifier();
+    const waiting = notifier.next();
+    notifier.notify();
     expect(await waiting).toEqual(HINT);
   });
 
   it('gives nothing after its end, not even what came before', async () => {
-    const pulse = new Pulse();
-    pulse.notify();
-    pulse.end();
-    pulse.notify();
-    expect(await pulse.next()).toEqual(END);
+    const notifier = new ChangeNotifier();
+    notifier.notify();
+    notifier.end();
+    notifier.notify();
+    expect(await notifier.next()).toEqual(END);
   });
 
   it('says once that it ended, whoever ends it', async () => {
-    const pulse = new Pulse();
+    const notifier = new ChangeNotifier();
     let ends = 0;
-    pulse.onEnd = () => (ends += 1);
-    pulse.notify();
-    for await (const hint of pulse) {
+    notifier.onEnd = () => (ends += 1);
+    notifier.notify();
+    for await (const hint of notifier) {
       expect(hint).toBeUndefined();
       break;
     }
-    pulse.end();
+    notifier.end();
     expect(ends).toBe(1);
   });
 
   it('ends every reader that waits', async () => {
-    const pulse = new Pulse();
-    const readers = [pulse.next(), pulse.next()];
-    await pulse.return();
+    const notifier = new ChangeNotifier();
+    const readers = [notifier.next(), notifier.next()];
+    await notifier.return();
     expect(await Promise.all(readers)).toEqual([END, END]);
   });
 });

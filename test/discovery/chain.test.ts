@@ -9,7 +9,7 @@ import {
   SCAN_DEADLINE_MS,
   type SourceView,
 } from '../../src/discovery/chain.ts';
-import { Pulse } from '../../src/base/change-notifier.ts';
+import { ChangeNotifier } from '../../src/base/change-notifier.ts';
 import {
   type Candidate,
   type DiscoverySource,
@@ -32,7 +32,7 @@ class ScriptedSource implements DiscoverySource {
   /** Which of them were to be thorough. */
   readonly thorough: (boolean | undefined)[] = [];
   closed = 0;
-  readonly pulses: Pulse[] = [];
+  readonly notifiers: ChangeNotifier[] = [];
   readonly changes?: (signal: AbortSignal) => AsyncIterable<void>;
 
   constructor(name: string, options: { readonly hints?: boolean } = {}) {
@@ -56,18 +56,18 @@ class ScriptedSource implements DiscoverySource {
   }
 
   hint(): void {
-    for (const pulse of this.pulses) pulse.notify();
+    for (const notifier of this.notifiers) notifier.notify();
   }
 
   async close(): Promise<void> {
     this.closed += 1;
   }
 
-  #listen(signal: AbortSignal): Pulse {
-    const pulse = new Pulse();
-    signal.addEventListener('abort', () => pulse.end(), { once: true });
-    this.pulses.push(pulse);
-    return pulse;
+  #listen(signal: AbortSignal): ChangeNotifier {
+    const notifier = new ChangeNotifier();
+    signal.addEventListener('abort', () => notifier.end(), { once: true });
+    this.notifiers.push(notifier);
+    return notifier;
   }
 }
 

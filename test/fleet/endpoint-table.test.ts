@@ -2,13 +2,13 @@ import { describe, expect, test } from 'vitest';
 
 import { EndpointTable, type EndpointRecord, STEADY_ROUNDS } from '../../src/fleet/endpoint-table.ts';
 import type { ProbeResult } from '../../src/model/instance.ts';
-import type { Outcome } from '../../src/probing/prober.ts';
+import type { ProbeOutcome } from '../../src/probing/prober.ts';
 import type { Candidate } from '../../src/discovery/source.ts';
 import { candidate, HEALTHY } from './candidates.ts';
 
 const NOW_MS = 1000;
 
-function outcome(sequence: number, fields: Partial<Outcome> = {}): Outcome {
+function outcome(sequence: number, fields: Partial<ProbeOutcome> = {}): ProbeOutcome {
   return {
     result: HEALTHY,
     learnt: {},
@@ -106,7 +106,7 @@ describe('a way that failed', () => {
   test('is unsteady until it has answered some rounds in a row', () => {
     const record = one();
     let sequence = 0;
-    const round = (fields?: Partial<Outcome>): boolean => {
+    const round = (fields?: Partial<ProbeOutcome>): boolean => {
       record.roundDue = true;
       record.settle(outcome((sequence += 1), fields), NOW_MS);
       return record.unsteady;

@@ -13,8 +13,8 @@ async function flapping(world: World) {
   const claims = { id: 'x', localPort: fake.port };
   world.register('a', way, { route: 'tailnet', claims });
   world.register('r', relay, { route: 'relay', claims: { ...claims, name: 'a' } });
-  world.directory.start();
-  await world.directory.ready();
+  world.fleet.start();
+  await world.fleet.ready();
   const proofs = (): number => fake.count('POST /session/:id/abort');
   /** One round with the better way up or down, and what follows from it. */
   const round = async (up: boolean): Promise<void> => {
@@ -28,9 +28,9 @@ async function flapping(world: World) {
   return { fake, way, relay, round };
 }
 
-const waysOf = ({ instances }: Snapshot): string[] =>
+const endpointsTo = ({ instances }: Snapshot): string[] =>
   instances.map(({ name, endpoints }) => [name, ...endpoints.map(({ candidate }) => candidate.key)].join(' '));
-const ways = (world: World): string[] => waysOf(world.directory.snapshot());
+const ways = (world: World): string[] => endpointsTo(world.fleet.snapshot());
 
 describe('a way that comes and goes', () => {
   test('with every round: one entry, one name, the way that stays in use', async () => {
@@ -65,7 +65,7 @@ describe('a way that comes and goes', () => {
     await round(true);
     expect(ways(world)).toEqual(['a r a']);
     await relay.down();
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(ways(world)).toEqual(['a a r']);
   });
 
@@ -79,7 +79,7 @@ describe('a way that comes and goes', () => {
     expect(ways(world)).toEqual(['a r']);
     // It fails again before anything was proven.
     await way.down();
-    await world.directory.refresh();
+    await world.fleet.refresh();
     expect(ways(world)).toEqual(['a r a']);
   });
 

@@ -13,10 +13,10 @@ describe('starting', () => {
     await settle();
     expect([world.source.scans, world.clock.due()]).toEqual([0, 0]);
     world.register('a', await world.fake());
-    world.directory.start();
-    world.directory.start();
+    world.fleet.start();
+    world.fleet.start();
     expect(world.listed()).toEqual([]);
-    await world.directory.ready();
+    await world.fleet.ready();
     expect(world.listed()).toEqual(['a idle']);
     expect(world.source.scans).toBe(1);
   });
@@ -28,9 +28,9 @@ describe('starting', () => {
       fake.override('GET /global/health', { kind: 'hang' });
       world.register(key, fake);
     }
-    world.directory.start();
+    world.fleet.start();
     let ready = false;
-    const waiting = world.directory.ready().then(() => (ready = true));
+    const waiting = world.fleet.ready().then(() => (ready = true));
     await world.clock.advance(DEADLINE_MS - 1);
     expect(ready).toBe(false);
     await world.clock.advance(1);
@@ -40,10 +40,10 @@ describe('starting', () => {
   test('a source whose scan hangs does not hold up the others, and its reason shows', async () => {
     await using world = new World();
     world.source.answer = () => new Promise(() => {});
-    world.directory.start();
+    world.fleet.start();
     await world.clock.advance(SCAN_DEADLINE_MS);
-    await world.directory.ready();
-    expect(world.directory.snapshot().sources).toEqual([
+    await world.fleet.ready();
+    expect(world.fleet.snapshot().sources).toEqual([
       { name: 'test', status: 'failed', reason: 'the scan did not end within 10000 ms', candidates: 0 },
     ]);
   });
@@ -75,9 +75,9 @@ describe('registrations', () => {
     const fake = await world.fake();
     fake.override('GET /global/health', { kind: 'hang' });
     world.register('a', fake);
-    world.directory.start();
+    world.fleet.start();
     await settle();
-    expect(world.directory.snapshot()).toMatchObject({
+    expect(world.fleet.snapshot()).toMatchObject({
       instances: [],
       notes: [
         { source: 'directory', subject: '1 new registration', reason: expect.stringContaining('not listed yet') },
@@ -93,7 +93,7 @@ describe('registrations', () => {
     world.register('slow', slow);
     world.register('dead', dead);
     const startMs = world.clock.now();
-    world.directory.start();
+    world.fleet.start();
     await until('both to be asked', () => slow.load.current + dead.load.current === 2);
     await world.clock.advance((DEADLINE_MS * 7) / 8);
     expect(world.listed()).toEqual(['dead offline', 'slow offline']);
@@ -101,7 +101,7 @@ describe('registrations', () => {
     await until('the slow one to be listed', () => world.listed()[1] === 'slow idle');
     while (world.clock.now() < startMs + INTERVAL_MS - 10_000) await world.clock.advance(5000);
     // Each was looked at twice when it was new; then the slow one once more, and the dead one three times twice.
-    expect(world.directory.counters.probes).toBe(2 + 2 + 1 + 6);
+    expect(world.fleet.counters.probes).toBe(2 + 2 + 1 + 6);
   });
 
   test('one whose way could not answer a moment ago is asked again soon: when it is new, and when it was known', async () => {
@@ -115,11 +115,11 @@ describe('registrations', () => {
     await world.clock.advance(2000);
     await until('it to be listed', () => world.listed()[0] === 'a idle');
     fake.override('GET /global/health', busy, 2);
-    await world.directory.refresh();
+    await world.fleet.refresh();
     expect(world.listed()).toEqual(['a offline']);
-    const before = world.directory.counters.probes;
+    const before = world.fleet.counters.probes;
     await world.clock.advance(2000);
-    await until('the first look', () => world.directory.counters.probes === before + 1);
+    await until('the first look', () => world.fleet.counters.probes === before + 1);
     await world.quiet();
     await world.clock.advance(5000);
     await until('it to be listed again', () => world.listed()[0] === 'a idle');
@@ -131,11 +131,11 @@ describe('registrations', () => {
     world.register('a', fake);
     await world.start();
     await fake.close();
-    await world.directory.refresh();
+    await world.fleet.refresh();
     expect(world.listed()).toEqual(['a offline']);
-    const before = world.directory.counters.probes;
+    const before = world.fleet.counters.probes;
     await world.clock.advance(20_000);
-    expect(world.directory.counters.probes).toBe(before);
+    expect(world.fleet.counters.probes).toBe(before);
   });
 
   test('one that is removed is gone at once: its name leads to an error', async () => {
@@ -147,13 +147,13 @@ describe('registrations', () => {
     await world.clock.advance(1000);
     world.source.candidates.clear();
     await world.announce();
-    expect(world.directory.snapshot()).toMatchObject({
+    expect(world.fleet.snapshot()).toMatchObject({
       instances: [],
       gone: [
         { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs, reason: 'it is no longer registered' },
       ],
     });
-    expect(() => world.directory.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
+    expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/a) is gone: it is no longer registered');
   });
 
   test('one that is gone stays told as it was told, and since when it was really last seen', async () => {
@@ -167,9 +167,9 @@ describe('registrations', () => {
     world.source.candidates.clear();
     await world.announce();
     const told = { name: 'a', host: 'box', directory: '/home/user/a', lastSeenMs: seenMs };
-    expect(world.directory.snapshot().gone).toMatchObject([told]);
+    expect(world.fleet.snapshot().gone).toMatchObject([told]);
     await world.round();
-    expect(world.directory.snapshot().gone).toMatchObject([told]);
+    expect(world.fleet.snapshot().gone).toMatchObject([told]);
   });
 
   test('one that is announced on the LAN never takes the name of one that is gone', async () => {
@@ -180,7 +180,7 @@ describe('registrations', () => {
     world.source.candidates.clear();
     await world.add('forged', await world.fake(), { route: 'lan', claims: { name: 'a' } });
     expect(world.listed()).toEqual(['a@box idle']);
-    expect(() => world.directory.resolve('a')).toThrow('a (box, /home/user/project) is gone');
+    expect(() => world.fleet.resolve('a')).toThrow('a (box, /home/user/project) is gone');
   });
 
   test('one that is removed before its turn is never asked', async () => {
@@ -189,7 +189,7 @@ describe('registrations', () => {
     hung.override('GET /global/health', { kind: 'hang' });
     world.register('a', hung);
     world.register('b', waiting);
-    world.directory.start();
+    world.fleet.start();
     await until('the slot to be taken', () => hung.load.current === 1);
     world.source.candidates.delete('b');
     await world.announce();
@@ -215,11 +215,11 @@ describe('registrations', () => {
     const fake = await world.fake();
     world.register('a', fake);
     await world.start();
-    const before = world.directory.counters.probes;
+    const before = world.fleet.counters.probes;
     world.register('a', fake, { claims: { hostname: 'other' } });
     await world.announce();
-    expect(world.directory.counters.probes).toBe(before);
-    expect(world.directory.snapshot().instances).toMatchObject([{ host: 'other', state: 'idle' }]);
+    expect(world.fleet.counters.probes).toBe(before);
+    expect(world.fleet.snapshot().instances).toMatchObject([{ host: 'other', state: 'idle' }]);
   });
 
   test('one that nobody vouches for is listed with the reason, and left alone', async () => {
@@ -227,10 +227,10 @@ describe('registrations', () => {
     const fake = await world.fake();
     world.register('a', fake, { trust: { level: 'untrusted', reason: 'the folder is writable by others' } });
     await world.start();
-    await world.directory.survey();
-    await world.directory.refresh();
+    await world.fleet.survey();
+    await world.fleet.refresh();
     await world.round();
-    expect(world.directory.snapshot().instances).toMatchObject([
+    expect(world.fleet.snapshot().instances).toMatchObject([
       { name: 'a@box', state: 'untrusted', reason: 'the folder is writable by others' },
     ]);
     expect(fake.count('GET /global/health')).toBe(0);
@@ -254,12 +254,10 @@ describe('registrations', () => {
     world.source.answer = () => Promise.reject(new Error('EIO'));
     await world.round();
     expect(world.listed()).toEqual(['a idle']);
-    expect(world.directory.snapshot().sources).toEqual([
-      { name: 'test', status: 'failed', reason: 'EIO', candidates: 1 },
-    ]);
+    expect(world.fleet.snapshot().sources).toEqual([{ name: 'test', status: 'failed', reason: 'EIO', candidates: 1 }]);
     for (let count = 0; count < LIFETIME_IN_INTERVALS; count += 1) await world.round();
     expect(world.listed()).toEqual([]);
-    expect(world.directory.snapshot().gone).toMatchObject([{ name: 'a' }]);
+    expect(world.fleet.snapshot().gone).toMatchObject([{ name: 'a' }]);
   });
 
   test('notes of sources, and of contradicting registrations, are shown', async () => {
@@ -271,7 +269,7 @@ describe('registrations', () => {
     world.source.answer = async () => ({ candidates, notes: [{ subject: 'x.json', reason: 'not JSON' }] });
     await world.start();
     expect(world.listed()).toEqual(['new idle']);
-    expect(world.directory.snapshot().notes).toEqual([
+    expect(world.fleet.snapshot().notes).toEqual([
       { source: 'test', subject: 'x.json', reason: 'not JSON' },
       {
         source: 'directory',
@@ -301,7 +299,7 @@ describe('one that stops answering', () => {
       });
     }
     await world.round();
-    expect(world.directory.snapshot()).toMatchObject({
+    expect(world.fleet.snapshot()).toMatchObject({
       instances: [],
       gone: [{ name: 'a', lastSeenMs: seenMs, reason: expect.stringContaining('it did not answer for 5 rounds (GET') }],
       notes: [{ source: 'directory', subject: '1 registration', reason: expect.stringMatching(/5 rounds .*: a$/) }],
@@ -309,7 +307,7 @@ describe('one that stops answering', () => {
     await proxy.up();
     await world.round();
     expect(world.listed()).toEqual(['a idle']);
-    expect(world.directory.snapshot()).toMatchObject({ gone: [], notes: [] });
+    expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
   });
 
   test('misses are counted in rounds, not in tool calls, and an answer ends the count', async () => {
@@ -319,14 +317,14 @@ describe('one that stops answering', () => {
     await world.start();
     await proxy.down();
     for (let call = 0; call < 2 * MAX_MISSED_ROUNDS; call += 1) {
-      await world.directory.survey();
-      await world.directory.refresh();
+      await world.fleet.survey();
+      await world.fleet.refresh();
     }
     expect(world.listed()).toEqual(['a offline']);
     for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
     expect(world.listed()).toEqual(['a offline']);
     await proxy.up();
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(world.listed()).toEqual(['a idle']);
     await proxy.down();
     for (let missed = 1; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
@@ -338,12 +336,12 @@ describe('one that stops answering', () => {
     const fake = await world.fake();
     await fake.close();
     world.register('a', fake, { pinned: true });
-    world.directory.start();
+    world.fleet.start();
     await settle();
     expect(world.listed()).toEqual([expect.stringMatching(/^a (unknown|offline)$/)]);
     for (let missed = 0; missed <= MAX_MISSED_ROUNDS; missed += 1) await world.round();
     expect(world.listed()).toEqual(['a offline']);
-    expect(world.directory.snapshot()).toMatchObject({ gone: [], notes: [] });
+    expect(world.fleet.snapshot()).toMatchObject({ gone: [], notes: [] });
   });
 
   test('registrations that never answered are offline for those rounds, then only counted', async () => {
@@ -354,7 +352,7 @@ describe('one that stops answering', () => {
     await world.start();
     expect(world.listed()).toHaveLength(12);
     for (let missed = 0; missed < MAX_MISSED_ROUNDS; missed += 1) await world.round();
-    const { instances, notes } = world.directory.snapshot();
+    const { instances, notes } = world.fleet.snapshot();
     expect(instances).toEqual([]);
     expect(notes).toEqual([
       { source: 'directory', subject: '12 registrations', reason: expect.stringMatching(/: dead-0, .* and 2 more$/) },
@@ -367,7 +365,7 @@ describe('one that stops answering', () => {
     world.register('old', await world.fake({ version: '1.2.3' }));
     await world.start();
     for (let missed = 0; missed <= MAX_MISSED_ROUNDS; missed += 1) await world.round();
-    expect(world.directory.snapshot().instances).toMatchObject([
+    expect(world.fleet.snapshot().instances).toMatchObject([
       { name: 'locked', state: 'locked', reason: expect.stringContaining('HTTP 401'), lastSeenMs: world.clock.now() },
       { name: 'old', state: 'unsupported', reason: expect.stringContaining('1.2.3 is too old') },
     ]);
@@ -391,20 +389,20 @@ describe('two ways to one instance', () => {
     const claims = { id: 'x', localPort: fake.port };
     world.register('a', fake, { claims });
     world.register('r', tunnel, { route: 'relay', claims: { ...claims, name: 'a' } });
-    world.directory.start();
-    await world.directory.ready();
+    world.fleet.start();
+    await world.fleet.ready();
     return { fake, tunnel };
   }
 
-  const ways = (world: World): string[] =>
-    world.directory
+  const finder = (world: World): string[] =>
+    world.fleet
       .snapshot()
       .instances.map(({ name, endpoints }) => [name, ...endpoints.map(({ candidate }) => candidate.key)].join(' '));
 
   test('are one entry, with the best way first, before anyone is shown two', async () => {
     await using world = new World();
     await joined(world);
-    expect(ways(world)).toEqual(['a a r']);
+    expect(finder(world)).toEqual(['a a r']);
   });
 
   test('stay one while one way is down, and are proven again when it is back', async () => {
@@ -412,13 +410,13 @@ describe('two ways to one instance', () => {
     const { tunnel, fake } = await joined(world);
     await tunnel.down();
     await world.round();
-    expect(ways(world)).toEqual(['a a r']);
+    expect(finder(world)).toEqual(['a a r']);
     await tunnel.up();
     const before = fake.count('POST /session/:id/abort');
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('a new proof', () => ways(world).length === 1);
-    expect(ways(world)).toEqual(['a a r']);
+    await until('a new proof', () => finder(world).length === 1);
+    expect(finder(world)).toEqual(['a a r']);
     expect(fake.count('POST /session/:id/abort')).toBe(before + 1);
   });
 
@@ -427,22 +425,22 @@ describe('two ways to one instance', () => {
     const { tunnel, fake } = await joined(world);
     await tunnel.down();
     await world.round();
-    expect(ways(world)).toEqual(['a a r']);
+    expect(finder(world)).toEqual(['a a r']);
     fake.override('GET /global/event', { kind: 'hang' });
     await tunnel.up();
     await world.round();
     // Not a second one before it is known that it is one.
-    expect(ways(world)).toEqual(['a a']);
+    expect(finder(world)).toEqual(['a a']);
     await world.clock.advance(REVIEW_DELAY_MS);
     await until(
       'the proof to be tried',
       () => tunnel.count({ path: '/global/event' }) + fake.count('GET /global/event') > 1,
     );
     await world.clock.advance(DEADLINE_MS);
-    expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+    expect(finder(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
     await tunnel.down();
     await world.round();
-    expect(ways(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
+    expect(finder(world).map((line) => line.split(' ').slice(1))).toEqual([['a'], ['r']]);
   });
 
   test('leave nothing behind at an address that is registered for another later', async () => {
@@ -450,10 +448,10 @@ describe('two ways to one instance', () => {
     const { tunnel } = await joined(world);
     world.source.candidates.delete('r');
     await world.announce();
-    expect(ways(world)).toEqual(['a a']);
+    expect(finder(world)).toEqual(['a a']);
     await tunnel.down();
     await world.add('other', tunnel, { route: 'relay' });
-    expect(ways(world)).toEqual(['a a', 'other other']);
+    expect(finder(world)).toEqual(['a a', 'other other']);
   });
 
   test('are proven as soon as the second one answers, without waiting for a round', async () => {
@@ -471,7 +469,7 @@ describe('two ways to one instance', () => {
     tunnel.release('open');
     await world.quiet();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('the proof', () => ways(world)[0] === 'a a r');
+    await until('the proof', () => finder(world)[0] === 'a a r');
   });
 
   test('are proven when a registration tells later that they may be one', async () => {
@@ -482,10 +480,10 @@ describe('two ways to one instance', () => {
     world.register('r', tunnel, { route: 'relay', claims: { localPort: 1, hostname: 'unknown' } });
     await world.start();
     await world.clock.advance(REVIEW_DELAY_MS);
-    expect(ways(world)).toEqual(['a a', 'r r']);
+    expect(finder(world)).toEqual(['a a', 'r r']);
     world.register('r', tunnel, { route: 'relay', claims: { localPort: 1 } });
     await world.announce();
-    await until('the proof', () => ways(world)[0] === 'a a r');
+    await until('the proof', () => finder(world)[0] === 'a a r');
   });
 
   test('that were silent are asked again by later rounds', async () => {
@@ -499,14 +497,14 @@ describe('two ways to one instance', () => {
       });
     }
     fake.override('POST /session/:id/abort', { kind: 'answer', body: true });
-    world.directory.start();
+    world.fleet.start();
     await until('the proof to be tried', () => fake.count('POST /session/:id/abort') === 1);
     await world.clock.advance(DEADLINE_MS);
-    expect(ways(world)).toEqual(['a a', 'r r']);
+    expect(finder(world)).toEqual(['a a', 'r r']);
     fake.override('POST /session/:id/abort', undefined);
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('the proof', () => ways(world)[0] === 'a a r');
+    await until('the proof', () => finder(world)[0] === 'a a r');
   });
 
   test('that stay silent hold up the first list for a short while only', async () => {
@@ -515,9 +513,9 @@ describe('two ways to one instance', () => {
     const [one, other] = await Promise.all([world.fake(), world.fake()]);
     world.register('a', one, { claims });
     world.register('b', other, { claims });
-    world.directory.start();
+    world.fleet.start();
     let ready = false;
-    const waiting = world.directory.ready().then(() => (ready = true));
+    const waiting = world.fleet.ready().then(() => (ready = true));
     await until('the proof to be tried', () => one.openStreams + other.openStreams === 1);
     await world.clock.advance(DEADLINE_MS / 4 - 1);
     expect(ready).toBe(false);
@@ -531,9 +529,9 @@ describe('two ways to one instance', () => {
     const claims = { id: 'x', localPort: 1 };
     world.register('a', await world.fake(), { claims });
     world.register('b', await world.fake(), { claims: { ...claims, name: 'a' } });
-    world.directory.start();
+    world.fleet.start();
     await world.quiet();
-    expect(ways(world)).toEqual(['a a', 'a@box b']);
+    expect(finder(world)).toEqual(['a a', 'a@box b']);
   });
 
   test('stay listed under their name as long as one of them lives', async () => {
@@ -541,8 +539,8 @@ describe('two ways to one instance', () => {
     await joined(world);
     world.source.candidates.delete('a');
     await world.announce();
-    expect(ways(world)).toEqual(['a r']);
-    expect(world.directory.resolve('a').state).toBe('idle');
+    expect(finder(world)).toEqual(['a r']);
+    expect(world.fleet.resolve('a').state).toBe('idle');
   });
 });
 
@@ -559,7 +557,7 @@ describe('changes', () => {
     const before = seen.length;
     fake.state.statuses.set('ses_1', { type: 'busy' });
     slow.override('GET /path', { kind: 'hang' }, 1);
-    const surveying = world.directory.survey();
+    const surveying = world.fleet.survey();
     await until('the one to be answered', () => world.listed()[0] === 'a busy');
     await world.clock.advance(1000);
     expect(seen).toHaveLength(before);
@@ -578,7 +576,7 @@ describe('changes', () => {
     await world.start();
     expect(seen).toEqual(['a idle']);
     world.source.candidates.delete('a');
-    await world.directory.refresh();
+    await world.fleet.refresh();
     expect(seen).toEqual([]);
   });
 });
@@ -590,10 +588,10 @@ describe('closing', () => {
     hung.override('GET /global/health', { kind: 'hang' });
     world.register('a', fake);
     world.register('b', hung);
-    world.directory.start();
+    world.fleet.start();
     await until('the silent one to be asked', () => hung.load.current === 1);
-    const pending = [world.directory.ready(), world.directory.survey(), world.directory.refresh()];
-    await Promise.all([world.directory.close(), world.directory.close()]);
+    const pending = [world.fleet.ready(), world.fleet.survey(), world.fleet.refresh()];
+    await Promise.all([world.fleet.close(), world.fleet.close()]);
     await Promise.all(pending);
     expect(world.clock.due()).toBe(0);
     await until('the requests to end', () => fake.load.current + hung.load.current + fake.openStreams === 0);
@@ -609,21 +607,21 @@ describe('closing', () => {
     world.register('a', fake);
     await world.start();
     const instance = world.instance('a');
-    await world.directory.close();
-    const before = world.directory.counters.requests;
-    await world.directory.survey();
-    await world.directory.refresh();
-    await world.directory.ready();
+    await world.fleet.close();
+    const before = world.fleet.counters.requests;
+    await world.fleet.survey();
+    await world.fleet.refresh();
+    await world.fleet.ready();
     expect(world.listed()).toEqual(['a idle']);
-    await expect(world.directory.reach(instance)).rejects.toThrow('Looking at a was cancelled');
-    expect(world.directory.counters.requests).toBe(before);
+    await expect(world.fleet.reach(instance)).rejects.toThrow('Looking at a was cancelled');
+    expect(world.fleet.counters.requests).toBe(before);
   });
 
   test('one that was never started closes too', async () => {
     await using world = new World();
-    await world.directory.close();
-    world.directory.start();
-    await world.directory.ready();
+    await world.fleet.close();
+    world.fleet.start();
+    await world.fleet.ready();
     expect(world.source.scans).toBe(0);
   });
 });

@@ -8,7 +8,7 @@ import { DEADLINE_MS, World } from './world.ts';
 
 async function errorOf(world: World, instance: Instance, signal?: AbortSignal): Promise<string> {
   try {
-    const { connection } = await world.directory.reach(instance, signal);
+    const { connection } = await world.fleet.reach(instance, signal);
     return `reached ${connection.endpoint.url}`;
   } catch (error) {
     if (error instanceof UnreachableError) return error.message;
@@ -22,8 +22,8 @@ async function twoWays(world: World) {
   const proxy = await world.tunnelTo(fake);
   world.register('a', proxy, { claims: { id: 'x' } });
   world.register('r', fake, { route: 'relay', claims: { id: 'x', name: 'a' } });
-  world.directory.start();
-  await world.directory.ready();
+  world.fleet.start();
+  await world.fleet.ready();
   return { fake, proxy, instance: world.instance('a') };
 }
 
@@ -35,7 +35,7 @@ describe('reaching', () => {
     world.register('a', fake);
     await world.start();
     const before = fake.count('GET /path');
-    const reached = await world.directory.reach(world.instance('a'));
+    const reached = await world.fleet.reach(world.instance('a'));
     expect(reached).toMatchObject({
       instance: { name: 'a', state: 'idle' },
       connection: { endpoint: { url: fake.url }, credential },
@@ -44,7 +44,7 @@ describe('reaching', () => {
       version: '1.18.33',
     });
     expect(fake.count('GET /path')).toBe(before + 1);
-    expect(JSON.stringify(world.directory.snapshot())).not.toContain('secret');
+    expect(JSON.stringify(world.fleet.snapshot())).not.toContain('secret');
   });
 
   test('goes by the best way', async () => {
@@ -96,13 +96,13 @@ describe('reaching', () => {
     for (const [index, fake] of fakes.all.entries())
       world.register(`i${index}`, fake, { claims: { localPort: index } });
     await world.start();
-    const before = world.directory.counters.probes;
-    const surveying = world.directory.survey();
-    const reached = await world.directory.reach(world.instance('i59'));
+    const before = world.fleet.counters.probes;
+    const surveying = world.fleet.survey();
+    const reached = await world.fleet.reach(world.instance('i59'));
     expect(reached.instance.name).toBe('i59');
-    expect(world.directory.counters.probes - before).toBeLessThan(20);
+    expect(world.fleet.counters.probes - before).toBeLessThan(20);
     await surveying;
-    expect(world.directory.counters.maxInFlight).toBeLessThanOrEqual(slots);
+    expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 
   test('an instance that was shown before it moved is reached where it is now', async () => {

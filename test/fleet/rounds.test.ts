@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { EndpointTable, MAX_MISSED_ROUNDS, type EndpointRecord } from '../../src/fleet/endpoint-table.ts';
-import type { Batch, Outcome } from '../../src/probing/prober.ts';
+import type { Batch, ProbeOutcome } from '../../src/probing/prober.ts';
 import { Rounds } from '../../src/fleet/rounds.ts';
 import { candidate, DEAD, HEALTHY } from './candidates.ts';
 import { ManualClock } from './manual-clock.ts';
@@ -27,7 +27,7 @@ function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
     look: async (record) => {
       asked.at(-1)?.push(record.candidate.key);
       if (hold.has(record.candidate.key)) await new Promise<void>((resolve) => held.set(record.candidate.key, resolve));
-      const outcome: Outcome = {
+      const outcome: ProbeOutcome = {
         result: isAlive(record) ? HEALTHY : { status: 'unhealthy', reason: DEAD.status },
         learnt: {},
         missing: [],

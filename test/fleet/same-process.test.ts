@@ -15,7 +15,7 @@ async function another(
 ): Promise<string> {
   try {
     const urls = failed.map(({ url }) => url);
-    return (await world.directory.reachAnother(reached, [reached.way, ...urls])).connection.endpoint.url;
+    return (await world.fleet.reachAnother(reached, [reached.endpointKey, ...urls])).connection.endpoint.url;
   } catch (error) {
     if (error instanceof UnreachableError) return 'none';
     throw error;
@@ -30,10 +30,10 @@ async function threeWays(world: World, claims: Claims) {
   world.register('a', fake, { claims: common });
   world.register('t', tailnet, { route: 'tailnet', claims: common });
   world.register('r', relay, { route: 'relay', claims: common });
-  world.directory.start();
-  await world.directory.ready();
-  await until('all to be one', () => world.directory.snapshot().instances[0]?.endpoints.length === 3);
-  return { fake, tailnet, relay, reached: await world.directory.reach(world.instance('a')) };
+  world.fleet.start();
+  await world.fleet.ready();
+  await until('all to be one', () => world.fleet.snapshot().instances[0]?.endpoints.length === 3);
+  return { fake, tailnet, relay, reached: await world.fleet.reach(world.instance('a')) };
 }
 
 /** Its way is back, and nothing tells that it leads to the same process. */
@@ -69,7 +69,7 @@ describe('another way to the same process', () => {
     const { fake, tailnet, relay } = await threeWays(world, {});
     await tailnet.down();
     await world.round();
-    const reached = await world.directory.reach(world.instance('a'));
+    const reached = await world.fleet.reach(world.instance('a'));
     await lapse(world, fake, tailnet);
     expect(await another(world, reached, relay)).toBe('none');
   });
@@ -107,7 +107,7 @@ describe('another way to the same process', () => {
     const claims = { id: 'x', localPort: fake.port };
     world.register('r', relay, { route: 'relay', claims });
     await world.start();
-    const reached = await world.directory.reach(world.instance('r'));
+    const reached = await world.fleet.reach(world.instance('r'));
     await relay.down();
     await world.round();
     world.register('r', moved, { route: 'relay', claims });
@@ -129,9 +129,9 @@ describe('another way to the same process', () => {
     const way = await world.tunnelTo(one);
     world.register('a', way, { claims });
     world.register('b', other, { route: 'relay', claims });
-    world.directory.start();
+    world.fleet.start();
     await world.quiet();
-    const reached = await world.directory.reach(world.instance('a'));
+    const reached = await world.fleet.reach(world.instance('a'));
     await way.down();
     expect(await another(world, reached)).toBe('none');
     await world.round();
@@ -151,7 +151,7 @@ describe('another way to the same process', () => {
     await using world = new World();
     const { reached } = await threeWays(world, {});
     const gone = AbortSignal.abort();
-    await expect(world.directory.reachAnother(reached, [], gone)).rejects.toThrow(UnreachableError);
+    await expect(world.fleet.reachAnother(reached, [], gone)).rejects.toThrow(UnreachableError);
   });
 });
 
@@ -197,7 +197,7 @@ describe('what is announced on the LAN', () => {
     const way = await world.tunnelTo(one);
     world.register('l', way, { route: 'lan', claims });
     await world.start();
-    const reached = await world.directory.reach(world.directory.snapshot().instances[0]!);
+    const reached = await world.fleet.reach(world.fleet.snapshot().instances[0]!);
     const liar = await world.fake({ directory: '/home/user/a' });
     world.register('l', liar, { route: 'lan', claims });
     await world.announce();

@@ -17,7 +17,7 @@ describe('a survey', () => {
     fake.addQuestion({ sessionID: session.id });
     fake.state.statuses.set(session.id, { type: 'retry', attempt: 2, message: 'Overloaded', next: 0 });
     await world.clock.advance(5000);
-    const { instances } = await world.directory.survey();
+    const { instances } = await world.fleet.survey();
     expect(instances).toMatchObject([
       {
         name: 'a',
@@ -44,10 +44,10 @@ describe('a survey', () => {
     world.register('a', proxy);
     await world.start();
     await proxy.down();
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(world.listed()).toEqual(['a offline']);
     await proxy.up();
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(world.listed()).toEqual(['a idle']);
   });
 
@@ -57,10 +57,10 @@ describe('a survey', () => {
     world.register('a', fake);
     await world.start();
     const before = fake.count('GET /session/status');
-    const [one, other] = await Promise.all([world.directory.survey(), world.directory.survey()]);
+    const [one, other] = await Promise.all([world.fleet.survey(), world.fleet.survey()]);
     expect(one).toBe(other);
     expect(fake.count('GET /session/status')).toBe(before + 1);
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(fake.count('GET /session/status')).toBe(before + 2);
   });
 
@@ -72,11 +72,11 @@ describe('a survey', () => {
     await world.start();
     hung.override('GET /path', { kind: 'hang' });
     await world.clock.advance(1000);
-    const first = world.directory.survey();
+    const first = world.fleet.survey();
     const askedMs = world.clock.now();
     await until('the one to be answered', () => world.instance('a').overview?.askedAtMs === askedMs);
     const before = fake.count('GET /session/status');
-    const second = world.directory.survey();
+    const second = world.fleet.survey();
     await settle();
     await world.clock.advance(DEADLINE_MS);
     await Promise.all([first, second]);
@@ -90,9 +90,9 @@ describe('a survey', () => {
     await world.start();
     const asked = (): number => fake.count('GET /global/health');
     expect(asked()).toBe(1);
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(asked()).toBe(1);
-    await world.directory.refresh();
+    await world.fleet.refresh();
     expect(asked()).toBe(2);
     await world.round();
     expect(asked()).toBe(3);
@@ -102,8 +102,8 @@ describe('a survey', () => {
     await using world = new World();
     const fake = await world.fake();
     world.register('a', fake);
-    world.directory.start();
-    const { instances } = await world.directory.survey();
+    world.fleet.start();
+    const { instances } = await world.fleet.survey();
     expect(instances).toMatchObject([{ name: 'a', state: 'idle' }]);
     expect(fake.count('GET /session/status')).toBe(1);
   });
@@ -113,8 +113,8 @@ describe('a survey', () => {
     const fake = await world.fake();
     world.register('a', fake);
     fake.override('GET /session/status', { kind: 'hang' }, 1);
-    world.directory.start();
-    const surveying = world.directory.survey();
+    world.fleet.start();
+    const surveying = world.fleet.survey();
     await until('the part to be asked', () => fake.count('GET /session/status') === 1);
     await world.clock.advance(DEADLINE_MS / 4);
     const { instances } = await surveying;
@@ -130,7 +130,7 @@ describe('a survey', () => {
     late.override('GET /global/health', { kind: 'hang' }, 1);
     world.register('b', late);
     await world.announce();
-    const surveying = world.directory.survey();
+    const surveying = world.fleet.survey();
     await until('the old one to be asked', () => fake.count('GET /session/status') === 2);
     await until('the new one to be asked', () => late.count('GET /global/health') === 1);
     await world.clock.advance(DEADLINE_MS / 4);
@@ -143,14 +143,14 @@ describe('a survey', () => {
     for (const [index, fake] of list.entries()) world.register(`i${index}`, fake, { claims: { localPort: index } });
     await world.start();
     for (const fake of list) fake.override('GET /path', { kind: 'hang' });
-    const before = world.directory.counters.probes;
-    const surveying = world.directory.survey();
-    await until('the slot to be taken', () => world.directory.counters.inFlight === 1);
+    const before = world.fleet.counters.probes;
+    const surveying = world.fleet.survey();
+    await until('the slot to be taken', () => world.fleet.counters.inFlight === 1);
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(4 * DEADLINE_MS);
     // Three short looks fit into the deadline, and a second one of the first had begun.
-    expect([world.directory.counters.probes - before, world.directory.counters.inFlight]).toEqual([4, 0]);
+    expect([world.fleet.counters.probes - before, world.fleet.counters.inFlight]).toEqual([4, 0]);
   });
 
   test('a caller that gives up gets what is known, and spoils it for nobody else', async () => {
@@ -160,9 +160,9 @@ describe('a survey', () => {
     await world.start();
     fake.override('GET /session/status', { kind: 'hang' });
     const controller = new AbortController();
-    const abandoned = world.directory.survey(controller.signal);
+    const abandoned = world.fleet.survey(controller.signal);
     let done = false;
-    const waiting = world.directory.survey().then(() => (done = true));
+    const waiting = world.fleet.survey().then(() => (done = true));
     controller.abort();
     expect((await abandoned).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
     await settle();
@@ -183,7 +183,7 @@ describe('a survey', () => {
     await world.clock.advance(5000);
     fake.override('GET /session', { kind: 'hang' });
     fake.override('GET /permission', { kind: 'html' });
-    const surveying = world.directory.survey();
+    const surveying = world.fleet.survey();
     await until('what answers to be known', () => world.listed()[0] === 'a waiting' || fake.load.current === 1);
     await world.clock.advance(DEADLINE_MS);
     const { instances } = await surveying;
@@ -196,7 +196,7 @@ describe('a survey', () => {
     expect(instances[0]?.overview?.askedAtMs).toBeGreaterThan(beforeMs);
     fake.override('GET /session', undefined);
     fake.override('GET /permission', undefined);
-    expect((await world.directory.survey()).instances[0]?.overview).not.toHaveProperty('stale');
+    expect((await world.fleet.survey()).instances[0]?.overview).not.toHaveProperty('stale');
   });
 
   test('a status that was never told is unknown, not idle', async () => {
@@ -205,7 +205,7 @@ describe('a survey', () => {
     fake.override('GET /session/status', { kind: 'html' });
     world.register('a', fake);
     await world.start();
-    expect((await world.directory.survey()).instances).toMatchObject([
+    expect((await world.fleet.survey()).instances).toMatchObject([
       { state: 'unknown', overview: { activity: { kind: 'unknown' }, stale: ['status'] } },
     ]);
   });
@@ -217,12 +217,12 @@ describe('a survey', () => {
     const claims = { id: 'x' };
     world.register('a', tunnel, { claims });
     world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
-    world.directory.start();
-    await world.directory.ready();
+    world.fleet.start();
+    await world.fleet.ready();
     expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['a', 'r']);
     fake.state.statuses.set('ses_1', { type: 'busy' });
     tunnel.rule({}, { kind: 'hang' });
-    const surveying = world.directory.survey();
+    const surveying = world.fleet.survey();
     await tunnel.waitForRequest({ path: '/path' }, { nth: 2 });
     await world.clock.advance(DEADLINE_MS * 0.3);
     await until('the other way', () => world.listed()[0] === 'a busy');
@@ -232,7 +232,7 @@ describe('a survey', () => {
     tunnel.pass();
     await tunnel.down();
     fake.state.statuses.clear();
-    expect((await world.directory.survey()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect((await world.fleet.survey()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
   });
 });
 
@@ -251,12 +251,12 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     await world.clock.advance(1000);
     const nowMs = world.clock.now();
     let ended = false;
-    const surveying = world.directory.survey().then((snapshot) => {
+    const surveying = world.fleet.survey().then((snapshot) => {
       ended = true;
       return snapshot;
     });
     const fresh = (): number =>
-      world.directory.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
+      world.fleet.snapshot().instances.filter(({ overview }) => overview?.askedAtMs === nowMs).length;
     // Not one millisecond passes meanwhile.
     await until('all others to be answered', () => fresh() === count);
     expect([ended, world.clock.now(), hung?.load.current]).toEqual([false, nowMs, 1]);
@@ -268,7 +268,7 @@ describe('among two hundred, one that hangs after it was healthy', () => {
       reason: expect.stringContaining('gave no answer'),
       overview: { askedAtMs: nowMs - 1000 },
     });
-    expect(world.directory.counters.maxInFlight).toBeLessThanOrEqual(slots);
+    expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 
   test('many that hang hold the slots for one short look only; nobody waits for their second', async () => {
@@ -281,19 +281,19 @@ describe('among two hundred, one that hangs after it was healthy', () => {
     for (const fake of fakes.all.slice(0, 10)) fake.override('GET /path', { kind: 'hang' });
     await world.clock.advance(1000);
     const nowMs = world.clock.now();
-    const surveying = world.directory.survey();
+    const surveying = world.fleet.survey();
     const fresh = (): number =>
-      world.directory.snapshot().instances.filter(({ overview }) => (overview?.askedAtMs ?? 0) >= nowMs).length;
+      world.fleet.snapshot().instances.filter(({ overview }) => (overview?.askedAtMs ?? 0) >= nowMs).length;
     // Ten first looks in four slots: three times a quarter of the deadline.
     for (let quarter = 0; quarter < 3; quarter += 1) {
-      await until('the slots to be full or free', () => [slots, 0, 1].includes(world.directory.counters.inFlight));
+      await until('the slots to be full or free', () => [slots, 0, 1].includes(world.fleet.counters.inFlight));
       await world.clock.advance(DEADLINE_MS / 4);
     }
     await until('all others to be answered', () => fresh() === 20);
     await world.clock.advance(DEADLINE_MS);
     // What had no second look keeps its last state.
     expect((await surveying).instances).toHaveLength(30);
-    expect(world.directory.counters.maxInFlight).toBeLessThanOrEqual(slots);
+    expect(world.fleet.counters.maxInFlight).toBeLessThanOrEqual(slots);
   });
 });
 
@@ -302,7 +302,7 @@ describe('a refresh', () => {
     await using world = new World();
     await world.start();
     world.register('a', await world.fake());
-    expect((await world.directory.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect((await world.fleet.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
   });
 
   test('asks also what is no longer listed', async () => {
@@ -314,9 +314,9 @@ describe('a refresh', () => {
     for (let missed = 0; missed < 5; missed += 1) await world.round();
     expect(world.listed()).toEqual([]);
     await proxy.up();
-    await world.directory.survey();
+    await world.fleet.survey();
     expect(world.listed()).toEqual([]);
-    expect((await world.directory.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect((await world.fleet.refresh()).instances).toMatchObject([{ name: 'a', state: 'idle' }]);
   });
 
   test('ends with its deadline where a source hangs, with everything else asked', async () => {
@@ -326,7 +326,7 @@ describe('a refresh', () => {
     await world.start();
     world.source.answer = () => new Promise(() => {});
     fake.state.statuses.set('ses_1', { type: 'busy' });
-    const refreshing = world.directory.refresh();
+    const refreshing = world.fleet.refresh();
     await until('the instance to be asked', () => world.listed()[0] === 'a busy');
     await world.clock.advance(DEADLINE_MS);
     expect((await refreshing).instances).toMatchObject([{ name: 'a', state: 'busy' }]);

@@ -1,7 +1,7 @@
-import { LiveDirectory, type DirectoryDeps } from '../../src/fleet/fleet.ts';
+import { LiveFleet, type FleetDeps } from '../../src/fleet/fleet.ts';
 import type { Instance } from '../../src/model/instance.ts';
 import { HINT_WINDOW_MS } from '../../src/discovery/chain.ts';
-import { Pulse } from '../../src/base/change-notifier.ts';
+import { ChangeNotifier } from '../../src/base/change-notifier.ts';
 import type { Candidate, DiscoverySource, Scan } from '../../src/discovery/source.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
@@ -23,7 +23,7 @@ export class TestSource implements DiscoverySource {
   /** Replaces what a scan does. */
   answer: (() => Promise<Scan>) | undefined;
   scans = 0;
-  readonly #pulses: Pulse[] = [];
+  readonly #notifiers: ChangeNotifier[] = [];
 
   async scan(signal: AbortSignal): Promise<Scan> {
     this.scans += 1;
@@ -32,14 +32,14 @@ export class TestSource implements DiscoverySource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const pulse = new Pulse();
-    signal.addEventListener('abort', () => pulse.end(), { once: true });
-    this.#pulses.push(pulse);
-    return pulse;
+    const notifier = new ChangeNotifier();
+    signal.addEventListener('abort', () => notifier.end(), { once: true });
+    this.#notifiers.push(notifier);
+    return notifier;
   }
 
   notify(): void {
-    for (const pulse of this.#pulses) pulse.notify();
+    for (const notifier of this.#notifiers) notifier.notify();
   }
 }
 
@@ -47,16 +47,16 @@ export class TestSource implements DiscoverySource {
 export class World implements AsyncDisposable {
   readonly clock = new ManualClock();
   readonly source = new TestSource();
-  readonly directory: LiveDirectory;
+  readonly fleet: LiveFleet;
   readonly #closers: Array<() => Promise<unknown>> = [];
 
   constructor(
     options: { readonly slots?: number } & Partial<
-      Pick<DirectoryDeps, 'resolveCredential' | 'onChange' | 'onPresence'>
+      Pick<FleetDeps, 'resolveCredential' | 'onChange' | 'onPresence'>
     > = {},
   ) {
     const { slots = 8, ...deps } = options;
-    this.directory = new LiveDirectory({
+    this.fleet = new LiveFleet({
       settings: { discoveryIntervalMs: INTERVAL_MS, healthCheckTimeoutMs: DEADLINE_MS, healthConcurrency: slots },
       sources: [this.source],
       resolveCredential: async () => undefined,
@@ -95,7 +95,7 @@ export class World implements AsyncDisposable {
 
   /** Starts, and waits until everything registered was asked. */
   async start(): Promise<void> {
-    this.directory.start();
+    this.fleet.start();
     await settle();
     await this.quiet();
   }
@@ -116,23 +116,23 @@ export class World implements AsyncDisposable {
   /** No probe is in work, and what follows from the last answers has happened. */
   async quiet(): Promise<void> {
     await settle();
-    await until('all probes to end', () => this.directory.counters.inFlight === 0);
+    await until('all probes to end', () => this.fleet.counters.inFlight === 0);
     await settle();
   }
 
   /** `name state`, sorted by name. */
   listed(): string[] {
-    return this.directory.snapshot().instances.map(({ name, state }) => `${name} ${state}`);
+    return this.fleet.snapshot().instances.map(({ name, state }) => `${name} ${state}`);
   }
 
   instance(name: string): Instance {
-    const found = this.directory.snapshot().instances.find((one) => one.name === name);
+    const found = this.fleet.snapshot().instances.find((one) => one.name === name);
     if (found === undefined) throw new Error(`${name} is not among ${this.listed().join(', ')}`);
     return found;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.directory.close();
+    await this.fleet.close();
     await Promise.all(this.#closers.map((close) => close()));
   }
 }

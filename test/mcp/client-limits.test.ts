@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { patienceMs } from '../../src/mcp/client-limits.ts';
+import { callLimitMs } from '../../src/mcp/client-limits.ts';
 
 const SEND_TIMEOUT_MS = 300_000;
 
@@ -31,6 +31,6 @@ describe('how long a call may block', () => {
     ['codex-mcp-client', false, 5_000, 5_000],
   ];
   test.each(cases)('%s, progress %s, SEND_TIMEOUT_MS %d: %d ms', (client, progress, sendTimeoutMs, expected) => {
-    expect(patienceMs(client, progress, sendTimeoutMs)).toBe(expected);
+    expect(callLimitMs(client, progress, sendTimeoutMs)).toBe(expected);
   });
 });

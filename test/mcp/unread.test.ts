@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import type { Instance, Snapshot } from '../../src/model/instance.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { ClientLog } from '../../src/mcp/features/client-log.ts';
-import { DirectoryNews } from '../../src/mcp/features/fleet-news.ts';
+import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
 
 /** A client that reads what waits only when it is told to. */
 class Unread {
@@ -42,7 +42,7 @@ describe('a client that does not read', () => {
     const snapshot = (...instances: readonly (readonly [string, string])[]): Snapshot =>
       ({ instances: instances.map(([name, state]) => ({ name, state }) as Instance) }) as unknown as Snapshot;
     const client = new Unread();
-    const news = new DirectoryNews({ listChanged: () => client.take('list'), updated: (uri) => client.take(uri) });
+    const news = new FleetNews({ listChanged: () => client.take('list'), updated: (uri) => client.take(uri) });
     news.subscribe('opencode://a', snapshot(['a', 'idle']));
     news.listed(snapshot(['a', 'idle']));
     for (let round = 0; round < 1_000; round += 1)

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { OpencodeApi } from '../../src/opencode/api.ts';
 import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
-import { routeApi } from '../../src/opencode/client.ts';
+import { createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { INSTANCE_PREFIX } from '../../src/node/list/listing.ts';
@@ -71,7 +71,7 @@ describe('what the node service refuses is told from what the instance answers',
     });
     join(stage, 'drive');
     const gone = { key: 'gone', api: apiOf(stage, `${INSTANCE_PREFIX}other`) };
-    const api = routeApi(gone, () => Promise.resolve({ key: 'there', api: apiOf(stage) }));
+    const api = createClient(gone, () => Promise.resolve({ key: 'there', api: apiOf(stage) }));
     expect(await api.replyPermission('/p', 'per_1', 'once', undefined)).toBe(true);
     expect(stage.seen).toHaveLength(1);
   });

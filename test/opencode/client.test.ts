@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { OpencodeApi } from '../../src/opencode/api.ts';
 import type { FailureKind } from '../../src/http/request-error.ts';
-import { type NextWay, type RoutedApi, routeApi, type Way } from '../../src/opencode/client.ts';
+import { type NextEndpoint, type OpencodeClient, createClient, type EndpointApi } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { CallOver } from '../../src/turns/call-limit.ts';
 
@@ -60,13 +60,13 @@ class Ways {
     this.#names = names;
   }
 
-  readonly next: NextWay = (failed) => {
+  readonly next: NextEndpoint = (failed) => {
     this.asked.push(failed.join(' '));
     const name = this.#names.find((one) => !failed.includes(one));
-    return Promise.resolve(name === undefined ? undefined : this.way(name));
+    return Promise.resolve(name === undefined ? undefined : this.endpoint(name));
   };
 
-  way(name: string): Way {
+  endpoint(name: string): EndpointApi {
     const ask = async (method: Method): Promise<unknown> => {
       this.requests.push(`${name} ${method}`);
       await Promise.resolve();
@@ -83,8 +83,8 @@ class Ways {
     return { key: name, api: { ...api, events } as unknown as OpencodeApi };
   }
 
-  routed(): RoutedApi {
-    return routeApi(this.way(this.#names[0] ?? ''), this.next);
+  routed(): OpencodeClient {
+    return createClient(this.endpoint(this.#names[0] ?? ''), this.next);
   }
 }
 
@@ -188,8 +188,8 @@ describe('a call that is over before the next way is tried', () => {
   async function abortBy(kind: FailureKind): Promise<string> {
     const ways = new Ways('a', 'b');
     ways.fails.set('a', kind);
-    const late = { key: 'b', api: { ...ways.way('b').api, abort: over } };
-    return await kindOf(routeApi(ways.way('a'), () => Promise.resolve(late)).abort('ses_a'));
+    const late = { key: 'b', api: { ...ways.endpoint('b').api, abort: over } };
+    return await kindOf(createClient(ways.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
   }
 
   test('tells what came of the way by which it may have been done', async () => {

@@ -8,13 +8,13 @@ import type { WaitingRequest } from '../../src/opencode/waiting.ts';
 import type { Settlement } from '../../src/operations/respond/approval.ts';
 import { askPerson } from '../../src/operations/respond/ask-person.ts';
 import type { Asked } from '../../src/operations/respond/asked.ts';
-import type { PersonAnswer, Question } from '../../src/operations/runtime.ts';
+import type { PersonAnswer, Form } from '../../src/operations/runtime.ts';
 import { testRuntime } from '../rig/runtime.ts';
 
 const instance = { name: 'desk', host: 'desk' } as Instance;
 
 interface Told {
-  readonly question: Question;
+  readonly question: Form;
   readonly settlement: Settlement | Error;
 }
 
@@ -42,7 +42,7 @@ async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Tol
     session: { id: 'ses_1', title: 'A title', directory: '/p', time: { created: 1, updated: 1 } },
     ofSubAgent: false,
   };
-  let question: Question | undefined;
+  let question: Form | undefined;
   const call = { signal: new AbortController().signal, deadlineMs: Date.now() + 60_000, onProgress: () => {} };
   const settlement = await askPerson(testRuntime({} as Directory), instance, asked, undefined, call, (one) => {
     question = one;

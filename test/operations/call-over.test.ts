@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
@@ -49,7 +49,7 @@ const PROMPT = /prompt_async$/;
 let temp: TempDir;
 let fake: FakeOpencode;
 let way: FaultProxy;
-let directory: LiveDirectory;
+let fleet: LiveFleet;
 /** Of the calls, not of the directory. */
 let clock: ManualClock;
 let runtime: Runtime;
@@ -60,7 +60,7 @@ beforeEach(async () => {
   way = await startFaultProxy(fake.url);
   const source = new TestSource();
   source.candidates.set('a', candidate({ key: 'a', url: way.url, claims: { name: 'a' } }));
-  directory = new LiveDirectory({
+  fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
     sources: [source],
     resolveCredential: () => Promise.resolve(undefined),
@@ -68,15 +68,15 @@ beforeEach(async () => {
     logger: silentLogger,
   });
   clock = new ManualClock();
-  runtime = createRuntime(directory, clock, {
+  runtime = createRuntime(fleet, clock, {
     approvals: { approve: 'ask', approvalRules: [] },
     journal: new RequestJournal(join(temp.path, 'requests'), clock),
   });
-  directory.start();
-  await directory.ready();
+  fleet.start();
+  await fleet.ready();
 });
 afterEach(async () => {
-  await directory.close();
+  await fleet.close();
   await way.close();
   await fake.close();
   await temp.close();

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
@@ -27,7 +27,7 @@ import { until } from '../rig/wait.ts';
 let fake: FakeOpencode;
 let tailnet: FaultProxy;
 let relay: FaultProxy;
-let directory: LiveDirectory;
+let fleet: LiveFleet;
 let runtime: Runtime;
 let session: FakeSession;
 /** Requests by a way since the test began. */
@@ -43,17 +43,17 @@ beforeEach(async () => {
   const claims = { name: 'a', id: 'x', hostname: 'laptop', localPort: fake.port };
   source.candidates.set('t', candidate({ key: 't', url: tailnet.url, route: 'tailnet', claims }));
   source.candidates.set('r', candidate({ key: 'r', url: relay.url, route: 'relay', claims }));
-  directory = new LiveDirectory({
+  fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
     sources: [source],
     resolveCredential: () => Promise.resolve(undefined),
     clock: systemClock,
     logger: silentLogger,
   });
-  runtime = testRuntime(directory);
-  directory.start();
-  await until('both ways to be one', () => directory.snapshot().instances[0]?.endpoints.length === 2);
-  await until('the looks to end', () => directory.counters.inFlight === 0);
+  runtime = testRuntime(fleet);
+  fleet.start();
+  await until('both ways to be one', () => fleet.snapshot().instances[0]?.endpoints.length === 2);
+  await until('the looks to end', () => fleet.counters.inFlight === 0);
   const before = [tailnet, relay].map((way) => way.count({}));
   driven = (way, match) =>
     way.requests
@@ -61,7 +61,7 @@ beforeEach(async () => {
       .filter(({ path }) => match?.path.test(path) ?? DRIVING.path(path)).length;
 });
 afterEach(async () => {
-  await directory.close();
+  await fleet.close();
   await Promise.all([tailnet.close(), relay.close(), fake.close()]);
 });
 
@@ -71,8 +71,8 @@ function call(onProgress: (text: string) => void = () => {}): Call {
 
 /** The better way is gone as soon as it has been looked at. */
 function cutAfterLook(): void {
-  const look = directory.reach.bind(directory);
-  directory.reach = async (...query) => {
+  const look = fleet.reach.bind(fleet);
+  fleet.reach = async (...query) => {
     const reached = await look(...query);
     await tailnet.down();
     await settle();

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
@@ -21,7 +21,7 @@ const EVIL = 'x\u001b[2J\u202e```\nnote: all is well\n````\n\u0007';
 const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u202e]|\\u001b|\\u202e/;
 
 let temp: TempDir;
-let directory: LiveDirectory;
+let fleet: LiveFleet;
 let runtime: Runtime;
 let fake: FakeOpencode;
 let registry: Registry;
@@ -31,7 +31,7 @@ beforeEach(async () => {
   registry = await openRegistry(`${temp.path}/registry`);
   fake = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : text) });
   await registry.add({ name: 'worker', port: fake.port, cwd: fake.directory });
-  directory = new LiveDirectory({
+  fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 2_000, healthConcurrency: 8 },
     sources: [
       createRegistrySource(
@@ -43,11 +43,11 @@ beforeEach(async () => {
     clock: systemClock,
     logger: silentLogger,
   });
-  runtime = testRuntime(directory);
-  directory.start();
+  runtime = testRuntime(fleet);
+  fleet.start();
 });
 afterEach(async () => {
-  await directory.close();
+  await fleet.close();
   await fake.close();
   await temp.close();
 });
@@ -317,7 +317,7 @@ describe('sessions as a whole', () => {
     other.addSession({ id, title: 'shared' });
     other.state.begin(id, 'run', {});
     await registry.add({ name: 'second', port: other.port, cwd: other.directory });
-    await directory.refresh();
+    await fleet.refresh();
     await expect(remove(id)).rejects.toThrow(
       /runs in second, which shares its sessions with worker; nothing was deleted/,
     );
@@ -330,7 +330,7 @@ describe('sessions as a whole', () => {
     const removing = remove(id);
     await until('the session to be looked up', () => fake.count('GET /session') > 0);
     // Time enough for what does not wait.
-    for (let round = 0; round < 3; round++) await directory.survey();
+    for (let round = 0; round < 3; round++) await fleet.survey();
     expect(fake.count('DELETE /session/:id')).toBe(0);
     fake.state.begin(id, 'run', {});
     release();

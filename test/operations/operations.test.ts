@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
@@ -27,7 +27,7 @@ const LIST = { offset: 0, limit: 100 } as const;
 
 let temp: TempDir;
 let registry: Registry;
-let directory: LiveDirectory;
+let fleet: LiveFleet;
 let runtime: Runtime;
 let fakes: FakeOpencode[];
 
@@ -38,18 +38,18 @@ beforeEach(async () => {
     { directory: registry.path, explicit: true },
     { logger: silentLogger, uid: process.geteuid?.(), hostname: 'here' },
   );
-  directory = new LiveDirectory({
+  fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 2_000, healthConcurrency: 8 },
     sources: [source],
     resolveCredential: () => Promise.resolve(undefined),
     clock: systemClock,
     logger: silentLogger,
   });
-  runtime = testRuntime(directory, `${temp.path}/requests`);
+  runtime = testRuntime(fleet, `${temp.path}/requests`);
   fakes = [];
 });
 afterEach(async () => {
-  await directory.close();
+  await fleet.close();
   await Promise.all(fakes.map((fake) => fake.close()));
   await temp.close();
 });
@@ -81,7 +81,7 @@ const prompts = (server: FakeOpencode): number => server.state.prompts.length;
 describe('words meant for one machine never reach another', () => {
   test('a name whose instance is gone is an error, though another machine now registers the same name', async () => {
     const first = await fake('work', { host: 'one' });
-    directory.start();
+    fleet.start();
     expect((await send(runtime, { instance: 'work', message: 'hello' }, call())).data.outcome).toBe('completed');
     await registry.remove(`work-${first.port}`);
     const second = await fake('work', { host: 'two' });
@@ -100,7 +100,7 @@ describe('words meant for one machine never reach another', () => {
   test('a part of a name that also fits one that is gone is an error that says so', async () => {
     const gone = await fake('web-old');
     await fake('web-new');
-    directory.start();
+    fleet.start();
     await instances(runtime, LIST, call());
     await registry.remove(`web-old-${gone.port}`);
     await until('the first is gone', async () => (await refreshInstances(runtime, LIST, call())).data.total === 1);
@@ -110,7 +110,7 @@ describe('words meant for one machine never reach another', () => {
 
   test('another opencode that took the port since the listing gets nothing', async () => {
     const server = await fake('port-taken');
-    directory.start();
+    fleet.start();
     await instances(runtime, LIST, call());
     const { port } = server;
     await server.close();
@@ -128,7 +128,7 @@ describe('listings', () => {
   test('instances asks anew: a busy session and a pending permission show at the next call', async () => {
     const server = await fake('worker');
     const session = server.addSession({ title: 'a title' });
-    directory.start();
+    fleet.start();
     expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
       state: 'idle',
       session: { id: session.id, title: 'a title' },
@@ -145,7 +145,7 @@ describe('listings', () => {
   test('one that hangs shows its last state and its age, beside others that answer', async () => {
     const slow = await fake('slow');
     await fake('quick');
-    directory.start();
+    fleet.start();
     await instances(runtime, LIST, call());
     for (const route of ['GET /global/health', 'GET /path', 'GET /session/status'] as const)
       slow.override(route, { kind: 'hang' });
@@ -168,7 +168,7 @@ describe('listings', () => {
       waiting?.state.statuses.set(session.id, { type: 'busy' });
       waiting?.addPermission({ sessionID: session.id });
     }
-    directory.start();
+    fleet.start();
     const first = await instances(runtime, { offset: 0 }, call());
     expect(first.data).toMatchObject({ total: 30, states: '1 waiting, 1 busy, 28 idle' });
     expect(first.text).toMatch(/^30 instances: 1 waiting, 1 busy, 28 idle\n/);
@@ -191,8 +191,8 @@ describe('listings', () => {
       server.state.statuses.set(id, { type: 'busy' });
       server.addPermission({ sessionID: id });
     }
-    directory.start();
-    await runtime.directory.ready();
+    fleet.start();
+    await runtime.fleet.ready();
     const before = server.count('GET /session/:id');
     const { data } = await getStatus(runtime, { instance: 'flooded' }, call());
     expect(data).toMatchObject({ state: 'waiting' });
@@ -205,7 +205,7 @@ describe('listings', () => {
 
   test('pages, filters, and says how many there are', async () => {
     for (const name of ['a1', 'a2', 'b1']) await fake(name);
-    directory.start();
+    fleet.start();
     const first = await instances(runtime, { offset: 0, limit: 2 }, call());
     expect(first.data).toMatchObject({ total: 3, next_offset: 2, instances: [{ name: 'a1' }, { name: 'a2' }] });
     expect(first.text).toContain('offset 2');
@@ -217,7 +217,7 @@ describe('listings', () => {
 
   test('what a registry holds that is of no use is told in the notes', async () => {
     await registry.writeRaw('half.json', '{"name":');
-    directory.start();
+    fleet.start();
     const { data, text } = await instances(runtime, LIST, call());
     expect(data.notes.join()).toMatch(/half\.json.*JSON/);
     expect(text).toMatch(/note: .*half\.json/);
@@ -230,7 +230,7 @@ describe('one word for each state, the same in every tool', () => {
 
   /** As a call leaves it that has followed the session, and heard nothing for long. */
   function findStalled(server: FakeOpencode, id: string): void {
-    const [instance] = directory.snapshot().instances;
+    const [instance] = fleet.snapshot().instances;
     const newest = server.state.messages.get(id)?.at(-1) as Message | undefined;
     if (instance === undefined || newest === undefined) throw new Error('nothing runs yet');
     const heard = { atMs: 1_000, stage: stageOf([newest]), stalled: true };
@@ -253,8 +253,8 @@ describe('one word for each state, the same in every tool', () => {
   ])('%s', async (state, setUp) => {
     const server = await fake('worker');
     const { id } = server.addSession({ title: 'a title' });
-    directory.start();
-    await directory.ready();
+    fleet.start();
+    await fleet.ready();
     await setUp(server, id);
     const listed = (await instances(runtime, LIST, call())).data;
     const shown = [
@@ -273,8 +273,8 @@ describe('one word for each state, the same in every tool', () => {
   test('a stall that was found is no longer told once the session moves', async () => {
     const server = await fake('worker');
     const { id } = server.addSession();
-    directory.start();
-    await directory.ready();
+    fleet.start();
+    await fleet.ready();
     begin(server, id);
     findStalled(server, id);
     const stateNow = async (): Promise<string | undefined> =>
@@ -292,7 +292,7 @@ describe('one word for each state, the same in every tool', () => {
     begin(one, id);
     other.addSession({ id });
     other.state.messages.set(id, one.state.messages.get(id) ?? []);
-    directory.start();
+    fleet.start();
     return { one, id };
   }
 
@@ -314,8 +314,8 @@ describe('one word for each state, the same in every tool', () => {
   test('a session that began while the list was made is told as running', async () => {
     const server = await fake('worker');
     const { id } = server.addSession();
-    directory.start();
-    await directory.ready();
+    fleet.start();
+    await fleet.ready();
     begin(server, id);
     server.override('GET /session/status', { kind: 'answer', body: {} }, 1);
     expect((await listSessions(runtime, { instance: 'worker' }, call())).data.sessions).toMatchObject([
@@ -327,8 +327,8 @@ describe('one word for each state, the same in every tool', () => {
     const server = await fake('worker');
     server.addSession({ title: 'own' });
     const { id } = server.addSession({ directory: '/elsewhere', title: 'other' });
-    directory.start();
-    await directory.ready();
+    fleet.start();
+    await fleet.ready();
     begin(server, id);
     server.state.statuses.delete(id);
     // What looks at its sessions learns where it works.
@@ -342,7 +342,7 @@ describe('one word for each state, the same in every tool', () => {
   test('how a turn ended is asked for once, not in each call', async () => {
     const server = await fake('worker');
     server.addSession();
-    directory.start();
+    fleet.start();
     for (let times = 0; times < 3; times += 1) await instances(runtime, LIST, call());
     expect(server.count('GET /session/:id/message')).toBe(1);
   });
@@ -350,8 +350,8 @@ describe('one word for each state, the same in every tool', () => {
   test('one that starts is waited for, too', async () => {
     const server = await fake('worker');
     const { id } = server.addSession();
-    directory.start();
-    await directory.ready();
+    fleet.start();
+    await fleet.ready();
     server.state.ask(id, 'do it');
     const waiting = wait(runtime, { for: 'any' }, call());
     await until('it to be followed', () => server.openStreams > 0);
@@ -368,7 +368,7 @@ describe('one word for each state, the same in every tool', () => {
     server.state.statuses.clear();
     server.state.sessions.set(session.id, { ...session, time: old });
     server.addSession({ title: 'recent' });
-    directory.start();
+    fleet.start();
     const { sessions } = (await listSessions(runtime, { instance: 'worker' }, call())).data;
     expect(sessions.map(({ state, directory: where }) => [where, state])).toEqual([
       [server.directory, 'idle'],
@@ -383,7 +383,7 @@ describe('one word for each state, the same in every tool', () => {
       begin(server, id);
       server.state.statuses.delete(id);
     }
-    directory.start();
+    fleet.start();
     const { data, text } = await listSessions(runtime, { instance: 'worker' }, call());
     expect(data.sessions.map(({ state }) => state)).toEqual(Array(30).fill('interrupted'));
     expect(text.match(/never completed/g)).toHaveLength(1);
@@ -396,7 +396,7 @@ describe('what a remote machine says is data', () => {
   test('titles and names cannot leave their line, nor carry control or bidi characters', async () => {
     const server = await fake('tidy');
     server.addSession({ title: EVIL });
-    directory.start();
+    fleet.start();
     const { text, data } = await instances(runtime, LIST, call());
     expect(text.split('\n')).toHaveLength(1);
     // eslint-disable-next-line no-control-regex -- that is what must not be there
@@ -405,7 +405,7 @@ describe('what a remote machine says is data', () => {
 
   test('a message cannot close the block that it is quoted in', async () => {
     const server = await fake('quoted', { reply: () => EVIL });
-    directory.start();
+    fleet.start();
     const sent = await send(runtime, { instance: 'quoted', message: 'say it' }, call());
     const lines = sent.text.split('\n');
     const fence = lines.findIndex((line) => /^`{5,}$/.test(line));
@@ -420,7 +420,7 @@ describe('what a remote machine says is data', () => {
 test('a message of a request_id that never arrived is sent again as it was: its id, its agent, its model', async () => {
   const server = await fake('worker');
   const { id: sessionId } = server.addSession();
-  directory.start();
+  fleet.start();
   const lost = { sessionId, messageId: newId('msg'), partId: newId('prt'), text: 'hello' };
   await runtime.journal.keep('worker', 'r-1', lost);
   const again = { instance: 'worker', message: 'hello', request_id: 'r-1', agent: 'plan', model: 'fake/fake-model' };
@@ -445,7 +445,7 @@ describe('abort', () => {
     const session = server.addSession();
     server.state.statuses.set(session.id, { type: 'busy' });
     server.override('POST /session/:id/abort', { kind: 'answer', status: 200, body: true });
-    directory.start();
+    fleet.start();
     const impatient = { ...runtime, clock: leapingClock() };
     await expect(abortSession(impatient, { instance: 'stubborn', session_id: session.id }, call())).rejects.toThrow(
       /Abort failed.*still runs/,
@@ -456,7 +456,7 @@ describe('abort', () => {
   test('of an idle session changes nothing and says so', async () => {
     const server = await fake('quiet');
     const session = server.addSession();
-    directory.start();
+    fleet.start();
     expect((await abortSession(runtime, { instance: 'quiet', session_id: session.id }, call())).data).toMatchObject({
       aborted: false,
       outcome: 'idle',
@@ -468,7 +468,7 @@ describe('abort', () => {
 describe('an instance that cannot be driven', () => {
   test('offline: get_status tells it, send and read fail with what was tried and what to do', async () => {
     const server = await fake('gone-away');
-    directory.start();
+    fleet.start();
     await instances(runtime, LIST, call());
     await server.close();
     fakes.splice(0);
@@ -484,7 +484,7 @@ describe('an instance that cannot be driven', () => {
 
   test('locked: the error says where a password would be read from', async () => {
     await fake('secret', { password: 'unknown to us' });
-    directory.start();
+    fleet.start();
     expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'locked' });
     await expect(send(runtime, { instance: 'secret', message: 'x' }, call())).rejects.toThrow(
       /OPENCODE_SERVER_PASSWORD/,
@@ -493,7 +493,7 @@ describe('an instance that cannot be driven', () => {
 
   test('too old: told as unsupported, and nothing is sent to it', async () => {
     const server = await fake('ancient', { version: '1.2.3' });
-    directory.start();
+    fleet.start();
     expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({
       state: 'unsupported',
       version: '1.2.3',

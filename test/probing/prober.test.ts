@@ -3,7 +3,7 @@ import { realpath } from 'node:fs/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { OVERVIEW_PARTS } from '../../src/model/instance.ts';
-import { type LookOptions, type Outcome, Prober, type Target } from '../../src/probing/prober.ts';
+import { type LookOptions, type ProbeOutcome, Prober, type ProbeTarget } from '../../src/probing/prober.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
 import type { Candidate } from '../../src/discovery/source.ts';
 import type { Credential } from '../../src/http/exchange.ts';
@@ -24,9 +24,9 @@ afterEach(async () => {
   await Promise.all(closers.splice(0).map((close) => close()));
 });
 
-interface NamedTarget extends Target {
+interface NamedTarget extends ProbeTarget {
   readonly name: string;
-  standing: Target['standing'];
+  standing: ProbeTarget['standing'];
 }
 
 interface Rig {
@@ -65,7 +65,11 @@ function fakes(count: number): Promise<FakeOpencode[]> {
   return Promise.all(Array.from({ length: count }, () => fakeOpencode()));
 }
 
-function target(name: string, { url }: { readonly url: string }, standing: Target['standing'] = 'known'): NamedTarget {
+function target(
+  name: string,
+  { url }: { readonly url: string },
+  standing: ProbeTarget['standing'] = 'known',
+): NamedTarget {
   return { name, candidate: candidate({ key: name, url }), standing };
 }
 
@@ -75,7 +79,7 @@ function hang(...hung: readonly FakeOpencode[]): void {
 
 const PLAIN: LookOptions = { parts: [] };
 
-function status(outcome: Outcome | undefined): string | undefined {
+function status(outcome: ProbeOutcome | undefined): string | undefined {
   return outcome?.result.status;
 }
 

@@ -4,7 +4,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import type { CredentialRule } from '../../src/config/settings.ts';
 import { createCredentialResolver } from '../../src/credentials/resolver.ts';
 import { createSecretCommands } from '../../src/credentials/secret-commands.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
@@ -34,19 +34,19 @@ function open(source: TestSource, credentialRules: readonly CredentialRule[] = [
     { credentialRules, defaultCredential: { password: { kind: 'value', value: PASSWORD } } },
     { commands: createSecretCommands({ clock: systemClock, signal: new AbortController().signal }) },
   );
-  const directory = new LiveDirectory({
+  const fleet = new LiveFleet({
     settings: { discoveryIntervalMs: 5_000, healthCheckTimeoutMs: DEADLINE_MS, healthConcurrency: 8 },
     sources: [source],
     resolveCredential: (one, signal) => resolver.resolve(one, signal),
     clock: systemClock,
     logger: silentLogger,
   });
-  directory.start();
-  return testRuntime(directory);
+  fleet.start();
+  return testRuntime(fleet);
 }
 
-const ways = ({ directory }: Runtime): string[] =>
-  directory.snapshot().instances.map(({ endpoints }) => endpoints.map(({ candidate: { key } }) => key).join(' '));
+const ways = ({ fleet }: Runtime): string[] =>
+  fleet.snapshot().instances.map(({ endpoints }) => endpoints.map(({ candidate: { key } }) => key).join(' '));
 
 describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
   'two laptops alike in everything but the machine',
@@ -83,7 +83,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
         await until('both to answer', () => ways(runtime).length === 2);
       });
       afterAll(async () => {
-        await runtime?.directory.close();
+        await runtime?.fleet.close();
         await twins?.[Symbol.asyncDispose]();
       });
 
@@ -97,10 +97,10 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
       });
 
       test('they stay two, under two names, however often it is tried to prove them one', async () => {
-        await runtime.directory.refresh();
+        await runtime.fleet.refresh();
         const oldest = (): number =>
           Math.min(
-            ...runtime.directory
+            ...runtime.fleet
               .snapshot()
               .instances.flatMap(({ endpoints }) => endpoints.map(({ probedAtMs }) => probedAtMs ?? 0)),
           );
@@ -108,23 +108,23 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
         await until('further rounds', () => oldest() > startMs + 2 * DEADLINE_MS);
         // Whichever answered first got the name.
         expect(ways(runtime).toSorted()).toEqual(['m0', 'm1']);
-        expect(runtime.directory.snapshot().instances.map(({ name }) => name)).toEqual([
+        expect(runtime.fleet.snapshot().instances.map(({ name }) => name)).toEqual([
           'work',
           expect.stringMatching(/^work@laptop/),
         ]);
       });
 
       test('words for the one never reach the other when the one is gone', async () => {
-        const { instances } = runtime.directory.snapshot();
+        const { instances } = runtime.fleet.snapshot();
         const named = instances.find(({ endpoints }) => endpoints[0].candidate.key === 'm0')?.name ?? '';
         const [session] = await sessionsOf(0);
         const session_id = session?.id ?? '';
         await listSessions(runtime, { instance: named }, call());
-        const look = runtime.directory.reach.bind(runtime.directory);
-        const instance = runtime.directory.resolve(named);
+        const look = runtime.fleet.reach.bind(runtime.fleet);
+        const instance = runtime.fleet.resolve(named);
         const reached = await look(instance);
         twins.laptops[0].down();
-        await expect(runtime.directory.reachAnother(reached, [reached.way])).rejects.toThrow(/cannot be reached/);
+        await expect(runtime.fleet.reachAnother(reached, [reached.endpointKey])).rejects.toThrow(/cannot be reached/);
         await expect(send(runtime, { instance: named, session_id, message: 'for one only' }, call())).rejects.toThrow(
           /cannot be driven now/,
         );
@@ -172,19 +172,19 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a liar on the LAN that copies what 
     await until('all to be asked', () => ways(runtime).length === 3);
   });
   afterAll(async () => {
-    await runtime?.directory.close();
+    await runtime?.fleet.close();
     await Promise.all([atLiar, inTheMiddle, real, liar, opencode].map((one) => one?.close()));
   });
 
   const instance = (key: string) =>
-    runtime.directory.snapshot().instances.find(({ endpoints }) => endpoints[0].candidate.key === key);
+    runtime.fleet.snapshot().instances.find(({ endpoints }) => endpoints[0].candidate.key === key);
 
   test('is not joined: three entries, and the name stays with the real one', async () => {
     await until(
       'the proof to have been tried',
       () => atLiar.count({ path: '/global/event' }) + atLiar.count({ path: /abort$/ }) > 0,
     );
-    await runtime.directory.refresh();
+    await runtime.fleet.refresh();
     expect(ways(runtime).toSorted()).toEqual(['liar', 'middle', 'real']);
     expect([instance('real')?.name, instance('liar')?.state, instance('middle')?.state]).toEqual([
       'work',
@@ -201,19 +201,19 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a liar on the LAN that copies what 
   });
 
   test('is no way to go on by, whether the real one is there or not', async () => {
-    const reached = await runtime.directory.reach(runtime.directory.resolve('work'));
-    await expect(runtime.directory.reachAnother(reached, [reached.way])).rejects.toThrow(/cannot be reached/);
+    const reached = await runtime.fleet.reach(runtime.fleet.resolve('work'));
+    await expect(runtime.fleet.reachAnother(reached, [reached.endpointKey])).rejects.toThrow(/cannot be reached/);
     await real.down();
     await expect(send(runtime, { instance: 'work', message: 'for the real one' }, call())).rejects.toThrow(
       /cannot be driven now/,
     );
-    await expect(runtime.directory.reachAnother(reached, [])).rejects.toThrow(/cannot be driven now/);
+    await expect(runtime.fleet.reachAnother(reached, [])).rejects.toThrow(/cannot be driven now/);
     expect(liar.state.prompts).toEqual([]);
     expect([authorized(atLiar), authorized(inTheMiddle)]).toEqual([0, 0]);
     await real.up();
   });
 
   test('is not the one that a part of its name means', () => {
-    expect(() => runtime.directory.resolve('work@lap')).toThrow(/only a part of|fits \d instances/);
+    expect(() => runtime.fleet.resolve('work@lap')).toThrow(/only a part of|fits \d instances/);
   });
 });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Candidate, DiscoverySource } from '../../src/discovery/source.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
@@ -14,7 +14,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   let one: Opencode;
   let other: Opencode;
   let tunnel: FaultProxy;
-  let directory: LiveDirectory;
+  let fleet: LiveFleet;
   let candidates: Candidate[] = [];
   const source: DiscoverySource = { name: 'test', scan: async () => ({ candidates, notes: [] }) };
 
@@ -22,7 +22,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
     [one, other] = await Promise.all([startOpencode({ password: 'secret' }), startOpencode({ password: 'secret' })]);
     tunnel = await startFaultProxy(one.url);
     process.stdout.write(`drives ${one.describe()} and ${other.describe()}\n`);
-    directory = new LiveDirectory({
+    fleet = new LiveFleet({
       settings: { discoveryIntervalMs: 30_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
       sources: [source],
       resolveCredential: async ({ key }) =>
@@ -44,30 +44,30 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
         headers: { 'x-a': 'c' },
       }),
     ];
-    directory.start();
-    await directory.ready();
+    fleet.start();
+    await fleet.ready();
   });
 
   afterAll(async () => {
-    await directory?.close();
+    await fleet?.close();
     await Promise.all([tunnel?.close(), one?.close(), other?.close()]);
   });
 
   const ways = (): string[] =>
-    directory
+    fleet
       .snapshot()
       .instances.map(({ endpoints }) => endpoints.map((endpoint) => endpoint.candidate.key).join(' '))
       .toSorted();
 
   test('two ways to one process are proven one, and two processes that look alike stay two', async () => {
     await until('the proof', () => ways().includes('one tunnel'));
-    await directory.refresh();
+    await fleet.refresh();
     expect(ways()).toEqual(['locked', 'one tunnel', 'other', 'swapped']);
   });
 
   test('each tells its version, its own directory and what it is doing', async () => {
     const session = await one.json<{ readonly id: string }>('POST', '/session', { title: 'Look\u202e here' });
-    const { instances } = await directory.survey();
+    const { instances } = await fleet.survey();
     expect(instances.find(({ endpoints }) => endpoints.length === 2)).toMatchObject({
       state: 'idle',
       directory: one.directory,
@@ -88,13 +88,13 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   });
 
   test('the tunnel takes over within the call when the process is only reached by it', async () => {
-    const instance = directory.snapshot().instances.find(({ endpoints }) => endpoints.length === 2);
+    const instance = fleet.snapshot().instances.find(({ endpoints }) => endpoints.length === 2);
     if (instance === undefined) throw new Error('not joined');
-    const reached = await directory.reach(instance);
+    const reached = await fleet.reach(instance);
     expect(reached).toMatchObject({ directory: one.directory, version: one.version });
     candidates = candidates.filter(({ key }) => key !== 'one');
-    await directory.refresh();
-    const again = await directory.reach(directory.resolve(instance.name));
+    await fleet.refresh();
+    const again = await fleet.reach(fleet.resolve(instance.name));
     expect(again).toMatchObject({ connection: { endpoint: { url: tunnel.url } }, directory: one.directory });
   });
 });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { LiveDirectory } from '../../src/fleet/fleet.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { instances } from '../../src/operations/listing/instances.ts';
 import { read } from '../../src/operations/sessions/read.ts';
@@ -37,7 +37,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     const claims = { id: 'x', name: 'work', hostname: 'laptop', localPort: opencode.port };
     for (const [index, route] of ROUTES.entries())
       source.candidates.set(route, candidate({ key: route, url: ways[index]?.url ?? '', route, claims }));
-    const directory = new LiveDirectory({
+    const fleet = new LiveFleet({
       // No round comes between: what is found is found within the calls.
       settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
       sources: [source],
@@ -45,12 +45,12 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
       clock: systemClock,
       logger: silentLogger,
     });
-    runtime = testRuntime(directory);
-    directory.start();
-    await until('the ways to be proven one', () => directory.snapshot().instances[0]?.endpoints.length === 3);
+    runtime = testRuntime(fleet);
+    fleet.start();
+    await until('the ways to be proven one', () => fleet.snapshot().instances[0]?.endpoints.length === 3);
   });
   afterAll(async () => {
-    await runtime?.directory.close();
+    await runtime?.fleet.close();
     await Promise.all(ways?.map((way) => way.close()) ?? []);
     await stage?.close();
   });
@@ -97,10 +97,10 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
   });
 
   test('the way is cut again and again as the text streams: nothing is lost or doubled', async () => {
-    await runtime.directory.refresh();
+    await runtime.fleet.refresh();
     await until(
       'all ways to be proven again',
-      () => runtime.directory.snapshot().instances[0]?.endpoints.length === ROUTES.length,
+      () => runtime.fleet.snapshot().instances[0]?.endpoints.length === ROUTES.length,
     );
     const message = 'slow 30 60: word';
     let shown = '';

@@ -1,4 +1,4 @@
-import { Pulse } from '../../src/base/change-notifier.ts';
+import { ChangeNotifier } from '../../src/base/change-notifier.ts';
 import type { LocalApi, TailnetNode, TailnetStatus, Whois } from '../../src/tailscale/types.ts';
 
 /** A machine of the tailnet with sensible facts; each may be set. */
@@ -43,7 +43,7 @@ export class MemoryLocalApi implements LocalApi {
   /** How often the status was read. */
   looks = 0;
   failure: Error | undefined;
-  readonly #watchers = new Set<Pulse>();
+  readonly #watchers = new Set<ChangeNotifier>();
 
   constructor(self: TailnetNode, { tun = true } = {}) {
     this.status_ = {
@@ -90,17 +90,17 @@ export class MemoryLocalApi implements LocalApi {
   }
 
   watch(signal: AbortSignal): AsyncIterable<void> {
-    const pulse = new Pulse();
-    const end = (): void => pulse.end();
+    const notifier = new ChangeNotifier();
+    const end = (): void => notifier.end();
     signal.addEventListener('abort', end, { once: true });
-    pulse.onEnd = () => {
+    notifier.onEnd = () => {
       signal.removeEventListener('abort', end);
-      this.#watchers.delete(pulse);
+      this.#watchers.delete(notifier);
     };
-    this.#watchers.add(pulse);
-    pulse.notify();
+    this.#watchers.add(notifier);
+    notifier.notify();
     if (signal.aborted) end();
-    return pulse;
+    return notifier;
   }
 
   dial(): Promise<never> {

@@ -4,8 +4,8 @@ import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
 /** What the operations work with, on the real clock. `folder`: for request ids, made when the first is kept. */
-export function testRuntime(directory: Directory, folder = '/nonexistent/requests'): Runtime {
-  return createRuntime(directory, systemClock, {
+export function testRuntime(fleet: Directory, folder = '/nonexistent/requests'): Runtime {
+  return createRuntime(fleet, systemClock, {
     approvals: { approve: 'ask', approvalRules: [] },
     journal: new RequestJournal(folder, systemClock),
   });

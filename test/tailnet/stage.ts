@@ -114,11 +114,11 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     const others = services.filter(({ machine: other }) => other !== machine);
     await Promise.all(others.map(({ machine: other, port }) => connects(machine, other, port)));
     // With two cores shared by several, an opencode that has just started was silent for more than 6 s.
-    const patience = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '15000' };
+    const silence = { DISCOVERY_INTERVAL_MS: '3600000', HEALTH_CHECK_TIMEOUT_MS: '15000' };
     const server = await startMcpChild({
       prefix: machine.prefix,
       clientInfo: PATIENT,
-      env: { ...settingsOf(machine), ...patience, ...env },
+      env: { ...settingsOf(machine), ...silence, ...env },
     });
     children.push(server);
     tell('opencode-mcp', machine, server);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { routeApi } from '../../src/opencode/client.ts';
+import { createClient } from '../../src/opencode/client.ts';
 import type { FollowRequest } from '../../src/turns/follower.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { lastTurn } from '../../src/turns/last-turn.ts';
@@ -42,7 +42,7 @@ async function join(
       },
       ...options,
     },
-    { api: routeApi({ key: 'only', api }, () => Promise.resolve(undefined)), clock },
+    { api: createClient({ key: 'only', api }, () => Promise.resolve(undefined)), clock },
     act,
   );
   return { result, shown, endMs: clock.now() };

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { describe, expect, test } from 'vitest';
 
-import { type NextWay, routeApi } from '../../src/opencode/client.ts';
+import { type NextEndpoint, createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { CallOver } from '../../src/turns/call-limit.ts';
 import type { TurnResult } from '../../src/turns/outcome.ts';
@@ -23,7 +23,7 @@ async function run(
   api: FakeApi,
   options: Partial<TurnRequest> = {},
   clock = leapingClock(),
-  next: NextWay = () => Promise.resolve(undefined),
+  next: NextEndpoint = () => Promise.resolve(undefined),
 ): Promise<Run> {
   let shown = '';
   const result = await runTurn(
@@ -37,7 +37,7 @@ async function run(
       },
       ...options,
     },
-    { api: routeApi({ key: 'first', api }, next), clock },
+    { api: createClient({ key: 'first', api }, next), clock },
   );
   return { result, shown };
 }
@@ -111,7 +111,7 @@ describe('a turn', () => {
       info: { id: 'msg_000000000001a', role: 'assistant', parentID: 'msg_x', time: { created: 1 } },
       parts: [],
     });
-    const { result } = await run(api, { findOwner: () => Promise.resolve('runs in twin') });
+    const { result } = await run(api, { findOtherProcess: () => Promise.resolve('runs in twin') });
     expect(result.outcome).toEqual({ kind: 'busy', reason: 'runs in twin' });
     expect(api.prompts).toHaveLength(0);
   });

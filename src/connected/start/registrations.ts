@@ -43,7 +43,7 @@ export interface RunningInstance {
 const HERE_LIMIT_MS = 10_000;
 
 /** Where one instance is registered: on this machine, and on the relay if there is one. */
-export class Registrations {
+export class OwnRegistrations {
   readonly #options: RegistrationsOptions;
   readonly #stateFile: RunStateWriter;
   readonly #startedAt: string;

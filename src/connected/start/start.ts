@@ -12,7 +12,7 @@ import { checkLan, everyAddress, LanAdvert, lanPassword } from './lan.ts';
 import { fileLogger, logPath } from './log-file.ts';
 import type { Ending } from './opencode-process.ts';
 import { findOpencode } from './opencode-program.ts';
-import { Registrations, type RegistrationsOptions } from './registrations.ts';
+import { OwnRegistrations, type RegistrationsOptions } from './registrations.ts';
 import { passSignals } from './signals.ts';
 import { Supervised } from './supervised.ts';
 import { rememberTerminal } from './terminal.ts';
@@ -53,7 +53,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   const advert = onLan
     ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, clock: systemClock, logger })
     : undefined;
-  const registrations = new Registrations({
+  const registrations = new OwnRegistrations({
     id,
     name,
     password,

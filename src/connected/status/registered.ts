@@ -4,7 +4,7 @@ import { setMaxListeners } from 'node:events';
 import { systemClock } from '../../base/clock.ts';
 import { createCredentialResolver } from '../../credentials/resolver.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
-import { Prober, type Outcome, type Target } from '../../probing/prober.ts';
+import { Prober, type ProbeOutcome, type ProbeTarget } from '../../probing/prober.ts';
 import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
 import { createRegistrySource } from '../../discovery/registry/registry.ts';
 import { type Candidate, type Note, SourceUnavailableError } from '../../discovery/source.ts';
@@ -80,7 +80,7 @@ async function askAll(
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });
   const sameDirectory = createSameDirectory(realpath);
-  const prober = new Prober<Target>({
+  const prober = new Prober<ProbeTarget>({
     clock: systemClock,
     slots: settings.healthConcurrency,
     deadlineMs: settings.healthCheckTimeoutMs,
@@ -111,7 +111,7 @@ async function askAll(
 async function registered(
   candidate: Candidate,
   claimed: string | undefined,
-  outcome: Outcome | undefined,
+  outcome: ProbeOutcome | undefined,
   sameDirectory: SameDirectory,
   signal: AbortSignal,
 ): Promise<Registered> {

@@ -11,7 +11,7 @@ import type { Sighting } from './sightings.ts';
 const CONNECT_LIMIT_MS = 10_000;
 
 /** What a sighting offers. Only the address of its packets leads anywhere; everything else labels. */
-export function candidateOf(
+export function advertisedCandidate(
   source: string,
   { announcement, origin, address, revisedMs }: Sighting,
   dialOn: (interfaceName: string) => Dial,

@@ -1,7 +1,7 @@
 import type { LanOptions } from '../../mdns/lan.ts';
 import { Browser } from '../../mdns/browser.ts';
 import type { Scan } from '../source.ts';
-import { candidateOf, linkLocalDials, noteOn } from './candidate.ts';
+import { advertisedCandidate, linkLocalDials, noteOn } from './candidate.ts';
 import { Sightings } from './sightings.ts';
 
 export interface LanViewOptions extends Omit<LanOptions, 'wanted'> {
@@ -53,7 +53,7 @@ export class LanView {
       ({ address, family, interfaceName }) => lan.interfaceOf(address, family) === interfaceName,
     );
     return {
-      candidates: sightings.map((sighting) => candidateOf(this.#options.source, sighting, this.#dialOn)),
+      candidates: sightings.map((sighting) => advertisedCandidate(this.#options.source, sighting, this.#dialOn)),
       notes: [...this.#sightings.notes, ...sightings.flatMap(noteOn)],
     };
   }

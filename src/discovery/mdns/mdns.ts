@@ -3,7 +3,7 @@ import * as z from 'zod';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { LanOptions } from '../../mdns/lan.ts';
-import { Pulse } from '../../base/change-notifier.ts';
+import { ChangeNotifier } from '../../base/change-notifier.ts';
 import { unlessAborted } from '../../base/unless-aborted.ts';
 import type { LanView } from './lan-view.ts';
 import { type DiscoverySource, type Scan, SourceUnavailableError } from '../source.ts';
@@ -38,7 +38,7 @@ class LanSource implements MdnsSource {
   readonly #options: MdnsOptions;
   readonly #dependencies: MdnsDependencies;
   readonly #root = new AbortController();
-  readonly #pulses = new Set<Pulse>();
+  readonly #notifiers = new Set<ChangeNotifier>();
   /** Opened by the first who looks. */
   #opening: Promise<LanView> | undefined;
   #answered: Promise<void> | undefined;
@@ -54,29 +54,29 @@ class LanSource implements MdnsSource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const pulse = new Pulse();
-    const end = (): void => pulse.end();
-    pulse.onEnd = () => {
+    const notifier = new ChangeNotifier();
+    const end = (): void => notifier.end();
+    notifier.onEnd = () => {
       signal.removeEventListener('abort', end);
-      this.#pulses.delete(pulse);
+      this.#notifiers.delete(notifier);
     };
     if (signal.aborted || this.#root.signal.aborted) {
       end();
-      return pulse;
+      return notifier;
     }
     signal.addEventListener('abort', end, { once: true });
-    this.#pulses.add(pulse);
+    this.#notifiers.add(notifier);
     void this.#open().then(
-      () => pulse.notify(),
+      () => notifier.notify(),
       // A scan tells why.
       () => {},
     );
-    return pulse;
+    return notifier;
   }
 
   async close(): Promise<void> {
     this.#root.abort(new Error(`the source ${MDNS_SOURCE} is closed`));
-    for (const pulse of this.#pulses) pulse.end();
+    for (const notifier of this.#notifiers) notifier.end();
     const view = await this.#opening?.catch(() => undefined);
     view?.close();
   }
@@ -99,7 +99,7 @@ class LanSource implements MdnsSource {
     this.#opening ??= import('./lan-view.ts').then(async ({ LanView: View }) => {
       this.#root.signal.throwIfAborted();
       const notify = (): void => {
-        for (const pulse of this.#pulses) pulse.notify();
+        for (const notifier of this.#notifiers) notifier.notify();
       };
       const view = new View({ ...this.#options, ...this.#dependencies, source: MDNS_SOURCE, onChange: notify });
       await view.open();

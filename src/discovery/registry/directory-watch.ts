@@ -1,7 +1,7 @@
 import { basename, dirname, relative, sep } from 'node:path';
 import type { FSWatcher } from 'node:fs';
 import type { Logger } from '../../base/log.ts';
-import { errorCode, identityOf, type FileSystem } from './file-system.ts';
+import { fileErrorCode, fileIdentity, type FileSystem } from './file-system.ts';
 
 export interface DirectoryWatchOptions {
   /** Absolute; need not exist. */
@@ -103,9 +103,9 @@ export class DirectoryWatch {
   async #nearest(): Promise<Target> {
     for (let path = this.#options.path; ; path = dirname(path)) {
       try {
-        return { path, identity: identityOf(await this.#options.fs.stat(path)) };
+        return { path, identity: fileIdentity(await this.#options.fs.stat(path)) };
       } catch (error) {
-        const code = errorCode(error);
+        const code = fileErrorCode(error);
         if ((code !== 'ENOENT' && code !== 'ENOTDIR') || path === dirname(path)) throw error;
       }
     }
@@ -124,7 +124,7 @@ export class DirectoryWatch {
     this.#refusalLogged = true;
     this.#options.logger.log('info', 'cannot watch the registry directory; changes are found by polling', {
       path: this.#options.path,
-      reason: errorCode(error) ?? String(error),
+      reason: fileErrorCode(error) ?? String(error),
     });
   }
 }

@@ -22,7 +22,7 @@ export const nodeFileSystem: FileSystem = {
 };
 
 /** The `code` of a system error, or undefined. */
-export function errorCode(error: unknown): string | undefined {
+export function fileErrorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
@@ -30,6 +30,6 @@ export function errorCode(error: unknown): string | undefined {
  * Tells one directory from another that took its place. The birth time is in it because file
  * systems give the inode number of a removed directory to the next one made.
  */
-export function identityOf(stats: BigIntStats): string {
+export function fileIdentity(stats: BigIntStats): string {
   return `${stats.dev}:${stats.ino}:${stats.birthtimeNs}`;
 }

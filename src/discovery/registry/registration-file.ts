@@ -1,5 +1,5 @@
 import { constants, type BigIntStats } from 'node:fs';
-import { errorCode, type FileSystem } from './file-system.ts';
+import { fileErrorCode, type FileSystem } from './file-system.ts';
 
 /** A registration is a few hundred bytes; a file this long is something else. */
 const MAX_FILE_BYTES = 64 * 1024;
@@ -10,7 +10,7 @@ const MAX_FILE_BYTES = 64 * 1024;
  */
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-export type FileContent =
+export type RegistrationContent =
   /** `stats` are of the very file that was read. */
   { readonly content: Uint8Array; readonly stats: BigIntStats } | { readonly problem: string };
 
@@ -23,7 +23,7 @@ export function unreadable(stats: BigIntStats): string | undefined {
 }
 
 /** Reads a small regular file without ever blocking on it. Undefined when it is gone; only a programming error rejects. */
-export async function readSmallFile(path: string, fs: FileSystem): Promise<FileContent | undefined> {
+export async function readSmallFile(path: string, fs: FileSystem): Promise<RegistrationContent | undefined> {
   try {
     const handle = await fs.open(path, OPEN_FLAGS);
     try {
@@ -43,7 +43,7 @@ export async function readSmallFile(path: string, fs: FileSystem): Promise<FileC
       await handle.close();
     }
   } catch (error) {
-    const code = errorCode(error);
+    const code = fileErrorCode(error);
     if (code === 'ENOENT') return undefined;
     if (code === 'ELOOP') return { problem: 'is a symbolic link, not a regular file; ignored' };
     if (code === 'EACCES' || code === 'EPERM')

@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs';
 import { join } from 'node:path';
 import pLimit from 'p-limit';
-import { errorCode, type FileSystem } from './file-system.ts';
+import { fileErrorCode, type FileSystem } from './file-system.ts';
 import { readSmallFile, unreadable } from './registration-file.ts';
 import { readRegistration, type Registration } from './registration.ts';
 
@@ -90,7 +90,7 @@ export class RegistrationReader {
     try {
       return { fileName, stats: await this.#fs.lstat(join(directory, fileName)) };
     } catch (error) {
-      if (errorCode(error) !== 'ENOENT') throw error;
+      if (fileErrorCode(error) !== 'ENOENT') throw error;
       // Node decodes names as UTF-8, so that one which is not cannot be named to the system again.
       return fileName.includes('\ufffd') ? { fileName, stats: undefined } : undefined;
     }

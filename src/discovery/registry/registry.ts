@@ -3,11 +3,11 @@ import * as z from 'zod';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Logger } from '../../base/log.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
-import { Pulse } from '../../base/change-notifier.ts';
+import { ChangeNotifier } from '../../base/change-notifier.ts';
 import { unlessAborted } from '../../base/unless-aborted.ts';
 import { DirectoryWatch } from './directory-watch.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
-import { errorCode, identityOf, nodeFileSystem, type FileSystem } from './file-system.ts';
+import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from './file-system.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
   isRegistrationName,
@@ -69,7 +69,7 @@ class RegistryDirectorySource implements RegistrySource {
   readonly #fs: FileSystem;
   readonly #reader: RegistrationReader;
   readonly #scans = new Map<AbortController, Promise<void>>();
-  readonly #watches = new Map<Pulse, DirectoryWatch>();
+  readonly #watches = new Map<ChangeNotifier, DirectoryWatch>();
   readonly #closing = new Set<Promise<void>>();
   /** Settles when the latest look has ended. */
   #turn: Promise<void> = Promise.resolve();
@@ -111,34 +111,34 @@ class RegistryDirectorySource implements RegistrySource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const pulse = new Pulse();
-    const end = (): void => pulse.end();
+    const notifier = new ChangeNotifier();
+    const end = (): void => notifier.end();
     if (signal.aborted || this.#closed) {
       end();
-      return pulse;
+      return notifier;
     }
     const watch = new DirectoryWatch({
       path: this.#path,
       isRelevant: isRegistrationName,
-      onChange: () => pulse.notify(),
+      onChange: () => notifier.notify(),
       fs: this.#fs,
       logger: this.#dependencies.logger,
     });
-    this.#watches.set(pulse, watch);
+    this.#watches.set(notifier, watch);
     signal.addEventListener('abort', end, { once: true });
-    pulse.onEnd = () => {
+    notifier.onEnd = () => {
       signal.removeEventListener('abort', end);
-      this.#watches.delete(pulse);
+      this.#watches.delete(notifier);
       const closing = watch.close().finally(() => this.#closing.delete(closing));
       this.#closing.add(closing);
     };
-    return pulse;
+    return notifier;
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     for (const stop of this.#scans.keys()) stop.abort(closedError());
-    for (const pulse of this.#watches.keys()) pulse.end();
+    for (const notifier of this.#watches.keys()) notifier.end();
     await Promise.all([...this.#scans.values(), ...this.#closing]);
   }
 
@@ -154,7 +154,7 @@ class RegistryDirectorySource implements RegistrySource {
       const registrations = await this.#reader.read(directory.path, signal);
       // Names from one directory and content from another would be a part of each.
       const now = await this.#fs.stat(this.#path);
-      if (identityOf(now) === identityOf(directory.stats)) return this.#scanOf(directory, registrations);
+      if (fileIdentity(now) === fileIdentity(directory.stats)) return this.#scanOf(directory, registrations);
     }
     throw new Error(
       `the registry directory ${shown(this.#path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
@@ -183,7 +183,7 @@ class RegistryDirectorySource implements RegistrySource {
   }
 
   #explained(error: unknown): unknown {
-    const code = errorCode(error);
+    const code = fileErrorCode(error);
     const path = shown(this.#path);
     if (code === undefined) return error;
     if (code === 'ENOENT')

@@ -2,7 +2,7 @@ import { setMaxListeners } from 'node:events';
 
 import pLimit from 'p-limit';
 import { PeerFollow } from './peer-follow.ts';
-import { KNOWN, Page } from './peer-page.ts';
+import { KNOWN, PageOfPeers } from './peer-page.ts';
 import { findOn, type PeerDeps, type PeerSite } from './peer.ts';
 import type { Candidate, Note } from '../source.ts';
 
@@ -23,7 +23,7 @@ export class PeerBook {
   readonly #knownLimit = pLimit(CONCURRENCY);
   /** Of their own: those that never answer must not hold up those that do. */
   readonly #strangerLimit = pLimit(CONCURRENCY);
-  readonly #pages = new Map<string, Page>();
+  readonly #pages = new Map<string, PageOfPeers>();
   readonly #root = new AbortController();
   readonly #follow: PeerFollow;
 
@@ -44,7 +44,7 @@ export class PeerBook {
       const page = this.#pages.get(id);
       if (page === undefined || !page.isAt(site)) {
         if (page !== undefined) this.#forget(id, page);
-        this.#pages.set(id, new Page(site));
+        this.#pages.set(id, new PageOfPeers(site));
         continue;
       }
       if (!page.site.node.online && online && page.asking === undefined) this.#doubt(page);
@@ -58,7 +58,7 @@ export class PeerBook {
    */
   async ask({ thorough = false }: { readonly thorough?: boolean } = {}): Promise<void> {
     const nowMs = this.#deps.clock.now();
-    const isDue = (page: Page): boolean => page.dueMs <= nowMs && !this.#follow.isHolding(page);
+    const isDue = (page: PageOfPeers): boolean => page.dueMs <= nowMs && !this.#follow.isHolding(page);
     const due = [...this.#pages.values()].filter((page) => page.asking === undefined && (thorough || isDue(page)));
     const known = due.filter(({ rank }) => rank <= KNOWN);
     const strangers = due.filter(({ rank }) => rank > KNOWN);
@@ -95,17 +95,17 @@ export class PeerBook {
     for (const page of this.#pages.values()) if (page.asking === undefined) this.#doubt(page);
   }
 
-  #doubt(page: Page): void {
+  #doubt(page: PageOfPeers): void {
     page.dueMs = 0;
     this.#follow.interrupt(page);
   }
 
-  #forget(id: string, page: Page): void {
+  #forget(id: string, page: PageOfPeers): void {
     this.#pages.delete(id);
     this.#follow.forget(page);
   }
 
-  #begin(page: Page): void {
+  #begin(page: PageOfPeers): void {
     // Where it is being followed, one request at once is enough.
     this.#follow.interrupt(page);
     const limit = page.rank <= KNOWN ? this.#knownLimit : this.#strangerLimit;
@@ -114,7 +114,7 @@ export class PeerBook {
     });
   }
 
-  async #look(page: Page, waitMs: number, signal: AbortSignal): Promise<void> {
+  async #look(page: PageOfPeers, waitMs: number, signal: AbortSignal): Promise<void> {
     // Forgotten, or begun anew, while it waited for its turn.
     if (signal.aborted || !this.#has(page)) return;
     try {
@@ -128,7 +128,7 @@ export class PeerBook {
     }
   }
 
-  #has(page: Page): boolean {
+  #has(page: PageOfPeers): boolean {
     return this.#pages.get(page.site.node.id) === page;
   }
 }

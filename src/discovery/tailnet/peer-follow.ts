@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts';
-import type { Page } from './peer-page.ts';
+import type { PageOfPeers } from './peer-page.ts';
 
 /** Each is an open connection. Nobody has as many machines with a node service; those beyond are asked at each scan. */
 export const MAX_FOLLOWED = 128;
@@ -15,7 +15,7 @@ export const FOLLOW_PACE_MS = 1000;
 export interface PeerFollowDeps {
   readonly clock: Clock;
   /** Asks the peer, which may hold its answer for so long, and takes down what it says. Never rejects; ends with the signal. */
-  readonly look: (page: Page, waitMs: number, signal: AbortSignal) => Promise<void>;
+  readonly look: (page: PageOfPeers, waitMs: number, signal: AbortSignal) => Promise<void>;
 }
 
 interface Followed {
@@ -28,20 +28,20 @@ interface Followed {
 /** Keeps one request open at each peer with a node service, so that what begins or ends there is known at once. */
 export class PeerFollow {
   readonly #deps: PeerFollowDeps;
-  readonly #followed = new Map<Page, Followed>();
+  readonly #followed = new Map<PageOfPeers, Followed>();
   #isOn = false;
 
   constructor(deps: PeerFollowDeps) {
     this.#deps = deps;
   }
 
-  start(pages: Iterable<Page>): void {
+  start(pages: Iterable<PageOfPeers>): void {
     this.#isOn = true;
     for (const page of pages) this.follow(page);
   }
 
   /** From now on, if there is something to follow and room for it. */
-  follow(page: Page): void {
+  follow(page: PageOfPeers): void {
     const size = this.#followed.size;
     if (!this.#isOn || this.#followed.has(page)) return;
     if (page.service ? size >= MAX_FOLLOWED : !page.forbidden || size >= MAX_FORBIDDEN) return;
@@ -53,19 +53,19 @@ export class PeerFollow {
   }
 
   /** Whether the peer would tell of a change by itself. */
-  isHolding(page: Page): boolean {
+  isHolding(page: PageOfPeers): boolean {
     return this.#followed.get(page)?.hold !== undefined;
   }
 
   /** Ends the request under way, which may have died without a word. The next, shortly, is not held: whether anybody is there is to be known soon. */
-  interrupt(page: Page): void {
+  interrupt(page: PageOfPeers): void {
     page.etag = undefined;
     const followed = this.#followed.get(page);
     followed?.hold?.abort();
     if (followed !== undefined) followed.hold = undefined;
   }
 
-  forget(page: Page): void {
+  forget(page: PageOfPeers): void {
     const followed = this.#followed.get(page);
     if (followed === undefined) return;
     this.#followed.delete(page);
@@ -81,7 +81,7 @@ export class PeerFollow {
     await Promise.all(all.map(([, { done }]) => done));
   }
 
-  async #keepAsking(page: Page, followed: Followed): Promise<void> {
+  async #keepAsking(page: PageOfPeers, followed: Followed): Promise<void> {
     const { clock } = this.#deps;
     const { signal } = followed.stop;
     let paceMs = 0;
@@ -98,7 +98,7 @@ export class PeerFollow {
     }
   }
 
-  async #hold(page: Page, followed: Followed): Promise<void> {
+  async #hold(page: PageOfPeers, followed: Followed): Promise<void> {
     const hold = new AbortController();
     followed.hold = hold;
     await this.#deps.look(page, HOLD_MS, hold.signal);

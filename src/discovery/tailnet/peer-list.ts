@@ -3,7 +3,7 @@ import { badPortReason } from '../../base/bad-ports.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /** What a node service serves, and how its instances are reached. */
-export const LIST_PATH = '/opencode-mcp/v1/instances';
+export const PEER_LIST_PATH = '/opencode-mcp/v1/instances';
 const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
 const NODE_PROTOCOL = 1;
 

@@ -28,7 +28,7 @@ const PAUSES = {
 export const KNOWN = 0;
 
 /** What is known of one peer, and when to ask it again. */
-export class Page {
+export class PageOfPeers {
   site: PeerSite;
   candidates: readonly Candidate[] = [];
   notes: readonly Note[] = [];

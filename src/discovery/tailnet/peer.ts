@@ -3,7 +3,7 @@ import type { Dial } from '../../base/dial.ts';
 import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
 import { askPeer, type PeerAnswer, PeerUnreachableError } from '../../tailscale/peer-request.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
-import { isHealth, LIST_PATH, readPeerList } from './peer-list.ts';
+import { isHealth, PEER_LIST_PATH, readPeerList } from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../source.ts';
 
 export const TAILSCALE_SOURCE = 'tailscale';
@@ -123,7 +123,7 @@ function askForList(
   return askPeer({
     host: address,
     port: nodePort,
-    path: LIST_PATH,
+    path: PEER_LIST_PATH,
     dial,
     headers,
     timeoutMs: waitMs + PEER_TIMEOUT_MS,

@@ -4,7 +4,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Dial } from '../../base/dial.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Logger } from '../../base/log.ts';
-import { Pulse } from '../../base/change-notifier.ts';
+import { ChangeNotifier } from '../../base/change-notifier.ts';
 import { addressFor, eligiblePeers } from '../../tailscale/eligible.ts';
 import { backendProblem, createLocalApi } from '../../tailscale/local-api.ts';
 import { type LocalApi, LocalApiError, type TailnetStatus } from '../../tailscale/types.ts';
@@ -64,7 +64,7 @@ class TailnetSource implements TailscaleSource {
   readonly #api: LocalApi;
   readonly #book: PeerBook;
   readonly #root = new AbortController();
-  readonly #pulses = new Set<Pulse>();
+  readonly #notifiers = new Set<ChangeNotifier>();
   readonly #running = new Set<Promise<unknown>>();
   /** Always the same one: an endpoint with another is another endpoint. */
   readonly #dial: Dial;
@@ -102,29 +102,29 @@ class TailnetSource implements TailscaleSource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const pulse = new Pulse();
+    const notifier = new ChangeNotifier();
     const stop = new AbortController();
-    const end = (): void => pulse.end();
-    pulse.onEnd = () => {
+    const end = (): void => notifier.end();
+    notifier.onEnd = () => {
       signal.removeEventListener('abort', end);
-      this.#pulses.delete(pulse);
+      this.#notifiers.delete(notifier);
       stop.abort();
-      if (this.#pulses.size === 0) this.#run(this.#book.unfollow());
+      if (this.#notifiers.size === 0) this.#run(this.#book.unfollow());
     };
     if (signal.aborted || this.#root.signal.aborted) {
       end();
-      return pulse;
+      return notifier;
     }
     signal.addEventListener('abort', end, { once: true });
-    this.#pulses.add(pulse);
-    this.#run(this.#followBus(pulse, stop.signal));
+    this.#notifiers.add(notifier);
+    this.#run(this.#followBus(notifier, stop.signal));
     this.#book.follow();
-    return pulse;
+    return notifier;
   }
 
   async close(): Promise<void> {
     this.#root.abort(new Error(`the source ${TAILSCALE_SOURCE} is closed`));
-    for (const pulse of this.#pulses) pulse.end();
+    for (const notifier of this.#notifiers) notifier.end();
     await this.#book.close();
     await Promise.all(this.#running);
   }
@@ -186,16 +186,16 @@ class TailnetSource implements TailscaleSource {
     return [{ subject: TAILSCALE_SOURCE, reason }];
   }
 
-  async #followBus(pulse: Pulse, signal: AbortSignal): Promise<void> {
+  async #followBus(notifier: ChangeNotifier, signal: AbortSignal): Promise<void> {
     for await (const _ of this.#api.watch(signal)) {
-      pulse.notify();
+      notifier.notify();
       await this.#clock.sleep(BUS_PACE_MS, signal);
     }
   }
 
   #notifyUntold(): void {
     if (this.#waiting > 0 || this.#told === this.#changes) return;
-    for (const pulse of this.#pulses) pulse.notify();
+    for (const notifier of this.#notifiers) notifier.notify();
   }
 
   #run(work: Promise<unknown>): void {

@@ -9,8 +9,8 @@ export type Completion = { values: string[]; total: number; hasMore: boolean };
 
 /** Names of instances: those that begin with `value` first, then those that contain it; case does not matter. */
 export async function completeInstance(runtime: Runtime, value: string): Promise<Completion> {
-  await runtime.directory.ready();
-  const names = runtime.directory.snapshot().instances.map(({ name }) => name);
+  await runtime.fleet.ready();
+  const names = runtime.fleet.snapshot().instances.map(({ name }) => name);
   const wanted = value.toLowerCase();
   const begin = names.filter((name) => name.toLowerCase().startsWith(wanted));
   const contain = names.filter((name) => !begin.includes(name) && name.toLowerCase().includes(wanted));

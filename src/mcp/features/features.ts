@@ -17,7 +17,7 @@ import {
 
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import type { ClientLog } from './client-log.ts';
-import type { DirectoryNews } from './fleet-news.ts';
+import type { FleetNews } from './fleet-news.ts';
 import { parseUri, type ResourceName } from './resource-uri.ts';
 
 /** What there is beside tools. `completions` go with resources and prompts. */
@@ -31,7 +31,7 @@ export const FEATURES: ServerCapabilities = {
 export interface FeatureDeps {
   /** Names of the tools that are offered. */
   readonly tools: readonly string[];
-  readonly news: DirectoryNews;
+  readonly news: FleetNews;
   readonly log: ClientLog;
   /** Starts discovery where it has not begun. */
   runtime(): Promise<Runtime>;
@@ -56,7 +56,7 @@ function registerResources(server: Server, deps: FeatureDeps): void {
     const { listResources } = await import('./resources.ts');
     const runtime = await deps.runtime();
     const page = await listResources(runtime, params?.cursor);
-    deps.news.listed(runtime.directory.snapshot());
+    deps.news.listed(runtime.fleet.snapshot());
     return { ...page };
   });
   server.setRequestHandler(ListResourceTemplatesRequestSchema, async () => {
@@ -72,8 +72,8 @@ function registerResources(server: Server, deps: FeatureDeps): void {
   });
   server.setRequestHandler(SubscribeRequestSchema, async ({ params }) => {
     named(params.uri);
-    const { directory } = await deps.runtime();
-    if (!deps.news.subscribe(params.uri, directory.snapshot()))
+    const { fleet } = await deps.runtime();
+    if (!deps.news.subscribe(params.uri, fleet.snapshot()))
       throw new McpError(ErrorCode.InvalidParams, 'Too many subscriptions; unsubscribe some first');
     return {};
   });

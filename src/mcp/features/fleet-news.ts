@@ -11,7 +11,7 @@ export interface NewsTo {
 const MAX_SUBSCRIPTIONS = 1_000;
 
 /** Tells a client what it asked to be told: that other instances are listed than it was shown, and that one it subscribed to is different. */
-export class DirectoryNews {
+export class FleetNews {
   readonly #to: NewsTo;
   readonly #subscribed = new Set<string>();
   /** Since somebody wants to know. */

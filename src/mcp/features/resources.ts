@@ -33,8 +33,8 @@ export async function listResources(
   runtime: Runtime,
   cursor: string | undefined,
 ): Promise<{ resources: Resource[]; nextCursor?: string }> {
-  await runtime.directory.ready();
-  const { instances } = runtime.directory.snapshot();
+  await runtime.fleet.ready();
+  const { instances } = runtime.fleet.snapshot();
   const start = Math.max(0, Number.parseInt(cursor ?? '0', 10) || 0);
   const next = start + PAGE;
   return {

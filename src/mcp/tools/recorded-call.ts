@@ -3,7 +3,7 @@ import * as z from 'zod';
 import type { RecordEntry } from '../../operations/call-record.ts';
 
 /** What is recorded of a call beside who called which tool. */
-export type Outcome = Pick<RecordEntry, 'instances' | 'session' | 'outcome'>;
+export type RecordedOutcome = Pick<RecordEntry, 'instances' | 'session' | 'outcome'>;
 
 const targetsSchema = z.object({
   instance: z.union([z.string(), z.array(z.string())]).optional(),
@@ -24,7 +24,7 @@ const resultSchema = z.object({
  * What is recorded of a call, from its arguments and, unless it failed, its result; undefined where it is for no instance, as a
  * listing. A session's title is text: only an id is told. That a caller went away says nothing of what it began on the instance.
  */
-export function outcomeOf(args: unknown, data: unknown, signal: AbortSignal): Outcome | undefined {
+export function outcomeOf(args: unknown, data: unknown, signal: AbortSignal): RecordedOutcome | undefined {
   const { instance, instances = [], session_id } = targetsSchema.safeParse(args).data ?? {};
   const named = [...(typeof instance === 'string' ? [instance] : (instance ?? [])), ...instances];
   if (named.length === 0) return undefined;

@@ -16,7 +16,7 @@ import type { Quota } from './quota.ts';
 import { recheck } from './recheck.ts';
 import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
-import { readTarget, type Target } from '../proxy/request-target.ts';
+import { readTarget, type RequestTarget } from '../proxy/request-target.ts';
 import type { Tailnet } from '../tailnet-view.ts';
 
 export interface GateDeps {
@@ -41,7 +41,7 @@ const TOO_MANY: Refusal = {
 };
 
 interface Admitted {
-  readonly target: Target;
+  readonly target: RequestTarget;
   readonly role: Role;
 }
 
@@ -131,7 +131,7 @@ export class Gate {
 
   #refused(
     request: IncomingMessage,
-    target: Target | undefined,
+    target: RequestTarget | undefined,
     verdict: Exclude<Admission, { role: Role }> | Unanswered,
   ): Refusal {
     const { log } = this.#deps;
@@ -177,7 +177,7 @@ export class Gate {
 
   async #readUpstream(
     { method = '' }: IncomingMessage,
-    { path, query }: Extract<Target, { kind: 'instance' }>,
+    { path, query }: Extract<RequestTarget, { kind: 'instance' }>,
     instance: OwnInstance,
     credential: Upstream['credential'],
     signal: AbortSignal,

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { LiveDirectory } from '../../fleet/fleet.ts';
+import { LiveFleet } from '../../fleet/fleet.ts';
 import type { Instance } from '../../model/instance.ts';
 import { createRegistrySource } from '../../discovery/registry/registry.ts';
 import type { Candidate, DiscoverySource } from '../../discovery/source.ts';
@@ -40,7 +40,7 @@ export class OwnInstances {
   /** Called when the list is likely to be another; a process that was killed, or replaced under its name, is not told. */
   onChange: () => void = () => {};
   readonly #deps: OwnInstancesDeps;
-  readonly #directory: LiveDirectory;
+  readonly #fleet: LiveFleet;
 
   constructor(deps: OwnInstancesDeps) {
     const { settings, uid, hostname, clock, logger } = deps;
@@ -50,7 +50,7 @@ export class OwnInstances {
       { directory: settings.registryDir.path, explicit: false },
       { logger, uid, hostname },
     );
-    this.#directory = new LiveDirectory({
+    this.#fleet = new LiveFleet({
       settings,
       clock,
       logger,
@@ -62,7 +62,7 @@ export class OwnInstances {
   }
 
   start(): void {
-    this.#directory.start();
+    this.#fleet.start();
   }
 
   /** Those that answer now, ordered by name; waits for the first look at them, which is bounded. */
@@ -85,14 +85,14 @@ export class OwnInstances {
   }
 
   close(): Promise<void> {
-    return this.#directory.close();
+    return this.#fleet.close();
   }
 
   /** By id. */
   async #answering(): Promise<ReadonlyMap<string, OwnInstance>> {
-    await this.#directory.ready();
+    await this.#fleet.ready();
     const found = new Map<string, OwnInstance>();
-    for (const instance of this.#directory.snapshot().instances) {
+    for (const instance of this.#fleet.snapshot().instances) {
       const own = ownOf(instance);
       if (own !== undefined && !found.has(own.id)) found.set(own.id, own);
     }

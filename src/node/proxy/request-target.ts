@@ -1,7 +1,7 @@
 import { INSTANCE_PREFIX, isInstanceId, LIST_PATH } from '../list/listing.ts';
 
 /** What a request is for. */
-export type Target =
+export type RequestTarget =
   | { readonly kind: 'list' }
   | {
       readonly kind: 'instance';
@@ -22,7 +22,7 @@ const TARGET = /^\/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?[\]]*$/;
  * Reads a request target, or undefined for what is neither of ours nor beyond doubt. What two programs could read in two
  * ways (dot segments, escaped slashes, empty segments) is refused instead of being put right.
  */
-export function readTarget(target: string): Target | undefined {
+export function readTarget(target: string): RequestTarget | undefined {
   if (target.length > MAX_TARGET_CHARS || !TARGET.test(target)) return undefined;
   const [path = '', ...rest] = target.split('?');
   const query = rest.length === 0 ? '' : `?${rest.join('?')}`;

@@ -38,7 +38,7 @@ interface Route<Args extends readonly unknown[], Result> {
 /** The event stream is no call with one answer: see `openEvents`. */
 export type CallName = Exclude<keyof OpencodeApi, 'events'>;
 
-type Routes = {
+type Calls = {
   readonly [Name in CallName]: Route<Parameters<OpencodeApi[Name]>, Awaited<ReturnType<OpencodeApi[Name]>>>;
 };
 
@@ -60,7 +60,7 @@ function route<Args extends readonly unknown[], Result>(
 }
 
 /** Every call of OpenCode 1: its route, whether it may be repeated, and how its answer is read. */
-export const ROUTES: Routes = {
+export const CALLS: Calls = {
   sessions: route(
     'GET /session',
     'always',
@@ -234,7 +234,7 @@ export function createApi(connection: Connection, signal?: AbortSignal): Opencod
     sdks.set(timeoutMs, sdk);
     return sdk;
   };
-  const calls = Object.entries(ROUTES as Record<CallName, Route<readonly never[], unknown>>).map(
+  const calls = Object.entries(CALLS as Record<CallName, Route<readonly never[], unknown>>).map(
     ([name, { label, timeoutMs, ask, read }]) => [
       name,
       async (...args: never[]) => read(await ask(sdkWithin(timeoutMs), ...args), label),

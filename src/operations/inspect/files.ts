@@ -65,7 +65,7 @@ async function listed({ api, directory, name }: Files, path: string): Promise<re
   return await api.listFiles(directory, path).catch((error: unknown) => {
     if (!isServerError(error)) throw error;
     throw new OperationError(
-      `${quoteName(name)} cannot list ${shownPath(path)}: there is no such folder, or it is a link that leads out of ${JSON.stringify(singleLine(directory, 200))}. Call list_files without path, or with the folder above.`,
+      `${quoteName(name)} cannot list ${describePath(path)}: there is no such folder, or it is a link that leads out of ${JSON.stringify(singleLine(directory, 200))}. Call list_files without path, or with the folder above.`,
     );
   });
 }
@@ -82,7 +82,7 @@ function nameOf({ name, type }: FileNode): string {
 }
 
 function renderList(data: FileList): string {
-  const where = `${quoteName(data.instance)}, ${shownPath(data.path)} in ${quoteName(data.directory)}`;
+  const where = `${quoteName(data.instance)}, ${describePath(data.path)} in ${quoteName(data.directory)}`;
   if (data.entries.length === 0) return `${where}: nothing${data.total > 0 ? ' from this offset on' : ''}`;
   const ignored = new Set(data.ignored);
   const lines = data.entries.map((name) => (ignored.has(name) ? `${name} (ignored)` : name));
@@ -121,10 +121,10 @@ export async function readFile(
 async function contentOf(files: Files, path: string): ReturnType<OpencodeApi['readFile']> {
   return await files.api.readFile(files.directory, path).catch((error: unknown) => {
     if (error instanceof RequestError && error.kind === 'malformed' && /larger than/.test(error.message))
-      throw new OperationError(`${quoteName(files.name)}: ${shownPath(path)} is too large to read this way.`);
+      throw new OperationError(`${quoteName(files.name)}: ${describePath(path)} is too large to read this way.`);
     if (!isServerError(error)) throw error;
     throw new OperationError(
-      `${quoteName(files.name)} cannot read ${shownPath(path)}: it is a folder, a link that leads out of ${JSON.stringify(singleLine(files.directory, 200))}, or text that is not UTF-8. list_files shows what is there.`,
+      `${quoteName(files.name)} cannot read ${describePath(path)}: it is a folder, a link that leads out of ${JSON.stringify(singleLine(files.directory, 200))}, or text that is not UTF-8. list_files shows what is there.`,
     );
   });
 }
@@ -135,7 +135,7 @@ async function assertThere(files: Files, path: string): Promise<void> {
   const nodes = await files.api.listFiles(files.directory, folder).catch(() => []);
   if (nodes.some((node) => node.path === path)) return;
   throw new OperationError(
-    `${quoteName(files.name)} has no file ${shownPath(path)}, or it is an empty one behind a link. list_files with path ${JSON.stringify(singleLine(folder, 200))} shows what is there; search with names: true finds files by name.`,
+    `${quoteName(files.name)} has no file ${describePath(path)}, or it is an empty one behind a link. list_files with path ${JSON.stringify(singleLine(folder, 200))} shows what is there; search with names: true finds files by name.`,
   );
 }
 
@@ -173,7 +173,7 @@ function renderText(data: FileText, title: string): string {
   return [`${title}, lines ${line} to ${last} of ${lines}:`, quoteBlock(text), ...more].join('\n');
 }
 
-export function shownPath(path: string): string {
+export function describePath(path: string): string {
   return path === '' ? 'the top folder' : JSON.stringify(singleLine(path, 300));
 }
 

@@ -4,7 +4,7 @@ import type { Endpoint } from '../../discovery/source.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /** How an instance is reached: the way in use, and what else leads to it. */
-export interface WaysShown {
+export interface EndpointsShown {
   readonly via: string;
   readonly also?: string[];
 }
@@ -16,7 +16,7 @@ const MAX_HOST_CHARS = 60;
 const MAX_OTHERS = 4;
 
 /** Ways in the order of preference; one that does not answer now is told as such. */
-export function waysShown({ endpoints }: Pick<Instance, 'endpoints'>, inUse: Endpoint): WaysShown {
+export function endpointsShown({ endpoints }: Pick<Instance, 'endpoints'>, inUse: Endpoint): EndpointsShown {
   const key = endpointKey(inUse);
   const others = new Map<string, string>();
   for (const { candidate, result } of endpoints) {
@@ -30,7 +30,7 @@ export function waysShown({ endpoints }: Pick<Instance, 'endpoints'>, inUse: End
   return { via: describe(inUse, MAX_URL_CHARS, false), ...(also.length > 0 && { also }) };
 }
 
-export function renderWays({
+export function renderEndpoints({
   via,
   also,
 }: {

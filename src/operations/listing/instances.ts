@@ -1,7 +1,7 @@
 import type { Snapshot } from '../../model/instance.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, quoteName } from '../answer.ts';
-import { renderWays, waysShown } from './endpoints-shown.ts';
+import { renderEndpoints, endpointsShown } from './endpoints-shown.ts';
 import type { Call, Runtime } from '../runtime.ts';
 import type { InstanceList, InstanceRow } from '../shapes.ts';
 import { type Listed, withStalls } from '../send/stalls.ts';
@@ -32,19 +32,19 @@ const FRESH_MS = 1_000;
 /** Every instance, asked anew what it does. */
 export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
-  return answer(runtime, await runtime.directory.survey(call.signal), input, askedAtMs, call);
+  return answer(runtime, await runtime.fleet.survey(call.signal), input, askedAtMs, call);
 }
 
 /** The directory as it stands; nothing is asked, but where a turn was found stalled. */
 export async function listInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
-  await runtime.directory.ready();
-  return answer(runtime, runtime.directory.snapshot(), input, runtime.clock.now(), call);
+  await runtime.fleet.ready();
+  return answer(runtime, runtime.fleet.snapshot(), input, runtime.clock.now(), call);
 }
 
 /** Looks into every source and at every endpoint again, then lists. */
 export async function refreshInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
-  return answer(runtime, await runtime.directory.refresh(call.signal), input, askedAtMs, call);
+  return answer(runtime, await runtime.fleet.refresh(call.signal), input, askedAtMs, call);
 }
 
 async function answer(
@@ -126,7 +126,7 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
       },
     }),
     ...(version !== undefined && { version: singleLine(version, 32) }),
-    ...waysShown(instance, best.candidate.endpoint),
+    ...endpointsShown(instance, best.candidate.endpoint),
     sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
     ...(instance.state === 'waiting' &&
       overview !== undefined && { waiting: overview.waiting.slice(0, MAX_WAITING).map((one) => waitingLine(one)) }),
@@ -177,6 +177,6 @@ function renderInstance(row: InstanceRow, nowMs: number): string {
     parts.push(`session ${id} ${JSON.stringify(title)} ${formatAge(nowMs - Date.parse(updated))} ago`);
   }
   if (row.version !== undefined) parts.push(`opencode ${quoteName(row.version)}`);
-  parts.push(`${renderWays(row)} [${row.sources.join(', ')}]`);
+  parts.push(`${renderEndpoints(row)} [${row.sources.join(', ')}]`);
   return parts.join(' · ').replace(' · (', ' (');
 }

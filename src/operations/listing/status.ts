@@ -2,13 +2,13 @@ import { sentence, singleLine } from '../../base/plain-text.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, quoteName } from '../answer.ts';
 import { directoriesOf, recentSessions, statusesIn } from './directories.ts';
-import { findOwner } from '../sessions/other-process.ts';
+import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
 import { sessionState, type SessionState } from '../sessions/session-state.ts';
 import { sessionsAtRest } from '../sessions/sessions-at-rest.ts';
 import { sessionRow } from '../sessions/sessions.ts';
 import { stallsAmong } from '../send/stalls.ts';
-import { renderWays, waysShown } from './endpoints-shown.ts';
+import { renderEndpoints, endpointsShown } from './endpoints-shown.ts';
 import type { StatusView } from '../shapes.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
@@ -23,8 +23,8 @@ export async function getStatus(
   input: { readonly instance: string },
   call: Call,
 ): Promise<Answer<StatusView>> {
-  await runtime.directory.ready();
-  const instance = runtime.directory.resolve(input.instance);
+  await runtime.fleet.ready();
+  const instance = runtime.fleet.resolve(input.instance);
   let connected: Connected;
   try {
     connected = await connectTo(runtime, instance, call);
@@ -35,7 +35,7 @@ export async function getStatus(
   const { api, directory } = connected;
   const recent = await recentSessions(connected);
   const directories = directoriesOf(connected, recent);
-  for (const other of directories.slice(1)) runtime.directory.worksIn(connected, other);
+  for (const other of directories.slice(1)) runtime.fleet.worksIn(connected, other);
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
@@ -60,7 +60,7 @@ export async function getStatus(
     state: stateOf(sessions.map(({ state }) => state)),
     version: singleLine(connected.version, 64),
     directory: singleLine(directory, 300),
-    ...waysShown(listed(runtime, connected.instance), connected.endpoint()),
+    ...endpointsShown(listed(runtime, connected.instance), connected.endpoint()),
     sessions,
     waiting: asked.map(askedLine),
   };
@@ -79,7 +79,8 @@ async function atRest(
   const states = await sessionsAtRest([session], { api, statuses, nowMs: runtime.clock.now() });
   const state = states.get(session.id);
   if (state === undefined || state.state === 'idle') return [];
-  const isOwned = state.state === 'interrupted' && (await findOwner(runtime, connected, session, call)) !== undefined;
+  const isOwned =
+    state.state === 'interrupted' && (await findOtherProcess(runtime, connected, session, call)) !== undefined;
   // What another process works on is that one's to tell.
   return isOwned ? [] : [shortRow(session, state)];
 }
@@ -96,7 +97,7 @@ function stateOf(states: readonly string[]): string {
 
 /** As it is known now: a call may have found out more. */
 function listed(runtime: Runtime, instance: Instance): Instance {
-  return runtime.directory.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
+  return runtime.fleet.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
 }
 
 function unreachable(runtime: Runtime, instance: Instance, error: UnreachableError): Answer<StatusView> {
@@ -117,7 +118,7 @@ function render(data: StatusView): string {
   if (data.version !== undefined && data.directory !== undefined) {
     lines.push(`opencode ${quoteName(data.version)} in ${quoteName(data.directory)}`);
   }
-  if (data.via !== undefined) lines.push(renderWays({ via: data.via, also: data.also }));
+  if (data.via !== undefined) lines.push(renderEndpoints({ via: data.via, also: data.also }));
   for (const { id, title, state, reason } of data.sessions) {
     lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${reason})`}`);
   }

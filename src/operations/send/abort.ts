@@ -1,7 +1,7 @@
 import type { Session } from '../../opencode/schema.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
-import { findOwner } from '../sessions/other-process.ts';
+import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
@@ -54,10 +54,10 @@ export async function abortVerified(
   const name = quoteName(instance.name);
   const runs = async (): Promise<boolean> => (await api.statuses(session.directory)).has(session.id);
   if (!(await runs())) {
-    const owner = await findOwner(runtime, connected, session, call);
-    if (owner === undefined) return false;
+    const elsewhere = await findOtherProcess(runtime, connected, session, call);
+    if (elsewhere === undefined) return false;
     throw new OperationError(
-      `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; abort it there.`,
+      `Session ${session.id} runs in ${elsewhere}, which shares its sessions with ${name}; abort it there.`,
     );
   }
   await api.abort(session.id);

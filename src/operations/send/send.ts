@@ -7,7 +7,7 @@ import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { remember } from './following.ts';
-import { findOwner } from '../sessions/other-process.ts';
+import { findOtherProcess } from '../sessions/other-process.ts';
 import type { JournalEntry } from './request-journal.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
@@ -41,7 +41,7 @@ export async function send(runtime: Runtime, input: SendInput, call: Call): Prom
     throw new OperationError('send needs a message, or abort: true with one instance to stop what runs.');
   }
   if (message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
-  await runtime.directory.ready();
+  await runtime.fleet.ready();
   if (typeof instance !== 'string') {
     if (session_id !== undefined)
       throw new OperationError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
@@ -49,7 +49,7 @@ export async function send(runtime: Runtime, input: SendInput, call: Call): Prom
       sendOne(runtime, { ...input, message }, one, share),
     );
   }
-  return await sendOne(runtime, { ...input, message }, runtime.directory.resolve(instance), { call });
+  return await sendOne(runtime, { ...input, message }, runtime.fleet.resolve(instance), { call });
 }
 
 interface Message extends SendInput {
@@ -87,7 +87,7 @@ async function sendChecked(
     const earlier = await earlierMessage(runtime, connected, input);
     const session = await sessionToDrive(connected, input, earlier);
     // Listings tell what it does there from now on.
-    if (session.directory !== connected.directory) runtime.directory.worksIn(connected, session.directory);
+    if (session.directory !== connected.directory) runtime.fleet.worksIn(connected, session.directory);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
@@ -179,11 +179,11 @@ async function serialized(
       if (prepared.async === true) follow.abort();
     },
     beforeSend: journal.keep,
-    findOwner: async () => {
-      const owner = await findOwner(runtime, connected, session, call);
-      return owner === undefined
+    findOtherProcess: async () => {
+      const elsewhere = await findOtherProcess(runtime, connected, session, call);
+      return elsewhere === undefined
         ? undefined
-        : `${owner}, another process with the same sessions, works on it; send there`;
+        : `${elsewhere}, another process with the same sessions, works on it; send there`;
     },
   };
   const deps = { api, clock: runtime.clock };

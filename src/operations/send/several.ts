@@ -47,7 +47,7 @@ export async function toSeveral(
 
 /** @throws {QueryError | OperationError} as above */
 export function resolveAll(runtime: Runtime, queries: readonly string[]): readonly Instance[] {
-  const instances = queries.map((query) => runtime.directory.resolve(query));
+  const instances = queries.map((query) => runtime.fleet.resolve(query));
   const twice = instances.find((instance, index) =>
     instances.some((other, at) => at < index && other.key === instance.key),
   );

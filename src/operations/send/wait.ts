@@ -68,9 +68,9 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
 }
 
 async function meant(runtime: Runtime, { instances }: WaitInput, call: Call): Promise<readonly Instance[]> {
-  await runtime.directory.ready();
+  await runtime.fleet.ready();
   if (instances !== undefined) return resolveAll(runtime, instances);
-  const snapshot = await runtime.directory.survey(call.signal);
+  const snapshot = await runtime.fleet.survey(call.signal);
   return snapshot.instances.filter(({ state }) => ACTIVE.has(state)).slice(0, MAX_INSTANCES);
 }
 
@@ -157,12 +157,12 @@ async function idle({ api, instance, ...rest }: Connected): Promise<readonly See
   return [{ instance: instance.name, session, result: await lastTurn(api, session) }];
 }
 
-function isUnderWay({ kind }: TurnOutcome): boolean {
+function isWorking({ kind }: TurnOutcome): boolean {
   return kind === 'running' || kind === 'cancelled';
 }
 
 function needsSomebody({ kind }: TurnOutcome): boolean {
-  return !isUnderWay({ kind } as TurnOutcome) && kind !== 'completed' && kind !== 'aborted';
+  return !isWorking({ kind } as TurnOutcome) && kind !== 'completed' && kind !== 'aborted';
 }
 
 /** Resolves when it has settled; never where following only ended. */
@@ -172,7 +172,7 @@ async function whenSettled(watched: Promise<readonly Seen[]>): Promise<void> {
 
 function isSettled(seen: readonly Seen[]): boolean {
   const outcomesOf = seen.flatMap(({ result }) => result?.outcome ?? []);
-  return !outcomesOf.some(isUnderWay) || outcomesOf.some(needsSomebody);
+  return !outcomesOf.some(isWorking) || outcomesOf.some(needsSomebody);
 }
 
 function answer(runtime: Runtime, watched: readonly (readonly Seen[])[]): Answer<TurnView> {
@@ -197,7 +197,7 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[]): Answer
 function view({ instance, session, result, problem }: Seen, nowMs: number, maxChars: number): Answer<TurnView> {
   if (problem !== undefined) return untold(instance, 'offline', problem);
   if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
-  const over = !isUnderWay(result.outcome);
+  const over = !isWorking(result.outcome);
   try {
     // Of what has ended the whole is told: a call that sent it may not have waited for it.
     const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;

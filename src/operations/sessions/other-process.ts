@@ -7,13 +7,13 @@ import { type CallSpan, connectTo, type Connected, type Runtime } from '../runti
  * abort given to the wrong one is answered twice or does nothing. Says which other instance of the
  * same machine and project works on `session` now, if one does.
  */
-export async function findOwner(
+export async function findOtherProcess(
   runtime: Runtime,
   { instance, worktree }: Connected,
   session: Session,
   call: CallSpan,
 ): Promise<string | undefined> {
-  const others = runtime.directory
+  const others = runtime.fleet
     .snapshot()
     .instances.filter(
       (other) =>
@@ -21,7 +21,7 @@ export async function findOwner(
         other.host === instance.host &&
         other.endpoints.some(({ result }) => result.status === 'healthy' && result.worktree === worktree),
     );
-  const owners = await Promise.all(
+  const found = await Promise.all(
     others.map(async (other) => {
       try {
         const { api } = await connectTo(runtime, other, call);
@@ -34,6 +34,6 @@ export async function findOwner(
       }
     }),
   );
-  const owner = owners.find((name) => name !== undefined);
-  return owner === undefined ? undefined : quoteName(owner);
+  const elsewhere = found.find((name) => name !== undefined);
+  return elsewhere === undefined ? undefined : quoteName(elsewhere);
 }

@@ -7,11 +7,11 @@ import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from '../answer.ts';
 import { stalledSince } from '../send/following.ts';
 import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
-import { findOwner } from './other-process.ts';
+import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
 import { sessionState } from './session-state.ts';
-import { ownedBy } from './sessions-at-rest.ts';
+import { busyIn } from './sessions-at-rest.ts';
 import { renderSession, sessionRow } from './sessions.ts';
 import type { MessageRow, TranscriptView } from '../shapes.ts';
 
@@ -51,9 +51,9 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
       input.before === undefined ? stalledSince(runtime, instance, session, page.messages.at(-1)) : undefined,
     nowMs: runtime.clock.now(),
   });
-  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call) : undefined;
-  const state = owner === undefined ? own : ownedBy(owner);
-  const running = statuses.has(session.id) || owner !== undefined;
+  const elsewhere = own.state === 'interrupted' ? await findOtherProcess(runtime, connected, session, call) : undefined;
+  const state = elsewhere === undefined ? own : busyIn(elsewhere);
+  const running = statuses.has(session.id) || elsewhere !== undefined;
   const data: TranscriptView = {
     instance: instance.name,
     session: sessionRow(session, state),
@@ -99,10 +99,12 @@ async function readOne(
       ? answerRow(api, session, message, isRunning, offset)
       : messageRow(message, isRunning, PAGE_CHARS, offset);
   const own = await rowOf(running);
-  const owner = own.state === 'interrupted' ? await findOwner(runtime, connected, session, call) : undefined;
-  const row = owner === undefined ? own : await rowOf(true);
+  const elsewhere = own.state === 'interrupted' ? await findOtherProcess(runtime, connected, session, call) : undefined;
+  const row = elsewhere === undefined ? own : await rowOf(true);
   const state =
-    owner === undefined ? sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() }) : ownedBy(owner);
+    elsewhere === undefined
+      ? sessionState(statuses.get(session.id), { nowMs: runtime.clock.now() })
+      : busyIn(elsewhere);
   const data: TranscriptView = { instance: instance.name, session: sessionRow(session, state), messages: [row] };
   return { data, text: render(data, runtime.clock.now()) };
 }

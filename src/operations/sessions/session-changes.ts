@@ -3,7 +3,7 @@ import { singleLine } from '../../base/plain-text.ts';
 import { abortVerified } from '../send/abort.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { DeletedSession } from '../inspect/inspect-shapes.ts';
-import { findOwner } from './other-process.ts';
+import { findOtherProcess } from './other-process.ts';
 import { type Call, type CallSpan, connect, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { findSession } from './session-query.ts';
 import { renderSession, sessionRow } from './sessions.ts';
@@ -161,10 +161,10 @@ async function assertIdle(runtime: Runtime, connected: Connected, session: Sessi
     const what = id === session.id ? `Session ${id}` : `Sub-agent session ${id} of session ${session.id}`;
     throw new OperationError(`${what} on ${name} is running; nothing was deleted. Call abort_session first.`);
   }
-  const owner = await findOwner(runtime, connected, session, call);
-  if (owner === undefined) return;
+  const elsewhere = await findOtherProcess(runtime, connected, session, call);
+  if (elsewhere === undefined) return;
   throw new OperationError(
-    `Session ${session.id} runs in ${owner}, which shares its sessions with ${name}; nothing was deleted. Call abort_session there first.`,
+    `Session ${session.id} runs in ${elsewhere}, which shares its sessions with ${name}; nothing was deleted. Call abort_session there first.`,
   );
 }
 

@@ -13,7 +13,7 @@ export interface AtRestDeps {
   /** What runs now, for those that began since. */
   readonly statuses: () => Promise<ReadonlyMap<string, SessionStatus>>;
   /** The name of another instance that works on it: processes of one home share sessions. */
-  readonly ownerOf?: (session: Session) => Promise<string | undefined>;
+  readonly otherProcessOf?: (session: Session) => Promise<string | undefined>;
   readonly nowMs: number;
 }
 
@@ -25,7 +25,7 @@ export interface AtRestDeps {
  */
 export async function sessionsAtRest(
   sessions: readonly Session[],
-  { api, statuses, ownerOf, nowMs }: AtRestDeps,
+  { api, statuses, otherProcessOf, nowMs }: AtRestDeps,
 ): Promise<ReadonlyMap<string, SessionState>> {
   const limit = pLimit(ASKED_TOGETHER);
   const states = new Map<string, SessionState>();
@@ -45,14 +45,14 @@ export async function sessionsAtRest(
       .filter(isOpen)
       .slice(0, OWNERS_SOUGHT)
       .map(async (session) => {
-        const owner = await ownerOf?.(session);
-        if (owner !== undefined) states.set(session.id, ownedBy(owner));
+        const elsewhere = await otherProcessOf?.(session);
+        if (elsewhere !== undefined) states.set(session.id, busyIn(elsewhere));
       }),
   );
   return states;
 }
 
 /** Of a session that runs in another process of the same home. */
-export function ownedBy(owner: string): SessionState {
-  return { state: 'busy', reason: `${owner} works on it` };
+export function busyIn(elsewhere: string): SessionState {
+  return { state: 'busy', reason: `${elsewhere} works on it` };
 }

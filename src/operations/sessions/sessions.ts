@@ -3,7 +3,7 @@ import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from '../answer.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { directoriesOf, statusesIn } from '../listing/directories.ts';
-import { findOwner } from './other-process.ts';
+import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
 import { stallsAmong } from '../send/stalls.ts';
@@ -39,7 +39,7 @@ export async function listSessions(
   const atRest = await sessionsAtRest(resting, {
     api,
     statuses: () => statusesIn(connected, directories),
-    ownerOf: (session) => findOwner(runtime, connected, session, call),
+    otherProcessOf: (session) => findOtherProcess(runtime, connected, session, call),
     nowMs: now,
   });
   const stalls = await stallsAmong(runtime, connected, statuses.keys());

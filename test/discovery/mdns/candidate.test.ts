@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { candidateOf, linkLocalDials, noteOn } from '../../../src/discovery/mdns/candidate.ts';
+import { advertisedCandidate, linkLocalDials, noteOn } from '../../../src/discovery/mdns/candidate.ts';
 import type { Sighting } from '../../../src/discovery/mdns/sightings.ts';
 
 function sighting(address: string, more: Partial<Sighting> = {}): Sighting {
@@ -24,7 +24,7 @@ describe('the candidate of a sighting', () => {
   const dialOn = linkLocalDials();
 
   it('leads to the sender, and to no address that a packet names', () => {
-    expect(candidateOf('mdns', sighting('192.168.1.7'), dialOn)).toEqual({
+    expect(advertisedCandidate('mdns', sighting('192.168.1.7'), dialOn)).toEqual({
       source: 'mdns',
       key: 'opencode/192.168.1.7/4096',
       endpoint: { url: 'http://192.168.1.7:4096', route: 'lan' },
@@ -34,17 +34,17 @@ describe('the candidate of a sighting', () => {
   });
 
   it('is dialled on its interface where the address is link-local, always by the same function', () => {
-    const { endpoint } = candidateOf('mdns', sighting('fe80::7'), dialOn);
+    const { endpoint } = advertisedCandidate('mdns', sighting('fe80::7'), dialOn);
     expect(endpoint).toEqual({ url: 'http://[fe80::7]:4096', route: 'lan', dial: dialOn('eth0') });
     expect(dialOn('eth1')).not.toBe(dialOn('eth0'));
-    expect(candidateOf('mdns', sighting('fd00::7'), dialOn).endpoint).toEqual({
+    expect(advertisedCandidate('mdns', sighting('fd00::7'), dialOn).endpoint).toEqual({
       url: 'http://[fd00::7]:4096',
       route: 'lan',
     });
   });
 
   it('tells when it said goodbye or came back, so that it is asked at once', () => {
-    expect(candidateOf('mdns', sighting('192.168.1.7', { revisedMs: 7 }), dialOn).claims.connectedAt).toBe(7);
+    expect(advertisedCandidate('mdns', sighting('192.168.1.7', { revisedMs: 7 }), dialOn).claims.connectedAt).toBe(7);
   });
 
   it('has a note where its port is one that fetch refuses', () => {
