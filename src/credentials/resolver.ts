@@ -2,14 +2,9 @@ import { isExactPattern, matchesPattern } from '../config/pattern.ts';
 import type { CredentialRule, Settings } from '../config/settings.ts';
 import type { CredentialRef } from '../config/file/secret-ref.ts';
 import { headerValueProblem } from '../config/file/instance-headers.ts';
-import type { Candidate, Endpoint, Route } from '../discovery/source.ts';
+import type { Credential } from '../http/exchange.ts';
+import type { Candidate, Endpoint, Route } from '../model/candidate.ts';
 import { readSecret, type SecretDeps } from './secret.ts';
-
-/** For HTTP Basic authentication. Secret: never logged, never shown. */
-export interface Credential {
-  readonly username: string;
-  readonly password: string;
-}
 
 export interface CredentialResolver {
   /** The credential for one candidate, or undefined where it gets none. Rejects where the one that fits cannot be read. */

@@ -2,14 +2,8 @@ import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
 import { sentence } from '../base/plain-text.ts';
-import {
-  type Candidate,
-  type DiscoverySource,
-  type Note,
-  type Scan,
-  type ScanOptions,
-  SourceUnavailableError,
-} from './source.ts';
+import type { Candidate, Note } from '../model/candidate.ts';
+import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
 
 /** What one source contributes now, and how its last scan went. */
 export interface SourceView {

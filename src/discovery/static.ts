@@ -4,7 +4,8 @@ import type { CredentialRef, SecretRef } from '../config/file/secret-ref.ts';
 import type { StaticInstance } from '../config/settings.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { badPortReason } from '../base/bad-ports.ts';
-import type { Candidate, DiscoverySource, Note, Route, Scan } from './source.ts';
+import type { Candidate, Note, Route } from '../model/candidate.ts';
+import type { DiscoverySource, Scan } from './source.ts';
 
 export const STATIC_SOURCE = 'static';
 

@@ -1,4 +1,4 @@
-import type { Candidate, Claims } from '../discovery/source.ts';
+import type { Candidate, Claims } from '../model/candidate.ts';
 import type { Connection } from '../http/exchange.ts';
 import { endpointKey } from '../model/endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from '../model/instance.ts';

@@ -1,5 +1,5 @@
 import type { SourceView } from '../discovery/chain.ts';
-import type { Note } from '../discovery/source.ts';
+import type { Note } from '../model/candidate.ts';
 import { inMarks, retryingLine } from '../opencode/waiting.ts';
 import { MAX_MISSED_ROUNDS, type EndpointRecord } from './endpoint-table.ts';
 import type {

@@ -1,6 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
-
-import type { Endpoint } from '../discovery/source.ts';
+import type { Endpoint } from '../model/candidate.ts';
 import { quoted, quoteName } from '../base/plain-text.ts';
 import { HttpCall, type Outgoing } from './call.ts';
 import { RequestError } from './request-error.ts';

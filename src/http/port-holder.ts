@@ -2,8 +2,7 @@ import type { ClientRequest } from 'node:http';
 import type { Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TLSSocket } from 'node:tls';
-
-import type { Endpoint } from '../discovery/source.ts';
+import type { Endpoint } from '../model/candidate.ts';
 import { kernelAddress, readListeners, readSocketTable, type SocketRow } from '../base/socket-table.ts';
 
 /** Why no password may go out on a connection. */

@@ -1,4 +1,4 @@
-import { type Claims, type Note, ROUTES } from '../discovery/source.ts';
+import { type Claims, type Note, ROUTES } from '../model/candidate.ts';
 import { quoteName } from '../base/plain-text.ts';
 import { endpointKey } from '../model/endpoint-key.ts';
 import type { MergedInstance, ProbedEndpoint } from '../model/instance.ts';

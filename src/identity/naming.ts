@@ -1,6 +1,5 @@
 import { basename } from 'node:path/posix';
-
-import type { Candidate } from '../discovery/source.ts';
+import type { Candidate } from '../model/candidate.ts';
 import { singleLine } from '../base/plain-text.ts';
 import { addressOf } from '../model/endpoint-key.ts';
 import type { Instance, MergedInstance, ProbedEndpoint } from '../model/instance.ts';

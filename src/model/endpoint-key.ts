@@ -1,5 +1,4 @@
-import type { Endpoint } from '../discovery/source.ts';
-
+import type { Endpoint } from './candidate.ts';
 /** Already in the form that `URL` would give it, which sources mostly give. */
 const PLAIN = /^https?:\/\/[a-z0-9.-]+:\d+$/;
 

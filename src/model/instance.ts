@@ -1,4 +1,4 @@
-import type { Candidate, Claims, Note } from '../discovery/source.ts';
+import type { Candidate, Claims, Note } from './candidate.ts';
 import type { AtRest } from './at-rest.ts';
 
 /** What one look at an endpoint found. A failed probe is a value with a reason, never an exception. */

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { type Directory, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Instance } from '../model/instance.ts';
-import type { Endpoint } from '../discovery/source.ts';
+import type { Endpoint } from '../model/candidate.ts';
 import { createApi } from '../opencode/dialects/opencode-1.ts';
 import { type OpencodeClient, createClient, type EndpointApi } from '../opencode/client.ts';
 import type { Heard } from '../turns/outcome.ts';

@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events';
 import pLimit from 'p-limit';
 
 import type { Clock } from '../base/clock.ts';
-import type { Candidate, Endpoint } from '../discovery/source.ts';
+import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Credential } from '../http/exchange.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { singleLine } from '../base/plain-text.ts';

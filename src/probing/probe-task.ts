@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.ts';
-import type { Candidate } from '../discovery/source.ts';
+import type { Candidate } from '../model/candidate.ts';
 import { type Connection, RequestError, requestJson } from '../http/exchange.ts';
 import type { OverviewPart, ProbeResult } from '../model/instance.ts';
 import type { OverviewParts } from './overview.ts';

@@ -1,7 +1,7 @@
 import pLimit from 'p-limit';
 
 import type { Clock } from '../base/clock.ts';
-import type { Candidate, Endpoint } from '../discovery/source.ts';
+import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Connection, Credential } from '../http/exchange.ts';
 import type { OverviewPart } from '../model/instance.ts';
 import { type Rank, ProbeQueue } from './probe-queue.ts';

@@ -7,8 +7,7 @@ import type { CredentialRef, SecretRef } from '../../src/config/file/secret-ref.
 import type { CredentialRule } from '../../src/config/settings.ts';
 import { createCredentialResolver } from '../../src/credentials/resolver.ts';
 import type { SecretCommands } from '../../src/credentials/secret-commands.ts';
-import { ROUTES, type Candidate, type Endpoint, type Trust } from '../../src/discovery/source.ts';
-
+import { ROUTES, type Candidate, type Endpoint, type Trust } from '../../src/model/candidate.ts';
 const never = new AbortController().signal;
 const noCommands: SecretCommands = { run: () => Promise.reject(new Error('not expected')) };
 

@@ -10,8 +10,8 @@ import {
   type SourceView,
 } from '../../src/discovery/chain.ts';
 import { ChangeNotifier } from '../../src/base/change-notifier.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
 import {
-  type Candidate,
   type DiscoverySource,
   type Scan,
   type ScanOptions,

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
-import { ROUTES, SourceUnavailableError, type DiscoverySource } from '../../src/discovery/source.ts';
+import { ROUTES } from '../../src/model/candidate.ts';
+import { SourceUnavailableError, type DiscoverySource } from '../../src/discovery/source.ts';
 import { singleLine } from '../../src/base/plain-text.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 

@@ -9,7 +9,8 @@ import {
   type RegistrySource,
 } from '../../src/discovery/registry/registry.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import type { Note, Scan } from '../../src/discovery/source.ts';
+import type { Note } from '../../src/model/candidate.ts';
+import type { Scan } from '../../src/discovery/source.ts';
 import { tempDir } from '../rig/temp.ts';
 
 /** This machine's name in these tests. */

@@ -1,4 +1,4 @@
-import type { Candidate, Claims, Endpoint } from '../../src/discovery/source.ts';
+import type { Candidate, Claims, Endpoint } from '../../src/model/candidate.ts';
 import type { Healthy } from '../../src/probing/probe-task.ts';
 import type { ProbedEndpoint, ProbeResult } from '../../src/model/instance.ts';
 

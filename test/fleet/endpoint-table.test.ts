@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { EndpointTable, type EndpointRecord, STEADY_ROUNDS } from '../../src/fleet/endpoint-table.ts';
 import type { ProbeResult } from '../../src/model/instance.ts';
 import type { ProbeOutcome } from '../../src/probing/prober.ts';
-import type { Candidate } from '../../src/discovery/source.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
 import { candidate, HEALTHY } from './candidates.ts';
 
 const NOW_MS = 1000;

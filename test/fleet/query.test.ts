@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { QueryError } from '../../src/fleet/contract.ts';
 import type { GoneInstance, Instance } from '../../src/model/instance.ts';
 import { findInstance } from '../../src/fleet/query.ts';
-import type { Route } from '../../src/discovery/source.ts';
+import type { Route } from '../../src/model/candidate.ts';
 import { probed } from './candidates.ts';
 
 const NOW_MS = 1_700_000_000_000;

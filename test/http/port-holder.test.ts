@@ -3,8 +3,7 @@ import { createServer, type IncomingMessage } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
-
-import type { Endpoint } from '../../src/discovery/source.ts';
+import type { Endpoint } from '../../src/model/candidate.ts';
 import { type Connection, exchange, openStream } from '../../src/http/exchange.ts';
 import { asUser, needRoot } from '../discovery/as-root.ts';
 import { STRANGER_UID } from '../rig/stranger.ts';

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import type { ProbedEndpoint, ProbeResult } from '../../src/model/instance.ts';
-import { ROUTES } from '../../src/discovery/source.ts';
+import { ROUTES } from '../../src/model/candidate.ts';
 import { endpointKey } from '../../src/model/endpoint-key.ts';
 import { isHealthy, type KeyPair, merge, type Merged, type ProofSet } from '../../src/identity/merge.ts';
 import { DEAD, HEALTHY, probed } from '../fleet/candidates.ts';

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Instance } from '../../src/model/instance.ts';
 import { isSame } from '../../src/identity/names.ts';
 import { identityOf, namesOf } from '../../src/identity/naming.ts';
-import type { Candidate, Claims } from '../../src/discovery/source.ts';
+import type { Candidate, Claims } from '../../src/model/candidate.ts';
 import { probed } from '../fleet/candidates.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import { World } from '../fleet/world.ts';

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
 import { suspects } from '../../src/identity/suspects.ts';
-import type { Claims } from '../../src/discovery/source.ts';
+import type { Claims } from '../../src/model/candidate.ts';
 import { DEAD, probed } from '../fleet/candidates.ts';
 
 const at = (port: number, claims: Claims, fields: Partial<Parameters<typeof probed>[0]> = {}) =>

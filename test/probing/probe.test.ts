@@ -10,7 +10,7 @@ import { OVERVIEW_PARTS, type SessionSummary } from '../../src/model/instance.ts
 import { probe } from '../../src/probing/probe.ts';
 import type { Look, ProbeTask } from '../../src/probing/probe-task.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
-import type { Candidate } from '../../src/discovery/source.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
 import type { Credential } from '../../src/http/exchange.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { OVERVIEW_PARTS } from '../../src/model/instance.ts';
 import { type LookOptions, type ProbeOutcome, Prober, type ProbeTarget } from '../../src/probing/prober.ts';
 import { createSameDirectory } from '../../src/probing/same-directory.ts';
-import type { Candidate } from '../../src/discovery/source.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
 import type { Credential } from '../../src/http/exchange.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { startThreadServer } from '../rig/thread-server.ts';

@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import { LiveFleet } from '../../src/fleet/fleet.ts';
-import type { Candidate, DiscoverySource } from '../../src/discovery/source.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
+import type { DiscoverySource } from '../../src/discovery/source.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { type Opencode, startOpencode } from '../rig/opencode.ts';

@@ -1,4 +1,4 @@
-import type { Note } from '../../discovery/source.ts';
+import type { Note } from '../../model/candidate.ts';
 import type { PortAnswer } from './registered.ts';
 
 /** What `status --json` prints. Fields may be added; what is here keeps its name and meaning. Text is safe to show. */

@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import { badPortReason } from '../../base/bad-ports.ts';
 import type { Dial } from '../../base/dial.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
-import type { Candidate, Note } from '../source.ts';
+import type { Candidate, Note } from '../../model/candidate.ts';
 import type { Sighting } from './sightings.ts';
 
 /** A neighbour answers within milliseconds; one that is off never does. */

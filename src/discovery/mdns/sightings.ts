@@ -3,8 +3,7 @@ import { QUERY_EVERY_MS } from '../../mdns/browser.ts';
 import type { Origin } from '../../mdns/lan.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import type { Note } from '../source.ts';
-
+import type { Note } from '../../model/candidate.ts';
 /** Nobody has more instances on a LAN; whoever advertises them makes us ask each. */
 export const MAX_SIGHTINGS = 500;
 /** Nobody runs more on one machine. */

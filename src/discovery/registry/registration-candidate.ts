@@ -1,8 +1,7 @@
 import { join } from 'node:path';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Registration } from './registration.ts';
-import type { Candidate, Trust } from '../source.ts';
-
+import type { Candidate, Trust } from '../../model/candidate.ts';
 export const REGISTRY_SOURCE = 'local-relay';
 
 export interface RegistrationSite {

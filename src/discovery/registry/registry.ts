@@ -15,14 +15,8 @@ import {
   RegistrationReader,
   type Registrations,
 } from './registration-reader.ts';
-import {
-  SourceUnavailableError,
-  type Candidate,
-  type DiscoverySource,
-  type Note,
-  type Scan,
-  type Trust,
-} from '../source.ts';
+import type { Candidate, Note, Trust } from '../../model/candidate.ts';
+import { SourceUnavailableError, type DiscoverySource, type Scan } from '../source.ts';
 
 export { REGISTRY_SOURCE };
 

@@ -4,8 +4,7 @@ import pLimit from 'p-limit';
 import { PeerFollow } from './peer-follow.ts';
 import { KNOWN, PageOfPeers } from './peer-page.ts';
 import { findOn, type PeerDeps, type PeerSite } from './peer.ts';
-import type { Candidate, Note } from '../source.ts';
-
+import type { Candidate, Note } from '../../model/candidate.ts';
 /** Requests at once: beside the probes of the process, which have their own limit. */
 const CONCURRENCY = 16;
 

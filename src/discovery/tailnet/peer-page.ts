@@ -1,7 +1,6 @@
 import type { TailnetNode } from '../../tailscale/types.ts';
 import type { KnownList, PeerFinding, PeerSite } from './peer.ts';
-import type { Candidate, Note } from '../source.ts';
-
+import type { Candidate, Note } from '../../model/candidate.ts';
 /** What a peer had is believed for so long after its last answer, while probes tell that it is offline: services restart, laptops change networks. */
 const KEPT_MS = 90_000;
 /** How soon one that had something is asked again. */

@@ -4,8 +4,7 @@ import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.t
 import { askPeer, type PeerAnswer, PeerUnreachableError } from '../../tailscale/peer-request.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
 import { isHealth, PEER_LIST_PATH, readPeerList } from './peer-list.ts';
-import type { Candidate, Claims, Note } from '../source.ts';
-
+import type { Candidate, Claims, Note } from '../../model/candidate.ts';
 export const TAILSCALE_SOURCE = 'tailscale';
 
 /** Where one peer is asked, and how. */

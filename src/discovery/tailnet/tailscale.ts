@@ -10,7 +10,8 @@ import { backendProblem, createLocalApi } from '../../tailscale/local-api.ts';
 import { type LocalApi, LocalApiError, type TailnetStatus } from '../../tailscale/types.ts';
 import { PeerBook } from './peer-book.ts';
 import { type PeerSite, TAILSCALE_SOURCE } from './peer.ts';
-import { type DiscoverySource, type Note, type Scan, type ScanOptions, SourceUnavailableError } from '../source.ts';
+import type { Note } from '../../model/candidate.ts';
+import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from '../source.ts';
 
 const portNumber = z.int().min(1).max(65_535);
 

@@ -1,6 +1,6 @@
 import { endpointKey } from '../../model/endpoint-key.ts';
 import type { Instance } from '../../model/instance.ts';
-import type { Endpoint } from '../../discovery/source.ts';
+import type { Endpoint } from '../../model/candidate.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /** How an instance is reached: the way in use, and what else leads to it. */

@@ -6,7 +6,7 @@ import { OperationError, quoteBlock, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
 import { followUntil } from '../send/following.ts';
-import type { AskPerson, Call, PersonAnswer, Form as Form, Runtime } from '../runtime.ts';
+import type { AskPerson, Call, PersonAnswer, Form, Runtime } from '../runtime.ts';
 
 /** A person approves only what they see whole. */
 const MAX_SHOWN_CHARS = 6_000;
