@@ -42,7 +42,7 @@ describe('the candidate of a registration', () => {
   ];
   it.each(routes)('$name: $route', ({ fields, route, localPort }) => {
     const candidate = candidateOf('a.json', { name: 'a', port: 5000, ...fields }, site);
-    expect(candidate.endpoint).toEqual({ url: 'http://127.0.0.1:5000', route });
+    expect(candidate.endpoint).toEqual({ url: 'http://127.0.0.1:5000', route, ownerUid: 1000 });
     expect(candidate.claims.localPort).toBe(localPort);
   });
 
