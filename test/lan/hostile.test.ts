@@ -72,6 +72,8 @@ describe('whatever anyone says on the LAN', () => {
     const printer = mallory.run([process.execPath, '-e', code], sandbox);
     await printer.says(/up/);
     await using server = await viewer.mcp();
+    // opencode (1.18.33) does not advertise a name that it hears from another machine first.
+    await isHonestListed(server);
     await using liar = await speaker(mallory);
     await liar.say([announcement(service(4096))]);
     const rows = await listed(server, (found) => found.some((row) => row.host === mallory.on(1)));
