@@ -7,7 +7,7 @@ import {
 } from 'node:http';
 import { Agent as SecureAgent, request as requestHttps } from 'node:https';
 
-import { type Receiver, whenConnected } from './port-holder.ts';
+import { type Receiver, type Withheld, whenConnected } from './port-holder.ts';
 import { type Dial, dialConnector } from '../base/dial.ts';
 import { DialAgent } from './dial-agent.ts';
 import { networkError, RequestError } from './request-error.ts';
@@ -137,7 +137,7 @@ export class HttpCall {
     let connected = false;
     const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...connecting });
     this.#request = request;
-    whenConnected(request, secretFor, (withheld) => {
+    const go = (withheld: Withheld | undefined): void => {
       connected = true;
       try {
         if (withheld?.isForeign === true) {
@@ -151,10 +151,16 @@ export class HttpCall {
       } catch (error) {
         this.#fail(error as Error);
       }
+    };
+    whenConnected(request, secretFor, go, () => {
+      this.#send(resolve, false);
+      request.destroy();
     });
     request.once('response', resolve);
     // Before the response; what breaks after it is told by the response.
     request.on('error', (error: NodeJS.ErrnoException) => {
+      // Given up for another connection.
+      if (this.#request !== request) return;
       // Whether the server saw it cannot be told, so only what changes nothing is sent again.
       const again = request.reusedSocket && method === 'GET' && CLOSED_MEANWHILE.has(error.code ?? '');
       if (again && !this.#over) this.#send(resolve, false);

@@ -28,16 +28,23 @@ const HOLDERS = new WeakMap<object, Promise<Holder>>();
 /**
  * Calls `go` once `request` has its connection and nothing has been written to it, with why no password may go out on it,
  * or undefined; at once where no `receiver` is given. Until then the caller must neither write to the request nor end it.
+ * Calls `unseen` instead where the connection is a kept one that was not looked at when it was made: who listens by now
+ * says nothing of who accepted it then.
  */
 export function whenConnected(
   request: ClientRequest,
   receiver: Receiver | undefined,
   go: (withheld: Withheld | undefined) => void,
+  unseen?: () => void,
 ): void {
   request.once('socket', (socket) => {
     const ask = (): void => {
       if (receiver === undefined) {
         go(undefined);
+        return;
+      }
+      if (request.reusedSocket && !HOLDERS.has(socket) && unseen !== undefined) {
+        unseen();
         return;
       }
       const known = HOLDERS.get(socket) ?? holderOf(socket, receiver);

@@ -180,6 +180,19 @@ test('each connection is asked about once, and a new one again', async () => {
   expect(second.seen).toEqual([]);
 });
 
+test('a connection that was not looked at when it was made is not one for a password, whoever listens by now', async () => {
+  const first = await listen(STRANGER_UID);
+  const { endpoint } = connectionTo(first.port);
+  await get({ endpoint });
+  first.stop();
+  const second = await listen(0, { port: first.port });
+  // Without a password the kept one may still be used.
+  await get({ endpoint });
+  await get({ endpoint, credential });
+  expect(first.seen).toEqual([undefined, undefined]);
+  expect(second.seen).toEqual([expect.any(String)]);
+});
+
 describe('what another user binds beside ours', () => {
   test('does not count, where ours has the very address', async () => {
     const { port, seen } = await listen(0);
