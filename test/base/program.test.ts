@@ -180,22 +180,29 @@ describe('RELAY_SSH_CMD', () => {
     );
   });
 
-  test.each(['/nowhere/ssh x', '-v ssh x', '-- x', '/', '/etc/passwd x', 'false'])(
-    '%j, which cannot be run, is told of the relay alone',
-    async (written) => {
-      const { env } = await place();
-      for (const subcommand of ['status', 'cleanup']) {
-        const { ended, stdout, stderr } = start(['opencode-connected', subcommand], { ...env, RELAY_SSH_CMD: written });
-        expect(await within(ended, 'its end')).toBe(1);
-        expect(stdout()).toMatch(/elay.*(?:cannot run|ended with status)/);
-        expect(stderr()).toBe('');
-      }
-      const started = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: written });
-      // opencode's own: it is /bin/true here.
-      expect(await within(started.ended, 'its end')).toBe(0);
-      expect(started.stderr()).toMatch(/no connection to the relay: [^\n]+; trying again in the background\n$/);
-    },
-  );
+  // Of the last two `spawn` throws, where it gives an event for the others.
+  test.each([
+    '/nowhere/ssh x',
+    '-v ssh x',
+    '-- x',
+    '/',
+    '/etc/passwd x',
+    'false',
+    '/etc/passwd/ssh x',
+    `/${'x'.repeat(300)} x`,
+  ])('%j, which cannot be run, is told of the relay alone', async (written) => {
+    const { env } = await place();
+    for (const subcommand of ['status', 'cleanup']) {
+      const { ended, stdout, stderr } = start(['opencode-connected', subcommand], { ...env, RELAY_SSH_CMD: written });
+      expect(await within(ended, 'its end')).toBe(1);
+      expect(stdout()).toMatch(/elay.*(?:cannot run|ended with status)/);
+      expect(stderr()).toBe('');
+    }
+    const started = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: written });
+    // opencode's own: it is /bin/true here.
+    expect(await within(started.ended, 'its end')).toBe(0);
+    expect(started.stderr()).toMatch(/no connection to the relay: [^\n]+; trying again in the background\n$/);
+  });
 });
 
 /** Ways in which nobody takes what stands on stderr. `closed`: 2>&-. */

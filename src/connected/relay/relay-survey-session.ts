@@ -5,6 +5,7 @@ import type { Clock } from '../../base/clock.ts';
 import { quoted, singleLine } from '../../base/plain-text.ts';
 import { type Bytes, type RegistrySurvey, SurveyReader } from './relay-survey.ts';
 import { SURVEY_COMMAND } from './relay-survey-program.ts';
+import { cannotRun } from './ssh-process.ts';
 
 export interface SurveySessionOptions {
   /** The person's ssh command in words, for the relay; none: a shell of this machine. */
@@ -66,9 +67,16 @@ const SSH_OPTIONS = [
   'ConnectTimeout=30',
 ].flatMap((option) => ['-o', option]);
 
-/** Starts the process; nothing is awaited. */
+/** Starts the process; nothing is awaited. Where it cannot be started, the calls say so. */
 export function openSurveySession(options: SurveySessionOptions): SurveySession {
-  return new Session(options);
+  try {
+    return new Session(options);
+  } catch (error) {
+    // What is wrong with most paths comes as an event, but not all of it: ENOTDIR, ELOOP, E2BIG are thrown.
+    const reason = new Error(cannotRun(options.sshCommand?.[0] ?? 'sh', error));
+    const refuse = (): Promise<never> => Promise.reject(reason);
+    return { survey: refuse, remove: refuse, forget: refuse, close: () => Promise.resolve() };
+  }
 }
 
 class Session implements SurveySession {
@@ -101,7 +109,7 @@ class Session implements SurveySession {
       this.#errors = (this.#errors + chunk.toString('utf8')).slice(-KEPT_ERROR_BYTES);
     });
     this.#ended = new Promise((resolve) => {
-      this.#child.once('error', (error) => this.#end(this.#cannotRun(program, error), resolve));
+      this.#child.once('error', (error) => this.#end(cannotRun(program, error), resolve));
       this.#child.once('close', (code, signal) => this.#end(this.#reason(code, signal), resolve));
     });
     options.signal.addEventListener('abort', this.#onAbort, { once: true });
@@ -235,12 +243,6 @@ class Session implements SurveySession {
       ? '; nothing is asked here: load the key into ssh-agent, or log in once by hand'
       : '';
     return `${quoted(words, MAX_REASON_CHARS)} (${what} ${how})${hint}`;
-  }
-
-  #cannotRun(program: string, error: Error): string {
-    const code = 'code' in error ? String(error.code) : 'it cannot be started';
-    const what = code === 'ENOENT' ? 'there is no such program' : code;
-    return `cannot run ${JSON.stringify(singleLine(program, 100))}: ${what}; install it, or correct RELAY_SSH_CMD`;
   }
 }
 

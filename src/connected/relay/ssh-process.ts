@@ -199,7 +199,8 @@ export function wasInterrupted(reason: string | undefined): boolean {
   return /was ended by SIG(?:INT|QUIT)\)?$/.test(reason ?? '');
 }
 
-function cannotRun(program: string, error: unknown): string {
+/** What is said of a program that could not be started, safe to show. */
+export function cannotRun(program: string, error: unknown): string {
   const shown = JSON.stringify(singleLine(program, 100));
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'it cannot be started';
   const what = code === 'ENOENT' ? 'there is no such program' : code === 'EACCES' ? 'it is not executable' : code;
