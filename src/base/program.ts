@@ -80,15 +80,17 @@ function stdoutWriter(process: NodeJS.Process, fail: (error: unknown) => void): 
   };
 }
 
+/** What a person can do where Node only names its own function. */
+const SYSTEM_ERRORS: ReadonlyMap<unknown, string> = new Map([
+  ['uv_cwd', 'the current directory does not exist any more; change to one that does and run it again'],
+  ['uv_os_homedir', 'this user has no home directory (no HOME, no entry in the password database); set HOME'],
+]);
+
 /** One line, without a stack. */
 function describe(error: unknown): string {
   if (error instanceof ReportedError) return error.message;
   if (!(error instanceof Error)) return `internal error, please report it: ${String(error)}`;
-  if ('syscall' in error) {
-    return error.syscall === 'uv_cwd'
-      ? 'the current directory does not exist any more; change to one that does and run it again'
-      : error.message;
-  }
+  if ('syscall' in error) return SYSTEM_ERRORS.get(error.syscall) ?? error.message;
   // Thrown on purpose. What the language throws is a mistake of ours; where is all that a report needs beside the message.
   if (error.name === 'Error') return error.message;
   const place = /\n\s+at (.+)/.exec(error.stack ?? '')?.[1];

@@ -37,6 +37,9 @@ const SHORT = [
   ['opencode-connected', 'cleanup'],
 ] as const;
 
+/** A user id that no password database has. */
+const NO_USER = 54_321;
+
 type Stdio = 'pipe' | 'ignore' | number;
 
 interface Started {
@@ -162,6 +165,23 @@ describe('a current directory that was removed', () => {
     expect(await within(ended, 'its end')).toBe(0);
     expect(stdout()).not.toBe('');
   });
+});
+
+test
+  .skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')
+  .each([
+    ['opencode-mcp'],
+    ['opencode-mcp', 'list'],
+    ['opencode-mcp', 'node'],
+    ['opencode-connected', 'status'],
+  ] as const)('%s %s without a home directory says what to set', async (...command) => {
+  const { HOME: _, ...env } = (await place()).env;
+  // As in a container that is run as some user id.
+  const shell = `set -- setpriv --reuid ${NO_USER} --regid ${NO_USER} --clear-groups "$@"`;
+  const { ended, stderr } = start(command, env, { shell });
+  expect(await within(ended, 'its end')).toBe(1);
+  expect(stderr()).toMatch(oneLine(command[0]));
+  expect(stderr()).toContain('this user has no home directory');
 });
 
 describe('RELAY_SSH_CMD', () => {
