@@ -73,12 +73,16 @@ async function holderOf(socket: Socket, { url, dial }: Receiver): Promise<Holder
   const exact = here.filter((row) => mapped(row.local.address) === remote.address);
   // The kernel gives a connection to a listener of every address only where there is none of the very address.
   const taken = exact.length > 0 ? exact : here.filter((row) => isWildcard(row.local, remote));
-  if (taken.length > 0) return { uids: taken.map(uidOf) };
-  // It accepted this connection and listens no more, or is in another network namespace.
-  const accepted = (await readSocketTable())?.filter(
+  // Root hands on what it listens for, to workers of other users too.
+  if (taken.length > 0 && taken.every((row) => uidOf(row) === 0)) return { uids: [0] };
+  // Who accepted it may listen no more and have left the port to another, or be in another network namespace.
+  const accepted = (await socketsNow())?.filter(
     (row) => isEnd(row.local, remote) && isEnd(row.remote, local) && !row.listening,
   );
-  if (accepted?.length) return { uids: accepted.map(uidOf) };
+  // Without an inode it still waits for a listener to take it, if there is one.
+  const taking = taken.length > 0 ? accepted?.filter(({ inode }) => inode !== '0') : accepted;
+  const holders = [...taken, ...(taking ?? [])];
+  if (holders.length > 0) return { uids: holders.map(uidOf) };
   return {
     unknown: 'another container, or another user that this system hides',
   };
@@ -145,21 +149,24 @@ function addressOf({ remoteAddress, remotePort }: Socket): string {
   return `port ${remotePort} of ${remoteAddress}`;
 }
 
-let reading: Promise<readonly SocketRow[] | undefined> | undefined;
-let next: Promise<readonly SocketRow[] | undefined> | undefined;
+const listenersNow = shared(readListeners);
+const socketsNow = shared(readSocketTable);
 
-/** As they are after the call; calls during one reading share the next. Never rejects. */
-function listenersNow(): Promise<readonly SocketRow[] | undefined> {
-  if (reading === undefined) return read();
-  next ??= reading.then(read);
-  return next;
-}
-
-function read(): Promise<readonly SocketRow[] | undefined> {
-  next = undefined;
-  const now = readListeners().finally(() => {
-    if (reading === now) reading = undefined;
-  });
-  reading = now;
-  return now;
+/** What `read`, which never rejects, finds after the call; calls during one reading share the next. */
+function shared<T>(read: () => Promise<T>): () => Promise<T> {
+  let reading: Promise<T> | undefined;
+  let next: Promise<T> | undefined;
+  const start = (): Promise<T> => {
+    next = undefined;
+    const now = read().finally(() => {
+      if (reading === now) reading = undefined;
+    });
+    reading = now;
+    return now;
+  };
+  return () => {
+    if (reading === undefined) return start();
+    next ??= reading.then(start);
+    return next;
+  };
 }

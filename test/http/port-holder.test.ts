@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
-import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import type { Endpoint } from '../../src/model/candidate.ts';
@@ -15,6 +15,7 @@ const credential = { username: 'opencode', password: 'secret' };
 
 interface Listener {
   readonly port: number;
+  readonly server: Server;
   /** Listens no more; what is connected stays. */
   readonly stop: () => void;
   readonly disconnect: () => void;
@@ -44,7 +45,7 @@ async function listen(uid: number, { host = '127.0.0.1', port = 0, status = 200 
   const disconnect = (): void => sockets.forEach((socket) => socket.destroy());
   onTestFinished(stop);
   onTestFinished(disconnect);
-  return { port: (listener.address() as AddressInfo).port, stop, disconnect, seen };
+  return { port: (listener.address() as AddressInfo).port, server: listener, stop, disconnect, seen };
 }
 
 function connectionTo(
@@ -89,6 +90,17 @@ describe('a password goes to a port of', () => {
     await get(connectionTo(port, { host }));
     expect(seen).toEqual([expect.any(String)]);
   });
+});
+
+test('root’s listener may hand the connection on to a worker of another user', async () => {
+  const { port, seen, server } = await listen(0);
+  // Accepted with the worker's rights, and judged with those of a third user.
+  server.prependOnceListener('connection', () => {
+    process.seteuid?.(0);
+    process.seteuid?.(OWNER_UID);
+  });
+  await asUser(STRANGER_UID, () => get(connectionTo(port)));
+  expect(seen).toEqual([expect.any(String)]);
 });
 
 describe('nothing goes to a port of another user', () => {
@@ -149,6 +161,29 @@ describe('nothing goes to a port of another user', () => {
       await expect(asked).rejects.toMatchObject({ withheld: expect.stringContaining('no password was sent') });
     });
     expect(Buffer.concat(bytes).toString()).toBe('');
+  });
+
+  test('that accepts one connection and leaves the port to ours', async () => {
+    const bytes: Buffer[] = [];
+    const ours = createTcpServer();
+    onTestFinished(() => void ours.close());
+    const server = createTcpServer((socket) => {
+      server.close();
+      process.seteuid?.(0);
+      process.seteuid?.(OWNER_UID);
+      ours.listen((socket.address() as AddressInfo).port, '127.0.0.1');
+      socket.on('data', (chunk) => bytes.push(chunk)).on('error', () => {});
+    });
+    await asUser(STRANGER_UID, async () => {
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as AddressInfo;
+      const asked = exchange(connectionTo(port), '/x', {}, { ...limits, timeoutMs: 1_000 });
+      await asked.catch(() => {});
+      expect(Buffer.concat(bytes).toString()).toBe('');
+      await expect(asked).rejects.toMatchObject({ withheld: expect.stringContaining('no password was sent') });
+    });
+    expect(ours.listening).toBe(true);
   });
 
   test('what needs no password still goes there', async () => {
