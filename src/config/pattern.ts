@@ -3,16 +3,20 @@
  * everything else for itself, upper or lower case. No regular expression is built, so a pattern cannot be made slow.
  */
 export function matchesPattern(pattern: string, text: string): boolean {
-  const [first = '', ...rest] = pattern.toLowerCase().split('*');
-  const lower = text.toLowerCase();
+  return matchesAsWritten(pattern.toLowerCase(), text.toLowerCase());
+}
+
+/** As above, but upper and lower case differ. */
+export function matchesAsWritten(pattern: string, text: string): boolean {
+  const [first = '', ...rest] = pattern.split('*');
   const last = rest.pop();
-  if (last === undefined) return lower === first;
-  if (lower.length < first.length + last.length || !lower.startsWith(first) || !lower.endsWith(last)) return false;
-  const end = lower.length - last.length;
+  if (last === undefined) return text === first;
+  if (text.length < first.length + last.length || !text.startsWith(first) || !text.endsWith(last)) return false;
+  const end = text.length - last.length;
   let from = first.length;
   // The leftmost place for each part leaves the most for the next ones, so there is nothing to go back for.
   for (const part of rest) {
-    const at = lower.indexOf(part, from);
+    const at = text.indexOf(part, from);
     if (at < 0 || at + part.length > end) return false;
     from = at + part.length;
   }

@@ -88,6 +88,8 @@ describe('who settles a request', () => {
     expect(who(rules, bash('git log'))).toBe('model');
     expect(who(rules, bash())).toBe('human');
     expect(who(rules, question)).toBe('human');
+    expect(who(rules, bash(''))).toBe('human');
+    expect(who(rules, shell('', ' '))).toBe('human');
     expect(who([{ approve: 'model' }], bash())).toBe('model');
   });
 
@@ -113,6 +115,8 @@ describe('a shell command', () => {
     ['{ git status; }', ['git status']],
     ['git status "; rm F"', ['git status "; rm F"']],
     ['git status \\\n  -s', ['git status \\\n  -s']],
+    ['git status <<E >"${D}/x" 2>&1\nx; y\nE', ['git status <<E >"${D}/x" 2>&1\nx; y\nE']],
+    ['git status <<E | git status -s\nx\nE', ['git status <<E | git status -s\nx\nE', 'git status -s']],
   ])('%j is covered by rules for all that it lists', (command, patterns) => {
     expect(who(status, shell(command, ...patterns))).toBe('model');
   });
@@ -136,6 +140,8 @@ describe('a shell command', () => {
     ['git() { git status; }; git status', ['git status']],
     ['FOO=1 git status', ['FOO=1 git status']],
     ['> F git status', ['> F git status']],
+    ['git status << "E" ; rm F\nx\nE', ['git status << "E" ; rm F\nx\nE']],
+    ['git status <<E & rm F\nx\nE', ['git status <<E & rm F\nx\nE']],
     // What a version could list that does not stand there.
     ['git  status; > F', ['git status']],
     ['rm F', ['git status']],
@@ -154,6 +160,18 @@ describe('a shell command', () => {
     ['A="x y" B[0]+=$(x y) rm F', ['A="x y" B[0]+=$(x y) rm F', 'x y']],
     ['2>/dev/null rm F', ['2>/dev/null rm F']],
     ['> G rm F', ['> G rm F']],
+    ['A[$i]=1 rm F', ['A[$i]=1 rm F']],
+    ['A[i + 1]=1 rm F', ['A[i + 1]=1 rm F']],
+    ['{fd}>G rm F', ['fd}>G rm F']],
+    ['git status <<E; if true; then rm F; fi\nx\nE', ['git status', 'then rm F', 'fi', 'x', 'E']],
+    ['git status <<E; ! rm F\nx\nE', ['git status']],
+    ['while rm F', []],
+    // Listed as a part of the one before.
+    ['git status << "E" ; rm F\nx\nE', ['git status << "E" ; rm F\nx\nE']],
+    ['git status <<E & rm F\nx\nE', ['git status <<E & rm F\nx\nE']],
+    ['git status "\n" <<E 2>&1; rm F\nx\nE', ['git status "\n" <<E 2>&1; rm F\nx\nE']],
+    // One that is listed begins one that is not.
+    ['rm; cat <<E; rm -rf F\nx\nE', ['rm', 'cat']],
     ['time -p rm F', ['time -p rm F']],
     // Not listed by opencode, and run by the shell.
     ['git status <<E; rm F\nx\nE', ['git status']],
@@ -190,6 +208,32 @@ describe('a shell command', () => {
     );
   });
 
+  test('with an assignment is no exception because of a later word', () => {
+    const rules: ApprovalRule[] = [
+      { pattern: 'rm -i *', approve: 'model' },
+      { pattern: 'rm *', approve: 'never' },
+    ];
+    expect(who(rules, bash('FOO=1 rm F rm -i G'), { approve: 'model' })).toBe('never');
+  });
+
+  test('in another case than the pattern is not allowed by it, but forbidden', () => {
+    const rules: ApprovalRule[] = [
+      { pattern: 'git branch -d *', approve: 'model' },
+      { pattern: 'git branch -D *', approve: 'never' },
+    ];
+    expect(who(rules, bash('git branch -d x'))).toBe('model');
+    expect(who(rules, bash('git branch -D x'))).toBe('never');
+    expect(who(rules.slice(0, 1), bash('git branch -D x'))).toBe('human');
+    expect(who(rules.slice(1), bash('git branch -d x'), { approve: 'model' })).toBe('never');
+  });
+
+  // Where each place is compared with all of each, it takes more than a minute.
+  test('does not hold everything up, whatever is listed for it', { timeout: 20_000 }, () => {
+    const command = 'a;'.repeat(20_000);
+    const listed = Array.from({ length: 100 }, (_, index) => `${'a;'.repeat(10_000 - index)}b`);
+    expect(who([{ pattern: 'a', approve: 'model' }], shell(command, ...listed))).toBe('human');
+  });
+
   test('keeps an exception for what stands before the name of a command', () => {
     const rules: ApprovalRule[] = [
       { pattern: 'CI=1 npm test', approve: 'model' },
@@ -221,4 +265,7 @@ test('a path is compared as it is written', () => {
   expect(who(rules, request('edit', ['docs/a  b.md']))).toBe('never');
   expect(who(rules, request('edit', ['docs/c.md']))).toBe('model');
   expect(who(rules, request('edit', ['docs/c.md', 'src/a.ts']))).toBe('human');
+  const exact: ApprovalRule[] = [{ permission: 'edit', pattern: 'docs/a b.md', approve: 'model' }];
+  expect(who(exact, request('edit', ['docs/a b.md']))).toBe('model');
+  expect(who(exact, request('edit', ['docs/a  b.md']))).toBe('human');
 });

@@ -1,4 +1,4 @@
-import { matchesPattern } from '../../config/pattern.ts';
+import { matchesAsWritten, matchesPattern } from '../../config/pattern.ts';
 import type { ApprovalRule, Approver } from '../../config/settings.ts';
 import type { PermissionReply } from '../../opencode/api.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
@@ -36,7 +36,10 @@ export function approverOf(
         (one.instance === undefined || names.some((name) => matchesPattern(one.instance ?? '', name))) &&
         (one.permission === undefined || matchesPattern(one.permission, permission)),
     )
-    .map(({ pattern, approve: who }) => ({ who, ...(pattern !== undefined && { pattern: evenSpaced(pattern) }) }));
+    .map(({ pattern, approve: who }) => ({
+      who,
+      ...(pattern !== undefined && { pattern: spacingOf(waiting)(pattern) }),
+    }));
   return strictest(piecesOf(waiting).map((piece) => approverOfPiece(rules, piece, approve))) ?? approve;
 }
 
@@ -45,21 +48,26 @@ interface Rule {
   readonly pattern?: string;
 }
 
-/** An assignment or a redirection may stand before the name of a command, and `time` and `coproc`, which are the shell's own words. */
-const BEFORE_A_NAME = /^(?:[a-z_][\w[\]]*\+?=|\d*[<>]|&>|time |coproc )/i;
+/** An assignment or a redirection may stand before the name of a command, and words that are the shell's own. */
+const BEFORE_A_NAME =
+  /^(?:[a-z_]\w*(?:\[.*\])?\+?=|(?:\d*|\{?\w+\})[<>]|&>|(?:!|time|coproc|if|then|elif|else|while|until|do) )/i;
 
 /** `piece` is undefined where nothing is named: only a rule without a pattern fits that. */
 function approverOfPiece(rules: readonly Rule[], piece: string | undefined, otherwise: Approver): Approver {
   const fitting = rules.findIndex(
-    ({ pattern }) => pattern === undefined || (piece !== undefined && matchesPattern(pattern, piece)),
+    ({ pattern }) => pattern === undefined || (piece !== undefined && matchesAsWritten(pattern, piece)),
   );
   const own = rules[fitting]?.who ?? otherwise;
-  if (piece === undefined || !BEFORE_A_NAME.test(piece)) return own;
-  // `FOO=1 rm F` is an `rm` too: a rule that fits from a later word on makes it stricter, but never looser.
-  const behind = rules
+  if (piece === undefined) return own;
+  // `RM F` is an `rm` on macOS, but `git branch -D` no `-d`; `FOO=1 rm F` is an `rm` too. What fits in another case, or from a
+  // later word on, makes it stricter, but never looser. All of it counts: which word is the name cannot be told.
+  const hasBefore = BEFORE_A_NAME.test(piece);
+  const alike = rules
     .slice(0, fitting === -1 ? rules.length : fitting)
-    .find(({ pattern }) => pattern !== undefined && matchesPattern(`* ${pattern}`, piece));
-  return behind === undefined ? own : (strictest([own, behind.who]) ?? own);
+    .filter(
+      ({ pattern = '' }) => matchesPattern(pattern, piece) || (hasBefore && matchesPattern(`* ${pattern}`, piece)),
+    );
+  return strictest([own, ...alike.map(({ who }) => who)]) ?? own;
 }
 
 function strictest(approvers: readonly Approver[]): Approver | undefined {
@@ -71,8 +79,24 @@ function piecesOf(waiting: WaitingRequest): readonly (string | undefined)[] {
   const { permission, patterns, metadata } = waiting.request;
   // Its patterns are directories; the command that goes there is asked about by itself (opencode 1.18.33).
   const command = permission === 'external_directory' ? undefined : metadata?.command;
-  const pieces = new Set([...patterns, ...beyond(command ?? '', patterns)].map(evenSpaced));
-  return pieces.size === 0 ? [undefined] : [...pieces];
+  const behindMarks = patterns.flatMap(afterHeredocMark).flatMap((text) => beyond(text, patterns));
+  const pieces = new Set([...patterns, ...behindMarks, ...beyond(command ?? '', patterns)].map(spacingOf(waiting)));
+  // An empty one names nothing.
+  return pieces.size === 0 ? [undefined] : [...pieces].map((piece) => (piece === '' ? undefined : piece));
+}
+
+/** What follows `cat << E;` on its line: opencode (1.18.33) can list it as a part of `cat`, and the shell runs it. */
+function afterHeredocMark(listed: string): readonly string[] {
+  return listed.split('\n').flatMap((line) => {
+    const mark = line.indexOf('<<');
+    return mark === -1 ? [] : (/(?:[;|]|(?<!>)&(?!>)).*/.exec(line.slice(mark)) ?? []);
+  });
+}
+
+/** Spaces of a path are its own. */
+function spacingOf({ kind, request }: WaitingRequest): (text: string) => string {
+  const isShell = kind === 'permission' && (request.permission === 'bash' || request.metadata?.command !== undefined);
+  return isShell ? evenSpaced : (text) => text;
 }
 
 /** As the shell reads it, so that `rm  -rf` fits `rm -rf*`: it joins lines that end in a backslash, and one space is as good as many. */
@@ -85,35 +109,47 @@ function evenSpaced(text: string): string {
 
 /** Each is looked for at each place. Nobody writes as many commands in one; what is not looked for counts as not listed. */
 const MAX_LISTED = 100;
+/** Characters compared, some 0.2 s: an opencode could list what nearly stands at every place. Ten times what 10,000 commands need. */
+const MAX_COMPARED = 100_000_000;
 
 const ENDS_A_COMMAND = /^[ \t\n;&|(){}`]?$/;
 const SEPARATOR = /^[ \t\n;&|(){}]$/;
+const BLANK = /^[ \t]$/;
 /** A backquote runs what it encloses, and then what that printed: no mere separator. */
 const UNLISTED = /`|[^\n;&|(){}`]+/y;
 
 /**
  * What stands in `command` beyond the commands that opencode (1.18.33) has `listed`, word for word, and beyond what separates them:
- * `cd`, assignments, redirections by themselves, comments, what follows `<<` on a line. Cut where a command may end.
+ * `cd`, assignments, redirections by themselves, comments, what follows `<<` on a line. Cut where a command may end. What follows
+ * a listed one on is a piece also together with it: `rm` can be listed, and `rm -rf F` stand there too.
  */
 function beyond(command: string, listed: readonly string[]): readonly string[] {
   // `git status` also begins `git status -s`.
   const longestFirst = [...new Set(listed)].filter(Boolean).toSorted((one, other) => other.length - one.length);
   const known = longestFirst.slice(0, MAX_LISTED);
+  let left = MAX_COMPARED;
+  const standsAt = (one: string, place: number): boolean => {
+    let same = 0;
+    while (same < one.length && one.charCodeAt(same) === command.charCodeAt(place + same)) same += 1;
+    left -= same + 1;
+    // Not a part of a word: `rm` is not what stands in `rmdir`.
+    return same === one.length && ENDS_A_COMMAND.test(command.charAt(place + same));
+  };
   const rest: string[] = [];
   let at = 0;
+  let begin = 0;
   while (at < command.length) {
     const place = at;
-    // Not a part of a word: `rm` is not what stands in `rmdir`.
-    const found = known.find(
-      (one) => command.startsWith(one, place) && ENDS_A_COMMAND.test(command.charAt(place + one.length)),
-    );
+    const found = known.find((one) => left > 0 && standsAt(one, place));
     if (found !== undefined) at += found.length;
-    else if (SEPARATOR.test(command.charAt(at))) at += 1;
-    else {
+    else if (SEPARATOR.test(command.charAt(at))) {
+      at += 1;
+      if (!BLANK.test(command.charAt(place))) begin = at;
+    } else {
       UNLISTED.lastIndex = at;
       const text = UNLISTED.exec(command)?.[0] ?? command.slice(at);
-      rest.push(text);
       at += text.length;
+      rest.push(text, command.slice(begin, at));
     }
   }
   return rest;
