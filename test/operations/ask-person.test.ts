@@ -162,8 +162,8 @@ test('where the client cannot ask, the section of the README is named that says 
   expect(messageOf(await answer(shell('ls'), { kind: 'unavailable', reason: 'it is deaf' }))).toContain(title);
 });
 
-test('one who was too slow is asked again by the next call', async () => {
+test('one who was too slow is asked again when they want it: a client that shows no form is late each time', async () => {
   expect(messageOf(await answer(shell('ls'), { kind: 'late' }))).toMatch(
-    /did not decide on .* in time\. It still waits/,
+    /did not decide on .* in time\. It still waits in that opencode.* only when they say/,
   );
 });
