@@ -102,7 +102,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
       'all ways to be proven again',
       () => runtime.fleet.snapshot().instances[0]?.endpoints.length === ROUTES.length,
     );
-    const message = 'slow 30 60: word';
+    const message = 'slow 30 200: word';
     let shown = '';
     let over = false;
     const streams = (): number => ways.reduce((sum, { openStreams }) => sum + openStreams, 0);
