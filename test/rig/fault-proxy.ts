@@ -291,6 +291,8 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     release: (gate) => gates.open(gate),
     cutStreams() {
       const open = [...streams.keys()];
+      // At once: the next one may be open before these are seen to be closed.
+      streams.clear();
       for (const response of open) response.destroy();
       return open.length;
     },
