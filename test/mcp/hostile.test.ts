@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { spawn } from 'node:child_process';
 import { PassThrough } from 'node:stream';
+import { text } from 'node:stream/consumers';
 
 import { ElicitRequestSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -397,7 +398,8 @@ describe('by the other ways out', () => {
     await transport.send({ jsonrpc: '2.0', id: 2, method: 'elicitation/create', params: says });
     await transport.send({ jsonrpc: '2.0', id: 3, method: 'ping' });
     await transport.close();
-    const sent = String(stdout.read())
+    stdout.end();
+    const sent = (await text(stdout))
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line) as Args);
