@@ -65,7 +65,7 @@ describe('a second user and a tagged machine', () => {
     expect(data(read)).toMatchObject({ messages: [{ text: SAID }, { text: expectedReply(SAID) }] });
     const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: said by bob' });
     expect(result.isError).toBe(true);
-    expect(text).toMatch(/not taken.*HTTP 403.*Your role here is "read"/);
+    expect(text).toMatch(/not taken.*HTTP 403.*Your role here is 'read'/);
     expect(stage.model.turns('echo: said by bob')).toBe(0);
   });
 
