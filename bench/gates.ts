@@ -17,8 +17,11 @@ import { formatNumber } from './table.ts';
 const PAIRS = 11;
 /** Times the goal. */
 const LENIENCE = 2;
-/** What loads now; more is somebody's import. */
-const MOST_MODULES = 126;
+/**
+ * What loads now; more is somebody's import. Of our own some 40: the last three are what a lost log ends nothing by, the sweep of
+ * what leaves, and the abort of cancelled tasks.
+ */
+const MOST_MODULES = 129;
 /** No program is ten times as fast as the same work without it. */
 const WRONG_RATIO = atMost(0.1);
 
