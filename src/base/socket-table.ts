@@ -10,7 +10,7 @@ export interface SocketRow {
   readonly remote: SocketEnd;
   readonly listening: boolean;
   readonly uid: number;
-  /** `0`: no process holds it any more. The kernel then also gives uid 0, whoever it was (seen on Linux 6). */
+  /** `0`: no process holds it any more; the uid is then 0 too, whichever user it was (seen on Linux 6). */
   readonly inode: string;
 }
 

@@ -58,7 +58,7 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
   process.stdin.on('error', () => shutdown('standard input failed'));
   // Every message waits for a slow client by itself.
   process.stdout.setMaxListeners(0);
-  // Each write to a reader that is gone fails anew, and the first error ends nothing at once.
+  // `on`, not `once`: every further write to a reader that is gone fails too, while the server shuts down.
   process.stdout.on('error', () => shutdown('standard output failed'));
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));
   await server.connectStdio(() => shutdown('the connection was closed'));

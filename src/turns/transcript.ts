@@ -18,7 +18,7 @@ interface PartText {
   stored: boolean;
 }
 
-/** Text that events alone have told: half a million tokens. What goes beyond is told from the store when its part has ended. */
+/** Text known from events alone: half a million tokens. The rest is read from the store when its part has ended. */
 const MAX_UNSTORED_CHARS = 2 * 1024 * 1024;
 /** What a part costs beside its text. */
 const PART_CHARS = 200;
