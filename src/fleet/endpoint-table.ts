@@ -17,7 +17,7 @@ const LATENCY_CHANGE = 2;
 /** Share of the newest measurement in the running mean. */
 const LATENCY_WEIGHT = 0.3;
 
-/** Each costs four requests in every survey. */
+/** Each costs two requests in every survey, and two more while something runs there. */
 const MAX_ALSO_IN = 3;
 
 /** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */

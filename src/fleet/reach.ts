@@ -98,7 +98,7 @@ const ADVICE: Record<Failure['status'], string> = {
   healthy: '',
   withheld: 'No message was sent. Once that is put right, call refresh_instances.',
   locked:
-    'A header is read from where the config file says. A password is read from a rule under `credentials` in the config file, or from OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where it is not "opencode"); set one and start this server anew.',
+    'Set its password in a rule under `credentials` in the config file or in OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where the user is not "opencode"), or the missing header where the config file takes it from; then restart this server.',
   unsupported: 'Update opencode on that machine and start it again.',
   unhealthy: 'See that opencode still runs there, then call refresh_instances.',
   untrusted: 'It is only listed, because nobody vouches for its registration.',

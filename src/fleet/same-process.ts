@@ -14,18 +14,18 @@ export interface SameProcess {
 
 type Shown = readonly Instance[];
 
-/** The kin of a way by which an instance was just reached. */
+/** What leads to the process that was just reached by `origin`. */
 export function sameProcessAs(origin: EndpointRecord, instances: Shown, table: EndpointTable): SameProcess {
   return { origin, proven: extend(new Map([[origin, origin.lapses]]), instances, table) };
 }
 
-/** The kin as it is known now: without what has lapsed since, with what has been proven since. */
+/** The same as it is known now: without what has lapsed since, with what has been proven since. */
 export function stillSameProcess(sameProcess: SameProcess, instances: Shown, table: EndpointTable): SameProcess {
   return { origin: sameProcess.origin, proven: extend(sameProcess.proven, instances, table) };
 }
 
 /**
- * The registered ways to the process of `kin`, best first. Besides what is proven, its own registration, and under its name
+ * The registered ways to that process, best first. Besides what is proven, its own registration, and under its name
  * what carries its id: a tunnel that is back has a port that nothing was proven of. What anyone on the LAN can advertise
  * is its own proof or none.
  */
@@ -40,7 +40,7 @@ export function endpointsTo(
   return [...found].toSorted(byPreference);
 }
 
-/** Of every instance that a way of the kin leads to now: its healthy ways, since nothing but proof joins those. */
+/** Of every instance that one of these ways leads to now: its healthy ways, since nothing but proof joins those. */
 function extend(known: SameProcess['proven'], instances: Shown, table: EndpointTable): SameProcess['proven'] {
   const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
   for (const { endpoints } of instances) {

@@ -32,7 +32,7 @@ export class ProbeQueue<Job extends { dropped: boolean }> {
     this.#waiting[rank].push(job);
   }
 
-  /** The next job that may have a slot now. Its lane is given back to `done` when it leaves the slot. */
+  /** The next job that may have a slot now. Its rank is given back to `done` when it leaves the slot. */
   pick(): { readonly job: Job; readonly rank: Rank } | undefined {
     for (const rank of this.#order) {
       if (isSuspect(rank) && this.#suspectsOut >= this.#suspectSlots) continue;

@@ -2,7 +2,7 @@ import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
 import { quoted, quoteName } from '../../base/plain-text.ts';
-import type { OpencodeApi, Page } from '../api.ts';
+import type { OpencodeApi, Page, PageQuery } from '../api.ts';
 import { openEvents } from '../events.ts';
 import { changedMessageSchema, fileContentSchema, fileNodeSchema, textMatchSchema } from '../inspect-schema.ts';
 import {
@@ -99,19 +99,8 @@ export const CALLS: Calls = {
     (sdk, directory) => sdk.session.status({ directory }),
     (result, label) => new Map(Object.entries(parse(sessionStatusesSchema, result, label))),
   ),
-  messages: route(
-    'GET /session/:id/message',
-    'always',
-    (sdk, id, { limit, before }) =>
-      sdk.session.messages({ sessionID: id, limit, ...(before !== undefined && { before }) }),
-    page(messageSchema),
-  ),
-  message: route(
-    'GET /session/:id/message/:id',
-    'always',
-    (sdk, id, messageID) => sdk.session.message({ sessionID: id, messageID }),
-    ifThere(messageSchema),
-  ),
+  messages: route('GET /session/:id/message', 'always', askMessages, page(messageSchema)),
+  message: route('GET /session/:id/message/:id', 'always', askMessage, ifThere(messageSchema)),
   permissions: route(
     'GET /permission',
     'always',
@@ -209,19 +198,26 @@ export const CALLS: Calls = {
   changedMessages: route(
     'GET /session/:id/message',
     'always',
-    (sdk, id, { limit, before }) =>
-      sdk.session.messages({ sessionID: id, limit, ...(before !== undefined && { before }) }),
+    askMessages,
     page(changedMessageSchema),
     SEARCH_TIMEOUT_MS,
   ),
   changedMessage: route(
     'GET /session/:id/message/:id',
     'always',
-    (sdk, id, messageID) => sdk.session.message({ sessionID: id, messageID }),
+    askMessage,
     ifThere(changedMessageSchema),
     SEARCH_TIMEOUT_MS,
   ),
 };
+
+function askMessages(sdk: Sdk, sessionID: string, { limit, before }: PageQuery): Promise<SdkResult> {
+  return sdk.session.messages({ sessionID, limit, ...(before !== undefined && { before }) });
+}
+
+function askMessage(sdk: Sdk, sessionID: string, messageID: string): Promise<SdkResult> {
+  return sdk.session.message({ sessionID, messageID });
+}
 
 /** The calls to the opencode at one endpoint. */
 export function createApi(connection: Connection, signal?: AbortSignal): OpencodeApi {

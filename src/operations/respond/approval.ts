@@ -59,8 +59,8 @@ function approverOfPiece(rules: readonly Rule[], piece: string | undefined, othe
   );
   const own = rules[fitting]?.who ?? otherwise;
   if (piece === undefined) return own;
-  // `RM F` is an `rm` on macOS, but `git branch -D` no `-d`; `FOO=1 rm F` is an `rm` too. What fits in another case, or from a
-  // later word on, makes it stricter, but never looser. All of it counts: which word is the name cannot be told.
+  // `RM F` is an `rm` on macOS, but `git branch -D` no `-d`; `FOO=1 rm F` is an `rm` too. A rule that fits in another case, or
+  // from a later word on, makes it stricter, never looser. Every later word counts, since nothing marks the command's name.
   const hasBefore = BEFORE_A_NAME.test(piece);
   const alike = rules
     .slice(0, fitting === -1 ? rules.length : fitting)
