@@ -32,8 +32,8 @@ function mergeTimes(samples: number): number[] {
   });
   return Array.from({ length: samples }, () => {
     const startMs = performance.now();
-    const { instances } = merge(endpoints, { proven, former: [] });
-    if (instances.length !== CANDIDATES / WAYS) throw new Error(`Expected pairs, got ${instances.length} instances`);
+    const { servers } = merge(endpoints, { proven, former: [] });
+    if (servers.length !== CANDIDATES / WAYS) throw new Error(`Expected pairs, got ${servers.length} servers`);
     return performance.now() - startMs;
   });
 }

@@ -65,7 +65,9 @@ await serveOrders(ports, async (line) => {
     case 'count':
       return count();
     case 'surveyed':
-      await until(() => fakes.every((fake, index) => fake.count('GET /session') > (sessionsAsked[index] ?? 0)));
+      await until(() =>
+        fakes.every((fake, index) => fake.count('GET /experimental/session') > (sessionsAsked[index] ?? 0)),
+      );
       return {};
     case 'prompted':
       await until(() => first().state.prompts.length > promptsSeen);
@@ -122,7 +124,7 @@ function count(): FleetCounts {
     requests += fresh;
     if (fresh > 0) byRoute[route] = fresh;
   }
-  sessionsAsked = fakes.map((fake) => fake.count('GET /session'));
+  sessionsAsked = fakes.map((fake) => fake.count('GET /experimental/session'));
   return { requests, byRoute, instancesAtOnce: busy.takeMax() };
 }
 

@@ -6,14 +6,24 @@ import type { SameProcess } from './same-process.ts';
 export interface Reached {
   readonly instance: Instance;
   readonly connection: Connection;
-  /** The instance's own directory, as its `/path` told it just now. */
+  /** The instance's. Its server's own where no other is meant, as its `/path` gave it just now. */
   readonly directory: string;
+  /** The server's own. */
+  readonly serverDirectory: string;
   readonly worktree: string;
   readonly version: string;
   /** Which address it is, see `endpointKey`. */
   readonly endpointKey: string;
   /** What leads to the same process. */
   readonly sameProcess: SameProcess;
+}
+
+/** What one server does now. */
+export interface ServerSurvey {
+  /** In its own directory, and in each other in which it works. */
+  readonly instances: readonly Instance[];
+  /** The other directories in which it is known what runs. */
+  readonly asked: readonly string[];
 }
 
 /** The only holder of what is known about instances. Tools ask it and never talk to a source. */
@@ -49,10 +59,12 @@ export interface Fleet {
    */
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached>;
   /**
-   * The instance works in this directory beside its own: from now on what it does there is told, too. It must be that of a
-   * session of its own, since opencode loads what lies there.
+   * The server may work in this directory, too: the next survey asks. It must be that of a session of its own, since opencode
+   * loads what lies there.
    */
   worksIn(reached: Reached, directory: string): void;
+  /** Asks the one server what it is doing: in its own directory, and where it works or its sessions were used lately. */
+  surveyServer(reached: Reached, signal?: AbortSignal): Promise<ServerSurvey>;
   /** Ends every timer, watcher and request. May be called twice. */
   close(): Promise<void>;
 }

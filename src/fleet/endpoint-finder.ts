@@ -24,12 +24,16 @@ export class EndpointFinder {
   }
 
   async reach(instance: Instance, signal: AbortSignal | undefined): Promise<Reached> {
-    const goal = { name: instance.name, records: this.#endpointsOf(instance), directory: instance.directory };
+    const goal = { name: instance.name, records: this.#endpointsOf(instance), directory: instance.server.directory };
     const { record, ...found } = await this.#find(goal, signal);
     const instances = this.#deps.instances();
+    const { directory = found.serverDirectory } = instance;
+    const isIt = ({ server, directory: other = directory }: Instance): boolean =>
+      other === directory && server.endpoints.some(({ id }) => id === record.id);
     return {
       ...found,
-      instance: instances.find(({ endpoints }) => endpoints.some(({ id }) => id === record.id)) ?? instance,
+      directory,
+      instance: instances.find(isIt) ?? instance,
       sameProcess: sameProcessAs(record, instances, this.#deps.table),
     };
   }
@@ -40,14 +44,19 @@ export class EndpointFinder {
     const sameProcess = stillSameProcess(reached.sameProcess, instances(), table);
     const endpoints = endpointsTo(sameProcess, { name, instances: instances(), table });
     const records = endpoints.filter(({ key }) => !failed.includes(key));
-    const { record: _, ...found } = await this.#find({ name, records, directory: reached.directory }, signal);
-    return { ...found, instance: reached.instance, sameProcess: stillSameProcess(sameProcess, instances(), table) };
+    const { record: _, ...found } = await this.#find({ name, records, directory: reached.serverDirectory }, signal);
+    return {
+      ...found,
+      directory: reached.directory,
+      instance: reached.instance,
+      sameProcess: stillSameProcess(sameProcess, instances(), table),
+    };
   }
 
   async #find(
     goal: ReachGoal,
     signal: AbortSignal | undefined,
-  ): Promise<Omit<Reached, 'instance' | 'sameProcess'> & { readonly record: EndpointRecord }> {
+  ): Promise<Omit<Reached, 'instance' | 'directory' | 'sameProcess'> & { readonly record: EndpointRecord }> {
     const batch = this.#deps.prober.batch();
     const cancel = (): void => batch.end();
     signal?.addEventListener('abort', cancel, { once: true });
@@ -55,8 +64,8 @@ export class EndpointFinder {
     try {
       const { record, outcome, healthy, slow } = await findEndpoint(goal, batch);
       for (const late of slow) this.#deps.settle(late.record, late.outcome);
-      const { directory, worktree, version } = healthy;
-      return { record, connection: outcome.connection, directory, worktree, version, endpointKey: record.key };
+      const { directory: serverDirectory, worktree, version } = healthy;
+      return { record, connection: outcome.connection, serverDirectory, worktree, version, endpointKey: record.key };
     } finally {
       signal?.removeEventListener('abort', cancel);
       batch.end();
@@ -66,12 +75,13 @@ export class EndpointFinder {
   /** The endpoints by which `instance` may be reached now: those it was shown with that are still the same registrations, and those proven since. */
   #endpointsOf(instance: Instance): readonly EndpointRecord[] {
     const { table, instances } = this.#deps;
-    const shown = instance.endpoints.flatMap(({ id, candidate }) => {
+    const shown = instance.server.endpoints.flatMap(({ id, candidate }) => {
       const record = table.get(id);
       return record !== undefined && isSame(identityOf(record.candidate), identityOf(candidate)) ? [record] : [];
     });
     const now = instances().find(({ name, aliases }) => name === instance.name || aliases?.includes(instance.name));
-    if (now === undefined || !now.endpoints.some(({ id }) => shown.some((record) => record.id === id))) return shown;
-    return table.recordsOf(now.endpoints);
+    if (now === undefined || !now.server.endpoints.some(({ id }) => shown.some((record) => record.id === id)))
+      return shown;
+    return table.recordsOf(now.server.endpoints);
   }
 }

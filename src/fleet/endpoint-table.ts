@@ -1,8 +1,8 @@
 import type { Candidate, Claims } from '../model/candidate.ts';
 import type { Connection } from '../http/exchange.ts';
-import { endpointKey } from '../model/endpoint-key.ts';
+import { addressOf, endpointKey } from '../model/endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from '../model/instance.ts';
-import { type KnownOverview, updateOverview } from '../probing/overview.ts';
+import { type KnownOverview, type OtherDirectory, updateOverview } from '../probing/overview.ts';
 import type { Healthy } from '../probing/probe-task.ts';
 import type { ProbeOutcome, ProbeTarget } from '../probing/prober.ts';
 
@@ -17,8 +17,8 @@ const LATENCY_CHANGE = 2;
 /** Share of the newest measurement in the running mean. */
 const LATENCY_WEIGHT = 0.3;
 
-/** Each costs two requests in every survey, and two more while something runs there. */
-const MAX_ALSO_IN = 3;
+/** Directories that calls went to and no survey has asked about yet. */
+const MAX_VISITED = 32;
 
 /** What is known of one registered endpoint. Replaced, not changed, when the registration becomes another. */
 export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
@@ -38,8 +38,12 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   known?: KnownOverview | undefined;
   /** What a request to it needs, as its last probe had it. Holds the password: not for snapshots. */
   connection?: Connection;
-  /** See `worksIn`; the latest first. */
-  alsoIn: readonly string[] = [];
+  /** The directories beside its own that it was seen to work in. */
+  #others: ReadonlyMap<string, KnownOverview> = new Map();
+  /** The other directories whose status the last survey learnt. */
+  askedElsewhere: readonly string[] = [];
+  /** See `worksIn`. */
+  readonly #visited = new Set<string>();
   /** Looks ahead of the schedule that it got since it answered last. */
   retries = 0;
   /** A scheduled round waits for the answer. */
@@ -63,18 +67,42 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
         : { status: 'unknown' };
   }
 
-  /** It works in this directory of a session of its own, too. */
+  /** It may work in this directory of a session of its own: the next survey asks. */
   worksIn(directory: string): void {
-    if (directory === this.lastHealthy?.directory || this.alsoIn[0] === directory) return;
-    this.alsoIn = [directory, ...this.alsoIn.filter((other) => other !== directory)].slice(0, MAX_ALSO_IN);
+    if (this.#visited.size < MAX_VISITED) this.#visited.add(directory);
+  }
+
+  /**
+   * The directories to ask about beside its own: where it was seen to work, where calls went, and where its sessions were used lately.
+   * Of those of other servers (`isTaken`) only where it was seen to work itself, since processes of one home share their sessions.
+   */
+  otherDirectories(isTaken: (directory: string) => boolean): readonly OtherDirectory[] {
+    const recent = this.known?.parts.recent?.sessions ?? new Map<string, undefined>();
+    const lately = [...recent.keys()].filter((directory) => !isTaken(directory));
+    const all = new Set([...this.#others.keys(), ...this.#visited, ...lately]);
+    all.delete(this.lastHealthy?.directory ?? '');
+    return [...all].map((directory) => {
+      const known = this.#others.get(directory)?.parts;
+      return { directory, known, session: recent.get(directory) ?? known?.session ?? undefined };
+    });
+  }
+
+  /** Used lately, and past the number that is asked about. */
+  get unaskedDirectories(): number {
+    return this.known?.parts.recent?.more ?? 0;
+  }
+
+  get elsewhere(): ProbedEndpoint['elsewhere'] {
+    if (this.#others.size === 0) return undefined;
+    return new Map([...this.#others].map(([directory, { overview }]) => [directory, overview]));
   }
 
   get learnt(): ProbeTarget['learnt'] {
     return this.known?.parts;
   }
 
-  get version(): ProbeTarget['version'] {
-    return this.result.status === 'healthy' ? this.result.version : undefined;
+  get identity(): ProbeTarget['identity'] {
+    return this.result.status === 'healthy' ? this.result : undefined;
   }
 
   get standing(): ProbeTarget['standing'] {
@@ -120,6 +148,10 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
 
   /** Takes over what a probe found; false where a later probe has told already. */
   settle(outcome: ProbeOutcome, nowMs: number): boolean {
+    if (outcome.elsewhere !== undefined) {
+      this.#settleElsewhere(outcome.elsewhere, nowMs);
+      return true;
+    }
     if (outcome.sequence < this.#sequence) return false;
     this.#sequence = outcome.sequence;
     const { result } = outcome;
@@ -147,6 +179,22 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
     return true;
   }
 
+  /** A directory is kept while work is seen there, and some minutes after; what did not answer stays as it was. */
+  #settleElsewhere(looks: NonNullable<ProbeOutcome['elsewhere']>, nowMs: number): void {
+    const others = new Map(this.#others);
+    this.askedElsewhere = [...looks].filter(([, { learnt }]) => learnt.status !== undefined).map(([name]) => name);
+    for (const [directory, { learnt, missing }] of looks) {
+      const before = others.get(directory);
+      const known = updateOverview(before, learnt, missing, nowMs);
+      const isIdle = known?.parts.status?.running.length === 0;
+      const isRecent = this.known?.parts.recent?.sessions.has(directory) === true;
+      if (known === undefined || (isIdle && !(isRecent && before !== undefined))) others.delete(directory);
+      else others.set(directory, known);
+      if (isIdle) this.#visited.delete(directory);
+    }
+    this.#others = others;
+  }
+
   #measure(ms: number): void {
     const mean = this.#meanLatencyMs ?? ms;
     this.#meanLatencyMs = mean + (ms - mean) * LATENCY_WEIGHT;
@@ -157,7 +205,19 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
 
   /** As it is now, for a snapshot that must not change afterwards. */
   copy(): ProbedEndpoint {
-    const { id, candidate, result, probedAtMs, lastSeenMs, latencyMs, unsteady, misses, lastHealthy, known } = this;
+    const {
+      id,
+      candidate,
+      result,
+      probedAtMs,
+      lastSeenMs,
+      latencyMs,
+      unsteady,
+      misses,
+      lastHealthy,
+      known,
+      elsewhere,
+    } = this;
     return {
       id,
       candidate,
@@ -169,6 +229,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       ...(unsteady ? { unsteady } : {}),
       ...(lastHealthy === undefined ? {} : { lastHealthy }),
       ...(known === undefined ? {} : { overview: known.overview }),
+      ...(elsewhere === undefined ? {} : { elsewhere }),
     };
   }
 }
@@ -217,6 +278,16 @@ export class EndpointTable {
 
   has(key: string): boolean {
     return this.#byKey.has(key);
+  }
+
+  /** Tells whether a directory is another server's own on the machine of a record, by what is registered now. */
+  takenDirectories(): (record: EndpointRecord, directory: string) => boolean {
+    const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
+      `${(claims.hostname ?? addressOf(endpoint.url).host).toLowerCase()}\0${directory}`;
+    const taken = new Set(
+      [...this.all()].map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
+    );
+    return (record, directory) => taken.has(placeOf(record, directory));
   }
 
   /** Makes the table hold exactly `candidates` of that source. Of equal keys the first counts. */

@@ -8,7 +8,7 @@ import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
 import type { Logger } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
-import type { Fleet, Reached } from './contract.ts';
+import type { Fleet, Reached, ServerSurvey } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from '../model/instance.ts';
@@ -100,7 +100,7 @@ export class LiveFleet implements Fleet {
     this.#finder = new EndpointFinder({
       table: this.#table,
       prober: this.#prober,
-      instances: () => this.snapshot().instances,
+      instances: () => callable(this.snapshot()),
       settle: (record, outcome) => this.#settle(record, outcome),
     });
     this.#rounds = new Rounds({
@@ -156,8 +156,8 @@ export class LiveFleet implements Fleet {
   }
 
   resolve(query: string): Instance {
-    const { instances, gone } = this.snapshot();
-    return findInstance(query, instances, gone, this.#deps.clock.now());
+    const snapshot = this.snapshot();
+    return findInstance(query, callable(snapshot), snapshot.gone, this.#deps.clock.now());
   }
 
   reach(instance: Instance, signal?: AbortSignal): Promise<Reached> {
@@ -165,11 +165,27 @@ export class LiveFleet implements Fleet {
   }
 
   worksIn({ instance }: Reached, directory: string): void {
-    for (const record of this.#table.recordsOf(instance.endpoints)) record.worksIn(directory);
+    for (const record of this.#table.recordsOf(instance.server.endpoints)) record.worksIn(directory);
   }
 
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
     return this.#finder.reachAnother(reached, failed, signal);
+  }
+
+  async surveyServer({ instance, endpointKey }: Reached, signal?: AbortSignal): Promise<ServerSurvey> {
+    const { clock, settings } = this.#deps;
+    const batch = this.#prober.batch();
+    const records = this.#table.recordsOf(instance.server.endpoints).filter(({ key }) => key === endpointKey);
+    const deps = { clock, deadlineMs: settings.healthCheckTimeoutMs, isTaken: this.#table.takenDirectories() };
+    const asking = askOverviews([records], new Set([records]), batch, { ...deps, trustsVersion: true });
+    await untilAborted(this.#within(asking), signal);
+    batch.end();
+    const isOfServer = ({ server }: Instance): boolean =>
+      server.endpoints.some(({ id }) => records.some((record) => record.id === id));
+    return {
+      instances: this.snapshot().instances.filter(isOfServer),
+      asked: records.flatMap(({ askedElsewhere }) => askedElsewhere),
+    };
   }
 
   close(): Promise<void> {
@@ -233,14 +249,21 @@ export class LiveFleet implements Fleet {
   async #surveyAll(scope: 'everything' | { readonly askedBefore: number }): Promise<void> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
-    const instances = this.snapshot().instances.map(({ endpoints }) => this.#table.recordsOf(endpoints));
+    const servers = [...new Set(this.snapshot().instances.map(({ server }) => server))].map(({ endpoints }) =>
+      this.#table.recordsOf(endpoints),
+    );
     const due =
       scope === 'everything'
-        ? instances
-        : instances.filter(([best]) => best === undefined || !best.toldAfter(scope.askedBefore));
+        ? servers
+        : servers.filter(([best]) => best === undefined || !best.toldAfter(scope.askedBefore));
     const trustsVersion = scope !== 'everything';
     const work: Promise<unknown>[] = [
-      askOverviews(due, batch, { clock, deadlineMs: settings.healthCheckTimeoutMs, trustsVersion }),
+      askOverviews(servers, new Set(due), batch, {
+        clock,
+        deadlineMs: settings.healthCheckTimeoutMs,
+        trustsVersion,
+        isTaken: this.#table.takenDirectories(),
+      }),
     ];
     if (scope === 'everything') {
       for (const record of this.#table.all())
@@ -298,6 +321,10 @@ export class LiveFleet implements Fleet {
     ]);
     over.abort();
   }
+}
+
+function callable({ instances, resting }: Snapshot): readonly Instance[] {
+  return [...instances, ...resting];
 }
 
 /** Resolves when `signal` aborts; `done` lets go of it. */

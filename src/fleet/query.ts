@@ -61,8 +61,8 @@ function bySubstring(
 }
 
 /** Anyone on the LAN can advertise anything, so a part of a name never leads there. */
-function isAdvertisedOnly({ endpoints }: Instance): boolean {
-  return endpoints.every(({ candidate }) => candidate.endpoint.route === 'lan' && candidate.pinned !== true);
+function isAdvertisedOnly({ server }: Instance): boolean {
+  return server.endpoints.every(({ candidate }) => candidate.endpoint.route === 'lan' && candidate.pinned !== true);
 }
 
 function namesOf({ name, aliases }: Instance): readonly string[] {

@@ -36,14 +36,15 @@ export function endpointsTo(
   const found = new Set<EndpointRecord>(proven.keys());
   if (table.get(origin.id) === origin) found.add(origin);
   const named = instances.find((one) => one.name === name || one.aliases?.includes(name));
-  for (const record of table.recordsOf(named?.endpoints ?? [])) if (isRegisteredAs(record, origin)) found.add(record);
+  for (const record of table.recordsOf(named?.server.endpoints ?? []))
+    if (isRegisteredAs(record, origin)) found.add(record);
   return [...found].toSorted(byPreference);
 }
 
 /** Of every instance that one of these ways leads to now: its healthy ways, since nothing but proof joins those. */
 function extend(known: SameProcess['proven'], instances: Shown, table: EndpointTable): SameProcess['proven'] {
   const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
-  for (const { endpoints } of instances) {
+  for (const { endpoints } of new Set(instances.map(({ server }) => server))) {
     const records = table.recordsOf(endpoints);
     if (!records.some((record) => proven.has(record))) continue;
     for (const record of records) if (record.healthy) proven.set(record, record.lapses);

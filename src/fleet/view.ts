@@ -6,15 +6,23 @@ import type {
   GoneInstance,
   Instance,
   InstanceState,
-  MergedInstance,
   Overview,
   ProbedEndpoint,
+  Server,
   Snapshot,
   SourceState,
 } from '../model/instance.ts';
 import { merge, type ProofSet } from '../identity/merge.ts';
-import { assignNames, type Named, type NameRecord, type NameState, NO_NAMES } from '../identity/names.ts';
-import { hostOf, nameable } from '../identity/naming.ts';
+import {
+  assignNames,
+  type Nameable,
+  type Named,
+  type NameRecord,
+  isSame,
+  type NameState,
+  NO_NAMES,
+} from '../identity/names.ts';
+import { hostOf, nameable, nameableIn, placeOf } from '../identity/naming.ts';
 import { compare } from '../model/non-empty.ts';
 import { quoteName } from '../base/plain-text.ts';
 
@@ -26,7 +34,7 @@ export interface View {
 }
 
 export const EMPTY_VIEW: View = {
-  snapshot: { instances: [], gone: [], sources: [], notes: [] },
+  snapshot: { instances: [], resting: [], gone: [], sources: [], notes: [] },
   names: NO_NAMES,
   gone: new Map(),
 };
@@ -46,49 +54,119 @@ const MAX_IN_NOTE = 10;
 
 const MAX_MERGE_NOTES = 50;
 
-/** The directory as it is now. Pure but for reading `records`. */
+/** The fleet as it is now. Pure but for reading `records`. */
 export function buildView(previous: View, input: ViewInput): View {
   const listed: ProbedEndpoint[] = [];
   const unlisted: EndpointRecord[] = [];
+  const crowded = new Map<string, number>();
   let waiting = 0;
   for (const record of input.records) {
     if (record.healthy && input.returning.has(record.key)) continue;
-    if (record.listed) listed.push(record.copy());
-    else if (record.unlisted) unlisted.push(record);
+    if (record.listed) {
+      listed.push(record.copy());
+      if (record.unaskedDirectories > 0)
+        crowded.set(record.candidate.claims.name ?? record.id, record.unaskedDirectories);
+    } else if (record.unlisted) unlisted.push(record);
     else waiting += 1;
   }
   const merged = merge(listed, input.proofs);
-  const { state, named, gone } = assignNames(previous.names, merged.instances.map(nameable));
-  const running = new Set(merged.instances.flatMap(({ endpoints }) => runningIn(endpoints)));
-  const instances = merged.instances.map((instance) =>
-    shown(instance, named.get(instance.key) ?? { name: instance.key, aliases: [] }, running),
+  const works = worksOf(merged.servers);
+  const { state, named, gone } = assignNames(
+    previous.names,
+    works.map(({ names }) => names),
   );
-  const obituaries = buryAll(gone, previous, input.recordOf);
+  const running = new Set(works.flatMap(runningIn));
+  const instances = works.map((work) => {
+    const { key } = work.names;
+    return shown(work, key, named.get(key) ?? { name: key, aliases: [] }, running);
+  });
+  const serverOf = new Map(merged.servers.flatMap((server) => server.endpoints.map(({ id }) => [id, server] as const)));
+  const resting = gone.flatMap((record) => restingAs(record, serverOf));
+  const obituaries = buryAll(
+    gone.filter(({ name }) => !resting.some((one) => one.name === name)),
+    previous,
+    input.recordOf,
+  );
   return {
     names: state,
     gone: obituaries,
     snapshot: {
       instances: instances.toSorted((one, other) => compare(one.name, other.name)),
+      resting,
       gone: [...obituaries.values()],
       sources: input.sources.map(sourceState),
       notes: [
         ...input.sources.flatMap(({ name, notes }) => notes.map(from(name))),
-        ...[...boundedNotes(merged.notes), ...countNotes(unlisted, waiting)].map(from('directory')),
+        ...[...boundedNotes(merged.notes), ...countNotes(unlisted, waiting), ...crowdedNotes(crowded)].map(
+          from('directory'),
+        ),
       ],
     },
   };
 }
 
-function shown(instance: MergedInstance, { name, aliases }: Named, running: ReadonlySet<string>): Instance {
-  const { endpoints } = instance;
-  const overview = newestOverview(endpoints);
+/** What a server does in one directory, and what that may be called. */
+interface Work {
+  readonly server: Server;
+  readonly directory: string | undefined;
+  readonly overview: Overview | undefined;
+  readonly names: Nameable;
+}
+
+/** Each server in its own directory, and in the others that it works in. */
+function worksOf(servers: readonly Server[]): readonly Work[] {
+  const placeIn = (server: Server, directory: string | undefined): string =>
+    `${hostOf(server).toLowerCase()}\0${directory}`;
+  const own = new Set(servers.map((server) => placeIn(server, server.directory)));
+  return servers.flatMap((server): Work[] => {
+    const latest = latestAsked(server.endpoints);
+    const { directory = '' } = server;
+    // Another server's own directory is listed under this one only while this one works there.
+    const others = [...(latest?.elsewhere ?? [])].filter(
+      ([other, overview]) =>
+        other !== directory && (overview.activity.kind !== 'idle' || !own.has(placeIn(server, other))),
+    );
+    const directories = [directory, ...others.map(([other]) => other)];
+    return [
+      { server, directory: server.directory, overview: latest?.overview, names: nameable(server) },
+      ...others.map(([other, overview]) => ({
+        server,
+        directory: other,
+        overview,
+        names: nameableIn(server, other, directories),
+      })),
+    ];
+  });
+}
+
+/** A directory that its server no longer works in keeps its name, by which it can be called. */
+function restingAs({ name, anchor, members }: NameRecord, serverOf: ReadonlyMap<string, Server>): readonly Instance[] {
+  const { directory } = placeOf(anchor);
+  if (directory === undefined) return [];
+  for (const known of [anchor, ...members]) {
+    const server = serverOf.get(placeOf(known).endpointId);
+    if (server === undefined) continue;
+    const { key, members: now } = nameableIn(server, directory, []);
+    if (now.some((member) => member.id === known.id && isSame(member, known)))
+      return [{ server, key, name, host: hostOf(server), directory, state: 'unknown' }];
+  }
+  return [];
+}
+
+function shown(
+  { server, directory, overview }: Work,
+  key: string,
+  { name, aliases }: Named,
+  running: ReadonlySet<string>,
+): Instance {
+  const { endpoints } = server;
   const { state, reason } = stateOf(endpoints, overview, running);
-  const directory = endpoints.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory;
   const seen = endpoints.map(({ lastSeenMs }) => lastSeenMs).filter((time) => time !== undefined);
   return {
-    ...instance,
+    server,
+    key,
     name,
-    host: hostOf(instance),
+    host: hostOf(server),
     state,
     ...(aliases.length === 0 ? {} : { aliases }),
     ...(reason === undefined ? {} : { reason }),
@@ -100,7 +178,7 @@ function shown(instance: MergedInstance, { name, aliases }: Named, running: Read
 
 /** Endpoints come best first; any of them may have told what it is doing. */
 function stateOf(
-  [best]: MergedInstance['endpoints'],
+  [best]: Server['endpoints'],
   overview: Overview | undefined,
   running: ReadonlySet<string>,
 ): { readonly state: InstanceState; readonly reason?: string } {
@@ -112,7 +190,7 @@ function stateOf(
 
 /** What a person should look at first. `running`: sessions that any instance works on. */
 function doing(
-  { activity, waiting, session, latest = session }: Overview,
+  { activity, waiting, session }: Overview,
   running: ReadonlySet<string>,
 ): { readonly state: InstanceState; readonly reason?: string } {
   const [first] = waiting;
@@ -122,21 +200,22 @@ function doing(
   }
   if (activity.kind === 'retrying') return { state: 'retrying', reason: retryingLine(activity) };
   // What runs in one process looks interrupted to another of the same home.
-  if (activity.kind === 'idle' && latest?.rest !== undefined && !running.has(latest.id)) return latest.rest;
+  if (activity.kind === 'idle' && session?.rest !== undefined && !running.has(session.id)) return session.rest;
   return { state: activity.kind };
 }
 
 /** What was running in one that does not answer any more may be just what its end has interrupted. */
-function runningIn(endpoints: MergedInstance['endpoints']): readonly string[] {
-  return endpoints[0].result.status === 'healthy' ? (newestOverview(endpoints)?.running ?? []) : [];
+function runningIn({ server, overview }: Work): readonly string[] {
+  return server.endpoints[0].result.status === 'healthy' ? (overview?.running ?? []) : [];
 }
 
 const WAITS_FOR = { permission: 'permission', question: 'an answer' } as const;
 
-function newestOverview(endpoints: readonly ProbedEndpoint[]): Overview | undefined {
-  let newest: Overview | undefined;
-  for (const { overview } of endpoints) if ((overview?.askedAtMs ?? -1) > (newest?.askedAtMs ?? -1)) newest = overview;
-  return newest;
+function latestAsked(endpoints: readonly ProbedEndpoint[]): ProbedEndpoint | undefined {
+  let latest: ProbedEndpoint | undefined;
+  for (const endpoint of endpoints)
+    if ((endpoint.overview?.askedAtMs ?? -1) > (latest?.overview?.askedAtMs ?? -1)) latest = endpoint;
+  return latest;
 }
 
 /** What to say of each name that stands for nothing now. What was said when it went is kept. */
@@ -160,8 +239,8 @@ function buryAll(
 }
 
 function bury({ name, anchor }: NameRecord, last: Instance | undefined, recordOf: ViewInput['recordOf']): GoneInstance {
-  const found = recordOf(anchor.id);
-  const directory = last?.directory ?? last?.claims.directory;
+  const found = recordOf(placeOf(anchor).endpointId);
+  const directory = last?.directory ?? last?.server.claims.directory;
   const lastSeenMs = Math.max(last?.lastSeenMs ?? 0, found?.record.lastSeenMs ?? 0);
   return {
     name,
@@ -197,6 +276,13 @@ function boundedNotes(notes: readonly Note[]): readonly Note[] {
       reason: `${notes.length - MAX_MERGE_NOTES} more contradict another one and are left out`,
     },
   ];
+}
+
+function crowdedNotes(crowded: ReadonlyMap<string, number>): readonly Note[] {
+  return [...crowded].map(([name, count]) => ({
+    subject: quoteName(name),
+    reason: `${count} more directories were used in the last minutes; what runs there is not asked. list_sessions shows the latest sessions`,
+  }));
 }
 
 function countNotes(unlisted: readonly EndpointRecord[], waiting: number): Note[] {

@@ -84,11 +84,21 @@ export async function exchange(
 
 /** The parsed body of a successful JSON exchange. */
 export async function requestJson(connection: Connection, path: string, limits: RequestLimits): Promise<unknown> {
-  const { status, text } = await exchange(connection, path, {}, limits);
+  return (await requestDated(connection, path, limits)).body;
+}
+
+/** As `requestJson`, with the time by the server's clock, ms since the epoch; undefined where the server did not send it. */
+export async function requestDated(
+  connection: Connection,
+  path: string,
+  limits: RequestLimits,
+): Promise<{ readonly body: unknown; readonly dateMs: number | undefined }> {
+  const { status, headers, text } = await exchange(connection, path, {}, limits);
   const label = labelOf('GET', connection, path);
   if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
+  const dateMs = Date.parse(headers.date ?? '');
   try {
-    return JSON.parse(text) as unknown;
+    return { body: JSON.parse(text) as unknown, dateMs: Number.isNaN(dateMs) ? undefined : dateMs };
   } catch (cause) {
     throw new RequestError('malformed', `${label}: the body is not JSON`, { cause });
   }

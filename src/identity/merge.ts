@@ -1,7 +1,7 @@
 import { type Claims, type Note, ROUTES } from '../model/candidate.ts';
 import { quoteName } from '../base/plain-text.ts';
 import { endpointKey } from '../model/endpoint-key.ts';
-import type { MergedInstance, ProbedEndpoint } from '../model/instance.ts';
+import type { ProbedEndpoint, Server } from '../model/instance.ts';
 import { compare, groupBy, type NonEmpty, sortNonEmpty } from '../model/non-empty.ts';
 
 /** Two endpoint keys. */
@@ -17,7 +17,7 @@ export interface ProofSet {
 
 export interface Merged {
   /** Sorted by key. */
-  readonly instances: readonly MergedInstance[];
+  readonly servers: readonly Server[];
   /** About registrations that contradict a better one at the same address, and are left out. */
   readonly notes: readonly Note[];
 }
@@ -36,12 +36,11 @@ export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merg
   for (const [key, group] of groupBy(trusted, ({ candidate }) => endpointKey(candidate.endpoint))) {
     groups.set(key, consistent(group, notes));
   }
-  const instances = [...join(groups, proofs)].map(instanceOf);
+  const servers = [...join(groups, proofs)].map(serverOf);
   // Nobody vouches for it, so it must not lend its claims to another.
-  for (const endpoint of probed)
-    if (endpoint.candidate.trust.level === 'untrusted') instances.push(instanceOf([endpoint]));
+  for (const endpoint of probed) if (endpoint.candidate.trust.level === 'untrusted') servers.push(serverOf([endpoint]));
   return {
-    instances: instances.toSorted((one, other) => compare(one.key, other.key)),
+    servers: servers.toSorted((one, other) => compare(one.key, other.key)),
     notes: notes.toSorted((one, other) => compare(one.subject + one.reason, other.subject + other.reason)),
   };
 }
@@ -118,11 +117,14 @@ function join(
   return joined.values();
 }
 
-function instanceOf(endpoints: NonEmpty<ProbedEndpoint>): MergedInstance {
+function serverOf(endpoints: NonEmpty<ProbedEndpoint>): Server {
+  const sorted = sortNonEmpty(endpoints, byPreference);
+  const directory = sorted.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory;
   return {
     key: endpoints.map(({ id }) => id).reduce((least, id) => (compare(id, least) < 0 ? id : least)),
     claims: claimsOf(endpoints),
-    endpoints: sortNonEmpty(endpoints, byPreference),
+    endpoints: sorted,
+    ...(directory !== undefined && { directory }),
   };
 }
 

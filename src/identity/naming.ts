@@ -2,23 +2,26 @@ import { basename } from 'node:path/posix';
 import type { Candidate } from '../model/candidate.ts';
 import { singleLine } from '../base/plain-text.ts';
 import { addressOf } from '../model/endpoint-key.ts';
-import type { Instance, MergedInstance, ProbedEndpoint } from '../model/instance.ts';
+import type { Instance, ProbedEndpoint, Server } from '../model/instance.ts';
+import { defaultName, ending, hostLabel } from './default-name.ts';
 import { byAuthority } from './merge.ts';
 import { type Member, type Nameable, possibleNames } from './names.ts';
 import { mapNonEmpty, type NonEmpty, sortNonEmpty } from '../model/non-empty.ts';
 
 const MAX_HOST_CHARS = 64;
 const MAX_NAME_CHARS = 128;
+/** Parts of a path in one name; what is still equal gets the port, or a number. */
+const MAX_PARTS = 4;
 
-/** What naming needs to know of an instance. */
-export function nameable(instance: MergedInstance): Nameable {
-  const members = sortNonEmpty(instance.endpoints, byAuthority);
-  const { claims, endpoints } = instance;
+/** What naming needs to know of a server's work in its own directory. */
+export function nameable(server: Server): Nameable {
+  const members = sortNonEmpty(server.endpoints, byAuthority);
+  const { claims, endpoints } = server;
   return {
-    key: instance.key,
+    key: server.key,
     members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, ...identityOf(candidate) })),
     base: claims.name ?? fallbackName(members),
-    host: hostOf(instance),
+    host: hostOf(server),
     port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
     pinned: members.some(({ candidate }) => candidate.pinned === true),
     alive: endpoints.some(
@@ -30,17 +33,61 @@ export function nameable(instance: MergedInstance): Nameable {
 }
 
 /**
- * Every name that an instance has or had, for rules that name it: those it was shown under, and what it could be called by
+ * What naming needs to know of a server's work in another directory. Everything that tells it apart carries the directory.
+ *
+ * @param directories all that are to be told apart from it: the server's own and the others that it works in
+ */
+export function nameableIn(server: Server, directory: string, directories: readonly string[]): Nameable {
+  const own = nameable(server);
+  const within = (text: string): string => `${text}\0${directory}`;
+  const memberIn = ({ id, lineage, processId }: Member): Member => ({
+    id: within(id),
+    lineage: within(lineage),
+    ...(processId !== undefined && { processId: within(processId) }),
+  });
+  const last = distinctEnding(directory, directories);
+  return {
+    ...own,
+    key: within(own.key),
+    members: mapNonEmpty(own.members, memberIn),
+    base: [prefixOf(server), last].filter((part) => part !== '').join('-'),
+    ...(own.processId !== undefined && { processId: within(own.processId) }),
+  };
+}
+
+/** The endpoint and the directory that a member of another directory's instance stands for. */
+export function placeOf({ id }: Pick<Member, 'id'>): { readonly endpointId: string; readonly directory?: string } {
+  const [endpointId = '', directory] = id.split('\0');
+  return { endpointId, ...(directory !== undefined && { directory }) };
+}
+
+/** A name that nobody chose is `<host>-<directory>`: another directory takes the place of the own one. A chosen name stays whole. */
+function prefixOf({ claims: { name = '', hostname = '', directory: claimed }, directory = claimed }: Server): string {
+  const isMadeUp = directory !== undefined && name.toLowerCase() === defaultName(hostname, directory).toLowerCase();
+  return isMadeUp ? hostLabel(hostname) : name;
+}
+
+/** As much of the end of a path as no other path here ends with: `app`, or `feature-app` beside `/src/app`. */
+function distinctEnding(directory: string, others: readonly string[]): string {
+  const rivals = others.filter((other) => other !== directory);
+  for (let count = 1; count <= MAX_PARTS; count += 1) {
+    const own = ending(directory, count);
+    if (own !== '' && !rivals.some((other) => ending(other, count) === own)) return own;
+  }
+  return ending(directory, 1) || 'root';
+}
+
+/**
+ * Every name that an instance's server has or had, for rules that name it: those it was shown under, and what it could be called by
  * any of its endpoints. Of a name that none of these claims any more, also what stands before its port and its host.
  */
-export function namesOf(instance: Instance): readonly string[] {
-  const { key, name, aliases = [], endpoints } = instance;
-  const alone = endpoints.map((endpoint) => ({
-    key,
+export function namesOf({ name, aliases = [], server }: Instance): readonly string[] {
+  const alone = server.endpoints.map((endpoint) => ({
+    ...server,
     claims: endpoint.candidate.claims,
     endpoints: [endpoint] as const,
   }));
-  const names = new Set([instance, ...alone].flatMap((one) => possibleNames(nameable(one))));
+  const names = new Set([server, ...alone].flatMap((one) => possibleNames(nameable(one))));
   for (const shown of [name, ...aliases]) {
     if (names.has(shown)) continue;
     names
@@ -51,7 +98,7 @@ export function namesOf(instance: Instance): readonly string[] {
   return [...names];
 }
 
-export function hostOf({ claims, endpoints }: MergedInstance): string {
+export function hostOf({ claims, endpoints }: Server): string {
   return (claims.hostname ?? addressOf(endpoints[0].candidate.endpoint.url).host).slice(0, MAX_HOST_CHARS);
 }
 

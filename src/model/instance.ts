@@ -43,16 +43,20 @@ export interface ProbedEndpoint {
   readonly misses: number;
   /** What it told of itself when it was last healthy, kept while it is not. */
   readonly lastHealthy?: { readonly version: string; readonly directory: string; readonly worktree: string };
-  /** What it was doing when it was last asked, kept while it does not answer. */
+  /** What it was doing in its own directory when it was last asked, kept while it does not answer. */
   readonly overview?: Overview;
+  /** The other directories that it was seen to work in, and what it was doing there. */
+  readonly elsewhere?: ReadonlyMap<string, Overview> | undefined;
 }
 
-/** One opencode process, with every endpoint that is proven to lead to it, best way first. */
-export interface MergedInstance {
+/** One opencode process, with every endpoint that is proven to lead to it, best first. */
+export interface Server {
   /** Stable while the set of sightings is; not shown. */
   readonly key: string;
   readonly claims: Claims;
   readonly endpoints: readonly [ProbedEndpoint, ...ProbedEndpoint[]];
+  /** Its own directory as its `/path` last gave it; kept while it is offline, undefined where it never answered. */
+  readonly directory?: string;
 }
 
 /** A session as listings show it. Text is bounded and free of control characters. */
@@ -89,15 +93,13 @@ export interface Waiting {
   readonly ofSubAgent?: boolean;
 }
 
-/** What an instance is doing, as asked within one survey. */
+/** What a server is doing in one directory, as asked within one survey. */
 export interface Overview {
   readonly activity: Activity;
   /** Sessions that run, sub-agents' included. */
   readonly running: readonly string[];
-  /** The most recently updated root session of the instance's own directory. */
+  /** The most recently updated root session of that directory. */
   readonly session?: SessionSummary;
-  /** That of the other directories that it works in, where it is newer than `session`. */
-  readonly latest?: SessionSummary;
   /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
   readonly waiting: readonly Waiting[];
   /** When it was last asked and answered at least one part. */
@@ -117,15 +119,18 @@ export type InstanceState =
   | 'untrusted'
   | 'unknown';
 
-/** An instance as the tools see it. */
-export interface Instance extends MergedInstance {
+/** A server and one directory that it works in: what tools name. */
+export interface Instance {
+  readonly server: Server;
+  /** The server's, with the directory where that is not the server's own. */
+  readonly key: string;
   /** Unique among all names ever shown by this server. */
   readonly name: string;
   readonly host: string;
   /** Names under which it was also shown, before two entries proved to be one instance. They lead to it still. */
   readonly aliases?: readonly string[];
   readonly state: InstanceState;
-  /** Its own directory as its `/path` last told it; kept while it is offline, undefined where it never answered. */
+  /** Undefined where the server never answered. Safe to name in a request: the server's `/path` or its sessions gave it. */
   readonly directory?: string;
   /** When any of its endpoints last answered. */
   readonly lastSeenMs?: number;
@@ -135,7 +140,7 @@ export interface Instance extends MergedInstance {
   readonly overview?: Overview;
 }
 
-/** An instance that was shown once and is no longer listed. Its name is never given to another. */
+/** An instance that was shown once and whose server is gone. Its name is never given to another. */
 export interface GoneInstance {
   readonly name: string;
   readonly host: string;
@@ -153,10 +158,12 @@ export interface SourceState {
   readonly candidates: number;
 }
 
-/** The directory at one moment. */
+/** The fleet at one moment. */
 export interface Snapshot {
   /** Sorted by name. */
   readonly instances: readonly Instance[];
+  /** Directories that were listed while a server worked there; it does no more, but their names stay callable. */
+  readonly resting: readonly Instance[];
   readonly gone: readonly GoneInstance[];
   readonly sources: readonly SourceState[];
   readonly notes: readonly (Note & { readonly source: string })[];

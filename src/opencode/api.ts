@@ -56,7 +56,8 @@ export interface OpencodeApi {
   sessions(query: SessionQuery): Promise<readonly Session[]>;
   /** Undefined where there is none with this id. */
   session(sessionId: string): Promise<Session | undefined>;
-  createSession(title?: string): Promise<Session>;
+  /** In the server's own directory where none is named. */
+  createSession(title?: string, directory?: string): Promise<Session>;
   /** What is not idle, by session id. */
   statuses(directory: string): Promise<ReadonlyMap<string, SessionStatus>>;
   messages(sessionId: string, query: PageQuery): Promise<MessagePage>;

@@ -102,5 +102,6 @@ export const status = z.object({
   also: endpointFields.also,
   sessions: z.array(sessionRow.pick({ id: true, title: true, state: true, reason: true })),
   waiting: z.array(z.string()),
+  elsewhere: z.array(z.string()).optional(),
 });
 export type StatusView = z.infer<typeof status>;

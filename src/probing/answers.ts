@@ -87,17 +87,22 @@ function shortly(waiting: WaitingRequest): Waiting {
 }
 
 function listOf<T>(value: unknown, read: (one: unknown) => T | undefined): readonly T[] | undefined {
-  if (!Array.isArray(value)) return undefined;
-  const all = value.slice(0, MAX_WAITING).map(read);
-  const known = all.filter((one) => one !== undefined);
-  return known.length === all.length ? known : undefined;
+  return Array.isArray(value) ? every(value.slice(0, MAX_WAITING), read) : undefined;
 }
 
-/** The first session of the list; null where there is none. */
-export function firstSessionOf(value: unknown): SessionSummary | null | undefined {
-  if (!Array.isArray(value)) return undefined;
-  if (value.length === 0) return null;
-  const { id, title, directory, time } = fields(value[0]);
+/** Undefined where one of them is not of opencode's form. */
+function every<T>(values: readonly unknown[], read: (one: unknown) => T | undefined): readonly T[] | undefined {
+  const known = values.map(read).filter((one) => one !== undefined);
+  return known.length === values.length ? known : undefined;
+}
+
+/** A list of sessions; sub-agents' carry `isChild`. */
+export function sessionsOf(value: unknown): readonly (SessionSummary & { readonly isChild: boolean })[] | undefined {
+  return Array.isArray(value) ? every(value, sessionOf) : undefined;
+}
+
+function sessionOf(value: unknown): (SessionSummary & { readonly isChild: boolean }) | undefined {
+  const { id, title, directory, time, parentID } = fields(value);
   const { updated } = fields(time);
   if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
   if (!isTime(updated)) return undefined;
@@ -106,6 +111,7 @@ export function firstSessionOf(value: unknown): SessionSummary | null | undefine
     title: typeof title === 'string' ? singleLine(title, MAX_TITLE_CHARS) : '',
     directory,
     updatedMs: updated,
+    isChild: typeof parentID === 'string',
   };
 }
 
@@ -126,14 +132,6 @@ export function hasParent(session: unknown): boolean {
 /** What goes into a path must be one. */
 export function isSessionId(id: string): boolean {
   return SESSION_ID.test(id);
-}
-
-/** As `doingOf`, of several directories together. */
-export function together(all: readonly Doing[]): Doing {
-  const running = all.flatMap((one) => one.running);
-  const retrying = all.find(({ activity }) => activity.kind === 'retrying');
-  const busy: Activity = running.length > 0 ? { kind: 'busy' } : { kind: 'idle' };
-  return { activity: retrying?.activity ?? busy, running };
 }
 
 function isPath(value: unknown): value is string {

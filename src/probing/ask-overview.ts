@@ -1,17 +1,16 @@
 import { type AtRest, atRest } from '../model/at-rest.ts';
+import { doingOf, hasParent, isSessionId, newestMessageOf, permissionsOf, questionsOf, sessionsOf } from './answers.ts';
+import { OVERVIEW_PARTS, type OverviewPart, type SessionSummary, type Waiting } from '../model/instance.ts';
+import type { OverviewParts, RecentDirectories } from './overview.ts';
 import {
-  doingOf,
-  firstSessionOf,
-  hasParent,
-  isSessionId,
-  newestMessageOf,
-  permissionsOf,
-  questionsOf,
-  together,
-} from './answers.ts';
-import type { OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
-import type { OverviewParts } from './overview.ts';
-import { ask, isTimeout, type Look, type ProbeDeps, type ProbeTask } from './probe-task.ts';
+  ask,
+  askDated,
+  type DirectoryLook,
+  isTimeout,
+  type Look,
+  type ProbeDeps,
+  type ProbeTask,
+} from './probe-task.ts';
 
 /** A permission request carries the whole diff it asks about, and a session its summary. */
 const MAX_BYTES: Record<OverviewPart, number> = {
@@ -27,85 +26,157 @@ const MAX_MESSAGE_BYTES = 2 * 1024 * 1024;
 /** Sessions of requests that wait; more are told without saying whose they are. */
 const MAX_FAMILIES = 3;
 
+/** Some 500 bytes each; the latest of the server's own directory is nearly always among so many. */
+const LISTED_SESSIONS = 50;
+
+/** Asking about a directory loads its plugins and MCP servers. Where somebody worked just now they are loaded already. */
+export const RECENT_MS = 10 * 60_000;
+
+/** Each costs one request in every survey, and two more while something runs there. */
+const MAX_RECENT = 32;
+
+/** The sessions of other directories come with the list of the own one's. */
+const PARTS_ELSEWHERE = OVERVIEW_PARTS.filter((part) => part !== 'session');
+
+const ROUTES = { status: '/session/status', permissions: '/permission', questions: '/question' } as const;
+
+/** One look, and whether more time would have found more. */
+interface Asking {
+  readonly task: ProbeTask;
+  readonly deps: ProbeDeps;
+  timedOut: boolean;
+}
+
 /**
- * What an instance is doing. What waits is busy, so permissions and questions are asked only in directories where something runs, or
- * whose status is not known: an idle instance costs two requests. Rejects for nothing but a bug: a part without an answer is `missing`.
+ * What a server is doing in its own directory, and in those of `task.elsewhere`. What waits is busy, so permissions and questions are
+ * asked only where something runs or the status is not known: an idle directory costs two requests. Rejects for nothing but a bug:
+ * a part without an answer is `missing`.
  */
 export async function askOverview(
   task: ProbeTask,
   deps: ProbeDeps,
   directory: string,
-): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut'>> {
-  const directories = [directory, ...(task.alsoIn ?? [])];
-  const wants = (part: OverviewPart): boolean => task.parts.includes(part);
-  let timedOut = false;
-  /** One answer for each of `where`, or undefined where one of them is missing or not of opencode's form. */
-  const askIn = async <T>(
-    part: OverviewPart,
-    where: readonly string[],
-    read: (answer: unknown) => T | undefined,
-  ): Promise<readonly T[] | undefined> => {
-    try {
-      const answers = await Promise.all(
-        where.map(async (one) => read(await ask(task, deps, pathOf(part, one, one === directory), MAX_BYTES[part]))),
-      );
-      const usable = answers.filter((answer) => answer !== undefined);
-      return usable.length === answers.length ? usable : undefined;
-    } catch (error) {
-      timedOut ||= isTimeout(error, task);
-      return undefined;
-    }
-  };
-  const askWork = async (): Promise<OverviewParts> => {
-    const doings = wants('status') ? await askIn('status', directories, doingOf) : undefined;
-    const active = directories.filter((_, index) => doings?.[index]?.running.length !== 0);
-    const [permissions, questions] = await Promise.all([
-      wants('permissions') ? askIn('permissions', active, permissionsOf) : undefined,
-      wants('questions') ? askIn('questions', active, questionsOf) : undefined,
-    ]);
-    return {
-      ...(doings && { status: together(doings) }),
-      ...(permissions && { permissions: permissions.flat() }),
-      ...(questions && { questions: questions.flat() }),
-    };
-  };
-  const [work, sessions] = await Promise.all([
-    askWork(),
-    wants('session') ? askIn('session', directories, firstSessionOf) : undefined,
+): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere'>> {
+  const asking: Asking = { task, deps, timedOut: false };
+  const { parts, known, elsewhere = [] } = task;
+  const listed = parts.includes('session') ? attempt(asking, askSessions(asking, directory)) : undefined;
+  const [own, ...others] = await Promise.all([
+    askDirectory(asking, undefined, { parts, known, listed }),
+    ...elsewhere.map(({ directory: other, session, known: before }) =>
+      askDirectory(asking, other, {
+        parts: PARTS_ELSEWHERE,
+        known: before,
+        listed: Promise.resolve(session && { session }),
+      }),
+    ),
   ]);
-  let learnt: OverviewParts = {
-    ...work,
-    ...(sessions && { session: sessions[0] ?? null, latest: newestOf(sessions) }),
-  };
-  learnt = await withFamilies(task, deps, learnt);
-  learnt = await withRest(task, deps, learnt);
-  return { learnt, missing: task.parts.filter((part) => learnt[part] === undefined), timedOut };
+  const found = new Map(elsewhere.map(({ directory: other }, index) => [other, others[index] ?? own]));
+  return { ...own, timedOut: asking.timedOut, ...(found.size > 0 && { elsewhere: found }) };
 }
 
-/** The latest session of the directories beside the instance's own, where it is newer than the one there; null where none is. */
-function newestOf([own, ...others]: readonly (SessionSummary | null)[]): SessionSummary | null {
-  let newest: SessionSummary | null = null;
-  let newestMs = own?.updatedMs ?? 0;
-  for (const session of others) {
-    if (session === null || session.updatedMs <= newestMs) continue;
-    newest = session;
-    newestMs = session.updatedMs;
+/** What is asked of one directory, and what is known of it. */
+interface Question {
+  readonly parts: readonly OverviewPart[];
+  readonly known: OverviewParts | undefined;
+  readonly listed: Promise<Pick<OverviewParts, 'session' | 'recent'> | undefined> | undefined;
+}
+
+/** `directory` is undefined for the server's own, which opencode takes where none is named. */
+async function askDirectory(
+  asking: Asking,
+  directory: string | undefined,
+  { parts, known, listed }: Question,
+): Promise<DirectoryLook> {
+  const [work, sessions] = await Promise.all([askWork(asking, directory, parts), listed]);
+  let learnt: OverviewParts = { ...work, ...sessions };
+  learnt = await withFamilies(asking, learnt, known);
+  // What runs in another process of the same home looks interrupted here, where nothing was seen to run.
+  const isOurs = directory === undefined || known !== undefined;
+  if (isOurs) learnt = await withRest(asking, directory, learnt, known);
+  return { learnt, missing: parts.filter((part) => learnt[part] === undefined) };
+}
+
+async function askWork(
+  asking: Asking,
+  directory: string | undefined,
+  parts: readonly OverviewPart[],
+): Promise<OverviewParts> {
+  const askPart = async <T>(
+    part: keyof typeof ROUTES,
+    read: (answer: unknown) => T | undefined,
+  ): Promise<T | undefined> =>
+    parts.includes(part)
+      ? await attempt(asking, ask(asking.task, asking.deps, pathOf(part, directory), MAX_BYTES[part]).then(read))
+      : undefined;
+  const status = await askPart('status', doingOf);
+  const isIdle = status?.running.length === 0;
+  const waits = async (part: 'permissions' | 'questions', read: typeof permissionsOf) =>
+    isIdle && parts.includes(part) ? [] : await askPart(part, read);
+  const [permissions, questions] = await Promise.all([
+    waits('permissions', permissionsOf),
+    waits('questions', questionsOf),
+  ]);
+  return { ...(status && { status }), ...(permissions && { permissions }), ...(questions && { questions }) };
+}
+
+/** Undefined where there is no answer, or none of opencode's form. */
+async function attempt<T>(asking: Asking, answer: Promise<T | undefined>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    asking.timedOut ||= isTimeout(error, asking.task);
+    return undefined;
   }
-  return newest;
 }
 
-const ROUTES = { status: '/session/status', permissions: '/permission', questions: '/question' } as const;
+/**
+ * The latest session of the server's own directory, and the directories of its latest sessions, of any project. A node service
+ * that lets its caller only read refuses the list of all sessions; then only the own directory is known.
+ */
+async function askSessions(
+  { task, deps }: Asking,
+  directory: string,
+): Promise<Pick<OverviewParts, 'session' | 'recent'> | undefined> {
+  const listing = askDated(task, deps, `/experimental/session?limit=${LISTED_SESSIONS}`, MAX_BYTES.session);
+  const listed = await listing.catch((error: unknown) => {
+    if (isTimeout(error, task)) throw error;
+    return undefined;
+  });
+  const all = listed && sessionsOf(listed.body);
+  const recent = recentOf(all ?? [], directory, listed?.dateMs ?? deps.clock.now());
+  const session = all?.find((one) => one.directory === directory && !one.isChild);
+  if (session !== undefined || (all !== undefined && all.length < LISTED_SESSIONS))
+    return { session: session === undefined ? null : summaryOf(session), recent };
+  const path = `${inDirectory('/session', directory)}&roots=true&limit=1`;
+  const own = sessionsOf(await ask(task, deps, path, MAX_BYTES.session));
+  return own && { session: own[0] === undefined ? null : summaryOf(own[0]), recent };
+}
 
-/** Without a directory the server takes its own, as it does for its `/path`; only the session list would be the whole project's. */
-function pathOf(part: OverviewPart, directory: string, isOwn: boolean): string {
-  if (part === 'session') return `${inDirectory('/session', directory)}&roots=true&limit=1`;
-  return isOwn ? ROUTES[part] : inDirectory(ROUTES[part], directory);
+function recentOf(sessions: NonNullable<ReturnType<typeof sessionsOf>>, own: string, nowMs: number): RecentDirectories {
+  const found = new Map<string, SessionSummary | undefined>();
+  for (const session of sessions) {
+    if (session.directory === own || nowMs - session.updatedMs > RECENT_MS) continue;
+    found.set(session.directory, found.get(session.directory) ?? (session.isChild ? undefined : summaryOf(session)));
+  }
+  return { sessions: new Map([...found].slice(0, MAX_RECENT)), more: Math.max(0, found.size - MAX_RECENT) };
+}
+
+function summaryOf({ id, title, directory, updatedMs }: SessionSummary): SessionSummary {
+  return { id, title, directory, updatedMs };
+}
+
+function pathOf(part: keyof typeof ROUTES, directory: string | undefined): string {
+  return directory === undefined ? ROUTES[part] : inDirectory(ROUTES[part], directory);
 }
 
 /** Finds out which of the requests that wait are a sub-agent's, which carry its own session's id. Asked once for each request. */
-async function withFamilies(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts): Promise<OverviewParts> {
+async function withFamilies(
+  { task, deps }: Asking,
+  learnt: OverviewParts,
+  known: OverviewParts | undefined,
+): Promise<OverviewParts> {
   const running = learnt.status?.running;
-  const before = [...(task.known?.permissions ?? []), ...(task.known?.questions ?? [])];
+  const before = [...(known?.permissions ?? []), ...(known?.questions ?? [])];
   const waiting = [...(learnt.permissions ?? []), ...(learnt.questions ?? [])];
   const isChild = new Map<string, boolean>();
   for (const { sessionId } of waiting) {
@@ -138,26 +209,25 @@ async function withFamilies(task: ProbeTask, deps: ProbeDeps, learnt: OverviewPa
  * Finds out how the last turn of a session that does not run has ended. One that was ended stays so until the session is
  * another (opencode 1.18.33 gives it a new time with each message), so that this costs a request a turn, and not one a look.
  */
-async function withRest(task: ProbeTask, deps: ProbeDeps, learnt: OverviewParts): Promise<OverviewParts> {
-  const { status } = learnt;
-  const isElsewhere = learnt.latest != null;
-  const session = learnt.latest ?? learnt.session;
+async function withRest(
+  { task, deps }: Asking,
+  directory: string | undefined,
+  learnt: OverviewParts,
+  known: OverviewParts | undefined,
+): Promise<OverviewParts> {
+  const { status, session } = learnt;
   if (!session || status === undefined || status.running.includes(session.id)) return learnt;
-  const standing = (rest: AtRest): OverviewParts => ({
-    ...learnt,
-    [isElsewhere ? 'latest' : 'session']: { ...session, rest },
-  });
-  const known = task.known?.latest ?? task.known?.session;
-  if (known?.id === session.id && known.updatedMs === session.updatedMs && known.rest?.state === 'idle')
-    return standing(known.rest);
+  const standing = (rest: AtRest): OverviewParts => ({ ...learnt, session: { ...session, rest } });
+  const before = known?.session;
+  if (before?.id === session.id && before.updatedMs === session.updatedMs && before.rest?.state === 'idle')
+    return standing(before.rest);
   try {
     const page = await ask(task, deps, `/session/${session.id}/message?limit=1`, MAX_MESSAGE_BYTES);
     const rest = atRest(newestMessageOf(page), deps.clock.now());
     if (rest.state === 'interrupted') {
       // It may have begun after the status was told.
-      const path = isElsewhere ? inDirectory(ROUTES.status, session.directory) : ROUTES.status;
-      const now = doingOf(await ask(task, deps, path, MAX_BYTES.status));
-      if (now?.running.includes(session.id) === true) return { ...learnt, status: together([status, now]) };
+      const now = doingOf(await ask(task, deps, pathOf('status', directory), MAX_BYTES.status));
+      if (now?.running.includes(session.id) === true) return { ...learnt, status: now };
     }
     return standing(rest);
   } catch (error) {

@@ -1,15 +1,30 @@
 import type { Doing } from './answers.ts';
 import type { Overview, OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
 
-/** What one probe learnt of an instance's doings; a part that is absent was not learnt. */
+/** What one look learnt of a server's work in one directory; a part that is absent was not learnt. */
 export interface OverviewParts {
   readonly status?: Doing;
   readonly permissions?: readonly Waiting[];
   readonly questions?: readonly Waiting[];
   /** Null: there is none. */
   readonly session?: SessionSummary | null;
-  /** Of the other directories that it works in, where that is newer than `session`; null where none is. */
-  readonly latest?: SessionSummary | null;
+  /** Of the server's own directory only: the others in which its sessions were used lately. */
+  readonly recent?: RecentDirectories;
+}
+
+/** Directories of a server's own sessions that were used in the last ten minutes, by the server's clock. */
+export interface RecentDirectories {
+  /** With the latest root session of each, where one is listed; the most recently used first. */
+  readonly sessions: ReadonlyMap<string, SessionSummary | undefined>;
+  /** How many more there are. */
+  readonly more: number;
+}
+
+/** A directory to ask about beside the server's own, and what is known of it. */
+export interface OtherDirectory {
+  readonly directory: string;
+  readonly session?: SessionSummary | undefined;
+  readonly known?: OverviewParts | undefined;
 }
 
 /** The parts known of one endpoint, and the overview they make. */
@@ -36,7 +51,6 @@ export function updateOverview(
       activity: parts.status?.activity ?? { kind: 'unknown' },
       running: parts.status?.running ?? [],
       ...(parts.session ? { session: parts.session } : {}),
-      ...(parts.latest ? { latest: parts.latest } : {}),
       waiting: waitingOf(parts),
       askedAtMs: nowMs,
       ...(missing.length > 0 ? { stale: missing } : {}),

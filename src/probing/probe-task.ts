@@ -1,8 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import type { Candidate } from '../model/candidate.ts';
-import { type Connection, RequestError, requestJson } from '../http/exchange.ts';
+import { type Connection, requestDated, RequestError, requestJson } from '../http/exchange.ts';
 import type { OverviewPart, ProbeResult } from '../model/instance.ts';
-import type { OverviewParts } from './overview.ts';
+import type { OtherDirectory, OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 
 export type Healthy = Extract<ProbeResult, { status: 'healthy' }>;
@@ -13,13 +13,13 @@ export interface ProbeTask {
   readonly connection: Connection;
   /** What to ask beyond who is there. */
   readonly parts: readonly OverviewPart[];
-  /** Other directories of its own sessions that it is known to work in: asked about, too. */
-  readonly alsoIn?: readonly string[];
-  /** What an earlier probe learnt: how the latest turn ended and whose a request is are not asked again while they are the same. */
+  /** Directories to ask about beside its own. */
+  readonly elsewhere?: readonly OtherDirectory[] | undefined;
+  /** What an earlier probe learnt of its own directory: how the latest turn ended and whose a request is are not asked again while they are the same. */
   readonly known?: OverviewParts | undefined;
   /** Told by an earlier probe, and good enough for this one. */
   readonly version?: string | undefined;
-  /** Found a moment ago by a first look that ran out of time later on: not asked again. */
+  /** Found a moment ago, and not asked again. */
   readonly identity?: Healthy;
   /** For this look. */
   readonly limitMs: number;
@@ -33,12 +33,18 @@ export interface ProbeTask {
   readonly lock?: string | undefined;
 }
 
-/** What one look at one endpoint found. */
-export interface Look {
-  readonly result: Settled;
+/** What one look learnt of a server's work in one directory. */
+export interface DirectoryLook {
   readonly learnt: OverviewParts;
   /** Asked for, but without a usable answer. */
   readonly missing: readonly OverviewPart[];
+}
+
+/** What one look at one endpoint found. */
+export interface Look extends DirectoryLook {
+  readonly result: Settled;
+  /** What the directories that it was asked about beside its own are like. */
+  readonly elsewhere?: ReadonlyMap<string, DirectoryLook>;
   /** Something gave no answer in time; with more time it might. */
   readonly timedOut: boolean;
   /** Refused by a server, or on the way to it, for something that may be over in a moment. */
@@ -58,6 +64,17 @@ export interface ProbeDeps {
 export function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {
   deps.onRequest();
   return requestJson(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
+}
+
+/** As `ask`, with the time by the server's clock. */
+export function askDated(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  path: string,
+  maxBytes: number,
+): ReturnType<typeof requestDated> {
+  deps.onRequest();
+  return requestDated(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
 }
 
 /** Whether more time might have given an answer. */

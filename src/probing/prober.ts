@@ -5,10 +5,10 @@ import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Connection, Credential } from '../http/exchange.ts';
 import type { OverviewPart } from '../model/instance.ts';
 import { type Rank, ProbeQueue } from './probe-queue.ts';
-import type { OverviewParts } from './overview.ts';
+import type { OtherDirectory, OverviewParts } from './overview.ts';
 import { PasswordReader } from './password-reader.ts';
 import { probe } from './probe.ts';
-import type { Look } from './probe-task.ts';
+import type { Healthy, Look } from './probe-task.ts';
 import type { SameDirectory } from './same-directory.ts';
 
 /** An endpoint to look at, by identity: one object as long as its registration stays what it is. */
@@ -16,12 +16,10 @@ export interface ProbeTarget {
   readonly candidate: Candidate;
   /** How its last probe ended. */
   readonly standing: 'known' | 'fresh' | 'suspect';
-  /** Directories beside its own that it is known to work in. */
-  readonly alsoIn?: readonly string[];
-  /** What the last probes learnt of what it does. */
+  /** What the last probes learnt of what it does in its own directory. */
   readonly learnt?: OverviewParts | undefined;
-  /** While it is healthy. */
-  readonly version?: string | undefined;
+  /** What it is, while it is healthy. */
+  readonly identity?: Healthy | undefined;
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
@@ -35,6 +33,8 @@ export interface LookOptions {
   readonly parts: readonly OverviewPart[];
   /** A version that an earlier look found is good enough. */
   readonly trustsVersion?: boolean;
+  /** Only these directories are asked about, of a server that answered just now: who it is, is not asked again. */
+  readonly elsewhere?: readonly OtherDirectory[];
   /** For a tool that waits for this one: before everything that waits, and one look only; a second is asked for by `recheck`. */
   readonly urgent?: 'look' | 'recheck';
 }
@@ -85,6 +85,7 @@ const CLOSED = 'closed';
 interface Job<T extends ProbeTarget> {
   readonly target: T;
   readonly urgent: LookOptions['urgent'];
+  readonly elsewhere: LookOptions['elsewhere'];
   parts: readonly OverviewPart[];
   trustsVersion: boolean;
   pass: 1 | 2;
@@ -173,8 +174,8 @@ export class Prober<T extends ProbeTarget> {
   }
 
   /** A job under way that will tell what is asked, or can still be made to. */
-  #join(target: T, { parts, trustsVersion = false, urgent }: LookOptions): Job<T> | undefined {
-    if (urgent !== undefined) return undefined;
+  #join(target: T, { parts, trustsVersion = false, urgent, elsewhere }: LookOptions): Job<T> | undefined {
+    if (urgent !== undefined || elsewhere !== undefined) return undefined;
     const job = this.#joinable.get(target);
     if (job === undefined) return undefined;
     const fits = parts.every((part) => job.parts.includes(part)) && (trustsVersion || !job.trustsVersion);
@@ -185,20 +186,21 @@ export class Prober<T extends ProbeTarget> {
     return job;
   }
 
-  #submit(target: T, { parts, trustsVersion = false, urgent }: LookOptions): Job<T> {
+  #submit(target: T, { parts, trustsVersion = false, urgent, elsewhere }: LookOptions): Job<T> {
     const job: Job<T> = {
       target,
       urgent,
+      elsewhere,
       parts,
       trustsVersion,
-      pass: urgent === 'recheck' ? 2 : 1,
+      pass: urgent === 'recheck' || elsewhere !== undefined ? 2 : 1,
       running: false,
       dropped: false,
       waiters: new Set(),
       connection: { endpoint: target.candidate.endpoint },
     };
     this.#jobs.add(job);
-    if (urgent === undefined) this.#joinable.set(target, job);
+    if (urgent === undefined && elsewhere === undefined) this.#joinable.set(target, job);
     void this.#prepare(job);
     return job;
   }
@@ -238,7 +240,7 @@ export class Prober<T extends ProbeTarget> {
     const { counters } = this;
     const firstMs = Math.max(1, Math.round(deadlineMs * FIRST_LOOK));
     const limitMs = job.pass === 1 ? firstMs : Math.max(1, Math.round(deadlineMs * SECOND_LOOK));
-    const known = job.firstLook?.result;
+    const known = job.elsewhere === undefined ? job.firstLook?.result : job.target.identity;
     const sequence = (this.#sequence += 1);
     const controller = new AbortController();
     job.running = true;
@@ -255,9 +257,9 @@ export class Prober<T extends ProbeTarget> {
         candidate: job.target.candidate,
         connection: job.connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
-        alsoIn: job.target.alsoIn ?? [],
+        elsewhere: job.elsewhere,
         known: job.target.learnt,
-        ...(job.trustsVersion ? { version: job.target.version } : {}),
+        ...(job.trustsVersion ? { version: job.target.identity?.version } : {}),
         ...(known?.status === 'healthy' ? { identity: known } : {}),
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),

@@ -29,7 +29,7 @@ async function flapping(world: World) {
 }
 
 const endpointsTo = ({ instances }: Snapshot): string[] =>
-  instances.map(({ name, endpoints }) => [name, ...endpoints.map(({ candidate }) => candidate.key)].join(' '));
+  instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 const ways = (world: World): string[] => endpointsTo(world.fleet.snapshot());
 
 describe('a way that comes and goes', () => {

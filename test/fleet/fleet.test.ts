@@ -397,7 +397,7 @@ describe('two ways to one instance', () => {
   const finder = (world: World): string[] =>
     world.fleet
       .snapshot()
-      .instances.map(({ name, endpoints }) => [name, ...endpoints.map(({ candidate }) => candidate.key)].join(' '));
+      .instances.map(({ name, server }) => [name, ...server.endpoints.map(({ candidate }) => candidate.key)].join(' '));
 
   test('are one entry, with the best way first, before anyone is shown two', async () => {
     await using world = new World();

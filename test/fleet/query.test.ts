@@ -15,9 +15,8 @@ function live(
   const { aliases, ...rest } = fields;
   const endpoint = probed({ key: name, ...rest });
   return {
+    server: { key: endpoint.id, claims: {}, endpoints: [endpoint] },
     key: endpoint.id,
-    claims: {},
-    endpoints: [endpoint],
     name,
     host: 'box',
     state: 'idle',

@@ -58,10 +58,9 @@ describe('reaching', () => {
     const { proxy, fake, instance } = await twoWays(world);
     await proxy.down();
     expect(await errorOf(world, instance)).toBe(`reached ${fake.url}`);
-    expect(world.instance('a').endpoints.map(({ candidate, result }) => `${candidate.key} ${result.status}`)).toEqual([
-      'r healthy',
-      'a unhealthy',
-    ]);
+    expect(
+      world.instance('a').server.endpoints.map(({ candidate, result }) => `${candidate.key} ${result.status}`),
+    ).toEqual(['r healthy', 'a unhealthy']);
   });
 
   test('a way that hangs costs a short look, and is known as unhealthy then', async () => {
@@ -73,7 +72,7 @@ describe('reaching', () => {
     await proxy.waitForRequest({ path: '/global/health' }, { nth: before + 1 });
     await world.clock.advance(DEADLINE_MS / 4);
     expect(await reaching).toBe(`reached ${fake.url}`);
-    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
+    expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
   });
 
   test('the only way is looked at twice where it stays silent at first', async () => {

@@ -32,7 +32,7 @@ async function threeWays(world: World, claims: Claims) {
   world.register('r', relay, { route: 'relay', claims: common });
   world.fleet.start();
   await world.fleet.ready();
-  await until('all to be one', () => world.fleet.snapshot().instances[0]?.endpoints.length === 3);
+  await until('all to be one', () => world.fleet.snapshot().instances[0]?.server.endpoints.length === 3);
   return { fake, tailnet, relay, reached: await world.fleet.reach(world.instance('a')) };
 }
 
@@ -84,7 +84,9 @@ describe('another way to the same process', () => {
     await tailnet.up();
     await world.round();
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('a new proof', () => world.instance('a').endpoints.some(({ candidate }) => candidate.key === 't'));
+    await until('a new proof', () =>
+      world.instance('a').server.endpoints.some(({ candidate }) => candidate.key === 't'),
+    );
     expect(await another(world, reached, relay)).toBe(tailnet.url);
   });
 
@@ -94,7 +96,7 @@ describe('another way to the same process', () => {
     const late = await world.tunnelTo(fake);
     await world.add('l', late, { route: 'relay', claims: { name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('its proof', () => world.instance('a').endpoints.length === 4);
+    await until('its proof', () => world.instance('a').server.endpoints.length === 4);
     for (const key of ['t', 'r']) world.source.candidates.delete(key);
     await world.announce();
     expect(await another(world, reached)).toBe(late.url);
@@ -162,8 +164,8 @@ describe('what is announced on the LAN', () => {
     const lan = await world.tunnelTo(fake);
     await world.add('l', lan, { route: 'lan', claims: { id: 'x', name: 'a', localPort: fake.port } });
     await world.clock.advance(REVIEW_DELAY_MS);
-    await until('its proof', () => world.instance('a').endpoints.length === 4);
-    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.endpoint.route)).toEqual([
+    await until('its proof', () => world.instance('a').server.endpoints.length === 4);
+    expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.endpoint.route)).toEqual([
       'loopback',
       'tailnet',
       'relay',

@@ -181,7 +181,7 @@ describe('a survey', () => {
     await world.start();
     const beforeMs = world.clock.now();
     await world.clock.advance(5000);
-    fake.override('GET /session', { kind: 'hang' });
+    fake.override('GET /experimental/session', { kind: 'hang' });
     fake.override('GET /permission', { kind: 'html' });
     const surveying = world.fleet.survey();
     await until('what answers to be known', () => world.listed()[0] === 'a waiting' || fake.load.current === 1);
@@ -194,7 +194,7 @@ describe('a survey', () => {
       },
     ]);
     expect(instances[0]?.overview?.askedAtMs).toBeGreaterThan(beforeMs);
-    fake.override('GET /session', undefined);
+    fake.override('GET /experimental/session', undefined);
     fake.override('GET /permission', undefined);
     expect((await world.fleet.survey()).instances[0]?.overview).not.toHaveProperty('stale');
   });
@@ -219,7 +219,7 @@ describe('a survey', () => {
     world.register('r', fake, { route: 'relay', claims: { ...claims, name: 'a' } });
     world.fleet.start();
     await world.fleet.ready();
-    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['a', 'r']);
+    expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['a', 'r']);
     fake.state.statuses.set('ses_1', { type: 'busy' });
     tunnel.rule({}, { kind: 'hang' });
     const surveying = world.fleet.survey();
@@ -228,7 +228,7 @@ describe('a survey', () => {
     await until('the other way', () => world.listed()[0] === 'a busy');
     await world.clock.advance(DEADLINE_MS);
     await surveying;
-    expect(world.instance('a').endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
+    expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.key)).toEqual(['r', 'a']);
     tunnel.pass();
     await tunnel.down();
     fake.state.statuses.clear();

@@ -10,7 +10,7 @@ import { DEAD, HEALTHY, probed } from '../fleet/candidates.ts';
 const NO_PROOFS: ProofSet = { proven: [], former: [] };
 
 function groups(merged: Merged): string[][] {
-  return merged.instances.map(({ endpoints }) => endpoints.map(({ id }) => id.replace('test:', '')));
+  return merged.servers.map(({ endpoints }) => endpoints.map(({ id }) => id.replace('test:', '')));
 }
 
 const at = (
@@ -75,7 +75,7 @@ describe('one address', () => {
     const configured = at(1, 's', { claims: { name: 'mine' }, pinned: true });
     const merged = merge([registered, original, configured], NO_PROOFS);
     expect(groups(merged)).toEqual([['o', 'r', 's']]);
-    expect(merged.instances[0]?.claims).toMatchObject({ id: 'x', name: 'mine' });
+    expect(merged.servers[0]?.claims).toMatchObject({ id: 'x', name: 'mine' });
   });
 
   test('one that nobody vouches for joins nothing and displaces nothing', () => {
@@ -88,14 +88,14 @@ describe('one address', () => {
     });
     const merged = merge([bad, good], NO_PROOFS);
     expect(groups(merged)).toEqual([['bad'], ['good']]);
-    expect(merged.instances[1]?.claims.name).toBeUndefined();
+    expect(merged.servers[1]?.claims.name).toBeUndefined();
   });
 
   test('ten thousand registrations for one address are a list of notes, not a standstill', () => {
     const flood = Array.from({ length: 10_000 }, (_, index) => at(1, `k${index}`, { claims: { name: 'same' } }));
     const merged = merge(flood, NO_PROOFS);
-    expect(merged.instances).toHaveLength(1);
-    expect(merged.instances[0]?.endpoints.length).toBeLessThanOrEqual(16);
+    expect(merged.servers).toHaveLength(1);
+    expect(merged.servers[0]?.endpoints.length).toBeLessThanOrEqual(16);
   });
 });
 
@@ -176,7 +176,7 @@ describe('order of the ways', () => {
     const lan = at(1, 'lan', { route: 'lan', claims: { id: 'forged', name: 'evil', hostname: 'h' } });
     const own = at(2, 'own', { claims: { name: 'mine', directory: '/a', connectedAt: 5 } });
     const merged = merge([lan, own], { proven: [proof(lan, own)], former: [] });
-    expect(merged.instances[0]?.claims).toEqual({
+    expect(merged.servers[0]?.claims).toEqual({
       id: 'forged',
       name: 'mine',
       hostname: 'h',
@@ -252,10 +252,10 @@ describe('for all inputs', () => {
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
         const once = merge(endpoints, proofs);
         const again = merge(
-          once.instances.flatMap((instance) => instance.endpoints),
+          once.servers.flatMap((server) => server.endpoints),
           proofs,
         );
-        expect(again).toEqual({ instances: once.instances, notes: [] });
+        expect(again).toEqual({ servers: once.servers, notes: [] });
       }),
     );
   });
@@ -263,8 +263,8 @@ describe('for all inputs', () => {
   test('every endpoint is in one instance, or noted', () => {
     fc.assert(
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
-        const { instances, notes } = merge(endpoints, proofs);
-        const ids = instances.flatMap((instance) => instance.endpoints.map(({ id }) => id));
+        const { servers, notes } = merge(endpoints, proofs);
+        const ids = servers.flatMap((instance) => instance.endpoints.map(({ id }) => id));
         expect(new Set(ids).size).toBe(ids.length);
         expect(ids.length + notes.length).toBe(endpoints.length);
       }),
@@ -274,13 +274,13 @@ describe('for all inputs', () => {
   test('two healthy addresses are in one instance only where proofs that hold connect them', () => {
     fc.assert(
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
-        const { instances } = merge(endpoints, proofs);
+        const { servers } = merge(endpoints, proofs);
         const live = new Set(
           endpoints
             .filter((endpoint) => isHealthy(endpoint) && endpoint.candidate.trust.level === 'trusted')
             .map(keyOf),
         );
-        const kept = new Set(instances.flatMap((one) => one.endpoints.filter(isHealthy).map(keyOf)));
+        const kept = new Set(servers.flatMap((one) => one.endpoints.filter(isHealthy).map(keyOf)));
         const reach = (from: string): Set<string> => {
           const seen = new Set([from]);
           for (const key of seen) {
@@ -292,7 +292,7 @@ describe('for all inputs', () => {
           }
           return seen;
         };
-        for (const { endpoints: ways } of instances) {
+        for (const { endpoints: ways } of servers) {
           const healthy = [...new Set(ways.filter(isHealthy).map(keyOf))];
           for (const key of healthy) expect(reach(healthy[0] ?? key)).toContain(key);
         }
@@ -335,11 +335,11 @@ describe('for all inputs', () => {
       fc.assert(
         fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
           const fleet = build(alive);
-          const { instances } = merge(
+          const { servers } = merge(
             fleet.flat(),
             proofsAmong(fleet, () => numbers.next().value ?? 0),
           );
-          for (const { endpoints } of instances) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
+          for (const { endpoints } of servers) expect(new Set(endpoints.map(({ id }) => machineOf(id))).size).toBe(1);
         }),
       );
     });
@@ -349,10 +349,10 @@ describe('for all inputs', () => {
         fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
           const fleet = build(alive);
           const proofs = proofsAmong(fleet, () => numbers.next().value ?? 0);
-          const { instances } = merge(fleet.flat(), proofs);
+          const { servers } = merge(fleet.flat(), proofs);
           const live = new Set(fleet.flat().filter(isHealthy).map(keyOf));
           const instanceOf = new Map(
-            instances.flatMap(({ key, endpoints }) => endpoints.map((endpoint) => [keyOf(endpoint), key] as const)),
+            servers.flatMap(({ key, endpoints }) => endpoints.map((endpoint) => [keyOf(endpoint), key] as const)),
           );
           for (const [one, other] of proofs.proven.filter((pair) => pair.every((key) => live.has(key))))
             expect(instanceOf.get(one)).toBe(instanceOf.get(other));
@@ -368,7 +368,7 @@ describe('for all inputs', () => {
           const proven = former.filter(
             (_, index) => fleet.flatMap(([, ...rest]) => rest)[index]?.result.status === 'healthy',
           );
-          expect(merge(fleet.flat(), { proven, former }).instances).toHaveLength(fleet.length);
+          expect(merge(fleet.flat(), { proven, former }).servers).toHaveLength(fleet.length);
         }),
       );
     });

@@ -64,11 +64,10 @@ describe('the names that an instance has or had', () => {
   });
 
   const shown = (name: string, claims: Claims, aliases: readonly string[] = []): Instance => ({
+    server: { key: 'k', claims, endpoints: [probed({ claims })] },
     key: 'k',
     name,
     aliases,
-    claims,
-    endpoints: [probed({ claims })],
     state: 'idle',
     host: 'h',
   });

@@ -257,6 +257,7 @@ async function serve(
   else if (url === '/path') json({ directory: DIRECTORY, worktree: DIRECTORY });
   else if (
     url === '/session/status' ||
+    url === '/experimental/session?limit=50' ||
     url === '/permission' ||
     url === '/question' ||
     url.endsWith('&roots=true&limit=1')

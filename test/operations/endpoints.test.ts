@@ -52,7 +52,7 @@ beforeEach(async () => {
   });
   runtime = testRuntime(fleet);
   fleet.start();
-  await until('both ways to be one', () => fleet.snapshot().instances[0]?.endpoints.length === 2);
+  await until('both ways to be one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 2);
   await until('the looks to end', () => fleet.counters.inFlight === 0);
   const before = [tailnet, relay].map((way) => way.count({}));
   driven = (way, match) =>

@@ -8,7 +8,7 @@ import { testRuntime } from '../rig/runtime.ts';
 import type { Directory } from '../../src/fleet/fleet.ts';
 import { stageOf } from '../../src/turns/follower.ts';
 
-const instance = { key: 'one' } as Instance;
+const instance = { server: { key: 'one' } } as Instance;
 const session = { id: 'ses_1', title: '', directory: '/p', time: { created: 1, updated: 1 } };
 const message = (parts: Message['parts']): Message => ({
   info: { id: 'msg_1', role: 'assistant', parentID: 'msg_0', time: { created: 1 } },

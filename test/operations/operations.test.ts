@@ -10,7 +10,8 @@ import { read } from '../../src/operations/sessions/read.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { remember } from '../../src/operations/send/following.ts';
 import { send } from '../../src/operations/send/send.ts';
-import { listSessions } from '../../src/operations/sessions/sessions.ts';
+import { respond } from '../../src/operations/respond/respond.ts';
+import { createSession, listSessions } from '../../src/operations/sessions/sessions.ts';
 import type { Message, Session } from '../../src/opencode/schema.ts';
 import { stageOf } from '../../src/turns/follower.ts';
 import { wait } from '../../src/operations/send/wait.ts';
@@ -323,20 +324,54 @@ describe('one word for each state, the same in every tool', () => {
     ]);
   });
 
-  test('of every directory that it is known to work in', async () => {
+  test('of each directory that it works in, which is an instance of its own', async () => {
     const server = await fake('worker');
     server.addSession({ title: 'own' });
     const { id } = server.addSession({ directory: '/elsewhere', title: 'other' });
-    fleet.start();
-    await fleet.ready();
     begin(server, id);
-    server.state.statuses.delete(id);
-    // What looks at its sessions learns where it works.
-    const { data } = await getStatus(runtime, { instance: 'worker' }, call());
-    expect(data).toMatchObject({ state: 'interrupted', sessions: [{ id, title: 'other' }] });
-    expect((await instances(runtime, LIST, call())).data).toMatchObject({
-      instances: [{ state: 'interrupted', session: { title: 'own' } }],
+    const { id: permission } = server.addPermission({ sessionID: id });
+    fleet.start();
+    const rows = async (): Promise<readonly (string | undefined)[][]> =>
+      (await instances(runtime, LIST, call())).data.instances.map(({ name, state, directory, session }) => [
+        name,
+        state,
+        directory,
+        session?.title,
+      ]);
+    const own = ['worker', 'idle', server.directory, 'own'];
+    expect(await rows()).toEqual([['worker-elsewhere', 'waiting', '/elsewhere', 'other'], own]);
+    const status = await getStatus(runtime, { instance: 'worker' }, call());
+    expect(status.data).toMatchObject({
+      state: 'idle',
+      sessions: [],
+      elsewhere: ['worker-elsewhere: waiting, in /elsewhere'],
     });
+    expect(status.text).toContain(status.data.elsewhere?.[0]);
+    expect((await getStatus(runtime, { instance: 'worker-elsewhere' }, call())).data).toMatchObject({
+      state: 'waiting',
+      directory: '/elsewhere',
+      sessions: [{ id, title: 'other', state: 'waiting' }],
+    });
+    const sessions = (await listSessions(runtime, { instance: 'worker-elsewhere' }, call())).data.sessions;
+    expect(sessions.map(({ title, state }) => [title, state])).toEqual([['other', 'waiting']]);
+    const ofProject = (await listSessions(runtime, { instance: 'worker' }, call())).data.sessions;
+    expect(ofProject.map(({ title, state }) => `${title} ${state}`).toSorted()).toEqual(['other waiting', 'own idle']);
+    // Its id is enough, by whichever name of the server.
+    const settled = respond(runtime, { instance: 'worker', request_id: permission, reply: 'once' }, call());
+    await until('the answer', () => server.state.permissions.size === 0);
+    server.state.finish(id, 'done');
+    expect((await settled).data).toMatchObject({ outcome: 'completed', text: 'done' });
+    // Listed for some minutes after, and callable for good.
+    expect(await rows()).toEqual([own, ['worker-elsewhere', 'idle', '/elsewhere', 'other']]);
+    const used = server.state.sessions.get(id);
+    if (used) server.state.sessions.set(id, { ...used, time: { created: 1, updated: 1 } });
+    expect(await rows()).toEqual([own]);
+    const asked = server.count('GET /session/status');
+    expect(await rows()).toEqual([own]);
+    expect(server.count('GET /session/status') - asked).toBe(1);
+    const created = (await createSession(runtime, { instance: 'worker-elsewhere', title: 'next' }, call())).data
+      .session;
+    expect(created.directory).toBe('/elsewhere');
   });
 
   test('how a turn ended is asked for once, not in each call', async () => {
@@ -372,8 +407,9 @@ describe('one word for each state, the same in every tool', () => {
     const { sessions } = (await listSessions(runtime, { instance: 'worker' }, call())).data;
     expect(sessions.map(({ state, directory: where }) => [where, state])).toEqual([
       [server.directory, 'idle'],
-      ['/elsewhere', 'idle'],
+      ['/elsewhere', 'unknown'],
     ]);
+    expect(server.count('GET /session/status')).toBeGreaterThan(0);
   });
 
   test('thirty interrupted sessions are told in a small result, with the reason once', async () => {

@@ -13,10 +13,12 @@ test('those asked longest ago go first, so that each has its turn where there is
   );
   const asked: string[] = [];
   for (const [index, record] of added.entries()) record.probedAtMs = [2000, 1000, 3000][index] ?? 0;
+  const servers = added.map((record) => [record]);
   await askOverviews(
-    added.map((record) => [record]),
+    servers,
+    new Set(servers),
     { look: async (record) => void asked.push(record.candidate.key), end: () => {} },
-    { clock: new ManualClock(), deadlineMs: 1000, trustsVersion: true },
+    { clock: new ManualClock(), deadlineMs: 1000, trustsVersion: true, isTaken: () => false },
   );
   expect(asked).toEqual(['b', 'a', 'c']);
 });

@@ -40,7 +40,7 @@ interface Asked extends Look {
 }
 
 interface AskOptions extends Partial<
-  Pick<ProbeTask, 'parts' | 'identity' | 'alsoIn' | 'credentialProblem' | 'known' | 'version'>
+  Pick<ProbeTask, 'parts' | 'identity' | 'elsewhere' | 'credentialProblem' | 'known' | 'version'>
 > {
   readonly credential?: Credential;
   /** Aborts the probe; the limit itself is the caller's. */
@@ -336,6 +336,8 @@ describe('another instance than the one registered', () => {
         '/global/health': { healthy: true, version: '1.18.33' },
         '/path': { directory: '/private/tmp/claimed-7391', worktree: '/' },
         '/session/status': {},
+        // Not of its form, so that the list of the own directory is asked for.
+        '/experimental/session?limit=50': {},
       };
       response.end(JSON.stringify(body[request.url ?? ''] ?? []));
     });
@@ -405,22 +407,67 @@ describe('what it is doing', () => {
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
   });
 
-  test('other directories that it works in are asked about, and told together', async () => {
+  test('other directories are asked about each on its own', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
-    const alsoIn = ['/home/user/b', '/home/user/c'];
-    const look = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn });
-    expect(look).toMatchObject({ learnt: { status: { activity: { kind: 'idle' } }, permissions: [] }, requests: 5 });
+    const elsewhere = ['/home/user/b', '/home/user/c'].map((directory) => ({ directory }));
     const session = fake.addSession({ directory: '/home/user/b' });
     fake.addPermission({ sessionID: session.id });
     fake.state.statuses.set(session.id, { type: 'busy' });
-    const busy = await ask(fake.url, { parts: ['status', 'permissions'], alsoIn });
-    expect(busy).toMatchObject({
-      learnt: { status: { running: [session.id] }, permissions: [{ sessionId: session.id }] },
-      // Health, path, three statuses, the permissions of the one that works, and whose session it is.
-      requests: 7,
+    const look = await ask(fake.url, { parts: ['status'], elsewhere });
+    expect(look.learnt).toEqual({ status: { activity: { kind: 'idle' }, running: [] } });
+    expect(look.elsewhere?.get('/home/user/b')).toMatchObject({
+      learnt: { status: { running: [session.id] }, permissions: [{ sessionId: session.id, ofSubAgent: false }] },
+      missing: [],
     });
-    fake.override('GET /session/status', { kind: 'html' }, 1);
-    expect((await ask(fake.url, { parts: ['status'], alsoIn: ['/home/user/b'] })).missing).toEqual(['status']);
+    expect(look.elsewhere?.get('/home/user/c')?.learnt).toMatchObject({ status: { running: [] }, permissions: [] });
+    // Health, path, three statuses, what waits where something runs, and whose session it is.
+    expect(look.requests).toBe(8);
+    fake.override('GET /session/status', { kind: 'html' });
+    const failed = await ask(fake.url, { elsewhere });
+    expect(failed.elsewhere?.get('/home/user/b')).toMatchObject({ missing: ['status'] });
+  });
+
+  test('directories of sessions that were used in the last ten minutes come with the list of sessions', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const minutesAgo = (minutes: number): { created: number; updated: number } => ({
+      created: 1,
+      updated: Date.now() - minutes * 60_000,
+    });
+    const parent = fake.addSession({ directory: '/home/user/b', time: minutesAgo(9) });
+    fake.addSession({ directory: '/home/user/b', parentID: parent.id, time: minutesAgo(1) });
+    fake.addSession({ directory: '/home/user/c', parentID: parent.id, time: minutesAgo(5) });
+    fake.addSession({ directory: '/home/user/d', time: minutesAgo(11) });
+    const own = fake.addSession({ time: minutesAgo(60) });
+    const { session, recent } = (await ask(fake.url, { parts: ['session'] })).learnt;
+    expect(session).toMatchObject({ id: own.id });
+    expect([...(recent?.sessions ?? [])].map(([directory, latest]) => [directory, latest?.id])).toEqual([
+      ['/home/user/b', parent.id],
+      ['/home/user/c', undefined],
+    ]);
+    expect(recent?.more).toBe(0);
+  });
+
+  test('the own latest session is asked for where the list is full of others, and of many directories the rest is counted', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const own = fake.addSession({ time: { created: 1, updated: 1 } });
+    for (let index = 0; index < 60; index += 1) fake.addSession({ directory: `/home/user/w${index}` });
+    const { session, recent } = (await ask(fake.url, { parts: ['session'] })).learnt;
+    expect(session).toMatchObject({ id: own.id });
+    expect([recent?.sessions.size, recent?.more]).toEqual([32, 18]);
+  });
+
+  test.each([
+    ['refused, as a node service does for who may only read', { kind: 'answer', status: 403, body: {} }],
+    ['not of its form', { kind: 'html' }],
+    ['too long', { kind: 'endless' }],
+  ] as const)('where the list of all sessions is %s, that of its own directory counts', async (_, override) => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const own = fake.addSession();
+    fake.addSession({ directory: '/home/user/b' });
+    fake.override('GET /experimental/session', override);
+    const look = await ask(fake.url, { parts: ['session'] });
+    expect(look).toMatchObject({ missing: [], learnt: { session: { id: own.id } } });
+    expect(look.learnt.recent?.sessions.size).toBe(0);
   });
 
   test('a retry is told before plain work', async () => {
@@ -442,7 +489,7 @@ describe('what it is doing', () => {
       permissions: [],
       questions: [],
       session: null,
-      latest: null,
+      recent: { sessions: new Map(), more: 0 },
     });
   });
 
@@ -490,9 +537,9 @@ describe('what it is doing', () => {
   test('routes that stay silent are missing; who is there and the rest are known', async () => {
     const fake = await fakeOpencode();
     fake.state.statuses.set('ses_1', { type: 'busy' });
-    fake.override('GET /session', { kind: 'hang' });
+    fake.override('GET /experimental/session', { kind: 'hang' });
     fake.override('GET /question', { kind: 'hang' });
-    const others = Promise.all([whenAsked(fake, 'GET /session'), whenAsked(fake, 'GET /question')]);
+    const others = Promise.all([whenAsked(fake, 'GET /experimental/session'), whenAsked(fake, 'GET /question')]);
     const giveUp = others.then(() => whenOthersAnswered(fake));
     const look = await ask(fake.url, { parts: OVERVIEW_PARTS, giveUp });
     expect(look).toMatchObject({
@@ -505,7 +552,8 @@ describe('what it is doing', () => {
 
   test('routes that answer nonsense are missing, and more time would not help', async () => {
     const fake = await fakeOpencode();
-    fake.override('GET /session', { kind: 'answer', body: [{ id: 'x', title: 1 }] });
+    for (const route of ['GET /experimental/session', 'GET /session'] as const)
+      fake.override(route, { kind: 'answer', body: [{ id: 'x', title: 1 }] });
     fake.override('GET /session/status', { kind: 'answer', body: [] });
     fake.override('GET /permission', { kind: 'html' });
     fake.override('GET /question', { kind: 'answer', body: [1] });
@@ -518,7 +566,8 @@ describe('what it is doing', () => {
   test('a session whose id opencode would not take back is not shown', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
-    fake.override('GET /session', { kind: 'answer', body: [{ ...session, id: '../../pty' }] });
+    for (const route of ['GET /experimental/session', 'GET /session'] as const)
+      fake.override(route, { kind: 'answer', body: [{ ...session, id: '../../pty' }] });
     expect(await ask(fake.url, { parts: ['session'] })).toMatchObject({ learnt: {}, missing: ['session'] });
   });
 
@@ -588,25 +637,6 @@ describe('how its latest session stands that does not run', () => {
     fake.state.statuses.set(id, { type: 'busy' });
     expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session).not.toHaveProperty('rest');
     expect(fake.count('GET /session/:id/message')).toBe(0);
-  });
-
-  test('of the directories that it works in the latest one counts', async () => {
-    const fake = await fakeOpencode({ directory: '/home/user/a' });
-    const own = fake.addSession();
-    const other = fake.addSession({ directory: '/home/user/b' });
-    const at = (updated: number): { created: number; updated: number } => ({ created: 1, updated });
-    fake.state.begin(other.id, 'do it');
-    fake.state.statuses.clear();
-    fake.state.sessions.set(own.id, { ...own, time: at(5) });
-    const asked = { parts: OVERVIEW_PARTS, alsoIn: ['/home/user/b', '/home/user/c'] };
-    for (const [updated, expected] of [
-      [9, { session: { id: own.id }, latest: { id: other.id, rest: { state: 'interrupted' } } }],
-      [1, { session: { id: own.id, rest: { state: 'idle' } }, latest: null }],
-    ] as const) {
-      fake.state.sessions.set(other.id, { ...other, time: at(updated) });
-      expect((await ask(fake.url, asked)).learnt).toMatchObject(expected);
-    }
-    expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({ latest: null });
   });
 
   test('one that began after the status was told runs, and is not interrupted', async () => {

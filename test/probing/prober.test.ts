@@ -269,17 +269,19 @@ describe('two passes', () => {
 
   test('a silent route does not hide who is there, and only what is missing is asked again', async () => {
     const fake = await fakeOpencode();
-    fake.override('GET /session', { kind: 'hang' }, 1);
+    fake.override('GET /experimental/session', { kind: 'hang' }, 1);
     const { prober, clock, told } = rig(4);
     const looking = prober.batch().look(target('a', fake, 'fresh'), { parts: OVERVIEW_PARTS });
-    await until('the other routes', () => fake.count('GET /session') === 1 && fake.load.current === 1);
+    await until('the other routes', () => fake.count('GET /experimental/session') === 1 && fake.load.current === 1);
     await clock.advance(FIRST_MS);
     const outcome = await looking;
     expect(told).toEqual(['a healthy', 'a healthy']);
     expect(outcome).toMatchObject({ result: { status: 'healthy' }, learnt: { session: null }, missing: [] });
-    expect([fake.count('GET /global/health'), fake.count('GET /session/status'), fake.count('GET /session')]).toEqual([
-      1, 1, 2,
-    ]);
+    expect([
+      fake.count('GET /global/health'),
+      fake.count('GET /session/status'),
+      fake.count('GET /experimental/session'),
+    ]).toEqual([1, 1, 2]);
   });
 });
 
@@ -456,13 +458,13 @@ describe('batches', () => {
 test('closing ends every request and every wait at once, and nothing is told afterwards', async () => {
   const hung = await fakes(4);
   hang(...hung.slice(1));
-  hung[0]?.override('GET /session', { kind: 'hang' });
+  hung[0]?.override('GET /experimental/session', { kind: 'hang' });
   const { prober, clock, told } = rig(2, ({ key }) =>
     key === 't3' ? new Promise(() => {}) : Promise.resolve(undefined),
   );
   const batch = prober.batch();
   const looks = hung.map((fake, index) => batch.look(target(`t${index}`, fake), { parts: ['session'] }));
-  await until('the slots to be taken', () => asked(hung) === 2 && hung[0]?.count('GET /session') === 1);
+  await until('the slots to be taken', () => asked(hung) === 2 && hung[0]?.count('GET /experimental/session') === 1);
   prober.close();
   prober.close();
   expect(await Promise.all(looks)).toEqual(hung.map(() => undefined));

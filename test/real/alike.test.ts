@@ -46,7 +46,7 @@ function open(source: TestSource, credentialRules: readonly CredentialRule[] = [
 }
 
 const ways = ({ fleet }: Runtime): string[] =>
-  fleet.snapshot().instances.map(({ endpoints }) => endpoints.map(({ candidate: { key } }) => key).join(' '));
+  fleet.snapshot().instances.map(({ server }) => server.endpoints.map(({ candidate: { key } }) => key).join(' '));
 
 describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
   'two laptops alike in everything but the machine',
@@ -102,7 +102,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
           Math.min(
             ...runtime.fleet
               .snapshot()
-              .instances.flatMap(({ endpoints }) => endpoints.map(({ probedAtMs }) => probedAtMs ?? 0)),
+              .instances.flatMap(({ server }) => server.endpoints.map(({ probedAtMs }) => probedAtMs ?? 0)),
           );
         const startMs = oldest();
         await until('further rounds', () => oldest() > startMs + 2 * DEADLINE_MS);
@@ -116,7 +116,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
 
       test('words for the one never reach the other when the one is gone', async () => {
         const { instances } = runtime.fleet.snapshot();
-        const named = instances.find(({ endpoints }) => endpoints[0].candidate.key === 'm0')?.name ?? '';
+        const named = instances.find(({ server }) => server.endpoints[0].candidate.key === 'm0')?.name ?? '';
         const [session] = await sessionsOf(0);
         const session_id = session?.id ?? '';
         await listSessions(runtime, { instance: named }, call());
@@ -177,7 +177,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a liar on the LAN that copies what 
   });
 
   const instance = (key: string) =>
-    runtime.fleet.snapshot().instances.find(({ endpoints }) => endpoints[0].candidate.key === key);
+    runtime.fleet.snapshot().instances.find(({ server }) => server.endpoints[0].candidate.key === key);
 
   test('is not joined: three entries, and the name stays with the real one', async () => {
     await until(

@@ -57,7 +57,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   const ways = (): string[] =>
     fleet
       .snapshot()
-      .instances.map(({ endpoints }) => endpoints.map((endpoint) => endpoint.candidate.key).join(' '))
+      .instances.map(({ server }) => server.endpoints.map((endpoint) => endpoint.candidate.key).join(' '))
       .toSorted();
 
   test('two ways to one process are proven one, and two processes that look alike stay two', async () => {
@@ -69,7 +69,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   test('each tells its version, its own directory and what it is doing', async () => {
     const session = await one.json<{ readonly id: string }>('POST', '/session', { title: 'Look\u202e here' });
     const { instances } = await fleet.survey();
-    expect(instances.find(({ endpoints }) => endpoints.length === 2)).toMatchObject({
+    expect(instances.find(({ server }) => server.endpoints.length === 2)).toMatchObject({
       state: 'idle',
       directory: one.directory,
       overview: {
@@ -89,7 +89,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('with real opencodes', () => {
   });
 
   test('the tunnel takes over within the call when the process is only reached by it', async () => {
-    const instance = fleet.snapshot().instances.find(({ endpoints }) => endpoints.length === 2);
+    const instance = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
     if (instance === undefined) throw new Error('not joined');
     const reached = await fleet.reach(instance);
     expect(reached).toMatchObject({ directory: one.directory, version: one.version });

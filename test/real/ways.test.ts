@@ -47,7 +47,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     });
     runtime = testRuntime(fleet);
     fleet.start();
-    await until('the ways to be proven one', () => fleet.snapshot().instances[0]?.endpoints.length === 3);
+    await until('the ways to be proven one', () => fleet.snapshot().instances[0]?.server.endpoints.length === 3);
   });
   afterAll(async () => {
     await runtime?.fleet.close();
@@ -100,7 +100,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
     await runtime.fleet.refresh();
     await until(
       'all ways to be proven again',
-      () => runtime.fleet.snapshot().instances[0]?.endpoints.length === ROUTES.length,
+      () => runtime.fleet.snapshot().instances[0]?.server.endpoints.length === ROUTES.length,
     );
     const message = 'slow 30 120: word';
     let shown = '';

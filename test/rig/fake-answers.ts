@@ -30,12 +30,14 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
       { name: 'plan', mode: 'primary' },
     ]),
   'GET /config/providers': () => ok({ providers: [{ id: 'fake', models: { 'fake-model': {} } }], default: {} }),
+  'GET /experimental/session': ({ url }, state) => ok(listSessions(url.searchParams, state)),
   'GET /session': ({ url }, state) => ok(listSessions(url.searchParams, state)),
-  'POST /session'({ body }, state) {
+  'POST /session'({ url, body }, state) {
     const fields: Partial<FakeSession> = JSON.parse(body || '{}');
-    return ok(state.addSession(fields));
+    return ok(state.addSession({ directory: url.searchParams.get('directory') ?? state.directory, ...fields }));
   },
-  'GET /session/status': ({ url }, state) => ok(isHere(url, state) ? Object.fromEntries(state.statuses) : {}),
+  'GET /session/status': ({ url }, state) =>
+    ok(Object.fromEntries([...state.statuses].filter(([id]) => isIn(url, id, state)))),
   'GET /session/:id'({ params }, { sessions }) {
     const session = sessions.get(params['id'] ?? '');
     return session ? ok(session) : notFound(`Session not found: ${params['id']}`);
@@ -82,9 +84,11 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
     state.abort(params['id'] ?? '');
     return ok(true);
   },
-  'GET /permission': ({ url }, state) => ok(isHere(url, state) ? [...state.permissions.values()] : []),
+  'GET /permission': ({ url }, state) =>
+    ok([...state.permissions.values()].filter(({ sessionID }) => isIn(url, sessionID, state))),
   'POST /permission/:id/reply': (request, state) => settle(request, state, 'permission.replied'),
-  'GET /question': ({ url }, state) => ok(isHere(url, state) ? [...state.questions.values()] : []),
+  'GET /question': ({ url }, state) =>
+    ok([...state.questions.values()].filter(({ sessionID }) => isIn(url, sessionID, state))),
   'POST /question/:id/reply': (request, state) => settle(request, state, 'question.replied'),
   'POST /question/:id/reject': (request, state) => settle({ ...request, body: '' }, state, 'question.rejected'),
   'GET /file': ({ url }, state) => listAnswer(url.searchParams.get('path') ?? '', state),
@@ -130,9 +134,9 @@ function settle({ params, body }: FakeRequest, state: FakeState, event: string):
   return { status: 404, body: { _tag: `${kind}NotFoundError`, requestID, message } };
 }
 
-/** Lists of what is going on belong to one directory: asked for another, they are empty. */
-function isHere(url: URL, { directory }: FakeState): boolean {
-  return (url.searchParams.get('directory') ?? directory) === directory;
+/** Lists of what is going on are of one directory: that of the session, or the server's own where there is no such session. */
+function isIn(url: URL, sessionID: string, { directory, sessions }: FakeState): boolean {
+  return (url.searchParams.get('directory') ?? directory) === (sessions.get(sessionID)?.directory ?? directory);
 }
 
 function ok(body: unknown): Answer {

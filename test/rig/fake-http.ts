@@ -9,6 +9,7 @@ export const FAKE_ROUTES = [
   'GET /project/current',
   'GET /agent',
   'GET /config/providers',
+  'GET /experimental/session',
   'GET /session',
   'POST /session',
   'GET /session/status',

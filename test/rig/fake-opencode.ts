@@ -43,7 +43,7 @@ export interface FakeOpencode extends AsyncDisposable {
   addSession(fields?: Partial<FakeSession>): FakeSession;
   addPermission(fields: Partial<FakePermission> & Pick<FakePermission, 'sessionID'>): FakePermission;
   addQuestion(fields: Partial<FakeQuestion> & Pick<FakeQuestion, 'sessionID'>): FakeQuestion;
-  /** Broadcasts to the streams of the fake's directory and to the global ones, with an event id of its own. */
+  /** Broadcasts to the streams of the session's directory, or the fake's own, and to the global ones, with an event id of its own. */
   emit(type: string, properties: Readonly<Record<string, unknown>>): void;
   /** Writes what `next` gives to every stream of its directory, as fast as each takes it, until it gives nothing more or the stream ends. */
   flood(next: () => string | undefined): Promise<void>;
@@ -54,7 +54,8 @@ export interface FakeOpencode extends AsyncDisposable {
 
 /** A stand-in for one opencode server: its shapes, not its work. Cheap enough for hundreds in a process. */
 export async function startFakeOpencode(options: FakeOptions = {}): Promise<FakeOpencode> {
-  const streams = new Map<ServerResponse, 'global' | 'here' | 'elsewhere'>();
+  /** Each with the directory that it is of; undefined for a global one. */
+  const streams = new Map<ServerResponse, string | undefined>();
   const counts = new Map<FakeRoute | 'other', number>();
   const overrides = new Map<FakeRoute, { readonly override: Override; left: number }>();
   const load: LoadGauge = options.load ?? { current: 0, max: 0 };
@@ -82,7 +83,10 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     const override = overrideOf(route);
     if (override && !(await play(override, incoming, response))) return;
     if (isStream) {
-      openStream(response, route === 'GET /global/event' ? 'global' : scopeOf(url));
+      openStream(
+        response,
+        route === 'GET /global/event' ? undefined : (url.searchParams.get('directory') ?? directory),
+      );
       return;
     }
     const body = await readText(incoming);
@@ -116,12 +120,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     if (reply !== undefined) setImmediate(() => state.finish(sessionID, reply));
   }
 
-  /** A stream of another directory hears nothing of this one's. */
-  function scopeOf(url: URL): 'here' | 'elsewhere' {
-    return (url.searchParams.get('directory') ?? directory) === directory ? 'here' : 'elsewhere';
-  }
-
-  function openStream(response: ServerResponse, scope: 'global' | 'here' | 'elsewhere'): void {
+  function openStream(response: ServerResponse, scope: string | undefined): void {
     response.writeHead(200, {
       'content-type': 'text/event-stream',
       'cache-control': 'no-cache, no-transform',
@@ -130,7 +129,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     streams.set(response, scope);
     response.once('close', () => streams.delete(response));
     const hello = { id: newId('evt'), type: 'server.connected', properties: {} };
-    send(response, scope === 'global' ? { payload: hello } : hello);
+    send(response, scope === undefined ? { payload: hello } : hello);
     heartbeat ??= setInterval(() => emit('server.heartbeat', {}), options.heartbeatMs ?? 10_000).unref();
   }
 
@@ -138,10 +137,12 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     const event = { id: newId('evt'), type, properties };
     // What is about the server and not a directory comes without one, and to all.
     const ofServer = type.startsWith('server.');
-    const wrapped = ofServer ? { payload: event } : { directory, payload: event };
+    const where = state.sessions.get(String(properties['sessionID']))?.directory ?? directory;
+    const wrapped = ofServer ? { payload: event } : { directory: where, payload: event };
     for (const [stream, scope] of streams) {
-      if (scope === 'elsewhere' && !ofServer) continue;
-      send(stream, scope === 'global' ? wrapped : event);
+      if (scope === undefined) send(stream, wrapped);
+      // A stream of another directory carries nothing of this one's.
+      else if (scope === where || ofServer) send(stream, event);
     }
   }
 
@@ -169,7 +170,7 @@ export async function startFakeOpencode(options: FakeOptions = {}): Promise<Fake
     addQuestion: (fields) => state.addQuestion(fields),
     emit,
     async flood(next) {
-      const here = [...streams].filter(([, scope]) => scope === 'here').map(([stream]) => stream);
+      const here = [...streams].filter(([, scope]) => scope === directory).map(([stream]) => stream);
       await Promise.all(here.map((stream) => pour(stream, next)));
     },
     endStreams(how = 'end') {

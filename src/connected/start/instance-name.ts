@@ -1,12 +1,9 @@
-import { basename } from 'node:path';
 import { hasUnsafeCharacters, quote } from '../../config/quote.ts';
 import { SettingsError } from '../../config/settings.ts';
 
 /** Room for `-12` and `.json` within the 255 bytes that a file name may have, and short enough for a line of a listing. */
 const MAX_NAME_BYTES = 200;
 const MAX_NAME_CHARS = 100;
-/** Of a part that nobody typed: two of them make a name that still fits a line. */
-const MAX_PART_CHARS = 40;
 
 /** The name a person gave, or a `SettingsError` that says what is wrong with it: it becomes a file name, here and on the relay. */
 export function checkInstanceName(written: string): string {
@@ -25,20 +22,4 @@ function nameProblem(name: string): string | undefined {
     return `expected at most ${MAX_NAME_CHARS} characters and ${MAX_NAME_BYTES} bytes`;
   }
   return undefined;
-}
-
-/** `<hostname>-<directory>`, of whatever characters the directory's name has: only letters, digits, `.` and `_` stay. */
-export function defaultInstanceName(hostname: string, directory: string): string {
-  // A host's full name says nothing more here than its first label.
-  const parts = [hostname.split('.', 1)[0] ?? '', basename(directory)].map(plain).filter((part) => part !== '');
-  return parts.join('-') || 'opencode';
-}
-
-function plain(part: string): string {
-  const kept = part.normalize('NFC').replace(/[^\p{L}\p{N}\p{M}._]+/gu, '-');
-  const visible = hasUnsafeCharacters(kept) ? kept.replace(/[^\w.-]+/g, '-') : kept;
-  return Array.from(visible)
-    .slice(0, MAX_PART_CHARS)
-    .join('')
-    .replace(/^[-.]+|[-.]+$/g, '');
 }

@@ -7,7 +7,8 @@ import { VERSION } from '../../base/version.ts';
 import { splitCommand } from '../relay/ssh-command.ts';
 import { childEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';
-import { checkInstanceName, defaultInstanceName } from './instance-name.ts';
+import { defaultName } from '../../identity/default-name.ts';
+import { checkInstanceName } from './instance-name.ts';
 import { checkLan, everyAddress, LanAdvert, lanPassword } from './lan.ts';
 import { fileLogger, logPath } from './log-file.ts';
 import type { Ending } from './opencode-process.ts';
@@ -123,7 +124,7 @@ async function passwordOf({ settings, withPassword, onLan }: StartOptions): Prom
 
 function nameOf({ connected: { instanceName } }: Settings): string {
   if (instanceName !== undefined) return checkInstanceName(instanceName);
-  return defaultInstanceName(hostname(), process.cwd());
+  return defaultName(hostname(), process.cwd());
 }
 
 function relayOf({ connected: { relaySshCommand, relayRegistryDir } }: Settings): RegistrationsOptions['relay'] {

@@ -132,7 +132,7 @@ function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, log
   };
 }
 
-function ownOf({ endpoints }: Instance): OwnInstance | undefined {
+function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
   // One look that failed is no end: a caller in the middle of a turn would be told that there is no such instance. Whether
   // its process still holds the port is asked anyway.
   const endpoint =

@@ -77,7 +77,8 @@ export const CALLS: Calls = {
   createSession: route(
     'POST /session',
     'unsent',
-    (sdk, title) => sdk.session.create(title === undefined ? {} : { title }),
+    (sdk, title, directory) =>
+      sdk.session.create({ ...(title !== undefined && { title }), ...(directory !== undefined && { directory }) }),
     json(sessionSchema),
   ),
   fork: route(

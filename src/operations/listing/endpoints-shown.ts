@@ -1,5 +1,5 @@
 import { endpointKey } from '../../model/endpoint-key.ts';
-import type { Instance } from '../../model/instance.ts';
+import type { Server } from '../../model/instance.ts';
 import type { Endpoint } from '../../model/candidate.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
@@ -16,7 +16,7 @@ const MAX_HOST_CHARS = 60;
 const MAX_OTHERS = 4;
 
 /** Ways in the order of preference; one that does not answer now is told as such. */
-export function endpointsShown({ endpoints }: Pick<Instance, 'endpoints'>, inUse: Endpoint): EndpointsShown {
+export function endpointsShown({ endpoints }: Pick<Server, 'endpoints'>, inUse: Endpoint): EndpointsShown {
   const key = endpointKey(inUse);
   const others = new Map<string, string>();
   for (const { candidate, result } of endpoints) {

@@ -104,10 +104,10 @@ function counts(instances: readonly Listed[]): string {
 }
 
 function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): InstanceRow {
-  const [best] = instance.endpoints;
-  const { overview } = instance;
-  const healthy = best.result.status === 'healthy' ? best.result : undefined;
-  const directory = healthy?.directory ?? instance.claims.directory;
+  const { server, overview } = instance;
+  const [best] = server.endpoints;
+  const healthy = best.result.status === 'healthy';
+  const directory = healthy ? instance.directory : (server.claims.directory ?? instance.directory);
   const version =
     best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
   const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;
@@ -126,8 +126,8 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
       },
     }),
     ...(version !== undefined && { version: singleLine(version, 32) }),
-    ...endpointsShown(instance, best.candidate.endpoint),
-    sources: [...new Set(instance.endpoints.map(({ candidate }) => candidate.source))],
+    ...endpointsShown(server, best.candidate.endpoint),
+    sources: [...new Set(server.endpoints.map(({ candidate }) => candidate.source))],
     ...(instance.state === 'waiting' &&
       overview !== undefined && { waiting: overview.waiting.slice(0, MAX_WAITING).map((one) => waitingLine(one)) }),
     ...(instance.state === 'offline' &&

@@ -1,11 +1,11 @@
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, quoteName } from '../answer.ts';
-import { directoriesOf, recentSessions, statusesIn } from './directories.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
 import { sessionState, type SessionState } from '../sessions/session-state.ts';
 import { sessionsAtRest } from '../sessions/sessions-at-rest.ts';
+import { latestSession } from '../sessions/session-query.ts';
 import { sessionRow } from '../sessions/sessions.ts';
 import { stallsAmong } from '../send/stalls.ts';
 import { renderEndpoints, endpointsShown } from './endpoints-shown.ts';
@@ -33,11 +33,8 @@ export async function getStatus(
     return unreachable(runtime, instance, error);
   }
   const { api, directory } = connected;
-  const recent = await recentSessions(connected);
-  const directories = directoriesOf(connected, recent);
-  for (const other of directories.slice(1)) runtime.fleet.worksIn(connected, other);
-  const statuses = await statusesIn(connected, directories);
-  const asked = await listAsked(connected, directories, statuses);
+  const [statuses, elsewhere] = await Promise.all([api.statuses(directory), workElsewhere(runtime, connected, call)]);
+  const asked = await listAsked(connected, [directory], statuses);
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
   const nowMs = runtime.clock.now();
   const running = await Promise.all(
@@ -52,7 +49,7 @@ export async function getStatus(
       return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
     }),
   );
-  const latest = recent.find((one) => one.parentID === undefined && directories.includes(one.directory));
+  const latest = running.length > 0 ? undefined : await latestSession(connected);
   const sessions =
     running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
   const data: StatusView = {
@@ -60,11 +57,24 @@ export async function getStatus(
     state: stateOf(sessions.map(({ state }) => state)),
     version: singleLine(connected.version, 64),
     directory: singleLine(directory, 300),
-    ...endpointsShown(listed(runtime, connected.instance), connected.endpoint()),
+    ...endpointsShown(listed(runtime, connected.instance).server, connected.endpoint()),
     sessions,
     waiting: asked.map(askedLine),
+    ...(elsewhere.length > 0 && { elsewhere }),
   };
   return { data, text: render(data) };
+}
+
+/** What the instance's server does in other directories, one line each; they are instances of their own. */
+async function workElsewhere(runtime: Runtime, connected: Connected, call: Call): Promise<string[]> {
+  // What it does in its own directory is not this instance's to tell.
+  if (connected.directory !== connected.serverDirectory) return [];
+  const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
+  return instances
+    .filter(({ key }) => key !== connected.instance.key)
+    .map(
+      ({ name, state, directory = '' }) => `${quoteName(name)}: ${state}, in ${quoteName(singleLine(directory, 300))}`,
+    );
 }
 
 /** Where nothing runs: the latest session, if there is something to say of it. */
@@ -124,5 +134,7 @@ function render(data: StatusView): string {
   }
   for (const request of data.waiting)
     lines.push(`waiting for ${request} (settle it with respond, or in that opencode)`);
+  if (data.elsewhere !== undefined) lines.push('The same opencode also works elsewhere, as instances of their own:');
+  lines.push(...(data.elsewhere ?? []));
   return lines.join('\n');
 }

@@ -22,16 +22,17 @@ const MAX_DEPTH = 8;
 /** Each costs a request or two, and a line of the result; nobody has as many waiting at one instance. */
 const MAX_ASKED = 20;
 
-/** What waits for somebody in these directories. What an abort left behind is listed by opencode (1.18.33), but not here: its session does not run. */
+/** What waits for somebody in these directories; only the request with `requestId` where one is given. What an abort left behind is listed by opencode (1.18.33), but not here: its session does not run. */
 export async function listAsked(
   { api }: Connected,
   directories: readonly string[],
   statuses: ReadonlyMap<string, SessionStatus>,
+  requestId?: string,
 ): Promise<readonly Asked[]> {
   const all = await Promise.all(
     directories.map(async (directory) =>
       (await listWaiting(api, directory))
-        .filter(({ request }) => statuses.has(request.sessionID))
+        .filter(({ request }) => statuses.has(request.sessionID) && (requestId ?? request.id) === request.id)
         .map((waiting) => ({ waiting, directory })),
     ),
   );

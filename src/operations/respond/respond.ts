@@ -6,7 +6,7 @@ import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { approverOf, type Settlement } from './approval.ts';
 import { askWhileItWaits } from './ask-while-it-waits.ts';
 import { type Asked, askedLine, goneError, listAsked } from './asked.ts';
-import { statusesIn, workDirectories } from '../listing/directories.ts';
+import { statusesIn } from '../listing/directories.ts';
 import { followOn } from '../send/following.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
@@ -28,11 +28,14 @@ export interface RespondInput {
 const VERIFY_POLL_MS = 100;
 const VERIFY_LIMIT_MS = 5_000;
 const MAX_ANSWER_CHARS = 10_000;
+/** Where a request is looked for of which only the id is known. */
+const SESSIONS_LOOKED_THROUGH = 100;
+const MAX_DIRECTORIES = 32;
 
 /** Settles what an agent asks for, makes sure that it took effect, and follows the turn on. */
 export async function respond(runtime: Runtime, input: RespondInput, call: Call): Promise<Answer<TurnView>> {
   const connected = await connect(runtime, input.instance, call);
-  const asked = pick(connected, await waitingNow(connected), input.request_id);
+  const asked = await find(runtime, connected, input.request_id?.trim(), call);
   const settlement = await decide(runtime, connected, asked, input, call);
   const { session } = asked;
   const act = settlement === 'elsewhere' ? undefined : () => settle(runtime, connected, asked, settlement, call.signal);
@@ -54,28 +57,52 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
   );
 }
 
-async function waitingNow(connected: Connected): Promise<readonly Asked[]> {
-  const directories = await workDirectories(connected);
-  return await listAsked(connected, directories, await statusesIn(connected, directories));
+/** The one request that waits, or the one with that id, in whichever directory its server waits with it. */
+async function find(runtime: Runtime, connected: Connected, requestId: string | undefined, call: Call): Promise<Asked> {
+  const { instance, directory } = connected;
+  const name = quoteName(instance.name);
+  if (requestId !== undefined) {
+    const [known] = await waitingIn(connected, [directory], requestId);
+    const found = known ?? (await findElsewhere(runtime, connected, requestId, call));
+    if (found !== undefined) return found;
+  }
+  const all = await waitingIn(connected, [directory]);
+  const lines = all.map((one) => askedLine(one)).join('; ');
+  if (requestId !== undefined)
+    throw new OperationError(
+      `${name} does not wait for ${JSON.stringify(singleLine(requestId, 80))} any more; nothing was answered. ${lines === '' ? 'It waits for nothing.' : `It waits for ${lines}.`}`,
+    );
+  const [only] = all;
+  if (only !== undefined && all.length === 1) return only;
+  throw new OperationError(
+    only === undefined
+      ? `${name} waits for nothing; nothing was answered. get_status shows what it does.`
+      : `${name} waits for ${all.length} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
+  );
 }
 
-function pick({ instance }: Connected, all: readonly Asked[], requestId: string | undefined): Asked {
-  const name = quoteName(instance.name);
-  const lines = all.map((one) => askedLine(one)).join('; ');
-  if (requestId === undefined) {
-    const [only] = all;
-    if (only !== undefined && all.length === 1) return only;
-    throw new OperationError(
-      only === undefined
-        ? `${name} waits for nothing; nothing was answered. get_status shows what it does.`
-        : `${name} waits for ${all.length} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
-    );
-  }
-  const found = all.find(({ waiting }) => waiting.request.id === requestId.trim());
-  if (found !== undefined) return found;
-  throw new OperationError(
-    `${name} does not wait for ${JSON.stringify(singleLine(requestId, 80))} any more; nothing was answered. ${lines === '' ? 'It waits for nothing.' : `It waits for ${lines}.`}`,
-  );
+async function waitingIn(
+  connected: Connected,
+  directories: readonly string[],
+  requestId?: string,
+): Promise<readonly Asked[]> {
+  return await listAsked(connected, directories, await statusesIn(connected, directories), requestId);
+}
+
+/** Where its server is known to work first, then where it ever had a session: whoever gives an id means that request. */
+async function findElsewhere(
+  runtime: Runtime,
+  connected: Connected,
+  requestId: string,
+  call: Call,
+): Promise<Asked | undefined> {
+  const { asked } = await runtime.fleet.surveyServer(connected, call.signal);
+  const [near] = await waitingIn(connected, asked, requestId);
+  if (near !== undefined) return near;
+  const sessions = await connected.api.sessions({ limit: SESSIONS_LOOKED_THROUGH });
+  const others = new Set(sessions.map(({ directory }) => directory));
+  for (const known of [connected.directory, ...asked]) others.delete(known);
+  return (await waitingIn(connected, [...others].slice(0, MAX_DIRECTORIES), requestId))[0];
 }
 
 /** What is to be answered, by whoever may (see `Approver`); `elsewhere` where somebody did meanwhile. @throws {OperationError} nothing is answered */

@@ -76,6 +76,6 @@ export function foundStalled({ heard }: Pick<Runtime, 'heard'>, instance: Instan
   return heard.get(keyOf(instance, { id: sessionId }))?.stalled === true;
 }
 
-function keyOf({ key }: Pick<Instance, 'key'>, { id }: Pick<Session, 'id'>): string {
-  return `${key}\0${id}`;
+function keyOf({ server }: Pick<Instance, 'server'>, { id }: Pick<Session, 'id'>): string {
+  return `${server.key}\0${id}`;
 }

@@ -7,6 +7,7 @@ import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { remember } from './following.ts';
+import { scopeOf } from '../listing/directories.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
 import type { JournalEntry } from './request-journal.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
@@ -121,7 +122,7 @@ async function sessionToDrive(
   if (query !== undefined) return await findSession(connected, query);
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
-  const created = await connected.api.createSession();
+  const created = await connected.api.createSession(undefined, scopeOf(connected).directory);
   done.push(`session ${created.id} was created for it`);
   return created;
 }

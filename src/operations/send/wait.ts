@@ -5,7 +5,6 @@ import { sentence } from '../../base/plain-text.ts';
 import { lastTurn } from '../../turns/last-turn.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
-import { statusesIn, workDirectories } from '../listing/directories.ts';
 import { followOn, followUntil } from './following.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
@@ -136,8 +135,8 @@ async function followAll(
 
 /** Root sessions that are not idle, or about to be: opencode takes a message up to a second before its status says so. */
 async function running(runtime: Runtime, connected: Connected): Promise<readonly Session[]> {
-  const { api } = connected;
-  const statuses = await statusesIn(connected, await workDirectories(connected));
+  const { api, directory } = connected;
+  const statuses = await api.statuses(directory);
   const sessions = await Promise.all([...statuses.keys()].slice(0, MAX_LOOKED_AT).map((id) => api.session(id)));
   const roots = sessions.flatMap((session) =>
     session === undefined || session.parentID !== undefined ? [] : [session],

@@ -17,9 +17,10 @@ export async function findOtherProcess(
     .snapshot()
     .instances.filter(
       (other) =>
-        other.key !== instance.key &&
+        other.key === other.server.key &&
+        other.key !== instance.server.key &&
         other.host === instance.host &&
-        other.endpoints.some(({ result }) => result.status === 'healthy' && result.worktree === worktree),
+        other.server.endpoints.some(({ result }) => result.status === 'healthy' && result.worktree === worktree),
     );
   const found = await Promise.all(
     others.map(async (other) => {

@@ -1,6 +1,7 @@
 import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { OperationError, quoteName } from '../answer.ts';
+import { scopeOf } from '../listing/directories.ts';
 import type { Connected } from '../runtime.ts';
 
 /** opencode lists 100 sessions by default; older ones are found by their title or whole id. */
@@ -9,7 +10,7 @@ const LISTED = 10;
 
 /**
  * The session that a person means: by whole id, by the beginning of an id, or by a title where only
- * one session has it. Sessions of the instance's own project only, unless the whole id is given.
+ * one session has it. Sessions of the instance only (see `scopeOf`), unless the whole id is given.
  */
 export async function findSession(connected: Connected, query: string): Promise<Session> {
   const { api, instance } = connected;
@@ -18,7 +19,7 @@ export async function findSession(connected: Connected, query: string): Promise<
   const next = `call list_sessions with instance ${name} to see what there is`;
   if (wanted === '')
     throw new OperationError(`session_id is empty; leave it out for the most recent session, or ${next}.`);
-  const sessions = await api.sessions({ limit: LOOKED_THROUGH });
+  const sessions = await api.sessions({ ...scopeOf(connected), limit: LOOKED_THROUGH });
   const exact = sessions.find(({ id }) => id === wanted);
   if (exact !== undefined) return exact;
   // An id that does not begin with `ses` makes opencode answer 500.
@@ -44,18 +45,18 @@ export async function findSession(connected: Connected, query: string): Promise<
 
 /** Whole titles first, then parts of titles, case ignored. */
 async function searchTitles(
-  { api }: Connected,
+  connected: Connected,
   wanted: string,
   recent: readonly Session[],
 ): Promise<readonly Session[]> {
-  const older = await api.sessions({ search: wanted, limit: LOOKED_THROUGH });
+  const older = await connected.api.sessions({ ...scopeOf(connected), search: wanted, limit: LOOKED_THROUGH });
   const all = [...new Map([...recent, ...older].map((session) => [session.id, session])).values()];
   const lower = wanted.toLowerCase();
   const whole = all.filter(({ title }) => title.toLowerCase() === lower);
   return whole.length > 0 ? whole : all.filter(({ title }) => title.toLowerCase().includes(lower));
 }
 
-/** The most recently updated root session of the instance's own directory: not a sub-agent's, not another project's. */
+/** The most recently updated root session of the instance's directory: not a sub-agent's, not another project's. */
 export async function latestSession({ api, directory }: Connected): Promise<Session | undefined> {
   const sessions = await api.sessions({ directory, rootsOnly: true, limit: 1 });
   return sessions.find((session) => session.directory === directory && session.parentID === undefined);

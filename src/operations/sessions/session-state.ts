@@ -4,7 +4,8 @@ import { retryingLine } from '../../opencode/waiting.ts';
 
 /** One word for what a session does, with the reason where there is one. */
 export interface SessionState {
-  readonly state: AtRest['state'] | 'busy' | 'retrying' | 'waiting' | 'stalled';
+  /** `unknown`: it was not asked. */
+  readonly state: AtRest['state'] | 'busy' | 'retrying' | 'waiting' | 'stalled' | 'unknown';
   readonly reason?: string;
 }
 

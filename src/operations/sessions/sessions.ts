@@ -2,7 +2,7 @@ import type { Session } from '../../opencode/schema.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from '../answer.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
-import { directoriesOf, statusesIn } from '../listing/directories.ts';
+import { scopeOf, statusesIn } from '../listing/directories.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
@@ -16,6 +16,9 @@ const MAX_TITLE = 200;
 const INTERRUPTED =
   '(interrupted: the last turn was never completed; the instance was restarted, or another process of the same home works on it)';
 
+const UNKNOWN =
+  '(unknown: in a directory that was not used in the last ten minutes, which is not asked what runs there, since that would load its plugins; read with the session_id asks)';
+
 /** The instance's sessions, most recently updated first. */
 export async function listSessions(
   runtime: Runtime,
@@ -23,19 +26,23 @@ export async function listSessions(
   call: Call,
 ): Promise<Answer<SessionList>> {
   const connected = await connect(runtime, input.instance, call);
-  const { api, instance } = connected;
+  const { api, instance, directory } = connected;
   const sessions = await api.sessions({
+    ...scopeOf(connected),
     rootsOnly: true,
     limit: LISTED + 1,
     ...(input.search ? { search: input.search } : {}),
   });
-  const directories = directoriesOf(connected, sessions);
+  const listed = sessions.slice(0, LISTED);
+  const others = listed.some((session) => session.directory !== directory)
+    ? (await runtime.fleet.surveyServer(connected, call.signal)).asked
+    : [];
+  const directories = [directory, ...others.filter((one) => listed.some((session) => session.directory === one))];
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
   const now = runtime.clock.now();
-  const listed = sessions.slice(0, LISTED);
-  // Of other directories it was not asked what runs there.
-  const resting = listed.filter(({ id, directory }) => !statuses.has(id) && directories.includes(directory));
+  const isAsked = (session: Session): boolean => directories.includes(session.directory);
+  const resting = listed.filter((session) => !statuses.has(session.id) && isAsked(session));
   const atRest = await sessionsAtRest(resting, {
     api,
     statuses: () => statusesIn(connected, directories),
@@ -43,13 +50,15 @@ export async function listSessions(
     nowMs: now,
   });
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
-  const stateOf = ({ id }: Session): SessionState =>
-    briefly(atRest.get(id)) ??
-    sessionState(statuses.get(id), {
-      waiting: asked.filter(({ session }) => session.id === id).map(askedLine),
-      stalledSinceMs: stalls.get(id),
-      nowMs: now,
-    });
+  const stateOf = (one: Session): SessionState =>
+    isAsked(one)
+      ? (briefly(atRest.get(one.id)) ??
+        sessionState(statuses.get(one.id), {
+          waiting: asked.filter(({ session }) => session.id === one.id).map(askedLine),
+          stalledSinceMs: stalls.get(one.id),
+          nowMs: now,
+        }))
+      : { state: 'unknown' };
   const data: SessionList = {
     instance: instance.name,
     sessions: listed.map((session) => sessionRow(session, stateOf(session))),
@@ -59,6 +68,7 @@ export async function listSessions(
   const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
   const foot = [
     ...(data.sessions.some(({ state }) => state === 'interrupted') ? [INTERRUPTED] : []),
+    ...(data.sessions.some(({ state }) => state === 'unknown') ? [UNKNOWN] : []),
     ...(data.more ? ['(there are more; give search to find one by its title)'] : []),
   ];
   const none = `${quoteName(instance.name)} has no sessions${input.search ? ' with that title' : ''}; create_session or send starts one.`;
@@ -78,11 +88,12 @@ export async function createSession(
   const title = input.title === undefined ? undefined : singleLine(input.title, MAX_TITLE).trim();
   if (title === '')
     throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
-  const { api, instance } = await connect(runtime, input.instance, call);
+  const connected = await connect(runtime, input.instance, call);
+  const { api, instance } = connected;
   const created = await tellingUndone(
     instance.name,
     () => 'no session was created',
-    () => api.createSession(title),
+    () => api.createSession(title, scopeOf(connected).directory),
   );
   const session = sessionRow(created, { state: 'idle' });
   return {

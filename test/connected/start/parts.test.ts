@@ -6,7 +6,8 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { readRunStates, type RunState } from '../../../src/connected/run-state.ts';
 import { childEnvironment } from '../../../src/connected/start/child-environment.ts';
-import { checkInstanceName, defaultInstanceName } from '../../../src/connected/start/instance-name.ts';
+import { checkInstanceName } from '../../../src/connected/start/instance-name.ts';
+import { defaultName } from '../../../src/identity/default-name.ts';
 import { fileLogger, logPath } from '../../../src/connected/start/log-file.ts';
 import { findOpencode } from '../../../src/connected/start/opencode-program.ts';
 import { choosePort, HIGHEST_PORT, listenerOn, LOWEST_PORT } from '../../../src/connected/start/port.ts';
@@ -58,7 +59,7 @@ describe('a name', () => {
     ['laptop', '/..hidden..', 'laptop-hidden'],
     ['laptop', `/${'x'.repeat(300)}`, `laptop-${'x'.repeat(40)}`],
   ])('of %j and %j is %j', (host, directory, expected) => {
-    expect(defaultInstanceName(host, directory)).toBe(expected);
+    expect(defaultName(host, directory)).toBe(expected);
     expect(checkInstanceName(expected)).toBe(expected);
   });
 

@@ -1,0 +1,160 @@
+import { describe, expect, test } from 'vitest';
+
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import type { FakeSession } from '../rig/fake-objects.ts';
+import { World } from './world.ts';
+
+const MINUTE = 60_000;
+const OWN = '/home/ada/app';
+
+/** A session in a directory that was used so many minutes ago, and works where `busy`. */
+function session(fake: FakeOpencode, directory: string, { minutes = 0, busy = false } = {}): FakeSession {
+  const updated = Date.now() - minutes * MINUTE;
+  const made = fake.addSession({ directory, time: { created: updated, updated } });
+  if (busy) fake.state.statuses.set(made.id, { type: 'busy' });
+  return made;
+}
+
+async function listed(world: World): Promise<string[]> {
+  const { instances } = await world.fleet.survey();
+  return instances.map(({ name, state, directory }) => `${name} ${state} ${directory}`);
+}
+
+async function started(
+  world: World,
+  name: string,
+  options: { cwd?: string; url?: string } = {},
+): Promise<FakeOpencode> {
+  const fake = await world.fake({ directory: options.cwd ?? OWN });
+  world.register(name, fake, { claims: { name, hostname: 'Laptop.local' } });
+  return fake;
+}
+
+describe('each directory in which a server works is an instance', () => {
+  test('named as a registration there would be, or with the chosen name before it', async () => {
+    await using world = new World();
+    for (const name of ['Laptop-app', 'chosen']) {
+      const fake = await started(world, name);
+      session(fake, `${OWN}-wt`, { busy: true });
+    }
+    await world.start();
+    expect(await listed(world)).toEqual([
+      `Laptop-app idle ${OWN}`,
+      `Laptop-app-wt busy ${OWN}-wt`,
+      `chosen idle ${OWN}`,
+      `chosen-app-wt busy ${OWN}-wt`,
+    ]);
+  });
+
+  test('with equal last parts, told apart by the shortest ending of the path that differs', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    for (const directory of ['/wt/one/app', '/wt/two/app', '/srv/two/app', 'C:\\work\\web'])
+      session(fake, directory, { busy: true });
+    await world.start();
+    const names = (await listed(world)).map((row) => row.split(' ')[0]);
+    expect(names).toEqual(['Laptop-app', 'Laptop-one-app', 'Laptop-srv-two-app', 'Laptop-web', 'Laptop-wt-two-app']);
+  });
+
+  test('while work is seen there, and some minutes after; the name is callable for good', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    const { id } = session(fake, '/wt/fix', { busy: true });
+    session(fake, '/wt/idle');
+    await world.start();
+    const own = `Laptop-app idle ${OWN}`;
+    expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix']);
+    fake.state.statuses.clear();
+    expect(await listed(world)).toEqual([own, 'Laptop-fix idle /wt/fix']);
+    const updated = Date.now() - 11 * MINUTE;
+    const known = fake.state.sessions.get(id);
+    if (known) fake.state.sessions.set(id, { ...known, time: { created: 1, updated } });
+    expect(await listed(world)).toEqual([own]);
+    const resting = world.fleet.resolve('Laptop-fix');
+    expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
+    expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix', serverDirectory: OWN });
+    // It works again: the same name, and no other gets it meanwhile.
+    fake.state.statuses.set(id, { type: 'busy' });
+    if (known) fake.state.sessions.set(id, known);
+    session(fake, '/other/fix', { busy: true });
+    expect(await listed(world)).toEqual([own, 'Laptop-fix busy /wt/fix', 'Laptop-other-fix busy /other/fix']);
+  });
+
+  test('its name is gone with its server, and given to nobody else', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/fix', { busy: true });
+    await world.start();
+    await listed(world);
+    world.source.candidates.clear();
+    await world.announce();
+    expect(() => world.fleet.resolve('Laptop-fix')).toThrow('is gone');
+  });
+
+  test('offline with its server, and back with it', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/fix', { busy: true });
+    await world.start();
+    await listed(world);
+    fake.override('GET /path', { kind: 'answer', status: 500 });
+    expect(await listed(world)).toEqual([`Laptop-app offline ${OWN}`, 'Laptop-fix offline /wt/fix']);
+    fake.override('GET /path', undefined);
+    expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
+  });
+
+  test('all of twenty-five, and of more the rest is counted', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    for (let index = 0; index < 25; index += 1) session(fake, `/wt/w${index}`, { busy: true });
+    await world.start();
+    expect((await listed(world)).filter((row) => row.includes(' busy '))).toHaveLength(25);
+    for (let index = 25; index < 40; index += 1) session(fake, `/wt/w${index}`, { busy: true });
+    await listed(world);
+    const { notes } = world.fleet.snapshot();
+    expect(notes.map(({ subject, reason }) => `${subject}: ${reason}`)).toEqual([
+      expect.stringContaining('Laptop-app: 8 more directories'),
+    ]);
+  });
+});
+
+describe('what is asked about a directory loads its plugins', () => {
+  test('so that nothing is asked that was not used for ten minutes', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/old', { minutes: 11, busy: true });
+    await world.start();
+    const before = fake.count('GET /session/status');
+    expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`]);
+    expect(fake.count('GET /session/status') - before).toBe(1);
+  });
+
+  test("nor another server's own directory, but where a call went there", async () => {
+    await using world = new World();
+    const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
+    session(one, '/home/ada/web');
+    session(other, OWN);
+    await world.start();
+    const asked = (): number[] => [one, other].map((fake) => fake.count('GET /session/status'));
+    const [before = 0, otherBefore = 0] = asked();
+    expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
+    expect(asked()).toEqual([before + 1, otherBefore + 1]);
+    // One of our own turns runs there, in this process: it is listed only while it does.
+    const { id } = session(one, '/home/ada/web', { busy: true });
+    world.fleet.worksIn(await world.fleet.reach(world.instance('one')), '/home/ada/web');
+    expect(await listed(world)).toEqual([`one idle ${OWN}`, 'one-web busy /home/ada/web', 'other idle /home/ada/web']);
+    one.state.statuses.delete(id);
+    expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
+  });
+
+  test('by the clock of the server, which may be hours behind', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/fix', { minutes: 120, busy: true });
+    const sessions = [...fake.state.sessions.values()];
+    const date = new Date(Date.now() - 120 * MINUTE).toUTCString();
+    fake.override('GET /experimental/session', { kind: 'answer', headers: { date }, body: sessions });
+    await world.start();
+    expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
+  });
+});
