@@ -392,16 +392,29 @@ test("a sub-agent's request is told by instances as such", async () => {
   });
 });
 
-test('a session in another directory of the project is told like one of its own', async () => {
+test('a session in another directory of the project is one of an instance of its own', async () => {
   const elsewhere = join(opencode.directory, 'packages', 'web');
   await mkdir(elsewhere, { recursive: true });
   const { id } = await opencode.json<{ id: string }>('POST', `/session?directory=${encodeURIComponent(elsewhere)}`, {});
   const sent = await server.call('send', { instance: 'worker', session_id: id, message: 'bash: echo elsewhere' });
   expect(data(sent)).toMatchObject({ outcome: 'waiting' });
   const waiting = [expect.stringContaining('«bash "echo elsewhere"»') as string];
-  expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'waiting', waiting }] });
-  expect(data(await server.call('get_status', { instance: 'worker' }))).toMatchObject({ state: 'waiting', waiting });
-  expect(data(await server.call('respond', { instance: 'worker', reply: 'reject' }))).toMatchObject({
+  expect(data(await server.call('instances'))).toMatchObject({
+    instances: [{ name: 'worker-web', state: 'waiting', waiting, session: { id } }, { name: 'worker' }],
+  });
+  expect(data(await server.call('get_status', { instance: 'worker-web' }))).toMatchObject({
+    state: 'waiting',
+    waiting,
+  });
+  expect(data(await server.call('get_status', { instance: 'worker' }))).toMatchObject({
+    state: 'idle',
+    waiting: [],
+    elsewhere: [expect.stringMatching(/^worker-web: waiting, in /)],
+  });
+  expect((await server.call('respond', { instance: 'worker', reply: 'reject' })).text).toMatch(
+    /worker waits for nothing; .* as worker-web: call again with that instance/,
+  );
+  expect(data(await server.call('respond', { instance: 'worker-web', reply: 'reject' }))).toMatchObject({
     session: { id },
     outcome: 'completed',
   });
@@ -409,9 +422,15 @@ test('a session in another directory of the project is told like one of its own'
 
 test('waiting is told by instances and list_sessions too', async () => {
   const { session_id } = await standing('bash: rm -rf build');
-  const listed = await server.call('instances');
+  const listed = await server.call('instances', { match: 'worker' });
   expect(data(listed)).toMatchObject({
-    instances: [{ state: 'waiting', waiting: [expect.stringContaining('«bash "rm -rf build"»') as string] }],
+    instances: expect.arrayContaining([
+      expect.objectContaining({
+        name: 'worker',
+        state: 'waiting',
+        waiting: [expect.stringContaining('«bash "rm -rf build"»') as string],
+      }),
+    ]) as unknown,
   });
   expect(listed.text).toMatch(/worker: waiting for permission per_\w+: «bash "rm -rf build"»/);
   expect(data(await server.call('list_sessions', { instance: 'worker' }))).toMatchObject({

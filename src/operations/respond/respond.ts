@@ -76,7 +76,7 @@ async function find(runtime: Runtime, connected: Connected, requestId: string | 
   if (only !== undefined && all.length === 1) return only;
   throw new OperationError(
     only === undefined
-      ? `${name} waits for nothing; nothing was answered. get_status shows what it does.`
+      ? `${name} waits for nothing; nothing was answered. ${await whereElse(runtime, connected, call)}`
       : `${name} waits for ${all.length} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
   );
 }
@@ -87,6 +87,15 @@ async function waitingIn(
   requestId?: string,
 ): Promise<readonly Asked[]> {
   return await listAsked(connected, directories, await statusesIn(connected, directories), requestId);
+}
+
+/** What to do where an instance waits for nothing: its server may wait in another directory. */
+async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<string> {
+  const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
+  const names = instances.filter(({ state }) => state === 'waiting').map(({ name }) => quoteName(name));
+  return names.length === 0
+    ? 'get_status shows what it does.'
+    : `The same opencode waits in other directories, as ${names.join(', ')}: call again with that instance.`;
 }
 
 /** Where its server is known to work first, then where it ever had a session: whoever gives an id means that request. */
