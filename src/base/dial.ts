@@ -1,5 +1,7 @@
 import type { ClientRequestArgs } from 'node:http';
+import { connect, type Socket, type TcpNetConnectOpts } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { messageOf } from './errors.ts';
 
 /** Makes a connection where one cannot simply connect. `host` is an address. Rejects when none came about. */
 export type Dial = (host: string, port: number) => Promise<Duplex>;
@@ -14,20 +16,28 @@ type Done = (error: Error | null, stream: Duplex) => void;
 /** The `createConnection` of node:http for a connection that is dialled. Fails with `NotDialledError`. */
 export function dialConnector(dial: Dial): (options: ClientRequestArgs, done: Done) => undefined {
   return ({ host, port }, done) => {
-    void connect(dial, host ?? '', Number(port), done);
+    void connectBy(dial, host ?? '', Number(port), done);
     return undefined;
   };
 }
 
-async function connect(dial: Dial, host: string, port: number, done: Done): Promise<void> {
-  let stream: Duplex;
-  try {
-    stream = await dial(host, port);
-  } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    // node:http takes no stream beside an error, whatever its types say.
-    done(new NotDialledError(message, { cause }), undefined as unknown as Duplex);
-    return;
-  }
-  done(null, stream);
+async function connectBy(dial: Dial, host: string, port: number, done: Done): Promise<void> {
+  const stream = await dial(host, port).catch((cause: unknown) => new NotDialledError(messageOf(cause), { cause }));
+  // node:http takes no stream beside an error, whatever its types say.
+  if (stream instanceof Error) done(stream, undefined as unknown as Duplex);
+  else done(null, stream);
+}
+
+/** A plain TCP connection; `signal` ends the attempt. */
+export function connectTo(options: TcpNetConnectOpts, signal: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(options);
+    const cut = (): void => void socket.destroy();
+    signal.addEventListener('abort', cut, { once: true });
+    socket.once('error', reject).once('connect', () => {
+      signal.removeEventListener('abort', cut);
+      socket.removeListener('error', reject);
+      resolve(socket);
+    });
+  });
 }

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 
+import { errorCode } from '../base/errors.ts';
 import { readSocketTable } from '../base/socket-table.ts';
 
 /** `ps` and `lsof` answer in tens of milliseconds; a hung file system must not hold up a start. */
@@ -90,7 +91,7 @@ function isRunning(pid: number): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+    return errorCode(error) === 'EPERM';
   }
 }
 

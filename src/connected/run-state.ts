@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
+import { errorCode, jsonOf } from '../base/errors.ts';
 import { isAlive } from './process-table.ts';
 
 /** Bounded: the folder is ours, but a damaged file must not fill the memory. */
@@ -71,7 +72,7 @@ export function runStatePath(stateDir: string, id: string): string {
 export async function readRunStates(stateDir: string): Promise<readonly RunStateFile[]> {
   const folder = runStateFolder(stateDir);
   const names = await readdir(folder).catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    if (errorCode(error) === 'ENOENT') return [];
     throw error;
   });
   const files = await Promise.all(
@@ -89,12 +90,4 @@ async function readRunState(path: string): Promise<RunStateFile | undefined> {
   if (!parsed.success) return undefined;
   const { pid, started } = parsed.data;
   return { path, state: parsed.data, isRunning: await isAlive({ pid, ...(started !== undefined && { started }) }) };
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

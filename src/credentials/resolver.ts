@@ -5,6 +5,7 @@ import { headerValueProblem } from '../config/file/instance-headers.ts';
 import type { Credential } from '../http/exchange.ts';
 import type { Candidate, Endpoint, Route } from '../model/candidate.ts';
 import { readSecret, type SecretDeps } from './secret.ts';
+import { messageOf } from '../base/errors.ts';
 
 export interface CredentialResolver {
   /** The credential for one candidate, or undefined where it gets none. Rejects where the one that fits cannot be read. */
@@ -43,7 +44,7 @@ export function createCredentialResolver(
           const problem = headerValueProblem(headers[name]);
           if (problem !== undefined) throw new Error(problem);
         } catch (error) {
-          throw new Error(`header ${name}: ${error instanceof Error ? error.message : String(error)}`, {
+          throw new Error(`header ${name}: ${messageOf(error)}`, {
             cause: error,
           });
         }

@@ -1,9 +1,9 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
-import { errorCode } from '../config/file/text-file.ts';
 import { singleLine } from '../base/plain-text.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
+import { errorCode } from '../base/errors.ts';
 
 export interface SecretCommands {
   /** Standard output of the command, from a run less than five minutes ago or a new one. Errors never hold any of it. */

@@ -2,10 +2,10 @@ import { constants } from 'node:fs';
 import { lstat, open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { shownPath } from '../config/quote.ts';
-import { errorCode } from '../config/file/text-file.ts';
 import type { SecretRef } from '../config/file/secret-ref.ts';
 import type { SecretCommands } from './secret-commands.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
+import { errorCode } from '../base/errors.ts';
 
 // A password is a line, and a header's value no longer than this; whatever is longer is another file.
 const MAX_SECRET_BYTES = 8192;

@@ -1,9 +1,9 @@
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
-import { sentence } from '../base/plain-text.ts';
 import type { Candidate, Note } from '../model/candidate.ts';
 import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
+import { reasonOf } from '../base/errors.ts';
 
 /** What one source contributes now, and how its last scan went. */
 export interface SourceView {
@@ -270,8 +270,4 @@ async function attempt(scan: () => Promise<Scan>): Promise<{ readonly scan: Scan
   } catch (error) {
     return { error };
   }
-}
-
-function reasonOf(error: unknown): string {
-  return sentence(error instanceof Error ? error.message : String(error), 300);
 }

@@ -24,6 +24,8 @@ export interface Outgoing {
   readonly label: string;
   /** Makes the connection, where that is not simply connecting. */
   readonly dial?: Dial | undefined;
+  /** A local socket in place of the host of `url`, and the agent that keeps its connections. */
+  readonly via?: Pick<RequestOptions, 'socketPath' | 'agent'> | undefined;
   /** Set where `headers` hold a secret: on this machine only a port of the right user gets it. */
   readonly secretFor?: Receiver | undefined;
   /** Called when there is a connection, before anything is sent; what it throws fails the call. */
@@ -131,9 +133,9 @@ export class HttpCall {
   }
 
   #send(resolve: (response: IncomingMessage) => void, mayReuse: boolean): void {
-    const { url, method, headers, body, pooled, label, dial, secretFor, beforeSend } = this.#outgoing;
+    const { url, method, headers, body, label, secretFor, beforeSend } = this.#outgoing;
     const secure = url.startsWith('https:');
-    const connecting = dial === undefined ? directly(secure, pooled && mayReuse) : dialled(dial, pooled && mayReuse);
+    const connecting = connectionOf(this.#outgoing, secure, mayReuse);
     let connected = false;
     const request = (secure ? requestHttps : requestHttp)(url, { method, headers, ...connecting });
     this.#request = request;
@@ -180,11 +182,10 @@ export class HttpCall {
   }
 }
 
-function directly(secure: boolean, reuse: boolean): RequestOptions {
-  return { agent: reuse && POOLS[secure ? 'https' : 'http'] };
-}
-
-function dialled(dial: Dial, reuse: boolean): RequestOptions {
+function connectionOf({ dial, via, pooled }: Outgoing, secure: boolean, mayReuse: boolean): RequestOptions {
+  const reuse = pooled && mayReuse;
+  if (via !== undefined) return reuse ? via : { ...via, agent: false };
+  if (dial === undefined) return { agent: reuse && POOLS[secure ? 'https' : 'http'] };
   if (!reuse) return { createConnection: dialConnector(dial) };
   let agent = DIALLED.get(dial);
   if (agent === undefined) DIALLED.set(dial, (agent = new DialAgent(dial, IDLE_SOCKET_MS)));

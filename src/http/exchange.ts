@@ -1,6 +1,8 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import type { Clock } from '../base/clock.ts';
 import type { Endpoint } from '../model/candidate.ts';
 import { quoted, quoteName } from '../base/plain-text.ts';
+import { within } from '../base/within.ts';
 import { HttpCall, type Outgoing } from './call.ts';
 import { RequestError } from './request-error.ts';
 
@@ -80,6 +82,24 @@ export async function exchange(
   } finally {
     call.end();
   }
+}
+
+/** One exchange with any answer, which the caller judges. Rejects with `RequestError`, or the reason of `signal`. */
+export async function exchangeAny(
+  outgoing: Outgoing,
+  { clock, timeoutMs: ms, maxBytes, signal }: RequestLimits & { readonly clock: Clock },
+): Promise<Exchange> {
+  const late = (): Error => new RequestError('timeout', `${outgoing.label}: no complete answer within ${ms} ms`);
+  return within({ clock, ms, late, signal }, async (cut) => {
+    const call = new HttpCall(outgoing, cut);
+    try {
+      const response = await call.headers();
+      const text = await call.text(response, maxBytes);
+      return { status: response.statusCode ?? 0, headers: response.headers, text };
+    } finally {
+      call.end();
+    }
+  });
 }
 
 /** The parsed body of a successful JSON exchange. */

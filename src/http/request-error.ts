@@ -1,3 +1,4 @@
+import { errorCode, messageOf } from '../base/errors.ts';
 import { NotDialledError } from '../base/dial.ts';
 
 /**
@@ -60,17 +61,12 @@ export function networkError(error: Error, label: string, connected: boolean): R
     return new RequestError('unreachable', `${label}: ${error.message}`, { cause: error });
   // Several addresses of one host make it an AggregateError.
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
-  const code = codeOf(first) ?? codeOf(error);
+  const code = errorCode(first) ?? errorCode(error);
   const reason =
     code !== undefined && CERTIFICATE_CODES.has(code)
       ? `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`
-      : (code ?? (first instanceof Error ? first.message : String(first)));
+      : (code ?? messageOf(first));
   // A connect that ran out of time has the same code as a read that did.
   const never = code !== undefined && (NEVER_CONNECTED.has(code) || (code === 'ETIMEDOUT' && !connected));
   return new RequestError(never ? 'unreachable' : 'broken', `${label}: ${reason}`, { cause: error });
-}
-
-function codeOf(error: unknown): string | undefined {
-  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
-  return typeof code === 'string' ? code : undefined;
 }

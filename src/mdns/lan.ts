@@ -8,6 +8,7 @@ import { singleLine } from '../base/plain-text.ts';
 import { Intake, type Wanted } from './intake.ts';
 import { PacketReceiver, Sender } from './link-sockets.ts';
 import { type Interfaces, type Link, linksOf, neighbourhood, type WantedInterfaces } from './links.ts';
+import { reasonOf } from '../base/errors.ts';
 
 export const MDNS_PORT = 5353;
 
@@ -204,8 +205,4 @@ export class Lan extends EventEmitter {
       this.#options.logger.log('warn', 'an mDNS packet could not be handled; later ones are not told', { reason });
     }
   }
-}
-
-function reasonOf(error: unknown): string {
-  return singleLine(error instanceof Error ? error.message : String(error), MAX_REASON_CHARS);
 }

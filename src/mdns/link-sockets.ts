@@ -1,5 +1,6 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 
+import { errorCode } from '../base/errors.ts';
 import type { Link } from './links.ts';
 
 /** The multicast groups of mDNS. */
@@ -30,7 +31,7 @@ export class PacketReceiver {
       this.#socket.addMembership(GROUPS[this.#family], interfaceOf(link));
       return true;
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') return false;
+      if (errorCode(error) === 'EADDRINUSE') return false;
       throw error;
     }
   }

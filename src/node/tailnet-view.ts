@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../tailscale/types.ts';
+import { reasonOf } from '../base/errors.ts';
 
 /** This machine in its tailnet, while tailscaled runs and is logged in. */
 export interface Tailnet {
@@ -163,8 +164,4 @@ export class TailnetView {
     this.#told = what + reason;
     this.#deps.logger.log('warn', what, { reason: singleLine(reason, 300) });
   }
-}
-
-function reasonOf(error: unknown): string {
-  return singleLine(error instanceof Error ? error.message : String(error), 300);
 }

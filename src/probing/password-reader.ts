@@ -6,8 +6,8 @@ import type { Clock } from '../base/clock.ts';
 import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Credential } from '../http/exchange.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
-import { singleLine } from '../base/plain-text.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
+import { reasonOf } from '../base/errors.ts';
 
 export interface PasswordDeps {
   readonly clock: Clock;
@@ -33,8 +33,6 @@ const AT_ONCE = 64;
 
 /** A password command that takes longer than any file leaves its place to the next. */
 const PLACE_MS = 100;
-
-const MAX_PROBLEM_CHARS = 300;
 
 /** An abort reason of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
 const LATE = 'late';
@@ -122,8 +120,4 @@ export class PasswordReader {
 /** Whether a header's value is to be found somewhere first. */
 function hasUnreadHeaders({ endpoint: { headers = {} } }: Candidate): boolean {
   return Object.values(headers).some((value) => typeof value !== 'string');
-}
-
-function reasonOf(error: unknown): string {
-  return singleLine(error instanceof Error ? error.message : String(error), MAX_PROBLEM_CHARS);
 }

@@ -1,4 +1,5 @@
 import { RequestError } from '../http/exchange.ts';
+import { messageOf } from '../base/errors.ts';
 import { quoteName, sentence, singleLine } from '../base/plain-text.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
@@ -77,9 +78,7 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   const timedOut = isTimeout(error, task);
   const reason = timedOut
     ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
-    : error instanceof Error
-      ? error.message
-      : String(error);
+    : messageOf(error);
   return {
     ...settled({ status: 'unhealthy', reason: sentence(reason, MAX_REASON_CHARS) }, latencyMs),
     timedOut,

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { singleLine } from '../base/plain-text.ts';
 import type { ChangeNotifier } from '../base/change-notifier.ts';
+import { reasonOf } from '../base/errors.ts';
 
 /** Opens the bus and gives its bytes; rejects where it cannot be opened. */
 export type OpenBus = (signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
@@ -40,7 +40,7 @@ export async function followBus(
       notifier.notify();
       for await (const _ of bytes) notifier.notify();
     } catch (error) {
-      const reason = singleLine(error instanceof Error ? error.message : String(error), 300);
+      const reason = reasonOf(error);
       if (!signal.aborted && reason !== told) logger.log('debug', 'the IPN bus is not open', { reason });
       told = reason;
     }

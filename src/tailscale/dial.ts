@@ -1,14 +1,14 @@
-import { connect, isIP } from 'node:net';
-import type { IncomingMessage } from 'node:http';
+import { type ClientRequest, type IncomingMessage, request as requestHttp } from 'node:http';
+import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { connectTo } from '../base/dial.ts';
+import { reasonOf } from '../base/errors.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
-import { type Asking, bounded, failure, prepareLocal, refused, unreachable } from './exchange.ts';
+import { networkError } from '../http/request-error.ts';
+import { type Asking, bounded, failure, localError, refused, targetOf } from './exchange.ts';
 
-/** What tailscaled said to a dial: a stream, or that it is no tailnet address and one should connect oneself. */
-type Dialled =
-  | { readonly stream: Duplex }
-  | { readonly self: string }
-  | { readonly status: number; readonly text: string };
+/** What tailscaled said to a dial: that it is no tailnet address and one should connect oneself, or why it failed. */
+type Refusal = { readonly self: string } | { readonly status: number; readonly text: string };
 
 /** Enough for a dial failure's text. */
 const MAX_ERROR_CHARS = 4096;
@@ -18,10 +18,14 @@ const MAX_ERROR_CHARS = 4096;
  * write side ends all. Since 1.98 the daemon may answer that one should connect directly; that is followed only to the
  * very address that was asked for, or a tailscaled (or what passes for one) could send the request elsewhere.
  */
-export function dialPeer(asking: Asking, host: string, port: number): Promise<Duplex> {
-  const upgrade: Asking = {
-    ...asking,
+export async function dialPeer(asking: Asking, host: string, port: number): Promise<Duplex> {
+  const { url, headers, via } = targetOf(asking);
+  const request = requestHttp(url, {
+    method: 'POST',
+    agent: false,
+    ...via,
     headers: {
+      ...headers,
       // In lower case: tailscaled looks for the word as it is.
       connection: 'upgrade',
       upgrade: 'ts-dial',
@@ -29,30 +33,34 @@ export function dialPeer(asking: Asking, host: string, port: number): Promise<Du
       'dial-port': String(port),
       'content-length': '0',
     },
-  };
-  return bounded(upgrade, async (started) => {
-    let open: Duplex | undefined;
-    const dialled = await new Promise<Dialled>((resolve, reject) => {
-      const request = prepareLocal(upgrade);
-      started(request);
-      request.once('upgrade', (_response, stream: Duplex, head: Buffer) => {
-        // The peer may have spoken first.
-        if (head.length > 0) stream.unshift(head);
-        open = stream;
-        resolve({ stream });
-      });
-      request.once('response', (response) => void rejectionOf(response).then(resolve, reject));
-      request.on('error', (error) => reject(unreachable(error, upgrade)));
-      request.end();
+  });
+  try {
+    return await bounded(asking, async (cut) => {
+      const dialled = await answerOf(request);
+      if ('self' in dialled) return await connectDirectly(dialled.self, { host, port }, asking, cut);
+      if ('status' in dialled) throw refused(dialled, asking);
+      return dialled;
     });
-    upgrade.signal?.throwIfAborted();
-    if ('stream' in dialled) return open ?? dialled.stream;
-    if ('self' in dialled) return connectDirectly(dialled.self, host, port, upgrade);
-    throw refused(dialled, upgrade);
+  } catch (error) {
+    request.destroy();
+    throw localError(error, asking);
+  }
+}
+
+function answerOf(request: ClientRequest): Promise<Duplex | Refusal> {
+  return new Promise((resolve, reject) => {
+    request.once('upgrade', (_response, stream: Duplex, head: Buffer) => {
+      // The peer may have spoken first.
+      if (head.length > 0) stream.unshift(head);
+      resolve(stream);
+    });
+    request.once('response', (response) => void rejectionOf(response).then(resolve, reject));
+    request.on('error', (error) => reject(networkError(error, 'dial', false)));
+    request.end();
   });
 }
 
-async function rejectionOf(response: IncomingMessage): Promise<Dialled> {
+async function rejectionOf(response: IncomingMessage): Promise<Refusal> {
   const self = response.headers['dial-addr'];
   if (response.statusCode === 200 && response.headers['dial-self'] === 'true' && typeof self === 'string') {
     response.destroy();
@@ -67,7 +75,12 @@ async function rejectionOf(response: IncomingMessage): Promise<Dialled> {
   return { status: response.statusCode ?? 0, text };
 }
 
-function connectDirectly(address: string, host: string, port: number, asking: Asking): Promise<Duplex> {
+async function connectDirectly(
+  address: string,
+  { host, port }: { readonly host: string; readonly port: number },
+  asking: Asking,
+  cut: AbortSignal,
+): Promise<Duplex> {
   if (isIP(host) === 0 || !isSameAddress(address, host, port)) {
     const elsewhere = quoteName(singleLine(address, 100));
     throw failure(
@@ -76,15 +89,8 @@ function connectDirectly(address: string, host: string, port: number, asking: As
       `${host} port ${port} is no machine of the tailnet: tailscaled says to connect to ${elsewhere}, which is not followed`,
     );
   }
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host, port });
-    const cut = (): void => void socket.destroy();
-    asking.signal?.addEventListener('abort', cut, { once: true });
-    socket.once('connect', () => {
-      asking.signal?.removeEventListener('abort', cut);
-      resolve(socket);
-    });
-    socket.once('error', (error) => reject(failure('failed', asking, singleLine(error.message, 200), error)));
+  return connectTo({ host, port }, cut).catch((error: unknown) => {
+    throw failure('failed', asking, reasonOf(error), error);
   });
 }
 

@@ -6,7 +6,8 @@ import { ChangeNotifier } from '../base/change-notifier.ts';
 import { type AddressSystem, localApiAddress } from './address.ts';
 import { followBus } from './bus.ts';
 import { dialPeer } from './dial.ts';
-import { type LocalApiAnswer, type Asking, exchangeLocal, failure, openLocal, refused } from './exchange.ts';
+import type { Exchange } from '../http/exchange.ts';
+import { type Asking, exchangeLocal, failure, openLocal, refused } from './exchange.ts';
 import { parseExact, statusOf, versionOf, whoisOf } from './status.ts';
 import { type BackendState, type LocalApi, LocalApiError, type TailnetStatus, type Whois } from './types.ts';
 
@@ -125,7 +126,7 @@ class SocketLocalApi implements LocalApi {
   async #openBus(signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
     const mask = maskFor(versionOf(await this.#withoutPeers(signal)));
     const path = `watch-ipn-bus?mask=${mask}`;
-    const asking = { ...this.#asking(path, BUS_HEADERS_TIMEOUT_MS, MAX_WHOIS_BYTES, signal), signal };
+    const asking = this.#asking(path, BUS_HEADERS_TIMEOUT_MS, MAX_WHOIS_BYTES, signal);
     const response = await openLocal(asking);
     if (response.statusCode === 200) return response as AsyncIterable<Uint8Array>;
     response.destroy();
@@ -137,7 +138,7 @@ class SocketLocalApi implements LocalApi {
     return jsonOf(await this.#ask(asking), asking);
   }
 
-  async #ask(asking: Asking): Promise<LocalApiAnswer> {
+  async #ask(asking: Asking): Promise<Exchange> {
     const answer = await exchangeLocal(asking);
     if (answer.status !== 200) throw refused(answer, asking);
     return answer;
@@ -150,7 +151,7 @@ class SocketLocalApi implements LocalApi {
   }
 }
 
-function jsonOf({ text }: LocalApiAnswer, asking: Asking): unknown {
+function jsonOf({ text }: Exchange, asking: Asking): unknown {
   try {
     return parseExact(text);
   } catch (cause) {

@@ -7,8 +7,9 @@ import { quote, shownPath } from '../quote.ts';
 import { resolvePath } from '../resolve-path.ts';
 import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
 import { parseShape } from './shape.ts';
-import { errorCode, readFailure, type ReadTextFile, type TextFile } from './text-file.ts';
+import { readFailure, type ReadTextFile, type TextFile } from './text-file.ts';
 import type { SecretRef } from './secret-ref.ts';
+import { errorCode } from '../../base/errors.ts';
 
 export interface ConfigFile {
   /** Where its relative paths start. */

@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { errorCode } from '../../base/errors.ts';
 
 // A config file is a few kilobytes; this only keeps a wrong path (/dev/zero, a disk image) from filling the memory.
 const MAX_BYTES = 1024 * 1024;
@@ -44,8 +45,3 @@ const REASONS = new Map([
   ['EISDIR', 'it is a folder'],
   ['EFBIG', 'it is too large'],
 ]);
-
-/** The code of a system error, or undefined. */
-export function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-}

@@ -1,6 +1,7 @@
 import { listenerOn } from '../start/port.ts';
 import type { SurveySession } from '../relay/relay-survey-session.ts';
-import { type CommandOptions, type ExitCode, openHere, openRelay, reasonOf } from '../status/places.ts';
+import { type CommandOptions, type ExitCode, openHere, openRelay } from '../status/places.ts';
+import { messageOf } from '../../base/errors.ts';
 import type { Finding } from './finding.ts';
 import { look } from './look.ts';
 import { endTunnel, removeState } from './wrappers.ts';
@@ -72,7 +73,7 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
     const proves = finding.what === 'state file' && finding.id !== undefined && unfinished.has(finding.id);
     const problem = proves
       ? 'it proves that what could not be removed is dead'
-      : await removeOne(finding, removing).catch((error: unknown) => reasonOf(error));
+      : await removeOne(finding, removing).catch((error: unknown) => messageOf(error));
     out(problem === undefined ? `Removed ${title(finding)}\n` : `Left ${title(finding)}: ${problem}\n`);
     if (problem === undefined) continue;
     failures += 1;

@@ -3,7 +3,8 @@ import { listenerOn } from '../start/port.ts';
 import type { RegistrySurvey } from '../relay/relay-survey.ts';
 import type { SurveySession } from '../relay/relay-survey-session.ts';
 import { readRunStates, type RunStateFile } from '../run-state.ts';
-import { type Places, reasonOf } from '../status/places.ts';
+import { type Places } from '../status/places.ts';
+import { messageOf } from '../../base/errors.ts';
 import type { Finding } from './finding.ts';
 import { judgeRegistry } from './judge.ts';
 import { judgeWrappers } from './wrappers.ts';
@@ -24,10 +25,10 @@ export async function look(settings: Places, here: SurveySession, relay: SurveyS
   const findings: Finding[] = [];
   const problems: string[] = [];
   if (local.status === 'fulfilled') findings.push(...(await judgeHere(local.value, states)));
-  else problems.push(`This machine's registry directory was not looked at: ${reasonOf(local.reason)}.`);
+  else problems.push(`This machine's registry directory was not looked at: ${messageOf(local.reason)}.`);
   const registryDir = local.status === 'fulfilled' ? local.value.directory : undefined;
   findings.push(...(await judgeWrappers({ states, registryDir })));
-  if (remote.status === 'rejected') problems.push(`The relay was not looked at: ${reasonOf(remote.reason)}.`);
+  if (remote.status === 'rejected') problems.push(`The relay was not looked at: ${messageOf(remote.reason)}.`);
   else if (remote.value !== undefined) findings.push(...judgeRelay(remote.value, states));
   return { findings, problems };
 }

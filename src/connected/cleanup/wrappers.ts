@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, lstat, realpath, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { errorCode } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { familyOf, identifyProcess, isAlive } from '../process-table.ts';
 import { readRunStates, type RunStateFile } from '../run-state.ts';
@@ -76,7 +77,7 @@ export async function removeState(file: RunStateFile, stateDir: string): Promise
     await unlink(file.path);
     return undefined;
   } catch (error) {
-    return `it cannot be removed: ${codeOf(error)}`;
+    return `it cannot be removed: ${errorCode(error) ?? String(error)}`;
   }
 }
 
@@ -132,7 +133,7 @@ async function isWithin(path: string, directory: string | undefined): Promise<bo
 async function exists(path: string): Promise<boolean> {
   return access(path, constants.F_OK).then(
     () => true,
-    (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(codeOf(error)),
+    (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(errorCode(error) ?? ''),
   );
 }
 
@@ -142,8 +143,4 @@ function send(pid: number, signal: NodeJS.Signals): void {
   } catch {
     // Gone already, which is what was wanted.
   }
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : String(error);
 }

@@ -8,7 +8,8 @@ import { sessionsAtRest } from '../../operations/sessions/sessions-at-rest.ts';
 import { sessionRow } from '../../operations/sessions/sessions.ts';
 import type { SessionRow } from '../../operations/shapes.ts';
 import { quoteName, safeToShow, sentence } from '../../base/plain-text.ts';
-import { type CommandOptions, type ExitCode, reasonOf } from '../status/places.ts';
+import { type CommandOptions, type ExitCode } from '../status/places.ts';
+import { messageOf } from '../../base/errors.ts';
 import { askRegistered, type Registered } from '../status/registered.ts';
 import { cell, fitted, fittedPath, WIDTH, wrapped } from '../status/table.ts';
 
@@ -90,7 +91,7 @@ async function sessionsOf(
       sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
     };
   } catch (error) {
-    const reason = limit.signal.aborted && !signal.aborted ? `no answer within ${limitMs / 1000} s` : reasonOf(error);
+    const reason = limit.signal.aborted && !signal.aborted ? `no answer within ${limitMs / 1000} s` : messageOf(error);
     return { instance, reason: sentence(reason, MAX_REASON_CHARS) };
   } finally {
     clearTimeout(timer);

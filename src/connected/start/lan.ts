@@ -4,13 +4,13 @@ import { hostname, networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
 
 import type { Clock } from '../../base/clock.ts';
-import { errorCode } from '../../config/file/text-file.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { readSecret } from '../../credentials/secret.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Publisher } from '../../mdns/publisher.ts';
 import type { RunningInstance } from './registrations.ts';
+import { errorCode, messageOf } from '../../base/errors.ts';
 
 const PASSWORD_BYTES = 32;
 
@@ -53,7 +53,7 @@ export async function lanPassword({ defaultCredential, stateDir }: Settings, clo
     await makeOnce(kept.path);
     return (await readSecret(kept, deps, signal)) ?? '';
   } catch (error) {
-    throw new SettingsError(`--lan: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new SettingsError(`--lan: ${messageOf(error)}`, { cause: error });
   }
 }
 

@@ -8,6 +8,7 @@ import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } fr
 import { choosePort } from './port.ts';
 import type { RunningInstance } from './registrations.ts';
 import type { Terminal } from './terminal.ts';
+import { messageOf } from '../../base/errors.ts';
 
 export interface SupervisedOptions {
   readonly launch: Omit<OpencodeOptions, 'port'>;
@@ -95,9 +96,7 @@ export class Supervised {
   async #start(): Promise<OpencodeProcess> {
     const { launch, guard } = this.#options;
     const opencode = await OpencodeProcess.start({ ...launch, port: this.#port }).catch((error: unknown) => {
-      throw new OpencodeError(
-        `cannot start ${launch.program}: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      throw new OpencodeError(`cannot start ${launch.program}: ${messageOf(error)}`);
     });
     this.#current = opencode;
     guard.watch(await opencode.identity());

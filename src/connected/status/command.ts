@@ -5,7 +5,8 @@ import type { Finding } from '../cleanup/finding.ts';
 import { judgeWrappers } from '../cleanup/wrappers.ts';
 import { readRunStates } from '../run-state.ts';
 import { localInstance, wrapper } from './local.ts';
-import { type CommandOptions, type ExitCode, openHere, openRelay, type Places, reasonOf } from './places.ts';
+import { type CommandOptions, type ExitCode, openHere, openRelay, type Places } from './places.ts';
+import { messageOf } from '../../base/errors.ts';
 import { askRegistered } from './registered.ts';
 import { relayReport } from './relay.ts';
 import { renderStatus } from './render.ts';
@@ -33,7 +34,7 @@ async function lookAround(settings: Places, signal: AbortSignal): Promise<Status
       askRegistered(settings, signal),
       // Only for what is left over: a directory that cannot be read is told by the other.
       here.survey().catch(() => undefined),
-      relay?.survey().catch((error: unknown) => reasonOf(error)),
+      relay?.survey().catch((error: unknown) => messageOf(error)),
     ]);
     const leftovers: Finding[] = [];
     if (localSurvey !== undefined) leftovers.push(...(await judgeHere(localSurvey, states)));

@@ -37,7 +37,3 @@ export function openRelay(settings: Places, signal: AbortSignal): SurveySession 
     ? undefined
     : openSurveySession({ sshCommand, directory, clock: systemClock, signal });
 }
-
-export function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

@@ -14,7 +14,8 @@ import { LinkedAbort } from '../../base/linked-abort.ts';
 import { silentLogger } from '../../base/log.ts';
 import type { Connection } from '../../http/exchange.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
-import { type Places, reasonOf } from './places.ts';
+import { type Places } from './places.ts';
+import { messageOf } from '../../base/errors.ts';
 
 /** What answers at a registration's port right now. Text is safe to show. */
 export type PortAnswer =
@@ -64,7 +65,7 @@ export async function askRegistered(settings: Places, signal: AbortSignal): Prom
     return { registered: await askAll(candidates, settings, signal), notes, isMissing: false };
   } catch (error) {
     const isMissing = error instanceof SourceUnavailableError;
-    return { registered: [], notes: [], isMissing, ...(!isMissing && { problem: reasonOf(error) }) };
+    return { registered: [], notes: [], isMissing, ...(!isMissing && { problem: messageOf(error) }) };
   } finally {
     await source.close();
   }

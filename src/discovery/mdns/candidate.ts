@@ -1,8 +1,9 @@
-import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 
 import { badPortReason } from '../../base/bad-ports.ts';
-import type { Dial } from '../../base/dial.ts';
+import { systemClock } from '../../base/clock.ts';
+import { connectTo, type Dial } from '../../base/dial.ts';
+import { within } from '../../base/within.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 import type { Sighting } from './sightings.ts';
@@ -52,21 +53,9 @@ export function linkLocalDials(): (interfaceName: string) => Dial {
 }
 
 function dialOn(interfaceName: string, host: string, port: number): Promise<Duplex> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host: `${host}%${interfaceName}`, port, family: 6 });
-    const limit = setTimeout(
-      () => socket.destroy(new Error(`no connection to ${host}%${interfaceName} within ${CONNECT_LIMIT_MS} ms`)),
-      CONNECT_LIMIT_MS,
-    );
-    limit.unref();
-    socket.once('connect', () => {
-      clearTimeout(limit);
-      socket.removeListener('error', reject);
-      resolve(socket);
-    });
-    socket.once('error', (error) => {
-      clearTimeout(limit);
-      reject(error);
-    });
-  });
+  const place = `${host}%${interfaceName}`;
+  const late = (): Error => new Error(`no connection to ${place} within ${CONNECT_LIMIT_MS} ms`);
+  return within({ clock: systemClock, ms: CONNECT_LIMIT_MS, late }, (cut) =>
+    connectTo({ host: place, port, family: 6 }, cut),
+  );
 }

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { badPortReason } from '../../base/bad-ports.ts';
+import { jsonOf } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /** What a node service serves, and how its instances are reached. */
@@ -72,12 +73,4 @@ function instanceOf({ id, name, directory, port }: z.infer<typeof entrySchema>):
     ...(port != null && badPortReason(port) === undefined && { port }),
     path: INSTANCE_PREFIX + id,
   };
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Dial } from '../../base/dial.ts';
 import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
-import { askPeer, type PeerAnswer, PeerUnreachableError } from '../../tailscale/peer-request.ts';
+import { type Exchange, exchangeAny, RequestError } from '../../http/exchange.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
 import { isHealth, PEER_LIST_PATH, readPeerList } from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../../model/candidate.ts';
@@ -81,13 +81,15 @@ async function listOf(
   signal: AbortSignal,
   known: KnownList | undefined,
 ): Promise<PeerFinding> {
-  let answer: PeerAnswer;
+  let answer: Exchange;
   try {
     answer = await askForList(site, deps, signal, known);
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof PeerUnreachableError) return { kind: error.kind, candidates: [], notes: [] };
-    return { kind: 'refused', candidates: [], notes: [note(site, deps, (error as Error).message)] };
+    // Too large: it is there, and something is wrong with it.
+    if (error instanceof RequestError && error.kind === 'malformed')
+      return { kind: 'refused', candidates: [], notes: [note(site, deps, error.message)] };
+    return { kind: isRefusal(error) ? 'refused' : 'silent', candidates: [], notes: [] };
   }
   if (answer.status === 304 && known !== undefined)
     return { kind: 'unchanged', candidates: [], notes: [], etag: known.etag };
@@ -109,51 +111,41 @@ async function listOf(
 }
 
 function askForList(
-  { address, dial }: PeerSite,
-  { nodePort, clock }: PeerDeps,
+  site: PeerSite,
+  deps: PeerDeps,
   signal: AbortSignal,
   known: KnownList | undefined,
-): Promise<PeerAnswer> {
+): Promise<Exchange> {
   const waitMs = known?.waitMs ?? 0;
   const headers = {
     ...(known !== undefined && { 'if-none-match': known.etag }),
     ...(waitMs > 0 && { prefer: `wait=${Math.ceil(waitMs / 1000)}` }),
   };
-  return askPeer({
-    host: address,
-    port: nodePort,
-    path: PEER_LIST_PATH,
-    dial,
-    headers,
-    timeoutMs: waitMs + PEER_TIMEOUT_MS,
-    maxBytes: MAX_LIST_BYTES,
-    clock,
-    signal,
-  });
+  const limits = { timeoutMs: waitMs + PEER_TIMEOUT_MS, maxBytes: MAX_LIST_BYTES, clock: deps.clock, signal };
+  return askPeer(site, deps.nodePort, PEER_LIST_PATH, limits, headers);
 }
 
-async function isOpencode(
-  { address, dial }: PeerSite,
-  port: number,
-  { clock }: PeerDeps,
-  signal: AbortSignal,
-): Promise<boolean> {
+async function isOpencode(site: PeerSite, port: number, { clock }: PeerDeps, signal: AbortSignal): Promise<boolean> {
   try {
-    const { status, text } = await askPeer({
-      host: address,
-      port,
-      path: '/global/health',
-      dial,
-      timeoutMs: PEER_TIMEOUT_MS,
-      maxBytes: MAX_HEALTH_BYTES,
-      clock,
-      signal,
-    });
+    const limits = { timeoutMs: PEER_TIMEOUT_MS, maxBytes: MAX_HEALTH_BYTES, clock, signal };
+    const { status, text } = await askPeer(site, port, '/global/health', limits);
     return status === 401 || (status === 200 && isHealth(text));
   } catch {
     signal.throwIfAborted();
     return false;
   }
+}
+
+function askPeer(
+  { address, dial }: PeerSite,
+  port: number,
+  path: string,
+  limits: Parameters<typeof exchangeAny>[1],
+  headers: Readonly<Record<string, string>> = {},
+): Promise<Exchange> {
+  const url = originOf(address, port) + path;
+  const all = { accept: 'application/json', ...headers };
+  return exchangeAny({ method: 'GET', url, headers: all, pooled: false, label: 'its node service', dial }, limits);
 }
 
 function bareCandidate(site: PeerSite, port: number): Candidate {
@@ -168,17 +160,25 @@ function candidateOf(
   path: string,
   claims: Claims,
 ): Candidate {
-  const host = address.includes(':') ? `[${address}]` : address;
   return {
     source: TAILSCALE_SOURCE,
     key,
-    endpoint: { url: `http://${host}:${port}${path}`, route: 'tailnet', ...(dial && { dial }) },
+    endpoint: { url: originOf(address, port) + path, route: 'tailnet', ...(dial && { dial }) },
     claims: { ...claims, hostname: peerName(node) },
     trust: { level: 'trusted' },
   };
 }
 
-function refusalOf({ text }: PeerAnswer): string {
+/** The machine is there, and nothing listens: as the system says it, or tailscaled of what it dialled. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof Error && /ECONNREFUSED|connection (?:was )?refused/i.test(error.message);
+}
+
+function originOf(address: string, port: number): string {
+  return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
+}
+
+function refusalOf({ text }: Exchange): string {
   return text.trim() === ''
     ? 'its node service does not admit this machine'
     : `its node service says ${quoted(text, MAX_REASON_CHARS - 30)}`;

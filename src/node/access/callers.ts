@@ -1,11 +1,11 @@
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
-import { singleLine } from '../../base/plain-text.ts';
 import type { LocalApi, Whois } from '../../tailscale/types.ts';
-import { unlessAborted } from '../../base/unless-aborted.ts';
+import { within } from '../../base/within.ts';
 import { type Admission, type AdmissionRules, admit, refuseSelf } from './admission.ts';
 import { type LoopbackPeerDeps, strangerAtLoopback } from './loopback-peer.ts';
 import type { Tailnet, TailnetView } from '../tailnet-view.ts';
+import { reasonOf } from '../../base/errors.ts';
 
 export interface CallersDeps {
   readonly api: Pick<LocalApi, 'whois'>;
@@ -57,7 +57,7 @@ export class Callers {
       return admit({ whois, self, peer, rules: this.#deps.rules });
     } catch (error) {
       this.#deps.view.suspect();
-      return unanswered(singleLine(error instanceof Error ? error.message : String(error), 300));
+      return unanswered(reasonOf(error));
     }
   }
 
@@ -91,18 +91,10 @@ export class Callers {
     return whois;
   }
 
-  async #whois(place: string): Promise<Whois | undefined> {
+  #whois(place: string): Promise<Whois | undefined> {
     const { api, clock } = this.#deps;
-    const late = new AbortController();
-    const over = new AbortController();
-    void clock.sleep(WHOIS_LIMIT_MS, over.signal).then(() => {
-      if (!over.signal.aborted) late.abort(new Error(`tailscaled did not say who calls within ${WHOIS_LIMIT_MS} ms`));
-    });
-    try {
-      return await unlessAborted(api.whois(place, late.signal), late.signal);
-    } finally {
-      over.abort();
-    }
+    const late = (): Error => new Error(`tailscaled did not say who calls within ${WHOIS_LIMIT_MS} ms`);
+    return within({ clock, ms: WHOIS_LIMIT_MS, late }, (signal) => api.whois(place, signal));
   }
 }
 

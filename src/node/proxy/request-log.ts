@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Logger, LogLevel } from '../../base/log.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Role } from '../access/admission.ts';
+import { reasonOf } from '../../base/errors.ts';
 
 const MAX_PATH_CHARS = 200;
 
@@ -54,7 +55,7 @@ export class RequestLog {
   }
 
   failed(request: IncomingMessage, error: unknown): void {
-    const reason = singleLine(error instanceof Error ? error.message : String(error), 300);
+    const reason = reasonOf(error);
     this.#logger.log('warn', 'a request failed', { method: request.method, path: pathOf(request), reason });
   }
 
