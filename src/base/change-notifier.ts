@@ -1,13 +1,25 @@
+import { LinkedAbort } from './linked-abort.ts';
+
 /**
  * The "look again" of a source, for one reader. However many notifications come while nobody
  * reads, the reader gets one: they carry no data, so a queue would only grow.
  */
 export class ChangeNotifier implements AsyncIterableIterator<void> {
-  /** Called once, whoever ends it: the reader, the signal or the source. */
-  onEnd: () => void = () => {};
+  readonly #life: LinkedAbort;
   #pending = false;
-  #ended = false;
   readonly #readers: ((result: IteratorResult<void, undefined>) => void)[] = [];
+
+  /** It ends with any of these signals, too. */
+  constructor(...until: readonly AbortSignal[]) {
+    this.#life = new LinkedAbort(...until);
+    if (this.ended.aborted) this.end();
+    else this.ended.addEventListener('abort', () => this.end(), { once: true });
+  }
+
+  /** Aborts once, whoever ends it: the reader, a signal or the source. */
+  get ended(): AbortSignal {
+    return this.#life.signal;
+  }
 
   notify(): void {
     const reader = this.#readers.shift();
@@ -17,14 +29,12 @@ export class ChangeNotifier implements AsyncIterableIterator<void> {
 
   /** Ends the iteration; a notification that was not read yet is dropped. */
   end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    this.#life.end();
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined });
-    this.onEnd();
   }
 
   next(): Promise<IteratorResult<void, undefined>> {
-    if (this.#ended) return Promise.resolve({ done: true, value: undefined });
+    if (this.ended.aborted) return Promise.resolve({ done: true, value: undefined });
     if (!this.#pending) return new Promise((resolve) => this.#readers.push(resolve));
     this.#pending = false;
     return Promise.resolve({ done: false, value: undefined });
@@ -37,5 +47,36 @@ export class ChangeNotifier implements AsyncIterableIterator<void> {
 
   [Symbol.asyncIterator](): this {
     return this;
+  }
+}
+
+/** The notifiers of all readers of one source. */
+export class ChangeNotifiers {
+  readonly #source: AbortSignal;
+  readonly #open = new Set<ChangeNotifier>();
+
+  /** `source` ends all of them. */
+  constructor(source: AbortSignal) {
+    this.#source = source;
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** For one more reader; `onEnd` is called when it ends, unless it has ended already. */
+  open(signal: AbortSignal, onEnd: () => void = () => {}): ChangeNotifier {
+    const notifier = new ChangeNotifier(signal, this.#source);
+    if (notifier.ended.aborted) return notifier;
+    this.#open.add(notifier);
+    notifier.ended.addEventListener('abort', () => {
+      this.#open.delete(notifier);
+      onEnd();
+    });
+    return notifier;
+  }
+
+  notify(): void {
+    for (const notifier of this.#open) notifier.notify();
   }
 }

@@ -29,7 +29,7 @@ async function connectBy(dial: Dial, host: string, port: number, done: Done): Pr
 }
 
 /** A plain TCP connection; `signal` ends the attempt. */
-export function connectTo(options: TcpNetConnectOpts, signal: AbortSignal): Promise<Socket> {
+export function openSocket(options: TcpNetConnectOpts, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(options);
     const cut = (): void => void socket.destroy();

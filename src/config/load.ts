@@ -5,7 +5,7 @@ import { didYouMean } from './file/nearest.ts';
 import { CONFIG_FLAG, type Option, OPTIONS, PASSWORD, type Program, ROWS } from './options.ts';
 import { quote } from './quote.ts';
 import { resolvePath } from './resolve-path.ts';
-import { SettingsError, TOOLSETS, type ConnectedSettings, type Settings } from './settings.ts';
+import { SettingsError, TOOLSETS, type Settings } from './settings.ts';
 import type { ReadTextFile } from './file/text-file.ts';
 import type { CredentialRef } from './file/secret-ref.ts';
 import { singleLine } from '../base/plain-text.ts';
@@ -50,32 +50,33 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   const file = readConfigFile(configPath(given, problems), { ...input, problems, warnings });
   warnings.push(...misspelledVariables(input.env));
 
-  const choose = <T>(option: Option<T>): Chosen<T> | undefined => chooseValue(option, given, input.env, file, problems);
-  const valueOf = <T>(option: Option<T>): T => choose(option)?.value ?? option.fallback;
+  const choose = <T>({ flag, env, key, kind, fallback }: Option<T>): Chosen<T> => {
+    const fromFlag = flag === undefined ? undefined : given.flags.get(flag);
+    const variable = env === undefined ? undefined : input.env[env] || undefined;
+    const text = fromFlag?.text ?? variable;
+    const value = kind.parse(text ?? (key === undefined ? undefined : file?.values[key]));
+    if (text !== undefined && value === undefined)
+      problems.push(`${fromFlag?.written ?? env}: expected ${kind.expected}, got ${quote(text)}`);
+    if (value === undefined) return { value: fallback, base: input.cwd, isSet: false };
+    return { value, base: text === undefined && file !== undefined ? file.folder : input.cwd, isSet: true };
+  };
+  const valueOf = <T>(option: Option<T>): T => choose(option).value;
+  const resolved = ({ value, base }: Chosen<string>): string => resolvePath(value, input.home, base);
   const registryDir = choose(OPTIONS.registryDir);
   const toolsets = valueOf(OPTIONS.toolsets);
-  const defaultCredential = chooseCredential(choose(OPTIONS.username)?.value, input.env, file);
-  /** Where a relative path starts: for one in the config file, beside that file. */
-  const baseOf = (chosen: Chosen<unknown> | undefined): string =>
-    chosen?.origin === 'file' && file ? file.folder : input.cwd;
-  const registryPath = resolvePath(registryDir?.value ?? OPTIONS.registryDir.fallback, input.home, baseOf(registryDir));
+  const username = choose(OPTIONS.username);
   const opencodeBin = choose(OPTIONS.opencodeBin);
+  const isPath = opencodeBin.value.includes('/') || opencodeBin.value === '~';
   const socket = choose(OPTIONS.tailscaleSocket);
-  const connected = connectedSettings({
-    relaySshCommand: valueOf(OPTIONS.relaySshCommand),
-    instanceName: valueOf(OPTIONS.instanceName),
-    relayRegistryDir: valueOf(OPTIONS.relayRegistryDir) ?? registryPath,
-    opencodeBin: program(opencodeBin?.value ?? OPTIONS.opencodeBin.fallback, input.home, baseOf(opencodeBin)),
-  });
   const settings: Settings = {
-    registryDir: { path: registryPath, explicit: registryDir !== undefined },
+    registryDir: { path: resolved(registryDir), explicit: registryDir.isSet },
     sources: valueOf(OPTIONS.transport),
     discoveryIntervalMs: valueOf(OPTIONS.discoveryIntervalMs),
     healthCheckTimeoutMs: valueOf(OPTIONS.healthCheckTimeoutMs),
     healthConcurrency: valueOf(OPTIONS.healthConcurrency),
     sendTimeoutMs: valueOf(OPTIONS.sendTimeoutMs),
     credentialRules: file?.credentialRules ?? [],
-    ...(defaultCredential && { defaultCredential }),
+    defaultCredential: chooseCredential(username.isSet ? username.value : undefined, input.env, file),
     instances: file?.instances ?? [],
     toolsets: toolsets === 'all' ? TOOLSETS : toolsets,
     readOnly: valueOf(OPTIONS.readOnly),
@@ -84,9 +85,15 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     logLevel: valueOf(OPTIONS.logLevel),
     stateDir: stateDirectory(input),
     mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
-    connected,
+    connected: {
+      relaySshCommand: valueOf(OPTIONS.relaySshCommand),
+      instanceName: valueOf(OPTIONS.instanceName),
+      relayRegistryDir: valueOf(OPTIONS.relayRegistryDir) ?? resolved(registryDir),
+      // A name stays as it is.
+      opencodeBin: isPath ? resolved(opencodeBin) : opencodeBin.value,
+    },
     tailnet: {
-      ...(socket && { socketPath: resolvePath(socket.value, input.home, baseOf(socket)) }),
+      socketPath: socket.isSet ? resolved(socket) : undefined,
       nodePort: valueOf(OPTIONS.nodePort),
       ports: valueOf(OPTIONS.tailnetPorts),
       tags: valueOf(OPTIONS.tailnetTags),
@@ -101,56 +108,18 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   return { settings, warnings, flags: new Map(ownFlags), positionals: given.positionals };
 }
 
-function connectedSettings(values: {
-  readonly relaySshCommand: string | undefined;
-  readonly instanceName: string | undefined;
-  readonly relayRegistryDir: string;
-  readonly opencodeBin: string;
-}): ConnectedSettings {
-  const { relaySshCommand, instanceName, relayRegistryDir, opencodeBin } = values;
-  return {
-    ...(relaySshCommand !== undefined && { relaySshCommand }),
-    ...(instanceName !== undefined && { instanceName }),
-    relayRegistryDir,
-    opencodeBin,
-  };
-}
-
 function stateDirectory({ env, home }: LoadInput): string {
   const base = env['XDG_STATE_HOME'];
   // The XDG specification: a relative path is to be ignored.
   return join(base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state'), 'opencode-mcp');
 }
 
-/** A name stays as it is; anything with a slash, and `~`, is a path. */
-function program(written: string, home: string, base: string): string {
-  return written.includes('/') || written === '~' ? resolvePath(written, home, base) : written;
-}
-
 interface Chosen<T> {
   readonly value: T;
-  readonly origin: 'flag' | 'environment' | 'file';
-}
-
-function chooseValue<T>(
-  option: Option<T>,
-  given: GivenArguments,
-  env: LoadInput['env'],
-  file: ConfigFile | undefined,
-  problems: string[],
-): Chosen<T> | undefined {
-  const parse = (written: string, text: string, origin: 'flag' | 'environment'): Chosen<T> | undefined => {
-    const value = option.kind.fromText(text);
-    if (value !== undefined) return { value, origin };
-    problems.push(`${written}: expected ${option.kind.expected}, got ${quote(text)}`);
-    return undefined;
-  };
-  const flag = option.flag === undefined ? undefined : given.flags.get(option.flag);
-  if (flag !== undefined) return parse(flag.written, flag.text, 'flag');
-  const variable = option.env === undefined ? undefined : env[option.env];
-  if (option.env !== undefined && variable) return parse(option.env, variable, 'environment');
-  const value = file && option.key !== undefined ? option.kind.fromJson(file.values[option.key]) : undefined;
-  return value === undefined ? undefined : { value, origin: 'file' };
+  /** Where a relative path in it starts: for one in the config file, beside that file. */
+  readonly base: string;
+  /** It is not the fallback. */
+  readonly isSet: boolean;
 }
 
 /** A user name alone gives no credential. */
@@ -161,7 +130,7 @@ function chooseCredential(
 ): CredentialRef | undefined {
   const variable = env[PASSWORD.env];
   const password = variable ? ({ kind: 'value', value: variable } as const) : file?.password;
-  return password && { ...(username !== undefined && { username }), password };
+  return password && { username, password };
 }
 
 function configPath(given: GivenArguments, problems: string[]): string | undefined {

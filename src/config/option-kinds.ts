@@ -1,137 +1,132 @@
 import { hasUnsafeCharacters } from './quote.ts';
 
-/** How a setting is written: as text (flag, environment) and as JSON (config file). `undefined` stands for "not valid". */
+/** How a setting is written: text in a flag or a variable, that text or its JSON in the config file. */
 export interface Kind<T> {
   /** Completes "expected …". */
   readonly expected: string;
   /** On the command line a switch is `--flag` or `--no-flag`. */
   readonly isSwitch?: true;
-  fromText(text: string): T | undefined;
-  fromJson(value: unknown): T | undefined;
+  /** Undefined where it is not valid. */
+  parse(written: unknown): T | undefined;
   /** The value as help shows it. */
   show(value: T): string;
 }
 
-/** A whole decimal number; JSON numbers in the config file. */
+/** A whole decimal number. */
 export function wholeNumber(unit: string, min: number, max: number): Kind<number> {
-  const check = (value: number): number | undefined =>
-    Number.isInteger(value) && value >= min && value <= max ? value : undefined;
   return {
     expected: `a whole number${unit === '' ? '' : ` of ${unit}`} from ${min} to ${max}`,
-    fromText: (text) => (/^[0-9]+$/.test(text) ? check(Number(text)) : undefined),
-    fromJson: (value) => (typeof value === 'number' ? check(value) : undefined),
+    parse(written) {
+      const value = typeof written === 'string' && /^[0-9]+$/.test(written) ? Number(written) : written;
+      return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max ? value : undefined;
+    },
     show: String,
   };
 }
 
-const BOOLEANS = new Map([
-  ...['1', 'true', 'yes', 'on'].map((word) => [word, true] as const),
-  ...['0', 'false', 'no', 'off'].map((word) => [word, false] as const),
+const BOOLEANS = new Map<unknown, boolean>([
+  ...['1', 'true', 'yes', 'on', true].map((word) => [word, true] as const),
+  ...['0', 'false', 'no', 'off', false].map((word) => [word, false] as const),
 ]);
 
 export function yesOrNo(): Kind<boolean> {
   return {
-    expected: '1, true, yes, on, 0, false, no or off (in the config file true or false)',
+    expected: '1, true, yes, on, 0, false, no or off',
     isSwitch: true,
-    fromText: (text) => BOOLEANS.get(text.toLowerCase()),
-    fromJson: (value) => (typeof value === 'boolean' ? value : undefined),
+    parse: (written) => BOOLEANS.get(typeof written === 'string' ? written.toLowerCase() : written),
     show: (value) => (value ? 'on' : 'off'),
   };
 }
 
 export function oneOf<T extends string>(known: readonly T[]): Kind<T> {
-  const fromText = (text: string): T | undefined => known.find((name) => name === text.toLowerCase());
   return {
     expected: `one of ${known.join(', ')}`,
-    fromText,
-    fromJson: (value) => (typeof value === 'string' ? fromText(value) : undefined),
+    parse: (written) =>
+      typeof written === 'string' ? known.find((name) => name === written.toLowerCase()) : undefined,
     show: String,
   };
 }
 
-/** Some of the known names, each once, or `all`. JSON: a string as on the command line, or an array of names. */
+/** The distinct parts of a comma list, or of an array of strings and numbers; undefined for anything else. */
+function partsOf(written: unknown): readonly string[] | undefined {
+  const parts: unknown = typeof written === 'string' ? written.split(',') : written;
+  if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string' || typeof part === 'number'))
+    return undefined;
+  return [...new Set(parts.map((part) => String(part).trim()).filter((part) => part !== ''))];
+}
+
+function showList(value: 'all' | readonly unknown[]): string {
+  return value === 'all' ? value : value.join(',') || 'none';
+}
+
+/** Some of the known names, each once, or `all`. */
 export function someOf<T extends string>(known: readonly T[]): Kind<'all' | readonly T[]> {
-  const choose = (names: readonly string[]): 'all' | readonly T[] | undefined => {
-    const wanted = names.map((name) => name.trim().toLowerCase()).filter((name) => name !== '');
-    const found = known.filter((name) => wanted.includes(name));
-    if (wanted.some((name) => name !== 'all' && !known.some((one) => one === name))) return undefined;
-    if (wanted.includes('all')) return 'all';
-    return found.length > 0 ? found : undefined;
-  };
-  const fromText = (text: string): 'all' | readonly T[] | undefined =>
-    text.trim() === '' ? 'all' : choose(text.split(','));
   return {
     expected: `all, or a comma list of ${known.join(', ')}`,
-    fromText,
-    fromJson(value) {
-      if (typeof value === 'string') return fromText(value);
-      return Array.isArray(value) && value.every((name) => typeof name === 'string') ? choose(value) : undefined;
+    parse(written) {
+      if (typeof written === 'string' && written.trim() === '') return 'all';
+      const wanted = partsOf(written)?.map((name) => name.toLowerCase()) ?? [];
+      if (wanted.some((name) => name !== 'all' && !known.some((one) => one === name))) return undefined;
+      if (wanted.includes('all')) return 'all';
+      return wanted.length > 0 ? known.filter((name) => wanted.includes(name)) : undefined;
     },
-    show: (value) => (value === 'all' ? value : value.join(',')),
+    show: showList,
   };
 }
 
 // A probe of one machine is one request for each; whoever needs more runs the node service there.
 const MAX_PORTS = 16;
 
-/** Distinct ports. JSON: an array of numbers, or a string as on the command line. */
+/** Distinct ports. */
 export function ports(): Kind<readonly number[]> {
-  const check = (values: readonly number[]): readonly number[] | undefined => {
-    const distinct = [...new Set(values)];
-    const valid = distinct.every((value) => Number.isInteger(value) && value >= 1 && value <= 65_535);
-    return valid && distinct.length <= MAX_PORTS ? distinct : undefined;
-  };
-  const fromText = (text: string): readonly number[] | undefined => {
-    const words = text.split(',').map((word) => word.trim());
-    if (words.length === 1 && words[0]?.toLowerCase() === 'none') return [];
-    return words.every((word) => /^[0-9]+$/.test(word)) ? check(words.map(Number)) : undefined;
-  };
+  const port = wholeNumber('', 1, 65_535);
   return {
     expected: `none, or a comma list of at most ${MAX_PORTS} ports from 1 to 65535`,
-    fromText,
-    fromJson(value) {
-      if (typeof value === 'string') return fromText(value);
-      return Array.isArray(value) && value.every((port) => typeof port === 'number') ? check(value) : undefined;
+    parse(written) {
+      if (typeof written === 'string' && written.trim().toLowerCase() === 'none') return [];
+      const parts = partsOf(written);
+      if (parts === undefined || parts.length > MAX_PORTS || written === '') return undefined;
+      const found = parts.flatMap((part) => port.parse(part) ?? []);
+      return found.length === parts.length ? found : undefined;
     },
-    show: (value) => (value.length === 0 ? 'none' : value.join(',')),
+    show: showList,
   };
 }
 
-/** Distinct words that all fit `pattern`. JSON: an array of them, or a string as on the command line. */
+/** Distinct words that all fit `pattern`. */
 export function words(expected: string, pattern: RegExp): Kind<readonly string[]> {
-  const check = (values: readonly string[]): readonly string[] | undefined => {
-    const distinct = [...new Set(values.map((word) => word.trim()).filter((word) => word !== ''))];
-    return distinct.every((word) => pattern.test(word) && !hasUnsafeCharacters(word)) ? distinct : undefined;
-  };
   return {
     expected,
-    fromText: (text) => check(text.split(',')),
-    fromJson(value) {
-      if (typeof value === 'string') return check(value.split(','));
-      return Array.isArray(value) && value.every((word) => typeof word === 'string') ? check(value) : undefined;
+    parse: (written) => {
+      const parts = partsOf(written);
+      return parts?.every((word) => pattern.test(word) && !hasUnsafeCharacters(word)) === true ? parts : undefined;
     },
-    show: (value) => (value.length === 0 ? 'none' : value.join(',')),
+    show: showList,
   };
 }
 
 // Linux: IFNAMSIZ is 16 with the final NUL. Longer ones are Windows' friendly names.
 const INTERFACE_NAME = /^[^\s,/]{1,64}$/;
 
-/** Names of network interfaces; `all` and `none` stand alone. JSON: an array of names, or a string as on the command line. */
+/** Names of network interfaces; `all` and `none` stand alone. */
 export function interfaces(): Kind<'all' | readonly string[]> {
-  const list = words('', INTERFACE_NAME);
-  const fromText = (text: string): 'all' | readonly string[] | undefined => {
-    const word = text.trim().toLowerCase();
-    if (word === 'all') return 'all';
-    if (word === 'none') return [];
-    const names = list.fromText(text);
-    return names === undefined || names.length === 0 ? undefined : names;
-  };
+  const names = words('', INTERFACE_NAME);
   return {
     expected: 'all, none, or a comma list of names of network interfaces',
-    fromText,
-    fromJson: (value) => (typeof value === 'string' ? fromText(value) : list.fromJson(value)),
-    show: (value) => (value === 'all' ? value : value.join(',') || 'none'),
+    parse(written) {
+      const word = typeof written === 'string' ? written.trim().toLowerCase() : undefined;
+      if (word === 'all') return word;
+      return word === 'none' ? [] : word === '' ? undefined : names.parse(written);
+    },
+    show: showList,
+  };
+}
+
+function text(expected: string, isValid: (value: string) => boolean): Kind<string> {
+  return {
+    expected,
+    parse: (written) => (typeof written === 'string' && written !== '' && isValid(written) ? written : undefined),
+    show: String,
   };
 }
 
@@ -165,19 +160,4 @@ export function command(expected: string): Kind<string> {
 /** As given; whoever uses it says what is wrong with it. */
 export function anyText(): Kind<string> {
   return text('text', () => true);
-}
-
-/** A setting without a default. */
-export function optional<T>(kind: Kind<T>): Kind<T | undefined> {
-  return { ...kind, show: (value) => (value === undefined ? 'none' : kind.show(value)) };
-}
-
-function text(expected: string, isValid: (value: string) => boolean): Kind<string> {
-  const fromText = (value: string): string | undefined => (value !== '' && isValid(value) ? value : undefined);
-  return {
-    expected,
-    fromText,
-    fromJson: (value) => (typeof value === 'string' ? fromText(value) : undefined),
-    show: String,
-  };
 }

@@ -5,7 +5,6 @@ import {
   command,
   interfaces,
   oneOf,
-  optional,
   path,
   ports,
   someOf,
@@ -26,6 +25,8 @@ const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonl
 const LONGEST_TIMER_MS = 2_147_483_647;
 const DAY_MS = 86_400_000;
 
+export type Program = 'opencode-mcp' | 'opencode-connected';
+
 /** Where a setting may be written. */
 export interface Names {
   /** Long flag, without the dashes. */
@@ -34,6 +35,8 @@ export interface Names {
   readonly env?: string;
   /** Key in the config file. */
   readonly key?: string;
+  /** The one program that has it in its help and takes its flag; both read the same config file. */
+  readonly only?: Program;
 }
 
 /** One row of the help text. */
@@ -42,7 +45,7 @@ export interface Row extends Names {
   /** What stands for the value: `--flag MS`. */
   readonly placeholder?: string;
   /** Written as `--flag` or `--no-flag`, without a value. */
-  readonly isSwitch?: true;
+  readonly isSwitch?: boolean;
   readonly defaultText?: string;
 }
 
@@ -51,10 +54,19 @@ export interface Option<T> extends Row {
   readonly fallback: T;
 }
 
-function option<T>(names: Names, placeholder: string, summary: string, kind: Kind<T>, fallback: NoInfer<T>): Option<T> {
-  const row = { ...names, placeholder, summary, kind, fallback, defaultText: kind.show(fallback) };
-  return kind.isSwitch ? { ...row, isSwitch: true } : row;
+function option<T, Fallback extends T | undefined>(
+  names: Names,
+  placeholder: string,
+  summary: string,
+  kind: Kind<T>,
+  fallback: Fallback,
+): Option<T | Fallback> {
+  const defaultText = fallback === undefined ? 'none' : kind.show(fallback);
+  return { ...names, placeholder, summary, kind, fallback, defaultText, isSwitch: kind.isSwitch === true };
 }
+
+const MCP = { only: 'opencode-mcp' } as const;
+const CONNECTED = { only: 'opencode-connected' } as const;
 
 /** The settings with one plain value: their names, bounds, defaults and help, written here and nowhere else. */
 export const OPTIONS = {
@@ -66,7 +78,7 @@ export const OPTIONS = {
     '/tmp/opencode-relay',
   ),
   discoveryIntervalMs: option(
-    { flag: 'interval-ms', env: 'DISCOVERY_INTERVAL_MS', key: 'discoveryIntervalMs' },
+    { flag: 'interval-ms', env: 'DISCOVERY_INTERVAL_MS', key: 'discoveryIntervalMs', ...MCP },
     'MS',
     'how often to look for instances when nothing hints at a change',
     wholeNumber('milliseconds', 1000, LONGEST_TIMER_MS),
@@ -87,42 +99,42 @@ export const OPTIONS = {
     16,
   ),
   sendTimeoutMs: option(
-    { flag: 'send-timeout-ms', env: 'SEND_TIMEOUT_MS', key: 'sendTimeoutMs' },
+    { flag: 'send-timeout-ms', env: 'SEND_TIMEOUT_MS', key: 'sendTimeoutMs', ...MCP },
     'MS',
     'the longest a send may block, whatever the client allows',
     wholeNumber('milliseconds', 1000, DAY_MS),
     300_000,
   ),
   transport: option(
-    { flag: 'transport', env: 'TRANSPORT', key: 'transport' },
+    { flag: 'transport', env: 'TRANSPORT', key: 'transport', ...MCP },
     'LIST',
     `where to look: all, or a comma list of ${SOURCE_NAMES.join(', ')}`,
     someOf(SOURCE_NAMES),
     'all',
   ),
   toolsets: option(
-    { flag: 'toolsets', env: 'OPENCODE_MCP_TOOLSETS', key: 'toolsets' },
+    { flag: 'toolsets', env: 'OPENCODE_MCP_TOOLSETS', key: 'toolsets', ...MCP },
     'LIST',
     `tools to offer: all, or a comma list of ${TOOLSETS.join(', ')}`,
     someOf(TOOLSETS),
     'all',
   ),
   readOnly: option(
-    { flag: 'read-only', env: 'OPENCODE_MCP_READ_ONLY', key: 'readOnly' },
+    { flag: 'read-only', env: 'OPENCODE_MCP_READ_ONLY', key: 'readOnly', ...MCP },
     '',
     'offer no tool that changes anything on an instance',
     yesOrNo(),
     false,
   ),
   approve: option(
-    { flag: 'approve', env: 'OPENCODE_MCP_APPROVE', key: 'approve' },
+    { flag: 'approve', env: 'OPENCODE_MCP_APPROVE', key: 'approve', ...MCP },
     'WHO',
     'who may settle what an agent asks for: ask (the person where the client can ask them, else the model), human, model, never',
     oneOf(APPROVERS),
     'ask',
   ),
   logLevel: option(
-    { flag: 'log-level', env: 'OPENCODE_MCP_LOG_LEVEL', key: 'logLevel' },
+    { flag: 'log-level', env: 'OPENCODE_MCP_LOG_LEVEL', key: 'logLevel', ...MCP },
     'LEVEL',
     `least important line to log on stderr: ${LOG_LEVELS.join(', ')}`,
     oneOf(LOG_LEVELS),
@@ -136,28 +148,28 @@ export const OPTIONS = {
     'opencode',
   ),
   relaySshCommand: option(
-    { env: 'RELAY_SSH_CMD', key: 'relaySshCommand' },
+    { env: 'RELAY_SSH_CMD', key: 'relaySshCommand', ...CONNECTED },
     'COMMAND',
     'ssh command that reaches the relay, as in ssh user@relay; without one there is no relay',
-    optional(command('a command on one line')),
+    command('a command on one line'),
     undefined,
   ),
   relayRegistryDir: option(
-    { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir' },
+    { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir', ...CONNECTED },
     'PATH',
     "the relay's registry directory, where it is not the same path as here",
-    optional(absolutePath()),
+    absolutePath(),
     undefined,
   ),
   instanceName: option(
-    { env: 'INSTANCE_NAME' },
+    { env: 'INSTANCE_NAME', ...CONNECTED },
     'NAME',
     'name of the instance, else <hostname>-<directory>',
-    optional(anyText()),
+    anyText(),
     undefined,
   ),
   opencodeBin: option(
-    { env: 'OPENCODE_BIN', key: 'opencodeBin' },
+    { env: 'OPENCODE_BIN', key: 'opencodeBin', ...CONNECTED },
     'PROGRAM',
     'the opencode to start, a path or a name on PATH',
     command('a path or the name of a program'),
@@ -165,7 +177,7 @@ export const OPTIONS = {
   ),
   tailscaleSocket: {
     ...option(
-      { flag: 'tailscale-socket', env: 'TAILSCALE_SOCKET', key: 'tailscaleSocket' },
+      { flag: 'tailscale-socket', env: 'TAILSCALE_SOCKET', key: 'tailscaleSocket', ...MCP },
       'PATH',
       "socket of tailscaled's LocalAPI",
       path(),
@@ -174,28 +186,28 @@ export const OPTIONS = {
     defaultText: 'where tailscaled has it on this system',
   },
   nodePort: option(
-    { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort' },
+    { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort', ...MCP },
     'PORT',
     'port of the node service, here and on the other machines of the tailnet',
     wholeNumber('', 1, 65_535),
     4095,
   ),
   tailnetPorts: option(
-    { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts' },
+    { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts', ...MCP },
     'LIST',
     'where to look for an opencode on machines of the tailnet that run no node service: none, or a comma list of ports',
     ports(),
     [4096],
   ),
   tailnetTags: option(
-    { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags' },
+    { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags', ...MCP },
     'LIST',
     'tags of machines that belong to nobody, to look at and to admit as one does the own: tag:server,tag:ci',
     words('a comma list of tags, each tag: and letters, digits or dashes', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
     [],
   ),
   tailnetUsers: option(
-    { flag: 'tailnet-users', env: 'OPENCODE_TAILNET_USERS', key: 'tailnetUsers' },
+    { flag: 'tailnet-users', env: 'OPENCODE_TAILNET_USERS', key: 'tailnetUsers', ...MCP },
     'LIST',
     'logins of other people whose machines to look at and to admit as one does the own: ada@example.com',
     words('a comma list of logins without spaces', /^[^\s,]{1,254}$/),
@@ -232,11 +244,13 @@ export const CREDENTIALS = {
 } as const satisfies Row;
 
 export const INSTANCES = {
+  ...MCP,
   key: 'instances',
   summary: 'instances by URL: [{name, url, headers?: {NAME: SECRET}, username?, password?: SECRET}]',
 } as const satisfies Row;
 
 export const APPROVALS = {
+  ...MCP,
   key: 'approvals',
   summary:
     'exceptions from approve: [{instance?, permission?, pattern?, approve}]; of each piece the first that fits counts, of all the strictest; * matches any run of characters',
@@ -252,33 +266,7 @@ export const ROWS: readonly Row[] = [
   APPROVALS,
 ];
 
-export type Program = 'opencode-mcp' | 'opencode-connected';
-
-const ONLY_MCP: readonly Row[] = [
-  OPTIONS.discoveryIntervalMs,
-  OPTIONS.sendTimeoutMs,
-  OPTIONS.transport,
-  OPTIONS.toolsets,
-  OPTIONS.readOnly,
-  OPTIONS.approve,
-  OPTIONS.logLevel,
-  OPTIONS.tailscaleSocket,
-  OPTIONS.nodePort,
-  OPTIONS.tailnetPorts,
-  OPTIONS.tailnetTags,
-  OPTIONS.tailnetUsers,
-  INSTANCES,
-  APPROVALS,
-];
-const ONLY_CONNECTED: readonly Row[] = [
-  OPTIONS.relaySshCommand,
-  OPTIONS.relayRegistryDir,
-  OPTIONS.instanceName,
-  OPTIONS.opencodeBin,
-];
-
-/** What `program` uses: its help lists them, and it takes their flags. Both read the same config file. */
+/** What `program` has in its help and takes flags for. */
 export function rowsOf(program: Program): readonly Row[] {
-  const notOurs = program === 'opencode-mcp' ? ONLY_CONNECTED : ONLY_MCP;
-  return ROWS.filter((row) => !notOurs.includes(row));
+  return ROWS.filter(({ only = program }) => only === program);
 }

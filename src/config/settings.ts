@@ -21,7 +21,7 @@ export interface StaticInstance {
   /** http or https, without a trailing slash, user info, query or fragment. */
   readonly url: string;
   readonly headers: Readonly<Record<string, HeaderValue>>;
-  readonly credential?: CredentialRef;
+  readonly credential?: CredentialRef | undefined;
 }
 
 /**
@@ -47,7 +47,7 @@ export interface ApprovalRule {
 
 export interface TailnetSettings {
   /** Of tailscaled's LocalAPI; unset: where it is on this system. */
-  readonly socketPath?: string;
+  readonly socketPath?: string | undefined;
   /** Where node services listen, on this and on other machines. */
   readonly nodePort: number;
   /** Ports at which a machine without a node service is asked for a bare opencode. */
@@ -72,7 +72,7 @@ export interface Settings {
   readonly sendTimeoutMs: number;
   readonly credentialRules: readonly CredentialRule[];
   /** `OPENCODE_SERVER_PASSWORD`: for loopback, relay and tailnet endpoints that nothing more specific fits. */
-  readonly defaultCredential?: CredentialRef;
+  readonly defaultCredential?: CredentialRef | undefined;
   readonly instances: readonly StaticInstance[];
   readonly toolsets: readonly Toolset[];
   /** No tool that changes anything on an instance. */
@@ -92,11 +92,11 @@ export interface Settings {
 /** What only `opencode-connected` uses. */
 export interface ConnectedSettings {
   /** As written; to be split into words, never evaluated. Without one there is no relay. */
-  readonly relaySshCommand?: string;
+  readonly relaySshCommand?: string | undefined;
   /** Absolute, on the relay. */
   readonly relayRegistryDir: string;
   /** As written; unchecked. */
-  readonly instanceName?: string;
+  readonly instanceName?: string | undefined;
   /** A bare name is looked up on PATH; everything else is absolute. */
   readonly opencodeBin: string;
 }

@@ -1,4 +1,4 @@
-import type { Clock } from '../base/clock.ts';
+import { type Clock, repeat } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
 import type { Candidate, Note } from '../model/candidate.ts';
@@ -237,12 +237,11 @@ class SourceRunner {
     const { clock, logger } = this.#deps;
     const { signal } = this.#root;
     const { name } = this.#source;
-    let pauseMs = RESTART_FIRST_MS;
-    while (this.#source.changes !== undefined && !signal.aborted) {
-      const startMs = clock.now();
+    await repeat({ clock, signal, firstMs: RESTART_FIRST_MS, maxMs: RESTART_MAX_MS }, async () => {
+      if (this.#source.changes === undefined) return 'done';
       try {
         for await (const _ of this.#source.changes(signal)) {
-          if (signal.aborted) return;
+          if (signal.aborted) return 'done';
           this.#hinted = true;
           this.#wake();
         }
@@ -251,11 +250,8 @@ class SourceRunner {
         if (!signal.aborted)
           logger.log('debug', `source ${name} failed to notify; it is started again`, { reason: reasonOf(error) });
       }
-      // One that lived for a while was fine; one that ends at once would spin.
-      if (clock.now() - startMs > RESTART_MAX_MS) pauseMs = RESTART_FIRST_MS;
-      await clock.sleep(pauseMs, signal);
-      pauseMs = Math.min(2 * pauseMs, RESTART_MAX_MS);
-    }
+      return 'again';
+    });
   }
 
   #release(waiters: readonly (() => void)[]): void {

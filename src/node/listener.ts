@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import { Socket } from 'node:net';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, repeat } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { Connections } from './proxy/connections.ts';
 import type { Gate } from './access/gate.ts';
@@ -108,19 +108,16 @@ class OneAddress {
   async #listen(): Promise<void> {
     const { clock, logger, port } = this.#deps;
     const { signal } = this.#ending;
-    let told = '';
-    for (let pauseMs = RETRY_FIRST_MS; !signal.aborted; pauseMs = Math.min(2 * pauseMs, RETRY_MAX_MS)) {
-      const problem = await this.#attempt();
-      if (signal.aborted) return;
-      if (problem === undefined) {
-        this.listening = true;
-        logger.log('info', 'listening', { address: this.#address, port });
-        return;
-      }
-      if (problem !== told) logger.log('warn', 'cannot listen yet', { address: this.#address, port, reason: problem });
-      told = problem;
-      await clock.sleep(pauseMs, signal);
-    }
+    let logged = '';
+    await repeat({ clock, signal, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS }, async () => {
+      const reason = await this.#attempt();
+      if (signal.aborted) return 'done';
+      this.listening = reason === undefined;
+      if (this.listening) logger.log('info', 'listening', { address: this.#address, port });
+      else if (reason !== logged) logger.log('warn', 'cannot listen yet', { address: this.#address, port, reason });
+      logged = reason ?? '';
+      return this.listening ? 'done' : 'again';
+    });
   }
 
   /** Undefined when it listens, else why not. */

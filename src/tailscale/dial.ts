@@ -1,7 +1,7 @@
 import { type ClientRequest, type IncomingMessage, request as requestHttp } from 'node:http';
 import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { connectTo } from '../base/dial.ts';
+import { openSocket } from '../base/dial.ts';
 import { reasonOf } from '../base/errors.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { networkError } from '../http/request-error.ts';
@@ -89,7 +89,7 @@ async function connectDirectly(
       `${host} port ${port} is no machine of the tailnet: tailscaled says to connect to ${elsewhere}, which is not followed`,
     );
   }
-  return connectTo({ host, port }, cut).catch((error: unknown) => {
+  return openSocket({ host, port }, cut).catch((error: unknown) => {
     throw failure('failed', asking, reasonOf(error), error);
   });
 }

@@ -1,15 +1,15 @@
-import { Agent } from 'node:http';
+import { Agent, type IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, repeat } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { ChangeNotifier } from '../base/change-notifier.ts';
+import { reasonOf } from '../base/errors.ts';
 import { type AddressSystem, localApiAddress } from './address.ts';
-import { followBus } from './bus.ts';
 import { dialPeer } from './dial.ts';
 import type { Exchange } from '../http/exchange.ts';
 import { type Asking, exchangeLocal, failure, openLocal, refused } from './exchange.ts';
-import { parseExact, statusOf, versionOf, whoisOf } from './status.ts';
-import { type BackendState, type LocalApi, LocalApiError, type TailnetStatus, type Whois } from './types.ts';
+import { parseExact, statusOf, whoisOf } from './status.ts';
+import { type LocalApi, LocalApiError, type TailnetStatus, type Whois } from './types.ts';
 
 export interface LocalApiOptions {
   /** Unset: where tailscaled has it on this system. */
@@ -24,6 +24,9 @@ const STATUS_TIMEOUT_MS = 5000;
 /** A request waits for it. */
 const WHOIS_TIMEOUT_MS = 2000;
 const BUS_HEADERS_TIMEOUT_MS = 5000;
+/** A restarted daemon is back within a second; one that is not installed costs a failed connect every ten. */
+const BUS_RETRY_FIRST_MS = 100;
+const BUS_RETRY_MAX_MS = 10_000;
 /** The first dial of a peer negotiates its path, over DERP at worst. */
 const DIAL_TIMEOUT_MS = 10_000;
 
@@ -50,7 +53,7 @@ export function createLocalApi(options: LocalApiOptions): LocalApi {
 }
 
 /** Why there is no tailnet to use in this state, and what to do; undefined while it runs. */
-export function backendProblem(state: BackendState): string | undefined {
+export function backendProblem(state: string): string | undefined {
   return state === 'Running' ? undefined : (PROBLEMS.get(state) ?? 'tailscaled is still starting');
 }
 
@@ -68,11 +71,8 @@ class SocketLocalApi implements LocalApi {
     this.#options = options;
   }
 
-  async status(signal?: AbortSignal): Promise<TailnetStatus> {
-    const asking = this.#asking('status', STATUS_TIMEOUT_MS, MAX_STATUS_BYTES, signal);
-    const status = statusOf(jsonOf(await this.#ask(asking), asking));
-    if (status === undefined) throw failure('failed', asking, 'the answer is not a status as tailscaled 1.98 gives it');
-    return status;
+  status(signal?: AbortSignal): Promise<TailnetStatus> {
+    return this.#statusAt('status', MAX_STATUS_BYTES, signal);
   }
 
   async whois(address: string, signal?: AbortSignal): Promise<Whois | undefined> {
@@ -84,22 +84,14 @@ class SocketLocalApi implements LocalApi {
     const answer = await exchangeLocal(asking);
     if (answer.status === 404) return undefined;
     if (answer.status !== 200) throw refused(answer, asking);
-    const whois = whoisOf(jsonOf(answer, asking));
+    const whois = whoisOf(parsed(answer, asking));
     if (whois === undefined) throw failure('failed', asking, 'the answer names no node');
     return whois;
   }
 
   watch(signal: AbortSignal): AsyncIterable<void> {
-    const notifier = new ChangeNotifier();
-    const stop = new AbortController();
-    const end = (): void => notifier.end();
-    notifier.onEnd = () => {
-      signal.removeEventListener('abort', end);
-      stop.abort();
-    };
-    signal.addEventListener('abort', end, { once: true });
-    if (signal.aborted) end();
-    else void followBus((inner) => this.#openBus(inner), notifier, stop.signal, this.#options);
+    const notifier = new ChangeNotifier(signal);
+    void this.#followBus(notifier);
     return notifier;
   }
 
@@ -115,33 +107,63 @@ class SocketLocalApi implements LocalApi {
 
   /** tailscaled says of a dial only that it failed; that it is logged out explains it better. */
   async #stopped(asking: Asking, cause: LocalApiError): Promise<LocalApiError | undefined> {
-    const state = await this.#withoutPeers(asking.signal).then(
-      (value) => statusOf(value)?.backendState,
-      () => undefined,
-    );
-    const problem = state === undefined ? undefined : backendProblem(state);
+    const status = await this.#ownStatus(asking.signal).catch(() => undefined);
+    const problem = status && backendProblem(status.backendState);
     return problem === undefined ? undefined : failure('stopped', asking, problem, cause);
   }
 
-  async #openBus(signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
-    const mask = maskFor(versionOf(await this.#withoutPeers(signal)));
-    const path = `watch-ipn-bus?mask=${mask}`;
-    const asking = this.#asking(path, BUS_HEADERS_TIMEOUT_MS, MAX_WHOIS_BYTES, signal);
+  /**
+   * Notifies when the bus has been opened, when something comes on it, and when it ends. What it says is not read: netmaps of
+   * any size pass by and only the bytes are seen. Silence is normal: a tailnet where nothing happens sends nothing.
+   */
+  async #followBus(notifier: ChangeNotifier): Promise<void> {
+    const { clock, logger } = this.#options;
+    const signal = notifier.ended;
+    let logged: string | undefined;
+    await repeat({ clock, signal, firstMs: BUS_RETRY_FIRST_MS, maxMs: BUS_RETRY_MAX_MS }, async () => {
+      let bus: IncomingMessage | undefined;
+      try {
+        bus = await this.#openBus(signal);
+        logged = undefined;
+        notifier.notify();
+        for await (const _ of bus) notifier.notify();
+      } catch (error) {
+        const reason = reasonOf(error);
+        if (!signal.aborted && reason !== logged) logger.log('debug', 'the IPN bus is not open', { reason });
+        logged = reason;
+      }
+      // However it ended: something happened to the daemon.
+      if (bus !== undefined) notifier.notify();
+      return 'again';
+    });
+  }
+
+  async #openBus(signal: AbortSignal): Promise<IncomingMessage> {
+    const { version } = await this.#ownStatus(signal);
+    const asking = this.#asking(
+      `watch-ipn-bus?mask=${maskFor(version)}`,
+      BUS_HEADERS_TIMEOUT_MS,
+      MAX_WHOIS_BYTES,
+      signal,
+    );
     const response = await openLocal(asking);
-    if (response.statusCode === 200) return response as AsyncIterable<Uint8Array>;
+    if (response.statusCode === 200) return response;
     response.destroy();
     throw refused({ status: response.statusCode ?? 0, text: '' }, asking);
   }
 
-  async #withoutPeers(signal: AbortSignal | undefined): Promise<unknown> {
-    const asking = this.#asking('status?peers=false', STATUS_TIMEOUT_MS, MAX_WHOIS_BYTES, signal);
-    return jsonOf(await this.#ask(asking), asking);
+  /** Without the peers. */
+  #ownStatus(signal: AbortSignal | undefined): Promise<TailnetStatus> {
+    return this.#statusAt('status?peers=false', MAX_WHOIS_BYTES, signal);
   }
 
-  async #ask(asking: Asking): Promise<Exchange> {
+  async #statusAt(path: string, maxBytes: number, signal: AbortSignal | undefined): Promise<TailnetStatus> {
+    const asking = this.#asking(path, STATUS_TIMEOUT_MS, maxBytes, signal);
     const answer = await exchangeLocal(asking);
     if (answer.status !== 200) throw refused(answer, asking);
-    return answer;
+    const status = statusOf(parsed(answer, asking));
+    if (status === undefined) throw failure('failed', asking, 'the answer is not a status as tailscaled 1.98 gives it');
+    return status;
   }
 
   #asking(path: string, timeoutMs: number, maxBytes: number, signal: AbortSignal | undefined): Asking {
@@ -151,7 +173,7 @@ class SocketLocalApi implements LocalApi {
   }
 }
 
-function jsonOf({ text }: Exchange, asking: Asking): unknown {
+function parsed({ text }: Exchange, asking: Asking): unknown {
   try {
     return parseExact(text);
   } catch (cause) {

@@ -51,7 +51,7 @@ const HIRED_TAG = 'tag:mullvad-exit-node';
 export function statusOf(value: unknown): TailnetStatus | undefined {
   const parsed = statusSchema.safeParse(value);
   if (!parsed.success) return undefined;
-  const { BackendState, TUN, Self, Peer, User, MagicDNSSuffix, CurrentTailnet } = parsed.data;
+  const { Version, BackendState, TUN, Self, Peer, User, MagicDNSSuffix, CurrentTailnet } = parsed.data;
   const suffix = withoutDots(CurrentTailnet?.MagicDNSSuffix || MagicDNSSuffix);
   const peers = Object.values(Peer ?? {}).flatMap((raw) => {
     const peer = peerSchema.safeParse(raw);
@@ -61,17 +61,13 @@ export function statusOf(value: unknown): TailnetStatus | undefined {
     LoginName ? [[id, LoginName] as const] : [],
   );
   return {
+    version: Version ?? undefined,
     backendState: BackendState,
     tun: TUN !== false,
     self: Self ? nodeOf(Self, suffix) : undefined,
     peers,
     logins: new Map(logins),
   };
-}
-
-/** The daemon's version in a status, or undefined. */
-export function versionOf(value: unknown): string | undefined {
-  return statusSchema.safeParse(value).data?.Version ?? undefined;
 }
 
 function nodeOf(peer: Peer, suffix: string): TailnetNode {

@@ -21,17 +21,11 @@ export interface TailnetNode {
   readonly exitNodeForHire: boolean;
 }
 
-export type BackendState =
-  | 'NoState'
-  | 'NeedsLogin'
-  | 'NeedsMachineAuth'
-  | 'Stopped'
-  | 'Starting'
-  | 'Running'
-  | (string & {});
-
 export interface TailnetStatus {
-  readonly backendState: BackendState;
+  /** Of the daemon, like `1.98.10-t0123abc`. */
+  readonly version: string | undefined;
+  /** `Running`, `NeedsLogin`, `NeedsMachineAuth`, `Stopped`, `Starting`, … */
+  readonly backendState: string;
   /** False: userspace networking. Inbound connections arrive on loopback, and outbound ones need `dial`. */
   readonly tun: boolean;
   readonly self: TailnetNode | undefined;

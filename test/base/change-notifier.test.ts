@@ -32,7 +32,7 @@ describe('Pulse', () => {
   it('says once that it ended, whoever ends it', async () => {
     const notifier = new ChangeNotifier();
     let ends = 0;
-    notifier.onEnd = () => (ends += 1);
+    notifier.ended.addEventListener('abort', () => (ends += 1));
     notifier.notify();
     for await (const hint of notifier) {
       expect(hint).toBeUndefined();

@@ -47,6 +47,7 @@ export class MemoryLocalApi implements LocalApi {
 
   constructor(self: TailnetNode, { tun = true } = {}) {
     this.status_ = {
+      version: '1.98.10',
       backendState: 'Running',
       tun,
       self,
@@ -90,16 +91,10 @@ export class MemoryLocalApi implements LocalApi {
   }
 
   watch(signal: AbortSignal): AsyncIterable<void> {
-    const notifier = new ChangeNotifier();
-    const end = (): void => notifier.end();
-    signal.addEventListener('abort', end, { once: true });
-    notifier.onEnd = () => {
-      signal.removeEventListener('abort', end);
-      this.#watchers.delete(notifier);
-    };
+    const notifier = new ChangeNotifier(signal);
+    notifier.ended.addEventListener('abort', () => this.#watchers.delete(notifier));
     this.#watchers.add(notifier);
     notifier.notify();
-    if (signal.aborted) end();
     return notifier;
   }
 

@@ -66,7 +66,7 @@ function checkConfig(
   if (raw === undefined) return undefined;
 
   for (const { key, kind } of Object.values(OPTIONS)) {
-    if (key === undefined || raw[key] === undefined || kind.fromJson(raw[key]) !== undefined) continue;
+    if (key === undefined || raw[key] === undefined || kind.parse(raw[key]) !== undefined) continue;
     problems.push(`${shownName}: ${key}: expected ${kind.expected}, got ${shown(raw[key])}`);
   }
   const at = (key: string): string => `${shownName}: ${key}`;

@@ -15,61 +15,37 @@ const MAX_PATTERN_CHARACTERS = 256;
 
 /** The `credentials` of the config file, in their order. */
 export function checkCredentialRules(raw: unknown, where: string, context: ConfigContext): CredentialRule[] {
-  const secret = configSecretSchema();
-  const pattern = z.string({ error: 'a string' }).optional();
+  const text = z.string({ error: 'a string' }).exactOptional();
   const schema = z.strictObject(
-    {
-      name: pattern,
-      host: pattern,
-      source: pattern,
-      username: z.string({ error: 'a string' }).optional(),
-      password: secret,
-    },
+    { name: text, host: text, source: text, username: text, password: configSecretSchema() },
     { error: 'an object' },
   );
   return entries(raw, where, context, (entry, place) => {
     const rule = parseShape(schema, entry, place, context.problems);
     if (rule === undefined) return undefined;
-    const { name, host, source } = rule;
-    checkPatterns({ name, host, source }, place, context);
-    const credential = checkCredential(rule.username, rule.password, place, context);
-    return credential && { ...(name && { name }), ...(host && { host }), ...(source && { source }), credential };
+    const { username, password, ...patterns } = rule;
+    checkPatterns(patterns, place, context);
+    const credential = checkCredential(username, password, place, context);
+    return credential && { ...patterns, credential };
   });
 }
 
 /** The `approvals` of the config file, in their order. */
 export function checkApprovalRules(raw: unknown, where: string, context: ConfigContext): ApprovalRule[] {
-  const pattern = z.string({ error: 'a string' }).optional();
-  const schema = z.strictObject(
-    {
-      instance: pattern,
-      permission: pattern,
-      pattern,
-      approve: z.enum(APPROVERS, { error: `one of ${APPROVERS.join(', ')}` }),
-    },
-    { error: 'an object' },
-  );
+  const pattern = z.string({ error: 'a string' }).exactOptional();
+  const approve = z.enum(APPROVERS, { error: `one of ${APPROVERS.join(', ')}` });
+  const schema = z.strictObject({ instance: pattern, permission: pattern, pattern, approve }, { error: 'an object' });
   return entries(raw, where, context, (entry, place) => {
     const rule = parseShape(schema, entry, place, context.problems);
     if (rule === undefined) return undefined;
-    const { instance, permission, pattern: covered, approve } = rule;
-    checkTexts({ instance, permission, pattern: covered }, place, context);
-    return {
-      ...(instance && { instance }),
-      ...(permission && { permission }),
-      ...(covered && { pattern: covered }),
-      approve,
-    };
+    const { approve: _, ...patterns } = rule;
+    checkTexts(patterns, place, context);
+    return rule;
   });
 }
 
-function checkTexts(
-  patterns: Readonly<Record<string, string | undefined>>,
-  where: string,
-  { problems }: ConfigContext,
-): void {
+function checkTexts(patterns: Readonly<Record<string, string>>, where: string, { problems }: ConfigContext): void {
   for (const [key, pattern] of Object.entries(patterns)) {
-    if (pattern === undefined) continue;
     if (pattern === '' || pattern.length > MAX_PATTERN_CHARACTERS || hasUnsafeCharacters(pattern))
       problems.push(
         `${where}.${key}: expected 1 to ${MAX_PATTERN_CHARACTERS} characters, none of them control or invisible, got ${quote(pattern)}`,
@@ -78,7 +54,7 @@ function checkTexts(
 }
 
 function checkPatterns(
-  patterns: Readonly<Record<'name' | 'host' | 'source', string | undefined>>,
+  patterns: Readonly<Partial<Record<'name' | 'host' | 'source', string>>>,
   where: string,
   context: ConfigContext,
 ): void {
@@ -105,13 +81,14 @@ function checkPatterns(
 
 /** The `instances` of the config file. */
 export function checkInstances(raw: unknown, where: string, context: ConfigContext): StaticInstance[] {
+  const text = z.string({ error: 'a string' });
   const secret = configSecretSchema();
   const schema = z.strictObject(
     {
-      name: z.string({ error: 'a string' }),
-      url: z.string({ error: 'a string' }),
+      name: text,
+      url: text,
       headers: z.record(z.string(), secret, { error: 'an object of header names and secrets' }).optional(),
-      username: z.string({ error: 'a string' }).optional(),
+      username: text.optional(),
       password: secret.optional(),
     },
     { error: 'an object' },
@@ -135,7 +112,7 @@ export function checkInstances(raw: unknown, where: string, context: ConfigConte
       context.warnings.push(
         `${place}.url: sends ${password === undefined ? 'headers' : 'a password'} over plain http to another machine; use https unless the way there is encrypted`,
       );
-    return { name, url: checked.url, headers, ...(credential && { credential }) };
+    return { name, url: checked.url, headers, credential };
   });
 }
 
@@ -155,10 +132,10 @@ function checkCredential(
   context: ConfigContext,
 ): CredentialRef | undefined {
   const { kind } = OPTIONS.username;
-  if (username !== undefined && kind.fromText(username) === undefined)
+  if (username !== undefined && kind.parse(username) === undefined)
     context.problems.push(`${where}.username: expected ${kind.expected}, got ${quote(username)}`);
   const ref = checkSecret(password, `${where}.password`, context);
-  return ref && { ...(username !== undefined && { username }), password: ref };
+  return ref && { username, password: ref };
 }
 
 /** Checks each entry of an array by itself, so that one mistake does not hide the next. */

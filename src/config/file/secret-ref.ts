@@ -10,6 +10,6 @@ export type SecretRef =
 
 export interface CredentialRef {
   /** `opencode` where unset, as in opencode itself. */
-  readonly username?: string;
+  readonly username?: string | undefined;
   readonly password: SecretRef;
 }

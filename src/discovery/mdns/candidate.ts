@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 
 import { badPortReason } from '../../base/bad-ports.ts';
 import { systemClock } from '../../base/clock.ts';
-import { connectTo, type Dial } from '../../base/dial.ts';
+import { openSocket, type Dial } from '../../base/dial.ts';
 import { within } from '../../base/within.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
@@ -56,6 +56,6 @@ function dialOn(interfaceName: string, host: string, port: number): Promise<Dupl
   const place = `${host}%${interfaceName}`;
   const late = (): Error => new Error(`no connection to ${place} within ${CONNECT_LIMIT_MS} ms`);
   return within({ clock: systemClock, ms: CONNECT_LIMIT_MS, late }, (cut) =>
-    connectTo({ host: place, port, family: 6 }, cut),
+    openSocket({ host: place, port, family: 6 }, cut),
   );
 }

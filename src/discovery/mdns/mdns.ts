@@ -3,7 +3,7 @@ import * as z from 'zod';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { LanOptions } from '../../mdns/lan.ts';
-import { ChangeNotifier } from '../../base/change-notifier.ts';
+import { ChangeNotifiers } from '../../base/change-notifier.ts';
 import { unlessAborted } from '../../base/unless-aborted.ts';
 import type { LanView } from './lan-view.ts';
 import { type DiscoverySource, type Scan, SourceUnavailableError } from '../source.ts';
@@ -38,7 +38,7 @@ class LanSource implements MdnsSource {
   readonly #options: MdnsOptions;
   readonly #dependencies: MdnsDependencies;
   readonly #root = new AbortController();
-  readonly #notifiers = new Set<ChangeNotifier>();
+  readonly #notifiers = new ChangeNotifiers(this.#root.signal);
   /** Opened by the first who looks. */
   #opening: Promise<LanView> | undefined;
   #answered: Promise<void> | undefined;
@@ -54,18 +54,8 @@ class LanSource implements MdnsSource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const notifier = new ChangeNotifier();
-    const end = (): void => notifier.end();
-    notifier.onEnd = () => {
-      signal.removeEventListener('abort', end);
-      this.#notifiers.delete(notifier);
-    };
-    if (signal.aborted || this.#root.signal.aborted) {
-      end();
-      return notifier;
-    }
-    signal.addEventListener('abort', end, { once: true });
-    this.#notifiers.add(notifier);
+    const notifier = this.#notifiers.open(signal);
+    if (notifier.ended.aborted) return notifier;
     void this.#open().then(
       () => notifier.notify(),
       // A scan tells why.
@@ -76,7 +66,6 @@ class LanSource implements MdnsSource {
 
   async close(): Promise<void> {
     this.#root.abort(new Error(`the source ${MDNS_SOURCE} is closed`));
-    for (const notifier of this.#notifiers) notifier.end();
     const view = await this.#opening?.catch(() => undefined);
     view?.close();
   }
@@ -98,10 +87,8 @@ class LanSource implements MdnsSource {
   #open(): Promise<LanView> {
     this.#opening ??= import('./lan-view.ts').then(async ({ LanView: View }) => {
       this.#root.signal.throwIfAborted();
-      const notify = (): void => {
-        for (const notifier of this.#notifiers) notifier.notify();
-      };
-      const view = new View({ ...this.#options, ...this.#dependencies, source: MDNS_SOURCE, onChange: notify });
+      const onChange = (): void => this.#notifiers.notify();
+      const view = new View({ ...this.#options, ...this.#dependencies, source: MDNS_SOURCE, onChange });
       await view.open();
       return view;
     });

@@ -105,12 +105,9 @@ class RegistryDirectorySource implements RegistrySource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const notifier = new ChangeNotifier();
-    const end = (): void => notifier.end();
-    if (signal.aborted || this.#closed) {
-      end();
-      return notifier;
-    }
+    const notifier = new ChangeNotifier(signal);
+    if (this.#closed) notifier.end();
+    if (notifier.ended.aborted) return notifier;
     const watch = new DirectoryWatch({
       path: this.#path,
       isRelevant: isRegistrationName,
@@ -119,13 +116,11 @@ class RegistryDirectorySource implements RegistrySource {
       logger: this.#dependencies.logger,
     });
     this.#watches.set(notifier, watch);
-    signal.addEventListener('abort', end, { once: true });
-    notifier.onEnd = () => {
-      signal.removeEventListener('abort', end);
+    notifier.ended.addEventListener('abort', () => {
       this.#watches.delete(notifier);
       const closing = watch.close().finally(() => this.#closing.delete(closing));
       this.#closing.add(closing);
-    };
+    });
     return notifier;
   }
 

@@ -4,7 +4,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Dial } from '../../base/dial.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Logger } from '../../base/log.ts';
-import { ChangeNotifier } from '../../base/change-notifier.ts';
+import { type ChangeNotifier, ChangeNotifiers } from '../../base/change-notifier.ts';
 import { addressFor, eligiblePeers } from '../../tailscale/eligible.ts';
 import { backendProblem, createLocalApi } from '../../tailscale/local-api.ts';
 import { type LocalApi, LocalApiError, type TailnetStatus } from '../../tailscale/types.ts';
@@ -16,7 +16,7 @@ import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableErr
 const portNumber = z.int().min(1).max(65_535);
 
 export const tailscaleOptions = z.object({
-  socketPath: z.string().min(1).exactOptional(),
+  socketPath: z.string().min(1).optional(),
   /** Of the node service. */
   nodePort: portNumber,
   /** Of a bare opencode. */
@@ -65,7 +65,7 @@ class TailnetSource implements TailscaleSource {
   readonly #api: LocalApi;
   readonly #book: PeerBook;
   readonly #root = new AbortController();
-  readonly #notifiers = new Set<ChangeNotifier>();
+  readonly #notifiers = new ChangeNotifiers(this.#root.signal);
   readonly #running = new Set<Promise<unknown>>();
   /** Always the same one: an endpoint with another is another endpoint. */
   readonly #dial: Dial;
@@ -103,29 +103,17 @@ class TailnetSource implements TailscaleSource {
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const notifier = new ChangeNotifier();
-    const stop = new AbortController();
-    const end = (): void => notifier.end();
-    notifier.onEnd = () => {
-      signal.removeEventListener('abort', end);
-      this.#notifiers.delete(notifier);
-      stop.abort();
+    const notifier = this.#notifiers.open(signal, () => {
       if (this.#notifiers.size === 0) this.#run(this.#book.unfollow());
-    };
-    if (signal.aborted || this.#root.signal.aborted) {
-      end();
-      return notifier;
-    }
-    signal.addEventListener('abort', end, { once: true });
-    this.#notifiers.add(notifier);
-    this.#run(this.#followBus(notifier, stop.signal));
+    });
+    if (notifier.ended.aborted) return notifier;
+    this.#run(this.#followBus(notifier));
     this.#book.follow();
     return notifier;
   }
 
   async close(): Promise<void> {
     this.#root.abort(new Error(`the source ${TAILSCALE_SOURCE} is closed`));
-    for (const notifier of this.#notifiers) notifier.end();
     await this.#book.close();
     await Promise.all(this.#running);
   }
@@ -187,16 +175,16 @@ class TailnetSource implements TailscaleSource {
     return [{ subject: TAILSCALE_SOURCE, reason }];
   }
 
-  async #followBus(notifier: ChangeNotifier, signal: AbortSignal): Promise<void> {
-    for await (const _ of this.#api.watch(signal)) {
+  async #followBus(notifier: ChangeNotifier): Promise<void> {
+    for await (const _ of this.#api.watch(notifier.ended)) {
       notifier.notify();
-      await this.#clock.sleep(BUS_PACE_MS, signal);
+      await this.#clock.sleep(BUS_PACE_MS, notifier.ended);
     }
   }
 
   #notifyUntold(): void {
     if (this.#waiting > 0 || this.#told === this.#changes) return;
-    for (const notifier of this.#notifiers) notifier.notify();
+    this.#notifiers.notify();
   }
 
   #run(work: Promise<unknown>): void {
