@@ -12,6 +12,8 @@ export interface SocketRow {
   readonly uid: number;
   /** `0`: no process holds it any more; the uid is then 0 too, whichever user it was (seen on Linux 6). */
   readonly inode: string;
+  /** Where `lsof` told it; else `holdersOf` finds out. */
+  readonly holder?: SocketHolder;
 }
 
 interface SocketEnd {
@@ -72,26 +74,26 @@ async function readListening(path: string): Promise<readonly SocketRow[]> {
 function lsofListeners(): Promise<readonly SocketRow[] | undefined> {
   const limits = { timeout: LSOF_LIMIT_MS, killSignal: 'SIGKILL', maxBuffer: MAX_LSOF_BYTES } as const;
   return new Promise((resolve) => {
-    execFile('lsof', ['-nP', '-iTCP', '-sTCP:LISTEN', '-Futn'], limits, (error, stdout) =>
+    execFile('lsof', ['-nP', '-iTCP', '-sTCP:LISTEN', '-Fpcutn'], limits, (error, stdout) =>
       // Status 1: none that this user may see.
       resolve(error !== null && error.code !== 1 ? undefined : parseLsof(stdout)),
     );
   });
 }
 
-/** One field a line: `u` of each process, then `t` (IPv4 or IPv6) and `n` (`*:4096`, `[::1]:4096`) of each of its sockets. */
+/** One field a line: `p`, `c` (command) and `u` of each process, then `t` (IPv4 or IPv6) and `n` (`*:4096`, `[::1]:4096`) of each of its sockets. */
 export function parseLsof(text: string): readonly SocketRow[] {
   const rows: SocketRow[] = [];
-  let uid = -1;
-  let family = '';
+  const last = new Map<string, string>();
   for (const line of text.split('\n')) {
-    if (line.startsWith('u')) uid = Number(line.slice(1));
-    if (line.startsWith('t')) family = line.slice(1);
+    last.set(line.slice(0, 1), line.slice(1));
     const [, host, port] = /^n\[?([^\]]+?)\]?:(\d+)$/.exec(line) ?? [];
     if (host === undefined) continue;
-    const address = kernelAddress(host === '*' ? (family === 'IPv6' ? '::' : '0.0.0.0') : host);
+    const address = kernelAddress(host === '*' ? (last.get('t') === 'IPv6' ? '::' : '0.0.0.0') : host);
     const remote = { address: '', port: 0 };
-    rows.push({ local: { address, port: Number(port) }, remote, listening: true, uid, inode: 'unknown' });
+    const uid = Number(last.get('u') ?? -1);
+    const holder = { pid: Number(last.get('p')), name: last.get('c') ?? '', link: '' };
+    rows.push({ local: { address, port: Number(port) }, remote, listening: true, uid, inode: 'unknown', holder });
   }
   return rows;
 }
@@ -142,9 +144,10 @@ function endOf(text = ''): SocketEnd | undefined {
 
 /** A process that holds a socket. */
 export interface SocketHolder {
+  readonly pid: number;
   /** `/proc/<pid>/comm`. */
   readonly name: string;
-  /** The descriptor's link in /proc: it leads to the socket for as long as the process holds it. */
+  /** The descriptor's link in /proc, where there is one: it leads to the socket for as long as the process holds it. */
   readonly link: string;
 }
 
@@ -155,11 +158,11 @@ export async function holdersOf(inode: string): Promise<readonly SocketHolder[]>
     const folder = `/proc/${pid}/fd`;
     // Another user's, or gone.
     const links = (await readdir(folder).catch(() => [])).map((fd) => `${folder}/${fd}`);
-    const held = await Promise.all(links.map((link) => leadsTo(link, inode)));
-    const link = links[held.indexOf(true)];
+    const targets = await Promise.all(links.map((link) => readlink(link).catch(() => '')));
+    const link = links[targets.indexOf(`socket:[${inode}]`)];
     if (link === undefined) continue;
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => undefined);
-    if (name !== undefined) holders.push({ name: name.trim(), link });
+    if (name !== undefined) holders.push({ pid: Number(pid), name: name.trim(), link });
   }
   return holders;
 }
@@ -171,8 +174,4 @@ export function stillHeld(link: string, inode: string): boolean {
   } catch {
     return false;
   }
-}
-
-async function leadsTo(link: string, inode: string): Promise<boolean> {
-  return (await readlink(link).catch(() => '')) === `socket:[${inode}]`;
 }

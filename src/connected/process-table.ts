@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 
 import { errorCode } from '../base/errors.ts';
-import { readSocketTable } from '../base/socket-table.ts';
+import { holdersOf, readListeners } from '../base/socket-table.ts';
 
-/** `ps` and `lsof` answer in tens of milliseconds; a hung file system must not hold up a start. */
+/** `ps` answers in tens of milliseconds; a hung file system must not hold up a start. */
 const COMMAND_LIMIT_MS = 3_000;
 /** All of a busy machine's processes, one short line each. */
 const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
@@ -57,27 +57,10 @@ export async function familyOf(pid: number): Promise<ReadonlySet<number>> {
  * empty when the listener belongs to another user.
  */
 export async function listenersOn(port: number): Promise<ReadonlySet<number> | undefined> {
-  if (process.platform === 'linux') {
-    const rows = await readSocketTable();
-    const found = rows?.filter(({ listening, local }) => listening && local.port === port);
-    if (found !== undefined) return holdersOf(new Set(found.map(({ inode }) => inode)));
-  }
-  const answer = await output('lsof', ['-nP', '-a', `-iTCP:${port}`, '-sTCP:LISTEN', '-t']);
-  if (answer === undefined) return undefined;
-  return new Set(answer.split('\n').filter(Boolean).map(Number));
-}
-
-async function holdersOf(inodes: ReadonlySet<string>): Promise<ReadonlySet<number>> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
-  const holders = new Set<number>();
-  for (const pid of pids) {
-    const folder = `/proc/${pid}/fd`;
-    // Another user's, or gone: not ours to look into, and not our child.
-    const descriptors = await readdir(folder).catch(() => []);
-    const links = await Promise.all(descriptors.map((fd) => readlink(`${folder}/${fd}`).catch(() => '')));
-    if (links.some((link) => inodes.has(/^socket:\[(\d+)\]$/.exec(link)?.[1] ?? ''))) holders.add(Number(pid));
-  }
-  return holders;
+  const rows = (await readListeners())?.filter(({ local }) => local.port === port);
+  if (rows === undefined) return undefined;
+  const holders = await Promise.all(rows.map(({ holder, inode }) => (holder ? [holder] : holdersOf(inode))));
+  return new Set(holders.flat().map(({ pid }) => pid));
 }
 
 async function parentsOfAll(): Promise<ReadonlyMap<number, number>> {

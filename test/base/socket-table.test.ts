@@ -18,14 +18,16 @@ test.each([
   expect(kernelAddress(address)).toBe(written);
 });
 
-test('what lsof -Futn prints on macOS', () => {
+test('what lsof -Fpcutn prints on macOS', () => {
   const text =
-    'p1234\nu501\nf21\ntIPv4\nn127.0.0.1:4096\nf22\ntIPv6\nn*:4097\np1300\nu0\nf5\ntIPv6\nn[::1]:631\nf6\ntIPv4\nn*:22\n';
-  expect(parseLsof(text).map(({ local, uid }) => [local.address, local.port, uid])).toEqual([
-    [kernelAddress('127.0.0.1'), 4096, 501],
-    [kernelAddress('::'), 4097, 501],
-    [kernelAddress('::1'), 631, 0],
-    [kernelAddress('0.0.0.0'), 22, 0],
+    'p1234\ncopencode\nu501\nf21\ntIPv4\nn127.0.0.1:4096\nf22\ntIPv6\nn*:4097\np1300\ncsshd\nu0\nf5\ntIPv6\nn[::1]:631\nf6\ntIPv4\nn*:22\n';
+  expect(
+    parseLsof(text).map(({ local, uid, holder }) => [local.address, local.port, uid, holder?.pid, holder?.name]),
+  ).toEqual([
+    [kernelAddress('127.0.0.1'), 4096, 501, 1234, 'opencode'],
+    [kernelAddress('::'), 4097, 501, 1234, 'opencode'],
+    [kernelAddress('::1'), 631, 0, 1300, 'sshd'],
+    [kernelAddress('0.0.0.0'), 22, 0, 1300, 'sshd'],
   ]);
 });
 

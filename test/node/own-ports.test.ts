@@ -9,14 +9,25 @@ import type { SocketRow } from '../../src/base/socket-table.ts';
 const UID = 1000;
 const LOOPBACK = '0100007F';
 
-function listener(port: number, { uid = UID, inode = '7', address = LOOPBACK, listening = true } = {}): SocketRow {
-  return { local: { address, port }, remote: { address: '00000000', port: 0 }, listening, uid, inode };
+function listener(
+  port: number,
+  { uid = UID, inode = '7', address = LOOPBACK, listening = true, lsof = '' } = {},
+): SocketRow {
+  const holder = { pid: 1, name: lsof, link: '' };
+  return {
+    ...(lsof !== '' && { holder }),
+    local: { address, port },
+    remote: { address: '00000000', port: 0 },
+    listening,
+    uid,
+    inode,
+  };
 }
 
 function ports(rows: readonly SocketRow[], names: readonly string[] = ['opencode']): OwnPorts {
   const deps: Omit<OwnPortsDeps, 'uid'> = {
     readSockets: () => Promise.resolve(rows),
-    holders: () => Promise.resolve(names.map((name) => ({ name, link: `/proc/1/fd/${name}` }))),
+    holders: () => Promise.resolve(names.map((name) => ({ pid: 1, name, link: `/proc/1/fd/${name}` }))),
     stillHeld: () => false,
   };
   return new OwnPorts(UID, deps);
@@ -26,6 +37,7 @@ test.each([
   ['on loopback', listener(4096)],
   ['on every address', listener(4096, { address: '00000000' })],
   ['on every IPv6 address', listener(4096, { address: '0'.repeat(32) })],
+  ['lsof names its holder', listener(4096, { lsof: 'opencode' })],
 ])('ours: %s', async (_, row) => {
   expect(await ports([row]).ours([4096, 4097])).toEqual(new Set([4096]));
 });
@@ -39,6 +51,7 @@ describe('not ours', () => {
       ports([listener(4096), listener(4096, { uid: 1001, inode: '8', address: '00000000' })]),
     ],
     ['it listens on another address', ports([listener(4096, { address: '0200007F' })])],
+    ['lsof names sshd as its holder', ports([listener(4096, { lsof: 'sshd' })])],
     ['sshd holds it for a tunnel', ports([listener(4096)], ['sshd'])],
     ['sshd’s session holds it for a tunnel', ports([listener(4096)], ['sshd-session'])],
     ['its holder hides, as sshd does from the user it serves', ports([listener(4096)], [])],
@@ -57,7 +70,7 @@ test('the table is read again only when the socket that was found is gone', asyn
       reads += 1;
       return Promise.resolve([listener(4096, { uid }), listener(4097, { inode: '8' })]);
     },
-    holders: (inode) => Promise.resolve([{ name: 'opencode', link: `/proc/1/fd/${inode}` }]),
+    holders: (inode) => Promise.resolve([{ pid: 1, name: 'opencode', link: `/proc/1/fd/${inode}` }]),
     stillHeld: (link, inode) => link === `/proc/1/fd/${inode}` && (held || inode === '8'),
   });
   expect(await own.ours([4096, 4097])).toEqual(new Set([4096, 4097]));

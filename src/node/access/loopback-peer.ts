@@ -1,4 +1,10 @@
-import { holdersOf, readSocketTable, type SocketHolder, type SocketRow } from '../../base/socket-table.ts';
+import {
+  holdersOf,
+  kernelAddress,
+  readSocketTable,
+  type SocketHolder,
+  type SocketRow,
+} from '../../base/socket-table.ts';
 
 /** Ports of an accepted loopback connection, as the accepting side sees them. */
 export interface LoopbackConnection {
@@ -16,13 +22,8 @@ export interface LoopbackPeerDeps {
 /** The kernel's own tables. */
 export const kernelSockets = { readSockets: readSocketTable, holders: holdersOf };
 
-/** As the kernel writes it on either byte order, in IPv4 and as an IPv4 address in IPv6. */
-const LOOPBACK = new Set([
-  '0100007F',
-  '7F000001',
-  '0000000000000000FFFF00000100007F',
-  '00000000000000000000FFFF7F000001',
-]);
+/** In IPv4, and as an IPv4 address in IPv6. */
+const LOOPBACK = new Set(['127.0.0.1', '::ffff:127.0.0.1'].map(kernelAddress));
 
 /**
  * Why the far end of a loopback connection is not tailscaled's, or undefined where it is. With userspace networking
@@ -39,8 +40,8 @@ export async function strangerAtLoopback(
     ({ local, remote }) =>
       local.port === remotePort &&
       remote.port === localPort &&
-      LOOPBACK.has(local.address.toUpperCase()) &&
-      LOOPBACK.has(remote.address.toUpperCase()),
+      LOOPBACK.has(local.address) &&
+      LOOPBACK.has(remote.address),
   );
   const [end] = ends;
   if (end === undefined || ends.length > 1) return 'the other end of the connection is not to be found';

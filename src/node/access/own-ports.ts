@@ -1,14 +1,17 @@
-import { execFile } from 'node:child_process';
-import { holdersOf, readSocketTable, type SocketHolder, type SocketRow, stillHeld } from '../../base/socket-table.ts';
+import {
+  holdersOf,
+  kernelAddress,
+  readListeners,
+  type SocketHolder,
+  type SocketRow,
+  stillHeld,
+} from '../../base/socket-table.ts';
 
 /** They listen on a port for something that runs elsewhere. */
 const FORWARDERS = new Set(['sshd', 'sshd-session', 'ssh', 'autossh', 'dropbear']);
 
 /** Listening addresses that a connection to 127.0.0.1 may reach: that, every IPv4, every IPv6. */
-const REACHED = new Set(['0100007F', '7F000001', '00000000', '0'.repeat(32)]);
-
-/** `lsof` answers in tens of milliseconds. */
-const LSOF_LIMIT_MS = 3000;
+const REACHED = new Set(['127.0.0.1', '0.0.0.0', '::'].map(kernelAddress));
 
 export interface OwnPortsDeps {
   readonly uid: number;
@@ -17,7 +20,7 @@ export interface OwnPortsDeps {
   readonly stillHeld: (link: string, inode: string) => boolean;
 }
 
-const KERNEL = { readSockets: readSocketTable, holders: holdersOf, stillHeld };
+const KERNEL = { readSockets: readListeners, holders: holdersOf, stillHeld };
 
 /** A listening socket of ours. */
 interface Held {
@@ -33,7 +36,7 @@ export class OwnPorts {
   readonly #deps: OwnPortsDeps;
   /**
    * What listened at the last look. While the same process holds the same socket nobody else can listen there, and that
-   * is seen in no time; the kernel's table takes 4 to 20 ms.
+   * is seen in no time; the kernel's table takes milliseconds.
    */
   readonly #known = new Map<number, readonly Held[]>();
 
@@ -46,8 +49,7 @@ export class OwnPorts {
     const found = new Set(ports.filter((port) => this.#isKept(port)));
     const open = ports.filter((port) => !found.has(port));
     if (open.length === 0) return found;
-    const rows = await this.#deps.readSockets();
-    if (rows === undefined) return lsofPorts(this.#deps.uid, ports);
+    const rows = (await this.#deps.readSockets()) ?? [];
     for (const port of open) {
       const held = await this.#look(rows, port);
       if (held.length > 0) {
@@ -65,39 +67,20 @@ export class OwnPorts {
 
   /** Two may listen on one port, on loopback and on every address: both must be ours, or none counts. */
   async #look(rows: readonly SocketRow[], port: number): Promise<readonly Held[]> {
-    const listening = rows.filter(
-      (row) => row.listening && row.local.port === port && REACHED.has(row.local.address.toUpperCase()),
-    );
+    const listening = rows.filter((row) => row.listening && row.local.port === port && REACHED.has(row.local.address));
     const held: Held[] = [];
-    for (const { uid, inode } of listening) {
-      const link = uid === this.#deps.uid ? await this.#linkOf(inode) : undefined;
+    for (const row of listening) {
+      const link = row.uid === this.#deps.uid ? await this.#linkOf(row) : undefined;
       if (link === undefined) return [];
-      held.push({ inode, link });
+      held.push({ inode: row.inode, link });
     }
     return held;
   }
 
-  async #linkOf(inode: string): Promise<string | undefined> {
+  async #linkOf({ inode, holder }: SocketRow): Promise<string | undefined> {
     if (inode === '0') return undefined;
     // Nobody to be seen: sshd's sessions hide theirs from the very user they serve.
-    const holders = await this.#deps.holders(inode);
+    const holders = holder === undefined ? await this.#deps.holders(inode) : [holder];
     return holders.some(({ name }) => FORWARDERS.has(name)) ? undefined : holders[0]?.link;
   }
-}
-
-/** macOS: `lsof` names the command (`c`) and the address (`n`) of each of this user's listening sockets. */
-function lsofPorts(uid: number, ports: readonly number[]): Promise<ReadonlySet<number>> {
-  const args = ['-nP', '-a', `-u${uid}`, '-iTCP', '-sTCP:LISTEN', '-Fcn'];
-  return new Promise((resolve) => {
-    execFile('lsof', args, { timeout: LSOF_LIMIT_MS, killSignal: 'SIGKILL' }, (_, stdout) => {
-      const found = new Set<number>();
-      let command = '';
-      for (const line of stdout.split('\n')) {
-        if (line.startsWith('c')) command = line.slice(1);
-        const port = /^n(?:\*|127\.0\.0\.1|\[::\]):(\d+)$/.exec(line)?.[1];
-        if (port !== undefined && !FORWARDERS.has(command)) found.add(Number(port));
-      }
-      resolve(new Set(ports.filter((port) => found.has(port))));
-    });
-  });
 }
