@@ -59,7 +59,7 @@ export async function familyOf(pid: number): Promise<ReadonlySet<number>> {
 export async function listenersOn(port: number): Promise<ReadonlySet<number> | undefined> {
   const rows = (await readListeners())?.filter(({ local }) => local.port === port);
   if (rows === undefined) return undefined;
-  const holders = await Promise.all(rows.map(({ holder, inode }) => (holder ? [holder] : holdersOf(inode))));
+  const holders = await Promise.all(rows.map(async ({ holder, inode }) => holder ?? holdersOf(inode)));
   return new Set(holders.flat().map(({ pid }) => pid));
 }
 

@@ -4,6 +4,7 @@ import { loadSettings } from '../config/load.ts';
 import type { Settings } from '../config/settings.ts';
 import { readTextFile } from '../config/file/text-file.ts';
 import type { Output } from '../base/program.ts';
+import type { CommandOptions } from './status/places.ts';
 import { VERSION } from '../base/version.ts';
 import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
 
@@ -39,7 +40,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
   for (const warning of warnings) tell(warning);
   const isOn = (flag: string): boolean => flags.get(flag) === 'true';
   if (subcommand !== 'start') {
-    process.exitCode = await look(subcommand, settings, { isOn, process, print: output.print });
+    process.exitCode = await look(subcommand, settings, { isOn, process, out: output.print });
     return;
   }
   const { start } = await import('./start/start.ts');
@@ -58,24 +59,16 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
 async function look(
   subcommand: Exclude<Subcommand, 'start'>,
   settings: Settings,
-  {
-    isOn,
-    process,
-    print,
-  }: Pick<Output, 'print'> & { readonly isOn: (flag: string) => boolean; readonly process: NodeJS.Process },
+  { isOn, process, out }: Pick<CommandOptions, 'out'> & { isOn: (flag: string) => boolean; process: NodeJS.Process },
 ): Promise<number> {
   const { splitCommand } = await import('./relay/ssh-command.ts');
   const { relaySshCommand, relayRegistryDir } = settings.connected;
-  const places = {
-    ...settings,
-    relayRegistryDir,
-    ...(relaySshCommand !== undefined && { relaySshCommand: splitCommand(relaySshCommand, 'RELAY_SSH_CMD') }),
-  };
+  const sshCommand = relaySshCommand === undefined ? undefined : splitCommand(relaySshCommand, 'RELAY_SSH_CMD');
   const controller = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort());
   const common = {
-    settings: places,
-    out: print,
+    settings: { ...settings, relayRegistryDir, relaySshCommand: sshCommand },
+    out,
     signal: controller.signal,
   };
   switch (subcommand) {

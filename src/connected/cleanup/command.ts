@@ -1,6 +1,5 @@
 import { listenerOn } from '../start/port.ts';
-import type { SurveySession } from '../relay/relay-survey-session.ts';
-import { type CommandOptions, type ExitCode, openHere, openRelay } from '../status/places.ts';
+import { type CommandOptions, type ExitCode, type Surveyors, withSurveyors } from '../status/places.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Finding } from './finding.ts';
 import { look } from './look.ts';
@@ -17,22 +16,16 @@ export interface CleanupOptions extends CommandOptions {
  */
 export async function runCleanup(options: CleanupOptions): Promise<ExitCode> {
   const { settings, signal, out, dryRun } = options;
-  const here = openHere(settings, signal);
-  const relay = openRelay(settings, signal);
-  try {
-    const looked = await look(settings, here, relay);
-    out(listing(looked.findings));
-    for (const problem of looked.problems) out(`${problem}\n`);
-    const dead = looked.findings.filter(({ action }) => action !== undefined);
-    if (dryRun || dead.length === 0) {
-      if (dead.length > 0) out('Nothing was removed (--dry-run).\n');
-      return looked.problems.length > 0 ? 1 : 0;
-    }
-    const failures = await removeAll(dead, { ...options, here, relay });
-    return failures > 0 || looked.problems.length > 0 ? 1 : 0;
-  } finally {
-    await Promise.all([here.close(), relay?.close()]);
-  }
+  return withSurveyors(settings, signal, async (surveyors) => {
+    const { findings, here, relay } = await look(settings, surveyors);
+    out(listing(findings));
+    if (typeof here === 'string') out(`This machine's registry directory was not looked at: ${here}.\n`);
+    if (typeof relay === 'string') out(`The relay was not looked at: ${relay}.\n`);
+    const dead = findings.filter(({ action }) => action !== undefined);
+    if (dryRun && dead.length > 0) out('Nothing was removed (--dry-run).\n');
+    const failures = dryRun ? 0 : await removeAll(dead, { ...options, ...surveyors });
+    return failures > 0 || typeof here === 'string' || typeof relay === 'string' ? 1 : 0;
+  });
 }
 
 function listing(findings: readonly Finding[]): string {
@@ -54,10 +47,7 @@ function title({ where, what, subject }: Finding): string {
   return `${where === 'relay' ? 'relay: ' : ''}${what} ${subject}`;
 }
 
-interface Removing extends CleanupOptions {
-  readonly here: SurveySession;
-  readonly relay: SurveySession | undefined;
-}
+type Removing = CleanupOptions & Surveyors;
 
 /** In the order of the findings: a registration before its password, and the state file, which proves the rest, last. Gives how many were left. */
 async function removeAll(dead: readonly Finding[], removing: Removing): Promise<number> {

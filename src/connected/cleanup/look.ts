@@ -1,10 +1,9 @@
 import pLimit from 'p-limit';
-import { listenerOn } from '../start/port.ts';
-import type { RegistrySurvey } from '../relay/relay-survey.ts';
-import type { SurveySession } from '../relay/relay-survey-session.ts';
-import { readRunStates, type RunStateFile } from '../run-state.ts';
-import { type Places } from '../status/places.ts';
 import { messageOf } from '../../base/errors.ts';
+import type { RegistrySurvey } from '../relay/relay-survey.ts';
+import { readRunStates, type RunStateFile } from '../run-state.ts';
+import { listenerOn } from '../start/port.ts';
+import type { Places, Surveyors } from '../status/places.ts';
 import type { Finding } from './finding.ts';
 import { judgeRegistry } from './judge.ts';
 import { judgeWrappers } from './wrappers.ts';
@@ -13,28 +12,32 @@ import { judgeWrappers } from './wrappers.ts';
 const CONNECTS = 16;
 
 export interface Looked {
+  /** What is dead and what may be. */
   readonly findings: readonly Finding[];
-  /** What could not be looked at. */
-  readonly problems: readonly string[];
+  readonly states: readonly RunStateFile[];
+  /** Each a survey, or why there is none; without a relay, undefined. */
+  readonly here: RegistrySurvey | string;
+  readonly relay: RegistrySurvey | string | undefined;
 }
 
-/** What is dead and what may be, here and on the relay, found by questions only. */
-export async function look(settings: Places, here: SurveySession, relay: SurveySession | undefined): Promise<Looked> {
-  const states = await readRunStates(settings.stateDir);
-  const [local, remote] = await Promise.allSettled([here.survey(), relay?.survey()]);
-  const findings: Finding[] = [];
-  const problems: string[] = [];
-  if (local.status === 'fulfilled') findings.push(...(await judgeHere(local.value, states)));
-  else problems.push(`This machine's registry directory was not looked at: ${messageOf(local.reason)}.`);
-  const registryDir = local.status === 'fulfilled' ? local.value.directory : undefined;
-  findings.push(...(await judgeWrappers({ states, registryDir })));
-  if (remote.status === 'rejected') problems.push(`The relay was not looked at: ${messageOf(remote.reason)}.`);
-  else if (remote.value !== undefined) findings.push(...judgeRelay(remote.value, states));
-  return { findings, problems };
+/** Looks at both registry directories and at what wrappers left behind, all at the same time; nothing is changed. */
+export async function look({ stateDir }: Places, surveyors: Surveyors): Promise<Looked> {
+  const [states, here, relay] = await Promise.all([
+    readRunStates(stateDir),
+    surveyors.here.survey().catch(messageOf),
+    surveyors.relay?.survey().catch(messageOf),
+  ]);
+  const registryDir = typeof here === 'string' ? undefined : here.directory;
+  const findings = [
+    ...(typeof here === 'string' ? [] : await judgeHere(here, states)),
+    ...(await judgeWrappers({ states, registryDir })),
+    ...(typeof relay === 'object' ? judgeRelay(relay, states) : []),
+  ];
+  return { findings, states, here, relay };
 }
 
 /** Asks each registered port of this machine. */
-export async function judgeHere(survey: RegistrySurvey, states: readonly RunStateFile[]): Promise<readonly Finding[]> {
+async function judgeHere(survey: RegistrySurvey, states: readonly RunStateFile[]): Promise<readonly Finding[]> {
   const limit = pLimit(CONNECTS);
   const ports = new Set(survey.registrations.flatMap(({ registration }) => registration?.port ?? []));
   const asked = new Map(
@@ -43,7 +46,7 @@ export async function judgeHere(survey: RegistrySurvey, states: readonly RunStat
   return judgeRegistry({ where: 'here', survey, states, listens: (port) => asked.get(port) ?? 'unknown' });
 }
 
-export function judgeRelay(survey: RegistrySurvey, states: readonly RunStateFile[]): readonly Finding[] {
+function judgeRelay(survey: RegistrySurvey, states: readonly RunStateFile[]): readonly Finding[] {
   const { ports } = survey;
   const listens = (port: number): 'some' | 'none' | 'unknown' =>
     ports === undefined ? 'unknown' : ports.has(port) ? 'some' : 'none';

@@ -10,18 +10,23 @@ const MAX_CHARS = 300;
 
 export async function localInstance({ candidate, answer }: Registered): Promise<LocalInstance> {
   const { claims, endpoint } = candidate;
+  const { name = candidate.key, id, hostname: host, localPort, directory } = claims;
   const passwordFile = await passwordFileOf(candidate);
   return {
-    name: claims.name ?? candidate.key,
-    ...(claims.id !== undefined && { id: claims.id }),
-    ...(claims.hostname !== undefined && { host: claims.hostname }),
-    port: Number(new URL(endpoint.url).port),
-    ...(claims.localPort !== undefined && { localPort: claims.localPort }),
-    ...(claims.directory !== undefined && { directory: singleLine(claims.directory, MAX_CHARS) }),
+    name,
+    id,
+    host,
+    localPort,
     answer,
-    ...(passwordFile !== undefined && { passwordFile }),
-    ...(answer.state === 'healthy' && { attach: attachCommand(endpoint.url, passwordFile) }),
+    passwordFile,
+    port: Number(new URL(endpoint.url).port),
+    directory: directory === undefined ? undefined : text(directory),
+    attach: answer.state === 'healthy' ? attachCommand(endpoint.url, passwordFile) : undefined,
   };
+}
+
+function text(value: string): string {
+  return singleLine(value, MAX_CHARS);
 }
 
 async function passwordFileOf({ credential }: Registered['candidate']): Promise<string | undefined> {
@@ -44,30 +49,26 @@ function quoted(path: string): string {
 }
 
 export function wrapper({ state, isRunning }: RunStateFile): Wrapper {
-  const { relay } = state;
-  const text = (value: string): string => singleLine(value, MAX_CHARS);
+  const { id, pid, opencodePid, port, onLan, passwordFile, relay } = state;
   return {
-    id: state.id,
+    id,
+    pid,
+    opencodePid,
+    port,
     name: text(state.name),
-    pid: state.pid,
     running: isRunning,
-    opencodePid: state.opencodePid,
-    port: state.port,
     directory: text(state.directory),
     startedAt: text(state.startedAt),
     version: text(state.version),
     logFile: text(state.logFile),
-    ...(state.onLan === true &&
-      state.passwordFile !== undefined && { lan: { host: text(hostname()), passwordFile: text(state.passwordFile) } }),
-    ...(relay !== undefined && {
-      tunnel: {
-        state: relay.kind,
-        ...(relay.name !== undefined && { name: text(relay.name) }),
-        ...(relay.port !== undefined && { port: relay.port }),
-        ...(relay.reason !== undefined && { reason: text(relay.reason) }),
-        ...(relay.nextAttemptAtMs !== undefined && { nextAttemptAt: isoTime(relay.nextAttemptAtMs) }),
-      },
-    }),
+    lan: onLan === true && passwordFile ? { host: text(hostname()), passwordFile: text(passwordFile) } : undefined,
+    tunnel: relay && {
+      state: relay.kind,
+      name: relay.name && text(relay.name),
+      port: relay.port,
+      reason: relay.reason && text(relay.reason),
+      nextAttemptAt: relay.nextAttemptAtMs === undefined ? undefined : isoTime(relay.nextAttemptAtMs),
+    },
   };
 }
 

@@ -10,7 +10,7 @@ export interface Places extends Pick<
   /** Absolute: where running wrappers leave their state. */
   readonly stateDir: string;
   /** In words, see `splitCommand`; absent without a relay. */
-  readonly relaySshCommand?: readonly string[];
+  readonly relaySshCommand?: readonly string[] | undefined;
   /** On the relay: absolute, or beginning with `~/`. */
   readonly relayRegistryDir: string;
 }
@@ -26,14 +26,26 @@ export interface CommandOptions {
 /** 0: all was looked at; 1: something could not be, and the output says what. */
 export type ExitCode = 0 | 1;
 
-export function openHere(settings: Places, signal: AbortSignal): SurveySession {
-  return openSurveySession({ directory: settings.registryDir.path, clock: systemClock, signal });
+/** What looks at the registry directories. */
+export interface Surveyors {
+  readonly here: SurveySession;
+  /** Undefined without a relay. */
+  readonly relay: SurveySession | undefined;
 }
 
-/** Undefined without a relay. */
-export function openRelay(settings: Places, signal: AbortSignal): SurveySession | undefined {
-  const { relaySshCommand: sshCommand, relayRegistryDir: directory } = settings;
-  return sshCommand === undefined
-    ? undefined
-    : openSurveySession({ sshCommand, directory, clock: systemClock, signal });
+/** Opens the sessions that `work` needs, and closes them. */
+export async function withSurveyors<T>(
+  settings: Places,
+  signal: AbortSignal,
+  work: (surveyors: Surveyors) => Promise<T>,
+): Promise<T> {
+  const { registryDir, relaySshCommand: sshCommand, relayRegistryDir: directory } = settings;
+  const common = { clock: systemClock, signal };
+  const here = openSurveySession({ ...common, directory: registryDir.path });
+  const relay = sshCommand && openSurveySession({ ...common, sshCommand, directory });
+  try {
+    return await work({ here, relay });
+  } finally {
+    await Promise.all([here.close(), relay?.close()]);
+  }
 }

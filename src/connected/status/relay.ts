@@ -36,17 +36,17 @@ function registrationRow(
   states: readonly RunStateFile[],
 ): RelayRegistration | undefined {
   if (registration === undefined) return undefined;
-  const { id, hostname, port, localPort, cwd } = registration;
+  const { id, hostname: host, port, localPort, cwd } = registration;
   return {
+    id,
+    host,
+    port,
+    localPort,
     // The name by which it is held; what stands in the file is only a label.
     name: singleLine(name, MAX_CHARS),
-    ...(id !== undefined && { id }),
-    ...(hostname !== undefined && { host: hostname }),
-    port,
-    ...(localPort !== undefined && { localPort }),
-    ...(cwd !== undefined && { directory: singleLine(cwd, MAX_CHARS) }),
+    directory: cwd === undefined ? undefined : singleLine(cwd, MAX_CHARS),
     owner: owner === 'mine' ? 'mine' : 'other',
-    ...(typeof owner === 'number' && { ownerUid: owner }),
+    ownerUid: typeof owner === 'number' ? owner : undefined,
     listens: ports === undefined ? 'unknown' : ports.has(port) ? 'yes' : 'no',
     claim: claims.get(name)?.holder ?? 'none',
     fromHere: id !== undefined && states.some(({ state, isRunning }) => isRunning && state.id === id),

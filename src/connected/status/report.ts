@@ -8,13 +8,13 @@ export interface StatusReport {
   readonly here: {
     readonly directory: string;
     /** Why it could not be read; then there are no instances. */
-    readonly problem?: string;
+    readonly problem?: string | undefined;
     readonly instances: readonly LocalInstance[];
     /** Files that are no registrations, or not trusted. */
     readonly notes: readonly Note[];
   };
   /** Absent where no relay is set. */
-  readonly relay?: RelayReport;
+  readonly relay?: RelayReport | undefined;
   /** Every `opencode-connected` of this user on this machine, and those that ended without a word. */
   readonly wrappers: readonly Wrapper[];
   /** What `opencode-connected cleanup` would remove. */
@@ -23,43 +23,43 @@ export interface StatusReport {
 
 export interface LocalInstance {
   readonly name: string;
-  readonly id?: string;
+  readonly id?: string | undefined;
   /** Name of its machine. */
-  readonly host?: string;
+  readonly host?: string | undefined;
   /** On this machine: a tunnel's port where it runs elsewhere. */
   readonly port: number;
   /** Where it listens on its own machine. */
-  readonly localPort?: number;
+  readonly localPort?: number | undefined;
   /** As registered; what answers tells its own in `answer`. */
-  readonly directory?: string;
+  readonly directory?: string | undefined;
   readonly answer: PortAnswer;
   /** Where its password lies, if it has one here. */
-  readonly passwordFile?: string;
+  readonly passwordFile?: string | undefined;
   /** For a shell. Only for one that is healthy. */
-  readonly attach?: string;
+  readonly attach?: string | undefined;
 }
 
 export interface RelayReport {
   readonly directory: string;
   /** The relay's own name. */
-  readonly host?: string;
+  readonly host?: string | undefined;
   /** Why it could not be looked at; then there are no registrations. */
-  readonly problem?: string;
+  readonly problem?: string | undefined;
   readonly registrations: readonly RelayRegistration[];
   readonly notes: readonly Note[];
 }
 
 export interface RelayRegistration {
   readonly name: string;
-  readonly id?: string;
-  readonly host?: string;
+  readonly id?: string | undefined;
+  readonly host?: string | undefined;
   /** The relay's end of the tunnel. */
   readonly port: number;
-  readonly localPort?: number;
-  readonly directory?: string;
+  readonly localPort?: number | undefined;
+  readonly directory?: string | undefined;
   /** `mine`: of the user who logs in on the relay. */
   readonly owner: 'mine' | 'other';
-  readonly ownerUid?: number;
+  readonly ownerUid?: number | undefined;
   /** Whether anything listens on `port` of the relay. */
   readonly listens: 'yes' | 'no' | 'unknown';
   /** Whether the process lives that holds the name; `none`: it was written by something that makes no claims. */
@@ -81,15 +81,17 @@ export interface Wrapper {
   readonly version: string;
   readonly logFile: string;
   /** With --lan: the name under which its machine is advertised, and where the password lies. */
-  readonly lan?: { readonly host: string; readonly passwordFile: string };
+  readonly lan?: { readonly host: string; readonly passwordFile: string } | undefined;
   /** Absent without a relay. `nextAttemptAt` is ISO 8601. */
-  readonly tunnel?: {
-    readonly state: 'connecting' | 'connected' | 'waiting' | 'closed';
-    readonly name?: string;
-    readonly port?: number;
-    readonly reason?: string;
-    readonly nextAttemptAt?: string;
-  };
+  readonly tunnel?:
+    | {
+        readonly state: 'connecting' | 'connected' | 'waiting' | 'closed';
+        readonly name?: string | undefined;
+        readonly port?: number | undefined;
+        readonly reason?: string | undefined;
+        readonly nextAttemptAt?: string | undefined;
+      }
+    | undefined;
 }
 
 export interface Leftover {
