@@ -11,46 +11,36 @@ interface MulticastDns {
   query(questions: readonly { readonly name: string; readonly type: 'PTR' }[]): void;
 }
 
-/**
- * The LAN as the socket that multicast-dns uses: `on`, `once`, `send` and `close` of node:dgram. Closing it leaves the LAN open.
- */
-class LanSocket extends EventEmitter {
-  readonly #lan: Lan;
-  readonly #pass = (packet: Buffer, from: unknown): void => void this.emit('message', packet, from);
-
-  constructor(lan: Lan) {
-    super();
-    this.#lan = lan;
-    lan.on('message', this.#pass);
-  }
-
+/** The LAN as the socket that multicast-dns uses: `on`, `once`, `send` and `close` of node:dgram. Closing it leaves the LAN open. */
+function socketOver(lan: Lan): object {
+  const socket = new EventEmitter();
+  const pass = (packet: Buffer, from: unknown): void => void socket.emit('message', packet, from);
+  lan.on('message', pass);
   /** Port and address are those of the group. */
-  send(
-    packet: Uint8Array,
-    offset: number,
-    length: number,
-    _port: number,
-    _address: string,
-    done: (error: Error | null) => void,
-  ): void {
-    void this.#send(packet.subarray(offset, offset + length), done);
-  }
-
-  close(done: () => void = () => {}): void {
-    this.#lan.off('message', this.#pass);
-    setImmediate(done);
-  }
-
-  async #send(packet: Uint8Array, done: (error: Error | null) => void): Promise<void> {
-    await this.#lan.send(packet);
+  const send = async (...[packet, offset, length, , , done]: SendArguments): Promise<void> => {
+    await lan.send(packet.subarray(offset, offset + length));
     done(null);
-  }
+  };
+  const close = (done: () => void = () => {}): void => {
+    lan.off('message', pass);
+    setImmediate(done);
+  };
+  return Object.assign(socket, { send, close });
 }
+
+type SendArguments = [
+  packet: Uint8Array,
+  offset: number,
+  length: number,
+  port: number,
+  address: string,
+  done: (error: Error | null) => void,
+];
 
 /** bonjour-service over a `Lan`, which joins groups, binds and chooses interfaces by itself. Destroying it leaves the LAN open. */
 export function bonjourOver(lan: Lan, port: number): Bonjour {
   // Its options go to multicast-dns, whatever their type says.
-  const options: object = { socket: new LanSocket(lan), port, bind: false, multicast: false };
+  const options: object = { socket: socketOver(lan), port, bind: false, multicast: false };
   // A packet that could not be sent is told by the link; thrown, it would end the process.
   return new Bonjour(options, () => {});
 }

@@ -19,7 +19,7 @@ import { endProcessesIn } from '../rig/processes.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
 import { type TempDir, tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { runProgram } from '../../src/base/program.ts';
 import { HANDSHAKE } from '../mcp/raw-server.ts';
 import { SELF } from '../node/stage.ts';

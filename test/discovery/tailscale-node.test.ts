@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { createTailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { readSocketTable } from '../../src/base/socket-table.ts';
 import { type NodeStage, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';

@@ -5,9 +5,11 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { bonjourOver } from '../../src/mdns/engine.ts';
-import { Browser, QUERY_EVERY_MS } from '../../src/mdns/browser.ts';
-import { Lan, LINKS_EVERY_MS } from '../../src/mdns/lan.ts';
+import { LanView } from '../../src/discovery/mdns/lan-view.ts';
+import { QUERY_EVERY_MS } from '../../src/discovery/mdns/sightings.ts';
+import { type Announcement, announcementsIn } from '../../src/mdns/announcements.ts';
+import { bonjourOver, multicastOf } from '../../src/mdns/engine.ts';
+import { Lan, LINKS_EVERY_MS, type Origin } from '../../src/mdns/lan.ts';
 import type { Interfaces } from '../../src/mdns/links.ts';
 import { Publisher } from '../../src/mdns/publisher.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
@@ -52,6 +54,14 @@ describe('the LAN as one socket', () => {
     closers.push(() => lan.close());
     await lan.open();
     return lan;
+  }
+
+  async function listenOn(port: number, listener: (said: Announcement, by: Origin) => unknown): Promise<void> {
+    const bonjour = bonjourOver(await lanOn(port), port);
+    closers.push(() => bonjour.destroy());
+    multicastOf(bonjour).on('response', (packet, from) => {
+      for (const one of announcementsIn(packet)) listener(one, from as Origin);
+    });
   }
 
   it('survives whoever listens to it, and tells once', async () => {
@@ -145,16 +155,16 @@ describe('the LAN as one socket', () => {
     const port = await freePort();
     const { heard } = await neighbour(port);
     const clock = new ManualClock();
-    const browser = new Browser({
+    const view = new LanView({
       interfaces: [LOOPBACK],
       clock,
       logger: silentLogger,
       port,
-      onAnnouncement: () => {},
-      onLinks: () => {},
+      source: 'mdns',
+      onChange: () => {},
     });
-    closers.push(() => browser.close());
-    await browser.open();
+    closers.push(() => view.close());
+    await view.open();
     const asked = (count: number): Promise<unknown> => until(`${count} questions`, () => heard.length === count);
     await asked(1);
     await clock.advance(1000);
@@ -169,17 +179,9 @@ describe('the LAN as one socket', () => {
   it('understands what opencode and this program were recorded to say', async () => {
     const port = await freePort();
     const said: string[] = [];
-    const browser = new Browser({
-      interfaces: [LOOPBACK],
-      clock: systemClock,
-      logger: silentLogger,
-      port,
-      onAnnouncement: ({ kind, isGoodbye, port: at, says, addresses }) =>
-        said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
-      onLinks: () => {},
-    });
-    closers.push(() => browser.close());
-    await browser.open();
+    await listenOn(port, ({ kind, isGoodbye, port: at, says, addresses }) =>
+      said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
+    );
     // Responses count only from the port of mDNS.
     const { socket } = await neighbour(port);
     for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
@@ -195,14 +197,9 @@ describe('the LAN as one socket', () => {
     const port = await freePort();
     const said: string[] = [];
     const common = { interfaces: [LOOPBACK], clock: systemClock, logger: silentLogger, port };
-    const browser = new Browser({
-      ...common,
-      onAnnouncement: ({ kind, isGoodbye, says }, { address }) =>
-        said.push(`${kind} ${isGoodbye ? 'bye' : 'hello'} ${says.id} ${address}`),
-      onLinks: () => {},
-    });
-    closers.push(() => browser.close());
-    await browser.open();
+    await listenOn(port, ({ kind, isGoodbye, says }, { address }) =>
+      said.push(`${kind} ${isGoodbye ? 'bye' : 'hello'} ${says.id} ${address}`),
+    );
     const publisher = new Publisher({ ...common, instance: { id: 'abc' }, listensOn: 4096 });
     await publisher.open();
     await until('its announcement', () => said.includes('connected hello abc 127.0.0.1'));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { freePort } from '../rig/ports.ts';

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 
 import { describe, expect, test } from 'vitest';
 
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { until, within } from '../rig/wait.ts';
 import { DIRECTORY, ID, openNodeStage, OWN_LAPTOP, READER, SELF } from './stage.ts';
 

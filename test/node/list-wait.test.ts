@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { describe, expect, test } from 'vitest';
 
 import { FEED_LOOK_MS } from '../../src/node/list/list-feed.ts';
-import { LIST_PATH, type Listing } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import type { Listing } from '../../src/node/list/listing.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { expect, test } from 'vitest';
 
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { freePort } from '../rig/ports.ts';
 import { needSystemd, startServiceManager } from '../rig/service-manager.ts';
 import { until } from '../rig/wait.ts';

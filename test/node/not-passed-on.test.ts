@@ -5,7 +5,7 @@ import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
 import { createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
-import { INSTANCE_PREFIX } from '../../src/node/list/listing.ts';
+import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { CAPABILITY, type NodeStage, openNodeStage, SELF } from './stage.ts';
 
 const US = '127.0.0.1';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { listenHttp } from '../rig/http-listener.ts';

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
-import { INSTANCE_PREFIX } from '../../src/node/list/listing.ts';
+import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { runService, type RunningService, SELF } from '../node/stage.ts';
 import { tapEvents } from '../rig/event-tap.ts';
 import { MemoryLocalApi, tailnetNode } from '../rig/memory-local-api.ts';

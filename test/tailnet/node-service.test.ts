@@ -2,7 +2,8 @@ import { once } from 'node:events';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { LIST_PATH, type Listing } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import type { Listing } from '../../src/node/list/listing.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
 import { until, within } from '../rig/wait.ts';

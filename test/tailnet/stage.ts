@@ -3,7 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import { CAPABILITY } from '../../src/node/access/admission.ts';
-import { INSTANCE_PREFIX } from '../../src/node/list/listing.ts';
+import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { LIST_PATH } from '../../src/node/list/listing.ts';
+import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';

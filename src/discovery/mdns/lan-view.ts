@@ -1,8 +1,13 @@
-import type { LanOptions } from '../../mdns/lan.ts';
-import { Browser } from '../../mdns/browser.ts';
+import type { Bonjour } from 'bonjour-service';
+import * as z from 'zod';
+
+import { announcementsIn } from '../../mdns/announcements.ts';
+import { bonjourOver, multicastOf } from '../../mdns/engine.ts';
+import { Lan, type LanOptions, MDNS_PORT } from '../../mdns/lan.ts';
+import { CONNECTED_TYPE, OPENCODE_TYPE } from '../../mdns/service-types.ts';
 import type { Scan } from '../source.ts';
 import { advertisedCandidate, linkLocalDials, noteOn } from './candidate.ts';
-import { Sightings } from './sightings.ts';
+import { QUERY_EVERY_MS, Sightings } from './sightings.ts';
 
 export interface LanViewOptions extends Omit<LanOptions, 'wanted'> {
   /** Name of the source. */
@@ -13,44 +18,66 @@ export interface LanViewOptions extends Omit<LanOptions, 'wanted'> {
 
 /** A scan asks again, unless the last question is as recent as this: polls do, and a person who refreshes. */
 const ASK_AGAIN_MS = 5000;
+/** After the opening, and after each change of the links: the first question may be lost, and the second may come before a machine is ready (RFC 6762 section 5.2). */
+const FIRST_PAUSES_MS = [1000, 3000];
+/** RFC 6762 section 5.2. */
+const LEAST_PAUSE_MS = 1000;
 
-/** What this machine sees on its LANs. Opened once, closed once. */
+const originSchema = z.object({
+  address: z.string(),
+  family: z.enum(['IPv4', 'IPv6']),
+  port: z.number(),
+  interfaceName: z.string(),
+});
+
+/** What this machine sees on its LANs: asks for our two service types, again and again. Opened once, closed once. */
 export class LanView {
   readonly #options: LanViewOptions;
   readonly #sightings = new Sightings();
-  readonly #browser: Browser;
+  readonly #lan: Lan;
+  readonly #bonjour: Bonjour;
   readonly #dialOn = linkLocalDials();
+  readonly #root = new AbortController();
+  #wake = new AbortController();
+  #queriedMs = -Infinity;
+  /** Pauses before the next questions. */
+  #pauses: number[] = [];
 
   constructor(options: LanViewOptions) {
-    const { clock, onChange } = options;
     this.#options = options;
-    this.#browser = new Browser({
-      ...options,
-      onAnnouncement: (announcement, origin) => {
-        if (this.#sightings.hear(announcement, origin, clock.now())) onChange();
-      },
-      onLinks: onChange,
+    this.#lan = new Lan({ ...options, wanted: 'responses' });
+    this.#bonjour = bonjourOver(this.#lan, options.port ?? MDNS_PORT);
+    multicastOf(this.#bonjour).on('response', (packet, from) => this.#take(packet, from));
+    this.#lan.on('links', () => {
+      this.#pauses = [...FIRST_PAUSES_MS];
+      this.#query();
+      this.#wake.abort();
+      options.onChange();
     });
   }
 
-  open(): Promise<void> {
-    return this.#browser.open();
+  /** Resolves when it listens and has asked. */
+  async open(): Promise<void> {
+    await this.#lan.open();
+    if (this.#root.signal.aborted) return;
+    this.#query();
+    this.#pauses = [...FIRST_PAUSES_MS];
+    void this.#keepAsking();
   }
 
   /** Why nothing can be seen; undefined while something can. */
   get problem(): string | undefined {
-    return this.#browser.lan.problem;
+    return this.#lan.problem;
   }
 
   ask(): void {
-    this.#browser.askUnlessWithin(ASK_AGAIN_MS);
+    this.#askUnlessWithin(ASK_AGAIN_MS);
   }
 
   scan(): Scan {
-    const { lan } = this.#browser;
     const sightings = this.#sightings.current(
       this.#options.clock.now(),
-      ({ address, family, interfaceName }) => lan.interfaceOf(address, family) === interfaceName,
+      ({ address, family, interfaceName }) => this.#lan.interfaceOf(address, family) === interfaceName,
     );
     return {
       candidates: sightings.map((sighting) => advertisedCandidate(this.#options.source, sighting, this.#dialOn)),
@@ -58,7 +85,38 @@ export class LanView {
     };
   }
 
+  /** Idempotent. */
   close(): void {
-    this.#browser.close();
+    if (this.#root.signal.aborted) return;
+    this.#root.abort();
+    this.#wake.abort();
+    this.#bonjour.destroy();
+    this.#lan.close();
+  }
+
+  async #keepAsking(): Promise<void> {
+    while (!this.#root.signal.aborted) {
+      this.#wake = new AbortController();
+      await this.#options.clock.sleep(this.#pauses.shift() ?? QUERY_EVERY_MS, this.#wake.signal);
+      this.#askUnlessWithin(LEAST_PAUSE_MS);
+    }
+  }
+
+  #askUnlessWithin(ms: number): void {
+    if (this.#options.clock.now() - this.#queriedMs >= ms) this.#query();
+  }
+
+  #query(): void {
+    if (this.#root.signal.aborted) return;
+    this.#queriedMs = this.#options.clock.now();
+    multicastOf(this.#bonjour).query([OPENCODE_TYPE, CONNECTED_TYPE].map((name) => ({ name, type: 'PTR' })));
+  }
+
+  #take(packet: unknown, from: unknown): void {
+    const origin = originSchema.safeParse(from);
+    if (!origin.success) return;
+    const { clock, onChange } = this.#options;
+    for (const announcement of announcementsIn(packet))
+      if (this.#sightings.hear(announcement, origin.data, clock.now())) onChange();
   }
 }

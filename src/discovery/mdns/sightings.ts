@@ -1,9 +1,10 @@
 import type { Announcement } from '../../mdns/announcements.ts';
-import { QUERY_EVERY_MS } from '../../mdns/browser.ts';
 import type { Origin } from '../../mdns/lan.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Note } from '../../model/candidate.ts';
+/** How often the LAN is asked: opencode's records are good for 8 h, and it never says that they no longer are. */
+export const QUERY_EVERY_MS = 60_000;
 /** Nobody has more instances on a LAN; whoever advertises them makes us ask each. */
 export const MAX_SIGHTINGS = 500;
 /** Nobody runs more on one machine. */

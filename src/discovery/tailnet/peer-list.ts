@@ -3,10 +3,14 @@ import { badPortReason } from '../../base/bad-ports.ts';
 import { jsonOf } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
-/** What a node service serves, and how its instances are reached. */
-export const PEER_LIST_PATH = '/opencode-mcp/v1/instances';
-const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
-const NODE_PROTOCOL = 1;
+/** What a node service serves, and how its instances are reached: everything below the prefix and an id is that instance's. */
+export const LIST_PATH = '/opencode-mcp/v1/instances';
+export const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
+/** The version of the list; who does not know it refuses it. */
+export const NODE_PROTOCOL = 1;
+
+/** Needs no escaping in a path, so that an id cannot lead elsewhere. */
+export const INSTANCE_ID = /^[A-Za-z0-9_-]{1,64}$/;
 
 /** Nobody runs as many on one machine. */
 const MAX_INSTANCES = 200;
@@ -30,8 +34,7 @@ export type PeerList =
   | { readonly problem: string };
 
 const entrySchema = z.object({
-  // What needs no escaping in a path, so that an id cannot lead elsewhere.
-  id: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
+  id: z.string().regex(INSTANCE_ID),
   name: z.string().nullish(),
   directory: z.string().nullish(),
   port: z.int().min(1).max(65_535).nullish(),

@@ -3,7 +3,7 @@ import type { Dial } from '../../base/dial.ts';
 import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
 import { type Exchange, exchangeAny, RequestError } from '../../http/exchange.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
-import { isHealth, PEER_LIST_PATH, readPeerList } from './peer-list.ts';
+import { isHealth, LIST_PATH, readPeerList } from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../../model/candidate.ts';
 export const TAILSCALE_SOURCE = 'tailscale';
 
@@ -122,7 +122,7 @@ function askForList(
     ...(waitMs > 0 && { prefer: `wait=${Math.ceil(waitMs / 1000)}` }),
   };
   const limits = { timeoutMs: waitMs + PEER_TIMEOUT_MS, maxBytes: MAX_LIST_BYTES, clock: deps.clock, signal };
-  return askPeer(site, deps.nodePort, PEER_LIST_PATH, limits, headers);
+  return askPeer(site, deps.nodePort, LIST_PATH, limits, headers);
 }
 
 async function isOpencode(site: PeerSite, port: number, { clock }: PeerDeps, signal: AbortSignal): Promise<boolean> {

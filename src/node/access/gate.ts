@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
@@ -13,7 +14,6 @@ import { refuseRaw } from '../proxy/raw-answer.ts';
 import { readRoute } from '../proxy/read-routes.ts';
 import type { ReadSessions } from '../proxy/read-sessions.ts';
 import type { Quota } from './quota.ts';
-import { recheck } from './recheck.ts';
 import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
 import { readTarget, type RequestTarget } from '../proxy/request-target.ts';
@@ -40,6 +40,9 @@ const TOO_MANY: Refusal = {
   text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
 };
 
+/** A right that ends is cut off from what is under way within this time. */
+export const RECHECK_MS = 60_000;
+
 interface Admitted {
   readonly target: RequestTarget;
   readonly role: Role;
@@ -55,13 +58,7 @@ export class Gate {
 
   /** Never rejects. */
   async request(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { socket } = request;
-    const over = new AbortController();
-    const idle = this.#deps.connections.busy(socket);
-    response.once('close', () => {
-      idle();
-      over.abort();
-    });
+    const over = this.#begin(request.socket, response);
     try {
       const admitted = await this.#admit(request, over.signal);
       if ('status' in admitted) refuse(response, admitted);
@@ -79,12 +76,7 @@ export class Gate {
 
   /** Never rejects. */
   async upgrade(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
-    const over = new AbortController();
-    const idle = this.#deps.connections.busy(socket);
-    socket.once('close', () => {
-      idle();
-      over.abort();
-    });
+    const over = this.#begin(socket, socket);
     try {
       const admitted = await this.#admit(request, over.signal);
       const upstream =
@@ -98,6 +90,17 @@ export class Gate {
       this.#deps.log.failed(request, error);
       socket.destroy();
     }
+  }
+
+  /** Aborts when the exchange is over, which is when `closing` closes. */
+  #begin(socket: Socket, closing: EventEmitter): AbortController {
+    const over = new AbortController();
+    const idle = this.#deps.connections.busy(socket);
+    closing.once('close', () => {
+      idle();
+      over.abort();
+    });
+    return over;
   }
 
   /** `signal` aborts when the exchange is over. */
@@ -198,18 +201,23 @@ export class Gate {
     over: AbortController,
     exchange: () => Promise<void>,
   ): Promise<void> {
-    const { clock, callers } = this.#deps;
-    void recheck({
-      clock,
-      role,
-      signal: over.signal,
-      ask: () => callers.admit(request.socket),
-      cut: (verdict) => {
-        this.#deps.log.cut(request, verdict);
-        over.abort();
-      },
-    });
+    void this.#recheck(request, role, over);
     await exchange();
+  }
+
+  /** Asks every minute whether the caller of a long exchange still has the right it began with. */
+  async #recheck(request: IncomingMessage, role: Role, over: AbortController): Promise<void> {
+    const { clock, callers, log } = this.#deps;
+    for (;;) {
+      await clock.sleep(RECHECK_MS, over.signal);
+      if (over.signal.aborted) return;
+      const verdict = await callers.admit(request.socket);
+      if (over.signal.aborted) return;
+      // Who may drive may read.
+      if ('role' in verdict && (verdict.role === role || verdict.role === 'drive')) continue;
+      log.cut(request, verdict);
+      over.abort();
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-import { INSTANCE_PREFIX, isInstanceId, LIST_PATH } from '../list/listing.ts';
+import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH } from '../../discovery/tailnet/peer-list.ts';
 
 /** What a request is for. */
 export type RequestTarget =
@@ -32,7 +32,7 @@ export function readTarget(target: string): RequestTarget | undefined {
   const slash = below.indexOf('/');
   const id = slash === -1 ? below : below.slice(0, slash);
   const own = slash === -1 ? '/' : below.slice(slash);
-  if (!isInstanceId(id) || !own.slice(1).split('/').every(isPlain)) return undefined;
+  if (!INSTANCE_ID.test(id) || !own.slice(1).split('/').every(isPlain)) return undefined;
   // Only the last segment may be empty: a trailing slash.
   if (own.includes('//')) return undefined;
   return { kind: 'instance', id, path: own, query };

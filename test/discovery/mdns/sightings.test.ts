@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
-import { MAX_OF_ONE_SENDER, MAX_SIGHTINGS, Sightings } from '../../../src/discovery/mdns/sightings.ts';
+import { MAX_OF_ONE_SENDER, MAX_SIGHTINGS, QUERY_EVERY_MS, Sightings } from '../../../src/discovery/mdns/sightings.ts';
 import type { Announcement } from '../../../src/mdns/announcements.ts';
-import { QUERY_EVERY_MS } from '../../../src/mdns/browser.ts';
 import type { Origin } from '../../../src/mdns/lan.ts';
 
 const MINUTE_MS = 60_000;
