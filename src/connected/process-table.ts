@@ -1,11 +1,13 @@
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import { errorCode } from '../base/errors.ts';
 import { holdersOf, readListeners } from '../base/socket-table.ts';
 
 /** `ps` answers in tens of milliseconds; a hung file system must not hold up a start. */
 const COMMAND_LIMIT_MS = 3_000;
+const POLL_MS = 50;
 /** All of a busy machine's processes, one short line each. */
 const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
 
@@ -28,7 +30,7 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | un
     if (state === 'Z' || state === 'X') return undefined;
     return { pid, ...(started !== undefined && { started }) };
   }
-  const answer = await output('ps', ['-o', 'lstart=', '-p', String(pid)]);
+  const answer = await ps(['-o', 'lstart=', '-p', String(pid)]);
   const started = answer?.trim();
   if (answer === undefined) return isRunning(pid) ? { pid } : undefined;
   return started ? { pid, started } : undefined;
@@ -64,7 +66,7 @@ export async function listenersOn(port: number): Promise<ReadonlySet<number> | u
 }
 
 async function parentsOfAll(): Promise<ReadonlyMap<number, number>> {
-  const answer = await output('ps', ['-A', '-o', 'pid=,ppid=']);
+  const answer = await ps(['-A', '-o', 'pid=,ppid=']);
   const rows = answer?.split('\n').map((line) => line.trim().split(/\s+/).map(Number)) ?? [];
   return new Map(rows.flatMap(([pid, parent]) => (pid && parent !== undefined ? [[pid, parent] as const] : [])));
 }
@@ -78,11 +80,29 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Undefined where the program is not there; an exit status says only that nothing was found. */
-function output(program: string, args: readonly string[]): Promise<string | undefined> {
+/** Sends a signal to a process that may have ended already, which is what was wanted. */
+export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // Gone already.
+  }
+}
+
+/** Whether the process ends within `limitMs`. By a timer of its own: nothing else may keep this process from ending meanwhile. */
+export async function endsWithin(identity: ProcessIdentity, limitMs: number): Promise<boolean> {
+  for (let waitedMs = 0; await isAlive(identity); waitedMs += POLL_MS) {
+    if (waitedMs >= limitMs) return false;
+    await delay(POLL_MS);
+  }
+  return true;
+}
+
+/** What `ps` prints. Undefined where there is none; an exit status says only that nothing was found. */
+export function ps(args: readonly string[]): Promise<string | undefined> {
   return new Promise((resolve) => {
     execFile(
-      program,
+      'ps',
       args,
       {
         timeout: COMMAND_LIMIT_MS,

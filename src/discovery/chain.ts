@@ -1,6 +1,6 @@
 import { type Clock, repeat } from '../base/clock.ts';
-import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
+import { within } from '../base/within.ts';
 import type { Candidate, Note } from '../model/candidate.ts';
 import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
 import { reasonOf } from '../base/errors.ts';
@@ -86,7 +86,7 @@ class SourceRunner {
   #waiters: (() => void)[] = [];
   #wake: () => void = () => {};
   #lastGoodMs: number | undefined;
-  /** A scan that went past its deadline and has still not ended. */
+  /** A scan has not ended yet, maybe long after its deadline. */
   #stuck = false;
   #loops: Promise<void>[] = [];
 
@@ -119,12 +119,11 @@ class SourceRunner {
     this.#endFirstScan();
     this.#release(this.#waiters.splice(0));
     const { clock, logger } = this.#deps;
-    const limit = new AbortController();
-    const ended = Promise.all([...this.#loops, this.#source.close?.()]).catch((error: unknown) => {
+    const late = (): Error => new Error(`it did not end within ${CLOSE_LIMIT_MS} ms`);
+    const limit = { clock, ms: CLOSE_LIMIT_MS, late };
+    await within(limit, () => Promise.all([...this.#loops, this.#source.close?.()])).catch((error: unknown) => {
       logger.log('warn', `source ${this.#source.name} did not close cleanly`, { reason: reasonOf(error) });
     });
-    await Promise.race([ended, clock.sleep(CLOSE_LIMIT_MS, limit.signal)]);
-    limit.abort();
   }
 
   async #scanForever(): Promise<void> {
@@ -162,48 +161,36 @@ class SourceRunner {
       this.#failed(new Error(`a scan that began more than ${SCAN_DEADLINE_MS} ms ago still has not ended`));
       return;
     }
-    const scanning = new LinkedAbort(this.#root.signal);
-    const over = new AbortController();
-    const work = attempt(() => this.#source.scan(scanning.signal, options));
-    try {
-      const outcome = await Promise.race([work, this.#deps.clock.sleep(SCAN_DEADLINE_MS, over.signal)]);
-      if (this.#root.signal.aborted) return;
-      if (outcome === undefined) this.#overdue(work);
-      else if ('scan' in outcome) this.#succeeded(outcome.scan);
-      else this.#failed(outcome.error);
-    } finally {
-      over.abort();
-      scanning.end();
-    }
-  }
-
-  #overdue(work: Promise<unknown>): void {
+    const { signal: closing } = this.#root;
+    const late = (): Error => new Error(`the scan did not end within ${SCAN_DEADLINE_MS} ms`);
     this.#stuck = true;
-    void work.then(() => {
-      this.#stuck = false;
-    });
-    this.#failed(new Error(`the scan did not end within ${SCAN_DEADLINE_MS} ms`));
+    try {
+      const limit = { clock: this.#deps.clock, ms: SCAN_DEADLINE_MS, late, signal: closing };
+      const scan = await within(limit, async (signal) => {
+        try {
+          return await this.#source.scan(signal, options);
+        } finally {
+          this.#stuck = false;
+        }
+      });
+      if (!closing.aborted) this.#succeeded(scan);
+    } catch (error) {
+      if (!closing.aborted) this.#failed(error);
+    }
   }
 
   #succeeded(scan: Scan): void {
     const { name } = this.#source;
     const before = this.view.status;
     this.#lastGoodMs = this.#deps.clock.now();
-    const excess = scan.candidates.length - MAX_CANDIDATES;
+    const { candidates, notes } = scan;
+    const excess = candidates.length - MAX_CANDIDATES;
+    const reason = `${excess} of ${candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used`;
     this.view = {
       name,
       status: 'ok',
-      candidates: excess > 0 ? scan.candidates.slice(0, MAX_CANDIDATES) : scan.candidates,
-      notes:
-        excess > 0
-          ? [
-              ...scan.notes,
-              {
-                subject: name,
-                reason: `${excess} of ${scan.candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used`,
-              },
-            ]
-          : scan.notes,
+      candidates: candidates.slice(0, MAX_CANDIDATES),
+      notes: excess > 0 ? [...notes, { subject: name, reason }] : notes,
     };
     if (before === 'failed' || before === 'unavailable')
       this.#deps.logger.log('info', `source ${name} is available again`);
@@ -256,14 +243,5 @@ class SourceRunner {
 
   #release(waiters: readonly (() => void)[]): void {
     for (const resolve of waiters) resolve();
-  }
-}
-
-/** A value either way, so that a scan that is left behind cannot become an unhandled rejection. */
-async function attempt(scan: () => Promise<Scan>): Promise<{ readonly scan: Scan } | { readonly error: unknown }> {
-  try {
-    return { scan: await scan() };
-  } catch (error) {
-    return { error };
   }
 }

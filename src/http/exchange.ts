@@ -14,6 +14,11 @@ export interface Credential {
   readonly password: string;
 }
 
+/** The header `Authorization` (RFC 7617). */
+export function basicAuthorization({ username, password }: Credential): string {
+  return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
+}
+
 /** Everything that a request to one opencode server needs. */
 export interface Connection {
   readonly endpoint: Endpoint;
@@ -175,8 +180,7 @@ function requestHeaders({ endpoint, credential }: Connection, body: string | und
   const given = Object.entries(endpoint.headers ?? {});
   const headers = Object.fromEntries(given.filter((pair): pair is [string, string] => typeof pair[1] === 'string'));
   if (credential !== undefined) {
-    const pair = `${credential.username}:${credential.password}`;
-    headers['authorization'] = `Basic ${Buffer.from(pair, 'utf8').toString('base64')}`;
+    headers['authorization'] = basicAuthorization(credential);
   }
   if (body !== undefined) {
     headers['content-type'] = 'application/json';

@@ -1,5 +1,6 @@
 import type { Bonjour, ServiceConfig } from 'bonjour-service';
 
+import { within } from '../base/within.ts';
 import { bonjourOver } from './engine.ts';
 import { Lan, type LanOptions, MDNS_PORT } from './lan.ts';
 import { type Advertised, CONNECTED_TYPE_NAME, txtOf } from './service-types.ts';
@@ -46,10 +47,9 @@ export class Publisher {
   async #end(): Promise<void> {
     const bonjour = this.#bonjour;
     if (bonjour !== undefined) {
-      const over = new AbortController();
-      const said = new Promise<void>((resolve) => bonjour.unpublishAll(resolve));
-      await Promise.race([said, this.#options.clock.sleep(GOODBYE_LIMIT_MS, over.signal)]);
-      over.abort();
+      const late = (): Error => new Error('nobody took the goodbye');
+      const limit = { clock: this.#options.clock, ms: GOODBYE_LIMIT_MS, late };
+      await within(limit, () => new Promise<void>((resolve) => bonjour.unpublishAll(resolve))).catch(() => {});
     }
     bonjour?.destroy();
     this.#lan.close();

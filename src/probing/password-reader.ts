@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Credential } from '../http/exchange.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
-import { unlessAborted } from '../base/unless-aborted.ts';
+import { within } from '../base/within.ts';
 import { reasonOf } from '../base/errors.ts';
 
 export interface PasswordDeps {
@@ -71,18 +71,14 @@ export class PasswordReader {
   }
 
   async #read(candidate: Candidate): Promise<PasswordAnswer> {
-    const { clock, limitMs } = this.#deps;
-    const limit = new LinkedAbort(this.#closing.signal);
-    const { signal } = limit;
-    void clock.sleep(limitMs, signal).then(() => limit.abort(LATE));
+    const { clock, limitMs: ms } = this.#deps;
+    const hasHeaders = hasUnreadHeaders(candidate);
+    const late = (): Error => new Error(`timed out after ${ms} ms reading its ${hasHeaders ? 'headers' : 'password'}`);
     try {
-      return await unlessAborted(this.#inFlight(candidate, signal), signal);
+      const limit = { clock, ms, late, signal: this.#closing.signal };
+      return await within(limit, (signal) => this.#inFlight(candidate, signal));
     } catch (error) {
-      if (hasUnreadHeaders(candidate)) return { lock: `timed out after ${limitMs} ms reading its headers` };
-      if (signal.aborted) return { problem: `timed out after ${limitMs} ms reading its password` };
-      return { problem: reasonOf(error) };
-    } finally {
-      limit.end();
+      return { [hasHeaders ? 'lock' : 'problem']: reasonOf(error) };
     }
   }
 

@@ -5,7 +5,7 @@ import { errorCode, jsonOf } from '../base/errors.ts';
 import { quoted, singleLine } from '../base/plain-text.ts';
 import { within } from '../base/within.ts';
 import { HttpCall, type Outgoing } from '../http/call.ts';
-import { type Exchange, exchangeAny, RequestError } from '../http/exchange.ts';
+import { basicAuthorization, type Exchange, exchangeAny, RequestError } from '../http/exchange.ts';
 import { type LocalApiAddress, shownAddress } from './address.ts';
 import { LocalApiError, type LocalApiFailure } from './types.ts';
 
@@ -65,7 +65,7 @@ export function targetOf({ address, path, headers }: Asking): Pick<Outgoing, 'ur
     url: `http://127.0.0.1${isSocket ? '' : `:${address.port}`}/localapi/v0/${path}`,
     headers: {
       host: HOST,
-      ...(!isSocket && { authorization: `Basic ${Buffer.from(`:${address.token}`).toString('base64')}` }),
+      ...(!isSocket && { authorization: basicAuthorization({ username: '', password: address.token }) }),
       ...headers,
     },
     via: isSocket ? { socketPath: address.path } : {},

@@ -1,19 +1,15 @@
-import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, lstat, realpath, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import { familyOf, identifyProcess, isAlive } from '../process-table.ts';
+import { endsWithin, familyOf, identifyProcess, isAlive, ps, signalIfThere } from '../process-table.ts';
 import { readRunStates, type RunStateFile } from '../run-state.ts';
 import type { Finding } from './finding.ts';
 
 const MAX_PATH_CHARS = 300;
-/** `ps` answers in tens of milliseconds. */
-const PS_LIMIT_MS = 3_000;
 /** ssh closes its connection in a round trip. */
 const TERM_LIMIT_MS = 2_000;
-const POLL_MS = 50;
 
 export interface WrapperEvidence {
   readonly states: readonly RunStateFile[];
@@ -90,11 +86,8 @@ export async function endTunnel(file: RunStateFile, pid: number, stateDir: strin
   if (!(await isTunnelOf(file, pid)) || !(await isAlive(identity))) return 'it is another process now';
   const family = await familyOf(pid);
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    for (const member of family) send(member, signal);
-    for (let waited = 0; waited < TERM_LIMIT_MS && (await isAlive(identity)); waited += POLL_MS) {
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    }
-    if (!(await isAlive(identity))) return undefined;
+    for (const member of family) signalIfThere(member, signal);
+    if (await endsWithin(identity, TERM_LIMIT_MS)) return undefined;
   }
   return 'it does not end';
 }
@@ -114,10 +107,7 @@ function opencodeRuns({ state }: RunStateFile): Promise<boolean> {
 
 /** Whether the process is this user's and was started to forward that wrapper's port: a pid alone comes back. */
 async function isTunnelOf({ state }: RunStateFile, pid: number): Promise<boolean> {
-  const line = await new Promise<string>((resolve) => {
-    const options = { timeout: PS_LIMIT_MS, killSignal: 'SIGKILL', env: { ...process.env, LC_ALL: 'C' } } as const;
-    execFile('ps', ['-ww', '-o', 'uid=,args=', '-p', String(pid)], options, (_, stdout) => resolve(stdout));
-  });
+  const line = (await ps(['-ww', '-o', 'uid=,args=', '-p', String(pid)])) ?? '';
   const [uid] = line.trim().split(/\s+/, 1);
   return (
     uid === String(process.geteuid?.()) &&
@@ -135,12 +125,4 @@ async function exists(path: string): Promise<boolean> {
     () => true,
     (error: unknown) => !['ENOENT', 'ENOTDIR'].includes(errorCode(error) ?? ''),
   );
-}
-
-function send(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // Gone already, which is what was wanted.
-  }
 }

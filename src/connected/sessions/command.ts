@@ -1,5 +1,5 @@
 import { systemClock } from '../../base/clock.ts';
-import { LinkedAbort } from '../../base/linked-abort.ts';
+import { within } from '../../base/within.ts';
 import { createApi } from '../../opencode/dialects/opencode-1.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
@@ -74,28 +74,24 @@ async function sessionsOf(
   if (answer.state !== 'healthy' || connection === undefined || ownDirectory === undefined) {
     return { instance, reason: 'reason' in answer ? answer.reason : answer.state };
   }
-  // Not AbortSignal.any over AbortSignal.timeout: Node 20 may collect the timeout before it fires.
-  const limit = new LinkedAbort(signal);
-  const timer = setTimeout(() => limit.abort(), limitMs);
-  const api = createApi(connection, limit.signal);
+  const late = (): Error => new Error(`no answer within ${limitMs / 1000} s`);
   try {
-    const [sessions, statuses] = await Promise.all([
-      api.sessions({ rootsOnly: true, limit: LISTED }),
-      api.statuses(ownDirectory),
-    ]);
-    const nowMs = Date.now();
-    const resting = sessions.filter(({ id, directory }) => !statuses.has(id) && directory === ownDirectory);
-    const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
-    const stateOf = ({ id }: Session): SessionState => atRest.get(id) ?? sessionState(statuses.get(id), { nowMs });
-    return {
-      sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
-    };
+    return await within({ clock: systemClock, ms: limitMs, late, signal }, async (cut) => {
+      const api = createApi(connection, cut);
+      const [sessions, statuses] = await Promise.all([
+        api.sessions({ rootsOnly: true, limit: LISTED }),
+        api.statuses(ownDirectory),
+      ]);
+      const nowMs = Date.now();
+      const resting = sessions.filter(({ id, directory }) => !statuses.has(id) && directory === ownDirectory);
+      const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
+      const stateOf = ({ id }: Session): SessionState => atRest.get(id) ?? sessionState(statuses.get(id), { nowMs });
+      return {
+        sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
+      };
+    });
   } catch (error) {
-    const reason = limit.signal.aborted && !signal.aborted ? `no answer within ${limitMs / 1000} s` : messageOf(error);
-    return { instance, reason: sentence(reason, MAX_REASON_CHARS) };
-  } finally {
-    clearTimeout(timer);
-    limit.end();
+    return { instance, reason: sentence(messageOf(error), MAX_REASON_CHARS) };
   }
 }
 

@@ -1,10 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Clock } from '../../base/clock.ts';
 import { healthOf, pathOf } from '../../probing/answers.ts';
 import { requestJson, RequestError } from '../../http/exchange.ts';
-import { familyOf, identifyProcess, isAlive, listenersOn, type ProcessIdentity } from '../process-table.ts';
+import {
+  endsWithin,
+  familyOf,
+  identifyProcess,
+  isAlive,
+  listenersOn,
+  type ProcessIdentity,
+  signalIfThere,
+} from '../process-table.ts';
 import { listenerOn } from './port.ts';
 
 export interface OpencodeOptions {
@@ -112,7 +119,7 @@ export class OpencodeProcess {
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ending> {
     // Before it listens, whatever a script has started is it.
     if (this.#server === undefined && !this.#over.signal.aborted) {
-      for (const pid of await familyOf(this.pid)) if (pid !== this.pid) signalProcess(pid, signal);
+      for (const pid of await familyOf(this.pid)) if (pid !== this.pid) signalIfThere(pid, signal);
     }
     this.kill(signal);
     // Stopped, it would not hear it.
@@ -127,13 +134,9 @@ export class OpencodeProcess {
   async #endServer(): Promise<void> {
     const server = this.#server;
     if (server === undefined || !(await isAlive(server))) return;
-    signalProcess(server.pid, 'SIGTERM');
-    signalProcess(server.pid, 'SIGCONT');
-    for (let waitedMs = 0; await isAlive(server); waitedMs += POLL_MS) {
-      if (waitedMs >= TERM_MS) signalProcess(server.pid, 'SIGKILL');
-      // Of the clock nothing would keep this process from ending meanwhile.
-      await delay(POLL_MS);
-    }
+    signalIfThere(server.pid, 'SIGTERM');
+    signalIfThere(server.pid, 'SIGCONT');
+    while (!(await endsWithin(server, TERM_MS))) signalIfThere(server.pid, 'SIGKILL');
   }
 
   /** Whose the listener on the port is: known where the system tells it. */
@@ -166,13 +169,5 @@ export class OpencodeProcess {
       if (error instanceof RequestError) return undefined;
       throw error;
     }
-  }
-}
-
-function signalProcess(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // Gone already, which is what was wanted.
   }
 }

@@ -78,11 +78,10 @@ export class OwnRegistrations {
     this.#self = (await identifyProcess(process.pid)) ?? this.#self;
     this.#open(port);
     let interrupted = false;
-    const late = new AbortController();
-    const over = new AbortController();
-    void clock.sleep(HERE_LIMIT_MS, over.signal).then(() => late.abort());
-    const here = await this.#here?.connectFirst(late.signal);
-    over.abort();
+    const limit = new AbortController();
+    void clock.sleep(HERE_LIMIT_MS, limit.signal).then(() => limit.abort());
+    const here = await this.#here?.connectFirst(limit.signal);
+    limit.abort();
     if (here?.kind === 'connected') {
       if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
     } else tell(`not registered on this machine (${registryDir}): ${here?.reason}; trying again in the background`);

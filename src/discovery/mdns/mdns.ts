@@ -20,20 +20,15 @@ export interface MdnsDependencies extends Pick<LanOptions, 'port' | 'readInterfa
   readonly logger: Logger;
 }
 
-export interface MdnsSource extends DiscoverySource {
-  changes(signal: AbortSignal): AsyncIterable<void>;
-  close(): Promise<void>;
-}
-
 /** Neighbours that are awake have answered by then (RFC 6762 section 6 has them wait up to 120 ms); the others are hinted at. */
 const FIRST_ANSWERS_MS = 500;
 
-/** Instances on this LAN that advertise themselves: of `opencode-connected --lan` and of `opencode --mdns`. */
 export function createMdnsSource(options: MdnsOptions, dependencies: MdnsDependencies): MdnsSource {
-  return new LanSource(options, dependencies);
+  return new MdnsSource(options, dependencies);
 }
 
-class LanSource implements MdnsSource {
+/** Instances on this LAN that advertise themselves: of `opencode-connected --lan` and of `opencode --mdns`. */
+class MdnsSource implements DiscoverySource {
   readonly name = MDNS_SOURCE;
   readonly #options: MdnsOptions;
   readonly #dependencies: MdnsDependencies;

@@ -33,11 +33,6 @@ export interface TailscaleDependencies {
   readonly localApi?: LocalApi;
 }
 
-export interface TailscaleSource extends DiscoverySource {
-  changes(signal: AbortSignal): AsyncIterable<void>;
-  close(): Promise<void>;
-}
-
 /**
  * The first scan, and one that a person asked for, wait so long for peers; who answers later is in the next, which is hinted
  * at. Half of the three seconds in which a listing is to be there, and what is found has yet to be probed: some machine
@@ -53,12 +48,12 @@ const BUS_PACE_MS = 1000;
 /** Enough to see what is wrong. */
 const MAX_NOTES = 50;
 
-/** Instances on other machines of the tailnet: of their node services, and of bare opencodes on the configured ports. */
 export function createTailscaleSource(options: TailscaleOptions, dependencies: TailscaleDependencies): TailscaleSource {
-  return new TailnetSource(options, dependencies);
+  return new TailscaleSource(options, dependencies);
 }
 
-class TailnetSource implements TailscaleSource {
+/** Instances on other machines of the tailnet: of their node services, and of bare opencodes on the configured ports. */
+export class TailscaleSource implements DiscoverySource {
   readonly name = TAILSCALE_SOURCE;
   readonly #options: TailscaleOptions;
   readonly #clock: Clock;

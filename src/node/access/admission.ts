@@ -34,6 +34,9 @@ export type Admission =
   /** The reason is for the caller: who they appear to be, and what would admit them. */
   | { readonly refusal: string; readonly caller: string };
 
+/** tailscaled could not say who calls: nobody is admitted then. */
+export type Verdict = Admission | { readonly unanswered: string; readonly caller: string };
+
 const MAX_SHOWN_CHARS = 200;
 /** Named in a refusal; nobody gives a machine more. */
 const MAX_TAGS = 10;

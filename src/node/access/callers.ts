@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
 import type { LocalApi, Whois } from '../../tailscale/types.ts';
 import { within } from '../../base/within.ts';
-import { type Admission, type AdmissionRules, admit, refuseSelf } from './admission.ts';
+import { type AdmissionRules, admit, refuseSelf, type Verdict } from './admission.ts';
 import { type LoopbackPeerDeps, strangerAtLoopback } from './loopback-peer.ts';
 import type { Tailnet, TailnetView } from '../tailnet-view.ts';
 import { reasonOf } from '../../base/errors.ts';
@@ -13,12 +13,6 @@ export interface CallersDeps {
   readonly rules: AdmissionRules;
   readonly loopbackPeer: LoopbackPeerDeps;
   readonly clock: Clock;
-}
-
-/** tailscaled could not say who calls: nobody is admitted then. */
-export interface Unanswered {
-  readonly unanswered: string;
-  readonly caller: string;
 }
 
 /** A local daemon answers within a millisecond; a caller must not wait for one that hangs. */
@@ -43,7 +37,7 @@ export class Callers {
   }
 
   /** Never rejects. `anew`: whatever whois said of this connection before. */
-  async admit(socket: Socket, how?: 'anew'): Promise<Admission | Unanswered> {
+  async admit(socket: Socket, how?: 'anew'): Promise<Verdict> {
     const tailnet = this.#deps.view.current;
     if (tailnet === undefined) return unanswered('tailscaled is not running or logged out');
     const { self } = tailnet;
@@ -103,6 +97,6 @@ function addressOf({ remoteAddress }: Socket): string | undefined {
   return remoteAddress?.replace(/^::ffff:/i, '').replace(/%.*$/, '');
 }
 
-function unanswered(reason: string): Unanswered {
+function unanswered(reason: string): Verdict {
   return { unanswered: reason, caller: 'unknown' };
 }

@@ -2,8 +2,8 @@ import type { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
-import type { Admission, Role } from './admission.ts';
-import type { Callers, Unanswered } from './callers.ts';
+import type { Role, Verdict } from './admission.ts';
+import type { Callers } from './callers.ts';
 import type { Connections } from '../proxy/connections.ts';
 import { answerList } from '../list/list-answer.ts';
 import type { ListFeed } from '../list/list-feed.ts';
@@ -135,7 +135,7 @@ export class Gate {
   #refused(
     request: IncomingMessage,
     target: RequestTarget | undefined,
-    verdict: Exclude<Admission, { role: Role }> | Unanswered,
+    verdict: Exclude<Verdict, { role: Role }>,
   ): Refusal {
     const { log } = this.#deps;
     const reason = 'refusal' in verdict ? verdict.refusal : verdict.unanswered;

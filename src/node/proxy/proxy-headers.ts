@@ -1,5 +1,5 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
-import type { Credential } from '../../http/exchange.ts';
+import { basicAuthorization, type Credential } from '../../http/exchange.ts';
 
 /** They belong to one connection (RFC 9110, 7.6.1), or frame a body that is framed anew. */
 const HOP_BY_HOP = new Set([
@@ -44,11 +44,7 @@ export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: U
     return !IDENTITY.test(name) || WEBSOCKET.test(name);
   });
   headers['host'] = `127.0.0.1:${upstream.port}`;
-  const { credential } = upstream;
-  if (credential !== undefined) {
-    const pair = `${credential.username}:${credential.password}`;
-    headers['authorization'] = `Basic ${Buffer.from(pair, 'utf8').toString('base64')}`;
-  }
+  if (upstream.credential !== undefined) headers['authorization'] = basicAuthorization(upstream.credential);
   return headers;
 }
 
