@@ -40,24 +40,19 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
   line({
     name: TAILSCALE_SOURCE,
     schema: tailscaleOptions,
-    options: ({ tailnet: { ports, tags, users, ...rest } }) => ({
-      ...rest,
-      ports: [...ports],
-      tags: [...tags],
-      users: [...users],
-    }),
+    options: ({ tailnet }) => tailnet,
     create: createTailscaleSource,
   }),
   line({
     name: MDNS_SOURCE,
     schema: mdnsOptions,
-    options: ({ mdnsInterfaces: chosen }) => ({ interfaces: chosen === 'all' ? chosen : [...chosen] }),
+    options: ({ mdnsInterfaces: interfaces }) => ({ interfaces }),
     create: createMdnsSource,
   }),
   line({
     name: STATIC_SOURCE,
     schema: staticOptions,
-    options: ({ instances }) => ({ instances: [...instances] }),
+    options: ({ instances }) => ({ instances }),
     create: createStaticSource,
   }),
 ]);

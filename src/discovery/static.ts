@@ -14,19 +14,19 @@ const MAX_NAME_CHARS = 128;
 const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null;
 
 export const staticOptions = z.object({
-  instances: z.array(
-    z.object({
-      name: z.string().min(1),
-      url: z.url({ protocol: /^https?$/ }),
-      /** Checked where the configuration is read, as the credential is. */
-      headers: z.record(z.string(), z.union([z.string(), z.custom<SecretRef>(isObject)])),
-      credential: z.custom<CredentialRef>(isObject).exactOptional(),
-    }),
-  ),
+  instances: z
+    .array(
+      z.object({
+        name: z.string().min(1),
+        url: z.url({ protocol: /^https?$/ }),
+        /** Checked where the configuration is read, as the credential is. */
+        headers: z.record(z.string(), z.union([z.string(), z.custom<SecretRef>(isObject)])),
+        credential: z.custom<CredentialRef>(isObject).optional(),
+      }),
+    )
+    .readonly(),
 });
-export interface StaticOptions {
-  readonly instances: readonly StaticInstance[];
-}
+export type StaticOptions = z.infer<typeof staticOptions>;
 
 /** The instances that a person listed by URL: always the same, always trusted, listed while offline. */
 export function createStaticSource({ instances }: StaticOptions): DiscoverySource {

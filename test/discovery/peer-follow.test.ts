@@ -3,8 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { PeerBook } from '../../src/discovery/tailnet/peer-book.ts';
-import { FOLLOW_PACE_MS, HOLD_MS, MAX_FOLLOWED } from '../../src/discovery/tailnet/peer-follow.ts';
+import { FOLLOW_PACE_MS, HOLD_MS, MAX_FOLLOWED, PeerBook } from '../../src/discovery/tailnet/peer-book.ts';
 import type { PeerSite } from '../../src/discovery/tailnet/peer.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';

@@ -121,8 +121,8 @@ async function registered(
   const result = outcome?.result;
   if (outcome === undefined || result === undefined)
     return { candidate, answer: { state: 'silent', reason: 'interrupted' } };
-  if (result.status === 'locked') return { candidate, answer: { state: 'locked', reason: result.reason } };
-  if (result.status === 'unsupported') return { candidate, answer: { state: 'unsupported', reason: result.reason } };
+  if (result.status === 'locked' || result.status === 'unsupported')
+    return { candidate, answer: { state: result.status, reason: result.reason } };
   if (result.status === 'unhealthy') {
     if (outcome.timedOut) return { candidate, answer: { state: 'silent', reason: result.reason } };
     const isClosed = result.reason.endsWith(': ECONNREFUSED');

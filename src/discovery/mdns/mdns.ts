@@ -11,7 +11,7 @@ import { type DiscoverySource, type Scan, SourceUnavailableError } from '../sour
 export const MDNS_SOURCE = 'mdns';
 
 export const mdnsOptions = z.object({
-  interfaces: z.union([z.literal('all'), z.array(z.string().min(1))]),
+  interfaces: z.union([z.literal('all'), z.array(z.string().min(1)).readonly()]),
 });
 export type MdnsOptions = z.infer<typeof mdnsOptions>;
 

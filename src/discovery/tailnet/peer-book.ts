@@ -1,7 +1,6 @@
 import { setMaxListeners } from 'node:events';
 
 import pLimit from 'p-limit';
-import { PeerFollow } from './peer-follow.ts';
 import { KNOWN, PageOfPeers } from './peer-page.ts';
 import { findOn, type PeerDeps, type PeerSite } from './peer.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
@@ -11,12 +10,33 @@ const CONCURRENCY = 16;
 /** Asked in one round without having had anything: in a tailnet of thousands the others come later. */
 const MAX_STRANGERS = 256;
 
+/** Each is an open connection. Nobody has as many machines with a node service; those beyond are asked at each scan. */
+export const MAX_FOLLOWED = 128;
+/** Of them, machines that do not admit this one: they must leave room for those that do. */
+const MAX_FORBIDDEN = 32;
+
+/** How long a service may hold its answer; it may itself hold it less long. */
+export const HOLD_MS = 25_000;
+
+/** At most so often is one peer asked, whatever it answers: a service that holds nothing, or whose list changes without end. */
+export const FOLLOW_PACE_MS = 1000;
+
 export interface PeerBookDeps extends PeerDeps {
   /** Something on the peers is other than it was. */
   readonly onChange: () => void;
 }
 
-/** What is known of all peers. */
+interface Followed {
+  readonly stop: AbortController;
+  /** The request under way. */
+  hold: AbortController | undefined;
+  done: Promise<void>;
+}
+
+/**
+ * What is known of all peers. While it follows, one request is kept open at each peer with a node service, so that what begins
+ * or ends there is known at once.
+ */
 export class PeerBook {
   readonly #deps: PeerBookDeps;
   readonly #knownLimit = pLimit(CONCURRENCY);
@@ -24,14 +44,13 @@ export class PeerBook {
   readonly #strangerLimit = pLimit(CONCURRENCY);
   readonly #pages = new Map<string, PageOfPeers>();
   readonly #root = new AbortController();
-  readonly #follow: PeerFollow;
+  readonly #followed = new Map<PageOfPeers, Followed>();
+  #follows = false;
 
   constructor(deps: PeerBookDeps) {
     this.#deps = deps;
     // Every request listens for the end.
     setMaxListeners(0, this.#root.signal);
-    const { clock } = deps;
-    this.#follow = new PeerFollow({ clock, look: (page, waitMs, signal) => this.#look(page, waitMs, signal) });
   }
 
   /** Keeps to these peers: forgets the others, and begins anew with one that has another address or has just come online. */
@@ -57,7 +76,8 @@ export class PeerBook {
    */
   async ask({ thorough = false }: { readonly thorough?: boolean } = {}): Promise<void> {
     const nowMs = this.#deps.clock.now();
-    const isDue = (page: PageOfPeers): boolean => page.dueMs <= nowMs && !this.#follow.isHolding(page);
+    // A peer that holds its answer tells of a change by itself.
+    const isDue = (page: PageOfPeers): boolean => page.dueMs <= nowMs && this.#followed.get(page)?.hold === undefined;
     const due = [...this.#pages.values()].filter((page) => page.asking === undefined && (thorough || isDue(page)));
     const known = due.filter(({ rank }) => rank <= KNOWN);
     const strangers = due.filter(({ rank }) => rank > KNOWN);
@@ -68,11 +88,17 @@ export class PeerBook {
 
   /** From now on `onChange` tells at once what begins or ends on peers with a node service. */
   follow(): void {
-    if (!this.#root.signal.aborted) this.#follow.start(this.#pages.values());
+    if (this.#root.signal.aborted) return;
+    this.#follows = true;
+    for (const page of this.#pages.values()) this.#follow(page);
   }
 
+  /** Ends every request that is held open; `follow` begins again. */
   async unfollow(): Promise<void> {
-    await this.#follow.stop();
+    this.#follows = false;
+    const all = [...this.#followed];
+    for (const [page] of all) this.#unfollow(page);
+    await Promise.all(all.map(([, { done }]) => done));
   }
 
   get found(): { readonly candidates: readonly Candidate[]; readonly notes: readonly Note[] } {
@@ -86,7 +112,7 @@ export class PeerBook {
   /** Ends every request. */
   async close(): Promise<void> {
     this.#root.abort();
-    await Promise.all([this.#follow.stop(), ...[...this.#pages.values()].flatMap(({ asking }) => asking ?? [])]);
+    await Promise.all([this.unfollow(), ...[...this.#pages.values()].flatMap(({ asking }) => asking ?? [])]);
   }
 
   /** The tailnet was away: what is held open may lead nowhere, and what was silent may answer. */
@@ -96,17 +122,17 @@ export class PeerBook {
 
   #doubt(page: PageOfPeers): void {
     page.dueMs = 0;
-    this.#follow.interrupt(page);
+    this.#interrupt(page);
   }
 
   #forget(id: string, page: PageOfPeers): void {
     this.#pages.delete(id);
-    this.#follow.forget(page);
+    this.#unfollow(page);
   }
 
   #begin(page: PageOfPeers): void {
     // Where it is being followed, one request at once is enough.
-    this.#follow.interrupt(page);
+    this.#interrupt(page);
     const limit = page.rank <= KNOWN ? this.#knownLimit : this.#strangerLimit;
     page.asking = limit(() => this.#look(page, 0, this.#root.signal)).finally(() => {
       page.asking = undefined;
@@ -120,11 +146,63 @@ export class PeerBook {
       const finding = await findOn(page.site, this.#deps, signal, page.known(waitMs));
       if (!this.#has(page)) return;
       const isNews = page.note(finding, this.#deps.clock.now());
-      this.#follow.follow(page);
+      this.#follow(page);
       if (isNews) this.#deps.onChange();
     } catch {
       // Only the end of everything.
     }
+  }
+
+  /** From now on, if there is something to follow and room for it. */
+  #follow(page: PageOfPeers): void {
+    const { size } = this.#followed;
+    if (!this.#follows || this.#followed.has(page)) return;
+    if (page.service ? size >= MAX_FOLLOWED : !page.forbidden || size >= MAX_FORBIDDEN) return;
+    const followed: Followed = { stop: new AbortController(), hold: undefined, done: Promise.resolve() };
+    this.#followed.set(page, followed);
+    followed.done = this.#keepAsking(page, followed).finally(() => {
+      if (this.#followed.get(page) === followed) this.#followed.delete(page);
+    });
+  }
+
+  /** Ends the request under way, which may have died without a word. The next, shortly, is not held: whether anybody is there is to be known soon. */
+  #interrupt(page: PageOfPeers): void {
+    page.etag = undefined;
+    const followed = this.#followed.get(page);
+    followed?.hold?.abort();
+    if (followed !== undefined) followed.hold = undefined;
+  }
+
+  #unfollow(page: PageOfPeers): void {
+    const followed = this.#followed.get(page);
+    if (followed === undefined) return;
+    this.#followed.delete(page);
+    followed.stop.abort();
+    followed.hold?.abort();
+  }
+
+  async #keepAsking(page: PageOfPeers, followed: Followed): Promise<void> {
+    const { clock } = this.#deps;
+    const { signal } = followed.stop;
+    let paceMs = 0;
+    const dueMs = (): number => Math.max(paceMs, page.dueMs);
+    while (!signal.aborted && (page.service || page.forbidden)) {
+      // A scan may have asked just now.
+      await page.asking;
+      if (!signal.aborted && dueMs() <= clock.now()) {
+        paceMs = clock.now() + FOLLOW_PACE_MS;
+        await this.#hold(page, followed);
+      }
+      // No longer: a scan may find meanwhile that it is there again.
+      await clock.sleep(Math.min(dueMs() - clock.now(), FOLLOW_PACE_MS), signal);
+    }
+  }
+
+  async #hold(page: PageOfPeers, followed: Followed): Promise<void> {
+    const hold = new AbortController();
+    followed.hold = hold;
+    await this.#look(page, HOLD_MS, hold.signal);
+    if (followed.hold === hold) followed.hold = undefined;
   }
 
   #has(page: PageOfPeers): boolean {

@@ -20,9 +20,9 @@ export const tailscaleOptions = z.object({
   /** Of the node service. */
   nodePort: portNumber,
   /** Of a bare opencode. */
-  ports: z.array(portNumber),
-  tags: z.array(z.string()),
-  users: z.array(z.string()),
+  ports: z.array(portNumber).readonly(),
+  tags: z.array(z.string()).readonly(),
+  users: z.array(z.string()).readonly(),
 });
 export type TailscaleOptions = z.infer<typeof tailscaleOptions>;
 

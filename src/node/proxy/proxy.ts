@@ -91,6 +91,11 @@ export function proxyUpgrade(
     const headers = { ...requestHeaders(request, upstream), connection: 'Upgrade', upgrade: 'websocket' };
     const { port, path } = upstream;
     const sent = requestHttp({ host: LOOPBACK, port, path, method: 'GET', headers, agent: false, signal });
+    const fail = (status: number, reason: string): void => {
+      const headers = { connection: 'close', 'content-length': '0' };
+      if (socket.writable && !signal.aborted) answerRaw(socket, { status, reason, headers });
+      hangUp(socket);
+    };
     const cut = (): void => void socket.destroy();
     signal.addEventListener('abort', cut, { once: true });
     if (signal.aborted) cut();
@@ -108,23 +113,9 @@ export function proxyUpgrade(
     sent.once('response', (answer) => {
       // Its body is of no use to a WebSocket client.
       answer.destroy();
-      const status = answer.statusCode === 401 ? LOCKED.status : (answer.statusCode ?? 502);
-      answerRaw(socket, {
-        status,
-        reason: 'Refused by the instance',
-        headers: { connection: 'close', 'content-length': '0' },
-      });
-      hangUp(socket);
+      fail(answer.statusCode === 401 ? LOCKED.status : (answer.statusCode ?? 502), 'Refused by the instance');
     });
-    sent.on('error', () => {
-      if (socket.writable && !signal.aborted)
-        answerRaw(socket, {
-          status: 502,
-          reason: 'Bad Gateway',
-          headers: { connection: 'close', 'content-length': '0' },
-        });
-      hangUp(socket);
-    });
+    sent.on('error', () => fail(502, 'Bad Gateway'));
     whenSafe(sent, upstream, () => sent.end());
   });
 }
