@@ -4,9 +4,8 @@ import { readFlags, type CommandArguments, type GivenArguments } from './flags.t
 import { didYouMean } from './file/nearest.ts';
 import { CONFIG_FLAG, type Option, OPTIONS, PASSWORD, type Program, ROWS } from './options.ts';
 import { quote } from './quote.ts';
-import { resolvePath } from './resolve-path.ts';
 import { SettingsError, TOOLSETS, type Settings } from './settings.ts';
-import type { ReadTextFile } from './file/text-file.ts';
+import { type ReadTextFile, resolvePath } from './file/text-file.ts';
 import type { CredentialRef } from './file/secret-ref.ts';
 import { singleLine } from '../base/plain-text.ts';
 

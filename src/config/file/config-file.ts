@@ -4,10 +4,9 @@ import { checkApprovalRules, checkCredentialRules, checkInstances } from './conf
 import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
 import { APPROVALS, CREDENTIALS, INSTANCES, OPTIONS, PASSWORD, ROWS } from '../options.ts';
 import { quote, shownPath } from '../quote.ts';
-import { resolvePath } from '../resolve-path.ts';
 import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
 import { parseShape } from './shape.ts';
-import { readFailure, type ReadTextFile, type TextFile } from './text-file.ts';
+import { readFailure, type ReadTextFile, resolvePath, type TextFile } from './text-file.ts';
 import type { SecretRef } from './secret-ref.ts';
 import { errorCode } from '../../base/errors.ts';
 

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import type { SecretRef } from './secret-ref.ts';
-import { resolvePath } from '../resolve-path.ts';
-import type { ReadTextFile } from './text-file.ts';
+import type { ConfigFileInput } from './config-file.ts';
+import { resolvePath } from './text-file.ts';
 
 /** How a secret may be written in the config file. */
 export type ConfigSecret = string | { env: string } | { file: string } | { command: string[] };
@@ -18,14 +18,9 @@ export function configSecretSchema(): z.ZodType<ConfigSecret> {
 }
 
 /** What the checks of the config file's parts need to know, and where they put what they find. */
-export interface ConfigContext {
-  readonly env: Readonly<Record<string, string | undefined>>;
-  readonly home: string;
+export interface ConfigContext extends Pick<ConfigFileInput, 'env' | 'home' | 'problems' | 'warnings'> {
   /** Paths in the config file are relative to it. */
   readonly folder: string;
-  readonly readFile: ReadTextFile;
-  readonly problems: string[];
-  readonly warnings: string[];
   /** Called for each secret that stands in the config file itself. */
   plainSecret(): void;
 }

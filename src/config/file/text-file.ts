@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
 
 // A config file is a few kilobytes; this only keeps a wrong path (/dev/zero, a disk image) from filling the memory.
@@ -45,3 +46,9 @@ const REASONS = new Map([
   ['EISDIR', 'it is a folder'],
   ['EFBIG', 'it is too large'],
 ]);
+
+/** A path as a person writes it, made absolute: `~/` is the home folder, a relative one starts at `base`. */
+export function resolvePath(written: string, home: string, base: string): string {
+  if (written === '~') return home;
+  return written.startsWith('~/') ? join(home, written.slice(2)) : resolve(base, written);
+}

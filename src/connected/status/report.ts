@@ -1,4 +1,5 @@
 import type { Note } from '../../model/candidate.ts';
+import type { Finding } from '../cleanup/finding.ts';
 import type { PortAnswer } from './registered.ts';
 
 /** What `status --json` prints. Fields may be added; what is here keeps its name and meaning. Text is safe to show. */
@@ -94,9 +95,4 @@ export interface Wrapper {
     | undefined;
 }
 
-export interface Leftover {
-  readonly where: 'here' | 'relay';
-  readonly what: 'registration' | 'claim' | 'password' | 'state file' | 'tunnel';
-  readonly subject: string;
-  readonly reason: string;
-}
+export type Leftover = Pick<Finding, 'where' | 'what' | 'subject' | 'reason'>;
