@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import pLimit from 'p-limit';
 
 import type { Clock } from '../base/clock.ts';
@@ -243,6 +245,8 @@ export class Prober<T extends ProbeTarget> {
     const known = job.elsewhere === undefined ? job.firstLook?.result : job.target.identity;
     const sequence = (this.#sequence += 1);
     const controller = new AbortController();
+    // Each request listens; those about many directories are more than Node's limit for a warning.
+    if (job.elsewhere !== undefined) setMaxListeners(0, controller.signal);
     job.running = true;
     this.#running.add(controller);
     counters.probes += 1;

@@ -65,7 +65,7 @@ async function waitingRows(): Promise<Record<string, unknown>[]> {
 describe('one opencode with agents in eight worktrees and in another project', () => {
   test('is as many instances, each with what it waits for; its own directory is idle', async () => {
     const found = await waitingRows();
-    expect(found.map(({ directory }) => directory).toSorted()).toEqual(
+    expect(found.map(({ directory }) => String(directory)).toSorted()).toEqual(
       waiting.map(({ directory }) => directory).toSorted(),
     );
     for (const { directory, session } of waiting) {
@@ -73,7 +73,7 @@ describe('one opencode with agents in eight worktrees and in another project', (
       expect(row).toMatchObject({ session: { id: session }, waiting: [expect.stringContaining('bash')] });
     }
     const names = [...Array.from({ length: TREES }, (_, index) => `laptop-app-tree-${index}`), 'laptop-app-other'];
-    expect(found.map(({ name }) => name).toSorted()).toEqual(names.toSorted());
+    expect(found.map(({ name }) => String(name)).toSorted()).toEqual(names.toSorted());
     expect((await rows()).find(({ name }) => name === 'laptop-app')).toMatchObject({ state: 'idle' });
   });
 
