@@ -6,7 +6,6 @@ import {
   ListToolsRequestSchema,
   McpError,
 } from '@modelcontextprotocol/sdk/types.js';
-import type * as z from 'zod';
 
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Clock } from '../base/clock.ts';
@@ -24,6 +23,7 @@ import type { RecordedOutcome } from './tools/recorded-call.ts';
 import { TASKS, Tasks } from './tasks.ts';
 import { toolError } from './tools/tool-error.ts';
 import type { ListedTool } from './tools/listing.ts';
+import type { Arguments } from './tools/arguments.ts';
 import type { Tool } from './tools/tool.ts';
 
 export interface McpServerOptions {
@@ -57,12 +57,15 @@ export class McpServer {
   readonly #log = new ClientLog();
   readonly #news: FleetNews;
   readonly #tasks: Tasks;
+  /** Not with `--read-only`: then the person is not asked either. */
+  readonly #mayChange: boolean;
   #runtime: Promise<Runtime> | undefined;
   #startTimer: NodeJS.Timeout | undefined;
 
   constructor(options: McpServerOptions) {
     this.#options = options;
     const tools = options.tools.map(({ name }) => name);
+    this.#mayChange = options.tools.some(({ annotations }) => annotations?.readOnlyHint === false);
     this.#tasks = new Tasks(options.clock);
     this.#server = new Server(
       { name: 'opencode-mcp', version: options.version },
@@ -186,19 +189,23 @@ export class McpServer {
     this.#options.record({ client: this.#server.getClientVersion(), tool, ...outcome });
   }
 
-  async #call(tool: Tool, args: unknown, run: CallRun, notify: Notify | undefined): Promise<CallToolResult> {
+  async #call(tool: Tool, given: Arguments, run: CallRun, notify: Notify | undefined): Promise<CallToolResult> {
     const { signal } = run;
     const reporter = notify === undefined ? undefined : new ProgressReporter(notify);
-    const askPerson = personAsker(this.#server, this.#options.clock);
+    const askPerson = this.#mayChange ? personAsker(this.#server, this.#options.clock) : undefined;
     const call: Call = {
       ...run,
       onProgress: (fresh) => reporter?.add(fresh),
       ...(askPerson !== undefined && { askPerson }),
     };
+    let args = given;
     let data: unknown;
     try {
+      const { describeBadInput, readArguments } = await import('./tools/arguments.ts');
+      const listed = this.#options.tools.find(({ name }) => name === tool.name);
+      args = readArguments(listed?.inputSchema.properties ?? {}, given);
       const input = tool.input.safeParse(args);
-      if (!input.success) return failure(describeBadInput(tool, input.error));
+      if (!input.success) return failure(describeBadInput(tool.name, tool.input, args, input.error));
       const answer = await tool.run(await this.#loaded(), input.data as never, call);
       data = answer.data;
       return { content: [{ type: 'text', text: answer.text }], structuredContent: data as Record<string, unknown> };
@@ -223,16 +230,6 @@ export class McpServer {
   #unknownTool(name: string): string {
     return `Unknown tool ${JSON.stringify(name.slice(0, 100))}; there are: ${this.#options.tools.map((tool) => tool.name).join(', ')}`;
   }
-}
-
-function describeBadInput(tool: Tool, error: z.ZodError): string {
-  const known = Object.keys(tool.input.shape);
-  const problems = error.issues.slice(0, 5).map((issue) => {
-    if (issue.code === 'unrecognized_keys')
-      return `unknown argument ${issue.keys.map((key) => JSON.stringify(key.slice(0, 60))).join(', ')}`;
-    return `${issue.path.join('.') || 'arguments'}: ${issue.message}`;
-  });
-  return `${tool.name}: ${problems.join('; ')}. It takes: ${known.join(', ') || 'nothing'}. Nothing was done.`;
 }
 
 function failure(text: string): CallToolResult {

@@ -180,7 +180,7 @@ export const TOOLS: readonly Tool[] = [
     toolset: 'sessions',
     description: 'Stop what runs in a session, and make sure that it stopped.',
     annotations: { ...DRIVES, idempotentHint: true },
-    input: { instance, session_id: sessionId },
+    input: { instance, session_id: sessionId.optional() },
     output: shapes.turn,
     run: async (runtime, input, call) =>
       await (await import('../../operations/send/abort.ts')).abortSession(runtime, input, call),

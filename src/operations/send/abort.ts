@@ -14,7 +14,7 @@ const VERIFY_POLL_MS = 150;
 /** Ends what runs in a session and makes sure that it did: opencode answers true whatever happened. */
 export async function abortSession(
   runtime: Runtime,
-  input: { readonly instance: string; readonly session_id: string | undefined },
+  input: { readonly instance: string; readonly session_id?: string | undefined },
   call: Call,
 ): Promise<Answer<TurnView>> {
   const connected = await connect(runtime, input.instance, call);

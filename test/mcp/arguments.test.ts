@@ -1,0 +1,221 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { describeBadInput, readArguments } from '../../src/mcp/tools/arguments.ts';
+import { listTool } from '../../src/mcp/tools/listing.ts';
+import { TOOLS } from '../../src/mcp/tools/tools.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { openRegistry } from '../rig/registry.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { HANDSHAKE, type RawAnswer, type RawServer, startRawServer } from './raw-server.ts';
+
+type Data = Readonly<Record<string, unknown>>;
+
+/** What the tool gets, or why it gets nothing. */
+function read(name: string, given: Data): Data | string {
+  const tool = TOOLS.find((one) => one.name === name);
+  if (tool === undefined) throw new Error(`no tool ${name}`);
+  const args = readArguments(listTool(tool).inputSchema.properties ?? {}, given);
+  const input = tool.input.safeParse(args);
+  return input.success ? input.data : describeBadInput(name, tool.input, args, input.error);
+}
+
+const WAIT = { for: 'any' };
+const SEND = { instance: 'a', message: 'x' };
+
+const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
+  // Nothing given.
+  ...['', null, undefined].map(
+    (nothing) =>
+      [
+        'send',
+        { ...SEND, abort: nothing, session_id: nothing, when_busy: nothing, agent: nothing, request_id: nothing },
+        SEND,
+      ] as const,
+  ),
+  ['send', { ...SEND, abort: ' ', when_busy: 'null' }, SEND],
+  ['wait', { instances: '', session_id: null, for: '', timeout_seconds: '' }, WAIT],
+  ['wait', { instances: [], timeout_seconds: ' ' }, WAIT],
+  ['wait', { instances: 'null' }, WAIT],
+  ['wait', { instances: ['', null] }, WAIT],
+  ['respond', { instance: 'a', reply: '', message: '', answers: '' }, { instance: 'a' }],
+  ['respond', { instance: 'a', answers: [] }, { instance: 'a' }],
+  ['instances', { match: '', offset: '', limit: null }, { offset: 0 }],
+  // Numbers.
+  ...['5', ' 5 ', '5.0', 5, 5.0].map(
+    (five) => ['wait', { timeout_seconds: five }, { ...WAIT, timeout_seconds: 5 }] as const,
+  ),
+  ['read', { instance: 'a', message_limit: '3', offset: '0' }, { instance: 'a', message_limit: 3, offset: 0 }],
+  // Booleans.
+  ...['true', 'True', ' TRUE ', 1, '1', true].map(
+    (yes) => ['send', { ...SEND, abort: yes }, { ...SEND, abort: true }] as const,
+  ),
+  ...['false', 'False', 0, '0', false].map(
+    (no) => ['send', { ...SEND, abort: no }, { ...SEND, abort: false }] as const,
+  ),
+  // Choices.
+  ['send', { ...SEND, when_busy: ' Queue' }, { ...SEND, when_busy: 'queue' }],
+  // Lists.
+  ['send', { ...SEND, instance: '["alpha","beta"]' }, { ...SEND, instance: ['alpha', 'beta'] }],
+  ['send', { ...SEND, instance: ['alpha', null, ''] }, { ...SEND, instance: ['alpha'] }],
+  ['wait', { instances: '["alpha","beta"]' }, { ...WAIT, instances: ['alpha', 'beta'] }],
+  ['wait', { instances: 'alpha' }, { ...WAIT, instances: ['alpha'] }],
+  ['wait', { instances: ['alpha', null, '', 'beta', 7] }, { ...WAIT, instances: ['alpha', 'beta', '7'] }],
+  ...[['Blue'], [['Blue']], 'Blue', '["Blue"]', '[["Blue"]]', ['["Blue"]'], [['Blue', '', null]]].map(
+    (answers) => ['respond', { instance: 'a', answers }, { instance: 'a', answers: [['Blue']] }] as const,
+  ),
+  [
+    'respond',
+    { instance: 'a', answers: ['Blue', ['Red', 'Green'], 5] },
+    { instance: 'a', answers: [['Blue'], ['Red', 'Green'], ['5']] },
+  ],
+  // What belongs to the second question stays there.
+  ['respond', { instance: 'a', answers: [null, 'Blue', ''] }, { instance: 'a', answers: [[], ['Blue'], []] }],
+  // Text is text, whatever it looks like.
+  ...['["a"]', '5', 'null', 'true', '{"a":1}', '"x"', ' x ', '[', '[]'].map(
+    (message) =>
+      [
+        'send',
+        { instance: 'a', message, session_id: message },
+        { instance: 'a', message, session_id: message },
+      ] as const,
+  ),
+  ['send', { instance: 'null', message: 'x' }, { instance: 'null', message: 'x' }],
+  [
+    'respond',
+    { instance: 'a', answers: [['["Blue"]', 'null', '5']] },
+    { instance: 'a', answers: [['["Blue"]', 'null', '5']] },
+  ],
+  ['create_session', { instance: 'a', title: '["a"]' }, { instance: 'a', title: '["a"]' }],
+  ['search', { instance: 'a', query: 404, names: 'false' }, { instance: 'a', query: '404', names: false }],
+  ['create_session', { instance: 'a', title: '' }, { instance: 'a' }],
+  ['abort_session', { instance: 'a', session_id: '' }, { instance: 'a' }],
+  // n8n.
+  [
+    'send',
+    { ...SEND, toolCallId: 'call_1', sessionId: 'ses_00000001', action: 'sendMessage', chatInput: 'hello' },
+    SEND,
+  ],
+  ['instances', { toolCallId: 'call_1' }, { offset: 0 }],
+  ['instances', { sessionId: '0b1d6c1e', action: 'sendMessage', chatInput: 'hello' }, { offset: 0 }],
+];
+
+describe('arguments as clients send them', () => {
+  test.each(UNDERSTOOD)('%s %j', (name, given, input) => {
+    expect(read(name, given)).toEqual(input);
+  });
+
+  test.each<readonly [string, Data, RegExp]>([
+    ['send', { ...SEND, sesion_id: 'x' }, /unknown argument "sesion_id".* It takes: instance, message/],
+    ['send', { ...SEND, session: 'x', Message: 'y' }, /unknown argument "session", "Message"/],
+    ['send', { ...SEND, toolcallid: 'x' }, /unknown argument "toolcallid"/],
+    // No chat of n8n's, which never sends it alone.
+    ['send', { ...SEND, sessionId: 'ses_00000001' }, /unknown argument "sessionId"/],
+    ['send', { message: 'x' }, /^send: instance is missing\./],
+    ['send', { instance: '[]', message: 'x' }, /^send: instance is missing\./],
+    ['send', { instance: { name: 'a' }, message: 'x' }, /^send: instance: expected text, or a list of 1 to 20 texts\./],
+    [
+      'send',
+      { instance: Array.from({ length: 21 }, () => 'a'), message: 'x' },
+      /^send: instance: expected text, or a list of 1 to 20 texts\./,
+    ],
+    ['send', { ...SEND, when_busy: 'quue' }, /when_busy: Invalid option.*"queue"/],
+    ['send', { ...SEND, abort: 'yes please' }, /abort: .*expected boolean/],
+    ['send', { ...SEND, abort: 2 }, /abort: .*expected boolean/],
+    ['send', { ...SEND, message: ['x'] }, /message: .*expected string, received array/],
+    ['read', { instance: ['a'] }, /instance: .*expected string, received array/],
+    ['read', { instance: null }, /instance is missing/],
+    ['delete_session', { instance: 'a', session_id: '' }, /session_id is missing/],
+    ['read', { instance: 'a', message_limit: '5.5' }, /message_limit: .*expected int/],
+    ['read', { instance: 'a', message_limit: 'five' }, /message_limit: .*expected number, received string/],
+    ['read', { instance: 'a', message_limit: 'true' }, /message_limit: .*expected number, received boolean/],
+    ['read', { instance: 'a', message_limit: '500' }, /message_limit: Too big/],
+    ['wait', { timeout_seconds: [5] }, /timeout_seconds: .*expected number, received array/],
+    ['wait', { instances: [{}] }, /instances\.0: .*expected string, received object/],
+    ['respond', { instance: 'a', answers: { 1: 'Blue' } }, /answers\.0\.0: .*expected string, received object/],
+  ])('what fits nothing is refused: %s %j', (name, given, problem) => {
+    expect(read(name, given)).toMatch(problem);
+    expect(read(name, given)).toMatch(/Nothing was done\.$/);
+  });
+
+  test.each(['__proto__', 'constructor', 'toString'])('an argument called %s is an unknown one', (key) => {
+    expect(read('instances', JSON.parse(`{"${key}":"x"}`) as Data)).toContain(`unknown argument "${key}"`);
+  });
+});
+
+describe('on the wire', () => {
+  let temp: TempDir;
+  let worker: FakeOpencode;
+  let server: RawServer;
+  let id = 0;
+
+  beforeAll(async () => {
+    temp = tempDir('arguments');
+    const registry = await openRegistry(`${temp.path}/registry`);
+    worker = await startFakeOpencode({ reply: (text) => `re: ${text}` });
+    await registry.add({ name: 'worker', port: worker.port, cwd: worker.directory });
+    server = startRawServer({ args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000'] });
+    server.write(...HANDSHAKE);
+  });
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]();
+    await worker.close();
+    await temp.close();
+  });
+
+  async function ask(method: string, params: object): Promise<RawAnswer> {
+    id += 1;
+    server.write({ jsonrpc: '2.0', id, method, params });
+    return await server.answerTo(id);
+  }
+
+  test.each([null, undefined, '', '{}', 'null', [], '[]', {}].map((given) => ({ given })))(
+    'no arguments: %j',
+    async ({ given }) => {
+      const { result } = await ask('tools/call', { name: 'list_instances', arguments: given, task: null });
+      expect(result).toMatchObject({ structuredContent: { total: 1 } });
+      expect((await ask('prompts/get', { name: 'brief_all', arguments: given })).result).toHaveProperty('messages');
+    },
+  );
+
+  test('arguments as the text of an object, and null for what is left out beside them', async () => {
+    const args = { instance: 'worker', message: '["a"]', session_id: null, when_busy: '' };
+    const { result } = await ask('tools/call', { name: 'send', arguments: JSON.stringify(args) });
+    expect(result).toMatchObject({ structuredContent: { outcome: 'completed', text: 're: ["a"]' } });
+    expect((await ask('tools/list', { cursor: null })).result).toHaveProperty('tools');
+  });
+
+  test("n8n's sessionId names no session", async () => {
+    const sent = async (more: object): Promise<unknown> => {
+      const args = { instance: 'worker', message: 'x', ...more };
+      const { result } = await ask('tools/call', { name: 'send', arguments: args });
+      return result?.['structuredContent'];
+    };
+    const other = worker.addSession();
+    const { session } = (await sent({ session_id: worker.addSession().id })) as { session: { id: string } };
+    const n8n = { toolCallId: 'call_1', sessionId: other.id, action: 'sendMessage', chatInput: 'hello' };
+    expect(await sent(n8n)).toMatchObject({ outcome: 'completed', session });
+  });
+
+  test.each([{}, { session_id: '' }])('abort_session with %j ends what runs', async (more) => {
+    const { id: sessionId } = worker.addSession();
+    worker.state.begin(sessionId, 'run', {});
+    const { result } = await ask('tools/call', { name: 'abort_session', arguments: { instance: 'worker', ...more } });
+    expect(result).toMatchObject({ structuredContent: { aborted: true, session: { id: sessionId } } });
+  });
+
+  test.each<readonly [string, object, RegExp]>([
+    ['tools/call', {}, /params\.name: .*expected string/],
+    ['tools/call', { name: 5, arguments: {} }, /params\.name: /],
+    ['tools/call', { name: 'instances', arguments: 'all' }, /params\.arguments: .*expected record, received string/],
+    ['tools/call', { name: 'instances', arguments: ['all'] }, /params\.arguments: /],
+    ['prompts/get', { name: 'continue', arguments: { instance: 5 } }, /params\.arguments\.instance: .*expected string/],
+    ['resources/read', {}, /params\.uri: /],
+    ['completion/complete', { ref: { type: 'ref/tool' } }, /params\.argument: /],
+    ['logging/setLevel', { level: 'loud' }, /params\.level: /],
+    ['tasks/get', {}, /params\.taskId: /],
+  ])('%s %j is refused in words', async (method, params, words) => {
+    const { error } = await ask(method, params);
+    expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) as string });
+    expect(error?.message).not.toMatch(/[[{]|\n/);
+  });
+});
