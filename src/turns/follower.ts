@@ -5,7 +5,7 @@ import { type Message, type Session, type SessionStatus, sessionStatusSchema } f
 import { RequestError } from '../http/exchange.ts';
 import type { EventFeed } from './event-feed.ts';
 import { endOf } from './last-turn.ts';
-import type { Heard, TurnOutcome, TurnResult } from './outcome.ts';
+import type { Heard, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 import { listWaiting, requestIn, SessionFamily } from './waiting.ts';
@@ -21,6 +21,8 @@ export interface FollowRequest {
   readonly onText: (text: string) => void;
   /** The assistant has begun to answer: from now on the status says busy. */
   readonly onStarted?: () => void;
+  /** Called where the turn stops at a request: how following ends, or undefined where that was settled and it goes on. Never rejects. */
+  readonly onWaiting?: ((outcome: WaitingOutcome) => Promise<TurnOutcome | undefined>) | undefined;
   /** What an earlier call that followed this session heard last. */
   readonly heard?: Heard | undefined;
 }
@@ -105,6 +107,10 @@ export class Follower {
         outcome = await this.#check();
       } else {
         return this.#result({ kind: 'unknown', reason: `the instance cannot be reached any more: ${item.reason}` });
+      }
+      if (outcome?.kind === 'waiting' && this.#request.onWaiting !== undefined) {
+        this.#markStarted();
+        if (!signal.aborted) outcome = await this.#request.onWaiting(outcome);
       }
       if (outcome !== undefined) return this.#result(outcome);
     }
@@ -209,7 +215,7 @@ export class Follower {
     return undefined;
   }
 
-  #waitingFor(waiting: Extract<TurnOutcome, { kind: 'waiting' }>['waiting']): TurnOutcome {
+  #waitingFor(waiting: WaitingOutcome['waiting']): TurnOutcome {
     return { kind: 'waiting', waiting, ofSubAgent: this.#family.isSubAgent(waiting.request.sessionID) };
   }
 

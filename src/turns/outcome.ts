@@ -1,12 +1,21 @@
 import type { WaitingRequest } from '../opencode/waiting.ts';
 
+export interface WaitingOutcome {
+  readonly kind: 'waiting';
+  readonly waiting: WaitingRequest;
+  /** The request is a sub-agent's. */
+  readonly ofSubAgent: boolean;
+  /** Why it was not settled where the person was asked, and what to do next. */
+  readonly reason?: string;
+}
+
 /** How a turn stands when following it ends. */
 export type TurnOutcome =
   | { readonly kind: 'completed' }
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'aborted' }
-  /** Stopped until somebody answers; `ofSubAgent`: the request is a sub-agent's. */
-  | { readonly kind: 'waiting'; readonly waiting: WaitingRequest; readonly ofSubAgent: boolean }
+  /** Stopped until somebody answers. */
+  | WaitingOutcome
   /** The deadline came first; it still runs. */
   | {
       readonly kind: 'running';

@@ -6,6 +6,7 @@ import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
+import { respond } from '../../src/operations/respond/respond.ts';
 import { read } from '../../src/operations/sessions/read.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { remember } from '../../src/operations/send/following.ts';
@@ -536,5 +537,54 @@ describe('an instance that cannot be driven', () => {
     });
     await expect(send(runtime, { instance: 'ancient', message: 'x' }, call())).rejects.toThrow(/1\.2\.3/);
     expect(prompts(server)).toBe(0);
+  });
+});
+
+describe('of a long answer that is joined in the middle', () => {
+  /** Long, and no two places of it alike. */
+  const words = (name: string): string => Array.from({ length: 1_500 }, (_, index) => `${name}${index}`).join(' ');
+
+  test.each(['respond', 'wait'] as const)('%s says where read goes on', async (tool) => {
+    const server = await fake('worker', { reply: () => undefined });
+    fleet.start();
+    const sent = await send(
+      runtime,
+      { instance: 'worker', message: 'x', async: true, session_id: server.addSession().id },
+      call(),
+    );
+    const sessionID = sent.data.session?.id ?? '';
+    const messages = server.state.messages.get(sessionID) ?? [];
+    const answer = messages.at(-1);
+    if (answer === undefined) throw new Error('nothing runs');
+    const part = { id: newId('prt'), sessionID, messageID: answer.info.id, type: 'text', text: words('before') };
+    const now = Date.now();
+    // The store has a part once it has ended.
+    messages.splice(-1, 1, { ...answer, parts: [{ ...part, time: { start: now, end: now } }] });
+    if (tool === 'respond') server.addPermission({ sessionID });
+    const MESSAGES = 'GET /session/:id/message';
+    const looked = server.count(MESSAGES);
+    const joined =
+      tool === 'respond'
+        ? respond(runtime, { instance: 'worker', reply: 'once' }, call())
+        : wait(runtime, { instances: ['worker'], for: 'all' }, call({ deadlineMs: systemClock.now() + 2_000 }));
+    // It has looked at what was said before.
+    await until(
+      'the turn to be followed',
+      () => server.count(MESSAGES) >= looked + 2 && server.state.permissions.size === 0,
+    );
+    server.state.say(sessionID, words('after'));
+    if (tool === 'respond') server.state.finish(sessionID, ' END');
+    const { data } = await joined;
+    if (tool === 'wait') server.state.finish(sessionID, ' END');
+    const { text = '', cut, message_id = '' } = data.turns?.[0] ?? data;
+    const [head = ''] = text.split('\n[…');
+    expect(head).toContain('after0');
+    const page = (
+      await read(runtime, { instance: 'worker', message_limit: 1, message_id, offset: cut?.next_offset }, call())
+    ).data.messages[0];
+    const whole = `${words('before')}\n\n${words('after')} END`;
+    expect(whole.indexOf(page?.text ?? '')).toBe(whole.indexOf(head) + head.length);
+    expect(page?.cut?.total).toBe(whole.length);
+    if (tool === 'respond') expect(cut?.total).toBe(whole.length);
   });
 });

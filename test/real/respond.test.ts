@@ -61,11 +61,13 @@ async function withPerson(
   answers: readonly (ElicitResult | 'never' | (() => Promise<ElicitResult>))[],
   env: Readonly<Record<string, string>> = {},
   ms = PERSON_MS,
+  args: readonly string[] = [],
 ): Promise<{ readonly child: McpChild; readonly messages: string[] }> {
   const left = [...answers];
   const messages: string[] = [];
   const child = await stage.server({
     env,
+    args,
     capabilities: { elicitation: { form: {} } },
     prepare: (client) =>
       client.setRequestHandler(ElicitRequestSchema, async ({ params }) => {
@@ -213,14 +215,14 @@ describe('where the client can ask the person', () => {
       { action: 'accept', content: { decision: 'reject', feedback: 'not here' } },
     ]);
     const command = 'echo "a `b`" && echo done';
-    await standing(`bash: ${command}`, child);
+    await standing(`bash: ${command}`);
     expect(data(await child.call('respond', { instance: 'worker', reply: 'once' }))).toMatchObject({
       outcome: 'completed',
       settled: expect.stringContaining('allowed once') as string,
     });
     expect(messages[0]).toContain(`\n${command}\n`);
     expect(messages[0]).toContain('worker');
-    await standing('bash: echo no', child);
+    await standing('bash: echo no');
     const rejected = data(await child.call('respond', { instance: 'worker', reply: 'once' }));
     expect(rejected['settled']).toContain('rejected');
     expect(rejected['text']).toContain('not here');
@@ -242,7 +244,7 @@ describe('where the client can ask the person', () => {
   test('a decline is a no: the agent gets a rejection, and nobody is asked again', async () => {
     const { child, messages } = await withPerson([{ action: 'decline' }, { action: 'decline' }]);
     for (const message of ['bash: echo declined', 'ask: Which shape?|Round|Square']) {
-      const { session_id } = await standing(message, child);
+      const { session_id } = await standing(message);
       const rejected = data(await child.call('respond', { instance: 'worker' }));
       expect(rejected).toMatchObject({
         outcome: 'completed',
@@ -304,7 +306,7 @@ describe('where the client can ask the person', () => {
 
   test('a standing permission is theirs to give', async () => {
     const { child } = await withPerson([{ action: 'accept', content: { decision: 'always' } }]);
-    await standing('bash: printf standing', child);
+    await standing('bash: printf standing');
     expect(data(await child.call('respond', { instance: 'worker' }))).toMatchObject({ outcome: 'completed' });
     // What fits is not asked again.
     const again = await child.call('send', { instance: 'worker', message: 'bash: printf standing' });
@@ -313,10 +315,56 @@ describe('where the client can ask the person', () => {
 
   test('they answer questions that the model leaves to them', async () => {
     const { child, messages } = await withPerson([{ action: 'accept', content: { answer_1: 'Red' } }]);
-    await standing('ask: Which colour?|Red|Blue', child);
+    await standing('ask: Which colour?|Red|Blue');
     const answered = data(await child.call('respond', { instance: 'worker' }));
     expect(answered['text']).toContain('Red');
     expect(messages[0]).toContain('Which colour?');
+  });
+
+  test('send asks them by itself, as often as the turn comes to something, and tells the whole answer', async () => {
+    const { child, messages } = await withPerson([
+      { action: 'accept', content: { decision: 'once' } },
+      { action: 'accept', content: { answer_1: 'Red' } },
+      { action: 'cancel' },
+    ]);
+    const allowed = data(await child.call('send', { instance: 'worker', message: 'bash: echo allowed in the call' }));
+    expect(allowed).toMatchObject({
+      outcome: 'completed',
+      text: toolReply('bash', 'allowed in the call'),
+      settled: expect.stringContaining('allowed once') as string,
+    });
+    const answered = data(await child.call('send', { instance: 'worker', message: 'ask: Which colour?|Red|Blue' }));
+    expect(answered).toMatchObject({ outcome: 'completed', text: expect.stringContaining('Red') as string });
+    const closed = await child.call('send', { instance: 'worker', message: 'bash: echo closed' });
+    expect(data(closed)).toMatchObject({
+      outcome: 'waiting',
+      reason: expect.stringContaining('closed the form') as string,
+    });
+    expect(closed.result.isError).not.toBe(true);
+    expect(messages).toHaveLength(3);
+  });
+
+  test('wait asks them about what waits already', async () => {
+    const { child, messages } = await withPerson([{ action: 'accept', content: { decision: 'once' } }]);
+    const { session_id } = await standing('task: bash: echo below');
+    const { turns } = data(await child.call('wait', { instances: ['worker'] })) as { turns: unknown[] };
+    expect(turns).toMatchObject([
+      {
+        outcome: 'completed',
+        session: { id: session_id },
+        settled: expect.stringMatching(/^allowed once: .*a sub-agent asks/) as string,
+      },
+    ]);
+    expect(messages[0]).toContain('A sub-agent of the agent');
+  });
+
+  test('wait of a read-only server asks nobody', async () => {
+    const { session_id } = await standing('bash: echo only looked at');
+    const { child, messages } = await withPerson([], {}, PERSON_MS, ['--read-only']);
+    const { turns } = data(await child.call('wait', { instances: ['worker'] })) as { turns: unknown[] };
+    expect(turns).toMatchObject([{ outcome: 'waiting', session: { id: session_id } }]);
+    expect(messages).toEqual([]);
+    await abort(session_id);
   });
 });
 

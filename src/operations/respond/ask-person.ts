@@ -55,7 +55,7 @@ function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, wh
   const waits = 'It still waits in that opencode, where the person can settle it';
   switch (answer.kind) {
     case 'late':
-      return `the person did not decide on ${what} in time. ${waits}. Call respond again only when they say that they are there to be asked.`;
+      return `the person did not decide on ${what} in time. ${waits}. Call respond only when they say that they are there to be asked.`;
     case 'dismissed':
       return `the person closed the form about ${what} without a decision. ${waits}. Ask them what they want.`;
     case 'accepted':

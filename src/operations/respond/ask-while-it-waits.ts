@@ -2,7 +2,7 @@ import { LinkedAbort } from '../../base/linked-abort.ts';
 import { listWaiting } from '../../turns/waiting.ts';
 import type { Settlement } from './approval.ts';
 import { askPerson } from './ask-person.ts';
-import { type Asked, goneError } from './asked.ts';
+import type { Asked } from './asked.ts';
 import type { AskPerson, Call, Connected, Runtime } from '../runtime.ts';
 
 /** A person who has answered elsewhere is not kept waiting for long, and one who thinks costs little. */
@@ -11,7 +11,7 @@ const LOOK_MS = 1_000;
 /**
  * Asks the person, and takes the question away from them as soon as it is settled elsewhere (in opencode's terminal,
  * by another client) or of no use any more.
- * @throws {OperationError} they gave no answer, or the session was stopped meanwhile
+ * @throws {OperationError} they gave no answer
  */
 export async function askWhileItWaits(
   runtime: Runtime,
@@ -19,40 +19,44 @@ export async function askWhileItWaits(
   asked: Asked,
   proposal: Settlement | undefined,
   call: Call & { readonly askPerson: AskPerson },
-): Promise<Settlement | 'elsewhere'> {
+): Promise<Settlement | 'elsewhere' | 'aborted'> {
   const { instance } = connected;
   const over = new LinkedAbort(call.signal);
   try {
     const asking = askPerson(runtime, instance, asked, proposal, { ...call, signal: over.signal }, call.askPerson);
     const first = await Promise.race([asking, fateOf(runtime, connected, asked, over.signal)]);
-    if (first === 'aborted') throw goneError(instance, asked);
-    if (first === 'settled') return 'elsewhere';
     return first ?? (await asking);
   } finally {
     over.end();
   }
 }
 
-/**
- * Resolves when a request does not wait any more: `settled` where somebody answered it, `aborted` where its session
- * stopped (opencode 1.18.33 lists the request still). Undefined where `signal` aborts first. Never rejects.
- */
+/** Resolves when a request does not wait any more, as `fateNow`; undefined where `signal` aborts first. Never rejects. */
 async function fateOf(
   { clock }: Pick<Runtime, 'clock'>,
-  { api }: Pick<Connected, 'api'>,
-  { waiting, directory }: Asked,
+  connected: Connected,
+  asked: Asked,
   signal: AbortSignal,
-): Promise<'settled' | 'aborted' | undefined> {
-  const { id, sessionID } = waiting.request;
+): Promise<'elsewhere' | 'aborted' | undefined> {
   for (;;) {
     await clock.sleep(LOOK_MS, signal);
     if (signal.aborted) return undefined;
-    try {
-      const [statuses, all] = await Promise.all([api.statuses(directory), listWaiting(api, directory)]);
-      if (!all.some(({ request }) => request.id === id)) return 'settled';
-      if (!statuses.has(sessionID)) return 'aborted';
-    } catch {
-      // It does not answer now; whoever answers is told of that.
-    }
+    // Where it does not answer now, the reply to it will say so.
+    const fate = await fateNow(connected, asked).catch(() => undefined);
+    if (fate !== undefined) return fate;
   }
+}
+
+/**
+ * `elsewhere` where somebody answered a request, `aborted` where its session stopped (opencode 1.18.33 lists the request still);
+ * undefined while it waits.
+ */
+export async function fateNow(
+  { api }: Pick<Connected, 'api'>,
+  { waiting, directory }: Pick<Asked, 'waiting' | 'directory'>,
+): Promise<'elsewhere' | 'aborted' | undefined> {
+  const { id, sessionID } = waiting.request;
+  const [statuses, all] = await Promise.all([api.statuses(directory), listWaiting(api, directory)]);
+  if (!all.some(({ request }) => request.id === id)) return 'elsewhere';
+  return statuses.has(sessionID) ? undefined : 'aborted';
 }

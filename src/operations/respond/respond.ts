@@ -1,7 +1,5 @@
 import { namesOf } from '../../identity/naming.ts';
-import { RequestError } from '../../http/exchange.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import { listWaiting } from '../../turns/waiting.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { approverOf, type Settlement } from './approval.ts';
 import { askWhileItWaits } from './ask-while-it-waits.ts';
@@ -10,6 +8,7 @@ import { statusesIn } from '../listing/directories.ts';
 import { followOn } from '../send/following.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
+import { describeSettled, settle } from './settle.ts';
 import { turnAnswer } from '../send/turn-view.ts';
 import { tellingUndone } from '../send/undone.ts';
 
@@ -24,9 +23,6 @@ export interface RespondInput {
   readonly answers?: readonly (readonly string[])[] | undefined;
 }
 
-/** opencode lets go of a request within milliseconds of its answer. */
-const VERIFY_POLL_MS = 100;
-const VERIFY_LIMIT_MS = 5_000;
 const MAX_ANSWER_CHARS = 10_000;
 /** Where a request is looked for of which only the id is known. */
 const SESSIONS_LOOKED_THROUGH = 100;
@@ -38,11 +34,14 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
   const asked = await find(runtime, connected, input.request_id?.trim(), call);
   const settlement = await decide(runtime, connected, asked, input, call);
   const { session } = asked;
-  const act = settlement === 'elsewhere' ? undefined : () => settle(runtime, connected, asked, settlement, call.signal);
+  const act = async (): Promise<void> => {
+    if (settlement !== 'elsewhere' && !(await settle(runtime, connected, asked, settlement, call.signal)))
+      throw goneError(connected.instance, asked);
+  };
   const result = await tellingUndone(
     connected.instance.name,
     () => 'nothing was answered',
-    () => followOn(runtime, connected, session, call, act),
+    () => followOn(runtime, connected, session, call, { act }),
   );
   // Who settled it did not wait for us: the answer may have begun before it was followed.
   const text = settlement === 'elsewhere' ? (result.wholeText ?? result.text) : result.text;
@@ -52,7 +51,7 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
     { ...result, text },
     {
       nowMs: runtime.clock.now(),
-      settled: `${describe(settlement)} ${askedLine(asked)}`,
+      settled: [describeSettled(settlement, asked)],
     },
   );
 }
@@ -140,7 +139,9 @@ async function decide(
       `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and this client cannot ask them. They can settle it in that opencode, on ${name}, or in a client that can.`,
     );
   }
-  return await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
+  const decided = await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
+  if (decided === 'aborted') throw goneError(instance, asked);
+  return decided;
 }
 
 /** What the caller says, undefined where it says nothing. */
@@ -183,53 +184,4 @@ function checkOwn({ waiting }: Asked, own: Settlement | undefined, approver: str
     );
   }
   return own;
-}
-
-/** @throws {OperationError} it does not wait any more, or the answer took no effect */
-async function settle(
-  runtime: Runtime,
-  connected: Connected,
-  asked: Asked,
-  settlement: Settlement,
-  signal: AbortSignal,
-): Promise<void> {
-  const { api, instance } = connected;
-  const { waiting, directory } = asked;
-  const { id, sessionID } = waiting.request;
-  // opencode answers true for a request that an abort has left behind, too.
-  const there = (await api.statuses(directory)).has(sessionID) && (await replyOnce(connected, asked, settlement));
-  if (!there) throw goneError(instance, asked);
-  const until = runtime.clock.now() + VERIFY_LIMIT_MS;
-  while ((await listWaiting(api, directory)).some(({ request }) => request.id === id)) {
-    if (runtime.clock.now() >= until || signal.aborted)
-      throw new OperationError(
-        `${quoteName(instance.name)} took the answer, but still waits for ${askedLine(asked)}; try again, or see get_status.`,
-      );
-    await runtime.clock.sleep(VERIFY_POLL_MS, signal);
-  }
-}
-
-/** As `reply`; where no answer came it may have been taken all the same, which is looked at next. */
-async function replyOnce(connected: Connected, asked: Asked, settlement: Settlement): Promise<boolean> {
-  try {
-    return await reply(connected, asked, settlement);
-  } catch (error) {
-    if (error instanceof RequestError && (error.kind === 'broken' || error.kind === 'timeout')) return true;
-    throw error;
-  }
-}
-
-async function reply({ api }: Connected, { waiting, directory }: Asked, settlement: Settlement): Promise<boolean> {
-  const { id } = waiting.request;
-  if (settlement.kind === 'permission')
-    return await api.replyPermission(directory, id, settlement.reply, settlement.message);
-  if (settlement.kind === 'answers') return await api.replyQuestion(directory, id, settlement.answers);
-  return await api.rejectQuestion(directory, id);
-}
-
-function describe(settlement: Settlement | 'elsewhere'): string {
-  if (settlement === 'elsewhere') return 'settled elsewhere while the person was asked, not by this call:';
-  if (settlement.kind === 'answers') return 'answered';
-  if (settlement.kind === 'reject' || settlement.reply === 'reject') return 'rejected';
-  return settlement.reply === 'always' ? 'allowed always:' : 'allowed once:';
 }

@@ -1,6 +1,6 @@
 import type { Instance } from '../../model/instance.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
-import { stageOf } from '../../turns/follower.ts';
+import { type FollowRequest, stageOf } from '../../turns/follower.ts';
 import type { Heard, TurnResult } from '../../turns/outcome.ts';
 import { joinTurn } from '../../turns/turn.ts';
 import { type Call, type Connected, type Runtime } from '../runtime.ts';
@@ -16,13 +16,13 @@ export function followUntil({ deadlineMs }: Pick<Call, 'deadlineMs'>): number {
   return deadlineMs - RESERVE_MS;
 }
 
-/** Follows what a session does now, from here on; `act` is done while its events are heard. */
+/** Follows what a session does now, from here on. `act` is done while its events are heard; `onWaiting` is as for any turn. */
 export async function followOn(
   runtime: Runtime,
   connected: Connected,
   session: Session,
   call: Call,
-  act?: () => Promise<void>,
+  { act, onWaiting }: Pick<FollowRequest, 'onWaiting'> & { readonly act?: () => Promise<void> },
 ): Promise<TurnResult> {
   const { api, instance } = connected;
   const { signal } = call;
@@ -32,6 +32,7 @@ export async function followOn(
       deadlineMs: followUntil(call),
       signal,
       onText: call.onProgress,
+      onWaiting,
       heard: runtime.heard.get(keyOf(instance, session)),
     },
     { api, clock: runtime.clock },

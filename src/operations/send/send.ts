@@ -6,6 +6,7 @@ import type { TurnResult } from '../../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { askInTurn } from '../respond/ask-in-turn.ts';
 import { remember } from './following.ts';
 import { scopeOf } from '../listing/directories.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
@@ -92,12 +93,15 @@ async function sendChecked(
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
-    const result = await serialized(runtime, connected, session, { ...input, earlier, onStarted: release }, call);
+    const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
+    const prepared = { ...input, earlier, onStarted: release, onWaiting };
+    const result = await serialized(runtime, connected, session, prepared, call);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
     return turnAnswer(connected.instance.name, session, shown, {
       nowMs: runtime.clock.now(),
       aborted,
+      settled,
       ...(maxChars !== undefined && { maxChars }),
     });
   } finally {
@@ -150,6 +154,7 @@ interface Prepared extends Checked {
   readonly earlier: JournalEntry | undefined;
   /** The message runs, and another call with its request id finds it. */
   readonly onStarted: () => void;
+  readonly onWaiting: TurnRequest['onWaiting'];
 }
 
 /** Our sends to one session go one after the other, each until it is seen to run. */
@@ -174,6 +179,7 @@ async function serialized(
     deadlineMs: limit.deadlineMs,
     signal: follow.signal,
     onText: call.onProgress,
+    onWaiting: prepared.onWaiting,
     onStarted: () => {
       release();
       prepared.onStarted();

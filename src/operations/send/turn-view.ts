@@ -9,6 +9,8 @@ import { requestLine } from '../respond/waiting.ts';
 
 /** The end of an answer says how it ended: of a long one the beginning and the end are shown, each with half of this. */
 const TEXT_CHARS = 3_600;
+/** With a request's line of 500 in it, and the advice behind that. */
+const MAX_REASON_CHARS = 1_000;
 
 export interface ViewOptions {
   /** For telling how long ago something was, ms since the epoch. */
@@ -19,8 +21,8 @@ export interface ViewOptions {
   readonly aborted?: boolean | undefined;
   /** Without the advice on how to go on. */
   readonly brief?: true;
-  /** What was settled, in a few words. */
-  readonly settled?: string;
+  /** What was settled meanwhile, each in a few words. */
+  readonly settled?: readonly string[] | undefined;
 }
 
 /**
@@ -38,12 +40,12 @@ export function turnAnswer(
   if (told.isError) throw new OperationError(`${name}, session ${session.id}: ${told.reason}. ${told.next}`);
   const { outcome, reason } = told;
   const next = options.brief && told.waiting === undefined ? undefined : told.next;
-  const text = middleCut(multiLine(result.text, Number.MAX_SAFE_INTEGER), options.maxChars ?? TEXT_CHARS);
+  const text = middleCut(...wholeAndNew(result), options.maxChars ?? TEXT_CHARS);
   const data: TurnView = {
     instance,
     session: { id: session.id, title: singleLine(session.title, 100) },
     ...(options.aborted !== undefined && { aborted: options.aborted }),
-    ...(options.settled !== undefined && { settled: options.settled }),
+    ...(options.settled !== undefined && options.settled.length > 0 && { settled: options.settled.join('; ') }),
     outcome,
     ...(reason !== undefined && { reason }),
     ...(told.waiting !== undefined && { waiting: told.waiting }),
@@ -74,10 +76,12 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
     case 'aborted':
       return { outcome: 'aborted', reason: 'somebody aborted it' };
     case 'waiting': {
-      const { waiting, ofSubAgent } = outcome;
+      const { waiting, ofSubAgent, reason } = outcome;
+      const waits = { outcome: 'waiting', waiting: [requestLine(waiting, ofSubAgent)] };
+      // It says itself what to do next: respond would ask the person in vain once more.
+      if (reason !== undefined) return { ...waits, reason: sentence(reason, MAX_REASON_CHARS) };
       return {
-        outcome: 'waiting',
-        waiting: [requestLine(waiting, ofSubAgent)],
+        ...waits,
         next: `Settle it with respond (instance ${name}, request_id ${waiting.request.id}), or in that opencode.`,
       };
     }
@@ -129,18 +133,21 @@ function running(
   };
 }
 
-/** Beginning and end of a text too long for one result; `next_offset` is where the part left out begins. */
-function middleCut(text: string, limit: number): CutText {
-  const whole = cutText(text, limit);
-  if (whole.cut === undefined) return whole;
+/** What `read` pages through, and where in it the part begins that is told: what was said before a turn was joined is not. */
+function wholeAndNew({ text, wholeText = text }: TurnResult): readonly [whole: string, start: number] {
+  const [whole, fresh] = [wholeText, text].map((one) => multiLine(one, Number.MAX_SAFE_INTEGER)) as [string, string];
+  // Of parts that ran side by side both ends may be new: then all is told.
+  return [whole, whole.endsWith(fresh) ? whole.length - fresh.length : 0];
+}
+
+/** Beginning and end of what follows `start`, where that is too long for one result; `next_offset` is where the part left out begins. */
+function middleCut(whole: string, start: number, limit: number): CutText {
+  if (whole.length - start <= limit) return { text: whole.slice(start) };
   const half = Math.floor(limit / 2);
-  const start = cutText(text, half);
-  const end = cutText(text, half, text.length - half);
-  const left = text.length - start.text.length - end.text.length;
-  return {
-    text: `${start.text}\n[… ${left} characters left out …]\n${end.text}`,
-    ...(start.cut && { cut: start.cut }),
-  };
+  const first = cutText(whole, half, start);
+  const last = cutText(whole, half, whole.length - half);
+  const left = whole.length - start - first.text.length - last.text.length;
+  return { ...first, text: `${first.text}\n[… ${left} characters left out …]\n${last.text}` };
 }
 
 function render(data: TurnView, name: string, textPending: boolean): string {

@@ -5,6 +5,7 @@ import { sentence } from '../../base/plain-text.ts';
 import { lastTurn } from '../../turns/last-turn.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { askInTurn } from '../respond/ask-in-turn.ts';
 import { followOn, followUntil } from './following.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
@@ -85,6 +86,8 @@ interface Seen {
   readonly session?: Session;
   readonly result?: TurnResult;
   readonly problem?: string;
+  /** What the person settled meanwhile. */
+  readonly settled?: readonly string[];
 }
 
 /** Resolves when the instance has settled, or following ends. Never rejects, but for a session that there is not. */
@@ -119,10 +122,12 @@ async function followAll(
     return await Promise.all(
       sessions.map(async (session): Promise<Seen> => {
         try {
-          const result = await followOn(runtime, connected, session, { ...call, signal: following.signal });
+          const own = { ...call, signal: following.signal };
+          const { onWaiting, settled } = askInTurn(runtime, connected, session, own);
+          const result = await followOn(runtime, connected, session, own, { onWaiting });
           // One that needs something, or failed, is what the caller waits for: its other sessions are told as they are.
           if (needsSomebody(result.outcome)) following.abort();
-          return { instance: name, session, result };
+          return { instance: name, session, result, settled };
         } catch (error) {
           return { instance: name, session, problem: messageOf(error) };
         }
@@ -193,14 +198,18 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[]): Answer
   };
 }
 
-function view({ instance, session, result, problem }: Seen, nowMs: number, maxChars: number): Answer<TurnView> {
+function view(
+  { instance, session, result, problem, settled }: Seen,
+  nowMs: number,
+  maxChars: number,
+): Answer<TurnView> {
   if (problem !== undefined) return untold(instance, 'offline', problem);
   if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
   const over = !isWorking(result.outcome);
   try {
     // Of what has ended the whole is told: a call that sent it may not have waited for it.
     const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;
-    return turnAnswer(instance, session, shown, { nowMs, maxChars, brief: true });
+    return turnAnswer(instance, session, shown, { nowMs, maxChars, brief: true, settled });
   } catch (error) {
     return untold(instance, 'lost', messageOf(error));
   }

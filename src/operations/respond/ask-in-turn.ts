@@ -1,0 +1,59 @@
+import { namesOf } from '../../identity/naming.ts';
+import type { Session } from '../../opencode/schema.ts';
+import type { FollowRequest } from '../../turns/follower.ts';
+import { OperationError } from '../answer.ts';
+import { type Call, type Connected, limitOf, type Runtime } from '../runtime.ts';
+import { tellingUndone } from '../send/undone.ts';
+import { approverOf } from './approval.ts';
+import { askWhileItWaits, fateNow } from './ask-while-it-waits.ts';
+import type { Asked } from './asked.ts';
+import { describeSettled, settle } from './settle.ts';
+
+export interface AskingInTurn {
+  readonly onWaiting: FollowRequest['onWaiting'];
+  /** What was settled so far. */
+  readonly settled: readonly string[];
+}
+
+/** Asks the person about each request that a followed turn comes to, where they are who settles it and the client can ask them. */
+export function askInTurn(runtime: Runtime, connected: Connected, session: Session, call: Call): AskingInTurn {
+  const { askPerson } = call;
+  const settled: string[] = [];
+  if (askPerson === undefined) return { onWaiting: undefined, settled };
+  const ask = async (asked: Asked): Promise<void> => {
+    // One form after the other: of several agents any number may ask at once.
+    const release = await runtime.lock.acquire('the person', limitOf(call));
+    try {
+      if ((await fateNow(connected, asked)) !== undefined) return;
+      const settlement = await askWhileItWaits(runtime, connected, asked, undefined, { ...call, askPerson });
+      if (settlement === 'aborted') return;
+      if (settlement !== 'elsewhere' && !(await settle(runtime, connected, asked, settlement, call.signal))) return;
+      settled.push(describeSettled(settlement, asked));
+    } finally {
+      release();
+    }
+  };
+  return {
+    settled,
+    onWaiting: async (outcome) => {
+      const approver = approverOf(runtime.approvals, namesOf(connected.instance), outcome.waiting);
+      if (approver !== 'ask' && approver !== 'human') return outcome;
+      try {
+        const asked = { ...outcome, directory: session.directory, session };
+        const next = 'Settle it with respond, or in that opencode.';
+        await tellingUndone(
+          connected.instance.name,
+          () => 'nothing was answered',
+          () => ask(asked),
+          next,
+        );
+        return undefined;
+      } catch (error) {
+        // Nobody is left whom it could tell why.
+        if (call.signal.aborted) return outcome;
+        const message = error instanceof Error ? error.message : String(error);
+        return { ...outcome, reason: error instanceof OperationError ? message : `${message}; see get_status` };
+      }
+    },
+  };
+}

@@ -1,0 +1,347 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { Approvals } from '../../src/operations/respond/approval.ts';
+import { type Call, createRuntime, type Form, type PersonAnswer, type Runtime } from '../../src/operations/runtime.ts';
+import { RequestJournal } from '../../src/operations/send/request-journal.ts';
+import { send } from '../../src/operations/send/send.ts';
+import { wait } from '../../src/operations/send/wait.ts';
+import type { TurnView } from '../../src/operations/shapes.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
+import { TestSource } from '../fleet/world.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+
+const CALL_MS = 60_000;
+
+let temp: TempDir;
+let fakes: { readonly a: FakeOpencode; readonly b: FakeOpencode };
+let fleet: LiveFleet;
+
+beforeEach(async () => {
+  temp = tempDir('ask-in-turn');
+  const source = new TestSource();
+  const open = async (name: string): Promise<FakeOpencode> => {
+    const fake = await startFakeOpencode({ reply: () => undefined });
+    source.candidates.set(name, candidate({ key: name, url: fake.url, claims: { name } }));
+    return fake;
+  };
+  fakes = { a: await open('a'), b: await open('b') };
+  fleet = new LiveFleet({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 8 },
+    sources: [source],
+    resolveCredential: () => Promise.resolve(undefined),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  fleet.start();
+  await fleet.ready();
+});
+afterEach(async () => {
+  await fleet.close();
+  await Promise.all([fakes.a.close(), fakes.b.close()]);
+  await temp.close();
+});
+
+function runtimeFor(approvals: Partial<Approvals> = {}, clock = systemClock): Runtime {
+  return createRuntime(fleet, clock, {
+    approvals: { approve: 'ask', approvalRules: [], ...approvals },
+    journal: new RequestJournal(join(temp.path, 'requests'), clock),
+  });
+}
+
+/** A person who sees forms and answers when the test says so; a form is taken away when its signal aborts. */
+class Person {
+  readonly forms: Form[] = [];
+  /** At any one time. */
+  most = 0;
+  #open: ((answer: PersonAnswer) => void)[] = [];
+
+  readonly ask: NonNullable<Call['askPerson']> = (form, { signal }) =>
+    new Promise((resolve) => {
+      const close = (answer: PersonAnswer): void => {
+        this.#open = this.#open.filter((one) => one !== close);
+        resolve(answer);
+      };
+      this.forms.push(form);
+      this.#open.push(close);
+      this.most = Math.max(this.most, this.#open.length);
+      signal.addEventListener('abort', () => close({ kind: 'late' }), { once: true });
+    });
+
+  get asked(): number {
+    return this.#open.length;
+  }
+
+  async answers(answer: PersonAnswer): Promise<void> {
+    await until('the person to be asked', () => this.#open.length > 0);
+    this.#open[0]?.(answer);
+  }
+}
+
+const ONCE: PersonAnswer = { kind: 'accepted', fields: { decision: 'once' } };
+
+function call(person: Person, extra: Partial<Call> = {}): Call {
+  return {
+    signal: new AbortController().signal,
+    deadlineMs: systemClock.now() + CALL_MS,
+    onProgress: () => {},
+    askPerson: person.ask,
+    ...extra,
+  };
+}
+
+/** The session in which a turn stands at a permission, after it said something. */
+async function standsAt(fake: FakeOpencode, kind: 'permission' | 'question' = 'permission'): Promise<string> {
+  await until('the turn to run', () => fake.state.statuses.size === 1);
+  const [sessionID = ''] = fake.state.statuses.keys();
+  fake.state.say(sessionID, 'before, ');
+  if (kind === 'permission') fake.addPermission({ sessionID });
+  else fake.addQuestion({ sessionID });
+  return sessionID;
+}
+
+const settled = (fake: FakeOpencode): Promise<unknown> =>
+  until('the request to be settled', () => fake.state.permissions.size === 0 && fake.state.questions.size === 0);
+const replies = (fake: FakeOpencode): number =>
+  fake.count('POST /permission/:id/reply') +
+  fake.count('POST /question/:id/reply') +
+  fake.count('POST /question/:id/reject');
+
+const sending = async (person: Person, runtime = runtimeFor(), extra: Partial<Call> = {}): Promise<TurnView> =>
+  (await send(runtime, { instance: 'a', message: 'x' }, call(person, extra))).data;
+const waiting = async (person: Person, runtime = runtimeFor(), extra: Partial<Call> = {}): Promise<TurnView> => {
+  fakes.a.state.begin(fakes.a.addSession().id, 'x', {});
+  const { data } = await wait(runtime, { instances: ['a'], for: 'any' }, call(person, extra));
+  return data.turns?.[0] ?? data;
+};
+
+describe.each([
+  ['send', sending],
+  ['wait', waiting],
+])('%s that comes to a request', (_, begin) => {
+  test('asks the person, and the answer of the whole turn comes in the same call', async () => {
+    const person = new Person();
+    const told: string[] = [];
+    const turn = begin(person, runtimeFor(), { onProgress: (text) => told.push(text) });
+    const sessionID = await standsAt(fakes.a);
+    await person.answers(ONCE);
+    await settled(fakes.a);
+    fakes.a.state.finish(sessionID, 'after');
+    expect(await turn).toMatchObject({
+      outcome: 'completed',
+      text: 'before, after',
+      settled: expect.stringMatching(/^allowed once: permission per_\w+: «bash "ls"»$/) as string,
+    });
+    expect(told.join('').replace('[a] ', '')).toBe('before, after');
+    expect(person.forms).toHaveLength(1);
+  });
+
+  test('asks for each of them', async () => {
+    const person = new Person();
+    const turn = begin(person);
+    const sessionID = await standsAt(fakes.a);
+    await person.answers(ONCE);
+    await settled(fakes.a);
+    fakes.a.addQuestion({ sessionID });
+    await person.answers({ kind: 'accepted', fields: { answer_1: 'Yes' } });
+    await settled(fakes.a);
+    fakes.a.state.finish(sessionID, 'after');
+    expect(await turn).toMatchObject({
+      outcome: 'completed',
+      settled: expect.stringMatching(/^allowed once: permission .*; answered answer que_/) as string,
+    });
+  });
+
+  test.each(['permission', 'question'] as const)('a decline is a no: %s', async (kind) => {
+    const person = new Person();
+    const turn = begin(person);
+    const sessionID = await standsAt(fakes.a, kind);
+    await person.answers({ kind: 'declined' });
+    await settled(fakes.a);
+    fakes.a.state.finish(sessionID, 'after');
+    expect(await turn).toMatchObject({ outcome: 'completed', settled: expect.stringMatching(/^rejected/) as string });
+    expect(fakes.a.count('POST /question/:id/reject') + fakes.a.count('POST /permission/:id/reply')).toBe(1);
+  });
+
+  test.each<readonly [PersonAnswer, RegExp]>([
+    [
+      { kind: 'unavailable', reason: 'it is deaf' },
+      /could not ask the person .*it is deaf.* still waits in that opencode/,
+    ],
+    [{ kind: 'dismissed' }, /closed the form.* still waits in that opencode.*Ask them/],
+    [{ kind: 'late' }, /did not decide on .* still waits in that opencode/],
+    [{ kind: 'accepted', fields: { decision: 'perhaps' } }, /came back without one of its choices/],
+  ])('without an answer nothing is settled, and it says why: %j', async (answer, reason) => {
+    const person = new Person();
+    const turn = begin(person);
+    await standsAt(fakes.a);
+    await person.answers(answer);
+    const data = await turn;
+    expect(data).toMatchObject({ outcome: 'waiting', reason: expect.stringMatching(reason) as string });
+    expect(data.waiting).toEqual([expect.stringMatching(/^permission per_/)]);
+    // respond would ask in vain once more.
+    expect([data.next, data.settled, replies(fakes.a), person.forms.length]).toEqual([undefined, undefined, 0, 1]);
+  });
+
+  test.each([
+    ['never', { approve: 'never' }],
+    ['the model', { approve: 'model' }],
+    ['the model, by a rule', { approvalRules: [{ permission: 'bash', pattern: 'ls', approve: 'model' }] }],
+  ] as const)('nobody is asked where it is for %s to settle', async (__, approvals) => {
+    const person = new Person();
+    const turn = begin(person, runtimeFor(approvals));
+    await standsAt(fakes.a);
+    expect(await turn).toMatchObject({
+      outcome: 'waiting',
+      next: expect.stringContaining('Settle it with respond') as string,
+    });
+    expect(person.forms).toEqual([]);
+  });
+
+  test('the person is asked where it is for them alone', async () => {
+    const person = new Person();
+    const turn = begin(person, runtimeFor({ approve: 'human' }));
+    const sessionID = await standsAt(fakes.a);
+    await person.answers(ONCE);
+    await settled(fakes.a);
+    fakes.a.state.finish(sessionID, 'after');
+    expect(await turn).toMatchObject({ outcome: 'completed' });
+  });
+
+  test('what is settled elsewhere meanwhile is taken away from them, and the turn followed on', async () => {
+    const person = new Person();
+    const turn = begin(person);
+    const sessionID = await standsAt(fakes.a);
+    await until('the person to be asked', () => person.asked === 1);
+    const [id = ''] = fakes.a.state.permissions.keys();
+    fakes.a.state.settle(id, 'permission.replied', { reply: 'once' });
+    await until('the form to be taken away', () => person.asked === 0);
+    fakes.a.state.finish(sessionID, 'after');
+    expect(await turn).toMatchObject({
+      outcome: 'completed',
+      text: 'before, after',
+      settled: expect.stringMatching(/^settled elsewhere/) as string,
+    });
+    expect(replies(fakes.a)).toBe(0);
+  });
+
+  test('what is aborted meanwhile is taken away from them, and told as aborted', async () => {
+    const person = new Person();
+    const turn = begin(person);
+    const sessionID = await standsAt(fakes.a);
+    await until('the person to be asked', () => person.asked === 1);
+    // Its request stays on the list, as with the real one.
+    fakes.a.state.abort(sessionID);
+    const data = await turn;
+    expect([data.outcome, data.settled, person.asked, replies(fakes.a)]).toEqual(['aborted', undefined, 0, 0]);
+  });
+
+  test('a call that is cancelled while they think settles nothing', async () => {
+    const person = new Person();
+    const caller = new AbortController();
+    const turn = begin(person, runtimeFor(), { signal: caller.signal });
+    await standsAt(fakes.a);
+    await until('the person to be asked', () => person.asked === 1);
+    caller.abort();
+    await turn;
+    expect([person.asked, replies(fakes.a)]).toEqual([0, 0]);
+  });
+});
+
+test('a decision that comes when the call is over is not sent, and the message stays sent', async () => {
+  const clock = new ManualClock();
+  const runtime = runtimeFor({}, clock);
+  const askPerson: Call['askPerson'] = async () => {
+    await clock.advance(CALL_MS);
+    return ONCE;
+  };
+  const input = { instance: 'a', message: 'x', request_id: 'r' };
+  const limit = { deadlineMs: clock.now() + CALL_MS, askPerson };
+  const turn = send(runtime, input, call(new Person(), limit));
+  await standsAt(fakes.a);
+  expect((await turn).data).toMatchObject({
+    outcome: 'waiting',
+    reason: expect.stringMatching(/ran out, and nothing was answered\. Settle it with respond/) as string,
+  });
+  expect(replies(fakes.a)).toBe(0);
+  expect(await readdir(join(temp.path, 'requests'))).toHaveLength(1);
+});
+
+test('send that does not wait for the answer asks nobody', async () => {
+  const person = new Person();
+  const { state } = fakes.a;
+  const begin = state.begin.bind(state);
+  // The first that is heard of the turn.
+  state.begin = (sessionID, ...prompt) => {
+    state.addPermission({ sessionID });
+    begin(sessionID, ...prompt);
+  };
+  const { id: session_id } = fakes.a.addSession();
+  const input = { instance: 'a', session_id, message: 'x', async: true };
+  expect((await send(runtimeFor(), input, call(person))).data).toMatchObject({ outcome: 'waiting' });
+  expect(person.forms).toEqual([]);
+});
+
+describe('wait for two agents that ask', () => {
+  const both = (): readonly [string, string] => {
+    const [one, other] = [fakes.a, fakes.b].map((fake) => {
+      const { id: sessionID } = fake.addSession();
+      fake.state.begin(sessionID, 'x', {});
+      fake.addPermission({ sessionID });
+      return sessionID;
+    });
+    return [one ?? '', other ?? ''];
+  };
+
+  test('shows one form after the other', async () => {
+    const [one, other] = both();
+    const person = new Person();
+    const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
+    await person.answers(ONCE);
+    await person.answers(ONCE);
+    await Promise.all([settled(fakes.a), settled(fakes.b)]);
+    fakes.a.state.finish(one, 'a is done');
+    fakes.b.state.finish(other, 'b is done');
+    expect((await turns).data).toMatchObject({ outcome: '2 completed' });
+    expect([person.forms.length, person.most]).toEqual([2, 1]);
+  });
+
+  test('asks nothing about what was settled before its turn came', async () => {
+    const [one, other] = both();
+    const person = new Person();
+    const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'all' }, call(person));
+    await until('the person to be asked', () => person.asked === 1);
+    const [first, second] = person.forms[0]?.message.includes(' on b ') ? [fakes.b, fakes.a] : [fakes.a, fakes.b];
+    second.state.permissions.clear();
+    await person.answers(ONCE);
+    await settled(first);
+    fakes.a.state.finish(one, 'a is done');
+    fakes.b.state.finish(other, 'b is done');
+    expect((await turns).data).toMatchObject({ outcome: '2 completed' });
+    expect(person.forms).toHaveLength(1);
+  });
+
+  test('returns when the first is done, and takes the form of the other away', async () => {
+    both();
+    fakes.b.state.permissions.clear();
+    const person = new Person();
+    const turns = wait(runtimeFor(), { instances: ['a', 'b'], for: 'any' }, call(person));
+    await until('the person to be asked', () => person.asked === 1);
+    fakes.b.state.finish([...fakes.b.state.statuses.keys()][0] ?? '', 'b is done');
+    const { data } = await turns;
+    expect(data.turns).toMatchObject([
+      { instance: 'a', outcome: 'waiting', next: expect.stringContaining('Settle it with respond') as string },
+      { instance: 'b', outcome: 'completed', text: 'b is done' },
+    ]);
+    expect(data.turns?.[0]?.reason).toBeUndefined();
+    expect([person.asked, replies(fakes.a)]).toEqual([0, 0]);
+  });
+});
