@@ -436,6 +436,8 @@ describe('by the other ways out', () => {
 
   test('a form: frames, titles and labels', async () => {
     const { id } = fill(evil);
+    // Those of every send and wait that came to something are looked at too.
+    const before = forms.length;
     evil.state.begin(id, 'run');
     const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
     const permission = evil.addPermission({ sessionID: id, ...asks });
@@ -444,7 +446,7 @@ describe('by the other ways out', () => {
     const questions = [{ question: EVIL, header: EVIL, options }];
     const question = evil.addQuestion({ sessionID: id, questions });
     await call('respond', { ...AT, request_id: question.id });
-    expect(forms).toHaveLength(2);
+    expect(forms).toHaveLength(before + 2);
     for (const [key, text] of stringsIn(forms)) expect(unquotedIn(text), key).toEqual([]);
   });
 

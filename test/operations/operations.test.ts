@@ -6,7 +6,6 @@ import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
-import { respond } from '../../src/operations/respond/respond.ts';
 import { read } from '../../src/operations/sessions/read.ts';
 import type { Call, Runtime } from '../../src/operations/runtime.ts';
 import { remember } from '../../src/operations/send/following.ts';
