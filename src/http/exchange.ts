@@ -81,7 +81,8 @@ export async function exchange(
     call.limit(limits.timeoutMs);
     const response = await call.headers();
     await checkPassedOn(response, call, label);
-    checkResponse(response, call, label, 'application/json');
+    await checkAdmitted(response, call, label);
+    checkResponse(response, label, 'application/json');
     const text = await call.text(response, limits.maxBytes);
     return { status: response.statusCode ?? 0, headers: response.headers, text };
   } finally {
@@ -120,7 +121,7 @@ export async function requestDated(
 ): Promise<{ readonly body: unknown; readonly dateMs: number | undefined }> {
   const { status, headers, text } = await exchange(connection, path, {}, limits);
   const label = labelOf('GET', connection, path);
-  if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
+  if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status, answer: text });
   const dateMs = Date.parse(headers.date ?? '');
   try {
     return { body: JSON.parse(text) as unknown, dateMs: Number.isNaN(dateMs) ? undefined : dateMs };
@@ -155,7 +156,8 @@ export async function openStream(
     call.limit(limits.headersTimeoutMs);
     const response = await call.headers();
     await checkPassedOn(response, call, label);
-    checkResponse(response, call, label, 'text/event-stream');
+    await checkAdmitted(response, call, label);
+    checkResponse(response, label, 'text/event-stream');
     const { statusCode: status = 0 } = response;
     if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
     call.limit(undefined);
@@ -207,19 +209,22 @@ async function checkPassedOn(response: IncomingMessage, call: HttpCall, label: s
   );
 }
 
-function checkResponse(
-  { statusCode: status = 0, headers }: IncomingMessage,
-  { withheld }: HttpCall,
-  label: string,
-  contentType: string,
-): void {
+async function checkAdmitted(response: IncomingMessage, call: HttpCall, label: string): Promise<void> {
+  const { statusCode: status } = response;
+  if (status !== 401) return;
+  const { withheld } = call;
+  const answer = await call.text(response, MAX_REFUSAL_BYTES).catch(() => '');
+  const why = withheld ?? 'a password is needed or the one sent is wrong';
+  throw new RequestError('locked', `${label}: HTTP 401${withheld === undefined ? ', ' : '; '}${why}`, {
+    status,
+    answer,
+    ...(withheld !== undefined && { withheld }),
+  });
+}
+
+function checkResponse({ statusCode: status = 0, headers }: IncomingMessage, label: string, contentType: string): void {
   if (status >= 300 && status < 400) {
     throw new RequestError('malformed', `${label}: answered with a redirect (HTTP ${status}), which is not followed`);
-  }
-  if (status === 401 && withheld !== undefined)
-    throw new RequestError('locked', `${label}: HTTP 401; ${withheld}`, { status, withheld });
-  if (status === 401) {
-    throw new RequestError('locked', `${label}: HTTP 401, a password is needed or the one sent is wrong`, { status });
   }
   // opencode answers unknown paths with its web page and status 200.
   const type = headers['content-type'] ?? '';

@@ -19,16 +19,19 @@ export class RequestError extends Error {
   readonly status: number | undefined;
   /** Why the password was not sent: with `unreachable` nothing was, with `locked` the answer to the rest was 401. */
   readonly withheld: string | undefined;
+  /** The body of an error status, where it was read. */
+  readonly answer: string | undefined;
 
   constructor(
     kind: FailureKind,
     message: string,
-    options: { status?: number; cause?: unknown; withheld?: string } = {},
+    options: { status?: number; cause?: unknown; withheld?: string; answer?: string } = {},
   ) {
     super(message, { cause: options.cause });
     this.kind = kind;
     this.status = options.status;
     this.withheld = options.withheld;
+    this.answer = options.answer;
   }
 }
 

@@ -1,10 +1,12 @@
 import { RequestError } from '../http/exchange.ts';
 import { messageOf } from '../base/errors.ts';
 import { quoteName, sentence, singleLine } from '../base/plain-text.ts';
+import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
+import { versionOfOpencode2 } from './opencode-2.ts';
 import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
-import { unsupportedReason } from './supported-version.ts';
+import { ONLY_OPENCODE_1, unsupportedReason } from './supported-version.ts';
 
 /** Health and paths are below one KiB. */
 const MAX_IDENTITY_BYTES = 256 * 1024;
@@ -35,7 +37,14 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
 }
 
 async function askVersion(task: ProbeTask, deps: ProbeDeps): Promise<string> {
-  const health = healthOf(await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES));
+  let answer: unknown;
+  try {
+    answer = await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES);
+  } catch (error) {
+    const version = await versionOfOpencode2(task, deps, error);
+    throw version === undefined ? error : new IsOpencode2(version);
+  }
+  const health = healthOf(answer);
   if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
   if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} says that it is not healthy`);
   return health.version;
@@ -61,6 +70,19 @@ async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Prom
 /** It answered, but it is not what we look for. */
 class Unfit extends Error {}
 
+class IsOpencode2 extends Error {
+  readonly result: Settled;
+
+  constructor(version: string) {
+    super(version);
+    this.result = {
+      status: 'unsupported',
+      version,
+      reason: `this is OpenCode ${version}, which is not supported yet; ${ONLY_OPENCODE_1}`,
+    };
+  }
+}
+
 function malformed(task: ProbeTask, path: string, expected: string): Unfit {
   return new Unfit(`GET ${task.connection.endpoint.url}${path}: not the answer of an opencode server; ${expected}`);
 }
@@ -70,6 +92,7 @@ function settled(result: Settled, latencyMs?: number): Look {
 }
 
 function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
+  if (error instanceof IsOpencode2) return settled(error.result, latencyMs);
   if (error instanceof RequestError && error.withheld !== undefined)
     return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
   if (error instanceof RequestError && error.kind === 'locked') {
@@ -78,12 +101,23 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   const timedOut = isTimeout(error, task);
   const reason = timedOut
     ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
-    : messageOf(error);
+    : messageOf(error) + saidIn(error);
   return {
     ...settled({ status: 'unhealthy', reason: sentence(reason, MAX_REASON_CHARS) }, latencyMs),
     timedOut,
     ...(isNotNow(error) ? { notNow: true } : {}),
   };
+}
+
+/** What opencode says of an error, such as a configuration file that it cannot use. */
+function saidIn(error: unknown): string {
+  if (!(error instanceof RequestError) || error.answer === undefined) return '';
+  try {
+    const words = wordsOf(JSON.parse(error.answer));
+    return words === undefined ? '' : said(words);
+  } catch {
+    return '';
+  }
 }
 
 /** A node service that cannot say who calls or has not seen the instance yet, and servers that are overloaded or still start. */

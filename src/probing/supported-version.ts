@@ -4,6 +4,9 @@ import { quoteName } from '../base/plain-text.ts';
 export const MIN_VERSION = '1.18.10';
 const OLDEST: Numbers = [1, 18, 10];
 
+/** The end of a sentence that says that something is not supported. */
+export const ONLY_OPENCODE_1 = `1.x from ${MIN_VERSION} on is`;
+
 /** 2.x answers other routes under the same port. */
 const FIRST_UNKNOWN_MAJOR = 2;
 
@@ -17,7 +20,7 @@ export function unsupportedReason(version: string): string | undefined {
   const found = parse(version);
   if (found === undefined || found.every((number) => number === 0)) return undefined;
   if (found[0] >= FIRST_UNKNOWN_MAJOR)
-    return `opencode ${quoteName(version)} is of a major version that is not supported yet; 1.x from ${MIN_VERSION} on is`;
+    return `opencode ${quoteName(version)} is of a major version that is not supported yet; ${ONLY_OPENCODE_1}`;
   if (isOlder(found)) return `opencode ${quoteName(version)} is too old; ${MIN_VERSION} or newer is needed`;
   return undefined;
 }

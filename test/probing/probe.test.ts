@@ -295,6 +295,86 @@ describe('versions', () => {
   });
 });
 
+describe('what answers is OpenCode 2', () => {
+  const tag = { status: 401, body: { _tag: 'UnauthorizedError' } };
+  const json = (status: number, body: unknown) => ({ status, body });
+  const html = { status: 200, body: '<html>' };
+  const empty = { status: 404, body: '' };
+
+  test.each([
+    ['with its password', html, { '/api/info': json(200, { version: '2.3.2', pid: 7 }) }, 'OpenCode 2.3.2'],
+    ['without it', html, { '/api/info': tag }, 'OpenCode 2, behind its password'],
+    ['without it, where all is refused', tag, { '/api/info': tag }, 'OpenCode 2, behind its password'],
+    ['the preview', empty, { '/api/health': json(200, { healthy: true }) }, 'OpenCode 2, a preview'],
+    ['the preview without its password', empty, { '/api/health': tag }, 'OpenCode 2, a preview'],
+  ] as const)('%s: says so, and is not driven', async (_, health, routes, said) => {
+    const look = await ask(await routing({ '/global/health': health, ...routes }), { parts: OVERVIEW_PARTS });
+    expect(look.result).toMatchObject({
+      status: 'unsupported',
+      reason: `this is ${said}, which is not supported yet; 1.x from 1.18.10 on is`,
+    });
+  });
+
+  test.each([
+    ['OpenCode 1 behind a password', { status: 401, body: '' }, {}, 'locked'],
+    ['a web page', html, {}, 'unhealthy'],
+    ['another server', html, { '/api/info': json(200, { version: '7' }) }, 'unhealthy'],
+    ['another server with health of its own', html, { '/api/health': json(200, { healthy: true }) }, 'unhealthy'],
+    ['nothing of use', empty, { '/api/info': json(200, null), '/api/health': json(200, null) }, 'unhealthy'],
+  ] as const)('is not %s', async (_, health, routes, status) => {
+    expect((await ask(await routing({ '/global/health': health, ...routes }))).result.status).toBe(status);
+  });
+
+  interface Answer {
+    readonly status: number;
+    readonly body: unknown;
+  }
+
+  /** As OpenCode 1 does, all other paths give a web page. */
+  const routing = (routes: Readonly<Record<string, Answer>>): Promise<string> =>
+    server((request, response) => {
+      const { status, body } = routes[request.url ?? ''] ?? html;
+      const type = typeof body === 'string' ? 'text/html' : 'application/json';
+      response.writeHead(status, body === '' ? {} : { 'content-type': type });
+      response.end(typeof body === 'string' ? body : JSON.stringify(body));
+    });
+});
+
+describe('what opencode says of its own failure', () => {
+  const inputs =
+    '--- JSONC Input ---\n{ "apiKey": "sk-secret" \n--- Errors ---\nValueExpected at line 1, column 8\n   Line 1: { "apiKey"\n--- End ---';
+  test.each([
+    [
+      { name: 'ConfigJsonError', data: { path: '/p/opencode.json', message: inputs } },
+      '/p/opencode.json: ValueExpected at line 1, column 8',
+    ],
+    [
+      {
+        name: 'ConfigInvalidError',
+        data: { path: '/p/opencode.json', issues: [{ path: ['model'], message: 'Expected string' }] },
+      },
+      '/p/opencode.json: model: Expected string',
+    ],
+    [{ name: 'UnknownError', data: { message: 'no such plugin' } }, 'no such plugin'],
+    [{ name: 'ProviderInitError' }, 'ProviderInitError'],
+  ])('%j is in the reason, and no key of its configuration', async (body, said) => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'answer', status: 400, body });
+    const reason = reasonOf(await ask(fake.url));
+    expect(reason).toMatch(/^unhealthy: GET .*\/path: HTTP 400; it says /);
+    expect(reason).toContain(said);
+    expect(reason).not.toContain('sk-secret');
+  });
+
+  test('is left out where it is no JSON, and bounded', async () => {
+    const fake = await fakeOpencode();
+    fake.override('GET /path', { kind: 'answer', status: 500, body: 'not json' });
+    expect(reasonOf(await ask(fake.url))).toMatch(/HTTP 500$/);
+    fake.override('GET /path', { kind: 'answer', status: 500, body: { message: 'x'.repeat(10_000) } });
+    expect(reasonOf(await ask(fake.url)).length).toBeLessThan(500);
+  });
+});
+
 describe('another instance than the one registered', () => {
   async function answer(claimed: string, told: string, route: Candidate['endpoint']['route'] = 'loopback') {
     const fake = await fakeOpencode({ directory: told });

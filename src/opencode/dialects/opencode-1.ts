@@ -1,9 +1,10 @@
 import { createOpencodeClient } from '@opencode-ai/sdk/v2/client';
 import * as z from 'zod';
 
-import { quoted, quoteName } from '../../base/plain-text.ts';
+import { quoteName } from '../../base/plain-text.ts';
 import type { OpencodeApi, Page, PageQuery } from '../api.ts';
 import { openEvents } from '../events.ts';
+import { said, wordsOf } from '../said.ts';
 import { changedMessageSchema, fileContentSchema, fileNodeSchema, textMatchSchema } from '../inspect-schema.ts';
 import {
   agentSchema,
@@ -46,8 +47,6 @@ type Calls = {
 const CALL_TIMEOUT_MS = 15_000;
 /** A search through a large project takes longer than other calls; shorter than the least patient client waits. */
 const SEARCH_TIMEOUT_MS = 30_000;
-/** Of what opencode says of an error: enough to know it by, in one line of a result. */
-const MAX_SAID_CHARS = 300;
 
 function route<Args extends readonly unknown[], Result>(
   label: string,
@@ -344,13 +343,6 @@ function olderCursorOf({ response }: SdkResult, label: string): { readonly older
 function detail(error: unknown): string {
   // Not a web page of something in between.
   if (typeof error === 'string' && error !== '' && !/^\s*</.test(error)) return said(error);
-  const parsed = z
-    .object({ name: z.string().optional(), data: z.object({ message: z.string() }).partial().optional() })
-    .safeParse(error);
-  const text = parsed.success ? (parsed.data.data?.message ?? parsed.data.name) : undefined;
+  const text = wordsOf(error);
   return text === undefined ? '' : said(text);
-}
-
-function said(text: string): string {
-  return `; it says ${quoted(text, MAX_SAID_CHARS)}`;
 }

@@ -1,0 +1,32 @@
+import { quoted } from '../base/plain-text.ts';
+
+/** Enough to know an error by, in one line of a result. */
+const MAX_SAID_CHARS = 300;
+
+/** The words in an error that opencode answers as JSON (1.18.33), unbounded; undefined where there are none. */
+export function wordsOf(error: unknown): string | undefined {
+  const { name, data, message } = fields(error);
+  const { message: inner, path, issues } = fields(data);
+  // A config file that does not parse is in the message as a whole, its keys included; what is wrong follows.
+  const parts = typeof inner === 'string' ? inner.split(/^--- Errors ---$/m) : [];
+  const said = parts.length > 1 ? parts.at(-1)?.trim().split('\n', 1)[0] : inner;
+  const wrong = Array.isArray(issues) ? issues.map(issueOf).join('; ') : '';
+  const what = [said, wrong, message, name].find((one) => typeof one === 'string' && one !== '');
+  if (typeof what !== 'string') return undefined;
+  return typeof path === 'string' && !what.includes(path) ? `${path}: ${what}` : what;
+}
+
+/** For the end of an error of ours. */
+export function said(text: string): string {
+  return `; it says ${quoted(text, MAX_SAID_CHARS)}`;
+}
+
+function issueOf(issue: unknown): string {
+  const { path, message } = fields(issue);
+  const where = Array.isArray(path) ? path.join('.') : '';
+  return `${where === '' ? '' : `${where}: `}${String(message)}`;
+}
+
+function fields(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
+}
