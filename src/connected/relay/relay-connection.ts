@@ -1,6 +1,6 @@
 import type { Clock } from '../../base/clock.ts';
 import { quoted } from '../../base/plain-text.ts';
-import { startSsh, type SshProcess } from './ssh-process.ts';
+import { anotherCommand, keepLast, startSsh, type SshProcess } from './ssh-process.ts';
 
 export interface RelayConnectionOptions {
   /** Undefined: a shell of this machine. */
@@ -13,6 +13,8 @@ export interface RelayConnectionOptions {
   readonly registration: (port: number, name: string) => string | undefined;
   readonly clock: Clock;
   readonly onMessage?: (line: string) => void;
+  /** The login is over: ssh asks nothing from now on. */
+  readonly onLogin?: () => void;
 }
 
 /** An open connection with its registration on the relay. */
@@ -44,8 +46,11 @@ const BATCH_LIMIT_MS = 60_000;
 const INTERACTIVE_LIMIT_MS = 150_000;
 /** The relay removes a registration in some 20 ms and a round trip; the whole of `close` has 800. */
 const RELEASE_MS = 400;
+/** ssh prints the tunnel's port before anything of the session arrives, but into another pipe. */
+const PORT_LATE_MS = 2_000;
 const MAX_REASON_CHARS = 500;
 const GREETING = 'opencode-connected 1';
+const CANCELLED = 'the attempt was cancelled';
 
 /** The relay is set up so that no connection may be kept: another attempt would only open the tunnel again. */
 export class RelayRefusedError extends Error {
@@ -60,7 +65,7 @@ export async function openRelayConnection(
   const connection = new Connection(options);
   const limitMs = options.interactive ? INTERACTIVE_LIMIT_MS : BATCH_LIMIT_MS;
   const settled = new AbortController();
-  const onAbort = (): void => void connection.abandon('the attempt was cancelled');
+  const onAbort = (): void => void connection.abandon(CANCELLED);
   signal.addEventListener('abort', onAbort, { once: true });
   if (signal.aborted) onAbort();
   void options.clock.sleep(limitMs, settled.signal).then(() => {
@@ -85,7 +90,10 @@ class Connection implements RelayConnection {
   readonly established: Promise<void>;
   readonly #options: RelayConnectionOptions;
   readonly #ssh: SshProcess;
+  readonly #over = new AbortController();
   #greeted = false;
+  /** The last lines of what ran before our program, or in its place. */
+  readonly #printed: string[] = [];
   #began = false;
   #sent = false;
   #isRefused = false;
@@ -102,6 +110,7 @@ class Connection implements RelayConnection {
       onLine: (line) => this.#take(line),
       onPort: (port) => {
         this.port = port;
+        options.onLogin?.();
         this.#begin();
       },
       ...(options.onMessage !== undefined && { onMessage: options.onMessage }),
@@ -109,12 +118,20 @@ class Connection implements RelayConnection {
     this.lost = this.#ssh.ended.then(async (reason) => {
       // Its group may have members left.
       await this.#ssh.end(0);
-      return this.#reason ?? reason;
+      this.#over.abort();
+      return this.#explained(this.#reason ?? reason);
     });
     this.established = new Promise((resolve, reject) => {
       this.#onEstablished = resolve;
       void this.lost.then((reason) => reject(this.#isRefused ? new RelayRefusedError(reason) : new Error(reason)));
     });
+  }
+
+  /** `reason`, or what the relay ran in the place of our program, if it did: a forced command's own words say more than its end. */
+  #explained(reason: string): string {
+    const isLoggedIn = this.port !== 0 || this.#printed.length > 0;
+    if (this.#greeted || !isLoggedIn || reason === CANCELLED || this.#options.sshCommand === undefined) return reason;
+    return anotherCommand(this.#printed, reason);
   }
 
   get #place(): string {
@@ -144,21 +161,25 @@ class Connection implements RelayConnection {
     const time = `within ${limitMs / 1000} s`;
     if (this.#options.sshCommand === undefined)
       return `the shell did not register anything ${time}; see whether the registry directory hangs`;
-    if (!this.#greeted) return `no connection to the relay ${time}; try the command of RELAY_SSH_CMD by hand`;
-    if (this.port === 0) {
-      return `ssh did not say which port the relay gave to the tunnel ${time}; take -q and LogLevel out of RELAY_SSH_CMD`;
-    }
+    if (!this.#greeted && this.port === 0)
+      return `no connection to the relay ${time}; try the command of RELAY_SSH_CMD by hand`;
+    if (!this.#greeted) return `there was no answer ${time}`;
     return `the relay did not take the registration ${time}; see whether its registry directory hangs`;
   }
 
   #take(line: string): void {
-    // Login scripts may print whatever they like before.
-    if (line === GREETING) {
+    // Login scripts may print whatever they like before, a line without its end (the title of the terminal) too.
+    if (line.endsWith(GREETING)) {
       this.#greeted = true;
+      this.#options.onLogin?.();
       this.#begin();
+      if (this.port === 0) void this.#missPort();
       return;
     }
-    if (!this.#greeted) return;
+    if (!this.#greeted) {
+      keepLast(this.#printed, line);
+      return;
+    }
     if (line === 'beat') this.replies += 1;
     else if (line === 'unseen') this.isUnseen = true;
     else if (line === 'registered') this.#onEstablished();
@@ -182,6 +203,18 @@ class Connection implements RelayConnection {
     const { sshCommand, header } = this.#options;
     // Not before the greeting: what runs ahead of the program (gcloud, a login script) could read and show it.
     for (const line of [...(sshCommand === undefined ? [] : [`tunnel ${this.port}`]), ...header]) this.#ssh.send(line);
+  }
+
+  /** The person's own forwards may fail and ssh goes on, so that ours is judged here. */
+  async #missPort(): Promise<void> {
+    await this.#options.clock.sleep(PORT_LATE_MS, this.#over.signal);
+    if (this.port !== 0 || this.#over.signal.aborted) return;
+    const said = this.#ssh.lastWords;
+    void this.abandon(
+      said === ''
+        ? 'ssh did not say which port the relay gave to the tunnel; take -q and LogLevel out of what RELAY_SSH_CMD runs'
+        : `the relay gave no port to the tunnel: ssh says ${said}; see AllowTcpForwarding and PermitListen in its sshd_config, and restrict and permitlisten in its authorized_keys`,
+    );
   }
 
   register(): void {

@@ -2,6 +2,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { openRelayConnection, type RelayConnection, RelayRefusedError } from './relay-connection.ts';
+import { wantsPerson } from './ssh-process.ts';
 
 export interface RelayLinkOptions {
   /** The person's ssh command in words, see `splitCommand`. Undefined: the registry directory of this machine, without a tunnel. */
@@ -21,7 +22,7 @@ export interface RelayLinkOptions {
   /** From 0 to 1; spreads the attempts of many machines whose relay went away. */
   readonly random?: () => number;
   readonly onChange?: (state: RelayState) => void;
-  /** What ssh prints during the first attempt, line by line, safe to show: a banner, a request to touch the key. */
+  /** What ssh prints before `connectFirst` resolves, line by line, safe to show: a banner, an address to open. */
   readonly onMessage?: (line: string) => void;
   /** Seconds without a line after which the relay removes the registration; default 90. */
   readonly limitSeconds?: number;
@@ -39,7 +40,10 @@ export interface RelayState {
 }
 
 export interface RelayLink {
-  /** The first attempt, at which ssh may ask at the terminal. Never rejects: gives `connected`, `waiting` with the reason, or `closed`. Give up by `signal`. */
+  /**
+   * The first attempt; where it fails for want of an answer, another at which ssh may ask at the terminal. Never rejects: gives
+   * `connected`, `waiting` with the reason, or `closed`; and `connecting` after 3 s in which nothing was asked: it goes on
+   * without a word on the terminal. Give up by `signal`. */
   connectFirst(signal: AbortSignal): Promise<RelayState>;
   /** From now on connects again by itself whenever there is no connection, without a word on the terminal. */
   keep(): void;
@@ -52,6 +56,8 @@ export interface RelayLink {
   close(): Promise<void>;
 }
 
+/** A login takes up to 2 s across an ocean. Longer than this nobody waits for a relay that asks nothing. */
+export const PATIENCE_MS = 3_000;
 /** Four and a half of these fit into the relay's 90 s: three may be lost. */
 const HEARTBEAT_MS = 20_000;
 /** Two answers missing, and as long as ssh's own keepalive takes. */
@@ -94,6 +100,8 @@ class Link implements RelayLink {
   #failures = 0;
   #lastLogged: string | undefined;
   #warned = false;
+  /** The terminal is still ours. */
+  #mayTell = false;
 
   constructor(options: RelayLinkOptions) {
     this.#options = options;
@@ -108,8 +116,25 @@ class Link implements RelayLink {
   }
 
   async connectFirst(signal: AbortSignal): Promise<RelayState> {
-    if (this.#connection === undefined) await this.#attempt(true, AbortSignal.any([signal, this.#stop.signal]));
+    if (this.#connection !== undefined) return this.#state;
+    const cancelled = AbortSignal.any([signal, this.#stop.signal]);
+    this.#mayTell = true;
+    await this.#attemptPatiently(false, cancelled);
+    const { kind, reason = '' } = this.#state;
+    if (kind === 'waiting' && wantsPerson(reason) && !cancelled.aborted) await this.#attemptPatiently(true, cancelled);
+    this.#mayTell = false;
     return this.#state;
+  }
+
+  /** Resolves when the attempt has ended, or has taken too long since nothing was asked any more. */
+  async #attemptPatiently(interactive: boolean, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const over = new AbortController();
+    let onLogin = (): void => {};
+    const asked = interactive ? new Promise<void>((resolve) => (onLogin = resolve)) : Promise.resolve();
+    const late = asked.then(() => clock.sleep(PATIENCE_MS, over.signal));
+    await Promise.race([this.#attempt(interactive, signal, onLogin), late]);
+    over.abort();
   }
 
   announce(): void {
@@ -135,6 +160,7 @@ class Link implements RelayLink {
   async #supervise(): Promise<void> {
     const { signal } = this.#stop;
     while (!this.#isOver) {
+      await this.#attempting;
       await this.#holding;
       await this.#wait();
       if (!this.#isOver) await this.#attempt(false, signal);
@@ -146,16 +172,16 @@ class Link implements RelayLink {
   }
 
   /** One connection; its end, or its failure, leaves the state `waiting`. */
-  async #attempt(interactive: boolean, signal: AbortSignal): Promise<void> {
+  async #attempt(interactive: boolean, signal: AbortSignal, onLogin?: () => void): Promise<void> {
     if (this.#stop.signal.aborted) return;
     this.#enter({ kind: 'connecting' });
-    const opening = this.#open(interactive, signal);
+    const opening = this.#open(interactive, signal, onLogin);
     this.#attempting = opening;
     await opening;
     this.#attempting = undefined;
   }
 
-  async #open(interactive: boolean, signal: AbortSignal): Promise<void> {
+  async #open(interactive: boolean, signal: AbortSignal, onLogin?: () => void): Promise<void> {
     const { sshCommand, localPort, clock, id, onMessage } = this.#options;
     try {
       const connection = await openRelayConnection(
@@ -169,7 +195,9 @@ class Link implements RelayLink {
             return fields && JSON.stringify({ ...fields, id, name, port });
           },
           clock,
-          ...(interactive && onMessage !== undefined && { onMessage }),
+          // What it fails for is asked next.
+          onMessage: (line) => this.#mayTell && (interactive || !wantsPerson(line)) && onMessage?.(line),
+          ...(onLogin !== undefined && { onLogin }),
         },
         signal,
       );

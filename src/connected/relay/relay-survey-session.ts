@@ -5,7 +5,8 @@ import type { Clock } from '../../base/clock.ts';
 import { quoted, singleLine } from '../../base/plain-text.ts';
 import { type Bytes, type RegistrySurvey, SurveyReader } from './relay-survey.ts';
 import { SURVEY_COMMAND } from './relay-survey-program.ts';
-import { cannotRun } from './ssh-process.ts';
+import { ASKS_NOTHING, sshArguments } from './ssh-arguments.ts';
+import { anotherCommand, cannotRun, keepLast, wantsPerson } from './ssh-process.ts';
 
 export interface SurveySessionOptions {
   /** The person's ssh command in words, for the relay; none: a shell of this machine. */
@@ -55,18 +56,6 @@ const GREETING = 'opencode-connected registry 1';
 const MAX_REASON_CHARS = 300;
 const KEPT_ERROR_BYTES = 4_000;
 
-/** As for the tunnel (`ssh-process.ts`), but without one: the person's own forwards are not opened a second time either. */
-const SSH_OPTIONS = [
-  'BatchMode=yes',
-  'ClearAllForwardings=yes',
-  'ServerAliveInterval=15',
-  'ServerAliveCountMax=3',
-  'ControlMaster=no',
-  'ControlPath=none',
-  'RemoteCommand=none',
-  'ConnectTimeout=30',
-].flatMap((option) => ['-o', option]);
-
 /** Starts the process; nothing is awaited. Where it cannot be started, the calls say so. */
 export function openSurveySession(options: SurveySessionOptions): SurveySession {
   try {
@@ -84,6 +73,8 @@ class Session implements SurveySession {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #ended: Promise<void>;
   readonly #greeted: Promise<true>;
+  /** Before the greeting. */
+  readonly #printed: string[] = [];
   #isEntered = false;
   #take: (line: Bytes) => void = () => {};
   #fail: (reason: Error) => void = () => {};
@@ -96,12 +87,15 @@ class Session implements SurveySession {
   constructor(options: SurveySessionOptions) {
     this.#options = options;
     const ssh = options.sshCommand;
-    const [program = '', ...words] = ssh === undefined ? ['sh', '-c'] : [...ssh, '-T', ...SSH_OPTIONS];
-    this.#child = spawn(program, [...words, SURVEY_COMMAND], {
+    const [program = '', ...words] =
+      ssh === undefined
+        ? ['sh', '-c', SURVEY_COMMAND]
+        : sshArguments({ command: ssh, interactive: false, remoteCommand: SURVEY_COMMAND });
+    this.#child = spawn(program, words, {
       stdio: ['pipe', 'pipe', 'pipe'],
       // A session of its own has no terminal to ask at, and is a group to kill.
       detached: true,
-      env: { ...process.env, CLOUDSDK_CORE_DISABLE_PROMPTS: '1' },
+      env: { ...process.env, ...ASKS_NOTHING },
     });
     this.#child.stdin.on('error', () => {});
     this.#child.stdout.on('data', (chunk: Buffer) => this.#hear(chunk)).on('error', () => {});
@@ -114,8 +108,15 @@ class Session implements SurveySession {
     });
     options.signal.addEventListener('abort', this.#onAbort, { once: true });
     // What the login says before it is not for us.
-    this.#greeted = this.#answer((line) => (line === GREETING ? true : undefined));
-    this.#greeted.catch(() => {});
+    this.#greeted = this.#answer((line) => {
+      if (line.endsWith(GREETING)) return true;
+      keepLast(this.#printed, line);
+      return undefined;
+    });
+    this.#greeted.then(
+      () => this.#printed.splice(0),
+      () => {},
+    );
     if (options.signal.aborted) this.#onAbort();
   }
 
@@ -216,7 +217,7 @@ class Session implements SurveySession {
 
   #end(reason: string, resolve: () => void): void {
     resolve();
-    this.#failure ??= new Error(reason);
+    this.#failure ??= new Error(this.#printed.length === 0 ? reason : anotherCommand(this.#printed, reason));
     this.#fail(this.#failure);
   }
 
@@ -239,7 +240,7 @@ class Session implements SurveySession {
     const words = this.#errors.trim().split('\n').slice(-3).join('; ').trim();
     const what = this.#options.sshCommand === undefined ? 'sh' : 'ssh';
     if (words === '') return `${what} ${how}`;
-    const hint = /Permission denied|Host key verification failed/.test(words)
+    const hint = wantsPerson(words)
       ? '; nothing is asked here: load the key into ssh-agent, or log in once by hand'
       : '';
     return `${quoted(words, MAX_REASON_CHARS)} (${what} ${how})${hint}`;

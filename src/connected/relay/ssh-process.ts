@@ -4,6 +4,7 @@ import { StringDecoder } from 'node:string_decoder';
 import { quoted, singleLine } from '../../base/plain-text.ts';
 import { familyOf } from '../process-table.ts';
 import { REMOTE_COMMAND, REMOTE_PROGRAM } from './remote-program.ts';
+import { ASKS_NOTHING, sshArguments } from './ssh-arguments.ts';
 
 export interface SshProcessOptions {
   /** The person's ssh command; our options and the remote command go behind it. Undefined: no ssh, the program runs on this machine. */
@@ -26,6 +27,8 @@ export interface SshProcess {
   readonly pid: number | undefined;
   /** Resolves, once it has ended, with the reason, safe to show. Never rejects. */
   readonly ended: Promise<string>;
+  /** What ssh itself printed last, in quotation marks and safe to show; empty where it printed nothing. */
+  readonly lastWords: string;
   /** Sends a line to the program on the relay. Whether it arrives is told by the answer only. */
   send(line: string): void;
   /** Ends the input, lets ssh end by itself for `graceMs` or until `release` is called, then kills it and what it started. Idempotent. */
@@ -44,30 +47,9 @@ const LAST_WORDS_MS = 100;
 const FAMILY_MS = 150;
 /** Longer than any line of the protocol; a login script that prints megabytes must not fill the memory. */
 const MAX_LINE_CHARS = 16 * 1024;
-/** ssh tells the cause in its last line, seldom in the last three. */
+/** ssh tells the cause in its last line, seldom in the last three, as a menu or a notice does. */
 const KEPT_LINES = 3;
 const MAX_REASON_CHARS = 300;
-
-/**
- * Before the remote command, behind the person's own words: ssh takes the first of two equal options, so theirs win. Lost
- * connections show after 45 s. A shared connection (ControlMaster) would make a tunnel that outlives this process.
- */
-function options(localPort: number, interactive: boolean): string[] {
-  const settings = [
-    'ExitOnForwardFailure=yes',
-    'ServerAliveInterval=15',
-    'ServerAliveCountMax=3',
-    'ControlMaster=no',
-    'ControlPath=none',
-    // "Allocated port" is an information; a person's own configuration may silence these.
-    'LogLevel=INFO',
-    'RemoteCommand=none',
-    // For the network and the key exchange, not for what a person types.
-    'ConnectTimeout=30',
-    ...(interactive ? [] : ['BatchMode=yes']),
-  ];
-  return ['-T', ...settings.flatMap((setting) => ['-o', setting]), '-R', `0:127.0.0.1:${localPort}`];
-}
 
 export function startSsh(ssh: SshProcessOptions): SshProcess {
   return new RunningSsh(ssh);
@@ -86,18 +68,18 @@ class RunningSsh implements SshProcess {
 
   constructor(ssh: SshProcessOptions) {
     this.#options = ssh;
-    const argv: string[] =
+    const argv =
       ssh.command === undefined
         ? ['/bin/sh', '-c', REMOTE_PROGRAM]
-        : [...ssh.command, ...options(ssh.localPort, ssh.interactive), REMOTE_COMMAND];
+        : sshArguments({ ...ssh, command: ssh.command, remoteCommand: REMOTE_COMMAND });
     const [program = '', ...words] = argv;
     try {
       const child = spawn(program, words, {
         stdio: ['pipe', 'pipe', 'pipe'],
         // A session of its own has no terminal to write to, and is a group to kill. One that may ask must stay in ours: a terminal is read by its foreground group.
         detached: !this.#mayAsk,
-        // ssh needs all of it (SSH_AUTH_SOCK, HOME); gcloud would ask on standard input, which is ours.
-        ...(!ssh.interactive && { env: { ...process.env, CLOUDSDK_CORE_DISABLE_PROMPTS: '1' } }),
+        // ssh needs all of it: SSH_AUTH_SOCK, HOME.
+        ...(!ssh.interactive && { env: { ...process.env, ...ASKS_NOTHING } }),
       });
       this.#child = child;
       this.pid = child.pid;
@@ -112,6 +94,10 @@ class RunningSsh implements SshProcess {
 
   get #mayAsk(): boolean {
     return this.#options.interactive && this.#options.command !== undefined;
+  }
+
+  get lastWords(): string {
+    return this.#lastWords.length === 0 ? '' : quoted(this.#lastWords.join('; '), MAX_REASON_CHARS);
   }
 
   send(line: string): void {
@@ -166,8 +152,8 @@ class RunningSsh implements SshProcess {
   }
 
   #hear(line: string): void {
-    // The person's configuration may ask for forwards of its own.
-    const allocated = /^Allocated port (\d+) for remote forward to 127\.0\.0\.1:(\d+)/.exec(line);
+    // The person's configuration may ask for forwards of its own, and LogVerbose puts a place in the source before the line.
+    const allocated = /Allocated port (\d+) for remote forward to 127\.0\.0\.1:(\d+)/.exec(line);
     if (allocated?.[1] !== undefined && Number(allocated[2]) === this.#options.localPort) {
       if (!this.#hasPort) this.#options.onPort(Number(allocated[1]));
       this.#hasPort = true;
@@ -175,23 +161,39 @@ class RunningSsh implements SshProcess {
     }
     const shown = singleLine(line, MAX_REASON_CHARS).trim();
     if (shown === '') return;
-    this.#lastWords.push(shown);
-    if (this.#lastWords.length > KEPT_LINES) this.#lastWords.shift();
+    keepLast(this.#lastWords, shown);
     this.#options.onMessage?.(shown);
   }
 
   #reason(code: number | null, signal: NodeJS.Signals | null): string {
     const how = signal === null ? `ended with status ${code}` : `was ended by ${signal}`;
     const program = this.#options.command === undefined ? 'the shell' : 'ssh';
-    if (this.#lastWords.length === 0) return `${program} ${how}`;
-    const words = this.#lastWords.join('; ');
-    const asked = /Permission denied|Host key verification failed/.test(words);
+    const words = this.lastWords;
+    if (words === '') return `${program} ${how}`;
     const hint =
-      asked && !this.#options.interactive
+      !this.#options.interactive && wantsPerson(words)
         ? '; reconnecting asks nothing: load the key into ssh-agent, or start opencode-connected again to be asked'
         : '';
-    return `${quoted(words, MAX_REASON_CHARS)} (${program} ${how})${hint}`;
+    return `${words} (${program} ${how})${hint}`;
   }
+}
+
+/** Whether an ssh that may not ask failed for want of an answer: to its own questions, gcloud's, or those of a ProxyCommand. */
+export function wantsPerson(reason: string): boolean {
+  return /Permission denied|Host key verification failed|cannot prompt|\/dev\/tty/.test(reason);
+}
+
+/** Adds a line to the last ones, unless it is empty. */
+export function keepLast(lines: string[], line: string): void {
+  if (line.trim() !== '') lines.push(line);
+  if (lines.length > KEPT_LINES) lines.shift();
+}
+
+/** The `reason` for a login after which our program did not run, of which the lines `printed` say more. */
+export function anotherCommand(printed: readonly string[], reason: string): string {
+  const words = quoted(printed.join('; '), MAX_REASON_CHARS);
+  const what = printed.length === 0 ? 'did not run' : `printed ${words} instead of running`;
+  return `the relay ${what} our program: ${reason}; see command= in its authorized_keys, ForceCommand in its sshd_config and its login shell`;
 }
 
 /** Whether the reason that an ssh gives for its end is that the person interrupted it at the terminal. */

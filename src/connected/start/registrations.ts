@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
-import { createRelayLink, type RelayLink } from '../relay/relay-link.ts';
+import { createRelayLink, PATIENCE_MS, type RelayLink, type RelayState } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-process.ts';
 import { runStatePath } from '../run-state.ts';
 import { RunStateWriter } from './run-state-writer.ts';
@@ -39,9 +39,6 @@ export interface RunningInstance {
   readonly directory: string;
 }
 
-/** A registrar on this machine answers within tens of milliseconds; a directory that hangs must not hold up the start. */
-const HERE_LIMIT_MS = 10_000;
-
 /** Where one instance is registered: on this machine, and on the relay if there is one. */
 export class OwnRegistrations {
   readonly #options: RegistrationsOptions;
@@ -74,23 +71,20 @@ export class OwnRegistrations {
    * failed is tried again from now on. Never rejects. `giveUp` ends the waiting for the relay; `interrupted`: an interrupt ended its ssh.
    */
   async connect(port: number, giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
-    const { tell, name, registryDir, relay, clock } = this.#options;
+    const { tell, name, registryDir, relay } = this.#options;
     this.#self = (await identifyProcess(process.pid)) ?? this.#self;
     this.#open(port);
     let interrupted = false;
-    const limit = new AbortController();
-    void clock.sleep(HERE_LIMIT_MS, limit.signal).then(() => limit.abort());
-    const here = await this.#here?.connectFirst(limit.signal);
-    limit.abort();
+    const here = await this.#here?.connectFirst(new AbortController().signal);
     if (here?.kind === 'connected') {
       if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
-    } else tell(`not registered on this machine (${registryDir}): ${here?.reason}; trying again in the background`);
+    } else tell(`not registered on this machine (${registryDir}): ${reasonOf(here)}; trying again in the background`);
     if (relay !== undefined && !giveUp.aborted) {
       tell('connecting to the relay; Ctrl-C goes on without it');
       const there = await this.#relay?.connectFirst(giveUp);
       if (there?.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
       else if (there?.kind === 'closed') tell(`no connection to the relay: ${there.reason ?? 'closed'}`);
-      else tell(`no connection to the relay: ${there?.reason}; trying again in the background`);
+      else tell(`no connection to the relay: ${reasonOf(there)}; trying again in the background`);
       interrupted = wasInterrupted(there?.reason);
     }
     this.#keep();
@@ -198,4 +192,8 @@ export class OwnRegistrations {
       version,
     });
   }
+}
+
+function reasonOf(state: RelayState | undefined): string {
+  return state?.reason ?? `no answer within ${PATIENCE_MS / 1000} s`;
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { chmod, chown, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -174,18 +175,82 @@ describe('an ssh that will not have it', () => {
   });
 
   it('is told when it hides the port of the tunnel', async () => {
-    const [program, ...words] = stage.sshd.command;
     const said = join(stage.sshd.home, 'said');
     // tee passes on a line before it keeps it.
-    const tee = ['sh', '-c', 'said=$1; shift; "$@" | tee "$said"', 'sh', said];
-    const link = stage.link({ sshCommand: [...tee, program!, '-q', ...words] });
+    const script = ['sh', '-c', 'said=$1; shift 2; ssh -q "$@" | tee "$said"', 'sh', said];
+    const link = stage.link({ sshCommand: [...script, ...stage.sshd.command] });
     link.keep();
     await until('the greeting', async () => (await readFile(said, 'utf8').catch(() => '')) !== '');
-    await stage.clock.advance(60_000);
+    await stage.clock.advance(2_000);
     expect((await link.reaches('waiting')).reason).toBe(
-      'ssh did not say which port the relay gave to the tunnel within 60 s; take -q and LogLevel out of RELAY_SSH_CMD',
+      'ssh did not say which port the relay gave to the tunnel; take -q and LogLevel out of what RELAY_SSH_CMD runs',
     );
     await stage.nothingLeft();
+  });
+
+  it("connects in spite of what the person's configuration says for their own sessions", async () => {
+    const configuration = join(stage.sshd.home, 'config');
+    const lines = [
+      'ExitOnForwardFailure yes',
+      `LocalForward ${stage.sshd.port} 127.0.0.1:1`,
+      `DynamicForward ${stage.sshd.port}`,
+      'RemoteForward /proc/nowhere/S.gpg-agent /tmp/S.gpg-agent',
+      'RemoteForward 0 127.0.0.1:1',
+      'Tunnel yes',
+      'ClearAllForwardings yes',
+      'LogLevel ERROR',
+      'LogVerbose *',
+      'SessionType none',
+      'StdinNull yes',
+      'ForkAfterAuthentication yes',
+      'RequestTTY force',
+      'RemoteCommand sleep 100',
+      'PermitLocalCommand yes',
+      'LocalCommand sleep 100',
+      'ControlMaster auto',
+      `ControlPath ${stage.sshd.home}/control`,
+      'ControlPersist yes',
+      'IgnoreUnknown UseKeychain',
+      'UseKeychain yes',
+    ];
+    await writeFile(configuration, `${lines.join('\n')}\n`);
+    const sshCommand = stage.sshd.command.map((word) => (word === 'none' ? configuration : word));
+    const link = stage.link({ sshCommand });
+    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    await link.close();
+    await stage.nothingLeft();
+  });
+
+  it('connects in spite of words that no later one takes back', async () => {
+    const log = join(stage.sshd.home, 'log');
+    const own = ['-fNnqyv', '-M', '-S', log, '-E', log, '-qoLogLevel=ERROR', '-o', 'sessiontype none', '-s'];
+    const forwards = ['-o', 'ExitOnForwardFailure=yes', '-L', `${stage.sshd.port}:127.0.0.1:1`];
+    const [program = '', ...words] = stage.sshd.command;
+    const link = stage.link({ sshCommand: ['env', 'A=b', program, ...own, ...forwards, ...words, '-q', '--'] });
+    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    await link.close();
+    await stage.nothingLeft();
+  });
+
+  it.each([
+    [
+      'and ends',
+      "echo 'for git only'; exit 3",
+      /^the relay printed "for git only" instead of running our program: ssh ended with status 3; see command=/,
+    ],
+    [
+      'and waits',
+      "printf 'Choose [1-3]: '; sleep 100",
+      /^the relay printed "Choose \[1-3\]:" instead of running our program: there was no answer within 60 s/,
+    ],
+    ['that prints nothing', 'sleep 100', /^the relay did not run our program: there was no answer within 60 s/],
+  ])('is told when the relay forces another command %s', async (_, command, reason) => {
+    await using forced = await openRelayStage({ config: [`ForceCommand touch "$HOME/ran"; ${command}`] });
+    const link = forced.link();
+    link.keep();
+    await until('the command to run', () => existsSync(join(forced.sshd.home, 'ran')));
+    await forced.clock.advance(60_000);
+    expect((await link.reaches('waiting')).reason).toMatch(reason);
   });
 
   it('is given up when the relay accepts and says nothing, and by close', async () => {
@@ -198,9 +263,12 @@ describe('an ssh that will not have it', () => {
     const { port } = silent.address() as AddressInfo;
     const sshCommand = stage.sshd.command.map((word) => (word === String(stage.sshd.port) ? String(port) : word));
     const link = stage.link({ sshCommand });
-    link.keep();
+    const first = link.connectFirst(never);
     await until('the connection', () => accepted.length === 1);
-    await stage.clock.advance(60_000);
+    await stage.clock.advance(3_000);
+    expect(await first).toEqual({ kind: 'connecting' });
+    link.keep();
+    await stage.clock.advance(57_000);
     expect((await link.reaches('waiting')).reason).toBe(
       'no connection to the relay within 60 s; try the command of RELAY_SSH_CMD by hand',
     );
@@ -242,9 +310,18 @@ describe('an ssh that will not have it', () => {
     await stage.nothingLeft();
   });
 
-  it('may ask in the first attempt only, and has no terminal later', async () => {
-    const link = stage.link();
-    await link.connectFirst(never);
+  /** An ssh that has to ask before it connects. */
+  const asking = ({ sshd }: RelayStage): string[] => {
+    const script =
+      'case "$*" in *BatchMode=yes*) echo "me@relay: Permission denied (publickey)." >&2; exit 255 ;; esac';
+    return ['sh', '-c', `${script}; exec "$@"`, 'sh', ...sshd.command];
+  };
+
+  it('may ask at the terminal where it fails without, and has none later', async () => {
+    const said: string[] = [];
+    const link = stage.link({ sshCommand: asking(stage), onMessage: (line) => said.push(line) });
+    expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected' });
+    expect(said).toEqual([]);
     link.keep();
     const session = async (pid: number): Promise<number> =>
       Number((await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ')[3]);
@@ -252,27 +329,34 @@ describe('an ssh that will not have it', () => {
     expect(first!.command).not.toContain('BatchMode');
     expect(await session(first!.pid)).toBe(await session(process.pid));
     signalProcess(first!.pid, 'SIGKILL');
-    await link.reaches('waiting');
-    await until('the link to wait', () => stage.clock.due(60_000) > 0);
+    await until('the link to wait', () => link.state.kind === 'waiting' && stage.clock.due(60_000) > 0);
+    const seen = link.states.length;
     await stage.clock.advance(1_000);
-    await link.reaches('connected', 3);
-    const [later] = await link.ssh();
-    expect(later!.command).toContain('-o BatchMode=yes');
-    expect(await session(later!.pid)).toBe(later!.pid);
+    expect((await link.reaches('waiting', seen)).reason).toMatch(/reconnecting asks nothing/);
+  });
+
+  it('is not waited for once it has asked, when the relay says nothing more', async () => {
+    await using silent = await openRelayStage({ config: ['ForceCommand touch "$HOME/ran"; sleep 100'] });
+    const link = silent.link({ sshCommand: asking(silent) });
+    const first = link.connectFirst(never);
+    await until('the login', () => existsSync(join(silent.sshd.home, 'ran')) && silent.clock.due(3_000) > 0);
+    await silent.clock.advance(3_000);
+    expect(await first).toEqual({ kind: 'connecting' });
   });
 
   it('is told when the relay forwards no ports', async () => {
     await using closed = await openRelayStage({ config: ['AllowTcpForwarding no'] });
-    const state = await closed.link().connectFirst(never);
-    expect(state).toMatchObject({ kind: 'waiting' });
-    expect(state.reason).toMatch(/remote port forwarding failed/);
+    const first = closed.link().connectFirst(never);
+    await until('the greeting', () => closed.clock.due(2_000) > 0);
+    await closed.clock.advance(2_000);
+    expect((await first).reason).toMatch(/^the relay gave no port to the tunnel: .*remote port forwarding failed/);
     await closed.nothingLeft();
   });
 
   it('may print whatever a login script does', async () => {
     await writeFile(
       join(stage.sshd.home, '.bashrc'),
-      'echo welcome; echo claimed evil; echo registered; echo news >&2\n',
+      String.raw`echo welcome; echo claimed evil; echo registered; echo news >&2; printf '\033]0;relay\007'`,
     );
     const link = stage.link();
     expect(await link.connectFirst(never)).toMatchObject({ kind: 'connected', name: 'laptop-app' });

@@ -392,6 +392,10 @@ describe('a survey of the relay', () => {
         .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask'),
     );
     await expect(open({ sshCommand: words }).survey()).rejects.toThrow(/Host key verification failed/);
+    // The ssh to a machine on the way gets none of our options.
+    const way = `ProxyCommand=${words.join(' ')} -W %h:%p`;
+    const [ssh = '', ...rest] = sshd.command;
+    await expect(open({ sshCommand: [ssh, '-o', way, ...rest] }).survey()).rejects.toThrow(/verification failed/);
     vi.unstubAllEnvs();
     expect(existsSync(asked)).toBe(false);
   });
@@ -407,6 +411,13 @@ describe('a survey of the relay', () => {
     );
     await clock.advance(60_000);
     await refused;
+  });
+
+  it('says what the relay printed where it forces another command', async () => {
+    const script = 'echo for git only; exit 3';
+    await expect(open({ sshCommand: ['sh', '-c', script, 'sh'] }).survey()).rejects.toThrow(
+      'the relay printed "for git only" instead of running our program: ssh ended with status 3; see command=',
+    );
   });
 
   it('says that the relay is not there', async () => {

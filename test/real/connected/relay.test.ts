@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 
 import { afterEach, describe, expect, test } from 'vitest';
@@ -140,6 +141,20 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
     await relay.sshd.start();
     await sshOf(child);
     expect(await listed(await serverOn(relay))).toBe((await child.registered()).name);
+  });
+
+  test('opencode starts though the relay accepts and says nothing', async (context) => {
+    needSshd(context);
+    const relay = await openRelay();
+    const silent = createServer(() => {});
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const port = String((silent.address() as AddressInfo).port);
+    const command = relay.sshd.relaySshCommand.replace(String(relay.sshd.port), port);
+    const child = await connected({ ...relay, env: { ...relay.env, RELAY_SSH_CMD: command } });
+    expect(child.output()).toContain(
+      'no connection to the relay: no answer within 3 s; trying again in the background',
+    );
+    silent.close();
   });
 
   test('the first connection may ask at the terminal: host key and passphrase; then opencode has it', async (context) => {

@@ -158,11 +158,16 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', 
     await terminal.shows(/^back2$/m);
   });
 
+  const HANGS_ONCE_IT_MAY_ASK = `#!/bin/sh
+case "$*" in *BatchMode=yes*) echo 'Permission denied (publickey).' >&2; exit 255 ;; esac
+exec sleep 600
+`;
+
   test('Ctrl-C while the relay keeps it waiting: opencode starts without', async (context) => {
     needTmux(context);
     await using folder = tempDir('hanging-ssh');
     const ssh = join(folder.path, 'ssh');
-    await writeFile(ssh, '#!/bin/sh\nexec sleep 600\n', { mode: 0o755 });
+    await writeFile(ssh, HANGS_ONCE_IT_MAY_ASK, { mode: 0o755 });
     await using stage = await openStage({ RELAY_SSH_CMD: `${ssh} relay` });
     const { terminal } = stage;
     await terminal.type(`clear; ${WRAPPER} --headless`, 'Enter');

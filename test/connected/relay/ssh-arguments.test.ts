@@ -1,0 +1,37 @@
+import { expect, it } from 'vitest';
+
+import { sshArguments } from '../../../src/connected/relay/ssh-arguments.ts';
+
+const kept = (command: readonly string[]): readonly string[] => {
+  const all = sshArguments({ command, interactive: false, remoteCommand: 'true' });
+  return all.slice(0, all.lastIndexOf('-T'));
+};
+
+it.each([
+  ['ssh -p 22 -A4C -i key -J jump me@relay', 'ssh -p 22 -A4C -i key -J jump me@relay'],
+  ['ssh -Nqt -vfn me@relay', 'ssh -t -v me@relay'],
+  ['ssh -p -N -l -q me@relay', 'ssh -p -N -l -q me@relay'],
+  ['ssh -S path -Epath -qE path -L 1:a:2 me@relay -q --', 'ssh -L 1:a:2 me@relay'],
+  [
+    'ssh -oLogLevel=QUIET -To loglevel=ERROR -o ServerAliveInterval=5 me@relay',
+    'ssh -T -o ServerAliveInterval=5 me@relay',
+  ],
+  ['env A=b /usr/bin/ssh -N me@relay', 'env A=b /usr/bin/ssh me@relay'],
+  ['sshpass -f file ssh -f me@relay', 'sshpass -f file ssh me@relay'],
+  ['gcloud compute ssh relay --zone=z -q -- -N -p 22', 'gcloud compute ssh relay --zone=z -q -- -p 22'],
+  ['env A=b gcloud compute ssh relay -q --', 'env A=b gcloud compute ssh relay -q --'],
+  ['my-ssh -q -N', 'my-ssh -q -N'],
+])('leaves out of "%s" what stands against the session', (command, expected) => {
+  expect(kept(command.split(' '))).toEqual(expected.split(' '));
+});
+
+it("opens the tunnel, or none of the person's forwards", () => {
+  const command = ['ssh', 'me@relay'];
+  const tunnel = sshArguments({ command, interactive: true, localPort: 4096, remoteCommand: 'true' });
+  expect(tunnel.slice(-3)).toEqual(['-R', '0:127.0.0.1:4096', 'true']);
+  expect(tunnel).toContain('ClearAllForwardings=no');
+  expect(tunnel).not.toContain('BatchMode=yes');
+  const survey = sshArguments({ command, interactive: false, remoteCommand: 'true' });
+  expect(survey).toContain('ClearAllForwardings=yes');
+  expect(survey).toContain('BatchMode=yes');
+});
