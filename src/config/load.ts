@@ -63,12 +63,14 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   const resolved = ({ value, base }: Chosen<string>): string => resolvePath(value, input.home, base);
   const registryDir = choose(OPTIONS.registryDir);
   const toolsets = valueOf(OPTIONS.toolsets);
+  const registry = { path: resolved(registryDir), explicit: registryDir.isSet };
+  const relayDir = valueOf(OPTIONS.relayRegistryDir);
   const username = choose(OPTIONS.username);
   const opencodeBin = choose(OPTIONS.opencodeBin);
   const isPath = opencodeBin.value.includes('/') || opencodeBin.value === '~';
   const socket = choose(OPTIONS.tailscaleSocket);
   const settings: Settings = {
-    registryDir: { path: resolved(registryDir), explicit: registryDir.isSet },
+    registryDir: registry,
     sources: valueOf(OPTIONS.transport),
     discoveryIntervalMs: valueOf(OPTIONS.discoveryIntervalMs),
     healthCheckTimeoutMs: valueOf(OPTIONS.healthCheckTimeoutMs),
@@ -87,7 +89,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
       instanceName: valueOf(OPTIONS.instanceName),
-      relayRegistryDir: valueOf(OPTIONS.relayRegistryDir) ?? resolved(registryDir),
+      relayRegistryDir: relayDir === undefined ? registry : { path: relayDir, explicit: true },
       // A name stays as it is.
       opencodeBin: isPath ? resolved(opencodeBin) : opencodeBin.value,
     },

@@ -93,8 +93,8 @@ export interface Settings {
 export interface ConnectedSettings {
   /** As written; to be split into words, never evaluated. Without one there is no relay. */
   readonly relaySshCommand?: string | undefined;
-  /** Absolute, on the relay. */
-  readonly relayRegistryDir: string;
+  /** On the relay; as `registryDir`. */
+  readonly relayRegistryDir: Settings['registryDir'];
   /** As written; unchecked. */
   readonly instanceName?: string | undefined;
   /** A bare name is looked up on PATH; everything else is absolute. */

@@ -4,6 +4,7 @@ import { dirname } from 'node:path';
 import { shownPath } from '../config/quote.ts';
 import type { SecretRef } from '../config/file/secret-ref.ts';
 import type { SecretCommands } from './secret-commands.ts';
+import { runAs } from '../base/run-as.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
 import { errorCode } from '../base/errors.ts';
 
@@ -56,9 +57,10 @@ async function readSecretFile(ref: Extract<SecretRef, { kind: 'file' }>): Promis
     const code = errorCode(error);
     if (code === undefined) throw error;
     if (code === 'ENOENT' && ref.optional) return undefined;
-    throw new Error(`cannot read the password file ${shownPath(path)}: ${OPEN_FAILURES.get(code) ?? code}`, {
-      cause: error,
-    });
+    const folder =
+      code === 'EACCES' && isAnothers(ownerUid) ? await lstat(dirname(path)).catch(() => undefined) : undefined;
+    const reason = folder === undefined ? (OPEN_FAILURES.get(code) ?? code) : `it is another user's; ${runAs(folder)}`;
+    throw new Error(`cannot read the password file ${shownPath(path)}: ${reason}`, { cause: error });
   }
   try {
     const stats = await file.stat();
@@ -78,14 +80,21 @@ async function checkFolder(folder: string, ownerUid: number): Promise<void> {
 
 function checkClosed(
   path: string,
-  stats: { readonly uid: number; readonly mode: number },
+  stats: { readonly uid: number; readonly gid: number; readonly mode: number },
   ownerUid: number,
   wanted: string,
 ): void {
   if (stats.uid !== ownerUid) throw refusal(path, `it belongs to user id ${stats.uid}, not ${ownerUid}; remove it`);
   if ((stats.mode & 0o077) === 0) return;
   const mode = (stats.mode & 0o777).toString(8).padStart(4, '0');
-  throw refusal(path, `other users have access to it (mode ${mode}); run chmod ${wanted} on it`);
+  const first = isAnothers(ownerUid) ? `${runAs(stats)}; besides, ` : '';
+  throw refusal(path, `${first}other users have access to it (mode ${mode}); run chmod ${wanted} on it`);
+}
+
+/** Whether the files are closed to us, as they should be: root reads everything. */
+function isAnothers(ownerUid: number | undefined): boolean {
+  const uid = process.geteuid?.();
+  return ownerUid !== undefined && uid !== ownerUid && uid !== 0;
 }
 
 async function readBounded(file: FileHandle, path: string): Promise<Buffer> {

@@ -8,6 +8,7 @@ import {
   createRegistrySource,
   REGISTRY_SOURCE,
   registryOptions,
+  registryOptionsOf,
   type RegistryDependencies,
 } from './registry/registry.ts';
 import type { DiscoverySource } from './source.ts';
@@ -34,7 +35,7 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
   line({
     name: REGISTRY_SOURCE,
     schema: registryOptions,
-    options: ({ registryDir }) => ({ directory: registryDir.path, explicit: registryDir.explicit }),
+    options: registryOptionsOf,
     create: createRegistrySource,
   }),
   line({

@@ -23,7 +23,7 @@ describe('defaults', () => {
         logLevel: 'info',
         mdnsInterfaces: 'all',
         connected: {
-          relayRegistryDir: '/tmp/opencode-relay',
+          relayRegistryDir: { path: '/tmp/opencode-relay', explicit: false },
           opencodeBin: 'opencode',
         },
         stateDir: '/home/ada/.local/state/opencode-mcp',
@@ -606,7 +606,7 @@ describe('opencode-connected', () => {
     };
     expect(connected({ env })).toEqual({
       relaySshCommand: 'ssh user@relay',
-      relayRegistryDir: '/srv/relay',
+      relayRegistryDir: { path: '/srv/relay', explicit: true },
       instanceName: 'work',
       opencodeBin: '/work-dir/bin/opencode',
     });
@@ -618,14 +618,15 @@ describe('opencode-connected', () => {
     ['OPENCODE_BIN', 'opencodeBin', 'opencodeBin'],
   ] as const)('%s goes before %s of the config file', (variable, key, field) => {
     const config = { [key]: '/of/file' };
-    expect(load({ config, env: { [variable]: '/of/env' } }).settings.connected[field]).toBe('/of/env');
-    expect(load({ config }).settings.connected[field]).toBe('/of/file');
+    const value = (path: string): unknown => (field === 'relayRegistryDir' ? { path, explicit: true } : path);
+    expect(load({ config, env: { [variable]: '/of/env' } }).settings.connected[field]).toEqual(value('/of/env'));
+    expect(load({ config }).settings.connected[field]).toEqual(value('/of/file'));
   });
 
   it("looks a bare program name up later, and has the relay's directory where the local one is unless told", () => {
     expect(connected({ env: { OPENCODE_BIN: 'opencode-dev', RELAY_REGISTRY_DIR: '/a/b' } })).toMatchObject({
       opencodeBin: 'opencode-dev',
-      relayRegistryDir: '/a/b',
+      relayRegistryDir: { path: '/a/b', explicit: true },
     });
   });
 

@@ -5,6 +5,7 @@ import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { readSecret } from '../../src/credentials/secret.ts';
 import type { SecretCommands } from '../../src/credentials/secret-commands.ts';
 import type { SecretRef } from '../../src/config/file/secret-ref.ts';
+import { asUser } from '../discovery/as-root.ts';
 import { tempDir } from '../rig/temp.ts';
 
 const never = new AbortController().signal;
@@ -202,6 +203,22 @@ describe('a password file with an owner', () => {
     write('hunter2');
     expect(await problemOf({ kind: 'file', path, ownerUid: uid + 1 })).toBe(
       refused(folder, `it belongs to user id ${uid}, not ${uid + 1}; remove it`),
+    );
+  });
+
+  it.skipIf(uid !== 0)("says at once whom to run as where it is another user's (needs root)", async () => {
+    write('hunter2');
+    chownSync(path, 1000, 1000);
+    chownSync(folder, 1000, 1001);
+    const ref = { kind: 'file', path, ownerUid: 1000, optional: true } as const;
+    chmodSync(root.path, 0o755);
+    const advice = 'run this as uid 1000 (docker run --user 1000:1001)';
+    expect(await asUser(65_534, () => problemOf(ref))).toBe(
+      `cannot read the password file ${path}: it is another user's; ${advice}`,
+    );
+    chmodSync(folder, 0o755);
+    expect(await asUser(65_534, () => problemOf(ref))).toBe(
+      refused(folder, `${advice}; besides, ${open('0755', '700')}`),
     );
   });
 

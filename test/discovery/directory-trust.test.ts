@@ -63,6 +63,13 @@ const cases: readonly Case[] = [
     untrusted: /reg belongs to uid 1000, not to us \(uid 0\); .*set RELAY_REGISTRY_DIR/,
   },
   {
+    name: 'of another user, as one who could not read the passwords in it',
+    make: (top) => registry(join(top, 'reg'), ALICE),
+    uid: MALLORY,
+    explicit: false,
+    untrusted: /reg belongs to uid 1000, not to us \(uid 1001\); run this as uid 1000 \(docker run --user 1000:\d+\)$/,
+  },
+  {
     name: 'of another user, set by a person, as root',
     make: (top) => registry(join(top, 'reg'), ALICE),
     uid: ROOT,

@@ -69,6 +69,16 @@ describe('hints of the registry source', () => {
     await see([]);
   });
 
+  it("come from this user's own directory too", async () => {
+    await source.close();
+    source = registrySource(directory, { explicit: false, own: join(top.path, 'own') });
+    hints = source.changes(never)[Symbol.asyncIterator]();
+    await see('unavailable');
+    const own = await openRegistry(join(top.path, 'own'));
+    await own.add({ name: 'a', port: 4096 });
+    await see(['own/a.json']);
+  });
+
   it('come again after a scan found the directory moved without an event', async () => {
     const nested = join(top.path, 'up', 'reg');
     await openRegistry(join(top.path, 'up')).then(() => openRegistry(nested));

@@ -21,9 +21,9 @@ export function registrySource(
   directory: string,
   changed: Partial<RegistryDependencies & RegistryOptions> = {},
 ): RegistrySource {
-  const { explicit = true, ...dependencies } = changed;
+  const { explicit = true, own, ...dependencies } = changed;
   return createRegistrySource(
-    { directory, explicit },
+    { directory, explicit, ...(own !== undefined && { own }) },
     { logger: silentLogger, uid: process.getuid?.(), hostname: HOSTNAME, ...dependencies },
   );
 }

@@ -1,4 +1,4 @@
-import { chmodSync, rmSync, symlinkSync } from 'node:fs';
+import { chmodSync, chownSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -52,17 +52,42 @@ describe('a registry directory', () => {
       await expect(registrySource(join(directory, 'loop')).scan(never)).rejects.toThrow(/ELOOP/);
     });
 
-    it('says what to do when permission is missing', async (context) => {
-      needRoot(context);
-      chmodSync(folder.path, 0o755);
-      const error: unknown = await asUser(65_534, () =>
-        registrySource(directory, { uid: 65_534 })
-          .scan(never)
-          .catch((reason: unknown) => reason),
-      );
-      expect(error).not.toBeInstanceOf(SourceUnavailableError);
-      expect(error).toMatchObject({
-        message: expect.stringMatching(/: EACCES; give uid 65534 read and search permission/),
+    describe('for want of permission', () => {
+      beforeEach(needRoot);
+
+      it.each([
+        ['it is ours', 65_534, 0o000, /: EACCES; give uid 65534 read and search permission/],
+        [
+          "it is another user's",
+          1000,
+          0o700,
+          /: EACCES; it belongs to uid 1000: run this as uid 1000 \(docker run --user 1000:1000\)$/,
+        ],
+        ["it is another user's, in part", 1000, 0o744, /: EACCES; it belongs to uid 1000: run this as/],
+      ])('says what to do when permission is missing and %s', async (_, owner, mode, message) => {
+        chmodSync(folder.path, 0o755);
+        chownSync(directory, owner, owner);
+        chmodSync(directory, mode);
+        put('a.json');
+        const problem = (explicit: boolean): Promise<unknown> =>
+          asUser(65_534, () =>
+            registrySource(directory, { uid: 65_534, explicit })
+              .scan(never)
+              .catch((reason: unknown) => reason),
+          );
+        expect(await problem(true)).toMatchObject({ message: expect.stringMatching(message) });
+        expect(await problem(true)).not.toBeInstanceOf(SourceUnavailableError);
+        // Of the default directory only the first user is the owner, which is nobody's mistake.
+        const isUnavailable = (await problem(false)) instanceof SourceUnavailableError;
+        expect(isUnavailable).toBe(owner !== 65_534);
+      });
+
+      it("says whose folder is closed when it lies in another user's", async () => {
+        chownSync(folder.path, 1000, 1001);
+        const scan = (): Promise<Scan> => registrySource(directory, { uid: 65_534 }).scan(never);
+        await expect(asUser(65_534, scan)).rejects.toThrow(
+          `EACCES; ${folder.path} belongs to uid 1000: run this as uid 1000 (docker run --user 1000:1001)`,
+        );
       });
     });
 

@@ -1,10 +1,11 @@
-import { chownSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nodeFileSystem, type FileSystem } from '../../src/discovery/registry/file-system.ts';
 import { openRegistry } from '../rig/registry.ts';
+import type { Scan } from '../../src/discovery/source.ts';
 import { within } from '../rig/wait.ts';
-import { needRoot } from './as-root.ts';
+import { asUser, needRoot } from './as-root.ts';
 import { conformance, holdUp, type HintingStage } from './conformance.ts';
 import {
   fileSystem,
@@ -91,6 +92,33 @@ describe('the registry directory', () => {
       ['b.json', 'api', 'http://127.0.0.1:4097'],
     ]);
     expect(notes).toEqual([]);
+  });
+
+  it("is read beside this user's own where nobody chose it, and either may be missing or another user's", async (context) => {
+    needRoot(context);
+    put('a.json');
+    const own = join(folder.path, 'own');
+    const source = registrySource(directory, { explicit: false, own });
+    expect(keysOf(await source.scan(never))).toEqual(['a.json']);
+    mkdirSync(own, 0o700);
+    writeFileSync(join(own, 'a.json'), '{"port": 4097}');
+    expect(keysOf(await source.scan(never))).toEqual(['a.json', 'own/a.json']);
+    chownSync(directory, 1000, 1000);
+    chmodSync(directory, 0o700);
+    for (const path of [folder.path, own, join(own, 'a.json')]) chownSync(path, 65_534, 65_534);
+    const asNobody = (work: () => Promise<Scan>): Promise<Scan> => asUser(65_534, work);
+    const theirs = registrySource(directory, { explicit: false, own, uid: 65_534 });
+    const scan = await asNobody(() => theirs.scan(never));
+    expect(scan).toMatchObject({ candidates: [{ key: 'own/a.json' }], notes: [] });
+    rmSync(directory, { recursive: true });
+    writeFileSync(directory, '');
+    chownSync(directory, 1000, 1000);
+    expect(keysOf(await asNobody(() => theirs.scan(never)))).toEqual(['own/a.json']);
+    rmSync(own, { recursive: true });
+    await expect(asNobody(() => theirs.scan(never))).rejects.toThrow(/belongs to uid 1000: run this as uid 1000/);
+    writeFileSync(own, '');
+    chownSync(own, 65_534, 65_534);
+    await expect(asNobody(() => theirs.scan(never))).rejects.toThrow(/own: ENOTDIR/);
   });
 
   it('carries a hostile cwd as a claim and nowhere else', async () => {

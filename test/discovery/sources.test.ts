@@ -20,7 +20,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     approve: 'ask',
     approvalRules: [],
     logLevel: 'info',
-    connected: { relayRegistryDir: '/nowhere/registry', opencodeBin: 'opencode' },
+    connected: { relayRegistryDir: { path: '/nowhere/registry', explicit: true }, opencodeBin: 'opencode' },
     stateDir: '/nowhere/state',
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     mdnsInterfaces: 'all',

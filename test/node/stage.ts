@@ -196,6 +196,7 @@ export async function runService(
   const instances = new OwnInstances({
     settings: {
       registryDir: { path: registryPath, explicit: true },
+      stateDir: registryPath,
       discoveryIntervalMs: 1000,
       healthCheckTimeoutMs: 20_000,
       healthConcurrency: 4,

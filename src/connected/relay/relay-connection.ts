@@ -23,6 +23,8 @@ export interface RelayConnection {
   readonly port: number;
   /** The name that the relay gave, which may be another than was wanted. */
   readonly name: string;
+  /** The registry directory that was taken, if another than was given. */
+  readonly directory: string | undefined;
   /** Of ssh, or of the shell that takes its place. */
   readonly pid: number | undefined;
   /** The relay cannot see whether its end of the tunnel is open to other machines. */
@@ -83,6 +85,7 @@ export async function openRelayConnection(
 class Connection implements RelayConnection {
   port = 0;
   name = '';
+  directory: string | undefined;
   replies = 0;
   isUnseen = false;
   readonly lost: Promise<string>;
@@ -182,6 +185,7 @@ class Connection implements RelayConnection {
     }
     if (line === 'beat') this.replies += 1;
     else if (line === 'unseen') this.isUnseen = true;
+    else if (line.startsWith('directory ')) this.directory = line.slice('directory '.length);
     else if (line === 'registered') this.#onEstablished();
     else if (line === 'released') this.#ssh.release();
     else if (line.startsWith('claimed ')) {

@@ -9,6 +9,8 @@ export interface RelayLinkOptions {
   readonly sshCommand: readonly string[] | undefined;
   /** On the relay, or here: absolute, or beginning with `~/`. */
   readonly registryDirectory: string;
+  /** Nobody has chosen that directory: where it is another user's, this user's own is taken. */
+  readonly isDefaultDirectory?: boolean;
   /** Where the instance listens on 127.0.0.1. */
   readonly localPort: number;
   /** 1 to 64 letters, digits, `-` or `_`. */
@@ -50,6 +52,8 @@ export interface RelayLink {
   readonly state: RelayState;
   /** Of the process that holds the connection, while there is one. */
   readonly pid: number | undefined;
+  /** The registry directory that was taken, if another than was given. */
+  readonly directory: string | undefined;
   /** `describe` says something else now: registers that, over the connection there is or the next one. */
   announce(): void;
   /** Takes the registration back and ends ssh and every attempt, within about 800 ms. Idempotent. */
@@ -97,6 +101,7 @@ class Link implements RelayLink {
   #closing: Promise<void> | undefined;
   /** The name of the connection before: one that was shown stays. */
   #name: string | undefined;
+  #directory: string | undefined;
   #failures = 0;
   #lastLogged: string | undefined;
   #warned = false;
@@ -113,6 +118,10 @@ class Link implements RelayLink {
 
   get pid(): number | undefined {
     return this.#connection?.pid;
+  }
+
+  get directory(): string | undefined {
+    return this.#directory;
   }
 
   async connectFirst(signal: AbortSignal): Promise<RelayState> {
@@ -204,6 +213,7 @@ class Link implements RelayLink {
       if (this.#stop.signal.aborted) return await connection.close();
       this.#connection = connection;
       this.#name = connection.name;
+      this.#directory = connection.directory;
       this.#lastLogged = undefined;
       this.#log('info', `connected to ${this.#place}`, { name: connection.name, port: connection.port });
       this.#enter({ kind: 'connected', name: connection.name, port: connection.port });
@@ -231,9 +241,10 @@ class Link implements RelayLink {
   }
 
   #header(): string[] {
-    const { sshCommand, registryDirectory, id, name, password, limitSeconds } = this.#options;
+    const { sshCommand, registryDirectory, isDefaultDirectory, id, name, password, limitSeconds } = this.#options;
     return [
       `directory ${registryDirectory}`,
+      ...(isDefaultDirectory === true ? ['default yes'] : []),
       `id ${id}`,
       `name ${name}`,
       ...(sshCommand === undefined ? ['place here'] : []),

@@ -1,4 +1,4 @@
-import { LISTENS, PAUSE, remoteCommand, RUNS_AND_CLAIMS } from './remote-program.ts';
+import { DIRECTORY, LISTENS, PAUSE, remoteCommand, RUNS_AND_CLAIMS } from './remote-program.ts';
 
 /** Registrations that are told one by one; a directory with more is told as such. */
 export const MAX_SURVEYED = 2_000;
@@ -8,6 +8,7 @@ export const MAX_SURVEYED = 2_000;
  * on this machine, so that both go by the same rules. As `remote-program.ts`, it is POSIX sh for dash, busybox and
  * bash, and nothing is ever put into it: it works on lines of its standard input.
  *
+ *     default <yes, where nobody has chosen the directory>
  *     directory <the registry directory; absolute, or beginning with ~/>
  *     survey
  *     remove =<name> =<claim> =<content> <port> <vouched: yes or no>   the dead instance of that name
@@ -38,7 +39,7 @@ trap "" HUP INT TERM PIPE
 nl='
 '
 host=$(uname -n)
-entered=
+entered= default=
 
 say() { printf '%s\\n' "$1"; } 2>/dev/null
 
@@ -49,6 +50,7 @@ fail() {
   exit 1
 }
 
+${DIRECTORY}
 ${RUNS_AND_CLAIMS}
 ${LISTENS}
 ${PAUSE}
@@ -59,17 +61,14 @@ is_ours_alone() {
 }
 
 enter() {
-  dir=$1
-  case $dir in
-    "~") dir=$HOME ;;
-    "~/"*) dir=$HOME/\${dir#"~/"} ;;
-    /*) ;;
-    *) fail "expected an absolute registry directory, or one that begins with ~/, got $dir" ;;
-  esac
+  choose_directory "$1" "$default"
   if [ ! -e "$dir" ]; then return 0; fi
   [ -d "$dir" ] || fail "the registry directory $dir is no directory; remove it, or set another"
-  cd "$dir" 2>/dev/null && [ -r . ] ||
-    fail "cannot read the registry directory $dir; give this user (uid $(id -u)) read and search permission on it"
+  if ! cd "$dir" 2>/dev/null || [ ! -r . ]; then
+    set -- $(ls -ldn "$dir" 2>/dev/null)
+    [ "\${3-}" != "$(id -u)" ] || fail "cannot read the registry directory $dir; run: chmod u+rx $dir"
+    fail "cannot read the registry directory $dir: it, or a folder above it, is another user's\${3:+ (uid $3)}; run this as that user"
+  fi
   entered=yes
 }
 
@@ -311,6 +310,7 @@ started=$since
 say "opencode-connected registry 1"
 while IFS= read -r line; do
   case $line in
+    "default "*) default=\${line#default } ;;
     "directory "*) enter "\${line#directory }" ;;
     survey) survey ;;
     "remove "*) set -- \${line#remove }; if remove "$@"; then say removed; else say "kept $why"; fi ;;

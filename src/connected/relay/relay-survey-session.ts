@@ -13,6 +13,8 @@ export interface SurveySessionOptions {
   readonly sshCommand?: readonly string[];
   /** Absolute, or beginning with `~/`, on the machine where it is. Without control characters. */
   readonly directory: string;
+  /** Nobody has chosen that directory: where it is another user's, it is this user's own that is meant. */
+  readonly isDefault?: boolean;
   readonly clock: Clock;
   /** Ends the session; what is asked then rejects. */
   readonly signal: AbortSignal;
@@ -166,7 +168,10 @@ class Session implements SurveySession {
       if (told.startsWith('error ')) throw new Error(shown(told.slice('error '.length)));
       return take(told);
     });
-    if (!this.#isEntered) this.#send(`directory ${this.#options.directory}`);
+    if (!this.#isEntered) {
+      if (this.#options.isDefault === true) this.#send('default yes');
+      this.#send(`directory ${this.#options.directory}`);
+    }
     this.#isEntered = true;
     this.#send(line);
     return answer;

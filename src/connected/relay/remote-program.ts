@@ -22,6 +22,24 @@ read_claim() {
 }
 `;
 
+export const DIRECTORY = `
+# Puts the directory $1 into $dir, whole. With $2, it is the one that everybody takes: where it is another user's (or anything else
+# of theirs), the user's own is taken, and from then on for good, so that one user's registrations are in one place.
+choose_directory() {
+  dir=$1
+  case $dir in
+    "~") dir=$HOME ;;
+    "~/"*) dir=$HOME/\${dir#"~/"} ;;
+    /*) ;;
+    *) fail "expected an absolute registry directory, or one that begins with ~/, got $dir" ;;
+  esac
+  [ -n "$2" ] || return 0
+  case \${XDG_STATE_HOME-} in /*) own=$XDG_STATE_HOME ;; *) own=$HOME/.local/state ;; esac
+  own=$own/opencode-mcp/registry
+  if [ -d "$own" ] || { { [ -e "$dir" ] || [ -L "$dir" ]; } && [ ! -O "$dir" ]; }; then dir=$own; fi
+}
+`;
+
 export const LISTENS = `
 # Whether something may listen on the port $1: where the system does not tell, it may.
 listens() {
@@ -44,6 +62,7 @@ pause() {
  *
  *     tunnel <the port of the tunnel here, if there is one>
  *     directory <the registry directory; absolute, or beginning with ~/>
+ *     default <yes, where nobody has chosen that>
  *     id <the instance's id>
  *     name <the wanted name>
  *     place <here: a registrar of the instance's own machine, which may be its relay too>
@@ -54,7 +73,7 @@ pause() {
  *     {…}   a registration, as often as it changes
  *     <an empty line: a heartbeat>
  *
- * It answers with lines: `opencode-connected 1` when it runs, `claimed <name>`, `registered`, `beat`, `released` at its end, or
+ * It answers with lines: `opencode-connected 1` when it runs, `directory <path>` where another was taken, `claimed <name>`, `registered`, `beat`, `released` at its end, or
  * `error <reason>` before an early one; `refused <reason>` where trying again would not help, and `unseen` before the rest where
  * it cannot see at which addresses the tunnel listens.
  *
@@ -140,6 +159,7 @@ is_of() {
   return 1
 }
 
+${DIRECTORY}
 ${LISTENS}
 # Whether another registrar of this instance works in the directory: a machine can be its own relay. That one needs the password too.
 is_shared() {
@@ -296,7 +316,7 @@ guard() {
 }
 
 say "opencode-connected 1"
-dir= id= want= keep= password= limit=90 place= tunnel= whole=
+dir= default= id= want= keep= password= limit=90 place= tunnel= whole=
 arm $$
 while [ -z "$whole" ] && IFS= read -r line; do
   value=\${line#* }
@@ -304,6 +324,7 @@ while [ -z "$whole" ] && IFS= read -r line; do
     "") whole=yes ;;
     "tunnel "*) tunnel=$value ;;
     "directory "*) dir=$value ;;
+    "default "*) default=$value ;;
     "id "*) id=$value ;;
     "name "*) want=$value ;;
     "keep "*) keep=$value ;;
@@ -320,12 +341,9 @@ for name in "$want" "\${keep:-$want}"; do
 done
 case $limit in "" | *[!0-9]*) fail "expected a limit in seconds, got $limit" ;; esac
 
-case $dir in
-  "~") dir=$HOME ;;
-  "~/"*) dir=$HOME/\${dir#"~/"} ;;
-  /*) ;;
-  *) fail "expected an absolute registry directory, or one that begins with ~/, got $dir" ;;
-esac
+wanted=$dir
+choose_directory "$wanted" "$default"
+[ "$dir" = "\${own-}" ] && say "directory $dir"
 why=$(mkdir -p "$dir" 2>&1) || fail "cannot make the registry directory $dir: $why"
 # From here on by relative names: whatever is put in its place, the directory that was checked is the one that is written to.
 why=$(cd "$dir" 2>&1) && cd "$dir" || fail "cannot enter the registry directory $dir: $why"

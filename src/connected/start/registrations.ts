@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
+import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import { createRelayLink, PATIENCE_MS, type RelayLink, type RelayState } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-process.ts';
@@ -16,9 +17,9 @@ export interface RegistrationsOptions {
   readonly password: string | undefined;
   /** It listens on the LAN as well. */
   readonly onLan: boolean;
-  /** Of this machine, absolute. */
-  readonly registryDir: string;
-  readonly relay: { readonly sshCommand: readonly string[]; readonly registryDirectory: string } | undefined;
+  /** Of this machine. */
+  readonly registryDir: Settings['registryDir'];
+  readonly relay: { readonly sshCommand: readonly string[]; readonly registryDir: Settings['registryDir'] } | undefined;
   readonly stateDir: string;
   readonly logFile: string;
   /** Of this program. */
@@ -78,7 +79,8 @@ export class OwnRegistrations {
     const here = await this.#here?.connectFirst(new AbortController().signal);
     if (here?.kind === 'connected') {
       if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
-    } else tell(`not registered on this machine (${registryDir}): ${reasonOf(here)}; trying again in the background`);
+    } else
+      tell(`not registered on this machine (${registryDir.path}): ${reasonOf(here)}; trying again in the background`);
     if (relay !== undefined && !giveUp.aborted) {
       tell('connecting to the relay; Ctrl-C goes on without it');
       const there = await this.#relay?.connectFirst(giveUp);
@@ -131,14 +133,15 @@ export class OwnRegistrations {
     this.#here = createRelayLink({
       ...common,
       sshCommand: undefined,
-      registryDirectory: registryDir,
+      ...directoryOf(registryDir),
       onChange: () => void this.#save(),
     });
     this.#relay =
       relay &&
       createRelayLink({
         ...common,
-        ...relay,
+        sshCommand: relay.sshCommand,
+        ...directoryOf(relay.registryDir),
         onChange: () => {
           void this.#save();
           void this.#tellSsh();
@@ -169,7 +172,8 @@ export class OwnRegistrations {
   }
 
   async #save(): Promise<void> {
-    const { id, password, onLan, registryDir, logFile, version } = this.#options;
+    const { id, password, onLan, logFile, version } = this.#options;
+    const registryDir = this.#here?.directory ?? this.#options.registryDir.path;
     const instance = this.#instance;
     if (instance === undefined || this.#closing !== undefined) return;
     const { pid, started } = this.#self;
@@ -192,6 +196,13 @@ export class OwnRegistrations {
       version,
     });
   }
+}
+
+function directoryOf({ path, explicit }: Settings['registryDir']): {
+  readonly registryDirectory: string;
+  readonly isDefaultDirectory: boolean;
+} {
+  return { registryDirectory: path, isDefaultDirectory: !explicit };
 }
 
 function reasonOf(state: RelayState | undefined): string {

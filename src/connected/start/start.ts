@@ -59,7 +59,7 @@ export async function start(options: StartOptions): Promise<Ending> {
     name,
     password,
     onLan,
-    registryDir: settings.registryDir.path,
+    registryDir: settings.registryDir,
     relay,
     stateDir,
     logFile,
@@ -129,5 +129,5 @@ function nameOf({ connected: { instanceName } }: Settings): string {
 
 function relayOf({ connected: { relaySshCommand, relayRegistryDir } }: Settings): RegistrationsOptions['relay'] {
   if (relaySshCommand === undefined) return undefined;
-  return { sshCommand: splitCommand(relaySshCommand, 'RELAY_SSH_CMD'), registryDirectory: relayRegistryDir };
+  return { sshCommand: splitCommand(relaySshCommand, 'RELAY_SSH_CMD'), registryDir: relayRegistryDir };
 }

@@ -21,22 +21,23 @@ export async function runStatus({ settings, json, out, signal }: StatusOptions):
 }
 
 async function lookAround(settings: Places, signal: AbortSignal): Promise<StatusReport> {
-  const [{ registered, problem, notes }, { findings, states, relay }] = await Promise.all([
+  const [{ registered, problem, notes }, { findings, states, here, relay }] = await Promise.all([
     askRegistered(settings, signal),
     withSurveyors(settings, signal, (surveyors) => look(settings, surveyors)),
   ]);
-  const directory = settings.relayRegistryDir;
+  const { registryDir, relayRegistryDir } = settings;
   return {
     format: 1,
     here: {
-      directory: settings.registryDir.path,
+      // Which of the two default ones is told by the survey.
+      directory: registryDir.explicit || typeof here === 'string' ? registryDir.path : here.directory,
       problem,
       instances: await Promise.all(registered.map(localInstance)),
       notes,
     },
     relay:
       typeof relay === 'string'
-        ? { directory, problem: relay, registrations: [], notes: [] }
+        ? { directory: relayRegistryDir.path, problem: relay, registrations: [], notes: [] }
         : relay && relayReport(relay, states),
     wrappers: states.map(wrapper),
     leftovers: findings

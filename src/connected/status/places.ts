@@ -11,8 +11,8 @@ export interface Places extends Pick<
   readonly stateDir: string;
   /** In words, see `splitCommand`; absent without a relay. */
   readonly relaySshCommand?: readonly string[] | undefined;
-  /** On the relay: absolute, or beginning with `~/`. */
-  readonly relayRegistryDir: string;
+  /** On the relay. */
+  readonly relayRegistryDir: Settings['registryDir'];
 }
 
 /** What each of the three is called with. */
@@ -39,13 +39,17 @@ export async function withSurveyors<T>(
   signal: AbortSignal,
   work: (surveyors: Surveyors) => Promise<T>,
 ): Promise<T> {
-  const { registryDir, relaySshCommand: sshCommand, relayRegistryDir: directory } = settings;
+  const { registryDir, relaySshCommand: sshCommand, relayRegistryDir } = settings;
   const common = { clock: systemClock, signal };
-  const here = openSurveySession({ ...common, directory: registryDir.path });
-  const relay = sshCommand && openSurveySession({ ...common, sshCommand, directory });
+  const here = openSurveySession({ ...common, ...directoryOf(registryDir) });
+  const relay = sshCommand && openSurveySession({ ...common, sshCommand, ...directoryOf(relayRegistryDir) });
   try {
     return await work({ here, relay });
   } finally {
     await Promise.all([here.close(), relay?.close()]);
   }
+}
+
+function directoryOf({ path, explicit }: Settings['registryDir']): { directory: string; isDefault: boolean } {
+  return { directory: path, isDefault: !explicit };
 }

@@ -6,7 +6,7 @@ import { createCredentialResolver } from '../../credentials/resolver.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
 import { Prober, type ProbeOutcome, type ProbeTarget } from '../../probing/prober.ts';
 import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
-import { createRegistrySource } from '../../discovery/registry/registry.ts';
+import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 import { SourceUnavailableError } from '../../discovery/source.ts';
 import { systemDependencies } from '../../discovery/sources.ts';
@@ -56,10 +56,7 @@ const MAX_REASON_CHARS = 300;
 
 /** Reads this machine's registry directory as `opencode-mcp` does, and asks what answers. Never rejects. */
 export async function askRegistered(settings: Places, signal: AbortSignal): Promise<RegisteredHere> {
-  const source = createRegistrySource(
-    { directory: settings.registryDir.path, explicit: settings.registryDir.explicit },
-    systemDependencies(silentLogger),
-  );
+  const source = createRegistrySource(registryOptionsOf(settings), systemDependencies(silentLogger));
   try {
     const { candidates, notes } = await source.scan(signal);
     return { registered: await askAll(candidates, settings, signal), notes, isMissing: false };

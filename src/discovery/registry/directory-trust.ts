@@ -1,6 +1,7 @@
 import { dirname, join, parse, sep } from 'node:path';
 import type { BigIntStats } from 'node:fs';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { runAs } from '../../base/run-as.ts';
 import type { FileSystem } from './file-system.ts';
 import type { Trust } from '../../model/candidate.ts';
 /** As many as Linux follows. */
@@ -63,7 +64,9 @@ function directoryProblem(
   if (uid === undefined) return `who owns ${shown(directory.path)} cannot be checked on this system`;
   const owner = Number(directory.stats.uid);
   if (owner !== uid && !rules.explicit) {
-    return `${shown(directory.path)} belongs to uid ${owner}, not to us (uid ${uid}); if you trust that user, set RELAY_REGISTRY_DIR to it`;
+    // Root reads the passwords in it; everyone else would only find those closed next.
+    const advice = uid === 0 ? 'if you trust that user, set RELAY_REGISTRY_DIR to it' : runAs(directory.stats);
+    return `${shown(directory.path)} belongs to uid ${owner}, not to us (uid ${uid}); ${advice}`;
   }
   const writable = writableProblem(directory.path, directory.stats);
   if (writable !== undefined) return writable;

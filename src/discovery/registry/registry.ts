@@ -1,4 +1,4 @@
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Logger } from '../../base/log.ts';
@@ -8,6 +8,8 @@ import { unlessAborted } from '../../base/unless-aborted.ts';
 import { DirectoryWatch } from './directory-watch.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
 import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from './file-system.ts';
+import { runAs } from '../../base/run-as.ts';
+import type { Settings } from '../../config/settings.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
   isRegistrationName,
@@ -25,8 +27,19 @@ export const registryOptions = z.object({
   directory: z.string().min(1),
   /** A person set it; else the default stands. */
   explicit: z.boolean(),
+  /** Where this user's are registered whose default directory belongs to another user. */
+  own: z.string().min(1).optional(),
 });
 export type RegistryOptions = z.infer<typeof registryOptions>;
+
+/** Every directory in which this user's instances are registered. */
+export function registryOptionsOf({
+  registryDir,
+  stateDir,
+}: Pick<Settings, 'registryDir' | 'stateDir'>): RegistryOptions {
+  const { path: directory, explicit } = registryDir;
+  return { directory, explicit, ...(!explicit && { own: join(stateDir, 'registry') }) };
+}
 
 export interface RegistryDependencies {
   readonly logger: Logger;
@@ -50,6 +63,14 @@ const MAX_PATH_CHARS = 500;
 /** A directory that is replaced faster than it can be read is somebody's mistake, not something to spin on. */
 const MAX_ATTEMPTS = 3;
 
+interface Directory {
+  readonly path: string;
+  readonly explicit: boolean;
+  /** Before each key, so that two directories share none. */
+  readonly prefix: string;
+  readonly reader: RegistrationReader;
+}
+
 /** The relay's registry directory: one JSON file for each instance. Reads only; never writes or deletes. */
 export function createRegistrySource(options: RegistryOptions, dependencies: RegistryDependencies): RegistrySource {
   return new RegistryDirectorySource(options, dependencies);
@@ -57,28 +78,29 @@ export function createRegistrySource(options: RegistryOptions, dependencies: Reg
 
 class RegistryDirectorySource implements RegistrySource {
   readonly name = REGISTRY_SOURCE;
-  readonly #path: string;
-  readonly #explicit: boolean;
+  readonly #directories: readonly Directory[];
   readonly #dependencies: RegistryDependencies;
   readonly #fs: FileSystem;
-  readonly #reader: RegistrationReader;
   readonly #scans = new Map<AbortController, Promise<void>>();
-  readonly #watches = new Map<ChangeNotifier, DirectoryWatch>();
+  readonly #watches = new Map<ChangeNotifier, readonly DirectoryWatch[]>();
   readonly #closing = new Set<Promise<void>>();
   /** Settles when the latest look has ended. */
   #turn: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(options: RegistryOptions, dependencies: RegistryDependencies) {
-    this.#path = resolve(options.directory);
-    this.#explicit = options.explicit;
+    const { directory, explicit, own } = options;
+    const fs = dependencies.fs ?? nodeFileSystem;
     this.#dependencies = dependencies;
-    this.#fs = dependencies.fs ?? nodeFileSystem;
-    this.#reader = new RegistrationReader(this.#fs);
+    this.#fs = fs;
+    this.#directories = [
+      { path: directory, explicit, prefix: '' },
+      ...(own === undefined ? [] : [{ path: own, explicit: false, prefix: 'own/' }]),
+    ].map((one) => ({ ...one, path: resolve(one.path), reader: new RegistrationReader(fs) }));
   }
 
   get stats(): { readonly filesRead: number } {
-    return this.#reader.stats;
+    return { filesRead: this.#directories.reduce((sum, { reader }) => sum + reader.stats.filesRead, 0) };
   }
 
   async scan(signal: AbortSignal): Promise<Scan> {
@@ -95,12 +117,10 @@ class RegistryDirectorySource implements RegistrySource {
     this.#scans.set(stop, settled);
     try {
       return await unlessAborted(work, stop.signal);
-    } catch (error) {
-      throw stop.signal.aborted ? error : this.#explained(error);
     } finally {
       stop.end();
       void settled.then(() => this.#scans.delete(stop));
-      for (const watch of this.#watches.values()) watch.verify();
+      for (const watch of [...this.#watches.values()].flat()) watch.verify();
     }
   }
 
@@ -108,17 +128,21 @@ class RegistryDirectorySource implements RegistrySource {
     const notifier = new ChangeNotifier(signal);
     if (this.#closed) notifier.end();
     if (notifier.ended.aborted) return notifier;
-    const watch = new DirectoryWatch({
-      path: this.#path,
-      isRelevant: isRegistrationName,
-      onChange: () => notifier.notify(),
-      fs: this.#fs,
-      logger: this.#dependencies.logger,
-    });
-    this.#watches.set(notifier, watch);
+    const watches = this.#directories.map(
+      ({ path }) =>
+        new DirectoryWatch({
+          path,
+          isRelevant: isRegistrationName,
+          onChange: () => notifier.notify(),
+          fs: this.#fs,
+          logger: this.#dependencies.logger,
+        }),
+    );
+    this.#watches.set(notifier, watches);
     notifier.ended.addEventListener('abort', () => {
       this.#watches.delete(notifier);
-      const closing = watch.close().finally(() => this.#closing.delete(closing));
+      const closed = Promise.all(watches.map((watch) => watch.close()));
+      const closing = closed.then(() => void this.#closing.delete(closing));
       this.#closing.add(closing);
     });
     return notifier;
@@ -131,26 +155,41 @@ class RegistryDirectorySource implements RegistrySource {
     await Promise.all([...this.#scans.values(), ...this.#closing]);
   }
 
+  /** All of them; one that is not there, or another user's and closed, holds nothing of ours. */
   async #look(signal: AbortSignal): Promise<Scan> {
+    const looks = await Promise.allSettled(
+      this.#directories.map((directory) =>
+        this.#lookAt(directory, signal).catch(async (error: unknown) => {
+          throw await this.#explained(error, directory);
+        }),
+      ),
+    );
+    const scans = looks.flatMap((look) => (look.status === 'fulfilled' ? [look.value] : []));
+    const errors: unknown[] = looks.flatMap((look) => (look.status === 'rejected' ? [look.reason] : []));
+    const failed = errors.find((error) => !(error instanceof SourceUnavailableError));
+    if (failed !== undefined || scans.length === 0) throw failed ?? errors[0];
+    return {
+      candidates: scans.flatMap(({ candidates }) => candidates),
+      notes: scans.flatMap(({ notes }) => notes),
+    };
+  }
+
+  async #lookAt({ path, explicit, prefix, reader }: Directory, signal: AbortSignal): Promise<Scan> {
     signal.throwIfAborted();
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
-      const directory = await inspectDirectory(
-        this.#path,
-        { explicit: this.#explicit, uid: this.#dependencies.uid },
-        this.#fs,
-      );
+      const directory = await inspectDirectory(path, { explicit, uid: this.#dependencies.uid }, this.#fs);
       signal.throwIfAborted();
-      const registrations = await this.#reader.read(directory.path, signal);
+      const registrations = await reader.read(directory.path, signal);
       // Names from one directory and content from another would be a part of each.
-      const now = await this.#fs.stat(this.#path);
-      if (fileIdentity(now) === fileIdentity(directory.stats)) return this.#scanOf(directory, registrations);
+      const now = await this.#fs.stat(path);
+      if (fileIdentity(now) === fileIdentity(directory.stats)) return this.#scanOf(directory, registrations, prefix);
     }
     throw new Error(
-      `the registry directory ${shown(this.#path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
+      `the registry directory ${shown(path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
     );
   }
 
-  #scanOf(directory: InspectedDirectory, { files, leftOut }: Registrations): Scan {
+  #scanOf(directory: InspectedDirectory, { files, leftOut }: Registrations, prefix: string): Scan {
     const candidates: Candidate[] = [];
     const fileNotes: Note[] = [];
     for (const file of files) {
@@ -162,27 +201,28 @@ class RegistryDirectorySource implements RegistrySource {
       }
       const distrust = directory.trust.level === 'trusted' ? fileProblem(path, file.stats, directory) : undefined;
       const trust: Trust = distrust === undefined ? directory.trust : { level: 'untrusted', reason: distrust };
-      candidates.push(
-        candidateOf(file.fileName, file.registration, { directory, trust, hostname: this.#dependencies.hostname }),
-      );
+      const site = { directory, trust, hostname: this.#dependencies.hostname };
+      const candidate = candidateOf(file.fileName, file.registration, site);
+      candidates.push({ ...candidate, key: prefix + candidate.key });
       const reasons = distrust === undefined ? file.remarks : [`untrusted: ${distrust}`, ...file.remarks];
       if (reasons.length > 0) fileNotes.push({ subject, reason: reasons.join('; ') });
     }
     return { candidates, notes: [...directoryNotes(directory, leftOut), ...bounded(fileNotes, shown(directory.path))] };
   }
 
-  #explained(error: unknown): unknown {
+  async #explained(error: unknown, { path, explicit }: Directory): Promise<unknown> {
     const code = fileErrorCode(error);
-    const path = shown(this.#path);
-    if (code === undefined) return error;
     if (code === 'ENOENT')
-      return new SourceUnavailableError(`there is no registry directory at ${path}`, { cause: error });
-    const failed = `cannot read the registry directory ${path}: ${code}`;
+      return new SourceUnavailableError(`there is no registry directory at ${shown(path)}`, { cause: error });
+    const failed = `cannot read the registry directory ${shown(path)}: ${code ?? String(error)}`;
+    const theirs = await this.#anothers(path);
+    // Whoever comes first has the default directory, and may put anything in its place.
+    if (theirs !== undefined && !explicit) return new SourceUnavailableError(`${failed}; ${theirs}`, { cause: error });
+    if (code === undefined) return error;
     if (code === 'EACCES' || code === 'EPERM') {
       const who = this.#dependencies.uid === undefined ? 'this user' : `uid ${this.#dependencies.uid}`;
-      return new Error(`${failed}; give ${who} read and search permission on it and on the folders above it`, {
-        cause: error,
-      });
+      const advice = theirs ?? `give ${who} read and search permission on it and on the folders above it`;
+      return new Error(`${failed}; ${advice}`, { cause: error });
     }
     if (code === 'ENOTDIR') {
       return new Error(
@@ -191,6 +231,17 @@ class RegistryDirectorySource implements RegistrySource {
       );
     }
     return new Error(failed, { cause: error });
+  }
+
+  /** Which other user's it is, or whose folder it lies in, and what to do; undefined where it is ours. */
+  async #anothers(path: string): Promise<string | undefined> {
+    const { uid } = this.#dependencies;
+    for (let at = path; ; at = dirname(at)) {
+      const stats = await this.#fs.lstat(at).catch(() => undefined);
+      if (stats === undefined && at !== dirname(at)) continue;
+      if (stats === undefined || uid === undefined || Number(stats.uid) === uid) return undefined;
+      return `${at === path ? 'it' : shown(at)} belongs to uid ${stats.uid}: ${runAs(stats)}`;
+    }
   }
 }
 

@@ -3,7 +3,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
 import { LiveFleet } from '../../fleet/fleet.ts';
 import type { Instance } from '../../model/instance.ts';
-import { createRegistrySource } from '../../discovery/registry/registry.ts';
+import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
 import type { Candidate } from '../../model/candidate.ts';
 import type { DiscoverySource } from '../../discovery/source.ts';
 import type { Logger } from '../../base/log.ts';
@@ -25,7 +25,7 @@ export interface OwnInstance {
 export interface OwnInstancesDeps {
   readonly settings: Pick<
     Settings,
-    'registryDir' | 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'
+    'registryDir' | 'stateDir' | 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'
   >;
   readonly uid: number;
   /** This machine's name. */
@@ -48,7 +48,7 @@ export class OwnInstances {
     this.#deps = deps;
     // Not explicit, whoever set it: only a directory of our own holds what we registered.
     const registry = createRegistrySource(
-      { directory: settings.registryDir.path, explicit: false },
+      { ...registryOptionsOf(settings), explicit: false },
       { logger, uid, hostname },
     );
     this.#fleet = new LiveFleet({

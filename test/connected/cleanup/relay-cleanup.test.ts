@@ -16,7 +16,10 @@ const never = new AbortController().signal;
 
 async function cleanup(here: Remains, relay: { sshd: Sshd; registry: string }, dryRun = false): Promise<Result> {
   let text = '';
-  const settings = here.places({ relaySshCommand: relay.sshd.command, relayRegistryDir: relay.registry });
+  const settings = here.places({
+    relaySshCommand: relay.sshd.command,
+    relayRegistryDir: { path: relay.registry, explicit: true },
+  });
   const code = await runCleanup({ settings, dryRun, out: (more) => (text += more), signal: never });
   return { text, code };
 }

@@ -73,7 +73,7 @@ export async function openRemains(): Promise<Remains> {
     places: (extra = {}) => ({
       registryDir: { path: registry, explicit: true },
       stateDir,
-      relayRegistryDir: registry,
+      relayRegistryDir: { path: registry, explicit: true },
       healthCheckTimeoutMs: 3_000,
       healthConcurrency: 16,
       credentialRules: [],

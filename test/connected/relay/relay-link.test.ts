@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chown, lchown, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
+import { openSurveySession } from '../../../src/connected/relay/relay-survey-session.ts';
 import { kernelAddress, readListeners } from '../../../src/base/socket-table.ts';
 import { needRoot } from '../../discovery/as-root.ts';
 import { needSshd, signalProcess } from '../../rig/sshd.ts';
@@ -11,6 +12,7 @@ import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 
 const never = new AbortController().signal;
+const OWN = '.local/state/opencode-mcp/registry';
 
 describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s shell', (shell) => {
   let stage: RelayStage;
@@ -276,6 +278,34 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     await link.close();
     expect(await readdir(join(stage.registry, text))).toEqual(['.credentials']);
     expect(await readdir(stage.sshd.home)).toEqual([]);
+  });
+
+  it.each([
+    ["another user's", () => mkdir(stage.registry).then(() => chown(stage.registry, 1000, 1000))],
+    ["another user's file", () => writeFile(stage.registry, '').then(() => chown(stage.registry, 1000, 1000))],
+    ["another user's link", () => symlink('/nowhere', stage.registry).then(() => lchown(stage.registry, 1000, 1000))],
+    ['free, after it was not', () => mkdir(join(stage.sshd.home, OWN), { recursive: true, mode: 0o700 })],
+  ])("takes the user's own directory where the default one is %s", async (_, occupy) => {
+    await occupy();
+    const link = await connected({ isDefaultDirectory: true });
+    expect(link.directory).toBe(join(stage.sshd.home, OWN));
+    expect(await readdir(join(stage.sshd.home, OWN))).toContain('laptop-app.json');
+    const survey = openSurveySession({
+      sshCommand: stage.sshd.command,
+      directory: stage.registry,
+      isDefault: true,
+      clock: stage.clock,
+      signal: never,
+    });
+    expect(await survey.survey()).toMatchObject({ directory: link.directory, registrations: [{ name: 'laptop-app' }] });
+    await survey.close();
+  });
+
+  it('takes the default directory where it is free, and then where it is ours', async () => {
+    const first = await connected({ isDefaultDirectory: true });
+    const second = await connected({ isDefaultDirectory: true, id: 'id-two' });
+    expect([first.directory, second.directory]).toEqual([undefined, undefined]);
+    expect(await stage.files()).toEqual(expect.arrayContaining(['laptop-app.json', 'laptop-app-2.json']));
   });
 
   it("expands ~/ to the relay's home", async () => {

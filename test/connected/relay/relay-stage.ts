@@ -132,6 +132,9 @@ function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
     get pid() {
       return link.pid;
     },
+    get directory() {
+      return link.directory;
+    },
     close: () => link.close(),
     get state() {
       return link.state;

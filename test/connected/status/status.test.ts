@@ -296,7 +296,7 @@ describe('status of a relay', () => {
     await writeFile(join(there.registry, 'half.json'), '{"na');
     const { report, text, code } = await status(here, {
       relaySshCommand: sshd.command,
-      relayRegistryDir: there.registry,
+      relayRegistryDir: { path: there.registry, explicit: true },
     });
     expect(report.relay).toMatchObject({
       directory: there.registry,
