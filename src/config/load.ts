@@ -89,6 +89,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
       instanceName: valueOf(OPTIONS.instanceName),
+      lanPort: valueOf(OPTIONS.lanPort),
       relayRegistryDir: relayDir === undefined ? registry : { path: relayDir, explicit: true },
       // A name stays as it is.
       opencodeBin: isPath ? resolved(opencodeBin) : opencodeBin.value,

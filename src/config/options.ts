@@ -175,6 +175,13 @@ export const OPTIONS = {
     command('a path or the name of a program'),
     'opencode',
   ),
+  lanPort: option(
+    { flag: 'lan-port', env: 'OPENCODE_LAN_PORT', key: 'lanPort', ...CONNECTED },
+    'PORT',
+    'port of --lan, for a firewall that lets it through; else any free one',
+    optional(wholeNumber('', 1, 65_535)),
+    undefined,
+  ),
   tailscaleSocket: {
     ...option(
       { flag: 'tailscale-socket', env: 'TAILSCALE_SOCKET', key: 'tailscaleSocket', ...MCP },

@@ -99,6 +99,8 @@ export interface ConnectedSettings {
   readonly instanceName?: string | undefined;
   /** A bare name is looked up on PATH; everything else is absolute. */
   readonly opencodeBin: string;
+  /** Where `--lan` listens; any free port where unset. */
+  readonly lanPort?: number | undefined;
 }
 
 /** The message names the setting, the value and what was expected; nothing starts. */

@@ -53,6 +53,8 @@ export interface Candidate {
   readonly trust: Trust;
   /** The credential that came with the sighting; it goes before any configured rule. */
   readonly credential?: CredentialRef;
+  /** Why it may not answer, as its source sees it; goes behind the reason where it does not. Safe to show. */
+  readonly hint?: string;
   /** Set where a person named this instance in the configuration: it stays listed while offline. */
   readonly pinned?: true;
 }

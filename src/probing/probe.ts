@@ -102,8 +102,10 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   const reason = timedOut
     ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
     : messageOf(error) + saidIn(error);
+  const { hint } = task.candidate;
+  const explained = hint === undefined ? reason : `${reason}; ${hint}`;
   return {
-    ...settled({ status: 'unhealthy', reason: sentence(reason, MAX_REASON_CHARS) }, latencyMs),
+    ...settled({ status: 'unhealthy', reason: sentence(explained, MAX_REASON_CHARS) }, latencyMs),
     timedOut,
     ...(isNotNow(error) ? { notNow: true } : {}),
   };

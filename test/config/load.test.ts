@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { OPTIONS, ROWS } from '../../src/config/options.ts';
+import { OPTIONS, type Program, ROWS } from '../../src/config/options.ts';
 import type { Settings } from '../../src/config/settings.ts';
 import { CONFIG_PATH, load, problemsOf } from './load-case.ts';
 
@@ -49,6 +49,7 @@ describe('precedence', () => {
     config: Readonly<Record<string, unknown>>;
     read: (settings: Settings) => unknown;
     expected: { flag: unknown; env: unknown; config: unknown };
+    program?: Program;
   }[] = [
     {
       name: 'registry folder',
@@ -135,6 +136,15 @@ describe('precedence', () => {
       expected: { flag: 'debug', env: 'warn', config: 'error' },
     },
     {
+      name: 'port on the LAN',
+      flag: ['--lan-port', '1'],
+      env: ['OPENCODE_LAN_PORT', '2'],
+      config: { lanPort: 65_535 },
+      read: (settings) => settings.connected.lanPort,
+      expected: { flag: 1, env: 2, config: 65_535 },
+      program: 'opencode-connected',
+    },
+    {
       name: 'tailscale socket',
       flag: ['--tailscale-socket', '/a.sock'],
       env: ['TAILSCALE_SOCKET', '~/b.sock'],
@@ -185,9 +195,9 @@ describe('precedence', () => {
   ];
   it.each(cases)(
     '$name: flag, environment, config file',
-    ({ flag, env: [variable, value], config, read, expected }) => {
+    ({ flag, env: [variable, value], config, read, expected, program = 'opencode-mcp' }) => {
       const env = { [variable]: value };
-      expect(read(load({ argv: flag, env, config }).settings)).toEqual(expected.flag);
+      expect(read(load({ argv: flag, env, config, program }).settings)).toEqual(expected.flag);
       expect(read(load({ env, config }).settings)).toEqual(expected.env);
       expect(read(load({ env: { [variable]: '' }, config }).settings)).toEqual(expected.config);
     },
@@ -603,12 +613,14 @@ describe('opencode-connected', () => {
       RELAY_REMOTE_REGISTRY_DIR: '/srv/relay',
       INSTANCE_NAME: 'work',
       OPENCODE_BIN: 'bin/opencode',
+      OPENCODE_LAN_PORT: '4777',
     };
     expect(connected({ env })).toEqual({
       relaySshCommand: 'ssh user@relay',
       relayRegistryDir: { path: '/srv/relay', explicit: true },
       instanceName: 'work',
       opencodeBin: '/work-dir/bin/opencode',
+      lanPort: 4777,
     });
   });
 

@@ -61,7 +61,7 @@ describe('the source mdns', () => {
     const made = await stage();
     open.push(made);
     const { candidates } = await made.source.scan(never);
-    expect(candidates.find(({ claims }) => claims.id === 'two')).toEqual({
+    expect(candidates.find(({ claims }) => claims.id === 'two')).toMatchObject({
       source: 'mdns',
       key: 'connected/127.0.0.1/5002',
       endpoint: { url: 'http://127.0.0.1:5002', route: 'lan' },

@@ -121,10 +121,13 @@ describe('opencode-connected --lan', () => {
     expect(row?.via).toContain(laptop.on(1));
   });
 
-  test('keeps its password from one start to the next, for its owner only', async () => {
+  test('listens on the port that was chosen, and on no other; keeps its password from one start to the next', async () => {
     const laptop = await lan.machine('laptop');
-    const wrapper = await connected(laptop);
-    await wrapper.says(/answers at/);
+    const wrapper = await connected(laptop, ['--lan-port', '4777']);
+    await wrapper.says(/answers at http:\/\/127\.0\.0\.1:4777;/);
+    const second = await connected(laptop, [], { OPENCODE_LAN_PORT: '4777' });
+    await second.exited;
+    expect(second.output).toContain('cannot listen on port 4777: another process does, or this user may not');
     const file = join(wrapper.sandbox.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'lan', 'password');
     const password = await readFile(file, 'utf8');
     expect([(await stat(file)).mode & 0o777, password.length]).toEqual([0o600, 44]);
@@ -142,6 +145,12 @@ describe('opencode-connected --lan', () => {
       args: [],
       env: { OPENCODE_MDNS_INTERFACES: 'none' },
       says: /--lan with OPENCODE_MDNS_INTERFACES=none/,
+    },
+    {
+      name: 'on a port that clients refuse',
+      args: ['--lan-port', '6000'],
+      env: {},
+      says: /OPENCODE_LAN_PORT: port 6000 is on the web's list of blocked ports/,
     },
   ])('refuses $name, and starts nothing', async ({ args, env, says }) => {
     const laptop = await lan.machine('laptop');

@@ -62,6 +62,9 @@ describe('whatever anyone says on the LAN', () => {
     // What it says leads to itself, where nothing listens.
     for (const row of rows.filter((one) => one.host === mallory.on(1)))
       expect([row.state, row.via]).toEqual(['offline', expect.stringContaining(`lan http://${mallory.on(1)}:`)]);
+    expect(rows.find((row) => row.via?.endsWith(':4097'))?.reason).toContain(
+      `an mDNS repeater stands between, since it names ${host} as its address`,
+    );
     const truth = rows.filter((row) => row.host === host);
     expect(truth).toMatchObject([{ state: 'idle', directory: honest.directory, via: `lan http://${host}:4096` }]);
   });

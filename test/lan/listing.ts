@@ -7,6 +7,7 @@ export interface Row {
   readonly state: string;
   readonly host: string;
   readonly via: string;
+  readonly reason?: string;
   readonly directory?: string;
 }
 

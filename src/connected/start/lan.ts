@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
 
+import { badPortReason } from '../../base/bad-ports.ts';
 import type { Clock } from '../../base/clock.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { readSecret } from '../../credentials/secret.ts';
@@ -18,11 +19,14 @@ const PASSWORD_BYTES = 32;
 const PASSWORD_LIMIT_MS = 60_000;
 
 /** Throws a `SettingsError` where --lan makes no sense. */
-export function checkLan(settings: Pick<Settings, 'mdnsInterfaces'>, withPassword: boolean): void {
+export function checkLan(settings: Pick<Settings, 'mdnsInterfaces' | 'connected'>, withPassword: boolean): void {
   if (!withPassword)
     throw new SettingsError(
       '--lan with --no-password: everyone on the LAN could run commands as you; leave one of the two out',
     );
+  const { lanPort } = settings.connected;
+  const badPort = lanPort === undefined ? undefined : badPortReason(lanPort);
+  if (badPort !== undefined) throw new SettingsError(`OPENCODE_LAN_PORT: ${badPort}`);
   if (settings.mdnsInterfaces.length === 0)
     throw new SettingsError('--lan with OPENCODE_MDNS_INTERFACES=none: there is no interface to advertise on');
 }

@@ -25,7 +25,7 @@ export async function choosePort(host: string, not: ReadonlySet<number> = new Se
 }
 
 /** Binding alone would not tell on macOS, where a wildcard listener does not stand in the way of a specific one. */
-async function isFree(port: number, host: string): Promise<boolean> {
+export async function isFree(port: number, host: string): Promise<boolean> {
   return (await listenerOn(port)) === 'none' && (await canBind(port, host));
 }
 

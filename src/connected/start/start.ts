@@ -71,6 +71,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   });
   const env = childEnvironment(process.env, password);
   const supervised = new Supervised({
+    wantedPort: onLan ? settings.connected.lanPort : undefined,
     launch: {
       program,
       headless,

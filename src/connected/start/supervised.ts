@@ -5,13 +5,15 @@ import type { Logger } from '../../base/log.ts';
 import { ReportedError } from '../../base/program.ts';
 import type { Guard } from './guard.ts';
 import { type Answering, type Ending, type OpencodeOptions, OpencodeProcess } from './opencode-process.ts';
-import { choosePort } from './port.ts';
+import { choosePort, isFree } from './port.ts';
 import type { RunningInstance } from './registrations.ts';
 import type { Terminal } from './terminal.ts';
 import { messageOf } from '../../base/errors.ts';
 
 export interface SupervisedOptions {
   readonly launch: Omit<OpencodeOptions, 'port'>;
+  /** The only port to listen on; any free one where undefined. */
+  readonly wantedPort: number | undefined;
   readonly terminal: Terminal;
   readonly guard: Guard;
   readonly logger: Logger;
@@ -52,7 +54,12 @@ export class Supervised {
   }
 
   async choosePort(): Promise<void> {
-    this.#port = await choosePort(this.#options.launch.host, this.#taken);
+    const { launch, wantedPort } = this.#options;
+    this.#port = wantedPort ?? (await choosePort(launch.host, this.#taken));
+    if (wantedPort === undefined || (!this.#taken.has(wantedPort) && (await isFree(wantedPort, launch.host)))) return;
+    throw new OpencodeError(
+      `cannot listen on port ${wantedPort}: another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
+    );
   }
 
   /** Sends `signal`, and SIGKILL when it has not ended 5 s later. */

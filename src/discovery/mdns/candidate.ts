@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net';
 import type { Duplex } from 'node:stream';
 
 import { badPortReason } from '../../base/bad-ports.ts';
@@ -18,6 +19,7 @@ export function advertisedCandidate(
   dialOn: (interfaceName: string) => Dial,
 ): Candidate {
   const { kind, port, says } = announcement;
+  const hint = repeaterHint(announcement.addresses, address);
   const host = origin.family === 'IPv6' ? `[${address}]` : address;
   return {
     source,
@@ -32,7 +34,19 @@ export function advertisedCandidate(
     claims: { ...says, localPort: port, ...(revisedMs !== undefined && { connectedAt: revisedMs }) },
     // Of the LAN: who gets a password is decided by rules that name it.
     trust: { level: 'trusted' },
+    ...(hint !== undefined && { hint }),
   };
+}
+
+/**
+ * For a machine that names its addresses, and not the one that its packets come from. Only a hint: a machine that has got another
+ * address meanwhile may name the old one. A packet by IPv6 comes from a link-local address, which others do not replace.
+ */
+function repeaterHint(addresses: readonly string[], sender: string): string | undefined {
+  const alike = addresses.filter((one) => isIPv6(one) === isIPv6(sender) && isLinkLocal(one) === isLinkLocal(sender));
+  const [first] = alike;
+  if (first === undefined || alike.includes(sender)) return undefined;
+  return `an mDNS repeater stands between, since it names ${first} as its address: list it by URL in "instances", or use a tailnet or a relay`;
 }
 
 export function noteOn({ announcement: { port }, address }: Sighting): Note[] {

@@ -30,7 +30,20 @@ describe('the candidate of a sighting', () => {
       endpoint: { url: 'http://192.168.1.7:4096', route: 'lan' },
       claims: { localPort: 4096 },
       trust: { level: 'trusted' },
+      hint: 'an mDNS repeater stands between, since it names 10.0.0.99 as its address: list it by URL in "instances", or use a tailnet or a relay',
     });
+  });
+
+  it.each([
+    ['names its address', '192.168.1.7', ['10.0.0.9', '192.168.1.7'], false],
+    ['names no address', '192.168.1.7', [], false],
+    ['names another', '192.168.1.7', ['10.0.0.9', 'fe80::7'], true],
+    ['is seen by IPv6 and names only others of IPv4', 'fe80::7', ['10.0.0.9', 'fd00::7'], false],
+    ['is seen by IPv6 and names another of the link', 'fe80::7', ['fe80::8'], true],
+  ])('has a hint of a repeater, or none, for one that %s', (_, address, addresses, hasHint) => {
+    const { announcement, ...rest } = sighting(address);
+    const { hint } = advertisedCandidate('mdns', { ...rest, announcement: { ...announcement, addresses } }, dialOn);
+    expect(hint !== undefined).toBe(hasHint);
   });
 
   it('is dialled on its interface where the address is link-local, always by the same function', () => {
