@@ -179,7 +179,7 @@ export const OPTIONS = {
     { flag: 'lan-port', env: 'OPENCODE_LAN_PORT', key: 'lanPort', ...CONNECTED },
     'PORT',
     'port of --lan, for a firewall that lets it through; else any free one',
-    optional(wholeNumber('', 1, 65_535)),
+    wholeNumber('', 1, 65_535),
     undefined,
   ),
   tailscaleSocket: {

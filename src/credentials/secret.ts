@@ -4,9 +4,8 @@ import { dirname } from 'node:path';
 import { shownPath } from '../config/quote.ts';
 import type { SecretRef } from '../config/file/secret-ref.ts';
 import type { SecretCommands } from './secret-commands.ts';
-import { runAs } from '../base/run-as.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
-import { errorCode } from '../base/errors.ts';
+import { errorCode, runAs } from '../base/errors.ts';
 
 // A password is a line, and a header's value no longer than this; whatever is longer is another file.
 const MAX_SECRET_BYTES = 8192;

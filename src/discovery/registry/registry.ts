@@ -8,7 +8,7 @@ import { unlessAborted } from '../../base/unless-aborted.ts';
 import { DirectoryWatch } from './directory-watch.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
 import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from './file-system.ts';
-import { runAs } from '../../base/run-as.ts';
+import { runAs } from '../../base/errors.ts';
 import type { Settings } from '../../config/settings.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
