@@ -57,6 +57,8 @@ const assistantMessageSchema = z.object({
   time: z.object({ created: timeMs, completed: timeMs.optional() }),
   error: messageErrorSchema.optional(),
   finish: z.string().optional(),
+  /** It sums up what was said before, for the model: no answer. */
+  summary: z.boolean().optional(),
 });
 export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
 
@@ -70,6 +72,9 @@ export const partSchema = z.object({
   text: z.string().optional(),
   synthetic: z.boolean().optional(),
   ignored: z.boolean().optional(),
+  /** Of a compaction: opencode began it, not a person. `overflow`: it then repeats the person's message, where there is an earlier one. */
+  auto: z.boolean().optional(),
+  overflow: z.boolean().optional(),
   time: z.object({ start: timeMs.optional(), end: timeMs.optional() }).optional(),
   /** Tool parts. */
   tool: z.string().optional(),

@@ -60,6 +60,8 @@ export class Follower {
   #heardAtMs: number;
   #stage = '';
   #status: SessionStatus | undefined;
+  /** When it last was anything but idle. */
+  #wasRetrying = false;
   /** Since when the session has been idle without a completed message. */
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
@@ -76,10 +78,8 @@ export class Follower {
   }
 
   /** What was said before counts as told: only what comes after it is handed out and in the result. */
-  async skipPast(): Promise<void> {
-    const { heard, session } = this.#request;
-    const { api, messageId } = this.#deps;
-    const messages = await messagesOfTurn(api, session.id, messageId);
+  skipPast(messages: readonly Message[]): void {
+    const { heard } = this.#request;
     this.#transcript.reconcile(messages);
     this.#transcript.mark();
     this.#stage = stageOf(messages);
@@ -120,6 +120,7 @@ export class Follower {
     this.#family.apply(event);
     this.#emit(this.#transcript.apply(event));
     if (this.#transcript.hasBegun) this.#markStarted();
+    if (this.#transcript.isUnplaced) return await this.#check();
     const { sessionID } = event.properties;
     if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.now();
     const waiting = requestIn(event);
@@ -130,7 +131,7 @@ export class Follower {
     switch (event.type) {
       case 'session.status': {
         const status = sessionStatusSchema.safeParse(event.properties['status']);
-        if (status.success) this.#status = status.data;
+        if (status.success) this.#noteStatus(status.data);
         return this.#status?.type === 'idle' ? await this.#check() : undefined;
       }
       case 'session.idle':
@@ -154,8 +155,9 @@ export class Follower {
     try {
       // The status first: what is idle by then has its text in what is read next.
       const statuses = await api.statuses(session.directory);
-      this.#status = statuses.get(session.id) ?? { type: 'idle' };
-      busy = this.#status.type !== 'idle';
+      const status = statuses.get(session.id) ?? { type: 'idle' };
+      this.#noteStatus(status);
+      busy = status.type !== 'idle';
       messages = await messagesOfTurn(api, session.id, messageId);
     } catch (error) {
       if (error instanceof RequestError && error.status === 404) {
@@ -171,6 +173,15 @@ export class Follower {
       this.#idleSinceMs = undefined;
       return await this.#waitingOfTurn();
     }
+    const last = this.#transcript.assistants.at(-1);
+    // An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33).
+    if (
+      this.#wasRetrying &&
+      last?.time.completed !== undefined &&
+      last.error === undefined &&
+      last.finish === undefined
+    )
+      return { kind: 'aborted' };
     if (this.#transcript.concluded) return endOf(this.#transcript);
     return await this.#idleUnconcluded();
   }
@@ -182,11 +193,7 @@ export class Follower {
     this.#nextCheckMs = now + SETTLING_POLL_MS;
     const sameProcess = this.#deps.feed.breaks === this.#breaksAtStart;
     if (this.#transcript.assistants.length > 0) {
-      if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
-      const last = this.#transcript.assistants.at(-1);
-      // A turn may end on a tool call: after a bare reject of its permission.
-      if (last?.time.completed !== undefined) return { kind: 'completed' };
-      return { kind: 'interrupted', reason: 'it stopped in the middle; the instance was restarted or lost it' };
+      return now - this.#idleSinceMs < SETTLING_LIMIT_MS ? undefined : endOf(this.#transcript);
     }
     if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
       return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
@@ -229,6 +236,11 @@ export class Follower {
       ...(retry !== undefined && { retrying: { attempt: retry.attempt, message: retry.message } }),
       ...(stalled && { stalledSinceMs: this.#heardAtMs }),
     });
+  }
+
+  #noteStatus(status: SessionStatus): void {
+    this.#status = status;
+    if (status.type !== 'idle') this.#wasRetrying = status.type === 'retry';
   }
 
   #markStarted(): void {

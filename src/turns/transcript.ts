@@ -1,5 +1,6 @@
 import type { ServerEvent } from '../opencode/events.ts';
 import { type AssistantMessage, type Message, messageInfoSchema, type Part, partSchema } from '../opencode/schema.ts';
+import { type Outline, outlineOf, type Turn, turnFrom } from './turn-messages.ts';
 
 interface PartText {
   readonly id: string;
@@ -35,10 +36,14 @@ const MAX_MESSAGES = 1_000;
 export class Transcript {
   readonly sessionId: string;
   readonly messageId: string;
-  /** Our message, and any later one that opencode answered in its place. */
-  readonly #parents: Set<string>;
-  readonly #messages = new Map<string, AssistantMessage>();
+  /** Of our message and what came after it, in no order. */
+  readonly #outlines = new Map<string, Outline>();
+  #turn: Turn = { answers: [], isConcluded: false, end: 0 };
+  /** Those answers of the turn that are no summary. */
+  readonly #spoken = new Set<string>();
   readonly #parts = new Map<string, PartText>();
+  /** An answer came to a message that is not known: the store tells whether that is part of the turn. */
+  isUnplaced = false;
   #shownAny = false;
   #lastShownPart: string | undefined;
   #hadGap = false;
@@ -48,7 +53,6 @@ export class Transcript {
   constructor(sessionId: string, messageId: string) {
     this.sessionId = sessionId;
     this.messageId = messageId;
-    this.#parents = new Set([messageId]);
   }
 
   /** Takes one event; returns the text it adds. Events of other sessions and messages add nothing. */
@@ -57,8 +61,7 @@ export class Transcript {
     if (event.type === 'message.part.delta') return this.#applyDelta(properties);
     if (event.type === 'message.updated') {
       const info = messageInfoSchema.safeParse(properties['info']);
-      if (info.success && info.data.role === 'assistant' && this.#hasRoomFor(info.data))
-        return this.#applyMessage(info.data);
+      if (info.success && info.data.role === 'assistant') return this.#applyAnswer(info.data);
     }
     if (event.type === 'message.part.updated' && (properties['sessionID'] ?? this.sessionId) === this.sessionId) {
       const part = partSchema.safeParse(properties['part']);
@@ -75,30 +78,27 @@ export class Transcript {
 
   /** Takes messages from the store, oldest first; returns the text they add. */
   reconcile(messages: readonly Message[]): string {
-    this.#adoptLaterParents(messages);
-    let added = '';
+    for (const message of messages) this.#outlines.set(message.info.id, outlineOf(message));
+    this.isUnplaced = false;
+    let added = this.#arrange();
     for (const { info, parts } of messages) {
-      if (info.role !== 'assistant' || !this.#parents.has(info.parentID)) continue;
-      added += this.#applyMessage(info);
-      for (const part of parts) added += this.#applyPart(part, 'store');
+      if (this.#spoken.has(info.id)) for (const part of parts) added += this.#applyPart(part, 'store');
     }
     return added;
   }
 
   get hasBegun(): boolean {
-    return this.#messages.size > 0;
+    return this.#turn.answers.length > 0;
   }
 
-  /** The assistant's messages of this turn, oldest first. */
+  /** The assistant's messages of this turn, oldest first, and summaries among them. */
   get assistants(): readonly AssistantMessage[] {
-    return [...this.#messages.values()].toSorted((a, b) => compare(a.id, b.id));
+    return this.#turn.answers;
   }
 
-  /** The turn's last message has ended and is not followed by another after a tool call. */
+  /** opencode takes no further step in this turn. */
   get concluded(): boolean {
-    const last = this.assistants.at(-1);
-    if (last === undefined) return false;
-    return last.error !== undefined || (last.time.completed !== undefined && last.finish !== 'tool-calls');
+    return this.#turn.isConcluded;
   }
 
   /** All text known so far, a blank line between parts. */
@@ -124,20 +124,38 @@ export class Transcript {
 
   #textFrom(start: (part: PartText) => number): string {
     return [...this.#parts.values()]
-      .filter((part) => part.type === 'text' && this.#messages.has(part.messageId))
+      .filter((part) => part.type === 'text' && this.#spoken.has(part.messageId))
       .toSorted((a, b) => compare(a.messageId, b.messageId) || compare(a.id, b.id))
       .map((part) => part.text.slice(start(part)))
       .filter((text) => text !== '')
       .join('\n\n');
   }
 
-  #applyMessage(info: AssistantMessage): string {
-    if (!this.#parents.has(info.parentID)) return '';
-    const isNew = !this.#messages.has(info.id);
-    this.#messages.set(info.id, info);
-    if (!isNew) return '';
+  /** An answer to a message that the store has not shown yet is placed by the next look there. */
+  #applyAnswer(info: AssistantMessage): string {
+    const known = this.#outlines.get(info.id);
+    if (known === undefined && this.#outlines.size >= MAX_MESSAGES) return '';
+    this.#outlines.set(info.id, { kind: 'answer', info, isEmpty: known?.kind !== 'answer' || known.isEmpty });
+    // Once for each answer: what the store does not show then it will not show later.
+    this.isUnplaced ||= known === undefined && info.parentID !== this.messageId && !this.#outlines.has(info.parentID);
+    return this.#arrange();
+  }
+
+  /** Finds out what is part of the turn; returns the text of what has become part of it. */
+  #arrange(): string {
+    const ordered = [...this.#outlines.values()].toSorted(
+      ({ info: one }, { info: other }) => one.time.created - other.time.created || compare(one.id, other.id),
+    );
+    const start = ordered.findIndex(({ info }) => info.id === this.messageId);
+    // Where the store was not seen with our message in it, what names that message is all that is known to be ours.
+    const isOurs = ({ kind, info }: Outline): boolean => kind === 'answer' && info.parentID === this.messageId;
+    this.#turn = start === -1 ? turnFrom(ordered.filter(isOurs), -1) : turnFrom(ordered, start);
     let added = '';
-    for (const part of this.#parts.values()) if (part.messageId === info.id) added += this.#show(part);
+    for (const { id, summary } of this.#turn.answers) {
+      if (summary === true || this.#spoken.has(id)) continue;
+      this.#spoken.add(id);
+      for (const part of this.#parts.values()) if (part.messageId === id) added += this.#show(part);
+    }
     return added;
   }
 
@@ -195,10 +213,6 @@ export class Transcript {
     return true;
   }
 
-  #hasRoomFor({ id }: AssistantMessage): boolean {
-    return this.#messages.size < MAX_MESSAGES || this.#messages.has(id);
-  }
-
   /** What a model thinks, and text that is not for the person: none of it is kept. */
   #skip({ id, messageID, type }: Part): void {
     const part = this.#parts.get(id) ?? (type === 'reasoning' ? this.#part(id, messageID, false) : undefined);
@@ -216,7 +230,7 @@ export class Transcript {
 
   /** `latest`: what has just been added, so that a long text need not be put together for a few characters. */
   #show(part: PartText, latest = ''): string {
-    if (part.type !== 'text' || !this.#messages.has(part.messageId)) return '';
+    if (part.type !== 'text' || !this.#spoken.has(part.messageId)) return '';
     const fresh = part.shown + latest.length === part.text.length ? latest : part.text.slice(part.shown);
     if (fresh === '') return '';
     part.shown = part.text.length;
@@ -224,23 +238,6 @@ export class Transcript {
     this.#shownAny = true;
     this.#lastShownPart = part.id;
     return separator + fresh;
-  }
-
-  /**
-   * Prompts sent while a session is busy are answered together, under the last one's id, and
-   * opencode's own compaction goes on under a new user message. Where our message's answer stops
-   * short, the answer to what follows it is ours too.
-   */
-  #adoptLaterParents(messages: readonly Message[]): void {
-    const ours = messages.findIndex(({ info }) => info.id === this.messageId);
-    if (ours === -1) return;
-    let open = true;
-    for (const { info } of messages.slice(ours + 1)) {
-      if (info.role === 'user') continue;
-      if (open) this.#parents.add(info.parentID);
-      if (!this.#parents.has(info.parentID)) continue;
-      open = info.error === undefined && (info.time.completed === undefined || info.finish === 'tool-calls');
-    }
   }
 }
 

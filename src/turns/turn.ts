@@ -10,6 +10,7 @@ import { deliver, type Post } from './delivery.ts';
 import { EventFeed } from './event-feed.ts';
 import { Follower, type FollowRequest } from './follower.ts';
 import type { TurnOutcome, TurnResult } from './outcome.ts';
+import { lastTurnOf } from './turn-messages.ts';
 import { listWaiting } from './waiting.ts';
 
 export interface TurnRequest extends FollowRequest {
@@ -82,15 +83,13 @@ export async function joinTurn(
   act: () => Promise<void> = () => Promise.resolve(),
 ): Promise<TurnResult> {
   return await withFeed(request, deps, async (feed) => {
-    const { messages } = await deps.api.messages(request.session.id, { limit: 1 });
-    const newest = messages.at(-1)?.info;
-    if (newest === undefined) {
+    const last = await lastTurnOf(deps.api, request.session.id);
+    if (last === undefined) {
       await act();
       return { outcome: { kind: 'completed' }, text: '', textPending: false };
     }
-    const messageId = newest.role === 'user' ? newest.id : newest.parentID;
-    const follower = new Follower(request, { ...deps, feed, messageId });
-    await follower.skipPast();
+    const follower = new Follower(request, { ...deps, feed, messageId: last.messageId });
+    follower.skipPast(last.messages);
     await act();
     return await follower.follow();
   });

@@ -20,7 +20,8 @@ export interface ReplySink {
   text(piece: string): void;
   reasoning(piece: string): void;
   toolCall(name: string, input: Readonly<Record<string, unknown>>): void;
-  end(): void;
+  /** Why the reply ends (`stop`, or `tool_calls` where it called one), and how many tokens went into it. */
+  end(finish?: string, promptTokens?: number): void;
 }
 
 let lastId = 0;
@@ -35,14 +36,16 @@ export function replySink(request: ChatRequest, response: ServerResponse): Reply
 }
 
 /** An error as OpenAI words it. A `retry-after-ms` header, where given, sets opencode's delay before the next attempt. */
-export function failWith(response: ServerResponse, status: number, retryAfterMs?: number): void {
+export function failWith(
+  response: ServerResponse,
+  status: number,
+  { retryAfterMs, message = `scripted failure ${status}` }: { retryAfterMs?: number; message?: string } = {},
+): void {
   response.writeHead(status, {
     'content-type': 'application/json',
     ...(retryAfterMs === undefined ? {} : { 'retry-after-ms': String(retryAfterMs) }),
   });
-  response.end(
-    JSON.stringify({ error: { message: `scripted failure ${status}`, type: 'scripted_error', code: String(status) } }),
-  );
+  response.end(JSON.stringify({ error: { message, type: 'scripted_error', code: String(status) } }));
 }
 
 function streamed(model: string, response: ServerResponse): ReplySink {
@@ -80,10 +83,10 @@ function streamed(model: string, response: ServerResponse): ReplySink {
         ],
       });
     },
-    end() {
+    end(why = finish, promptTokens?: number) {
       start();
-      chunk({ choices: [{ index: 0, delta: {}, finish_reason: finish }] });
-      chunk({ choices: [], usage: usage(pieces) });
+      chunk({ choices: [{ index: 0, delta: {}, finish_reason: why }] });
+      chunk({ choices: [], usage: usage(pieces, promptTokens) });
       response.end('data: [DONE]\n\n');
     },
   };
@@ -100,7 +103,7 @@ function whole(model: string, response: ServerResponse): ReplySink {
     toolCall(name, input) {
       calls.push({ id: `call_${++lastId}`, type: 'function', function: { name, arguments: JSON.stringify(input) } });
     },
-    end() {
+    end(why = calls.length === 0 ? 'stop' : 'tool_calls', promptTokens?: number) {
       const message = {
         role: 'assistant',
         content,
@@ -114,16 +117,16 @@ function whole(model: string, response: ServerResponse): ReplySink {
           object: 'chat.completion',
           created: seconds(),
           model,
-          choices: [{ index: 0, message, finish_reason: calls.length === 0 ? 'stop' : 'tool_calls' }],
-          usage: usage(1),
+          choices: [{ index: 0, message, finish_reason: why }],
+          usage: usage(1, promptTokens),
         }),
       );
     },
   };
 }
 
-function usage(completion: number): Readonly<Record<string, number>> {
-  return { prompt_tokens: 10, completion_tokens: completion, total_tokens: 10 + completion };
+function usage(completion: number, prompt = 10): Readonly<Record<string, number>> {
+  return { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
 }
 
 function seconds(): number {

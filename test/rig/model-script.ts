@@ -19,10 +19,22 @@ export type Step =
       readonly calls: readonly { readonly tool: string; readonly input: Readonly<Record<string, unknown>> }[];
     }
   /** Answer with an HTTP error: always, or the first `times` requests for this very text, and say `afterwards` from then on. */
-  | { readonly kind: 'fail'; readonly status: number; readonly times?: number; readonly afterwards?: string };
+  | { readonly kind: 'fail'; readonly status: number; readonly times?: number; readonly afterwards?: string }
+  /** Say the text, and end for this reason in the place of `stop`: `length` (cut), `content_filter` (refused). */
+  | { readonly kind: 'ends'; readonly text: string; readonly finish: string }
+  /** Refuse the first `times` requests for this very text, since it is too long for the context; then do `inner`. */
+  | { readonly kind: 'too-long'; readonly times: number; readonly inner: Step }
+  /** Do `inner`; the first `times` requests of this session use more tokens than its context holds. */
+  | { readonly kind: 'overflow'; readonly times: number; readonly inner: Step };
 
 /** The gate that `hang` without a name waits at. */
 export const HANG_GATE = 'hang';
+
+/** The beginning of what opencode says of its own accord after a compaction. */
+export const CONTINUE = 'Continue if you have next steps';
+
+/** What the model says when opencode, after a compaction, asks it to continue. */
+export const CONTINUED = 'went on after the compaction';
 
 /** What a finished `hang` turn says, after the gate was opened. */
 export const HANG_REPLY = 'released';
@@ -31,8 +43,23 @@ const FORMS: ReadonlyArray<readonly [RegExp, (match: readonly string[]) => Step]
   [/^echo:\s*([^]*)$/, ([, text = '']) => say(text)],
   [/^slow\s+(\d+)\s+(\d+):\s*([^]*)$/, ([, count = '', ms = '', text = '']) => slow(Number(count), Number(ms), text)],
   [/^long\s+(\d+)$/, ([, chars = '']) => ({ kind: 'text', chunks: slices(longText(Number(chars)), 1000), everyMs: 0 })],
-  [/^bash:\s*([^]*)$/, ([, command = '']) => ({ kind: 'tool', tool: 'bash', input: { command } })],
+  [/^bash:\s*([^]*)$/, ([, command = '']) => bash(command)],
   [/^ask:\s*([^|]*)\|([^]*)$/, ([, question = '', options = '']) => ask(question.trim(), options.split('|'))],
+  // As large as a lockfile, from a message of a few characters.
+  [/^flood-bash\s+(\d+)$/, ([, chars = '']) => bash(`echo ok # ${'x'.repeat(Number(chars))}`)],
+  [/^flood-write\s+(\S+)\s+(\d+)$/, ([, filePath = '', chars = '']) => write(filePath, longText(Number(chars)))],
+  [/^cut:\s*([^]*)$/, ([, text = '']) => ({ kind: 'ends', text, finish: 'length' })],
+  [/^refuse:\s*([^]*)$/, ([, text = '']) => ({ kind: 'ends', text, finish: 'content_filter' })],
+  [
+    /^(too-long|overflow)\s+(\d+):\s*([^]*)$/,
+    ([, kind, times = '', script = '']) => ({
+      kind: kind === 'overflow' ? 'overflow' : 'too-long',
+      times: Number(times),
+      inner: parseScript(script),
+    }),
+  ],
+  // What opencode itself says after a compaction.
+  [new RegExp(CONTINUE), () => say(CONTINUED)],
   [/^task:\s*([^]*)$/, ([, prompt = '']) => task(prompt)],
   [/^plan:\s*([^]*)$/, ([, calls = '']) => plan(calls)],
   [/^fail\s+(\d+)$/, ([, status = '']) => ({ kind: 'fail', status: Number(status) })],
@@ -74,6 +101,8 @@ export function expectedReply(text: string, toolResult = ''): string {
   if (step.kind === 'gate') return step.before + step.after;
   if (step.kind === 'hang') return HANG_REPLY;
   if (step.kind === 'plan') return toolReply(step.calls.at(-1)?.tool ?? '', toolResult);
+  if (step.kind === 'ends') return step.text;
+  if (step.kind === 'too-long' || step.kind === 'overflow') return CONTINUED;
   if (step.kind === 'tool') return toolReply(step.tool, toolResult);
   return step.afterwards ?? '';
 }
@@ -92,6 +121,14 @@ export function longText(chars: number): string {
 
 function say(text: string): Step {
   return { kind: 'text', chunks: words(text), everyMs: 0 };
+}
+
+function bash(command: string): Step {
+  return { kind: 'tool', tool: 'bash', input: { command } };
+}
+
+function write(filePath: string, content: string): Step {
+  return { kind: 'tool', tool: 'write', input: { filePath, content } };
 }
 
 function slow(count: number, everyMs: number, text: string): Step {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 
-import { MODEL_ID, PROVIDER_ID, SMALL_MODEL_ID } from './scripted-model.ts';
+import { CONTEXT_TOKENS, MODEL_ID, PROVIDER_ID, SMALL_MODEL_ID } from './scripted-model.ts';
 import { endProcessesIn } from './processes.ts';
 import { tempDir } from './temp.ts';
 
@@ -135,7 +135,12 @@ function configuration(options: SandboxOptions, plugins: readonly string[]): Rea
         name: 'Scripted',
         options: { baseURL: options.model?.url ?? `${NOWHERE}v1`, apiKey: 'scripted' },
         models: {
-          [MODEL_ID]: { name: 'Scripted model', reasoning: true, tool_call: true },
+          [MODEL_ID]: {
+            name: 'Scripted model',
+            reasoning: true,
+            tool_call: true,
+            limit: { context: CONTEXT_TOKENS, output: 10_000 },
+          },
           [SMALL_MODEL_ID]: { name: 'Scripted small model' },
         },
       },

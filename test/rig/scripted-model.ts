@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { failWith, replySink, textOf, type ChatRequest, type ReplySink } from './chat-completions.ts';
 import { Gates } from './gates.ts';
 import { listenHttp } from './http-listener.ts';
-import { HANG_REPLY, parseScript, toolReply, type Step } from './model-script.ts';
+import { CONTINUE, HANG_GATE, HANG_REPLY, parseScript, toolReply, type Step } from './model-script.ts';
 import { within } from './wait.ts';
 
 /** The provider and the models that the rig's opencode.json names. */
@@ -13,12 +13,21 @@ export const PROVIDER_ID = 'scripted';
 export const MODEL_ID = 'scripted-model';
 export const SMALL_MODEL_ID = 'scripted-small';
 
+/** What the model has for everything, in tokens; opencode compacts at some 20,000 less. */
+export const CONTEXT_TOKENS = 100_000;
+
+/** As providers say it, and opencode knows it. */
+const TOO_LONG = `This model's maximum context length is ${CONTEXT_TOKENS} tokens.`;
+
+/** What every request for the summary of a compaction is answered with. */
+export const SCRIPTED_SUMMARY = 'Scripted summary of what was said';
+
 /** What every request for a session title is answered with. */
 export const SCRIPTED_TITLE = 'Scripted session';
 
 export interface ModelRequest {
-  /** `title`: opencode names a session by asking its small model, beside the turn and at any time. */
-  readonly kind: 'turn' | 'title';
+  /** `title`: opencode names a session by asking its small model, beside the turn and at any time. `summary`: it compacts. */
+  readonly kind: 'turn' | 'title' | 'summary';
   /** The last user message, as the person wrote it: opencode's own reminders taken off. Two text parts are joined by a newline. */
   readonly text: string;
   /** Tool results since that message: 0 for the request that begins a turn (or repeats its beginning after an error). */
@@ -56,6 +65,8 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
   const requests: Array<ModelRequest & { aborted: boolean }> = [];
   const gates = new Gates();
   const failures = new Map<string, number>();
+  /** Requests still to use more tokens than there are, by session. */
+  const overflows = new Map<string, number>();
   const arrivals = new EventTarget();
   const matching = (text: string): ModelRequest[] =>
     requests.filter((request) => request.kind === 'turn' && request.step === 0 && request.text === text);
@@ -83,18 +94,34 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
 
     const sink = replySink(body, response);
     if (recorded.kind === 'title') sink.text(SCRIPTED_TITLE);
-    else if (!(await perform(recorded, response, sink, gone.signal))) return;
-    if (!gone.signal.aborted) sink.end();
+    else if (recorded.kind === 'summary') {
+      const conversation = recorded.userTexts.join('\n');
+      if (conversation.includes('summary-too')) {
+        failWith(response, 400, { message: TOO_LONG });
+        return;
+      }
+      if (conversation.includes('hang-summary')) await gates.pass(HANG_GATE, gone.signal);
+      sink.text(SCRIPTED_SUMMARY);
+    } else if (!(await perform(parseScript(recorded.text), recorded, response, sink, gone.signal))) return;
+    if (gone.signal.aborted) return;
+    const step = parseScript(recorded.text);
+    sink.end(step.kind === 'ends' ? step.finish : undefined, overflowsNow(recorded, step) ? CONTEXT_TOKENS : undefined);
   }
 
   /** False where the whole response was sent already. */
   async function perform(
+    step: Step,
     request: ModelRequest,
     response: ServerResponse,
     sink: ReplySink,
     gone: AbortSignal,
   ): Promise<boolean> {
-    const step = parseScript(request.text);
+    if (step.kind === 'overflow') return await perform(step.inner, request, response, sink, gone);
+    if (step.kind === 'too-long') {
+      if (!failsNow(step, request.text)) return await perform(step.inner, request, response, sink, gone);
+      failWith(response, 400, { message: TOO_LONG });
+      return false;
+    }
     if (step.kind === 'tool') {
       if (request.step === 0) sink.toolCall(step.tool, step.input);
       else sink.text(toolReply(step.tool, request.toolResult ?? ''));
@@ -108,7 +135,7 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
     }
     if (step.kind === 'fail' && failsNow(step, request.text)) {
       // Real backoff begins at 2 s; where the script says that it ends well, the test need not wait for it.
-      failWith(response, step.status, step.times === undefined ? undefined : 50);
+      failWith(response, step.status, step.times === undefined ? {} : { retryAfterMs: 50 });
       return false;
     }
     await reply(step, sink, gone);
@@ -141,16 +168,31 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
       case 'fail':
         sink.text(step.afterwards ?? '');
         return;
+      case 'ends':
+        sink.text(step.text);
+        return;
+      case 'overflow':
+      case 'too-long':
       case 'tool':
       case 'plan':
     }
   }
 
-  function failsNow(step: Step & { kind: 'fail' }, text: string): boolean {
-    if (step.times === undefined) return true;
+  function failsNow({ times }: { readonly times?: number }, text: string): boolean {
+    if (times === undefined) return true;
     const count = (failures.get(text) ?? 0) + 1;
     failures.set(text, count);
-    return count <= step.times;
+    return count <= times;
+  }
+
+  /** Whether this reply leaves no room in the context. What opencode itself says goes on with what the person began. */
+  function overflowsNow({ kind, sessionID = '', text, step: results }: ModelRequest, step: Step): boolean {
+    if (kind !== 'turn') return false;
+    if (step.kind === 'overflow' && results === 0) overflows.set(sessionID, step.times);
+    else if (step.kind !== 'overflow' && !text.includes(CONTINUE)) return false;
+    const left = overflows.get(sessionID) ?? 0;
+    overflows.set(sessionID, left - 1);
+    return left > 0;
   }
 
   return {
@@ -187,7 +229,7 @@ function describeRequest(body: ChatRequest, incoming: IncomingMessage): Omit<Mod
     .map((message) => withoutReminders(textOf(message)));
   const sessionID = incoming.headers['x-session-id'];
   return {
-    kind: isTitle(body) ? 'title' : 'turn',
+    kind: isTitle(body) ? 'title' : isSummary(body) ? 'summary' : 'turn',
     text: userTexts.at(-1) ?? '',
     step: results.length,
     ...(newest ? { toolResult: textOf(newest) } : {}),
@@ -196,6 +238,12 @@ function describeRequest(body: ChatRequest, incoming: IncomingMessage): Omit<Mod
     at: Date.now(),
     userTexts,
   };
+}
+
+function isSummary({ messages }: ChatRequest): boolean {
+  return messages.some(
+    (message) => message.role === 'user' && /anchored summary|<previous-summary>/.test(textOf(message)),
+  );
 }
 
 function isTitle(body: ChatRequest): boolean {

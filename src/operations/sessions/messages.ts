@@ -1,5 +1,6 @@
 import type { Message, Part } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
+import { outlineOf } from '../../turns/turn-messages.ts';
 import { cutText, quoteBlock } from '../answer.ts';
 import type { MessageRow } from '../shapes.ts';
 
@@ -50,11 +51,15 @@ export function messageRows(messages: readonly Message[], running: boolean): Mes
   });
 }
 
-function messageState({ info }: Message, running: boolean): string {
-  if (info.role === 'user') return 'complete';
+function messageState(message: Message, running: boolean): string {
+  const { info } = message;
+  if (info.role === 'user') {
+    const { kind } = outlineOf(message);
+    return kind === 'opencode' ? 'written by opencode' : kind === 'compaction' ? kind : 'complete';
+  }
   if (info.error?.name === 'MessageAbortedError') return 'aborted';
   if (info.error !== undefined) return 'failed';
-  if (info.time.completed !== undefined) return 'complete';
+  if (info.time.completed !== undefined) return info.summary === true ? 'summary of what was said before' : 'complete';
   // opencode stores a part's text when the part ends: what streams now is not here yet.
   return running ? 'streaming' : 'interrupted';
 }
