@@ -10,6 +10,7 @@ import { Agent as SecureAgent, request as requestHttps } from 'node:https';
 import { type Receiver, type Withheld, whenConnected } from './port-holder.ts';
 import { type Dial, dialConnector } from '../base/dial.ts';
 import { DialAgent } from './dial-agent.ts';
+import { LongStringCutter } from './long-strings.ts';
 import { networkError, RequestError } from './request-error.ts';
 
 /** One HTTP request, ready to be sent. */
@@ -46,6 +47,9 @@ const POOLS = {
 
 /** One pool for each means of dialling. */
 const DIALLED = new WeakMap<Dial, DialAgent>();
+
+/** How much more than what may be left of a body is read where its strings are cut: a body without end is none. */
+const MOST_CUT = 64;
 
 /** What a kept connection says when the server closed it just as it was used again. */
 const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
@@ -100,18 +104,25 @@ export class HttpCall {
     return Promise.race([answered, this.#failure]);
   }
 
-  /** The whole body as text. */
-  text(response: IncomingMessage, maxBytes: number): Promise<string> {
+  /**
+   * The whole body as text.
+   * @param maxStringBytes longer strings are cut, of JSON; they count as what is left of them
+   */
+  text(response: IncomingMessage, maxBytes: number, maxStringBytes?: number): Promise<string> {
     const { label } = this.#outgoing;
-    const chunks: Buffer[] = [];
+    const cutter = maxStringBytes === undefined ? undefined : new LongStringCutter(maxStringBytes);
+    const chunks: Uint8Array[] = [];
     let bytes = 0;
+    let arrived = 0;
     const read = new Promise<string>((resolve) => {
       response.on('data', (chunk: Buffer) => {
-        bytes += chunk.length;
-        if (bytes > maxBytes) {
-          this.#fail(new RequestError('malformed', `${label}: the body is larger than ${maxBytes} bytes`));
+        const kept = cutter?.write(chunk) ?? chunk;
+        bytes += kept.length;
+        arrived += chunk.length;
+        if (bytes > maxBytes || arrived > maxBytes * MOST_CUT) {
+          this.#fail(new RequestError('too-large', `${label}: the body is larger than ${maxBytes} bytes`));
         } else {
-          chunks.push(chunk);
+          chunks.push(kept);
         }
       });
       response.once('error', (error) => this.#fail(networkError(error, label, true)));

@@ -32,6 +32,8 @@ export interface RequestLimits {
   readonly timeoutMs: number;
   /** Longest body that is read. */
   readonly maxBytes: number;
+  /** Longer strings in it are cut (`CUT_MARK`), and count as what is left of them. */
+  readonly maxStringBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -83,7 +85,7 @@ export async function exchange(
     await checkPassedOn(response, call, label);
     await checkAdmitted(response, call, label);
     checkResponse(response, label, 'application/json');
-    const text = await call.text(response, limits.maxBytes);
+    const text = await call.text(response, limits.maxBytes, limits.maxStringBytes);
     return { status: response.statusCode ?? 0, headers: response.headers, text };
   } finally {
     call.end();

@@ -9,9 +9,18 @@ import { NotDialledError } from '../base/dial.ts';
  * - `cancelled`: the caller's signal aborted
  * - `locked`: 401
  * - `status`: any other error status
- * - `malformed`: a redirect, HTML, a body too large or one that does not parse: not an opencode, or not one we know
+ * - `malformed`: a redirect, HTML, or a body that does not parse: not an opencode, or not one we know
+ * - `too-large`: an answer that was not read to its end; the server is there
  */
-export type FailureKind = 'unreachable' | 'broken' | 'timeout' | 'cancelled' | 'locked' | 'status' | 'malformed';
+export type FailureKind =
+  | 'unreachable'
+  | 'broken'
+  | 'timeout'
+  | 'cancelled'
+  | 'locked'
+  | 'status'
+  | 'malformed'
+  | 'too-large';
 
 export class RequestError extends Error {
   override readonly name = 'RequestError';

@@ -5,6 +5,7 @@ import { createParser } from 'eventsource-parser';
 
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Connection, openStream, RequestError } from '../http/exchange.ts';
+import { LongStringCutter } from '../http/long-strings.ts';
 
 /** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
 export interface ServerEvent {
@@ -30,8 +31,10 @@ const HEADERS_TIMEOUT_MS = 10_000;
 /** Read at once: what a flood costs in one turn of the event loop, in which nothing else is served. */
 const PIECE_BYTES = 16 * 1024;
 
-/** One event carries at most a whole part; a tool's output in it is cut by opencode at 50 KB. */
+/** One event carries at most a whole part, with its pictures, or all that a turn changed. */
 const MAX_EVENT_CHARS = 8 * 1024 * 1024;
+/** Of one string in it: more than any answer is long, and three of these are left of the largest request for permission. */
+const MAX_STRING_BYTES = 1024 * 1024;
 
 /**
  * Subscribes to the event stream at `path`. Resolves once the response's headers are here: from
@@ -73,6 +76,7 @@ async function* readEvents(
     },
   });
   const decoder = new TextDecoder();
+  const cutter = new LongStringCutter(MAX_STRING_BYTES);
   const watchdog = setTimeout(() => {
     silent = true;
     open.abort();
@@ -83,7 +87,8 @@ async function* readEvents(
       watchdog.refresh();
       for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
         if (at > 0) await nextTurn();
-        parser.feed(decoder.decode(chunk.subarray(at, at + PIECE_BYTES), { stream: true }));
+        const kept = cutter.write(chunk.subarray(at, at + PIECE_BYTES));
+        parser.feed(decoder.decode(kept, { stream: true }));
         if (overflow)
           throw new RequestError('malformed', `${label}: an event is larger than ${MAX_EVENT_CHARS} characters`);
         yield* ready.splice(0);

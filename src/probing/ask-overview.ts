@@ -3,7 +3,7 @@ import { doingOf, hasParent, isSessionId, newestMessageOf, permissionsOf, questi
 import { OVERVIEW_PARTS, type OverviewPart, type SessionSummary, type Waiting } from '../model/instance.ts';
 import type { OverviewParts, RecentDirectories } from './overview.ts';
 import {
-  ask,
+  ask as askWhole,
   askDated,
   type DirectoryLook,
   isTimeout,
@@ -12,13 +12,18 @@ import {
   type ProbeTask,
 } from './probe-task.ts';
 
-/** A permission request carries the whole diff it asks about, and a session its summary. */
+/** Without what is left out of long strings, such as the whole diff that a permission request asks about. */
 const MAX_BYTES: Record<OverviewPart, number> = {
   status: 256 * 1024,
   permissions: 1024 * 1024,
   questions: 256 * 1024,
   session: 1024 * 1024,
 };
+
+/** More of a title, a command or a diff than an overview shows; what is cut says so. */
+const MAX_STRING_BYTES = 4096;
+
+const ask: typeof askWhole = (task, deps, path, maxBytes) => askWhole(task, deps, path, maxBytes, MAX_STRING_BYTES);
 
 /** One message with its parts; of a longer one nothing is told. */
 const MAX_MESSAGE_BYTES = 2 * 1024 * 1024;
@@ -137,7 +142,13 @@ async function askSessions(
   { task, deps }: Asking,
   directory: string,
 ): Promise<Pick<OverviewParts, 'session' | 'recent'> | undefined> {
-  const listing = askDated(task, deps, `/experimental/session?limit=${LISTED_SESSIONS}`, MAX_BYTES.session);
+  const listing = askDated(
+    task,
+    deps,
+    `/experimental/session?limit=${LISTED_SESSIONS}`,
+    MAX_BYTES.session,
+    MAX_STRING_BYTES,
+  );
   const listed = await listing.catch((error: unknown) => {
     if (isTimeout(error, task)) throw error;
     return undefined;

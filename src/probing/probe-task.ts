@@ -60,10 +60,17 @@ export interface ProbeDeps {
   readonly onRequest: () => void;
 }
 
-/** One request of the probe. Rejects with `RequestError`. */
-export function ask(task: ProbeTask, deps: ProbeDeps, path: string, maxBytes: number): Promise<unknown> {
+/** One request of the probe. Longer strings in its answer are cut, where that is wanted. Rejects with `RequestError`. */
+export function ask(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  path: string,
+  maxBytes: number,
+  maxStringBytes?: number,
+): Promise<unknown> {
   deps.onRequest();
-  return requestJson(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
+  const limits = { timeoutMs: task.limitMs, maxBytes, maxStringBytes, signal: task.signal };
+  return requestJson(task.connection, path, limits);
 }
 
 /** As `ask`, with the time by the server's clock. */
@@ -72,9 +79,15 @@ export function askDated(
   deps: ProbeDeps,
   path: string,
   maxBytes: number,
+  maxStringBytes?: number,
 ): ReturnType<typeof requestDated> {
   deps.onRequest();
-  return requestDated(task.connection, path, { timeoutMs: task.limitMs, maxBytes, signal: task.signal });
+  return requestDated(task.connection, path, {
+    timeoutMs: task.limitMs,
+    maxBytes,
+    maxStringBytes,
+    signal: task.signal,
+  });
 }
 
 /** Whether more time might have given an answer. */

@@ -150,24 +150,23 @@ export class Follower {
     const { session } = this.#request;
     const { clock, api, messageId } = this.#deps;
     this.#nextCheckMs = clock.now() + QUIET_MS;
-    let messages: readonly Message[];
-    let busy: boolean;
+    let busy = true;
     try {
       // The status first: what is idle by then has its text in what is read next.
       const statuses = await api.statuses(session.directory);
       const status = statuses.get(session.id) ?? { type: 'idle' };
       this.#noteStatus(status);
       busy = status.type !== 'idle';
-      messages = await messagesOfTurn(api, session.id, messageId);
+      const isKnown = (id: string): boolean => this.#transcript.hasStored(id);
+      const messages = await messagesOfTurn(api, session.id, messageId, isKnown);
+      this.#emit(this.#transcript.reconcile(messages));
+      this.#stage = stageOf(messages);
     } catch (error) {
-      if (error instanceof RequestError && error.status === 404) {
-        return { kind: 'unknown', reason: 'what answers there now does not have this session' };
-      }
-      if (error instanceof RequestError) return undefined;
-      throw error;
+      if (!(error instanceof RequestError)) throw error;
+      if (error.status === 404) return { kind: 'unknown', reason: 'what answers there now does not have this session' };
+      // Where the events told the end, that is believed of a store that cannot be read, as of one that is too large.
+      if (busy || !this.#transcript.concluded) return undefined;
     }
-    this.#emit(this.#transcript.reconcile(messages));
-    this.#stage = stageOf(messages);
     if (this.#transcript.hasBegun) this.#markStarted();
     if (busy) {
       this.#idleSinceMs = undefined;

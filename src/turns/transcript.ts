@@ -38,6 +38,7 @@ export class Transcript {
   readonly messageId: string;
   /** Of our message and what came after it, in no order. */
   readonly #outlines = new Map<string, Outline>();
+  readonly #stored = new Set<string>();
   #turn: Turn = { answers: [], isConcluded: false, end: 0 };
   /** Those answers of the turn that are no summary. */
   readonly #spoken = new Set<string>();
@@ -78,13 +79,23 @@ export class Transcript {
 
   /** Takes messages from the store, oldest first; returns the text they add. */
   reconcile(messages: readonly Message[]): string {
-    for (const message of messages) this.#outlines.set(message.info.id, outlineOf(message));
+    for (const message of messages) {
+      const { info, parts } = message;
+      this.#outlines.set(info.id, outlineOf(message));
+      // A person's message is stored before its parts are.
+      if (info.role === 'user' ? parts.length > 0 : info.time.completed !== undefined) this.#stored.add(info.id);
+    }
     this.isUnplaced = false;
     let added = this.#arrange();
     for (const { info, parts } of messages) {
       if (this.#spoken.has(info.id)) for (const part of parts) added += this.#applyPart(part, 'store');
     }
     return added;
+  }
+
+  /** Whether a message was seen in the store as it will stay. */
+  hasStored(id: string): boolean {
+    return this.#stored.has(id);
   }
 
   get hasBegun(): boolean {
@@ -119,7 +130,7 @@ export class Transcript {
 
   /** A part is running whose text is not known because the stream had a gap. */
   get textPending(): boolean {
-    return [...this.#parts.values()].some((part) => part.gapped && !part.ended);
+    return [...this.#parts.values()].some((part) => part.gapped && !part.ended && this.#spoken.has(part.messageId));
   }
 
   #textFrom(start: (part: PartText) => number): string {

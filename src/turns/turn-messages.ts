@@ -86,33 +86,49 @@ function isInTime({ time }: Message['info'], last: AssistantMessage | undefined)
 }
 
 /**
- * A session's messages, the newest `MAX_PAGES` pages at most, oldest first, as far back as is needed.
+ * A session's messages, the newest `MAX_PAGES` pages at most, oldest first, as far back as is needed. Large ones come in
+ * smaller pages than they are asked for, and the next page is no larger than what came.
  * @param isEnough asked with what was read so far
  */
 async function readBack(
   api: OpencodeApi,
   sessionId: string,
   isEnough: (messages: readonly Message[]) => boolean,
+  firstPage = PAGE,
 ): Promise<readonly Message[]> {
   let messages: readonly Message[] = [];
   let before: string | undefined;
+  let limit = firstPage;
   for (let page = 0; page < MAX_PAGES; page++) {
-    const next = await api.messages(sessionId, { limit: PAGE, ...(before === undefined ? {} : { before }) });
+    const next = await api.messages(sessionId, { limit, ...(before === undefined ? {} : { before }) });
     messages = [...next.messages, ...messages];
     before = next.olderCursor;
     if (before === undefined || isEnough(messages)) break;
+    limit = next.messages.length < limit ? Math.max(1, next.messages.length) : Math.min(PAGE, 2 * limit);
   }
   return messages;
 }
 
-/** A session's messages from `messageId` on, oldest first; of a very long turn the newest part. */
+/** What may have come since the last look: a step or two. */
+const LATEST = 4;
+
+/**
+ * A session's messages from `messageId` on, oldest first; of a very long turn the newest part.
+ * @param isKnown of a message that was read before, and is complete: older ones are not read again
+ */
 export async function messagesOfTurn(
   api: OpencodeApi,
   sessionId: string,
   messageId: string,
+  isKnown: (id: string) => boolean = () => false,
 ): Promise<readonly Message[]> {
   const isOurs = ({ info }: Message): boolean => info.id === messageId;
-  const messages = await readBack(api, sessionId, (read) => read.some(isOurs));
+  const messages = await readBack(
+    api,
+    sessionId,
+    (read) => read.some((message) => isOurs(message) || isKnown(message.info.id)),
+    isKnown(messageId) ? LATEST : PAGE,
+  );
   return messages.slice(Math.max(0, messages.findIndex(isOurs)));
 }
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import type { ApprovalRule, Approver } from '../../src/config/settings.ts';
+import { CUT_MARK } from '../../src/http/long-strings.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
 import { approverOf } from '../../src/operations/respond/approval.ts';
 
@@ -40,6 +41,17 @@ describe('who settles a request', () => {
     expect(who(rules, bash('rm -rf build'), { names: ['build-1'] })).toBe('ask');
     expect(who(rules, question)).toBe('model');
     expect(who([], question)).toBe('human');
+  });
+
+  test('a command too large to be read whole: every rule for such commands may fit what was cut, and the strictest counts', () => {
+    const rules: ApprovalRule[] = [
+      { permission: 'bash', pattern: 'echo *', approve: 'model' },
+      { permission: 'bash', pattern: 'rm *', approve: 'never' },
+      { permission: 'edit', approve: 'human' },
+    ];
+    expect(who(rules, shell('echo x', 'echo x'), { approve: 'ask' })).toBe('model');
+    expect(who(rules, shell(`echo x${CUT_MARK}`, `echo x${CUT_MARK}`), { approve: 'ask' })).toBe('never');
+    expect(who(rules.slice(0, 1), shell(`echo x${CUT_MARK}`, 'echo x'), { approve: 'ask' })).toBe('ask');
   });
 
   test('what the README gives as an example means what it says there', () => {

@@ -663,7 +663,7 @@ describe('what it is doing', () => {
   test('a permission request with a big diff is still told, without the diff', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
-    fake.addPermission({ sessionID: session.id, metadata: { diff: 'x'.repeat(600_000) } });
+    fake.addPermission({ sessionID: session.id, metadata: { diff: 'x'.repeat(9_000_000) } });
     expect((await ask(fake.url, { parts: ['permissions'] })).learnt).toEqual({
       permissions: [expect.objectContaining({ kind: 'permission', text: 'bash "ls"' })],
     });
@@ -729,7 +729,11 @@ describe('how its latest session stands that does not run', () => {
   });
 
   test('a message that is silent or too big costs nothing else, and only the silent one is asked for again', async () => {
-    const { fake } = await withLast({ role: 'user', time: { created: NOW }, text: 'x'.repeat(3_000_000) });
+    const { fake } = await withLast({
+      role: 'user',
+      time: { created: NOW },
+      text: Array.from({ length: 3_000 }, () => 'x'.repeat(1_000)),
+    });
     const big = await ask(fake.url, { parts: OVERVIEW_PARTS });
     expect(big).toMatchObject({ missing: [], timedOut: false, learnt: { session: { rest: { state: 'idle' } } } });
     fake.override('GET /session/:id/message', { kind: 'hang' });

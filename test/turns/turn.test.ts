@@ -471,6 +471,17 @@ describe('a turn ends', () => {
     });
   });
 
+  test('by what its events told, where the store cannot be read any more', async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.messages = () => Promise.reject(new RequestError('too-large', 'GET /session/x/message: larger than'));
+      api.answer(prompt.messageId, 'all of it');
+    };
+    const { result, shown } = await run(api);
+    expect([result.outcome.kind, result.text, shown]).toEqual(['completed', 'all of it', 'all of it']);
+  });
+
   test('running, at the deadline, with the text so far and what the model is retrying', async () => {
     const api = new FakeApi();
     api.onPrompt = (prompt) => {
@@ -700,6 +711,36 @@ describe('a turn whose stream breaks in the middle of a part', () => {
     const { result, shown } = await run(api);
     expect(shown).toBe('one two three');
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'one two three' });
+  });
+});
+
+describe('a long turn', () => {
+  test('is not read from its beginning each time that the store is asked', async () => {
+    const api = new FakeApi();
+    const pages: number[] = [];
+    const read = api.messages.bind(api);
+    api.messages = async (id, query) => {
+      const page = await read(id, query);
+      pages.push(page.messages.length);
+      return page;
+    };
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      let id = prompt.messageId;
+      for (let step = 0; step < 120; step += 1) {
+        id = successorOf(id);
+        api.begin(prompt.messageId, id);
+        api.finish(id, `${step}`, { finish: 'tool-calls' });
+      }
+    };
+    const clock = leapingClock();
+    const { result } = await run(api, { deadlineMs: clock.now() + 30_000 }, clock);
+    expect(result.text.split('\n\n')).toHaveLength(120);
+    // All of it once, then what is newest.
+    const whole = pages.indexOf(50);
+    expect(pages.slice(whole, whole + 3)).toEqual([50, 50, 21]);
+    expect(new Set(pages.slice(whole + 3))).toEqual(new Set([4]));
   });
 });
 

@@ -5,6 +5,8 @@ import type { OwnInstance } from '../list/own-instances.ts';
 /** A directory's sessions, some 500 bytes each; more than this many nobody has looked through. */
 const MAX_SESSIONS = 10_000;
 const MAX_BYTES = 16 * 1024 * 1024;
+/** An undone turn leaves its whole diff in the session; a directory is at most as long as Linux lets it be. */
+const MAX_STRING_BYTES = 4096;
 const LIMIT_MS = 5000;
 /** Ids remembered for one instance before they are asked anew. */
 const MAX_REMEMBERED = 10_000;
@@ -26,7 +28,7 @@ export class ReadSessions {
     const answer = await requestJson(
       { endpoint: candidate.endpoint, ...(credential !== undefined && { credential }) },
       `/session?directory=${encodeURIComponent(directory)}&limit=${MAX_SESSIONS}`,
-      { timeoutMs: LIMIT_MS, maxBytes: MAX_BYTES, signal },
+      { timeoutMs: LIMIT_MS, maxBytes: MAX_BYTES, maxStringBytes: MAX_STRING_BYTES, signal },
     );
     const ids = Array.isArray(answer) ? answer.flatMap((one) => idOf(one, directory)) : [];
     this.#known.set(candidate, new Set(ids.slice(0, MAX_REMEMBERED)));

@@ -17,7 +17,7 @@ import {
   sessionsSchema,
   sessionStatusesSchema,
 } from '../schema.ts';
-import { type Connection, exchange, MAX_BODY_BYTES, RequestError } from '../../http/exchange.ts';
+import { type Connection, exchange, MAX_BODY_BYTES, RequestError, type RequestLimits } from '../../http/exchange.ts';
 
 type Sdk = ReturnType<typeof createOpencodeClient>;
 
@@ -32,6 +32,8 @@ interface Route<Args extends readonly unknown[], Result> {
   readonly label: string;
   readonly repeat: Repeat;
   readonly timeoutMs: number;
+  /** A larger answer is asked for once more, of a page fewer messages, of one thing with its long strings cut. */
+  readonly mayBeLarge: boolean;
   readonly ask: (sdk: Sdk, ...args: Args) => Promise<SdkResult>;
   readonly read: (result: SdkResult, label: string) => Result;
 }
@@ -47,6 +49,8 @@ type Calls = {
 const CALL_TIMEOUT_MS = 15_000;
 /** A search through a large project takes longer than other calls; shorter than the least patient client waits. */
 const SEARCH_TIMEOUT_MS = 30_000;
+/** Bytes of one string in an answer that is too large as it is: most answers of a model are shorter, and no picture is. Then: enough to know it by. */
+const CUTS = [64 * 1024, 1024];
 
 function route<Args extends readonly unknown[], Result>(
   label: string,
@@ -55,24 +59,32 @@ function route<Args extends readonly unknown[], Result>(
   read: (result: SdkResult, label: string) => Result,
   timeoutMs = CALL_TIMEOUT_MS,
 ): Route<Args, Result> {
-  return { label, repeat, timeoutMs, ask, read };
+  return { label, repeat, timeoutMs, mayBeLarge: false, ask, read };
+}
+
+function large<Args extends readonly unknown[], Result>(one: Route<Args, Result>): Route<Args, Result> {
+  return { ...one, mayBeLarge: true };
 }
 
 /** Every call of OpenCode 1: its route, whether it may be repeated, and how its answer is read. */
 export const CALLS: Calls = {
-  sessions: route(
-    'GET /session',
-    'always',
-    (sdk, { directory, rootsOnly, search, limit }) =>
-      sdk.session.list({
-        ...(directory !== undefined && { directory }),
-        ...(rootsOnly && { roots: true }),
-        ...(search !== undefined && { search }),
-        ...(limit !== undefined && { limit }),
-      }),
-    json(sessionsSchema),
+  sessions: large(
+    route(
+      'GET /session',
+      'always',
+      (sdk, { directory, rootsOnly, search, limit }) =>
+        sdk.session.list({
+          ...(directory !== undefined && { directory }),
+          ...(rootsOnly && { roots: true }),
+          ...(search !== undefined && { search }),
+          ...(limit !== undefined && { limit }),
+        }),
+      json(sessionsSchema),
+    ),
   ),
-  session: route('GET /session/:id', 'always', (sdk, id) => sdk.session.get({ sessionID: id }), ifThere(sessionSchema)),
+  session: large(
+    route('GET /session/:id', 'always', (sdk, id) => sdk.session.get({ sessionID: id }), ifThere(sessionSchema)),
+  ),
   createSession: route(
     'POST /session',
     'unsent',
@@ -99,19 +111,23 @@ export const CALLS: Calls = {
     (sdk, directory) => sdk.session.status({ directory }),
     (result, label) => new Map(Object.entries(parse(sessionStatusesSchema, result, label))),
   ),
-  messages: route('GET /session/:id/message', 'always', askMessages, page(messageSchema)),
-  message: route('GET /session/:id/message/:id', 'always', askMessage, ifThere(messageSchema)),
-  permissions: route(
-    'GET /permission',
-    'always',
-    (sdk, directory) => sdk.permission.list({ directory }),
-    json(z.array(permissionSchema)),
+  messages: large(route('GET /session/:id/message', 'always', askMessages, page(messageSchema))),
+  message: large(route('GET /session/:id/message/:id', 'always', askMessage, ifThere(messageSchema))),
+  permissions: large(
+    route(
+      'GET /permission',
+      'always',
+      (sdk, directory) => sdk.permission.list({ directory }),
+      json(z.array(permissionSchema)),
+    ),
   ),
-  questions: route(
-    'GET /question',
-    'always',
-    (sdk, directory) => sdk.question.list({ directory }),
-    json(z.array(questionSchema)),
+  questions: large(
+    route(
+      'GET /question',
+      'always',
+      (sdk, directory) => sdk.question.list({ directory }),
+      json(z.array(questionSchema)),
+    ),
   ),
   replyPermission: route(
     'POST /permission/:id/reply',
@@ -195,19 +211,11 @@ export const CALLS: Calls = {
     json(z.array(z.string())),
     SEARCH_TIMEOUT_MS,
   ),
-  changedMessages: route(
-    'GET /session/:id/message',
-    'always',
-    askMessages,
-    page(changedMessageSchema),
-    SEARCH_TIMEOUT_MS,
+  changedMessages: large(
+    route('GET /session/:id/message', 'always', askMessages, page(changedMessageSchema), SEARCH_TIMEOUT_MS),
   ),
-  changedMessage: route(
-    'GET /session/:id/message/:id',
-    'always',
-    askMessage,
-    ifThere(changedMessageSchema),
-    SEARCH_TIMEOUT_MS,
+  changedMessage: large(
+    route('GET /session/:id/message/:id', 'always', askMessage, ifThere(changedMessageSchema), SEARCH_TIMEOUT_MS),
   ),
 };
 
@@ -221,38 +229,57 @@ function askMessage(sdk: Sdk, sessionID: string, messageID: string): Promise<Sdk
 
 /** The calls to the opencode at one endpoint. */
 export function createApi(connection: Connection, signal?: AbortSignal): OpencodeApi {
-  const sdks = new Map<number, Sdk>();
-  const sdkWithin = (timeoutMs: number): Sdk => {
-    const known = sdks.get(timeoutMs);
+  const sdks = new Map<string, Sdk>();
+  const sdkWithin = (timeoutMs: number, maxStringBytes: number | undefined): Sdk => {
+    const key = `${timeoutMs} ${maxStringBytes}`;
+    const known = sdks.get(key);
     if (known !== undefined) return known;
-    const fetch = guardedFetch(connection, signal, timeoutMs);
+    const fetch = guardedFetch(connection, signal, { timeoutMs, maxBytes: MAX_BODY_BYTES, maxStringBytes });
     const sdk = createOpencodeClient({ baseUrl: connection.endpoint.url, fetch, parseAs: 'text' });
-    sdks.set(timeoutMs, sdk);
+    sdks.set(key, sdk);
     return sdk;
   };
-  const calls = Object.entries(CALLS as Record<CallName, Route<readonly never[], unknown>>).map(
-    ([name, { label, timeoutMs, ask, read }]) => [
-      name,
-      async (...args: never[]) => read(await ask(sdkWithin(timeoutMs), ...args), label),
-    ],
-  );
+  const call = async (
+    route: Route<readonly never[], unknown>,
+    args: readonly never[],
+    [maxStringBytes, ...shorter]: readonly (number | undefined)[] = [undefined, ...(route.mayBeLarge ? CUTS : [])],
+  ): Promise<unknown> => {
+    const { label, timeoutMs, ask, read } = route;
+    try {
+      return read(await ask(sdkWithin(timeoutMs, maxStringBytes), ...args), label);
+    } catch (error) {
+      if (!(error instanceof RequestError) || error.kind !== 'too-large' || shorter.length === 0) throw error;
+      const fewer = withFewer(args);
+      return await (fewer === undefined ? call(route, args, shorter) : call(route, fewer));
+    }
+  };
+  const calls = Object.entries(CALLS as Record<CallName, Route<readonly never[], unknown>>).map(([name, route]) => [
+    name,
+    (...args: never[]) => call(route, args),
+  ]);
   const events: OpencodeApi['events'] = (directory, eventsSignal = signal) =>
     openEvents(connection, `/event?directory=${encodeURIComponent(directory)}`, eventsSignal);
   return { ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>), events };
 }
 
+/** The arguments of a call for a page, with an eighth of its messages; undefined where it is for one thing. */
+function withFewer(args: readonly never[]): readonly never[] | undefined {
+  const [sessionId, query] = args as readonly (string | Partial<PageQuery> | undefined)[];
+  if (typeof query !== 'object' || query.limit === undefined || query.limit <= 1) return undefined;
+  return [sessionId, { ...query, limit: Math.ceil(query.limit / 8) }] as never[];
+}
+
 /** The SDK's transport: its requests go through the one bounded exchange that probing uses too. */
-function guardedFetch(connection: Connection, signal: AbortSignal | undefined, timeoutMs: number): typeof fetch {
+function guardedFetch(
+  connection: Connection,
+  signal: AbortSignal | undefined,
+  limits: Omit<RequestLimits, 'signal'>,
+): typeof fetch {
   return async (input, init) => {
     const request = new Request(input, init);
     const path = request.url.slice(connection.endpoint.url.length);
     const body = request.body === null ? {} : { body: await request.text() };
-    const answer = await exchange(
-      connection,
-      path,
-      { method: request.method, ...body },
-      { timeoutMs, maxBytes: MAX_BODY_BYTES, signal },
-    );
+    const answer = await exchange(connection, path, { method: request.method, ...body }, { ...limits, signal });
     const empty = answer.status === 204 || answer.status === 304;
     const headers = Object.entries(answer.headers).filter(
       (pair): pair is [string, string] => typeof pair[1] === 'string',

@@ -16,8 +16,9 @@ const MAX_NAME_CHARS = 160;
 const MAX_MESSAGES = 10;
 /** A page of messages comes with all tool output in it. */
 const PAGE = 25;
-/** So many turns back a whole session is looked through. */
-const MAX_PAGES = 20;
+/** A whole session is looked through so far back, and with so many requests: large messages come one by one. */
+const MAX_LOOKED_AT = 500;
+const MAX_PAGES = 60;
 
 export interface ChangesInput {
   readonly instance: string;
@@ -56,7 +57,7 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
   const changed = wanted.filter(({ diffs }) => diffs.length > 0);
   const notes = [
     ...(statuses.has(session.id) ? ['its running turn is not in it before it ends'] : []),
-    ...(partial ? [`only its newest ${MAX_PAGES * PAGE} messages were looked through`] : []),
+    ...(partial ? [`only its newest ${turns.length} messages were looked through`] : []),
   ];
   const data = view(instance.name, session, input, changed, notes);
   return { data, text: render(data, input) };
@@ -65,11 +66,13 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
 async function wholeSession(api: OpencodeApi, sessionId: string): Promise<{ turns: Turn[]; partial: boolean }> {
   const turns: Turn[] = [];
   let before: string | undefined;
-  for (let page = 0; page < MAX_PAGES; page++) {
-    const { messages, olderCursor } = await api.changedMessages(sessionId, { limit: PAGE, before });
+  let limit = PAGE;
+  for (let page = 0; page < MAX_PAGES && turns.length < MAX_LOOKED_AT; page++) {
+    const { messages, olderCursor } = await api.changedMessages(sessionId, { limit, before });
     turns.unshift(...messages.map(turnOf));
     if (olderCursor === undefined) return { turns, partial: false };
     before = olderCursor;
+    limit = messages.length < limit ? Math.max(1, messages.length) : Math.min(PAGE, 2 * limit);
   }
   return { turns, partial: true };
 }

@@ -120,7 +120,7 @@ export async function readFile(
 
 async function contentOf(files: Files, path: string): ReturnType<OpencodeApi['readFile']> {
   return await files.api.readFile(files.directory, path).catch((error: unknown) => {
-    if (error instanceof RequestError && error.kind === 'malformed' && /larger than/.test(error.message))
+    if (error instanceof RequestError && error.kind === 'too-large')
       throw new OperationError(`${quoteName(files.name)}: ${describePath(path)} is too large to read this way.`);
     if (!isServerError(error)) throw error;
     throw new OperationError(

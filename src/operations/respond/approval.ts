@@ -1,5 +1,6 @@
 import { matchesAsWritten, matchesPattern } from '../../config/pattern.ts';
 import type { ApprovalRule, Approver } from '../../config/settings.ts';
+import { CUT_MARK } from '../../http/long-strings.ts';
 import type { PermissionReply } from '../../opencode/api.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 
@@ -40,7 +41,15 @@ export function approverOf(
       who,
       ...(pattern !== undefined && { pattern: spacingOf(waiting)(pattern) }),
     }));
+  // What was cut may hold anything, so that every rule for such requests may fit.
+  if (isCut(waiting)) return strictest([approve, ...rules.map(({ who }) => who)]) ?? approve;
   return strictest(piecesOf(waiting).map((piece) => approverOfPiece(rules, piece, approve))) ?? approve;
+}
+
+function isCut({ kind, request }: WaitingRequest): boolean {
+  return (
+    kind === 'permission' && [...request.patterns, request.metadata?.command].some((one) => one?.includes(CUT_MARK))
+  );
 }
 
 interface Rule {

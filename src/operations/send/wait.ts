@@ -1,5 +1,6 @@
 import type { Instance, InstanceState } from '../../model/instance.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
+import { RequestError } from '../../http/exchange.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { sentence } from '../../base/plain-text.ts';
 import { lastTurn } from '../../turns/last-turn.ts';
@@ -85,9 +86,15 @@ interface Seen {
   readonly instance: string;
   readonly session?: Session;
   readonly result?: TurnResult;
-  readonly problem?: string;
+  readonly problem?: Problem;
   /** What the person settled meanwhile. */
   readonly settled?: readonly string[];
+}
+
+/** `unknown`: it answers, but how it stands cannot be read there. */
+interface Problem {
+  readonly outcome: 'offline' | 'unknown';
+  readonly reason: string;
 }
 
 /** Resolves when the instance has settled, or following ends. Never rejects, but for a session that there is not. */
@@ -106,7 +113,7 @@ async function watch(
     return await followAll(runtime, connected, sessions, call);
   } catch (error) {
     if (error instanceof OperationError) throw error;
-    return [{ instance: name, problem: messageOf(error) }];
+    return [{ instance: name, problem: problemOf(error) }];
   }
 }
 
@@ -129,7 +136,7 @@ async function followAll(
           if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result, settled };
         } catch (error) {
-          return { instance: name, session, problem: messageOf(error) };
+          return { instance: name, session, problem: problemOf(error) };
         }
       }),
     );
@@ -203,7 +210,7 @@ function view(
   nowMs: number,
   maxChars: number,
 ): Answer<TurnView> {
-  if (problem !== undefined) return untold(instance, 'offline', problem);
+  if (problem !== undefined) return untold(instance, problem.outcome, problem.reason);
   if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
   const over = !isWorking(result.outcome);
   try {
@@ -218,6 +225,11 @@ function view(
 function untold(instance: string, outcome: string, reason: string): Answer<TurnView> {
   const told = sentence(reason, 300);
   return { data: { instance, outcome, reason: told }, text: `${quoteName(instance)}: ${outcome} (${told})` };
+}
+
+function problemOf(error: unknown): Problem {
+  const answers = error instanceof RequestError && ['too-large', 'malformed', 'status'].includes(error.kind);
+  return { outcome: answers ? 'unknown' : 'offline', reason: messageOf(error) };
 }
 
 function messageOf(error: unknown): string {

@@ -1,0 +1,66 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+
+import { CUT_MARK, LongStringCutter } from '../../src/http/long-strings.ts';
+
+const LIMIT = 40;
+
+/** What comes out of `text` that arrives in pieces of `size` bytes. */
+function cut(text: string, size: number, limit = LIMIT): string {
+  const cutter = new LongStringCutter(limit);
+  const bytes = Buffer.from(text);
+  const kept: Uint8Array[] = [];
+  for (let at = 0; at < bytes.length; at += size) kept.push(Buffer.from(cutter.write(bytes.subarray(at, at + size))));
+  return Buffer.concat(kept).toString('utf8');
+}
+
+/** Each string is whole, or begins as it did and says that it was cut. */
+function expectCut(one: unknown, whole: unknown): void {
+  if (typeof one === 'string' && typeof whole === 'string') {
+    if (one === whole) return;
+    expect(one.endsWith(CUT_MARK)).toBe(true);
+    expect(whole.startsWith(one.slice(0, -CUT_MARK.length))).toBe(true);
+    expect(Buffer.byteLength(JSON.stringify(whole))).toBeGreaterThan(LIMIT);
+  } else if (typeof one === 'object' && one !== null && typeof whole === 'object' && whole !== null) {
+    expect(Object.keys(one).length).toBe(Object.keys(whole).length);
+    const others = Object.values(whole);
+    Object.values(one).forEach((value, index) => expectCut(value, others[index]));
+  } else {
+    expect(one).toEqual(whole);
+  }
+}
+
+test('JSON stays JSON, and only strings that are longer than the limit are cut, in whatever pieces it comes', () => {
+  const text = fc.string({
+    unit: fc.constantFrom('a', '"', '\\', 'é', '漢', '😀', '\n', '\u0001', '{'),
+    maxLength: 80,
+  });
+  fc.assert(
+    fc.property(
+      fc.jsonValue({ maxDepth: 3 }),
+      fc.array(text, { maxLength: 4 }),
+      fc.integer({ min: 1, max: 30 }),
+      (value, texts, size) => {
+        const whole: unknown = JSON.parse(JSON.stringify({ value, texts, last: 1 }));
+        expectCut(JSON.parse(cut(JSON.stringify(whole), size)), whole);
+      },
+    ),
+  );
+});
+
+test('escapes of four digits are not cut in two', () => {
+  for (let limit = 1; limit < 20; limit += 1)
+    for (let size = 1; size < 20; size += 1)
+      expect(() => JSON.parse(cut('{"a":"xyz\\u0041\\ud83d\\ude00\\\\\\"rest of it"}', size, limit))).not.toThrow();
+});
+
+test('what is left of a long string is as long as the limit, and events after it are whole', () => {
+  const event = (text: string): string => `data: ${JSON.stringify({ text, type: 'x' })}\n\n`;
+  const out = cut(`${event('y'.repeat(10_000))}${event('short')}`, 1_000);
+  expect(out).toBe(`${event('y'.repeat(LIMIT) + CUT_MARK)}${event('short')}`);
+});
+
+test('a line that ends inside a string takes no later one with it', () => {
+  const broken = `data: {"text":"${'z'.repeat(100)}\n\n`;
+  expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('data: {"text":"short"}\n\n');
+});
