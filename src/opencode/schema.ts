@@ -45,7 +45,7 @@ const userMessageSchema = z.object({
   time: z.object({ created: timeMs }),
 });
 
-const messageErrorSchema = z.object({
+export const messageErrorSchema = z.object({
   name: z.string(),
   data: z.object({ message: z.string().optional() }).optional(),
 });

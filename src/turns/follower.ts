@@ -1,10 +1,16 @@
 import type { Clock } from '../base/clock.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { ServerEvent } from '../opencode/events.ts';
-import { type Message, type Session, type SessionStatus, sessionStatusSchema } from '../opencode/schema.ts';
+import {
+  type Message,
+  messageErrorSchema,
+  type Session,
+  type SessionStatus,
+  sessionStatusSchema,
+} from '../opencode/schema.ts';
 import { RequestError } from '../http/exchange.ts';
 import type { EventFeed } from './event-feed.ts';
-import { endOf } from './last-turn.ts';
+import { endOf, saidError } from './last-turn.ts';
 import type { Heard, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
@@ -47,6 +53,9 @@ const SETTLING_LIMIT_MS = 3_000;
 /** A turn of which nothing was heard for so long is told as stalled: models think, and commands run, for minutes. */
 export const STALL_MS = 120_000;
 
+/** An aborted message says so itself, and one that is too long may be compacted and answered. */
+const TOLD_BY_THE_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
+
 /** Follows one turn to its end. */
 export class Follower {
   readonly #request: FollowRequest;
@@ -62,6 +71,8 @@ export class Follower {
   #status: SessionStatus | undefined;
   /** When it last was anything but idle. */
   #wasRetrying = false;
+  /** What opencode said last of an error in this session. */
+  #error: string | undefined;
   /** Since when the session has been idle without a completed message. */
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
@@ -136,6 +147,11 @@ export class Follower {
       }
       case 'session.idle':
         return await this.#check();
+      case 'session.error': {
+        const error = messageErrorSchema.safeParse(event.properties['error']);
+        if (error.success && !TOLD_BY_THE_STORE.has(error.data.name)) this.#error = saidError(error.data);
+        return this.#error === undefined ? undefined : await this.#check();
+      }
       case 'session.deleted':
         return { kind: 'failed', reason: 'the session was deleted' };
       case 'message.updated':
@@ -190,6 +206,8 @@ export class Follower {
     const now = this.#deps.clock.now();
     this.#idleSinceMs ??= now;
     this.#nextCheckMs = now + SETTLING_POLL_MS;
+    // It stopped, or never began, and nothing is stored that says why: an unknown model, a plugin that threw.
+    if (this.#error !== undefined) return { kind: 'failed', reason: this.#error };
     const sameProcess = this.#deps.feed.breaks === this.#breaksAtStart;
     if (this.#transcript.assistants.length > 0) {
       return now - this.#idleSinceMs < SETTLING_LIMIT_MS ? undefined : endOf(this.#transcript);

@@ -34,7 +34,7 @@ export function endOf({ assistants, concluded }: Pick<Transcript, 'assistants' |
   return { kind: 'completed' };
 }
 
-/** opencode's words for an error, quoted. */
+/** opencode's words for an error, quoted, without the places in its program that it adds where a plugin threw. */
 export function saidError({
   name,
   data,
@@ -42,5 +42,6 @@ export function saidError({
   name: string;
   data?: { message?: string | undefined } | undefined;
 }): string {
-  return `opencode says ${quoted([name, data?.message].filter(Boolean).join(': '), MAX_ERROR_CHARS)}`;
+  const [message] = (data?.message ?? '').split(/\n\s+at /, 1);
+  return `opencode says ${quoted([name, message].filter(Boolean).join(': '), MAX_ERROR_CHARS)}`;
 }

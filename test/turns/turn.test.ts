@@ -403,6 +403,45 @@ describe('a turn ends', () => {
     expect((await run(api)).result.outcome).toEqual({ kind: 'failed', reason: 'opencode says "APIError: no credit"' });
   });
 
+  const error = (name: string, message: string) => ({ error: { name, data: { message } } });
+
+  test('failed at once, with the words of an error that is stored nowhere', async () => {
+    const api = new FakeApi();
+    const clock = leapingClock();
+    const startMs = clock.now();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.emit('session.error', error('UnknownError', 'Model not found: a/b.\n    at loop (chunk.js:1:2)\n'));
+    };
+    const { result } = await run(api, {}, clock);
+    expect(result.outcome).toEqual({ kind: 'failed', reason: 'opencode says "UnknownError: Model not found: a/b."' });
+    expect([clock.now() - startMs, api.prompts.length]).toEqual([0, 1]);
+  });
+
+  test.each([
+    ['that it goes on after', 'UnknownError', 'Read tool failed'],
+    ['that a compaction mends', 'ContextOverflowError', 'too long'],
+  ])('whole, in spite of an error %s', async (_, name, message) => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.setStatus({ type: 'busy' });
+      api.emit('session.error', error(name, message));
+      setImmediate(() => api.answer(prompt.messageId, 'done'));
+    };
+    expect((await run(api)).result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+  });
+
+  test("whole, in spite of another session's error", async () => {
+    const api = new FakeApi();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.emit('session.error', { sessionID: 'ses_other', ...error('UnknownError', 'not ours') });
+      setImmediate(() => api.answer(prompt.messageId, 'done'));
+    };
+    expect((await run(api)).result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+  });
+
   test('aborted, when somebody aborts it', async () => {
     const api = new FakeApi();
     api.onPrompt = (prompt) => {
