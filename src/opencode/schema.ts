@@ -25,7 +25,9 @@ export const sessionSchema = z.object({
   title: z.string(),
   directory: z.string(),
   parentID: sessionId.optional(),
-  time: z.object({ created: timeMs, updated: timeMs }),
+  time: z.object({ created: timeMs, updated: timeMs, archived: timeMs.nullish() }),
+  /** What was undone: all from this message on, or from a part of it on. opencode removes it with the next prompt (1.18.33). */
+  revert: z.object({ messageID: messageId, partID: z.string().nullish() }).nullish(),
 });
 export type Session = z.infer<typeof sessionSchema>;
 

@@ -14,7 +14,7 @@ import { endOf, saidError } from './last-turn.ts';
 import type { Heard, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
 import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
-import { listWaiting, requestIn, SessionFamily } from './waiting.ts';
+import { listWaiting, requestIn, SessionFamily, stands } from './waiting.ts';
 
 /** How a turn is followed. */
 export interface FollowRequest {
@@ -234,7 +234,7 @@ export class Follower {
       const inTurn = this.#family.isSubAgent(sessionID)
         ? await this.#family.includes(sessionID, api)
         : tool === undefined || ours.has(tool.messageID);
-      if (inTurn) return this.#waitingFor(waiting);
+      if (inTurn && (await stands(api, waiting))) return this.#waitingFor(waiting);
     }
     return undefined;
   }

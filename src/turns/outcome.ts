@@ -11,7 +11,8 @@ export interface WaitingOutcome {
 
 /** How a turn stands when following it ends. */
 export type TurnOutcome =
-  | { readonly kind: 'completed' }
+  /** With a reason where that is not plainly so: its answer was cut, or is to another message too. */
+  | { readonly kind: 'completed'; readonly reason?: string }
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'aborted' }
   /** Stopped until somebody answers. */

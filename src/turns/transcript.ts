@@ -39,7 +39,7 @@ export class Transcript {
   /** Of our message and what came after it, in no order. */
   readonly #outlines = new Map<string, Outline>();
   readonly #stored = new Set<string>();
-  #turn: Turn = { answers: [], isConcluded: false, end: 0 };
+  #turn: Turn = { answers: [], isConcluded: false, together: [], end: 0 };
   /** Those answers of the turn that are no summary. */
   readonly #spoken = new Set<string>();
   readonly #parts = new Map<string, PartText>();
@@ -105,6 +105,11 @@ export class Transcript {
   /** The assistant's messages of this turn, oldest first, and summaries among them. */
   get assistants(): readonly AssistantMessage[] {
     return this.#turn.answers;
+  }
+
+  /** See `Turn.together`. */
+  get together(): readonly string[] {
+    return this.#turn.together;
   }
 
   /** opencode takes no further step in this turn. */

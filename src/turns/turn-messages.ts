@@ -1,5 +1,5 @@
 import type { OpencodeApi } from '../opencode/api.ts';
-import type { AssistantMessage, Message } from '../opencode/schema.ts';
+import type { AssistantMessage, Message, Session } from '../opencode/schema.ts';
 
 const PAGE = 50;
 /** 20 pages of 50: more messages in one turn than that are left unread, oldest first. */
@@ -7,6 +7,9 @@ const MAX_PAGES = 20;
 
 /** Between two steps of a turn opencode takes milliseconds; what a person writes meanwhile is answered by the next step. */
 const NEXT_STEP_MS = 1_000;
+
+/** Two that send at once see nothing of each other before opencode says that it is busy, which takes up to a second. */
+const SAME_MOMENT_MS = 3_000;
 
 /** What a message says of where turns begin and end. */
 export type Outline =
@@ -34,12 +37,20 @@ export function outlineOf({ info, parts }: Message): Outline {
   };
 }
 
+/** Whether a person has undone a message: it is stored until the next prompt. */
+export function isUndone({ revert }: Pick<Session, 'revert'>, id: string): boolean {
+  if (revert == null) return false;
+  return revert.partID == null ? id >= revert.messageID : id > revert.messageID;
+}
+
 /** One turn among the messages of a session. */
 export interface Turn {
   /** Oldest first; the last one may be a summary. */
   readonly answers: readonly AssistantMessage[];
   /** opencode takes no further step in it. */
   readonly isConcluded: boolean;
+  /** Messages of persons that came at the same moment, so that one answer is to all of them. */
+  readonly together: readonly string[];
   /** Where the next message is that is none of it. */
   readonly end: number;
 }
@@ -52,6 +63,10 @@ export interface Turn {
  */
 export function turnFrom(outlines: readonly Outline[], start: number): Turn {
   const answers: AssistantMessage[] = [];
+  const startMs = outlines[start]?.info.time.created ?? 0;
+  const isSameMoment = ({ kind, info }: Outline): boolean =>
+    kind === 'person' && Math.abs(info.time.created - startMs) < SAME_MOMENT_MS;
+  const together = outlines.slice(Math.max(0, start - 1), Math.max(0, start)).filter(isSameMoment);
   let isOpen = true;
   let repeats = false;
   let end = start + 1;
@@ -66,9 +81,10 @@ export function turnFrom(outlines: readonly Outline[], start: number): Turn {
     } else {
       if (!isOpen || (next?.kind === 'person' && !repeats && !isInTime(next.info, answers.at(-1)))) break;
       if (next?.kind === 'person') repeats = false;
+      if (next !== undefined && answers.length === 0 && isSameMoment(next)) together.push(next);
     }
   }
-  return { answers, isConcluded: !isOpen, end };
+  return { answers, isConcluded: !isOpen, together: together.map(({ info }) => info.id), end };
 }
 
 /** opencode takes no further step after this one. */
@@ -129,19 +145,22 @@ export async function messagesOfTurn(
     (read) => read.some((message) => isOurs(message) || isKnown(message.info.id)),
     isKnown(messageId) ? LATEST : PAGE,
   );
-  return messages.slice(Math.max(0, messages.findIndex(isOurs)));
+  // And the one before, with which it may be answered together.
+  return messages.slice(Math.max(0, messages.findIndex(isOurs) - 1));
 }
 
-/** The message with which the last turn of a session began, and what came since; undefined where there was none. */
+/** The message with which the last turn of a session began that stands, and what came since; undefined where there was none. */
 export async function lastTurnOf(
   api: OpencodeApi,
-  sessionId: string,
+  session: Pick<Session, 'id' | 'revert'>,
 ): Promise<{ readonly messageId: string; readonly messages: readonly Message[] } | undefined> {
+  const standing = (all: readonly Message[]): readonly Message[] =>
+    all.filter(({ info }) => !isUndone(session, info.id));
   // The first one found may belong to an older turn.
-  const messages = await readBack(api, sessionId, (read) => startsOf(read).length > 1);
+  const messages = standing(await readBack(api, session.id, (read) => startsOf(standing(read)).length > 1));
   const start = startsOf(messages).at(-1);
   const first = start === undefined ? undefined : messages[start];
-  return first && { messageId: first.info.id, messages: messages.slice(start) };
+  return first && { messageId: first.info.id, messages: messages.slice(Math.max(0, (start ?? 0) - 1)) };
 }
 
 /** Where turns begin: with a person's message, or one of opencode's that is answered, unless it is part of the turn before. */

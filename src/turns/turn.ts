@@ -11,7 +11,7 @@ import { EventFeed } from './event-feed.ts';
 import { Follower, type FollowRequest } from './follower.ts';
 import type { TurnOutcome, TurnResult } from './outcome.ts';
 import { lastTurnOf } from './turn-messages.ts';
-import { listWaiting } from './waiting.ts';
+import { listWaiting, stands } from './waiting.ts';
 
 export interface TurnRequest extends FollowRequest {
   readonly text: string;
@@ -83,7 +83,7 @@ export async function joinTurn(
   act: () => Promise<void> = () => Promise.resolve(),
 ): Promise<TurnResult> {
   return await withFeed(request, deps, async (feed) => {
-    const last = await lastTurnOf(deps.api, request.session.id);
+    const last = await lastTurnOf(deps.api, request.session);
     if (last === undefined) {
       await act();
       return { outcome: { kind: 'completed' }, text: '', textPending: false };
@@ -195,8 +195,9 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
     const idle = await newestWhenIdle(request, deps);
     if (idle.free || whenBusy !== 'queue' || idle.outcome.kind !== 'busy') return idle;
     const waiting = await listWaiting(deps.api, session.directory);
+    const own = waiting.filter(({ request: { sessionID } }) => sessionID === session.id);
     // Nobody would end the queue.
-    if (waiting.some(({ request: { sessionID } }) => sessionID === session.id)) return idle;
+    if ((await Promise.all(own.map((one) => stands(deps.api, one)))).includes(true)) return idle;
     await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.now())), signal);
     if (isOver(request, deps.clock)) return idle;
   }

@@ -71,6 +71,20 @@ export function requestIn(event: ServerEvent): WaitingRequest | undefined {
   return undefined;
 }
 
+/**
+ * Whether somebody waits for the answer. An abort leaves its request listed (1.18.33), and answering that is no use: the message
+ * that made it has ended.
+ */
+export async function stands(api: OpencodeApi, { request: { sessionID, tool } }: WaitingRequest): Promise<boolean> {
+  if (tool === undefined) return true;
+  try {
+    const info = (await api.message(sessionID, tool.messageID))?.info;
+    return info?.role === 'assistant' && info.time.completed === undefined && info.error === undefined;
+  } catch {
+    return true;
+  }
+}
+
 /** Every request that waits in one directory of the instance. */
 export async function listWaiting(api: OpencodeApi, directory: string): Promise<readonly WaitingRequest[]> {
   const [permissions, questions] = await Promise.all([api.permissions(directory), api.questions(directory)]);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import type { Message, Part } from '../../src/opencode/schema.ts';
+import type { Message, Part, Session } from '../../src/opencode/schema.ts';
 import { endOf } from '../../src/turns/last-turn.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 import { lastTurnOf } from '../../src/turns/turn-messages.ts';
@@ -160,12 +160,64 @@ describe('a turn has ended', () => {
   });
 });
 
+describe('two messages that came at the same moment', () => {
+  const messages = session(['u', 'one'], ['u', 'two'], ['a', 'both'], ['u', 'three', LATER]);
+
+  test.each([
+    [0, 'msg_000000000001u'],
+    [1, 'msg_000000000000u'],
+  ])('and are answered together: the %i. names the other', (at, other) => {
+    const turn = new Transcript(SESSION.id, messages[at]!.info.id);
+    turn.reconcile(messages);
+    expect(turn.text).toBe('both');
+    expect(endOf(turn)).toEqual({
+      kind: 'completed',
+      reason: `opencode answered it together with ${other}, sent at the same moment`,
+    });
+  });
+
+  test('are told apart from one that was left unanswered long before', () => {
+    const [old, ...rest] = session(
+      ['u', 'old'],
+      ['u', 'now', LATER],
+      ['a', 'one', { time: { created: 60_001, completed: 60_002 } }],
+    );
+    const turn = new Transcript(SESSION.id, rest[0]!.info.id);
+    turn.reconcile([old!, ...rest]);
+    expect(endOf(turn)).toEqual({ kind: 'completed' });
+  });
+});
+
+describe('an answer that is not whole', () => {
+  test.each(['length', 'content-filter'])('since it ended for %s: that is told', (finish) => {
+    const turn = new Transcript(SESSION.id, 'msg_000000000000u');
+    turn.reconcile(session(['u', 'do'], ['a', 'half', { finish }]));
+    expect(endOf(turn)).toEqual({ kind: 'completed', reason: expect.stringContaining('its answer is cut') as string });
+  });
+});
+
 describe('the last turn', () => {
-  async function lastOf(messages: readonly Message[]): Promise<string | undefined> {
+  async function lastOf(messages: readonly Message[], revert?: Session['revert']): Promise<string | undefined> {
     const api = new FakeApi();
     api.store.push(...messages);
-    return (await lastTurnOf(api, SESSION.id))?.messageId;
+    return (await lastTurnOf(api, { ...SESSION, revert }))?.messageId;
   }
+
+  test.each([
+    ['a message', { messageID: 'msg_000000000002u' }],
+    ['an answer', { messageID: 'msg_000000000001a' }],
+  ])('is the one that stands where all from %s on was undone', async (_, revert) => {
+    expect(await lastOf(session(['u', 'do'], ['a', 'one'], ['u', 'undone'], ['a', 'two']), revert)).toBe(
+      'msg_000000000000u',
+    );
+  });
+
+  test('is the one of which a part was undone', async () => {
+    const revert = { messageID: 'msg_000000000003a', partID: 'prt_3' };
+    expect(await lastOf(session(['u', 'do'], ['a', 'one'], ['u', 'then'], ['a', 'two']), revert)).toBe(
+      'msg_000000000002u',
+    );
+  });
 
   test.each([
     [

@@ -2,6 +2,7 @@ import type { OpencodeApi } from '../../opencode/api.ts';
 import type { ChangedMessage, FileDiff } from '../../opencode/inspect-schema.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
+import { isUndone } from '../../turns/turn-messages.ts';
 import { type Answer, cutText, OperationError, quoteBlock, quoteName } from '../answer.ts';
 import type { Changes } from './inspect-shapes.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
@@ -53,7 +54,9 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
       : oneTurn(api, session, input.message_id, instance.name),
     api.statuses(session.directory),
   ]);
-  const wanted = turns.map(({ id, diffs }) => ({ id, diffs: diffs.filter((diff) => fits(diff, input.path)) }));
+  // What was undone is changed no more.
+  const standing = turns.filter(({ id }) => input.message_id !== undefined || !isUndone(session, id));
+  const wanted = standing.map(({ id, diffs }) => ({ id, diffs: diffs.filter((diff) => fits(diff, input.path)) }));
   const changed = wanted.filter(({ diffs }) => diffs.length > 0);
   const notes = [
     ...(statuses.has(session.id) ? ['its running turn is not in it before it ends'] : []),

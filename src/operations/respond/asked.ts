@@ -2,7 +2,7 @@ import type { Instance } from '../../model/instance.ts';
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
-import { listWaiting } from '../../turns/waiting.ts';
+import { listWaiting, stands } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import type { Connected } from '../runtime.ts';
 import { requestLine } from './waiting.ts';
@@ -22,7 +22,7 @@ const MAX_DEPTH = 8;
 /** Each costs a request or two, and a line of the result; nobody has as many waiting at one instance. */
 const MAX_ASKED = 20;
 
-/** What waits for somebody in these directories; only the request with `requestId` where one is given. What an abort left behind is listed by opencode (1.18.33), but not here: its session does not run. */
+/** What waits for somebody in these directories; only the request with `requestId` where one is given. What an abort left behind is listed by opencode (1.18.33), but not here. */
 export async function listAsked(
   { api }: Connected,
   directories: readonly string[],
@@ -41,8 +41,8 @@ export async function listAsked(
       .flat()
       .slice(0, MAX_ASKED)
       .map(async ({ waiting, directory }): Promise<Asked[]> => {
-        const session = await rootOf(api, waiting.request.sessionID);
-        return session === undefined
+        const [session, isWaiting] = await Promise.all([rootOf(api, waiting.request.sessionID), stands(api, waiting)]);
+        return session === undefined || !isWaiting
           ? []
           : [{ waiting, directory, session, ofSubAgent: session.id !== waiting.request.sessionID }];
       }),

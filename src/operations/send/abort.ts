@@ -5,6 +5,7 @@ import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
+import { listWaiting, SessionFamily, stands } from '../../turns/waiting.ts';
 import { tellingUndone } from './undone.ts';
 
 /** opencode ends a turn within a fraction of a second; a tool that ignores its signal takes longer. */
@@ -70,7 +71,20 @@ export async function abortVerified(
     }
     await runtime.clock.sleep(VERIFY_POLL_MS, call.signal);
   }
+  // It is aborted whatever becomes of them; they are never taken for what waits.
+  await rejectLeft(connected, session).catch(() => {});
   return true;
+}
+
+/** What a turn asked for that was aborted stays listed (1.18.33), in opencode's terminal too. */
+async function rejectLeft({ api }: Connected, { id, directory }: Session): Promise<void> {
+  const family = new SessionFamily(id);
+  for (const waiting of await listWaiting(api, directory)) {
+    const { request } = waiting;
+    if (!(await family.includes(request.sessionID, api)) || (await stands(api, waiting))) continue;
+    if (waiting.kind === 'permission') await api.replyPermission(directory, request.id, 'reject');
+    else await api.rejectQuestion(directory, request.id);
+  }
 }
 
 /** What a person means by "abort" without naming a session: what runs, the most recent one first. */

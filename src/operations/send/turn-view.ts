@@ -70,7 +70,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
   const goOn = `To see how it goes on: wait with instances [${name}] or read with instance ${name}, session_id ${sessionId}${handle}.`;
   switch (outcome.kind) {
     case 'completed':
-      return { outcome: 'completed' };
+      return { outcome: 'completed', ...(outcome.reason !== undefined && { reason: outcome.reason }) };
     case 'failed':
       return { outcome: 'failed', reason: sentence(outcome.reason, 500) };
     case 'aborted':

@@ -1,6 +1,6 @@
-import type { Message, Part } from '../../opencode/schema.ts';
+import type { Message, Part, Session } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
-import { outlineOf } from '../../turns/turn-messages.ts';
+import { isUndone, outlineOf } from '../../turns/turn-messages.ts';
 import { cutText, quoteBlock } from '../answer.ts';
 import type { MessageRow } from '../shapes.ts';
 
@@ -11,6 +11,11 @@ const OLDER_CHARS = 400;
 export const PAGE_CHARS = 6_000;
 const TOOL_CHARS = 120;
 const MAX_TOOLS = 10;
+
+/** A person took it back; the model does not see it any more. */
+export const UNDONE = 'undone';
+/** What a message says that reached the limit of the model's output. */
+export const CUT_SHORT = 'cut at the limit of output';
 
 /** The text of a message as people see it: what was typed or answered, not what opencode added to it. */
 export function messageText({ parts }: Message): string {
@@ -25,7 +30,11 @@ export function messageText({ parts }: Message): string {
 }
 
 /** One message, its text cut to what fits from `offset` on. */
-export function messageRow(message: Message, running: boolean, limit: number, offset = 0): MessageRow {
+export function messageRow(
+  message: Message,
+  session: Session,
+  { running, limit, offset = 0 }: { readonly running: boolean; readonly limit: number; readonly offset?: number },
+): MessageRow {
   const { info } = message;
   const error = info.role === 'assistant' ? info.error : undefined;
   const tools = message.parts.filter(({ type }) => type === 'tool').map(describeTool);
@@ -34,7 +43,7 @@ export function messageRow(message: Message, running: boolean, limit: number, of
     id: info.id,
     role: info.role,
     created: new Date(info.time.created).toISOString(),
-    state: messageState(message, running),
+    state: isUndone(session, info.id) ? UNDONE : messageState(message, running),
     ...cutText(messageText(message), limit, offset),
     ...(tools.length > 0 && { tools: leftOut > 0 ? [`${leftOut} earlier`, ...tools.slice(leftOut)] : tools }),
     ...(error !== undefined && {
@@ -44,10 +53,10 @@ export function messageRow(message: Message, running: boolean, limit: number, of
 }
 
 /** A page of messages, oldest first. */
-export function messageRows(messages: readonly Message[], running: boolean): MessageRow[] {
+export function messageRows(messages: readonly Message[], session: Session, running: boolean): MessageRow[] {
   return messages.map((message, index) => {
     const newest = index === messages.length - 1;
-    return messageRow(message, running && newest, newest ? NEWEST_CHARS : OLDER_CHARS);
+    return messageRow(message, session, { running: running && newest, limit: newest ? NEWEST_CHARS : OLDER_CHARS });
   });
 }
 
@@ -59,7 +68,8 @@ function messageState(message: Message, running: boolean): string {
   }
   if (info.error?.name === 'MessageAbortedError') return 'aborted';
   if (info.error !== undefined) return 'failed';
-  if (info.time.completed !== undefined) return info.summary === true ? 'summary of what was said before' : 'complete';
+  if (info.time.completed !== undefined && info.summary === true) return 'summary of what was said before';
+  if (info.time.completed !== undefined) return info.finish === 'length' ? CUT_SHORT : 'complete';
   // opencode stores a part's text when the part ends: what streams now is not here yet.
   return running ? 'streaming' : 'interrupted';
 }

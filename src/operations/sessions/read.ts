@@ -2,11 +2,11 @@ import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
 import { Transcript } from '../../turns/transcript.ts';
-import { messagesOfTurn } from '../../turns/turn-messages.ts';
+import { isUndone, messagesOfTurn } from '../../turns/turn-messages.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from '../answer.ts';
 import { stalledSince } from '../send/following.ts';
-import { messageRow, messageRows, PAGE_CHARS, renderMessage } from './messages.ts';
+import { CUT_SHORT, messageRow, messageRows, PAGE_CHARS, renderMessage, UNDONE } from './messages.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
@@ -44,11 +44,11 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   const waiting = asked
     .filter((one) => one.session.id === session.id || one.waiting.request.sessionID === session.id)
     .map(askedLine);
+  const newest = page.messages.findLast(({ info }) => !isUndone(session, info.id));
   const own = sessionState(statuses.get(session.id), {
-    newest: input.before === undefined ? page.messages.at(-1) : undefined,
+    newest: input.before === undefined ? newest : undefined,
     waiting,
-    stalledSinceMs:
-      input.before === undefined ? stalledSince(runtime, instance, session, page.messages.at(-1)) : undefined,
+    stalledSinceMs: input.before === undefined ? stalledSince(runtime, instance, session, newest) : undefined,
     nowMs: runtime.clock.now(),
   });
   const elsewhere = own.state === 'interrupted' ? await findOtherProcess(runtime, connected, session, call) : undefined;
@@ -57,7 +57,7 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   const data: TranscriptView = {
     instance: instance.name,
     session: sessionRow(session, state),
-    messages: messageRows(page.messages, running),
+    messages: messageRows(page.messages, session, running),
     ...(waiting.length > 0 && { waiting }),
     ...(page.olderCursor !== undefined && { before: page.olderCursor }),
   };
@@ -97,7 +97,7 @@ async function readOne(
   const rowOf = (isRunning: boolean): Promise<MessageRow> | MessageRow =>
     message.info.role === 'user'
       ? answerRow(api, session, message, isRunning, offset)
-      : messageRow(message, isRunning, PAGE_CHARS, offset);
+      : messageRow(message, session, { running: isRunning, limit: PAGE_CHARS, offset });
   const own = await rowOf(running);
   const elsewhere = own.state === 'interrupted' ? await findOtherProcess(runtime, connected, session, call) : undefined;
   const row = elsewhere === undefined ? own : await rowOf(true);
@@ -121,12 +121,24 @@ async function answerRow(
   turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));
   const last = turn.assistants.at(-1);
   const failed =
-    last?.error === undefined ? 'complete' : last.error.name === 'MessageAbortedError' ? 'aborted' : 'failed';
+    last?.error === undefined
+      ? last?.finish === 'length'
+        ? CUT_SHORT
+        : 'complete'
+      : last.error.name === 'MessageAbortedError'
+        ? 'aborted'
+        : 'failed';
   return {
     id: message.info.id,
     role: 'answer to',
     created: new Date(message.info.time.created).toISOString(),
-    state: turn.concluded ? failed : running ? 'streaming' : 'interrupted',
+    state: isUndone(session, message.info.id)
+      ? UNDONE
+      : turn.concluded
+        ? failed
+        : running
+          ? 'streaming'
+          : 'interrupted',
     ...cutText(multiLine(turn.text, Number.MAX_SAFE_INTEGER), PAGE_CHARS, offset),
   };
 }

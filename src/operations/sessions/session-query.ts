@@ -56,10 +56,19 @@ async function searchTitles(
   return whole.length > 0 ? whole : all.filter(({ title }) => title.toLowerCase().includes(lower));
 }
 
-/** The most recently updated root session of the instance's directory: not a sub-agent's, not another project's. */
+/**
+ * The most recently updated root session of the instance's directory: not a sub-agent's, not another project's, and not one
+ * that a person has put away.
+ */
 export async function latestSession({ api, directory }: Connected): Promise<Session | undefined> {
-  const sessions = await api.sessions({ directory, rootsOnly: true, limit: 1 });
-  return sessions.find((session) => session.directory === directory && session.parentID === undefined);
+  for (const limit of [1, LOOKED_THROUGH]) {
+    const sessions = await api.sessions({ directory, rootsOnly: true, limit });
+    const latest = sessions.find(
+      (session) => session.directory === directory && session.parentID === undefined && session.time.archived == null,
+    );
+    if (latest !== undefined || sessions.length < limit) return latest;
+  }
+  return undefined;
 }
 
 function cleanQuery(query: string): string {
