@@ -164,7 +164,8 @@ describe('a permission, settled by the model where the client cannot ask the per
     });
     expect(late.text).toContain('does not wait for');
     const left = await standing('bash: echo left');
-    await abort(left.session_id);
+    await opencode.json('POST', `/session/${left.session_id}/abort`);
+    await until('it to be idle', async () => Object.keys(await opencode.json('GET', '/session/status')).length === 0);
     // opencode still lists it.
     expect(await pending()).toContainEqual(expect.objectContaining({ id: left.request_id }));
     expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });

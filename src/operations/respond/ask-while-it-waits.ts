@@ -55,8 +55,11 @@ export async function fateNow(
   { api }: Pick<Connected, 'api'>,
   { waiting, directory }: Pick<Asked, 'waiting' | 'directory'>,
 ): Promise<'elsewhere' | 'aborted' | undefined> {
-  const { id, sessionID } = waiting.request;
+  const { id, sessionID, tool } = waiting.request;
   const [statuses, all] = await Promise.all([api.statuses(directory), listWaiting(api, directory)]);
-  if (!all.some(({ request }) => request.id === id)) return 'elsewhere';
-  return statuses.has(sessionID) ? undefined : 'aborted';
+  const isListed = all.some(({ request }) => request.id === id);
+  if (isListed) return statuses.has(sessionID) ? undefined : 'aborted';
+  // Who aborts it may take it off the list, too.
+  const asking = tool && (await api.message(sessionID, tool.messageID))?.info;
+  return asking?.role === 'assistant' && asking.error?.name === 'MessageAbortedError' ? 'aborted' : 'elsewhere';
 }

@@ -5,7 +5,7 @@ import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
-import { listWaiting, SessionFamily, stands } from '../../turns/waiting.ts';
+import { listWaiting, SessionFamily } from '../../turns/waiting.ts';
 import { tellingUndone } from './undone.ts';
 
 /** opencode ends a turn within a fraction of a second; a tool that ignores its signal takes longer. */
@@ -79,9 +79,11 @@ export async function abortVerified(
 /** What a turn asked for that was aborted stays listed (1.18.33), in opencode's terminal too. */
 async function rejectLeft({ api }: Connected, { id, directory }: Session): Promise<void> {
   const family = new SessionFamily(id);
-  for (const waiting of await listWaiting(api, directory)) {
+  // Its message is marked as aborted a moment after the session is idle; who does not run waits for nothing.
+  const [all, statuses] = await Promise.all([listWaiting(api, directory), api.statuses(directory)]);
+  for (const waiting of all) {
     const { request } = waiting;
-    if (!(await family.includes(request.sessionID, api)) || (await stands(api, waiting))) continue;
+    if (statuses.has(request.sessionID) || !(await family.includes(request.sessionID, api))) continue;
     if (waiting.kind === 'permission') await api.replyPermission(directory, request.id, 'reject');
     else await api.rejectQuestion(directory, request.id);
   }
