@@ -59,10 +59,9 @@ export interface Fleet {
    */
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached>;
   /**
-   * The server may work in this directory, too: the next survey asks. It must be that of a session of its own, since opencode
-   * loads what lies there.
+   * The server may work in the directory of this session of its own, too: the next survey asks.
    */
-  worksIn(reached: Reached, directory: string): void;
+  worksIn(reached: Reached, session: { readonly id: string; readonly directory: string }): void;
   /** Asks the one server what it is doing: in its own directory, and where it works or its sessions were used lately. */
   surveyServer(reached: Reached, signal?: AbortSignal): Promise<ServerSurvey>;
   /** Ends every timer, watcher and request. May be called twice. */

@@ -1,11 +1,15 @@
-import type { Reached } from './contract.ts';
+import { messageOf } from '../base/errors.ts';
+import { quoteName, singleLine } from '../base/plain-text.ts';
+import { type Connection, requestJson } from '../http/exchange.ts';
+import { isOfDirectory } from '../probing/probe-task.ts';
+import { type Reached, UnreachableError } from './contract.ts';
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance } from '../model/instance.ts';
 import { stillSameProcess, sameProcessAs, endpointsTo } from './same-process.ts';
 import { isSame } from '../identity/names.ts';
 import { identityOf } from '../identity/naming.ts';
 import type { ProbeOutcome, Prober } from '../probing/prober.ts';
-import { findEndpoint, type ReachGoal } from './reach.ts';
+import { findEndpoint, MAX_PATH_CHARS, type ReachGoal } from './reach.ts';
 
 export interface EndpointFinderDeps {
   readonly table: EndpointTable;
@@ -13,6 +17,38 @@ export interface EndpointFinderDeps {
   readonly instances: () => readonly Instance[];
   /** Takes over what was found of a way that is not the one taken. */
   readonly settle: (record: EndpointRecord, outcome: ProbeOutcome) => void;
+}
+
+/** The witness of a directory is a session: with its summary it can be long. */
+const MAX_SESSION_BYTES = 1024 * 1024;
+/** As long as a call to a cold opencode may take. */
+const WITNESS_LIMIT_MS = 15_000;
+
+/** What answers may be another process with the same own directory: it is asked for a session of the directory before that is named to it. */
+async function checkWitness(
+  { name, overview }: Instance,
+  directory: string,
+  connection: Connection,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const quotedDirectory = quoteName(singleLine(directory, MAX_PATH_CHARS));
+  const limits = { timeoutMs: WITNESS_LIMIT_MS, maxBytes: MAX_SESSION_BYTES, signal };
+  const { witness } = overview ?? {};
+  const asked = witness === undefined ? undefined : requestJson(connection, `/session/${witness}`, limits);
+  let isThere: boolean;
+  try {
+    isThere = asked !== undefined && (await isOfDirectory(asked, directory));
+  } catch (error) {
+    throw new UnreachableError(
+      `${quoteName(name)} cannot be driven now: ${connection.endpoint.url} did not say whether it still has a session in ${quotedDirectory}: ${messageOf(error)}. Nothing was sent; call again.`,
+      { cause: error },
+    );
+  }
+  if (!isThere) {
+    throw new UnreachableError(
+      `${quoteName(name)} cannot be driven now: the opencode at ${connection.endpoint.url} has no session in ${quotedDirectory} any more, as far as is known. Nothing was sent; call list_instances and choose again.`,
+    );
+  }
 }
 
 /** Finds the way by which an instance is driven, and the next one to the same process. */
@@ -28,6 +64,7 @@ export class EndpointFinder {
     const { record, ...found } = await this.#find(goal, signal);
     const instances = this.#deps.instances();
     const { directory = found.serverDirectory } = instance;
+    if (directory !== found.serverDirectory) await checkWitness(instance, directory, found.connection, signal);
     const isIt = ({ server, directory: other = directory }: Instance): boolean =>
       other === directory && server.endpoints.some(({ id }) => id === record.id);
     return {

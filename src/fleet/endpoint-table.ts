@@ -3,6 +3,9 @@ import type { Connection } from '../http/exchange.ts';
 import { addressOf, endpointKey } from '../model/endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from '../model/instance.ts';
 import { type KnownOverview, type OtherDirectory, updateOverview } from '../probing/overview.ts';
+import { hostKey } from '../identity/default-name.ts';
+import { isSame } from '../identity/names.ts';
+import { identityOf, isVouchedFor } from '../identity/naming.ts';
 import type { Healthy } from '../probing/probe-task.ts';
 import type { ProbeOutcome, ProbeTarget } from '../probing/prober.ts';
 
@@ -42,8 +45,8 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   #others: ReadonlyMap<string, KnownOverview> = new Map();
   /** The other directories whose status the last survey learnt. */
   askedElsewhere: readonly string[] = [];
-  /** See `worksIn`. */
-  readonly #visited = new Set<string>();
+  /** See `worksIn`: a session of each. */
+  #visited: Map<string, string> = new Map();
   /** Looks ahead of the schedule that it got since it answered last. */
   retries = 0;
   /** A scheduled round waits for the answer. */
@@ -67,9 +70,25 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
         : { status: 'unknown' };
   }
 
-  /** It may work in this directory of a session of its own: the next survey asks. */
-  worksIn(directory: string): void {
-    if (this.#visited.size < MAX_VISITED) this.#visited.add(directory);
+  /** It may work in the directory of this session of its own: the next survey asks. */
+  worksIn({ id, directory }: { readonly id: string; readonly directory: string }): void {
+    if (this.#visited.size < MAX_VISITED) this.#visited.set(directory, id);
+  }
+
+  /** Takes over what another way to the same server, or the registration that this one replaces, found out about other directories. */
+  takeElsewhere(from: EndpointRecord): void {
+    const others = new Map(this.#others);
+    for (const [directory, known] of from.#others)
+      if (known.overview.askedAtMs > (others.get(directory)?.overview.askedAtMs ?? 0)) others.set(directory, known);
+    this.#others = others;
+    for (const [directory, id] of from.#visited) this.worksIn({ id, directory });
+  }
+
+  /** Another way to the same server has asked. */
+  copyElsewhere(from: EndpointRecord): void {
+    this.#others = from.#others;
+    this.#visited = new Map(from.#visited);
+    this.askedElsewhere = from.askedElsewhere;
   }
 
   /**
@@ -77,13 +96,20 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
    * Of those of other servers (`isTaken`) only where it was seen to work itself, since processes of one home share their sessions.
    */
   otherDirectories(isTaken: (directory: string) => boolean): readonly OtherDirectory[] {
-    const recent = this.known?.parts.recent?.sessions ?? new Map<string, undefined>();
-    const lately = [...recent.keys()].filter((directory) => !isTaken(directory));
-    const all = new Set([...this.#others.keys(), ...this.#visited, ...lately]);
+    const recent = this.known?.parts.recent?.sessions;
+    const lately = [...(recent?.keys() ?? [])].filter((directory) => !isTaken(directory));
+    const all = new Set([...this.#others.keys(), ...this.#visited.keys(), ...lately]);
     all.delete(this.lastHealthy?.directory ?? '');
     return [...all].map((directory) => {
       const known = this.#others.get(directory)?.parts;
-      return { directory, known, session: recent.get(directory) ?? known?.session ?? undefined };
+      const listed = recent?.get(directory);
+      return {
+        directory,
+        known,
+        isListed: listed !== undefined,
+        witness: listed?.id ?? known?.witness ?? this.#visited.get(directory),
+        session: listed?.isChild === false ? listed : (known?.session ?? undefined),
+      };
     });
   }
 
@@ -182,15 +208,16 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   /** A directory is kept while work is seen there, and some minutes after; what did not answer stays as it was. */
   #settleElsewhere(looks: NonNullable<ProbeOutcome['elsewhere']>, nowMs: number): void {
     const others = new Map(this.#others);
-    this.askedElsewhere = [...looks].filter(([, { learnt }]) => learnt.status !== undefined).map(([name]) => name);
-    for (const [directory, { learnt, missing }] of looks) {
-      const before = others.get(directory);
+    const answered = [...looks].filter(([, { learnt }]) => learnt.status !== undefined).map(([name]) => name);
+    this.askedElsewhere = [...this.askedElsewhere, ...answered];
+    for (const [directory, { learnt, missing, isForeign }] of looks) {
+      const before = isForeign ? undefined : others.get(directory);
       const known = updateOverview(before, learnt, missing, nowMs);
       const isIdle = known?.parts.status?.running.length === 0;
       const isRecent = this.known?.parts.recent?.sessions.has(directory) === true;
       if (known === undefined || (isIdle && !(isRecent && before !== undefined))) others.delete(directory);
       else others.set(directory, known);
-      if (isIdle) this.#visited.delete(directory);
+      if (isIdle || isForeign) this.#visited.delete(directory);
     }
     this.#others = others;
   }
@@ -280,12 +307,18 @@ export class EndpointTable {
     return this.#byKey.has(key);
   }
 
-  /** Tells whether a directory is another server's own on the machine of a record, by what is registered now. */
+  /**
+   * Tells whether a directory is another server's own on the machine of a record, by what is registered now and not long dead, and
+   * nothing there looks interrupted: it may run in any process of that home. What nobody vouches for could hide work by its claim.
+   */
   takenDirectories(): (record: EndpointRecord, directory: string) => boolean {
     const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
-      `${(claims.hostname ?? addressOf(endpoint.url).host).toLowerCase()}\0${directory}`;
+      `${hostKey(claims.hostname ?? addressOf(endpoint.url).host)}\0${directory}`;
+    const isOwner = (one: EndpointRecord): boolean =>
+      !one.unlisted && isVouchedFor(one.candidate) && one.known?.parts.session?.rest?.state !== 'interrupted';
+    const owners = [...this.all()].filter(isOwner);
     const taken = new Set(
-      [...this.all()].map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
+      owners.map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
     );
     return (record, directory) => taken.has(placeOf(record, directory));
   }
@@ -308,8 +341,12 @@ export class EndpointTable {
         known.candidate = candidate;
         continue;
       }
-      if (known !== undefined) removed.push(this.#remove(known));
-      added.push(this.#add(new EndpointRecord(id, candidate, known?.listed)));
+      const record = new EndpointRecord(id, candidate, known?.listed);
+      if (known !== undefined) {
+        removed.push(this.#remove(known));
+        if (isSame(identityOf(known.candidate), identityOf(candidate))) record.takeElsewhere(known);
+      }
+      added.push(this.#add(record));
     }
     for (const id of before) {
       const record = now.has(id) ? undefined : this.#records.get(id);

@@ -164,8 +164,8 @@ export class LiveFleet implements Fleet {
     return this.#finder.reach(instance, signal);
   }
 
-  worksIn({ instance }: Reached, directory: string): void {
-    for (const record of this.#table.recordsOf(instance.server.endpoints)) record.worksIn(directory);
+  worksIn({ instance }: Reached, session: Parameters<Fleet['worksIn']>[1]): void {
+    for (const record of this.#table.recordsOf(instance.server.endpoints)) record.worksIn(session);
   }
 
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
@@ -175,9 +175,15 @@ export class LiveFleet implements Fleet {
   async surveyServer({ instance, endpointKey }: Reached, signal?: AbortSignal): Promise<ServerSurvey> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
-    const records = this.#table.recordsOf(instance.server.endpoints).filter(({ key }) => key === endpointKey);
-    const deps = { clock, deadlineMs: settings.healthCheckTimeoutMs, isTaken: this.#table.takenDirectories() };
-    const asking = askOverviews([records], new Set([records]), batch, { ...deps, trustsVersion: true });
+    const all = this.#table.recordsOf(instance.server.endpoints);
+    const isReached = ({ key }: EndpointRecord): boolean => key === endpointKey;
+    const records = [...all.filter(isReached), ...all.filter((one) => !isReached(one))];
+    const asking = askOverviews([records], new Set([records]), batch, {
+      clock,
+      deadlineMs: settings.healthCheckTimeoutMs,
+      takenDirectories: () => this.#table.takenDirectories(),
+      trustsVersion: true,
+    });
     await untilAborted(this.#within(asking), signal);
     batch.end();
     const isOfServer = ({ server }: Instance): boolean =>
@@ -262,7 +268,7 @@ export class LiveFleet implements Fleet {
         clock,
         deadlineMs: settings.healthCheckTimeoutMs,
         trustsVersion,
-        isTaken: this.#table.takenDirectories(),
+        takenDirectories: () => this.#table.takenDirectories(),
       }),
     ];
     if (scope === 'everything') {

@@ -27,7 +27,7 @@ interface Failure {
 
 /** Nobody has more ways to one instance; each costs up to one health deadline. */
 const MAX_WAYS = 8;
-const MAX_PATH_CHARS = 200;
+export const MAX_PATH_CHARS = 200;
 
 /**
  * The first way, in order, by which the known directory answers. Each gets a short look first, so that one that hangs

@@ -3,9 +3,12 @@ import type { EndpointRecord } from './endpoint-table.ts';
 import { OVERVIEW_PARTS } from '../model/instance.ts';
 import type { Batch } from '../probing/prober.ts';
 
+/** Whether a directory is another server's own, on the machine of that endpoint. */
+type IsTaken = (record: EndpointRecord, directory: string) => boolean;
+
 export interface SurveyDeps {
-  /** Whether a directory is another server's own, on the machine of that endpoint. */
-  readonly isTaken: (record: EndpointRecord, directory: string) => boolean;
+  /** As is known when it is called; see `EndpointTable`. */
+  readonly takenDirectories: () => IsTaken;
   /** Whether the version that the last round found is good enough. */
   readonly trustsVersion: boolean;
   readonly clock: Clock;
@@ -20,7 +23,7 @@ type Endpoints = readonly EndpointRecord[];
 
 /**
  * Asks each server of `due` what it is doing in its own directory, those asked longest ago first, and then each of `servers` what it
- * is doing in others.
+ * is doing in others. What looks interrupted in one server may run in another, which is asked about it last.
  */
 export async function askOverviews(
   servers: readonly Endpoints[],
@@ -29,7 +32,8 @@ export async function askOverviews(
   deps: SurveyDeps,
 ): Promise<void> {
   const ordered = servers.toSorted((one, other) => (one[0]?.probedAtMs ?? 0) - (other[0]?.probedAtMs ?? 0));
-  await Promise.all(
+  const taken = deps.takenDirectories();
+  const asked = await Promise.all(
     ordered.map(async (records) => {
       if (due.has(records))
         await askOne(
@@ -37,18 +41,37 @@ export async function askOverviews(
           batch,
           deps,
         );
-      await askElsewhere(records, batch, deps);
+      return await askElsewhere(records, batch, taken);
     }),
   );
+  const stillTaken = deps.takenDirectories();
+  await Promise.all(ordered.map((records, index) => askElsewhere(records, batch, stillTaken, asked[index])));
 }
 
-/** By the endpoint that answered last. */
-async function askElsewhere(records: Endpoints, batch: Batch<EndpointRecord>, { isTaken }: SurveyDeps): Promise<void> {
+/**
+ * By the endpoint that answered last. What one endpoint of a server finds out all know: any of them may be the last that is left.
+ *
+ * @param before directories that were asked about in this survey
+ * @returns those asked about now
+ */
+async function askElsewhere(
+  records: Endpoints,
+  batch: Batch<EndpointRecord>,
+  isTaken: IsTaken,
+  before?: readonly string[],
+): Promise<readonly string[]> {
   const askedAtMs = ({ known }: EndpointRecord): number => known?.overview.askedAtMs ?? 0;
   const [record] = records.filter(({ healthy }) => healthy).toSorted((one, other) => askedAtMs(other) - askedAtMs(one));
-  const elsewhere = record?.otherDirectories((directory) => isTaken(record, directory)) ?? [];
-  if (record !== undefined && elsewhere.length > 0) await batch.look(record, { parts: [], elsewhere });
-  else if (record !== undefined) record.askedElsewhere = [];
+  if (record === undefined) return [];
+  const others = records.filter((other) => other !== record);
+  for (const other of others) record.takeElsewhere(other);
+  if (before === undefined) record.askedElsewhere = [];
+  const elsewhere = record
+    .otherDirectories((directory) => isTaken(record, directory))
+    .filter(({ directory }) => before?.includes(directory) !== true);
+  if (elsewhere.length > 0) await batch.look(record, { parts: [], elsewhere });
+  for (const other of others) other.copyElsewhere(record);
+  return elsewhere.map(({ directory }) => directory);
 }
 
 /** By its best way; by the next as well where that one fails or is silent. */

@@ -12,6 +12,7 @@ import type {
   Snapshot,
   SourceState,
 } from '../model/instance.ts';
+import { hostKey } from '../identity/default-name.ts';
 import { merge, type ProofSet } from '../identity/merge.ts';
 import {
   assignNames,
@@ -80,11 +81,17 @@ export function buildView(previous: View, input: ViewInput): View {
     const { key } = work.names;
     return shown(work, key, named.get(key) ?? { name: key, aliases: [] }, running);
   });
-  const serverOf = new Map(merged.servers.flatMap((server) => server.endpoints.map(({ id }) => [id, server] as const)));
-  const resting = gone.flatMap((record) => restingAs(record, serverOf));
+  const before = gone.length > 0 ? shownBefore(previous) : new Map<string, Instance>();
+  const serverOf = serversByMember(gone.length > 0 ? merged.servers : []);
+  const resting = gone.flatMap((record) => {
+    const last = before.get(record.name) ?? previous.gone.get(record.name);
+    return restingAs(record, last?.overview, serverOf);
+  });
+  const rests = new Set(resting.map(({ name }) => name));
   const obituaries = buryAll(
-    gone.filter(({ name }) => !resting.some((one) => one.name === name)),
-    previous,
+    gone.filter(({ name }) => !rests.has(name)),
+    before,
+    previous.gone,
     input.recordOf,
   );
   return {
@@ -115,14 +122,13 @@ interface Work {
 
 /** Each server in its own directory, and in the others that it works in. */
 function worksOf(servers: readonly Server[]): readonly Work[] {
-  const placeIn = (server: Server, directory: string | undefined): string =>
-    `${hostOf(server).toLowerCase()}\0${directory}`;
+  const placeIn = (server: Server, directory: string | undefined): string => `${hostKey(hostOf(server))}\0${directory}`;
   const own = new Set(servers.map((server) => placeIn(server, server.directory)));
   return servers.flatMap((server): Work[] => {
     const latest = latestAsked(server.endpoints);
     const { directory = '' } = server;
     // Another server's own directory is listed under this one only while this one works there.
-    const others = [...(latest?.elsewhere ?? [])].filter(
+    const others = [...elsewhereOf(server)].filter(
       ([other, overview]) =>
         other !== directory && (overview.activity.kind !== 'idle' || !own.has(placeIn(server, other))),
     );
@@ -139,16 +145,41 @@ function worksOf(servers: readonly Server[]): readonly Work[] {
   });
 }
 
+/** As the endpoint tells that asked last. */
+function elsewhereOf({ endpoints }: Server): ReadonlyMap<string, Overview> {
+  const found = new Map<string, Overview>();
+  for (const [directory, overview] of endpoints.flatMap(({ elsewhere }) => [...(elsewhere ?? [])]))
+    if (overview.askedAtMs > (found.get(directory)?.askedAtMs ?? 0)) found.set(directory, overview);
+  return found;
+}
+
+/** By endpoint, and by lineage where only one server is of it: started again, it is registered as another one. */
+function serversByMember(servers: readonly Server[]): ReadonlyMap<string, Server | 'several'> {
+  const found = new Map<string, Server | 'several'>();
+  for (const server of servers) {
+    for (const { id, lineage } of nameable(server).members) {
+      found.set(id, server);
+      found.set(lineage, (found.get(lineage) ?? server) === server ? server : 'several');
+    }
+  }
+  return found;
+}
+
 /** A directory that its server no longer works in keeps its name, by which it can be called. */
-function restingAs({ name, anchor, members }: NameRecord, serverOf: ReadonlyMap<string, Server>): readonly Instance[] {
+function restingAs(
+  { name, anchor, members }: NameRecord,
+  overview: Overview | undefined,
+  serverOf: ReturnType<typeof serversByMember>,
+): readonly Instance[] {
   const { directory } = placeOf(anchor);
   if (directory === undefined) return [];
-  for (const known of [anchor, ...members]) {
-    const server = serverOf.get(placeOf(known).endpointId);
-    if (server === undefined) continue;
+  const lineage = anchor.lineage.slice(0, -directory.length - 1);
+  for (const place of [...[anchor, ...members].map((known) => placeOf(known).endpointId), lineage]) {
+    const server = serverOf.get(place);
+    if (server === undefined || server === 'several') continue;
     const { key, members: now } = nameableIn(server, directory, []);
-    if (now.some((member) => member.id === known.id && isSame(member, known)))
-      return [{ server, key, name, host: hostOf(server), directory, state: 'unknown' }];
+    if (now.some((member) => [anchor, ...members].some((known) => isSame(member, known))))
+      return [{ server, key, name, host: hostOf(server), directory, state: 'unknown', ...(overview && { overview }) }];
   }
   return [];
 }
@@ -221,20 +252,19 @@ function latestAsked(endpoints: readonly ProbedEndpoint[]): ProbedEndpoint | und
 /** What to say of each name that stands for nothing now. What was said when it went is kept. */
 function buryAll(
   gone: readonly NameRecord[],
-  previous: View,
+  before: ReadonlyMap<string, Instance>,
+  buried: View['gone'],
   recordOf: ViewInput['recordOf'],
 ): Map<string, GoneInstance> {
-  const lost = gone.filter(({ name }) => !previous.gone.has(name));
-  const before = new Map<string, Instance>();
-  if (lost.length > 0) {
-    for (const instance of previous.snapshot.instances)
-      for (const name of [instance.name, ...(instance.aliases ?? [])]) before.set(name, instance);
-  }
   return new Map(
-    gone.map((record) => [
-      record.name,
-      previous.gone.get(record.name) ?? bury(record, before.get(record.name), recordOf),
-    ]),
+    gone.map((record) => [record.name, buried.get(record.name) ?? bury(record, before.get(record.name), recordOf)]),
+  );
+}
+
+/** By every name that leads to it. */
+function shownBefore({ snapshot: { instances, resting } }: View): ReadonlyMap<string, Instance> {
+  return new Map(
+    [...instances, ...resting].flatMap((one) => [one.name, ...(one.aliases ?? [])].map((name) => [name, one])),
   );
 }
 
@@ -248,6 +278,7 @@ function bury({ name, anchor }: NameRecord, last: Instance | undefined, recordOf
     reason: reasonOf(found),
     ...(directory === undefined ? {} : { directory }),
     ...(lastSeenMs === 0 ? {} : { lastSeenMs }),
+    ...(last?.overview === undefined ? {} : { overview: last.overview }),
   };
 }
 

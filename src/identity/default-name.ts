@@ -13,6 +13,11 @@ export function hostLabel(hostname: string): string {
   return plain(hostname.split('.', 1)[0] ?? '');
 }
 
+/** A machine as machines compare: it calls itself `laptop` here and `Laptop.local` there. An address counts whole. */
+export function hostKey(host: string): string {
+  return (/^[\d.]+$|:/.test(host) ? host : (host.split('.', 1)[0] ?? '')).toLowerCase();
+}
+
 /** The last `count` parts of a path, of this system or of Windows, as a name has them. */
 export function ending(directory: string, count: number): string {
   const parts = directory.split(/[\\/]/).filter((part) => part !== '');

@@ -95,6 +95,8 @@ export interface Waiting {
 
 /** What a server is doing in one directory, as asked within one survey. */
 export interface Overview {
+  /** Of another directory than the server's own: a session there. A server that does not have it is another process, to which the directory is not named. */
+  readonly witness?: string;
   readonly activity: Activity;
   /** Sessions that run, sub-agents' included. */
   readonly running: readonly string[];
@@ -146,6 +148,7 @@ export interface GoneInstance {
   readonly host: string;
   readonly directory?: string;
   readonly lastSeenMs?: number;
+  readonly overview?: Overview;
   readonly reason: string;
 }
 

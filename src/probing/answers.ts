@@ -129,6 +129,10 @@ export function hasParent(session: unknown): boolean {
   return typeof fields(session)['parentID'] === 'string';
 }
 
+export function directoryOf(session: unknown): unknown {
+  return fields(session)['directory'];
+}
+
 /** What goes into a path must be one. */
 export function isSessionId(id: string): boolean {
   return SESSION_ID.test(id);

@@ -1,11 +1,12 @@
 import { type AtRest, atRest } from '../model/at-rest.ts';
 import { doingOf, hasParent, isSessionId, newestMessageOf, permissionsOf, questionsOf, sessionsOf } from './answers.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type SessionSummary, type Waiting } from '../model/instance.ts';
-import type { OverviewParts, RecentDirectories } from './overview.ts';
+import type { OtherDirectory, OverviewParts, RecentDirectories } from './overview.ts';
 import {
   ask as askWhole,
   askDated,
   type DirectoryLook,
+  isOfDirectory,
   isTimeout,
   type Look,
   type ProbeDeps,
@@ -33,6 +34,9 @@ const MAX_FAMILIES = 3;
 
 /** Some 500 bytes each; the latest of the server's own directory is nearly always among so many. */
 const LISTED_SESSIONS = 50;
+
+/** Asked for where all of those are recent: a busy agent's sub-agents must not push other directories off the list. A quarter of what a body may be. */
+const MANY_SESSIONS = 500;
 
 /** Asking about a directory loads its plugins and MCP servers. Where somebody worked just now they are loaded already. */
 export const RECENT_MS = 10 * 60_000;
@@ -67,16 +71,30 @@ export async function askOverview(
   const listed = parts.includes('session') ? attempt(asking, askSessions(asking, directory)) : undefined;
   const [own, ...others] = await Promise.all([
     askDirectory(asking, undefined, { parts, known, listed }),
-    ...elsewhere.map(({ directory: other, session, known: before }) =>
-      askDirectory(asking, other, {
-        parts: PARTS_ELSEWHERE,
-        known: before,
-        listed: Promise.resolve(session && { session }),
-      }),
-    ),
+    ...elsewhere.map((other) => askElsewhere(asking, other)),
   ]);
   const found = new Map(elsewhere.map(({ directory: other }, index) => [other, others[index] ?? own]));
   return { ...own, timedOut: asking.timedOut, ...(found.size > 0 && { elsewhere: found }) };
+}
+
+/** Who holds the port may have become another process with the same own directory since it was asked last. */
+async function askElsewhere(asking: Asking, other: OtherDirectory): Promise<DirectoryLook> {
+  const { task, deps } = asking;
+  const { directory, witness, isListed, session, known } = other;
+  const isTheirs =
+    isListed ||
+    (witness !== undefined &&
+      isSessionId(witness) &&
+      (await attempt(asking, isOfDirectory(ask(task, deps, `/session/${witness}`, MAX_BYTES.session), directory))));
+  if (isTheirs !== true)
+    return { learnt: {}, missing: PARTS_ELSEWHERE, ...(isTheirs === false && { isForeign: true }) };
+  const found = await askDirectory(asking, directory, {
+    parts: PARTS_ELSEWHERE,
+    known,
+    listed: Promise.resolve(session && { session }),
+  });
+  const isAnswered = Object.keys(found.learnt).length > 0;
+  return isAnswered && witness !== undefined ? { ...found, learnt: { ...found.learnt, witness } } : found;
 }
 
 /** What is asked of one directory, and what is known of it. */
@@ -142,32 +160,40 @@ async function askSessions(
   { task, deps }: Asking,
   directory: string,
 ): Promise<Pick<OverviewParts, 'session' | 'recent'> | undefined> {
-  const listing = askDated(
-    task,
-    deps,
-    `/experimental/session?limit=${LISTED_SESSIONS}`,
-    MAX_BYTES.session,
-    MAX_STRING_BYTES,
-  );
-  const listed = await listing.catch((error: unknown) => {
-    if (isTimeout(error, task)) throw error;
-    return undefined;
-  });
-  const all = listed && sessionsOf(listed.body);
-  const recent = recentOf(all ?? [], directory, listed?.dateMs ?? deps.clock.now());
+  let limit = LISTED_SESSIONS;
+  let { all, nowMs } = await listSessions(task, deps, limit);
+  if (all?.length === limit && nowMs - (all.at(-1)?.updatedMs ?? 0) < RECENT_MS) {
+    limit = MANY_SESSIONS;
+    all = (await listSessions(task, deps, limit)).all ?? all;
+  }
+  const recent = recentOf(all ?? [], directory, nowMs);
   const session = all?.find((one) => one.directory === directory && !one.isChild);
-  if (session !== undefined || (all !== undefined && all.length < LISTED_SESSIONS))
+  if (session !== undefined || (all !== undefined && all.length < limit))
     return { session: session === undefined ? null : summaryOf(session), recent };
   const path = `${inDirectory('/session', directory)}&roots=true&limit=1`;
   const own = sessionsOf(await ask(task, deps, path, MAX_BYTES.session));
   return own && { session: own[0] === undefined ? null : summaryOf(own[0]), recent };
 }
 
+async function listSessions(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  limit: number,
+): Promise<{ readonly all: ReturnType<typeof sessionsOf>; readonly nowMs: number }> {
+  const listing = askDated(task, deps, `/experimental/session?limit=${limit}`, MAX_BYTES.session, MAX_STRING_BYTES);
+  const listed = await listing.catch((error: unknown) => {
+    if (isTimeout(error, task)) throw error;
+    return undefined;
+  });
+  return { all: listed && sessionsOf(listed.body), nowMs: listed?.dateMs ?? deps.clock.now() };
+}
+
 function recentOf(sessions: NonNullable<ReturnType<typeof sessionsOf>>, own: string, nowMs: number): RecentDirectories {
-  const found = new Map<string, SessionSummary | undefined>();
+  const found = new Map<string, SessionSummary & { readonly isChild: boolean }>();
   for (const session of sessions) {
     if (session.directory === own || nowMs - session.updatedMs > RECENT_MS) continue;
-    found.set(session.directory, found.get(session.directory) ?? (session.isChild ? undefined : summaryOf(session)));
+    const before = found.get(session.directory);
+    if (before === undefined || (before.isChild && !session.isChild)) found.set(session.directory, session);
   }
   return { sessions: new Map([...found].slice(0, MAX_RECENT)), more: Math.max(0, found.size - MAX_RECENT) };
 }

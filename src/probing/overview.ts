@@ -10,12 +10,14 @@ export interface OverviewParts {
   readonly session?: SessionSummary | null;
   /** Of the server's own directory only: the others in which its sessions were used lately. */
   readonly recent?: RecentDirectories;
+  /** See `Overview`. */
+  readonly witness?: string;
 }
 
 /** Directories of a server's own sessions that were used in the last ten minutes, by the server's clock. */
 export interface RecentDirectories {
-  /** With the latest root session of each, where one is listed; the most recently used first. */
-  readonly sessions: ReadonlyMap<string, SessionSummary | undefined>;
+  /** With the latest session of each, a root one where one is listed; the most recently used first. */
+  readonly sessions: ReadonlyMap<string, SessionSummary & { readonly isChild: boolean }>;
   /** How many more there are. */
   readonly more: number;
 }
@@ -23,6 +25,9 @@ export interface RecentDirectories {
 /** A directory to ask about beside the server's own, and what is known of it. */
 export interface OtherDirectory {
   readonly directory: string;
+  /** See `Overview`. It is asked for first, unless the server listed it just now. */
+  readonly witness?: string | undefined;
+  readonly isListed: boolean;
   readonly session?: SessionSummary | undefined;
   readonly known?: OverviewParts | undefined;
 }
@@ -51,6 +56,7 @@ export function updateOverview(
       activity: parts.status?.activity ?? { kind: 'unknown' },
       running: parts.status?.running ?? [],
       ...(parts.session ? { session: parts.session } : {}),
+      ...(parts.witness === undefined ? {} : { witness: parts.witness }),
       waiting: waitingOf(parts),
       askedAtMs: nowMs,
       ...(missing.length > 0 ? { stale: missing } : {}),

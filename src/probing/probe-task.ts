@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Candidate } from '../model/candidate.ts';
 import { type Connection, requestDated, RequestError, requestJson } from '../http/exchange.ts';
 import type { OverviewPart, ProbeResult } from '../model/instance.ts';
+import { directoryOf } from './answers.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
 import type { SameDirectory } from './same-directory.ts';
 
@@ -38,6 +39,8 @@ export interface DirectoryLook {
   readonly learnt: OverviewParts;
   /** Asked for, but without a usable answer. */
   readonly missing: readonly OverviewPart[];
+  /** The server has no such session there any more, so that nothing was asked. */
+  readonly isForeign?: true;
 }
 
 /** What one look at one endpoint found. */
@@ -88,6 +91,19 @@ export function askDated(
     maxStringBytes,
     signal: task.signal,
   });
+}
+
+/**
+ * Whether a server has a session in that directory, by its answer to `GET /session/:id`: only then may the directory be named to it.
+ * Rejects where there is no answer.
+ */
+export async function isOfDirectory(session: Promise<unknown>, directory: string): Promise<boolean> {
+  try {
+    return directoryOf(await session) === directory;
+  } catch (error) {
+    if (error instanceof RequestError && error.kind === 'status' && error.status === 404) return false;
+    throw error;
+  }
 }
 
 /** Whether more time might have given an answer. */

@@ -2,6 +2,8 @@ import { describe, expect, test } from 'vitest';
 
 import type { FakeOpencode } from '../rig/fake-opencode.ts';
 import type { FakeSession } from '../rig/fake-objects.ts';
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
+import { until } from '../rig/wait.ts';
 import { World } from './world.ts';
 
 const MINUTE = 60_000;
@@ -141,7 +143,7 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(asked()).toEqual([before + 1, otherBefore + 1]);
     // One of our own turns runs there, in this process: it is listed only while it does.
     const { id } = session(one, '/home/ada/web', { busy: true });
-    world.fleet.worksIn(await world.fleet.reach(world.instance('one')), '/home/ada/web');
+    world.fleet.worksIn(await world.fleet.reach(world.instance('one')), { id, directory: '/home/ada/web' });
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'one-web busy /home/ada/web', 'other idle /home/ada/web']);
     one.state.statuses.delete(id);
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
@@ -157,4 +159,134 @@ describe('what is asked about a directory loads its plugins', () => {
     await world.start();
     expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`, 'Laptop-fix busy /wt/fix']);
   });
+});
+
+describe('what is known of a directory', () => {
+  const long = (fake: FakeOpencode, { id }: FakeSession): void => {
+    const known = fake.state.sessions.get(id);
+    if (known) fake.state.sessions.set(id, { ...known, time: { created: 1, updated: Date.now() - 20 * MINUTE } });
+  };
+
+  test('outlives the way by which it was found, however long the work there has said nothing', async () => {
+    await using world = new World();
+    const fake = await started(world, 'prod');
+    const tunnel = await world.tunnelTo(fake);
+    world.register('prod', fake, { claims: { id: 'p', hostname: 'laptop' } });
+    world.register('relayed', tunnel, { route: 'relay', claims: { id: 'p', name: 'prod', hostname: 'laptop' } });
+    const work = session(fake, '/wt/fix', { busy: true });
+    await world.start();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => world.instance('prod').server.endpoints.length === 2);
+    expect(await listed(world)).toContain('prod-fix busy /wt/fix');
+    long(fake, work);
+    world.source.candidates.delete('prod');
+    await world.announce();
+    await world.quiet();
+    expect(world.listed()).toContain('prod-fix busy');
+    expect(await listed(world)).toContain('prod-fix busy /wt/fix');
+    expect(await listed(world)).toContain('prod-fix busy /wt/fix');
+  });
+
+  test('is not named to another process that answers there for the same own directory', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    const { id } = session(fake, '/wt/fix', { busy: true });
+    await world.start();
+    expect(await listed(world)).toContain('Laptop-fix busy /wt/fix');
+    // Another home: it has none of these sessions.
+    fake.state.sessions.delete(id);
+    fake.state.statuses.clear();
+    const before = fake.count('GET /session/status');
+    expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`]);
+    expect(fake.count('GET /session/status') - before).toBe(1);
+    const resting = world.fleet.resolve('Laptop-fix');
+    await expect(world.fleet.reach(resting)).rejects.toThrow(/Laptop-fix.*cannot be driven.*no session in/s);
+  });
+
+  test('stays callable under its name when the server is started again', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/fix', { busy: true });
+    await world.start();
+    await listed(world);
+    world.source.candidates.clear();
+    await world.announce();
+    expect(() => world.fleet.resolve('Laptop-fix')).toThrow('is gone');
+    const again = await world.fake({ directory: OWN });
+    for (const one of fake.state.sessions.values()) again.addSession(one);
+    world.register('another file', again, { claims: { name: 'Laptop-app', hostname: 'Laptop.local', id: 'new' } });
+    await world.announce();
+    await world.quiet();
+    const resting = world.fleet.resolve('Laptop-fix');
+    expect(resting).toMatchObject({ name: 'Laptop-fix', directory: '/wt/fix', state: 'unknown' });
+    expect(await world.fleet.reach(resting)).toMatchObject({ directory: '/wt/fix' });
+  });
+
+  test('is said of a name whose server went while nothing ran there', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    const work = session(fake, '/wt/fix', { busy: true });
+    await world.start();
+    await listed(world);
+    fake.state.statuses.clear();
+    long(fake, work);
+    await listed(world);
+    world.source.candidates.clear();
+    await world.announce();
+    expect(() => world.fleet.resolve('Laptop-fix')).toThrow('(Laptop.local, /wt/fix) is gone');
+  });
+});
+
+describe('work in a directory is not hidden', () => {
+  test('by what claims that directory without a voucher, or has not answered for long', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/lan', { busy: true });
+    session(fake, '/wt/dead', { busy: true });
+    const stranger = await world.fake({ directory: '/wt/lan' });
+    const claims = { hostname: 'Laptop.local' };
+    world.register('stranger', stranger, { route: 'lan', claims: { ...claims, directory: '/wt/lan' } });
+    world.register('dead', { url: 'http://127.0.0.1:1' }, { claims: { ...claims, directory: '/wt/dead' } });
+    await world.start();
+    for (let round = 0; round < 5; round += 1) await world.round();
+    const rows = await listed(world);
+    expect(rows).toContain('Laptop-lan busy /wt/lan');
+    expect(rows).toContain('Laptop-dead busy /wt/dead');
+  });
+
+  test('by many sub-agents that worked since', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    session(fake, '/wt/fix', { minutes: 5, busy: true });
+    const { id } = session(fake, OWN);
+    for (let index = 0; index < 60; index += 1) fake.addSession({ directory: OWN, parentID: id });
+    await world.start();
+    expect(await listed(world)).toContain('Laptop-fix busy /wt/fix');
+  });
+});
+
+test('a machine is one by whichever of its names it goes: another server of it owns its directory', async () => {
+  await using world = new World();
+  const [one, other] = [await world.fake({ directory: OWN }), await world.fake({ directory: '/home/ada/web' })];
+  world.register('one', one, { claims: { hostname: 'laptop' } });
+  world.register('other', other, { claims: { hostname: 'Laptop.local' } });
+  session(one, '/home/ada/web');
+  await world.start();
+  const before = one.count('GET /session/status');
+  await listed(world);
+  expect(one.count('GET /session/status') - before).toBe(1);
+});
+
+test('what looks interrupted in one server is looked for in the others of its machine, within the survey', async () => {
+  await using world = new World();
+  const [one, other] = [await started(world, 'one'), await started(world, 'other', { cwd: '/home/ada/web' })];
+  const { id } = session(other, OWN);
+  other.state.begin(id, 'do it');
+  one.addSession({ ...other.state.sessions.get(id), id });
+  one.state.messages.set(id, other.state.messages.get(id) ?? []);
+  await world.start();
+  expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web', `other-app busy ${OWN}`]);
+  // Nowhere does it run any more: its process was killed.
+  other.state.statuses.clear();
+  expect(await listed(world)).toContain(`one interrupted ${OWN}`);
 });

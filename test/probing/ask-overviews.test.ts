@@ -18,7 +18,7 @@ test('those asked longest ago go first, so that each has its turn where there is
     servers,
     new Set(servers),
     { look: async (record) => void asked.push(record.candidate.key), end: () => {} },
-    { clock: new ManualClock(), deadlineMs: 1000, trustsVersion: true, isTaken: () => false },
+    { clock: new ManualClock(), deadlineMs: 1000, trustsVersion: true, takenDirectories: () => () => false },
   );
   expect(asked).toEqual(['b', 'a', 'c']);
 });

@@ -489,7 +489,7 @@ describe('what it is doing', () => {
 
   test('other directories are asked about each on its own', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
-    const elsewhere = ['/home/user/b', '/home/user/c'].map((directory) => ({ directory }));
+    const elsewhere = ['/home/user/b', '/home/user/c'].map((directory) => ({ directory, isListed: true }));
     const session = fake.addSession({ directory: '/home/user/b' });
     fake.addPermission({ sessionID: session.id });
     fake.state.statuses.set(session.id, { type: 'busy' });
@@ -507,6 +507,25 @@ describe('what it is doing', () => {
     expect(failed.elsewhere?.get('/home/user/b')).toMatchObject({ missing: ['status'] });
   });
 
+  test('one that was not listed just now is named only where a session of the server is there', async () => {
+    const fake = await fakeOpencode({ directory: '/home/user/a' });
+    const [there, moved] = ['/home/user/b', '/home/user/x'].map((directory) => fake.addSession({ directory }));
+    const elsewhere = [
+      { directory: '/home/user/b', witness: there?.id, isListed: false },
+      { directory: '/home/user/c', witness: moved?.id, isListed: false },
+      { directory: '/home/user/d', witness: 'ses_gone', isListed: false },
+      { directory: '/home/user/e', isListed: false },
+    ];
+    const look = await ask(fake.url, { elsewhere });
+    expect(look.elsewhere?.get('/home/user/b')?.learnt).toMatchObject({ witness: there?.id, status: { running: [] } });
+    for (const name of ['c', 'd', 'e'])
+      expect(look.elsewhere?.get(`/home/user/${name}`)).toMatchObject({ learnt: {}, isForeign: true });
+    expect(fake.count('GET /session/status')).toBe(1);
+    // No answer is no reason to forget it.
+    fake.override('GET /session/:id', { kind: 'answer', status: 500 });
+    expect((await ask(fake.url, { elsewhere })).elsewhere?.get('/home/user/b')).not.toHaveProperty('isForeign');
+  });
+
   test('directories of sessions that were used in the last ten minutes come with the list of sessions', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const minutesAgo = (minutes: number): { created: number; updated: number } => ({
@@ -515,14 +534,14 @@ describe('what it is doing', () => {
     });
     const parent = fake.addSession({ directory: '/home/user/b', time: minutesAgo(9) });
     fake.addSession({ directory: '/home/user/b', parentID: parent.id, time: minutesAgo(1) });
-    fake.addSession({ directory: '/home/user/c', parentID: parent.id, time: minutesAgo(5) });
+    const child = fake.addSession({ directory: '/home/user/c', parentID: parent.id, time: minutesAgo(5) });
     fake.addSession({ directory: '/home/user/d', time: minutesAgo(11) });
     const own = fake.addSession({ time: minutesAgo(60) });
     const { session, recent } = (await ask(fake.url, { parts: ['session'] })).learnt;
     expect(session).toMatchObject({ id: own.id });
-    expect([...(recent?.sessions ?? [])].map(([directory, latest]) => [directory, latest?.id])).toEqual([
-      ['/home/user/b', parent.id],
-      ['/home/user/c', undefined],
+    expect([...(recent?.sessions ?? [])].map(([directory, { id, isChild }]) => [directory, id, isChild])).toEqual([
+      ['/home/user/b', parent.id, false],
+      ['/home/user/c', child.id, true],
     ]);
     expect(recent?.more).toBe(0);
   });
@@ -533,7 +552,7 @@ describe('what it is doing', () => {
     for (let index = 0; index < 60; index += 1) fake.addSession({ directory: `/home/user/w${index}` });
     const { session, recent } = (await ask(fake.url, { parts: ['session'] })).learnt;
     expect(session).toMatchObject({ id: own.id });
-    expect([recent?.sessions.size, recent?.more]).toEqual([32, 18]);
+    expect([recent?.sessions.size, recent?.more]).toEqual([32, 28]);
   });
 
   test.each([
