@@ -38,6 +38,10 @@ export function nameable(server: Server): Nameable {
  * @param directories all that are to be told apart from it: the server's own and the others that it works in
  */
 export function nameableIn(server: Server, directory: string, directories: readonly string[]): Nameable {
+  return inDirectory(server, directory, distinctEnding(directory, directories));
+}
+
+function inDirectory(server: Server, directory: string, last: string): Nameable {
   const own = nameable(server);
   const within = (text: string): string => `${text}\0${directory}`;
   const memberIn = ({ id, lineage, processId }: Member): Member => ({
@@ -45,7 +49,6 @@ export function nameableIn(server: Server, directory: string, directories: reado
     lineage: within(lineage),
     ...(processId !== undefined && { processId: within(processId) }),
   });
-  const last = distinctEnding(directory, directories);
   return {
     ...own,
     key: within(own.key),
@@ -78,17 +81,25 @@ function distinctEnding(directory: string, others: readonly string[]): string {
 }
 
 /**
- * Every name that an instance's server has or had, for rules that name it: those it was shown under, and what it could be called by
- * any of its endpoints. Of a name that none of these claims any more, also what stands before its port and its host.
+ * Every name that a server or its work in `directory` has or had, for rules that name it: those of `shown`, and what it could be called
+ * by any of its endpoints. Of a name that none of these claims any more, also what stands before its port and its host.
+ *
+ * @param shown the instances of that server that are or were its own directory or `directory`
  */
-export function namesOf({ name, aliases = [], server }: Instance): readonly string[] {
+export function namesOf(
+  server: Server,
+  shownAs: readonly Pick<Instance, 'name' | 'aliases'>[],
+  directory = server.directory,
+): readonly string[] {
   const alone = server.endpoints.map((endpoint) => ({
     ...server,
     claims: endpoint.candidate.claims,
     endpoints: [endpoint] as const,
   }));
-  const names = new Set([server, ...alone].flatMap((one) => possibleNames(nameable(one))));
-  for (const shown of [name, ...aliases]) {
+  const names = new Set(
+    [server, ...alone].flatMap((one) => [nameable(one), ...elsewhere(one, directory)].flatMap(possibleNames)),
+  );
+  for (const shown of shownAs.flatMap(({ name, aliases = [] }) => [name, ...aliases])) {
     if (names.has(shown)) continue;
     names
       .add(shown)
@@ -96,6 +107,14 @@ export function namesOf({ name, aliases = [], server }: Instance): readonly stri
       .add(shown.replace(/@[^@]*$/, ''));
   }
   return [...names];
+}
+
+/** As it may be called beside any others. */
+function elsewhere(server: Server, directory: string | undefined): readonly Nameable[] {
+  if (directory === undefined || directory === server.directory) return [];
+  return Array.from({ length: MAX_PARTS }, (_, index) =>
+    inDirectory(server, directory, ending(directory, index + 1) || 'root'),
+  );
 }
 
 export function hostOf({ claims, endpoints }: Server): string {

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { Instance } from '../../src/model/instance.ts';
 import { isSame } from '../../src/identity/names.ts';
-import { identityOf, namesOf } from '../../src/identity/naming.ts';
+import { identityOf, namesOf as namesOfServer } from '../../src/identity/naming.ts';
 import type { Candidate, Claims } from '../../src/model/candidate.ts';
 import { probed } from '../fleet/candidates.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
@@ -18,6 +18,8 @@ function sighting(hostname: string, route: 'tailnet' | 'lan', trust: Candidate['
     trust,
   };
 }
+
+const namesOf = (instance: Instance): readonly string[] => namesOfServer(instance.server, [instance]);
 
 const trusted = { level: 'trusted' } as const;
 

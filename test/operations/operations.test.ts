@@ -587,3 +587,53 @@ describe('of a long answer that is joined in the middle', () => {
     if (tool === 'respond') expect(cut?.total).toBe(whole.length);
   });
 });
+
+describe('another directory of the same opencode', () => {
+  /** Named as `opencode-connected` names them; one session works in `/wt/prod` and asks for a permission. */
+  async function worktree(): Promise<{ server: FakeOpencode; id: string; request: string }> {
+    const server = await fake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
+    const { id } = server.addSession({ directory: '/wt/prod' });
+    server.state.statuses.set(id, { type: 'busy' });
+    const request = server.addPermission({ sessionID: id, permission: 'bash', patterns: ['make deploy'] }).id;
+    fleet.start();
+    await instances(runtime, LIST, call());
+    return { server, id, request };
+  }
+
+  test.each([
+    ['laptop-prod', 'laptop-app'],
+    ['laptop-prod@laptop', 'laptop-app'],
+    ['laptop-wt-prod', 'laptop-app'],
+    ['laptop-app', 'laptop-prod'],
+    ['laptop-app@laptop:4096', 'laptop-prod'],
+  ])('a rule for %s holds where its request is answered as %s', async (instance, by) => {
+    const { server, request } = await worktree();
+    runtime = { ...runtime, approvals: { approve: 'model', approvalRules: [{ instance, approve: 'never' }] } };
+    const answered = respond(runtime, { instance: by, request_id: request, reply: 'once' }, call());
+    await expect(answered).rejects.toThrow('approve: never');
+    expect(server.count('POST /permission/:id/reply')).toBe(0);
+  });
+
+  test('is listed as that directory while its server is offline', async () => {
+    const { server } = await worktree();
+    await server.close();
+    const { data } = await instances(runtime, LIST, call());
+    expect(data.instances.map(({ name, state, directory }) => [name, state, directory])).toEqual([
+      ['laptop-app', 'offline', '/home/ada/app'],
+      ['laptop-prod', 'offline', '/wt/prod'],
+    ]);
+  });
+
+  test('the process that works on a session is found on its machine, whatever that is called and whichever its project', async () => {
+    const owner = await fake('web', { host: 'Laptop.local', directory: '/home/ada/web' });
+    const { id } = owner.addSession({ directory: '/home/ada/app' });
+    owner.state.begin(id, 'do it');
+    const other = await fake('app', { host: 'laptop', directory: '/home/ada/app' });
+    other.addSession({ id, directory: '/home/ada/app' });
+    other.state.messages.set(id, owner.state.messages.get(id) ?? []);
+    fleet.start();
+    const sent = send(runtime, { instance: 'app', session_id: id, message: 'twice?' }, call());
+    await expect(sent).rejects.toThrow('web, another process with the same sessions, works on it');
+    expect(prompts(other)).toBe(0);
+  });
+});

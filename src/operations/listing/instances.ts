@@ -107,7 +107,8 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   const { server, overview } = instance;
   const [best] = server.endpoints;
   const healthy = best.result.status === 'healthy';
-  const directory = healthy ? instance.directory : (server.claims.directory ?? instance.directory);
+  const isOwn = instance.key === server.key;
+  const directory = healthy || !isOwn ? instance.directory : (server.claims.directory ?? instance.directory);
   const version =
     best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
   const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;

@@ -90,7 +90,7 @@ async function atRest(
   const state = states.get(session.id);
   if (state === undefined || state.state === 'idle') return [];
   const isOwned =
-    state.state === 'interrupted' && (await findOtherProcess(runtime, connected, session, call)) !== undefined;
+    state.state === 'interrupted' && (await findOtherProcess(runtime, connected, session, call, 'not')) !== undefined;
   // What another process works on is that one's to tell.
   return isOwned ? [] : [shortRow(session, state)];
 }

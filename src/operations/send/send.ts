@@ -89,7 +89,7 @@ async function sendChecked(
     const earlier = await earlierMessage(runtime, connected, input);
     const session = await sessionToDrive(connected, input, earlier);
     // Listings tell what it does there from now on.
-    if (session.directory !== connected.directory) runtime.fleet.worksIn(connected, session.directory);
+    if (session.directory !== connected.directory) runtime.fleet.worksIn(connected, session);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);

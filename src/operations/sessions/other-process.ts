@@ -1,27 +1,46 @@
+import { hostKey } from '../../identity/default-name.ts';
+import { isHealthy } from '../../identity/merge.ts';
+import type { Instance, ProbedEndpoint } from '../../model/instance.ts';
 import type { Session } from '../../opencode/schema.ts';
+import { RECENT_MS } from '../../probing/ask-overview.ts';
 import { quoteName } from '../answer.ts';
 import { type CallSpan, connectTo, type Connected, type Runtime } from '../runtime.ts';
 
+/** Each is asked for the session first, which only those of the same home have. Nobody runs more on one machine. */
+const MAX_ASKED = 16;
+
 /**
  * Processes with one home share sessions, but each knows only its own status; a prompt or an
- * abort given to the wrong one is answered twice or does nothing. Says which other instance of the
- * same machine and project works on `session` now, if one does.
+ * abort given to the wrong one is answered twice or does nothing. Says which other opencode of the same machine works on `session`
+ * now, if one does: it can be one of another project, with a terminal attached to this one's directory.
+ *
+ * @param old whether one of another project is asked for a session that was not used lately, too, which loads its directory there
  */
 export async function findOtherProcess(
   runtime: Runtime,
   { instance, worktree }: Connected,
   session: Session,
   call: CallSpan,
+  old: 'too' | 'not' = 'too',
 ): Promise<string | undefined> {
+  const healthy = ({ server }: Instance): readonly ProbedEndpoint[] => server.endpoints.filter(isHealthy);
+  const isLocal = (one: Instance): boolean =>
+    healthy(one).some(({ candidate }) => candidate.endpoint.route === 'loopback');
+  const isOfProject = (one: Instance): boolean =>
+    healthy(one).some(({ result }) => result.status === 'healthy' && result.worktree === worktree);
+  const mayLoad = old === 'too' || runtime.clock.now() - session.time.updated < RECENT_MS;
   const others = runtime.fleet
     .snapshot()
     .instances.filter(
       (other) =>
         other.key === other.server.key &&
         other.key !== instance.server.key &&
-        other.host === instance.host &&
-        other.server.endpoints.some(({ result }) => result.status === 'healthy' && result.worktree === worktree),
-    );
+        healthy(other).length > 0 &&
+        (hostKey(other.host) === hostKey(instance.host) || (isLocal(other) && isLocal(instance))),
+    )
+    .filter((other) => mayLoad || isOfProject(other))
+    .toSorted((one, other) => Number(isOfProject(other)) - Number(isOfProject(one)))
+    .slice(0, MAX_ASKED);
   const found = await Promise.all(
     others.map(async (other) => {
       try {

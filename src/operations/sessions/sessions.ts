@@ -46,7 +46,7 @@ export async function listSessions(
   const atRest = await sessionsAtRest(resting, {
     api,
     statuses: () => statusesIn(connected, directories),
-    otherProcessOf: (session) => findOtherProcess(runtime, connected, session, call),
+    otherProcessOf: (session) => findOtherProcess(runtime, connected, session, call, 'not'),
     nowMs: now,
   });
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
