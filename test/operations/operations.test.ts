@@ -636,4 +636,17 @@ describe('another directory of the same opencode', () => {
     await expect(sent).rejects.toThrow('web, another process with the same sessions, works on it');
     expect(prompts(other)).toBe(0);
   });
+
+  test('wait without names waits first for what waits, and says how many more than thirty work', async () => {
+    const server = await fake('laptop-app', { host: 'laptop', directory: '/home/ada/app' });
+    for (let index = 10; index < 42; index += 1) {
+      const { id } = server.addSession({ directory: `/wt/w${index}` });
+      server.state.begin(id, 'do it');
+      if (index === 41) server.addPermission({ sessionID: id });
+    }
+    fleet.start();
+    const { data, text } = await wait(runtime, { for: 'any' }, call());
+    expect(data.outcome).toBe('29 running, 1 waiting');
+    expect(text).toContain('2 more work and were not waited for');
+  });
 });

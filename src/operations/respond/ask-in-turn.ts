@@ -1,12 +1,10 @@
-import { namesOf } from '../../identity/naming.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { FollowRequest } from '../../turns/follower.ts';
 import { OperationError } from '../answer.ts';
 import { type Call, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { tellingUndone } from '../send/undone.ts';
-import { approverOf } from './approval.ts';
 import { askWhileItWaits, fateNow } from './ask-while-it-waits.ts';
-import type { Asked } from './asked.ts';
+import { approverFor, type Asked } from './asked.ts';
 import { describeSettled, settle } from './settle.ts';
 
 export interface AskingInTurn {
@@ -36,7 +34,7 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
   return {
     settled,
     onWaiting: async (outcome) => {
-      const approver = approverOf(runtime.approvals, namesOf(connected.instance), outcome.waiting);
+      const approver = approverFor(runtime, connected.instance, { ...outcome, directory: session.directory });
       if (approver !== 'ask' && approver !== 'human') return outcome;
       try {
         const asked = { ...outcome, directory: session.directory, session };

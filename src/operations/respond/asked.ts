@@ -1,10 +1,13 @@
+import type { Approver } from '../../config/settings.ts';
+import { namesOf } from '../../identity/naming.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 import { listWaiting, stands } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
-import type { Connected } from '../runtime.ts';
+import type { Connected, Runtime } from '../runtime.ts';
+import { approverOf } from './approval.ts';
 import { requestLine } from './waiting.ts';
 
 /** A request that an instance waits with, and whose it is. */
@@ -48,6 +51,20 @@ export async function listAsked(
       }),
   );
   return asked.flat();
+}
+
+/** Who settles it. Rules may name the opencode, and the directory that waits, by whichever of its names the caller came there. */
+export function approverFor(
+  { fleet, approvals }: Runtime,
+  instance: Instance,
+  { waiting, directory }: Pick<Asked, 'waiting' | 'directory'>,
+): Approver {
+  const { instances, resting } = fleet.snapshot();
+  const { server } = instance;
+  const isMeant = (one: Instance): boolean =>
+    one.server.key === server.key && (one.key === server.key || one.directory === directory);
+  const shown = [instance, ...[...instances, ...resting].filter(isMeant)];
+  return approverOf(approvals, namesOf(server, shown, directory), waiting);
 }
 
 export function askedLine({ waiting, ofSubAgent }: Asked): string {

@@ -1,10 +1,8 @@
-import { namesOf } from '../../identity/naming.ts';
-import type { Instance } from '../../model/instance.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
-import { approverOf, type Settlement } from './approval.ts';
+import type { Settlement } from './approval.ts';
 import { askWhileItWaits } from './ask-while-it-waits.ts';
-import { type Asked, askedLine, goneError, listAsked } from './asked.ts';
+import { approverFor, type Asked, askedLine, goneError, listAsked } from './asked.ts';
 import { statusesIn } from '../listing/directories.ts';
 import { followOn } from '../send/following.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
@@ -123,7 +121,7 @@ async function decide(
   call: Call,
 ): Promise<Settlement | 'elsewhere'> {
   const { instance } = connected;
-  const approver = approverOf(runtime.approvals, namesFor(runtime, instance, asked), asked.waiting);
+  const approver = approverFor(runtime, instance, asked);
   const name = quoteName(instance.name);
   if (approver === 'never') {
     throw new OperationError(
@@ -143,15 +141,6 @@ async function decide(
   const decided = await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
   if (decided === 'aborted') throw goneError(instance, asked);
   return decided;
-}
-
-/** Rules may name the opencode, and the directory that waits, by whichever of its names the caller came there. */
-function namesFor({ fleet }: Runtime, instance: Instance, { directory }: Asked): readonly string[] {
-  const { instances, resting } = fleet.snapshot();
-  const { server } = instance;
-  const isMeant = (one: Instance): boolean =>
-    one.server.key === server.key && (one.key === server.key || one.directory === directory);
-  return namesOf(server, [instance, ...instances.filter(isMeant), ...resting.filter(isMeant)], directory);
 }
 
 /** What the caller says, undefined where it says nothing. */

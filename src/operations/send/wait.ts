@@ -36,7 +36,7 @@ const ACTIVE: ReadonlySet<InstanceState> = new Set<InstanceState>(['starting', '
 
 /** Waits until the first or all of the instances are idle, need something, fail or vanish. */
 export async function wait(runtime: Runtime, input: WaitInput, call: Call): Promise<Answer<TurnView>> {
-  const instances = await meant(runtime, input, call);
+  const { instances, left } = await meant(runtime, input, call);
   if (instances.length === 0) {
     return {
       data: { instance: '', outcome: 'idle', turns: [] },
@@ -62,17 +62,25 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
       following.abort();
     }
     const seen = await Promise.all(watches);
-    return answer(runtime, seen);
+    return answer(runtime, seen, left);
   } finally {
     following.end();
   }
 }
 
-async function meant(runtime: Runtime, { instances }: WaitInput, call: Call): Promise<readonly Instance[]> {
+/** `left`: how many work, too, and are not waited for. */
+async function meant(
+  runtime: Runtime,
+  { instances }: WaitInput,
+  call: Call,
+): Promise<{ readonly instances: readonly Instance[]; readonly left: number }> {
   await runtime.fleet.ready();
-  if (instances !== undefined) return resolveAll(runtime, instances);
+  if (instances !== undefined) return { instances: resolveAll(runtime, instances), left: 0 };
   const snapshot = await runtime.fleet.survey(call.signal);
-  return snapshot.instances.filter(({ state }) => ACTIVE.has(state)).slice(0, MAX_INSTANCES);
+  const active = snapshot.instances.filter(({ state }) => ACTIVE.has(state));
+  // What waits is over at once, however many others work.
+  const ordered = active.toSorted((one, other) => Number(other.state === 'waiting') - Number(one.state === 'waiting'));
+  return { instances: ordered.slice(0, MAX_INSTANCES), left: Math.max(0, ordered.length - MAX_INSTANCES) };
 }
 
 function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Call {
@@ -186,14 +194,17 @@ function isSettled(seen: readonly Seen[]): boolean {
   return !outcomesOf.some(isWorking) || outcomesOf.some(needsSomebody);
 }
 
-function answer(runtime: Runtime, watched: readonly (readonly Seen[])[]): Answer<TurnView> {
+function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: number): Answer<TurnView> {
   const seen = watched.flat();
   const maxChars = shareOf(seen.length);
   const nowMs = runtime.clock.now();
   const views = seen.map((one) => view(one, nowMs, maxChars));
   const open = watched.filter((one) => !isSettled(one)).flatMap(([first]) => first?.instance ?? []);
-  const next =
-    open.length === 0 ? undefined : `Still under way: ${open.map(quoteName).join(', ')}; wait for them again.`;
+  const sentences = [
+    ...(open.length === 0 ? [] : [`Still under way: ${open.map(quoteName).join(', ')}; wait for them again.`]),
+    ...(left === 0 ? [] : [`${left} more work and were not waited for; name them to wait for them.`]),
+  ];
+  const next = sentences.length === 0 ? undefined : sentences.join(' ');
   return {
     data: {
       instance: [...new Set(seen.map(({ instance }) => instance))].join(', '),
