@@ -1,6 +1,7 @@
 import { messageOf } from '../base/errors.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { type Connection, requestJson } from '../http/exchange.ts';
+import { sessionsOf } from '../probing/answers.ts';
 import { isOfDirectory } from '../probing/probe-task.ts';
 import { type Reached, UnreachableError } from './contract.ts';
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
@@ -19,8 +20,9 @@ export interface EndpointFinderDeps {
   readonly settle: (record: EndpointRecord, outcome: ProbeOutcome) => void;
 }
 
-/** The witness of a directory is a session: with its summary it can be long. */
+/** A session with its summary can be long, and so can a list of them. */
 const MAX_SESSION_BYTES = 1024 * 1024;
+const LATEST_SESSIONS = '/experimental/session?limit=500';
 /** As long as a call to a cold opencode may take. */
 const WITNESS_LIMIT_MS = 15_000;
 
@@ -34,10 +36,12 @@ async function checkWitness(
   const quotedDirectory = quoteName(singleLine(directory, MAX_PATH_CHARS));
   const limits = { timeoutMs: WITNESS_LIMIT_MS, maxBytes: MAX_SESSION_BYTES, signal };
   const { witness } = overview ?? {};
-  const asked = witness === undefined ? undefined : requestJson(connection, `/session/${witness}`, limits);
-  let isThere: boolean;
+  const ask = (path: string): Promise<unknown> => requestJson(connection, path, limits);
+  let isThere = false;
   try {
-    isThere = asked !== undefined && (await isOfDirectory(asked, directory));
+    if (witness !== undefined) isThere = await isOfDirectory(ask(`/session/${witness}`), directory);
+    // The one that was known may be deleted, and others be there.
+    isThere ||= sessionsOf(await ask(LATEST_SESSIONS))?.some((one) => one.directory === directory) === true;
   } catch (error) {
     throw new UnreachableError(
       `${quoteName(name)} cannot be driven now: ${connection.endpoint.url} did not say whether it still has a session in ${quotedDirectory}: ${messageOf(error)}. Nothing was sent; call again.`,
@@ -46,7 +50,7 @@ async function checkWitness(
   }
   if (!isThere) {
     throw new UnreachableError(
-      `${quoteName(name)} cannot be driven now: the opencode at ${connection.endpoint.url} has no session in ${quotedDirectory} any more, as far as is known. Nothing was sent; call list_instances and choose again.`,
+      `${quoteName(name)} cannot be driven now: the opencode at ${connection.endpoint.url} has no session in ${quotedDirectory} any more. Nothing was sent; call instances and choose again.`,
     );
   }
 }

@@ -107,7 +107,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
         directory,
         known,
         isListed: listed !== undefined,
-        witness: listed?.id ?? known?.witness ?? this.#visited.get(directory),
+        witness: listed?.id ?? known?.status?.running[0] ?? known?.witness ?? this.#visited.get(directory),
         session: listed?.isChild === false ? listed : (known?.session ?? undefined),
       };
     });

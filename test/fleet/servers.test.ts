@@ -203,6 +203,20 @@ describe('what is known of a directory', () => {
     await expect(world.fleet.reach(resting)).rejects.toThrow(/Laptop-fix.*cannot be driven.*no session in/s);
   });
 
+  test('is named as long as any session is there, though the one by which it was known is deleted', async () => {
+    await using world = new World();
+    const fake = await started(world, 'Laptop-app');
+    const { id } = session(fake, '/wt/fix', { busy: true });
+    session(fake, '/wt/fix', { minutes: 30 });
+    await world.start();
+    await listed(world);
+    fake.state.sessions.delete(id);
+    fake.state.statuses.clear();
+    expect(await world.fleet.reach(world.instance('Laptop-fix'))).toMatchObject({ directory: '/wt/fix' });
+    expect(await listed(world)).toEqual([`Laptop-app idle ${OWN}`]);
+    expect(await world.fleet.reach(world.fleet.resolve('Laptop-fix'))).toMatchObject({ directory: '/wt/fix' });
+  });
+
   test('stays callable under its name when the server is started again', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');

@@ -646,7 +646,7 @@ describe('another directory of the same opencode', () => {
     }
     fleet.start();
     const { data, text } = await wait(runtime, { for: 'any' }, call());
-    expect(data.outcome).toBe('29 running, 1 waiting');
+    expect(data.outcome).toBe('1 waiting, 29 running');
     expect(text).toContain('2 more work and were not waited for');
   });
 });
