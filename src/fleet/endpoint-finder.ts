@@ -22,6 +22,8 @@ export interface EndpointFinderDeps {
 
 /** A session with its summary can be long, and so can a list of them. */
 const MAX_SESSION_BYTES = 1024 * 1024;
+/** More than the longest path; a summary's diffs are cut. */
+const MAX_STRING_BYTES = 16 * 1024;
 const LATEST_SESSIONS = '/experimental/session?limit=500';
 /** As long as a call to a cold opencode may take. */
 const WITNESS_LIMIT_MS = 15_000;
@@ -34,7 +36,12 @@ async function checkWitness(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const quotedDirectory = quoteName(singleLine(directory, MAX_PATH_CHARS));
-  const limits = { timeoutMs: WITNESS_LIMIT_MS, maxBytes: MAX_SESSION_BYTES, signal };
+  const limits = {
+    timeoutMs: WITNESS_LIMIT_MS,
+    maxBytes: MAX_SESSION_BYTES,
+    maxStringBytes: MAX_STRING_BYTES,
+    signal,
+  };
   const { witness } = overview ?? {};
   const ask = (path: string): Promise<unknown> => requestJson(connection, path, limits);
   let isThere = false;
