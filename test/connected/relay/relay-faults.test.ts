@@ -234,23 +234,31 @@ describe('an ssh that will not have it', () => {
 
   it.each([
     [
-      'and ends',
-      "echo 'for git only'; exit 3",
-      /^the relay printed "for git only" instead of running our program: ssh ended with status 3; see command=/,
+      'and waits',
+      "printf 'Choose [1-3]: '",
+      /^the relay printed "Choose \[1-3\]:" instead of running our program: there/,
     ],
     [
-      'and waits',
-      "printf 'Choose [1-3]: '; sleep 100",
-      /^the relay printed "Choose \[1-3\]:" instead of running our program: there was no answer within 60 s/,
+      'that prints nothing',
+      'true',
+      /^the relay did not run our program: there was no answer within 60 s; see command=/,
     ],
-    ['that prints nothing', 'sleep 100', /^the relay did not run our program: there was no answer within 60 s/],
   ])('is told when the relay forces another command %s', async (_, command, reason) => {
-    await using forced = await openRelayStage({ config: [`ForceCommand touch "$HOME/ran"; ${command}`] });
-    const link = forced.link();
-    link.keep();
-    await until('the command to run', () => existsSync(join(forced.sshd.home, 'ran')));
+    await using forced = await openRelayStage({ config: [`ForceCommand ${command}; echo waiting >&2; sleep 100`] });
+    const said: string[] = [];
+    const link = forced.link({ onMessage: (line) => said.push(line) });
+    const first = link.connectFirst(never);
+    await until('the command to wait', () => said.includes('waiting'));
     await forced.clock.advance(60_000);
+    expect(await first).toEqual({ kind: 'connecting' });
     expect((await link.reaches('waiting')).reason).toMatch(reason);
+  });
+
+  it('is told when the relay forces another command that ends', async () => {
+    await using forced = await openRelayStage({ config: ["ForceCommand echo 'for git only'; exit 3"] });
+    expect((await forced.link().connectFirst(never)).reason).toMatch(
+      /^the relay printed "for git only" instead of running our program: ssh ended with status 3; see command=/,
+    );
   });
 
   it('is given up when the relay accepts and says nothing, and by close', async () => {
