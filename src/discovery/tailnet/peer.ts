@@ -87,7 +87,7 @@ async function listOf(
   } catch (error) {
     signal.throwIfAborted();
     // Too large: it is there, and something is wrong with it.
-    if (error instanceof RequestError && error.kind === 'malformed')
+    if (error instanceof RequestError && (error.kind === 'malformed' || error.kind === 'too-large'))
       return { kind: 'refused', candidates: [], notes: [note(site, deps, error.message)] };
     return { kind: isRefusal(error) ? 'refused' : 'silent', candidates: [], notes: [] };
   }
