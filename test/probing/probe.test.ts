@@ -690,7 +690,6 @@ describe('what it is doing', () => {
 });
 
 describe('how its latest session stands that does not run', () => {
-  const NOW = Date.now();
   const MINUTE = 60_000;
 
   async function withLast(info: object | undefined): Promise<{ readonly fake: FakeOpencode; readonly id: string }> {
@@ -702,18 +701,29 @@ describe('how its latest session stands that does not run', () => {
 
   test.each([
     ['nothing was said', undefined, 'idle'],
-    ['the last message is complete', { role: 'assistant', time: { created: NOW - 2, completed: NOW } }, 'idle'],
-    ['it failed', { role: 'assistant', time: { created: NOW }, error: { name: 'MessageAbortedError' } }, 'idle'],
-    ['the last message is not complete', { role: 'assistant', time: { created: NOW } }, 'interrupted'],
-    ['a question just came', { role: 'user', time: { created: NOW } }, 'starting'],
-    ['a question was never answered', { role: 'user', time: { created: NOW - MINUTE } }, 'interrupted'],
-    ['the last message is nonsense', { role: 7, time: 'x' }, 'idle'],
-  ])('%s', async (_, info, state) => {
-    const { fake } = await withLast(info);
-    const { learnt, missing } = await ask(fake.url, { parts: OVERVIEW_PARTS });
-    expect(learnt.session?.rest?.state).toBe(state);
-    expect(missing).toEqual([]);
-  });
+    [
+      'the last message is complete',
+      (now) => ({ role: 'assistant', time: { created: now - 2, completed: now } }),
+      'idle',
+    ],
+    [
+      'it failed',
+      (created) => ({ role: 'assistant', time: { created }, error: { name: 'MessageAbortedError' } }),
+      'idle',
+    ],
+    ['the last message is not complete', (created) => ({ role: 'assistant', time: { created } }), 'interrupted'],
+    ['a question just came', (created) => ({ role: 'user', time: { created } }), 'starting'],
+    ['a question was never answered', (now) => ({ role: 'user', time: { created: now - MINUTE } }), 'interrupted'],
+    ['the last message is nonsense', () => ({ role: 7, time: 'x' }), 'idle'],
+  ] satisfies readonly (readonly [string, ((nowMs: number) => object) | undefined, string])[])(
+    '%s',
+    async (_, info, state) => {
+      const { fake } = await withLast(info?.(Date.now()));
+      const { learnt, missing } = await ask(fake.url, { parts: OVERVIEW_PARTS });
+      expect(learnt.session?.rest?.state).toBe(state);
+      expect(missing).toEqual([]);
+    },
+  );
 
   test('is asked about once for each turn, and again while it is not at its end', async () => {
     const { fake } = await withLast(undefined);
@@ -739,7 +749,7 @@ describe('how its latest session stands that does not run', () => {
   });
 
   test('one that began after the status was told runs, and is not interrupted', async () => {
-    const { fake, id } = await withLast({ role: 'assistant', time: { created: NOW } });
+    const { fake, id } = await withLast({ role: 'assistant', time: { created: Date.now() } });
     fake.override('GET /session/status', { kind: 'answer', body: {} }, 1);
     fake.state.statuses.set(id, { type: 'busy' });
     expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toMatchObject({
@@ -750,7 +760,7 @@ describe('how its latest session stands that does not run', () => {
   test('a message that is silent or too big costs nothing else, and only the silent one is asked for again', async () => {
     const { fake } = await withLast({
       role: 'user',
-      time: { created: NOW },
+      time: { created: Date.now() },
       text: Array.from({ length: 3_000 }, () => 'x'.repeat(1_000)),
     });
     const big = await ask(fake.url, { parts: OVERVIEW_PARTS });
