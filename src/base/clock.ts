@@ -1,13 +1,27 @@
 /** Time as the program sees it; tests inject their own. All durations are milliseconds. */
 export interface Clock {
-  /** Milliseconds since the Unix epoch. */
+  /** Milliseconds since the Unix epoch: for what is shown, or compared with times of other machines. It may be set back or forward. */
   now(): number;
-  /** Resolves after `ms`, or at once when `signal` aborts. Never rejects and never keeps the process alive by itself. */
+  /** Milliseconds since some moment, always forward: for spans and deadlines. On Linux it stands still while the machine sleeps. */
+  monotonic(): number;
+  /**
+   * Resolves after `ms`, which may be `Infinity`, or at once when `signal` aborts. Never rejects and never keeps the process alive by
+   * itself.
+   */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** The time by `now()` of a reading of `monotonic()`. */
+export function wallTime(clock: Clock, monotonicMs: number): number {
+  return Math.round(clock.now() - (clock.monotonic() - monotonicMs));
+}
+
+/** setTimeout takes 31 bits, and a longer time as 1 ms. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   sleep: (ms, signal) =>
     new Promise((resolve) => {
       if (signal?.aborted) {
@@ -19,8 +33,15 @@ export const systemClock: Clock = {
         signal?.removeEventListener('abort', finish);
         resolve();
       };
-      const timer = setTimeout(finish, ms);
-      timer.unref();
+      let timer: NodeJS.Timeout;
+      const wait = (leftMs: number): void => {
+        timer =
+          leftMs > LONGEST_TIMER_MS
+            ? setTimeout(() => wait(leftMs - LONGEST_TIMER_MS), LONGEST_TIMER_MS)
+            : setTimeout(finish, leftMs);
+        timer.unref();
+      };
+      wait(ms);
       signal?.addEventListener('abort', finish, { once: true });
     }),
 };
@@ -43,9 +64,9 @@ export async function repeat(
 ): Promise<void> {
   let pauseMs = firstMs;
   while (!signal.aborted) {
-    const startMs = clock.now();
+    const startMs = clock.monotonic();
     if ((await work()) === 'done') return;
-    if (clock.now() - startMs >= maxMs) pauseMs = firstMs;
+    if (clock.monotonic() - startMs >= maxMs) pauseMs = firstMs;
     await clock.sleep(pauseMs, signal);
     pauseMs = Math.min(2 * pauseMs, maxMs);
   }

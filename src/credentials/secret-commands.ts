@@ -35,7 +35,7 @@ export function createSecretCommands(deps: SecretCommandsDeps): SecretCommands {
   const start = async (key: string, argv: readonly [string, ...string[]]): Promise<string> => {
     try {
       const output = await runOnce(argv, deps);
-      kept.set(key, { output, atMs: deps.clock.now() });
+      kept.set(key, { output, atMs: deps.clock.monotonic() });
       return output;
     } finally {
       running.delete(key);
@@ -48,9 +48,7 @@ export function createSecretCommands(deps: SecretCommandsDeps): SecretCommands {
       const key = JSON.stringify(argv);
       const known = kept.get(key);
       if (known !== undefined) {
-        const ageMs = deps.clock.now() - known.atMs;
-        // A clock that was set back must not keep an output for longer.
-        if (ageMs >= 0 && ageMs < KEPT_MS) return known.output;
+        if (deps.clock.monotonic() - known.atMs < KEPT_MS) return known.output;
         kept.delete(key);
       }
       let run = running.get(key);

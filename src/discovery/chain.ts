@@ -130,7 +130,7 @@ class SourceRunner {
     const { clock, discoveryIntervalMs } = this.#deps;
     const { signal } = this.#root;
     while (!signal.aborted) {
-      const startMs = clock.now();
+      const startMs = clock.monotonic();
       this.#hinted = false;
       const waiters = this.#waiters.splice(0);
       const window = this.#nap(HINT_WINDOW_MS, () => this.#waiters.length > 0);
@@ -138,7 +138,10 @@ class SourceRunner {
       this.#endFirstScan();
       this.#release(waiters);
       await window;
-      await this.#nap(discoveryIntervalMs - (clock.now() - startMs), () => this.#hinted || this.#waiters.length > 0);
+      await this.#nap(
+        discoveryIntervalMs - (clock.monotonic() - startMs),
+        () => this.#hinted || this.#waiters.length > 0,
+      );
     }
     this.#release(this.#waiters.splice(0));
   }
@@ -182,7 +185,7 @@ class SourceRunner {
   #succeeded(scan: Scan): void {
     const { name } = this.#source;
     const before = this.view.status;
-    this.#lastGoodMs = this.#deps.clock.now();
+    this.#lastGoodMs = this.#deps.clock.monotonic();
     const { candidates, notes } = scan;
     const excess = candidates.length - MAX_CANDIDATES;
     const reason = `${excess} of ${candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used`;
@@ -203,7 +206,8 @@ class SourceRunner {
     const status = error instanceof SourceUnavailableError ? 'unavailable' : 'failed';
     const reason = reasonOf(error);
     const expired =
-      this.#lastGoodMs === undefined || clock.now() - this.#lastGoodMs > LIFETIME_IN_INTERVALS * discoveryIntervalMs;
+      this.#lastGoodMs === undefined ||
+      clock.monotonic() - this.#lastGoodMs > LIFETIME_IN_INTERVALS * discoveryIntervalMs;
     const before = this.view;
     this.view = {
       name,

@@ -64,7 +64,7 @@ export class Prover {
   /** Tries those of `pairs` that are not proven, under way, or tried too short a time ago. Both ends must be healthy now. */
   consider(pairs: readonly Pair[]): void {
     if (this.#root.signal.aborted) return;
-    const nowMs = this.#deps.clock.now();
+    const nowMs = this.#deps.clock.monotonic();
     this.#waiting.clear();
     for (const pair of pairs) {
       const id = pairId(pair.keys);
@@ -144,7 +144,7 @@ export class Prover {
       this.#proven.set(id, keys);
       this.#deps.onSettled();
     } else if (stands) {
-      attempt.nextMs = this.#deps.clock.now() + Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
+      attempt.nextMs = this.#deps.clock.monotonic() + Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
       attempt.failures += 1;
       void this.#release(id);
     }

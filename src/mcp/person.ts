@@ -32,8 +32,8 @@ export function personAsker(server: Server, clock: Clock): AskPerson | undefined
   if (elicitation === undefined || (elicitation.form === undefined && elicitation.url !== undefined)) return undefined;
   return async (question, { timeoutMs, signal }) => {
     takeFirstId(server);
-    const askedMs = clock.now();
-    const elapsedMs = (): number => clock.now() - askedMs;
+    const askedMs = clock.monotonic();
+    const elapsedMs = (): number => clock.monotonic() - askedMs;
     const over = new LinkedAbort(signal);
     // Not the SDK's time limit: a client can answer with the code of that error too.
     void clock.sleep(timeoutMs, over.signal).then(() => over.abort());

@@ -182,7 +182,7 @@ export class McpServer {
   #run(signal: AbortSignal, hasProgressToken: boolean): CallRun {
     const { clock, sendTimeoutMs } = this.#options;
     const client = this.#server.getClientVersion()?.name;
-    return { signal, deadlineMs: clock.now() + callLimitMs(client, hasProgressToken, sendTimeoutMs) };
+    return { signal, deadlineMs: clock.monotonic() + callLimitMs(client, hasProgressToken, sendTimeoutMs) };
   }
 
   #record(tool: string, outcome: RecordedOutcome): void {

@@ -42,7 +42,7 @@ export class Tasks extends InMemoryTaskStore {
     const task = await this.createTask({ ttl: keptMs, pollInterval: POLL_MS }, requestId, { method: 'tools/call' });
     const ending = new LinkedAbort(signal);
     this.#running.set(task.taskId, ending);
-    void this.#finish(task.taskId, work({ signal: ending.signal, deadlineMs: this.#clock.now() + keptMs }));
+    void this.#finish(task.taskId, work({ signal: ending.signal, deadlineMs: this.#clock.monotonic() + keptMs }));
     return { task };
   }
 

@@ -45,7 +45,7 @@ export class Intake {
     this.#clock = clock;
     this.#wanted = wanted;
     this.#port = port;
-    this.#all = new Bucket(wanted === 'queries' ? QUERIES : ALL, clock.now());
+    this.#all = new Bucket(wanted === 'queries' ? QUERIES : ALL, clock.monotonic());
   }
 
   admits(packet: Buffer, { address, port }: PacketSender): boolean {
@@ -54,7 +54,7 @@ export class Intake {
     if (isResponse !== (this.#wanted === 'responses')) return false;
     if (isResponse && port !== this.#port) return false;
     const tokens = 1 + packet.length / BYTES_PER_TOKEN;
-    const nowMs = this.#clock.now();
+    const nowMs = this.#clock.monotonic();
     return this.#bucketOf(address, nowMs).take(tokens, nowMs) && this.#all.take(tokens, nowMs);
   }
 
@@ -93,7 +93,7 @@ class Bucket {
   }
 
   take(tokens: number, nowMs: number): boolean {
-    this.#tokens = Math.min(this.#burst, this.#tokens + Math.max(0, nowMs - this.#atMs) * this.#perMs);
+    this.#tokens = Math.min(this.#burst, this.#tokens + (nowMs - this.#atMs) * this.#perMs);
     this.#atMs = nowMs;
     if (this.#tokens < tokens) return false;
     this.#tokens -= tokens;

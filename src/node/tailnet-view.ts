@@ -97,7 +97,7 @@ export class TailnetView {
     const { clock } = this.#deps;
     this.#comingLook ??= (async () => {
       await this.#reading;
-      await clock.sleep(Math.max(0, this.#lastReadMs + SHORTEST_LOOK_MS - clock.now()), this.#root.signal);
+      await clock.sleep(Math.max(0, this.#lastReadMs + SHORTEST_LOOK_MS - clock.monotonic()), this.#root.signal);
       this.#comingLook = undefined;
       await this.#read();
     })();
@@ -120,7 +120,7 @@ export class TailnetView {
     } catch (error) {
       if (!signal.aborted) this.#failed(error);
     } finally {
-      this.#lastReadMs = clock.now();
+      this.#lastReadMs = clock.monotonic();
     }
   }
 

@@ -54,7 +54,7 @@ export type AskPerson = (
 export interface Call {
   /** Stops the operation, which changes nothing from then on; a turn that was started goes on. */
   readonly signal: AbortSignal;
-  /** When a blocking operation must have returned, ms since the epoch. */
+  /** When a blocking operation must have returned, by the monotonic clock. */
   readonly deadlineMs: number;
   /** New text of the turn. */
   readonly onProgress: (text: string) => void;

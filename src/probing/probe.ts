@@ -17,17 +17,17 @@ const MAX_REASON_PATH_CHARS = 150;
 /** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
 export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   if (task.lock !== undefined) return settled({ status: 'locked', reason: task.lock });
-  const startMs = deps.clock.now();
+  const startMs = deps.clock.monotonic();
   let latencyMs: number | undefined;
   try {
     let identity = task.identity;
     if (identity === undefined) {
       const version = task.version ?? (await askVersion(task, deps));
-      latencyMs = task.version === undefined ? Math.max(0, deps.clock.now() - startMs) : undefined;
+      latencyMs = task.version === undefined ? deps.clock.monotonic() - startMs : undefined;
       const unsupported = unsupportedReason(version);
       if (unsupported !== undefined) return settled({ status: 'unsupported', version, reason: unsupported }, latencyMs);
       identity = await askPaths(task, deps, version);
-      latencyMs ??= Math.max(0, deps.clock.now() - startMs);
+      latencyMs ??= deps.clock.monotonic() - startMs;
     }
     const overview = await askOverview(task, deps, identity.directory);
     return { result: identity, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };

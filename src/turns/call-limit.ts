@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 /** Until when a call may change something. */
 export interface CallLimit {
   readonly signal: AbortSignal;
-  /** Milliseconds since the epoch of the clock. */
+  /** By the monotonic clock. */
   readonly deadlineMs: number;
 }
 
@@ -13,7 +13,7 @@ export class CallOver extends Error {
 }
 
 export function isOver({ signal, deadlineMs }: CallLimit, clock: Clock): boolean {
-  return signal.aborted || clock.now() >= deadlineMs;
+  return signal.aborted || clock.monotonic() >= deadlineMs;
 }
 
 /**

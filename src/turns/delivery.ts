@@ -41,7 +41,7 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
   if (!maybeSent && (await post.leave?.())) return { kind: 'unsent', reason: doubt.message };
   if (isForbidden(doubt)) return { kind: 'refused', reason: doubt.message };
   for (const pause of DOUBT_PAUSES_MS) {
-    await clock.sleep(Math.min(pause, limit.deadlineMs - clock.now()), limit.signal);
+    await clock.sleep(Math.min(pause, limit.deadlineMs - clock.monotonic()), limit.signal);
     if (isOver(limit, clock)) break;
     const presence = await look(prompt, post);
     if (presence === 'present') return { kind: 'accepted' };

@@ -99,9 +99,9 @@ export class EventFeed {
   /** Undefined when the stream is open again, else why not. */
   async #reconnect(reason: string): Promise<string | undefined> {
     const closed = this.#closed.signal;
-    const until = this.#clock.now() + RECONNECT_LIMIT_MS;
+    const until = this.#clock.monotonic() + RECONNECT_LIMIT_MS;
     let last = reason;
-    for (let pause = FIRST_RETRY_MS; this.#clock.now() < until; pause = Math.min(pause * 2, LONGEST_RETRY_MS)) {
+    for (let pause = FIRST_RETRY_MS; this.#clock.monotonic() < until; pause = Math.min(pause * 2, LONGEST_RETRY_MS)) {
       await this.#clock.sleep(pause, closed);
       if (closed.aborted) return last;
       try {

@@ -1,4 +1,4 @@
-import type { Clock } from '../base/clock.ts';
+import { type Clock, wallTime } from '../base/clock.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { ServerEvent } from '../opencode/events.ts';
 import {
@@ -19,7 +19,7 @@ import { listWaiting, requestIn, SessionFamily, stands } from './waiting.ts';
 /** How a turn is followed. */
 export interface FollowRequest {
   readonly session: Session;
-  /** When following ends, ms since the epoch of the clock. */
+  /** When following ends, by the monotonic clock. */
   readonly deadlineMs: number;
   /** Stops following, not the run. */
   readonly signal: AbortSignal;
@@ -83,7 +83,7 @@ export class Follower {
     this.#transcript = new Transcript(request.session.id, deps.messageId);
     this.#family = new SessionFamily(request.session.id);
     this.#breaksAtStart = deps.feed.breaks;
-    this.#acceptedAtMs = deps.clock.now();
+    this.#acceptedAtMs = deps.clock.monotonic();
     this.#heardAtMs = this.#acceptedAtMs;
     this.#nextCheckMs = this.#acceptedAtMs + QUIET_MS;
   }
@@ -97,20 +97,20 @@ export class Follower {
     // Nothing has moved since: the silence is one.
     if (heard?.stage === this.#stage) this.#heardAtMs = heard.atMs;
     // How it stands now is what is asked first.
-    this.#nextCheckMs = this.#deps.clock.now();
+    this.#nextCheckMs = this.#deps.clock.monotonic();
   }
 
   async follow(): Promise<TurnResult> {
     const { deadlineMs, signal } = this.#request;
     const { clock, feed } = this.#deps;
     for (;;) {
-      const now = clock.now();
+      const now = clock.monotonic();
       if (signal.aborted) return this.#result({ kind: 'cancelled' });
       if (now >= deadlineMs) return await this.#atDeadline();
       const item = await feed.take(Math.min(deadlineMs, this.#nextCheckMs) - now, signal);
       let outcome: TurnOutcome | undefined;
       if (item === undefined) {
-        if (clock.now() >= this.#nextCheckMs) outcome = await this.#check();
+        if (clock.monotonic() >= this.#nextCheckMs) outcome = await this.#check();
       } else if (item.kind === 'event') {
         outcome = await this.#onEvent(item.event);
       } else if (item.kind === 'gap') {
@@ -133,12 +133,12 @@ export class Follower {
     if (this.#transcript.hasBegun) this.#markStarted();
     if (this.#transcript.isUnplaced) return await this.#check();
     const { sessionID } = event.properties;
-    if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.now();
+    if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.monotonic();
     const waiting = requestIn(event);
     if (waiting !== undefined && (await this.#family.includes(waiting.request.sessionID, this.#deps.api)))
       return this.#waitingFor(waiting);
     if (sessionID !== this.#request.session.id) return undefined;
-    this.#nextCheckMs = this.#deps.clock.now() + QUIET_MS;
+    this.#nextCheckMs = this.#deps.clock.monotonic() + QUIET_MS;
     switch (event.type) {
       case 'session.status': {
         const status = sessionStatusSchema.safeParse(event.properties['status']);
@@ -165,7 +165,7 @@ export class Follower {
   async #check(): Promise<TurnOutcome | undefined> {
     const { session } = this.#request;
     const { clock, api, messageId } = this.#deps;
-    this.#nextCheckMs = clock.now() + QUIET_MS;
+    this.#nextCheckMs = clock.monotonic() + QUIET_MS;
     let busy = true;
     try {
       // The status first: what is idle by then has its text in what is read next.
@@ -203,7 +203,7 @@ export class Follower {
 
   /** Idle, and the turn's last message is not complete: about to be, not started yet, or never to be. */
   async #idleUnconcluded(): Promise<TurnOutcome | undefined> {
-    const now = this.#deps.clock.now();
+    const now = this.#deps.clock.monotonic();
     this.#idleSinceMs ??= now;
     this.#nextCheckMs = now + SETTLING_POLL_MS;
     // It stopped, or never began, and nothing is stored that says why: an unknown model, a plugin that threw.
@@ -247,11 +247,11 @@ export class Follower {
     const outcome = await this.#check();
     if (outcome !== undefined) return this.#result(outcome);
     const retry = this.#status?.type === 'retry' ? this.#status : undefined;
-    const stalled = this.#deps.clock.now() - this.#heardAtMs >= STALL_MS;
+    const stalled = this.#deps.clock.monotonic() - this.#heardAtMs >= STALL_MS;
     return this.#result({
       kind: 'running',
       ...(retry !== undefined && { retrying: { attempt: retry.attempt, message: retry.message } }),
-      ...(stalled && { stalledSinceMs: this.#heardAtMs }),
+      ...(stalled && { stalledSinceMs: wallTime(this.#deps.clock, this.#heardAtMs) }),
     });
   }
 

@@ -35,7 +35,7 @@ export type TurnOutcome =
   /** Whether the message arrived, or what became of it, cannot be told. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
-/** When something was last heard of a turn, ms since the epoch of our clock, and how far it had come then. */
+/** When something was last heard of a turn, by the monotonic clock, and how far it had come then. */
 export interface Heard {
   readonly atMs: number;
   readonly stage: string;

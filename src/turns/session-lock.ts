@@ -46,7 +46,7 @@ export class SessionLock {
   async #untilOver(limit: CallLimit): Promise<never> {
     for (;;) {
       checkOpen(limit, this.#clock);
-      await this.#clock.sleep(limit.deadlineMs - this.#clock.now(), limit.signal);
+      await this.#clock.sleep(limit.deadlineMs - this.#clock.monotonic(), limit.signal);
     }
   }
 }

@@ -198,7 +198,7 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
     const own = waiting.filter(({ request: { sessionID } }) => sessionID === session.id);
     // Nobody would end the queue.
     if ((await Promise.all(own.map((one) => stands(deps.api, one)))).includes(true)) return idle;
-    await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.now())), signal);
+    await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.monotonic())), signal);
     if (isOver(request, deps.clock)) return idle;
   }
 }
@@ -206,7 +206,7 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
 /** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
 async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
   const { session, signal, findOtherProcess } = request;
-  const until = clock.now() + STARTING_MS;
+  const until = clock.monotonic() + STARTING_MS;
   for (;;) {
     const [statuses, page] = await Promise.all([
       api.statuses(session.directory),
@@ -222,7 +222,7 @@ async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): P
     const elsewhere = unfinished || newest?.role === 'user' ? await findOtherProcess?.() : undefined;
     if (elsewhere !== undefined) return { free: false, outcome: { kind: 'busy', reason: elsewhere } };
     // A user's message without an answer: just accepted and about to start, or given up long ago.
-    if (newest?.role !== 'user' || clock.now() >= until) return { free: true, newestId: newest?.id };
+    if (newest?.role !== 'user' || clock.monotonic() >= until) return { free: true, newestId: newest?.id };
     await clock.sleep(STARTING_POLL_MS, signal);
     checkOpen(request, clock);
   }

@@ -82,7 +82,7 @@ conformance({
 
 /** Time that a test moves; requests have the real one. */
 function movedClock(): Clock & { nowMs: number } {
-  const clock = { nowMs: 1_000_000, now: () => clock.nowMs, sleep: systemClock.sleep };
+  const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep: systemClock.sleep };
   return clock;
 }
 

@@ -7,11 +7,21 @@ interface Sleeper {
 
 /** Time that passes only by `advance`. */
 export class ManualClock implements Clock {
-  #nowMs = 1_700_000_000_000;
+  #monotonicMs = 1_000;
+  #epochMs = 1_700_000_000_000;
   readonly #sleepers = new Set<Sleeper>();
 
   now(): number {
-    return this.#nowMs;
+    return this.#epochMs + this.#monotonicMs;
+  }
+
+  monotonic(): number {
+    return this.#monotonicMs;
+  }
+
+  /** Somebody sets the machine's clock; no time passes. */
+  step(ms: number): void {
+    this.#epochMs += ms;
   }
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
@@ -25,7 +35,7 @@ export class ManualClock implements Clock {
         signal?.removeEventListener('abort', wake);
         resolve();
       };
-      const sleeper = { wakeAtMs: this.#nowMs + ms, wake };
+      const sleeper = { wakeAtMs: this.#monotonicMs + ms, wake };
       this.#sleepers.add(sleeper);
       signal?.addEventListener('abort', wake, { once: true });
     });
@@ -33,21 +43,21 @@ export class ManualClock implements Clock {
 
   /** How many sleeps would end if `ms` passed. */
   due(ms = Infinity): number {
-    return [...this.#sleepers].filter(({ wakeAtMs }) => wakeAtMs <= this.#nowMs + ms).length;
+    return [...this.#sleepers].filter(({ wakeAtMs }) => wakeAtMs <= this.#monotonicMs + ms).length;
   }
 
   /** Lets `ms` pass: every sleep that ends on the way ends at its own time, and what follows from it happens before the next. */
   async advance(ms: number): Promise<void> {
-    const untilMs = this.#nowMs + ms;
+    const untilMs = this.#monotonicMs + ms;
     await settle();
     for (;;) {
       const [first] = [...this.#sleepers].toSorted((one, other) => one.wakeAtMs - other.wakeAtMs);
       if (first === undefined || first.wakeAtMs > untilMs) break;
-      this.#nowMs = Math.max(this.#nowMs, first.wakeAtMs);
+      this.#monotonicMs = Math.max(this.#monotonicMs, first.wakeAtMs);
       first.wake();
       await settle();
     }
-    this.#nowMs = untilMs;
+    this.#monotonicMs = untilMs;
     await settle();
   }
 }

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 
 import { describe, expect, test } from 'vitest';
 
+import { WHOIS_LIFETIME_MS } from '../../src/node/access/callers.ts';
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
@@ -107,6 +108,23 @@ describe('a stream under way', () => {
 });
 
 describe('whois', () => {
+  test('counts for ten seconds on a kept connection, though the clock of the machine is set back meanwhile', async () => {
+    const clock = new ManualClock();
+    await using stage = await openNodeStage({ clock });
+    const socket = await stage.connect(READER);
+    let text = '';
+    socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    const ask = (): boolean => socket.write(`GET ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\n\r\n`);
+    ask();
+    await until('the first answer', () => text.includes('200 OK'));
+    stage.api.callers.set(READER, whoisOf(reader, 'bob@example.com'));
+    clock.step(-3_600_000);
+    await clock.advance(WHOIS_LIFETIME_MS);
+    ask();
+    await until('the second answer', () => text.includes('403 Forbidden'));
+    expect(stage.seen).toHaveLength(1);
+  });
+
   test('that hangs refuses after three seconds', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });

@@ -43,7 +43,7 @@ async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Tol
     ofSubAgent: false,
   };
   let question: Form | undefined;
-  const call = { signal: new AbortController().signal, deadlineMs: Date.now() + 60_000, onProgress: () => {} };
+  const call = { signal: new AbortController().signal, deadlineMs: performance.now() + 60_000, onProgress: () => {} };
   const settlement = await askPerson(testRuntime({} as Directory), instance, asked, undefined, call, (one) => {
     question = one;
     return Promise.resolve(given);

@@ -83,7 +83,12 @@ afterEach(async () => {
 });
 
 function call(extra: Partial<Call> = {}): Call {
-  return { signal: new AbortController().signal, deadlineMs: clock.now() + CALL_MS, onProgress: () => {}, ...extra };
+  return {
+    signal: new AbortController().signal,
+    deadlineMs: clock.monotonic() + CALL_MS,
+    onProgress: () => {},
+    ...extra,
+  };
 }
 
 const effects = (): string[] => EFFECTS.flatMap((route) => Array<string>(fake.count(route)).fill(route));
@@ -296,7 +301,11 @@ describe('a session that is held by a send whose way hangs', () => {
   /** One whose message has been taken from us and not passed on. */
   async function hold(session_id: string): Promise<{ readonly done: Promise<string> }> {
     way.rule({ path: PROMPT }, { kind: 'hold', gate: 'prompt' }, 1);
-    const first = send(runtime, { ...A, session_id, message: 'first' }, call({ deadlineMs: clock.now() + 600_000 }));
+    const first = send(
+      runtime,
+      { ...A, session_id, message: 'first' },
+      call({ deadlineMs: clock.monotonic() + 600_000 }),
+    );
     await way.waitForRequest({ path: PROMPT });
     return { done: first.then(({ data }) => `${data.outcome}: ${data.text}`) };
   }
@@ -309,7 +318,7 @@ describe('a session that is held by a send whose way hangs', () => {
         send(
           runtime,
           { ...A, session_id, message: String(index), ...(index % 2 === 1 && { request_id: 'r' }) },
-          call({ deadlineMs: clock.now() + (index + 1) * 1_000 }),
+          call({ deadlineMs: clock.monotonic() + (index + 1) * 1_000 }),
         ),
       ),
     );
@@ -320,6 +329,18 @@ describe('a session that is held by a send whose way hangs', () => {
     expect(await first.done).toBe('completed: re: first');
     expect((await send(runtime, { ...A, session_id, message: 'last' }, call())).data.text).toBe('re: last');
     expect(said()).toEqual(['first', 'last']);
+  });
+
+  test('a send ends at its limit, though the clock of the machine is set back by an hour', async () => {
+    const { id: session_id } = fake.addSession();
+    const first = await hold(session_id);
+    const second = reason(send(runtime, { ...A, session_id, message: 'second' }, call()));
+    await until('the second to wait', () => clock.due(CALL_MS) === 1);
+    clock.step(-3_600_000);
+    await clock.advance(CALL_MS);
+    expect(await second).toMatch(/ran out, and nothing was sent/);
+    way.release('prompt');
+    await first.done;
   });
 
   test('one that is cancelled behind it is not sent, and the one behind that is', async () => {

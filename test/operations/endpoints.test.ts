@@ -66,7 +66,7 @@ afterEach(async () => {
 });
 
 function call(onProgress: (text: string) => void = () => {}): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.now() + 40_000, onProgress };
+  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 40_000, onProgress };
 }
 
 /** The better way is gone as soon as it has been looked at. */

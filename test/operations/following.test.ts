@@ -4,6 +4,7 @@ import type { Instance } from '../../src/model/instance.ts';
 import type { Message } from '../../src/opencode/schema.ts';
 import { remember, stalledSince } from '../../src/operations/send/following.ts';
 import { sessionState } from '../../src/operations/sessions/session-state.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import type { Directory } from '../../src/fleet/fleet.ts';
 import { stageOf } from '../../src/turns/follower.ts';
@@ -15,17 +16,20 @@ const message = (parts: Message['parts']): Message => ({
   parts,
 });
 
-test('a session that was found stalled is told as such for as long as it does not move', () => {
-  const runtime = testRuntime({} as Directory);
+test('a session that was found stalled is told as such for as long as it does not move', async () => {
+  const clock = new ManualClock();
+  const runtime = { ...testRuntime({} as Directory), clock };
   const before = message([]);
   expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
-  const heard = { atMs: 1_000, stage: stageOf([before]), stalled: true };
+  const heard = { atMs: clock.monotonic(), stage: stageOf([before]), stalled: true };
   remember(runtime, instance, session, { heard });
+  const sinceMs = clock.now();
+  await clock.advance(1_000);
   const since = stalledSince(runtime, instance, session, before);
-  expect(since).toBe(1_000);
+  expect(since).toBe(sinceMs);
   expect(sessionState({ type: 'busy' }, { stalledSinceMs: since, nowMs: 2_000 })).toEqual({
     state: 'stalled',
-    reason: 'nothing was heard of it since 1970-01-01T00:00:01.000Z',
+    reason: `nothing was heard of it since ${new Date(sinceMs).toISOString()}`,
   });
   const moved = message([{ id: 'prt_1', messageID: 'msg_1', type: 'text' }]);
   expect(stalledSince(runtime, instance, session, moved)).toBeUndefined();

@@ -55,7 +55,7 @@ afterEach(async () => {
 const WORKER = { instance: 'worker' } as const;
 
 function call(): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.now() + 30_000, onProgress: () => {} };
+  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 30_000, onProgress: () => {} };
 }
 
 const read = (path: string, more: { line?: number; max_chars?: number } = {}): ReturnType<typeof readFile> =>

@@ -71,7 +71,7 @@ async function fake(
 function call(extra: Partial<Call> = {}): Call {
   return {
     signal: new AbortController().signal,
-    deadlineMs: systemClock.now() + 30_000,
+    deadlineMs: systemClock.monotonic() + 30_000,
     onProgress: () => {},
     ...extra,
   };

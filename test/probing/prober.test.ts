@@ -203,7 +203,7 @@ describe('two passes', () => {
     });
     const wakes: Array<() => void> = [];
     const prober = new Prober<NamedTarget>({
-      clock: { now: () => 0, sleep: () => new Promise((resolve) => wakes.push(resolve)) },
+      clock: { now: () => 0, monotonic: () => 0, sleep: () => new Promise((resolve) => wakes.push(resolve)) },
       slots: 1,
       deadlineMs: DEADLINE_MS,
       sameDirectory: createSameDirectory(realpath),

@@ -25,7 +25,7 @@ const PASSWORD = 'of-the-real-one';
 const DEADLINE_MS = 4_000;
 
 function call(): Call {
-  return { signal: new AbortController().signal, deadlineMs: systemClock.now() + 40_000, onProgress: () => {} };
+  return { signal: new AbortController().signal, deadlineMs: systemClock.monotonic() + 40_000, onProgress: () => {} };
 }
 
 /** A directory over what the test's source tells, with the credentials that a person has configured. */

@@ -57,7 +57,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a real opencode by a tailnet, a rel
 
   const call = (onProgress: (text: string) => void = () => {}): Call => ({
     signal: new AbortController().signal,
-    deadlineMs: systemClock.now() + 200_000,
+    deadlineMs: systemClock.monotonic() + 200_000,
     onProgress,
   });
   const followedBy = (way: FaultProxy | undefined): Promise<unknown> =>

@@ -33,6 +33,8 @@ export function leapingClock(startMs = 1_000_000): Clock {
 
   return {
     now: () => nowMs,
+    // Of another origin than `now`, so that a span of the one never passes for one of the other.
+    monotonic: () => nowMs - startMs,
     sleep: (ms, signal) =>
       new Promise((resolve) => {
         if (signal?.aborted) {

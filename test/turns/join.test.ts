@@ -35,7 +35,7 @@ async function join(
   const result = await joinTurn(
     {
       session: SESSION,
-      deadlineMs: clock.now() + 60_000,
+      deadlineMs: clock.monotonic() + 60_000,
       signal: new AbortController().signal,
       onText: (text) => {
         shown += text;
@@ -115,7 +115,7 @@ describe('silence', () => {
   test('for long enough is told as stalled, with since when', async () => {
     const clock = leapingClock();
     const startMs = clock.now();
-    const { result } = await join(running(), { deadlineMs: startMs + STALL_MS }, undefined, clock);
+    const { result } = await join(running(), { deadlineMs: clock.monotonic() + STALL_MS }, undefined, clock);
     expect(result.outcome).toEqual({ kind: 'running', stalledSinceMs: startMs });
   });
 
@@ -124,7 +124,7 @@ describe('silence', () => {
     const startMs = clock.now();
     const api = running();
     const follow = async (heard: TurnResult['heard']): Promise<TurnResult> =>
-      (await join(api, { deadlineMs: clock.now() + STALL_MS / 2, heard }, undefined, clock)).result;
+      (await join(api, { deadlineMs: clock.monotonic() + STALL_MS / 2, heard }, undefined, clock)).result;
     const first = await follow(undefined);
     expect(first.outcome).toEqual({ kind: 'running' });
     const second = await follow(first.heard);
@@ -141,7 +141,7 @@ describe('silence', () => {
       asked += 1;
       api.emit('message.part.delta', { messageID: ANSWER, partID: 'prt_2', field: 'text', delta: `${asked} ` });
     };
-    const { result } = await join(api, { deadlineMs: clock.now() + 2 * STALL_MS }, undefined, clock);
+    const { result } = await join(api, { deadlineMs: clock.monotonic() + 2 * STALL_MS }, undefined, clock);
     expect(result.outcome).toEqual({ kind: 'running' });
   });
 });

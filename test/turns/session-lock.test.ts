@@ -8,7 +8,7 @@ const clock = new ManualClock();
 const lock = new SessionLock(clock);
 
 function limit(signal = new AbortController().signal, ms = 60_000): CallLimit {
-  return { signal, deadlineMs: clock.now() + ms };
+  return { signal, deadlineMs: clock.monotonic() + ms };
 }
 
 /** Holders in the order in which they came to hold `key`; each releases what it holds when asked to. */

@@ -30,7 +30,7 @@ async function run(
     {
       session: SESSION,
       text: 'do it',
-      deadlineMs: clock.now() + 60_000,
+      deadlineMs: clock.monotonic() + 60_000,
       signal: new AbortController().signal,
       onText: (text) => {
         shown += text;
@@ -259,8 +259,8 @@ describe('a call that is over', () => {
     const caller = new AbortController();
     const ticking = leapingClock();
     let nowMs: number | undefined;
-    const clock = { ...ticking, now: () => nowMs ?? ticking.now() };
-    const deadlineMs = clock.now() + 60_000;
+    const clock = { ...ticking, monotonic: () => nowMs ?? ticking.monotonic() };
+    const deadlineMs = clock.monotonic() + 60_000;
     const end = (): void => {
       if (over(caller) === 0) nowMs = deadlineMs;
     };
@@ -384,7 +384,7 @@ describe('a call that is over', () => {
     const api = new FakeApi();
     const clock = leapingClock();
     // As long as such a message is waited for before it is sent again.
-    const { result } = await run(api, { deadlineMs: clock.now() + 20_000 }, clock);
+    const { result } = await run(api, { deadlineMs: clock.monotonic() + 20_000 }, clock);
     expect([result.outcome.kind, api.prompts.length]).toEqual(['running', 1]);
   });
 });

@@ -1,6 +1,7 @@
 import type { Bonjour } from 'bonjour-service';
 import * as z from 'zod';
 
+import { wallTime } from '../../base/clock.ts';
 import { announcementsIn } from '../../mdns/announcements.ts';
 import { bonjourOver, multicastOf } from '../../mdns/engine.ts';
 import { Lan, type LanOptions, MDNS_PORT } from '../../mdns/lan.ts';
@@ -40,11 +41,14 @@ export class LanView {
   readonly #root = new AbortController();
   #wake = new AbortController();
   #queriedMs = -Infinity;
+  /** Added to the monotonic clock: sightings are spans, and what is claimed of one is compared with times of registrations. */
+  readonly #epochMs: number;
   /** Pauses before the next questions. */
   #pauses: number[] = [];
 
   constructor(options: LanViewOptions) {
     this.#options = options;
+    this.#epochMs = wallTime(options.clock, 0);
     this.#lan = new Lan({ ...options, wanted: 'responses' });
     this.#bonjour = bonjourOver(this.#lan, options.port ?? MDNS_PORT);
     multicastOf(this.#bonjour).on('response', (packet, from) => this.#take(packet, from));
@@ -76,7 +80,7 @@ export class LanView {
 
   scan(): Scan {
     const sightings = this.#sightings.current(
-      this.#options.clock.now(),
+      this.#nowMs,
       ({ address, family, interfaceName }) => this.#lan.interfaceOf(address, family) === interfaceName,
     );
     return {
@@ -94,6 +98,10 @@ export class LanView {
     this.#lan.close();
   }
 
+  get #nowMs(): number {
+    return this.#epochMs + this.#options.clock.monotonic();
+  }
+
   async #keepAsking(): Promise<void> {
     while (!this.#root.signal.aborted) {
       this.#wake = new AbortController();
@@ -103,20 +111,20 @@ export class LanView {
   }
 
   #askUnlessWithin(ms: number): void {
-    if (this.#options.clock.now() - this.#queriedMs >= ms) this.#query();
+    if (this.#options.clock.monotonic() - this.#queriedMs >= ms) this.#query();
   }
 
   #query(): void {
     if (this.#root.signal.aborted) return;
-    this.#queriedMs = this.#options.clock.now();
+    this.#queriedMs = this.#options.clock.monotonic();
     multicastOf(this.#bonjour).query([OPENCODE_TYPE, CONNECTED_TYPE].map((name) => ({ name, type: 'PTR' })));
   }
 
   #take(packet: unknown, from: unknown): void {
     const origin = originSchema.safeParse(from);
     if (!origin.success) return;
-    const { clock, onChange } = this.#options;
+    const { onChange } = this.#options;
     for (const announcement of announcementsIn(packet))
-      if (this.#sightings.hear(announcement, origin.data, clock.now())) onChange();
+      if (this.#sightings.hear(announcement, origin.data, this.#nowMs)) onChange();
   }
 }

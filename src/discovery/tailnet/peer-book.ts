@@ -75,7 +75,7 @@ export class PeerBook {
    * service first, those offline last. Resolves when all have answered.
    */
   async ask({ thorough = false }: { readonly thorough?: boolean } = {}): Promise<void> {
-    const nowMs = this.#deps.clock.now();
+    const nowMs = this.#deps.clock.monotonic();
     // A peer that holds its answer tells of a change by itself.
     const isDue = (page: PageOfPeers): boolean => page.dueMs <= nowMs && this.#followed.get(page)?.hold === undefined;
     const due = [...this.#pages.values()].filter((page) => page.asking === undefined && (thorough || isDue(page)));
@@ -145,7 +145,7 @@ export class PeerBook {
     try {
       const finding = await findOn(page.site, this.#deps, signal, page.known(waitMs));
       if (!this.#has(page)) return;
-      const isNews = page.note(finding, this.#deps.clock.now());
+      const isNews = page.note(finding, this.#deps.clock.monotonic());
       this.#follow(page);
       if (isNews) this.#deps.onChange();
     } catch {
@@ -189,12 +189,12 @@ export class PeerBook {
     while (!signal.aborted && (page.service || page.forbidden)) {
       // A scan may have asked just now.
       await page.asking;
-      if (!signal.aborted && dueMs() <= clock.now()) {
-        paceMs = clock.now() + FOLLOW_PACE_MS;
+      if (!signal.aborted && dueMs() <= clock.monotonic()) {
+        paceMs = clock.monotonic() + FOLLOW_PACE_MS;
         await this.#hold(page, followed);
       }
       // No longer: a scan may find meanwhile that it is there again.
-      await clock.sleep(Math.min(dueMs() - clock.now(), FOLLOW_PACE_MS), signal);
+      await clock.sleep(Math.min(dueMs() - clock.monotonic(), FOLLOW_PACE_MS), signal);
     }
   }
 

@@ -57,7 +57,9 @@ export class Callers {
 
   #recent(socket: Socket): Whois | undefined {
     const known = this.#answers.get(socket);
-    return known !== undefined && this.#deps.clock.now() - known.atMs < WHOIS_LIFETIME_MS ? known.whois : undefined;
+    return known !== undefined && this.#deps.clock.monotonic() - known.atMs < WHOIS_LIFETIME_MS
+      ? known.whois
+      : undefined;
   }
 
   #askOnce(socket: Socket, address: string, tailnet: Tailnet): Promise<Whois | undefined> {
@@ -81,7 +83,7 @@ export class Callers {
       await clock.sleep(ATTEMPT_PAUSE_MS);
       whois = await this.#whois(place);
     }
-    if (whois !== undefined) this.#answers.set(socket, { whois, atMs: clock.now() });
+    if (whois !== undefined) this.#answers.set(socket, { whois, atMs: clock.monotonic() });
     return whois;
   }
 

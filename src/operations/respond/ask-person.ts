@@ -40,7 +40,7 @@ export async function askPerson(
     waiting.kind === 'permission'
       ? permissionDialog(agent, waiting.request)
       : questionDialog(agent, waiting.request, proposal);
-  const timeoutMs = Math.max(0, followUntil(call) - runtime.clock.now());
+  const timeoutMs = Math.max(0, followUntil(call) - runtime.clock.monotonic());
   const answer = await askThem(form, { timeoutMs, signal: call.signal });
   if (answer.kind === 'declined')
     return waiting.kind === 'permission' ? { kind: 'permission', reply: 'reject' } : { kind: 'reject' };

@@ -62,9 +62,9 @@ export async function abortVerified(
     );
   }
   await api.abort(session.id);
-  const until = runtime.clock.now() + VERIFY_LIMIT_MS;
+  const until = runtime.clock.monotonic() + VERIFY_LIMIT_MS;
   while (await runs()) {
-    if (runtime.clock.now() >= until || call.signal.aborted) {
+    if (runtime.clock.monotonic() >= until || call.signal.aborted) {
       throw new OperationError(
         `Abort failed: ${name} accepted it, but session ${session.id} still runs; try again, or see get_status.`,
       );

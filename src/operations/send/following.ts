@@ -1,3 +1,4 @@
+import { wallTime } from '../../base/clock.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
 import { type FollowRequest, stageOf } from '../../turns/follower.ts';
@@ -11,7 +12,7 @@ const RESERVE_MS = 500;
 /** More sessions than a person drives at once. */
 const MAX_HEARD = 1_000;
 
-/** When following ends, ms since the epoch. */
+/** When following ends, by the monotonic clock. */
 export function followUntil({ deadlineMs }: Pick<Call, 'deadlineMs'>): number {
   return deadlineMs - RESERVE_MS;
 }
@@ -62,14 +63,14 @@ export function remember(
  * `newest` is its newest message now.
  */
 export function stalledSince(
-  { heard }: Pick<Runtime, 'heard'>,
+  { heard, clock }: Pick<Runtime, 'heard' | 'clock'>,
   instance: Instance,
   session: Pick<Session, 'id'>,
   newest: Message | undefined,
 ): number | undefined {
   const last = heard.get(keyOf(instance, session));
   if (last?.stalled !== true || newest === undefined) return undefined;
-  return last.stage === stageOf([newest]) ? last.atMs : undefined;
+  return last.stage === stageOf([newest]) ? wallTime(clock, last.atMs) : undefined;
 }
 
 /** Whether a call that followed it found it stalled, as far as is known without asking. */

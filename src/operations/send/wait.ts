@@ -86,7 +86,8 @@ async function meant(
 function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Call {
   if (timeout_seconds === undefined) return call;
   const reserveMs = call.deadlineMs - followUntil(call);
-  return { ...call, deadlineMs: Math.min(call.deadlineMs, runtime.clock.now() + timeout_seconds * 1000 + reserveMs) };
+  const untilMs = runtime.clock.monotonic() + timeout_seconds * 1000 + reserveMs;
+  return { ...call, deadlineMs: Math.min(call.deadlineMs, untilMs) };
 }
 
 /** How one session of an instance stands, or why the instance cannot be told of. */

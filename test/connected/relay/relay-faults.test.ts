@@ -380,6 +380,9 @@ describe('waiting for the next attempt', () => {
     now(): number {
       return this.manual.now() + this.sleptMs;
     }
+    monotonic(): number {
+      return this.manual.monotonic();
+    }
     sleep(ms: number, signal?: AbortSignal): Promise<void> {
       return this.manual.sleep(ms, signal);
     }
