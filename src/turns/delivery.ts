@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { OpencodeApi, Prompt } from '../opencode/api.ts';
-import { RequestError } from '../http/exchange.ts';
+import { mayHaveActed, RequestError } from '../http/request-error.ts';
 import { type CallLimit, CallOver, checkOpen, isOver } from './call-limit.ts';
 
 export type Delivery =
@@ -12,7 +12,10 @@ export type Delivery =
   /** Whether the session has it cannot be told; sending again could run it twice. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
-/** Pauses between looks for a message whose acceptance is in doubt: 18 of 18 accepted messages were readable at once. */
+/**
+ * Pauses between looks for a message whose acceptance is in doubt: 18 of 18 accepted messages were readable at once, but a gateway
+ * that has given up may pass the request on a second later.
+ */
 const DOUBT_PAUSES_MS = [200, 500, 1_000, 2_000, 4_000];
 
 /** How a prompt gets there, and how one sees that it did. */
@@ -27,8 +30,8 @@ export interface Post {
 
 /**
  * Hands a prompt to opencode so that it runs once. After any doubt (no answer, a broken
- * connection) the message is looked up on the same process: present, it was accepted; absent, the
- * identical prompt is sent again, which opencode takes as the same one. Where it may be another process by now, or once the
+ * connection, a 5xx, a body that is no JSON) the message is looked up on the same process: present, it was accepted; absent, the
+ * identical prompt is sent again, which opencode takes as the same one; after a 5xx it is only looked for. Where it may be another process by now, or once the
  * call is over, nothing is sent again.
  * @throws {CallOver} the call was over before anything was sent
  */
@@ -46,7 +49,8 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
     const presence = await look(prompt, post);
     if (presence === 'present') return { kind: 'accepted' };
     if (presence === 'unreadable') continue;
-    if (isRefusal(doubt)) return { kind: 'refused', reason: doubt.message };
+    // It may be on its way still, and come after one that is sent again.
+    if (isHandedOn(doubt)) continue;
     if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
     const again = await send();
     if (again instanceof CallOver) break;
@@ -78,7 +82,7 @@ async function attempt(
   } catch (error) {
     if (error instanceof CallOver) return error;
     if (!(error instanceof RequestError)) throw error;
-    const rejected = error.kind === 'locked' || (error.kind === 'status' && (error.status ?? 0) < 500);
+    const rejected = error.kind === 'locked' || (error.kind === 'status' && !mayHaveActed(error));
     return rejected ? { kind: 'refused', reason: error.message } : error;
   }
 }
@@ -88,8 +92,8 @@ function isForbidden({ kind, status }: RequestError): boolean {
   return kind === 'unreachable' && status === 403;
 }
 
-/** The server answered, with an error: it is alive, and if it does not have the message it will not. */
-function isRefusal(error: RequestError): boolean {
+/** Answered by a 5xx: a gateway's says nothing of what the server behind it has, or will get. */
+function isHandedOn(error: RequestError): boolean {
   return error.kind === 'status';
 }
 

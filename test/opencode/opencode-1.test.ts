@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 
-import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
+import { RequestError } from '../../src/http/request-error.ts';
+
+import { type CallName, CALLS, createApi } from '../../src/opencode/dialects/opencode-1.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
 const REFUSAL = 'Your role here is "read". Anything else needs the role "drive".';
@@ -23,4 +25,32 @@ test.each([
   const api = createApi({ endpoint: { url: server.url, route: 'tailnet' } });
   const refused = api.abort('ses_1').catch((error: unknown) => error);
   expect(await refused).toMatchObject({ kind: 'status', message: `POST /session/:id/abort: ${said}` });
+});
+
+const PAGE = '<html><body>Gateway Time-out</body></html>';
+
+test.each<[string, number, Record<string, string>, string]>([
+  ['a web page', 504, { 'content-type': 'text/html' }, PAGE],
+  ['a web page with a charset', 502, { 'content-type': 'text/html; charset=utf-8' }, PAGE],
+  ['a web page for what is not found', 404, { 'content-type': 'text/html' }, PAGE],
+  ['a web page that is a success', 200, { 'content-type': 'text/html' }, PAGE],
+  ['damaged JSON', 200, { 'content-type': 'application/json' }, '{"id":"ses_1","ti'],
+  ['damaged JSON of an error', 500, { 'content-type': 'application/json' }, '{"name":'],
+  ['an empty success', 200, {}, ''],
+  ['an empty success of JSON', 200, { 'content-type': 'application/json' }, ''],
+  ['a success that has no body by its status', 205, {}, ''],
+  ['a status that is none', 777, { 'content-type': 'text/html' }, PAGE],
+])('what is no JSON is a failed request on every route, and no fault of ours: %s', async (_, status, headers, body) => {
+  await using server = await listenHttp((request, response) => {
+    request.resume();
+    response.writeHead(status, headers).end(body);
+  });
+  const api = createApi({ endpoint: { url: server.url, route: 'url' } });
+  const calls = Object.keys(CALLS) as CallName[];
+  const results = await Promise.allSettled(
+    calls.map((name) => (api[name] as (...args: unknown[]) => Promise<unknown>)('ses_1', {}, [])),
+  );
+  for (const [index, result] of results.entries()) {
+    expect(result.status === 'rejected' && result.reason, calls[index]).toBeInstanceOf(RequestError);
+  }
 });

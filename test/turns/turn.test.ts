@@ -197,10 +197,38 @@ describe('in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
-  test('an error answer is a refusal, and nothing is sent again', async () => {
+  test.each([500, 502, 504, 520])(
+    'after a %d it is looked for, not sent again, and unknown in the end',
+    async (status) => {
+      const api = new FakeApi();
+      api.onPrompt = () => {
+        throw new RequestError('status', `POST: HTTP ${status}`, { status });
+      };
+      const { result } = await run(api);
+      expect(result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining(`${status}`) as string });
+      expect(api.prompts).toHaveLength(1);
+    },
+  );
+
+  test.each([300, 1_000, 4_000])('a gateway that gave up and passes it on %d ms later: it is followed', async (ms) => {
+    const api = new FakeApi();
+    const clock = leapingClock();
+    api.onPrompt = (prompt) => {
+      void clock.sleep(ms).then(() => {
+        api.accept(prompt);
+        api.answer(prompt.messageId, 'late');
+      });
+      throw new RequestError('status', 'POST: HTTP 504', { status: 504 });
+    };
+    const { result } = await run(api, {}, clock);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'late' });
+    expect(api.prompts).toHaveLength(1);
+  });
+
+  test('an error answer of its own is a refusal, and nothing is sent again', async () => {
     const api = new FakeApi();
     api.onPrompt = () => {
-      throw new RequestError('status', 'POST: HTTP 500 (unknown model)', { status: 500 });
+      throw new RequestError('status', 'POST: HTTP 400 (unknown model)', { status: 400 });
     };
     const { result } = await run(api);
     expect(result.outcome).toMatchObject({

@@ -17,7 +17,14 @@ import {
   sessionsSchema,
   sessionStatusesSchema,
 } from '../schema.ts';
-import { type Connection, exchange, MAX_BODY_BYTES, RequestError, type RequestLimits } from '../../http/exchange.ts';
+import {
+  type Connection,
+  type Exchange,
+  exchange,
+  MAX_BODY_BYTES,
+  RequestError,
+  type RequestLimits,
+} from '../../http/exchange.ts';
 
 type Sdk = ReturnType<typeof createOpencodeClient>;
 
@@ -179,10 +186,10 @@ export const CALLS: Calls = {
         ...(agent !== undefined && { agent }),
         ...(model !== undefined && { model }),
       }),
-    succeed,
+    done,
   ),
   // Ending twice what runs is ending it; the caller looks at the status.
-  abort: route('POST /session/:id/abort', 'always', (sdk, id) => sdk.session.abort({ sessionID: id }), succeed),
+  abort: route('POST /session/:id/abort', 'always', (sdk, id) => sdk.session.abort({ sessionID: id }), done),
   listFiles: route(
     'GET /file',
     'always',
@@ -280,12 +287,25 @@ function guardedFetch(
     const path = request.url.slice(connection.endpoint.url.length);
     const body = request.body === null ? {} : { body: await request.text() };
     const answer = await exchange(connection, path, { method: request.method, ...body }, { ...limits, signal });
-    const empty = answer.status === 204 || answer.status === 304;
-    const headers = Object.entries(answer.headers).filter(
-      (pair): pair is [string, string] => typeof pair[1] === 'string',
-    );
-    return new Response(empty ? null : answer.text, { status: answer.status, headers });
+    return responseOf(answer, `${request.method} ${request.url.split('?', 1)[0]}`);
   };
+}
+
+/** What `Response` takes no body with, and beyond it no status at all. */
+const BODILESS = new Set([204, 205, 304]);
+const LAST_STATUS = 599;
+
+/** Without the content type: the SDK fails at "text/html" with an error of its own. */
+function responseOf({ status, headers, text }: Exchange, label: string): Response {
+  if (status > LAST_STATUS) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
+  // That it has no such session, say, is for opencode to tell, and it does so in JSON.
+  if (status === 404 && /^\s*</.test(text))
+    throw new RequestError('malformed', `${label}: HTTP 404 with a web page, which is not opencode's`);
+  const cursor = headers['x-next-cursor'];
+  return new Response(BODILESS.has(status) ? null : text, {
+    status,
+    headers: typeof cursor === 'string' ? { 'x-next-cursor': cursor } : {},
+  });
 }
 
 interface SdkResult {
@@ -301,8 +321,14 @@ function isNotFound(result: SdkResult): boolean {
 /** False where it is not there any more, which is a 404. */
 function wasThere(result: SdkResult, label: string): boolean {
   if (isNotFound(result)) return false;
-  succeed(result, label);
+  done(result, label);
   return true;
+}
+
+/** Of an answer that says no more than that. opencode gives 204 or JSON; what is in between may give an empty 200. */
+function done(result: SdkResult, label: string): void {
+  succeed(result, label);
+  if (result.response?.status !== 204) jsonOf(result.data, label);
 }
 
 function json<T>(schema: z.ZodType<T>): (result: SdkResult, label: string) => T {

@@ -1,4 +1,4 @@
-import { RequestError } from '../../http/exchange.ts';
+import { mayHaveActed, RequestError } from '../../http/request-error.ts';
 import { listWaiting } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import type { Connected, Runtime } from '../runtime.ts';
@@ -23,9 +23,9 @@ export async function settle(
   // opencode answers true for a request that an abort has left behind, too.
   const there = (await api.statuses(directory)).has(sessionID) && (await replyOnce(connected, asked, settlement));
   if (!there) return false;
-  const until = runtime.clock.now() + VERIFY_LIMIT_MS;
+  const until = runtime.clock.monotonic() + VERIFY_LIMIT_MS;
   while ((await listWaiting(api, directory)).some(({ request }) => request.id === id)) {
-    if (runtime.clock.now() >= until || signal.aborted)
+    if (runtime.clock.monotonic() >= until || signal.aborted)
       throw new OperationError(
         `${quoteName(instance.name)} took the answer, but still waits for ${askedLine(asked)}; try again, or see get_status.`,
       );
@@ -34,12 +34,12 @@ export async function settle(
   return true;
 }
 
-/** As `reply`; where no answer came it may have been taken all the same, which is looked at next. */
+/** As `reply`; where no answer of opencode's came it may have been taken all the same, which is looked at next. */
 async function replyOnce(connected: Connected, asked: Asked, settlement: Settlement): Promise<boolean> {
   try {
     return await reply(connected, asked, settlement);
   } catch (error) {
-    if (error instanceof RequestError && (error.kind === 'broken' || error.kind === 'timeout')) return true;
+    if (error instanceof RequestError && mayHaveActed(error)) return true;
     throw error;
   }
 }

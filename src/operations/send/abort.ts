@@ -1,3 +1,4 @@
+import { mayHaveActed, RequestError } from '../../http/request-error.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
@@ -61,7 +62,10 @@ export async function abortVerified(
       `Session ${session.id} runs in ${elsewhere}, which shares its sessions with ${name}; abort it there.`,
     );
   }
-  await api.abort(session.id);
+  // Where no answer of opencode's came, the status tells what became of it.
+  await api.abort(session.id).catch((error: unknown) => {
+    if (!(error instanceof RequestError) || !mayHaveActed(error)) throw error;
+  });
   const until = runtime.clock.monotonic() + VERIFY_LIMIT_MS;
   while (await runs()) {
     if (runtime.clock.monotonic() >= until || call.signal.aborted) {
