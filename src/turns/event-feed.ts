@@ -31,8 +31,10 @@ const LIMITS: FeedLimits = { events: 8_000, chars: 2 * 1024 * 1024 };
  * dropped and a gap takes its place, which the follower makes good from the store.
  */
 export class EventFeed {
-  /** Counts the breaks. While it stands still, the process on the other side is the same. */
+  /** Counts the breaks. While it stands still, the process on the other side is the same, if there was a stream at all. */
   breaks = 0;
+  /** False: something in between gives no event stream, and the turn is followed by what the store and the status say. */
+  readonly hasStream: boolean;
   readonly #open: () => Promise<EventStream>;
   readonly #clock: Clock;
   readonly #limits: FeedLimits;
@@ -40,17 +42,23 @@ export class EventFeed {
   /** Of the events that wait. */
   #chars = 0;
   readonly #closed = new AbortController();
-  #stream: EventStream;
+  #stream: EventStream | undefined;
   #wake: (() => void) | undefined;
 
-  /** Resolves when the stream is open, and rejects with `RequestError` if it cannot be opened. */
+  /** Resolves when the stream is open, or is refused or held back; rejects with `RequestError` if the instance cannot be reached. */
   static async open(open: () => Promise<EventStream>, clock: Clock, limits: FeedLimits = LIMITS): Promise<EventFeed> {
-    return new EventFeed(open, await open(), clock, limits);
+    return new EventFeed(open, await open().catch(unlessWithheld), clock, limits);
   }
 
-  private constructor(open: () => Promise<EventStream>, stream: EventStream, clock: Clock, limits: FeedLimits) {
+  private constructor(
+    open: () => Promise<EventStream>,
+    stream: EventStream | undefined,
+    clock: Clock,
+    limits: FeedLimits,
+  ) {
     this.#open = open;
     this.#stream = stream;
+    this.hasStream = stream !== undefined;
     this.#clock = clock;
     this.#limits = limits;
     void this.#pump();
@@ -74,13 +82,13 @@ export class EventFeed {
 
   close(): void {
     this.#closed.abort();
-    this.#stream.close();
+    this.#stream?.close();
     this.#wake?.();
   }
 
   async #pump(): Promise<void> {
     const closed = this.#closed.signal;
-    while (!closed.aborted) {
+    while (this.#stream !== undefined && !closed.aborted) {
       let reason = 'the instance ended the event stream';
       try {
         for await (const event of this.#stream) this.#push({ kind: 'event', event });
@@ -140,4 +148,9 @@ export class EventFeed {
 
 function charsOf(item: FeedItem): number {
   return item.kind === 'event' ? (item.event.chars ?? 0) : 0;
+}
+
+/** Proxies refuse streams with any status, or hold them back, while they pass on all else. What is unreachable or locked is so for every call. */
+function unlessWithheld(error: unknown): undefined {
+  if (!(error instanceof RequestError) || ['unreachable', 'locked', 'cancelled'].includes(error.kind)) throw error;
 }

@@ -113,11 +113,11 @@ export class Follower {
         if (clock.monotonic() >= this.#nextCheckMs) outcome = await this.#check();
       } else if (item.kind === 'event') {
         outcome = await this.#onEvent(item.event);
-      } else if (item.kind === 'gap') {
-        this.#transcript.gap();
-        outcome = await this.#check();
       } else {
-        return this.#result({ kind: 'unknown', reason: `the instance cannot be reached any more: ${item.reason}` });
+        this.#transcript.gap();
+        if (item.kind === 'lost' && !(await this.#answers()))
+          return this.#result({ kind: 'unknown', reason: `the instance cannot be reached any more: ${item.reason}` });
+        outcome = await this.#check();
       }
       if (outcome?.kind === 'waiting' && this.#request.onWaiting !== undefined) {
         this.#markStarted();
@@ -125,6 +125,15 @@ export class Follower {
       }
       if (outcome !== undefined) return this.#result(outcome);
     }
+  }
+
+  /** Without a stream, what answers is asked how the turn stands; it need not be the same process. */
+  async #answers(): Promise<boolean> {
+    const { api } = this.#deps;
+    return await api.statuses(this.#request.session.directory).then(
+      () => true,
+      () => false,
+    );
   }
 
   async #onEvent(event: ServerEvent): Promise<TurnOutcome | undefined> {

@@ -148,7 +148,7 @@ async function sendAndFollow(
     // By the way of the stream: what was found since may lead to what was started since.
     prompt: (one) => pinned.prompt(one),
     message: (sessionId, id) => api.message(sessionId, id),
-    sameProcess: () => feed.breaks === 0,
+    sameProcess: () => feed.hasStream && feed.breaks === 0,
   };
   const leave = async (): Promise<boolean> => mayLeave && (api.pinned() !== pinned || (await api.leave()));
   const delivery = await deliver(prompt, { ...post, leave }, clock, request);

@@ -530,6 +530,7 @@ describe('a turn ends', () => {
       api.onEvents = () => {
         throw new RequestError('unreachable', 'GET /event: ECONNREFUSED');
       };
+      api.onStatuses = api.onEvents;
       setImmediate(() => api.breakStreams());
     };
     expect((await run(api)).result.outcome).toMatchObject({
@@ -594,6 +595,94 @@ describe('a turn ends', () => {
     const { result, shown } = await run(api);
     expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'half and half' });
     expect(shown).toBe('half and half');
+  });
+});
+
+describe('where something in between gives no event stream', () => {
+  const refusals = [
+    new RequestError('status', 'GET /event: HTTP 403', { status: 403 }),
+    new RequestError('status', 'GET /event: HTTP 404', { status: 404 }),
+    new RequestError('status', 'GET /event: HTTP 405', { status: 405 }),
+    new RequestError('status', 'GET /event: HTTP 502', { status: 502 }),
+    new RequestError('malformed', 'GET /event: answered "text/html"'),
+    new RequestError('timeout', 'GET /event: no complete answer within 10000 ms'),
+    new RequestError('broken', 'GET /event: socket hang up'),
+  ].map((error) => [error.message, error] as const);
+
+  /** What `/event` meets from now on. */
+  const refuse = (api: FakeApi, error: RequestError): void => {
+    api.onEvents = () => {
+      throw error;
+    };
+  };
+
+  test.each(refusals)('the store and the status are asked: %s', async (_, error) => {
+    const api = new FakeApi();
+    refuse(api, error);
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.answer(prompt.messageId, 'done');
+    };
+    const { result, shown } = await run(api);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+    expect([shown, api.prompts.length]).toEqual(['done', 1]);
+  });
+
+  test('a request for permission is found', async () => {
+    const api = new FakeApi();
+    refuse(api, new RequestError('status', 'GET /event: HTTP 502', { status: 502 }));
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.status = { type: 'busy' };
+      const id = successorOf(prompt.messageId);
+      api.begin(prompt.messageId, id);
+      api.permissionList.push({
+        id: 'per_1',
+        sessionID: SESSION.id,
+        permission: 'bash',
+        patterns: [],
+        always: [],
+        tool: { messageID: id },
+      });
+    };
+    expect((await run(api)).result.outcome.kind).toBe('waiting');
+  });
+
+  test('a prompt in doubt is not sent again: another process may answer by now', async () => {
+    const api = new FakeApi();
+    refuse(api, new RequestError('malformed', 'GET /event: answered "text/html"'));
+    api.onPrompt = lost;
+    expect((await run(api)).result.outcome.kind).toBe('unknown');
+    expect(api.prompts).toHaveLength(1);
+  });
+
+  test.each(refusals)('any more, in the middle of a turn: %s', async (_, error) => {
+    const api = new FakeApi();
+    const clock = leapingClock();
+    api.onPrompt = (prompt) => {
+      api.accept(prompt);
+      api.status = { type: 'busy' };
+      const id = successorOf(prompt.messageId);
+      api.begin(prompt.messageId, id);
+      refuse(api, error);
+      setImmediate(() => api.breakStreams());
+      // Longer than a stream is tried again.
+      void clock.sleep(30_000).then(() => {
+        api.finish(id, 'done');
+        api.status = { type: 'idle' };
+      });
+    };
+    const { result } = await run(api, {}, clock);
+    expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'done' });
+  });
+
+  test('but what is unreachable or locked is an error, and nothing is sent', async () => {
+    for (const kind of ['unreachable', 'locked'] as const) {
+      const api = new FakeApi();
+      refuse(api, new RequestError(kind, 'GET /event: no'));
+      await expect(run(api)).rejects.toThrow('GET /event: no');
+      expect(api.prompts).toEqual([]);
+    }
   });
 });
 
