@@ -22,7 +22,7 @@ export interface TurnRequest extends FollowRequest {
   readonly whenBusy?: 'fail' | 'queue' | undefined;
   /** Names the other process that works on this session, if one does: processes of one home share sessions, not status. */
   readonly findOtherProcess?: () => Promise<string | undefined>;
-  /** Called with the message right before it is sent for the first time. Where it rejects, or the call is over then, nothing is sent. */
+  /** Called with the message right before it is sent for the first time by this call. Where it rejects, or the call is over then, nothing is sent. */
   readonly beforeSend?: ((prompt: Prompt) => Promise<void>) | undefined;
 }
 
@@ -68,7 +68,10 @@ export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: Tur
   if (stored === undefined && newest !== undefined && newest > messageId) return await runTurn(request, deps);
   return await withFeed(request, deps, async (feed) => {
     if (stored !== undefined) return await new Follower(request, { ...deps, feed, messageId }).follow();
-    const sent = await sendAndFollow(prompt, request, deps, { feed, pinned: deps.api.pinned(), mayLeave: false });
+    const pinned = deps.api.pinned();
+    checkOpen(request, deps.clock);
+    await request.beforeSend?.(prompt);
+    const sent = await sendAndFollow(prompt, request, deps, { feed, pinned, mayLeave: false });
     return sent === 'unsent' ? notTaken(messageId, 'no way leads to the instance') : sent;
   });
 }

@@ -91,7 +91,7 @@ const ONCE: PersonAnswer = { kind: 'accepted', fields: { decision: 'once' } };
 function call(person: Person, extra: Partial<Call> = {}): Call {
   return {
     signal: new AbortController().signal,
-    deadlineMs: systemClock.now() + CALL_MS,
+    deadlineMs: systemClock.monotonic() + CALL_MS,
     onProgress: () => {},
     askPerson: person.ask,
     ...extra,
@@ -264,7 +264,7 @@ test('a decision that comes when the call is over is not sent, and the message s
     return ONCE;
   };
   const input = { instance: 'a', message: 'x', request_id: 'r' };
-  const limit = { deadlineMs: clock.now() + CALL_MS, askPerson };
+  const limit = { deadlineMs: clock.monotonic() + CALL_MS, askPerson };
   const turn = send(runtime, input, call(new Person(), limit));
   await standsAt(fakes.a);
   expect((await turn).data).toMatchObject({

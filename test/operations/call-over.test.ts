@@ -1,4 +1,3 @@
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -251,22 +250,21 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     expect(effects()).toEqual([]);
   });
 
-  test('send with a request_id: a later call with it is the first', async () => {
+  test('send with a request_id: a later call with it sends that very message', async () => {
     const { id: session_id } = fake.addSession();
     const input = { ...A, session_id, message: 'x', request_id: 'r' };
     // Its entry is on disk when the call ends.
     const { journal } = runtime;
     const caller = new AbortController();
-    const keep = journal.keep.bind(journal);
-    journal.keep = async (...entry) => {
-      const kept = await keep(...entry);
+    const claim = journal.claim.bind(journal);
+    journal.claim = async (...entry) => {
+      const kept = await claim(...entry);
       if (how === 'cancelled') caller.abort();
       else await clock.advance(CALL_MS);
       return kept;
     };
     expect(await reason(send(runtime, input, call({ signal: caller.signal })))).toContain('nothing was sent');
-    expect(await readdir(join(temp.path, 'requests'))).toEqual([]);
-    journal.keep = keep;
+    journal.claim = claim;
     expect((await send(runtime, input, call())).data).toMatchObject({ outcome: 'completed', text: 're: x' });
     const repeated = send(runtime, input, call({ deadlineMs: Number.POSITIVE_INFINITY }));
     let isTold = false;

@@ -1,10 +1,13 @@
+import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
-import { RequestJournal } from '../../src/operations/send/request-journal.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
+import type { Instance } from '../../src/model/instance.ts';
+import { type Found, type RequestKey, RequestJournal, requestKey } from '../../src/operations/send/request-journal.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 
 const PROMPT = { sessionId: 'ses_1', messageId: 'msg_1', partId: 'prt_1', text: 'a secret plan' };
@@ -19,48 +22,133 @@ beforeEach(() => {
 });
 afterEach(() => temp.close());
 
+type Way = Pick<Candidate['claims'], 'id' | 'hostname'> & { readonly url?: string };
+
+/** An instance as it is known by these ways. */
+function known(
+  ways: readonly Way[],
+  { name = 'one', sessionId }: { name?: string; sessionId?: string } = {},
+): RequestKey {
+  const endpoints = ways.map(({ url = 'http://127.0.0.1:4096', ...claims }) => ({
+    candidate: { claims, endpoint: { url } },
+  }));
+  const instance = { name, server: { endpoints } } as unknown as Instance;
+  return requestKey({ instance, directory: '/p' }, 'r', sessionId);
+}
+
+const ONE = known([{ id: 'one', hostname: 'laptop' }]);
+
+async function keep(key: RequestKey, prompt = PROMPT): Promise<Found | undefined> {
+  return await journal().claim(key, await journal().find(key, prompt.text), prompt);
+}
+
+const messageOf = async (key: RequestKey): Promise<string | undefined> =>
+  (await journal().find(key, PROMPT.text)).entry?.messageId;
+
 describe('request ids', () => {
   test('are found by another process, by instance, without the text on disk and for nobody else to read', async () => {
-    expect(await journal().find('one', 'r', PROMPT.text)).toBeUndefined();
-    expect(await journal().keep('one', 'r', PROMPT)).toBe(true);
-    expect(await journal().find('one', 'r', PROMPT.text)).toMatchObject({ messageId: 'msg_1', partId: 'prt_1' });
-    expect(await journal().find('two', 'r', PROMPT.text)).toBeUndefined();
-    const [file = ''] = await readdir(folder);
-    expect(await readFile(join(folder, file), 'utf8')).not.toContain('secret');
-    expect([(await stat(folder)).mode & 0o777, (await stat(join(folder, file))).mode & 0o777]).toEqual([0o700, 0o600]);
+    expect(await messageOf(ONE)).toBeUndefined();
+    expect(await keep(ONE)).toBeDefined();
+    expect((await journal().find(ONE, PROMPT.text)).entry).toMatchObject({ messageId: 'msg_1', partId: 'prt_1' });
+    expect(await messageOf(known([{ id: 'two', hostname: 'desktop' }]))).toBeUndefined();
+    for (const file of await readdir(folder)) {
+      expect(await readFile(join(folder, file), 'utf8')).not.toContain('secret');
+      expect((await stat(join(folder, file))).mode & 0o777).toBe(0o600);
+    }
+    expect((await stat(folder)).mode & 0o777).toBe(0o700);
   });
 
-  test('stand for one message: a second is not kept, and another text is an error', async () => {
-    const [first, second] = await Promise.all([
-      journal().keep('one', 'r', PROMPT),
-      journal().keep('one', 'r', { ...PROMPT, messageId: 'msg_2' }),
+  test.each<[string, readonly Way[], readonly Way[]]>([
+    ['its id', [{ id: 'one', hostname: 'laptop' }], [{ id: 'one', hostname: 'other' }]],
+    ['the id of a way that was proven since', [{ hostname: 'laptop' }], [{ id: 'one' }, { hostname: 'laptop' }]],
+    [
+      'what is left when the way with the id is gone',
+      [{ id: 'one' }, { hostname: 'laptop' }],
+      [{ hostname: 'laptop' }],
+    ],
+    ['its machine, whatever the case and domain', [{ hostname: 'Laptop.local' }], [{ hostname: 'laptop' }]],
+    [
+      'its machine and directory, after a restart with another id',
+      [{ id: 'a', hostname: 'm' }],
+      [{ id: 'b', hostname: 'm' }],
+    ],
+    ['the address where no machine is claimed', [{ url: 'http://10.0.0.5:4096' }], [{ url: 'http://10.0.0.5:4096' }]],
+  ])('are found by %s, under any name', async (_, before, now) => {
+    await keep(known(before));
+    expect(await messageOf(known(now, { name: 'one@host' }))).toBe('msg_1');
+  });
+
+  test.each<[string, readonly Way[], readonly Way[]]>([
+    ['another machine', [{ hostname: 'laptop' }], [{ hostname: 'desktop' }]],
+    ['another port of this one, which may be a tunnel', [{}], [{ url: 'http://127.0.0.1:4097' }]],
+  ])('are none of %s', async (_, before, now) => {
+    await keep(known(before));
+    expect(await messageOf(known(now))).toBeUndefined();
+  });
+
+  test('of another session of the instance stand for another message, and without one for the first', async () => {
+    const [first, second] = ['ses_1', 'ses_2'].map((sessionId) => known([{ id: 'one' }], { sessionId }));
+    await keep(first!);
+    expect(await messageOf(second!)).toBeUndefined();
+    await keep(second!, { ...PROMPT, sessionId: 'ses_2', messageId: 'msg_2' });
+    expect([await messageOf(first!), await messageOf(second!), await messageOf(known([{ id: 'one' }]))]).toEqual([
+      'msg_1',
+      'msg_2',
+      'msg_1',
     ]);
-    expect([first, second].filter(Boolean)).toHaveLength(1);
-    await expect(journal().find('one', 'r', 'another')).rejects.toThrow(/another message.*nothing was sent/);
-    expect(await readdir(folder)).toHaveLength(1);
+  });
+
+  test('stand for one message: of many that claim it at once one does, and another text is an error', async () => {
+    const claims = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => keep(ONE, { ...PROMPT, messageId: `msg_${index}` })),
+    );
+    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+    await expect(journal().find(ONE, 'another')).rejects.toThrow(/another message.*nothing was sent/);
+  });
+
+  test('whose message the session has gone on without are claimed by one of many', async () => {
+    await keep(ONE);
+    const seen = await journal().find(ONE, PROMPT.text);
+    const claims = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => journal().claim(ONE, seen, { ...PROMPT, messageId: `msg_new${index}` })),
+    );
+    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+    expect(await messageOf(ONE)).toMatch(/^msg_new/);
+    // One that looked before is too late, too.
+    expect(await journal().claim(ONE, { ...seen, count: 0 }, PROMPT)).toBeUndefined();
+  });
+
+  test('of earlier versions, which were kept by the name, are found, and claimed by one', async () => {
+    await mkdir(folder, { recursive: true });
+    const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
+    const entry = { sessionId: 'ses_1', messageId: 'msg_old', partId: 'prt_1', digest: digest(PROMPT.text) };
+    await writeFile(join(folder, `${digest('one\0r')}.json`), JSON.stringify(entry));
+    expect(await messageOf(ONE)).toBe('msg_old');
+    const claims = await Promise.all([keep(ONE), keep(ONE)]);
+    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+    expect(await messageOf(ONE)).toBe('msg_1');
   });
 
   test('that cannot be kept or read are errors, and nothing is sent', async () => {
     await mkdir(join(temp.path, 'state'));
     await writeFile(folder, '');
-    await expect(journal().keep('one', 'r', PROMPT)).rejects.toThrow(/Nothing was sent/);
-    await expect(journal().find('one', 'r', PROMPT.text)).rejects.toThrow(/Nothing was sent/);
+    const nothing = { entry: undefined, chain: 'c', count: 0 };
+    await expect(journal().claim(ONE, nothing, PROMPT)).rejects.toThrow(/Nothing was sent/);
+    await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/Nothing was sent/);
   });
 
   test('a damaged one is an error and not taken for a new one', async () => {
-    await journal().keep('one', 'r', PROMPT);
-    const [file = ''] = await readdir(folder);
-    await writeFile(join(folder, file), '{"sessionId":');
-    await expect(journal().find('one', 'r', PROMPT.text)).rejects.toThrow(/damaged/);
+    await keep(ONE);
+    for (const file of await readdir(folder)) await writeFile(join(folder, file), '{"sessionId":');
+    await expect(journal().find(ONE, PROMPT.text)).rejects.toThrow(/damaged/);
   });
 
   test('old ones go when another process keeps one', async () => {
-    await journal().keep('one', 'old', PROMPT);
-    const [file = ''] = await readdir(folder);
+    await keep(ONE);
     const monthAgo = new Date(systemClock.now() - 30 * 86_400_000);
-    await utimes(join(folder, file), monthAgo, monthAgo);
-    await journal().keep('one', 'new', PROMPT);
-    expect(await journal().find('one', 'old', PROMPT.text)).toBeUndefined();
-    expect(await journal().find('one', 'new', PROMPT.text)).toBeDefined();
+    for (const file of await readdir(folder)) await utimes(join(folder, file), monthAgo, monthAgo);
+    const other = known([{ id: 'other', hostname: 'other' }]);
+    await keep(other);
+    expect([await messageOf(ONE), await messageOf(other)]).toEqual([undefined, 'msg_1']);
   });
 });

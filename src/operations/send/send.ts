@@ -1,7 +1,5 @@
 import { LinkedAbort } from '../../base/linked-abort.ts';
-import type { Prompt } from '../../opencode/api.ts';
 import type { Session } from '../../opencode/schema.ts';
-import { CallOver } from '../../turns/call-limit.ts';
 import type { TurnResult } from '../../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
@@ -10,7 +8,7 @@ import { askInTurn } from '../respond/ask-in-turn.ts';
 import { remember } from './following.ts';
 import { scopeOf } from '../listing/directories.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
-import type { JournalEntry } from './request-journal.ts';
+import { type Found, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
 import { type Several, toSeveral } from './several.ts';
@@ -84,17 +82,22 @@ async function sendChecked(
   input: Checked,
   { call, maxChars }: Several,
 ): Promise<Answer<TurnView>> {
-  const release = await lockRequest(runtime, connected, input, call);
+  const { request_id, session_id } = input;
+  const named = session_id === undefined ? undefined : await findSession(connected, session_id);
+  const key = request_id === undefined ? undefined : requestKey(connected, request_id, named?.id);
+  const release = await lockRequest(runtime, key, call);
   try {
-    const earlier = await earlierMessage(runtime, connected, input);
-    const session = await sessionToDrive(connected, input, earlier);
+    const found = key && (await runtime.journal.find(key, input.message));
+    const request = key && found && { key, found };
+    const earlier = found?.entry;
+    const session = await sessionToDrive(connected, input, named, earlier);
     // Listings tell what it does there from now on.
     if (session.directory !== connected.directory) runtime.fleet.worksIn(connected, session);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
     const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
-    const prepared = { ...input, earlier, onStarted: release, onWaiting };
+    const prepared = { ...input, request, onStarted: release, onWaiting };
     const result = await serialized(runtime, connected, session, prepared, call);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
@@ -113,9 +116,11 @@ const RUNNING = { kind: 'running' } as const;
 
 async function sessionToDrive(
   connected: Connected,
-  { session_id: query, done }: Checked,
+  { done }: Checked,
+  named: Session | undefined,
   earlier: JournalEntry | undefined,
 ): Promise<Session> {
+  if (named !== undefined) return named;
   if (earlier !== undefined) {
     const session = await connected.api.session(earlier.sessionId);
     if (session !== undefined) return session;
@@ -123,7 +128,6 @@ async function sessionToDrive(
       `request_id was used for session ${earlier.sessionId}, which ${quoteName(connected.instance.name)} does not have any more; nothing was sent.`,
     );
   }
-  if (query !== undefined) return await findSession(connected, query);
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
   const created = await connected.api.createSession(undefined, scopeOf(connected).directory);
@@ -132,26 +136,13 @@ async function sessionToDrive(
 }
 
 /** Calls with one request id go one after the other until the message is seen to run. */
-async function lockRequest(
-  { lock }: Runtime,
-  { instance }: Connected,
-  { request_id }: Message,
-  call: Call,
-): Promise<() => void> {
-  if (request_id === undefined) return () => {};
-  return await lock.acquire(`request ${instance.name}\0${request_id}`, limitOf(call));
-}
-
-async function earlierMessage(
-  { journal }: Runtime,
-  { instance }: Connected,
-  { request_id, message }: Message,
-): Promise<JournalEntry | undefined> {
-  return request_id === undefined ? undefined : await journal.find(instance.name, request_id, message);
+async function lockRequest({ lock }: Runtime, key: RequestKey | undefined, call: Call): Promise<() => void> {
+  if (key === undefined) return () => {};
+  return await lock.acquire(`request ${key.requestId}\0${key.identities[0]}`, limitOf(call));
 }
 
 interface Prepared extends Checked {
-  readonly earlier: JournalEntry | undefined;
+  readonly request: { readonly key: RequestKey; readonly found: Found } | undefined;
   /** The message runs, and another call with its request id finds it. */
   readonly onStarted: () => void;
   readonly onWaiting: TurnRequest['onWaiting'];
@@ -168,7 +159,6 @@ async function serialized(
   const { api, instance } = connected;
   const limit = limitOf(call);
   const release = await runtime.lock.acquire(session.id, limit);
-  const journal = journalling(runtime, instance.name, prepared);
   const follow = new LinkedAbort(call.signal);
   const request: TurnRequest = {
     session,
@@ -185,7 +175,7 @@ async function serialized(
       prepared.onStarted();
       if (prepared.async === true) follow.abort();
     },
-    beforeSend: journal.keep,
+    beforeSend: claimer(runtime, prepared),
     findOtherProcess: async () => {
       const elsewhere = await findOtherProcess(runtime, connected, session, call);
       return elsewhere === undefined
@@ -195,7 +185,8 @@ async function serialized(
   };
   const deps = { api, clock: runtime.clock };
   try {
-    const { earlier, agentName, modelName } = prepared;
+    const { agentName, modelName } = prepared;
+    const earlier = prepared.request?.found.entry;
     const result =
       earlier === undefined
         ? await runTurn(request, deps)
@@ -211,37 +202,23 @@ async function serialized(
           );
     remember(runtime, instance, session, result);
     return result;
-  } catch (error) {
-    if (error instanceof CallOver) await journal.forget();
-    throw error;
   } finally {
     follow.end();
     release();
   }
 }
 
-interface Journalling {
-  readonly keep: TurnRequest['beforeSend'];
-  /** Nothing was sent: the next call with this request id is the first. What an earlier one may have sent stays. */
-  readonly forget: () => Promise<void>;
-}
-
-function journalling({ journal }: Runtime, name: string, { request_id, earlier }: Prepared): Journalling {
-  if (request_id === undefined) return { keep: undefined, forget: () => Promise.resolve() };
-  let kept = false;
-  const forget = async (): Promise<void> => {
-    if (kept) await journal.forget(name, request_id);
-    kept = false;
-  };
-  const keep = async (prompt: Prompt): Promise<void> => {
-    // The session went on without the earlier one, which it does not have; or nothing of ours was sent by the first way.
-    kept ||= earlier !== undefined;
-    await forget();
-    kept = await journal.keep(name, request_id, prompt);
-    if (!kept)
+/** Undefined where the caller gave no request id. */
+function claimer({ journal }: Runtime, { request }: Prepared): TurnRequest['beforeSend'] {
+  if (request === undefined) return undefined;
+  const { key } = request;
+  let { found } = request;
+  return async (prompt) => {
+    const claimed = await journal.claim(key, found, prompt);
+    if (claimed === undefined)
       throw new OperationError(
-        `Another server is sending the message with request_id ${JSON.stringify(request_id)} just now; nothing was sent by this one. Call again to follow it.`,
+        `Another server is sending the message with request_id ${JSON.stringify(key.requestId)} just now; nothing was sent by this one. Call again to follow it.`,
       );
+    found = claimed;
   };
-  return { keep, forget };
 }
