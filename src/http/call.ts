@@ -9,9 +9,9 @@ import { Agent as SecureAgent, request as requestHttps } from 'node:https';
 
 import { type Receiver, type Withheld, whenConnected } from './port-holder.ts';
 import { type Dial, dialConnector } from '../base/dial.ts';
-import { DialAgent } from './dial-agent.ts';
 import { LongStringCutter } from './long-strings.ts';
-import { networkError, RequestError } from './request-error.ts';
+import { closeIdle, DialAgent, KEEPING, keeping } from './agents.ts';
+import { networkError, OUT_OF_FILES, RequestError } from './request-error.ts';
 
 /** One HTTP request, ready to be sent. */
 export interface Outgoing {
@@ -33,16 +33,13 @@ export interface Outgoing {
   readonly beforeSend?: (() => void) | undefined;
 }
 
-/** An idle connection is closed before the server may do it: Node's servers and common proxies do after 5 s. */
-const IDLE_SOCKET_MS = 4000;
-
 /**
  * node:http and not fetch: undici keeps some 20 KB for each address that it ever tried, and takes twice the memory and
  * time for 200 servers (Node 20.20).
  */
 const POOLS = {
-  http: new Agent({ keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' }),
-  https: new SecureAgent({ keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' }),
+  http: keeping(new Agent(KEEPING)),
+  https: keeping(new SecureAgent(KEEPING)),
 };
 
 /** One pool for each means of dialling. */
@@ -50,6 +47,9 @@ const DIALLED = new WeakMap<Dial, DialAgent>();
 
 /** How much more than what may be left of a body is read where its strings are cut: a body without end is none. */
 const MOST_CUT = 64;
+
+/** Connections end all the time: one that found no file free is tried again, for as long as the call may take. */
+const OUT_OF_FILES_PAUSE_MS = 100;
 
 /** What a kept connection says when the server closed it just as it was used again. */
 const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
@@ -65,6 +65,8 @@ export class HttpCall {
   #timer: NodeJS.Timeout | undefined;
   #over = false;
   #withheld: string | undefined;
+  /** Set while no file is free for a connection. */
+  #outOfFiles: RequestError | undefined;
 
   constructor(outgoing: Outgoing, signal: AbortSignal | undefined) {
     this.#outgoing = outgoing;
@@ -91,7 +93,8 @@ export class HttpCall {
       // What arrived while this process was busy counts: sockets are read before this runs, and may have ended the limit.
       setImmediate(() => {
         if (this.#timer !== timer) return;
-        this.#fail(new RequestError('timeout', `${this.#outgoing.label}: no complete answer within ${ms} ms`));
+        const late = new RequestError('timeout', `${this.#outgoing.label}: no complete answer within ${ms} ms`);
+        this.#fail(this.#outOfFiles ?? late);
       });
     }, ms);
     this.#timer = timer;
@@ -152,6 +155,7 @@ export class HttpCall {
     this.#request = request;
     const go = (withheld: Withheld | undefined): void => {
       connected = true;
+      this.#outOfFiles = undefined;
       try {
         if (withheld?.isForeign === true) {
           const { reason } = withheld;
@@ -177,7 +181,13 @@ export class HttpCall {
       // Whether the server saw it cannot be told, so only what changes nothing is sent again.
       const again = request.reusedSocket && method === 'GET' && CLOSED_MEANWHILE.has(error.code ?? '');
       if (again && !this.#over) this.#send(resolve, false);
-      else this.#fail(networkError(error, label, connected));
+      else if (OUT_OF_FILES.has(error.code ?? '')) {
+        this.#outOfFiles = networkError(error, label, false);
+        closeIdle();
+        setTimeout(() => {
+          if (!this.#over) this.#send(resolve, mayReuse);
+        }, OUT_OF_FILES_PAUSE_MS);
+      } else this.#fail(networkError(error, label, connected));
     });
   }
 
@@ -199,6 +209,6 @@ function connectionOf({ dial, via, pooled }: Outgoing, secure: boolean, mayReuse
   if (dial === undefined) return { agent: reuse && POOLS[secure ? 'https' : 'http'] };
   if (!reuse) return { createConnection: dialConnector(dial) };
   let agent = DIALLED.get(dial);
-  if (agent === undefined) DIALLED.set(dial, (agent = new DialAgent(dial, IDLE_SOCKET_MS)));
+  if (agent === undefined) DIALLED.set(dial, (agent = keeping(new DialAgent(dial))));
   return { agent };
 }

@@ -61,6 +61,9 @@ const CERTIFICATE_CODES = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ]);
 
+/** This process, or this machine, may open no more files: nothing is wrong with the other end. */
+export const OUT_OF_FILES = new Set(['EMFILE', 'ENFILE']);
+
 /** Codes with which no connection came about, so that not one byte of the request was sent. */
 const NEVER_CONNECTED = new Set([
   'ECONNREFUSED',
@@ -70,6 +73,7 @@ const NEVER_CONNECTED = new Set([
   'EAI_AGAIN',
   'EADDRNOTAVAIL',
   ...CERTIFICATE_CODES,
+  ...OUT_OF_FILES,
 ]);
 
 /** What a failed socket says, as one of ours. `connected` tells whether the request may have left this machine. */
@@ -82,7 +86,9 @@ export function networkError(error: Error, label: string, connected: boolean): R
   const reason =
     code !== undefined && CERTIFICATE_CODES.has(code)
       ? `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`
-      : (code ?? messageOf(first));
+      : code !== undefined && OUT_OF_FILES.has(code)
+        ? `too many open files on this machine (${code}), nothing was sent; raise "ulimit -n" where this program starts`
+        : (code ?? messageOf(first));
   // A connect that ran out of time has the same code as a read that did.
   const never = code !== undefined && (NEVER_CONNECTED.has(code) || (code === 'ETIMEDOUT' && !connected));
   return new RequestError(never ? 'unreachable' : 'broken', `${label}: ${reason}`, { cause: error });

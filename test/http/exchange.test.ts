@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { promisify } from 'node:util';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
@@ -48,6 +50,40 @@ describe('an exchange', () => {
     for (const path of ['/a', '/b', '/c'])
       expect(await exchange(connection, path, {}, limits)).toMatchObject({ text: '1' });
     expect(requests.map(({ socket }) => socket)).toEqual([0, 0, 0]);
+  });
+
+  test('leaves no more than 64 idle connections open, of all servers together, and those used last', async () => {
+    const served = await Promise.all(Array.from({ length: 100 }, () => serve((_, response) => answer(response, '1'))));
+    for (const { connection } of served) await exchange(connection, '/', {}, limits);
+    const open = (): number => served.flatMap(({ sockets }) => sockets).filter(({ closed }) => !closed).length;
+    await until('the others to be closed', () => open() <= 64);
+    const newest = served.at(-1)!;
+    await exchange(newest.connection, '/', {}, limits);
+    expect(newest.requests.map(({ socket }) => socket)).toEqual([0, 0]);
+  });
+
+  test('waits for a file where none is free, and says so where none comes', { timeout: 60_000 }, async () => {
+    const { url, close } = await listenHttp((_, response) => answer(response, '1'));
+    closers.push(close);
+    // A process of its own, since the limit is one of a whole process: it opens all files that it may, then asks.
+    const program = `
+      import { closeSync, openSync } from 'node:fs';
+      import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';
+      const files = [];
+      const connection = { endpoint: { url: ${JSON.stringify(url)}, route: 'loopback' } };
+      const ask = (timeoutMs) => exchange(connection, '/', {}, { timeoutMs, maxBytes: 1000 });
+      const fill = () => { try { for (;;) files.push(openSync('/dev/null')); } catch {} };
+      fill();
+      const filling = setInterval(fill, 10);
+      const said = await ask(1_000).then(({ text }) => text, ({ kind, message }) => kind + ' ' + message);
+      const asking = ask(20_000);
+      setTimeout(() => { clearInterval(filling); files.splice(0).forEach((file) => closeSync(file)); }, 300);
+      const { text } = await asking;
+      process.stdout.write(JSON.stringify([said, text]));
+    `;
+    const script = 'ulimit -n 128; exec "$0" --import tsx --input-type=module -e "$1"';
+    const { stdout } = await promisify(execFile)('/bin/sh', ['-c', script, process.execPath, program]);
+    expect(JSON.parse(stdout)).toEqual([expect.stringMatching(/^unreachable .*too many open files.*ulimit -n/), '1']);
   });
 
   test('is sent again on a connection of its own when the kept one was closed under it', async () => {

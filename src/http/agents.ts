@@ -1,0 +1,69 @@
+import { Agent, type AgentOptions, type ClientRequestArgs } from 'node:http';
+import type { Duplex } from 'node:stream';
+
+import { type Dial, dialConnector } from '../base/dial.ts';
+
+/** An idle connection is closed before the server may do it: Node's servers and common proxies do after 5 s. */
+const IDLE_SOCKET_MS = 4000;
+
+export const KEEPING: AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' };
+
+/** Of all agents together: more than probes that are under way leave between two requests, and far from a limit of 256 files. */
+const MAX_IDLE = 64;
+
+/** The longest idle first. */
+const IDLE = new Set<Duplex>();
+
+function forget(this: Duplex): void {
+  IDLE.delete(this);
+}
+
+/** The same agent, whose idle connections count among those of all. */
+export function keeping<A extends Agent>(agent: A): A {
+  // Node calls these with each connection that becomes idle, and that is used again. The first says whether it is kept.
+  const keep = agent.keepSocketAlive.bind(agent) as (socket: Duplex) => unknown;
+  const reuse = agent.reuseSocket.bind(agent);
+  agent.keepSocketAlive = (socket) => {
+    const isKept = keep(socket);
+    if (isKept === true) rest(socket);
+    return isKept;
+  };
+  agent.reuseSocket = (socket, request) => {
+    IDLE.delete(socket);
+    reuse(socket, request);
+  };
+  return agent;
+}
+
+function rest(socket: Duplex): void {
+  IDLE.add(socket);
+  socket.off('close', forget);
+  socket.once('close', forget);
+  closeIdle(MAX_IDLE);
+}
+
+/** Closes what has been idle for longest, until no more than `left` are. */
+export function closeIdle(left = 0): void {
+  for (const oldest of IDLE) {
+    if (IDLE.size <= left) break;
+    IDLE.delete(oldest);
+    oldest.destroy();
+  }
+}
+
+/** Keeps dialled connections as the agents of node:http keep theirs, by host and port. */
+export class DialAgent extends Agent {
+  readonly #connect: ReturnType<typeof dialConnector>;
+
+  constructor(dial: Dial) {
+    super(KEEPING);
+    this.#connect = dialConnector(dial);
+  }
+
+  override createConnection(
+    options: ClientRequestArgs,
+    done: (error: Error | null, stream: Duplex) => void,
+  ): undefined {
+    return this.#connect(options, done);
+  }
+}
