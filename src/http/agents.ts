@@ -21,7 +21,7 @@ function forget(this: Duplex): void {
 /** The same agent, whose idle connections count among those of all. */
 export function keeping<A extends Agent>(agent: A): A {
   // Node calls these with each connection that becomes idle, and that is used again. The first says whether it is kept.
-  const keep = agent.keepSocketAlive.bind(agent) as (socket: Duplex) => unknown;
+  const keep: (socket: Duplex) => unknown = agent.keepSocketAlive.bind(agent);
   const reuse = agent.reuseSocket.bind(agent);
   agent.keepSocketAlive = (socket) => {
     const isKept = keep(socket);

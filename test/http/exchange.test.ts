@@ -57,6 +57,7 @@ describe('an exchange', () => {
     for (const { connection } of served) await exchange(connection, '/', {}, limits);
     const open = (): number => served.flatMap(({ sockets }) => sockets).filter(({ closed }) => !closed).length;
     await until('the others to be closed', () => open() <= 64);
+    expect(open()).toBe(64);
     const newest = served.at(-1)!;
     await exchange(newest.connection, '/', {}, limits);
     expect(newest.requests.map(({ socket }) => socket)).toEqual([0, 0]);

@@ -7,7 +7,12 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import type { Candidate } from '../../src/model/candidate.ts';
 import type { Instance } from '../../src/model/instance.ts';
-import { type Found, type RequestKey, RequestJournal, requestKey } from '../../src/operations/send/request-journal.ts';
+import {
+  type KeptRequest,
+  type RequestKey,
+  RequestJournal,
+  requestKey,
+} from '../../src/operations/send/request-journal.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 
 const PROMPT = { sessionId: 'ses_1', messageId: 'msg_1', partId: 'prt_1', text: 'a secret plan' };
@@ -38,7 +43,7 @@ function known(
 
 const ONE = known([{ id: 'one', hostname: 'laptop' }]);
 
-async function keep(key: RequestKey, prompt = PROMPT): Promise<Found | undefined> {
+async function keep(key: RequestKey, prompt = PROMPT): Promise<KeptRequest | undefined> {
   return await journal().claim(key, await journal().find(key, prompt.text), prompt);
 }
 

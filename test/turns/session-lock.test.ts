@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 
 import type { CallLimit } from '../../src/turns/call-limit.ts';
-import { SessionLock } from '../../src/turns/session-lock.ts';
+import { type Holder, SessionLock } from '../../src/turns/session-lock.ts';
 import { ManualClock, settle } from '../fleet/manual-clock.ts';
+import { deferred } from '../rig/wait.ts';
 
 const clock = new ManualClock();
 const lock = new SessionLock(clock);
@@ -79,5 +80,37 @@ describe('whoever waits for a session', () => {
     release('in time');
     await join('next', limit());
     expect([held, clock.due()]).toEqual([['in time', 'next'], before]);
+  });
+});
+
+describe('one that is held at a place', () => {
+  const at = (place: string, lost: Promise<void> = new Promise(() => {})): Holder => ({ place, whenLost: () => lost });
+
+  test('which is lost is given to those of other places, in their order, and to none of its own', async () => {
+    const got: string[] = [];
+    const join = (name: string, holder: Holder): void => {
+      void lock.acquire('copied', limit(), holder).then(() => got.push(name));
+    };
+    const lost = deferred<void>();
+    join('hung', at('one', lost.promise));
+    join('behind it', at('one', lost.promise));
+    join('healthy', at('two'));
+    join('healthy too', at('two'));
+    await settle();
+    expect(got).toEqual(['hung']);
+    lost.resolve();
+    await settle();
+    expect(got).toEqual(['hung', 'healthy']);
+  });
+
+  test('which is not lost is waited for by all', async () => {
+    const release = await lock.acquire('shared', limit(), at('one'));
+    let isHeld = false;
+    void lock.acquire('shared', limit(), at('two')).then(() => (isHeld = true));
+    await settle();
+    expect(isHeld).toBe(false);
+    release();
+    await settle();
+    expect(isHeld).toBe(true);
   });
 });

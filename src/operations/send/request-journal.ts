@@ -39,7 +39,7 @@ export interface RequestKey {
 }
 
 /** What is known of a request id, and where what is done next is kept. */
-export interface Found {
+export interface KeptRequest {
   readonly entry: JournalEntry | undefined;
   readonly chain: string;
   /** Entries in the chain that were seen. */
@@ -65,7 +65,7 @@ export class RequestJournal {
   }
 
   /** @throws {OperationError} it cannot be read, or stands for another text */
-  async find(key: RequestKey, text: string): Promise<Found> {
+  async find(key: RequestKey, text: string): Promise<KeptRequest> {
     const found = await this.#find(key);
     if (found.entry !== undefined && found.entry.digest !== digestOf(text)) {
       throw new OperationError(
@@ -81,9 +81,9 @@ export class RequestJournal {
    */
   async claim(
     { requestId, identities }: RequestKey,
-    { chain, count }: Found,
+    { chain, count }: KeptRequest,
     { sessionId, messageId, partId, text }: Prompt,
-  ): Promise<Found | undefined> {
+  ): Promise<KeptRequest | undefined> {
     const entry: JournalEntry = { sessionId, messageId, partId, digest: digestOf(text) };
     const path = this.#path(chain, count);
     try {
@@ -97,7 +97,7 @@ export class RequestJournal {
     }
   }
 
-  async #find({ requestId, identities, names, sessionId }: RequestKey): Promise<Found> {
+  async #find({ requestId, identities, names, sessionId }: RequestKey): Promise<KeptRequest> {
     const chains = identities.map((identity) => chainOf(identity, requestId));
     for (const first of chains) {
       const head = await this.#read(this.#path(first, 0));
@@ -114,7 +114,7 @@ export class RequestJournal {
     return { entry: undefined, chain, count: 0 };
   }
 
-  async #last(chain: string): Promise<Found> {
+  async #last(chain: string): Promise<KeptRequest> {
     let entry: JournalEntry | undefined;
     for (let count = 0; ; count += 1) {
       const next = await this.#read(this.#path(chain, count));

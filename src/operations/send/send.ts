@@ -6,9 +6,10 @@ import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { remember } from './following.ts';
+import { holdSession } from './hold-session.ts';
 import { scopeOf } from '../listing/directories.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
-import { type Found, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
+import { type KeptRequest, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
 import { type Several, toSeveral } from './several.ts';
@@ -142,7 +143,7 @@ async function lockRequest({ lock }: Runtime, key: RequestKey | undefined, call:
 }
 
 interface Prepared extends Checked {
-  readonly request: { readonly key: RequestKey; readonly found: Found } | undefined;
+  readonly request: { readonly key: RequestKey; readonly found: KeptRequest } | undefined;
   /** The message runs, and another call with its request id finds it. */
   readonly onStarted: () => void;
   readonly onWaiting: TurnRequest['onWaiting'];
@@ -158,7 +159,7 @@ async function serialized(
 ): Promise<TurnResult> {
   const { api, instance } = connected;
   const limit = limitOf(call);
-  const release = await runtime.lock.acquire(session.id, limit);
+  const release = await holdSession(runtime, connected, session, call);
   const follow = new LinkedAbort(call.signal);
   const request: TurnRequest = {
     session,

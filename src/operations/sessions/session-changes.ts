@@ -1,10 +1,11 @@
 import type { Message, Session } from '../../opencode/schema.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { abortVerified } from '../send/abort.ts';
+import { holdSession } from '../send/hold-session.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { DeletedSession } from '../inspect/inspect-shapes.ts';
 import { findOtherProcess } from './other-process.ts';
-import { type Call, type CallSpan, connect, type Connected, limitOf, type Runtime } from '../runtime.ts';
+import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession } from './session-query.ts';
 import { renderSession, sessionRow } from './sessions.ts';
 import type { CreatedSession } from '../shapes.ts';
@@ -142,7 +143,7 @@ export async function deleteSession(
 
 async function deleteIdle(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
   // A send of ours that has begun must be seen to run first.
-  const release = await runtime.lock.acquire(session.id, limitOf(call));
+  const release = await holdSession(runtime, connected, session, call);
   try {
     await assertIdle(runtime, connected, session, call);
     await connected.api.remove(session.id);
