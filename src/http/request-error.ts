@@ -46,7 +46,7 @@ export class RequestError extends Error {
 
 /** Whether the server may have acted on the request: no answer came, or one of something in between that knows no more. */
 export function mayHaveActed({ kind, status = 0 }: RequestError): boolean {
-  return kind === 'broken' || kind === 'timeout' || kind === 'malformed' || (kind === 'status' && status >= 500);
+  return ['broken', 'timeout', 'malformed', 'too-large'].includes(kind) || (kind === 'status' && status >= 500);
 }
 
 /** The other end has no certificate that this machine trusts: Node's codes for it. */
