@@ -3,12 +3,16 @@ import { join } from 'node:path';
 
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
 import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import { createRelayLink, PATIENCE_MS, type RelayLink, type RelayState } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-process.ts';
 import { runStatePath } from '../run-state.ts';
 import { RunStateWriter } from './run-state-writer.ts';
+
+/** PATH_MAX on Linux. */
+const MAX_DIRECTORY_CHARS = 4096;
 
 export interface RegistrationsOptions {
   readonly id: string;
@@ -81,12 +85,14 @@ export class OwnRegistrations {
       if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
     } else
       tell(`not registered on this machine (${registryDir.path}): ${reasonOf(here)}; trying again in the background`);
+    this.#tellDirectory('this machine', this.#here, registryDir);
     if (relay !== undefined && !giveUp.aborted) {
       tell('connecting to the relay; Ctrl-C goes on without it');
       const there = await this.#relay?.connectFirst(giveUp);
       if (there?.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
       else if (there?.kind === 'closed') tell(`no connection to the relay: ${there.reason ?? 'closed'}`);
       else tell(`no connection to the relay: ${reasonOf(there)}; trying again in the background`);
+      this.#tellDirectory('the relay', this.#relay, relay.registryDir);
       interrupted = wasInterrupted(there?.reason);
     }
     this.#keep();
@@ -148,6 +154,15 @@ export class OwnRegistrations {
         },
         onMessage: (line) => tell(`ssh: ${line}`),
       });
+  }
+
+  /** Versions before this one look for registrations in one directory only. */
+  #tellDirectory(where: string, link: RelayLink | undefined, { path }: Settings['registryDir']): void {
+    if (link?.directory === undefined) return;
+    const taken = quoteName(singleLine(link.directory, MAX_DIRECTORY_CHARS));
+    this.#options.tell(
+      `registers on ${where} in ${taken}; an older opencode-mcp there looks only in ${path}: upgrade it, or set its RELAY_REGISTRY_DIR to that`,
+    );
   }
 
   async #tellSsh(): Promise<void> {

@@ -2,7 +2,7 @@ import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 
 import { readRunStates, type RunState } from '../../../src/connected/run-state.ts';
 import { childEnvironment } from '../../../src/connected/start/child-environment.ts';
@@ -11,7 +11,9 @@ import { defaultName } from '../../../src/identity/default-name.ts';
 import { fileLogger, logPath } from '../../../src/connected/start/log-file.ts';
 import { findOpencode } from '../../../src/connected/start/opencode-program.ts';
 import { choosePort, HIGHEST_PORT, listenerOn, LOWEST_PORT } from '../../../src/connected/start/port.ts';
+import { OwnRegistrations } from '../../../src/connected/start/registrations.ts';
 import { RunStateWriter } from '../../../src/connected/start/run-state-writer.ts';
+import { systemClock } from '../../../src/base/clock.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { tempDir } from '../../rig/temp.ts';
 
@@ -195,4 +197,39 @@ describe('the state file', () => {
     await new RunStateWriter(file, 'abc', { log: (_, message) => void lines.push(message) }).write(state);
     expect(lines).toEqual(['cannot keep the state file']);
   });
+});
+
+test('a registry directory that older versions do not look in is told, and what to do there', async () => {
+  const stateHome = folder();
+  vi.stubEnv('XDG_STATE_HOME', stateHome);
+  closers.push(() => Promise.resolve(vi.unstubAllEnvs()));
+  const registry = join(stateHome, 'opencode-mcp', 'registry');
+  const told = async (explicit: boolean): Promise<string> => {
+    const lines: string[] = [];
+    const registrations = new OwnRegistrations({
+      id: 'id-one',
+      name: 'web',
+      password: undefined,
+      onLan: false,
+      registryDir: { path: join(stateHome, 'default'), explicit },
+      relay: undefined,
+      stateDir: stateHome,
+      logFile: '',
+      version: '0',
+      clock: systemClock,
+      logger: silentLogger,
+      onSsh: () => {},
+      tell: (line) => void lines.push(line),
+    });
+    closers.push(() => registrations.close());
+    await registrations.connect(4096, new AbortController().signal);
+    await registrations.close();
+    return lines.join('\n');
+  };
+  expect(await told(false)).toBe('');
+  await mkdir(registry, { recursive: true, mode: 0o700 });
+  expect(await told(false)).toBe(
+    `registers on this machine in ${registry}; an older opencode-mcp there looks only in ${join(stateHome, 'default')}: upgrade it, or set its RELAY_REGISTRY_DIR to that`,
+  );
+  expect(await told(true)).toBe('');
 });
