@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { type Fault, type FaultProxy, type Match, startFaultProxy } from '../rig/fault-proxy.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
+import { expectedReply } from '../rig/model-script.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from '../real/stage.ts';
@@ -101,7 +102,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
     const word = `word${index}of${SEED}`;
     const isSlow = random() < 0.5;
     const message = isSlow ? `slow 12 60: ${word}` : `echo: ${word}`;
-    const expected = isSlow ? Array(12).fill(word).join(' ') : word;
+    const expected = expectedReply(message);
     const faults = breakSomething();
     const session_id = random() < 0.3 ? await newSession() : undefined;
     const request_id = random() < 0.5 ? `soak-${SEED}-${index}` : undefined;
@@ -130,7 +131,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
       for (let index = 0; index < FEWEST_SENDS || performance.now() < untilMs; index += 1) {
         const one = await sendOnce(index);
         sent.push(one);
-        if (MINUTES > 0) process.stdout.write(`${one.outcome}: ${one.message} (${one.faults.join('; ')})\n`);
+        if (MINUTES > 0) process.stdout.write(`${one.outcome === 'completed' ? `completed: ${one.message}` : told(one)}\n`);
         judge(one);
       }
       for (const proxy of proxies) {
