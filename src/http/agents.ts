@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { Agent, type AgentOptions, type ClientRequestArgs } from 'node:http';
 import type { Duplex } from 'node:stream';
 
@@ -8,8 +9,27 @@ const IDLE_SOCKET_MS = 4000;
 
 export const KEEPING: AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' };
 
-/** Of all agents together: more than probes that are under way leave between two requests, and far from a limit of 256 files. */
-const MAX_IDLE = 64;
+/** Of all agents together. Enough for two to each of 200 instances, where the system lets this process open many files. */
+const MOST_IDLE = 400;
+/** More than probes that are under way leave between two requests, and far from a limit of 256 files. */
+const LEAST_IDLE = 64;
+
+let maxIdle: number | undefined;
+
+/** A quarter of the files that this process may have open, within these bounds. */
+function idleLimit(): number {
+  maxIdle ??= Math.min(MOST_IDLE, Math.max(LEAST_IDLE, Math.floor(fileLimit() / 4)));
+  return maxIdle;
+}
+
+/** What Linux says; elsewhere nobody knows. */
+function fileLimit(): number {
+  try {
+    return Number(/^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
 
 /** The longest idle first. */
 const IDLE = new Set<Duplex>();
@@ -39,7 +59,7 @@ function rest(socket: Duplex): void {
   IDLE.add(socket);
   socket.off('close', forget);
   socket.once('close', forget);
-  closeIdle(MAX_IDLE);
+  closeIdle(idleLimit());
 }
 
 /** Closes what has been idle for longest, until no more than `left` are. */

@@ -131,7 +131,8 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(`an opencode behind two proxies that
       for (let index = 0; index < FEWEST_SENDS || performance.now() < untilMs; index += 1) {
         const one = await sendOnce(index);
         sent.push(one);
-        if (MINUTES > 0) process.stdout.write(`${one.outcome === 'completed' ? `completed: ${one.message}` : told(one)}\n`);
+        if (MINUTES > 0)
+          process.stdout.write(`${one.outcome === 'completed' ? `completed: ${one.message}` : told(one)}\n`);
         judge(one);
       }
       for (const proxy of proxies) {
