@@ -78,6 +78,8 @@ export interface OpencodeApi {
   prompt(prompt: Prompt): Promise<void>;
   /** opencode answers true whether or not something ran: verify by status. */
   abort(sessionId: string): Promise<void>;
+  /** Shows a line in the terminal that has this directory open; true whether or not there is one. */
+  showToast(directory: string, message: string): Promise<void>;
   events(directory: string, signal?: AbortSignal): Promise<EventStream>;
   /** A copy of what was said before `beforeMessageId`, or of all. An id that the session does not have copies all. */
   fork(sessionId: string, beforeMessageId?: string): Promise<Session>;

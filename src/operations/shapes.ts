@@ -83,6 +83,7 @@ const oneTurn = z.object({
   reason: z.string().optional(),
   waiting: z.array(z.string()).optional(),
   message_id: z.string().optional(),
+  also_open_in: z.array(z.string()).optional(),
   text: z.string().optional(),
   cut: cut.optional(),
   next: z.string().optional(),

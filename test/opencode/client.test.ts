@@ -27,6 +27,7 @@ const CALLS: { readonly [M in Exclude<Method, 'events'>]: (api: OpencodeApi) => 
   fork: (api) => api.fork('ses_a'),
   rename: (api) => api.rename('ses_a', 'x'),
   remove: (api) => api.remove('ses_a'),
+  showToast: (api) => api.showToast('/p', 'x'),
   listFiles: (api) => api.listFiles('/p', ''),
   readFile: (api) => api.readFile('/p', 'a'),
   findText: (api) => api.findText('/p', 'x'),
@@ -44,6 +45,7 @@ const ONCE = new Set([
   'replyPermission',
   'replyQuestion',
   'rejectQuestion',
+  'showToast',
 ]);
 const REPEATABLE = Object.keys(CALLS).filter((name) => !ONCE.has(name));
 

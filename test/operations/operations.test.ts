@@ -308,6 +308,26 @@ describe('one word for each state, the same in every tool', () => {
     expect((await instances(runtime, LIST, call())).data.states).toBe('2 interrupted');
   });
 
+  test('a message into a session that another terminal of the home has open is told, there too', async () => {
+    const [one, other] = [await fake('one'), await fake('other')];
+    const elsewhere = await fake('elsewhere', { directory: '/elsewhere' });
+    const stranger = await fake('stranger', { host: 'another' });
+    const { id } = one.addSession({ title: 'Shared' });
+    for (const server of [other, elsewhere, stranger]) server.addSession({ id, directory: one.directory });
+    // Of another home, though of the same machine and directory.
+    const apart = await fake('apart');
+    fleet.start();
+    const sent = await send(runtime, { instance: 'one', session_id: id, message: 'hello' }, call());
+    expect(sent.data).toMatchObject({ outcome: 'completed', also_open_in: ['other'] });
+    expect(sent.text).toContain('(the session may be open in other too');
+    expect(other.state.toasts).toEqual([
+      `${one.directory}: A message was sent to session "Shared" through one; open it again to see it`,
+    ]);
+    for (const server of [one, elsewhere, stranger, apart]) expect(server.state.toasts).toEqual([]);
+    const alone = await send(runtime, { instance: 'elsewhere', message: 'hello' }, call());
+    expect(alone.data).not.toHaveProperty('also_open_in');
+  });
+
   test('what was running in a process that has ended is', async () => {
     const { one } = await sharedHome();
     expect((await instances(runtime, LIST, call())).data.states).toBe('1 busy, 1 idle');

@@ -84,6 +84,10 @@ export const ANSWERS: Readonly<Record<FakeRoute, Answerer>> = {
     state.abort(params['id'] ?? '');
     return ok(true);
   },
+  'POST /tui/show-toast'({ url, body }, state) {
+    state.toasts.push(`${url.searchParams.get('directory')}: ${(JSON.parse(body) as { message: string }).message}`);
+    return ok(true);
+  },
   'GET /permission': ({ url }, state) =>
     ok([...state.permissions.values()].filter(({ sessionID }) => isIn(url, sessionID, state))),
   'POST /permission/:id/reply': (request, state) => settle(request, state, 'permission.replied'),

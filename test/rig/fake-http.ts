@@ -22,6 +22,7 @@ export const FAKE_ROUTES = [
   'GET /session/:id/message/:messageID',
   'POST /session/:id/prompt_async',
   'POST /session/:id/abort',
+  'POST /tui/show-toast',
   'GET /permission',
   'POST /permission/:id/reply',
   'GET /question',

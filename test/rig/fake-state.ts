@@ -39,6 +39,8 @@ export class FakeState {
   readonly questions = new Map<string, FakeQuestion>();
   /** Content by path from the directory. */
   readonly files = new Map<string, string>();
+  /** What was to be shown in the terminal, with the directory that it was for. */
+  readonly toasts: string[] = [];
   /** Accepted prompts, oldest first. */
   readonly prompts: Array<{ readonly sessionID: string; readonly body: FakePrompt }> = [];
   /** Parts that have not ended, by session. */

@@ -140,6 +140,7 @@ export class FakeApi implements OpencodeApi {
   sessions = (): Promise<Session[]> => Promise.resolve(this.sessionList);
   createSession = (): Promise<Session> => Promise.resolve(SESSION);
   abort = (): Promise<void> => Promise.resolve();
+  showToast = (): Promise<void> => Promise.resolve();
 }
 
 function removeId(list: { readonly id: string }[], id: string): boolean {

@@ -190,6 +190,12 @@ export const CALLS: Calls = {
   ),
   // Ending twice what runs is ending it; the caller looks at the status.
   abort: route('POST /session/:id/abort', 'always', (sdk, id) => sdk.session.abort({ sessionID: id }), done),
+  showToast: route(
+    'POST /tui/show-toast',
+    'unsent',
+    (sdk, directory, message) => sdk.tui.showToast({ directory, message, variant: 'info' }),
+    done,
+  ),
   listFiles: route(
     'GET /file',
     'always',

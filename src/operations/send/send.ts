@@ -8,7 +8,7 @@ import { askInTurn } from '../respond/ask-in-turn.ts';
 import { remember } from './following.ts';
 import { holdSession } from './hold-session.ts';
 import { scopeOf } from '../listing/directories.ts';
-import { findOtherProcess } from '../sessions/other-process.ts';
+import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
 import { type KeptRequest, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
@@ -98,7 +98,12 @@ async function sendChecked(
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
     const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
-    const prepared = { ...input, request, onStarted: release, onWaiting };
+    let telling: Promise<readonly string[]> | undefined;
+    const onStarted = (): void => {
+      release();
+      telling = tellOtherTerminals(runtime, connected, session, call);
+    };
+    const prepared = { ...input, request, onStarted, onWaiting };
     const result = await serialized(runtime, connected, session, prepared, call);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
@@ -106,6 +111,7 @@ async function sendChecked(
       nowMs: runtime.clock.now(),
       aborted,
       settled,
+      alsoOpenIn: await telling,
       ...(maxChars !== undefined && { maxChars }),
     });
   } finally {

@@ -12,6 +12,9 @@ const TEXT_CHARS = 3_600;
 /** With a request's line of 500 in it, and the advice behind that. */
 const MAX_REASON_CHARS = 1_000;
 
+/** Nobody has more terminals in one directory. */
+const MAX_OPEN_IN = 5;
+
 export interface ViewOptions {
   /** For telling how long ago something was, ms since the epoch. */
   readonly nowMs: number;
@@ -21,6 +24,8 @@ export interface ViewOptions {
   readonly aborted?: boolean | undefined;
   /** Without the advice on how to go on. */
   readonly brief?: true;
+  /** Other opencodes that have the session's directory open. */
+  readonly alsoOpenIn?: readonly string[] | undefined;
   /** What was settled meanwhile, each in a few words. */
   readonly settled?: readonly string[] | undefined;
 }
@@ -50,6 +55,8 @@ export function turnAnswer(
     ...(reason !== undefined && { reason }),
     ...(told.waiting !== undefined && { waiting: told.waiting }),
     ...(result.messageId !== undefined && { message_id: result.messageId }),
+    ...(options.alsoOpenIn !== undefined &&
+      options.alsoOpenIn.length > 0 && { also_open_in: options.alsoOpenIn.slice(0, MAX_OPEN_IN) }),
     text: text.text,
     ...(text.cut !== undefined && { cut: text.cut }),
     ...(next !== undefined && { next }),
@@ -163,6 +170,10 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   if (data.text !== undefined && data.text !== '') lines.push(quoteBlock(data.text));
   else if (data.outcome === 'completed') lines.push('(it ended without saying anything)');
   if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
+  if (data.also_open_in !== undefined)
+    lines.push(
+      `(the session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which shows nothing of this turn until it is opened again)`,
+    );
   if (textPending) lines.push('(a part is still streaming; its text comes when it ends)');
   if (data.next !== undefined) lines.push(data.next);
   return lines.join('\n');

@@ -1,6 +1,7 @@
 import { hostKey } from '../../identity/default-name.ts';
 import { isHealthy } from '../../identity/merge.ts';
 import type { Instance, ProbedEndpoint } from '../../model/instance.ts';
+import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { RECENT_MS } from '../../probing/ask-overview.ts';
 import { quoteName } from '../answer.ts';
@@ -23,21 +24,10 @@ export async function findOtherProcess(
   call: CallSpan,
   old: 'too' | 'not' = 'too',
 ): Promise<string | undefined> {
-  const healthy = ({ server }: Instance): readonly ProbedEndpoint[] => server.endpoints.filter(isHealthy);
-  const isLocal = (one: Instance): boolean =>
-    healthy(one).some(({ candidate }) => candidate.endpoint.route === 'loopback');
   const isOfProject = (one: Instance): boolean =>
     healthy(one).some(({ result }) => result.status === 'healthy' && result.worktree === worktree);
   const mayLoad = old === 'too' || runtime.clock.now() - session.time.updated < RECENT_MS;
-  const others = runtime.fleet
-    .snapshot()
-    .instances.filter(
-      (other) =>
-        other.key === other.server.key &&
-        other.key !== instance.server.key &&
-        healthy(other).length > 0 &&
-        (hostKey(other.host) === hostKey(instance.host) || (isLocal(other) && isLocal(instance))),
-    )
+  const others = othersHere(runtime, instance)
     .filter((other) => mayLoad || isOfProject(other))
     .toSorted((one, other) => Number(isOfProject(other)) - Number(isOfProject(one)))
     .slice(0, MAX_ASKED);
@@ -56,4 +46,49 @@ export async function findOtherProcess(
   );
   const elsewhere = found.find((name) => name !== undefined);
   return elsewhere === undefined ? undefined : quoteName(elsewhere);
+}
+
+/**
+ * Tells the terminals of other opencodes of this machine and home, which have the session's directory open, that a message went into
+ * it here: they share the session, and show nothing of the turn. Resolves with their names; never rejects.
+ */
+export async function tellOtherTerminals(
+  runtime: Runtime,
+  { instance }: Connected,
+  session: Session,
+  call: CallSpan,
+): Promise<readonly string[]> {
+  const others = othersHere(runtime, instance).filter(({ directory }) => directory === session.directory);
+  const message = `A message was sent to session ${JSON.stringify(singleLine(session.title, 60))} through ${quoteName(instance.name)}; open it again to see it`;
+  const told = others.slice(0, MAX_ASKED).map(async (other): Promise<string[]> => {
+    try {
+      const { api } = await connectTo(runtime, other, call);
+      // In another home there is no such session.
+      if ((await api.session(session.id)) === undefined) return [];
+      await api.showToast(session.directory, message).catch(() => {});
+      return [other.name];
+    } catch {
+      return [];
+    }
+  });
+  return (await Promise.all(told)).flat();
+}
+
+/** The other servers of an instance's machine that answer, each in its own directory. */
+function othersHere(runtime: Runtime, instance: Instance): readonly Instance[] {
+  const isLocal = (one: Instance): boolean =>
+    healthy(one).some(({ candidate }) => candidate.endpoint.route === 'loopback');
+  return runtime.fleet
+    .snapshot()
+    .instances.filter(
+      (other) =>
+        other.key === other.server.key &&
+        other.key !== instance.server.key &&
+        healthy(other).length > 0 &&
+        (hostKey(other.host) === hostKey(instance.host) || (isLocal(other) && isLocal(instance))),
+    );
+}
+
+function healthy({ server }: Instance): readonly ProbedEndpoint[] {
+  return server.endpoints.filter(isHealthy);
 }
