@@ -32,6 +32,12 @@ describe.each(OPENCODES)('a turn that fails on the $name without an answer', ({ 
       await writeFile(plugin, PLUGIN);
       stage = await openStage();
       await stage.register('unknown-model', await stage.opencode({ binary, config: { model: 'nowhere/none' } }));
+      // The key is missed before anything is sent; nothing listens there.
+      const keyless = { npm: '@ai-sdk/anthropic', options: { baseURL: 'http://127.0.0.1:9/' }, models: { one: {} } };
+      await stage.register(
+        'no-key',
+        await stage.opencode({ binary, config: { model: 'keyless/one', provider: { keyless } } }),
+      );
       await stage.register(
         'plugin',
         await stage.opencode({ binary, config: { plugin: [pathToFileURL(plugin).href] } }),
@@ -45,6 +51,7 @@ describe.each(OPENCODES)('a turn that fails on the $name without an answer', ({ 
 
     test.each([
       ['unknown-model', 'echo: to nobody', 'Model not found: nowhere/none'],
+      ['no-key', 'echo: to nobody without a key', 'API key is missing'],
       ['plugin', 'echo: no-message', 'no message passes here'],
       ['plugin', 'echo: no-turn', 'no turn passes here'],
     ])('%s, %s: its words are told at once', async (instance, message, words) => {
