@@ -87,6 +87,8 @@ export interface Waiting {
   readonly id: string;
   /** The session that asked: a sub-agent's has its own. */
   readonly sessionId: string;
+  /** The message whose tool asked, where that is known. */
+  readonly messageId?: string;
   /** `bash "rm -rf build"`, `Which color? Red | Blue`: clean and bounded. */
   readonly text: string;
   /** The session works for another one; absent where that is not known. */

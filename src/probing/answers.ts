@@ -83,7 +83,13 @@ export function questionsOf(value: unknown): readonly Waiting[] | undefined {
 
 function shortly(waiting: WaitingRequest): Waiting {
   const { kind, request } = waiting;
-  return { kind, id: request.id, sessionId: request.sessionID, text: describeWaiting(waiting, MAX_MESSAGE_CHARS) };
+  return {
+    kind,
+    id: request.id,
+    sessionId: request.sessionID,
+    text: describeWaiting(waiting, MAX_MESSAGE_CHARS),
+    ...(request.tool !== undefined && { messageId: request.tool.messageID }),
+  };
 }
 
 function listOf<T>(value: unknown, read: (one: unknown) => T | undefined): readonly T[] | undefined {
@@ -96,14 +102,19 @@ function every<T>(values: readonly unknown[], read: (one: unknown) => T | undefi
   return known.length === values.length ? known : undefined;
 }
 
-/** A list of sessions; sub-agents' carry `isChild`. */
-export function sessionsOf(value: unknown): readonly (SessionSummary & { readonly isChild: boolean })[] | undefined {
+/** A session as a listing has it; `isChild`: a sub-agent's. */
+export interface ListedSession extends SessionSummary {
+  readonly isChild: boolean;
+  readonly isArchived: boolean;
+}
+
+export function sessionsOf(value: unknown): readonly ListedSession[] | undefined {
   return Array.isArray(value) ? every(value, sessionOf) : undefined;
 }
 
-function sessionOf(value: unknown): (SessionSummary & { readonly isChild: boolean }) | undefined {
+function sessionOf(value: unknown): ListedSession | undefined {
   const { id, title, directory, time, parentID } = fields(value);
-  const { updated } = fields(time);
+  const { updated, archived } = fields(time);
   if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
   if (!isTime(updated)) return undefined;
   return {
@@ -112,6 +123,7 @@ function sessionOf(value: unknown): (SessionSummary & { readonly isChild: boolea
     directory,
     updatedMs: updated,
     isChild: typeof parentID === 'string',
+    isArchived: typeof archived === 'number',
   };
 }
 
@@ -122,6 +134,14 @@ export function newestMessageOf(page: unknown): NewestMessage | undefined {
   const { created, completed } = fields(time);
   if ((role !== 'user' && role !== 'assistant') || !isTime(created)) return undefined;
   return { role, time: { created, completed: isTime(completed) ? completed : undefined }, error };
+}
+
+/** Whether an assistant's message has ended, completed or not. */
+export function isOver(message: unknown): boolean {
+  const found = newestMessageOf([message]);
+  return (
+    found?.role === 'assistant' && (found.time.completed !== undefined || (found.error ?? undefined) !== undefined)
+  );
 }
 
 /** Whether a session works for another one. */

@@ -1,5 +1,15 @@
 import { type AtRest, atRest } from '../model/at-rest.ts';
-import { doingOf, hasParent, isSessionId, newestMessageOf, permissionsOf, questionsOf, sessionsOf } from './answers.ts';
+import {
+  doingOf,
+  hasParent,
+  isOver,
+  isSessionId,
+  newestMessageOf,
+  permissionsOf,
+  questionsOf,
+  type ListedSession,
+  sessionsOf,
+} from './answers.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type SessionSummary, type Waiting } from '../model/instance.ts';
 import type { OtherDirectory, OverviewParts, RecentDirectories } from './overview.ts';
 import {
@@ -29,6 +39,9 @@ const ask: typeof askWhole = (task, deps, path, maxBytes) => askWhole(task, deps
 /** One message with its parts; of a longer one nothing is told. */
 const MAX_MESSAGE_BYTES = 2 * 1024 * 1024;
 
+/** Requests that wait and are looked into in each survey; more are told as they are listed. */
+const MAX_CHECKED = 8;
+
 /** Sessions of requests that wait; more are told without saying whose they are. */
 const MAX_FAMILIES = 3;
 
@@ -37,6 +50,9 @@ const LISTED_SESSIONS = 50;
 
 /** Asked for where all of those are recent: a busy agent's sub-agents must not push other directories off the list. A quarter of what a body may be. */
 const MANY_SESSIONS = 500;
+
+/** Of its own directory alone, which lists archived ones too. */
+const OWN_SESSIONS = 10;
 
 /** Asking about a directory loads its plugins and MCP servers. Where somebody worked just now they are loaded already. */
 export const RECENT_MS = 10 * 60_000;
@@ -112,6 +128,7 @@ async function askDirectory(
 ): Promise<DirectoryLook> {
   const [work, sessions] = await Promise.all([askWork(asking, directory, parts), listed]);
   let learnt: OverviewParts = { ...work, ...sessions };
+  learnt = await withoutLeftovers(asking, learnt);
   learnt = await withFamilies(asking, learnt, known);
   // What runs in another process of the same home looks interrupted here, where nothing was seen to run.
   const isOurs = directory === undefined || known !== undefined;
@@ -167,12 +184,17 @@ async function askSessions(
     all = (await listSessions(task, deps, limit)).all ?? all;
   }
   const recent = recentOf(all ?? [], directory, nowMs);
-  const session = all?.find((one) => one.directory === directory && !one.isChild);
+  const session = all?.find((one) => one.directory === directory && isLatest(one));
   if (session !== undefined || (all !== undefined && all.length < limit))
     return { session: session === undefined ? null : summaryOf(session), recent };
-  const path = `${inDirectory('/session', directory)}&roots=true&limit=1`;
+  const path = `${inDirectory('/session', directory)}&roots=true&limit=${OWN_SESSIONS}`;
   const own = sessionsOf(await ask(task, deps, path, MAX_BYTES.session));
-  return own && { session: own[0] === undefined ? null : summaryOf(own[0]), recent };
+  const latest = own?.find(isLatest);
+  return own && { session: latest === undefined ? null : summaryOf(latest), recent };
+}
+
+function isLatest({ isChild, isArchived }: ListedSession): boolean {
+  return !isChild && !isArchived;
 }
 
 async function listSessions(
@@ -189,7 +211,7 @@ async function listSessions(
 }
 
 function recentOf(sessions: NonNullable<ReturnType<typeof sessionsOf>>, own: string, nowMs: number): RecentDirectories {
-  const found = new Map<string, SessionSummary & { readonly isChild: boolean }>();
+  const found = new Map<string, ListedSession>();
   for (const session of sessions) {
     if (session.directory === own || nowMs - session.updatedMs > RECENT_MS) continue;
     const before = found.get(session.directory);
@@ -204,6 +226,32 @@ function summaryOf({ id, title, directory, updatedMs }: SessionSummary): Session
 
 function pathOf(part: keyof typeof ROUTES, directory: string | undefined): string {
   return directory === undefined ? ROUTES[part] : inDirectory(ROUTES[part], directory);
+}
+
+/**
+ * Without what an abort left behind: opencode (1.18.33) lists such a request on, and it would show again as soon as its session runs.
+ * The message that asked has ended.
+ */
+async function withoutLeftovers({ task, deps }: Asking, learnt: OverviewParts): Promise<OverviewParts> {
+  const running = new Set(learnt.status?.running);
+  const left = new Set<string>();
+  await Promise.all(
+    [...(learnt.permissions ?? []), ...(learnt.questions ?? [])]
+      .filter(({ sessionId, messageId }) => messageId !== undefined && running.has(sessionId))
+      .slice(0, MAX_CHECKED)
+      .map(async ({ id, sessionId, messageId }) => {
+        const path = `/session/${sessionId}/message/${messageId}`;
+        const message = await ask(task, deps, path, MAX_MESSAGE_BYTES).catch(() => undefined);
+        if (isOver(message)) left.add(id);
+      }),
+  );
+  if (left.size === 0) return learnt;
+  const standing = (all: readonly Waiting[]): readonly Waiting[] => all.filter(({ id }) => !left.has(id));
+  return {
+    ...learnt,
+    ...(learnt.permissions && { permissions: standing(learnt.permissions) }),
+    ...(learnt.questions && { questions: standing(learnt.questions) }),
+  };
 }
 
 /** Finds out which of the requests that wait are a sub-agent's, which carry its own session's id. Asked once for each request. */

@@ -1,4 +1,4 @@
-import type { Doing } from './answers.ts';
+import type { Doing, ListedSession } from './answers.ts';
 import type { Overview, OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
 
 /** What one look learnt of a server's work in one directory; a part that is absent was not learnt. */
@@ -17,7 +17,7 @@ export interface OverviewParts {
 /** Directories of a server's own sessions that were used in the last ten minutes, by the server's clock. */
 export interface RecentDirectories {
   /** With the latest session of each, a root one where one is listed; the most recently used first. */
-  readonly sessions: ReadonlyMap<string, SessionSummary & { readonly isChild: boolean }>;
+  readonly sessions: ReadonlyMap<string, ListedSession>;
   /** How many more there are. */
   readonly more: number;
 }

@@ -262,7 +262,7 @@ async function serve(
     url === '/experimental/session?limit=50' ||
     url === '/permission' ||
     url === '/question' ||
-    url.endsWith('&roots=true&limit=1')
+    url.endsWith('&roots=true&limit=10')
   )
     json([]);
   else {

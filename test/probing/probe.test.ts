@@ -427,7 +427,7 @@ describe('another instance than the one registered', () => {
     const told = encodeURIComponent('/private/tmp/claimed-7391');
     expect(seen.filter((line) => line.replaceAll(told, '').includes('claimed-7391'))).toEqual([]);
     expect(seen.map((line) => line.split(' ')[0]).filter((path) => path?.includes('directory'))).toEqual([
-      `/session?directory=${told}&roots=true&limit=1`,
+      `/session?directory=${told}&roots=true&limit=10`,
     ]);
   });
 
@@ -485,6 +485,22 @@ describe('what it is doing', () => {
     fake.addPermission({ sessionID: '../../pty' });
     expect(await ask(fake.url, { parts: ['permissions'] })).toMatchObject({ learnt: {}, missing: ['permissions'] });
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
+  });
+
+  test('what an abort left behind does not wait, though its session runs again; what cannot be looked into does', async () => {
+    const fake = await fakeOpencode();
+    const session = fake.addSession();
+    fake.state.begin(session.id, 'first');
+    const [, asking] = fake.state.messages.get(session.id) ?? [];
+    const tool = { messageID: asking?.info.id ?? '', callID: 'call_1' };
+    fake.addPermission({ sessionID: session.id, tool });
+    const waiting = async (): Promise<number | undefined> =>
+      (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.permissions?.length;
+    expect(await waiting()).toBe(1);
+    fake.override('GET /session/:id/message/:messageID', { kind: 'answer', status: 500 }, 1);
+    expect(await waiting()).toBe(1);
+    Object.assign(asking?.info ?? {}, { error: { name: 'MessageAbortedError', data: { message: 'Aborted' } } });
+    expect(await waiting()).toBe(0);
   });
 
   test('other directories are asked about each on its own', async () => {
@@ -563,6 +579,8 @@ describe('what it is doing', () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const own = fake.addSession();
     fake.addSession({ directory: '/home/user/b' });
+    const { id } = fake.addSession();
+    fake.state.sessions.set(id, { ...own, id, time: { created: 1, updated: Date.now() + 1, archived: 2 } });
     fake.override('GET /experimental/session', override);
     const look = await ask(fake.url, { parts: ['session'] });
     expect(look).toMatchObject({ missing: [], learnt: { session: { id: own.id } } });

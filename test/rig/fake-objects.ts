@@ -13,7 +13,7 @@ export interface FakeSession {
   readonly tokens: object;
   readonly title: string;
   readonly version: string;
-  readonly time: { readonly created: number; readonly updated: number };
+  readonly time: { readonly created: number; readonly updated: number; readonly archived?: number };
 }
 
 export interface FakePart {
