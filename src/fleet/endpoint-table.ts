@@ -310,6 +310,7 @@ export class EndpointTable {
   /**
    * Tells whether a directory is another server's own on the machine of a record, by what is registered now and not long dead, and
    * nothing there looks interrupted: it may run in any process of that home. What nobody vouches for could hide work by its claim.
+   * Worktrees of a project are for the servers of that project, where there is one: each server of a home would load them all.
    */
   takenDirectories(): (record: EndpointRecord, directory: string) => boolean {
     const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
@@ -320,7 +321,13 @@ export class EndpointTable {
     const taken = new Set(
       owners.map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
     );
-    return (record, directory) => taken.has(placeOf(record, directory));
+    const projects = new Set(owners.map((one) => placeOf(one, one.known?.parts.recent?.ownProject)));
+    const isOfOthers = (record: EndpointRecord, directory: string): boolean => {
+      const { ownProject, sessions } = record.known?.parts.recent ?? {};
+      const project = sessions?.get(directory)?.projectId;
+      return [ownProject, project].every(Boolean) && ownProject !== project && projects.has(placeOf(record, project));
+    };
+    return (record, directory) => taken.has(placeOf(record, directory)) || isOfOthers(record, directory);
   }
 
   /** Makes the table hold exactly `candidates` of that source. Of equal keys the first counts. */

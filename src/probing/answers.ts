@@ -106,14 +106,19 @@ function every<T>(values: readonly unknown[], read: (one: unknown) => T | undefi
 export interface ListedSession extends SessionSummary {
   readonly isChild: boolean;
   readonly isArchived: boolean;
+  /** Of the repository: the same for all its worktrees; absent where there is none. */
+  readonly projectId?: string;
 }
+
+/** What opencode calls the project of all directories that are in no repository. */
+const NO_PROJECT = 'global';
 
 export function sessionsOf(value: unknown): readonly ListedSession[] | undefined {
   return Array.isArray(value) ? every(value, sessionOf) : undefined;
 }
 
 function sessionOf(value: unknown): ListedSession | undefined {
-  const { id, title, directory, time, parentID } = fields(value);
+  const { id, title, directory, time, parentID, projectID } = fields(value);
   const { updated, archived } = fields(time);
   if (typeof id !== 'string' || !SESSION_ID.test(id) || !isPath(directory)) return undefined;
   if (!isTime(updated)) return undefined;
@@ -124,6 +129,7 @@ function sessionOf(value: unknown): ListedSession | undefined {
     updatedMs: updated,
     isChild: typeof parentID === 'string',
     isArchived: typeof archived === 'number',
+    ...(typeof projectID === 'string' && projectID !== NO_PROJECT && { projectId: projectID }),
   };
 }
 

@@ -217,7 +217,12 @@ function recentOf(sessions: NonNullable<ReturnType<typeof sessionsOf>>, own: str
     const before = found.get(session.directory);
     if (before === undefined || (before.isChild && !session.isChild)) found.set(session.directory, session);
   }
-  return { sessions: new Map([...found].slice(0, MAX_RECENT)), more: Math.max(0, found.size - MAX_RECENT) };
+  const ownProject = sessions.find(({ directory }) => directory === own)?.projectId;
+  return {
+    sessions: new Map([...found].slice(0, MAX_RECENT)),
+    more: Math.max(0, found.size - MAX_RECENT),
+    ...(ownProject !== undefined && { ownProject }),
+  };
 }
 
 function summaryOf({ id, title, directory, updatedMs }: SessionSummary): SessionSummary {

@@ -20,6 +20,8 @@ export interface RecentDirectories {
   readonly sessions: ReadonlyMap<string, ListedSession>;
   /** How many more there are. */
   readonly more: number;
+  /** The project of the server's own directory, where a session of that is listed. */
+  readonly ownProject?: string;
 }
 
 /** A directory to ask about beside the server's own, and what is known of it. */

@@ -149,6 +149,27 @@ describe('what is asked about a directory loads its plugins', () => {
     expect(await listed(world)).toEqual([`one idle ${OWN}`, 'other idle /home/ada/web']);
   });
 
+  test('nor by a server of another project, where there is one of that project', async () => {
+    await using world = new World();
+    const [app, web] = [await started(world, 'app'), await started(world, 'web', { cwd: '/home/ada/web' })];
+    // They share a home: both list the sessions of both projects, and of one that no server is of.
+    for (const fake of [app, web])
+      for (const [directory, projectID] of [
+        [OWN, 'project-app'],
+        ['/home/ada/web', 'project-web'],
+        ['/wt/app-fix', 'project-app'],
+        ['/srv/other', 'project-other'],
+        ['/tmp', 'global'],
+      ] as const)
+        fake.addSession({ directory, projectID });
+    await world.start();
+    const asked = (): number[] => [app, web].map((fake) => fake.count('GET /session/status'));
+    const before = asked();
+    await listed(world);
+    // Their own, the project's worktree by its server only, and what is of no server's project.
+    expect(asked().map((count, index) => count - (before[index] ?? 0))).toEqual([4, 3]);
+  });
+
   test('by the clock of the server, which may be hours behind', async () => {
     await using world = new World();
     const fake = await started(world, 'Laptop-app');
