@@ -194,7 +194,6 @@ export class Follower {
     }
     if (this.#transcript.hasBegun) this.#markStarted();
     if (busy) {
-      this.#idleSinceMs = undefined;
       return await this.#waitingOfTurn();
     }
     const last = this.#transcript.assistants.at(-1);
@@ -266,7 +265,10 @@ export class Follower {
 
   #noteStatus(status: SessionStatus): void {
     this.#status = status;
-    if (status.type !== 'idle') this.#wasRetrying = status.type === 'retry';
+    if (status.type === 'idle') return;
+    this.#wasRetrying = status.type === 'retry';
+    // Before it began it was idle, too; that says nothing of how long it has been at its end.
+    this.#idleSinceMs = undefined;
   }
 
   #markStarted(): void {

@@ -81,7 +81,10 @@ export class Transcript {
   reconcile(messages: readonly Message[]): string {
     for (const message of messages) {
       const { info, parts } = message;
-      this.#outlines.set(info.id, outlineOf(message));
+      const known = this.#outlines.get(info.id);
+      // The store may be a moment behind the event that told of the end.
+      const isBehind = known?.kind === 'answer' && known.info.time.completed !== undefined && !isCompleted(info);
+      if (!isBehind) this.#outlines.set(info.id, outlineOf(message));
       // A person's message is stored before its parts are.
       if (info.role === 'user' ? parts.length > 0 : info.time.completed !== undefined) this.#stored.add(info.id);
     }
@@ -255,6 +258,10 @@ export class Transcript {
     this.#lastShownPart = part.id;
     return separator + fresh;
   }
+}
+
+function isCompleted(info: Message['info']): boolean {
+  return info.role === 'assistant' && info.time.completed !== undefined;
 }
 
 function compare(a: string, b: string): number {

@@ -66,6 +66,17 @@ function said(messages: readonly (readonly ScriptedPart[])[]): string {
     .join('\n\n');
 }
 
+test('an end that the events told stands, though the store is a moment behind', () => {
+  const steps = play([[{ kind: 'text', deltas: ['all'] }]]);
+  const transcript = new Transcript(SESSION, USER);
+  for (const { event } of steps) transcript.apply(event);
+  const store = steps.at(-1)?.store ?? [];
+  const answer = store.at(-1)!;
+  const info = { ...answer.info, time: { created: answer.info.time.created }, finish: undefined } as Message['info'];
+  transcript.reconcile([...store.slice(0, -1), { ...answer, info }]);
+  expect([transcript.concluded, transcript.text]).toEqual([true, 'all']);
+});
+
 const turns = fc.array(
   fc.array(
     fc.record({
