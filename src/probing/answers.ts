@@ -143,7 +143,7 @@ export function newestMessageOf(page: unknown): NewestMessage | undefined {
 }
 
 /** Whether an assistant's message has ended, completed or not. */
-export function isOver(message: unknown): boolean {
+export function hasEnded(message: unknown): boolean {
   const found = newestMessageOf([message]);
   return (
     found?.role === 'assistant' && (found.time.completed !== undefined || (found.error ?? undefined) !== undefined)

@@ -2,7 +2,7 @@ import { type AtRest, atRest } from '../model/at-rest.ts';
 import {
   doingOf,
   hasParent,
-  isOver,
+  hasEnded,
   isSessionId,
   newestMessageOf,
   permissionsOf,
@@ -247,7 +247,7 @@ async function withoutLeftovers({ task, deps }: Asking, learnt: OverviewParts): 
       .map(async ({ id, sessionId, messageId }) => {
         const path = `/session/${sessionId}/message/${messageId}`;
         const message = await ask(task, deps, path, MAX_MESSAGE_BYTES).catch(() => undefined);
-        if (isOver(message)) left.add(id);
+        if (hasEnded(message)) left.add(id);
       }),
   );
   if (left.size === 0) return learnt;
