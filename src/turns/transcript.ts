@@ -60,7 +60,8 @@ export class Transcript {
   apply(event: ServerEvent): string {
     const { properties } = event;
     if (event.type === 'message.part.delta') return this.#applyDelta(properties);
-    if (event.type === 'message.updated') {
+    // The stream is of the directory: what other sessions are answered at the same time is none of this turn.
+    if (event.type === 'message.updated' && sessionOf(properties) === this.sessionId) {
       const info = messageInfoSchema.safeParse(properties['info']);
       if (info.success && info.data.role === 'assistant') return this.#applyAnswer(info.data);
     }
@@ -258,6 +259,12 @@ export class Transcript {
     this.#lastShownPart = part.id;
     return separator + fresh;
   }
+}
+
+/** Of a message, which names its session itself, too (1.18.10 to 1.18.33). */
+function sessionOf({ sessionID, info }: ServerEvent['properties']): unknown {
+  if (sessionID !== undefined || typeof info !== 'object' || info === null) return sessionID;
+  return 'sessionID' in info ? info.sessionID : undefined;
 }
 
 function isCompleted(info: Message['info']): boolean {

@@ -77,6 +77,21 @@ test('an end that the events told stands, though the store is a moment behind', 
   expect([transcript.concluded, transcript.text]).toEqual([true, 'all']);
 });
 
+test.each([
+  ['the event names its session', (info: object) => ({ sessionID: 'ses_2', info })],
+  ['the message names it', (info: object) => ({ info: { ...info, sessionID: 'ses_2' } })],
+])('what another session is answered in the same directory is none of the turn, where %s', (_, properties) => {
+  const steps = play([[{ kind: 'text', deltas: ['all'] }]]);
+  const transcript = new Transcript(SESSION, USER);
+  for (const { event, store } of steps) {
+    transcript.apply(event);
+    transcript.reconcile(store);
+  }
+  const info = { id: 'msg_999999999999b', role: 'assistant', parentID: 'msg_000000000009user', time: { created: 9 } };
+  transcript.apply({ type: 'message.updated', properties: properties(info) });
+  expect([transcript.assistants.length, transcript.concluded, transcript.isUnplaced]).toEqual([1, true, false]);
+});
+
 const turns = fc.array(
   fc.array(
     fc.record({
