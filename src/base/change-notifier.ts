@@ -16,7 +16,7 @@ export class ChangeNotifier implements AsyncIterableIterator<void> {
     else this.ended.addEventListener('abort', () => this.end(), { once: true });
   }
 
-  /** Aborts once, whoever ends it: the reader, a signal or the source. */
+  /** Aborts once, when the reader, a signal or the source ends it. */
   get ended(): AbortSignal {
     return this.#life.signal;
   }

@@ -35,7 +35,7 @@ export function nameable(server: Server): Nameable {
 /**
  * What naming needs to know of a server's work in another directory. Everything that tells it apart carries the directory.
  *
- * @param directories all that are to be told apart from it: the server's own and the others that it works in
+ * @param directories those whose names must differ from its: the server's own and the others that it works in
  */
 export function nameableIn(server: Server, directory: string, directories: readonly string[]): Nameable {
   return inDirectory(server, directory, distinctEnding(directory, directories));

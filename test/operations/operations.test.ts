@@ -324,6 +324,10 @@ describe('one word for each state, the same in every tool', () => {
       `${one.directory}: A message was sent to session "Shared" through one; open it again to see it`,
     ]);
     for (const server of [one, elsewhere, stranger, apart]) expect(server.state.toasts).toEqual([]);
+    // One that hangs does not delay the answer: it is still asked when that is here.
+    other.override('GET /session/:id', { kind: 'hang' });
+    const again = await send(runtime, { instance: 'one', session_id: id, message: 'again' }, call());
+    expect([again.data.outcome, again.data.also_open_in, other.load.current]).toEqual(['completed', undefined, 1]);
     const alone = await send(runtime, { instance: 'elsewhere', message: 'hello' }, call());
     expect(alone.data).not.toHaveProperty('also_open_in');
   });

@@ -29,7 +29,7 @@ async function lookAround(settings: Places, signal: AbortSignal): Promise<Status
   return {
     format: 1,
     here: {
-      // Which of the two default ones is told by the survey.
+      // The survey says which of the two default directories is in use.
       directory: registryDir.explicit || typeof here === 'string' ? registryDir.path : here.directory,
       problem,
       instances: await Promise.all(registered.map(localInstance)),

@@ -37,7 +37,7 @@ export class Callers {
   }
 
   /** Never rejects. `anew`: whatever whois said of this connection before. */
-  async admit(socket: Socket, how?: 'anew'): Promise<Verdict> {
+  async admit(socket: Socket, how?: 'again'): Promise<Verdict> {
     const tailnet = this.#deps.view.current;
     if (tailnet === undefined) return unanswered('tailscaled is not running or logged out');
     const { self } = tailnet;
@@ -45,7 +45,7 @@ export class Callers {
     if (address === undefined) return unanswered('the connection is gone');
     if (self.addresses.includes(address)) return refuseSelf();
     try {
-      if (how === 'anew') this.#answers.delete(socket);
+      if (how === 'again') this.#answers.delete(socket);
       const whois = this.#recent(socket) ?? (await this.#askOnce(socket, address, tailnet));
       const peer = whois === undefined ? undefined : await this.#deps.view.peer(whois.node.id);
       return admit({ whois, self, peer, rules: this.#deps.rules });

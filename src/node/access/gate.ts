@@ -152,7 +152,7 @@ export class Gate {
       feed,
       signal,
       admitAgain: async () => {
-        const verdict = await callers.admit(request.socket, 'anew');
+        const verdict = await callers.admit(request.socket, 'again');
         return 'role' in verdict ? undefined : this.#refused(request, { kind: 'list' }, verdict);
       },
     });

@@ -96,7 +96,7 @@ async function whereElse(runtime: Runtime, connected: Connected, call: Call): Pr
     : `The same opencode waits in other directories, as ${names.join(', ')}: call again with that instance.`;
 }
 
-/** Where its server is known to work first, then where it ever had a session: whoever gives an id means that request. */
+/** Looks for that one request where the server is known to work, then wherever its project has sessions. */
 async function findElsewhere(
   runtime: Runtime,
   connected: Connected,

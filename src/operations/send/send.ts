@@ -105,13 +105,15 @@ async function sendChecked(
     };
     const prepared = { ...input, request, onStarted, onWaiting };
     const result = await serialized(runtime, connected, session, prepared, call);
+    // One that hangs does not delay the answer.
+    const alsoOpenIn = await Promise.race([telling, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
     return turnAnswer(connected.instance.name, session, shown, {
       nowMs: runtime.clock.now(),
       aborted,
       settled,
-      alsoOpenIn: await telling,
+      alsoOpenIn,
       ...(maxChars !== undefined && { maxChars }),
     });
   } finally {
@@ -120,6 +122,9 @@ async function sendChecked(
 }
 
 const RUNNING = { kind: 'running' } as const;
+
+/** Other opencodes of the same machine answer in milliseconds; they are asked when the turn begins. */
+const OTHERS_MS = 1_000;
 
 async function sessionToDrive(
   connected: Connected,

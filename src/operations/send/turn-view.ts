@@ -140,10 +140,10 @@ function running(
   };
 }
 
-/** What `read` pages through, and where in it the part begins that is told: what was said before a turn was joined is not. */
+/** The text that `read` pages through, and where in it the new part begins: what was said before a turn was joined is not shown. */
 function wholeAndNew({ text, wholeText = text }: TurnResult): readonly [whole: string, start: number] {
   const [whole, fresh] = [wholeText, text].map((one) => multiLine(one, Number.MAX_SAFE_INTEGER)) as [string, string];
-  // Of parts that ran side by side both ends may be new: then all is told.
+  // Where parts ran side by side, the new text is not the end of the whole: then all is shown.
   return [whole, whole.endsWith(fresh) ? whole.length - fresh.length : 0];
 }
 
