@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 
@@ -327,6 +329,8 @@ describe('one word for each state, the same in every tool', () => {
     // One that hangs does not delay the answer: it is still asked when that is here.
     other.override('GET /session/:id', { kind: 'hang' });
     const again = await send(runtime, { instance: 'one', session_id: id, message: 'again' }, call());
+    // Were it given up by now, the other end would see that within these.
+    for (let turns = 0; turns < 100; turns += 1) await nextTurn();
     expect([again.data.outcome, again.data.also_open_in, other.load.current]).toEqual(['completed', undefined, 1]);
     const alone = await send(runtime, { instance: 'elsewhere', message: 'hello' }, call());
     expect(alone.data).not.toHaveProperty('also_open_in');
