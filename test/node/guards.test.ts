@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 
 import { describe, expect, test } from 'vitest';
 
+import { readSocketTable } from '../../src/base/socket-table.ts';
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { until, within } from '../rig/wait.ts';
 import { DIRECTORY, ID, openNodeStage, OWN_LAPTOP, READER, SELF } from './stage.ts';
@@ -200,7 +201,7 @@ test('userspace networking: a loopback caller that is not tailscaled’s is refu
     tun: false,
     loopbackPeer: {
       tailscaledUid: () => Promise.resolve(stranger ? 65_000 : process.getuid?.()),
-      readSockets: (await import('../../src/base/socket-table.ts')).readSocketTable,
+      readSockets: readSocketTable,
       holders: () => Promise.resolve([]),
     },
   });
@@ -208,8 +209,27 @@ test('userspace networking: a loopback caller that is not tailscaled’s is refu
   if (laptop === undefined) throw new Error('Expected the laptop to be known');
   stage.api.callers.set('127.0.0.1', laptop);
   const asked = { from: '127.0.0.1', headers: { host: 'self' } };
-  expect((await stage.call(LIST_PATH, asked)).status).toBe(403);
+  const refused = await stage.call(LIST_PATH, asked);
+  expect(refused.status).toBe(403);
+  expect(refused.text).toContain('did not come through tailscaled: the other end of the connection belongs to user id');
   expect(stage.api.asked).toEqual([]);
   stranger = false;
   expect((await stage.call(LIST_PATH, asked)).status).toBe(200);
+});
+
+test('userspace networking: a caller is looked for again where the kernel’s table did not have the connection yet', async () => {
+  let reads = 0;
+  await using stage = await openNodeStage({
+    tun: false,
+    loopbackPeer: {
+      tailscaledUid: () => Promise.resolve(process.getuid?.()),
+      readSockets: async () => ((reads += 1) > 2 ? readSocketTable() : []),
+      holders: () => Promise.resolve([]),
+    },
+  });
+  const laptop = stage.api.callers.get(OWN_LAPTOP);
+  if (laptop === undefined) throw new Error('Expected the laptop to be known');
+  stage.api.callers.set('127.0.0.1', laptop);
+  expect((await stage.call(LIST_PATH, { from: '127.0.0.1', headers: { host: 'self' } })).status).toBe(200);
+  expect(reads).toBe(3);
 });

@@ -67,6 +67,12 @@ export function refuseSelf(caller = 'this machine itself'): Admission {
   return { refusal, caller };
 }
 
+/** For a loopback connection that tailscaled did not open: any local user could have. `reason` is how that was seen. */
+export function refuseStranger(reason: string): Admission {
+  const refusal = `Your connection did not come through tailscaled: ${reason}. Connect from another machine of the tailnet, to this machine’s tailnet name or address.`;
+  return { refusal, caller: 'a local process' };
+}
+
 function rolesOf({ self, peer, rules }: AdmissionFacts, whois: Whois): ReadonlySet<Role> {
   const { tags } = whois.node;
   // A name or a tag of another tailnet may read like one of ours, so a shared node is only what a login or a grant says.

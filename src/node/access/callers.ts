@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
 import type { LocalApi, Whois } from '../../tailscale/types.ts';
 import { within } from '../../base/within.ts';
-import { type AdmissionRules, admit, refuseSelf, type Verdict } from './admission.ts';
+import { type AdmissionRules, admit, refuseSelf, refuseStranger, type Verdict } from './admission.ts';
 import { type LoopbackPeerDeps, strangerAtLoopback } from './loopback-peer.ts';
 import type { Tailnet, TailnetView } from '../tailnet-view.ts';
 import { reasonOf } from '../../base/errors.ts';
@@ -21,7 +21,10 @@ export const WHOIS_LIMIT_MS = 3000;
 /** For requests that follow each other on one connection. An answer never serves another connection. */
 export const WHOIS_LIFETIME_MS = 10_000;
 
-/** With userspace networking tailscaled notes the connection just after it has opened it. */
+/**
+ * With userspace networking tailscaled notes the connection just after it has opened it, and the kernel's table is read
+ * in pieces while it changes.
+ */
 const MORE_ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 50;
 
@@ -50,6 +53,7 @@ export class Callers {
       const peer = whois === undefined ? undefined : await this.#deps.view.peer(whois.node.id);
       return admit({ whois, self, peer, rules: this.#deps.rules });
     } catch (error) {
+      if (error instanceof StrangerError) return refuseStranger(error.message);
       this.#deps.view.suspect();
       return unanswered(reasonOf(error));
     }
@@ -73,18 +77,16 @@ export class Callers {
     const { clock, loopbackPeer } = this.#deps;
     const { localPort, remotePort } = socket;
     if (localPort === undefined || remotePort === undefined) throw new Error('the connection is gone');
-    if (!tun) {
-      const stranger = await strangerAtLoopback({ localPort, remotePort }, loopbackPeer);
-      if (stranger !== undefined) return undefined;
-    }
     const place = address.includes(':') ? `[${address}]:${remotePort}` : `${address}:${remotePort}`;
-    let whois = await this.#whois(place);
-    for (let left = tun ? 0 : MORE_ATTEMPTS; whois === undefined && left > 0; left -= 1) {
+    for (let left = tun ? 0 : MORE_ATTEMPTS; ; left -= 1) {
+      const stranger = tun ? undefined : await strangerAtLoopback({ localPort, remotePort }, loopbackPeer);
+      const whois = stranger === undefined ? await this.#whois(place) : undefined;
+      if (whois !== undefined) this.#answers.set(socket, { whois, atMs: clock.monotonic() });
+      if (whois !== undefined) return whois;
+      if (left <= 0 && stranger !== undefined) throw new StrangerError(stranger);
+      if (left <= 0) return undefined;
       await clock.sleep(ATTEMPT_PAUSE_MS);
-      whois = await this.#whois(place);
     }
-    if (whois !== undefined) this.#answers.set(socket, { whois, atMs: clock.monotonic() });
-    return whois;
   }
 
   #whois(place: string): Promise<Whois | undefined> {
@@ -93,6 +95,9 @@ export class Callers {
     return within({ clock, ms: WHOIS_LIMIT_MS, late }, (signal) => api.whois(place, signal));
   }
 }
+
+/** A loopback connection that is not tailscaled's. */
+class StrangerError extends Error {}
 
 /** As whois wants it. Undefined once the connection is gone. */
 function addressOf({ remoteAddress }: Socket): string | undefined {
