@@ -1,17 +1,18 @@
 import type { Connection } from '../http/exchange.ts';
-import type { Instance, Snapshot } from '../model/instance.ts';
+import type { Dialect, Instance, Snapshot } from '../model/instance.ts';
 import type { SameProcess } from './same-process.ts';
 
 /** An instance that answered just now, with the connection that leads to it. */
 export interface Reached {
   readonly instance: Instance;
   readonly connection: Connection;
-  /** The instance's. Its server's own where no other is meant, as its `/path` gave it just now. */
+  /** The instance's. Its server's own where no other is meant, as its `/path` gave it just now. Empty: an OpenCode 2 in all of its directories. */
   readonly directory: string;
-  /** The server's own. */
+  /** The server's own; empty of an OpenCode 2. */
   readonly serverDirectory: string;
   readonly worktree: string;
   readonly version: string;
+  readonly dialect: Dialect;
   /** Which address it is, see `endpointKey`. */
   readonly endpointKey: string;
   /** What leads to the same process. */

@@ -1,7 +1,7 @@
 import { messageOf } from '../base/errors.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
-import { type Connection, requestJson } from '../http/exchange.ts';
-import { sessionsOf } from '../probing/answers.ts';
+import { requestJson } from '../http/exchange.ts';
+import { serviceSessionsOf, sessionsOf } from '../probing/answers.ts';
 import { isOfDirectory } from '../probing/probe-task.ts';
 import { type Reached, UnreachableError } from './contract.ts';
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
@@ -32,8 +32,11 @@ const WITNESS_LIMIT_MS = 15_000;
 async function checkWitness(
   { name, overview }: Instance,
   directory: string,
-  connection: Connection,
-  signal: AbortSignal | undefined,
+  {
+    connection,
+    dialect,
+    signal,
+  }: Pick<Reached, 'connection' | 'dialect'> & { readonly signal: AbortSignal | undefined },
 ): Promise<void> {
   const quotedDirectory = quoteName(singleLine(directory, MAX_PATH_CHARS));
   const limits = {
@@ -46,9 +49,14 @@ async function checkWitness(
   const ask = (path: string): Promise<unknown> => requestJson(connection, path, limits);
   let isThere = false;
   try {
-    if (witness !== undefined) isThere = await isOfDirectory(ask(`/session/${witness}`), directory);
-    // The one that was known may be deleted, and others be there.
-    isThere ||= sessionsOf(await ask(LATEST_SESSIONS))?.some((one) => one.directory === directory) === true;
+    if (dialect === 'opencode-1') {
+      if (witness !== undefined) isThere = await isOfDirectory(ask(`/session/${witness}`), directory);
+      // The one that was known may be deleted, and others be there.
+      isThere ||= sessionsOf(await ask(LATEST_SESSIONS))?.some((one) => one.directory === directory) === true;
+    } else {
+      const path = `/api/session?limit=1&directory=${encodeURIComponent(directory)}`;
+      isThere = serviceSessionsOf(await ask(path))?.some((one) => one.directory === directory) === true;
+    }
   } catch (error) {
     throw new UnreachableError(
       `${quoteName(name)} cannot be driven now: ${connection.endpoint.url} did not say whether it still has a session in ${quotedDirectory}: ${messageOf(error)}. Nothing was sent; call again.`,
@@ -75,7 +83,8 @@ export class EndpointFinder {
     const { record, ...found } = await this.#find(goal, signal);
     const instances = this.#deps.instances();
     const { directory = found.serverDirectory } = instance;
-    if (directory !== found.serverDirectory) await checkWitness(instance, directory, found.connection, signal);
+    if (directory !== found.serverDirectory)
+      await checkWitness(instance, directory, { connection: found.connection, dialect: found.dialect, signal });
     const isIt = ({ server, directory: other = directory }: Instance): boolean =>
       other === directory && server.endpoints.some(({ id }) => id === record.id);
     return {
@@ -112,8 +121,9 @@ export class EndpointFinder {
     try {
       const { record, outcome, healthy, slow } = await findEndpoint(goal, batch);
       for (const late of slow) this.#deps.settle(late.record, late.outcome);
-      const { directory: serverDirectory, worktree, version } = healthy;
-      return { record, connection: outcome.connection, serverDirectory, worktree, version, endpointKey: record.key };
+      const { directory: serverDirectory, worktree, version, dialect } = healthy;
+      const { connection } = outcome;
+      return { record, connection, serverDirectory, worktree, version, dialect, endpointKey: record.key };
     } finally {
       signal?.removeEventListener('abort', cancel);
       batch.end();

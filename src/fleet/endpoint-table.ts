@@ -96,6 +96,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
    * Of those of other servers (`isTaken`) only where it was seen to work itself, since processes of one home share their sessions.
    */
   otherDirectories(isTaken: (directory: string) => boolean): readonly OtherDirectory[] {
+    if (this.lastHealthy !== undefined && this.lastHealthy.dialect !== 'opencode-1') return [];
     const recent = this.known?.parts.recent?.sessions;
     const lately = [...(recent?.keys() ?? [])].filter((directory) => !isTaken(directory));
     const all = new Set([...this.#others.keys(), ...this.#visited.keys(), ...lately]);
@@ -174,7 +175,8 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
 
   /** Takes over what a probe found; false where a later probe has told already. */
   settle(outcome: ProbeOutcome, nowMs: number): boolean {
-    if (outcome.elsewhere !== undefined) {
+    const isService = outcome.result.status === 'healthy' && outcome.result.dialect !== 'opencode-1';
+    if (outcome.elsewhere !== undefined && !isService) {
       this.#settleElsewhere(outcome.elsewhere, nowMs);
       return true;
     }
@@ -201,6 +203,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       const known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
       if (known !== this.known) this.#overviewSequence = outcome.sequence;
       this.known = known;
+      if (outcome.elsewhere !== undefined) this.#settleService(outcome.elsewhere, outcome.missing, nowMs);
     }
     return true;
   }
@@ -218,6 +221,20 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       if (known === undefined || (isIdle && !(isRecent && before !== undefined))) others.delete(directory);
       else others.set(directory, known);
       if (isIdle || isForeign) this.#visited.delete(directory);
+    }
+    this.#others = others;
+  }
+
+  /** Of OpenCode 2, which tells of all its directories at once. */
+  #settleService(
+    looks: NonNullable<ProbeOutcome['elsewhere']>,
+    missing: readonly OverviewPart[],
+    nowMs: number,
+  ): void {
+    const others = new Map<string, KnownOverview>();
+    for (const [directory, { learnt }] of looks) {
+      const known = updateOverview(this.#others.get(directory), learnt, missing, nowMs);
+      if (known !== undefined) others.set(directory, known);
     }
     this.#others = others;
   }
@@ -389,7 +406,8 @@ function samePlace(one: Candidate, other: Candidate): boolean {
     one.claims.id === other.claims.id &&
     one.claims.directory === other.claims.directory &&
     one.claims.connectedAt === other.claims.connectedAt &&
-    JSON.stringify([one.trust, one.credential]) === JSON.stringify([other.trust, other.credential])
+    JSON.stringify([one.trust, one.credential, one.claims.service]) ===
+      JSON.stringify([other.trust, other.credential, other.claims.service])
   );
 }
 

@@ -34,7 +34,8 @@ function bySubstring(
 ): Instance {
   const part = wanted.toLowerCase();
   const fits = (name: string): boolean => name.toLowerCase().includes(part);
-  const live = instances.filter((instance) => namesOf(instance).some(fits));
+  // An OpenCode 2 as a whole is none of its directories, whatever part of a name they share.
+  const live = instances.filter((instance) => !isService(instance) && namesOf(instance).some(fits));
   const lost = gone.filter(({ name }) => fits(name));
   const shown = JSON.stringify(singleLine(wanted, MAX_QUERY_CHARS));
   const [only, ...others] = live;
@@ -58,6 +59,11 @@ function bySubstring(
     );
   }
   return only;
+}
+
+function isService({ directory, server: { claims, endpoints } }: Instance): boolean {
+  const isOpencode2 = endpoints.some(({ lastHealthy }) => lastHealthy !== undefined && lastHealthy.dialect !== 'opencode-1');
+  return directory === undefined && (claims.service !== undefined || isOpencode2);
 }
 
 /** Anyone on the LAN can advertise anything, so a part of a name never leads there. */

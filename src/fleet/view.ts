@@ -59,14 +59,13 @@ const MAX_MERGE_NOTES = 50;
 export function buildView(previous: View, input: ViewInput): View {
   const listed: ProbedEndpoint[] = [];
   const unlisted: EndpointRecord[] = [];
-  const crowded = new Map<string, number>();
+  const crowded = new Map<string, EndpointRecord>();
   let waiting = 0;
   for (const record of input.records) {
     if (record.healthy && input.returning.has(record.key)) continue;
     if (record.listed) {
       listed.push(record.copy());
-      if (record.unaskedDirectories > 0)
-        crowded.set(record.candidate.claims.name ?? record.id, record.unaskedDirectories);
+      if (record.unaskedDirectories > 0) crowded.set(record.candidate.claims.name ?? record.id, record);
     } else if (record.unlisted) unlisted.push(record);
     else waiting += 1;
   }
@@ -77,16 +76,21 @@ export function buildView(previous: View, input: ViewInput): View {
     works.map(({ names }) => names),
   );
   const running = new Set(works.flatMap(runningIn));
-  const instances = works.map((work) => {
+  const all = works.map((work) => {
     const { key } = work.names;
     return shown(work, key, named.get(key) ?? { name: key, aliases: [] }, running);
   });
+  const isOld = ({ overview }: Instance): boolean => overview?.isOld === true;
+  const instances = all.filter((one) => !isOld(one));
   const before = gone.length > 0 ? shownBefore(previous) : new Map<string, Instance>();
   const serverOf = serversByMember(gone.length > 0 ? merged.servers : []);
-  const resting = gone.flatMap((record) => {
-    const last = before.get(record.name) ?? previous.gone.get(record.name);
-    return restingAs(record, last?.overview, serverOf);
-  });
+  const resting = [
+    ...all.filter(isOld),
+    ...gone.flatMap((record) => {
+      const last = before.get(record.name) ?? previous.gone.get(record.name);
+      return restingAs(record, last?.overview, serverOf);
+    }),
+  ];
   const rests = new Set(resting.map(({ name }) => name));
   const obituaries = buryAll(
     gone.filter(({ name }) => !rests.has(name)),
@@ -309,10 +313,13 @@ function boundedNotes(notes: readonly Note[]): readonly Note[] {
   ];
 }
 
-function crowdedNotes(crowded: ReadonlyMap<string, number>): readonly Note[] {
-  return [...crowded].map(([name, count]) => ({
+function crowdedNotes(crowded: ReadonlyMap<string, EndpointRecord>): readonly Note[] {
+  return [...crowded].map(([name, { unaskedDirectories: count, lastHealthy }]) => ({
     subject: quoteName(name),
-    reason: `${count} more directories were used in the last minutes; what runs there is not asked. list_sessions shows the latest sessions`,
+    reason:
+      lastHealthy?.dialect === 'opencode-1'
+        ? `${count} more directories were used in the last minutes; what runs there is not asked. list_sessions shows the latest sessions`
+        : `${count} more directories were not used today, or are too many to list; list_sessions shows their sessions`,
   }));
 }
 

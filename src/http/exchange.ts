@@ -42,6 +42,8 @@ export interface RequestInit {
   readonly method?: string;
   /** JSON. */
   readonly body?: string;
+  /** The answer may be of any content type. */
+  readonly anyType?: boolean;
 }
 
 export interface Exchange {
@@ -63,7 +65,7 @@ export async function exchange(
   init: RequestInit,
   limits: RequestLimits,
 ): Promise<Exchange> {
-  const { method = 'GET', body } = init;
+  const { method = 'GET', body, anyType = false } = init;
   const label = labelOf(method, connection, path);
   const headers = requestHeaders(connection, body);
   const call = new HttpCall(
@@ -84,7 +86,7 @@ export async function exchange(
     const response = await call.headers();
     await checkPassedOn(response, call, label);
     await checkAdmitted(response, call, label);
-    checkResponse(response, label, 'application/json');
+    checkResponse(response, label, anyType ? '' : 'application/json');
     const text = await call.text(response, limits.maxBytes, limits.maxStringBytes);
     return { status: response.statusCode ?? 0, headers: response.headers, text };
   } finally {

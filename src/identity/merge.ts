@@ -119,7 +119,8 @@ function join(
 
 function serverOf(endpoints: NonEmpty<ProbedEndpoint>): Server {
   const sorted = sortNonEmpty(endpoints, byPreference);
-  const directory = sorted.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory;
+  // An OpenCode 2 has none of its own.
+  const directory = sorted.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory || undefined;
   return {
     key: endpoints.map(({ id }) => id).reduce((least, id) => (compare(id, least) < 0 ? id : least)),
     claims: claimsOf(endpoints),

@@ -20,7 +20,7 @@ export function nameable(server: Server): Nameable {
   return {
     key: server.key,
     members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, ...identityOf(candidate) })),
-    base: claims.name ?? fallbackName(members),
+    base: claims.name ?? (claims.service === undefined ? fallbackName(members) : `${hostLabel(hostOf(server))}:service`),
     host: hostOf(server),
     port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
     pinned: members.some(({ candidate }) => candidate.pinned === true),
@@ -65,7 +65,9 @@ export function placeOf({ id }: Pick<Member, 'id'>): { readonly endpointId: stri
 }
 
 /** A name that nobody chose is `<host>-<directory>`: another directory takes the place of the own one. A chosen name stays whole. */
-function prefixOf({ claims: { name = '', hostname = '', directory: claimed }, directory = claimed }: Server): string {
+function prefixOf({ claims, directory = claims.directory }: Server): string {
+  const { name = '', hostname = '', service } = claims;
+  if (service !== undefined) return hostLabel(hostname);
   const isMadeUp = directory !== undefined && name.toLowerCase() === defaultName(hostname, directory).toLowerCase();
   return isMadeUp ? hostLabel(hostname) : name;
 }

@@ -41,8 +41,10 @@ export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[
   return [...found.values()];
 }
 
-function hintsOf({ candidate: { claims } }: ProbedEndpoint): string[] {
+function hintsOf({ candidate: { claims }, result }: ProbedEndpoint): string[] {
   const hints: string[] = [];
+  // OpenCode 2 has nothing that proves it yet.
+  if (result.status !== 'healthy' || result.dialect !== 'opencode-1') return hints;
   if (claims.id !== undefined) hints.push(`id\0${claims.id}`);
   if (claims.localPort !== undefined && claims.hostname !== undefined)
     hints.push(`port\0${claims.localPort}\0${claims.hostname.toLowerCase()}`);

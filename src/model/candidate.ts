@@ -37,6 +37,8 @@ export interface Claims {
   readonly directory?: string;
   /** Milliseconds since the Unix epoch. */
   readonly connectedAt?: number;
+  /** What the person's own OpenCode 2 service wrote of itself, to be compared with what answers. The preview's tells neither by its API. */
+  readonly service?: { readonly pid: number; readonly version?: string; readonly isPreview?: true };
 }
 
 /** An untrusted candidate is listed with the reason and otherwise left alone: not probed, no credential, not driven. */

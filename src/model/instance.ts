@@ -1,12 +1,19 @@
 import type { Candidate, Claims, Note } from './candidate.ts';
 import type { AtRest } from './at-rest.ts';
 
+/** A generation of opencode, and how it is spoken to. */
+export type Dialect = 'opencode-1' | 'opencode-2' | 'opencode-2-preview';
+
 /** What one look at an endpoint found. A failed probe is a value with a reason, never an exception. */
 export type ProbeResult =
   | {
       readonly status: 'healthy';
       readonly version: string;
-      /** The instance's own directories, as its `/path` tells them: the only ones that may go into a request. */
+      readonly dialect: Dialect;
+      /**
+       * The server's own directories, as its `/path` tells them: of OpenCode 1 the only ones that may go into a request, beside those
+       * of its sessions. Empty of OpenCode 2, which works in those of its sessions alone.
+       */
       readonly directory: string;
       readonly worktree: string;
     }
@@ -42,7 +49,7 @@ export interface ProbedEndpoint {
   /** Scheduled rounds in a row in which it did not answer; tool calls do not count. */
   readonly misses: number;
   /** What it told of itself when it was last healthy, kept while it is not. */
-  readonly lastHealthy?: { readonly version: string; readonly directory: string; readonly worktree: string };
+  readonly lastHealthy?: Omit<Extract<ProbeResult, { status: 'healthy' }>, 'status'>;
   /** What it was doing in its own directory when it was last asked, kept while it does not answer. */
   readonly overview?: Overview;
   /** The other directories that it was seen to work in, and what it was doing there. */
@@ -106,6 +113,8 @@ export interface Overview {
   readonly session?: SessionSummary;
   /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
   readonly waiting: readonly Waiting[];
+  /** Not used lately: its name can be called, and it is not listed. */
+  readonly isOld?: true;
   /** When it was last asked and answered at least one part. */
   readonly askedAtMs: number;
   /** Parts that got no usable answer then; they show what was known before, or nothing. Absent when all is fresh. */

@@ -52,6 +52,8 @@ export interface SessionQuery {
  * their origin. Calls with a session id need none.
  */
 export interface OpencodeApi {
+  /** The same prompt sent again, by whatever way and at any time, is the same one. Else only while its process is known to live. */
+  readonly isIdempotent: boolean;
   /** Sessions of the instance's project, most recently updated first; of exactly one directory if it is given. */
   sessions(query: SessionQuery): Promise<readonly Session[]>;
   /** Undefined where there is none with this id. */

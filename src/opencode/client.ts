@@ -69,6 +69,7 @@ class Failover {
     ]);
     return {
       ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>),
+      isIdempotent: this.#endpoint.api.isIdempotent,
       events: (directory, signal) =>
         this.#call((api) => {
           const left = this.#left.signal;

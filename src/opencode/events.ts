@@ -22,6 +22,9 @@ export interface EventStream extends AsyncIterable<ServerEvent> {
   close(): void;
 }
 
+/** The events in our own words that one message of the stream holds. `chars`: the length of its JSON. */
+export type EventsIn = (value: unknown, chars: number) => readonly ServerEvent[];
+
 /** Heartbeats come every 10 s; three missed ones mean a dead peer or a half-open tunnel. */
 const SILENCE_LIMIT_MS = 30_000;
 
@@ -42,7 +45,12 @@ const MAX_STRING_BYTES = 1024 * 1024;
  * ends the stream or `close` is called, and throws `RequestError` when the connection breaks
  * or stays silent.
  */
-export async function openEvents(connection: Connection, path: string, signal?: AbortSignal): Promise<EventStream> {
+export async function openEvents(
+  connection: Connection,
+  path: string,
+  signal?: AbortSignal,
+  read: EventsIn = eventsOfOpencode1,
+): Promise<EventStream> {
   const open = new LinkedAbort(signal);
   try {
     const response = await openStream(connection, path, {
@@ -50,7 +58,7 @@ export async function openEvents(connection: Connection, path: string, signal?: 
       signal: open.signal,
     });
     const label = `GET ${connection.endpoint.url}${path.split('?', 1)[0]}`;
-    return { close: () => open.end(), [Symbol.asyncIterator]: () => readEvents(response, label, open) };
+    return { close: () => open.end(), [Symbol.asyncIterator]: () => readEvents(response, label, open, read) };
   } catch (error) {
     open.end();
     throw error;
@@ -61,6 +69,7 @@ async function* readEvents(
   response: IncomingMessage,
   label: string,
   open: LinkedAbort,
+  read: EventsIn,
 ): AsyncGenerator<ServerEvent, void, undefined> {
   let silent = false;
   let overflow = false;
@@ -68,8 +77,7 @@ async function* readEvents(
   const parser = createParser({
     maxBufferSize: MAX_EVENT_CHARS,
     onEvent: (message) => {
-      const event = parseEvent(message.data);
-      if (event !== undefined) ready.push(event);
+      ready.push(...read(jsonOf(message.data), message.data.length));
     },
     onError: (error) => {
       overflow ||= error.type === 'max-buffer-size-exceeded';
@@ -105,21 +113,23 @@ async function* readEvents(
   }
 }
 
-function parseEvent(data: string): ServerEvent | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(data);
-  } catch {
-    return undefined;
-  }
+function eventsOfOpencode1(value: unknown, chars: number): readonly ServerEvent[] {
   const outer = asRecord(value);
   const inner = asRecord(outer?.['payload']) ?? outer;
   const type = inner?.['type'];
   const properties = asRecord(inner?.['properties']);
   // `/global/event` sends most events a second time as type "sync".
-  if (inner === undefined || typeof type !== 'string' || type === 'sync' || properties === undefined) return undefined;
+  if (inner === undefined || typeof type !== 'string' || type === 'sync' || properties === undefined) return [];
   const id = inner['id'];
-  return { type, properties, chars: data.length, ...(typeof id === 'string' ? { id } : {}) };
+  return [{ type, properties, chars, ...(typeof id === 'string' ? { id } : {}) }];
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function asRecord(value: unknown): Record<string, unknown> | undefined {

@@ -135,11 +135,14 @@ export const permissionSchema = z.object({
 export type Permission = z.infer<typeof permissionSchema>;
 
 export const questionSchema = z.object({
-  id: idOf('que'),
+  /** `que…`; of a form of OpenCode 2 `frm…`, or what a plugin chose. */
+  id: z.string().regex(/^[0-9A-Za-z_-]{1,128}$/),
   sessionID: sessionId,
   questions: z.array(
     z.object({
       question: z.string(),
+      /** It may be left without an answer. */
+      optional: z.boolean().optional(),
       options: z.array(z.object({ label: z.string() })).default([]),
       multiple: z.boolean().optional(),
     }),

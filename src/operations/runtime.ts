@@ -2,7 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import { type Directory, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Instance } from '../model/instance.ts';
 import type { Endpoint } from '../model/candidate.ts';
-import { createApi } from '../opencode/dialects/opencode-1.ts';
+import { createApi } from '../opencode/dialects/dialects.ts';
 import { type OpencodeClient, createClient, type EndpointApi } from '../opencode/client.ts';
 import type { Heard } from '../turns/outcome.ts';
 import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
@@ -114,6 +114,6 @@ export async function connectTo(runtime: Runtime, instance: Instance, call: Call
   return { ...reached, api, endpoint: () => now.connection.endpoint };
 }
 
-function endpointApiOf({ endpointKey, connection }: Reached): EndpointApi {
-  return { key: endpointKey, api: createApi(connection) };
+function endpointApiOf({ endpointKey, connection, dialect }: Reached): EndpointApi {
+  return { key: endpointKey, api: createApi(dialect, connection) };
 }

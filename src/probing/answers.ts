@@ -81,7 +81,7 @@ export function questionsOf(value: unknown): readonly Waiting[] | undefined {
   });
 }
 
-function shortly(waiting: WaitingRequest): Waiting {
+export function shortly(waiting: WaitingRequest): Waiting {
   const { kind, request } = waiting;
   return {
     kind,
@@ -115,6 +115,13 @@ const NO_PROJECT = 'global';
 
 export function sessionsOf(value: unknown): readonly ListedSession[] | undefined {
   return Array.isArray(value) ? every(value, sessionOf) : undefined;
+}
+
+/** Of OpenCode 2's page, the latest first. */
+export function serviceSessionsOf(page: unknown): readonly ListedSession[] | undefined {
+  const { data } = fields(page);
+  if (!Array.isArray(data)) return undefined;
+  return every(data, (one) => sessionOf({ ...fields(one), directory: fields(fields(one)['location'])['directory'] }));
 }
 
 function sessionOf(value: unknown): ListedSession | undefined {

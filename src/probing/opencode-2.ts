@@ -1,35 +1,72 @@
+import { quoteName, singleLine } from '../base/plain-text.ts';
 import { RequestError } from '../http/exchange.ts';
-import { ask, type ProbeDeps, type ProbeTask } from './probe-task.ts';
+import { ask, type Healthy, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
 
 const MAX_BYTES = 64 * 1024;
+const MAX_VERSION_CHARS = 32;
+
+/** Of OpenCode 2: the contract is that of 2.1.2, and 2.2 and 2.3 changed nothing of what is used here. */
+const NEWEST_MINOR = 3;
+
+/** The preview tells no version. */
+const PREVIEW = '2 (preview)';
+
+/** What answers there is another process than the one that the service file names. */
+export class WrongServiceError extends Error {}
 
 /**
- * The version of an OpenCode 2, which has no health route of OpenCode 1: `error` is what came of that one. Undefined where nothing
- * says that it is one. 2.x answers `/api/info`, without a password with 401 and a JSON `_tag`; the preview (1.18.18 of its own
- * package) `/api/health`. OpenCode 1 refuses without JSON and answers both with its web page.
+ * Who an OpenCode 2 is, by `/api/info`; the preview has `/api/health` and no more. Undefined where nothing says that it is one.
+ * Rejects with `RequestError` where it refuses our password, and with `WrongServiceError` where the service file names another.
+ *
+ * @param error what came of OpenCode 1's health route, where that was asked
  */
-export async function versionOfOpencode2(
+export async function askWho(
   task: ProbeTask,
   deps: ProbeDeps,
-  error: unknown,
-): Promise<string | undefined> {
-  if (!(error instanceof RequestError) || !['locked', 'malformed', 'status'].includes(error.kind)) return undefined;
-  const info = await answerOf(task, deps, '/api/info');
-  if (info === 'refused') return '2, behind its password';
-  const version = (info as { readonly version?: unknown } | null | undefined)?.version;
-  if (typeof version === 'string' && /^2\.\d{1,6}\.\d{1,6}$/.test(version)) return version;
-  if (error.status !== 404) return undefined;
-  const health = await answerOf(task, deps, '/api/health');
-  const isHealthy = (health as { readonly healthy?: unknown } | null | undefined)?.healthy === true;
-  return health === 'refused' || isHealthy ? '2, a preview' : undefined;
+  error?: unknown,
+): Promise<Extract<Settled, { status: 'healthy' | 'unsupported' }> | undefined> {
+  const { service } = task.candidate.claims;
+  if (service?.isPreview !== true) {
+    const info = await answerOf(task, deps, '/api/info');
+    const { version, pid } = (info ?? {}) as { readonly version?: unknown; readonly pid?: unknown };
+    if (typeof version === 'string' && /^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) {
+      if (service !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
+        throw new WrongServiceError(
+          `the service file names process ${service.pid}, and what answers there says that it is another, ${Number(pid)}; run opencode once to start the service anew`,
+        );
+      return judged(singleLine(version, MAX_VERSION_CHARS));
+    }
+    if (service !== undefined) return unsupported(service.version ?? '2', 'it has no /api/info; update OpenCode 2');
+  }
+  // OpenCode 1 has the preview's route too, of another store.
+  const mayBePreview = service !== undefined || (error instanceof RequestError && error.status === 404);
+  const health = mayBePreview ? await answerOf(task, deps, '/api/health') : undefined;
+  if ((health as { readonly healthy?: unknown } | null | undefined)?.healthy !== true) return undefined;
+  return { status: 'healthy', version: service?.version ?? PREVIEW, dialect: 'opencode-2-preview', ...NOWHERE };
 }
 
-/** JSON, or that OpenCode 2 refused; undefined for anything else. */
+/** It works in the directories of its sessions. */
+const NOWHERE = { directory: '', worktree: '' };
+
+function judged(version: string): Healthy | Extract<Settled, { status: 'unsupported' }> {
+  const [major, minor] = version.split('.').map(Number);
+  if (major === 2 && minor !== undefined && minor <= NEWEST_MINOR)
+    return { status: 'healthy', version, dialect: 'opencode-2', ...NOWHERE };
+  return unsupported(version, `2.0 to 2.${NEWEST_MINOR} are known; update opencode-mcp`);
+}
+
+function unsupported(version: string, why: string): Extract<Settled, { status: 'unsupported' }> {
+  return { status: 'unsupported', version, reason: `this is OpenCode ${quoteName(version)}, which is not supported: ${why}` };
+}
+
+/** JSON; undefined for anything else. Rejects where an OpenCode 2 refuses: with 401 and JSON, which OpenCode 1 does not give. */
 async function answerOf(task: ProbeTask, deps: ProbeDeps, path: string): Promise<unknown> {
   try {
     return await ask(task, deps, path, MAX_BYTES);
   } catch (error) {
-    const isRefusal = error instanceof RequestError && error.kind === 'locked' && /"_tag"\s*:/.test(error.answer ?? '');
-    return isRefusal ? 'refused' : undefined;
+    if (!(error instanceof RequestError) || ['timeout', 'unreachable', 'broken', 'cancelled'].includes(error.kind)) throw error;
+    if (error.withheld !== undefined) throw error;
+    if (error.kind === 'locked' && /"_tag"\s*:/.test(error.answer ?? '')) throw error;
+    return undefined;
   }
 }

@@ -12,6 +12,8 @@ export interface OverviewParts {
   readonly recent?: RecentDirectories;
   /** See `Overview`. */
   readonly witness?: string;
+  /** See `Overview`. */
+  readonly isOld?: boolean;
 }
 
 /** Directories of a server's own sessions that were used in the last ten minutes, by the server's clock. */
@@ -59,6 +61,7 @@ export function updateOverview(
       running: parts.status?.running ?? [],
       ...(parts.session ? { session: parts.session } : {}),
       ...(parts.witness === undefined ? {} : { witness: parts.witness }),
+      ...(parts.isOld === true ? { isOld: true } : {}),
       waiting: waitingOf(parts),
       askedAtMs: nowMs,
       ...(missing.length > 0 ? { stale: missing } : {}),

@@ -18,6 +18,8 @@ export interface ProbeTask {
   readonly elsewhere?: readonly OtherDirectory[] | undefined;
   /** What an earlier probe learnt of its own directory: how the latest turn ended and whose a request is are not asked again while they are the same. */
   readonly known?: OverviewParts | undefined;
+  /** What an earlier probe found there. */
+  readonly before?: Healthy | undefined;
   /** Told by an earlier probe, and good enough for this one. */
   readonly version?: string | undefined;
   /** Found a moment ago, and not asked again. */

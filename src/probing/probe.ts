@@ -4,9 +4,10 @@ import { quoteName, sentence, singleLine } from '../base/plain-text.ts';
 import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
-import { versionOfOpencode2 } from './opencode-2.ts';
+import { askService } from './ask-service.ts';
+import { askWho } from './opencode-2.ts';
 import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
-import { ONLY_OPENCODE_1, unsupportedReason } from './supported-version.ts';
+import { unsupportedReason } from './supported-version.ts';
 
 /** Health and paths are below one KiB. */
 const MAX_IDENTITY_BYTES = 256 * 1024;
@@ -20,29 +21,49 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   const startMs = deps.clock.monotonic();
   let latencyMs: number | undefined;
   try {
-    let identity = task.identity;
-    if (identity === undefined) {
-      const version = task.version ?? (await askVersion(task, deps));
-      latencyMs = task.version === undefined ? deps.clock.monotonic() - startMs : undefined;
-      const unsupported = unsupportedReason(version);
-      if (unsupported !== undefined) return settled({ status: 'unsupported', version, reason: unsupported }, latencyMs);
-      identity = await askPaths(task, deps, version);
-      latencyMs ??= deps.clock.monotonic() - startMs;
-    }
-    const overview = await askOverview(task, deps, identity.directory);
-    return { result: identity, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };
+    const result = task.identity ?? (await identify(task, deps, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
+    if (result.status !== 'healthy') return settled(result, latencyMs);
+    const overview =
+      result.dialect === 'opencode-1'
+        ? await askOverview(task, deps, result.directory)
+        : await askService(task, deps, result.dialect);
+    return { result, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };
   } catch (error) {
     return failed(error, task, latencyMs);
   }
 }
 
-async function askVersion(task: ProbeTask, deps: ProbeDeps): Promise<string> {
+/** Calls `answered` with the first answer. */
+async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void): Promise<Identified> {
+  const { before, version, candidate } = task;
+  const isOpencode2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
+  if (isOpencode2 && before !== undefined && version !== undefined) return before;
+  const told = version ?? (await askVersion(task, deps, isOpencode2));
+  if (version === undefined) answered();
+  if (typeof told !== 'string') return told;
+  const unsupported = unsupportedReason(told);
+  if (unsupported !== undefined) return { status: 'unsupported', version: told, reason: unsupported };
+  const identity = await askPaths(task, deps, told);
+  answered();
+  return identity;
+}
+
+type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
+
+/** The version of an OpenCode 1, or who else it is. */
+async function askVersion(task: ProbeTask, deps: ProbeDeps, isOpencode2: boolean): Promise<string | Identified> {
+  if (isOpencode2) {
+    const who = await askWho(task, deps);
+    if (who !== undefined) return who;
+  }
   let answer: unknown;
   try {
     answer = await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES);
   } catch (error) {
-    const version = await versionOfOpencode2(task, deps, error);
-    throw version === undefined ? error : new IsOpencode2(version);
+    if (!(error instanceof RequestError) || !['locked', 'malformed', 'status'].includes(error.kind)) throw error;
+    const who = await askWho(task, deps, error);
+    if (who === undefined) throw error;
+    return who;
   }
   const health = healthOf(answer);
   if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
@@ -64,24 +85,11 @@ async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Prom
       throw new Unfit(`another instance answers here: registered for ${registered}, answering for ${answering}`);
     }
   }
-  return { status: 'healthy', version, ...paths };
+  return { status: 'healthy', version, dialect: 'opencode-1', ...paths };
 }
 
 /** It answered, but it is not what we look for. */
 class Unfit extends Error {}
-
-class IsOpencode2 extends Error {
-  readonly result: Settled;
-
-  constructor(version: string) {
-    super(version);
-    this.result = {
-      status: 'unsupported',
-      version,
-      reason: `this is OpenCode ${version}, which is not supported yet; ${ONLY_OPENCODE_1}`,
-    };
-  }
-}
 
 function malformed(task: ProbeTask, path: string, expected: string): Unfit {
   return new Unfit(`GET ${task.connection.endpoint.url}${path}: not the answer of an opencode server; ${expected}`);
@@ -92,7 +100,6 @@ function settled(result: Settled, latencyMs?: number): Look {
 }
 
 function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
-  if (error instanceof IsOpencode2) return settled(error.result, latencyMs);
   if (error instanceof RequestError && error.withheld !== undefined)
     return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
   if (error instanceof RequestError && error.kind === 'locked') {

@@ -263,6 +263,7 @@ export class Prober<T extends ProbeTarget> {
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         elsewhere: job.elsewhere,
         known: job.target.learnt,
+        before: job.target.identity,
         ...(job.trustsVersion ? { version: job.target.identity?.version } : {}),
         ...(known?.status === 'healthy' ? { identity: known } : {}),
         limitMs,

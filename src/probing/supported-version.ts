@@ -4,10 +4,7 @@ import { quoteName } from '../base/plain-text.ts';
 export const MIN_VERSION = '1.18.10';
 const OLDEST: Numbers = [1, 18, 10];
 
-/** The end of a sentence that says that something is not supported. */
-export const ONLY_OPENCODE_1 = `1.x from ${MIN_VERSION} on is`;
-
-/** 2.x answers other routes under the same port. */
+/** 2.x has another health route. */
 const FIRST_UNKNOWN_MAJOR = 2;
 
 type Numbers = readonly [major: number, minor: number, patch: number];
@@ -20,7 +17,7 @@ export function unsupportedReason(version: string): string | undefined {
   const found = parse(version);
   if (found === undefined || found.every((number) => number === 0)) return undefined;
   if (found[0] >= FIRST_UNKNOWN_MAJOR)
-    return `opencode ${quoteName(version)} is of a major version that is not supported yet; ${ONLY_OPENCODE_1}`;
+    return `opencode ${quoteName(version)} answers as OpenCode 1 does, of which 1.x from ${MIN_VERSION} on is known; update opencode-mcp`;
   if (isOlder(found)) return `opencode ${quoteName(version)} is too old; ${MIN_VERSION} or newer is needed`;
   return undefined;
 }

@@ -24,6 +24,10 @@ export interface Post {
   readonly message: OpencodeApi['message'];
   /** Whether the event stream has stood since before the first attempt. */
   readonly sameProcess: () => boolean;
+  /** Whether the session was interrupted since the stream stands. */
+  readonly wasInterrupted: () => boolean;
+  /** See `OpencodeApi`: it may be sent again whatever happened meanwhile. */
+  readonly isIdempotent: boolean;
   /** Finds another way where this one cannot be connected; false where there is none. */
   readonly leave?: () => Promise<boolean>;
 }
@@ -48,10 +52,12 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
     if (isOver(limit, clock)) break;
     const presence = await look(prompt, post);
     if (presence === 'present') return { kind: 'accepted' };
-    if (presence === 'unreadable') continue;
-    // It may be on its way still, and come after one that is sent again.
-    if (isHandedOn(doubt)) continue;
-    if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
+    if (!post.isIdempotent) {
+      if (presence === 'unreadable') continue;
+      // It may be on its way still, and come after one that is sent again.
+      if (isHandedOn(doubt)) continue;
+      if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
+    } else if (post.wasInterrupted()) return { kind: 'unknown', reason: `${doubt.message}; somebody interrupted the session since, and sending it again would wake it` };
     const again = await send();
     if (again instanceof CallOver) break;
     if (!(again instanceof RequestError)) return again;

@@ -33,6 +33,8 @@ const LIMITS: FeedLimits = { events: 8_000, chars: 2 * 1024 * 1024 };
 export class EventFeed {
   /** Counts the breaks. While it stands still, the process on the other side is the same, if there was a stream at all. */
   breaks = 0;
+  /** Sessions that were interrupted while the stream stood. */
+  readonly interrupted = new Set<string>();
   /** False: something in between gives no event stream, and the turn is followed by what the store and the status say. */
   readonly hasStream: boolean;
   readonly #open: () => Promise<EventStream>;
@@ -91,7 +93,11 @@ export class EventFeed {
     while (this.#stream !== undefined && !closed.aborted) {
       let reason = 'the instance ended the event stream';
       try {
-        for await (const event of this.#stream) this.#push({ kind: 'event', event });
+        for await (const event of this.#stream) {
+          const { sessionID, outcome } = event.properties;
+          if (outcome === 'interrupted') this.interrupted.add(String(sessionID));
+          this.#push({ kind: 'event', event });
+        }
       } catch (error) {
         reason = error instanceof Error ? error.message : String(error);
       }

@@ -76,6 +76,8 @@ export class Follower {
   /** Since when the session has been idle without a completed message. */
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
+  /** When an event last said that the session is idle. */
+  #endedAtMs: number | undefined;
 
   constructor(request: FollowRequest, deps: FollowerDeps) {
     this.#request = request;
@@ -155,6 +157,7 @@ export class Follower {
         return this.#status?.type === 'idle' ? await this.#check() : undefined;
       }
       case 'session.idle':
+        this.#endedAtMs = this.#deps.clock.monotonic();
         return await this.#check();
       case 'session.error': {
         const error = messageErrorSchema.safeParse(event.properties['error']);
@@ -193,7 +196,11 @@ export class Follower {
       if (busy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
-    if (busy) {
+    if (busy && !this.#transcript.isFollowed) {
+      // The status of OpenCode 2 is a moment behind the event.
+      const now = clock.monotonic();
+      if (this.#endedAtMs !== undefined && now - this.#endedAtMs < SETTLING_LIMIT_MS)
+        this.#nextCheckMs = now + SETTLING_POLL_MS;
       return await this.#waitingOfTurn();
     }
     const last = this.#transcript.assistants.at(-1);

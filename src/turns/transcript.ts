@@ -45,6 +45,7 @@ export class Transcript {
   readonly #parts = new Map<string, PartText>();
   /** An answer came to a message that is not known: the store tells whether that is part of the turn. */
   isUnplaced = false;
+  #isFollowed = false;
   #shownAny = false;
   #lastShownPart: string | undefined;
   #hadGap = false;
@@ -121,6 +122,11 @@ export class Transcript {
     return this.#turn.isConcluded;
   }
 
+  /** What came next has begun: however busy the session is, it is with that. */
+  get isFollowed(): boolean {
+    return this.#turn.isConcluded && this.#isFollowed;
+  }
+
   /** All text known so far, a blank line between parts. */
   get text(): string {
     return this.#textFrom(() => 0);
@@ -170,6 +176,7 @@ export class Transcript {
     // Where the store was not seen with our message in it, what names that message is all that is known to be ours.
     const isOurs = ({ kind, info }: Outline): boolean => kind === 'answer' && info.parentID === this.messageId;
     this.#turn = start === -1 ? turnFrom(ordered.filter(isOurs), -1) : turnFrom(ordered, start);
+    this.#isFollowed = start !== -1 && ordered[this.#turn.end]?.kind === 'person';
     let added = '';
     for (const { id, summary } of this.#turn.answers) {
       if (summary === true || this.#spoken.has(id)) continue;

@@ -65,7 +65,9 @@ export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: Tur
     deps.api.messages(sessionId, { limit: 1 }),
   ]);
   const newest = messages.at(-1)?.info.id;
-  if (stored === undefined && newest !== undefined && newest > messageId) return await runTurn(request, deps);
+  // OpenCode 2 shows a prompt once it is taken up, and takes the same one once.
+  const isPast = newest !== undefined && newest > messageId;
+  if (stored === undefined && isPast && !deps.api.isIdempotent) return await runTurn(request, deps);
   return await withFeed(request, deps, async (feed) => {
     if (stored !== undefined) return await new Follower(request, { ...deps, feed, messageId }).follow();
     const pinned = deps.api.pinned();
@@ -152,6 +154,8 @@ async function sendAndFollow(
     prompt: (one) => pinned.prompt(one),
     message: (sessionId, id) => api.message(sessionId, id),
     sameProcess: () => feed.hasStream && feed.breaks === 0,
+    wasInterrupted: () => feed.interrupted.has(prompt.sessionId),
+    isIdempotent: api.isIdempotent,
   };
   const leave = async (): Promise<boolean> => mayLeave && (api.pinned() !== pinned || (await api.leave()));
   const delivery = await deliver(prompt, { ...post, leave }, clock, request);

@@ -46,7 +46,7 @@ interface Route<Args extends readonly unknown[], Result> {
 }
 
 /** The event stream is no call with one answer: see `openEvents`. */
-export type CallName = Exclude<keyof OpencodeApi, 'events'>;
+export type CallName = Exclude<keyof OpencodeApi, 'events' | 'isIdempotent'>;
 
 type Calls = {
   readonly [Name in CallName]: Route<Parameters<OpencodeApi[Name]>, Awaited<ReturnType<OpencodeApi[Name]>>>;
@@ -241,7 +241,7 @@ function askMessage(sdk: Sdk, sessionID: string, messageID: string): Promise<Sdk
 }
 
 /** The calls to the opencode at one endpoint. */
-export function createApi(connection: Connection, signal?: AbortSignal): OpencodeApi {
+export function createApi1(connection: Connection, signal?: AbortSignal): OpencodeApi {
   const sdks = new Map<string, Sdk>();
   const sdkWithin = (timeoutMs: number, maxStringBytes: number | undefined): Sdk => {
     const key = `${timeoutMs} ${maxStringBytes}`;
@@ -272,7 +272,7 @@ export function createApi(connection: Connection, signal?: AbortSignal): Opencod
   ]);
   const events: OpencodeApi['events'] = (directory, eventsSignal = signal) =>
     openEvents(connection, `/event?directory=${encodeURIComponent(directory)}`, eventsSignal);
-  return { ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>), events };
+  return { ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>), events, isIdempotent: false };
 }
 
 /** The arguments of a call for a page, with an eighth of its messages; undefined where it is for one thing. */

@@ -162,7 +162,10 @@ function ownSettlement({ waiting }: Asked, { reply, message, answers }: RespondI
       `answers needs one list for each of the ${questions.length} questions, such as [["Red"]]; it has ${answers.length}. Nothing was answered.`,
     );
   }
-  const empty = answers.findIndex((labels) => labels.length === 0 || labels.some((label) => label.trim() === ''));
+  const empty = answers.findIndex(
+    (labels, index) =>
+      (labels.length === 0 && questions[index]?.optional !== true) || labels.some((label) => label.trim() === ''),
+  );
   if (empty !== -1) throw new OperationError(`answers[${empty}] is empty. Nothing was answered.`);
   if (answers.flat().join('').length > MAX_ANSWER_CHARS)
     throw new OperationError(`answers are longer than ${MAX_ANSWER_CHARS} characters. Nothing was answered.`);

@@ -1,0 +1,176 @@
+import type { ServerEvent } from '../../events.ts';
+import type { Question } from '../../schema.ts';
+import { ABORTED, errorOf, partId, permissionOf, questionOf, sessionOf } from './messages.ts';
+import { wireFormSchema, wirePermissionSchema, wireQuestionSchema, wireSessionSchema } from './wire.ts';
+
+type Data = Readonly<Record<string, unknown>>;
+
+/** Of a prompt that was taken up before the stream began: the store tells which it was. */
+const UNSEEN = 'msg_unseen';
+
+/** Events of sessions that are remembered: more run at no service. */
+const MAX_SESSIONS = 1_000;
+
+/**
+ * Puts OpenCode 2's events into our own words, one stream through one of these. The preview has the same events under
+ * `session.next.` and `permission.v2.`. What is not known, or does not fit, is left out: the store tells it later.
+ */
+export class EventReader {
+  /** The prompt that a session answers now. */
+  readonly #prompts = new Map<string, string>();
+  /** The texts of each message that is being written, by what deltas call them. */
+  readonly #texts = new Map<string, Map<unknown, string>>();
+
+  read(value: unknown, chars: number): readonly ServerEvent[] {
+    const { id, type, data, created } = fields(value);
+    if (typeof type !== 'string') return [];
+    const about = fields(data);
+    const event = (name: string, properties: Data): ServerEvent => ({
+      type: name,
+      properties,
+      chars,
+      ...(typeof id === 'string' && { id }),
+    });
+    return this.#eventsOf(type.replace(/^session\.next\.|^(permission|question)\.v2\./, prefixOf), about, created).map(
+      ([name, properties]) => event(name, properties),
+    );
+  }
+
+  #eventsOf(type: string, data: Data, created: unknown): readonly (readonly [string, Data])[] {
+    const { sessionID, assistantMessageID: messageID } = data;
+    if (type === 'form.created') return asked('question.asked', formIn(data['form']));
+    if (typeof sessionID !== 'string') return [];
+    switch (type) {
+      case 'session.created':
+        return createdIn(data);
+      case 'session.deleted':
+        return [['session.deleted', { sessionID, info: { id: sessionID } }]];
+      case 'permission.asked': {
+        const found = wirePermissionSchema.safeParse(data).data;
+        return asked('permission.asked', found && permissionOf(found));
+      }
+      case 'question.asked':
+        return asked('question.asked', wireQuestionSchema.safeParse(data).data);
+      case 'session.prompted':
+      case 'session.inbox.delivered':
+        this.#remember(sessionID, data['messageID'] ?? data['inboxID']);
+        return [];
+      case 'session.execution.started':
+        return [['session.status', { sessionID, status: { type: 'busy' } }]];
+      case 'session.execution.succeeded':
+      case 'session.execution.failed':
+        return [['session.idle', { sessionID }]];
+      case 'session.execution.interrupted':
+        return [['session.idle', { sessionID, outcome: 'interrupted' }]];
+      case 'session.retry.scheduled':
+        return [['session.status', { sessionID, status: retryIn(data) }]];
+      case 'session.step.started':
+        return this.#answer(sessionID, messageID, timeOf(data, created), {});
+      case 'session.step.ended':
+        return [
+          ...this.#answer(sessionID, messageID, timeOf(data, created), data),
+          // The preview tells no end: after a step that needs no other its session is soon not active any more.
+          ...(data['finish'] === 'tool-calls' ? [] : [['session.idle', { sessionID }] as const]),
+        ];
+      case 'session.step.failed': {
+        const { type, message } = fields(data['error']);
+        const { name } = errorOf({ type: String(type), message: String(message) });
+        return [['session.idle', { sessionID, ...(name === ABORTED.name && { outcome: 'interrupted' }) }]];
+      }
+      case 'session.tool.failed':
+        return [['session.idle', { sessionID }]];
+      case 'session.text.started':
+        return this.#textStarted(sessionID, messageID, data);
+      case 'session.text.delta':
+        return this.#textDelta(sessionID, messageID, data);
+      case 'session.text.ended':
+        return this.#textEnded(sessionID, messageID, data, timeOf(data, created));
+      default:
+        // Something moved there.
+        return [['session.touched', { sessionID }]];
+    }
+  }
+
+  #remember(sessionID: string, promptId: unknown): void {
+    if (typeof promptId !== 'string') return;
+    if (this.#prompts.size >= MAX_SESSIONS) this.#prompts.clear();
+    this.#prompts.set(sessionID, promptId);
+  }
+
+  #answer(sessionID: string, id: unknown, created: number, { finish }: Data): readonly (readonly [string, Data])[] {
+    if (typeof id !== 'string') return [];
+    // Where it ends is told by the store: a step that ended says nothing of when it began.
+    if (finish !== undefined) return [['session.touched', { sessionID }]];
+    const parentID = this.#prompts.get(sessionID) ?? UNSEEN;
+    return [['message.updated', { sessionID, info: { id, role: 'assistant', sessionID, parentID, time: { created } } }]];
+  }
+
+  #textStarted(sessionID: string, messageID: unknown, data: Data): readonly (readonly [string, Data])[] {
+    if (typeof messageID !== 'string') return [];
+    const texts = this.#texts.get(messageID) ?? new Map<unknown, string>();
+    if (!this.#texts.has(messageID)) {
+      if (this.#texts.size >= MAX_SESSIONS) this.#texts.clear();
+      this.#texts.set(messageID, texts);
+    }
+    const id = partId(messageID, texts.size);
+    texts.set(textKey(data), id);
+    return [['message.part.updated', { sessionID, part: { id, messageID, type: 'text', text: '' } }]];
+  }
+
+  /** Of a text whose beginning was not seen the store tells, when it has ended. */
+  #textDelta(sessionID: string, messageID: unknown, data: Data): readonly (readonly [string, Data])[] {
+    const { delta } = data;
+    const partID = this.#texts.get(String(messageID))?.get(textKey(data));
+    if (partID === undefined) return [['session.touched', { sessionID }]];
+    return [['message.part.delta', { sessionID, messageID, partID, field: 'text', delta }]];
+  }
+
+  #textEnded(sessionID: string, messageID: unknown, data: Data, end: number): readonly (readonly [string, Data])[] {
+    const { text } = data;
+    const id = this.#texts.get(String(messageID))?.get(textKey(data));
+    if (id === undefined) return [['session.touched', { sessionID }]];
+    return [['message.part.updated', { sessionID, part: { id, messageID, type: 'text', text, time: { end } } }]];
+  }
+}
+
+function prefixOf(_: string, kind: string | undefined): string {
+  return kind === undefined ? 'session.' : `${kind}.`;
+}
+
+/** The preview calls it `textID`. */
+function textKey({ ordinal, textID }: Data): unknown {
+  return ordinal ?? textID;
+}
+
+function timeOf({ timestamp }: Data, created: unknown): number {
+  return typeof created === 'number' ? created : typeof timestamp === 'number' ? timestamp : 0;
+}
+
+function asked(type: string, request: object | undefined): readonly (readonly [string, Data])[] {
+  return request === undefined ? [] : [[type, { ...request }]];
+}
+
+function formIn(form: unknown): Question | undefined {
+  const found = wireFormSchema.safeParse(form).data;
+  return found && questionOf(found);
+}
+
+/** The preview tells the whole session; 2.x its fields. */
+function createdIn(data: Data): readonly (readonly [string, Data])[] {
+  const info = fields(data['info']);
+  const { directory = info['directory'] } = fields(data['location']);
+  const time = { created: 0, updated: 0 };
+  const parentID = data['parentID'] ?? info['parentID'];
+  const found = wireSessionSchema.safeParse({ id: data['sessionID'], parentID, location: { directory }, time });
+  return found.success ? [['session.created', { sessionID: found.data.id, info: sessionOf(found.data) }]] : [];
+}
+
+function retryIn({ attempt, at, error }: Data): Data {
+  const { type, message } = fields(error);
+  const said = errorOf({ type: String(type), message: String(message ?? '') });
+  return { type: 'retry', attempt, next: at, message: said.data?.message ?? said.name };
+}
+
+function fields(value: unknown): Data {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Data) : {};
+}

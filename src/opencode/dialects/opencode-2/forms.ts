@@ -1,0 +1,88 @@
+import { quoted } from '../../../base/plain-text.ts';
+import { shownFields } from './messages.ts';
+import type { WireField } from './wire.ts';
+
+type FieldValue = string | number | boolean | readonly string[];
+
+/** What stands for a boolean; the first two are what its question offers. */
+const YES = new Set(['yes', 'true']);
+const NO = new Set(['no', 'false']);
+
+const MAX_SHOWN = 60;
+
+/**
+ * The answer to a form in the types of its fields.
+ * @param answers for each field that is shown what a person chose or wrote; nothing where it is left out
+ * @returns a problem where a value does not fit its field; nothing is sent then
+ */
+export function formAnswer(
+  fields: readonly WireField[],
+  answers: readonly (readonly string[])[],
+): { readonly answer: Readonly<Record<string, FieldValue>> } | { readonly problem: string } {
+  const answer: Record<string, FieldValue> = {};
+  for (const [index, field] of shownFields(fields).entries()) {
+    const given = answers[index] ?? [];
+    if (given.length === 0) {
+      if (field.required === true) return { problem: `${nameOf(field, index)} needs an answer` };
+      continue;
+    }
+    const value = valueOf(field, given);
+    if (typeof value === 'object' && 'expected' in value)
+      return { problem: `${nameOf(field, index)} takes ${value.expected}, not ${quoted(given.join(', '), MAX_SHOWN)}` };
+    answer[field.key] = value;
+  }
+  return { answer };
+}
+
+function nameOf({ title, key }: WireField, index: number): string {
+  return `field ${index + 1}, ${quoted(title ?? key, MAX_SHOWN)},`;
+}
+
+function valueOf(field: WireField, given: readonly string[]): FieldValue | { readonly expected: string } {
+  const [first = ''] = given;
+  const text = first.trim();
+  switch (field.type) {
+    case 'string':
+      return lengthProblem(field, first) ?? chosen(field, first);
+    case 'multiselect':
+      return countProblem(field, given) ?? given.map((one) => chosen(field, one));
+    case 'boolean':
+      if (YES.has(text.toLowerCase())) return true;
+      return NO.has(text.toLowerCase()) ? false : { expected: 'Yes or No' };
+    case 'number':
+    case 'integer':
+      return numberOf(field, text);
+    default:
+      return { expected: 'an answer in that opencode alone' };
+  }
+}
+
+/** The value of the option that was chosen by its label; else what was written, which the server may refuse. */
+function chosen({ options }: WireField, text: string): string {
+  const option =
+    options?.find(({ label }) => label === text) ??
+    options?.find(({ label, value }) => label.toLowerCase() === text.toLowerCase() || value === text);
+  return option?.value ?? text;
+}
+
+function lengthProblem({ minLength, maxLength }: WireField, text: string): { readonly expected: string } | undefined {
+  if (text.length < (minLength ?? 0)) return { expected: `${minLength} characters at least` };
+  return text.length > (maxLength ?? Infinity) ? { expected: `${maxLength} characters at most` } : undefined;
+}
+
+function countProblem(
+  { minItems, maxItems }: WireField,
+  given: readonly string[],
+): { readonly expected: string } | undefined {
+  if (given.length < (minItems ?? 0)) return { expected: `${minItems} choices at least` };
+  return given.length > (maxItems ?? Infinity) ? { expected: `${maxItems} choices at most` } : undefined;
+}
+
+function numberOf({ type, minimum, maximum }: WireField, text: string): number | { readonly expected: string } {
+  const value = text === '' ? Number.NaN : Number(text);
+  const kind = type === 'integer' ? 'a whole number' : 'a number';
+  if (!Number.isFinite(value) || (type === 'integer' && !Number.isInteger(value))) return { expected: kind };
+  if (typeof minimum === 'number' && value < minimum) return { expected: `${kind} of ${minimum} or more` };
+  if (typeof maximum === 'number' && value > maximum) return { expected: `${kind} of ${maximum} or less` };
+  return value;
+}

@@ -1,0 +1,177 @@
+import type { AssistantMessage, Message, Part, Permission, Question, Session } from '../../schema.ts';
+import type { WireError, WireField, WireForm, WireMessage, WirePermission, WireSession } from './wire.ts';
+
+/**
+ * OpenCode 2's entries of a session in our own words. It knows no parents: a turn is what follows a prompt, until the next
+ * prompt or the entry `idle` that ends a busy period.
+ */
+
+export function sessionOf({ id, title, parentID, location, time, revert }: WireSession): Session {
+  return {
+    id,
+    title: title ?? '',
+    directory: location.directory,
+    time,
+    ...(parentID != null && { parentID }),
+    ...(revert != null && { revert }),
+  };
+}
+
+/** @param entries oldest first, as the server has ordered them */
+export function messagesOf(entries: readonly WireMessage[]): Message[] {
+  const messages: Message[] = [];
+  let promptId = '';
+  let lastMs = 0;
+  for (const entry of entries) {
+    // A prompt that waited in the queue has the time at which it came; its place is behind what was answered meanwhile.
+    lastMs = Math.max(lastMs, entry.time.created);
+    const message = entry.type === 'idle' ? endOf(entry, messages, promptId) : messageOf(entry, promptId, lastMs);
+    if (message === undefined) continue;
+    if (entry.type === 'user') promptId = entry.id;
+    messages.push(message);
+  }
+  return messages;
+}
+
+function messageOf(entry: WireMessage, promptId: string, createdMs: number): Message | undefined {
+  switch (entry.type) {
+    case 'user':
+      return fromPerson(entry, createdMs, { type: 'text', text: entry.text ?? '' });
+    case 'synthetic':
+    case 'system':
+    case 'skill':
+      return fromPerson(entry, createdMs, { type: 'text', text: entry.text ?? '', synthetic: true });
+    case 'compaction':
+      return fromPerson(entry, createdMs, { type: 'compaction', auto: entry.reason === 'auto' });
+    case 'assistant':
+      return { info: assistantOf(entry, promptId, createdMs), parts: partsOf(entry) };
+    default:
+      // A switch of the agent or the model, a command that a person ran, and what later versions bring.
+      return undefined;
+  }
+}
+
+function fromPerson({ id }: WireMessage, created: number, part: Omit<Part, 'id' | 'messageID'>): Message {
+  return { info: { id, role: 'user', time: { created } }, parts: [{ ...part, id: partId(id, 0), messageID: id }] };
+}
+
+function assistantOf(entry: WireMessage, promptId: string, createdMs: number): AssistantMessage {
+  const { id, time, finish, error } = entry;
+  const completed = time.completed ?? (wasRejected(entry) ? createdMs : undefined);
+  return {
+    id,
+    role: 'assistant',
+    parentID: promptId,
+    time: { created: createdMs, ...(completed !== undefined && { completed }) },
+    ...(finish != null && finish !== 'error' && { finish }),
+    ...(error != null && { error: errorOf(error) }),
+  };
+}
+
+/** After a bare reject of its tool the preview completes a step never. */
+function wasRejected({ content = [] }: WireMessage): boolean {
+  const { type, state } = content.at(-1) ?? {};
+  return type === 'tool' && state?.status === 'error' && state.error?.message === 'Tool execution interrupted';
+}
+
+/** What a busy period ended with, where its steps do not say so themselves. */
+function endOf({ id, time, outcome, error }: WireMessage, before: Message[], promptId: string): Message | undefined {
+  const last = before.at(-1);
+  const answer = last?.info.role === 'assistant' ? last.info : undefined;
+  if (answer?.error !== undefined) return undefined;
+  const completed = time.created;
+  if (outcome === 'succeeded') {
+    if (answer !== undefined && last !== undefined && answer.time.completed === undefined)
+      before[before.length - 1] = { ...last, info: { ...answer, time: { ...answer.time, completed }, finish: 'stop' } };
+    return undefined;
+  }
+  const why = outcome === 'interrupted' ? ABORTED : errorOf(error ?? { type: 'unknown', message: '' });
+  if (answer === undefined || last === undefined) {
+    const info = { id, role: 'assistant', parentID: promptId, time: { created: completed, completed } } as const;
+    return { info: { ...info, error: why }, parts: [] };
+  }
+  before[before.length - 1] = { ...last, info: { ...answer, time: { ...answer.time, completed }, error: why } };
+  return undefined;
+}
+
+export const ABORTED = { name: 'MessageAbortedError' };
+
+/** The preview's words for a turn that somebody interrupted, or the end of its process. */
+const INTERRUPTED = 'Provider turn interrupted';
+
+export function errorOf({ type, message }: WireError): NonNullable<AssistantMessage['error']> {
+  if (message === INTERRUPTED || type === 'aborted') return ABORTED;
+  return { name: type === 'unknown' ? 'Error' : type, data: { message } };
+}
+
+function partsOf({ id, content = [], time }: WireMessage): Part[] {
+  let texts = 0;
+  return content.map((one, index): Part => {
+    const isText = one.type === 'text';
+    const text = one.text ?? '';
+    // The text of one that is being written is empty in the store.
+    const hasEnded = time.completed != null || index < content.length - 1 || text !== '';
+    const part = { messageID: id, type: one.type, ...(hasEnded && { time: { end: time.completed ?? time.created } }) };
+    if (isText) return { ...part, id: partId(id, texts++), text };
+    const { name, state } = one;
+    const { status = '', input, error } = state ?? {};
+    return {
+      ...part,
+      id: `${partId(id, index)}-${one.type}`,
+      ...(name !== undefined && { tool: name }),
+      ...(state !== undefined && {
+        state: {
+          status,
+          ...(isRecord(input) && { input }),
+          ...(error != null && { error: error.message }),
+        },
+      }),
+    };
+  });
+}
+
+/** Of the text with that number in its message: events and the store count alike. */
+export function partId(messageId: string, text: number): string {
+  return `${messageId}-${String(text).padStart(4, '0')}`;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+export function permissionOf({ id, sessionID, action, resources, save, metadata, source }: WirePermission): Permission {
+  const { command, diff } = metadata ?? {};
+  const isShell = action === 'bash' || action === 'shell';
+  const whole = typeof command === 'string' ? command : undefined;
+  return {
+    id,
+    sessionID,
+    // The same rules are for both generations.
+    permission: isShell ? 'bash' : action,
+    patterns: resources,
+    always: save ?? [],
+    metadata: { ...(whole !== undefined && { command: whole }), ...(typeof diff === 'string' && { diff }) },
+    ...(source != null && { tool: source }),
+  };
+}
+
+/** The fields of a form that a person fills in, as questions. */
+export function questionOf({ id, sessionID, title, fields }: WireForm): Question {
+  return {
+    id,
+    sessionID,
+    questions: shownFields(fields).map((field) => ({
+      question: [field.title ?? title, field.description].filter(Boolean).join(': ') || field.key,
+      options:
+        field.type === 'boolean'
+          ? [{ label: 'Yes' }, { label: 'No' }]
+          : (field.options ?? []).map(({ label }) => ({ label })),
+      multiple: field.type === 'multiselect',
+      optional: field.required !== true,
+    })),
+  };
+}
+
+export function shownFields(fields: readonly WireField[]): readonly WireField[] {
+  return fields.filter(({ hidden }) => hidden !== true);
+}

@@ -1,0 +1,147 @@
+import type { Dialect, OverviewPart, Waiting } from '../model/instance.ts';
+import { permissionOf, questionOf } from '../opencode/dialects/opencode-2/messages.ts';
+import { wireFormSchema, wirePermissionSchema, wireQuestionSchema } from '../opencode/dialects/opencode-2/wire.ts';
+import type { WaitingRequest } from '../opencode/waiting.ts';
+import { isSessionId, type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
+import type { OverviewParts } from './overview.ts';
+import { ask, askDated, type DirectoryLook, isTimeout, type Look, type ProbeDeps, type ProbeTask } from './probe-task.ts';
+
+const LISTED_SESSIONS = 100;
+const MAX_LIST_BYTES = 1024 * 1024;
+const MAX_ACTIVE_BYTES = 256 * 1024;
+const MAX_REQUESTS_BYTES = 1024 * 1024;
+/** More of a title, a command or a diff than an overview shows. */
+const MAX_STRING_BYTES = 4096;
+/** Sessions that run and are asked what they wait for: two requests each. */
+const MAX_ASKED = 32;
+
+/** A directory that was used in this time is listed: who worked there this morning may want to send there tonight. Listing loads nothing. */
+const LATELY_MS = 24 * 3_600_000;
+const MAX_LISTED = 16;
+
+/**
+ * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
+ * each session that runs, which may wait. None of them loads a directory: of the preview all below `/api/session/:id` do, and what
+ * runs is loaded already. Rejects for nothing but a bug.
+ */
+export async function askService(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  dialect: Dialect,
+): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere'>> {
+  if (task.parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
+  let timedOut = false;
+  const attempt = async <T>(answer: Promise<T>): Promise<T | undefined> => {
+    try {
+      return await answer;
+    } catch (error) {
+      timedOut ||= isTimeout(error, task);
+      return undefined;
+    }
+  };
+  const listPath = `/api/session?limit=${LISTED_SESSIONS}`;
+  const [listed, active] = await Promise.all([
+    attempt(askDated(task, deps, listPath, MAX_LIST_BYTES, MAX_STRING_BYTES)),
+    attempt(ask(task, deps, '/api/session/active', MAX_ACTIVE_BYTES)),
+  ]);
+  const sessions = listed && serviceSessionsOf(listed.body);
+  const running = active === undefined ? undefined : activeOf(active);
+  if (sessions === undefined || running === undefined) {
+    const missing: OverviewPart[] = [...(sessions ? [] : ['session' as const]), ...(running ? [] : ['status' as const])];
+    return { learnt: {}, missing, timedOut };
+  }
+  const known = [...sessions];
+  for (const id of running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED)) {
+    const answer = await attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES));
+    known.push(...(serviceSessionsOf({ data: [(answer as { readonly data?: unknown } | undefined)?.data] }) ?? []));
+  }
+  const requests = await Promise.all(
+    running.slice(0, MAX_ASKED).map((id) => attempt(requestsOf(task, deps, id, dialect))),
+  );
+  const waiting = requests.flatMap((found) => found ?? []);
+  const nowMs = listed?.dateMs ?? deps.clock.now();
+  return {
+    timedOut,
+    missing: requests.includes(undefined) ? ['permissions', 'questions'] : [],
+    ...directoriesOf(known, running, waiting, nowMs),
+  };
+}
+
+function activeOf(answer: unknown): readonly string[] | undefined {
+  const { data } = (answer ?? {}) as { readonly data?: unknown };
+  if (typeof data !== 'object' || data === null) return undefined;
+  const ids = Object.keys(data);
+  return ids.every(isSessionId) ? ids : undefined;
+}
+
+/** What a session that runs waits for. */
+async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect: Dialect): Promise<readonly Waiting[]> {
+  const list = async (kind: string): Promise<readonly unknown[]> => {
+    const path = `/api/session/${id}/${kind}`;
+    const answer = await ask(task, deps, path, MAX_REQUESTS_BYTES, MAX_STRING_BYTES);
+    const { data } = (answer ?? {}) as { readonly data?: unknown };
+    if (!Array.isArray(data)) throw new Error(`GET ${path}: not a list`);
+    return data;
+  };
+  const isPreview = dialect === 'opencode-2-preview';
+  const [permissions, questions] = await Promise.all([list('permission'), list(isPreview ? 'question' : 'form')]);
+  return [
+    ...permissions.map((one): WaitingRequest => ({
+      kind: 'permission',
+      request: permissionOf(wirePermissionSchema.parse(one)),
+    })),
+    ...questions.map((one): WaitingRequest => ({
+      kind: 'question',
+      request: isPreview ? wireQuestionSchema.parse(one) : questionOf(wireFormSchema.parse(one)),
+    })),
+  ].map(shortly);
+}
+
+/** The work in each directory, what runs first and then the most recently used. */
+function directoriesOf(
+  sessions: readonly ListedSession[],
+  running: readonly string[],
+  waiting: readonly Waiting[],
+  nowMs: number,
+): Pick<Look, 'learnt' | 'elsewhere'> {
+  const byDirectory = new Map<string, ListedSession[]>();
+  for (const session of sessions) {
+    const group = byDirectory.get(session.directory);
+    if (group === undefined) byDirectory.set(session.directory, [session]);
+    else group.push(session);
+  }
+  const elsewhere = new Map<string, DirectoryLook>();
+  let listed = 0;
+  let more = 0;
+  for (const [directory, own] of byDirectory) {
+    const runs = own.filter(({ id }) => running.includes(id)).map(({ id }) => id);
+    const isRecent = own.some(({ updatedMs }) => nowMs - updatedMs <= LATELY_MS);
+    const isListed = runs.length > 0 || (isRecent && listed < MAX_LISTED);
+    listed += isListed ? 1 : 0;
+    more += isListed ? 0 : 1;
+    elsewhere.set(directory, { learnt: { ...workIn(own, runs, waiting), isOld: !isListed }, missing: [] });
+  }
+  const learnt = { ...workIn(sessions, running, []), recent: { sessions: new Map(), more } };
+  return { learnt, elsewhere };
+}
+
+function workIn(
+  sessions: readonly ListedSession[],
+  runs: readonly string[],
+  waiting: readonly Waiting[],
+): OverviewParts {
+  const latest = sessions.find(({ isChild, isArchived }) => !isChild && !isArchived);
+  const isSubAgents = (sessionId: string): boolean => sessions.some(({ id, isChild }) => id === sessionId && isChild);
+  const own = waiting
+    .filter(({ sessionId }) => runs.includes(sessionId))
+    .map((one) => ({ ...one, ofSubAgent: isSubAgents(one.sessionId) }));
+  return {
+    status: { activity: { kind: runs.length > 0 ? 'busy' : 'idle' }, running: runs },
+    permissions: own.filter(({ kind }) => kind === 'permission'),
+    questions: own.filter(({ kind }) => kind === 'question'),
+    session:
+      latest === undefined
+        ? null
+        : { id: latest.id, title: latest.title, directory: latest.directory, updatedMs: latest.updatedMs },
+  };
+}
