@@ -11,11 +11,16 @@ export const OLDEST_OPENCODE = fileURLToPath(
   new URL('../opencodes/node_modules/opencode-oldest/bin/opencode.exe', import.meta.url),
 );
 
-/** Both, for suites that must hold on both. */
+/** Both of generation 1, for suites that must hold on both. */
 export const OPENCODES = [
   { name: 'pinned opencode', binary: PINNED_OPENCODE },
   { name: 'oldest opencode', binary: OLDEST_OPENCODE },
 ] as const;
+
+/** The preview of OpenCode 2 (`lildax`), which exists for 64-bit Linux on x86 only. */
+export const PREVIEW_OPENCODE = fileURLToPath(
+  new URL('../opencodes/node_modules/@opencode-ai/cli-linux-x64/bin/lildax', import.meta.url),
+);
 
 /** For `describe.skipIf`: says what is missing, and throws in CI, where nothing may be. */
 export function isMissing(binary: string): boolean {

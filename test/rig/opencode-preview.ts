@@ -1,0 +1,254 @@
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { PREVIEW_OPENCODE } from './opencode-binaries.ts';
+import { openSandbox, type OpencodeSandbox, type SandboxOptions } from './opencode-sandbox.ts';
+import { freePort } from './ports.ts';
+import { until } from './wait.ts';
+
+const run = promisify(execFile);
+
+/** Median start is 0.6 s; with two cores shared by several it is many times that. */
+const START_LIMIT_MS = 90_000;
+
+/** For one look at whether it answers. */
+const HEALTH_TIMEOUT_MS = 500;
+
+/** SIGTERM ends it within 70 ms, turns included; after this it is stuck. */
+const EXIT_LIMIT_MS = 5_000;
+
+/** Kept of the child's output, in characters. */
+const LOG_LIMIT = 400_000;
+
+export interface PreviewOptions extends SandboxOptions {
+  /** `serve` listens here; default a free port. A `service` chooses its own: 4096, or the next free one. */
+  readonly port?: number;
+  /**
+   * Whether clients of this home can find it: `true` is `serve --register`, `service` is `service start`, which leaves a
+   * process of its own behind and answers on a port of its own choice. Both write `server.json` into `stateDir`. Default: in no file.
+   */
+  readonly registered?: boolean | 'service';
+}
+
+/** A real server of the preview of OpenCode 2, answering. Its password is in `stateDir`, in the file `password`, in each form. */
+export interface Preview extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  readonly password: string;
+  /** Of the running process, or of the last one. */
+  readonly pid: number;
+  readonly version: string;
+  /** A git repository of its own. The server itself starts in it, and loads it only when a request names it. */
+  readonly directory: string;
+  readonly home: string;
+  /** Where it keeps `password` and `server.json`. */
+  readonly stateDir: string;
+  /** What a child needs to be another program of the same person. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Request headers that the server demands. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly running: boolean;
+  /** A request to this server with its password. A JSON body where one is given. Bounded. */
+  api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
+  /** As `api`, and rejects unless the answer is 2xx JSON. */
+  json<T>(method: string, path: string, body?: unknown): Promise<T>;
+  /** SIGTERM; resolves when it has exited. */
+  stop(): Promise<void>;
+  /** SIGKILL; resolves when it has exited. A turn that ran stays open in the store; `server.json` stays. */
+  kill9(): Promise<void>;
+  /** Ends it if it runs, then starts it with the same directories and password, on the same port but for `service`. */
+  restart(): Promise<void>;
+  /** Standard output and error so far, the newest 400,000 characters; of `service` none. */
+  logs(): string;
+  /** For the line in which a suite says what it drove. */
+  describe(): string;
+  close(): Promise<void>;
+}
+
+export async function startPreview(options: PreviewOptions = {}): Promise<Preview> {
+  const sandbox = await openSandbox(options);
+  try {
+    const stateDir = await furnish(sandbox, options);
+    const server = new PreviewServer(sandbox, options, stateDir, options.port ?? (await freePort()));
+    await server.start();
+    return server;
+  } catch (error) {
+    await sandbox.close();
+    throw error;
+  }
+}
+
+/** The preview reads no OPENCODE_CONFIG and no OPENCODE_PASSWORD: both lie in the home. Gives the folder of its state. */
+async function furnish({ home, env }: OpencodeSandbox, options: PreviewOptions): Promise<string> {
+  const configDir = join(home, '.config', 'opencode');
+  const stateDir = join(home, '.local', 'state', 'opencode');
+  await mkdir(configDir, { recursive: true });
+  await mkdir(stateDir, { recursive: true });
+  const config = join(configDir, 'opencode.json');
+  // Another server of the same person leaves the person's settings alone, unless it brings a model.
+  if (!existsSync(config) || options.model) await copyFile(env['OPENCODE_CONFIG'] ?? '', config);
+  if (options.password !== undefined)
+    await writeFile(join(stateDir, 'password'), options.password, { mode: 0o600, flag: 'w' });
+  return stateDir;
+}
+
+class PreviewServer implements Preview {
+  readonly directory: string;
+  readonly home: string;
+  readonly stateDir: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly version: string = '1.18.18';
+  url: string;
+  password = '';
+  pid = 0;
+  readonly #sandbox: OpencodeSandbox;
+  readonly #registered: boolean | 'service';
+  readonly #args: readonly string[];
+  #child: ChildProcess | undefined;
+  #logs = '';
+  #closing: Promise<void> | undefined;
+
+  constructor(sandbox: OpencodeSandbox, options: PreviewOptions, stateDir: string, port: number) {
+    this.#sandbox = sandbox;
+    this.#registered = options.registered ?? false;
+    this.#args = ['serve', ...(this.#registered ? ['--register'] : []), '--hostname', '127.0.0.1', '--port', `${port}`];
+    this.url = `http://127.0.0.1:${port}`;
+    this.directory = sandbox.directory;
+    this.home = sandbox.home;
+    this.stateDir = stateDir;
+    this.env = sandbox.env;
+  }
+
+  get port(): number {
+    return Number(new URL(this.url).port);
+  }
+
+  get headers(): Readonly<Record<string, string>> {
+    return { authorization: `Basic ${Buffer.from(`opencode:${this.password}`).toString('base64')}` };
+  }
+
+  get running(): boolean {
+    return this.#registered === 'service'
+      ? this.pid !== 0 && existsSync(`/proc/${this.pid}/exe`)
+      : this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  async start(): Promise<void> {
+    try {
+      if (this.#registered === 'service') await this.#startService();
+      else await this.#serve();
+      await until(`the preview at ${this.url} to be healthy`, () => this.#isHealthy(), START_LIMIT_MS);
+    } catch (error) {
+      await this.kill9();
+      throw new Error(`cannot start ${PREVIEW_OPENCODE} ${this.#args.join(' ')}:\n${this.#logs.slice(-4_000)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async #serve(): Promise<void> {
+    const child = spawn(PREVIEW_OPENCODE, this.#args, {
+      cwd: this.directory,
+      env: this.env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    await once(child, 'spawn');
+    this.#child = child;
+    this.pid = child.pid ?? 0;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (this.#logs = (this.#logs + text).slice(-LOG_LIMIT)));
+    }
+  }
+
+  /** What it starts has this sandbox's TMPDIR, by which it is found and ended with the sandbox. */
+  async #startService(): Promise<void> {
+    await run(PREVIEW_OPENCODE, ['service', 'start'], {
+      cwd: this.directory,
+      env: this.env,
+      timeout: START_LIMIT_MS,
+    });
+    const file: { readonly url: string; readonly pid: number } = JSON.parse(
+      await readFile(join(this.stateDir, 'server.json'), 'utf8'),
+    );
+    this.url = file.url;
+    this.pid = file.pid;
+  }
+
+  async #isHealthy(): Promise<boolean> {
+    if (!this.running) throw new Error('the preview exited before it was healthy');
+    try {
+      this.password = await readFile(join(this.stateDir, 'password'), 'utf8');
+      const response = await fetch(`${this.url}/api/health`, {
+        headers: this.headers,
+        signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS),
+      });
+      if (!response.ok) return false;
+      // `serve --register` answers before it has written the file.
+      return this.#registered === false || existsSync(join(this.stateDir, 'server.json'));
+    } catch {
+      return false;
+    }
+  }
+
+  api(path: string, { method = 'GET', body }: { method?: string; body?: unknown } = {}): Promise<Response> {
+    return fetch(new URL(path, this.url), {
+      method,
+      headers: { ...this.headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(START_LIMIT_MS),
+    });
+  }
+
+  async json<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const response = await this.api(path, { method, body });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path} gave ${response.status}: ${text.slice(0, 500)}`);
+    const value: T = JSON.parse(text);
+    return value;
+  }
+
+  stop(): Promise<void> {
+    return this.#end('SIGTERM');
+  }
+
+  kill9(): Promise<void> {
+    return this.#end('SIGKILL');
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    if (!this.running) return;
+    process.kill(this.pid, signal);
+    await until(`the preview ${this.pid} to exit on ${signal}`, () => !this.running, EXIT_LIMIT_MS);
+  }
+
+  async restart(): Promise<void> {
+    if (this.#closing) throw new Error('cannot restart a preview that was closed');
+    await this.stop();
+    await this.start();
+  }
+
+  logs(): string {
+    return this.#logs;
+  }
+
+  describe(): string {
+    return `the preview of OpenCode 2 (${this.version}) pid ${this.pid} at ${this.url}`;
+  }
+
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    await this.stop().catch(() => this.kill9());
+    await this.#sandbox.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
