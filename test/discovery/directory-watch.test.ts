@@ -11,8 +11,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { DirectoryWatch } from '../../src/discovery/registry/directory-watch.ts';
-import { nodeFileSystem, type FileSystem } from '../../src/discovery/registry/file-system.ts';
+import { DirectoryWatch } from '../../src/discovery/folder/directory-watch.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/folder/file-system.ts';
 import { isRegistrationName } from '../../src/discovery/registry/registration-reader.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
@@ -287,7 +287,7 @@ describe('DirectoryWatch', () => {
       await until('the second refusal', () => refusals === 0);
       await quiet();
       expect(logged).toEqual([
-        `info cannot watch the registry directory; changes are found by polling ${JSON.stringify({ path: directory, reason: code })}`,
+        `info cannot watch the directory; changes are found by polling ${JSON.stringify({ path: directory, reason: code })}`,
       ]);
       watch.verify();
       await isArmedOn(directory);

@@ -2,7 +2,7 @@ import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { nodeFileSystem } from '../../src/discovery/registry/file-system.ts';
+import { nodeFileSystem } from '../../src/discovery/folder/file-system.ts';
 import { within } from '../rig/wait.ts';
 import { needRoot, run } from './as-root.ts';
 import {

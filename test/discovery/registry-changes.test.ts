@@ -107,7 +107,7 @@ describe('hints of the registry source', () => {
       log: [
         [
           'info',
-          'cannot watch the registry directory; changes are found by polling',
+          'cannot watch the directory; changes are found by polling',
           { path: directory, reason: 'ENOSPC' },
         ],
       ],

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync, type BigIntStats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { nodeFileSystem, type FileSystem } from '../../src/discovery/registry/file-system.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/folder/file-system.ts';
 import {
   createRegistrySource,
   type RegistryDependencies,

@@ -1,7 +1,7 @@
 import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { nodeFileSystem, type FileSystem } from '../../src/discovery/registry/file-system.ts';
+import { nodeFileSystem, type FileSystem } from '../../src/discovery/folder/file-system.ts';
 import { openRegistry } from '../rig/registry.ts';
 import type { Scan } from '../../src/discovery/source.ts';
 import { within } from '../rig/wait.ts';

@@ -2,7 +2,7 @@ import { dirname, join, parse, sep } from 'node:path';
 import type { BigIntStats } from 'node:fs';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { runAs } from '../../base/errors.ts';
-import type { FileSystem } from './file-system.ts';
+import type { FileSystem } from '../folder/file-system.ts';
 import type { Trust } from '../../model/candidate.ts';
 /** As many as Linux follows. */
 const MAX_LINKS = 40;

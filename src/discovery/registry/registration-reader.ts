@@ -1,8 +1,8 @@
 import type { BigIntStats } from 'node:fs';
 import { join } from 'node:path';
 import pLimit from 'p-limit';
-import { fileErrorCode, type FileSystem } from './file-system.ts';
-import { readSmallFile, unreadable } from './registration-file.ts';
+import { fileErrorCode, type FileSystem } from '../folder/file-system.ts';
+import { readSmallFile, unreadable } from '../folder/small-file.ts';
 import { readRegistration, type Registration } from './registration.ts';
 
 /** Far above any relay seen; a directory with more is broken, and probing it all would starve the rest. */

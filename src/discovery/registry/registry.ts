@@ -1,13 +1,10 @@
 import { dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
-import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Logger } from '../../base/log.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
-import { ChangeNotifier } from '../../base/change-notifier.ts';
-import { unlessAborted } from '../../base/unless-aborted.ts';
-import { DirectoryWatch } from './directory-watch.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
-import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from './file-system.ts';
+import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
+import { WatchedFolders } from '../folder/watched-folders.ts';
 import { runAs } from '../../base/errors.ts';
 import type { Settings } from '../../config/settings.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
@@ -81,12 +78,7 @@ class RegistryDirectorySource implements RegistrySource {
   readonly #directories: readonly Directory[];
   readonly #dependencies: RegistryDependencies;
   readonly #fs: FileSystem;
-  readonly #scans = new Map<AbortController, Promise<void>>();
-  readonly #watches = new Map<ChangeNotifier, readonly DirectoryWatch[]>();
-  readonly #closing = new Set<Promise<void>>();
-  /** Settles when the latest look has ended. */
-  #turn: Promise<void> = Promise.resolve();
-  #closed = false;
+  readonly #folders: WatchedFolders;
 
   constructor(options: RegistryOptions, dependencies: RegistryDependencies) {
     const { directory, explicit, own } = options;
@@ -97,62 +89,30 @@ class RegistryDirectorySource implements RegistrySource {
       { path: directory, explicit, prefix: '' },
       ...(own === undefined ? [] : [{ path: own, explicit: false, prefix: 'own/' }]),
     ].map((one) => ({ ...one, path: resolve(one.path), reader: new RegistrationReader(fs) }));
+    this.#folders = new WatchedFolders({
+      name: REGISTRY_SOURCE,
+      paths: this.#directories.map(({ path }) => path),
+      isRelevant: isRegistrationName,
+      look: (signal) => this.#look(signal),
+      fs,
+      logger: dependencies.logger,
+    });
   }
 
   get stats(): { readonly filesRead: number } {
     return { filesRead: this.#directories.reduce((sum, { reader }) => sum + reader.stats.filesRead, 0) };
   }
 
-  async scan(signal: AbortSignal): Promise<Scan> {
-    signal.throwIfAborted();
-    if (this.#closed) throw closedError();
-    const stop = new LinkedAbort(signal);
-    // One at a time: an aborted look may still hang on a dead network mount, and each more would hold threads of all file work.
-    const work = this.#turn.then(() => this.#look(stop.signal));
-    const settled = work.then(
-      () => {},
-      () => {},
-    );
-    this.#turn = settled;
-    this.#scans.set(stop, settled);
-    try {
-      return await unlessAborted(work, stop.signal);
-    } finally {
-      stop.end();
-      void settled.then(() => this.#scans.delete(stop));
-      for (const watch of [...this.#watches.values()].flat()) watch.verify();
-    }
+  scan(signal: AbortSignal): Promise<Scan> {
+    return this.#folders.scan(signal);
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
-    const notifier = new ChangeNotifier(signal);
-    if (this.#closed) notifier.end();
-    if (notifier.ended.aborted) return notifier;
-    const watches = this.#directories.map(
-      ({ path }) =>
-        new DirectoryWatch({
-          path,
-          isRelevant: isRegistrationName,
-          onChange: () => notifier.notify(),
-          fs: this.#fs,
-          logger: this.#dependencies.logger,
-        }),
-    );
-    this.#watches.set(notifier, watches);
-    notifier.ended.addEventListener('abort', () => {
-      this.#watches.delete(notifier);
-      const closed = Promise.all(watches.map((watch) => watch.close()));
-      const closing = closed.then(() => void this.#closing.delete(closing));
-      this.#closing.add(closing);
-    });
-    return notifier;
+    return this.#folders.changes(signal);
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    for (const stop of this.#scans.keys()) stop.abort(closedError());
-    for (const notifier of this.#watches.keys()) notifier.end();
-    await Promise.all([...this.#scans.values(), ...this.#closing]);
+  close(): Promise<void> {
+    return this.#folders.close();
   }
 
   /** All of them; one that is not there, or another user's and closed, holds nothing of ours. */
@@ -265,8 +225,4 @@ function bounded(notes: readonly Note[], subject: string): readonly Note[] {
 
 function shown(path: string): string {
   return quoteName(singleLine(path, MAX_PATH_CHARS));
-}
-
-function closedError(): Error {
-  return new Error(`the source ${REGISTRY_SOURCE} is closed`);
 }

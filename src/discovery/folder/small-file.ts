@@ -1,7 +1,8 @@
 import { constants, type BigIntStats } from 'node:fs';
+import { OUT_OF_FILES } from '../../http/request-error.ts';
 import { fileErrorCode, type FileSystem } from './file-system.ts';
 
-/** A registration is a few hundred bytes; a file this long is something else. */
+/** What a source reads has a few hundred bytes; a file this long is something else. */
 const MAX_FILE_BYTES = 64 * 1024;
 
 /**
@@ -10,7 +11,7 @@ const MAX_FILE_BYTES = 64 * 1024;
  */
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-export type RegistrationContent =
+export type SmallFile =
   /** `stats` are of the very file that was read. */
   { readonly content: Uint8Array; readonly stats: BigIntStats } | { readonly problem: string };
 
@@ -18,12 +19,12 @@ export type RegistrationContent =
 export function unreadable(stats: BigIntStats): string | undefined {
   if (!stats.isFile()) return `is ${kind(stats)}, not a regular file; ignored`;
   if (stats.size > MAX_FILE_BYTES)
-    return `has ${stats.size} bytes, more than the ${MAX_FILE_BYTES} of any registration; ignored`;
+    return `has ${stats.size} bytes, more than the ${MAX_FILE_BYTES} of any such file; ignored`;
   return undefined;
 }
 
-/** Reads a small regular file without ever blocking on it. Undefined when it is gone; only a programming error rejects. */
-export async function readSmallFile(path: string, fs: FileSystem): Promise<RegistrationContent | undefined> {
+/** Reads a small regular file without ever blocking on it. Undefined when it is gone. Rejects only where this process has no file free. */
+export async function readSmallFile(path: string, fs: FileSystem): Promise<SmallFile | undefined> {
   try {
     const handle = await fs.open(path, OPEN_FLAGS);
     try {
@@ -48,7 +49,8 @@ export async function readSmallFile(path: string, fs: FileSystem): Promise<Regis
     if (code === 'ELOOP') return { problem: 'is a symbolic link, not a regular file; ignored' };
     if (code === 'EACCES' || code === 'EPERM')
       return { problem: `cannot be read: ${code}; give the user of this program read permission` };
-    if (code === undefined) throw error;
+    // Nothing is wrong with the file: a scan without it would be a part.
+    if (code === undefined || OUT_OF_FILES.has(code)) throw error;
     return { problem: `cannot be read: ${code}` };
   }
 }

@@ -1,7 +1,7 @@
 import { watch, type BigIntStats, type FSWatcher } from 'node:fs';
 import { lstat, open, readdir, readlink, stat, type FileHandle } from 'node:fs/promises';
 
-/** The calls the registry source makes, so that a test can show it what a real disk will not do on command. */
+/** The calls that sources over folders make, so that a test can show it what a real disk will not do on command. */
 export interface FileSystem {
   readonly lstat: (path: string) => Promise<BigIntStats>;
   readonly stat: (path: string) => Promise<BigIntStats>;

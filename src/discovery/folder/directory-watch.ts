@@ -122,7 +122,7 @@ export class DirectoryWatch {
   #refused(error: unknown): void {
     if (this.#closed || this.#refusalLogged) return;
     this.#refusalLogged = true;
-    this.#options.logger.log('info', 'cannot watch the registry directory; changes are found by polling', {
+    this.#options.logger.log('info', 'cannot watch the directory; changes are found by polling', {
       path: this.#options.path,
       reason: fileErrorCode(error) ?? String(error),
     });
