@@ -167,6 +167,14 @@ export async function holdersOf(inode: string): Promise<readonly SocketHolder[]>
   return holders;
 }
 
+/** The inodes of the sockets that a process holds: none where it is gone, or this user may not look. */
+export async function socketsOf(pid: number): Promise<ReadonlySet<string>> {
+  const folder = `/proc/${pid}/fd`;
+  const fds = await readdir(folder).catch(() => []);
+  const targets = await Promise.all(fds.map((fd) => readlink(`${folder}/${fd}`).catch(() => '')));
+  return new Set(targets.flatMap((target) => /^socket:\[(\d+)\]$/.exec(target)?.[1] ?? []));
+}
+
 /** Whether a descriptor's link still leads to the socket. At once: the kernel answers from memory, and a turn of the thread pool takes longer. */
 export function stillHeld(link: string, inode: string): boolean {
   try {

@@ -27,7 +27,7 @@ export interface Outgoing {
   readonly dial?: Dial | undefined;
   /** A local socket in place of the host of `url`, and the agent that keeps its connections. */
   readonly via?: Pick<RequestOptions, 'socketPath' | 'agent'> | undefined;
-  /** Set where `headers` hold a secret: on this machine only a port of the right user gets it. */
+  /** Set where not just anyone may get the request: on this machine only a port of the right user and process does. */
   readonly secretFor?: Receiver | undefined;
   /** Called when there is a connection, before anything is sent; what it throws fails the call. */
   readonly beforeSend?: (() => void) | undefined;

@@ -178,8 +178,10 @@ function labelOf(method: string, { endpoint }: Connection, path: string): string
 }
 
 function meansOf({ endpoint, credential }: Connection): Pick<Outgoing, 'dial' | 'secretFor'> {
-  const isSecret = credential !== undefined || endpoint.headers !== undefined;
-  return { dial: endpoint.dial, secretFor: isSecret ? endpoint : undefined };
+  const { dial, headers, holderPid } = endpoint;
+  // Of a service without a password, the process that holds its port is all that tells whose answer it is.
+  const isGuarded = credential !== undefined || headers !== undefined || holderPid !== undefined;
+  return { dial, secretFor: isGuarded ? endpoint : undefined };
 }
 
 function requestHeaders({ endpoint, credential }: Connection, body: string | undefined): Record<string, string> {

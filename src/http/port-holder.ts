@@ -3,21 +3,27 @@ import type { Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TLSSocket } from 'node:tls';
 import type { Endpoint } from '../model/candidate.ts';
-import { kernelAddress, readListeners, readSocketTable, type SocketRow } from '../base/socket-table.ts';
+import { kernelAddress, readListeners, readSocketTable, type SocketRow, socketsOf } from '../base/socket-table.ts';
 
 /** Why no password may go out on a connection. */
 export interface Withheld {
   /** What was seen and what to do; safe to show, and short enough for a line of a list. */
   readonly reason: string;
-  /** Another user's process holds the port; else nobody can tell who does. */
+  /** Another process than it should be holds the port, so that nothing at all goes there; else nobody can tell who does. */
   readonly isForeign: boolean;
 }
 
 /** What of an endpoint decides whose port may get its password. */
-export type Receiver = Pick<Endpoint, 'url' | 'dial' | 'ownerUid' | 'configured'>;
+export type Receiver = Pick<Endpoint, 'url' | 'dial' | 'ownerUid' | 'holderPid' | 'configured'>;
 
-/** Who holds the far end of a connection: user ids, or why that is not known. Undefined: another machine does. */
-type Holder = { readonly uids: readonly number[] } | { readonly unknown: string } | undefined;
+/** The sockets at the far end of a connection, or why they are not known. Undefined: another machine has it. */
+type Holder = Sockets | { readonly unknown: string } | undefined;
+
+interface Sockets {
+  readonly rows: readonly SocketRow[];
+  /** Whether a process holds them all, by its id. */
+  readonly heldBy: Map<number, Promise<boolean>>;
+}
 
 /** What the kernel gives for a socket that no process holds any more is root's user id. */
 const NOBODY = -1;
@@ -49,9 +55,11 @@ export function whenConnected(
       }
       const known = HOLDERS.get(socket) ?? holderOf(socket, receiver);
       HOLDERS.set(socket, known);
-      void known.then((holder) => {
-        if (!request.destroyed) go(judge(holder, receiver, addressOf(socket)));
-      });
+      void known
+        .then((holder) => judge(holder, receiver, addressOf(socket)))
+        .then((withheld) => {
+          if (!request.destroyed) go(withheld);
+        });
     };
     if (socket.connecting) socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', ask);
     else ask();
@@ -74,34 +82,60 @@ async function holderOf(socket: Socket, { url, dial }: Receiver): Promise<Holder
   // The kernel gives a connection to a listener of every address only where there is none of the very address.
   const taken = exact.length > 0 ? exact : here.filter((row) => isWildcard(row.local, remote));
   // Root hands on what it listens for, to workers of other users too.
-  if (taken.length > 0 && taken.every((row) => uidOf(row) === 0)) return { uids: [0] };
+  if (taken.length > 0 && taken.every((row) => uidOf(row) === 0)) return { rows: taken, heldBy: new Map() };
   // Who accepted it may listen no more and have left the port to another, or be in another network namespace.
   const accepted = (await socketsNow())?.filter(
     (row) => isEnd(row.local, remote) && isEnd(row.remote, local) && !row.listening,
   );
   // Without an inode it still waits for a listener to take it, if there is one.
   const taking = taken.length > 0 ? accepted?.filter(({ inode }) => inode !== '0') : accepted;
-  const holders = [...taken, ...(taking ?? [])];
-  if (holders.length > 0) return { uids: holders.map(uidOf) };
+  const rows = [...taken, ...(taking ?? [])];
+  if (rows.length > 0) return { rows, heldBy: new Map() };
   return {
     unknown: 'another container, or another user that this system hides',
   };
 }
 
-function judge(holder: Holder, { ownerUid, configured }: Receiver, address: string): Withheld | undefined {
-  if (holder === undefined) return undefined;
+/** Never rejects. */
+async function judge(
+  holder: Holder,
+  { ownerUid, holderPid, configured }: Receiver,
+  address: string,
+): Promise<Withheld | undefined> {
+  if (holder === undefined) return holderPid === undefined ? undefined : notHeldBy(holderPid, address);
   if ('unknown' in holder) {
     if (configured === true) return undefined;
     const reason = `no password was sent: cannot see which user holds ${address} (${holder.unknown}); list that URL under "instances" in the config file to send it anyway`;
-    return { reason, isForeign: false };
+    return { reason, isForeign: holderPid !== undefined };
   }
   const own = process.geteuid?.();
   const allowed = new Set([own, ownerUid, 0]);
-  const stranger = holder.uids.find((uid) => !allowed.has(uid));
-  if (stranger === undefined) return undefined;
+  const stranger = holder.rows.map(uidOf).find((uid) => !allowed.has(uid));
+  if (stranger === undefined)
+    return holderPid === undefined || (await isHeldBy(holderPid, holder)) ? undefined : notHeldBy(holderPid, address);
   const who = stranger === NOBODY ? 'a process that has ended' : `user id ${stranger}`;
   const owner = ownerUid === undefined || ownerUid === own ? '' : `, the registration's owner (${ownerUid})`;
   const reason = `no password was sent: ${who} holds ${address}, not this user (${own})${owner} or root; end that process or remove what leads there`;
+  return { reason, isForeign: true };
+}
+
+/**
+ * The listener and, where it was accepted by now, the connection. A worker that `pid` has forked may listen with it, but
+ * not accept in its place, nor listen on when it has ended. Rows of `lsof` name a process each.
+ */
+function isHeldBy(pid: number, { rows, heldBy }: Sockets): Promise<boolean> {
+  let held = heldBy.get(pid);
+  if (held === undefined) {
+    held = socketsOf(pid).then((own) =>
+      rows.every(({ holder, inode }) => (holder === undefined ? own.has(inode) : holder.pid === pid)),
+    );
+    heldBy.set(pid, held);
+  }
+  return held;
+}
+
+function notHeldBy(pid: number, address: string): Withheld {
+  const reason = `nothing was sent: process ${pid}, which the service's file names, does not hold ${address}; restart that service (opencode service restart)`;
   return { reason, isForeign: true };
 }
 

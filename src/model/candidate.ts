@@ -18,6 +18,8 @@ export interface Endpoint {
   readonly dial?: Dial;
   /** The user whose registration this is: on this machine its password goes to a port of theirs, too. */
   readonly ownerUid?: number;
+  /** This process, of this user, says that it listens there: nothing is sent where another one does. */
+  readonly holderPid?: number;
   /** A person wrote this URL: it gets its password even where this machine cannot see who holds the port. */
   readonly configured?: true;
 }
@@ -37,7 +39,7 @@ export interface Claims {
   readonly directory?: string;
   /** Milliseconds since the Unix epoch. */
   readonly connectedAt?: number;
-  /** What the person's own OpenCode 2 service wrote of itself, to be compared with what answers. The preview's tells neither by its API. */
+  /** What this user's own OpenCode 2 service wrote about itself; `/api/info` says pid and version again, except of the preview. */
   readonly service?: { readonly pid: number; readonly version?: string; readonly isPreview?: true };
 }
 
