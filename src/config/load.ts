@@ -84,7 +84,8 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     approve: valueOf(OPTIONS.approve),
     approvalRules: file?.approvalRules ?? [],
     logLevel: valueOf(OPTIONS.logLevel),
-    stateDir: stateDirectory(input),
+    stateDir: join(stateHome(input), 'opencode-mcp'),
+    opencodeStateDir: join(stateHome(input), 'opencode'),
     mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
@@ -110,10 +111,10 @@ export function loadSettings(input: LoadInput): LoadedSettings {
   return { settings, warnings, flags: new Map(ownFlags), positionals: given.positionals };
 }
 
-function stateDirectory({ env, home }: LoadInput): string {
+function stateHome({ env, home }: LoadInput): string {
   const base = env['XDG_STATE_HOME'];
   // The XDG specification: a relative path is to be ignored.
-  return join(base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state'), 'opencode-mcp');
+  return base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state');
 }
 
 interface Chosen<T> {

@@ -17,7 +17,7 @@ import {
 import { APPROVERS, TOOLSETS } from './settings.ts';
 
 /** The discovery sources, as `TRANSPORT` and credential rules name them. */
-export const SOURCE_NAMES = ['local-relay', 'tailscale', 'mdns', 'static'] as const;
+export const SOURCE_NAMES = ['local-relay', 'service', 'tailscale', 'mdns', 'static'] as const;
 
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
 

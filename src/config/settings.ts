@@ -83,6 +83,8 @@ export interface Settings {
   readonly logLevel: LogLevel;
   /** Absolute: logs, and what the programs write down for themselves. */
   readonly stateDir: string;
+  /** Absolute: where this user's own OpenCode keeps its state. */
+  readonly opencodeStateDir: string;
   readonly tailnet: TailnetSettings;
   /** Network interfaces on which to look, and to advertise, on the LAN: their names, or `all`; none switches it off. */
   readonly mdnsInterfaces: 'all' | readonly string[];

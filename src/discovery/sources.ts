@@ -11,6 +11,7 @@ import {
   registryOptionsOf,
   type RegistryDependencies,
 } from './registry/registry.ts';
+import { createServiceSource, SERVICE_SOURCE, serviceOptions } from './service/service.ts';
 import type { DiscoverySource } from './source.ts';
 import { createStaticSource, STATIC_SOURCE, staticOptions } from './static.ts';
 import { createTailscaleSource, tailscaleOptions } from './tailnet/tailscale.ts';
@@ -37,6 +38,12 @@ const SOURCES: ReadonlyMap<string, CreateSource> = new Map([
     schema: registryOptions,
     options: registryOptionsOf,
     create: createRegistrySource,
+  }),
+  line({
+    name: SERVICE_SOURCE,
+    schema: serviceOptions,
+    options: ({ opencodeStateDir: directory }) => ({ directory }),
+    create: createServiceSource,
   }),
   line({
     name: TAILSCALE_SOURCE,

@@ -285,7 +285,8 @@ describe('credential rules', () => {
     {
       name: 'a source that does not exist',
       rule: { source: 'mdsn' },
-      expected: '.source: expected a pattern that fits one of local-relay, tailscale, mdns, static, got "mdsn"',
+      expected:
+        '.source: expected a pattern that fits one of local-relay, service, tailscale, mdns, static, got "mdsn"',
     },
     { name: 'mdns without a name', rule: { source: 'mdns' }, expected: mdns },
     { name: 'mdns with a wildcard name', rule: { source: 'MDNS', name: 'a*' }, expected: mdns },

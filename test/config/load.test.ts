@@ -27,6 +27,7 @@ describe('defaults', () => {
           opencodeBin: 'opencode',
         },
         stateDir: '/home/ada/.local/state/opencode-mcp',
+        opencodeStateDir: '/home/ada/.local/state/opencode',
         tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
       },
       warnings: [],
@@ -316,7 +317,7 @@ describe('the default credential', () => {
 
 describe('a value that is not valid', () => {
   const milliseconds = 'expected a whole number of milliseconds from 1000 to 2147483647';
-  const sources = 'expected all, or a comma list of local-relay, tailscale, mdns, static';
+  const sources = 'expected all, or a comma list of local-relay, service, tailscale, mdns, static';
   it.each([
     {
       name: 'a tag without its prefix',
@@ -648,9 +649,15 @@ describe('opencode-connected', () => {
     });
   });
 
-  it('keeps its state below XDG_STATE_HOME, unless that is a relative path', () => {
-    expect(load({ env: { XDG_STATE_HOME: '/var/ada' } }).settings.stateDir).toBe('/var/ada/opencode-mcp');
-    expect(load({ env: { XDG_STATE_HOME: 'state' } }).settings.stateDir).toBe('/home/ada/.local/state/opencode-mcp');
+  it('keeps its state, and finds that of OpenCode, below XDG_STATE_HOME, unless that is a relative path', () => {
+    expect(load({ env: { XDG_STATE_HOME: '/var/ada' } }).settings).toMatchObject({
+      stateDir: '/var/ada/opencode-mcp',
+      opencodeStateDir: '/var/ada/opencode',
+    });
+    expect(load({ env: { XDG_STATE_HOME: 'state' } }).settings).toMatchObject({
+      stateDir: '/home/ada/.local/state/opencode-mcp',
+      opencodeStateDir: '/home/ada/.local/state/opencode',
+    });
   });
 
   it.each([

@@ -105,11 +105,7 @@ describe('hints of the registry source', () => {
     const output = run('unshare', '-U', '-r', 'sh', '-c', script, process.execPath, child, directory);
     expect(JSON.parse(output)).toEqual({
       log: [
-        [
-          'info',
-          'cannot watch the directory; changes are found by polling',
-          { path: directory, reason: 'ENOSPC' },
-        ],
+        ['info', 'cannot watch the directory; changes are found by polling', { path: directory, reason: 'ENOSPC' }],
       ],
       candidates: 0,
       done: true,

@@ -22,6 +22,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     logLevel: 'info',
     connected: { relayRegistryDir: { path: '/nowhere/registry', explicit: true }, opencodeBin: 'opencode' },
     stateDir: '/nowhere/state',
+    opencodeStateDir: '/nowhere/opencode',
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     mdnsInterfaces: 'all',
     ...changed,
@@ -31,8 +32,12 @@ function namesFor(changed: Partial<Settings>): string[] {
 
 describe('createSources', () => {
   it.each([
-    { name: 'all', changed: {}, expected: ['local-relay', 'tailscale', 'mdns'] },
-    { name: 'all, on no interface', changed: { mdnsInterfaces: [] }, expected: ['local-relay', 'tailscale'] },
+    { name: 'all', changed: {}, expected: ['local-relay', 'service', 'tailscale', 'mdns'] },
+    {
+      name: 'all, on no interface',
+      changed: { mdnsInterfaces: [] },
+      expected: ['local-relay', 'service', 'tailscale'],
+    },
     {
       name: 'the LAN by name, on no interface',
       changed: { sources: ['mdns'], mdnsInterfaces: [] },
@@ -41,7 +46,7 @@ describe('createSources', () => {
     {
       name: 'all, with instances',
       changed: { instances: [INSTANCE] },
-      expected: ['local-relay', 'tailscale', 'mdns', 'static'],
+      expected: ['local-relay', 'service', 'tailscale', 'mdns', 'static'],
     },
     { name: 'one by name', changed: { sources: ['local-relay'] }, expected: ['local-relay'] },
     {
@@ -58,7 +63,7 @@ describe('createSources', () => {
   });
 
   it('refuses another name', () => {
-    const message = 'sources: expected "all" or any of local-relay, tailscale, mdns, static, got "relay"';
+    const message = 'sources: expected "all" or any of local-relay, service, tailscale, mdns, static, got "relay"';
     expect(() => namesFor({ sources: ['local-relay', 'relay'] })).toThrow(new SettingsError(message));
   });
 

@@ -18,7 +18,7 @@ async function listen(): Promise<{ readonly port: number; readonly seen: readonl
     response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
-  onTestFinished(() => void server.close().closeAllConnections());
+  onTestFinished(() => server.close().closeAllConnections());
   return { port: (server.address() as AddressInfo).port, seen };
 }
 

@@ -1,0 +1,365 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { silentLogger } from '../../src/base/log.ts';
+import { nodeFileSystem } from '../../src/discovery/folder/file-system.ts';
+import type { RegistryDependencies } from '../../src/discovery/registry/registry.ts';
+import { createServiceSource } from '../../src/discovery/service/service.ts';
+import { type Scan, SourceUnavailableError } from '../../src/discovery/source.ts';
+import { exchange } from '../../src/http/exchange.ts';
+import type { Candidate } from '../../src/model/candidate.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { within } from '../rig/wait.ts';
+import { needRoot, run } from './as-root.ts';
+import { conformance, holdUp, type HintingStage } from './conformance.ts';
+import { fileSystem, HOSTNAME, keysOf, notesOn, systemError } from './registry-stage.ts';
+
+const never = new AbortController().signal;
+const MARK = 'f0rtyTwo-s3cret';
+
+const SERVICE = { id: 'a1', version: '2.3.2', url: 'http://127.0.0.1:49374', pid: 4242, password: MARK };
+
+function source(
+  directory: string,
+  changed: Partial<RegistryDependencies> = {},
+): ReturnType<typeof createServiceSource> {
+  const dependencies = { logger: silentLogger, uid: process.getuid?.(), hostname: HOSTNAME, ...changed };
+  return createServiceSource({ directory }, dependencies);
+}
+
+/** As OpenCode writes: under another name, then renamed. */
+function write(directory: string, fileName: string, content: unknown): void {
+  const path = join(directory, fileName);
+  const text = typeof content === 'string' || Buffer.isBuffer(content) ? content : JSON.stringify(content);
+  writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
+  renameSync(`${path}.tmp`, path);
+}
+
+async function stage(changed: Partial<RegistryDependencies> = {}): Promise<HintingStage & { directory: string }> {
+  const folder = tempDir('service');
+  const directory = join(folder.path, 'opencode');
+  mkdirSync(directory);
+  write(directory, 'service.json', SERVICE);
+  write(directory, 'service-beta.json', { ...SERVICE, url: 'http://127.0.0.1:49375' });
+  write(directory, 'server.json', { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid: 4243 });
+  write(directory, 'password', MARK);
+  write(directory, 'model.json', {});
+  let changes = 0;
+  return {
+    source: source(directory, changed),
+    directory,
+    keys: ['server', 'service', 'service-beta'],
+    change: async () => {
+      changes += 1;
+      write(directory, `service-c${changes}.json`, SERVICE);
+    },
+    [Symbol.asyncDispose]: () => folder.close(),
+  };
+}
+
+conformance({
+  name: 'service',
+  working: () => stage(),
+  hinting: () => stage(),
+  unavailable: async () => {
+    const made = await stage();
+    rmSync(made.directory, { recursive: true });
+    return made;
+  },
+  failingMidway: () =>
+    stage({
+      fs: fileSystem({
+        open: (path, flags) =>
+          path.endsWith('service.json') ? Promise.reject(systemError('EMFILE')) : nodeFileSystem.open(path, flags),
+      }),
+    }),
+  hanging: async () => {
+    const hold = holdUp();
+    const readdir = async (path: string): Promise<string[]> => {
+      await hold.pass();
+      return nodeFileSystem.readdir(path);
+    };
+    return { ...(await stage({ fs: fileSystem({ readdir }) })), ...hold };
+  },
+});
+
+describe('the folder of an OpenCode 2', () => {
+  let folder: TempDir;
+  let directory: string;
+  beforeEach(() => {
+    folder = tempDir('service');
+    directory = folder.path;
+  });
+  afterEach(() => folder.close());
+
+  const put = (fileName: string, content: unknown): void => write(directory, fileName, content);
+  const look = (changed: Partial<RegistryDependencies> = {}): Promise<Scan> => source(directory, changed).scan(never);
+
+  it('gives its service, with its password', async () => {
+    put('service.json', SERVICE);
+    expect(await look()).toEqual({
+      candidates: [
+        {
+          source: 'service',
+          key: 'service',
+          endpoint: { url: 'http://127.0.0.1:49374', route: 'loopback', holderPid: 4242 },
+          claims: { hostname: HOSTNAME, localPort: 49_374, service: { pid: 4242, version: '2.3.2' } },
+          trust: { level: 'trusted' },
+          credential: { username: 'opencode', password: { kind: 'value', value: MARK } },
+        },
+      ],
+      notes: [],
+    });
+  });
+
+  it('gives the preview, whose password lies beside it', async () => {
+    put('server.json', { id: 'p', version: '1.18.18', url: 'http://127.0.0.1:4096', pid: 4243 });
+    put('password', MARK);
+    expect(await look()).toMatchObject({
+      candidates: [
+        {
+          key: 'server',
+          claims: { localPort: 4096, service: { pid: 4243, version: '1.18.18', isPreview: true } },
+          credential: { password: { kind: 'value', value: MARK } },
+        },
+      ],
+      notes: [],
+    });
+  });
+
+  it.each([
+    ['a service that has none', 'service.json', { ...SERVICE, password: undefined }],
+    ['a service whose password is empty', 'service.json', { ...SERVICE, password: '' }],
+    ['a preview without the file', 'server.json', { ...SERVICE, password: undefined }],
+    ['a preview, whose own file is no place for one', 'server.json', SERVICE],
+  ])('gives no password for %s', async (_, fileName, content) => {
+    put(fileName, content);
+    const { candidates, notes } = await look();
+    expect(candidates).toMatchObject([{ trust: { level: 'trusted' } }]);
+    expect(candidates[0]?.credential).toBeUndefined();
+    expect(notes).toEqual([]);
+  });
+
+  it('reads only what a service writes', async () => {
+    for (const name of ['model.json', 'service.json.tmp', 'service-.json', 'service- b.json', 'services.json'])
+      put(name, SERVICE);
+    expect(await look()).toEqual({ candidates: [], notes: [] });
+  });
+
+  it('has an entry that stays while the service starts again, and after it was killed', async () => {
+    put('service.json', SERVICE);
+    const one = source(directory);
+    const [before] = (await one.scan(never)).candidates;
+    put('service.json', { ...SERVICE, id: 'b2', pid: 5151 });
+    const [after] = (await one.scan(never)).candidates;
+    expect([before?.key, before?.endpoint.holderPid]).toEqual(['service', 4242]);
+    expect([after?.key, after?.endpoint.holderPid]).toEqual(['service', 5151]);
+    unlinkSync(join(directory, 'service.json'));
+    expect(await one.scan(never)).toEqual({ candidates: [], notes: [] });
+  });
+
+  it.each([
+    ['http://127.9.8.7:4096', 'http://127.9.8.7:4096'],
+    ['http://localhost:4096/', 'http://localhost:4096'],
+    ['http://[::1]:4096', 'http://[::1]:4096'],
+    ['http://0x7f.1:4096', 'http://127.0.0.1:4096'],
+    // As the preview writes where it listens on every address.
+    ['http://0.0.0.0:4096', 'http://127.0.0.1:4096'],
+    ['http://[::]:4096', 'http://[::1]:4096'],
+    ['http://127.0.0.1', 'http://127.0.0.1:80'],
+  ])('takes %s as %s', async (url, expected) => {
+    put('service.json', { ...SERVICE, url });
+    expect((await look()).candidates.map(({ endpoint }) => endpoint.url)).toEqual([expected]);
+  });
+
+  describe('refuses, with a note and without a candidate,', () => {
+    const hostile = `\u001b]0;x\u0007\u202e${MARK}\nIgnore`;
+    it.each<[string, unknown, RegExp]>([
+      ['no JSON', '{"url":"http:', /is no JSON object/],
+      ['an empty file', '', /is no JSON object/],
+      ['a list', [SERVICE], /is no JSON object/],
+      ['null', 'null', /is no JSON object/],
+      ['bytes', Buffer.from([0xff, 0xfe, 0]), /is no JSON object/],
+      ['a missing url', { ...SERVICE, url: undefined }, /url: expected text/],
+      ['a missing pid', { ...SERVICE, pid: undefined }, /pid: expected an integer from 1/],
+      ['all fields missing', {}, /url: .*pid: /],
+      ['pid 0', { ...SERVICE, pid: 0 }, /pid: /],
+      ['a negative pid', { ...SERVICE, pid: -1 }, /pid: /],
+      ['a pid beyond any', { ...SERVICE, pid: 1e12 }, /pid: /],
+      ['half a pid', { ...SERVICE, pid: 1.5 }, /pid: /],
+      ['a pid as text', { ...SERVICE, pid: '4242/../1' }, /pid: /],
+      ['a password that is no text', { ...SERVICE, password: [MARK] }, /password: expected text/],
+      [
+        'another machine',
+        { ...SERVICE, url: 'http://10.1.2.3:4096' },
+        /host is 10\.1\.2\.3, not loopback.*"instances"/,
+      ],
+      ['a name', { ...SERVICE, url: 'http://127.0.0.1.evil.example:4096' }, /host is 127\.0\.0\.1\.evil\.example/],
+      ['a mapped address', { ...SERVICE, url: 'http://[::ffff:127.0.0.1]:4096' }, /not loopback/],
+      ['https', { ...SERVICE, url: 'https://127.0.0.1:4096' }, /expected http,/],
+      ['a socket', { ...SERVICE, url: 'unix:///run/x' }, /expected http,/],
+      ['no URL', { ...SERVICE, url: '127.0.0.1:4096' }, /expected http/],
+      ['a path', { ...SERVICE, url: 'http://127.0.0.1:4096/x' }, /no more than a scheme/],
+      ['a query', { ...SERVICE, url: 'http://127.0.0.1:4096/?x' }, /no more than a scheme/],
+      ['a user', { ...SERVICE, url: `http://o:${MARK}@127.0.0.1:4096` }, /no more than a scheme/],
+      ['a port that is blocked', { ...SERVICE, url: 'http://127.0.0.1:6667' }, /port 6667/],
+      ['hostile text as version', { ...SERVICE, version: hostile }, /version: expected 1 to 64 letters/],
+      ['a long version', { ...SERVICE, version: '1'.repeat(65) }, /version: /],
+      ['hostile text as url', { ...SERVICE, url: hostile }, /url: expected http/],
+      ['a host of hostile text', { ...SERVICE, url: `http://${encodeURIComponent('\u202eevil')}` }, /url: /],
+      ['more than 64 KiB', { ...SERVICE, id: 'x'.repeat(70_000) }, /bytes, more than the 65536/],
+    ])('%s', async (_, content, reason) => {
+      put('service.json', content);
+      put('service-beta.json', SERVICE);
+      const scan = await look();
+      expect(keysOf(scan)).toEqual(['service-beta']);
+      expect(notesOn(scan, 'service.json')).toMatch(reason);
+      expect(JSON.stringify(scan.notes)).not.toContain(MARK);
+    });
+
+    it.each<[string, (path: string) => void, RegExp]>([
+      ['a symbolic link to a good one', (path) => symlinkSync(join(directory, 'good'), path), /is a symbolic link/],
+      ['a FIFO', (path) => void run('mkfifo', path), /is a FIFO/],
+      ['a folder', (path) => mkdirSync(path), /is a folder/],
+      ['a device', (path) => symlinkSync('/dev/zero', path), /is a symbolic link/],
+    ])('%s', async (_, make, reason) => {
+      put('good', SERVICE);
+      make(join(directory, 'service.json'));
+      const scan = await within(look(), 'the scan');
+      expect(keysOf(scan)).toEqual([]);
+      expect(notesOn(scan, 'service.json')).toMatch(reason);
+    });
+  });
+
+  describe('lists without trust, and gives no password of,', () => {
+    const preview = { ...SERVICE, password: undefined };
+
+    async function expectUntrusted(reason: RegExp, changed: Partial<RegistryDependencies> = {}): Promise<void> {
+      const scan = await look(changed);
+      expect(scan.candidates).toMatchObject([{ trust: { level: 'untrusted', reason: expect.stringMatching(reason) } }]);
+      expect(scan.candidates[0]?.credential).toBeUndefined();
+      expect(scan.notes).toMatchObject([{ reason: expect.stringMatching(/^untrusted: /) }]);
+      expect(JSON.stringify(scan)).not.toContain(MARK);
+    }
+
+    it.each([0o644, 0o640, 0o620, 0o601])('a file of mode %o', async (mode) => {
+      put('service.json', SERVICE);
+      chmodSync(join(directory, 'service.json'), mode);
+      await expectUntrusted(/other users have access to \S+service\.json \(mode 06\d\d\); run chmod 600/);
+    });
+
+    it('a file of another user', async (context) => {
+      needRoot(context);
+      put('service.json', SERVICE);
+      chownSync(join(directory, 'service.json'), 65_533, 65_533);
+      await expectUntrusted(/service\.json belongs to uid 65533, not to us \(uid 0\); run this as uid 65533/);
+    });
+
+    it('a file where the system has no owners', async () => {
+      put('service.json', SERVICE);
+      await expectUntrusted(/cannot be checked/, { uid: undefined });
+    });
+
+    it('a preview whose password others may read', async () => {
+      put('server.json', preview);
+      put('password', MARK);
+      chmodSync(join(directory, 'password'), 0o644);
+      await expectUntrusted(/access to \S+password \(mode 0644\)/);
+    });
+
+    it('a preview whose password is a FIFO', async () => {
+      put('server.json', preview);
+      run('mkfifo', join(directory, 'password'));
+      await within(expectUntrusted(/the file "password" beside it is a FIFO/), 'the scan');
+    });
+  });
+
+  it('reads a bounded number of files', async () => {
+    for (let index = 10; index < 30; index += 1) put(`service-${index}.json`, SERVICE);
+    const { candidates, notes } = await look();
+    expect(candidates).toHaveLength(16);
+    expect(notes).toMatchObject([{ reason: expect.stringMatching(/^holds 20 files of services, and 16 are read/) }]);
+  });
+
+  it('says what is wrong where it cannot be read', async () => {
+    const denied = fileSystem({ readdir: () => Promise.reject(systemError('EACCES')) });
+    await expect(look({ fs: denied })).rejects.toThrow(/^cannot read the folder \S+: EACCES$/);
+    writeFileSync(join(directory, 'file'), '');
+    await expect(source(join(directory, 'file')).scan(never)).rejects.toThrow(SourceUnavailableError);
+  });
+});
+
+describe('hints of the service source', () => {
+  it('lead through a folder that appears, services that come, start again and go, and a new password', async () => {
+    await using top = tempDir('hints');
+    const directory = join(top.path, 'state', 'opencode');
+    const one = source(directory);
+    onTestFinished(() => one.close());
+    const hints = one.changes(never)[Symbol.asyncIterator]();
+
+    /** Scans at every hint, and never without one. */
+    async function see(wanted: unknown): Promise<void> {
+      let seen: unknown;
+      const look = async (): Promise<void> => {
+        do {
+          await hints.next();
+          seen = await one.scan(never).then(
+            ({ candidates }) => candidates.map(pidAndPassword),
+            (error: unknown) => (error instanceof SourceUnavailableError ? 'unavailable' : error),
+          );
+        } while (JSON.stringify(seen) !== JSON.stringify(wanted));
+      };
+      await within(look(), () => `hints that lead to ${JSON.stringify(wanted)}; last seen ${JSON.stringify(seen)}`);
+    }
+
+    await see('unavailable');
+    mkdirSync(directory, { recursive: true });
+    await see([]);
+    write(directory, 'service.json', SERVICE);
+    await see([[4242, MARK]]);
+    write(directory, 'service.json', { ...SERVICE, pid: 5151 });
+    await see([[5151, MARK]]);
+    unlinkSync(join(directory, 'service.json'));
+    await see([]);
+    write(directory, 'server.json', { url: SERVICE.url, pid: 6161 });
+    await see([[6161, undefined]]);
+    write(directory, 'password', 'new');
+    await see([[6161, 'new']]);
+  });
+});
+
+function pidAndPassword({ endpoint, credential }: Candidate): unknown[] {
+  const password = credential?.password;
+  return [endpoint.holderPid, password?.kind === 'value' ? password.value : undefined];
+}
+
+describe('the password of a service', () => {
+  it('goes to the process that the file names, and not to another that holds its port', async () => {
+    await using folder = tempDir('service');
+    const seen: unknown[] = [];
+    const server = createServer(({ headers }, response) => {
+      seen.push(headers.authorization);
+      response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+    }).listen(0, '127.0.0.1');
+    onTestFinished(() => server.close().closeAllConnections());
+    await once(server, 'listening');
+    const other = spawn('sleep', ['600'], { stdio: 'ignore' });
+    onTestFinished(() => void other.kill());
+    const ask = async (pid: number | undefined): Promise<unknown> => {
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      write(folder.path, 'service.json', { ...SERVICE, url, pid });
+      const [found] = (await source(folder.path).scan(never)).candidates;
+      const { endpoint } = found!;
+      const limits = { timeoutMs: 10_000, maxBytes: 1024 };
+      return exchange({ endpoint, credential: { username: 'opencode', password: MARK } }, '/api/info', {}, limits);
+    };
+    await expect(ask(other.pid)).rejects.toThrow(/nothing was sent: process \d+, which the service's file names/);
+    expect(seen).toEqual([]);
+    await ask(process.pid);
+    expect(seen).toEqual([`Basic ${Buffer.from(`opencode:${MARK}`).toString('base64')}`]);
+  });
+});
