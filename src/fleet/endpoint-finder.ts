@@ -85,7 +85,7 @@ export class EndpointFinder {
     const { directory = found.serverDirectory } = instance;
     if (directory !== found.serverDirectory)
       await checkWitness(instance, directory, { connection: found.connection, dialect: found.dialect, signal });
-    const isIt = ({ server, directory: other = directory }: Instance): boolean =>
+    const isIt = ({ server, directory: other = found.serverDirectory }: Instance): boolean =>
       other === directory && server.endpoints.some(({ id }) => id === record.id);
     return {
       ...found,

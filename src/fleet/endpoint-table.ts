@@ -226,11 +226,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   }
 
   /** Of OpenCode 2, which tells of all its directories at once. */
-  #settleService(
-    looks: NonNullable<ProbeOutcome['elsewhere']>,
-    missing: readonly OverviewPart[],
-    nowMs: number,
-  ): void {
+  #settleService(looks: NonNullable<ProbeOutcome['elsewhere']>, missing: readonly OverviewPart[], nowMs: number): void {
     const others = new Map<string, KnownOverview>();
     for (const [directory, { learnt }] of looks) {
       const known = updateOverview(this.#others.get(directory), learnt, missing, nowMs);

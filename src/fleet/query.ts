@@ -62,7 +62,9 @@ function bySubstring(
 }
 
 function isService({ directory, server: { claims, endpoints } }: Instance): boolean {
-  const isOpencode2 = endpoints.some(({ lastHealthy }) => lastHealthy !== undefined && lastHealthy.dialect !== 'opencode-1');
+  const isOpencode2 = endpoints.some(
+    ({ lastHealthy }) => lastHealthy !== undefined && lastHealthy.dialect !== 'opencode-1',
+  );
   return directory === undefined && (claims.service !== undefined || isOpencode2);
 }
 

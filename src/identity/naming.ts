@@ -20,7 +20,8 @@ export function nameable(server: Server): Nameable {
   return {
     key: server.key,
     members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, ...identityOf(candidate) })),
-    base: claims.name ?? (claims.service === undefined ? fallbackName(members) : `${hostLabel(hostOf(server))}:service`),
+    base:
+      claims.name ?? (claims.service === undefined ? fallbackName(members) : `${hostLabel(hostOf(server))}:service`),
     host: hostOf(server),
     port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
     pinned: members.some(({ candidate }) => candidate.pinned === true),

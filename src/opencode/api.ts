@@ -13,6 +13,11 @@ export interface Prompt {
   readonly model?: ModelName;
 }
 
+/** What this generation of opencode cannot do, or not like this. The message says what to do; nothing was done. */
+export class NotPossibleError extends Error {
+  override readonly name = 'NotPossibleError';
+}
+
 /** As the provider and opencode name it. */
 export interface ModelName {
   readonly providerID: string;

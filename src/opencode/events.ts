@@ -3,6 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { createParser } from 'eventsource-parser';
 
+import { jsonOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Connection, openStream, RequestError } from '../http/exchange.ts';
 import { LongStringCutter } from '../http/long-strings.ts';
@@ -122,14 +123,6 @@ function eventsOfOpencode1(value: unknown, chars: number): readonly ServerEvent[
   if (inner === undefined || typeof type !== 'string' || type === 'sync' || properties === undefined) return [];
   const id = inner['id'];
   return [{ type, properties, chars, ...(typeof id === 'string' ? { id } : {}) }];
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function asRecord(value: unknown): Record<string, unknown> | undefined {

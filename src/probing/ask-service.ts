@@ -4,7 +4,15 @@ import { wireFormSchema, wirePermissionSchema, wireQuestionSchema } from '../ope
 import type { WaitingRequest } from '../opencode/waiting.ts';
 import { isSessionId, type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
-import { ask, askDated, type DirectoryLook, isTimeout, type Look, type ProbeDeps, type ProbeTask } from './probe-task.ts';
+import {
+  ask,
+  askDated,
+  type DirectoryLook,
+  isTimeout,
+  type Look,
+  type ProbeDeps,
+  type ProbeTask,
+} from './probe-task.ts';
 
 const LISTED_SESSIONS = 100;
 const MAX_LIST_BYTES = 1024 * 1024;
@@ -47,7 +55,10 @@ export async function askService(
   const sessions = listed && serviceSessionsOf(listed.body);
   const running = active === undefined ? undefined : activeOf(active);
   if (sessions === undefined || running === undefined) {
-    const missing: OverviewPart[] = [...(sessions ? [] : ['session' as const]), ...(running ? [] : ['status' as const])];
+    const missing: OverviewPart[] = [
+      ...(sessions ? [] : ['session' as const]),
+      ...(running ? [] : ['status' as const]),
+    ];
     return { learnt: {}, missing, timedOut };
   }
   const known = [...sessions];

@@ -56,7 +56,11 @@ function judged(version: string): Healthy | Extract<Settled, { status: 'unsuppor
 }
 
 function unsupported(version: string, why: string): Extract<Settled, { status: 'unsupported' }> {
-  return { status: 'unsupported', version, reason: `this is OpenCode ${quoteName(version)}, which is not supported: ${why}` };
+  return {
+    status: 'unsupported',
+    version,
+    reason: `this is OpenCode ${quoteName(version)}, which is not supported: ${why}`,
+  };
 }
 
 /** JSON; undefined for anything else. Rejects where an OpenCode 2 refuses: with 401 and JSON, which OpenCode 1 does not give. */
@@ -64,7 +68,8 @@ async function answerOf(task: ProbeTask, deps: ProbeDeps, path: string): Promise
   try {
     return await ask(task, deps, path, MAX_BYTES);
   } catch (error) {
-    if (!(error instanceof RequestError) || ['timeout', 'unreachable', 'broken', 'cancelled'].includes(error.kind)) throw error;
+    if (!(error instanceof RequestError) || ['timeout', 'unreachable', 'broken', 'cancelled'].includes(error.kind))
+      throw error;
     if (error.withheld !== undefined) throw error;
     if (error.kind === 'locked' && /"_tag"\s*:/.test(error.answer ?? '')) throw error;
     return undefined;

@@ -21,7 +21,8 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   const startMs = deps.clock.monotonic();
   let latencyMs: number | undefined;
   try {
-    const result = task.identity ?? (await identify(task, deps, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
+    const result =
+      task.identity ?? (await identify(task, deps, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
     if (result.status !== 'healthy') return settled(result, latencyMs);
     const overview =
       result.dialect === 'opencode-1'
@@ -36,7 +37,8 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
 /** Calls `answered` with the first answer. */
 async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void): Promise<Identified> {
   const { before, version, candidate } = task;
-  const isOpencode2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
+  const isOpencode2 =
+    candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
   if (isOpencode2 && before !== undefined && version !== undefined) return before;
   const told = version ?? (await askVersion(task, deps, isOpencode2));
   if (version === undefined) answered();

@@ -57,7 +57,11 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
       // It may be on its way still, and come after one that is sent again.
       if (isHandedOn(doubt)) continue;
       if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
-    } else if (post.wasInterrupted()) return { kind: 'unknown', reason: `${doubt.message}; somebody interrupted the session since, and sending it again would wake it` };
+    } else if (post.wasInterrupted())
+      return {
+        kind: 'unknown',
+        reason: `${doubt.message}; somebody interrupted the session since, and sending it again would wake it`,
+      };
     const again = await send();
     if (again instanceof CallOver) break;
     if (!(again instanceof RequestError)) return again;

@@ -164,6 +164,10 @@ export class Follower {
         if (error.success && !TOLD_BY_THE_STORE.has(error.data.name)) this.#error = saidError(error.data);
         return this.#error === undefined ? undefined : await this.#check();
       }
+      case 'prompt.taken':
+        // OpenCode 2 works on it from here on, though the model may not have said anything yet.
+        if (event.properties['messageID'] === this.#deps.messageId) this.#markStarted();
+        return undefined;
       case 'session.deleted':
         return { kind: 'failed', reason: 'the session was deleted' };
       case 'message.updated':

@@ -25,7 +25,13 @@ export function candidate({ url, route, headers, ...fields }: CandidateFields = 
   };
 }
 
-export const HEALTHY: Healthy = { status: 'healthy', version: '1.18.33', directory: '/home/user/a', worktree: '/' };
+export const HEALTHY: Healthy = {
+  status: 'healthy',
+  dialect: 'opencode-1',
+  version: '1.18.33',
+  directory: '/home/user/a',
+  worktree: '/',
+};
 export const DEAD: ProbeResult = { status: 'unhealthy', reason: 'ECONNREFUSED' };
 
 /** A probed endpoint with the id `test:<key>`. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import type { OpencodeApi } from '../../src/opencode/api.ts';
-import { createApi } from '../../src/opencode/dialects/opencode-1.ts';
+import { opencode1Api } from '../../src/opencode/dialects/opencode-1.ts';
 import { createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
@@ -13,7 +13,7 @@ const SESSION = 'ses_0000000000000000000000000';
 
 /** The calls of a client of ours to the instance, or to what is below another path of its node service. */
 function apiOf(stage: NodeStage, path = stage.path()): OpencodeApi {
-  return createApi({ endpoint: { url: `http://${SELF}:${stage.port}${path}`, route: 'tailnet' } });
+  return opencode1Api({ endpoint: { url: `http://${SELF}:${stage.port}${path}`, route: 'tailnet' } });
 }
 
 /** Our client's machine, with that right by a grant. */

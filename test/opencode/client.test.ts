@@ -8,7 +8,7 @@ import { CallOver } from '../../src/turns/call-limit.ts';
 
 type Method = keyof OpencodeApi;
 
-const CALLS: { readonly [M in Exclude<Method, 'events'>]: (api: OpencodeApi) => Promise<unknown> } = {
+const CALLS: { readonly [M in Exclude<Method, 'events' | 'isIdempotent'>]: (api: OpencodeApi) => Promise<unknown> } = {
   sessions: (api) => api.sessions({}),
   session: (api) => api.session('ses_a'),
   createSession: (api) => api.createSession(),

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { RequestError } from '../../src/http/request-error.ts';
 
-import { type CallName, CALLS, createApi } from '../../src/opencode/dialects/opencode-1.ts';
+import { type CallName, CALLS, opencode1Api } from '../../src/opencode/dialects/opencode-1.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
 const REFUSAL = 'Your role here is "read". Anything else needs the role "drive".';
@@ -22,7 +22,7 @@ test.each([
     request.resume();
     response.writeHead(403, { 'content-type': type }).end(body);
   });
-  const api = createApi({ endpoint: { url: server.url, route: 'tailnet' } });
+  const api = opencode1Api({ endpoint: { url: server.url, route: 'tailnet' } });
   const refused = api.abort('ses_1').catch((error: unknown) => error);
   expect(await refused).toMatchObject({ kind: 'status', message: `POST /session/:id/abort: ${said}` });
 });
@@ -45,7 +45,7 @@ test.each<[string, number, Record<string, string>, string]>([
     request.resume();
     response.writeHead(status, headers).end(body);
   });
-  const api = createApi({ endpoint: { url: server.url, route: 'url' } });
+  const api = opencode1Api({ endpoint: { url: server.url, route: 'url' } });
   const calls = Object.keys(CALLS) as CallName[];
   const results = await Promise.allSettled(
     calls.map((name) => (api[name] as (...args: unknown[]) => Promise<unknown>)('ses_1', {}, [])),

@@ -1,6 +1,6 @@
 import { systemClock } from '../../base/clock.ts';
 import { within } from '../../base/within.ts';
-import { createApi1 } from '../../opencode/dialects/opencode-1.ts';
+import { opencode1Api } from '../../opencode/dialects/opencode-1.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
 import { sessionState, type SessionState } from '../../operations/sessions/session-state.ts';
@@ -77,7 +77,7 @@ async function sessionsOf(
   const late = (): Error => new Error(`no answer within ${limitMs / 1000} s`);
   try {
     return await within({ clock: systemClock, ms: limitMs, late, signal }, async (cut) => {
-      const api = createApi1(connection, cut);
+      const api = opencode1Api(connection, cut);
       const [sessions, statuses] = await Promise.all([
         api.sessions({ rootsOnly: true, limit: LISTED }),
         api.statuses(ownDirectory),

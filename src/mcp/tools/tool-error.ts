@@ -2,7 +2,7 @@ import type { Logger } from '../../base/log.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 
 /** Errors whose message was written for the one who called. */
-const EXPECTED = new Set(['OperationError', 'QueryError', 'UnreachableError']);
+const EXPECTED = new Set(['OperationError', 'QueryError', 'UnreachableError', 'NotPossibleError']);
 const MAX_CHARS = 4_000;
 
 /** The text that a failed call shows: what was tried, on what, and which call to make next. */

@@ -150,7 +150,11 @@ export const TOOLS: readonly Tool[] = [
     toolset: 'sessions',
     description: "Start an empty session in the instance's directory.",
     annotations: { ...DRIVES, destructiveHint: false },
-    input: { instance, title: z.string().optional() },
+    input: {
+      instance,
+      title: z.string().optional(),
+      directory: z.string().optional().describe('Of HOST:service only: a directory of its sessions'),
+    },
     output: shapes.createdSession,
     run: async (runtime, input, call) =>
       await (await import('../../operations/sessions/sessions.ts')).createSession(runtime, input, call),

@@ -241,7 +241,7 @@ function askMessage(sdk: Sdk, sessionID: string, messageID: string): Promise<Sdk
 }
 
 /** The calls to the opencode at one endpoint. */
-export function createApi1(connection: Connection, signal?: AbortSignal): OpencodeApi {
+export function opencode1Api(connection: Connection, signal?: AbortSignal): OpencodeApi {
   const sdks = new Map<string, Sdk>();
   const sdkWithin = (timeoutMs: number, maxStringBytes: number | undefined): Sdk => {
     const key = `${timeoutMs} ${maxStringBytes}`;

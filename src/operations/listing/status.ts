@@ -49,14 +49,16 @@ export async function getStatus(
       return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
     }),
   );
-  const latest = running.length > 0 ? undefined : await latestSession(connected);
+  // The preview would load the directory to tell how it ended.
+  const isTold = running.length === 0 && connected.dialect !== 'opencode-2-preview';
+  const latest = isTold ? await latestSession(connected) : undefined;
   const sessions =
     running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
   const data: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
     version: singleLine(connected.version, 64),
-    directory: singleLine(directory, 300),
+    ...(directory !== '' && { directory: singleLine(directory, 300) }),
     ...endpointsShown(listed(runtime, connected.instance).server, connected.endpoint()),
     sessions,
     waiting: asked.map(askedLine),
@@ -125,9 +127,10 @@ function unreachable(runtime: Runtime, instance: Instance, error: UnreachableErr
 
 function render(data: StatusView): string {
   const lines = [`${quoteName(data.instance)}: ${data.state}${data.reason === undefined ? '' : ` (${data.reason})`}`];
-  if (data.version !== undefined && data.directory !== undefined) {
-    lines.push(`opencode ${quoteName(data.version)} in ${quoteName(data.directory)}`);
-  }
+  if (data.version !== undefined)
+    lines.push(
+      `opencode ${quoteName(data.version)} in ${data.directory === undefined ? 'the directories of its sessions' : quoteName(data.directory)}`,
+    );
   if (data.via !== undefined) lines.push(renderEndpoints({ via: data.via, also: data.also }));
   for (const { id, title, state, reason } of data.sessions) {
     lines.push(`${id} ${JSON.stringify(title)} ${state}${reason === undefined ? '' : ` (${reason})`}`);

@@ -47,7 +47,14 @@ export async function listAsked(
         const [session, isWaiting] = await Promise.all([rootOf(api, waiting.request.sessionID), stands(api, waiting)]);
         return session === undefined || !isWaiting
           ? []
-          : [{ waiting, directory, session, ofSubAgent: session.id !== waiting.request.sessionID }];
+          : [
+              {
+                waiting,
+                directory: directory || session.directory,
+                session,
+                ofSubAgent: session.id !== waiting.request.sessionID,
+              },
+            ];
       }),
   );
   return asked.flat();

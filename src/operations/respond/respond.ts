@@ -103,6 +103,8 @@ async function findElsewhere(
   requestId: string,
   call: Call,
 ): Promise<Asked | undefined> {
+  // OpenCode 2 tells of all its directories at once.
+  if (connected.dialect !== 'opencode-1') return (await waitingIn(connected, [''], requestId))[0];
   const { asked } = await runtime.fleet.surveyServer(connected, call.signal);
   const [near] = await waitingIn(connected, asked, requestId);
   if (near !== undefined) return near;

@@ -1,7 +1,9 @@
 import type { ModelName } from '../../opencode/api.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { OperationError, quoteName } from '../answer.ts';
+import { isWholeService } from '../listing/directories.ts';
 import type { Connected } from '../runtime.ts';
+import { findSession } from '../sessions/session-query.ts';
 
 /** Who is to answer, checked. */
 export interface Choice {
@@ -18,8 +20,19 @@ const MAX_LISTED = 20;
  */
 export async function checkChoice(
   connected: Connected,
-  { agent, model }: { readonly agent?: string | undefined; readonly model?: string | undefined },
+  {
+    agent,
+    model,
+    session_id,
+  }: {
+    readonly agent?: string | undefined;
+    readonly model?: string | undefined;
+    readonly session_id?: string | undefined;
+  },
 ): Promise<Choice> {
+  if (agent === undefined && model === undefined) return {};
+  if (isWholeService(connected) && session_id !== undefined)
+    connected = { ...connected, directory: (await findSession(connected, session_id)).directory };
   const [agentName, modelName] = await Promise.all([
     agent === undefined ? undefined : checkAgent(connected, agent),
     model === undefined ? undefined : checkModel(connected, model),

@@ -7,7 +7,7 @@ import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { remember } from './following.ts';
 import { holdSession } from './hold-session.ts';
-import { scopeOf } from '../listing/directories.ts';
+import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
 import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
 import { type KeptRequest, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
@@ -142,6 +142,7 @@ async function sessionToDrive(
   }
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
+  if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was sent');
   const created = await connected.api.createSession(undefined, scopeOf(connected).directory);
   done.push(`session ${created.id} was created for it`);
   return created;

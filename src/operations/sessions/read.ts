@@ -10,6 +10,7 @@ import { CUT_SHORT, messageRow, messageRows, PAGE_CHARS, renderMessage, UNDONE }
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from './session-query.ts';
+import { isWholeService, sessionNeeded } from '../listing/directories.ts';
 import { sessionState } from './session-state.ts';
 import { busyIn } from './sessions-at-rest.ts';
 import { renderSession, sessionRow } from './sessions.ts';
@@ -68,6 +69,7 @@ async function sessionToRead(connected: Connected, query: string | undefined): P
   if (query !== undefined) return await findSession(connected, query);
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
+  if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was read');
   const name = quoteName(connected.instance.name);
   throw new OperationError(
     `${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`,

@@ -2,9 +2,9 @@ import type { Session } from '../../opencode/schema.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, OperationError, quoteName } from '../answer.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
-import { scopeOf, statusesIn } from '../listing/directories.ts';
+import { isWholeService, scopeOf, sessionNeeded, statusesIn } from '../listing/directories.ts';
 import { findOtherProcess } from './other-process.ts';
-import { type Call, connect, type Runtime } from '../runtime.ts';
+import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
 import { stallsAmong } from '../send/stalls.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
@@ -18,6 +18,9 @@ const INTERRUPTED =
 
 const UNKNOWN =
   '(unknown: in a directory that was not used in the last ten minutes, which is not asked what runs there, since that would load its plugins; read with the session_id asks)';
+
+const UNKNOWN_OF_PREVIEW =
+  '(unknown: it does not run, and this preview of OpenCode 2 tells how it ended only by loading its directory; read with the session_id asks)';
 
 /** The instance's sessions, most recently updated first. */
 export async function listSessions(
@@ -34,14 +37,18 @@ export async function listSessions(
     ...(input.search ? { search: input.search } : {}),
   });
   const listed = sessions.slice(0, LISTED);
-  const others = listed.some((session) => session.directory !== directory)
-    ? (await runtime.fleet.surveyServer(connected, call.signal)).asked
-    : [];
+  // OpenCode 2 says of all its sessions whether they run.
+  const isOpencode1 = connected.dialect === 'opencode-1';
+  const others =
+    isOpencode1 && listed.some((session) => session.directory !== directory)
+      ? (await runtime.fleet.surveyServer(connected, call.signal)).asked
+      : [];
   const directories = [directory, ...others.filter((one) => listed.some((session) => session.directory === one))];
   const statuses = await statusesIn(connected, directories);
   const asked = await listAsked(connected, directories, statuses);
   const now = runtime.clock.now();
-  const isAsked = (session: Session): boolean => directories.includes(session.directory);
+  const isAsked = ({ id, directory: own }: Session): boolean =>
+    isOpencode1 ? directories.includes(own) : statuses.has(id) || connected.dialect === 'opencode-2';
   const resting = listed.filter((session) => !statuses.has(session.id) && isAsked(session));
   const atRest = await sessionsAtRest(resting, {
     api,
@@ -68,7 +75,7 @@ export async function listSessions(
   const head = `${data.sessions.length} sessions of ${quoteName(instance.name)}, most recent first:`;
   const foot = [
     ...(data.sessions.some(({ state }) => state === 'interrupted') ? [INTERRUPTED] : []),
-    ...(data.sessions.some(({ state }) => state === 'unknown') ? [UNKNOWN] : []),
+    ...(data.sessions.some(({ state }) => state === 'unknown') ? [isOpencode1 ? UNKNOWN : UNKNOWN_OF_PREVIEW] : []),
     ...(data.more ? ['(there are more; give search to find one by its title)'] : []),
   ];
   const none = `${quoteName(instance.name)} has no sessions${input.search ? ' with that title' : ''}; create_session or send starts one.`;
@@ -82,7 +89,7 @@ function briefly(state: SessionState | undefined): SessionState | undefined {
 
 export async function createSession(
   runtime: Runtime,
-  input: { readonly instance: string; readonly title?: string | undefined },
+  input: { readonly instance: string; readonly title?: string | undefined; readonly directory?: string | undefined },
   call: Call,
 ): Promise<Answer<CreatedSession>> {
   const title = input.title === undefined ? undefined : singleLine(input.title, MAX_TITLE).trim();
@@ -93,13 +100,31 @@ export async function createSession(
   const created = await tellingUndone(
     instance.name,
     () => 'no session was created',
-    () => api.createSession(title, scopeOf(connected).directory),
+    async () => api.createSession(title, await directoryFor(connected, input.directory)),
   );
   const session = sessionRow(created, { state: 'idle' });
   return {
     data: { instance: instance.name, session },
     text: `Created on ${quoteName(instance.name)}: ${renderSession(session, runtime.clock.now())}`,
   };
+}
+
+/** Where a session is made: a directory is named only to the OpenCode 2 as a whole, whose sessions must know it. */
+async function directoryFor(connected: Connected, named: string | undefined): Promise<string | undefined> {
+  const { api, instance, directory } = connected;
+  if (named === undefined || named === directory) {
+    if (isWholeService(connected)) throw sessionNeeded(connected, 'no session was created');
+    return scopeOf(connected).directory;
+  }
+  if (!isWholeService(connected))
+    throw new OperationError(
+      `${quoteName(instance.name)} makes sessions in ${quoteName(singleLine(directory, 300))} alone; no session was created. Leave directory out, or name the instance of that directory.`,
+    );
+  const known = await api.sessions({ directory: named, limit: 1 });
+  if (known.some((session) => session.directory === named)) return named;
+  throw new OperationError(
+    `${quoteName(instance.name)} has no session in ${quoteName(singleLine(named, 300))}; no session was created. Naming a directory runs its plugins, so only one that its sessions know is named: open it in opencode first.`,
+  );
 }
 
 export function sessionRow(session: Session, { state, reason }: SessionState): SessionRow {

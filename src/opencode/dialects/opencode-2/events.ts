@@ -1,9 +1,18 @@
 import type { ServerEvent } from '../../events.ts';
 import type { Question } from '../../schema.ts';
 import { ABORTED, errorOf, partId, permissionOf, questionOf, sessionOf } from './messages.ts';
-import { wireFormSchema, wirePermissionSchema, wireQuestionSchema, wireSessionSchema } from './wire.ts';
+import {
+  wireErrorSchema,
+  wireFormSchema,
+  wirePermissionSchema,
+  wireQuestionSchema,
+  wireSessionSchema,
+} from './wire.ts';
 
 type Data = Readonly<Record<string, unknown>>;
+
+/** Types and properties in our own words. */
+type Normal = readonly (readonly [string, Data])[];
 
 /** Of a prompt that was taken up before the stream began: the store tells which it was. */
 const UNSEEN = 'msg_unseen';
@@ -36,7 +45,7 @@ export class EventReader {
     );
   }
 
-  #eventsOf(type: string, data: Data, created: unknown): readonly (readonly [string, Data])[] {
+  #eventsOf(type: string, data: Data, created: unknown): Normal {
     const { sessionID, assistantMessageID: messageID } = data;
     if (type === 'form.created') return asked('question.asked', formIn(data['form']));
     if (typeof sessionID !== 'string') return [];
@@ -53,8 +62,7 @@ export class EventReader {
         return asked('question.asked', wireQuestionSchema.safeParse(data).data);
       case 'session.prompted':
       case 'session.inbox.delivered':
-        this.#remember(sessionID, data['messageID'] ?? data['inboxID']);
-        return [];
+        return this.#taken(sessionID, data['messageID'] ?? data['inboxID']);
       case 'session.execution.started':
         return [['session.status', { sessionID, status: { type: 'busy' } }]];
       case 'session.execution.succeeded':
@@ -73,9 +81,8 @@ export class EventReader {
           ...(data['finish'] === 'tool-calls' ? [] : [['session.idle', { sessionID }] as const]),
         ];
       case 'session.step.failed': {
-        const { type, message } = fields(data['error']);
-        const { name } = errorOf({ type: String(type), message: String(message) });
-        return [['session.idle', { sessionID, ...(name === ABORTED.name && { outcome: 'interrupted' }) }]];
+        const isAborted = errorIn(data)?.name === ABORTED.name;
+        return [['session.idle', { sessionID, ...(isAborted && { outcome: 'interrupted' }) }]];
       }
       case 'session.tool.failed':
         return [['session.idle', { sessionID }]];
@@ -91,21 +98,24 @@ export class EventReader {
     }
   }
 
-  #remember(sessionID: string, promptId: unknown): void {
-    if (typeof promptId !== 'string') return;
+  #taken(sessionID: string, messageID: unknown): Normal {
+    if (typeof messageID !== 'string') return [];
     if (this.#prompts.size >= MAX_SESSIONS) this.#prompts.clear();
-    this.#prompts.set(sessionID, promptId);
+    this.#prompts.set(sessionID, messageID);
+    return [['prompt.taken', { sessionID, messageID }]];
   }
 
-  #answer(sessionID: string, id: unknown, created: number, { finish }: Data): readonly (readonly [string, Data])[] {
+  #answer(sessionID: string, id: unknown, created: number, { finish }: Data): Normal {
     if (typeof id !== 'string') return [];
     // Where it ends is told by the store: a step that ended says nothing of when it began.
     if (finish !== undefined) return [['session.touched', { sessionID }]];
     const parentID = this.#prompts.get(sessionID) ?? UNSEEN;
-    return [['message.updated', { sessionID, info: { id, role: 'assistant', sessionID, parentID, time: { created } } }]];
+    return [
+      ['message.updated', { sessionID, info: { id, role: 'assistant', sessionID, parentID, time: { created } } }],
+    ];
   }
 
-  #textStarted(sessionID: string, messageID: unknown, data: Data): readonly (readonly [string, Data])[] {
+  #textStarted(sessionID: string, messageID: unknown, data: Data): Normal {
     if (typeof messageID !== 'string') return [];
     const texts = this.#texts.get(messageID) ?? new Map<unknown, string>();
     if (!this.#texts.has(messageID)) {
@@ -118,14 +128,14 @@ export class EventReader {
   }
 
   /** Of a text whose beginning was not seen the store tells, when it has ended. */
-  #textDelta(sessionID: string, messageID: unknown, data: Data): readonly (readonly [string, Data])[] {
+  #textDelta(sessionID: string, messageID: unknown, data: Data): Normal {
     const { delta } = data;
     const partID = this.#texts.get(String(messageID))?.get(textKey(data));
     if (partID === undefined) return [['session.touched', { sessionID }]];
     return [['message.part.delta', { sessionID, messageID, partID, field: 'text', delta }]];
   }
 
-  #textEnded(sessionID: string, messageID: unknown, data: Data, end: number): readonly (readonly [string, Data])[] {
+  #textEnded(sessionID: string, messageID: unknown, data: Data, end: number): Normal {
     const { text } = data;
     const id = this.#texts.get(String(messageID))?.get(textKey(data));
     if (id === undefined) return [['session.touched', { sessionID }]];
@@ -146,7 +156,7 @@ function timeOf({ timestamp }: Data, created: unknown): number {
   return typeof created === 'number' ? created : typeof timestamp === 'number' ? timestamp : 0;
 }
 
-function asked(type: string, request: object | undefined): readonly (readonly [string, Data])[] {
+function asked(type: string, request: object | undefined): Normal {
   return request === undefined ? [] : [[type, { ...request }]];
 }
 
@@ -156,7 +166,7 @@ function formIn(form: unknown): Question | undefined {
 }
 
 /** The preview tells the whole session; 2.x its fields. */
-function createdIn(data: Data): readonly (readonly [string, Data])[] {
+function createdIn(data: Data): Normal {
   const info = fields(data['info']);
   const { directory = info['directory'] } = fields(data['location']);
   const time = { created: 0, updated: 0 };
@@ -165,10 +175,14 @@ function createdIn(data: Data): readonly (readonly [string, Data])[] {
   return found.success ? [['session.created', { sessionID: found.data.id, info: sessionOf(found.data) }]] : [];
 }
 
-function retryIn({ attempt, at, error }: Data): Data {
-  const { type, message } = fields(error);
-  const said = errorOf({ type: String(type), message: String(message ?? '') });
-  return { type: 'retry', attempt, next: at, message: said.data?.message ?? said.name };
+function retryIn(data: Data): Data {
+  const { name = '', data: said } = errorIn(data) ?? {};
+  return { type: 'retry', attempt: data['attempt'], next: data['at'], message: said?.message ?? name };
+}
+
+function errorIn({ error }: Data): ReturnType<typeof errorOf> | undefined {
+  const found = wireErrorSchema.safeParse(error).data;
+  return found && errorOf(found);
 }
 
 function fields(value: unknown): Data {

@@ -1,8 +1,9 @@
 import * as z from 'zod';
 
+import { jsonOf } from '../../../base/errors.ts';
 import { quoteName } from '../../../base/plain-text.ts';
 import { type Connection, exchange, MAX_BODY_BYTES, type RequestInit, RequestError } from '../../../http/exchange.ts';
-import type { OpencodeApi, Prompt } from '../../api.ts';
+import { NotPossibleError, type OpencodeApi, type Prompt } from '../../api.ts';
 import { openEvents } from '../../events.ts';
 import { said, wordsOf } from '../../said.ts';
 import type { Permission, Question, Session } from '../../schema.ts';
@@ -44,7 +45,7 @@ interface Ask<T> extends RequestInit {
 }
 
 /** The calls to an OpenCode 2: 2.0 to 2.3 by the contract of 2.1.2, or the preview. */
-export function createApi2(connection: Connection, generation: Generation, signal?: AbortSignal): OpencodeApi {
+export function opencode2Api(connection: Connection, generation: Generation, signal?: AbortSignal): OpencodeApi {
   return new Opencode2(connection, generation, signal).api();
 }
 
@@ -65,7 +66,12 @@ class Opencode2 {
     return {
       isIdempotent: true,
       sessions: async ({ directory, rootsOnly, search, limit = DEFAULT_SESSIONS }) => {
-        const query = { directory, search, limit, ...(rootsOnly && !this.#isPreview && { parentID: 'null' }) };
+        const query = {
+          directory: directory || undefined,
+          search,
+          limit,
+          ...(rootsOnly && !this.#isPreview && { parentID: 'null' }),
+        };
         const { data } = await this.#get(`/api/session${queryOf(query)}`, pageOf(wireSessionSchema));
         return data.map(sessionOf);
       },
@@ -74,9 +80,9 @@ class Opencode2 {
       statuses: async (directory) =>
         new Map((await this.#activeIn(directory)).map((id) => [id, { type: 'busy' } as const])),
       messages: async (id, { limit, before }) => {
-        const { data, cursor } = await this.#messages(id, Math.min(limit, MAX_PAGE), before);
+        const { data, cursor, asked } = await this.#messages(id, Math.min(limit, MAX_PAGE), before);
         // The last page has a cursor too, to an empty one.
-        const older = data.length === 0 ? undefined : cursor?.next;
+        const older = data.length < asked ? undefined : cursor?.next;
         return { messages: messagesOf(data.toReversed()), ...(older != null && { olderCursor: older }) };
       },
       message: async (id, messageId) => {
@@ -128,7 +134,9 @@ class Opencode2 {
         return (await this.#session(id)) ?? (await this.#lacks('find the session that was renamed', 'list_sessions'));
       },
       remove: async (id) =>
-        this.#isPreview ? await this.#lacks('delete a session', WITH_RELEASE) : await this.#did('DELETE', sessionPath(id)),
+        this.#isPreview
+          ? await this.#lacks('delete a session', WITH_RELEASE)
+          : await this.#did('DELETE', sessionPath(id)),
       listFiles: async (directory, path) => {
         const schema = dataOf(z.array(wireFileSchema));
         const { data } = await this.#get(`/api/fs/list${inLocation(directory, { path })}`, schema, SEARCH_TIMEOUT_MS);
@@ -152,10 +160,7 @@ class Opencode2 {
   }
 
   async #create(title: string | undefined, directory: string | undefined): Promise<Session> {
-    if (directory === undefined || directory === '')
-      throw new RequestError('status', 'an OpenCode 2 makes a session in a directory, and none was named', {
-        status: 400,
-      });
+    if (directory === undefined || directory === '') throw new NotPossibleError(NO_DIRECTORY);
     // The preview takes no title and gives one itself.
     const body = { location: { directory }, ...(title !== undefined && !this.#isPreview && { title }) };
     return sessionOf((await this.#send('POST', '/api/session', body, dataOf(wireSessionSchema))).data);
@@ -175,12 +180,17 @@ class Opencode2 {
     return ids.filter((_, index) => directory === '' || known[index] === directory);
   }
 
-  /** A page; fewer of large ones, and in the end with their long strings cut. */
-  async #messages(id: string, limit: number, before: string | undefined): Promise<z.infer<ReturnType<typeof messagePage>>> {
+  /** A page, newest first; `asked`: how many, which are fewer of large ones. In the end their long strings are cut. */
+  async #messages(
+    id: string,
+    limit: number,
+    before: string | undefined,
+  ): Promise<z.infer<ReturnType<typeof messagePage>> & { readonly asked: number }> {
     // A cursor knows its order, and refuses to be told.
     const query = { limit, ...(before === undefined ? { order: 'desc' } : { cursor: before }) };
     try {
-      return await this.#ask(`${sessionPath(id)}/message${queryOf(query)}`, { schema: messagePage() }, limit > 1 ? [] : CUTS);
+      const path = `${sessionPath(id)}/message${queryOf(query)}`;
+      return { ...(await this.#ask(path, { schema: messagePage() }, limit > 1 ? [] : CUTS)), asked: limit };
     } catch (error) {
       if (!isTooLarge(error) || limit <= 1) throw error;
       return await this.#messages(id, Math.ceil(limit / 8), before);
@@ -215,7 +225,7 @@ class Opencode2 {
     const session = sessionPath(found.question.sessionID);
     if (found.form === undefined) return await this.#did('POST', `${session}/question/${id}/reply`, { answers });
     const made = formAnswer(found.form.fields, answers);
-    if ('problem' in made) throw new RequestError('status', made.problem, { status: 400 });
+    if ('problem' in made) throw new NotPossibleError(`Nothing was answered: ${made.problem}.`);
     return await this.#did('POST', `${session}/form/${id}/reply`, { answer: made.answer });
   }
 
@@ -227,7 +237,10 @@ class Opencode2 {
       await this.#did('POST', `${session}/model`, { model: { providerID: model.providerID, id: model.modelID } });
     const body = { id: messageId, ...(this.#isPreview ? { prompt: { text } } : { text }), delivery: 'queue' };
     const taken = z.object({
-      data: z.object({ payload: z.object({ text: z.string() }).optional(), prompt: z.object({ text: z.string() }).optional() }),
+      data: z.object({
+        payload: z.object({ text: z.string() }).optional(),
+        prompt: z.object({ text: z.string() }).optional(),
+      }),
     });
     const { data } = await this.#send('POST', `${session}/prompt`, body, taken);
     const admitted = (data.payload ?? data.prompt)?.text;
@@ -246,7 +259,7 @@ class Opencode2 {
     );
     if (status === 404) return { type: 'text', content: '' };
     if (status !== 200) throw statusError(label, status, text);
-    const mimeType = String(headers['content-type'] ?? '').split(';', 1)[0] ?? '';
+    const mimeType = (headers['content-type'] ?? '').split(';', 1)[0] ?? '';
     // What is no UTF-8 was replaced as it was read.
     const isText = !text.includes('\uFFFD') && !text.includes('\0');
     return isText ? { type: 'text', content: text, mimeType } : { type: 'binary', content: '', mimeType };
@@ -284,7 +297,7 @@ class Opencode2 {
 
   /** What an answer `{data}` holds; undefined where it is not there. */
   async #find<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
-    return (await this.#ask(path, { schema: dataOf(schema).optional(), mayLack: true }))?.data as T | undefined;
+    return (await this.#ask(path, { schema: dataOf(schema).optional(), mayLack: true }))?.data;
   }
 
   #send<T>(method: string, path: string, body: object, schema: z.ZodType<T>): Promise<T> {
@@ -333,11 +346,13 @@ class Opencode2 {
   /** Of what this generation cannot do. */
   #lacks(what: string, who: string): Promise<never> {
     const version = this.#isPreview ? 'This preview of OpenCode 2' : 'OpenCode 2';
-    return Promise.reject(new RequestError('status', `${version} cannot ${what}; ${who}`, { status: 501 }));
+    return Promise.reject(new NotPossibleError(`${version} cannot ${what}; ${who}.`));
   }
 }
 
 const WITH_RELEASE = 'OpenCode 2.1 can';
+const NO_DIRECTORY =
+  'An OpenCode 2 works in many directories: name one of its sessions with session_id, or one of its instances; list_sessions and instances show them. Nothing was done.';
 
 const messagePage = () => pageOf(wireMessageSchema);
 
@@ -345,7 +360,9 @@ function sessionPath(id: string): string {
   return `/api/session/${id}`;
 }
 
+/** Naming a directory runs its plugins: it is one of a session. */
 function inLocation(directory: string, query: Readonly<Record<string, string | number>> = {}): string {
+  if (directory === '') throw new NotPossibleError(NO_DIRECTORY);
   return queryOf({ ...query, 'location[directory]': directory });
 }
 
@@ -364,22 +381,13 @@ function isTooLarge(error: unknown): boolean {
 }
 
 function statusError(label: string, status: number, text: string): RequestError {
-  let words: string | undefined;
-  try {
-    words = wordsOf(JSON.parse(text));
-  } catch {
-    // Not JSON: an empty body, or a web page of something in between.
-  }
+  const words = wordsOf(jsonOf(text));
   return new RequestError('status', `${label}: HTTP ${status}${words === undefined ? '' : said(words)}`, { status });
 }
 
 function parse<T>(schema: z.ZodType<T>, text: string, label: string): T {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new RequestError('malformed', `${label}: the body is not JSON`, { cause });
-  }
+  const value = jsonOf(text);
+  if (value === undefined) throw new RequestError('malformed', `${label}: the body is not JSON`);
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const { path = [], message } = parsed.error.issues[0] ?? {};

@@ -23,7 +23,7 @@ export const wireSessionSchema = z.object({
 });
 export type WireSession = z.infer<typeof wireSessionSchema>;
 
-const wireErrorSchema = z.object({ type: z.string(), message: z.string().default('') });
+export const wireErrorSchema = z.object({ type: z.string(), message: z.string().default('') });
 export type WireError = z.infer<typeof wireErrorSchema>;
 
 const contentSchema = z.object({
@@ -65,7 +65,10 @@ export const wirePermissionSchema = z.object({
   resources: z.array(z.string()).default([]),
   save: z.array(z.string()).nullish(),
   metadata: z.record(z.string(), z.unknown()).nullish(),
-  source: z.object({ messageID: idOf('msg') }).nullish().catch(undefined),
+  source: z
+    .object({ messageID: idOf('msg') })
+    .nullish()
+    .catch(undefined),
 });
 export type WirePermission = z.infer<typeof wirePermissionSchema>;
 
@@ -117,7 +120,11 @@ export const dataOf = <T extends z.ZodType>(schema: T) => z.object({ data: schem
 export const pageOf = <T extends z.ZodType>(schema: T) =>
   z.object({ data: z.array(schema), cursor: z.object({ next: z.string().nullish() }).optional() });
 
-export const wireAgentSchema = z.object({ id: z.string(), mode: z.string().optional(), hidden: z.boolean().optional() });
+export const wireAgentSchema = z.object({
+  id: z.string(),
+  mode: z.string().optional(),
+  hidden: z.boolean().optional(),
+});
 export const wireModelSchema = z.object({ id: z.string(), providerID: z.string(), enabled: z.boolean().optional() });
 export const wireFileSchema = z.object({ path: z.string(), type: z.enum(['file', 'directory']) });
 export const wireDiffSchema = z.object({
