@@ -63,6 +63,11 @@ function unsupported(version: string, why: string): Extract<Settled, { status: '
   };
 }
 
+/** Whether a refusal is in OpenCode 2's words: those of OpenCode 1 are empty. */
+export function isOpencode2(answer: string | undefined): boolean {
+  return /"_tag"\s*:/.test(answer ?? '');
+}
+
 /** JSON; undefined for anything else. Rejects where an OpenCode 2 refuses: with 401 and JSON, which OpenCode 1 does not give. */
 async function answerOf(task: ProbeTask, deps: ProbeDeps, path: string): Promise<unknown> {
   try {
@@ -71,7 +76,7 @@ async function answerOf(task: ProbeTask, deps: ProbeDeps, path: string): Promise
     if (!(error instanceof RequestError) || ['timeout', 'unreachable', 'broken', 'cancelled'].includes(error.kind))
       throw error;
     if (error.withheld !== undefined) throw error;
-    if (error.kind === 'locked' && /"_tag"\s*:/.test(error.answer ?? '')) throw error;
+    if (error.kind === 'locked' && isOpencode2(error.answer)) throw error;
     return undefined;
   }
 }

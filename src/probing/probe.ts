@@ -5,7 +5,7 @@ import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
 import { askService } from './ask-service.ts';
-import { askWho } from './opencode-2.ts';
+import { askWho, isOpencode2 } from './opencode-2.ts';
 import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
 import { unsupportedReason } from './supported-version.ts';
 
@@ -37,10 +37,9 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
 /** Calls `answered` with the first answer. */
 async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void): Promise<Identified> {
   const { before, version, candidate } = task;
-  const isOpencode2 =
-    candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
-  if (isOpencode2 && before !== undefined && version !== undefined) return before;
-  const told = version ?? (await askVersion(task, deps, isOpencode2));
+  const knownAs2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
+  if (knownAs2 && before !== undefined && version !== undefined) return before;
+  const told = version ?? (await askVersion(task, deps, knownAs2));
   if (version === undefined) answered();
   if (typeof told !== 'string') return told;
   const unsupported = unsupportedReason(told);
@@ -53,8 +52,8 @@ async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void):
 type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
 
 /** The version of an OpenCode 1, or who else it is. */
-async function askVersion(task: ProbeTask, deps: ProbeDeps, isOpencode2: boolean): Promise<string | Identified> {
-  if (isOpencode2) {
+async function askVersion(task: ProbeTask, deps: ProbeDeps, knownAs2: boolean): Promise<string | Identified> {
+  if (knownAs2) {
     const who = await askWho(task, deps);
     if (who !== undefined) return who;
   }
@@ -105,7 +104,7 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   if (error instanceof RequestError && error.withheld !== undefined)
     return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
   if (error instanceof RequestError && error.kind === 'locked') {
-    return settled({ status: 'locked', reason: refusal(task) }, latencyMs);
+    return settled({ status: 'locked', reason: refusal(task, error) }, latencyMs);
   }
   const timedOut = isTimeout(error, task);
   const reason = timedOut
@@ -137,11 +136,12 @@ function isNotNow(error: unknown): boolean {
   return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;
 }
 
-function refusal(task: ProbeTask): string {
+function refusal(task: ProbeTask, { answer }: RequestError): string {
   const { connection, credentialProblem } = task;
   const why =
     connection.credential !== undefined
       ? 'it refused the password that was sent'
       : (credentialProblem ?? 'it asks for a password and none is known for it');
-  return sentence(`${connection.endpoint.url} answered HTTP 401: ${why}`, MAX_REASON_CHARS);
+  const who = isOpencode2(answer) ? 'this is an OpenCode 2; ' : '';
+  return sentence(`${connection.endpoint.url} answered HTTP 401: ${who}${why}`, MAX_REASON_CHARS);
 }

@@ -83,6 +83,7 @@ describe('who is there', () => {
     expect(look.result).toEqual({
       status: 'healthy',
       version: '1.18.33',
+      dialect: 'opencode-1',
       directory: '/home/user/here',
       worktree: '/home/user/here',
     });
@@ -301,18 +302,66 @@ describe('what answers is OpenCode 2', () => {
   const html = { status: 200, body: '<html>' };
   const empty = { status: 404, body: '' };
 
+  const info = (version: string, pid = 7) => json(200, { version, pid });
+  const service = { pid: 7, version: '2.1.2' };
+
   test.each([
-    ['with its password', html, { '/api/info': json(200, { version: '2.3.2', pid: 7 }) }, 'OpenCode 2.3.2'],
-    ['without it', html, { '/api/info': tag }, 'OpenCode 2, behind its password'],
-    ['without it, where all is refused', tag, { '/api/info': tag }, 'OpenCode 2, behind its password'],
-    ['the preview', empty, { '/api/health': json(200, { healthy: true }) }, 'OpenCode 2, a preview'],
-    ['the preview without its password', empty, { '/api/health': tag }, 'OpenCode 2, a preview'],
-  ] as const)('%s: says so, and is not driven', async (_, health, routes, said) => {
-    const look = await ask(await routing({ '/global/health': health, ...routes }), { parts: OVERVIEW_PARTS });
-    expect(look.result).toMatchObject({
-      status: 'unsupported',
-      reason: `this is ${said}, which is not supported yet; 1.x from 1.18.10 on is`,
+    ['2.0.18', html, { '/api/info': info('2.0.18') }, { version: '2.0.18', dialect: 'opencode-2' }],
+    ['2.3.2', html, { '/api/info': info('2.3.2') }, { version: '2.3.2', dialect: 'opencode-2' }],
+    [
+      'the preview',
+      empty,
+      { '/api/health': json(200, { healthy: true }) },
+      { version: '2 (preview)', dialect: 'opencode-2-preview' },
+    ],
+  ] as const)('%s', async (_, health, routes, expected) => {
+    const { result } = await ask(await routing({ '/global/health': health, ...routes }));
+    expect(result).toEqual({ status: 'healthy', directory: '', worktree: '', ...expected });
+  });
+
+  test.each(['2.4.0', '3.0.1'])('%s, which is newer than what is known, is told as such', async (version) => {
+    const { result } = await ask(await routing({ '/global/health': html, '/api/info': info(version) }));
+    expect(result).toMatchObject({ status: 'unsupported', version });
+    expect(result).toHaveProperty('reason', expect.stringContaining('2.0 to 2.3 are known; update opencode-mcp'));
+  });
+
+  test.each([
+    ['2.x', html, { '/api/info': tag }],
+    ['2.x that refuses all', tag, { '/api/info': tag }],
+    ['the preview', empty, { '/api/health': tag }],
+  ] as const)('%s without its password is locked, and said to be one', async (_, health, routes) => {
+    const { result } = await ask(await routing({ '/global/health': health, ...routes }));
+    expect(result).toMatchObject({ status: 'locked' });
+    expect(result).toHaveProperty('reason', expect.stringContaining('this is an OpenCode 2'));
+  });
+
+  const ofFile = async (
+    routes: Readonly<Record<string, Answer>>,
+    claims: NonNullable<Candidate['claims']['service']>,
+  ) => ask({ ...candidate({ url: await routing(routes) }), claims: { service: claims } });
+
+  test('the person’s own service is asked who it is first, and nothing of OpenCode 1', async () => {
+    const asked = await ofFile({ '/api/info': info('2.1.2') }, service);
+    expect(asked).toMatchObject({ result: { status: 'healthy', version: '2.1.2' }, requests: 1 });
+    const preview = { '/api/health': json(200, { healthy: true }) };
+    expect(await ofFile(preview, { pid: 7, version: '1.18.18', isPreview: true })).toMatchObject({
+      result: { status: 'healthy', version: '1.18.18', dialect: 'opencode-2-preview' },
+      requests: 1,
     });
+  });
+
+  test.each([
+    ['another process', info('2.1.2', 8)],
+    ['another version', info('2.1.3')],
+  ])('%s than the service file names is not taken for the service', async (_, answer) => {
+    const { result } = await ofFile({ '/api/info': answer }, service);
+    expect(result).toMatchObject({ status: 'unhealthy' });
+    expect(result).toHaveProperty('reason', expect.stringContaining('the service file names process 7'));
+  });
+
+  test('an early 2.0, without /api/info, is told as what it is', async () => {
+    const { result } = await ofFile({}, { pid: 7, version: '2.0.3' });
+    expect(result).toMatchObject({ status: 'unsupported', version: '2.0.3' });
   });
 
   test.each([
