@@ -13,8 +13,8 @@ export interface Reached {
   readonly worktree: string;
   readonly version: string;
   readonly dialect: Dialect;
-  /** Which address it is, see `endpointKey`. */
-  readonly endpointKey: string;
+  /** See `EndpointRecord`. */
+  readonly way: string;
   /** What leads to the same process. */
   readonly sameProcess: SameProcess;
 }

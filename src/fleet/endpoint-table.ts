@@ -70,6 +70,12 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
         : { status: 'unknown' };
   }
 
+  /** Which address it is, and of a service which process: started again on the same port it is another way. */
+  get way(): string {
+    const { holderPid } = this.candidate.endpoint;
+    return holderPid === undefined ? this.key : `${this.key}\n${holderPid}`;
+  }
+
   /** It may work in the directory of this session of its own: the next survey asks. */
   worksIn({ id, directory }: { readonly id: string; readonly directory: string }): void {
     if (this.#visited.size < MAX_VISITED) this.#visited.set(directory, id);

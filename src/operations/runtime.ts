@@ -114,6 +114,6 @@ export async function connectTo(runtime: Runtime, instance: Instance, call: Call
   return { ...reached, api, endpoint: () => now.connection.endpoint };
 }
 
-function endpointApiOf({ endpointKey, connection, dialect }: Reached): EndpointApi {
-  return { key: endpointKey, api: createApi(dialect, connection) };
+function endpointApiOf({ way, connection, dialect }: Reached): EndpointApi {
+  return { key: way, api: createApi(dialect, connection) };
 }

@@ -1,0 +1,102 @@
+import type { McpChild, McpChildOptions, ToolCall } from '../../rig/mcp-child.ts';
+import { startMcpChild } from '../../rig/mcp-child.ts';
+import type { Opencode } from '../../rig/opencode.ts';
+import { startPreview } from '../../rig/opencode-preview.ts';
+import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { tempDir } from '../../rig/temp.ts';
+import { openStage } from '../stage.ts';
+
+/** An opencode of one generation, as a person has it, and servers that find it. */
+export interface Ground extends AsyncDisposable {
+  readonly model: ScriptedModel;
+  /** The name of its instance. */
+  readonly instance: string;
+  readonly directory: string;
+  /** A server; all share one state directory. */
+  server(options?: McpChildOptions): Promise<McpChild>;
+  /** What persons said in a session, in order, as the opencode itself has it. */
+  prompts(sessionId: string): Promise<readonly string[]>;
+  /** SIGKILL, and started again. */
+  crash(): Promise<void>;
+}
+
+export const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
+
+export async function openOpencode1(): Promise<Ground> {
+  const stage = await openStage();
+  const state = tempDir('generations');
+  const opencode: Opencode = await stage.opencode();
+  await stage.register('worker', opencode);
+  return {
+    model: stage.model,
+    instance: 'worker',
+    directory: opencode.directory,
+    server: (options = {}) => stage.server({ ...options, env: { XDG_STATE_HOME: state.path, ...options.env } }),
+    async prompts(sessionId) {
+      interface Message {
+        readonly info: { readonly role: string };
+        readonly parts: readonly { readonly text?: string }[];
+      }
+      const all = await opencode.json<readonly Message[]>('GET', `/session/${sessionId}/message`);
+      return all
+        .filter(({ info }) => info.role === 'user')
+        .map(({ parts }) => parts.map(({ text = '' }) => text).join(''));
+    },
+    async crash() {
+      await opencode.kill();
+      await opencode.restart();
+    },
+    async [Symbol.asyncDispose]() {
+      await stage.close();
+      await state.close();
+    },
+  };
+}
+
+/** The preview of OpenCode 2 as the person's service, found by the file that it writes. */
+export async function openPreview(): Promise<Ground> {
+  const model = await startScriptedModel();
+  const preview = await startPreview({ model, registered: true });
+  process.stdout.write(`${preview.describe()}\n`);
+  const servers: McpChild[] = [];
+  // As a person's terminal does: a directory is known by its sessions.
+  await preview.json('POST', '/api/session', { location: { directory: preview.directory } });
+  const server: Ground['server'] = async (options = {}) => {
+    const child = await startMcpChild({
+      ...options,
+      args: ['--transport', 'service', '--health-timeout-ms', '15000', ...(options.args ?? [])],
+      env: { HOME: preview.home, ...options.env },
+    });
+    servers.push(child);
+    return child;
+  };
+  const first = await server();
+  const { instances } = data(await first.call('instances', {})) as {
+    instances: { name: string; directory?: string }[];
+  };
+  const instance = instances.find(({ directory }) => directory === preview.directory)?.name ?? 'not listed';
+  return {
+    model,
+    instance,
+    directory: preview.directory,
+    server,
+    async prompts(sessionId) {
+      interface Entry {
+        readonly type: string;
+        readonly text?: string;
+      }
+      const path = `/api/session/${sessionId}/message?order=asc&limit=200`;
+      const { data: all } = await preview.json<{ data: readonly Entry[] }>('GET', path);
+      return all.filter(({ type }) => type === 'user').map(({ text = '' }) => text);
+    },
+    async crash() {
+      await preview.kill9();
+      await preview.restart();
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(servers.map((one) => one[Symbol.asyncDispose]()));
+      await preview.close();
+      await model.close();
+    },
+  };
+}
