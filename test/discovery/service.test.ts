@@ -294,7 +294,7 @@ describe('the folder of an OpenCode 2', () => {
 });
 
 describe('hints of the service source', () => {
-  it('lead through a folder that appears, services that come, start again and go, and a new password', async () => {
+  it('lead through a folder that appears, and a service that comes, starts again and goes', async () => {
     await using top = tempDir('hints');
     const directory = join(top.path, 'state', 'opencode');
     const one = source(directory);
@@ -309,7 +309,10 @@ describe('hints of the service source', () => {
           await hints.next();
           seen = await one.scan(never).then(
             ({ candidates }) => candidates.map(pidAndPassword),
-            (error: unknown) => (error instanceof SourceUnavailableError ? 'unavailable' : error),
+            (error: unknown) => {
+              if (error instanceof SourceUnavailableError) return 'unavailable';
+              throw error;
+            },
           );
         } while (JSON.stringify(seen) !== JSON.stringify(wanted));
       };
@@ -325,10 +328,19 @@ describe('hints of the service source', () => {
     await see([[5151, MARK]]);
     unlinkSync(join(directory, 'service.json'));
     await see([]);
-    write(directory, 'server.json', { url: SERVICE.url, pid: 6161 });
-    await see([[6161, undefined]]);
-    write(directory, 'password', 'new');
-    await see([[6161, 'new']]);
+  });
+
+  it('come with a new password of the preview', async () => {
+    await using folder = tempDir('hints');
+    write(folder.path, 'server.json', { url: SERVICE.url, pid: 6161 });
+    const one = source(folder.path);
+    onTestFinished(() => one.close());
+    const hints = one.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    const hint = within(hints.next(), 'a hint of the password');
+    write(folder.path, 'password', 'new');
+    await hint;
+    expect((await one.scan(never)).candidates.map(pidAndPassword)).toEqual([[6161, 'new']]);
   });
 });
 
