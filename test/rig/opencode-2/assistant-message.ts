@@ -1,0 +1,182 @@
+import type { Events } from './events.ts';
+import {
+  NO_TOKENS,
+  type Content,
+  type Fields,
+  type Message,
+  type ModelRef,
+  type Store,
+  type StoredSession,
+} from './store.ts';
+
+type Finish = 'stop' | 'length' | 'tool-calls' | 'content-filter';
+
+interface Tool {
+  readonly id: string;
+  readonly name: string;
+  readonly input: Fields;
+}
+
+/** The assistant messages of one turn: each step of the model makes one, with its events in their order. */
+export class AssistantMessage {
+  readonly #store: Store;
+  readonly #events: Events;
+  readonly #session: StoredSession;
+  readonly #model: ModelRef;
+  #message: Message | undefined;
+  #saying:
+    | { readonly kind: 'text' | 'reasoning'; readonly ordinal: number; said: string; readonly part: Content }
+    | undefined;
+  #tool: Tool | undefined;
+  #attempts = 0;
+
+  constructor(
+    { store, events }: { readonly store: Store; readonly events: Events },
+    session: StoredSession,
+    model: ModelRef,
+  ) {
+    this.#store = store;
+    this.#events = events;
+    this.#session = session;
+    this.#model = model;
+  }
+
+  get id(): string {
+    return this.begin().id;
+  }
+
+  /** The model was asked: `step.started`, unless the step is under way. */
+  begin(): Message {
+    if (this.#message) return this.#message;
+    const created = this.#store.now();
+    const agent = this.#session.info.agent ?? 'build';
+    const message: Message = {
+      id: this.#store.id('msg'),
+      type: 'assistant',
+      time: { created },
+      agent,
+      model: this.#model,
+      content: [],
+    };
+    this.#message = message;
+    this.#session.messages.push(message);
+    this.#publish('session.step.started', { agent, model: this.#model, started: created });
+    return message;
+  }
+
+  /** In pieces; `pause` comes after each, and may throw. */
+  async say(kind: 'text' | 'reasoning', pieces: readonly string[], pause: () => void | Promise<void>): Promise<void> {
+    if (this.#saying?.kind !== kind) {
+      this.#endText();
+      const { content = [] } = this.begin();
+      const ordinal = content.filter(({ type }) => type === kind).length;
+      // In the middle of the stream the stored text is empty.
+      const part: Content = { type: kind, text: '' };
+      content.push(part);
+      this.#saying = { kind, ordinal, said: '', part };
+      this.#publish(`session.${kind}.started`, { ordinal });
+    }
+    for (const delta of pieces) {
+      this.#saying.said += delta;
+      this.#publish(`session.${kind}.delta`, { ordinal: this.#saying.ordinal, delta });
+      await pause();
+    }
+  }
+
+  /** Gives the id of the call. */
+  call(name: string, input: Fields): string {
+    const { content = [] } = this.begin();
+    this.#endText();
+    const id = this.#store.id('call');
+    const text = JSON.stringify(input);
+    this.#publish('session.tool.input.started', { id, name });
+    this.#publish('session.tool.input.delta', { id, delta: text });
+    this.#publish('session.tool.input.ended', { id, text });
+    content.push({
+      type: 'tool',
+      id,
+      name,
+      state: { status: 'running', input, metadata: {} },
+      time: { created: this.#store.now() },
+    });
+    this.#tool = { id, name, input };
+    this.#publish('session.tool.called', { id, input, executed: false });
+    return id;
+  }
+
+  succeed(id: string, output: string): string {
+    const content = [{ type: 'text', text: output }];
+    this.#settle({ status: 'completed', input: this.#tool?.input ?? {}, content });
+    this.#publish('session.tool.success', { id, content, executed: false });
+    return output;
+  }
+
+  failTool(id: string, message: string): string {
+    const error = { type: 'tool', message };
+    this.#settle({ status: 'error', input: this.#tool?.input ?? {}, error });
+    this.#publish('session.tool.failed', { id, error, executed: false });
+    return message;
+  }
+
+  /** The model failed, and is asked again. */
+  retry(error: Fields): void {
+    const message = this.begin();
+    this.#attempts += 1;
+    const at = this.#store.now();
+    message['retry'] = { attempt: this.#attempts, at, error };
+    this.#publish('session.retry.scheduled', { attempt: this.#attempts, at, error });
+  }
+
+  /** The step is over, where one is under way. */
+  end(finish: Finish): void {
+    const message = this.#message;
+    if (!message) return;
+    this.#endText();
+    message.time.streamed = this.#store.now();
+    this.#publish('session.step.streamed', {});
+    message.time.completed = this.#store.now();
+    Object.assign(message, { finish, cost: 0, tokens: NO_TOKENS });
+    delete message['retry'];
+    this.#publish('session.step.ended', { finish, cost: 0, tokens: NO_TOKENS });
+    this.#message = undefined;
+  }
+
+  /** As `end`, where something was said. */
+  close(): void {
+    this.end('stop');
+  }
+
+  /** The step broke off: what was said stays. */
+  fail(error: unknown): void {
+    const message = this.#message;
+    if (!message) return;
+    if (this.#tool) this.failTool(this.#tool.id, 'Tool execution interrupted');
+    this.#endText();
+    message.time.completed = this.#store.now();
+    Object.assign(message, { finish: 'error', error });
+    delete message['retry'];
+    this.#publish('session.step.failed', { error });
+    this.#message = undefined;
+  }
+
+  #settle(state: Fields): void {
+    const part = this.#message?.content?.findLast((one) => one.type === 'tool' && one.id === this.#tool?.id);
+    if (part?.type === 'tool') {
+      part.state = state;
+      part.time['completed'] = this.#store.now();
+    }
+    this.#tool = undefined;
+  }
+
+  #endText(): void {
+    if (!this.#saying) return;
+    const { kind, ordinal, said, part } = this.#saying;
+    if (part.type !== 'tool') part.text = said;
+    this.#publish(`session.${kind}.ended`, { ordinal, text: said });
+    this.#saying = undefined;
+  }
+
+  #publish(type: string, data: Fields): void {
+    this.#events.publish(this.#session, type, { assistantMessageID: this.#message?.id, ...data });
+  }
+}

@@ -1,0 +1,94 @@
+import type { ServerResponse } from 'node:http';
+
+import { CONTRACT, checkEvent } from './contract.ts';
+import type { Fields, ServerEvent, Store, StoredSession } from './store.ts';
+
+/** Real ones are 15 s apart. */
+const HEARTBEAT_MS = 15_000;
+
+/** The streams of a fake OpenCode 2: one for all directories, and one for each session's log. */
+export class Events {
+  readonly #store: Store;
+  readonly #violate: (violation: string) => void;
+  readonly #streams = new Set<{ readonly response: ServerResponse; readonly sessionID?: string }>();
+  readonly #heart: NodeJS.Timeout;
+
+  constructor(store: Store, violate: (violation: string) => void) {
+    this.#store = store;
+    this.#violate = violate;
+    this.#heart = setInterval(() => {
+      for (const { response, sessionID } of this.#streams) if (sessionID === undefined) response.write(HEARTBEAT);
+    }, HEARTBEAT_MS);
+    this.#heart.unref();
+  }
+
+  /** Says that it happened: to the session's log, where the contract calls the event durable, and to every stream. */
+  publish(session: StoredSession, type: string, data: Fields): void {
+    const { id, location } = session.info;
+    const durable = CONTRACT.events[type]?.durable === true;
+    const event: ServerEvent = {
+      id: this.#store.id('evt'),
+      type,
+      created: this.#store.now(),
+      ...(durable ? { durable: { aggregateID: id, seq: session.log.length, version: 1 } } : {}),
+      location,
+      // Of a form its session stands inside it.
+      data: type === 'form.created' ? data : { sessionID: id, ...data },
+    };
+    if (durable) session.log.push(event);
+    for (const { response, sessionID } of this.#streams)
+      if (sessionID === undefined || (durable && sessionID === id)) this.#write(response, event);
+  }
+
+  /** `/api/event`: nothing of the past. */
+  open(response: ServerResponse): void {
+    begin(response);
+    this.#write(response, { id: this.#store.id('evt'), type: 'server.connected', data: {} });
+    response.write(HEARTBEAT);
+    this.#keep({ response });
+  }
+
+  /** A session's durable events after that `seq`, then what comes, where the client follows. */
+  openLog(response: ServerResponse, { info, log }: StoredSession, after: number, follow: boolean): void {
+    begin(response);
+    for (const event of log.slice(after + 1)) this.#write(response, event);
+    const seq = log.length - 1;
+    this.#write(response, { type: 'log.synced', aggregateID: info.id, ...(seq < 0 ? {} : { seq }) });
+    if (follow) this.#keep({ response, sessionID: info.id });
+    else response.end();
+  }
+
+  /** How many streams are open. */
+  get size(): number {
+    return this.#streams.size;
+  }
+
+  close(): void {
+    clearInterval(this.#heart);
+    for (const { response } of this.#streams) response.destroy();
+    this.#streams.clear();
+  }
+
+  #keep(stream: { readonly response: ServerResponse; readonly sessionID?: string }): void {
+    this.#streams.add(stream);
+    stream.response.once('close', () => this.#streams.delete(stream));
+  }
+
+  #write(response: ServerResponse, event: ServerEvent | LogSynced): void {
+    const wrong = checkEvent(event);
+    if (wrong !== undefined) this.#violate(`event ${event.type}: ${wrong}`);
+    response.write(`data: ${JSON.stringify(event)}\n\n`);
+  }
+}
+
+interface LogSynced {
+  readonly type: 'log.synced';
+  readonly aggregateID: string;
+  readonly seq?: number;
+}
+
+const HEARTBEAT = ': heartbeat\n\n';
+
+function begin(response: ServerResponse): void {
+  response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
+}

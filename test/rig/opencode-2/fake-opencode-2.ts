@@ -1,0 +1,466 @@
+import { rename, writeFile } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { join } from 'node:path';
+import { text as readText } from 'node:stream/consumers';
+
+import { give, WEB_PAGE, type Answer } from '../fake-http.ts';
+import { Gates } from '../gates.ts';
+import { listenHttp, type HttpListener } from '../http-listener.ts';
+import type { ModelRequest, ScriptedModel } from '../scripted-model.ts';
+import { until } from '../wait.ts';
+import { checkAnswer, checkBody, checkQuery, CONTRACT, type ContractRoute } from './contract.ts';
+import { Events } from './events.ts';
+import { HANDLERS, invalid, noLocation, noSession, type Server } from './routes.ts';
+import type { TurnStep } from './scripts.ts';
+import { Store, Waiting, type Fields, type ModelRef, type StoredSession } from './store.ts';
+import { createSession, Turns, type NewSession } from './turns.ts';
+
+/** Paths that tell older servers and the preview apart: our asking for them is no violation. */
+const TELLING = new Set(['/api/health', '/api/status']);
+
+export interface FakeRequest {
+  readonly method: string;
+  /** Without the query. */
+  readonly path: string;
+  /** As `contract.json` names it; undefined for what it does not know. */
+  readonly route: string | undefined;
+  readonly query: Fields;
+  /** Parsed; undefined where there was none. */
+  readonly body: unknown;
+  /** That the query or the header named. */
+  readonly directory: string | undefined;
+  /** False: the password was wrong or missing. */
+  readonly authorized: boolean;
+}
+
+/** What happens to a request in the place of, or around, its answer. */
+export interface Fault {
+  /** It waits at this gate of `model.release` first. */
+  readonly gate?: string;
+  /** The connection is cut: before anything was done, or after all was done and before the answer. */
+  readonly drop?: 'before' | 'after';
+  /** Nothing is done, and this is answered. It need not keep to the contract. */
+  readonly answer?: Answer;
+}
+
+export interface FakeOpencode2Options {
+  readonly password?: string;
+  readonly port?: number;
+  readonly version?: string;
+  /** What `/api/info` says; default this process's own, which holds the port. */
+  readonly pid?: number;
+  /** The working directory of the service. */
+  readonly home?: string;
+  /** The files, by path, of each directory that exists. Default: every directory does, and is empty. */
+  readonly directories?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  readonly agents?: readonly string[];
+  readonly models?: readonly ModelRef[];
+}
+
+/**
+ * The service of OpenCode 2.1, held to `contract.json`: whatever reaches it, whatever it answers and every event. What it
+ * does beyond the contract follows what was measured on the preview, or reported of 2.0 and 2.1. Prompts are written in
+ * the language of `model-script.ts`.
+ */
+export interface FakeOpencode2 extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  readonly password: string;
+  readonly pid: number;
+  readonly version: string;
+  readonly home: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** In the order of their arrival, over restarts. */
+  readonly requests: readonly FakeRequest[];
+  /** Directories whose plugins would have run, over restarts. */
+  readonly loaded: ReadonlySet<string>;
+  /** How many event streams are open. */
+  readonly streams: number;
+  /** The model of all sessions, with the words of the scripted one. */
+  readonly model: Pick<ScriptedModel, 'requests' | 'turns' | 'waitForTurn' | 'waitForGate' | 'release'>;
+  /** A prompt with exactly this text does these steps. */
+  script(text: string, steps: readonly TurnStep[]): void;
+  /** Is asked about each authorized request from now on; `undefined` ends it. */
+  setFault(fault: ((request: FakeRequest) => Fault | undefined) | undefined): void;
+  /** A session that somebody else made. */
+  addSession(session: NewSession): StoredSession;
+  /** What is stored. */
+  session(id: string): StoredSession;
+  /** A request with the password. A JSON body where one is given. Held to the contract as any other. */
+  api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
+  /** As `api`, and rejects unless the answer is 2xx JSON. */
+  json<T>(method: string, path: string, body?: unknown): Promise<T>;
+  /** Writes `service.json`, or that of a channel, as the service does: 0600, by a rename. Gives its path. */
+  register(stateDir: string, channel?: string): Promise<string>;
+  /** As SIGTERM: what runs is interrupted for `shutdown`. */
+  stop(): Promise<void>;
+  /** As SIGKILL: what runs stays open in the store. */
+  kill9(): Promise<void>;
+  /** Ends it as `kill9` where it runs, and starts it on the same port. A service resumes what was cut; `resume: false` is another `serve`. */
+  restart(options?: { readonly pid?: number; readonly version?: string; readonly resume?: boolean }): Promise<void>;
+  /** What broke the contract so far, and forgets it: for tests of that. */
+  takeViolations(): readonly string[];
+  /** Ends it, and throws where something broke the contract. */
+  close(): Promise<void>;
+}
+
+export async function startFakeOpencode2(options: FakeOpencode2Options = {}): Promise<FakeOpencode2> {
+  const fake = new Fake(options);
+  await fake.start(options.port ?? 0, false);
+  return fake;
+}
+
+interface FoundRoute {
+  readonly name: string;
+  readonly contract: ContractRoute;
+  readonly params: Readonly<Record<string, string>>;
+}
+
+const ROUTES = Object.entries(CONTRACT.routes)
+  .map(([name, contract]) => {
+    const [method = '', path = ''] = name.split(' ');
+    const form = path.replace(/\{(\w+)\}/g, '(?<$1>[^/]+)').replace('*', '(?<rest>.*)');
+    return { name, contract, method, form: new RegExp(`^${form}$`) };
+  })
+  .sort((a, b) => Number(a.name.includes('{')) - Number(b.name.includes('{')));
+
+class Fake implements FakeOpencode2 {
+  readonly password: string;
+  readonly home: string;
+  readonly requests: FakeRequest[] = [];
+  readonly loaded = new Set<string>();
+  pid: number;
+  version: string;
+  readonly #options: FakeOpencode2Options;
+  readonly #store = new Store();
+  readonly #gates = new Gates();
+  readonly #scripts = new Map<string, readonly TurnStep[]>();
+  readonly #asked: (ModelRequest & { aborted: boolean })[] = [];
+  #violations: string[] = [];
+  #fault: ((request: FakeRequest) => Fault | undefined) | undefined;
+  #listener: HttpListener | undefined;
+  #server: Server;
+  #url = '';
+  #closing: Promise<void> | undefined;
+
+  constructor(options: FakeOpencode2Options) {
+    this.#options = options;
+    this.password = options.password ?? 'fake password';
+    this.home = options.home ?? '/home/user';
+    this.pid = options.pid ?? process.pid;
+    this.version = options.version ?? CONTRACT.version;
+    this.#server = this.#newServer();
+  }
+
+  get url(): string {
+    return this.#url;
+  }
+
+  get port(): number {
+    return Number(new URL(this.#url).port);
+  }
+
+  get headers(): Readonly<Record<string, string>> {
+    return { authorization: `Basic ${Buffer.from(`opencode:${this.password}`).toString('base64')}` };
+  }
+
+  get streams(): number {
+    return this.#server.events.size;
+  }
+
+  readonly model: FakeOpencode2['model'] = {
+    requests: this.#asked,
+    turns: (text) => this.#asked.filter((request) => request.text === text).length,
+    waitForTurn: (text, { nth = 1, timeoutMs } = {}) =>
+      until(
+        `turn ${nth} of ${JSON.stringify(text)}`,
+        () => this.#asked.filter((request) => request.text === text)[nth - 1],
+        timeoutMs,
+      ),
+    waitForGate: (gate, timeoutMs) => this.#gates.reached(gate, timeoutMs),
+    release: (gate) => this.#gates.open(gate),
+  };
+
+  async start(port: number, resume: boolean): Promise<void> {
+    this.#server = this.#newServer();
+    this.#listener = await listenHttp((incoming, response) => {
+      this.#handle(incoming, response).catch((error: unknown) => {
+        this.#violations.push(`the fake failed: ${error instanceof Error ? error.stack : String(error)}`);
+        response.destroy();
+      });
+    }, port);
+    this.#url = this.#listener.url;
+    if (resume) this.#server.turns.resume();
+  }
+
+  #newServer(): Server {
+    const waiting = new Waiting();
+    const events = new Events(this.#store, (violation) => void this.#violations.push(violation));
+    const turns = new Turns({
+      store: this.#store,
+      waiting,
+      events,
+      gates: this.#gates,
+      scripts: this.#scripts,
+      onModel: (text, session) => this.#onModel(text, session),
+    });
+    const { directories, agents = ['build', 'plan'], models } = this.#options;
+    return {
+      store: this.#store,
+      waiting,
+      events,
+      turns,
+      version: this.version,
+      pid: this.pid,
+      url: () => this.#url,
+      home: this.home,
+      loaded: this.loaded,
+      agents,
+      models: models ?? [{ id: 'scripted-model', providerID: 'scripted' }],
+      filesOf: (directory) => directories?.[directory] ?? {},
+    };
+  }
+
+  #onModel(text: string, session: StoredSession): () => void {
+    const userTexts = session.messages.flatMap(({ type, text }) =>
+      type === 'user' && typeof text === 'string' ? [text] : [],
+    );
+    const model = session.info.model?.id ?? 'scripted-model';
+    const sessionID = session.info.id;
+    const request = {
+      kind: 'turn',
+      text,
+      step: 0,
+      sessionID,
+      model,
+      at: Date.now(),
+      userTexts,
+      aborted: false,
+    } as const;
+    const kept: ModelRequest & { aborted: boolean } = { ...request };
+    this.#asked.push(kept);
+    return () => (kept.aborted = true);
+  }
+
+  script(text: string, steps: readonly TurnStep[]): void {
+    this.#scripts.set(text, steps);
+  }
+
+  setFault(fault: ((request: FakeRequest) => Fault | undefined) | undefined): void {
+    this.#fault = fault;
+  }
+
+  addSession(session: NewSession): StoredSession {
+    return createSession(this.#server, session);
+  }
+
+  session(id: string): StoredSession {
+    const found = this.#store.sessions.get(id);
+    if (!found) throw new Error(`Expected the id of a session, got ${id}`);
+    return found;
+  }
+
+  api(path: string, { method = 'GET', body }: { method?: string; body?: unknown } = {}): Promise<Response> {
+    return fetch(new URL(path, this.url), {
+      method,
+      // A connection of its own: one that was kept may have been cut by a restart.
+      headers: {
+        ...this.headers,
+        connection: 'close',
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  }
+
+  async json<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const response = await this.api(path, { method, body });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path} gave ${response.status}: ${text}`);
+    const value: T = JSON.parse(text);
+    return value;
+  }
+
+  async register(stateDir: string, channel?: string): Promise<string> {
+    const path = join(stateDir, channel === undefined ? 'service.json' : `service-${channel}.json`);
+    const { version, url, pid, password } = this;
+    await writeFile(`${path}.new`, JSON.stringify({ id: this.#store.id('srv'), version, url, pid, password }), {
+      mode: 0o600,
+    });
+    await rename(`${path}.new`, path);
+    return path;
+  }
+
+  async stop(): Promise<void> {
+    const { turns } = this.#server;
+    for (const id of turns.active) await turns.interrupt(this.session(id), 'shutdown', false);
+    await this.kill9();
+  }
+
+  async kill9(): Promise<void> {
+    this.#server.events.close();
+    await Promise.all([this.#server.turns.kill(), this.#listener?.close()]);
+  }
+
+  async restart({
+    pid = this.pid,
+    version = this.version,
+    resume = true,
+  }: { pid?: number; version?: string; resume?: boolean } = {}): Promise<void> {
+    const { port } = this;
+    await this.kill9();
+    this.pid = pid;
+    this.version = version;
+    await this.start(port, resume);
+  }
+
+  takeViolations(): readonly string[] {
+    const taken = this.#violations;
+    this.#violations = [];
+    return taken;
+  }
+
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    await this.kill9();
+    if (this.#violations.length > 0)
+      throw new Error(`against the contract of OpenCode ${CONTRACT.version}:\n${this.#violations.join('\n')}`);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #handle(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { method = 'GET', headers } = incoming;
+    const url = new URL(incoming.url ?? '/', this.#url);
+    const text = await readText(incoming);
+    const found = findRoute(method, url.pathname);
+    const query = readQuery(url.searchParams, found?.contract);
+    const named = headers['x-opencode-directory'];
+    const { location } = query as { readonly location?: { readonly directory?: string } };
+    const request: FakeRequest = {
+      method,
+      path: url.pathname,
+      route: found?.name,
+      query,
+      body: parse(text),
+      directory: location?.directory ?? (typeof named === 'string' ? named : undefined),
+      authorized: this.#isAuthorized(url, headers.authorization),
+    };
+    this.requests.push(request);
+    if (!url.pathname.startsWith('/api/')) return give(response, WEB_PAGE);
+    if (!request.authorized) return give(response, UNAUTHORIZED);
+    const fault = this.#fault?.(request);
+    if (fault?.gate !== undefined) await this.#gates.pass(fault.gate, AbortSignal.any([]));
+    if (fault?.drop === 'before') return void response.destroy();
+    if (fault?.answer) return give(response, fault.answer);
+    if (!found) {
+      if (!TELLING.has(url.pathname)) this.#violations.push(`${method} ${url.pathname}: no route of the contract`);
+      return give(response, { status: 404 });
+    }
+    const answer = await this.#answer(request, found, response);
+    if (answer === 'stream') return;
+    const wrong = checkAnswer(found.contract, answer.status, answer.body);
+    if (wrong !== undefined) this.#violations.push(`the answer ${answer.status} to ${found.name}: ${wrong}`);
+    if (fault?.drop === 'after') response.destroy();
+    else give(response, answer);
+  }
+
+  async #answer(request: FakeRequest, found: FoundRoute, response: ServerResponse): Promise<Answer | 'stream'> {
+    const { name, contract, params } = found;
+    const { query, body } = request;
+    const { auth_token: _, ...asked } = query;
+    const wrong = checkQuery(contract, asked) ?? checkBody(contract, body);
+    if (wrong !== undefined) {
+      this.#violations.push(`${name}: ${wrong}`);
+      return invalid(wrong);
+    }
+    const { sessionID = '' } = params;
+    const session = this.#store.sessions.get(sessionID);
+    if ('sessionID' in params) {
+      if (!sessionID.startsWith('ses')) return invalid('Invalid session ID', { field: 'sessionID' });
+      if (!session) return noSession(sessionID);
+    }
+    const directory =
+      (contract.loads === 'session' && session?.info.location.directory) || (request.directory ?? this.home);
+    if (contract.loads !== 'nothing' && !this.#load(directory)) return noLocation(directory);
+    const handler = HANDLERS[name];
+    if (!handler) throw new Error(`the fake has no ${name}`);
+    const fields = typeof body === 'object' && body !== null ? { ...body } : {};
+    const answer = await handler(this.#server, {
+      params,
+      query: asked,
+      body: fields,
+      response,
+      // Those that name none in their path look at none.
+      session: session as StoredSession,
+      directory,
+    });
+    // A session's directory shows as loaded once it is created.
+    if (name === 'POST /api/session') {
+      const { location } = fields as { readonly location?: { readonly directory: string } };
+      this.#load(location?.directory ?? this.home);
+    }
+    return answer;
+  }
+
+  /** False: there is no such directory. */
+  #load(directory: string): boolean {
+    const { directories } = this.#options;
+    if (directories && !(directory in directories) && directory !== this.home) return false;
+    this.loaded.add(directory);
+    return true;
+  }
+
+  /** The token in the query wins over the header. */
+  #isAuthorized(url: URL, header: string | undefined): boolean {
+    const token = url.searchParams.get('auth_token');
+    return (token === null ? header : `Basic ${token}`) === this.headers['authorization'];
+  }
+}
+
+const UNAUTHORIZED: Answer = {
+  status: 401,
+  headers: { 'www-authenticate': 'Basic realm="Secure Area"' },
+  body: { _tag: 'UnauthorizedError', message: 'Authentication required' },
+};
+
+function findRoute(method: string, path: string): FoundRoute | undefined {
+  for (const { name, contract, method: wanted, form } of ROUTES) {
+    const match = wanted === method ? form.exec(path) : undefined;
+    if (!match) continue;
+    const params = Object.entries(match.groups ?? {}).map(([key, value]) => [key, decodeURIComponent(value)]);
+    return { name, contract, params: Object.fromEntries(params) };
+  }
+  return undefined;
+}
+
+/** Values as their types in the contract want them; what does not fit stays a string, for the check to find. */
+function readQuery(params: URLSearchParams, route: ContractRoute | undefined): Fields {
+  const query: Record<string, unknown> = {};
+  for (const [key, value] of params) {
+    const [, outer, inner] = /^(\w+)\[(\w+)\]$/.exec(key) ?? [];
+    if (outer !== undefined && inner !== undefined) {
+      query[outer] = { ...(query[outer] as Fields | undefined), [inner]: value };
+      continue;
+    }
+    const type = route?.query?.properties?.[key]?.type;
+    if (type === 'integer' && /^-?\d+$/.test(value)) query[key] = Number(value);
+    else if (type === 'boolean' && /^(true|false)$/.test(value)) query[key] = value === 'true';
+    else query[key] = value;
+  }
+  return query;
+}
+
+function parse(text: string): unknown {
+  if (text === '') return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,430 @@
+import type { ServerResponse } from 'node:http';
+
+import type { Answer } from '../fake-http.ts';
+import type { Events } from './events.ts';
+import { checkAnswerOf } from './forms.ts';
+import type { Delivery, Fields, FormValue, Message, ModelRef, Store, StoredSession, Waiting } from './store.ts';
+import { admit, createSession, type Turns } from './turns.ts';
+
+export interface Call {
+  readonly params: Readonly<Record<string, string>>;
+  readonly query: Readonly<Record<string, unknown>>;
+  readonly body: Fields;
+  readonly response: ServerResponse;
+  /** Of the session in the path, where there is one. */
+  readonly session: StoredSession;
+  /** That the request named, or the server's own. */
+  readonly directory: string;
+}
+
+/** What one process of the fake works with. */
+export interface Server {
+  readonly store: Store;
+  readonly waiting: Waiting;
+  readonly events: Events;
+  readonly turns: Turns;
+  readonly version: string;
+  readonly pid: number;
+  readonly url: () => string;
+  readonly home: string;
+  readonly loaded: ReadonlySet<string>;
+  readonly agents: readonly string[];
+  readonly models: readonly ModelRef[];
+  /** Contents by path, of one directory. */
+  readonly filesOf: (directory: string) => Readonly<Record<string, string>>;
+}
+
+type Handler = (server: Server, call: Call) => Answer | 'stream' | Promise<Answer>;
+
+const DONE: Answer = { status: 204 };
+const data = (value: unknown): Answer => ({ status: 200, body: { data: value } });
+const fail = (status: number, _tag: string, message: string, fields: Fields = {}): Answer => ({
+  status,
+  body: { _tag, message, ...fields },
+});
+
+export const invalid = (message: string, fields: Fields = {}): Answer =>
+  fail(400, 'InvalidRequestError', message, fields);
+export const noSession = (sessionID: string): Answer =>
+  fail(404, 'SessionNotFoundError', `Session not found: ${sessionID}`, { sessionID });
+export const noLocation = (directory: string): Answer =>
+  fail(404, 'LocationNotFoundError', `Location not found: ${directory}`, { location: { directory } });
+
+const MAX_MESSAGES = 200;
+const MESSAGE_LIMIT = 50;
+const SESSION_LIMIT = 50;
+
+/** By the names that `contract.json` gives them. */
+export const HANDLERS: Readonly<Record<string, Handler>> = {
+  'GET /api/info': ({ version, pid, url }) => ({
+    status: 200,
+    body: { version, pid, urls: [url()], paths: { tmp: '/tmp/opencode' } },
+  }),
+  'GET /api/debug/location': ({ loaded }) => ({ status: 200, body: [...loaded].map((directory) => ({ directory })) }),
+  'GET /api/event': ({ events }, { response }) => {
+    events.open(response);
+    return 'stream';
+  },
+  'GET /api/experimental/session/{sessionID}/log': ({ events }, { response, session, query }) => {
+    events.openLog(response, session, Number(query['after'] ?? -1), query['follow'] === true);
+    return 'stream';
+  },
+  'POST /api/experimental/session/{sessionID}/wait': async ({ turns }, { session }) => {
+    await turns.idle(session);
+    return DONE;
+  },
+
+  'GET /api/session': listSessions,
+  'POST /api/session': (server, { body }) => {
+    const { id, title, agent, model, location } = body as NewSessionBody;
+    if (id !== undefined && !id.startsWith('ses')) return invalid(`Expected a string starting with "ses", got "${id}"`);
+    // A known id gives that session back, whatever the directory.
+    const known = id === undefined ? undefined : server.store.sessions.get(id);
+    const directory = location?.directory ?? server.home;
+    const optional = { id, title, agent, model };
+    const given = Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined));
+    return data((known ?? createSession(server, { ...given, directory })).info);
+  },
+  'GET /api/session/active': ({ turns }) =>
+    data(Object.fromEntries(turns.active.map((id) => [id, { type: 'running' }]))),
+  'GET /api/session/{sessionID}': (_, { session }) => data(session.info),
+  'PATCH /api/session/{sessionID}': ({ events, store }, { session, body }) => {
+    const { title, archived } = body as { readonly title?: string; readonly archived?: boolean };
+    if (title !== undefined) {
+      session.info.title = title;
+      events.publish(session, 'session.renamed', { title });
+    }
+    if (archived === true) session.info.time.archived = store.now();
+    else if (archived === false) delete session.info.time.archived;
+    if (archived !== undefined) events.publish(session, archived ? 'session.archived' : 'session.unarchived', {});
+    return DONE;
+  },
+  'DELETE /api/session/{sessionID}': async ({ events, store, turns }, { session }) => {
+    await turns.interrupt(session, 'user', false);
+    store.sessions.delete(session.info.id);
+    events.publish(session, 'session.deleted', {});
+    return DONE;
+  },
+  'POST /api/session/{sessionID}/fork': (server, { session, body }) => {
+    const { before } = body as { readonly before?: string };
+    const end = before === undefined ? session.messages.length : session.messages.findIndex(({ id }) => id === before);
+    if (end < 0) return noMessage(session, before ?? '');
+    const { id, title, agent, model, location } = session.info;
+    const given = Object.fromEntries(
+      Object.entries({ title, agent, model }).filter(([, value]) => value !== undefined),
+    );
+    const fork = createSession(server, { ...given, directory: location.directory });
+    const kept = session.messages.slice(0, end);
+    fork.messages.push(...kept.map((message) => ({ ...structuredClone(message), id: server.store.id('msg') })));
+    const through = kept.at(-1)?.id ?? '';
+    const boundary =
+      before === undefined ? { type: 'through', messageID: through } : { type: 'before', messageID: before };
+    Object.assign(fork.info, { fork: { sessionID: id, boundary } });
+    server.events.publish(fork, 'session.forked', { parentID: id, boundary });
+    return data(fork.info);
+  },
+  'GET /api/session/{sessionID}/diff': (_, { session }) => data(session.diff),
+  'POST /api/session/{sessionID}/agent': ({ events, store }, { session, body }) => {
+    const { agent } = body as { readonly agent: string };
+    const { agent: previous } = session.info;
+    session.info.agent = agent;
+    const change = { agent, ...(previous === undefined ? {} : { previous }) };
+    session.messages.push({ id: store.id('msg'), type: 'agent-switched', time: { created: store.now() }, ...change });
+    events.publish(session, 'session.agent.selected', change);
+    return DONE;
+  },
+  'POST /api/session/{sessionID}/model': ({ events, store }, { session, body }) => {
+    const { model } = body as { readonly model: ModelRef };
+    const { model: previous } = session.info;
+    session.info.model = model;
+    const change = { model, ...(previous === undefined ? {} : { previous }) };
+    session.messages.push({ id: store.id('msg'), type: 'model-switched', time: { created: store.now() }, ...change });
+    events.publish(session, 'session.model.selected', change);
+    return DONE;
+  },
+
+  'GET /api/session/{sessionID}/message': listMessages,
+  'GET /api/session/{sessionID}/message/{messageID}': (_, { session, params: { messageID = '' } }) => {
+    const message = session.messages.find(({ id }) => id === messageID);
+    return message ? data(message) : noMessage(session, messageID);
+  },
+  'GET /api/session/{sessionID}/context': (_, { session }) => {
+    const from = session.messages.findLastIndex(({ type }) => type === 'compaction');
+    return data(session.messages.slice(Math.max(from, 0)));
+  },
+
+  'POST /api/session/{sessionID}/prompt': (server, { session, body }) => {
+    const { text, delivery = 'steer', resume = true, id = server.store.id('msg') } = body as unknown as PromptBody;
+    if (!id.startsWith('msg_')) return invalid(`Expected a string starting with "msg_", got "${id}"`);
+    const payload = { text, ...pick(body, ['files', 'agents', 'skills', 'metadata']) };
+    return accept(server, session, { id, type: 'user', payload, delivery }, resume);
+  },
+  'POST /api/session/{sessionID}/compact': (server, { session, body }) => {
+    const { id = server.store.id('msg'), delivery = 'steer' } = body as { id?: string; delivery?: Delivery };
+    return accept(server, session, { id, type: 'compaction', payload: {}, delivery }, true);
+  },
+  'GET /api/session/{sessionID}/inbox': (_, { session }) => data(session.inbox),
+  'PATCH /api/session/{sessionID}/inbox/{inboxID}': ({ events }, { session, params: { inboxID = '' }, body }) => {
+    const item = session.inbox.find(({ id }) => id === inboxID);
+    if (!item) return fail(409, 'ConflictError', `Not in the inbox: ${inboxID}`, { resource: inboxID });
+    item.delivery = (body as { readonly delivery: Delivery }).delivery;
+    events.publish(session, 'session.inbox.delivery.changed', { inboxID, delivery: item.delivery });
+    return DONE;
+  },
+  'DELETE /api/session/{sessionID}/inbox/{inboxID}': ({ store, events }, { session, params: { inboxID = '' } }) => {
+    const index = session.inbox.findIndex(({ id }) => id === inboxID);
+    if (index < 0) return DONE;
+    session.inbox.splice(index, 1);
+    // It is forgotten: the same id runs when it comes again.
+    store.admissions.delete(inboxID);
+    events.publish(session, 'session.inbox.cancelled', { inboxID });
+    return DONE;
+  },
+  'POST /api/session/{sessionID}/interrupt': async ({ turns }, { session, query }) => ({
+    status: 200,
+    body: { interrupted: await turns.interrupt(session, 'user', query['resume'] === true) },
+  }),
+
+  'GET /api/session/{sessionID}/permission': ({ waiting }, { session }) =>
+    data(requestsOf(waiting.permissions, session)),
+  'GET /api/session/{sessionID}/permission/{requestID}': ({ waiting }, { session, params: { requestID = '' } }) => {
+    const pending = waiting.permissions.get(requestID);
+    return pending?.request.sessionID === session.info.id ? data(pending.request) : noPermission(requestID);
+  },
+  'POST /api/session/{sessionID}/permission/{requestID}/reply': (server, { session, params, body }) => {
+    const { requestID = '' } = params;
+    const pending = server.waiting.permissions.get(requestID);
+    if (pending?.request.sessionID !== session.info.id) return noPermission(requestID);
+    const { decision, message } = body as { decision: 'once' | 'always' | 'reject'; message?: string };
+    server.waiting.permissions.delete(requestID);
+    server.events.publish(session, 'permission.replied', { requestID, reply: decision });
+    pending.settle({ decision, ...(message === undefined ? {} : { message }) });
+    return DONE;
+  },
+
+  'GET /api/session/{sessionID}/form': ({ waiting }, { session }) => data(requestsOf(waiting.forms, session)),
+  'GET /api/session/{sessionID}/form/{formID}': ({ waiting }, { session, params: { formID = '' } }) => {
+    const pending = waiting.forms.get(formID);
+    if (pending?.request.sessionID === session.info.id)
+      return data({ ...pending.request, state: { status: 'pending' } });
+    const settled = waiting.settledForms.get(formID);
+    return settled?.form.sessionID === session.info.id
+      ? data({ ...settled.form, state: settled.settlement })
+      : noForm(formID);
+  },
+  'POST /api/session/{sessionID}/form/{formID}/reply': (server, { session, params: { formID = '' }, body }) => {
+    const { answer } = body as { readonly answer: Readonly<Record<string, FormValue>> };
+    const pending = server.waiting.forms.get(formID);
+    if (pending?.request.sessionID !== session.info.id) return settledOrNone(server, session, formID);
+    const wrong = checkAnswerOf(pending.request.fields, answer);
+    if (wrong !== undefined) return fail(400, 'FormInvalidAnswerError', wrong, { id: formID });
+    const settlement = { status: 'answered', answer } as const;
+    server.waiting.forms.delete(formID);
+    server.waiting.settledForms.set(formID, { form: pending.request, settlement });
+    server.events.publish(session, 'form.replied', { id: formID, answer });
+    pending.settle(settlement);
+    return DONE;
+  },
+  'DELETE /api/session/{sessionID}/form/{formID}': (server, { session, params: { formID = '' }, query }) => {
+    const pending = server.waiting.forms.get(formID);
+    if (pending?.request.sessionID !== session.info.id) return settledOrNone(server, session, formID);
+    const message = query['message'];
+    const settlement = { status: 'cancelled', ...(typeof message === 'string' ? { message } : {}) } as const;
+    server.waiting.forms.delete(formID);
+    server.waiting.settledForms.set(formID, { form: pending.request, settlement });
+    server.events.publish(session, 'form.cancelled', { id: formID });
+    pending.settle(settlement);
+    return DONE;
+  },
+
+  'GET /api/agent': ({ agents }, { directory }) =>
+    located(
+      directory,
+      agents.map((id) => ({ id, name: id, request: {}, mode: 'primary', hidden: false, permissions: [] })),
+    ),
+  'GET /api/model': ({ models }, { directory }) =>
+    located(
+      directory,
+      models.map(({ id, providerID }) => ({
+        id,
+        modelID: id,
+        providerID,
+        name: id,
+        capabilities: { tools: true, input: ['text'], output: ['text'] },
+        variants: [],
+        time: { released: 0 },
+        cost: [],
+        status: 'active',
+        enabled: true,
+        limit: { context: 100_000, output: 10_000 },
+      })),
+    ),
+  'GET /api/fs/list': ({ filesOf }, { directory, query }) => {
+    const folder = typeof query['path'] === 'string' ? query['path'].replace(/\/?$/, '/').replace(/^(\.?\/)+/, '') : '';
+    if (!isInside(folder)) return outside(folder);
+    const entries = new Map<string, 'file' | 'directory'>();
+    for (const path of Object.keys(filesOf(directory))) {
+      if (!path.startsWith(folder)) continue;
+      const [name = '', ...deeper] = path.slice(folder.length).split('/');
+      entries.set(`${folder}${name}${deeper.length > 0 ? '/' : ''}`, deeper.length > 0 ? 'directory' : 'file');
+    }
+    return located(
+      directory,
+      [...entries].map(([path, type]) => ({ path, type })),
+    );
+  },
+  'GET /api/fs/find': ({ filesOf }, { directory, query }) => {
+    const found = Object.keys(filesOf(directory)).filter((path) => path.includes(String(query['query'])));
+    const entries = found.slice(0, Number(query['limit'] ?? 100)).map((path) => ({ path, type: 'file' }));
+    return located(directory, query['type'] === 'directory' ? [] : entries);
+  },
+  'GET /api/fs/read/*': ({ filesOf }, { directory, params: { rest = '' } }) => {
+    if (!isInside(rest)) return outside(rest);
+    const content = filesOf(directory)[rest];
+    if (content === undefined) return invalid(`File not found: ${rest}`);
+    return { status: 200, headers: { 'content-type': 'text/plain' }, body: content };
+  },
+};
+
+interface NewSessionBody {
+  readonly id?: string;
+  readonly title?: string;
+  readonly agent?: string;
+  readonly model?: ModelRef;
+  readonly location?: { readonly directory: string };
+}
+
+interface PromptBody {
+  readonly id?: string;
+  readonly text: string;
+  readonly delivery?: Delivery;
+  readonly resume?: boolean;
+}
+
+/** The first admission of an id wins, whatever the text; any accepted one wakes the session. */
+function accept(server: Server, session: StoredSession, wanted: Parameters<typeof admit>[2], resume: boolean): Answer {
+  const known = server.store.admissions.get(wanted.id);
+  if (known && (known.sessionID !== session.info.id || known.type !== wanted.type)) return conflict(wanted.id);
+  const item = known ?? admit(server, session, wanted);
+  // As it is now: the execution takes it from here.
+  const answer = data(structuredClone(item));
+  if (resume) server.turns.wake(session);
+  return answer;
+}
+
+function conflict(id: string): Answer {
+  return fail(409, 'ConflictError', `Message ID conflicts with an existing durable record: ${id}`, { resource: id });
+}
+
+function listSessions({ store }: Server, { query }: Call): Answer {
+  const asked = query['cursor'] === undefined ? query : decode(query['cursor']);
+  if (!asked) return fail(400, 'InvalidCursorError', 'Invalid cursor');
+  const { limit = SESSION_LIMIT, order, directory, parentID, search, archived } = asked as SessionQuery;
+  const fitting = store
+    .newestFirst()
+    .filter(
+      ({ info }) =>
+        (directory === undefined || info.location.directory === directory) &&
+        (parentID === undefined || (info.parentID ?? 'null') === parentID) &&
+        (search === undefined || (info.title ?? '').toLowerCase().includes(search.toLowerCase())) &&
+        (info.time.archived !== undefined) === (archived ?? false),
+    );
+  if (order === 'asc') fitting.reverse();
+  return page(
+    fitting.map(({ info }) => info),
+    asked,
+    limit,
+  );
+}
+
+interface SessionQuery {
+  readonly limit?: number;
+  readonly order?: 'asc' | 'desc';
+  readonly directory?: string;
+  readonly parentID?: string;
+  readonly search?: string;
+  readonly archived?: boolean;
+}
+
+function listMessages(_: Server, { session, query }: Call): Answer {
+  const { cursor, limit } = query;
+  if (cursor !== undefined && query['order'] !== undefined) return invalid('Cursor cannot be combined with order');
+  if (Number(limit ?? 1) > MAX_MESSAGES) return invalid(`Expected a limit of at most ${MAX_MESSAGES}`);
+  const asked = cursor === undefined ? query : decode(cursor);
+  if (!asked) return fail(400, 'InvalidCursorError', 'Invalid cursor');
+  const { messages } = session;
+  const fitting: readonly Message[] = messages.filter(({ type }) => (asked['type'] ?? type) === type);
+  const ordered = asked['order'] === 'asc' ? fitting : fitting.toReversed();
+  return page(ordered, asked, Number(limit ?? asked['limit'] ?? MESSAGE_LIMIT));
+}
+
+/**
+ * Cursors hold what was asked and the item that they lead away from. There is a next one wherever the page is not empty,
+ * so that the last one leads to an empty page.
+ */
+function page(all: readonly { readonly id: string }[], asked: Fields, limit: number): Answer {
+  const place = (anchor: unknown): number => all.findIndex(({ id }) => id === anchor);
+  const end = asked['before'] === undefined ? undefined : Math.max(place(asked['before']), 0);
+  const start = end === undefined ? place(asked['after']) + 1 : Math.max(end - limit, 0);
+  const found = all.slice(start, end ?? start + limit);
+  const { before: _, after: __, cursor: ___, ...filters } = asked;
+  const cursor = (anchor: Fields): string =>
+    Buffer.from(JSON.stringify({ ...filters, ...anchor })).toString('base64url');
+  const [first] = found;
+  const last = found.at(-1);
+  const cursors = {
+    ...(first && start > 0 ? { previous: cursor({ before: first.id }) } : {}),
+    ...(last ? { next: cursor({ after: last.id }) } : {}),
+  };
+  return { status: 200, body: { data: found, cursor: cursors } };
+}
+
+function decode(cursor: unknown): Fields | undefined {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(String(cursor), 'base64url').toString());
+    return typeof value === 'object' && value !== null ? { ...value } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function settledOrNone({ waiting }: Server, session: StoredSession, id: string): Answer {
+  return waiting.settledForms.get(id)?.form.sessionID === session.info.id
+    ? fail(409, 'FormAlreadySettledError', `Form already settled: ${id}`, { id })
+    : noForm(id);
+}
+
+function noForm(id: string): Answer {
+  return fail(404, 'FormNotFoundError', `Form not found: ${id}`, { id });
+}
+
+function noPermission(requestID: string): Answer {
+  return fail(404, 'PermissionNotFoundError', `Permission request not found: ${requestID}`, { requestID });
+}
+
+function noMessage({ info }: StoredSession, messageID: string): Answer {
+  return fail(404, 'MessageNotFoundError', `Message not found: ${messageID}`, { sessionID: info.id, messageID });
+}
+
+function located(directory: string, value: unknown): Answer {
+  return { status: 200, body: { location: { directory }, data: value } };
+}
+
+function isInside(path: string): boolean {
+  return !path.startsWith('/') && !path.split('/').includes('..');
+}
+
+function outside(path: string): Answer {
+  return invalid(`Path is outside of the location: ${path}`);
+}
+
+function requestsOf<Request extends { readonly sessionID: string }>(
+  table: ReadonlyMap<string, { readonly request: Request }>,
+  { info }: StoredSession,
+): Request[] {
+  return [...table.values()].flatMap(({ request }) => (request.sessionID === info.id ? [request] : []));
+}
+
+function pick(from: Fields, keys: readonly string[]): Fields {
+  return Object.fromEntries(keys.flatMap((key) => (from[key] === undefined ? [] : [[key, from[key]]])));
+}

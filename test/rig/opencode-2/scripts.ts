@@ -1,0 +1,132 @@
+import { CONTINUED, HANG_REPLY, parseScript, type Step } from '../model-script.ts';
+import type { Fields, FormField } from './store.ts';
+
+/** One thing that a fake's model does in a turn. A tool ends the model's step: what follows it is said in the next one. */
+export type TurnStep =
+  | { readonly kind: 'say'; readonly chunks: readonly string[]; readonly everyMs?: number }
+  | { readonly kind: 'think'; readonly text: string }
+  /** Waits for the gate; before anything was said, it looks like a model that hangs. */
+  | { readonly kind: 'gate'; readonly name: string }
+  | {
+      readonly kind: 'tool';
+      readonly name: string;
+      readonly input: Fields;
+      readonly output?: string;
+      /** The tool fails with this. */
+      readonly fails?: string;
+      readonly asks?: {
+        readonly action: string;
+        readonly resources: readonly string[];
+        readonly save?: readonly string[];
+      };
+    }
+  /** Asks by a form, and says what was answered. */
+  | { readonly kind: 'form'; readonly title: string; readonly fields: readonly FormField[] }
+  /** A session of its own runs this prompt. */
+  | { readonly kind: 'subagent'; readonly prompt: string }
+  /** Says what the last tool, form or sub-agent gave. */
+  | { readonly kind: 'report'; readonly tool: string }
+  | { readonly kind: 'retry'; readonly message: string; readonly status?: number }
+  | { readonly kind: 'fail'; readonly message: string; readonly status?: number }
+  | { readonly kind: 'compact'; readonly summary: string }
+  | { readonly kind: 'finish'; readonly reason: 'length' | 'content-filter' };
+
+/** How often a model error is tried again before the turn fails. */
+const RETRIES = 2;
+
+/** What the language of `model-script.ts` means here, so that one scenario runs on real servers and on the fake. */
+export function stepsOf(text: string): readonly TurnStep[] {
+  return translate(parseScript(text));
+}
+
+function translate(step: Step): readonly TurnStep[] {
+  switch (step.kind) {
+    case 'text':
+      return [{ kind: 'say', chunks: step.chunks, everyMs: step.everyMs }];
+    case 'reasoning':
+      return [
+        { kind: 'think', text: step.thinking },
+        { kind: 'say', chunks: step.chunks },
+      ];
+    case 'gate':
+      return [
+        ...(step.before === '' ? [] : [{ kind: 'say' as const, chunks: [step.before] }]),
+        { kind: 'gate', name: step.name },
+        { kind: 'say', chunks: [step.after] },
+      ];
+    case 'hang':
+      return [
+        { kind: 'gate', name: step.name },
+        { kind: 'say', chunks: [HANG_REPLY] },
+      ];
+    case 'tool':
+      return [...call(step.tool, step.input), { kind: 'report', tool: step.tool }];
+    case 'plan':
+      return [
+        ...step.calls.flatMap(({ tool, input }) => call(tool, input)),
+        { kind: 'report', tool: step.calls.at(-1)?.tool ?? '' },
+      ];
+    case 'fail': {
+      const { status, times } = step;
+      const message = `scripted failure ${status}`;
+      const again = (count: number): TurnStep[] =>
+        Array.from({ length: count }, () => ({ kind: 'retry', message, status }));
+      if (times !== undefined) return [...again(times), { kind: 'say', chunks: [step.afterwards ?? ''] }];
+      return [...(status < 500 ? [] : again(RETRIES)), { kind: 'fail', message, status }];
+    }
+    case 'ends':
+      return [
+        { kind: 'say', chunks: [step.text] },
+        { kind: 'finish', reason: step.finish === 'length' ? 'length' : 'content-filter' },
+      ];
+    case 'too-long':
+    case 'overflow':
+      return [
+        ...(step.kind === 'overflow' ? translate(step.inner) : []),
+        { kind: 'compact', summary: 'Scripted summary of what was said' },
+        { kind: 'say', chunks: [CONTINUED] },
+      ];
+  }
+}
+
+function call(tool: string, input: Fields): readonly TurnStep[] {
+  if (tool === 'task') return [{ kind: 'subagent', prompt: String(input['prompt']) }];
+  if (tool === 'question') return [questionForm(input as unknown as QuestionInput)];
+  if (tool !== 'bash') return [{ kind: 'tool', name: tool, input, output: 'done' }];
+  // OpenCode 2 calls it shell.
+  const command = String(input['command']);
+  const asks = { action: 'shell', resources: [command], save: [command] };
+  return [{ kind: 'tool', name: 'shell', input, output: printed(command), asks }];
+}
+
+interface QuestionInput {
+  readonly questions: readonly {
+    readonly question: string;
+    readonly options: readonly { readonly label: string; readonly description?: string }[];
+  }[];
+}
+
+function questionForm({ questions }: QuestionInput): TurnStep {
+  return {
+    kind: 'form',
+    title: questions.map(({ question }) => question).join(' '),
+    fields: questions.map(({ question, options }, index) => ({
+      key: `question_${index}`,
+      type: 'string',
+      title: question,
+      required: true,
+      options: options.map(({ label, description }) => ({
+        value: label,
+        label,
+        ...(description === undefined ? {} : { description }),
+      })),
+      custom: true,
+    })),
+  };
+}
+
+/** A fake runs nothing: it knows what `echo` and `printf` print. */
+function printed(command: string): string {
+  const [, quoted, plain] = /^(?:echo|printf)\s+(?:"([^"]*)"|(.*))$/.exec(command) ?? [];
+  return quoted ?? plain ?? '';
+}

@@ -1,0 +1,412 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+import type { Gates } from '../gates.ts';
+import { toolReply } from '../model-script.ts';
+import { deferred } from '../wait.ts';
+import type { Events } from './events.ts';
+import { AssistantMessage } from './assistant-message.ts';
+import { stepsOf, type TurnStep } from './scripts.ts';
+import {
+  NO_TOKENS,
+  type Fields,
+  type FormSettlement,
+  type InboxItem,
+  type ModelRef,
+  type Outcome,
+  type PermissionReply,
+  type Store,
+  type StoredSession,
+  type Waiting,
+} from './store.ts';
+
+/** What the model says when the service resumes a turn that a kill cut. */
+export const RESUMED_REPLY = 'went on after the restart';
+
+const DEFAULT_MODEL: ModelRef = { id: 'scripted-model', providerID: 'scripted' };
+
+export interface TurnParts {
+  readonly store: Store;
+  readonly waiting: Waiting;
+  readonly events: Events;
+  readonly gates: Gates;
+  /** What a prompt with this very text does in the place of its own words. */
+  readonly scripts: ReadonlyMap<string, readonly TurnStep[]>;
+  /** The model was asked for the beginning of this turn. Gives what to call when it hangs up. */
+  readonly onModel: (text: string, session: StoredSession) => () => void;
+}
+
+/** Why an execution ends before its inbox is empty. */
+class TurnEnd extends Error {
+  readonly outcome: 'failed' | 'interrupted';
+  readonly details: Fields;
+
+  constructor(outcome: 'failed' | 'interrupted', details: Fields) {
+    super(outcome);
+    this.outcome = outcome;
+    this.details = details;
+  }
+}
+
+/** The process is gone: nothing more is written. */
+class Killed extends Error {}
+
+interface Execution {
+  readonly abort: AbortController;
+  readonly ended: Promise<void>;
+}
+
+/** Runs the sessions of one process of a fake OpenCode 2. */
+export class Turns {
+  readonly #parts: TurnParts;
+  readonly #running = new Map<string, Execution>();
+
+  constructor(parts: TurnParts) {
+    this.#parts = parts;
+  }
+
+  get active(): readonly string[] {
+    return [...this.#running.keys()];
+  }
+
+  /** Runs what is in the inbox, unless the session runs already: then it comes to it. */
+  wake(session: StoredSession): void {
+    if (!this.#running.has(session.info.id) && session.inbox.length > 0) this.#start(session, false);
+  }
+
+  /** What a kill of the process before this one cut. */
+  resume(): void {
+    for (const session of this.#parts.store.sessions.values()) if (session.executing) this.#start(session, true);
+  }
+
+  /** False where nothing ran. Parks the inbox, unless it is to be resumed. */
+  async interrupt(session: StoredSession, reason: 'user' | 'shutdown', resume: boolean): Promise<boolean> {
+    const execution = this.#running.get(session.info.id);
+    execution?.abort.abort(new TurnEnd('interrupted', { reason }));
+    await execution?.ended;
+    if (resume) this.wake(session);
+    return execution !== undefined;
+  }
+
+  /** Resolves when the session does not run. */
+  async idle(session: StoredSession): Promise<void> {
+    await this.#running.get(session.info.id)?.ended;
+  }
+
+  /** As kill -9: what runs stops where it is. */
+  async kill(): Promise<void> {
+    const running = [...this.#running.values()];
+    for (const { abort } of running) abort.abort(new Killed());
+    await Promise.all(running.map(({ ended }) => ended));
+  }
+
+  #start(session: StoredSession, resumed: boolean): void {
+    const abort = new AbortController();
+    const ended = deferred<void>();
+    this.#running.set(session.info.id, { abort, ended: ended.promise });
+    session.executing = true;
+    void this.#execute(session, abort.signal, resumed).finally(() => ended.resolve());
+  }
+
+  /** One busy period: it may hold several prompts. */
+  async #execute(session: StoredSession, signal: AbortSignal, resumed: boolean): Promise<void> {
+    const { events, waiting, store } = this.#parts;
+    const { info } = session;
+    events.publish(session, 'session.execution.started', {});
+    let outcome: Outcome = 'succeeded';
+    let details: Fields = {};
+    try {
+      if (resumed) await this.#resume(session, signal);
+      for (let item = next(session); item; item = next(session)) await this.#take(session, item, signal);
+    } catch (error) {
+      waiting.withdraw(info.id);
+      if (!(error instanceof TurnEnd)) {
+        this.#running.delete(info.id);
+        if (error instanceof Killed) return;
+        throw error;
+      }
+      ({ outcome, details } = error);
+    }
+    info.outcome = outcome;
+    info.time.idle = info.time.updated = store.now();
+    session.executing = false;
+    session.messages.push({
+      id: store.id('msg'),
+      type: 'idle',
+      time: { created: info.time.idle },
+      outcome,
+      ...(outcome === 'failed' ? details : {}),
+    });
+    events.publish(session, `session.execution.${outcome}`, details);
+    // After its last event, within 2 ms.
+    this.#running.delete(info.id);
+  }
+
+  async #resume(session: StoredSession, signal: AbortSignal): Promise<void> {
+    const text = 'The service was restarted. Go on.';
+    this.#parts.events.publish(session, 'session.synthetic', { text });
+    const time = { created: this.#parts.store.now() };
+    session.messages.push({ id: this.#parts.store.id('msg'), type: 'synthetic', time, text });
+    await this.#answer(session, [{ kind: 'say', chunks: [RESUMED_REPLY] }], signal);
+  }
+
+  async #take(session: StoredSession, item: InboxItem, signal: AbortSignal): Promise<void> {
+    const text = this.#deliver(session, item);
+    if (item.type === 'compaction') {
+      this.#compact(session, 'Scripted summary of what was said', { reason: 'manual', inputID: item.id });
+      return;
+    }
+    await this.#turn(session, text, signal);
+  }
+
+  /** Takes it out of the inbox and into the messages. */
+  #deliver(session: StoredSession, item: InboxItem): string {
+    const { store, events } = this.#parts;
+    session.inbox.splice(session.inbox.indexOf(item), 1);
+    events.publish(session, 'session.inbox.delivered', { inboxID: item.id });
+    const { text = '' } = item.payload;
+    if (item.type === 'user')
+      session.messages.push({ id: item.id, type: 'user', time: { created: store.now() }, text });
+    session.info.time.updated = store.now();
+    return text;
+  }
+
+  async #turn(session: StoredSession, text: string, signal: AbortSignal): Promise<void> {
+    const hangUp = this.#parts.onModel(text, session);
+    signal.addEventListener('abort', hangUp, { once: true });
+    try {
+      const steer = await this.#answer(session, this.#parts.scripts.get(text) ?? stepsOf(text), signal, text);
+      if (steer !== undefined) await this.#turn(session, steer, signal);
+    } finally {
+      signal.removeEventListener('abort', hangUp);
+    }
+  }
+
+  /** Gives the text of a prompt that joined after a step: the model answers that one from then on. */
+  async #answer(
+    session: StoredSession,
+    steps: readonly TurnStep[],
+    signal: AbortSignal,
+    text = '',
+  ): Promise<string | undefined> {
+    const message = new AssistantMessage(this.#parts, session, session.info.model ?? DEFAULT_MODEL);
+    let result = '';
+    try {
+      for (const step of steps) {
+        switch (step.kind) {
+          case 'say':
+          case 'think':
+            await message.say(step.kind === 'say' ? 'text' : 'reasoning', sayings(step), async () => {
+              if (step.kind === 'say' && step.everyMs) await delay(step.everyMs);
+              signal.throwIfAborted();
+            });
+            break;
+          case 'gate':
+            message.begin();
+            await this.#parts.gates.pass(step.name, signal);
+            signal.throwIfAborted();
+            break;
+          case 'report':
+            await message.say('text', [toolReply(step.tool, result)], () => signal.throwIfAborted());
+            break;
+          case 'tool':
+          case 'form':
+          case 'subagent': {
+            result = await this.#call(session, message, step, signal);
+            message.end('tool-calls');
+            const joined = session.inbox.filter(({ delivery }) => delivery === 'steer');
+            const texts = joined.map((item) => this.#deliver(session, item));
+            if (texts.length > 0) return texts.at(-1);
+            break;
+          }
+          case 'retry':
+            message.retry(structured(step));
+            this.#parts.onModel(text, session);
+            break;
+          case 'fail':
+            throw new TurnEnd('failed', { error: structured(step) });
+          case 'compact':
+            message.close();
+            this.#compact(session, step.summary, { reason: 'auto' });
+            break;
+          case 'finish':
+            message.end(step.reason);
+        }
+      }
+      message.end('stop');
+      return undefined;
+    } catch (error) {
+      if (error instanceof TurnEnd) message.fail(error.details['error'] ?? INTERRUPTED);
+      throw error;
+    }
+  }
+
+  async #call(
+    session: StoredSession,
+    message: AssistantMessage,
+    step: TurnStep & { readonly kind: 'tool' | 'form' | 'subagent' },
+    signal: AbortSignal,
+  ): Promise<string> {
+    if (step.kind === 'form') {
+      const call = message.call('question', { questions: step.fields.map(({ title }) => title ?? '') });
+      const { title, fields } = step;
+      const form = { id: this.#parts.store.id('frm'), sessionID: session.info.id, title, fields };
+      const settled = await this.#ask<FormSettlement>(signal, (settle) => {
+        this.#parts.waiting.forms.set(form.id, { request: form, settle });
+        this.#parts.events.publish(session, 'form.created', { form });
+      });
+      if (settled.status === 'cancelled') return this.#refused(message, call, settled.message);
+      const said = fields.map((field) => `"${field.title ?? field.key}"="${String(settled.answer[field.key] ?? '')}"`);
+      return message.succeed(call, `User has answered your questions: ${said.join(', ')}.`);
+    }
+    if (step.kind === 'subagent') {
+      const call = message.call('subagent', { prompt: step.prompt });
+      return message.succeed(call, await this.#delegate(session, step.prompt, signal));
+    }
+    const call = message.call(step.name, step.input);
+    if (step.asks) {
+      const request = {
+        id: this.#parts.store.id('per'),
+        sessionID: session.info.id,
+        ...step.asks,
+        source: { type: 'tool', messageID: message.id, id: call },
+      };
+      const reply = await this.#ask<PermissionReply>(signal, (settle) => {
+        this.#parts.waiting.permissions.set(request.id, { request, settle });
+        this.#parts.events.publish(session, 'permission.asked', request);
+      });
+      if (reply.decision === 'reject') return this.#refused(message, call, reply.message);
+    }
+    if (step.fails !== undefined) return message.failTool(call, step.fails);
+    return message.succeed(call, step.output ?? '');
+  }
+
+  /** A bare no ends the turn; with a message the model goes on with it. */
+  #refused(message: AssistantMessage, call: string, words: string | undefined): string {
+    if (words !== undefined) return message.failTool(call, words);
+    message.failTool(call, 'The user declined');
+    throw new TurnEnd('interrupted', { reason: 'user' });
+  }
+
+  async #ask<Settlement>(
+    signal: AbortSignal,
+    ask: (settle: (settlement: Settlement) => void) => void,
+  ): Promise<Settlement> {
+    const settled = deferred<Settlement>();
+    const onAbort = (): void => settled.reject(signal.reason instanceof Error ? signal.reason : new Killed());
+    signal.addEventListener('abort', onAbort, { once: true });
+    ask((settlement) => settled.resolve(settlement));
+    try {
+      return await settled.promise;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Runs the prompt in a session of its own, and gives what it said at the end. */
+  async #delegate(parent: StoredSession, prompt: string, signal: AbortSignal): Promise<string> {
+    const child = createSession(this.#parts, {
+      parentID: parent.info.id,
+      title: 'Scripted sub-agent',
+      directory: parent.info.location.directory,
+    });
+    admit(this.#parts, child, {
+      id: this.#parts.store.id('msg'),
+      type: 'user',
+      payload: { text: prompt },
+      delivery: 'steer',
+    });
+    this.wake(child);
+    const stop = (): void => this.#running.get(child.info.id)?.abort.abort(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    await this.idle(child);
+    signal.removeEventListener('abort', stop);
+    signal.throwIfAborted();
+    const last = child.messages.findLast(({ type }) => type === 'assistant');
+    return (last?.content ?? []).map((part) => (part.type === 'text' ? part.text : '')).join('');
+  }
+
+  #compact(
+    session: StoredSession,
+    summary: string,
+    origin: { readonly reason: 'auto' | 'manual'; readonly inputID?: string },
+  ): void {
+    const { store, events } = this.#parts;
+    const { reason } = origin;
+    events.publish(session, 'session.compaction.started', origin);
+    events.publish(session, 'session.compaction.delta', { text: summary });
+    const time = { created: store.now() };
+    session.messages.push({ id: store.id('msg'), type: 'compaction', time, status: 'completed', reason, summary });
+    events.publish(session, 'session.compaction.ended', { reason, text: summary });
+  }
+}
+
+const INTERRUPTED = { type: 'aborted', message: 'Provider turn interrupted' } as const;
+
+function sayings(
+  step:
+    | { readonly kind: 'say'; readonly chunks: readonly string[] }
+    | { readonly kind: 'think'; readonly text: string },
+): readonly string[] {
+  return step.kind === 'say' ? step.chunks : [step.text];
+}
+
+function structured({ message, status }: { readonly message: string; readonly status?: number }): Fields {
+  return { type: 'provider', message, ...(status === undefined ? {} : { status }) };
+}
+
+/** Steers first, in order; then what has a turn of its own. */
+function next({ inbox }: StoredSession): InboxItem | undefined {
+  return inbox.find(({ delivery }) => delivery === 'steer') ?? inbox[0];
+}
+
+export interface NewSession {
+  readonly id?: string;
+  readonly parentID?: string;
+  readonly title?: string;
+  readonly agent?: string;
+  readonly model?: ModelRef;
+  readonly directory: string;
+}
+
+export function createSession(
+  { store, events }: Pick<TurnParts, 'store' | 'events'>,
+  wanted: NewSession,
+): StoredSession {
+  const { id = store.id('ses'), directory, ...named } = wanted;
+  const created = store.now();
+  const session: StoredSession = {
+    info: {
+      id,
+      ...named,
+      projectID: 'global',
+      cost: 0,
+      tokens: NO_TOKENS,
+      time: { created, updated: created },
+      location: { directory },
+    },
+    messages: [],
+    inbox: [],
+    log: [],
+    diff: [],
+    executing: false,
+  };
+  store.sessions.set(id, session);
+  const { projectID, location } = session.info;
+  events.publish(session, 'session.created', { ...named, projectID, location, slug: 'scripted', version: '2.1.2' });
+  return session;
+}
+
+/** Into the inbox: it runs when the session is woken. */
+export function admit(
+  { store, events }: Pick<TurnParts, 'store' | 'events'>,
+  session: StoredSession,
+  wanted: Pick<InboxItem, 'id' | 'type' | 'payload' | 'delivery'>,
+): InboxItem {
+  const item: InboxItem = { ...wanted, sessionID: session.info.id, time: { created: store.now() } };
+  session.inbox.push(item);
+  store.admissions.set(item.id, item);
+  session.info.time.updated = store.now();
+  const { type, payload, delivery } = item;
+  events.publish(session, 'session.inbox.enqueued', { inboxID: item.id, item: { type, payload, delivery } });
+  return item;
+}
