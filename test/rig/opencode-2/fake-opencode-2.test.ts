@@ -140,6 +140,23 @@ describe('a turn on the fake of OpenCode 2.1', () => {
     await idle(session);
     expect((await told(session)).at(-1)).toBe(`idle ${outcome}`);
     expect(types(tap.of(session))).toContain('tool.failed');
+    // A bare no leaves the message open.
+    const last = (await messages(session)).findLast(({ type }) => type === 'assistant');
+    expect('finish' in (last ?? {})).toBe(outcome === 'succeeded');
+  });
+
+  it.each(['fail 401', 'bash: echo no'])('goes on with the inbox after %s', async (text) => {
+    const session = await open();
+    await prompt(session, 'gate before: it');
+    await fake.model.waitForGate('before');
+    await prompt(session, text);
+    await prompt(session, 'echo: next');
+    fake.model.release('before');
+    if (text !== 'fail 401')
+      await fake.api(`${await asked(session)}/reply`, { method: 'POST', body: { decision: 'reject' } });
+    await idle(session);
+    expect((await told(session)).slice(-3)).toEqual(['echo: next', 'next', 'idle succeeded']);
+    expect(types(tap.of(session)).filter((type) => type.startsWith('execution'))).toHaveLength(4);
   });
 
   it('delegates to a session of its own, which asks for itself', async () => {
@@ -260,12 +277,14 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     await prompt(session, 'bash: echo slow');
     const path = await asked(session);
     await prompt(session, 'echo: queued');
+    await prompt(session, 'echo: too', { delivery: 'steer' });
     await prompt(session, 'echo: joined', { delivery: 'steer' });
     await fake.api(`${path}/reply`, { method: 'POST', body: { decision: 'always' } });
     await idle(session);
     expect(await told(session)).toEqual([
       'bash: echo slow',
       '',
+      'echo: too',
       'echo: joined',
       'joined',
       'echo: queued',
@@ -282,13 +301,13 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     expect(await interrupt(session)).toEqual({ interrupted: true });
     expect(await interrupt(session)).toEqual({ interrupted: false });
     expect(fake.model.requests[0]?.aborted).toBe(true);
-    expect(await told(session)).toEqual(['hang parked', '', 'idle interrupted']);
+    expect(await told(session)).toEqual(['hang parked', 'idle interrupted']);
     expect(tap.of(session).at(-1)).toMatchObject({ type: 'session.execution.interrupted', data: { reason: 'user' } });
     await prompt(session, 'echo: admitted only', { resume: false, delivery: 'steer' });
     expect(await active()).toEqual([]);
     await prompt(session, 'hang parked', { id: 'msg_cut' });
     await idle(session);
-    expect((await told(session)).slice(3)).toEqual([
+    expect((await told(session)).slice(2)).toEqual([
       'echo: admitted only',
       'admitted only',
       'echo: queued',

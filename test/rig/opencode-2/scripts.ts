@@ -5,7 +5,7 @@ import type { Fields, FormField } from './store.ts';
 export type TurnStep =
   | { readonly kind: 'say'; readonly chunks: readonly string[]; readonly everyMs?: number }
   | { readonly kind: 'think'; readonly text: string }
-  /** Waits for the gate; before anything was said, it looks like a model that hangs. */
+  /** Waits for the gate. Before anything was said there is no message of the assistant yet, as with a model that hangs. */
   | { readonly kind: 'gate'; readonly name: string }
   | {
       readonly kind: 'tool';

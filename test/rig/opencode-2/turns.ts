@@ -39,11 +39,19 @@ export interface TurnParts {
 class TurnEnd extends Error {
   readonly outcome: 'failed' | 'interrupted';
   readonly details: Fields;
+  /** A request was turned down: as the preview does, the message is left as it is. */
+  readonly refused: boolean;
 
-  constructor(outcome: 'failed' | 'interrupted', details: Fields) {
+  constructor(outcome: 'failed' | 'interrupted', details: Fields, refused = false) {
     super(outcome);
     this.outcome = outcome;
     this.details = details;
+    this.refused = refused;
+  }
+
+  /** An interrupt parks the inbox; after an error and a refusal the preview goes on with it. */
+  get parks(): boolean {
+    return this.outcome === 'interrupted' && !this.refused;
   }
 }
 
@@ -89,7 +97,7 @@ export class Turns {
 
   /** Resolves when the session does not run. */
   async idle(session: StoredSession): Promise<void> {
-    await this.#running.get(session.info.id)?.ended;
+    for (let execution; (execution = this.#running.get(session.info.id));) await execution.ended;
   }
 
   /** As kill -9: what runs stops where it is. */
@@ -114,9 +122,10 @@ export class Turns {
     events.publish(session, 'session.execution.started', {});
     let outcome: Outcome = 'succeeded';
     let details: Fields = {};
+    let parks = false;
     try {
       if (resumed) await this.#resume(session, signal);
-      for (let item = next(session); item; item = next(session)) await this.#take(session, item, signal);
+      while (session.inbox.length > 0) await this.#take(session, signal);
     } catch (error) {
       waiting.withdraw(info.id);
       if (!(error instanceof TurnEnd)) {
@@ -124,7 +133,7 @@ export class Turns {
         if (error instanceof Killed) return;
         throw error;
       }
-      ({ outcome, details } = error);
+      ({ outcome, details, parks } = error);
     }
     info.outcome = outcome;
     info.time.idle = info.time.updated = store.now();
@@ -139,6 +148,7 @@ export class Turns {
     events.publish(session, `session.execution.${outcome}`, details);
     // After its last event, within 2 ms.
     this.#running.delete(info.id);
+    if (!parks) this.wake(session);
   }
 
   async #resume(session: StoredSession, signal: AbortSignal): Promise<void> {
@@ -149,13 +159,21 @@ export class Turns {
     await this.#answer(session, [{ kind: 'say', chunks: [RESUMED_REPLY] }], signal);
   }
 
-  async #take(session: StoredSession, item: InboxItem, signal: AbortSignal): Promise<void> {
-    const text = this.#deliver(session, item);
-    if (item.type === 'compaction') {
-      this.#compact(session, 'Scripted summary of what was said', { reason: 'manual', inputID: item.id });
-      return;
-    }
-    await this.#turn(session, text, signal);
+  /** All steers at once, of which the model answers the last; else the first that wants a turn of its own. */
+  async #take(session: StoredSession, signal: AbortSignal): Promise<void> {
+    const text = this.#deliverSteers(session);
+    if (text !== undefined) return await this.#turn(session, text, signal);
+    const [item] = session.inbox;
+    if (!item) return;
+    const own = this.#deliver(session, item);
+    if (item.type === 'user') await this.#turn(session, own, signal);
+    else this.#compact(session, 'Scripted summary of what was said', { reason: 'manual', inputID: item.id });
+  }
+
+  /** Gives the text of the last one; undefined where none waits. */
+  #deliverSteers(session: StoredSession): string | undefined {
+    const steers = session.inbox.filter(({ type, delivery }) => type === 'user' && delivery === 'steer');
+    return steers.map((item) => this.#deliver(session, item)).at(-1);
   }
 
   /** Takes it out of the inbox and into the messages. */
@@ -201,7 +219,6 @@ export class Turns {
             });
             break;
           case 'gate':
-            message.begin();
             await this.#parts.gates.pass(step.name, signal);
             signal.throwIfAborted();
             break;
@@ -213,9 +230,8 @@ export class Turns {
           case 'subagent': {
             result = await this.#call(session, message, step, signal);
             message.end('tool-calls');
-            const joined = session.inbox.filter(({ delivery }) => delivery === 'steer');
-            const texts = joined.map((item) => this.#deliver(session, item));
-            if (texts.length > 0) return texts.at(-1);
+            const joined = this.#deliverSteers(session);
+            if (joined !== undefined) return joined;
             break;
           }
           case 'retry':
@@ -235,7 +251,10 @@ export class Turns {
       message.end('stop');
       return undefined;
     } catch (error) {
-      if (error instanceof TurnEnd) message.fail(error.details['error'] ?? INTERRUPTED);
+      if (error instanceof TurnEnd && !error.refused) {
+        if (error.outcome === 'failed') message.begin();
+        message.fail(error.details['error'] ?? INTERRUPTED);
+      }
       throw error;
     }
   }
@@ -284,7 +303,7 @@ export class Turns {
   #refused(message: AssistantMessage, call: string, words: string | undefined): string {
     if (words !== undefined) return message.failTool(call, words);
     message.failTool(call, 'The user declined');
-    throw new TurnEnd('interrupted', { reason: 'user' });
+    throw new TurnEnd('interrupted', { reason: 'user' }, true);
   }
 
   async #ask<Settlement>(
@@ -352,11 +371,6 @@ function sayings(
 
 function structured({ message, status }: { readonly message: string; readonly status?: number }): Fields {
   return { type: 'provider', message, ...(status === undefined ? {} : { status }) };
-}
-
-/** Steers first, in order; then what has a turn of its own. */
-function next({ inbox }: StoredSession): InboxItem | undefined {
-  return inbox.find(({ delivery }) => delivery === 'steer') ?? inbox[0];
 }
 
 export interface NewSession {
