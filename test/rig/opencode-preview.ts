@@ -18,8 +18,8 @@ const START_LIMIT_MS = 90_000;
 /** For one look at whether it answers. */
 const HEALTH_TIMEOUT_MS = 500;
 
-/** SIGTERM ends it within 70 ms, turns included; after this it is stuck. */
-const EXIT_LIMIT_MS = 5_000;
+/** SIGTERM ends it within 70 ms, turns included; but where an event stream is open, it waits 20 s for that to end. */
+const EXIT_LIMIT_MS = 40_000;
 
 /** Kept of the child's output, in characters. */
 const LOG_LIMIT = 400_000;
@@ -56,11 +56,11 @@ export interface Preview extends AsyncDisposable {
   api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
   /** As `api`, and rejects unless the answer is 2xx JSON. */
   json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** SIGTERM; resolves when it has exited. */
+  /** SIGTERM; resolves when it has exited, which takes 20 s where an event stream is open. */
   stop(): Promise<void>;
   /** SIGKILL; resolves when it has exited. A turn that ran stays open in the store; `server.json` stays. */
   kill9(): Promise<void>;
-  /** Ends it if it runs, then starts it with the same directories and password, on the same port but for `service`. */
+  /** As `stop` where it runs, then starts it with the same directories and password, on the same port but for `service`. */
   restart(): Promise<void>;
   /** Standard output and error so far, the newest 400,000 characters; of `service` none. */
   logs(): string;
@@ -244,7 +244,7 @@ class PreviewServer implements Preview {
   }
 
   async #close(): Promise<void> {
-    await this.stop().catch(() => this.kill9());
+    await this.kill9();
     await this.#sandbox.close();
   }
 
