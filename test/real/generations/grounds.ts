@@ -1,6 +1,10 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
 import type { McpChild, McpChildOptions, ToolCall } from '../../rig/mcp-child.ts';
 import { startMcpChild } from '../../rig/mcp-child.ts';
 import type { Opencode } from '../../rig/opencode.ts';
+import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { startPreview } from '../../rig/opencode-preview.ts';
 import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
 import { tempDir } from '../../rig/temp.ts';
@@ -8,7 +12,7 @@ import { openStage } from '../stage.ts';
 
 /** An opencode of one generation, as a person has it, and servers that find it. */
 export interface Ground extends AsyncDisposable {
-  readonly model: ScriptedModel;
+  readonly model: Pick<ScriptedModel, 'waitForGate' | 'release'>;
   /** The name of its instance. */
   readonly instance: string;
   readonly directory: string;
@@ -58,14 +62,58 @@ export async function openPreview(): Promise<Ground> {
   const model = await startScriptedModel();
   const preview = await startPreview({ model, registered: true });
   process.stdout.write(`${preview.describe()}\n`);
-  const servers: McpChild[] = [];
   // As a person's terminal does: a directory is known by its sessions.
   await preview.json('POST', '/api/session', { location: { directory: preview.directory } });
+  return await serviceGround(preview, model, preview.directory, async () => {
+    await preview.close();
+    await model.close();
+  });
+}
+
+/** A fake of OpenCode 2.1, which is held to the contract. */
+export async function openFake(): Promise<Ground> {
+  const home = tempDir('generations-fake');
+  const directory = join(home.path, 'project');
+  const fake = await startFakeOpencode2({
+    home: home.path,
+    directories: { [directory]: { 'README.md': 'Read me.\n' } },
+    agents: ['build', 'plan'],
+  });
+  const stateDir = join(home.path, '.local', 'state', 'opencode');
+  await mkdir(stateDir, { recursive: true });
+  await fake.register(stateDir);
+  await fake.json('POST', '/api/session', { location: { directory } });
+  const service = {
+    home: home.path,
+    json: fake.json.bind(fake),
+    kill9: fake.kill9.bind(fake),
+    restart: () => fake.restart(),
+  };
+  return await serviceGround(service, fake.model, directory, async () => {
+    await fake.close();
+    await home.close();
+  });
+}
+
+interface Service {
+  readonly home: string;
+  json<T>(method: string, path: string, body?: unknown): Promise<T>;
+  kill9(): Promise<void>;
+  restart(): Promise<void>;
+}
+
+async function serviceGround(
+  service: Service,
+  model: Ground['model'],
+  directory: string,
+  close: () => Promise<void>,
+): Promise<Ground> {
+  const servers: McpChild[] = [];
   const server: Ground['server'] = async (options = {}) => {
     const child = await startMcpChild({
       ...options,
       args: ['--transport', 'service', '--health-timeout-ms', '15000', ...(options.args ?? [])],
-      env: { HOME: preview.home, ...options.env },
+      env: { HOME: service.home, ...options.env },
     });
     servers.push(child);
     return child;
@@ -74,29 +122,29 @@ export async function openPreview(): Promise<Ground> {
   const { instances } = data(await first.call('instances', {})) as {
     instances: { name: string; directory?: string }[];
   };
-  const instance = instances.find(({ directory }) => directory === preview.directory)?.name ?? 'not listed';
+  const instance = instances.find((one) => one.directory === directory)?.name ?? 'not listed';
   return {
     model,
     instance,
-    directory: preview.directory,
+    directory,
     server,
     async prompts(sessionId) {
       interface Entry {
         readonly type: string;
         readonly text?: string;
       }
+      // 2.x takes no order with a cursor, and none is needed for one page.
       const path = `/api/session/${sessionId}/message?order=asc&limit=200`;
-      const { data: all } = await preview.json<{ data: readonly Entry[] }>('GET', path);
+      const { data: all } = await service.json<{ data: readonly Entry[] }>('GET', path);
       return all.filter(({ type }) => type === 'user').map(({ text = '' }) => text);
     },
     async crash() {
-      await preview.kill9();
-      await preview.restart();
+      await service.kill9();
+      await service.restart();
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(servers.map((one) => one[Symbol.asyncDispose]()));
-      await preview.close();
-      await model.close();
+      await close();
     },
   };
 }

@@ -21,6 +21,7 @@ import {
   wireFormSchema,
   wireMessageSchema,
   wireModelSchema,
+  type WireMessage,
   wirePermissionSchema,
   wireQuestionSchema,
   wireSessionSchema,
@@ -33,6 +34,8 @@ const SEARCH_TIMEOUT_MS = 30_000;
 const CUTS = [64 * 1024, 1024];
 /** The largest page of messages. */
 const MAX_PAGE = 200;
+/** In place of one. */
+const MAX_PAGES = 4;
 const DEFAULT_SESSIONS = 100;
 /** Sessions that are asked what they wait for; no service runs as many. */
 const MAX_ACTIVE = 64;
@@ -80,10 +83,19 @@ class Opencode2 {
       statuses: async (directory) =>
         new Map((await this.#activeIn(directory)).map((id) => [id, { type: 'busy' } as const])),
       messages: async (id, { limit, before }) => {
-        const { data, cursor, asked } = await this.#messages(id, Math.min(limit, MAX_PAGE), before);
-        // The last page has a cursor too, to an empty one.
-        const older = data.length < asked ? undefined : cursor?.next;
-        return { messages: messagesOf(data.toReversed()), ...(older != null && { olderCursor: older }) };
+        const entries: WireMessage[] = [];
+        let olderCursor = before;
+        // Not each entry is a message: as many more are asked for as are missing.
+        for (let page = 0; page < MAX_PAGES; page += 1) {
+          const missing = limit - messagesOf(entries.toReversed()).length;
+          if (missing <= 0) break;
+          const { data, cursor, asked } = await this.#messages(id, Math.min(missing, MAX_PAGE), olderCursor);
+          entries.push(...data);
+          // The last page has a cursor too, to an empty one.
+          olderCursor = data.length < asked ? undefined : (cursor?.next ?? undefined);
+          if (olderCursor === undefined || asked < missing) break;
+        }
+        return { messages: messagesOf(entries.toReversed()), ...(olderCursor !== undefined && { olderCursor }) };
       },
       message: async (id, messageId) => {
         const found = await this.#find(`${sessionPath(id)}/message/${messageId}`, wireMessageSchema);
@@ -117,7 +129,7 @@ class Opencode2 {
           .map(({ id, providerID }) => ({ providerID, modelID: id }));
       },
       prompt: (prompt) => this.#prompt(prompt),
-      abort: async (id) => void (await this.#did('POST', `${sessionPath(id)}/interrupt`, {})),
+      abort: async (id) => void (await this.#did('POST', `${sessionPath(id)}/interrupt`)),
       showToast: () => this.#lacks('show a line in a terminal', 'OpenCode 1 can'),
       events: (_, eventsSignal = this.#signal) => {
         const reader = new EventReader();

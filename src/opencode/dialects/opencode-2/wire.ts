@@ -35,7 +35,7 @@ const contentSchema = z.object({
     .object({
       status: z.string(),
       /** Text while it is being written. */
-      input: z.unknown(),
+      input: z.unknown().optional(),
       error: wireErrorSchema.nullish(),
     })
     .optional(),
@@ -97,8 +97,8 @@ const fieldSchema = z.object({
   custom: z.boolean().nullish(),
   minLength: z.number().nullish(),
   maxLength: z.number().nullish(),
-  minimum: z.unknown(),
-  maximum: z.unknown(),
+  minimum: z.unknown().optional(),
+  maximum: z.unknown().optional(),
   minItems: z.number().nullish(),
   maxItems: z.number().nullish(),
 });
