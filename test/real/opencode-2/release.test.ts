@@ -1,0 +1,231 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+
+import type { McpChild } from '../../rig/mcp-child.ts';
+import { startMcpChild } from '../../rig/mcp-child.ts';
+import { type FakeOpencode2, type FakeRequest, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { CONTINUED } from '../../rig/model-script.ts';
+import { tempDir, type TempDir } from '../../rig/temp.ts';
+import { data } from '../generations/grounds.ts';
+
+/** What the release has and the preview does not, on the fake that is held to the contract of 2.1. */
+let home: TempDir;
+let fake: FakeOpencode2;
+let server: McpChild;
+let app: string;
+let other: string;
+
+beforeAll(async () => {
+  home = tempDir('release');
+  [app, other] = [join(home.path, 'app'), join(home.path, 'other')];
+  const files = { 'README.md': 'Read me.\n' };
+  fake = await startFakeOpencode2({ home: home.path, directories: { [app]: files, [other]: files } });
+  const stateDir = join(home.path, '.local', 'state', 'opencode');
+  await mkdir(stateDir, { recursive: true });
+  await fake.register(stateDir);
+  for (const directory of [app, other]) fake.addSession({ directory, title: 'First' });
+  server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: home.path } });
+});
+beforeEach(() => fake.setFault(undefined));
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]();
+  await fake?.close();
+  await home?.close();
+});
+
+interface Row {
+  readonly name: string;
+  readonly state: string;
+  readonly directory?: string;
+  readonly waiting?: readonly string[];
+}
+
+const rows = async (tool = 'instances'): Promise<readonly Row[]> =>
+  (data(await server.call(tool, {})) as { instances: readonly Row[] }).instances;
+const nameOf = async (directory: string | undefined): Promise<string> =>
+  (await rows('list_instances')).find((one) => one.directory === directory)?.name ?? 'not listed';
+const newSession = async (directory = app): Promise<{ instance: string; session_id: string }> => {
+  const instance = await nameOf(directory);
+  const { session } = data(await server.call('create_session', { instance, title: 'New' })) as {
+    session: { id: string };
+  };
+  return { instance, session_id: session.id };
+};
+const prompts = (id: string): readonly unknown[] =>
+  fake.session(id).messages.flatMap((one) => (one['type'] === 'user' ? [one['text']] : []));
+const since = async (work: () => Promise<unknown>): Promise<readonly FakeRequest[]> => {
+  const before = fake.requests.length;
+  await work();
+  return fake.requests.slice(before);
+};
+
+describe('what lists', () => {
+  test('two requests tell of every directory, and nothing is loaded', async () => {
+    await rows();
+    const asked = await since(() => rows());
+    expect(asked.map(({ path }) => path).toSorted()).toEqual(['/api/session', '/api/session/active']);
+    const service = await nameOf(undefined);
+    for (const instance of [service, await nameOf(app)]) {
+      await server.call('list_sessions', { instance });
+      await server.call('get_status', { instance });
+    }
+    await rows('refresh_instances');
+    expect([...fake.loaded]).toEqual([]);
+  });
+
+  test('the directories and the whole are named as OpenCode 1 names them, and a part of a name is a directory', async () => {
+    const names = (await rows()).map(({ name }) => name);
+    expect(names).toEqual([
+      expect.stringMatching(/^[\w.]+-app$/),
+      expect.stringMatching(/^[\w.]+-other$/),
+      expect.stringMatching(/^[\w.]+:service$/),
+    ]);
+    expect((await server.call('list_sessions', { instance: 'app' })).result.isError).not.toBe(true);
+    expect((await server.call('list_sessions', { instance: ':service' })).text).toContain('No instance fits');
+  });
+
+  test('two more requests for each session that runs, which tell what it waits for', async () => {
+    const { instance, session_id } = await newSession(other);
+    await server.call('send', { instance, session_id, message: 'bash: echo wait' });
+    const asked = await since(rows);
+    expect(asked.map(({ path }) => path.replace(session_id, ':id')).toSorted()).toEqual([
+      '/api/session',
+      '/api/session/:id/form',
+      '/api/session/:id/permission',
+      '/api/session/active',
+    ]);
+    const waiting = (await rows()).filter(({ state }) => state === 'waiting');
+    expect(waiting.map(({ name }) => name)).toEqual([instance]);
+    expect(waiting[0]?.waiting?.[0]).toContain('«bash "echo wait"»');
+    await server.call('abort_session', { instance, session_id });
+  });
+
+  test('a session that was put away is not the latest', async () => {
+    const { instance, session_id } = await newSession();
+    await fake.json('PATCH', `/api/session/${session_id}`, { archived: true }).catch(() => {});
+    expect(data(await server.call('read', { instance }))['session']).not.toMatchObject({ id: session_id });
+  });
+});
+
+describe('a session is made', () => {
+  test('by the whole service in a directory that its sessions know, and in no other', async () => {
+    const instance = await nameOf(undefined);
+    const made = data(await server.call('create_session', { instance, directory: other }));
+    expect(made['session']).toMatchObject({ directory: other });
+    const refused = await server.call('create_session', { instance, directory: '/etc' });
+    expect(refused.text).toContain('no session was created');
+    expect(fake.loaded.has('/etc')).toBe(false);
+    expect((await server.call('send', { instance, message: 'echo: x' })).text).toContain('nothing was sent');
+  });
+});
+
+describe('a prompt runs once', () => {
+  test.each([
+    ['the connection broke before it arrived', { drop: 'before' }],
+    ['the connection broke after it was taken', { drop: 'after' }],
+    ['a gateway gave up', { answer: { status: 504, type: 'text/html', body: '<html>late</html>' } }],
+  ] as const)('where %s', async (_, fault) => {
+    const { instance, session_id } = await newSession();
+    let faults = 0;
+    fake.setFault(({ path }) => (path.endsWith('/prompt') && (faults += 1) < 3 ? fault : undefined));
+    const sent = await server.call('send', { instance, session_id, message: 'echo: once' });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'once' });
+    expect(prompts(session_id)).toEqual(['echo: once']);
+    expect(faults).toBeGreaterThan(0);
+  });
+});
+
+describe('what an agent asks', () => {
+  test('by a form is answered in the types of its fields, which are checked before anything is sent', async () => {
+    const { instance, session_id } = await newSession();
+    fake.script('fill in', [
+      {
+        kind: 'form',
+        title: 'Deploy',
+        fields: [
+          {
+            key: 'where',
+            type: 'string',
+            title: 'Where',
+            required: true,
+            options: [{ value: 'eu-1', label: 'Europe' }],
+          },
+          { key: 'count', type: 'integer', title: 'How many', required: true, minimum: 1 },
+          { key: 'dry', type: 'boolean', title: 'Dry run', required: true },
+          {
+            key: 'parts',
+            type: 'multiselect',
+            title: 'Parts',
+            options: ['a', 'b'].map((value) => ({ value, label: value.toUpperCase() })),
+          },
+          { key: 'note', type: 'string', title: 'Note' },
+        ],
+      },
+      { kind: 'report', tool: 'question' },
+    ]);
+    const sent = data(await server.call('send', { instance, session_id, message: 'fill in' }));
+    expect(sent).toMatchObject({ outcome: 'waiting' });
+    const answers = (count: string): string[][] => [['Europe'], [count], ['Yes'], ['A', 'B'], []];
+    const wrong = await server.call('respond', { instance, answers: answers('many') });
+    expect(wrong.text).toMatch(/Nothing was answered: field 2, "How many", takes a whole number, not "many"/);
+    const asked = await since(() => server.call('respond', { instance, answers: answers('3') }));
+    const reply = asked.find(({ path }) => path.endsWith('/reply'));
+    expect(reply?.body).toEqual({ answer: { where: 'eu-1', count: 3, dry: true, parts: ['a', 'b'] } });
+  });
+
+  test('for a sub-agent is told as its', async () => {
+    const { instance, session_id } = await newSession();
+    const sent = data(await server.call('send', { instance, session_id, message: 'task: bash: echo deep' }));
+    expect(sent).toMatchObject({ outcome: 'waiting' });
+    expect((sent['waiting'] as string[])[0]).toMatch(/sub-agent/);
+    const whole = await nameOf(undefined);
+    expect(data(await server.call('respond', { instance: whole, reply: 'once' }))).toMatchObject({
+      outcome: 'completed',
+    });
+  });
+});
+
+describe('a turn', () => {
+  test('goes on through a compaction, whose summary is no answer', async () => {
+    const { instance, session_id } = await newSession();
+    const sent = data(await server.call('send', { instance, session_id, message: 'too-long 1: echo: x' }));
+    expect(sent).toMatchObject({ outcome: 'completed', text: CONTINUED });
+  });
+
+  test('whose model is tried again ends as it ends', async () => {
+    const { instance, session_id } = await newSession();
+    const again = { instance, session_id, message: 'fail-times 1 500: better' };
+    expect(data(await server.call('send', again))).toMatchObject({ outcome: 'completed', text: 'better' });
+    expect(data(await server.call('send', { instance, session_id, message: 'fail 500' }))).toMatchObject({
+      outcome: 'failed',
+    });
+  });
+
+  test('of somebody else that follows at once is none of ours', async () => {
+    const { instance, session_id } = await newSession();
+    const sending = server.call('send', { instance, session_id, message: 'gate mine: mine' });
+    await fake.model.waitForGate('mine');
+    await fake.json('POST', `/api/session/${session_id}/prompt`, { text: 'gate theirs: theirs', delivery: 'queue' });
+    fake.model.release('mine');
+    expect(data(await sending)).toMatchObject({ outcome: 'completed', text: 'mine' });
+    await fake.model.waitForGate('theirs');
+    fake.model.release('theirs');
+  });
+});
+
+test('what a session changed is told', async () => {
+  const { instance, session_id } = await newSession();
+  await server.call('send', { instance, session_id, message: 'echo: changed' });
+  fake.session(session_id).diff = [
+    {
+      file: 'a.txt',
+      patch: '--- a/a.txt\n+++ b/a.txt\n@@ -0,0 +1 @@\n+new\n',
+      additions: 1,
+      deletions: 0,
+      status: 'added',
+    },
+  ];
+  expect((await server.call('get_diff', { instance, session_id })).text).toContain('a.txt');
+});
