@@ -1,0 +1,192 @@
+import { describe, expect, test } from 'vitest';
+
+import { EventReader } from '../../src/opencode/dialects/opencode-2/events.ts';
+import { formAnswer } from '../../src/opencode/dialects/opencode-2/forms.ts';
+import { messagesOf, permissionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
+import { type WireField, wireFormSchema, type WireMessage } from '../../src/opencode/dialects/opencode-2/wire.ts';
+import { Transcript } from '../../src/turns/transcript.ts';
+
+const entry = (type: string, at: number, more: Partial<WireMessage> = {}): WireMessage => ({
+  id: `msg_${String(at).padStart(4, '0')}`,
+  type,
+  time: { created: at },
+  ...more,
+});
+const text = (words: string): NonNullable<WireMessage['content']>[number] => ({ type: 'text', text: words });
+
+describe('entries of a session', () => {
+  const user = entry('user', 1, { text: 'do it' });
+
+  test('a turn is what follows the prompt', () => {
+    const answer = entry('assistant', 2, {
+      content: [text('one'), { type: 'tool', name: 'shell', state: { status: 'running', input: { command: 'ls' } } }],
+    });
+    const [asked, answered] = messagesOf([user, answer]);
+    expect(asked).toMatchObject({ info: { role: 'user' }, parts: [{ type: 'text', text: 'do it' }] });
+    expect(answered).toMatchObject({
+      info: { role: 'assistant', parentID: user.id },
+      parts: [
+        { type: 'text', text: 'one', time: { end: 2 } },
+        { type: 'tool', tool: 'shell', state: { status: 'running', input: { command: 'ls' } } },
+      ],
+    });
+  });
+
+  test('the text of a part that is being written has not ended', () => {
+    const [, answered] = messagesOf([user, entry('assistant', 2, { content: [text('')] })]);
+    expect(answered?.parts[0]?.time).toBeUndefined();
+  });
+
+  test.each([
+    ['succeeded', undefined, { time: { completed: 9 }, finish: 'stop' }],
+    ['interrupted', undefined, { error: { name: 'MessageAbortedError' } }],
+    ['failed', { type: 'provider', message: 'no key' }, { error: { name: 'provider', data: { message: 'no key' } } }],
+  ])('the entry that ends a busy period says of an open answer that it %s', (outcome, error, info) => {
+    const open = entry('assistant', 2, { content: [text('so')] });
+    const messages = messagesOf([user, open, entry('idle', 9, { outcome, error })]);
+    expect(messages).toHaveLength(2);
+    expect(messages[1]?.info).toMatchObject(info);
+  });
+
+  test('where nothing was said, an interruption and a failure are an answer without words', () => {
+    const [, aborted] = messagesOf([user, entry('idle', 9, { outcome: 'interrupted' })]);
+    expect(aborted).toMatchObject({ info: { role: 'assistant', error: { name: 'MessageAbortedError' } }, parts: [] });
+    expect(messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })])).toHaveLength(1);
+  });
+
+  test('what an answer says of its own end stands', () => {
+    const done = entry('assistant', 2, { finish: 'length', time: { created: 2, completed: 3 } });
+    const messages = messagesOf([user, done, entry('idle', 9, { outcome: 'succeeded' })]);
+    expect(messages[1]?.info).toMatchObject({ finish: 'length', time: { completed: 3 } });
+  });
+
+  test('a prompt from the queue stands behind what was answered meanwhile, whenever it came', () => {
+    const entries = [user, entry('assistant', 5), entry('user', 2, { text: 'queued' }), entry('assistant', 6)];
+    const times = messagesOf(entries).map(({ info }) => info.time.created);
+    expect(times).toEqual(times.toSorted((a, b) => a - b));
+  });
+
+  test('what opencode puts in is nobody’s words, and what is not known is left out', () => {
+    const put = ['synthetic', 'system', 'skill'].map((type, index) => entry(type, 2 + index, { text: 'x' }));
+    const messages = messagesOf([user, ...put, entry('model-switched', 8), entry('of-tomorrow', 9)]);
+    expect(messages.slice(1).map(({ parts }) => parts[0]?.synthetic)).toEqual([true, true, true]);
+    const [, compaction] = messagesOf([user, entry('compaction', 3, { reason: 'auto', summary: 'short' })]);
+    expect(compaction?.parts[0]).toMatchObject({ type: 'compaction', auto: true });
+  });
+});
+
+test('a shell command has the name by which rules know it, whatever the generation calls it', () => {
+  const base = { id: 'per_1', sessionID: 'ses_1', resources: ['rm x'] };
+  for (const action of ['bash', 'shell']) expect(permissionOf({ ...base, action }).permission).toBe('bash');
+  expect(permissionOf({ ...base, action: 'edit', save: ['*'] })).toMatchObject({ permission: 'edit', always: ['*'] });
+});
+
+describe('a form', () => {
+  const field = (more: object): WireField =>
+    wireFormSchema.parse({ id: 'frm_1', sessionID: 'ses_1', fields: [{ key: 'k', ...more }] }).fields[0] as WireField;
+  const answer = (more: object, given: readonly string[]) => formAnswer([field(more)], [given]);
+  const options = [
+    { value: 'eu-1', label: 'Europe' },
+    { value: 'us-1', label: 'America' },
+  ];
+
+  test.each([
+    [{ type: 'string' }, ['words'], 'words'],
+    [{ type: 'string', options }, ['Europe'], 'eu-1'],
+    [{ type: 'string', options }, ['europe'], 'eu-1'],
+    [{ type: 'string', options }, ['us-1'], 'us-1'],
+    [{ type: 'number' }, [' 1.5 '], 1.5],
+    [{ type: 'integer', minimum: 0 }, ['0'], 0],
+    [{ type: 'boolean' }, ['No'], false],
+    [{ type: 'boolean' }, ['true'], true],
+    [{ type: 'multiselect', options }, ['Europe', 'America'], ['eu-1', 'us-1']],
+  ])('%j takes %j', (more, given, value) => {
+    expect(answer(more, given)).toEqual({ answer: { k: value } });
+  });
+
+  test.each([
+    [{ type: 'number' }, ['1e999'], 'a number'],
+    [{ type: 'number' }, [''], 'a number'],
+    [{ type: 'integer' }, ['1.5'], 'a whole number'],
+    [{ type: 'integer', maximum: 3 }, ['4'], 'a whole number of 3 or less'],
+    [{ type: 'number', minimum: 2 }, ['1'], 'a number of 2 or more'],
+    [{ type: 'boolean' }, ['perhaps'], 'Yes or No'],
+    [{ type: 'string', minLength: 3 }, ['no'], '3 characters at least'],
+    [{ type: 'string', maxLength: 3 }, ['four'], '3 characters at most'],
+    [{ type: 'multiselect', options, minItems: 2 }, ['Europe'], '2 choices at least'],
+    [{ type: 'multiselect', options, maxItems: 1 }, ['Europe', 'America'], '1 choices at most'],
+    [{ type: 'external', url: 'https://example.com' }, ['done'], 'an answer in that opencode alone'],
+  ])('%j does not take %j', (more, given, expected) => {
+    expect(answer(more, given)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
+  });
+
+  test('what is required is needed, and what is not may be left out', () => {
+    expect(answer({ type: 'string', required: true }, [])).toEqual({ problem: expect.stringContaining('needs') });
+    expect(answer({ type: 'string' }, [])).toEqual({ answer: {} });
+  });
+});
+
+describe('events', () => {
+  const SESSION = 'ses_1';
+  const read = (reader: EventReader, type: string, data: object) =>
+    reader.read({ id: 'evt_1', type, created: 5, data: { sessionID: SESSION, ...data } }, 10);
+
+  /** What a turn says, by events alone. */
+  const said = (prefix: string, key: object): string => {
+    const reader = new EventReader();
+    const transcript = new Transcript(SESSION, 'msg_1');
+    const told = (type: string, data: object): string =>
+      read(reader, `${prefix}${type}`, data)
+        .map((event) => transcript.apply(event))
+        .join('');
+    const answer = { assistantMessageID: 'msg_2', ...key };
+    return [
+      told(prefix === 'session.' ? 'inbox.delivered' : 'prompted', { messageID: 'msg_1', inboxID: 'msg_1' }),
+      told('step.started', { ...answer, timestamp: 5 }),
+      told('text.started', answer),
+      told('text.delta', { ...answer, delta: 'one ' }),
+      told('text.delta', { ...answer, delta: 'two' }),
+      told('text.ended', { ...answer, text: 'one two' }),
+    ].join('');
+  };
+
+  test('of both forms are one text, each character once', () => {
+    expect(said('session.', { ordinal: 0 })).toBe('one two');
+    expect(said('session.next.', { textID: 'text-0' })).toBe('one two');
+  });
+
+  test('of a text whose beginning was not seen say only that something moved', () => {
+    const events = read(new EventReader(), 'session.text.delta', {
+      assistantMessageID: 'msg_2',
+      ordinal: 0,
+      delta: 'x',
+    });
+    expect(events).toMatchObject([{ type: 'session.touched', properties: { sessionID: SESSION } }]);
+  });
+
+  test.each([
+    ['session.execution.succeeded', {}, undefined],
+    ['session.execution.interrupted', { reason: 'user' }, 'interrupted'],
+    ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, 'interrupted'],
+    ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, undefined],
+    ['session.next.step.ended', { finish: 'stop' }, undefined],
+  ])('%s %j says that it may be over', (type, data, outcome) => {
+    const idle = read(new EventReader(), type, { assistantMessageID: 'msg_2', ...data }).find(
+      (event) => event.type === 'session.idle',
+    );
+    expect(idle?.properties['outcome']).toBe(outcome);
+    expect(idle).toBeDefined();
+  });
+
+  test('a step that calls a tool is no end', () => {
+    const events = read(new EventReader(), 'session.step.ended', { assistantMessageID: 'msg_2', finish: 'tool-calls' });
+    expect(events.some(({ type }) => type === 'session.idle')).toBe(false);
+  });
+
+  test.each([null, 7, {}, { type: 7 }, { type: 'session.text.delta' }, { type: 'form.created', data: { form: {} } }])(
+    '%j is none',
+    (value) => {
+      expect(new EventReader().read(value, 1)).toEqual([]);
+    },
+  );
+});
