@@ -150,8 +150,8 @@ async function sendAndFollow(
   const { api, clock } = deps;
   const { messageId } = prompt;
   const post: Post = {
-    // By the way of the stream: what was found since may lead to what was started since.
-    prompt: (one) => pinned.prompt(one),
+    // By the way of the stream: what was found since may lead to what was started since. OpenCode 2 may have been.
+    prompt: (one) => (api.isIdempotent ? api : pinned).prompt(one),
     message: (sessionId, id) => api.message(sessionId, id),
     sameProcess: () => feed.hasStream && feed.breaks === 0,
     wasInterrupted: () => feed.interrupted.has(prompt.sessionId),
@@ -163,6 +163,8 @@ async function sendAndFollow(
   if (delivery.kind === 'unsent') return notTaken(messageId, delivery.reason);
   if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
   const resend = async (): Promise<TurnOutcome | undefined> => {
+    // It would wake what the interruption has parked.
+    if (post.wasInterrupted()) return { kind: 'aborted' };
     const again = await deliver(prompt, post, clock, request).catch(undoneIfOver);
     if (again === undefined || again.kind === 'accepted') return undefined;
     return again.kind === 'unsent' ? { ...again, kind: 'refused' } : again;

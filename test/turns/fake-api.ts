@@ -14,7 +14,7 @@ const unused = (): Promise<never> => Promise.reject(new Error('no turn makes thi
 
 /** One opencode in memory, whose every move the test makes: for the faults that the real one will not have on command. */
 export class FakeApi implements OpencodeApi {
-  readonly isIdempotent: boolean = false;
+  isIdempotent = false;
   readonly store: Message[] = [];
   readonly prompts: Prompt[] = [];
   status: SessionStatus = { type: 'idle' };

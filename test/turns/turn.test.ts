@@ -197,6 +197,40 @@ describe('in doubt', () => {
     expect(api.prompts).toHaveLength(1);
   });
 
+  test('but by a generation that takes the same prompt once, whatever happened meanwhile', async () => {
+    const late = (): never => {
+      throw new RequestError('status', 'POST: HTTP 504', { status: 504 });
+    };
+    for (const doubt of [lost, late]) {
+      const api = new FakeApi();
+      api.isIdempotent = true;
+      api.onPrompt = (prompt) => {
+        if (api.prompts.length < 3) {
+          api.breakStreams();
+          doubt();
+        }
+        api.accept(prompt);
+        api.answer(prompt.messageId, 'once');
+      };
+      const { result } = await run(api);
+      expect(result).toMatchObject({ outcome: { kind: 'completed' }, text: 'once' });
+      expect(new Set(api.prompts.map((prompt) => JSON.stringify(prompt))).size).toBe(1);
+      expect(api.prompts).toHaveLength(3);
+    }
+  });
+
+  test('and not by that one either once the session was interrupted, which sending again would wake', async () => {
+    const api = new FakeApi();
+    api.isIdempotent = true;
+    api.onPrompt = () => {
+      api.emit('session.idle', { outcome: 'interrupted' });
+      lost();
+    };
+    const { result } = await run(api);
+    expect(result.outcome).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('interrupted') as string });
+    expect(api.prompts).toHaveLength(1);
+  });
+
   test.each([500, 502, 504, 520])(
     'after a %d it is looked for, not sent again, and unknown in the end',
     async (status) => {

@@ -1,0 +1,161 @@
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { type Dialect, OVERVIEW_PARTS } from '../../src/model/instance.ts';
+import { askService } from '../../src/probing/ask-service.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { listenHttp } from '../rig/http-listener.ts';
+
+const NOW = Date.UTC(2026, 10, 1, 12);
+const HOUR_MS = 3_600_000;
+
+const closers: Array<() => Promise<unknown>> = [];
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+interface Told {
+  readonly sessions: readonly object[];
+  readonly active?: readonly string[];
+  /** By path, in the place of an empty list. */
+  readonly answers?: Readonly<Record<string, object | number>>;
+}
+
+const session = (id: string, directory: string, hoursAgo: number, more: object = {}) => ({
+  id: `ses_${id}`,
+  title: id,
+  location: { directory },
+  time: { created: 1, updated: NOW - hoursAgo * HOUR_MS },
+  ...more,
+});
+
+/** What one look finds, and which paths it asked. */
+async function look({ sessions, active = [], answers = {} }: Told, dialect: Dialect = 'opencode-2') {
+  const asked: string[] = [];
+  const { url, close } = await listenHttp((request, response) => {
+    const [path = ''] = (request.url ?? '').split('?', 1);
+    asked.push(path);
+    const data = path.endsWith('/active')
+      ? Object.fromEntries(active.map((id) => [`ses_${id}`, { type: 'running' }]))
+      : path === '/api/session'
+        ? sessions
+        : [];
+    const answer = answers[path] ?? { data };
+    response.writeHead(typeof answer === 'number' ? answer : 200, {
+      'content-type': 'application/json',
+      // By the clock of the server, whatever ours says.
+      date: new Date(NOW).toUTCString(),
+    });
+    response.end(JSON.stringify(answer));
+  });
+  closers.push(close);
+  const made = candidate({ url });
+  const found = await askService(
+    {
+      candidate: made,
+      connection: { endpoint: made.endpoint },
+      parts: OVERVIEW_PARTS,
+      limitMs: 5_000,
+      signal: new AbortController().signal,
+    },
+    { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} },
+    dialect,
+  );
+  const listed = [...(found.elsewhere ?? [])].filter(([, { learnt }]) => learnt.isOld !== true).map(([name]) => name);
+  return { ...found, asked, listed };
+}
+
+describe('which directories are listed', () => {
+  test('those that were used in the last day by the server’s clock; the others are counted', async () => {
+    const { listed, elsewhere, learnt } = await look({
+      sessions: [session('a', '/new', 1), session('b', '/old', 25), session('c', '/older', 300)],
+    });
+    expect(listed).toEqual(['/new']);
+    expect([...(elsewhere?.keys() ?? [])]).toEqual(['/new', '/old', '/older']);
+    expect(learnt.recent?.more).toBe(2);
+  });
+
+  test('16 at most, and one that works beside them, however old', async () => {
+    const many = Array.from({ length: 20 }, (_, index) => session(`n${index}`, `/n${index}`, 1));
+    const { listed, learnt } = await look({ sessions: [...many, session('run', '/old', 99)], active: ['run'] });
+    expect(listed).toHaveLength(17);
+    expect(listed).toContain('/old');
+    expect(learnt.recent?.more).toBe(4);
+  });
+});
+
+describe('what a directory is told to do', () => {
+  test('busy where a session of its runs, and nothing of the others', async () => {
+    const { elsewhere, learnt } = await look({
+      sessions: [session('a', '/a', 1), session('b', '/b', 1)],
+      active: ['b'],
+    });
+    expect(elsewhere?.get('/a')?.learnt.status).toEqual({ activity: { kind: 'idle' }, running: [] });
+    expect(elsewhere?.get('/b')?.learnt.status).toEqual({ activity: { kind: 'busy' }, running: ['ses_b'] });
+    expect(learnt.status).toEqual({ activity: { kind: 'busy' }, running: ['ses_b'] });
+  });
+
+  test('its latest session is a person’s, and not one that was put away', async () => {
+    const { elsewhere } = await look({
+      sessions: [
+        session('sub', '/a', 0, { parentID: 'ses_root' }),
+        session('away', '/a', 1, { time: { created: 1, updated: NOW, archived: NOW } }),
+        session('root', '/a', 2),
+      ],
+    });
+    expect(elsewhere?.get('/a')?.learnt.session).toMatchObject({ id: 'ses_root' });
+  });
+
+  test('one that runs and is not among the latest is looked up', async () => {
+    const { listed, asked } = await look({
+      sessions: [session('a', '/a', 1)],
+      active: ['far'],
+      answers: { '/api/session/ses_far': { data: session('far', '/far', 999) } },
+    });
+    expect(listed).toEqual(['/far', '/a'].toSorted());
+    expect(asked).toContain('/api/session/ses_far');
+  });
+
+  test('what runs is asked what it waits for, in the words of its generation', async () => {
+    const told = { sessions: [session('a', '/a', 1)], active: ['a'] };
+    const permission = { id: 'per_1', sessionID: 'ses_a', action: 'shell', resources: ['ls'] };
+    const question = { id: 'que_1', sessionID: 'ses_a', questions: [{ question: 'Which?' }] };
+    const form = { id: 'frm_1', sessionID: 'ses_a', title: 'Which?', fields: [{ key: 'k', type: 'string' }] };
+    const preview = await look(
+      { ...told, answers: { '/api/session/ses_a/question': { data: [question] } } },
+      'opencode-2-preview',
+    );
+    expect(preview.asked).not.toContain('/api/session/ses_a/form');
+    expect(preview.elsewhere?.get('/a')?.learnt.questions).toMatchObject([{ id: 'que_1' }]);
+    const release = await look({
+      ...told,
+      answers: { '/api/session/ses_a/permission': { data: [permission] }, '/api/session/ses_a/form': { data: [form] } },
+    });
+    expect(release.elsewhere?.get('/a')?.learnt).toMatchObject({
+      permissions: [{ id: 'per_1', text: 'bash "ls"', ofSubAgent: false }],
+      questions: [{ id: 'frm_1', text: 'Which?' }],
+    });
+  });
+});
+
+describe('what is not answered', () => {
+  test.each([
+    ['what runs', '/api/session/active', 'status'],
+    ['the sessions', '/api/session', 'session'],
+  ])('%s is missing, and nothing is shown as idle', async (_, path, part) => {
+    const { learnt, missing, elsewhere } = await look({ sessions: [session('a', '/a', 1)], answers: { [path]: 500 } });
+    expect(learnt).toEqual({});
+    expect(missing).toEqual([part]);
+    expect(elsewhere).toBeUndefined();
+  });
+
+  test('what one waits for is missing where its answer is of no form that is known', async () => {
+    const { missing, elsewhere } = await look({
+      sessions: [session('a', '/a', 1)],
+      active: ['a'],
+      answers: { '/api/session/ses_a/permission': { data: [{ id: 'per_1' }] } },
+    });
+    expect(missing).toEqual(['permissions', 'questions']);
+    expect(elsewhere?.get('/a')?.learnt.status).toMatchObject({ activity: { kind: 'busy' } });
+  });
+});
