@@ -58,11 +58,22 @@ function consistent(group: NonEmpty<ProbedEndpoint>, notes: Note[]): NonEmpty<Pr
 }
 
 /** Two registrations that cannot both be right about one address. A configured name is a person's label and contradicts no other. */
-function contradicts({ candidate: one }: ProbedEndpoint, { candidate: other }: ProbedEndpoint): boolean {
+function contradicts(first: ProbedEndpoint, second: ProbedEndpoint): boolean {
+  const [one, other] = [first.candidate, second.candidate];
+  if ((isService(first) && isOpencode1(second)) || (isService(second) && isOpencode1(first))) return true;
   if (one.claims.id !== undefined && other.claims.id !== undefined) return one.claims.id !== other.claims.id;
   const differ = (field: 'name' | 'directory'): boolean =>
     one.claims[field] !== undefined && other.claims[field] !== undefined && one.claims[field] !== other.claims[field];
   return differ('directory') || (one.pinned === other.pinned && differ('name'));
+}
+
+/** What a service left behind may name a port that an OpenCode 1 has by now. */
+function isService({ candidate, result }: ProbedEndpoint): boolean {
+  return candidate.claims.service !== undefined || (result.status === 'healthy' && result.dialect !== 'opencode-1');
+}
+
+function isOpencode1({ result }: ProbedEndpoint): boolean {
+  return result.status === 'healthy' && result.dialect === 'opencode-1';
 }
 
 function leftOut(endpoint: ProbedEndpoint, rival: ProbedEndpoint): Note {
