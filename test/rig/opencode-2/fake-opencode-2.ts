@@ -2,12 +2,13 @@ import { rename, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import { give, WEB_PAGE, type Answer } from '../fake-http.ts';
 import { Gates } from '../gates.ts';
 import { listenHttp, type HttpListener } from '../http-listener.ts';
 import type { ModelRequest, ScriptedModel } from '../scripted-model.ts';
-import { until } from '../wait.ts';
+import { DEFAULT_WAIT_MS, until } from '../wait.ts';
 import { checkAnswer, checkBody, checkQuery, CONTRACT, type ContractRoute } from './contract.ts';
 import { Events } from './events.ts';
 import { HANDLERS, invalid, noLocation, noSession, type Server } from './routes.ts';
@@ -37,6 +38,8 @@ export interface FakeRequest {
 export interface Fault {
   /** It waits at this gate of `model.release` first. */
   readonly gate?: string;
+  /** It waits this long first, as on a slow line. */
+  readonly delayMs?: number;
   /** The connection is cut: before anything was done, or after all was done and before the answer. */
   readonly drop?: 'before' | 'after';
   /** Nothing is done, and this is answered. It need not keep to the contract. */
@@ -86,7 +89,7 @@ export interface FakeOpencode2 extends AsyncDisposable {
   addSession(session: NewSession): StoredSession;
   /** What is stored. */
   session(id: string): StoredSession;
-  /** A request with the password. A JSON body where one is given. Held to the contract as any other. */
+  /** A request with the password. A JSON body where one is given. Held to the contract as any other. Bounded. */
   api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
   /** As `api`, and rejects unless the answer is 2xx JSON. */
   json<T>(method: string, path: string, body?: unknown): Promise<T>;
@@ -270,6 +273,7 @@ class Fake implements FakeOpencode2 {
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
       },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(DEFAULT_WAIT_MS),
     });
   }
 
@@ -356,6 +360,7 @@ class Fake implements FakeOpencode2 {
     if (!request.authorized) return give(response, UNAUTHORIZED);
     const fault = this.#fault?.(request);
     if (fault?.gate !== undefined) await this.#gates.pass(fault.gate, AbortSignal.any([]));
+    if (fault?.delayMs !== undefined) await delay(fault.delayMs);
     if (fault?.drop === 'before') return void response.destroy();
     if (fault?.answer) return give(response, fault.answer);
     if (!found) {
