@@ -171,11 +171,13 @@ class PreviewServer implements Preview {
       env: this.env,
       timeout: START_LIMIT_MS,
     });
-    const file: { readonly url: string; readonly pid: number } = JSON.parse(
-      await readFile(join(this.stateDir, 'server.json'), 'utf8'),
-    );
+    const file = await this.#readFile();
     this.url = file.url;
     this.pid = file.pid;
+  }
+
+  async #readFile(): Promise<{ readonly url: string; readonly pid: number }> {
+    return JSON.parse(await readFile(join(this.stateDir, 'server.json'), 'utf8'));
   }
 
   async #isHealthy(): Promise<boolean> {
@@ -187,8 +189,8 @@ class PreviewServer implements Preview {
         signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS),
       });
       if (!response.ok) return false;
-      // `serve --register` answers before it has written the file.
-      return this.#registered === false || existsSync(join(this.stateDir, 'server.json'));
+      // `serve --register` answers before it has written the file, and one that was killed has left its own.
+      return this.#registered === false || (await this.#readFile()).pid === this.pid;
     } catch {
       return false;
     }

@@ -102,6 +102,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     expect(await active()).toContain(session);
     const path = `/api/session/${session}/permission/${String(asked.data['id'])}/reply`;
     expect((await preview.api(path, { method: 'POST', body: { reply: 'once' } })).status).toBe(204);
+    await tap.waitFor('session.next.step.ended', ({ data }) => data.sessionID === session && data['finish'] === 'stop');
     await idle(session);
     const types = shape(tap.of(session));
     expect(types.slice(3)).toEqual([
@@ -142,6 +143,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     const request = await model.waitForTurn('gate-mid interrupted: half |whole');
     expect((await preview.api(`/api/session/${session}/interrupt`, { method: 'POST' })).status).toBe(204);
     await idle(session);
+    await tap.waitFor('session.next.step.failed', ({ data }) => data.sessionID === session);
     await until('the model to see the line drop', () => request.aborted);
     expect((await messages(session)).at(-1)).toMatchObject({ finish: 'error', content: [{ text: 'half ' }] });
     expect(tap.of(session).at(-1)?.type).toBe('session.next.step.failed');

@@ -30,8 +30,13 @@ const open = async (directory = DIRECTORY): Promise<string> =>
   (await fake.json<{ data: { id: string } }>('POST', '/api/session', { location: { directory } })).data.id;
 const prompt = (session: string, text: string, extra: object = {}): Promise<Response> =>
   fake.api(`/api/session/${session}/prompt`, { method: 'POST', body: { text, delivery: 'queue', ...extra } });
-const idle = (session: string): Promise<Response> =>
-  fake.api(`/api/experimental/session/${session}/wait`, { method: 'POST' });
+/** And the stream, where it is still open, has brought all of it. */
+const idle = async (session: string): Promise<void> => {
+  await fake.api(`/api/experimental/session/${session}/wait`, { method: 'POST' });
+  const { log } = fake.session(session);
+  const last = log.at(-1)?.id;
+  if (fake.streams > 0) await until('the last event', () => tap.events.some(({ id }) => id === last));
+};
 const interrupt = (session: string, query = ''): Promise<unknown> =>
   fake.json('POST', `/api/session/${session}/interrupt${query}`);
 const active = async (): Promise<string[]> =>
@@ -302,7 +307,8 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     expect(await interrupt(session)).toEqual({ interrupted: false });
     expect(fake.model.requests[0]?.aborted).toBe(true);
     expect(await told(session)).toEqual(['hang parked', 'idle interrupted']);
-    expect(tap.of(session).at(-1)).toMatchObject({ type: 'session.execution.interrupted', data: { reason: 'user' } });
+    const end = await tap.waitFor('session.execution.interrupted', ({ data }) => data.sessionID === session);
+    expect(end).toMatchObject({ data: { reason: 'user' } });
     await prompt(session, 'echo: admitted only', { resume: false, delivery: 'steer' });
     expect(await active()).toEqual([]);
     await prompt(session, 'hang parked', { id: 'msg_cut' });
