@@ -69,6 +69,18 @@ describe('one address', () => {
     expect(groups(merge([one, other], NO_PROOFS))).toEqual([['old']]);
   });
 
+  test('a service file that was left behind is none of the OpenCode 1 that has its port by now', () => {
+    const left = at(1, 'service', { claims: { service: { pid: 7 } }, result: DEAD });
+    const living = at(1, 'registered', { claims: { name: 'a' } });
+    expect(groups(merge([left, living], NO_PROOFS))).toEqual([['registered']]);
+    const service = at(1, 'service', {
+      claims: { service: { pid: 7 } },
+      result: { ...HEALTHY, dialect: 'opencode-2' },
+    });
+    const configured = at(1, 'mine', { claims: { name: 'mine' }, pinned: true, result: service.result });
+    expect(groups(merge([service, configured], NO_PROOFS))).toEqual([['mine', 'service']]);
+  });
+
   test('a registration without an id, and a configured name, contradict nothing', () => {
     const registered = at(1, 'r', { claims: { id: 'x', name: 'a' } });
     const original = at(1, 'o', { claims: { name: 'a' } });

@@ -1,0 +1,132 @@
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { announce } from '../../rig/announce.ts';
+import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
+import { createProject } from '../../rig/opencode-sandbox.ts';
+import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { data } from '../generations/grounds.ts';
+
+describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s service', () => {
+  let model: ScriptedModel;
+  let preview: Preview;
+  let server: McpChild;
+  const directories: Record<'app' | 'other', string> = { app: '', other: '' };
+  const sessions: Record<'app' | 'other', string> = { app: '', other: '' };
+
+  beforeAll(async () => {
+    model = await startScriptedModel();
+    preview = await startPreview({ model, registered: true });
+    announce(preview);
+    for (const name of ['app', 'other'] as const) {
+      const directory = join(preview.home, name);
+      await createProject(directory);
+      const plugins = join(directory, '.opencode', 'plugin');
+      await mkdir(plugins, { recursive: true });
+      // Whoever loads the directory runs this.
+      const source = `import { writeFileSync } from 'node:fs';\nwriteFileSync(${JSON.stringify(markOf(directory))}, 'ran');\nexport default async () => ({});\n`;
+      await writeFile(join(plugins, 'canary.js'), source);
+      directories[name] = directory;
+      const { data: made } = await preview.json<{ data: { id: string } }>('POST', '/api/session', {
+        location: { directory },
+      });
+      sessions[name] = made.id;
+    }
+    server = await startMcpChild({
+      args: ['--transport', 'service', '--health-timeout-ms', '15000'],
+      env: { HOME: preview.home },
+    });
+  });
+  afterAll(async () => {
+    await server?.[Symbol.asyncDispose]();
+    await preview?.close();
+    await model?.close();
+  });
+
+  const markOf = (directory: string): string => join(directory, 'canary-ran');
+  const hasRun = (name: 'app' | 'other'): boolean => existsSync(markOf(directories[name]));
+  const rows = async (tool = 'instances'): Promise<readonly { name: string; directory?: string; state: string }[]> =>
+    (data(await server.call(tool, {})) as { instances: { name: string; directory?: string; state: string }[] })
+      .instances;
+  const nameOf = async (directory?: string): Promise<string> =>
+    (await rows('list_instances')).find((one) => one.directory === directory)?.name ?? 'not listed';
+
+  test('nothing that lists loads a directory, and what does not run is not said to be idle or interrupted', async () => {
+    await rows();
+    await rows('refresh_instances');
+    for (const instance of [await nameOf(), await nameOf(directories.app), await nameOf(directories.other)]) {
+      await server.call('get_status', { instance });
+      const listed = await server.call('list_sessions', { instance });
+      const { sessions: told } = data(listed) as { sessions: { state: string }[] };
+      expect(new Set(told.map(({ state }) => state))).toEqual(new Set(['unknown']));
+    }
+    await server.call('wait', { timeout_seconds: 1 });
+    expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
+  });
+
+  test('a message loads the directory of its session, and no other', async () => {
+    const instance = await nameOf(directories.app);
+    const sent = await server.call('send', { instance, session_id: sessions.app, message: 'echo: here' });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'here' });
+    expect([hasRun('app'), hasRun('other')]).toEqual([true, false]);
+  });
+
+  test('two directories work side by side, each with its own request', async () => {
+    const names = { app: await nameOf(directories.app), other: await nameOf(directories.other) };
+    await Promise.all(
+      (['app', 'other'] as const).map((one) =>
+        server.call('send', { instance: names[one], session_id: sessions[one], message: `bash: echo ${one}` }),
+      ),
+    );
+    const waiting = (await rows()).filter(({ state }) => state === 'waiting').map(({ name }) => name);
+    expect(waiting.toSorted()).toEqual([names.app, names.other].toSorted());
+    const whole = await nameOf();
+    expect((await server.call('respond', { instance: whole, reply: 'once' })).text).toContain('waits for 2 things');
+    for (const one of ['app', 'other'] as const)
+      expect(data(await server.call('respond', { instance: names[one], reply: 'once' }))).toMatchObject({
+        outcome: 'completed',
+        text: expect.stringContaining(one),
+      });
+  });
+
+  test('a wrong password shows as locked, and as an OpenCode 2', async () => {
+    const config = join(preview.home, 'config.json');
+    const instances = [{ name: 'wrong', url: preview.url, password: 'not it' }];
+    await writeFile(config, JSON.stringify({ instances }), { mode: 0o600 });
+    await using other = await startMcpChild({ args: ['--transport', 'static', '--config', config] });
+    const [row] = (data(await other.call('instances', {})) as { instances: Record<string, unknown>[] }).instances;
+    expect(row).toMatchObject({ state: 'locked', reason: expect.stringContaining('this is an OpenCode 2') });
+  });
+
+  test('a second server on the same store: what runs in one is found from the other, and gets no second turn', async () => {
+    // No service of its own: the file names the first.
+    const second = await startPreview({ home: preview.home });
+    try {
+      const config = join(preview.home, 'second.json');
+      const instances = [{ name: 'second', url: second.url, password: second.password }];
+      await writeFile(config, JSON.stringify({ instances }), { mode: 0o600 });
+      await using both = await startMcpChild({
+        args: ['--transport', 'service,static', '--config', config, '--health-timeout-ms', '15000'],
+        env: { HOME: preview.home },
+      });
+      await both.call('instances', {});
+      const to = { session_id: sessions.app, async: true, message: 'gate theirs: done' };
+      await both.call('send_message', { instance: await nameOf(directories.app), ...to });
+      await model.waitForGate('theirs');
+      const refused = await both.call('send', {
+        instance: 'second',
+        session_id: sessions.app,
+        message: 'echo: beside it',
+      });
+      expect(refused.text).toContain('nothing was sent');
+      model.release('theirs');
+    } finally {
+      await second.close();
+    }
+  });
+});
