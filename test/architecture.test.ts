@@ -23,6 +23,7 @@ const ROOMS = [
   'node',
   'mcp',
   'connected',
+  'setup',
   'commands',
 ];
 const ENTRIES = ['src/connected.ts', 'src/main.ts'];

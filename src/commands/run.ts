@@ -14,6 +14,11 @@ export async function run(process: NodeJS.Process, { print, tell }: Output): Pro
     print(`${VERSION}\n`);
     return;
   }
+  if (argv[0] === 'init') {
+    if (argv.includes('--help') || argv.includes('-h')) print((await import('../setup/help.ts')).initHelp());
+    else await (await import('./init.ts')).init(argv.slice(1), process, { print, tell });
+    return;
+  }
   if (argv.includes('--help') || argv.includes('-h')) {
     const { helpText } = await import('./help.ts');
     print(helpText());
@@ -23,7 +28,7 @@ export async function run(process: NodeJS.Process, { print, tell }: Output): Pro
   const command = first.startsWith('-') || first === '' ? 'serve' : first;
   if (command !== 'serve' && command !== 'list' && command !== 'node') {
     throw new SettingsError(
-      `Unknown command ${JSON.stringify(first)}: expected none (the MCP server), list or node; see --help`,
+      `Unknown command ${JSON.stringify(first)}: expected none (the MCP server), init, list or node; see --help`,
     );
   }
   const { settings, warnings } = loadSettings({

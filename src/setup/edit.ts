@@ -1,0 +1,153 @@
+import { isDeepStrictEqual } from 'node:util';
+
+import type { Client, Words } from './clients.ts';
+import { startsOwn, wordsAfterOwn } from './command.ts';
+import { EditError } from './edit-error.ts';
+import { readJson, removeJson, setJson } from './json-edit.ts';
+import { addTable, readToml, removeTable, setInTable } from './toml-edit.ts';
+
+/** The name of the server in the clients. */
+export const SERVER_NAME = 'opencode';
+
+export type Wanted = { readonly kind: 'add'; readonly words: Words } | { readonly kind: 'remove' };
+
+export interface Edit {
+  readonly kind: 'add' | 'update' | 'remove' | 'none';
+  /** The whole file. */
+  readonly text: string;
+}
+
+type Tree = Record<string, unknown>;
+
+/**
+ * What `wanted` makes of a client's file. What differs from before is the one entry: that is checked on the result, so that a
+ * file written in a way that the editors do not know is refused rather than changed.
+ * @throws {EditError} the file is malformed, or the entry cannot be set in it
+ */
+export function editConfig(client: Client, text: string, wanted: Wanted): Edit {
+  // Windows programs begin files with it.
+  const mark = text.startsWith('\ufeff') ? '\ufeff' : '';
+  const body = text.slice(mark.length);
+  const tree = read(client, body);
+  const found = findOwn(client, tree);
+  const none: Edit = { kind: 'none', text };
+  if (wanted.kind === 'remove') {
+    if (found === undefined) return none;
+    const after = client.format === 'toml' ? removeTable(body, found.path) : removeJson(body, found.path);
+    check(client, after, without(tree, found.path), withoutOne(tree, found.path));
+    return { kind: 'remove', text: mark + after };
+  }
+  if (found === undefined) {
+    const path = [...sectionOf(client, tree), SERVER_NAME];
+    if (at(tree, path) !== undefined)
+      throw new EditError(`another server is called "${SERVER_NAME}" there; give it another name`);
+    const entry = client.entry(wanted.words);
+    const after = client.format === 'toml' ? addTable(body, path, entry) : setJson(body, path, entry);
+    check(client, after, withValue(tree, path, entry));
+    return { kind: 'add', text: mark + after };
+  }
+  const words = withExtras(wanted.words, found.words);
+  if (isDeepStrictEqual(words, found.words)) return none;
+  // Only what starts it: the rest of the entry is the person's.
+  const { command, args } = client.entry(words);
+  const values = { command, ...(args !== undefined && { args }) };
+  const after =
+    client.format === 'toml'
+      ? setInTable(body, found.path, values)
+      : Object.entries(values).reduce((sofar, [key, value]) => setJson(sofar, [...found.path, key], value), body);
+  const expected = Object.entries(values).reduce(
+    (sofar, [key, value]) => withValue(sofar, [...found.path, key], value),
+    tree,
+  );
+  check(client, after, expected);
+  return { kind: 'update', text: mark + after };
+}
+
+/** What a person would put into an empty file. */
+export function snippet(client: Client, words: Words): string {
+  return editConfig(client, '', { kind: 'add', words }).text;
+}
+
+function read({ format }: Client, text: string): Tree {
+  return format === 'toml' ? readToml(text) : readJson(text, format);
+}
+
+function check(client: Client, text: string, ...expected: readonly Tree[]): void {
+  let isMeant = false;
+  try {
+    const now = plain(read(client, text));
+    isMeant = expected.some((tree) => isDeepStrictEqual(now, plain(tree)));
+  } catch {
+    // Not even the syntax is left.
+  }
+  if (!isMeant) throw new EditError('it is written in a way that cannot be changed safely');
+}
+
+/** TOML's tables have no prototype. */
+function plain(tree: Tree): unknown {
+  return structuredClone(tree);
+}
+
+interface Found {
+  readonly path: readonly string[];
+  readonly words: readonly string[];
+}
+
+/** The entry that starts this program, whatever its name. */
+function findOwn(client: Client, tree: Tree): Found | undefined {
+  for (const section of client.sections) {
+    const servers = at(tree, section);
+    if (!isTree(servers)) continue;
+    for (const [name, entry] of Object.entries(servers)) {
+      const words = wordsOf(entry);
+      if (startsOwn(words)) return { path: [...section, name], words };
+    }
+  }
+  return undefined;
+}
+
+function wordsOf(entry: unknown): readonly string[] {
+  if (!isTree(entry)) return [];
+  return [entry['command'], entry['args']].flat().filter((word) => typeof word === 'string');
+}
+
+/** What the person has added to our command stays: `--read-only`. */
+function withExtras(words: Words, found: readonly string[]): Words {
+  const isHere = wordsAfterOwn(words) !== undefined;
+  return isHere ? [...words, ...(wordsAfterOwn(found) ?? [])] : words;
+}
+
+/** The first section that is there and holds servers, not a server of that name; else the last. */
+function sectionOf({ sections }: Client, tree: Tree): readonly string[] {
+  const isSection = (value: unknown): boolean => isTree(value) && !('type' in value) && !('enabled' in value);
+  return sections.find((path) => isSection(at(tree, path))) ?? sections.at(-1) ?? [];
+}
+
+function at(tree: unknown, path: readonly string[]): unknown {
+  return path.reduce<unknown>(
+    (inner, key) => (isTree(inner) && Object.hasOwn(inner, key) ? inner[key] : undefined),
+    tree,
+  );
+}
+
+function withValue(tree: Tree, [key = '', ...rest]: readonly string[], value: unknown): Tree {
+  const inner = tree[key];
+  return { ...tree, [key]: rest.length === 0 ? value : withValue(isTree(inner) ? inner : {}, rest, value) };
+}
+
+function withoutOne(tree: Tree, [key = '', ...rest]: readonly string[]): Tree {
+  const { [key]: inner, ...others } = tree;
+  return rest.length === 0 || !isTree(inner) ? others : { ...tree, [key]: withoutOne(inner, rest) };
+}
+
+/** Without the objects around it either that are empty then. A header of theirs stays in TOML. */
+function without(tree: Tree, path: readonly string[]): Tree {
+  const left = withoutOne(tree, path);
+  const around = path.slice(0, -1);
+  const object = at(left, around);
+  return around.length > 0 && isTree(object) && Object.keys(object).length === 0 ? without(left, around) : left;
+}
+
+function isTree(value: unknown): value is Tree {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

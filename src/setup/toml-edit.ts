@@ -1,0 +1,91 @@
+import { parse, TomlError } from 'smol-toml';
+
+import { brokenAt } from './edit-error.ts';
+
+/** What the file says. */
+export function readToml(text: string): Record<string, unknown> {
+  try {
+    return parse(text);
+  } catch (error) {
+    // The message goes on with the line itself, which may hold a secret.
+    if (error instanceof TomlError) throw brokenAt(error.line, error.message.split('\n', 1)[0] ?? '');
+    throw error;
+  }
+}
+
+/** Adds the table `[section.name]` at the end. Everything else stays as it is written. */
+export function addTable(text: string, path: readonly string[], values: Readonly<Record<string, unknown>>): string {
+  const eol = eolOf(text);
+  const before = text === '' || text.endsWith('\n') ? text : text + eol;
+  const lines = [`[${path.map(keyText).join('.')}]`, ...Object.entries(values).map(lineOf)];
+  return `${before}${before.trim() === '' ? '' : eol}${lines.join(eol)}${eol}`;
+}
+
+/** Sets keys of a table that is there, each of them on one line. Where it is written otherwise, the result is not what was meant. */
+export function setInTable(text: string, path: readonly string[], values: Readonly<Record<string, unknown>>): string {
+  const lines = text.split('\n');
+  const range = tableRange(lines, path);
+  if (range === undefined) return text;
+  const end = text.includes('\r\n') ? '\r' : '';
+  for (const [key, value] of Object.entries(values).toReversed()) {
+    const pattern = new RegExp(`^\\s*${key}\\s*=`);
+    const found = lines.findIndex((line, at) => at > range.start && at < range.ownEnd && pattern.test(line));
+    lines.splice(found === -1 ? range.start + 1 : found, found === -1 ? 0 : 1, lineOf([key, value]) + end);
+  }
+  return lines.join('\n');
+}
+
+/** Takes out a table with the tables below it, and the empty line before it. */
+export function removeTable(text: string, path: readonly string[]): string {
+  const lines = text.split('\n');
+  const range = tableRange(lines, path);
+  if (range === undefined) return text;
+  const isLast = lines.slice(range.end).every((line) => line.trim() === '');
+  const hasGap = lines[range.start - 1]?.trim() === '' && (isLast || lines[range.end]?.trim() === '');
+  lines.splice(hasGap ? range.start - 1 : range.start, range.end - range.start + (hasGap ? 1 : 0));
+  return lines.join('\n');
+}
+
+/** Lines of the table: its header, the end of its own keys, the end of the tables below it. Comments before the next header are that one's. */
+function tableRange(
+  lines: readonly string[],
+  path: readonly string[],
+): { readonly start: number; readonly ownEnd: number; readonly end: number } | undefined {
+  const name = path.map((key) => `(?:${escaped(key)}|"${escaped(key)}"|'${escaped(key)}')`).join('\\s*\\.\\s*');
+  const start = lines.findIndex((line) => new RegExp(`^\\s*\\[\\s*${name}\\s*\\]`).test(line));
+  if (start === -1) return undefined;
+  const header = /^\s*\[/;
+  const below = new RegExp(`^\\s*\\[+\\s*${name}\\s*\\.`);
+  const next = (from: number, ends: (line: string) => boolean): number => {
+    const found = lines.findIndex((line, at) => at > from && ends(line));
+    let end = found === -1 ? lines.length : found;
+    while (end > from + 1 && /^\s*(?:#.*)?$/.test(lines[end - 1] ?? '')) end -= 1;
+    return end;
+  };
+  return {
+    start,
+    ownEnd: next(start, (line) => header.test(line)),
+    end: next(start, (line) => header.test(line) && !below.test(line)),
+  };
+}
+
+function lineOf([key, value]: readonly [string, unknown]): string {
+  return `${key} = ${Array.isArray(value) ? `[${value.map(stringText).join(', ')}]` : stringText(value)}`;
+}
+
+/** JSON's escapes are TOML's, but for DEL, which JSON leaves as it is. */
+function stringText(value: unknown): string {
+  return JSON.stringify(value).replaceAll('\u007f', '\\u007f');
+}
+
+function keyText(key: string): string {
+  return /^[A-Za-z0-9_-]+$/.test(key) ? key : stringText(key);
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}
+
+function eolOf(text: string): string {
+  return text.includes('\r\n') ? '\r\n' : '\n';
+}
