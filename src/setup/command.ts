@@ -57,15 +57,28 @@ export function wordsAfterOwn(words: readonly string[]): readonly string[] | und
   return undefined;
 }
 
+/** ssh's options that take the next word. */
+const SSH_VALUE = /^-[A-Za-z0-9]*[BbcDEeFIiJLlmOoPpQRSWw]$/;
+/** What may stand before the program in a command for a shell: `env A=b`, `exec`, `bash -lc`. */
+const BEFORE_PROGRAM = /^(?:env|exec|(?:.*\/)?(?:ba|z|da|fi|k)?sh|-[ilc]+|\w+=.*)$/;
+
 /** Whether a command of some client starts this program, here, by ssh or in WSL. */
 export function startsOwn(words: readonly string[]): boolean {
   if (wordsAfterOwn(words) !== undefined) return true;
-  if (!/^(?:ssh|wsl)(?:\.exe)?$/i.test(baseName(words[0] ?? ''))) return false;
-  const remote = words
-    .slice(1)
-    .flatMap((word) => word.split(/\s+/))
-    .map((word) => word.replaceAll("'", ''));
-  return remote.some((_, at) => wordsAfterOwn(remote.slice(at)) !== undefined);
+  const program = baseName(words[0] ?? '').toLowerCase();
+  let at = 1;
+  if (/^ssh(?:\.exe)?$/.test(program)) {
+    while (words[at]?.startsWith('-')) at += SSH_VALUE.test(words[at] ?? '') ? 2 : 1;
+    // The destination.
+    at += 1;
+  } else if (/^wsl(?:\.exe)?$/.test(program)) at = words.findIndex((word) => /^(?:--|-e|--exec)$/.test(word)) + 1;
+  else return false;
+  const remote = words.slice(at).join(' ');
+  // Quotes hold a path together, or a command for another shell.
+  return [remote.match(/(?:'[^']*'|"[^"]*"|[^\s'"])+/g) ?? [], remote.split(/\s+/)].some((split) => {
+    const plain = split.map((word) => word.replaceAll(/['"]/g, ''));
+    return wordsAfterOwn(plain.slice(plain.findIndex((word) => !BEFORE_PROGRAM.test(word)))) !== undefined;
+  });
 }
 
 function isOwn(word: string): boolean {

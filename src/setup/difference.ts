@@ -18,8 +18,8 @@ export function difference(before: string, after: string): readonly string[] {
   const first = start + longer.indexOf((plus.length > 0 ? plus : minus)[0] ?? '');
   return [
     `line ${first + 1}:`,
-    ...minus.map((line) => `- ${cut(line, plus[0] ?? '')}`),
-    ...plus.map((line) => `+ ${cut(line, minus[0] ?? '')}`),
+    ...minus.map((line) => cut(line, plus[0])).flatMap((part) => (part === '' ? [] : `- ${part}`)),
+    ...plus.map((line) => cut(line, minus[0])).flatMap((part) => (part === '' ? [] : `+ ${part}`)),
   ];
 }
 
@@ -37,13 +37,15 @@ function commonLength(one: ArrayLike<string>, other: ArrayLike<string>): number 
   return length;
 }
 
-/** The part of a line in which the other one differs, where the line is long or only has more than the other. */
-function cut(line: string, other: string): string {
+/** The part in which a line differs from the other one, where it is long or one of them only has more than the other. Empty where it has nothing more. */
+function cut(line: string, other: string | undefined): string {
+  if (other === undefined) return line;
   const start = commonLength(line, other);
-  const end = line.length - commonLength(reversed(line.slice(start)), reversed(other.slice(start)));
-  const isInsertion = other !== '' && start + line.length - end === other.length;
-  if (line.length <= MAX_LINE_CHARS && !isInsertion) return line;
-  return `${start > 0 ? '…' : ''}${line.slice(start, end)}${end < line.length ? '…' : ''}`;
+  const same = commonLength(reversed(line.slice(start)), reversed(other.slice(start)));
+  const isOneMore = start + same === Math.min(line.length, other.length);
+  if (line.length <= MAX_LINE_CHARS && !isOneMore) return line;
+  const part = line.slice(start, line.length - same);
+  return part === '' ? '' : `${start > 0 ? '…' : ''}${part}${same > 0 ? '…' : ''}`;
 }
 
 function reversed(text: string): readonly string[] {

@@ -49,13 +49,14 @@ export function setJson(text: string, path: readonly string[], value: unknown): 
   }
 }
 
-/** Takes out what lies at `path`, and the objects around it that are empty then. */
+/** Takes out what lies at `path`, and the objects around it that hold nothing then, not even a comment. */
 export function removeJson(text: string, path: readonly string[]): string {
   const after = removeOne(text, path);
   const around = path.slice(0, -1);
   if (around.length === 0) return after;
   const object = findNodeAtLocation(treeOf(after), around);
-  return object?.children?.length === 0 ? removeJson(after, around) : after;
+  const inside = object === undefined ? undefined : after.slice(object.offset + 1, object.offset + object.length - 1);
+  return inside?.trim() === '' ? removeJson(after, around) : after;
 }
 
 interface Layout {

@@ -35,14 +35,16 @@ export function setInTable(text: string, path: readonly string[], values: Readon
   return lines.join('\n');
 }
 
-/** Takes out a table with the tables below it, and the empty line before it. */
+/** Takes out a table with the tables below it, and the empty line before it (at the beginning of the file the one after it). */
 export function removeTable(text: string, path: readonly string[]): string {
   const lines = text.split('\n');
   const range = tableRange(lines, path);
   if (range === undefined) return text;
+  const isEmpty = (at: number): boolean => lines[at]?.trim() === '';
   const isLast = lines.slice(range.end).every((line) => line.trim() === '');
-  const hasGap = lines[range.start - 1]?.trim() === '' && (isLast || lines[range.end]?.trim() === '');
-  lines.splice(hasGap ? range.start - 1 : range.start, range.end - range.start + (hasGap ? 1 : 0));
+  const from = isEmpty(range.start - 1) && (isLast || isEmpty(range.end)) ? range.start - 1 : range.start;
+  const to = range.start === 0 && isEmpty(range.end) ? range.end + 1 : range.end;
+  lines.splice(from, to - from);
   return lines.join('\n');
 }
 

@@ -1,0 +1,372 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import { CLIENTS, type Client, type Words } from '../../src/setup/clients.ts';
+import { editConfig, snippet } from '../../src/setup/edit.ts';
+import { readJson } from '../../src/setup/json-edit.ts';
+import { readToml } from '../../src/setup/toml-edit.ts';
+
+const WORDS: Words = ['/usr/bin/node', '/usr/local/bin/opencode-mcp'];
+const client = (name: string): Client => {
+  const found = CLIENTS.find((one) => one.name === name);
+  if (found === undefined) throw new Error(`Expected a client, got ${name}`);
+  return found;
+};
+const add = (name: string, text: string, words = WORDS): { kind: string; text: string } =>
+  editConfig(client(name), text, { kind: 'add', words });
+const remove = (name: string, text: string): { kind: string; text: string } =>
+  editConfig(client(name), text, { kind: 'remove' });
+
+/** Files as people have them, and the same with the server in it. */
+const FIXTURES: readonly {
+  readonly title: string;
+  readonly name: string;
+  readonly before: string;
+  readonly after: string;
+}[] = [
+  {
+    title: 'Claude Code: beside projects and servers of its own',
+    name: 'claude-code',
+    before: `{
+  "numStartups": 12,
+  "mcpServers": {
+    "github": {
+      "type": "http",
+      "url": "https://example.com/mcp"
+    }
+  },
+  "projects": {}
+}`,
+    after: `{
+  "numStartups": 12,
+  "mcpServers": {
+    "github": {
+      "type": "http",
+      "url": "https://example.com/mcp"
+    },
+    "opencode": {
+      "type": "stdio",
+      "command": "/usr/bin/node",
+      "args": ["/usr/local/bin/opencode-mcp"]
+    }
+  },
+  "projects": {}
+}`,
+  },
+  {
+    title: 'Claude Desktop (fixture): preferences only, with the line ends of Windows',
+    name: 'claude-desktop',
+    before: '{\r\n  "preferences": {\r\n    "quickEntry": "off"\r\n  }\r\n}\r\n',
+    after:
+      '{\r\n  "preferences": {\r\n    "quickEntry": "off"\r\n  },\r\n  "mcpServers": {\r\n    "opencode": {\r\n      "command": "/usr/bin/node",\r\n      "args": ["/usr/local/bin/opencode-mcp"]\r\n    }\r\n  }\r\n}\r\n',
+  },
+  {
+    title: 'Codex: comments, another server, a table after it',
+    name: 'codex',
+    before: `# my Codex
+model = "gpt-5" # the good one
+
+[mcp_servers.docs]
+command = "docs-mcp"
+args = ["--fast"]
+
+[projects."/home/ada/app"]
+trust_level = "trusted"
+`,
+    after: `# my Codex
+model = "gpt-5" # the good one
+
+[mcp_servers.docs]
+command = "docs-mcp"
+args = ["--fast"]
+
+[projects."/home/ada/app"]
+trust_level = "trusted"
+
+[mcp_servers.opencode]
+command = "/usr/bin/node"
+args = ["/usr/local/bin/opencode-mcp"]
+`,
+  },
+  {
+    title: 'opencode: comments after the last value, tabs',
+    name: 'opencode',
+    before: `{
+\t"$schema": "https://opencode.ai/config.json", // for the editor
+\t"model": "anthropic/claude" // mine
+\t// nothing more
+}
+`,
+    after: `{
+\t"$schema": "https://opencode.ai/config.json", // for the editor
+\t"model": "anthropic/claude", // mine
+\t"mcp": {
+\t\t"opencode": {
+\t\t\t"type": "local",
+\t\t\t"command": ["/usr/bin/node", "/usr/local/bin/opencode-mcp"]
+\t\t}
+\t}
+\t// nothing more
+}
+`,
+  },
+  {
+    title: 'opencode 2 (fixture): its own form, which opencode 1.18.33 reads too',
+    name: 'opencode',
+    before: `{
+  "mcp": {
+    "timeout": { "startup": 5000 },
+    "servers": {
+      "docs": { "type": "local", "command": ["docs-mcp"] },
+    },
+  },
+}
+`,
+    after: `{
+  "mcp": {
+    "timeout": { "startup": 5000 },
+    "servers": {
+      "docs": { "type": "local", "command": ["docs-mcp"] },
+      "opencode": {
+        "type": "local",
+        "command": ["/usr/bin/node", "/usr/local/bin/opencode-mcp"]
+      },
+    },
+  },
+}
+`,
+  },
+  {
+    title: 'VS Code (fixture): inputs and a comment in the empty list of servers',
+    name: 'vscode',
+    before: `{
+	"inputs": [],
+	"servers": {
+		// none yet
+	}
+}`,
+    after: `{
+	"inputs": [],
+	"servers": {
+		// none yet
+		"opencode": {
+			"type": "stdio",
+			"command": "/usr/bin/node",
+			"args": ["/usr/local/bin/opencode-mcp"]
+		}
+	}
+}`,
+  },
+  {
+    title: 'Cursor (fixture): one line stays one line',
+    name: 'cursor',
+    before: '{"mcpServers":{"docs":{"command":"docs-mcp"}}}',
+    after:
+      '{"mcpServers":{"docs":{"command":"docs-mcp"}, "opencode": {"command":"/usr/bin/node","args":["/usr/local/bin/opencode-mcp"]}}}',
+  },
+  {
+    title: 'Gemini CLI: settings only',
+    name: 'gemini',
+    before: '{\n    "security": { "folderTrust": { "enabled": true } }\n}\n',
+    after:
+      '{\n    "security": { "folderTrust": { "enabled": true } },\n    "mcpServers": {\n        "opencode": {\n            "command": "/usr/bin/node",\n            "args": ["/usr/local/bin/opencode-mcp"]\n        }\n    }\n}\n',
+  },
+  {
+    title: 'Zed (fixture): comments before and after, trailing commas',
+    name: 'zed',
+    before: `// Zed settings
+//
+{
+  "theme": "One Dark", /* dark */
+  "context_servers": {
+    "docs": {
+      "command": "docs-mcp",
+      "args": [],
+    }, // docs
+  },
+  // the end
+}
+`,
+    after: `// Zed settings
+//
+{
+  "theme": "One Dark", /* dark */
+  "context_servers": {
+    "docs": {
+      "command": "docs-mcp",
+      "args": [],
+    }, // docs
+    "opencode": {
+      "source": "custom",
+      "command": "/usr/bin/node",
+      "args": ["/usr/local/bin/opencode-mcp"]
+    },
+  },
+  // the end
+}
+`,
+  },
+];
+
+describe.each(FIXTURES)('$title', ({ name, before, after }) => {
+  test('gains the entry and nothing else', () => expect(add(name, before)).toEqual({ kind: 'add', text: after }));
+  test('is not changed twice', () => expect(add(name, after)).toEqual({ kind: 'none', text: after }));
+  test('loses exactly that again', () => {
+    expect(remove(name, after)).toEqual({ kind: 'remove', text: before });
+  });
+  test('without the entry there is nothing to remove', () =>
+    expect(remove(name, before)).toEqual({ kind: 'none', text: before }));
+});
+
+test('every client takes an empty file, a file of white space, and one with a byte order mark', () => {
+  for (const { name } of CLIENTS) {
+    expect(add(name, '')).toEqual({ kind: 'add', text: snippet(client(name), WORDS) });
+    expect(add(name, ' \n').kind).toBe('add');
+    const marked = add(name, `\ufeff${name === 'codex' ? 'a = 1\n' : '{"a": 1}'}`).text;
+    expect(marked).toMatch(/^\ufeff(?:a = 1|\{"a": 1)/);
+    expect(add(name, marked).kind).toBe('none');
+  }
+});
+
+test('whatever a JSON file holds and however it is indented, it is the same again after the removal', () => {
+  const value = fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 }), { maxKeys: 5 });
+  fc.assert(
+    fc.property(value, fc.constantFrom(undefined, 1, 2, 4, '\t'), (object, indent) => {
+      fc.pre(!('mcpServers' in object) && !('__proto__' in object));
+      const before = JSON.stringify(object, null, indent);
+      const added = add('claude-code', before);
+      expect(JSON.parse(added.text)).toEqual({
+        ...object,
+        mcpServers: { opencode: { type: 'stdio', command: WORDS[0], args: [WORDS[1]] } },
+      });
+      expect(JSON.parse(remove('claude-code', added.text).text)).toEqual(object);
+      if (Object.keys(object).length > 0) expect(remove('claude-code', added.text).text).toBe(before);
+    }),
+  );
+});
+
+describe('an entry that is there', () => {
+  const local = (command: string, args: readonly string[], more = {}): string =>
+    JSON.stringify({ mcpServers: { mine: { command, args, ...more } } }, null, 2);
+  const entryOf = (text: string): unknown => (readJson(text, 'json')['mcpServers'] as Record<string, unknown>)['mine'];
+
+  test('with another path of ours is updated under its name; arguments and settings of the person stay', () => {
+    const before = local('node', ['/old/dist/opencode-mcp.js', '--read-only'], { env: { RELAY_REGISTRY_DIR: '/r' } });
+    const { kind, text } = add('cursor', before);
+    expect(kind).toBe('update');
+    expect(entryOf(text)).toEqual({
+      command: WORDS[0],
+      args: [WORDS[1], '--read-only'],
+      env: { RELAY_REGISTRY_DIR: '/r' },
+    });
+  });
+
+  test('by its bare name, without arguments, is made absolute', () => {
+    const { text } = add('cursor', '{ "mcpServers": { "mine": { "command": "opencode-mcp" } } }');
+    expect(entryOf(text)).toEqual({ command: WORDS[0], args: [WORDS[1]] });
+  });
+
+  test('by ssh is ours too', () => {
+    const words: Words = ['/usr/bin/ssh', '-o', 'BatchMode=yes', 'you@relay', "/usr/bin/node '/a b/opencode-mcp'"];
+    const { kind, text } = add('cursor', local('ssh', ['you@relay', 'opencode-mcp']), words);
+    expect(kind).toBe('update');
+    expect(add('cursor', text, words).kind).toBe('none');
+    expect(remove('cursor', text)).toEqual({ kind: 'remove', text: '{}' });
+  });
+
+  test.each([
+    ['ssh', ['-p', '2222', 'you@relay', 'opencode-mcp', '--read-only']],
+    ['ssh', ['you@relay', "bash -lc 'exec opencode-mcp'"]],
+    ['wsl.exe', ['-d', 'Debian', '--', '/usr/bin/node', '/usr/local/bin/opencode-mcp']],
+    ['C:\\node\\node.exe', ['C:\\npm\\opencode-mcp.js']],
+  ])('that runs ours is found: %s %j', (command, args) =>
+    expect(remove('cursor', local(command, args)).kind).toBe('remove'),
+  );
+
+  test.each([
+    ['npx', ['-y', 'opencode-mcp']],
+    ['uv', ['--directory', '/src/opencode-mcp', 'run', 'server']],
+    ['ssh', ['opencode-mcp', 'other-mcp']],
+    ['ssh', ['-J', 'opencode-mcp', 'you@relay', 'other-mcp', 'opencode-mcp']],
+    ['node', ['/srv/opencode-mcp/server.js']],
+  ])('that runs something else is left alone: %s %j', (command, args) => {
+    const before = local(command, args);
+    expect(remove('cursor', before).kind).toBe('none');
+    expect(entryOf(add('cursor', before).text)).toEqual({ command, args });
+  });
+
+  test('of another server with our name is not replaced', () => {
+    const before = '{ "mcpServers": { "opencode": { "command": "other" } } }';
+    expect(() => add('cursor', before)).toThrow('another server is called "opencode" there');
+    expect(remove('cursor', before).kind).toBe('none');
+  });
+});
+
+describe('TOML', () => {
+  test('an update changes the command and keeps comments, settings and what Codex adds below', () => {
+    const before = `[mcp_servers.opencode] # ours
+command = "opencode-mcp"
+# slow model
+tool_timeout_sec = 600
+
+[mcp_servers.opencode.tools.send]
+approval_mode = "approve"
+
+# about docs
+[mcp_servers.docs]
+command = "docs"
+`;
+    const { kind, text } = add('codex', before);
+    expect([kind, text]).toEqual([
+      'update',
+      before
+        .replace('command = "opencode-mcp"', 'command = "/usr/bin/node"')
+        .replace(
+          '[mcp_servers.opencode] # ours\n',
+          '[mcp_servers.opencode] # ours\nargs = ["/usr/local/bin/opencode-mcp"]\n',
+        ),
+    ]);
+    expect(remove('codex', text).text).toBe('# about docs\n[mcp_servers.docs]\ncommand = "docs"\n');
+  });
+
+  test('a header of the section itself stays', () => {
+    const before = '[mcp_servers]\n';
+    expect(remove('codex', add('codex', before).text).text).toBe(before);
+  });
+
+  test('quotes and backslashes of a path come back as they were', () => {
+    const words: Words = ['C:\\Program Files\\nodejs\\node.exe', 'C:\\a "b"\\opencode-mcp.js'];
+    const { text } = add('codex', '', words);
+    expect(readToml(text)).toEqual({ mcp_servers: { opencode: { command: words[0], args: [words[1]] } } });
+  });
+
+  test.each([
+    ['an inline table', 'mcp_servers = { docs = { command = "docs" } }\n'],
+    ['an entry of ours that is written in one line', 'mcp_servers.opencode = { command = "opencode-mcp" }\n'],
+    ['arguments on several lines', '[mcp_servers.opencode]\ncommand = "node"\nargs = [\n  "/x/opencode-mcp.js",\n]\n'],
+  ])('%s is refused rather than broken', (_, before) => {
+    expect(() => add('codex', before)).toThrow('it is written in a way that cannot be changed safely');
+  });
+});
+
+describe('a malformed file is named with its line and never quoted', () => {
+  test.each([
+    ['claude-code', '{\n  "a": 1,\n  "key": sk-secret\n}', 'line 3: invalid symbol'],
+    ['claude-desktop', '{\n  // "sk-secret"\n  "a": 1\n}', 'line 2: invalid comment token'],
+    ['claude-code', '{\n  "a": "sk-secret",\n}', 'line 3: property name expected'],
+    ['zed', '{\n  "a": "sk-secret"\n', 'line 3: close brace expected'],
+    ['codex', 'a = 1\nkey = sk-secret\n', 'line 2: '],
+    ['cursor', '["sk-secret"]', 'it holds no JSON object'],
+    ['cursor', '{"mcpServers": "sk-secret"}', 'mcpServers is no object'],
+    ['cursor', '{"mcpServers": {}, "mcpServers": {"a": {}}}', 'cannot be changed safely'],
+  ])('%s: %j', (name, text, reason) => {
+    let message = '';
+    try {
+      add(name, text);
+    } catch (error) {
+      message = String(error);
+    }
+    expect(message).toContain(reason);
+    expect(message).not.toContain('sk-secret');
+  });
+});
