@@ -14,7 +14,7 @@ import { findOnPath, ownCommand } from '../setup/command.ts';
 import { readConfigText, rewriteConfig } from '../setup/config-file.ts';
 import { difference } from '../setup/difference.ts';
 import { editConfig, type Edit, snippet, type Wanted } from '../setup/edit.ts';
-import { relayCommand } from '../setup/relay.ts';
+import { DESTINATION, relayCommand } from '../setup/relay.ts';
 
 interface Options {
   readonly yes: boolean;
@@ -110,6 +110,7 @@ function readOptions(argv: readonly string[]): Options {
     return client ?? [];
   });
   const relay = flags.get('relay')?.text;
+  if (relay !== undefined && !DESTINATION.test(relay)) problems.push(`--relay: expected you@host, got ${quote(relay)}`);
   if (isOn('remove') && (relay !== undefined || isOn('print')))
     problems.push('--remove: expected without --relay and --print');
   if (problems.length > 0) throw new SettingsError(problems.join('\n'));
@@ -173,11 +174,13 @@ async function agree(count: number, { stdin, stdout }: NodeJS.Process): Promise<
     throw new ReportedError('nothing was written: there is no terminal to ask in; --yes writes');
   const asking = createInterface({ input: stdin, output: stdout });
   const closed = new Promise<string>((resolve) =>
-    asking.once('close', () => resolve('')).once('SIGINT', () => asking.close()),
+    asking.once('close', () => resolve('\n')).once('SIGINT', () => asking.close()),
   );
   const files = count === 1 ? 'this change' : `these ${count} changes`;
   const answer = await Promise.race([asking.question(`Write ${files}? [y/N] `), closed]);
   asking.close();
+  // Ctrl-C and Ctrl-D leave the line as it is.
+  if (answer === '\n') stdout.write(answer);
   return /^y(?:es)?$/i.test(answer.trim());
 }
 

@@ -16,10 +16,12 @@ export function difference(before: string, after: string): readonly string[] {
   const plus = come.filter((line) => !isSameButComma(line, gone));
   const longer = plus.length > 0 ? come : gone;
   const first = start + longer.indexOf((plus.length > 0 ? plus : minus)[0] ?? '');
+  const isOneLine = minus.length === 1 && plus.length === 1;
+  const other = (lines: readonly string[]): string | undefined => (isOneLine ? lines[0] : undefined);
   return [
     `line ${first + 1}:`,
-    ...minus.map((line) => cut(line, plus[0])).flatMap((part) => (part === '' ? [] : `- ${part}`)),
-    ...plus.map((line) => cut(line, minus[0])).flatMap((part) => (part === '' ? [] : `+ ${part}`)),
+    ...minus.map((line) => cut(line, other(plus))).flatMap((part) => (part === '' ? [] : `- ${part}`)),
+    ...plus.map((line) => cut(line, other(minus))).flatMap((part) => (part === '' ? [] : `+ ${part}`)),
   ];
 }
 

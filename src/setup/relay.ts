@@ -21,13 +21,14 @@ export interface RelayCommand {
   readonly warnings: readonly string[];
 }
 
+/** What ssh takes for the other end, and not for an option. */
+export const DESTINATION = /^[^\s-]\S*$/;
+
 /**
  * The command that reaches the server by ssh, tried once: without a terminal, as a client runs it.
  * @throws {ReportedError} it cannot be reached, or does not find opencode-mcp there; with what mends it
  */
 export async function relayCommand(ssh: string, destination: string): Promise<RelayCommand> {
-  if (!/^[^\s-]\S*$/.test(destination))
-    throw new ReportedError(`--relay: expected you@host, got ${quoted(destination, 80)}`);
   const words = (remote: string): Words => [ssh, ...OPTIONS, destination, remote];
   const say = (remote: string): Promise<Ended> => run(words(remote));
 

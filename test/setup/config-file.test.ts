@@ -1,0 +1,108 @@
+import { chmod, lstat, mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+
+import { type Rewrite, rewriteConfig } from '../../src/setup/config-file.ts';
+import { tempDir } from '../rig/temp.ts';
+
+const append = (text = ''): string => `${text}new\n`;
+const never = (): Promise<never> => Promise.reject(new Error('Expected no wait'));
+const rewrite = (path: string, change: Rewrite['change'] = append): Promise<string | undefined> =>
+  rewriteConfig(path, { pause: never, locks: false, change });
+
+function folder(): string {
+  const temp = tempDir('opencode-mcp-config-file');
+  onTestFinished(() => temp.close());
+  return temp.path;
+}
+
+test('a file is replaced with its mode, and what it was lies beside it with that mode too', async () => {
+  const path = join(folder(), 'config.json');
+  await writeFile(path, 'old\n');
+  for (const mode of [0o600, 0o640]) {
+    await chmod(path, mode);
+    const before = await readFile(path, 'utf8');
+    const { ino } = await stat(path);
+    const backup = await rewrite(path);
+    expect(backup).toBe(`${path}.before-opencode-mcp`);
+    expect(await readFile(path, 'utf8')).toBe(`${before}new\n`);
+    expect(await readFile(`${path}.before-opencode-mcp`, 'utf8')).toBe(before);
+    const now = await stat(path);
+    expect([now.mode & 0o777, (await stat(backup ?? '')).mode & 0o777]).toEqual([mode, mode]);
+    // In one step: another file took the name.
+    expect(now.ino).not.toBe(ino);
+  }
+});
+
+test('a link stays, and the file that it leads to is replaced and copied where it lies', async () => {
+  const home = folder();
+  await mkdir(join(home, 'dotfiles'));
+  await writeFile(join(home, 'dotfiles', 'zed.json'), 'old\n');
+  const path = join(home, 'settings.json');
+  await symlink('dotfiles/zed.json', path);
+  expect(await rewrite(path)).toBe(join(home, 'dotfiles', 'zed.json.before-opencode-mcp'));
+  expect([(await lstat(path)).isSymbolicLink(), await readlink(path)]).toEqual([true, 'dotfiles/zed.json']);
+  expect(await readFile(join(home, 'dotfiles', 'zed.json'), 'utf8')).toBe('old\nnew\n');
+});
+
+test('a new file is for its owner only, in folders that are made; nothing is left beside it', async () => {
+  const path = join(folder(), 'Code', 'User', 'mcp.json');
+  expect(await rewrite(path)).toBeUndefined();
+  expect((await stat(path)).mode & 0o777).toBe(0o600);
+  expect(await readdir(join(path, '..'))).toEqual(['mcp.json']);
+});
+
+test('what is no text file, and a link to nothing, is left', async () => {
+  const home = folder();
+  await writeFile(join(home, 'binary'), Buffer.from([0x7b, 0xff, 0x7d]));
+  await symlink('nowhere', join(home, 'link'));
+  await mkdir(join(home, 'directory'));
+  await expect(rewrite(join(home, 'binary'))).rejects.toThrow('it is not UTF-8');
+  await expect(rewrite(join(home, 'link'))).rejects.toThrow('a link to a file that does not exist');
+  await expect(rewrite(join(home, 'directory'))).rejects.toThrow('no regular file');
+  expect((await readdir(home)).toSorted()).toEqual(['binary', 'directory', 'link', 'tmp']);
+});
+
+test('a change that is refused leaves the file and nothing beside it', async () => {
+  const home = folder();
+  await writeFile(join(home, 'a'), 'old\n');
+  const refuse = (): never => {
+    throw new Error('refused');
+  };
+  await expect(rewriteConfig(join(home, 'a'), { pause: never, locks: true, change: refuse })).rejects.toThrow(
+    'refused',
+  );
+  expect((await readdir(home)).toSorted()).toEqual(['a', 'tmp']);
+});
+
+test('what the client writes while it holds its lock is not lost', async () => {
+  const path = join(folder(), '.claude.json');
+  await writeFile(path, 'old\n');
+  await mkdir(`${path}.lock`);
+  let waits = 0;
+  await rewriteConfig(path, {
+    locks: true,
+    change: append,
+    async pause() {
+      waits += 1;
+      if (waits < 3) return;
+      // The client ends its own change.
+      await writeFile(path, "old\nclient's\n");
+      const { rmdir } = await import('node:fs/promises');
+      await rmdir(`${path}.lock`);
+    },
+  });
+  expect(waits).toBe(3);
+  expect(await readFile(path, 'utf8')).toBe("old\nclient's\nnew\n");
+});
+
+test('a lock that is never given back ends the wait, with what to do', async () => {
+  const path = join(folder(), '.claude.json');
+  await writeFile(path, 'old\n');
+  await mkdir(`${path}.lock`);
+  await expect(rewriteConfig(path, { locks: true, change: append, pause: () => Promise.resolve() })).rejects.toThrow(
+    `its client holds it (${path}.lock); end that client, or remove that folder where none runs`,
+  );
+  expect(await readFile(path, 'utf8')).toBe('old\n');
+  expect((await stat(`${path}.lock`)).isDirectory()).toBe(true);
+});

@@ -1,0 +1,237 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import process from 'node:process';
+
+import { Client as McpClient } from '@modelcontextprotocol/sdk/client/index.js';
+import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
+import { expect, onTestFinished, test } from 'vitest';
+
+import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
+import { tempDir } from '../rig/temp.ts';
+import { needTmux, openTmux } from '../rig/tmux.ts';
+import { CLIENTS } from '../../src/setup/clients.ts';
+
+interface Run {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function home(): string {
+  const temp = tempDir('opencode-mcp-init');
+  onTestFinished(() => temp.close());
+  return temp.path;
+}
+
+async function init(home: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> {
+  const child = spawn(process.execPath, [SERVER_SCRIPT, 'init', ...args], {
+    env: { PATH: '/nowhere', HOME: home, ...NO_MULTICAST, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].setEncoding('utf8').on('data', (text: string) => (output[name] += text));
+  await once(child, 'close');
+  return { code: child.exitCode, ...output };
+}
+
+/** Files of every client of this system, as if each had run once. */
+const FILES: Readonly<Record<string, string>> = {
+  '.claude.json': '{\n  "numStartups": 1\n}',
+  '.config/Claude/claude_desktop_config.json': '{}',
+  '.codex/config.toml': 'model = "gpt-5"\n',
+  '.config/opencode/opencode.jsonc': '{\n  // mine\n}\n',
+  '.config/Code/User/mcp.json': '',
+  '.cursor/mcp.json': '{"mcpServers":{}}',
+  '.gemini/settings.json': '{}\n',
+  '.config/zed/settings.json': '// Zed\n{\n  "theme": "One",\n}\n',
+};
+
+async function place(home: string, files = FILES): Promise<void> {
+  for (const [name, text] of Object.entries(files)) {
+    await mkdir(dirname(join(home, name)), { recursive: true });
+    await writeFile(join(home, name), text);
+  }
+}
+
+async function contents(home: string): Promise<Record<string, string>> {
+  const entries = await readdir(home, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  return Object.fromEntries(
+    await Promise.all(files.map(async (file) => [file.slice(home.length + 1), await readFile(file, 'utf8')] as const)),
+  );
+}
+
+test('without a terminal and --yes it shows each change and writes nothing', async () => {
+  const folder = home();
+  await place(folder);
+  const { code, stdout, stderr } = await init(folder, []);
+  expect(code).toBe(1);
+  for (const { title } of CLIENTS) expect(stdout).toMatch(new RegExp(`^${title}: ~/`, 'm'));
+  expect(stdout).toContain(`+   "mcpServers": {`);
+  expect(stdout).toContain('+ [mcp_servers.opencode]');
+  expect(stdout).not.toContain('Not found here');
+  expect(stderr).toContain('nothing was written: there is no terminal to ask in; --yes writes');
+  expect(await contents(folder)).toEqual(FILES);
+});
+
+test('--yes writes every client, a second run nothing, and --remove takes it all back', async () => {
+  const folder = home();
+  await place(folder);
+  const first = await init(folder, ['--yes']);
+  expect(first.code).toBe(0);
+  const written = await contents(folder);
+  for (const [name, before] of Object.entries(FILES)) {
+    expect(written[name]).toContain(JSON.stringify(SERVER_SCRIPT));
+    expect(written[name]).toContain(JSON.stringify(process.execPath));
+    expect(written[`${name}.before-opencode-mcp`]).toBe(before);
+    expect(first.stdout).toContain(`as it was: ~/${name}.before-opencode-mcp`);
+  }
+  const second = await init(folder, ['--yes']);
+  expect([second.code, second.stdout.endsWith('Nothing to change.\n')]).toEqual([0, true]);
+  expect(await contents(folder)).toEqual(written);
+
+  const removal = await init(folder, ['--remove', '--yes']);
+  expect(removal.code).toBe(0);
+  const after = await contents(folder);
+  const left = Object.keys(FILES).map((name) => [name, after[name]]);
+  // What was empty is an empty object now; a list of servers that was empty went with the last of them.
+  const emptied = { '.config/Code/User/mcp.json': '{}\n', '.cursor/mcp.json': '{}' };
+  expect(Object.fromEntries(left)).toEqual({ ...FILES, ...emptied });
+  expect((await init(folder, ['--remove', '--yes'])).stdout).toMatch(/Nothing to change\.\n$/);
+});
+
+test('a malformed or unreadable file is left with its reason, and the others are written', async () => {
+  const folder = home();
+  await place(folder, {
+    '.cursor/mcp.json': '{\n  "a": 1,,\n}',
+    '.gemini/settings.json': '{}',
+    '.codex/config.toml': 'a = \n',
+  });
+  const { code, stdout } = await init(folder, ['--yes']);
+  expect(code).toBe(1);
+  expect(stdout).toContain('Cursor: ~/.cursor/mcp.json\n  left as it is: line 2: ');
+  expect(stdout).toContain('Codex: ~/.codex/config.toml\n  left as it is: line 1: ');
+  expect(stdout).toContain('Gemini CLI: written');
+  const after = await contents(folder);
+  expect([after['.cursor/mcp.json'], after['.codex/config.toml']]).toEqual(['{\n  "a": 1,,\n}', 'a = \n']);
+  expect(Object.keys(after).filter((name) => name.includes('before'))).toEqual([
+    '.gemini/settings.json.before-opencode-mcp',
+  ]);
+});
+
+test('clients are found by their programs on PATH too, or by variables of their own; others are named', async () => {
+  const folder = home();
+  await place(folder, { 'bin/claude': '', 'codex-home/config.toml': '' });
+  await chmod(join(folder, 'bin/claude'), 0o755);
+  const env = { PATH: join(folder, 'bin'), CODEX_HOME: join(folder, 'codex-home') };
+  const { stdout } = await init(folder, ['--yes'], env);
+  expect(stdout).toContain('Claude Code: ~/.claude.json\n  new file:\n');
+  expect(stdout).toContain('Codex: ~/codex-home/config.toml\n');
+  expect(stdout).toContain(
+    'Not found here: Claude Desktop, opencode, VS Code, Cursor, Gemini CLI, Zed (opencode-mcp init --print)',
+  );
+  expect(await readFile(join(folder, '.claude.json'), 'utf8')).toContain('"type": "stdio"');
+});
+
+test('no setting and no password of the environment goes into a file', async () => {
+  const folder = home();
+  await place(folder);
+  await init(folder, ['--yes'], { OPENCODE_SERVER_PASSWORD: 'hunter2', RELAY_REGISTRY_DIR: '/elsewhere' });
+  const all = JSON.stringify(await contents(folder));
+  expect(all).not.toContain('hunter2');
+  expect(all).not.toContain('/elsewhere');
+});
+
+test('without any client it says what it looked for; --client makes the file, --print shows what goes where', async () => {
+  const folder = home();
+  const none = await init(folder, []);
+  expect([none.code, none.stderr]).toEqual([1, expect.stringContaining('no MCP client was found here: Claude Code, ')]);
+  const printed = await init(folder, ['--print', '--client', 'claude-desktop']);
+  const [, snippet = ''] = printed.stdout.split(':\n\n');
+  expect((await init(folder, ['--client', 'claude-desktop', '--yes'])).code).toBe(0);
+  const file = join(folder, '.config/Claude/claude_desktop_config.json');
+  expect(JSON.parse(snippet)).toEqual(JSON.parse(await readFile(file, 'utf8')));
+  const rest = (await init(folder, ['--print'])).stdout;
+  expect(rest).not.toContain('Claude Desktop');
+  for (const title of ['Claude Code', 'Codex', 'opencode', 'VS Code', 'Cursor', 'Gemini CLI', 'Zed'])
+    expect(rest).toContain(`${title}, in ~/`);
+});
+
+test('--json says what would be, and with --yes what was done', async () => {
+  const folder = home();
+  await place(folder, { '.cursor/mcp.json': '{}', '.gemini/settings.json': '{' });
+  const rows = async (...args: string[]): Promise<unknown> =>
+    JSON.parse((await init(folder, ['--json', ...args])).stdout);
+  const gemini = {
+    client: 'gemini',
+    file: join(folder, '.gemini/settings.json'),
+    change: 'failed',
+    written: false,
+    reason: 'line 1: close brace expected; mend that first',
+  };
+  const cursor = { client: 'cursor', file: join(folder, '.cursor/mcp.json'), change: 'add', written: false };
+  expect(await rows()).toEqual({ clients: [cursor, gemini] });
+  const backup = join(folder, '.cursor/mcp.json.before-opencode-mcp');
+  expect(await rows('--yes')).toEqual({ clients: [{ ...cursor, written: true, backup }, gemini] });
+});
+
+test.each([
+  [['--clint', 'x'], '--clint: unknown flag, see --help; did you mean --client?'],
+  [['--client', 'emacs'], '--client: expected a comma list of claude-code, '],
+  [['--read-only'], '--read-only: init takes no settings'],
+  [['--remove', '--relay', 'you@relay'], '--remove: expected without --relay and --print'],
+  [['--relay', '-oProxyCommand=x'], '--relay: expected you@host, got "-oProxyCommand=x"'],
+  [['cursor'], 'unexpected argument "cursor"'],
+])('%j is refused', async (args, reason) => {
+  const { code, stderr } = await init(home(), args);
+  expect([code, stderr]).toEqual([2, expect.stringContaining(reason)]);
+});
+
+test('what was written starts the server for a client that has no PATH', async () => {
+  const folder = home();
+  await place(folder, { '.cursor/mcp.json': '' });
+  await init(folder, ['--yes']);
+  const { mcpServers } = JSON.parse(await readFile(join(folder, '.cursor/mcp.json'), 'utf8')) as {
+    readonly mcpServers: Readonly<Record<string, { readonly command: string; readonly args: string[] }>>;
+  };
+  const client = new McpClient({ name: 'no-path', version: '1' });
+  const env = { PATH: '', HOME: folder, RELAY_REGISTRY_DIR: folder, TRANSPORT: 'local-relay', ...NO_MULTICAST };
+  await client.connect(new StdioClientTransport({ ...mcpServers['opencode']!, env, stderr: 'ignore' }));
+  const { tools } = await client.listTools();
+  await client.close();
+  expect(tools.map(({ name }) => name)).toContain('send');
+});
+
+test.for([60, 200])('asks in a terminal of %d columns', { timeout: 200_000 }, async (columns, context) => {
+  needTmux(context);
+  const folder = home();
+  await place(folder, { '.cursor/mcp.json': '{}' });
+  await using terminal = await openTmux({ PATH: '/usr/bin:/bin', HOME: folder }, folder);
+  await terminal.resize(columns, 50);
+  let runs = 0;
+  const run = async (answer: string, key: string): Promise<string> => {
+    runs += 1;
+    await terminal.type(`echo run-${runs}; ${process.execPath} ${SERVER_SCRIPT} init; echo "code-${runs} $?"`, 'Enter');
+    await terminal.shows(new RegExp(`^run-${runs}$[^]*Write this change\\? \\[y/N\\]`, 'm'));
+    await terminal.type(answer, key);
+    const screen = await terminal.shows(new RegExp(`^code-${runs} \\d+$`, 'm'));
+    return screen.slice(screen.search(new RegExp(`^run-${runs}$`, 'm')));
+  };
+  for (const [answer, key] of [
+    ['', 'Enter'],
+    ['', 'C-c'],
+    ['', 'C-d'],
+    ['n', 'Enter'],
+  ] as const) {
+    expect(await run(answer, key)).toMatch(/^Nothing was written\.\ncode-\d+ 0$/m);
+    expect(await contents(folder)).toEqual({ '.cursor/mcp.json': '{}' });
+  }
+  const screen = await run('y', 'Enter');
+  expect(screen).toContain('Cursor: ~/.cursor/mcp.json\n  line 1:\n  - {}\n  + {\n');
+  expect(screen).toContain('Cursor: written; ');
+  expect((await contents(folder))['.cursor/mcp.json']).toContain('opencode');
+});
