@@ -25,16 +25,18 @@ export interface RelayCommand {
 export const DESTINATION = /^[^\s-]\S*$/;
 
 /**
- * The command that reaches the server by ssh, tried once: without a terminal, as a client runs it.
+ * The command that reaches the server by ssh, tried once: without a terminal, as a client runs it. Each of up to three connections
+ * gets `limitMs`.
  * @throws {ReportedError} it cannot be reached, or does not find opencode-mcp there; with what mends it
  */
-export async function relayCommand(ssh: string, destination: string): Promise<RelayCommand> {
+export async function relayCommand(ssh: string, destination: string, limitMs = SSH_LIMIT_MS): Promise<RelayCommand> {
   const words = (remote: string): Words => [ssh, ...OPTIONS, destination, remote];
-  const say = (remote: string): Promise<Ended> => run(words(remote));
+  const say = (remote: string): Promise<Ended> => run(words(remote), limitMs);
 
   const direct = await say('opencode-mcp --version');
   if (isVersion(direct)) return { words: words('opencode-mcp'), warnings: [] };
-  if (direct.code === undefined || direct.code === 255) throw new ReportedError(unreachable(destination, direct));
+  if (direct.code === undefined || direct.code === 255)
+    throw new ReportedError(unreachable(destination, direct, limitMs));
   if (direct.code === 0) throw new ReportedError(noisy(destination, direct));
 
   // What a person's own shell finds: version managers set their PATH for interactive shells only.
@@ -51,7 +53,7 @@ export async function relayCommand(ssh: string, destination: string): Promise<Re
   const absolute = `${shellWord(node)} ${shellWord(program)}`;
   const tried = await say(`${absolute} --version`);
   if (!isVersion(tried))
-    throw new ReportedError(tried.code === 0 ? noisy(destination, tried) : unreachable(destination, tried));
+    throw new ReportedError(tried.code === 0 ? noisy(destination, tried) : unreachable(destination, tried, limitMs));
   return {
     words: words(absolute),
     warnings: [
@@ -72,9 +74,9 @@ function isVersion({ code, stdout }: Ended): boolean {
   return code === 0 && /^\d+\.\d+\.\d+\S*\n$/.test(stdout);
 }
 
-function unreachable(destination: string, { code, stderr }: Ended): string {
+function unreachable(destination: string, { code, stderr }: Ended, limitMs: number): string {
   const words = stderr.trim() === '' ? 'nothing' : quoted(stderr, MAX_WORDS_CHARS);
-  const how = code === undefined ? `did not answer within ${SSH_LIMIT_MS / 1000} s` : `ended with code ${code}`;
+  const how = code === undefined ? `did not answer within ${limitMs / 1000} s` : `ended with code ${code}`;
   const hint = /Permission denied/.test(stderr)
     ? `a client cannot type a password: ssh-copy-id ${destination}, and keep the key in ssh-agent`
     : /Host key verification failed/.test(stderr)
@@ -102,7 +104,7 @@ function shellWord(word: string): string {
   return /^[\w./@:+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-function run([program, ...args]: Words): Promise<Ended> {
+function run([program, ...args]: Words, limitMs: number): Promise<Ended> {
   return new Promise((resolve, reject) => {
     // A group of its own, so that what ssh starts (ProxyCommand) ends with it.
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, windowsHide: true });
@@ -116,7 +118,7 @@ function run([program, ...args]: Words): Promise<Ended> {
       child.stdout.destroy();
       child.stderr.destroy();
       resolve({ code: undefined, ...output });
-    }, SSH_LIMIT_MS);
+    }, limitMs);
     child.once('error', (error) => {
       clearTimeout(cut);
       reject(new ReportedError(`cannot run ${program}: ${messageOf(error)}`));

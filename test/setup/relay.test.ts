@@ -1,0 +1,141 @@
+import { spawnSync } from 'node:child_process';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import process from 'node:process';
+
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
+import { expect, onTestFinished, test, type TestContext } from 'vitest';
+
+import { relayCommand } from '../../src/setup/relay.ts';
+import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { describeProcess, needSshd, startSshd, type Sshd } from '../rig/sshd.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
+import { tempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+
+interface Relay {
+  readonly sshd: Sshd;
+  /** Stands for the person's ssh with its configuration: the real one, with the rig's keys. */
+  readonly ssh: string;
+  readonly destination: string;
+  /** Of the sessions' home. */
+  write(name: string, text: string): Promise<string>;
+}
+
+async function relay(context: TestContext, config: readonly string[] = []): Promise<Relay> {
+  needSshd(context);
+  const sshd = await startSshd({ config });
+  const temp = tempDir('opencode-mcp-relay');
+  onTestFinished(async () => {
+    await sshd.close();
+    await temp.close();
+  });
+  const ssh = join(temp.path, 'ssh');
+  const own = sshd.command.slice(1, -1).map((word) => `'${word}'`);
+  // It may be the first ssh on the PATH of whoever starts it.
+  await writeFile(ssh, `#!/bin/sh\nPATH='${process.env['PATH']}'\nexec ssh ${own.join(' ')} "$@"\n`);
+  await chmod(ssh, 0o755);
+  const write = async (name: string, text: string): Promise<string> => {
+    const path = join(sshd.home, name);
+    await mkdir(join(path, '..'), { recursive: true });
+    await writeFile(path, text);
+    await chmod(path, 0o755);
+    return path;
+  };
+  return { sshd, ssh, destination: sshd.command.at(-1) ?? '', write };
+}
+
+/** The built server as it is installed: a program of its name, which needs `node` on PATH. */
+const PROGRAM = `#!/bin/sh\nexec node ${SERVER_SCRIPT} --mdns-interfaces none --transport local-relay --registry-dir "$HOME" "$@"\n`;
+
+interface Written {
+  readonly mcpServers: { readonly opencode: { readonly command: string; readonly args: readonly string[] } };
+}
+
+/** What a client does with the command: starts it and lists the tools. */
+async function tools([command, ...args]: readonly string[]): Promise<readonly string[]> {
+  const client = new Client({ name: 'elsewhere', version: '1' });
+  await client.connect(new StdioClientTransport({ command: command ?? '', args, stderr: 'ignore' }));
+  const { tools } = await client.listTools();
+  await client.close();
+  return tools.map(({ name }) => name);
+}
+
+test('found on the PATH of a shell without a terminal: the server answers through ssh', async (context) => {
+  const bin = tempDir('opencode-mcp-bin');
+  onTestFinished(() => bin.close());
+  const path = `${bin.path}:/usr/local/bin:/usr/bin:/bin`;
+  const { ssh, destination, write } = await relay(context);
+  // As on Debian: bash reads it for the commands of ssh too, up to where it asks for a terminal.
+  await write('.bashrc', `export PATH=${path}\ncase $- in *i*) ;; *) return;; esac\necho hello\n`);
+  await writeFile(join(bin.path, 'opencode-mcp'), PROGRAM);
+  await chmod(join(bin.path, 'opencode-mcp'), 0o755);
+  const { words, warnings } = await relayCommand(ssh, destination);
+  expect(words.slice(-2)).toEqual([destination, 'opencode-mcp']);
+  expect(words).toContain('BatchMode=yes');
+  expect(warnings).toEqual([]);
+  expect(await tools(words)).toContain('send');
+
+  // The same from the command line: into the client's file, with ssh's absolute path.
+  const args = [SERVER_SCRIPT, 'init', '--relay', destination, '--client', 'cursor', '--yes'];
+  const env = { PATH: dirname(ssh), HOME: bin.path, ...NO_MULTICAST };
+  const { status } = spawnSync(process.execPath, args, { env });
+  expect(status).toBe(0);
+  const { mcpServers } = JSON.parse(await readFile(join(bin.path, '.cursor/mcp.json'), 'utf8')) as Written;
+  expect([mcpServers.opencode.command, ...mcpServers.opencode.args]).toEqual(words);
+});
+
+test('found by an interactive shell only, as with version managers: its absolute path, and a word on it', async (context) => {
+  const { ssh, destination, write } = await relay(context);
+  const program = await write("version's bin/opencode-mcp", PROGRAM.replace('exec node', `exec ${process.execPath}`));
+  const node = await write(
+    "version's bin/node",
+    `#!/bin/sh\n[ "$1" = "${program}" ] && shift && exec "${program}" "$@"\n`,
+  );
+  await write('.bashrc', `case $- in *i*) ;; *) return;; esac\necho welcome\nPATH="$HOME/version's bin:$PATH"\n`);
+  await write('.bash_profile', '. ~/.bashrc\n');
+  const { words, warnings } = await relayCommand(ssh, destination);
+  const shell = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
+  expect(words.at(-1)).toBe(`${shell(node)} ${shell(program)}`);
+  expect(warnings).toEqual([expect.stringContaining(`so its path there is used: ${program}.`)]);
+  expect(await tools(words)).toContain('send');
+});
+
+test('not there: what was tried and how to see that it works', async (context) => {
+  const { ssh, destination } = await relay(context);
+  await expect(relayCommand(ssh, destination)).rejects.toThrow(
+    `opencode-mcp was not found on ${destination}, neither by ssh without a terminal nor by a login shell.`,
+  );
+});
+
+test('a shell that prints something in every session is named: no client could understand it', async (context) => {
+  const { ssh, destination, write } = await relay(context);
+  await write('.bashrc', 'echo "fortune of the day"\nopencode-mcp() { echo 1.2.3; }\n');
+  await expect(relayCommand(ssh, destination)).rejects.toThrow(
+    /printed "fortune of the day 1\.2\.3".*interactive shell: case/s,
+  );
+});
+
+test('a key that is not admitted, a host that is not known, a relay that is gone: each with its way out', async (context) => {
+  const { sshd, ssh, destination } = await relay(context, ['AuthorizedKeysFile none']);
+  await expect(relayCommand(ssh, destination)).rejects.toThrow(/Permission denied.*ssh-copy-id/s);
+  const script = await readFile(ssh, 'utf8');
+  await writeFile(ssh, script.replace(/UserKnownHostsFile=[^']+/, 'UserKnownHostsFile=/dev/null'));
+  await expect(relayCommand(ssh, destination)).rejects.toThrow(/Host key verification failed.*confirm its key/s);
+  await sshd.stop();
+  await expect(relayCommand(ssh, destination)).rejects.toThrow(/Connection refused.*`ssh \S+ true` works/s);
+  await expect(relayCommand('/nowhere/ssh', destination)).rejects.toThrow('cannot run /nowhere/ssh');
+});
+
+test('an ssh that hangs is ended, with what it started', async () => {
+  const temp = tempDir('opencode-mcp-relay');
+  onTestFinished(() => temp.close());
+  const ssh = join(temp.path, 'ssh');
+  await writeFile(ssh, `#!/bin/sh\nsleep 1000 &\necho $! > ${temp.path}/pid\nwait\n`);
+  await chmod(ssh, 0o755);
+  // Time for a busy machine to start two processes; it hangs however long that is.
+  await expect(relayCommand(ssh, 'you@relay', 3_000)).rejects.toThrow('ssh to you@relay did not answer within 3 s');
+  const pid = Number(await readFile(join(temp.path, 'pid'), 'utf8'));
+  await until('what it started to end', async () => (await describeProcess(pid)) === undefined);
+});
