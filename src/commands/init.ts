@@ -13,7 +13,7 @@ import { type Client, CLIENTS, type Place, type Words } from '../setup/clients.t
 import { findOnPath, ownCommand } from '../setup/command.ts';
 import { readConfigText, rewriteConfig } from '../setup/config-file.ts';
 import { difference } from '../setup/difference.ts';
-import { editConfig, type Edit, snippet, type Wanted } from '../setup/edit.ts';
+import { editConfig, type Edit, snippet, type EditRequest } from '../setup/edit.ts';
 import { DESTINATION, relayCommand } from '../setup/relay.ts';
 
 interface Options {
@@ -61,7 +61,7 @@ export async function init(argv: readonly string[], process: NodeJS.Process, { p
       `no MCP client was found here: ${CLIENTS.map(({ title }) => title).join(', ')}. For another one, or one that keeps its files elsewhere: opencode-mcp init --print`,
     );
   }
-  const wanted: Wanted = options.remove
+  const wanted: EditRequest = options.remove
     ? { kind: 'remove' }
     : { kind: 'add', words: await commandWords(options, place, process, warn) };
   const plans = await Promise.all(chosen.map((client) => planFor(client, place, wanted)));
@@ -142,7 +142,7 @@ async function commandWords(
 }
 
 /** The file that is edited: one that has the entry already, else the first that exists. */
-async function planFor(client: Client, place: Place, wanted: Wanted): Promise<Plan> {
+async function planFor(client: Client, place: Place, wanted: EditRequest): Promise<Plan> {
   const files = client.files(place);
   let first: Plan | undefined;
   for (const file of files) {
@@ -156,7 +156,7 @@ async function planFor(client: Client, place: Place, wanted: Wanted): Promise<Pl
   return { client, file, before: undefined, edit: editConfig(client, '', wanted) };
 }
 
-async function planForFile(client: Client, file: string, wanted: Wanted): Promise<Plan | undefined> {
+async function planForFile(client: Client, file: string, wanted: EditRequest): Promise<Plan | undefined> {
   try {
     const before = await readConfigText(file);
     return before === undefined ? undefined : { client, file, before, edit: editConfig(client, before, wanted) };
@@ -185,7 +185,7 @@ async function agree(count: number, { stdin, stdout }: NodeJS.Process): Promise<
 }
 
 /** The file may have changed since it was shown: it is read again. */
-async function write({ client, file }: Plan, wanted: Wanted, process: NodeJS.Process): Promise<Outcome> {
+async function write({ client, file }: Plan, wanted: EditRequest, process: NodeJS.Process): Promise<Outcome> {
   try {
     const backup = await rewriteConfig(file, {
       pause,

@@ -47,7 +47,7 @@ export function findOnPath(place: Place, name: string): string | undefined {
 
 /**
  * The words after this program in a command of some client, or undefined where the command starts something else.
- * `npx opencode-mcp` is another project's package.
+ * The package of this name on npm is another project's, so npx does not start ours.
  */
 export function wordsAfterOwn(words: readonly string[]): readonly string[] | undefined {
   const [first = '', second = ''] = words;

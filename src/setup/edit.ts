@@ -9,7 +9,7 @@ import { addTable, readToml, removeTable, setInTable } from './toml-edit.ts';
 /** The name of the server in the clients. */
 export const SERVER_NAME = 'opencode';
 
-export type Wanted = { readonly kind: 'add'; readonly words: Words } | { readonly kind: 'remove' };
+export type EditRequest = { readonly kind: 'add'; readonly words: Words } | { readonly kind: 'remove' };
 
 export interface Edit {
   readonly kind: 'add' | 'update' | 'remove' | 'none';
@@ -24,7 +24,7 @@ type Tree = Record<string, unknown>;
  * file written in a way that the editors do not know is refused rather than changed.
  * @throws {EditError} the file is malformed, or the entry cannot be set in it
  */
-export function editConfig(client: Client, text: string, wanted: Wanted): Edit {
+export function editConfig(client: Client, text: string, wanted: EditRequest): Edit {
   // Windows programs begin files with it.
   const mark = text.startsWith('\ufeff') ? '\ufeff' : '';
   const body = text.slice(mark.length);

@@ -4,6 +4,7 @@ import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -25,7 +26,7 @@ const OFFLINE = process.getuid?.() === 0 ? ['--net'] : ['--net', '--map-root-use
 const canUnshare = (): boolean => {
   if (spawnSync('unshare', [...OFFLINE, 'true']).status === 0) return true;
   if (process.env['CI'] === 'true') throw new Error('Expected network namespaces, because CI=true');
-  console.warn('Skipped: unshare --net is not allowed here');
+  process.stderr.write('Skipped: unshare --net is not allowed here\n');
   return false;
 };
 
@@ -83,8 +84,7 @@ function run(program: string, args: readonly string[], more: Readonly<Record<str
 }
 
 const init = (...args: string[]): Promise<Ended> => run(process.execPath, [SERVER_SCRIPT, 'init', ...args]);
-const shown = ({ stdout, stderr }: Ended): string => stripColours(stdout + stderr);
-const stripColours = (text: string): string => text.replaceAll(/\u001b\[[0-9;]*m/g, '');
+const shown = ({ stdout, stderr }: Ended): string => stripVTControlCharacters(stdout + stderr);
 
 describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !canUnshare())(
   'real clients, in a fresh home',
@@ -96,7 +96,7 @@ describe.skipIf([CLAUDE, CODEX, GEMINI, PINNED_OPENCODE].some(isMissing) || !can
         ['gemini', '--version'],
         ['opencode', '--version'],
       ] as const;
-      for (const [program, flag] of versions) console.log(program, (await run(program, [flag])).stdout.trim());
+      for (const [program, flag] of versions) process.stdout.write(`${program} ${(await run(program, [flag])).stdout}`);
 
       const first = await init('--yes');
       expect([first.code, first.stderr]).toEqual([0, expect.not.stringContaining('error')]);
