@@ -1,20 +1,16 @@
-import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { dirname } from 'node:path';
 import { createInterface } from 'node:readline/promises';
-import { setTimeout as pause } from 'node:timers/promises';
 
-import { reasonOf } from '../base/errors.ts';
 import { type Output, ReportedError } from '../base/program.ts';
 import { readFlags } from '../config/flags.ts';
 import { quote } from '../config/quote.ts';
 import { SettingsError } from '../config/settings.ts';
 import { type Client, CLIENTS, type Place, type Words } from '../setup/clients.ts';
 import { findOnPath, ownCommand } from '../setup/command.ts';
-import { readConfigText, rewriteConfig } from '../setup/config-file.ts';
-import { difference } from '../setup/difference.ts';
-import { editConfig, type Edit, snippet, type EditRequest } from '../setup/edit.ts';
+import type { EditRequest } from '../setup/edit.ts';
+import { carryOut, isChange, isHere, type Outcome, type Plan, planFor } from '../setup/plan.ts';
 import { DESTINATION, relayCommand } from '../setup/relay.ts';
+import { byHand, planLines, planRow, resultLine } from '../setup/report.ts';
 
 interface Options {
   readonly yes: boolean;
@@ -23,22 +19,6 @@ interface Options {
   readonly json: boolean;
   readonly clients: readonly Client[] | undefined;
   readonly relay: string | undefined;
-}
-
-/** What is to be done about one client. */
-interface Plan {
-  readonly client: Client;
-  readonly file: string;
-  /** Of the whole file; undefined where there is none. */
-  readonly before: string | undefined;
-  readonly edit: Edit | { readonly kind: 'failed'; readonly reason: string };
-}
-
-/** What became of a change that was to be written. */
-interface Outcome {
-  /** The file as it was, if there was one. */
-  readonly backup?: string | undefined;
-  readonly reason?: string;
 }
 
 /** Tells the MCP clients on this machine about this program, or takes that back. Sets the exit code. */
@@ -58,7 +38,7 @@ export async function init(argv: readonly string[], process: NodeJS.Process, { p
   }
   if (chosen.length === 0) {
     throw new ReportedError(
-      `no MCP client was found here: ${CLIENTS.map(({ title }) => title).join(', ')}. For another one, or one that keeps its files elsewhere: opencode-mcp init --print`,
+      `no MCP client was found here: ${titles(CLIENTS)}. For another one, or one that keeps its files elsewhere: opencode-mcp init --print`,
     );
   }
   const wanted: EditRequest = options.remove
@@ -69,14 +49,18 @@ export async function init(argv: readonly string[], process: NodeJS.Process, { p
   if (!options.json) {
     for (const plan of plans) print(`${planLines(plan, place, options.remove).join('\n')}\n\n`);
     if (options.clients === undefined && missing.length > 0 && !options.remove)
-      print(`Not found here: ${missing.map(({ title }) => title).join(', ')} (opencode-mcp init --print)\n\n`);
+      print(`Not found here: ${titles(missing)} (opencode-mcp init --print)\n\n`);
   }
-  if (plans.some(({ edit }) => edit.kind === 'failed')) process.exitCode = 1;
   const agreed = changes.length > 0 && (options.yes || (!options.json && (await agree(changes.length, process))));
   const done = new Map<Client, Outcome>();
-  if (agreed) for (const plan of changes) done.set(plan.client, await write(plan, wanted, process));
+  if (agreed) for (const plan of changes) done.set(plan.client, await carryOut(plan, wanted));
+  const failed = [
+    ...plans.map(({ edit }) => edit.kind === 'failed'),
+    ...[...done.values()].map(({ reason }) => reason !== undefined),
+  ];
+  if (failed.includes(true)) process.exitCode = 1;
 
-  if (options.json) print(`${JSON.stringify({ clients: plans.map((plan) => row(plan, done)) }, null, 2)}\n`);
+  if (options.json) print(`${JSON.stringify({ clients: plans.map((plan) => planRow(plan, done)) }, null, 2)}\n`);
   else if (changes.length === 0) print('Nothing to change.\n');
   else if (!agreed) print('Nothing was written.\n');
   else for (const plan of changes) print(`${resultLine(plan, done.get(plan.client), place, options.remove)}\n`);
@@ -92,21 +76,19 @@ function readOptions(argv: readonly string[]): Options {
     client: 'string',
     relay: 'string',
   } as const;
-  const { flags } = readFlags(argv, 'opencode-mcp', { flags: own, positionals: false }, problems);
+  const { flags, positionals } = readFlags(argv, 'opencode-mcp', { flags: own, positionals: true }, problems);
   for (const [name, { written }] of flags)
     if (!(name in own))
       problems.push(`${written}: init takes no settings; put them into the configuration file of opencode-mcp`);
   const isOn = (name: string): boolean => flags.get(name)?.text === 'true';
-  const names = flags
-    .get('client')
-    ?.text.split(',')
-    .map((name) => name.trim().toLowerCase());
-  const clients = names?.flatMap((name) => {
+  // `--print cursor` reads as if it took the name.
+  if (!isOn('print')) problems.push(...positionals.map((text) => `unexpected argument ${quote(text)}; see --help`));
+  const given = [flags.get('client')?.text, ...positionals].filter((text) => text !== undefined);
+  const names = given.flatMap((text) => text.split(',')).map((name) => name.trim().toLowerCase());
+  const clients = names.flatMap((name) => {
     const client = CLIENTS.find((one) => one.name === name);
     if (client === undefined)
-      problems.push(
-        `--client: expected a comma list of ${CLIENTS.map((one) => one.name).join(', ')}, got ${quote(name)}`,
-      );
+      problems.push(`expected some of ${CLIENTS.map((one) => one.name).join(', ')}, got ${quote(name)}`);
     return client ?? [];
   });
   const relay = flags.get('relay')?.text;
@@ -114,13 +96,14 @@ function readOptions(argv: readonly string[]): Options {
   if (isOn('remove') && (relay !== undefined || isOn('print')))
     problems.push('--remove: expected without --relay and --print');
   if (problems.length > 0) throw new SettingsError(problems.join('\n'));
-  return { yes: isOn('yes'), print: isOn('print'), remove: isOn('remove'), json: isOn('json'), clients, relay };
-}
-
-function isHere(client: Client, place: Place): boolean {
-  const files = client.files(place);
-  const folder = client.folder?.(place) ?? dirname(files[0]);
-  return [...files, folder].some((path) => existsSync(path)) || client.programs.some((name) => findOnPath(place, name));
+  return {
+    yes: isOn('yes'),
+    print: isOn('print'),
+    remove: isOn('remove'),
+    json: isOn('json'),
+    clients: names.length > 0 ? clients : undefined,
+    relay,
+  };
 }
 
 async function commandWords(
@@ -141,34 +124,6 @@ async function commandWords(
   return words;
 }
 
-/** The file that is edited: one that has the entry already, else the first that exists. */
-async function planFor(client: Client, place: Place, wanted: EditRequest): Promise<Plan> {
-  const files = client.files(place);
-  let first: Plan | undefined;
-  for (const file of files) {
-    const plan = await planForFile(client, file, wanted);
-    if (plan === undefined) continue;
-    if (plan.edit.kind !== 'add' && !(wanted.kind === 'remove' && plan.edit.kind === 'none')) return plan;
-    first ??= plan;
-  }
-  if (first !== undefined) return first;
-  const file = files.at(-1) ?? files[0];
-  return { client, file, before: undefined, edit: editConfig(client, '', wanted) };
-}
-
-async function planForFile(client: Client, file: string, wanted: EditRequest): Promise<Plan | undefined> {
-  try {
-    const before = await readConfigText(file);
-    return before === undefined ? undefined : { client, file, before, edit: editConfig(client, before, wanted) };
-  } catch (error) {
-    return { client, file, before: undefined, edit: { kind: 'failed', reason: reasonOf(error) } };
-  }
-}
-
-function isChange(edit: Plan['edit']): edit is Edit {
-  return edit.kind !== 'failed' && edit.kind !== 'none';
-}
-
 async function agree(count: number, { stdin, stdout }: NodeJS.Process): Promise<boolean> {
   if (!stdin.isTTY || !stdout.isTTY)
     throw new ReportedError('nothing was written: there is no terminal to ask in; --yes writes');
@@ -184,64 +139,6 @@ async function agree(count: number, { stdin, stdout }: NodeJS.Process): Promise<
   return /^y(?:es)?$/i.test(answer.trim());
 }
 
-/** The file may have changed since it was shown: it is read again. */
-async function write({ client, file }: Plan, wanted: EditRequest, process: NodeJS.Process): Promise<Outcome> {
-  try {
-    const backup = await rewriteConfig(file, {
-      pause,
-      locks: client.locks === true,
-      change: (text) => {
-        const edit = editConfig(client, text ?? '', wanted);
-        return edit.kind === 'none' ? undefined : edit.text;
-      },
-    });
-    return { backup };
-  } catch (error) {
-    process.exitCode = 1;
-    return { reason: reasonOf(error) };
-  }
-}
-
-function planLines({ client, file, before, edit }: Plan, place: Place, isRemoval: boolean): readonly string[] {
-  const head = `${client.title}: ${shortPath(file, place)}`;
-  if (edit.kind === 'failed') return [head, `  left as it is: ${edit.reason}`];
-  if (edit.kind === 'none') return [head, isRemoval ? '  has no opencode-mcp' : '  has it already'];
-  const lines =
-    before === undefined
-      ? [
-          'new file:',
-          ...edit.text
-            .trimEnd()
-            .split('\n')
-            .map((line) => `+ ${line}`),
-        ]
-      : difference(before, edit.text);
-  return [head, ...lines.map((line) => `  ${line}`)];
-}
-
-function resultLine({ client }: Plan, outcome: Outcome | undefined, place: Place, isRemoval: boolean): string {
-  if (outcome?.reason !== undefined) return `${client.title}: not written: ${outcome.reason}`;
-  const copy = outcome?.backup === undefined ? '' : `\n  as it was: ${shortPath(outcome.backup, place)}`;
-  return `${client.title}: ${isRemoval ? 'removed' : 'written'}${isRemoval ? '' : `; ${client.next}`}${copy}`;
-}
-
-function row({ client, file, edit }: Plan, done: ReadonlyMap<Client, Outcome>): object {
-  const outcome = done.get(client);
-  const reason = edit.kind === 'failed' ? edit.reason : outcome?.reason;
-  return {
-    client: client.name,
-    file,
-    change: edit.kind,
-    written: outcome !== undefined && reason === undefined,
-    ...(outcome?.backup !== undefined && { backup: outcome.backup }),
-    ...(reason !== undefined && { reason }),
-  };
-}
-
-function byHand(client: Client, place: Place, words: Words): string {
-  return `${client.title}, in ${shortPath(client.files(place).at(-1) ?? '', place)}:\n\n${snippet(client, words)}\n`;
-}
-
-function shortPath(path: string, { home }: Place): string {
-  return path.startsWith(`${home}/`) ? `~${path.slice(home.length)}` : path;
+function titles(clients: readonly Client[]): string {
+  return clients.map(({ title }) => title).join(', ');
 }

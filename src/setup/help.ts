@@ -11,7 +11,7 @@ Usage:
       --client LIST     only these, also where they were not found
       --relay YOU@HOST  the clients reach the server there by ssh; tries that first
       --remove          take it out again
-      --print           print what to add by hand for clients that were not found, or for --client
+      --print [LIST]    print what to add by hand for clients that were not found, or for these
       --json            print what was done, or with no --yes what would be, as JSON
 
 Clients: ${names}
@@ -20,10 +20,10 @@ Examples:
   opencode-mcp init
   opencode-mcp init --client cursor,zed --yes
   opencode-mcp init --relay you@relay
-  opencode-mcp init --print --client claude-desktop
+  opencode-mcp init --print claude-desktop
   opencode-mcp init --remove
 
-Settings, and passwords above all, go into opencode-mcp's own configuration file, never into a client's; arguments that
+Another client mostly takes what is printed for claude-desktop. Settings, and passwords above all, go into opencode-mcp's own configuration file, never into a client's; arguments that
 you add to the command in a client stay.
 `;
 }
