@@ -1,6 +1,6 @@
 // Installs the programs that the suites and the demo drive, each set in a folder of its own beside the tests:
 //   opencodes    the oldest and the newest supported opencode 1, the preview of opencode 2
-//   components   the newest Node LTS, the MCP Inspector, a gateway, the conformance suite
+//   components   the newest Node LTS, the MCP Inspector, a gateway, the conformance suite, MCP clients (Claude Code, Codex, Gemini CLI)
 // Arguments pick sets; without any, all. A set is installed once for each state of its package files.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';

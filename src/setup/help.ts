@@ -23,7 +23,7 @@ Examples:
   opencode-mcp init --print claude-desktop
   opencode-mcp init --remove
 
-Another client mostly takes what is printed for claude-desktop. Settings, and passwords above all, go into opencode-mcp's own configuration file, never into a client's; arguments that
-you add to the command in a client stay.
+Another client mostly takes what is printed for claude-desktop. Settings, and passwords above all, go into opencode-mcp's
+own configuration file, never into a client's; arguments that you add to the command in a client stay.
 `;
 }
