@@ -14,6 +14,8 @@ import type { Format } from './clients.ts';
 /** Of the parser's `SyntaxKind`, a const enum, which a single file cannot be compiled with. */
 const COMMA_TOKEN = 5;
 const LINE_COMMENT = 12;
+const BLOCK_COMMENT = 13;
+const LINE_BREAK = 14;
 const TRIVIA = 15;
 
 /** What the file says. Nothing at all is an empty object. */
@@ -78,15 +80,13 @@ function insert(text: string, object: Node, key: string, value: unknown): string
   }
   const at = last.offset + last.length;
   const comma = commaAfter(text, at);
-  const lineEnd = text.indexOf('\n', at);
-  if (lineEnd === -1 || lineEnd > end) {
+  const place = lineEndAfter(text, comma === undefined ? at : comma + 1);
+  if (place === undefined) {
     // One line stays one line.
     const before = comma === undefined ? ', ' : ' ';
-    const place = comma === undefined ? at : comma + 1;
-    return replace(text, place, place, `${before}${JSON.stringify(key)}: ${JSON.stringify(value)}`);
+    const there = comma === undefined ? at : comma + 1;
+    return replace(text, there, there, `${before}${JSON.stringify(key)}: ${JSON.stringify(value)}`);
   }
-  // After the comment at the end of that line.
-  const place = text[lineEnd - 1] === '\r' ? lineEnd - 1 : lineEnd;
   const own = layoutOf(text, last);
   const property = `${eol}${own.indent}${propertyText(key, value, own)}${comma === undefined ? '' : ','}`;
   const added = replace(text, place, place, property);
@@ -98,17 +98,20 @@ function removeOne(text: string, path: readonly string[]): string {
   const object = property?.parent;
   if (property === undefined || object?.children === undefined) return text;
   const lineStart = text.lastIndexOf('\n', property.offset - 1);
-  const isFirstOnLine = lineStart !== -1 && text.slice(lineStart, property.offset).trim() === '';
   const comma = commaAfter(text, property.offset + property.length);
   const end = comma === undefined ? property.offset + property.length : comma + 1;
-  const start = !isFirstOnLine ? property.offset : text[lineStart - 1] === '\r' ? lineStart - 1 : lineStart;
+  const hasOwnLines =
+    lineStart !== -1 &&
+    text.slice(lineStart, property.offset).trim() === '' &&
+    /^[ \t]*(?:\r?\n|\/[/*])/.test(text.slice(end, text.indexOf('\n', end) + 1));
+  const start = !hasOwnLines ? property.offset : text[lineStart - 1] === '\r' ? lineStart - 1 : lineStart;
   const previous = object.children[object.children.indexOf(property) - 1];
-  const rest = isFirstOnLine ? text.slice(end) : text.slice(end).replace(/^ /, '');
+  const rest = hasOwnLines ? text.slice(end) : text.slice(end).replace(/^ /, '');
   let before = text.slice(0, start);
   if (comma === undefined && previous !== undefined) {
     const orphan = commaAfter(text, previous.offset + previous.length);
     if (orphan !== undefined) before = before.slice(0, orphan) + before.slice(orphan + 1);
-    if (!isFirstOnLine) before = before.trimEnd();
+    if (!hasOwnLines) before = before.trimEnd();
   }
   const isEmpty = object.children.length === 1 && /\{\s*$/.test(before) && /^\s*\}/.test(rest);
   return isEmpty ? before.trimEnd() + rest.trimStart() : before + rest;
@@ -121,6 +124,19 @@ function commaAfter(text: string, from: number): number | undefined {
   for (;;) {
     const kind: number = scanner.scan();
     if (kind === COMMA_TOKEN) return scanner.getTokenOffset();
+    if (kind < LINE_COMMENT || kind > TRIVIA) return undefined;
+  }
+}
+
+/** Where the line ends on which `from` is, comments included; undefined where something else of the file follows on it. */
+function lineEndAfter(text: string, from: number): number | undefined {
+  const scanner = createScanner(text);
+  scanner.setPosition(from);
+  for (;;) {
+    const kind: number = scanner.scan();
+    const at = scanner.getTokenOffset();
+    if (kind === LINE_BREAK) return at;
+    if (kind === BLOCK_COMMENT && scanner.getTokenValue().includes('\n')) return at + scanner.getTokenLength();
     if (kind < LINE_COMMENT || kind > TRIVIA) return undefined;
   }
 }

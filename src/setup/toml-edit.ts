@@ -50,9 +50,11 @@ export function removeTable(text: string, path: readonly string[]): string {
 
 /** Lines of the table: its header, the end of its own keys, the end of the tables below it. Comments before the next header are that one's. */
 function tableRange(
-  lines: readonly string[],
+  written: readonly string[],
   path: readonly string[],
 ): { readonly start: number; readonly ownEnd: number; readonly end: number } | undefined {
+  // A pattern's `.` and `$` do not know a carriage return.
+  const lines = written.map((line) => line.trimEnd());
   const name = path.map((key) => `(?:${escaped(key)}|"${escaped(key)}"|'${escaped(key)}')`).join('\\s*\\.\\s*');
   const start = lines.findIndex((line) => new RegExp(`^\\s*\\[\\s*${name}\\s*\\]`).test(line));
   if (start === -1) return undefined;

@@ -208,7 +208,15 @@ args = ["/usr/local/bin/opencode-mcp"]
   },
 ];
 
-describe.each(FIXTURES)('$title', ({ name, before, after }) => {
+/** The same with the line ends of Windows. */
+const WINDOWS = FIXTURES.map(({ title, name, before, after }) => ({
+  title: `${title}, CRLF`,
+  name,
+  before: before.replaceAll(/\r?\n/g, '\r\n'),
+  after: after.replaceAll(/\r?\n/g, '\r\n'),
+}));
+
+describe.each([...FIXTURES, ...WINDOWS])('$title', ({ name, before, after }) => {
   test('gains the entry and nothing else', () => expect(add(name, before)).toEqual({ kind: 'add', text: after }));
   test('is not changed twice', () => expect(add(name, after)).toEqual({ kind: 'none', text: after }));
   test('loses exactly that again', () => {
@@ -244,6 +252,32 @@ test('whatever a JSON file holds and however it is indented, it is the same agai
     }),
   );
 });
+
+test('comments, line ends and commas may stand anywhere: none of them is lost, and the removal gives the same file', () => {
+  const gaps = ['', ' ', '\n', '\r\n', ' // one\n', ' /* two */', '/* three\nfour */', '\n\t// five\n\t'];
+  const trees = fc.dictionary(fc.constantFrom('a', 'b', 'zed', 'mcp'), fc.jsonValue({ maxDepth: 2 }), { maxKeys: 3 });
+  fc.assert(
+    fc.property(trees, fc.infiniteStream(fc.constantFrom(...gaps)), fc.boolean(), (object, between, hasTrailing) => {
+      const plain = JSON.stringify({ ...object, context_servers: { docs: { command: 'docs' } } }).replace(
+        /\}\}\}$/,
+        hasTrailing ? '}},}' : '}}}',
+      );
+      const tokens = plain.match(/"(?:[^"\\]|\\.)*"|[^\s{}[\],:"]+|[{}[\],:]/g) ?? [];
+      const before = tokens.map((token) => `${between.next().value}${token}`).join('');
+      const { text } = add('zed', before);
+      expect(commentsOf(text)).toEqual(commentsOf(before));
+      const removed = remove('zed', text).text;
+      expect(commentsOf(removed)).toEqual(commentsOf(before));
+      expect(removed.replaceAll(/\s/g, '')).toBe(before.replaceAll(/\s/g, ''));
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+function commentsOf(text: string): readonly string[] {
+  const tokens = text.match(/"(?:[^"\\]|\\.)*"|\/\/[^\r\n]*|\/\*[^]*?\*\//g) ?? [];
+  return tokens.filter((token) => token.startsWith('/')).map((token) => token.trim());
+}
 
 describe('an entry that is there', () => {
   const local = (command: string, args: readonly string[], more = {}): string =>
@@ -326,6 +360,8 @@ command = "docs"
           '[mcp_servers.opencode] # ours\nargs = ["/usr/local/bin/opencode-mcp"]\n',
         ),
     ]);
+    const windows = text.replaceAll('\n', '\r\n');
+    expect(remove('codex', windows).text).toBe('# about docs\r\n[mcp_servers.docs]\r\ncommand = "docs"\r\n');
     expect(remove('codex', text).text).toBe('# about docs\n[mcp_servers.docs]\ncommand = "docs"\n');
   });
 
