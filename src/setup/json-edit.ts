@@ -14,7 +14,6 @@ import type { Format } from './clients.ts';
 /** Of the parser's `SyntaxKind`, a const enum, which a single file cannot be compiled with. */
 const COMMA_TOKEN = 5;
 const LINE_COMMENT = 12;
-const BLOCK_COMMENT = 13;
 const LINE_BREAK = 14;
 const TRIVIA = 15;
 
@@ -106,7 +105,7 @@ function removeOne(text: string, path: readonly string[]): string {
     /^[ \t]*(?:\r?\n|\/[/*])/.test(text.slice(end, text.indexOf('\n', end) + 1));
   const start = !hasOwnLines ? property.offset : text[lineStart - 1] === '\r' ? lineStart - 1 : lineStart;
   const previous = object.children[object.children.indexOf(property) - 1];
-  const rest = hasOwnLines ? text.slice(end) : text.slice(end).replace(/^ /, '');
+  const rest = hasOwnLines || comma === undefined ? text.slice(end) : text.slice(end).replace(/^ /, '');
   let before = text.slice(0, start);
   if (comma === undefined && previous !== undefined) {
     const orphan = commaAfter(text, previous.offset + previous.length);
@@ -134,9 +133,7 @@ function lineEndAfter(text: string, from: number): number | undefined {
   scanner.setPosition(from);
   for (;;) {
     const kind: number = scanner.scan();
-    const at = scanner.getTokenOffset();
-    if (kind === LINE_BREAK) return at;
-    if (kind === BLOCK_COMMENT && scanner.getTokenValue().includes('\n')) return at + scanner.getTokenLength();
+    if (kind === LINE_BREAK) return scanner.getTokenOffset();
     if (kind < LINE_COMMENT || kind > TRIVIA) return undefined;
   }
 }

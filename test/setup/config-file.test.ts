@@ -45,6 +45,16 @@ test('a link stays, and the file that it leads to is replaced and copied where i
   expect(await readFile(join(home, 'dotfiles', 'zed.json'), 'utf8')).toBe('old\nnew\n');
 });
 
+test('a copy that is there is replaced, not followed', async () => {
+  const path = join(folder(), 'config.json');
+  await writeFile(path, 'old\n');
+  await writeFile(`${path}.other`, 'other\n');
+  await symlink(`${path}.other`, `${path}.before-opencode-mcp`);
+  await rewrite(path);
+  expect(await readFile(`${path}.other`, 'utf8')).toBe('other\n');
+  expect(await readFile(`${path}.before-opencode-mcp`, 'utf8')).toBe('old\n');
+});
+
 test('a new file is for its owner only, in folders that are made; nothing is left beside it', async () => {
   const path = join(folder(), 'Code', 'User', 'mcp.json');
   expect(await rewrite(path)).toBeUndefined();

@@ -300,6 +300,16 @@ describe('an entry that is there', () => {
     expect(entryOf(text)).toEqual({ command: WORDS[0], args: [WORDS[1]] });
   });
 
+  test('that shares its line with another one is taken out of it', () => {
+    const ours = '"opencode": { "command": "opencode-mcp" }';
+    const file = (line: string): string => `{\n  "servers": {\n    "docs": {}, // docs\n    ${line} // end\n  }\n}\n`;
+    expect(remove('vscode', file(`${ours}, "next": {}`)).text).toBe(file('"next": {}'));
+    expect(remove('vscode', file(`"next": {}, ${ours}`)).text).toBe(file('"next": {}'));
+    expect(remove('vscode', `{\n  "servers": { // all\n    ${ours} } }`).text).toBe(
+      '{\n  "servers": { // all\n     } }',
+    );
+  });
+
   test('by ssh is ours too', () => {
     const words: Words = ['/usr/bin/ssh', '-o', 'BatchMode=yes', 'you@relay', "/usr/bin/node '/a b/opencode-mcp'"];
     const { kind, text } = add('cursor', local('ssh', ['you@relay', 'opencode-mcp']), words);
