@@ -8,7 +8,7 @@ import { SettingsError } from '../config/settings.ts';
 import { type Client, CLIENTS, type Place, type Words } from '../setup/clients.ts';
 import { findOnPath, ownCommand } from '../setup/command.ts';
 import type { EditRequest } from '../setup/edit.ts';
-import { carryOut, isChange, isHere, type Outcome, type Plan, planFor } from '../setup/plan.ts';
+import { carryOut, isChange, isHere, type Outcome, planFor } from '../setup/plan.ts';
 import { DESTINATION, relayCommand } from '../setup/relay.ts';
 import { byHand, planLines, planRow, resultLine } from '../setup/report.ts';
 

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { stringify } from 'smol-toml';
 import { describe, expect, test } from 'vitest';
 
 import { CLIENTS, type Client, type Words } from '../../src/setup/clients.ts';
@@ -239,9 +240,11 @@ test('every client takes an empty file, a file of white space, and one with a by
 test('whatever a JSON file holds and however it is indented, it is the same again after the removal', () => {
   const value = fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 }), { maxKeys: 5 });
   fc.assert(
-    fc.property(value, fc.constantFrom(undefined, 1, 2, 4, '\t'), (object, indent) => {
-      fc.pre(!('mcpServers' in object) && !('__proto__' in object));
-      const before = JSON.stringify(object, null, indent);
+    fc.property(value, fc.constantFrom(undefined, 1, 2, 4, '\t'), (generated, indent) => {
+      fc.pre(!('mcpServers' in generated) && !('__proto__' in generated));
+      const before = JSON.stringify(generated, null, indent);
+      // Without what JSON has not: -0.
+      const object = JSON.parse(before) as Record<string, unknown>;
       const added = add('claude-code', before);
       expect(JSON.parse(added.text)).toEqual({
         ...object,
@@ -373,6 +376,23 @@ command = "docs"
     const windows = text.replaceAll('\n', '\r\n');
     expect(remove('codex', windows).text).toBe('# about docs\r\n[mcp_servers.docs]\r\ncommand = "docs"\r\n');
     expect(remove('codex', text).text).toBe('# about docs\n[mcp_servers.docs]\ncommand = "docs"\n');
+  });
+
+  test('whatever a file holds, it is the same again after the removal', () => {
+    const leaf = fc.oneof(fc.string(), fc.integer(), fc.boolean(), fc.array(fc.string(), { maxLength: 2 }));
+    const table = fc.dictionary(fc.string(), fc.oneof(leaf, fc.dictionary(fc.string(), leaf, { maxKeys: 2 })), {
+      maxKeys: 4,
+    });
+    fc.assert(
+      fc.property(table, fc.dictionary(fc.string({ minLength: 1 }), leaf, { maxKeys: 2 }), (object, docs) => {
+        fc.pre(!('__proto__' in object) && !('mcp_servers' in object));
+        const before =
+          `# mine\n${stringify({ ...object, mcp_servers: { docs: { ...docs, command: 'docs' } } })}`.trimEnd();
+        const { text } = add('codex', `${before}\n`);
+        expect(text.startsWith(`${before}\n\n[mcp_servers.opencode]\n`)).toBe(true);
+        expect(remove('codex', text).text).toBe(`${before}\n`);
+      }),
+    );
   });
 
   test('a header of the section itself stays', () => {
