@@ -11,9 +11,9 @@ export interface OwnCommand {
 }
 
 /** Folders that live as long as one shell or until a cache is emptied. */
-const TEMPORARY = /[\\/](?:fnm_multishells|_npx|tmp|Temp)[\\/]|^\/run\//;
-/** `v20.19.0`, `22.1.0_1`: folders of version managers and of Homebrew, gone with the next version. */
-const VERSIONED = /[\\/]v?\d+\.\d+(?:\.\d+)?(?:_\d+)?[\\/]/;
+const TEMPORARY = /[\\/](?:fnm_multishells|_npx|tmp|Temp)[\\/]|^\/run\/user\//;
+/** Folders of one version, gone with the next: `v20.19.0`, `22.1.0_1` of version managers and Homebrew, a snap's revision, Nix's store. */
+const VERSIONED = /[\\/]v?\d+\.\d+(?:\.\d+)?(?:_\d+)?[\\/]|^\/snap\/[^/]+\/x?\d+\/|^\/nix\/store\//;
 
 /**
  * Absolute paths of Node and of the program. Of several paths to one file the one that lasts: a link without a version in it

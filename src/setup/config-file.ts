@@ -103,7 +103,7 @@ async function replaceFile(target: string, text: string, isThere: boolean): Prom
   }
 }
 
-/** As Claude Code locks its file: whoever makes the folder `<file>.lock` has it. */
+/** As Claude Code locks its file: whoever makes the folder `<file>.lock` has it, beside the link where the file is one. */
 async function lock(path: string, pause: Rewrite['pause']): Promise<() => Promise<void>> {
   const folder = `${path}.lock`;
   for (let tries = 1; ; tries += 1) {

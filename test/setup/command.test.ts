@@ -60,6 +60,27 @@ test('fnm: not the folder that goes with the shell', () => {
   expect(warnings).toHaveLength(2);
 });
 
+test("Nix: the profile's link, not the store", () => {
+  const store = '/nix/store/abc-nodejs-22.3.0/bin/node';
+  const links = {
+    [store]: store,
+    '/run/current-system/sw/bin/node': store,
+    '/src/opencode-mcp.js': '/src/opencode-mcp.js',
+  };
+  expect(words(store, '/src/opencode-mcp.js', '/run/current-system/sw/bin', links)).toEqual({
+    words: ['/run/current-system/sw/bin/node', '/src/opencode-mcp.js'],
+    warnings: [],
+  });
+});
+
+test('a snap without another path to it: its revision is said to move', () => {
+  const links = {
+    '/snap/node/10432/bin/node': '/snap/node/10432/bin/node',
+    '/src/opencode-mcp.js': '/src/opencode-mcp.js',
+  };
+  expect(words('/snap/node/10432/bin/node', '/src/opencode-mcp.js', '', links).warnings).toHaveLength(1);
+});
+
 test('a Node of another version on PATH is not taken for this one', () => {
   const own = '/home/ada/.nvm/versions/node/v22.3.0/bin/node';
   const links = { [own]: own, '/usr/bin/node': '/usr/bin/node', '/src/opencode-mcp.js': '/src/opencode-mcp.js' };
