@@ -109,16 +109,32 @@ async function sendChecked(
     const alsoOpenIn = await Promise.race([telling, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
-    return turnAnswer(connected.instance.name, session, shown, {
+    const answer = turnAnswer(connected.instance.name, session, shown, {
       nowMs: runtime.clock.now(),
       aborted,
       settled,
       alsoOpenIn,
       ...(maxChars !== undefined && { maxChars }),
     });
+    return connected.dialect === 'opencode-1' ? answer : tellingWhatStays(answer, input);
   } finally {
     release();
   }
+}
+
+/** Agent and model of a message are the session's from then on, in OpenCode 2. */
+function tellingWhatStays(answer: Answer<TurnView>, { agentName, modelName }: Choice): Answer<TurnView> {
+  const kept = [
+    ...(agentName === undefined ? [] : [`agent ${quoteName(agentName)}`]),
+    ...(modelName === undefined ? [] : [`model ${quoteName(`${modelName.providerID}/${modelName.modelID}`)}`]),
+  ];
+  if (kept.length === 0) return answer;
+  const stays = `The session keeps ${kept.join(' and ')} from now on, in its terminal too.`;
+  const { next } = answer.data;
+  return {
+    data: { ...answer.data, next: next === undefined ? stays : `${next} ${stays}` },
+    text: `${answer.text}\n${stays}`,
+  };
 }
 
 const RUNNING = { kind: 'running' } as const;

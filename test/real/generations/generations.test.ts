@@ -9,6 +9,8 @@ interface Generation {
   readonly name: string;
   readonly open: () => Promise<Ground>;
   readonly isPreview?: true;
+  /** An agent given to one message is the session's. */
+  readonly keepsAgents?: true;
   /** The service goes on by itself with what a crash cut. */
   readonly resumes?: true;
   readonly isMissing: boolean;
@@ -20,13 +22,14 @@ const GENERATIONS: readonly Generation[] = [
     name: 'the preview of OpenCode 2',
     open: openPreview,
     isPreview: true,
+    keepsAgents: true,
     isMissing: isMissing(PREVIEW_OPENCODE),
   },
-  { name: 'a fake of OpenCode 2.1', open: openFake, resumes: true, isMissing: false },
+  { name: 'a fake of OpenCode 2.1', open: openFake, resumes: true, keepsAgents: true, isMissing: false },
 ];
 
 /** The same words to the same tools, whatever generation answers. */
-describe.each(GENERATIONS)('$name', ({ open, isPreview, resumes, isMissing: missing }) => {
+describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, isMissing: missing }) => {
   describe.skipIf(missing)('is driven the same', () => {
     let ground: Ground;
     let server: McpChild;
@@ -186,7 +189,11 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, resumes, isMissing: miss
       const session = await newSession();
       expect((await send(session, 'echo: x', { agent: 'nobody' })).text).toMatch(/no agent "nobody".*nothing was sent/);
       expect((await send(session, 'echo: x', { model: 'no/such' })).text).toMatch(/no model "no\/such".*nothing was/);
-      expect(data(await send(session, 'echo: planned', { agent: 'plan' }))).toMatchObject({ outcome: 'completed' });
+      const planned = data(await send(session, 'echo: planned', { agent: 'plan' }));
+      expect(planned).toMatchObject({ outcome: 'completed' });
+      expect(planned['next']).toBe(
+        keepsAgents ? 'The session keeps agent plan from now on, in its terminal too.' : undefined,
+      );
     });
 
     test('files are listed, read and found', async () => {
