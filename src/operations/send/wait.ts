@@ -77,7 +77,8 @@ async function meant(
   await runtime.fleet.ready();
   if (instances !== undefined) return { instances: resolveAll(runtime, instances), left: 0 };
   const snapshot = await runtime.fleet.survey(call.signal);
-  const active = snapshot.instances.filter(({ state }) => ACTIVE.has(state));
+  // What an OpenCode 2 as a whole does its directories do.
+  const active = snapshot.instances.filter(({ state, directory }) => ACTIVE.has(state) && directory !== undefined);
   // What waits is over at once, however many others work.
   const ordered = active.toSorted((one, other) => Number(other.state === 'waiting') - Number(one.state === 'waiting'));
   return { instances: ordered.slice(0, MAX_INSTANCES), left: Math.max(0, ordered.length - MAX_INSTANCES) };

@@ -98,6 +98,8 @@ describe('what lists', () => {
     ]);
     const waiting = (await rows()).filter(({ state }) => state === 'waiting');
     expect(waiting.map(({ name }) => name)).toEqual([instance]);
+    const { turns } = data(await server.call('wait', {})) as { turns: { instance: string }[] };
+    expect(turns.map((turn) => turn.instance)).toEqual([instance]);
     expect(waiting[0]?.waiting?.[0]).toContain('«bash "echo wait"»');
     await server.call('abort_session', { instance, session_id });
   });
