@@ -7,7 +7,7 @@ import { FIRST_BYTE_RATIO, firstBytes, openNodeScene, REQUESTS, whoisAsked } fro
 import { silentSurvey } from './figures/silent.ts';
 import { listBytes, MOST_LIST_BYTES } from './figures/sizes.ts';
 import { measureStarts, SILENT_RATIO, START_RATIO } from './figures/start.ts';
-import { REQUESTS_PER_INSTANCE, survey, SURVEY_RATIO } from './figures/survey.ts';
+import { REQUESTS_PER_INSTANCE, REQUESTS_PER_SERVICE, survey, SURVEY_RATIO } from './figures/survey.ts';
 import { describe, type Gate, problemOf } from './gate.ts';
 import { loadedModules } from './loaded-modules.ts';
 import { Stage } from './stage.ts';
@@ -109,6 +109,24 @@ async function surveyGates(stage: Stage): Promise<readonly Gate[]> {
       ratioGate(`instances over ${size}, ours / bare`, oursMs, bareMs, SURVEY_RATIO),
     );
   }
+  const { oursMs, bareMs, oursRequests, complete } = await survey(stage, 50, PAIRS, 2);
+  gates.push(
+    {
+      name: 'requests per OpenCode 2 and call of instances over 50',
+      unit: 'count',
+      measured: Math.max(...oursRequests),
+      limit: atMost(REQUESTS_PER_SERVICE),
+      wrongLimit: atMost(REQUESTS_PER_SERVICE - 1),
+    },
+    {
+      name: 'complete rows of instances over 50 OpenCode 2',
+      unit: 'count',
+      measured: complete,
+      limit: exactly(50),
+      wrongLimit: exactly(51),
+    },
+    ratioGate('instances over 50 OpenCode 2, ours / bare', oursMs, bareMs, SURVEY_RATIO),
+  );
   return gates;
 }
 

@@ -78,9 +78,13 @@ export class Stage implements AsyncDisposable {
   }
 
   /** One that holds these ports: live ones with the directory that the fleet gives them. */
-  async registryOf({ live, silent }: FleetPorts): Promise<Registry> {
+  async registryOf({ live, silent }: FleetPorts, password?: string): Promise<Registry> {
     const registry = await this.registry();
-    for (const [index, port] of live.entries()) await registry.add(entry(index, port));
+    for (const [index, port] of live.entries())
+      await registry.add(
+        { ...entry(index, port), ...(password !== undefined && { id: `service-${index}` }) },
+        password === undefined ? {} : { password },
+      );
     for (const [index, port] of silent.entries()) await registry.add(entry(live.length + index, port));
     return registry;
   }

@@ -1,6 +1,7 @@
 import { atMost, exactly, type Figure, figure } from '../figure.ts';
 import { interleave } from '../interleave.ts';
 import type { BareRound } from '../programs/bare-survey.ts';
+import { FLEET_PASSWORD } from '../programs/fleet-password.ts';
 import { processorMs } from '../proc.ts';
 import type { Fleet, Stage } from '../stage.ts';
 import { ratios } from '../statistics.ts';
@@ -9,6 +10,8 @@ import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
 export const SURVEY_RATIO = 1.5;
 /** Of an idle one: path, status, latest session. */
 export const REQUESTS_PER_INSTANCE = 3;
+/** Of an OpenCode 2, whose directories are told together: sessions, and what runs. */
+export const REQUESTS_PER_SERVICE = 2;
 /** The server's default. */
 const CONCURRENCY = 16;
 /** A busy machine must not cut a survey off: both sides are to make every request. */
@@ -28,11 +31,11 @@ export interface Survey {
 }
 
 /** A call of `instances` and the same requests made bare, in turn, each in a process of its own. */
-export async function survey(stage: Stage, instances: number, pairs: number): Promise<Survey> {
-  await using fleet = await stage.startFleet({ live: instances });
-  const registry = await stage.registryOf(fleet.ports);
+export async function survey(stage: Stage, instances: number, pairs: number, generation: 1 | 2 = 1): Promise<Survey> {
+  await using fleet = await stage.startFleet({ live: instances, generation });
+  const registry = await stage.registryOf(fleet.ports, generation === 2 ? FLEET_PASSWORD : undefined);
   await using server = await stage.startServer({ registry, env: PATIENT });
-  await using bare = await stage.startBareSurvey({ ports: fleet.ports.live, concurrency: CONCURRENCY });
+  await using bare = await stage.startBareSurvey({ ports: fleet.ports.live, concurrency: CONCURRENCY, generation });
   const ours = new Rounds(fleet, instances);
   const theirs = new Rounds(fleet, instances);
   let complete = 0;

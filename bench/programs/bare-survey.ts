@@ -2,12 +2,15 @@
  * What `instances` is measured against: the requests of a survey and nothing else, by the global fetch with its kept-alive
  * connections. Its one argument is `BareSurveyOptions` as JSON.
  */
+import { FLEET_PASSWORD } from './fleet-password.ts';
 import { serveOrders } from './orders.ts';
 
 export interface BareSurveyOptions {
   readonly ports: readonly number[];
   /** Instances asked at once. */
   readonly concurrency: number;
+  /** Default 1. */
+  readonly generation?: 1 | 2;
 }
 
 /** Of one round, on this process's own clock. */
@@ -15,7 +18,9 @@ export interface BareRound {
   readonly ms: number;
 }
 
-const { ports, concurrency } = JSON.parse(process.argv[2] ?? '{}') as BareSurveyOptions;
+const { ports, concurrency, generation } = JSON.parse(process.argv[2] ?? '{}') as BareSurveyOptions;
+
+const PASSWORD = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
 
 await serveOrders({}, async () => {
   const startMs = performance.now();
@@ -31,12 +36,16 @@ await serveOrders({}, async () => {
 process.exit(0);
 
 async function ask(url: string): Promise<void> {
+  if (generation === 2) {
+    await Promise.all(['/api/session?limit=100', '/api/session/active'].map((path) => get(url + path)));
+    return;
+  }
   const { directory } = (await get(`${url}/path`)) as { readonly directory: string };
   const parts = ['/session/status', `/session?directory=${encodeURIComponent(directory)}&roots=true&limit=1`];
   await Promise.all(parts.map((path) => get(url + path)));
 }
 
 async function get(url: string): Promise<unknown> {
-  const response = await fetch(url);
+  const response = await fetch(url, generation === 2 ? { headers: { authorization: PASSWORD } } : {});
   return JSON.parse(await response.text()) as unknown;
 }

@@ -7,6 +7,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { FAKE_ROUTES, type FakeRoute } from '../../test/rig/fake-http.ts';
 import { assistantMessage, newId, userMessage } from '../../test/rig/fake-objects.ts';
 import { type FakeOpencode, startFakeOpencode } from '../../test/rig/fake-opencode.ts';
+import { type FakeService, startFakeService } from './fake-service.ts';
 import { BusyInstances } from './busy-instances.ts';
 import { serveOrders } from './orders.ts';
 
@@ -14,6 +15,8 @@ export interface FleetOptions {
   readonly live: number;
   /** Ports that accept connections and answer nothing. */
   readonly silent?: number;
+  /** OpenCode 2, each with one session in a directory; default 1. */
+  readonly generation?: 1 | 2;
   /** How long each answer to `GET /global/health` takes; default 0. */
   readonly healthMs?: number;
 }
@@ -49,13 +52,18 @@ export interface FleetToken {
 
 const options = JSON.parse(process.argv[2] ?? '{}') as FleetOptions;
 const busy = new BusyInstances();
-const fakes = await Promise.all(Array.from({ length: options.live }, (_, index) => start(index)));
+const fakes: FakeOpencode[] = [];
+const services: FakeService[] = [];
+for (let index = 0; index < options.live; index += 1)
+  if (options.generation === 2) services.push(await startFakeService(index));
+  else fakes.push(await start(index));
 const silent = await Promise.all(Array.from({ length: options.silent ?? 0 }, listenSilently));
-const ports: FleetPorts = { live: fakes.map(({ port }) => port), silent };
+const ports: FleetPorts = { live: [...fakes, ...services].map(({ port }) => port), silent };
 const counted = new Map<string, number>();
 /** For each instance, by the last `count`. */
 let sessionsAsked: readonly number[] = [];
 let promptsSeen = 0;
+let servicesCounted = 0;
 /** Between two looks of an order that waits. */
 const POLL_MS = 1;
 
@@ -124,6 +132,9 @@ function count(): FleetCounts {
     requests += fresh;
     if (fresh > 0) byRoute[route] = fresh;
   }
+  const ofServices = services.reduce((sum, { requests: all }) => sum + all, 0);
+  requests += ofServices - servicesCounted;
+  servicesCounted = ofServices;
   sessionsAsked = fakes.map((fake) => fake.count('GET /experimental/session'));
   return { requests, byRoute, instancesAtOnce: busy.takeMax() };
 }

@@ -1,0 +1,42 @@
+import { listenHttp } from '../../test/rig/http-listener.ts';
+import { FLEET_PASSWORD } from './fleet-password.ts';
+
+/** As much of an OpenCode 2 as a list asks of it: one session in one directory, which does not run. */
+export interface FakeService {
+  readonly port: number;
+  /** Requests that have arrived. */
+  readonly requests: number;
+}
+
+const ALLOWED = `Basic ${btoa(`opencode:${FLEET_PASSWORD}`)}`;
+
+export async function startFakeService(index: number): Promise<FakeService> {
+  const nowMs = Date.now();
+  const session = {
+    id: `ses_${String(index).padStart(26, '0')}`,
+    projectID: 'global',
+    title: `Session of ${index}`,
+    location: { directory: `/home/user/project-${index}` },
+    time: { created: nowMs, updated: nowMs },
+  };
+  const answers: Readonly<Record<string, object>> = {
+    '/api/info': { version: '2.1.2', pid: process.pid, urls: [], paths: { tmp: '/tmp' } },
+    '/api/session': { data: [session], cursor: {} },
+    '/api/session/active': { data: {} },
+  };
+  let requests = 0;
+  const { port } = await listenHttp((request, response) => {
+    requests += 1;
+    const answer = answers[request.url?.split('?', 1)[0] ?? ''];
+    if (answer === undefined) response.writeHead(200, { 'content-type': 'text/html' }).end('<html></html>');
+    else if (request.headers.authorization !== ALLOWED)
+      response.writeHead(401, { 'content-type': 'application/json' }).end('{"_tag":"UnauthorizedError"}');
+    else response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
+  });
+  return {
+    port,
+    get requests() {
+      return requests;
+    },
+  };
+}

@@ -1,0 +1,2 @@
+/** Of every OpenCode 2 of a fleet. */
+export const FLEET_PASSWORD = 'of the fleet';
