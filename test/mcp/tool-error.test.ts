@@ -36,6 +36,13 @@ describe('the text of a failed call', () => {
     expect(logged).toEqual([]);
   });
 
+  test('an answer that is not as it is known is in the log once, with route and field', () => {
+    const error = new RequestError('malformed', 'GET /api/session: unexpected answer at data.0.time: expected object');
+    expect(tell(error).logged).toMatchObject([{ level: 'warn' }]);
+    expect(tell(error).logged).toEqual([]);
+    expect(tell(new RequestError('malformed', 'GET /api/agent: the body is not JSON')).logged).toHaveLength(1);
+  });
+
   test('an error that nobody expected is told as a fault of ours, and its stack is in the log alone', () => {
     const error = new TypeError("Cannot read properties of undefined (reading 'id')");
     const { text, logged } = tell(error);
