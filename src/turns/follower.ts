@@ -164,7 +164,7 @@ export class Follower {
       case 'session.deleted':
         return { kind: 'failed', reason: 'the session was deleted' };
       case 'message.updated':
-        return this.#idleSinceMs === undefined ? undefined : await this.#check();
+        return this.#idleSinceMs === undefined && !this.#transcript.concluded ? undefined : await this.#check();
       default:
         return undefined;
     }
@@ -193,9 +193,8 @@ export class Follower {
       if (busy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
-    if (busy) {
-      return await this.#waitingOfTurn();
-    }
+    // It may be compacted and go on as long as it is busy, unless it is with what came after it.
+    if (busy && !this.#transcript.isPassed) return await this.#waitingOfTurn();
     const last = this.#transcript.assistants.at(-1);
     // An abort between two attempts of a failing model leaves neither an error nor a reason to finish (1.18.33).
     if (
@@ -233,16 +232,12 @@ export class Follower {
     return await this.#deps.resend();
   }
 
-  /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
+  /** A request that was announced in a gap of the stream, or before it stood. */
   async #waitingOfTurn(): Promise<TurnOutcome | undefined> {
     const { api } = this.#deps;
-    const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
     for (const waiting of await listWaiting(api, this.#request.session.directory).catch(() => [])) {
-      const { sessionID, tool } = waiting.request;
-      const inTurn = this.#family.isSubAgent(sessionID)
-        ? await this.#family.includes(sessionID, api)
-        : tool === undefined || ours.has(tool.messageID);
-      if (inTurn && (await stands(api, waiting))) return this.#waitingFor(waiting);
+      const isOurs = await this.#family.includes(waiting.request.sessionID, api);
+      if (isOurs && (await stands(api, waiting))) return this.#waitingFor(waiting);
     }
     return undefined;
   }
