@@ -102,7 +102,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       return {
         isError: true,
         outcome: 'busy',
-        reason: `nothing was sent, because it is ${sentence(outcome.reason, 300)}`,
+        reason: `nothing was sent: ${sentence(outcome.reason, 300)}`,
         next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
       };
     case 'refused':

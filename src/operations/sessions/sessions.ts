@@ -6,6 +6,7 @@ import { scopeOf, statusesIn } from '../listing/directories.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
+import { madeSession } from '../send/change.ts';
 import { stallsAmong } from '../send/stalls.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
 import type { CreatedSession, SessionList, SessionRow } from '../shapes.ts';
@@ -39,7 +40,7 @@ export async function listSessions(
     : [];
   const directories = [directory, ...others.filter((one) => listed.some((session) => session.directory === one))];
   const statuses = await statusesIn(connected, directories);
-  const asked = await listAsked(connected, directories, statuses);
+  const { asked } = await listAsked(connected, directories, statuses);
   const now = runtime.clock.now();
   const isAsked = (session: Session): boolean => directories.includes(session.directory);
   const resting = listed.filter((session) => !statuses.has(session.id) && isAsked(session));
@@ -93,7 +94,7 @@ export async function createSession(
   const created = await tellingUndone(
     instance.name,
     () => 'no session was created',
-    () => api.createSession(title, scopeOf(connected).directory),
+    () => madeSession(quoteName(instance.name), api.createSession(title, scopeOf(connected).directory)),
   );
   const session = sessionRow(created, { state: 'idle' });
   return {
