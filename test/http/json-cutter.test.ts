@@ -34,6 +34,7 @@ test('JSON stays JSON, and only strings that are longer than the limit are cut, 
   const text = fc.string({
     unit: fc.constantFrom('a', '"', '\\', 'é', '漢', '😀', '\n', '\u0001', '{'),
     maxLength: 80,
+    size: 'max',
   });
   fc.assert(
     fc.property(
