@@ -323,7 +323,7 @@ describe('one word for each state, the same in every tool', () => {
     expect(sent.data).toMatchObject({ outcome: 'completed', also_open_in: ['other'] });
     expect(sent.text).toContain('(the session may be open in other too');
     expect(other.state.toasts).toEqual([
-      `${one.directory}: A message was sent to session "Shared" through one; open it again to see it`,
+      `${one.directory}: A message was sent to session "Shared" through one; opencode shows it here once it is started again (opencode -c)`,
     ]);
     for (const server of [one, elsewhere, stranger, apart]) expect(server.state.toasts).toEqual([]);
     // One that hangs does not delay the answer: it is still asked when that is here.
