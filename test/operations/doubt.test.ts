@@ -260,6 +260,17 @@ describe('a send that fails before its message was sent says that nothing was', 
   });
 });
 
+test.each(['null', 'true', '{"ok":true}'])('a message to which a proxy says %s was not taken by that', async (body) => {
+  fake.addSession();
+  proxy.rule(
+    { path: /prompt_async$/ },
+    { kind: 'respond', status: 200, headers: { 'content-type': 'application/json' }, body },
+  );
+  await expect(send(runtime, { ...WORKER, message: 'hello' }, call())).rejects.toThrow(
+    /whether the message arrived.*cannot be told.*HTTP 200 in the place of 204/,
+  );
+});
+
 test('twenty-eight that wait are told as so many', async () => {
   for (let index = 0; index < 28; index += 1) fake.addPermission({ sessionID: running() });
   await expect(respond(runtime, { ...WORKER, reply: 'once' }, call())).rejects.toThrow(
