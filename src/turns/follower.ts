@@ -85,7 +85,8 @@ export class Follower {
     this.#breaksAtStart = deps.feed.breaks;
     this.#acceptedAtMs = deps.clock.monotonic();
     this.#heardAtMs = this.#acceptedAtMs;
-    this.#nextCheckMs = this.#acceptedAtMs + QUIET_MS;
+    // Of a message that was sent before, how it stands now is what is asked first.
+    this.#nextCheckMs = this.#acceptedAtMs + (deps.resend === undefined ? 0 : QUIET_MS);
   }
 
   /** What was said before counts as told: only what comes after it is handed out and in the result. */
@@ -96,8 +97,6 @@ export class Follower {
     this.#stage = stageOf(messages);
     // Nothing has moved since: the silence is one.
     if (heard?.stage === this.#stage) this.#heardAtMs = heard.atMs;
-    // How it stands now is what is asked first.
-    this.#nextCheckMs = this.#deps.clock.monotonic();
   }
 
   async follow(): Promise<TurnResult> {
