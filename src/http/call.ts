@@ -9,7 +9,7 @@ import { Agent as SecureAgent, request as requestHttps } from 'node:https';
 
 import { type Receiver, type Withheld, whenConnected } from './port-holder.ts';
 import { type Dial, dialConnector } from '../base/dial.ts';
-import { LongStringCutter } from './long-strings.ts';
+import { JsonCutter } from './json-cutter.ts';
 import { closeIdle, DialAgent, KEEPING, keeping } from './agents.ts';
 import { networkError, OUT_OF_FILES, RequestError } from './request-error.ts';
 
@@ -113,7 +113,7 @@ export class HttpCall {
    */
   text(response: IncomingMessage, maxBytes: number, maxStringBytes?: number): Promise<string> {
     const { label } = this.#outgoing;
-    const cutter = maxStringBytes === undefined ? undefined : new LongStringCutter(maxStringBytes);
+    const cutter = maxStringBytes === undefined ? undefined : new JsonCutter(maxStringBytes);
     const chunks: Uint8Array[] = [];
     let bytes = 0;
     let arrived = 0;

@@ -6,7 +6,7 @@ import { createParser } from 'eventsource-parser';
 import { jsonOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Connection, openStream, RequestError } from '../http/exchange.ts';
-import { LongStringCutter } from '../http/long-strings.ts';
+import { JsonCutter } from '../http/json-cutter.ts';
 
 /** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
 export interface ServerEvent {
@@ -85,7 +85,7 @@ async function* readEvents(
     },
   });
   const decoder = new TextDecoder();
-  const cutter = new LongStringCutter(MAX_STRING_BYTES);
+  const cutter = new JsonCutter(MAX_STRING_BYTES, true);
   const watchdog = setTimeout(() => {
     silent = true;
     open.abort();

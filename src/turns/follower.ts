@@ -87,7 +87,7 @@ export class Follower {
     this.#breaksAtStart = deps.feed.breaks;
     this.#acceptedAtMs = deps.clock.monotonic();
     this.#heardAtMs = this.#acceptedAtMs;
-    // One that was sent before may be over: how it stands is asked first.
+    // Of a message that was sent before, how it stands now is what is asked first.
     this.#nextCheckMs = this.#acceptedAtMs + (deps.resend === undefined ? 0 : QUIET_MS);
   }
 
@@ -170,7 +170,7 @@ export class Follower {
       case 'session.deleted':
         return { kind: 'failed', reason: 'the session was deleted' };
       case 'message.updated':
-        return this.#idleSinceMs === undefined ? undefined : await this.#check();
+        return this.#idleSinceMs === undefined && !this.#transcript.concluded ? undefined : await this.#check();
       default:
         return undefined;
     }
@@ -199,7 +199,8 @@ export class Follower {
       if (busy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
-    if (busy && !this.#transcript.isFollowed) {
+    // It may be compacted and go on as long as it is busy, unless it is with what came after it.
+    if (busy && !this.#transcript.isPassed) {
       // The status of OpenCode 2 is a moment behind the event.
       const now = clock.monotonic();
       if (this.#endedAtMs !== undefined && now - this.#endedAtMs < SETTLING_LIMIT_MS)
@@ -243,16 +244,12 @@ export class Follower {
     return await this.#deps.resend();
   }
 
-  /** A request that was announced in a gap of the stream. One left by an earlier abort names a message that is not ours. */
+  /** A request that was announced in a gap of the stream, or before it stood. */
   async #waitingOfTurn(): Promise<TurnOutcome | undefined> {
     const { api } = this.#deps;
-    const ours = new Set(this.#transcript.assistants.map(({ id }) => id));
     for (const waiting of await listWaiting(api, this.#request.session.directory).catch(() => [])) {
-      const { sessionID, tool } = waiting.request;
-      const inTurn = this.#family.isSubAgent(sessionID)
-        ? await this.#family.includes(sessionID, api)
-        : tool === undefined || ours.has(tool.messageID);
-      if (inTurn && (await stands(api, waiting))) return this.#waitingFor(waiting);
+      const isOurs = await this.#family.includes(waiting.request.sessionID, api);
+      if (isOurs && (await stands(api, waiting))) return this.#waitingFor(waiting);
     }
     return undefined;
   }

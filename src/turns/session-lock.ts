@@ -57,7 +57,6 @@ export class SessionLock {
     const wait = new LinkedAbort(limit.signal);
     try {
       await Promise.race([turn, this.#untilOver({ ...limit, signal: wait.signal })]);
-      checkOpen(limit, this.#clock);
     } finally {
       wait.end();
     }

@@ -40,12 +40,12 @@ export class Transcript {
   readonly #outlines = new Map<string, Outline>();
   readonly #stored = new Set<string>();
   #turn: Turn = { answers: [], isConcluded: false, together: [], end: 0 };
+  #isFollowed = false;
   /** Those answers of the turn that are no summary. */
   readonly #spoken = new Set<string>();
   readonly #parts = new Map<string, PartText>();
   /** An answer came to a message that is not known: the store tells whether that is part of the turn. */
   isUnplaced = false;
-  #isFollowed = false;
   #shownAny = false;
   #lastShownPart: string | undefined;
   #hadGap = false;
@@ -122,8 +122,8 @@ export class Transcript {
     return this.#turn.isConcluded;
   }
 
-  /** What came next has begun: however busy the session is, it is with that. */
-  get isFollowed(): boolean {
+  /** It is concluded, and what the session does now is another turn: a message that is none of it follows. */
+  get isPassed(): boolean {
     return this.#turn.isConcluded && this.#isFollowed;
   }
 
@@ -169,14 +169,22 @@ export class Transcript {
 
   /** Finds out what is part of the turn; returns the text of what has become part of it. */
   #arrange(): string {
+    // What is stored a second time (it came twice, once late) has a later time than its answer.
+    const createdMs = new Map([...this.#outlines].map(([id, { info }]) => [id, info.time.created]));
+    for (const { kind, info } of this.#outlines.values()) {
+      const parentMs = kind === 'answer' ? createdMs.get(info.parentID) : undefined;
+      if (kind === 'answer' && parentMs !== undefined && parentMs > info.time.created)
+        createdMs.set(info.parentID, info.time.created);
+    }
     const ordered = [...this.#outlines.values()].toSorted(
-      ({ info: one }, { info: other }) => one.time.created - other.time.created || compare(one.id, other.id),
+      ({ info: { id: one } }, { info: { id: other } }) =>
+        (createdMs.get(one) ?? 0) - (createdMs.get(other) ?? 0) || compare(one, other),
     );
     const start = ordered.findIndex(({ info }) => info.id === this.messageId);
     // Where the store was not seen with our message in it, what names that message is all that is known to be ours.
     const isOurs = ({ kind, info }: Outline): boolean => kind === 'answer' && info.parentID === this.messageId;
     this.#turn = start === -1 ? turnFrom(ordered.filter(isOurs), -1) : turnFrom(ordered, start);
-    this.#isFollowed = start !== -1 && ordered[this.#turn.end]?.kind === 'person';
+    this.#isFollowed = start !== -1 && this.#turn.end < ordered.length;
     let added = '';
     for (const { id, summary } of this.#turn.answers) {
       if (summary === true || this.#spoken.has(id)) continue;

@@ -238,5 +238,5 @@ async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): P
 }
 
 function describeStatus(status: SessionStatus): string {
-  return status.type === 'retry' ? `retrying, ${retryingLine(status)}` : 'busy';
+  return status.type === 'retry' ? `it is retrying, ${retryingLine(status)}` : 'it is busy';
 }

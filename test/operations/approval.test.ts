@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import type { ApprovalRule, Approver } from '../../src/config/settings.ts';
-import { CUT_MARK } from '../../src/http/long-strings.ts';
+import { CUT_MARK } from '../../src/http/json-cutter.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
 import { approverOf } from '../../src/operations/respond/approval.ts';
 

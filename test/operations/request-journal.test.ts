@@ -32,13 +32,13 @@ type Way = Pick<Candidate['claims'], 'id' | 'hostname'> & { readonly url?: strin
 /** An instance as it is known by these ways. */
 function known(
   ways: readonly Way[],
-  { name = 'one', sessionId }: { name?: string; sessionId?: string } = {},
+  { name = 'one', sessionId, directory = '/p' }: { name?: string; sessionId?: string; directory?: string } = {},
 ): RequestKey {
   const endpoints = ways.map(({ url = 'http://127.0.0.1:4096', ...claims }) => ({
     candidate: { claims, endpoint: { url } },
   }));
   const instance = { name, server: { endpoints } } as unknown as Instance;
-  return requestKey({ instance, directory: '/p' }, 'r', sessionId);
+  return requestKey({ instance, directory }, 'r', sessionId);
 }
 
 const ONE = known([{ id: 'one', hostname: 'laptop' }]);
@@ -91,6 +91,17 @@ describe('request ids', () => {
     expect(await messageOf(known(now))).toBeUndefined();
   });
 
+  test('are none of another directory of the same opencode', async () => {
+    await keep(ONE);
+    expect(await messageOf(known([{ id: 'one', hostname: 'laptop' }], { directory: '/p/worktree' }))).toBeUndefined();
+  });
+
+  test('are claimed anew by the one that claimed last, whose message went nowhere', async () => {
+    const first = await keep(ONE);
+    const again = await journal().claim(ONE, first!, { ...PROMPT, messageId: 'msg_2' });
+    expect([again?.entry?.messageId, await messageOf(ONE)]).toEqual(['msg_2', 'msg_2']);
+  });
+
   test('of another session of the instance stand for another message, and without one for the first', async () => {
     const [first, second] = ['ses_1', 'ses_2'].map((sessionId) => known([{ id: 'one' }], { sessionId }));
     await keep(first!);
@@ -108,6 +119,7 @@ describe('request ids', () => {
       Array.from({ length: 20 }, (_, index) => keep(ONE, { ...PROMPT, messageId: `msg_${index}` })),
     );
     expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+    expect((await readdir(folder)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
     await expect(journal().find(ONE, 'another')).rejects.toThrow(/another message.*nothing was sent/);
   });
 

@@ -65,7 +65,7 @@ describe('a turn of several minutes', () => {
       messages: [{ id: message_id, role: 'answer to', state: 'streaming' }],
     });
     const again = await unknown.call('send', { instance: 'worker', session_id, message: 'echo: impatient' });
-    expect(again.text).toMatch(/nothing was sent, because it is busy/);
+    expect(again.text).toMatch(/nothing was sent: it is busy/);
   });
 
   test(

@@ -150,7 +150,7 @@ describe('every tool on a real opencode', () => {
       message: 'echo: too early',
     });
     expect(refused.result.isError).toBe(true);
-    expect(refused.text).toMatch(/nothing was sent, because it is busy.*abort: true/);
+    expect(refused.text).toMatch(/nothing was sent: it is busy.*abort: true/);
     const aborted = await server.call('abort_session', { instance: 'alpha', session_id: 'to abort' });
     expect(aborted.result.structuredContent).toMatchObject({ aborted: true, outcome: 'aborted' });
     expect((await server.call('get_status', { instance: 'alpha' })).result.structuredContent).toMatchObject({

@@ -77,6 +77,38 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       await server.call('abort_session', { instance: 'worker', session_id });
     });
 
+    test('what another client writes while a turn waits for a permission does not hide that', async () => {
+      const session_id = await newSession();
+      const told = waitingFor('bash "echo hidden"');
+      expect(
+        data(await server.call('send', { instance: 'worker', session_id, message: 'bash: echo hidden' })),
+      ).toMatchObject(told);
+      await opencode.request('POST', `/session/${session_id}/prompt_async`, {
+        parts: [{ type: 'text', text: 'echo: another client' }],
+      });
+      const waited = server.call('wait', { instances: ['worker'], session_id, timeout_seconds: 60 });
+      expect(data(await waited)).toMatchObject({ turns: [told] });
+      expect(data(await server.call('read', { instance: 'worker', session_id }))).toMatchObject({
+        messages: [{ role: 'user' }, { role: 'assistant', state: 'streaming' }, { text: 'echo: another client' }],
+      });
+      await server.call('respond', { instance: 'worker', reply: 'once' });
+    });
+
+    test('a send ends with its own turn, though what another client wrote meanwhile runs on', async () => {
+      const session_id = await newSession();
+      const [own, other] = [`own-${session_id}`, `other-${session_id}`];
+      const sent = server.call('send', { instance: 'worker', session_id, message: `gate-mid ${own}: half |whole` });
+      await stage.model.waitForGate(own);
+      await opencode.request('POST', `/session/${session_id}/prompt_async`, {
+        parts: [{ type: 'text', text: `gate-mid ${other}: never |ends` }],
+      });
+      stage.model.release(own);
+      await stage.model.waitForGate(other);
+      expect(data(await sent)).toMatchObject({ outcome: 'completed', text: 'half whole' });
+      expect(Object.keys(await opencode.json<object>('GET', '/session/status'))).toContain(session_id);
+      await server.call('abort_session', { instance: 'worker', session_id });
+    });
+
     test('a turn that stops for a permission returns with it; answered, read shows the end', async () => {
       const session_id = await newSession();
       const sent = await server.call('send', { instance: 'worker', session_id, message: 'bash: echo permitted' });

@@ -71,6 +71,19 @@ describe('whoever waits for a session', () => {
     expect(held).toEqual(['first', 'next']);
   });
 
+  test('does not get it where its call is cancelled in the moment in which it is released', async () => {
+    const { held, join, release } = queue('same moment');
+    const caller = new AbortController();
+    await join('first', limit());
+    const second = join('second', limit(caller.signal));
+    await settle();
+    release('first');
+    caller.abort();
+    expect(await second).toBe('second: the call was cancelled');
+    await join('third', limit());
+    expect(held).toEqual(['first', 'third']);
+  });
+
   test('does not get it once its call is over, and leaves no timer behind where it does', async () => {
     const { held, join, release } = queue('over');
     expect(await join('cancelled', limit(AbortSignal.abort()))).toBe('cancelled: the call was cancelled');
@@ -103,14 +116,19 @@ describe('one that is held at a place', () => {
     expect(got).toEqual(['hung', 'healthy']);
   });
 
-  test('which is not lost is waited for by all', async () => {
-    const release = await lock.acquire('shared', limit(), at('one'));
+  test('which is not lost is waited for by all, and is looked at no longer than that', async () => {
+    const looks: AbortSignal[] = [];
+    const whenLost = (signal: AbortSignal): Promise<void> => {
+      looks.push(signal);
+      return new Promise(() => {});
+    };
+    const release = await lock.acquire('shared', limit(), { place: 'one', whenLost });
     let isHeld = false;
     void lock.acquire('shared', limit(), at('two')).then(() => (isHeld = true));
     await settle();
     expect(isHeld).toBe(false);
     release();
     await settle();
-    expect(isHeld).toBe(true);
+    expect([isHeld, looks.map(({ aborted }) => aborted)]).toEqual([true, [true]]);
   });
 });

@@ -194,6 +194,15 @@ describe('Transcript', () => {
     expect(transcript.concluded).toBe(true);
   });
 
+  test('a message that arrived once more, after its answer, is stored with a later time: the answer is ours still', () => {
+    const [user, ...answer] = play([[{ kind: 'text', deltas: ['ours'] }]]).at(-1)!.store;
+    const transcript = new Transcript(SESSION, USER);
+    expect(transcript.reconcile([{ ...user!, info: { ...user!.info, time: { created: 99 } } }, ...answer])).toBe(
+      'ours',
+    );
+    expect(transcript.concluded).toBe(true);
+  });
+
   test('an answer to a message after ours was concluded is not ours', () => {
     const store = play([[{ kind: 'text', deltas: ['ours'] }]]).at(-1)!.store;
     const other: Message[] = [

@@ -6,7 +6,7 @@ import { type NextEndpoint, createClient } from '../../src/opencode/client.ts';
 import { RequestError } from '../../src/http/exchange.ts';
 import { CallOver } from '../../src/turns/call-limit.ts';
 import type { TurnResult } from '../../src/turns/outcome.ts';
-import { runTurn, type TurnRequest } from '../../src/turns/turn.ts';
+import { resumeTurn, runTurn, type TurnRequest } from '../../src/turns/turn.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
 import { FakeApi, SESSION, successorOf } from './fake-api.ts';
 
@@ -41,6 +41,21 @@ async function run(
   );
   return { result, shown };
 }
+
+test('a turn that an earlier call began, and that is over, is told at once', async () => {
+  const api = new FakeApi();
+  const prompt = { sessionId: SESSION.id, messageId: 'msg_000000000010abc', partId: 'prt_a', text: 'do it' };
+  api.accept(prompt);
+  api.answer(prompt.messageId, 'done');
+  const clock = leapingClock();
+  const startMs = clock.monotonic();
+  const signal = new AbortController().signal;
+  const request = { session: SESSION, text: 'do it', deadlineMs: startMs + 60_000, signal, onText: () => {} };
+  const client = createClient({ key: 'first', api }, () => Promise.resolve(undefined));
+  const result = await resumeTurn(prompt, request, { api: client, clock });
+  expect([result.outcome.kind, result.text, clock.monotonic()]).toEqual(['completed', 'done', startMs]);
+  expect(api.prompts).toEqual([]);
+});
 
 describe('a turn', () => {
   test('subscribes before it sends, with an id that follows the newest message', async () => {

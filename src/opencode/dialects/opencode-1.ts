@@ -186,7 +186,7 @@ export const CALLS: Calls = {
         ...(agent !== undefined && { agent }),
         ...(model !== undefined && { model }),
       }),
-    done,
+    taken,
   ),
   // Ending twice what runs is ending it; the caller looks at the status.
   abort: route('POST /session/:id/abort', 'always', (sdk, id) => sdk.session.abort({ sessionID: id }), done),
@@ -335,6 +335,13 @@ function wasThere(result: SdkResult, label: string): boolean {
 function done(result: SdkResult, label: string): void {
   succeed(result, label);
   if (result.response?.status !== 204) jsonOf(result.data, label);
+}
+
+/** Of a prompt: opencode gives 204. JSON of something in between is none of its answers. */
+function taken(result: SdkResult, label: string): void {
+  succeed(result, label);
+  const status = result.response?.status;
+  if (status !== 204) throw new RequestError('malformed', `${label}: HTTP ${status} in the place of 204`);
 }
 
 function json<T>(schema: z.ZodType<T>): (result: SdkResult, label: string) => T {

@@ -1,5 +1,5 @@
 import { sentence, singleLine } from '../../base/plain-text.ts';
-import { askedLine, listAsked } from '../respond/asked.ts';
+import { askedLine, askedLines, listAsked } from '../respond/asked.ts';
 import { type Answer, quoteName } from '../answer.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
@@ -34,13 +34,13 @@ export async function getStatus(
   }
   const { api, directory } = connected;
   const [statuses, elsewhere] = await Promise.all([api.statuses(directory), workElsewhere(runtime, connected, call)]);
-  const asked = await listAsked(connected, [directory], statuses);
+  const all = await listAsked(connected, [directory], statuses);
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
   const nowMs = runtime.clock.now();
   const running = await Promise.all(
     [...statuses.keys()].slice(0, MAX_SESSIONS).map(async (id) => {
       const session = await api.session(id).catch(() => undefined);
-      const waiting = asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
+      const waiting = all.asked.filter((one) => one.waiting.request.sessionID === id).map(askedLine);
       const state = sessionState(statuses.get(id), {
         waiting,
         stalledSinceMs: stalls.get(id),
@@ -61,7 +61,7 @@ export async function getStatus(
     ...(directory !== '' && { directory: singleLine(directory, 300) }),
     ...endpointsShown(listed(runtime, connected.instance).server, connected.endpoint()),
     sessions,
-    waiting: asked.map(askedLine),
+    waiting: askedLines(all),
     ...(elsewhere.length > 0 && { elsewhere }),
   };
   return { data, text: render(data) };

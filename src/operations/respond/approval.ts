@@ -1,6 +1,6 @@
 import { matchesAsWritten, matchesPattern } from '../../config/pattern.ts';
 import type { ApprovalRule, Approver } from '../../config/settings.ts';
-import { CUT_MARK } from '../../http/long-strings.ts';
+import { CUT_MARK } from '../../http/json-cutter.ts';
 import type { PermissionReply } from '../../opencode/api.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 

@@ -25,8 +25,9 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
       if ((await fateNow(connected, asked)) !== undefined) return;
       const settlement = await askWhileItWaits(runtime, connected, asked, undefined, { ...call, askPerson });
       if (settlement === 'aborted') return;
-      if (settlement !== 'elsewhere' && !(await settle(runtime, connected, asked, settlement, call.signal))) return;
-      settled.push(describeSettled(settlement, asked));
+      const fate =
+        settlement === 'elsewhere' ? 'settled' : await settle(runtime, connected, asked, settlement, call.signal);
+      if (fate !== 'gone') settled.push(describeSettled(settlement, asked, fate === 'settled'));
     } finally {
       release();
     }

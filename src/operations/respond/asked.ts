@@ -25,39 +25,36 @@ const MAX_DEPTH = 8;
 /** Each costs a request or two, and a line of the result; nobody has as many waiting at one instance. */
 const MAX_ASKED = 20;
 
+/** What waits, and how many more there are that were not looked into. */
+export interface AllAsked {
+  readonly asked: readonly Asked[];
+  readonly left: number;
+}
+
 /** What waits for somebody in these directories; only the request with `requestId` where one is given. What an abort left behind is listed by opencode (1.18.33), but not here. */
 export async function listAsked(
   { api }: Connected,
   directories: readonly string[],
   statuses: ReadonlyMap<string, SessionStatus>,
   requestId?: string,
-): Promise<readonly Asked[]> {
-  const all = await Promise.all(
+): Promise<AllAsked> {
+  const listed = await Promise.all(
     directories.map(async (directory) =>
       (await listWaiting(api, directory))
         .filter(({ request }) => statuses.has(request.sessionID) && (requestId ?? request.id) === request.id)
         .map((waiting) => ({ waiting, directory })),
     ),
   );
+  const all = listed.flat();
   const asked = await Promise.all(
-    all
-      .flat()
-      .slice(0, MAX_ASKED)
-      .map(async ({ waiting, directory }): Promise<Asked[]> => {
-        const [session, isWaiting] = await Promise.all([rootOf(api, waiting.request.sessionID), stands(api, waiting)]);
-        return session === undefined || !isWaiting
-          ? []
-          : [
-              {
-                waiting,
-                directory: directory || session.directory,
-                session,
-                ofSubAgent: session.id !== waiting.request.sessionID,
-              },
-            ];
-      }),
+    all.slice(0, MAX_ASKED).map(async ({ waiting, directory }): Promise<Asked[]> => {
+      const [session, isWaiting] = await Promise.all([rootOf(api, waiting.request.sessionID), stands(api, waiting)]);
+      if (session === undefined || !isWaiting) return [];
+      const ofSubAgent = session.id !== waiting.request.sessionID;
+      return [{ waiting, directory: directory || session.directory, session, ofSubAgent }];
+    }),
   );
-  return asked.flat();
+  return { asked: asked.flat(), left: Math.max(0, all.length - MAX_ASKED) };
 }
 
 /** Who settles it. Rules may name the opencode, and the directory that waits, by whichever of its names the caller came there. */
@@ -76,6 +73,11 @@ export function approverFor(
 
 export function askedLine({ waiting, ofSubAgent }: Asked): string {
   return requestLine(waiting, ofSubAgent);
+}
+
+/** A line for each, and one that says how many more there are. */
+export function askedLines({ asked, left }: AllAsked): string[] {
+  return [...asked.map(askedLine), ...(left > 0 ? [`${left} more`] : [])];
 }
 
 export function goneError({ name }: Pick<Instance, 'name'>, asked: Asked): OperationError {

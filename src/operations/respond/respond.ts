@@ -2,7 +2,7 @@ import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
 import { askWhileItWaits } from './ask-while-it-waits.ts';
-import { approverFor, type Asked, askedLine, goneError, listAsked } from './asked.ts';
+import { approverFor, type AllAsked, type Asked, askedLine, askedLines, goneError, listAsked } from './asked.ts';
 import { statusesIn } from '../listing/directories.ts';
 import { followOn } from '../send/following.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
@@ -33,9 +33,12 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
   const asked = await find(runtime, connected, input.request_id?.trim(), call);
   const settlement = await decide(runtime, connected, asked, input, call);
   const { session } = asked;
+  let isSure = true;
   const act = async (): Promise<void> => {
-    if (settlement !== 'elsewhere' && !(await settle(runtime, connected, asked, settlement, call.signal)))
-      throw goneError(connected.instance, asked);
+    if (settlement === 'elsewhere') return;
+    const fate = await settle(runtime, connected, asked, settlement, call.signal);
+    if (fate === 'gone') throw goneError(connected.instance, asked);
+    isSure = fate === 'settled';
   };
   const result = await tellingUndone(
     connected.instance.name,
@@ -50,7 +53,7 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
     { ...result, text },
     {
       nowMs: runtime.clock.now(),
-      settled: [describeSettled(settlement, asked)],
+      settled: [describeSettled(settlement, asked, isSure)],
     },
   );
 }
@@ -60,31 +63,32 @@ async function find(runtime: Runtime, connected: Connected, requestId: string | 
   const { instance, directory } = connected;
   const name = quoteName(instance.name);
   if (requestId !== undefined) {
-    const [known] = await waitingIn(connected, [directory], requestId);
+    const known = await oneOf(connected, [directory], requestId);
     const found = known ?? (await findElsewhere(runtime, connected, requestId, call));
     if (found !== undefined) return found;
   }
   const all = await waitingIn(connected, [directory]);
-  const lines = all.map((one) => askedLine(one)).join('; ');
+  const lines = askedLines(all).join('; ');
   if (requestId !== undefined)
     throw new OperationError(
       `${name} does not wait for ${JSON.stringify(singleLine(requestId, 80))} any more; nothing was answered. ${lines === '' ? 'It waits for nothing.' : `It waits for ${lines}.`}`,
     );
-  const [only] = all;
-  if (only !== undefined && all.length === 1) return only;
+  const [only] = all.asked;
+  const count = all.asked.length + all.left;
+  if (only !== undefined && count === 1) return only;
   throw new OperationError(
     only === undefined
       ? `${name} waits for nothing; nothing was answered. ${await whereElse(runtime, connected, call)}`
-      : `${name} waits for ${all.length} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
+      : `${name} waits for ${count} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
   );
 }
 
-async function waitingIn(
-  connected: Connected,
-  directories: readonly string[],
-  requestId?: string,
-): Promise<readonly Asked[]> {
+async function waitingIn(connected: Connected, directories: readonly string[], requestId?: string): Promise<AllAsked> {
   return await listAsked(connected, directories, await statusesIn(connected, directories), requestId);
+}
+
+async function oneOf(connected: Connected, directories: readonly string[], id: string): Promise<Asked | undefined> {
+  return (await waitingIn(connected, directories, id)).asked[0];
 }
 
 /** What to do where an instance waits for nothing: its server may wait in another directory. */
@@ -104,14 +108,14 @@ async function findElsewhere(
   call: Call,
 ): Promise<Asked | undefined> {
   // OpenCode 2 tells of all its directories at once.
-  if (connected.dialect !== 'opencode-1') return (await waitingIn(connected, [''], requestId))[0];
+  if (connected.dialect !== 'opencode-1') return await oneOf(connected, [''], requestId);
   const { asked } = await runtime.fleet.surveyServer(connected, call.signal);
-  const [near] = await waitingIn(connected, asked, requestId);
+  const near = await oneOf(connected, asked, requestId);
   if (near !== undefined) return near;
   const sessions = await connected.api.sessions({ limit: SESSIONS_LOOKED_THROUGH });
   const others = new Set(sessions.map(({ directory }) => directory));
   for (const known of [connected.directory, ...asked]) others.delete(known);
-  return (await waitingIn(connected, [...others].slice(0, MAX_DIRECTORIES), requestId))[0];
+  return await oneOf(connected, [...others].slice(0, MAX_DIRECTORIES), requestId);
 }
 
 /** What is to be answered, by whoever may (see `Approver`); `elsewhere` where somebody did meanwhile. @throws {OperationError} nothing is answered */

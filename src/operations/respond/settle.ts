@@ -1,47 +1,41 @@
-import { mayHaveActed, RequestError } from '../../http/request-error.ts';
 import { listWaiting } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import type { Connected, Runtime } from '../runtime.ts';
+import { makeChange, unseenLine } from '../send/change.ts';
 import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
 
-/** opencode lets go of a request within milliseconds of its answer. */
-const VERIFY_POLL_MS = 100;
-const VERIFY_LIMIT_MS = 5_000;
-
-/** Answers a request and makes sure that it took effect; false where it does not wait any more. @throws {OperationError} it took no effect */
+/**
+ * Answers a request and makes sure that it took effect. `gone` where it does not wait any more, `unsure` where that is so after an
+ * answer that was none of opencode's.
+ * @throws {OperationError} whether it took effect cannot be seen, or it took none
+ */
 export async function settle(
   runtime: Runtime,
   connected: Connected,
   asked: Asked,
   settlement: Settlement,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<'settled' | 'unsure' | 'gone'> {
   const { api, instance } = connected;
   const { waiting, directory } = asked;
   const { id, sessionID } = waiting.request;
   // opencode answers true for a request that an abort has left behind, too.
-  const there = (await api.statuses(directory)).has(sessionID) && (await replyOnce(connected, asked, settlement));
-  if (!there) return false;
-  const until = runtime.clock.monotonic() + VERIFY_LIMIT_MS;
-  while ((await listWaiting(api, directory)).some(({ request }) => request.id === id)) {
-    if (runtime.clock.monotonic() >= until || signal.aborted)
-      throw new OperationError(
-        `${quoteName(instance.name)} took the answer, but still waits for ${askedLine(asked)}; try again, or see get_status.`,
-      );
-    await runtime.clock.sleep(VERIFY_POLL_MS, signal);
+  if (!(await api.statuses(directory)).has(sessionID)) return 'gone';
+  let wasThere = true;
+  const made = await makeChange(runtime, {
+    make: async () => {
+      wasThere = await reply(connected, asked, settlement);
+    },
+    shows: async () => !wasThere || !(await listWaiting(api, directory)).some(({ request }) => request.id === id),
+    signal,
+  });
+  if (!wasThere) return 'gone';
+  if (made.unseen !== undefined) {
+    const line = unseenLine(quoteName(instance.name), made, `it still waits for ${askedLine(asked)}`);
+    throw new OperationError(`Answer failed: ${line}. See get_status, and answer again if it still waits.`);
   }
-  return true;
-}
-
-/** As `reply`; where no answer of opencode's came it may have been taken all the same, which is looked at next. */
-async function replyOnce(connected: Connected, asked: Asked, settlement: Settlement): Promise<boolean> {
-  try {
-    return await reply(connected, asked, settlement);
-  } catch (error) {
-    if (error instanceof RequestError && mayHaveActed(error)) return true;
-    throw error;
-  }
+  return made.doubt === undefined ? 'settled' : 'unsure';
 }
 
 async function reply({ api }: Connected, { waiting, directory }: Asked, settlement: Settlement): Promise<boolean> {
@@ -53,8 +47,9 @@ async function reply({ api }: Connected, { waiting, directory }: Asked, settleme
 }
 
 /** What became of a request, in a few words. */
-export function describeSettled(settlement: Settlement | 'elsewhere', asked: Asked): string {
-  return `${verb(settlement)} ${askedLine(asked)}`;
+export function describeSettled(settlement: Settlement | 'elsewhere', asked: Asked, isSure = true): string {
+  const doubt = isSure ? '' : " (no answer of opencode's came, but it does not wait any more)";
+  return `${verb(settlement)} ${askedLine(asked)}${doubt}`;
 }
 
 function verb(settlement: Settlement | 'elsewhere'): string {

@@ -1,8 +1,8 @@
-import { mayHaveActed, RequestError } from '../../http/request-error.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { findOtherProcess } from '../sessions/other-process.ts';
+import { makeChange, unseenLine } from './change.ts';
 import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
@@ -11,7 +11,6 @@ import { tellingUndone } from './undone.ts';
 
 /** opencode ends a turn within a fraction of a second; a tool that ignores its signal takes longer. */
 const VERIFY_LIMIT_MS = 10_000;
-const VERIFY_POLL_MS = 150;
 
 /** Ends what runs in a session and makes sure that it did: opencode answers true whatever happened. */
 export async function abortSession(
@@ -62,18 +61,16 @@ export async function abortVerified(
       `Session ${session.id} runs in ${elsewhere}, which shares its sessions with ${name}; abort it there.`,
     );
   }
-  // Where no answer of opencode's came, the status tells what became of it.
-  await api.abort(session.id).catch((error: unknown) => {
-    if (!(error instanceof RequestError) || !mayHaveActed(error)) throw error;
+  const made = await makeChange(runtime, {
+    make: () => api.abort(session.id),
+    shows: async () => !(await runs()),
+    limitMs: VERIFY_LIMIT_MS,
+    signal: call.signal,
   });
-  const until = runtime.clock.monotonic() + VERIFY_LIMIT_MS;
-  while (await runs()) {
-    if (runtime.clock.monotonic() >= until || call.signal.aborted) {
-      throw new OperationError(
-        `Abort failed: ${name} accepted it, but session ${session.id} still runs; try again, or see get_status.`,
-      );
-    }
-    await runtime.clock.sleep(VERIFY_POLL_MS, call.signal);
+  if (made.unseen !== undefined) {
+    throw new OperationError(
+      `Abort failed: ${unseenLine(name, made, `session ${session.id} still runs`)}. See get_status, and call again if it still runs.`,
+    );
   }
   // It is aborted whatever becomes of them; they are never taken for what waits.
   await rejectLeft(connected, session).catch(() => {});

@@ -5,7 +5,9 @@ import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
+import { madeSession } from './change.ts';
 import { remember } from './following.ts';
+import { QueryError, UnreachableError } from '../../fleet/fleet.ts';
 import { holdSession } from './hold-session.ts';
 import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
 import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
@@ -39,19 +41,25 @@ export async function send(runtime: Runtime, input: SendInput, call: Call): Prom
   if (message === undefined) {
     if (abort === true && typeof instance === 'string')
       return await abortSession(runtime, { instance, session_id }, call);
-    throw new OperationError('send needs a message, or abort: true with one instance to stop what runs.');
+    throw new OperationError(
+      'send needs a message, or abort: true with one instance to stop what runs; nothing was sent.',
+    );
   }
   if (message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
   await runtime.fleet.ready();
   if (typeof instance !== 'string') {
     if (session_id !== undefined)
       throw new OperationError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
-    return await toSeveral(runtime, instance, call, (one, share) =>
-      sendOne(runtime, { ...input, message }, one, share),
+    return await tellingUnsent(NOTHING, () =>
+      toSeveral(runtime, instance, call, (one, share) => sendOne(runtime, { ...input, message }, one, share)),
     );
   }
-  return await sendOne(runtime, { ...input, message }, runtime.fleet.resolve(instance), { call });
+  const found = await tellingUnsent(NOTHING, () => runtime.fleet.resolve(instance));
+  return await sendOne(runtime, { ...input, message }, found, { call });
 }
+
+/** What a call has done before it sends. */
+const NOTHING: readonly string[] = ['nothing was sent by it'];
 
 interface Message extends SendInput {
   readonly message: string;
@@ -68,13 +76,30 @@ async function sendOne(
   instance: Connected['instance'],
   several: Several,
 ): Promise<Answer<TurnView>> {
-  const connected = await connectTo(runtime, instance, several.call);
-  const checked: Checked = { ...input, ...(await checkChoice(connected, input)), done: ['nothing was sent by it'] };
-  return await tellingUndone(
-    instance.name,
-    () => checked.done.join('; '),
-    () => sendChecked(runtime, connected, checked, several),
+  const done = [...NOTHING];
+  const tell = await tellingUnsent(done, () =>
+    tellingUndone(
+      instance.name,
+      () => done.join('; '),
+      async () => {
+        const connected = await connectTo(runtime, instance, several.call);
+        const choice = await checkChoice(connected, input);
+        return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
+      },
+    ),
   );
+  return tell();
+}
+
+/** Does what comes before the message is sent: whatever fails says that it was not. */
+async function tellingUnsent<T>(done: readonly string[], work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const isOurs = [OperationError, QueryError, UnreachableError].some((kind) => error instanceof kind);
+    if (!(error instanceof Error) || !isOurs || /nothing was (?:sent|done)/i.test(error.message)) throw error;
+    throw new OperationError(`${error.message} (${done.join('; ')})`, { cause: error });
+  }
 }
 
 async function sendChecked(
@@ -82,7 +107,7 @@ async function sendChecked(
   connected: Connected,
   input: Checked,
   { call, maxChars }: Several,
-): Promise<Answer<TurnView>> {
+): Promise<() => Answer<TurnView>> {
   const { request_id, session_id } = input;
   const named = session_id === undefined ? undefined : await findSession(connected, session_id);
   const key = request_id === undefined ? undefined : requestKey(connected, request_id, named?.id);
@@ -109,14 +134,16 @@ async function sendChecked(
     const alsoOpenIn = await Promise.race([telling, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
-    const answer = turnAnswer(connected.instance.name, session, shown, {
-      nowMs: runtime.clock.now(),
-      aborted,
-      settled,
-      alsoOpenIn,
-      ...(maxChars !== undefined && { maxChars }),
-    });
-    return connected.dialect === 'opencode-1' ? answer : tellingWhatStays(answer, input);
+    return () => {
+      const answer = turnAnswer(connected.instance.name, session, shown, {
+        nowMs: runtime.clock.now(),
+        aborted,
+        settled,
+        alsoOpenIn,
+        ...(maxChars !== undefined && { maxChars }),
+      });
+      return connected.dialect === 'opencode-1' ? answer : tellingWhatStays(answer, input);
+    };
   } finally {
     release();
   }
@@ -159,7 +186,8 @@ async function sessionToDrive(
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
   if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was sent');
-  const created = await connected.api.createSession(undefined, scopeOf(connected).directory);
+  const making = connected.api.createSession(undefined, scopeOf(connected).directory);
+  const created = await madeSession(quoteName(connected.instance.name), making);
   done.push(`session ${created.id} was created for it`);
   return created;
 }
@@ -209,7 +237,7 @@ async function serialized(
       const elsewhere = await findOtherProcess(runtime, connected, session, call);
       return elsewhere === undefined
         ? undefined
-        : `${elsewhere}, another process with the same sessions, works on it; send there`;
+        : `${elsewhere}, another opencode with the same sessions, works on this one; send there`;
     },
   };
   const deps = { api, clock: runtime.clock };

@@ -102,7 +102,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       return {
         isError: true,
         outcome: 'busy',
-        reason: `nothing was sent, because it is ${sentence(outcome.reason, 300)}`,
+        reason: `nothing was sent: ${sentence(outcome.reason, 300)}`,
         next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
       };
     case 'refused':
@@ -172,7 +172,7 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
   if (data.also_open_in !== undefined)
     lines.push(
-      `(the session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which shows nothing of this turn until it is opened again)`,
+      `(the session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which shows nothing of this turn until that opencode is started again)`,
     );
   if (textPending) lines.push('(a part is still streaming; its text comes when it ends)');
   if (data.next !== undefined) lines.push(data.next);

@@ -54,9 +54,11 @@ export function messageRow(
 
 /** A page of messages, oldest first. */
 export function messageRows(messages: readonly Message[], session: Session, running: boolean): MessageRow[] {
+  // What others wrote meanwhile stands behind the answer that runs.
+  const latest = messages.findLastIndex(({ info }) => info.role === 'assistant');
   return messages.map((message, index) => {
-    const newest = index === messages.length - 1;
-    return messageRow(message, session, { running: running && newest, limit: newest ? NEWEST_CHARS : OLDER_CHARS });
+    const limit = index === messages.length - 1 ? NEWEST_CHARS : OLDER_CHARS;
+    return messageRow(message, session, { running: running && index === latest, limit });
   });
 }
 

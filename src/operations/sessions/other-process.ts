@@ -61,7 +61,7 @@ export async function tellOtherTerminals(
   call: CallSpan,
 ): Promise<readonly string[]> {
   const others = othersHere(runtime, instance).filter(({ directory }) => directory === session.directory);
-  const message = `A message was sent to session ${JSON.stringify(singleLine(session.title, 60))} through ${quoteName(instance.name)}; open it again to see it`;
+  const message = `A message was sent to session ${JSON.stringify(singleLine(session.title, 60))} through ${quoteName(instance.name)}; opencode shows it here once it is started again (opencode -c)`;
   const told = others.slice(0, MAX_ASKED).map(async (other): Promise<string[]> => {
     try {
       const { api } = await connectTo(runtime, other, call);

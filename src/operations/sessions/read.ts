@@ -41,7 +41,7 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
       ...(input.before === undefined ? {} : { before: input.before }),
     }),
   ]);
-  const asked = statuses.has(session.id) ? await listAsked(connected, [session.directory], statuses) : [];
+  const asked = statuses.has(session.id) ? (await listAsked(connected, [session.directory], statuses)).asked : [];
   const waiting = asked
     .filter((one) => one.session.id === session.id || one.waiting.request.sessionID === session.id)
     .map(askedLine);

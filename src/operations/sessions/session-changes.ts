@@ -1,6 +1,7 @@
 import type { Message, Session } from '../../opencode/schema.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { abortVerified } from '../send/abort.ts';
+import { madeSession, makeChange, unseenLine } from '../send/change.ts';
 import { holdSession } from '../send/hold-session.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { DeletedSession } from '../inspect/inspect-shapes.ts';
@@ -34,12 +35,12 @@ export async function forkSession(
   const connected = await connect(runtime, input.instance, call);
   const source = await findSession(connected, input.session_id);
   const before = await forkPoint(connected, source, input.message_id);
+  const name = quoteName(connected.instance.name);
   const fork = await tellingUndone(
     connected.instance.name,
     () => 'nothing was forked',
-    () => connected.api.fork(source.id, before.id),
+    () => madeSession(name, connected.api.fork(source.id, before.id)),
   );
-  const name = quoteName(connected.instance.name);
   const session = sessionRow(fork, { state: 'idle' });
   const what = before.id === undefined ? 'all of it' : `what was said before message ${before.id}`;
   const why = before.running ? ', whose turn still runs' : '';
@@ -95,16 +96,20 @@ export async function renameSession(
       `Session ${session.id} of ${name} runs its first turn: opencode is about to name it and would overwrite the title. Nothing was renamed; do it once the session has a title or the turn has ended.`,
     );
   }
-  await tellingUndone(
+  let now: Session | undefined = session;
+  const made = await tellingUndone(
     instance.name,
     () => 'nothing was renamed',
-    () => api.rename(session.id, title),
+    () =>
+      makeChange(runtime, {
+        make: () => api.rename(session.id, title),
+        shows: async () => (now = await api.session(session.id))?.title === title,
+        signal: call.signal,
+      }),
   );
-  const now = await api.session(session.id);
-  if (now?.title !== title) {
-    throw new OperationError(
-      `Rename failed: ${name} accepted it, but session ${session.id} is now ${now === undefined ? 'gone' : `called ${JSON.stringify(singleLine(now.title, 100))}`}. See list_sessions.`,
-    );
+  if (made.unseen !== undefined || now === undefined) {
+    const still = `session ${session.id} is ${now === undefined ? 'gone' : `called ${JSON.stringify(singleLine(now.title, 100))}`}`;
+    throw new OperationError(`Rename failed: ${unseenLine(name, made, still)}. See list_sessions.`);
   }
   const row = sessionRow(now, { state: statuses.has(session.id) ? 'busy' : 'idle' });
   return {
@@ -146,8 +151,7 @@ async function deleteIdle(runtime: Runtime, connected: Connected, session: Sessi
   const release = await holdSession(runtime, connected, session, call);
   try {
     await assertIdle(runtime, connected, session, call);
-    await connected.api.remove(session.id);
-    await assertGone(runtime, connected, session, call);
+    await remove(runtime, connected, session, call);
   } finally {
     release();
   }
@@ -180,12 +184,16 @@ async function belongsTo({ api }: Connected, id: string, sessionId: string): Pro
 }
 
 /** opencode answers true: what counts is that it is not there, and that nothing was started in it meanwhile. */
-async function assertGone(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
+async function remove(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
   const { api, instance } = connected;
-  if ((await api.session(session.id)) !== undefined) {
-    throw new OperationError(
-      `Delete failed: ${quoteName(instance.name)} accepted it, but session ${session.id} is still there; try again, or see list_sessions.`,
-    );
+  const made = await makeChange(runtime, {
+    make: () => api.remove(session.id),
+    shows: async () => (await api.session(session.id)) === undefined,
+    signal: call.signal,
+  });
+  if (made.unseen !== undefined) {
+    const line = unseenLine(quoteName(instance.name), made, `session ${session.id} is still there`);
+    throw new OperationError(`Delete failed: ${line}. See list_sessions, and call again if it is still there.`);
   }
   if (!(await api.statuses(session.directory)).has(session.id)) return;
   await tellingUndone(

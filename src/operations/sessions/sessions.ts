@@ -6,6 +6,7 @@ import { isWholeService, scopeOf, sessionNeeded, statusesIn } from '../listing/d
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import { type SessionState, sessionState } from './session-state.ts';
+import { madeSession } from '../send/change.ts';
 import { stallsAmong } from '../send/stalls.ts';
 import { sessionsAtRest } from './sessions-at-rest.ts';
 import type { CreatedSession, SessionList, SessionRow } from '../shapes.ts';
@@ -45,7 +46,7 @@ export async function listSessions(
       : [];
   const directories = [directory, ...others.filter((one) => listed.some((session) => session.directory === one))];
   const statuses = await statusesIn(connected, directories);
-  const asked = await listAsked(connected, directories, statuses);
+  const { asked } = await listAsked(connected, directories, statuses);
   const now = runtime.clock.now();
   const isAsked = ({ id, directory: own }: Session): boolean =>
     isOpencode1 ? directories.includes(own) : statuses.has(id) || connected.dialect === 'opencode-2';
@@ -100,7 +101,10 @@ export async function createSession(
   const created = await tellingUndone(
     instance.name,
     () => 'no session was created',
-    async () => api.createSession(title, await directoryFor(connected, input.directory)),
+    async () => {
+      const directory = await directoryFor(connected, input.directory);
+      return await madeSession(quoteName(instance.name), api.createSession(title, directory));
+    },
   );
   const session = sessionRow(created, { state: 'idle' });
   return {

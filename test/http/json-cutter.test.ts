@@ -1,13 +1,13 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-import { CUT_MARK, LongStringCutter } from '../../src/http/long-strings.ts';
+import { CUT_MARK, JsonCutter } from '../../src/http/json-cutter.ts';
 
 const LIMIT = 40;
 
 /** What comes out of `text` that arrives in pieces of `size` bytes. */
-function cut(text: string, size: number, limit = LIMIT): string {
-  const cutter = new LongStringCutter(limit);
+function cut(text: string, size: number, limit = LIMIT, isOfLines = true): string {
+  const cutter = new JsonCutter(limit, isOfLines);
   const bytes = Buffer.from(text);
   const kept: Uint8Array[] = [];
   for (let at = 0; at < bytes.length; at += size) kept.push(Buffer.from(cutter.write(bytes.subarray(at, at + size))));
@@ -34,6 +34,7 @@ test('JSON stays JSON, and only strings that are longer than the limit are cut, 
   const text = fc.string({
     unit: fc.constantFrom('a', '"', '\\', 'é', '漢', '😀', '\n', '\u0001', '{'),
     maxLength: 80,
+    size: 'max',
   });
   fc.assert(
     fc.property(
@@ -63,4 +64,37 @@ test('what is left of a long string is as long as the limit, and events after it
 test('a line that ends inside a string takes no later one with it', () => {
   const broken = `data: {"text":"${'z'.repeat(100)}\n\n`;
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('data: {"text":"short"}\n\n');
+});
+
+/** As `value`, with every list and object empty that lies within six others. */
+function emptied(value: unknown, depth = 1): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return depth > 6 ? [] : value.map((one) => emptied(one, depth + 1));
+  if (depth > 6) return {};
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, emptied(one, depth + 1)]));
+}
+
+test('what lies within more than six brackets is left out, whatever it holds, and what follows it is whole', () => {
+  const text = fc.string({ unit: fc.constantFrom('a', '"', '\\', ']', '}', '[', '{', '\n'), maxLength: 8 });
+  const deep = fc.letrec<{ tree: unknown }>((tie) => ({
+    tree: fc.oneof(
+      { depthSize: 'large', maxDepth: 10 },
+      text,
+      fc.array(tie('tree'), { maxLength: 3 }),
+      fc.dictionary(text, tie('tree'), { maxKeys: 3, noNullPrototype: true }),
+    ),
+  })).tree;
+  fc.assert(
+    fc.property(deep, fc.integer({ min: 1, max: 30 }), fc.boolean(), (value, size, isPretty) => {
+      const whole = { value: [[value]], after: [1] };
+      const json = isPretty ? JSON.stringify(whole, undefined, 1) : JSON.stringify(whole);
+      expect(JSON.parse(cut(json, size, 1_000, !isPretty))).toEqual(emptied(whole));
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('a line that ends within its brackets takes no later one with it', () => {
+  const broken = `data: ${'['.repeat(9)}"never closed\n\n`;
+  expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('\n\ndata: {"text":"short"}\n\n');
 });
