@@ -125,10 +125,17 @@ describe('a relay that will not have it', () => {
     expect(await stage.files()).toEqual([]);
   });
 
-  it.each([0o720, 0o702, 0o1777])('refuses a directory of mode %o, which others write to', async (mode) => {
+  it.each([
+    [0o720, 'run there'],
+    [0o702, 'run there'],
+    // As /tmp is, which nobody could use without.
+    [0o1777, 'name a folder of its own, or, if it holds registrations only, run there'],
+  ])('refuses a directory of mode %o, which others write to', async (mode, advice) => {
     await mkdir(stage.registry);
     await chmod(stage.registry, mode);
-    await refused(stage.link(), /^the relay says "the registry directory .* can be written by its group or by others/);
+    const { reason } = await stage.link().connectFirst(never);
+    expect(reason).toMatch(/^the relay says "the registry directory .* can be written by its group or by others \(d/);
+    expect(reason).toContain(`); ${advice}: chmod go-w ${stage.registry}"`);
     expect(await stage.files()).toEqual([]);
   });
 
