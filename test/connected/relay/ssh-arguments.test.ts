@@ -1,6 +1,6 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
-import { sshArguments } from '../../../src/connected/relay/ssh-arguments.ts';
+import { checkDestination, sshArguments } from '../../../src/connected/relay/ssh-arguments.ts';
 
 const kept = (command: readonly string[]): readonly string[] => {
   const all = sshArguments({ command, interactive: false, remoteCommand: 'true' });
@@ -34,4 +34,29 @@ it("opens the tunnel, or none of the person's forwards", () => {
   const survey = sshArguments({ command, interactive: false, remoteCommand: 'true' });
   expect(survey).toContain('ClearAllForwardings=yes');
   expect(survey).toContain('BatchMode=yes');
+});
+
+describe('the host', () => {
+  const check = (command: string) => () => checkDestination(command.split(' '), 'RELAY_SSH_CMD');
+
+  it.each([
+    'ssh relay',
+    '/usr/bin/ssh -p 22 me@relay -v --',
+    'ssh -tJjump -o ProxyCommand=none relay -l me',
+    'env A=b ssh relay uptime',
+    'tsh ssh --proxy p relay',
+    'gcloud compute ssh relay',
+  ])('may be where it is: %s', (command) => {
+    expect(check(command)).not.toThrow();
+  });
+
+  it.each([
+    ['ssh', /names no host/],
+    ['ssh -p 22 -i key --', /names no host/],
+    ['ssh -l relay', /names no host/],
+    ['ssh relay uptime -v', /ends with the host, .*; remove "uptime"$/],
+    ['ssh -p 22 me@relay -- tmux new', /remove "tmux new"$/],
+  ])('is what the command ends with: %s', (command, problem) => {
+    expect(check(command)).toThrow(problem);
+  });
 });
