@@ -14,8 +14,7 @@ const NEEDED = {
   ForkAfterAuthentication: 'no',
   // It may wait for its input, which is ours.
   PermitLocalCommand: 'no',
-  // A shared connection would make a tunnel that outlives this process.
-  ControlMaster: 'no',
+  // A shared connection would make a tunnel that outlives this process. Without a path there is none, whatever ControlMaster says.
   ControlPath: 'none',
   // The line with the port of the tunnel is an information.
   LogLevel: 'INFO',
@@ -23,7 +22,7 @@ const NEEDED = {
   ClearAllForwardings: 'no',
 };
 
-/** The person's own win: ssh takes the first of two equal options. Lost connections show after 45 s. */
+/** Those in the person's command win: ssh takes the first of two equal options. Lost connections show after 45 s. */
 const DEFAULTS = {
   // SessionType and its like came with OpenSSH 8.7. All unknown ones, since this replaces the list in the person's configuration.
   IgnoreUnknown: '*',
@@ -66,8 +65,8 @@ export const ASKS_NOTHING = { SSH_ASKPASS_REQUIRE: 'never', CLOUDSDK_CORE_DISABL
 
 /** A word of ssh's flags, of which the last may take a value: ssh(1). */
 const FLAGS = /^-([1246AaCfGgKkMNnqsTtVvXxYy]*)(?:([BbcDEeFIiJLlmOoPpQRSWw])(.*))?$/s;
-/** -f, -N, -n and -s are settings above, -q and -y hide the port's line, -M shares the connection. */
-const UNWANTED_FLAGS = /[fMNnqsy]/g;
+/** -f, -N, -n and -s are settings above, -q and -y hide the port's line. */
+const UNWANTED_FLAGS = /[fNnqsy]/g;
 /** -E hides the port's line, -S shares the connection. */
 const UNWANTED_VALUES = 'ES';
 
