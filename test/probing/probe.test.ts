@@ -417,7 +417,7 @@ describe('what answers in the place of opencode is named', () => {
       closers.push(async () => socket.destroy());
     });
     await new Promise<void>((resolve) => ssh.listen(0, '127.0.0.1', resolve));
-    closers.push(() => new Promise((resolve) => ssh.close(() => resolve())));
+    closers.push(() => new Promise<void>((resolve) => ssh.close(() => resolve())));
     const { port } = ssh.address() as AddressInfo;
     expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, what answers there does not speak HTTP$/);
     const fake = await fakeOpencode();
