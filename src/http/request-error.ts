@@ -99,6 +99,10 @@ export function networkError(error: Error, label: string, connected: boolean): R
 
 /** A code of Node's, with what it means where that is not in its name. */
 function explained(code: string): string {
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
+    return `${code}, its certificate is for another host; write the URL with a name that it is for`;
+  if (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID')
+    return `${code} by this machine's clock; renew its certificate there, or set the clock`;
   if (CERTIFICATE_CODES.has(code))
     return `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`;
   if (OUT_OF_FILES.has(code))
