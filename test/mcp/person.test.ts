@@ -78,7 +78,9 @@ test("a form that the client's own schema refuses is told in words", async () =>
   const strange = async (): Promise<ElicitResult> => ({ action: 'accept', content: { decision: {} } }) as never;
   expect(await ask(1_000, strange)).toEqual({
     kind: 'unavailable',
-    reason: expect.stringMatching(/^it answered with an error: "MCP error -32602: .*Invalid elicitation result"$/) as string,
+    reason: expect.stringMatching(
+      /^it answered with an error: "MCP error -32602: .*Invalid elicitation result"$/,
+    ) as string,
   });
 });
 

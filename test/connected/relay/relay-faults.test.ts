@@ -261,6 +261,20 @@ describe('an ssh that will not have it', () => {
     expect((await link.reaches('waiting')).reason).toMatch(reason);
   });
 
+  it('is told at once when the relay prints something and waits', async () => {
+    await using forced = await openRelayStage({
+      config: ["ForceCommand echo 'Press enter to accept the terms'; echo waiting >&2; sleep 100"],
+    });
+    const said: string[] = [];
+    const first = forced.link({ onMessage: (line) => said.push(line) }).connectFirst(never);
+    await until('the command to wait', () => said.includes('waiting'));
+    await forced.clock.advance(3_000);
+    expect(await first).toEqual({
+      kind: 'connecting',
+      reason: 'no answer within 3 s; the relay printed "Press enter to accept the terms"',
+    });
+  });
+
   it('is told when the relay forces another command that ends', async () => {
     await using forced = await openRelayStage({ config: ["ForceCommand echo 'for git only'; exit 3"] });
     expect((await forced.link().connectFirst(never)).reason).toMatch(
