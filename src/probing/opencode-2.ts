@@ -17,7 +17,7 @@ export async function versionOfOpencode2(
   const info = await answerOf(task, deps, '/api/info');
   if (info === 'refused') return '2, behind its password';
   const version = (info as { readonly version?: unknown } | null | undefined)?.version;
-  if (typeof version === 'string' && /^2\.\d{1,6}\.\d{1,6}$/.test(version)) return version;
+  if (typeof version === 'string' && /^2\.\d{1,6}\.\d{1,6}(?:[-+][\w.+-]{1,40})?$/.test(version)) return version;
   if (error.status !== 404) return undefined;
   const health = await answerOf(task, deps, '/api/health');
   const isHealthy = (health as { readonly healthy?: unknown } | null | undefined)?.healthy === true;

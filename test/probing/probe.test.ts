@@ -304,6 +304,7 @@ describe('what answers is OpenCode 2', () => {
 
   test.each([
     ['with its password', html, { '/api/info': json(200, { version: '2.3.2', pid: 7 }) }, 'OpenCode 2.3.2'],
+    ['of a channel', tag, { '/api/info': json(200, { version: '2.1.0-beta.3' }) }, 'OpenCode 2.1.0-beta.3'],
     ['without it', html, { '/api/info': tag }, 'OpenCode 2, behind its password'],
     ['without it, where all is refused', tag, { '/api/info': tag }, 'OpenCode 2, behind its password'],
     ['the preview', empty, { '/api/health': json(200, { healthy: true }) }, 'OpenCode 2, a preview'],
