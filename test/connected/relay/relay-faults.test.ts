@@ -181,6 +181,12 @@ describe('an ssh that will not have it', () => {
     expect((await link.reaches('waiting', seen + 1)).reason).toMatch(/load the key into ssh-agent/);
   });
 
+  it('is told to ask nothing, in a window or by gcloud either', async () => {
+    const script = 'echo "$SSH_ASKPASS_REQUIRE $CLOUDSDK_CORE_DISABLE_PROMPTS" >&2; exit 1';
+    const link = stage.link({ sshCommand: ['sh', '-c', script, 'sh'] });
+    expect((await link.connectFirst(never)).reason).toBe('"never 1" (ssh ended with status 1)');
+  });
+
   it('is told when it hides the port of the tunnel', async () => {
     const said = join(stage.sshd.home, 'said');
     // tee passes on a line before it keeps it.

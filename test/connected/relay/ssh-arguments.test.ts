@@ -32,6 +32,15 @@ it.each([
   expect(kept(command.split(' '))).toEqual(expected.split(' '));
 });
 
+it('leaves out a setting in quotation marks, as ssh reads it', () => {
+  expect(kept(['ssh', '-o', ' "LogLevel" QUIET', '-o', '"Port" 22', 'relay'])).toEqual([
+    'ssh',
+    '-o',
+    '"Port" 22',
+    'relay',
+  ]);
+});
+
 it("opens the tunnel, or none of the person's forwards", () => {
   const command = ['ssh', 'me@relay'];
   const tunnel = sshArguments({ command, interactive: true, localPort: 4096, remoteCommand: 'true' });
