@@ -61,9 +61,9 @@ async function look(
   settings: Settings,
   { isOn, process, out }: Pick<CommandOptions, 'out'> & { isOn: (flag: string) => boolean; process: NodeJS.Process },
 ): Promise<number> {
-  const { splitCommand } = await import('./relay/ssh-command.ts');
+  const { relayCommand } = await import('./relay/ssh-command.ts');
   const { relaySshCommand, relayRegistryDir } = settings.connected;
-  const sshCommand = relaySshCommand === undefined ? undefined : splitCommand(relaySshCommand, 'RELAY_SSH_CMD');
+  const sshCommand = relaySshCommand === undefined ? undefined : relayCommand(relaySshCommand);
   const controller = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort());
   const common = {

@@ -202,6 +202,7 @@ const NOT_PASSED_ON =
   /;\s*error\s*=\s*"?(?:http_request_denied|destination_not_found|destination_unavailable|connection_refused)\b/i;
 const MAX_REFUSAL_BYTES = 16 * 1024;
 const MAX_REFUSAL_CHARS = 400;
+const MAX_PLACE_CHARS = 200;
 
 /** What a node service refuses is no answer of the instance: a session that it does not have, for one, may be there. */
 async function checkPassedOn(response: IncomingMessage, call: HttpCall, label: string): Promise<void> {
@@ -216,7 +217,7 @@ async function checkPassedOn(response: IncomingMessage, call: HttpCall, label: s
 }
 
 async function checkAdmitted(response: IncomingMessage, call: HttpCall, label: string): Promise<void> {
-  const { statusCode: status } = response;
+  const { statusCode: status, headers } = response;
   if (status !== 401) return;
   const { withheld } = call;
   const answer = await call.text(response, MAX_REFUSAL_BYTES).catch(() => '');
@@ -224,13 +225,20 @@ async function checkAdmitted(response: IncomingMessage, call: HttpCall, label: s
   throw new RequestError('locked', `${label}: HTTP 401${withheld === undefined ? ', ' : '; '}${why}`, {
     status,
     answer,
+    ...(headers['www-authenticate'] !== undefined && { challenge: headers['www-authenticate'] }),
     ...(withheld !== undefined && { withheld }),
   });
 }
 
 function checkResponse({ statusCode: status = 0, headers }: IncomingMessage, label: string, contentType: string): void {
   if (status >= 300 && status < 400) {
-    throw new RequestError('malformed', `${label}: answered with a redirect (HTTP ${status}), which is not followed`);
+    // Without its query, which may hold a token.
+    const place = headers.location?.split(/[?#]/, 1)[0] ?? '';
+    const to = place === '' ? '' : ` to ${quoted(place, MAX_PLACE_CHARS)}`;
+    throw new RequestError(
+      'malformed',
+      `${label}: answered with a redirect${to} (HTTP ${status}), which is not followed`,
+    );
   }
   // opencode answers unknown paths with its web page and status 200.
   const type = headers['content-type'] ?? '';

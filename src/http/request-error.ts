@@ -30,17 +30,20 @@ export class RequestError extends Error {
   readonly withheld: string | undefined;
   /** The body of an error status, where it was read. */
   readonly answer: string | undefined;
+  /** What a 401 asks for, as the server wrote it. */
+  readonly challenge: string | undefined;
 
   constructor(
     kind: FailureKind,
     message: string,
-    options: { status?: number; cause?: unknown; withheld?: string; answer?: string } = {},
+    options: { status?: number; cause?: unknown; withheld?: string; answer?: string; challenge?: string } = {},
   ) {
     super(message, { cause: options.cause });
     this.kind = kind;
     this.status = options.status;
     this.withheld = options.withheld;
     this.answer = options.answer;
+    this.challenge = options.challenge;
   }
 }
 
@@ -83,13 +86,29 @@ export function networkError(error: Error, label: string, connected: boolean): R
   // Several addresses of one host make it an AggregateError.
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
   const code = errorCode(first) ?? errorCode(error);
-  const reason =
-    code !== undefined && CERTIFICATE_CODES.has(code)
-      ? `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`
-      : code !== undefined && OUT_OF_FILES.has(code)
-        ? `too many open files on this machine (${code}), nothing was sent; raise "ulimit -n" where this program starts`
-        : (code ?? messageOf(first));
   // A connect that ran out of time has the same code as a read that did.
   const never = code !== undefined && (NEVER_CONNECTED.has(code) || (code === 'ETIMEDOUT' && !connected));
-  return new RequestError(never ? 'unreachable' : 'broken', `${label}: ${reason}`, { cause: error });
+  return new RequestError(
+    never ? 'unreachable' : 'broken',
+    `${label}: ${code === undefined ? messageOf(first) : explained(code)}`,
+    {
+      cause: error,
+    },
+  );
+}
+
+/** A code of Node's, with what it means where that is not in its name. */
+function explained(code: string): string {
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
+    return `${code}, its certificate is for another host; write the URL with a name that it is for`;
+  if (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID')
+    return `${code} by this machine's clock; renew its certificate there, or set the clock`;
+  if (CERTIFICATE_CODES.has(code))
+    return `${code}, this machine does not trust its certificate; NODE_EXTRA_CA_CERTS can name a file of further authorities`;
+  if (OUT_OF_FILES.has(code))
+    return `too many open files on this machine (${code}), nothing was sent; raise "ulimit -n" where this program starts`;
+  if (code === 'ENOTFOUND') return `${code}, there is no host of that name`;
+  if (code.startsWith('HPE_')) return `${code}, what answers there does not speak HTTP`;
+  if (code === 'EPROTO' || code.startsWith('ERR_SSL_')) return `${code}, what answers there does not speak HTTPS`;
+  return code;
 }

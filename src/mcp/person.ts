@@ -66,7 +66,9 @@ function textsOf(content: Readonly<Record<string, unknown>>): Record<string, str
 
 function reasonOf(error: unknown): string {
   if (!(error instanceof McpError)) return 'its answer is not one to a form';
-  return `it answered with an error: ${JSON.stringify(singleLine(error.message, MAX_REASON_CHARS))}`;
+  // Clients of the SDK put zod's issues behind it, as JSON.
+  const [words = ''] = error.message.split(/:?\s*\[\s*\{/, 1);
+  return `it answered with an error: ${JSON.stringify(singleLine(words, MAX_REASON_CHARS))}`;
 }
 
 function paramsOf({ message, fields, required }: Form): ElicitRequestFormParams {

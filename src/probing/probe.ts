@@ -1,6 +1,6 @@
 import { RequestError } from '../http/exchange.ts';
 import { messageOf } from '../base/errors.ts';
-import { quoteName, sentence, singleLine } from '../base/plain-text.ts';
+import { quoted, quoteName, sentence, singleLine } from '../base/plain-text.ts';
 import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
@@ -14,6 +14,11 @@ const MAX_IDENTITY_BYTES = 256 * 1024;
 
 const MAX_REASON_CHARS = 400;
 const MAX_REASON_PATH_CHARS = 150;
+const MAX_CHALLENGE_CHARS = 100;
+/** The beginning of a page says what it is. */
+const MAX_PAGE_CHARS = 4096;
+const MAX_WORDS_CHARS = 120;
+const MARKUP = /<(style|script)\b[^]*?<\/\1>|<[^>]*>/gi;
 
 /** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
 export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
@@ -119,14 +124,19 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   };
 }
 
-/** What opencode says of an error, such as a configuration file that it cannot use. */
+/** What opencode says of an error, such as a configuration file that it cannot use; or what answers in its place. */
 function saidIn(error: unknown): string {
   if (!(error instanceof RequestError) || error.answer === undefined) return '';
   try {
     const words = wordsOf(JSON.parse(error.answer));
     return words === undefined ? '' : said(words);
   } catch {
-    return '';
+    const text = error.answer.slice(0, MAX_PAGE_CHARS).trim();
+    // JSON that was cut: of a configuration file it may hold the keys.
+    if (/^[{[]/.test(text)) return '';
+    const words = text.replaceAll(MARKUP, ' ').replaceAll(/\s+/g, ' ').trim();
+    const what = text.startsWith('<') ? '; it answers with a web page, as a proxy does' : '';
+    return words === '' ? what : what + said(words.slice(0, MAX_WORDS_CHARS));
   }
 }
 
@@ -136,12 +146,19 @@ function isNotNow(error: unknown): boolean {
   return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;
 }
 
-function refusal(task: ProbeTask, { answer }: RequestError): string {
+/** OpenCode's own, of all versions that are supported. */
+const OWN_CHALLENGE = /^Basic realm="Secure Area"/i;
+
+function refusal(task: ProbeTask, { answer, challenge }: RequestError): string {
   const { connection, credentialProblem } = task;
   const why =
     connection.credential !== undefined
       ? 'it refused the password that was sent'
       : (credentialProblem ?? 'it asks for a password and none is known for it');
   const who = isOpencode2(answer) ? 'this is an OpenCode 2; ' : '';
-  return sentence(`${connection.endpoint.url} answered HTTP 401: ${who}${why}`, MAX_REASON_CHARS);
+  const whose =
+    challenge === undefined || OWN_CHALLENGE.test(challenge)
+      ? ''
+      : `; not opencode asks, but what stands in front of it: ${quoted(challenge, MAX_CHALLENGE_CHARS)}`;
+  return sentence(`${connection.endpoint.url} answered HTTP 401: ${who}${why}${whose}`, MAX_REASON_CHARS);
 }

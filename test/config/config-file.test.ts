@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -358,7 +359,8 @@ describe('the real reader', () => {
     await using folder = tempDir();
     mkdirSync(join(folder.path, 'folder'));
     writeFileSync(join(folder.path, 'large'), Buffer.alloc(1024 * 1024 + 1));
-    const problems = ['missing', 'folder', 'large'].map((name) => {
+    execFileSync('mkfifo', [join(folder.path, 'pipe')]);
+    const problems = ['missing', 'folder', 'large', 'pipe'].map((name) => {
       try {
         loadSettings({ argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile });
         return 'none';
@@ -370,6 +372,11 @@ describe('the real reader', () => {
       'SettingsError: --config: cannot read …/missing: no such file',
       'SettingsError: --config: cannot read …/folder: it is a folder',
       'SettingsError: --config: cannot read …/large: it is too large',
+      'SettingsError: --config: cannot read …/pipe: it is not a regular file',
     ]);
+  });
+
+  it('reads what a shell puts there', () => {
+    expect(readTextFile('/dev/null').text).toBe('');
   });
 });

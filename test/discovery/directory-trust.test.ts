@@ -95,7 +95,7 @@ const cases: readonly Case[] = [
     make: (top) => registry(join(top, 'reg'), ALICE, 0o1777),
     uid: ALICE,
     explicit: true,
-    untrusted: /\(mode 1777, uid 1000\); run: chmod go-w/,
+    untrusted: /\(mode 1777, uid 1000\); name a folder of its own, or, if it holds registrations only, run: chmod go-w/,
   },
   {
     name: 'under a folder open to its group',

@@ -1,5 +1,9 @@
+import { once } from 'node:events';
+import { PassThrough } from 'node:stream';
+
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { describeBadInput, readArguments } from '../../src/mcp/tools/arguments.ts';
 import { listTool } from '../../src/mcp/tools/listing.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
@@ -60,7 +64,7 @@ const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
   ['wait', { instances: '["alpha","beta"]' }, { ...WAIT, instances: ['alpha', 'beta'] }],
   ['wait', { instances: 'alpha' }, { ...WAIT, instances: ['alpha'] }],
   ['wait', { instances: ['alpha', null, '', 'beta', 7] }, { ...WAIT, instances: ['alpha', 'beta', '7'] }],
-  ...[['Blue'], [['Blue']], 'Blue', '["Blue"]', '[["Blue"]]', ['["Blue"]'], [['Blue', '', null]]].map(
+  ...[['Blue'], [['Blue']], 'Blue', '"Blue"', '["Blue"]', '[["Blue"]]', ['["Blue"]'], [['Blue', '', null]]].map(
     (answers) => ['respond', { instance: 'a', answers }, { instance: 'a', answers: [['Blue']] }] as const,
   ),
   [
@@ -109,7 +113,9 @@ describe('arguments as clients send them', () => {
     ['send', { ...SEND, session: 'x', Message: 'y' }, /unknown argument "session", "Message"/],
     ['send', { ...SEND, toolcallid: 'x' }, /unknown argument "toolcallid"/],
     // No chat of n8n's, which never sends it alone.
-    ['send', { ...SEND, sessionId: 'ses_00000001' }, /unknown argument "sessionId"/],
+    ...['ses_00000001', ' ses_00000001', '"ses_00000001"', ['ses_00000001']].map(
+      (sessionId) => ['send', { ...SEND, sessionId }, /unknown argument "sessionId"/] as const,
+    ),
     ['send', { message: 'x' }, /^send: instance is missing\./],
     ['send', { instance: '[]', message: 'x' }, /^send: instance is missing\./],
     ['send', { instance: { name: 'a' }, message: 'x' }, /^send: instance: expected text, or a list of 1 to 20 texts\./],
@@ -131,7 +137,15 @@ describe('arguments as clients send them', () => {
     ['read', { instance: 'a', message_limit: '500' }, /message_limit: Too big/],
     ['wait', { timeout_seconds: [5] }, /timeout_seconds: .*expected number, received array/],
     ['wait', { instances: [{}] }, /instances\.0: .*expected string, received object/],
-    ['respond', { instance: 'a', answers: { 1: 'Blue' } }, /answers\.0\.0: .*expected string, received object/],
+    ...[{ 1: 'Blue' }, '{"Which?":"Blue"}', ['{"Which?":"Blue"}'], [{ label: 'Blue' }], [['Blue', ['Red']]]].map(
+      (answers) =>
+        [
+          'respond',
+          { instance: 'a', answers },
+          /answers\.0\.\d: expected the label of a choice, such as \[\["Red"\]\]/,
+        ] as const,
+    ),
+    ['wait', { instances: '{"name":"a"}' }, /instances\.0: .*expected string, received object/],
   ])('what fits nothing is refused: %s %j', (name, given, problem) => {
     expect(read(name, given)).toMatch(problem);
     expect(read(name, given)).toMatch(/Nothing was done\.$/);
@@ -162,7 +176,7 @@ describe('on the wire', () => {
     await temp.close();
   });
 
-  async function ask(method: string, params: object): Promise<RawAnswer> {
+  async function ask(method: string, params: unknown): Promise<RawAnswer> {
     id += 1;
     server.write({ jsonrpc: '2.0', id, method, params });
     return await server.answerTo(id);
@@ -201,6 +215,45 @@ describe('on the wire', () => {
     worker.state.begin(sessionId, 'run', {});
     const { result } = await ask('tools/call', { name: 'abort_session', arguments: { instance: 'worker', ...more } });
     expect(result).toMatchObject({ structuredContent: { aborted: true, session: { id: sessionId } } });
+  });
+
+  test.each([null, { _meta: null }, { _meta: { progressToken: null } }, { cursor: null, _meta: { a: { b: null } } }])(
+    'null for what is left out, wherever the protocol has it: %j',
+    async (params) => {
+      expect((await ask('tools/list', params)).result).toHaveProperty('tools');
+    },
+  );
+
+  test('null in what a client is, and in what its person answers, stands for what is left out, too', async () => {
+    const input = new PassThrough();
+    const transport = new CleanStdio(input, new PassThrough());
+    const messages: unknown[] = [];
+    transport.onmessage = (message) => messages.push(message);
+    await transport.start();
+    const client = { capabilities: { roots: null, elicitation: { form: {}, url: null } }, clientInfo: { title: null } };
+    const answer = { action: 'accept', content: { decision: 'once', feedback: null }, _meta: null };
+    input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params: client })}\n`);
+    input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 1, result: answer })}\n`);
+    input.end(`${JSON.stringify({ jsonrpc: '2.0', id: 2, result: { action: 'decline', content: null } })}\n`);
+    await once(input, 'end');
+    await transport.close();
+    expect(messages).toMatchObject([
+      { params: { capabilities: { elicitation: { form: {} } }, clientInfo: {} } },
+      { result: { action: 'accept', content: { decision: 'once' } } },
+      { result: { action: 'decline' } },
+    ]);
+    expect(JSON.stringify(messages)).not.toContain('null');
+  });
+
+  test.each<readonly [unknown, RegExp]>([
+    ['x', /: params: .*expected object, received string$/],
+    [[], /: params: .*expected object, received array$/],
+    [{ _meta: 'x' }, /: params\._meta: .*expected object, received string$/],
+    [{ _meta: { progressToken: {} } }, /: params\._meta\.progressToken: Invalid input$/],
+  ])('a request that is none is answered, too: params %j', async (params, words) => {
+    const { error } = await ask('tools/list', params);
+    expect(error).toMatchObject({ code: -32_600, message: expect.stringMatching(words) as string });
+    expect(server.stderr).not.toContain('"code"');
   });
 
   test.each<readonly [string, object, RegExp]>([

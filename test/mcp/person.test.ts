@@ -74,6 +74,16 @@ test.each([0, 10_000])('an error, whichever it is, means that the client cannot 
   });
 });
 
+test("a form that the client's own schema refuses is told in words", async () => {
+  const strange = async (): Promise<ElicitResult> => ({ action: 'accept', content: { decision: {} } }) as never;
+  expect(await ask(1_000, strange)).toEqual({
+    kind: 'unavailable',
+    reason: expect.stringMatching(
+      /^it answered with an error: "MCP error -32602: .*Invalid elicitation result"$/,
+    ) as string,
+  });
+});
+
 test('an error with the code of a timeout is none before the time is up', async () => {
   const timeout = async (): Promise<never> => {
     throw Object.assign(new Error('no time'), { code: -32_001 });

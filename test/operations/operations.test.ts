@@ -221,6 +221,15 @@ describe('listings', () => {
     expect((await instances(runtime, { ...LIST, match: 'A' }, call())).data.total).toBe(2);
   });
 
+  test('nothing is told as missing before the first look has ended', async () => {
+    expect((await listInstances(runtime, LIST, call())).text).toMatch(
+      /^No OpenCode instance is known yet: the first look into local-relay has not ended\. Call instances again\./,
+    );
+    fleet.start();
+    await fleet.ready();
+    expect((await listInstances(runtime, LIST, call())).text).toMatch(/^No OpenCode instance was found \(looked in/);
+  });
+
   test('what a registry holds that is of no use is told in the notes', async () => {
     await registry.writeRaw('half.json', '{"name":');
     fleet.start();

@@ -1,5 +1,6 @@
 import { mkdtemp, realpath, rm, symlink } from 'node:fs/promises';
 import { createServer, type RequestListener } from 'node:http';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -308,6 +309,7 @@ describe('what answers is OpenCode 2', () => {
   test.each([
     ['2.0.18', html, { '/api/info': info('2.0.18') }, { version: '2.0.18', dialect: 'opencode-2' }],
     ['2.3.2', html, { '/api/info': info('2.3.2') }, { version: '2.3.2', dialect: 'opencode-2' }],
+    ['of a channel', tag, { '/api/info': info('2.1.0-beta.3') }, { version: '2.1.0-beta.3', dialect: 'opencode-2' }],
     [
       'the preview',
       empty,
@@ -415,12 +417,62 @@ describe('what opencode says of its own failure', () => {
     expect(reason).not.toContain('sk-secret');
   });
 
-  test('is left out where it is no JSON, and bounded', async () => {
+  test('is left out where it is JSON that was cut, and bounded', async () => {
     const fake = await fakeOpencode();
-    fake.override('GET /path', { kind: 'answer', status: 500, body: 'not json' });
+    fake.override('GET /path', { kind: 'answer', status: 500, body: '{"data":{"message":"{ \\"apiKey\\": \\"sk-se' });
     expect(reasonOf(await ask(fake.url))).toMatch(/HTTP 500$/);
     fake.override('GET /path', { kind: 'answer', status: 500, body: { message: 'x'.repeat(10_000) } });
     expect(reasonOf(await ask(fake.url)).length).toBeLessThan(500);
+  });
+});
+
+describe('what answers in the place of opencode is named', () => {
+  const PAGE = '<html><style>h1 { }</style><h1>502 Bad Gateway</h1><hr>nginx</html>';
+
+  test.each<readonly [string, number, Readonly<Record<string, string>>, string, RegExp]>([
+    [
+      'a page',
+      502,
+      {},
+      PAGE,
+      /HTTP 502; it answers with a web page, as a proxy does; it says "502 Bad Gateway nginx"$/,
+    ],
+    ['a page without words', 403, {}, '<html></html>', /HTTP 403; it answers with a web page, as a proxy does$/],
+    ['a page of open brackets', 500, {}, '<'.repeat(200_000), /HTTP 500; it answers with a web page/],
+    ['text', 429, {}, 'slow\n\u001b[2Jdown', /HTTP 429; it says "slow down"$/],
+    [
+      'a redirect',
+      302,
+      { location: 'https://login.example/start?token=secret' },
+      '',
+      /answered with a redirect to "https:\/\/login\.example\/start" \(HTTP 302\), which is not followed$/,
+    ],
+    [
+      'another password',
+      401,
+      { 'www-authenticate': 'Basic realm="Staff"' },
+      PAGE,
+      /none is known for it; not opencode asks, but what stands in front of it: "Basic realm='Staff'"$/,
+    ],
+    ['no password', 401, { 'www-authenticate': 'Bearer' }, '', /what stands in front of it: "Bearer"$/],
+    ["opencode's own", 401, { 'www-authenticate': 'Basic realm="Secure Area"' }, '', /none is known for it$/],
+  ])('%s', async (_, status, headers, body, reason) => {
+    const url = await server((_request, response) => response.writeHead(status, headers).end(body));
+    expect(reasonOf(await ask(url))).toMatch(reason);
+  });
+
+  test('a server of another protocol', async () => {
+    const ssh = createTcpServer((socket) => {
+      socket.on('error', () => {}).end('SSH-2.0-OpenSSH_9.2\r\n');
+      closers.push(async () => socket.destroy());
+    });
+    await new Promise<void>((resolve) => ssh.listen(0, '127.0.0.1', resolve));
+    closers.push(() => new Promise<void>((resolve) => ssh.close(() => resolve())));
+    const { port } = ssh.address() as AddressInfo;
+    expect(reasonOf(await ask(`http://127.0.0.1:${port}`))).toMatch(/HPE_\w+, what answers there does not speak HTTP$/);
+    const fake = await fakeOpencode();
+    const https = fake.url.replace('http:', 'https:');
+    expect(reasonOf(await ask(https))).toMatch(/, what answers there does not speak HTTPS$/);
   });
 });
 

@@ -6,7 +6,7 @@ import { expectedReply } from '../rig/model-script.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
 import { until, within } from '../rig/wait.ts';
-import { data, listed, request, rows } from './queries.ts';
+import { type Answer, data, listed, request, rows } from './queries.ts';
 import {
   grantToBob,
   type NodeChild,
@@ -67,6 +67,31 @@ describe('a second user and a tagged machine', () => {
     expect(result.isError).toBe(true);
     expect(text).toMatch(/not taken.*HTTP 403.*Your role here is 'read'/);
     expect(stage.model.turns('echo: said by bob')).toBe(0);
+  });
+
+  it('with a grant to read he sees nothing of another worktree of the same opencode', async () => {
+    const worktree = `${desk.directory}-worktree`;
+    await machine('desk').exec(['git', '-C', desk.directory, 'worktree', 'add', '-q', '-b', 'other', worktree]);
+    const there = `?directory=${encodeURIComponent(worktree)}`;
+    const made = await ofOwner('POST', `/session${there}`, { title: 'secret work' });
+    const { id } = JSON.parse(made.text) as { id: string };
+    await ofOwner('POST', `/session/${id}/prompt_async`, { parts: [{ type: 'text', text: 'bash: echo secret' }] });
+    await until('it to wait', async () => (await ofOwner('GET', `/permission${there}`)).text.includes('per_'));
+    const paths = ['/session', `/session${there}`, `/session/${id}`, `/session/${id}/message`, '/permission'];
+    for (const path of [...paths, `/permission${there}`, '/session/status', '/experimental/session', '/project']) {
+      const headers = { 'x-opencode-directory': worktree };
+      const { status, text } = await request(machine('guest'), desk.url + path, { headers });
+      expect([200, 403, 404], path).toContain(status);
+      expect(text, path).not.toMatch(/secret|per_/);
+      expect(status === 200 && text.includes(id), path).toBe(false);
+    }
+    const server = await stage.server(machine('guest'), FOR_ADA);
+    await listed(server, desk.name);
+    for (const tool of ['instances', 'list_sessions', 'get_status', 'respond']) {
+      const { text } = await server.call(tool, tool === 'instances' ? {} : { instance: desk.name });
+      expect(text, tool).not.toMatch(/secret|per_/);
+    }
+    await ofOwner('POST', `/session/${id}/abort`);
   });
 
   it('with a grant to drive he drives', async () => {
@@ -138,6 +163,18 @@ describe('a second user and a tagged machine', () => {
     const sent = await server.call('send', { instance: name, session_id: id, message });
     expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
     expect(stage.model.turns(message)).toBe(1);
+  }
+
+  /** A request to the opencode itself, on its own machine. */
+  async function ofOwner(method: string, path: string, body?: object): Promise<Answer> {
+    const { localPort } = await desk.child.registered();
+    const password = await desk.child.password();
+    const authorization = `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
+    return request(machine('desk'), `http://127.0.0.1:${localPort}${path}`, {
+      method,
+      headers: { authorization, 'content-type': 'application/json' },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
   }
 
   /** Resolves when the service's answers to bob are those of that role. */

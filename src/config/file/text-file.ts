@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
 
@@ -14,10 +14,15 @@ export interface TextFile {
 /** Reads a whole text file, or throws a system error with its `code`. */
 export type ReadTextFile = (path: string) => TextFile;
 
-/** The reader for the program itself. More than 1 MiB throws `EFBIG`. */
+/** The reader for the program itself. More than 1 MiB throws `EFBIG`, a named pipe and its like `EINVAL`. */
 export const readTextFile: ReadTextFile = (path) => {
-  const descriptor = openSync(path, 'r');
+  // What a shell puts there (`--config <(sops -d …)`) has a writer; a named pipe may wait for one for ever.
+  const isShells = path.startsWith('/dev/');
+  const descriptor = openSync(path, constants.O_RDONLY | (isShells ? 0 : constants.O_NONBLOCK));
   try {
+    const stats = fstatSync(descriptor);
+    if (!isShells && !stats.isFile() && !stats.isDirectory())
+      throw Object.assign(new Error(`${path} is not a regular file`), { code: 'EINVAL' });
     const bytes = Buffer.alloc(MAX_BYTES + 1);
     let length = 0;
     for (;;) {
@@ -28,7 +33,7 @@ export const readTextFile: ReadTextFile = (path) => {
         throw Object.assign(new Error(`${path} is larger than ${MAX_BYTES} bytes`), { code: 'EFBIG' });
     }
     const text = bytes.toString('utf8', 0, length);
-    return process.platform === 'win32' ? { text } : { text, mode: fstatSync(descriptor).mode & 0o777 };
+    return process.platform === 'win32' ? { text } : { text, mode: stats.mode & 0o777 };
   } finally {
     closeSync(descriptor);
   }
@@ -45,6 +50,8 @@ const REASONS = new Map([
   ['EACCES', 'permission denied'],
   ['EISDIR', 'it is a folder'],
   ['EFBIG', 'it is too large'],
+  ['EINVAL', 'it is not a regular file'],
+  ['ENXIO', 'it is not a regular file'],
 ]);
 
 /** A path as a person writes it, made absolute: `~/` is the home folder, a relative one starts at `base`. */

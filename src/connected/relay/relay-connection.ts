@@ -15,6 +15,8 @@ export interface RelayConnectionOptions {
   readonly onMessage?: (line: string) => void;
   /** The login is over: ssh asks nothing from now on. */
   readonly onLogin?: () => void;
+  /** Each line that the relay prints before our program runs. */
+  readonly onPrinted?: (line: string) => void;
 }
 
 /** An open connection with its registration on the relay. */
@@ -181,6 +183,7 @@ class Connection implements RelayConnection {
     }
     if (!this.#greeted) {
       keepLast(this.#printed, line);
+      this.#options.onPrinted?.(line);
       return;
     }
     if (line === 'beat') this.replies += 1;

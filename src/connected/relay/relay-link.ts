@@ -1,6 +1,6 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
-import { singleLine } from '../../base/plain-text.ts';
+import { quoted, singleLine } from '../../base/plain-text.ts';
 import { openRelayConnection, type RelayConnection, RelayRefusedError } from './relay-connection.ts';
 import { wantsPerson } from './ssh-process.ts';
 
@@ -35,7 +35,7 @@ export interface RelayState {
   /** The name on the relay, and the relay's end of the tunnel: while connected. */
   readonly name?: string;
   readonly port?: number;
-  /** While waiting, or where it was closed because the relay's setting forbids it: why there is no connection. Safe to show. */
+  /** While waiting, or where it was closed because the relay's setting forbids it: why there is no connection; of an attempt that takes long, what it comes to. Safe to show. */
   readonly reason?: string;
   /** While waiting, by the clock that was given. Not set before `keep`. */
   readonly nextAttemptAtMs?: number;
@@ -80,6 +80,7 @@ const MAX_DELAY_MS = 60_000;
 const STABLE_MS = 60_000;
 /** As for a registration: a file name has 255 bytes, and `-12` and `.claim` are added to it. */
 const MAX_NAME_BYTES = 200;
+const MAX_PRINTED_CHARS = 200;
 
 /**
  * Keeps one instance registered and reachable on a relay, over one SSH connection at a time; or registered on this machine,
@@ -107,6 +108,8 @@ class Link implements RelayLink {
   #warned = false;
   /** The terminal is still ours. */
   #mayTell = false;
+  /** What the relay printed last before our program, in this attempt. */
+  #printed = '';
 
   constructor(options: RelayLinkOptions) {
     this.#options = options;
@@ -132,7 +135,12 @@ class Link implements RelayLink {
     const { kind, reason = '' } = this.#state;
     if (kind === 'waiting' && wantsPerson(reason) && !cancelled.aborted) await this.#attemptPatiently(true, cancelled);
     this.#mayTell = false;
-    return this.#state;
+    if (this.#state.kind !== 'connecting' || this.#printed.trim() === '') return this.#state;
+    // It may wait for somebody to read that.
+    return {
+      ...this.#state,
+      reason: `no answer within ${PATIENCE_MS / 1000} s; the relay printed ${quoted(this.#printed, MAX_PRINTED_CHARS)}`,
+    };
   }
 
   /** Resolves when the attempt has ended, or has taken too long since nothing was asked any more. */
@@ -192,6 +200,7 @@ class Link implements RelayLink {
 
   async #open(interactive: boolean, signal: AbortSignal, onLogin?: () => void): Promise<void> {
     const { sshCommand, localPort, clock, id, onMessage } = this.#options;
+    this.#printed = '';
     try {
       const connection = await openRelayConnection(
         {
@@ -206,6 +215,7 @@ class Link implements RelayLink {
           clock,
           // What it fails for is asked next.
           onMessage: (line) => this.#mayTell && (interactive || !wantsPerson(line)) && onMessage?.(line),
+          onPrinted: (line) => (this.#printed = line),
           ...(onLogin !== undefined && { onLogin }),
         },
         signal,

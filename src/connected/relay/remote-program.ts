@@ -351,7 +351,11 @@ set -- $(ls -ldn . 2>/dev/null)
 [ "\${3-}" = "$(id -u)" ] ||
   fail "the registry directory $dir belongs to uid \${3-unknown}, not to uid $(id -u), who logs in; name another directory"
 case $1 in
-  ?????w* | ????????w*) fail "the registry directory $dir can be written by its group or by others ($1); run there: chmod go-w $dir" ;;
+  ?????????[tT]*) advice="name a folder of its own, or, if it holds registrations only, run there" ;;
+  *) advice="run there" ;;
+esac
+case $1 in
+  ?????w* | ????????w*) fail "the registry directory $dir can be written by its group or by others ($1); $advice: chmod go-w $dir" ;;
 esac
 
 tmp=./.$id.$$.tmp

@@ -1,5 +1,8 @@
 import { basename } from 'node:path';
 
+import { singleLine } from '../../base/plain-text.ts';
+import { SettingsError } from '../../config/settings.ts';
+
 /**
  * Without these there is no session to talk through, or no end of it: what the person's configuration or command says instead is
  * meant for their own sessions. Their forwards may fail, as they do wherever another session has them already.
@@ -11,8 +14,7 @@ const NEEDED = {
   ForkAfterAuthentication: 'no',
   // It may wait for its input, which is ours.
   PermitLocalCommand: 'no',
-  // A shared connection would make a tunnel that outlives this process.
-  ControlMaster: 'no',
+  // A shared connection would make a tunnel that outlives this process. Without a path there is none, whatever ControlMaster says.
   ControlPath: 'none',
   // The line with the port of the tunnel is an information.
   LogLevel: 'INFO',
@@ -20,7 +22,7 @@ const NEEDED = {
   ClearAllForwardings: 'no',
 };
 
-/** The person's own win: ssh takes the first of two equal options. Lost connections show after 45 s. */
+/** Those in the person's command win: ssh takes the first of two equal options. Lost connections show after 45 s. */
 const DEFAULTS = {
   // SessionType and its like came with OpenSSH 8.7. All unknown ones, since this replaces the list in the person's configuration.
   IgnoreUnknown: '*',
@@ -63,8 +65,8 @@ export const ASKS_NOTHING = { SSH_ASKPASS_REQUIRE: 'never', CLOUDSDK_CORE_DISABL
 
 /** A word of ssh's flags, of which the last may take a value: ssh(1). */
 const FLAGS = /^-([1246AaCfGgKkMNnqsTtVvXxYy]*)(?:([BbcDEeFIiJLlmOoPpQRSWw])(.*))?$/s;
-/** -f, -N, -n and -s are settings above, -q and -y hide the port's line, -M shares the connection. */
-const UNWANTED_FLAGS = /[fMNnqsy]/g;
+/** -f, -N, -n and -s are settings above, -q and -y hide the port's line. */
+const UNWANTED_FLAGS = /[fNnqsy]/g;
 /** -E hides the port's line, -S shares the connection. */
 const UNWANTED_VALUES = 'ES';
 
@@ -74,23 +76,49 @@ function withoutNeeded(command: readonly string[]): readonly string[] {
   // gcloud has flags of its own, and passes on what stands behind "--".
   const before = names.includes('gcloud') ? names.indexOf('--') : names.indexOf('ssh');
   if (before === -1) return command;
-  const first = before + 1;
-  const kept = command.slice(0, first);
-  const rest = command.slice(first).filter((word) => word !== '--');
-  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
-    const [, flags = '', letter = '', attached = ''] = FLAGS.exec(word) ?? [];
-    if (word === '-' || (flags === '' && letter === '')) {
+  const kept = command.slice(0, before + 1);
+  for (const { word, flags, letter, attached, value } of wordsOf(command.slice(before + 1))) {
+    if (word !== undefined) {
       kept.push(word);
       continue;
     }
     const wanted = flags.replace(UNWANTED_FLAGS, '');
-    const value = letter !== '' && attached === '' ? rest.splice(0, 1) : [];
     const isKept = !UNWANTED_VALUES.includes(letter) && !(letter === 'o' && isNeeded(attached || (value[0] ?? '')));
     const last = isKept ? letter + attached : '';
     if (wanted + last !== '') kept.push(`-${wanted}${last}`);
     if (isKept) kept.push(...value);
   }
   return kept;
+}
+
+interface Word {
+  /** One that is no flag. */
+  readonly word?: string;
+  readonly flags: string;
+  /** The flag with a value, which is attached to it or the word behind. */
+  readonly letter: string;
+  readonly attached: string;
+  readonly value: readonly string[];
+}
+
+function* wordsOf(words: readonly string[]): Iterable<Word> {
+  const rest = words.filter((word) => word !== '--');
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
+    const [, flags = '', letter = '', attached = ''] = FLAGS.exec(word) ?? [];
+    const value = letter !== '' && attached === '' ? rest.splice(0, 1) : [];
+    yield { ...(flags === '' && letter === '' && { word }), flags, letter, attached, value };
+  }
+}
+
+/** @throws {SettingsError} `command` is ssh's own, and names no host, or names a command for it: our options and ours come behind */
+export function checkDestination(command: readonly string[], setting: string): void {
+  if (basename(command[0] ?? '') !== 'ssh') return;
+  const [host, ...more] = [...wordsOf(command.slice(1))].flatMap(({ word }) => word ?? []);
+  if (host === undefined) throw new SettingsError(`${setting}: names no host; write it as in "ssh user@relay"`);
+  if (more.length > 0) {
+    const shown = JSON.stringify(singleLine(more.join(' '), 100));
+    throw new SettingsError(`${setting}: ends with the host, since a command of ours comes behind it; remove ${shown}`);
+  }
 }
 
 /** Whether `setting`, as `Name=value` or `Name value`, is one of ours. */

@@ -1,4 +1,5 @@
 import { SettingsError } from '../../config/settings.ts';
+import { checkDestination } from './ssh-arguments.ts';
 
 /**
  * Splits a command into words as a POSIX shell would, quotes and backslashes included, and evaluates nothing. What a shell
@@ -12,6 +13,13 @@ export function splitCommand(command: string, setting: string): readonly [string
   if (first === undefined || first === '')
     throw new SettingsError(`${setting}: expected a command such as "ssh user@relay", got nothing`);
   return [first, ...rest];
+}
+
+/** The words of RELAY_SSH_CMD. @throws {SettingsError} it is no command that can reach a relay */
+export function relayCommand(command: string): readonly string[] {
+  const words = splitCommand(command, 'RELAY_SSH_CMD');
+  checkDestination(words, 'RELAY_SSH_CMD');
+  return words;
 }
 
 const BLANK = new Set([' ', '\t']);

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
 import { VERSION } from '../../base/version.ts';
-import { splitCommand } from '../relay/ssh-command.ts';
+import { relayCommand } from '../relay/ssh-command.ts';
 import { childEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';
 import { defaultName } from '../../identity/default-name.ts';
@@ -130,5 +130,5 @@ function nameOf({ connected: { instanceName } }: Settings): string {
 
 function relayOf({ connected: { relaySshCommand, relayRegistryDir } }: Settings): RegistrationsOptions['relay'] {
   if (relaySshCommand === undefined) return undefined;
-  return { sshCommand: splitCommand(relaySshCommand, 'RELAY_SSH_CMD'), registryDir: relayRegistryDir };
+  return { sshCommand: relayCommand(relaySshCommand), registryDir: relayRegistryDir };
 }

@@ -91,7 +91,10 @@ function directoryProblem(
 
 function writableProblem(path: string, stats: BigIntStats): string | undefined {
   if ((stats.mode & GROUP_OR_OTHERS_WRITE) === 0n) return undefined;
-  return `${shown(path)} can be written by its group or by others (mode ${octal(stats)}, uid ${stats.uid}); run: chmod go-w ${quoted(path)}`;
+  // Such as /tmp, which would not work for anybody without that.
+  const advice =
+    (stats.mode & STICKY) === 0n ? 'run' : 'name a folder of its own, or, if it holds registrations only, run';
+  return `${shown(path)} can be written by its group or by others (mode ${octal(stats)}, uid ${stats.uid}); ${advice}: chmod go-w ${quoted(path)}`;
 }
 
 /**

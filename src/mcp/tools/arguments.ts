@@ -34,7 +34,7 @@ export function readArguments(properties: Readonly<Record<string, unknown>>, giv
 /** `sessionId` is a chat of n8n's; alone and with an id of opencode's it is a mistyped `session_id`, which must not be passed over. */
 function isOfN8n(key: string, given: Arguments): boolean {
   if (!OF_N8N.has(key)) return false;
-  if (key !== 'sessionId' || !String(given[key]).startsWith('ses_')) return true;
+  if (key !== 'sessionId' || !/^\W*ses_/.test(String(given[key]))) return true;
   return Object.keys(given).some((other) => other !== key && OF_N8N.has(other));
 }
 
@@ -47,7 +47,9 @@ function readValue(schema: Schema, value: unknown): unknown {
   if (items !== undefined) {
     const list = parsed(value);
     if (Array.isArray(list)) return readList(items, list);
-    if (schema.type === 'array') return isBlank(list) ? undefined : readList(items, [value]);
+    // A number keeps its digits; an object as text is no text of somebody's.
+    if (schema.type === 'array')
+      return isBlank(list) ? undefined : readList(items, [typeof list === 'number' ? value : list]);
   }
   if (items !== undefined || (schema.type === 'string' && schema.enum === undefined))
     return typeof value === 'number' || typeof value === 'boolean' ? String(value) : value;

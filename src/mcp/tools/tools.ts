@@ -82,7 +82,10 @@ export const TOOLS: readonly Tool[] = [
       request_id: z.string().optional().describe('Default: the only one that waits'),
       reply: z.enum(['once', 'always', 'reject']).optional(),
       message: z.string().optional().describe('With reject: what to do instead'),
-      answers: z.array(z.array(z.string())).optional().describe('For each question, the labels chosen'),
+      answers: z
+        .array(z.array(z.string({ error: 'expected the label of a choice, such as [["Red"]]' })))
+        .optional()
+        .describe('For each question, the labels chosen'),
     },
     output: shapes.turn,
     run: async (runtime, input, call) =>

@@ -162,6 +162,9 @@ function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered:
 
 function noInstances(snapshot: Snapshot): string {
   const looked = snapshot.sources.map(({ name }) => name).join(', ') || 'nowhere: no source is configured';
+  const pending = snapshot.sources.filter(({ status }) => status === 'pending').map(({ name }) => name);
+  if (pending.length > 0)
+    return `No OpenCode instance is known yet: the first look into ${pending.join(', ')} has not ended. Call instances again.`;
   return `No OpenCode instance was found (looked in: ${looked}). Start opencode as opencode-connected in a project of yours, here or with this machine as its relay, then call instances again.`;
 }
 

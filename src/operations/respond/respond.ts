@@ -3,6 +3,7 @@ import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
 import { askWhileItWaits } from './ask-while-it-waits.ts';
 import { approverFor, type AllAsked, type Asked, askedLine, askedLines, goneError, listAsked } from './asked.ts';
+import { chosenAnswers } from './chosen-answers.ts';
 import { statusesIn } from '../listing/directories.ts';
 import { followOn } from '../send/following.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
@@ -22,7 +23,6 @@ export interface RespondInput {
   readonly answers?: readonly (readonly string[])[] | undefined;
 }
 
-const MAX_ANSWER_CHARS = 10_000;
 /** Where a request is looked for of which only the id is known. */
 const SESSIONS_LOOKED_THROUGH = 100;
 const MAX_DIRECTORIES = 32;
@@ -162,22 +162,7 @@ function ownSettlement({ waiting }: Asked, { reply, message, answers }: RespondI
   if (reply !== undefined)
     throw new OperationError('A question waits: give answers, or reply: reject. Nothing was answered.');
   if (answers === undefined) return undefined;
-  const { questions } = waiting.request;
-  if (answers.length !== questions.length) {
-    throw new OperationError(
-      `answers needs one list for each of the ${questions.length} questions, such as [["Red"]]; it has ${answers.length}. Nothing was answered.`,
-    );
-  }
-  const empty = answers.findIndex(
-    (labels, index) =>
-      (labels.length === 0 && questions[index]?.optional !== true) || labels.some((label) => label.trim() === ''),
-  );
-  if (empty !== -1) throw new OperationError(`answers[${empty}] is empty. Nothing was answered.`);
-  if (answers.flat().join('').length > MAX_ANSWER_CHARS)
-    throw new OperationError(`answers are longer than ${MAX_ANSWER_CHARS} characters. Nothing was answered.`);
-  const many = answers.findIndex((labels, index) => labels.length > 1 && questions[index]?.multiple !== true);
-  if (many !== -1) throw new OperationError(`Question ${many + 1} takes one answer. Nothing was answered.`);
-  return { kind: 'answers', answers };
+  return { kind: 'answers', answers: chosenAnswers(waiting.request.questions, answers) };
 }
 
 function checkOwn({ waiting }: Asked, own: Settlement | undefined, approver: string): Settlement {

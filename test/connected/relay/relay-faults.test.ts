@@ -125,10 +125,17 @@ describe('a relay that will not have it', () => {
     expect(await stage.files()).toEqual([]);
   });
 
-  it.each([0o720, 0o702, 0o1777])('refuses a directory of mode %o, which others write to', async (mode) => {
+  it.each([
+    [0o720, 'run there'],
+    [0o702, 'run there'],
+    // As /tmp is, which nobody could use without.
+    [0o1777, 'name a folder of its own, or, if it holds registrations only, run there'],
+  ])('refuses a directory of mode %o, which others write to', async (mode, advice) => {
     await mkdir(stage.registry);
     await chmod(stage.registry, mode);
-    await refused(stage.link(), /^the relay says "the registry directory .* can be written by its group or by others/);
+    const { reason } = await stage.link().connectFirst(never);
+    expect(reason).toMatch(/^the relay says "the registry directory .* can be written by its group or by others \(d/);
+    expect(reason).toContain(`); ${advice}: chmod go-w ${stage.registry}"`);
     expect(await stage.files()).toEqual([]);
   });
 
@@ -172,6 +179,12 @@ describe('an ssh that will not have it', () => {
     await stage.clock.advance(1_000);
     await link.reaches('connecting', seen);
     expect((await link.reaches('waiting', seen + 1)).reason).toMatch(/load the key into ssh-agent/);
+  });
+
+  it('is told to ask nothing, in a window or by gcloud either', async () => {
+    const script = 'echo "$SSH_ASKPASS_REQUIRE $CLOUDSDK_CORE_DISABLE_PROMPTS" >&2; exit 1';
+    const link = stage.link({ sshCommand: ['sh', '-c', script, 'sh'] });
+    expect((await link.connectFirst(never)).reason).toBe('"never 1" (ssh ended with status 1)');
   });
 
   it('is told when it hides the port of the tunnel', async () => {
@@ -252,6 +265,20 @@ describe('an ssh that will not have it', () => {
     await forced.clock.advance(60_000);
     expect(await first).toEqual({ kind: 'connecting' });
     expect((await link.reaches('waiting')).reason).toMatch(reason);
+  });
+
+  it('is told at once when the relay prints something and waits', async () => {
+    await using forced = await openRelayStage({
+      config: ["ForceCommand echo 'Press enter to accept the terms'; echo waiting >&2; sleep 100"],
+    });
+    const said: string[] = [];
+    const first = forced.link({ onMessage: (line) => said.push(line) }).connectFirst(never);
+    await until('the command to wait', () => said.includes('waiting'));
+    await forced.clock.advance(3_000);
+    expect(await first).toEqual({
+      kind: 'connecting',
+      reason: 'no answer within 3 s; the relay printed "Press enter to accept the terms"',
+    });
   });
 
   it('is told when the relay forces another command that ends', async () => {

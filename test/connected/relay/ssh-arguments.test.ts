@@ -1,6 +1,13 @@
-import { expect, it } from 'vitest';
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 
-import { sshArguments } from '../../../src/connected/relay/ssh-arguments.ts';
+import { describe, expect, it } from 'vitest';
+
+import { checkDestination, sshArguments } from '../../../src/connected/relay/ssh-arguments.ts';
+import { needSshd } from '../../rig/sshd.ts';
+import { tempDir } from '../../rig/temp.ts';
 
 const kept = (command: readonly string[]): readonly string[] => {
   const all = sshArguments({ command, interactive: false, remoteCommand: 'true' });
@@ -25,6 +32,15 @@ it.each([
   expect(kept(command.split(' '))).toEqual(expected.split(' '));
 });
 
+it('leaves out a setting in quotation marks, as ssh reads it', () => {
+  expect(kept(['ssh', '-o', ' "LogLevel" QUIET', '-o', '"Port" 22', 'relay'])).toEqual([
+    'ssh',
+    '-o',
+    '"Port" 22',
+    'relay',
+  ]);
+});
+
 it("opens the tunnel, or none of the person's forwards", () => {
   const command = ['ssh', 'me@relay'];
   const tunnel = sshArguments({ command, interactive: true, localPort: 4096, remoteCommand: 'true' });
@@ -34,4 +50,64 @@ it("opens the tunnel, or none of the person's forwards", () => {
   const survey = sshArguments({ command, interactive: false, remoteCommand: 'true' });
   expect(survey).toContain('ClearAllForwardings=yes');
   expect(survey).toContain('BatchMode=yes');
+});
+
+describe('what a real ssh makes of it', () => {
+  /** Its settings, by their names in lower case. */
+  async function settings(config: string, ...own: readonly string[]): Promise<Readonly<Record<string, string>>> {
+    await using folder = tempDir('ssh-arguments');
+    const path = join(folder.path, 'config');
+    await writeFile(path, config);
+    const command = ['ssh', '-G', '-F', path, ...own, 'relay'];
+    const [program = '', ...words] = sshArguments({ command, interactive: false, localPort: 1, remoteCommand: 'true' });
+    const { stdout } = await promisify(execFile)(program, words);
+    return Object.fromEntries(stdout.split('\n').map((line) => [line.split(' ', 1)[0], line.replace(/^\S+ /, '')]));
+  }
+
+  it('lost connections show, and the network has 30 s, unless the command says otherwise', async (context) => {
+    needSshd(context);
+    const config = 'ServerAliveInterval 0\nServerAliveCountMax 99\nConnectTimeout 600\n';
+    expect(await settings(config)).toMatchObject({
+      serveraliveinterval: '15',
+      serveralivecountmax: '3',
+      connecttimeout: '30',
+    });
+    const own = ['-o', 'ServerAliveInterval=5', '-oConnectTimeout 9', '-o', 'ServerAliveCountMax=4'];
+    expect(await settings(config, ...own)).toMatchObject({
+      serveraliveinterval: '5',
+      serveralivecountmax: '4',
+      connecttimeout: '9',
+    });
+  });
+
+  it('no connection is shared, and an option that it does not know is none of ours', async (context) => {
+    needSshd(context);
+    const shared = await settings('ControlPath /tmp/%h\nControlMaster auto\nOptionOfAnotherVersion yes\n');
+    expect(shared).not.toHaveProperty('controlpath');
+  });
+});
+
+describe('the host', () => {
+  const check = (command: string) => () => checkDestination(command.split(' '), 'RELAY_SSH_CMD');
+
+  it.each([
+    'ssh relay',
+    '/usr/bin/ssh -p 22 me@relay -v --',
+    'ssh -tJjump -o ProxyCommand=none relay -l me',
+    'env A=b ssh relay uptime',
+    'tsh ssh --proxy p relay',
+    'gcloud compute ssh relay',
+  ])('may be where it is: %s', (command) => {
+    expect(check(command)).not.toThrow();
+  });
+
+  it.each([
+    ['ssh', /names no host/],
+    ['ssh -p 22 -i key --', /names no host/],
+    ['ssh -l relay', /names no host/],
+    ['ssh relay uptime -v', /ends with the host, .*; remove "uptime"$/],
+    ['ssh -p 22 me@relay -- tmux new', /remove "tmux new"$/],
+  ])('is what the command ends with: %s', (command, problem) => {
+    expect(check(command)).toThrow(problem);
+  });
 });
