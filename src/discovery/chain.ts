@@ -217,7 +217,9 @@ class SourceRunner {
       notes: expired ? [] : before.notes,
     };
     if (status === 'unavailable') {
-      if (before.status !== 'unavailable') logger.log('info', `source ${name} is not available`, { reason });
+      // What is not there from the beginning is nothing that anybody misses.
+      const level = before.status === 'pending' ? 'debug' : 'info';
+      if (before.status !== 'unavailable') logger.log(level, `source ${name} is not available`, { reason });
     } else if (before.status !== 'failed' || before.reason !== reason) {
       logger.log('warn', `source ${name} failed`, { reason });
     }

@@ -240,13 +240,14 @@ describe('failures', () => {
     const { chain, clock, lines } = await start(source);
     await clock.advance(3 * INTERVAL_MS);
     expect(chain.views()).toMatchObject([{ status: 'unavailable', reason: 'no socket' }]);
-    expect(lines).toEqual(['info source one is not available']);
+    expect(lines).toEqual(['debug source one is not available']);
     source.result = scanOf();
     await clock.advance(INTERVAL_MS);
     source.result = new SourceUnavailableError('no socket');
     await clock.advance(INTERVAL_MS);
     expect(lines).toEqual([
-      'info source one is not available',
+      // Who never had it misses nothing.
+      'debug source one is not available',
       'info source one is available again',
       'info source one is not available',
     ]);

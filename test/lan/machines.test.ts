@@ -77,7 +77,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     const viewer = await lan.machine('viewer', { lans: [] });
     const one = await lan.machine('one');
     await one.opencode(4096);
-    await using server = await viewer.mcp();
+    await using server = await viewer.mcp({ args: ['--log-level', 'debug'] });
     const said = (text: string): number => server.stderr.filter((line) => line.includes(text)).length;
     await server.waitForStderr(/source mdns is not available/);
     for (let round = 1; round <= 2; round += 1) {
@@ -91,11 +91,11 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
 
   test('without any network it is said once, and nothing else is disturbed', async () => {
     const viewer = await lan.machine('viewer', { lans: [] });
-    await using server = await viewer.mcp({ env: { TRANSPORT: 'mdns,local-relay' } });
+    await using server = await viewer.mcp({ args: ['--log-level', 'debug'], env: { TRANSPORT: 'mdns,local-relay' } });
     for (let call = 0; call < 3; call += 1) await server.call('refresh_instances');
-    const said = server.stderr.filter((line) => line.includes('mdns'));
+    const said = server.stderr.filter((line) => line.includes('source mdns'));
     expect(said).toEqual([
-      'info source mdns is not available reason="no multicast on this machine: no network interface but loopback has an address"',
+      'debug source mdns is not available reason="no multicast on this machine: no network interface but loopback has an address"',
     ]);
   });
 
