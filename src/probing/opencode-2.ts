@@ -30,7 +30,7 @@ export async function askWho(
     const info = await answerOf(task, deps, '/api/info');
     const { version, pid } = (info ?? {}) as { readonly version?: unknown; readonly pid?: unknown };
     if (typeof version === 'string' && /^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) {
-      if (service !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
+      if (service?.pid !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
         throw new WrongServiceError(
           `the service file names process ${service.pid}, and what answers there says that it is another, ${Number(pid)}; run opencode once to start the service anew`,
         );
