@@ -1,10 +1,12 @@
+import { spawn } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
+import type { OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { type FakeOpencode2, startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
@@ -79,6 +81,26 @@ it('is neither listed nor asked while another process of ours holds its port, an
   expect((await stage.list()).services).toEqual(before);
 });
 
+it('is sent nothing where another process of ours took its port a moment ago', async () => {
+  const stale: OwnInstancesDeps['ports'] = { ours: (claims) => Promise.resolve(claims) };
+  await using other = await openNodeStage({ opencodeStateDir: folder.path, clock, ports: stale });
+  await until('the service to be listed', async () => (await other.list()).services.length > 0);
+  await fake.kill9();
+  const script = `require('node:http').createServer((q, s) => { console.log(q.url); s.end('{}'); }).listen(${fake.port}, '127.0.0.1', () => console.log('up'))`;
+  const thief = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  onTestFinished(() => void thief.kill('SIGKILL'));
+  let said = '';
+  thief.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  await until('the thief to listen', () => said.includes('up'));
+  const answer = await other.call(`${INSTANCE_PREFIX}service/api/info`);
+  // Or it is gone from the list by now.
+  expect([404, 502]).toContain(answer.status);
+  expect(said.trim()).toBe('up');
+  thief.kill('SIGKILL');
+  await until('the thief to end', () => thief.signalCode !== null);
+  await fake.restart();
+});
+
 describe('who may drive', () => {
   it('needs no password, and has none of the caller’s own go through', async () => {
     const token = Buffer.from('opencode:guess').toString('base64');
@@ -126,7 +148,7 @@ describe('who may read', () => {
   });
 
   it('loads no directory: not by what asks a session that does not run, nor by a header', async () => {
-    const session = await open('/home/ada/other');
+    const session = fake.addSession({ directory: '/home/ada/other' }).info.id;
     const loaded = new Set(fake.loaded);
     const path = `/api/session/${session}/permission`;
     expect(await read(path)).toMatchObject({ status: 403, text: expect.stringContaining('does not run now') });

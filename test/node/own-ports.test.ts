@@ -61,6 +61,17 @@ describe('not ours', () => {
   });
 });
 
+test('a port that names its process is ours only where that very process holds it, among others or before', async () => {
+  const own = new OwnPorts(UID, {
+    readSockets: () => Promise.resolve([listener(4096)]),
+    holders: () => Promise.resolve([7, 8].map((pid) => ({ pid, name: 'opencode', link: `/proc/${pid}/fd/3` }))),
+    stillHeld: () => true,
+  });
+  for (const pid of [7, 8]) expect(await own.ours([{ port: 4096, pid }])).toEqual([{ port: 4096, pid }]);
+  expect(await own.ours([{ port: 4096 }])).toEqual([{ port: 4096 }]);
+  expect(await own.ours([{ port: 4096, pid: 9 }])).toEqual([]);
+});
+
 test('the table is read again only when the socket that was found is gone', async () => {
   let reads = 0;
   let held = true;
