@@ -1,3 +1,7 @@
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
@@ -9,13 +13,15 @@ import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { until } from '../rig/wait.ts';
 import { type Answer, data, listed, request, rows } from './queries.ts';
-import { openTailnetStage, originOf, type TailnetStage } from './stage.ts';
+import { grantToBob, openTailnetStage, originOf, type TailnetStage } from './stage.ts';
 
 /** An OpenCode 2 as a person has it: its service runs, and the node service; nothing is configured anywhere. */
 describe('the preview of OpenCode 2 on another machine', () => {
   let stage: TailnetStage;
   let preview: Preview;
   let server: McpChild;
+  /** What the plugin of its directory writes when that is loaded. */
+  let canary: string;
   const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
   const listing = async (): Promise<Listing> =>
     JSON.parse((await request(machine('laptop'), originOf(machine('desk')) + LIST_PATH)).text) as Listing;
@@ -28,9 +34,18 @@ describe('the preview of OpenCode 2 on another machine', () => {
       nodes: [
         { name: 'desk', mode: 'tun' },
         { name: 'laptop', mode: 'tun' },
+        { name: 'guest', mode: 'tun', user: 'bob' },
       ],
+      policy: grantToBob('read'),
     });
     preview = await stage.preview(machine('desk'));
+    canary = join(preview.home, 'canary');
+    const plugins = join(preview.directory, '.opencode', 'plugin');
+    await mkdir(plugins, { recursive: true });
+    await writeFile(
+      join(plugins, 'canary.js'),
+      `import { appendFileSync } from 'node:fs';\nappendFileSync(${JSON.stringify(canary)}, 'it ran\\n');\nexport const Canary = async () => ({});\n`,
+    );
     await stage.node(machine('desk'), { HOME: preview.home });
     // As a person's terminal does: a directory is known by its sessions.
     const made = await request(machine('desk'), `${preview.url}/api/session`, {
@@ -53,6 +68,25 @@ describe('the preview of OpenCode 2 on another machine', () => {
     expect(instances).toEqual([]);
     expect(services).toMatchObject([{ id: 'server', dialect: 'opencode-2-preview', version: '1.18.18' }]);
     expect(JSON.stringify(services)).not.toContain(preview.password);
+    await server.call('list_sessions', { instance: 'desk:service' });
+    expect(existsSync(canary)).toBe(false);
+  });
+
+  it('is listed to one who may read, who loads no directory and sends nothing', async () => {
+    const guest = await stage.server(machine('guest'), { OPENCODE_TAILNET_USERS: 'ada' });
+    expect(await listed(guest, 'desk-project')).toMatchObject({ state: 'idle', directory: preview.directory });
+    const sessions = data(await guest.call('list_sessions', { instance: 'desk:service' }))['sessions'];
+    expect(sessions).toHaveLength(1);
+    const [{ id } = { id: '' }] = sessions as readonly { readonly id: string }[];
+    for (const [tool, more] of [
+      ['read', {}],
+      ['send', { message: 'echo: said by bob' }],
+    ] as const) {
+      const { result, text } = await guest.call(tool, { instance: 'desk-project', session_id: id, ...more });
+      expect([tool, result.isError, text]).toEqual([tool, true, expect.stringContaining('HTTP 403')]);
+    }
+    expect(stage.model.turns('echo: said by bob')).toBe(0);
+    expect(existsSync(canary)).toBe(false);
   });
 
   it('streams what is sent there', async () => {
@@ -69,6 +103,8 @@ describe('the preview of OpenCode 2 on another machine', () => {
     stage.model.release('half');
     expect(data(await sending)).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
     expect(stage.model.turns(message)).toBe(1);
+    // So that its silence before says something.
+    expect(existsSync(canary)).toBe(true);
   });
 
   it('asks for permission, and goes on when it is given from there', async () => {
