@@ -21,7 +21,7 @@ export function isForNobody(path: string): boolean {
 
 function decoded(path: string): string {
   let text = path;
-  // Once is what a router does; a target is too long to need more than this.
+  // A router decodes once; what it would find after more rounds is refused too.
   for (let round = 0; round < 8 && text.includes('%'); round += 1) {
     try {
       text = decodeURIComponent(text);
