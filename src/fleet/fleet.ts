@@ -13,6 +13,7 @@ import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from '../model/instance.ts';
 import { proveSame } from '../identity/proof.ts';
+import { isSameService } from '../identity/same-service.ts';
 import { type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
 import { type Pair, Prover } from '../identity/prover.ts';
 import { findInstance } from './query.ts';
@@ -86,8 +87,10 @@ export class LiveFleet implements Fleet {
     });
     this.#prover = new Prover({
       clock,
-      proveSame: (listen, speak, signal) =>
-        proveSame(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
+      proveSame: (dialect, { listen, speak }, signal) => {
+        const prove = dialect === 'opencode-1' ? proveSame : isSameService;
+        return prove(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal);
+      },
       lookAgain: (keys) =>
         Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
       onSettled: () => this.#membershipChanged(),
@@ -312,7 +315,8 @@ export class LiveFleet implements Fleet {
         (a, b) => ROUTES.indexOf(a.candidate.endpoint.route) - ROUTES.indexOf(b.candidate.endpoint.route),
       );
       const connections = [one, other].map((endpoint) => this.#table.get(endpoint?.id ?? '')?.connection);
-      return connections[0] && connections[1] ? [{ keys, connections: [connections[0], connections[1]] }] : [];
+      const dialect = one?.lastHealthy?.dialect ?? 'opencode-1';
+      return connections[0] && connections[1] ? [{ keys, connections: [connections[0], connections[1]], dialect }] : [];
     });
     this.#prover.consider(pairs);
   }

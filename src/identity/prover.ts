@@ -1,16 +1,23 @@
 import type { Clock } from '../base/clock.ts';
 import type { Connection } from '../http/exchange.ts';
+import type { Dialect } from '../model/instance.ts';
 import type { KeyPair, ProofSet } from './merge.ts';
 
 /** A pair to prove; the first is the better way. */
 export interface Pair {
   readonly keys: KeyPair;
   readonly connections: readonly [Connection, Connection];
+  /** Of both. */
+  readonly dialect: Dialect;
 }
 
 export interface ProverDeps {
   readonly clock: Clock;
-  readonly proveSame: (listen: Connection, speak: Connection, signal: AbortSignal) => Promise<boolean>;
+  readonly proveSame: (
+    dialect: Dialect,
+    connections: { readonly listen: Connection; readonly speak: Connection },
+    signal: AbortSignal,
+  ) => Promise<boolean>;
   /** Looks at what is registered for these addresses; resolves when all have answered or failed. Never rejects. */
   readonly lookAgain: (keys: KeyPair) => Promise<unknown>;
   /** A pair was proven, or one that came back was not. */
@@ -127,12 +134,12 @@ export class Prover {
     }
   }
 
-  async #try(id: string, { keys, connections: [one, other] }: Pair): Promise<void> {
+  async #try(id: string, { keys, connections: [one, other], dialect }: Pair): Promise<void> {
     const attempt = this.#attempts.get(id) ?? { keys, failures: 0, nextMs: 0 };
     this.#attempts.set(id, attempt);
     // A proxy may hold back events one way only.
     const [listen, speak] = attempt.failures % 2 === 0 ? [one, other] : [other, one];
-    const proven = await this.#deps.proveSame(listen, speak, this.#root.signal);
+    const proven = await this.#deps.proveSame(dialect, { listen, speak }, this.#root.signal);
     this.#running.delete(id);
     if (this.#root.signal.aborted) return;
     // Gone from the attempts: an end was unhealthy meanwhile, and this may be the answer of what was there before.

@@ -17,7 +17,8 @@ const MAX_SUSPICIONS = 1000;
 
 /**
  * The pairs worth proving: healthy, and with the same instance id, or the same port at a machine of the same name. Never
- * by name, port or sessions alone, which images and copied databases share. Pure; the order of `probed` does not matter.
+ * by name, port or sessions alone, which images and copied databases share. Of OpenCode 2 those that name the same process and
+ * version; the preview names neither, and nothing else proves it. Pure; the order of `probed` does not matter.
  */
 export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[] {
   const byHint = new Map<string, Map<string, ProbedEndpoint>>();
@@ -43,8 +44,9 @@ export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[
 
 function hintsOf({ candidate: { claims }, result }: ProbedEndpoint): string[] {
   const hints: string[] = [];
-  // OpenCode 2 has nothing that proves it yet.
-  if (result.status !== 'healthy' || result.dialect !== 'opencode-1') return hints;
+  if (result.status !== 'healthy') return hints;
+  const { dialect, pid, version } = result;
+  if (dialect !== 'opencode-1') return pid === undefined ? hints : [`process\0${pid}\0${version}`];
   if (claims.id !== undefined) hints.push(`id\0${claims.id}`);
   if (claims.localPort !== undefined && claims.hostname !== undefined)
     hints.push(`port\0${claims.localPort}\0${claims.hostname.toLowerCase()}`);

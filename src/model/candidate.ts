@@ -39,8 +39,11 @@ export interface Claims {
   readonly directory?: string;
   /** Milliseconds since the Unix epoch. */
   readonly connectedAt?: number;
-  /** What this user's own OpenCode 2 service wrote about itself; `/api/info` says pid and version again, except of the preview. */
-  readonly service?: { readonly pid: number; readonly version?: string; readonly isPreview?: true };
+  /**
+   * It is an OpenCode 2 service. `pid`: as its own file says, and `/api/info` says pid and version again, except of the preview. Without
+   * one its own machine has checked that.
+   */
+  readonly service?: { readonly pid?: number; readonly version?: string; readonly isPreview?: true };
 }
 
 /** An untrusted candidate is listed with the reason and otherwise left alone: not probed, no credential, not driven. */

@@ -16,6 +16,8 @@ export type ProbeResult =
        */
       readonly directory: string;
       readonly worktree: string;
+      /** The process, as an OpenCode 2 says it itself; the preview does not. */
+      readonly pid?: number;
     }
   /** Alive, but our credential (or the lack of one) was refused. */
   | {

@@ -30,11 +30,11 @@ export async function askWho(
     const info = await answerOf(task, deps, '/api/info');
     const { version, pid } = (info ?? {}) as { readonly version?: unknown; readonly pid?: unknown };
     if (typeof version === 'string' && /^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) {
-      if (service !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
+      if (service?.pid !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
         throw new WrongServiceError(
           `the service file names process ${service.pid}, and what answers there says that it is another, ${Number(pid)}; run opencode once to start the service anew`,
         );
-      return judged(singleLine(version, MAX_VERSION_CHARS));
+      return judged(singleLine(version, MAX_VERSION_CHARS), pid);
     }
     if (service !== undefined) return unsupported(service.version ?? '2', 'it has no /api/info; update OpenCode 2');
   }
@@ -48,10 +48,16 @@ export async function askWho(
 /** It works in the directories of its sessions. */
 const NOWHERE = { directory: '', worktree: '' };
 
-function judged(version: string): Healthy | Extract<Settled, { status: 'unsupported' }> {
+function judged(version: string, pid: unknown): Healthy | Extract<Settled, { status: 'unsupported' }> {
   const [major, minor] = version.split('.').map(Number);
   if (major === 2 && minor !== undefined && minor <= NEWEST_MINOR)
-    return { status: 'healthy', version, dialect: 'opencode-2', ...NOWHERE };
+    return {
+      status: 'healthy',
+      version,
+      dialect: 'opencode-2',
+      ...NOWHERE,
+      ...(Number.isInteger(pid) && { pid: Number(pid) }),
+    };
   return unsupported(version, `2.0 to 2.${NEWEST_MINOR} are known; update opencode-mcp`);
 }
 

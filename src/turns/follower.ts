@@ -234,6 +234,11 @@ export class Follower {
     if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
       return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
     }
+    // OpenCode 2 stores a message when it takes it up, and the preview tells of no interruption before the model's first word.
+    if (this.#deps.api.isIdempotent && this.#transcript.hasStored(this.#deps.messageId)) {
+      if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
+      return { kind: 'interrupted', reason: 'it ended before the model said a word; somebody interrupted it' };
+    }
     // A cold instance stores an accepted message up to 3 s later: until then it is neither here nor answered.
     if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
     if (this.#resent || !sameProcess || this.#deps.resend === undefined) {

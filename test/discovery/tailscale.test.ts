@@ -341,6 +341,41 @@ describe('the tailscale source', () => {
       ]);
     });
 
+    it('has its services apart, which claim no id, name or directory, and of which nothing unclean is shown', async () => {
+      const { candidates, notes } = await scanOf({
+        ...listing(listed('a')),
+        services: [
+          {
+            id: 'service',
+            version: '2.1.2\u001b[2J',
+            port: 49_374,
+            dialect: 'opencode-2',
+            directory: '/etc',
+            name: 'x',
+          },
+          { id: 'server', version: '1.18.18', port: 4096, dialect: 'opencode-2-preview', path: '/elsewhere' },
+          { id: '../a' },
+          { id: 'a' },
+        ],
+      });
+      expect(candidates.map(({ key, endpoint: { url }, claims }) => [key, url, claims])).toEqual([
+        ['n2CNTRL/a', expect.stringContaining('/i/a') as string, expect.objectContaining({ id: 'a' })],
+        [
+          'n2CNTRL/service',
+          'http://100.64.0.2:4095/opencode-mcp/v1/i/service',
+          { service: { version: '2.1.2' }, localPort: 49_374, hostname: 'host2' },
+        ],
+        [
+          'n2CNTRL/server',
+          'http://100.64.0.2:4095/opencode-mcp/v1/i/server',
+          { service: { version: '1.18.18', isPreview: true }, localPort: 4096, hostname: 'host2' },
+        ],
+      ]);
+      expect(notes[0]?.reason).toContain('2 entries');
+      const services = Array.from({ length: 40 }, (_, n) => ({ id: `s${n}` }));
+      expect((await scanOf({ ...listing(), services })).candidates).toHaveLength(16);
+    });
+
     it('is cut at 200 entries', async () => {
       const { candidates, notes } = await scanOf(listing(...Array.from({ length: 500 }, (_, n) => listed(`i${n}`))));
       expect(candidates).toHaveLength(200);

@@ -129,7 +129,7 @@ describe('the prover', () => {
     const looks: string[] = [];
     const prover = new Prover({
       clock,
-      proveSame: (listen, speak, signal) => {
+      proveSame: (_, { listen, speak }, signal) => {
         const answer = deferred<boolean>();
         signal.addEventListener('abort', () => answer.resolve(false), { once: true });
         tried.push({ pair: `${listen.endpoint.url}<${speak.endpoint.url}`, answer });
@@ -155,6 +155,7 @@ describe('the prover', () => {
   const pair = (one: string, other: string): Pair => ({
     keys: [one, other],
     connections: [via({ url: one }), via({ url: other })],
+    dialect: 'opencode-1',
   });
   const pairsOf = (list: readonly KeyPair[]): string[] => list.map((keys) => keys.join(' '));
 

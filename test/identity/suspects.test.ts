@@ -1,9 +1,10 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 import { suspects } from '../../src/identity/suspects.ts';
 import type { Claims } from '../../src/model/candidate.ts';
-import { DEAD, probed } from '../fleet/candidates.ts';
+import type { Dialect } from '../../src/model/instance.ts';
+import { DEAD, HEALTHY, probed } from '../fleet/candidates.ts';
 
 const at = (port: number, claims: Claims, fields: Partial<Parameters<typeof probed>[0]> = {}) =>
   probed({ key: `k${port}`, url: `http://127.0.0.1:${port}`, claims, ...fields });
@@ -26,6 +27,27 @@ test('a name, a port, a host or a tunnel port alone is not', () => {
 test('only healthy ends are proven', () => {
   expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }, { result: DEAD }))).toEqual([]);
   expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }, { result: { status: 'locked', reason: '' } }))).toEqual([]);
+});
+
+describe('OpenCode 2', () => {
+  const service = (port: number, pid: number | undefined, version = '2.1.2', dialect: Dialect = 'opencode-2') =>
+    at(
+      port,
+      { localPort: 9, hostname: 'box', id: 'x' },
+      { result: { ...HEALTHY, dialect, version, ...(pid !== undefined && { pid }) } },
+    );
+
+  test('the same process and version are worth a proof', () => {
+    expect(pairs(service(1, 7), service(2, 7))).toEqual(['k1 k2']);
+  });
+
+  test('another process or version is not, nor OpenCode 1 beside it, nor the preview, which names no process', () => {
+    expect(pairs(service(1, 7), service(2, 8))).toEqual([]);
+    expect(pairs(service(1, 7), service(2, 7, '2.1.3'))).toEqual([]);
+    expect(pairs(service(1, 7), at(2, { localPort: 9, hostname: 'box', id: 'x' }))).toEqual([]);
+    const preview = (port: number) => service(port, undefined, '1.18.18', 'opencode-2-preview');
+    expect(pairs(preview(1), preview(2))).toEqual([]);
+  });
 });
 
 test('registrations of one address are no pair', () => {

@@ -40,7 +40,7 @@ describe('the list has an entity tag', () => {
   test('the same for the same list, and another for another', async () => {
     let ours = true;
     await using stage = await openNodeStage({
-      ports: { ours: (ports) => Promise.resolve(new Set(ours ? ports : [])) },
+      ports: { ours: (claims) => Promise.resolve(ours ? claims : []) },
     });
     const tag = await tagOf(stage);
     expect(tag).toMatch(/^"[A-Za-z0-9_-]{43}"$/);
@@ -101,9 +101,9 @@ describe('a request that waits is answered', () => {
     await using stage = await openNodeStage({
       clock,
       ports: {
-        ours(ports) {
+        ours(claims) {
           looks += 1;
-          return Promise.resolve(new Set(ours ? ports : []));
+          return Promise.resolve(ours ? claims : []);
         },
       },
     });

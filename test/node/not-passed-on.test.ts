@@ -95,8 +95,7 @@ describe('what the node service refuses is told from what the instance answers',
   });
 
   test('nothing listens at the instance’s port any more', async () => {
-    const ours = { ours: (ports: readonly number[]) => Promise.resolve(new Set(ports)) };
-    await using stage = await openNodeStage({ ports: ours });
+    await using stage = await openNodeStage({ ports: { ours: (claims) => Promise.resolve(claims) } });
     join(stage, 'drive');
     await stage.endInstance();
     const { kind, status, message } = await failure(apiOf(stage).statuses('/p'));

@@ -39,7 +39,7 @@ test.each([
   ['on every IPv6 address', listener(4096, { address: '0'.repeat(32) })],
   ['lsof names its holder', listener(4096, { lsof: 'opencode' })],
 ])('ours: %s', async (_, row) => {
-  expect(await ports([row]).ours([4096, 4097])).toEqual(new Set([4096]));
+  expect(await ports([row]).ours([{ port: 4096 }, { port: 4097 }])).toEqual([{ port: 4096 }]);
 });
 
 describe('not ours', () => {
@@ -57,8 +57,19 @@ describe('not ours', () => {
     ['its holder hides, as sshd does from the user it serves', ports([listener(4096)], [])],
     ['nobody holds it any more', ports([listener(4096, { inode: '0' })])],
   ])('%s', async (_, given) => {
-    expect(await given.ours([4096])).toEqual(new Set());
+    expect(await given.ours([{ port: 4096 }])).toEqual([]);
   });
+});
+
+test('a port that names its process is ours only where that very process holds it, among others or before', async () => {
+  const own = new OwnPorts(UID, {
+    readSockets: () => Promise.resolve([listener(4096)]),
+    holders: () => Promise.resolve([7, 8].map((pid) => ({ pid, name: 'opencode', link: `/proc/${pid}/fd/3` }))),
+    stillHeld: () => true,
+  });
+  for (const pid of [7, 8]) expect(await own.ours([{ port: 4096, pid }])).toEqual([{ port: 4096, pid }]);
+  expect(await own.ours([{ port: 4096 }])).toEqual([{ port: 4096 }]);
+  expect(await own.ours([{ port: 4096, pid: 9 }])).toEqual([]);
 });
 
 test('the table is read again only when the socket that was found is gone', async () => {
@@ -73,15 +84,15 @@ test('the table is read again only when the socket that was found is gone', asyn
     holders: (inode) => Promise.resolve([{ pid: 1, name: 'opencode', link: `/proc/1/fd/${inode}` }]),
     stillHeld: (link, inode) => link === `/proc/1/fd/${inode}` && (held || inode === '8'),
   });
-  expect(await own.ours([4096, 4097])).toEqual(new Set([4096, 4097]));
-  expect(await own.ours([4097])).toEqual(new Set([4097]));
-  expect(await own.ours([4096])).toEqual(new Set([4096]));
+  expect(await own.ours([{ port: 4096 }, { port: 4097 }])).toEqual([{ port: 4096 }, { port: 4097 }]);
+  expect(await own.ours([{ port: 4097 }])).toEqual([{ port: 4097 }]);
+  expect(await own.ours([{ port: 4096 }])).toEqual([{ port: 4096 }]);
   expect(reads).toBe(1);
   held = false;
   uid = 1001;
-  expect(await own.ours([4096, 4097])).toEqual(new Set([4097]));
+  expect(await own.ours([{ port: 4096 }, { port: 4097 }])).toEqual([{ port: 4097 }]);
   expect(reads).toBe(2);
-  expect(await own.ours([4096])).toEqual(new Set());
+  expect(await own.ours([{ port: 4096 }])).toEqual([]);
 });
 
 test.skipIf(process.platform !== 'linux')('this process holds what it listens on', async () => {
@@ -90,10 +101,10 @@ test.skipIf(process.platform !== 'linux')('this process holds what it listens on
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   const own = new OwnPorts(process.getuid?.() ?? 0);
-  expect(await own.ours([port])).toEqual(new Set([port]));
-  expect(await own.ours([port])).toEqual(new Set([port]));
-  expect(await new OwnPorts(65_533).ours([port])).toEqual(new Set());
+  expect(await own.ours([{ port }])).toEqual([{ port }]);
+  expect(await own.ours([{ port }])).toEqual([{ port }]);
+  expect(await new OwnPorts(65_533).ours([{ port }])).toEqual([]);
   server.close();
   await once(server, 'close');
-  expect(await own.ours([port])).toEqual(new Set());
+  expect(await own.ours([{ port }])).toEqual([]);
 });

@@ -212,7 +212,7 @@ describe('streams', () => {
 
   test('an instance that is gone is told as such, also to a caller with a body', async () => {
     await using stage = await openNodeStage({
-      ports: { ours: (ports) => Promise.resolve(new Set(ports)) },
+      ports: { ours: (claims) => Promise.resolve(claims) },
       handler: (request) => request.socket.destroy(),
     });
     const { status, text } = await stage.ask('/session', { method: 'POST', body: 'x'.repeat(100_000) });
@@ -283,7 +283,7 @@ describe('WebSockets', () => {
 test('nothing of a request or an upgrade reaches another user who has the port by now', async (context) => {
   needRoot(context);
   // As if the port changed hands right after it was seen to be ours.
-  await using stage = await openNodeStage({ ports: { ours: (ports) => Promise.resolve(new Set(ports)) } });
+  await using stage = await openNodeStage({ ports: { ours: (claims) => Promise.resolve(claims) } });
   await stage.endInstance();
   await using stranger = await startStranger({ port: stage.instancePort, directory: DIRECTORY });
   const { status, headers, text } = await stage.ask('/session', { method: 'POST', body: 'secret words' });

@@ -25,6 +25,7 @@ describe('the list', () => {
           path: `/opencode-mcp/v1/i/${ID}`,
         },
       ],
+      services: [],
     });
     expect(JSON.stringify(listing)).not.toContain(PASSWORD);
   });
@@ -49,7 +50,7 @@ describe('the list', () => {
   test('leaves out what another machine registered, and what another process has taken over', async () => {
     let ours = true;
     await using stage = await openNodeStage({
-      ports: { ours: (ports) => Promise.resolve(new Set(ours ? ports : [])) },
+      ports: { ours: (claims) => Promise.resolve(ours ? claims : []) },
     });
     await using second = await startFakeOpencode();
     await using far = await startFakeOpencode();
@@ -75,7 +76,7 @@ test('what has taken over the port of a registration is never sent its password'
     response.setHeader('content-type', 'application/json').end('{"healthy":true,"version":"1.18.33"}');
   });
   await using stage = await openNodeStage({
-    ports: { ours: (ports) => Promise.resolve(new Set(ports.filter((port) => port !== thief.port))) },
+    ports: { ours: (claims) => Promise.resolve(claims.filter(({ port }) => port !== thief.port)) },
   });
   await stage.registry.add({ name: 'taken', port: thief.port, id: 'taken' }, { password: PASSWORD });
   await until('it to be looked at', () => sent.length > 0);

@@ -62,6 +62,8 @@ export interface NodeStageOptions {
   readonly limits?: ListenerLimits;
   readonly maxConnections?: number;
   readonly maxRequestsPerCaller?: number;
+  /** Where OpenCode 2 services write themselves down; default nowhere. */
+  readonly opencodeStateDir?: string;
   /** The instance asks for no password, and none is registered. */
   readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
@@ -192,11 +194,13 @@ export async function runService(
     limits,
     maxConnections,
     maxRequestsPerCaller,
+    opencodeStateDir = `${registryPath}/no-services`,
   } = options;
   const instances = new OwnInstances({
     settings: {
       registryDir: { path: registryPath, explicit: true },
       stateDir: registryPath,
+      opencodeStateDir,
       discoveryIntervalMs: 1000,
       healthCheckTimeoutMs: 20_000,
       healthConcurrency: 4,

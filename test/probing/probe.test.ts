@@ -307,9 +307,14 @@ describe('what answers is OpenCode 2', () => {
   const service = { pid: 7, version: '2.1.2' };
 
   test.each([
-    ['2.0.18', html, { '/api/info': info('2.0.18') }, { version: '2.0.18', dialect: 'opencode-2' }],
-    ['2.3.2', html, { '/api/info': info('2.3.2') }, { version: '2.3.2', dialect: 'opencode-2' }],
-    ['of a channel', tag, { '/api/info': info('2.1.0-beta.3') }, { version: '2.1.0-beta.3', dialect: 'opencode-2' }],
+    ['2.0.18', html, { '/api/info': info('2.0.18') }, { version: '2.0.18', dialect: 'opencode-2', pid: 7 }],
+    ['2.3.2', html, { '/api/info': info('2.3.2') }, { version: '2.3.2', dialect: 'opencode-2', pid: 7 }],
+    [
+      'of a channel',
+      tag,
+      { '/api/info': info('2.1.0-beta.3') },
+      { version: '2.1.0-beta.3', dialect: 'opencode-2', pid: 7 },
+    ],
     [
       'the preview',
       empty,
@@ -359,6 +364,11 @@ describe('what answers is OpenCode 2', () => {
     const { result } = await ofFile({ '/api/info': answer }, service);
     expect(result).toMatchObject({ status: 'unhealthy' });
     expect(result).toHaveProperty('reason', expect.stringContaining('the service file names process 7'));
+  });
+
+  test('of another machine’s service that machine has checked who it is', async () => {
+    const { result } = await ofFile({ '/api/info': info('2.1.3', 8) }, { version: '2.1.2' });
+    expect(result).toMatchObject({ status: 'healthy', version: '2.1.3', pid: 8 });
   });
 
   test('an early 2.0, without /api/info, is told as what it is', async () => {

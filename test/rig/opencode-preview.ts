@@ -32,6 +32,8 @@ export interface PreviewOptions extends SandboxOptions {
    * process of its own behind and answers on a port of its own choice. Both write `server.json` into `stateDir`. Default: in no file.
    */
   readonly registered?: boolean | 'service';
+  /** Put before the command: another network namespace. `api` and `json` do not reach there, so that it must be registered to be seen to be up. */
+  readonly prefix?: readonly string[];
 }
 
 /** A real server of the preview of OpenCode 2, answering. Its password is in `stateDir`, in the file `password`, in each form. */
@@ -108,6 +110,7 @@ class PreviewServer implements Preview {
   readonly #sandbox: OpencodeSandbox;
   readonly #registered: boolean | 'service';
   readonly #args: readonly string[];
+  readonly #prefix: readonly string[];
   #child: ChildProcess | undefined;
   #logs = '';
   #closing: Promise<void> | undefined;
@@ -116,6 +119,7 @@ class PreviewServer implements Preview {
     this.#sandbox = sandbox;
     this.#registered = options.registered ?? false;
     this.#args = ['serve', ...(this.#registered ? ['--register'] : []), '--hostname', '127.0.0.1', '--port', `${port}`];
+    this.#prefix = options.prefix ?? [];
     this.url = `http://127.0.0.1:${port}`;
     this.directory = sandbox.directory;
     this.home = sandbox.home;
@@ -151,7 +155,8 @@ class PreviewServer implements Preview {
   }
 
   async #serve(): Promise<void> {
-    const child = spawn(PREVIEW_OPENCODE, this.#args, {
+    const [program = '', ...args] = [...this.#prefix, PREVIEW_OPENCODE, ...this.#args];
+    const child = spawn(program, args, {
       cwd: this.directory,
       env: this.env,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -184,6 +189,7 @@ class PreviewServer implements Preview {
     if (!this.running) throw new Error('the preview exited before it was healthy');
     try {
       this.password = await readFile(join(this.stateDir, 'password'), 'utf8');
+      if (this.#prefix.length > 0) return await this.#isRegistered();
       const response = await fetch(`${this.url}/api/health`, {
         headers: this.headers,
         signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS),
@@ -194,6 +200,12 @@ class PreviewServer implements Preview {
     } catch {
       return false;
     }
+  }
+
+  /** By this process, which answers by then. */
+  async #isRegistered(): Promise<boolean> {
+    const { pid } = JSON.parse(await readFile(join(this.stateDir, 'server.json'), 'utf8')) as { readonly pid: number };
+    return pid === this.pid;
   }
 
   api(path: string, { method = 'GET', body }: { method?: string; body?: unknown } = {}): Promise<Response> {

@@ -30,6 +30,7 @@ import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts
 import { DIRECTORY, ID, openNodeStage, SELF } from '../node/stage.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { testRuntime } from '../rig/runtime.ts';
@@ -237,6 +238,21 @@ describe('the node service and an older client', () => {
     await stage.registry.remove('one', ID);
     expect(JSON.parse((await waiting).text)).toMatchObject({ instances: [] });
   });
+});
+
+test('an OpenCode 2 is nowhere where an older client looks', async () => {
+  await using temp = tempDir('skew-services');
+  await mkdir(temp.path, { recursive: true });
+  await using service = await startFakeOpencode2();
+  await service.register(temp.path);
+  await using stage = await openNodeStage({ opencodeStateDir: temp.path });
+  const listing = await until('the service to be listed', async () => {
+    const found = await stage.list();
+    return found.services.length > 0 && found;
+  });
+  // It reads these keys alone, of which it would ask each as an OpenCode 1.
+  const { protocol, instances: seen } = listing;
+  expect([protocol, seen.map(({ id }) => id)]).toEqual([1, [ID]]);
 });
 
 /** The type of each value in place of the value. */

@@ -7,6 +7,7 @@ import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { type Preview, startPreview } from '../rig/opencode-preview.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
 import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
 import { OPEN_POLICY, openTailnet, type Tailnet, type TailnetMachine, type TailnetOptions } from '../rig/tailnet.ts';
@@ -50,6 +51,8 @@ export interface TailnetStage extends AsyncDisposable {
   node(machine: TailnetMachine, env?: Environment): Promise<NodeChild>;
   /** Starts `opencode-connected --headless` and resolves when it is registered. */
   opencode(machine: TailnetMachine, options?: ConnectedOptions): Promise<TailnetInstance>;
+  /** Starts the preview of OpenCode 2 as the person's service there. Its `home` is where that machine's node service must look. */
+  preview(machine: TailnetMachine): Promise<Preview>;
   /** Starts the built MCP server, with as little set as the node service, and an hour between two rounds: what it shows came by no polling. */
   server(machine: TailnetMachine, env?: Environment): Promise<McpChild>;
   close(): Promise<void>;
@@ -109,6 +112,14 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     return { id, name, directory: child.directory, url: originOf(machine) + INSTANCE_PREFIX + id, child };
   }
 
+  async function startService(machine: TailnetMachine): Promise<Preview> {
+    const { prefix } = machine;
+    const preview = await startPreview({ model: await modelOn(machine), registered: true, prefix });
+    children.push(preview);
+    tell(preview.describe(), machine, preview);
+    return preview;
+  }
+
   async function startServer(machine: TailnetMachine, env: Environment): Promise<McpChild> {
     // A way that is only being found may take longer than a server waits, and then it asks again in half a minute.
     const others = services.filter(({ machine: other }) => other !== machine);
@@ -133,6 +144,7 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
       model,
       node: (machine, env = {}) => startNode(machine, env),
       opencode: (machine, options = {}) => startInstance(machine, options),
+      preview: (machine) => startService(machine),
       server: (machine, env = {}) => startServer(machine, env),
       close,
       [Symbol.asyncDispose]: close,

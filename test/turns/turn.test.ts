@@ -317,6 +317,18 @@ describe('in doubt', () => {
     expect(api.prompts[1]).toEqual(api.prompts[0]);
   });
 
+  test('taken up, idle and without an answer: over at once with a generation that stores what it takes up', async () => {
+    const api = new FakeApi();
+    api.isIdempotent = true;
+    const clock = leapingClock();
+    const { result } = await run(api, {}, clock);
+    expect(result.outcome).toMatchObject({
+      kind: 'interrupted',
+      reason: expect.stringContaining('interrupted') as string,
+    });
+    expect(api.prompts).toHaveLength(1);
+  });
+
   test('never begun even then: told as interrupted, sent twice and no more', async () => {
     const api = new FakeApi();
     const { result } = await run(api);

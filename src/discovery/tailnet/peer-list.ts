@@ -14,6 +14,8 @@ export const INSTANCE_ID = /^[A-Za-z0-9_-]{1,64}$/;
 
 /** Nobody runs as many on one machine. */
 const MAX_INSTANCES = 200;
+const MAX_SERVICES = 16;
+const MAX_VERSION_CHARS = 32;
 const MAX_NAME_CHARS = 128;
 /** PATH_MAX on Linux. */
 const MAX_DIRECTORY_CHARS = 4096;
@@ -28,8 +30,18 @@ export interface ListedInstance {
   readonly path: string;
 }
 
+/** An OpenCode 2. */
+export interface ListedService extends Pick<ListedInstance, 'id' | 'port' | 'path'> {
+  readonly version?: string;
+  readonly isPreview: boolean;
+}
+
 export type PeerList =
-  | { readonly instances: readonly ListedInstance[]; readonly leftOut: number }
+  | {
+      readonly instances: readonly ListedInstance[];
+      readonly services: readonly ListedService[];
+      readonly leftOut: number;
+    }
   /** Why it cannot be used. */
   | { readonly problem: string };
 
@@ -40,7 +52,12 @@ const entrySchema = z.object({
   port: z.int().min(1).max(65_535).nullish(),
 });
 
-const listSchema = z.object({ protocol: z.number(), instances: z.array(z.unknown()).nullish() });
+const serviceSchema = entrySchema
+  .pick({ id: true, port: true })
+  .extend({ version: z.string().nullish(), dialect: z.string().nullish() });
+
+const entries = z.array(z.unknown()).nullish();
+const listSchema = z.object({ protocol: z.number(), instances: entries, services: entries });
 
 /**
  * Reads a node service's list. The machine that sent it may be hostile: text is bounded and clean, what does not fit is
@@ -49,15 +66,26 @@ const listSchema = z.object({ protocol: z.number(), instances: z.array(z.unknown
 export function readPeerList(text: string): PeerList {
   const parsed = listSchema.safeParse(jsonOf(text));
   if (!parsed.success) return { problem: 'answered something else than a list of instances' };
-  const { protocol, instances: entries } = parsed.data;
+  const { protocol, instances, services } = parsed.data;
   if (protocol !== NODE_PROTOCOL)
     return { problem: `its node service speaks protocol ${protocol}, this program ${NODE_PROTOCOL}; update the older` };
-  const byId = new Map<string, ListedInstance>();
-  for (const raw of (entries ?? []).slice(0, MAX_INSTANCES)) {
-    const entry = entrySchema.safeParse(raw);
-    if (entry.success && !byId.has(entry.data.id)) byId.set(entry.data.id, instanceOf(entry.data));
-  }
-  return { instances: [...byId.values()], leftOut: (entries?.length ?? 0) - byId.size };
+  const known = new Set<string>();
+  const read = <T extends { readonly id: string }, U>(
+    raw: readonly unknown[],
+    schema: z.ZodType<T>,
+    listed: (entry: T) => U,
+  ): readonly U[] =>
+    raw.flatMap((one) => {
+      const { data } = schema.safeParse(one);
+      if (data === undefined || known.has(data.id)) return [];
+      known.add(data.id);
+      return [listed(data)];
+    });
+  return {
+    instances: read((instances ?? []).slice(0, MAX_INSTANCES), entrySchema, instanceOf),
+    services: read((services ?? []).slice(0, MAX_SERVICES), serviceSchema, serviceOf),
+    leftOut: (instances?.length ?? 0) + (services?.length ?? 0) - known.size,
+  };
 }
 
 /** Whether this is what `/global/health` of an opencode says, healthy or not. */
@@ -73,6 +101,22 @@ function instanceOf({ id, name, directory, port }: z.infer<typeof entrySchema>):
     id,
     name: label === '' ? id : label,
     ...(usable && { directory }),
+    ...placeOf(id, port),
+  };
+}
+
+function serviceOf({ id, port, version, dialect }: z.infer<typeof serviceSchema>): ListedService {
+  const shown = singleLine(version ?? '', MAX_VERSION_CHARS).trim();
+  return {
+    id,
+    ...(shown !== '' && { version: shown }),
+    isPreview: dialect === 'opencode-2-preview',
+    ...placeOf(id, port),
+  };
+}
+
+function placeOf(id: string, port: number | null | undefined): Pick<ListedInstance, 'port' | 'path'> {
+  return {
     ...(port != null && badPortReason(port) === undefined && { port }),
     path: INSTANCE_PREFIX + id,
   };

@@ -3,7 +3,7 @@ import type { Dial } from '../../base/dial.ts';
 import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
 import { type Exchange, exchangeAny, RequestError } from '../../http/exchange.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
-import { isHealth, LIST_PATH, readPeerList } from './peer-list.ts';
+import { isHealth, type ListedInstance, type ListedService, LIST_PATH, readPeerList } from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../../model/candidate.ts';
 export const TAILSCALE_SOURCE = 'tailscale';
 
@@ -96,15 +96,25 @@ async function listOf(
   if (answer.status === 403) return { kind: 'forbidden', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
   const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
   if ('problem' in list) return { kind: 'refused', candidates: [], notes: [note(site, deps, list.problem)] };
-  const candidates = list.instances.map(({ id, path, name, directory, port }) =>
+  const { instances, services, leftOut } = list;
+  const listed = ({ id, path, port }: ListedInstance | ListedService, claims: Claims): Candidate =>
     candidateOf(site, deps.nodePort, `${site.node.id}/${id}`, path, {
-      id,
-      name,
-      ...(directory !== undefined && { directory }),
+      ...claims,
       ...(port !== undefined && { localPort: port }),
+    });
+  const candidates = [
+    ...instances.map((one) => {
+      const { id, name, directory } = one;
+      return listed(one, { id, name, ...(directory !== undefined && { directory }) });
     }),
-  );
-  const { leftOut } = list;
+    // Its id is one on its own machine only.
+    ...services.map((one) => {
+      const { version, isPreview } = one;
+      return listed(one, {
+        service: { ...(version !== undefined && { version }), ...(isPreview && { isPreview }) },
+      });
+    }),
+  ];
   const notes = leftOut > 0 ? [note(site, deps, `${leftOut} entries of its list make no sense and are left out`)] : [];
   const { etag } = answer.headers;
   return { kind: 'service', candidates, notes, ...(etag !== undefined && ETAG.test(etag) && { etag }) };

@@ -11,8 +11,10 @@ import type { OwnInstance, OwnInstances } from '../list/own-instances.ts';
 import type { Upstream } from '../proxy/proxy-headers.ts';
 import { proxyRequest, proxyUpgrade, refuse } from '../proxy/proxy.ts';
 import { refuseRaw } from '../proxy/raw-answer.ts';
+import { EventFilter } from '../proxy/event-filter.ts';
 import { readRoute } from '../proxy/read-routes.ts';
 import type { ReadSessions } from '../proxy/read-sessions.ts';
+import { isForNobody, NOBODYS, readServiceRoute, withoutToken } from '../proxy/service-routes.ts';
 import type { Quota } from './quota.ts';
 import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
@@ -24,7 +26,7 @@ export interface GateDeps {
   readonly callers: Pick<Callers, 'admit'>;
   readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
   readonly feed: Pick<ListFeed, 'now' | 'next'>;
-  readonly sessions: Pick<ReadSessions, 'has'>;
+  readonly sessions: Pick<ReadSessions, 'has' | 'isActive'>;
   readonly connections: Connections;
   readonly quota: Quota;
   readonly clock: Clock;
@@ -39,6 +41,11 @@ const TOO_MANY: Refusal = {
   status: 429,
   text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
 };
+
+/** With them a plain GET runs what lies in a directory. */
+const NAMING_DIRECTORIES = ['x-opencode-directory', 'x-opencode-workspace'];
+const NOT_ACTIVE =
+  'That session does not run now. To ask about it would load its directory, which runs what lies there; that needs the role "drive".';
 
 /** A right that ends is cut off from what is under way within this time. */
 export const RECHECK_MS = 60_000;
@@ -173,9 +180,13 @@ export class Gate {
       this.#deps.log.failed(request, error);
       return undefined;
     });
-    const { port } = instance;
-    if (role === 'drive') return { port, path: target.path + target.query, credential };
-    return this.#readUpstream(request, target, instance, credential, signal);
+    const { port, pid, dialect } = instance;
+    const isService = dialect !== 'opencode-1';
+    if (isService && isForNobody(target.path)) return { status: 403, text: NOBODYS };
+    if (role === 'drive') return { port, pid, path: target.path + withoutToken(target.query), credential };
+    return isService
+      ? this.#readService(request, target, instance, credential, signal)
+      : this.#readUpstream(request, target, instance, credential, signal);
   }
 
   async #readUpstream(
@@ -191,7 +202,25 @@ export class Gate {
     const { session } = decision;
     if (session !== undefined && !(await this.#deps.sessions.has(session, instance, credential, signal)))
       return { status: 404, text: 'The instance has no such session in its own directory.', forInstance: true };
-    return { port, path: decision.path, credential, without: ['x-opencode-directory', 'x-opencode-workspace'] };
+    return { port, path: decision.path, credential, without: NAMING_DIRECTORIES };
+  }
+
+  async #readService(
+    { method = '' }: IncomingMessage,
+    { path, query }: Extract<RequestTarget, { kind: 'instance' }>,
+    instance: OwnInstance,
+    credential: Upstream['credential'],
+    signal: AbortSignal,
+  ): Promise<Upstream | Refusal> {
+    const { port, pid, dialect } = instance;
+    const decision = readServiceRoute({ method, path, query }, dialect);
+    if ('refusal' in decision) return { status: 403, text: decision.refusal };
+    const { active, isEverybodys } = decision;
+    if (active !== undefined && !(await this.#deps.sessions.isActive(active, instance, credential, signal)))
+      return { status: 403, text: NOT_ACTIVE };
+    const without = [...NAMING_DIRECTORIES, ...(isEverybodys ? ['accept-encoding'] : [])];
+    const filter = isEverybodys && { filter: () => new EventFilter() };
+    return { port, pid, path: decision.path, credential, without, ...filter };
   }
 
   /** Runs an exchange that is cut when its caller's right ends. */

@@ -26,6 +26,13 @@ const KERNEL = { readSockets: readListeners, holders: holdersOf, stillHeld };
 interface Held {
   readonly inode: string;
   readonly link: string;
+  readonly pid: number;
+}
+
+/** A loopback port, and the process that must hold it where that is known. */
+export interface PortClaim {
+  readonly port: number;
+  readonly pid?: number;
 }
 
 /**
@@ -44,43 +51,47 @@ export class OwnPorts {
     this.#deps = { uid, ...deps };
   }
 
-  /** The ones of `ports` that are ours now. */
-  async ours(ports: readonly number[]): Promise<ReadonlySet<number>> {
-    const found = new Set(ports.filter((port) => this.#isKept(port)));
-    const open = ports.filter((port) => !found.has(port));
-    if (open.length === 0) return found;
+  /** The ones of `claims` that are ours now. */
+  async ours<T extends PortClaim>(claims: readonly T[]): Promise<readonly T[]> {
+    const found = new Set(claims.filter((claim) => this.#isKept(claim)));
+    if (found.size === claims.length) return claims;
     const rows = (await this.#deps.readSockets()) ?? [];
-    for (const port of open) {
-      const held = await this.#look(rows, port);
+    for (const claim of claims) {
+      if (found.has(claim)) continue;
+      const held = await this.#look(rows, claim);
       if (held.length > 0) {
-        this.#known.set(port, held);
-        found.add(port);
-      } else this.#known.delete(port);
+        this.#known.set(claim.port, held);
+        found.add(claim);
+      } else this.#known.delete(claim.port);
     }
-    return found;
+    return claims.filter((claim) => found.has(claim));
   }
 
-  #isKept(port: number): boolean {
+  #isKept({ port, pid }: PortClaim): boolean {
     const held = this.#known.get(port) ?? [];
-    return held.length > 0 && held.every(({ link, inode }) => this.#deps.stillHeld(link, inode));
+    return (
+      held.length > 0 &&
+      held.every((one) => (pid === undefined || one.pid === pid) && this.#deps.stillHeld(one.link, one.inode))
+    );
   }
 
   /** Two may listen on one port, on loopback and on every address: both must be ours, or none counts. */
-  async #look(rows: readonly SocketRow[], port: number): Promise<readonly Held[]> {
+  async #look(rows: readonly SocketRow[], { port, pid }: PortClaim): Promise<readonly Held[]> {
     const listening = rows.filter((row) => row.listening && row.local.port === port && REACHED.has(row.local.address));
     const held: Held[] = [];
     for (const row of listening) {
-      const link = row.uid === this.#deps.uid ? await this.#linkOf(row) : undefined;
-      if (link === undefined) return [];
-      held.push({ inode: row.inode, link });
+      const holder = row.uid === this.#deps.uid ? await this.#holderOf(row, pid) : undefined;
+      if (holder === undefined) return [];
+      held.push({ inode: row.inode, link: holder.link, pid: holder.pid });
     }
     return held;
   }
 
-  async #linkOf({ inode, holder }: SocketRow): Promise<string | undefined> {
+  async #holderOf({ inode, holder }: SocketRow, pid: number | undefined): Promise<SocketHolder | undefined> {
     if (inode === '0') return undefined;
     // Nobody to be seen: sshd's sessions hide theirs from the very user they serve.
     const holders = holder === undefined ? await this.#deps.holders(inode) : [holder];
-    return holders.some(({ name }) => FORWARDERS.has(name)) ? undefined : holders[0]?.link;
+    if (holders.some(({ name }) => FORWARDERS.has(name))) return undefined;
+    return pid === undefined ? holders[0] : holders.find((one) => one.pid === pid);
   }
 }

@@ -2,13 +2,15 @@ import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
 import { LiveFleet } from '../../fleet/fleet.ts';
-import type { Instance } from '../../model/instance.ts';
+import type { Dialect, Instance, ProbedEndpoint } from '../../model/instance.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
+import { createServiceSource, SERVICE_SOURCE } from '../../discovery/service/service.ts';
+import { INSTANCE_ID } from '../../discovery/tailnet/peer-list.ts';
 import type { Candidate } from '../../model/candidate.ts';
 import type { DiscoverySource } from '../../discovery/source.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Credential } from '../../http/exchange.ts';
-import type { OwnPorts } from '../access/own-ports.ts';
+import type { OwnPorts, PortClaim } from '../access/own-ports.ts';
 
 /** One opencode of this machine and user that answers. */
 export interface OwnInstance {
@@ -16,16 +18,24 @@ export interface OwnInstance {
   readonly id: string;
   readonly name: string;
   readonly port: number;
-  /** Its own, as its `/path` told it. */
+  /** The process that must hold the port, where it named itself. */
+  readonly pid?: number;
+  /** Its own, as its `/path` told it; empty of an OpenCode 2, which has none. */
   readonly directory: string;
   readonly version: string;
+  readonly dialect: Dialect;
   readonly candidate: Candidate;
 }
 
 export interface OwnInstancesDeps {
   readonly settings: Pick<
     Settings,
-    'registryDir' | 'stateDir' | 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'
+    | 'registryDir'
+    | 'stateDir'
+    | 'opencodeStateDir'
+    | 'discoveryIntervalMs'
+    | 'healthCheckTimeoutMs'
+    | 'healthConcurrency'
   >;
   readonly uid: number;
   /** This machine's name. */
@@ -36,7 +46,7 @@ export interface OwnInstancesDeps {
   readonly logger: Logger;
 }
 
-/** The live instances that this user registered on this machine: nobody else's, and no tunnel's. */
+/** The live instances that this user registered on this machine, and their OpenCode 2 services: nobody else's, and no tunnel's. */
 export class OwnInstances {
   /** Called when the list is likely to be another; a process that was killed, or replaced under its name, is not told. */
   onChange: () => void = () => {};
@@ -47,15 +57,14 @@ export class OwnInstances {
     const { settings, uid, hostname, clock, logger } = deps;
     this.#deps = deps;
     // Not explicit, whoever set it: only a directory of our own holds what we registered.
-    const registry = createRegistrySource(
-      { ...registryOptionsOf(settings), explicit: false },
-      { logger, uid, hostname },
-    );
+    const dependencies = { logger, uid, hostname };
+    const registry = createRegistrySource({ ...registryOptionsOf(settings), explicit: false }, dependencies);
+    const services = createServiceSource({ directory: settings.opencodeStateDir }, dependencies);
     this.#fleet = new LiveFleet({
       settings,
       clock,
       logger,
-      sources: [ownRegistrations(registry, logger)],
+      sources: [ownOnly(registry, logger), ownOnly(services, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
       // Not what people are told: that waits, and leaves out who came and went meanwhile.
       onPresence: () => this.onChange(),
@@ -68,16 +77,14 @@ export class OwnInstances {
 
   /** Those that answer now, ordered by name; waits for the first look at them, which is bounded. */
   async list(): Promise<readonly OwnInstance[]> {
-    const found = await this.#answering();
-    const ports = await this.#deps.ports.ours([...found.values()].map(({ port }) => port));
-    return [...found.values()].filter(({ port }) => ports.has(port));
+    return this.#deps.ports.ours([...(await this.#answering()).values()]);
   }
 
   /** The one with that id, as in `list`; the others are not looked at. */
   async find(id: string): Promise<OwnInstance | undefined> {
     const instance = (await this.#answering()).get(id);
     if (instance === undefined) return undefined;
-    return (await this.#deps.ports.ours([instance.port])).has(instance.port) ? instance : undefined;
+    return (await this.#deps.ports.ours([instance]))[0];
   }
 
   /** What its opencode asks for; undefined where it asks for nothing. Rejects where the password cannot be read. */
@@ -101,23 +108,25 @@ export class OwnInstances {
   }
 
   async #resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined> {
-    const port = portOf(candidate);
+    const claim = portOf(candidate);
     // The registration may be older than what listens there now.
-    if (!(await this.#deps.ports.ours([port])).has(port))
-      throw new Error(`port ${port} is not held by a process of this user, so no password is sent to it`);
+    if ((await this.#deps.ports.ours([claim])).length === 0) {
+      const holder = claim.pid === undefined ? 'a process of this user' : `process ${claim.pid} of this user`;
+      throw new Error(`port ${claim.port} is not held by ${holder}, so no password is sent to it`);
+    }
     return this.#deps.resolveCredential(candidate, signal);
   }
 }
 
-/** The registry's candidates that are ours and of this machine. */
-function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, logger: Logger): DiscoverySource {
+/** The source's candidates that are ours and of this machine. */
+function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySource {
   let told = '';
   return {
-    name: registry.name,
-    changes: (signal) => registry.changes(signal),
-    close: () => registry.close(),
+    name: source.name,
+    changes: (signal) => source.changes(signal),
+    close: () => source.close(),
     async scan(signal) {
-      const { candidates, notes } = await registry.scan(signal);
+      const { candidates, notes } = await source.scan(signal);
       const own = candidates.filter(
         ({ trust, endpoint }) => trust.level === 'trusted' && endpoint.route === 'loopback',
       );
@@ -125,7 +134,7 @@ function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, log
       const reason = distrust?.level === 'untrusted' ? distrust.reason : '';
       if (reason !== told) {
         told = reason;
-        if (reason !== '') logger.log('warn', 'some registrations are not served', { reason });
+        if (reason !== '') logger.log('warn', `some of what the source ${source.name} found is not served`, { reason });
       }
       return { candidates: own, notes };
     },
@@ -135,29 +144,25 @@ function ownRegistrations(registry: ReturnType<typeof createRegistrySource>, log
 function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
   // One look that failed is no end: a caller in the middle of a turn would be told that there is no such instance. Whether
   // its process still holds the port is asked anyway.
+  const isOwnWord = ({ candidate: { source } }: ProbedEndpoint): boolean => source === SERVICE_SOURCE;
+  const ordered = [...endpoints.filter(isOwnWord), ...endpoints.filter((one) => !isOwnWord(one))];
   const endpoint =
-    endpoints.find(({ result }) => result.status === 'healthy') ??
-    endpoints.find(({ result, lastHealthy }) => result.status === 'unhealthy' && lastHealthy !== undefined);
+    ordered.find(({ result }) => result.status === 'healthy') ??
+    ordered.find(({ result, lastHealthy }) => result.status === 'unhealthy' && lastHealthy !== undefined);
   if (endpoint?.lastHealthy === undefined) return undefined;
   const { candidate, lastHealthy: result } = endpoint;
-  const port = portOf(candidate);
   const id = candidate.claims.id ?? madeId(candidate);
-  return {
-    id,
-    name: candidate.claims.name ?? id,
-    port,
-    directory: result.directory,
-    version: result.version,
-    candidate,
-  };
+  const { directory, version, dialect } = result;
+  return { id, name: candidate.claims.name ?? id, ...portOf(candidate), directory, version, dialect, candidate };
 }
 
-/** Registrations of the original have no id. The same process keeps the one made of its file, port and start. */
-function madeId({ key, endpoint, claims }: Candidate): string {
+/** A service is what its file is called, whichever process it is. Registrations of the original have no id: the same process keeps the one made of its file, port and start. */
+function madeId({ source, key, endpoint, claims }: Candidate): string {
+  if (source === SERVICE_SOURCE && INSTANCE_ID.test(key)) return key;
   const facts = JSON.stringify([key, endpoint.url, claims.connectedAt ?? null]);
   return `r-${createHash('sha256').update(facts).digest('base64url').slice(0, 22)}`;
 }
 
-function portOf({ endpoint }: Candidate): number {
-  return Number(new URL(endpoint.url).port);
+function portOf({ endpoint: { url, holderPid } }: Candidate): PortClaim {
+  return { port: Number(new URL(url).port), ...(holderPid !== undefined && { pid: holderPid }) };
 }

@@ -1,4 +1,5 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
+import type { Transform } from 'node:stream';
 import { basicAuthorization, type Credential } from '../../http/exchange.ts';
 
 /** They belong to one connection (RFC 9110, 7.6.1), or frame a body that is framed anew. */
@@ -33,6 +34,10 @@ export interface Upstream {
   /** Path and query. */
   readonly path: string;
   readonly credential: Credential | undefined;
+  /** Nothing is sent where another process holds the port. */
+  readonly pid?: number | undefined;
+  /** What of a good answer's body goes through. */
+  readonly filter?: () => Transform;
   /** Headers of the caller that do not go through, in lower case. */
   readonly without?: readonly string[];
 }

@@ -10,7 +10,7 @@ const LOOPBACK = '127.0.0.1';
 
 const LOCKED: Refusal = {
   status: 502,
-  text: 'The instance refused the password that the node service has for it, or it has none. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service.',
+  text: 'The instance refused the password that the node service has for it, or it has none. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service; restart an OpenCode 2 with opencode service restart.',
 };
 
 /**
@@ -43,7 +43,9 @@ export function proxyRequest(
       response.writeHead(answer.statusCode ?? 502, answer.statusMessage, responseHeaders(answer));
       // An event stream may say nothing for ten seconds after its head.
       response.flushHeaders();
-      pipeline(answer, response, () => {});
+      const { filter } = upstream;
+      if (filter === undefined || answer.statusCode !== 200) pipeline(answer, response, () => {});
+      else pipeline(answer, filter(), response, () => {});
     });
     sent.on('error', (error: NodeJS.ErrnoException) => {
       if (signal.aborted || response.headersSent) response.destroy();
@@ -64,16 +66,17 @@ export function proxyRequest(
   });
 }
 
-/** The wrong user holds the port. */
+/** The wrong user or process holds the port. */
 class WithheldError extends Error {}
 
 /** Sends by `send` what has no password, or may have it where it goes. */
-function whenSafe(sent: ClientRequest, { port, credential }: Upstream, send: () => void): void {
-  if (credential === undefined) {
+function whenSafe(sent: ClientRequest, { port, credential, pid }: Upstream, send: () => void): void {
+  if (credential === undefined && pid === undefined) {
     send();
     return;
   }
-  whenConnected(sent, { url: `http://${LOOPBACK}:${port}` }, (withheld) => {
+  const receiver = { url: `http://${LOOPBACK}:${port}`, ...(pid !== undefined && { holderPid: pid }) };
+  whenConnected(sent, receiver, (withheld) => {
     if (withheld === undefined) send();
     else sent.destroy(new WithheldError(withheld.reason));
   });

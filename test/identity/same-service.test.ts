@@ -1,0 +1,114 @@
+import { afterEach, expect, onTestFinished, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { Connection } from '../../src/http/exchange.ts';
+import { isSameService } from '../../src/identity/same-service.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { startFaultProxy } from '../rig/fault-proxy.ts';
+import {
+  type FakeOpencode2,
+  type FakeOpencode2Options,
+  startFakeOpencode2,
+} from '../rig/opencode-2/fake-opencode-2.ts';
+import { until } from '../rig/wait.ts';
+
+const closers: Array<() => Promise<unknown>> = [];
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+async function service(options: FakeOpencode2Options = {}): Promise<FakeOpencode2> {
+  const fake = await startFakeOpencode2(options);
+  closers.push(() => fake.close());
+  return fake;
+}
+async function tunnelTo(fake: FakeOpencode2): Promise<{ readonly url: string }> {
+  const proxy = await startFaultProxy(fake.url);
+  closers.push(proxy.close);
+  return proxy;
+}
+const open = (fake: FakeOpencode2, id: string): Promise<unknown> =>
+  fake.json('POST', '/api/session', { id, location: { directory: '/home/ada/project' } });
+const via = (url: string, { password }: FakeOpencode2): Connection => ({
+  endpoint: { url, route: 'loopback' },
+  credential: { username: 'opencode', password },
+});
+const same = (one: Connection, other: Connection): Promise<boolean> =>
+  isSameService(one, other, { deadlineMs: 20_000 }, new AbortController().signal);
+
+test('two ways to one service are the same, and nothing is loaded or changed by it', async () => {
+  const fake = await service();
+  await open(fake, 'ses_one');
+  const tunnel = await tunnelTo(fake);
+  const [before, loaded] = [fake.requests.length, new Set(fake.loaded)];
+  expect(await same(via(fake.url, fake), via(tunnel.url, fake))).toBe(true);
+  expect(new Set(fake.requests.slice(before).map(({ route }) => route))).toEqual(
+    new Set(['GET /api/info', 'GET /api/session']),
+  );
+  expect(fake.loaded).toEqual(loaded);
+});
+
+test.each([
+  ['another newest session, though process and version are equal', {}, 'ses_other'],
+  ['another process', { pid: 4242 }, 'ses_one'],
+  ['another version', { version: '2.1.3' }, 'ses_one'],
+])('not by %s', async (_, options, session) => {
+  const [fake, other] = await Promise.all([service(), service(options)]);
+  await Promise.all([open(fake, 'ses_one'), open(other, session)]);
+  expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
+});
+
+test('not while neither has a session: a process and a version alone prove nothing', async () => {
+  const [fake, other] = await Promise.all([service(), service()]);
+  expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
+});
+
+test('two ways are listed as one service, and two services as two', async () => {
+  const [fake, other] = await Promise.all([service(), service({ pid: 4242 })]);
+  await Promise.all([open(fake, 'ses_one'), open(other, 'ses_one')]);
+  const ways: readonly (readonly [string, string, FakeOpencode2])[] = [
+    ['direct', fake.url, fake],
+    ['tunnel', (await tunnelTo(fake)).url, fake],
+    ['other', other.url, other],
+  ];
+  const fleet = new LiveFleet({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 4 },
+    sources: [
+      {
+        name: 'test',
+        scan: () =>
+          Promise.resolve({
+            candidates: ways.map(([key, url, { password }]) =>
+              candidate({
+                key,
+                url,
+                claims: { hostname: 'desk', service: {} },
+                credential: { username: 'opencode', password: { kind: 'value', value: password } },
+              }),
+            ),
+            notes: [],
+          }),
+      },
+    ],
+    resolveCredential: ({ credential }) =>
+      Promise.resolve(
+        credential?.password.kind === 'value'
+          ? { username: 'opencode', password: credential.password.value }
+          : undefined,
+      ),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  onTestFinished(() => fleet.close());
+  fleet.start();
+  const services = (): number => new Set(fleet.snapshot().instances.map(({ server }) => server.key)).size;
+  await until('all three to be healthy', () => {
+    const all = fleet.snapshot().instances.flatMap(({ server }) => server.endpoints);
+    return new Set(all.filter(({ result }) => result.status === 'healthy').map(({ id }) => id)).size === 3;
+  });
+  await until('the two ways to be one', () => services() === 2);
+  const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
+  expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);
+});

@@ -1,0 +1,49 @@
+import { text } from 'node:stream/consumers';
+
+import { expect, test } from 'vitest';
+
+import { EventFilter } from '../../src/node/proxy/event-filter.ts';
+
+const through = (...chunks: readonly (string | Buffer)[]): Promise<string> => {
+  const filter = new EventFilter();
+  for (const chunk of chunks) filter.write(chunk);
+  filter.end();
+  return text(filter);
+};
+const data = (event: object): string => `data: ${JSON.stringify(event)}\n\n`;
+
+const SESSION = data({ id: 'evt_1', type: 'session.text.delta', data: { sessionID: 'ses_1', delta: 'grüße' } });
+
+test.each([
+  ['of a session', SESSION],
+  ['of the preview', data({ type: 'session.next.step.started', data: { sessionID: 'ses_1' } })],
+  ['a permission', data({ type: 'permission.v2.asked', data: { id: 'per_1', sessionID: 'ses_1' } })],
+  ['a form, whose session stands inside it', data({ type: 'form.created', data: { form: { sessionID: 'ses_1' } } })],
+  ['of a directory', data({ type: 'session.viewed', location: { directory: '/a' }, data: {} })],
+  ['a heartbeat', ': heartbeat\n\n'],
+])('passes: %s', async (_, event) => {
+  expect(await through(event)).toBe(event);
+});
+
+test.each([
+  ['without a session or directory', data({ type: 'session.usage.updated', data: {} })],
+  ['of the server', data({ type: 'server.connected', data: {} })],
+  ['of a terminal', data({ type: 'pty.created', location: { directory: '/a' }, data: { info: {} } })],
+  ['of keys', data({ type: 'credential.updated', data: { sessionID: 'ses_1' } })],
+  ['no JSON', 'data: session.text.delta sessionID\n\n'],
+  ['an unfinished one', `data: ${JSON.stringify({ type: 'session.x', data: { sessionID: 'ses_1' } })}`],
+])('does not pass: %s', async (_, event) => {
+  expect(await through(event)).toBe('');
+});
+
+test('reads events in whatever pieces and line ends they come', async () => {
+  const whole = Buffer.from(
+    SESSION.replaceAll('\n', '\r\n') + data({ type: 'mcp.status', data: {} }) + SESSION + ': heartbeat\n\n',
+  );
+  const bytes = Array.from(whole, (byte) => Buffer.from([byte]));
+  expect(await through(...bytes)).toBe(`${SESSION}${SESSION}: heartbeat\n\n`);
+});
+
+test('breaks off at an event without end', async () => {
+  await expect(through(`data: ${'x'.repeat(17 * 1024 * 1024)}`, '\ndata: y')).rejects.toThrow(/an event has more than/);
+});

@@ -1,0 +1,192 @@
+import { spawn } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+
+import { RECHECK_MS } from '../../src/node/access/gate.ts';
+import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
+import type { OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
+import { type FakeOpencode2, startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+import { type Answer, type CallOptions, ID, type NodeStage, openNodeStage, READER, SELF } from './stage.ts';
+
+const HOME = '/home/ada';
+const DIRECTORY = '/home/ada/project';
+
+let folder: TempDir;
+let fake: FakeOpencode2;
+let stage: NodeStage;
+let clock: ManualClock;
+
+beforeEach(async () => {
+  folder = tempDir('node-opencode-2');
+  await mkdir(folder.path, { recursive: true });
+  fake = await startFakeOpencode2({ home: HOME, directories: { [DIRECTORY]: {}, '/home/ada/other': {} } });
+  await fake.register(folder.path);
+  clock = new ManualClock();
+  stage = await openNodeStage({ opencodeStateDir: folder.path, clock });
+  await until('the service to be listed', async () => (await stage.list()).services.length > 0);
+});
+afterEach(async () => {
+  await stage[Symbol.asyncDispose]();
+  await fake.close();
+  await folder.close();
+});
+
+const ask = (path: string, options?: CallOptions): Promise<Answer> =>
+  stage.call(`${INSTANCE_PREFIX}service${path}`, options);
+const read = (path: string, options: CallOptions = {}): Promise<Answer> => ask(path, { from: READER, ...options });
+const json = { 'content-type': 'application/json' };
+const open = async (directory = DIRECTORY): Promise<string> =>
+  (await fake.json<{ data: { id: string } }>('POST', '/api/session', { location: { directory } })).data.id;
+/** A session that runs until `model.release` of the gate. */
+const running = async (gate: string): Promise<string> => {
+  const session = await open();
+  await fake.api(`/api/session/${session}/prompt`, { method: 'POST', body: { text: `gate ${gate}: done` } });
+  await fake.model.waitForGate(gate);
+  return session;
+};
+const asked = (path: string): number => fake.requests.filter((request) => request.path === path).length;
+
+it('is listed apart from what has a directory, without its password', async () => {
+  const listing = await stage.list();
+  expect(listing.instances).toMatchObject([{ id: ID }]);
+  expect(listing.services).toEqual([
+    {
+      id: 'service',
+      host: 'the-host',
+      version: fake.version,
+      port: fake.port,
+      dialect: 'opencode-2',
+      path: '/opencode-mcp/v1/i/service',
+    },
+  ]);
+  expect(JSON.stringify(listing)).not.toContain(fake.password);
+});
+
+it('is neither listed nor asked while another process of ours holds its port, and is the same one when it is back', async () => {
+  const path = join(folder.path, 'service.json');
+  const file = await readFile(path, 'utf8');
+  const before = (await stage.list()).services;
+  await writeFile(path, JSON.stringify({ ...(JSON.parse(file) as object), pid: process.ppid }));
+  await until('the service to be gone', async () => (await stage.list()).services.length === 0);
+  const count = fake.requests.length;
+  expect((await ask('/api/info')).status).toBe(404);
+  expect(fake.requests.length).toBe(count);
+  await writeFile(path, file);
+  await until('the service to be back', async () => (await stage.list()).services.length > 0);
+  expect((await stage.list()).services).toEqual(before);
+});
+
+it('is sent nothing where another process of ours took its port a moment ago', async () => {
+  const stale: OwnInstancesDeps['ports'] = { ours: (claims) => Promise.resolve(claims) };
+  await using other = await openNodeStage({ opencodeStateDir: folder.path, clock, ports: stale });
+  await until('the service to be listed', async () => (await other.list()).services.length > 0);
+  await fake.kill9();
+  const script = `require('node:http').createServer((q, s) => { console.log(q.url); s.end('{}'); }).listen(${fake.port}, '127.0.0.1', () => console.log('up'))`;
+  const thief = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  onTestFinished(() => void thief.kill('SIGKILL'));
+  let said = '';
+  thief.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  await until('the thief to listen', () => said.includes('up'));
+  const answer = await other.call(`${INSTANCE_PREFIX}service/api/info`);
+  // Or it is gone from the list by now.
+  expect([404, 502]).toContain(answer.status);
+  expect(said.trim()).toBe('up');
+  thief.kill('SIGKILL');
+  await until('the thief to end', () => thief.signalCode !== null);
+  await fake.restart();
+});
+
+describe('who may drive', () => {
+  it('needs no password, and has none of the caller’s own go through', async () => {
+    const token = Buffer.from('opencode:guess').toString('base64');
+    const body = JSON.stringify({ location: { directory: DIRECTORY } });
+    const made = await ask(`/api/session?auth_token=${token}`, {
+      method: 'POST',
+      body,
+      headers: { ...json, authorization: `Basic ${token}`, cookie: 'session=stolen' },
+    });
+    expect(made.status).toBe(200);
+    expect(fake.requests.at(-1)).toMatchObject({ path: '/api/session', query: {}, authorized: true });
+    expect((await ask(`/api/session?limit=2&%61uth_token=${token}`)).status).toBe(200);
+    expect(fake.requests.at(-1)).toMatchObject({ query: { limit: 2 } });
+  });
+
+  it.each([
+    ['POST', '/api/pair'],
+    ['POST', '/API/p%61ir'],
+    ['GET', '/auth/connect/c0de'],
+    ['GET', '/api/credential'],
+    ['POST', '/api/experimental/voice/session'],
+  ])('does not get what outlasts the right: %s %s', async (method, path) => {
+    const count = fake.requests.length;
+    for (const from of [undefined, READER])
+      expect(await ask(path, { method, ...(from && { from }) })).toMatchObject({ status: 403 });
+    expect(fake.requests.length).toBe(count);
+  });
+});
+
+describe('who may read', () => {
+  it('sees info, sessions, messages and what runs', async () => {
+    const session = await running('look');
+    for (const path of [
+      '/api/info',
+      '/api/session?limit=5',
+      '/api/session/active',
+      `/api/session/${session}`,
+      `/api/session/${session}/message?limit=3`,
+      `/api/session/${session}/permission`,
+      `/api/session/${session}/form`,
+      `/api/experimental/session/${session}/log`,
+    ])
+      expect([path, (await read(path)).status]).toEqual([path, 200]);
+    fake.model.release('look');
+  });
+
+  it('loads no directory: not by what asks a session that does not run, nor by a header', async () => {
+    const session = fake.addSession({ directory: '/home/ada/other' }).info.id;
+    const loaded = new Set(fake.loaded);
+    const path = `/api/session/${session}/permission`;
+    expect(await read(path)).toMatchObject({ status: 403, text: expect.stringContaining('does not run now') });
+    expect(asked(path)).toBe(0);
+    await read('/api/session', { headers: { 'x-opencode-directory': '/home/ada/other' } });
+    expect(fake.requests.at(-1)).toMatchObject({ path: '/api/session', directory: undefined });
+    expect(fake.loaded).toEqual(loaded);
+  });
+
+  it('changes nothing', async () => {
+    const session = await open();
+    const count = fake.requests.length;
+    for (const [method, path] of [
+      ['POST', '/api/session'],
+      ['POST', `/api/session/${session}/prompt`],
+      ['POST', `/api/session/${session}/interrupt`],
+      ['GET', '/api/agent?location[directory]=/home/ada/project'],
+      ['GET', '/api/fs/read/etc/passwd'],
+    ] as const)
+      expect((await read(path, { method, body: '{}', headers: json })).status).toBe(403);
+    expect(fake.requests.length).toBe(count);
+  });
+
+  it('has the events of sessions as they come, until the right ends', async () => {
+    const socket = await stage.connect(READER);
+    let text = '';
+    socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    socket.write(`GET ${INSTANCE_PREFIX}service/api/event HTTP/1.1\r\nHost: ${SELF}\r\nAccept-Encoding: gzip\r\n\r\n`);
+    await until('the first heartbeat', () => text.includes(': heartbeat'));
+    const session = await running('seen');
+    await until('the turn to begin', () => text.includes('"session.execution.started"'));
+    expect(text).toContain(session);
+    expect(text).not.toContain('server.connected');
+    fake.model.release('seen');
+    await until('the turn to end', () => text.includes('"session.execution.succeeded"'));
+    stage.api.callers.delete(READER);
+    await clock.advance(RECHECK_MS);
+    await until('the stream to be cut', () => socket.closed);
+    await until('the service to see it', () => fake.streams === 0);
+  });
+});

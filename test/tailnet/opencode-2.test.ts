@@ -1,0 +1,149 @@
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import type { Listing } from '../../src/node/list/listing.ts';
+import type { McpChild } from '../rig/mcp-child.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import type { Preview } from '../rig/opencode-preview.ts';
+import { canRunTailnet } from '../rig/tailnet-programs.ts';
+import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
+import { until } from '../rig/wait.ts';
+import { type Answer, data, listed, request, rows } from './queries.ts';
+import { grantToBob, openTailnetStage, originOf, type TailnetStage } from './stage.ts';
+
+/** An OpenCode 2 as a person has it: its service runs, and the node service; nothing is configured anywhere. */
+describe('the preview of OpenCode 2 on another machine', () => {
+  let stage: TailnetStage;
+  let preview: Preview;
+  let server: McpChild;
+  /** What the plugin of its directory writes when that is loaded. */
+  let canary: string;
+  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
+  const listing = async (): Promise<Listing> =>
+    JSON.parse((await request(machine('laptop'), originOf(machine('desk')) + LIST_PATH)).text) as Listing;
+  const ask = (path: string): Promise<Answer> =>
+    request(machine('laptop'), `${originOf(machine('desk'))}${INSTANCE_PREFIX}server${path}`);
+
+  beforeAll(async () => {
+    if (!canRunTailnet()) return;
+    stage = await openTailnetStage({
+      nodes: [
+        { name: 'desk', mode: 'tun' },
+        { name: 'laptop', mode: 'tun' },
+        { name: 'guest', mode: 'tun', user: 'bob' },
+      ],
+      policy: grantToBob('read'),
+    });
+    preview = await stage.preview(machine('desk'));
+    canary = join(preview.home, 'canary');
+    const plugins = join(preview.directory, '.opencode', 'plugin');
+    await mkdir(plugins, { recursive: true });
+    await writeFile(
+      join(plugins, 'canary.js'),
+      `import { appendFileSync } from 'node:fs';\nappendFileSync(${JSON.stringify(canary)}, 'it ran\\n');\nexport const Canary = async () => ({});\n`,
+    );
+    await stage.node(machine('desk'), { HOME: preview.home });
+    // As a person's terminal does: a directory is known by its sessions.
+    const made = await request(machine('desk'), `${preview.url}/api/session`, {
+      method: 'POST',
+      headers: { ...preview.headers, 'content-type': 'application/json' },
+      body: JSON.stringify({ location: { directory: preview.directory } }),
+    });
+    expect(made).toMatchObject({ status: 200 });
+    server = await stage.server(machine('laptop'));
+  });
+  afterAll(() => stage?.close());
+  beforeEach(needTailnet);
+
+  it('is listed as the service and its directory, which an older caller does not see', async () => {
+    expect(await listed(server, 'desk-project')).toMatchObject({ host: 'desk', directory: preview.directory });
+    const all = await rows(server);
+    expect(all.map(({ name }) => name).toSorted()).toEqual(['desk-project', 'desk:service']);
+    for (const { via } of all) expect(via).toMatch(/^tailnet /);
+    const { instances, services } = await listing();
+    expect(instances).toEqual([]);
+    expect(services).toMatchObject([{ id: 'server', dialect: 'opencode-2-preview', version: '1.18.18' }]);
+    expect(JSON.stringify(services)).not.toContain(preview.password);
+    await server.call('list_sessions', { instance: 'desk:service' });
+    expect(existsSync(canary)).toBe(false);
+  });
+
+  it('is listed to one who may read, who loads no directory and sends nothing', async () => {
+    const guest = await stage.server(machine('guest'), { OPENCODE_TAILNET_USERS: 'ada' });
+    expect(await listed(guest, 'desk-project')).toMatchObject({ state: 'idle', directory: preview.directory });
+    const sessions = data(await guest.call('list_sessions', { instance: 'desk:service' }))['sessions'];
+    expect(sessions).toHaveLength(1);
+    const [{ id } = { id: '' }] = sessions as readonly { readonly id: string }[];
+    for (const [tool, more] of [
+      ['read', {}],
+      ['send', { message: 'echo: said by bob' }],
+    ] as const) {
+      const { result, text } = await guest.call(tool, { instance: 'desk-project', session_id: id, ...more });
+      expect([tool, result.isError, text]).toEqual([tool, true, expect.stringContaining('HTTP 403')]);
+    }
+    expect(stage.model.turns('echo: said by bob')).toBe(0);
+    expect(existsSync(canary)).toBe(false);
+  });
+
+  it('streams what is sent there', async () => {
+    const message = 'gate-mid half: the first half, |and the second';
+    let seen = '';
+    const sending = server.call(
+      'send',
+      { instance: 'desk-project', message },
+      { onProgress: (progress) => (seen += progress.message ?? '') },
+    );
+    const early = await Promise.race([stage.model.waitForGate('half'), sending]);
+    expect(early?.text, 'the send ended before the model was asked').toBeUndefined();
+    await until('the first half', () => seen.includes('the first half'));
+    stage.model.release('half');
+    expect(data(await sending)).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+    expect(stage.model.turns(message)).toBe(1);
+    // So that its silence before says something.
+    expect(existsSync(canary)).toBe(true);
+  });
+
+  it('asks for permission, and goes on when it is given from there', async () => {
+    const message = 'bash: echo permitted';
+    const sent = data(await server.call('send', { instance: 'desk-project', message }));
+    expect(sent).toMatchObject({ outcome: 'waiting', waiting: [expect.stringContaining('echo permitted') as string] });
+    expect(data(await server.call('respond', { instance: 'desk-project', reply: 'once' }))).toMatchObject({
+      outcome: 'completed',
+      text: expect.stringContaining(expectedReply(message, 'permitted')) as string,
+    });
+  });
+
+  it('ends what runs when it is told to', async () => {
+    const message = 'gate-mid stuck: begun, |never ended';
+    const sending = server.call('send', { instance: 'desk-project', message });
+    await stage.model.waitForGate('stuck');
+    const active = async (): Promise<string[]> =>
+      Object.keys((JSON.parse((await ask('/api/session/active')).text) as { data: object }).data);
+    const [id] = await active();
+    const ended = data(await server.call('abort_session', { instance: 'desk-project', session_id: id }));
+    expect(ended).toMatchObject({ aborted: true });
+    expect(data(await sending)).toMatchObject({ outcome: 'aborted' });
+    expect(await active()).toEqual([]);
+    stage.model.release('stuck');
+  });
+
+  it('keeps its entry when it starts again', async () => {
+    const { pid } = preview;
+    const before = (await listing()).services;
+    await preview.kill9();
+    await preview.restart();
+    expect(preview.pid).not.toBe(pid);
+    await until('it to be listed again', async () => (await listing()).services.length > 0);
+    expect((await listing()).services).toEqual(before);
+    await listed(server, 'desk-project');
+    const message = 'echo: after the restart';
+    expect(data(await server.call('send', { instance: 'desk-project', message }))).toMatchObject({
+      outcome: 'completed',
+      text: 'after the restart',
+    });
+  });
+});
