@@ -151,6 +151,11 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       };
       // What a person interrupts before the model says a word leaves no answer in OpenCode 2.
       expect(['aborted', 'complete']).toContain(messages.at(-1)?.state);
+      // Who follows it is told at once.
+      const sending = send(session, 'gate followed: never');
+      await ground.model.waitForGate('followed');
+      await server.call('abort_session', { instance, session_id: session });
+      expect(data(await sending)['outcome']).toMatch(/aborted|interrupted/);
       expect(data(await send(session, 'echo: goes on'))).toMatchObject({ outcome: 'completed', text: 'goes on' });
     });
 
