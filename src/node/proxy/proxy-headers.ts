@@ -29,7 +29,11 @@ const WEBSOCKET = /^sec-websocket-/;
 type Distinct = IncomingMessage['headersDistinct'];
 
 export interface Upstream {
+  /** Of this machine's loopback; default 127.0.0.1. */
+  readonly host?: string;
   readonly port: number;
+  /** As of an endpoint: nothing is sent where another process listens. */
+  readonly holderPid?: number;
   /** Path and query. */
   readonly path: string;
   readonly credential: Credential | undefined;
