@@ -40,8 +40,8 @@ export class ServiceError extends ReportedError {
   override readonly name = 'ServiceError';
 }
 
-/** `service start` returns within seconds, on a busy machine in ten times that. */
-const START_LIMIT_MS = 60_000;
+/** `service start` returns within seconds, on a busy machine within ten. */
+const START_LIMIT_MS = 30_000;
 /** A service that was started, or is being started by another, answers within a second. */
 const POLL_MS = 250;
 const MAX_LOOKS = 120;

@@ -78,14 +78,17 @@ async function askAll(
   const known = candidates.map((candidate) => asService(candidate, services));
   const trusted = known.filter(({ trust }) => trust.level === 'trusted');
   // Whatever answers is told, with its own directory.
-  const asked = trusted.map(({ claims: { directory: _, ...claims }, ...rest }) => ({ ...rest, claims }));
+  const asked = trusted.map((candidate) => {
+    const { directory, ...claims } = candidate.claims;
+    return { ...candidate, claims };
+  });
   const outcomes = new Map((await askCandidates(asked, settings, signal)).map((one, index) => [trusted[index], one]));
   const sameDirectory = createSameDirectory(realpath);
   return await Promise.all(
-    known.map((candidate) =>
+    known.map(async (candidate): Promise<Registered> =>
       candidate.trust.level === 'untrusted'
-        ? { candidate, answer: { state: 'untrusted' as const, reason: candidate.trust.reason } }
-        : registered(candidate, outcomes.get(candidate), sameDirectory, signal),
+        ? { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } }
+        : await registered(candidate, outcomes.get(candidate), sameDirectory, signal),
     ),
   );
 }
