@@ -54,8 +54,10 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
     held = await HeldService.open(start, service, found);
     const holder = await held.take();
     let interrupted = false;
-    if (holder === undefined) ({ interrupted } = await held.connect(signals.giveUp));
-    else
+    if (holder === undefined) {
+      await held.openLan();
+      ({ interrupted } = await held.connect(signals.giveUp));
+    } else
       tell(
         `the service is registered by another opencode-connected (pid ${holder.pid}); this one takes over when that ends`,
       );
@@ -140,11 +142,25 @@ class HeldService {
   /** Undefined once it is this wrapper's to hold, else whose it is. */
   async take(): Promise<ProcessIdentity | undefined> {
     const holder = await this.#lock.take();
-    if (holder === undefined) {
-      this.#start.guard.remove(this.#registrations.stateFile);
-      if (this.#start.onLan) await this.#openLan();
-    }
+    if (holder === undefined) this.#start.guard.remove(this.#registrations.stateFile);
     return holder;
+  }
+
+  /** With --lan. Rejects with a `ServiceError` where the port is another's. */
+  async openLan(): Promise<void> {
+    const { settings, clock, onLan } = this.#start;
+    if (!onLan) return;
+    const { stateDir, connected } = settings;
+    // Not OPENCODE_SERVER_PASSWORD: it may be that of an OpenCode 1.
+    const password = await lanPassword({ stateDir }, clock);
+    const host = everyAddress();
+    const port = connected.lanPort ?? (await choosePort(host));
+    this.#lanProxy = await this.#proxy(host, port, password).catch((error: unknown) => {
+      throw new ServiceError(
+        `cannot listen on port ${port} (${errorCode(error) ?? String(error)}): another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
+        { cause: error },
+      );
+    });
   }
 
   connect(giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
@@ -182,6 +198,7 @@ class HeldService {
         holds = (await this.take()) === undefined;
         if (!holds) continue;
         logger.log('info', 'holds the registration of the service now');
+        await this.openLan().catch((error: unknown) => logger.log('warn', 'not on the LAN', { reason: String(error) }));
         await this.#look(signal);
         await this.#registrations.move(this.#ports);
         this.announce(terminal);
@@ -218,25 +235,6 @@ class HeldService {
     const { url } = candidate.endpoint;
     const { pid } = candidate.claims.service;
     this.#found = { ...this.#found, url, pid, port: Number(new URL(url).port) };
-  }
-
-  async #openLan(): Promise<void> {
-    const { settings, clock, logger } = this.#start;
-    const { stateDir, connected } = settings;
-    // Not OPENCODE_SERVER_PASSWORD: it may be that of an OpenCode 1.
-    const password = await lanPassword({ stateDir }, clock);
-    const host = everyAddress();
-    const port = connected.lanPort ?? (await choosePort(host));
-    try {
-      this.#lanProxy = await this.#proxy(host, port, password);
-    } catch (error) {
-      if (errorCode(error) !== 'EADDRINUSE' && errorCode(error) !== 'EACCES') throw error;
-      logger.log('warn', 'not on the LAN', { port, reason: String(error) });
-      throw new ServiceError(
-        `cannot listen on port ${port}: another process does, or this user may not; end it, or set OPENCODE_LAN_PORT to another`,
-        { cause: error },
-      );
-    }
   }
 
   #proxy(host: string, port: number, password: string): Promise<ExchangeProxy> {

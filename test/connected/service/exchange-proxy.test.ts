@@ -144,7 +144,10 @@ test('the password goes to no other process than the one that the file names', a
 test('without a service it says so', async () => {
   for (const service of [() => Promise.resolve(undefined), () => Promise.reject(new Error('no folder'))]) {
     const proxy = await open(service);
-    expect(await ask(proxy, '/api/session')).toMatchObject({ status: 503, text: expect.stringContaining('not running') });
+    expect(await ask(proxy, '/api/session')).toMatchObject({
+      status: 503,
+      text: expect.stringContaining('not running'),
+    });
   }
 });
 
