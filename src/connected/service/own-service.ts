@@ -12,12 +12,12 @@ import type { Candidate } from '../../model/candidate.ts';
 import type { Upstream } from '../../node/proxy/proxy-headers.ts';
 import { type AskSettings, askCandidates } from '../ask-candidates.ts';
 import { isAlive } from '../process-table.ts';
-import type { Generation } from './generation.ts';
+import type { OpencodeGeneration } from './generation.ts';
 import { runBriefly } from './run-briefly.ts';
 
 export interface OwnServiceOptions {
   readonly settings: AskSettings & Pick<Settings, 'opencodeStateDir'>;
-  readonly generation: Extract<Generation, { number: 2 }>;
+  readonly generation: Extract<OpencodeGeneration, { number: 2 }>;
   /** Absolute. */
   readonly program: string;
   readonly env: Readonly<Record<string, string>>;

@@ -2,6 +2,8 @@ import { spawn } from 'node:child_process';
 import { messageOf } from '../../base/errors.ts';
 import { signalIfThere } from '../process-table.ts';
 
+/** What was printed before the end is read in milliseconds. */
+const LAST_WORDS_MS = 1_000;
 /** Far more than a version or an error has. */
 const MAX_OUTPUT_CHARS = 10_000;
 
@@ -12,8 +14,10 @@ export interface BriefRunLimits {
 }
 
 export interface BriefRun {
-  /** Undefined where it could not be run or did not end in time. */
+  /** Undefined where it could not be run or was ended. */
   readonly code: number | undefined;
+  /** It did not end in time. */
+  readonly isLate: boolean;
   readonly output: string;
   readonly errors: string;
 }
@@ -31,16 +35,18 @@ export function runBriefly(
   return new Promise((resolve) => {
     let output = '';
     let errors = '';
+    let isLate = false;
     // A session of its own: an interrupt at this terminal must not reach the service that it may start.
     const child = spawn(program, args, { env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     const late = setTimeout(() => {
+      isLate = true;
       if (child.pid !== undefined) signalIfThere(signalsAll ? -child.pid : child.pid, 'SIGKILL');
     }, limitMs);
     const settle = (code: number | undefined): void => {
       clearTimeout(late);
       child.stdout.destroy();
       child.stderr.destroy();
-      resolve({ code, output, errors });
+      resolve({ code, isLate, output, errors });
     };
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-MAX_OUTPUT_CHARS)));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-MAX_OUTPUT_CHARS)));
@@ -48,7 +54,13 @@ export function runBriefly(
       errors = messageOf(error);
       settle(undefined);
     });
-    // What it printed last may still be on its way.
-    child.once('exit', (code) => setImmediate(() => settle(code ?? undefined)));
+    child.once('exit', (code) => {
+      // What it printed last is still on its way; what holds the output open longer is something that stays.
+      const read = setTimeout(() => settle(code ?? undefined), LAST_WORDS_MS);
+      child.once('close', () => {
+        clearTimeout(read);
+        settle(code ?? undefined);
+      });
+    });
   });
 }

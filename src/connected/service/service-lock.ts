@@ -3,9 +3,13 @@ import { dirname, join } from 'node:path';
 import * as z from 'zod';
 import { errorCode, jsonOf } from '../../base/errors.ts';
 import { isAlive, type ProcessIdentity } from '../process-table.ts';
-import { runStateFolder } from '../run-state.ts';
 
 const holderSchema = z.object({ pid: z.int(), started: z.string().optional() });
+
+/** Of a process that was killed one stays, and holds nothing. */
+export function lockFolder(stateDir: string): string {
+  return join(stateDir, 'service');
+}
 
 /** Each try that fails found a holder that had just ended. */
 const MAX_TRIES = 10;
@@ -21,8 +25,7 @@ export class ServiceLock {
 
   /** @param key which of the user's services: there is one for each channel */
   constructor(stateDir: string, key: string, self: ProcessIdentity) {
-    // No state file: it has no `.json`.
-    this.#path = join(runStateFolder(stateDir), `${key}.lock`);
+    this.#path = join(lockFolder(stateDir), `${key}.lock`);
     this.#self = self;
   }
 

@@ -13,13 +13,13 @@ import type { StartOptions } from '../start/start.ts';
 import { rememberTerminal } from '../start/terminal.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import { ExchangeProxy } from './exchange-proxy.ts';
-import type { Generation } from './generation.ts';
+import type { OpencodeGeneration } from './generation.ts';
 import { type FoundService, OwnService, ServiceError } from './own-service.ts';
 import { ServiceLock } from './service-lock.ts';
 import { HeldOpen, ServiceTerminal } from './service-terminal.ts';
 
 export interface ServiceStart extends StartOptions {
-  readonly generation: Extract<Generation, { number: 2 }>;
+  readonly generation: Extract<OpencodeGeneration, { number: 2 }>;
   /** Absolute. */
   readonly program: string;
   readonly env: Readonly<Record<string, string>>;

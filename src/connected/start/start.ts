@@ -7,7 +7,7 @@ import { VERSION } from '../../base/version.ts';
 import { unsupportedReason } from '../../probing/supported-version.ts';
 import type { ProcessIdentity } from '../process-table.ts';
 import { splitCommand } from '../relay/ssh-command.ts';
-import { askGeneration, type Generation } from '../service/generation.ts';
+import { askGeneration, type OpencodeGeneration } from '../service/generation.ts';
 import { checkServiceArguments } from '../service/service-arguments.ts';
 import { childEnvironment, personsEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';
@@ -144,7 +144,7 @@ async function passwordOf({ settings, withPassword, onLan }: StartOptions): Prom
   return withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
 }
 
-function nameOf({ connected: { instanceName } }: Settings, generation: Generation): string {
+function nameOf({ connected: { instanceName } }: Settings, generation: OpencodeGeneration): string {
   if (instanceName !== undefined) return checkInstanceName(instanceName);
   if (generation.number === 2) return serviceName(hostname());
   return defaultName(hostname(), process.cwd());

@@ -3,8 +3,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 
 import { identifyProcess, type ProcessIdentity } from '../../../src/connected/process-table.ts';
-import { runStateFolder } from '../../../src/connected/run-state.ts';
-import { ServiceLock } from '../../../src/connected/service/service-lock.ts';
+import { lockFolder, ServiceLock } from '../../../src/connected/service/service-lock.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { NO_PID } from '../cleanup/remains.ts';
 
@@ -29,14 +28,14 @@ test('one of them has it, the next after its end or its release', async () => {
   expect(await second.take()).toEqual(self);
   await first.release();
   expect(await second.take()).toBeUndefined();
-  expect(await readdir(runStateFolder(folder.path))).toEqual(['service-beta.lock', 'service.lock']);
+  expect(await readdir(lockFolder(folder.path))).toEqual(['service-beta.lock', 'service.lock']);
 });
 
 test('that of a process that ended is taken over, by one of many', async () => {
   const self = await own();
   const lock = new ServiceLock(folder.path, 'service', self);
   await lock.take();
-  const path = join(runStateFolder(folder.path), 'service.lock');
+  const path = join(lockFolder(folder.path), 'service.lock');
   for (const dead of [{ pid: NO_PID }, { ...self, started: '1' }, 'half a fi']) {
     await writeFile(path, typeof dead === 'string' ? dead : JSON.stringify(dead));
     const pids = [process.pid, process.ppid];
@@ -45,6 +44,6 @@ test('that of a process that ended is taken over, by one of many', async () => {
     );
     const taken = await Promise.all(locks.map((one) => one.take()));
     expect(taken.filter((holder) => holder === undefined)).toHaveLength(1);
-    expect(await readdir(runStateFolder(folder.path))).toEqual(['service.lock']);
+    expect(await readdir(lockFolder(folder.path))).toEqual(['service.lock']);
   }
 });
