@@ -75,20 +75,21 @@ async function askAll(
   signal: AbortSignal,
 ): Promise<readonly Registered[]> {
   const services = await ownServices(settings, signal);
-  const known = candidates.map((candidate) => asService(candidate, services));
-  const trusted = known.filter(({ trust }) => trust.level === 'trusted');
-  // Whatever answers is told, with its own directory.
-  const asked = trusted.map((candidate) => {
-    const { directory, ...claims } = candidate.claims;
-    return { ...candidate, claims };
+  const known = candidates.map((one) => {
+    const candidate = asService(one, services);
+    const { directory: claimed, ...claims } = candidate.claims;
+    // Whatever answers is told, with its own directory.
+    return { candidate, claimed, asked: { ...candidate, claims } };
   });
-  const outcomes = new Map((await askCandidates(asked, settings, signal)).map((one, index) => [trusted[index], one]));
+  const trusted = known.flatMap(({ asked }) => (asked.trust.level === 'trusted' ? [asked] : []));
+  const outcomes = await askCandidates(trusted, settings, signal);
+  const outcomeOf = new Map(trusted.map((asked, index) => [asked, outcomes[index]]));
   const sameDirectory = createSameDirectory(realpath);
   return await Promise.all(
-    known.map(async (candidate): Promise<Registered> =>
+    known.map(async ({ candidate, claimed, asked }): Promise<Registered> =>
       candidate.trust.level === 'untrusted'
         ? { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } }
-        : await registered(candidate, outcomes.get(candidate), sameDirectory, signal),
+        : await registered({ candidate, claimed, outcome: outcomeOf.get(asked) }, sameDirectory, signal),
     ),
   );
 }
@@ -123,14 +124,19 @@ function asService(candidate: Candidate, services: ReadonlyMap<string, Candidate
   };
 }
 
+interface Asked {
+  readonly candidate: Candidate;
+  /** The directory for which it is registered. */
+  readonly claimed: string | undefined;
+  readonly outcome: ProbeOutcome | undefined;
+}
+
 async function registered(
-  candidate: Candidate,
-  outcome: ProbeOutcome | undefined,
+  { candidate, claimed, outcome }: Asked,
   sameDirectory: SameDirectory,
   signal: AbortSignal,
 ): Promise<Registered> {
   const { endpoint } = candidate;
-  const { directory: claimed } = candidate.claims;
   const result = outcome?.result;
   if (outcome === undefined || result === undefined)
     return { candidate, answer: { state: 'silent', reason: 'interrupted' } };

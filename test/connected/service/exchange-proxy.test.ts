@@ -92,7 +92,7 @@ test.each([
   ['a token in place of it', {}, '/api/session?auth_token=b3BlbmNvZGU6eA=='],
 ])('with %s nothing reaches the service', async (_, headers, path = '/api/session') => {
   const { proxy, seen } = await openRecorded();
-  const answer = await ask(proxy, path, headers as Record<string, string>);
+  const answer = await ask(proxy, path, headers);
   expect(answer.status).toBe(401);
   // As OpenCode 2 says it, so that it is known for one.
   expect(JSON.parse(answer.text)).toMatchObject({ _tag: 'UnauthorizedError' });
