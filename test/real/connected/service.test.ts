@@ -214,11 +214,11 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () 
     const drawn = await terminal.shows(/Ask anything|Connect a provider/);
     expect(drawn).not.toContain('opencode-connected:');
     await until('a registration', async () => (await filesIn(registry)).some((path) => path.endsWith('.json')));
-    // The first closes the dialog with which a new home begins; one in the shell does nothing.
-    await until('the registration to be gone', async () => {
-      await terminal.type('', 'C-c');
-      return (await filesIn(registry)).length === 0;
-    });
+    // A new home begins with a dialog, which takes the keys.
+    await terminal.type('', 'Escape');
+    await until('the dialog to be closed', async () => !(await terminal.screen()).includes('Connect a provider'));
+    await terminal.type('', 'C-c');
+    await until('the registration to be gone', async () => (await filesIn(registry)).length === 0);
     await terminal.type('echo back$((1+1))', 'Enter');
     await terminal.shows(/^back2$/m);
     await expectUntouched(preview);
