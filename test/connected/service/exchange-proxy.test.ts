@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, request } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 
 import { ExchangeProxy } from '../../../src/connected/service/exchange-proxy.ts';
@@ -191,4 +191,14 @@ test('its end cuts what runs, and nothing listens any more', async () => {
   expect(await whole).toBe('cut');
   await until('the stream to be closed', () => fake.streams === 0);
   await expect(fetch(`http://127.0.0.1:${port}/api/info`)).rejects.toThrow();
+});
+
+test('its end cuts a connection on which a request has only begun', async () => {
+  const { proxy } = await openRecorded();
+  const socket = connect(proxy.port, '127.0.0.1');
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  socket.on('error', () => {});
+  await new Promise<void>((resolve) => socket.write('GET /api/info HTTP/1.1\r\nhost: x\r\n', () => resolve()));
+  proxy.close();
+  await closed;
 });
