@@ -9,7 +9,7 @@ import { type Client, CLIENTS, type Place, type Words } from '../setup/clients.t
 import { findOnPath, ownCommand } from '../setup/command.ts';
 import type { EditRequest } from '../setup/edit.ts';
 import { carryOut, isChange, isHere, type Outcome, planFor } from '../setup/plan.ts';
-import { DESTINATION, relayCommand } from '../setup/relay.ts';
+import { DESTINATION, remoteServerCommand } from '../setup/relay.ts';
 import { byHand, planLines, planRow, resultLine } from '../setup/report.ts';
 
 interface Options {
@@ -115,7 +115,7 @@ async function commandWords(
   if (relay !== undefined) {
     const ssh = findOnPath(place, 'ssh');
     if (ssh === undefined) throw new ReportedError('--relay: there is no ssh on PATH; install OpenSSH');
-    const { words, warnings } = await relayCommand(ssh, relay);
+    const { words, warnings } = await remoteServerCommand(ssh, relay);
     warnings.forEach(warn);
     return words;
   }

@@ -164,7 +164,7 @@ export const OPTIONS = {
   instanceName: option(
     { env: 'INSTANCE_NAME', ...CONNECTED },
     'NAME',
-    'name of the instance, else <hostname>-<directory>',
+    'name of the instance, else <hostname>-<directory>, of an OpenCode 2 service <hostname>:service',
     anyText(),
     undefined,
   ),

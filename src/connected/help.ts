@@ -3,11 +3,12 @@ import { settingsHelp } from '../config/help.ts';
 export function connectedHelp(): string {
   return `opencode-connected starts opencode so that opencode-mcp can reach it: the same terminal, an HTTP server on
 127.0.0.1 behind a password of its own, and a registration on this machine and, if one is set, on a relay.
+Of OpenCode 2 it makes sure that your service runs, opens the terminal on it, and registers the service.
 
 Usage:
   opencode-connected [options] [-- arguments for opencode]
-      --headless      opencode serve instead of the terminal
-      --no-password   whoever reaches the port can run commands as you
+      --headless      opencode serve instead of the terminal; with OpenCode 2 only the registration
+      --no-password   whoever reaches the port can run commands as you; not with OpenCode 2
       --lan           listen on the LAN too, and say so there; status tells how others get the password
   opencode-connected status [--json]       what is registered here and on the relay, and what answers
   opencode-connected sessions [--json]     recent sessions of every instance registered here

@@ -27,15 +27,21 @@ const runStateSchema = z.object({
   pid: z.int(),
   /** Of the wrapper, as `ProcessIdentity.started`. */
   started: z.string().optional(),
+  /** Of the opencode that ends with the wrapper; with OpenCode 2, of its terminal, or of the wrapper where it has none. */
   opencodePid: z.int(),
   /** As `ProcessIdentity.started`. */
   opencodeStarted: z.string().optional(),
+  /** Where the tunnel leads, if there is one, else where the opencode listens. */
   port: z.int(),
+  /** It stands for the service of OpenCode 2, which ends with nothing here. */
+  service: z.object({ url: z.string(), pid: z.int() }).optional(),
   directory: z.string(),
   registryFile: z.string(),
   passwordFile: z.string().optional(),
   /** It listens on the LAN and is advertised there. */
   onLan: z.boolean().optional(),
+  /** Where it does so, and the password for that, where it is not the instance itself that listens there. */
+  lan: z.object({ port: z.int(), passwordFile: z.string() }).optional(),
   /** Absent without a relay. */
   relay: relayStateSchema.optional(),
   /** Of the ssh that runs now. */

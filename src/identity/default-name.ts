@@ -8,6 +8,11 @@ export function defaultName(hostname: string, directory: string): string {
   return joined([hostLabel(hostname), ending(directory, 1)]) || 'opencode';
 }
 
+/** What stands for an OpenCode 2 service, which works in no directory of its own. */
+export function serviceName(hostname: string): string {
+  return `${hostLabel(hostname)}:service`;
+}
+
 /** A host's full name says nothing more in a name than its first label. */
 export function hostLabel(hostname: string): string {
   return plain(hostname.split('.', 1)[0] ?? '');

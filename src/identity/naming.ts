@@ -3,7 +3,7 @@ import type { Candidate } from '../model/candidate.ts';
 import { singleLine } from '../base/plain-text.ts';
 import { addressOf } from '../model/endpoint-key.ts';
 import type { Instance, ProbedEndpoint, Server } from '../model/instance.ts';
-import { defaultName, ending, hostLabel } from './default-name.ts';
+import { defaultName, ending, hostLabel, serviceName } from './default-name.ts';
 import { byAuthority } from './merge.ts';
 import { type Member, type Nameable, possibleNames } from './names.ts';
 import { mapNonEmpty, type NonEmpty, sortNonEmpty } from '../model/non-empty.ts';
@@ -20,8 +20,7 @@ export function nameable(server: Server): Nameable {
   return {
     key: server.key,
     members: mapNonEmpty(members, ({ id, candidate }): Member => ({ id, ...identityOf(candidate) })),
-    base:
-      claims.name ?? (claims.service === undefined ? fallbackName(members) : `${hostLabel(hostOf(server))}:service`),
+    base: claims.name ?? (claims.service === undefined ? fallbackName(members) : serviceName(hostOf(server))),
     host: hostOf(server),
     port: claims.localPort ?? addressOf(members[0].candidate.endpoint.url).port,
     pinned: members.some(({ candidate }) => candidate.pinned === true),
@@ -67,8 +66,9 @@ export function placeOf({ id }: Pick<Member, 'id'>): { readonly endpointId: stri
 
 /** A name that nobody chose is `<host>-<directory>`: another directory takes the place of the own one. A chosen name stays whole. */
 function prefixOf({ claims, directory = claims.directory }: Server): string {
-  const { name = '', hostname = '', service } = claims;
-  if (service !== undefined) return hostLabel(hostname);
+  const { name = '', hostname = '' } = claims;
+  if (name === '' ? claims.service !== undefined : name.toLowerCase() === serviceName(hostname).toLowerCase())
+    return hostLabel(hostname);
   const isMadeUp = directory !== undefined && name.toLowerCase() === defaultName(hostname, directory).toLowerCase();
   return isMadeUp ? hostLabel(hostname) : name;
 }

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
-import type { Instance } from '../../src/model/instance.ts';
+import type { Instance, Server } from '../../src/model/instance.ts';
 import { isSame } from '../../src/identity/names.ts';
-import { identityOf, namesOf as namesOfServer } from '../../src/identity/naming.ts';
+import { identityOf, nameable, nameableIn, namesOf as namesOfServer } from '../../src/identity/naming.ts';
 import type { Candidate, Claims } from '../../src/model/candidate.ts';
 import { probed } from '../fleet/candidates.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
@@ -85,5 +85,23 @@ describe('the names that an instance has or had', () => {
     expect(namesOf(shown('me@work', { name: 'me@work', hostname: 'h' }))).not.toContain('me');
     const long = 'n'.repeat(100);
     expect(namesOf(shown(long.slice(0, 63), { name: long, hostname: 'h' }))).toContain(long);
+  });
+});
+
+describe('the directories of an OpenCode 2 service', () => {
+  const service = { pid: 7 };
+  const serverOf = (claims: Claims): Server => {
+    return { key: 'one', claims, endpoints: [probed({ claims })] };
+  };
+
+  test.each([
+    ['found by its file', { hostname: 'laptop.local', service }, 'laptop:service', 'laptop-app'],
+    ['registered here', { hostname: 'Laptop', name: 'laptop:service', service }, 'laptop:service', 'Laptop-app'],
+    ['registered on a relay', { hostname: 'laptop', name: 'laptop:service' }, 'laptop:service', 'laptop-app'],
+    ['named by its person', { hostname: 'laptop', name: 'work', service }, 'work', 'work-app'],
+    ['named by its person, on a relay', { hostname: 'laptop', name: 'work' }, 'work', 'work-app'],
+  ])('%s', (_, claims, own, other) => {
+    expect(nameable(serverOf(claims)).base).toBe(own);
+    expect(nameableIn(serverOf(claims), '/src/app', []).base).toBe(other);
   });
 });

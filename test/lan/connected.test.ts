@@ -6,6 +6,7 @@ import { CONNECTED_SCRIPT, connectedEnvironment } from '../rig/connected-child.t
 import { Lan, type Machine, needNamespaces, type Program } from '../rig/lan.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
 import { missingForNamespaces } from '../rig/namespaces.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
 import type { OpencodeSandbox } from '../rig/opencode-sandbox.ts';
 import { tempDir } from '../rig/temp.ts';
 import { listed } from './listing.ts';
@@ -137,6 +138,31 @@ describe('opencode-connected --lan', () => {
     await again.says(/answers at/);
     expect(await readFile(file, 'utf8')).toBe(password);
   });
+
+  test.skipIf(isMissing(PREVIEW_OPENCODE))(
+    'stands before the service of OpenCode 2 with a password of its own, which ends with it',
+    async () => {
+      viewer = await lan.machine('viewer');
+      const laptop = await lan.machine('laptop');
+      const wrapper = await connected(laptop, [], { OPENCODE_BIN: PREVIEW_OPENCODE });
+      await wrapper.says(/laptop:service: the service of OpenCode/);
+      await using without = await viewer.mcp();
+      const [locked] = await listed(without, (rows) => rows.length === 1 && rows[0]?.state === 'locked');
+      expect(locked).toMatchObject({ name: 'laptop:service@laptop', host: 'laptop' });
+      const status = statusOf(laptop, wrapper);
+      await status.exited;
+      const [, file = ''] = /cat\s+(\S+)/.exec(status.output) ?? [];
+      const password = (await readFile(file, 'utf8')).trim();
+      const stateDir = join(wrapper.sandbox.env['XDG_STATE_HOME'] ?? '', 'opencode');
+      expect(password).not.toBe((await readFile(join(stateDir, 'password'), 'utf8')).trim());
+      await using server = await serverWith({ source: 'mdns', host: 'laptop', password });
+      await listed(server, (rows) => rows.length === 1 && rows[0]?.state === 'idle');
+      await wrapper.kill();
+      await listed(server, ([row]) => row?.state === 'offline');
+      const { pid } = JSON.parse(await readFile(join(stateDir, 'server.json'), 'utf8')) as { pid: number };
+      expect(process.kill(pid, 0)).toBe(true);
+    },
+  );
 
   test.each([
     { name: 'without a password', args: ['--no-password'], env: {}, says: /--lan with --no-password: everyone/ },

@@ -7,7 +7,7 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { expect, onTestFinished, test, type TestContext } from 'vitest';
 
-import { relayCommand } from '../../src/setup/relay.ts';
+import { remoteServerCommand } from '../../src/setup/relay.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { describeProcess, needSshd, startSshd, type Sshd } from '../rig/sshd.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
@@ -71,7 +71,7 @@ test('found on the PATH of a shell without a terminal: the server answers throug
   await write('.bashrc', `export PATH=${path}\ncase $- in *i*) ;; *) return;; esac\necho hello\n`);
   await writeFile(join(bin.path, 'opencode-mcp'), PROGRAM);
   await chmod(join(bin.path, 'opencode-mcp'), 0o755);
-  const { words, warnings } = await relayCommand(ssh, destination);
+  const { words, warnings } = await remoteServerCommand(ssh, destination);
   expect(words.slice(-2)).toEqual([destination, 'opencode-mcp']);
   expect(words).toContain('BatchMode=yes');
   expect(warnings).toEqual([]);
@@ -95,7 +95,7 @@ test('found by an interactive shell only, as with version managers: its absolute
   );
   await write('.bashrc', `case $- in *i*) ;; *) return;; esac\necho welcome\nPATH="$HOME/version's bin:$PATH"\n`);
   await write('.bash_profile', '. ~/.bashrc\n');
-  const { words, warnings } = await relayCommand(ssh, destination);
+  const { words, warnings } = await remoteServerCommand(ssh, destination);
   const shell = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
   expect(words.at(-1)).toBe(`${shell(node)} ${shell(program)}`);
   expect(warnings).toEqual([expect.stringContaining(`so its path there is used: ${program}.`)]);
@@ -104,7 +104,7 @@ test('found by an interactive shell only, as with version managers: its absolute
 
 test('not there: what was tried and how to see that it works', async (context) => {
   const { ssh, destination } = await relay(context);
-  await expect(relayCommand(ssh, destination)).rejects.toThrow(
+  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
     `opencode-mcp was not found on ${destination}, neither by ssh without a terminal nor by a login shell.`,
   );
 });
@@ -112,20 +112,20 @@ test('not there: what was tried and how to see that it works', async (context) =
 test('a shell that prints something in every session is named: no client could understand it', async (context) => {
   const { ssh, destination, write } = await relay(context);
   await write('.bashrc', 'echo "fortune of the day"\nopencode-mcp() { echo 1.2.3; }\n');
-  await expect(relayCommand(ssh, destination)).rejects.toThrow(
+  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
     /printed "fortune of the day 1\.2\.3".*interactive shell: case/s,
   );
 });
 
 test('a key that is not admitted, a host that is not known, a relay that is gone: each with its way out', async (context) => {
   const { sshd, ssh, destination } = await relay(context, ['AuthorizedKeysFile none']);
-  await expect(relayCommand(ssh, destination)).rejects.toThrow(/Permission denied.*ssh-copy-id/s);
+  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Permission denied.*ssh-copy-id/s);
   const script = await readFile(ssh, 'utf8');
   await writeFile(ssh, script.replace(/UserKnownHostsFile=[^']+/, 'UserKnownHostsFile=/dev/null'));
-  await expect(relayCommand(ssh, destination)).rejects.toThrow(/Host key verification failed.*confirm its key/s);
+  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Host key verification failed.*confirm its key/s);
   await sshd.stop();
-  await expect(relayCommand(ssh, destination)).rejects.toThrow(/Connection refused.*`ssh \S+ true` works/s);
-  await expect(relayCommand('/nowhere/ssh', destination)).rejects.toThrow('cannot run /nowhere/ssh');
+  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Connection refused.*`ssh \S+ true` works/s);
+  await expect(remoteServerCommand('/nowhere/ssh', destination)).rejects.toThrow('cannot run /nowhere/ssh');
 });
 
 test('an ssh that hangs is ended, with what it started', async () => {
@@ -135,7 +135,7 @@ test('an ssh that hangs is ended, with what it started', async () => {
   await writeFile(ssh, `#!/bin/sh\nsleep 1000 &\necho $! > ${temp.path}/pid\nwait\n`);
   await chmod(ssh, 0o755);
   // Time for a busy machine to start two processes; it hangs however long that is.
-  await expect(relayCommand(ssh, 'you@relay', 3_000)).rejects.toThrow('ssh to you@relay did not answer within 3 s');
+  await expect(remoteServerCommand(ssh, 'you@relay', 3_000)).rejects.toThrow('ssh to you@relay did not answer within 3 s');
   const pid = Number(await readFile(join(temp.path, 'pid'), 'utf8'));
   await until('what it started to end', async () => (await describeProcess(pid)) === undefined);
 });

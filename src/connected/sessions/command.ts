@@ -1,6 +1,6 @@
 import { systemClock } from '../../base/clock.ts';
 import { within } from '../../base/within.ts';
-import { opencode1Api } from '../../opencode/dialects/opencode-1.ts';
+import { createApi } from '../../opencode/dialects/dialects.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
 import { sessionState, type SessionState } from '../../operations/sessions/session-state.ts';
@@ -66,26 +66,35 @@ export async function runSessions({
 type Answer = { readonly sessions: readonly FoundSession[] } | { readonly instance: string; readonly reason: string };
 
 async function sessionsOf(
-  { candidate, answer, connection, ownDirectory }: Registered,
+  { candidate, answer, connection, ownDirectory, dialect }: Registered,
   limitMs: number,
   signal: AbortSignal,
 ): Promise<Answer> {
   const instance = candidate.claims.name ?? candidate.key;
-  if (answer.state !== 'healthy' || connection === undefined || ownDirectory === undefined) {
+  if (answer.state !== 'healthy' || connection === undefined || ownDirectory === undefined || dialect === undefined) {
     return { instance, reason: 'reason' in answer ? answer.reason : answer.state };
   }
   const late = (): Error => new Error(`no answer within ${limitMs / 1000} s`);
   try {
     return await within({ clock: systemClock, ms: limitMs, late, signal }, async (cut) => {
-      const api = opencode1Api(connection, cut);
+      const api = createApi(dialect, connection, cut);
       const [sessions, statuses] = await Promise.all([
         api.sessions({ rootsOnly: true, limit: LISTED }),
         api.statuses(ownDirectory),
       ]);
       const nowMs = Date.now();
-      const resting = sessions.filter(({ id, directory }) => !statuses.has(id) && directory === ownDirectory);
+      const isOpencode1 = dialect === 'opencode-1';
+      const resting = sessions.filter(
+        // The preview tells how a session ended only by loading its directory.
+        ({ id, directory }) =>
+          !statuses.has(id) && (isOpencode1 ? directory === ownDirectory : dialect === 'opencode-2'),
+      );
       const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
-      const stateOf = ({ id }: Session): SessionState => atRest.get(id) ?? sessionState(statuses.get(id), { nowMs });
+      const stateOf = ({ id }: Session): SessionState =>
+        atRest.get(id) ??
+        (dialect === 'opencode-2-preview' && !statuses.has(id)
+          ? { state: 'unknown' }
+          : sessionState(statuses.get(id), { nowMs }));
       return {
         sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
       };

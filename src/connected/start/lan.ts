@@ -10,7 +10,6 @@ import { readSecret } from '../../credentials/secret.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Publisher } from '../../mdns/publisher.ts';
-import type { RunningInstance } from './registrations.ts';
 import { errorCode, messageOf } from '../../base/errors.ts';
 
 const PASSWORD_BYTES = 32;
@@ -41,12 +40,15 @@ export function everyAddress(): string {
  * The password for an instance on the LAN: the configured one, else one that is made once and kept, so that what other machines
  * know of it stays right. Throws a `SettingsError` where it cannot be read or kept.
  */
-export async function lanPassword({ defaultCredential, stateDir }: Settings, clock: Clock): Promise<string> {
+export async function lanPassword(
+  { defaultCredential, stateDir }: Pick<Settings, 'defaultCredential' | 'stateDir'>,
+  clock: Clock,
+): Promise<string> {
   const signal = AbortSignal.timeout(PASSWORD_LIMIT_MS);
   const deps = { commands: createSecretCommands({ clock, signal }) };
   const kept = {
     kind: 'file',
-    path: join(stateDir, 'lan', 'password'),
+    path: lanPasswordPath(stateDir),
     ...(process.geteuid !== undefined && { ownerUid: process.geteuid() }),
   } as const;
   try {
@@ -59,6 +61,11 @@ export async function lanPassword({ defaultCredential, stateDir }: Settings, clo
   } catch (error) {
     throw new SettingsError(`--lan: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** Where the password that is made once is kept. */
+export function lanPasswordPath(stateDir: string): string {
+  return join(stateDir, 'lan', 'password');
 }
 
 async function makeOnce(path: string): Promise<void> {
@@ -87,10 +94,10 @@ export class LanAdvert {
   }
 
   /** `name`: as registered on this machine. */
-  announce(name: string, { port, directory }: RunningInstance): void {
+  announce(name: string, { port, directory }: { readonly port: number; readonly directory?: string }): void {
     const { id, interfaces, clock, logger } = this.#options;
     this.#publisher = import('../../mdns/publisher.ts').then(async ({ Publisher: Made }) => {
-      const instance = { id, name, hostname: hostname(), directory };
+      const instance = { id, name, hostname: hostname(), ...(directory !== undefined && { directory }) };
       const publisher = new Made({ interfaces, clock, logger, instance, listensOn: port });
       await publisher.open();
       if (publisher.problem !== undefined)

@@ -19,6 +19,8 @@ export interface RegistrationsOptions {
   /** The wanted one; a living instance of that name keeps it. */
   readonly name: string;
   readonly password: string | undefined;
+  /** The password is for what comes through the tunnel alone. */
+  readonly isForRelay?: boolean;
   /** It listens on the LAN as well. */
   readonly onLan: boolean;
   /** Of this machine. */
@@ -36,12 +38,24 @@ export interface RegistrationsOptions {
   readonly tell: (line: string) => void;
 }
 
+/** Where an opencode is reached. */
+export interface Ports {
+  /** Where it listens itself. */
+  readonly own: number;
+  /** Where the tunnel leads: to the opencode, or to what stands before it. */
+  readonly tunnel: number;
+}
+
 /** An opencode that answers. */
 export interface RunningInstance {
+  /** What ends with the wrapper. */
   readonly process: ProcessIdentity;
-  readonly port: number;
-  /** Its own, absolute. */
+  /** Its own, absolute: of OpenCode 2 that in which the wrapper was started. */
   readonly directory: string;
+  /** It is the service of OpenCode 2, which works in the directories of its sessions. */
+  readonly service?: { readonly url: string; readonly pid: number };
+  /** What others on the LAN need, where that is not the password and the port registered here. */
+  readonly lan?: { readonly port: number; readonly passwordFile: string };
 }
 
 /** Where one instance is registered: on this machine, and on the relay if there is one. */
@@ -52,6 +66,7 @@ export class OwnRegistrations {
   #here: RelayLink | undefined;
   #relay: RelayLink | undefined;
   #instance: RunningInstance | undefined;
+  #ports: Ports = { own: 0, tunnel: 0 };
   #connectedAt = '';
   #self: ProcessIdentity = { pid: process.pid };
   #closing: Promise<void> | undefined;
@@ -75,10 +90,9 @@ export class OwnRegistrations {
    * Takes the name here, and opens the connection to the relay, at which ssh may ask at the terminal. Tells what came of it; what
    * failed is tried again from now on. Never rejects. `giveUp` ends the waiting for the relay; `interrupted`: an interrupt ended its ssh.
    */
-  async connect(port: number, giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
+  async connect(ports: Ports, giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
     const { tell, name, registryDir, relay } = this.#options;
-    this.#self = (await identifyProcess(process.pid)) ?? this.#self;
-    this.#open(port);
+    await this.#open(ports);
     let interrupted = false;
     const here = await this.#here?.connectFirst(new AbortController().signal);
     if (here?.kind === 'connected') {
@@ -99,10 +113,11 @@ export class OwnRegistrations {
     return { interrupted };
   }
 
-  /** Another port, before anything was announced: the tunnel has to lead there. Asks nothing. */
-  async move(port: number): Promise<void> {
+  /** Other ports: the tunnel has to lead there. Asks nothing. */
+  async move(ports: Ports): Promise<void> {
     await this.#closeLinks();
-    this.#open(port);
+    if (this.#closing !== undefined) return;
+    await this.#open(ports);
     this.#keep();
   }
 
@@ -125,19 +140,15 @@ export class OwnRegistrations {
     return this.#closing;
   }
 
-  #open(port: number): void {
-    const { id, name, password, registryDir, relay, clock, logger, tell } = this.#options;
-    const common = {
-      localPort: port,
-      id,
-      name,
-      ...(password !== undefined && { password }),
-      describe: (registeredPort: number) => this.#describe(port, registeredPort),
-      clock,
-      logger,
-    };
+  async #open(ports: Ports): Promise<void> {
+    const { id, name, registryDir, relay, clock, logger, tell } = this.#options;
+    this.#ports = ports;
+    this.#self = (await identifyProcess(process.pid)) ?? this.#self;
+    const common = { id, name, describe: (port: number) => this.#describe(port), clock, logger };
     this.#here = createRelayLink({
       ...common,
+      ...this.#passwordHere,
+      localPort: ports.own,
       sshCommand: undefined,
       ...directoryOf(registryDir),
       onChange: () => void this.#save(),
@@ -146,6 +157,8 @@ export class OwnRegistrations {
       relay &&
       createRelayLink({
         ...common,
+        ...this.#password,
+        localPort: ports.tunnel,
         sshCommand: relay.sshCommand,
         ...directoryOf(relay.registryDir),
         onChange: () => {
@@ -154,6 +167,15 @@ export class OwnRegistrations {
         },
         onMessage: (line) => tell(`ssh: ${line}`),
       });
+  }
+
+  get #password(): { readonly password?: string } {
+    const { password } = this.#options;
+    return password === undefined ? {} : { password };
+  }
+
+  get #passwordHere(): { readonly password?: string } {
+    return this.#options.isForRelay === true ? {} : this.#password;
   }
 
   /** Versions before this one look for registrations in one directory only. */
@@ -180,14 +202,21 @@ export class OwnRegistrations {
   }
 
   /** The fields of the original, and which version of the format they are. */
-  #describe(localPort: number, port: number): Record<string, unknown> | undefined {
+  #describe(port: number): Record<string, unknown> | undefined {
     if (this.#instance === undefined) return undefined;
-    const { directory } = this.#instance;
-    return { protocol: 1, hostname: hostname(), port, localPort, cwd: directory, connectedAt: this.#connectedAt };
+    const { directory, service } = this.#instance;
+    return {
+      protocol: 1,
+      hostname: hostname(),
+      port,
+      localPort: this.#ports.own,
+      ...(service === undefined && { cwd: directory }),
+      connectedAt: this.#connectedAt,
+    };
   }
 
   async #save(): Promise<void> {
-    const { id, password, onLan, logFile, version } = this.#options;
+    const { id, onLan, logFile, version } = this.#options;
     const registryDir = this.#here?.directory ?? this.#options.registryDir.path;
     const instance = this.#instance;
     if (instance === undefined || this.#closing !== undefined) return;
@@ -199,11 +228,13 @@ export class OwnRegistrations {
       ...(started !== undefined && { started }),
       opencodePid: instance.process.pid,
       ...(instance.process.started !== undefined && { opencodeStarted: instance.process.started }),
-      port: instance.port,
+      port: this.#ports.tunnel,
       directory: instance.directory,
       registryFile: join(registryDir, `${this.name}.json`),
-      ...(password !== undefined && { passwordFile: join(registryDir, '.credentials', id) }),
+      ...(this.#passwordHere.password !== undefined && { passwordFile: join(registryDir, '.credentials', id) }),
+      ...(instance.service !== undefined && { service: instance.service }),
       ...(onLan && { onLan }),
+      ...(instance.lan !== undefined && { lan: instance.lan }),
       ...(this.#relay !== undefined && { relay: this.#relay.state }),
       ...(this.#relay?.pid !== undefined && { sshPid: this.#relay.pid }),
       logFile,

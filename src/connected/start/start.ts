@@ -4,18 +4,22 @@ import { hostname } from 'node:os';
 import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
 import { VERSION } from '../../base/version.ts';
+import { unsupportedReason } from '../../probing/supported-version.ts';
+import type { ProcessIdentity } from '../process-table.ts';
 import { relayCommand } from '../relay/ssh-command.ts';
-import { childEnvironment } from './child-environment.ts';
+import { askGeneration, type OpencodeGeneration } from '../service/generation.ts';
+import { checkServiceArguments } from '../service/service-arguments.ts';
+import { childEnvironment, personsEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';
-import { defaultName } from '../../identity/default-name.ts';
+import { defaultName, serviceName } from '../../identity/default-name.ts';
 import { checkInstanceName } from './instance-name.ts';
 import { checkLan, everyAddress, LanAdvert, lanPassword } from './lan.ts';
 import { fileLogger, logPath } from './log-file.ts';
 import type { Ending } from './opencode-process.ts';
 import { findOpencode } from './opencode-program.ts';
-import { OwnRegistrations, type RegistrationsOptions } from './registrations.ts';
+import { OwnRegistrations, type Ports, type RegistrationsOptions } from './registrations.ts';
 import { passSignals } from './signals.ts';
-import { Supervised } from './supervised.ts';
+import { OpencodeError, OUTDATED, Supervised } from './supervised.ts';
 import { rememberTerminal } from './terminal.ts';
 
 export interface StartOptions {
@@ -44,20 +48,22 @@ export async function start(options: StartOptions): Promise<Ending> {
   const { opencodeBin } = settings.connected;
   if (onLan) checkLan(settings, options.withPassword);
   const program = await findOpencode(opencodeBin, process.env['PATH']);
-  const password = await passwordOf(options);
   const logFile = logPath(stateDir);
   const logger = fileLogger(logFile);
-  const name = nameOf(settings);
   const relay = relayOf(settings);
+  const personsEnv = personsEnvironment(process.env);
+  const generation = await askGeneration(program, personsEnv);
+  if (generation.number === 2) checkServiceArguments(options);
+  else refuseTooOld(generation.version);
+  const name = nameOf(settings, generation);
   const guard = new Guard();
   const id = randomBytes(ID_BYTES).toString('base64url');
   const advert = onLan
     ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, clock: systemClock, logger })
     : undefined;
-  const registrations = new OwnRegistrations({
+  const registration = {
     id,
     name,
-    password,
     onLan,
     registryDir: settings.registryDir,
     relay,
@@ -66,9 +72,16 @@ export async function start(options: StartOptions): Promise<Ending> {
     version: VERSION,
     clock: systemClock,
     logger,
-    onSsh: (ssh) => guard.watchSsh(ssh),
+    onSsh: (ssh: ProcessIdentity | undefined) => guard.watchSsh(ssh),
     tell,
-  });
+  };
+  if (generation.number === 2) {
+    const { startOnService } = await import('../service/start-service.ts');
+    const more = { generation, program, env: personsEnv, clock: systemClock, logger, guard, registration, advert };
+    return await startOnService({ ...options, ...more });
+  }
+  const password = await passwordOf(options);
+  const registrations = new OwnRegistrations({ ...registration, password });
   const env = childEnvironment(process.env, password);
   const supervised = new Supervised({
     wantedPort: onLan ? settings.connected.lanPort : undefined,
@@ -91,25 +104,33 @@ export async function start(options: StartOptions): Promise<Ending> {
     if (onLan) tell(ON_LAN);
     await supervised.choosePort();
     guard.remove(registrations.stateFile);
-    const { interrupted } = await registrations.connect(supervised.port, signals.giveUp);
+    const { interrupted } = await registrations.connect(portsOf(supervised.port), signals.giveUp);
     if (signals.ended !== undefined) return { code: null, signal: signals.ended };
     signals.starting({ interrupted });
     return await supervised.run({
-      answers(instance) {
+      answers(instance, port) {
         registrations.announce(instance);
-        advert?.announce(registrations.name, instance);
+        advert?.announce(registrations.name, { port, directory: instance.directory });
         if (headless)
-          tell(
-            `${registrations.name} answers at http://127.0.0.1:${instance.port}; opencode-connected status says more`,
-          );
+          tell(`${registrations.name} answers at http://127.0.0.1:${port}; opencode-connected status says more`);
       },
-      moved: (port) => registrations.move(port),
+      moved: (port) => registrations.move(portsOf(port)),
     });
   } finally {
     await Promise.all([registrations.close(), advert?.close()]);
     guard.dismiss();
     signals.stop();
   }
+}
+
+/** Its terminal would show a blank screen for ever. */
+function refuseTooOld(version: string | undefined): void {
+  const problem = version === undefined ? undefined : unsupportedReason(version);
+  if (problem !== undefined) throw new OpencodeError(`${problem}; ${OUTDATED}`);
+}
+
+function portsOf(port: number): Ports {
+  return { own: port, tunnel: port };
 }
 
 const NO_PASSWORD =
@@ -123,8 +144,9 @@ async function passwordOf({ settings, withPassword, onLan }: StartOptions): Prom
   return withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
 }
 
-function nameOf({ connected: { instanceName } }: Settings): string {
+function nameOf({ connected: { instanceName } }: Settings, generation: OpencodeGeneration): string {
   if (instanceName !== undefined) return checkInstanceName(instanceName);
+  if (generation.number === 2) return serviceName(hostname());
   return defaultName(hostname(), process.cwd());
 }
 

@@ -1,5 +1,3 @@
-import { execFile } from 'node:child_process';
-
 import { unsupportedReason } from '../../probing/supported-version.ts';
 import type { Logger } from '../../base/log.ts';
 import { ReportedError } from '../../base/program.ts';
@@ -21,7 +19,7 @@ export interface SupervisedOptions {
 
 export interface Hooks {
   /** opencode answers. */
-  readonly answers: (instance: RunningInstance) => void;
+  readonly answers: (instance: RunningInstance, port: number) => void;
   /** Another process took the port first; this is the next one. */
   readonly moved: (port: number) => Promise<void>;
 }
@@ -33,9 +31,8 @@ export class OpencodeError extends ReportedError {
 
 /** Who takes a port in the moment between its choice and its use, takes the second and third hardly too. */
 const MAX_STARTS = 5;
-/** A cold start takes some 3 s on a busy machine, plugins more; only then it is worth a second's work to ask for its version. */
-const SILENT_MS = 20_000;
-const VERSION_LIMIT_MS = 10_000;
+/** What to do about one that is too old. */
+export const OUTDATED = 'its terminal does not work behind a password. Update it: opencode upgrade';
 
 /** opencode on a port that nobody else has, until it ends. */
 export class Supervised {
@@ -92,7 +89,7 @@ export class Supervised {
       if (typeof answer === 'object') {
         const { directory } = answer;
         if (opencode.server !== undefined) this.#options.guard.watchServer(opencode.server);
-        hooks.answers({ process: await opencode.identity(), port: opencode.port, directory });
+        hooks.answers({ process: await opencode.identity(), directory }, opencode.port);
       }
       const ending = await opencode.ended;
       if (ending.signal !== null) this.#options.terminal.restore();
@@ -111,33 +108,15 @@ export class Supervised {
     return opencode;
   }
 
-  /** As `answers`, but not of one that is too old: that would show a blank screen for ever. */
+  /** As `answers`, but not of one that is too old, where the program itself said nothing of that. */
   async #answerOf(opencode: OpencodeProcess): Promise<Answering | 'taken' | undefined> {
-    const { launch, logger, terminal } = this.#options;
-    const over = new AbortController();
-    const answering = opencode.answers().finally(() => over.abort());
-    const silent = async (): Promise<Answering | 'taken' | 'silent' | undefined> => {
-      await launch.clock.sleep(SILENT_MS, over.signal);
-      return over.signal.aborted ? answering : 'silent';
-    };
-    const first = await Promise.race([answering, silent()]);
-    const version =
-      first === 'silent' ? await versionOf(launch) : typeof first === 'object' ? first.version : undefined;
-    const problem = version === undefined ? undefined : unsupportedReason(version);
-    if (problem === undefined) return await answering;
+    const { logger, terminal } = this.#options;
+    const answer = await opencode.answers();
+    const problem = typeof answer === 'object' ? unsupportedReason(answer.version) : undefined;
+    if (problem === undefined) return answer;
     logger.log('error', problem);
     await opencode.stop();
     terminal.restore();
-    throw new OpencodeError(`${problem}; its terminal does not work behind a password. Update it: opencode upgrade`);
+    throw new OpencodeError(`${problem}; ${OUTDATED}`);
   }
-}
-
-/** What the program says of itself; undefined where it says nothing. */
-function versionOf({ program, env }: SupervisedOptions['launch']): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    execFile(program, ['--version'], { env, timeout: VERSION_LIMIT_MS, killSignal: 'SIGKILL' }, (error, stdout) => {
-      const version = stdout.trim();
-      resolve(error === null && /^v?\d+\.\d+\.\d+\S*$/.test(version) ? version : undefined);
-    });
-  });
 }

@@ -2,13 +2,14 @@ import { lstat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 
 import { singleLine } from '../../base/plain-text.ts';
+import type { Dialect } from '../../model/instance.ts';
 import type { RunStateFile } from '../run-state.ts';
 import type { Registered } from './registered.ts';
 import type { LocalInstance, Wrapper } from './report.ts';
 
 const MAX_CHARS = 300;
 
-export async function localInstance({ candidate, answer }: Registered): Promise<LocalInstance> {
+export async function localInstance({ candidate, answer, dialect }: Registered): Promise<LocalInstance> {
   const { claims, endpoint } = candidate;
   const { name = candidate.key, id, hostname: host, localPort, directory } = claims;
   const passwordFile = await passwordFileOf(candidate);
@@ -21,7 +22,7 @@ export async function localInstance({ candidate, answer }: Registered): Promise<
     passwordFile,
     port: Number(new URL(endpoint.url).port),
     directory: directory === undefined ? undefined : text(directory),
-    attach: answer.state === 'healthy' ? attachCommand(endpoint.url, passwordFile) : undefined,
+    attach: dialect && attachCommand(endpoint.url, { passwordFile, dialect, isOwn: claims.service !== undefined }),
   };
 }
 
@@ -38,10 +39,26 @@ async function passwordFileOf({ credential }: Registered['candidate']): Promise<
   );
 }
 
-/** The file's content is read by the shell of whoever runs it: no password stands in a command line or in a history. */
-export function attachCommand(url: string, passwordFile: string | undefined): string {
-  const attach = `opencode attach ${url}`;
-  return passwordFile === undefined ? attach : `OPENCODE_SERVER_PASSWORD="$(cat ${quoted(passwordFile)})" ${attach}`;
+/**
+ * The file's content is read by the shell of whoever runs it: no password stands in a command line or in a history.
+ *
+ * @param isOwn it is this user's own service of OpenCode 2, to which opencode goes by itself
+ */
+export function attachCommand(
+  url: string,
+  {
+    passwordFile,
+    dialect = 'opencode-1',
+    isOwn = false,
+  }: { readonly passwordFile?: string | undefined; readonly dialect?: Dialect; readonly isOwn?: boolean },
+): string | undefined {
+  // The preview can go nowhere else.
+  if (dialect === 'opencode-2-preview') return isOwn ? 'lildax' : undefined;
+  if (isOwn) return 'opencode';
+  const isOpencode1 = dialect === 'opencode-1';
+  const attach = `opencode ${isOpencode1 ? 'attach' : '--server'} ${url}`;
+  const name = isOpencode1 ? 'OPENCODE_SERVER_PASSWORD' : 'OPENCODE_PASSWORD';
+  return passwordFile === undefined ? attach : `${name}="$(cat ${quoted(passwordFile)})" ${attach}`;
 }
 
 function quoted(path: string): string {
@@ -49,7 +66,8 @@ function quoted(path: string): string {
 }
 
 export function wrapper({ state, isRunning }: RunStateFile): Wrapper {
-  const { id, pid, opencodePid, port, onLan, passwordFile, relay } = state;
+  const { id, pid, opencodePid, port, onLan, passwordFile, relay, service } = state;
+  const lan = state.lan ?? (onLan === true && passwordFile ? { port, passwordFile } : undefined);
   return {
     id,
     pid,
@@ -61,7 +79,8 @@ export function wrapper({ state, isRunning }: RunStateFile): Wrapper {
     startedAt: text(state.startedAt),
     version: text(state.version),
     logFile: text(state.logFile),
-    lan: onLan === true && passwordFile ? { host: text(hostname()), passwordFile: text(passwordFile) } : undefined,
+    service: service && { url: text(service.url), pid: service.pid },
+    lan: lan && { host: text(hostname()), passwordFile: text(lan.passwordFile), port: lan.port },
     tunnel: relay && {
       state: relay.kind,
       name: relay.name && text(relay.name),

@@ -9,6 +9,8 @@ export interface Places extends Pick<
 > {
   /** Absolute: where running wrappers leave their state. */
   readonly stateDir: string;
+  /** Absolute: where this user's own OpenCode 2 service writes itself down. */
+  readonly opencodeStateDir: string;
   /** In words, see `splitCommand`; absent without a relay. */
   readonly relaySshCommand?: readonly string[] | undefined;
   /** On the relay. */

@@ -1,21 +1,20 @@
 import { realpath } from 'node:fs/promises';
-import { setMaxListeners } from 'node:events';
 
-import { systemClock } from '../../base/clock.ts';
-import { createCredentialResolver } from '../../credentials/resolver.ts';
-import { createSecretCommands } from '../../credentials/secret-commands.ts';
-import { Prober, type ProbeOutcome, type ProbeTarget } from '../../probing/prober.ts';
-import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
+import { messageOf } from '../../base/errors.ts';
+import { silentLogger } from '../../base/log.ts';
+import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
-import type { Candidate, Note } from '../../model/candidate.ts';
+import { createServiceSource } from '../../discovery/service/service.ts';
 import { SourceUnavailableError } from '../../discovery/source.ts';
 import { systemDependencies } from '../../discovery/sources.ts';
-import { LinkedAbort } from '../../base/linked-abort.ts';
-import { silentLogger } from '../../base/log.ts';
 import type { Connection } from '../../http/exchange.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import type { Candidate, Note } from '../../model/candidate.ts';
+import { endpointKey } from '../../model/endpoint-key.ts';
+import type { Dialect } from '../../model/instance.ts';
+import type { ProbeOutcome } from '../../probing/prober.ts';
+import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
+import { askCandidates } from '../ask-candidates.ts';
 import { type Places } from './places.ts';
-import { messageOf } from '../../base/errors.ts';
 
 /** What answers at a registration's port right now. Text is safe to show. */
 export type PortAnswer =
@@ -35,9 +34,11 @@ export type PortAnswer =
 export interface Registered {
   readonly candidate: Candidate;
   readonly answer: PortAnswer;
+  /** Of the generation that answers. Only for one that is healthy. */
+  readonly dialect?: Dialect;
   /** With the password that fits. Only for one that is healthy. */
   readonly connection?: Connection;
-  /** As its own `/path` tells it, unchanged: the only one that may go into a request. Only for one that is healthy. */
+  /** As its own `/path` tells it, unchanged: the only one that may go into a request. Empty of OpenCode 2. Only for one that is healthy. */
   readonly ownDirectory?: string;
 }
 
@@ -73,44 +74,65 @@ async function askAll(
   settings: Places,
   signal: AbortSignal,
 ): Promise<readonly Registered[]> {
-  const ending = new LinkedAbort(signal);
-  // Each port that is knocked at listens to it.
-  setMaxListeners(0, ending.signal, signal);
-  const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
-  const credentials = createCredentialResolver(settings, { commands });
-  const sameDirectory = createSameDirectory(realpath);
-  const prober = new Prober<ProbeTarget>({
-    clock: systemClock,
-    slots: settings.healthConcurrency,
-    deadlineMs: settings.healthCheckTimeoutMs,
-    sameDirectory,
-    resolveCredential: (candidate, until) => credentials.resolve(candidate, until),
-    onOutcome: () => {},
+  const services = await ownServices(settings, signal);
+  const known = candidates.map((one) => {
+    const candidate = asService(one, services);
+    const { directory: claimed, ...claims } = candidate.claims;
+    // Whatever answers is told, with its own directory.
+    return { candidate, claimed, asked: { ...candidate, claims } };
   });
-  const batch = prober.batch();
-  ending.signal.addEventListener('abort', () => batch.end(), { once: true });
+  const trusted = known.flatMap(({ asked }) => (asked.trust.level === 'trusted' ? [asked] : []));
+  const outcomes = await askCandidates(trusted, settings, signal);
+  const outcomeOf = new Map(trusted.map((asked, index) => [asked, outcomes[index]]));
+  const sameDirectory = createSameDirectory(realpath);
+  return await Promise.all(
+    known.map(async ({ candidate, claimed, asked }): Promise<Registered> =>
+      candidate.trust.level === 'untrusted'
+        ? { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } }
+        : await registered({ candidate, claimed, outcome: outcomeOf.get(asked) }, sameDirectory, signal),
+    ),
+  );
+}
+
+/** This user's own OpenCode 2 services, by their address. */
+async function ownServices(
+  { opencodeStateDir: directory }: Places,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, Candidate>> {
+  const source = createServiceSource({ directory }, systemDependencies(silentLogger));
   try {
-    return await Promise.all(
-      candidates.map(async (candidate) => {
-        if (candidate.trust.level === 'untrusted') {
-          return { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } };
-        }
-        // Whatever answers is told, with its own directory.
-        const { directory: claimed, ...claims } = candidate.claims;
-        const outcome = await batch.look({ candidate: { ...candidate, claims }, standing: 'fresh' }, { parts: [] });
-        return registered(candidate, claimed, outcome, sameDirectory, ending.signal);
-      }),
-    );
+    const { candidates } = await source.scan(signal);
+    return new Map(candidates.map((candidate) => [endpointKey(candidate.endpoint), candidate]));
+  } catch {
+    return new Map();
   } finally {
-    ending.end();
-    prober.close();
+    await source.close();
   }
 }
 
+/** The registration of a service holds no password: that stays in the service's own file. */
+function asService(candidate: Candidate, services: ReadonlyMap<string, Candidate>): Candidate {
+  const service = services.get(endpointKey(candidate.endpoint));
+  if (service === undefined || candidate.trust.level === 'untrusted') return candidate;
+  const { endpoint, claims, trust, credential } = service;
+  return {
+    ...candidate,
+    endpoint,
+    claims: { ...claims, ...candidate.claims },
+    trust,
+    ...(credential !== undefined && { credential }),
+  };
+}
+
+interface Asked {
+  readonly candidate: Candidate;
+  /** The directory for which it is registered. */
+  readonly claimed: string | undefined;
+  readonly outcome: ProbeOutcome | undefined;
+}
+
 async function registered(
-  candidate: Candidate,
-  claimed: string | undefined,
-  outcome: ProbeOutcome | undefined,
+  { candidate, claimed, outcome }: Asked,
   sameDirectory: SameDirectory,
   signal: AbortSignal,
 ): Promise<Registered> {
@@ -126,13 +148,14 @@ async function registered(
     const reason = isClosed ? `nothing listens at ${endpoint.url}` : result.reason;
     return { candidate, answer: { state: isClosed ? 'refused' : 'failed', reason } };
   }
-  const { version } = result;
+  const { version, dialect } = result;
   const directory = singleLine(result.directory, MAX_DIRECTORY_CHARS);
   const sameMachine = endpoint.route === 'loopback';
   if (claimed === undefined || (await sameDirectory(claimed, result.directory, { sameMachine, signal }))) {
     return {
       candidate,
       answer: { state: 'healthy', version, directory },
+      dialect,
       connection: outcome.connection,
       ownDirectory: result.directory,
     };

@@ -61,17 +61,21 @@ function wrapperSection(wrappers: readonly Wrapper[], nowMs: number): readonly s
   return ['opencode-connected running here:', ...bounded(running, (one) => wrapperLines(one, nowMs))];
 }
 
-function wrapperLines({ name, pid, port, tunnel, startedAt, logFile }: Wrapper, nowMs: number): readonly string[] {
+function wrapperLines(
+  { name, pid, port, tunnel, startedAt, logFile, service }: Wrapper,
+  nowMs: number,
+): readonly string[] {
   const age = formatAge(nowMs - Date.parse(startedAt));
+  const what = service === undefined ? `port ${port}` : `the service of OpenCode 2 at ${service.url}`;
   return [
-    ...wrapped(`${quoteName(name)}: pid ${pid}, port ${port}, for ${age}; ${tunnelText(tunnel, nowMs)}`, '  '),
+    ...wrapped(`${quoteName(name)}: pid ${pid}, ${what}, for ${age}; ${tunnelText(tunnel, nowMs)}`, '  '),
     `    log: ${logFile}`,
   ];
 }
 
 /** What another machine needs. The rule is for all instances of this one, which have one password. */
 function lanSection(wrappers: readonly Wrapper[]): readonly string[] {
-  const shared = wrappers.flatMap(({ running, lan, name, port }) => (running && lan ? [{ name, port, ...lan }] : []));
+  const shared = wrappers.flatMap(({ running, lan, name }) => (running && lan ? [{ name, ...lan }] : []));
   const [first] = shared;
   if (first === undefined) return [];
   const rule = `{ "source": "mdns", "host": ${JSON.stringify(first.host)}, "password": { "file": "~/.secrets/${fileNameOf(first.host)}" } }`;

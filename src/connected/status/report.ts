@@ -36,7 +36,7 @@ export interface LocalInstance {
   readonly answer: PortAnswer;
   /** Where its password lies, if it has one here. */
   readonly passwordFile?: string | undefined;
-  /** For a shell. Only for one that is healthy. */
+  /** For a shell: how to get a terminal on it. Only for one that is healthy, and where that is possible. */
   readonly attach?: string | undefined;
 }
 
@@ -75,6 +75,7 @@ export interface Wrapper {
   readonly pid: number;
   readonly running: boolean;
   readonly opencodePid: number;
+  /** Where its tunnel leads, or its opencode listens. */
   readonly port: number;
   readonly directory: string;
   /** ISO 8601. */
@@ -82,7 +83,9 @@ export interface Wrapper {
   readonly version: string;
   readonly logFile: string;
   /** With --lan: the name under which its machine is advertised, and where the password lies. */
-  readonly lan?: { readonly host: string; readonly passwordFile: string } | undefined;
+  readonly lan?: { readonly host: string; readonly passwordFile: string; readonly port: number } | undefined;
+  /** It stands for the user's OpenCode 2 service, which goes on when it ends; `opencodePid` is then that of its terminal. */
+  readonly service?: { readonly url: string; readonly pid: number } | undefined;
   /** Absent without a relay. `nextAttemptAt` is ISO 8601. */
   readonly tunnel?:
     | {

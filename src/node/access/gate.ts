@@ -183,7 +183,7 @@ export class Gate {
     const { port, pid, dialect } = instance;
     const isService = dialect !== 'opencode-1';
     if (isService && isForNobody(target.path)) return { status: 403, text: NOBODYS };
-    if (role === 'drive') return { port, pid, path: target.path + withoutToken(target.query), credential };
+    if (role === 'drive') return { port, holderPid: pid, path: target.path + withoutToken(target.query), credential };
     return isService
       ? this.#readService(request, target, instance, credential, signal)
       : this.#readUpstream(request, target, instance, credential, signal);
@@ -220,7 +220,7 @@ export class Gate {
       return { status: 403, text: NOT_ACTIVE };
     const without = [...NAMING_DIRECTORIES, ...(isEverybodys ? ['accept-encoding'] : [])];
     const filter = isEverybodys && { filter: () => new EventFilter() };
-    return { port, pid, path: decision.path, credential, without, ...filter };
+    return { port, holderPid: pid, path: decision.path, credential, without, ...filter };
   }
 
   /** Runs an exchange that is cut when its caller's right ends. */

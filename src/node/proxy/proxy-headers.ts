@@ -30,12 +30,14 @@ const WEBSOCKET = /^sec-websocket-/;
 type Distinct = IncomingMessage['headersDistinct'];
 
 export interface Upstream {
+  /** Of this machine's loopback; default 127.0.0.1. */
+  readonly host?: string;
   readonly port: number;
+  /** As of an endpoint: nothing is sent where another process listens. */
+  readonly holderPid?: number | undefined;
   /** Path and query. */
   readonly path: string;
   readonly credential: Credential | undefined;
-  /** Nothing is sent where another process holds the port. */
-  readonly pid?: number | undefined;
   /** What of a good answer's body goes through. */
   readonly filter?: () => Transform;
   /** Headers of the caller that do not go through, in lower case. */

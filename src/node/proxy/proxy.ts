@@ -1,4 +1,5 @@
 import { type ClientRequest, type IncomingMessage, request as requestHttp, type ServerResponse } from 'node:http';
+import { isIPv6 } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { whenConnected } from '../../http/port-holder.ts';
 import { requestHeaders, responseHeaders, type Upstream } from './proxy-headers.ts';
@@ -10,7 +11,7 @@ const LOOPBACK = '127.0.0.1';
 
 const LOCKED: Refusal = {
   status: 502,
-  text: 'The instance refused the password that the node service has for it, or it has none. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service; restart an OpenCode 2 with opencode service restart.',
+  text: 'The instance refused the password that is known for it on its own machine, or none is known. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service; restart an OpenCode 2 with opencode service restart.',
 };
 
 /**
@@ -29,10 +30,10 @@ export function proxyRequest(
     const hasBody = isChunked || request.headers['content-length'] !== undefined;
     // Node frames no body of a GET or DELETE by itself: it would be read as the next request.
     if (isChunked) headers['transfer-encoding'] = 'chunked';
-    const { port, path } = upstream;
+    const { host = LOOPBACK, port, path } = upstream;
     const { method } = request;
     // A connection for each: a kept one may break just as it is used again, and a prompt must not be sent twice.
-    const sent = requestHttp({ host: LOOPBACK, port, path, method, headers, agent: false, signal });
+    const sent = requestHttp({ host, port, path, method, headers, agent: false, signal });
     response.once('close', resolve);
     sent.once('response', (answer) => {
       if (answer.statusCode === 401) {
@@ -70,13 +71,17 @@ export function proxyRequest(
 class WithheldError extends Error {}
 
 /** Sends by `send` what has no password, or may have it where it goes. */
-function whenSafe(sent: ClientRequest, { port, credential, pid }: Upstream, send: () => void): void {
-  if (credential === undefined && pid === undefined) {
+function whenSafe(
+  sent: ClientRequest,
+  { host = LOOPBACK, port, credential, holderPid }: Upstream,
+  send: () => void,
+): void {
+  if (credential === undefined && holderPid === undefined) {
     send();
     return;
   }
-  const receiver = { url: `http://${LOOPBACK}:${port}`, ...(pid !== undefined && { holderPid: pid }) };
-  whenConnected(sent, receiver, (withheld) => {
+  const url = `http://${isIPv6(host) ? `[${host}]` : host}:${port}`;
+  whenConnected(sent, { url, ...(holderPid !== undefined && { holderPid }) }, (withheld) => {
     if (withheld === undefined) send();
     else sent.destroy(new WithheldError(withheld.reason));
   });
@@ -92,8 +97,8 @@ export function proxyUpgrade(
 ): Promise<void> {
   return new Promise((resolve) => {
     const headers = { ...requestHeaders(request, upstream), connection: 'Upgrade', upgrade: 'websocket' };
-    const { port, path } = upstream;
-    const sent = requestHttp({ host: LOOPBACK, port, path, method: 'GET', headers, agent: false, signal });
+    const { host = LOOPBACK, port, path } = upstream;
+    const sent = requestHttp({ host, port, path, method: 'GET', headers, agent: false, signal });
     const fail = (status: number, reason: string): void => {
       const headers = { connection: 'close', 'content-length': '0' };
       if (socket.writable && !signal.aborted) answerRaw(socket, { status, reason, headers });

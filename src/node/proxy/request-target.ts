@@ -20,22 +20,28 @@ const TARGET = /^\/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?[\]]*$/;
 
 /**
  * Reads a request target, or undefined for what is neither of ours nor beyond doubt. What two programs could read in two
- * ways (dot segments, escaped slashes, empty segments) is refused instead of being put right.
+ * ways is refused instead of being put right.
  */
 export function readTarget(target: string): RequestTarget | undefined {
-  if (target.length > MAX_TARGET_CHARS || !TARGET.test(target)) return undefined;
-  const [path = '', ...rest] = target.split('?');
-  const query = rest.length === 0 ? '' : `?${rest.join('?')}`;
+  const plain = plainTarget(target);
+  if (plain === undefined) return undefined;
+  const { path, query } = plain;
   if (path === LIST_PATH) return { kind: 'list' };
   if (!path.startsWith(INSTANCE_PREFIX)) return undefined;
   const below = path.slice(INSTANCE_PREFIX.length);
   const slash = below.indexOf('/');
   const id = slash === -1 ? below : below.slice(0, slash);
-  const own = slash === -1 ? '/' : below.slice(slash);
-  if (!INSTANCE_ID.test(id) || !own.slice(1).split('/').every(isPlain)) return undefined;
+  if (!INSTANCE_ID.test(id)) return undefined;
+  return { kind: 'instance', id, path: slash === -1 ? '/' : below.slice(slash), query };
+}
+
+/** Path and query, as sent; undefined where the path has dot segments, escaped slashes or empty segments. */
+export function plainTarget(target: string): { readonly path: string; readonly query: string } | undefined {
+  if (target.length > MAX_TARGET_CHARS || !TARGET.test(target)) return undefined;
+  const [path = '', ...rest] = target.split('?');
   // Only the last segment may be empty: a trailing slash.
-  if (own.includes('//')) return undefined;
-  return { kind: 'instance', id, path: own, query };
+  if (path.includes('//') || !path.slice(1).split('/').every(isPlain)) return undefined;
+  return { path, query: rest.length === 0 ? '' : `?${rest.join('?')}` };
 }
 
 function isPlain(segment: string): boolean {

@@ -71,6 +71,7 @@ export async function openRemains(): Promise<Remains> {
     claim,
     password,
     places: (extra = {}) => ({
+      opencodeStateDir: join(temp.path, 'opencode'),
       registryDir: { path: registry, explicit: true },
       stateDir,
       relayRegistryDir: { path: registry, explicit: true },

@@ -1,13 +1,14 @@
 import { join } from 'node:path';
-import { rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, test } from 'vitest';
 
 import { runSessions, type SessionsReport } from '../../../src/connected/sessions/command.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
 import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
+import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { startOpencode, type Opencode } from '../../rig/opencode.ts';
 
 import { createRealSession } from '../../rig/real-session.ts';
@@ -191,4 +192,21 @@ describe('sessions', () => {
     await writeFile(remains.registry, 'no directory');
     expect(await sessions(remains)).toMatchObject({ code: 1 });
   });
+});
+
+test('those of an OpenCode 2 service are of all its directories', async () => {
+  await using remains = await openRemains();
+  await using fake = await startFakeOpencode2({ password: 'of the tunnel' });
+  await remains.register('laptop:service', { id: 'id-service', port: fake.port, fields: { cwd: null } });
+  const folder = join(remains.registry, '.credentials');
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await writeFile(join(folder, 'id-service'), 'of the tunnel\n', { mode: 0o600 });
+  for (const directory of ['/src/one', '/src/two']) fake.addSession({ directory });
+  const { report, code } = await sessions(remains);
+  expect(report.sessions.map(({ directory }) => directory).toSorted()).toEqual(['/src/one', '/src/two']);
+  expect(new Set(report.sessions.map(({ state }) => state))).toEqual(new Set(['idle']));
+  expect(report.missing).toEqual([]);
+  expect(code).toBe(0);
+  // Looking loads nothing.
+  expect([...fake.loaded]).toEqual([]);
 });

@@ -222,7 +222,7 @@ test('a registry directory that older versions do not look in is told, and what 
       tell: (line) => void lines.push(line),
     });
     closers.push(() => registrations.close());
-    await registrations.connect(4096, new AbortController().signal);
+    await registrations.connect({ own: 4096, tunnel: 4096 }, new AbortController().signal);
     await registrations.close();
     return lines.join('\n');
   };

@@ -13,6 +13,7 @@ import type { Places } from '../../../src/connected/status/places.ts';
 import type { StatusReport } from '../../../src/connected/status/report.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startOpencode, type Opencode } from '../../rig/opencode.ts';
@@ -334,5 +335,55 @@ describe('status of a relay', () => {
     expect(text).toContain('Relay: cannot be looked at:');
     expect(report.here.instances).toHaveLength(1);
     expect(code).toBe(1);
+  });
+});
+
+describe('status of an OpenCode 2', () => {
+  it('knows the own service by its file, and how a terminal gets on it', async () => {
+    await using remains = await openRemains();
+    await using fake = await startFakeOpencode2();
+    const opencodeStateDir = join(remains.path, 'opencode');
+    await mkdir(opencodeStateDir);
+    await remains.register('laptop:service', { port: fake.port, fields: { cwd: null } });
+    // Its password lies nowhere else.
+    const before = (await status(remains)).report.here.instances[0];
+    expect(before).toMatchObject({ answer: { state: 'locked', reason: expect.stringContaining('OpenCode 2') } });
+    await fake.register(opencodeStateDir);
+    const { report, text, code } = await status(remains);
+    expect(report.here.instances[0]).toMatchObject({
+      answer: { state: 'healthy', version: fake.version, directory: '' },
+      attach: 'opencode',
+    });
+    expect(text).toMatch(/^healthy +\d+ +laptop:service /m);
+    expect(text).not.toContain(fake.password);
+    expect(code).toBe(0);
+  });
+
+  it('prints the server to give to a terminal, on a relay', async () => {
+    await using remains = await openRemains();
+    await using fake = await startFakeOpencode2({ password: 'of the tunnel' });
+    await remains.register('laptop:service', { id: 'id-service', port: fake.port, fields: { cwd: null } });
+    const passwordFile = join(remains.registry, '.credentials', 'id-service');
+    await mkdir(join(remains.registry, '.credentials'), { recursive: true, mode: 0o700 });
+    await writeFile(passwordFile, 'of the tunnel\n', { mode: 0o600 });
+    const { text } = await status(remains);
+    expect(text).toContain(`  OPENCODE_PASSWORD="$(cat ${passwordFile})" opencode --server ${fake.url}\n`);
+  });
+
+  it('says of a wrapper what it stands for, and what others on the LAN need', async () => {
+    await using remains = await openRemains();
+    const self = await identifyProcess(process.pid);
+    await remains.state({
+      id: 'id-service',
+      pid: process.pid,
+      started: self?.started,
+      service: { url: 'http://127.0.0.1:49374', pid: 7 },
+      onLan: true,
+      lan: { port: 4777, passwordFile: '/home/user/lan/password' },
+    });
+    const { text } = await status(remains);
+    expect(text.replace(/\s+/g, ' ')).toContain('the service of OpenCode 2 at http://127.0.0.1:49374, for');
+    expect(text).toContain('id-service: port 4777');
+    expect(text.replace(/\s+/g, ' ')).toContain('cat /home/user/lan/password');
   });
 });

@@ -1,0 +1,47 @@
+import { setMaxListeners } from 'node:events';
+import { realpath } from 'node:fs/promises';
+
+import { systemClock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
+import type { Settings } from '../config/settings.ts';
+import { createCredentialResolver } from '../credentials/resolver.ts';
+import { createSecretCommands } from '../credentials/secret-commands.ts';
+import type { Candidate } from '../model/candidate.ts';
+import { Prober, type ProbeOutcome, type ProbeTarget } from '../probing/prober.ts';
+import { createSameDirectory } from '../probing/same-directory.ts';
+
+export type AskSettings = Pick<
+  Settings,
+  'healthCheckTimeoutMs' | 'healthConcurrency' | 'credentialRules' | 'defaultCredential'
+>;
+
+/** Looks who answers at each, as `opencode-mcp` does. In the same order; undefined where `signal` came first. Never rejects. */
+export async function askCandidates(
+  candidates: readonly Candidate[],
+  settings: AskSettings,
+  signal: AbortSignal,
+): Promise<readonly (ProbeOutcome | undefined)[]> {
+  const ending = new LinkedAbort(signal);
+  // Each port that is knocked at listens to it.
+  setMaxListeners(0, ending.signal, signal);
+  const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
+  const credentials = createCredentialResolver(settings, { commands });
+  const prober = new Prober<ProbeTarget>({
+    clock: systemClock,
+    slots: settings.healthConcurrency,
+    deadlineMs: settings.healthCheckTimeoutMs,
+    sameDirectory: createSameDirectory(realpath),
+    resolveCredential: (candidate, until) => credentials.resolve(candidate, until),
+    onOutcome: () => {},
+  });
+  const batch = prober.batch();
+  ending.signal.addEventListener('abort', () => batch.end(), { once: true });
+  try {
+    return await Promise.all(
+      candidates.map((candidate) => batch.look({ candidate, standing: 'fresh' }, { parts: [] })),
+    );
+  } finally {
+    ending.end();
+    prober.close();
+  }
+}

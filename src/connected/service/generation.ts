@@ -1,0 +1,42 @@
+import { ReportedError } from '../../base/program.ts';
+import { runBriefly } from './run-briefly.ts';
+
+/** Which generation of opencode a program is. */
+export type OpencodeGeneration =
+  | { readonly number: 1; readonly version?: string }
+  /** One service for each user. `version` is not told by the preview. */
+  | { readonly number: 2; readonly version?: string; readonly isPreview?: true };
+
+/** It cannot be known; the message says what to do. */
+export class GenerationError extends ReportedError {
+  override readonly name = 'GenerationError';
+}
+
+/** `--version` answers in a second, on a busy machine in ten. */
+const LIMIT_MS = 30_000;
+
+/**
+ * Asks the program itself. What says nothing, such as a script of the person's own, counts as generation 1. Rejects where it does not
+ * end: started as generation 1, one of generation 2 could serve the same sessions beside the service.
+ */
+export async function askGeneration(
+  program: string,
+  env: Readonly<Record<string, string>>,
+): Promise<OpencodeGeneration> {
+  const { code, output, isLate } = await runBriefly(program, ['--version'], env, {
+    limitMs: LIMIT_MS,
+    signalsAll: true,
+  });
+  if (isLate) throw new GenerationError(`${program} --version did not end within ${LIMIT_MS / 1000} s; run it by hand`);
+  return code === 0 ? readGeneration(output) : { number: 1 };
+}
+
+/** OpenCode 1 prints its version alone; OpenCode 2 its name and a `v` before it, the preview `lildax vlocal`. Pure. */
+export function readGeneration(output: string): OpencodeGeneration {
+  const [, name, text = ''] = /^(?:(\S+) )?v?(\S+)$/.exec(output.trim().split('\n').at(-1) ?? '') ?? [];
+  const version = /^\d{1,6}\.\d{1,6}\.\d{1,6}(?:[-+][\w.+-]{0,64})?$/.test(text) ? text : undefined;
+  if (name === 'lildax') return { number: 2, isPreview: true };
+  const told = version !== undefined && { version };
+  const isSecond = Number(version?.split('.', 1)[0] ?? 0) >= 2 || (name === 'opencode' && version !== undefined);
+  return { number: isSecond ? 2 : 1, ...told };
+}

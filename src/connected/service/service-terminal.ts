@@ -1,0 +1,79 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { messageOf } from '../../base/errors.ts';
+import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
+import type { Ending } from '../start/opencode-process.ts';
+import type { Terminal } from '../start/terminal.ts';
+import { ServiceError } from './own-service.ts';
+
+/** It leaves within a second. */
+const TERM_MS = 5_000;
+
+/** The person's terminal on the service, started as the person would start it. What it leaves running is not ended with it. */
+export class ServiceTerminal {
+  /** Never rejects. */
+  readonly ended: Promise<Ending>;
+  readonly #terminal: Terminal;
+  #end: (ending: Ending) => void = () => {};
+  #child: ChildProcess | undefined;
+
+  constructor(terminal: Terminal) {
+    this.#terminal = terminal;
+    this.ended = new Promise((resolve) => (this.#end = resolve));
+  }
+
+  /** Gives its process. Rejects with a `ServiceError` where it cannot be run. */
+  async open(
+    program: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ): Promise<ProcessIdentity | undefined> {
+    const child = spawn(program, args, { stdio: 'inherit', env });
+    this.#child = child;
+    child.once('exit', (code, signal) => {
+      if (signal !== null) this.#terminal.restore();
+      this.#end({ code, signal });
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', (error) => reject(new ServiceError(`cannot start ${program}: ${messageOf(error)}`)));
+    });
+    const pid = child.pid ?? 0;
+    return (await identifyProcess(pid)) ?? { pid };
+  }
+
+  /** Passes a signal on that the terminal may have sent to it as well. */
+  pass(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  /** Sends `signal`, and SIGKILL when it has not ended 5 s later. */
+  stop(signal: NodeJS.Signals): void {
+    this.pass(signal);
+    // Stopped, it would not hear it.
+    this.pass('SIGCONT');
+    setTimeout(() => this.pass('SIGKILL'), TERM_MS).unref();
+  }
+}
+
+/** In the place of a terminal: goes on until a signal comes. */
+export class HeldOpen implements Pick<ServiceTerminal, keyof ServiceTerminal> {
+  readonly ended: Promise<Ending>;
+  #end: (ending: Ending) => void = () => {};
+  /** Nothing else need keep this process alive. */
+  readonly #alive = setInterval(() => {}, 2 ** 30);
+
+  constructor() {
+    this.ended = new Promise((resolve) => (this.#end = resolve));
+  }
+
+  async open(): Promise<undefined> {}
+
+  pass(signal: NodeJS.Signals): void {
+    this.stop(signal);
+  }
+
+  stop(signal: NodeJS.Signals): void {
+    clearInterval(this.#alive);
+    this.#end({ code: null, signal });
+  }
+}

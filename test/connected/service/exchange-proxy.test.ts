@@ -1,0 +1,204 @@
+import { createServer, type IncomingMessage, request } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { afterEach, expect, test } from 'vitest';
+
+import { ExchangeProxy } from '../../../src/connected/service/exchange-proxy.ts';
+import type { Upstream } from '../../../src/node/proxy/proxy-headers.ts';
+import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { until } from '../../rig/wait.ts';
+
+const OWN = 'the password of the service';
+const RANDOM = 'a password of this start';
+const closers: Array<() => unknown> = [];
+
+afterEach(async () => {
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+
+const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
+
+async function open(service: () => Promise<Omit<Upstream, 'path'> | undefined>): Promise<ExchangeProxy> {
+  const proxy = await ExchangeProxy.open({ host: '127.0.0.1', port: 0, password: RANDOM, service });
+  closers.push(() => proxy.close());
+  return proxy;
+}
+
+/** A path as it stands, which `fetch` would put right. */
+function ask(
+  { port }: ExchangeProxy,
+  path: string,
+  headers: Readonly<Record<string, string>> = { authorization: basic(RANDOM) },
+): Promise<{ readonly status: number; readonly text: string; readonly headers: IncomingMessage['headers'] }> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ host: '127.0.0.1', port, path, headers, agent: false }, (answer) => {
+      let text = '';
+      answer.setEncoding('utf8').on('data', (part: string) => (text += part));
+      answer.once('end', () => resolve({ status: answer.statusCode ?? 0, text, headers: answer.headers }));
+    });
+    sent.once('error', reject).end();
+  });
+}
+
+interface Seen {
+  readonly url: string | undefined;
+  readonly headers: IncomingMessage['headers'];
+}
+
+/** A service that notes what reaches it. */
+async function openRecorder(): Promise<{ readonly seen: readonly Seen[]; readonly port: number }> {
+  const seen: Seen[] = [];
+  const server = createServer(({ url, headers }, response) => {
+    seen.push({ url, headers });
+    response.setHeader('set-cookie', 'login=1');
+    response.end('{}');
+  });
+  server.on('upgrade', ({ url, headers }, socket) => {
+    seen.push({ url, headers });
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n');
+    socket.pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  closers.push(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { seen, port: (server.address() as AddressInfo).port };
+}
+
+async function openRecorded(holderPid = process.pid) {
+  const recorder = await openRecorder();
+  const credential = { username: 'opencode', password: OWN };
+  const proxy = await open(() => Promise.resolve({ port: recorder.port, holderPid, credential }));
+  return { ...recorder, proxy };
+}
+
+test('the random password is exchanged for that of the service; turns and events go through', async () => {
+  await using fake = await startFakeOpencode2({ password: OWN });
+  const { port } = fake;
+  const credential = { username: 'opencode', password: OWN };
+  const proxy = await open(() => Promise.resolve({ port, holderPid: fake.pid, credential }));
+  const info = await ask(proxy, '/api/info');
+  expect(JSON.parse(info.text)).toMatchObject({ version: fake.version, pid: fake.pid });
+  const events = await fetch(`http://127.0.0.1:${proxy.port}/api/event`, { headers: { authorization: basic(RANDOM) } });
+  const reader = events.body?.getReader();
+  expect(new TextDecoder().decode((await reader?.read())?.value)).not.toBe('');
+  await reader?.cancel();
+});
+
+test.each([
+  ['none', {}],
+  ['another', { authorization: basic('another') }],
+  ["the service's own", { authorization: basic(OWN) }],
+  ['a token in place of it', {}, '/api/session?auth_token=b3BlbmNvZGU6eA=='],
+])('with %s nothing reaches the service', async (_, headers, path = '/api/session') => {
+  const { proxy, seen } = await openRecorded();
+  const answer = await ask(proxy, path, headers);
+  expect(answer.status).toBe(401);
+  // As OpenCode 2 says it, so that it is known for one.
+  expect(JSON.parse(answer.text)).toMatchObject({ _tag: 'UnauthorizedError' });
+  expect(answer.headers['www-authenticate']).toMatch(/^Basic/);
+  expect(seen).toEqual([]);
+});
+
+test('tokens and cookies go neither way, and the rest of the query stays as it is', async () => {
+  const { proxy, seen } = await openRecorded();
+  const authorization = basic(RANDOM);
+  const answer = await ask(proxy, '/api/session?limit=2&auth_token=x&%61uth_token=y&AUTH_TOKEN=z&search=a%20b', {
+    authorization,
+    cookie: 'login=1',
+  });
+  expect(answer).toMatchObject({ status: 200 });
+  expect(answer.headers['set-cookie']).toBeUndefined();
+  expect(seen).toHaveLength(1);
+  expect(seen[0]?.url).toBe('/api/session?limit=2&search=a%20b');
+  expect(seen[0]?.headers['authorization']).toBe(basic(OWN));
+  expect(seen[0]?.headers['cookie']).toBeUndefined();
+});
+
+test.each([
+  ['/api/pair', 403],
+  ['/api/pair/', 403],
+  ['/api/%70air', 403],
+  ['/API/Pair', 403],
+  ['/api/pair?x=1', 403],
+  ['/auth/connect/abc', 403],
+  ['/auth', 403],
+  ['/api//pair', 400],
+  ['/api/./pair', 400],
+  ['/x/../api/pair', 400],
+  ['/api%2Fpair', 400],
+])('a login of its own is not given: %s', async (path, status) => {
+  const { proxy, seen } = await openRecorded();
+  expect((await ask(proxy, path)).status).toBe(status);
+  expect(seen).toEqual([]);
+});
+
+test('the password goes to no other process than the one that the file names', async () => {
+  const { proxy, seen } = await openRecorded(process.ppid);
+  const answer = await ask(proxy, '/api/session');
+  expect(answer.status).toBe(502);
+  expect(answer.text).toContain(`process ${process.ppid}`);
+  expect(seen).toEqual([]);
+});
+
+test('without a service it says so', async () => {
+  for (const service of [() => Promise.resolve(undefined), () => Promise.reject(new Error('no folder'))]) {
+    const proxy = await open(service);
+    expect(await ask(proxy, '/api/session')).toMatchObject({
+      status: 503,
+      text: expect.stringContaining('not running'),
+    });
+  }
+});
+
+test('a WebSocket goes through, with the same checks, and ends with the proxy', async () => {
+  const { proxy, seen } = await openRecorded();
+  const upgrade = (authorization: string, path: string): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const headers = { authorization, connection: 'Upgrade', upgrade: 'websocket' };
+      const sent = request({ host: '127.0.0.1', port: proxy.port, path, headers, agent: false });
+      sent.once('response', (answer) => {
+        answer.resume();
+        resolve(String(answer.statusCode));
+      });
+      sent.once('upgrade', (_, socket) => {
+        socket.once('data', (data: Buffer) => {
+          proxy.close();
+          socket.once('close', () => resolve(String(data)));
+        });
+        socket.on('error', () => {});
+        socket.write('echo');
+      });
+      sent.once('error', reject).end();
+    });
+  expect(await upgrade(basic('another'), '/api/pty/1/connect')).toBe('401');
+  expect(await upgrade(basic(RANDOM), '/api/pair')).toBe('403');
+  expect(seen).toEqual([]);
+  expect(await upgrade(basic(RANDOM), '/api/pty/1/connect?auth_token=x')).toBe('echo');
+  expect(seen[0]?.url).toBe('/api/pty/1/connect');
+  expect(seen[0]?.headers['authorization']).toBe(basic(OWN));
+});
+
+test('its end cuts what runs, and nothing listens any more', async () => {
+  await using fake = await startFakeOpencode2({ password: OWN });
+  const credential = { username: 'opencode', password: OWN };
+  const proxy = await open(() => Promise.resolve({ port: fake.port, holderPid: fake.pid, credential }));
+  const { port } = proxy;
+  const answer = await fetch(`http://127.0.0.1:${port}/api/event`, { headers: { authorization: basic(RANDOM) } });
+  const whole = answer.text().catch(() => 'cut');
+  await until('the stream to be open', () => fake.streams === 1);
+  proxy.close();
+  expect(await whole).toBe('cut');
+  await until('the stream to be closed', () => fake.streams === 0);
+  await expect(fetch(`http://127.0.0.1:${port}/api/info`)).rejects.toThrow();
+});
+
+test('its end cuts a connection on which a request has only begun', async () => {
+  const { proxy } = await openRecorded();
+  const socket = connect(proxy.port, '127.0.0.1');
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  socket.on('error', () => {});
+  await new Promise<void>((resolve) => socket.write('GET /api/info HTTP/1.1\r\nhost: x\r\n', () => resolve()));
+  proxy.close();
+  await closed;
+});

@@ -1,0 +1,44 @@
+import { chmod, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+
+import { askGeneration, readGeneration } from '../../../src/connected/service/generation.ts';
+import { tempDir } from '../../rig/temp.ts';
+
+test.each([
+  ['1.18.33', { number: 1, version: '1.18.33' }],
+  ['v1.19.2\n', { number: 1, version: '1.19.2' }],
+  ['a warning of a plugin\n1.18.33\n', { number: 1, version: '1.18.33' }],
+  ['2.3.2', { number: 2, version: '2.3.2' }],
+  ['opencode v2.1.2\n', { number: 2, version: '2.1.2' }],
+  ['opencode v0.0.0-beta-19086', { number: 2, version: '0.0.0-beta-19086' }],
+  ['lildax vlocal', { number: 2, isPreview: true }],
+  ['0.0.0-dev-1', { number: 1, version: '0.0.0-dev-1' }],
+  ['local', { number: 1 }],
+  ['', { number: 1 }],
+  ['opencode version unknown', { number: 1 }],
+])('%j is read as %j', (output, generation) => {
+  expect(readGeneration(output)).toEqual(generation);
+});
+
+test('a program that says nothing, or fails, counts as generation 1', async () => {
+  await using folder = tempDir('generation');
+  const program = join(folder.path, 'opencode');
+  await writeFile(program, '#!/bin/sh\necho "opencode v2.1.2"\nexit 3\n');
+  await chmod(program, 0o755);
+  expect(await askGeneration(program, {})).toEqual({ number: 1 });
+  await writeFile(program, '#!/bin/sh\n[ "$*" = --version ] && echo "opencode v2.1.2"\n');
+  expect(await askGeneration(program, {})).toEqual({ number: 2, version: '2.1.2' });
+  expect(await askGeneration(join(folder.path, 'missing'), {})).toEqual({ number: 1 });
+});
+
+test('the program is asked for its end, not for that of what it leaves behind', async () => {
+  await using folder = tempDir('generation');
+  const program = join(folder.path, 'opencode');
+  // What stays has the output open.
+  await writeFile(program, '#!/bin/sh\nsleep 30 & echo $! >"$0.pid"\necho 2.0.0\n');
+  await chmod(program, 0o755);
+  expect(await askGeneration(program, { PATH: '/usr/bin:/bin' })).toEqual({ number: 2, version: '2.0.0' });
+  const { readFile } = await import('node:fs/promises');
+  process.kill(Number(await readFile(`${program}.pid`, 'utf8')));
+});

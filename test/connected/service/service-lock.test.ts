@@ -1,0 +1,49 @@
+import { readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, expect, test } from 'vitest';
+
+import { identifyProcess, type ProcessIdentity } from '../../../src/connected/process-table.ts';
+import { lockFolder, ServiceLock } from '../../../src/connected/service/service-lock.ts';
+import { tempDir } from '../../rig/temp.ts';
+import { NO_PID } from '../cleanup/remains.ts';
+
+const folder = tempDir('service-lock');
+afterEach(() => folder.close());
+
+async function own(): Promise<ProcessIdentity> {
+  return (await identifyProcess(process.pid)) ?? { pid: process.pid };
+}
+
+test('one of them has it, the next after its end or its release', async () => {
+  const self = await own();
+  const parent = (await identifyProcess(process.ppid)) ?? { pid: process.ppid };
+  const first = new ServiceLock(folder.path, 'service', self);
+  const second = new ServiceLock(folder.path, 'service', parent);
+  const other = new ServiceLock(folder.path, 'service-beta', parent);
+  expect(await first.take()).toBeUndefined();
+  expect(await second.take()).toEqual(self);
+  expect(await other.take()).toBeUndefined();
+  // What it does not have it does not give away.
+  await second.release();
+  expect(await second.take()).toEqual(self);
+  await first.release();
+  expect(await second.take()).toBeUndefined();
+  expect(await readdir(lockFolder(folder.path))).toEqual(['service-beta.lock', 'service.lock']);
+});
+
+test('that of a process that ended is taken over, by one of many', async () => {
+  const self = await own();
+  const lock = new ServiceLock(folder.path, 'service', self);
+  await lock.take();
+  const path = join(lockFolder(folder.path), 'service.lock');
+  for (const dead of [{ pid: NO_PID }, { ...self, started: '1' }, 'half a fi']) {
+    await writeFile(path, typeof dead === 'string' ? dead : JSON.stringify(dead));
+    const pids = [process.pid, process.ppid];
+    const locks = await Promise.all(
+      pids.map(async (pid) => new ServiceLock(folder.path, 'service', (await identifyProcess(pid)) ?? { pid })),
+    );
+    const taken = await Promise.all(locks.map((one) => one.take()));
+    expect(taken.filter((holder) => holder === undefined)).toHaveLength(1);
+    expect(await readdir(lockFolder(folder.path))).toEqual(['service.lock']);
+  }
+});
