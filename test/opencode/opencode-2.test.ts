@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { EventReader } from '../../src/opencode/dialects/opencode-2/events.ts';
 import { formAnswer } from '../../src/opencode/dialects/opencode-2/forms.ts';
 import { messagesOf, permissionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
-import { type WireField, wireFormSchema, type WireMessage } from '../../src/opencode/dialects/opencode-2/wire.ts';
+import { type WireField, wireFormSchema, type WireMessage, wireMessageSchema } from '../../src/opencode/dialects/opencode-2/wire.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 
 const entry = (type: string, at: number, more: Partial<WireMessage> = {}): WireMessage => ({
@@ -72,6 +72,28 @@ describe('entries of a session', () => {
     expect(messages.slice(1).map(({ parts }) => parts[0]?.synthetic)).toEqual([true, true, true]);
     const [, compaction] = messagesOf([user, entry('compaction', 3, { reason: 'auto', summary: 'short' })]);
     expect(compaction?.parts[0]).toMatchObject({ type: 'compaction', auto: true });
+  });
+});
+
+describe('what a later version brings', () => {
+  test('an entry and a content of an unknown type hide nothing of their session', () => {
+    const raw = [
+      { id: 'tm-1', type: 'of-tomorrow', time: 'never', text: { as: 'an object' } },
+      {
+        id: 'msg_2',
+        type: 'assistant',
+        time: { created: 2, completed: 3 },
+        content: [text('said'), { type: 'hologram', text: 7, name: {}, state: 'on' }],
+      },
+    ];
+    const [answer, ...others] = messagesOf(raw.map((one) => wireMessageSchema.parse(one)));
+    expect(others).toEqual([]);
+    expect(answer?.parts).toMatchObject([{ text: 'said' }, { type: 'hologram' }]);
+  });
+
+  test('of what is known the form is checked', () => {
+    const broken = { id: 'msg_1', type: 'user', time: { created: 1 }, text: 7 };
+    expect(wireMessageSchema.safeParse(broken).success).toBe(false);
   });
 });
 

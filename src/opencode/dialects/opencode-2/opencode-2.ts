@@ -6,7 +6,7 @@ import { type Connection, exchange, MAX_BODY_BYTES, type RequestInit, RequestErr
 import { NotPossibleError, type OpencodeApi, type Prompt } from '../../api.ts';
 import { openEvents } from '../../events.ts';
 import { said, wordsOf } from '../../said.ts';
-import type { Permission, Question, Session } from '../../schema.ts';
+import { type Permission, type Question, sensible, type Session } from '../../schema.ts';
 import { EventReader } from './events.ts';
 import { formAnswer } from './forms.ts';
 import { messagesOf, permissionOf, questionOf, sessionOf } from './messages.ts';
@@ -75,7 +75,7 @@ class Opencode2 {
           limit,
           ...(rootsOnly && !this.#isPreview && { parentID: 'null' }),
         };
-        const { data } = await this.#get(`/api/session${queryOf(query)}`, pageOf(wireSessionSchema));
+        const { data } = await this.#get(`/api/session${queryOf(query)}`, dataOf(sensible(wireSessionSchema)));
         return data.map(sessionOf);
       },
       session: (id) => this.#session(id),
