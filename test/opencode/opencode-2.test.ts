@@ -2,8 +2,13 @@ import { describe, expect, test } from 'vitest';
 
 import { EventReader } from '../../src/opencode/dialects/opencode-2/events.ts';
 import { formAnswer } from '../../src/opencode/dialects/opencode-2/forms.ts';
-import { messagesOf, permissionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
-import { type WireField, wireFormSchema, type WireMessage, wireMessageSchema } from '../../src/opencode/dialects/opencode-2/wire.ts';
+import { messagesOf, permissionOf, questionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
+import {
+  type WireField,
+  wireFormSchema,
+  type WireMessage,
+  wireMessageSchema,
+} from '../../src/opencode/dialects/opencode-2/wire.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 
 const entry = (type: string, at: number, more: Partial<WireMessage> = {}): WireMessage => ({
@@ -137,9 +142,54 @@ describe('a form', () => {
     [{ type: 'string', maxLength: 3 }, ['four'], '3 characters at most'],
     [{ type: 'multiselect', options, minItems: 2 }, ['Europe'], '2 choices at least'],
     [{ type: 'multiselect', options, maxItems: 1 }, ['Europe', 'America'], '1 choices at most'],
+    [{ type: 'string', options, custom: false }, ['Asia'], '"Europe" or "America"'],
+    [{ type: 'multiselect', options, custom: false }, ['Europe', 'Asia'], '"Europe" or "America"'],
     [{ type: 'external', url: 'https://example.com' }, ['done'], 'an answer in that opencode alone'],
   ])('%j does not take %j', (more, given, expected) => {
     expect(answer(more, given)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
+  });
+
+  describe('a field that depends on another', () => {
+    const { fields, ...form } = wireFormSchema.parse({
+      id: 'frm_1',
+      sessionID: 'ses_1',
+      fields: [
+        { key: 'where', type: 'string', title: 'Where', required: true, options },
+        {
+          key: 'zone',
+          type: 'string',
+          title: 'Zone',
+          required: true,
+          when: [{ key: 'where', op: 'eq', value: 'eu-1' }],
+        },
+        { key: 'why', type: 'string', when: [{ key: 'zone', op: 'neq', value: 'a' }] },
+      ],
+    });
+
+    test('says when it is asked, and may be left out', () => {
+      const { questions } = questionOf({ ...form, fields });
+      expect(questions[1]).toMatchObject({ question: 'Zone (only if Where is Europe)', optional: true });
+      expect(questions[2]?.question).toBe('why (only if Zone is not a)');
+    });
+
+    test.each([
+      [[['America'], [], ['far']], { answer: { where: 'us-1', why: 'far' } }],
+      [[['Europe'], ['a'], []], { answer: { where: 'eu-1', zone: 'a' } }],
+      [[['Europe'], [], []], { problem: 'field 2, "Zone", needs an answer' }],
+      [
+        [['America'], ['a'], []],
+        { problem: 'field 2, "Zone", is not asked (only if Where is Europe); give [] for it' },
+      ],
+    ])('%j', (given, made) => {
+      expect(formAnswer(fields, given)).toEqual(made);
+    });
+  });
+
+  test('what is done elsewhere is told with its place, and needs no words', () => {
+    const external = field({ type: 'external', title: 'Log in', url: 'https://example.com' });
+    const { questions } = questionOf({ id: 'frm_1', sessionID: 'ses_1', title: 'x', fields: [external] });
+    expect(questions).toMatchObject([{ question: 'Log in: https://example.com', optional: true }]);
+    expect(formAnswer([external], [[]])).toEqual({ answer: {} });
   });
 
   test('what is required is needed, and what is not may be left out', () => {

@@ -177,6 +177,20 @@ describe('what an agent asks', () => {
     expect(reply?.body).toEqual({ answer: { where: 'eu-1', count: 3, dry: true, parts: ['a', 'b'] } });
   });
 
+  test('by a form that somebody else settled at the same moment is not answered twice', async () => {
+    const { instance, session_id } = await newSession();
+    fake.script('ask all', [{ kind: 'form', title: 'Which?', fields: [{ key: 'k', type: 'string' }] }]);
+    await server.call('send', { instance, session_id, message: 'ask all' });
+    fake.setFault(({ path, method }) => {
+      if (method !== 'POST' || !/\/form\/[^/]+\/reply$/.test(path)) return undefined;
+      return { answer: { status: 409, body: { _tag: 'FormAlreadySettledError', id: 'frm_1', message: 'settled' } } };
+    });
+    const late = await server.call('respond', { instance, answers: [['mine']] });
+    expect(late.text).toMatch(/does not wait .* any more/);
+    fake.setFault(undefined);
+    await server.call('abort_session', { instance, session_id });
+  });
+
   test('for a sub-agent is told as its', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'task: bash: echo deep' }));

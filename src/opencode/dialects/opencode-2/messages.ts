@@ -161,15 +161,33 @@ export function questionOf({ id, sessionID, title, fields }: WireForm): Question
     id,
     sessionID,
     questions: shownFields(fields).map((field) => ({
-      question: [field.title ?? title, field.description].filter(Boolean).join(': ') || field.key,
+      question:
+        ([field.title ?? title, field.description, field.url].filter(Boolean).join(': ') || field.key) +
+        conditionOf(field, fields),
       options:
         field.type === 'boolean'
           ? [{ label: 'Yes' }, { label: 'No' }]
           : (field.options ?? []).map(({ label }) => ({ label })),
       multiple: field.type === 'multiselect',
-      optional: field.required !== true,
+      optional: field.required !== true || isConditional(field),
     })),
   };
+}
+
+function isConditional({ when }: WireField): boolean {
+  return when != null && when.length > 0;
+}
+
+/** When a field is asked, in a person's words; nothing where it always is. */
+export function conditionOf({ when }: WireField, fields: readonly WireField[]): string {
+  if (when == null || when.length === 0) return '';
+  const conditions = when.map(({ key, op, value }) => {
+    const other = fields.find((field) => field.key === key);
+    const label = other?.options?.find((option) => option.value === value)?.label;
+    const told = label ?? (typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value));
+    return `${other?.title ?? key} is ${op === 'neq' ? 'not ' : ''}${told}`;
+  });
+  return ` (only if ${conditions.join(' and ')})`;
 }
 
 export function shownFields(fields: readonly WireField[]): readonly WireField[] {

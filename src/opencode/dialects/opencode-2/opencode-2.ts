@@ -116,7 +116,7 @@ class Opencode2 {
         const session = sessionPath(form.question.sessionID);
         return this.#isPreview
           ? await this.#did('POST', `${session}/question/${id}/reject`, {})
-          : await this.#did('DELETE', `${session}/form/${id}`);
+          : await this.#settled('DELETE', `${session}/form/${id}`);
       },
       agents: async (directory) => {
         const { data } = await this.#get(`/api/agent${inLocation(directory)}`, dataOf(z.array(wireAgentSchema)));
@@ -238,7 +238,7 @@ class Opencode2 {
     if (found.form === undefined) return await this.#did('POST', `${session}/question/${id}/reply`, { answers });
     const made = formAnswer(found.form.fields, answers);
     if ('problem' in made) throw new NotPossibleError(`Nothing was answered: ${made.problem}.`);
-    return await this.#did('POST', `${session}/form/${id}/reply`, { answer: made.answer });
+    return await this.#settled('POST', `${session}/form/${id}/reply`, { answer: made.answer });
   }
 
   /** Sent again it is the same prompt, which runs once. Agent and model are the session's from then on. */
@@ -314,6 +314,16 @@ class Opencode2 {
 
   #send<T>(method: string, path: string, body: object, schema: z.ZodType<T>): Promise<T> {
     return this.#ask(path, { method, body: JSON.stringify(body), schema });
+  }
+
+  /** Of a form. False where it is not there any more, or somebody else settled it. */
+  async #settled(method: string, path: string, body?: object): Promise<boolean> {
+    try {
+      return await this.#did(method, path, body);
+    } catch (error) {
+      if (error instanceof RequestError && error.status === 409) return false;
+      throw error;
+    }
   }
 
   /** False where it is not there any more. */

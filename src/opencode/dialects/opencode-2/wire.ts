@@ -109,7 +109,12 @@ const fieldSchema = z.object({
   required: z.boolean().nullish(),
   hidden: z.boolean().nullish(),
   options: z.array(z.object({ value: z.string(), label: z.string() })).nullish(),
+  /** False: only what is offered is taken. */
   custom: z.boolean().nullish(),
+  /** It is asked only where all of these hold of the answers to other fields. */
+  when: z.array(z.object({ key: z.string(), op: z.string(), value: z.unknown() })).nullish(),
+  /** Of `external`: where a person does what is asked. */
+  url: z.string().nullish(),
   minLength: z.number().nullish(),
   maxLength: z.number().nullish(),
   minimum: z.unknown().optional(),
