@@ -219,6 +219,42 @@ describe('a turn', () => {
     });
   });
 
+  test('whose model is tried again for long is told as retrying', async () => {
+    const { instance, session_id } = await newSession();
+    fake.script('try long', [
+      { kind: 'retry', message: 'the model is overloaded', status: 529 },
+      { kind: 'gate', name: 'try' },
+      { kind: 'say', chunks: ['at last'] },
+    ]);
+    await server.call('send_message', { instance, session_id, message: 'try long', async: true });
+    await fake.model.waitForGate('try');
+    const running = await server.call('wait', { instances: [instance], session_id, timeout_seconds: 1 });
+    const refused = await server.call('send', { instance, session_id, message: 'echo: x' });
+    fake.model.release('try');
+    await server.call('wait', { instances: [instance], session_id });
+    for (const { text } of [running, refused]) expect(text).toContain('the model is overloaded');
+  });
+
+  test('whose session is deleted has failed, and is in no doubt', async () => {
+    const { instance, session_id } = await newSession();
+    const sending = server.call('send', { instance, session_id, message: 'gate gone: never' });
+    await fake.model.waitForGate('gone');
+    expect((await fake.api(`/api/session/${session_id}`, { method: 'DELETE' })).status).toBe(204);
+    expect(data(await sending)).toMatchObject({ outcome: 'failed', reason: 'the session was deleted' });
+  });
+
+  test('for an agent waits until its directory is loaded, which tells of none before', async () => {
+    const { instance, session_id } = await newSession();
+    let asked = 0;
+    fake.setFault(({ path }) => {
+      if (path !== '/api/agent' || (asked += 1) > 2) return undefined;
+      const location = { directory: app, project: { id: 'global', directory: app } };
+      return { answer: { status: 200, body: { location, data: [] } } };
+    });
+    const sent = await server.call('send', { instance, session_id, message: 'echo: warm', agent: 'plan' });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'warm' });
+  });
+
   test('of somebody else that follows at once is none of ours', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate mine: mine' });

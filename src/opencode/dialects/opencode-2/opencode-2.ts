@@ -6,7 +6,7 @@ import { type Connection, exchange, MAX_BODY_BYTES, type RequestInit, RequestErr
 import { NotPossibleError, type OpencodeApi, type Prompt } from '../../api.ts';
 import { openEvents } from '../../events.ts';
 import { said, wordsOf } from '../../said.ts';
-import { type Permission, type Question, sensible, type Session } from '../../schema.ts';
+import { type Permission, type Question, sensible, type Session, type SessionStatus } from '../../schema.ts';
 import { EventReader } from './events.ts';
 import { formAnswer } from './forms.ts';
 import { messagesOf, permissionOf, questionOf, sessionOf } from './messages.ts';
@@ -80,8 +80,10 @@ class Opencode2 {
       },
       session: (id) => this.#session(id),
       createSession: (title, directory) => this.#create(title, directory),
-      statuses: async (directory) =>
-        new Map((await this.#activeIn(directory)).map((id) => [id, { type: 'busy' } as const])),
+      statuses: async (directory) => {
+        const active = await this.#activeIn(directory);
+        return new Map(await Promise.all(active.map(async (id) => [id, await this.#statusOf(id)] as const)));
+      },
       messages: async (id, { limit, before }) => {
         const entries: WireMessage[] = [];
         let olderCursor = before;
@@ -155,7 +157,7 @@ class Opencode2 {
         return data.map(({ path: found, type }) => ({ name: nameOf(found), path: found, type, ignored: false }));
       },
       readFile: (directory, path) => this.#readFile(directory, path),
-      findText: () => this.#lacks('search in files', 'OpenCode 1 can; search finds files by name here'),
+      findText: () => this.#lacks('search in files', 'search with names: true finds files by their names'),
       findFiles: async (directory, query, limit) => {
         const path = `/api/fs/find${inLocation(directory, { query, limit, type: 'file' })}`;
         const { data } = await this.#get(path, dataOf(z.array(wireFileSchema)), SEARCH_TIMEOUT_MS);
@@ -190,6 +192,16 @@ class Opencode2 {
       }),
     );
     return ids.filter((_, index) => directory === '' || known[index] === directory);
+  }
+
+  /** Of one that runs: whether it works or waits to ask its model again, which its newest entry says. The preview says it nowhere. */
+  async #statusOf(id: string): Promise<SessionStatus> {
+    if (this.#isPreview) return { type: 'busy' };
+    const newest = await this.#messages(id, 1, undefined).catch(() => undefined);
+    const { retry, time } = newest?.data[0] ?? {};
+    if (retry == null || time?.completed != null) return { type: 'busy' };
+    const { attempt, at, error } = retry;
+    return { type: 'retry', attempt, message: error.message || error.type, ...(at != null && { next: at }) };
   }
 
   /** A page, newest first; `asked`: how many, which are fewer of large ones. In the end their long strings are cut. */

@@ -62,6 +62,8 @@ const entrySchema = z.object({
   content: z.array(typed(CONTENT_TYPES, contentSchema)).optional(),
   finish: z.string().nullish(),
   error: wireErrorSchema.nullish(),
+  /** Of a step whose model failed and is asked again at that time. */
+  retry: z.object({ attempt: z.number(), at: z.number().nullish(), error: wireErrorSchema }).nullish().catch(undefined),
   /** Of `idle`, the end of a busy period: `succeeded`, `failed` or `interrupted`. */
   outcome: z.string().optional(),
   /** Of a compaction: `auto` or `manual`. */
