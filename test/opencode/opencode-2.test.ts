@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
+import { MAX_BODY_BYTES } from '../../src/http/exchange.ts';
+import { opencode2Api } from '../../src/opencode/dialects/opencode-2/opencode-2.ts';
 import { EventReader } from '../../src/opencode/dialects/opencode-2/events.ts';
 import { formAnswer } from '../../src/opencode/dialects/opencode-2/forms.ts';
 import { messagesOf, permissionOf, questionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
@@ -9,6 +11,7 @@ import {
   type WireMessage,
   wireMessageSchema,
 } from '../../src/opencode/dialects/opencode-2/wire.ts';
+import { listenHttp } from '../rig/http-listener.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 
 const entry = (type: string, at: number, more: Partial<WireMessage> = {}): WireMessage => ({
@@ -56,7 +59,23 @@ describe('entries of a session', () => {
   test('where nothing was said, an interruption and a failure are an answer without words', () => {
     const [, aborted] = messagesOf([user, entry('idle', 9, { outcome: 'interrupted' })]);
     expect(aborted).toMatchObject({ info: { role: 'assistant', error: { name: 'MessageAbortedError' } }, parts: [] });
-    expect(messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })])).toHaveLength(1);
+  });
+
+  test('where there was nothing to say, the turn has ended well', () => {
+    const messages = messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })]);
+    expect(messages).toMatchObject([{}, { info: { parentID: user.id, finish: 'stop', time: { completed: 9 } } }]);
+    expect(messagesOf([entry('idle', 9, { outcome: 'succeeded' })])).toEqual([]);
+  });
+
+  test('a compaction is answered by its summary, unless it still runs', () => {
+    const compacted = (status: string, more = {}): unknown[] =>
+      messagesOf([user, entry('compaction', 3, { reason: 'manual', status, ...more })])
+        .slice(2)
+        .map(({ info }) => info);
+    expect(compacted('running')).toEqual([]);
+    expect(compacted('completed')).toMatchObject([{ role: 'assistant', summary: true, time: { completed: 3 } }]);
+    const error = { type: 'provider', message: 'no key' };
+    expect(compacted('failed', { error })).toMatchObject([{ error: { name: 'provider' } }]);
   });
 
   test('what an answer says of its own end stands', () => {
@@ -196,6 +215,33 @@ describe('a form', () => {
     expect(answer({ type: 'string', required: true }, [])).toEqual({ problem: expect.stringContaining('needs') });
     expect(answer({ type: 'string' }, [])).toEqual({ answer: {} });
   });
+});
+
+test('behind a large message there is one more to read, and not none', async () => {
+  const asked: number[] = [];
+  const all = [
+    { id: 'msg_2', type: 'idle', time: { created: 3 }, outcome: 'succeeded' },
+    { id: 'msg_1', type: 'user', time: { created: 1 }, text: 'large' },
+  ];
+  const { url, close } = await listenHttp((request, response) => {
+    const { searchParams } = new URL(request.url ?? '/', 'http://localhost');
+    const limit = Number(searchParams.get('limit'));
+    const from = Number(searchParams.get('cursor') ?? 0);
+    asked.push(limit);
+    response.writeHead(200, { 'content-type': 'application/json' });
+    const padding = limit > 1 ? 'x'.repeat(MAX_BODY_BYTES) : '';
+    const cursor = { next: from + limit < all.length ? String(from + limit) : undefined };
+    response.end(JSON.stringify({ data: all.slice(from, from + limit), cursor, padding }));
+  });
+  try {
+    const endpoint = { url, route: 'loopback' } as const;
+    const { messages } = await opencode2Api({ endpoint }, 'opencode-2').messages('ses_1', { limit: 8 });
+    expect(messages.map(({ info }) => info.id)).toEqual(['msg_1', 'msg_2']);
+    // What was too large once is not asked for again.
+    expect(asked).toEqual([8, 1, 1]);
+  } finally {
+    await close();
+  }
 });
 
 describe('events', () => {

@@ -255,6 +255,27 @@ describe('a turn', () => {
     expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'warm' });
   });
 
+  test('that says nothing has ended, and a session whose newest message has an id of its maker takes the next one', async () => {
+    const { instance, session_id } = await newSession();
+    await fake.json('POST', `/api/session/${session_id}/prompt`, { id: 'msg_mine', text: 'echo: theirs' });
+    await server.call('wait', { instances: [instance], session_id });
+    fake.session(session_id).messages.splice(1);
+    fake.script('nothing', []);
+    expect(data(await server.call('send', { instance, session_id, message: 'nothing' }))).toMatchObject({
+      outcome: 'completed',
+      text: '',
+    });
+  });
+
+  test('behind a compaction by hand does not wait for anything', async () => {
+    const { instance, session_id } = await newSession();
+    await server.call('send', { instance, session_id, message: 'echo: hi' });
+    await fake.json('POST', `/api/session/${session_id}/compact`, {});
+    await server.call('wait', { instances: [instance], session_id });
+    const { session } = data(await server.call('read', { instance, session_id }));
+    expect(session).toMatchObject({ state: 'idle' });
+  });
+
   test('of somebody else that follows at once is none of ours', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate mine: mine' });

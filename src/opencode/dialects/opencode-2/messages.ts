@@ -29,6 +29,7 @@ export function messagesOf(entries: readonly WireMessage[]): Message[] {
     if (message === undefined) continue;
     if (entry.type === 'user') promptId = entry.id;
     messages.push(message);
+    if (entry.type === 'compaction' && entry.status !== 'running') messages.push(summaryOf(entry, lastMs));
   }
   return messages;
 }
@@ -53,6 +54,13 @@ function messageOf(entry: WireMessage, promptId: string, createdMs: number): Mes
 
 function fromPerson({ id }: WireMessage, created: number, part: Omit<Part, 'id' | 'messageID'>): Message {
   return { info: { id, role: 'user', time: { created } }, parts: [{ ...part, id: partId(id, 0), messageID: id }] };
+}
+
+/** OpenCode 1 has the outcome of a compaction as a message of its own. Without one it would be one that nobody answers. */
+function summaryOf({ id, error }: WireMessage, created: number): Message {
+  const info = { id: `${id}-summary`, role: 'assistant', parentID: id, summary: true } as const;
+  const time = { created, completed: created };
+  return { info: { ...info, time, ...(error != null && { error: errorOf(error) }) }, parts: [] };
 }
 
 function assistantOf(entry: WireMessage, promptId: string, createdMs: number): AssistantMessage {
@@ -81,9 +89,18 @@ function endOf({ id, time, outcome, error }: WireMessage, before: Message[], pro
   if (answer?.error !== undefined) return undefined;
   const completed = time.created;
   if (outcome === 'succeeded') {
-    if (answer !== undefined && last !== undefined && answer.time.completed === undefined)
-      before[before.length - 1] = { ...last, info: { ...answer, time: { ...answer.time, completed }, finish: 'stop' } };
-    return undefined;
+    if (answer !== undefined && last !== undefined) {
+      if (answer.time.completed === undefined)
+        before[before.length - 1] = {
+          ...last,
+          info: { ...answer, time: { ...answer.time, completed }, finish: 'stop' },
+        };
+      return undefined;
+    }
+    // It had nothing to say.
+    if (last === undefined || last.info.id !== promptId) return undefined;
+    const info = { id, role: 'assistant', parentID: promptId, time: { created: completed, completed } } as const;
+    return { info: { ...info, finish: 'stop' }, parts: [] };
   }
   const why = outcome === 'interrupted' ? ABORTED : errorOf(error ?? { type: 'unknown', message: '' });
   if (answer === undefined || last === undefined) {

@@ -87,15 +87,17 @@ class Opencode2 {
       messages: async (id, { limit, before }) => {
         const entries: WireMessage[] = [];
         let olderCursor = before;
-        // Not each entry is a message: as many more are asked for as are missing.
+        let size = MAX_PAGE;
+        // Not each entry is a message: as many more are asked for as are missing. Large ones come in smaller pages, until there is one.
         for (let page = 0; page < MAX_PAGES; page += 1) {
-          const missing = limit - messagesOf(entries.toReversed()).length;
-          if (missing <= 0) break;
-          const { data, cursor, asked } = await this.#messages(id, Math.min(missing, MAX_PAGE), olderCursor);
+          const found = messagesOf(entries.toReversed()).length;
+          if (found >= limit || (found > 0 && size < limit - found)) break;
+          const { data, cursor, asked } = await this.#messages(id, Math.min(limit - found, size), olderCursor);
           entries.push(...data);
+          size = asked < limit - found ? asked : size;
           // The last page has a cursor too, to an empty one.
           olderCursor = data.length < asked ? undefined : (cursor?.next ?? undefined);
-          if (olderCursor === undefined || asked < missing) break;
+          if (olderCursor === undefined) break;
         }
         return { messages: messagesOf(entries.toReversed()), ...(olderCursor !== undefined && { olderCursor }) };
       },

@@ -66,6 +66,8 @@ const entrySchema = z.object({
   retry: z.object({ attempt: z.number(), at: z.number().nullish(), error: wireErrorSchema }).nullish().catch(undefined),
   /** Of `idle`, the end of a busy period: `succeeded`, `failed` or `interrupted`. */
   outcome: z.string().optional(),
+  /** Of a compaction: `running`, `completed` or `failed`. */
+  status: z.string().optional(),
   /** Of a compaction: `auto` or `manual`. */
   reason: z.string().optional(),
   summary: z.string().optional(),
