@@ -285,6 +285,7 @@ describe('events', () => {
   test.each([
     ['session.execution.succeeded', {}, undefined],
     ['session.execution.interrupted', { reason: 'user' }, 'interrupted'],
+    ['session.execution.interrupted', { reason: 'superseded' }, 'interrupted'],
     ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, 'interrupted'],
     ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, undefined],
     ['session.next.step.ended', { finish: 'stop' }, undefined],
@@ -294,6 +295,11 @@ describe('events', () => {
     );
     expect(idle?.properties['outcome']).toBe(outcome);
     expect(idle).toBeDefined();
+  });
+
+  test('the end of the service is none of a turn', () => {
+    const events = read(new EventReader(), 'session.execution.interrupted', { reason: 'shutdown' });
+    expect(events.map(({ type }) => type)).toEqual(['session.touched']);
   });
 
   test('a step that calls a tool is no end', () => {

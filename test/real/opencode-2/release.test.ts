@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { McpChild } from '../../rig/mcp-child.ts';
 import { startMcpChild } from '../../rig/mcp-child.ts';
 import { type FakeOpencode2, type FakeRequest, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { RESUMED_REPLY } from '../../rig/opencode-2/turns.ts';
 import { CONTINUED } from '../../rig/model-script.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { data } from '../generations/grounds.ts';
@@ -274,6 +275,17 @@ describe('a turn', () => {
     await server.call('wait', { instances: [instance], session_id });
     const { session } = data(await server.call('read', { instance, session_id }));
     expect(session).toMatchObject({ state: 'idle' });
+  });
+
+  test('in whose middle the service is stopped and started goes on, and nobody is said to have aborted it', async () => {
+    const { instance, session_id } = await newSession();
+    const sending = server.call('send', { instance, session_id, message: 'gate stop: never' });
+    await fake.model.waitForGate('stop');
+    await fake.stop();
+    await fake.restart();
+    const sent = await sending;
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: RESUMED_REPLY });
+    expect(prompts(session_id)).toEqual(['gate stop: never']);
   });
 
   test('of somebody else that follows at once is none of ours', async () => {

@@ -22,7 +22,9 @@ export function messagesOf(entries: readonly WireMessage[]): Message[] {
   const messages: Message[] = [];
   let promptId = '';
   let lastMs = 0;
-  for (const entry of entries) {
+  for (const [index, entry] of entries.entries()) {
+    // The service was stopped, and went on with it at its next start, which it says first.
+    if (entry.type === 'idle' && entry.outcome === 'interrupted' && entries[index + 1]?.type === 'synthetic') continue;
     // A prompt that waited in the queue has the time at which it came; its place is behind what was answered meanwhile.
     lastMs = Math.max(lastMs, entry.time.created);
     const message = entry.type === 'idle' ? endOf(entry, messages, promptId) : messageOf(entry, promptId, lastMs);
