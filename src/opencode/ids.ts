@@ -9,9 +9,16 @@ import { randomBytes } from 'node:crypto';
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const MODULUS = 1n << 48n;
 
+const ASCENDING = /^[a-z]+_([0-9a-f]{12})/;
+
+/** Whether it is one of opencode's own form, which has a place in their order. */
+export function isAscending(id: string): boolean {
+  return ASCENDING.test(id);
+}
+
 /** The id that directly follows `newest` in order and is unique for ever by its random tail. */
 export function successor(newest: string, prefix: 'msg' | 'prt'): string {
-  const digits = /^[a-z]+_([0-9a-f]{12})/.exec(newest)?.[1];
+  const digits = ASCENDING.exec(newest)?.[1];
   if (digits === undefined)
     throw new Error(`Expected an opencode id with 12 hex digits, got ${JSON.stringify(newest)}`);
   return compose(prefix, BigInt(`0x${digits}`) + 1n);

@@ -31,15 +31,18 @@ export const sessionSchema = z.object({
 });
 export type Session = z.infer<typeof sessionSchema>;
 
-/** One that makes no sense is left out, so that it hides no other; where none makes sense, it is no list of sessions. */
-export const sessionsSchema = z.array(z.unknown()).transform((entries, context): Session[] => {
-  const parsed = entries.map((entry) => sessionSchema.safeParse(entry));
-  const sessions = parsed.flatMap(({ data }) => data ?? []);
-  if (sessions.length > 0 || entries.length === 0) return sessions;
-  const issue = parsed[0]?.error?.issues[0];
-  context.addIssue({ code: 'custom', path: [0, ...(issue?.path ?? [])], message: issue?.message ?? 'no session' });
-  return z.NEVER;
-});
+/** A list of which an entry that makes no sense is left out, so that it hides no other; where none makes sense, it is no such list. */
+export const sensible = <T extends z.ZodType>(schema: T) =>
+  z.array(z.unknown()).transform((entries, context): z.infer<T>[] => {
+    const parsed = entries.map((entry) => schema.safeParse(entry));
+    const found = parsed.flatMap((one) => (one.success ? [one.data] : []));
+    if (found.length > 0 || entries.length === 0) return found;
+    const issue = parsed[0]?.error?.issues[0];
+    context.addIssue({ code: 'custom', path: [0, ...(issue?.path ?? [])], message: issue?.message ?? 'nothing known' });
+    return z.NEVER;
+  });
+
+export const sessionsSchema = sensible(sessionSchema);
 
 const userMessageSchema = z.object({
   id: messageId,

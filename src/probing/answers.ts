@@ -117,11 +117,14 @@ export function sessionsOf(value: unknown): readonly ListedSession[] | undefined
   return Array.isArray(value) ? every(value, sessionOf) : undefined;
 }
 
-/** Of OpenCode 2's page, the latest first. */
+/** Of OpenCode 2's page, the latest first. One that makes no sense is left out: it must not hide those of all other directories. */
 export function serviceSessionsOf(page: unknown): readonly ListedSession[] | undefined {
   const { data } = fields(page);
   if (!Array.isArray(data)) return undefined;
-  return every(data, (one) => sessionOf({ ...fields(one), directory: fields(fields(one)['location'])['directory'] }));
+  const found = data
+    .map((one) => sessionOf({ ...fields(one), directory: fields(fields(one)['location'])['directory'] }))
+    .filter((one) => one !== undefined);
+  return found.length > 0 || data.length === 0 ? found : undefined;
 }
 
 function sessionOf(value: unknown): ListedSession | undefined {

@@ -54,13 +54,14 @@ export async function askService(
   ]);
   const sessions = listed && serviceSessionsOf(listed.body);
   const running = active === undefined ? undefined : activeOf(active);
-  if (sessions === undefined || running === undefined) {
-    const missing: OverviewPart[] = [
-      ...(sessions ? [] : ['session' as const]),
-      ...(running ? [] : ['status' as const]),
-    ];
-    return { learnt: {}, missing, timedOut };
-  }
+  const missing: OverviewPart[] = [
+    ...(sessions ? [] : ['session' as const]),
+    ...(running ? [] : ['status' as const, 'permissions' as const, 'questions' as const]),
+  ];
+  if (sessions === undefined) return { learnt: {}, missing, timedOut };
+  const nowMs = listed?.dateMs ?? deps.clock.now();
+  // Where they are is known, and not what they do.
+  if (running === undefined) return { timedOut, missing, ...directoriesOf(sessions, { missing }, nowMs) };
   const known = [...sessions];
   for (const id of running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED)) {
     const answer = await attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES));
@@ -70,12 +71,24 @@ export async function askService(
     running.slice(0, MAX_ASKED).map((id) => attempt(requestsOf(task, deps, id, dialect))),
   );
   const waiting = requests.flatMap((found) => found ?? []);
-  const nowMs = listed?.dateMs ?? deps.clock.now();
+  const unanswered = running.filter((_, index) => index < MAX_ASKED && requests[index] === undefined);
   return {
     timedOut,
-    missing: requests.includes(undefined) ? ['permissions', 'questions'] : [],
-    ...directoriesOf(known, running, waiting, nowMs),
+    missing: unanswered.length > 0 ? REQUESTS : [],
+    ...directoriesOf(known, { running, waiting, unanswered, missing: [] }, nowMs),
   };
+}
+
+const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
+
+/** What all sessions do. */
+interface Work {
+  /** Undefined where it was not learnt. */
+  readonly running?: readonly string[];
+  readonly waiting?: readonly Waiting[];
+  /** Sessions that run, and of which it was not learnt what they wait for. */
+  readonly unanswered?: readonly string[];
+  readonly missing: readonly OverviewPart[];
 }
 
 function activeOf(answer: unknown): readonly string[] | undefined {
@@ -111,8 +124,7 @@ async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect:
 /** The work in each directory, what runs first and then the most recently used. */
 function directoriesOf(
   sessions: readonly ListedSession[],
-  running: readonly string[],
-  waiting: readonly Waiting[],
+  work: Work,
   nowMs: number,
 ): Pick<Look, 'learnt' | 'elsewhere'> {
   const byDirectory = new Map<string, ListedSession[]>();
@@ -125,23 +137,30 @@ function directoriesOf(
   let listed = 0;
   let more = 0;
   for (const [directory, own] of byDirectory) {
-    const runs = own.filter(({ id }) => running.includes(id)).map(({ id }) => id);
+    const runs = own.some(({ id }) => work.running?.includes(id));
     const isRecent = own.some(({ updatedMs }) => nowMs - updatedMs <= LATELY_MS);
-    const isListed = runs.length > 0 || (isRecent && listed < MAX_LISTED);
+    const isListed = runs || (isRecent && listed < MAX_LISTED);
     listed += isListed ? 1 : 0;
     more += isListed ? 0 : 1;
-    elsewhere.set(directory, { learnt: { ...workIn(own, runs, waiting), isOld: !isListed }, missing: [] });
+    const isUnanswered = own.some(({ id }) => work.unanswered?.includes(id));
+    elsewhere.set(directory, {
+      learnt: { ...workIn(own, work), isOld: !isListed },
+      missing: isUnanswered ? REQUESTS : work.missing,
+    });
   }
-  const learnt = { ...workIn(sessions, running, []), recent: { sessions: new Map(), more } };
-  return { learnt, elsewhere };
+  const { running, missing } = work;
+  const whole = workIn(sessions, { ...(running && { running }), missing });
+  return { learnt: { ...whole, recent: { sessions: new Map(), more } }, elsewhere };
 }
 
-function workIn(
-  sessions: readonly ListedSession[],
-  runs: readonly string[],
-  waiting: readonly Waiting[],
-): OverviewParts {
+function workIn(sessions: readonly ListedSession[], { running, waiting = [] }: Work): OverviewParts {
   const latest = sessions.find(({ isChild, isArchived }) => !isChild && !isArchived);
+  const session =
+    latest === undefined
+      ? null
+      : { id: latest.id, title: latest.title, directory: latest.directory, updatedMs: latest.updatedMs };
+  if (running === undefined) return { session };
+  const runs = running.filter((running) => sessions.some(({ id }) => id === running));
   const isSubAgents = (sessionId: string): boolean => sessions.some(({ id, isChild }) => id === sessionId && isChild);
   const own = waiting
     .filter(({ sessionId }) => runs.includes(sessionId))
@@ -150,9 +169,6 @@ function workIn(
     status: { activity: { kind: runs.length > 0 ? 'busy' : 'idle' }, running: runs },
     permissions: own.filter(({ kind }) => kind === 'permission'),
     questions: own.filter(({ kind }) => kind === 'question'),
-    session:
-      latest === undefined
-        ? null
-        : { id: latest.id, title: latest.title, directory: latest.directory, updatedMs: latest.updatedMs },
+    session,
   };
 }

@@ -32,7 +32,7 @@ export async function askWho(
     if (typeof version === 'string' && /^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) {
       if (service?.pid !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
         throw new WrongServiceError(
-          `the service file names process ${service.pid}, and what answers there says that it is another, ${Number(pid)}; run opencode once to start the service anew`,
+          `the service file names process ${service.pid} of version ${service.version ?? 'unknown'}, and what answers there says that it is ${Number.isInteger(pid) ? `process ${Number(pid)}` : 'none'} of version ${quoteName(singleLine(version, MAX_VERSION_CHARS))}; run opencode service restart`,
         );
       return judged(singleLine(version, MAX_VERSION_CHARS), pid);
     }

@@ -56,6 +56,8 @@ export const STALL_MS = 120_000;
 /** An aborted message says so itself, and one that is too long may be compacted and answered. */
 const TOLD_BY_THE_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
 
+const DELETED: TurnOutcome = { kind: 'failed', reason: 'the session was deleted' };
+
 /** Follows one turn to its end. */
 export class Follower {
   readonly #request: FollowRequest;
@@ -168,7 +170,7 @@ export class Follower {
         if (event.properties['messageID'] === this.#deps.messageId) this.#markStarted();
         return undefined;
       case 'session.deleted':
-        return { kind: 'failed', reason: 'the session was deleted' };
+        return DELETED;
       case 'message.updated':
         return this.#idleSinceMs === undefined && !this.#transcript.concluded ? undefined : await this.#check();
       default:
@@ -194,6 +196,7 @@ export class Follower {
       this.#stage = stageOf(messages);
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
+      if (error.status === 404 && this.#deps.feed.hasStream && this.#isSameProcess) return DELETED;
       if (error.status === 404) return { kind: 'unknown', reason: 'what answers there now does not have this session' };
       // Where the events told the end, that is believed of a store that cannot be read, as of one that is too large.
       if (busy || !this.#transcript.concluded) return undefined;
@@ -227,7 +230,7 @@ export class Follower {
     this.#nextCheckMs = now + SETTLING_POLL_MS;
     // It stopped, or never began, and nothing is stored that says why: an unknown model, a plugin that threw.
     if (this.#error !== undefined) return { kind: 'failed', reason: this.#error };
-    const sameProcess = this.#deps.feed.breaks === this.#breaksAtStart;
+    const sameProcess = this.#isSameProcess;
     if (this.#transcript.assistants.length > 0) {
       return now - this.#idleSinceMs < SETTLING_LIMIT_MS ? undefined : endOf(this.#transcript);
     }
@@ -257,6 +260,11 @@ export class Follower {
       if (isOurs && (await stands(api, waiting))) return this.#waitingFor(waiting);
     }
     return undefined;
+  }
+
+  /** The event stream has stood since following began. */
+  get #isSameProcess(): boolean {
+    return this.#deps.feed.breaks === this.#breaksAtStart;
   }
 
   #waitingFor(waiting: WaitingOutcome['waiting']): TurnOutcome {

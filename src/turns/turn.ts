@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { ModelName, OpencodeApi, Prompt } from '../opencode/api.ts';
-import { firstId, successor } from '../opencode/ids.ts';
+import { firstId, isAscending, successor } from '../opencode/ids.ts';
 import type { OpencodeClient } from '../opencode/client.ts';
 import type { SessionStatus } from '../opencode/schema.ts';
 import { retryingLine } from '../opencode/waiting.ts';
@@ -128,7 +128,7 @@ async function beginTurn(
   if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
   // The stream is by another way by now, or the process another one: what was looked at may not be so any more.
   if (feed.breaks > 0 && mayLeave) return 'unsent';
-  const prompt = composePrompt(request, idle.newestId);
+  const prompt = composePrompt(request, deps.api, idle.newestId);
   checkOpen(request, deps.clock);
   await request.beforeSend?.(prompt);
   return await sendAndFollow(prompt, request, deps, { feed, pinned, mayLeave });
@@ -181,8 +181,14 @@ function notTaken(messageId: string, reason: string): TurnResult {
   return { outcome: { kind: 'refused', reason }, messageId, text: '', textPending: false };
 }
 
-function composePrompt({ session, text, agent, model }: TurnRequest, newestId: string | undefined): Prompt {
-  const messageId = newestId === undefined ? firstId(session.time.created, 'msg') : successor(newestId, 'msg');
+function composePrompt(
+  { session, text, agent, model }: TurnRequest,
+  { isIdempotent }: Pick<OpencodeApi, 'isIdempotent'>,
+  newestId: string | undefined,
+): Prompt {
+  // OpenCode 2 does not order by ids, and takes any that a client makes up.
+  const isFirst = newestId === undefined || (isIdempotent && !isAscending(newestId));
+  const messageId = isFirst ? firstId(session.time.created, 'msg') : successor(newestId, 'msg');
   return {
     sessionId: session.id,
     messageId,

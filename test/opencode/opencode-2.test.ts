@@ -1,9 +1,17 @@
 import { describe, expect, test } from 'vitest';
 
+import { MAX_BODY_BYTES } from '../../src/http/exchange.ts';
+import { opencode2Api } from '../../src/opencode/dialects/opencode-2/opencode-2.ts';
 import { EventReader } from '../../src/opencode/dialects/opencode-2/events.ts';
 import { formAnswer } from '../../src/opencode/dialects/opencode-2/forms.ts';
-import { messagesOf, permissionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
-import { type WireField, wireFormSchema, type WireMessage } from '../../src/opencode/dialects/opencode-2/wire.ts';
+import { messagesOf, permissionOf, questionOf } from '../../src/opencode/dialects/opencode-2/messages.ts';
+import {
+  type WireField,
+  wireFormSchema,
+  type WireMessage,
+  wireMessageSchema,
+} from '../../src/opencode/dialects/opencode-2/wire.ts';
+import { listenHttp } from '../rig/http-listener.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
 
 const entry = (type: string, at: number, more: Partial<WireMessage> = {}): WireMessage => ({
@@ -51,7 +59,23 @@ describe('entries of a session', () => {
   test('where nothing was said, an interruption and a failure are an answer without words', () => {
     const [, aborted] = messagesOf([user, entry('idle', 9, { outcome: 'interrupted' })]);
     expect(aborted).toMatchObject({ info: { role: 'assistant', error: { name: 'MessageAbortedError' } }, parts: [] });
-    expect(messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })])).toHaveLength(1);
+  });
+
+  test('where there was nothing to say, the turn has ended well', () => {
+    const messages = messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })]);
+    expect(messages).toMatchObject([{}, { info: { parentID: user.id, finish: 'stop', time: { completed: 9 } } }]);
+    expect(messagesOf([entry('idle', 9, { outcome: 'succeeded' })])).toEqual([]);
+  });
+
+  test('a compaction is answered by its summary, unless it still runs', () => {
+    const compacted = (status: string, more = {}): unknown[] =>
+      messagesOf([user, entry('compaction', 3, { reason: 'manual', status, ...more })])
+        .slice(2)
+        .map(({ info }) => info);
+    expect(compacted('running')).toEqual([]);
+    expect(compacted('completed')).toMatchObject([{ role: 'assistant', summary: true, time: { completed: 3 } }]);
+    const error = { type: 'provider', message: 'no key' };
+    expect(compacted('failed', { error })).toMatchObject([{ error: { name: 'provider' } }]);
   });
 
   test('what an answer says of its own end stands', () => {
@@ -72,6 +96,28 @@ describe('entries of a session', () => {
     expect(messages.slice(1).map(({ parts }) => parts[0]?.synthetic)).toEqual([true, true, true]);
     const [, compaction] = messagesOf([user, entry('compaction', 3, { reason: 'auto', summary: 'short' })]);
     expect(compaction?.parts[0]).toMatchObject({ type: 'compaction', auto: true });
+  });
+});
+
+describe('what a later version brings', () => {
+  test('an entry and a content of an unknown type hide nothing of their session', () => {
+    const raw = [
+      { id: 'tm-1', type: 'of-tomorrow', time: 'never', text: { as: 'an object' } },
+      {
+        id: 'msg_2',
+        type: 'assistant',
+        time: { created: 2, completed: 3 },
+        content: [text('said'), { type: 'hologram', text: 7, name: {}, state: 'on' }],
+      },
+    ];
+    const [answer, ...others] = messagesOf(raw.map((one) => wireMessageSchema.parse(one)));
+    expect(others).toEqual([]);
+    expect(answer?.parts).toMatchObject([{ text: 'said' }, { type: 'hologram' }]);
+  });
+
+  test('of what is known the form is checked', () => {
+    const broken = { id: 'msg_1', type: 'user', time: { created: 1 }, text: 7 };
+    expect(wireMessageSchema.safeParse(broken).success).toBe(false);
   });
 });
 
@@ -115,15 +161,87 @@ describe('a form', () => {
     [{ type: 'string', maxLength: 3 }, ['four'], '3 characters at most'],
     [{ type: 'multiselect', options, minItems: 2 }, ['Europe'], '2 choices at least'],
     [{ type: 'multiselect', options, maxItems: 1 }, ['Europe', 'America'], '1 choices at most'],
+    [{ type: 'string', options, custom: false }, ['Asia'], '"Europe" or "America"'],
+    [{ type: 'multiselect', options, custom: false }, ['Europe', 'Asia'], '"Europe" or "America"'],
     [{ type: 'external', url: 'https://example.com' }, ['done'], 'an answer in that opencode alone'],
   ])('%j does not take %j', (more, given, expected) => {
     expect(answer(more, given)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
+  });
+
+  describe('a field that depends on another', () => {
+    const { fields, ...form } = wireFormSchema.parse({
+      id: 'frm_1',
+      sessionID: 'ses_1',
+      fields: [
+        { key: 'where', type: 'string', title: 'Where', required: true, options },
+        {
+          key: 'zone',
+          type: 'string',
+          title: 'Zone',
+          required: true,
+          when: [{ key: 'where', op: 'eq', value: 'eu-1' }],
+        },
+        { key: 'why', type: 'string', when: [{ key: 'zone', op: 'neq', value: 'a' }] },
+      ],
+    });
+
+    test('says when it is asked, and may be left out', () => {
+      const { questions } = questionOf({ ...form, fields });
+      expect(questions[1]).toMatchObject({ question: 'Zone (only if Where is Europe)', optional: true });
+      expect(questions[2]?.question).toBe('why (only if Zone is not a)');
+    });
+
+    test.each([
+      [[['America'], [], ['far']], { answer: { where: 'us-1', why: 'far' } }],
+      [[['Europe'], ['a'], []], { answer: { where: 'eu-1', zone: 'a' } }],
+      [[['Europe'], [], []], { problem: 'field 2, "Zone", needs an answer' }],
+      [
+        [['America'], ['a'], []],
+        { problem: 'field 2, "Zone", is not asked (only if Where is Europe); give [] for it' },
+      ],
+    ])('%j', (given, made) => {
+      expect(formAnswer(fields, given)).toEqual(made);
+    });
+  });
+
+  test('what is done elsewhere is told with its place, and needs no words', () => {
+    const external = field({ type: 'external', title: 'Log in', url: 'https://example.com' });
+    const { questions } = questionOf({ id: 'frm_1', sessionID: 'ses_1', title: 'x', fields: [external] });
+    expect(questions).toMatchObject([{ question: 'Log in: https://example.com', optional: true }]);
+    expect(formAnswer([external], [[]])).toEqual({ answer: {} });
   });
 
   test('what is required is needed, and what is not may be left out', () => {
     expect(answer({ type: 'string', required: true }, [])).toEqual({ problem: expect.stringContaining('needs') });
     expect(answer({ type: 'string' }, [])).toEqual({ answer: {} });
   });
+});
+
+test('behind a large message there is one more to read, and not none', async () => {
+  const asked: number[] = [];
+  const all = [
+    { id: 'msg_2', type: 'idle', time: { created: 3 }, outcome: 'succeeded' },
+    { id: 'msg_1', type: 'user', time: { created: 1 }, text: 'large' },
+  ];
+  const { url, close } = await listenHttp((request, response) => {
+    const { searchParams } = new URL(request.url ?? '/', 'http://localhost');
+    const limit = Number(searchParams.get('limit'));
+    const from = Number(searchParams.get('cursor') ?? 0);
+    asked.push(limit);
+    response.writeHead(200, { 'content-type': 'application/json' });
+    const padding = limit > 1 ? 'x'.repeat(MAX_BODY_BYTES) : '';
+    const cursor = { next: from + limit < all.length ? String(from + limit) : undefined };
+    response.end(JSON.stringify({ data: all.slice(from, from + limit), cursor, padding }));
+  });
+  try {
+    const endpoint = { url, route: 'loopback' } as const;
+    const { messages } = await opencode2Api({ endpoint }, 'opencode-2').messages('ses_1', { limit: 8 });
+    expect(messages.map(({ info }) => info.id)).toEqual(['msg_1', 'msg_2']);
+    // What was too large once is not asked for again.
+    expect(asked).toEqual([8, 1, 1]);
+  } finally {
+    await close();
+  }
 });
 
 describe('events', () => {
@@ -167,6 +285,7 @@ describe('events', () => {
   test.each([
     ['session.execution.succeeded', {}, undefined],
     ['session.execution.interrupted', { reason: 'user' }, 'interrupted'],
+    ['session.execution.interrupted', { reason: 'superseded' }, 'interrupted'],
     ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, 'interrupted'],
     ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, undefined],
     ['session.next.step.ended', { finish: 'stop' }, undefined],
@@ -176,6 +295,11 @@ describe('events', () => {
     );
     expect(idle?.properties['outcome']).toBe(outcome);
     expect(idle).toBeDefined();
+  });
+
+  test('the end of the service is none of a turn', () => {
+    const events = read(new EventReader(), 'session.execution.interrupted', { reason: 'shutdown' });
+    expect(events.map(({ type }) => type)).toEqual(['session.touched']);
   });
 
   test('a step that calls a tool is no end', () => {

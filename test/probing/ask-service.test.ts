@@ -139,23 +139,47 @@ describe('what a directory is told to do', () => {
 });
 
 describe('what is not answered', () => {
-  test.each([
-    ['what runs', '/api/session/active', 'status'],
-    ['the sessions', '/api/session', 'session'],
-  ])('%s is missing, and nothing is shown as idle', async (_, path, part) => {
-    const { learnt, missing, elsewhere } = await look({ sessions: [session('a', '/a', 1)], answers: { [path]: 500 } });
+  test('the sessions are missing, and no directory is known', async () => {
+    const { learnt, missing, elsewhere } = await look({
+      sessions: [session('a', '/a', 1)],
+      answers: { '/api/session': 500 },
+    });
     expect(learnt).toEqual({});
-    expect(missing).toEqual([part]);
+    expect(missing).toEqual(['session']);
     expect(elsewhere).toBeUndefined();
   });
 
-  test('what one waits for is missing where its answer is of no form that is known', async () => {
-    const { missing, elsewhere } = await look({
+  test('what runs is missing in each directory, which is listed and not shown as idle', async () => {
+    const { learnt, missing, elsewhere, listed } = await look({
       sessions: [session('a', '/a', 1)],
-      active: ['a'],
+      answers: { '/api/session/active': 500 },
+    });
+    expect(missing).toEqual(['status', 'permissions', 'questions']);
+    expect(learnt.status).toBeUndefined();
+    expect(listed).toEqual(['/a']);
+    expect(elsewhere?.get('/a')).toEqual({
+      learnt: { session: expect.objectContaining({ id: 'ses_a' }), isOld: false },
+      missing,
+    });
+  });
+
+  test('a session that makes no sense hides no other', async () => {
+    const { listed, missing } = await look({
+      sessions: [session('a', 'relative', 1), { id: 7 }, session('b', '/b', 1)],
+    });
+    expect(listed).toEqual(['/b']);
+    expect(missing).toEqual([]);
+  });
+
+  test('what one waits for is missing in its directory where its answer is of no form that is known', async () => {
+    const { missing, elsewhere } = await look({
+      sessions: [session('a', '/a', 1), session('b', '/b', 1)],
+      active: ['a', 'b'],
       answers: { '/api/session/ses_a/permission': { data: [{ id: 'per_1' }] } },
     });
     expect(missing).toEqual(['permissions', 'questions']);
+    expect(elsewhere?.get('/a')?.missing).toEqual(missing);
+    expect(elsewhere?.get('/b')?.missing).toEqual([]);
     expect(elsewhere?.get('/a')?.learnt.status).toMatchObject({ activity: { kind: 'busy' } });
   });
 });

@@ -2,7 +2,8 @@ import type { ModelName } from '../../opencode/api.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import { isWholeService } from '../listing/directories.ts';
-import type { Connected } from '../runtime.ts';
+import { isOver } from '../../turns/call-limit.ts';
+import { type CallSpan, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { findSession } from '../sessions/session-query.ts';
 
 /** Who is to answer, checked. */
@@ -19,6 +20,7 @@ const MAX_LISTED = 20;
  * @throws {OperationError} the instance has no such agent or model; nothing was sent
  */
 export async function checkChoice(
+  runtime: Pick<Runtime, 'clock'>,
   connected: Connected,
   {
     agent,
@@ -29,25 +31,48 @@ export async function checkChoice(
     readonly model?: string | undefined;
     readonly session_id?: string | undefined;
   },
+  call: CallSpan,
 ): Promise<Choice> {
   if (agent === undefined && model === undefined) return {};
   if (isWholeService(connected) && session_id !== undefined)
     connected = { ...connected, directory: (await findSession(connected, session_id)).directory };
+  const onceLoaded: OnceLoaded = async (list) => {
+    let found = await list();
+    for (const pause of COLD_PAUSES_MS) {
+      if (found.length > 0 || isOver(limitOf(call), runtime.clock)) break;
+      await runtime.clock.sleep(pause, call.signal);
+      found = await list();
+    }
+    return found;
+  };
   const [agentName, modelName] = await Promise.all([
-    agent === undefined ? undefined : checkAgent(connected, agent),
-    model === undefined ? undefined : checkModel(connected, model),
+    agent === undefined ? undefined : checkAgent(connected, agent, onceLoaded),
+    model === undefined ? undefined : checkModel(connected, model, onceLoaded),
   ]);
   return { ...(agentName !== undefined && { agentName }), ...(modelName !== undefined && { modelName }) };
 }
 
-async function checkAgent({ api, directory, instance }: Connected, wanted: string): Promise<string> {
-  const agents = await api.agents(directory);
+/** OpenCode 2 tells of none while it loads a directory, which took the preview 2.3 s. */
+const COLD_PAUSES_MS = [250, 500, 1_000, 2_000, 4_000];
+
+type OnceLoaded = <T>(list: () => Promise<readonly T[]>) => Promise<readonly T[]>;
+
+async function checkAgent(
+  { api, directory, instance }: Connected,
+  wanted: string,
+  onceLoaded: OnceLoaded,
+): Promise<string> {
+  const agents = await onceLoaded(() => api.agents(directory));
   if (agents.includes(wanted)) return wanted;
   throw unknown(instance.name, 'agent', wanted, agents);
 }
 
-async function checkModel({ api, directory, instance }: Connected, wanted: string): Promise<ModelName> {
-  const models = await api.models(directory);
+async function checkModel(
+  { api, directory, instance }: Connected,
+  wanted: string,
+  onceLoaded: OnceLoaded,
+): Promise<ModelName> {
+  const models = await onceLoaded(() => api.models(directory));
   const names = models.map(nameOf);
   const found = models[names.indexOf(wanted)];
   if (found !== undefined) return found;

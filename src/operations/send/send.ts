@@ -83,7 +83,7 @@ async function sendOne(
       () => done.join('; '),
       async () => {
         const connected = await connectTo(runtime, instance, several.call);
-        const choice = await checkChoice(connected, input);
+        const choice = await checkChoice(runtime, connected, input, several.call);
         return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
       },
     ),

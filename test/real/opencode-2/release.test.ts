@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { McpChild } from '../../rig/mcp-child.ts';
 import { startMcpChild } from '../../rig/mcp-child.ts';
 import { type FakeOpencode2, type FakeRequest, startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { RESUMED_REPLY } from '../../rig/opencode-2/turns.ts';
 import { CONTINUED } from '../../rig/model-script.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { data } from '../generations/grounds.ts';
@@ -177,6 +178,20 @@ describe('what an agent asks', () => {
     expect(reply?.body).toEqual({ answer: { where: 'eu-1', count: 3, dry: true, parts: ['a', 'b'] } });
   });
 
+  test('by a form that somebody else settled at the same moment is not answered twice', async () => {
+    const { instance, session_id } = await newSession();
+    fake.script('ask all', [{ kind: 'form', title: 'Which?', fields: [{ key: 'k', type: 'string' }] }]);
+    await server.call('send', { instance, session_id, message: 'ask all' });
+    fake.setFault(({ path, method }) => {
+      if (method !== 'POST' || !/\/form\/[^/]+\/reply$/.test(path)) return undefined;
+      return { answer: { status: 409, body: { _tag: 'FormAlreadySettledError', id: 'frm_1', message: 'settled' } } };
+    });
+    const late = await server.call('respond', { instance, answers: [['mine']] });
+    expect(late.text).toMatch(/does not wait .* any more/);
+    fake.setFault(undefined);
+    await server.call('abort_session', { instance, session_id });
+  });
+
   test('for a sub-agent is told as its', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'task: bash: echo deep' }));
@@ -203,6 +218,74 @@ describe('a turn', () => {
     expect(data(await server.call('send', { instance, session_id, message: 'fail 500' }))).toMatchObject({
       outcome: 'failed',
     });
+  });
+
+  test('whose model is tried again for long is told as retrying', async () => {
+    const { instance, session_id } = await newSession();
+    fake.script('try long', [
+      { kind: 'retry', message: 'the model is overloaded', status: 529 },
+      { kind: 'gate', name: 'try' },
+      { kind: 'say', chunks: ['at last'] },
+    ]);
+    await server.call('send_message', { instance, session_id, message: 'try long', async: true });
+    await fake.model.waitForGate('try');
+    const running = await server.call('wait', { instances: [instance], session_id, timeout_seconds: 1 });
+    const refused = await server.call('send', { instance, session_id, message: 'echo: x' });
+    fake.model.release('try');
+    await server.call('wait', { instances: [instance], session_id });
+    for (const { text } of [running, refused]) expect(text).toContain('the model is overloaded');
+  });
+
+  test('whose session is deleted has failed, and is in no doubt', async () => {
+    const { instance, session_id } = await newSession();
+    const sending = server.call('send', { instance, session_id, message: 'gate gone: never' });
+    await fake.model.waitForGate('gone');
+    expect((await fake.api(`/api/session/${session_id}`, { method: 'DELETE' })).status).toBe(204);
+    expect(data(await sending)).toMatchObject({ outcome: 'failed', reason: 'the session was deleted' });
+  });
+
+  test('for an agent waits until its directory is loaded, which tells of none before', async () => {
+    const { instance, session_id } = await newSession();
+    let asked = 0;
+    fake.setFault(({ path }) => {
+      if (path !== '/api/agent' || (asked += 1) > 2) return undefined;
+      const location = { directory: app, project: { id: 'global', directory: app } };
+      return { answer: { status: 200, body: { location, data: [] } } };
+    });
+    const sent = await server.call('send', { instance, session_id, message: 'echo: warm', agent: 'plan' });
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'warm' });
+  });
+
+  test('that says nothing has ended, and a session whose newest message has an id of its maker takes the next one', async () => {
+    const { instance, session_id } = await newSession();
+    await fake.json('POST', `/api/session/${session_id}/prompt`, { id: 'msg_mine', text: 'echo: theirs' });
+    await server.call('wait', { instances: [instance], session_id });
+    fake.session(session_id).messages.splice(1);
+    fake.script('nothing', []);
+    expect(data(await server.call('send', { instance, session_id, message: 'nothing' }))).toMatchObject({
+      outcome: 'completed',
+      text: '',
+    });
+  });
+
+  test('behind a compaction by hand does not wait for anything', async () => {
+    const { instance, session_id } = await newSession();
+    await server.call('send', { instance, session_id, message: 'echo: hi' });
+    await fake.json('POST', `/api/session/${session_id}/compact`, {});
+    await server.call('wait', { instances: [instance], session_id });
+    const { session } = data(await server.call('read', { instance, session_id }));
+    expect(session).toMatchObject({ state: 'idle' });
+  });
+
+  test('in whose middle the service is stopped and started goes on, and nobody is said to have aborted it', async () => {
+    const { instance, session_id } = await newSession();
+    const sending = server.call('send', { instance, session_id, message: 'gate stop: never' });
+    await fake.model.waitForGate('stop');
+    await fake.stop();
+    await fake.restart();
+    const sent = await sending;
+    expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: RESUMED_REPLY });
+    expect(prompts(session_id)).toEqual(['gate stop: never']);
   });
 
   test('of somebody else that follows at once is none of ours', async () => {

@@ -365,14 +365,16 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     expect(await within(tap.ended, 'the stream to break')).toBeInstanceOf(Error);
   });
 
-  it('interrupts what runs when it is stopped', async () => {
+  it('interrupts what runs when it is stopped, and the next service goes on with it', async () => {
     const session = await open();
     await prompt(session, 'hang stopped');
     await fake.model.waitForGate('stopped');
     await fake.stop();
-    await fake.restart();
+    await fake.restart({ resume: false });
     expect(await active()).toEqual([]);
     expect((await told(session)).at(-1)).toBe('idle interrupted');
+    await fake.restart();
+    await until('it to go on', async () => (await told(session)).at(-1) === 'idle succeeded');
   });
 });
 

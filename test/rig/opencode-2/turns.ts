@@ -137,7 +137,8 @@ export class Turns {
     }
     info.outcome = outcome;
     info.time.idle = info.time.updated = store.now();
-    session.executing = false;
+    // What the end of the service has cut its next start goes on with.
+    session.executing = details['reason'] === 'shutdown';
     session.messages.push({
       id: store.id('msg'),
       type: 'idle',

@@ -69,6 +69,8 @@ export class EventReader {
       case 'session.execution.failed':
         return [['session.idle', { sessionID }]];
       case 'session.execution.interrupted':
+        // Nobody ended it: the service stops, and its next start goes on with it.
+        if (data['reason'] === 'shutdown') return [['session.touched', { sessionID }]];
         return [['session.idle', { sessionID, outcome: 'interrupted' }]];
       case 'session.retry.scheduled':
         return [['session.status', { sessionID, status: retryIn(data) }]];

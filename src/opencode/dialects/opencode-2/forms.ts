@@ -1,5 +1,5 @@
 import { quoted } from '../../../base/plain-text.ts';
-import { shownFields } from './messages.ts';
+import { conditionOf, shownFields } from './messages.ts';
 import type { WireField } from './wire.ts';
 
 type FieldValue = string | number | boolean | readonly string[];
@@ -22,6 +22,10 @@ export function formAnswer(
   const answer: Record<string, FieldValue> = {};
   for (const [index, field] of shownFields(fields).entries()) {
     const given = answers[index] ?? [];
+    if (!isAsked(field, answer)) {
+      if (given.length === 0) continue;
+      return { problem: `${nameOf(field, index)} is not asked${conditionOf(field, fields)}; give [] for it` };
+    }
     if (given.length === 0) {
       if (field.required === true) return { problem: `${nameOf(field, index)} needs an answer` };
       continue;
@@ -34,6 +38,15 @@ export function formAnswer(
   return { answer };
 }
 
+/** By the answers to the fields before it, on which alone it can depend. */
+function isAsked({ when }: WireField, answer: Readonly<Record<string, FieldValue>>): boolean {
+  return (when ?? []).every(({ key, op, value }) => {
+    const given = answer[key];
+    const isThat = given === value || (Array.isArray(given) && given.includes(value));
+    return isThat === (op !== 'neq');
+  });
+}
+
 function nameOf({ title, key }: WireField, index: number): string {
   return `field ${index + 1}, ${quoted(title ?? key, MAX_SHOWN)},`;
 }
@@ -43,9 +56,9 @@ function valueOf(field: WireField, given: readonly string[]): FieldValue | { rea
   const text = first.trim();
   switch (field.type) {
     case 'string':
-      return lengthProblem(field, first) ?? chosen(field, first);
+      return offerProblem(field, given) ?? lengthProblem(field, first) ?? chosen(field, first);
     case 'multiselect':
-      return countProblem(field, given) ?? given.map((one) => chosen(field, one));
+      return offerProblem(field, given) ?? countProblem(field, given) ?? given.map((one) => chosen(field, one));
     case 'boolean':
       if (YES.has(text.toLowerCase())) return true;
       return NO.has(text.toLowerCase()) ? false : { expected: 'Yes or No' };
@@ -63,6 +76,13 @@ function chosen({ options }: WireField, text: string): string {
     options?.find(({ label }) => label === text) ??
     options?.find(({ label, value }) => label.toLowerCase() === text.toLowerCase() || value === text);
   return option?.value ?? text;
+}
+
+function offerProblem(field: WireField, given: readonly string[]): { readonly expected: string } | undefined {
+  const { options, custom } = field;
+  if (custom !== false || options == null) return undefined;
+  const isOffered = given.every((one) => options.some(({ value }) => value === chosen(field, one)));
+  return isOffered ? undefined : { expected: options.map(({ label }) => quoted(label, MAX_SHOWN)).join(' or ') };
 }
 
 function lengthProblem({ minLength, maxLength }: WireField, text: string): { readonly expected: string } | undefined {

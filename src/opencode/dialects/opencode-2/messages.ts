@@ -22,13 +22,16 @@ export function messagesOf(entries: readonly WireMessage[]): Message[] {
   const messages: Message[] = [];
   let promptId = '';
   let lastMs = 0;
-  for (const entry of entries) {
+  for (const [index, entry] of entries.entries()) {
+    // The service was stopped, and went on with it at its next start, which it says first.
+    if (entry.type === 'idle' && entry.outcome === 'interrupted' && entries[index + 1]?.type === 'synthetic') continue;
     // A prompt that waited in the queue has the time at which it came; its place is behind what was answered meanwhile.
     lastMs = Math.max(lastMs, entry.time.created);
     const message = entry.type === 'idle' ? endOf(entry, messages, promptId) : messageOf(entry, promptId, lastMs);
     if (message === undefined) continue;
     if (entry.type === 'user') promptId = entry.id;
     messages.push(message);
+    if (entry.type === 'compaction' && entry.status !== 'running') messages.push(summaryOf(entry, lastMs));
   }
   return messages;
 }
@@ -53,6 +56,13 @@ function messageOf(entry: WireMessage, promptId: string, createdMs: number): Mes
 
 function fromPerson({ id }: WireMessage, created: number, part: Omit<Part, 'id' | 'messageID'>): Message {
   return { info: { id, role: 'user', time: { created } }, parts: [{ ...part, id: partId(id, 0), messageID: id }] };
+}
+
+/** OpenCode 1 has the outcome of a compaction as a message of its own. Without one it would be one that nobody answers. */
+function summaryOf({ id, error }: WireMessage, created: number): Message {
+  const info = { id: `${id}-summary`, role: 'assistant', parentID: id, summary: true } as const;
+  const time = { created, completed: created };
+  return { info: { ...info, time, ...(error != null && { error: errorOf(error) }) }, parts: [] };
 }
 
 function assistantOf(entry: WireMessage, promptId: string, createdMs: number): AssistantMessage {
@@ -81,9 +91,18 @@ function endOf({ id, time, outcome, error }: WireMessage, before: Message[], pro
   if (answer?.error !== undefined) return undefined;
   const completed = time.created;
   if (outcome === 'succeeded') {
-    if (answer !== undefined && last !== undefined && answer.time.completed === undefined)
-      before[before.length - 1] = { ...last, info: { ...answer, time: { ...answer.time, completed }, finish: 'stop' } };
-    return undefined;
+    if (answer !== undefined && last !== undefined) {
+      if (answer.time.completed === undefined)
+        before[before.length - 1] = {
+          ...last,
+          info: { ...answer, time: { ...answer.time, completed }, finish: 'stop' },
+        };
+      return undefined;
+    }
+    // It had nothing to say.
+    if (last === undefined || last.info.id !== promptId) return undefined;
+    const info = { id, role: 'assistant', parentID: promptId, time: { created: completed, completed } } as const;
+    return { info: { ...info, finish: 'stop' }, parts: [] };
   }
   const why = outcome === 'interrupted' ? ABORTED : errorOf(error ?? { type: 'unknown', message: '' });
   if (answer === undefined || last === undefined) {
@@ -161,15 +180,33 @@ export function questionOf({ id, sessionID, title, fields }: WireForm): Question
     id,
     sessionID,
     questions: shownFields(fields).map((field) => ({
-      question: [field.title ?? title, field.description].filter(Boolean).join(': ') || field.key,
+      question:
+        ([field.title ?? title, field.description, field.url].filter(Boolean).join(': ') || field.key) +
+        conditionOf(field, fields),
       options:
         field.type === 'boolean'
           ? [{ label: 'Yes' }, { label: 'No' }]
           : (field.options ?? []).map(({ label }) => ({ label })),
       multiple: field.type === 'multiselect',
-      optional: field.required !== true,
+      optional: field.required !== true || isConditional(field),
     })),
   };
+}
+
+function isConditional({ when }: WireField): boolean {
+  return when != null && when.length > 0;
+}
+
+/** When a field is asked, in a person's words; nothing where it always is. */
+export function conditionOf({ when }: WireField, fields: readonly WireField[]): string {
+  if (when == null || when.length === 0) return '';
+  const conditions = when.map(({ key, op, value }) => {
+    const other = fields.find((field) => field.key === key);
+    const label = other?.options?.find((option) => option.value === value)?.label;
+    const told = label ?? (typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value));
+    return `${other?.title ?? key} is ${op === 'neq' ? 'not ' : ''}${told}`;
+  });
+  return ` (only if ${conditions.join(' and ')})`;
 }
 
 export function shownFields(fields: readonly WireField[]): readonly WireField[] {

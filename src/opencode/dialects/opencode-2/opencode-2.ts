@@ -6,7 +6,7 @@ import { type Connection, exchange, MAX_BODY_BYTES, type RequestInit, RequestErr
 import { NotPossibleError, type OpencodeApi, type Prompt } from '../../api.ts';
 import { openEvents } from '../../events.ts';
 import { said, wordsOf } from '../../said.ts';
-import type { Permission, Question, Session } from '../../schema.ts';
+import { type Permission, type Question, sensible, type Session, type SessionStatus } from '../../schema.ts';
 import { EventReader } from './events.ts';
 import { formAnswer } from './forms.ts';
 import { messagesOf, permissionOf, questionOf, sessionOf } from './messages.ts';
@@ -75,25 +75,29 @@ class Opencode2 {
           limit,
           ...(rootsOnly && !this.#isPreview && { parentID: 'null' }),
         };
-        const { data } = await this.#get(`/api/session${queryOf(query)}`, pageOf(wireSessionSchema));
+        const { data } = await this.#get(`/api/session${queryOf(query)}`, dataOf(sensible(wireSessionSchema)));
         return data.map(sessionOf);
       },
       session: (id) => this.#session(id),
       createSession: (title, directory) => this.#create(title, directory),
-      statuses: async (directory) =>
-        new Map((await this.#activeIn(directory)).map((id) => [id, { type: 'busy' } as const])),
+      statuses: async (directory) => {
+        const active = await this.#activeIn(directory);
+        return new Map(await Promise.all(active.map(async (id) => [id, await this.#statusOf(id)] as const)));
+      },
       messages: async (id, { limit, before }) => {
         const entries: WireMessage[] = [];
         let olderCursor = before;
-        // Not each entry is a message: as many more are asked for as are missing.
+        let size = MAX_PAGE;
+        // Not each entry is a message: as many more are asked for as are missing. Large ones come in smaller pages, until there is one.
         for (let page = 0; page < MAX_PAGES; page += 1) {
-          const missing = limit - messagesOf(entries.toReversed()).length;
-          if (missing <= 0) break;
-          const { data, cursor, asked } = await this.#messages(id, Math.min(missing, MAX_PAGE), olderCursor);
+          const found = messagesOf(entries.toReversed()).length;
+          if (found >= limit || (found > 0 && size < limit - found)) break;
+          const { data, cursor, asked } = await this.#messages(id, Math.min(limit - found, size), olderCursor);
           entries.push(...data);
+          size = asked < limit - found ? asked : size;
           // The last page has a cursor too, to an empty one.
           olderCursor = data.length < asked ? undefined : (cursor?.next ?? undefined);
-          if (olderCursor === undefined || asked < missing) break;
+          if (olderCursor === undefined) break;
         }
         return { messages: messagesOf(entries.toReversed()), ...(olderCursor !== undefined && { olderCursor }) };
       },
@@ -116,7 +120,7 @@ class Opencode2 {
         const session = sessionPath(form.question.sessionID);
         return this.#isPreview
           ? await this.#did('POST', `${session}/question/${id}/reject`, {})
-          : await this.#did('DELETE', `${session}/form/${id}`);
+          : await this.#settled('DELETE', `${session}/form/${id}`);
       },
       agents: async (directory) => {
         const { data } = await this.#get(`/api/agent${inLocation(directory)}`, dataOf(z.array(wireAgentSchema)));
@@ -155,7 +159,7 @@ class Opencode2 {
         return data.map(({ path: found, type }) => ({ name: nameOf(found), path: found, type, ignored: false }));
       },
       readFile: (directory, path) => this.#readFile(directory, path),
-      findText: () => this.#lacks('search in files', 'OpenCode 1 can; search finds files by name here'),
+      findText: () => this.#lacks('search in files', 'search with names: true finds files by their names'),
       findFiles: async (directory, query, limit) => {
         const path = `/api/fs/find${inLocation(directory, { query, limit, type: 'file' })}`;
         const { data } = await this.#get(path, dataOf(z.array(wireFileSchema)), SEARCH_TIMEOUT_MS);
@@ -190,6 +194,16 @@ class Opencode2 {
       }),
     );
     return ids.filter((_, index) => directory === '' || known[index] === directory);
+  }
+
+  /** Of one that runs: whether it works or waits to ask its model again, which its newest entry says. The preview says it nowhere. */
+  async #statusOf(id: string): Promise<SessionStatus> {
+    if (this.#isPreview) return { type: 'busy' };
+    const newest = await this.#messages(id, 1, undefined).catch(() => undefined);
+    const { retry, time } = newest?.data[0] ?? {};
+    if (retry == null || time?.completed != null) return { type: 'busy' };
+    const { attempt, at, error } = retry;
+    return { type: 'retry', attempt, message: error.message || error.type, ...(at != null && { next: at }) };
   }
 
   /** A page, newest first; `asked`: how many, which are fewer of large ones. In the end their long strings are cut. */
@@ -238,7 +252,7 @@ class Opencode2 {
     if (found.form === undefined) return await this.#did('POST', `${session}/question/${id}/reply`, { answers });
     const made = formAnswer(found.form.fields, answers);
     if ('problem' in made) throw new NotPossibleError(`Nothing was answered: ${made.problem}.`);
-    return await this.#did('POST', `${session}/form/${id}/reply`, { answer: made.answer });
+    return await this.#settled('POST', `${session}/form/${id}/reply`, { answer: made.answer });
   }
 
   /** Sent again it is the same prompt, which runs once. Agent and model are the session's from then on. */
@@ -314,6 +328,16 @@ class Opencode2 {
 
   #send<T>(method: string, path: string, body: object, schema: z.ZodType<T>): Promise<T> {
     return this.#ask(path, { method, body: JSON.stringify(body), schema });
+  }
+
+  /** Of a form. False where it is not there any more, or somebody else settled it. */
+  async #settled(method: string, path: string, body?: object): Promise<boolean> {
+    try {
+      return await this.#did(method, path, body);
+    } catch (error) {
+      if (error instanceof RequestError && error.status === 409) return false;
+      throw error;
+    }
   }
 
   /** False where it is not there any more. */

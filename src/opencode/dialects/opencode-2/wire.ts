@@ -26,6 +26,13 @@ export type WireSession = z.infer<typeof wireSessionSchema>;
 export const wireErrorSchema = z.object({ type: z.string(), message: z.string().default('') });
 export type WireError = z.infer<typeof wireErrorSchema>;
 
+/** Its form is known by its type; of another type, as a later version may bring, no more than that is taken. */
+const typed = <T extends z.ZodType>(known: ReadonlySet<unknown>, schema: T, other: object = {}) =>
+  z.preprocess((value) => {
+    const type: unknown = typeof value === 'object' && value !== null && 'type' in value ? value.type : undefined;
+    return typeof type !== 'string' || known.has(type) ? value : { ...other, type };
+  }, schema);
+
 const contentSchema = z.object({
   type: z.string(),
   text: z.string().optional(),
@@ -41,22 +48,34 @@ const contentSchema = z.object({
     .optional(),
 });
 
-/** Any entry of a session: a prompt, a step of the answer, and what opencode put in. Which fields there are depends on `type`. */
-export const wireMessageSchema = z.object({
+const CONTENT_TYPES = new Set(['text', 'reasoning', 'tool']);
+
+const ENTRY_TYPES = new Set(['user', 'synthetic', 'system', 'skill', 'compaction', 'assistant', 'idle']);
+/** Of an entry that is not used: no message is made of it. */
+const NOT_USED = { id: 'msg_0', time: { created: 0 } };
+
+const entrySchema = z.object({
   id: idOf('msg'),
   type: z.string(),
   time: z.object({ created: timeMs, completed: timeMs.nullish() }),
   text: z.string().optional(),
-  content: z.array(contentSchema).optional(),
+  content: z.array(typed(CONTENT_TYPES, contentSchema)).optional(),
   finish: z.string().nullish(),
   error: wireErrorSchema.nullish(),
+  /** Of a step whose model failed and is asked again at that time. */
+  retry: z.object({ attempt: z.number(), at: z.number().nullish(), error: wireErrorSchema }).nullish().catch(undefined),
   /** Of `idle`, the end of a busy period: `succeeded`, `failed` or `interrupted`. */
   outcome: z.string().optional(),
+  /** Of a compaction: `running`, `completed` or `failed`. */
+  status: z.string().optional(),
   /** Of a compaction: `auto` or `manual`. */
   reason: z.string().optional(),
   summary: z.string().optional(),
 });
-export type WireMessage = z.infer<typeof wireMessageSchema>;
+export type WireMessage = z.infer<typeof entrySchema>;
+
+/** Any entry of a session: a prompt, a step of the answer, and what opencode put in. Which fields there are depends on `type`. */
+export const wireMessageSchema = typed(ENTRY_TYPES, entrySchema, NOT_USED);
 
 export const wirePermissionSchema = z.object({
   id: idOf('per'),
@@ -94,7 +113,12 @@ const fieldSchema = z.object({
   required: z.boolean().nullish(),
   hidden: z.boolean().nullish(),
   options: z.array(z.object({ value: z.string(), label: z.string() })).nullish(),
+  /** False: only what is offered is taken. */
   custom: z.boolean().nullish(),
+  /** It is asked only where all of these hold of the answers to other fields. */
+  when: z.array(z.object({ key: z.string(), op: z.string(), value: z.unknown() })).nullish(),
+  /** Of `external`: where a person does what is asked. */
+  url: z.string().nullish(),
   minLength: z.number().nullish(),
   maxLength: z.number().nullish(),
   minimum: z.unknown().optional(),
