@@ -109,7 +109,7 @@ async function surveyGates(stage: Stage): Promise<readonly Gate[]> {
       ratioGate(`instances over ${size}, ours / bare`, oursMs, bareMs, SURVEY_RATIO),
     );
   }
-  const { oursMs, bareMs, oursRequests, complete } = await survey(stage, 50, PAIRS, 2);
+  const { oursMs, bareMs, oursRequests, complete, residentMb } = await survey(stage, 50, PAIRS, 2);
   gates.push(
     {
       name: 'requests per OpenCode 2 and call of instances over 50',
@@ -126,6 +126,14 @@ async function surveyGates(stage: Stage): Promise<readonly Gate[]> {
       wrongLimit: exactly(51),
     },
     ratioGate('instances over 50 OpenCode 2, ours / bare', oursMs, bareMs, SURVEY_RATIO),
+    {
+      name: 'resident memory after surveys of 50 OpenCode 2',
+      unit: 'MB',
+      measured: residentMb,
+      limit: atMost(MOST_SURVEYED_MB),
+      // No Node program is as small.
+      wrongLimit: atMost(30),
+    },
   );
   return gates;
 }

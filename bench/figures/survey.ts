@@ -2,7 +2,7 @@ import { atMost, exactly, type Figure, figure } from '../figure.ts';
 import { interleave } from '../interleave.ts';
 import type { BareRound } from '../programs/bare-survey.ts';
 import { FLEET_PASSWORD } from '../programs/fleet-password.ts';
-import { processorMs } from '../proc.ts';
+import { processorMs, residentMb } from '../proc.ts';
 import type { Fleet, Stage } from '../stage.ts';
 import { ratios } from '../statistics.ts';
 import { completeRows, type Listing, MOST_ROWS } from './listing.ts';
@@ -28,6 +28,8 @@ export interface Survey {
   readonly bareRequests: readonly number[];
   /** Of the last call: rows that hold all there is to know. */
   readonly complete: number;
+  /** Resident memory of the server behind the last call. */
+  readonly residentMb: number;
 }
 
 /** A call of `instances` and the same requests made bare, in turn, each in a process of its own. */
@@ -59,6 +61,7 @@ export async function survey(stage: Stage, instances: number, pairs: number, gen
     oursRequests: ours.requests,
     bareRequests: theirs.requests,
     complete,
+    residentMb: residentMb(server.pid).now,
   };
 }
 

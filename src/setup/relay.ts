@@ -29,7 +29,11 @@ export const DESTINATION = /^[^\s-]\S*$/;
  * gets `limitMs`.
  * @throws {ReportedError} it cannot be reached, or does not find opencode-mcp there; with what mends it
  */
-export async function remoteServerCommand(ssh: string, destination: string, limitMs = SSH_LIMIT_MS): Promise<RelayCommand> {
+export async function remoteServerCommand(
+  ssh: string,
+  destination: string,
+  limitMs = SSH_LIMIT_MS,
+): Promise<RelayCommand> {
   const words = (remote: string): Words => [ssh, ...OPTIONS, destination, remote];
   const say = (remote: string): Promise<Ended> => run(words(remote), limitMs);
 

@@ -135,7 +135,9 @@ test('an ssh that hangs is ended, with what it started', async () => {
   await writeFile(ssh, `#!/bin/sh\nsleep 1000 &\necho $! > ${temp.path}/pid\nwait\n`);
   await chmod(ssh, 0o755);
   // Time for a busy machine to start two processes; it hangs however long that is.
-  await expect(remoteServerCommand(ssh, 'you@relay', 3_000)).rejects.toThrow('ssh to you@relay did not answer within 3 s');
+  await expect(remoteServerCommand(ssh, 'you@relay', 3_000)).rejects.toThrow(
+    'ssh to you@relay did not answer within 3 s',
+  );
   const pid = Number(await readFile(join(temp.path, 'pid'), 'utf8'));
   await until('what it started to end', async () => (await describeProcess(pid)) === undefined);
 });
