@@ -28,21 +28,33 @@ export async function askWho(
   const { service } = task.candidate.claims;
   if (service?.isPreview !== true) {
     const info = await answerOf(task, deps, '/api/info');
-    const { version, pid } = (info ?? {}) as { readonly version?: unknown; readonly pid?: unknown };
-    if (typeof version === 'string' && /^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) {
+    const { version, pid } = told(info);
+    // Other programs tell a version there, too.
+    if (version !== undefined && Number.isInteger(pid)) {
       if (service?.pid !== undefined && (service.pid !== pid || (service.version ?? version) !== version))
         throw new WrongServiceError(
-          `the service file names process ${service.pid} of version ${service.version ?? 'unknown'}, and what answers there says that it is ${Number.isInteger(pid) ? `process ${Number(pid)}` : 'none'} of version ${quoteName(singleLine(version, MAX_VERSION_CHARS))}; run opencode service restart`,
+          `the service file names process ${service.pid} of version ${service.version ?? 'unknown'}, and what answers there says that it is ${Number.isInteger(pid) ? `process ${Number(pid)}` : 'none'} of version ${quoteName(version)}; run opencode service restart`,
         );
-      return judged(singleLine(version, MAX_VERSION_CHARS), pid);
+      return judged(version, pid);
     }
-    if (service !== undefined) return unsupported(service.version ?? '2', 'it has no /api/info; update OpenCode 2');
+    if (service !== undefined) return unsupported(service.version ?? '2', TOO_OLD);
+    // Until about 2.0.6 this was the route.
+    const early = info === undefined ? told(await answerOf(task, deps, '/api/status')).version : undefined;
+    if (early?.startsWith('2.0.') === true) return unsupported(early, TOO_OLD);
   }
   // OpenCode 1 has the preview's route too, of another store.
   const mayBePreview = service !== undefined || (error instanceof RequestError && error.status === 404);
   const health = mayBePreview ? await answerOf(task, deps, '/api/health') : undefined;
   if ((health as { readonly healthy?: unknown } | null | undefined)?.healthy !== true) return undefined;
   return { status: 'healthy', version: service?.version ?? PREVIEW, dialect: 'opencode-2-preview', ...NOWHERE };
+}
+
+const TOO_OLD = 'it has no /api/info; update OpenCode 2';
+
+function told(answer: unknown): { readonly version?: string; readonly pid?: unknown } {
+  const { version, pid } = (answer ?? {}) as { readonly version?: unknown; readonly pid?: unknown };
+  if (typeof version !== 'string' || !/^\d{1,6}\.\d{1,6}\.\d{1,6}/.test(version)) return { pid };
+  return { version: singleLine(version, MAX_VERSION_CHARS), pid };
 }
 
 /** It works in the directories of its sessions. */

@@ -372,6 +372,8 @@ describe('what answers is OpenCode 2', () => {
   });
 
   test('an early 2.0, without /api/info, is told as what it is', async () => {
+    const early = await ask(await routing({ '/global/health': html, '/api/status': json(200, { version: '2.0.3' }) }));
+    expect(early.result).toMatchObject({ status: 'unsupported', version: '2.0.3' });
     const { result } = await ofFile({}, { pid: 7, version: '2.0.3' });
     expect(result).toMatchObject({ status: 'unsupported', version: '2.0.3' });
   });
@@ -380,6 +382,8 @@ describe('what answers is OpenCode 2', () => {
     ['OpenCode 1 behind a password', { status: 401, body: '' }, {}, 'locked'],
     ['a web page', html, {}, 'unhealthy'],
     ['another server', html, { '/api/info': json(200, { version: '7' }) }, 'unhealthy'],
+    ['another server that has a version', html, { '/api/info': json(200, { version: '2.1.2' }) }, 'unhealthy'],
+    ['another server with a status', html, { '/api/status': json(200, { version: '11.2.0' }) }, 'unhealthy'],
     ['another server with health of its own', html, { '/api/health': json(200, { healthy: true }) }, 'unhealthy'],
     ['nothing of use', empty, { '/api/info': json(200, null), '/api/health': json(200, null) }, 'unhealthy'],
   ] as const)('is not %s', async (_, health, routes, status) => {
