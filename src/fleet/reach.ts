@@ -90,8 +90,15 @@ function explain({ name }: ReachGoal, failures: readonly Failure[]): string {
   const tried = failures
     .map(({ record, reason }) => `${record.candidate.endpoint.route} ${record.candidate.endpoint.url}: ${reason}`)
     .join('; ');
-  const advice = [...new Set(failures.map(({ status }) => ADVICE[status]))].join(' ');
+  const advice = [...new Set(failures.map(adviceOn))].join(' ');
   return `${quoteName(name)} cannot be driven now. Tried ${tried}. ${advice}`;
+}
+
+function adviceOn({ record, status }: Failure): string {
+  // Its password is its own, and comes from the file that it writes.
+  if (status === 'locked' && record.candidate.claims.service !== undefined)
+    return 'Its file holds another password than it asks for: run opencode service restart, then call refresh_instances.';
+  return ADVICE[status];
 }
 
 const ADVICE: Record<Failure['status'], string> = {

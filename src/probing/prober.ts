@@ -245,8 +245,8 @@ export class Prober<T extends ProbeTarget> {
     const known = job.elsewhere === undefined ? job.firstLook?.result : job.target.identity;
     const sequence = (this.#sequence += 1);
     const controller = new AbortController();
-    // Each request listens; those about many directories are more than Node's limit for a warning.
-    if (job.elsewhere !== undefined) setMaxListeners(0, controller.signal);
+    // Each request listens; those about many directories or sessions are more than Node's limit for a warning.
+    setMaxListeners(0, controller.signal);
     job.running = true;
     this.#running.add(controller);
     counters.probes += 1;

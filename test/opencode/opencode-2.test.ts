@@ -217,6 +217,27 @@ describe('a form', () => {
   });
 });
 
+test('of very many sessions that run none looks idle, and a bounded number is asked', async () => {
+  const ids = Array.from({ length: 70 }, (_, index) => `ses_${index}`);
+  let asked = 0;
+  const { url, close } = await listenHttp((request, response) => {
+    asked += 1;
+    const id = request.url?.split('/')[3];
+    const session = { id, location: { directory: '/a' }, time: { created: 1, updated: 1 } };
+    const data = id === 'active' ? Object.fromEntries(ids.map((one) => [one, { type: 'running' }])) : session;
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({ data: request.url?.includes('/message') ? [] : data }));
+  });
+  try {
+    const endpoint = { url, route: 'loopback' } as const;
+    const statuses = await opencode2Api({ endpoint }, 'opencode-2').statuses('/a');
+    expect([...statuses.keys()]).toEqual(ids);
+    expect(asked).toBe(1 + 2 * 64);
+  } finally {
+    await close();
+  }
+});
+
 test('behind a large message there is one more to read, and not none', async () => {
   const asked: number[] = [];
   const all = [

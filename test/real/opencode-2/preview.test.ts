@@ -69,6 +69,14 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
   });
 
+  test('a session whose directory is gone says so, which the preview does not', async () => {
+    const directory = join(preview.home, 'gone');
+    await preview.json('POST', '/api/session', { location: { directory } });
+    await rows('refresh_instances');
+    const sent = await server.call('send', { instance: await nameOf(directory), message: 'echo: x' });
+    expect(sent.text).toMatch(/cannot load the session's directory, which may be gone.*nothing was sent/);
+  });
+
   test('a message loads the directory of its session, and no other', async () => {
     const instance = await nameOf(directories.app);
     const sent = await server.call('send', { instance, session_id: sessions.app, message: 'echo: here' });

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -103,6 +103,21 @@ describe('what lists', () => {
     expect(turns.map((turn) => turn.instance)).toEqual([instance]);
     expect(waiting[0]?.waiting?.[0]).toContain('«bash "echo wait"»');
     await server.call('abort_session', { instance, session_id });
+  });
+
+  test('many that run at once are asked without a warning of Node’s', async () => {
+    const { instance } = await newSession();
+    const ids = Array.from({ length: 8 }, () => fake.addSession({ directory: app }).info.id);
+    const gate = (index: number): string => `many-${index}`;
+    for (const [index, id] of ids.entries()) {
+      await fake.json('POST', `/api/session/${id}/prompt`, { text: `gate ${gate(index)}: done` });
+      await fake.model.waitForGate(gate(index));
+    }
+    const warned = server.stderr.length;
+    expect((await rows('refresh_instances')).find(({ name }) => name === instance)).toMatchObject({ state: 'busy' });
+    for (const index of ids.keys()) fake.model.release(gate(index));
+    await server.call('wait', { instances: [instance] });
+    expect(server.stderr.slice(warned).join('\n')).not.toContain('MaxListeners');
   });
 
   test('a session that was put away is not the latest', async () => {
@@ -313,4 +328,25 @@ test('what a session changed is told', async () => {
     },
   ];
   expect((await server.call('get_diff', { instance, session_id })).text).toContain('a.txt');
+});
+
+test('a password that its file has no more is asked of the service, and not of the person’s config', async () => {
+  const instance = await nameOf(undefined);
+  const stateDir = join(home.path, '.local', 'state', 'opencode');
+  const { url, pid, version } = fake;
+  await writeFile(join(stateDir, 'service.json'), JSON.stringify({ url, pid, version, password: 'old' }), {
+    mode: 0o600,
+  });
+  await rows('refresh_instances');
+  const sent = await server.call('send', { instance, session_id: 'ses_1', message: 'echo: x' });
+  expect(sent.text).toMatch(/refused the password.*run opencode service restart.*nothing was sent/);
+  await writeFile(
+    join(stateDir, 'service.json'),
+    JSON.stringify({ url, pid, version: '2.0.9', password: fake.password }),
+  );
+  expect((await server.call('refresh_instances', {})).text).toContain(
+    `names process ${pid} of version 2.0.9, and what answers there says that it is process ${pid} of version ${version}`,
+  );
+  await fake.register(stateDir);
+  expect((await rows('refresh_instances')).length).toBeGreaterThan(1);
 });

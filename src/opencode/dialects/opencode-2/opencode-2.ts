@@ -37,7 +37,7 @@ const MAX_PAGE = 200;
 /** In place of one. */
 const MAX_PAGES = 4;
 const DEFAULT_SESSIONS = 100;
-/** Sessions that are asked what they wait for; no service runs as many. */
+/** Sessions that are asked where they run, and what they wait for. Sub-agents are among them. */
 const MAX_ACTIVE = 64;
 
 interface Ask<T> extends RequestInit {
@@ -81,8 +81,10 @@ class Opencode2 {
       session: (id) => this.#session(id),
       createSession: (title, directory) => this.#create(title, directory),
       statuses: async (directory) => {
-        const active = await this.#activeIn(directory);
-        return new Map(await Promise.all(active.map(async (id) => [id, await this.#statusOf(id)] as const)));
+        const { inside, unknown } = await this.#activeIn(directory);
+        const statuses = await Promise.all(inside.map(async (id) => [id, await this.#statusOf(id)] as const));
+        // Left out, what runs would look idle.
+        return new Map([...statuses, ...unknown.map((id) => [id, { type: 'busy' }] as const)]);
       },
       messages: async (id, { limit, before }) => {
         const entries: WireMessage[] = [];
@@ -182,10 +184,11 @@ class Opencode2 {
     return sessionOf((await this.#send('POST', '/api/session', body, dataOf(wireSessionSchema))).data);
   }
 
-  /** Sessions that run in a directory, or in any where it is empty. */
-  async #activeIn(directory: string): Promise<readonly string[]> {
+  /** Sessions that run in a directory, or in any where it is empty; `unknown`: more than are asked where they run. */
+  async #activeIn(directory: string): Promise<Readonly<Record<'inside' | 'unknown', readonly string[]>>> {
     const { data } = await this.#get('/api/session/active', dataOf(wireActiveSchema));
-    const ids = Object.keys(data).slice(0, MAX_ACTIVE);
+    const all = Object.keys(data);
+    const ids = all.slice(0, MAX_ACTIVE);
     const known = await Promise.all(
       ids.map(async (id) => {
         const found = this.#directories.get(id) ?? (await this.#session(id))?.directory;
@@ -193,7 +196,8 @@ class Opencode2 {
         return found;
       }),
     );
-    return ids.filter((_, index) => directory === '' || known[index] === directory);
+    const inside = ids.filter((_, index) => directory === '' || known[index] === directory);
+    return { inside, unknown: all.slice(MAX_ACTIVE) };
   }
 
   /** Of one that runs: whether it works or waits to ask its model again, which its newest entry says. The preview says it nowhere. */
@@ -240,8 +244,8 @@ class Opencode2 {
 
   /** Asked of sessions that run: who does not run waits for nothing, and may be in a directory that is not loaded. */
   async #ofActive<T>(directory: string, kind: string, schema: z.ZodType<T>): Promise<readonly T[]> {
-    const active = await this.#activeIn(directory);
-    const all = await Promise.all(active.map((id) => this.#find(`${sessionPath(id)}/${kind}`, z.array(schema))));
+    const { inside } = await this.#activeIn(directory);
+    const all = await Promise.all(inside.map((id) => this.#find(`${sessionPath(id)}/${kind}`, z.array(schema))));
     return all.flatMap((found) => found ?? []);
   }
 
@@ -284,7 +288,7 @@ class Opencode2 {
       { timeoutMs: SEARCH_TIMEOUT_MS, maxBytes: MAX_BODY_BYTES, signal: this.#signal },
     );
     if (status === 404) return { type: 'text', content: '' };
-    if (status !== 200) throw statusError(label, status, text);
+    if (status !== 200) throw this.#statusError(label, status, text);
     const mimeType = (headers['content-type'] ?? '').split(';', 1)[0] ?? '';
     // What is no UTF-8 was replaced as it was read.
     const isText = !text.includes('\uFFFD') && !text.includes('\0');
@@ -344,7 +348,7 @@ class Opencode2 {
   async #did(method: string, path: string, body?: object): Promise<boolean> {
     const { status, text } = await this.#exchange(path, { method, ...(body && { body: JSON.stringify(body) }) });
     if (status === 404) return false;
-    if (status >= 400) throw statusError(`${method} ${path}`, status, text);
+    if (status >= 400) throw this.#statusError(`${method} ${path}`, status, text);
     return true;
   }
 
@@ -356,7 +360,7 @@ class Opencode2 {
         const init = { method, ...(body !== undefined && { body }) };
         const { status, text } = await this.#exchange(path, init, timeoutMs, maxStringBytes);
         if (status === 404 && mayLack === true) return schema.parse(undefined);
-        if (status !== 200) throw statusError(label, status, text);
+        if (status !== 200) throw this.#statusError(label, status, text);
         return parse(schema, text, label);
       } catch (error) {
         if (!isTooLarge(error) || maxStringBytes === cuts.at(-1)) throw error;
@@ -379,12 +383,23 @@ class Opencode2 {
     });
   }
 
+  #statusError(label: string, status: number, text: string): RequestError {
+    const words = wordsOf(jsonOf(text));
+    const isCold = this.#isPreview && status === 500 && words === undefined && label.includes('/api/session/');
+    const why = isCold ? COLD : words === undefined ? '' : said(words);
+    return new RequestError('status', `${label}: HTTP ${status}${why}`, { status });
+  }
+
   /** Of what this generation cannot do. */
   #lacks(what: string, who: string): Promise<never> {
     const version = this.#isPreview ? 'This preview of OpenCode 2' : 'OpenCode 2';
     return Promise.reject(new NotPossibleError(`${version} cannot ${what}; ${who}.`));
   }
 }
+
+/** The preview says nothing more. */
+const COLD =
+  "; this preview of OpenCode 2 says so where it cannot load the session's directory, which may be gone, or have a broken configuration";
 
 const WITH_RELEASE = 'OpenCode 2.1 can';
 const NO_DIRECTORY =
@@ -414,11 +429,6 @@ function nameOf(path: string): string {
 
 function isTooLarge(error: unknown): boolean {
   return error instanceof RequestError && error.kind === 'too-large';
-}
-
-function statusError(label: string, status: number, text: string): RequestError {
-  const words = wordsOf(jsonOf(text));
-  return new RequestError('status', `${label}: HTTP ${status}${words === undefined ? '' : said(words)}`, { status });
 }
 
 function parse<T>(schema: z.ZodType<T>, text: string, label: string): T {
