@@ -7,6 +7,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { abortSession } from '../../src/operations/send/abort.ts';
 import { getDiff } from '../../src/operations/inspect/changes.ts';
 import { listFiles, readFile } from '../../src/operations/inspect/files.ts';
+import { versionShown } from '../../src/operations/listing/endpoints-shown.ts';
 import { instances } from '../../src/operations/listing/instances.ts';
 import { read } from '../../src/operations/sessions/read.ts';
 import { type Call, type Runtime } from '../../src/operations/runtime.ts';
@@ -314,4 +315,11 @@ describe('the ways', () => {
     for (const { text } of [list, status])
       expect(text).toContain(`via tailnet ${tailnet.url}, also relay ${relay.url}`);
   });
+});
+
+test('the preview of OpenCode 2 is not taken for an OpenCode 1 by its version', () => {
+  expect(versionShown({ version: '1.18.18', dialect: 'opencode-2-preview' })).toBe('2 (preview 1.18.18)');
+  expect(versionShown({ version: '2 (preview)', dialect: 'opencode-2-preview' })).toBe('2 (preview)');
+  expect(versionShown({ version: '2.1.2', dialect: 'opencode-2' })).toBe('2.1.2');
+  expect(versionShown({ version: '1.18.33', dialect: 'opencode-1' })).toBe('1.18.33');
 });

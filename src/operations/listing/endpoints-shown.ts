@@ -1,5 +1,5 @@
 import { endpointKey } from '../../model/endpoint-key.ts';
-import type { Server } from '../../model/instance.ts';
+import type { Dialect, Server } from '../../model/instance.ts';
 import type { Endpoint } from '../../model/candidate.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
@@ -12,8 +12,15 @@ export interface EndpointsShown {
 /** Of the way in use all of the URL, by which one may attach; of the others what tells them apart. */
 const MAX_URL_CHARS = 120;
 const MAX_HOST_CHARS = 60;
+const MAX_VERSION_CHARS = 40;
 /** Nobody has more ways to one instance. */
 const MAX_OTHERS = 4;
+
+/** The preview of OpenCode 2 counts its versions as OpenCode 1 does. */
+export function versionShown({ version, dialect }: { readonly version: string; readonly dialect?: Dialect }): string {
+  const isPreview = dialect === 'opencode-2-preview' && !version.startsWith('2');
+  return singleLine(isPreview ? `2 (preview ${version})` : version, MAX_VERSION_CHARS);
+}
 
 /** Ways in the order of preference; one that does not answer now is told as such. */
 export function endpointsShown({ endpoints }: Pick<Server, 'endpoints'>, inUse: Endpoint): EndpointsShown {

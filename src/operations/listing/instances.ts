@@ -1,7 +1,7 @@
 import type { Snapshot } from '../../model/instance.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, quoteName } from '../answer.ts';
-import { renderEndpoints, endpointsShown } from './endpoints-shown.ts';
+import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
 import type { Call, Runtime } from '../runtime.ts';
 import type { InstanceList, InstanceRow } from '../shapes.ts';
 import { type Listed, withStalls } from '../send/stalls.ts';
@@ -110,7 +110,7 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   const isOwn = instance.key === server.key;
   const directory = healthy || !isOwn ? instance.directory : (server.claims.directory ?? instance.directory);
   const version =
-    best.result.status === 'healthy' || best.result.status === 'unsupported' ? best.result.version : undefined;
+    best.result.status === 'healthy' || best.result.status === 'unsupported' ? versionShown(best.result) : undefined;
   const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;
   return {
     name: instance.name,
@@ -126,7 +126,7 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
         updated: new Date(overview.session.updatedMs).toISOString(),
       },
     }),
-    ...(version !== undefined && { version: singleLine(version, 32) }),
+    ...(version !== undefined && { version }),
     ...endpointsShown(server, best.candidate.endpoint),
     sources: [...new Set(server.endpoints.map(({ candidate }) => candidate.source))],
     ...(instance.state === 'waiting' &&

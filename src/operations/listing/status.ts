@@ -8,7 +8,7 @@ import { sessionsAtRest } from '../sessions/sessions-at-rest.ts';
 import { latestSession } from '../sessions/session-query.ts';
 import { sessionRow } from '../sessions/sessions.ts';
 import { stallsAmong } from '../send/stalls.ts';
-import { renderEndpoints, endpointsShown } from './endpoints-shown.ts';
+import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
 import type { StatusView } from '../shapes.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
@@ -57,7 +57,7 @@ export async function getStatus(
   const data: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
-    version: singleLine(connected.version, 64),
+    version: versionShown(connected),
     ...(directory !== '' && { directory: singleLine(directory, 300) }),
     ...endpointsShown(listed(runtime, connected.instance).server, connected.endpoint()),
     sessions,
