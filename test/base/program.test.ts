@@ -302,7 +302,7 @@ describe.each(STDERRS)('stderr: %s', (kind) => {
     const { env } = await place();
     const { ended } = await startWith(['opencode-connected', '--headless', '--no-password'], {
       ...env,
-      RELAY_SSH_CMD: '/nowhere/ssh',
+      RELAY_SSH_CMD: '/nowhere/ssh relay',
     });
     expect(await within(ended, 'its end')).toBe(0);
   });
@@ -355,7 +355,7 @@ describe('a disk that takes no log', () => {
       expect(stderr()).toContain('ENOSPC');
       child.stdin?.end();
       expect(await within(ended, 'its end')).toBe(0);
-      const wrapper = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: '/nowhere/ssh' });
+      const wrapper = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: '/nowhere/ssh relay' });
       expect(await within(wrapper.ended, 'its end')).toBe(0);
     },
   );
