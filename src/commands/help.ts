@@ -4,7 +4,7 @@ import { settingsHelp } from '../config/help.ts';
 const HELP = `opencode-mcp finds every OpenCode instance you run and drives them.
 
 In a shell (NAME may be a part of a name that only one has):
-  list                    what each instance does; --watch goes on, --json; or ls
+  list                    what each instance does; --watch goes on; or ls
   send NAME MESSAGE…      send a message, show the answer as it comes
   read NAME [SESSION]     what was said
   wait [NAME…]            until the first is idle, needs something or fails

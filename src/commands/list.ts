@@ -6,7 +6,7 @@ import { instances } from '../operations/listing/instances.ts';
 import type { InstanceList, InstanceRow } from '../operations/shapes.ts';
 import { EXIT, type Exit } from './terminal/exit-codes.ts';
 import { colourOf } from './terminal/paint.ts';
-import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
+import { type Shell, type ShellCommand, takeNames, widthOfTerminal } from './terminal/shell.ts';
 import { inShellWords } from './terminal/shell-words.ts';
 import { type Column, cutEnd, table } from './terminal/table.ts';
 
@@ -62,7 +62,7 @@ async function watch(shell: Shell, match: string | undefined): Promise<Exit> {
       const list = await look(shell, match, changed);
       if (shell.signal.aborted) break;
       const now = JSON.stringify(list.data);
-      if (isDrawn) shell.draw(screen(list, { ...shell, width: stdout.columns }, stdout.rows));
+      if (isDrawn) shell.draw(screen(list, { ...shell, width: widthOfTerminal(stdout) }, stdout.rows || 24));
       else if (now !== last) shell.draw(isJson ? `${now}\n` : `${lines(list, shell).join('\n')}\n\n`);
       last = now;
       await systemClock.sleep(LOOK_MS, wake.signal);
@@ -96,7 +96,13 @@ function columns(nowMs: number): readonly Column<InstanceRow>[] {
     { title: 'NAME', cell: ({ name }) => quoteName(name), least: 16 },
     { title: 'STATE', cell: ({ state }) => state, colour: ({ state }) => colourOf(state), least: 8 },
     { title: 'WHAT', cell: (row) => whatOf(row, nowMs), least: 20 },
-    { title: 'DIRECTORY', cell: ({ directory = '' }) => directory, least: 16, keepsEnd: true, dropped: 1 },
+    {
+      title: 'DIRECTORY',
+      cell: ({ directory }) => (directory === undefined ? '' : quoteName(directory)),
+      least: 16,
+      keepsEnd: true,
+      dropped: 1,
+    },
     { title: 'HOST', cell: ({ host }) => quoteName(host), least: 8, dropped: 2 },
     { title: 'VIA', cell: (row) => [row.via, ...(row.also ?? [])].join(', '), least: 12, dropped: 3 },
     { title: 'OPENCODE', cell: ({ version = '' }) => version, least: 8, dropped: 4 },

@@ -3,7 +3,7 @@ import { read } from '../operations/sessions/read.ts';
 import type { MessageRow, TranscriptView } from '../operations/shapes.ts';
 import { EXIT } from './terminal/exit-codes.ts';
 import { colourOf, type Paint } from './terminal/paint.ts';
-import { type Shell, type ShellCommand, takeNames, wholeNumber } from './terminal/shell.ts';
+import { type Shell, type ShellCommand, takeNames, countOf } from './terminal/shell.ts';
 import { shellWord } from './terminal/shell-words.ts';
 
 export const READ: ShellCommand = {
@@ -18,9 +18,9 @@ export const READ: ShellCommand = {
     const input = {
       instance,
       session_id,
-      message_limit: wholeNumber('limit', flags.get('limit') ?? '10', 100),
+      message_limit: countOf('limit', flags.get('limit') ?? '10', 100),
       message_id: flags.get('message'),
-      offset: offset === undefined ? undefined : wholeNumber('offset', offset, 999_999_999),
+      offset: offset === undefined ? undefined : countOf('offset', offset, 999_999_999),
       before: flags.get('before'),
     };
     const { data } = await shell.recorded('read', input, () => read(shell.runtime(), input, shell.call()));
@@ -30,8 +30,8 @@ export const READ: ShellCommand = {
   },
 };
 
-/** What was said stands to the right: a line of it cannot pass for one of ours. */
-const INDENT = '  ';
+/** Before each line of what was said, so that none passes for one of ours. */
+const MARK = '│ ';
 
 function show(data: TranscriptView, { draw, paint, tell }: Shell): void {
   const { session, instance } = data;
@@ -55,7 +55,7 @@ function messageLines(row: MessageRow, again: string, paint: Paint): readonly st
   return [
     '',
     `${paint(role, 'bold')} ${paint(`${id}, ${age} ago`, 'dim')}${state === 'complete' ? '' : ` (${state})`}`,
-    ...(text === '' ? [] : text.replace(/\n$/, '').split('\n')).map((line) => INDENT + line),
+    ...(text === '' ? [] : text.replace(/\n$/, '').split('\n')).map((line) => MARK + line),
     ...(cut === undefined ? [] : [`Not all: ${again} --message ${id} --offset ${cut.next_offset}`]),
     ...tools.map((tool) => paint(`tool: ${tool}`, 'dim')),
     ...(error === undefined ? [] : [paint(`error: ${error}`, 'red')]),

@@ -2,7 +2,6 @@ import { jsonOf } from '../base/errors.ts';
 import { quote } from '../config/quote.ts';
 import { type Approver, SettingsError } from '../config/settings.ts';
 import { respond } from '../operations/respond/respond.ts';
-import { EXIT } from './terminal/exit-codes.ts';
 import { followTurn } from './terminal/follow.ts';
 import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
 
@@ -35,24 +34,9 @@ export const RESPOND: ShellCommand = {
         'respond: there is no terminal to ask in; say --reply once, --reply reject or --answer TEXT',
       );
     shell.runtime({ approver: isSaid ? byArguments : inTerminal });
-    let isOpen = false;
-    try {
-      return await followTurn(shell, 'respond', async (call) => {
-        const { askPerson } = call;
-        const asking = askPerson && {
-          askPerson: async (...asked: Parameters<typeof askPerson>) => {
-            const answer = await askPerson(...asked);
-            isOpen = answer.kind === 'dismissed' || answer.kind === 'late';
-            return answer;
-          },
-        };
-        return await shell.recorded('respond', input, () => respond(shell.runtime(), input, { ...call, ...asking }));
-      });
-    } catch (error) {
-      if (!isOpen) throw error;
-      shell.tell(`opencode-mcp respond: nothing was answered; it still waits\n`);
-      return EXIT.waiting;
-    }
+    return await followTurn(shell, 'respond', (call) =>
+      shell.recorded('respond', input, () => respond(shell.runtime(), input, call)),
+    );
   },
 };
 

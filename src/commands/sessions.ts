@@ -30,8 +30,8 @@ function columns(nowMs: number): readonly Column<SessionRow>[] {
     { title: 'SESSION', cell: ({ id }) => id, least: 12 },
     { title: 'STATE', cell: ({ state }) => state, colour: ({ state }) => colourOf(state), least: 8 },
     { title: 'AGE', cell: ({ updated }) => formatAge(nowMs - Date.parse(updated)), least: 7, dropped: 1 },
-    { title: 'TITLE', cell: ({ title }) => title, least: 10 },
-    { title: 'DIRECTORY', cell: ({ directory }) => directory, least: 16, keepsEnd: true, dropped: 2 },
+    { title: 'TITLE', cell: ({ title }) => JSON.stringify(title), least: 10 },
+    { title: 'DIRECTORY', cell: ({ directory }) => quoteName(directory), least: 16, keepsEnd: true, dropped: 2 },
     { title: 'REASON', cell: ({ reason = '' }) => reason, least: 16, dropped: 3 },
   ];
 }

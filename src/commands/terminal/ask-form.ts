@@ -39,7 +39,8 @@ async function askField(
 ): Promise<string | undefined> {
   const list = (choices ?? []).map((choice, index) => `  ${index + 1}  ${choice}\n`).join('');
   tell(`${title}${description === undefined ? '' : `\n${description}`}\n${list}`);
-  const hint = choices !== undefined ? 'number or word' : isList === true ? 'an empty line ends it' : 'your words';
+  const words = isRequired ? 'your words' : 'your words, or Enter';
+  const hint = choices !== undefined ? 'number or word' : isList === true ? 'an empty line ends it' : words;
   const lines: string[] = [];
   for (let tries = 0; tries < MAX_TRIES; tries += 1) {
     const line = await askLine(`${hint} (Ctrl-D leaves it open)> `, signal);

@@ -16,7 +16,6 @@ export async function followTurn(
   shell: Shell,
   command: string,
   work: (call: Call) => Promise<Answer<TurnView>>,
-  { asks = true }: { readonly asks?: boolean } = {},
 ): Promise<Exit> {
   const isJson = shell.flags.has('json');
   const text = new TurnText(isJson ? () => {} : shell.print);
@@ -40,21 +39,29 @@ export async function followTurn(
     stop.abort();
   };
   shell.onInterrupt(() => void interrupted());
-  const call = shell.call({ asks, onProgress: (fresh) => text.add(fresh) });
+  const call = shell.call((fresh) => text.add(fresh));
   const signal = AbortSignal.any([shell.signal, stop.signal]);
   const asking = call.askPerson;
+  /** They were asked, and left it open. */
+  let isOpen = false;
   let data: TurnView;
   try {
     ({ data } = await work({
       ...call,
       signal,
       ...(asking && {
-        askPerson: (form, limit) => {
+        askPerson: async (form, limit) => {
           text.endLine();
-          return asking(form, limit);
+          const answer = await asking(form, limit);
+          isOpen = answer.kind === 'dismissed' || answer.kind === 'late';
+          return answer;
         },
       }),
     }));
+  } catch (error) {
+    if (!isOpen) throw error;
+    shell.tell(`opencode-mcp ${command}: nothing was answered; it still waits\n`);
+    return EXIT.waiting;
   } finally {
     over.abort();
     text.release();
@@ -72,7 +79,8 @@ export async function followTurn(
     shell.tell(`${inShellWords(aborted.text)}\n`);
     return EXIT.failed;
   }
-  if (!isJson) shell.tell(notice(data, command));
+  // Why it waits they know.
+  if (!isJson) shell.tell(notice(isOpen ? { ...data, reason: undefined } : data, command));
   return exit;
 }
 

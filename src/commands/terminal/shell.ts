@@ -40,14 +40,14 @@ export interface Shell extends Output {
   readonly logger: Logger;
   readonly process: NodeJS.Process;
   readonly paint: Paint;
-  /** Of the terminal; undefined where stdout is none. */
+  /** See `widthOfTerminal`. */
   readonly width: number | undefined;
   /** Undefined where there is no terminal to ask in. */
   readonly askLine: AskLine | undefined;
   /** Starts discovery, the first time. */
   runtime(options?: { readonly onChange?: () => void; readonly approver?: (one: Approver) => Approver }): Runtime;
-  /** A call of the operations; `signal` aborts with the command's. The form asks the person unless `asks` is false. */
-  call(options?: Partial<Call> & { readonly asks?: boolean }): Call;
+  /** A call of the operations that ends with the command, and asks the person in the terminal where there is one. */
+  call(onProgress?: Call['onProgress']): Call;
   /** Aborts when the command is to end. */
   readonly signal: AbortSignal;
   /** What Ctrl-C does from now on, in the place of ending the command. */
@@ -148,19 +148,18 @@ function openShell({ output, ...given }: Opening): Opened {
     askLine,
     signal: ending.signal,
     paint: paintFor(process.stdout),
-    width: process.stdout.isTTY ? process.stdout.columns : undefined,
+    width: widthOfTerminal(process.stdout),
     runtime: ({ onChange, approver = personal } = {}) => {
       const { approve, approvalRules } = settings;
       const rules = approvalRules.map((rule) => ({ ...rule, approve: approver(rule.approve) }));
       started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, onChange);
       return started.runtime;
     },
-    call: ({ asks = true, ...own } = {}) => ({
+    call: (onProgress = () => {}) => ({
       signal: ending.signal,
       deadlineMs: systemClock.monotonic() + timeoutMs(given.flags),
-      onProgress: () => {},
-      ...(asks && askLine !== undefined && !settings.readOnly && { askPerson: formAsker(askLine, output.tell) }),
-      ...own,
+      onProgress,
+      ...(askLine !== undefined && !settings.readOnly && { askPerson: formAsker(askLine, output.tell) }),
     }),
     onInterrupt: (act) => {
       onInterrupt = act;
@@ -186,6 +185,11 @@ function openShell({ output, ...given }: Opening): Opened {
   };
 }
 
+/** In columns; undefined where stdout is no terminal, or one whose size nobody has set. */
+export function widthOfTerminal({ isTTY, columns }: NodeJS.WriteStream): number | undefined {
+  return isTTY && columns > 0 ? columns : undefined;
+}
+
 /** Who is at the shell is the person; what a model may settle they may. */
 function personal(approver: Approver): Approver {
   return approver === 'model' ? 'ask' : approver;
@@ -193,11 +197,11 @@ function personal(approver: Approver): Approver {
 
 function timeoutMs(flags: ReadonlyMap<string, string>): number {
   const given = flags.get('timeout');
-  return given === undefined ? LONGEST_CALL_MS : wholeNumber('timeout', given, 604_800) * 1_000;
+  return given === undefined ? LONGEST_CALL_MS : countOf('timeout', given, 604_800) * 1_000;
 }
 
 /** @throws {SettingsError} it is none, or out of bounds */
-export function wholeNumber(flag: string, text: string, max: number): number {
+export function countOf(flag: string, text: string, max: number): number {
   if (/^\d{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= max) return Number(text);
   throw new SettingsError(`--${flag}: expected a whole number from 1 to ${max}, got ${quote(text)}`);
 }
