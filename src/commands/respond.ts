@@ -33,7 +33,7 @@ export const RESPOND: ShellCommand = {
       throw new SettingsError(
         'respond: there is no terminal to ask in; say --reply once, --reply reject or --answer TEXT',
       );
-    shell.runtime({ approver: isSaid ? byArguments : inTerminal });
+    if (isSaid) shell.runtime({ approver: byArguments });
     return await followTurn(shell, 'respond', (call) =>
       shell.recorded('respond', input, () => respond(shell.runtime(), input, call)),
     );
@@ -43,10 +43,6 @@ export const RESPOND: ShellCommand = {
 /** Who said it all on the command line need not say it again, except where only a person at a terminal counts. */
 function byArguments(approver: Approver): Approver {
   return approver === 'ask' ? 'model' : approver;
-}
-
-function inTerminal(approver: Approver): Approver {
-  return approver === 'model' ? 'ask' : approver;
 }
 
 function replyOf({ flags }: Shell): 'once' | 'reject' | undefined {

@@ -160,13 +160,29 @@ describe('in a terminal', () => {
     await screen.type('', 'C-d');
     expect(await screen.shows(/code \d+/)).toContain('code 3');
     await screen.type('clear; om respond worker', 'Enter');
-    await screen.shows(/number or word .*>/);
+    // Not the question that stood there before: what is typed now would come before this one.
+    await screen.shows(/^(?![^]*code 3)[^]*number or word .*>/);
     await screen.type('3', 'Enter');
     await screen.shows(/your words, or Enter .*>/);
     await screen.type('not now', 'Enter');
     const ended = await screen.shows(/code \d+/);
     expect(ended).toContain('rejected permission');
     expect(ended).toContain('not now');
+  });
+
+  test('where only a person settles, --reply asks all the same; where the model may, the person is asked', async (context) => {
+    needTmux(context);
+    expect((await shell('send', 'worker', 'bash: echo human')).code).toBe(3);
+    await using screen = await terminal();
+    await screen.type('OPENCODE_MCP_APPROVE=human om respond worker --reply once', 'Enter');
+    await screen.shows(/number or word .*>/);
+    expect(await isBusy()).toBe(true);
+    await screen.type('once', 'Enter');
+    expect(await screen.shows(/code \d+/)).toContain('bash returned: human');
+    await screen.type("clear; OPENCODE_MCP_APPROVE=model om send worker 'bash: echo model'", 'Enter');
+    await screen.shows(/^echo model$[^]*number or word .*>/m);
+    await screen.type('once', 'Enter');
+    await screen.shows(/bash returned: model[^]*code 0/);
   });
 
   test('a question shows its options', async (context) => {
