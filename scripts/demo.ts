@@ -50,7 +50,7 @@ try {
   await client.close();
 }
 say(
-  'That was the main job. `node dist/opencode-mcp.js --help` shows the settings; README.md how to connect your own machines.',
+  'That was the main job. `node dist/opencode-mcp.js help` shows what else there is; README.md how to connect your own machines.',
 );
 
 async function call(name: string, args: Record<string, unknown>): Promise<void> {

@@ -19,6 +19,8 @@ const END_LIMIT_MS = 1_000;
 export interface Output {
   /** Prints to stdout what was asked for. Where that fails, the exit code says so; a reader that has left is no error to report. */
   readonly print: (text: string) => void;
+  /** As `print`, of clean text with escape sequences of ours in it. */
+  readonly draw: (text: string) => void;
   /** Writes lines to stderr: the log, and words to a person. What stderr does not take is dropped. */
   readonly tell: (text: string) => void;
 }
@@ -42,7 +44,8 @@ export async function runProgram(
     process.exit();
   });
   try {
-    await main({ print: stdoutWriter(process, fail), tell });
+    const draw = stdoutWriter(process, fail);
+    await main({ print: (text) => draw(safeToShow(text)), draw, tell });
   } catch (error) {
     fail(error);
     setTimeout(() => process.exit(), END_LIMIT_MS).unref();
@@ -76,7 +79,7 @@ function stdoutWriter(process: NodeJS.Process, fail: (error: unknown) => void): 
     // Not before something is printed: the MCP server has another use for stdout, and ends in its own way.
     if (!listens) process.stdout.once('error', onError).on('error', () => {});
     listens = true;
-    process.stdout.write(safeToShow(text));
+    process.stdout.write(text);
   };
 }
 

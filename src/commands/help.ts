@@ -1,15 +1,155 @@
 import { settingsHelp } from '../config/help.ts';
 
-export function helpText(): string {
-  return `opencode-mcp finds every OpenCode instance you run and drives them.
+/** One screen: 24 lines of 80 columns. */
+const HELP = `opencode-mcp finds every OpenCode instance you run and drives them.
 
-Usage:
-  opencode-mcp [options]        the MCP server, on standard input and output
-  opencode-mcp init             tell the MCP clients on this machine about it; init --help
-  opencode-mcp list [options]   print the instances and end
-  opencode-mcp node [options]   serve this user's instances to the own tailnet, until told to end
-  opencode-mcp --version
-  opencode-mcp --help
+In a shell (NAME may be a part of a name that only one has):
+  list                    what each instance does; --watch goes on; or ls
+  send NAME MESSAGE…      send a message, show the answer as it comes
+  read NAME [SESSION]     what was said
+  wait [NAME…]            until the first is idle, needs something or fails
+  respond NAME            settle what it asks for: a permission, a question
+  abort NAME [SESSION]    stop what runs
+  sessions NAME           its sessions
+Set up:
+  init                    tell the MCP clients on this machine about it
+  node                    serve this user's instances to the own tailnet
+Without a command, on pipes, it is the MCP server: clients start it so.
 
-${settingsHelp('opencode-mcp')}`;
+help COMMAND has options and examples, help settings every setting; --version.
+Exit codes: 0 done, 1 failed, aborted or not found, 2 wrong usage, 3 it waits
+for somebody, 4 nothing was sent (busy, not reached), 124 it still runs.
+`;
+
+interface CommandHelp {
+  readonly usage: string;
+  readonly text: string;
+  readonly options?: readonly (readonly [string, string])[];
+  readonly examples: readonly string[];
+}
+
+const TIMEOUT = [
+  '--timeout SECONDS',
+  'follow it no longer than that (default: 7 days); then the exit code is 124',
+] as const;
+const JSON_OPTION = ['--json', 'the result as JSON on standard output, when it is there'] as const;
+
+const COMMANDS: Readonly<Record<string, CommandHelp>> = {
+  list: {
+    usage: 'list [PART]',
+    text: 'Every instance, or those with PART in their names: what it does or waits for, where it runs. Columns that\ndo not fit in the terminal are left out; in a pipe there are all of them.',
+    options: [['--watch', 'go on and show changes, until Ctrl-C; with --json a line for each change'], JSON_OPTION],
+    examples: [
+      'list',
+      'ls laptop',
+      'list --watch',
+      'list --json | jq -r \'.instances[] | select(.state == "waiting").name\'',
+    ],
+  },
+  send: {
+    usage: 'send NAME MESSAGE…',
+    text: 'Sends a message to the latest session of an instance, or a new one. The answer goes to standard output as it\ncomes, all else to standard error. In a terminal you are asked for permissions at once; elsewhere it ends with 3.\nCtrl-C asks whether to stop following (the turn goes on) or to abort; a second one stops following.\nMESSAGE - is read from standard input; after -- it may begin with a dash.',
+    options: [
+      ['--session SESSION', 'id, its beginning, or a title that only one has'],
+      ['--queue', 'where it is busy: send when it is idle (otherwise nothing is sent, with 4)'],
+      ['--interrupt', 'where it is busy: abort that first'],
+      ['--agent NAME, --model PROVIDER/MODEL', 'who answers'],
+      ['--request-id ID', 'repeating it with the same ID sends nothing twice'],
+      ['--no-wait', 'end when the message was taken'],
+      TIMEOUT,
+      JSON_OPTION,
+    ],
+    examples: [
+      'send laptop run the tests and mend what fails',
+      'git diff | opencode-mcp send review -',
+      'send web --queue --timeout 600 "and now the docs"',
+    ],
+  },
+  read: {
+    usage: 'read NAME [SESSION]',
+    text: 'The newest messages of a session, by default of the latest one.',
+    options: [
+      ['--limit N', 'so many messages (default: 10, at most 100)'],
+      ['--before CURSOR', 'older ones; the cursor is told where there are some'],
+      ['--message ID [--offset N]', 'one message, from a character on; of a sent one the answer'],
+      JSON_OPTION,
+    ],
+    examples: ['read laptop', 'read laptop "Fix the build" --limit 3'],
+  },
+  wait: {
+    usage: 'wait [NAME…]',
+    text: 'Until the first of these instances, by default of all that work, is idle, needs something, fails or vanishes;\nthen what it said. In a terminal you are asked for permissions at once.',
+    options: [
+      ['--all', 'until all of them are'],
+      ['--session SESSION', 'with one NAME: only this session counts'],
+      TIMEOUT,
+      JSON_OPTION,
+    ],
+    examples: ['wait', 'wait laptop server --all', 'wait laptop --timeout 60 || echo "code $?"'],
+  },
+  respond: {
+    usage: 'respond NAME',
+    text: 'Shows what an agent waits for (the exact command, the question and its choices), asks you, and follows the turn\non. With --reply or --answer you are not asked, unless approvals say that only a person may.',
+    options: [
+      ['--reply once|reject', 'to a permission; reject to a question too'],
+      ['--message TEXT', 'with --reply reject: what to do instead'],
+      ['--answer TEXT', 'to a question; to several [["Red"],["Big","Small"]]'],
+      ['--request ID', 'where several wait'],
+      TIMEOUT,
+      JSON_OPTION,
+    ],
+    examples: [
+      'respond laptop',
+      'respond laptop --reply reject --message "use the staging host"',
+      'respond laptop --answer Blue',
+    ],
+  },
+  abort: {
+    usage: 'abort NAME [SESSION]',
+    text: 'Stops what runs, by default in the session that runs, and makes sure that it stopped.',
+    options: [JSON_OPTION],
+    examples: ['abort laptop'],
+  },
+  sessions: {
+    usage: 'sessions NAME',
+    text: 'The sessions of an instance, the latest first.',
+    options: [['--search TEXT', 'those with that in their titles'], JSON_OPTION],
+    examples: ['sessions laptop', 'sessions laptop --search build'],
+  },
+  node: {
+    usage: 'node',
+    text: "Serves this user's instances to the machines of the own tailnet, until it is told to end.",
+    examples: ['node'],
+  },
+  serve: {
+    usage: 'serve',
+    text: 'The MCP server on standard input and output, in a terminal too.',
+    examples: ['serve --read-only'],
+  },
+};
+
+/** Names of commands that `help` knows, beside `init`. */
+export const HELP_TOPICS: readonly string[] = [...Object.keys(COMMANDS), 'settings'];
+
+/** Of the whole where there is no topic; undefined where there is no such topic. */
+export function helpText(topic?: string): string | undefined {
+  if (topic === undefined) return HELP;
+  if (topic === 'settings') return settingsHelp('opencode-mcp');
+  const help = Object.hasOwn(COMMANDS, topic) ? COMMANDS[topic] : undefined;
+  return help && commandHelp(help);
+}
+
+function commandHelp({ usage, text, options = [], examples }: CommandHelp): string {
+  const width = Math.max(0, ...options.map(([flag]) => flag.length));
+  return [
+    `Usage: opencode-mcp ${usage} [options]`,
+    '',
+    text,
+    ...(options.length === 0 ? [] : ['', 'Options, beside the settings (opencode-mcp help settings):']),
+    ...options.map(([flag, what]) => `  ${flag.padEnd(width)}  ${what}`),
+    '',
+    'Examples:',
+    ...examples.map((example) => `  ${example.includes('opencode-mcp ') ? '' : 'opencode-mcp '}${example}`),
+    '',
+  ].join('\n');
 }

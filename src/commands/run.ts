@@ -7,40 +7,76 @@ import { lineLogger } from '../base/log.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
 
+/** Those that do what a tool does. */
+const SHELL_COMMANDS: ReadonlySet<string> = new Set([
+  'list',
+  'ls',
+  'send',
+  'read',
+  'wait',
+  'respond',
+  'abort',
+  'sessions',
+]);
+
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
-export async function run(process: NodeJS.Process, { print, tell }: Output): Promise<void> {
+export async function run(process: NodeJS.Process, output: Output): Promise<void> {
   const argv = process.argv.slice(2);
-  if (argv.includes('--version') || argv.includes('-v')) {
-    print(`${VERSION}\n`);
-    return;
-  }
-  if (argv[0] === 'init') {
-    if (argv.includes('--help') || argv.includes('-h')) print((await import('../setup/help.ts')).initHelp());
-    else await (await import('./init.ts')).init(argv.slice(1), process, { print, tell });
-    return;
-  }
-  if (argv.includes('--help') || argv.includes('-h')) {
-    const { helpText } = await import('./help.ts');
-    print(helpText());
-    return;
-  }
   const [first = ''] = argv;
-  const command = first.startsWith('-') || first === '' ? 'serve' : first;
-  if (command !== 'serve' && command !== 'list' && command !== 'node') {
-    throw new SettingsError(
-      `Unknown command ${JSON.stringify(first)}: expected none (the MCP server), init, list or node; see --help`,
-    );
+  // What stands after `--` is a message.
+  const flags = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
+  const isCommand = first !== '' && !first.startsWith('-');
+  if (!isCommand && (flags.includes('--version') || flags.includes('-v'))) {
+    output.print(`${VERSION}\n`);
+    return;
   }
+  const asksForHelp = flags.includes('--help') || flags.includes('-h');
+  if (first === 'help' || asksForHelp) {
+    output.print(await help(first === 'help' ? argv[1] : isCommand ? first : undefined));
+    return;
+  }
+  if (first === 'init') {
+    await (await import('./init.ts')).init(argv.slice(1), process, output);
+    return;
+  }
+  if (SHELL_COMMANDS.has(first)) {
+    await (await import('./terminal/shell.ts')).runShellCommand(first, argv.slice(1), process, output);
+    return;
+  }
+  if (isCommand && first !== 'serve' && first !== 'node') throw await unknownCommand(first);
   const { settings, warnings } = loadSettings({
-    argv: command === first ? argv.slice(1) : argv,
+    argv: isCommand ? argv.slice(1) : argv,
     env: process.env,
     home: homedir(),
     cwd: process.cwd(),
     readFile: readTextFile,
   });
-  const logger = lineLogger(settings.logLevel, tell);
+  // Whoever types that is no MCP client, and would look at a program that says nothing.
+  if (!isCommand && process.stdin.isTTY) {
+    output.print(await help(undefined));
+    return;
+  }
+  const logger = lineLogger(settings.logLevel, output.tell);
   for (const warning of warnings) logger.log('warn', warning);
-  if (command === 'list') await (await import('./list.ts')).list(settings, logger, { process, print });
-  else if (command === 'node') await (await import('./node.ts')).node(settings, logger, process);
+  if (first === 'node') await (await import('./node.ts')).node(settings, logger, process);
   else await (await import('./serve.ts')).serve(settings, logger, process);
+}
+
+async function help(topic: string | undefined): Promise<string> {
+  if (topic === 'init') return (await import('../setup/help.ts')).initHelp();
+  const { helpText } = await import('./help.ts');
+  const text = helpText(topic === 'ls' ? 'list' : topic);
+  if (text === undefined) throw await unknownCommand(topic ?? '');
+  return text;
+}
+
+async function unknownCommand(name: string): Promise<SettingsError> {
+  const [{ HELP_TOPICS }, { didYouMean }, { quote }] = await Promise.all([
+    import('./help.ts'),
+    import('../config/file/nearest.ts'),
+    import('../config/quote.ts'),
+  ]);
+  return new SettingsError(
+    `unknown command ${quote(name)}, see opencode-mcp help${didYouMean(name, ['init', ...HELP_TOPICS])}`,
+  );
 }

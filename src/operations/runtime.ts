@@ -27,7 +27,16 @@ export interface Form {
   readonly message: string;
   /** A flat form; every field is a string. */
   readonly fields: Readonly<
-    Record<string, { readonly title: string; readonly description?: string; readonly choices?: readonly string[] }>
+    Record<
+      string,
+      {
+        readonly title: string;
+        readonly description?: string;
+        readonly choices?: readonly string[];
+        /** One or more, on a line each. */
+        readonly isList?: true;
+      }
+    >
   >;
   readonly required: readonly string[];
 }

@@ -394,7 +394,7 @@ describe('a secret of one instance that is missing', () => {
     const withStatic = { ...env, TRANSPORT: 'all', TAILSCALE_SOCKET: join(temp.path, 'none.sock') };
     const list = start(['opencode-mcp', 'list', '--config', config], withStatic);
     expect(await within(list.ended, 'its end')).toBe(0);
-    expect(list.stdout()).toMatch(/other: idle/);
+    expect(list.stdout()).toMatch(/^other +idle/m);
     const entry = /^.*needs-it.*$/m.exec(list.stdout())?.[0] ?? '';
     expect(entry).toContain('locked');
     expect(list.stdout()).toMatch(reason);
@@ -417,8 +417,8 @@ describe('a secret of one instance that is missing', () => {
     await writeFile(config, JSON.stringify(fields), { mode: 0o600 });
     const { ended, stdout } = start(['opencode-mcp', 'list', '--config', config], env);
     expect(await within(ended, 'its end')).toBe(0);
-    expect(stdout()).toMatch(/other: idle/);
-    expect(stdout()).toMatch(/needs-it: locked/);
+    expect(stdout()).toMatch(/^other +idle/m);
+    expect(stdout()).toMatch(/^needs-it +locked/m);
     expect(stdout()).toContain('the environment variable NONE is not set');
   });
 

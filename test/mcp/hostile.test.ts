@@ -472,6 +472,11 @@ describe('by the other ways out', () => {
 
   test.each([
     ['opencode-mcp list', SERVER_SCRIPT, ['list']],
+    ['opencode-mcp list --json', SERVER_SCRIPT, ['list', '--json']],
+    ['opencode-mcp sessions', SERVER_SCRIPT, ['sessions', 'evil']],
+    ['opencode-mcp read', SERVER_SCRIPT, ['read', 'evil']],
+    ['opencode-mcp send', SERVER_SCRIPT, ['send', 'evil', 'hostile?']],
+    ['opencode-mcp wait --json', SERVER_SCRIPT, ['wait', 'evil', '--timeout', '1', '--json']],
     ['opencode-connected status', CONNECTED_SCRIPT, ['status']],
     ['opencode-connected status --json', CONNECTED_SCRIPT, ['status', '--json']],
     ['opencode-connected sessions', CONNECTED_SCRIPT, ['sessions']],
@@ -496,7 +501,7 @@ describe('by the other ways out', () => {
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding('utf8').on('data', (text: string) => (out += text));
     await once(child, 'close');
-    expect(out).toMatch(/evil|hostile/);
+    expect(out).toMatch(/evil|hostile|Ignore this|GET \/session/);
     expect(unsafeIn(out)).toBe(undefined);
     if (args.includes('--json'))
       for (const [, text] of stringsIn(JSON.parse(out.slice(out.indexOf('{'))))) expect(unsafeIn(text)).toBe(undefined);

@@ -114,7 +114,9 @@ function questionDialog(agent: string, { questions }: Question, proposal: Settle
         ? { title, choices: labels }
         : {
             title,
-            description: multiple === true ? `One or more, on a line each: ${offered}` : listed,
+            ...(multiple === true
+              ? { description: `One or more, on a line each: ${offered}`, isList: true as const }
+              : { description: listed }),
           },
     ] as const;
   });

@@ -1,0 +1,153 @@
+import { StreamCleaner } from '../../base/plain-text.ts';
+import { type Answer, quoteName } from '../../operations/answer.ts';
+import type { Call } from '../../operations/runtime.ts';
+import { abortSession } from '../../operations/send/abort.ts';
+import type { TurnView } from '../../operations/shapes.ts';
+import { EXIT, type Exit, exitOf } from './exit-codes.ts';
+import type { Shell } from './shell.ts';
+import { inShellWords, shellWord } from './shell-words.ts';
+
+/**
+ * Follows a turn: its text goes to stdout as it comes, and how it ended to stderr. Ctrl-C asks whether to stop following or to abort it;
+ * a second one, or the first where there is no terminal to ask in, stops following.
+ * @param work the operation, done with the call that it is given
+ */
+export async function followTurn(
+  shell: Shell,
+  command: string,
+  work: (call: Call) => Promise<Answer<TurnView>>,
+): Promise<Exit> {
+  const isJson = shell.flags.has('json');
+  const text = new TurnText(isJson ? () => {} : shell.print);
+  const stop = new AbortController();
+  const over = new AbortController();
+  let aborts = false;
+  let isAsking = false;
+  const interrupted = async (): Promise<void> => {
+    if (isAsking || shell.askLine === undefined) {
+      stop.abort();
+      return;
+    }
+    isAsking = true;
+    text.hold();
+    shell.tell('\nStop following it (it goes on), or abort it?\n');
+    const line = await shell.askLine('s stop, a abort, Enter go on> ', over.signal);
+    isAsking = false;
+    text.release();
+    if (over.signal.aborted || line === '') return;
+    aborts = /^a/i.test(line?.trim() ?? '');
+    stop.abort();
+  };
+  shell.onInterrupt(() => void interrupted());
+  const call = shell.call((fresh) => text.add(fresh));
+  const signal = AbortSignal.any([shell.signal, stop.signal]);
+  const asking = call.askPerson;
+  /** They were asked, and left it open. */
+  let isOpen = false;
+  let data: TurnView;
+  try {
+    ({ data } = await work({
+      ...call,
+      signal,
+      ...(asking && {
+        askPerson: async (form, limit) => {
+          text.endLine();
+          const answer = await asking(form, limit);
+          isOpen = answer.kind === 'dismissed' || answer.kind === 'late';
+          return answer;
+        },
+      }),
+    }));
+  } catch (error) {
+    if (!isOpen) throw error;
+    shell.tell(`opencode-mcp ${command}: nothing was answered; it still waits\n`);
+    return EXIT.waiting;
+  } finally {
+    over.abort();
+    text.release();
+    text.end();
+  }
+  if (isJson) shell.printJson(data);
+  else if (text.isEmpty && data.text !== undefined && data.text !== '') shell.print(`${data.text}\n`);
+  const exit = exitOf(data.outcome);
+  const { session } = data;
+  if (aborts && exit === EXIT.running && session !== undefined) {
+    const target = { instance: data.instance, session_id: session.id };
+    const aborted = await shell.recorded('abort_session', target, () =>
+      abortSession(shell.runtime(), target, shell.call()),
+    );
+    shell.tell(`${inShellWords(aborted.text)}\n`);
+    return EXIT.failed;
+  }
+  // Why it waits they know.
+  if (!isJson) shell.tell(notice(isOpen ? { ...data, reason: undefined } : data, command));
+  return exit;
+}
+
+/** How the turn stands and what to type next. */
+export function notice(data: TurnView, command: string): string {
+  const name = shellWord(data.instance);
+  const session = data.session === undefined ? '' : `, ${data.session.id} ${JSON.stringify(data.session.title)}`;
+  const lines = [`${quoteName(data.instance)}${session}: ${data.outcome}`];
+  if (data.settled !== undefined) lines.push(data.settled);
+  if (data.reason !== undefined) lines.push(inShellWords(data.reason));
+  for (const request of data.waiting ?? []) lines.push(`It waits for ${request}`);
+  if (data.also_open_in !== undefined)
+    lines.push(
+      `The session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which does not show this.`,
+    );
+  const exit = exitOf(data.outcome);
+  if (exit === EXIT.waiting) lines.push(`Settle it: opencode-mcp respond ${name}`);
+  else if (exit === EXIT.running)
+    lines.push(`It goes on. Follow it: opencode-mcp wait ${name}. Stop it: opencode-mcp abort ${name}`);
+  // What OpenCode 2 keeps of the choices of a message.
+  else if (data.next !== undefined) lines.push(inShellWords(data.next));
+  return `${lines.map((line, index) => (index === 0 ? `opencode-mcp ${command}: ${line}` : `  ${line}`)).join('\n')}\n`;
+}
+
+/** What a turn says, on its way to stdout. */
+class TurnText {
+  readonly #print: (text: string) => void;
+  readonly #cleaner = new StreamCleaner();
+  #held: string | undefined;
+  #last = '\n';
+  isEmpty = true;
+
+  constructor(print: (text: string) => void) {
+    this.#print = print;
+  }
+
+  add(piece: string): void {
+    const text = this.#cleaner.add(piece);
+    if (text === '') return;
+    this.isEmpty = false;
+    if (this.#held === undefined) this.#write(text);
+    else this.#held += text;
+  }
+
+  /** From now on nothing is printed, until `release`: a question stands there. */
+  hold(): void {
+    this.#held ??= '';
+  }
+
+  release(): void {
+    const text = this.#held ?? '';
+    this.#held = undefined;
+    if (text !== '') this.#write(text);
+  }
+
+  endLine(): void {
+    if (this.#last !== '\n') this.#write('\n');
+  }
+
+  end(): void {
+    const rest = this.#cleaner.end();
+    if (rest !== '') this.#write(rest);
+    this.endLine();
+  }
+
+  #write(text: string): void {
+    this.#last = text.at(-1) ?? '\n';
+    this.#print(text);
+  }
+}

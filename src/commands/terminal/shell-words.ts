@@ -1,0 +1,50 @@
+/** Remote words, and names: they stay as they are. */
+const QUOTATION = /"(?:\\.|[^"\\])*"|«[^»]*»/g;
+
+/** What operations advise a client's model to call, and what a person types instead. In this order. */
+const PHRASES: readonly (readonly [RegExp, string])[] = [
+  [
+    /wait with instances \[.*?\] or read with instance .+?, session_id \w+(?: and message_id \w+)?/g,
+    'opencode-mcp wait, or opencode-mcp read',
+  ],
+  [/Call list_instances for details, or refresh_instances to look again/g, 'opencode-mcp list shows more'],
+  [/send to another session \(create_session\), or send with when_busy: queue/g, 'or send with --queue'],
+  [/abort: true \(stops it first\)/g, '--interrupt (stops it first)'],
+  [/create_session or send starts one/g, 'send starts one'],
+  [/list_sessions with instance (\S+)/g, 'opencode-mcp sessions $1'],
+  [/\(instance \S+, request_id (\w+)\)/g, '(--request $1)'],
+  [/\bCall (?:(?:list_|refresh_)?instances|get_status)\b/g, 'Run opencode-mcp list'],
+  [/\bcall (?:(?:list_|refresh_)?instances|get_status)\b/g, 'run opencode-mcp list'],
+  [/\b(?:list_instances|refresh_instances|get_status)\b/g, 'opencode-mcp list'],
+  [/\b(?:list_sessions|get_session)\b/g, 'opencode-mcp sessions'],
+  [/\babort_session\b/g, 'opencode-mcp abort'],
+  [/\bcreate_session\b/g, 'opencode-mcp send'],
+  [/\bsend_message\b/g, 'opencode-mcp send'],
+  [/\bwith respond\b/g, 'with opencode-mcp respond'],
+  [/\b[Cc]all respond\b/g, 'Run opencode-mcp respond'],
+  [/\breply: (once|reject)\b/g, '--reply $1'],
+  [/\b(?:the )?request_id\b/g, '--request'],
+  [/\bCall again\b/g, 'Run it again'],
+  [/\bcall again\b/g, 'run it again'],
+  [/\b(?:the )?session_id\b/g, 'the session'],
+  [/\bthis client cannot ask\b/g, 'there is no terminal to ask'],
+];
+
+/** A message of the operations with the words of the shell for what to do next. */
+export function inShellWords(message: string): string {
+  const quotations: string[] = [];
+  const bare = message.replace(QUOTATION, (words) => `\0${quotations.push(words) - 1}\0`);
+  const said = PHRASES.reduce((text, [phrase, words]) => text.replace(phrase, words), bare);
+  // oxlint-disable-next-line no-control-regex -- no clean text has a NUL
+  return said.replace(/\0(\d+)\0/g, (_, index: string) => quotations[Number(index)] ?? '');
+}
+
+/** Whether an operation says of itself that it did not send; what an instance says stands in quotation marks. */
+export function saysNothingWasSent(message: string): boolean {
+  return /nothing was sent/i.test(message.replace(QUOTATION, ''));
+}
+
+/** One word for a shell, whatever a machine calls itself: such commands are copied and run. */
+export function shellWord(text: string): string {
+  return /^[\w.@:+,/-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}

@@ -1,0 +1,243 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { HELP_TOPICS, helpText } from '../../src/commands/help.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { freePort } from '../rig/ports.ts';
+import { openRegistry, type Registry } from '../rig/registry.ts';
+import { OPENCODE_MCP, runShell, shellEnv } from '../rig/shell-command.ts';
+import { type TempDir, tempDir } from '../rig/temp.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
+import { within } from '../rig/wait.ts';
+
+let temp: TempDir;
+let registry: Registry;
+let desk: FakeOpencode;
+let laptop: FakeOpencode;
+let env: Readonly<Record<string, string>>;
+
+beforeAll(async () => {
+  temp = tempDir('opencode-mcp-commands');
+  registry = await openRegistry(join(temp.path, 'registry'));
+  env = shellEnv(temp.path, registry.path);
+  desk = await startFakeOpencode({ directory: '/home/ada/desk', reply: (text) => `so ${text}` });
+  laptop = await startFakeOpencode({ directory: '/home/ada/projects/a-rather-long-directory/of/the/laptop' });
+  desk.addSession({ title: 'On the desk' });
+  await registry.add({ name: 'desk', port: desk.port, cwd: desk.directory, hostname: 'desk-host' });
+  await registry.add({ name: 'laptop-web', port: laptop.port, cwd: laptop.directory, hostname: 'laptop-host' });
+  const { id } = laptop.addSession({ title: 'Waits for somebody to look at what it wants to do' });
+  laptop.state.statuses.set(id, { type: 'busy' });
+  laptop.addPermission({ sessionID: id });
+});
+afterAll(async () => {
+  await Promise.all([desk.close(), laptop.close()]);
+  await temp.close();
+});
+
+interface Done {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function run(args: readonly string[], extra: Readonly<Record<string, string>> = {}): Promise<Done> {
+  const started = runShell(args, { ...env, ...extra });
+  const code = await within(started.ended, 'its end');
+  return { code, stdout: started.stdout(), stderr: started.stderr() };
+}
+
+describe('help', () => {
+  test('of the whole fits one screen and has every command and code', () => {
+    const text = helpText() ?? '';
+    const lines = text.trimEnd().split('\n');
+    expect(lines.length).toBeLessThanOrEqual(24);
+    for (const line of lines) expect(Array.from(line).length, line).toBeLessThanOrEqual(80);
+    for (const name of [...HELP_TOPICS, 'init']) {
+      if (name !== 'serve') expect(text).toContain(name);
+    }
+    for (const code of ['0 done', '1 failed', '2 ', '3 it waits', '4 nothing was sent', '124 it still runs'])
+      expect(text).toContain(code);
+  });
+
+  test.each(HELP_TOPICS.filter((topic) => topic !== 'settings'))('%s --help has usage and examples', async (topic) => {
+    const { code, stdout, stderr } = await run([topic, '--help']);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(new RegExp(`^Usage: opencode-mcp ${topic}\\b`));
+    expect(stdout).toMatch(new RegExp(`^Examples:\\n(?: {2}.*opencode-mcp .*\\n)+$`, 'm'));
+    expect((await run(['help', topic])).stdout).toBe(stdout);
+  });
+
+  test('every flag that a command takes is in its help', async () => {
+    const commands = {
+      list: (await import('../../src/commands/list.ts')).LIST,
+      send: (await import('../../src/commands/send.ts')).SEND,
+      read: (await import('../../src/commands/read.ts')).READ,
+      wait: (await import('../../src/commands/wait.ts')).WAIT,
+      respond: (await import('../../src/commands/respond.ts')).RESPOND,
+      abort: (await import('../../src/commands/abort.ts')).ABORT,
+      sessions: (await import('../../src/commands/sessions.ts')).SESSIONS,
+    };
+    for (const [name, command] of Object.entries(commands))
+      for (const flag of Object.keys(command.arguments.flags)) expect(helpText(name), name).toContain(`--${flag}`);
+  });
+});
+
+describe('words and codes', () => {
+  test.each<[string, string[], RegExp]>([
+    ['send without anything', ['send'], /NAME and MESSAGE are missing: opencode-mcp send NAME MESSAGE…/],
+    ['send with an empty standard input', ['send', 'desk'], /standard input has no message/],
+    ['send with two ways', ['send', 'desk', 'x', '--queue', '--interrupt'], /expected --queue or --interrupt/],
+    ['read without a name', ['read'], /NAME is missing: opencode-mcp read NAME \[SESSION\]/],
+    ['abort with too much', ['abort', 'a', 'b', 'c'], /unexpected argument "c"/],
+    ['respond with another reply', ['respond', 'desk', '--reply', 'always'], /expected once or reject, got "always"/],
+    ['a time that is none', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
+    ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],
+    ['a flag in a message', ['send', 'desk', 'run', '-v'], /-v: unknown flag/],
+    ['help for nothing', ['help', 'sendd'], /unknown command "sendd", see opencode-mcp help; did you mean send\?/],
+    ['a change that read-only forbids', ['send', 'desk', 'x', '--read-only'], /--no-read-only does it all the same/],
+  ])('%s is 2', async (_, args, reason) => {
+    const { code, stdout, stderr } = await run(args);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(reason);
+    expect(desk.state.prompts).toEqual([]);
+  });
+
+  test('a name that fits none is 1, and the advice is for a shell', async () => {
+    for (const command of [
+      ['send', 'nobody', 'x'],
+      ['read', 'nobody'],
+      ['wait', 'nobody'],
+      ['abort', 'nobody'],
+    ]) {
+      const { code, stdout, stderr } = await run(command);
+      expect([code, stdout]).toEqual([1, '']);
+      expect(stderr).toContain('No instance fits "nobody". Known instances: desk (desk-host, idle)');
+      expect(stderr).toContain('opencode-mcp list shows more');
+      expect(stderr).not.toContain('_instances');
+    }
+  });
+
+  test('one that cannot be reached is 4 for send, and 1 for what sends nothing', async () => {
+    await registry.add({ name: 'gone', port: await freePort(), cwd: '/gone' });
+    const { code, stderr } = await run(['send', 'gone', 'x']);
+    expect([code, stderr]).toEqual([4, expect.stringContaining('ECONNREFUSED')]);
+    expect((await run(['read', 'gone'])).code).toBe(1);
+    await registry.remove('gone');
+  });
+
+  test('send says what was answered, part of a name is enough, and each call is in the record', async () => {
+    expect(await run(['send', 'des', '--', '--it', 'goes'])).toMatchObject({ code: 0, stdout: 'so --it goes\n' });
+    const record = await readFile(join(temp.path, '.local/state/opencode-mcp/record.jsonl'), 'utf8');
+    expect(JSON.parse(record.trim().split('\n').at(-1) ?? '')).toMatchObject({
+      client: 'shell',
+      tool: 'send',
+      instance: 'desk',
+      outcome: 'completed',
+    });
+  });
+});
+
+describe('list', () => {
+  test('in a pipe has all columns, uncut and without colours, whatever is set', async () => {
+    const { code, stdout, stderr } = await run(['ls'], { FORCE_COLOR: '3' });
+    expect([code, stderr]).toEqual([0, '']);
+    const [head, ...rows] = stdout.trimEnd().split('\n');
+    expect(head).toMatch(/^NAME +STATE +WHAT +DIRECTORY +HOST +VIA +OPENCODE +SOURCE$/);
+    expect(rows[0]).toMatch(/^laptop-web +waiting +permission per_\w+: «bash "ls"» +\/home\/ada\/projects\//);
+    expect(rows[1]).toMatch(/^desk +idle +".*", \d+ s ago +\/home\/ada\/desk +desk-host /);
+    expect(stdout).not.toContain('\u001b');
+  });
+
+  test('a part of a name chooses, and JSON is for programs', async () => {
+    expect((await run(['list', 'laptop'])).stdout).not.toMatch(/^desk/m);
+    const { stdout } = await run(['list', 'laptop', '--json']);
+    expect(JSON.parse(stdout)).toMatchObject({ total: 1, instances: [{ name: 'laptop-web', state: 'waiting' }] });
+  });
+
+  test('--watch --json has a line for each change, until it is interrupted', async () => {
+    const watching = runShell(['list', 'desk', '--watch', '--json'], env);
+    await watching.shows(/"state":"idle".*\n/);
+    const { id } = desk.addSession({ title: 'Another' });
+    desk.state.statuses.set(id, { type: 'busy' });
+    await watching.shows(/"state":"busy".*\n$/);
+    desk.state.statuses.delete(id);
+    watching.kill('SIGINT');
+    expect(await within(watching.ended, 'its end')).toBe(0);
+    for (const line of watching.stdout().trim().split('\n')) expect(JSON.parse(line)).toMatchObject({ total: 1 });
+  });
+});
+
+describe('in a terminal', () => {
+  async function terminal(columns: number, extra: Readonly<Record<string, string>> = {}): Promise<TmuxTerminal> {
+    const opened = await openTmux({ ...env, ...extra }, temp.path);
+    await opened.resize(columns, 24);
+    await opened.type(`om() { ${OPENCODE_MCP} "$@"; echo "code $?"; }; clear`, 'Enter');
+    return opened;
+  }
+
+  test.for([
+    [60, /^NAME +STATE +WHAT +DIRECTORY$/m],
+    [200, /^NAME +STATE +WHAT +DIRECTORY +HOST +VIA +OPENCODE +SOURCE$/m],
+  ] as const)('list fits in %d columns', async ([columns, head], context) => {
+    needTmux(context);
+    await using screen = await terminal(columns);
+    await screen.type('om list', 'Enter');
+    const shown = await screen.shows(/^code 0$/m);
+    expect(shown).toMatch(head);
+    const rows = shown.split('\n').filter((line) => /^(?:laptop-web|desk) +(?:waiting|idle) /.test(line));
+    expect(rows).toHaveLength(2);
+    // A line that is too long would go on in the next.
+    expect(shown.slice(shown.search(head)).trimEnd().split('\n')).toHaveLength(5);
+  });
+
+  test.for([
+    [{}, true],
+    [{ NO_COLOR: '1' }, false],
+    [{ TERM: 'dumb' }, false],
+  ] as const)('with %j colours are %j', async ([extra, isColoured], context) => {
+    needTmux(context);
+    await using screen = await terminal(100, extra);
+    const list = `${OPENCODE_MCP} list`;
+    // `script` has a terminal whose width nobody has set.
+    await screen.type(
+      `${list} > piped; script -qc 'stty cols 0 rows 0; ${list}' /dev/null > drawn; echo finis\\hed`,
+      'Enter',
+    );
+    await screen.shows(/^finished$/m);
+    const [piped, drawn] = await Promise.all(['piped', 'drawn'].map((name) => readFile(join(temp.path, name), 'utf8')));
+    expect(piped).not.toContain('\u001b');
+    expect(drawn).toContain('«bash "ls"»');
+    expect(drawn?.includes('\u001b[33mwaiting\u001b[39m')).toBe(isColoured);
+    if (!isColoured) expect(drawn).not.toContain('\u001b');
+  });
+
+  test('--watch stands where it is, follows the width, and gives the cursor back', async (context) => {
+    needTmux(context);
+    await using screen = await terminal(200);
+    await screen.type('om list --watch', 'Enter');
+    await screen.shows(/^2 instances: 1 waiting, 1 idle \(Ctrl-C ends\)\nNAME .* SOURCE$/m);
+    const { id } = desk.addSession({ title: 'Watched' });
+    desk.state.statuses.set(id, { type: 'busy' });
+    await screen.shows(/^2 instances: 1 waiting, 1 busy \(Ctrl-C ends\)\n[^]*"Watched"/);
+    desk.state.statuses.delete(id);
+    await screen.resize(60, 24);
+    await screen.shows(/^2 instances: 1 waiting, 1 idle \(Ctrl-C ends\)\nNAME +STATE +WHAT +DIRECTORY\n/);
+    await screen.type('', 'C-c');
+    expect(await screen.shows(/code 0/)).toContain('^C');
+  });
+
+  test('without a command it says what it is, and is no server; on pipes it is one', async (context) => {
+    needTmux(context);
+    await using screen = await terminal(80);
+    await screen.type('om', 'Enter');
+    const shown = await screen.shows(/^code 0$/m);
+    expect(shown).toContain('opencode-mcp finds every OpenCode instance you run');
+    expect(shown).toContain('send NAME MESSAGE…');
+    await screen.type('clear; om --tolsets core', 'Enter');
+    await screen.shows(/did you mean --toolsets\?\ncode 2/);
+    await screen.type('clear; om send desk', 'Enter');
+    await screen.shows(/MESSAGE is missing.*\n*.*\ncode 2/);
+  });
+});
