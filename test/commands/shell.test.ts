@@ -225,7 +225,8 @@ describe('in a terminal', () => {
     await screen.resize(60, 24);
     await screen.shows(/^2 instances: 1 waiting, 1 idle \(Ctrl-C ends\)\nNAME +STATE +WHAT +DIRECTORY\n/);
     await screen.type('', 'C-c');
-    expect(await screen.shows(/code 0/)).toContain('^C');
+    // The terminal may have shown the ^C before.
+    await screen.shows(/code 0\n\$/);
   });
 
   test('without a command it says what it is, and is no server; on pipes it is one', async (context) => {
