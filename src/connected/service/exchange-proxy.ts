@@ -9,6 +9,7 @@ import { proxyRequest, proxyUpgrade, refuse } from '../../node/proxy/proxy.ts';
 import type { Upstream } from '../../node/proxy/proxy-headers.ts';
 import { hangUp, refuseRaw } from '../../node/proxy/raw-answer.ts';
 import { plainTarget } from '../../node/proxy/request-target.ts';
+import { withoutToken } from '../../node/proxy/service-routes.ts';
 
 export interface ExchangeProxyOptions {
   /** To listen at. */
@@ -23,9 +24,6 @@ export interface ExchangeProxyOptions {
 
 /** They make a login that outlives this proxy and its password. */
 const LOGINS = /^\/(?:api\/pair|auth)(?:\/|$)/i;
-
-/** Counts more than the header for OpenCode 2, and would get past the exchange. */
-const TOKEN = 'auth_token';
 
 /** As OpenCode 2 itself refuses, so that it is known for one. */
 const UNAUTHORIZED = JSON.stringify({ _tag: 'UnauthorizedError', message: 'Authentication required' });
@@ -130,12 +128,4 @@ export class ExchangeProxy {
       return { status: 503, text: 'The OpenCode 2 service of that machine is not running; start opencode there.' };
     return { ...service, path: target.path + withoutToken(target.query) };
   }
-}
-
-function withoutToken(query: string): string {
-  const kept = query
-    .slice(1)
-    .split('&')
-    .filter((pair) => pair !== '' && new URLSearchParams(pair).keys().next().value?.toLowerCase() !== TOKEN);
-  return kept.length === 0 ? '' : `?${kept.join('&')}`;
 }
