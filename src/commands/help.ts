@@ -70,7 +70,7 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     text: 'The newest messages of a session, by default of the latest one.',
     options: [
       ['--limit N', 'so many messages (default: 10, at most 100)'],
-      ['--before CURSOR', 'older ones; the cursor is told where there are some'],
+      ['--before CURSOR', 'older messages; read prints the cursor when there are more'],
       ['--message ID [--offset N]', 'one message, from a character on; of a sent one the answer'],
       JSON_OPTION,
     ],
@@ -118,7 +118,7 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   node: {
     usage: 'node',
-    text: "Serves this user's instances to the machines of the own tailnet, until it is told to end.",
+    text: 'Serves your instances to your other machines on the tailnet. It runs until you stop it.',
     examples: ['node'],
   },
   serve: {

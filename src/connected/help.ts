@@ -8,7 +8,7 @@ Of OpenCode 2 it makes sure that your service runs, opens the terminal on it, an
 Usage:
   opencode-connected [options] [-- arguments for opencode]
       --headless      opencode serve instead of the terminal; with OpenCode 2 only the registration
-      --no-password   whoever reaches the port can run commands as you; not with OpenCode 2
+      --no-password   no password: whoever reaches the port can run commands as you. OpenCode 1 only
       --lan           listen on the LAN too, and say so there; status tells how others get the password
   opencode-connected status [--json]       what is registered here and on the relay, and what answers
   opencode-connected sessions [--json]     recent sessions of every instance registered here

@@ -62,15 +62,14 @@ export async function askService(
   const nowMs = listed?.dateMs ?? deps.clock.now();
   // Where they are is known, and not what they do.
   if (running === undefined) return { timedOut, missing, ...directoriesOf(sessions, { missing }, nowMs) };
-  const known = [...sessions];
-  for (const id of running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED)) {
-    const answer = await attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES));
-    known.push(...(serviceSessionsOf({ data: [(answer as { readonly data?: unknown } | undefined)?.data] }) ?? []));
-  }
-  const requests = await Promise.all(
-    running.slice(0, MAX_ASKED).map((id) => attempt(requestsOf(task, deps, id, dialect))),
-  );
-  const waiting = requests.flatMap((found) => found ?? []);
+  const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
+  const [found, requests] = await Promise.all([
+    Promise.all(unlisted.map((id) => attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES)))),
+    Promise.all(running.slice(0, MAX_ASKED).map((id) => attempt(requestsOf(task, deps, id, dialect)))),
+  ]);
+  const looked = found.map((answer) => (answer as { readonly data?: unknown } | undefined)?.data);
+  const known = [...sessions, ...(serviceSessionsOf({ data: looked }) ?? [])];
+  const waiting = requests.flatMap((asked) => asked ?? []);
   const unanswered = running.filter((_, index) => index < MAX_ASKED && requests[index] === undefined);
   return {
     timedOut,

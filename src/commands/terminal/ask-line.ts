@@ -18,12 +18,13 @@ export function lineAsker({ stdin, stderr }: NodeJS.Process): AskLine | undefine
     await pause(TYPED_BEFORE_MS);
     stdin.off('data', drop);
     const reading = createInterface({ input: stdin, output: stderr, terminal: true });
+    const answered = new AbortController();
     try {
       return await new Promise<string | undefined>((resolve) => {
         const leave = (): void => resolve(undefined);
         reading.once('SIGINT', leave).once('close', leave);
         if (signal.aborted) leave();
-        signal.addEventListener('abort', leave, { once: true });
+        signal.addEventListener('abort', leave, { once: true, signal: answered.signal });
         reading.question(prompt, (line) => resolve(line));
       }).then((line) => {
         // Whatever ended it, the next line begins at the left.
@@ -31,6 +32,7 @@ export function lineAsker({ stdin, stderr }: NodeJS.Process): AskLine | undefine
         return line;
       });
     } finally {
+      answered.abort();
       reading.close();
     }
   };

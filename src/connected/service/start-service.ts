@@ -48,8 +48,14 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
   const ending = new AbortController();
   let held: HeldService | undefined;
   try {
-    const found = await service.ensure(signals.giveUp, () => tell('starting the service of OpenCode 2'));
-    if (signals.giveUp.aborted) return { code: null, signal: signals.ended ?? 'SIGINT' };
+    const found = await service
+      .ensure(signals.giveUp, () => tell('starting the service of OpenCode 2'))
+      .catch((error: unknown) => {
+        // Who interrupted it knows why it does not answer.
+        if (!signals.giveUp.aborted) throw error;
+        return undefined;
+      });
+    if (found === undefined || signals.giveUp.aborted) return { code: null, signal: signals.ended ?? 'SIGINT' };
     if (!headless) refuseReplacement(start, found);
     held = await HeldService.open(start, service, found);
     const holder = await held.take();

@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { jsonOf } from '../../../base/errors.ts';
 import { quoteName } from '../../../base/plain-text.ts';
 import { type Connection, exchange, MAX_BODY_BYTES, type RequestInit, RequestError } from '../../../http/exchange.ts';
-import { NotPossibleError, type OpencodeApi, type Prompt } from '../../api.ts';
+import { type MessagePage, NotPossibleError, type OpencodeApi, type PageQuery, type Prompt } from '../../api.ts';
 import { openEvents } from '../../events.ts';
 import { said, wordsOf } from '../../said.ts';
 import { type Permission, type Question, sensible, type Session, type SessionStatus } from '../../schema.ts';
@@ -86,23 +86,7 @@ class Opencode2 {
         // Left out, what runs would look idle.
         return new Map([...statuses, ...unknown.map((id) => [id, { type: 'busy' }] as const)]);
       },
-      messages: async (id, { limit, before }) => {
-        const entries: WireMessage[] = [];
-        let olderCursor = before;
-        let size = MAX_PAGE;
-        // Not each entry is a message: as many more are asked for as are missing. Large ones come in smaller pages, until there is one.
-        for (let page = 0; page < MAX_PAGES; page += 1) {
-          const found = messagesOf(entries.toReversed()).length;
-          if (found >= limit || (found > 0 && size < limit - found)) break;
-          const { data, cursor, asked } = await this.#messages(id, Math.min(limit - found, size), olderCursor);
-          entries.push(...data);
-          size = asked < limit - found ? asked : size;
-          // The last page has a cursor too, to an empty one.
-          olderCursor = data.length < asked ? undefined : (cursor?.next ?? undefined);
-          if (olderCursor === undefined) break;
-        }
-        return { messages: messagesOf(entries.toReversed()), ...(olderCursor !== undefined && { olderCursor }) };
-      },
+      messages: (id, query) => this.#page(id, query),
       message: async (id, messageId) => {
         const found = await this.#find(`${sessionPath(id)}/message/${messageId}`, wireMessageSchema);
         return found && messagesOf([found])[0];
@@ -170,6 +154,24 @@ class Opencode2 {
       changedMessages: async (id, query) => await this.#changes(id, query.before),
       changedMessage: async (id, messageId) => await this.#changesOf(id, messageId),
     };
+  }
+
+  async #page(id: string, { limit, before }: PageQuery): Promise<MessagePage> {
+    const entries: WireMessage[] = [];
+    let olderCursor = before;
+    let size = MAX_PAGE;
+    // Not each entry is a message: as many more are asked for as are missing. Large ones come in smaller pages, until there is one.
+    for (let page = 0; page < MAX_PAGES; page += 1) {
+      const found = messagesOf(entries.toReversed()).length;
+      if (found >= limit || (found > 0 && size < limit - found)) break;
+      const { data, cursor, asked } = await this.#messages(id, Math.min(limit - found, size), olderCursor);
+      entries.push(...data);
+      size = asked < limit - found ? asked : size;
+      // The last page has a cursor too, to an empty one.
+      olderCursor = data.length < asked ? undefined : (cursor?.next ?? undefined);
+      if (olderCursor === undefined) break;
+    }
+    return { messages: messagesOf(entries.toReversed()), ...(olderCursor !== undefined && { olderCursor }) };
   }
 
   async #session(id: string): Promise<Session | undefined> {
@@ -296,10 +298,7 @@ class Opencode2 {
   }
 
   async #changes(id: string, before: string | undefined): ReturnType<OpencodeApi['changedMessages']> {
-    const [{ messages }, diffs] = await Promise.all([
-      this.api().messages(id, { limit: MAX_PAGE, before }),
-      this.#diffs(id),
-    ]);
+    const [{ messages }, diffs] = await Promise.all([this.#page(id, { limit: MAX_PAGE, before }), this.#diffs(id)]);
     const prompt = messages.findLast(({ info }) => info.role === 'user')?.info.id;
     return { messages: prompt === undefined ? [] : [{ info: { id: prompt, role: 'user', summary: { diffs } } }] };
   }
