@@ -96,6 +96,15 @@ describe('opencode-connected with OpenCode 2.1', () => {
     expect(await stage.calls()).toEqual([`service|start|${child.directory}||`]);
   });
 
+  test('interrupted while the service does not come, it ends by that signal and complains of nothing', async () => {
+    const stage = await openStage();
+    const child = await stage.start(['--headless']);
+    await until('the start', async () => (await stage.calls()).length > 0);
+    child.kill('SIGTERM');
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(child.output()).not.toContain('does not answer');
+  });
+
   test('what the program says of a start that failed is told', async () => {
     const stage = await openStage({ says: 'echo "no room on the disk" >&2; exit 1' });
     const child = await stage.start(['--headless']);
