@@ -1,7 +1,7 @@
 import { quote } from '../config/quote.ts';
 import { SettingsError } from '../config/settings.ts';
 
-export const SUBCOMMANDS = ['start', 'status', 'cleanup', 'sessions'] as const;
+export const SUBCOMMANDS = ['start', 'status', 'cleanup', 'sessions', 'survey'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 export interface CommandLine {
@@ -18,6 +18,7 @@ export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean
   status: { json: 'boolean' },
   cleanup: { 'dry-run': 'boolean' },
   sessions: { json: 'boolean' },
+  survey: { json: 'boolean', request: 'boolean' },
 };
 
 /** Takes `opencode-connected [subcommand] [flags] [-- opencode's own arguments]` apart. Throws a `SettingsError`. */

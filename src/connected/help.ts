@@ -13,6 +13,7 @@ Usage:
   opencode-connected status [--json]       what is registered here and on the relay, and what answers
   opencode-connected sessions [--json]     recent sessions of every instance registered here
   opencode-connected cleanup [--dry-run]   removes what is provably dead
+  opencode-connected survey --json         what lies in the registry directory; other machines run it on their relay
   opencode-connected --version
   opencode-connected --help
 

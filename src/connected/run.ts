@@ -78,6 +78,10 @@ async function look(
       return (await import('./cleanup/command.ts')).runCleanup({ ...common, dryRun: isOn('dry-run') });
     case 'sessions':
       return (await import('./sessions/command.ts')).runSessions({ ...common, json: isOn('json') });
+    case 'survey': {
+      const request = isOn('request') ? process.stdin : undefined;
+      return (await import('./survey/command.ts')).runSurvey({ ...common, request });
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { TestContext } from 'vitest';
 
+import { CONNECTED_SCRIPT } from './connected-child.ts';
 import { freePort } from './ports.ts';
 import { endProcessesIn, processesIn } from './processes.ts';
 import { tempDir } from './temp.ts';
@@ -44,6 +45,8 @@ export interface Sshd extends AsyncDisposable {
   readonly pid: number;
   /** The sessions' home. */
   readonly home: string;
+  /** A folder on the sessions' PATH, before all others; empty. */
+  readonly bin: string;
   /** The command that reaches it, in words; no file of the person's is read. */
   readonly command: readonly string[];
   /** The same as one would set it in `RELAY_SSH_CMD`. */
@@ -63,6 +66,14 @@ export interface Sshd extends AsyncDisposable {
   /** For the line in which a suite says what it drove. */
   describe(): string;
   close(): Promise<void>;
+}
+
+/** Puts `opencode-connected` on the PATH of its sessions, as an installation does; by default the built one. */
+export async function installConnected(
+  { bin }: Pick<Sshd, 'bin'>,
+  script = `#!/bin/sh\nexec '${process.execPath}' '${CONNECTED_SCRIPT}' "$@"\n`,
+): Promise<void> {
+  await writeFile(join(bin, 'opencode-connected'), script, { mode: 0o755 });
 }
 
 /** First line of a test that needs one: without it the test is skipped and says so; in CI that is a failure. */
@@ -102,6 +113,7 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
 class LoopbackSshd implements Sshd {
   readonly port: number;
   readonly home: string;
+  readonly bin: string;
   readonly command: readonly string[];
   readonly #temp = tempDir('sshd-rig');
   readonly #binary: string;
@@ -117,6 +129,7 @@ class LoopbackSshd implements Sshd {
     this.#options = options;
     this.port = port;
     this.home = this.#file('home');
+    this.bin = this.#file('bin');
     const settings = [
       `UserKnownHostsFile=${this.#file('known_hosts')}`,
       'GlobalKnownHostsFile=none',
@@ -152,6 +165,7 @@ class LoopbackSshd implements Sshd {
 
   async prepare(): Promise<void> {
     await mkdir(this.home, { mode: 0o700 });
+    await mkdir(this.bin);
     for (const key of ['host_key', 'client_key']) {
       await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', key, '-f', this.#file(key)]);
     }
@@ -188,7 +202,7 @@ class LoopbackSshd implements Sshd {
       'MaxStartups 100',
       'LogLevel VERBOSE',
       // TMPDIR marks what a session started, whoever its parent is by then.
-      `SetEnv HOME=${this.home} PATH=${path} TMPDIR=${this.#temp.tmp}`,
+      `SetEnv HOME=${this.home} PATH=${this.bin}:${path} TMPDIR=${this.#temp.tmp}`,
     ];
   }
 

@@ -1,9 +1,12 @@
-import { listenerOn } from '../start/port.ts';
-import { type CommandOptions, type ExitCode, type Surveyors, withSurveyors } from '../status/places.ts';
+import { type CommandOptions, type ExitCode, type Registries, registriesOf } from '../status/places.ts';
 import { messageOf } from '../../base/errors.ts';
-import type { Finding } from './finding.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import type { RemovalOrder } from '../survey/registry-survey.ts';
+import type { Action, Finding } from './finding.ts';
 import { look } from './look.ts';
 import { endTunnel, removeState } from './wrappers.ts';
+
+const MAX_REASON_CHARS = 300;
 
 export interface CleanupOptions extends CommandOptions {
   /** Only tells what would be removed. */
@@ -16,16 +19,15 @@ export interface CleanupOptions extends CommandOptions {
  */
 export async function runCleanup(options: CleanupOptions): Promise<ExitCode> {
   const { settings, signal, out, dryRun } = options;
-  return withSurveyors(settings, signal, async (surveyors) => {
-    const { findings, here, relay } = await look(settings, surveyors);
-    out(listing(findings));
-    if (typeof here === 'string') out(`This machine's registry directory was not looked at: ${here}.\n`);
-    if (typeof relay === 'string') out(`The relay was not looked at: ${relay}.\n`);
-    const dead = findings.filter(({ action }) => action !== undefined);
-    if (dryRun && dead.length > 0) out('Nothing was removed (--dry-run).\n');
-    const failures = dryRun ? 0 : await removeAll(dead, { ...options, ...surveyors });
-    return failures > 0 || typeof here === 'string' || typeof relay === 'string' ? 1 : 0;
-  });
+  const registries = registriesOf(settings);
+  const { findings, here, relay } = await look(settings, registries, signal);
+  out(listing(findings));
+  if (typeof here === 'string') out(`This machine's registry directory was not looked at: ${here}.\n`);
+  if (typeof relay === 'string') out(`The relay was not looked at, and nothing is removed there: ${relay}.\n`);
+  const dead = findings.filter(({ action }) => action !== undefined);
+  if (dryRun && dead.length > 0) out('Nothing was removed (--dry-run).\n');
+  const failures = dryRun ? 0 : await removeAll(dead, { ...options, ...registries });
+  return failures > 0 || typeof here === 'string' || typeof relay === 'string' ? 1 : 0;
 }
 
 function listing(findings: readonly Finding[]): string {
@@ -47,15 +49,17 @@ function title({ where, what, subject }: Finding): string {
   return `${where === 'relay' ? 'relay: ' : ''}${what} ${subject}`;
 }
 
-type Removing = CleanupOptions & Surveyors;
+type Removing = CleanupOptions & Registries;
 
-/** In the order of the findings: a registration before its password, and the state file, which proves the rest, last. Gives how many were left. */
+/** The relay first, in one connection; then here, the state files last, since they prove that the rest is dead. Gives how many were left. */
 async function removeAll(dead: readonly Finding[], removing: Removing): Promise<number> {
   const { out, signal } = removing;
+  const sorted = [...dead].toSorted((one, other) => rank(one) - rank(other));
+  const onRelay = sorted.filter(({ where }) => where === 'relay');
+  let failures = await removeOnRelay(onRelay, removing);
   /** Instances of which something could not be removed. */
   const unfinished = new Set<string | undefined>();
-  let failures = 0;
-  for (const finding of [...dead].toSorted((one, other) => rank(one) - rank(other))) {
+  for (const finding of sorted.filter(({ where }) => where === 'here')) {
     if (signal.aborted) {
       out('Interrupted; the rest was left.\n');
       return failures + 1;
@@ -63,39 +67,46 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
     const proves = finding.what === 'state file' && finding.id !== undefined && unfinished.has(finding.id);
     const problem = proves
       ? 'it proves that what could not be removed is dead'
-      : await removeOne(finding, removing).catch((error: unknown) => messageOf(error));
-    out(problem === undefined ? `Removed ${title(finding)}\n` : `Left ${title(finding)}: ${problem}\n`);
+      : await removeHere(finding, removing).catch((error: unknown) => messageOf(error));
+    out(outcome(finding, problem));
     if (problem === undefined) continue;
     failures += 1;
-    if (finding.where === 'here') unfinished.add(finding.id);
+    unfinished.add(finding.id);
   }
   return failures;
 }
 
+/** A registration comes before its password. */
 function rank({ what }: Finding): number {
   return ['registration', 'claim', 'password', 'tunnel', 'state file'].indexOf(what);
 }
 
+function outcome(finding: Finding, problem: string | undefined): string {
+  return problem === undefined ? `Removed ${title(finding)}\n` : `Left ${title(finding)}: ${problem}\n`;
+}
+
+async function removeOnRelay(findings: readonly Finding[], { relay, out, signal }: Removing): Promise<number> {
+  const orders = findings.flatMap(({ action }) => (action !== undefined && isOrder(action) ? [action] : []));
+  if (relay === undefined || orders.length === 0) return 0;
+  const removals = await relay.remove(orders, signal).catch((error: unknown) => messageOf(error));
+  const problems = findings.map((_, index) => {
+    if (typeof removals === 'string') return removals;
+    const one = removals[index];
+    return one?.removed === true ? undefined : singleLine(one?.reason ?? 'it said nothing of it', MAX_REASON_CHARS);
+  });
+  findings.forEach((finding, index) => out(outcome(finding, problems[index])));
+  return problems.filter((problem) => problem !== undefined).length;
+}
+
 /** Gives the reason where it was left. */
-async function removeOne({ where, action }: Finding, removing: Removing): Promise<string | undefined> {
-  const { settings, here, relay } = removing;
-  const session = where === 'relay' ? relay : here;
-  if (action === undefined || session === undefined) return 'it is not provably dead';
-  switch (action.kind) {
-    case 'remove': {
-      const { port } = action.dead;
-      const isSilent = where === 'here' && (port === 0 || (await listenerOn(port)) === 'none');
-      if (where === 'here' && !isSilent) return 'something listens on its port again';
-      const answer = await session.remove({ ...action.dead, vouched: isSilent });
-      return answer.removed ? undefined : answer.reason;
-    }
-    case 'forget': {
-      const answer = await session.forget(action.id, action.age);
-      return answer.removed ? undefined : answer.reason;
-    }
-    case 'state':
-      return removeState(action.file, settings.stateDir);
-    case 'tunnel':
-      return endTunnel(action.file, action.pid, settings.stateDir);
-  }
+async function removeHere({ action }: Finding, { settings, here, signal }: Removing): Promise<string | undefined> {
+  if (action === undefined) return 'it is not provably dead';
+  if (action.kind === 'state') return removeState(action.file, settings.stateDir);
+  if (action.kind === 'tunnel') return endTunnel(action.file, action.pid, settings.stateDir);
+  const [removal] = await here.remove([action], signal);
+  return removal?.removed === false ? removal.reason : undefined;
+}
+
+function isOrder(action: Action): action is RemovalOrder {
+  return action.kind === 'registration' || action.kind === 'password';
 }

@@ -1,10 +1,9 @@
-import type { DeadRegistration } from '../relay/relay-survey-session.ts';
 import type { RunStateFile } from '../run-state.ts';
+import type { RemovalOrder } from '../survey/registry-survey.ts';
 
 /** What a removal needs; each is looked at again before. */
 export type Action =
-  | { readonly kind: 'remove'; readonly dead: Omit<DeadRegistration, 'vouched'> }
-  | { readonly kind: 'forget'; readonly id: string; readonly age: 'any' | 'old' }
+  | RemovalOrder
   | { readonly kind: 'state'; readonly file: RunStateFile }
   | { readonly kind: 'tunnel'; readonly file: RunStateFile; readonly pid: number };
 

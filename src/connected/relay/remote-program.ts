@@ -1,4 +1,4 @@
-/** Parts that the other program for registry directories (`relay-survey-program.ts`) needs as they are: what counts as dead is said once. */
+/** Who holds a name; `start/guard.ts` has it too, and `survey/claim.ts` reads claims by the same rules. */
 export const RUNS_AND_CLAIMS = `
 # Whether process $1 runs; $since is its start time where the system tells, so that a later one with its number is not taken for it.
 runs() {
@@ -22,7 +22,8 @@ read_claim() {
 }
 `;
 
-export const DIRECTORY = `
+/** `survey/registry-place.ts` chooses by the same rule. */
+const DIRECTORY = `
 # Puts the directory $1 into $dir, whole. With $2, it is the one that everybody takes: where it is another user's (or anything else
 # of theirs), the user's own is taken, and from then on for good, so that one user's registrations are in one place.
 choose_directory() {
@@ -40,7 +41,7 @@ choose_directory() {
 }
 `;
 
-export const LISTENS = `
+const LISTENS = `
 # Whether something may listen on the port $1: where the system does not tell, it may.
 listens() {
   case $1 in "" | *[!0-9]*) return 0 ;; esac
@@ -49,7 +50,7 @@ listens() {
 }
 `;
 
-export const PAUSE = `
+const PAUSE = `
 # A tenth of a second, or ten of them at once where sleep takes whole seconds only.
 pause() {
   sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)) locked=$((locked + 9)); }
@@ -383,7 +384,7 @@ export const REMOTE_COMMAND = remoteCommand(REMOTE_PROGRAM);
  * The words for the relay's login shell, whichever that is: csh takes neither a line break nor \`!\` between single
  * quotes, fish reads backslashes there. So what some shell may read is written as octal escapes, which printf turns back.
  */
-export function remoteCommand(program: string): string {
+function remoteCommand(program: string): string {
   return `exec sh -c 'eval "$(printf "%b" "${escaped(program)}")"'`;
 }
 

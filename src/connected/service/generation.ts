@@ -1,5 +1,5 @@
 import { ReportedError } from '../../base/program.ts';
-import { runBriefly } from './run-briefly.ts';
+import { runBriefly } from '../run-briefly.ts';
 
 /** Which generation of opencode a program is. */
 export type OpencodeGeneration =

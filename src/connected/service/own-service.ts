@@ -13,7 +13,7 @@ import type { Upstream } from '../../node/proxy/proxy-headers.ts';
 import { type AskSettings, askCandidates } from '../ask-candidates.ts';
 import { isAlive } from '../process-table.ts';
 import type { OpencodeGeneration } from './generation.ts';
-import { runBriefly } from './run-briefly.ts';
+import { runBriefly } from '../run-briefly.ts';
 
 export interface OwnServiceOptions {
   readonly settings: AskSettings & Pick<Settings, 'opencodeStateDir'>;

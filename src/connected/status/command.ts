@@ -2,7 +2,7 @@ import { systemClock } from '../../base/clock.ts';
 import { safeToShow } from '../../base/plain-text.ts';
 import { look } from '../cleanup/look.ts';
 import { localInstance, wrapper } from './local.ts';
-import { type CommandOptions, type ExitCode, type Places, withSurveyors } from './places.ts';
+import { type CommandOptions, type ExitCode, type Places, registriesOf } from './places.ts';
 import { askRegistered } from './registered.ts';
 import { relayReport } from './relay.ts';
 import { renderStatus } from './render.ts';
@@ -23,7 +23,7 @@ export async function runStatus({ settings, json, out, signal }: StatusOptions):
 async function lookAround(settings: Places, signal: AbortSignal): Promise<StatusReport> {
   const [{ registered, problem, notes }, { findings, states, here, relay }] = await Promise.all([
     askRegistered(settings, signal),
-    withSurveyors(settings, signal, (surveyors) => look(settings, surveyors)),
+    look(settings, registriesOf(settings), signal),
   ]);
   const { registryDir, relayRegistryDir } = settings;
   return {

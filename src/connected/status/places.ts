@@ -1,6 +1,6 @@
 import type { Settings } from '../../config/settings.ts';
-import { systemClock } from '../../base/clock.ts';
-import { openSurveySession, type SurveySession } from '../relay/relay-survey-session.ts';
+import { localRegistry, type Registry } from '../survey/registry.ts';
+import { relayRegistry } from '../survey/relay-registry.ts';
 
 /** What `status`, `cleanup` and `sessions` look at. */
 export interface Places extends Pick<
@@ -28,28 +28,18 @@ export interface CommandOptions {
 /** 0: all was looked at; 1: something could not be, and the output says what. */
 export type ExitCode = 0 | 1;
 
-/** What looks at the registry directories. */
-export interface Surveyors {
-  readonly here: SurveySession;
+/** The registry directories that are looked at. */
+export interface Registries {
+  readonly here: Registry;
   /** Undefined without a relay. */
-  readonly relay: SurveySession | undefined;
+  readonly relay: Registry | undefined;
 }
 
-/** Opens the sessions that `work` needs, and closes them. */
-export async function withSurveyors<T>(
-  settings: Places,
-  signal: AbortSignal,
-  work: (surveyors: Surveyors) => Promise<T>,
-): Promise<T> {
-  const { registryDir, relaySshCommand: sshCommand, relayRegistryDir } = settings;
-  const common = { clock: systemClock, signal };
-  const here = openSurveySession({ ...common, ...directoryOf(registryDir) });
-  const relay = sshCommand && openSurveySession({ ...common, sshCommand, ...directoryOf(relayRegistryDir) });
-  try {
-    return await work({ here, relay });
-  } finally {
-    await Promise.all([here.close(), relay?.close()]);
-  }
+export function registriesOf({ registryDir, relaySshCommand, relayRegistryDir, stateDir }: Places): Registries {
+  return {
+    here: localRegistry({ ...directoryOf(registryDir), stateDir }),
+    relay: relaySshCommand && relayRegistry({ ...directoryOf(relayRegistryDir), sshCommand: relaySshCommand }),
+  };
 }
 
 function directoryOf({ path, explicit }: Settings['registryDir']): { directory: string; isDefault: boolean } {

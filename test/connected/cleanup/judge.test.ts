@@ -1,24 +1,38 @@
 import { expect, it } from 'vitest';
 
 import { judgeRegistry, type Evidence } from '../../../src/connected/cleanup/judge.ts';
-import type { RegistrySurvey, SurveyedClaim } from '../../../src/connected/relay/relay-survey.ts';
-import { SurveyReader } from '../../../src/connected/relay/relay-survey.ts';
 import type { RunStateFile } from '../../../src/connected/run-state.ts';
+import type {
+  RegistrySurvey,
+  SurveyedClaim,
+  SurveyedRegistration,
+} from '../../../src/connected/survey/registry-survey.ts';
 
-/** What a survey says in these lines. */
-function surveyOf(...lines: readonly string[]): RegistrySurvey {
-  const reader = new SurveyReader();
-  for (const line of ['host relay', 'uid 1000', 'directory drwx------ 1000 yes /registry', ...lines]) reader.take(line);
-  const survey = reader.take('done 1');
-  if (survey === undefined) throw new Error('Expected a whole survey');
-  return survey;
+function surveyOf(found: Partial<RegistrySurvey>): RegistrySurvey {
+  const nothing = { registrations: [], odd: [], claims: [], passwords: [], leftOut: 0 };
+  return { host: 'relay', directory: '/registry', isMissing: false, isOursAlone: true, ...nothing, ...found };
 }
 
-const REGISTERED = ['registration mine app.json', '> {"id":"id-app","name":"app","port":4100}'];
-const DEAD_CLAIM = ['claim mine dead app', '> id-app 7 1 relay'];
+const REGISTERED: SurveyedRegistration = {
+  name: 'app',
+  isMine: true,
+  ownerUid: 1000,
+  version: 'as read',
+  registration: { id: 'id-app', port: 4100 },
+  listens: 'none',
+};
+const DEAD: SurveyedClaim = {
+  name: 'app',
+  isMine: true,
+  holder: 'dead',
+  id: 'id-app',
+  pid: 7,
+  host: 'relay',
+  line: 'id-app 7 1 relay',
+};
 
-function judge(survey: RegistrySurvey, extra: Partial<Evidence> = {}): readonly (readonly [string, string, boolean])[] {
-  const findings = judgeRegistry({ where: 'relay', survey, states: [], listens: () => 'none', ...extra });
+function judge(found: Partial<RegistrySurvey>, extra: Partial<Evidence> = {}): (readonly [string, string, boolean])[] {
+  const findings = judgeRegistry({ where: 'relay', survey: surveyOf(found), states: [], ...extra });
   return findings.map(({ what, reason, action }) => [what, reason, action !== undefined]);
 }
 
@@ -42,57 +56,41 @@ function running(id: string): RunStateFile {
 }
 
 it('takes a dead claim and a silent port for dead', () => {
-  expect(judge(surveyOf(...REGISTERED, ...DEAD_CLAIM))).toEqual([
+  expect(judge({ registrations: [REGISTERED], claims: [DEAD] })).toEqual([
     ['registration', 'the process that held its name (pid 7) has ended, and nothing listens on its port 4100', true],
   ]);
 });
 
-it('leaves a registration where the system does not tell who listens', () => {
-  expect(judge(surveyOf(...REGISTERED, ...DEAD_CLAIM), { listens: () => 'unknown' })).toEqual([
-    ['registration', expect.stringContaining('whether something listens on its port is not known'), false],
-  ]);
+it('leaves a registration where nobody can tell who listens, or somebody does', () => {
+  for (const [listens, reason] of [
+    ['unknown', 'whether something listens on its port is not known'],
+    ['some', 'but something listens on its port 4100'],
+  ] as const) {
+    expect(judge({ registrations: [{ ...REGISTERED, listens }], claims: [DEAD] })).toEqual([
+      ['registration', expect.stringContaining(reason), false],
+    ]);
+  }
 });
 
 it.each<SurveyedClaim['holder']>(['alive', 'elsewhere', 'unknown'])(
   'leaves a claim alone whose holder is %s',
   (holder) => {
-    const claim = [`claim mine ${holder} app`, '> id-app 7 1 relay'];
-    expect(judge(surveyOf(...claim))).toEqual([]);
-    expect(judge(surveyOf(...REGISTERED, ...claim)).some(([, , isRemoved]) => isRemoved)).toBe(false);
+    const claims = [{ ...DEAD, holder }];
+    expect(judge({ claims })).toEqual([]);
+    expect(judge({ registrations: [REGISTERED], claims }).some(([, , isRemoved]) => isRemoved)).toBe(false);
   },
 );
 
 it("leaves another user's claim alone, whatever is said of its holder", () => {
-  expect(judge(surveyOf('claim other dead app', '> id-app 7 1 relay'))).toEqual([]);
+  expect(judge({ claims: [{ ...DEAD, isMine: false }] })).toEqual([]);
 });
 
 it('leaves a claim alone of an instance whose wrapper runs here', () => {
-  expect(judge(surveyOf(...DEAD_CLAIM), { states: [running('another')] })).toHaveLength(1);
-  expect(judge(surveyOf(...DEAD_CLAIM), { states: [running('id-app')] })).toEqual([]);
+  expect(judge({ claims: [DEAD] }, { states: [running('another')] })).toHaveLength(1);
+  expect(judge({ claims: [DEAD] }, { states: [running('id-app')] })).toEqual([]);
 });
 
-it('takes a claim that does not name its holder for no proof', () => {
-  for (const line of ['> id-app', '> id-app x 1 relay', '> id-app 7 1 ', '>  7 1 relay']) {
-    expect(judge(surveyOf(...REGISTERED, 'claim mine dead app', line)).some(([, , isRemoved]) => isRemoved)).toBe(
-      false,
-    );
-  }
-});
-
-it('finds nothing in an answer that makes no sense', () => {
-  const nonsense = [
-    'registration',
-    '> {',
-    'claim',
-    'claim mine dead',
-    'password',
-    'password mine old ../x',
-    'port',
-    'port -1',
-  ];
-  expect(
-    judge(
-      surveyOf(...nonsense, 'claim mine dead ', '> id-app 7 1 relay', 'odd', 'odd unheard of', '', 'uid x', 'done'),
-    ),
-  ).toEqual([]);
+it('removes nothing of a directory that is not ours alone', () => {
+  const found = { registrations: [REGISTERED], claims: [DEAD], isOursAlone: false };
+  expect(judge(found)).toEqual([['registration', expect.stringContaining('others can write'), false]]);
 });

@@ -7,7 +7,7 @@ import { identifyProcess } from '../../../src/connected/process-table.ts';
 import { REMOTE_COMMAND } from '../../../src/connected/relay/remote-program.ts';
 import { announce } from '../../rig/announce.ts';
 import { freePort } from '../../rig/ports.ts';
-import { descendantsOf, needSshd, signalProcess, startSshd, type Sshd, type SshdOptions } from '../../rig/sshd.ts';
+import { descendantsOf, installConnected, needSshd, signalProcess, startSshd, type Sshd } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type RelayStage } from '../relay/relay-stage.ts';
 import { HOUR_MS, openRemains, type Remains } from './remains.ts';
@@ -29,88 +29,86 @@ interface Result {
   readonly code: number;
 }
 
-describe.each<NonNullable<SshdOptions['shell']>>(['system', 'busybox'])(
-  'cleanup of a relay, with the %s shell',
-  (shell) => {
-    let stage: RelayStage;
-    let here: Remains;
-    let there: Remains;
+describe('cleanup of a relay', () => {
+  let stage: RelayStage;
+  let here: Remains;
+  let there: Remains;
 
-    beforeEach(async (context) => {
-      needSshd(context, shell);
-      stage = await openRelayStage({ shell });
-      [here, there] = await Promise.all([openRemains(), openRemains()]);
-    });
-    afterEach(async () => {
-      await stage?.[Symbol.asyncDispose]();
-      await here?.[Symbol.asyncDispose]();
-      await there?.[Symbol.asyncDispose]();
-    });
+  beforeEach(async (context) => {
+    needSshd(context);
+    stage = await openRelayStage();
+    await installConnected(stage.sshd);
+    [here, there] = await Promise.all([openRemains(), openRemains()]);
+  });
+  afterEach(async () => {
+    await stage?.[Symbol.asyncDispose]();
+    await here?.[Symbol.asyncDispose]();
+    await there?.[Symbol.asyncDispose]();
+  });
 
-    it('removes what is dead and leaves what a connection holds', async () => {
-      const link = stage.link({ registryDirectory: there.registry });
-      await link.connectFirst(never);
-      await there.register('dead', { claim: 'dead', password: true, id: 'id-dead' });
-      await there.password('stale', { ageMs: 2 * HOUR_MS });
-      const before = await there.files();
-      const dry = await cleanup(here, { sshd: stage.sshd, registry: there.registry }, true);
-      expect(dry.text).toContain(`relay: registration ${there.registry}/dead.json`);
-      expect(await there.files()).toEqual(before);
-      const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-      expect(text).toContain(`Removed relay: registration ${there.registry}/dead.json`);
-      expect(code).toBe(0);
-      expect(await there.files()).toEqual(['.credentials/id-one', '.laptop-app.claim', 'laptop-app.json']);
-      const response = await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
-      expect(response.status).toBe(200);
-    });
+  it('removes what is dead and leaves what a connection holds', async () => {
+    const link = stage.link({ registryDirectory: there.registry });
+    await link.connectFirst(never);
+    await there.register('dead', { claim: 'dead', password: true, id: 'id-dead' });
+    await there.password('stale', { ageMs: 2 * HOUR_MS });
+    const before = await there.files();
+    const dry = await cleanup(here, { sshd: stage.sshd, registry: there.registry }, true);
+    expect(dry.text).toContain(`relay: registration ${there.registry}/dead.json`);
+    expect(await there.files()).toEqual(before);
+    const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
+    expect(text).toContain(`Removed relay: registration ${there.registry}/dead.json`);
+    expect(code).toBe(0);
+    expect(await there.files()).toEqual(['.credentials/id-one', '.laptop-app.claim', 'laptop-app.json']);
+    const response = await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
+    expect(response.status).toBe(200);
+  });
 
-    it('removes what a connection left that was killed altogether', async () => {
-      const link = stage.link({ registryDirectory: there.registry });
-      await link.connectFirst(never);
-      const processes = await stage.sshd.remoteProcesses();
-      // All stand still first, or one would tidy up after another.
-      for (const signal of ['SIGSTOP', 'SIGKILL'] as const) for (const { pid } of processes) signalProcess(pid, signal);
-      await stage.sshd.killSessions();
-      await link.reaches('waiting');
-      await until('the session to end', async () => (await stage.sshd.sessionProcesses()).length === 0);
-      expect(await there.files()).toContain('laptop-app.json');
-      const { code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-      expect(code).toBe(0);
-      expect(await there.files()).toEqual([]);
-    });
+  it('removes what a connection left that was killed altogether', async () => {
+    const link = stage.link({ registryDirectory: there.registry });
+    await link.connectFirst(never);
+    const processes = await stage.sshd.remoteProcesses();
+    // All stand still first, or one would tidy up after another.
+    for (const signal of ['SIGSTOP', 'SIGKILL'] as const) for (const { pid } of processes) signalProcess(pid, signal);
+    await stage.sshd.killSessions();
+    await link.reaches('waiting');
+    await until('the session to end', async () => (await stage.sshd.sessionProcesses()).length === 0);
+    expect(await there.files()).toContain('laptop-app.json');
+    const { code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
+    expect(code).toBe(0);
+    expect(await there.files()).toEqual([]);
+  });
 
-    it('leaves what a wrapper of this machine will take up again', async () => {
-      const { pid = 0 } = await here.process();
-      const started = (await identifyProcess(pid))?.started;
-      await here.state({ id: 'id-app', pid, ...(started !== undefined && { started }) });
-      await there.register('app', { claim: 'dead', id: 'id-app', password: true });
-      const before = await there.files();
-      const { text } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-      expect(text).toContain('Nothing is provably dead.');
-      expect(await there.files()).toEqual(before);
-    });
+  it('leaves what a wrapper of this machine will take up again', async () => {
+    const { pid = 0 } = await here.process();
+    const started = (await identifyProcess(pid))?.started;
+    await here.state({ id: 'id-app', pid, ...(started !== undefined && { started }) });
+    await there.register('app', { claim: 'dead', id: 'id-app', password: true });
+    const before = await there.files();
+    const { text } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
+    expect(text).toContain('Nothing is provably dead.');
+    expect(await there.files()).toEqual(before);
+  });
 
-    it('leaves what makes no claim and what listens, but for one whose wrapper ended here', async () => {
-      await here.state({ id: 'id-app' });
-      await there.register('ours', { id: 'id-app' });
-      await there.register('plain');
-      await there.register('answering', { port: stage.sshd.port, claim: 'dead' });
-      const { text } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-      expect(text).toMatch(/relay: registration .*plain\.json\n {4}nothing tells who wrote it/);
-      expect(text).toContain(`but something listens on its port ${stage.sshd.port}`);
-      expect(await there.files()).toEqual(['.answering.claim', 'answering.json', 'plain.json']);
-    });
+  it('leaves what makes no claim and what listens, but for one whose wrapper ended here', async () => {
+    await here.state({ id: 'id-app' });
+    await there.register('ours', { id: 'id-app' });
+    await there.register('plain');
+    await there.register('answering', { port: stage.sshd.port, claim: 'dead' });
+    const { text } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
+    expect(text).toMatch(/relay: registration .*plain\.json\n {4}nothing tells who wrote it/);
+    expect(text).toContain(`but something listens on its port ${stage.sshd.port}`);
+    expect(await there.files()).toEqual(['.answering.claim', 'answering.json', 'plain.json']);
+  });
 
-    it('cleans up here though the relay is away, and says so', async () => {
-      await here.register('app', { claim: 'dead' });
-      await stage.sshd.stop();
-      const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-      expect(text).toMatch(/The relay was not looked at: .*Connection refused/);
-      expect(code).toBe(1);
-      expect(await here.files()).toEqual([]);
-    });
-  },
-);
+  it('cleans up here though the relay is away, and says so', async () => {
+    await here.register('app', { claim: 'dead' });
+    await stage.sshd.stop();
+    const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
+    expect(text).toMatch(/The relay was not looked at, and nothing is removed there: .*Connection refused/);
+    expect(code).toBe(1);
+    expect(await here.files()).toEqual([]);
+  });
+});
 
 describe('cleanup of tunnels', () => {
   let sshd: Sshd;

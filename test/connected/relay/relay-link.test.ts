@@ -4,10 +4,10 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { openSurveySession } from '../../../src/connected/relay/relay-survey-session.ts';
+import { relayRegistry } from '../../../src/connected/survey/relay-registry.ts';
 import { kernelAddress, readListeners } from '../../../src/base/socket-table.ts';
 import { needRoot } from '../../discovery/as-root.ts';
-import { needSshd, signalProcess } from '../../rig/sshd.ts';
+import { installConnected, needSshd, signalProcess } from '../../rig/sshd.ts';
 import { until } from '../../rig/wait.ts';
 import { openRelayStage, type Link, type RelayStage } from './relay-stage.ts';
 
@@ -290,15 +290,10 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     const link = await connected({ isDefaultDirectory: true });
     expect(link.directory).toBe(join(stage.sshd.home, OWN));
     expect(await readdir(join(stage.sshd.home, OWN))).toContain('laptop-app.json');
-    const survey = openSurveySession({
-      sshCommand: stage.sshd.command,
-      directory: stage.registry,
-      isDefault: true,
-      clock: stage.clock,
-      signal: never,
-    });
-    expect(await survey.survey()).toMatchObject({ directory: link.directory, registrations: [{ name: 'laptop-app' }] });
-    await survey.close();
+    await installConnected(stage.sshd);
+    const registry = relayRegistry({ sshCommand: stage.sshd.command, directory: stage.registry, isDefault: true });
+    const found = await registry.survey(never);
+    expect(found).toMatchObject({ directory: link.directory, registrations: [{ name: 'laptop-app' }] });
   });
 
   it('takes the default directory where it is free, and then where it is ours', async () => {

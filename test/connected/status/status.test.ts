@@ -18,7 +18,7 @@ import { stringsIn, unsafeIn } from '../../rig/hostile-words.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startOpencode, type Opencode } from '../../rig/opencode.ts';
 import { freePort } from '../../rig/ports.ts';
-import { needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
+import { installConnected, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
 import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 
 const never = new AbortController().signal;
@@ -278,6 +278,7 @@ describe('status of a relay', () => {
     needSshd(context);
     [here, there] = await Promise.all([openRemains(), openRemains()]);
     sshd = await startSshd();
+    await installConnected(sshd);
     announce(sshd);
   });
   afterEach(async () => {
@@ -327,12 +328,23 @@ describe('status of a relay', () => {
     expect(code).toBe(0);
   });
 
-  it('says why the relay cannot be looked at, and tells of this machine all the same', async () => {
+  it.each([
+    ['ssh does not reach it', (): Promise<void> => sshd.stop(), 'Connection refused'],
+    [
+      'it has no such program',
+      (): Promise<void> => rm(join(sshd.bin, 'opencode-connected')),
+      'finds no opencode-connected there',
+    ],
+  ])('says that the relay cannot be looked at where %s, and what is known here', async (_, cut, reason) => {
+    const { pid = 0 } = await here.process();
+    const started = (await identifyProcess(pid))?.started ?? '';
+    await here.state({ id: 'one', pid, started, relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
     await here.register('app');
-    await sshd.stop();
+    await cut();
     const { report, text, code } = await status(here, { relaySshCommand: sshd.command });
-    expect(report.relay?.problem).toContain('Connection refused');
+    expect(report.relay?.problem).toContain(reason);
     expect(text).toContain('Relay: cannot be looked at:');
+    expect(text.replace(/\s+/g, ' ')).toContain('relay: connected as app-2, port 41234 there');
     expect(report.here.instances).toHaveLength(1);
     expect(code).toBe(1);
   });

@@ -1,0 +1,152 @@
+import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { relayRegistry } from '../../../src/connected/survey/relay-registry.ts';
+import type { Registry } from '../../../src/connected/survey/registry.ts';
+import { installConnected, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
+import { until } from '../../rig/wait.ts';
+import { openRemains, type Remains } from '../cleanup/remains.ts';
+
+const never = new AbortController().signal;
+
+let remains: Remains;
+let sshd: Sshd;
+
+beforeEach(async (context) => {
+  needSshd(context);
+  remains = await openRemains();
+  sshd = await startSshd();
+  await installConnected(sshd);
+});
+afterEach(async () => {
+  await until('every session to end', async () => (await sshd.sessionProcesses()).length === 0);
+  await sshd.close();
+  await remains[Symbol.asyncDispose]();
+});
+
+function registry(options: Partial<Parameters<typeof relayRegistry>[0]> = {}): Registry {
+  return relayRegistry({ sshCommand: sshd.command, directory: remains.registry, isDefault: false, ...options });
+}
+
+/** A relay whose login runs this in place of our program. */
+const instead = (script: string): Registry => registry({ sshCommand: ['sh', '-c', script, 'sh'] });
+
+it('surveys 1,000 registrations, and removes what it is told to', async () => {
+  await Promise.all(
+    Array.from({ length: 1_000 }, (_, index) => remains.register(`app-${index}`, { port: 20_000 + index })),
+  );
+  await remains.register('dead', { claim: 'dead' });
+  const relay = registry();
+  const { registrations, claims } = await relay.survey(never);
+  expect(new Set(registrations.map(({ registration }) => registration.port)).size).toBe(1_001);
+  const dead = registrations.find(({ name }) => name === 'dead');
+  const [claim] = claims;
+  expect(
+    await relay.remove(
+      [
+        {
+          kind: 'registration',
+          name: 'dead',
+          claim: claim?.line ?? '',
+          version: dead?.version,
+          port: dead?.registration.port,
+        },
+        { kind: 'password', id: 'none', age: 'any' },
+      ],
+      never,
+    ),
+  ).toEqual([{ removed: true }, { removed: true }]);
+  expect(existsSync(join(remains.registry, 'dead.json'))).toBe(false);
+});
+
+it('takes the words of a login script for what they are', async () => {
+  await remains.register('app');
+  const [ssh = '', ...words] = sshd.command;
+  const noisy = ['sh', '-c', 'echo hello; echo "{}"; exec "$@"', 'sh', ssh, ...words];
+  expect((await registry({ sshCommand: noisy }).survey(never)).registrations).toHaveLength(1);
+});
+
+it("gives the relay's own reason where it cannot look", async () => {
+  await writeFile(join(remains.path, 'file'), '');
+  await expect(registry({ directory: join(remains.path, 'file') }).survey(never)).rejects.toThrow(/is no directory/);
+  await expect(registry({ directory: 'registry' }).survey(never)).rejects.toThrow(/expected an absolute/);
+});
+
+it('says what to do where no such program is found there, or its node is not', async () => {
+  const advice = /finds no opencode-connected there.*until \$RELAY_SSH_CMD opencode-connected --version prints/;
+  await installConnected(sshd, '#!/nowhere/node\n');
+  await expect(registry().survey(never)).rejects.toThrow(advice);
+  await installConnected(sshd, '#!/bin/sh\necho "/usr/bin/env: \'node\': No such file or directory" >&2\nexit 127\n');
+  await expect(registry().survey(never)).rejects.toThrow(advice);
+  await expect(instead('exec opencode-connected-is-not-here').survey(never)).rejects.toThrow(advice);
+});
+
+it.each([
+  [
+    'older than the survey',
+    `echo 'opencode-connected: unknown subcommand "survey": expected none (start opencode) or one of start' >&2; exit 2`,
+  ],
+  ['newer than this one', 'cat > /dev/null; echo \'{"survey":{"format":2}}\''],
+])('says that a program is %s', async (_, script) => {
+  await expect(instead(script).survey(never)).rejects.toThrow(/of another version.*upgrade the older of the two/);
+});
+
+it('asks nothing, and says what to do', async () => {
+  const [ssh = '', ...words] = sshd.command;
+  const unknown = words.map((word) => (word.startsWith('UserKnownHostsFile=') ? 'UserKnownHostsFile=/dev/null' : word));
+  await expect(registry({ sshCommand: [ssh, ...unknown] }).survey(never)).rejects.toThrow(
+    /Host key verification failed.*nothing is asked here: load the key into ssh-agent, or log in once by hand/,
+  );
+});
+
+it('asks nothing where a program stands ready to be asked', async () => {
+  const asked = join(remains.path, 'asked');
+  const askpass = join(remains.path, 'askpass');
+  await writeFile(askpass, `#!/bin/sh\n: >'${asked}'\necho yes\n`, { mode: 0o755 });
+  vi.stubEnv('SSH_ASKPASS', askpass);
+  vi.stubEnv('SSH_ASKPASS_REQUIRE', 'force');
+  const words = sshd.command.map((word) =>
+    word
+      .replace(/^UserKnownHostsFile=.*/, 'UserKnownHostsFile=/dev/null')
+      .replace('StrictHostKeyChecking=yes', 'StrictHostKeyChecking=ask'),
+  );
+  await expect(registry({ sshCommand: words }).survey(never)).rejects.toThrow(/Host key verification failed/);
+  // The ssh to a machine on the way gets none of our options.
+  const way = `ProxyCommand=${words.join(' ')} -W %h:%p`;
+  const [ssh = '', ...rest] = sshd.command;
+  await expect(registry({ sshCommand: [ssh, '-o', way, ...rest] }).survey(never)).rejects.toThrow(
+    /verification failed/,
+  );
+  vi.unstubAllEnvs();
+  expect(existsSync(asked)).toBe(false);
+});
+
+it('repeats what the relay printed where it forces another command', async () => {
+  await expect(instead('echo for git only; exit 3').survey(never)).rejects.toThrow(
+    'the relay printed "for git only" instead of running our program: (ssh ended with status 3); see command=',
+  );
+});
+
+it('says that the relay is not there', async () => {
+  await sshd.stop();
+  await expect(registry().survey(never)).rejects.toThrow(/Connection refused" \(ssh ended with status 255\)/);
+  await expect(registry({ sshCommand: ['/nonexistent/ssh'] }).survey(never)).rejects.toThrow(
+    /there is no such program; install it/,
+  );
+});
+
+it('gives up on one that says nothing, and when it is told to', async () => {
+  const silent = { sshCommand: ['sh', '-c', 'exec sleep 600', 'sh'] };
+  await expect(registry({ ...silent, limitMs: 100 }).survey(never)).rejects.toThrow('there was no answer within 0.1 s');
+  const ending = new AbortController();
+  const asked = registry(silent).survey(ending.signal);
+  ending.abort();
+  await expect(asked).rejects.toThrow('it was interrupted');
+});
+
+it('stops listening to one that talks without end', async () => {
+  await expect(instead('exec yes').survey(never)).rejects.toThrow('instead of running our program');
+});

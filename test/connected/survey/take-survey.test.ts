@@ -1,0 +1,166 @@
+import { execFile } from 'node:child_process';
+import { chmod, chown, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import { chooseDirectory } from '../../../src/connected/survey/registry-place.ts';
+import { registrySurvey } from '../../../src/connected/survey/registry-survey.ts';
+import { takeSurvey } from '../../../src/connected/survey/take-survey.ts';
+import { asUser, needRoot } from '../../discovery/as-root.ts';
+import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
+
+const never = new AbortController().signal;
+const NOBODY = 65_534;
+
+let remains: Remains;
+beforeEach(async () => {
+  remains = await openRemains();
+});
+afterEach(() => remains[Symbol.asyncDispose]());
+
+const survey = (): ReturnType<typeof takeSurvey> => takeSurvey(remains.registry, never);
+
+describe('a survey of a registry directory', () => {
+  it('has registrations, claims and passwords, and of passwords only their names', async () => {
+    const { pid = 0 } = await remains.process();
+    const held = await remains.register('held', { claim: { pid }, password: true });
+    await remains.register('lost', { claim: 'dead', id: 'id-lost' });
+    await remains.password('id-lost', { ageMs: 2 * HOUR_MS });
+    const found = await survey();
+    expect(found).toMatchObject({ directory: remains.registry, isMissing: false, isOursAlone: true, leftOut: 0 });
+    expect(found.registrations.map(({ name, isMine, registration }) => [name, isMine, registration.id])).toEqual([
+      ['held', true, held.id],
+      ['lost', true, 'id-lost'],
+    ]);
+    expect(found.claims).toMatchObject([
+      { name: 'held', isMine: true, holder: 'alive', id: held.id, pid },
+      { name: 'lost', isMine: true, holder: 'dead', id: 'id-lost' },
+    ]);
+    expect(found.passwords).toEqual([
+      { id: held.id, isMine: true, isOld: false },
+      { id: 'id-lost', isMine: true, isOld: true },
+    ]);
+    expect(JSON.stringify(found)).not.toContain('secret');
+    expect(registrySurvey.parse(JSON.parse(JSON.stringify(found)))).toEqual(JSON.parse(JSON.stringify(found)));
+  });
+
+  it('says on which ports something listens', async () => {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    await remains.register('app', { port: address !== null && typeof address === 'object' ? address.port : 0 });
+    expect((await survey()).registrations).toMatchObject([{ listens: 'some' }]);
+    await new Promise((resolve) => server.close(resolve));
+    expect((await survey()).registrations).toMatchObject([{ listens: 'none' }]);
+  });
+
+  it.each([
+    ['a claim of another machine', 'id-app 7 1 elsewhere', 'elsewhere'],
+    ['one that names no process', 'id-app x 1 here', 'unknown'],
+    ['one that names no machine', 'id-app 7 1', 'unknown'],
+    ['an empty one', '', 'unknown'],
+  ])('judges %s', async (_, line, holder) => {
+    await writeFile(join(remains.registry, '.app.claim'), `${line}\n`);
+    expect((await survey()).claims).toMatchObject([{ name: 'app', holder, line }]);
+  });
+
+  it('lists files that it does not read, with the reason', async () => {
+    await writeFile(join(remains.registry, 'large.json'), 'x'.repeat(70_000));
+    await writeFile(join(remains.registry, 'half.json'), '{"na');
+    await writeFile(
+      Buffer.concat([Buffer.from(`${remains.registry}/`), Buffer.from([0xff]), Buffer.from('.json')]),
+      '{}',
+    );
+    await mkdir(join(remains.registry, 'folder.json'));
+    await symlink('/etc/passwd', join(remains.registry, 'link.json'));
+    await promisify(execFile)('mkfifo', [join(remains.registry, 'pipe.json'), join(remains.registry, '.pipe.claim')]);
+    const { odd, registrations, claims } = await survey();
+    expect([registrations, claims]).toEqual([[], []]);
+    expect(odd.map(({ fileName, reason }) => `${fileName} ${reason}`)).toEqual([
+      expect.stringMatching(/^folder.json is a folder/),
+      expect.stringMatching(/^half.json is not complete JSON/),
+      expect.stringMatching(/^large.json has 70000 bytes/),
+      expect.stringMatching(/^link.json is a symbolic link/),
+      expect.stringMatching(/^pipe.json is a FIFO/),
+      expect.stringMatching(/^\ufffd.json its name is not UTF-8/),
+    ]);
+  });
+
+  it('follows no link to passwords', async () => {
+    await rm(join(remains.registry, '.credentials'), { recursive: true });
+    await mkdir(join(remains.path, 'outside'));
+    await writeFile(join(remains.path, 'outside', 'id-app'), 'a secret\n');
+    await symlink(join(remains.path, 'outside'), join(remains.registry, '.credentials'));
+    expect((await survey()).passwords).toEqual([]);
+  });
+
+  it("tells another user's files from ours, and what it may not read", async (context) => {
+    needRoot(context);
+    await remains.register('ours', { claim: 'dead' });
+    await remains.register('theirs', { claim: 'dead', password: true, id: 'id-theirs' });
+    for (const name of ['theirs.json', '.theirs.claim', '.credentials/id-theirs'])
+      await chown(join(remains.registry, name), NOBODY, NOBODY);
+    await chmod(join(remains.registry, 'ours.json'), 0o600);
+    await chmod(remains.path, 0o755);
+    await chmod(remains.registry, 0o755);
+    const ours = await survey();
+    expect(ours.registrations.map(({ name, isMine, ownerUid }) => [name, isMine, ownerUid])).toEqual([
+      ['ours', true, 0],
+      ['theirs', false, NOBODY],
+    ]);
+    expect(ours.claims).toMatchObject([{ name: 'ours' }, { name: 'theirs', isMine: false, holder: 'unknown' }]);
+    expect(ours.passwords).toEqual([{ id: 'id-theirs', isMine: false, isOld: false }]);
+    const theirs = await asUser(NOBODY, survey);
+    expect(theirs).toMatchObject({ isOursAlone: false, registrations: [{ name: 'theirs', isMine: true }] });
+    expect(theirs.odd).toMatchObject([{ fileName: 'ours.json', reason: expect.stringContaining('EACCES') }]);
+    expect(theirs.claims[0]).toMatchObject({ name: 'ours', isMine: false, holder: 'unknown' });
+    await chmod(remains.registry, 0o300);
+    await expect(asUser(NOBODY, survey)).rejects.toThrow(/cannot read the registry directory .*belongs to uid 0/);
+  });
+
+  it.each([
+    ['its group can write in it', 0o770],
+    ['others can write in it', 0o702],
+  ])('is not of a directory of ours alone where %s', async (_, mode) => {
+    await chmod(remains.registry, mode);
+    expect(await survey()).toMatchObject({ isOursAlone: false });
+  });
+
+  it('is empty where there is no directory, and makes none', async () => {
+    await rm(remains.registry, { recursive: true });
+    expect(await survey()).toMatchObject({ isMissing: true, directory: remains.registry, registrations: [] });
+    expect(await readdir(remains.path)).not.toContain('registry');
+  });
+
+  it('fails where a file is in its place', async () => {
+    await rm(remains.registry, { recursive: true });
+    await writeFile(remains.registry, '');
+    await expect(survey()).rejects.toThrow(/is no directory; remove it, or set another/);
+  });
+});
+
+describe('the registry directory', () => {
+  const choose = (directory: string, isDefault = false): Promise<string> =>
+    chooseDirectory({ directory, isDefault, stateDir: remains.stateDir });
+
+  it('may begin with the home, and is absolute', async () => {
+    expect(await choose('~/registry')).toBe(join(homedir(), 'registry'));
+    await expect(choose('registry')).rejects.toThrow(/expected an absolute registry directory/);
+  });
+
+  it("is this user's own where the default is another user's, and stays so", async (context) => {
+    needRoot(context);
+    const own = join(remains.stateDir, 'registry');
+    expect(await choose(remains.registry, true)).toBe(remains.registry);
+    await chown(remains.registry, NOBODY, NOBODY);
+    expect(await choose(remains.registry, true)).toBe(own);
+    expect(await choose(remains.registry)).toBe(remains.registry);
+    await chown(remains.registry, 0, 0);
+    await mkdir(own, { recursive: true });
+    expect(await choose(remains.registry, true)).toBe(own);
+  });
+});
