@@ -95,6 +95,15 @@ it("removes nothing that has become another user's, and no password by a link", 
   expect(await result(forget('link'))).toBe('it is not a file of this user');
 });
 
+it('removes no password in a folder that a link leads to', async () => {
+  const folder = join(remains.registry, '.credentials');
+  await rename(folder, join(remains.path, 'outside'));
+  await symlink(join(remains.path, 'outside'), folder);
+  await writeFile(join(remains.path, 'outside', 'id-app'), 'a secret\n');
+  expect(await result(forget('id-app'))).toBe('there is no folder of passwords');
+  expect(await readdir(join(remains.path, 'outside'))).toEqual(['id-app']);
+});
+
 it('removes nothing from a directory in which others can write, or that is not there', async () => {
   await remains.register('app', { claim: 'dead', id: 'id-app', password: true });
   const orders = [await orderFor('app'), forget('id-app')];
