@@ -14,7 +14,7 @@ export interface Reached {
   readonly version: string;
   readonly dialect: Dialect;
   /** See `EndpointRecord`. */
-  readonly way: string;
+  readonly endpointId: string;
   /** What leads to the same process. */
   readonly sameProcess: SameProcess;
 }

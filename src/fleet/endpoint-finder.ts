@@ -100,7 +100,7 @@ export class EndpointFinder {
     const { name } = reached.instance;
     const sameProcess = stillSameProcess(reached.sameProcess, instances(), table);
     const endpoints = endpointsTo(sameProcess, { name, instances: instances(), table });
-    const records = endpoints.filter(({ way }) => !failed.includes(way));
+    const records = endpoints.filter(({ endpointId }) => !failed.includes(endpointId));
     const { record: _, ...found } = await this.#find({ name, records, directory: reached.serverDirectory }, signal);
     return {
       ...found,
@@ -123,7 +123,7 @@ export class EndpointFinder {
       for (const late of slow) this.#deps.settle(late.record, late.outcome);
       const { directory: serverDirectory, worktree, version, dialect } = healthy;
       const { connection } = outcome;
-      return { record, connection, serverDirectory, worktree, version, dialect, way: record.way };
+      return { record, connection, serverDirectory, worktree, version, dialect, endpointId: record.endpointId };
     } finally {
       signal?.removeEventListener('abort', cancel);
       batch.end();

@@ -71,7 +71,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   }
 
   /** Which address it is, and of a service which process: started again on the same port it is another way. */
-  get way(): string {
+  get endpointId(): string {
     const { holderPid } = this.candidate.endpoint;
     return holderPid === undefined ? this.key : `${this.key}\n${holderPid}`;
   }

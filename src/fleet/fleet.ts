@@ -175,11 +175,11 @@ export class LiveFleet implements Fleet {
     return this.#finder.reachAnother(reached, failed, signal);
   }
 
-  async surveyServer({ instance, way: reached }: Reached, signal?: AbortSignal): Promise<ServerSurvey> {
+  async surveyServer({ instance, endpointId: reached }: Reached, signal?: AbortSignal): Promise<ServerSurvey> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
     const all = this.#table.recordsOf(instance.server.endpoints);
-    const isReached = ({ way }: EndpointRecord): boolean => way === reached;
+    const isReached = ({ endpointId }: EndpointRecord): boolean => endpointId === reached;
     const records = [...all.filter(isReached), ...all.filter((one) => !isReached(one))];
     const asking = askOverviews([records], new Set([records]), batch, {
       clock,

@@ -123,6 +123,6 @@ export async function connectTo(runtime: Runtime, instance: Instance, call: Call
   return { ...reached, api, endpoint: () => now.connection.endpoint };
 }
 
-function endpointApiOf({ way, connection, dialect }: Reached): EndpointApi {
-  return { key: way, api: createApi(dialect, connection) };
+function endpointApiOf({ endpointId, connection, dialect }: Reached): EndpointApi {
+  return { key: endpointId, api: createApi(dialect, connection) };
 }

@@ -23,7 +23,7 @@ const MAX_BYTES = 64 * 1024 * 1024;
 /** Files may hold keys, and a new one does not tell who may read it. */
 const NEW_FILE_MODE = 0o600;
 
-/** Claude Code holds its lock for some milliseconds; 50 times 100 ms is patience with several of them. */
+/** Claude Code holds its lock for some milliseconds; 50 times 100 ms outlasts several of them. */
 const LOCK_TRIES = 50;
 const LOCK_RETRY_MS = 100;
 

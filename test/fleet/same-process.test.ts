@@ -15,7 +15,7 @@ async function another(
 ): Promise<string> {
   try {
     const urls = failed.map(({ url }) => url);
-    return (await world.fleet.reachAnother(reached, [reached.way, ...urls])).connection.endpoint.url;
+    return (await world.fleet.reachAnother(reached, [reached.endpointId, ...urls])).connection.endpoint.url;
   } catch (error) {
     if (error instanceof UnreachableError) return 'none';
     throw error;

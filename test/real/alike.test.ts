@@ -124,7 +124,7 @@ describe.skipIf(cannotMakeLaptops() || isMissing(PINNED_OPENCODE))(
         const instance = runtime.fleet.resolve(named);
         const reached = await look(instance);
         twins.laptops[0].down();
-        await expect(runtime.fleet.reachAnother(reached, [reached.way])).rejects.toThrow(/cannot be reached/);
+        await expect(runtime.fleet.reachAnother(reached, [reached.endpointId])).rejects.toThrow(/cannot be reached/);
         await expect(send(runtime, { instance: named, session_id, message: 'for one only' }, call())).rejects.toThrow(
           /cannot be driven now/,
         );
@@ -202,7 +202,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a liar on the LAN that copies what 
 
   test('is no way to go on by, whether the real one is there or not', async () => {
     const reached = await runtime.fleet.reach(runtime.fleet.resolve('work'));
-    await expect(runtime.fleet.reachAnother(reached, [reached.way])).rejects.toThrow(/cannot be reached/);
+    await expect(runtime.fleet.reachAnother(reached, [reached.endpointId])).rejects.toThrow(/cannot be reached/);
     await real.down();
     await expect(send(runtime, { instance: 'work', message: 'for the real one' }, call())).rejects.toThrow(
       /cannot be driven now/,
