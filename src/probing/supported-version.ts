@@ -1,6 +1,6 @@
 import { quoteName } from '../base/plain-text.ts';
 
-/** The oldest opencode that the tests ran against; the README states it. */
+/** The oldest opencode that the tests ran against; the README names it. */
 export const MIN_VERSION = '1.18.10';
 const OLDEST: Numbers = [1, 18, 10];
 

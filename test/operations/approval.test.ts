@@ -54,7 +54,7 @@ describe('who settles a request', () => {
     expect(who(rules.slice(0, 1), shell(`echo x${CUT_MARK}`, 'echo x'), { approve: 'ask' })).toBe('ask');
   });
 
-  test('what the README gives as an example means what it says there', () => {
+  test('what docs/permissions.md gives as an example means what it says there', () => {
     const rules: ApprovalRule[] = [
       { permission: 'bash', pattern: 'git status*', approve: 'model' },
       { instance: 'server-*', approve: 'human' },

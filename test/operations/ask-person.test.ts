@@ -155,11 +155,10 @@ test.each([
   expect(message).not.toMatch(/again|bug|APPROVE|model/);
 });
 
-test('where the client cannot ask, the section of the README is named that says who settles', async () => {
-  const title = 'Who settles what an agent asks for';
-  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
-  expect(readme).toContain(`**${title}**`);
-  expect(messageOf(await answer(shell('ls'), { kind: 'unavailable', reason: 'it is deaf' }))).toContain(title);
+test('where the client cannot ask, the page is named that says who settles', async () => {
+  const page = 'docs/permissions.md';
+  expect(await readFile(new URL(`../../${page}`, import.meta.url), 'utf8')).toContain('OPENCODE_MCP_APPROVE');
+  expect(messageOf(await answer(shell('ls'), { kind: 'unavailable', reason: 'it is deaf' }))).toContain(page);
 });
 
 test('one who was too slow is asked again when they want it: a client that shows no form is late each time', async () => {

@@ -61,7 +61,7 @@ function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, wh
     case 'accepted':
       return `the form about ${what} came back without one of its choices. ${waits}.`;
     case 'unavailable':
-      return `this client could not ask the person about ${what}: ${answer.reason}. ${waits}, so tell them. Who settles what an agent asks for is theirs to say; the README of opencode-mcp has a section of that name.`;
+      return `this client could not ask the person about ${what}: ${answer.reason}. ${waits}, so tell them. Who settles what an agent asks for is theirs to say: docs/permissions.md of opencode-mcp has the choices.`;
   }
 }
 
