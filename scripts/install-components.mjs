@@ -22,7 +22,9 @@ function install(name) {
     .map((path) => readFileSync(path, 'utf8'))
     .join('\n');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
-  const { status } = spawnSync('npm', [...SETS[name], '--no-fund', '--no-audit'], { cwd: folder, stdio: 'inherit' });
+  process.stdout.write(`Installing what test/${name} names (once) …\n`);
+  const quiet = ['--no-fund', '--no-audit', '--loglevel=error'];
+  const { status } = spawnSync('npm', [...SETS[name], ...quiet], { cwd: folder, stdio: 'inherit' });
   if (status === 0) {
     writeFileSync(stamp, wanted);
     return;

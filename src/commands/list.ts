@@ -7,7 +7,7 @@ import type { InstanceList, InstanceRow } from '../operations/shapes.ts';
 import { EXIT, type Exit } from './terminal/exit-codes.ts';
 import { colourOf } from './terminal/paint.ts';
 import { type Shell, type ShellCommand, takeNames, widthOfTerminal } from './terminal/shell.ts';
-import { inShellWords } from './terminal/shell-words.ts';
+import { inShellWords, withoutId } from './terminal/shell-words.ts';
 import { type Column, cutEnd, table } from './terminal/table.ts';
 
 /** Between two looks: a person sees a change soon enough, and an idle fleet is asked little. */
@@ -95,7 +95,7 @@ function columns(nowMs: number): readonly Column<InstanceRow>[] {
   return [
     { title: 'NAME', cell: ({ name }) => quoteName(name), least: 16 },
     { title: 'STATE', cell: ({ state }) => state, colour: ({ state }) => colourOf(state), least: 8 },
-    { title: 'WHAT', cell: (row) => whatOf(row, nowMs), least: 20 },
+    { title: 'WHAT', cell: (row) => whatOf(row, nowMs), least: 36 },
     {
       title: 'DIRECTORY',
       cell: ({ directory }) => (directory === undefined ? '' : quoteName(directory)),
@@ -113,7 +113,7 @@ function columns(nowMs: number): readonly Column<InstanceRow>[] {
 /** What somebody should know first: what it waits for, why it is as it is, else its latest session. */
 function whatOf({ waiting, reason, last_seen, stale_seconds, session }: InstanceRow, nowMs: number): string {
   const stale = stale_seconds === undefined ? '' : `as of ${stale_seconds} s ago: `;
-  if (waiting !== undefined) return `${stale}${waiting.join('; ')}`;
+  if (waiting !== undefined) return `${stale}${waiting.map(withoutId).join('; ')}`;
   const seen = last_seen === undefined ? '' : `last seen ${formatAge(nowMs - Date.parse(last_seen))} ago`;
   if (reason !== undefined) return `${stale}${[reason, seen].filter(Boolean).join('; ')}`;
   if (session === undefined) return `${stale}${seen}`;

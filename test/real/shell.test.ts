@@ -48,7 +48,7 @@ describe('on pipes', () => {
     stage.model.release('streams');
     const { code, stdout, stderr } = await done(run);
     expect([code, stdout]).toEqual([0, 'first and last\n']);
-    expect(stderr).toMatch(/^opencode-mcp send: worker, ses_\w+ ".*": completed\n$/);
+    expect(stderr).toMatch(/^opencode-mcp send: worker: completed, in .+ \(ses_\w{8}\)\n$/);
   });
 
   test('the message may come from stdin, and the result as JSON', async () => {
@@ -65,10 +65,10 @@ describe('on pipes', () => {
   test('at a permission send ends with 3, and respond settles it and goes on', async () => {
     const sent = await shell('send', 'worker', 'bash: echo permitted');
     expect(sent).toMatchObject({ code: 3, stdout: '' });
-    expect(sent.stderr).toMatch(/It waits for permission per_\w+: «bash "echo permitted"»/);
+    expect(sent.stderr).toMatch(/It waits for permission: «bash "echo permitted"»/);
     expect(sent.stderr).toContain('Settle it: opencode-mcp respond worker\n');
     expect((await shell('wait')).code).toBe(3);
-    expect((await shell('list')).stdout).toMatch(/^worker +waiting +permission per_\w+: «bash "echo permitted"»/m);
+    expect((await shell('list')).stdout).toMatch(/^worker +waiting +permission: «bash "echo permitted"»/m);
     expect(await shell('respond', 'worker')).toMatchObject({
       code: 2,
       stderr: expect.stringContaining('no terminal to ask in; say --reply once') as string,

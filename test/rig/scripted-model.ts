@@ -61,7 +61,8 @@ export interface ScriptedModel extends AsyncDisposable {
 }
 
 /** Starts a model whose behaviour is written in the last user message: see `model-script.ts`. */
-export async function startScriptedModel(): Promise<ScriptedModel> {
+/** `scriptOf` gives the script of a message that is written for people. */
+export async function startScriptedModel(scriptOf = (text: string): string => text): Promise<ScriptedModel> {
   const requests: Array<ModelRequest & { aborted: boolean }> = [];
   const gates = new Gates();
   const failures = new Map<string, number>();
@@ -102,9 +103,9 @@ export async function startScriptedModel(): Promise<ScriptedModel> {
       }
       if (conversation.includes('hang-summary')) await gates.pass(HANG_GATE, gone.signal);
       sink.text(SCRIPTED_SUMMARY);
-    } else if (!(await perform(parseScript(recorded.text), recorded, response, sink, gone.signal))) return;
+    } else if (!(await perform(parseScript(scriptOf(recorded.text)), recorded, response, sink, gone.signal))) return;
     if (gone.signal.aborted) return;
-    const step = parseScript(recorded.text);
+    const step = parseScript(scriptOf(recorded.text));
     sink.end(step.kind === 'ends' ? step.finish : undefined, overflowsNow(recorded, step) ? CONTEXT_TOKENS : undefined);
   }
 

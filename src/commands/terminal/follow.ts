@@ -5,7 +5,7 @@ import { abortSession } from '../../operations/send/abort.ts';
 import type { TurnView } from '../../operations/shapes.ts';
 import { EXIT, type Exit, exitOf } from './exit-codes.ts';
 import type { Shell } from './shell.ts';
-import { inShellWords, shellWord } from './shell-words.ts';
+import { inShellWords, shellWord, withoutId } from './shell-words.ts';
 
 /**
  * Follows a turn: its text goes to stdout as it comes, and how it ended to stderr. Ctrl-C asks whether to stop following or to abort it;
@@ -84,14 +84,25 @@ export async function followTurn(
   return exit;
 }
 
+/** What opencode (1.18.33) calls a session until its model has named it. */
+const UNNAMED = /^New session - \d{4}-/;
+
+function titleOf(title: string): string {
+  return UNNAMED.test(title) ? 'a new session' : JSON.stringify(title);
+}
+
+/** Enough of a session's id to name it by. */
+const SESSION_CHARS = 12;
+
 /** How the turn stands and what to type next. */
 export function notice(data: TurnView, command: string): string {
   const name = shellWord(data.instance);
-  const session = data.session === undefined ? '' : `, ${data.session.id} ${JSON.stringify(data.session.title)}`;
-  const lines = [`${quoteName(data.instance)}${session}: ${data.outcome}`];
-  if (data.settled !== undefined) lines.push(data.settled);
+  const { session, settled, waiting = [] } = data;
+  const where = session === undefined ? '' : `, in ${titleOf(session.title)} (${session.id.slice(0, SESSION_CHARS)})`;
+  const lines = [`${quoteName(data.instance)}: ${data.outcome}${where}`];
+  if (settled !== undefined) lines.push(settled.replace(/\b(permission|answer) \w+: /g, '$1: '));
   if (data.reason !== undefined) lines.push(inShellWords(data.reason));
-  for (const request of data.waiting ?? []) lines.push(`It waits for ${request}`);
+  for (const request of waiting) lines.push(`It waits for ${waiting.length === 1 ? withoutId(request) : request}`);
   if (data.also_open_in !== undefined)
     lines.push(
       `The session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which does not show this.`,

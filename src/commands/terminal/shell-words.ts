@@ -44,6 +44,11 @@ export function saysNothingWasSent(message: string): boolean {
   return /nothing was sent/i.test(message.replace(QUOTATION, ''));
 }
 
+/** A request that waits, without its id: where it is the only one nobody needs that. */
+export function withoutId(request: string): string {
+  return request.replace(/^(permission|answer) \w+: /, '$1: ');
+}
+
 /** One word for a shell, whatever a machine calls itself: such commands are copied and run. */
 export function shellWord(text: string): string {
   return /^[\w.@:+,/-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
