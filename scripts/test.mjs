@@ -57,6 +57,7 @@ if (selection.length === 0) {
   if (reason === undefined) runs.push(vitest('tailnet', process.execPath, ['--config', 'vitest.tailnet.config.ts']));
   else skip('the suites of a real tailnet', reason);
 }
+if (selection.length === 0) printBudget();
 const passed = runs.reduce((sum, run) => sum + run.passed, 0);
 const failed = runs.flatMap((run) => run.failed);
 const skipped = runs.reduce((sum, run) => sum + run.skipped, 0);
@@ -74,6 +75,7 @@ function vitest(label, node, args) {
   const report = join(cache, `report-${process.pid}-${label}.json`);
   const { stdout } = spawnSync(node, ['--version'], { encoding: 'utf8' });
   process.stdout.write(`\nvitest on Node ${stdout.trim()}\n`);
+  const startMs = performance.now();
   const { status } = spawnSync(
     node,
     [
@@ -91,9 +93,35 @@ function vitest(label, node, args) {
   return {
     ok,
     failed: ok ? [] : failures(result).map((name) => `${name} (${label})`),
+    label,
+    minutes: (performance.now() - startMs) / 60_000,
+    suites: suiteMinutes(result),
     passed: result?.numPassedTests ?? 0,
     skipped: result?.numPendingTests ?? 0,
   };
+}
+
+/** Minutes that each folder of `test` took (of `test/real` each file), added up; they run side by side, so that the sum is more than the run's. */
+function suiteMinutes(result) {
+  const minutes = new Map();
+  for (const { name, startTime, endTime } of result?.testResults ?? []) {
+    const [, suite, file = ''] = relative(root, name).split('/');
+    const folder = suite === 'real' ? `real/${file.replace('.test.ts', '')}` : suite.replace('.test.ts', '');
+    minutes.set(folder, (minutes.get(folder) ?? 0) + (endTime - startTime) / 60_000);
+  }
+  return minutes;
+}
+
+/** The table of AGENTS.md. */
+function printBudget() {
+  const rows = runs.flatMap(({ label, minutes, suites }) => [
+    `| **${label}** | **${minutes.toFixed(1)}** |`,
+    ...[...suites]
+      .toSorted(([, one], [, other]) => other - one)
+      .filter(([, own]) => own >= 0.1)
+      .map(([suite, own]) => `| ${suite} | ${own.toFixed(1)} |`),
+  ]);
+  process.stdout.write(`\n${['| suite | minutes |', '|---|---|', ...rows].join('\n')}\n`);
 }
 
 /** What failed in a run, by file and name, with the first line of why. A suite that fails before its tests counts too. */
