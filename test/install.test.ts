@@ -43,7 +43,7 @@ test('`npm install --global .` of a built checkout puts both commands on the PAT
   const version = await run(join(prefix, 'bin/opencode-mcp'), ['--version']);
   expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   const help = await run(join(prefix, 'bin/opencode-connected'), ['--help']);
-  expect(help.stdout).toContain('opencode-connected starts opencode');
+  expect(help.stdout).toMatch(/^opencode-connected \d+\.\d+\.\d+ starts opencode/);
 });
 
 /** Every text below these paths of the project, by path; those that are not there are left out. */
