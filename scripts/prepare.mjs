@@ -3,7 +3,7 @@
 // `npm install --global <git URL>` (npm 10 and 11) clones into its cache and runs `npm install` there, to which it hands its own
 // `--global` on: nothing that the build needs is installed, and the clone, which is about to be deleted, is linked as the package.
 import { spawnSync } from 'node:child_process';
-import { existsSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, realpathSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -22,6 +22,9 @@ npm('run', '--silent', 'build');
 const { npm_config_cache: cache, npm_config_global_prefix: prefix } = env;
 if (isGlobal === 'true' && cache && prefix && root.startsWith(join(realpathSync(cache), '_cacache', 'tmp'))) {
   const link = join(prefix, 'lib', 'node_modules', 'opencode-mcp');
-  // npm unpacks what it has built to there next, and would follow the link.
-  if (existsSync(link) && realpathSync(link) === root) rmSync(link);
+  // npm has made a folder of that name before, and unpacks what was built into it next.
+  if (existsSync(link) && realpathSync(link) === root) {
+    rmSync(link);
+    mkdirSync(link);
+  }
 }
