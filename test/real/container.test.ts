@@ -15,6 +15,8 @@ const DOCKER = join(import.meta.dirname, '../../docs/docker');
 /** Whose registry it is: nobody that a password database knows, inside as outside. */
 const OWNER = 54_321;
 
+const NAMESPACES = ['--mount', '--pid', '--fork', '--kill-child', '--ipc'] as const;
+
 /**
  * What `docker run --network host --user … --read-only -v REGISTRY:/registry:ro` makes, by the same namespaces: a root of its own with
  * nothing writable, processes of its own, the host's network, no capability. $1: the root; $2: the registry; $3: uid and gid; $4: the
@@ -46,6 +48,7 @@ async function openPlace(): Promise<Place> {
   const entry = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(dockerfile)?.[1] ?? '') as [string, string];
   const command = JSON.parse(/^CMD (.*)$/m.exec(dockerfile)?.[1] ?? '') as string[];
   const variables = (/^ENV (.*)$/m.exec(dockerfile)?.[1] ?? '').split(' ');
+  const env = ['PATH=/usr/bin:/bin', 'OPENCODE_MDNS_INTERFACES=none', ...variables];
   const registry = join(temp.path, 'registry');
   await mkdir(registry, { mode: 0o700 });
   let made = 0;
@@ -57,10 +60,7 @@ async function openPlace(): Promise<Place> {
         await mkdir(join(root, folder), { recursive: true });
       await copyFile(SERVER_SCRIPT, join(root, entry[1]));
       return startMcpChild({
-        prefix: [
-          ...['unshare', '--mount', '--pid', '--fork', '--kill-child', '--ipc', 'sh', '-c', CONTAINER, 'sh'],
-          ...[root, registry, String(user), state, 'PATH=/usr/bin:/bin', 'OPENCODE_MDNS_INTERFACES=none', ...variables],
-        ] as [string, ...string[]],
+        prefix: ['unshare', ...NAMESPACES, 'sh', '-c', CONTAINER, 'sh', root, registry, String(user), state, ...env],
         node: process.execPath,
         script: entry[1],
         args: command,
