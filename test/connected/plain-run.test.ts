@@ -7,7 +7,8 @@ import { describe, expect, test } from 'vitest';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
 import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
-import { until } from '../rig/wait.ts';
+import { needTmux, openTmux } from '../rig/tmux.ts';
+import { until, within } from '../rig/wait.ts';
 
 interface Place extends AsyncDisposable {
   readonly temp: TempDir;
@@ -67,8 +68,24 @@ describe('what is not ours is run as without us', () => {
     child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
     await until('it to run', () => output.includes('ready'));
     child.kill(signal);
-    expect(await once(child, 'exit')).toEqual([3, null]);
+    expect(await within(once(child, 'exit'), () => `it to end by ${signal}`)).toEqual([3, null]);
     expect(output).toContain('caught');
+  });
+
+  test('an interrupt at the terminal reaches it once', async (context) => {
+    needTmux(context);
+    await using place = await openPlace('');
+    const program = join(place.temp.path, 'opencode');
+    // It goes on for a while, in which a second one would come.
+    const script =
+      "let n = 0; process.stdin.resume(); process.on('SIGINT', () => ++n > 1 || setTimeout(() => process.exit(n), 1500));";
+    await writeFile(program, `#!${process.execPath}\n${script}\nconsole.log('ready');\n`, { mode: 0o755 });
+    const env = { PATH: process.env['PATH'] ?? '', HOME: place.temp.path, OPENCODE_BIN: program };
+    await using terminal = await openTmux(env, place.temp.path);
+    await terminal.type(`${process.execPath} ${CONNECTED_SCRIPT} serve; echo "code=$?"`, 'Enter');
+    await terminal.shows(/^ready/m);
+    await terminal.type('', 'C-c');
+    expect(await terminal.shows(/code=\d/)).toContain('code=1');
   });
 
   test('a signal that ends it ends this program by the same one', async () => {
