@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process';
-import { cp, readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { cp, mkdir, readdir, readFile, stat, symlink } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 import { tempDir } from './rig/temp.ts';
 
@@ -21,29 +21,133 @@ test('nothing sends a person to the package of this name on npm', async () => {
   expect(manifest.private).toBe(true);
 });
 
-test('`npm install --global .` of a built checkout puts both commands on the PATH', async () => {
-  await using stage = tempDir();
-  const checkout = join(stage.path, 'checkout');
-  const prefix = join(stage.path, 'prefix');
-  await Promise.all(
-    ['package.json', 'dist'].map((name) => cp(join(root, name), join(checkout, name), { recursive: true })),
-  );
-  // The build is `prepare`'s, of `npm ci`; this test uses the one that is there.
-  const install = [
-    'install',
-    '--global',
-    '--prefix',
+interface Machine extends AsyncDisposable {
+  /** A repository with what is in this checkout, as a person clones it. */
+  readonly checkout: string;
+  /** Holds nothing yet: npm installs into it. */
+  readonly prefix: string;
+  /** With nothing of this machine's settings but where packages come from; gives what it printed. */
+  npm(directory: string, ...args: readonly string[]): Promise<string>;
+  /** One of the installed commands, with no node_modules around. */
+  run(command: string, ...args: readonly string[]): Promise<string>;
+  /** Files and links below the prefix. */
+  left(): Promise<readonly string[]>;
+}
+
+async function openMachine(): Promise<Machine> {
+  const temp = tempDir('install');
+  const [checkout, prefix, home] = ['checkout', 'prefix', 'home'].map((name) => join(temp.path, name));
+  if (checkout === undefined || prefix === undefined || home === undefined) throw new Error('a path is missing');
+  await Promise.all([prefix, home].map((path) => mkdir(path)));
+  const { stdout: files } = await run('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
+    cwd: root,
+  });
+  const present = files
+    .split('\0')
+    .filter((file) => file !== '' && !file.startsWith('test/') && !file.startsWith('bench/'));
+  for (const file of present) await cp(join(root, file), join(checkout, file)).catch(() => {});
+  const { npm_config_registry: _, ...outer } = process.env;
+  const kept = Object.entries(outer).filter(([name]) => !name.toLowerCase().startsWith('npm_') && name !== 'INIT_CWD');
+  const env = {
+    ...Object.fromEntries(kept),
+    ...(await registryOf()),
+    npm_config_update_notifier: 'false',
+    npm_config_prefix: prefix,
+  };
+  const git = ['-c', 'user.name=Rig', '-c', 'user.email=rig@example.invalid'];
+  for (const args of [
+    ['init', '--quiet'],
+    ['add', '--all'],
+    [...git, 'commit', '--quiet', '--message', 'all'],
+  ])
+    await run('git', args, { cwd: checkout });
+  return {
+    checkout,
     prefix,
-    '--offline',
-    '--ignore-scripts',
-    '--no-audit',
-    '--no-fund',
-  ];
-  await run('npm', [...install, '.'], { cwd: checkout });
-  const version = await run(join(prefix, 'bin/opencode-mcp'), ['--version']);
-  expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
-  const help = await run(join(prefix, 'bin/opencode-connected'), ['--help']);
-  expect(help.stdout).toContain('opencode-connected starts opencode');
+    async npm(directory, ...args) {
+      const { stdout, stderr } = await run('npm', args, { cwd: directory, env, maxBuffer: 2 ** 24 });
+      return stdout + stderr;
+    },
+    run: async (command, ...args) =>
+      (await run(join(prefix, 'bin', command), args, { env: { PATH: dirname(process.execPath), HOME: home } })).stdout,
+    async left() {
+      const entries = await readdir(prefix, { recursive: true, withFileTypes: true });
+      return entries
+        .filter((entry) => !entry.isDirectory())
+        .map(({ parentPath, name }) => relative(prefix, join(parentPath, name)));
+    },
+    [Symbol.asyncDispose]: () => temp.close(),
+  };
+}
+
+/** Where this machine's npm gets packages from, and what it has of them. */
+async function registryOf(): Promise<Readonly<Record<string, string>>> {
+  const [registry = '', cache = ''] = await Promise.all(
+    ['registry', 'cache'].map(async (name) => (await run('npm', ['config', 'get', name], { cwd: root })).stdout.trim()),
+  );
+  return { npm_config_registry: registry, npm_config_cache: cache, npm_config_prefer_offline: 'true' };
+}
+
+const VERSION = /^\d+\.\d+\.\d+\n$/;
+
+test('a clone and one command; an upgrade by a tarball; a git URL; each time both commands run, and nothing is left at the end', async () => {
+  await using machine = await openMachine();
+  const { checkout, npm, run: command } = machine;
+  const works = async (): Promise<void> => {
+    expect(await command('opencode-mcp', '--version')).toMatch(VERSION);
+    expect(await command('opencode-connected', '--version')).toMatch(VERSION);
+    expect(await command('opencode-connected', '--help')).toMatch(/^opencode-connected \d+\.\d+\.\d+ starts opencode/);
+  };
+  // Of a git URL: it is cloned and built by npm alone, in a folder of npm's own.
+  await npm('/', 'install', '--global', `git+file://${checkout}`);
+  await works();
+  expect(await machine.left()).toContain('lib/node_modules/opencode-mcp/scripts/install-node.sh');
+
+  // What `npm ci` brings is what the build above brought.
+  await symlink(join(root, 'node_modules'), join(checkout, 'node_modules'));
+  // Of the checkout: dist/ is built there, and the commands are links to it.
+  await npm(checkout, 'install', '--global', '.');
+  await works();
+  expect(await machine.left()).toContain('lib/node_modules/opencode-mcp');
+
+  // Of a tarball, over that one.
+  await npm(checkout, 'pack');
+  const tarball = (await readdir(checkout)).find((name) => name.endsWith('.tgz')) ?? '';
+  await npm(checkout, 'install', '--global', `./${tarball}`);
+  await works();
+  await npm('/', 'uninstall', '--global', 'opencode-mcp');
+  expect(await machine.left()).toEqual([]);
+});
+
+describe('docs/docker', () => {
+  const docker = join(root, 'docs/docker');
+  test('the image takes from a checkout what the build reads, and only that', async () => {
+    const dockerfile = await readFile(join(docker, 'Dockerfile'), 'utf8');
+    const ignored = (await readFile(join(docker, 'Dockerfile.dockerignore'), 'utf8')).split('\n');
+    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.*) \S+$/gm)].flatMap(([, words = '']) =>
+      words.split(' '),
+    );
+    expect(copied.length).toBeGreaterThan(3);
+    expect(ignored.filter((line) => line.startsWith('!')).toSorted()).toEqual(
+      copied.map((path) => `!${path}`).toSorted(),
+    );
+    await Promise.all(copied.map((path) => stat(join(root, path))));
+    expect(ignored).toContain('*');
+    expect(dockerfile).toMatch(/^USER \d+:\d+$/m);
+  });
+
+  test('the compose file is the container that the page describes', async () => {
+    const compose = await readFile(join(docker, 'compose.yaml'), 'utf8');
+    for (const line of [
+      'network_mode: host',
+      'read_only: true',
+      'cap_drop: [ALL]',
+      'stdin_open: true',
+      'target: /registry',
+    ])
+      expect(compose).toContain(line);
+    expect(compose).toMatch(/user: \$\{REGISTRY_UID:\?.*\}:\$\{REGISTRY_GID:\?/);
+  });
 });
 
 /** Every text below these paths of the project, by path; those that are not there are left out. */

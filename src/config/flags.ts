@@ -68,7 +68,7 @@ export function readFlags(
 }
 
 /** Every flag, and whether it takes a value. */
-function knownFlags(program: Program, command: CommandArguments): Map<string, boolean> {
+export function knownFlags(program: Program, command: CommandArguments): Map<string, boolean> {
   const known = new Map(Object.entries(command.flags).map(([name, type]) => [name, type === 'string']));
   for (const { flag, isSwitch } of rowsOf(program)) {
     if (flag === undefined) continue;

@@ -1,16 +1,27 @@
+import { didYouMean, nearest } from '../config/file/nearest.ts';
+import { knownFlags } from '../config/flags.ts';
 import { quote } from '../config/quote.ts';
 import { SettingsError } from '../config/settings.ts';
+import { COMMANDS, PLAIN_OPTIONS, VALUE_OPTIONS } from './opencode-words.ts';
 
 export const SUBCOMMANDS = ['start', 'status', 'cleanup', 'sessions', 'survey'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
-export interface CommandLine {
-  readonly subcommand: Subcommand;
-  /** Ours: what stands before `--`, without the subcommand. */
-  readonly own: readonly string[];
-  /** opencode's: what stands after it, untouched. */
-  readonly forOpencode: readonly string[];
-}
+export type CommandLine =
+  /** `own`: the flags after the subcommand. */
+  | { readonly kind: Exclude<Subcommand, 'start'>; readonly own: readonly string[] }
+  | { readonly kind: 'help' }
+  | { readonly kind: 'version' }
+  /** opencode is to do something else than open its terminal here. */
+  | { readonly kind: 'plain'; readonly forOpencode: readonly string[] }
+  | {
+      readonly kind: 'start';
+      readonly own: readonly string[];
+      /** All that is opencode's, untouched. */
+      readonly forOpencode: readonly string[];
+      /** The one of them that names the directory to work in. */
+      readonly project: string | undefined;
+    };
 
 /** The flags of each subcommand beside the settings. */
 export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean'>>>> = {
@@ -21,27 +32,114 @@ export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean
   survey: { json: 'boolean', request: 'boolean' },
 };
 
-/** Takes `opencode-connected [subcommand] [flags] [-- opencode's own arguments]` apart. Throws a `SettingsError`. */
-export function readCommandLine(argv: readonly string[]): CommandLine {
-  const separator = argv.indexOf('--');
-  const ours = separator === -1 ? argv : argv.slice(0, separator);
-  const forOpencode = separator === -1 ? [] : argv.slice(separator + 1);
-  const [first = ''] = ours;
-  const named = first !== '' && !first.startsWith('-');
-  const subcommand = named ? SUBCOMMANDS.find((name) => name === first) : 'start';
-  if (subcommand === undefined) {
+/** Our flags of a start, and whether they take a value. */
+const OWN_FLAGS = knownFlags('opencode-connected', { flags: FLAGS.start, positionals: false });
+/** A shorter word is as near to one of opencode's options. */
+const MIN_TYPO_CHARS = '--config'.length;
+
+/**
+ * Takes the command line apart: ours, or one of `opencode` with flags of ours in it. After `--` there are none of ours.
+ * Throws a `SettingsError`.
+ *
+ * @param isDirectory whether a word names a directory, from where this was started
+ */
+export function readCommandLine(argv: readonly string[], isDirectory: (word: string) => boolean): CommandLine {
+  const subcommand = SUBCOMMANDS.find((name) => name === argv[0]);
+  if (subcommand !== undefined && subcommand !== 'start') return readSubcommand(subcommand, argv.slice(1));
+  const words = subcommand === undefined ? argv : argv.slice(1);
+  const read = split(words);
+  const { own, forOpencode, project, plain } = read;
+  if (plain === '--help' && read.isPlainOurs) return { kind: 'help' };
+  if ((plain === '--version' || plain === '-v') && read.isPlainOurs) return { kind: 'version' };
+  const isPlain = plain !== undefined || (project !== undefined && !isDirectory(project));
+  if (!isPlain) {
+    refuseAddress(forOpencode);
+    return { kind: 'start', own, forOpencode, project };
+  }
+  if (plain === undefined && words[0] === project) refuseTypo(project ?? '');
+  const [flag] = own;
+  if (flag !== undefined)
     throw new SettingsError(
-      `unknown subcommand ${quote(first)}: expected none (start opencode) or one of ${SUBCOMMANDS.join(', ')}; arguments for opencode itself go after --`,
+      plain === undefined
+        ? `${quote(project ?? '')} is no directory that opencode could work in; ${quote(flag)} is for a start of opencode in one`
+        : `${quote(flag)} is for a start of opencode in a project; ${quote(plain)} runs as opencode itself would run it, so leave ${quote(flag)} out`,
     );
+  return { kind: 'plain', forOpencode };
+}
+
+function readSubcommand(kind: Exclude<Subcommand, 'start'>, own: readonly string[]): CommandLine {
+  if (own.includes('--'))
+    throw new SettingsError(`${kind} takes nothing after --; only a start passes arguments on to opencode`);
+  if (own.includes('--help') || own.includes('-h')) return { kind: 'help' };
+  return { kind, own };
+}
+
+interface Split {
+  readonly own: string[];
+  readonly forOpencode: string[];
+  project: string | undefined;
+  /** The word by which it is none of a start; all that follows is opencode's. `--help` for `-h` too. */
+  plain: string | undefined;
+  /** That word stands where ours may stand. */
+  isPlainOurs: boolean;
+}
+
+function split(words: readonly string[]): Split {
+  const read: Split = { own: [], forOpencode: [], project: undefined, plain: undefined, isPlainOurs: true };
+  const { own, forOpencode } = read;
+  for (let index = 0; index < words.length && read.plain === undefined; index += 1) {
+    const word = words[index] ?? '';
+    const [name = ''] = word.split('=', 1);
+    const next = name === word ? words.slice(index + 1, index + 2) : [];
+    if (word === '--' && read.isPlainOurs) {
+      read.isPlainOurs = false;
+      continue;
+    }
+    const takesValue = read.isPlainOurs && name.startsWith('--') ? OWN_FLAGS.get(name.slice(2)) : undefined;
+    if (takesValue !== undefined) {
+      own.push(word, ...(takesValue ? next : []));
+      index += takesValue ? next.length : 0;
+      continue;
+    }
+    if (read.isPlainOurs && name.startsWith('--')) refuseOwnTypo(name);
+    forOpencode.push(word);
+    if (word === '--' || PLAIN_OPTIONS.has(name) || (read.project === undefined && COMMANDS.has(word))) {
+      // A second `--` is opencode's: what follows is none of its options.
+      if (word !== '--') read.plain = name === '-h' ? '--help' : word;
+      forOpencode.push(...words.slice(index + 1));
+      return read;
+    }
+    if (VALUE_OPTIONS.has(name)) {
+      forOpencode.push(...next);
+      index += next.length;
+    } else if (!word.startsWith('-')) read.project ??= word;
   }
-  if (subcommand !== 'start' && forOpencode.length > 0) {
-    throw new SettingsError(`${subcommand} takes nothing after --; only a start passes arguments on to opencode`);
-  }
+  return read;
+}
+
+/** Only what is no option of opencode that is known here: else that would be the person's to say. */
+function refuseOwnTypo(name: string): void {
+  if (name.length < MIN_TYPO_CHARS || VALUE_OPTIONS.has(name) || PLAIN_OPTIONS.has(name)) return;
+  const known = [...OWN_FLAGS.keys()].map((flag) => `--${flag}`);
+  const meant = nearest(name, known);
+  if (meant !== undefined)
+    throw new SettingsError(
+      `${quote(name)}: unknown option${didYouMean(name, known)} An option of opencode of that name goes after --`,
+    );
+}
+
+function refuseTypo(word: string): void {
+  const meant = didYouMean(word, SUBCOMMANDS);
+  if (meant !== '')
+    throw new SettingsError(
+      `${quote(word)}: neither a directory nor a subcommand of opencode-connected${meant} What is for opencode goes after --`,
+    );
+}
+
+function refuseAddress(forOpencode: readonly string[]): void {
   const address = forOpencode.find((argument) => /^--(?:port|hostname)(?:=|$)/.test(argument));
-  if (address !== undefined) {
+  if (address !== undefined)
     throw new SettingsError(
       `${quote(address)}: opencode-connected chooses and checks a port of 127.0.0.1 by itself; leave it out`,
     );
-  }
-  return { subcommand, own: named ? ours.slice(1) : ours, forOpencode };
 }

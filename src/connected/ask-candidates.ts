@@ -7,6 +7,7 @@ import type { Settings } from '../config/settings.ts';
 import { createCredentialResolver } from '../credentials/resolver.ts';
 import { createSecretCommands } from '../credentials/secret-commands.ts';
 import type { Candidate } from '../model/candidate.ts';
+import type { OverviewPart } from '../model/instance.ts';
 import { Prober, type ProbeOutcome, type ProbeTarget } from '../probing/prober.ts';
 import { createSameDirectory } from '../probing/same-directory.ts';
 
@@ -15,11 +16,12 @@ export type AskSettings = Pick<
   'healthCheckTimeoutMs' | 'healthConcurrency' | 'credentialRules' | 'defaultCredential'
 >;
 
-/** Looks who answers at each, as `opencode-mcp` does. In the same order; undefined where `signal` came first. Never rejects. */
+/** Looks who answers at each, and of that `parts` of what it does, as `opencode-mcp` does. In the same order; undefined where `signal` came first. Never rejects. */
 export async function askCandidates(
   candidates: readonly Candidate[],
   settings: AskSettings,
   signal: AbortSignal,
+  parts: readonly OverviewPart[] = [],
 ): Promise<readonly (ProbeOutcome | undefined)[]> {
   const ending = new LinkedAbort(signal);
   // Each port that is knocked at listens to it.
@@ -37,9 +39,7 @@ export async function askCandidates(
   const batch = prober.batch();
   ending.signal.addEventListener('abort', () => batch.end(), { once: true });
   try {
-    return await Promise.all(
-      candidates.map((candidate) => batch.look({ candidate, standing: 'fresh' }, { parts: [] })),
-    );
+    return await Promise.all(candidates.map((candidate) => batch.look({ candidate, standing: 'fresh' }, { parts })));
   } finally {
     ending.end();
     prober.close();

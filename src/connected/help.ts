@@ -1,12 +1,13 @@
+import { VERSION } from '../base/version.ts';
 import { settingsHelp } from '../config/help.ts';
 
 export function connectedHelp(): string {
-  return `opencode-connected starts opencode so that opencode-mcp can reach it: the same terminal, an HTTP server on
+  return `opencode-connected ${VERSION} starts opencode so that opencode-mcp can reach it: the same terminal, an HTTP server on
 127.0.0.1 behind a password of its own, and a registration on this machine and, if one is set, on a relay.
 Of OpenCode 2 it makes sure that your service runs, opens the terminal on it, and registers the service.
 
 Usage:
-  opencode-connected [options] [-- arguments for opencode]
+  opencode-connected [options] [directory] [options of opencode]
       --headless      opencode serve instead of the terminal; with OpenCode 2 only the registration
       --no-password   no password: whoever reaches the port can run commands as you. OpenCode 1 only
       --lan           listen on the LAN too, and say so there; status tells how others get the password
@@ -16,6 +17,9 @@ Usage:
   opencode-connected survey --json         what lies in the registry directory; other machines run it on their relay
   opencode-connected --version
   opencode-connected --help
+
+Everything else is opencode's, and runs as without us: run, auth, serve, …; alias opencode=opencode-connected
+works. After -- everything is opencode's too: opencode-connected -- --help
 
 ${settingsHelp('opencode-connected')}`;
 }

@@ -1,11 +1,13 @@
+import { realpathSync, statSync } from 'node:fs';
 import { homedir, constants } from 'node:os';
+import { isatty } from 'node:tty';
 
 import { loadSettings } from '../config/load.ts';
-import type { Settings } from '../config/settings.ts';
+import { type Settings, SettingsError } from '../config/settings.ts';
 import { readTextFile } from '../config/file/text-file.ts';
 import type { Output } from '../base/program.ts';
-import type { CommandOptions } from './status/places.ts';
 import { VERSION } from '../base/version.ts';
+import type { CommandOptions } from './status/places.ts';
 import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
 
 const EXIT_FAILED = 1;
@@ -14,46 +16,72 @@ const EXIT_SIGNAL = 128;
 
 /** Reads the command line and does what it says. Ends the process. */
 export async function runConnected(process: NodeJS.Process, output: Output): Promise<void> {
-  const argv = process.argv.slice(2);
-  const separator = argv.indexOf('--');
-  const ours = separator === -1 ? argv : argv.slice(0, separator);
-  if (ours.includes('--version') || ours.includes('-v')) {
-    output.print(`${VERSION}\n`);
-    return;
-  }
-  if (ours.includes('--help') || ours.includes('-h')) {
+  const command = readCommandLine(process.argv.slice(2), isDirectory);
+  if (command.kind === 'help') {
     const { connectedHelp: helpText } = await import('./help.ts');
     output.print(helpText());
     return;
   }
-  const { subcommand, own, forOpencode } = readCommandLine(argv);
+  if (command.kind === 'version') {
+    output.print(`${VERSION}\n`);
+    output.tell('that is of opencode-connected; opencode-connected -- --version prints that of opencode\n');
+    return;
+  }
   const { settings, warnings, flags } = loadSettings({
-    argv: own,
+    argv: command.kind === 'plain' ? [] : command.own,
     env: process.env,
     home: homedir(),
     cwd: process.cwd(),
     readFile: readTextFile,
     program: 'opencode-connected',
-    command: { flags: FLAGS[subcommand], positionals: false },
+    command: { flags: command.kind === 'plain' ? {} : FLAGS[command.kind], positionals: false },
   });
+  if (command.kind === 'plain') {
+    const [{ findOpencode }, { runPlain }] = await Promise.all([
+      import('./start/opencode-program.ts'),
+      import('./plain-run.ts'),
+    ]);
+    const program = await findOpencode(settings.connected.opencodeBin, process.env['PATH']);
+    const { code, signal } = await runPlain(program, command.forOpencode, process);
+    endAs(process, code, signal);
+    return;
+  }
   const tell = (line: string): void => output.tell(`opencode-connected: ${line}\n`);
   for (const warning of warnings) tell(warning);
   const isOn = (flag: string): boolean => flags.get(flag) === 'true';
-  if (subcommand !== 'start') {
-    process.exitCode = await look(subcommand, settings, { isOn, process, out: output.print });
+  if (command.kind !== 'start') {
+    process.exitCode = await look(command.kind, settings, { isOn, process, out: output.print });
     return;
   }
+  const headless = isOn('headless');
+  // Some terminals take their input from elsewhere, but none draws into a file or a pipe.
+  if (!headless && !isatty(STDOUT)) throw new SettingsError(NO_TERMINAL);
+  const { project, forOpencode } = command;
   const { start } = await import('./start/start.ts');
   const { code, signal } = await start({
     settings,
-    headless: isOn('headless'),
+    headless,
     withPassword: !isOn('no-password'),
     onLan: isOn('lan'),
-    forOpencode,
+    directory: project === undefined ? process.cwd() : realpathSync(project),
+    // opencode serve takes no directory: it is started there.
+    forOpencode: headless ? without(project, forOpencode) : forOpencode,
     process,
     tell,
   });
   endAs(process, code, signal);
+}
+
+const STDOUT = 1;
+const NO_TERMINAL =
+  'standard output is no terminal, and opencode would draw its own there; with --headless it serves without one (opencode-connected --headless)';
+
+function isDirectory(word: string): boolean {
+  return statSync(word, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+function without(word: string | undefined, words: readonly string[]): readonly string[] {
+  return word === undefined ? words : words.toSpliced(words.indexOf(word), 1);
 }
 
 async function look(

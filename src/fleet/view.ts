@@ -223,8 +223,8 @@ function stateOf(
   return { state: result.status === 'unhealthy' ? 'offline' : result.status, reason: result.reason };
 }
 
-/** What a person should look at first. `running`: sessions that any instance works on. */
-function doing(
+/** What a person should look at first of a server that answers. `running`: sessions that any instance works on. */
+export function doing(
   { activity, waiting, session }: Overview,
   running: ReadonlySet<string>,
 ): { readonly state: InstanceState; readonly reason?: string } {

@@ -31,7 +31,6 @@ const SHORT = [
   ['opencode-mcp', '--version'],
   ['opencode-mcp', 'list'],
   ['opencode-connected', '--help'],
-  ['opencode-connected', '--version'],
   ['opencode-connected', 'status'],
   ['opencode-connected', 'sessions'],
   ['opencode-connected', 'cleanup'],

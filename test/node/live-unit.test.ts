@@ -1,4 +1,5 @@
-import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { appendFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -34,6 +35,24 @@ test('under a real systemd the service is installed, survives its own end and th
       () => false,
     );
 
+  const unitFile = join(home, '.config', 'systemd', 'user', UNIT);
+  const links = join(home, '.config', 'systemd', 'user', 'default.target.wants');
+  const installWith = (...env: readonly string[]): Promise<string> =>
+    manager.run('env', ...env, 'sh', join(SCRIPTS, 'install-node.sh')).catch((error: unknown) => String(error));
+  // As over su: nobody says where this user's systemd is.
+  const asOverSu = await installWith('-u', 'XDG_RUNTIME_DIR', '-u', 'DBUS_SESSION_BUS_ADDRESS');
+  expect(asOverSu).toMatch(
+    /nothing was installed\. Log in as root by ssh[^]*sudo sh '.*\/install-node.sh' --system root/,
+  );
+  // A Node that systemd cannot start.
+  const broken = join(home, 'broken');
+  await mkdir(broken);
+  await writeFile(join(broken, 'node'), '#!/no/such/interpreter\n', { mode: 0o755 });
+  const withBroken = (): Promise<string> => installWith(`PATH=${broken}:${process.env['PATH']}`);
+  expect(await withBroken()).toContain('failed; nothing is left of it');
+  expect([existsSync(unitFile), await readdir(links).catch(() => [])]).toEqual([false, []]);
+  expect(await show('LoadState')).toBe('not-found');
+
   expect(await install()).toContain('Running');
   const first = await show('MainPID');
   const before = await tailscaled(socketPath);
@@ -59,6 +78,12 @@ test('under a real systemd the service is installed, survives its own end and th
   expect([await show('SubState'), await show('ExecMainStatus')]).toEqual(['failed', '2']);
 
   await writeFile(settings, good);
+  const older = await readFile(unitFile, 'utf8');
+  expect(await withBroken()).toMatch(/failed; the older .*\.service is back/);
+  expect(await readFile(unitFile, 'utf8')).toBe(older);
+  await until('the older one to serve', isServing);
+  expect(await readdir(join(home, '.config', 'systemd', 'user'))).toEqual(['default.target.wants', UNIT].toSorted());
+
   expect(await install()).toContain('Running');
   await until('it to serve after an upgrade', isServing);
   expect(await readFile(settings, 'utf8')).toBe(good);

@@ -1,4 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -86,6 +87,18 @@ describe('the install script', () => {
     await expect(place.run('install-node.sh', '--system', 'no-such-user-here')).rejects.toThrow('there is no user');
     await expect(place.run('install-node.sh', '--system', '../root')).rejects.toThrow('expected a user name');
     await expect(place.run('install-node.sh', '--sytem')).rejects.toThrow('expected nothing or --system USER');
+  });
+
+  test('writes nothing where no systemd of this user answers, and says what to do; has --help', async () => {
+    await using temp = tempDir('opencode-mcp-no-bus');
+    const script = join(root, 'scripts', 'install-node.sh');
+    const env = { PATH: process.env['PATH'] ?? '', HOME: temp.path, XDG_RUNTIME_DIR: join(temp.path, 'none') };
+    const what = existsSync('/run/systemd/system') ? '--system' : 'systemd does not run this machine';
+    const failed = await run('sh', [script], { env }).catch((error: unknown) => String(error));
+    expect(failed).toContain('nothing was installed');
+    expect(failed).toContain(what);
+    expect(await readdir(temp.path)).toEqual(['tmp']);
+    expect((await run('sh', [script, '--help'], { env })).stdout).toContain('install-node.sh --system USER');
   });
 
   test('installs a launch agent on macOS', async () => {

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { createHash } from 'node:crypto';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
@@ -228,6 +228,15 @@ describe('listings', () => {
     fleet.start();
     await fleet.ready();
     expect((await listInstances(runtime, LIST, call())).text).toMatch(/^No OpenCode instance was found \(looked in/);
+  });
+
+  test('a source whose system is not on this machine is named, and nobody is told to install it', async () => {
+    await rm(registry.path, { recursive: true });
+    fleet.start();
+    await fleet.ready();
+    const { data, text } = await listInstances(runtime, LIST, call());
+    expect(text).toContain('(looked in: nowhere; not on this machine: local-relay)');
+    expect([data.notes, text.includes('note:')]).toEqual([[], false]);
   });
 
   test('what a registry holds that is of no use is told in the notes', async () => {

@@ -22,9 +22,14 @@ export interface ConnectedOptions extends SandboxOptions {
   readonly opencode?: string;
   /** A command that runs the wrapper elsewhere, as its own process: `ip netns exec …`. */
   readonly prefix?: readonly [string, ...string[]];
+  /** Its output is a terminal, and what it prints there is in `output()`; the process is then a child of the one that is started. */
+  readonly inTerminal?: boolean;
   /** Of another wrapper, to share it; otherwise a folder of its own that does not exist yet. */
   readonly registry?: string;
 }
+
+/** Gives a command a terminal of its own, and its exit code. No argument may hold a quotation mark. */
+const IN_TERMINAL = ['/bin/sh', '-c', `exec script -qec "$(printf "'%s' " "$@")" /dev/null`, 'sh'] as const;
 
 export interface Registered {
   readonly id: string;
@@ -60,7 +65,8 @@ export async function startConnected(options: ConnectedOptions = {}): Promise<Co
   const sandbox = await openSandbox(options);
   const registry = options.registry ?? join(sandbox.home, 'registry');
   const env = connectedEnvironment(sandbox, registry, options);
-  const [program, ...args] = [...(options.prefix ?? []), process.execPath, CONNECTED_SCRIPT] as const;
+  const prefix = [...(options.prefix ?? []), ...(options.inTerminal === true ? IN_TERMINAL : [])];
+  const [program, ...args] = [...prefix, process.execPath, CONNECTED_SCRIPT] as const;
   const child = spawn(program, [...args, ...(options.args ?? ['--headless'])], {
     cwd: sandbox.directory,
     env,

@@ -7,34 +7,26 @@ interface ServiceArguments {
   readonly forOpencode: readonly string[];
 }
 
-/** What starts a server of its own: two on one store put two turns into one session. */
-const PRIVATE = new Set(['serve', 'acp', '--standalone']);
-const REASONS: ReadonlyMap<string, string> = new Map([
-  [
-    '--server',
-    'opencode-connected registers your own service on this machine; leave it out, or run opencode by itself',
-  ],
-  ['service', 'run opencode service by itself'],
-  ['--mdns', 'OpenCode 2 has no such flag; opencode-connected --lan puts the service on the LAN'],
-]);
-
 /** Throws a `SettingsError` for what makes no sense with the one service of an OpenCode 2 user. */
 export function checkServiceArguments({ headless, withPassword, forOpencode }: ServiceArguments): void {
   if (!withPassword)
     throw new SettingsError('--no-password: the service of OpenCode 2 always has a password; leave it out');
   if (headless && forOpencode.length > 0)
     throw new SettingsError(
-      '--headless with OpenCode 2 starts no opencode of its own and passes nothing on; leave out what is after --',
+      '--headless with OpenCode 2 starts no opencode of its own and passes nothing on; leave out the options of opencode',
     );
   for (const [index, argument] of forOpencode.entries()) {
     // A text of the person's own may be any word.
     if (forOpencode[index - 1] === '--prompt') continue;
-    const [name = ''] = argument.split('=', 1);
-    if (PRIVATE.has(name))
+    const [name] = argument.split('=', 1);
+    // Two servers on one store put two turns into one session.
+    if (name === '--standalone')
       throw new SettingsError(
         `${quote(argument)}: that starts a second server on the same sessions, beside your service: two turns could run in one session; leave it out`,
       );
-    const reason = REASONS.get(name);
-    if (reason !== undefined) throw new SettingsError(`${quote(argument)}: ${reason}`);
+    if (name === '--mdns')
+      throw new SettingsError(
+        `${quote(argument)}: OpenCode 2 has no such flag; opencode-connected --lan puts the service on the LAN`,
+      );
   }
 }

@@ -185,7 +185,7 @@ class HeldService {
     const passwordFile = lanPasswordPath(this.#start.settings.stateDir);
     this.#registrations.announce({
       process: this.#terminal,
-      directory: process.cwd(),
+      directory: this.#start.directory,
       service: { url, pid },
       ...(this.#lanProxy !== undefined && { lan: { port: this.#lanProxy.port, passwordFile } }),
     });

@@ -18,6 +18,8 @@ export interface OpencodeOptions {
   /** Absolute. */
   readonly program: string;
   readonly headless: boolean;
+  /** To start it in; this process's own where unset. */
+  readonly directory?: string;
   readonly port: number;
   /** To listen at: loopback, or every address of the machine. */
   readonly host: string;
@@ -61,9 +63,9 @@ export class OpencodeProcess {
 
   /** Starts it. Rejects when the program cannot be run. */
   static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
-    const { program, headless, port, host, args, env } = options;
+    const { program, headless, directory: cwd, port, host, args, env } = options;
     const listen = ['--port', String(port), '--hostname', host];
-    const child = spawn(program, [...(headless ? ['serve'] : []), ...listen, ...args], { stdio: 'inherit', env });
+    const child = spawn(program, [...(headless ? ['serve'] : []), ...listen, ...args], { stdio: 'inherit', env, cwd });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', reject);

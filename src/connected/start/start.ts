@@ -7,7 +7,8 @@ import { VERSION } from '../../base/version.ts';
 import { unsupportedReason } from '../../probing/supported-version.ts';
 import type { ProcessIdentity } from '../process-table.ts';
 import { relayCommand } from '../relay/ssh-command.ts';
-import { askGeneration, type OpencodeGeneration } from '../service/generation.ts';
+import type { OpencodeGeneration } from '../service/generation.ts';
+import { rememberedGeneration } from '../service/remembered-generation.ts';
 import { checkServiceArguments } from '../service/service-arguments.ts';
 import { childEnvironment, personsEnvironment } from './child-environment.ts';
 import { Guard } from './guard.ts';
@@ -28,6 +29,8 @@ export interface StartOptions {
   readonly withPassword: boolean;
   /** Listen on the LAN as well, and advertise it there. */
   readonly onLan: boolean;
+  /** Where opencode is to work: absolute, without links. */
+  readonly directory: string;
   /** Arguments for opencode, untouched. */
   readonly forOpencode: readonly string[];
   readonly process: NodeJS.Process;
@@ -52,10 +55,10 @@ export async function start(options: StartOptions): Promise<Ending> {
   const logger = fileLogger(logFile);
   const relay = relayOf(settings);
   const personsEnv = personsEnvironment(process.env);
-  const generation = await askGeneration(program, personsEnv);
+  const generation = await rememberedGeneration(program, { env: personsEnv, stateDir });
   if (generation.number === 2) checkServiceArguments(options);
   else refuseTooOld(generation.version);
-  const name = nameOf(settings, generation);
+  const name = nameOf(options, generation);
   const guard = new Guard();
   const id = randomBytes(ID_BYTES).toString('base64url');
   const advert = onLan
@@ -88,6 +91,7 @@ export async function start(options: StartOptions): Promise<Ending> {
     launch: {
       program,
       headless,
+      ...(headless && { directory: options.directory }),
       host: onLan ? everyAddress() : '127.0.0.1',
       args: forOpencode,
       env,
@@ -144,10 +148,11 @@ async function passwordOf({ settings, withPassword, onLan }: StartOptions): Prom
   return withPassword ? randomBytes(PASSWORD_BYTES).toString('base64url') : undefined;
 }
 
-function nameOf({ connected: { instanceName } }: Settings, generation: OpencodeGeneration): string {
+function nameOf({ settings, directory }: StartOptions, generation: OpencodeGeneration): string {
+  const { instanceName } = settings.connected;
   if (instanceName !== undefined) return checkInstanceName(instanceName);
   if (generation.number === 2) return serviceName(hostname());
-  return defaultName(hostname(), process.cwd());
+  return defaultName(hostname(), directory);
 }
 
 function relayOf({ connected: { relaySshCommand, relayRegistryDir } }: Settings): RegistrationsOptions['relay'] {

@@ -2,14 +2,15 @@ import { lstat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 
 import { singleLine } from '../../base/plain-text.ts';
-import type { Dialect } from '../../model/instance.ts';
+import { doing } from '../../fleet/view.ts';
+import type { Dialect, Overview } from '../../model/instance.ts';
 import type { RunStateFile } from '../run-state.ts';
-import type { Registered } from './registered.ts';
+import type { PortAnswer, Registered } from './registered.ts';
 import type { LocalInstance, Wrapper } from './report.ts';
 
 const MAX_CHARS = 300;
 
-export async function localInstance({ candidate, answer, dialect }: Registered): Promise<LocalInstance> {
+export async function localInstance({ candidate, answer, dialect, overview }: Registered): Promise<LocalInstance> {
   const { claims, endpoint } = candidate;
   const { name = candidate.key, id, hostname: host, localPort, directory } = claims;
   const passwordFile = await passwordFileOf(candidate);
@@ -18,12 +19,27 @@ export async function localInstance({ candidate, answer, dialect }: Registered):
     id,
     host,
     localPort,
+    ...stateOf(answer, overview),
     answer,
     passwordFile,
     port: Number(new URL(endpoint.url).port),
     directory: directory === undefined ? undefined : text(directory),
     attach: dialect && attachCommand(endpoint.url, { passwordFile, dialect, isOwn: claims.service !== undefined }),
   };
+}
+
+/** The words of `opencode-mcp list`. */
+function stateOf(answer: PortAnswer, overview: Overview | undefined): Pick<LocalInstance, 'state' | 'reason'> {
+  if (answer.state !== 'healthy') {
+    const { state, reason } = answer;
+    return {
+      state: state === 'locked' || state === 'unsupported' || state === 'untrusted' ? state : 'offline',
+      reason,
+    };
+  }
+  if (overview === undefined) return { state: 'unknown' };
+  const { state, reason } = doing(overview, new Set(overview.running));
+  return { state, ...(reason !== undefined && { reason: text(reason) }) };
 }
 
 function text(value: string): string {

@@ -1,5 +1,6 @@
 import { realpath } from 'node:fs/promises';
 
+import { systemClock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { silentLogger } from '../../base/log.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
@@ -10,7 +11,8 @@ import { systemDependencies } from '../../discovery/sources.ts';
 import type { Connection } from '../../http/exchange.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 import { endpointKey } from '../../model/endpoint-key.ts';
-import type { Dialect } from '../../model/instance.ts';
+import { type Dialect, OVERVIEW_PARTS, type Overview } from '../../model/instance.ts';
+import { updateOverview } from '../../probing/overview.ts';
 import type { ProbeOutcome } from '../../probing/prober.ts';
 import { createSameDirectory, type SameDirectory } from '../../probing/same-directory.ts';
 import { askCandidates } from '../ask-candidates.ts';
@@ -38,6 +40,8 @@ export interface Registered {
   readonly dialect?: Dialect;
   /** With the password that fits. Only for one that is healthy. */
   readonly connection?: Connection;
+  /** What it does in its own directory. Only for one that is healthy and told. */
+  readonly overview?: Overview | undefined;
   /** As its own `/path` tells it, unchanged: the only one that may go into a request. Empty of OpenCode 2. Only for one that is healthy. */
   readonly ownDirectory?: string;
 }
@@ -82,7 +86,7 @@ async function askAll(
     return { candidate, claimed, asked: { ...candidate, claims } };
   });
   const trusted = known.flatMap(({ asked }) => (asked.trust.level === 'trusted' ? [asked] : []));
-  const outcomes = await askCandidates(trusted, settings, signal);
+  const outcomes = await askCandidates(trusted, settings, signal, OVERVIEW_PARTS);
   const outcomeOf = new Map(trusted.map((asked, index) => [asked, outcomes[index]]));
   const sameDirectory = createSameDirectory(realpath);
   return await Promise.all(
@@ -157,6 +161,7 @@ async function registered(
       answer: { state: 'healthy', version, directory },
       dialect,
       connection: outcome.connection,
+      overview: updateOverview(undefined, outcome.learnt, outcome.missing, systemClock.now())?.overview,
       ownDirectory: result.directory,
     };
   }

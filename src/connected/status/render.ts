@@ -44,15 +44,22 @@ function isAny(instances: readonly LocalInstance[], state: LocalInstance['answer
   return instances.some(({ answer }) => answer.state === state);
 }
 
-function instanceLines({ answer, port, name, host, localPort, directory }: LocalInstance): readonly string[] {
+function instanceLines({
+  state,
+  reason,
+  answer,
+  port,
+  name,
+  host,
+  localPort,
+  directory,
+}: LocalInstance): readonly string[] {
   const shown = answer.state === 'healthy' || answer.state === 'other' ? answer.directory : (directory ?? '');
   const version = 'version' in answer ? answer.version : '';
-  const lines = [row(answer.state, String(port), name, shown, version)];
+  const lines = [row(state, String(port), name, shown, version)];
   if (localPort !== undefined && localPort !== port)
     lines.push(`  on ${host === undefined ? 'another machine' : quoteName(host)}, port ${localPort} there`);
-  if (answer.state === 'healthy') return lines;
-  // What refuses says no more than that.
-  return answer.state === 'refused' ? lines : [...lines, ...wrapped(answer.reason, '  ')];
+  return reason === undefined ? lines : [...lines, ...wrapped(reason, '  ')];
 }
 
 function wrapperSection(wrappers: readonly Wrapper[], nowMs: number): readonly string[] {

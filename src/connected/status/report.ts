@@ -1,4 +1,5 @@
 import type { Note } from '../../model/candidate.ts';
+import type { InstanceState } from '../../model/instance.ts';
 import type { Finding } from '../cleanup/finding.ts';
 import type { PortAnswer } from './registered.ts';
 
@@ -33,6 +34,10 @@ export interface LocalInstance {
   readonly localPort?: number | undefined;
   /** As registered; what answers tells its own in `answer`. */
   readonly directory?: string | undefined;
+  /** In the words of `opencode-mcp list`. */
+  readonly state: InstanceState;
+  /** Why it is in that state, where that says more. */
+  readonly reason?: string | undefined;
   readonly answer: PortAnswer;
   /** Where its password lies, if it has one here. */
   readonly passwordFile?: string | undefined;

@@ -95,7 +95,7 @@ function whyNot({ code, errors }: BriefRun, lines: readonly string[], said: unkn
     return `${how}${hint}`;
   }
   if (code === NOT_FOUND)
-    return `a shell without a terminal finds no opencode-connected there, or no node: ${how}; install opencode-mcp on the relay, and link both programs into a folder of that shell's PATH, until $RELAY_SSH_CMD opencode-connected --version prints a version`;
+    return `a shell without a terminal finds no opencode-connected there, or no node: ${how}; install opencode-mcp on the relay, and link both programs into a folder of that shell's PATH, until $RELAY_SSH_CMD opencode-connected survey prints a line`;
   if (/unknown subcommand "survey"/.test(words) || (typeof said === 'object' && said !== null))
     return `its opencode-connected is of another version than this one, which does not understand it: ${how}; upgrade the older of the two`;
   return anotherCommand(lines, how);

@@ -138,10 +138,9 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
 }
 
 function notes(snapshot: Snapshot): string[] {
-  // That a machine has no tailscaled, or no registry, matters only to who misses something.
-  const isTold = (status: string): boolean => status !== 'unavailable' || snapshot.instances.length === 0;
+  // That a machine has no tailscaled, or no registry, is no fault.
   const failing = snapshot.sources
-    .filter(({ status }) => status !== 'ok' && isTold(status))
+    .filter(({ status }) => status !== 'ok' && status !== 'unavailable')
     .map(({ name, status, reason }) => `source ${name} is ${status}${reason === undefined ? '' : `: ${reason}`}`);
   const all = [...failing, ...snapshot.notes.map(({ source, subject, reason }) => `${source}: ${subject}: ${reason}`)];
   const shown = all.slice(0, MAX_NOTES).map((note) => sentence(note, MAX_NOTE_CHARS));
@@ -161,7 +160,14 @@ function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered:
 }
 
 function noInstances(snapshot: Snapshot): string {
-  const looked = snapshot.sources.map(({ name }) => name).join(', ') || 'nowhere: no source is configured';
+  const named = (status: (one: string) => boolean): string =>
+    snapshot.sources.flatMap((source) => (status(source.status) ? [source.name] : [])).join(', ');
+  const absent = named((status) => status === 'unavailable');
+  const present = named((status) => status !== 'unavailable') || 'nowhere';
+  const looked =
+    snapshot.sources.length === 0
+      ? 'nowhere: no source is configured'
+      : `${present}${absent === '' ? '' : `; not on this machine: ${absent}`}`;
   const pending = snapshot.sources.filter(({ status }) => status === 'pending').map(({ name }) => name);
   if (pending.length > 0)
     return `No OpenCode instance is known yet: the first look into ${pending.join(', ')} has not ended. Call instances again.`;

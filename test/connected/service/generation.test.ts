@@ -1,8 +1,9 @@
-import { chmod, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rename, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 
 import { askGeneration, readGeneration } from '../../../src/connected/service/generation.ts';
+import { rememberedGeneration } from '../../../src/connected/service/remembered-generation.ts';
 import { tempDir } from '../../rig/temp.ts';
 
 test.each([
@@ -39,6 +40,31 @@ test('the program is asked for its end, not for that of what it leaves behind', 
   await writeFile(program, '#!/bin/sh\nsleep 30 & echo $! >"$0.pid"\necho 2.0.0\n');
   await chmod(program, 0o755);
   expect(await askGeneration(program, { PATH: '/usr/bin:/bin' })).toEqual({ number: 2, version: '2.0.0' });
-  const { readFile } = await import('node:fs/promises');
   process.kill(Number(await readFile(`${program}.pid`, 'utf8')));
+});
+
+test('a program is asked once until its file is another; a script, and a link to a program of another name, each time', async () => {
+  await using folder = tempDir('generation');
+  const at = (name: string): string => join(folder.path, name);
+  const kept = at('state/generation.json');
+  const ask = async (program: string): Promise<string | undefined> =>
+    (await rememberedGeneration(program, { env: {}, stateDir: at('state') })).version;
+  // A program that is no script, and says a version of its own.
+  await copyFile(process.execPath, at('opencode'));
+  const told = process.versions.node;
+  expect(await ask(at('opencode'))).toBe(told);
+  expect((await stat(kept)).mode & 0o777).toBe(0o600);
+  await writeFile(kept, (await readFile(kept, 'utf8')).replace(told, '9.9.9'));
+  expect(await ask(at('opencode'))).toBe('9.9.9');
+  await utimes(at('opencode'), 1, 1);
+  expect(await ask(at('opencode'))).toBe(told);
+
+  const before = await readFile(kept, 'utf8');
+  await mkdir(at('shims'));
+  await rename(at('opencode'), at('manager'));
+  await symlink(at('manager'), at('shims/opencode'));
+  expect(await ask(at('shims/opencode'))).toBe(told);
+  await writeFile(at('opencode'), '#!/bin/sh\necho 1.18.33\n', { mode: 0o755 });
+  expect(await ask(at('opencode'))).toBe('1.18.33');
+  expect(await readFile(kept, 'utf8')).toBe(before);
 });

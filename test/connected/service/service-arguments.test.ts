@@ -6,23 +6,15 @@ const check = (forOpencode: readonly string[], more: object = {}): void =>
   checkServiceArguments({ headless: false, withPassword: true, forOpencode, ...more });
 
 describe('with the service of OpenCode 2', () => {
-  test.each([
-    [['serve']],
-    [['--log-level', 'debug', 'serve', '--service']],
-    [['acp']],
-    [['--standalone']],
-    [['--standalone=true']],
-  ])('%j would be a second server on the same sessions', (args) => {
-    expect(() => check(args)).toThrow('two turns could run in one session');
-  });
+  test.each([[['--standalone']], [['--standalone=true']]])(
+    '%j would be a second server on the same sessions',
+    (args) => {
+      expect(() => check(args)).toThrow('two turns could run in one session');
+    },
+  );
 
-  test.each([
-    [['--server', 'http://127.0.0.1:1'], 'registers your own service'],
-    [['--server=http://127.0.0.1:1'], 'registers your own service'],
-    [['service', 'stop'], 'run opencode service by itself'],
-    [['--mdns'], '--lan puts the service on the LAN'],
-  ])('%j is refused with what to do', (args, message) => {
-    expect(() => check(args)).toThrow(message);
+  test('--mdns is refused with what to do', () => {
+    expect(() => check(['--mdns'])).toThrow('--lan puts the service on the LAN');
   });
 
   test('flags of this program that make no sense are refused', () => {
@@ -31,7 +23,7 @@ describe('with the service of OpenCode 2', () => {
   });
 
   test("the terminal's own arguments pass", () => {
-    check(['.', '-c', '-s', 'ses_1', '--auto', '-m', 'a/b', '--prompt', 'serve']);
+    check(['.', '-c', '-s', 'ses_1', '--auto', '-m', 'a/b', '--prompt', '--standalone']);
     check([], { headless: true });
   });
 });

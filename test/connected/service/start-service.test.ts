@@ -53,6 +53,7 @@ ${says}
     async start(args, env = {}) {
       const child = await startConnected({
         args,
+        inTerminal: !args.includes('--headless'),
         home,
         opencode,
         registry: join(home, 'registry'),
@@ -133,7 +134,7 @@ describe('opencode-connected with OpenCode 2.1', () => {
   });
 
   test.each([
-    [['--', 'serve'], 'two turns could run in one session'],
+    [['--', '--standalone'], 'two turns could run in one session'],
     [['--no-password'], 'always has a password'],
     [['--headless', '--', '-c'], 'passes nothing on'],
   ])('%j is refused before anything is asked', async (args, message) => {

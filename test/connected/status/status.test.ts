@@ -80,13 +80,14 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
         port: opencode.port,
         localPort: opencode.port,
         directory: opencode.directory,
+        state: 'idle',
         answer: { state: 'healthy', version: opencode.version, directory: opencode.directory },
         passwordFile,
         attach: `OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}`,
       },
     ]);
     expect(text).toContain(`  OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}\n`);
-    expect(text).toMatch(new RegExp(`^healthy +${opencode.port} +app +${opencode.version} +\\S+$`, 'm'));
+    expect(text).toMatch(new RegExp(`^idle +${opencode.port} +app +${opencode.version} +\\S+$`, 'm'));
     expect(text).not.toContain('a secret');
     expect(code).toBe(0);
   });
@@ -172,12 +173,20 @@ describe('status of this machine', () => {
       web: 'failed',
       untrusted: 'untrusted',
     });
+    // In the words of `opencode-mcp list`.
+    expect(Object.fromEntries(report.here.instances.map(({ name, state }) => [name, state]))).toEqual({
+      refused: 'offline',
+      silent: 'offline',
+      old: 'unsupported',
+      web: 'offline',
+      untrusted: 'untrusted',
+    });
     expect(report.here.notes.map(({ subject, reason }) => [subject.split('/').at(-1), reason])).toEqual([
       ['half.json', expect.stringContaining('is not complete JSON')],
       ['link.json', expect.stringContaining('is a symbolic link')],
       ['untrusted.json', expect.stringContaining('untrusted')],
     ]);
-    expect(text).toMatch(/^silent +\d+ +silent/m);
+    expect(text).toMatch(/^offline +\d+ +silent/m);
     expect(text).toMatch(/gave no answer within \d+ ms/);
     expect(code).toBe(0);
   });
@@ -366,7 +375,7 @@ describe('status of an OpenCode 2', () => {
       answer: { state: 'healthy', version: fake.version, directory: '' },
       attach: 'opencode',
     });
-    expect(text).toMatch(/^healthy +\d+ +laptop:service /m);
+    expect(text).toMatch(/^idle +\d+ +laptop:service /m);
     expect(text).not.toContain(fake.password);
     expect(code).toBe(0);
   });

@@ -76,7 +76,7 @@ it("gives the relay's own reason where it cannot look", async () => {
 });
 
 it('says what to do where no such program is found there, or its node is not', async () => {
-  const advice = /finds no opencode-connected there.*until \$RELAY_SSH_CMD opencode-connected --version prints/;
+  const advice = /finds no opencode-connected there.*until \$RELAY_SSH_CMD opencode-connected survey prints a line/;
   await installConnected(sshd, '#!/nowhere/node\n');
   await expect(registry().survey(never)).rejects.toThrow(advice);
   await installConnected(sshd, '#!/bin/sh\necho "/usr/bin/env: \'node\': No such file or directory" >&2\nexit 127\n');

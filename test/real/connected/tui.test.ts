@@ -1,8 +1,10 @@
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { basename, join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
 
+import { defaultName } from '../../../src/identity/default-name.ts';
 import { connectedEnvironment, CONNECTED_SCRIPT, filesIn } from '../../rig/connected-child.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox } from '../../rig/opencode-sandbox.ts';
@@ -29,7 +31,6 @@ async function openStage(extra: Readonly<Record<string, string>> = {}): Promise<
   const env = { ...connectedEnvironment(sandbox, registry), ...extra };
   const terminal = await openTmux(env, sandbox.directory);
   const commands = async (): Promise<ReadonlyMap<number, string>> => {
-    const { readFile } = await import('node:fs/promises');
     const pids = await processesIn(env['TMPDIR'] ?? '');
     const lines = pids.map(
       async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')] as const,
@@ -76,9 +77,13 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected in a terminal', 
     await using stage = await openStage();
     const { terminal } = stage;
     const before = await ask(terminal, 'stty -a', 'before');
-    await terminal.type(`clear; ${WRAPPER}; echo "code=$?"`, 'Enter');
+    // As an alias of opencode: from elsewhere, with the directory to work in.
+    await terminal.type(`clear; (cd / && ${WRAPPER} ${stage.sandbox.directory}); echo "code=$?"`, 'Enter');
     await terminal.shows(READY);
     await stage.registered();
+    const file = (await filesIn(stage.registry)).find((path) => path.endsWith('.json')) ?? '';
+    expect(basename(file)).toBe(`${defaultName(hostname(), stage.sandbox.directory)}.json`);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ cwd: stage.sandbox.directory });
     await terminal.type('typed "by hand"');
     await terminal.shows(/typed "by hand"/);
     await terminal.resize(70, 24);

@@ -1,0 +1,140 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+
+import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
+import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { needTmux, openTmux } from '../rig/tmux.ts';
+import { until, within } from '../rig/wait.ts';
+
+interface Place extends AsyncDisposable {
+  readonly temp: TempDir;
+  /** How the program was called, in lines. */
+  calls(): Promise<string>;
+  start(...args: readonly string[]): ChildProcess;
+}
+
+/** A program in the place of opencode that notes how it is called, and then does what the script says. */
+async function openPlace(script: string): Promise<Place> {
+  const temp = tempDir('plain-run');
+  const program = join(temp.path, 'opencode');
+  const log = join(temp.path, 'calls');
+  await writeFile(program, `#!/bin/sh\nprintf '%s|' "$@" "$PWD" >>'${log}'; echo >>'${log}'\n${script}\n`, {
+    mode: 0o755,
+  });
+  return {
+    temp,
+    calls: () => readFile(log, 'utf8').catch(() => ''),
+    start: (...args) =>
+      spawn(process.execPath, [CONNECTED_SCRIPT, ...args], {
+        cwd: temp.path,
+        env: { PATH: process.env['PATH'], HOME: temp.path, OPENCODE_BIN: program, npm_config_mine: 'kept' },
+        stdio: ['pipe', 'pipe', 'pipe'],
+      }),
+    [Symbol.asyncDispose]: () => temp.close(),
+  };
+}
+
+async function textOf(stream: NodeJS.ReadableStream | null): Promise<string> {
+  let text = '';
+  for await (const chunk of stream ?? []) text += String(chunk);
+  return text;
+}
+
+describe('what is not ours is run as without us', () => {
+  test('its words, directory, environment, input, output and exit code', async () => {
+    await using place = await openPlace('cat; echo "$npm_config_mine" >&2; exit 7');
+    const child = place.start('run', 'two  words', '', '--headless', '--', '--help');
+    child.stdin?.end('piped in');
+    const [stdout, stderr, [code]] = await Promise.all([
+      textOf(child.stdout),
+      textOf(child.stderr),
+      once(child, 'exit'),
+    ]);
+    expect({ stdout, stderr, code }).toEqual({ stdout: 'piped in', stderr: 'kept\n', code: 7 });
+    // Called once: it is not asked which version it is.
+    expect(await place.calls()).toBe(`run|two  words||--headless|--|--help|${place.temp.path}|\n`);
+  });
+
+  test.each(['SIGTERM', 'SIGHUP', 'SIGINT'] as const)('%s reaches it, and its answer is ours', async (signal) => {
+    await using place = await openPlace(
+      `trap 'echo caught; exit 3' ${signal.slice(3)}; echo ready; while :; do sleep 0.1; done`,
+    );
+    const child = place.start('serve');
+    let output = '';
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    await until('it to run', () => output.includes('ready'));
+    child.kill(signal);
+    expect(await within(once(child, 'exit'), () => `it to end by ${signal}`)).toEqual([3, null]);
+    expect(output).toContain('caught');
+  });
+
+  test('an interrupt at the terminal reaches it once', async (context) => {
+    needTmux(context);
+    await using place = await openPlace('');
+    const program = join(place.temp.path, 'opencode');
+    // It goes on for a while, in which a second one would come.
+    const script =
+      "let n = 0; process.stdin.resume(); process.on('SIGINT', () => ++n > 1 || setTimeout(() => process.exit(n), 1500));";
+    await writeFile(program, `#!${process.execPath}\n${script}\nconsole.log('ready');\n`, { mode: 0o755 });
+    const env = { PATH: process.env['PATH'] ?? '', HOME: place.temp.path, OPENCODE_BIN: program };
+    await using terminal = await openTmux(env, place.temp.path);
+    await terminal.type(`${process.execPath} ${CONNECTED_SCRIPT} serve; echo "code=$?"`, 'Enter');
+    await terminal.shows(/^ready/m);
+    await terminal.type('', 'C-c');
+    expect(await terminal.shows(/code=\d/)).toContain('code=1');
+  });
+
+  test('a signal that ends it ends this program by the same one', async () => {
+    await using place = await openPlace('kill -KILL $$');
+    expect(await once(place.start('models'), 'exit')).toEqual([null, 'SIGKILL']);
+  });
+});
+
+test('--headless serves in the directory that opencode is given', async () => {
+  await using place = await openPlace('exit 0');
+  const project = join(place.temp.path, 'project');
+  await mkdir(project);
+  await once(place.start('--headless', './project'), 'exit');
+  expect(await place.calls()).toMatch(
+    new RegExp(`^serve\\|--port\\|\\d+\\|--hostname\\|127.0.0.1\\|${project}\\|$`, 'm'),
+  );
+});
+
+test('where its terminal would be drawn into a pipe it says what to do, and starts nothing', async () => {
+  await using place = await openPlace('exit 0');
+  const child = place.start('.');
+  const [stderr, [code]] = await Promise.all([textOf(child.stderr), once(child, 'exit')]);
+  expect(stderr).toContain('standard output is no terminal');
+  expect(stderr).toContain('opencode-connected --headless');
+  expect(code).toBe(2);
+  expect(await place.calls()).toBe('');
+});
+
+test.each([...OPENCODES, { name: 'the preview of OpenCode 2', binary: PREVIEW_OPENCODE }])(
+  '$name says the same through it',
+  async ({ binary }) => {
+    if (isMissing(binary)) return;
+    await using temp = tempDir('plain-run');
+    const options = {
+      cwd: temp.path,
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], HOME: temp.path, OPENCODE_BIN: binary },
+    } as const;
+    for (const args of [
+      ['--', '--version'],
+      ['serve', '--no-such-option'],
+    ]) {
+      const { status, stdout, stderr } = spawnSync(
+        binary,
+        args.filter((word) => word !== '--'),
+        options,
+      );
+      const through = spawnSync(process.execPath, [CONNECTED_SCRIPT, ...args], options);
+      expect([through.status, through.stdout, through.stderr]).toEqual([status, stdout, stderr]);
+    }
+  },
+);
