@@ -84,6 +84,31 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect([hasRun('app'), hasRun('other')]).toEqual([true, false]);
   });
 
+  test('what was undone is told by the order of messages: a prompt that waited is older than the answer before it', async () => {
+    const [instance, session_id] = [await nameOf(directories.app), sessions.app];
+    await server.call('send', { instance, session_id, message: 'echo: stands' });
+    const messageID = 'msg_000000000001waitedinthequeue';
+    const path = `/api/session/${session_id}`;
+    await preview.json('POST', `${path}/prompt`, { id: messageID, prompt: { text: 'echo: goes' }, delivery: 'queue' });
+    await server.call('wait', { instances: [instance], session_id });
+    await preview.json('POST', `${path}/revert/stage`, { messageID });
+    const { messages } = data(await server.call('read', { instance, session_id, message_limit: 4 })) as {
+      messages: { id: string; text: string; state: string }[];
+    };
+    expect(messages.map(({ text, state }) => [text, state])).toEqual([
+      ['echo: stands', 'complete'],
+      ['stands', 'complete'],
+      ['echo: goes', 'undone'],
+      ['goes', 'undone'],
+    ]);
+    const one = { instance, session_id, message_id: messages[1]?.id };
+    expect(data(await server.call('read', one))).toMatchObject({ messages: [{ state: 'complete' }] });
+    expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
+      turns: [{ text: 'stands' }],
+    });
+    expect((await preview.api(`${path}/revert/clear`, { method: 'POST' })).ok).toBe(true);
+  });
+
   test('two directories work side by side, each with its own request', async () => {
     const names = { app: await nameOf(directories.app), other: await nameOf(directories.other) };
     await Promise.all(
