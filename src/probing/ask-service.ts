@@ -16,6 +16,8 @@ import {
 
 const LISTED_SESSIONS = 100;
 const MAX_LIST_BYTES = 1024 * 1024;
+/** Asked for once, where those are not all: their directories can be called. One person had 269. Some 400 bytes each. */
+const MANY_SESSIONS = 1000;
 const MAX_ACTIVE_BYTES = 256 * 1024;
 const MAX_REQUESTS_BYTES = 1024 * 1024;
 /** More of a title, a command or a diff than an overview shows. */
@@ -24,19 +26,19 @@ const MAX_STRING_BYTES = 4096;
 const MAX_ASKED = 32;
 
 /** A directory that was used in this time is listed: who worked there this morning may want to send there tonight. Listing loads nothing. */
-const LATELY_MS = 24 * 3_600_000;
+export const LATELY_MS = 24 * 3_600_000;
 const MAX_LISTED = 16;
 
 /**
  * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
- * each session that runs, which may wait. None of them loads a directory: of the preview all below `/api/session/:id` do, and what
+ * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads a directory: of the preview all below `/api/session/:id` do, and what
  * runs is loaded already. Rejects for nothing but a bug.
  */
 export async function askService(
   task: ProbeTask,
   deps: ProbeDeps,
   dialect: Dialect,
-): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere'>> {
+): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere' | 'isWhole'>> {
   if (task.parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
   let timedOut = false;
   const attempt = async <T>(answer: Promise<T>): Promise<T | undefined> => {
@@ -52,7 +54,10 @@ export async function askService(
     attempt(askDated(task, deps, listPath, MAX_LIST_BYTES, MAX_STRING_BYTES)),
     attempt(ask(task, deps, '/api/session/active', MAX_ACTIVE_BYTES)),
   ]);
-  const sessions = listed && serviceSessionsOf(listed.body);
+  const latest = listed && serviceSessionsOf(listed.body);
+  const older =
+    task.version === undefined && latest?.length === LISTED_SESSIONS ? await askMany(task, deps) : undefined;
+  const sessions = older ?? latest;
   const running = active === undefined ? undefined : activeOf(active);
   const missing: OverviewPart[] = [
     ...(sessions ? [] : ['session' as const]),
@@ -61,7 +66,8 @@ export async function askService(
   if (sessions === undefined) return { learnt: {}, missing, timedOut };
   const nowMs = listed?.dateMs ?? deps.clock.now();
   // Where they are is known, and not what they do.
-  if (running === undefined) return { timedOut, missing, ...directoriesOf(sessions, { missing }, nowMs) };
+  const isWhole = older !== undefined || sessions.length < LISTED_SESSIONS;
+  if (running === undefined) return { timedOut, missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
   const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
   const [found, requests] = await Promise.all([
     Promise.all(unlisted.map((id) => attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES)))),
@@ -73,9 +79,20 @@ export async function askService(
   const unanswered = running.filter((_, index) => index < MAX_ASKED && requests[index] === undefined);
   return {
     timedOut,
+    isWhole,
     missing: unanswered.length > 0 ? REQUESTS : [],
     ...directoriesOf(known, { running, waiting, unanswered, missing: [] }, nowMs),
   };
+}
+
+/** Without it only those of the latest are known. */
+async function askMany(task: ProbeTask, deps: ProbeDeps): Promise<readonly ListedSession[] | undefined> {
+  try {
+    const path = `/api/session?limit=${MANY_SESSIONS}`;
+    return serviceSessionsOf(await ask(task, deps, path, 2 * MAX_LIST_BYTES, MAX_STRING_BYTES));
+  } catch {
+    return undefined;
+  }
 }
 
 const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
@@ -134,13 +151,11 @@ function directoriesOf(
   }
   const elsewhere = new Map<string, DirectoryLook>();
   let listed = 0;
-  let more = 0;
   for (const [directory, own] of byDirectory) {
     const runs = own.some(({ id }) => work.running?.includes(id));
     const isRecent = own.some(({ updatedMs }) => nowMs - updatedMs <= LATELY_MS);
     const isListed = runs || (isRecent && listed < MAX_LISTED);
     listed += isListed ? 1 : 0;
-    more += isListed ? 0 : 1;
     const isUnanswered = own.some(({ id }) => work.unanswered?.includes(id));
     elsewhere.set(directory, {
       learnt: { ...workIn(own, work), isOld: !isListed },
@@ -148,8 +163,7 @@ function directoriesOf(
     });
   }
   const { running, missing } = work;
-  const whole = workIn(sessions, { ...(running && { running }), missing });
-  return { learnt: { ...whole, recent: { sessions: new Map(), more } }, elsewhere };
+  return { learnt: workIn(sessions, { ...(running && { running }), missing }), elsewhere };
 }
 
 function workIn(sessions: readonly ListedSession[], { running, waiting = [] }: Work): OverviewParts {
