@@ -6,7 +6,7 @@ import type { Settings } from '../config/settings.ts';
 import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
 import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
-import type { Logger } from '../base/log.ts';
+import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
 import type { Fleet, Reached, ServerSurvey } from './contract.ts';
 import { CurrentView } from './current-view.ts';
@@ -224,6 +224,7 @@ export class LiveFleet implements Fleet {
 
   #settle(record: EndpointRecord, outcome: ProbeOutcome): void {
     if (this.#table.get(record.id) !== record) return;
+    for (const misfit of outcome.misfits ?? []) reportMisfit(misfit, this.#deps.logger);
     const wasHealthy = record.healthy;
     if (!record.settle(outcome, this.#deps.clock.now())) return;
     if (outcome.notNow || (outcome.timedOut && record.lastSeenMs === undefined))

@@ -1,8 +1,19 @@
+import * as z from 'zod';
+
+import { RequestError } from '../http/request-error.ts';
 import type { Dialect, OverviewPart, Waiting } from '../model/instance.ts';
 import { permissionOf, questionOf } from '../opencode/dialects/opencode-2/messages.ts';
-import { wireFormSchema, wirePermissionSchema, wireQuestionSchema } from '../opencode/dialects/opencode-2/wire.ts';
+import {
+  dataOf,
+  fitting,
+  wireActiveSchema,
+  wireFormSchema,
+  wirePermissionSchema,
+  wireQuestionSchema,
+  wireSessionSchema,
+} from '../opencode/dialects/opencode-2/wire.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
-import { isSessionId, type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
+import { type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
 import {
   ask,
@@ -31,43 +42,58 @@ const MAX_LISTED = 16;
 
 /**
  * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
- * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads a directory: of the preview all below `/api/session/:id` do, and what
- * runs is loaded already. Rejects for nothing but a bug.
+ * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads
+ * a directory: of the preview all below `/api/session/:id` do, and what runs is loaded already. Rejects for nothing but a bug.
  */
 export async function askService(
   task: ProbeTask,
   deps: ProbeDeps,
   dialect: Dialect,
-): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere' | 'isWhole'>> {
+): Promise<Omit<Look, 'result' | 'latencyMs'>> {
   if (task.parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
   let timedOut = false;
-  const attempt = async <T>(answer: Promise<T>): Promise<T | undefined> => {
+  const misfits: string[] = [];
+  const attempt: Attempt = async (answer) => {
     try {
       return await answer;
     } catch (error) {
       timedOut ||= isTimeout(error, task);
+      if (error instanceof RequestError && error.kind === 'malformed') misfits.push(error.message);
       return undefined;
     }
   };
+  const found = await askWork(task, deps, dialect, attempt);
+  return { ...found, timedOut, misfits };
+}
+
+/** Undefined where a request failed. */
+type Attempt = <T>(answer: Promise<T>) => Promise<T | undefined>;
+
+async function askWork(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  dialect: Dialect,
+  attempt: Attempt,
+): Promise<Pick<Look, 'learnt' | 'missing' | 'elsewhere' | 'isWhole'>> {
   const listPath = `/api/session?limit=${LISTED_SESSIONS}`;
   const [listed, active] = await Promise.all([
     attempt(askDated(task, deps, listPath, MAX_LIST_BYTES, MAX_STRING_BYTES)),
     attempt(ask(task, deps, '/api/session/active', MAX_ACTIVE_BYTES)),
   ]);
-  const latest = listed && serviceSessionsOf(listed.body);
+  const latest = listed && (await latestIn(listed.body, attempt));
   const older =
     task.version === undefined && latest?.length === LISTED_SESSIONS ? await askMany(task, deps) : undefined;
   const sessions = older ?? latest;
-  const running = active === undefined ? undefined : activeOf(active);
+  const running = active === undefined ? undefined : await attempt(activeIn(active));
   const missing: OverviewPart[] = [
     ...(sessions ? [] : ['session' as const]),
     ...(running ? [] : ['status' as const, 'permissions' as const, 'questions' as const]),
   ];
-  if (sessions === undefined) return { learnt: {}, missing, timedOut };
+  if (sessions === undefined) return { learnt: {}, missing };
   const nowMs = listed?.dateMs ?? deps.clock.now();
   // Where they are is known, and not what they do.
   const isWhole = older !== undefined || sessions.length < LISTED_SESSIONS;
-  if (running === undefined) return { timedOut, missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
+  if (running === undefined) return { missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
   const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
   const [found, requests] = await Promise.all([
     Promise.all(unlisted.map((id) => attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES)))),
@@ -78,7 +104,6 @@ export async function askService(
   const waiting = requests.flatMap((asked) => asked ?? []);
   const unanswered = running.filter((_, index) => index < MAX_ASKED && requests[index] === undefined);
   return {
-    timedOut,
     isWhole,
     missing: unanswered.length > 0 ? REQUESTS : [],
     ...directoriesOf(known, { running, waiting, unanswered, missing: [] }, nowMs),
@@ -107,33 +132,37 @@ interface Work {
   readonly missing: readonly OverviewPart[];
 }
 
-function activeOf(answer: unknown): readonly string[] | undefined {
+/** What is left out is told as a misfit: it hides no other. */
+async function latestIn(answer: unknown, attempt: Attempt): Promise<readonly ListedSession[] | undefined> {
+  const found = serviceSessionsOf(answer);
   const { data } = (answer ?? {}) as { readonly data?: unknown };
-  if (typeof data !== 'object' || data === null) return undefined;
-  const ids = Object.keys(data);
-  return ids.every(isSessionId) ? ids : undefined;
+  const isAll = found !== undefined && Array.isArray(data) && found.length === data.length;
+  if (!isAll) await attempt(sessionsIn(answer));
+  return found;
 }
+
+const sessionsIn = async (answer: unknown): Promise<unknown> =>
+  fitting(dataOf(z.array(wireSessionSchema)), answer, 'GET /api/session');
+
+const activeIn = async (answer: unknown): Promise<readonly string[]> =>
+  Object.keys(fitting(dataOf(wireActiveSchema), answer, 'GET /api/session/active').data);
 
 /** What a session that runs waits for. */
 async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect: Dialect): Promise<readonly Waiting[]> {
-  const list = async (kind: string): Promise<readonly unknown[]> => {
+  const list = async <T>(kind: string, schema: z.ZodType<T>): Promise<readonly T[]> => {
     const path = `/api/session/${id}/${kind}`;
     const answer = await ask(task, deps, path, MAX_REQUESTS_BYTES, MAX_STRING_BYTES);
-    const { data } = (answer ?? {}) as { readonly data?: unknown };
-    if (!Array.isArray(data)) throw new Error(`GET ${path}: not a list`);
-    return data;
+    return fitting(dataOf(z.array(schema)), answer, `GET ${path}`).data;
   };
-  const isPreview = dialect === 'opencode-2-preview';
-  const [permissions, questions] = await Promise.all([list('permission'), list(isPreview ? 'question' : 'form')]);
+  const [permissions, questions] = await Promise.all([
+    list('permission', wirePermissionSchema),
+    dialect === 'opencode-2-preview'
+      ? list('question', wireQuestionSchema)
+      : list('form', wireFormSchema).then((forms) => forms.map(questionOf)),
+  ]);
   return [
-    ...permissions.map((one): WaitingRequest => ({
-      kind: 'permission',
-      request: permissionOf(wirePermissionSchema.parse(one)),
-    })),
-    ...questions.map((one): WaitingRequest => ({
-      kind: 'question',
-      request: isPreview ? wireQuestionSchema.parse(one) : questionOf(wireFormSchema.parse(one)),
-    })),
+    ...permissions.map((one): WaitingRequest => ({ kind: 'permission', request: permissionOf(one) })),
+    ...questions.map((request): WaitingRequest => ({ kind: 'question', request })),
   ].map(shortly);
 }
 

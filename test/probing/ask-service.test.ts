@@ -170,6 +170,20 @@ describe('what is not answered', () => {
     expect(missing).toEqual([]);
   });
 
+  test.each([
+    ['/api/session', { data: [session('b', '/b', 1), { id: 7 }] }, 'GET /api/session: unexpected answer at data.1.id'],
+    [
+      '/api/session/active',
+      { data: { ses_a: {}, 'no id': {} } },
+      'GET /api/session/active: unexpected answer at "data.no id"',
+    ],
+    ['/api/session/ses_a/form', { data: {} }, 'GET /api/session/ses_a/form: unexpected answer at data'],
+    ['/api/session/ses_a/permission', {}, 'GET /api/session/ses_a/permission: unexpected answer at data'],
+  ])('and is of no form that is known is told with route and field: %s', async (path, answer, misfit) => {
+    const found = await look({ sessions: [session('a', '/a', 1)], active: ['a'], answers: { [path]: answer } });
+    expect(found.misfits).toEqual([expect.stringContaining(misfit)]);
+  });
+
   test('what one waits for is missing in its directory where its answer is of no form that is known', async () => {
     const { missing, elsewhere } = await look({
       sessions: [session('a', '/a', 1), session('b', '/b', 1)],

@@ -36,7 +36,7 @@ test('directories behind the newest 100 sessions are found once, listed or count
   const before = fake.requests.length;
   const { text, directories } = await list();
   expect(fake.requests.slice(before).map(({ path }) => path)).toEqual(['/api/session', '/api/session/active']);
-  expect(directories.toSorted()).toEqual([app, today].toSorted());
+  expect(new Set(directories)).toEqual(new Set([app, today]));
   expect(text).toContain('1 more directories were not used today');
   expect(await callable()).toBe(true);
   await list();

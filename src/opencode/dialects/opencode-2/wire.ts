@@ -1,5 +1,7 @@
 import * as z from 'zod';
 
+import { quoteName } from '../../../base/plain-text.ts';
+import { RequestError } from '../../../http/request-error.ts';
 import type { Dialect } from '../../../model/instance.ts';
 
 /**
@@ -138,6 +140,15 @@ export const wireFormSchema = z.object({
 export type WireForm = z.infer<typeof wireFormSchema>;
 
 export const wireActiveSchema = z.record(idOf('ses'), z.unknown());
+
+/** Rejects with the route and the field where the answer is of no form that is known. `label`: method and path. */
+export function fitting<T>(schema: z.ZodType<T>, value: unknown, label: string): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const { path = [], message } = parsed.error.issues[0] ?? {};
+  const place = path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
+  throw new RequestError('malformed', `${label}: unexpected answer at ${place}: ${message}`);
+}
 
 export const dataOf = <T extends z.ZodType>(schema: T) => z.object({ data: schema });
 
