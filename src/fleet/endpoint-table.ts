@@ -127,6 +127,10 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
     return old.length + (this.known?.parts.recent?.more ?? 0);
   }
 
+  get overview(): ProbedEndpoint['overview'] {
+    return this.known?.overview;
+  }
+
   get elsewhere(): ProbedEndpoint['elsewhere'] {
     if (this.#others.size === 0) return undefined;
     return new Map([...this.#others].map(([directory, { overview }]) => [directory, overview]));
