@@ -4,12 +4,14 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { SESSION_TEMPLATE, uriOf } from '../../../src/mcp/features/resource-uri.ts';
 import { announce } from '../../rig/announce.ts';
 import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
 import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
 import { createProject } from '../../rig/opencode-sandbox.ts';
 import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { runShell, shellEnv } from '../../rig/shell-command.ts';
 import { data } from '../generations/grounds.ts';
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s service', () => {
@@ -66,6 +68,30 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
       expect(new Set(told.map(({ state }) => state))).toEqual(new Set(['unknown']));
     }
     await server.call('wait', { timeout_seconds: 1 });
+    expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
+  });
+
+  test('nor does what lists by other ways: resources, completion, prompts and the shell', async () => {
+    const { client } = server;
+    const { resources } = await client.listResources();
+    const instances = [await nameOf(), await nameOf(directories.app)];
+    expect(resources.map(({ name }) => name)).toEqual(expect.arrayContaining(instances));
+    const template = { type: 'ref/resource', uri: SESSION_TEMPLATE } as const;
+    const env = { ...shellEnv(preview.home, join(preview.home, 'no-registry')), TRANSPORT: 'service' };
+    for (const instance of instances) {
+      const { contents } = await client.readResource({ uri: uriOf({ instance }) });
+      expect(JSON.stringify(contents)).toContain(sessions.app);
+      const context = { arguments: { instance } };
+      const { completion } = await client.complete({ ref: template, argument: { name: 'id', value: '' }, context });
+      expect(completion.values).toContain(sessions.app);
+      await client.getPrompt({ name: 'brief_all' });
+      const shell = runShell(['sessions', instance], env);
+      expect(await shell.ended, shell.stderr()).toBe(0);
+      expect(shell.stdout()).toContain(sessions.app);
+    }
+    const listed = runShell(['list', '--json'], env);
+    expect(await listed.ended, listed.stderr()).toBe(0);
+    expect(listed.stdout()).toContain(directories.other);
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
   });
 
