@@ -28,11 +28,17 @@ export type WireSession = z.infer<typeof wireSessionSchema>;
 export const wireErrorSchema = z.object({ type: z.string(), message: z.string().default('') });
 export type WireError = z.infer<typeof wireErrorSchema>;
 
-/** Its form is known by its type; of another type, as a later version may bring, no more than that is taken. */
-const typed = <T extends z.ZodType>(known: ReadonlySet<unknown>, schema: T, other: object = {}) =>
+/** Its form is known by its type; of another type, as a later version may bring, no more than that is taken, and what is `kept`. */
+const typed = <T extends z.ZodType>(
+  known: ReadonlySet<unknown>,
+  schema: T,
+  other: object = {},
+  kept: readonly string[] = [],
+) =>
   z.preprocess((value) => {
     const type: unknown = typeof value === 'object' && value !== null && 'type' in value ? value.type : undefined;
-    return typeof type !== 'string' || known.has(type) ? value : { ...other, type };
+    if (typeof type !== 'string' || known.has(type)) return value;
+    return { ...other, ...Object.fromEntries(Object.entries(value ?? {}).filter(([key]) => kept.includes(key))), type };
   }, schema);
 
 const contentSchema = z.object({
@@ -130,12 +136,16 @@ const fieldSchema = z.object({
 });
 export type WireField = z.infer<typeof fieldSchema>;
 
+/** What a person does with a field of another type is not known: it is shown, and answered in that opencode alone. */
+const FIELD_TYPES = new Set(['string', 'number', 'integer', 'boolean', 'multiselect', 'external']);
+const KEPT_OF_FIELDS = ['key', 'title', 'description', 'required', 'hidden', 'when'];
+
 export const wireFormSchema = z.object({
   /** `frm_…`, or what its maker chose. */
   id: z.string().regex(/^[0-9A-Za-z_-]{1,128}$/),
   sessionID: idOf('ses'),
   title: z.string().default(''),
-  fields: z.array(fieldSchema),
+  fields: z.array(typed(FIELD_TYPES, fieldSchema, {}, KEPT_OF_FIELDS)),
 });
 export type WireForm = z.infer<typeof wireFormSchema>;
 
