@@ -132,7 +132,12 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
       turns: [{ text: 'stands' }],
     });
-    expect((await preview.api(`${path}/revert/clear`, { method: 'POST' })).ok).toBe(true);
+    // As with the others, the next message ends it.
+    await server.call('send', { instance, session_id, message: 'echo: instead' });
+    expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
+      turns: [{ text: 'instead' }],
+    });
+    expect((await server.call('read', { instance, session_id })).text).not.toContain('undone');
   });
 
   test('two directories work side by side, each with its own request', async () => {

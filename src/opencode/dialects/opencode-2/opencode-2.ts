@@ -267,6 +267,9 @@ class Opencode2 {
     if (agent !== undefined) await this.#did('POST', `${session}/agent`, { agent });
     if (model !== undefined)
       await this.#did('POST', `${session}/model`, { model: { providerID: model.providerID, id: model.modelID } });
+    // The others do so themselves with the next prompt; here the new turn would count as undone, too.
+    if (this.#isPreview && (await this.#session(sessionId))?.revert != null)
+      await this.#did('POST', `${session}/revert/commit`);
     const body = { id: messageId, ...(this.#isPreview ? { prompt: { text } } : { text }), delivery: 'queue' };
     const taken = z.object({
       data: z.object({
