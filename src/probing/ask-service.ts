@@ -43,7 +43,7 @@ const MAX_LISTED = 16;
 /**
  * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
  * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads
- * a directory: of the preview all below `/api/session/:id` do, and what runs is loaded already. Rejects for nothing but a bug.
+ * a directory: of the preview all below `/api/session/:id` do, and what runs is loaded already. Rejects where none was answered and who it is was not asked either: it is not there.
  */
 export async function askService(
   task: ProbeTask,
@@ -52,17 +52,23 @@ export async function askService(
 ): Promise<Omit<Look, 'result' | 'latencyMs'>> {
   if (task.parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
   let timedOut = false;
+  let answered = 0;
+  const failures: unknown[] = [];
   const misfits: string[] = [];
   const attempt: Attempt = async (answer) => {
     try {
-      return await answer;
+      const found = await answer;
+      answered += 1;
+      return found;
     } catch (error) {
+      failures.push(error);
       timedOut ||= isTimeout(error, task);
       if (error instanceof RequestError && error.kind === 'malformed') misfits.push(error.message);
       return undefined;
     }
   };
   const found = await askWork(task, deps, dialect, attempt);
+  if (answered === 0 && task.version !== undefined) throw failures[0];
   return { ...found, timedOut, misfits };
 }
 

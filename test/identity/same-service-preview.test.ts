@@ -101,10 +101,11 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
     const before = listened();
     const services = async (): Promise<number> =>
       new Set((await fleet.survey()).instances.map(({ server }) => server.key)).size;
-    await until('all three to be healthy', async () => {
-      const all = (await fleet.survey()).instances.flatMap(({ server }) => server.endpoints);
-      return new Set(all.filter(({ result }) => result.status === 'healthy').map(({ id }) => id)).size === 3;
-    });
+    const healthy = async (): Promise<number> => {
+      const all = (await fleet.refresh()).instances.flatMap(({ server }) => server.endpoints);
+      return new Set(all.filter(({ result }) => result.status === 'healthy').map(({ id }) => id)).size;
+    };
+    await until('all three to be healthy', async () => (await healthy()) === 3);
     expect(await services()).toBe(3);
     expect(listened()).toBe(before);
 
@@ -118,5 +119,12 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
     const heard = listened();
     expect(await services()).toBe(2);
     expect(listened()).toBe(heard);
+
+    // What answers there now may be another process.
+    await preview.kill9();
+    await until('both to be gone', async () => (await healthy()) === 1);
+    await preview.restart();
+    await until('all three to be there', async () => (await healthy()) === 3);
+    expect(await services()).toBe(3);
   });
 });

@@ -315,6 +315,14 @@ describe('a turn', () => {
   });
 });
 
+test('a service that is gone is offline in the next listing, and there again in the one after its start', async () => {
+  await rows();
+  await fake.kill9();
+  expect(new Set((await rows()).map(({ state }) => state))).toEqual(new Set(['offline']));
+  await fake.restart();
+  expect(new Set((await rows()).map(({ state }) => state))).not.toContain('offline');
+});
+
 test('an answer that does not fit the contract is in the log once, with route and field, though every survey meets it', async () => {
   const { instance, session_id } = await newSession();
   await server.call('send', { instance, session_id, message: 'bash: echo wait' });
