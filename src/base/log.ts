@@ -28,3 +28,19 @@ export function lineLogger(threshold: LogLevel, write: (line: string) => void): 
 }
 
 export const silentLogger: Logger = { log() {} };
+
+const MAX_MISFIT_CHARS = 4_000;
+const MAX_MISFITS = 100;
+/** One session more or less is the same misfit. */
+const IDS = /\b(?:ses|msg|per|que|frm)_[0-9A-Za-z_-]+|\.\d+\b|https?:\/\/[^/\s]+/g;
+
+const reported = new Set<string>();
+
+/** Logs once what an opencode answered and this program does not know: with route and field, which is all that a report needs. */
+export function reportMisfit(answer: string, logger: Logger): void {
+  const text = singleLine(answer, MAX_MISFIT_CHARS);
+  const kind = text.replace(IDS, '');
+  if (reported.has(kind) || reported.size >= MAX_MISFITS) return;
+  reported.add(kind);
+  logger.log('warn', 'an answer is not as this program knows it; worth reporting', { answer: text });
+}

@@ -6,6 +6,7 @@ import { type KnownOverview, type OtherDirectory, updateOverview } from '../prob
 import { hostKey } from '../identity/default-name.ts';
 import { isSame } from '../identity/names.ts';
 import { identityOf, isVouchedFor } from '../identity/naming.ts';
+import { LATELY_MS } from '../probing/ask-service.ts';
 import type { Healthy } from '../probing/probe-task.ts';
 import type { ProbeOutcome, ProbeTarget } from '../probing/prober.ts';
 
@@ -122,7 +123,12 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
 
   /** Used lately, and past the number that is asked about. */
   get unaskedDirectories(): number {
-    return this.known?.parts.recent?.more ?? 0;
+    const old = [...this.#others.values()].filter(({ overview }) => overview.isOld === true);
+    return old.length + (this.known?.parts.recent?.more ?? 0);
+  }
+
+  get overview(): ProbedEndpoint['overview'] {
+    return this.known?.overview;
   }
 
   get elsewhere(): ProbedEndpoint['elsewhere'] {
@@ -209,7 +215,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       const known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
       if (known !== this.known) this.#overviewSequence = outcome.sequence;
       this.known = known;
-      if (outcome.elsewhere !== undefined) this.#settleService(outcome.elsewhere, outcome.missing, nowMs);
+      if (outcome.elsewhere !== undefined) this.#settleService(outcome, outcome.elsewhere, nowMs);
     }
     return true;
   }
@@ -231,9 +237,15 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
     this.#others = others;
   }
 
-  /** Of OpenCode 2, which tells of all its directories at once. */
-  #settleService(looks: NonNullable<ProbeOutcome['elsewhere']>, missing: readonly OverviewPart[], nowMs: number): void {
+  /** Of OpenCode 2, which tells at once of all its directories that were used lately, and of what runs in any. */
+  #settleService(
+    { missing, isWhole = true }: ProbeOutcome,
+    looks: NonNullable<ProbeOutcome['elsewhere']>,
+    nowMs: number,
+  ): void {
     const others = new Map<string, KnownOverview>();
+    for (const [directory, known] of isWhole ? [] : this.#others)
+      if (!looks.has(directory)) others.set(directory, restingBehind(known, missing, nowMs));
     for (const [directory, { learnt }] of looks) {
       const known = updateOverview(this.#others.get(directory), learnt, missing, nowMs);
       if (known !== undefined) others.set(directory, known);
@@ -278,6 +290,15 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       ...(elsewhere === undefined ? {} : { elsewhere }),
     };
   }
+}
+
+/** Of a directory of OpenCode 2 with none of the latest sessions: what runs would be told, wherever it is. */
+function restingBehind(known: KnownOverview, missing: readonly OverviewPart[], nowMs: number): KnownOverview {
+  const { session } = known.parts;
+  const isOld = known.parts.isOld === true || nowMs - (session?.updatedMs ?? 0) > LATELY_MS;
+  const status = { activity: { kind: 'idle' }, running: [] } as const;
+  const learnt = missing.includes('status') ? { isOld } : { isOld, status, permissions: [], questions: [] };
+  return updateOverview(known, learnt, [], nowMs) ?? known;
 }
 
 export interface TableChange {

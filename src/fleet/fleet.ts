@@ -6,14 +6,14 @@ import type { Settings } from '../config/settings.ts';
 import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
 import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
-import type { Logger } from '../base/log.ts';
+import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
 import type { Fleet, Reached, ServerSurvey } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, Snapshot } from '../model/instance.ts';
 import { proveSame } from '../identity/proof.ts';
-import { isSameService } from '../identity/same-service.ts';
+import { hearSame, isSameService } from '../identity/same-service.ts';
 import { type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
 import { type Pair, Prover } from '../identity/prover.ts';
 import { findInstance } from './query.ts';
@@ -44,6 +44,12 @@ export const REVIEW_DELAY_MS = 50;
 
 /** Share of the health deadline that the first list waits for proofs. One takes some 50 ms; silence, which proves nothing, takes for ever. */
 const PROOF_WAIT = 1 / 4;
+
+const PROOFS = {
+  'opencode-1': proveSame,
+  'opencode-2': isSameService,
+  'opencode-2-preview': hearSame,
+} as const;
 
 export class LiveFleet implements Fleet {
   readonly #deps: FleetDeps;
@@ -88,8 +94,7 @@ export class LiveFleet implements Fleet {
     this.#prover = new Prover({
       clock,
       proveSame: (dialect, { listen, speak }, signal) => {
-        const prove = dialect === 'opencode-1' ? proveSame : isSameService;
-        return prove(listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal);
+        return PROOFS[dialect](listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal);
       },
       lookAgain: (keys) =>
         Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
@@ -224,6 +229,7 @@ export class LiveFleet implements Fleet {
 
   #settle(record: EndpointRecord, outcome: ProbeOutcome): void {
     if (this.#table.get(record.id) !== record) return;
+    for (const misfit of outcome.misfits ?? []) reportMisfit(misfit, this.#deps.logger);
     const wasHealthy = record.healthy;
     if (!record.settle(outcome, this.#deps.clock.now())) return;
     if (outcome.notNow || (outcome.timedOut && record.lastSeenMs === undefined))
@@ -237,6 +243,9 @@ export class LiveFleet implements Fleet {
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
       this.#membershipChanged();
     }
+    // Of the preview only what happens there tells what leads to it.
+    const { dialect } = record.lastHealthy ?? {};
+    this.#suspectsDue ||= dialect === 'opencode-2-preview' && outcome.learnt.status?.activity.kind === 'busy';
     this.#touch();
   }
 
@@ -310,7 +319,7 @@ export class LiveFleet implements Fleet {
 
   #considerProofs(): void {
     this.#suspectsDue = false;
-    const pairs = suspects([...this.#table.all()]).flatMap(({ keys, endpoints }): Pair[] => {
+    const pairs = suspects([...this.#table.all()], this.#deps.clock.now()).flatMap(({ keys, endpoints }): Pair[] => {
       const [one, other] = endpoints.toSorted(
         (a, b) => ROUTES.indexOf(a.candidate.endpoint.route) - ROUTES.indexOf(b.candidate.endpoint.route),
       );

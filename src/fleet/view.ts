@@ -23,7 +23,7 @@ import {
   type NameState,
   NO_NAMES,
 } from '../identity/names.ts';
-import { hostOf, nameable, nameableIn, placeOf } from '../identity/naming.ts';
+import { endingsOf, hostOf, nameable, nameableIn, placeOf } from '../identity/naming.ts';
 import { compare } from '../model/non-empty.ts';
 import { quoteName } from '../base/plain-text.ts';
 
@@ -136,14 +136,14 @@ function worksOf(servers: readonly Server[]): readonly Work[] {
       ([other, overview]) =>
         other !== directory && (overview.activity.kind !== 'idle' || !own.has(placeIn(server, other))),
     );
-    const directories = [directory, ...others.map(([other]) => other)];
+    const endings = endingsOf([directory, ...others.map(([other]) => other)]);
     return [
       { server, directory: server.directory, overview: latest?.overview, names: nameable(server) },
       ...others.map(([other, overview]) => ({
         server,
         directory: other,
         overview,
-        names: nameableIn(server, other, directories),
+        names: nameableIn(server, other, endings),
       })),
     ];
   });
@@ -181,7 +181,7 @@ function restingAs(
   for (const place of [...[anchor, ...members].map((known) => placeOf(known).endpointId), lineage]) {
     const server = serverOf.get(place);
     if (server === undefined || server === 'several') continue;
-    const { key, members: now } = nameableIn(server, directory, []);
+    const { key, members: now } = nameableIn(server, directory, endingsOf([]));
     if (now.some((member) => [anchor, ...members].some((known) => isSame(member, known))))
       return [{ server, key, name, host: hostOf(server), directory, state: 'unknown', ...(overview && { overview }) }];
   }

@@ -35,10 +35,10 @@ export function nameable(server: Server): Nameable {
 /**
  * What naming needs to know of a server's work in another directory. Everything that tells it apart carries the directory.
  *
- * @param directories those whose names must differ from its: the server's own and the others that it works in
+ * @param endings of those whose names must differ from its: the server's own and the others that it works in
  */
-export function nameableIn(server: Server, directory: string, directories: readonly string[]): Nameable {
-  return inDirectory(server, directory, distinctEnding(directory, directories));
+export function nameableIn(server: Server, directory: string, endings: Endings): Nameable {
+  return inDirectory(server, directory, distinctEnding(directory, endings));
 }
 
 function inDirectory(server: Server, directory: string, last: string): Nameable {
@@ -73,12 +73,25 @@ function prefixOf({ claims, directory = claims.directory }: Server): string {
   return isMadeUp ? hostLabel(hostname) : name;
 }
 
+/** How many directories end with the same parts, by their number and text. A service has up to a thousand: each is looked at once. */
+export type Endings = ReadonlyMap<string, number>;
+
+export function endingsOf(directories: readonly string[]): Endings {
+  const endings = new Map<string, number>();
+  for (const directory of new Set(directories)) {
+    for (let count = 1; count <= MAX_PARTS; count += 1) {
+      const key = `${count}\0${ending(directory, count)}`;
+      endings.set(key, (endings.get(key) ?? 0) + 1);
+    }
+  }
+  return endings;
+}
+
 /** As much of the end of a path as no other path here ends with: `app`, or `feature-app` beside `/src/app`. */
-function distinctEnding(directory: string, others: readonly string[]): string {
-  const rivals = others.filter((other) => other !== directory);
+function distinctEnding(directory: string, endings: Endings): string {
   for (let count = 1; count <= MAX_PARTS; count += 1) {
     const own = ending(directory, count);
-    if (own !== '' && !rivals.some((other) => ending(other, count) === own)) return own;
+    if (own !== '' && (endings.get(`${count}\0${own}`) ?? 0) <= 1) return own;
   }
   return ending(directory, 1) || 'root';
 }

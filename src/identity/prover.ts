@@ -27,6 +27,9 @@ export interface ProverDeps {
 /** A proof holds one event stream open; they are few and short. */
 const PROOFS_AT_ONCE = 4;
 
+/** Silence of the preview only says that nothing happened; it is listened to where something runs, and not else. */
+const SILENT_GAP_MS = 2000;
+
 /** Silence may be a busy process or a proxy that buffers; two machines that look alike stay silent for ever. */
 const FIRST_GAP_MS = 2000;
 const LAST_GAP_MS = 15 * 60_000;
@@ -151,7 +154,8 @@ export class Prover {
       this.#proven.set(id, keys);
       this.#deps.onSettled();
     } else if (stands) {
-      attempt.nextMs = this.#deps.clock.monotonic() + Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
+      const gapMs = Math.min(FIRST_GAP_MS * 4 ** attempt.failures, LAST_GAP_MS);
+      attempt.nextMs = this.#deps.clock.monotonic() + (dialect === 'opencode-2-preview' ? SILENT_GAP_MS : gapMs);
       attempt.failures += 1;
       void this.#release(id);
     }

@@ -12,19 +12,23 @@ export interface Suspicion {
 /** Up to this many, every pair is proven on its own; of more, each with the first. Nobody has six ways to one instance. */
 const MAX_FOR_ALL_PAIRS = 6;
 
+/** What runs was told so short a time ago that it may say something yet. */
+const RUNS_MS = 5_000;
+
 /** More is an attack by advertising: each proof costs two requests. */
 const MAX_SUSPICIONS = 1000;
 
 /**
  * The pairs worth proving: healthy, and with the same instance id, or the same port at a machine of the same name. Never
  * by name, port or sessions alone, which images and copied databases share. Of OpenCode 2 those that name the same process and
- * version; the preview names neither, and nothing else proves it. Pure; the order of `probed` does not matter.
+ * version; the preview names neither, so that those are taken in which the same session runs just now: what happens there is the
+ * proof. Pure; the order of `probed` does not matter.
  */
-export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[] {
+export function suspects(probed: readonly ProbedEndpoint[], nowMs: number): readonly Suspicion[] {
   const byHint = new Map<string, Map<string, ProbedEndpoint>>();
   for (const endpoint of probed.filter(isHealthy).toSorted((one, other) => compare(one.id, other.id))) {
     const key = endpointKey(endpoint.candidate.endpoint);
-    for (const hint of hintsOf(endpoint)) {
+    for (const hint of hintsOf(endpoint, nowMs)) {
       const group = byHint.get(hint) ?? new Map<string, ProbedEndpoint>();
       byHint.set(hint, group);
       group.set(key, endpoint);
@@ -42,11 +46,15 @@ export function suspects(probed: readonly ProbedEndpoint[]): readonly Suspicion[
   return [...found.values()];
 }
 
-function hintsOf({ candidate: { claims }, result }: ProbedEndpoint): string[] {
+function hintsOf({ candidate: { claims }, result, overview }: ProbedEndpoint, nowMs: number): string[] {
   const hints: string[] = [];
   if (result.status !== 'healthy') return hints;
   const { dialect, pid, version } = result;
-  if (dialect !== 'opencode-1') return pid === undefined ? hints : [`process\0${pid}\0${version}`];
+  if (dialect === 'opencode-2-preview') {
+    const isNew = overview !== undefined && nowMs - overview.askedAtMs <= RUNS_MS;
+    return isNew ? overview.running.map((session) => `runs\0${session}`) : hints;
+  }
+  if (dialect === 'opencode-2') return pid === undefined ? hints : [`process\0${pid}\0${version}`];
   if (claims.id !== undefined) hints.push(`id\0${claims.id}`);
   if (claims.localPort !== undefined && claims.hostname !== undefined)
     hints.push(`port\0${claims.localPort}\0${claims.hostname.toLowerCase()}`);

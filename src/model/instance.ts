@@ -53,7 +53,7 @@ export interface ProbedEndpoint {
   /** What it told of itself when it was last healthy, kept while it is not. */
   readonly lastHealthy?: Omit<Extract<ProbeResult, { status: 'healthy' }>, 'status'>;
   /** What it was doing in its own directory when it was last asked, kept while it does not answer. */
-  readonly overview?: Overview;
+  readonly overview?: Overview | undefined;
   /** The other directories that it was seen to work in, and what it was doing there. */
   readonly elsewhere?: ReadonlyMap<string, Overview> | undefined;
 }

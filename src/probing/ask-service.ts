@@ -1,8 +1,19 @@
+import * as z from 'zod';
+
+import { RequestError } from '../http/request-error.ts';
 import type { Dialect, OverviewPart, Waiting } from '../model/instance.ts';
 import { permissionOf, questionOf } from '../opencode/dialects/opencode-2/messages.ts';
-import { wireFormSchema, wirePermissionSchema, wireQuestionSchema } from '../opencode/dialects/opencode-2/wire.ts';
+import {
+  dataOf,
+  fitting,
+  wireActiveSchema,
+  wireFormSchema,
+  wirePermissionSchema,
+  wireQuestionSchema,
+  wireSessionSchema,
+} from '../opencode/dialects/opencode-2/wire.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
-import { isSessionId, type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
+import { type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
 import {
   ask,
@@ -16,6 +27,8 @@ import {
 
 const LISTED_SESSIONS = 100;
 const MAX_LIST_BYTES = 1024 * 1024;
+/** Asked for once, where those are not all: their directories can be called. One person had 269. Some 400 bytes each. */
+const MANY_SESSIONS = 1000;
 const MAX_ACTIVE_BYTES = 256 * 1024;
 const MAX_REQUESTS_BYTES = 1024 * 1024;
 /** More of a title, a command or a diff than an overview shows. */
@@ -24,44 +37,69 @@ const MAX_STRING_BYTES = 4096;
 const MAX_ASKED = 32;
 
 /** A directory that was used in this time is listed: who worked there this morning may want to send there tonight. Listing loads nothing. */
-const LATELY_MS = 24 * 3_600_000;
+export const LATELY_MS = 24 * 3_600_000;
 const MAX_LISTED = 16;
 
 /**
  * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
- * each session that runs, which may wait. None of them loads a directory: of the preview all below `/api/session/:id` do, and what
- * runs is loaded already. Rejects for nothing but a bug.
+ * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads
+ * a directory: of the preview all below `/api/session/:id` do, and what runs is loaded already. Rejects where none was answered and who it is was not asked either: it is not there.
  */
 export async function askService(
   task: ProbeTask,
   deps: ProbeDeps,
   dialect: Dialect,
-): Promise<Pick<Look, 'learnt' | 'missing' | 'timedOut' | 'elsewhere'>> {
+): Promise<Omit<Look, 'result' | 'latencyMs'>> {
   if (task.parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
   let timedOut = false;
-  const attempt = async <T>(answer: Promise<T>): Promise<T | undefined> => {
+  let answered = 0;
+  const failures: unknown[] = [];
+  const misfits: string[] = [];
+  const attempt: Attempt = async (answer) => {
     try {
-      return await answer;
+      const found = await answer;
+      answered += 1;
+      return found;
     } catch (error) {
+      failures.push(error);
       timedOut ||= isTimeout(error, task);
+      if (error instanceof RequestError && error.kind === 'malformed') misfits.push(error.message);
       return undefined;
     }
   };
+  const found = await askWork(task, deps, dialect, attempt);
+  if (answered === 0 && task.version !== undefined) throw failures[0];
+  return { ...found, timedOut, misfits };
+}
+
+/** Undefined where a request failed. */
+type Attempt = <T>(answer: Promise<T>) => Promise<T | undefined>;
+
+async function askWork(
+  task: ProbeTask,
+  deps: ProbeDeps,
+  dialect: Dialect,
+  attempt: Attempt,
+): Promise<Pick<Look, 'learnt' | 'missing' | 'elsewhere' | 'isWhole'>> {
   const listPath = `/api/session?limit=${LISTED_SESSIONS}`;
   const [listed, active] = await Promise.all([
     attempt(askDated(task, deps, listPath, MAX_LIST_BYTES, MAX_STRING_BYTES)),
     attempt(ask(task, deps, '/api/session/active', MAX_ACTIVE_BYTES)),
   ]);
-  const sessions = listed && serviceSessionsOf(listed.body);
-  const running = active === undefined ? undefined : activeOf(active);
+  const latest = listed && (await latestIn(listed.body, attempt));
+  const older =
+    task.version === undefined && latest?.length === LISTED_SESSIONS ? await askMany(task, deps) : undefined;
+  const sessions = older ?? latest;
+  const running = active === undefined ? undefined : await attempt(activeIn(active));
   const missing: OverviewPart[] = [
     ...(sessions ? [] : ['session' as const]),
     ...(running ? [] : ['status' as const, 'permissions' as const, 'questions' as const]),
   ];
-  if (sessions === undefined) return { learnt: {}, missing, timedOut };
+  if (sessions === undefined) return { learnt: {}, missing };
   const nowMs = listed?.dateMs ?? deps.clock.now();
   // Where they are is known, and not what they do.
-  if (running === undefined) return { timedOut, missing, ...directoriesOf(sessions, { missing }, nowMs) };
+  const isWhole = older !== undefined || sessions.length < LISTED_SESSIONS;
+  if (running === undefined) return { missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
   const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
   const [found, requests] = await Promise.all([
     Promise.all(unlisted.map((id) => attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES)))),
@@ -72,10 +110,20 @@ export async function askService(
   const waiting = requests.flatMap((asked) => asked ?? []);
   const unanswered = running.filter((_, index) => index < MAX_ASKED && requests[index] === undefined);
   return {
-    timedOut,
+    isWhole,
     missing: unanswered.length > 0 ? REQUESTS : [],
     ...directoriesOf(known, { running, waiting, unanswered, missing: [] }, nowMs),
   };
+}
+
+/** Without it only those of the latest are known. */
+async function askMany(task: ProbeTask, deps: ProbeDeps): Promise<readonly ListedSession[] | undefined> {
+  try {
+    const path = `/api/session?limit=${MANY_SESSIONS}`;
+    return serviceSessionsOf(await ask(task, deps, path, 2 * MAX_LIST_BYTES, MAX_STRING_BYTES));
+  } catch {
+    return undefined;
+  }
 }
 
 const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
@@ -90,33 +138,37 @@ interface Work {
   readonly missing: readonly OverviewPart[];
 }
 
-function activeOf(answer: unknown): readonly string[] | undefined {
+/** What is left out is told as a misfit: it hides no other. */
+async function latestIn(answer: unknown, attempt: Attempt): Promise<readonly ListedSession[] | undefined> {
+  const found = serviceSessionsOf(answer);
   const { data } = (answer ?? {}) as { readonly data?: unknown };
-  if (typeof data !== 'object' || data === null) return undefined;
-  const ids = Object.keys(data);
-  return ids.every(isSessionId) ? ids : undefined;
+  const isAll = found !== undefined && Array.isArray(data) && found.length === data.length;
+  if (!isAll) await attempt(sessionsIn(answer));
+  return found;
 }
+
+const sessionsIn = async (answer: unknown): Promise<unknown> =>
+  fitting(dataOf(z.array(wireSessionSchema)), answer, 'GET /api/session');
+
+const activeIn = async (answer: unknown): Promise<readonly string[]> =>
+  Object.keys(fitting(dataOf(wireActiveSchema), answer, 'GET /api/session/active').data);
 
 /** What a session that runs waits for. */
 async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect: Dialect): Promise<readonly Waiting[]> {
-  const list = async (kind: string): Promise<readonly unknown[]> => {
+  const list = async <T>(kind: string, schema: z.ZodType<T>): Promise<readonly T[]> => {
     const path = `/api/session/${id}/${kind}`;
     const answer = await ask(task, deps, path, MAX_REQUESTS_BYTES, MAX_STRING_BYTES);
-    const { data } = (answer ?? {}) as { readonly data?: unknown };
-    if (!Array.isArray(data)) throw new Error(`GET ${path}: not a list`);
-    return data;
+    return fitting(dataOf(z.array(schema)), answer, `GET ${path}`).data;
   };
-  const isPreview = dialect === 'opencode-2-preview';
-  const [permissions, questions] = await Promise.all([list('permission'), list(isPreview ? 'question' : 'form')]);
+  const [permissions, questions] = await Promise.all([
+    list('permission', wirePermissionSchema),
+    dialect === 'opencode-2-preview'
+      ? list('question', wireQuestionSchema)
+      : list('form', wireFormSchema).then((forms) => forms.map(questionOf)),
+  ]);
   return [
-    ...permissions.map((one): WaitingRequest => ({
-      kind: 'permission',
-      request: permissionOf(wirePermissionSchema.parse(one)),
-    })),
-    ...questions.map((one): WaitingRequest => ({
-      kind: 'question',
-      request: isPreview ? wireQuestionSchema.parse(one) : questionOf(wireFormSchema.parse(one)),
-    })),
+    ...permissions.map((one): WaitingRequest => ({ kind: 'permission', request: permissionOf(one) })),
+    ...questions.map((request): WaitingRequest => ({ kind: 'question', request })),
   ].map(shortly);
 }
 
@@ -134,13 +186,11 @@ function directoriesOf(
   }
   const elsewhere = new Map<string, DirectoryLook>();
   let listed = 0;
-  let more = 0;
   for (const [directory, own] of byDirectory) {
     const runs = own.some(({ id }) => work.running?.includes(id));
     const isRecent = own.some(({ updatedMs }) => nowMs - updatedMs <= LATELY_MS);
     const isListed = runs || (isRecent && listed < MAX_LISTED);
     listed += isListed ? 1 : 0;
-    more += isListed ? 0 : 1;
     const isUnanswered = own.some(({ id }) => work.unanswered?.includes(id));
     elsewhere.set(directory, {
       learnt: { ...workIn(own, work), isOld: !isListed },
@@ -148,8 +198,7 @@ function directoriesOf(
     });
   }
   const { running, missing } = work;
-  const whole = workIn(sessions, { ...(running && { running }), missing });
-  return { learnt: { ...whole, recent: { sessions: new Map(), more } }, elsewhere };
+  return { learnt: workIn(sessions, { ...(running && { running }), missing }), elsewhere };
 }
 
 function workIn(sessions: readonly ListedSession[], { running, waiting = [] }: Work): OverviewParts {

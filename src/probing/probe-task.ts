@@ -50,6 +50,10 @@ export interface Look extends DirectoryLook {
   readonly result: Settled;
   /** What the directories that it was asked about beside its own are like. */
   readonly elsewhere?: ReadonlyMap<string, DirectoryLook>;
+  /** Of OpenCode 2: there are no other directories, as far back as is looked. */
+  readonly isWhole?: boolean;
+  /** Answers of no form that is known, with route and field. */
+  readonly misfits?: readonly string[];
   /** Something gave no answer in time; with more time it might. */
   readonly timedOut: boolean;
   /** Refused by a server, or on the way to it, for something that may be over in a moment. */

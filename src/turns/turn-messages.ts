@@ -37,12 +37,6 @@ export function outlineOf({ info, parts }: Message): Outline {
   };
 }
 
-/** Whether a person has undone a message: it is stored until the next prompt. */
-export function isUndone({ revert }: Pick<Session, 'revert'>, id: string): boolean {
-  if (revert == null) return false;
-  return revert.partID == null ? id >= revert.messageID : id > revert.messageID;
-}
-
 /** One turn among the messages of a session. */
 export interface Turn {
   /** Oldest first; the last one may be a summary. */
@@ -125,6 +119,23 @@ async function readBack(
   return messages;
 }
 
+/**
+ * The messages that a person has undone: all from one on, which are stored until the next prompt. By the order in which they come, since
+ * a prompt of OpenCode 2 that waited in its queue is older than the answer before it. Nothing is asked where nothing was undone.
+ */
+export async function undoneIn(
+  api: OpencodeApi,
+  { id, revert }: Pick<Session, 'id' | 'revert'>,
+): Promise<ReadonlySet<string>> {
+  if (revert == null) return new Set();
+  const isFirst = ({ info }: Message): boolean => info.id === revert.messageID;
+  const messages = await readBack(api, id, (read) => read.some(isFirst));
+  const first = messages.findIndex(isFirst);
+  // Of a message that is undone from a part on the rest stands.
+  const undone = first === -1 ? [] : messages.slice(revert.partID == null ? first : first + 1);
+  return new Set(undone.map(({ info }) => info.id));
+}
+
 /** What may have come since the last look: a step or two. */
 const LATEST = 4;
 
@@ -154,8 +165,8 @@ export async function lastTurnOf(
   api: OpencodeApi,
   session: Pick<Session, 'id' | 'revert'>,
 ): Promise<{ readonly messageId: string; readonly messages: readonly Message[] } | undefined> {
-  const standing = (all: readonly Message[]): readonly Message[] =>
-    all.filter(({ info }) => !isUndone(session, info.id));
+  const undone = await undoneIn(api, session);
+  const standing = (all: readonly Message[]): readonly Message[] => all.filter(({ info }) => !undone.has(info.id));
   // The first one found may belong to an older turn.
   const messages = standing(await readBack(api, session.id, (read) => startsOf(standing(read)).length > 1));
   const start = startsOf(messages).at(-1);

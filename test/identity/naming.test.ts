@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { Instance, Server } from '../../src/model/instance.ts';
 import { isSame } from '../../src/identity/names.ts';
-import { identityOf, nameable, nameableIn, namesOf as namesOfServer } from '../../src/identity/naming.ts';
+import { endingsOf, identityOf, nameable, nameableIn, namesOf as namesOfServer } from '../../src/identity/naming.ts';
 import type { Candidate, Claims } from '../../src/model/candidate.ts';
 import { probed } from '../fleet/candidates.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
@@ -102,6 +102,6 @@ describe('the directories of an OpenCode 2 service', () => {
     ['named by its person, on a relay', { hostname: 'laptop', name: 'work' }, 'work', 'work-app'],
   ])('%s', (_, claims, own, other) => {
     expect(nameable(serverOf(claims)).base).toBe(own);
-    expect(nameableIn(serverOf(claims), '/src/app', []).base).toBe(other);
+    expect(nameableIn(serverOf(claims), '/src/app', endingsOf([])).base).toBe(other);
   });
 });

@@ -274,6 +274,21 @@ describe('the prover', () => {
     expect(tried.slice(0, 3).map((one) => one.pair)).toEqual(['a<b', 'b<a', 'a<b']);
   });
 
+  test('silence of the preview is no reason to wait longer: it is asked only where something runs', async () => {
+    const { prover, clock, tried, answer } = rig();
+    const preview: Pair = { ...pair('a', 'b'), dialect: 'opencode-2-preview' };
+    prover.consider([preview]);
+    for (let attempt = 0; attempt < 4; attempt += 1) {
+      await answer(attempt, false);
+      await clock.advance(1000);
+      prover.consider([preview]);
+      expect(tried).toHaveLength(attempt + 1);
+      await clock.advance(1000);
+      prover.consider([preview]);
+    }
+    expect(tried).toHaveLength(5);
+  });
+
   test('an end that comes back is tried anew at once', async () => {
     const { prover, tried, answer } = rig();
     prover.consider([pair('a', 'b')]);

@@ -9,8 +9,10 @@ import { DEAD, HEALTHY, probed } from '../fleet/candidates.ts';
 const at = (port: number, claims: Claims, fields: Partial<Parameters<typeof probed>[0]> = {}) =>
   probed({ key: `k${port}`, url: `http://127.0.0.1:${port}`, claims, ...fields });
 
+const NOW = 1_000_000;
+
 const pairs = (...endpoints: ReadonlyArray<ReturnType<typeof probed>>): string[] =>
-  suspects(endpoints).map(({ endpoints: [one, other] }) => `${one.candidate.key} ${other.candidate.key}`);
+  suspects(endpoints, NOW).map(({ endpoints: [one, other] }) => `${one.candidate.key} ${other.candidate.key}`);
 
 test('the same id, or the same port at a machine of the same name, is worth a proof', () => {
   expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }))).toEqual(['k1 k2']);
@@ -41,12 +43,21 @@ describe('OpenCode 2', () => {
     expect(pairs(service(1, 7), service(2, 7))).toEqual(['k1 k2']);
   });
 
-  test('another process or version is not, nor OpenCode 1 beside it, nor the preview, which names no process', () => {
+  test('another process or version is not, nor OpenCode 1 beside it', () => {
     expect(pairs(service(1, 7), service(2, 8))).toEqual([]);
     expect(pairs(service(1, 7), service(2, 7, '2.1.3'))).toEqual([]);
     expect(pairs(service(1, 7), at(2, { localPort: 9, hostname: 'box', id: 'x' }))).toEqual([]);
-    const preview = (port: number) => service(port, undefined, '1.18.18', 'opencode-2-preview');
-    expect(pairs(preview(1), preview(2))).toEqual([]);
+  });
+
+  test('of the preview, which names no process, those are worth one in which the same session runs just now', () => {
+    const preview = (port: number, running: readonly string[], askedAtMs = NOW) => ({
+      ...service(port, undefined, '1.18.18', 'opencode-2-preview'),
+      overview: { activity: { kind: 'busy' }, running, waiting: [], askedAtMs } as const,
+    });
+    expect(pairs(preview(1, ['ses_a', 'ses_b']), preview(2, ['ses_b']))).toEqual(['k1 k2']);
+    expect(pairs(preview(1, ['ses_a']), preview(2, ['ses_b']))).toEqual([]);
+    expect(pairs(preview(1, []), preview(2, []))).toEqual([]);
+    expect(pairs(preview(1, ['ses_a']), preview(2, ['ses_a'], NOW - 60_000))).toEqual([]);
   });
 });
 

@@ -115,6 +115,21 @@ describe('what a later version brings', () => {
     expect(answer?.parts).toMatchObject([{ text: 'said' }, { type: 'hologram' }]);
   });
 
+  test('a field of an unknown type hides no form, is shown, and is not answered here', () => {
+    const form = wireFormSchema.parse({
+      id: 'frm_1',
+      sessionID: 'ses_1',
+      fields: [
+        { key: 'name', type: 'string', title: 'Name' },
+        { key: 'hue', type: 'color', title: 'Hue', required: true, options: [{ hex: '#f00' }], minItems: 'two' },
+      ],
+    });
+    expect(questionOf(form).questions).toMatchObject([{ question: 'Name' }, { question: 'Hue', options: [] }]);
+    const problem = expect.stringContaining('field 2, "Hue", takes an answer in that opencode alone') as string;
+    expect(formAnswer(form.fields, [['Ada'], []])).toEqual({ problem });
+    expect(formAnswer(form.fields, [['Ada'], ['red']])).toEqual({ problem });
+  });
+
   test('of what is known the form is checked', () => {
     const broken = { id: 'msg_1', type: 'user', time: { created: 1 }, text: 7 };
     expect(wireMessageSchema.safeParse(broken).success).toBe(false);

@@ -67,20 +67,19 @@ async function look({ sessions, active = [], answers = {} }: Told, dialect: Dial
 
 describe('which directories are listed', () => {
   test('those that were used in the last day by the server’s clock; the others are counted', async () => {
-    const { listed, elsewhere, learnt } = await look({
+    const { listed, elsewhere } = await look({
       sessions: [session('a', '/new', 1), session('b', '/old', 25), session('c', '/older', 300)],
     });
     expect(listed).toEqual(['/new']);
     expect([...(elsewhere?.keys() ?? [])]).toEqual(['/new', '/old', '/older']);
-    expect(learnt.recent?.more).toBe(2);
   });
 
   test('16 at most, and one that works beside them, however old', async () => {
     const many = Array.from({ length: 20 }, (_, index) => session(`n${index}`, `/n${index}`, 1));
-    const { listed, learnt } = await look({ sessions: [...many, session('run', '/old', 99)], active: ['run'] });
+    const { listed, elsewhere } = await look({ sessions: [...many, session('run', '/old', 99)], active: ['run'] });
     expect(listed).toHaveLength(17);
     expect(listed).toContain('/old');
-    expect(learnt.recent?.more).toBe(4);
+    expect(elsewhere?.size).toBe(21);
   });
 });
 
@@ -169,6 +168,20 @@ describe('what is not answered', () => {
     });
     expect(listed).toEqual(['/b']);
     expect(missing).toEqual([]);
+  });
+
+  test.each([
+    ['/api/session', { data: [session('b', '/b', 1), { id: 7 }] }, 'GET /api/session: unexpected answer at data.1.id'],
+    [
+      '/api/session/active',
+      { data: { ses_a: {}, 'no id': {} } },
+      'GET /api/session/active: unexpected answer at "data.no id"',
+    ],
+    ['/api/session/ses_a/form', { data: {} }, 'GET /api/session/ses_a/form: unexpected answer at data'],
+    ['/api/session/ses_a/permission', {}, 'GET /api/session/ses_a/permission: unexpected answer at data'],
+  ])('and is of no form that is known is told with route and field: %s', async (path, answer, misfit) => {
+    const found = await look({ sessions: [session('a', '/a', 1)], active: ['a'], answers: { [path]: answer } });
+    expect(found.misfits).toEqual([expect.stringContaining(misfit)]);
   });
 
   test('what one waits for is missing in its directory where its answer is of no form that is known', async () => {

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Message, Part, Session } from '../../src/opencode/schema.ts';
 import { endOf } from '../../src/turns/last-turn.ts';
 import { Transcript } from '../../src/turns/transcript.ts';
-import { lastTurnOf } from '../../src/turns/turn-messages.ts';
+import { lastTurnOf, undoneIn } from '../../src/turns/turn-messages.ts';
 import { FakeApi, SESSION } from './fake-api.ts';
 
 /** A session in a few words: `u` and `a` with what they have, a second apart. */
@@ -193,6 +193,28 @@ describe('an answer that is not whole', () => {
     const turn = new Transcript(SESSION.id, 'msg_000000000000u');
     turn.reconcile(session(['u', 'do'], ['a', 'half', { finish }]));
     expect(endOf(turn)).toEqual({ kind: 'completed', reason: expect.stringContaining('its answer is cut') as string });
+  });
+});
+
+describe('what was undone', () => {
+  const waited = 'msg_000000000000z';
+  const messages = session(['u', 'do'], ['a', 'one'], ['u', 'waited in the queue'], ['a', 'two']).map(
+    (message, index) => (index === 2 ? { ...message, info: { ...message.info, id: waited } } : message),
+  ) as readonly Message[];
+  const undone = async (revert: Session['revert']): Promise<readonly string[]> => {
+    const api = new FakeApi();
+    api.store.push(...messages);
+    return [...(await undoneIn(api, { ...SESSION, revert }))];
+  };
+
+  test('is all that stands behind it, and not the answer before a prompt that is older than that', async () => {
+    expect(await undone({ messageID: waited })).toEqual([waited, 'msg_000000000003a']);
+    expect(await undone({ messageID: waited, partID: 'prt_1' })).toEqual(['msg_000000000003a']);
+  });
+
+  test('is nothing where it is not there any more', async () => {
+    expect(await undone({ messageID: 'msg_000000000000b' })).toEqual([]);
+    expect(await undone(null)).toEqual([]);
   });
 });
 

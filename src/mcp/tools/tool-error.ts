@@ -1,28 +1,16 @@
-import type { Logger } from '../../base/log.ts';
+import { type Logger, reportMisfit } from '../../base/log.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 
 /** Errors whose message was written for the one who called. */
 const EXPECTED = new Set(['OperationError', 'QueryError', 'UnreachableError', 'NotPossibleError']);
 const MAX_CHARS = 4_000;
 
-/** What opencode answered and was not understood, each once: it names route and field, which is all that a report needs. */
-const misfits = new Set<string>();
-const MAX_MISFITS = 100;
-
-function reportMisfit(error: Error, logger: Logger): void {
-  if (!('kind' in error) || error.kind !== 'malformed') return;
-  const message = singleLine(error.message, MAX_CHARS);
-  if (misfits.has(message) || misfits.size >= MAX_MISFITS) return;
-  misfits.add(message);
-  logger.log('warn', 'an answer is not as this program knows it; worth reporting', { answer: message });
-}
-
 /** The text that a failed call shows: what was tried, on what, and which call to make next. */
 export function toolError(tool: string, error: unknown, logger: Logger): string {
   if (!(error instanceof Error)) return `${tool} failed: ${singleLine(String(error), MAX_CHARS)}`;
   if (EXPECTED.has(error.name)) return sentence(error.message, MAX_CHARS);
   if (error.name === 'RequestError') {
-    reportMisfit(error, logger);
+    if ('kind' in error && error.kind === 'malformed') reportMisfit(error.message, logger);
     return `${tool} failed: ${sentence(error.message, MAX_CHARS)}. Call instances to see how the instance is, then try again.`;
   }
   logger.log('error', `${tool}: ${error.stack ?? error.message}`);

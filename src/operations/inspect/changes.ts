@@ -2,7 +2,7 @@ import type { OpencodeApi } from '../../opencode/api.ts';
 import type { ChangedMessage, FileDiff } from '../../opencode/inspect-schema.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
-import { isUndone } from '../../turns/turn-messages.ts';
+import { undoneIn } from '../../turns/turn-messages.ts';
 import { type Answer, cutText, OperationError, quoteBlock, quoteName } from '../answer.ts';
 import type { Changes } from './inspect-shapes.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
@@ -48,14 +48,15 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
       `${quoteName(instance.name)} has no session in its directory yet, so nothing was changed.`,
     );
   }
-  const [{ turns, partial }, statuses] = await Promise.all([
+  const [{ turns, partial }, statuses, undone] = await Promise.all([
     input.message_id === undefined
       ? wholeSession(api, session.id)
       : oneTurn(api, session, input.message_id, instance.name),
     api.statuses(session.directory),
+    undoneIn(api, session),
   ]);
   // What was undone is changed no more.
-  const standing = turns.filter(({ id }) => input.message_id !== undefined || !isUndone(session, id));
+  const standing = turns.filter(({ id }) => input.message_id !== undefined || !undone.has(id));
   const wanted = standing.map(({ id, diffs }) => ({ id, diffs: diffs.filter((diff) => fits(diff, input.path)) }));
   const changed = wanted.filter(({ diffs }) => diffs.length > 0);
   const notes = [

@@ -1,6 +1,6 @@
-import type { Message, Part, Session } from '../../opencode/schema.ts';
+import type { Message, Part } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
-import { isUndone, outlineOf } from '../../turns/turn-messages.ts';
+import { outlineOf } from '../../turns/turn-messages.ts';
 import { cutText, quoteBlock } from '../answer.ts';
 import type { MessageRow } from '../shapes.ts';
 
@@ -29,11 +29,16 @@ export function messageText({ parts }: Message): string {
   );
 }
 
+interface RowOptions {
+  readonly running: boolean;
+  /** Ids of messages. */
+  readonly undone: ReadonlySet<string>;
+}
+
 /** One message, its text cut to what fits from `offset` on. */
 export function messageRow(
   message: Message,
-  session: Session,
-  { running, limit, offset = 0 }: { readonly running: boolean; readonly limit: number; readonly offset?: number },
+  { running, undone, limit, offset = 0 }: RowOptions & { readonly limit: number; readonly offset?: number },
 ): MessageRow {
   const { info } = message;
   const error = info.role === 'assistant' ? info.error : undefined;
@@ -43,7 +48,7 @@ export function messageRow(
     id: info.id,
     role: info.role,
     created: new Date(info.time.created).toISOString(),
-    state: isUndone(session, info.id) ? UNDONE : messageState(message, running),
+    state: undone.has(info.id) ? UNDONE : messageState(message, running),
     ...cutText(messageText(message), limit, offset),
     ...(tools.length > 0 && { tools: leftOut > 0 ? [`${leftOut} earlier`, ...tools.slice(leftOut)] : tools }),
     ...(error !== undefined && {
@@ -53,12 +58,12 @@ export function messageRow(
 }
 
 /** A page of messages, oldest first. */
-export function messageRows(messages: readonly Message[], session: Session, running: boolean): MessageRow[] {
+export function messageRows(messages: readonly Message[], { running, undone }: RowOptions): MessageRow[] {
   // What others wrote meanwhile stands behind the answer that runs.
   const latest = messages.findLastIndex(({ info }) => info.role === 'assistant');
   return messages.map((message, index) => {
     const limit = index === messages.length - 1 ? NEWEST_CHARS : OLDER_CHARS;
-    return messageRow(message, session, { running: running && index === latest, limit });
+    return messageRow(message, { running: running && index === latest, undone, limit });
   });
 }
 

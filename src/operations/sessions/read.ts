@@ -2,7 +2,7 @@ import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
 import { multiLine, singleLine } from '../../base/plain-text.ts';
 import { Transcript } from '../../turns/transcript.ts';
-import { isUndone, messagesOfTurn } from '../../turns/turn-messages.ts';
+import { messagesOfTurn, undoneIn } from '../../turns/turn-messages.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from '../answer.ts';
 import { stalledSince } from '../send/following.ts';
@@ -34,8 +34,9 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   if (input.offset !== undefined)
     throw new OperationError('offset goes with message_id: it is where to go on in one message.');
   const { api, instance } = connected;
-  const [statuses, page] = await Promise.all([
+  const [statuses, undone, page] = await Promise.all([
     api.statuses(session.directory),
+    undoneIn(api, session),
     api.messages(session.id, {
       limit: input.message_limit,
       ...(input.before === undefined ? {} : { before: input.before }),
@@ -45,7 +46,7 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   const waiting = asked
     .filter((one) => one.session.id === session.id || one.waiting.request.sessionID === session.id)
     .map(askedLine);
-  const newest = page.messages.findLast(({ info }) => !isUndone(session, info.id));
+  const newest = page.messages.findLast(({ info }) => !undone.has(info.id));
   const own = sessionState(statuses.get(session.id), {
     newest: input.before === undefined ? newest : undefined,
     waiting,
@@ -58,7 +59,7 @@ export async function read(runtime: Runtime, input: ReadInput, call: Call): Prom
   const data: TranscriptView = {
     instance: instance.name,
     session: sessionRow(session, state),
-    messages: messageRows(page.messages, session, running),
+    messages: messageRows(page.messages, { running, undone }),
     ...(waiting.length > 0 && { waiting }),
     ...(page.olderCursor !== undefined && { before: page.olderCursor }),
   };
@@ -86,9 +87,10 @@ async function readOne(
 ): Promise<Answer<TranscriptView>> {
   const { api, instance } = connected;
   const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
-  const [message, statuses] = await Promise.all([
+  const [message, statuses, undone] = await Promise.all([
     known ? api.message(session.id, messageId) : undefined,
     api.statuses(session.directory),
+    undoneIn(api, session),
   ]);
   if (message === undefined) {
     throw new OperationError(
@@ -96,10 +98,12 @@ async function readOne(
     );
   }
   const running = statuses.has(session.id);
-  const rowOf = (isRunning: boolean): Promise<MessageRow> | MessageRow =>
-    message.info.role === 'user'
-      ? answerRow(api, session, message, isRunning, offset)
-      : messageRow(message, session, { running: isRunning, limit: PAGE_CHARS, offset });
+  const rowOf = (isRunning: boolean): Promise<MessageRow> | MessageRow => {
+    const options = { running: isRunning, undone, offset };
+    return message.info.role === 'user'
+      ? answerRow(api, session, message, options)
+      : messageRow(message, { ...options, limit: PAGE_CHARS });
+  };
   const own = await rowOf(running);
   const elsewhere = own.state === 'interrupted' ? await findOtherProcess(runtime, connected, session, call) : undefined;
   const row = elsewhere === undefined ? own : await rowOf(true);
@@ -116,8 +120,11 @@ async function answerRow(
   api: OpencodeApi,
   session: Session,
   message: Message,
-  running: boolean,
-  offset: number,
+  {
+    running,
+    undone,
+    offset,
+  }: { readonly running: boolean; readonly undone: ReadonlySet<string>; readonly offset: number },
 ): Promise<MessageRow> {
   const turn = new Transcript(session.id, message.info.id);
   turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));
@@ -134,13 +141,7 @@ async function answerRow(
     id: message.info.id,
     role: 'answer to',
     created: new Date(message.info.time.created).toISOString(),
-    state: isUndone(session, message.info.id)
-      ? UNDONE
-      : turn.concluded
-        ? failed
-        : running
-          ? 'streaming'
-          : 'interrupted',
+    state: undone.has(message.info.id) ? UNDONE : turn.concluded ? failed : running ? 'streaming' : 'interrupted',
     ...cutText(multiLine(turn.text, Number.MAX_SAFE_INTEGER), PAGE_CHARS, offset),
   };
 }

@@ -4,12 +4,14 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { SESSION_TEMPLATE, uriOf } from '../../../src/mcp/features/resource-uri.ts';
 import { announce } from '../../rig/announce.ts';
 import { type McpChild, startMcpChild } from '../../rig/mcp-child.ts';
 import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { type Preview, startPreview } from '../../rig/opencode-preview.ts';
 import { createProject } from '../../rig/opencode-sandbox.ts';
 import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model.ts';
+import { runShell, shellEnv } from '../../rig/shell-command.ts';
 import { data } from '../generations/grounds.ts';
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s service', () => {
@@ -69,6 +71,30 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
   });
 
+  test('nor does what lists by other ways: resources, completion, prompts and the shell', async () => {
+    const { client } = server;
+    const { resources } = await client.listResources();
+    const instances = [await nameOf(), await nameOf(directories.app)];
+    expect(resources.map(({ name }) => name)).toEqual(expect.arrayContaining(instances));
+    const template = { type: 'ref/resource', uri: SESSION_TEMPLATE } as const;
+    const env = { ...shellEnv(preview.home, join(preview.home, 'no-registry')), TRANSPORT: 'service' };
+    for (const instance of instances) {
+      const { contents } = await client.readResource({ uri: uriOf({ instance }) });
+      expect(JSON.stringify(contents)).toContain(sessions.app);
+      const context = { arguments: { instance } };
+      const { completion } = await client.complete({ ref: template, argument: { name: 'id', value: '' }, context });
+      expect(completion.values).toContain(sessions.app);
+      await client.getPrompt({ name: 'brief_all' });
+      const shell = runShell(['sessions', instance], env);
+      expect(await shell.ended, shell.stderr()).toBe(0);
+      expect(shell.stdout()).toContain(sessions.app);
+    }
+    const listed = runShell(['list', '--json'], env);
+    expect(await listed.ended, listed.stderr()).toBe(0);
+    expect(listed.stdout()).toContain(directories.other);
+    expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
+  });
+
   test('a session whose directory is gone says so, which the preview does not', async () => {
     const directory = join(preview.home, 'gone');
     await preview.json('POST', '/api/session', { location: { directory } });
@@ -82,6 +108,36 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     const sent = await server.call('send', { instance, session_id: sessions.app, message: 'echo: here' });
     expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'here' });
     expect([hasRun('app'), hasRun('other')]).toEqual([true, false]);
+  });
+
+  test('what was undone is told by the order of messages: a prompt that waited is older than the answer before it', async () => {
+    const [instance, session_id] = [await nameOf(directories.app), sessions.app];
+    await server.call('send', { instance, session_id, message: 'echo: stands' });
+    const messageID = 'msg_000000000001waitedinthequeue';
+    const path = `/api/session/${session_id}`;
+    await preview.json('POST', `${path}/prompt`, { id: messageID, prompt: { text: 'echo: goes' }, delivery: 'queue' });
+    await server.call('wait', { instances: [instance], session_id });
+    await preview.json('POST', `${path}/revert/stage`, { messageID });
+    const { messages } = data(await server.call('read', { instance, session_id, message_limit: 4 })) as {
+      messages: { id: string; text: string; state: string }[];
+    };
+    expect(messages.map(({ text, state }) => [text, state])).toEqual([
+      ['echo: stands', 'complete'],
+      ['stands', 'complete'],
+      ['echo: goes', 'undone'],
+      ['goes', 'undone'],
+    ]);
+    const one = { instance, session_id, message_id: messages[1]?.id };
+    expect(data(await server.call('read', one))).toMatchObject({ messages: [{ state: 'complete' }] });
+    expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
+      turns: [{ text: 'stands' }],
+    });
+    // As with the others, the next message ends it.
+    await server.call('send', { instance, session_id, message: 'echo: instead' });
+    expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
+      turns: [{ text: 'instead' }],
+    });
+    expect((await server.call('read', { instance, session_id })).text).not.toContain('undone');
   });
 
   test('two directories work side by side, each with its own request', async () => {

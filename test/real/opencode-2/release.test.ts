@@ -315,6 +315,33 @@ describe('a turn', () => {
   });
 });
 
+test('a service that is gone is offline in the next listing, and there again in the one after its start', async () => {
+  await rows();
+  await fake.kill9();
+  expect(new Set((await rows()).map(({ state }) => state))).toEqual(new Set(['offline']));
+  await fake.restart();
+  expect(new Set((await rows()).map(({ state }) => state))).not.toContain('offline');
+});
+
+test('an answer that does not fit the contract is in the log once, with route and field, though every survey meets it', async () => {
+  const { instance, session_id } = await newSession();
+  await server.call('send', { instance, session_id, message: 'bash: echo wait' });
+  fake.setFault(({ path }) =>
+    path.endsWith('/permission') ? { answer: { status: 200, body: { data: [{ id: 'per_1' }] } } } : undefined,
+  );
+  await rows();
+  await rows();
+  fake.setFault(undefined);
+  const told = server.stderr
+    .join('\n')
+    .split('\n')
+    .filter((line) => line.includes('worth reporting'));
+  expect(told).toEqual([
+    expect.stringContaining(`GET /api/session/${session_id}/permission: unexpected answer at data.0.sessionID`),
+  ]);
+  await server.call('abort_session', { instance, session_id });
+});
+
 test('what a session changed is told', async () => {
   const { instance, session_id } = await newSession();
   await server.call('send', { instance, session_id, message: 'echo: changed' });

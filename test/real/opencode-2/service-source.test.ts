@@ -55,7 +55,8 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
     await preview.kill9();
     const [left] = (await source.scan(never)).candidates;
     expect(left).toEqual(second);
-    await expect(ask(second)).rejects.toThrow(/ECONNREFUSED/);
+    // A connection that was kept may not have learnt of its end yet.
+    await expect(ask(second)).rejects.toThrow(/ECONNREFUSED|ECONNRESET|EPIPE|hang up/);
 
     // What it left behind names a port that anyone may take.
     let bytes = 0;

@@ -27,7 +27,8 @@ export function formAnswer(
       return { problem: `${nameOf(field, index)} is not asked${conditionOf(field, fields)}; give [] for it` };
     }
     if (given.length === 0) {
-      if (field.required === true) return { problem: `${nameOf(field, index)} needs an answer` };
+      if (field.required === true)
+        return { problem: `${nameOf(field, index)} ${canAnswer(field) ? 'needs an answer' : `takes ${ELSEWHERE}`}` };
       continue;
     }
     const value = valueOf(field, given);
@@ -51,6 +52,13 @@ function nameOf({ title, key }: WireField, index: number): string {
   return `field ${index + 1}, ${quoted(title ?? key, MAX_SHOWN)},`;
 }
 
+/** Of what is done on another page, and of a type that a later version brings. */
+const ELSEWHERE = 'an answer in that opencode alone';
+
+function canAnswer({ type }: WireField): boolean {
+  return ['string', 'number', 'integer', 'boolean', 'multiselect'].includes(type);
+}
+
 function valueOf(field: WireField, given: readonly string[]): FieldValue | { readonly expected: string } {
   const [first = ''] = given;
   const text = first.trim();
@@ -66,7 +74,7 @@ function valueOf(field: WireField, given: readonly string[]): FieldValue | { rea
     case 'integer':
       return numberOf(field, text);
     default:
-      return { expected: 'an answer in that opencode alone' };
+      return { expected: ELSEWHERE };
   }
 }
 

@@ -1,7 +1,6 @@
 import * as z from 'zod';
 
 import { jsonOf } from '../../../base/errors.ts';
-import { quoteName } from '../../../base/plain-text.ts';
 import { type Connection, exchange, MAX_BODY_BYTES, type RequestInit, RequestError } from '../../../http/exchange.ts';
 import { type MessagePage, NotPossibleError, type OpencodeApi, type PageQuery, type Prompt } from '../../api.ts';
 import { openEvents } from '../../events.ts';
@@ -12,6 +11,7 @@ import { formAnswer } from './forms.ts';
 import { messagesOf, permissionOf, questionOf, sessionOf } from './messages.ts';
 import {
   dataOf,
+  fitting,
   type Generation,
   pageOf,
   wireActiveSchema,
@@ -267,6 +267,9 @@ class Opencode2 {
     if (agent !== undefined) await this.#did('POST', `${session}/agent`, { agent });
     if (model !== undefined)
       await this.#did('POST', `${session}/model`, { model: { providerID: model.providerID, id: model.modelID } });
+    // The others do so themselves with the next prompt; here the new turn would count as undone, too.
+    if (this.#isPreview && (await this.#session(sessionId))?.revert != null)
+      await this.#did('POST', `${session}/revert/commit`);
     const body = { id: messageId, ...(this.#isPreview ? { prompt: { text } } : { text }), delivery: 'queue' };
     const taken = z.object({
       data: z.object({
@@ -433,9 +436,5 @@ function isTooLarge(error: unknown): boolean {
 function parse<T>(schema: z.ZodType<T>, text: string, label: string): T {
   const value = jsonOf(text);
   if (value === undefined) throw new RequestError('malformed', `${label}: the body is not JSON`);
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const { path = [], message } = parsed.error.issues[0] ?? {};
-  const place = path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
-  throw new RequestError('malformed', `${label}: unexpected answer at ${place}: ${message}`);
+  return fitting(schema, value, label);
 }

@@ -1,5 +1,7 @@
 import * as z from 'zod';
 
+import { quoteName } from '../../../base/plain-text.ts';
+import { RequestError } from '../../../http/request-error.ts';
 import type { Dialect } from '../../../model/instance.ts';
 
 /**
@@ -26,11 +28,17 @@ export type WireSession = z.infer<typeof wireSessionSchema>;
 export const wireErrorSchema = z.object({ type: z.string(), message: z.string().default('') });
 export type WireError = z.infer<typeof wireErrorSchema>;
 
-/** Its form is known by its type; of another type, as a later version may bring, no more than that is taken. */
-const typed = <T extends z.ZodType>(known: ReadonlySet<unknown>, schema: T, other: object = {}) =>
+/** Its form is known by its type; of another type, as a later version may bring, no more than that is taken, and what is `kept`. */
+const typed = <T extends z.ZodType>(
+  known: ReadonlySet<unknown>,
+  schema: T,
+  other: object = {},
+  kept: readonly string[] = [],
+) =>
   z.preprocess((value) => {
     const type: unknown = typeof value === 'object' && value !== null && 'type' in value ? value.type : undefined;
-    return typeof type !== 'string' || known.has(type) ? value : { ...other, type };
+    if (typeof type !== 'string' || known.has(type)) return value;
+    return { ...other, ...Object.fromEntries(Object.entries(value ?? {}).filter(([key]) => kept.includes(key))), type };
   }, schema);
 
 const contentSchema = z.object({
@@ -128,16 +136,29 @@ const fieldSchema = z.object({
 });
 export type WireField = z.infer<typeof fieldSchema>;
 
+/** What a person does with a field of another type is not known: it is shown, and answered in that opencode alone. */
+const FIELD_TYPES = new Set(['string', 'number', 'integer', 'boolean', 'multiselect', 'external']);
+const KEPT_OF_FIELDS = ['key', 'title', 'description', 'required', 'hidden', 'when'];
+
 export const wireFormSchema = z.object({
   /** `frm_…`, or what its maker chose. */
   id: z.string().regex(/^[0-9A-Za-z_-]{1,128}$/),
   sessionID: idOf('ses'),
   title: z.string().default(''),
-  fields: z.array(fieldSchema),
+  fields: z.array(typed(FIELD_TYPES, fieldSchema, {}, KEPT_OF_FIELDS)),
 });
 export type WireForm = z.infer<typeof wireFormSchema>;
 
 export const wireActiveSchema = z.record(idOf('ses'), z.unknown());
+
+/** Rejects with the route and the field where the answer is of no form that is known. `label`: method and path. */
+export function fitting<T>(schema: z.ZodType<T>, value: unknown, label: string): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const { path = [], message } = parsed.error.issues[0] ?? {};
+  const place = path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
+  throw new RequestError('malformed', `${label}: unexpected answer at ${place}: ${message}`);
+}
 
 export const dataOf = <T extends z.ZodType>(schema: T) => z.object({ data: schema });
 

@@ -1,0 +1,130 @@
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { Connection } from '../../src/http/exchange.ts';
+import { hearSame } from '../../src/identity/same-service.ts';
+import { candidate } from '../fleet/candidates.ts';
+import { announce } from '../rig/announce.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { isMissing, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
+import { type Preview, startPreview } from '../rig/opencode-preview.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
+import { until } from '../rig/wait.ts';
+
+/** Never reached where something is heard. */
+const DEADLINE_MS = 60_000;
+
+describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
+  let model: ScriptedModel;
+  let preview: Preview;
+  let tunnel: FaultProxy;
+  /** Another process of the same person, over the same store. */
+  let second: Preview;
+
+  beforeAll(async () => {
+    model = await startScriptedModel();
+    preview = await startPreview({ model });
+    announce(preview);
+    second = await startPreview({ home: preview.home });
+    tunnel = await startFaultProxy(preview.url);
+  });
+  afterAll(async () => {
+    await tunnel?.close();
+    await second?.close();
+    await preview?.close();
+    await model?.close();
+  });
+
+  const via = (url: string): Connection => ({
+    endpoint: { url, route: 'loopback' },
+    credential: { username: 'opencode', password: preview.password },
+  });
+  const session = async (): Promise<string> => {
+    const location = { directory: preview.directory };
+    return (await preview.json<{ data: { id: string } }>('POST', '/api/session', { location })).data.id;
+  };
+  const prompt = (id: string, text: string, at = preview): Promise<unknown> =>
+    at.json('POST', `/api/session/${id}/prompt`, { prompt: { text }, delivery: 'queue' });
+
+  test('are one process where both tell the same event, and a process beside it of the same store is another', async () => {
+    const ended = new AbortController();
+    const deps = { clock: systemClock, deadlineMs: DEADLINE_MS };
+    const same = hearSame(via(preview.url), via(tunnel.url), deps, ended.signal);
+    const another = hearSame(via(preview.url), via(second.url), deps, ended.signal);
+    let over = false;
+    void another.then(() => (over = true));
+    await tunnel.waitForRequest({ path: '/api/event' });
+    const id = await session();
+    await prompt(id, 'echo: heard');
+    await prompt(await session(), 'echo: heard there', second);
+    await model.waitForTurn('echo: heard there');
+    expect(await same).toBe(true);
+    // All of both turns was told by then.
+    await until('both turns to end', async () => {
+      const active = await Promise.all([preview, second].map((one) => one.json('GET', '/api/session/active')));
+      return active.every((one) => Object.keys((one as { data: object }).data).length === 0);
+    });
+    expect(over).toBe(false);
+    ended.abort();
+    expect(await another).toBe(false);
+  });
+
+  test('are listed as two while nothing runs there, without listening, and as one from when something does', async () => {
+    const ways = [
+      ['direct', preview.url],
+      ['tunnel', tunnel.url],
+      ['second', second.url],
+    ] as const;
+    const fleet = new LiveFleet({
+      settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 20_000, healthConcurrency: 4 },
+      sources: [
+        {
+          name: 'test',
+          scan: () =>
+            Promise.resolve({
+              candidates: ways.map(([key, url]) =>
+                candidate({ key, url, claims: { hostname: 'desk', service: { isPreview: true } } }),
+              ),
+              notes: [],
+            }),
+        },
+      ],
+      resolveCredential: () => Promise.resolve({ username: 'opencode', password: preview.password }),
+      clock: systemClock,
+      logger: silentLogger,
+    });
+    onTestFinished(() => fleet.close());
+    fleet.start();
+    const listened = (): number => tunnel.count({ path: '/api/event' });
+    const before = listened();
+    const services = async (): Promise<number> =>
+      new Set((await fleet.survey()).instances.map(({ server }) => server.key)).size;
+    const healthy = async (): Promise<number> => {
+      const all = (await fleet.refresh()).instances.flatMap(({ server }) => server.endpoints);
+      return new Set(all.filter(({ result }) => result.status === 'healthy').map(({ id }) => id)).size;
+    };
+    await until('all three to be healthy', async () => (await healthy()) === 3);
+    expect(await services()).toBe(3);
+    expect(listened()).toBe(before);
+
+    const id = await session();
+    await prompt(id, 'slow 200 50: word');
+    await until('the two ways to be one', async () => (await services()) === 2);
+    const both = fleet.snapshot().instances.find(({ server }) => server.endpoints.length === 2);
+    expect(both?.server.endpoints.map(({ candidate: { key } }) => key).toSorted()).toEqual(['direct', 'tunnel']);
+    await preview.json('POST', `/api/session/${id}/interrupt`).catch(() => {});
+    await until('the listening to end', () => tunnel.openStreams === 0);
+    const heard = listened();
+    expect(await services()).toBe(2);
+    expect(listened()).toBe(heard);
+
+    // What answers there now may be another process.
+    await preview.kill9();
+    await until('both to be gone', async () => (await healthy()) === 1);
+    await preview.restart();
+    await until('all three to be there', async () => (await healthy()) === 3);
+    expect(await services()).toBe(3);
+  });
+});

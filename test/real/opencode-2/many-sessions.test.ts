@@ -1,0 +1,48 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { expect, onTestFinished, test } from 'vitest';
+
+import { startMcpChild } from '../../rig/mcp-child.ts';
+import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
+import { tempDir } from '../../rig/temp.ts';
+import { data } from '../generations/grounds.ts';
+
+const DAYS_MS = 24 * 3_600_000;
+
+test('directories behind the newest 100 sessions are found once, listed or counted by their age, and can be called', async () => {
+  const home = tempDir('many-sessions');
+  onTestFinished(() => home.close());
+  const [app, today, far] = ['app', 'today', 'far'].map((name) => join(home.path, name)) as [string, string, string];
+  const fake = await startFakeOpencode2({ home: home.path, directories: { [app]: {}, [today]: {}, [far]: {} } });
+  onTestFinished(() => fake.close());
+  const stateDir = join(home.path, '.local', 'state', 'opencode');
+  await mkdir(stateDir, { recursive: true });
+  await fake.register(stateDir);
+  const old = fake.addSession({ directory: far, title: 'Long ago' });
+  old.info.time.updated = Date.now() - 3 * DAYS_MS;
+  fake.addSession({ directory: today, title: 'This morning' }).info.time.updated = Date.now() - DAYS_MS / 2;
+  for (let count = 0; count < 150; count += 1) fake.addSession({ directory: app });
+  await using server = await startMcpChild({ args: ['--transport', 'service'], env: { HOME: home.path } });
+  const list = async (tool = 'instances') => {
+    const { text, result } = await server.call(tool, {});
+    const { instances } = data({ text, result, progress: [] }) as { instances: { directory?: string }[] };
+    return { text, directories: instances.map(({ directory }) => directory).filter(Boolean) };
+  };
+  const callable = async (): Promise<boolean> =>
+    (await server.call('list_sessions', { instance: 'far' })).text.includes('Long ago');
+
+  await list();
+  const before = fake.requests.length;
+  const { text, directories } = await list();
+  expect(fake.requests.slice(before).map(({ path }) => path)).toEqual(['/api/session', '/api/session/active']);
+  expect(new Set(directories)).toEqual(new Set([app, today]));
+  expect(text).toContain('1 more directories were not used today');
+  expect(await callable()).toBe(true);
+  await list();
+  expect(await callable()).toBe(true);
+
+  await fake.api(`/api/session/${old.info.id}`, { method: 'DELETE' });
+  expect((await list('refresh_instances')).text).not.toContain('more directories');
+  expect([...fake.loaded]).toEqual([]);
+});
