@@ -80,35 +80,35 @@ export const OPTIONS = {
   discoveryIntervalMs: option(
     { flag: 'interval-ms', env: 'DISCOVERY_INTERVAL_MS', key: 'discoveryIntervalMs', ...MCP },
     'MS',
-    'how often to look for instances when nothing hints at a change',
+    'time between two discovery rounds; changes are usually noticed at once',
     wholeNumber('milliseconds', 1000, LONGEST_TIMER_MS),
     30_000,
   ),
   healthCheckTimeoutMs: option(
     { flag: 'health-timeout-ms', env: 'HEALTH_CHECK_TIMEOUT_MS', key: 'healthCheckTimeoutMs' },
     'MS',
-    'how long one instance may take to answer a probe',
+    'timeout of one health check',
     wholeNumber('milliseconds', 100, 60_000),
     3000,
   ),
   healthConcurrency: option(
     { flag: 'health-concurrency', env: 'OPENCODE_MCP_HEALTH_CONCURRENCY', key: 'healthConcurrency' },
     'N',
-    'probes in flight at once',
+    'health checks in flight at once',
     wholeNumber('', 1, 256),
     16,
   ),
   sendTimeoutMs: option(
     { flag: 'send-timeout-ms', env: 'SEND_TIMEOUT_MS', key: 'sendTimeoutMs', ...MCP },
     'MS',
-    'the longest a send may block, whatever the client allows',
+    'longest time that a send may block, whatever the client allows',
     wholeNumber('milliseconds', 1000, DAY_MS),
     300_000,
   ),
   transport: option(
     { flag: 'transport', env: 'TRANSPORT', key: 'transport', ...MCP },
     'LIST',
-    `where to look: all, or a comma list of ${SOURCE_NAMES.join(', ')}`,
+    `discovery sources to use: all, or a comma list of ${SOURCE_NAMES.join(', ')}`,
     someOf(SOURCE_NAMES),
     'all',
   ),
@@ -122,21 +122,21 @@ export const OPTIONS = {
   readOnly: option(
     { flag: 'read-only', env: 'OPENCODE_MCP_READ_ONLY', key: 'readOnly', ...MCP },
     '',
-    'offer no tool that changes anything on an instance',
+    'offer only the tools that change nothing',
     yesOrNo(),
     false,
   ),
   approve: option(
     { flag: 'approve', env: 'OPENCODE_MCP_APPROVE', key: 'approve', ...MCP },
     'WHO',
-    'who may settle what an agent asks for: ask (the person where the client can ask them, else the model), human, model, never',
+    'who may answer permissions and questions: ask (you if the client can ask you, otherwise the model), human, model, never',
     oneOf(APPROVERS),
     'ask',
   ),
   logLevel: option(
     { flag: 'log-level', env: 'OPENCODE_MCP_LOG_LEVEL', key: 'logLevel', ...MCP },
     'LEVEL',
-    `least important line to log on stderr: ${LOG_LEVELS.join(', ')}`,
+    `log level on stderr: ${LOG_LEVELS.join(', ')}`,
     oneOf(LOG_LEVELS),
     'info',
   ),
@@ -150,35 +150,35 @@ export const OPTIONS = {
   relaySshCommand: option(
     { env: 'RELAY_SSH_CMD', key: 'relaySshCommand', ...CONNECTED },
     'COMMAND',
-    'ssh command that reaches the relay, as in ssh user@relay; without one there is no relay',
+    'ssh command that reaches the relay, such as ssh user@relay; none: no relay',
     command('a command on one line'),
     undefined,
   ),
   relayRegistryDir: option(
     { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir', ...CONNECTED },
     'PATH',
-    "the relay's registry directory, where it is not the same path as here",
+    'registry directory on the relay, if it is another path than here',
     absolutePath(),
     undefined,
   ),
   instanceName: option(
     { env: 'INSTANCE_NAME', ...CONNECTED },
     'NAME',
-    'name of the instance, else <hostname>-<directory>, of an OpenCode 2 service <hostname>:service',
+    'name of the instance; default <hostname>-<directory>, for an OpenCode 2 service <hostname>:service',
     anyText(),
     undefined,
   ),
   opencodeBin: option(
     { env: 'OPENCODE_BIN', key: 'opencodeBin', ...CONNECTED },
     'PROGRAM',
-    'the opencode to start, a path or a name on PATH',
+    'opencode to start: a path, or a name on PATH',
     command('a path or the name of a program'),
     'opencode',
   ),
   lanPort: option(
     { flag: 'lan-port', env: 'OPENCODE_LAN_PORT', key: 'lanPort', ...CONNECTED },
     'PORT',
-    'port of --lan, for a firewall that lets it through; else any free one',
+    'port of --lan, for a firewall rule; default: a free one',
     wholeNumber('', 1, 65_535),
     undefined,
   ),
@@ -195,35 +195,35 @@ export const OPTIONS = {
   nodePort: option(
     { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort', ...MCP },
     'PORT',
-    'port of the node service, here and on the other machines of the tailnet',
+    'port of the node service, on this machine and on the others of the tailnet',
     wholeNumber('', 1, 65_535),
     4095,
   ),
   tailnetPorts: option(
     { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts', ...MCP },
     'LIST',
-    'where to look for an opencode on machines of the tailnet that run no node service: none, or a comma list of ports',
+    'ports on which to look for an opencode on tailnet machines without a node service: none, or a comma list',
     ports(),
     [4096],
   ),
   tailnetTags: option(
     { flag: 'tailnet-tags', env: 'OPENCODE_TAILNET_TAGS', key: 'tailnetTags', ...MCP },
     'LIST',
-    'tags of machines that belong to nobody, to look at and to admit as one does the own: tag:server,tag:ci',
+    'tags whose machines are discovered and admitted like your own: tag:server,tag:ci',
     words('a comma list of tags, each tag: and letters, digits or dashes', /^tag:[A-Za-z][A-Za-z0-9-]*$/),
     [],
   ),
   tailnetUsers: option(
     { flag: 'tailnet-users', env: 'OPENCODE_TAILNET_USERS', key: 'tailnetUsers', ...MCP },
     'LIST',
-    'logins of other people whose machines to look at and to admit as one does the own: ada@example.com',
+    'logins of other people whose machines are discovered and admitted like your own: ada@example.com',
     words('a comma list of logins without spaces', /^[^\s,]{1,254}$/),
     [],
   ),
   mdnsInterfaces: option(
     { flag: 'mdns-interfaces', env: 'OPENCODE_MDNS_INTERFACES', key: 'mdnsInterfaces' },
     'LIST',
-    'network interfaces on which to use the LAN: all, none, or a comma list of names',
+    'network interfaces to use for mDNS: all, none, or a comma list of names',
     interfaces(),
     'all',
   ),
@@ -234,7 +234,7 @@ export const PASSWORD = {
   env: 'OPENCODE_SERVER_PASSWORD',
   key: 'password',
   placeholder: 'SECRET',
-  summary: 'password for instances on loopback, a relay or the tailnet that nothing more specific fits',
+  summary: 'password for instances on loopback, a relay or the tailnet for which no other is known',
 } as const satisfies Row;
 
 export const CONFIG_FLAG = {
@@ -246,8 +246,7 @@ export const CONFIG_FLAG = {
 
 export const CREDENTIALS = {
   key: 'credentials',
-  summary:
-    'passwords by instance: [{name?, host?, source?, username?, password: SECRET}], * matches any run of characters',
+  summary: 'passwords by instance: [{name?, host?, source?, username?, password: SECRET}]; * is a wildcard',
 } as const satisfies Row;
 
 export const INSTANCES = {
@@ -260,7 +259,7 @@ export const APPROVALS = {
   ...MCP,
   key: 'approvals',
   summary:
-    'exceptions from approve: [{instance?, permission?, pattern?, approve}]; of each piece the first that fits counts, of all the strictest; * matches any run of characters',
+    'exceptions from approve: [{instance?, permission?, pattern?, approve}]; * is a wildcard; see docs/permissions.md',
 } as const satisfies Row;
 
 /** Every setting, in the order of the help text. */
