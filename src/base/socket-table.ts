@@ -12,7 +12,7 @@ export interface SocketRow {
   readonly uid: number;
   /** `0`: no process holds it any more; the uid is then 0 too, whichever user it was (seen on Linux 6). */
   readonly inode: string;
-  /** Where `lsof` told it; else `holdersOf` finds out. */
+  /** Known only from `lsof`; otherwise call `holdersOf`. */
   readonly holder?: SocketHolder;
 }
 

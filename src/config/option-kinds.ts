@@ -74,7 +74,7 @@ export function someOf<T extends string>(known: readonly T[]): Kind<'all' | read
   };
 }
 
-// A probe of one machine is one request for each; whoever needs more runs the node service there.
+// Each port costs one request per machine; for more, run the node service there.
 const MAX_PORTS = 16;
 
 /** Distinct ports. */
@@ -157,7 +157,7 @@ export function command(expected: string): Kind<string> {
   return text(expected, (value) => value.trim() !== '' && !hasUnsafeCharacters(value));
 }
 
-/** As given; whoever uses it says what is wrong with it. */
+/** As given; its user validates it. */
 export function anyText(): Kind<string> {
   return text('text', () => true);
 }

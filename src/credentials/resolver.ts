@@ -95,7 +95,7 @@ function matchesAny(pattern: string | undefined, texts: readonly (string | undef
   return pattern === undefined || texts.some((text) => text !== undefined && matchesPattern(pattern, text));
 }
 
-/** The machine's name as its source tells it, and the address we use, unless that is only our end of a relay's tunnel. */
+/** The machine's name from its source, and the address we use, unless that is only our end of a relay's tunnel. */
 function hostsOf({ claims, endpoint }: Candidate): (string | undefined)[] {
   if (endpoint.route === 'relay' || !URL.canParse(endpoint.url)) return [claims.hostname];
   return [claims.hostname, new URL(endpoint.url).hostname.replace(/^\[|\]$/g, '')];

@@ -106,7 +106,7 @@ async function runOnce(argv: readonly [string, ...string[]], { clock, signal }: 
 
 type Child = ChildProcessByStdio<null, Readable, Readable>;
 
-/** Undefined where it could not be started; then, and where it fails later, `onError` is told. */
+/** Undefined if it could not be started; `onError` is called then, and if it fails later. */
 function startChild(
   [program, ...args]: readonly [string, ...string[]],
   onError: (code: string) => void,

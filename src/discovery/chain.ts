@@ -51,7 +51,7 @@ export const MAX_CANDIDATES = 10_000;
 const RESTART_FIRST_MS = 1000;
 const RESTART_MAX_MS = 60_000;
 
-/** Sources must end at once when told; one that does not is left behind. */
+/** A source must stop at once when closed; one that does not is abandoned. */
 const CLOSE_LIMIT_MS = 500;
 
 /** Runs every source for itself: polls it, follows its hints, and keeps its last good result for a while. */

@@ -35,7 +35,7 @@ export interface Fleet {
   snapshot(): Snapshot;
   /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
   ready(): Promise<void>;
-  /** Scans every source and probes every endpoint anew; bounded like `survey`, what did not answer by then keeps its last state. */
+  /** Scans every source and probes every endpoint again; bounded like `survey`. What did not answer in time keeps its last state. */
   refresh(signal?: AbortSignal): Promise<Snapshot>;
   /**
    * Asks every listed instance anew for what it is doing, and waits for what has just been registered; within one health

@@ -4,7 +4,7 @@ import { buildView, EMPTY_VIEW, type View, type ViewInput } from './view.ts';
 /** Removed registrations to remember until the next view says when they were last seen. */
 const MAX_REMOVED = 1000;
 
-/** The view of a table, built anew only when somebody looks and something has changed. */
+/** The view of a table, rebuilt only when somebody looks and something has changed. */
 export class CurrentView {
   readonly #table: EndpointTable;
   readonly #input: () => Pick<ViewInput, 'proofs' | 'returning' | 'sources'>;
@@ -21,7 +21,7 @@ export class CurrentView {
     this.#outdated = true;
   }
 
-  /** The next view tells of it for the last time. */
+  /** The next view shows it for the last time. */
   remember(removed: EndpointRecord): void {
     // Where nobody looks, churn must not pile up.
     if (this.#removed.size >= MAX_REMOVED) this.get();

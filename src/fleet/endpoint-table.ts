@@ -180,12 +180,12 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
     return !this.unlisted;
   }
 
-  /** Whether it told who it is and what it is doing, or did not answer, when asked later than probe number `sequence` began. */
+  /** Whether a probe that began after number `sequence` has answered or failed. */
   toldAfter(sequence: number): boolean {
     return this.#sequence > sequence && (!this.healthy || this.#overviewSequence > sequence);
   }
 
-  /** Takes over what a probe found; false where a later probe has told already. */
+  /** Takes over what a probe found; false if a later probe was faster. */
   settle(outcome: ProbeOutcome, nowMs: number): boolean {
     const isService = outcome.result.status === 'healthy' && outcome.result.dialect !== 'opencode-1';
     if (outcome.elsewhere !== undefined && !isService) {
@@ -302,7 +302,7 @@ function restingBehind(known: KnownOverview, missing: readonly OverviewPart[], n
 }
 
 export interface TableChange {
-  /** New, or registered anew: to be probed at once. */
+  /** New or registered again: to be probed at once. */
   readonly added: readonly EndpointRecord[];
   readonly removed: readonly EndpointRecord[];
   /** Something that is shown is different. */

@@ -243,7 +243,7 @@ export class LiveFleet implements Fleet {
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
       this.#membershipChanged();
     }
-    // Of the preview only what happens there tells what leads to it.
+    // The preview is identified only by its events.
     const { dialect } = record.lastHealthy ?? {};
     this.#suspectsDue ||= dialect === 'opencode-2-preview' && outcome.learnt.status?.activity.kind === 'busy';
     this.#touch();

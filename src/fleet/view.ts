@@ -149,7 +149,7 @@ function worksOf(servers: readonly Server[]): readonly Work[] {
   });
 }
 
-/** As the endpoint tells that asked last. */
+/** From the endpoint that was asked last. */
 function elsewhereOf({ endpoints }: Server): ReadonlyMap<string, Overview> {
   const found = new Map<string, Overview>();
   for (const [directory, overview] of endpoints.flatMap(({ elsewhere }) => [...(elsewhere ?? [])]))
@@ -211,7 +211,7 @@ function shown(
   };
 }
 
-/** Endpoints come best first; any of them may have told what it is doing. */
+/** Endpoints come best first; any of them may have the overview. */
 function stateOf(
   [best]: Server['endpoints'],
   overview: Overview | undefined,

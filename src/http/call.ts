@@ -174,11 +174,11 @@ export class HttpCall {
       request.destroy();
     });
     request.once('response', resolve);
-    // Before the response; what breaks after it is told by the response.
+    // Before the response; later failures are events of the response.
     request.on('error', (error: NodeJS.ErrnoException) => {
       // Given up for another connection.
       if (this.#request !== request) return;
-      // Whether the server saw it cannot be told, so only what changes nothing is sent again.
+      // The server may have seen it, so only requests that change nothing are sent again.
       const again = request.reusedSocket && method === 'GET' && CLOSED_MEANWHILE.has(error.code ?? '');
       if (again && !this.#over) this.#send(resolve, false);
       else if (OUT_OF_FILES.has(error.code ?? '')) {

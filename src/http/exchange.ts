@@ -179,7 +179,7 @@ function labelOf(method: string, { endpoint }: Connection, path: string): string
 
 function meansOf({ endpoint, credential }: Connection): Pick<Outgoing, 'dial' | 'secretFor'> {
   const { dial, headers, holderPid } = endpoint;
-  // Of a service without a password, the process that holds its port is all that tells whose answer it is.
+  // A service without a password is identified only by the process that holds its port.
   const isGuarded = credential !== undefined || headers !== undefined || holderPid !== undefined;
   return { dial, secretFor: isGuarded ? endpoint : undefined };
 }

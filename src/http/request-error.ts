@@ -79,7 +79,7 @@ const NEVER_CONNECTED = new Set([
   ...OUT_OF_FILES,
 ]);
 
-/** What a failed socket says, as one of ours. `connected` tells whether the request may have left this machine. */
+/** Converts a socket error. `connected`: the request may have left this machine. */
 export function networkError(error: Error, label: string, connected: boolean): RequestError {
   if (error instanceof NotDialledError)
     return new RequestError('unreachable', `${label}: ${error.message}`, { cause: error });

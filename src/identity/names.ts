@@ -151,7 +151,7 @@ class Naming {
     for (const { key, base, plain } of instances) if (plain && held.has(key)) this.#bases.add(baseOf(base));
   }
 
-  /** Bare, with the host, with the port, and with a number in the end: at each step whoever is alone with its name gets it. */
+  /** Bare, with the host, with the port, and finally with a number: at each step, names that are unique are given. */
   nameNewcomers(newcomers: readonly Nameable[]): void {
     const steps = [bareName, hostName, portName];
     let waiting = newcomers;

@@ -137,7 +137,7 @@ export function hostOf({ claims, endpoints }: Server): string {
   return (claims.hostname ?? addressOf(endpoints[0].candidate.endpoint.url).host).slice(0, MAX_HOST_CHARS);
 }
 
-/** What tells whether an endpoint still leads to the instance that it was shown with. */
+/** Shows whether an endpoint still leads to the instance that it was shown with. */
 export function identityOf(candidate: Candidate): Omit<Member, 'id'> {
   const { id } = candidate.claims;
   return { lineage: lineageOf(candidate), ...(id !== undefined && isVouchedFor(candidate) && { processId: id }) };

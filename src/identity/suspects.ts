@@ -12,7 +12,7 @@ export interface Suspicion {
 /** Up to this many, every pair is proven on its own; of more, each with the first. Nobody has six ways to one instance. */
 const MAX_FOR_ALL_PAIRS = 6;
 
-/** What runs was told so short a time ago that it may say something yet. */
+/** The turn was seen running recently enough that it may still emit events. */
 const RUNS_MS = 5_000;
 
 /** More is an attack by advertising: each proof costs two requests. */

@@ -2,7 +2,7 @@ import * as z from 'zod';
 
 import { type Advertised, CONNECTED_TYPE, OPENCODE_TYPE, readTxt } from './service-types.ts';
 
-/** One service, as one packet told of it. */
+/** One service, as one packet announced it. */
 export interface Announcement {
   /** `opencode`: it advertises itself; `connected`: `opencode-connected` does. */
   readonly kind: 'opencode' | 'connected';
@@ -31,7 +31,7 @@ const addressSchema = recordSchema.extend({ type: z.enum(['A', 'AAAA']), data: z
 /** What multicast-dns decodes; its records are checked one by one. */
 const packetSchema = z.object({ answers: z.array(z.unknown()), additionals: z.array(z.unknown()) });
 
-/** The services of our two types of which a decoded packet tells everything. What makes no sense is left out. */
+/** The services of our two types that a decoded packet describes completely. Invalid ones are left out. */
 export function announcementsIn(decoded: unknown): readonly Announcement[] {
   const packet = packetSchema.safeParse(decoded);
   if (!packet.success) return [];
@@ -62,7 +62,7 @@ export function announcementsIn(decoded: unknown): readonly Announcement[] {
   return [...found.values()];
 }
 
-/** Other web servers have the type of opencode's; its name tells them apart. */
+/** Other web servers use the same type as opencode; the name distinguishes them. */
 function kindOf(type: string, service: string, port: number | undefined): Announcement['kind'] | undefined {
   if (type === CONNECTED_TYPE && service.endsWith(`.${CONNECTED_TYPE}`)) return 'connected';
   return type === OPENCODE_TYPE && service === `opencode-${port}.${OPENCODE_TYPE}` ? 'opencode' : undefined;

@@ -41,7 +41,7 @@ type SendArguments = [
 export function bonjourOver(lan: Lan, port: number): Bonjour {
   // Its options go to multicast-dns, whatever their type says.
   const options: object = { socket: socketOver(lan), port, bind: false, multicast: false };
-  // A packet that could not be sent is told by the link; thrown, it would end the process.
+  // The link reports a packet that could not be sent; an exception would end the process.
   return new Bonjour(options, () => {});
 }
 

@@ -61,7 +61,7 @@ export class Intake {
   #bucketOf(address: string, nowMs: number): Bucket {
     const known = this.#senders.get(address);
     if (known !== undefined) return known;
-    // What is forgotten starts anew; the bucket of all holds on.
+    // A forgotten sender starts with a full bucket; the bucket for all senders stays.
     if (this.#senders.size >= MAX_SENDERS) this.#senders.clear();
     const bucket = new Bucket(SENDER, nowMs);
     this.#senders.set(address, bucket);

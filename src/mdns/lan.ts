@@ -73,7 +73,7 @@ export class Lan extends EventEmitter {
     void this.#follow();
   }
 
-  /** Why nothing can be heard or told; undefined while something can. */
+  /** Why nothing can be received or sent; undefined while something can. */
   get problem(): string | undefined {
     const senders = [...this.#senders.values()];
     if (senders.some(({ problem }) => problem === undefined)) return undefined;

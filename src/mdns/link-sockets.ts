@@ -25,7 +25,7 @@ export class PacketReceiver {
     this.ready = bound(this.#socket, port, family === 'IPv4' ? '0.0.0.0' : '::');
   }
 
-  /** True where it had not joined before, or had lost it with an interface that was made anew. Throws where the interface is gone or does not take it. */
+  /** True if it had not joined yet, or if the interface was recreated. Throws if the interface is gone or refuses. */
   join(link: Link): boolean {
     try {
       this.#socket.addMembership(GROUPS[this.#family], interfaceOf(link));
@@ -69,7 +69,7 @@ export class Sender {
     });
   }
 
-  /** Binds to the interface as it is now: the system keeps its number, which another has once it was made anew. Throws when it is gone. */
+  /** Binds to the current interface: the system binds to its number, which changes when the interface is recreated. Throws if it is gone. */
   renew(): void {
     this.#socket.setMulticastInterface(interfaceOf(this.link));
   }
@@ -101,7 +101,7 @@ function socketOf(family: Link['family']): Socket {
   return createSocket({ type: family === 'IPv4' ? 'udp4' : 'udp6', reuseAddr: true, ipv6Only: family === 'IPv6' });
 }
 
-/** Rejects when it cannot be bound; later errors of the socket are those of single packets, and told to who sends them. */
+/** Rejects if it cannot be bound; later socket errors concern single packets, and the sender gets them. */
 function bound(socket: Socket, port: number, address: string): Promise<void> {
   const ready = new Promise<void>((resolve, reject) => {
     socket.on('error', reject);

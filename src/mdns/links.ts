@@ -9,7 +9,7 @@ export type WantedInterfaces = 'all' | readonly string[];
 
 /** One interface in one address family: what a multicast packet is sent from. */
 export interface Link {
-  /** Another key is another link: an interface that was made anew included, where the system tells. */
+  /** Another key is another link, a recreated interface included if the system shows that. */
   readonly key: string;
   readonly interfaceName: string;
   readonly family: 'IPv4' | 'IPv6';
@@ -27,7 +27,7 @@ export function linksOf(interfaces: Interfaces, wanted: WantedInterfaces): reado
     if (!isWanted(name, addresses, wanted)) continue;
     const four = addresses.find(({ family }) => family === 'IPv4');
     const six = linkLocal(addresses) ?? addresses.find(({ family }) => family === 'IPv6');
-    // Of an interface that was removed and made anew, the number that a link-local address has is another.
+    // A recreated interface has another number, and its link-local addresses carry that.
     const incarnation = `${linkLocal(addresses)?.scopeid ?? ''} ${addresses[0]?.mac ?? ''}`;
     for (const info of [four, six]) if (info !== undefined) links.push(linkOf(name, info, incarnation));
   }

@@ -55,7 +55,7 @@ export class Publisher {
     this.#lan.close();
   }
 
-  /** Anew for other links: the records hold the addresses of the moment in which they were made. */
+  /** Rebuilt when the links change: records hold the addresses of the time they were made. */
   #publish(): void {
     if (this.#closing !== undefined) return;
     const { instance, listensOn, port = MDNS_PORT } = this.#options;

@@ -1,4 +1,4 @@
-/** The newest message of a session, as far as it tells how the session stands. */
+/** The parts of a session's newest message that show its state. */
 export interface NewestMessage {
   readonly role: 'user' | 'assistant';
   /** By the instance's clock, ms since the epoch. */

@@ -50,7 +50,7 @@ export interface ProbedEndpoint {
   readonly unsteady?: boolean;
   /** Scheduled rounds in a row in which it did not answer; tool calls do not count. */
   readonly misses: number;
-  /** What it told of itself when it was last healthy, kept while it is not. */
+  /** Its answers when it was last healthy, kept while it is not. */
   readonly lastHealthy?: Omit<Extract<ProbeResult, { status: 'healthy' }>, 'status'>;
   /** What it was doing in its own directory when it was last asked, kept while it does not answer. */
   readonly overview?: Overview | undefined;
@@ -86,7 +86,7 @@ export type Activity =
   | { readonly kind: 'idle' }
   | { readonly kind: 'busy' }
   | { readonly kind: 'retrying'; readonly attempt: number; readonly message: string }
-  /** It answers, but has never told its status. */
+  /** It answers, but its status is not known yet. */
   | { readonly kind: 'unknown' };
 
 /** One request that a session stops for until somebody answers. */
@@ -151,7 +151,7 @@ export interface Instance {
   readonly lastSeenMs?: number;
   /** Why it is locked, offline, unsupported or untrusted; what it waits for or retries. */
   readonly reason?: string;
-  /** The last overview; its age tells whether this round's survey was answered. */
+  /** The last overview; its age shows whether this round's survey was answered. */
   readonly overview?: Overview;
 }
 

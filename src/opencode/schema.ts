@@ -12,7 +12,7 @@ import * as z from 'zod';
 const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
 const sessionId = idOf('ses');
 export const messageId = idOf('msg');
-/** Of a part: told apart by it, and never shown. */
+/** A part's id: distinguishes parts, and is never shown. */
 const partId = z.string().min(1).max(128);
 /** What a Date can hold. */
 const timeMs = z.number().min(0).max(8.64e15);

@@ -44,7 +44,7 @@ export interface Doing {
   readonly running: readonly string[];
 }
 
-/** `/session/status` lists only what is not idle. A retry is told before plain work: it is what a person should look at. */
+/** `/session/status` lists only what is not idle. A retry comes before plain work: a person should look at it. */
 export function doingOf(value: unknown): Doing | undefined {
   if (!isRecord(value)) return undefined;
   const running: string[] = [];

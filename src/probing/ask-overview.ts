@@ -36,13 +36,13 @@ const MAX_STRING_BYTES = 4096;
 
 const ask: typeof askWhole = (task, deps, path, maxBytes) => askWhole(task, deps, path, maxBytes, MAX_STRING_BYTES);
 
-/** One message with its parts; of a longer one nothing is told. */
+/** One message with its parts; a longer one is not read. */
 const MAX_MESSAGE_BYTES = 2 * 1024 * 1024;
 
-/** Requests that wait and are looked into in each survey; more are told as they are listed. */
+/** Waiting requests that each survey looks into; further ones are shown as listed. */
 const MAX_CHECKED = 8;
 
-/** Sessions of requests that wait; more are told without saying whose they are. */
+/** Sessions of waiting requests that are looked up; further requests are shown without their session. */
 const MAX_FAMILIES = 3;
 
 /** Some 500 bytes each; the latest of the server's own directory is nearly always among so many. */
@@ -60,7 +60,7 @@ export const RECENT_MS = 10 * 60_000;
 /** Each costs one request in every survey, and two more while something runs there. */
 const MAX_RECENT = 32;
 
-/** The sessions of other directories come with the list of the own one's. */
+/** The sessions of other directories come with the list for the server's own. */
 const PARTS_ELSEWHERE = OVERVIEW_PARTS.filter((part) => part !== 'session');
 
 const ROUTES = { status: '/session/status', permissions: '/permission', questions: '/question' } as const;
@@ -315,7 +315,7 @@ async function withRest(
     const page = await ask(task, deps, `/session/${session.id}/message?limit=1`, MAX_MESSAGE_BYTES);
     const rest = atRest(newestMessageOf(page), deps.clock.now());
     if (rest.state === 'interrupted') {
-      // It may have begun after the status was told.
+      // It may have begun after the status was read.
       const now = doingOf(await ask(task, deps, pathOf('status', directory), MAX_BYTES.status));
       if (now?.running.includes(session.id) === true) return { ...learnt, status: now };
     }

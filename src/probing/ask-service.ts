@@ -138,7 +138,7 @@ interface Work {
   readonly missing: readonly OverviewPart[];
 }
 
-/** What is left out is told as a misfit: it hides no other. */
+/** An entry that does not fit is reported and left out; it hides no other. */
 async function latestIn(answer: unknown, attempt: Attempt): Promise<readonly ListedSession[] | undefined> {
   const found = serviceSessionsOf(answer);
   const { data } = (answer ?? {}) as { readonly data?: unknown };

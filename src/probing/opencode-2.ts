@@ -8,7 +8,7 @@ const MAX_VERSION_CHARS = 32;
 /** Of OpenCode 2: the contract is that of 2.1.2, and 2.2 and 2.3 changed nothing of what is used here. */
 const NEWEST_MINOR = 3;
 
-/** The preview tells no version. */
+/** The preview does not report a version. */
 const PREVIEW = '2 (preview)';
 
 /** What answers there is another process than the one that the service file names. */

@@ -20,7 +20,7 @@ export interface ProbeTask {
   readonly known?: OverviewParts | undefined;
   /** What an earlier probe found there. */
   readonly before?: Healthy | undefined;
-  /** Told by an earlier probe, and good enough for this one. */
+  /** From an earlier probe, and good enough for this one. */
   readonly version?: string | undefined;
   /** Found a moment ago, and not asked again. */
   readonly identity?: Healthy;

@@ -294,7 +294,7 @@ export class Prober<T extends ProbeTarget> {
     const repeat = look.timedOut && job.pass === 1;
     if (look.result.status !== 'unhealthy') this.#slow.delete(target);
     else if (look.timedOut) this.#slow.add(target);
-    // Who is there is told at once, even where some of what it is doing is still asked.
+    // The identity is reported at once, even if questions about its work are still open.
     if (!repeat || look.result.status === 'healthy') onOutcome(target, outcome);
     if (repeat && job.urgent === undefined && job.waiters.size > 0) {
       job.pass = 2;

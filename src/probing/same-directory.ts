@@ -1,6 +1,6 @@
 import { unlessAborted } from '../base/unless-aborted.ts';
 
-/** Whether a registration's directory is the one that the server tells. Rejects only as `signal` aborts. */
+/** Whether a registration's directory is the one that the server reports. Rejects only as `signal` aborts. */
 export type SameDirectory = (
   claimed: string,
   told: string,
@@ -27,7 +27,7 @@ export function createSameDirectory(realpath: (path: string) => Promise<string>)
   };
 }
 
-/** Without trailing slashes, and as a shell says it: macOS tells /private/tmp for /tmp. */
+/** Without trailing slashes, and as a shell shows it: macOS reports /private/tmp for /tmp. */
 function normalize(path: string): string {
   let end = path.length;
   while (end > 1 && (path[end - 1] === '/' || path[end - 1] === '\\')) end -= 1;

@@ -13,7 +13,7 @@ export interface AddressSystem {
   readonly exists: (path: string) => boolean;
   readonly readLink: (path: string) => string;
   readonly readText: (path: string) => string;
-  /** What `lsof` tells of the files that the App Store build's own process of this user holds open. */
+  /** `lsof` output: the files that this user's process of the App Store build holds open. */
   readonly appFiles: () => string;
 }
 
@@ -66,7 +66,7 @@ function standaloneApp({ readLink, readText }: AddressSystem): LocalApiAddress |
   return port === undefined || token === '' ? undefined : { kind: 'port', port, token };
 }
 
-/** It tells port and token in the name of a file that its process, which runs as this user, holds open (tailscale 1.98). */
+/** Port and token are in the name of a file that its process, which runs as this user, holds open (tailscale 1.98). */
 function appStoreApp({ exists, appFiles }: AddressSystem): LocalApiAddress | undefined {
   // Where there is no app, nobody is to pay for looking at its files.
   if (!exists(MAC_APP)) return undefined;

@@ -101,7 +101,7 @@ const whoisSchema = z.object({
   CapMap: z.record(z.string(), z.array(z.unknown()).nullable()).nullish(),
 });
 
-/** Who is at an address, as the LocalAPI tells it, or undefined where the answer is none. */
+/** Who is at an address, by the LocalAPI's answer; undefined if that is malformed. */
 export function whoisOf(value: unknown): Whois | undefined {
   const parsed = whoisSchema.safeParse(value);
   if (!parsed.success) return undefined;

@@ -1,4 +1,4 @@
-/** One node of the tailnet, as tailscaled tells it. Ids are strings: they exceed 2^53. */
+/** One node of the tailnet, as tailscaled reports it. Ids are strings: they exceed 2^53. */
 export interface TailnetNode {
   /** Stable node id. */
   readonly id: string;

@@ -124,7 +124,7 @@ function parseJson(text: string, shownName: string, problems: string[]): { reado
   }
 }
 
-/** V8 tells the position of some mistakes; others are the first thing that is no JSON token. */
+/** V8 gives the position of some mistakes; for the others it is the first text that is no JSON token. */
 function errorOffset(message: string, json: string): number | undefined {
   const position = /at position (\d+)/.exec(message)?.[1];
   if (position !== undefined) return Number(position);

@@ -53,7 +53,7 @@ class MdnsSource implements DiscoverySource {
     if (notifier.ended.aborted) return notifier;
     void this.#open().then(
       () => notifier.notify(),
-      // A scan tells why.
+      // A scan reports why.
       () => {},
     );
     return notifier;

@@ -5,7 +5,7 @@ import { singleLine } from '../../base/plain-text.ts';
 import type { Note } from '../../model/candidate.ts';
 /** How often the LAN is asked: opencode's records are good for 8 h, and it never says that they no longer are. */
 export const QUERY_EVERY_MS = 60_000;
-/** Nobody has more instances on a LAN; whoever advertises them makes us ask each. */
+/** Nobody has more instances on a LAN, and each one that is advertised costs us a probe. */
 export const MAX_SIGHTINGS = 500;
 /** Nobody runs more on one machine. */
 export const MAX_OF_ONE_SENDER = 64;
@@ -13,7 +13,7 @@ export const MAX_OF_ONE_SENDER = 64;
 /** A machine that still talks has left so many questions for a service unanswered when the service is given up. */
 const UNANSWERED = 3;
 /**
- * A machine that was not heard for so long is given up, whatever the TTL: opencode's is 8 h, by when the address may be
+ * A machine that was silent this long is given up, whatever the TTL: opencode's is 8 h, by when the address may be
  * another machine's, on another LAN even. Ten questions in a row are lost only where multicast does not work.
  */
 const KEPT_MS = 10 * QUERY_EVERY_MS;
@@ -25,7 +25,7 @@ const SILENCE_MS = 2.5 * QUERY_EVERY_MS;
 const MAX_NOTED = 10;
 const MAX_SUBJECT_CHARS = 100;
 
-/** One service as one machine tells of it. */
+/** One service as one machine advertises it. */
 export interface Sighting {
   readonly announcement: Announcement;
   readonly origin: Origin;
@@ -50,7 +50,7 @@ interface Entry extends Sighting {
  */
 export class Sightings {
   readonly #entries = new Map<string, Entry>();
-  /** When each sender was heard last, of those that have entries. */
+  /** Time of the last packet of each sender that has entries. */
   readonly #senders = new Map<string, { heardMs: number; count: number }>();
   /** Senders of which services were left out. */
   readonly #refused = new Set<string>();
@@ -106,7 +106,7 @@ export class Sightings {
     return true;
   }
 
-  /** It stays: whether it is alive is told by HTTP. */
+  /** It stays: HTTP shows whether it is alive. */
   #goodbye(known: Entry, announcement: Announcement, nowMs: number): boolean {
     if (known.announcement.name !== announcement.name) return false;
     if (known.revisedMs !== undefined && nowMs - known.revisedMs < GOODBYE_EVERY_MS) return false;

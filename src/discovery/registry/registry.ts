@@ -176,7 +176,7 @@ class RegistryDirectorySource implements RegistrySource {
       return new SourceUnavailableError(`there is no registry directory at ${shown(path)}`, { cause: error });
     const failed = `cannot read the registry directory ${shown(path)}: ${code ?? String(error)}`;
     const theirs = await this.#anothers(path);
-    // Whoever comes first has the default directory, and may put anything in its place.
+    // The first user to create the default directory owns it, and may put anything there.
     if (theirs !== undefined && !explicit) return new SourceUnavailableError(`${failed}; ${theirs}`, { cause: error });
     if (code === undefined) return error;
     if (code === 'EACCES' || code === 'EPERM') {

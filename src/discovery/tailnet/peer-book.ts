@@ -53,7 +53,7 @@ export class PeerBook {
     setMaxListeners(0, this.#root.signal);
   }
 
-  /** Keeps to these peers: forgets the others, and begins anew with one that has another address or has just come online. */
+  /** Keeps only these peers, and starts over with one that has another address or has just come online. */
   keep(sites: readonly PeerSite[]): void {
     const wanted = new Set(sites.map(({ node }) => node.id));
     for (const [id, page] of this.#pages) if (!wanted.has(id)) this.#forget(id, page);
@@ -76,7 +76,7 @@ export class PeerBook {
    */
   async ask({ thorough = false }: { readonly thorough?: boolean } = {}): Promise<void> {
     const nowMs = this.#deps.clock.monotonic();
-    // A peer that holds its answer tells of a change by itself.
+    // A peer that holds our request open announces a change by itself.
     const isDue = (page: PageOfPeers): boolean => page.dueMs <= nowMs && this.#followed.get(page)?.hold === undefined;
     const due = [...this.#pages.values()].filter((page) => page.asking === undefined && (thorough || isDue(page)));
     const known = due.filter(({ rank }) => rank <= KNOWN);
@@ -86,7 +86,7 @@ export class PeerBook {
     await Promise.all([...this.#pages.values()].flatMap(({ asking }) => asking ?? []));
   }
 
-  /** From now on `onChange` tells at once what begins or ends on peers with a node service. */
+  /** From now on `onChange` is called at once when an instance starts or ends on a peer with a node service. */
   follow(): void {
     if (this.#root.signal.aborted) return;
     this.#follows = true;
@@ -140,7 +140,7 @@ export class PeerBook {
   }
 
   async #look(page: PageOfPeers, waitMs: number, signal: AbortSignal): Promise<void> {
-    // Forgotten, or begun anew, while it waited for its turn.
+    // Forgotten or restarted while it waited for its turn.
     if (signal.aborted || !this.#has(page)) return;
     try {
       const finding = await findOn(page.site, this.#deps, signal, page.known(waitMs));

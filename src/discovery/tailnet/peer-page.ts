@@ -13,7 +13,7 @@ const REFUSED_MAX_MS = 60_000;
 /** One that is silent is off, or a firewall drops what one sends: asking holds a place for seconds. */
 const SILENT_FIRST_MS = 30_000;
 const SILENT_MAX_MS = 600_000;
-/** A right that was just given is to be seen soon; nothing else tells of it. */
+/** A right that was just granted should show soon, and nothing else announces it. */
 const FORBIDDEN_FIRST_MS = 5000;
 const FORBIDDEN_MAX_MS = 30_000;
 
@@ -66,7 +66,7 @@ export class PageOfPeers {
     return own.address === site.address && own.dial === site.dial && nameOf(own.node) === nameOf(site.node);
   }
 
-  /** Takes down what a look at `nowMs` found; true where anything that is told of the peer is different now. */
+  /** Records what a look at `nowMs` found; true if anything shown of the peer changed. */
   note(finding: PeerFinding, nowMs: number): boolean {
     const before = this.#told();
     this.forbidden = finding.kind === 'forbidden';

@@ -66,7 +66,7 @@ export class TailscaleSource implements DiscoverySource {
   readonly #dial: Dial;
   /** Scans that wait for the peers, and tell what they say themselves. */
   #waiting = 0;
-  /** How often something on the peers was different, and how much of that a scan has told. */
+  /** Counts changes on the peers, and those that a scan has reported. */
   #changes = 0;
   #told = 0;
   #wasScanned = false;
@@ -137,7 +137,7 @@ export class TailscaleSource implements DiscoverySource {
       throw new SourceUnavailableError(error.message, { cause: error });
     }
     const problem = backendProblem(status.backendState);
-    // Not unavailable: who has Tailscale and no tailnet should be told.
+    // Not `unavailable`: someone with Tailscale but no tailnet should see it.
     if (problem !== undefined) throw new LocalApiError('stopped', problem);
     return status;
   }

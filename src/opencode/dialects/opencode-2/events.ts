@@ -79,7 +79,7 @@ export class EventReader {
       case 'session.step.ended':
         return [
           ...this.#answer(sessionID, messageID, timeOf(data, created), data),
-          // The preview tells no end: after a step that needs no other its session is soon not active any more.
+          // The preview has no end event: after a step that needs no other, its session soon stops being active.
           ...(data['finish'] === 'tool-calls' ? [] : [['session.idle', { sessionID }] as const]),
         ];
       case 'session.step.failed': {
@@ -129,7 +129,7 @@ export class EventReader {
     return [['message.part.updated', { sessionID, part: { id, messageID, type: 'text', text: '' } }]];
   }
 
-  /** Of a text whose beginning was not seen the store tells, when it has ended. */
+  /** A text whose beginning was missed is read from the store when it has ended. */
   #textDelta(sessionID: string, messageID: unknown, data: Data): Normal {
     const { delta } = data;
     const partID = this.#texts.get(String(messageID))?.get(textKey(data));
@@ -167,7 +167,7 @@ function formIn(form: unknown): Question | undefined {
   return found && questionOf(found);
 }
 
-/** The preview tells the whole session; 2.x its fields. */
+/** The preview sends the whole session; 2.x sends its fields. */
 function createdIn(data: Data): Normal {
   const info = fields(data['info']);
   const { directory = info['directory'] } = fields(data['location']);
