@@ -21,7 +21,7 @@ interface Options {
   readonly relay: string | undefined;
 }
 
-/** Tells the MCP clients on this machine about this program, or takes that back. Sets the exit code. */
+/** Adds this program to the MCP clients on this machine, or removes it. Sets the exit code. */
 export async function init(argv: readonly string[], process: NodeJS.Process, { print, tell }: Output): Promise<void> {
   const options = readOptions(argv);
   const place: Place = { home: homedir(), platform: process.platform, env: process.env };

@@ -12,7 +12,7 @@ const SHUTDOWN_LIMIT_MS = 800;
 
 /** Serves MCP on standard input and output until the client goes or a signal comes. */
 export async function serve(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
-  // A name that is no source must be told before a client is served; usually there is none, and no source need be loaded yet.
+  // A name that is no source must be reported before a client is served; usually there is none, and no source need be loaded yet.
   if (settings.sources !== 'all') {
     const { createSources, systemDependencies } = await import('../discovery/sources.ts');
     createSources(settings, systemDependencies(logger));

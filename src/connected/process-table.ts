@@ -14,7 +14,7 @@ const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
 /** Which process this is: the pid and when it began, since pids come back. */
 export interface ProcessIdentity {
   readonly pid: number;
-  /** In whatever unit the system counts; only compared. Undefined where it cannot be told. */
+  /** In the system's own unit; only compared. Undefined if unknown. */
   readonly started?: string;
 }
 

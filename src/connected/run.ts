@@ -113,7 +113,7 @@ async function look(
   }
 }
 
-/** Ends as opencode did, so that whoever started this sees no difference. */
+/** Ends as opencode did, so that the caller sees no difference. */
 function endAs(process: NodeJS.Process, code: number | null, signal: NodeJS.Signals | null): void {
   if (signal === null) {
     process.exit(code ?? EXIT_FAILED);

@@ -202,7 +202,7 @@ export class Lan extends EventEmitter {
       if (this.#hasMishandled) return;
       this.#hasMishandled = true;
       const reason = reasonOf(error);
-      this.#options.logger.log('warn', 'an mDNS packet could not be handled; later ones are not told', { reason });
+      this.#options.logger.log('warn', 'an mDNS packet could not be handled; later ones are not logged', { reason });
     }
   }
 }

@@ -29,7 +29,7 @@ const KEEP_ALIVE_MS = 45_000;
 /** Finds peers that went away without a word. */
 const TCP_KEEP_ALIVE_MS = 30_000;
 
-/** tailscaled tells its address before the interface has it; then it is there within a second. */
+/** tailscaled reports its address up to a second before the interface has it. */
 const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 10_000;
 

@@ -21,9 +21,9 @@ export interface TailnetViewDeps {
 
 /** A tailnet of thousands changes all the time, and each look reads every peer. */
 export const SHORTEST_LOOK_MS = 1000;
-/** The bus tells of changes; this finds what it missed. */
+/** The bus announces changes; this finds what it missed. */
 export const POLL_MS = 30_000;
-/** While tailscaled is away nothing tells when it comes back but its socket. */
+/** While tailscaled is away, only its socket shows when it comes back. */
 export const AWAY_POLL_MS = 2000;
 
 /** Follows tailscaled through restarts, logins and new addresses. */

@@ -22,12 +22,12 @@ export function recordPath(stateDir: string): string {
   return join(stateDir, 'record.jsonl');
 }
 
-/** Lines that wait for a slow disk; more are dropped, and that is told. */
+/** Lines that wait for a slow disk; more are dropped, and the log says so. */
 const MAX_WAITING = 1_000;
 const MAX_NAME_CHARS = 100;
 const MAX_INSTANCES = 50;
 
-/** Writes JSON lines behind the back of the calls: `add` neither waits nor throws, and what cannot be written is told once in the log. */
+/** Writes JSON lines in the background: `add` neither waits nor throws, and the log says once if they cannot be written. */
 export class CallRecord {
   readonly #file: RotatingFile;
   readonly #clock: Clock;

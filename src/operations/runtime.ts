@@ -18,7 +18,7 @@ export interface Runtime {
   readonly lock: SessionLock;
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
-  /** What was last heard of the sessions that calls have followed, by instance and session. */
+  /** The last sign of life of each session that a call has followed, by instance and session. */
   readonly heard: Map<string, Heard>;
 }
 
@@ -50,7 +50,7 @@ export type PersonAnswer =
   | { readonly kind: 'dismissed' }
   /** Nothing came before the time was up or `signal` aborted. */
   | { readonly kind: 'late' }
-  /** What came is not from a person. `reason` tells of the client: `it …`. */
+  /** The answer is not from a person. `reason` describes the client: `it …`. */
   | { readonly kind: 'unavailable'; readonly reason: string };
 
 /** Never rejects. */

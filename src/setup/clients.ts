@@ -15,7 +15,7 @@ export type Words = readonly [string, ...string[]];
 /** `json`: the client takes neither comments nor trailing commas. */
 export type Format = 'json' | 'jsonc' | 'toml';
 
-/** An MCP client, and how it is told about a server. */
+/** An MCP client, and how a server is added to it. */
 export interface Client {
   /** For the command line. */
   readonly name: string;

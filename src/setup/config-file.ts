@@ -103,7 +103,7 @@ async function replaceFile(target: string, text: string, isThere: boolean): Prom
   }
 }
 
-/** As Claude Code locks its file: whoever makes the folder `<file>.lock` has it, beside the link where the file is one. */
+/** As Claude Code locks its file: making the folder `<file>.lock` takes the lock; if the file is a link, beside the link. */
 async function lock(path: string, pause: Rewrite['pause']): Promise<() => Promise<void>> {
   const folder = `${path}.lock`;
   for (let tries = 1; ; tries += 1) {

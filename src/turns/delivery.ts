@@ -9,7 +9,7 @@ export type Delivery =
   | { readonly kind: 'refused'; readonly reason: string }
   /** Not one byte of it left this machine: it may be sent by another way. */
   | { readonly kind: 'unsent'; readonly reason: string }
-  /** Whether the session has it cannot be told; sending again could run it twice. */
+  /** It is unknown whether the session has it; sending again could run it twice. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
 /**

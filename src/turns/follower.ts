@@ -29,7 +29,7 @@ export interface FollowRequest {
   readonly onStarted?: () => void;
   /** Called where the turn stops at a request: how following ends, or undefined where that was settled and it goes on. Never rejects. */
   readonly onWaiting?: ((outcome: WaitingOutcome) => Promise<TurnOutcome | undefined>) | undefined;
-  /** What an earlier call that followed this session heard last. */
+  /** The last sign of life that an earlier call on this session saw. */
   readonly heard?: Heard | undefined;
 }
 
@@ -50,7 +50,7 @@ const QUIET_MS = 5_000;
 /** opencode sends idle before the completed message on errors and aborts; then the store is asked often, for a while. */
 const SETTLING_POLL_MS = 200;
 const SETTLING_LIMIT_MS = 3_000;
-/** A turn of which nothing was heard for so long is told as stalled: models think, and commands run, for minutes. */
+/** A turn silent this long is reported as stalled: models think, and commands run, for minutes. */
 export const STALL_MS = 120_000;
 
 /** An aborted message says so itself, and one that is too long may be compacted and answered. */
@@ -93,7 +93,7 @@ export class Follower {
     this.#nextCheckMs = this.#acceptedAtMs + (deps.resend === undefined ? 0 : QUIET_MS);
   }
 
-  /** What was said before counts as told: only what comes after it is handed out and in the result. */
+  /** Earlier text counts as given: only later text is handed out and in the result. */
   skipPast(messages: readonly Message[]): void {
     const { heard } = this.#request;
     this.#transcript.reconcile(messages);
@@ -198,7 +198,7 @@ export class Follower {
       if (!(error instanceof RequestError)) throw error;
       if (error.status === 404 && this.#deps.feed.hasStream && this.#isSameProcess) return DELETED;
       if (error.status === 404) return { kind: 'unknown', reason: 'what answers there now does not have this session' };
-      // Where the events told the end, that is believed of a store that cannot be read, as of one that is too large.
+      // If events showed the end, that counts even if the store cannot be read or is too large.
       if (busy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
@@ -237,7 +237,7 @@ export class Follower {
     if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
       return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
     }
-    // OpenCode 2 stores a message when it takes it up, and the preview tells of no interruption before the model's first word.
+    // OpenCode 2 stores a message when it takes it up, and the preview reports no interruption before the model's first word.
     if (this.#deps.api.isIdempotent && this.#transcript.hasStored(this.#deps.messageId)) {
       if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
       return { kind: 'interrupted', reason: 'it ended before the model said a word; somebody interrupted it' };

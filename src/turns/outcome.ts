@@ -21,7 +21,7 @@ export type TurnOutcome =
   | {
       readonly kind: 'running';
       readonly retrying?: { readonly attempt: number; readonly message: string };
-      /** Since when nothing was heard of it, ms since the epoch of our clock, where that is long ago. */
+      /** Time of its last sign of life, ms since the epoch of our clock, if that is long ago. */
       readonly stalledSinceMs?: number;
     }
   /** The caller stopped following; it still runs. */
@@ -32,14 +32,14 @@ export type TurnOutcome =
   | { readonly kind: 'busy'; readonly reason: string }
   /** opencode did not take the message. */
   | { readonly kind: 'refused'; readonly reason: string }
-  /** Whether the message arrived, or what became of it, cannot be told. */
+  /** It is unknown whether the message arrived, or what became of it. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
-/** When something was last heard of a turn, by the monotonic clock, and how far it had come then. */
+/** Time of a turn's last sign of life, by the monotonic clock, and how far it had come. */
 export interface Heard {
   readonly atMs: number;
   readonly stage: string;
-  /** It was listened to for so long without a word that it was told as stalled. */
+  /** It was silent for so long that it was reported as stalled. */
   readonly stalled: boolean;
 }
 

@@ -5,7 +5,7 @@ import { type Outline, outlineOf, type Turn, turnFrom } from './turn-messages.ts
 interface PartText {
   readonly id: string;
   readonly messageId: string;
-  /** Undefined until a `message.part.updated` or the store has told it; deltas do not. */
+  /** Undefined until a `message.part.updated` or the store has given it; deltas do not. */
   type: string | undefined;
   text: string;
   /** How much of `text` has been handed out. */
@@ -44,7 +44,7 @@ export class Transcript {
   /** Those answers of the turn that are no summary. */
   readonly #spoken = new Set<string>();
   readonly #parts = new Map<string, PartText>();
-  /** An answer came to a message that is not known: the store tells whether that is part of the turn. */
+  /** An answer came to an unknown message: the store shows whether that is part of the turn. */
   isUnplaced = false;
   #shownAny = false;
   #lastShownPart: string | undefined;
@@ -84,7 +84,7 @@ export class Transcript {
     for (const message of messages) {
       const { info, parts } = message;
       const known = this.#outlines.get(info.id);
-      // The store may be a moment behind the event that told of the end.
+      // The store may be a moment behind the end event.
       const isBehind = known?.kind === 'answer' && known.info.time.completed !== undefined && !isCompleted(info);
       if (!isBehind) this.#outlines.set(info.id, outlineOf(message));
       // A person's message is stored before its parts are.

@@ -79,7 +79,7 @@ describe('the LAN as one socket', () => {
       socket.send(PACKET, port, '224.0.0.251');
       return calls >= 3;
     });
-    expect(lines).toEqual(['warn an mDNS packet could not be handled; later ones are not told a bug']);
+    expect(lines).toEqual(['warn an mDNS packet could not be handled; later ones are not logged a bug']);
   });
 
   it('says why where an address cannot be used, and goes on with the others', async () => {

@@ -59,7 +59,7 @@ describe('a stranger’s', () => {
     [
       'where nobody knows tailscaled’s user',
       deps([row(theirs, OURS, 0, '222')], { tailscaledUid: () => Promise.resolve(undefined) }),
-      'cannot be told',
+      'is unknown',
     ],
     ['where there is no table', deps([], { readSockets: () => Promise.resolve(undefined) }), 'does not tell'],
   ])('%s', async (_, given, reason) => {

@@ -29,7 +29,7 @@ test('a session that was found stalled is told as such for as long as it does no
   expect(since).toBe(sinceMs);
   expect(sessionState({ type: 'busy' }, { stalledSinceMs: since, nowMs: 2_000 })).toEqual({
     state: 'stalled',
-    reason: `nothing was heard of it since ${new Date(sinceMs).toISOString()}`,
+    reason: `no sign of life since ${new Date(sinceMs).toISOString()}`,
   });
   const moved = message([{ id: 'prt_1', messageID: 'msg_1', type: 'text' }]);
   expect(stalledSince(runtime, instance, session, moved)).toBeUndefined();

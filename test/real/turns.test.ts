@@ -239,7 +239,7 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       await opencode.kill('SIGKILL');
       const sent = await sending;
       expect(sent.result.isError).toBe(true);
-      expect(sent.text).toMatch(/cannot be told.*ECONNREFUSED.*Look before sending it again/s);
+      expect(sent.text).toMatch(/it is unknown whether.*ECONNREFUSED.*Look before sending it again/s);
       expect(data(await server.call('instances'))).toMatchObject({ instances: [{ name: 'worker', state: 'offline' }] });
       await opencode.restart();
       expect(data(await server.call('instances'))).toMatchObject({

@@ -1,4 +1,4 @@
-/** What a script reads of a command; told by `opencode-mcp help`. 2 is a `SettingsError`. */
+/** What a script reads of a command; `opencode-mcp help` lists them. 2 is a `SettingsError`. */
 export const EXIT = {
   done: 0,
   /** Or aborted, or not found. */

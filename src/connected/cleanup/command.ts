@@ -9,7 +9,7 @@ import { endTunnel, removeState } from './wrappers.ts';
 const MAX_REASON_CHARS = 300;
 
 export interface CleanupOptions extends CommandOptions {
-  /** Only tells what would be removed. */
+  /** Only lists what would be removed. */
   readonly dryRun: boolean;
 }
 

@@ -65,7 +65,7 @@ async function judgeTunnel(file: RunStateFile, pid: number): Promise<readonly Fi
 export async function removeState(file: RunStateFile, stateDir: string): Promise<string | undefined> {
   const now = await findAgain(file, stateDir);
   if (now === 'gone') return undefined;
-  if (now === undefined) return 'it was written anew';
+  if (now === undefined) return 'it has been written since';
   if (await opencodeRuns(file)) return `its opencode (pid ${file.state.opencodePid}) runs`;
   const stats = await lstat(file.path);
   if (!stats.isFile() || stats.uid !== process.geteuid?.()) return 'it is not a file of this user';

@@ -29,7 +29,7 @@ export interface SshProcess {
   readonly ended: Promise<string>;
   /** What ssh itself printed last, in quotation marks and safe to show; empty where it printed nothing. */
   readonly lastWords: string;
-  /** Sends a line to the program on the relay. Whether it arrives is told by the answer only. */
+  /** Sends a line to the program on the relay. Only the answer shows that it arrived. */
   send(line: string): void;
   /** Ends the input, lets ssh end by itself for `graceMs` or until `release` is called, then kills it and what it started. Idempotent. */
   end(graceMs: number): Promise<void>;
@@ -47,7 +47,7 @@ const LAST_WORDS_MS = 100;
 const FAMILY_MS = 150;
 /** Longer than any line of the protocol; a login script that prints megabytes must not fill the memory. */
 const MAX_LINE_CHARS = 16 * 1024;
-/** ssh tells the cause in its last line, seldom in the last three, as a menu or a notice does. */
+/** ssh gives the cause in its last line, seldom in the last three. */
 const KEPT_LINES = 3;
 const MAX_REASON_CHARS = 300;
 
@@ -128,7 +128,7 @@ class RunningSsh implements SshProcess {
     child.stderr.destroy();
   }
 
-  /** Whom to signal: negative for a group. Empty once ssh has ended without a group of its own. */
+  /** Process ids to signal, negative for a group. Empty once ssh has ended without a group of its own. */
   async #family(): Promise<readonly number[]> {
     const { pid } = this;
     if (pid === undefined) return [];

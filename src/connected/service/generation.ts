@@ -4,7 +4,7 @@ import { runBriefly } from '../run-briefly.ts';
 /** Which generation of opencode a program is. */
 export type OpencodeGeneration =
   | { readonly number: 1; readonly version?: string }
-  /** One service for each user. `version` is not told by the preview. */
+  /** One service for each user. The preview does not report `version`. */
   | { readonly number: 2; readonly version?: string; readonly isPreview?: true };
 
 /** It cannot be known; the message says what to do. */

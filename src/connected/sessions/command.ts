@@ -85,7 +85,7 @@ async function sessionsOf(
       const nowMs = Date.now();
       const isOpencode1 = dialect === 'opencode-1';
       const resting = sessions.filter(
-        // The preview tells how a session ended only by loading its directory.
+        // The preview shows how a session ended only by loading its directory.
         ({ id, directory }) =>
           !statuses.has(id) && (isOpencode1 ? directory === ownDirectory : dialect === 'opencode-2'),
       );
@@ -107,7 +107,7 @@ async function sessionsOf(
 /** So it looks to every process that does not work on it. */
 const AT_REST: ReadonlySet<string> = new Set<SessionState['state']>(['idle', 'starting', 'interrupted']);
 
-/** One row for a session. Of several processes that know it, the one that works on it tells its state. */
+/** One row for a session. If several processes know it, its state is from the one that works on it. */
 function merged(rows: readonly FoundSession[]): readonly FoundSession[] {
   const byId = new Map<string, FoundSession>();
   for (const row of rows) {

@@ -88,7 +88,7 @@ export class Guard {
     if (this.#child.stdin.writable) this.#child.stdin.write(`${words.join(' ')}\n`);
   }
 
-  /** A path with a line break cannot be told, and its file stays for `cleanup`. */
+  /** A path with a line break cannot be passed on; its file stays for `cleanup`. */
   remove(stateFile: string): void {
     if (!stateFile.includes('\n')) this.#child.stdin.write(`state ${stateFile}\n`);
   }

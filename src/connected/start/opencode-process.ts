@@ -86,7 +86,7 @@ export class OpencodeProcess {
     });
   }
 
-  /** Known once it answers, where the system tells. */
+  /** Known once it answers, if the system shows it. */
   get server(): ProcessIdentity | undefined {
     return this.#server;
   }
@@ -141,7 +141,7 @@ export class OpencodeProcess {
     while (!(await endsWithin(server, TERM_MS))) signalIfThere(server.pid, 'SIGKILL');
   }
 
-  /** Whose the listener on the port is: known where the system tells it. */
+  /** Whose the listener on the port is, if the system shows it. */
   async #portOwner(): Promise<'nobody' | 'own' | 'another' | 'unknown'> {
     if ((await listenerOn(this.port)) === 'none') return 'nobody';
     const [listeners, family] = await Promise.all([listenersOn(this.port), familyOf(this.pid)]);

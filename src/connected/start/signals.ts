@@ -5,7 +5,7 @@ export interface Signals {
   readonly giveUp: AbortSignal;
   /** The signal that is to end this program, if it came before opencode was started. */
   readonly ended: NodeJS.Signals | undefined;
-  /** From here on the signals are opencode's. `interrupted`: an interrupt has ended ssh, which may be heard of here a little later. */
+  /** From here on the signals are opencode's. `interrupted`: an interrupt has ended ssh, which this process may notice a little later. */
   starting(before: { readonly interrupted: boolean }): void;
   /** Back to what they do by default. */
   stop(): void;

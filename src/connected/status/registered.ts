@@ -82,7 +82,7 @@ async function askAll(
   const known = candidates.map((one) => {
     const candidate = asService(one, services);
     const { directory: claimed, ...claims } = candidate.claims;
-    // Whatever answers is told, with its own directory.
+    // Whatever answers is listed, with its own directory.
     return { candidate, claimed, asked: { ...candidate, claims } };
   });
   const trusted = known.flatMap(({ asked }) => (asked.trust.level === 'trusted' ? [asked] : []));

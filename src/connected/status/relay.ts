@@ -6,7 +6,7 @@ import type { RelayRegistration, RelayReport } from './report.ts';
 
 const MAX_CHARS = 300;
 
-/** What a survey of the relay's registry directory tells. */
+/** The report of a survey of the relay's registry directory. */
 export function relayReport(survey: RegistrySurvey, states: readonly RunStateFile[]): RelayReport {
   return {
     directory: singleLine(survey.directory, MAX_CHARS),

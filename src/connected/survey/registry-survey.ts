@@ -13,7 +13,7 @@ const surveyedRegistration = z
     name: text,
     isMine: z.boolean(),
     ownerUid: z.int().nonnegative(),
-    /** Tells the very file that was read from one written since. */
+    /** Distinguishes the file that was read from one written since. */
     version: text,
     registration: z
       .object({

@@ -39,7 +39,7 @@ export class Callers {
     this.#deps = deps;
   }
 
-  /** Never rejects. `anew`: whatever whois said of this connection before. */
+  /** Never rejects. `anew`: ignores what whois answered for this connection before. */
   async admit(socket: Socket, how?: 'again'): Promise<Verdict> {
     const tailnet = this.#deps.view.current;
     if (tailnet === undefined) return unanswered('tailscaled is not running or logged out');

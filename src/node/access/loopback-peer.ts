@@ -13,7 +13,7 @@ export interface LoopbackConnection {
 }
 
 export interface LoopbackPeerDeps {
-  /** Of the user that tailscaled runs as; undefined where it cannot be told. */
+  /** The user that tailscaled runs as; undefined if unknown. */
   readonly tailscaledUid: () => Promise<number | undefined>;
   readonly readSockets: () => Promise<readonly SocketRow[] | undefined>;
   readonly holders: (inode: string) => Promise<readonly Pick<SocketHolder, 'name'>[]>;
@@ -34,7 +34,7 @@ export async function strangerAtLoopback(
   { tailscaledUid, readSockets, holders }: LoopbackPeerDeps,
 ): Promise<string | undefined> {
   const [uid, rows] = await Promise.all([tailscaledUid(), readSockets()]);
-  if (uid === undefined) return 'which user tailscaled runs as cannot be told';
+  if (uid === undefined) return 'the user that tailscaled runs as is unknown';
   if (rows === undefined) return 'this system does not tell who holds a socket';
   const ends = rows.filter(
     ({ local, remote }) =>

@@ -12,7 +12,7 @@ export interface Refusal {
 
 export const AWAY: Refusal = { status: 503, text: 'This machine is not in a tailnet at the moment.' };
 
-/** They say how long the body is, or for whom the request is: two of them are two requests to two readers. */
+/** They set the body's length or the request's target: with two of one kind, two parsers can read two different requests. */
 const SINGLE = ['host', 'content-length', 'transfer-encoding', 'upgrade', 'origin'];
 
 const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;

@@ -34,7 +34,7 @@ export async function answerList(
   const waits = state !== undefined && isKnown(state) && waitS > 0;
   if (waits) {
     state = await feed.next(isKnown, waitS * 1000, signal);
-    // Gone, or cut: its end is told a little later than that of the wait.
+    // Gone or cut: its end is noticed a little later than that of the wait.
     if (signal.aborted || request.socket.destroyed) return;
     const refusal = await admitAgain();
     if (refusal !== undefined) {

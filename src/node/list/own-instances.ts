@@ -20,7 +20,7 @@ export interface OwnInstance {
   readonly port: number;
   /** The process that must hold the port, where it named itself. */
   readonly pid?: number;
-  /** Its own, as its `/path` told it; empty of an OpenCode 2, which has none. */
+  /** Its own, from its `/path`; empty for an OpenCode 2, which has none. */
   readonly directory: string;
   readonly version: string;
   readonly dialect: Dialect;
@@ -48,7 +48,7 @@ export interface OwnInstancesDeps {
 
 /** The live instances that this user registered on this machine, and their OpenCode 2 services: nobody else's, and no tunnel's. */
 export class OwnInstances {
-  /** Called when the list is likely to be another; a process that was killed, or replaced under its name, is not told. */
+  /** Called when the list has probably changed; not for a process that was killed, or replaced under its name. */
   onChange: () => void = () => {};
   readonly #deps: OwnInstancesDeps;
   readonly #fleet: LiveFleet;
@@ -56,7 +56,7 @@ export class OwnInstances {
   constructor(deps: OwnInstancesDeps) {
     const { settings, uid, hostname, clock, logger } = deps;
     this.#deps = deps;
-    // Not explicit, whoever set it: only a directory of our own holds what we registered.
+    // Never explicit, even if configured: only a directory of our own holds what we registered.
     const dependencies = { logger, uid, hostname };
     const registry = createRegistrySource({ ...registryOptionsOf(settings), explicit: false }, dependencies);
     const services = createServiceSource({ directory: settings.opencodeStateDir }, dependencies);
@@ -66,7 +66,7 @@ export class OwnInstances {
       logger,
       sources: [ownOnly(registry, logger), ownOnly(services, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
-      // Not what people are told: that waits, and leaves out who came and went meanwhile.
+      // Not the change feed for people: that is delayed, and leaves out what came and went meanwhile.
       onPresence: () => this.onChange(),
     });
   }

@@ -11,7 +11,7 @@ const SHOWN = /^(?:session|permission|question|form)\./;
 /** One holds at most a whole part with its pictures. */
 const MAX_EVENT_CHARS = 16 * 1024 * 1024;
 
-/** Lets through of OpenCode 2's event stream what tells of a session or of a directory, and the heartbeats. */
+/** Passes those events of an OpenCode 2 stream that name a session or a directory, and heartbeats. */
 export class EventFilter extends Transform {
   readonly #decoder = new StringDecoder('utf8');
   readonly #parser: EventSourceParser;

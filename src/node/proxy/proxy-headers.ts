@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { Transform } from 'node:stream';
 import { basicAuthorization, type Credential } from '../../http/exchange.ts';
 
-/** They belong to one connection (RFC 9110, 7.6.1), or frame a body that is framed anew. */
+/** They belong to one connection (RFC 9110, 7.6.1), or frame a body that gets a new framing. */
 const HOP_BY_HOP = new Set([
   'connection',
   'keep-alive',

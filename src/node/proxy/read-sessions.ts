@@ -9,12 +9,12 @@ const MAX_BYTES = 16 * 1024 * 1024;
 /** An undone turn leaves its whole diff in the session; a directory is at most as long as Linux lets it be. */
 const MAX_STRING_BYTES = 4096;
 const LIMIT_MS = 5000;
-/** Ids remembered for one instance before they are asked anew. */
+/** Ids remembered for one instance before they are asked again. */
 const MAX_REMEMBERED = 10_000;
 
 const MAX_ACTIVE_BYTES = 256 * 1024;
 
-/** Tells what a reader may ask of sessions. */
+/** Decides what a `read` caller may ask about sessions. */
 export class ReadSessions {
   /** A session never moves, so what was found once holds. */
   readonly #known = new WeakMap<OwnInstance['candidate'], Set<string>>();

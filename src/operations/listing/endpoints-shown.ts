@@ -9,7 +9,7 @@ export interface EndpointsShown {
   readonly also?: string[];
 }
 
-/** Of the way in use all of the URL, by which one may attach; of the others what tells them apart. */
+/** The endpoint in use with its whole URL, for attaching; the others as short as they can be distinguished. */
 const MAX_URL_CHARS = 120;
 const MAX_HOST_CHARS = 60;
 const MAX_VERSION_CHARS = 40;
@@ -22,7 +22,7 @@ export function versionShown({ version, dialect }: { readonly version: string; r
   return singleLine(isPreview ? `2 (preview ${version})` : version, MAX_VERSION_CHARS);
 }
 
-/** Ways in the order of preference; one that does not answer now is told as such. */
+/** Endpoints in the order of preference; one that does not answer now is marked. */
 export function endpointsShown({ endpoints }: Pick<Server, 'endpoints'>, inUse: Endpoint): EndpointsShown {
   const key = endpointKey(inUse);
   const others = new Map<string, string>();

@@ -24,12 +24,12 @@ const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'in
 const MAX_NOTES = 8;
 const MAX_NOTE_CHARS = 300;
 const MAX_REASON_CHARS = 200;
-/** More are told by get_status. */
+/** get_status shows more. */
 const MAX_WAITING = 3;
 /** Younger answers were asked for in this very call. */
 const FRESH_MS = 1_000;
 
-/** Every instance, asked anew what it does. */
+/** Every instance, asked now what it does. */
 export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
   return answer(runtime, await runtime.fleet.survey(call.signal), input, askedAtMs, call);

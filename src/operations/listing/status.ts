@@ -17,7 +17,7 @@ import { UnreachableError } from '../../fleet/fleet.ts';
 /** Titles are looked up for as many; past that a session is named by its id. */
 const MAX_SESSIONS = 20;
 
-/** What one instance does now. One that cannot be reached is told as such, not as a failed call. */
+/** What one instance does now. An unreachable one is a result, not a failed call. */
 export async function getStatus(
   runtime: Runtime,
   input: { readonly instance: string },

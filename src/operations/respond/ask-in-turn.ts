@@ -48,7 +48,7 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
         );
         return undefined;
       } catch (error) {
-        // Nobody is left whom it could tell why.
+        // Nobody is left to read the reason.
         if (call.signal.aborted) return outcome;
         const message = error instanceof Error ? error.message : String(error);
         return { ...outcome, reason: error instanceof OperationError ? message : `${message}; see get_status` };

@@ -107,7 +107,7 @@ async function findElsewhere(
   requestId: string,
   call: Call,
 ): Promise<Asked | undefined> {
-  // OpenCode 2 tells of all its directories at once.
+  // OpenCode 2 answers for all its directories at once.
   if (connected.dialect !== 'opencode-1') return await oneOf(connected, [''], requestId);
   const { asked } = await runtime.fleet.surveyServer(connected, call.signal);
   const near = await oneOf(connected, asked, requestId);

@@ -53,12 +53,12 @@ async function orDoubt<T>(change: Promise<T>): Promise<T | RequestError> {
   }
 }
 
-/** A session that was made. @throws {OperationError} whether it was made cannot be told: made once more there may be two */
+/** A session that was made. @throws {OperationError} it is unknown whether it was made; a second call could make two */
 export async function madeSession(name: string, making: Promise<Session>): Promise<Session> {
   const made = await orDoubt(making);
   if (!(made instanceof RequestError)) return made;
   throw new OperationError(
-    `${name}: whether the session was made cannot be told: no answer of opencode's came (${made.message}). Look with list_sessions before you call again: it may be there, or come yet.`,
+    `${name}: it is unknown whether the session was made: opencode's answer did not come (${made.message}). Look with list_sessions before you call again: it may be there, or come yet.`,
   );
 }
 

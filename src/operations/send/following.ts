@@ -17,7 +17,7 @@ export function followUntil({ deadlineMs }: Pick<Call, 'deadlineMs'>): number {
   return deadlineMs - RESERVE_MS;
 }
 
-/** Follows what a session does now, from here on. `act` is done while its events are heard; `onWaiting` is as for any turn. */
+/** Follows what a session does from now on. `act` runs while the event stream is open; `onWaiting` is as for any turn. */
 export async function followOn(
   runtime: Runtime,
   connected: Connected,

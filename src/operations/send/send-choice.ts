@@ -52,7 +52,7 @@ export async function checkChoice(
   return { ...(agentName !== undefined && { agentName }), ...(modelName !== undefined && { modelName }) };
 }
 
-/** OpenCode 2 tells of none while it loads a directory, which took the preview 2.3 s. */
+/** OpenCode 2 lists none while it loads a directory, which took the preview 2.3 s. */
 const COLD_PAUSES_MS = [250, 500, 1_000, 2_000, 4_000];
 
 type OnceLoaded = <T>(list: () => Promise<readonly T[]>) => Promise<readonly T[]>;

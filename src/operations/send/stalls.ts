@@ -42,7 +42,7 @@ async function earliestStall(
     const stalls = await stallsAmong(runtime, await connectTo(runtime, instance, call), sessions);
     return stalls.size === 0 ? undefined : Math.min(...stalls.values());
   } catch {
-    // That it does not answer is told by the next look at it.
+    // The next look at it shows that it does not answer.
     return undefined;
   }
 }

@@ -32,7 +32,7 @@ export interface ViewOptions {
 
 /**
  * A turn as the tools show it.
- * @throws {OperationError} nothing was started, or whether it was cannot be told
+ * @throws {OperationError} nothing was started, or that is unknown
  */
 export function turnAnswer(
   instance: string,
@@ -116,7 +116,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       return {
         isError: true,
         outcome: 'unknown',
-        reason: `whether the message arrived, or what became of it, cannot be told: ${sentence(outcome.reason, 500)}`,
+        reason: `it is unknown whether the message arrived, or what became of it: ${sentence(outcome.reason, 500)}`,
         next: `Look before sending it again. ${goOn}`,
       };
   }
@@ -136,7 +136,7 @@ function running(
   const since = new Date(stalledSinceMs).toISOString();
   return {
     outcome: 'stalled',
-    reason: `nothing was heard of it since ${since}, ${formatAge(nowMs - stalledSinceMs)} ago`,
+    reason: `no sign of life since ${since}, ${formatAge(nowMs - stalledSinceMs)} ago`,
   };
 }
 

@@ -26,11 +26,11 @@ export interface WaitInput {
 
 /** Of one instance; sub-agents are not counted. */
 const MAX_SESSIONS = 5;
-/** Sub-agents among them are told apart by asking for each. */
+/** A request for each shows which of them are sub-agents. */
 const MAX_LOOKED_AT = 30;
 /** Of the whole fleet, where no instance is named. */
 const MAX_INSTANCES = 30;
-/** What ends in the same moment is told together. */
+/** Turns that end at the same moment are reported together. */
 const TOGETHER_MS = 50;
 const ACTIVE: ReadonlySet<InstanceState> = new Set<InstanceState>(['starting', 'busy', 'retrying', 'waiting']);
 
@@ -91,7 +91,7 @@ function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Ca
   return { ...call, deadlineMs: Math.min(call.deadlineMs, untilMs) };
 }
 
-/** How one session of an instance stands, or why the instance cannot be told of. */
+/** The state of one session of an instance, or why it is unknown. */
 interface Seen {
   readonly instance: string;
   readonly session?: Session;
@@ -142,7 +142,7 @@ async function followAll(
           const own = { ...call, signal: following.signal };
           const { onWaiting, settled } = askInTurn(runtime, connected, session, own);
           const result = await followOn(runtime, connected, session, own, { onWaiting });
-          // One that needs something, or failed, is what the caller waits for: its other sessions are told as they are.
+          // The caller waits for one that needs something or failed: its other sessions are reported as they are.
           if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result, settled };
         } catch (error) {
@@ -227,7 +227,7 @@ function view(
   if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
   const over = !isWorking(result.outcome);
   try {
-    // Of what has ended the whole is told: a call that sent it may not have waited for it.
+    // The whole answer of an ended turn is given: the call that sent it may not have waited for it.
     const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;
     return turnAnswer(instance, session, shown, { nowMs, maxChars, brief: true, settled });
   } catch (error) {

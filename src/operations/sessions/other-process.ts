@@ -35,7 +35,7 @@ export async function findOtherProcess(
     others.map(async (other) => {
       try {
         const { api, dialect } = await connectTo(runtime, other, call);
-        // OpenCode 2 tells of all its directories at once, and loads none for it.
+        // OpenCode 2 answers for all its directories at once, and loads none for it.
         if (dialect !== 'opencode-1') return (await api.statuses('')).has(session.id) ? other.name : undefined;
         // Only a directory of a session of its own may be named to it.
         const shared = await api.session(session.id);

@@ -73,7 +73,7 @@ async function forkPoint(
   return { id: newest.info.role === 'user' ? newest.info.id : newest.info.parentID, running: true };
 }
 
-/** Its turn is about to start: status tells it up to a second later. */
+/** Its turn is about to start: the status shows it up to a second later. */
 function isUnanswered({ info }: Message): boolean {
   return info.role === 'user';
 }

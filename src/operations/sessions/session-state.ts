@@ -34,5 +34,5 @@ export function sessionState(
 }
 
 export function stalled(sinceMs: number): SessionState & { readonly state: 'stalled' } {
-  return { state: 'stalled', reason: `nothing was heard of it since ${new Date(sinceMs).toISOString()}` };
+  return { state: 'stalled', reason: `no sign of life since ${new Date(sinceMs).toISOString()}` };
 }
