@@ -16,7 +16,7 @@ import type { Answer } from '../../operations/answer.ts';
 import { CallRecord } from '../../operations/call-record.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { VERSION } from '../../base/version.ts';
-import { type StartedRuntime, startRuntime } from '../start-runtime.ts';
+import { type StartedRuntime, startRuntime } from './start-runtime.ts';
 import { formAsker } from './ask-form.ts';
 import { type AskLine, lineAsker } from './ask-line.ts';
 import { EXIT, type Exit } from './exit-codes.ts';
