@@ -17,6 +17,7 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
   'respond',
   'abort',
   'sessions',
+  'attach',
 ]);
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
