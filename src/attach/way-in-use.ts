@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
@@ -24,7 +25,7 @@ export class WayInUse {
   #reached: Reached;
   #failed = false;
   /** Aborts when the way is given up: what streams by it would only fall silent. */
-  #left = new AbortController();
+  #left = leaving();
   #looking: Promise<Refusal | undefined> | undefined;
 
   constructor(reached: Reached, deps: WayInUseDeps) {
@@ -51,7 +52,7 @@ export class WayInUse {
   #leave(): void {
     const left = this.#left;
     this.#failed = true;
-    this.#left = new AbortController();
+    this.#left = leaving();
     left.abort();
   }
 
@@ -89,4 +90,11 @@ export class WayInUse {
       await clock.sleep(SILENCE_MS - silentMs, over);
     }
   }
+}
+
+function leaving(): AbortController {
+  const left = new AbortController();
+  // One for each exchange.
+  setMaxListeners(0, left.signal);
+  return left;
 }

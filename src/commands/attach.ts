@@ -44,10 +44,10 @@ export const ATTACH: ShellCommand = {
 type Opening = Pick<Parameters<typeof runInTerminal>[0], 'program' | 'args' | 'env' | 'cwd'>;
 
 function open(shell: Shell, opening: Opening): Promise<number> {
-  const { process, signal, onInterrupt } = shell;
+  const { process, signal } = shell;
   // From here on the screen is opencode's.
   shell.quiet();
-  return runInTerminal({ ...opening, process, signal, onInterrupt });
+  return runInTerminal({ ...opening, process, signal, onInterrupt: (act) => shell.onInterrupt(act) });
 }
 
 /** It takes no URL: its terminal finds this user's own service on this machine, and nothing else. */

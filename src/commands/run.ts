@@ -18,6 +18,7 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
   'abort',
   'sessions',
   'attach',
+  'open',
 ]);
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */

@@ -73,6 +73,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<ShellCommand>>> = {
   abort: async () => (await import('../abort.ts')).ABORT,
   sessions: async () => (await import('../sessions.ts')).SESSIONS,
   attach: async () => (await import('../attach.ts')).ATTACH,
+  open: async () => (await import('../open.ts')).OPEN,
 };
 
 /** Runs the subcommand `name`, and sets the exit code. */

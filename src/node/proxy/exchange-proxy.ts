@@ -1,4 +1,5 @@
 import { timingSafeEqual } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -60,6 +61,8 @@ export class ExchangeProxy {
 
   private constructor(options: ExchangeProxyOptions) {
     this.#options = options;
+    // One for each exchange.
+    setMaxListeners(0, this.#ending.signal);
     const { headersMs, requestMs, checkMs } = LISTENER_LIMITS;
     this.#server = createServer({
       headersTimeout: headersMs,
