@@ -25,6 +25,10 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
 export async function run(process: NodeJS.Process, output: Output): Promise<void> {
   const argv = process.argv.slice(2);
   const [first = ''] = argv;
+  if (first === '__complete') {
+    await (await import('./completion/complete.ts')).complete(argv.slice(1), output);
+    return;
+  }
   // What stands after `--` is a message.
   const flags = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
   const isCommand = first !== '' && !first.startsWith('-');
@@ -39,6 +43,10 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
   }
   if (first === 'init') {
     await (await import('./init.ts')).init(argv.slice(1), process, output);
+    return;
+  }
+  if (first === 'completion') {
+    (await import('./completion/complete.ts')).completion(argv.slice(1), output);
     return;
   }
   if (SHELL_COMMANDS.has(first)) {

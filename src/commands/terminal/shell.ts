@@ -16,6 +16,7 @@ import type { Answer } from '../../operations/answer.ts';
 import { CallRecord } from '../../operations/call-record.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { VERSION } from '../../base/version.ts';
+import { rememberNames } from '../completion/known-names.ts';
 import { type StartedRuntime, startRuntime } from './start-runtime.ts';
 import { formAsker } from './ask-form.ts';
 import { type AskLine, lineAsker } from './ask-line.ts';
@@ -187,7 +188,11 @@ function openShell({ output, ...given }: Opening): Opened {
   return {
     shell,
     close: async () => {
-      await Promise.all([started?.close(), record.close()]);
+      await Promise.all([
+        started && rememberNames(settings.stateDir, started.runtime.fleet.snapshot()),
+        started?.close(),
+        record.close(),
+      ]);
     },
   };
 }
