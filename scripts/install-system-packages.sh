@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the suites drive and npm cannot bring: a real sshd, busybox as another relay's shell, tmux for the TUI,
-# zsh and fish as shells that complete names, systemd's judgement of the units, ip for the network namespaces of a tailnet, and the ripgrep that opencode would
-# download to search with.
+# zsh and fish, in which names are completed, systemd's judgement of the units, ip for the network namespaces of a tailnet,
+# and the ripgrep that opencode would download to search with.
 # Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
 set -eu
 

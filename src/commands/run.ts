@@ -46,7 +46,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     return;
   }
   if (first === 'completion') {
-    (await import('./completion/complete.ts')).completion(argv.slice(1), output);
+    (await import('./completion/complete.ts')).printScript(argv.slice(1), output);
     return;
   }
   if (SHELL_COMMANDS.has(first)) {

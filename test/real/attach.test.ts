@@ -1,7 +1,9 @@
-import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
+import { ask, type Asked } from '../attach/instances.ts';
+import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { type OpencodeSandbox, openSandbox } from '../rig/opencode-sandbox.ts';
@@ -11,66 +13,143 @@ import { until, within } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 
 const PASSWORD = 'a password of the instance';
-/** The TUI has drawn, and said that it is on the instance. */
+/** The TUI has drawn. */
 const DRAWN = /ctrl\+p commands/;
 
 let stage: Stage;
 let opencode: Opencode;
+let tunnel: FaultProxy;
 let person: OpencodeSandbox;
 let env: Readonly<Record<string, string>>;
 
 beforeAll(async () => {
   stage = await openStage();
   [opencode, person] = await Promise.all([stage.opencode({ password: PASSWORD }), openSandbox()]);
-  await stage.register('worker', opencode, { id: 'worker-id', password: PASSWORD });
+  tunnel = await startFaultProxy(opencode.url);
+  await stage.register('worker', opencode, { id: 'worker-id', port: tunnel.port, password: PASSWORD });
   env = { ...person.env, ...shellEnv(person.home, stage.registry.path), OPENCODE_BIN: PINNED_OPENCODE };
 });
 afterAll(async () => {
   await stage.close();
+  await tunnel[Symbol.asyncDispose]();
   await person.close();
 });
 
 async function terminal(): Promise<TmuxTerminal> {
   const opened = await openTmux(env, person.home);
-  await opened.type(`om() { ${OPENCODE_MCP} "$@"; echo "code $?"; }; clear`, 'Enter');
+  await opened.type(`om() { ${OPENCODE_MCP} "$@"; echo "code $?"; }; stty -g > before; clear`, 'Enter');
   return opened;
 }
 
-/** Command lines and environments of what a terminal of the person runs, as `ps` shows them. */
-async function processes(): Promise<readonly { readonly pid: number; readonly args: string; readonly env: string }[]> {
+interface Running {
+  readonly pid: number;
+  /** As `ps` shows it to everybody. */
+  readonly args: string;
+  readonly env: string;
+}
+
+/** What runs on the person's side. */
+async function processes(): Promise<readonly Running[]> {
   const found = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
-    const [args, environ] = await Promise.all(
+    const [args = '', environ = ''] = await Promise.all(
       ['cmdline', 'environ'].map((file) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '')),
     );
-    if (environ?.includes(`HOME=${person.home}\0`) === true && args !== undefined)
+    if (environ.includes(`HOME=${person.home}\0`))
       found.push({ pid: Number(pid), args: args.replaceAll('\0', ' '), env: environ });
   }
   return found;
 }
 
-async function attached(): Promise<{ readonly pid: number; readonly args: string; readonly env: string }> {
-  return await until('the TUI to run', async () => (await processes()).find(({ args }) => / attach http/.test(args)));
+/** What runs now with this in its command line. */
+function running(part: RegExp): Promise<Running> {
+  return until(`${part} to run`, async () => (await processes()).find(({ args }) => part.test(args)));
 }
 
-describe('attach', () => {
-  test('opens the TUI on the instance, with a password that no command line shows, and passes its end on', async (context) => {
-    needTmux(context);
-    const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen from afar' });
-    await using screen = await terminal();
-    await screen.type('om attach work "Seen from afar"', 'Enter');
-    await screen.shows(DRAWN);
-    const tui = await attached();
-    expect(tui.args).toContain(`--session ${id}`);
-    const secret = /OPENCODE_SERVER_PASSWORD=([^\0]*)/.exec(tui.env)?.[1] ?? '';
-    expect(secret).toMatch(/^[\w-]{43}$/);
-    const all = (await processes()).map(({ args }) => args).join('\n');
-    expect([all.includes(PASSWORD), all.includes(secret)]).toEqual([false, false]);
-    expect((await processes()).map((one) => one.env).join('\n')).not.toContain(PASSWORD);
-    await screen.type('echo: from the terminal', 'Enter');
-    await screen.shows(/from the terminal[^]*from the terminal/);
-    expect(stage.model.requests.some(({ text }) => text.includes('echo: from the terminal'))).toBe(true);
-    await screen.type('', 'C-c');
-    expect(await screen.shows(/code \d+/)).toContain('code 0');
-  });
+const TUI = / attach http/;
+
+async function isRestored(screen: TmuxTerminal): Promise<void> {
+  await screen.type('clear; stty -g | cmp - before && echo "as $((40+2)) before"', 'Enter');
+  await screen.shows(/as 42 before/);
+}
+
+test('attach opens the TUI on the instance; no command line shows a password, and it goes on when the tunnel is another', async (context) => {
+  needTmux(context);
+  const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen from afar' });
+  await using screen = await terminal();
+  await screen.type('om attach work "Seen from afar"', 'Enter');
+  await screen.shows(DRAWN);
+  const tui = await running(TUI);
+  expect(tui.args).toContain(`--session ${id}`);
+  const secret = /OPENCODE_SERVER_PASSWORD=([^\0]*)/.exec(tui.env)?.[1] ?? '';
+  expect(secret).toMatch(/^[\w-]{43}$/);
+  const all = await processes();
+  expect(all.filter(({ args }) => args.includes(PASSWORD) || args.includes(secret))).toEqual([]);
+  expect(all.filter((one) => one.env.includes(PASSWORD))).toEqual([]);
+  await screen.type('echo: from afar', 'Enter');
+  await until('the answer', () => stage.model.requests.some(({ text }) => text.includes('echo: from afar')));
+  const before = tunnel;
+  tunnel = await startFaultProxy(opencode.url);
+  await stage.register('worker', opencode, { id: 'worker-id', port: tunnel.port, password: PASSWORD });
+  await before[Symbol.asyncDispose]();
+  await tunnel.waitForRequest({ path: /event$/ });
+  await screen.type('echo: by another way', 'Enter');
+  await screen.shows(/by another way[^]*by another way/);
+  await screen.type('', 'C-c');
+  expect(await screen.shows(/code \d+/)).toContain('code 0');
+  await isRestored(screen);
+});
+
+test('where the TUI is killed the terminal is as it was; where opencode-mcp is, the TUI ends with it', async (context) => {
+  needTmux(context);
+  await using screen = await terminal();
+  await screen.type('om attach worker', 'Enter');
+  await screen.shows(DRAWN);
+  process.kill((await running(TUI)).pid, 'SIGKILL');
+  expect(await screen.shows(/code \d+/)).toContain('code 137');
+  await isRestored(screen);
+  await screen.type('clear; om attach worker', 'Enter');
+  await screen.shows(DRAWN);
+  process.kill((await running(/opencode-mcp\.js attach/)).pid, 'SIGKILL');
+  await screen.shows(/code 137/);
+  await until('the TUI to end', async () => !(await processes()).some(({ args }) => TUI.test(args)));
+});
+
+test('what cannot work says so before anything starts', async (context) => {
+  needTmux(context);
+  const piped = runShell(['attach', 'worker'], env);
+  expect(await within(piped.ended, 'its end')).toBe(2);
+  expect(piped.stderr()).toContain('there is no terminal to open opencode in');
+  await using screen = await terminal();
+  await screen.resize(250, 30);
+  await screen.type('OPENCODE_BIN=nowhere om attach worker', 'Enter');
+  expect(await screen.shows(/code \d+/)).toMatch(/there is no nowhere on PATH; install it[^]*code 2/);
+  await screen.type(`clear; printf '#!/bin/sh\\necho opencode v2.1.2' > two; chmod +x two`, 'Enter');
+  await screen.type(`clear; OPENCODE_BIN=${join(person.home, 'two')} om attach worker`, 'Enter');
+  expect(await screen.shows(/code \d+/)).toMatch(/is OpenCode 2 \(2\.1\.2\)[^]*set OPENCODE_BIN[^]*code 2/);
+  expect((await processes()).filter(({ args }) => TUI.test(args))).toEqual([]);
+});
+
+test('open gives the page of the instance to one browser, until an interrupt', async () => {
+  const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'For the browser' });
+  const run = runShell(['open', 'worker', 'For the browser', '--print'], env);
+  await run.shows(/\n/);
+  const url = run.stdout().trim();
+  expect(url).toMatch(/^http:\/\/[0-9a-f]{20}\.localhost:\d+\/opencode-mcp\/enter\/[\w-]{43}$/);
+  // A browser knows by itself where names below localhost are.
+  const { host, port, pathname } = new URL(url);
+  const get = (path: string, headers: Readonly<Record<string, string>> = {}): Promise<Asked> =>
+    ask({ port: Number(port), path, headers: { host, ...headers } });
+  const entered = await get(pathname);
+  const cookie = entered.headers['set-cookie']?.[0]?.split(';', 1)[0] ?? '';
+  const start = entered.headers.location ?? '';
+  expect(start).toBe(`/${Buffer.from(opencode.directory).toString('base64url')}/session/${id}`);
+  const [, script = ''] = /src="(\/assets\/[^"]+\.js)"/.exec((await get(start, { cookie })).text) ?? [];
+  expect((await get(script, { cookie })).headers['content-type']).toMatch(/javascript/);
+  const asked = await get('/path', { cookie, origin: `http://${host}` });
+  expect(JSON.parse(asked.text)).toMatchObject({ directory: opencode.directory });
+  expect((await get('/path')).status).toBe(403);
+  run.kill('SIGINT');
+  expect(await within(run.ended, 'its end')).toBe(0);
+  await expect(get('/path')).rejects.toThrow('ECONNREFUSED');
 });

@@ -14,7 +14,7 @@ import { SCRIPTS, SHELLS } from './scripts.ts';
 const USAGE = 'opencode-mcp completion bash|zsh|fish';
 
 /** Prints the script that a shell reads once. */
-export function completion(argv: readonly string[], { print }: Output): void {
+export function printScript(argv: readonly string[], { print }: Output): void {
   const [name = '', ...more] = argv;
   const shell = SHELLS.find((one) => one === name);
   if (shell === undefined || more.length > 0)
