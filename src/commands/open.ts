@@ -41,16 +41,17 @@ export const OPEN: ShellCommand = {
   },
 };
 
-/** It serves its page itself; of OpenCode 2 the preview has none. */
+/** OpenCode serves its page itself, and all that the page needs. */
 const PAGE_LIMITS = { timeoutMs: 15_000, maxBytes: 1024 * 1024 };
 
 /** @throws {OperationError} there is no page */
 async function checkPage({ connected }: ShownTarget, signal: AbortSignal): Promise<void> {
-  const { connection, instance, version } = connected;
+  const { connection, instance, dialect } = connected;
   const { status, headers } = await exchange(connection, '/', { anyType: true }, { ...PAGE_LIMITS, signal });
   if (status === 200 && /^text\/html\b/i.test(headers['content-type'] ?? '')) return;
+  const why = dialect === 'opencode-2-preview' ? ': the preview of OpenCode 2 has none' : '';
   throw new OperationError(
-    `${quoteName(instance.name)} is an OpenCode ${version} that serves no web page (HTTP ${status}). opencode-mcp attach opens its terminal; read and send work.`,
+    `${quoteName(instance.name)} serves no web page (HTTP ${status})${why}. opencode-mcp attach opens its terminal; read and send work.`,
   );
 }
 

@@ -1,10 +1,11 @@
-import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { ask, type Asked } from '../attach/instances.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
-import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { isMissing, PINNED_OPENCODE, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
+import { startPreview } from '../rig/opencode-preview.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { type OpencodeSandbox, openSandbox } from '../rig/opencode-sandbox.ts';
 import { OPENCODE_MCP, runShell, shellEnv } from '../rig/shell-command.ts';
@@ -49,13 +50,13 @@ interface Running {
 }
 
 /** What runs on the person's side. */
-async function processes(): Promise<readonly Running[]> {
+async function processes(home = person.home): Promise<readonly Running[]> {
   const found = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const [args = '', environ = ''] = await Promise.all(
       ['cmdline', 'environ'].map((file) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '')),
     );
-    if (environ.includes(`HOME=${person.home}\0`))
+    if (environ.includes(`HOME=${home}\0`))
       found.push({ pid: Number(pid), args: args.replaceAll('\0', ' '), env: environ });
   }
   return found;
@@ -77,7 +78,7 @@ test('attach opens the TUI on the instance; no command line shows a password, an
   needTmux(context);
   const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen from afar' });
   await using screen = await terminal();
-  await screen.type('om attach work "Seen from afar"', 'Enter');
+  await screen.type('OPENCODE_MCP_LOG_LEVEL=debug om attach work "Seen from afar"', 'Enter');
   await screen.shows(DRAWN);
   const tui = await running(TUI);
   expect(tui.args).toContain(`--session ${id}`);
@@ -94,7 +95,8 @@ test('attach opens the TUI on the instance; no command line shows a password, an
   await before[Symbol.asyncDispose]();
   await tunnel.waitForRequest({ path: /event$/ });
   await screen.type('echo: by another way', 'Enter');
-  await screen.shows(/by another way[^]*by another way/);
+  // The screen is opencode's: nothing of what this program logs is on it.
+  expect(await screen.shows(/by another way[^]*by another way/)).not.toContain('stopped answering');
   await screen.type('', 'C-c');
   expect(await screen.shows(/code \d+/)).toContain('code 0');
   await isRestored(screen);
@@ -152,4 +154,43 @@ test('open gives the page of the instance to one browser, until an interrupt', a
   run.kill('SIGINT');
   expect(await within(run.ended, 'its end')).toBe(0);
   await expect(get('/path')).rejects.toThrow('ECONNREFUSED');
+});
+
+describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview of OpenCode 2', () => {
+  test('attach opens its terminal on the own service, in the directory of the instance, and nowhere else', async (context) => {
+    needTmux(context);
+    await using preview = await startPreview({ model: stage.model, registered: true });
+    process.stdout.write(`${preview.describe()}\n`);
+    await preview.json('POST', '/api/session', { location: { directory: preview.directory } });
+    const home: Readonly<Record<string, string>> = {
+      ...preview.env,
+      ...shellEnv(preview.home, join(preview.home, 'registry')),
+      TRANSPORT: 'service',
+    };
+    await using screen = await openTmux(
+      { ...home, PATH: `${dirname(PREVIEW_OPENCODE)}:${home['PATH']}` },
+      preview.home,
+    );
+    await screen.resize(250, 30);
+    await screen.type(`${OPENCODE_MCP} attach project; echo "code $?"`, 'Enter');
+    await screen.shows(/Connect a provider/);
+    const tui = await until('its terminal', async () =>
+      (await processes(preview.home)).find(({ args }) => /^\S*lildax *$/.test(args)),
+    );
+    expect(await readlink(`/proc/${tui.pid}/cwd`)).toBe(preview.directory);
+    await screen.type('', 'Escape');
+    await screen.shows(/^(?![^]*Connect a provider)/);
+    await screen.type('', 'C-c');
+    await screen.shows(/code 0/);
+    const page = runShell(['open', 'project'], home);
+    expect(await within(page.ended, 'its end')).toBe(1);
+    expect(page.stderr()).toContain('the preview of OpenCode 2 has none');
+    const { port, password } = preview;
+    await stage.registry.add({ name: 'afar', port, id: 'afar-id' }, { password });
+    await screen.type(
+      `clear; RELAY_REGISTRY_DIR=${stage.registry.path} TRANSPORT=local-relay ${OPENCODE_MCP} attach afar`,
+      'Enter',
+    );
+    await screen.shows(/opens on the service of its own machine and user only\. Run lildax there/);
+  });
 });

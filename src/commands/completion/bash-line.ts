@@ -5,7 +5,7 @@ export interface BashLine {
   /** The word at the cursor, without its quotes. */
   readonly current: string;
   /** What bash is to put in the place of the part of that word that it replaces, for the word to become `text`. */
-  replacement(text: string): string;
+  readonly replacement: (text: string) => string;
 }
 
 type Quote = '' | "'" | '"';
