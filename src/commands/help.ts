@@ -149,7 +149,7 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     examples: [
       "echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc",
       "echo 'source <(opencode-mcp completion zsh)' >> ~/.zshrc",
-      'opencode-mcp completion fish > ~/.config/fish/completions/opencode-mcp.fish',
+      "echo 'opencode-mcp completion fish | source' >> ~/.config/fish/config.fish",
     ],
   },
   node: {

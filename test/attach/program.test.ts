@@ -2,7 +2,6 @@ import { chmod, mkdir, realpath, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { openers } from '../../src/attach/browser.ts';
 import { isDirect } from '../../src/attach/direct.ts';
 import { checkDirectory, findProgram, launchFor } from '../../src/attach/program.ts';
 import { tempDir } from '../rig/temp.ts';
@@ -84,15 +83,4 @@ test('only a bare loopback URL is used as it is', () => {
     { endpoint: { ...endpoint, dial: () => Promise.reject(new Error('not dialled')) } },
   ];
   expect(others.map(isDirect)).toEqual(others.map(() => false));
-});
-
-test.each([
-  ['darwin', {}, '24.0.0', ['open']],
-  ['linux', { DISPLAY: ':0' }, '6.1.0', ['xdg-open']],
-  ['linux', { WAYLAND_DISPLAY: 'wayland-0' }, '6.1.0', ['xdg-open']],
-  ['linux', {}, '5.15.167.4-microsoft-standard-WSL2', ['wslview', 'xdg-open']],
-  // Over SSH: what xdg-open would start there is a browser for terminals.
-  ['linux', {}, '6.1.0', []],
-] as const)('on %s with %j and the kernel %s the browser is opened by %j', (platform, env, kernel, expected) => {
-  expect(openers({ platform, env, kernel })).toEqual(expected);
 });

@@ -1,9 +1,10 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { ask, type Asked } from '../attach/instances.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { isMissing, PINNED_OPENCODE, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
 import { startPreview } from '../rig/opencode-preview.ts';
 import type { Opencode } from '../rig/opencode.ts';
@@ -69,17 +70,15 @@ function running(part: RegExp): Promise<Running> {
 
 const TUI = / attach http/;
 
-async function isRestored(screen: TmuxTerminal): Promise<void> {
-  await screen.type('clear; stty -g | cmp - before && echo "as $((40+2)) before"', 'Enter');
-  await screen.shows(/as 42 before/);
-}
-
-test('attach opens the TUI on the instance; no command line shows a password, and it goes on when the tunnel is another', async (context) => {
+test('attach opens the TUI without a password on a command line, goes on when the tunnel is another, and leaves the terminal as it was', async (context) => {
   needTmux(context);
   const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen from afar' });
   await using screen = await terminal();
-  await screen.type('OPENCODE_MCP_LOG_LEVEL=debug om attach work "Seen from afar"', 'Enter');
+  await screen.type('OPENCODE_MCP_LOG_LEVEL=debug om attach work "Seen from afar" 2> log', 'Enter');
   await screen.shows(DRAWN);
+  const log = join(person.home, 'log');
+  const logged = await readFile(log, 'utf8');
+  expect(logged).toContain('endpoint answers');
   const tui = await running(TUI);
   expect(tui.args).toContain(`--session ${id}`);
   const secret = /OPENCODE_SERVER_PASSWORD=([^\0]*)/.exec(tui.env)?.[1] ?? '';
@@ -95,26 +94,53 @@ test('attach opens the TUI on the instance; no command line shows a password, an
   await before[Symbol.asyncDispose]();
   await tunnel.waitForRequest({ path: /event$/ });
   await screen.type('echo: by another way', 'Enter');
-  // The screen is opencode's: nothing of what this program logs is on it.
-  expect(await screen.shows(/by another way[^]*by another way/)).not.toContain('stopped answering');
-  await screen.type('', 'C-c');
-  expect(await screen.shows(/code \d+/)).toContain('code 0');
-  await isRestored(screen);
+  await screen.shows(/by another way[^]*by another way/);
+  // The screen is opencode's: nothing is logged on it.
+  expect(await readFile(log, 'utf8')).toBe(logged);
+  process.kill(tui.pid, 'SIGKILL');
+  // What stood there before.
+  expect(await screen.shows(/code \d+/)).toMatch(/om attach work .*\n+code 137/);
+  await screen.type('clear; stty -g | cmp - before && echo "as $((40+2)) before"', 'Enter');
+  await screen.shows(/as 42 before/);
 });
 
-test('where the TUI is killed the terminal is as it was; where opencode-mcp is, the TUI ends with it', async (context) => {
+test('the TUI ends with opencode-mcp, however that ends', async (context) => {
   needTmux(context);
   await using screen = await terminal();
   await screen.type('om attach worker', 'Enter');
   await screen.shows(DRAWN);
-  process.kill((await running(TUI)).pid, 'SIGKILL');
-  expect(await screen.shows(/code \d+/)).toContain('code 137');
-  await isRestored(screen);
-  await screen.type('clear; om attach worker', 'Enter');
-  await screen.shows(DRAWN);
   process.kill((await running(/opencode-mcp\.js attach/)).pid, 'SIGKILL');
   await screen.shows(/code 137/);
   await until('the TUI to end', async () => !(await processes()).some(({ args }) => TUI.test(args)));
+});
+
+/** In the place of a terminal of OpenCode 2.x, which cannot be had here: says how it was started, and what the server says. */
+const SECOND = `#!${process.execPath}
+const [dir, flag, url, ...more] = process.argv.slice(2);
+if (dir === '--version') console.log('opencode v2.1.2');
+else {
+  const authorization = 'Basic ' + Buffer.from('opencode:' + process.env.OPENCODE_PASSWORD).toString('base64');
+  const get = (path) => fetch(url + path, { headers: { authorization } }).then((answer) => answer.json());
+  get('/api/info').then(({ pid }) => {
+    console.log('server', pid, flag, dir, ...more);
+    process.exitCode = 7;
+  });
+}
+`;
+
+test('of OpenCode 2.x attach opens the terminal with --server, in the directory and session, and ends as it does', async (context) => {
+  needTmux(context);
+  const password = 'of the service';
+  await using fake = await startFakeOpencode2({ password });
+  const { id } = fake.addSession({ directory: '/home/ada/second' }).info;
+  await stage.registry.add({ name: 'second', port: fake.port, id: 'second-id' }, { password });
+  await writeFile(join(person.home, 'two'), SECOND, { mode: 0o755 });
+  await using screen = await terminal();
+  await screen.resize(250, 30);
+  await screen.type(`OPENCODE_BIN=${join(person.home, 'two')} om attach second ${id}`, 'Enter');
+  const shown = await screen.shows(/code \d+/);
+  expect(shown).toContain(`server ${fake.pid} --server /home/ada/second --session ${id}`);
+  expect(shown).toContain('code 7');
 });
 
 test('what cannot work says so before anything starts', async (context) => {
@@ -126,7 +152,7 @@ test('what cannot work says so before anything starts', async (context) => {
   await screen.resize(250, 30);
   await screen.type('OPENCODE_BIN=nowhere om attach worker', 'Enter');
   expect(await screen.shows(/code \d+/)).toMatch(/there is no nowhere on PATH; install it[^]*code 2/);
-  await screen.type(`clear; printf '#!/bin/sh\\necho opencode v2.1.2' > two; chmod +x two`, 'Enter');
+  await writeFile(join(person.home, 'two'), SECOND, { mode: 0o755 });
   await screen.type(`clear; OPENCODE_BIN=${join(person.home, 'two')} om attach worker`, 'Enter');
   expect(await screen.shows(/code \d+/)).toMatch(/is OpenCode 2 \(2\.1\.2\)[^]*set OPENCODE_BIN[^]*code 2/);
   expect((await processes()).filter(({ args }) => TUI.test(args))).toEqual([]);

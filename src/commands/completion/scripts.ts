@@ -28,7 +28,7 @@ else
   compdef _opencode_mcp opencode-mcp
 fi
 `,
-  fish: `# Completion of opencode-mcp in fish: opencode-mcp completion fish > ~/.config/fish/completions/opencode-mcp.fish
+  fish: `# Completion of opencode-mcp in fish. In ~/.config/fish/config.fish: opencode-mcp completion fish | source
 function __opencode_mcp_complete
     set -l current (commandline -ct)
     command opencode-mcp __complete fish (commandline -opc) "$current" 2>/dev/null </dev/null
