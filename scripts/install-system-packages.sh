@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the suites drive and npm cannot bring: a real sshd, busybox as another relay's shell, tmux for the TUI,
-# systemd's judgement of the units, ip for the network namespaces of a tailnet, and the ripgrep that opencode would
-# download to search with.
+# zsh and fish, in which names are completed, systemd's judgement of the units, ip for the network namespaces of a tailnet,
+# and the ripgrep that opencode would download to search with.
 # Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
 set -eu
 
@@ -10,6 +10,8 @@ missing=
 command -v ssh >/dev/null 2>&1 || missing="$missing openssh-client"
 command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
 command -v tmux >/dev/null 2>&1 || missing="$missing tmux"
+command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
+command -v fish >/dev/null 2>&1 || missing="$missing fish"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v rg >/dev/null 2>&1 || missing="$missing ripgrep"
 command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || missing="$missing iproute2"

@@ -23,6 +23,7 @@ const ROOMS = [
   'node',
   'mcp',
   'connected',
+  'attach',
   'setup',
   'commands',
 ];

@@ -1,4 +1,5 @@
 import { settingsHelp } from '../config/help.ts';
+import { initHelp } from '../setup/help.ts';
 
 /** One screen: 24 lines of 80 columns. */
 const HELP = `opencode-mcp finds every OpenCode instance you run and drives them.
@@ -11,15 +12,26 @@ In a shell (NAME may be a part of a name that only one has):
   respond NAME            settle what it asks for: a permission, a question
   abort NAME [SESSION]    stop what runs
   sessions NAME           its sessions
+  attach NAME [SESSION]   opencode's own terminal on it, wherever it is
+  open NAME [SESSION]     its web page
 Set up:
   init                    tell the MCP clients on this machine about it
   node                    serve this user's instances to the own tailnet
+  completion SHELL        what makes Tab complete names: bash, zsh or fish
 Without a command, on pipes, it is the MCP server: clients start it so.
 
 help COMMAND has options and examples, help settings every setting; --version.
 Exit codes: 0 done, 1 failed, aborted or not found, 2 wrong usage, 3 it waits
 for somebody, 4 nothing was sent (busy, not reached), 124 it still runs.
 `;
+
+/** How a command is written, as its help has it. */
+export interface CommandUsage {
+  /** `send NAME MESSAGE…` */
+  readonly usage: string;
+  /** `--reply once|reject`, `--message ID [--offset N]` */
+  readonly options: readonly string[];
+}
 
 interface CommandHelp {
   readonly usage: string;
@@ -116,6 +128,30 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     options: [['--search TEXT', 'those with that in their titles'], JSON_OPTION],
     examples: ['sessions laptop', 'sessions laptop --search build'],
   },
+  attach: {
+    usage: 'attach NAME [SESSION]',
+    text: "Opens the terminal of opencode on this machine (OPENCODE_BIN) on an instance, wherever that is. What needs a password or\nanother way than a plain connection goes through a port of this machine that ends with it. The exit code is opencode's.",
+    examples: [
+      'attach laptop',
+      'attach laptop "Fix the build"',
+      'OPENCODE_BIN=~/opencode-2/bin/opencode opencode-mcp attach desk:service',
+    ],
+  },
+  open: {
+    usage: 'open NAME [SESSION]',
+    text: 'Opens the web page of an instance in the browser. Where the page needs a password or another way than a plain connection, it\nis there for the browser that opens it first, until Ctrl-C here.',
+    options: [['--print', 'print the address, and start no browser']],
+    examples: ['open laptop', 'open laptop --print'],
+  },
+  completion: {
+    usage: 'completion SHELL',
+    text: 'Prints what bash, zsh or fish reads for Tab to complete commands, options and names of instances: those that were\nlisted last, and those that are registered on this machine.',
+    examples: [
+      "echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc",
+      "echo 'source <(opencode-mcp completion zsh)' >> ~/.zshrc",
+      "echo 'opencode-mcp completion fish | source' >> ~/.config/fish/config.fish",
+    ],
+  },
   node: {
     usage: 'node',
     text: 'Serves your instances to your other machines on the tailnet. It runs until you stop it.',
@@ -130,6 +166,16 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
 
 /** Names of commands that `help` knows, beside `init`. */
 export const HELP_TOPICS: readonly string[] = [...Object.keys(COMMANDS), 'settings'];
+
+/** How each command is written, for completion. */
+export const USAGES: ReadonlyMap<string, CommandUsage> = new Map([
+  ...Object.entries(COMMANDS).map(([name, { usage, options = [] }]) => {
+    return [name, { usage, options: options.map(([flags]) => flags) }] as const;
+  }),
+  ['ls', { usage: 'ls [PART]', options: (COMMANDS['list']?.options ?? []).map(([flags]) => flags) }],
+  ['init', { usage: 'init', options: initHelp().match(/^ +--[a-z]+(?: [A-Z@]+)?/gm) ?? [] }],
+  ['help', { usage: 'help COMMAND', options: [] }],
+]);
 
 /** Of the whole where there is no topic; undefined where there is no such topic. */
 export function helpText(topic?: string): string | undefined {

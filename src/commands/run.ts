@@ -17,12 +17,18 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
   'respond',
   'abort',
   'sessions',
+  'attach',
+  'open',
 ]);
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
 export async function run(process: NodeJS.Process, output: Output): Promise<void> {
   const argv = process.argv.slice(2);
   const [first = ''] = argv;
+  if (first === '__complete') {
+    await (await import('./completion/complete.ts')).complete(argv.slice(1), output);
+    return;
+  }
   // What stands after `--` is a message.
   const flags = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
   const isCommand = first !== '' && !first.startsWith('-');
@@ -37,6 +43,10 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
   }
   if (first === 'init') {
     await (await import('./init.ts')).init(argv.slice(1), process, output);
+    return;
+  }
+  if (first === 'completion') {
+    (await import('./completion/complete.ts')).printScript(argv.slice(1), output);
     return;
   }
   if (SHELL_COMMANDS.has(first)) {

@@ -5,7 +5,7 @@ import type { Logger } from '../base/log.ts';
 import { McpServer } from '../mcp/server.ts';
 import { listedTools } from '../mcp/tools/listed-tools.ts';
 import { VERSION } from '../base/version.ts';
-import type { StartedRuntime } from './start-runtime.ts';
+import type { StartedRuntime } from './terminal/start-runtime.ts';
 
 /** Every part ends within a second of the signal or of the client's going; what has not by then is cut off. */
 const SHUTDOWN_LIMIT_MS = 800;
@@ -32,7 +32,9 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
       void record.then((opened) => opened.add(entry));
     },
     loadRuntime: async (log, onChange) => {
-      started ??= import('./start-runtime.ts').then(({ startRuntime }) => startRuntime(settings, log, onChange));
+      started ??= import('./terminal/start-runtime.ts').then(({ startRuntime }) =>
+        startRuntime(settings, log, onChange),
+      );
       return (await started).runtime;
     },
   });

@@ -78,6 +78,8 @@ describe('help', () => {
       respond: (await import('../../src/commands/respond.ts')).RESPOND,
       abort: (await import('../../src/commands/abort.ts')).ABORT,
       sessions: (await import('../../src/commands/sessions.ts')).SESSIONS,
+      attach: (await import('../../src/commands/attach.ts')).ATTACH,
+      open: (await import('../../src/commands/open.ts')).OPEN,
     };
     for (const [name, command] of Object.entries(commands))
       for (const flag of Object.keys(command.arguments.flags)) expect(helpText(name), name).toContain(`--${flag}`);
@@ -154,6 +156,15 @@ describe('list', () => {
     expect((await run(['list', 'laptop'])).stdout).not.toMatch(/^desk/m);
     const { stdout } = await run(['list', 'laptop', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ total: 1, instances: [{ name: 'laptop-web', state: 'waiting' }] });
+  });
+
+  test('Tab knows what it listed, also when that is not registered here', async () => {
+    await run(['list', 'desk']);
+    const elsewhere = { RELAY_REGISTRY_DIR: join(temp.path, 'none') };
+    const { stdout } = await run(['__complete', 'fish', 'opencode-mcp', 'read', '--limit', '3', ''], elsewhere);
+    expect(stdout.split('\n')).toEqual(expect.arrayContaining(['desk', 'laptop-web']));
+    const help = await run(['__complete', 'zsh', 'opencode-mcp', 'read', '--help', '-']);
+    expect(help.stdout).toBe('--limit\n--before\n--message\n--offset\n--json\n--help\n');
   });
 
   test('--watch --json has a line for each change, until it is interrupted', async () => {

@@ -1,11 +1,17 @@
 import { once } from 'node:events';
+import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import type { Listing } from '../../src/node/list/listing.ts';
+import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { openSandbox } from '../rig/opencode-sandbox.ts';
+import { OPENCODE_MCP, shellEnv } from '../rig/shell-command.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
+import { needTmux, openTmux } from '../rig/tmux.ts';
 import { until, within } from '../rig/wait.ts';
 import { type Answer, request } from './queries.ts';
 import {
@@ -63,6 +69,50 @@ describe('the node service on a real tailnet', () => {
     // Not reachable beside the tailnet.
     expect((await request(laptop, `http://10.213.0.11:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
     expect((await request(desk, `http://127.0.0.1:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
+  });
+
+  it('gives its terminal and its web page to a machine without a TUN device', async (context) => {
+    needTmux(context);
+    const box = machine('box');
+    await using person = await openSandbox();
+    const env = {
+      ...person.env,
+      ...shellEnv(person.home, join(person.home, 'registry')),
+      TAILSCALE_SOCKET: box.socket,
+      TRANSPORT: 'tailscale',
+      OPENCODE_BIN: PINNED_OPENCODE,
+    };
+    const page = box.spawn([process.execPath, SERVER_SCRIPT, 'open', 'desk-project', '--print'], {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = (await within(once(page.stdout ?? page, 'data'), 'the address')) as [Buffer];
+    // A browser knows by itself where names below localhost are.
+    const read = `
+      const { host, port, pathname } = new URL(process.argv[1]);
+      const headers = { host, 'user-agent': 'Mozilla/5.0' };
+      const get = (path) => new Promise((resolve) => require('node:http').get({ port, path, headers }, (answer) => {
+        let text = '';
+        answer.on('data', (part) => (text += part)).on('end', () => resolve({ ...answer, ...answer.headers, text }));
+      }));
+      get(pathname).then(async (entered) => {
+        headers.cookie = entered['set-cookie'][0].split(';')[0];
+        const page = await get(entered.location);
+        const path = await get('/path');
+        console.log(entered.location, page['content-type'], JSON.parse(path.text).directory);
+      });`;
+    expect(await box.exec([process.execPath, '-e', read, String(line).trim()])).toBe(
+      `/ text/html ${instance.directory}\n`,
+    );
+    page.kill('SIGINT');
+    await using screen = await openTmux(env, person.home);
+    const words = [...box.prefix.map((word) => `'${word}'`), OPENCODE_MCP, 'attach', 'desk-project'];
+    await screen.type(`${words.join(' ')}; echo "code $?"`, 'Enter');
+    expect(await screen.shows(/ctrl\+p commands/)).toContain(instance.directory);
+    await screen.type('echo: typed on box', 'Enter');
+    await until('the model to be asked', () => stage.model.turns('echo: typed on box') === 1);
+    await screen.type('', 'C-c');
+    await screen.shows(/code 0/);
   });
 
   it('streams what a real opencode says while it is driven, with its password put in', async () => {

@@ -2,7 +2,7 @@ import { homedir } from 'node:os';
 
 import { systemClock } from '../../base/clock.ts';
 import { lineLogger, type Logger } from '../../base/log.ts';
-import type { Output } from '../../base/program.ts';
+import { type Output, ReportedError } from '../../base/program.ts';
 import { safeToShow } from '../../base/plain-text.ts';
 import { readTextFile } from '../../config/file/text-file.ts';
 import type { CommandArguments } from '../../config/flags.ts';
@@ -16,7 +16,8 @@ import type { Answer } from '../../operations/answer.ts';
 import { CallRecord } from '../../operations/call-record.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { VERSION } from '../../base/version.ts';
-import { type StartedRuntime, startRuntime } from '../start-runtime.ts';
+import { rememberNames } from '../completion/known-names.ts';
+import { type StartedRuntime, startRuntime } from './start-runtime.ts';
 import { formAsker } from './ask-form.ts';
 import { type AskLine, lineAsker } from './ask-line.ts';
 import { EXIT, type Exit } from './exit-codes.ts';
@@ -29,7 +30,7 @@ export interface ShellCommand {
   /** It changes something on an instance. */
   readonly changes?: true;
   /** @throws {SettingsError} the arguments do not fit */
-  run(shell: Shell): Promise<Exit>;
+  run(shell: Shell): Promise<number>;
 }
 
 /** What a command works with. */
@@ -50,6 +51,8 @@ export interface Shell extends Output {
   call(onProgress?: Call['onProgress']): Call;
   /** Aborts when the command is to end. */
   readonly signal: AbortSignal;
+  /** From now on nothing is logged: another program has the screen. */
+  quiet(): void;
   /** What Ctrl-C does from now on, in the place of ending the command. */
   onInterrupt(act: () => void): void;
   /** Does `work`, and records it as a call of that tool with these arguments. */
@@ -70,6 +73,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<ShellCommand>>> = {
   respond: async () => (await import('../respond.ts')).RESPOND,
   abort: async () => (await import('../abort.ts')).ABORT,
   sessions: async () => (await import('../sessions.ts')).SESSIONS,
+  attach: async () => (await import('../attach.ts')).ATTACH,
+  open: async () => (await import('../open.ts')).OPEN,
 };
 
 /** Runs the subcommand `name`, and sets the exit code. */
@@ -95,15 +100,18 @@ export async function runShellCommand(
     );
   }
   // That a machine has no tailscaled is nothing to tell each time.
-  const logger = lineLogger(settings.logLevel === 'info' ? 'warn' : settings.logLevel, output.tell);
+  let isQuiet = false;
+  const logger = lineLogger(settings.logLevel === 'info' ? 'warn' : settings.logLevel, (line) => {
+    if (!isQuiet) output.tell(line);
+  });
   for (const warning of warnings) logger.log('warn', warning);
-  const opened = openShell({ settings, logger, flags, positionals, process, output });
+  const opened = openShell({ settings, logger, flags, positionals, process, output, quiet: () => (isQuiet = true) });
   // No timer of the operations keeps the process.
   const alive = setInterval(() => {}, LONGEST_CALL_MS);
   try {
     process.exitCode = await command.run(opened.shell);
   } catch (error) {
-    if (error instanceof SettingsError) throw error;
+    if (error instanceof ReportedError) throw error;
     const message = inShellWords(toolError(name, error, logger));
     output.tell(`opencode-mcp ${name}: ${message}\n`);
     process.exitCode = exitOfError(error, message);
@@ -125,7 +133,7 @@ interface Opened {
   readonly close: () => Promise<void>;
 }
 
-interface Opening extends Pick<Shell, 'settings' | 'logger' | 'flags' | 'positionals' | 'process'> {
+interface Opening extends Pick<Shell, 'settings' | 'logger' | 'flags' | 'positionals' | 'process' | 'quiet'> {
   readonly output: Output;
 }
 
@@ -180,7 +188,11 @@ function openShell({ output, ...given }: Opening): Opened {
   return {
     shell,
     close: async () => {
-      await Promise.all([started?.close(), record.close()]);
+      await Promise.all([
+        started && rememberNames(settings.stateDir, started.runtime.fleet.snapshot()),
+        started?.close(),
+        record.close(),
+      ]);
     },
   };
 }

@@ -9,7 +9,7 @@ import { SourceUnavailableError } from '../../discovery/source.ts';
 import { systemDependencies } from '../../discovery/sources.ts';
 import { listenerOn } from '../start/port.ts';
 import type { Candidate } from '../../model/candidate.ts';
-import type { Upstream } from '../../node/proxy/proxy-headers.ts';
+import type { Connection } from '../../http/exchange.ts';
 import { type AskSettings, askCandidates } from '../ask-candidates.ts';
 import { isAlive } from '../process-table.ts';
 import type { OpencodeGeneration } from './generation.ts';
@@ -102,17 +102,12 @@ export class OwnService {
   }
 
   /** Where to send what a proxy takes, with the password. */
-  async upstream(signal: AbortSignal): Promise<Omit<Upstream, 'path'> | undefined> {
+  async connection(signal: AbortSignal): Promise<Pick<Connection, 'endpoint' | 'credential'> | undefined> {
     const candidate = await this.now(signal);
     const credential = candidate?.credential;
     if (candidate?.trust.level !== 'trusted' || credential?.password.kind !== 'value') return undefined;
-    const { hostname, port } = new URL(candidate.endpoint.url);
-    return {
-      host: hostname.replace(/^\[|\]$/g, ''),
-      port: Number(port),
-      credential: { username: 'opencode', password: credential.password.value },
-      ...(candidate.endpoint.holderPid !== undefined && { holderPid: candidate.endpoint.holderPid }),
-    };
+    const { password } = credential;
+    return { endpoint: candidate.endpoint, credential: { username: 'opencode', password: password.value } };
   }
 
   /** Each time its file may have changed. */

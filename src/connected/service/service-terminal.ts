@@ -26,8 +26,9 @@ export class ServiceTerminal {
     program: string,
     args: readonly string[],
     env: Readonly<Record<string, string>>,
+    cwd?: string,
   ): Promise<ProcessIdentity | undefined> {
-    const child = spawn(program, args, { stdio: 'inherit', env });
+    const child = spawn(program, args, { stdio: 'inherit', env, cwd });
     this.#child = child;
     child.once('exit', (code, signal) => {
       if (signal !== null) this.#terminal.restore();

@@ -11,11 +11,12 @@ import { OwnRegistrations, type Ports, type RegistrationsOptions } from '../star
 import { passSignals } from '../start/signals.ts';
 import type { StartOptions } from '../start/start.ts';
 import { rememberTerminal } from '../start/terminal.ts';
+import type { ExchangeProxy } from '../../node/proxy/exchange-proxy.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
-import { ExchangeProxy } from './exchange-proxy.ts';
 import type { OpencodeGeneration } from './generation.ts';
 import { type FoundService, OwnService, ServiceError } from './own-service.ts';
 import { ServiceLock } from './service-lock.ts';
+import { openServiceProxy } from './service-proxy.ts';
 import { HeldOpen, ServiceTerminal } from './service-terminal.ts';
 
 export interface ServiceStart extends StartOptions {
@@ -244,11 +245,11 @@ class HeldService {
   }
 
   #proxy(host: string, port: number, password: string): Promise<ExchangeProxy> {
-    return ExchangeProxy.open({
+    return openServiceProxy({
       host,
       port,
       password,
-      service: () => this.#service.upstream(this.#ending.signal),
+      service: () => this.#service.connection(this.#ending.signal),
     });
   }
 }

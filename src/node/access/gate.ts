@@ -2,6 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
+import type { Credential } from '../../http/exchange.ts';
 import type { Role, Verdict } from './admission.ts';
 import type { Callers } from './callers.ts';
 import type { Connections } from '../proxy/connections.ts';
@@ -180,10 +181,11 @@ export class Gate {
       this.#deps.log.failed(request, error);
       return undefined;
     });
-    const { port, pid, dialect } = instance;
+    const { dialect } = instance;
     const isService = dialect !== 'opencode-1';
     if (isService && isForNobody(target.path)) return { status: 403, text: NOBODYS };
-    if (role === 'drive') return { port, holderPid: pid, path: target.path + withoutToken(target.query), credential };
+    if (role === 'drive')
+      return { connection: connectionTo(instance, credential), path: target.path + withoutToken(target.query) };
     return isService
       ? this.#readService(request, target, instance, credential, signal)
       : this.#readUpstream(request, target, instance, credential, signal);
@@ -193,34 +195,33 @@ export class Gate {
     { method = '' }: IncomingMessage,
     { path, query }: Extract<RequestTarget, { kind: 'instance' }>,
     instance: OwnInstance,
-    credential: Upstream['credential'],
+    credential: Credential | undefined,
     signal: AbortSignal,
   ): Promise<Upstream | Refusal> {
-    const { directory, port } = instance;
+    const { directory } = instance;
     const decision = readRoute({ method, path, query }, directory);
     if ('refusal' in decision) return { status: 403, text: decision.refusal };
     const { session } = decision;
     if (session !== undefined && !(await this.#deps.sessions.has(session, instance, credential, signal)))
       return { status: 404, text: 'The instance has no such session in its own directory.', forInstance: true };
-    return { port, path: decision.path, credential, without: NAMING_DIRECTORIES };
+    return { connection: connectionTo(instance, credential), path: decision.path, without: NAMING_DIRECTORIES };
   }
 
   async #readService(
     { method = '' }: IncomingMessage,
     { path, query }: Extract<RequestTarget, { kind: 'instance' }>,
     instance: OwnInstance,
-    credential: Upstream['credential'],
+    credential: Credential | undefined,
     signal: AbortSignal,
   ): Promise<Upstream | Refusal> {
-    const { port, pid, dialect } = instance;
-    const decision = readServiceRoute({ method, path, query }, dialect);
+    const decision = readServiceRoute({ method, path, query }, instance.dialect);
     if ('refusal' in decision) return { status: 403, text: decision.refusal };
     const { active, isEverybodys } = decision;
     if (active !== undefined && !(await this.#deps.sessions.isActive(active, instance, credential, signal)))
       return { status: 403, text: NOT_ACTIVE };
     const without = [...NAMING_DIRECTORIES, ...(isEverybodys ? ['accept-encoding'] : [])];
     const filter = isEverybodys && { filter: () => new EventFilter() };
-    return { port, holderPid: pid, path: decision.path, credential, without, ...filter };
+    return { connection: connectionTo(instance, credential), path: decision.path, without, ...filter };
   }
 
   /** Runs an exchange that is cut when its caller's right ends. */
@@ -255,4 +256,12 @@ function upgradeProblem({ headers, method }: IncomingMessage, { role }: Admitted
   if (method !== 'GET' || headers.upgrade?.toLowerCase() !== 'websocket')
     return { status: 400, text: 'Only WebSocket upgrades are served.' };
   return undefined;
+}
+
+function connectionTo({ port, pid }: OwnInstance, credential: Credential | undefined): Upstream['connection'] {
+  const endpoint = { url: `http://127.0.0.1:${port}`, route: 'loopback' } as const;
+  return {
+    endpoint: { ...endpoint, ...(pid !== undefined && { holderPid: pid }) },
+    ...(credential !== undefined && { credential }),
+  };
 }

@@ -1,6 +1,6 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { Transform } from 'node:stream';
-import { basicAuthorization, type Credential } from '../../http/exchange.ts';
+import { basicAuthorization, type Connection } from '../../http/exchange.ts';
 
 /** They belong to one connection (RFC 9110, 7.6.1), or frame a body that gets a new framing. */
 const HOP_BY_HOP = new Set([
@@ -30,18 +30,18 @@ const WEBSOCKET = /^sec-websocket-/;
 type Distinct = IncomingMessage['headersDistinct'];
 
 export interface Upstream {
-  /** Of this machine's loopback; default 127.0.0.1. */
-  readonly host?: string;
-  readonly port: number;
-  /** As of an endpoint: nothing is sent where another process listens. */
-  readonly holderPid?: number | undefined;
-  /** Path and query. */
+  /** Nothing that is secret is sent where another process than the endpoint's listens. */
+  readonly connection: Pick<Connection, 'endpoint' | 'credential'>;
+  /** Path and query, below the endpoint's URL. */
   readonly path: string;
-  readonly credential: Credential | undefined;
   /** What of a good answer's body goes through. */
   readonly filter?: () => Transform;
+  /** Sees each answer that goes through. `cut` aborts when it is over on this side. */
+  readonly watch?: (answer: IncomingMessage, cut: AbortSignal) => void;
   /** Headers of the caller that do not go through, in lower case. */
   readonly without?: readonly string[];
+  /** Aborts when this way is given up: what goes on by it only waits. */
+  readonly left?: AbortSignal;
 }
 
 /** The caller's headers as opencode gets them, with the instance's password instead of the caller's. */
@@ -50,8 +50,11 @@ export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: U
     if (FROM_CALLER.has(name) || upstream.without?.includes(name) === true) return false;
     return !IDENTITY.test(name) || WEBSOCKET.test(name);
   });
-  headers['host'] = `127.0.0.1:${upstream.port}`;
-  if (upstream.credential !== undefined) headers['authorization'] = basicAuthorization(upstream.credential);
+  const { endpoint, credential } = upstream.connection;
+  headers['host'] = new URL(endpoint.url).host;
+  for (const [name, value] of Object.entries(endpoint.headers ?? {}))
+    if (typeof value === 'string') headers[name.toLowerCase()] = value;
+  if (credential !== undefined) headers['authorization'] = basicAuthorization(credential);
   return headers;
 }
 

@@ -1,87 +1,164 @@
-import { type ClientRequest, type IncomingMessage, request as requestHttp, type ServerResponse } from 'node:http';
-import { isIPv6 } from 'node:net';
+import {
+  type ClientRequest,
+  type IncomingMessage,
+  request as requestHttp,
+  type RequestOptions,
+  type ServerResponse,
+} from 'node:http';
+import { request as requestHttps } from 'node:https';
 import { type Duplex, pipeline } from 'node:stream';
+import { dialConnector } from '../../base/dial.ts';
+import { LinkedAbort } from '../../base/linked-abort.ts';
 import { whenConnected } from '../../http/port-holder.ts';
 import { requestHeaders, responseHeaders, type Upstream } from './proxy-headers.ts';
 import { answerRaw, hangUp } from './raw-answer.ts';
 import type { Refusal } from '../access/request-guard.ts';
-
-/** opencode on loopback accepts at once; how long it takes to answer is its own business (a turn may take hours). */
-const LOOPBACK = '127.0.0.1';
 
 const LOCKED: Refusal = {
   status: 502,
   text: 'The instance refused the password that is known for it on its own machine, or none is known. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service; restart an OpenCode 2 with opencode service restart.',
 };
 
+/** Why the instance gave no answer; nothing was said to the caller yet. */
+export interface ProxyFailure {
+  readonly refusal: Refusal;
+  /** Of RFC 9209. */
+  readonly error?: string;
+  /** The instance acted on nothing, and the body was not touched: the request may be sent again. */
+  readonly isUnsent: boolean;
+}
+
 /**
  * Sends the request to the instance and streams the answer back: nothing is kept, and neither side is read faster than the
  * other takes it. Resolves when it is over, however it ended. `signal` cuts it, and must abort when the caller goes.
  */
-export function proxyRequest(
+export async function proxyRequest(
   request: IncomingMessage,
   response: ServerResponse,
   upstream: Upstream,
   signal: AbortSignal,
 ): Promise<void> {
+  const failure = await tryRequest(request, response, upstream, signal);
+  if (failure === undefined) return;
+  const over = new Promise((resolve) => response.once('close', resolve));
+  refuse(response, failure.refusal, failure.error);
+  await over;
+}
+
+/** As `proxyRequest`, but what gave no answer is the caller's to answer. How long an answer takes is opencode's business: a turn may take hours. */
+export function tryRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  upstream: Upstream,
+  signal: AbortSignal,
+): Promise<ProxyFailure | undefined> {
   return new Promise((resolve) => {
     const headers = requestHeaders(request, upstream);
     const isChunked = request.headers['transfer-encoding'] !== undefined;
-    const hasBody = isChunked || request.headers['content-length'] !== undefined;
     // Node frames no body of a GET or DELETE by itself: it would be read as the next request.
     if (isChunked) headers['transfer-encoding'] = 'chunked';
-    const { host = LOOPBACK, port, path } = upstream;
-    const { method } = request;
-    // A connection for each: a kept one may break just as it is used again, and a prompt must not be sent twice.
-    const sent = requestHttp({ host, port, path, method, headers, agent: false, signal });
-    response.once('close', resolve);
+    const cut = new LinkedAbort(signal, upstream.left);
+    const sent = send(upstream, { method: request.method, headers, signal: cut.signal });
+    let wasSent = false;
+    let isOver = false;
+    const settle = (failure?: ProxyFailure): void => {
+      isOver = true;
+      response.off('close', close);
+      cut.end();
+      resolve(failure);
+    };
+    const close = (): void => settle();
+    const fail = (failure: ProxyFailure): void => {
+      // What follows from the first failure, while the caller may be getting an answer by another way.
+      if (isOver) return;
+      const isUnanswered = !signal.aborted && !response.headersSent;
+      if (!isUnanswered) response.destroy();
+      settle(isUnanswered ? failure : undefined);
+    };
+    response.once('close', close);
     sent.once('response', (answer) => {
-      if (answer.statusCode === 401) {
+      const problem = problemOf(answer, upstream, !hasBody(request));
+      if (problem !== undefined) {
         answer.destroy();
-        refuse(response, LOCKED);
+        fail(problem);
         return;
       }
       response.writeHead(answer.statusCode ?? 502, answer.statusMessage, responseHeaders(answer));
       // An event stream may say nothing for ten seconds after its head.
       response.flushHeaders();
+      upstream.watch?.(answer, cut.signal);
       const { filter } = upstream;
       if (filter === undefined || answer.statusCode !== 200) pipeline(answer, response, () => {});
       else pipeline(answer, filter(), response, () => {});
     });
-    sent.on('error', (error: NodeJS.ErrnoException) => {
-      if (signal.aborted || response.headersSent) response.destroy();
-      else if (error instanceof WithheldError)
-        refuse(response, { status: 502, text: `${error.message}.` }, 'destination_unavailable');
-      else
-        refuse(
-          response,
-          { status: 502, text: `The instance on port ${port} does not answer: ${error.code ?? 'broken answer'}.` },
-          error.code === 'ECONNREFUSED' ? 'connection_refused' : 'connection_terminated',
-        );
-    });
+    sent.on('error', (error: NodeJS.ErrnoException) => fail(failureOf(error, upstream, !wasSent)));
     whenSafe(sent, upstream, () => {
+      wasSent = true;
       // Not a pipeline: that would destroy the request, and with it the connection that the refusal goes out on.
-      if (hasBody) request.pipe(sent);
+      if (hasBody(request)) request.pipe(sent);
       else sent.end();
     });
   });
 }
 
+export function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || headers['content-length'] !== undefined;
+}
+
+/** A connection for each request: a kept one may break just as it is used again, and a prompt must not be sent twice. */
+function send({ connection, path }: Upstream, options: RequestOptions): ClientRequest {
+  const { url, dial } = connection.endpoint;
+  const { protocol, hostname, port, pathname } = new URL(url);
+  const isSecure = protocol === 'https:';
+  const to: RequestOptions = {
+    ...options,
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? (isSecure ? 443 : 80) : port,
+    path: pathname.replace(/\/$/, '') + path,
+    ...(dial === undefined ? { agent: false } : { createConnection: dialConnector(dial) }),
+  };
+  return isSecure ? requestHttps(to) : requestHttp(to);
+}
+
+/** What is no answer of the instance to the caller. */
+function problemOf(
+  { statusCode, headers }: IncomingMessage,
+  { connection }: Upstream,
+  isUnsent: boolean,
+): ProxyFailure | undefined {
+  if (statusCode === 401) return { refusal: LOCKED, isUnsent };
+  // A node service that did not pass it on. opencode on this machine is not behind one.
+  const said = connection.endpoint.route === 'loopback' ? undefined : headers['proxy-status'];
+  if (said === undefined) return undefined;
+  const text = `The node service of that machine did not pass it on (HTTP ${statusCode}).`;
+  return { refusal: { status: 502, text }, isUnsent: false };
+}
+
 /** The wrong user or process holds the port. */
 class WithheldError extends Error {}
 
+function failureOf(
+  error: NodeJS.ErrnoException,
+  { connection: { endpoint } }: Upstream,
+  isUnsent: boolean,
+): ProxyFailure {
+  if (error instanceof WithheldError)
+    return { refusal: { status: 502, text: `${error.message}.` }, error: 'destination_unavailable', isUnsent };
+  const { port, hostname } = new URL(endpoint.url);
+  const place = endpoint.route === 'loopback' ? `on port ${port}` : `at ${hostname}`;
+  return {
+    refusal: { status: 502, text: `The instance ${place} does not answer: ${error.code ?? 'broken answer'}.` },
+    error: error.code === 'ECONNREFUSED' ? 'connection_refused' : 'connection_terminated',
+    isUnsent,
+  };
+}
+
 /** Sends by `send` what has no password, or may have it where it goes. */
-function whenSafe(
-  sent: ClientRequest,
-  { host = LOOPBACK, port, credential, holderPid }: Upstream,
-  send: () => void,
-): void {
-  if (credential === undefined && holderPid === undefined) {
-    send();
-    return;
-  }
-  const url = `http://${isIPv6(host) ? `[${host}]` : host}:${port}`;
-  whenConnected(sent, { url, ...(holderPid !== undefined && { holderPid }) }, (withheld) => {
+function whenSafe(sent: ClientRequest, { connection }: Upstream, send: () => void): void {
+  const { endpoint } = connection;
+  const isGuarded =
+    connection.credential !== undefined || endpoint.headers !== undefined || endpoint.holderPid !== undefined;
+  whenConnected(sent, isGuarded ? endpoint : undefined, (withheld) => {
     if (withheld === undefined) send();
     else sent.destroy(new WithheldError(withheld.reason));
   });
@@ -97,18 +174,18 @@ export function proxyUpgrade(
 ): Promise<void> {
   return new Promise((resolve) => {
     const headers = { ...requestHeaders(request, upstream), connection: 'Upgrade', upgrade: 'websocket' };
-    const { host = LOOPBACK, port, path } = upstream;
-    const sent = requestHttp({ host, port, path, method: 'GET', headers, agent: false, signal });
+    const ended = new LinkedAbort(signal, upstream.left);
+    const sent = send(upstream, { method: 'GET', headers, signal: ended.signal });
     const fail = (status: number, reason: string): void => {
       const headers = { connection: 'close', 'content-length': '0' };
       if (socket.writable && !signal.aborted) answerRaw(socket, { status, reason, headers });
       hangUp(socket);
     };
     const cut = (): void => void socket.destroy();
-    signal.addEventListener('abort', cut, { once: true });
+    ended.signal.addEventListener('abort', cut, { once: true });
     if (signal.aborted) cut();
     socket.once('close', () => {
-      signal.removeEventListener('abort', cut);
+      ended.end();
       sent.destroy();
       resolve();
     });

@@ -2,8 +2,8 @@ import { createServer, type IncomingMessage, request } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 
-import { ExchangeProxy } from '../../../src/connected/service/exchange-proxy.ts';
-import type { Upstream } from '../../../src/node/proxy/proxy-headers.ts';
+import { openServiceProxy, type ServiceProxyOptions } from '../../../src/connected/service/service-proxy.ts';
+import type { ExchangeProxy } from '../../../src/node/proxy/exchange-proxy.ts';
 import { startFakeOpencode2 } from '../../rig/opencode-2/fake-opencode-2.ts';
 import { until } from '../../rig/wait.ts';
 
@@ -17,10 +17,16 @@ afterEach(async () => {
 
 const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
 
-async function open(service: () => Promise<Omit<Upstream, 'path'> | undefined>): Promise<ExchangeProxy> {
-  const proxy = await ExchangeProxy.open({ host: '127.0.0.1', port: 0, password: RANDOM, service });
+async function open(service: ServiceProxyOptions['service']): Promise<ExchangeProxy> {
+  const proxy = await openServiceProxy({ host: '127.0.0.1', port: 0, password: RANDOM, service });
   closers.push(() => proxy.close());
   return proxy;
+}
+
+/** The service that `holderPid` has on this port. */
+function at(port: number, holderPid: number): ServiceProxyOptions['service'] {
+  const endpoint = { url: `http://127.0.0.1:${port}`, route: 'loopback', holderPid } as const;
+  return () => Promise.resolve({ endpoint, credential: { username: 'opencode', password: OWN } });
 }
 
 /** A path as it stands, which `fetch` would put right. */
@@ -67,16 +73,14 @@ async function openRecorder(): Promise<{ readonly seen: readonly Seen[]; readonl
 
 async function openRecorded(holderPid = process.pid) {
   const recorder = await openRecorder();
-  const credential = { username: 'opencode', password: OWN };
-  const proxy = await open(() => Promise.resolve({ port: recorder.port, holderPid, credential }));
+  const proxy = await open(at(recorder.port, holderPid));
   return { ...recorder, proxy };
 }
 
 test('the random password is exchanged for that of the service; turns and events go through', async () => {
   await using fake = await startFakeOpencode2({ password: OWN });
   const { port } = fake;
-  const credential = { username: 'opencode', password: OWN };
-  const proxy = await open(() => Promise.resolve({ port, holderPid: fake.pid, credential }));
+  const proxy = await open(at(port, fake.pid));
   const info = await ask(proxy, '/api/info');
   expect(JSON.parse(info.text)).toMatchObject({ version: fake.version, pid: fake.pid });
   const events = await fetch(`http://127.0.0.1:${proxy.port}/api/event`, { headers: { authorization: basic(RANDOM) } });
@@ -181,8 +185,7 @@ test('a WebSocket goes through, with the same checks, and ends with the proxy', 
 
 test('its end cuts what runs, and nothing listens any more', async () => {
   await using fake = await startFakeOpencode2({ password: OWN });
-  const credential = { username: 'opencode', password: OWN };
-  const proxy = await open(() => Promise.resolve({ port: fake.port, holderPid: fake.pid, credential }));
+  const proxy = await open(at(fake.port, fake.pid));
   const { port } = proxy;
   const answer = await fetch(`http://127.0.0.1:${port}/api/event`, { headers: { authorization: basic(RANDOM) } });
   const whole = answer.text().catch(() => 'cut');

@@ -1,13 +1,13 @@
 import { join } from 'node:path';
-import { systemClock } from '../base/clock.ts';
-import type { Settings } from '../config/settings.ts';
-import { createCredentialResolver } from '../credentials/resolver.ts';
-import { createSecretCommands } from '../credentials/secret-commands.ts';
-import { LiveFleet } from '../fleet/fleet.ts';
-import { createSources, systemDependencies } from '../discovery/sources.ts';
-import type { Logger } from '../base/log.ts';
-import { RequestJournal } from '../operations/send/request-journal.ts';
-import { createRuntime, type Runtime } from '../operations/runtime.ts';
+import { systemClock } from '../../base/clock.ts';
+import type { Settings } from '../../config/settings.ts';
+import { createCredentialResolver } from '../../credentials/resolver.ts';
+import { createSecretCommands } from '../../credentials/secret-commands.ts';
+import { LiveFleet } from '../../fleet/fleet.ts';
+import { createSources, systemDependencies } from '../../discovery/sources.ts';
+import type { Logger } from '../../base/log.ts';
+import { RequestJournal } from '../../operations/send/request-journal.ts';
+import { createRuntime, type Runtime } from '../../operations/runtime.ts';
 
 export interface StartedRuntime {
   readonly runtime: Runtime;

@@ -1,0 +1,40 @@
+import { spawn } from 'node:child_process';
+import { release } from 'node:os';
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Programs that open a URL in the person's browser, the best first. None where there is no screen to open it on. */
+export function openers({ platform, env, kernel = release() }: Surroundings): readonly string[] {
+  if (platform === 'darwin') return ['open'];
+  if (/microsoft/i.test(kernel)) return ['wslview', 'xdg-open'];
+  return env['DISPLAY'] || env['WAYLAND_DISPLAY'] ? ['xdg-open'] : [];
+}
+
+export interface Surroundings {
+  readonly platform: NodeJS.Platform;
+  readonly env: Environment;
+  /** Its release, which says WSL. */
+  readonly kernel?: string;
+}
+
+/** Whether one of them opened it. What it starts is not this program's, and outlives it. */
+export async function openBrowser(url: string, surroundings: Surroundings): Promise<boolean> {
+  for (const opener of openers(surroundings)) if (await runs(opener, url, surroundings.env)) return true;
+  return false;
+}
+
+/** A browser that stays in the foreground has opened it too. */
+const LONG_MS = 3_000;
+
+function runs(opener: string, url: string, env: Environment): Promise<boolean> {
+  return new Promise((resolve) => {
+    const child = spawn(opener, [url], { stdio: 'ignore', detached: true, env });
+    const long = setTimeout(() => resolve(true), LONG_MS);
+    const settle = (isOpen: boolean): void => {
+      clearTimeout(long);
+      resolve(isOpen);
+    };
+    child.once('error', () => settle(false)).once('exit', (code) => settle(code === 0));
+    child.unref();
+  });
+}

@@ -1,0 +1,42 @@
+import { constants } from 'node:os';
+import { Guard } from '../connected/start/guard.ts';
+import { rememberTerminal } from '../connected/start/terminal.ts';
+import { ServiceTerminal } from '../connected/service/service-terminal.ts';
+import type { Launch } from './program.ts';
+
+export interface TerminalRun extends Launch {
+  /** Absolute. */
+  readonly program: string;
+  /** Undefined: as this program's own. */
+  readonly cwd?: string | undefined;
+  readonly process: NodeJS.Process;
+  /** Ends it. */
+  readonly signal: AbortSignal;
+  /** Has `act` called on Ctrl-C. */
+  readonly onInterrupt: (act: () => void) => void;
+}
+
+/** The terminal sends an interrupt to both. What has not ended by it so long after got none. */
+const PASS_AFTER_MS = 500;
+/** What shells give for a process that a signal ended. */
+const EXIT_SIGNAL = 128;
+
+/** Gives the terminal to opencode until that ends; resolves with its exit code. It ends with this program, however that ends. */
+export async function runInTerminal(run: TerminalRun): Promise<number> {
+  const { program, args, env, cwd, signal, onInterrupt } = run;
+  const terminal = new ServiceTerminal(rememberTerminal(run.process));
+  const guard = new Guard();
+  onInterrupt(() => void setTimeout(() => terminal.pass('SIGINT'), PASS_AFTER_MS).unref());
+  const stop = (): void => terminal.stop('SIGTERM');
+  try {
+    const child = await terminal.open(program, args, env, cwd);
+    if (child !== undefined) guard.watch(child);
+    signal.addEventListener('abort', stop, { once: true });
+    if (signal.aborted) stop();
+    const { code, signal: ended } = await terminal.ended;
+    return code ?? EXIT_SIGNAL + (ended === null ? 0 : constants.signals[ended]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+    guard.dismiss();
+  }
+}

@@ -1,0 +1,66 @@
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { dirname, join } from 'node:path';
+import * as z from 'zod';
+
+import { jsonOf } from '../../base/errors.ts';
+import { silentLogger } from '../../base/log.ts';
+import { hasUnsafeCharacters } from '../../config/quote.ts';
+import type { Settings } from '../../config/settings.ts';
+import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
+import type { Snapshot } from '../../model/instance.ts';
+
+const namesSchema = z.array(z.string());
+
+/** More than anybody completes from. */
+const MAX_NAMES = 1_000;
+/** A registry on a disk that hangs: a person who presses Tab does not wait longer. */
+const REGISTRY_LIMIT_MS = 500;
+
+function namesPath(stateDir: string): string {
+  return join(stateDir, 'names.json');
+}
+
+/** Keeps the names of the listed instances for `knownNames`, once every source has told its own. Never rejects: nobody waits for it. */
+export async function rememberNames(stateDir: string, { instances, sources }: Snapshot): Promise<void> {
+  if (sources.some(({ status }) => status === 'pending')) return;
+  const path = namesPath(stateDir);
+  const text = `${JSON.stringify(instances.slice(0, MAX_NAMES).map(({ name }) => name))}\n`;
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    if ((await readFile(path, 'utf8').catch(() => '')) === text) return;
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await writeFile(temporary, text, { mode: 0o600 });
+    await rename(temporary, path);
+  } catch {
+    await rm(temporary, { force: true }).catch(() => {});
+  }
+}
+
+/**
+ * Names that a person may mean, sorted: those that were listed last, and those that are registered on this machine now. Nothing is
+ * asked. What could not be typed, or would be read as an option, is left out.
+ */
+export async function knownNames(settings: Pick<Settings, 'registryDir' | 'stateDir'>): Promise<readonly string[]> {
+  const [listed, registered] = await Promise.all([listedNames(settings.stateDir), registeredNames(settings)]);
+  const names = [...new Set([...listed, ...registered])];
+  return names.filter((name) => name !== '' && !name.startsWith('-') && !hasUnsafeCharacters(name)).toSorted();
+}
+
+async function listedNames(stateDir: string): Promise<readonly string[]> {
+  const text = await readFile(namesPath(stateDir), 'utf8').catch(() => '');
+  return namesSchema.safeParse(jsonOf(text)).data ?? [];
+}
+
+async function registeredNames(settings: Pick<Settings, 'registryDir' | 'stateDir'>): Promise<readonly string[]> {
+  const dependencies = { logger: silentLogger, uid: process.geteuid?.(), hostname: hostname() };
+  const source = createRegistrySource(registryOptionsOf(settings), dependencies);
+  try {
+    const { candidates } = await source.scan(AbortSignal.timeout(REGISTRY_LIMIT_MS));
+    return candidates.flatMap(({ claims, trust }) => (trust.level === 'trusted' ? (claims.name ?? []) : []));
+  } catch {
+    return [];
+  } finally {
+    await source.close();
+  }
+}

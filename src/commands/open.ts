@@ -1,0 +1,83 @@
+import { openBrowser } from '../attach/browser.ts';
+import { isDirect } from '../attach/direct.ts';
+import { isOwnPeer } from '../attach/own-peer.ts';
+import { WayInUse } from '../attach/way-in-use.ts';
+import { openWebForwarder, type WebForwarder } from '../attach/web-forwarder.ts';
+import { systemClock } from '../base/clock.ts';
+import { exchange } from '../http/exchange.ts';
+import { OperationError, quoteName } from '../operations/answer.ts';
+import { latestSession } from '../operations/sessions/session-query.ts';
+import { EXIT } from './terminal/exit-codes.ts';
+import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
+import { findTarget, type ShownTarget } from './terminal/target.ts';
+
+export const OPEN: ShellCommand = {
+  arguments: { flags: { print: 'boolean' }, positionals: true },
+  changes: true,
+  run: async (shell) => {
+    const [instance = '', session_id] = takeNames('open', shell, { needed: ['NAME'], optional: ['SESSION'] });
+    const target = await findTarget(shell, 'open', { instance, session_id });
+    await checkPage(target, shell.signal);
+    const start = await startOf(target);
+    const { connection } = target.connected;
+    if (isDirect(connection)) {
+      await show(shell, connection.endpoint.url + start);
+      return EXIT.done;
+    }
+    const forwarder = await forward(shell, target, start);
+    try {
+      await show(shell, forwarder.url);
+      shell.tell(
+        `${quoteName(target.connected.instance.name)} is in the browser that opens this first, until Ctrl-C here.\n`,
+      );
+      await new Promise<void>((resolve) => {
+        shell.signal.addEventListener('abort', () => resolve(), { once: true });
+        if (shell.signal.aborted) resolve();
+      });
+    } finally {
+      forwarder.close();
+    }
+    return EXIT.done;
+  },
+};
+
+/** OpenCode serves its page itself, and all that the page needs. */
+const PAGE_LIMITS = { timeoutMs: 15_000, maxBytes: 1024 * 1024 };
+
+/** @throws {OperationError} there is no page */
+async function checkPage({ connected }: ShownTarget, signal: AbortSignal): Promise<void> {
+  const { connection, instance, dialect } = connected;
+  const { status, headers } = await exchange(connection, '/', { anyType: true }, { ...PAGE_LIMITS, signal });
+  if (status === 200 && /^text\/html\b/i.test(headers['content-type'] ?? '')) return;
+  const why = dialect === 'opencode-2-preview' ? ': the preview of OpenCode 2 has none' : '';
+  throw new OperationError(
+    `${quoteName(instance.name)} serves no web page (HTTP ${status})${why}. opencode-mcp attach opens its terminal; read and send work.`,
+  );
+}
+
+/** Its page for the session, or the latest one; where there is none, its first page. */
+async function startOf({ connected, session }: ShownTarget): Promise<string> {
+  if (connected.dialect !== 'opencode-1') {
+    if (session === undefined) return '/';
+    throw new OperationError(
+      `The page of an OpenCode 2 cannot be opened on a session from here: leave SESSION out, and choose it there.`,
+    );
+  }
+  const { id, directory } = session ?? (await latestSession(connected)) ?? {};
+  if (id === undefined || directory === undefined) return '/';
+  return `/${Buffer.from(directory).toString('base64url')}/session/${id}`;
+}
+
+async function forward(shell: Shell, { connected }: ShownTarget, start: string): Promise<WebForwarder> {
+  const { fleet } = shell.runtime();
+  const way = new WayInUse(connected, { fleet, clock: systemClock, signal: shell.signal });
+  return await openWebForwarder({ way: () => way.now(), start, isOwnPeer });
+}
+
+async function show({ flags, print, tell, process }: Shell, url: string): Promise<void> {
+  const { platform, env } = process;
+  const isOpen = !flags.has('print') && (await openBrowser(url, { platform, env }));
+  if (isOpen) return;
+  if (!flags.has('print')) tell('No browser could be started from here; open this address in one:\n');
+  print(`${url}\n`);
+}

@@ -1,0 +1,34 @@
+import { findSession } from '../../operations/sessions/session-query.ts';
+import { connect, type Connected } from '../../operations/runtime.ts';
+import type { Session } from '../../opencode/schema.ts';
+import type { Shell } from './shell.ts';
+
+/** What somebody wants to see: an instance that answered just now, and one of its sessions where they named one. */
+export interface ShownTarget {
+  readonly connected: Connected;
+  readonly session: Session | undefined;
+  /** The session's or the instance's; undefined where that is the server's own, which nobody need name. */
+  readonly directory: string | undefined;
+}
+
+/** Finds it, and records that as a call of `tool`. */
+export async function findTarget(
+  shell: Shell,
+  tool: string,
+  input: { readonly instance: string; readonly session_id: string | undefined },
+): Promise<ShownTarget> {
+  const find = async (): Promise<ShownTarget> => {
+    const connected = await connect(shell.runtime(), input.instance, shell.call());
+    const session = input.session_id === undefined ? undefined : await findSession(connected, input.session_id);
+    const directory = session?.directory ?? connected.directory;
+    const isOwn = directory === '' || directory === connected.serverDirectory;
+    return { connected, session, directory: isOwn ? undefined : directory };
+  };
+  const finding = find();
+  await shell.recorded(tool, input, async () => {
+    const { connected, session } = await finding;
+    const data = { instance: connected.instance.name, ...(session !== undefined && { session: { id: session.id } }) };
+    return { data, text: '' };
+  });
+  return await finding;
+}

@@ -1,0 +1,149 @@
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { onTestFinished } from 'vitest';
+
+import { WayInUse } from '../../src/attach/way-in-use.ts';
+import type { Clock } from '../../src/base/clock.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { type Reached, UnreachableError } from '../../src/fleet/fleet.ts';
+import type { Connection } from '../../src/http/exchange.ts';
+
+/** The instance's own. */
+export const OWN = 'the password of the instance';
+
+export const basic = (password: string): string => `Basic ${Buffer.from(`opencode:${password}`).toString('base64')}`;
+
+export interface Seen {
+  readonly method: string | undefined;
+  readonly url: string | undefined;
+  readonly headers: IncomingMessage['headers'];
+  readonly body: string;
+}
+
+/** One way to an instance: answers what it is asked, and notes it. */
+export interface Instance {
+  readonly seen: readonly Seen[];
+  readonly connection: Connection;
+  /** The streams that are open. */
+  readonly streams: ReadonlySet<ServerResponse>;
+  /** From now on it refuses connections; what is open stays. */
+  close(): void;
+}
+
+/** `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not passed on by a node service; all else says `name`. */
+export async function startInstance(
+  name: string,
+  endpoint: Partial<Connection['endpoint']> & { readonly prefix?: string } = {},
+): Promise<Instance> {
+  const seen: Seen[] = [];
+  const streams = new Set<ServerResponse>();
+  const server = createServer((asked, response) => {
+    let body = '';
+    asked.setEncoding('utf8').on('data', (part: string) => (body += part));
+    asked.once('end', () => {
+      const { method, url = '', headers } = asked;
+      seen.push({ method, url, headers, body });
+      if (url.endsWith('/broken')) response.destroy();
+      else if (url.endsWith('/locked')) response.writeHead(401, { 'www-authenticate': 'Basic' }).end(OWN);
+      else if (url.endsWith('/refused') && endpoint.route === 'tailnet')
+        response.writeHead(502, { 'proxy-status': 'opencode-mcp; error=connection_refused' }).end();
+      else if (url.endsWith('/event')) {
+        streams.add(response);
+        response.once('close', () => streams.delete(response));
+        response.writeHead(200, { 'content-type': 'text/event-stream' }).write(`data: ${name}\n\n`);
+      } else response.setHeader('set-cookie', 'theirs=1').end(name);
+    });
+  });
+  server.on('upgrade', ({ method, url, headers }, socket) => {
+    seen.push({ method, url, headers, body: '' });
+    socket.end('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n');
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  const { prefix = '', ...more } = endpoint;
+  return {
+    seen,
+    streams,
+    connection: {
+      endpoint: { url: `http://127.0.0.1:${port}${prefix}`, route: 'loopback', ...more },
+      credential: { username: 'opencode', password: OWN },
+    },
+    close: () => server.close(),
+  };
+}
+
+/** The ways to one server in their order; each time it is asked for another, the fleet gives the next, and none in the end. */
+export function wayBy(
+  [first, ...others]: readonly Pick<Instance, 'connection'>[],
+  clock: Clock = systemClock,
+): WayInUse {
+  const left = [...others];
+  const reached = (one: Pick<Instance, 'connection'>): Reached => ({ connection: one.connection }) as Reached;
+  const ending = new AbortController();
+  onTestFinished(() => ending.abort());
+  if (first === undefined) throw new Error('no way');
+  return new WayInUse(reached(first), {
+    clock,
+    signal: ending.signal,
+    fleet: {
+      reachAnother: async () => {
+        const next = left.shift();
+        if (next === undefined) throw new UnreachableError('worker cannot be driven now. See that it runs.');
+        return reached(next);
+      },
+    },
+  });
+}
+
+export interface Asked {
+  readonly status: number;
+  readonly text: string;
+  readonly headers: IncomingMessage['headers'];
+}
+
+export interface Asking {
+  readonly port: number;
+  readonly path?: string;
+  readonly method?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+  readonly host?: string;
+}
+
+/** A request with just these headers. */
+export function ask({
+  port,
+  path = '/session',
+  method = 'GET',
+  headers = {},
+  body,
+  host = '127.0.0.1',
+}: Asking): Promise<Asked> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ host, port, path, method, headers, agent: false }, (answer) => {
+      let text = '';
+      answer.setEncoding('utf8').on('data', (part: string) => (text += part));
+      answer.once('end', () => resolve({ status: answer.statusCode ?? 0, text, headers: answer.headers }));
+      answer.once('error', reject);
+    });
+    sent.once('error', reject).end(body);
+  });
+}
+
+/** The head of the answer to a WebSocket handshake. */
+export function askUpgrade({ port, path = '/pty/1/connect', headers = {} }: Asking): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const all = { host: `127.0.0.1:${port}`, connection: 'Upgrade', upgrade: 'websocket', ...headers };
+    const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}`);
+    const socket = connect(port, '127.0.0.1', () =>
+      socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`),
+    );
+    let text = '';
+    socket.setEncoding('utf8').on('data', (part: string) => (text += part));
+    socket.once('error', reject).once('close', () => resolve(text));
+  });
+}

@@ -1,0 +1,86 @@
+import { chmod, mkdir, realpath, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+
+import { isDirect } from '../../src/attach/direct.ts';
+import { checkDirectory, findProgram, launchFor } from '../../src/attach/program.ts';
+import { tempDir } from '../rig/temp.ts';
+
+async function folder(): Promise<string> {
+  const temp = tempDir('opencode-mcp-attach');
+  onTestFinished(() => temp.close());
+  return await realpath(temp.path);
+}
+
+/** Programs that say these versions of themselves, and their PATH. */
+async function programs(said: Readonly<Record<string, string>>): Promise<Readonly<Record<string, string>>> {
+  const path = await folder();
+  for (const [name, version] of Object.entries(said)) {
+    await writeFile(join(path, name), `#!/bin/sh\necho '${version}'\n`);
+    await chmod(join(path, name), 0o755);
+  }
+  return { PATH: path };
+}
+
+test.each([
+  ['opencode-1', 'opencode', 'opencode'],
+  ['opencode-2', 'second', 'second'],
+  // It has a name of its own, which OPENCODE_BIN need not say.
+  ['opencode-2-preview', 'opencode', 'lildax'],
+] as const)('for %s with OPENCODE_BIN=%s it is %s', async (dialect, bin, found) => {
+  const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });
+  expect(await findProgram(dialect, bin, env)).toBe(join(env['PATH'] ?? '', found));
+});
+
+test.each([
+  ['opencode-2', 'opencode', 'the instance is OpenCode 2, and DIR/opencode is OpenCode 1 (1.18.33), whose terminal'],
+  ['opencode-1', 'second', 'the instance is OpenCode 1, and DIR/second is OpenCode 2 (2.1.2), whose terminal'],
+  ['opencode-2', 'lildax', 'the instance is OpenCode 2, and DIR/lildax is the preview of OpenCode 2, whose terminal'],
+  ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, and DIR/second is OpenCode 2 (2.1.2)'],
+  ['opencode-1', 'missing', 'there is no missing on PATH; install it'],
+] as const)('for %s with OPENCODE_BIN=%s it says what is wrong', async (dialect, bin, message) => {
+  const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });
+  await expect(findProgram(dialect, bin, env)).rejects.toThrow(message.replace('DIR', env['PATH'] ?? ''));
+});
+
+test('the password stands in the environment, and that of another server in neither', () => {
+  const env = {
+    HOME: '/home/ada',
+    OPENCODE_SERVER_PASSWORD: 'theirs',
+    OPENCODE_SERVER_USERNAME: 'ada',
+    OPENCODE_PASSWORD: 'theirs',
+  };
+  const target = { url: 'http://127.0.0.1:1', password: 'random', directory: '/w', session: 'ses_1' };
+  expect(launchFor({ ...target, dialect: 'opencode-1' }, env)).toEqual({
+    args: ['attach', 'http://127.0.0.1:1', '--dir', '/w', '--session', 'ses_1'],
+    env: { HOME: '/home/ada', OPENCODE_SERVER_PASSWORD: 'random', OPENCODE_PASSWORD: 'theirs' },
+  });
+  expect(launchFor({ ...target, dialect: 'opencode-2' }, env)).toEqual({
+    args: ['/w', '--server', 'http://127.0.0.1:1', '--session', 'ses_1'],
+    env: { HOME: '/home/ada', OPENCODE_PASSWORD: 'random' },
+  });
+});
+
+test('a directory that leads elsewhere on this machine is not given to opencode, which would name where it arrived', async () => {
+  const path = await folder();
+  await mkdir(join(path, 'real'));
+  await symlink(join(path, 'real'), join(path, 'link'));
+  await checkDirectory(join(path, 'real'));
+  await checkDirectory(join(path, 'not here'));
+  await expect(checkDirectory(join(path, 'link'))).rejects.toThrow('Nothing was started');
+});
+
+test('only a bare loopback URL is used as it is', () => {
+  const endpoint = { url: 'http://127.0.0.1:4096', route: 'loopback' } as const;
+  expect(isDirect({ endpoint })).toBe(true);
+  const others = [
+    { endpoint, credential: { username: 'opencode', password: 'x' } },
+    { endpoint: { ...endpoint, url: 'http://192.168.1.2:4096' } },
+    { endpoint: { ...endpoint, url: 'https://127.0.0.1:4096' } },
+    { endpoint: { ...endpoint, url: 'http://127.0.0.1:4096/opencode-mcp/v1/i/a' } },
+    { endpoint: { ...endpoint, headers: { a: 'b' } } },
+    { endpoint: { ...endpoint, holderPid: 1 } },
+    { endpoint: { ...endpoint, dial: () => Promise.reject(new Error('not dialled')) } },
+  ];
+  expect(others.map(isDirect)).toEqual(others.map(() => false));
+});

@@ -1,0 +1,121 @@
+import { createServer } from 'node:net';
+import { expect, onTestFinished, test } from 'vitest';
+
+import { openWebForwarder, type WebForwarder } from '../../src/attach/web-forwarder.ts';
+import { ask, askUpgrade, type Asked, basic, type Instance, OWN, startInstance, wayBy } from './instances.ts';
+
+interface Opened extends WebForwarder {
+  readonly instance: Instance;
+  readonly port: number;
+  readonly host: string;
+  /** With its address, as a browser does. */
+  enter(headers?: Readonly<Record<string, string>>): Promise<Asked>;
+}
+
+async function open(isOwn = true): Promise<Opened> {
+  const instance = await startInstance('it');
+  const way = wayBy([instance]);
+  const forwarder = await openWebForwarder({
+    way: () => way.now(),
+    start: '/abc/session/ses_1',
+    isOwnPeer: () => Promise.resolve(isOwn),
+  });
+  onTestFinished(() => forwarder.close());
+  const { host, port, pathname } = new URL(forwarder.url);
+  return {
+    ...forwarder,
+    instance,
+    host,
+    port: Number(port),
+    enter: (headers = {}) => ask({ port: Number(port), path: pathname, headers: { host, ...headers } }),
+  };
+}
+
+function cookieOf({ headers }: Asked): string {
+  return headers['set-cookie']?.[0]?.split(';', 1)[0] ?? '';
+}
+
+test('the address lets one browser in, once, and the cookie is all that it has', async () => {
+  const { enter, port, host, instance } = await open();
+  expect(host).toMatch(/^[0-9a-f]{20}\.localhost:\d+$/);
+  const first = await enter({ 'sec-fetch-site': 'none' });
+  expect(first).toMatchObject({
+    status: 303,
+    headers: { location: '/abc/session/ses_1', 'cache-control': 'no-store' },
+  });
+  expect(first.headers['set-cookie']).toEqual([
+    expect.stringMatching(/^opencode-mcp=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/),
+  ]);
+  const cookie = `theme=dark; ${cookieOf(first)}`;
+  const headers = {
+    host,
+    cookie,
+    origin: `http://${host}`,
+    'sec-fetch-site': 'same-origin',
+    'user-agent': 'Mozilla/5.0',
+  };
+  expect(await ask({ port, headers })).toMatchObject({ status: 200, text: 'it' });
+  expect(await askUpgrade({ port, headers })).toMatch(/^HTTP\/1.1 101 /);
+  for (const { headers: sent } of instance.seen) {
+    expect(sent['authorization']).toBe(basic(OWN));
+    // A node service takes no browsers.
+    expect([sent['cookie'], sent['origin'], sent['sec-fetch-site'], sent['user-agent']]).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  }
+  expect(await enter()).toMatchObject({ status: 403, text: expect.stringContaining('used already') as string });
+  expect(await ask({ port, headers })).toMatchObject({ status: 200 });
+});
+
+test('the address is worth nothing to another user, and stays good for its own', async () => {
+  const { enter } = await open(false);
+  const answer = await enter();
+  expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('another user') as string });
+  expect(cookieOf(answer)).toBe('');
+});
+
+test.each([
+  ['no cookie', () => ({ cookie: '' }), 403],
+  ['another cookie', (cookie: string) => ({ cookie: `${cookie.slice(0, -1)}!` }), 403],
+  ['the password of the instance', () => ({ cookie: '', authorization: basic(OWN) }), 403],
+  ['a name that was pointed here', (_: string, port: number) => ({ host: `evil.example:${port}` }), 421],
+  ['the bare address', (_: string, port: number) => ({ host: `127.0.0.1:${port}` }), 421],
+  ['a page of another server of this machine', () => ({ origin: 'http://127.0.0.1:4096' }), 403],
+  ['a page of a neighbour host', () => ({ origin: 'http://localhost' }), 403],
+  ['a sandboxed page', () => ({ origin: 'null' }), 403],
+  ['an image in another page', () => ({ 'sec-fetch-site': 'cross-site' }), 403],
+  ['a page of another port', () => ({ 'sec-fetch-site': 'same-site' }), 403],
+])('with %s nothing reaches the instance', async (_, change, status) => {
+  const { enter, port, host, instance } = await open();
+  const cookie = cookieOf(await enter());
+  const headers = { host, cookie, ...change(cookie, port) };
+  expect(await ask({ port, headers })).toMatchObject({ status });
+  expect(await askUpgrade({ port, headers })).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+  expect(instance.seen).toEqual([]);
+});
+
+test.each([
+  ['another token', (url: string) => ({ path: `${new URL(url).pathname.slice(0, -1)}!` })],
+  ['another method', (url: string) => ({ path: new URL(url).pathname, method: 'POST' })],
+  [
+    'a name that was pointed here',
+    (url: string) => ({ path: new URL(url).pathname, headers: { host: 'evil.example' } }),
+  ],
+])('%s does not let in, and uses nothing up', async (_, change) => {
+  const { url, enter, port, host } = await open();
+  const answer = await ask({ port, headers: { host }, ...change(url) });
+  expect([403, 421]).toContain(answer.status);
+  expect(cookieOf(answer)).toBe('');
+  expect(await enter()).toMatchObject({ status: 303 });
+});
+
+test('nobody else can listen where a browser may ask first', async () => {
+  const { port, host } = await open();
+  const other = createServer();
+  const error = await new Promise<NodeJS.ErrnoException>((resolve) => other.once('error', resolve).listen(port, '::1'));
+  expect(error.code).toBe('EADDRINUSE');
+  expect(await ask({ port, host: '::1', headers: { host } })).toMatchObject({ status: 403 });
+});

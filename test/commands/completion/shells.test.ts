@@ -1,0 +1,104 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest';
+
+import { OPENCODE_MCP, shellEnv } from '../../rig/shell-command.ts';
+import { type TempDir, tempDir } from '../../rig/temp.ts';
+import { needTmux, openTmux, type TmuxTerminal } from '../../rig/tmux.ts';
+
+const HOSTILE = 'it\'s "so" $(touch pwned) `touch pwned` \\ !x ;*? ~ end';
+const NAMES = [
+  'plain',
+  'two words',
+  HOSTILE,
+  'desk:service',
+  'name@host:4096',
+  '-dash',
+  'bad\u001b[31mname',
+  'ünïcode',
+];
+
+let temp: TempDir;
+let env: Readonly<Record<string, string>>;
+
+/** A program of that name which prints its arguments; Tab asks the real one. */
+beforeAll(async () => {
+  temp = tempDir('opencode-mcp-completion');
+  const bin = join(temp.path, 'bin');
+  const registry = join(temp.path, 'registry');
+  const state = join(temp.path, '.local', 'state', 'opencode-mcp');
+  for (const folder of [bin, registry, state]) await mkdir(folder, { recursive: true, mode: 0o700 });
+  const program = `#!/bin/sh
+case $1 in __complete|completion) exec ${OPENCODE_MCP} "$@" ;; esac
+printf 'got'; printf '<%s>' "$@"; echo
+`;
+  await writeFile(join(bin, 'opencode-mcp'), program);
+  await chmod(join(bin, 'opencode-mcp'), 0o755);
+  await writeFile(join(state, 'names.json'), JSON.stringify(NAMES));
+  await writeFile(join(registry, 'new.json'), JSON.stringify({ name: 'just-registered', port: 4096 }));
+  const given = shellEnv(temp.path, registry);
+  env = { ...given, PATH: `${bin}:${given['PATH']}` };
+});
+afterAll(() => temp.close());
+
+function need(shell: string, context: TestContext): void {
+  needTmux(context);
+  if (spawnSync(shell, ['--version']).status === 0) return;
+  const reason = `needs ${shell}: CI=true scripts/install-system-packages.sh, as root`;
+  if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
+  context.skip(true, reason);
+}
+
+/** How each is started without anybody's own settings, and told of the completion. */
+const STARTS = {
+  bash: 'source <(opencode-mcp completion bash)',
+  zsh: `exec zsh -f`,
+  fish: 'exec fish --no-config',
+} as const;
+const LOADS = {
+  bash: '',
+  zsh: "PS1='$ '; autoload -Uz compinit; compinit -u -D; source <(opencode-mcp completion zsh)",
+  fish: 'function fish_prompt; echo "\\$ "; end; function fish_greeting; end; opencode-mcp completion fish | source',
+} as const;
+
+async function open(shell: keyof typeof STARTS): Promise<TmuxTerminal> {
+  const screen = await openTmux(env, temp.path);
+  await screen.resize(180, 40);
+  await screen.type(STARTS[shell], 'Enter');
+  if (LOADS[shell] !== '') await screen.type(LOADS[shell], 'Enter');
+  await screen.type('clear', 'Enter');
+  return screen;
+}
+
+const SHELLS = Object.keys(STARTS) as (keyof typeof STARTS)[];
+
+test.for(SHELLS)('%s completes names, whatever they hold, commands and options', async (shell, context) => {
+  need(shell, context);
+  await using screen = await open(shell);
+  const typed: readonly (readonly [string, string])[] = [
+    ['read pla', '<read><plain>'],
+    ['attach two', '<attach><two words>'],
+    ["attach 'two", '<attach><two words>'],
+    ['read it', `<read><${HOSTILE}>`],
+    ['read "it', `<read><${HOSTILE}>`],
+    ['open desk:s', '<open><desk:service>'],
+    ['open na', '<open><name@host:4096>'],
+    ['wait plain ün', '<wait><plain><ünïcode>'],
+    ['send jus', '<send><just-registered>'],
+    ['resp', '<respond>'],
+    ['send plain --inter', '<send><plain><--interrupt>'],
+    ['respond plain --reply on', '<respond><plain><--reply><once>'],
+  ];
+  for (const [line, expected] of typed) {
+    await screen.type(`opencode-mcp ${line}`, 'Tab');
+    // The shell has replaced the word, or at least put a space behind it, before Enter is read.
+    await screen.type('', 'Enter');
+    const shown = await screen.shows(/got<.*>/);
+    expect(/got(<.*>)/.exec(shown)?.[1]).toBe(expected);
+    await screen.type('clear', 'Enter');
+    await screen.shows(/^(?![^]*got<)/);
+  }
+  expect(existsSync(join(temp.path, 'pwned'))).toBe(false);
+});
