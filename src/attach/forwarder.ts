@@ -1,12 +1,15 @@
 import type { IncomingMessage } from 'node:http';
 import type { Refusal } from '../node/access/request-guard.ts';
-import { ExchangeProxy, passwordCheck, type ProxyWay } from '../node/proxy/exchange-proxy.ts';
+import { ExchangeProxy, passwordCheck, type ProxyTarget } from '../node/proxy/exchange-proxy.ts';
 
 /** Of this machine alone. */
 export const LOOPBACK = '127.0.0.1';
 
 /** Passes on to one instance what has this password, from programs of this machine: no web page's. Ends with `close`. */
-export async function openForwarder(way: () => Promise<ProxyWay | Refusal>, password: string): Promise<ExchangeProxy> {
+export async function openForwarder(
+  endpoint: () => Promise<ProxyTarget | Refusal>,
+  password: string,
+): Promise<ExchangeProxy> {
   const isAllowed = passwordCheck(password);
   const proxy: ExchangeProxy = await ExchangeProxy.open({
     host: LOOPBACK,
@@ -17,7 +20,7 @@ export async function openForwarder(way: () => Promise<ProxyWay | Refusal>, pass
         return { status: 403, text: 'Web pages are not served here; opencode-mcp open is for the browser.' };
       return hostProblem(request, `${LOOPBACK}:${proxy.port}`) ?? (isAllowed(request) ? undefined : 'password');
     },
-    way,
+    upstream: endpoint,
   });
   return proxy;
 }

@@ -2,12 +2,12 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { errorCode } from '../base/errors.ts';
 import type { Refusal } from '../node/access/request-guard.ts';
-import { ExchangeProxy, type ExchangeProxyOptions, type ProxyWay } from '../node/proxy/exchange-proxy.ts';
+import { ExchangeProxy, type ExchangeProxyOptions, type ProxyTarget } from '../node/proxy/exchange-proxy.ts';
 import { refuse } from '../node/proxy/proxy.ts';
 import { hostProblem, LOOPBACK } from './forwarder.ts';
 
 export interface WebForwarderOptions {
-  readonly way: () => Promise<ProxyWay | Refusal>;
+  readonly endpoint: () => Promise<ProxyTarget | Refusal>;
   /** Path of the page to show first. */
   readonly start: string;
   /** Whether the program at the other end of a connection is this user's. */
@@ -65,12 +65,12 @@ class Door {
 
   constructor(options: WebForwarderOptions) {
     this.#options = options;
-    const { way } = options;
+    const { endpoint } = options;
     this.options = {
       answer: (request, response) => this.#enter(request, response),
       refusal: (request) => this.#refusal(request),
       // A node service takes no browser, since any page could make one ask; here none but ours can.
-      way: async () => ({ ...(await way()), without: ['user-agent'] }),
+      upstream: async () => ({ ...(await endpoint()), without: ['user-agent'] }),
     };
   }
 

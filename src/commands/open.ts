@@ -1,7 +1,7 @@
 import { openBrowser } from '../attach/browser.ts';
 import { isDirect } from '../attach/direct.ts';
 import { isOwnPeer } from '../attach/own-peer.ts';
-import { WayInUse } from '../attach/way-in-use.ts';
+import { CurrentEndpoint } from '../attach/current-endpoint.ts';
 import { openWebForwarder, type WebForwarder } from '../attach/web-forwarder.ts';
 import { systemClock } from '../base/clock.ts';
 import { exchange } from '../http/exchange.ts';
@@ -70,8 +70,8 @@ async function startOf({ connected, session }: ShownTarget): Promise<string> {
 
 async function forward(shell: Shell, { connected }: ShownTarget, start: string): Promise<WebForwarder> {
   const { fleet } = shell.runtime();
-  const way = new WayInUse(connected, { fleet, clock: systemClock, signal: shell.signal });
-  return await openWebForwarder({ way: () => way.now(), start, isOwnPeer });
+  const endpoint = new CurrentEndpoint(connected, { fleet, clock: systemClock, signal: shell.signal });
+  return await openWebForwarder({ endpoint: () => endpoint.now(), start, isOwnPeer });
 }
 
 async function show({ flags, print, tell, process }: Shell, url: string): Promise<void> {

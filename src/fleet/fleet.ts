@@ -23,7 +23,7 @@ import { askOverviews } from './survey.ts';
 import { suspects } from '../identity/suspects.ts';
 import { EndpointFinder } from './endpoint-finder.ts';
 
-export { type Fleet as Directory, QueryError, type Reached, UnreachableError } from './contract.ts';
+export { type Fleet, QueryError, type Reached, UnreachableError } from './contract.ts';
 
 export interface FleetDeps {
   readonly settings: Pick<Settings, 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'>;

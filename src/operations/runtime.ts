@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.ts';
-import { type Directory, type Reached, UnreachableError } from '../fleet/fleet.ts';
+import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Instance } from '../model/instance.ts';
 import type { Endpoint } from '../model/candidate.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
@@ -13,7 +13,7 @@ import type { RequestJournal } from './send/request-journal.ts';
 
 /** What every operation works with. */
 export interface Runtime {
-  readonly fleet: Directory;
+  readonly fleet: Fleet;
   readonly clock: Clock;
   readonly lock: SessionLock;
   readonly approvals: Approvals;
@@ -82,7 +82,7 @@ export interface Connected extends Reached {
 }
 
 export function createRuntime(
-  fleet: Directory,
+  fleet: Fleet,
   clock: Clock,
   options: { readonly approvals: Approvals; readonly journal: RequestJournal },
 ): Runtime {

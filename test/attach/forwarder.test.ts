@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { openForwarder } from '../../src/attach/forwarder.ts';
-import { SILENCE_MS, type WayInUse } from '../../src/attach/way-in-use.ts';
+import { SILENCE_MS, type CurrentEndpoint } from '../../src/attach/current-endpoint.ts';
 import type { ExchangeProxy } from '../../src/node/proxy/exchange-proxy.ts';
 import { needRoot } from '../discovery/as-root.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
@@ -14,7 +14,7 @@ import { ask, askUpgrade, basic, OWN, startInstance, wayBy } from './instances.t
 const RANDOM = 'a password of this run';
 const authorization = basic(RANDOM);
 
-async function open(way: WayInUse): Promise<ExchangeProxy> {
+async function open(way: CurrentEndpoint): Promise<ExchangeProxy> {
   const forwarder = await openForwarder(() => way.now(), RANDOM);
   onTestFinished(() => forwarder.close());
   return forwarder;

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, request, type ServerResponse } from
 import { type AddressInfo, connect } from 'node:net';
 import { onTestFinished } from 'vitest';
 
-import { WayInUse } from '../../src/attach/way-in-use.ts';
+import { CurrentEndpoint } from '../../src/attach/current-endpoint.ts';
 import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Reached, UnreachableError } from '../../src/fleet/fleet.ts';
@@ -80,13 +80,13 @@ export async function startInstance(
 export function wayBy(
   [first, ...others]: readonly Pick<Instance, 'connection'>[],
   clock: Clock = systemClock,
-): WayInUse {
+): CurrentEndpoint {
   const left = [...others];
   const reached = (one: Pick<Instance, 'connection'>): Reached => ({ connection: one.connection }) as Reached;
   const ending = new AbortController();
   onTestFinished(() => ending.abort());
   if (first === undefined) throw new Error('no way');
-  return new WayInUse(reached(first), {
+  return new CurrentEndpoint(reached(first), {
     clock,
     signal: ending.signal,
     fleet: {

@@ -16,7 +16,7 @@ async function open(isOwn = true): Promise<Opened> {
   const instance = await startInstance('it');
   const way = wayBy([instance]);
   const forwarder = await openWebForwarder({
-    way: () => way.now(),
+    endpoint: () => way.now(),
     start: '/abc/session/ses_1',
     isOwnPeer: () => Promise.resolve(isOwn),
   });

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 
 import { expect, test } from 'vitest';
 
-import type { Directory } from '../../src/fleet/fleet.ts';
+import type { Fleet } from '../../src/fleet/fleet.ts';
 import type { Instance } from '../../src/model/instance.ts';
 import type { WaitingRequest } from '../../src/opencode/waiting.ts';
 import type { Settlement } from '../../src/operations/respond/approval.ts';
@@ -44,7 +44,7 @@ async function answer(waiting: WaitingRequest, given: PersonAnswer): Promise<Tol
   };
   let question: Form | undefined;
   const call = { signal: new AbortController().signal, deadlineMs: performance.now() + 60_000, onProgress: () => {} };
-  const settlement = await askPerson(testRuntime({} as Directory), instance, asked, undefined, call, (one) => {
+  const settlement = await askPerson(testRuntime({} as Fleet), instance, asked, undefined, call, (one) => {
     question = one;
     return Promise.resolve(given);
   }).catch((error: unknown) => error as Error);

@@ -6,7 +6,7 @@ import { remember, stalledSince } from '../../src/operations/send/following.ts';
 import { sessionState } from '../../src/operations/sessions/session-state.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { testRuntime } from '../rig/runtime.ts';
-import type { Directory } from '../../src/fleet/fleet.ts';
+import type { Fleet } from '../../src/fleet/fleet.ts';
 import { stageOf } from '../../src/turns/follower.ts';
 
 const instance = { server: { key: 'one' } } as Instance;
@@ -18,7 +18,7 @@ const message = (parts: Message['parts']): Message => ({
 
 test('a session that was found stalled is told as such for as long as it does not move', async () => {
   const clock = new ManualClock();
-  const runtime = { ...testRuntime({} as Directory), clock };
+  const runtime = { ...testRuntime({} as Fleet), clock };
   const before = message([]);
   expect(stalledSince(runtime, instance, session, before)).toBeUndefined();
   const heard = { atMs: clock.monotonic(), stage: stageOf([before]), stalled: true };

@@ -34,7 +34,7 @@ export function openServiceProxy({ host, port, password, service }: ServiceProxy
       if (!isAllowed(request)) return 'password';
       return LOGINS.test(decodeURIComponent(path)) ? NO_LOGINS : undefined;
     },
-    way: async () => {
+    upstream: async () => {
       const connection = await service().catch(() => undefined);
       return connection === undefined ? NOT_RUNNING : { connection };
     },

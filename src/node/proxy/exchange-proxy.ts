@@ -15,7 +15,7 @@ import { plainTarget } from './request-target.ts';
 import { withoutToken } from './service-routes.ts';
 
 /** Where requests go now. */
-export interface ProxyWay extends Omit<Upstream, 'path'> {
+export interface ProxyTarget extends Omit<Upstream, 'path'> {
   /** It gave no answer. Where there is this, what `way` gives next may do better. */
   readonly failed?: () => void;
 }
@@ -30,7 +30,7 @@ export interface ExchangeProxyOptions {
   /** Answers a request by itself, before `refusal` is asked; false where it does not. */
   readonly answer?: (request: IncomingMessage, response: ServerResponse) => Promise<boolean>;
   /** Where to send it, with the password of whoever is there. */
-  readonly way: () => Promise<ProxyWay | Refusal>;
+  readonly upstream: () => Promise<ProxyTarget | Refusal>;
 }
 
 /** As OpenCode 2 itself refuses, so that it is known for one. */
@@ -110,16 +110,16 @@ export class ExchangeProxy {
   async #send(request: IncomingMessage, response: ServerResponse, path: string, signal: AbortSignal): Promise<void> {
     const onlyReads = request.method === 'GET' && !hasBody(request);
     for (let tries = 1; ; tries += 1) {
-      const way = await this.#way();
+      const upstream = await this.#upstream();
       if (signal.aborted) return;
-      if ('status' in way) {
-        refuse(response, way);
+      if ('status' in upstream) {
+        refuse(response, upstream);
         return;
       }
-      const failure = await tryRequest(request, response, { ...way, path }, signal);
+      const failure = await tryRequest(request, response, { ...upstream, path }, signal);
       if (failure === undefined) return;
-      way.failed?.();
-      if (way.failed !== undefined && tries < MAX_TRIES && (onlyReads || failure.isUnsent)) continue;
+      upstream.failed?.();
+      if (upstream.failed !== undefined && tries < MAX_TRIES && (onlyReads || failure.isUnsent)) continue;
       refuse(response, failure.refusal, failure.error);
       return;
     }
@@ -134,15 +134,15 @@ export class ExchangeProxy {
       refuseRaw(socket, { status: 401, text: 'Authentication required.' });
       return;
     }
-    const way = 'status' in target ? target : await this.#way();
-    if ('status' in way) refuseRaw(socket, way);
+    const upstream = 'status' in target ? target : await this.#upstream();
+    if ('status' in upstream) refuseRaw(socket, upstream);
     else if (socket.destroyed || 'status' in target) hangUp(socket);
-    else await proxyUpgrade(request, socket, head, { ...way, path: target.path }, this.#ending.signal);
+    else await proxyUpgrade(request, socket, head, { ...upstream, path: target.path }, this.#ending.signal);
   }
 
   /** Never rejects. */
-  #way(): Promise<ProxyWay | Refusal> {
-    return this.#options.way().catch(() => ({ status: 503, text: 'Where it is cannot be found out now.' }));
+  #upstream(): Promise<ProxyTarget | Refusal> {
+    return this.#options.upstream().catch(() => ({ status: 503, text: 'Where it is cannot be found out now.' }));
   }
 
   #targetOf(request: IncomingMessage): { readonly path: string } | Refusal | 'password' {

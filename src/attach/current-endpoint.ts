@@ -2,12 +2,12 @@ import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
-import { type Directory, type Reached, UnreachableError } from '../fleet/fleet.ts';
+import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Refusal } from '../node/access/request-guard.ts';
-import type { ProxyWay } from '../node/proxy/exchange-proxy.ts';
+import type { ProxyTarget } from '../node/proxy/exchange-proxy.ts';
 
-export interface WayInUseDeps {
-  readonly fleet: Pick<Directory, 'reachAnother'>;
+export interface CurrentEndpointDeps {
+  readonly fleet: Pick<Fleet, 'reachAnother'>;
   readonly clock: Clock;
   /** Ends the looking for other ways. */
   readonly signal: AbortSignal;
@@ -20,21 +20,21 @@ export const SILENCE_MS = 40_000;
  * The way by which one server is reached. Once it has failed, nothing goes by any way before it has proven again to lead to
  * the very process that was reached first.
  */
-export class WayInUse {
-  readonly #deps: WayInUseDeps;
+export class CurrentEndpoint {
+  readonly #deps: CurrentEndpointDeps;
   #reached: Reached;
   #failed = false;
   /** Aborts when the way is given up: what streams by it would only fall silent. */
   #left = leaving();
   #looking: Promise<Refusal | undefined> | undefined;
 
-  constructor(reached: Reached, deps: WayInUseDeps) {
+  constructor(reached: Reached, deps: CurrentEndpointDeps) {
     this.#reached = reached;
     this.#deps = deps;
   }
 
   /** Where to send now, or why there is no way. */
-  async now(): Promise<ProxyWay | Refusal> {
+  async now(): Promise<ProxyTarget | Refusal> {
     if (this.#failed) {
       this.#looking ??= this.#look().finally(() => (this.#looking = undefined));
       const problem = await this.#looking;
