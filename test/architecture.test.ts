@@ -24,6 +24,7 @@ const ROOMS = [
   'mcp',
   'connected',
   'setup',
+  'doctor',
   'commands',
 ];
 const ENTRIES = ['src/connected.ts', 'src/main.ts'];

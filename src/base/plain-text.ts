@@ -115,3 +115,8 @@ function cut(text: string, maxChars: number): string {
   }
   return text;
 }
+
+/** A word for a command line that a person copies: quoted where a shell would read it otherwise. */
+export function shellWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}

@@ -13,6 +13,7 @@ In a shell (NAME may be a part of a name that only one has):
   sessions NAME           its sessions
 Set up:
   init                    tell the MCP clients on this machine about it
+  doctor [NAME]           why an instance is missing, and what to type
   node                    serve this user's instances to the own tailnet
 Without a command, on pipes, it is the MCP server: clients start it so.
 
@@ -115,6 +116,12 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     text: 'The sessions of an instance, the latest first.',
     options: [['--search TEXT', 'those with that in their titles'], JSON_OPTION],
     examples: ['sessions laptop', 'sessions laptop --search build'],
+  },
+  doctor: {
+    usage: 'doctor [NAME]',
+    text: 'Looks at everything (sources, instances, tailnet, relay, LAN, MCP clients, files) for at most 20 seconds, changes\nnothing, and says what is broken and what to type; 1 if something is. With NAME: what became of that instance,\nfrom the source that saw it, or left it out, to its name.',
+    options: [JSON_OPTION],
+    examples: ['doctor', 'doctor laptop-web', "doctor --json | jq -r '.todo[] | .command // .text'"],
   },
   node: {
     usage: 'node',

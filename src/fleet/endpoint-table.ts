@@ -263,6 +263,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       lastHealthy,
       known,
       elsewhere,
+      connection,
     } = this;
     return {
       id,
@@ -272,6 +273,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       ...(probedAtMs === undefined ? {} : { probedAtMs }),
       ...(lastSeenMs === undefined ? {} : { lastSeenMs }),
       ...(latencyMs === undefined ? {} : { latencyMs }),
+      ...(connection?.credential?.from === undefined ? {} : { passwordFrom: connection.credential.from }),
       ...(unsteady ? { unsteady } : {}),
       ...(lastHealthy === undefined ? {} : { lastHealthy }),
       ...(known === undefined ? {} : { overview: known.overview }),

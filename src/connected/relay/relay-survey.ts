@@ -51,6 +51,8 @@ export interface RegistrySurvey {
   readonly missing: boolean;
   /** It is this user's, and nobody else can write in it: else nothing is removed. */
   readonly isOursAlone: boolean;
+  /** Undefined where it is missing. */
+  readonly ownerUid: number | undefined;
   readonly registrations: readonly SurveyedRegistration[];
   readonly odd: readonly OddFile[];
   /** By name. */
@@ -89,6 +91,7 @@ export class SurveyReader {
   #directory = '';
   #missing = false;
   #isOursAlone = false;
+  #ownerUid: number | undefined;
   /** Lines behind `> ` belong to it. */
   #open: { readonly words: readonly string[]; readonly lines: string[] } | undefined;
 
@@ -115,6 +118,7 @@ export class SurveyReader {
       this.#directory = textOf(rest.join(' '));
     } else if (word === 'directory') {
       this.#isOursAlone = third === 'yes';
+      this.#ownerUid = numberOf(second);
       this.#directory = textOf(rest.slice(3).join(' '));
     } else if (word === 'odd') this.#takeOdd(first, rest.slice(1).join(' '));
     else if (word === 'password') {
@@ -183,6 +187,7 @@ export class SurveyReader {
       directory: this.#directory,
       missing: this.#missing,
       isOursAlone: this.#isOursAlone,
+      ownerUid: this.#ownerUid,
       registrations: this.#registrations,
       odd: this.#odd,
       claims: this.#claims,
