@@ -116,7 +116,7 @@ function cut(text: string, maxChars: number): string {
   return text;
 }
 
-/** A word for a command line that a person copies: quoted where a shell would read it otherwise. */
+/** One word for a shell, whatever a machine calls itself: such commands are copied and run. */
 export function shellWord(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+  return /^[\w@%+:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
 }

@@ -12,7 +12,7 @@ import type { Instance, ProbedEndpoint } from '../model/instance.ts';
 import { adviceIn, type Advice } from './report.ts';
 
 /** Where things lie, for exact commands. */
-export interface Places extends Pick<Settings, 'registryDir' | 'stateDir'> {
+export interface AdvicePlaces extends Pick<Settings, 'registryDir' | 'stateDir'> {
   /** The configuration file, there or not. */
   readonly configFile: string;
 }
@@ -23,7 +23,7 @@ const MAX_NAME_CHARS = 128;
 export function adviceOn(
   { candidate, result, passwordFrom }: ProbedEndpoint,
   instance: Instance,
-  places: Places,
+  places: AdvicePlaces,
 ): Advice | undefined {
   switch (result.status) {
     case 'healthy':
@@ -52,7 +52,7 @@ export function adviceOn(
   }
 }
 
-function missingPassword(candidate: Candidate, reason: string, places: Places): Advice | undefined {
+function missingPassword(candidate: Candidate, reason: string, places: AdvicePlaces): Advice | undefined {
   const isUnknown = reason.includes('none is known for it');
   // A file that cannot be read says by itself what to do.
   if (!isUnknown) return adviceIn(reason);
@@ -87,7 +87,7 @@ function ruleFor({ source, claims: { name, hostname }, endpoint }: Candidate): o
   };
 }
 
-function unhealthy(candidate: Candidate, reason: string, { host }: Instance, places: Places): Advice {
+function unhealthy(candidate: Candidate, reason: string, { host }: Instance, places: AdvicePlaces): Advice {
   const isClosed = reason.includes('ECONNREFUSED');
   const isOther = /another instance answers|not the answer of an opencode|web page|HTTP 3\d\d|other protocol/.test(
     reason,
@@ -114,7 +114,7 @@ function unhealthy(candidate: Candidate, reason: string, { host }: Instance, pla
   }
 }
 
-function unhealthyRegistration(candidate: Candidate, how: 'closed' | 'other' | 'silent', places: Places): Advice {
+function unhealthyRegistration(candidate: Candidate, how: 'closed' | 'other' | 'silent', places: AdvicePlaces): Advice {
   const file = registrationFile(candidate, places);
   const host = quoteName(candidate.claims.hostname ?? 'its machine');
   if (how === 'silent')
@@ -130,7 +130,7 @@ function unhealthyRegistration(candidate: Candidate, how: 'closed' | 'other' | '
 }
 
 /** Where it was registered; as its source has it in the key. */
-export function registrationFile({ key }: Candidate, { registryDir, stateDir }: Places): string {
+export function registrationFile({ key }: Candidate, { registryDir, stateDir }: AdvicePlaces): string {
   const isOwn = key.startsWith('own/');
   const directory = isOwn ? join(stateDir, 'registry') : registryDir.path;
   const name = isOwn ? key.slice('own/'.length) : key;
@@ -138,7 +138,7 @@ export function registrationFile({ key }: Candidate, { registryDir, stateDir }: 
 }
 
 /** For another program, which may not have that setting. */
-function registryOf({ registryDir }: Places): string {
+function registryOf({ registryDir }: AdvicePlaces): string {
   return registryDir.explicit ? `RELAY_REGISTRY_DIR=${shellWord(registryDir.path)} ` : '';
 }
 

@@ -1,7 +1,7 @@
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import type { Instance, InstanceState, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { formatAge } from '../operations/answer.ts';
-import { adviceOn, type Places } from './endpoint-advice.ts';
+import { adviceOn, type AdvicePlaces } from './endpoint-advice.ts';
 import { endpointCheck, type Suspected, suspectedIn } from './endpoints.ts';
 import { check, type Check, type CheckVerdict } from './report.ts';
 
@@ -22,7 +22,7 @@ const VERDICTS: Readonly<Record<InstanceState, CheckVerdict>> = {
 };
 
 /** Every instance with each way to it. */
-export function instanceChecks(snapshot: Snapshot, places: Places, nowMs: number): readonly Check[] {
+export function instanceChecks(snapshot: Snapshot, places: AdvicePlaces, nowMs: number): readonly Check[] {
   const suspected = suspectedIn(snapshot);
   const ownNames = new Map(snapshot.instances.map(({ key, name }) => [key, name]));
   return snapshot.instances.map((instance) => {
@@ -33,7 +33,7 @@ export function instanceChecks(snapshot: Snapshot, places: Places, nowMs: number
 
 interface Looking {
   readonly suspected: Suspected;
-  readonly places: Places;
+  readonly places: AdvicePlaces;
   readonly nowMs: number;
   /** The name of the opencode that works in that other directory. */
   readonly own?: string;
@@ -64,4 +64,4 @@ function instanceCheck(instance: Instance, { suspected, places, nowMs, own }: Lo
   });
 }
 
-export { type Places } from './endpoint-advice.ts';
+export { type AdvicePlaces } from './endpoint-advice.ts';

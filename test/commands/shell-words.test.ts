@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
 import { exitOf } from '../../src/commands/terminal/exit-codes.ts';
-import { inShellWords, saysNothingWasSent, shellWord } from '../../src/commands/terminal/shell-words.ts';
+import { shellWord } from '../../src/base/plain-text.ts';
+import { inShellWords, saysNothingWasSent } from '../../src/commands/terminal/shell-words.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
 describe('advice of the operations in words of the shell', () => {

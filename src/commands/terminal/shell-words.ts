@@ -43,8 +43,3 @@ export function inShellWords(message: string): string {
 export function saysNothingWasSent(message: string): boolean {
   return /nothing was sent/i.test(message.replace(QUOTATION, ''));
 }
-
-/** One word for a shell, whatever a machine calls itself: such commands are copied and run. */
-export function shellWord(text: string): string {
-  return /^[\w.@:+,/-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
-}
