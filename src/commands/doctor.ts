@@ -53,37 +53,38 @@ interface Written {
 }
 
 /**
- * The settings, or as many of them as can be used, since somebody whose settings are wrong asks just then: without the
- * configuration file, then without the environment. @throws {SettingsError} the arguments themselves are wrong
+ * The settings without those that are wrong, since somebody whose settings are wrong asks just then. The others stand: who has
+ * switched something off has it off. @throws {SettingsError} the arguments themselves are wrong
  */
 function readSettings(argv: readonly string[], process: NodeJS.Process): Written {
   let configPath = '';
   let configFile: string | undefined;
+  let isFileUsable = true;
   const readFile: ReadTextFile = (path) => {
     configPath = path;
+    if (!isFileUsable) return { text: '{}' };
     const file = readTextFile(path);
     configFile = path;
     return file;
   };
-  const noFile: ReadTextFile = () => ({ text: '{}' });
-  const { HOME, PATH, XDG_STATE_HOME, XDG_CONFIG_HOME } = process.env;
-  const tries = [
-    [process.env, readFile],
-    [process.env, noFile],
-    [{ HOME, PATH, XDG_STATE_HOME, XDG_CONFIG_HOME }, noFile],
-  ] as const;
-  let first: SettingsError | undefined;
-  for (const [env, read] of tries) {
+  const env = { ...process.env };
+  const problems: string[] = [];
+  for (;;) {
     try {
       const common = { argv, home: homedir(), cwd: process.cwd(), command: DOCTOR_ARGUMENTS };
-      const loaded = loadSettings({ ...common, env, readFile: read });
-      return { loaded, problems: first?.message.split('\n') ?? [], configPath, configFile };
+      return { loaded: loadSettings({ ...common, env, readFile }), problems, configPath, configFile };
     } catch (error) {
       if (!(error instanceof SettingsError)) throw error;
-      first ??= error;
+      const lines = error.message.split('\n');
+      const variables = lines.flatMap((line) => /^([A-Z_]+): /.exec(line)?.[1] ?? []).filter((name) => name in env);
+      const others = lines.filter((line) => !variables.some((name) => line.startsWith(`${name}: `)));
+      const isOfFile = others.length > 0 && isFileUsable && !others.some((line) => line.startsWith('-'));
+      if (others.length > 0 && !isOfFile) throw error;
+      if (isOfFile) isFileUsable = false;
+      for (const name of variables) delete env[name];
+      problems.push(...lines);
     }
   }
-  throw first ?? new SettingsError('doctor: no settings could be read');
 }
 
 interface Started {

@@ -89,9 +89,10 @@ function ruleFor({ source, claims: { name, hostname }, endpoint }: Candidate): o
 
 function unhealthy(candidate: Candidate, reason: string, { host }: Instance, places: AdvicePlaces): Advice {
   const isClosed = reason.includes('ECONNREFUSED');
-  const isOther = /another instance answers|not the answer of an opencode|web page|HTTP 3\d\d|other protocol/.test(
-    reason,
-  );
+  const isOther =
+    /another instance answers|not the answer of an opencode|not an opencode server|redirect|web page|not JSON|protocol|HTTP 4\d\d/.test(
+      reason,
+    );
   switch (candidate.source) {
     case REGISTRY_SOURCE:
       return unhealthyRegistration(candidate, isClosed ? 'closed' : isOther ? 'other' : 'silent', places);

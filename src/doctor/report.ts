@@ -79,15 +79,20 @@ export function check(
 }
 
 /** The worst of these; `ok` where there are none. */
-export function worst(verdicts: readonly CheckVerdict[]): CheckVerdict {
+function worst(verdicts: readonly CheckVerdict[]): CheckVerdict {
   return RANK.find((one) => verdicts.includes(one)) ?? 'ok';
 }
 
+/** What other things need is mended first. */
+const MENDED_FIRST: readonly string[] = ['program', 'state', 'tailnet', 'relay', 'sources'];
+
 /** Everything to do, what is broken first; the same thing once. */
-export function todoOf(sections: readonly Section[]): readonly Todo[] {
+function todoOf(sections: readonly Section[]): readonly Todo[] {
+  const rank = ({ id }: Section): number =>
+    MENDED_FIRST.includes(id) ? MENDED_FIRST.indexOf(id) : MENDED_FIRST.length;
+  const ordered = sections.toSorted((one, other) => rank(one) - rank(other));
   const found = new Map<string, Todo>();
-  for (const one of sections.flatMap(({ checks }) => flat(checks))) {
-    const { verdict, subject, advice } = one;
+  for (const { verdict, subject, advice } of ordered.flatMap(({ checks }) => flat(checks))) {
     if (advice === undefined || (verdict !== 'broken' && verdict !== 'warn')) continue;
     const key = advice.command ?? advice.text;
     const known = found.get(key);
@@ -119,6 +124,8 @@ export function adviceIn(reason: string): Advice | undefined {
     /^(.*?)(?:[;,] (?:or, if it holds registrations only, )?)?run(?: there)?: (.+)$/.exec(reason) ?? [];
   if (command !== undefined) return { text: lastClause(before) ?? before, command };
   const text = lastClause(reason);
+  if (text === 'run tailscale up')
+    return { text: 'log this machine in, as root or its operator', command: 'tailscale up' };
   return text === undefined ? undefined : { text };
 }
 

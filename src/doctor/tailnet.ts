@@ -12,7 +12,7 @@ import { LIST_PATH, readPeerList } from '../discovery/tailnet/peer-list.ts';
 import { exchangeAny } from '../http/exchange.ts';
 import { backendProblem, createLocalApi } from '../tailscale/local-api.ts';
 import { LocalApiError, type TailnetStatus } from '../tailscale/types.ts';
-import { adviceIn, type Advice, check, type Check } from './report.ts';
+import { adviceIn, check, type Check } from './report.ts';
 
 export interface TailnetInput {
   readonly tailnet: TailnetSettings;
@@ -61,10 +61,7 @@ export async function tailnetChecks(input: TailnetInput): Promise<readonly Check
 
 function brokenCheck(subject: string, reason: string): Check {
   const advice = adviceIn(reason);
-  const [, command] = /run (tailscale [\w ]+)$/.exec(advice?.text ?? '') ?? [];
-  const more: Advice | undefined =
-    command === undefined ? advice : { text: 'log this machine in, as root or its operator', command };
-  return check('broken', subject, reason, more && { advice: more });
+  return check('broken', subject, reason, advice && { advice });
 }
 
 async function nodeServiceCheck(input: TailnetInput, address: string): Promise<Check> {
