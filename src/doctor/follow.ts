@@ -48,27 +48,43 @@ function sightingText({ candidate: { key, endpoint, claims } }: ProbedEndpoint):
   return `${quoteName(singleLine(key, MAX_NAME_CHARS))}${named} at ${singleLine(endpoint.url, MAX_NAME_CHARS)} (${endpoint.route})`;
 }
 
-/** What sources noted or left out whose name, or reason, has that name or a part of it. */
-function droppedChecks(wanted: string, { notes, sources }: Snapshot): readonly Check[] {
+function droppedChecks(wanted: string, snapshot: Snapshot): readonly Check[] {
+  return leftOut(wanted, snapshot)
+    .slice(0, MAX_NEAR)
+    .map(({ verdict, source, subject, reason }) => check(verdict, `${source}: ${subject}`, reason));
+}
+
+interface LeftOut {
+  readonly verdict: 'warn' | '-';
+  readonly source: string;
+  readonly subject: string;
+  readonly reason: string;
+  /** It is about that name, or a part of it; else the reason speaks of it. */
+  readonly bySubject: boolean;
+}
+
+/** What sources noted or left out that has that name, or a part of it; the nearest first. */
+function leftOut(wanted: string, { notes, sources }: Snapshot): readonly LeftOut[] {
   const parts = [wanted, ...wanted.split(/[-@:/. ]+/)].filter((part) => part.length >= LEAST_PART);
-  const rank = (text: string): number => parts.findIndex((part) => text.toLowerCase().includes(part));
+  const rank = (text: string): number => {
+    const at = parts.findIndex((part) => text.toLowerCase().includes(part));
+    return at === -1 ? parts.length : at;
+  };
   const all = [
-    ...notes.map(({ source, subject, reason }) => ({ verdict: 'warn' as const, source, subject, reason })),
+    ...notes.map((note) => ({ verdict: 'warn' as const, ...note })),
     ...sources.flatMap(({ name, dropped }) => dropped.map((one) => ({ verdict: '-' as const, source: name, ...one }))),
   ];
   return all
-    .map((one) => ({ ...one, rank: Math.max(rank(one.subject), -1), inReason: rank(one.reason) }))
-    .filter(({ rank: own, inReason }) => own !== -1 || inReason !== -1)
-    .toSorted((one, other) => order(one) - order(other))
-    .slice(0, MAX_NEAR)
-    .map(({ verdict, source, subject, reason }) => {
-      const advice = adviceIn(reason);
-      return check(verdict, `${source}: ${subject}`, reason, advice && { advice });
-    });
-}
-
-function order({ rank, inReason }: { readonly rank: number; readonly inReason: number }): number {
-  return rank === -1 ? 100 + inReason : rank;
+    .map((one) => ({ ...one, subjectRank: rank(one.subject), reasonRank: rank(one.reason) }))
+    .filter(({ subjectRank, reasonRank }) => Math.min(subjectRank, reasonRank) < parts.length)
+    .toSorted((one, other) => one.subjectRank - other.subjectRank || one.reasonRank - other.reasonRank)
+    .map(({ subjectRank, verdict, source, subject, reason }) => ({
+      verdict,
+      source,
+      subject,
+      reason,
+      bySubject: subjectRank < parts.length,
+    }));
 }
 
 interface Found {
@@ -121,16 +137,25 @@ function shadowedCheck(shown: string, { reason, name }: Snapshot['gone'][number]
   );
 }
 
-function notFoundAdvice(name: string, { instances, sources }: Snapshot): Advice {
+/** What comes nearest: a machine that was left out, a name with a slip in it, a source that failed. */
+function notFoundAdvice(name: string, snapshot: Snapshot): Advice {
+  const { instances, sources } = snapshot;
   const meant = nearest(
     name,
     instances.map((one) => one.name),
   );
   if (meant !== undefined) return { text: `did you mean ${quoteName(meant)}?` };
+  const [near] = leftOut(name.trim().toLowerCase(), snapshot).filter(({ bySubject }) => bySubject);
+  const advice = near && adviceIn(near.reason);
+  if (near !== undefined)
+    return advice === undefined
+      ? { text: `${near.subject}: ${near.reason}` }
+      : { ...advice, text: `${near.subject}: ${advice.text}` };
   const failed = sources.find(({ status }) => status === 'failed');
-  if (failed !== undefined) return { text: `mend the source ${failed.name} first: opencode-mcp doctor says how` };
+  if (failed !== undefined) return { text: `mend the source ${failed.name} first`, command: 'opencode-mcp doctor' };
   return {
-    text: 'start opencode as opencode-connected there: with RELAY_SSH_CMD set to reach this machine, with opencode-mcp node running there, or with --lan; what it says then, or opencode-connected status there, tells where it registered',
+    text: 'start opencode as opencode-connected there: on this machine, with RELAY_SSH_CMD set to reach it, beside opencode-mcp node in the tailnet, or with --lan; this says there where it registered:',
+    command: 'opencode-connected status',
   };
 }
 

@@ -79,6 +79,8 @@ describe('help', () => {
       abort: (await import('../../src/commands/abort.ts')).ABORT,
       sessions: (await import('../../src/commands/sessions.ts')).SESSIONS,
     };
+    const { DOCTOR_ARGUMENTS } = await import('../../src/commands/doctor.ts');
+    for (const flag of Object.keys(DOCTOR_ARGUMENTS.flags)) expect(helpText('doctor')).toContain(`--${flag}`);
     for (const [name, command] of Object.entries(commands))
       for (const flag of Object.keys(command.arguments.flags)) expect(helpText(name), name).toContain(`--${flag}`);
   });

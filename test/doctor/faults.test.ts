@@ -40,7 +40,7 @@ const PASSWORD = 'pa55word';
 /** Of the opencode that is too old. */
 let upgrade: () => unknown = () => {};
 
-const GONE = JSON.stringify({ mcpServers: { mine: { command: '/gone/node', args: ['/gone/opencode-mcp.js'] } } });
+const GONE = JSON.stringify({ mcpServers: { mine: { command: '/gone/node', args: ['/gone/opencode-mcp'] } } });
 
 /** Types the command; it must succeed. */
 async function type({ type: run }: DoctorStage, command: string | undefined, input?: string): Promise<void> {
@@ -200,7 +200,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
         kept.defer(() => rm(join(home, '.cursor'), { recursive: true }));
       },
       subject: 'Cursor',
-      says: /starts \/gone\/node \/gone\/opencode-mcp\.js, but there is no \/gone\/node any more/,
+      says: /starts \/gone\/node \/gone\/opencode-mcp, but there is no \/gone\/node any more/,
       advice: /opencode-mcp init --client cursor$/,
       follow: (at, { command }) => type(at, `${command} --yes`),
     },

@@ -5,9 +5,10 @@ import { dirname, join } from 'node:path';
 
 import type { Check, DoctorReport, Todo } from '../../src/doctor/report.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
-import { type FakeLocalApi, startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { type FakeLocalApi, fakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { inside } from '../rig/namespaces.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
@@ -31,7 +32,10 @@ export interface DoctorStage extends AsyncDisposable {
   readonly env: Record<string, string>;
   /** Before the PATH of the system. */
   readonly bin: string;
-  doctor(args?: readonly string[]): Promise<{ readonly code: number | null; readonly report: DoctorReport }>;
+  doctor(
+    args?: readonly string[],
+    where?: { readonly env: Readonly<Record<string, string>>; readonly namespace: string },
+  ): Promise<{ readonly code: number | null; readonly report: DoctorReport }>;
   /** Runs what the doctor says, as a person types it. */
   type(command: string, input?: string): Promise<Ended>;
   /** Writes a file in the home, and its folders. */
@@ -50,9 +54,7 @@ export async function openDoctorStage(): Promise<DoctorStage> {
   await symlink(CONNECTED_SCRIPT, join(bin, 'opencode-connected'));
   const registry = await openRegistry(join(home, 'registry'));
   const tailscaled = await startFakeLocalApi({
-    status: {
-      Self: { ID: 'self', HostName: 'desk', DNSName: 'desk.tailnet.test.', OS: 'linux', TailscaleIPs: [TAILNET_SELF] },
-    },
+    status: { Self: fakePeer(1, { HostName: 'desk', DNSName: 'desk.tailnet.test.', TailscaleIPs: [TAILNET_SELF] }) },
   });
   const desk = await startFakeOpencode({ directory: '/home/ada/desk' });
   await registry.add({ name: 'desk', port: desk.port, cwd: desk.directory });
@@ -69,9 +71,13 @@ export async function openDoctorStage(): Promise<DoctorStage> {
     HEALTH_CHECK_TIMEOUT_MS: '10000',
     ...NO_MULTICAST,
   };
-  const run = async (argv: readonly [string, ...string[]], input: string): Promise<Ended> => {
+  const run = async (
+    argv: readonly [string, ...string[]],
+    input: string,
+    its: Readonly<Record<string, string>> = env,
+  ): Promise<Ended> => {
     const [program, ...args] = argv;
-    const child = spawn(program, args, { env, cwd: home, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(program, args, { env: its, cwd: home, stdio: ['pipe', 'pipe', 'pipe'] });
     const output = { stdout: '', stderr: '' };
     for (const name of ['stdout', 'stderr'] as const)
       child[name].setEncoding('utf8').on('data', (text: string) => (output[name] += text));
@@ -88,8 +94,11 @@ export async function openDoctorStage(): Promise<DoctorStage> {
     nodePort,
     env,
     bin,
-    async doctor(args = []) {
-      const { code, stdout, stderr } = await run([process.execPath, SERVER_SCRIPT, 'doctor', '--json', ...args], '');
+    async doctor(args = [], where) {
+      const argv = [process.execPath, SERVER_SCRIPT, 'doctor', '--json', ...args] as const;
+      const { code, stdout, stderr } = await (where === undefined
+        ? run(argv, '')
+        : run([...inside(where.namespace), ...argv], '', where.env));
       if (stdout === '') throw new Error(`the doctor said nothing: ${stderr}`);
       const report: DoctorReport = JSON.parse(stdout);
       return { code, report };

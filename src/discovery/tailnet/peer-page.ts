@@ -84,8 +84,8 @@ export class PageOfPeers {
     if (this.candidates.length > 0 || this.notes.length > 0) return undefined;
     const name = quoteName(peerName(this.site.node));
     const asked = `port ${nodePort} (node service)${ports.length === 0 ? '' : ` and ${ports.join(', ')} (opencode)`}`;
-    const off = this.site.node.online ? '' : '; the tailnet says that it is offline';
-    return { subject: name, reason: this.#whyNothing(asked) + off };
+    const off = this.site.node.online ? '' : 'offline, as the tailnet has it: ';
+    return { subject: name, reason: off + this.#whyNothing(asked) };
   }
 
   #whyNothing(asked: string): string {
