@@ -1,4 +1,4 @@
-import { quoted, quoteName, singleLine } from '../base/plain-text.ts';
+import { quoted, quoteName, shellWord, singleLine } from '../base/plain-text.ts';
 import { nearest } from '../config/file/nearest.ts';
 import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { adviceIn, type Advice, check, type Check, type Section } from './report.ts';
@@ -144,7 +144,8 @@ function notFoundAdvice(name: string, snapshot: Snapshot): Advice {
     name,
     instances.map((one) => one.name),
   );
-  if (meant !== undefined) return { text: `did you mean ${quoteName(meant)}?` };
+  if (meant !== undefined)
+    return { text: `did you mean ${quoteName(meant)}?`, command: `opencode-mcp doctor ${shellWord(meant)}` };
   const [near] = leftOut(name.trim().toLowerCase(), snapshot).filter(({ bySubject }) => bySubject);
   const advice = near && adviceIn(near.reason);
   if (near !== undefined)

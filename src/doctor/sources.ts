@@ -31,7 +31,7 @@ function sourceCheck(source: SourceState, notes: readonly Check[], nowMs: number
   switch (status) {
     case 'ok': {
       const left = dropped.length === 0 ? '' : `, ${dropped.length} left out`;
-      return check('ok', name, `ok: ${candidates} seen${left}, ${when}`, { details });
+      return check('ok', name, `${candidates} seen${left}, ${when}`, { details });
     }
     case 'unavailable':
       // Who does not have the system behind it need not be told to install it.

@@ -1,9 +1,11 @@
 import type { Check, DoctorReport, Section, Todo, CheckVerdict } from '../../doctor/report.ts';
 import type { Colour, Paint } from './paint.ts';
-import { widthOf } from './table.ts';
+import { cutEnd, widthOf } from './table.ts';
 
 const COLOURS: Readonly<Record<CheckVerdict, Colour>> = { ok: 'green', warn: 'yellow', broken: 'red', '-': 'dim' };
 const VERDICT_WIDTH = 6;
+/** Before the text of a line. */
+const MARGIN = 2 + VERDICT_WIDTH + 2;
 /** Of the details of one line, `--json` has all. */
 const MAX_DETAILS = 12;
 
@@ -16,8 +18,19 @@ export function drawReport(report: DoctorReport, paint: Paint, width: number | u
   return `${lines.join('\n')}\n`;
 }
 
-function sectionLines({ title, checks }: Section, paint: Paint, width: number | undefined): readonly string[] {
-  return [paint(title, 'bold'), ...checks.flatMap((one) => checkLines(one, 2, paint, width)), ''];
+function sectionLines({ id, title, checks }: Section, paint: Paint, width: number | undefined): readonly string[] {
+  const lines = checks.flatMap((one) => {
+    const all = checkLines(one, 2, paint, width);
+    // Of a source that is not in use here, one line.
+    if (id !== 'sources' || one.verdict !== '-' || width === undefined || all.length === 1) return all;
+    return checkLines(
+      { ...one, text: cutEnd(one.text, width - MARGIN - widthOf(`${one.subject}: `)) },
+      2,
+      paint,
+      undefined,
+    );
+  });
+  return [paint(title, 'bold'), ...lines, ''];
 }
 
 function checkLines(one: Check, indent: number, paint: Paint, width: number | undefined): readonly string[] {
