@@ -146,7 +146,7 @@ function notFoundAdvice(name: string, snapshot: Snapshot): Advice {
   );
   if (meant !== undefined)
     return { text: `did you mean ${quoteName(meant)}?`, command: `opencode-mcp doctor ${shellWord(meant)}` };
-  const [near] = leftOut(name.trim().toLowerCase(), snapshot).filter(({ bySubject }) => bySubject);
+  const near = leftOut(name.trim().toLowerCase(), snapshot).find(({ bySubject }) => bySubject);
   const advice = near && adviceIn(near.reason);
   if (near !== undefined)
     return advice === undefined
