@@ -37,7 +37,7 @@ export async function examine(input: Examination): Promise<DoctorReport> {
     id: string,
     title: string,
     work: (cut: AbortSignal) => Promise<readonly Check[]>,
-  ): Promise<Section> => bounded({ id, title }, input, work);
+  ): Promise<Section> => boundedSection({ id, title }, input, work);
   const sections = await Promise.all([
     section('program', 'Program', async () => programChecks(input)),
     section('sources', 'Sources', async () => sourceChecks(await snapshot, clock.now())),
@@ -79,9 +79,10 @@ function instancesOf(snapshot: Snapshot, { settings, configPath, clock }: Examin
     : [check('-', 'instances', 'none was found; start opencode-connected in a project of yours')];
 }
 
-async function bounded(
+/** What `work` finds out, or that it takes too long. */
+export async function boundedSection(
   section: Pick<Section, 'id' | 'title'>,
-  { clock, signal }: Examination,
+  { clock, signal }: Pick<Examination, 'clock' | 'signal'>,
   work: (cut: AbortSignal) => Promise<readonly Check[]>,
 ): Promise<Section> {
   const late = (): Error => new Error(`no answer within ${DOCTOR_LIMIT_MS / 1000} s`);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 
 import { loadSettings } from '../../src/config/load.ts';
-import { DOCTOR_LIMIT_MS, type Examination, examine } from '../../src/doctor/examine.ts';
+import { boundedSection, DOCTOR_LIMIT_MS, type Examination, examine } from '../../src/doctor/examine.ts';
 import { World } from '../fleet/world.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
@@ -68,4 +68,13 @@ test('an examination that is called off ends', async () => {
   const examining = examine(input);
   ending.abort(new Error('called off'));
   await expect(examining).rejects.toThrow('called off');
+});
+
+test('a section that takes too long, on a disk that hangs, says so', async () => {
+  const clock = leapingClock();
+  const signal = new AbortController().signal;
+  const section = await boundedSection({ id: 'state', title: 'State' }, { clock, signal }, () => never);
+  expect(section.checks).toEqual([
+    { verdict: 'broken', subject: 'State', text: 'could not be looked at: no answer within 20 s' },
+  ]);
 });
