@@ -89,8 +89,9 @@ function passwordOf({ result, passwordFrom }: ProbedEndpoint): EndpointFacts['pa
     if (result.isWithheld === true) return 'withheld';
     return passwordFrom === undefined ? 'not found' : 'refused';
   }
-  if (passwordFrom !== undefined) return 'sent';
-  return result.status === 'healthy' ? 'not asked for' : 'unknown';
+  const isUp = result.status === 'healthy';
+  if (passwordFrom !== undefined) return isUp ? 'sent' : 'known';
+  return isUp ? 'not asked for' : 'unknown';
 }
 
 function passwordText({ password, password_from: from }: EndpointFacts): string {

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import { messageOf, reasonOf } from '../base/errors.ts';
 import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
-import { within } from '../base/within.ts';
 import type { Settings } from '../config/settings.ts';
 import { openRelayConnection } from '../connected/relay/relay-connection.ts';
 import type { RegistrySurvey } from '../connected/relay/relay-survey.ts';
@@ -49,15 +49,10 @@ async function askRelay({ settings: { connected }, clock, signal }: RelayInput):
       check('broken', 'RELAY_SSH_CMD', messageOf(error), { advice: { text: `correct it: ${messageOf(error)}` } }),
     ];
   }
-  const late = (): Error => new Error(`no answer within ${RELAY_LIMIT_MS / 1000} s`);
-  const limited = <T>(work: (cut: AbortSignal) => Promise<T>): Promise<T | string> =>
-    within({ clock, ms: RELAY_LIMIT_MS, late, signal }, work).catch((error: unknown) => {
-      signal.throwIfAborted();
-      return reasonOf(error);
-    });
   const { path, explicit } = connected.relayRegistryDir;
+  const within = { clock, signal };
   const [survey, tunnel] = await Promise.all([
-    limited(async (cut) => {
+    limited(within, async (cut) => {
       const session = openSurveySession({ sshCommand, clock, signal: cut, directory: path, isDefault: !explicit });
       try {
         return await session.survey();
@@ -65,7 +60,7 @@ async function askRelay({ settings: { connected }, clock, signal }: RelayInput):
         await session.close();
       }
     }),
-    limited((cut) => tryTunnel(sshCommand, clock, cut)),
+    limited(within, (cut) => tryTunnel(sshCommand, clock, cut)),
   ]);
   if (typeof survey === 'string' && typeof tunnel === 'string' && !isAboutTunnel(tunnel))
     return [
@@ -76,6 +71,27 @@ async function askRelay({ settings: { connected }, clock, signal }: RelayInput):
   const host = typeof survey === 'string' ? 'the relay' : quoteName(survey.host || 'the relay');
   const uid = typeof survey === 'string' || survey.uid === undefined ? '' : ` as uid ${survey.uid}`;
   return [check('ok', 'ssh', `reaches ${host}${uid}`), tunnelCheck(tunnel), registryCheck(survey, written)];
+}
+
+/** What `work` gives, or why it does not. Ends when `work` does, which is soon after its signal aborts, so that no ssh is left. */
+async function limited<T>(
+  { clock, signal }: Pick<RelayInput, 'clock' | 'signal'>,
+  work: (cut: AbortSignal) => Promise<T>,
+): Promise<T | string> {
+  const cut = new LinkedAbort(signal);
+  let isLate = false;
+  void clock.sleep(RELAY_LIMIT_MS, cut.signal).then(() => {
+    isLate = !cut.signal.aborted;
+    cut.abort();
+  });
+  try {
+    return await work(cut.signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    return isLate ? `no answer within ${RELAY_LIMIT_MS / 1000} s` : reasonOf(error);
+  } finally {
+    cut.end();
+  }
 }
 
 /** Opens a tunnel as `opencode-connected` does, and closes it. Nothing is registered or made. Gives whether the relay could see that it is closed to others. */

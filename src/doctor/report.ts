@@ -30,8 +30,8 @@ export interface EndpointFacts {
   readonly dialect?: string;
   /** `only`: no other way is known; `proven`, `suspected`: that it leads to the same opencode as another one. */
   readonly identity: 'only' | 'proven' | 'suspected';
-  /** `withheld`: one is known and was not sent. */
-  readonly password: 'sent' | 'not asked for' | 'not found' | 'refused' | 'withheld' | 'unknown';
+  /** `withheld`: one is known and was not sent; `known`: so, and whether it was sent is not told. */
+  readonly password: 'sent' | 'known' | 'not asked for' | 'not found' | 'refused' | 'withheld' | 'unknown';
   /** Where it was found. */
   readonly password_from?: string;
 }

@@ -3,17 +3,26 @@ import { join } from 'node:path';
 
 import { expect, test } from 'vitest';
 
+import type { Clock } from '../../src/base/clock.ts';
 import { loadSettings } from '../../src/config/load.ts';
 import { boundedSection, DOCTOR_LIMIT_MS, type Examination, examine } from '../../src/doctor/examine.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
 import { World } from '../fleet/world.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { leapingClock } from '../rig/leaping-clock.ts';
+import { processesIn } from '../rig/processes.ts';
 import { tempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
 import { lineOf } from './stage.ts';
 
 const never = new Promise<never>(() => {});
 
-async function examination(home: string, env: Readonly<Record<string, string>>, world: World): Promise<Examination> {
+async function examination(
+  home: string,
+  env: Readonly<Record<string, string>>,
+  world: World,
+  clock: Clock,
+): Promise<Examination> {
   const { settings } = loadSettings({
     argv: [],
     env: { HOME: home, OPENCODE_MDNS_INTERFACES: 'none', ...env },
@@ -28,7 +37,7 @@ async function examination(home: string, env: Readonly<Record<string, string>>, 
     configFile: undefined,
     configPath: join(home, 'config.json'),
     fleet: world.fleet,
-    clock: leapingClock(),
+    clock,
     signal: new AbortController().signal,
     place: { home, platform: 'linux', env: { PATH: '/nowhere' } },
     execPath: process.execPath,
@@ -46,12 +55,16 @@ test('whatever hangs is told as such when its time is over, and hides nothing el
   world.source.answer = () => never;
   world.fleet.start();
   const ssh = join(temp.path, 'ssh');
-  await writeFile(ssh, '#!/bin/sh\nexec sleep 1000\n');
+  await writeFile(ssh, `#!/bin/sh\nTMPDIR=${temp.tmp} exec sleep 1000\n`);
   await chmod(ssh, 0o755);
   const env = { TAILSCALE_SOCKET: tailscaled.socketPath, RELAY_SSH_CMD: `${ssh} you@relay` };
-  const input = await examination(temp.path, env, world);
-  const report = await examine(input);
-  expect(input.clock.monotonic()).toBeLessThanOrEqual(DOCTOR_LIMIT_MS);
+  const clock = new ManualClock();
+  const examining = examine(await examination(temp.path, env, world, clock));
+  await until('both of ssh to run', async () => (await processesIn(temp.tmp)).length >= 2);
+  await clock.advance(DOCTOR_LIMIT_MS - 1);
+  const report = await examining;
+  // It waits for what it has to end.
+  expect(await processesIn(temp.tmp)).toEqual([]);
   expect(lineOf(report, 'test', /^pending: its first scan has not ended$/)?.verdict).toBe('warn');
   expect(lineOf(report, 'tailscaled', /no complete answer within 5000 ms/)?.verdict).toBe('broken');
   expect(lineOf(report, 'ssh', /^no answer within 12 s$/)?.verdict).toBe('broken');
@@ -64,7 +77,7 @@ test('an examination that is called off ends', async () => {
   world.source.answer = () => never;
   world.fleet.start();
   const ending = new AbortController();
-  const input = { ...(await examination(temp.path, {}, world)), signal: ending.signal };
+  const input = { ...(await examination(temp.path, {}, world, new ManualClock())), signal: ending.signal };
   const examining = examine(input);
   ending.abort(new Error('called off'));
   await expect(examining).rejects.toThrow('called off');
