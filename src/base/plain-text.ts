@@ -116,7 +116,11 @@ function cut(text: string, maxChars: number): string {
   return text;
 }
 
-/** One word for a shell, whatever a machine calls itself: such commands are copied and run. */
+/**
+ * One word for a shell, whatever a machine calls itself: such commands are copied and run. Cleaned before it is quoted: to clean
+ * the command would take quotation marks out of it.
+ */
 export function shellWord(word: string): string {
-  return /^[\w@%+:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+  const plain = singleLine(word, Infinity);
+  return /^[\w@%+:,./-]+$/.test(plain) ? plain : `'${plain.replaceAll("'", String.raw`'\''`)}'`;
 }

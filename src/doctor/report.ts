@@ -73,8 +73,15 @@ export function check(
     verdict,
     subject: singleLine(subject, MAX_TEXT_CHARS),
     text: singleLine(text, MAX_TEXT_CHARS),
-    ...(advice !== undefined && { advice }),
+    ...(advice !== undefined && { advice: cleanAdvice(advice) }),
     ...(details !== undefined && details.length > 0 && { details }),
+  };
+}
+
+function cleanAdvice({ text, command }: Advice): Advice {
+  return {
+    text: singleLine(text, MAX_TEXT_CHARS),
+    ...(command !== undefined && { command: singleLine(command, Infinity) }),
   };
 }
 
@@ -120,6 +127,8 @@ function flat(checks: readonly Check[]): readonly Check[] {
 
 /** The advice that a reason of ours ends with: `…; run: COMMAND`, or `…; what to do`. */
 export function adviceIn(reason: string): Advice | undefined {
+  // Of a command that was cut the rest is another one.
+  if (/…["»]?$/.test(reason)) return { text: reason };
   const [, before = '', command] =
     /^(.*?)(?:[;,] (?:or, if it holds registrations only, )?)?run(?: there)?: (.+)$/.exec(reason) ?? [];
   if (command !== undefined) return { text: lastClause(before) ?? before, command };

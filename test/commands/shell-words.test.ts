@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { exitOf } from '../../src/commands/terminal/exit-codes.ts';
-import { shellWord } from '../../src/base/plain-text.ts';
+import { safeToShow, shellWord } from '../../src/base/plain-text.ts';
 import { inShellWords, saysNothingWasSent } from '../../src/commands/terminal/shell-words.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
@@ -50,6 +50,10 @@ test('only an operation says that nothing was sent, not an instance', () => {
 
 test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');
+  // Swept again, it is the same.
+  const hostile = shellWord("a\u001b['\\\u001b['; reboot\n#");
+  expect(safeToShow(hostile)).toBe(hostile);
+  expect(hostile).toMatch(/^'[^\n]*'$/);
   expect(shellWord('$(reboot)')).toBe("'$(reboot)'");
   expect(shellWord("it's; ls")).toBe(String.raw`'it'\''s; ls'`);
 });

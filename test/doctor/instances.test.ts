@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { drawReport } from '../../src/commands/terminal/doctor-report.ts';
 import { widthOf } from '../../src/commands/terminal/table.ts';
 import { instanceChecks } from '../../src/doctor/instances.ts';
-import { type Check, check, reportOf, type Section } from '../../src/doctor/report.ts';
+import { adviceIn, type Check, check, reportOf, type Section } from '../../src/doctor/report.ts';
 import { World } from '../fleet/world.ts';
 import { until } from '../rig/wait.ts';
 
@@ -83,4 +83,21 @@ test('what several things need is said once, with the worst of them, and first w
     { verdict: 'broken', subject: 'state', text: 'make room' },
     { verdict: 'broken', subject: 'two', ...advice },
   ]);
+});
+
+test.each([
+  [
+    '"/r" can be written by others (mode 0777); run: chmod go-w /r',
+    '"/r" can be written by others (mode 0777)',
+    'chmod go-w /r',
+  ],
+  ['tailscaled is logged out; run tailscale up', 'log this machine in, as root or its operator', 'tailscale up'],
+  ['it failed; try another port', 'try another port', undefined],
+  [
+    'other users have access; run: chmod 600 /a/long/pa…',
+    'other users have access; run: chmod 600 /a/long/pa…',
+    undefined,
+  ],
+])('%s: the advice is its end, and no part of a command', (reason, text, command) => {
+  expect(adviceIn(reason)).toEqual({ text, ...(command !== undefined && { command }) });
 });
