@@ -25,6 +25,7 @@ const ROOMS = [
   'connected',
   'attach',
   'setup',
+  'doctor',
   'commands',
 ];
 const ENTRIES = ['src/connected.ts', 'src/main.ts'];

@@ -115,3 +115,12 @@ function cut(text: string, maxChars: number): string {
   }
   return text;
 }
+
+/**
+ * One word for a shell, whatever a machine calls itself: such commands are copied and run. Cleaned before it is quoted: to clean
+ * the command would take quotation marks out of it.
+ */
+export function shellWord(word: string): string {
+  const plain = singleLine(word, Infinity);
+  return /^[\w@%+:,./-]+$/.test(plain) ? plain : `'${plain.replaceAll("'", String.raw`'\''`)}'`;
+}

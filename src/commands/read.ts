@@ -1,10 +1,10 @@
+import { shellWord } from '../base/plain-text.ts';
 import { formatAge, quoteName } from '../operations/answer.ts';
 import { read } from '../operations/sessions/read.ts';
 import type { MessageRow, TranscriptView } from '../operations/shapes.ts';
 import { EXIT } from './terminal/exit-codes.ts';
 import { colourOf, type Paint } from './terminal/paint.ts';
 import { type Shell, type ShellCommand, takeNames, countOf } from './terminal/shell.ts';
-import { shellWord } from './terminal/shell-words.ts';
 
 export const READ: ShellCommand = {
   arguments: {

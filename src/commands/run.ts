@@ -49,6 +49,10 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     (await import('./completion/complete.ts')).printScript(argv.slice(1), output);
     return;
   }
+  if (first === 'doctor') {
+    await (await import('./doctor.ts')).doctor(argv.slice(1), process, output);
+    return;
+  }
   if (SHELL_COMMANDS.has(first)) {
     await (await import('./terminal/shell.ts')).runShellCommand(first, argv.slice(1), process, output);
     return;
@@ -74,7 +78,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
 
 async function help(topic: string | undefined): Promise<string> {
   if (topic === 'init') return (await import('../setup/help.ts')).initHelp();
-  const { helpText } = await import('./help.ts');
+  const { helpText } = await import('./terminal/help.ts');
   const text = helpText(topic === 'ls' ? 'list' : topic);
   if (text === undefined) throw await unknownCommand(topic ?? '');
   return text;
@@ -82,7 +86,7 @@ async function help(topic: string | undefined): Promise<string> {
 
 async function unknownCommand(name: string): Promise<SettingsError> {
   const [{ HELP_TOPICS }, { didYouMean }, { quote }] = await Promise.all([
-    import('./help.ts'),
+    import('./terminal/help.ts'),
     import('../config/file/nearest.ts'),
     import('../config/quote.ts'),
   ]);

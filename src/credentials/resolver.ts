@@ -4,7 +4,7 @@ import type { CredentialRef } from '../config/file/secret-ref.ts';
 import { headerValueProblem } from '../config/file/instance-headers.ts';
 import type { Credential } from '../http/exchange.ts';
 import type { Candidate, Endpoint, Route } from '../model/candidate.ts';
-import { readSecret, type SecretDeps } from './secret.ts';
+import { originOf, readSecret, type SecretDeps } from './secret.ts';
 import { messageOf } from '../base/errors.ts';
 
 export interface CredentialResolver {
@@ -32,7 +32,10 @@ export function createCredentialResolver(
     async resolve(candidate, signal) {
       for (const ref of entitled(candidate, settings)) {
         const password = await readSecret(ref.password, deps, signal);
-        if (password !== undefined) return { username: ref.username ?? DEFAULT_USERNAME, password };
+        // A source that has the text itself found it in the service's own file.
+        const isItsOwn = ref === candidate.credential && ref.password.kind === 'value';
+        const from = isItsOwn ? "the service's own file" : originOf(ref.password);
+        if (password !== undefined) return { username: ref.username ?? DEFAULT_USERNAME, password, from };
       }
       return undefined;
     },

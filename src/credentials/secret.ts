@@ -1,3 +1,4 @@
+import { shellWord } from '../base/plain-text.ts';
 import { constants } from 'node:fs';
 import { lstat, open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -32,6 +33,11 @@ function readRef(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise
   if (ref.kind === 'command') return deps.commands.run(ref.argv, signal).then(withoutFinalNewline);
   // A file system that hangs must not hold up its caller.
   return unlessAborted(readSecretFile(ref), signal);
+}
+
+/** Where a secret was found, for people. */
+export function originOf(ref: SecretRef): string {
+  return ref.kind === 'value' ? 'the configuration' : describe(ref);
 }
 
 /** How errors name a secret. A command's arguments may be secrets too, so only the program is named. */
@@ -87,7 +93,10 @@ function checkClosed(
   if ((stats.mode & 0o077) === 0) return;
   const mode = (stats.mode & 0o777).toString(8).padStart(4, '0');
   const first = isAnothers(ownerUid) ? `${runAs(stats)}; besides, ` : '';
-  throw refusal(path, `${first}other users have access to it (mode ${mode}); run chmod ${wanted} on it`);
+  throw refusal(
+    path,
+    `${first}other users have access to it (mode ${mode}); run: chmod ${wanted} ${shellWord(shownPath(path))}`,
+  );
 }
 
 /** Whether the files are closed to us, as they should be: root reads everything. */

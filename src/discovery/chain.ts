@@ -14,6 +14,10 @@ export interface SourceView {
   /** Of the last good scan, until that is older than its time to live. */
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
+  /** See `Scan`; bounded. */
+  readonly dropped: readonly Note[];
+  /** When the last scan ended, good or bad, ms since the epoch; undefined while pending. */
+  readonly scannedAtMs?: number;
 }
 
 export interface Chain {
@@ -47,6 +51,9 @@ export const LIFETIME_IN_INTERVALS = 3;
 
 /** Above it a source is broken or hostile: nobody runs as many instances. */
 export const MAX_CANDIDATES = 10_000;
+
+/** A tailnet may have thousands of machines; this is enough to find one's own. */
+const MAX_DROPPED = 100;
 
 const RESTART_FIRST_MS = 1000;
 const RESTART_MAX_MS = 60_000;
@@ -93,7 +100,7 @@ class SourceRunner {
   constructor(source: DiscoverySource, deps: ChainDeps) {
     this.#source = source;
     this.#deps = deps;
-    this.view = { name: source.name, status: 'pending', candidates: [], notes: [] };
+    this.view = { name: source.name, status: 'pending', candidates: [], notes: [], dropped: [] };
     this.scanned = new Promise((resolve) => {
       this.#endFirstScan = resolve;
     });
@@ -186,7 +193,7 @@ class SourceRunner {
     const { name } = this.#source;
     const before = this.view.status;
     this.#lastGoodMs = this.#deps.clock.monotonic();
-    const { candidates, notes } = scan;
+    const { candidates, notes, dropped = [] } = scan;
     const excess = candidates.length - MAX_CANDIDATES;
     const reason = `${excess} of ${candidates.length} candidates are left out: at most ${MAX_CANDIDATES} of one source are used`;
     this.view = {
@@ -194,6 +201,8 @@ class SourceRunner {
       status: 'ok',
       candidates: candidates.slice(0, MAX_CANDIDATES),
       notes: excess > 0 ? [...notes, { subject: name, reason }] : notes,
+      dropped: boundedDropped(name, dropped),
+      scannedAtMs: this.#deps.clock.now(),
     };
     if (before === 'failed' || before === 'unavailable')
       this.#deps.logger.log('info', `source ${name} is available again`);
@@ -215,6 +224,8 @@ class SourceRunner {
       reason,
       candidates: expired ? [] : before.candidates,
       notes: expired ? [] : before.notes,
+      dropped: expired ? [] : before.dropped,
+      scannedAtMs: clock.now(),
     };
     if (status === 'unavailable') {
       // What is not there from the beginning is nothing that anybody misses.
@@ -250,4 +261,9 @@ class SourceRunner {
   #release(waiters: readonly (() => void)[]): void {
     for (const resolve of waiters) resolve();
   }
+}
+
+function boundedDropped(name: string, dropped: readonly Note[]): readonly Note[] {
+  if (dropped.length <= MAX_DROPPED) return dropped;
+  return [...dropped.slice(0, MAX_DROPPED), { subject: name, reason: `and ${dropped.length - MAX_DROPPED} more` }];
 }

@@ -8,6 +8,8 @@ import type { Candidate, Note } from '../model/candidate.ts';
 export interface Scan {
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
+  /** What was seen and gives no candidate in the normal course of things, and why: a peer on which nothing listens. Shown by the doctor alone. */
+  readonly dropped?: readonly Note[];
 }
 
 export interface ScanOptions {

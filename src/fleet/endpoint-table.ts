@@ -275,6 +275,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       lastHealthy,
       known,
       elsewhere,
+      connection,
     } = this;
     return {
       id,
@@ -284,6 +285,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
       ...(probedAtMs === undefined ? {} : { probedAtMs }),
       ...(lastSeenMs === undefined ? {} : { lastSeenMs }),
       ...(latencyMs === undefined ? {} : { latencyMs }),
+      ...(connection?.credential?.from === undefined ? {} : { passwordFrom: connection.credential.from }),
       ...(unsteady ? { unsteady } : {}),
       ...(lastHealthy === undefined ? {} : { lastHealthy }),
       ...(known === undefined ? {} : { overview: known.overview }),

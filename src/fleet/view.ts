@@ -298,8 +298,15 @@ function from(source: string): (note: Note) => Snapshot['notes'][number] {
   return ({ subject, reason }) => ({ subject, reason, source });
 }
 
-function sourceState({ name, status, reason, candidates }: SourceView): SourceState {
-  return { name, status, candidates: candidates.length, ...(reason === undefined ? {} : { reason }) };
+function sourceState({ name, status, reason, candidates, dropped, scannedAtMs }: SourceView): SourceState {
+  return {
+    name,
+    status,
+    candidates: candidates.length,
+    dropped,
+    ...(reason === undefined ? {} : { reason }),
+    ...(scannedAtMs === undefined ? {} : { scannedAtMs }),
+  };
 }
 
 function boundedNotes(notes: readonly Note[]): readonly Note[] {

@@ -12,6 +12,8 @@ export { RequestError } from './request-error.ts';
 export interface Credential {
   readonly username: string;
   readonly password: string;
+  /** Where it was found, safe to show. */
+  readonly from?: string;
 }
 
 /** The header `Authorization` (RFC 7617). */

@@ -89,6 +89,11 @@ export class Lan extends EventEmitter {
       : `no multicast on this machine: ${singleLine(reasons.slice(0, 4).join('; '), MAX_REASON_CHARS)}`;
   }
 
+  /** Links that there are and that cannot be used, and why, while others can. */
+  get unusable(): readonly { readonly link: string; readonly reason: string }[] {
+    return [...this.#refused].map(([key, reason]) => ({ link: key.split(' ').slice(0, 3).join(' '), reason }));
+  }
+
   /** The interface on which `address` is a neighbour now; undefined where it is none. */
   interfaceOf(address: string, family: Link['family']): string | undefined {
     return this.#neighbour(address, family);

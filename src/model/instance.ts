@@ -48,6 +48,8 @@ export interface ProbedEndpoint {
   readonly latencyMs?: number;
   /** It failed a short while ago: a way that did not is used before it, so that one that comes and goes is not taken up each time. */
   readonly unsteady?: boolean;
+  /** Where the password was found that goes with requests to it; undefined where none does. Safe to show. */
+  readonly passwordFrom?: string;
   /** Scheduled rounds in a row in which it did not answer; tool calls do not count. */
   readonly misses: number;
   /** Its answers when it was last healthy, kept while it is not. */
@@ -172,6 +174,10 @@ export interface SourceState {
   readonly reason?: string;
   /** Candidates it contributes now. */
   readonly candidates: number;
+  /** What it saw and left out in the normal course of things, and why; bounded. */
+  readonly dropped: readonly Note[];
+  /** When its last scan ended, ms since the epoch. */
+  readonly scannedAtMs?: number;
 }
 
 /** The fleet at one moment. */

@@ -63,6 +63,11 @@ export function editConfig(client: Client, text: string, wanted: EditRequest): E
   return { kind: 'update', text: mark + after };
 }
 
+/** The command by which a client's file starts this program, or undefined where it does not. @throws {EditError} the file is malformed */
+export function ownWords(client: Client, text: string): readonly string[] | undefined {
+  return findOwn(client, read(client, text.replace(/^\ufeff/, '')))?.words;
+}
+
 /** What a person would put into an empty file. */
 export function snippet(client: Client, words: Words): string {
   return editConfig(client, '', { kind: 'add', words }).text;

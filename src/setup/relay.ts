@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 
 import { messageOf } from '../base/errors.ts';
-import { quoted } from '../base/plain-text.ts';
+import { quoted, shellWord } from '../base/plain-text.ts';
 import { ReportedError } from '../base/program.ts';
 import type { Words } from './clients.ts';
 
@@ -102,10 +102,6 @@ function lastLine({ stdout }: Ended, pattern: RegExp): string | undefined {
     .split('\n')
     .map((line) => line.trim())
     .findLast((line) => pattern.test(line));
-}
-
-function shellWord(word: string): string {
-  return /^[\w./@:+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 function run([program, ...args]: Words, limitMs: number): Promise<Ended> {

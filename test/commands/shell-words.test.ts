@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
 import { exitOf } from '../../src/commands/terminal/exit-codes.ts';
-import { inShellWords, saysNothingWasSent, shellWord } from '../../src/commands/terminal/shell-words.ts';
+import { safeToShow, shellWord } from '../../src/base/plain-text.ts';
+import { inShellWords, saysNothingWasSent } from '../../src/commands/terminal/shell-words.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 
 describe('advice of the operations in words of the shell', () => {
@@ -49,6 +50,10 @@ test('only an operation says that nothing was sent, not an instance', () => {
 
 test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');
+  // Swept again, it is the same.
+  const hostile = shellWord("a\u001b['\\\u001b['; reboot\n#");
+  expect(safeToShow(hostile)).toBe(hostile);
+  expect(hostile).toMatch(/^'[^\n]*'$/);
   expect(shellWord('$(reboot)')).toBe("'$(reboot)'");
   expect(shellWord("it's; ls")).toBe(String.raw`'it'\''s; ls'`);
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { HELP_TOPICS, helpText } from '../../src/commands/help.ts';
+import { HELP_TOPICS, helpText } from '../../src/commands/terminal/help.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
@@ -81,6 +81,8 @@ describe('help', () => {
       attach: (await import('../../src/commands/attach.ts')).ATTACH,
       open: (await import('../../src/commands/open.ts')).OPEN,
     };
+    const { DOCTOR_ARGUMENTS } = await import('../../src/commands/doctor.ts');
+    for (const flag of Object.keys(DOCTOR_ARGUMENTS.flags)) expect(helpText('doctor')).toContain(`--${flag}`);
     for (const [name, command] of Object.entries(commands))
       for (const flag of Object.keys(command.arguments.flags)) expect(helpText(name), name).toContain(`--${flag}`);
   });

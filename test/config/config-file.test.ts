@@ -162,7 +162,7 @@ describe('the mode of a file', () => {
     { name: 'writable by others', mode: 0o662, config: {}, expected: [`${writable} (mode 0662)`] },
   ])('$name', ({ mode, config, expected }) => {
     expect(load({ mode, config }).warnings).toEqual(
-      expected.map((warning) => `${CONFIG_PATH}: ${warning}; run chmod 600 on it`),
+      expected.map((warning) => `${CONFIG_PATH}: ${warning}; run: chmod 600 ${CONFIG_PATH}`),
     );
   });
 });

@@ -55,15 +55,24 @@ describe('order', () => {
     expect(await resolve({ credential: value('own', 'eve') }, { rules, fallback })).toEqual({
       username: 'eve',
       password: 'own',
+      from: "the service's own file",
     });
   });
 
   it('then the first rule that fits', async () => {
-    expect(await resolve({}, { rules, fallback })).toEqual({ username: 'opencode', password: 'rule' });
+    expect(await resolve({}, { rules, fallback })).toEqual({
+      username: 'opencode',
+      password: 'rule',
+      from: 'the configuration',
+    });
   });
 
   it('then the default', async () => {
-    expect(await resolve({ claims: {} }, { rules, fallback })).toEqual({ username: 'ada', password: 'default' });
+    expect(await resolve({ claims: {} }, { rules, fallback })).toEqual({
+      username: 'ada',
+      password: 'default',
+      from: 'the configuration',
+    });
   });
 
   it('then nothing', async () => {
@@ -75,8 +84,13 @@ describe('order', () => {
     expect(await resolve({ credential: missing }, { rules, fallback })).toEqual({
       username: 'opencode',
       password: 'rule',
+      from: 'the configuration',
     });
-    expect(await resolve({ credential: missing }, { fallback })).toEqual({ username: 'ada', password: 'default' });
+    expect(await resolve({ credential: missing }, { fallback })).toEqual({
+      username: 'ada',
+      password: 'default',
+      from: 'the configuration',
+    });
     expect(await resolve({ credential: missing }, {})).toBeUndefined();
   });
 
@@ -98,7 +112,11 @@ describe('order', () => {
       ],
       fallback: command('default'),
     };
-    expect(await resolve({}, setup, commands)).toEqual({ username: 'opencode', password: 'from command' });
+    expect(await resolve({}, setup, commands)).toEqual({
+      username: 'opencode',
+      password: 'from command',
+      from: 'the output of the password command pass',
+    });
     expect(asked).toEqual(['pass api']);
   });
 });
@@ -112,7 +130,7 @@ describe('the default credential', () => {
     { route: 'lan', gets: false },
   ] as const)('by $route: $gets', async ({ route, gets }) => {
     const found = await resolve({ source: 'static', endpoint: { route } }, { fallback: value('p') });
-    expect(found).toEqual(gets ? { username: 'opencode', password: 'p' } : undefined);
+    expect(found).toEqual(gets ? { username: 'opencode', password: 'p', from: 'the configuration' } : undefined);
   });
 
   it('does not go to what mdns found, whatever the route', async () => {

@@ -155,8 +155,8 @@ describe('a password file of a person', () => {
 
 describe('a password file with an owner', () => {
   const refused = (what: string, reason: string): string => `will not use ${what} for a password: ${reason}`;
-  const open = (mode: string, chmod: string): string =>
-    `other users have access to it (mode ${mode}); run chmod ${chmod} on it`;
+  const open = (mode: string, chmod: string, what: string): string =>
+    `other users have access to it (mode ${mode}); run: chmod ${chmod} ${what}`;
 
   it.each([
     { mode: 0o640, shown: '0640' },
@@ -166,7 +166,7 @@ describe('a password file with an owner', () => {
   ])('may not be open to others: $shown', async ({ mode, shown }) => {
     write('hunter2', mode);
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
-      refused(path, open(shown, '600')),
+      refused(path, open(shown, '600', path)),
     );
   });
 
@@ -178,7 +178,7 @@ describe('a password file with an owner', () => {
     write('hunter2');
     chmodSync(folder, mode);
     expect(await problemOf({ kind: 'file', path, ownerUid: uid, optional: true })).toBe(
-      refused(folder, open(shown, '700')),
+      refused(folder, open(shown, '700', folder)),
     );
   });
 
@@ -218,7 +218,7 @@ describe('a password file with an owner', () => {
     );
     chmodSync(folder, 0o755);
     expect(await asUser(65_534, () => problemOf(ref))).toBe(
-      refused(folder, `${advice}; besides, ${open('0755', '700')}`),
+      refused(folder, `${advice}; besides, ${open('0755', '700', folder)}`),
     );
   });
 

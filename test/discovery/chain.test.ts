@@ -131,9 +131,24 @@ describe('polling', () => {
     source.result = { candidates: [candidate('a')], notes: [{ subject: 'x', reason: 'y' }] };
     const { chain, changes } = await start(source);
     expect(changes).toEqual([
-      { name: 'one', status: 'ok', candidates: [candidate('a')], notes: [{ subject: 'x', reason: 'y' }] },
+      {
+        name: 'one',
+        status: 'ok',
+        candidates: [candidate('a')],
+        notes: [{ subject: 'x', reason: 'y' }],
+        dropped: [],
+        scannedAtMs: expect.any(Number),
+      },
     ]);
     expect(chain.views()).toEqual(changes);
+  });
+
+  test('what a source left out is kept, a hundred of it', async () => {
+    const source = new ScriptedSource('one');
+    const dropped = Array.from({ length: 130 }, (_, index) => ({ subject: `peer${index}`, reason: 'no' }));
+    source.result = { candidates: [], notes: [], dropped };
+    const { chain } = await start(source);
+    expect(chain.views()[0]?.dropped).toEqual([...dropped.slice(0, 100), { subject: 'one', reason: 'and 30 more' }]);
   });
 
   test('a source that hangs blocks no other', async () => {

@@ -99,7 +99,8 @@ describe('the registry directory', () => {
     put('a.json');
     const own = join(folder.path, 'own');
     const source = registrySource(directory, { explicit: false, own });
-    expect(keysOf(await source.scan(never))).toEqual(['a.json']);
+    const alone = await source.scan(never);
+    expect([keysOf(alone), alone.dropped]).toEqual([['a.json'], undefined]);
     mkdirSync(own, 0o700);
     writeFileSync(join(own, 'a.json'), '{"port": 4097}');
     expect(keysOf(await source.scan(never))).toEqual(['a.json', 'own/a.json']);
@@ -109,7 +110,8 @@ describe('the registry directory', () => {
     const asNobody = (work: () => Promise<Scan>): Promise<Scan> => asUser(65_534, work);
     const theirs = registrySource(directory, { explicit: false, own, uid: 65_534 });
     const scan = await asNobody(() => theirs.scan(never));
-    expect(scan).toMatchObject({ candidates: [{ key: 'own/a.json' }], notes: [] });
+    const dropped = [{ subject: 'local-relay', reason: expect.stringMatching(/EACCES; it belongs to uid 1000/) }];
+    expect(scan).toMatchObject({ candidates: [{ key: 'own/a.json' }], notes: [], dropped });
     rmSync(directory, { recursive: true });
     writeFileSync(directory, '');
     chownSync(directory, 1000, 1000);

@@ -249,7 +249,9 @@ describe('the folder of an OpenCode 2', () => {
     it.each([0o644, 0o640, 0o620, 0o601])('a file of mode %o', async (mode) => {
       put('service.json', SERVICE);
       chmodSync(join(directory, 'service.json'), mode);
-      await expectUntrusted(/other users have access to \S+service\.json \(mode 06\d\d\); run chmod 600/);
+      await expectUntrusted(
+        /other users have access to \S+service\.json \(mode 06\d\d\); run: chmod 600 \S+service\.json/,
+      );
     });
 
     it('a file of another user', async (context) => {

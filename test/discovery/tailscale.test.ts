@@ -102,6 +102,35 @@ describe('the tailscale source', () => {
     return stage;
   }
 
+  it('keeps why each of the others has nothing: what one may look for there, or why it is not asked', async () => {
+    const { source } = await enter({
+      peers: [
+        {},
+        { HostName: 'desk', DNSName: 'desk.tailnet.test.', Online: false },
+        { HostName: 'phone', DNSName: 'phone.tailnet.test.', OS: 'iOS' },
+        { HostName: 'bobs', DNSName: 'bobs.tailnet.test.', UserID: 7 },
+        { HostName: 'server', DNSName: 'server.tailnet.test.', Tags: ['tag:ci'] },
+        { HostName: 'old', DNSName: 'old.tailnet.test.', Expired: true },
+        { HostName: 'empty', DNSName: 'empty.tailnet.test.' },
+      ],
+      servers: { '100.64.0.2:4095': listing(listed('a')), '100.64.0.8:4095': listing() },
+    });
+    const { candidates, dropped } = await source.scan(never);
+    expect(candidates.map(({ key }) => key)).toEqual(['n2CNTRL/a']);
+    expect(dropped).toEqual([
+      {
+        subject: 'desk',
+        reason:
+          'offline, as the tailnet has it: nothing listens on port 4095 (node service) and 4096 (opencode); run the node service there (opencode-mcp node)',
+      },
+      { subject: 'empty', reason: 'its node service lists no instance; start opencode-connected there' },
+      { subject: 'phone', reason: 'runs iOS, where no opencode runs' },
+      { subject: 'bobs', reason: expect.stringContaining('name that login in OPENCODE_TAILNET_USERS to list it') },
+      { subject: 'server', reason: expect.stringMatching(/^tagged tag:ci, .*OPENCODE_TAILNET_TAGS to list it$/) },
+      { subject: 'old', reason: 'its key has expired; run tailscale up there' },
+    ]);
+  });
+
   it("builds each instance's address of the peer's own and the id, and labels it with the name", async () => {
     const { source } = await enter(TWO);
     const { candidates } = await source.scan(never);

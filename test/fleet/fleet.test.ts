@@ -43,7 +43,7 @@ describe('starting', () => {
     world.fleet.start();
     await world.clock.advance(SCAN_DEADLINE_MS);
     await world.fleet.ready();
-    expect(world.fleet.snapshot().sources).toEqual([
+    expect(world.fleet.snapshot().sources).toMatchObject([
       { name: 'test', status: 'failed', reason: 'the scan did not end within 10000 ms', candidates: 0 },
     ]);
   });
@@ -254,7 +254,9 @@ describe('registrations', () => {
     world.source.answer = () => Promise.reject(new Error('EIO'));
     await world.round();
     expect(world.listed()).toEqual(['a idle']);
-    expect(world.fleet.snapshot().sources).toEqual([{ name: 'test', status: 'failed', reason: 'EIO', candidates: 1 }]);
+    expect(world.fleet.snapshot().sources).toMatchObject([
+      { name: 'test', status: 'failed', reason: 'EIO', candidates: 1 },
+    ]);
     for (let count = 0; count < LIFETIME_IN_INTERVALS; count += 1) await world.round();
     expect(world.listed()).toEqual([]);
     expect(world.fleet.snapshot().gone).toMatchObject([{ name: 'a' }]);

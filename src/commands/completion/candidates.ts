@@ -1,4 +1,4 @@
-import type { CommandUsage } from '../help.ts';
+import type { CommandUsage } from '../terminal/help.ts';
 import { SHELLS } from './scripts.ts';
 
 export interface Completing {

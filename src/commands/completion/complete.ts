@@ -5,7 +5,7 @@ import { readTextFile } from '../../config/file/text-file.ts';
 import { loadSettings } from '../../config/load.ts';
 import { quote } from '../../config/quote.ts';
 import { SettingsError } from '../../config/settings.ts';
-import { HELP_TOPICS, USAGES } from '../help.ts';
+import { HELP_TOPICS, USAGES } from '../terminal/help.ts';
 import { readBashLine } from './bash-line.ts';
 import { candidates } from './candidates.ts';
 import { knownNames } from './known-names.ts';

@@ -1,11 +1,11 @@
-import { StreamCleaner } from '../../base/plain-text.ts';
+import { shellWord, StreamCleaner } from '../../base/plain-text.ts';
 import { type Answer, quoteName } from '../../operations/answer.ts';
 import type { Call } from '../../operations/runtime.ts';
 import { abortSession } from '../../operations/send/abort.ts';
 import type { TurnView } from '../../operations/shapes.ts';
 import { EXIT, type Exit, exitOf } from './exit-codes.ts';
 import type { Shell } from './shell.ts';
-import { inShellWords, shellWord, withoutId } from './shell-words.ts';
+import { inShellWords, withoutId } from './shell-words.ts';
 
 /**
  * Follows a turn: its text goes to stdout as it comes, and how it ended to stderr. Ctrl-C asks whether to stop following or to abort it;

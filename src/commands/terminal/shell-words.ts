@@ -48,8 +48,3 @@ export function saysNothingWasSent(message: string): boolean {
 export function withoutId(request: string): string {
   return request.replace(/^(permission|answer) \w+: /, '$1: ');
 }
-
-/** One word for a shell, whatever a machine calls itself: such commands are copied and run. */
-export function shellWord(text: string): string {
-  return /^[\w.@:+,/-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
-}

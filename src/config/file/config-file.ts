@@ -1,3 +1,4 @@
+import { shellWord } from '../../base/plain-text.ts';
 import { dirname, isAbsolute, join } from 'node:path';
 import * as z from 'zod';
 import { checkApprovalRules, checkCredentialRules, checkInstances } from './config-lists.ts';
@@ -93,10 +94,12 @@ function modeWarnings(shownName: string, mode: number, hasPlainSecret: boolean):
   const octal = mode.toString(8).padStart(4, '0');
   if ((mode & 0o022) !== 0)
     return [
-      `${shownName}: other users can change it, and it can name commands to run (mode ${octal}); run chmod 600 on it`,
+      `${shownName}: other users can change it, and it can name commands to run (mode ${octal}); run: chmod 600 ${shellWord(shownName)}`,
     ];
   if (hasPlainSecret && (mode & 0o077) !== 0)
-    return [`${shownName}: holds a secret, and other users can read it (mode ${octal}); run chmod 600 on it`];
+    return [
+      `${shownName}: holds a secret, and other users can read it (mode ${octal}); run: chmod 600 ${shellWord(shownName)}`,
+    ];
   return [];
 }
 

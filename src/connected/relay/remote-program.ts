@@ -62,6 +62,7 @@ pause() {
  * bash run it. Nothing of the person's is ever put into it; all that it works on comes as lines on its standard input:
  *
  *     tunnel <the port of the tunnel here, if there is one>
+ *     probe <yes, where the tunnel is only to be tried: nothing is made, and it is answered by `registered`>
  *     directory <the registry directory; absolute, or beginning with ~/>
  *     default <yes, where nobody has chosen that>
  *     id <the instance's id>
@@ -317,13 +318,14 @@ guard() {
 }
 
 say "opencode-connected 1"
-dir= default= id= want= keep= password= limit=90 place= tunnel= whole=
+dir= default= id= want= keep= password= limit=90 place= tunnel= probe= whole=
 arm $$
 while [ -z "$whole" ] && IFS= read -r line; do
   value=\${line#* }
   case $line in
     "") whole=yes ;;
     "tunnel "*) tunnel=$value ;;
+    "probe "*) probe=$value ;;
     "directory "*) dir=$value ;;
     "default "*) default=$value ;;
     "id "*) id=$value ;;
@@ -336,6 +338,11 @@ while [ -z "$whole" ] && IFS= read -r line; do
 done
 if [ -z "$whole" ]; then disarm; exit 0; fi
 check_tunnel
+if [ -n "$probe" ]; then
+  say registered
+  disarm
+  exit 0
+fi
 case $id in "" | *[!A-Za-z0-9_-]*) fail "expected an id of letters, digits, - and _, got $id" ;; esac
 for name in "$want" "\${keep:-$want}"; do
   case $name in "" | .* | */*) fail "expected a name without path parts, got $name" ;; esac

@@ -1,7 +1,7 @@
 import { lstat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 
-import { singleLine } from '../../base/plain-text.ts';
+import { shellWord, singleLine } from '../../base/plain-text.ts';
 import { doing } from '../../fleet/view.ts';
 import type { Dialect, Overview } from '../../model/instance.ts';
 import type { RunStateFile } from '../run-state.ts';
@@ -74,11 +74,7 @@ export function attachCommand(
   const isOpencode1 = dialect === 'opencode-1';
   const attach = `opencode ${isOpencode1 ? 'attach' : '--server'} ${url}`;
   const name = isOpencode1 ? 'OPENCODE_SERVER_PASSWORD' : 'OPENCODE_PASSWORD';
-  return passwordFile === undefined ? attach : `${name}="$(cat ${quoted(passwordFile)})" ${attach}`;
-}
-
-function quoted(path: string): string {
-  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", String.raw`'\''`)}'`;
+  return passwordFile === undefined ? attach : `${name}="$(cat ${shellWord(passwordFile)})" ${attach}`;
 }
 
 export function wrapper({ state, isRunning }: RunStateFile): Wrapper {

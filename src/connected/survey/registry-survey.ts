@@ -60,9 +60,13 @@ const oddFile = z.object({ fileName: text, reason: text }).readonly();
 export const registrySurvey = z
   .object({
     host: text,
+    /** Of the user who looked; undefined if the system has no such thing. */
+    uid: z.int().optional(),
     /** With symbolic links resolved. */
     directory: text,
     isMissing: z.boolean(),
+    /** Of the directory; undefined if it is missing. */
+    ownerUid: z.int().optional(),
     /** It is this user's, and nobody else can write in it: else nothing is removed. */
     isOursAlone: z.boolean(),
     registrations: z.array(surveyedRegistration).readonly(),

@@ -21,7 +21,15 @@ export const OLD_PASSWORD_MS = 3_600_000;
 
 /** @throws what stands in the way of reading `directory`, with what to do */
 export async function takeSurvey(directory: string, signal: AbortSignal): Promise<RegistrySurvey> {
-  const nothing = { registrations: [], odd: [], claims: [], passwords: [], leftOut: 0, host: hostname() };
+  const nothing = {
+    registrations: [],
+    odd: [],
+    claims: [],
+    passwords: [],
+    leftOut: 0,
+    host: hostname(),
+    uid: process.geteuid?.(),
+  };
   const inspected = await inspect(directory);
   if (inspected === undefined) return { ...nothing, directory, isMissing: true, isOursAlone: false };
   const { path } = inspected;
@@ -38,7 +46,19 @@ export async function takeSurvey(directory: string, signal: AbortSignal): Promis
   ]);
   const odd = files.flatMap((file) => ('problem' in file ? [{ fileName: file.fileName, reason: file.problem }] : []));
   const isOursAlone = inspected.trust.level === 'trusted';
-  return { ...nothing, directory: path, isMissing: false, isOursAlone, registrations, odd, claims, passwords, leftOut };
+  const { ownerUid } = inspected;
+  return {
+    ...nothing,
+    directory: path,
+    ownerUid,
+    isMissing: false,
+    isOursAlone,
+    registrations,
+    odd,
+    claims,
+    passwords,
+    leftOut,
+  };
 }
 
 /** Whether it is this user's alone, links on the way to it included; undefined where there is none. */

@@ -3,6 +3,7 @@ import * as z from 'zod';
 
 import { wallTime } from '../../base/clock.ts';
 import { announcementsIn } from '../../mdns/announcements.ts';
+import { quoteName } from '../../base/plain-text.ts';
 import { bonjourOver, multicastOf } from '../../mdns/engine.ts';
 import { Lan, type LanOptions, MDNS_PORT } from '../../mdns/lan.ts';
 import { CONNECTED_TYPE, OPENCODE_TYPE } from '../../mdns/service-types.ts';
@@ -86,6 +87,10 @@ export class LanView {
     return {
       candidates: sightings.map((sighting) => advertisedCandidate(this.#options.source, sighting, this.#dialOn)),
       notes: [...this.#sightings.notes, ...sightings.flatMap(noteOn)],
+      dropped: this.#lan.unusable.map(({ link, reason }) => ({
+        subject: quoteName(link),
+        reason: `cannot be used: ${reason}`,
+      })),
     };
   }
 

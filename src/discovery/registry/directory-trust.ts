@@ -1,6 +1,6 @@
 import { dirname, join, parse, sep } from 'node:path';
 import type { BigIntStats } from 'node:fs';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName, shellWord, singleLine } from '../../base/plain-text.ts';
 import { runAs } from '../../base/errors.ts';
 import type { FileSystem } from '../folder/file-system.ts';
 import type { Trust } from '../../model/candidate.ts';
@@ -78,7 +78,7 @@ function directoryProblem(
       return `${shown(path)}, on the way to ${shown(directory.path)}, belongs to another user ${who}, who can put another directory in its place; move the registry`;
     }
     if ((stats.mode & GROUP_OR_OTHERS_WRITE) !== 0n && (stats.mode & STICKY) === 0n) {
-      return `${shown(path)}, on the way to ${shown(directory.path)}, can be written by its group or by others ${who}; run: chmod go-w ${quoted(path)}`;
+      return `${shown(path)}, on the way to ${shown(directory.path)}, can be written by its group or by others ${who}; run: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
     }
   }
   for (const { path, stats } of links) {
@@ -94,7 +94,7 @@ function writableProblem(path: string, stats: BigIntStats): string | undefined {
   // Such as /tmp, which would not work for anybody without that.
   const advice =
     (stats.mode & STICKY) === 0n ? 'run' : 'name a folder of its own, or, if it holds registrations only, run';
-  return `${shown(path)} can be written by its group or by others (mode ${octal(stats)}, uid ${stats.uid}); ${advice}: chmod go-w ${quoted(path)}`;
+  return `${shown(path)} can be written by its group or by others (mode ${octal(stats)}, uid ${stats.uid}); ${advice}: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
 }
 
 /**
@@ -148,10 +148,4 @@ function octal(stats: BigIntStats): string {
 
 function shown(path: string): string {
   return quoteName(singleLine(path, MAX_SHOWN_CHARS));
-}
-
-/** For a command line that a person copies. */
-function quoted(path: string): string {
-  const safe = singleLine(path, MAX_SHOWN_CHARS);
-  return /^[\w@%+=:,./-]+$/.test(safe) ? safe : `'${safe.replaceAll("'", String.raw`'\''`)}'`;
 }

@@ -5,7 +5,7 @@ import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
 import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
 import { WatchedFolders } from '../folder/watched-folders.ts';
-import { runAs } from '../../base/errors.ts';
+import { reasonOf, runAs } from '../../base/errors.ts';
 import type { Settings } from '../../config/settings.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
@@ -128,9 +128,14 @@ class RegistryDirectorySource implements RegistrySource {
     const errors: unknown[] = looks.flatMap((look) => (look.status === 'rejected' ? [look.reason] : []));
     const failed = errors.find((error) => !(error instanceof SourceUnavailableError));
     if (failed !== undefined || scans.length === 0) throw failed ?? errors[0];
+    const hidden = errors.filter((error) => !isMissing(error));
     return {
       candidates: scans.flatMap(({ candidates }) => candidates),
       notes: scans.flatMap(({ notes }) => notes),
+      // Of the two default directories the one that is another user's; one that is not there holds nothing.
+      ...(hidden.length > 0 && {
+        dropped: hidden.map((error) => ({ subject: REGISTRY_SOURCE, reason: reasonOf(error) })),
+      }),
     };
   }
 
@@ -216,6 +221,10 @@ function directoryNotes(directory: InspectedDirectory, leftOut: number): Note[] 
     });
   }
   return notes;
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && fileErrorCode(error.cause) === 'ENOENT';
 }
 
 function bounded(notes: readonly Note[], subject: string): readonly Note[] {

@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path';
 import type { BigIntStats } from 'node:fs';
 import * as z from 'zod';
 import { runAs } from '../../base/errors.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName, shellWord, singleLine } from '../../base/plain-text.ts';
 import type { Candidate, Note, Trust } from '../../model/candidate.ts';
 import { fileErrorCode, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
 import { readSmallFile } from '../folder/small-file.ts';
@@ -154,7 +154,8 @@ class ServiceFolder {
 
   /** Why nobody but this user need have written or read the file, or undefined where only they can have. */
   #distrust(fileName: string, { uid, gid, mode }: BigIntStats): string | undefined {
-    const path = shown(join(this.path, fileName));
+    const plain = join(this.path, fileName);
+    const path = shown(plain);
     if (this.#uid === undefined) return `who owns ${path} cannot be checked on this system`;
     if (Number(uid) !== this.#uid) {
       const advice = this.#uid === 0 ? runAs({ uid, gid }) : 'remove it if you did not put it there';
@@ -162,7 +163,7 @@ class ServiceFolder {
     }
     if ((mode & OPEN_TO_OTHERS) === 0n) return undefined;
     const octal = (mode & 0o7777n).toString(8).padStart(4, '0');
-    return `other users have access to ${path} (mode ${octal}); run chmod 600 on it`;
+    return `other users have access to ${path} (mode ${octal}); run: chmod 600 ${shellWord(singleLine(plain, MAX_PATH_CHARS))}`;
   }
 }
 

@@ -101,11 +101,16 @@ export class PeerBook {
     await Promise.all(all.map(([, { done }]) => done));
   }
 
-  get found(): { readonly candidates: readonly Candidate[]; readonly notes: readonly Note[] } {
+  get found(): {
+    readonly candidates: readonly Candidate[];
+    readonly notes: readonly Note[];
+    readonly dropped: readonly Note[];
+  } {
     const pages = [...this.#pages.values()];
     return {
       candidates: pages.flatMap(({ candidates }) => candidates),
       notes: pages.flatMap(({ notes }) => notes),
+      dropped: pages.flatMap((page) => page.whyNothing(this.#deps) ?? []),
     };
   }
 

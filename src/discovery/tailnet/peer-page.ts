@@ -1,5 +1,6 @@
 import type { TailnetNode } from '../../tailscale/types.ts';
-import type { KnownList, PeerFinding, PeerSite } from './peer.ts';
+import { quoteName } from '../../base/plain-text.ts';
+import { type KnownList, type PeerDeps, type PeerFinding, peerName, type PeerSite } from './peer.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 /** What a peer had is believed for so long after its last answer, while probes tell that it is offline: services restart, laptops change networks. */
 const KEPT_MS = 90_000;
@@ -42,6 +43,8 @@ export class PageOfPeers {
   dueMs = 0;
   /** A look that is under way. */
   asking: Promise<void> | undefined;
+  /** What the last look came to that found nothing. */
+  #missed: keyof typeof PAUSES | undefined;
   /** When something was found last. */
   #foundMs = 0;
 
@@ -72,8 +75,26 @@ export class PageOfPeers {
     this.forbidden = finding.kind === 'forbidden';
     if (finding.kind === 'unchanged') this.#answered(nowMs);
     else if (finding.kind === 'service' || finding.kind === 'bare') this.#found(finding, nowMs);
-    else this.#missed(finding.kind, finding.notes, nowMs);
+    else this.#miss(finding.kind, finding.notes, nowMs);
     return this.#told() !== before;
+  }
+
+  /** Why a peer of one's own has no instance here, where its notes do not say it. */
+  whyNothing({ nodePort, ports }: Pick<PeerDeps, 'nodePort' | 'ports'>): Note | undefined {
+    if (this.candidates.length > 0 || this.notes.length > 0) return undefined;
+    const name = quoteName(peerName(this.site.node));
+    const asked = `port ${nodePort} (node service)${ports.length === 0 ? '' : ` and ${ports.join(', ')} (opencode)`}`;
+    const off = this.site.node.online ? '' : 'offline, as the tailnet has it: ';
+    return { subject: name, reason: off + this.#whyNothing(asked) };
+  }
+
+  #whyNothing(asked: string): string {
+    if (this.service) return 'its node service lists no instance; start opencode-connected there';
+    if (this.#missed === 'refused')
+      return `nothing listens on ${asked}; run the node service there (opencode-mcp node)`;
+    if (this.#missed === 'silent')
+      return `no answer on ${asked}: it is off or asleep, or a firewall or the tailnet's policy drops what is sent`;
+    return `has not answered yet on ${asked}`;
   }
 
   #told(): string {
@@ -82,6 +103,7 @@ export class PageOfPeers {
 
   #answered(nowMs: number): void {
     this.misses = 0;
+    this.#missed = undefined;
     this.dueMs = 0;
     this.#foundMs = nowMs;
   }
@@ -94,10 +116,11 @@ export class PageOfPeers {
     this.etag = etag;
   }
 
-  #missed(kind: keyof typeof PAUSES, notes: readonly Note[], nowMs: number): void {
+  #miss(kind: keyof typeof PAUSES, notes: readonly Note[], nowMs: number): void {
     // A list that was known with a note of its own would lose that by a 304.
     this.etag = undefined;
     this.misses += 1;
+    this.#missed = kind;
     this.notes = notes;
     const hadSome = this.service || this.candidates.length > 0;
     const isKept = hadSome && kind !== 'forbidden' && nowMs - this.#foundMs < KEPT_MS;

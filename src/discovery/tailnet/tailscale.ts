@@ -4,12 +4,13 @@ import type { Clock } from '../../base/clock.ts';
 import type { Dial } from '../../base/dial.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Logger } from '../../base/log.ts';
+import { quoteName } from '../../base/plain-text.ts';
 import { type ChangeNotifier, ChangeNotifiers } from '../../base/change-notifier.ts';
-import { addressFor, eligiblePeers } from '../../tailscale/eligible.ts';
+import { addressFor, type SortedPeers, sortPeers } from '../../tailscale/eligible.ts';
 import { backendProblem, createLocalApi } from '../../tailscale/local-api.ts';
-import { type LocalApi, LocalApiError, type TailnetStatus } from '../../tailscale/types.ts';
+import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../../tailscale/types.ts';
 import { PeerBook } from './peer-book.ts';
-import { type PeerSite, TAILSCALE_SOURCE } from './peer.ts';
+import { peerName, type PeerSite, TAILSCALE_SOURCE } from './peer.ts';
 import type { Note } from '../../model/candidate.ts';
 import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from '../source.ts';
 
@@ -119,12 +120,21 @@ export class TailscaleSource implements DiscoverySource {
       if (error instanceof SourceUnavailableError || isStopped(error)) this.#book.doubt();
       throw error;
     });
-    this.#book.keep(this.#sites(status));
+    const { eligible, others } = sortPeers(status, this.#options);
+    this.#book.keep(this.#sites(status, eligible));
     await this.#waitForPeers(signal, thorough);
-    const { candidates, notes } = this.#book.found;
+    const { candidates, notes, dropped } = this.#book.found;
     this.#told = this.#changes;
     this.#wasScanned = true;
-    return { candidates, notes: [...this.#ownNotes(status), ...notes.slice(0, MAX_NOTES)] };
+    return {
+      candidates,
+      notes: [...this.#ownNotes(status), ...notes.slice(0, MAX_NOTES)],
+      dropped: [
+        ...dropped,
+        ...withoutAddress(status, eligible),
+        ...others.map(({ peer, reason }) => noteOn(peer, reason)),
+      ],
+    };
   }
 
   async #status(signal: AbortSignal): Promise<TailnetStatus> {
@@ -142,9 +152,9 @@ export class TailscaleSource implements DiscoverySource {
     return status;
   }
 
-  #sites(status: TailnetStatus): PeerSite[] {
+  #sites(status: TailnetStatus, eligible: SortedPeers['eligible']): PeerSite[] {
     const dial = status.tun ? undefined : this.#dial;
-    return eligiblePeers(status, this.#options).flatMap((node) => {
+    return eligible.flatMap((node) => {
       const address = addressFor(node, status.self);
       return address === undefined ? [] : [{ node, address, dial }];
     });
@@ -186,6 +196,16 @@ export class TailscaleSource implements DiscoverySource {
     const settled = work.catch(() => {}).finally(() => this.#running.delete(settled));
     this.#running.add(settled);
   }
+}
+
+function withoutAddress({ self }: TailnetStatus, eligible: SortedPeers['eligible']): Note[] {
+  return eligible
+    .filter((peer) => addressFor(peer, self) === undefined)
+    .map((peer) => noteOn(peer, 'has no address of a family that this machine has, too'));
+}
+
+function noteOn(peer: TailnetNode, reason: string): Note {
+  return { subject: quoteName(peerName(peer)), reason };
 }
 
 function isStopped(error: unknown): boolean {

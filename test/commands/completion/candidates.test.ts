@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { readBashLine } from '../../../src/commands/completion/bash-line.ts';
 import { candidates } from '../../../src/commands/completion/candidates.ts';
 import { knownNames, rememberNames } from '../../../src/commands/completion/known-names.ts';
-import { HELP_TOPICS, USAGES } from '../../../src/commands/help.ts';
+import { HELP_TOPICS, USAGES } from '../../../src/commands/terminal/help.ts';
 import type { Snapshot } from '../../../src/model/instance.ts';
 import { tempDir } from '../../rig/temp.ts';
 

@@ -1,5 +1,5 @@
-import { settingsHelp } from '../config/help.ts';
-import { initHelp } from '../setup/help.ts';
+import { settingsHelp } from '../../config/help.ts';
+import { initHelp } from '../../setup/help.ts';
 
 /** One screen: 24 lines of 80 columns. */
 const HELP = `opencode-mcp finds every OpenCode instance you run and drives them.
@@ -16,6 +16,7 @@ In a shell (NAME may be a part of a name that only one has):
   open NAME [SESSION]     its web page
 Set up:
   init                    tell the MCP clients on this machine about it
+  doctor [NAME]           why an instance is missing, and what to type
   node                    serve this user's instances to the own tailnet
   completion SHELL        what makes Tab complete names: bash, zsh or fish
 Without a command, on pipes, it is the MCP server: clients start it so.
@@ -151,6 +152,12 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
       "echo 'source <(opencode-mcp completion zsh)' >> ~/.zshrc",
       "echo 'opencode-mcp completion fish | source' >> ~/.config/fish/config.fish",
     ],
+  },
+  doctor: {
+    usage: 'doctor [NAME]',
+    text: 'Looks at everything (sources, instances, tailnet, relay, LAN, MCP clients, files) for at most 20 seconds, changes\nnothing, and says what is broken and what to type; 1 if something is. With NAME: what became of that instance,\nfrom the source that saw it, or left it out, to its name.',
+    options: [JSON_OPTION],
+    examples: ['doctor', 'doctor laptop-web', "doctor --json | jq -r '.todo[] | .command // .text'"],
   },
   node: {
     usage: 'node',

@@ -1,0 +1,129 @@
+import { homedir } from 'node:os';
+
+import { systemClock } from '../base/clock.ts';
+import { lineLogger } from '../base/log.ts';
+import { safeToShow } from '../base/plain-text.ts';
+import type { Output } from '../base/program.ts';
+import { type ReadTextFile, readTextFile } from '../config/file/text-file.ts';
+import type { CommandArguments } from '../config/flags.ts';
+import { type LoadedSettings, loadSettings } from '../config/load.ts';
+import { type Settings, SettingsError } from '../config/settings.ts';
+import { DOCTOR_LIMIT_MS, type Examination, examine, examineName } from '../doctor/examine.ts';
+import { type StartedRuntime, startRuntime } from './terminal/start-runtime.ts';
+import { drawReport } from './terminal/doctor-report.ts';
+import { EXIT } from './terminal/exit-codes.ts';
+import { paintFor } from './terminal/paint.ts';
+import { takeNames, widthOfTerminal } from './terminal/shell.ts';
+
+export const DOCTOR_ARGUMENTS: CommandArguments = { flags: { json: 'boolean' }, positionals: true };
+
+/** Says what works, what does not and what to type. Sets the exit code: 1 where something is broken. */
+export async function doctor(argv: readonly string[], process: NodeJS.Process, output: Output): Promise<void> {
+  const written = readSettings(argv, process);
+  const { flags, positionals } = written.loaded;
+  const [name] = takeNames('doctor', { positionals }, { needed: [], optional: ['NAME'] });
+  const isJson = flags.get('json') === 'true';
+  const ending = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ending.abort());
+  if (!isJson && process.stdout.isTTY) output.tell(`Looking everywhere, for at most ${DOCTOR_LIMIT_MS / 1000} s …\n`);
+  const started = start(written, output);
+  // No timer of the examination keeps the process.
+  const alive = setInterval(() => {}, DOCTOR_LIMIT_MS);
+  try {
+    const input = examination(written, started, process, ending.signal);
+    const report = safeToShow(await (name === undefined ? examine(input) : examineName(name, input)));
+    if (isJson) output.print(`${JSON.stringify(report, undefined, 2)}\n`);
+    else output.draw(drawReport(report, paintFor(process.stdout), widthOfTerminal(process.stdout)));
+    process.exitCode = report.verdict === 'broken' ? EXIT.failed : EXIT.done;
+  } catch (error) {
+    if (!ending.signal.aborted) throw error;
+    process.exitCode = EXIT.failed;
+  } finally {
+    await started.runtime.close();
+    clearInterval(alive);
+  }
+}
+
+interface Written {
+  readonly loaded: LoadedSettings;
+  /** Why not all of it could be used. */
+  readonly problems: readonly string[];
+  readonly configPath: string;
+  readonly configFile: string | undefined;
+}
+
+/**
+ * The settings without those that are wrong, since somebody whose settings are wrong asks just then. The others stand: who has
+ * switched something off has it off. @throws {SettingsError} the arguments themselves are wrong
+ */
+function readSettings(argv: readonly string[], process: NodeJS.Process): Written {
+  let configPath = '';
+  let configFile: string | undefined;
+  let isFileUsable = true;
+  const readFile: ReadTextFile = (path) => {
+    configPath = path;
+    if (!isFileUsable) return { text: '{}' };
+    const file = readTextFile(path);
+    configFile = path;
+    return file;
+  };
+  const env = { ...process.env };
+  const problems: string[] = [];
+  for (;;) {
+    try {
+      const common = { argv, home: homedir(), cwd: process.cwd(), command: DOCTOR_ARGUMENTS };
+      return { loaded: loadSettings({ ...common, env, readFile }), problems, configPath, configFile };
+    } catch (error) {
+      if (!(error instanceof SettingsError)) throw error;
+      const lines = error.message.split('\n');
+      const variables = lines.flatMap((line) => /^([A-Z_]+): /.exec(line)?.[1] ?? []).filter((name) => name in env);
+      const others = lines.filter((line) => !variables.some((name) => line.startsWith(`${name}: `)));
+      const isOfFile = others.length > 0 && isFileUsable && !others.some((line) => line.startsWith('-'));
+      if (others.length > 0 && !isOfFile) throw error;
+      if (isOfFile) isFileUsable = false;
+      for (const name of variables) delete env[name];
+      problems.push(...lines);
+    }
+  }
+}
+
+interface Started {
+  readonly settings: Settings;
+  readonly problems: readonly string[];
+  readonly runtime: StartedRuntime;
+}
+
+function start({ loaded: { settings }, problems }: Written, { tell }: Output): Started {
+  // The report says what a log would.
+  const logger = lineLogger(settings.logLevel === 'debug' ? 'debug' : 'error', tell);
+  try {
+    return { settings, problems, runtime: startRuntime(settings, logger) };
+  } catch (error) {
+    // A source that there is not.
+    if (!(error instanceof SettingsError)) throw error;
+    const all: Settings = { ...settings, sources: 'all' };
+    return { settings: all, problems: [...problems, error.message], runtime: startRuntime(all, logger) };
+  }
+}
+
+function examination(
+  { loaded: { warnings }, configPath, configFile }: Written,
+  { settings, problems, runtime }: Started,
+  process: NodeJS.Process,
+  signal: AbortSignal,
+): Examination {
+  return {
+    settings,
+    problems,
+    warnings,
+    configPath,
+    configFile,
+    signal,
+    fleet: runtime.runtime.fleet,
+    clock: systemClock,
+    place: { home: homedir(), platform: process.platform, env: process.env },
+    execPath: process.execPath,
+    script: process.argv[1] ?? '',
+    nodeVersion: process.version,
+  };
+}

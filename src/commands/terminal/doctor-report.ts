@@ -1,0 +1,85 @@
+import type { Check, DoctorReport, Section, Todo, CheckVerdict } from '../../doctor/report.ts';
+import type { Colour, Paint } from './paint.ts';
+import { cutEnd, widthOf } from './table.ts';
+
+const COLOURS: Readonly<Record<CheckVerdict, Colour>> = { ok: 'green', warn: 'yellow', broken: 'red', '-': 'dim' };
+const VERDICT_WIDTH = 6;
+/** Before the text of a line. */
+const MARGIN = 2 + VERDICT_WIDTH + 2;
+/** Of the details of one line, `--json` has all. */
+const MAX_DETAILS = 12;
+
+/** The report for people, in lines of at most `width` columns but for words and commands that are longer. Its text must be clean. */
+export function drawReport(report: DoctorReport, paint: Paint, width: number | undefined): string {
+  const lines = [
+    ...report.sections.flatMap((section) => sectionLines(section, paint, width)),
+    ...todoLines(report, paint, width),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function sectionLines({ id, title, checks }: Section, paint: Paint, width: number | undefined): readonly string[] {
+  const lines = checks.flatMap((one) => {
+    const all = checkLines(one, 2, paint, width);
+    // Of a source that is not in use here, one line.
+    if (id !== 'sources' || one.verdict !== '-' || width === undefined || all.length === 1) return all;
+    return checkLines(
+      { ...one, text: cutEnd(one.text, width - MARGIN - widthOf(`${one.subject}: `)) },
+      2,
+      paint,
+      undefined,
+    );
+  });
+  return [paint(title, 'bold'), ...lines, ''];
+}
+
+function checkLines(one: Check, indent: number, paint: Paint, width: number | undefined): readonly string[] {
+  const { verdict, subject, text, details = [] } = one;
+  const left = ' '.repeat(indent);
+  const hanging = ' '.repeat(indent + VERDICT_WIDTH + 2);
+  const [first = '', ...rest] = wrap(`${subject}: ${text}`, width === undefined ? undefined : width - hanging.length);
+  const more = details.length - MAX_DETAILS;
+  return [
+    `${left}${paint(verdict, COLOURS[verdict])}${' '.repeat(VERDICT_WIDTH + 2 - verdict.length)}${first}`,
+    ...rest.map((line) => hanging + line),
+    ...details.slice(0, MAX_DETAILS).flatMap((detail) => checkLines(detail, indent + 4, paint, width)),
+    ...(more > 0 ? [`${' '.repeat(indent + 4)}and ${more} more; --json has all`] : []),
+  ];
+}
+
+function todoLines({ todo, verdict }: DoctorReport, paint: Paint, width: number | undefined): readonly string[] {
+  if (todo.length === 0) return [verdict === 'ok' ? 'All is well.' : 'Nothing is broken.'];
+  return [paint('What to do', 'bold'), ...todo.flatMap((one, index) => oneTodo(one, index + 1, paint, width))];
+}
+
+function oneTodo(
+  { verdict, subject, text, command }: Todo,
+  number: number,
+  paint: Paint,
+  width: number | undefined,
+): readonly string[] {
+  const head = `  ${number}. `;
+  const hanging = ' '.repeat(head.length);
+  const said = `${subject}: ${text}${command !== undefined && !text.endsWith(':') ? ':' : ''}`;
+  const lines = wrap(said, width === undefined ? undefined : width - head.length);
+  return [
+    ...lines.map((line, index) => (index === 0 ? paint(head, COLOURS[verdict]) : hanging) + line),
+    // Not broken into lines: it is to be copied.
+    ...(command === undefined ? [] : [`${hanging}  ${paint(command, 'cyan')}`]),
+  ];
+}
+
+/** Lines of at most `room` columns, broken between words; a longer word stays whole. */
+function wrap(text: string, room: number | undefined): readonly string[] {
+  if (room === undefined) return [text];
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    const next = line === '' ? word : `${line} ${word}`;
+    if (line !== '' && widthOf(next) > room) {
+      lines.push(line);
+      line = word;
+    } else line = next;
+  }
+  return [...lines, line];
+}

@@ -1,0 +1,176 @@
+import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
+import { messageOf, reasonOf } from '../base/errors.ts';
+import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
+import type { Settings } from '../config/settings.ts';
+import { openRelayConnection } from '../connected/relay/relay-connection.ts';
+import { relayCommand } from '../connected/relay/ssh-command.ts';
+import { readRunStates, type RunStateFile } from '../connected/run-state.ts';
+import type { RegistrySurvey } from '../connected/survey/registry-survey.ts';
+import { relayRegistry } from '../connected/survey/relay-registry.ts';
+import { adviceIn, type Advice, check, type Check } from './report.ts';
+
+export interface RelayInput {
+  readonly settings: Pick<Settings, 'connected' | 'stateDir'>;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+/** A login takes up to 2 s across an ocean; who waits longer for ssh learns more by typing the command. */
+const RELAY_LIMIT_MS = 12_000;
+/** Where the trial's tunnel leads: to a port on which nobody listens (RFC 1078, given up long ago). */
+const NOBODYS_PORT = 1;
+const MAX_WRAPPERS = 50;
+
+/** Every `opencode-connected` of this user here, and whether its relay can be used. */
+export async function relayChecks(input: RelayInput): Promise<readonly Check[]> {
+  const [states, relay] = await Promise.all([readRunStates(input.settings.stateDir).catch(() => []), askRelay(input)]);
+  const running = states.filter(({ isRunning }) => isRunning);
+  const left = states.length - running.length;
+  const cleanup = { text: 'remove what it left behind', command: 'opencode-connected cleanup' };
+  return [
+    ...relay,
+    ...running.slice(0, MAX_WRAPPERS).map(wrapperCheck),
+    ...(left === 0
+      ? []
+      : [check('warn', 'opencode-connected', `${left} ended without tidying up`, { advice: cleanup })]),
+  ];
+}
+
+async function askRelay({ settings: { connected }, clock, signal }: RelayInput): Promise<readonly Check[]> {
+  const written = connected.relaySshCommand;
+  if (written === undefined)
+    return [check('-', 'relay', 'none is set (RELAY_SSH_CMD): instances here register on this machine only')];
+  let sshCommand: readonly string[];
+  try {
+    sshCommand = relayCommand(written);
+  } catch (error) {
+    return [
+      check('broken', 'RELAY_SSH_CMD', messageOf(error), { advice: { text: `correct it: ${messageOf(error)}` } }),
+    ];
+  }
+  const { path, explicit } = connected.relayRegistryDir;
+  const within = { clock, signal };
+  const [survey, tunnel] = await Promise.all([
+    limited(within, (cut) => relayRegistry({ sshCommand, directory: path, isDefault: !explicit }).survey(cut)),
+    limited(within, (cut) => tryTunnel(sshCommand, clock, cut)),
+  ]);
+  if (typeof survey === 'string' && typeof tunnel === 'string' && !isAboutTunnel(tunnel))
+    return [
+      check('broken', 'ssh', survey, {
+        advice: { text: 'see that this works without a question', command: `${written} true` },
+      }),
+    ];
+  const host = typeof survey === 'string' ? 'the relay' : quoteName(survey.host || 'the relay');
+  const uid = typeof survey === 'string' || survey.uid === undefined ? '' : ` as uid ${survey.uid}`;
+  return [check('ok', 'ssh', `reaches ${host}${uid}`), tunnelCheck(tunnel), registryCheck(survey, written)];
+}
+
+/** What `work` gives, or why it does not. Ends when `work` does, which is soon after its signal aborts, so that no ssh is left. */
+async function limited<T>(
+  { clock, signal }: Pick<RelayInput, 'clock' | 'signal'>,
+  work: (cut: AbortSignal) => Promise<T>,
+): Promise<T | string> {
+  const cut = new LinkedAbort(signal);
+  let isLate = false;
+  void clock.sleep(RELAY_LIMIT_MS, cut.signal).then(() => {
+    isLate = !cut.signal.aborted;
+    cut.abort();
+  });
+  try {
+    return await work(cut.signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    return isLate ? `no answer within ${RELAY_LIMIT_MS / 1000} s` : reasonOf(error);
+  } finally {
+    cut.end();
+  }
+}
+
+/** Opens a tunnel as `opencode-connected` does, and closes it. Nothing is registered or made. Gives whether the relay could see that it is closed to others. */
+async function tryTunnel(
+  sshCommand: readonly string[],
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<{ readonly isUnseen: boolean }> {
+  const connection = await openRelayConnection(
+    {
+      sshCommand,
+      localPort: NOBODYS_PORT,
+      interactive: false,
+      header: ['probe yes', ''],
+      registration: () => undefined,
+      clock,
+    },
+    signal,
+  );
+  await connection.close();
+  return { isUnseen: connection.isUnseen };
+}
+
+function isAboutTunnel(reason: string): boolean {
+  return /gave no port to the tunnel|GatewayPorts|did not say which port/.test(reason);
+}
+
+function tunnelCheck(tunnel: Awaited<ReturnType<typeof tryTunnel>> | string): Check {
+  const subject = 'forwarding';
+  if (typeof tunnel === 'string') return check('broken', subject, tunnel, { advice: tunnelAdvice(tunnel) });
+  if (!tunnel.isUnseen) return check('ok', subject, 'allowed, and closed to other machines (GatewayPorts)');
+  return check('warn', subject, 'allowed; the relay cannot see whether the tunnel is open to other machines', {
+    advice: { text: 'see that its sshd_config says', command: 'GatewayPorts no' },
+  });
+}
+
+function tunnelAdvice(reason: string): Advice {
+  const there = "in the relay's sshd_config (/etc/ssh/sshd_config), then reload its sshd:";
+  if (reason.includes('GatewayPorts')) return { text: `set this ${there}`, command: 'GatewayPorts no' };
+  if (reason.includes('gave no port')) return { text: `set this ${there}`, command: 'AllowTcpForwarding yes' };
+  return adviceIn(reason) ?? { text: 'try again; ssh answered, and the tunnel did not come about' };
+}
+
+function registryCheck(survey: RegistrySurvey | string, written: string): Check {
+  const subject = 'registry there';
+  if (typeof survey === 'string') {
+    const advice = adviceIn(survey);
+    return check('broken', subject, survey, advice && { advice });
+  }
+  const { directory, isMissing, ownerUid, uid, isOursAlone, registrations, leftOut } = survey;
+  const place = quoteName(singleLine(directory, 300));
+  if (isMissing) return check('ok', subject, `${place}: not made yet; the first opencode-connected makes it`);
+  if (ownerUid !== uid)
+    return check(
+      'broken',
+      subject,
+      `${place} belongs to uid ${ownerUid ?? 'unknown'}, not to uid ${uid ?? 'unknown'}, who logs in`,
+      {
+        advice: {
+          text: 'register in another directory: set this where opencode-connected starts',
+          command: 'RELAY_REMOTE_REGISTRY_DIR=~/.local/state/opencode-mcp/registry',
+        },
+      },
+    );
+  if (!isOursAlone)
+    return check('broken', subject, `${place} can be written by its group or by others`, {
+      advice: { text: 'close it', command: `${written} chmod go-w ${shellWord(directory)}` },
+    });
+  return check(
+    'ok',
+    subject,
+    `${place}, of uid ${ownerUid ?? 'unknown'}, ${registrations.length + leftOut} registrations`,
+  );
+}
+
+function wrapperCheck({ state: { name, pid, relay, logFile } }: RunStateFile): Check {
+  const subject = quoteName(singleLine(name, 128));
+  const who = `opencode-connected, pid ${pid}`;
+  if (relay === undefined) return check('ok', subject, `${who}, without a relay`);
+  const { kind, name: there = '?', port = 0, reason = 'no reason is known' } = relay;
+  if (kind === 'connected')
+    return check('ok', subject, `${who}, on the relay as ${quoteName(singleLine(there, 128))}, port ${port} there`);
+  if (kind === 'connecting') return check('warn', subject, `${who}, is connecting to the relay`);
+  const again =
+    kind === 'closed' ? 'end it and start it again once that is mended' : 'mend that; it connects again by itself';
+  return check('broken', subject, `${who}, is not on the relay: ${singleLine(reason, 400)}`, {
+    advice: { text: `${again}; its log is ${shellWord(singleLine(logFile, 300))}` },
+  });
+}

@@ -1,0 +1,83 @@
+import { shellWord } from '../base/plain-text.ts';
+import { networkInterfaces } from 'node:os';
+
+import type { Settings } from '../config/settings.ts';
+import { MDNS_SOURCE } from '../discovery/mdns/mdns.ts';
+import { linksOf } from '../mdns/links.ts';
+import type { Snapshot, SourceState } from '../model/instance.ts';
+import { formatAge } from '../operations/answer.ts';
+import { adviceIn, type Advice, type Check, check } from './report.ts';
+
+/** Notes that are about several sources, as the fleet has them. */
+const OF_THE_LIST = 'directory';
+
+/** Each source: how its last scan went, what it saw, what it left out and why. */
+export function sourceChecks(snapshot: Snapshot, nowMs: number): readonly Check[] {
+  const about = (name: string): readonly Check[] =>
+    snapshot.notes.filter(({ source }) => source === name).map(({ subject, reason }) => noteCheck(subject, reason));
+  const merged = about(OF_THE_LIST);
+  return [
+    ...snapshot.sources.map((source) => sourceCheck(source, about(source.name), nowMs)),
+    ...(merged.length === 0
+      ? []
+      : [check('ok', 'the list', 'what was found contradicts itself or is too much', { details: merged })]),
+  ];
+}
+
+function sourceCheck(source: SourceState, notes: readonly Check[], nowMs: number): Check {
+  const { name, status, reason = '', candidates, dropped, scannedAtMs = nowMs } = source;
+  const details = [...notes, ...dropped.map((one) => check('-', one.subject, one.reason))];
+  const when = `scanned ${formatAge(nowMs - scannedAtMs)} ago`;
+  switch (status) {
+    case 'ok': {
+      const left = dropped.length === 0 ? '' : `, ${dropped.length} left out`;
+      return check('ok', name, `${candidates} seen${left}, ${when}`, { details });
+    }
+    case 'unavailable':
+      // Who does not have the system behind it need not be told to install it.
+      return check('-', name, `unavailable: ${reason.split('; ', 1)[0]}`);
+    case 'pending':
+      return check('warn', name, 'pending: its first scan has not ended');
+    case 'failed': {
+      const advice = adviceIn(reason);
+      return check('broken', name, `failed: ${reason}; ${when}`, { details, ...(advice && { advice }) });
+    }
+  }
+}
+
+/** What could not be used, or must not be trusted. */
+function noteCheck(subject: string, reason: string): Check {
+  const isRegistration = /^"?\/.*\.json"?$/.test(subject) && !reason.startsWith('untrusted');
+  const rewrite: Advice | undefined = isRegistration
+    ? { text: 'write it again, or remove it', command: `rm ${shellWord(subject.replaceAll(/^"|"$/g, ''))}` }
+    : undefined;
+  const advice = adviceIn(reason) ?? rewrite;
+  return check('warn', subject, reason, advice && { advice });
+}
+
+/** Whether this machine can look on its LANs. */
+export function multicastCheck(
+  { sources, mdnsInterfaces }: Pick<Settings, 'sources' | 'mdnsInterfaces'>,
+  snapshot: Snapshot,
+): Check {
+  const subject = 'UDP 5353';
+  if (mdnsInterfaces !== 'all' && mdnsInterfaces.length === 0)
+    return check('-', subject, 'switched off (OPENCODE_MDNS_INTERFACES=none); unset that to find instances on the LAN');
+  const source = snapshot.sources.find(({ name }) => name === MDNS_SOURCE);
+  if (source === undefined)
+    return check('-', subject, `not used (TRANSPORT=${sources === 'all' ? '' : sources.join(',')})`);
+  const links = linksOf(networkInterfaces(), mdnsInterfaces);
+  const shown = links.map(({ interfaceName, address }) => `${interfaceName} ${address.split('%', 1)[0]}`).join(', ');
+  if (source.status === 'ok') return check('ok', subject, `sends and listens on ${shown}`);
+  const { reason = source.status } = source;
+  if (links.length > 0 || mdnsInterfaces !== 'all')
+    return check('warn', subject, reason, {
+      advice: {
+        text:
+          links.length > 0
+            ? 'let this program use UDP port 5353 on these interfaces, or set OPENCODE_MDNS_INTERFACES=none'
+            : 'set OPENCODE_MDNS_INTERFACES to interfaces that have an address, or unset it',
+      },
+    });
+  return check('-', subject, reason);
+}

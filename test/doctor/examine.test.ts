@@ -1,0 +1,93 @@
+import { chmod, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { expect, test } from 'vitest';
+
+import type { Clock } from '../../src/base/clock.ts';
+import { loadSettings } from '../../src/config/load.ts';
+import { boundedSection, DOCTOR_LIMIT_MS, type Examination, examine } from '../../src/doctor/examine.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
+import { World } from '../fleet/world.ts';
+import { startFakeLocalApi } from '../rig/fake-local-api.ts';
+import { leapingClock } from '../rig/leaping-clock.ts';
+import { processesIn } from '../rig/processes.ts';
+import { tempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+import { lineOf } from './stage.ts';
+
+const never = new Promise<never>(() => {});
+
+async function examination(
+  home: string,
+  env: Readonly<Record<string, string>>,
+  world: World,
+  clock: Clock,
+): Promise<Examination> {
+  const { settings } = loadSettings({
+    argv: [],
+    env: { HOME: home, OPENCODE_MDNS_INTERFACES: 'none', ...env },
+    home,
+    cwd: home,
+    readFile: () => ({ text: '{}' }),
+  });
+  return {
+    settings,
+    problems: [],
+    warnings: [],
+    configFile: undefined,
+    configPath: join(home, 'config.json'),
+    fleet: world.fleet,
+    clock,
+    signal: new AbortController().signal,
+    place: { home, platform: 'linux', env: { PATH: '/nowhere' } },
+    execPath: process.execPath,
+    script: join(home, 'opencode-mcp'),
+    nodeVersion: process.version,
+  };
+}
+
+test('whatever hangs is told as such when its time is over, and hides nothing else', async () => {
+  await using temp = tempDir('opencode-mcp-doctor');
+  await using tailscaled = await startFakeLocalApi();
+  tailscaled.answers.set('status', () => {});
+  await using world = new World();
+  // It never answers, and its source never ends its scan.
+  world.source.answer = () => never;
+  world.fleet.start();
+  const ssh = join(temp.path, 'ssh');
+  await writeFile(ssh, `#!/bin/sh\nTMPDIR=${temp.tmp} exec sleep 1000\n`);
+  await chmod(ssh, 0o755);
+  const env = { TAILSCALE_SOCKET: tailscaled.socketPath, RELAY_SSH_CMD: `${ssh} you@relay` };
+  const clock = new ManualClock();
+  const examining = examine(await examination(temp.path, env, world, clock));
+  await until('both of ssh to run', async () => (await processesIn(temp.tmp)).length >= 2);
+  await clock.advance(DOCTOR_LIMIT_MS - 1);
+  const report = await examining;
+  // It waits for what it has to end.
+  expect(await processesIn(temp.tmp)).toEqual([]);
+  expect(lineOf(report, 'test', /^pending: its first scan has not ended$/)?.verdict).toBe('warn');
+  expect(lineOf(report, 'tailscaled', /no complete answer within 5000 ms/)?.verdict).toBe('broken');
+  expect(lineOf(report, 'ssh', /^no answer within 12 s$/)?.verdict).toBe('broken');
+  expect(lineOf(report, 'state folder', /not made yet/)?.verdict).toBe('ok');
+});
+
+test('an examination that is called off ends', async () => {
+  await using temp = tempDir('opencode-mcp-doctor');
+  await using world = new World();
+  world.source.answer = () => never;
+  world.fleet.start();
+  const ending = new AbortController();
+  const input = { ...(await examination(temp.path, {}, world, new ManualClock())), signal: ending.signal };
+  const examining = examine(input);
+  ending.abort(new Error('called off'));
+  await expect(examining).rejects.toThrow('called off');
+});
+
+test('a section that takes too long, on a disk that hangs, says so', async () => {
+  const clock = leapingClock();
+  const signal = new AbortController().signal;
+  const section = await boundedSection({ id: 'state', title: 'State' }, { clock, signal }, () => never);
+  expect(section.checks).toEqual([
+    { verdict: 'broken', subject: 'State', text: 'could not be looked at: no answer within 20 s' },
+  ]);
+});

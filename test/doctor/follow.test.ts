@@ -1,0 +1,96 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { follow } from '../../src/doctor/follow.ts';
+import { reportOf } from '../../src/doctor/report.ts';
+import { World } from '../fleet/world.ts';
+import { freePort } from '../rig/ports.ts';
+import { type DoctorStage, lineOf, openDoctorStage, todoThat } from './stage.ts';
+
+describe('doctor NAME', () => {
+  let stage: DoctorStage;
+  beforeAll(async () => {
+    stage = await openDoctorStage();
+    // Nothing listens there.
+    stage.tailscaled.peers = [
+      { HostName: 'laptop', DNSName: 'laptop.tailnet.test.', TailscaleIPs: ['127.0.0.3'] },
+      { HostName: 'phone', DNSName: 'phone.tailnet.test.', OS: 'iOS', TailscaleIPs: ['127.0.0.4'] },
+      { HostName: 'bobs', DNSName: 'bobs.tailnet.test.', UserID: 7, TailscaleIPs: ['127.0.0.5'] },
+    ];
+    await stage.registry.add({ name: 'web-one', port: await freePort(), cwd: '/srv/web' });
+    await stage.registry.writeRaw('server-app.json', '{"name": "server-app"');
+  });
+  afterAll(() => stage[Symbol.asyncDispose]());
+
+  test('one that is well: who saw it, how it was asked, what it is called', async () => {
+    const { code, report } = await stage.doctor(['desk']);
+    expect([code, report.verdict, report.name]).toEqual([0, 'ok', 'desk']);
+    expect(report.sections.map(({ id }) => id)).toEqual(['seen', 'instances', 'name']);
+    expect(
+      lineOf(report, 'local-relay', /^desk\.json as desk at http:\/\/127\.0\.0\.1:\d+ \(loopback\)$/)?.verdict,
+    ).toBe('ok');
+    expect(lineOf(report, 'tailscale', /^no, among 0 seen$/)?.verdict).toBe('-');
+    expect(lineOf(report, 'desk', /^idle · host .* · \/home\/ada\/desk$/)?.details?.[0]?.endpoint).toMatchObject({
+      route: 'loopback',
+      state: 'healthy',
+      dialect: 'opencode-1',
+      identity: 'only',
+      password: 'not asked for',
+    });
+    expect(lineOf(report, 'desk', /^is its name in every tool$/)?.verdict).toBe('ok');
+  });
+
+  test('one that is dead ends with what to do', async () => {
+    const { code, report } = await stage.doctor(['web']);
+    expect(code).toBe(1);
+    expect(report.todo).toHaveLength(1);
+    expect(todoThat(/rm \S+web-one\.json$/, report)).toBeDefined();
+  });
+
+  test.each<[string, string, RegExp, RegExp]>([
+    [
+      'on a machine without a node service',
+      'laptop-api',
+      /nothing listens on port \d+ \(node service\) and/,
+      /^laptop: run the node service there/,
+    ],
+    [
+      'on a machine of somebody else',
+      'bobs-api',
+      /belongs to "another user"/,
+      /^bobs: name that login in OPENCODE_TAILNET_USERS/,
+    ],
+    ['whose registration was cut off', 'server-app', /is not complete JSON/, /server-app\.json: is not complete JSON/],
+    ['with a slip in its name', 'dekk', /^nothing of that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
+    ['that nothing comes near', 'zzz', /^nothing of that name/, /opencode-connected status$/],
+  ])('one that is missing, %s', async (_, name, says, advice) => {
+    const { code, report } = await stage.doctor([name]);
+    expect(code).toBe(1);
+    expect(lineOf(report, /./, says), JSON.stringify(report.sections)).toBeDefined();
+    expect(report.todo).toHaveLength(1);
+    expect(todoThat(advice, report)).toBeDefined();
+  });
+
+  test('the whole report tells what each source left out', async () => {
+    const { report } = await stage.doctor();
+    expect(lineOf(report, 'phone', /runs iOS, where no opencode runs/)?.verdict).toBe('-');
+    expect(lineOf(report, 'tailscale', /^0 seen, 3 left out, scanned/)?.verdict).toBe('ok');
+  });
+});
+
+test('a name stays with an instance that is gone: the one of that name has another, which is told', async () => {
+  await using world = new World();
+  const [first, second] = [await world.fake(), await world.fake()];
+  world.register('one', first, { claims: { name: 'web', hostname: 'box' } });
+  await world.start();
+  expect(world.listed()).toEqual(['web idle']);
+  world.source.candidates.delete('one');
+  await world.add('two', second, { claims: { name: 'web', hostname: 'other' } });
+  const report = reportOf('1', follow('web', world.fleet.snapshot(), []), 'web');
+  expect(
+    lineOf(report, '"web"', /gone: it is no longer registered; another one of that name is called web@other/)?.verdict,
+  ).toBe('warn');
+  const { text } = todoThat(/^call it web@other; a server that is started anew/, report);
+  expect(text).toBeDefined();
+  // As it says.
+  expect(world.fleet.resolve('web@other').host).toBe('other');
+});
