@@ -69,6 +69,12 @@ export interface Call {
   readonly onProgress: (text: string) => void;
   /** Absent where the client cannot ask the person. */
   readonly askPerson?: AskPerson;
+  /** What the agents do now, in a few words; called as it changes. */
+  readonly onActivity?: ((instance: string, doing: string) => void) | undefined;
+  /** The request id of a message whose caller named none: repeating the call with it sends nothing twice. */
+  readonly requestId?: string | undefined;
+  /** A process that has ended began this call: what it sent is followed, and nothing is sent. */
+  readonly isResumed?: true | undefined;
 }
 
 /**
