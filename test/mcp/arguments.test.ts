@@ -229,14 +229,14 @@ describe('on the wire', () => {
     const transport = new CleanStdio(input, new PassThrough());
     const messages: unknown[] = [];
     transport.onmessage = (message) => messages.push(message);
-    await transport.start();
+    transport.start();
     const client = { capabilities: { roots: null, elicitation: { form: {}, url: null } }, clientInfo: { title: null } };
     const answer = { action: 'accept', content: { decision: 'once', feedback: null }, _meta: null };
     input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params: client })}\n`);
     input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 1, result: answer })}\n`);
     input.end(`${JSON.stringify({ jsonrpc: '2.0', id: 2, result: { action: 'decline', content: null } })}\n`);
     await once(input, 'end');
-    await transport.close();
+    transport.close();
     expect(messages).toMatchObject([
       { params: { capabilities: { elicitation: { form: {} } }, clientInfo: {} } },
       { result: { action: 'accept', content: { decision: 'once' } } },

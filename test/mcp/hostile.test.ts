@@ -385,7 +385,7 @@ describe('by the other ways out', () => {
   test('the last look covers results, errors, notifications and forms, whatever was forgotten before it', async () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
-    await transport.start();
+    transport.start();
     const says = { text: EVIL, deep: [{ [EVIL]: EVIL }] };
     await transport.send({ jsonrpc: '2.0', id: EVIL, result: says });
     await transport.send({ jsonrpc: '2.0', id: 1, error: { code: -1, message: EVIL, data: says } });
@@ -397,7 +397,7 @@ describe('by the other ways out', () => {
     });
     await transport.send({ jsonrpc: '2.0', id: 2, method: 'elicitation/create', params: says });
     await transport.send({ jsonrpc: '2.0', id: 3, method: 'ping' });
-    await transport.close();
+    transport.close();
     stdout.end();
     const sent = (await text(stdout))
       .trimEnd()
