@@ -9,6 +9,7 @@ import type { FleetNews } from './features/fleet-news.ts';
 import { instructions } from './instructions.ts';
 import type { LegacyServer } from './legacy/legacy-server.ts';
 import type { Core } from './method.ts';
+import { ModernServer } from './modern/modern-server.ts';
 import { ToolCalls } from './tool-calls.ts';
 import type { ListedTool } from './tools/listing.ts';
 import type { RecordedOutcome } from './tools/recorded-call.ts';
@@ -37,6 +38,7 @@ export class McpServer {
   readonly #options: McpServerOptions;
   readonly #stdio = new CleanStdio();
   readonly #core: Core;
+  readonly #modern: ModernServer;
   /** What came while it loads. */
   readonly #waiting: unknown[] = [];
   #legacy: LegacyServer | undefined;
@@ -46,6 +48,7 @@ export class McpServer {
   constructor(options: McpServerOptions) {
     this.#options = options;
     this.#core = this.#makeCore();
+    this.#modern = new ModernServer(this.#core, (message) => this.#stdio.send(message));
   }
 
   /** `onClosed` is called when the connection ends by a message that is too long. */
@@ -59,10 +62,11 @@ export class McpServer {
   async close(): Promise<void> {
     this.#stdio.onclose = () => {};
     this.#stdio.close();
-    await this.#legacy?.close();
+    await Promise.all([this.#legacy?.close(), this.#modern.close()]);
   }
 
   #take(message: unknown): void {
+    if (this.#modern.take(message)) return;
     if (this.#legacy !== undefined) this.#legacy.take(message);
     else if (this.#loadingLegacy !== undefined) this.#waiting.push(message);
     else if (isObject(message) && message['method'] === 'initialize') {

@@ -1,6 +1,7 @@
 import type { CallToolResult } from '@modelcontextprotocol/sdk/types.js';
 
 import type { Logger } from '../base/log.ts';
+import type { Answer } from '../operations/answer.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
 import type { McpRequest } from './method.ts';
@@ -29,7 +30,10 @@ export interface ToolCall {
 }
 
 /** What of a call only some callers ask for. */
-export type CallExtras = Pick<Call, 'onActivity' | 'requestId' | 'isResumed'>;
+export interface CallExtras extends Pick<Call, 'onActivity' | 'onBegun' | 'requestId'> {
+  /** In the place of the tool's own work. */
+  readonly work?: ((runtime: Runtime, call: Call) => Promise<Answer<unknown>>) | undefined;
+}
 
 export class ToolCalls {
   readonly #deps: ToolCallDeps;
@@ -58,7 +62,11 @@ export class ToolCalls {
   }
 
   /** Never rejects: what fails is a result that says so. */
-  async run({ tool, args, problem }: ToolCall, request: McpRequest, extras: CallExtras = {}): Promise<CallToolResult> {
+  async run(
+    { tool, args, problem }: ToolCall,
+    request: McpRequest,
+    { work, ...extras }: CallExtras = {},
+  ): Promise<CallToolResult> {
     const { signal, deadlineMs, notify, askPerson } = request;
     const reporter = notify === undefined ? undefined : new ProgressReporter(notify);
     const call: Call = {
@@ -71,7 +79,8 @@ export class ToolCalls {
     let data: unknown;
     try {
       if (problem !== undefined) return failure(problem);
-      const answer = await tool.run(await this.#deps.runtime(), tool.input.parse(args) as never, call);
+      const runtime = await this.#deps.runtime();
+      const answer = await (work?.(runtime, call) ?? tool.run(runtime, tool.input.parse(args) as never, call));
       data = answer.data;
       return { content: [{ type: 'text', text: answer.text }], structuredContent: data as Record<string, unknown> };
     } catch (error) {

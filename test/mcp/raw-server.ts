@@ -41,6 +41,7 @@ export interface RawServer extends AsyncDisposable {
   readonly exited: Promise<Exit>;
   /** Objects go as one line of JSON each, strings as they are; all in one piece. */
   write(...messages: readonly (object | string)[]): void;
+  writeBytes(bytes: Buffer): void;
   /** Resolves in the turn of the event loop in which the answer came. */
   answerTo(id: number): Promise<RawAnswer>;
   endInput(): void;
@@ -111,6 +112,7 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
         messages.map((message) => (typeof message === 'string' ? message : `${JSON.stringify(message)}\n`)).join(''),
       );
     },
+    writeBytes: (bytes) => void child.stdin.write(bytes),
     async answerTo(id) {
       const found = new Promise<RawAnswer>((resolve) => {
         const look = (): void => {

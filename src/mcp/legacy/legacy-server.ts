@@ -77,7 +77,7 @@ export class LegacyServer {
     this.#server.fallbackRequestHandler = async ({ method, params = {} }, extra) => {
       const run = this.#methods.get(method);
       if (run === undefined) throw unknownMethod(method);
-      return (await run(params, this.#request(extra))) as Record<string, unknown>;
+      return await run(params, this.#request(extra));
     };
     this.#server.setRequestHandler(SetLevelRequestSchema, ({ params }) => {
       this.#level = params.level;
