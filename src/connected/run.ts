@@ -27,7 +27,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
     return;
   }
   const { subcommand, own, forOpencode } = readCommandLine(argv);
-  const { settings, warnings, flags } = loadSettings({
+  const { settings, warnings, flags } = await loadSettings({
     argv: own,
     env: process.env,
     home: homedir(),
