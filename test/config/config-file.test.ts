@@ -363,7 +363,10 @@ describe('the real reader', () => {
     execFileSync('mkfifo', [join(folder.path, 'pipe')]);
     const problems = ['missing', 'folder', 'large', 'pipe'].map((name) => {
       try {
-        settingsOf({ argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile }, checkConfig);
+        settingsOf(
+          { argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile },
+          checkConfig,
+        );
         return 'none';
       } catch (error) {
         return String(error).replace(folder.path, '…');
