@@ -16,7 +16,12 @@ const keptTaskSchema = z.object({
   begun: z.array(begunSchema),
   /** How it ended. */
   end: z
-    .object({ status: z.enum(['completed', 'cancelled']), message: z.string(), result: z.looseObject({}).optional() })
+    .object({
+      status: z.enum(['completed', 'cancelled', 'failed']),
+      message: z.string(),
+      result: z.looseObject({}).optional(),
+      error: z.looseObject({}).optional(),
+    })
     .optional(),
 });
 export type KeptTask = z.infer<typeof keptTaskSchema>;

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 
+import type { CallToolResult } from '@modelcontextprotocol/sdk/types.js';
+
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import { formatAge, quoteName } from '../../operations/answer.ts';
 import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer } from '../elicitation.ts';
 import type { Core, McpRequest } from '../method.ts';
 import type { CallExtras, ToolCall } from '../tool-calls.ts';
-import { isObject, type Params } from '../wire.ts';
+import { INTERNAL_ERROR, isObject, type Params } from '../wire.ts';
 import type { KeptTask } from './task-store.ts';
 
 /** A person who watches sees what is said of it change; one look costs next to nothing. */
@@ -64,7 +66,7 @@ export class Task {
       client,
       askPerson: canAsk ? this.#askPerson : undefined,
     };
-    const result = await tools.run(call, request, {
+    const ran = tools.run(call, request, {
       work,
       onActivity: (instance, doing) => void this.#doing.set(instance, doing),
       onBegun: async (begun) => {
@@ -74,11 +76,15 @@ export class Task {
         await this.#save(this.#kept);
       },
     });
+    const end = await ran.then((result) => this.#endOf(result), failureOf);
     ending.end();
-    if (this.#isLeft) return;
+    if (!this.#isLeft) await this.#end(end);
+  }
+
+  #endOf(result: CallToolResult): KeptTask['end'] {
     const { outcome } = isObject(result.structuredContent) ? result.structuredContent : {};
     const message = result.isError === true ? `${this.#kept.tool} failed` : `${this.#kept.tool}: ${String(outcome)}`;
-    await this.#end({ status: 'completed', message, result: { ...result, resultType: 'complete' } });
+    return { status: 'completed', message, result: { ...result, resultType: 'complete' } };
   }
 
   /** Stops following; what runs goes on. */
@@ -129,7 +135,10 @@ export class Task {
   /** With its questions, or what it came to. */
   detail(): object {
     const { end } = this.#kept;
-    if (end !== undefined) return { ...this.view(), ...(end.result !== undefined && { result: end.result }) };
+    if (end !== undefined) {
+      const { result, error } = end;
+      return { ...this.view(), ...(result !== undefined && { result }), ...(error !== undefined && { error }) };
+    }
     if (this.#questions.size === 0) return this.view();
     const asked = [...this.#questions].map(([key, question]) => {
       question.shownAtMs ??= this.#core.clock.monotonic();
@@ -177,4 +186,10 @@ export class Task {
     const more = doing.length > MAX_NAMED ? [`${doing.length - MAX_NAMED} more`] : [];
     return `${[...doing.slice(0, MAX_NAMED), ...more].join('; ')}, ${age}`;
   }
+}
+
+/** Of what is a fault of ours: a tool that fails has a result that says so. */
+function failureOf(error: unknown): KeptTask['end'] {
+  const message = error instanceof Error ? error.message : String(error);
+  return { status: 'failed', message, error: { code: INTERNAL_ERROR, message } };
 }
