@@ -1,7 +1,16 @@
 import type { Snapshot } from '../../model/instance.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import type { McpRequest, Method } from '../method.ts';
-import { invalidParams, objectIn, optionalTextIn, type Params, textIn, textsIn } from '../wire.ts';
+import {
+  INVALID_PARAMS,
+  invalidParams,
+  objectIn,
+  optionalTextIn,
+  type Params,
+  RpcError,
+  textIn,
+  textsIn,
+} from '../wire.ts';
 import { parseUri, type ResourceName } from './resource-uri.ts';
 
 export interface FeatureDeps {
@@ -31,8 +40,10 @@ export function featureMethods(deps: FeatureDeps): readonly (readonly [string, M
 export function resourceNamed(uri: string): ResourceName {
   const name = parseUri(uri);
   if (name !== undefined) return name;
-  throw invalidParams(
+  throw new RpcError(
+    INVALID_PARAMS,
     `${JSON.stringify(uri.slice(0, 200))} is no resource of this server; there are opencode://{instance} and opencode://{instance}/sessions/{id}, and resources/list names them.`,
+    { uri },
   );
 }
 

@@ -17,10 +17,9 @@ const keptTaskSchema = z.object({
   /** How it ended. */
   end: z
     .object({
-      status: z.enum(['completed', 'cancelled', 'failed']),
+      status: z.enum(['completed', 'cancelled']),
       message: z.string(),
       result: z.looseObject({}).optional(),
-      error: z.looseObject({}).optional(),
     })
     .optional(),
 });

@@ -8,7 +8,7 @@ import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts'
 import { formParams, personAnswer } from '../elicitation.ts';
 import type { Core, McpRequest } from '../method.ts';
 import type { CallExtras, ToolCall } from '../tool-calls.ts';
-import { INTERNAL_ERROR, isObject, type Params } from '../wire.ts';
+import { isObject, type Params } from '../wire.ts';
 import type { KeptTask } from './task-store.ts';
 
 /** A person who watches sees what is said of it change; one look costs next to nothing. */
@@ -66,7 +66,7 @@ export class Task {
       client,
       askPerson: canAsk ? this.#askPerson : undefined,
     };
-    const ran = tools.run(call, request, {
+    const result = await tools.run(call, request, {
       work,
       onActivity: (instance, doing) => void this.#doing.set(instance, doing),
       onBegun: async (begun) => {
@@ -76,9 +76,8 @@ export class Task {
         await this.#save(this.#kept);
       },
     });
-    const end = await ran.then((result) => this.#endOf(result), failureOf);
     ending.end();
-    if (!this.#isLeft) await this.#end(end);
+    if (!this.#isLeft) await this.#end(this.#endOf(result));
   }
 
   #endOf(result: CallToolResult): KeptTask['end'] {
@@ -135,10 +134,7 @@ export class Task {
   /** With its questions, or what it came to. */
   detail(): object {
     const { end } = this.#kept;
-    if (end !== undefined) {
-      const { result, error } = end;
-      return { ...this.view(), ...(result !== undefined && { result }), ...(error !== undefined && { error }) };
-    }
+    if (end !== undefined) return { ...this.view(), ...(end.result !== undefined && { result: end.result }) };
     if (this.#questions.size === 0) return this.view();
     const asked = [...this.#questions].map(([key, question]) => {
       question.shownAtMs ??= this.#core.clock.monotonic();
@@ -186,10 +182,4 @@ export class Task {
     const more = doing.length > MAX_NAMED ? [`${doing.length - MAX_NAMED} more`] : [];
     return `${[...doing.slice(0, MAX_NAMED), ...more].join('; ')}, ${age}`;
   }
-}
-
-/** Of what is a fault of ours: a tool that fails has a result that says so. */
-function failureOf(error: unknown): KeptTask['end'] {
-  const message = error instanceof Error ? error.message : String(error);
-  return { status: 'failed', message, error: { code: INTERNAL_ERROR, message } };
 }
