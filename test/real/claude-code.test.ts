@@ -19,9 +19,9 @@ import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 
-const CLAUDE = fileURLToPath(
-  new URL('../components/node_modules/@anthropic-ai/claude-code-linux-x64/claude', import.meta.url),
-);
+const component = (path: string): string =>
+  fileURLToPath(new URL(`../components/node_modules/${path}`, import.meta.url));
+const CLAUDE = component('@anthropic-ai/claude-code-linux-x64/claude');
 const SEND = 'mcp__opencode__send';
 
 let temp: TempDir;

@@ -13,9 +13,9 @@ import { type Bridge, startBridge } from './bridge.ts';
 import { SCENARIOS, type Subject } from './expected-failures.ts';
 import { buildFixtureServer } from './fixture-server.ts';
 
-const SUITE = fileURLToPath(
-  new URL('../../components/node_modules/@modelcontextprotocol/conformance/dist/index.js', import.meta.url),
-);
+const component = (path: string): string =>
+  fileURLToPath(new URL(`../../components/node_modules/${path}`, import.meta.url));
+const SUITE = component('@modelcontextprotocol/conformance/dist/index.js');
 const VERSION = '2026-07-28';
 /** `npm run conformance` runs all of it. */
 const CHOSEN = SCENARIOS.filter(({ inCi }) => inCi === true || process.env['CONFORMANCE'] === 'full');

@@ -241,6 +241,14 @@ describe('listening', () => {
     expect(one.server.stdout.some((line) => line.includes(`"id":${id},`))).toBe(false);
   });
 
+  test('under whatever id the client gave it', async () => {
+    await using one = fresh();
+    const id = 'an \u202e\u200b id';
+    one.server.write({ jsonrpc: '2.0', id, method: 'subscriptions/listen', params: enveloped({ notifications: {} }) });
+    await until('its acknowledgement', () => one.notifications.length > 0);
+    expect(one.notifications[0]?.params['_meta']).toEqual({ [SUBSCRIPTION]: id });
+  });
+
   test('ends with its result where the server ends', async () => {
     await using one = fresh();
     const id = one.write('subscriptions/listen', { notifications: {} });
