@@ -112,6 +112,9 @@ describe('a question without a task', () => {
     const next = questionIn(await call('respond', RESPOND, answered(question)));
     expect(next.params).toEqual(question.params);
     expect(next.key).not.toBe(question.key);
+    // Nor under the key of that one, which its client may know by now.
+    const mixed = { ...answered(next), requestState: question.requestState };
+    expect(questionIn(await call('respond', RESPOND, mixed)).key).toBe(next.key);
     expect(replies()).toBe(before);
   });
 
