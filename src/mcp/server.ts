@@ -1,5 +1,3 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
@@ -64,9 +62,6 @@ export class McpServer {
   async close(): Promise<void> {
     this.#stdio.onclose = () => {};
     this.#stdio.close();
-    // What came before the end of the input is answered, if it can be at once.
-    await this.#loadingLegacy;
-    if (this.#legacy !== undefined) await nextTurn();
     await Promise.all([this.#legacy?.close(), this.#modern.close()]);
   }
 

@@ -186,15 +186,18 @@ describe('the log', () => {
     expect(logs(one)).toEqual([]);
     await one.call('refresh_instances', {}, { meta: { [LOG_LEVEL]: 'error' } });
     expect(logs(one)).toEqual([]);
-    const gone = await startFakeOpencode({ directory: '/home/user/gone' });
-    await registry.add({ name: 'gone', port: gone.port, cwd: gone.directory });
-    await one.call('refresh_instances', {});
-    await gone.close();
-    await one.call('refresh_instances', {}, { meta: { [LOG_LEVEL]: 'debug' } });
+    const loses = async (name: string, meta: Data = {}): Promise<void> => {
+      const gone = await startFakeOpencode({ directory: `/home/user/${name}` });
+      await registry.add({ name, port: gone.port, cwd: gone.directory });
+      await one.call('refresh_instances', {});
+      await gone.close();
+      await one.call('refresh_instances', {}, { meta });
+      await registry.remove(name);
+    };
+    await loses('first', { [LOG_LEVEL]: 'debug' });
     const heard = logs(one).length;
     expect(heard).toBeGreaterThan(0);
-    await registry.remove('gone');
-    await one.call('refresh_instances', {});
+    await loses('second');
     expect(logs(one)).toHaveLength(heard);
   });
 });
