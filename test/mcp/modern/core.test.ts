@@ -49,6 +49,13 @@ test('a probe costs nothing: no look at any instance, no folder, an end as soon 
   await probe.ask('server/discover');
   await probe.ask('prompts/list');
   await probe.ask('resources/templates/list');
+  // Another server, which begins later and lists its tools, has looked at its instance by then.
+  await using seen = await startFakeOpencode({ directory: '/home/user/seen' });
+  const second = await openRegistry(`${temp.path}/second`);
+  await second.add({ name: 'seen', port: seen.port, cwd: seen.directory });
+  await using later = new ModernClient({ args: ['--registry-dir', second.path] });
+  await later.ask('tools/list');
+  await until('the other to look', () => seen.count('GET /global/health') > 0);
   expect(worker.count('GET /global/health')).toBe(asked);
   probe.server.endInput();
   expect(await within(probe.server.exited, 'the end')).toEqual({ code: 0, signal: null });
