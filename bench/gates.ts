@@ -6,7 +6,7 @@ import { measureMemory, MOST_SURVEYED_MB } from './figures/memory.ts';
 import { FIRST_BYTE_RATIO, firstBytes, openNodeScene, REQUESTS, whoisAsked } from './figures/node.ts';
 import { silentSurvey } from './figures/silent.ts';
 import { listBytes, MOST_LIST_BYTES } from './figures/sizes.ts';
-import { measureStarts, SILENT_RATIO, START_RATIO } from './figures/start.ts';
+import { measureStarts, MODERN_MEMORY_RATIO, MODERN_RATIO, SILENT_RATIO, START_RATIO } from './figures/start.ts';
 import { REQUESTS_PER_INSTANCE, REQUESTS_PER_SERVICE, survey, SURVEY_RATIO } from './figures/survey.ts';
 import { describe, type Gate, problemOf } from './gate.ts';
 import { loadedModules } from './loaded-modules.ts';
@@ -17,6 +17,8 @@ import { formatNumber } from './table.ts';
 const PAIRS = 11;
 /** Times the goal. */
 const LENIENCE = 2;
+/** Of what differs little from run to run. */
+const STEADY_LENIENCE = 1.15;
 /**
  * What loads now; more is somebody's import. Of our own some 40: the last three are what a lost log ends nothing by, the sweep of
  * what leaves, and the abort of cancelled tasks.
@@ -75,9 +77,25 @@ async function toolsListGates(stage: Stage): Promise<readonly Gate[]> {
 }
 
 async function startGates(stage: Stage): Promise<readonly Gate[]> {
-  const { bare, ours, oursSilent } = await measureStarts(stage, PAIRS);
+  const { bare, ours, modern, oursSilent } = await measureStarts(stage, PAIRS);
   return [
     ratioGate('start to tools/list, ours / bare', ours.ms, bare.ms, START_RATIO),
+    {
+      // Processor time depends little on the neighbours: it is held to less than twice its goal.
+      name: 'processor time of a start, 2026-07-28, ours / bare',
+      unit: '×',
+      measured: spreadOf(ratios(modern.processorMs, bare.processorMs)).median,
+      limit: atMost(MODERN_RATIO * STEADY_LENIENCE),
+      wrongLimit: WRONG_RATIO,
+    },
+    {
+      // Memory is the same from run to run.
+      name: 'resident memory at tools/list, 2026-07-28, ours / bare',
+      unit: '×',
+      measured: spreadOf(ratios(modern.residentMb, bare.residentMb)).median,
+      limit: atMost(MODERN_MEMORY_RATIO),
+      wrongLimit: atMost(0.5),
+    },
     ratioGate(
       'start to tools/list, with / without registrations that never answer',
       oursSilent.ms,

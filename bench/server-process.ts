@@ -36,6 +36,15 @@ interface CallResult {
 
 const PROTOCOL = '2025-11-25';
 
+/** Parameters of a request of 2026-07-28. */
+export const ENVELOPED = {
+  _meta: {
+    'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+    'io.modelcontextprotocol/clientInfo': { name: 'bench', version: '1.0.0' },
+    'io.modelcontextprotocol/clientCapabilities': {},
+  },
+} as const;
+
 /** Between rounds of its own a server is asked nothing but what is measured: one a day is none. */
 export const NO_ROUNDS = { DISCOVERY_INTERVAL_MS: '86400000' } as const;
 
@@ -74,8 +83,15 @@ export class ServerProcess implements AsyncDisposable {
     this.#send({ jsonrpc: '2.0', method: 'notifications/initialized' });
   }
 
-  async listTools(): Promise<{ readonly bytes: number; readonly count: number; readonly atMs: number }> {
-    const { result, atMs } = await this.#request('tools/list', {});
+  /** As a client of 2026-07-28 begins: each request has all that there is to say. */
+  async discover(): Promise<void> {
+    await this.#request('server/discover', ENVELOPED);
+  }
+
+  async listTools(
+    params: object = {},
+  ): Promise<{ readonly bytes: number; readonly count: number; readonly atMs: number }> {
+    const { result, atMs } = await this.#request('tools/list', params);
     const { tools } = result as { readonly tools: readonly unknown[] };
     return { bytes: Buffer.byteLength(JSON.stringify(result)), count: tools.length, atMs };
   }

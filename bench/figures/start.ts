@@ -1,13 +1,17 @@
 import { atMost, type Figure, figure } from '../figure.ts';
 import { interleave } from '../interleave.ts';
-import { processorMs } from '../proc.ts';
-import type { ServerProcess } from '../server-process.ts';
+import { processorMs, residentMb } from '../proc.ts';
+import { ENVELOPED, type ServerProcess } from '../server-process.ts';
 import type { Stage } from '../stage.ts';
 import { ratios } from '../statistics.ts';
 
 export const START_RATIO = 1.15;
 /** "No more": what a clock can tell of two equal programs. */
 export const SILENT_RATIO = 1.02;
+/** Of 2026-07-28, which needs no SDK. */
+export const MODERN_RATIO = 0.85;
+/** Of its memory then, to that of a bare server: 48 of 50. */
+export const MODERN_MEMORY_RATIO = 0.96;
 const SILENT = 50;
 
 /** Of one program's starts, in the order in which they were made. */
@@ -16,33 +20,47 @@ class Starts {
   readonly ms: number[] = [];
   /** Of the process until then. */
   readonly processorMs: number[] = [];
+  /** Of its memory then. */
+  readonly residentMb: number[] = [];
 }
 
-/** Ours with an empty registry, ours with registrations that never answer, and a bare server of the SDK, in turn. */
+/** Ours in both eras with an empty registry, ours with registrations that never answer, and a bare server of the SDK, in turn. */
 export async function measureStarts(
   stage: Stage,
   pairs: number,
-): Promise<Record<'bare' | 'ours' | 'oursSilent', Starts>> {
+): Promise<Record<'bare' | 'ours' | 'modern' | 'oursSilent', Starts>> {
   const tools = await countTools(stage);
   await using fleet = await stage.startFleet({ live: 0, silent: SILENT });
   const empty = await stage.registry();
   const silent = await stage.registryOf(fleet.ports);
-  const starts = { bare: new Starts(), ours: new Starts(), oursSilent: new Starts() };
+  const starts = { bare: new Starts(), ours: new Starts(), modern: new Starts(), oursSilent: new Starts() };
   await interleave(pairs, {
     bare: (keep) => start(stage.spawnBareServer(tools), keep ? starts.bare : new Starts()),
     ours: (keep) => start(stage.spawnServer({ registry: empty }), keep ? starts.ours : new Starts()),
+    modern: (keep) => startModern(stage.spawnServer({ registry: empty }), keep ? starts.modern : new Starts()),
     oursSilent: (keep) => start(stage.spawnServer({ registry: silent }), keep ? starts.oursSilent : new Starts()),
   });
   return starts;
 }
 
 export async function startFigures(stage: Stage, pairs: number): Promise<readonly Figure[]> {
-  const { bare, ours, oursSilent } = await measureStarts(stage, pairs);
+  const { bare, ours, modern, oursSilent } = await measureStarts(stage, pairs);
   const share = `${SILENT} registrations that never answer`;
   return [
     figure('start to tools/list, bare SDK server', 'ms', bare.ms),
     figure('start to tools/list, ours', 'ms', ours.ms),
     figure('start to tools/list, ours / bare', '×', ratios(ours.ms, bare.ms), { goal: atMost(START_RATIO) }),
+    figure('start to tools/list, ours, 2026-07-28', 'ms', modern.ms),
+    figure('start to tools/list, ours, 2026-07-28 / bare', '×', ratios(modern.ms, bare.ms), {
+      goal: atMost(MODERN_RATIO),
+    }),
+    figure('processor time of a start, ours, 2026-07-28 / bare', '×', ratios(modern.processorMs, bare.processorMs)),
+    figure('resident memory at tools/list, bare SDK server', 'MB', bare.residentMb),
+    figure('resident memory at tools/list, ours', 'MB', ours.residentMb),
+    figure('resident memory at tools/list, ours, 2026-07-28', 'MB', modern.residentMb),
+    figure('resident memory at tools/list, ours, 2026-07-28 / bare', '×', ratios(modern.residentMb, bare.residentMb), {
+      goal: atMost(MODERN_MEMORY_RATIO),
+    }),
     figure(`start with ${share}, ours / bare`, '×', ratios(oursSilent.ms, bare.ms), { goal: atMost(START_RATIO) }),
     figure(`start with ${share}, with / without`, '×', ratios(oursSilent.ms, ours.ms), { goal: atMost(SILENT_RATIO) }),
     figure('processor time of a start, ours / bare', '×', ratios(ours.processorMs, bare.processorMs)),
@@ -64,7 +82,17 @@ export async function countTools(stage: Stage): Promise<number> {
 async function start(server: ServerProcess, starts: Starts): Promise<void> {
   await using _ = server;
   await server.initialize();
-  const { atMs } = await server.listTools();
-  starts.processorMs.push(processorMs(server.pid));
-  starts.ms.push(atMs - server.spawnedAtMs);
+  keep(server, starts, (await server.listTools()).atMs);
+}
+
+async function startModern(server: ServerProcess, starts: Starts): Promise<void> {
+  await using _ = server;
+  await server.discover();
+  keep(server, starts, (await server.listTools(ENVELOPED)).atMs);
+}
+
+function keep({ pid, spawnedAtMs }: ServerProcess, starts: Starts, atMs: number): void {
+  starts.processorMs.push(processorMs(pid));
+  starts.residentMb.push(residentMb(pid).now);
+  starts.ms.push(atMs - spawnedAtMs);
 }

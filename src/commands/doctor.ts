@@ -19,7 +19,7 @@ export const DOCTOR_ARGUMENTS: CommandArguments = { flags: { json: 'boolean' }, 
 
 /** Says what works, what does not and what to type. Sets the exit code: 1 where something is broken. */
 export async function doctor(argv: readonly string[], process: NodeJS.Process, output: Output): Promise<void> {
-  const written = readSettings(argv, process);
+  const written = await readSettings(argv, process);
   const { flags, positionals } = written.loaded;
   const [name] = takeNames('doctor', { positionals }, { needed: [], optional: ['NAME'] });
   const isJson = flags.get('json') === 'true';
@@ -56,7 +56,7 @@ interface Written {
  * The settings without those that are wrong, since somebody whose settings are wrong asks just then. The others stand: who has
  * switched something off has it off. @throws {SettingsError} the arguments themselves are wrong
  */
-function readSettings(argv: readonly string[], process: NodeJS.Process): Written {
+async function readSettings(argv: readonly string[], process: NodeJS.Process): Promise<Written> {
   let configPath = '';
   let configFile: string | undefined;
   let isFileUsable = true;
@@ -72,7 +72,7 @@ function readSettings(argv: readonly string[], process: NodeJS.Process): Written
   for (;;) {
     try {
       const common = { argv, home: homedir(), cwd: process.cwd(), command: DOCTOR_ARGUMENTS };
-      return { loaded: loadSettings({ ...common, env, readFile }), problems, configPath, configFile };
+      return { loaded: await loadSettings({ ...common, env, readFile }), problems, configPath, configFile };
     } catch (error) {
       if (!(error instanceof SettingsError)) throw error;
       const lines = error.message.split('\n');

@@ -58,7 +58,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     return;
   }
   if (isCommand && first !== 'serve' && first !== 'node') throw await unknownCommand(first);
-  const { settings, warnings } = loadSettings({
+  const { settings, warnings } = await loadSettings({
     argv: isCommand ? argv.slice(1) : argv,
     env: process.env,
     home: homedir(),

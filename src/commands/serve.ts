@@ -22,6 +22,7 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
   const server = new McpServer({
     version: VERSION,
     tools: await listedTools(settings.toolsets, settings.readOnly),
+    stateDir: settings.stateDir,
     sendTimeoutMs: settings.sendTimeoutMs,
     clock: systemClock,
     logger,
@@ -63,5 +64,5 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
   // `on`, not `once`: every further write to a reader that is gone fails too, while the server shuts down.
   process.stdout.on('error', () => shutdown('standard output failed'));
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));
-  await server.connectStdio(() => shutdown('the connection was closed'));
+  server.connectStdio(() => shutdown('the connection was closed'));
 }

@@ -1,5 +1,5 @@
 import { isAbsolute, join } from 'node:path';
-import { readConfigFile, type ConfigFile } from './file/config-file.ts';
+import { type CheckConfig, readConfigFile, type ConfigFile } from './file/config-file.ts';
 import { readFlags, type CommandArguments, type GivenArguments } from './flags.ts';
 import { didYouMean } from './file/nearest.ts';
 import { CONFIG_FLAG, type Option, OPTIONS, PASSWORD, type Program, ROWS } from './options.ts';
@@ -33,11 +33,25 @@ export interface LoadedSettings {
   readonly positionals: readonly string[];
 }
 
+class CheckerNeeded extends Error {}
+
+/** As `settingsOf`; what checks a config file is loaded where there is one, which is then read again. */
+export async function loadSettings(input: LoadInput): Promise<LoadedSettings> {
+  try {
+    return settingsOf(input, () => {
+      throw new CheckerNeeded();
+    });
+  } catch (error) {
+    if (!(error instanceof CheckerNeeded)) throw error;
+    return settingsOf(input, (await import('./file/check-config.ts')).checkConfig);
+  }
+}
+
 /**
  * Puts the settings together: flag, environment, config file, default. Throws a `SettingsError` with one line for each
  * thing that is wrong. Nothing else in the program reads the environment. No text of its holds a secret.
  */
-export function loadSettings(input: LoadInput): LoadedSettings {
+export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSettings {
   const problems: string[] = [];
   const warnings: string[] = [];
   const given = readFlags(
@@ -46,7 +60,7 @@ export function loadSettings(input: LoadInput): LoadedSettings {
     input.command ?? { flags: {}, positionals: false },
     problems,
   );
-  const file = readConfigFile(configPath(given, problems), { ...input, problems, warnings });
+  const file = readConfigFile(configPath(given, problems), { ...input, problems, warnings }, checkConfig);
   warnings.push(...misspelledVariables(input.env));
 
   const choose = <T>({ flag, env, key, kind, fallback }: Option<T>): Chosen<T> => {

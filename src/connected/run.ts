@@ -27,7 +27,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
     output.tell('that is of opencode-connected; opencode-connected -- --version prints that of opencode\n');
     return;
   }
-  const { settings, warnings, flags } = loadSettings({
+  const { settings, warnings, flags } = await loadSettings({
     argv: command.kind === 'plain' ? [] : command.own,
     env: process.env,
     home: homedir(),

@@ -8,7 +8,7 @@ const GATHER_MS = 100;
 const MAX_CHARS = 10_000;
 
 /** Where its promise is pending, the client has not read what came before. */
-type Notify = (progress: number, message: string | undefined) => Promise<void> | void;
+export type Notify = (progress: number, message: string | undefined) => Promise<void> | void;
 
 /**
  * Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life without

@@ -10,6 +10,7 @@ import { SessionLock } from '../turns/session-lock.ts';
 import type { Approvals } from './respond/approval.ts';
 import { followUntil } from './send/following.ts';
 import type { RequestJournal } from './send/request-journal.ts';
+import type { Begun } from './send/resume.ts';
 
 /** What every operation works with. */
 export interface Runtime {
@@ -24,6 +25,10 @@ export interface Runtime {
 
 /** What the person is asked. */
 export interface Form {
+  /** Of the request that it is about. */
+  readonly id: string;
+  /** That request in a few words, for a line of status. */
+  readonly about: string;
   readonly message: string;
   /** A flat form; every field is a string. */
   readonly fields: Readonly<
@@ -69,6 +74,12 @@ export interface Call {
   readonly onProgress: (text: string) => void;
   /** Absent where the client cannot ask the person. */
   readonly askPerson?: AskPerson;
+  /** What an agent does now, in a few words; called as it changes. */
+  readonly onActivity?: ((instance: string, doing: string) => void) | undefined;
+  /** Called before a message is sent, or an answer given, with what finds it again. Where it rejects, nothing is sent. */
+  readonly onBegun?: ((begun: Begun) => Promise<void>) | undefined;
+  /** The request id of a message whose caller named none: repeating the call with it sends nothing twice. */
+  readonly requestId?: string | undefined;
 }
 
 /**

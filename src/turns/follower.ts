@@ -10,6 +10,7 @@ import {
 } from '../opencode/schema.ts';
 import { RequestError } from '../http/exchange.ts';
 import type { EventFeed } from './event-feed.ts';
+import { doingIn } from './doing.ts';
 import { endOf, saidError } from './last-turn.ts';
 import type { Heard, TurnOutcome, TurnResult, WaitingOutcome } from './outcome.ts';
 import { Transcript } from './transcript.ts';
@@ -25,6 +26,8 @@ export interface FollowRequest {
   readonly signal: AbortSignal;
   /** New text, in order, each character once. */
   readonly onText: (text: string) => void;
+  /** What the agent does now, in a few words. */
+  readonly onDoing?: ((doing: string) => void) | undefined;
   /** The assistant has begun to answer: from now on the status says busy. */
   readonly onStarted?: () => void;
   /** Called where the turn stops at a request: how following ends, or undefined where that was settled and it goes on. Never rejects. */
@@ -146,6 +149,9 @@ export class Follower {
     if (this.#transcript.isUnplaced) return await this.#check();
     const { sessionID } = event.properties;
     if (typeof sessionID === 'string' && this.#family.has(sessionID)) this.#heardAtMs = this.#deps.clock.monotonic();
+    const { onDoing } = this.#request;
+    const doing = onDoing === undefined || sessionID !== this.#request.session.id ? undefined : doingIn(event);
+    if (doing !== undefined) onDoing?.(doing);
     const waiting = requestIn(event);
     if (waiting !== undefined && (await this.#family.includes(waiting.request.sessionID, this.#deps.api)))
       return this.#waitingFor(waiting);

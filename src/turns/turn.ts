@@ -78,6 +78,18 @@ export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: Tur
   });
 }
 
+/** Follows a message that was sent before, by this process or another; undefined where its session does not have it. @throws {RequestError} */
+export async function followSent(
+  messageId: string,
+  request: FollowRequest,
+  deps: TurnDeps,
+): Promise<TurnResult | undefined> {
+  return await withFeed(request, deps, async (feed) => {
+    const stored = await deps.api.message(request.session.id, messageId);
+    return stored && (await new Follower(request, { ...deps, feed, messageId }).follow());
+  });
+}
+
 /**
  * Follows what a session does now. What was said before is not told again. `act` is done while the stream stands.
  * @throws {RequestError} before `act`, or what `act` throws

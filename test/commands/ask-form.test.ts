@@ -39,6 +39,8 @@ async function ask(form: Form, ...lines: (string | undefined)[]): Promise<{ answ
 }
 
 const PERMISSION: Form = {
+  id: 'per_1',
+  about: 'a permission',
   message: 'ls',
   fields: { decision: { title: 'Allow it?', choices: ['once', 'reject'] }, feedback: { title: 'Why' } },
   required: ['decision'],
@@ -66,7 +68,13 @@ test('Ctrl-C, Ctrl-D and nothing but mistypes decide nothing', async () => {
 });
 
 test('of a list an empty line is the end, once there is something in it', async () => {
-  const form: Form = { message: '?', fields: { a: { title: 'Which', isList: true } }, required: ['a'] };
+  const form: Form = {
+    id: 'per_1',
+    about: 'a permission',
+    message: '?',
+    fields: { a: { title: 'Which', isList: true } },
+    required: ['a'],
+  };
   expect(await ask(form, '', 'Red', 'Blue', '', 'unasked')).toEqual({
     answer: { kind: 'accepted', fields: { a: 'Red\nBlue' } },
     left: 1,

@@ -3,7 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readTextFile } from '../../src/config/file/text-file.ts';
-import { loadSettings } from '../../src/config/load.ts';
+import { checkConfig } from '../../src/config/file/check-config.ts';
+import { settingsOf } from '../../src/config/load.ts';
 import { SettingsError } from '../../src/config/settings.ts';
 import { tempDir } from '../rig/temp.ts';
 import { CONFIG_PATH, HOME, load, problemsOf, type Case } from './load-case.ts';
@@ -63,7 +64,7 @@ describe('where the config file is', () => {
     const readFile = () => {
       throw Object.assign(new Error('EACCES: no'), { code: 'EACCES' });
     };
-    expect(() => loadSettings({ argv: [], env: {}, home: HOME, cwd: '/', readFile })).toThrow(
+    expect(() => settingsOf({ argv: [], env: {}, home: HOME, cwd: '/', readFile }, checkConfig)).toThrow(
       new SettingsError(`config file: cannot read ${CONFIG_PATH}: permission denied`),
     );
   });
@@ -72,7 +73,7 @@ describe('where the config file is', () => {
     const readFile = () => {
       throw Object.assign(new Error('ENOTDIR: no'), { code: 'ENOTDIR' });
     };
-    expect(loadSettings({ argv: [], env: {}, home: HOME, cwd: '/', readFile }).warnings).toEqual([]);
+    expect(settingsOf({ argv: [], env: {}, home: HOME, cwd: '/', readFile }, checkConfig).warnings).toEqual([]);
   });
 });
 
@@ -362,7 +363,10 @@ describe('the real reader', () => {
     execFileSync('mkfifo', [join(folder.path, 'pipe')]);
     const problems = ['missing', 'folder', 'large', 'pipe'].map((name) => {
       try {
-        loadSettings({ argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile });
+        settingsOf(
+          { argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile },
+          checkConfig,
+        );
         return 'none';
       } catch (error) {
         return String(error).replace(folder.path, '…');

@@ -1,4 +1,5 @@
-import { loadSettings, type LoadedSettings, type LoadInput } from '../../src/config/load.ts';
+import { checkConfig } from '../../src/config/file/check-config.ts';
+import { settingsOf, type LoadedSettings, type LoadInput } from '../../src/config/load.ts';
 import { SettingsError } from '../../src/config/settings.ts';
 
 export const HOME = '/home/ada';
@@ -18,7 +19,7 @@ export function load(given: Case = {}): LoadedSettings {
   const { config, mode = 0o600, files = {}, ...input } = given;
   const text = typeof config === 'string' || config === undefined ? config : JSON.stringify(config);
   const all = new Map([...(text === undefined ? [] : [[CONFIG_PATH, text] as const]), ...Object.entries(files)]);
-  return loadSettings({
+  const full: LoadInput = {
     argv: [],
     env: {},
     home: HOME,
@@ -29,7 +30,8 @@ export function load(given: Case = {}): LoadedSettings {
       return { text: found, mode };
     },
     ...input,
-  });
+  };
+  return settingsOf(full, checkConfig);
 }
 
 /** The lines of the error, or an empty list. Anything but a `SettingsError` is thrown on. */

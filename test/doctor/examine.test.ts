@@ -23,7 +23,7 @@ async function examination(
   world: World,
   clock: Clock,
 ): Promise<Examination> {
-  const { settings } = loadSettings({
+  const { settings } = await loadSettings({
     argv: [],
     env: { HOME: home, OPENCODE_MDNS_INTERFACES: 'none', ...env },
     home,

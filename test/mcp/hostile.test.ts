@@ -10,6 +10,7 @@ import { CleanStdio } from '../../src/mcp/clean-stdio.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
 import { CONNECTED_SCRIPT } from '../rig/connected-child.ts';
 import type { FakeRoute } from '../rig/fake-http.ts';
+import { enveloped, FORMS, TASKS_AND_FORMS } from './modern/modern-client.ts';
 import { startFakeOpencode, type FakeOpencode } from '../rig/fake-opencode.ts';
 import { EVIL, EVIL_LINE, SAYS, stringsIn, unquotedIn, unsafeIn } from '../rig/hostile-words.ts';
 import { SERVER_SCRIPT, startMcpChild, type McpChild } from '../rig/mcp-child.ts';
@@ -73,7 +74,11 @@ function checkAll(): void {
   checked = server.stdout.length;
   for (const message of messages) {
     for (const [key, text] of stringsIn(message)) expect(unsafeIn(text), key).toBe(undefined);
-    const { content = [], contents = [], structuredContent = {} } = (message['result'] ?? {}) as Record<string, object>;
+    const whole = (message['result'] ?? {}) as Record<string, object>;
+    // Of a task: what it came to, what it asks, and what is said of it meanwhile.
+    const { statusMessage = '', inputRequests = {}, result = whole } = whole;
+    const { content = [], contents = [], structuredContent = {} } = result as Record<string, object>;
+    for (const [key, text] of stringsIn([statusMessage, inputRequests])) expect(unquotedIn(text), key).toEqual([]);
     // What an instance streams is its own words alone, and so is what stands in a field of its own.
     const sentences = stringsIn(structuredContent).filter(([key]) => SENTENCES.has(key));
     for (const [key, text] of [...stringsIn([content, contents, message['error'] ?? '']), ...sentences])
@@ -94,6 +99,25 @@ async function call(name: string, args: Args = {}): Promise<string> {
 }
 
 const AT = { instance: 'evil' };
+
+/** The result of a request of 2026-07-28, on the same connection. */
+async function modern(method: string, params: Args, capabilities: Args = {}): Promise<Args> {
+  modernId += 1;
+  const id = `modern ${modernId}`;
+  const meta = { 'io.modelcontextprotocol/logLevel': 'debug', progressToken: id };
+  server.write(
+    `${JSON.stringify({ jsonrpc: '2.0', id, method, params: enveloped(params, { capabilities, meta }) })}\n`,
+  );
+  const answer = await until(`the answer to ${method}`, () =>
+    server.stdout
+      .slice(checked)
+      .map((line) => JSON.parse(line) as Args)
+      .find((message) => message['id'] === id),
+  );
+  checkAll();
+  return (answer['result'] ?? answer) as Args;
+}
+let modernId = 0;
 
 /** One call of each tool that has something to show. */
 const CALLS: Readonly<Record<string, (sessionId: string, messageId: string) => Args>> = {
@@ -178,6 +202,35 @@ describe('words of a hostile opencode', () => {
     evil.state.statuses.clear();
     evil.state.sessions.clear();
     evil.override('GET /agent', undefined);
+  });
+
+  test.each(Object.keys(CALLS))('%s in the era of 2026-07-28: idle, and at work as a task that asks', async (name) => {
+    evil.state.files.set('f', EVIL).set(`f${EVIL}`, `needle ${EVIL}`).set('needle', `needle ${EVIL_LINE}`);
+    const idle = fill(evil);
+    await modern('tools/call', { name, arguments: CALLS[name]?.(idle.id, idle.messageId) });
+    const { id, messageId } = fill(evil);
+    evil.state.begin(id, 'run');
+    const asks = { permission: EVIL, patterns: [EVIL], always: [EVIL], metadata: { command: EVIL, diff: EVIL } };
+    const permission = evil.addPermission({ sessionID: id, ...asks });
+    // The model may not refuse by itself here: the person is to be asked.
+    const args = name === 'respond' ? { ...AT, request_id: permission.id } : CALLS[name]?.(id, messageId);
+    const first = await modern('tools/call', { name, arguments: args }, TASKS_AND_FORMS);
+    if (first['resultType'] === 'task') {
+      const { taskId } = first;
+      const shown = await until('its end, or its question', async () => {
+        const task = await modern('tasks/get', { taskId }, TASKS_AND_FORMS);
+        return task['status'] === 'working' ? undefined : task;
+      });
+      if (name === 'respond') expect(shown['status']).toBe('input_required');
+      await modern('tasks/cancel', { taskId }, TASKS_AND_FORMS);
+    }
+    if (name === 'respond')
+      expect(await modern('tools/call', { name, arguments: args }, FORMS)).toMatchObject({
+        resultType: 'input_required',
+      });
+    evil.state.permissions.clear();
+    evil.state.statuses.clear();
+    evil.state.sessions.clear();
   });
 
   test('send: what it says while it works, cut in the middle of sequences, and every way to end', async () => {
@@ -385,7 +438,7 @@ describe('by the other ways out', () => {
   test('the last look covers results, errors, notifications and forms, whatever was forgotten before it', async () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
-    await transport.start();
+    transport.start();
     const says = { text: EVIL, deep: [{ [EVIL]: EVIL }] };
     await transport.send({ jsonrpc: '2.0', id: EVIL, result: says });
     await transport.send({ jsonrpc: '2.0', id: 1, error: { code: -1, message: EVIL, data: says } });
@@ -397,7 +450,7 @@ describe('by the other ways out', () => {
     });
     await transport.send({ jsonrpc: '2.0', id: 2, method: 'elicitation/create', params: says });
     await transport.send({ jsonrpc: '2.0', id: 3, method: 'ping' });
-    await transport.close();
+    transport.close();
     stdout.end();
     const sent = (await text(stdout))
       .trimEnd()

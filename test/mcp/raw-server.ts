@@ -18,6 +18,8 @@ export const NEWEST_NODE = fileURLToPath(
 export interface RawServerOptions {
   /** Another Node than the one that runs the tests. */
   readonly node?: string;
+  /** In the place of the built server. */
+  readonly script?: string;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -41,6 +43,7 @@ export interface RawServer extends AsyncDisposable {
   readonly exited: Promise<Exit>;
   /** Objects go as one line of JSON each, strings as they are; all in one piece. */
   write(...messages: readonly (object | string)[]): void;
+  writeBytes(bytes: Buffer): void;
   /** Resolves in the turn of the event loop in which the answer came. */
   answerTo(id: number): Promise<RawAnswer>;
   endInput(): void;
@@ -65,9 +68,14 @@ export const HANDSHAKE = [
   { jsonrpc: '2.0', method: 'notifications/initialized' },
 ] as const;
 
-export function startRawServer({ node = process.execPath, args = [], env = {} }: RawServerOptions = {}): RawServer {
+export function startRawServer({
+  node = process.execPath,
+  script = SERVER_SCRIPT,
+  args = [],
+  env = {},
+}: RawServerOptions = {}): RawServer {
   const temp = tempDir('opencode-mcp-raw');
-  const child = spawn(node, [SERVER_SCRIPT, ...args], {
+  const child = spawn(node, [script, ...args], {
     cwd: temp.path,
     // Never the registry of the person who runs the tests.
     env: {
@@ -111,6 +119,7 @@ export function startRawServer({ node = process.execPath, args = [], env = {} }:
         messages.map((message) => (typeof message === 'string' ? message : `${JSON.stringify(message)}\n`)).join(''),
       );
     },
+    writeBytes: (bytes) => void child.stdin.write(bytes),
     async answerTo(id) {
       const found = new Promise<RawAnswer>((resolve) => {
         const look = (): void => {

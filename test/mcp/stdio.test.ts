@@ -199,6 +199,14 @@ describe.each(NODES)('the server on $name', ({ node }) => {
       expect(server.stdout.join('\n').length).toBeLessThan(10_000);
     });
 
+    test('what stands before the end of input is answered, though the input ends at once', async () => {
+      const server = await start();
+      server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+      server.endInput();
+      expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
+      expect(server.stdout.map((line) => (JSON.parse(line) as { id: number }).id)).toEqual([0, 1]);
+    });
+
     test('half a message and then the end of input: no answer, and an orderly end', async () => {
       const server = await start();
       server.write(...HANDSHAKE);

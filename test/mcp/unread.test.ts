@@ -29,7 +29,7 @@ describe('a client that does not read', () => {
   test('gets a bounded log, and goes on where it reads again', async () => {
     const client = new Unread();
     const log = new ClientLog();
-    log.connect(({ data }) => client.take(String(data['message'])));
+    log.connect({ level: () => 'warning', send: ({ data }) => client.take(String(data['message'])) });
     const logger = log.beside(silentLogger);
     for (let index = 0; index < 10_000; index += 1) logger.log('warn', `line ${index}`);
     expect(client.sent).toHaveLength(100);

@@ -30,8 +30,12 @@ export function needTmux({ skip }: TestContext): void {
   skip(true, reason);
 }
 
-/** A shell in a terminal of 100 by 30, with nothing in its environment but `env`. */
-export async function openTmux(env: Readonly<Record<string, string>>, directory: string): Promise<TmuxTerminal> {
+/** A shell in a terminal of 100 by 30, with nothing in its environment but `env`. `prefix`: a command that runs it elsewhere, as `ip netns exec …`. */
+export async function openTmux(
+  env: Readonly<Record<string, string>>,
+  directory: string,
+  prefix: readonly string[] = [],
+): Promise<TmuxTerminal> {
   const socket = `opencode-rig-${randomUUID()}`;
   const tmux = (...args: readonly string[]): Promise<{ stdout: string }> =>
     run('tmux', ['-u', '-L', socket, '-f', '/dev/null', ...args], { env: { PATH: process.env['PATH'] ?? '' } });
@@ -46,6 +50,7 @@ export async function openTmux(env: Readonly<Record<string, string>>, directory:
     '-c',
     directory,
     '--',
+    ...prefix,
     ...shell,
     'bash',
     '--norc',

@@ -45,7 +45,8 @@ function candidatesFor(words: readonly string[], current: string): Promise<reado
 async function names(): Promise<readonly string[]> {
   const from = { env: process.env, home: homedir(), cwd: process.cwd(), readFile: readTextFile };
   try {
-    return await knownNames(loadSettings({ argv: [], ...from }).settings);
+    const { settings } = await loadSettings({ argv: [], ...from });
+    return await knownNames(settings);
   } catch (error) {
     if (error instanceof SettingsError) return [];
     throw error;

@@ -86,7 +86,7 @@ export async function runShellCommand(
 ): Promise<void> {
   const command = await COMMANDS[name]?.();
   if (command === undefined) throw new Error(`no command ${name}`);
-  const { settings, warnings, flags, positionals } = loadSettings({
+  const { settings, warnings, flags, positionals } = await loadSettings({
     argv,
     env: process.env,
     home: homedir(),

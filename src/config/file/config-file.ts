@@ -1,12 +1,6 @@
-import { shellWord } from '../../base/plain-text.ts';
-import { dirname, isAbsolute, join } from 'node:path';
-import * as z from 'zod';
-import { checkApprovalRules, checkCredentialRules, checkInstances } from './config-lists.ts';
-import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
-import { APPROVALS, CREDENTIALS, INSTANCES, OPTIONS, PASSWORD, ROWS } from '../options.ts';
-import { quote, shownPath } from '../quote.ts';
+import { isAbsolute, join } from 'node:path';
+import { shownPath } from '../quote.ts';
 import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
-import { parseShape } from './shape.ts';
 import { readFailure, type ReadTextFile, resolvePath, type TextFile } from './text-file.ts';
 import type { SecretRef } from './secret-ref.ts';
 import { errorCode } from '../../base/errors.ts';
@@ -31,8 +25,19 @@ export interface ConfigFileInput {
   readonly warnings: string[];
 }
 
+/** Checks what the file at `path` holds. Problems and warnings go where `input` has room for them. */
+export type CheckConfig = (
+  json: unknown,
+  file: { readonly path: string; readonly mode: number | undefined },
+  input: ConfigFileInput,
+) => ConfigFile | undefined;
+
 /** Reads and checks the config file: the one given by `--config`, which must exist, or the default one, which may. */
-export function readConfigFile(given: string | undefined, input: ConfigFileInput): ConfigFile | undefined {
+export function readConfigFile(
+  given: string | undefined,
+  input: ConfigFileInput,
+  check: CheckConfig,
+): ConfigFile | undefined {
   const path = given === undefined ? defaultPath(input.env, input.home) : resolvePath(given, input.home, input.cwd);
   let file: TextFile;
   try {
@@ -45,62 +50,7 @@ export function readConfigFile(given: string | undefined, input: ConfigFileInput
     return undefined;
   }
   const json = parseJson(file.text, shownPath(path), input.problems);
-  return json === undefined ? undefined : checkConfig(json.value, path, file.mode, input);
-}
-
-function checkConfig(
-  json: unknown,
-  path: string,
-  mode: number | undefined,
-  input: ConfigFileInput,
-): ConfigFile | undefined {
-  const shownName = shownPath(path);
-  const { problems, warnings } = input;
-  let hasPlainSecret = false;
-  const context: ConfigContext = { ...input, folder: dirname(path), plainSecret: () => void (hasPlainSecret = true) };
-  const keys = ROWS.flatMap(({ key }) => key ?? []);
-  const shape = z.strictObject(Object.fromEntries(keys.map((key) => [key, z.unknown().optional()])), {
-    error: 'an object',
-  });
-  const raw = parseShape(shape, json, `${shownName}: `, problems);
-  if (raw === undefined) return undefined;
-
-  for (const { key, kind } of Object.values(OPTIONS)) {
-    if (key === undefined || raw[key] === undefined || kind.parse(raw[key]) !== undefined) continue;
-    problems.push(`${shownName}: ${key}: expected ${kind.expected}, got ${shown(raw[key])}`);
-  }
-  const at = (key: string): string => `${shownName}: ${key}`;
-  const secret =
-    raw[PASSWORD.key] === undefined
-      ? undefined
-      : parseShape(configSecretSchema(), raw[PASSWORD.key], at(PASSWORD.key), problems);
-  const password = secret === undefined ? undefined : checkSecret(secret, at(PASSWORD.key), context);
-  const credentialRules = checkCredentialRules(raw[CREDENTIALS.key] ?? [], at(CREDENTIALS.key), context);
-  const instances = checkInstances(raw[INSTANCES.key] ?? [], at(INSTANCES.key), context);
-  const approvalRules = checkApprovalRules(raw[APPROVALS.key] ?? [], at(APPROVALS.key), context);
-
-  warnings.push(...modeWarnings(shownName, mode ?? 0, hasPlainSecret));
-  return {
-    folder: context.folder,
-    values: raw,
-    credentialRules,
-    instances,
-    approvalRules,
-    ...(password && { password }),
-  };
-}
-
-function modeWarnings(shownName: string, mode: number, hasPlainSecret: boolean): string[] {
-  const octal = mode.toString(8).padStart(4, '0');
-  if ((mode & 0o022) !== 0)
-    return [
-      `${shownName}: other users can change it, and it can name commands to run (mode ${octal}); run: chmod 600 ${shellWord(shownName)}`,
-    ];
-  if (hasPlainSecret && (mode & 0o077) !== 0)
-    return [
-      `${shownName}: holds a secret, and other users can read it (mode ${octal}); run: chmod 600 ${shellWord(shownName)}`,
-    ];
-  return [];
+  return json === undefined ? undefined : check(json.value, { path, mode: file.mode }, input);
 }
 
 function defaultPath(env: ConfigFileInput['env'], home: string): string {
@@ -137,12 +87,4 @@ function errorOffset(message: string, json: string): number | undefined {
     if (!token.test(json)) return from;
   }
   return undefined;
-}
-
-/** A plain option's value in an error. None of them is a secret, but one may lie in an object that is out of place. */
-function shown(value: unknown): string {
-  if (typeof value === 'string') return quote(value);
-  if (typeof value === 'number' || typeof value === 'boolean' || value === null) return String(value);
-  if (!Array.isArray(value)) return 'an object';
-  return value.every((item) => typeof item === 'string') ? quote(value.join(',')) : 'an array of other things';
 }

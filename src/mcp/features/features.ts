@@ -1,140 +1,103 @@
-import type { Server } from '@modelcontextprotocol/sdk/server/index.js';
-import {
-  CompleteRequestSchema,
-  type CompleteResult,
-  ErrorCode,
-  GetPromptRequestSchema,
-  ListPromptsRequestSchema,
-  ListResourcesRequestSchema,
-  ListResourceTemplatesRequestSchema,
-  McpError,
-  ReadResourceRequestSchema,
-  type ServerCapabilities,
-  SetLevelRequestSchema,
-  SubscribeRequestSchema,
-  UnsubscribeRequestSchema,
-} from '@modelcontextprotocol/sdk/types.js';
-
+import type { Snapshot } from '../../model/instance.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
-import type { ClientLog } from './client-log.ts';
-import type { FleetNews } from './fleet-news.ts';
+import type { McpRequest, Method } from '../method.ts';
+import {
+  INVALID_PARAMS,
+  invalidParams,
+  objectIn,
+  optionalTextIn,
+  type Params,
+  RpcError,
+  textIn,
+  textsIn,
+} from '../wire.ts';
 import { parseUri, type ResourceName } from './resource-uri.ts';
-
-/** What there is beside tools. `completions` go with resources and prompts. */
-export const FEATURES: ServerCapabilities = {
-  resources: { subscribe: true, listChanged: true },
-  prompts: {},
-  completions: {},
-  logging: {},
-};
 
 export interface FeatureDeps {
   /** Names of the tools that are offered. */
   readonly tools: readonly string[];
-  readonly news: FleetNews;
-  readonly log: ClientLog;
+  /** The client is shown this list of instances. */
+  listed(shown: Snapshot): void;
   /** Starts discovery where it has not begun. */
   runtime(): Promise<Runtime>;
-  call(signal: AbortSignal): Call;
   /** Does the work on an instance on behalf of the client: recorded, and its errors told as a tool's. */
-  onInstance<T>(method: string, name: ResourceName, work: () => Promise<T>): Promise<T>;
+  onInstance<T>(method: string, name: ResourceName, request: McpRequest, work: () => Promise<T>): Promise<T>;
 }
 
-/** Resources, prompts, completion and logging; loaded when they are first asked for, as tools are. */
-export function registerFeatures(server: Server, deps: FeatureDeps): void {
-  registerResources(server, deps);
-  registerPrompts(server, deps);
-  server.setRequestHandler(CompleteRequestSchema, ({ params }, { signal }) => complete(deps, params, signal));
-  server.setRequestHandler(SetLevelRequestSchema, ({ params }) => {
-    deps.log.setLevel(params.level);
-    return {};
-  });
+/** Resources, prompts and completion; loaded when they are first asked for, as tools are. */
+export function featureMethods(deps: FeatureDeps): readonly (readonly [string, Method])[] {
+  return [
+    ['resources/list', async (params) => await listResources(deps, params)],
+    ['resources/templates/list', async () => ({ resourceTemplates: (await import('./resources.ts')).TEMPLATES })],
+    ['resources/read', async (params, request) => await readResource(deps, textIn(params, 'uri'), request)],
+    ['prompts/list', async () => ({ prompts: (await import('./prompts.ts')).listPrompts(deps.tools) })],
+    ['prompts/get', async (params) => await getPrompt(deps, params)],
+    ['completion/complete', async (params, request) => await complete(deps, params, request)],
+  ];
 }
 
-function registerResources(server: Server, deps: FeatureDeps): void {
-  server.setRequestHandler(ListResourcesRequestSchema, async ({ params }) => {
-    const { listResources } = await import('./resources.ts');
-    const runtime = await deps.runtime();
-    const page = await listResources(runtime, params?.cursor);
-    deps.news.listed(runtime.fleet.snapshot());
-    return { ...page };
-  });
-  server.setRequestHandler(ListResourceTemplatesRequestSchema, async () => {
-    const { TEMPLATES } = await import('./resources.ts');
-    return { resourceTemplates: [...TEMPLATES] };
-  });
-  server.setRequestHandler(ReadResourceRequestSchema, async ({ params }, { signal }) => {
-    const name = named(params.uri);
-    const { MIME_TYPE, readResource } = await import('./resources.ts');
-    const runtime = await deps.runtime();
-    const text = await deps.onInstance('resources/read', name, () => readResource(runtime, name, deps.call(signal)));
-    return { contents: [{ uri: params.uri, mimeType: MIME_TYPE, text }] };
-  });
-  server.setRequestHandler(SubscribeRequestSchema, async ({ params }) => {
-    named(params.uri);
-    const { fleet } = await deps.runtime();
-    if (!deps.news.subscribe(params.uri, fleet.snapshot()))
-      throw new McpError(ErrorCode.InvalidParams, 'Too many subscriptions; unsubscribe some first');
-    return {};
-  });
-  server.setRequestHandler(UnsubscribeRequestSchema, ({ params }) => {
-    deps.news.unsubscribe(params.uri);
-    return {};
-  });
-}
-
-function named(uri: string): ResourceName {
+/** @throws {RpcError} it is no resource of ours */
+export function resourceNamed(uri: string): ResourceName {
   const name = parseUri(uri);
   if (name !== undefined) return name;
-  throw new McpError(
-    ErrorCode.InvalidParams,
+  throw new RpcError(
+    INVALID_PARAMS,
     `${JSON.stringify(uri.slice(0, 200))} is no resource of this server; there are opencode://{instance} and opencode://{instance}/sessions/{id}, and resources/list names them.`,
+    { uri },
   );
 }
 
-function registerPrompts(server: Server, deps: FeatureDeps): void {
-  server.setRequestHandler(ListPromptsRequestSchema, async () => {
-    const { listPrompts } = await import('./prompts.ts');
-    return { prompts: listPrompts(deps.tools) };
-  });
-  server.setRequestHandler(GetPromptRequestSchema, async ({ params }) => {
-    const { listPrompts, promptText } = await import('./prompts.ts');
-    const text = invalidParams(() => promptText(params.name, params.arguments ?? {}, deps.tools));
-    if (text === undefined) {
-      const there = listPrompts(deps.tools).map(({ name }) => name);
-      throw new McpError(
-        ErrorCode.InvalidParams,
-        `Unknown prompt ${JSON.stringify(params.name.slice(0, 100))}; there are: ${there.join(', ')}`,
-      );
-    }
-    return { messages: [{ role: 'user', content: { type: 'text', text } }] };
-  });
+async function listResources(deps: FeatureDeps, params: Params): Promise<object> {
+  const cursor = optionalTextIn(params, 'cursor');
+  const { listResources: list } = await import('./resources.ts');
+  const runtime = await deps.runtime();
+  const page = await list(runtime, cursor);
+  deps.listed(runtime.fleet.snapshot());
+  return page;
 }
 
-function invalidParams<T>(work: () => T): T {
+async function readResource(deps: FeatureDeps, uri: string, request: McpRequest): Promise<object> {
+  const name = resourceNamed(uri);
+  const { MIME_TYPE, readResource: read } = await import('./resources.ts');
+  const runtime = await deps.runtime();
+  const text = await deps.onInstance('resources/read', name, request, () => read(runtime, name, callOf(request)));
+  return { contents: [{ uri, mimeType: MIME_TYPE, text }] };
+}
+
+async function getPrompt(deps: FeatureDeps, params: Params): Promise<object> {
+  const name = textIn(params, 'name');
+  const args = textsIn(params, 'arguments');
+  const { listPrompts, promptText } = await import('./prompts.ts');
+  const text = toldAsInvalid(() => promptText(name, args, deps.tools));
+  if (text === undefined) {
+    const there = listPrompts(deps.tools).map((prompt) => prompt.name);
+    throw invalidParams(`Unknown prompt ${JSON.stringify(name.slice(0, 100))}; there are: ${there.join(', ')}`);
+  }
+  return { messages: [{ role: 'user', content: { type: 'text', text } }] };
+}
+
+function toldAsInvalid<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw error instanceof RangeError ? new McpError(ErrorCode.InvalidParams, error.message) : error;
+    throw error instanceof RangeError ? invalidParams(error.message) : error;
   }
 }
 
 /** `instance`, and `id` or `session_id`, of a template or a prompt; anything else has no completions. */
-async function complete(
-  deps: FeatureDeps,
-  {
-    argument,
-    context,
-  }: {
-    argument: { name: string; value: string };
-    context?: { arguments?: Record<string, string> | undefined } | undefined;
-  },
-  signal: AbortSignal,
-): Promise<CompleteResult> {
+async function complete(deps: FeatureDeps, params: Params, request: McpRequest): Promise<object> {
+  const argument = objectIn(params, 'argument');
+  const name = textIn(argument, 'name', 'params.argument');
+  const value = textIn(argument, 'value', 'params.argument');
+  const context = params['context'] === undefined ? {} : objectIn(params, 'context');
+  const { instance } = textsIn(context, 'arguments', 'params.context');
   const { completeInstance, completeSession, completion } = await import('./completion.ts');
   const runtime = await deps.runtime();
-  if (argument.name === 'instance') return { completion: await completeInstance(runtime, argument.value) };
-  if (argument.name !== 'id' && argument.name !== 'session_id') return { completion: completion([]) };
-  const instance = context?.arguments?.['instance'];
-  return { completion: await completeSession(runtime, instance, argument.value, deps.call(signal)) };
+  if (name === 'instance') return { completion: await completeInstance(runtime, value) };
+  if (name !== 'id' && name !== 'session_id') return { completion: completion([]) };
+  return { completion: await completeSession(runtime, instance, value, callOf(request)) };
+}
+
+function callOf({ signal, deadlineMs }: McpRequest): Call {
+  return { signal, deadlineMs, onProgress: () => {} };
 }

@@ -1,6 +1,8 @@
 import type { Snapshot } from '../../model/instance.ts';
 import { parseUri } from './resource-uri.ts';
 
+type Shown = Pick<Snapshot, 'instances'>;
+
 /** Each resolves once the client has room for the next. */
 export interface NewsTo {
   listChanged(): Promise<void>;
@@ -26,13 +28,13 @@ export class FleetNews {
   }
 
   /** From now on the client has a list that can be out of date. */
-  listed(shown: Snapshot): void {
+  listed(shown: Shown): void {
     this.#hasListed = true;
     this.#known ??= fingerprints(shown);
   }
 
   /** False where there are too many. */
-  subscribe(uri: string, now: Snapshot): boolean {
+  subscribe(uri: string, now: Shown): boolean {
     if (this.#subscribed.size >= MAX_SUBSCRIPTIONS) return false;
     this.#subscribed.add(uri);
     this.#known ??= fingerprints(now);
@@ -73,7 +75,7 @@ export class FleetNews {
 }
 
 /** What is shown of each instance, by name. */
-function fingerprints({ instances }: Snapshot): Map<string, string> {
+function fingerprints({ instances }: Shown): Map<string, string> {
   return new Map(
     instances.map(({ name, state, reason, overview }) => [
       name,

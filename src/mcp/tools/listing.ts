@@ -15,13 +15,12 @@ type JsonSchema = Record<string, unknown> & {
 const OUTPUT_DEPTHS: Readonly<Record<string, number>> = { instances: 3, send: 2, read: 3 };
 
 /** A tool as tools/list shows it. Every byte here is in the context of every conversation: what a model does not need is left out. */
-export function listTool({ name, description, annotations, taskSupport, input, output }: Tool): ListedTool {
+export function listTool({ name, description, annotations, input, output }: Tool): ListedTool {
   const outputSchema = trim(jsonSchema(output, 'output'), OUTPUT_DEPTHS[name] ?? 0);
   return {
     name,
     description,
     annotations,
-    ...(taskSupport !== undefined && { execution: { taskSupport } }),
     inputSchema: withoutIntegerLimits(jsonSchema(input, 'input')) as ListedTool['inputSchema'],
     outputSchema: outputSchema as ListedTool['outputSchema'],
   };

@@ -15,8 +15,8 @@ export interface Tool {
     readonly idempotentHint?: boolean;
     readonly openWorldHint: boolean;
   };
-  /** A client may run it as a task, and fetch the result later. */
-  readonly taskSupport?: 'optional';
+  /** Whether a call follows a turn, which may take long: where the client can, it runs in the background. */
+  readonly followsTurn?: ((args: Readonly<Record<string, unknown>>) => boolean) | undefined;
   readonly input: z.ZodObject;
   readonly output: z.ZodObject;
   /** `input` is what the input schema gave. */
@@ -36,7 +36,7 @@ export function tool<Shape extends z.ZodRawShape>(definition: {
   readonly toolset: Toolset;
   readonly description: string;
   readonly annotations: Tool['annotations'];
-  readonly taskSupport?: 'optional';
+  readonly followsTurn?: Tool['followsTurn'];
   readonly input: Shape;
   readonly output: z.ZodObject;
   readonly run: (runtime: Runtime, input: z.output<z.ZodObject<Shape>>, call: Call) => Promise<Answer<unknown>>;

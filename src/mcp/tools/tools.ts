@@ -39,7 +39,7 @@ export const TOOLS: readonly Tool[] = [
     description:
       "Send a message to an instance's agent and wait for the answer. Default session: the latest of its directory, or a new one. Where the answer takes too long, the result says how to go on.",
     annotations: DRIVES,
-    taskSupport: 'optional',
+    followsTurn: ({ message }) => message !== undefined,
     input: {
       instance: z
         .union([z.string(), z.array(z.string()).min(1).max(20)])
@@ -77,6 +77,7 @@ export const TOOLS: readonly Tool[] = [
     description:
       'Settle what an agent waits for (a permission, a question) and follow it on. The person may be asked first.',
     annotations: DRIVES,
+    followsTurn: () => true,
     input: {
       instance,
       request_id: z.string().optional().describe('Default: the only one that waits'),
@@ -97,7 +98,7 @@ export const TOOLS: readonly Tool[] = [
     description:
       'Wait until the first (or all) of these instances are idle, need an answer, fail or vanish; tells what each said.',
     annotations: READS,
-    taskSupport: 'optional',
+    followsTurn: () => true,
     input: {
       instances: z.array(z.string()).min(1).max(30).optional().describe('Default: all that work now'),
       session_id: sessionId.optional(),

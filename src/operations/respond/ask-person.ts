@@ -18,7 +18,7 @@ const EMOJI_STYLE = /(?<=\p{Extended_Pictographic}\ufe0f?)[\ufe0f\u200d]/gu;
 
 /** What they are asked, and what their answer comes to; undefined where it fits nothing that they were offered. */
 interface Dialog {
-  readonly form: Form;
+  readonly form: Omit<Form, 'id' | 'about'>;
   readonly read: (fields: Readonly<Record<string, string>>) => Settlement | undefined;
 }
 
@@ -41,14 +41,13 @@ export async function askPerson(
       ? permissionDialog(agent, waiting.request)
       : questionDialog(agent, waiting.request, proposal);
   const timeoutMs = Math.max(0, followUntil(call) - runtime.clock.monotonic());
-  const answer = await askThem(form, { timeoutMs, signal: call.signal });
+  const about = `${askedLine(asked)} of ${quoteName(instance.name)}`;
+  const answer = await askThem({ ...form, id: waiting.request.id, about }, { timeoutMs, signal: call.signal });
   if (answer.kind === 'declined')
     return waiting.kind === 'permission' ? { kind: 'permission', reply: 'reject' } : { kind: 'reject' };
   const settlement = answer.kind === 'accepted' ? read(answer.fields) : undefined;
   if (settlement !== undefined) return settlement;
-  throw new OperationError(
-    `Nothing was answered: ${whyNot(answer, `${askedLine(asked)} of ${quoteName(instance.name)}`)}`,
-  );
+  throw new OperationError(`Nothing was answered: ${whyNot(answer, about)}`);
 }
 
 function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, what: string): string {

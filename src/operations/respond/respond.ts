@@ -6,6 +6,7 @@ import { approverFor, type AllAsked, type Asked, askedLine, askedLines, goneErro
 import { chosenAnswers } from './chosen-answers.ts';
 import { statusesIn } from '../listing/directories.ts';
 import { followOn } from '../send/following.ts';
+import { begunOn } from '../send/resume.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
 import { describeSettled, settle } from './settle.ts';
@@ -35,6 +36,7 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
   const { session } = asked;
   let isSure = true;
   const act = async (): Promise<void> => {
+    await call.onBegun?.(begunOn(connected, session));
     if (settlement === 'elsewhere') return;
     const fate = await settle(runtime, connected, asked, settlement, call.signal);
     if (fate === 'gone') throw goneError(connected.instance, asked);

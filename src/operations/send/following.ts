@@ -33,6 +33,7 @@ export async function followOn(
       deadlineMs: followUntil(call),
       signal,
       onText: call.onProgress,
+      onDoing: (doing) => call.onActivity?.(instance.name, doing),
       onWaiting,
       heard: runtime.heard.get(keyOf(instance, session)),
     },

@@ -12,6 +12,7 @@ import { holdSession } from './hold-session.ts';
 import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
 import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
 import { type KeptRequest, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
+import { begunOn } from './resume.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { checkChoice, type Choice } from './send-choice.ts';
 import { type Several, toSeveral } from './several.ts';
@@ -108,7 +109,7 @@ async function sendChecked(
   input: Checked,
   { call, maxChars }: Several,
 ): Promise<() => Answer<TurnView>> {
-  const { request_id, session_id } = input;
+  const { request_id = call.requestId, session_id } = input;
   const named = session_id === undefined ? undefined : await findSession(connected, session_id);
   const key = request_id === undefined ? undefined : requestKey(connected, request_id, named?.id);
   const release = await lockRequest(runtime, key, call);
@@ -217,6 +218,7 @@ async function serialized(
   const limit = limitOf(call);
   const release = await holdSession(runtime, connected, session, call);
   const follow = new LinkedAbort(call.signal);
+  const claim = claimer(runtime, prepared);
   const request: TurnRequest = {
     session,
     text: prepared.message,
@@ -226,13 +228,17 @@ async function serialized(
     deadlineMs: limit.deadlineMs,
     signal: follow.signal,
     onText: call.onProgress,
+    onDoing: (doing) => call.onActivity?.(instance.name, doing),
     onWaiting: prepared.onWaiting,
     onStarted: () => {
       release();
       prepared.onStarted();
       if (prepared.async === true) follow.abort();
     },
-    beforeSend: claimer(runtime, prepared),
+    beforeSend: async (prompt) => {
+      await claim?.(prompt);
+      await call.onBegun?.(begunOn(connected, session, prompt.messageId));
+    },
     findOtherProcess: async () => {
       const elsewhere = await findOtherProcess(runtime, connected, session, call);
       return elsewhere === undefined
@@ -244,6 +250,7 @@ async function serialized(
   try {
     const { agentName, modelName } = prepared;
     const earlier = prepared.request?.found.entry;
+    if (earlier !== undefined) await call.onBegun?.(begunOn(connected, session, earlier.messageId));
     const result =
       earlier === undefined
         ? await runTurn(request, deps)

@@ -38,9 +38,17 @@ export async function toSeveral(
       }
     }),
   );
-  const names = instances.map(({ name }) => name);
+  return together(answers);
+}
+
+/** One answer of those of several instances. */
+export function together(answers: readonly Answer<TurnView>[]): Answer<TurnView> {
   return {
-    data: { instance: names.join(', '), outcome: outcomes(answers), turns: answers.map(({ data }) => data) },
+    data: {
+      instance: answers.map(({ data }) => data.instance).join(', '),
+      outcome: outcomes(answers),
+      turns: answers.map(({ data }) => data),
+    },
     text: answers.map(({ text }) => text).join('\n\n'),
   };
 }
@@ -61,7 +69,7 @@ export function shareOf(count: number): number {
   return Math.max(LEAST_CHARS, Math.floor(ALL_CHARS / Math.max(1, count)));
 }
 
-function failed(name: string, error: unknown): Answer<TurnView> {
+export function failed(name: string, error: unknown): Answer<TurnView> {
   const reason = sentence(error instanceof Error ? error.message : String(error), 500);
   return { data: { instance: name, outcome: 'error', reason }, text: `${quoteName(name)}: error: ${reason}` };
 }

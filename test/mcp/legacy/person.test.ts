@@ -4,11 +4,17 @@ import { Server } from '@modelcontextprotocol/sdk/server/index.js';
 import { ElicitRequestSchema, type ElicitResult } from '@modelcontextprotocol/sdk/types.js';
 import { expect, test } from 'vitest';
 
-import { personAsker } from '../../src/mcp/person.ts';
-import type { PersonAnswer } from '../../src/operations/runtime.ts';
-import { ManualClock } from '../fleet/manual-clock.ts';
+import { personAsker } from '../../../src/mcp/legacy/person.ts';
+import type { PersonAnswer } from '../../../src/operations/runtime.ts';
+import { ManualClock } from '../../fleet/manual-clock.ts';
 
-const QUESTION = { message: 'Allow it?', fields: { decision: { title: 'Allow it?' } }, required: ['decision'] };
+const QUESTION = {
+  id: 'per_1',
+  about: 'a permission',
+  message: 'Allow it?',
+  fields: { decision: { title: 'Allow it?' } },
+  required: ['decision'],
+};
 
 /** What comes of a form that the SDK's own client answers by `respond`, after `ms`. */
 async function ask(

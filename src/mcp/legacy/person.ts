@@ -1,0 +1,56 @@
+import type { Server } from '@modelcontextprotocol/sdk/server/index.js';
+import { ElicitResultSchema, McpError } from '@modelcontextprotocol/sdk/types.js';
+
+import type { Clock } from '../../base/clock.ts';
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import type { AskPerson, PersonAnswer } from '../../operations/runtime.ts';
+import { formParams, personAnswer, showsForms } from '../elicitation.ts';
+
+const MAX_REASON_CHARS = 200;
+/** More than a timer of Node's can hold fires at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Servers that have sent a request to their client. */
+const begun = new WeakSet<Server>();
+
+/** The first request of a connection has the id 0, which clients of the SDK (1.32) do not find again when it is cancelled: it must not be a form. */
+function takeFirstId(server: Server): void {
+  if (begun.has(server)) return;
+  begun.add(server);
+  server.ping().catch(() => {});
+}
+
+/** Asks the person by elicitation; undefined where the client cannot. A client takes the form away when the signal aborts. */
+export function personAsker(server: Server, clock: Clock): AskPerson | undefined {
+  if (!showsForms(server.getClientCapabilities()?.elicitation)) return undefined;
+  return async (question, { timeoutMs, signal }) => {
+    takeFirstId(server);
+    const askedMs = clock.monotonic();
+    const over = new LinkedAbort(signal);
+    // Not the SDK's time limit: a client can answer with the code of that error too.
+    void clock.sleep(timeoutMs, over.signal).then(() => over.abort());
+    let answer: PersonAnswer;
+    try {
+      // Not `elicitInput`: that needs a JSON schema validator, of 120 KB, for what the caller checks anyway.
+      const result = await server.request(
+        { method: 'elicitation/create', params: formParams(question) },
+        ElicitResultSchema,
+        { timeout: LONGEST_TIMER_MS, signal: over.signal },
+      );
+      answer = personAnswer(result, clock.monotonic() - askedMs);
+    } catch (error) {
+      answer = { kind: 'unavailable', reason: reasonOf(error) };
+    }
+    const isLate = over.signal.aborted;
+    over.end();
+    return isLate ? { kind: 'late' } : answer;
+  };
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof McpError)) return 'its answer is not one to a form';
+  // Clients of the SDK put zod's issues behind it, as JSON.
+  const [words = ''] = error.message.split(/:?\s*\[\s*\{/, 1);
+  return `it answered with an error: ${JSON.stringify(singleLine(words, MAX_REASON_CHARS))}`;
+}

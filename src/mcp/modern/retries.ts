@@ -1,0 +1,104 @@
+import { randomUUID } from 'node:crypto';
+
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import type { AskPerson, Form } from '../../operations/runtime.ts';
+import { formParams, personAnswer } from '../elicitation.ts';
+import type { Core, McpRequest } from '../method.ts';
+import type { ToolCall } from '../tool-calls.ts';
+import { invalidParams, isObject, type Params, textIn } from '../wire.ts';
+import { type AskedState, digestOf, StateSealer } from './sealed-state.ts';
+
+/** A person who comes back later finds the request in that opencode, or is asked anew. */
+const HOLDS_MS = 3_600_000;
+
+/**
+ * Questions to the person of calls that are no task. The call ends with the question, and the client repeats it with the answer:
+ * the tool then runs again, finds by its request id what it has sent, and takes the answer where it asks that very question again.
+ */
+export class Retries {
+  readonly #core: Core;
+  #sealer: Promise<StateSealer> | undefined;
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /** @throws {RpcError} the state is not one of ours, is of another call, or is too old */
+  async run(call: ToolCall, request: McpRequest, params: Params, canAsk: boolean): Promise<object> {
+    const { tools, logger } = this.#core;
+    const sealer = await this.#open().catch((error: unknown) => {
+      const reason = error instanceof Error ? error.message : String(error);
+      logger.log('warn', 'the person cannot be asked: the key for their answers cannot be kept', { reason });
+    });
+    const state = params['requestState'] === undefined ? undefined : this.#stateOf(sealer, call, params);
+    if (sealer === undefined || !canAsk) return await tools.run(call, request);
+    const requestId = state?.requestId ?? randomUUID();
+    const over = new LinkedAbort(request.signal);
+    try {
+      return await new Promise((resolve, reject) => {
+        const askPerson = this.#asker({ sealer, call, requestId, state, responses: params['inputResponses'] }, resolve);
+        tools.run(call, { ...request, signal: over.signal, askPerson }, { requestId }).then(resolve, reject);
+      });
+    } finally {
+      over.end();
+    }
+  }
+
+  #open(): Promise<StateSealer> {
+    this.#sealer ??= StateSealer.open(this.#core.stateDir);
+    this.#sealer.catch(() => (this.#sealer = undefined));
+    return this.#sealer;
+  }
+
+  #stateOf(sealer: StateSealer | void, call: ToolCall, params: Params): AskedState {
+    const state = sealer?.open(textIn(params, 'requestState'));
+    if (state === undefined || state.call !== callOf(call))
+      throw invalidParams('requestState does not belong to this call; nothing was done. Call again without it.');
+    const age = this.#core.clock.now() - state.askedAtMs;
+    if (age < 0 || age > HOLDS_MS)
+      throw invalidParams('requestState is too old; nothing was done. Call again without it.');
+    return state;
+  }
+
+  #asker({ sealer, call, requestId, state, responses }: Asking, end: (result: object) => void): AskPerson {
+    const { clock } = this.#core;
+    let isTaken = false;
+    return async (form, { signal }) => {
+      const question = questionOf(form);
+      const response = isObject(responses) ? responses[keyOf(question)] : undefined;
+      if (!isTaken && state?.question === question && response !== undefined) {
+        isTaken = true;
+        return personAnswer(response, clock.now() - state.askedAtMs);
+      }
+      const asked = { call: callOf(call), question, askedAtMs: clock.now(), requestId };
+      end({
+        resultType: 'input_required',
+        inputRequests: { [keyOf(question)]: { method: 'elicitation/create', params: formParams(form) } },
+        requestState: sealer.seal(asked),
+      });
+      // The call is over with that.
+      if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+      return { kind: 'late' };
+    };
+  }
+}
+
+interface Asking {
+  readonly sealer: StateSealer;
+  readonly call: ToolCall;
+  readonly requestId: string;
+  readonly state: AskedState | undefined;
+  readonly responses: unknown;
+}
+
+function callOf({ tool, args }: ToolCall): string {
+  return digestOf([tool.name, args]);
+}
+
+function questionOf({ id, message, fields }: Form): string {
+  return digestOf([id, message, fields]);
+}
+
+function keyOf(question: string): string {
+  return `q-${question.slice(0, 12)}`;
+}

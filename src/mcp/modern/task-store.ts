@@ -1,0 +1,92 @@
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as z from 'zod';
+
+import type { Clock } from '../../base/clock.ts';
+import { begunSchema } from '../../operations/send/resume.ts';
+
+const keptTaskSchema = z.object({
+  tool: z.string(),
+  /** Without what is said. */
+  args: z.record(z.string(), z.unknown()),
+  createdAtMs: z.number(),
+  updatedAtMs: z.number(),
+  ttlMs: z.number(),
+  /** What it has sent or settled, and follows. */
+  begun: z.array(begunSchema),
+  /** How it ended. */
+  end: z
+    .object({
+      status: z.enum(['completed', 'cancelled']),
+      message: z.string(),
+      result: z.looseObject({}).optional(),
+    })
+    .optional(),
+});
+export type KeptTask = z.infer<typeof keptTaskSchema>;
+
+/** How long a task may take, and its result is kept: an agent may work through a night. */
+export const TASK_TTL_MS = 86_400_000;
+
+/** Task ids are UUIDs: nothing else is looked for as a file. */
+const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** The tasks of this user's servers, a file each, until their time is over: a client may fetch a result from the next process. */
+export class TaskStore {
+  readonly #folder: string;
+  readonly #clock: Clock;
+  #tidied = false;
+  /** One write after the other. */
+  #writing: Promise<void> = Promise.resolve();
+
+  /** @param folder made when it is first needed, 0700 */
+  constructor(folder: string, clock: Clock) {
+    this.#folder = folder;
+    this.#clock = clock;
+  }
+
+  /** @throws it cannot be kept */
+  async write(id: string, task: KeptTask): Promise<void> {
+    const path = this.#path(id);
+    const write = async (): Promise<void> => {
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+      await this.#tidy();
+      const temporary = `${path}.tmp`;
+      await writeFile(temporary, JSON.stringify(task), { mode: 0o600 });
+      await rename(temporary, path);
+    };
+    const written = this.#writing.then(write);
+    this.#writing = written.catch(() => {});
+    await written;
+  }
+
+  /** Undefined where there is none, or its time is over. */
+  async read(id: string): Promise<KeptTask | undefined> {
+    if (!ID.test(id)) return undefined;
+    try {
+      const task = keptTaskSchema.parse(JSON.parse(await readFile(this.#path(id), 'utf8')));
+      return this.#isOver(task) ? undefined : task;
+    } catch {
+      return undefined;
+    }
+  }
+
+  #isOver({ createdAtMs, ttlMs }: KeptTask): boolean {
+    return this.#clock.now() - createdAtMs > ttlMs;
+  }
+
+  /** Once for each process. */
+  async #tidy(): Promise<void> {
+    if (this.#tidied) return;
+    this.#tidied = true;
+    for (const name of await readdir(this.#folder)) {
+      const path = join(this.#folder, name);
+      const changedMs = (await stat(path).catch(() => undefined))?.mtimeMs ?? Number.POSITIVE_INFINITY;
+      if (this.#clock.now() - changedMs > TASK_TTL_MS) await rm(path, { force: true });
+    }
+  }
+
+  #path(id: string): string {
+    return join(this.#folder, `${id}.json`);
+  }
+}

@@ -1,0 +1,185 @@
+import { randomUUID } from 'node:crypto';
+
+import type { CallToolResult } from '@modelcontextprotocol/sdk/types.js';
+
+import { LinkedAbort } from '../../base/linked-abort.ts';
+import { formatAge, quoteName } from '../../operations/answer.ts';
+import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
+import { formParams, personAnswer } from '../elicitation.ts';
+import type { Core, McpRequest } from '../method.ts';
+import type { CallExtras, ToolCall } from '../tool-calls.ts';
+import { isObject, type Params } from '../wire.ts';
+import type { KeptTask } from './task-store.ts';
+
+/** A person who watches sees what is said of it change; one look costs next to nothing. */
+const POLL_MS = 1_000;
+/** Of several instances in one line of status. */
+const MAX_NAMED = 3;
+
+/** What the client is to ask the person, until it is answered or settled elsewhere. */
+interface OpenQuestion {
+  readonly form: Form;
+  /** When the client was first told, by the monotonic clock. */
+  shownAtMs?: number;
+  readonly resolve: (answer: PersonAnswer) => void;
+}
+
+export interface TaskRun extends Pick<CallExtras, 'work'> {
+  readonly client: McpRequest['client'];
+  readonly canAsk: boolean;
+  /** The request that begins it: cancelled before its client knows the task, it ends. */
+  readonly until?: AbortSignal;
+}
+
+/** One call in the background, as its client sees it. */
+export class Task {
+  readonly #core: Core;
+  readonly #id: string;
+  #kept: KeptTask;
+  readonly #save: (kept: KeptTask) => Promise<void>;
+  readonly #questions = new Map<string, OpenQuestion>();
+  readonly #doing = new Map<string, string>();
+  #ending: LinkedAbort | undefined;
+  #isLeft = false;
+  #ended: Promise<void> | undefined;
+
+  constructor(core: Core, id: string, kept: KeptTask, save: (kept: KeptTask) => Promise<void>) {
+    this.#core = core;
+    this.#id = id;
+    this.#kept = kept;
+    this.#save = save;
+  }
+
+  get isOver(): boolean {
+    return this.#kept.end !== undefined;
+  }
+
+  /** Resolves when it has ended and is kept as such; rejects where that cannot be kept. */
+  async run(call: ToolCall, { client, canAsk, until, work }: TaskRun): Promise<void> {
+    const { clock, tools } = this.#core;
+    const ending = new LinkedAbort(until);
+    this.#ending = ending;
+    const { createdAtMs, ttlMs } = this.#kept;
+    const request: McpRequest = {
+      signal: ending.signal,
+      deadlineMs: clock.monotonic() + createdAtMs + ttlMs - clock.now(),
+      client,
+      askPerson: canAsk ? this.#askPerson : undefined,
+    };
+    const result = await tools.run(call, request, {
+      work,
+      onActivity: (instance, doing) => void this.#doing.set(instance, doing),
+      onBegun: async (begun) => {
+        if (this.#ended !== undefined) throw new Error('the task was cancelled');
+        const others = this.#kept.begun.filter(({ instance }) => instance !== begun.instance);
+        this.#change({ begun: [...others, begun] });
+        await this.#save(this.#kept);
+      },
+    });
+    ending.end();
+    if (!this.#isLeft) await this.#end(this.#endOf(result));
+  }
+
+  #endOf(result: CallToolResult): KeptTask['end'] {
+    const { outcome } = isObject(result.structuredContent) ? result.structuredContent : {};
+    const message = result.isError === true ? `${this.#kept.tool} failed` : `${this.#kept.tool}: ${String(outcome)}`;
+    return { status: 'completed', message, result: { ...result, resultType: 'complete' } };
+  }
+
+  /** Stops following; what runs goes on. */
+  async cancel(): Promise<void> {
+    if (this.isOver) return;
+    const names = this.#kept.begun.map(({ instance }) => quoteName(instance)).join(', ');
+    const message =
+      names !== ''
+        ? `No longer followed. ${names} may still work on it: send with abort: true stops that.`
+        : this.#kept.tool === 'wait'
+          ? 'No longer waited for. What runs goes on.'
+          : 'Cancelled before anything was sent.';
+    const ended = this.#end({ status: 'cancelled', message });
+    this.#ending?.abort();
+    await ended;
+  }
+
+  /** This process ends; the task does not. */
+  leave(): void {
+    this.#isLeft = true;
+    this.#ending?.abort();
+  }
+
+  /** Answers that no open question has the key of are passed over. */
+  answer(responses: Params): void {
+    for (const [key, response] of Object.entries(responses)) {
+      const question = this.#questions.get(key);
+      if (question === undefined) continue;
+      const nowMs = this.#core.clock.monotonic();
+      question.resolve(personAnswer(response, nowMs - (question.shownAtMs ?? nowMs)));
+    }
+  }
+
+  /** As it is first told. */
+  view(): object {
+    const { createdAtMs, updatedAtMs, ttlMs, end } = this.#kept;
+    return {
+      taskId: this.#id,
+      status: end?.status ?? (this.#questions.size > 0 ? 'input_required' : 'working'),
+      statusMessage: end?.message ?? this.#statusMessage(),
+      createdAt: new Date(createdAtMs).toISOString(),
+      lastUpdatedAt: new Date(updatedAtMs).toISOString(),
+      ttlMs,
+      pollIntervalMs: POLL_MS,
+    };
+  }
+
+  /** With its questions, or what it came to. */
+  detail(): object {
+    const { end } = this.#kept;
+    if (end !== undefined) return { ...this.view(), ...(end.result !== undefined && { result: end.result }) };
+    if (this.#questions.size === 0) return this.view();
+    const asked = [...this.#questions].map(([key, question]) => {
+      question.shownAtMs ??= this.#core.clock.monotonic();
+      return [key, { method: 'elicitation/create', params: formParams(question.form) }] as const;
+    });
+    return { ...this.view(), inputRequests: Object.fromEntries(asked) };
+  }
+
+  readonly #askPerson: AskPerson = async (form, { signal }) => {
+    // Never used again, by another process either.
+    const key = `q-${randomUUID()}`;
+    const answer = new Promise<PersonAnswer>((resolve) => {
+      this.#questions.set(key, { form, resolve });
+      const late = (): void => resolve({ kind: 'late' });
+      if (signal.aborted) late();
+      else signal.addEventListener('abort', late, { once: true });
+    });
+    this.#change({});
+    try {
+      return await answer;
+    } finally {
+      this.#questions.delete(key);
+      this.#change({});
+    }
+  };
+
+  /** Told once it is kept, so that the next process tells the same. What comes first counts. */
+  async #end(end: KeptTask['end']): Promise<void> {
+    const kept = { ...this.#kept, end, updatedAtMs: this.#core.clock.now() };
+    this.#ended ??= this.#save(kept).finally(() => (this.#kept = kept));
+    await this.#ended;
+  }
+
+  #change(change: Partial<KeptTask>): void {
+    this.#kept = { ...this.#kept, ...change, updatedAtMs: this.#core.clock.now() };
+  }
+
+  /** `desk-api: runs bash «npm test», 3 min`. */
+  #statusMessage(): string {
+    const age = formatAge(this.#core.clock.now() - this.#kept.createdAtMs);
+    const asked = [...this.#questions.values()].map(({ form }) => form.about);
+    if (asked.length > 0) return `waits for you: ${asked.join('; ')}, ${age}`;
+    const doing = [...this.#doing].map(([instance, what]) => `${quoteName(instance)}: ${what}`);
+    if (doing.length === 0) return `${this.#kept.tool}: under way, ${age}`;
+    const more = doing.length > MAX_NAMED ? [`${doing.length - MAX_NAMED} more`] : [];
+    return `${[...doing.slice(0, MAX_NAMED), ...more].join('; ')}, ${age}`;
+  }
+}

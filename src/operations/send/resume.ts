@@ -1,0 +1,120 @@
+import * as z from 'zod';
+
+import { UnreachableError } from '../../fleet/fleet.ts';
+import type { Instance } from '../../model/instance.ts';
+import type { Session } from '../../opencode/schema.ts';
+import { checkOpen } from '../../turns/call-limit.ts';
+import { followSent } from '../../turns/turn.ts';
+import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { askInTurn } from '../respond/ask-in-turn.ts';
+import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
+import { findSession } from '../sessions/session-query.ts';
+import type { TurnView } from '../shapes.ts';
+import { followOn, followUntil } from './following.ts';
+import { requestKey } from './request-journal.ts';
+import { failed, shareOf, together } from './several.ts';
+import { turnAnswer } from './turn-view.ts';
+import { tellingUndone } from './undone.ts';
+
+export const begunSchema = z.object({
+  /** As it was called then. */
+  instance: z.string(),
+  identities: z.array(z.string()),
+  sessionId: z.string(),
+  /** Absent where an answer was given to what a turn waited for. */
+  messageId: z.string().optional(),
+});
+/** What finds again what a call has begun on one instance, after this process too. */
+export type Begun = z.infer<typeof begunSchema>;
+
+export function begunOn(
+  connected: Pick<Connected, 'instance' | 'directory'>,
+  { id: sessionId }: Pick<Session, 'id'>,
+  messageId?: string,
+): Begun {
+  const { identities } = requestKey(connected, '', undefined);
+  return {
+    instance: connected.instance.name,
+    identities: [...identities],
+    sessionId,
+    ...(messageId !== undefined && { messageId }),
+  };
+}
+
+/** Goes on with what a process that has ended began: follows it, and sends nothing. */
+export async function resume(runtime: Runtime, begun: readonly Begun[], call: Call): Promise<Answer<TurnView>> {
+  const [only] = begun;
+  if (only === undefined)
+    throw new OperationError(
+      'The server that was to send the message ended before it did; nothing was sent. Call again if it is still wanted.',
+    );
+  if (begun.length === 1) return await resumeOne(runtime, only, call);
+  const maxChars = shareOf(begun.length);
+  const answers = begun.map((one) =>
+    resumeOne(runtime, one, call, maxChars).catch((error: unknown) => failed(one.instance, error)),
+  );
+  return together(await Promise.all(answers));
+}
+
+async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: number): Promise<Answer<TurnView>> {
+  return await tellingUndone(
+    begun.instance,
+    () => 'what became of the message is not known',
+    async () => {
+      const connected = await whenThere(runtime, begun, call);
+      const session = await findSession(connected, begun.sessionId);
+      const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
+      const { instance, api } = connected;
+      const request = {
+        session,
+        deadlineMs: followUntil(call),
+        signal: call.signal,
+        onText: call.onProgress,
+        onDoing: (doing: string) => call.onActivity?.(instance.name, doing),
+        onWaiting,
+      };
+      const { messageId } = begun;
+      const result =
+        messageId === undefined
+          ? await followOn(runtime, connected, session, call, { onWaiting })
+          : await followSent(messageId, request, { api, clock: runtime.clock });
+      if (result === undefined)
+        throw new OperationError(
+          `${quoteName(instance.name)}: message ${messageId} is not in session ${session.id}: the server that was to send it ended before, or it is not taken up yet. Look with read before you send it again.`,
+        );
+      const text = result.wholeText ?? result.text;
+      const options = { nowMs: runtime.clock.now(), settled, ...(maxChars !== undefined && { maxChars }) };
+      return turnAnswer(instance.name, session, { ...result, text }, options);
+    },
+    'Look with read before you send it again.',
+  );
+}
+
+/** A laptop may be asleep, and discovery has just begun: it is looked for as long as the call lasts. */
+const LOOK_MS = 3_000;
+
+/** @throws {CallOver} */
+async function whenThere(runtime: Runtime, begun: Begun, call: Call): Promise<Connected> {
+  const { fleet, clock } = runtime;
+  await fleet.ready();
+  for (;;) {
+    const instance = knownAs(runtime, begun);
+    try {
+      if (instance !== undefined) return await connectTo(runtime, instance, call);
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+    }
+    call.onActivity?.(begun.instance, 'cannot be reached now');
+    checkOpen(limitOf(call), clock);
+    await clock.sleep(LOOK_MS, call.signal);
+  }
+}
+
+function knownAs({ fleet }: Runtime, { identities }: Begun): Instance | undefined {
+  const { instances, resting } = fleet.snapshot();
+  const isIt = (instance: Instance): boolean =>
+    requestKey({ instance, directory: instance.directory ?? '' }, '', undefined).identities.some((one) =>
+      identities.includes(one),
+    );
+  return [...instances, ...resting].find(isIt);
+}

@@ -1,0 +1,67 @@
+import { execFile } from 'node:child_process';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { isMissing } from '../../rig/opencode-binaries.ts';
+import { tempDir, type TempDir } from '../../rig/temp.ts';
+import { NEWEST_NODE } from '../raw-server.ts';
+import { type Bridge, startBridge } from './bridge.ts';
+import { SCENARIOS, type Subject } from './expected-failures.ts';
+import { buildFixtureServer } from './fixture-server.ts';
+
+const component = (path: string): string =>
+  fileURLToPath(new URL(`../../components/node_modules/${path}`, import.meta.url));
+const SUITE = component('@modelcontextprotocol/conformance/dist/index.js');
+const VERSION = '2026-07-28';
+/** `npm run conformance` runs all of it. */
+const CHOSEN = SCENARIOS.filter(({ inCi }) => inCi === true || process.env['CONFORMANCE'] === 'full');
+
+interface Check {
+  readonly id: string;
+  readonly status: string;
+  readonly errorMessage?: string;
+}
+
+// Once: on the newest Node the server is the same.
+describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEWEST_NODE)(
+  'the official conformance suite',
+  () => {
+    let temp: TempDir;
+    const bridges = new Map<Subject, Bridge>();
+
+    beforeAll(async () => {
+      temp = tempDir('conformance');
+      bridges.set('product', await startBridge({}));
+      bridges.set('fixtures', await startBridge({ script: await buildFixtureServer(temp.path) }));
+    });
+    afterAll(async () => {
+      for (const bridge of bridges.values()) await bridge[Symbol.asyncDispose]();
+      await temp.close();
+    });
+
+    test.concurrent.each(CHOSEN)('$name', async ({ name, subject, fails = {} }) => {
+      const folder = join(temp.path, name);
+      await mkdir(folder);
+      const args = ['server', '--url', bridges.get(subject)?.url ?? '', '--scenario', name, '--spec-version', VERSION];
+      const said = await new Promise<string>((resolve) => {
+        const options = { cwd: folder, env: { PATH: '', HOME: temp.path }, timeout: 120_000 };
+        execFile(NEWEST_NODE, [SUITE, ...args, '--force', '-o', 'results'], options, (_, out, err) =>
+          resolve(out + err),
+        );
+      });
+      const [results = ''] = await readdir(join(folder, 'results')).catch(() => []);
+      const text = await readFile(join(folder, 'results', results, 'checks.json'), 'utf8').catch(() => `[] ${said}`);
+      const checks = JSON.parse(text) as readonly Check[];
+      expect(checks.length).toBeGreaterThan(0);
+      const failed = checks.filter(({ status }) => status === 'FAILURE');
+      const unexpected = failed.filter(({ id }) => !(id in fails));
+      expect(unexpected.map(({ id, errorMessage }) => `${id}: ${errorMessage}`)).toEqual([]);
+      // What is expected to fail and does not is stale.
+      expect([...new Set(failed.map(({ id }) => id))].toSorted()).toEqual(Object.keys(fails).toSorted());
+    });
+  },
+);

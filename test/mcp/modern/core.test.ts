@@ -1,0 +1,312 @@
+import { readdir } from 'node:fs/promises';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { type FakeOpencode, startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { openRegistry, type Registry } from '../../rig/registry.ts';
+import { tempDir, type TempDir } from '../../rig/temp.ts';
+import { until, within } from '../../rig/wait.ts';
+import { HANDSHAKE } from '../raw-server.ts';
+import { type Data, enveloped, ModernClient, TASKS } from './modern-client.ts';
+
+let temp: TempDir;
+let registry: Registry;
+let worker: FakeOpencode;
+let args: readonly string[];
+let client: ModernClient;
+
+const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
+const LOG_LEVEL = 'io.modelcontextprotocol/logLevel';
+
+beforeAll(async () => {
+  temp = tempDir('modern-core');
+  registry = await openRegistry(`${temp.path}/registry`);
+  worker = await startFakeOpencode({ reply: (text) => (text === 'run' ? undefined : `re: ${text}`) });
+  await registry.add({ name: 'worker', port: worker.port, cwd: worker.directory });
+  args = ['--registry-dir', registry.path, '--health-timeout-ms', '15000'];
+  client = new ModernClient({ args });
+});
+afterAll(async () => {
+  await client[Symbol.asyncDispose]();
+  await worker.close();
+  await temp.close();
+});
+
+/** A server of its own. */
+const fresh = (): ModernClient => new ModernClient({ args });
+
+const send = (sessionId: string, message: string): Data => ({
+  name: 'send',
+  arguments: { instance: 'worker', session_id: sessionId, message },
+});
+
+test('a probe costs nothing: no look at any instance, no folder, an end as soon as its input ends', async () => {
+  await using probe = fresh();
+  const asked = worker.count('GET /global/health');
+  await probe.ask('server/discover');
+  probe.write('subscriptions/listen', { notifications: { resourcesListChanged: true } });
+  await until('the listener to be acknowledged', () => probe.notifications.length === 1);
+  await probe.ask('server/discover');
+  await probe.ask('prompts/list');
+  await probe.ask('resources/templates/list');
+  // Another server, which begins later and lists its tools, has looked at its instance by then.
+  await using seen = await startFakeOpencode({ directory: '/home/user/seen' });
+  const second = await openRegistry(`${temp.path}/second`);
+  await second.add({ name: 'seen', port: seen.port, cwd: seen.directory });
+  await using later = new ModernClient({ args: ['--registry-dir', second.path] });
+  await later.ask('tools/list');
+  await until('the other to look', () => seen.count('GET /global/health') > 0);
+  expect(worker.count('GET /global/health')).toBe(asked);
+  probe.server.endInput();
+  expect(await within(probe.server.exited, 'the end')).toEqual({ code: 0, signal: null });
+  expect(worker.count('GET /global/health')).toBe(asked);
+  expect(await readdir(probe.server.home)).toEqual(['tmp']);
+});
+
+test('a list of tools begins discovery', async () => {
+  await using other = fresh();
+  const asked = worker.count('GET /global/health');
+  await other.ask('tools/list');
+  await until('discovery to begin by itself', () => worker.count('GET /global/health') > asked);
+});
+
+describe('the envelope', () => {
+  const ENVELOPE = enveloped()['_meta'] as Data;
+  const without = (key: string): Data =>
+    Object.fromEntries(Object.entries(ENVELOPE).filter(([name]) => !name.endsWith(key)));
+  test.each<readonly [string, Data, number, RegExp]>([
+    ['no version', without('/protocolVersion'), -32_602, /protocolVersion/],
+    ['no capabilities', without('/clientCapabilities'), -32_602, /clientCapabilities/],
+    [
+      'capabilities that are none',
+      { ...ENVELOPE, 'io.modelcontextprotocol/clientCapabilities': 'x' },
+      -32_602,
+      /lacks/,
+    ],
+    [
+      'an older version',
+      { ...ENVELOPE, 'io.modelcontextprotocol/protocolVersion': '2025-11-25' },
+      -32_022,
+      /2026-07-28/,
+    ],
+    [
+      'a newer version',
+      { ...ENVELOPE, 'io.modelcontextprotocol/protocolVersion': '2099-01-01' },
+      -32_022,
+      /2026-07-28/,
+    ],
+    ['a level that is none', { ...ENVELOPE, [LOG_LEVEL]: 'loud' }, -32_602, /level/],
+  ])('%s is refused', async (_, _meta, code, words) => {
+    const id = client.nextId();
+    client.server.write({ jsonrpc: '2.0', id, method: 'tools/list', params: { _meta } });
+    const { error } = await client.server.answerTo(id);
+    expect(error).toMatchObject({ code, message: expect.stringMatching(words) as string });
+  });
+
+  test('a version that is not spoken comes with those that are', async () => {
+    const { error } = await client.answer('tools/list', {}, { version: '1999-01-01' });
+    expect(error).toMatchObject({ code: -32_022, data: { supported: ['2026-07-28'], requested: '1999-01-01' } });
+  });
+
+  test('who the client is need not be said', async () => {
+    client.server.write({
+      jsonrpc: '2.0',
+      id: 'no client',
+      method: 'tools/list',
+      params: { _meta: without('/clientInfo') },
+    });
+    await until('the list', () => client.server.stdout.some((line) => line.includes('"no client"')));
+  });
+
+  test.each([
+    'ping',
+    'logging/setLevel',
+    'resources/subscribe',
+    'tasks/result',
+    'tasks/list',
+    'initialize',
+    'toString',
+  ])('%s is no method of this era', async (method) => {
+    const { error } = await client.answer(method, { uri: 'opencode://worker', level: 'info' });
+    expect(error?.code).toBe(-32_601);
+  });
+});
+
+describe('results', () => {
+  test.each([
+    ['server/discover', {}, 3_600_000, 'public'],
+    ['tools/list', {}, 3_600_000, 'public'],
+    ['prompts/list', {}, 3_600_000, 'public'],
+    ['resources/templates/list', {}, 3_600_000, 'public'],
+    ['resources/list', {}, 1_000, 'private'],
+    ['resources/read', { uri: 'opencode://worker' }, 1_000, 'private'],
+  ] as const)('%s says how long it holds, and for whom', async (method, params, ttlMs, cacheScope) => {
+    expect(await client.ask(method, params)).toMatchObject({ resultType: 'complete', ttlMs, cacheScope });
+  });
+
+  test('lists are the same each time; the tools are those of the other era', async () => {
+    const [one, other] = [await client.ask('tools/list'), await client.ask('tools/list')];
+    expect(one).toEqual(other);
+    expect(JSON.stringify(one)).not.toContain('execution');
+  });
+
+  test('a call, its progress under its token, and a failed one', async () => {
+    const { id } = worker.addSession();
+    const meta = { progressToken: 'a token' };
+    const running = client.write('tools/call', send(id, 'run'), { meta });
+    await until('the turn', () => worker.state.statuses.has(id));
+    worker.state.say(id, 'half ');
+    await until('progress', () => client.notifications.some(({ method }) => method === 'notifications/progress'));
+    worker.state.finish(id, 'and half');
+    const { result } = await client.server.answerTo(running);
+    expect(result).toMatchObject({ resultType: 'complete', structuredContent: { text: 'half and half' } });
+    expect(client.notifications.at(-1)?.params).toMatchObject({ progressToken: 'a token' });
+    const failed = await client.call('read', { instance: 'nobody' });
+    expect(failed).toMatchObject({ resultType: 'complete', isError: true });
+    const unknown = await client.answer('tools/call', { name: 'nothing' });
+    expect(unknown.error).toMatchObject({
+      code: -32_602,
+      message: expect.stringContaining('there are: instances') as string,
+    });
+    expect((await client.answer('resources/read', { uri: 'opencode://nobody' })).error?.code).toBe(-32_602);
+  });
+
+  test('a call that is cancelled is no longer followed, and gets no answer', async () => {
+    const { id } = worker.addSession();
+    const running = client.write('tools/call', send(id, 'run'));
+    await until('the turn to be followed', () => worker.state.statuses.has(id) && worker.openStreams === 1);
+    client.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: running } });
+    await until('it to be let go', () => worker.openStreams === 0);
+    await client.ask('server/discover');
+    expect(client.server.stdout.some((line) => line.includes(`"id":${running},`))).toBe(false);
+    worker.state.finish(id, 'over');
+  });
+});
+
+describe('the log', () => {
+  const logs = (one: ModernClient): readonly Data[] =>
+    one.notifications.filter(({ method }) => method === 'notifications/message').map(({ params }) => params);
+
+  test('comes with a request that asks for it, from its level on, and with no other', async () => {
+    await using one = fresh();
+    await one.call('refresh_instances', {});
+    expect(logs(one)).toEqual([]);
+    await one.call('refresh_instances', {}, { meta: { [LOG_LEVEL]: 'error' } });
+    expect(logs(one)).toEqual([]);
+    const loses = async (name: string, meta: Data = {}): Promise<void> => {
+      const gone = await startFakeOpencode({ directory: `/home/user/${name}` });
+      await registry.add({ name, port: gone.port, cwd: gone.directory });
+      await one.call('refresh_instances', {});
+      await gone.close();
+      await one.call('refresh_instances', {}, { meta });
+      await registry.remove(name);
+    };
+    await loses('first', { [LOG_LEVEL]: 'debug' });
+    const heard = logs(one).length;
+    expect(heard).toBeGreaterThan(0);
+    await loses('second');
+    expect(logs(one)).toHaveLength(heard);
+  });
+});
+
+describe('listening', () => {
+  test('tells of what was asked for under its id, until it is cancelled', async () => {
+    await using one = fresh();
+    const id = one.write('subscriptions/listen', {
+      notifications: {
+        resourcesListChanged: true,
+        toolsListChanged: true,
+        resourceSubscriptions: ['opencode://worker', 'file:///x'],
+      },
+    });
+    await until('its acknowledgement', () => one.notifications.length > 0);
+    const _meta = { [SUBSCRIPTION]: id };
+    expect(one.notifications[0]).toMatchObject({
+      method: 'notifications/subscriptions/acknowledged',
+      params: { _meta, notifications: { resourcesListChanged: true, resourceSubscriptions: ['opencode://worker'] } },
+    });
+    expect(JSON.stringify(one.notifications[0])).not.toMatch(/tools|file:/);
+    const told = (name: string): boolean =>
+      one.notifications.some(
+        ({ method, params }) =>
+          method === `notifications/resources/${name}` && 'uri' in params === (name === 'updated'),
+      );
+    await one.call('instances', {});
+    await using other = await startFakeOpencode({ directory: '/home/user/other' });
+    await registry.add({ name: 'other', port: other.port, cwd: other.directory });
+    await one.call('refresh_instances', {});
+    await until('the change of the list', () => told('list_changed'));
+    const { id: session } = worker.addSession();
+    worker.state.begin(session, 'run');
+    await one.call('instances', {});
+    await until('the change of the instance', () => told('updated'));
+    for (const { params } of one.notifications) expect(params).toMatchObject({ _meta });
+    one.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
+    const before = one.notifications.length;
+    worker.state.finish(session, 'over');
+    await registry.remove('other');
+    await one.call('instances', {});
+    await one.call('refresh_instances', {});
+    expect(one.notifications).toHaveLength(before);
+    expect(one.server.stdout.some((line) => line.includes(`"id":${id},`))).toBe(false);
+  });
+
+  test('under whatever id the client gave it', async () => {
+    await using one = fresh();
+    const id = 'an \u202e\u200b id';
+    one.server.write({ jsonrpc: '2.0', id, method: 'subscriptions/listen', params: enveloped({ notifications: {} }) });
+    await until('its acknowledgement', () => one.notifications.length > 0);
+    expect(one.notifications[0]?.params['_meta']).toEqual({ [SUBSCRIPTION]: id });
+  });
+
+  test('ends with its result where the server ends', async () => {
+    await using one = fresh();
+    const id = one.write('subscriptions/listen', { notifications: {} });
+    await until('its acknowledgement', () => one.notifications.length > 0);
+    one.server.kill('SIGTERM');
+    await within(one.server.exited, 'the end');
+    expect(JSON.parse(one.server.stdout.at(-1) ?? '')).toEqual({
+      jsonrpc: '2.0',
+      id,
+      result: { resultType: 'complete', _meta: { [SUBSCRIPTION]: id } },
+    });
+  });
+
+  test('to tasks needs their extension', async () => {
+    const notifications = { taskIds: ['x'] };
+    const { error } = await client.answer('subscriptions/listen', { notifications });
+    expect(error?.code).toBe(-32_021);
+    const id = client.write('subscriptions/listen', { notifications }, { capabilities: TASKS });
+    await until('it', () =>
+      client.notifications.some(({ params }) => (params['_meta'] as Data | undefined)?.[SUBSCRIPTION] === id),
+    );
+  });
+});
+
+describe('the other era beside it', () => {
+  test('a bare request before initialize says what it lacks; ping is answered', async () => {
+    await using one = fresh();
+    for (const [id, method] of ['tools/list', 'tools/call', 'server/discover', 'tasks/get'].entries()) {
+      one.server.write({ jsonrpc: '2.0', id, method, params: {} });
+      expect((await one.server.answerTo(id)).error).toMatchObject({
+        code: -32_602,
+        message: expect.stringMatching(/initialize first/) as string,
+      });
+    }
+    one.server.write({ jsonrpc: '2.0', id: 9, method: 'ping' });
+    expect((await one.server.answerTo(9)).result).toEqual({});
+  });
+
+  test('both on one connection, each by its own rules', async () => {
+    await using one = fresh();
+    const discover = one.write('server/discover');
+    one.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    const tools = one.write('tools/list');
+    const [old, modern] = [await one.server.answerTo(1), await one.server.answerTo(tools)];
+    expect(Object.keys(old.result ?? {})).toEqual(['tools']);
+    expect(modern.result).toMatchObject({ resultType: 'complete', tools: old.result?.['tools'] });
+    expect((await one.server.answerTo(discover)).result).toHaveProperty('supportedVersions');
+    expect((await one.server.answerTo(0)).result).toMatchObject({ protocolVersion: '2025-06-18' });
+    expect(JSON.stringify((await one.server.answerTo(0)).result)).not.toContain('tasks');
+  });
+});
