@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 
+import { colourOf, paintFor } from '../src/commands/terminal/paint.ts';
+import { cutEnd } from '../src/commands/terminal/table.ts';
 import { NO_MULTICAST } from '../test/rig/no-multicast.ts';
 import { PINNED_OPENCODE } from '../test/rig/opencode-binaries.ts';
 import { createProject } from '../test/rig/opencode-sandbox.ts';
@@ -118,10 +120,10 @@ async function run(env: Env, ...args: readonly string[]): Promise<void> {
   process.stdout.write(
     `\n  $ opencode-mcp ${args.map((word) => (word.includes(' ') ? `"${word}"` : word)).join(' ')}\n`,
   );
-  const isCut = args[0] === 'list' && !process.stdout.isTTY;
+  const isList = args[0] === 'list';
   const child = spawn(process.execPath, [SERVER, ...args], {
     env,
-    stdio: ['ignore', isCut ? 'pipe' : 'inherit', 'inherit'],
+    stdio: ['ignore', isList ? 'pipe' : 'inherit', 'inherit'],
   });
   let table = '';
   child.stdout?.setEncoding('utf8').on('data', (text: string) => (table += text));
@@ -146,13 +148,19 @@ async function callTool(env: Env, name: string, args: Record<string, unknown>): 
   }
 }
 
-/** In a pipe the list has every column: here as many as in a narrow terminal. */
+/** The list as a narrow terminal has it: without the columns that are only temporary paths and ports here. */
 function narrow(list: string): string {
   const end = list.indexOf('DIRECTORY');
   if (end === -1) return list;
+  const paint = paintFor(process.stdout);
   return list
     .split('\n')
-    .map((line) => line.slice(0, end).trimEnd())
+    .map((line) => cutEnd(line.slice(0, end).trimEnd(), process.stdout.columns || end))
+    .map((line, index) =>
+      index === 0
+        ? paint(line, 'bold')
+        : line.replace(/^(\S+ +)(\S+)/, (_, name: string, state: string) => name + paint(state, colourOf(state))),
+    )
     .join('\n');
 }
 
@@ -162,6 +170,7 @@ function fail(reason: string): void {
 }
 
 function say(text: string): void {
-  const isBold = process.stdout.isTTY && process.env['NO_COLOR'] === undefined;
-  process.stdout.write(`\n${isBold ? `\u001b[1m${text}\u001b[0m` : text}\n`);
+  const width = process.stdout.columns || 120;
+  const lines = text.replaceAll(new RegExp(`(?=.{${width}})(.{1,${width}}) `, 'g'), '$1\n');
+  process.stdout.write(`\n${paintFor(process.stdout)(lines, 'bold')}\n`);
 }

@@ -37,14 +37,14 @@ const ANSWERS: Answers = [
 /** What the model does with the messages of the pages, in the language of `test/rig/model-script.ts`. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   'Run the tests.': 'echo: 42 tests passed',
-  'run the tests and mend what fails': 'bash: echo 42 tests passed',
+  'run the tests and fix what fails': 'bash: echo 42 tests passed',
   'update the changelog': 'echo: The changelog is up to date.',
 };
 
 /** What a block shows at the least, by its last line. */
 const SHOWS: Readonly<Record<string, RegExp>> = {
   'opencode-mcp init': /Claude Code: written/,
-  'opencode-mcp send my-project run the tests and mend what fails': /bash returned: 42 tests passed/,
+  'opencode-mcp send my-project run the tests and fix what fails': /bash returned: 42 tests passed/,
   'ssh you@relay opencode-mcp list': /laptop-my-project.* idle/,
   'opencode-mcp list': /^my-project /m,
 };
