@@ -1,17 +1,14 @@
-import { execFile } from 'node:child_process';
-import { cp, mkdir, readdir, readFile, stat, symlink } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
-import { promisify } from 'node:util';
+import { readdir, readFile, stat, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
-import { tempDir } from './rig/temp.ts';
+import { openFreshMachine } from './rig/fresh-machine.ts';
 
-const run = promisify(execFile);
 const root = join(import.meta.dirname, '..');
 
 /** The package of this name on npm is another project's. */
 const FROM_NPM =
-  /\b(?:npm\s+(?:i|install|add|exec)|npx|bunx|pnpm\s+(?:add|dlx)|yarn\s+(?:add|dlx))\b[^`\n]*?[\s"']opencode-mcp\b/;
+  /\b(?:npm\s+(?:i|install|add|exec)|npx|bunx|pnpm\s+(?:add|dlx)|yarn\s+(?:add|dlx))\b[^`\n]*?[ \t"']opencode-mcp\b/;
 
 test('nothing sends a person to the package of this name on npm', async () => {
   const files = await texts(['README.md', 'AGENTS.md', 'CHANGELOG.md', 'docs', 'scripts', 'src', 'systemd']);
@@ -21,77 +18,10 @@ test('nothing sends a person to the package of this name on npm', async () => {
   expect(manifest.private).toBe(true);
 });
 
-interface Machine extends AsyncDisposable {
-  /** A repository with what is in this checkout, as a person clones it. */
-  readonly checkout: string;
-  /** Holds nothing yet: npm installs into it. */
-  readonly prefix: string;
-  /** With nothing of this machine's settings but where packages come from; gives what it printed. */
-  npm(directory: string, ...args: readonly string[]): Promise<string>;
-  /** One of the installed commands, with no node_modules around. */
-  run(command: string, ...args: readonly string[]): Promise<string>;
-  /** Files and links below the prefix. */
-  left(): Promise<readonly string[]>;
-}
-
-async function openMachine(): Promise<Machine> {
-  const temp = tempDir('install');
-  const [checkout, prefix, home] = ['checkout', 'prefix', 'home'].map((name) => join(temp.path, name));
-  if (checkout === undefined || prefix === undefined || home === undefined) throw new Error('a path is missing');
-  await Promise.all([prefix, home].map((path) => mkdir(path)));
-  const { stdout: files } = await run('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
-    cwd: root,
-  });
-  const present = files
-    .split('\0')
-    .filter((file) => file !== '' && !file.startsWith('test/') && !file.startsWith('bench/'));
-  for (const file of present) await cp(join(root, file), join(checkout, file)).catch(() => {});
-  const { npm_config_registry: _, ...outer } = process.env;
-  const kept = Object.entries(outer).filter(([name]) => !name.toLowerCase().startsWith('npm_') && name !== 'INIT_CWD');
-  const env = {
-    ...Object.fromEntries(kept),
-    ...(await registryOf()),
-    npm_config_update_notifier: 'false',
-    npm_config_prefix: prefix,
-  };
-  const git = ['-c', 'user.name=Rig', '-c', 'user.email=rig@example.invalid'];
-  for (const args of [
-    ['init', '--quiet'],
-    ['add', '--all'],
-    [...git, 'commit', '--quiet', '--message', 'all'],
-  ])
-    await run('git', args, { cwd: checkout });
-  return {
-    checkout,
-    prefix,
-    async npm(directory, ...args) {
-      const { stdout, stderr } = await run('npm', args, { cwd: directory, env, maxBuffer: 2 ** 24 });
-      return stdout + stderr;
-    },
-    run: async (command, ...args) =>
-      (await run(join(prefix, 'bin', command), args, { env: { PATH: dirname(process.execPath), HOME: home } })).stdout,
-    async left() {
-      const entries = await readdir(prefix, { recursive: true, withFileTypes: true });
-      return entries
-        .filter((entry) => !entry.isDirectory())
-        .map(({ parentPath, name }) => relative(prefix, join(parentPath, name)));
-    },
-    [Symbol.asyncDispose]: () => temp.close(),
-  };
-}
-
-/** Where this machine's npm gets packages from, and what it has of them. */
-async function registryOf(): Promise<Readonly<Record<string, string>>> {
-  const [registry = '', cache = ''] = await Promise.all(
-    ['registry', 'cache'].map(async (name) => (await run('npm', ['config', 'get', name], { cwd: root })).stdout.trim()),
-  );
-  return { npm_config_registry: registry, npm_config_cache: cache, npm_config_prefer_offline: 'true' };
-}
-
 const VERSION = /^\d+\.\d+\.\d+\n$/;
 
 test('a clone and one command; an upgrade by a tarball; a git URL; each time both commands run, and nothing is left at the end', async () => {
-  await using machine = await openMachine();
+  await using machine = await openFreshMachine();
   const { checkout, npm, run: command } = machine;
   const works = async (): Promise<void> => {
     expect(await command('opencode-mcp', '--version')).toMatch(VERSION);

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { needRoot } from '../discovery/as-root.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { startOpencode } from '../rig/opencode.ts';
 import { filesIn } from '../rig/connected-child.ts';
@@ -48,7 +49,8 @@ async function openPlace(): Promise<Place> {
   const entry = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(dockerfile)?.[1] ?? '') as [string, string];
   const command = JSON.parse(/^CMD (.*)$/m.exec(dockerfile)?.[1] ?? '') as string[];
   const variables = (/^ENV (.*)$/m.exec(dockerfile)?.[1] ?? '').split(' ');
-  const env = ['PATH=/usr/bin:/bin', 'OPENCODE_MDNS_INTERFACES=none', 'HEALTH_CHECK_TIMEOUT_MS=15000', ...variables];
+  const apart = Object.entries(NO_MULTICAST).map(([name, value]) => `${name}=${value}`);
+  const env = ['PATH=/usr/bin:/bin', ...apart, 'HEALTH_CHECK_TIMEOUT_MS=15000', ...variables];
   const registry = join(temp.path, 'registry');
   await mkdir(registry, { mode: 0o700 });
   let made = 0;

@@ -73,7 +73,7 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
       JSON_OPTION,
     ],
     examples: [
-      'send laptop run the tests and mend what fails',
+      'send laptop run the tests and fix what fails',
       'git diff | opencode-mcp send review -',
       'send web --queue --timeout 600 "and now the docs"',
     ],

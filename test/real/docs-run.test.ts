@@ -1,0 +1,146 @@
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { type DocBlock, docBlocks, docPages } from '../rig/doc-blocks.ts';
+import { Newcomer, type Ran } from '../rig/newcomer.ts';
+import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { startScriptedMessages } from '../rig/scripted-messages.ts';
+import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
+import { needSshd } from '../rig/sshd.ts';
+import type { Answers } from '../rig/typed-terminal.ts';
+
+const COMPONENTS = join(import.meta.dirname, '../components/node_modules');
+const CLAUDE = join(COMPONENTS, '@anthropic-ai/claude-code-linux-x64/claude');
+
+/** Blocks of commands that do not run here, by page and first line, and why. Every other one is marked with `run`. */
+const NOT_RUN: Readonly<Record<string, string>> = {
+  'README.md: npm ci && npm run --silent demo':
+    'three more opencodes; the picture of the README is made of a run of it',
+  'README.md: npm ci && npm run check': 'this test is a part of it',
+  'docs/docker.md: docker build -f docs/docker/Dockerfile -t opencode-mcp .':
+    'needs a Docker daemon; test/real/container.test.ts makes the same container',
+  'docs/lan.md: opencode-connected --lan       # on the laptop: also listens on the LAN, behind a password, and advertises itself':
+    'needs two machines on a LAN; test/lan makes them',
+  'docs/opencode-connected.md: cd ~/my-project': 'the README has the same block',
+  "docs/shell.md: echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc":
+    'three shells; test/commands/completion/shells.test.ts has them',
+  'docs/shell.md: opencode-mcp attach laptop                  # a new session, as opencode begins':
+    'a terminal that stays; test/real/attach.test.ts has it',
+  'docs/shell.md: opencode-mcp open laptop           # the latest session, or SESSION; Ctrl-C ends it':
+    'a browser; test/attach/web-forwarder.test.ts has the page',
+  'docs/troubleshooting.md: opencode-mcp doctor                # everything: what works, what does not, what to type':
+    'it ends with 1 where something is broken; test/doctor has it',
+  'docs/tailnet.md: sh "$(npm root --global)/opencode-mcp/scripts/install-node.sh"':
+    'needs systemd and a tailnet; test/node/live-unit.test.ts and test/tailnet have them',
+};
+
+const ANSWERS: Answers = [
+  [/^Write .* \[y\/N\] $/m, 'y\r'],
+  [/^number or word .*> $/m, 'once\r'],
+];
+
+/** What the model does with the messages of the pages, in the language of `test/rig/model-script.ts`. */
+const SCRIPTS: Readonly<Record<string, string>> = {
+  'Run the tests.': 'echo: 42 tests passed',
+  'run the tests and fix what fails': 'bash: echo 42 tests passed',
+  'update the changelog': 'echo: The changelog is up to date.',
+};
+
+/** What a block shows at the least, by its last line. */
+const SHOWS: Readonly<Record<string, RegExp>> = {
+  'opencode-mcp init': /Claude Code: written/,
+  'opencode-mcp send my-project run the tests and fix what fails': /bash returned: 42 tests passed/,
+  'ssh you@relay opencode-mcp list': /laptop-my-project.* idle/,
+  'opencode-mcp list': /^my-project /m,
+};
+
+const keyOf = ({ page, commands }: DocBlock): string => `${page}: ${commands.split('\n', 1)[0]}`;
+const isRun = ({ marks }: DocBlock): boolean => marks[0] === 'run';
+
+test('every block of commands in the pages is run, or it is said why not', async () => {
+  const blocks = (await Promise.all((await docPages()).map(docBlocks))).flat();
+  expect(blocks.filter(isRun).length).toBeGreaterThan(10);
+  expect(blocks.flatMap((block) => (isRun(block) ? [] : [keyOf(block)])).toSorted()).toEqual(
+    Object.keys(NOT_RUN).toSorted(),
+  );
+});
+
+describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an empty home', () => {
+  let model: ScriptedModel;
+  let newcomer: Newcomer;
+  beforeAll(async () => {
+    model = await startScriptedModel((text) => SCRIPTS[text] ?? text);
+    newcomer = await Newcomer.open({
+      model,
+      answers: ANSWERS,
+      programs: { claude: CLAUDE, opencode: PINNED_OPENCODE },
+    });
+  });
+  afterAll(async () => {
+    await newcomer[Symbol.asyncDispose]();
+    await model.close();
+  });
+
+  async function follow(block: DocBlock | undefined, more: Readonly<Record<string, string>> = {}): Promise<Ran> {
+    if (block === undefined) throw new Error('the page has fewer blocks than this test expects');
+    const startMs = performance.now();
+    const ran = await newcomer.run(block, more);
+    process.stdout.write(`${keyOf(block)}: ${Math.round(performance.now() - startMs)} ms\n`);
+    expect(ran.code, `${keyOf(block)}\n${ran.shown}`).toBe(0);
+    const last = block.commands.trimEnd().split('\n').at(-1) ?? '';
+    expect(ran.shown).toMatch(SHOWS[last] ?? /^/);
+    return ran;
+  }
+
+  test(
+    'the three commands of the README lead to the first answer in Claude Code',
+    { timeout: 400_000 },
+    async (context) => {
+      needSshd(context);
+      const [install, start, ...others] = (await docBlocks('README.md')).filter(isRun);
+      expect(install?.commands.trimEnd().split('\n')).toHaveLength(3);
+      const startMs = performance.now();
+      await follow(install, newcomer.installing);
+      const installedMs = performance.now();
+      await follow(start);
+      await using messages = await startScriptedMessages([
+        ['mcp__opencode__instances', {}],
+        ['mcp__opencode__send', { instance: 'my-project', message: 'Run the tests.' }],
+      ]);
+      expect(await claude('What are my OpenCode instances doing?', messages.url)).toContain('42 tests passed');
+      const minutes = (fromMs: number): string => ((performance.now() - fromMs) / 60_000).toFixed(2);
+      process.stdout.write(
+        `From git clone to the first answer: ${minutes(startMs)} minutes, ${minutes(installedMs)} of them after the installation\n`,
+      );
+      for (const block of others) await follow(block);
+    },
+  );
+
+  /** Claude Code without a window, whose model makes the calls that it was given. */
+  async function claude(question: string, url: string): Promise<string> {
+    const env = {
+      ...newcomer.env,
+      ANTHROPIC_BASE_URL: url,
+      ANTHROPIC_API_KEY: 'scripted',
+      CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
+      DISABLE_AUTOUPDATER: '1',
+    };
+    const asking = promisify(execFile)('claude', ['-p', question, '--allowedTools', 'mcp__opencode'], {
+      cwd: newcomer.home,
+      env,
+    });
+    asking.child.stdin?.end();
+    return (await asking).stdout;
+  }
+
+  test('what the other pages say works too, from top to bottom', { timeout: 400_000 }, async (context) => {
+    needSshd(context);
+    for (const page of (await docPages()).filter((name) => name !== 'README.md')) {
+      for (const block of (await docBlocks(page)).filter(isRun)) await follow(block);
+      await newcomer.leave(page);
+    }
+  });
+});
