@@ -16,8 +16,6 @@ export const NEWEST_NODE = fileURLToPath(
 );
 
 export interface RawServerOptions {
-  /** Another Node than the one that runs the tests. */
-  readonly node?: string;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -65,9 +63,9 @@ export const HANDSHAKE = [
   { jsonrpc: '2.0', method: 'notifications/initialized' },
 ] as const;
 
-export function startRawServer({ node = process.execPath, args = [], env = {} }: RawServerOptions = {}): RawServer {
+export function startRawServer({ args = [], env = {} }: RawServerOptions = {}): RawServer {
   const temp = tempDir('opencode-mcp-raw');
-  const child = spawn(node, [SERVER_SCRIPT, ...args], {
+  const child = spawn(process.execPath, [SERVER_SCRIPT, ...args], {
     cwd: temp.path,
     // Never the registry of the person who runs the tests.
     env: {
