@@ -208,7 +208,7 @@ describe('RELAY_SSH_CMD', () => {
       for (const subcommand of ['status', 'cleanup']) {
         const { ended, stdout, stderr } = start(['opencode-connected', subcommand], { ...env, RELAY_SSH_CMD: written });
         expect(await within(ended, 'its end')).toBe(1);
-        expect(stdout()).toMatch(/elay.*(?:cannot run|ended with status)/);
+        expect(stdout()).toMatch(/elay[^]*(?:cannot\s+run|ended\s+with\s+status)/);
         expect(stderr()).toBe('');
       }
       const started = start(['opencode-connected', '--headless'], { ...env, RELAY_SSH_CMD: written });
