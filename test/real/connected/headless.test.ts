@@ -13,6 +13,7 @@ import { freePort } from '../../rig/ports.ts';
 import { startScriptedModel } from '../../rig/scripted-model.ts';
 import { tempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
+import { PATIENT } from './relay-stage.ts';
 
 const closers: Array<() => Promise<unknown>> = [];
 
@@ -70,6 +71,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () 
     ]);
 
     await using server = await startMcpChild({
+      clientInfo: PATIENT,
       args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
       env: { HOME: child.env['HOME'] ?? '' },
     });
@@ -132,6 +134,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-connected --headless', () 
       const registered = await child.registered();
       expect(registered.cwd).toBe(directory);
       await using server = await startMcpChild({
+        clientInfo: PATIENT,
         args: ['--registry-dir', child.registry, '--health-timeout-ms', '15000'],
         env: { HOME: child.env['HOME'] ?? '' },
       });

@@ -108,7 +108,8 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
     const child = await connected(relay);
     expect(child.output()).toMatch(/no connection to the relay: .*refused.*; trying again in the background/);
     await relay.sshd.start();
-    await sshOf(child);
+    // By the time that a slow opencode is there, the attempts are up to a minute apart.
+    await sshOf(child, undefined, 100_000);
     expect(await listed(await serverOn(relay))).toBe((await child.registered()).name);
   });
 
