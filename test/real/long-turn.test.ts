@@ -8,7 +8,7 @@ import { openStage, type Stage } from './stage.ts';
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
 /** Longer than any client of the SDK waits that does not count progress (60 s); `npm run soak` makes it more than three minutes. */
-const SECONDS = Number(process.env['LONG_TURN_SECONDS'] ?? 65);
+const SECONDS = Number(process.env['LONG_TURN_SECONDS'] ?? 75);
 const message = `slow ${SECONDS} 1000: piece`;
 const whole = expectedReply(message);
 
@@ -37,11 +37,11 @@ describe('a turn that is longer than clients wait', () => {
       patient.call('send', { instance: 'worker', session_id: session, message: text }, { timeoutMs: 25_000 });
     streamed = send(sessions.streamed, message);
     silent = send(sessions.silent, 'hang silent');
-    // It gives up after 50 s whatever comes.
+    // It gives up after 60 s whatever comes, as the clients of the SDK do.
     cutShort = unknown.call(
       'send',
       { instance: 'worker', session_id, message },
-      { timeoutMs: 50_000, progress: false },
+      { timeoutMs: 60_000, progress: false },
     );
     // Each is awaited by a test of its own.
     for (const call of [streamed, silent, cutShort]) call.catch(() => {});
@@ -52,7 +52,7 @@ describe('a turn that is longer than clients wait', () => {
     return (data(await patient.call('create_session', { instance: 'worker', title }))['session'] as { id: string }).id;
   }
 
-  test('an unknown client gets what there is within 50 s, that it still runs, and how to go on', async () => {
+  test('an unknown client gets what there is before it gives up, that it still runs, and how to go on', async () => {
     const { result, text } = await cutShort;
     const { message_id } = data({ result } as ToolCall);
     expect(result.structuredContent).toMatchObject({
