@@ -1,14 +1,33 @@
+import { relative } from 'node:path';
+
 import { configDefaults, defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+/** What drives real programs, in the order in which it begins: the first waits for more than a minute on any machine. The rest takes seconds. */
+const SLOW = [/^test\/real\/long-turn\./, /^test\/(?:real|soak|connected\/relay|doctor)\/|^test\/install\./];
+
+/** So that a run ends with short files on every worker, not with a long one on one. Among equals the larger file goes first. */
+class SlowestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const path = relative(this.ctx.config.root, moduleId);
+      const found = SLOW.findIndex((pattern) => pattern.test(path));
+      return found < 0 ? SLOW.length : found;
+    };
+    return (await super.sort(files)).toSorted((one, other) => rank(one) - rank(other));
+  }
+}
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    sequence: { sequencer: SlowestFirst },
     // `npm run test:tailnet`: takes programs that are ten minutes in the making.
     exclude: [...configDefaults.exclude, 'test/tailnet/**'],
     // Two cores, and a real opencode takes 320 MB and most of a core while it starts.
     maxWorkers: 2,
     // Bounds on hangs, never a measure: the machine may be slow.
     testTimeout: 240_000,
-    hookTimeout: 180_000,
+    hookTimeout: 240_000,
   },
 });

@@ -1,5 +1,5 @@
-// npm run soak -- --minutes N --seed S: sends through proxies that break at random, for N minutes (default 10). The seed of a run that
-// failed repeats it.
+// npm run soak -- --minutes N --seed S: sends through proxies that break at random, for N minutes (default 10), and beside them turns
+// of more than three minutes. The seed of a run that failed repeats it.
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const LONG_TURN = 'test/real/long-turn.test.ts';
 const { values } = parseArgs({ options: { minutes: { type: 'string', default: '10' }, seed: { type: 'string' } } });
 for (const [name, value] of Object.entries(values)) {
   if (!/^\d{1,6}$/.test(value) || (name === 'minutes' && value === '0')) {
@@ -19,11 +20,16 @@ const install = [join(root, 'scripts', 'install-components.mjs'), 'opencodes'];
 if (spawnSync(process.execPath, install, { stdio: 'inherit' }).status !== 0) process.exit(1);
 const { status } = spawnSync(
   process.execPath,
-  [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', 'test/soak', '--disable-console-intercept'],
+  [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', 'test/soak', LONG_TURN, '--disable-console-intercept'],
   {
     cwd: root,
     stdio: 'inherit',
-    env: { ...process.env, SOAK_MINUTES: values.minutes, ...(values.seed && { SOAK_SEED: values.seed }) },
+    env: {
+      ...process.env,
+      LONG_TURN_SECONDS: '195',
+      SOAK_MINUTES: values.minutes,
+      ...(values.seed && { SOAK_SEED: values.seed }),
+    },
   },
 );
 process.exitCode = status ?? 1;

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { messageOf } from '../base/errors.ts';
 import { signalIfThere } from './process-table.ts';
 
@@ -44,8 +44,15 @@ export function runBriefly(
     let output = '';
     let errors = '';
     let isLate = false;
-    // A session of its own: an interrupt at this terminal must not reach the service that it may start.
-    const child = spawn(program, args, { env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+    let child: ChildProcessWithoutNullStreams;
+    try {
+      // A session of its own: an interrupt at this terminal must not reach the service that it may start.
+      child = spawn(program, args, { env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+    } catch (error) {
+      // Where the path goes through a file, or is too long, there is no event.
+      resolve({ code: undefined, isLate, output, errors: messageOf(error), startError: error });
+      return;
+    }
     // Where it reads nothing of it: its end says why.
     child.stdin.on('error', () => {}).end(input);
     const kill = (): void => {

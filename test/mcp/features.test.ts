@@ -100,16 +100,17 @@ describe('resources', () => {
     expect(text).toBe((await server.call('read', { instance: 'my worker', session_id: session.id })).text);
   });
 
-  test.each([
+  const unread = [
     ['file:///etc/passwd', /no resource of this server/],
     ['opencode://', /no resource of this server/],
     ['opencode://my%20worker/files/x', /no resource of this server/],
     ['opencode://%ff', /no resource of this server/],
     ['opencode://nobody', /nobody.*my worker/s],
     [`${INSTANCE}/sessions/ses_unknown000`, /No session/],
-  ])('%s is an error that says what there is', async (uri, expected) => {
+  ] as const;
+  test('what is none is an error that says what there is', async () => {
     const { client } = await start();
-    await expect(client.readResource({ uri })).rejects.toThrow(expected);
+    for (const [uri, expected] of unread) await expect(client.readResource({ uri }), uri).rejects.toThrow(expected);
   });
 
   test('who subscribed is told of a change, who listed of another list; nobody else is', async () => {
@@ -212,7 +213,7 @@ describe('prompts', () => {
     expect(text).not.toMatch(/\u202e|\n/);
   });
 
-  test.each([
+  const ungiven = [
     ['an unknown one', 'brief', {}, /Unknown prompt "brief"; there are: brief_all, continue, review_changes/],
     [
       'one without what it needs',
@@ -226,9 +227,11 @@ describe('prompts', () => {
       { instance: 'x' },
       /brief_all: unknown argument "instance"; it takes no arguments/,
     ],
-  ])('%s is an error that says what there is', async (_, name, args, expected) => {
+  ] as const;
+  test('an unknown one, or one with other arguments, is an error that says what there is', async () => {
     const { client } = await start();
-    await expect(client.getPrompt({ name, arguments: args })).rejects.toThrow(expected);
+    for (const [what, name, args, expected] of ungiven)
+      await expect(client.getPrompt({ name, arguments: args }), what).rejects.toThrow(expected);
   });
 
   test.each([

@@ -16,8 +16,6 @@ export const NEWEST_NODE = fileURLToPath(
 );
 
 export interface RawServerOptions {
-  /** Another Node than the one that runs the tests. */
-  readonly node?: string;
   /** In the place of the built server. */
   readonly script?: string;
   readonly args?: readonly string[];
@@ -68,14 +66,9 @@ export const HANDSHAKE = [
   { jsonrpc: '2.0', method: 'notifications/initialized' },
 ] as const;
 
-export function startRawServer({
-  node = process.execPath,
-  script = SERVER_SCRIPT,
-  args = [],
-  env = {},
-}: RawServerOptions = {}): RawServer {
+export function startRawServer({ script = SERVER_SCRIPT, args = [], env = {} }: RawServerOptions = {}): RawServer {
   const temp = tempDir('opencode-mcp-raw');
-  const child = spawn(node, [script, ...args], {
+  const child = spawn(process.execPath, [script, ...args], {
     cwd: temp.path,
     // Never the registry of the person who runs the tests.
     env: {

@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process';
 import { mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import process from 'node:process';
 import { promisify } from 'node:util';
 
 import { JSONRPCMessageSchema } from '@modelcontextprotocol/sdk/types.js';
@@ -14,383 +13,361 @@ import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import { startFakeOpencode, type FakeOpencode, type FakeOptions } from '../rig/fake-opencode.ts';
 import { startFakes } from '../rig/fakes.ts';
 import { startMcpChild } from '../rig/mcp-child.ts';
-import { isMissing } from '../rig/opencode-binaries.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
-import { HANDSHAKE, NEWEST_NODE, startRawServer, type RawServer, type RawServerOptions } from './raw-server.ts';
+import { HANDSHAKE, startRawServer, type RawServer, type RawServerOptions } from './raw-server.ts';
 
 const run = promisify(execFile);
-
-/** Where the suites run on the newest Node themselves, once is enough. */
-const NODES =
-  process.execPath === NEWEST_NODE
-    ? [{ name: 'this Node', node: process.execPath }]
-    : [
-        { name: 'this Node', node: process.execPath },
-        { name: 'the newest Node', node: NEWEST_NODE },
-      ];
 
 /** A probe may hang for as long, so that one does when the end comes. */
 const PATIENT = ['--health-timeout-ms', '60000'];
 
 const TWO_PROCESSES = ['/bin/sh', '-c', 'sleep 1000 & sleep 1000'];
 
-describe.each(NODES)('the server on $name', ({ node }) => {
-  describe.skipIf(isMissing(node))('', () => {
-    async function start(options: RawServerOptions = {}): Promise<RawServer> {
-      const server = startRawServer({ node, ...options });
-      onTestFinished(() => server[Symbol.asyncDispose]());
+describe('the server', () => {
+  async function start(options: RawServerOptions = {}): Promise<RawServer> {
+    const server = startRawServer(options);
+    onTestFinished(() => server[Symbol.asyncDispose]());
+    return server;
+  }
+
+  async function fake(options: FakeOptions = {}): Promise<FakeOpencode> {
+    const opencode = await startFakeOpencode(options);
+    onTestFinished(() => opencode.close());
+    return opencode;
+  }
+
+  async function scene(): Promise<{ readonly temp: TempDir; readonly registry: Registry }> {
+    const temp = tempDir('opencode-mcp-stdio');
+    onTestFinished(() => temp.close());
+    return { temp, registry: await openRegistry(join(temp.path, 'registry')) };
+  }
+
+  const call = (id: number, name: string, args: object, progressToken = id): object => ({
+    jsonrpc: '2.0',
+    id,
+    method: 'tools/call',
+    params: { name, arguments: args, _meta: { progressToken } },
+  });
+  const ping = (id: number): object => ({ jsonrpc: '2.0', id, method: 'ping' });
+
+  test('standard output is protocol alone: many calls at once, failing ones, hostile registrations, all of the log', async () => {
+    const { temp, registry } = await scene();
+    const opencode = await fake({ reply: (text) => `re: ${text}\nsecond line\u2028third`.repeat(200) });
+    await registry.add({ name: 'worker', port: opencode.port });
+    await makeHostile(registry, temp.path, opencode.port);
+    await using server = await startMcpChild({
+      args: ['--registry-dir', registry.path, '--log-level', 'debug', '--health-timeout-ms', '15000'],
+    });
+    const { result } = await server.call('instances');
+    // The hostile ones were read: most are notes.
+    expect((result.structuredContent as { notes: string[] }).notes.length).toBeGreaterThan(5);
+
+    const sessions = Array.from({ length: 20 }, (_, index) =>
+      opencode.addSession({ title: `\u001b[31mred\n${index}` }),
+    );
+    const calls = sessions.flatMap(({ id: session_id }) => [
+      server.call('send', { instance: 'worker', session_id, message: `to ${session_id}` }),
+      server.call('read', { instance: 'worker', session_id }),
+      server.call('instances'),
+      server.call('refresh_instances'),
+      server.call('list_sessions', { instance: 'worker' }),
+      server.call('read', { instance: '\u001b]0;nobody\u0007\n' }),
+      server.call('send', { instance: 'worker', mesage: 'x' }),
+      server.call('no such tool\n'),
+    ]);
+    const outcomes = await Promise.allSettled(calls);
+    const told = outcomes.map((one) =>
+      one.status === 'rejected' ? 'rejected' : one.value.result.isError === true ? 'error' : 'ok',
+    );
+    expect([told.filter((one) => one === 'ok').length, told.filter((one) => one === 'error').length]).toEqual([
+      100, 40,
+    ]);
+
+    const answers = server.stdout.flatMap((line) => (JSON.parse(line) as { id?: number }).id ?? []);
+    expect(answers).toHaveLength(calls.length + 2);
+    expect(new Set(answers).size).toBe(answers.length);
+    expect(server.strayOutput).toEqual([]);
+    expect(server.stderr.length).toBeGreaterThan(0);
+    server.closeStdin();
+    expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
+    expect(server.strayOutput).toEqual([]);
+  });
+
+  const ENDINGS: readonly (readonly [string, (server: RawServer) => void])[] = [
+    ['its input ends', (server) => server.endInput()],
+    ['SIGTERM comes', (server) => server.kill('SIGTERM')],
+    ['SIGINT comes', (server) => server.kill('SIGINT')],
+    ['SIGHUP comes', (server) => server.kill('SIGHUP')],
+    [
+      'nobody reads its output any more',
+      (server) => {
+        server.closeOutput();
+        server.write(ping(99));
+      },
+    ],
+    // It is not answered, and what comes after it is not heard.
+    [
+      'a message is longer than the 10 MiB that the transport takes',
+      (server) => server.write(call(99, 'read', { instance: 'x'.repeat(11 * 1024 * 1024) })),
+    ],
+  ];
+  test.each(ENDINGS)('ends by itself and leaves nothing, in the middle of everything, when %s', async (_, end) => {
+    const { temp, registry } = await scene();
+    const config = join(temp.path, 'config.json');
+    const password = { command: TWO_PROCESSES };
+    await writeFile(config, JSON.stringify({ credentials: [{ name: 'vault', password }] }), { mode: 0o600 });
+    const [working, silent, vault] = [await fake(), await fake(), await fake()];
+    for (const route of FAKE_ROUTES) silent.override(route, { kind: 'hang' });
+    await registry.add({ name: 'working', port: working.port });
+    const server = await start({ args: ['--registry-dir', registry.path, '--config', config, ...PATIENT] });
+    server.write(...HANDSHAKE, call(1, 'send', { instance: 'working', message: 'runs until it is ended' }));
+    await until(
+      'the turn to run and be followed',
+      () => working.state.prompts.length === 1 && working.openStreams === 1,
+    );
+    // Later than the turn, whose first round would wait for them.
+    await registry.add({ name: 'silent', port: silent.port });
+    await registry.add({ name: 'vault', port: vault.port });
+    await until('a probe to hang', () => silent.load.current > 0);
+    await until('the password command to run', async () => (await server.processes()).length >= 3);
+
+    end(server);
+    expect(await within(server.exited, () => `the exit; stderr: ${server.stderr}`)).toEqual({
+      code: 0,
+      signal: null,
+    });
+    await until('everything that it started to end', async () => (await server.processes()).length === 0);
+    await until('its connections to end', () => working.openStreams === 0 && silent.load.current === 0);
+    for (const line of server.stdout) JSONRPCMessageSchema.parse(JSON.parse(line));
+    expect(server.rest).toBe('');
+    // It is no longer followed; that is no reason to stop it.
+    expect(working.count('POST /session/:id/abort')).toBe(0);
+  });
+
+  test('ends when its input ends though nothing was ever asked', async () => {
+    const server = await start();
+    server.endInput();
+    expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
+    expect([server.stdout, server.rest]).toEqual([[], '']);
+  });
+
+  test('what is no message is logged and skipped; what comes after it is answered', async () => {
+    const server = await start();
+    const garbage = [
+      'hello\n',
+      '\n',
+      '{"jsonrpc":"2.0"\n',
+      '[]\n',
+      'null\n',
+      '{"jsonrpc":"1.0","id":7}\n',
+      '\u0000\uffff\u001b[2J\n',
+      '{"id":8,"method":5}\n',
+    ];
+    server.write(...garbage, ...HANDSHAKE, ...garbage, ping(1));
+    expect(await server.answerTo(1)).toMatchObject({ result: {} });
+    expect(server.stdout).toHaveLength(2);
+    server.endInput();
+    expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
+    expect(server.stderr.split('\n').filter((line) => line.startsWith('warn MCP: '))).toHaveLength(garbage.length * 2);
+    // oxlint-disable-next-line no-control-regex -- none may reach a terminal
+    expect(server.stderr).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/);
+  });
+
+  test('a message of 9 MB is answered, briefly', async () => {
+    const { registry } = await scene();
+    const server = await start({ args: ['--registry-dir', registry.path] });
+    server.write(...HANDSHAKE, call(1, 'read', { instance: 'x'.repeat(9 * 1024 * 1024) }), ping(2));
+    expect(await server.answerTo(1)).toMatchObject({ result: { isError: true } });
+    expect(await server.answerTo(2)).toMatchObject({ result: {} });
+    expect(server.stdout.join('\n').length).toBeLessThan(10_000);
+  });
+
+  test('what stands before the end of input is answered, though the input ends at once', async () => {
+    const server = await start();
+    server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    server.endInput();
+    expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
+    expect(server.stdout.map((line) => (JSON.parse(line) as { id: number }).id)).toEqual([0, 1]);
+  });
+
+  test('half a message and then the end of input: no answer, and an orderly end', async () => {
+    const server = await start();
+    server.write(...HANDSHAKE);
+    await server.answerTo(0);
+    server.write('{"jsonrpc":"2.0","id":1,"method":"tools/li');
+    server.endInput();
+    expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
+    expect([server.stdout.length, server.rest]).toEqual([1, '']);
+  });
+
+  test('tools/list of the build is what the source makes, within its bytes', async () => {
+    const server = await start();
+    server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    const { result } = await server.answerTo(1);
+    expect(result).toEqual({ tools: TOOLS.map((tool) => listTool(tool)) });
+    expect(Buffer.byteLength(JSON.stringify(result))).toBeLessThan(12 * 1024);
+  });
+
+  const SWITCHES: readonly (readonly [string, RawServerOptions, readonly string[]])[] = [
+    ['--toolsets core', { args: ['--toolsets', 'core'] }, ['instances', 'send', 'read', 'respond', 'wait']],
+    ['OPENCODE_MCP_TOOLSETS', { env: { OPENCODE_MCP_TOOLSETS: 'instances' } }, ['list_instances', 'refresh_instances']],
+    ['--read-only', { args: ['--read-only', '--toolsets=core'] }, ['instances', 'read', 'wait']],
+  ];
+  test.each(SWITCHES)('%s: only these tools are listed, and the others cannot be called', async (_, options, names) => {
+    const { registry } = await scene();
+    const opencode = await fake({ reply: (text) => text });
+    await registry.add({ name: 'worker', port: opencode.port });
+    const server = await start({ ...options, env: { RELAY_REGISTRY_DIR: registry.path, ...options.env } });
+    server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    const { result } = await server.answerTo(1);
+    expect(result).toMatchObject({ tools: names.map((name) => ({ name })) });
+    server.write(
+      call(2, 'send_message', { instance: 'worker', session_id: 'x', message: 'x' }),
+      call(3, 'create_session', { instance: 'worker' }),
+    );
+    for (const id of [2, 3]) {
+      expect((await server.answerTo(id)).error?.message).toContain(`there are: ${names.join(', ')}`);
+    }
+    expect(opencode.count('POST /session')).toBe(0);
+  });
+
+  test('tools/list is answered before the first of 1,000 silent endpoints is asked anything', async () => {
+    const { registry } = await scene();
+    await using fakes = await startFakes(1000, { hung: 1000, sessionsEach: 0 });
+    const asked = (): number =>
+      fakes.all.reduce((sum, one) => sum + one.count('GET /global/health') + one.count('GET /path'), 0);
+    for (const [index, { port, directory }] of fakes.all.entries())
+      await registry.add({ name: `silent-${index}`, port, cwd: directory });
+    const server = await start({ args: ['--registry-dir', registry.path] });
+    // In one piece, so that no pause of ours lets discovery begin.
+    server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    const { result } = await server.answerTo(1);
+    expect(asked()).toBe(0);
+    expect(result).toMatchObject({
+      tools: expect.arrayContaining([expect.objectContaining({ name: 'send' })]) as unknown,
+    });
+    await until('discovery to begin by itself', () => asked() > 0);
+  });
+
+  describe('on the command line', () => {
+    async function end(args: readonly string[], options: Omit<RawServerOptions, 'args'> = {}): Promise<RawServer> {
+      const server = await start({ args, ...options });
+      await within(server.exited, () => `the exit of ${args.join(' ')}; stderr: ${server.stderr}`);
       return server;
     }
 
-    async function fake(options: FakeOptions = {}): Promise<FakeOpencode> {
-      const opencode = await startFakeOpencode(options);
-      onTestFinished(() => opencode.close());
-      return opencode;
-    }
+    const output = ({ stdout, rest }: RawServer): string => [...stdout, rest].join('\n');
 
-    async function scene(): Promise<{ readonly temp: TempDir; readonly registry: Registry }> {
-      const temp = tempDir('opencode-mcp-stdio');
-      onTestFinished(() => temp.close());
-      return { temp, registry: await openRegistry(join(temp.path, 'registry')) };
-    }
-
-    const call = (id: number, name: string, args: object, progressToken = id): object => ({
-      jsonrpc: '2.0',
-      id,
-      method: 'tools/call',
-      params: { name, arguments: args, _meta: { progressToken } },
-    });
-    const ping = (id: number): object => ({ jsonrpc: '2.0', id, method: 'ping' });
-
-    test('standard output is protocol alone: many calls at once, failing ones, hostile registrations, all of the log', async () => {
-      const { temp, registry } = await scene();
-      const opencode = await fake({ reply: (text) => `re: ${text}\nsecond line\u2028third`.repeat(200) });
-      await registry.add({ name: 'worker', port: opencode.port });
-      await makeHostile(registry, temp.path, opencode.port);
-      await using server = await startMcpChild({
-        node,
-        args: ['--registry-dir', registry.path, '--log-level', 'debug', '--health-timeout-ms', '15000'],
-      });
-      const { result } = await server.call('instances');
-      // The hostile ones were read: most are notes.
-      expect((result.structuredContent as { notes: string[] }).notes.length).toBeGreaterThan(5);
-
-      const sessions = Array.from({ length: 20 }, (_, index) =>
-        opencode.addSession({ title: `\u001b[31mred\n${index}` }),
-      );
-      const calls = sessions.flatMap(({ id: session_id }) => [
-        server.call('send', { instance: 'worker', session_id, message: `to ${session_id}` }),
-        server.call('read', { instance: 'worker', session_id }),
-        server.call('instances'),
-        server.call('refresh_instances'),
-        server.call('list_sessions', { instance: 'worker' }),
-        server.call('read', { instance: '\u001b]0;nobody\u0007\n' }),
-        server.call('send', { instance: 'worker', mesage: 'x' }),
-        server.call('no such tool\n'),
-      ]);
-      const outcomes = await Promise.allSettled(calls);
-      const told = outcomes.map((one) =>
-        one.status === 'rejected' ? 'rejected' : one.value.result.isError === true ? 'error' : 'ok',
-      );
-      expect([told.filter((one) => one === 'ok').length, told.filter((one) => one === 'error').length]).toEqual([
-        100, 40,
-      ]);
-
-      const answers = server.stdout.flatMap((line) => (JSON.parse(line) as { id?: number }).id ?? []);
-      expect(answers).toHaveLength(calls.length + 2);
-      expect(new Set(answers).size).toBe(answers.length);
-      expect(server.strayOutput).toEqual([]);
-      expect(server.stderr.length).toBeGreaterThan(0);
-      server.closeStdin();
-      expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
-      expect(server.strayOutput).toEqual([]);
+    test.each(['--version', '-v'])('%s prints the version of the package', async (flag) => {
+      const server = await end([flag]);
+      expect([await server.exited, output(server)]).toEqual([{ code: 0, signal: null }, `${packageJson.version}\n`]);
     });
 
-    const ENDINGS: readonly (readonly [string, (server: RawServer) => void])[] = [
-      ['its input ends', (server) => server.endInput()],
-      ['SIGTERM comes', (server) => server.kill('SIGTERM')],
-      ['SIGINT comes', (server) => server.kill('SIGINT')],
-      ['SIGHUP comes', (server) => server.kill('SIGHUP')],
-      [
-        'nobody reads its output any more',
-        (server) => {
-          server.closeOutput();
-          server.write(ping(99));
-        },
-      ],
-      // It is not answered, and what comes after it is not heard.
-      [
-        'a message is longer than the 10 MiB that the transport takes',
-        (server) => server.write(call(99, 'read', { instance: 'x'.repeat(11 * 1024 * 1024) })),
-      ],
-    ];
-    test.each(ENDINGS)('ends by itself and leaves nothing, in the middle of everything, when %s', async (_, end) => {
-      const { temp, registry } = await scene();
-      const config = join(temp.path, 'config.json');
-      const password = { command: TWO_PROCESSES };
-      await writeFile(config, JSON.stringify({ credentials: [{ name: 'vault', password }] }), { mode: 0o600 });
-      const [working, silent, vault] = [await fake(), await fake(), await fake()];
-      for (const route of FAKE_ROUTES) silent.override(route, { kind: 'hang' });
-      await registry.add({ name: 'working', port: working.port });
-      const server = await start({ args: ['--registry-dir', registry.path, '--config', config, ...PATIENT] });
-      server.write(...HANDSHAKE, call(1, 'send', { instance: 'working', message: 'runs until it is ended' }));
-      await until(
-        'the turn to run and be followed',
-        () => working.state.prompts.length === 1 && working.openStreams === 1,
-      );
-      // Later than the turn, whose first round would wait for them.
-      await registry.add({ name: 'silent', port: silent.port });
-      await registry.add({ name: 'vault', port: vault.port });
-      await until('a probe to hang', () => silent.load.current > 0);
-      await until('the password command to run', async () => (await server.processes()).length >= 3);
-
-      end(server);
-      expect(await within(server.exited, () => `the exit; stderr: ${server.stderr}`)).toEqual({
-        code: 0,
-        signal: null,
-      });
-      await until('everything that it started to end', async () => (await server.processes()).length === 0);
-      await until('its connections to end', () => working.openStreams === 0 && silent.load.current === 0);
-      for (const line of server.stdout) JSONRPCMessageSchema.parse(JSON.parse(line));
-      expect(server.rest).toBe('');
-      // It is no longer followed; that is no reason to stop it.
-      expect(working.count('POST /session/:id/abort')).toBe(0);
+    test.each(['--help', '-h', 'help'])('%s names every command', async (flag) => {
+      const server = await end([flag]);
+      expect(await server.exited).toEqual({ code: 0, signal: null });
+      for (const name of ['list', 'send NAME', 'init', 'node', 'help settings', 'Exit codes'])
+        expect(output(server)).toContain(name);
+      expect(server.stderr).toBe('');
     });
 
-    test('ends when its input ends though nothing was ever asked', async () => {
-      const server = await start();
-      server.endInput();
-      expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
-      expect([server.stdout, server.rest]).toEqual([[], '']);
-    });
-
-    test('what is no message is logged and skipped; what comes after it is answered', async () => {
-      const server = await start();
-      const garbage = [
-        'hello\n',
-        '\n',
-        '{"jsonrpc":"2.0"\n',
-        '[]\n',
-        'null\n',
-        '{"jsonrpc":"1.0","id":7}\n',
-        '\u0000\uffff\u001b[2J\n',
-        '{"id":8,"method":5}\n',
-      ];
-      server.write(...garbage, ...HANDSHAKE, ...garbage, ping(1));
-      expect(await server.answerTo(1)).toMatchObject({ result: {} });
-      expect(server.stdout).toHaveLength(2);
-      server.endInput();
-      expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
-      expect(server.stderr.split('\n').filter((line) => line.startsWith('warn MCP: '))).toHaveLength(
-        garbage.length * 2,
-      );
-      // oxlint-disable-next-line no-control-regex -- none may reach a terminal
-      expect(server.stderr).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/);
-    });
-
-    test('a message of 9 MB is answered, briefly', async () => {
-      const { registry } = await scene();
-      const server = await start({ args: ['--registry-dir', registry.path] });
-      server.write(...HANDSHAKE, call(1, 'read', { instance: 'x'.repeat(9 * 1024 * 1024) }), ping(2));
-      expect(await server.answerTo(1)).toMatchObject({ result: { isError: true } });
-      expect(await server.answerTo(2)).toMatchObject({ result: {} });
-      expect(server.stdout.join('\n').length).toBeLessThan(10_000);
-    });
-
-    test('what stands before the end of input is answered, though the input ends at once', async () => {
-      const server = await start();
-      server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
-      server.endInput();
-      expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
-      expect(server.stdout.map((line) => (JSON.parse(line) as { id: number }).id)).toEqual([0, 1]);
-    });
-
-    test('half a message and then the end of input: no answer, and an orderly end', async () => {
-      const server = await start();
-      server.write(...HANDSHAKE);
-      await server.answerTo(0);
-      server.write('{"jsonrpc":"2.0","id":1,"method":"tools/li');
-      server.endInput();
-      expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
-      expect([server.stdout.length, server.rest]).toEqual([1, '']);
-    });
-
-    test('tools/list of the build is what the source makes, within its bytes', async () => {
-      const server = await start();
-      server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
-      const { result } = await server.answerTo(1);
-      expect(result).toEqual({ tools: TOOLS.map((tool) => listTool(tool)) });
-      expect(Buffer.byteLength(JSON.stringify(result))).toBeLessThan(12 * 1024);
-    });
-
-    const SWITCHES: readonly (readonly [string, RawServerOptions, readonly string[]])[] = [
-      ['--toolsets core', { args: ['--toolsets', 'core'] }, ['instances', 'send', 'read', 'respond', 'wait']],
-      [
-        'OPENCODE_MCP_TOOLSETS',
-        { env: { OPENCODE_MCP_TOOLSETS: 'instances' } },
-        ['list_instances', 'refresh_instances'],
-      ],
-      ['--read-only', { args: ['--read-only', '--toolsets=core'] }, ['instances', 'read', 'wait']],
-    ];
-    test.each(SWITCHES)(
-      '%s: only these tools are listed, and the others cannot be called',
-      async (_, options, names) => {
-        const { registry } = await scene();
-        const opencode = await fake({ reply: (text) => text });
-        await registry.add({ name: 'worker', port: opencode.port });
-        const server = await start({ ...options, env: { RELAY_REGISTRY_DIR: registry.path, ...options.env } });
-        server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
-        const { result } = await server.answerTo(1);
-        expect(result).toMatchObject({ tools: names.map((name) => ({ name })) });
-        server.write(
-          call(2, 'send_message', { instance: 'worker', session_id: 'x', message: 'x' }),
-          call(3, 'create_session', { instance: 'worker' }),
-        );
-        for (const id of [2, 3]) {
-          expect((await server.answerTo(id)).error?.message).toContain(`there are: ${names.join(', ')}`);
-        }
-        expect(opencode.count('POST /session')).toBe(0);
-      },
-    );
-
-    test('tools/list is answered before the first of 1,000 silent endpoints is asked anything', async () => {
-      const { registry } = await scene();
-      await using fakes = await startFakes(1000, { hung: 1000, sessionsEach: 0 });
-      const asked = (): number =>
-        fakes.all.reduce((sum, one) => sum + one.count('GET /global/health') + one.count('GET /path'), 0);
-      for (const [index, { port, directory }] of fakes.all.entries())
-        await registry.add({ name: `silent-${index}`, port, cwd: directory });
-      const server = await start({ args: ['--registry-dir', registry.path] });
-      // In one piece, so that no pause of ours lets discovery begin.
-      server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
-      const { result } = await server.answerTo(1);
-      expect(asked()).toBe(0);
-      expect(result).toMatchObject({
-        tools: expect.arrayContaining([expect.objectContaining({ name: 'send' })]) as unknown,
-      });
-      await until('discovery to begin by itself', () => asked() > 0);
-    });
-
-    describe('on the command line', () => {
-      async function end(args: readonly string[], options: Omit<RawServerOptions, 'args'> = {}): Promise<RawServer> {
-        const server = await start({ args, ...options });
-        await within(server.exited, () => `the exit of ${args.join(' ')}; stderr: ${server.stderr}`);
-        return server;
+    test('help settings names every setting', async () => {
+      const server = await end(['help', 'settings']);
+      expect(await server.exited).toEqual({ code: 0, signal: null });
+      for (const name of [
+        'RELAY_REGISTRY_DIR',
+        'TRANSPORT',
+        'DISCOVERY_INTERVAL_MS',
+        'HEALTH_CHECK_TIMEOUT_MS',
+        'SEND_TIMEOUT_MS',
+        'OPENCODE_SERVER_PASSWORD',
+        '--toolsets',
+        '--read-only',
+      ]) {
+        expect(output(server)).toContain(name);
       }
+      expect(server.stderr).toBe('');
+    });
 
-      const output = ({ stdout, rest }: RawServer): string => [...stdout, rest].join('\n');
+    test('list prints the instances and ends', async () => {
+      const { registry } = await scene();
+      const opencode = await fake();
+      await registry.add({ name: 'worker', port: opencode.port });
+      const server = await end(['list', '--registry-dir', registry.path, '--health-timeout-ms', '15000']);
+      expect([await server.exited, output(server)]).toMatchObject([
+        { code: 0 },
+        expect.stringMatching(/^worker +idle/m) as string,
+      ]);
+    });
 
-      test.each(['--version', '-v'])('%s prints the version of the package', async (flag) => {
-        const server = await end([flag]);
-        expect([await server.exited, output(server)]).toEqual([{ code: 0, signal: null }, `${packageJson.version}\n`]);
-      });
+    const WRONG: readonly (readonly [string, readonly string[], Readonly<Record<string, string>>, RegExp])[] = [
+      [
+        'a number that is none',
+        ['--interval-ms', 'soon'],
+        {},
+        /--interval-ms: expected a whole number of milliseconds from 1000 to \d+, got "soon"/,
+      ],
+      [
+        'a number out of bounds',
+        [],
+        { SEND_TIMEOUT_MS: '5' },
+        /SEND_TIMEOUT_MS: expected a whole number of milliseconds from 1000 to 86400000, got "5"/,
+      ],
+      [
+        'an unknown toolset',
+        [],
+        { OPENCODE_MCP_TOOLSETS: 'core,extra' },
+        /OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, inspect, got "core,extra"/,
+      ],
+      [
+        'an unknown toolset as a flag',
+        ['--toolsets=extra'],
+        {},
+        /--toolsets: expected all, or a comma list of core, instances, sessions, inspect, got "extra"/,
+      ],
+      [
+        'an unknown source',
+        [],
+        { TRANSPORT: 'carrier-pigeon' },
+        /TRANSPORT: expected all, or a comma list of local-relay.*, got "carrier-pigeon"/,
+      ],
+      [
+        'a switch that is neither on nor off',
+        [],
+        { OPENCODE_MCP_READ_ONLY: 'maybe' },
+        /OPENCODE_MCP_READ_ONLY: expected 1, true, yes, .*, got "maybe"/,
+      ],
+      [
+        'an unknown flag, with the one that is meant',
+        ['--tool-sets', 'core'],
+        {},
+        /--tool-sets: unknown flag.*did you mean --toolsets\?/,
+      ],
+      [
+        'a config file that is not there',
+        ['--config', '/nowhere/config.json'],
+        {},
+        /--config: cannot read \/nowhere\/config.json: no such file/,
+      ],
+      ['an unknown command', ['sreve'], {}, /unknown command "sreve", see opencode-mcp help/],
+      ['an argument too many', ['serve', 'now'], {}, /unexpected argument "now"/],
+    ];
+    test.each(WRONG)('%s: code 2, told on standard error with what was expected', async (_, args, env, expected) => {
+      const server = await end(args, { env });
+      expect(await server.exited).toEqual({ code: 2, signal: null });
+      expect(server.stderr).toMatch(expected);
+      expect(server.stderr).not.toMatch(/^\s+at /m);
+      expect(output(server)).toBe('');
+    });
 
-      test.each(['--help', '-h', 'help'])('%s names every command', async (flag) => {
-        const server = await end([flag]);
-        expect(await server.exited).toEqual({ code: 0, signal: null });
-        for (const name of ['list', 'send NAME', 'init', 'node', 'help settings', 'Exit codes'])
-          expect(output(server)).toContain(name);
-        expect(server.stderr).toBe('');
-      });
-
-      test('help settings names every setting', async () => {
-        const server = await end(['help', 'settings']);
-        expect(await server.exited).toEqual({ code: 0, signal: null });
-        for (const name of [
-          'RELAY_REGISTRY_DIR',
-          'TRANSPORT',
-          'DISCOVERY_INTERVAL_MS',
-          'HEALTH_CHECK_TIMEOUT_MS',
-          'SEND_TIMEOUT_MS',
-          'OPENCODE_SERVER_PASSWORD',
-          '--toolsets',
-          '--read-only',
-        ]) {
-          expect(output(server)).toContain(name);
-        }
-        expect(server.stderr).toBe('');
-      });
-
-      test('list prints the instances and ends', async () => {
-        const { registry } = await scene();
-        const opencode = await fake();
-        await registry.add({ name: 'worker', port: opencode.port });
-        const server = await end(['list', '--registry-dir', registry.path, '--health-timeout-ms', '15000']);
-        expect([await server.exited, output(server)]).toMatchObject([
-          { code: 0 },
-          expect.stringMatching(/^worker +idle/m) as string,
-        ]);
-      });
-
-      const WRONG: readonly (readonly [string, readonly string[], Readonly<Record<string, string>>, RegExp])[] = [
-        [
-          'a number that is none',
-          ['--interval-ms', 'soon'],
-          {},
-          /--interval-ms: expected a whole number of milliseconds from 1000 to \d+, got "soon"/,
-        ],
-        [
-          'a number out of bounds',
-          [],
-          { SEND_TIMEOUT_MS: '5' },
-          /SEND_TIMEOUT_MS: expected a whole number of milliseconds from 1000 to 86400000, got "5"/,
-        ],
-        [
-          'an unknown toolset',
-          [],
-          { OPENCODE_MCP_TOOLSETS: 'core,extra' },
-          /OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, inspect, got "core,extra"/,
-        ],
-        [
-          'an unknown toolset as a flag',
-          ['--toolsets=extra'],
-          {},
-          /--toolsets: expected all, or a comma list of core, instances, sessions, inspect, got "extra"/,
-        ],
-        [
-          'an unknown source',
-          [],
-          { TRANSPORT: 'carrier-pigeon' },
-          /TRANSPORT: expected all, or a comma list of local-relay.*, got "carrier-pigeon"/,
-        ],
-        [
-          'a switch that is neither on nor off',
-          [],
-          { OPENCODE_MCP_READ_ONLY: 'maybe' },
-          /OPENCODE_MCP_READ_ONLY: expected 1, true, yes, .*, got "maybe"/,
-        ],
-        [
-          'an unknown flag, with the one that is meant',
-          ['--tool-sets', 'core'],
-          {},
-          /--tool-sets: unknown flag.*did you mean --toolsets\?/,
-        ],
-        [
-          'a config file that is not there',
-          ['--config', '/nowhere/config.json'],
-          {},
-          /--config: cannot read \/nowhere\/config.json: no such file/,
-        ],
-        ['an unknown command', ['sreve'], {}, /unknown command "sreve", see opencode-mcp help/],
-        ['an argument too many', ['serve', 'now'], {}, /unexpected argument "now"/],
-      ];
-      test.each(WRONG)('%s: code 2, told on standard error with what was expected', async (_, args, env, expected) => {
-        const server = await end(args, { env });
-        expect(await server.exited).toEqual({ code: 2, signal: null });
-        expect(server.stderr).toMatch(expected);
-        expect(server.stderr).not.toMatch(/^\s+at /m);
-        expect(output(server)).toBe('');
-      });
-
-      test('several wrong settings are told together, a line each', async () => {
-        const server = await end(['--interval-ms', 'soon'], { env: { SEND_TIMEOUT_MS: 'late' } });
-        expect(server.stderr.trim().split('\n')).toEqual([
-          expect.stringContaining('--interval-ms'),
-          expect.stringContaining('SEND_TIMEOUT_MS'),
-        ]);
-      });
+    test('several wrong settings are told together, a line each', async () => {
+      const server = await end(['--interval-ms', 'soon'], { env: { SEND_TIMEOUT_MS: 'late' } });
+      expect(server.stderr.trim().split('\n')).toEqual([
+        expect.stringContaining('--interval-ms'),
+        expect.stringContaining('SEND_TIMEOUT_MS'),
+      ]);
     });
   });
 });

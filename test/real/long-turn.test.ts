@@ -7,15 +7,16 @@ import { openStage, type Stage } from './stage.ts';
 
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
-/** A piece a second for more than three minutes: longer than any client waits that does not count progress. */
-const message = 'slow 195 1000: piece';
+/** Longer than any client of the SDK waits that does not count progress (60 s); `npm run soak` makes it more than three minutes. */
+const SECONDS = Number(process.env['LONG_TURN_SECONDS'] ?? 75);
+const message = `slow ${SECONDS} 1000: piece`;
 const whole = expectedReply(message);
 
 /** For what takes as long as the turn, which a busy machine stretches. */
 const LIMIT_MS = 600_000;
 
-/** Side by side, so that the minutes pass once. */
-describe('a turn of several minutes', () => {
+/** Side by side, so that the time passes once. */
+describe('a turn that is longer than clients wait', () => {
   let stage: Stage;
   let patient: McpChild;
   let unknown: McpChild;
@@ -31,16 +32,16 @@ describe('a turn of several minutes', () => {
     unknown = await stage.server({ clientInfo: { name: 'some-client', version: '1.0.0' } });
     session_id = await newSession('cut short');
     const sessions = { streamed: await newSession('streamed'), silent: await newSession('silent') };
-    // It gives up after 60 s without progress.
+    // It gives up after 25 s without progress: two and a half signs of life.
     const send = (session: string, text: string): Promise<ToolCall> =>
-      patient.call('send', { instance: 'worker', session_id: session, message: text }, { timeoutMs: 60_000 });
+      patient.call('send', { instance: 'worker', session_id: session, message: text }, { timeoutMs: 25_000 });
     streamed = send(sessions.streamed, message);
     silent = send(sessions.silent, 'hang silent');
-    // It gives up after 50 s whatever comes.
+    // It gives up after 60 s whatever comes, as the clients of the SDK do.
     cutShort = unknown.call(
       'send',
       { instance: 'worker', session_id, message },
-      { timeoutMs: 50_000, progress: false },
+      { timeoutMs: 60_000, progress: false },
     );
     // Each is awaited by a test of its own.
     for (const call of [streamed, silent, cutShort]) call.catch(() => {});
@@ -51,7 +52,7 @@ describe('a turn of several minutes', () => {
     return (data(await patient.call('create_session', { instance: 'worker', title }))['session'] as { id: string }).id;
   }
 
-  test('an unknown client gets what there is within 50 s, that it still runs, and how to go on', async () => {
+  test('an unknown client gets what there is before it gives up, that it still runs, and how to go on', async () => {
     const { result, text } = await cutShort;
     const { message_id } = data({ result } as ToolCall);
     expect(result.structuredContent).toMatchObject({
@@ -74,15 +75,15 @@ describe('a turn of several minutes', () => {
       const call = await streamed;
       expect(data(call)).toMatchObject({ outcome: 'completed', text: whole });
       expect(call.progress.map(({ message: text }) => text ?? '').join('')).toBe(whole);
-      expect(call.progress.length).toBeGreaterThan(100);
+      expect(call.progress.length).toBeGreaterThan(SECONDS / 2);
     },
     LIMIT_MS,
   );
 
   test(
-    'a model that says nothing for minutes: signs of life keep the call open until the answer comes',
+    'a model that says nothing all that time: signs of life keep the call open until the answer comes',
     async () => {
-      // The other turn is over: for more than three minutes nothing was said in this one.
+      // The other turn is over: for as long nothing was said in this one.
       await streamed;
       stage.model.release('silent');
       const call = await silent;

@@ -46,16 +46,15 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         .flatMap(({ parts }) => parts.map(({ text }) => text ?? ''));
     }
 
-    test('fifty fast turns in a row: none is lost, none is doubled', async () => {
+    test('twenty fast turns in a row: none is lost, none is doubled', async () => {
       const session_id = await newSession();
-      for (let i = 0; i < 50; i++) {
+      for (let i = 0; i < 20; i++) {
         const sent = await server.call('send', { instance: 'worker', session_id, message: `echo: fast ${i}` });
         expect(data(sent)).toMatchObject({ outcome: 'completed', text: `fast ${i}` });
         expect(sent.progress.map(({ message }) => message ?? '').join('')).toMatch(new RegExp(`^(fast ${i})?$`));
       }
-      expect(await userTexts(session_id)).toEqual(Array.from({ length: 50 }, (_, i) => `echo: fast ${i}`));
-      // On a machine that is shared by several, fifty may take minutes.
-    }, 400_000);
+      expect(await userTexts(session_id)).toEqual(Array.from({ length: 20 }, (_, i) => `echo: fast ${i}`));
+    });
 
     test('a model that fails for good is told with its words', async () => {
       const session_id = await newSession();

@@ -96,9 +96,14 @@ export async function endProcessesOf(namespace: string): Promise<void> {
   });
 }
 
+/** Another test process may remove the same leftover at the same moment. */
 async function removeNamespace(name: string): Promise<void> {
-  await endProcessesOf(name);
-  await run('ip', ['netns', 'del', name]);
+  try {
+    await endProcessesOf(name);
+    await run('ip', ['netns', 'del', name]);
+  } catch (error) {
+    if ((await run('ip', ['netns', 'list'])).stdout.split(/\s/).includes(name)) throw error;
+  }
 }
 
 /** When a process started, in clock ticks since boot: a pid is given again. */

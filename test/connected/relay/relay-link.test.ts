@@ -104,38 +104,6 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     await stage.nothingLeft();
   });
 
-  it('leaves nothing behind in 20 connects and disconnects in a row', async () => {
-    for (let round = 1; round <= 20; round += 1) {
-      const link = await connected();
-      expect((await stage.files()).filter((name) => name.endsWith('.json'))).toEqual(['laptop-app.json']);
-      expect(await stage.passwords()).toEqual(['id-one']);
-      await link.close();
-      await stage.nothingLeft();
-    }
-  });
-
-  it('is back after ssh was killed, whose registration is gone at once', async () => {
-    const link = await connected();
-    const [ssh] = await link.ssh();
-    signalProcess(ssh!.pid, 'SIGKILL');
-    expect(await link.reaches('waiting')).toMatchObject({ reason: expect.stringContaining('SIGKILL') });
-    await stage.nothingLeft();
-    await backAgain(link);
-    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port, id: 'id-one' });
-    expect(await stage.passwords()).toEqual(['id-one']);
-    const response = await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
-    expect(response.status).toBe(200);
-  });
-
-  it("is back after the relay's session was killed", async () => {
-    const link = await connected();
-    expect(await stage.sshd.killSessions('SIGKILL')).toBeGreaterThan(0);
-    await link.reaches('waiting');
-    await stage.nothingLeft();
-    await backAgain(link);
-    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
-  });
-
   it.each([
     [0, 'the first'],
     [1, 'the one that reads'],
@@ -163,48 +131,6 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     await stage.nothingLeft();
   });
 
-  it('takes a stopped ssh for lost when answers are missing, and is back', async () => {
-    const link = await connected();
-    const [ssh] = await link.ssh();
-    signalProcess(ssh!.pid, 'SIGSTOP');
-    await stage.clock.advance(70_000);
-    expect(await link.reaches('waiting')).toMatchObject({
-      reason: expect.stringMatching(/^the relay has not answered for \d+ s$/),
-    });
-    await stage.nothingLeft();
-    await backAgain(link);
-    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
-  });
-
-  it('keeps a connection whose heartbeats are answered', async () => {
-    const link = await connected();
-    for (let round = 0; round < 20; round += 1) await heartbeat(link);
-    expect(link.states.map(({ kind }) => kind)).toEqual(['connecting', 'connected']);
-  });
-
-  it('loses the registration to a client that is silent, and leaves no process', async () => {
-    const link = await connected({ limitSeconds: 1 });
-    // No heartbeat: the clock stands.
-    expect(await link.reaches('waiting')).toMatchObject({ kind: 'waiting' });
-    await stage.nothingLeft();
-  });
-
-  it('is back when sshd is, and says until then why not', async () => {
-    const link = await connected();
-    await stage.sshd.stop();
-    await link.reaches('waiting');
-    await stage.nothingLeft();
-    const seen = link.states.length;
-    await until('the link to wait', () => link.state.nextAttemptAtMs !== undefined && stage.clock.due(60_000) > 0);
-    await stage.clock.advance(2_000);
-    expect(await link.reaches('waiting', seen + 1)).toMatchObject({
-      reason: expect.stringContaining('Connection refused'),
-    });
-    await stage.sshd.start();
-    await backAgain(link);
-    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
-  });
-
   it('puts back what a cleaner of temporary files removed', async () => {
     const link = await connected();
     for (const name of ['laptop-app.json', '.laptop-app.claim', '.credentials/id-one']) {
@@ -215,34 +141,6 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
     expect(await stage.passwords()).toEqual(['id-one']);
     await link.close();
-    await stage.nothingLeft();
-  });
-
-  it('gives the second of two instances of one name another, and keeps it for good', async () => {
-    const first = await connected();
-    const second = await connected({ id: 'id-two', password: 'second secret' });
-    expect([first.state.name, second.state.name]).toEqual(['laptop-app', 'laptop-app-2']);
-    expect(await stage.registration('laptop-app-2')).toMatchObject({ id: 'id-two', name: 'laptop-app-2' });
-    await first.close();
-    const [ssh] = await second.ssh();
-    signalProcess(ssh!.pid, 'SIGKILL');
-    await second.reaches('waiting');
-    await backAgain(second);
-    expect(second.state.name).toBe('laptop-app-2');
-    expect((await stage.files()).filter((name) => name.endsWith('.json'))).toEqual(['laptop-app-2.json']);
-  });
-
-  it('gives each of eight that come at once a name of its own', async () => {
-    const links = Array.from({ length: 8 }, (_, index) => stage.link({ id: `id-${index}` }));
-    await Promise.all(links.map((link) => link.connectFirst(never)));
-    const names = links.map(({ state }) => state.name ?? 'none');
-    expect(new Set(names)).toEqual(
-      new Set(['laptop-app', ...[2, 3, 4, 5, 6, 7, 8].map((number) => `laptop-app-${number}`)]),
-    );
-    for (const [index, name] of names.entries()) {
-      expect(await stage.registration(name)).toMatchObject({ id: `id-${index}`, port: links[index]?.state.port });
-    }
-    await Promise.all(links.map((link) => link.close()));
     await stage.nothingLeft();
   });
 
@@ -296,16 +194,125 @@ describe.each(['system', 'busybox'] as const)('a link to a real sshd with the %s
     expect(found).toMatchObject({ directory: link.directory, registrations: [{ name: 'laptop-app' }] });
   });
 
+  it("expands ~/ to the relay's home", async () => {
+    await connected({ registryDirectory: '~/a registry' });
+    expect(existsSync(join(stage.sshd.home, 'a registry', 'laptop-app.json'))).toBe(true);
+  });
+
+  // What follows is the link's own. How the program on the relay does it in each shell: remote-program.test.ts.
+  if (shell !== 'system') return;
+
+  it('leaves nothing behind in eight connects and disconnects in a row', async () => {
+    for (let round = 1; round <= 8; round += 1) {
+      const link = await connected();
+      expect((await stage.files()).filter((name) => name.endsWith('.json'))).toEqual(['laptop-app.json']);
+      expect(await stage.passwords()).toEqual(['id-one']);
+      await link.close();
+      await stage.nothingLeft();
+    }
+  });
+
+  it('is back after ssh was killed, also five times in a row; each registration is gone at once', async () => {
+    const link = await connected();
+    for (let lost = 0; lost < 5; lost += 1) {
+      const seen = link.states.length;
+      const [ssh] = await link.ssh();
+      signalProcess(ssh!.pid, 'SIGKILL');
+      expect(await link.reaches('waiting', seen)).toMatchObject({ reason: expect.stringContaining('SIGKILL') });
+      await stage.nothingLeft();
+      await backAgain(link);
+    }
+    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port, id: 'id-one' });
+    expect(await stage.passwords()).toEqual(['id-one']);
+    const response = await fetch(`http://127.0.0.1:${link.state.port}/global/health`);
+    expect(response.status).toBe(200);
+  });
+
+  it("is back after the relay's session was killed", async () => {
+    const link = await connected();
+    expect(await stage.sshd.killSessions('SIGKILL')).toBeGreaterThan(0);
+    await link.reaches('waiting');
+    await stage.nothingLeft();
+    await backAgain(link);
+    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
+  });
+
+  it('takes a stopped ssh for lost when answers are missing, and is back', async () => {
+    const link = await connected();
+    const [ssh] = await link.ssh();
+    signalProcess(ssh!.pid, 'SIGSTOP');
+    await stage.clock.advance(70_000);
+    expect(await link.reaches('waiting')).toMatchObject({
+      reason: expect.stringMatching(/^the relay has not answered for \d+ s$/),
+    });
+    await stage.nothingLeft();
+    await backAgain(link);
+    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
+  });
+
+  it('keeps a connection whose heartbeats are answered', async () => {
+    const link = await connected();
+    // 100 s: past the relay's 90 and the 45 after which an answer is missed.
+    for (let round = 0; round < 5; round += 1) await heartbeat(link);
+    expect(link.states.map(({ kind }) => kind)).toEqual(['connecting', 'connected']);
+  });
+
+  it('loses the registration to a client that is silent, and leaves no process', async () => {
+    const link = await connected({ limitSeconds: 1 });
+    // No heartbeat: the clock stands.
+    expect(await link.reaches('waiting')).toMatchObject({ kind: 'waiting' });
+    await stage.nothingLeft();
+  });
+
+  it('is back when sshd is, and says until then why not', async () => {
+    const link = await connected();
+    await stage.sshd.stop();
+    await link.reaches('waiting');
+    await stage.nothingLeft();
+    const seen = link.states.length;
+    await until('the link to wait', () => link.state.nextAttemptAtMs !== undefined && stage.clock.due(60_000) > 0);
+    await stage.clock.advance(2_000);
+    expect(await link.reaches('waiting', seen + 1)).toMatchObject({
+      reason: expect.stringContaining('Connection refused'),
+    });
+    await stage.sshd.start();
+    await backAgain(link);
+    expect(await stage.registration('laptop-app')).toMatchObject({ port: link.state.port });
+  });
+
+  it('gives the second of two instances of one name another, and keeps it for good', async () => {
+    const first = await connected();
+    const second = await connected({ id: 'id-two', password: 'second secret' });
+    expect([first.state.name, second.state.name]).toEqual(['laptop-app', 'laptop-app-2']);
+    expect(await stage.registration('laptop-app-2')).toMatchObject({ id: 'id-two', name: 'laptop-app-2' });
+    await first.close();
+    const [ssh] = await second.ssh();
+    signalProcess(ssh!.pid, 'SIGKILL');
+    await second.reaches('waiting');
+    await backAgain(second);
+    expect(second.state.name).toBe('laptop-app-2');
+    expect((await stage.files()).filter((name) => name.endsWith('.json'))).toEqual(['laptop-app-2.json']);
+  });
+
+  it('gives each of eight that come at once a name of its own', async () => {
+    const links = Array.from({ length: 8 }, (_, index) => stage.link({ id: `id-${index}` }));
+    await Promise.all(links.map((link) => link.connectFirst(never)));
+    const names = links.map(({ state }) => state.name ?? 'none');
+    expect(new Set(names)).toEqual(
+      new Set(['laptop-app', ...[2, 3, 4, 5, 6, 7, 8].map((number) => `laptop-app-${number}`)]),
+    );
+    for (const [index, name] of names.entries()) {
+      expect(await stage.registration(name)).toMatchObject({ id: `id-${index}`, port: links[index]?.state.port });
+    }
+    await Promise.all(links.map((link) => link.close()));
+    await stage.nothingLeft();
+  });
+
   it('takes the default directory where it is free, and then where it is ours', async () => {
     const first = await connected({ isDefaultDirectory: true });
     const second = await connected({ isDefaultDirectory: true, id: 'id-two' });
     expect([first.directory, second.directory]).toEqual([undefined, undefined]);
     expect(await stage.files()).toEqual(expect.arrayContaining(['laptop-app.json', 'laptop-app-2.json']));
-  });
-
-  it("expands ~/ to the relay's home", async () => {
-    await connected({ registryDirectory: '~/a registry' });
-    expect(existsSync(join(stage.sshd.home, 'a registry', 'laptop-app.json'))).toBe(true);
   });
 });
 

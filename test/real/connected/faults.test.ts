@@ -1,9 +1,8 @@
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { needRoot, run } from '../../discovery/as-root.ts';
 import { type ConnectedChild, filesIn, startConnected } from '../../rig/connected-child.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startScriptedModel } from '../../rig/scripted-model.ts';
@@ -35,28 +34,12 @@ async function answersOnRelay(relay: Relay, message: string): Promise<void> {
 async function endsClean(relay: Relay, child: ConnectedChild): Promise<void> {
   child.kill('SIGTERM');
   await child.exited;
-  await until('no file to be left on the relay', async () => {
-    const files = await filesIn(relay.registry);
-    return files.every((path) => path.endsWith('filler'));
-  });
+  await until('no file to be left on the relay', async () => (await filesIn(relay.registry)).length === 0);
   await until('no session to be left', async () => (await relay.sshd.sessionProcesses()).length === 0);
   await until('nothing to be left here', async () => (await child.left()).length === 0);
 }
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('a relay that fails', () => {
-  test('half-open: a stopped ssh is given up, and the instance is back', async (context) => {
-    needSshd(context);
-    const relay = await openRelay();
-    await using model = await startScriptedModel();
-    const child = await connected(relay, { model });
-    const ssh = await sshOf(child);
-    process.kill(ssh, 'SIGSTOP');
-    await sshOf(child, ssh, 110_000);
-    await answersOnRelay(relay, 'back');
-    expect(await registrations(relay)).toHaveLength(1);
-    await endsClean(relay, child);
-  });
-
   test('the wrapper is killed while its ssh is stopped: no ssh is left', async (context) => {
     needSshd(context);
     const relay = await openRelay();
@@ -65,61 +48,6 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a relay that fails', () => {
     child.kill('SIGKILL');
     await child.exited;
     await until('nothing to be left here', async () => (await child.left()).length === 0);
-  });
-
-  const disks = [
-    ['read-only', 'ro,size=256k,mode=700'],
-    ['full', 'size=16k,mode=700'],
-  ] as const;
-  test.for(disks)(
-    'a registry directory that is %s is told, and opencode is there once it is not',
-    async ([what, options], context) => {
-      needSshd(context);
-      needRoot(context);
-      const relay = await openRelay();
-      await using model = await startScriptedModel();
-      await mkdir(relay.registry, { mode: 0o700 });
-      run('mount', '-t', 'tmpfs', '-o', options, 'tmpfs', relay.registry);
-      atEnd(async () => run('umount', '-l', relay.registry));
-      const filler = join(relay.registry, 'filler');
-      if (what === 'full') await writeFile(filler, Buffer.alloc(128 * 1024)).catch(() => {});
-      const child = await connected(relay, { model });
-      expect(child.output()).toMatch(
-        /no connection to the relay: the relay says "cannot write .*(?:Read-only|No space left)/,
-      );
-      if (what === 'full') await rm(filler);
-      else run('mount', '-o', 'remount,rw', relay.registry);
-      await sshOf(child);
-      await answersOnRelay(relay, what);
-      await endsClean(relay, child);
-    },
-  );
-
-  test('connections lost in a row: one registration, one session', async (context) => {
-    needSshd(context);
-    const relay = await openRelay();
-    await using model = await startScriptedModel();
-    const child = await connected(relay, { model });
-    let ssh = await sshOf(child);
-    for (let lost = 1; lost <= 5; lost += 1) {
-      process.kill(ssh, 'SIGKILL');
-      ssh = await sshOf(child, ssh, 100_000);
-    }
-    await answersOnRelay(relay, 'still here');
-    expect(await registrations(relay)).toHaveLength(1);
-    await endsClean(relay, child);
-  });
-
-  test('eight starts and ends in a row leave nothing', async (context) => {
-    needSshd(context);
-    const relay = await openRelay();
-    for (let round = 1; round <= 8; round += 1) {
-      const child = await connected(relay);
-      await sshOf(child);
-      await until('one registration there', async () => (await registrations(relay)).length === 1);
-      await endsClean(relay, child);
-      await child.close();
-    }
   });
 });
 
@@ -148,7 +76,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('unusual surroundings', () => {
       atEnd(() => child.close());
       await child.registered();
       child.kill(signal);
-      await child.exited;
+      expect(await child.exited).toEqual({ code: null, signal });
       await until('nothing to be left', async () => (await child.left()).length === 0);
     },
   );

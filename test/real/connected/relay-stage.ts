@@ -52,9 +52,13 @@ export async function connected(relay: Relay, options: ConnectedOptions = {}): P
   return child;
 }
 
+/** A client for which a send waits as long as a cold opencode on a busy machine may need. */
+export const PATIENT = { name: 'claude-code', version: '2.1.329' };
+
 /** The MCP server as it runs on the relay. */
 export async function serverOn(relay: Relay): Promise<McpChild> {
   const server = await startMcpChild({
+    clientInfo: PATIENT,
     args: ['--registry-dir', relay.registry, '--health-timeout-ms', '15000'],
     env: { HOME: relay.sshd.home },
   });

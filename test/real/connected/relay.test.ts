@@ -7,6 +7,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { type ConnectedChild, connectedEnvironment, CONNECTED_SCRIPT, filesIn } from '../../rig/connected-child.ts';
 import { type McpChild } from '../../rig/mcp-child.ts';
+import { expectedReply } from '../../rig/model-script.ts';
 import { isMissing, PINNED_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { openSandbox } from '../../rig/opencode-sandbox.ts';
 import { startScriptedModel } from '../../rig/scripted-model.ts';
@@ -16,6 +17,13 @@ import { deferred, until } from '../../rig/wait.ts';
 import { connected, endAll, openRelay, serverOn, sshOf, stateOf, type Relay } from './relay-stage.ts';
 
 afterEach(endAll);
+
+/** A wrapper on a relay, and a server there that lists it. */
+interface Driven {
+  readonly child: ConnectedChild;
+  readonly server: McpChild;
+  readonly instance: string;
+}
 
 interface Row {
   readonly name: string;
@@ -40,19 +48,34 @@ async function nothingOnRelay({ registry, sshd }: Relay): Promise<void> {
 }
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
-  test('is listed there, answers a send through the tunnel, and is gone with its wrapper', async (context) => {
+  test('is listed there, answers through one tunnel after another, and is gone with its wrapper', async (context) => {
     needSshd(context);
     const relay = await openRelay();
     await using model = await startScriptedModel();
     const child = await connected(relay, { model });
     const server = await serverOn(relay);
-    const name = await listed(server);
-    const sent = await server.call('send', { instance: name, message: 'echo: over the relay' });
-    expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'over the relay' });
+    const instance = await listed(server);
     const { id } = await child.registered();
-    const there = JSON.parse(await readFile(join(relay.registry, `${name}.json`), 'utf8'));
+    const there = JSON.parse(await readFile(join(relay.registry, `${instance}.json`), 'utf8'));
     expect(there).toMatchObject({ id, cwd: child.directory });
     expect(there.port).not.toBe(there.localPort);
+    await answersWhileSshIsKilled({ child, server, instance });
+
+    const harms: Readonly<Record<string, () => Promise<unknown>>> = {
+      "the relay's session is killed": () => relay.sshd.killSessions(),
+      'sshd is restarted': () => relay.sshd.stop({ sessions: true }).then(() => relay.sshd.start()),
+    };
+    for (const [what, harm] of Object.entries(harms)) {
+      const before = await sshOf(child);
+      await harm();
+      await sshOf(child, before);
+      expect(await listed(server), what).toBe(instance);
+      const sent = await server.call('send', { instance, message: `echo: after ${what}` });
+      expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: `after ${what}` });
+      // One registration with its claim and password, and one session: nothing of the former connection.
+      expect(await filesIn(relay.registry), what).toHaveLength(3);
+    }
+
     child.kill('SIGTERM');
     await child.exited;
     await nothingOnRelay(relay);
@@ -61,76 +84,22 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
     );
   });
 
-  test('a tunnel that is killed in the middle of a turn and comes back: the answer is whole', async (context) => {
-    needSshd(context);
-    const relay = await openRelay();
-    await using model = await startScriptedModel();
-    const child = await connected(relay, { model });
-    const server = await serverOn(relay);
-    const instance = await listed(server);
-    const ssh = await sshOf(child);
-    const begun = deferred<void>();
-    const sending = server.call(
-      'send',
-      { instance, message: 'slow 40 300: Word by word. ' },
-      { onProgress: ({ message }) => message?.includes('Word') && begun.resolve() },
-    );
-    await begun.promise;
-    process.kill(ssh, 'SIGKILL');
-    await sshOf(child, ssh);
-    const { result, progress } = await sending;
-    const whole = Array.from({ length: 40 }, (_, index) => `Word by word. ${index + 1}`).join(' ');
-    expect(result.structuredContent).toMatchObject({ outcome: 'completed', text: whole });
-    const read = await server.call('read', { instance, message_limit: 10 });
-    const { messages } = read.result.structuredContent as {
-      readonly messages: ReadonlyArray<{ readonly role: string }>;
-    };
-    expect(messages.map(({ role }) => role)).toEqual(['user', 'assistant']);
-    expect(progress.length).toBeGreaterThan(0);
-  });
-
-  test.each([
-    ['ssh is killed', async (_: Relay, child: ConnectedChild) => process.kill(await sshOf(child), 'SIGKILL')],
-    ["the relay's session is killed", async ({ sshd }: Relay) => void (await sshd.killSessions())],
-    [
-      'sshd is restarted',
-      async ({ sshd }: Relay) => {
-        await sshd.stop({ sessions: true });
-        await sshd.start();
-      },
-    ],
-  ])('is back by itself after %s', async (_, harm: (relay: Relay, child: ConnectedChild) => Promise<unknown>) => {
-    const relay = await openRelay();
-    await using model = await startScriptedModel();
-    const child = await connected(relay, { model });
-    const server = await serverOn(relay);
-    const instance = await listed(server);
-    const before = await sshOf(child);
-    await harm(relay, child);
-    await sshOf(child, before);
-    expect(await listed(server)).toBe(instance);
-    const sent = await server.call('send', { instance, message: 'echo: back' });
-    expect(sent.result.structuredContent).toMatchObject({ outcome: 'completed', text: 'back' });
-    // One registration with its claim and password, and one session: nothing of the former connection.
-    expect(await filesIn(relay.registry)).toHaveLength(3);
-    child.kill('SIGTERM');
-    await child.exited;
-    await nothingOnRelay(relay);
-  });
-
-  test.each(['opencode', 'the wrapper'])('a kill -9 of %s leaves nothing there', async (whom) => {
-    const relay = await openRelay();
-    const child = await connected(relay);
-    await sshOf(child);
-    await until('the registration there', async () =>
-      (await filesIn(relay.registry)).some((path) => path.endsWith('.json')),
-    );
-    if (whom === 'the wrapper') child.kill('SIGKILL');
-    else process.kill(await opencodePid(child), 'SIGKILL');
-    await child.exited;
-    await nothingOnRelay(relay);
-    await until('nothing to be left here', async () => (await child.left()).length === 0);
-  });
+  test.each(['opencode', 'the wrapper'])(
+    'a kill -9 of %s ends the other, and leaves nothing here and there',
+    async (whom) => {
+      const relay = await openRelay();
+      const child = await connected(relay);
+      await sshOf(child);
+      await until('the registration there', async () =>
+        (await filesIn(relay.registry)).some((path) => path.endsWith('.json')),
+      );
+      if (whom === 'the wrapper') child.kill('SIGKILL');
+      else process.kill(await opencodePid(child), 'SIGKILL');
+      expect(await child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+      await nothingOnRelay(relay);
+      await until('nothing to be left here', async () => (await child.left()).length === 0);
+    },
+  );
 
   test('opencode starts though the relay is down, and is there once it is up', async (context) => {
     needSshd(context);
@@ -139,7 +108,8 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
     const child = await connected(relay);
     expect(child.output()).toMatch(/no connection to the relay: .*refused.*; trying again in the background/);
     await relay.sshd.start();
-    await sshOf(child);
+    // By the time that a slow opencode is there, the attempts are up to a minute apart.
+    await sshOf(child, undefined, 100_000);
     expect(await listed(await serverOn(relay))).toBe((await child.registered()).name);
   });
 
@@ -192,6 +162,27 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('an instance on a relay', () => {
     await nothingOnRelay(relay);
   });
 });
+
+/** The tunnel is lost in the middle of a turn and comes back: the answer is whole, and was asked for once. */
+async function answersWhileSshIsKilled({ child, server, instance }: Driven): Promise<void> {
+  const ssh = await sshOf(child);
+  const begun = deferred<void>();
+  const message = 'slow 12 300: Word by word. ';
+  const sending = server.call(
+    'send',
+    { instance, message },
+    { onProgress: ({ message: text }) => text?.includes('Word') && begun.resolve() },
+  );
+  await begun.promise;
+  process.kill(ssh, 'SIGKILL');
+  await sshOf(child, ssh);
+  const { result, progress } = await sending;
+  expect(result.structuredContent).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+  const read = await server.call('read', { instance, message_limit: 10 });
+  const { messages } = read.result.structuredContent as { readonly messages: ReadonlyArray<{ readonly role: string }> };
+  expect(messages.map(({ role }) => role)).toEqual(['user', 'assistant']);
+  expect(progress.length).toBeGreaterThan(0);
+}
 
 async function opencodePid(child: ConnectedChild): Promise<number> {
   const state = await stateOf(child);
