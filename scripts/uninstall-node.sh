@@ -15,7 +15,12 @@ fail() {
 uninstall_user_unit() {
   config=${XDG_CONFIG_HOME:-$HOME/.config}
   [ -n "$dest" ] || systemctl --user disable --now opencode-mcp-node.service 2>/dev/null || true
-  rm -f -- "$dest$config/systemd/user/opencode-mcp-node.service"
+  unit=$dest$config/systemd/user/opencode-mcp-node.service
+  if ! [ -e "$unit" ] && ! [ -L "$unit" ]; then
+    echo "The node service is not installed for you: there is no $unit. Nothing was removed."
+    return 0
+  fi
+  rm -f -- "$unit"
   [ -n "$dest" ] || systemctl --user daemon-reload
   echo "Removed. Kept: $config/opencode-mcp/node.env; lingering, which other services may need (loginctl disable-linger)."
 }

@@ -73,7 +73,7 @@ function readOptions(argv: readonly string[]): Options {
     print: 'boolean',
     remove: 'boolean',
     json: 'boolean',
-    client: 'string',
+    client: 'list',
     relay: 'string',
   } as const;
   const { flags, positionals } = readFlags(argv, 'opencode-mcp', { flags: own, positionals: true }, problems);

@@ -6,8 +6,8 @@ import { singleLine } from '../base/plain-text.ts';
 
 /** What a subcommand takes beside the settings. */
 export interface CommandArguments {
-  /** Long flags, without the dashes; a `boolean` one takes no value. */
-  readonly flags: Readonly<Record<string, 'string' | 'boolean'>>;
+  /** Long flags, without the dashes; a `boolean` one takes no value, and a `list` may be given again, for more. */
+  readonly flags: Readonly<Record<string, 'string' | 'boolean' | 'list'>>;
   readonly positionals: boolean;
 }
 
@@ -18,7 +18,7 @@ export interface GivenFlag {
 }
 
 export interface GivenArguments {
-  /** By long name; of a flag that was given twice, the last. A switch is `true` or `false`. */
+  /** By long name; of a flag that was given twice, the last; of a list all, with commas. A switch is `true` or `false`. */
   readonly flags: ReadonlyMap<string, GivenFlag>;
   readonly positionals: readonly string[];
 }
@@ -62,14 +62,16 @@ export function readFlags(
       continue;
     }
     const given = value ? valueOf(token, problems) : switchOf(token, problems);
-    if (given !== undefined) flags.set(given.name, given);
+    if (given === undefined) continue;
+    const before = command.flags[given.name] === 'list' ? flags.get(given.name) : undefined;
+    flags.set(given.name, before === undefined ? given : { ...given, text: `${before.text},${given.text}` });
   }
   return { flags, positionals };
 }
 
 /** Every flag, and whether it takes a value. */
 export function knownFlags(program: Program, command: CommandArguments): Map<string, boolean> {
-  const known = new Map(Object.entries(command.flags).map(([name, type]) => [name, type === 'string']));
+  const known = new Map(Object.entries(command.flags).map(([name, type]) => [name, type !== 'boolean']));
   for (const { flag, isSwitch } of rowsOf(program)) {
     if (flag === undefined) continue;
     known.set(flag, isSwitch !== true);

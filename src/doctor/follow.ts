@@ -155,7 +155,7 @@ function notFoundAdvice(name: string, snapshot: Snapshot): Advice {
   const failed = sources.find(({ status }) => status === 'failed');
   if (failed !== undefined) return { text: `mend the source ${failed.name} first`, command: 'opencode-mcp doctor' };
   return {
-    text: 'start opencode as opencode-connected there: on this machine, with RELAY_SSH_CMD set to reach it, beside opencode-mcp node in the tailnet, or with --lan; this says there where it registered:',
+    text: 'start opencode-connected in its directory. If that is on another machine, a relay, the tailnet or --lan must lead from there to here; run there, this shows where it is registered:',
     command: 'opencode-connected status',
   };
 }

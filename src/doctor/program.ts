@@ -33,6 +33,7 @@ export function programChecks(input: ProgramInput): readonly Check[] {
   return [
     installCheck(input),
     check('ok', 'node', `${singleLine(nodeVersion, 40)}, ${shown(execPath)}`),
+    opencodeCheck(input),
     ...(settings.length > 0 ? settings : [check('ok', 'settings', file)]),
   ];
 }
@@ -57,6 +58,19 @@ function installCheck({ place, script }: ProgramInput): Check {
   return check('warn', 'opencode-mcp', `${text}; the one on the PATH is another: ${shown(onPath)}`, {
     advice: { text: 'keep one of them: take the other out of the PATH', command: `npm install --global ${root}` },
   });
+}
+
+/** Nothing is broken without it: a relay has none. */
+function opencodeCheck({ place }: ProgramInput): Check {
+  const wanted = place.env['OPENCODE_BIN'] || 'opencode';
+  const isPath = wanted.includes('/');
+  const found = isPath ? realPathOf(wanted) : findOnPath(place, wanted);
+  if (found !== undefined) return check('ok', 'opencode', shown(found));
+  return check(
+    '-',
+    'opencode',
+    `there is no ${shown(wanted)}${isPath ? '' : ' on the PATH'}; opencode-connected and attach need one: npm install --global opencode-ai, or set OPENCODE_BIN to its path`,
+  );
 }
 
 function realPathOf(path: string): string | undefined {

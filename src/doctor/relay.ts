@@ -156,7 +156,7 @@ function registryCheck(survey: RegistrySurvey | string, written: string): Check 
   return check(
     'ok',
     subject,
-    `${place}, of uid ${ownerUid ?? 'unknown'}, ${registrations.length + leftOut} registrations`,
+    `${place}, of uid ${ownerUid ?? 'unknown'}, registrations: ${registrations.length + leftOut}`,
   );
 }
 

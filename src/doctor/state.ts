@@ -31,7 +31,7 @@ export async function stateChecks(stateDir: string): Promise<readonly Check[]> {
   const stats = await stat(stateDir).catch(() => undefined);
   if (stats === undefined) return [check('ok', 'state folder', `${folder}: not made yet; it will be`)];
   const { bytes, files, isAll } = await sizeOf(stateDir);
-  const size = `${isAll ? '' : 'more than '}${sizeText(bytes)} in ${files} files`;
+  const size = `${isAll ? '' : 'more than '}${sizeText(bytes)} in ${files} file${files === 1 ? '' : 's'}`;
   const record = await stat(recordPath(stateDir)).catch(() => undefined);
   return [
     (stats.mode & OTHERS_WRITE) === 0

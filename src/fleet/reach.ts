@@ -1,4 +1,4 @@
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from '../probing/probe-task.ts';
@@ -90,22 +90,22 @@ function explain({ name }: ReachGoal, failures: readonly Failure[]): string {
   const tried = failures
     .map(({ record, reason }) => `${record.candidate.endpoint.route} ${record.candidate.endpoint.url}: ${reason}`)
     .join('; ');
-  const advice = [...new Set(failures.map(adviceOn))].join(' ');
+  const advice = [...new Set(failures.map((failure) => adviceOn(failure, name)))].join(' ');
   return `${quoteName(name)} cannot be driven now. Tried ${tried}. ${advice}`;
 }
 
-function adviceOn({ record, status }: Failure): string {
+function adviceOn({ record, status }: Failure, name: string): string {
   // Its password is its own, and comes from the file that it writes.
   if (status === 'locked' && record.candidate.claims.service !== undefined)
     return 'Its file holds another password than it asks for: run opencode service restart, then call refresh_instances.';
+  if (status === 'locked')
+    return `Run opencode-mcp doctor ${shellWord(name)} where this server runs: it says whether a password was found, and where the right one goes. A change of the configuration file or the environment takes a restart of this server.`;
   return ADVICE[status];
 }
 
-const ADVICE: Record<Failure['status'], string> = {
+const ADVICE: Record<Exclude<Failure['status'], 'locked'>, string> = {
   healthy: '',
   withheld: 'No message was sent. Once that is put right, call refresh_instances.',
-  locked:
-    'Set its password in a rule under `credentials` in the config file or in OPENCODE_SERVER_PASSWORD (with OPENCODE_SERVER_USERNAME where the user is not "opencode"), or the missing header where the config file takes it from; then restart this server.',
   unsupported: 'Update opencode on that machine and start it again.',
   unhealthy: 'See that opencode still runs there, then call refresh_instances.',
   untrusted: 'It is only listed, because nobody vouches for its registration.',

@@ -8,6 +8,10 @@ import { TOOLS } from '../../src/mcp/tools/tools.ts';
 describe('advice of the operations in words of the shell', () => {
   test.each([
     [
+      'Run opencode-mcp doctor web where this server runs: it says whether a password was found, and where the right one goes. A change of the configuration file or the environment takes a restart of this server. (nothing was sent)',
+      'Run opencode-mcp doctor web: it says whether a password was found, and where the right one goes. (nothing was sent)',
+    ],
+    [
       'No instance fits "x". Known instances: a (h, idle). Call list_instances for details, or refresh_instances to look again.',
       'No instance fits "x". Known instances: a (h, idle). opencode-mcp list shows more.',
     ],

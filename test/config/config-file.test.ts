@@ -106,6 +106,8 @@ describe('the JSON', () => {
   });
 });
 
+const KEYS = '; opencode-mcp help settings lists the keys';
+
 describe('an unknown key', () => {
   const url = 'http://a';
   it.each([
@@ -115,8 +117,8 @@ describe('an unknown key', () => {
       config: { registry_dir: '/x' },
       expected: 'registry_dir: unknown key; did you mean registryDir?',
     },
-    { name: 'like nothing', config: { servers: [] }, expected: 'servers: unknown key' },
-    { name: 'that every object has', config: '{"__proto__": {}}', expected: '__proto__: unknown key' },
+    { name: 'like nothing', config: { servers: [] }, expected: `servers: unknown key${KEYS}` },
+    { name: 'that every object has', config: '{"__proto__": {}}', expected: `__proto__: unknown key${KEYS}` },
     {
       name: 'of an instance',
       config: { instances: [{ name: 'a', url, pasword: 'hunter2' }] },

@@ -1,7 +1,16 @@
 import { describe, expect, it } from 'vitest';
+import { readFlags } from '../../src/config/flags.ts';
 import { load, problemsOf } from './load-case.ts';
 
 describe('flags', () => {
+  it('of a list that is given again all count, of another flag the last', () => {
+    const command = { flags: { client: 'list', relay: 'string' }, positionals: false } as const;
+    const argv = ['--client', 'codex', '--relay', 'a', '--client=zed,cursor', '--relay', 'b'];
+    const { flags } = readFlags(argv, 'opencode-mcp', command, []);
+    expect(flags.get('client')?.text).toBe('codex,zed,cursor');
+    expect(flags.get('relay')?.text).toBe('b');
+  });
+
   it.each([
     { name: 'an unknown flag', argv: ['--nonsense'], expected: ['--nonsense: unknown flag, see --help'] },
     {

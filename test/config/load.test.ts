@@ -494,10 +494,10 @@ describe('a value that is not valid', () => {
       }).map((line) => line.replace(/: expected.*| \(.*/, '')),
     ).toEqual([
       '--bogus: unknown flag, see --help',
-      `${CONFIG_PATH}: bogus: unknown key`,
+      `${CONFIG_PATH}: bogus: unknown key; opencode-mcp help settings lists the keys`,
       `${CONFIG_PATH}: readOnly`,
       `${CONFIG_PATH}: credentials[0]`,
-      `${CONFIG_PATH}: instances[0].bogus: unknown key`,
+      `${CONFIG_PATH}: instances[0].bogus: unknown key; opencode-mcp help settings lists the keys`,
       `${CONFIG_PATH}: instances[0].url`,
       `${CONFIG_PATH}: instances[1]`,
       'SEND_TIMEOUT_MS',

@@ -63,7 +63,7 @@ test('in a pipe each line is whole, and colours are only for the word that judge
   expect(drawn).toContain(`  <yellow>warn</>    a subject: ${LONG.text}\n`);
   expect(drawn).toContain('  <dim>-</>       tailscale: unavailable: no such socket');
   expect(drawReport(reportOf('1', [{ id: 'x', title: 'X', checks: [check('ok', 'y', 'z')] }]), plain, undefined)).toBe(
-    'X\n  ok      y: z\n\nAll is well.\n',
+    'X\n  ok      y: z\n\nNothing to mend.\n',
   );
 });
 

@@ -125,15 +125,14 @@ describe('what cannot be reached', () => {
     );
   });
 
-  test('a locked one says where a password would be read from', async () => {
+  test('a locked one leads to the doctor, who knows where the right password goes', async () => {
     await using world = new World();
     const fake = await world.fake({ password: 'secret' });
     world.register('a', fake);
     await world.start();
     const message = await errorOf(world, world.instance('a'));
     expect(message).toContain('HTTP 401: it asks for a password and none is known for it');
-    expect(message).toContain('`credentials` in the config file');
-    expect(message).toContain('OPENCODE_SERVER_PASSWORD');
+    expect(message).toContain('Run opencode-mcp doctor a where this server runs');
   });
 
   test('an unsupported one says what to do', async () => {

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { createHash } from 'node:crypto';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
@@ -235,7 +235,7 @@ describe('listings', () => {
     fleet.start();
     await fleet.ready();
     const { data, text } = await listInstances(runtime, LIST, call());
-    expect(text).toContain('(looked in: nowhere; not on this machine: local-relay)');
+    expect(text).toContain('(looked in: no source; not in use here: local-relay)');
     expect([data.notes, text.includes('note:')]).toEqual([[], false]);
   });
 
@@ -574,12 +574,22 @@ describe('an instance that cannot be driven', () => {
     await expect(read(runtime, { instance: 'gone-away', message_limit: 10 }, call())).rejects.toThrow(/ECONNREFUSED/);
   });
 
-  test('locked: the error says where a password would be read from', async () => {
+  test('untrusted: what is to be typed stands whole in the list', async () => {
+    const file = `${'x'.repeat(90)}.json`;
+    const entry = { name: 'open', hostname: 'far', port: 4096, localPort: 4096, cwd: '/d' };
+    await registry.add(entry, { file });
+    await chmod(`${registry.path}/${file}`, 0o666);
+    fleet.start();
+    const [row] = (await instances(runtime, LIST, call())).data.instances;
+    expect(row).toMatchObject({ state: 'untrusted', reason: expect.stringContaining(`go-w ${registry.path}/${file}`) });
+  });
+
+  test('locked: the error leads to the doctor', async () => {
     await fake('secret', { password: 'unknown to us' });
     fleet.start();
     expect((await instances(runtime, LIST, call())).data.instances[0]).toMatchObject({ state: 'locked' });
     await expect(send(runtime, { instance: 'secret', message: 'x' }, call())).rejects.toThrow(
-      /OPENCODE_SERVER_PASSWORD/,
+      /opencode-mcp doctor secret/,
     );
   });
 

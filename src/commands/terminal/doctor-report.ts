@@ -48,7 +48,7 @@ function checkLines(one: Check, indent: number, paint: Paint, width: number | un
 }
 
 function todoLines({ todo, verdict }: DoctorReport, paint: Paint, width: number | undefined): readonly string[] {
-  if (todo.length === 0) return [verdict === 'ok' ? 'All is well.' : 'Nothing is broken.'];
+  if (todo.length === 0) return [verdict === 'ok' ? 'Nothing to mend.' : 'Nothing is broken.'];
   return [paint('What to do', 'bold'), ...todo.flatMap((one, index) => oneTodo(one, index + 1, paint, width))];
 }
 

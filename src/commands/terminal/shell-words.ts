@@ -3,6 +3,7 @@ const QUOTATION = /"(?:\\.|[^"\\])*"|«[^»]*»/g;
 
 /** What operations advise a client's model to call, and what a person types instead. In this order. */
 const PHRASES: readonly (readonly [RegExp, string])[] = [
+  [/ where this server runs(?=:)| A change of [^.]+ takes a restart of this server\./g, ''],
   [
     /wait with instances \[.*?\] or read with instance .+?, session_id \w+(?: and message_id \w+)?/g,
     'opencode-mcp wait, or opencode-mcp read',

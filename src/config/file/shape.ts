@@ -17,7 +17,9 @@ export function parseShape<T>(schema: z.ZodType<T>, value: unknown, where: strin
     if (issue.code === 'unrecognized_keys' && issue.path.length === 0 && known !== undefined) {
       for (const key of issue.keys) {
         unknown.add(key);
-        problems.push(`${place(where, [key])}: unknown key${didYouMean(key, known)}`);
+        problems.push(
+          `${place(where, [key])}: unknown key${didYouMean(key, known) || '; opencode-mcp help settings lists the keys'}`,
+        );
       }
     } else {
       problems.push(

@@ -150,7 +150,9 @@ function attachSection(instances: readonly LocalInstance[]): readonly string[] {
   const commands = instances.flatMap(({ name, attach }) =>
     attach === undefined ? [] : [`  # ${name}`, `  ${attach}`],
   );
-  return commands.length === 0 ? [] : ['Attach by hand:', ...commands.slice(0, 2 * MAX_ROWS)];
+  return commands.length === 0
+    ? []
+    : ['Open a terminal on one: opencode-mcp attach NAME, or by hand:', ...commands.slice(0, 2 * MAX_ROWS)];
 }
 
 function leftoverSection(leftovers: StatusReport['leftovers']): readonly string[] {

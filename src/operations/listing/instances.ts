@@ -23,7 +23,8 @@ const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'in
 /** A note a line; past these the doctor's job begins. */
 const MAX_NOTES = 8;
 const MAX_NOTE_CHARS = 300;
-const MAX_REASON_CHARS = 200;
+/** As long as a probe gives it: a command at its end is to be copied. */
+const MAX_REASON_CHARS = 400;
 /** get_status shows more. */
 const MAX_WAITING = 3;
 /** Younger answers were asked for in this very call. */
@@ -163,15 +164,15 @@ function noInstances(snapshot: Snapshot): string {
   const named = (status: (one: string) => boolean): string =>
     snapshot.sources.flatMap((source) => (status(source.status) ? [source.name] : [])).join(', ');
   const absent = named((status) => status === 'unavailable');
-  const present = named((status) => status !== 'unavailable') || 'nowhere';
+  const present = named((status) => status !== 'unavailable') || 'no source';
   const looked =
     snapshot.sources.length === 0
-      ? 'nowhere: no source is configured'
-      : `${present}${absent === '' ? '' : `; not on this machine: ${absent}`}`;
+      ? 'no source: none is configured'
+      : `${present}${absent === '' ? '' : `; not in use here: ${absent}`}`;
   const pending = snapshot.sources.filter(({ status }) => status === 'pending').map(({ name }) => name);
   if (pending.length > 0)
     return `No OpenCode instance is known yet: the first look into ${pending.join(', ')} has not ended. Call instances again.`;
-  return `No OpenCode instance was found (looked in: ${looked}). Start opencode as opencode-connected in a project of yours, here or with this machine as its relay, then call instances again.`;
+  return `No OpenCode instance was found (looked in: ${looked}). Start opencode-connected in a project of yours, here or with this machine as its relay, then call instances again; if it is still missing, opencode-mcp doctor says why.`;
 }
 
 function renderInstance(row: InstanceRow, nowMs: number): string {

@@ -86,6 +86,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
         attach: `OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}`,
       },
     ]);
+    expect(text).toContain('opencode-mcp attach NAME');
     expect(text).toContain(`  OPENCODE_SERVER_PASSWORD="$(cat ${passwordFile})" opencode attach ${opencode.url}\n`);
     expect(text).toMatch(new RegExp(`^idle +${opencode.port} +app +${opencode.version} +\\S+$`, 'm'));
     expect(text).not.toContain('a secret');
