@@ -1,3 +1,4 @@
+import { jsonOf } from '../base/errors.ts';
 import { shellWord } from '../base/plain-text.ts';
 import { networkInterfaces } from 'node:os';
 
@@ -49,10 +50,16 @@ function sourceCheck(source: SourceState, notes: readonly Check[], nowMs: number
 function noteCheck(subject: string, reason: string): Check {
   const isRegistration = /^"?\/.*\.json"?$/.test(subject) && !reason.startsWith('untrusted');
   const rewrite: Advice | undefined = isRegistration
-    ? { text: 'write it again, or remove it', command: `rm ${shellWord(subject.replaceAll(/^"|"$/g, ''))}` }
+    ? { text: 'write it again, or remove it', command: `rm ${shellWord(unquoted(subject))}` }
     : undefined;
   const advice = adviceIn(reason) ?? rewrite;
   return check('warn', subject, reason, advice && { advice });
+}
+
+/** The name that `quoteName` was given. */
+function unquoted(name: string): string {
+  const read = name.startsWith('"') ? jsonOf(name) : name;
+  return typeof read === 'string' ? read : name;
 }
 
 /** Whether this machine can look on its LANs. */
