@@ -58,6 +58,14 @@ test.each([60, 80, 200])('of %i columns none is exceeded but by what is to be co
   expect(lines).toContain('      and 2 more; --json has all');
 });
 
+test('of very much to do the first twenty', () => {
+  const checks = Array.from({ length: 22 }, (_, index) =>
+    check('warn', `${index}`, '', { advice: { text: `do ${index}` } }),
+  );
+  const drawn = drawReport(reportOf('1', [{ id: 'x', title: 'X', checks }]), plain, 80);
+  expect(drawn).toMatch(/  20\. 19: do 19\n  and 2 more; --json has all\n$/);
+});
+
 test('in a pipe each line is whole, and colours are only for the word that judges', () => {
   const colour = (text: string, name: string | undefined): string => `<${name}>${text}</>`;
   const drawn = drawReport(reportOf('1', SECTIONS), colour, undefined);
