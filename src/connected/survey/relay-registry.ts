@@ -76,9 +76,9 @@ async function ask<T>(
   if (signal.aborted) throw new Error('it was interrupted');
   if (run.startError !== undefined) throw new Error(cannotRun(program, run.startError));
   if (run.isLate) throw new Error(`there was no answer within ${limitMs / 1000} s`);
-  // What a login script prints comes before it.
+  // What a login script prints comes before it, a line without its end (the title of the terminal) too.
   const lines = run.output.split('\n').filter((line) => line.trim() !== '');
-  const said = jsonOf(lines.at(-1) ?? '');
+  const said = jsonOf(/\{"(?:survey|removals|error)":.*/.exec(lines.at(-1) ?? '')?.[0] ?? '');
   const parsed = answer.safeParse(said);
   if (parsed.success) return parsed.data;
   const failure = z.object({ error: z.string() }).safeParse(said);
