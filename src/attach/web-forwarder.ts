@@ -38,6 +38,10 @@ const NOT_YOURS: Refusal = {
   text: 'What asks is another user’s program, or cannot be known for one of the user who ran opencode-mcp open.',
 };
 const FOREIGN: Refusal = { status: 403, text: 'Requests from web pages of other origins are refused.' };
+const LINK: Refusal = {
+  status: 403,
+  text: 'This address cannot be opened from another web page. Paste it into the address bar of your browser.',
+};
 const NO_COOKIE: Refusal = { status: 403, text: 'This browser was not let in. Run opencode-mcp open.' };
 
 /**
@@ -93,7 +97,13 @@ class Door {
     return true;
   }
 
-  async #problemOf(url: string, method: string | undefined, { socket }: IncomingMessage): Promise<Refusal | undefined> {
+  async #problemOf(
+    url: string,
+    method: string | undefined,
+    { socket, headers }: IncomingMessage,
+  ): Promise<Refusal | undefined> {
+    // The browser would send the page behind it no cookie, and the address would be used up.
+    if (isForeign(headers['sec-fetch-site'])) return LINK;
     if (method !== 'GET' || !isSame(url.slice(ENTRANCE.length), this.token)) return USED;
     // Anybody sees the command line of what starts the browser.
     if (!(await this.#options.isOwnPeer(socket))) return NOT_YOURS;
@@ -103,11 +113,11 @@ class Door {
   }
 
   #refusal(request: IncomingMessage): Refusal | undefined {
-    const { origin, cookie = '', 'sec-fetch-site': site = 'none' } = request.headers;
+    const { origin, cookie = '', 'sec-fetch-site': site } = request.headers;
     const wrongHost = hostProblem(request, this.host);
     if (wrongHost !== undefined) return wrongHost;
     if (origin !== undefined && origin !== `http://${this.host}`) return FOREIGN;
-    if (site !== 'same-origin' && site !== 'none') return FOREIGN;
+    if (isForeign(site)) return FOREIGN;
     const isIn = cookie.split(';').some((pair) => isSame(pair.trim(), `${COOKIE}=${this.#cookie}`));
     return isIn ? undefined : NO_COOKIE;
   }
@@ -127,6 +137,11 @@ async function listen(
       if (tries === MAX_PORTS) throw error;
     }
   }
+}
+
+/** What browsers say of a request that a page of another origin caused; of what a person typed they say `none`. */
+function isForeign(site: IncomingMessage['headers'][string]): boolean {
+  return site !== undefined && site !== 'same-origin' && site !== 'none';
 }
 
 function isSame(given: string, expected: string): boolean {

@@ -40,7 +40,9 @@ export function multiLine(text: string, maxChars: number): string {
  * themselves, so that they end where the marks end.
  */
 export function quoted(text: string, maxChars: number): string {
-  return `"${singleLine(text, maxChars).replaceAll('"', "'").trim()}"`;
+  const words = singleLine(text, maxChars).replaceAll('"', "'").trim();
+  // A backslash there would seem to take the mark behind it in.
+  return `"${words.replace(/\\$/, '\\ ')}"`;
 }
 
 /** A remote name inside a sentence of ours: bare where it cannot be mistaken for anything else, else quoted. */
@@ -49,13 +51,22 @@ export function quoteName(name: string): string {
   return /^[\p{L}\p{N}_.@:#+~/-]+$/u.test(line) ? line : JSON.stringify(line);
 }
 
+/** As `quoted` and `quoteName` write it. */
+const QUOTATION = /"(?:\\.|[^"\\])*"|«[^»]*»/gs;
+
 /** A sentence of ours that quotes remote words, on one line of at most `maxChars`. A quotation that the cut leaves open is closed. */
 export function sentence(text: string, maxChars: number): string {
   const line = singleLine(text, maxChars);
   if (line === singleLine(text, Infinity)) return line;
   const shorter = singleLine(text, maxChars - 1);
-  const [open] = /["«]/.exec(shorter.replaceAll(/"(?:\\.|[^"\\])*"|«[^»]*»/g, '')) ?? [];
+  const [open] = /["«]/.exec(shorter.replaceAll(QUOTATION, '')) ?? [];
   return open === undefined ? line : shorter + (open === '«' ? '»' : '"');
+}
+
+/** `text` with each quotation blank, as long as it was: what is left are our own words, at their places. */
+export function withoutQuotations(text: string): string {
+  const blank = (words: string): string => '_'.repeat(words.length);
+  return text.replaceAll(QUOTATION, blank).replace(/["«].*$/s, blank);
 }
 
 /** `value` with every string in it cleaned, line breaks and tabs kept: the last look at what leaves this program. */

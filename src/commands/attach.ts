@@ -4,13 +4,11 @@ import { isDirect } from '../attach/direct.ts';
 import { LOOPBACK, openForwarder } from '../attach/forwarder.ts';
 import { checkDirectory, findProgram, launchFor } from '../attach/program.ts';
 import { runInTerminal } from '../attach/terminal-program.ts';
-import { CurrentEndpoint } from '../attach/current-endpoint.ts';
-import { systemClock } from '../base/clock.ts';
 import { SettingsError } from '../config/settings.ts';
 import { SERVICE_SOURCE } from '../discovery/service/service.ts';
 import { OperationError, quoteName } from '../operations/answer.ts';
 import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
-import { findTarget, type ShownTarget } from './terminal/target.ts';
+import { endpointOf, findTarget, type ShownTarget } from './terminal/target.ts';
 
 const PASSWORD_BYTES = 32;
 
@@ -29,12 +27,8 @@ export const ATTACH: ShellCommand = {
     const program = await findProgram(dialect, settings.connected.opencodeBin, process.env);
     if (dialect === 'opencode-1' && directory !== undefined) await checkDirectory(directory);
     const password = isDirect(connection) ? undefined : randomBytes(PASSWORD_BYTES).toString('base64url');
-    const endpoint = new CurrentEndpoint(connected, {
-      fleet: shell.runtime().fleet,
-      clock: systemClock,
-      signal: shell.signal,
-    });
-    const forwarder = password === undefined ? undefined : await openForwarder(() => endpoint.now(), password);
+    const endpoint = endpointOf(shell, connected);
+    const forwarder = password === undefined ? undefined : await openForwarder(endpoint, password);
     const url = forwarder === undefined ? connection.endpoint.url : `http://${LOOPBACK}:${forwarder.port}`;
     const launch = launchFor({ dialect, url, password, directory, session: session?.id }, process.env);
     try {

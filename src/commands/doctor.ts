@@ -22,6 +22,7 @@ export async function doctor(argv: readonly string[], process: NodeJS.Process, o
   const written = await readSettings(argv, process);
   const { flags, positionals } = written.loaded;
   const [name] = takeNames('doctor', { positionals }, { needed: [], optional: ['NAME'] });
+  if (name?.trim() === '') throw new SettingsError('doctor: NAME is empty; leave it out to look at everything');
   const isJson = flags.get('json') === 'true';
   const ending = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ending.abort());

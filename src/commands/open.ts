@@ -1,15 +1,13 @@
 import { openBrowser } from '../attach/browser.ts';
 import { isDirect } from '../attach/direct.ts';
 import { isOwnPeer } from '../attach/own-peer.ts';
-import { CurrentEndpoint } from '../attach/current-endpoint.ts';
 import { openWebForwarder, type WebForwarder } from '../attach/web-forwarder.ts';
-import { systemClock } from '../base/clock.ts';
 import { exchange } from '../http/exchange.ts';
 import { OperationError, quoteName } from '../operations/answer.ts';
 import { latestSession } from '../operations/sessions/session-query.ts';
 import { EXIT } from './terminal/exit-codes.ts';
 import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
-import { findTarget, type ShownTarget } from './terminal/target.ts';
+import { endpointOf, findTarget, type ShownTarget } from './terminal/target.ts';
 
 export const OPEN: ShellCommand = {
   arguments: { flags: { print: 'boolean' }, positionals: true },
@@ -69,9 +67,7 @@ async function startOf({ connected, session }: ShownTarget): Promise<string> {
 }
 
 async function forward(shell: Shell, { connected }: ShownTarget, start: string): Promise<WebForwarder> {
-  const { fleet } = shell.runtime();
-  const endpoint = new CurrentEndpoint(connected, { fleet, clock: systemClock, signal: shell.signal });
-  return await openWebForwarder({ endpoint: () => endpoint.now(), start, isOwnPeer });
+  return await openWebForwarder({ endpoint: endpointOf(shell, connected), start, isOwnPeer });
 }
 
 async function show({ flags, print, tell, process }: Shell, url: string): Promise<void> {

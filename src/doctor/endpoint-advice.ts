@@ -117,7 +117,8 @@ function unhealthy(candidate: Candidate, reason: string, { host }: Instance, pla
 
 function unhealthyRegistration(candidate: Candidate, how: 'closed' | 'other' | 'silent', places: AdvicePlaces): Advice {
   const file = registrationFile(candidate, places);
-  const host = quoteName(candidate.claims.hostname ?? 'its machine');
+  const { hostname } = candidate.claims;
+  const host = hostname === undefined ? 'its machine' : quoteName(hostname);
   if (how === 'silent')
     return {
       text: `something listens there and does not answer: look at that opencode on ${host}, or end it and start it again`,

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
 import { VERSION } from '../base/version.ts';
 import type { Place } from '../setup/clients.ts';
 import { findOnPath } from '../setup/command.ts';
@@ -56,7 +56,10 @@ function installCheck({ place, script }: ProgramInput): Check {
   const target = realPathOf(onPath);
   if (target === file) return check('ok', 'opencode-mcp', text);
   return check('warn', 'opencode-mcp', `${text}; the one on the PATH is another: ${shown(onPath)}`, {
-    advice: { text: 'keep one of them: take the other out of the PATH', command: `npm install --global ${root}` },
+    advice: {
+      text: 'keep one of them: take the other out of the PATH',
+      command: `npm install --global ${shellWord(root)}`,
+    },
   });
 }
 

@@ -151,7 +151,7 @@ function registryCheck(survey: RegistrySurvey | string, written: string): Check 
     );
   if (!isOursAlone)
     return check('broken', subject, `${place} can be written by its group or by others`, {
-      advice: { text: 'close it', command: `${written} chmod go-w ${shellWord(directory)}` },
+      advice: { text: 'close it', command: `${written} ${shellWord(`chmod go-w ${shellWord(directory)}`)}` },
     });
   return check(
     'ok',

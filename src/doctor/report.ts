@@ -1,4 +1,4 @@
-import { singleLine } from '../base/plain-text.ts';
+import { singleLine, withoutQuotations } from '../base/plain-text.ts';
 
 /** `-`: not in use here, which is no fault. */
 export type CheckVerdict = 'ok' | 'warn' | 'broken' | '-';
@@ -125,13 +125,20 @@ function flat(checks: readonly Check[]): readonly Check[] {
   return checks.flatMap((one) => [one, ...flat(one.details ?? [])]);
 }
 
-/** The advice that a reason of ours ends with: `…; run: COMMAND`, or `…; what to do`. */
+/**
+ * The advice that a reason of ours ends with: `…; run: COMMAND`, or `…; what to do`. What stands in quotation marks are the words of
+ * others, the name of a file for one, and gives none.
+ */
 export function adviceIn(reason: string): Advice | undefined {
   // Of a command that was cut the rest is another one.
   if (/…["»]?$/.test(reason)) return { text: reason };
-  const [, before = '', command] =
-    /^(.*?)(?:[;,] (?:or, if it holds registrations only, )?)?run(?: there)?: (.+)$/.exec(reason) ?? [];
-  if (command !== undefined) return { text: lastClause(before) ?? before, command };
+  const ours = withoutQuotations(reason);
+  const [, before = '', introduction] =
+    /^(.*?)((?:[;,] (?:or, if it holds registrations only, )?)?run(?: there)?: ).+$/.exec(ours) ?? [];
+  if (introduction !== undefined) {
+    const command = reason.slice(before.length + introduction.length);
+    return { text: lastClause(reason.slice(0, before.length)) ?? reason.slice(0, before.length), command };
+  }
   const text = lastClause(reason);
   if (text === 'run tailscale up')
     return { text: 'log this machine in, as root or its operator', command: 'tailscale up' };
@@ -139,6 +146,6 @@ export function adviceIn(reason: string): Advice | undefined {
 }
 
 function lastClause(reason: string): string | undefined {
-  const at = reason.lastIndexOf('; ');
+  const at = withoutQuotations(reason).lastIndexOf('; ');
   return at === -1 ? undefined : reason.slice(at + 2);
 }

@@ -1,3 +1,4 @@
+import { jsonOf } from '../base/errors.ts';
 import { shellWord } from '../base/plain-text.ts';
 import { networkInterfaces } from 'node:os';
 
@@ -45,14 +46,29 @@ function sourceCheck(source: SourceState, notes: readonly Check[], nowMs: number
   }
 }
 
+/** Of a registration that is listed all the same. */
+const REMARK = /^\w+: (?:left out|cut to|looks like)|; left out$/;
+
 /** What could not be used, or must not be trusted. */
 function noteCheck(subject: string, reason: string): Check {
-  const isRegistration = /^"?\/.*\.json"?$/.test(subject) && !reason.startsWith('untrusted');
-  const rewrite: Advice | undefined = isRegistration
-    ? { text: 'write it again, or remove it', command: `rm ${shellWord(subject.replaceAll(/^"|"$/g, ''))}` }
-    : undefined;
-  const advice = adviceIn(reason) ?? rewrite;
+  const isRegistration = /^"?\/.*\.json"?$/.test(subject);
+  if (isRegistration && REMARK.test(reason)) return check('warn', subject, reason);
+  const own = adviceIn(reason);
+  const isUseless = isRegistration && own?.command === undefined && !reason.startsWith('untrusted');
+  const advice = isUseless ? replaceAdvice(unquoted(subject), reason) : own;
   return check('warn', subject, reason, advice && { advice });
+}
+
+function replaceAdvice(path: string, reason: string): Advice {
+  const file = shellWord(path);
+  if (reason.startsWith('is a folder')) return { text: 'move it away', command: `mv ${file} ${file}.old` };
+  return { text: 'write it again, or remove it', command: `rm ${file}` };
+}
+
+/** The name that `quoteName` was given. */
+function unquoted(name: string): string {
+  const read = name.startsWith('"') ? jsonOf(name) : name;
+  return typeof read === 'string' ? read : name;
 }
 
 /** Whether this machine can look on its LANs. */

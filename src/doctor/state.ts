@@ -62,7 +62,9 @@ async function writeProblem(stateDir: string): Promise<Problem | undefined> {
   try {
     // What is not there yet will be made in the first folder above that is.
     while (at !== dirname(at) && (await lstat(at).catch(unlessMissing)) === undefined) at = dirname(at);
-    if (!(await stat(at)).isDirectory()) return { at, code: 'ENOTDIR', reason: `${shown(at)} is no folder` };
+    const stats = await stat(at);
+    if (!stats.isDirectory())
+      return { at, code: stats.isFile() ? 'ENOTDIR' : undefined, reason: `${shown(at)} is no folder` };
     if (at !== stateDir) await access(at, constants.W_OK | constants.X_OK);
     else {
       const trial = join(stateDir, `.doctor-${process.pid}`);
@@ -86,6 +88,7 @@ function adviceFor(at: string, code: string | undefined): { readonly text: strin
       command: `chmod u+rwx ${path}`,
     };
   if (code === 'ENOSPC' || code === 'EDQUOT') return { text: 'the disk is full; make room' };
+  if (code === undefined) return { text: 'set HOME, or XDG_STATE_HOME, to a folder of yours' };
   return { text: 'mount it writable, or set XDG_STATE_HOME to a folder of yours' };
 }
 
@@ -118,6 +121,7 @@ function shown(path: string): string {
   return quoteName(singleLine(path, MAX_PATH_CHARS));
 }
 
+/** ENOTDIR: a file stands where a folder above it should be. */
 function unlessMissing(error: unknown): undefined {
-  if (errorCode(error) !== 'ENOENT') throw error;
+  if (errorCode(error) !== 'ENOENT' && errorCode(error) !== 'ENOTDIR') throw error;
 }

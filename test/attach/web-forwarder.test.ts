@@ -70,6 +70,13 @@ test('the address lets one browser in, once, and the cookie is all that it has',
   expect(await ask({ port, headers })).toMatchObject({ status: 200 });
 });
 
+test('a link or an image in another page does not use the address up', async () => {
+  const { enter } = await open();
+  const text = expect.stringContaining('address bar') as string;
+  expect(await enter({ 'sec-fetch-site': 'cross-site' })).toMatchObject({ status: 403, text });
+  expect(await enter({ 'sec-fetch-site': 'none' })).toMatchObject({ status: 303 });
+});
+
 test('the address is worth nothing to another user, and stays good for its own', async () => {
   const { enter } = await open(false);
   const answer = await enter();

@@ -95,6 +95,7 @@ describe('words and codes', () => {
     ['send with two ways', ['send', 'desk', 'x', '--queue', '--interrupt'], /expected --queue or --interrupt/],
     ['read without a name', ['read'], /NAME is missing: opencode-mcp read NAME \[SESSION\]/],
     ['abort with too much', ['abort', 'a', 'b', 'c'], /unexpected argument "c"/],
+    ['doctor of a name that is empty', ['doctor', ''], /doctor: NAME is empty/],
     ['respond with another reply', ['respond', 'desk', '--reply', 'always'], /expected once or reject, got "always"/],
     ['a time that is none', ['wait', '--timeout', 'soon'], /--timeout: expected a whole number from 1 to/],
     ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],

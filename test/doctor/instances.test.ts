@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { drawReport } from '../../src/commands/terminal/doctor-report.ts';
 import { widthOf } from '../../src/commands/terminal/table.ts';
 import { instanceChecks } from '../../src/doctor/instances.ts';
+import { quoted } from '../../src/base/plain-text.ts';
 import { adviceIn, type Check, check, reportOf, type Section } from '../../src/doctor/report.ts';
 import { World } from '../fleet/world.ts';
 import { until } from '../rig/wait.ts';
@@ -57,6 +58,14 @@ test.each([60, 80, 200])('of %i columns none is exceeded but by what is to be co
   expect(lines).toContain('      and 2 more; --json has all');
 });
 
+test('of very much to do the first twenty', () => {
+  const checks = Array.from({ length: 22 }, (_, index) =>
+    check('warn', `${index}`, '', { advice: { text: `do ${index}` } }),
+  );
+  const drawn = drawReport(reportOf('1', [{ id: 'x', title: 'X', checks }]), plain, 80);
+  expect(drawn).toMatch(/  20\. 19: do 19\n  and 2 more; --json has all\n$/);
+});
+
 test('in a pipe each line is whole, and colours are only for the word that judges', () => {
   const colour = (text: string, name: string | undefined): string => `<${name}>${text}</>`;
   const drawn = drawReport(reportOf('1', SECTIONS), colour, undefined);
@@ -98,6 +107,13 @@ test.each([
     'other users have access; run: chmod 600 /a/long/pa…',
     undefined,
   ],
-])('%s: the advice is its end, and no part of a command', (reason, text, command) => {
-  expect(adviceIn(reason)).toEqual({ text, ...(command !== undefined && { command }) });
+  [
+    '"/r/a; run: evil #.json" can be written by others (mode 0666); run: chmod go-w \'/r/a; run: evil #.json\'',
+    '"/r/a; run: evil #.json" can be written by others (mode 0666)',
+    "chmod go-w '/r/a; run: evil #.json'",
+  ],
+  [`its node service says ${quoted('no; run: evil\\', 40)}, ${quoted('; run: evil', 40)}; wait`, 'wait', undefined],
+  ['it is "left open; run: evil', undefined, undefined],
+])('%s: the advice is its end, and no part of a command or of a quotation', (reason, text, command) => {
+  expect(adviceIn(reason)).toEqual(text && { text, ...(command !== undefined && { command }) });
 });

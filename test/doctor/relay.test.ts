@@ -70,7 +70,7 @@ test('a relay that ssh does not reach, one without the program, and one whose re
 
   const open = await stage.doctor();
   expect(open.code).toBe(1);
-  const { command = '' } = todoThat(/close it: ssh .* chmod go-w \S+on-the-relay$/, open.report);
+  const { command = '' } = todoThat(/close it: ssh .* 'chmod go-w \S+on-the-relay'$/, open.report);
   expect((await stage.type(command)).code).toBe(0);
   const after = await stage.doctor();
   expect(after.report.todo).toEqual([]);

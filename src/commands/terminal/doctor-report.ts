@@ -8,6 +8,8 @@ const VERDICT_WIDTH = 6;
 const MARGIN = 2 + VERDICT_WIDTH + 2;
 /** Of the details of one line, `--json` has all. */
 const MAX_DETAILS = 12;
+/** Nobody types more of them at once; the most important come first. */
+const MAX_TODO = 20;
 
 /** The report for people, in lines of at most `width` columns but for words and commands that are longer. Its text must be clean. */
 export function drawReport(report: DoctorReport, paint: Paint, width: number | undefined): string {
@@ -49,7 +51,12 @@ function checkLines(one: Check, indent: number, paint: Paint, width: number | un
 
 function todoLines({ todo, verdict }: DoctorReport, paint: Paint, width: number | undefined): readonly string[] {
   if (todo.length === 0) return [verdict === 'ok' ? 'Nothing to mend.' : 'Nothing is broken.'];
-  return [paint('What to do', 'bold'), ...todo.flatMap((one, index) => oneTodo(one, index + 1, paint, width))];
+  const more = todo.length - MAX_TODO;
+  return [
+    paint('What to do', 'bold'),
+    ...todo.slice(0, MAX_TODO).flatMap((one, index) => oneTodo(one, index + 1, paint, width)),
+    ...(more > 0 ? [`  and ${more} more; --json has all`] : []),
+  ];
 }
 
 function oneTodo(

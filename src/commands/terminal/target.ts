@@ -1,6 +1,11 @@
+import { CurrentEndpoint } from '../../attach/current-endpoint.ts';
+import { systemClock } from '../../base/clock.ts';
+import type { Refusal } from '../../node/access/request-guard.ts';
+import type { ProxyTarget } from '../../node/proxy/exchange-proxy.ts';
 import { findSession } from '../../operations/sessions/session-query.ts';
 import { connect, type Connected } from '../../operations/runtime.ts';
 import type { Session } from '../../opencode/schema.ts';
+import { inShellWords } from './shell-words.ts';
 import type { Shell } from './shell.ts';
 
 /** What somebody wants to see: an instance that answered just now, and one of its sessions where they named one. */
@@ -31,4 +36,14 @@ export async function findTarget(
     return { data, text: '' };
   });
   return await finding;
+}
+
+/** The way to its server for what is shown, and where there is none, why, in words of the shell. */
+export function endpointOf(shell: Shell, connected: Connected): () => Promise<ProxyTarget | Refusal> {
+  const { fleet } = shell.runtime();
+  const endpoint = new CurrentEndpoint(connected, { fleet, clock: systemClock, signal: shell.signal });
+  return async () => {
+    const now = await endpoint.now();
+    return 'text' in now ? { ...now, text: inShellWords(now.text) } : now;
+  };
 }

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 
 import { jsonOf } from '../../base/errors.ts';
-import { quoted, sentence } from '../../base/plain-text.ts';
+import { quoted } from '../../base/plain-text.ts';
 import { ASKS_NOTHING, sshArguments } from '../relay/ssh-arguments.ts';
 import { anotherCommand, cannotRun, wantsPerson } from '../relay/ssh-process.ts';
 import { type BriefRun, runBriefly } from '../run-briefly.ts';
@@ -76,13 +76,14 @@ async function ask<T>(
   if (signal.aborted) throw new Error('it was interrupted');
   if (run.startError !== undefined) throw new Error(cannotRun(program, run.startError));
   if (run.isLate) throw new Error(`there was no answer within ${limitMs / 1000} s`);
-  // What a login script prints comes before it.
+  // What a login script prints comes before it, a line without its end (the title of the terminal) too.
   const lines = run.output.split('\n').filter((line) => line.trim() !== '');
-  const said = jsonOf(lines.at(-1) ?? '');
+  const said = jsonOf(/\{"(?:survey|removals|error)":.*/.exec(lines.at(-1) ?? '')?.[0] ?? '');
   const parsed = answer.safeParse(said);
   if (parsed.success) return parsed.data;
   const failure = z.object({ error: z.string() }).safeParse(said);
-  throw new Error(failure.success ? sentence(failure.data.error, MAX_REASON_CHARS) : whyNot(run, lines, said));
+  if (failure.success) throw new Error(`the relay says ${quoted(failure.data.error, MAX_REASON_CHARS)}`);
+  throw new Error(whyNot(run, lines, said));
 }
 
 function whyNot({ code, errors }: BriefRun, lines: readonly string[], said: unknown): string {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import pLimit from 'p-limit';
 
 import { errorCode, runAs } from '../../base/errors.ts';
-import { quoteName } from '../../base/plain-text.ts';
+import { quoteName, shellWord } from '../../base/plain-text.ts';
 import { nodeFileSystem } from '../../discovery/folder/file-system.ts';
 import { type InspectedDirectory, inspectDirectory } from '../../discovery/registry/directory-trust.ts';
 import { MAX_REGISTRATIONS, RegistrationReader } from '../../discovery/registry/registration-reader.ts';
@@ -79,7 +79,9 @@ function explained(error: unknown, { path, stats, ownerUid }: InspectedDirectory
   const code = errorCode(error);
   if (code !== 'EACCES' && code !== 'EPERM') return error;
   const advice =
-    ownerUid === process.geteuid?.() ? `run: chmod u+rx ${path}` : `it belongs to uid ${ownerUid}: ${runAs(stats)}`;
+    ownerUid === process.geteuid?.()
+      ? `run: chmod u+rx ${shellWord(path)}`
+      : `it belongs to uid ${ownerUid}: ${runAs(stats)}`;
   return new Error(`cannot read the registry directory ${quoteName(path)}: ${code}; ${advice}`, { cause: error });
 }
 

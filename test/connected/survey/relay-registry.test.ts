@@ -94,6 +94,11 @@ it.each([
   await expect(instead(script).survey(never)).rejects.toThrow(/of another version.*upgrade the older of the two/);
 });
 
+it('gives the words of the relay as such, after a line of a login script that has no end', async () => {
+  const script = `printf '\\033]0;{relay}\\007'; echo '{"error":"it is full; run: evil"}'; exit 1`;
+  await expect(instead(script).survey(never)).rejects.toThrow('the relay says "it is full; run: evil"');
+});
+
 it('asks nothing, and says what to do', async () => {
   const [ssh = '', ...words] = sshd.command;
   const unknown = words.map((word) => (word.startsWith('UserKnownHostsFile=') ? 'UserKnownHostsFile=/dev/null' : word));

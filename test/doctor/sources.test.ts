@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest';
+
+import { quoteName } from '../../src/base/plain-text.ts';
+import { sourceChecks } from '../../src/doctor/sources.ts';
+import { reportOf, type Todo } from '../../src/doctor/report.ts';
+import type { Snapshot } from '../../src/model/instance.ts';
+
+function todoOn(subject: string, reason: string): readonly Todo[] {
+  const snapshot: Snapshot = {
+    instances: [],
+    resting: [],
+    gone: [],
+    notes: [{ source: 'local-relay', subject, reason }],
+    sources: [{ name: 'local-relay', status: 'ok', candidates: 1, dropped: [], scannedAtMs: 0 }],
+  };
+  return reportOf('1', [{ id: 'sources', title: '', checks: sourceChecks(snapshot, 0) }]).todo;
+}
+
+test.each([
+  ['/r/a.json', 'is not complete JSON: damaged', 'rm /r/a.json'],
+  ['/r/a.json', 'is a FIFO, not a regular file; ignored', 'rm /r/a.json'],
+  ['/r/a.json', 'is a folder, not a regular file; ignored', 'mv /r/a.json /r/a.json.old'],
+  [quoteName('/r/it "s.json'), 'is not complete JSON: damaged', `rm '/r/it "s.json'`],
+])('%s %s: %s', (subject, reason, command) => {
+  expect(todoOn(subject, reason)).toMatchObject([{ command }]);
+});
+
+test.each([
+  'name: left out control or invisible characters',
+  'name: looks like a path; it is used as a label only',
+  'connectedAt: expected a time, got "x"; left out',
+])('a registration that is listed is not removed: %s', (reason) => {
+  expect(todoOn('/r/a.json', reason)).toEqual([]);
+});
