@@ -17,6 +17,8 @@ import { formatNumber } from './table.ts';
 const PAIRS = 11;
 /** Times the goal. */
 const LENIENCE = 2;
+/** See the gate. */
+const MEMORY_LENIENCE = 1.06;
 /** Of what differs little from run to run. */
 const STEADY_LENIENCE = 1.15;
 /**
@@ -89,11 +91,11 @@ async function startGates(stage: Stage): Promise<readonly Gate[]> {
       wrongLimit: WRONG_RATIO,
     },
     {
-      // Memory is the same from run to run.
+      // The same from run to run, but up to 3 MB more or less by when V8 collects: a small change of the program moves that.
       name: 'resident memory at tools/list, 2026-07-28, ours / bare',
       unit: '×',
       measured: spreadOf(ratios(modern.residentMb, bare.residentMb)).median,
-      limit: atMost(MODERN_MEMORY_RATIO),
+      limit: atMost(MODERN_MEMORY_RATIO * MEMORY_LENIENCE),
       wrongLimit: atMost(0.5),
     },
     ratioGate(

@@ -98,7 +98,17 @@ const results = await Promise.all([
 
 const inputs = results.flatMap(({ metafile }) => Object.keys(metafile.inputs));
 await writeFile(join(dist, 'THIRD-PARTY-LICENSES.txt'), await licences(inputs));
-await Promise.all(['opencode-mcp.js', 'opencode-connected.js'].map((program) => chmod(join(dist, program), 0o755)));
+await Promise.all(['opencode-mcp.js', 'opencode-connected.js'].map((program) => finish(join(dist, program))));
+
+/**
+ * V8 keeps a text in two bytes for each character if one of them is beyond Latin-1, which costs a server 4 MB. esbuild escapes them in
+ * strings, but not in regular expressions.
+ */
+async function finish(program) {
+  const wide = /.{0,40}[\u0100-\uffff].{0,20}/.exec(await readFile(program, 'utf8'));
+  if (wide !== null) throw new Error(`write the character beyond Latin-1 as \\u…: ${wide[0]}`);
+  await chmod(program, 0o755);
+}
 
 /** The licence of every package that is inside. */
 async function licences(inputs) {

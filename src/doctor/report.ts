@@ -131,7 +131,7 @@ function flat(checks: readonly Check[]): readonly Check[] {
  */
 export function adviceIn(reason: string): Advice | undefined {
   // Of a command that was cut the rest is another one.
-  if (/…["»]?$/.test(reason)) return { text: reason };
+  if (/\u2026["»]?$/.test(reason)) return { text: reason };
   const ours = withoutQuotations(reason);
   const [, before = '', introduction] =
     /^(.*?)((?:[;,] (?:or, if it holds registrations only, )?)?run(?: there)?: ).+$/.exec(ours) ?? [];
