@@ -115,9 +115,19 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
       process.stdout.write(
         `From git clone to the first answer: ${minutes(startMs)} minutes, ${minutes(installedMs)} of them after the installation\n`,
       );
+      // opencode is a client, too: init has written to its file.
+      expect(await opencode('plan: [["opencode_instances",{}]]')).toMatch(/instances returned: my-project: idle/);
       for (const block of others) await follow(block);
     },
   );
+
+  /** opencode without a window, whose model makes the calls that the message names. */
+  async function opencode(message: string): Promise<string> {
+    const asking = promisify(execFile)('opencode', ['run'], { cwd: newcomer.home, env: newcomer.env });
+    // As an argument it would be quoted.
+    asking.child.stdin?.end(message);
+    return (await asking).stdout;
+  }
 
   /** Claude Code without a window, whose model makes the calls that it was given. */
   async function claude(question: string, url: string): Promise<string> {

@@ -1,10 +1,11 @@
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import * as z from 'zod';
 
 import { jsonOf } from '../../base/errors.ts';
 import { silentLogger } from '../../base/log.ts';
+import { readTextFile } from '../../config/file/text-file.ts';
 import { hasUnsafeCharacters } from '../../config/quote.ts';
 import type { Settings } from '../../config/settings.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
@@ -28,7 +29,7 @@ export async function rememberNames(stateDir: string, { instances, sources }: Sn
   const text = `${JSON.stringify(instances.slice(0, MAX_NAMES).map(({ name }) => name))}\n`;
   const temporary = `${path}.${process.pid}.tmp`;
   try {
-    if ((await readFile(path, 'utf8').catch(() => '')) === text) return;
+    if (textOf(path) === text) return;
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     await writeFile(temporary, text, { mode: 0o600 });
     await rename(temporary, path);
@@ -42,14 +43,21 @@ export async function rememberNames(stateDir: string, { instances, sources }: Sn
  * asked. What could not be typed, or would be read as an option, is left out.
  */
 export async function knownNames(settings: Pick<Settings, 'registryDir' | 'stateDir'>): Promise<readonly string[]> {
-  const [listed, registered] = await Promise.all([listedNames(settings.stateDir), registeredNames(settings)]);
-  const names = [...new Set([...listed, ...registered])];
+  const names = [...new Set([...listedNames(settings.stateDir), ...(await registeredNames(settings))])];
   return names.filter((name) => name !== '' && !name.startsWith('-') && !hasUnsafeCharacters(name)).toSorted();
 }
 
-async function listedNames(stateDir: string): Promise<readonly string[]> {
-  const text = await readFile(namesPath(stateDir), 'utf8').catch(() => '');
-  return namesSchema.safeParse(jsonOf(text)).data ?? [];
+function listedNames(stateDir: string): readonly string[] {
+  return namesSchema.safeParse(jsonOf(textOf(namesPath(stateDir)))).data ?? [];
+}
+
+/** Empty where it cannot be read. A named pipe in its place is not waited for. */
+function textOf(path: string): string {
+  try {
+    return readTextFile(path).text;
+  } catch {
+    return '';
+  }
 }
 
 async function registeredNames(settings: Pick<Settings, 'registryDir' | 'stateDir'>): Promise<readonly string[]> {

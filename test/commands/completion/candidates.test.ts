@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
@@ -65,12 +66,14 @@ test('the first word is any command', async () => {
   );
 });
 
+function listed(names: readonly string[], status: 'ok' | 'pending'): Snapshot {
+  return { instances: names.map((name) => ({ name })), sources: [{ name: 'x', status }] } as unknown as Snapshot;
+}
+
 test('names are kept for this user alone once every source was heard, and what could not be typed is not offered', async () => {
   const temp = tempDir('opencode-mcp-names');
   onTestFinished(() => temp.close());
   const [stateDir, registry] = ['state', 'registry'].map((name) => join(temp.path, name)) as [string, string];
-  const listed = (names: readonly string[], status: 'ok' | 'pending'): Snapshot =>
-    ({ instances: names.map((name) => ({ name })), sources: [{ name: 'x', status }] }) as unknown as Snapshot;
   const known = (): Promise<readonly string[]> =>
     knownNames({ stateDir, registryDir: { path: registry, explicit: true } });
   expect(await known()).toEqual([]);
@@ -86,4 +89,15 @@ test('names are kept for this user alone once every source was heard, and what c
   expect(await known()).toEqual(['registered', 'worker']);
   await writeFile(file, (await readFile(file, 'utf8')).slice(0, 5));
   expect(await known()).toEqual(['registered']);
+});
+
+test('a named pipe in the place of the kept names holds nothing up', async () => {
+  const temp = tempDir('known-names');
+  onTestFinished(() => temp.close());
+  const stateDir = temp.path;
+  execFileSync('mkfifo', [join(stateDir, 'names.json')]);
+  const registryDir = { path: join(stateDir, 'registry'), explicit: true };
+  expect(await knownNames({ stateDir, registryDir })).toEqual([]);
+  await rememberNames(stateDir, listed(['worker'], 'ok'));
+  expect(await knownNames({ stateDir, registryDir })).toEqual(['worker']);
 });
