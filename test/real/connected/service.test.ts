@@ -114,7 +114,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('on a machine with OpenCode 2', () 
     expect((await rows(server)).map(({ name }) => name).toSorted()).toEqual(['desk', directory].toSorted());
     expect(directory).toMatch(/^desk-/);
     const status = run(child, 'status');
-    expect(status).toMatch(/healthy +\d+ +desk/);
+    expect(status).toMatch(/idle +\d+ +desk/);
     expect(status).toContain(`the service of OpenCode 2 at ${preview.url}`);
     expect(run(child, 'sessions')).toContain(preview.directory.slice(-12));
     expect(run(child, 'cleanup', '--dry-run')).toContain('Nothing is provably dead.');
