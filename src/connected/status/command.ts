@@ -3,7 +3,7 @@ import { safeToShow } from '../../base/plain-text.ts';
 import { look } from '../cleanup/look.ts';
 import { localInstance, wrapper } from './local.ts';
 import { type CommandOptions, type ExitCode, type Places, registriesOf } from './places.ts';
-import { askRegistered } from './registered.ts';
+import { askRegistered, withOverviews } from './registered.ts';
 import { relayReport } from './relay.ts';
 import { renderStatus } from './render.ts';
 import type { StatusReport } from './report.ts';
@@ -25,6 +25,7 @@ async function lookAround(settings: Places, signal: AbortSignal): Promise<Status
     askRegistered(settings, signal),
     look(settings, registriesOf(settings), signal),
   ]);
+  const instances = await withOverviews(registered, settings, signal);
   const { registryDir, relayRegistryDir } = settings;
   return {
     format: 1,
@@ -32,7 +33,7 @@ async function lookAround(settings: Places, signal: AbortSignal): Promise<Status
       // The survey says which of the two default directories is in use.
       directory: registryDir.explicit || typeof here === 'string' ? registryDir.path : here.directory,
       problem,
-      instances: await Promise.all(registered.map(localInstance)),
+      instances: await Promise.all(instances.map(localInstance)),
       notes,
     },
     relay:

@@ -86,7 +86,7 @@ async function askAll(
     return { candidate, claimed, asked: { ...candidate, claims } };
   });
   const trusted = known.flatMap(({ asked }) => (asked.trust.level === 'trusted' ? [asked] : []));
-  const outcomes = await askCandidates(trusted, settings, signal, OVERVIEW_PARTS);
+  const outcomes = await askCandidates(trusted, settings, signal);
   const outcomeOf = new Map(trusted.map((asked, index) => [asked, outcomes[index]]));
   const sameDirectory = createSameDirectory(realpath);
   return await Promise.all(
@@ -96,6 +96,27 @@ async function askAll(
         : await registered({ candidate, claimed, outcome: outcomeOf.get(asked) }, sameDirectory, signal),
     ),
   );
+}
+
+/** The same, with what each healthy one does. Another instance than was registered is asked nothing more. Never rejects. */
+export async function withOverviews(
+  registered: readonly Registered[],
+  settings: Places,
+  signal: AbortSignal,
+): Promise<readonly Registered[]> {
+  const healthy = registered.filter(({ answer }) => answer.state === 'healthy');
+  const candidates = healthy.map(({ candidate }) => candidate);
+  const outcomes = await askCandidates(candidates, settings, signal, OVERVIEW_PARTS);
+  const overviews = new Map(
+    healthy.map((one, index) => {
+      const { learnt = {}, missing = [] } = outcomes[index] ?? {};
+      return [one, updateOverview(undefined, learnt, missing, systemClock.now())?.overview] as const;
+    }),
+  );
+  return registered.map((one) => {
+    const overview = overviews.get(one);
+    return overview === undefined ? one : { ...one, overview };
+  });
 }
 
 /** This user's own OpenCode 2 services, by their address. */
@@ -161,7 +182,6 @@ async function registered(
       answer: { state: 'healthy', version, directory },
       dialect,
       connection: outcome.connection,
-      overview: updateOverview(undefined, outcome.learnt, outcome.missing, systemClock.now())?.overview,
       ownDirectory: result.directory,
     };
   }

@@ -272,6 +272,15 @@ describe('status of this machine', () => {
     expect(text).toContain('and 800 more; --json tells all');
   });
 
+  it('asks another instance than was registered no more than who it is', async () => {
+    const other = await startFakeOpencode({ directory: '/home/user/own' });
+    await remains.register('other', { port: other.port, fields: { cwd: '/home/user/registered' } });
+    const { report } = await status(remains);
+    const counts = [other.count('GET /session'), other.count('GET /session/status')];
+    await other.close();
+    expect([report.here.instances[0]?.answer.state, counts]).toEqual(['other', [0, 0]]);
+  });
+
   it('is JSON whose strings are safe to show, whatever a path holds', async () => {
     const path = `${remains.places().registryDir.path}/\u001b[2J\u202e`;
     const { report } = await status(remains, { registryDir: { path, explicit: true } });
