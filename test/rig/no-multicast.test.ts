@@ -17,6 +17,7 @@ const START_NONE = new Set([
   'test/node/command.test.ts',
   'test/node/units.test.ts',
   'test/rig/no-multicast.test.ts',
+  'test/doctor/program.test.ts',
   'test/setup/command.test.ts',
   'test/setup/edit.test.ts',
 ]);
