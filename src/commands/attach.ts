@@ -61,7 +61,7 @@ async function openPreview(shell: Shell, { connected, session }: ShownTarget): P
     );
   if (session !== undefined)
     throw new OperationError(
-      `${name} is the preview of OpenCode 2, whose terminal cannot be told a session: leave SESSION out, and choose it there.`,
+      `${name} is the preview of OpenCode 2, whose terminal cannot open a given session: leave SESSION out, and choose it there.`,
     );
   const { process, settings } = shell;
   const program = await findProgram('opencode-2-preview', settings.connected.opencodeBin, process.env);

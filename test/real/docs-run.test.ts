@@ -116,7 +116,9 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
         `From git clone to the first answer: ${minutes(startMs)} minutes, ${minutes(installedMs)} of them after the installation\n`,
       );
       // opencode is a client, too: init has written to its file.
-      expect(await opencode('plan: [["opencode_instances",{}]]')).toMatch(/instances returned: laptop-my-project: idle/);
+      expect(await opencode('plan: [["opencode_instances",{}]]')).toMatch(
+        /instances returned: laptop-my-project: idle/,
+      );
       for (const block of others) await follow(block);
     },
   );

@@ -26,7 +26,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'instances',
     toolset: 'core',
     description:
-      'Every OpenCode instance, asked anew: what it does, where it runs, its latest session, how it is reached.',
+      'Every OpenCode instance, asked now: what it does, where it runs, its latest session, how it is reached.',
     annotations: READS,
     input: { match: z.string().optional().describe('Only names that contain this'), ...page },
     output: shapes.instanceList,
