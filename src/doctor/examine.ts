@@ -24,7 +24,7 @@ export interface Examination extends ProgramInput {
   readonly signal: AbortSignal;
 }
 
-/** For all of it: what is not known by then is told as such. A person waits that long for a command that looks everywhere. */
+/** For the whole run: what is not known by then is reported as unknown. People wait this long for a command that looks everywhere. */
 export const DOCTOR_LIMIT_MS = 20_000;
 /** The sources and the instances: two rounds of scans and probes. Less, so that what is known by then is shown. */
 const FLEET_LIMIT_MS = 15_000;

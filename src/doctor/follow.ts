@@ -132,7 +132,7 @@ function shadowedCheck(shown: string, { reason, name }: Snapshot['gone'][number]
     shown,
     `${text}; another one of that name is called ${alike.map((one) => quoteName(one.name)).join(', ')}`,
     {
-      advice: { text: `call it ${quoteName(other.name)}; a server that is started anew gives it the short name` },
+      advice: { text: `call it ${quoteName(other.name)}; a server that starts again gives it the short name` },
     },
   );
 }

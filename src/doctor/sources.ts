@@ -35,7 +35,7 @@ function sourceCheck(source: SourceState, notes: readonly Check[], nowMs: number
       return check('ok', name, `${candidates} seen${left}, ${when}`, { details });
     }
     case 'unavailable':
-      // Who does not have the system behind it need not be told to install it.
+      // No advice to install a system that this person does not use.
       return check('-', name, `unavailable: ${reason.split('; ', 1)[0]}`);
     case 'pending':
       return check('warn', name, 'pending: its first scan has not ended');

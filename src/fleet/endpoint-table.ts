@@ -294,7 +294,7 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
   }
 }
 
-/** Of a directory of OpenCode 2 with none of the latest sessions: what runs would be told, wherever it is. */
+/** For a directory of OpenCode 2 with none of the latest sessions: running sessions are listed wherever they are, so nothing runs here. */
 function restingBehind(known: KnownOverview, missing: readonly OverviewPart[], nowMs: number): KnownOverview {
   const { session } = known.parts;
   const isOld = known.parts.isOld === true || nowMs - (session?.updatedMs ?? 0) > LATELY_MS;

@@ -35,7 +35,7 @@ export interface Core {
   readonly methods: ReadonlyMap<string, Method>;
   readonly tools: ToolCalls;
   readonly log: ClientLog;
-  /** Those who are told of changes of the fleet. */
+  /** Listeners for changes of the fleet. */
   readonly news: Set<FleetNews>;
   /** Begins discovery where it has not begun. */
   start(): void;

@@ -89,7 +89,7 @@ test('a name stays with an instance that is gone: the one of that name has anoth
   expect(
     lineOf(report, '"web"', /gone: it is no longer registered; another one of that name is called web@other/)?.verdict,
   ).toBe('warn');
-  const { text } = todoThat(/^call it web@other; a server that is started anew/, report);
+  const { text } = todoThat(/^call it web@other; a server that starts again/, report);
   expect(text).toBeDefined();
   // As it says.
   expect(world.fleet.resolve('web@other').host).toBe('other');

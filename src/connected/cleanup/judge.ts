@@ -21,7 +21,8 @@ const NOT_ALONE = 'others can write in the registry directory, or it is not of t
  */
 export function judgeRegistry(evidence: Evidence): readonly Finding[] {
   const { survey } = evidence;
-  const registrations = survey.registrations.map((registration) => judgeRegistration(registration, evidence));
+  const claims = new Map(survey.claims.map((claim) => [claim.name, claim]));
+  const registrations = survey.registrations.map((file) => judgeRegistration(file, claims.get(file.name), evidence));
   const odd = survey.odd.map(({ fileName, reason }): Finding => ({
     where: evidence.where,
     what: 'registration',
@@ -34,7 +35,11 @@ export function judgeRegistry(evidence: Evidence): readonly Finding[] {
   return findings.map(({ action, ...finding }) => (action === undefined ? finding : { ...finding, reason: NOT_ALONE }));
 }
 
-function judgeRegistration(file: SurveyedRegistration, evidence: Evidence): Finding | undefined {
+function judgeRegistration(
+  file: SurveyedRegistration,
+  claim: SurveyedClaim | undefined,
+  evidence: Evidence,
+): Finding | undefined {
   const { where, survey } = evidence;
   const { registration } = file;
   const finding = (reason: string, action?: Action): Finding => ({
@@ -45,7 +50,6 @@ function judgeRegistration(file: SurveyedRegistration, evidence: Evidence): Find
     ...(registration.id !== undefined && { id: registration.id }),
     ...(action !== undefined && { action }),
   });
-  const claim = survey.claims.find(({ name }) => name === file.name);
   const state = evidence.states.find((one) => one.state.id === registration.id);
   if (state?.isRunning === true || claim?.holder === 'alive') return undefined;
   const { listens } = file;

@@ -1,17 +1,18 @@
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { MAX_REGISTRATIONS } from '../../discovery/registry/registration-reader.ts';
 import type { RunStateFile } from '../run-state.ts';
-import type { RegistrySurvey, SurveyedRegistration } from '../survey/registry-survey.ts';
+import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from '../survey/registry-survey.ts';
 import type { RelayRegistration, RelayReport } from './report.ts';
 
 const MAX_CHARS = 300;
 
 /** The report of a survey of the relay's registry directory. */
 export function relayReport(survey: RegistrySurvey, states: readonly RunStateFile[]): RelayReport {
+  const claims = new Map(survey.claims.map((claim) => [claim.name, claim]));
   return {
     directory: singleLine(survey.directory, MAX_CHARS),
     ...(survey.host !== '' && { host: singleLine(survey.host, MAX_CHARS) }),
-    registrations: survey.registrations.map((file) => registrationRow(file, survey, states)),
+    registrations: survey.registrations.map((file) => registrationRow(file, claims.get(file.name), states)),
     notes: [
       ...survey.odd.map(({ fileName, reason }) => ({
         subject: quoteName(singleLine(fileName, MAX_CHARS)),
@@ -20,7 +21,7 @@ export function relayReport(survey: RegistrySurvey, states: readonly RunStateFil
       ...(survey.leftOut > 0
         ? [
             {
-              subject: quoteName(survey.directory),
+              subject: quoteName(singleLine(survey.directory, MAX_CHARS)),
               reason: `holds ${survey.leftOut} registrations more than the ${MAX_REGISTRATIONS} that are read`,
             },
           ]
@@ -33,7 +34,7 @@ const LISTENS = { some: 'yes', none: 'no', unknown: 'unknown' } as const;
 
 function registrationRow(
   { name, isMine, ownerUid, registration, listens }: SurveyedRegistration,
-  { claims }: RegistrySurvey,
+  claim: SurveyedClaim | undefined,
   states: readonly RunStateFile[],
 ): RelayRegistration {
   const { id, port, localPort, cwd } = registration;
@@ -48,7 +49,7 @@ function registrationRow(
     owner: isMine ? 'mine' : 'other',
     ownerUid: isMine ? undefined : ownerUid,
     listens: LISTENS[listens],
-    claim: claims.find((claim) => claim.name === name)?.holder ?? 'none',
+    claim: claim?.holder ?? 'none',
     fromHere: id !== undefined && states.some(({ state, isRunning }) => isRunning && state.id === id),
   };
 }

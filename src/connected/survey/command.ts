@@ -1,9 +1,7 @@
-import { text } from 'node:stream/consumers';
-
 import { jsonOf, messageOf } from '../../base/errors.ts';
 import type { Settings } from '../../config/settings.ts';
 import type { ExitCode } from '../status/places.ts';
-import { SURVEY_FORMAT, surveyRequest } from './registry-survey.ts';
+import { SURVEY_FORMAT, type SurveyRequest, surveyRequest } from './registry-survey.ts';
 import { localRegistry } from './registry.ts';
 
 export interface SurveyOptions {
@@ -37,8 +35,20 @@ export async function runSurvey({ settings, request, out, signal }: SurveyOption
   }
 }
 
-async function read(stream: NodeJS.ReadableStream): Promise<ReturnType<(typeof surveyRequest)['parse']>> {
-  const parsed = surveyRequest.safeParse(jsonOf(await text(stream)));
+/** Orders for the most registrations that are read are some 4 MB. */
+const MAX_REQUEST_BYTES = 16 * 1024 * 1024;
+
+async function read(stream: NodeJS.ReadableStream): Promise<SurveyRequest> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of stream) {
+    const piece = Buffer.from(chunk);
+    bytes += piece.length;
+    if (bytes > MAX_REQUEST_BYTES)
+      throw new Error(`the request on standard input has more than ${MAX_REQUEST_BYTES} bytes`);
+    chunks.push(piece);
+  }
+  const parsed = surveyRequest.safeParse(jsonOf(Buffer.concat(chunks).toString('utf8')));
   if (parsed.success) return parsed.data;
   throw new Error(
     `the request on standard input is none that this version knows (format ${SURVEY_FORMAT}); upgrade the older opencode-connected of the two`,

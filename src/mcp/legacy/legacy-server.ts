@@ -43,7 +43,7 @@ const START_DISCOVERY_AFTER_MS = 250;
 /** Until a client asks for a level it gets what may need somebody's attention. */
 const FIRST_LEVEL: LoggingLevel = 'warning';
 
-/** The connection is gone: whoever should have been told is too. */
+/** The connection is gone, and its reader with it. */
 const ignore = (): void => {};
 
 type Extra = Parameters<NonNullable<Server['fallbackRequestHandler']>>[1];

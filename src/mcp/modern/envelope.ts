@@ -27,7 +27,7 @@ export interface Envelope {
   readonly progressToken: string | number | undefined;
 }
 
-/** Whether a message is of this era; what is left out of its envelope is told then. */
+/** Whether a message is of this era; an incomplete envelope is answered with an error later. */
 export function isEnveloped(params: unknown): boolean {
   const meta = isObject(params) ? params['_meta'] : undefined;
   return isObject(meta) && (VERSION_KEY in meta || CAPABILITIES_KEY in meta);

@@ -44,7 +44,7 @@ const NOTHING = { instances: [] } as const;
 /** More than a client has use for. */
 const MAX_URIS = 1_000;
 
-/** What is asked for and can be told of. The other lists never change. */
+/** What is asked for and can change. The other lists never do. */
 function wantedOf({ resourcesListChanged, resourceSubscriptions }: Params): Wanted {
   if (resourceSubscriptions !== undefined && !Array.isArray(resourceSubscriptions))
     throw invalidParams('params.notifications.resourceSubscriptions: expected a list of URIs');

@@ -1,8 +1,9 @@
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 
 import type { Clock } from '../../base/clock.ts';
+import { removeOldFiles } from '../../operations/remove-old-files.ts';
 import { begunSchema } from '../../operations/send/resume.ts';
 
 const keptTaskSchema = z.object({
@@ -79,11 +80,7 @@ export class TaskStore {
   async #tidy(): Promise<void> {
     if (this.#tidied) return;
     this.#tidied = true;
-    for (const name of await readdir(this.#folder)) {
-      const path = join(this.#folder, name);
-      const changedMs = (await stat(path).catch(() => undefined))?.mtimeMs ?? Number.POSITIVE_INFINITY;
-      if (this.#clock.now() - changedMs > TASK_TTL_MS) await rm(path, { force: true });
-    }
+    await removeOldFiles(this.#folder, TASK_TTL_MS, this.#clock.now());
   }
 
   #path(id: string): string {

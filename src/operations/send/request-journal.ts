@@ -1,9 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { link, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 
 import type { Clock } from '../../base/clock.ts';
+import { removeOldFiles } from '../remove-old-files.ts';
 import { addressOf } from '../../model/endpoint-key.ts';
 import type { Prompt } from '../../opencode/api.ts';
 import { OperationError, quoteName } from '../answer.ts';
@@ -155,11 +156,7 @@ export class RequestJournal {
   async #tidy(): Promise<void> {
     if (this.#tidied) return;
     this.#tidied = true;
-    for (const name of await readdir(this.#folder)) {
-      const path = join(this.#folder, name);
-      const changedMs = (await stat(path).catch(() => undefined))?.mtimeMs ?? Number.POSITIVE_INFINITY;
-      if (this.#clock.now() - changedMs > KEPT_MS) await rm(path, { force: true });
-    }
+    await removeOldFiles(this.#folder, KEPT_MS, this.#clock.now());
   }
 }
 

@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
+import { runSurvey } from '../../../src/connected/survey/command.ts';
 import { relayRegistry } from '../../../src/connected/survey/relay-registry.ts';
 import type { Registry } from '../../../src/connected/survey/registry.ts';
 import { installConnected, needSshd, startSshd, type Sshd } from '../../rig/sshd.ts';
@@ -154,4 +156,16 @@ it('gives up on one that says nothing, and when it is told to', async () => {
 
 it('stops listening to one that talks without end', async () => {
   await expect(instead('exec yes').survey(never)).rejects.toThrow('instead of running our program');
+});
+
+it('reads no request without a bound', async () => {
+  const flood = Readable.from(
+    (function* () {
+      for (;;) yield Buffer.alloc(1024 * 1024, 'x');
+    })(),
+  );
+  let said = '';
+  const settings = { registryDir: { path: remains.registry, explicit: true }, stateDir: remains.stateDir };
+  const code = await runSurvey({ settings, request: flood, out: (text) => (said += text), signal: never });
+  expect([code, said]).toEqual([1, expect.stringContaining('has more than 16777216 bytes')]);
 });

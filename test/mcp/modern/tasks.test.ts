@@ -151,7 +151,9 @@ describe('a call that may be a task', () => {
       { capabilities: TASKS },
     );
     client.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
-    await client.call('send', { instance: 'worker', session_id, message: 'hello' }, { capabilities: {} });
+    const hello = { instance: 'worker', session_id, message: 'hello' };
+    const sent = await client.call('send', hello, { capabilities: {} });
+    expect(sent).toMatchObject({ structuredContent: { outcome: 'completed' } });
     expect(said()).toEqual(['hello']);
   });
 });
