@@ -242,6 +242,8 @@ describe('listening', () => {
     await until('the change of the instance', () => told('updated'));
     for (const { params } of one.notifications) expect(params).toMatchObject({ _meta });
     one.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
+    // It is read before what is called after it; what was told until then may be on its way yet.
+    await one.call('instances', {});
     const before = one.notifications.length;
     worker.state.finish(session, 'over');
     await registry.remove('other');

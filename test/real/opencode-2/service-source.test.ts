@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { silentLogger } from '../../../src/base/log.ts';
 import { createServiceSource } from '../../../src/discovery/service/service.ts';
-import { type Exchange, exchange } from '../../../src/http/exchange.ts';
+import { type Exchange, exchange, RequestError } from '../../../src/http/exchange.ts';
 import type { Candidate } from '../../../src/model/candidate.ts';
 import { isMissing, PREVIEW_OPENCODE } from '../../rig/opencode-binaries.ts';
 import { startPreview } from '../../rig/opencode-preview.ts';
@@ -55,8 +55,8 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
     await preview.kill9();
     const [left] = (await source.scan(never)).candidates;
     expect(left).toEqual(second);
-    // A connection that was kept may not have learnt of its end yet, and another suite's opencode may have its port, 4096, by now.
-    await expect(ask(second)).rejects.toThrow(/ECONNREFUSED|ECONNRESET|EPIPE|hang up|nothing was sent/);
+    // In whatever words: a kept connection may not have learnt of its end yet, and another suite may have its port, 4096, by now.
+    await expect(ask(second)).rejects.toThrow(RequestError);
 
     // What it left behind names a port that anyone may take.
     let bytes = 0;
