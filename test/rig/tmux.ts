@@ -58,6 +58,8 @@ export async function openTmux(
   );
   const screen = async (): Promise<string> => (await tmux('capture-pane', '-p')).stdout;
   const close = async (): Promise<void> => void (await tmux('kill-server').catch(() => {}));
+  // What is typed before there is a prompt shows twice.
+  await until('a prompt', async () => (await screen()).includes('$'), SHOW_LIMIT_MS);
   return {
     screen,
     async type(text, ...keys) {
