@@ -67,6 +67,12 @@ export function readCommandLine(argv: readonly string[], isDirectory: (word: str
   return { kind: 'plain', forOpencode };
 }
 
+/** Leaves a word alone that is the value of an option. */
+export function withoutProject(forOpencode: readonly string[], project: string | undefined): readonly string[] {
+  const index = forOpencode.findIndex((word, at) => word === project && !VALUE_OPTIONS.has(forOpencode[at - 1] ?? ''));
+  return index === -1 ? forOpencode : forOpencode.toSpliced(index, 1);
+}
+
 function readSubcommand(kind: Exclude<Subcommand, 'start'>, own: readonly string[]): CommandLine {
   if (own.includes('--'))
     throw new SettingsError(`${kind} takes nothing after --; only a start passes arguments on to opencode`);

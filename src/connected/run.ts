@@ -8,7 +8,7 @@ import { readTextFile } from '../config/file/text-file.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
 import type { CommandOptions } from './status/places.ts';
-import { FLAGS, readCommandLine, type Subcommand } from './arguments.ts';
+import { FLAGS, readCommandLine, type Subcommand, withoutProject } from './arguments.ts';
 
 const EXIT_FAILED = 1;
 /** What shells give for a process that a signal ended. */
@@ -65,7 +65,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
     onLan: isOn('lan'),
     directory: project === undefined ? process.cwd() : realpathSync(project),
     // opencode serve takes no directory: it is started there.
-    forOpencode: headless ? without(project, forOpencode) : forOpencode,
+    forOpencode: headless ? withoutProject(forOpencode, project) : forOpencode,
     process,
     tell,
   });
@@ -78,10 +78,6 @@ const NO_TERMINAL =
 
 function isDirectory(word: string): boolean {
   return statSync(word, { throwIfNoEntry: false })?.isDirectory() ?? false;
-}
-
-function without(word: string | undefined, words: readonly string[]): readonly string[] {
-  return word === undefined ? words : words.toSpliced(words.indexOf(word), 1);
 }
 
 async function look(

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 
-import { type CommandLine, readCommandLine } from '../../src/connected/arguments.ts';
+import { type CommandLine, readCommandLine, withoutProject } from '../../src/connected/arguments.ts';
 import { COMMANDS, PLAIN_OPTIONS, VALUE_OPTIONS } from '../../src/connected/opencode-words.ts';
 import { isMissing, OPENCODES, PREVIEW_OPENCODE } from '../rig/opencode-binaries.ts';
 import { tempDir } from '../rig/temp.ts';
@@ -44,6 +44,15 @@ test.each([
   [['cleanup', '--help'], { kind: 'help' }],
 ])('%j is ours', (argv, expected) => {
   expect(read(argv)).toEqual(expected);
+});
+
+test('without its project an option keeps a value of the same name', () => {
+  expect(withoutProject(['--agent', 'build', 'build', '--print-logs'], 'build')).toEqual([
+    '--agent',
+    'build',
+    '--print-logs',
+  ]);
+  expect(withoutProject(['--print-logs'], undefined)).toEqual(['--print-logs']);
 });
 
 describe('what opencode does without its terminal on a project is its own', () => {
