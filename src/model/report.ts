@@ -24,6 +24,27 @@ export interface Report extends ReportedServer {
 /** No answer or held request of a watcher is older while it is believed; after a sleep of this machine all are. */
 export const REPORT_LIFETIME_MS = 60_000;
 
+/** What one watcher says of the servers that it follows, by any key. */
+export class Reports {
+  #all = new Map<string, { readonly text: string; readonly report: Report }>();
+
+  get(key: string): Report | undefined {
+    return this.#all.get(key)?.report;
+  }
+
+  /** Keeps exactly these; one of which nothing has changed stays the same object. */
+  set(servers: Iterable<readonly [string, ReportedServer]>, isCurrent: (key: string) => boolean): void {
+    const before = this.#all;
+    this.#all = new Map();
+    for (const [key, server] of servers) {
+      const text = JSON.stringify(server);
+      const known = before.get(key);
+      const report = { ...server, isCurrent: () => isCurrent(key) };
+      this.#all.set(key, known?.text === text ? known : { text, report });
+    }
+  }
+}
+
 export function currentReport({ report }: Candidate): Report | undefined {
   return report?.isCurrent() === true ? report : undefined;
 }

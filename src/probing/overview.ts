@@ -71,7 +71,8 @@ export function updateOverview(
 }
 
 /** What a watcher says, as if it had been asked at `nowMs`. */
-export function overviewOfReport({ directory: _, ...reported }: ReportedOverview, nowMs: number): KnownOverview {
+export function overviewOfReport(of: ReportedOverview, nowMs: number): KnownOverview {
+  const { directory: _, ...reported } = of;
   const { activity, running, waiting, session = null, witness, isOld } = reported;
   return {
     parts: {

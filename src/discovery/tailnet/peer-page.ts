@@ -1,15 +1,8 @@
 import type { Clock } from '../../base/clock.ts';
 import { quoteName } from '../../base/plain-text.ts';
-import { type Report, REPORT_LIFETIME_MS, type ReportedServer } from '../../model/report.ts';
+import { REPORT_LIFETIME_MS, Reports } from '../../model/report.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
-import {
-  type KnownList,
-  type PeerDeps,
-  type PeerFinding,
-  peerName,
-  type PeerQuestion,
-  type PeerSite,
-} from './peer.ts';
+import { type KnownList, type PeerDeps, type PeerFinding, peerName, type PeerQuestion, type PeerSite } from './peer.ts';
 import { LIST_PATH } from './peer-list.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 
@@ -65,8 +58,8 @@ export class PageOfPeers {
   #foundAtMs = 0;
   /** Until then it is not asked for states: it said that it has none. */
   #withoutStatesMs = 0;
-  /** By the candidate's key, with the text by which another is told. */
-  #reports = new Map<string, { readonly text: string; readonly report: Report }>();
+  /** By the candidate's key. */
+  readonly #reports = new Reports();
   readonly #clock: Clock;
 
   constructor(site: PeerSite, clock: Clock) {
@@ -139,9 +132,9 @@ export class PageOfPeers {
 
   #found({ kind, candidates, notes, states = new Map(), path, etag }: PeerFinding, nowMs: number): void {
     this.#answered(nowMs);
-    this.#reports = new Map([...states].map(([key, state]) => [key, this.#reportOf(key, state)]));
+    this.#reports.set(states, () => this.#isCurrent());
     this.candidates = candidates.map((one) => {
-      const { report } = this.#reports.get(one.key) ?? {};
+      const report = this.#reports.get(one.key);
       return report === undefined ? one : { ...one, report };
     });
     this.notes = notes;
@@ -149,19 +142,18 @@ export class PageOfPeers {
     this.known = path !== undefined && etag !== undefined ? { path, etag } : undefined;
   }
 
-  #reportOf(key: string, state: ReportedServer): { readonly text: string; readonly report: Report } {
-    const text = JSON.stringify(state);
-    const before = this.#reports.get(key);
-    if (before?.text === text) return before;
-    // A request is held for less than that, so that only a machine that slept is behind.
-    const isCurrent = (): boolean => Math.abs(this.#clock.now() - this.#foundAtMs) < REPORT_LIFETIME_MS;
-    return { text, report: { ...state, isCurrent } };
+  /** A request is held for less than that, so that only a machine that slept is behind. */
+  #isCurrent(): boolean {
+    return Math.abs(this.#clock.now() - this.#foundAtMs) < REPORT_LIFETIME_MS;
   }
 
   /** Whatever held the request broke: what it said may be otherwise by now. */
   #withoutReports(): void {
-    this.#reports.clear();
-    this.candidates = this.candidates.map(({ report: _, ...one }) => one);
+    this.#reports.set([], () => false);
+    this.candidates = this.candidates.map((one) => {
+      const { report: _, ...rest } = one;
+      return rest;
+    });
   }
 
   #miss(kind: keyof typeof PAUSES, notes: readonly Note[], nowMs: number): void {

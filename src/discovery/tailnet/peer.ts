@@ -3,7 +3,14 @@ import type { Dial } from '../../base/dial.ts';
 import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
 import { type Exchange, exchangeAny, RequestError } from '../../http/exchange.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
-import { isHealth, type ListedInstance, type ListedService, LIST_PATH, readPeerList, STATES_PATH } from './peer-list.ts';
+import {
+  isHealth,
+  type ListedInstance,
+  type ListedService,
+  LIST_PATH,
+  readPeerList,
+  STATES_PATH,
+} from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../../model/candidate.ts';
 import type { ReportedServer } from '../../model/report.ts';
 export const TAILSCALE_SOURCE = 'tailscale';
