@@ -23,8 +23,8 @@ export class FakeNodeService {
   rawStates: unknown;
   /** `states`, `instances`, or `GET <id>/path`. */
   readonly requests: string[] = [];
-  /** Of each request for a list: what it prefers, where it was had. */
-  readonly held = new Set<ServerResponse>();
+  /** Requests that wait for news, with their paths. */
+  readonly held = new Map<ServerResponse, string>();
   #servers: readonly FakeNodeServer[];
 
   constructor(servers: readonly FakeNodeServer[] = []) {
@@ -39,19 +39,19 @@ export class FakeNodeService {
   /** Says something else, to those who wait too. */
   say(servers: readonly FakeNodeServer[]): void {
     this.#servers = servers;
-    for (const response of this.held) this.#give(response, STATES_PATH);
+    for (const [response, path] of this.held) this.#give(response, path);
     this.held.clear();
   }
 
   /** Breaks every request that is held. */
   cut(): void {
-    for (const response of this.held) response.destroy();
+    for (const response of this.held.keys()) response.destroy();
     this.held.clear();
   }
 
   /** Ends every wait with nothing new. */
   confirm(): void {
-    for (const response of this.held) response.writeHead(304).end();
+    for (const response of this.held.keys()) response.writeHead(304).end();
     this.held.clear();
   }
 
@@ -68,7 +68,7 @@ export class FakeNodeService {
     else if (headers['if-none-match'] !== this.#answer(url).etag) this.#give(response, url);
     else if (headers['prefer'] === undefined) response.writeHead(304).end();
     else {
-      this.held.add(response);
+      this.held.set(response, url);
       response.once('close', () => this.held.delete(response));
     }
   };
