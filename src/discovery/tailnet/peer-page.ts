@@ -3,7 +3,6 @@ import { quoteName } from '../../base/plain-text.ts';
 import { REPORT_LIFETIME_MS, Reports } from '../../model/report.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
 import { type KnownList, type PeerDeps, type PeerFinding, peerName, type PeerQuestion, type PeerSite } from './peer.ts';
-import { LIST_PATH } from './peer-list.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 
 /** What a peer had is believed for so long after its last answer, while probes tell that it is offline: services restart, laptops change networks. */
@@ -89,7 +88,7 @@ export class PageOfPeers {
   note(finding: PeerFinding): boolean {
     const nowMs = this.#clock.monotonic();
     this.forbidden = finding.kind === 'forbidden';
-    if (finding.path === LIST_PATH && nowMs >= this.#withoutStatesMs) this.#withoutStatesMs = nowMs + WITHOUT_STATES_MS;
+    if (finding.isWithoutStates) this.#withoutStatesMs = nowMs + WITHOUT_STATES_MS;
     if (finding.kind === 'unchanged') {
       this.#answered(nowMs);
       return false;

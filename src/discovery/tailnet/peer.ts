@@ -58,6 +58,8 @@ export interface PeerFinding {
   readonly notes: readonly Note[];
   /** By the keys of candidates: what the service says of each server that it follows. */
   readonly states?: ReadonlyMap<string, ReportedServer>;
+  /** It was asked for the list with states, and does not have it. */
+  readonly isWithoutStates?: true;
   /** Where the list was had. */
   readonly path?: string;
   /** Of that list; a service that gives none cannot hold its answers. */
@@ -103,11 +105,13 @@ async function listOf(
   question: PeerQuestion,
 ): Promise<PeerFinding> {
   let path = question.mayHaveStates ? STATES_PATH : LIST_PATH;
+  let lack: Pick<PeerFinding, 'isWithoutStates'> = {};
   let answer: Exchange;
   try {
     answer = await askForList(site, deps, signal, { ...question, path });
     if (answer.status === 404 && path === STATES_PATH) {
       path = LIST_PATH;
+      lack = { isWithoutStates: true };
       answer = await askForList(site, deps, signal, { ...question, path });
     }
   } catch (error) {
@@ -118,7 +122,7 @@ async function listOf(
     return { kind: isRefusal(error) ? 'refused' : 'silent', candidates: [], notes: [] };
   }
   if (answer.status === 304 && question.known?.path === path)
-    return { kind: 'unchanged', candidates: [], notes: [], path };
+    return { kind: 'unchanged', candidates: [], notes: [], path, ...lack };
   if (answer.status === 403) return { kind: 'forbidden', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
   const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
   if ('problem' in list) return { kind: 'refused', candidates: [], notes: [note(site, deps, list.problem)] };
@@ -145,7 +149,7 @@ async function listOf(
   const notes = leftOut > 0 ? [note(site, deps, `${leftOut} entries of its list make no sense and are left out`)] : [];
   const states = new Map([...list.states].map(([id, state]) => [keyOf(id), state]));
   const { etag } = answer.headers;
-  const found = { kind: 'service', candidates, notes, states, path } as const;
+  const found = { kind: 'service', candidates, notes, states, path, ...lack } as const;
   return { ...found, ...(etag !== undefined && ETAG.test(etag) && { etag }) };
 }
 
