@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { DiscoverySource } from '../discovery/source.ts';
 import type { Candidate } from '../model/candidate.ts';
 import { endpointKey } from '../model/endpoint-key.ts';
+import type { WatchedSession } from '../model/watched.ts';
 import { REPORT_LIFETIME_MS, type ReportedOverview, type ReportedServer, Reports } from '../model/report.ts';
 import type { WatchedServer, Watcher } from './contract.ts';
 
@@ -54,17 +55,19 @@ export function withReports(
 }
 
 function reportedBy({ id, instances, sessions }: WatchedServer): readonly (readonly [string, ReportedServer])[] {
-  const result = instances
-    .flatMap(({ server }) => server.endpoints.map((endpoint) => endpoint.result))
-    .find(({ status }) => status === 'healthy');
-  if (result?.status !== 'healthy') return [];
-  const overviews = instances.flatMap(({ overview, directory = '' }): ReportedOverview[] => {
-    if (overview === undefined) return [];
+  const [asked] = (instances[0]?.server.endpoints ?? [])
+    .filter(({ result }) => result.status === 'healthy')
+    .toSorted((one, other) => (other.overview?.askedAtMs ?? 0) - (one.overview?.askedAtMs ?? 0));
+  if (asked?.result.status !== 'healthy' || asked.overview === undefined) return [];
+  const { directory: own } = asked.result;
+  const all = new Map([[own, asked.overview], ...(asked.elsewhere ?? [])]);
+  // Of a directory in which nothing runs any more there may be nothing else to say.
+  const placeOf = ({ directory }: WatchedSession): string => (all.has(directory) ? directory : own);
+  const overviews = [...all].map(([directory, overview]): ReportedOverview => {
     const { askedAtMs: _, stale: __, ...rest } = overview;
-    const own = sessions.filter((session) => directory === '' || session.directory === directory);
-    return [{ ...rest, directory, sessions: overview.sessions ?? own }];
+    return { ...rest, directory, sessions: sessions.filter((session) => placeOf(session) === directory) };
   });
-  return [[id, { result, overviews }]];
+  return [[id, { result: asked.result, overviews }]];
 }
 
 function sightingsBy({ id, instances }: WatchedServer): readonly (readonly [string, string])[] {

@@ -1,8 +1,8 @@
 import type { Instance } from '../../model/instance.ts';
-import { isReported } from '../../model/report.ts';
 import type { WatchedSession } from '../../model/watched.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { waitingLine } from '../respond/waiting.ts';
+import { reportedNow } from '../reported.ts';
 import type { Runtime } from '../runtime.ts';
 import { foundStalled } from '../send/following.ts';
 import type { StatusView } from '../shapes.ts';
@@ -15,13 +15,15 @@ const RUNS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state
 
 /** What an instance does as the watcher of its server says, without a request; undefined where it is to be asked itself. */
 export function reportedStatus(runtime: Runtime, instance: Instance): StatusView | undefined {
-  const { server, overview, name, state, directory = '', reason } = instance;
+  const reported = reportedNow(runtime, instance);
+  if (reported === undefined) return undefined;
+  const { server, overview, name, state, directory = '', reason } = reported.instance;
   const [{ result, candidate }] = server.endpoints;
-  if (result.status !== 'healthy' || !isReported(server) || overview?.sessions === undefined) return undefined;
   // Whether it has moved since is to be read there.
-  if (overview.running.some((id) => foundStalled(runtime, instance, id))) return undefined;
-  const running = overview.sessions.filter((one) => RUNS.has(one.state));
-  const latest = running.length === 0 && overview.session?.rest?.state === state ? overview.session : undefined;
+  if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
+    return undefined;
+  const running = reported.sessions.filter((one) => RUNS.has(one.state));
+  const latest = running.length === 0 && overview?.session?.rest?.state === state ? overview.session : undefined;
   return {
     instance: name,
     state,
@@ -32,7 +34,7 @@ export function reportedStatus(runtime: Runtime, instance: Instance): StatusView
       ...running.slice(0, MAX_SESSIONS).map(rowOf),
       ...(latest === undefined || state === 'idle' ? [] : [rowOf({ ...latest, state, reason, waiting: [] })]),
     ],
-    waiting: overview.waiting.map((one) => waitingLine(one)),
+    waiting: (overview?.waiting ?? []).map((one) => waitingLine(one)),
   };
 }
 

@@ -1,10 +1,10 @@
 import { LinkedAbort } from '../../base/linked-abort.ts';
-import type { Activity, Instance, Overview, Waiting } from '../../model/instance.ts';
-import { isReported } from '../../model/report.ts';
+import type { Instance, Waiting } from '../../model/instance.ts';
 import type { WatchedSession } from '../../model/watched.ts';
 import { STALL_MS } from '../../turns/follower.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import type { Answer } from '../answer.ts';
+import { reportedNow } from '../reported.ts';
 import type { Call, Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
 import { followUntil } from './following.ts';
@@ -41,8 +41,9 @@ export async function waitByReport(
   const { fleet, clock } = runtime;
   let sessionIds = sessionId === undefined ? undefined : [sessionId];
   for (;;) {
-    const { sessions, activity } = reportedNow(runtime, instance) ?? {};
-    if (sessions === undefined) return { sessionIds: sessionIds ?? [] };
+    const reported = reportedNow(runtime, instance);
+    if (reported === undefined) return { sessionIds: sessionIds ?? [] };
+    const { sessions } = reported;
     sessionIds ??= rootsAtWork(sessions);
     const turns = sessionIds.flatMap((id) => turnOf(id, sessions) ?? []);
     if (turns.length === 0 || turns.length < sessionIds.length || turns.some(({ isOver }) => isOver))
@@ -52,7 +53,7 @@ export async function waitByReport(
     const isOver = leftMs <= 0 || call.signal.aborted;
     // A person who can be asked is asked about what waits.
     if (waits && call.askPerson !== undefined && !isOver) return { sessionIds };
-    if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(instance, turn, activity)) };
+    if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(reported.instance, turn)) };
     const stallMs = Math.min(...turns.map(({ beganMs }) => beganMs + STALL_MS - clock.now()));
     if (stallMs <= 0) return { sessionIds };
     const next = new LinkedAbort(call.signal);
@@ -60,13 +61,6 @@ export async function waitByReport(
     await fleet.changed(next.signal);
     next.end();
   }
-}
-
-/** Undefined where no watcher says it. */
-function reportedNow({ fleet }: Runtime, { key }: Instance): Overview | undefined {
-  const { instances, resting } = fleet.snapshot();
-  const now = [...instances, ...resting].find((one) => one.key === key);
-  return now !== undefined && isReported(now.server) ? now.overview : undefined;
 }
 
 interface Turn {
@@ -106,8 +100,9 @@ function rootOf(session: WatchedSession, sessions: readonly WatchedSession[]): W
   return root;
 }
 
-function shown({ name }: Instance, { session, waiting }: Turn, activity: Activity | undefined): ReportedTurn {
+function shown({ name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {
   if (waiting !== undefined) return { session, told: waitingAnswer(name, session, waiting) };
+  const { activity } = overview ?? {};
   const retrying = session.state === 'retrying' && activity?.kind === 'retrying' ? activity : undefined;
   const outcome: TurnOutcome = { kind: 'running', ...(retrying && { retrying }) };
   return { session, result: { outcome, text: '', textPending: false } };
