@@ -12,7 +12,7 @@ export function withReports(
   source: DiscoverySource,
   watcher: Watcher,
   clock: Pick<Clock, 'monotonic'>,
-): DiscoverySource {
+): Required<DiscoverySource> {
   const closing = new AbortController();
   const notifiers = new ChangeNotifiers(closing.signal);
   const forget = watcher.onChange(() => notifiers.notify());
