@@ -36,6 +36,8 @@ export interface Fleet {
   start(): void;
   /** What is known now; nothing is asked. */
   snapshot(): Snapshot;
+  /** Resolves shortly after the next thing that may show in a snapshot, once for all that comes in a burst, and when `signal` aborts. Never rejects. */
+  changed(signal: AbortSignal): Promise<void>;
   /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
   ready(): Promise<void>;
   /** Scans every source and probes every endpoint again; bounded like `survey`. What did not answer in time keeps its last state. */
