@@ -36,6 +36,7 @@ const FIRST_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 60_000;
 /** What the other end refuses this often it will never take. */
 const MAX_REFUSALS = 5;
+const REFUSED_PAUSE_MS = 10_000;
 /** That somebody is done is no news a day later. */
 const KEPT_MS = 86_400_000;
 
@@ -220,19 +221,25 @@ export class Outbox {
       this.#deps.onChange();
       return true;
     }
-    if (kind === 'refused' && pending.attempts >= MAX_REFUSALS) {
+    const isLast = kind === 'refused' && pending.attempts >= MAX_REFUSALS;
+    if (isLast) {
       this.#log('error', 'a notification was dropped: its channel refuses it', { event: pending.notice.event, reason });
       this.#forget(pending);
-      return true;
+    } else {
+      if (this.#failing !== reason) this.#log('warn', 'a notification did not arrive; it is tried again', { reason });
+      this.#failing = reason;
+      this.#putBack(pending, kind === 'refused' ? REFUSED_PAUSE_MS : 0);
     }
-    if (this.#failing !== reason) this.#log('warn', 'a notification did not arrive; it is tried again', { reason });
-    this.#failing = reason;
-    // Behind the others: if it is this one that fails, they get through.
-    if (this.#pending.get(pending.notice.id) === pending) {
-      this.#pending.delete(pending.notice.id);
-      this.#pending.set(pending.notice.id, pending);
-    }
-    return false;
+    // Where only this one is refused the others get through.
+    return kind === 'refused';
+  }
+
+  /** Behind the others. */
+  #putBack(pending: Pending, pauseMs: number): void {
+    const { id } = pending.notice;
+    if (this.#pending.get(id) !== pending) return;
+    this.#pending.delete(id);
+    this.#pending.set(id, { ...pending, fromMs: this.#deps.clock.now() + pauseMs });
   }
 
   /** Unless something newer is to be said of it. */
