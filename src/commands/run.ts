@@ -53,6 +53,10 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     await (await import('./doctor.ts')).doctor(argv.slice(1), process, output);
     return;
   }
+  if (first === 'notify') {
+    await (await import('./notify/notify.ts')).notify(argv.slice(1), process, output);
+    return;
+  }
   if (SHELL_COMMANDS.has(first)) {
     await (await import('./terminal/shell.ts')).runShellCommand(first, argv.slice(1), process, output);
     return;
