@@ -33,7 +33,7 @@ interface Wait {
 
 export type Memory = Map<string, ServerMemory>;
 
-export interface Look {
+export interface FactLook {
   readonly servers: readonly WatchedServer[];
   /** By session. */
   readonly followed: ReadonlyMap<string, Followed>;
@@ -44,6 +44,8 @@ export interface Look {
 
 /** A registration that is written again, or a node service that starts, takes seconds. */
 const GONE_MS = 60_000;
+/** A call sees that a session waits before its watcher does, by one survey. */
+const SEEN_WITHIN_MS = 5_000;
 const MAX_DEPTH = 20;
 const MAX_TITLE_CHARS = 120;
 const MAX_TEXT_CHARS = 1_500;
@@ -66,14 +68,15 @@ export class Facts {
   }
 
   /** What is new since the last look. */
-  look(look: Look): readonly Notice[] {
+  look(look: FactLook): readonly Notice[] {
     const { servers, nowMs } = look;
     const notices: Notice[] = [];
     for (const server of servers) {
       const memory = this.#memory.get(server.id);
       if (memory !== undefined) delete memory.missingMs;
-      // While its events are missed nothing is known: what was known stands.
       if (server.checkedMs !== undefined) notices.push(...this.#lookAt(server, look));
+      // While its events are missed what was known stands, unless it ended.
+      else if (memory !== undefined) notices.push(...this.#ended(server, memory, nowMs));
     }
     const present = new Set(servers.map(({ id }) => id));
     for (const [id, memory] of this.#memory) {
@@ -105,7 +108,7 @@ export class Facts {
     return Math.min(...due, Number.POSITIVE_INFINITY);
   }
 
-  #lookAt(server: WatchedServer, look: Look): readonly Notice[] {
+  #lookAt(server: WatchedServer, look: FactLook): readonly Notice[] {
     let memory = this.#memory.get(server.id);
     const lookedMs = memory?.lookedMs;
     if (memory === undefined) {
@@ -115,6 +118,18 @@ export class Facts {
     memory.lookedMs = look.nowMs;
     const seen: Seen = { server, look, memory, lookedMs };
     return [...this.#requests(seen), ...this.#turns(seen)];
+  }
+
+  /** What ran in a server that ended runs and waits no more; a person who closed it knows. */
+  #ended({ sessions }: WatchedServer, { runs, waits }: ServerMemory, nowMs: number): readonly Notice[] {
+    const interrupted = new Map(sessions.filter(({ state }) => state === 'interrupted').map((one) => [one.id, one]));
+    for (const id of interrupted.keys()) runs.delete(id);
+    return [...waits].flatMap(([id, { notice }]) => {
+      const session = interrupted.get(notice.session?.id ?? '');
+      if (session === undefined) return [];
+      waits.delete(id);
+      return settled(notice, nowMs, session.reason);
+    });
   }
 
   #requests({ server, look, memory }: Seen): readonly Notice[] {
@@ -130,7 +145,7 @@ export class Facts {
         const notice = { ...this.#about(root, server, look, request), id, event: request.kind, atMs: nowMs };
         memory.waits.set(id, { notice, isRepeated: this.#settings.repeatAfterMinutes === 0 });
         // The caller that follows the turn knows of it, and settles it or asks the person; if not, the repetition says it.
-        if (until < session.sinceMs) notices.push(notice);
+        if (until < session.sinceMs - SEEN_WITHIN_MS) notices.push(notice);
       } else if (!known.isRepeated && nowMs >= known.notice.atMs + minutes(this.#settings.repeatAfterMinutes)) {
         known.isRepeated = true;
         notices.push({ ...known.notice, event: 'unanswered', atMs: nowMs });
@@ -195,7 +210,7 @@ export class Facts {
   #about(
     root: WatchedSession,
     { instances }: WatchedServer,
-    { linkBase }: Look,
+    { linkBase }: FactLook,
     request?: Waiting,
   ): Omit<Notice, 'id' | 'event' | 'atMs'> {
     const instance = instances.find(({ directory }) => directory === root.directory) ?? instances[0];
@@ -215,7 +230,7 @@ export class Facts {
 
 interface Seen {
   readonly server: WatchedServer;
-  readonly look: Look;
+  readonly look: FactLook;
   readonly memory: ServerMemory;
   /** When its sessions were looked at before. */
   readonly lookedMs: number | undefined;

@@ -107,6 +107,15 @@ describe('a request', () => {
     expect(events(see())).toEqual(['settled Fix the build']);
   });
 
+  it('of a server that ended while it waited is settled', () => {
+    const [asked] = see(asking(START), sessionIn('busy', START, { id: 'ses_2' }));
+    const interrupted = [sessionIn('interrupted', nowMs, { reason: 'its server ended while it ran' })];
+    expect(look([unseen(serverWith(interrupted))])).toMatchObject([
+      { id: asked?.id, event: 'settled', reason: 'its server ended while it ran' },
+    ]);
+    expect(look([unseen(serverWith(interrupted))])).toEqual([]);
+  });
+
   it('of a server that ends is settled after a while, not while its registration is written again', () => {
     const [asked] = see(asking(START));
     expect(look([])).toEqual([]);
@@ -128,9 +137,9 @@ describe('a request', () => {
   });
 
   it('that a call ended with is known to it, one that came later is not', () => {
-    followed.set('ses_1', { untilMs: START + 5, sawEnd: false });
+    followed.set('ses_1', { untilMs: START - 5 * SECOND, sawEnd: false });
     expect(see(asking(START))).toEqual([]);
-    expect(see(asking(START), asking(START + 6, { request: 'per_2' }))).toMatchObject([{ request: { id: 'per_2' } }]);
+    expect(see(asking(START), asking(START + 1, { request: 'per_2' }))).toMatchObject([{ request: { id: 'per_2' } }]);
   });
 });
 

@@ -1,9 +1,9 @@
 import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
 import type { Clock } from '../../base/clock.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import { jsonOfNotice } from '../words.ts';
+import { jsonOfNotice } from '../notice-words.ts';
 import { type Channel, DeliveryError } from './channel.ts';
-import { runProgram } from './run-program.ts';
+import { runBounded } from './run-bounded.ts';
 
 /** A program of the person's, which reads one line of JSON. */
 export function commandChannel(
@@ -15,7 +15,7 @@ export function commandChannel(
     label: `command ${singleLine(argv[0], 100)}`,
     async deliver(notice, _, signal) {
       const input = `${JSON.stringify(jsonOfNotice(notice, level))}\n`;
-      await runProgram({ argv, input }, clock, signal).catch((error: unknown) => {
+      await runBounded({ argv, input }, clock, signal).catch((error: unknown) => {
         // It may be installed meanwhile.
         if (error instanceof DeliveryError && error.kind === 'absent') throw new DeliveryError('failed', error.message);
         throw error;

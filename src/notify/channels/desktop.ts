@@ -1,9 +1,9 @@
 import type { TextLevel } from '../../config/notify.ts';
 import type { Clock } from '../../base/clock.ts';
 import { isRequest, type Notice } from '../notice.ts';
-import { wordsOf } from '../words.ts';
+import { noticeWords } from '../notice-words.ts';
 import type { Channel } from './channel.ts';
-import { runProgram } from './run-program.ts';
+import { runBounded } from './run-bounded.ts';
 
 /** What is settled needs nobody's eyes for longer. */
 const SETTLED_SHOWN_MS = 4_000;
@@ -13,7 +13,7 @@ export function desktopChannel(level: TextLevel, { clock }: { readonly clock: Cl
   return {
     label: 'desktop',
     async deliver(notice, replaces, signal) {
-      const { title, body, link } = wordsOf(notice, level);
+      const { title, body, link } = noticeWords(notice, level);
       const argv = [
         'notify-send',
         '--app-name=opencode',
@@ -25,7 +25,7 @@ export function desktopChannel(level: TextLevel, { clock }: { readonly clock: Cl
         title,
         withoutMarkup([body, link].filter(Boolean).join('\n')),
       ] as const;
-      const printed = await runProgram({ argv: [...argv], input: '' }, clock, signal);
+      const printed = await runBounded({ argv: [...argv], input: '' }, clock, signal);
       const id = /^\d{1,10}$/.exec(printed.trim())?.[0];
       return id === undefined ? {} : { replaces: id };
     },

@@ -2,7 +2,7 @@ import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
 import type { Clock } from '../../base/clock.ts';
 import { jsonOf } from '../../base/errors.ts';
 import type { Notice, NoticeEvent } from '../notice.ts';
-import { wordsOf } from '../words.ts';
+import { noticeWords } from '../notice-words.ts';
 import type { Channel } from './channel.ts';
 import { postJson } from './post-json.ts';
 import { type ReadSecret, secretOf } from './secret.ts';
@@ -67,7 +67,7 @@ export function ntfyChannel(
 }
 
 function messageOfNotice(notice: Notice, level: TextLevel): object {
-  const { title, body, link } = wordsOf(notice, level);
+  const { title, body, link } = noticeWords(notice, level);
   const { event, id } = notice;
   return {
     sequence_id: id,

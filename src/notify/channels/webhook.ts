@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
 import type { Clock } from '../../base/clock.ts';
-import { jsonOfNotice } from '../words.ts';
+import { jsonOfNotice } from '../notice-words.ts';
 import type { Channel } from './channel.ts';
 import { postJson } from './post-json.ts';
 import { type ReadSecret, secretOf } from './secret.ts';

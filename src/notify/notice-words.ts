@@ -1,7 +1,7 @@
 import type { NotifyEvent, TextLevel } from '../config/notify.ts';
 import type { Notice, NoticeEvent } from './notice.ts';
 
-export interface Words {
+export interface NoticeWords {
   readonly title: string;
   /** Empty where the title says all. */
   readonly body: string;
@@ -32,7 +32,7 @@ const HEADINGS: Readonly<Record<Exclude<NoticeEvent, 'summary' | 'test'>, string
 };
 
 /** What a channel with this level says of a fact. */
-export function wordsOf(notice: Notice, level: TextLevel): Words {
+export function noticeWords(notice: Notice, level: TextLevel): NoticeWords {
   const { event, host, directory, session, link, counts } = notice;
   if (event === 'summary') return { title: `${BARE.summary}: ${countsOf(counts)}`, body: level === 'none' ? '' : host };
   if (level === 'none') return { title: BARE[event], body: '' };
@@ -53,7 +53,7 @@ function countsOf(counts: Notice['counts'] = {}): string {
 /** A fact as JSON for programs, with no more than the level allows. */
 export function jsonOfNotice(notice: Notice, level: TextLevel): Readonly<Record<string, unknown>> {
   const { id, event, atMs, host, instance, directory, session, request, reason, link, counts } = notice;
-  const { title, body } = wordsOf(notice, level);
+  const { title, body } = noticeWords(notice, level);
   return {
     id,
     event,

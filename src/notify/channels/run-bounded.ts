@@ -9,7 +9,7 @@ const LAST_WORDS_MS = 1_000;
 const MAX_OUTPUT_CHARS = 4_096;
 const MAX_QUOTED_CHARS = 200;
 
-export interface ProgramRun {
+export interface BoundedRun {
   readonly argv: readonly [string, ...string[]];
   readonly input: string;
 }
@@ -18,8 +18,8 @@ export interface ProgramRun {
  * Runs it without a shell, and ends it with all that it started when it takes too long. Gives back the beginning of its output.
  * @throws {DeliveryError} it cannot be run, or ended with another code than 0
  */
-export async function runProgram(
-  { argv: [program, ...args], input }: ProgramRun,
+export async function runBounded(
+  { argv: [program, ...args], input }: BoundedRun,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<string> {
