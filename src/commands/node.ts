@@ -1,17 +1,14 @@
 import { stat } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { systemClock } from '../base/clock.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
-import { createCredentialResolver } from '../credentials/resolver.ts';
-import { createSecretCommands } from '../credentials/secret-commands.ts';
 import type { Logger } from '../base/log.ts';
 import { kernelSockets } from '../node/access/loopback-peer.ts';
-import { OwnInstances } from '../node/list/own-instances.ts';
-import { OwnPorts } from '../node/access/own-ports.ts';
 import { NodeService } from '../node/service.ts';
 import { localApiAddress } from '../tailscale/address.ts';
 import { createLocalApi } from '../tailscale/local-api.ts';
-import { LiveWatcher } from '../watch/live-watcher.ts';
+import type { LiveWatcher } from '../watch/live-watcher.ts';
+import { startNotifier } from './notify/start-notifier.ts';
+import { createOwnWatcher } from './notify/own-watcher.ts';
 
 /** What has not ended by then is cut off: systemd and people wait for it. */
 const SHUTDOWN_LIMIT_MS = 800;
@@ -30,11 +27,13 @@ export async function node(settings: Settings, logger: Logger, process: NodeJS.P
   });
   service.start();
   watcher.start();
+  const { signal } = ending;
+  const notifier = startNotifier({ settings, watcher, linkBase: () => service.url, logger, signal });
   await ended;
   logger.log('info', 'ending');
   ending.abort();
   const cutOff = setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS);
-  await Promise.all([watcher.close(), service.close()]);
+  await Promise.all([notifier?.close(), watcher.close(), service.close()]);
   clearTimeout(cutOff);
   clearInterval(alive);
   process.exit(0);
@@ -49,20 +48,7 @@ function createService(
   const uid = process.geteuid?.();
   if (uid === undefined) throw new SettingsError('opencode-mcp node: this system does not tell whose a process is');
   const { tailnet } = settings;
-  const host = hostname();
-  const credentials = createCredentialResolver(settings, {
-    commands: createSecretCommands({ clock: systemClock, signal }),
-  });
-  const instances = new OwnInstances({
-    settings,
-    uid,
-    hostname: host,
-    ports: new OwnPorts(uid),
-    resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
-    clock: systemClock,
-    logger,
-  });
-  const watcher = new LiveWatcher({ own: instances, clock: systemClock, logger });
+  const { instances, watcher, host } = createOwnWatcher({ settings, uid, logger, signal });
   const service = new NodeService({
     api: createLocalApi({ socketPath: tailnet.socketPath, clock: systemClock, logger }),
     instances,

@@ -53,11 +53,15 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     await (await import('./doctor.ts')).doctor(argv.slice(1), process, output);
     return;
   }
+  if (first === 'notify') {
+    await (await import('./notify/notify.ts')).notify(argv.slice(1), process, output);
+    return;
+  }
   if (SHELL_COMMANDS.has(first)) {
     await (await import('./terminal/shell.ts')).runShellCommand(first, argv.slice(1), process, output);
     return;
   }
-  if (isCommand && first !== 'serve' && first !== 'node') throw await unknownCommand(first);
+  if (isCommand && !['serve', 'node', 'watch'].includes(first)) throw await unknownCommand(first);
   const { settings, warnings } = await loadSettings({
     argv: isCommand ? argv.slice(1) : argv,
     env: process.env,
@@ -73,6 +77,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
   const logger = lineLogger(settings.logLevel, output.tell);
   for (const warning of warnings) logger.log('warn', warning);
   if (first === 'node') await (await import('./node.ts')).node(settings, logger, process);
+  else if (first === 'watch') await (await import('./notify/watch.ts')).watch(settings, logger, process);
   else await (await import('./serve.ts')).serve(settings, logger, process);
 }
 

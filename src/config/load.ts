@@ -101,6 +101,7 @@ export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSe
     stateDir: join(stateHome(input), 'opencode-mcp'),
     opencodeStateDir: join(stateHome(input), 'opencode'),
     mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
+    notify: file?.notify,
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
       instanceName: valueOf(OPTIONS.instanceName),

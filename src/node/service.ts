@@ -77,6 +77,14 @@ export class NodeService {
     return this.#listener.addresses;
   }
 
+  /** Where other machines of the tailnet reach it; undefined while it is in none. */
+  get url(): string | undefined {
+    const self = this.#view.current?.self;
+    const [address = ''] = self?.addresses ?? [];
+    const host = self?.dnsName || (address.includes(':') ? `[${address}]` : address);
+    return host && `http://${host}:${this.#deps.port}`;
+  }
+
   /** Connections that are open now. */
   get connections(): number {
     return this.#connections.count;

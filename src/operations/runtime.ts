@@ -9,6 +9,7 @@ import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
 import { SessionLock } from '../turns/session-lock.ts';
 import type { Approvals } from './respond/approval.ts';
 import { followUntil } from './send/following.ts';
+import type { FollowMarks } from './send/follow-marks.ts';
 import type { RequestJournal } from './send/request-journal.ts';
 import type { Begun } from './send/resume.ts';
 
@@ -19,6 +20,8 @@ export interface Runtime {
   readonly lock: SessionLock;
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
+  /** Absent where nobody is notified on this machine. */
+  readonly marks?: FollowMarks;
   /** The last sign of life of each session that a call has followed, by instance and session. */
   readonly heard: Map<string, Heard>;
 }
@@ -95,7 +98,7 @@ export interface Connected extends Reached {
 export function createRuntime(
   fleet: Fleet,
   clock: Clock,
-  options: { readonly approvals: Approvals; readonly journal: RequestJournal },
+  options: { readonly approvals: Approvals; readonly journal: RequestJournal; readonly marks?: FollowMarks },
 ): Runtime {
   return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
 }

@@ -18,6 +18,7 @@ Set up:
   init                    tell the MCP clients on this machine about it
   doctor [NAME]           why an instance is missing, and what to type
   node                    serve this user's instances to the own tailnet
+  watch, notify --test    notifications without node; try every channel
   completion SHELL        what makes Tab complete names: bash, zsh or fish
 Without a command, on pipes, it is the MCP server: clients start it so.
 
@@ -163,6 +164,17 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     usage: 'node',
     text: 'Serves your instances to your other machines on the tailnet. It runs until you stop it.',
     examples: ['node'],
+  },
+  watch: {
+    usage: 'watch',
+    text: 'Watches your opencodes on this machine and notifies you, as "notify" in the config file has it, where no node service\ndoes: on a machine without a tailnet. It runs until you stop it.',
+    examples: ['watch'],
+  },
+  notify: {
+    usage: 'notify --test',
+    text: 'Sends a test notification to every channel under "notify" in the config file, whatever its rules, and prints what each\nanswered; 1 if one failed. docs/notifications.md has examples.',
+    options: [['--test', 'is needed']],
+    examples: ['notify --test'],
   },
   serve: {
     usage: 'serve',

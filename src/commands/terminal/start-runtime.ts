@@ -6,8 +6,14 @@ import { createSecretCommands } from '../../credentials/secret-commands.ts';
 import { LiveFleet } from '../../fleet/fleet.ts';
 import { createSources, systemDependencies } from '../../discovery/sources.ts';
 import type { Logger } from '../../base/log.ts';
+import { FollowMarks } from '../../operations/send/follow-marks.ts';
 import { RequestJournal } from '../../operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../operations/runtime.ts';
+
+/** Where calls on this machine say what they follow. */
+export function followMarks({ stateDir }: Pick<Settings, 'stateDir'>): FollowMarks {
+  return new FollowMarks(join(stateDir, 'following'), systemClock);
+}
 
 export interface StartedRuntime {
   readonly runtime: Runtime;
@@ -37,6 +43,7 @@ export function startRuntime(settings: Settings, logger: Logger, onChange?: () =
     runtime: createRuntime(fleet, systemClock, {
       approvals: settings,
       journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
+      marks: followMarks(settings),
     }),
     close: () => {
       ending.abort();

@@ -1,0 +1,46 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { dirname, join } from 'node:path';
+
+import { errorCode } from '../base/errors.ts';
+
+/**
+ * Makes sure that one process at a time notifies for a state directory: the node service and `watch` may both run. A socket and not a
+ * file: it is gone with its process. Gives what lets go of it; undefined where another process has it.
+ * @throws the system's error where no socket can be there
+ */
+export async function holdNotifying(stateDir: string): Promise<(() => Promise<void>) | undefined> {
+  const path = join(stateDir, 'notify', 'running.sock');
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const held = await listen(path);
+  if (held !== undefined || (await isAnswered(path))) return held;
+  // What a killed process left.
+  await rm(path, { force: true });
+  return await listen(path);
+}
+
+function listen(path: string): Promise<(() => Promise<void>) | undefined> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.destroy());
+    server.once('error', (error) => {
+      if (errorCode(error) === 'EADDRINUSE') resolve(undefined);
+      else reject(error);
+    });
+    server.listen(path, () => {
+      server.unref();
+      // Closing removes the file.
+      resolve(() => new Promise((done) => server.close(() => done())));
+    });
+  });
+}
+
+function isAnswered(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
