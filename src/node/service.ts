@@ -10,8 +10,9 @@ import { ListFeed } from './list/list-feed.ts';
 import { Listener, type ListenerLimits } from './listener.ts';
 import { type Listing, listingOf } from './list/listing.ts';
 import type { LoopbackPeerDeps } from './access/loopback-peer.ts';
+import { NodePage, type NodePageDeps } from './node-page.ts';
 import type { OwnInstances } from './list/own-instances.ts';
-import { Quota } from './access/quota.ts';
+import { Quota } from '../http/quota.ts';
 import { type StatesListing, withStates } from './list/states.ts';
 import { ReadSessions } from './proxy/read-sessions.ts';
 import { RequestLog } from './proxy/request-log.ts';
@@ -22,6 +23,7 @@ export interface NodeServiceDeps {
   readonly instances: OwnInstances;
   /** Of the same instances; whoever made it starts and closes it. */
   readonly watcher: Watcher;
+  readonly page: Omit<NodePageDeps, 'clock' | 'logger'>;
   readonly port: number;
   readonly rules: AdmissionRules;
   /** This machine's own name. */
@@ -34,6 +36,12 @@ export interface NodeServiceDeps {
   readonly maxRequestsPerCaller?: number;
 }
 
+/**
+ * Requests that one machine may have under way, upgraded sockets included: far more than an MCP server and several `opencode
+ * attach` have, and a part of all connections, so that a machine that goes wild leaves the others theirs.
+ */
+const MAX_REQUESTS_PER_CALLER = 100;
+
 /** `opencode-mcp node`: this user's instances, listed and proxied on the machine's tailnet addresses. */
 export class NodeService {
   readonly #deps: NodeServiceDeps;
@@ -43,6 +51,7 @@ export class NodeService {
   readonly #feed: ListFeed;
   readonly #states: Readonly<Record<Role, ListFeed>>;
   readonly #unwatch: () => void;
+  readonly #page: NodePage;
 
   constructor(deps: NodeServiceDeps) {
     this.#deps = deps;
@@ -56,15 +65,17 @@ export class NodeService {
     };
     instances.onChange(() => this.#touch());
     this.#unwatch = deps.watcher.onChange(() => this.#touchStates());
+    this.#page = new NodePage({ ...deps.page, clock, logger });
     const gate = new Gate({
       tailnet: () => this.#view.current,
       callers: new Callers({ api, view: this.#view, rules, loopbackPeer, clock }),
       sessions: new ReadSessions(),
       connections: this.#connections,
-      quota: new Quota(deps.maxRequestsPerCaller),
+      quota: new Quota(deps.maxRequestsPerCaller ?? MAX_REQUESTS_PER_CALLER),
       instances,
       feed: this.#feed,
       states: this.#states,
+      page: this.#page,
       clock,
       log: new RequestLog(logger),
     });
@@ -106,7 +117,7 @@ export class NodeService {
     this.#listener.close();
     this.#unwatch();
     const feeds = [this.#feed, ...Object.values(this.#states)];
-    await Promise.all([...feeds.map((feed) => feed.close()), this.#view.close(), this.#deps.instances.close()]);
+    await Promise.all([...feeds.map((feed) => feed.close()), this.#view.close(), this.#page.close(), this.#deps.instances.close()]);
   }
 
   #follow(tailnet: Tailnet | undefined): void {

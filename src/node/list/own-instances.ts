@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { LiveFleet } from '../../fleet/fleet.ts';
+import { type Fleet, LiveFleet } from '../../fleet/fleet.ts';
 import type { Dialect, Instance, ProbedEndpoint, Snapshot } from '../../model/instance.ts';
 import { type NonEmpty, sortNonEmpty } from '../../model/non-empty.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
@@ -77,6 +77,11 @@ export class OwnInstances implements OwnServers {
       },
       isFollowed: ({ candidate }) => this.#followed.has(idOf(candidate)),
     });
+  }
+
+  /** All that is known of them, for the page. */
+  get fleet(): Fleet {
+    return this.#fleet;
   }
 
   start(): void {
