@@ -20,11 +20,13 @@ export function makeAskCard(ask, context) {
   if (ask.sessionId !== context.session) root.append(element('p', { class: 'quiet', text: 'A sub-agent asks.' }));
   const card = { id: ask.id, element: root, summary: summaryOf(ask), isSettled: false };
 
+  let pressed;
+
   function settle(text) {
     if (card.isSettled) return;
     card.isSettled = true;
-    const hadFocus = root.contains(document.activeElement);
-    root.style.minHeight = `${root.offsetHeight}px`;
+    const hadFocus = pressed !== undefined || root.contains(document.activeElement);
+    root.style.minHeight = `${root.getBoundingClientRect().height}px`;
     root.dataset.settled = 'true';
     fields.remove();
     problem.remove();
@@ -36,6 +38,8 @@ export function makeAskCard(ask, context) {
   }
 
   async function respond(body, doneText) {
+    // A control that is disabled loses the focus.
+    pressed = root.contains(document.activeElement) ? document.activeElement : undefined;
     fields.disabled = true;
     problem.hidden = true;
     try {
@@ -47,6 +51,8 @@ export function makeAskCard(ask, context) {
       fields.disabled = false;
       setText(problem, error.message);
       problem.hidden = false;
+      pressed?.focus({ preventScroll: true });
+      pressed = undefined;
     }
   }
 

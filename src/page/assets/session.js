@@ -10,7 +10,7 @@ import { makeTranscript } from './transcript.js';
 /** A stream in a hidden tab is closed after this: a browser has six connections to a node, for all its tabs. */
 const HIDDEN_MS = 20_000;
 /** So near to the end, the end is kept in sight. */
-const NEAR_END_PX = 80;
+const NEAR_END_PX = 24;
 const BUSY = new Set(['busy', 'retrying', 'waiting']);
 
 /** Opens a session in `root`; without `session`, a new one. `close` ends it. */
@@ -199,9 +199,9 @@ export function openSession(root, { instance, session, request, canCreate, onCre
       cards.append(card.element);
       if (wanted === undefined) announce(`${card.element.firstElementChild.textContent}: ${card.summary}`);
     }
-    keepPlace();
+    if (fresh.length > 0) keepPlace();
     if (wanted !== undefined) showWanted(asks.get(wanted));
-    else if (fresh.length > 0 && isAtEnd) requestAnimationFrame(() => asks.get(fresh[0].id)?.show());
+    else if (fresh.length > 0 && isAtEnd) requestAnimationFrame(() => asks.get(fresh[0].id).show());
   }
 
   /** The link led to one request: that one, or that it is settled by now. */
