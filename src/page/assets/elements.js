@@ -28,7 +28,7 @@ export function setAttribute(target, name, value) {
 
 /**
  * Makes the children of `parent` one for each item, in order. The element of a key stays the same one, and is moved only when its place changed:
- * a moved element would lose the focus.
+ * a moved element loses the focus.
  */
 export function syncChildren(parent, items, { keyOf, make, update }) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
@@ -44,13 +44,11 @@ export function syncChildren(parent, items, { keyOf, make, update }) {
     return child;
   });
   for (const gone of old.values()) gone.remove();
-  const focused = document.activeElement;
   let place = parent.firstElementChild;
   for (const child of wanted) {
     if (child === place) place = place.nextElementSibling;
     else parent.insertBefore(child, place);
   }
-  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
 /** How far this device's clock is behind the node's. */

@@ -38,7 +38,11 @@ export function makeFleetView(root) {
   function render() {
     if (last === undefined) return;
     const sorted = sortedGroups(last.sessions);
+    const focused = document.activeElement?.closest('.row')?.dataset.key;
     groups.forEach((group, at) => group.render(sorted[at], selected));
+    // The row of the focus may stand in another group now.
+    if (focused !== undefined && document.activeElement === document.body)
+      rowLink(focused)?.focus({ preventScroll: true });
     elsewhere.render(last);
   }
 
@@ -55,10 +59,13 @@ export function makeFleetView(root) {
     },
     /** Back from a session: where the person was. */
     focus(key) {
-      const row = key && root.querySelector(`[data-key="${CSS.escape(key)}"] a`);
-      (row || root).focus({ preventScroll: false });
+      (rowLink(key) ?? root).focus();
     },
   };
+
+  function rowLink(key) {
+    return root.querySelector(`[data-key="${CSS.escape(key)}"] a`);
+  }
 }
 
 /** What names a session in the list and in the address. */

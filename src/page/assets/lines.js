@@ -9,7 +9,7 @@ const SILENCE_IN_SIGHT_MS = 20_000;
 const BACKOFF_MS = [300, 1000, 2000, 4000, 8000, 15_000];
 
 /** A refusal of the node, in its own words. */
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;

@@ -91,6 +91,25 @@ test('an update moves nothing and keeps the focus; a new row above leaves what i
   expect(await page.evaluate<number>('window.shifts')).toBe(0);
 });
 
+test('a row that changes its place or its group keeps the focus', async () => {
+  await using stage = await open();
+  const { page, api } = stage;
+  const one = session('ses_1', { ...ASKING, sinceMs: minutesAgo(9) });
+  const other = session('ses_2', { ...ASKING, sinceMs: minutesAgo(5) });
+  api.setFleet(fleetOf([one, other]));
+  await stage.open('', '.row');
+  await page.locator('.row a').nth(1).focus();
+  for (const [change, group] of [
+    [{ ...ASKING, sinceMs: minutesAgo(20) }, '.group-needs .row:first-child a'],
+    [{ state: 'busy' }, '.group-working .row a'],
+    [{ state: 'idle' }, '.group-done .row a'],
+  ] as const) {
+    api.setFleet(fleetOf([one, session('ses_2', change)]));
+    await stage.focusIsOn(group);
+    expect(await page.evaluate<string>('document.activeElement.textContent')).toContain('Session ses_2');
+  }
+});
+
 test('a node that restarts: the list stays, and comes back by itself', async () => {
   await using stage = await open();
   const { page, api } = stage;
@@ -127,7 +146,8 @@ test('a silent connection is given up after 40 s, and at once when the device wa
   await page.getByText('Live').waitFor();
   await page.clock.fastForward(21_000);
   expect(api.gets).toHaveLength(2);
-  await page.evaluate(`document.dispatchEvent(new Event('visibilitychange'))`);
+  const wake = `document.dispatchEvent(new Event('visibilitychange')), document.getElementById('link-state').textContent`;
+  expect(await page.evaluate<string>(wake)).toBe('Connecting');
   await until('a third connection', () => api.gets.length === 3);
   await page.getByText('Live').waitFor();
   await page.evaluate(
