@@ -1,5 +1,5 @@
 // Builds dist/: one file for each program, with everything it needs inside.
-import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -65,7 +65,17 @@ async function readyTools() {
   }
 }
 
+/** The page's own files, by name. esbuild escapes what is beyond Latin-1 in them. */
+async function pageAssets() {
+  const folder = join(root, 'src/page/assets');
+  const names = (await readdir(folder)).toSorted((a, b) => a.localeCompare(b));
+  return Object.fromEntries(
+    await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name), 'utf8')])),
+  );
+}
+
 const ready = JSON.stringify(await readyTools());
+const assets = JSON.stringify(await pageAssets());
 await rm(dist, { recursive: true, force: true });
 /** What both programs have in common. */
 const common = {
@@ -82,7 +92,7 @@ const common = {
   sourcemap: 'external',
   legalComments: 'none',
   metafile: true,
-  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version), __READY_TOOLS__: ready },
+  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version), __READY_TOOLS__: ready, __PAGE_ASSETS__: assets },
   banner: {
     js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },

@@ -19,6 +19,7 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
   'sessions',
   'attach',
   'open',
+  'dashboard',
 ]);
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
@@ -58,8 +59,13 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     return;
   }
   if (isCommand && first !== 'serve' && first !== 'node') throw await unknownCommand(first);
-  const { settings, warnings } = await loadSettings({
+  const {
+    settings,
+    warnings,
+    flags: given,
+  } = await loadSettings({
     argv: isCommand ? argv.slice(1) : argv,
+    ...(first === 'node' && { command: { flags: { revoke: 'boolean', allow: 'boolean' }, positionals: false } }),
     env: process.env,
     home: homedir(),
     cwd: process.cwd(),
@@ -72,7 +78,9 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
   }
   const logger = lineLogger(settings.logLevel, output.tell);
   for (const warning of warnings) logger.log('warn', warning);
-  if (first === 'node') await (await import('./node.ts')).node(settings, logger, process);
+  if (given.has('revoke') || given.has('allow'))
+    await (await import('./node/revoke.ts')).revokeNode(settings, given, output);
+  else if (first === 'node') await (await import('./node.ts')).node(settings, logger, process);
   else await (await import('./serve.ts')).serve(settings, logger, process);
 }
 

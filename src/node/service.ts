@@ -9,8 +9,9 @@ import { ListFeed } from './list/list-feed.ts';
 import { Listener, type ListenerLimits } from './listener.ts';
 import { type Listing, listingOf } from './list/listing.ts';
 import type { LoopbackPeerDeps } from './access/loopback-peer.ts';
+import { NodePage, type NodePageDeps } from './node-page.ts';
 import type { OwnInstances } from './list/own-instances.ts';
-import { Quota } from './access/quota.ts';
+import { Quota } from '../http/quota.ts';
 import { ReadSessions } from './proxy/read-sessions.ts';
 import { RequestLog } from './proxy/request-log.ts';
 import { type Tailnet, TailnetView } from './tailnet-view.ts';
@@ -18,6 +19,7 @@ import { type Tailnet, TailnetView } from './tailnet-view.ts';
 export interface NodeServiceDeps {
   readonly api: LocalApi;
   readonly instances: OwnInstances;
+  readonly page: Omit<NodePageDeps, 'clock' | 'logger'>;
   readonly port: number;
   readonly rules: AdmissionRules;
   /** This machine's own name. */
@@ -30,6 +32,12 @@ export interface NodeServiceDeps {
   readonly maxRequestsPerCaller?: number;
 }
 
+/**
+ * Requests that one machine may have under way, upgraded sockets included: far more than an MCP server and several `opencode
+ * attach` have, and a part of all connections, so that a machine that goes wild leaves the others theirs.
+ */
+const MAX_REQUESTS_PER_CALLER = 100;
+
 /** `opencode-mcp node`: this user's instances, listed and proxied on the machine's tailnet addresses. */
 export class NodeService {
   readonly #deps: NodeServiceDeps;
@@ -37,6 +45,7 @@ export class NodeService {
   readonly #listener: Listener;
   readonly #connections: Connections;
   readonly #feed: ListFeed;
+  readonly #page: NodePage;
 
   constructor(deps: NodeServiceDeps) {
     this.#deps = deps;
@@ -45,14 +54,16 @@ export class NodeService {
     this.#view = new TailnetView({ api, clock, logger, onChange: (tailnet) => this.#follow(tailnet) });
     this.#feed = new ListFeed({ clock, read: () => this.#list() });
     instances.onChange = () => this.#feed.touch();
+    this.#page = new NodePage({ ...deps.page, clock, logger });
     const gate = new Gate({
       tailnet: () => this.#view.current,
       callers: new Callers({ api, view: this.#view, rules, loopbackPeer, clock }),
       sessions: new ReadSessions(),
       connections: this.#connections,
-      quota: new Quota(deps.maxRequestsPerCaller),
+      quota: new Quota(deps.maxRequestsPerCaller ?? MAX_REQUESTS_PER_CALLER),
       instances,
       feed: this.#feed,
+      page: this.#page,
       clock,
       log: new RequestLog(logger),
     });
@@ -84,7 +95,7 @@ export class NodeService {
   /** Cuts every connection and ends. */
   async close(): Promise<void> {
     this.#listener.close();
-    await Promise.all([this.#feed.close(), this.#view.close(), this.#deps.instances.close()]);
+    await Promise.all([this.#feed.close(), this.#view.close(), this.#page.close(), this.#deps.instances.close()]);
   }
 
   #follow(tailnet: Tailnet | undefined): void {

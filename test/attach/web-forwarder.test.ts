@@ -1,10 +1,11 @@
 import { createServer } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { openWebForwarder, type WebForwarder } from '../../src/attach/web-forwarder.ts';
+import type { OpenDoor } from '../../src/attach/door.ts';
+import { openWebForwarder } from '../../src/attach/web-forwarder.ts';
 import { ask, askUpgrade, type Asked, basic, type Instance, OWN, startInstance, wayBy } from './instances.ts';
 
-interface Opened extends WebForwarder {
+interface Opened extends OpenDoor {
   readonly instance: Instance;
   readonly port: number;
   readonly host: string;

@@ -15,11 +15,14 @@ import type { LoopbackPeerDeps } from '../../src/node/access/loopback-peer.ts';
 import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
 import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { NodeService } from '../../src/node/service.ts';
+import type { RecordEntry } from '../../src/operations/call-record.ts';
+import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
 import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
@@ -68,6 +71,8 @@ export interface NodeStageOptions {
   readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
+  /** What the own user sees on the page; default: it cannot be started. */
+  readonly startAll?: () => Promise<StartedFleet>;
   /** What the instance does with a request that is not of its identity. */
   readonly handler?: (request: IncomingMessage, response: ServerResponse, body: string) => void;
   readonly onUpgrade?: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -171,6 +176,8 @@ export interface RunningService {
   readonly instances: OwnInstances;
   readonly port: number;
   readonly log: readonly LogLine[];
+  /** What was recorded of the page's actions. */
+  readonly records: readonly RecordEntry[];
 }
 
 /** A node service in this process, started, on a port of its own. */
@@ -181,6 +188,7 @@ export async function runService(
 ): Promise<RunningService> {
   const port = await freePort();
   const log: LogLine[] = [];
+  const records: RecordEntry[] = [];
   const logger = {
     log: (level: LogLevel, message: string, fields: Readonly<Record<string, unknown>> = {}) =>
       void log.push({ level, message, fields }),
@@ -219,6 +227,12 @@ export async function runService(
   const service = new NodeService({
     api,
     instances,
+    page: {
+      own: testRuntime(instances.fleet, `${registryPath}/requests`),
+      startAll: options.startAll ?? (() => Promise.reject(new Error('no other machines here'))),
+      readOnly: false,
+      record: (entry) => void records.push(entry),
+    },
     port,
     host: 'the-host',
     rules: { users: [], tags: [], ...rules },
@@ -235,11 +249,11 @@ export async function runService(
     ...(maxRequestsPerCaller !== undefined && { maxRequestsPerCaller }),
   });
   service.start();
-  return { service, instances, port, log };
+  return { service, instances, port, log, records };
 }
 
-/** The own user's laptop, one with a grant to read, and one without any right. */
-function populate(api: MemoryLocalApi): void {
+/** Joins the own user's laptop, one with a grant to read, and one without any right. */
+export function populate(api: MemoryLocalApi): void {
   api.join(tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP] }));
   const reader = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
   api.join(reader, whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));

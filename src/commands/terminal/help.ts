@@ -12,8 +12,8 @@ In a shell (NAME may be a part of a name that only one has):
   respond NAME            settle what it asks for: a permission, a question
   abort NAME [SESSION]    stop what runs
   sessions NAME           its sessions
-  attach NAME [SESSION]   opencode's own terminal on it, wherever it is
-  open NAME [SESSION]     its web page
+  attach NAME [SESSION]   opencode's own terminal on it; open: its web page
+  dashboard               all of them in the browser, to see and to drive
 Set up:
   init                    tell the MCP clients on this machine about it
   doctor [NAME]           why an instance is missing, and what to type
@@ -159,10 +159,20 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     options: [JSON_OPTION],
     examples: ['doctor', 'doctor laptop-web', "doctor --json | jq -r '.todo[] | .command // .text'"],
   },
+  dashboard: {
+    usage: 'dashboard',
+    text: 'Opens the page of your instances in the browser: what needs you, works and is done. It is there for the browser that opens it\nfirst, on this machine alone, until Ctrl-C here. A node service shows it to your other devices.',
+    options: [['--print', 'print the address, and start no browser']],
+    examples: ['dashboard', 'dashboard --print'],
+  },
   node: {
     usage: 'node',
-    text: 'Serves your instances to your other machines on the tailnet. It runs until you stop it.',
-    examples: ['node'],
+    text: 'Serves your instances, and the page of them, to your other machines on the tailnet. It runs until you stop it.',
+    options: [
+      ['--revoke', 'end all connections to node services and dashboards of yours at once, and let none begin'],
+      ['--allow', 'let them serve again'],
+    ],
+    examples: ['node', 'node --revoke'],
   },
   serve: {
     usage: 'serve',

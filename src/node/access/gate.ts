@@ -16,10 +16,12 @@ import { EventFilter } from '../proxy/event-filter.ts';
 import { readRoute } from '../proxy/read-routes.ts';
 import type { ReadSessions } from '../proxy/read-sessions.ts';
 import { isForNobody, NOBODYS, readServiceRoute, withoutToken } from '../proxy/service-routes.ts';
-import type { Quota } from './quota.ts';
+import type { Quota } from '../../http/quota.ts';
 import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
 import { readTarget, type RequestTarget } from '../proxy/request-target.ts';
+import type { NodePage } from '../node-page.ts';
+import { answerJson } from '../../page/page-server.ts';
 import type { Tailnet } from '../tailnet-view.ts';
 
 export interface GateDeps {
@@ -27,6 +29,7 @@ export interface GateDeps {
   readonly callers: Pick<Callers, 'admit'>;
   readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
   readonly feed: Pick<ListFeed, 'now' | 'next'>;
+  readonly page: Pick<NodePage, 'answer'>;
   readonly sessions: Pick<ReadSessions, 'has' | 'isActive'>;
   readonly connections: Connections;
   readonly quota: Quota;
@@ -54,6 +57,8 @@ export const RECHECK_MS = 60_000;
 interface Admitted {
   readonly target: RequestTarget;
   readonly role: Role;
+  readonly caller: string;
+  readonly isOwner: boolean;
 }
 
 /** Every request passes here: guarded, its caller admitted, its route allowed, then proxied. */
@@ -69,12 +74,16 @@ export class Gate {
     const over = this.#begin(request.socket, response);
     try {
       const admitted = await this.#admit(request, over.signal);
-      if ('status' in admitted) refuse(response, admitted);
+      if ('status' in admitted) refuseAsAsked(request, response, admitted);
+      else if (admitted.target.kind === 'page') await this.#page(request, response, admitted, over);
       else if (admitted.target.kind === 'list') await this.#list(request, response, over.signal);
       else {
-        const upstream = await this.#upstream(request, admitted, over.signal);
-        if ('status' in upstream) refuse(response, upstream);
-        else await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
+        const found = await this.#upstream(request, admitted, over.signal);
+        if ('status' in found) refuse(response, found);
+        else {
+          const upstream = { ...found, isSandboxed: true } as const;
+          await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
+        }
       }
     } catch (error) {
       this.#deps.log.failed(request, error);
@@ -116,12 +125,12 @@ export class Gate {
     const { tailnet, log, callers, quota } = this.#deps;
     const self = tailnet()?.self;
     if (self === undefined) return AWAY;
-    const wrong = guardRequest(request, self);
+    const target = readTarget(request.url ?? '');
+    const wrong = guardRequest(request, self, target);
     if (wrong !== undefined) {
       log.refused(request, { caller: request.socket.remoteAddress ?? 'unknown' }, wrong.text);
       return wrong;
     }
-    const target = readTarget(request.url ?? '');
     const verdict = await callers.admit(request.socket);
     if (!('role' in verdict)) return this.#refused(request, target, verdict);
     const leave = quota.take(verdict.node);
@@ -137,7 +146,8 @@ export class Gate {
     }
     if (target.kind === 'list') log.polled(request, verdict);
     else log.admitted(request, verdict);
-    return { target, role: verdict.role };
+    const { role, caller, isOwner = false } = verdict;
+    return { target, role, caller, isOwner };
   }
 
   #refused(
@@ -164,6 +174,13 @@ export class Gate {
         return 'role' in verdict ? undefined : this.#refused(request, { kind: 'list' }, verdict);
       },
     });
+  }
+
+  #page(request: IncomingMessage, response: ServerResponse, admitted: Admitted, over: AbortController): Promise<void> {
+    const { target } = admitted;
+    if (target.kind !== 'page') return Promise.resolve();
+    const visit = { target, visitor: admitted, signal: over.signal };
+    return this.#watched(request, admitted, over, () => this.#deps.page.answer(request, response, visit));
   }
 
   /** Where an admitted request goes, or why it does not. */
@@ -227,16 +244,16 @@ export class Gate {
   /** Runs an exchange that is cut when its caller's right ends. */
   async #watched(
     request: IncomingMessage,
-    { role }: Admitted,
+    admitted: Admitted,
     over: AbortController,
     exchange: () => Promise<void>,
   ): Promise<void> {
-    void this.#recheck(request, role, over);
+    void this.#recheck(request, admitted, over);
     await exchange();
   }
 
   /** Asks every minute whether the caller of a long exchange still has the right it began with. */
-  async #recheck(request: IncomingMessage, role: Role, over: AbortController): Promise<void> {
+  async #recheck(request: IncomingMessage, { role, isOwner }: Admitted, over: AbortController): Promise<void> {
     const { clock, callers, log } = this.#deps;
     for (;;) {
       await clock.sleep(RECHECK_MS, over.signal);
@@ -244,11 +261,19 @@ export class Gate {
       const verdict = await callers.admit(request.socket);
       if (over.signal.aborted) return;
       // Who may drive may read.
-      if ('role' in verdict && (verdict.role === role || verdict.role === 'drive')) continue;
+      const isEnough = 'role' in verdict && (verdict.role === role || verdict.role === 'drive');
+      if (isEnough && (!isOwner || verdict.isOwner === true)) continue;
       log.cut(request, verdict);
       over.abort();
     }
   }
+}
+
+/** The page's scripts read JSON. */
+function refuseAsAsked(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+  const target = readTarget(request.url ?? '');
+  if (target?.kind !== 'page' || 'file' in target) refuse(response, refusal);
+  else answerJson(response, refusal.status, { error: refusal.text });
 }
 
 function upgradeProblem({ headers, method }: IncomingMessage, { role }: Admitted): Refusal | undefined {

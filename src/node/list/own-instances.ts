@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { LiveFleet } from '../../fleet/fleet.ts';
+import { type Fleet, LiveFleet } from '../../fleet/fleet.ts';
 import type { Dialect, Instance, ProbedEndpoint } from '../../model/instance.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
 import { createServiceSource, SERVICE_SOURCE } from '../../discovery/service/service.ts';
@@ -69,6 +69,11 @@ export class OwnInstances {
       // Not the change feed for people: that is delayed, and leaves out what came and went meanwhile.
       onPresence: () => this.onChange(),
     });
+  }
+
+  /** All that is known of them, for the page. */
+  get fleet(): Fleet {
+    return this.#fleet;
   }
 
   start(): void {

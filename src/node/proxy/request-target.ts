@@ -1,8 +1,10 @@
+import { type PageTarget, readPageTarget } from '../../page/target.ts';
 import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH } from '../../discovery/tailnet/peer-list.ts';
 
 /** What a request is for. */
 export type RequestTarget =
   | { readonly kind: 'list' }
+  | PageTarget
   | {
       readonly kind: 'instance';
       readonly id: string;
@@ -27,7 +29,7 @@ export function readTarget(target: string): RequestTarget | undefined {
   if (plain === undefined) return undefined;
   const { path, query } = plain;
   if (path === LIST_PATH) return { kind: 'list' };
-  if (!path.startsWith(INSTANCE_PREFIX)) return undefined;
+  if (!path.startsWith(INSTANCE_PREFIX)) return readPageTarget(plain);
   const below = path.slice(INSTANCE_PREFIX.length);
   const slash = below.indexOf('/');
   const id = slash === -1 ? below : below.slice(0, slash);

@@ -67,7 +67,7 @@ async function answer(
     total: fitting.length,
     states: counts(fitting),
     ...(next < fitting.length && { next_offset: next }),
-    notes: notes(snapshot),
+    notes: shownNotes(snapshot),
   };
   return { data, text: render(data, snapshot, now, match !== undefined) };
 }
@@ -138,7 +138,8 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   };
 }
 
-function notes(snapshot: Snapshot): string[] {
+/** What somebody should know of the sources, and of what they left out; bounded. */
+export function shownNotes(snapshot: Snapshot): string[] {
   // That a machine has no tailscaled, or no registry, is no fault.
   const failing = snapshot.sources
     .filter(({ status }) => status !== 'ok' && status !== 'unavailable')

@@ -1,0 +1,190 @@
+import { describe, expect, test } from 'vitest';
+
+import { PAGE_PREFIX } from '../../src/page/contract.ts';
+import { READER, STRANGER } from '../node/stage.ts';
+import { type Line, openPageStage } from './stage.ts';
+
+const FLEET = 'v1/fleet';
+
+function sessionsIn(line: Line): readonly Line[] {
+  return (line['sessions'] ?? []) as readonly Line[];
+}
+
+const atSession = (id: string, more = ''): string => `v1/session?instance=one&session=${id}${more}`;
+
+describe('the page of a node service', () => {
+  test('a browser gets the files, with a policy that lets nothing else in', async () => {
+    await using stage = await openPageStage();
+    for (const [path, type] of [
+      ['/', 'text/html; charset=utf-8'],
+      [`${PAGE_PREFIX}app.css`, 'text/css; charset=utf-8'],
+      [`${PAGE_PREFIX}app.js`, 'text/javascript; charset=utf-8'],
+      [`${PAGE_PREFIX}icon.svg`, 'image/svg+xml'],
+    ] as const) {
+      const { status, headers } = await stage.call(path, { headers: { 'x-opencode-mcp-page': [] } });
+      expect([path, status, headers['content-type']]).toEqual([path, 200, type]);
+      expect(headers['content-security-policy']).toContain("default-src 'none'; script-src 'self'");
+      expect(headers['content-security-policy']).toContain("frame-ancestors 'none'");
+      expect(headers).toMatchObject({
+        'x-content-type-options': 'nosniff',
+        'referrer-policy': 'no-referrer',
+        'cache-control': 'no-store',
+      });
+    }
+  });
+
+  test('shows what the own instances do, and each change', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession({ title: 'Fix the build' });
+    await using lines = await stage.stream(FLEET);
+    const first = await lines.find('the session', (line) => sessionsIn(line).length > 0);
+    expect(first).toMatchObject({
+      you: { name: expect.stringContaining('cleo@example.com') as string, role: 'drive', all: false },
+      machines: [{ state: 'ok' }],
+      instances: [{ name: 'one', state: 'idle', directory: stage.fake.directory, version: '1.18.33' }],
+      sessions: [{ instance: 'one', id: session.id, title: 'Fix the build', state: 'idle', waiting: [] }],
+    });
+    stage.fake.state.begin(session.id, 'go on');
+    const busy = await lines.find('busy', (line) => sessionsIn(line)[0]?.['state'] === 'busy');
+    expect(sessionsIn(busy)[0]).toMatchObject({ id: session.id, title: 'Fix the build' });
+    const { id } = stage.fake.addPermission({ sessionID: session.id, metadata: { command: 'rm -rf build' } });
+    const waiting = await lines.find('waiting', (line) => sessionsIn(line)[0]?.['state'] === 'waiting');
+    expect(sessionsIn(waiting)[0]?.['waiting']).toEqual([{ kind: 'permission', id, text: 'bash "rm -rf build"' }]);
+  });
+
+  test('streams a session: what was said, each new piece, what it asks for, and how it stands', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession({ title: 'Fix the build' });
+    stage.fake.state.begin(session.id, 'one');
+    stage.fake.state.finish(session.id, 'It is done.');
+    await using lines = await stage.stream(atSession(session.id));
+    await lines.find('what it asks for', ({ kind }) => kind === 'asks');
+    expect(lines.all.slice(0, 4)).toMatchObject([
+      { kind: 'session', title: 'Fix the build', directory: stage.fake.directory, state: 'idle', canDrive: true },
+      {
+        kind: 'messages',
+        messages: [
+          { role: 'user', done: true, parts: [{ kind: 'text', text: 'one' }] },
+          { role: 'assistant', done: true, parts: [{ kind: 'text', text: 'It is done.' }] },
+        ],
+      },
+      { kind: 'state', state: 'idle' },
+      { kind: 'asks', asks: [] },
+    ]);
+    stage.fake.state.begin(session.id, 'two');
+    await lines.find('that it is busy', ({ kind, state }) => kind === 'state' && state === 'busy');
+    stage.fake.state.say(session.id, 'Hel');
+    await lines.find('the first words', (line) => JSON.stringify(line).includes('Hel'));
+    stage.fake.state.say(session.id, 'lo');
+    await lines.find('the next piece, and no more', ({ kind, text }) => kind === 'text' && text === 'lo');
+    stage.fake.state.finish(session.id, '!');
+    await lines.find(
+      'the whole answer',
+      ({ kind, message }) => kind === 'message' && JSON.stringify(message).includes('"Hello!"'),
+    );
+    await lines.find(
+      'that it is idle',
+      (line) => line['kind'] === 'state' && line['state'] === 'idle' && lines.all.indexOf(line) > 3,
+    );
+    stage.fake.state.begin(session.id, 'three');
+    const asked = stage.fake.addPermission({ sessionID: session.id, metadata: { command: 'rm -rf build' } });
+    const asks = await lines.find(
+      'the request',
+      (line) => line.kind === 'asks' && JSON.stringify(line).includes(asked.id),
+    );
+    expect(asks).toMatchObject({
+      asks: [
+        {
+          id: asked.id,
+          sessionId: session.id,
+          kind: 'permission',
+          permission: 'bash',
+          command: 'rm -rf build',
+          canAlways: false,
+        },
+      ],
+    });
+    await lines.find('that it waits', ({ kind, state }) => kind === 'state' && state === 'waiting');
+  });
+
+  test('gives a page of older messages, and ends', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession();
+    for (let number = 1; number <= 60; number += 1) stage.fake.state.ask(session.id, `message ${number}`);
+    await using lines = await stage.stream(atSession(session.id));
+    const { older } = await lines.find('the newest', ({ kind }) => kind === 'messages');
+    await using rest = await stage.stream(atSession(session.id, `&before=${encodeURIComponent(String(older))}`));
+    const page = await rest.find('older ones', ({ kind }) => kind === 'messages');
+    expect(JSON.stringify(page)).toContain('message 10"');
+    expect(JSON.stringify(page)).not.toContain('message 11"');
+    await rest.find('the end', () => rest.closed()).catch(() => {});
+    expect(rest.all).toHaveLength(1);
+  });
+
+  test('a permission is allowed once by who pressed the button, and the record says who', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession();
+    stage.fake.state.begin(session.id, 'go on');
+    const { id } = stage.fake.addPermission({ sessionID: session.id });
+    const answer = { instance: 'one', session: session.id, request: id, reply: 'once' };
+    const first = await stage.post('respond', answer);
+    expect(first).toMatchObject({
+      status: 200,
+      json: { done: true, text: expect.stringContaining('allowed once') as string },
+    });
+    expect(stage.fake.state.permissions.has(id)).toBe(false);
+    const second = await stage.post('respond', answer);
+    expect(second).toMatchObject({ status: 200, json: { done: false, gone: true } });
+    expect(stage.records).toMatchObject([
+      {
+        client: { name: expect.stringContaining('cleo@example.com') as string },
+        tool: 'respond',
+        instances: ['one'],
+        session: session.id,
+        outcome: 'ok',
+      },
+      { outcome: 'gone' },
+    ]);
+  });
+
+  test('a message is sent once, however often it comes, and what runs is stopped', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession();
+    const message = { instance: 'one', session: session.id, message: 'hello', requestId: 'r1' };
+    const first = await stage.post('send', message);
+    expect(first).toMatchObject({ status: 200, json: { session: session.id } });
+    expect(await stage.post('send', message)).toMatchObject({ status: 200, json: { session: session.id } });
+    expect(stage.fake.state.prompts.map(({ body }) => body.parts?.[0]?.text)).toEqual(['hello']);
+    const stopped = await stage.post('abort', { instance: 'one', session: session.id });
+    expect(stopped).toMatchObject({ status: 200, json: { text: expect.stringContaining('Stopped') as string } });
+  });
+});
+
+describe('who is not let in', () => {
+  test('a stranger gets nothing, not even the files', async () => {
+    await using stage = await openPageStage();
+    expect(await stage.call('/', { from: STRANGER })).toMatchObject({ status: 403 });
+    const data = await stage.call(PAGE_PREFIX + FLEET, { from: STRANGER });
+    expect(data).toMatchObject({ status: 403, json: { error: expect.stringContaining('eve@example.com') as string } });
+  });
+
+  test('who may read sees, and does not act', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession();
+    stage.fake.state.begin(session.id, 'go on');
+    const { id } = stage.fake.addPermission({ sessionID: session.id });
+    await using lines = await stage.stream(atSession(session.id), { from: READER });
+    expect(await lines.find('the session', ({ kind }) => kind === 'session')).toMatchObject({ canDrive: false });
+    for (const [name, body] of [
+      ['respond', { instance: 'one', session: session.id, request: id, reply: 'once' }],
+      ['send', { instance: 'one', session: session.id, message: 'x', requestId: 'r' }],
+      ['abort', { instance: 'one', session: session.id }],
+    ] as const)
+      expect(await stage.post(name, body, { from: READER })).toMatchObject({
+        status: 403,
+        json: { error: expect.stringContaining('"read"') as string },
+      });
+    expect(stage.fake.state.permissions.has(id)).toBe(true);
+    expect(stage.fake.state.prompts).toHaveLength(1);
+  });
+});
