@@ -1,0 +1,82 @@
+// The message box. A text stays until it is accepted, and the same text sent again is the same message.
+import { announce, element, setText } from './elements.js';
+import { newRequestId, postJson } from './lines.js';
+
+const BUSY_HINT = 'It works: your message comes next.';
+const READ_ONLY = 'You can look here, not act: your role is read.';
+
+/** `onSent` gets the node's answer once the message is accepted. */
+export function makeComposer({ instance, session, onSent }) {
+  const draftKey = `draft ${JSON.stringify([instance, session ?? null])}`;
+  const text = element('textarea', {
+    rows: '1',
+    name: 'message',
+    autocomplete: 'off',
+    placeholder: 'Write to the agent',
+    'aria-label': 'Message',
+  });
+  const button = element('button', { class: 'primary', type: 'submit', text: 'Send' });
+  const hint = element('p', { class: 'hint' });
+  const problem = element('p', { class: 'error', role: 'alert', hidden: true });
+  const box = element('div', { class: 'box' }, text, button);
+  const form = element('form', { class: 'composer', hidden: true }, problem, box, hint);
+  const readOnly = element('p', { class: 'read-only', hidden: true, text: READ_ONLY });
+  let request = { text: '', id: '' };
+
+  text.value = sessionStorage.getItem(draftKey) ?? '';
+  text.addEventListener('input', () => {
+    sessionStorage.setItem(draftKey, text.value);
+    fit();
+  });
+  text.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.isComposing || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    form.requestSubmit();
+  });
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    void send();
+  });
+
+  function fit() {
+    text.style.height = 'auto';
+    text.style.height = `${text.scrollHeight + 2}px`;
+  }
+
+  async function send() {
+    const message = text.value.trim();
+    if (message === '' || button.disabled) return;
+    if (request.text !== message) request = { text: message, id: newRequestId() };
+    button.disabled = true;
+    text.readOnly = true;
+    problem.hidden = true;
+    try {
+      const answer = await postJson('/send', { instance, session: session ?? null, message, requestId: request.id });
+      request = { text: '', id: '' };
+      text.value = '';
+      sessionStorage.removeItem(draftKey);
+      fit();
+      announce('Sent.');
+      onSent(answer);
+    } catch (error) {
+      setText(problem, `Not sent. ${error.message}`);
+      problem.hidden = false;
+    }
+    button.disabled = false;
+    text.readOnly = false;
+  }
+
+  return {
+    element: element('div', {}, readOnly, form),
+    focus: () => text.focus({ preventScroll: true }),
+    setAllowed(canDrive, state) {
+      readOnly.hidden = canDrive;
+      if (form.hidden === canDrive) {
+        form.hidden = !canDrive;
+        fit();
+      }
+      const keys = /Mac|iP(?:hone|ad)/.test(navigator.userAgent) ? '\u2318 Enter' : 'Ctrl+Enter';
+      setText(hint, state === 'busy' || state === 'retrying' ? `${BUSY_HINT} ${keys} sends.` : `${keys} sends.`);
+    },
+  };
+}
