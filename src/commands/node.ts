@@ -94,7 +94,7 @@ function createService(
         approvals: settings,
         journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
       }),
-      startAll: async () => (await import('./terminal/start-runtime.ts')).startRuntime(settings, logger),
+      startAll: async () => (await import('./terminal/start-runtime.ts')).startRuntime(settings, logger, { watcher }),
       readOnly: settings.readOnly,
       record: (entry) => record.add(entry),
     },

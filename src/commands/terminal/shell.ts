@@ -163,7 +163,7 @@ function openShell({ output, ...given }: Opening): Opened {
     runtime: ({ onChange, approver = personal } = {}) => {
       const { approve, approvalRules } = settings;
       const rules = approvalRules.map((rule) => ({ ...rule, approve: approver(rule.approve) }));
-      started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, onChange);
+      started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, { onChange });
       return started.runtime;
     },
     call: (onProgress = () => {}) => ({
