@@ -1,11 +1,13 @@
 // Builds dist/: one file for each program, with everything it needs inside.
-import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { build } from 'esbuild';
+
+import { pageAssets } from './page-assets.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -63,15 +65,6 @@ async function readyTools() {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-/** The page's own files, by name. esbuild escapes what is beyond Latin-1 in them. */
-async function pageAssets() {
-  const folder = join(root, 'src/page/assets');
-  const names = (await readdir(folder)).toSorted((a, b) => a.localeCompare(b));
-  return Object.fromEntries(
-    await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name), 'utf8')])),
-  );
 }
 
 const ready = JSON.stringify(await readyTools());

@@ -3,7 +3,19 @@ import { PAGE_PREFIX } from './contract.ts';
 /** The files of the page, by path. */
 export const PAGE_FILES: ReadonlyMap<string, string> = new Map([
   ['/', 'index.html'],
-  ...['app.css', 'app.js', 'icon.svg'].map((name) => [PAGE_PREFIX + name, name] as const),
+  ...[
+    'app.css',
+    'app.js',
+    'asks.js',
+    'changes.js',
+    'composer.js',
+    'elements.js',
+    'fleet.js',
+    'icon.svg',
+    'lines.js',
+    'session.js',
+    'transcript.js',
+  ].map((name) => [PAGE_PREFIX + name, name] as const),
 ]);
 
 const DATA = ['fleet', 'session', 'changes', 'respond', 'send', 'abort'] as const;

@@ -21,7 +21,6 @@ Set up:
   watch, notify --test    notifications without node; try every channel
   completion SHELL        what makes Tab complete names: bash, zsh or fish
 Without a command, on pipes, it is the MCP server: clients start it so.
-
 help COMMAND has options and examples, help settings every setting; --version.
 Exit codes: 0 done, 1 failed, aborted or not found, 2 wrong usage, 3 it waits
 for somebody, 4 nothing was sent (busy, not reached), 124 it still runs.

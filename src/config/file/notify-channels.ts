@@ -161,7 +161,9 @@ function checkWebhook(
   const ref = secret === undefined ? undefined : checkSecret(secret, `${where}.secret`, context);
   if ('problem' in checked || !URL.canParse(url) || url.includes('#')) {
     const problem = 'problem' in checked ? checked.problem : 'expected a URL without fragment';
-    context.problems.push(`${where}.url: ${problem}; got ${quote(withoutSecrets(url))}`);
+    // A path of a webhook is often its secret.
+    const [origin] = /^(?:[^/]*\/\/)?[^/]*/.exec(withoutSecrets(url)) ?? [''];
+    context.problems.push(`${where}.url: ${problem}; got ${quote(origin)}`);
     return undefined;
   }
   return { type: 'webhook', url: new URL(url).href, ...(ref && { secret: ref }) };

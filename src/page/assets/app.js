@@ -31,7 +31,8 @@ followLines('/fleet', {
     linkState.dataset.state = state;
     setText(linkState, LINK_TEXTS[state]);
     notice.hidden = state !== 'lost';
-    if (state === 'lost') setText(notice, `${reason} Trying again; what you see is the last known state.`);
+    if (state === 'lost')
+      setText(notice, `${reason ?? 'The connection ended.'} Trying again; what you see is the last known state.`);
   },
 });
 

@@ -1,9 +1,12 @@
 // What the agent asks: a permission with its whole command, or questions. A card that is settled keeps its place until no other one can be pressed.
+import { diffLines } from './changes.js';
 import { announce, element, setText } from './elements.js';
 import { postJson } from './lines.js';
 
 /** A card that has just come up under a finger that was meant for something else cannot be pressed yet. */
 const GUARD_MS = 400;
+/** A person allows only what they see whole. */
+const NOT_WHOLE = 'Not all of it can be shown here, so it can only be rejected here. Its own terminal shows it whole.';
 let cardsMade = 0;
 
 /**
@@ -58,7 +61,7 @@ export function makeAskCard(ask, context) {
 
   root.append(...(ask.kind === 'permission' ? permissionParts(ask) : []));
   if (context.canDrive) {
-    fields.append(...(ask.kind === 'permission' ? permissionFields(respond) : questionFields(ask, respond)));
+    fields.append(...(ask.kind === 'permission' ? permissionFields(ask, respond) : questionFields(ask, respond)));
     setTimeout(() => (fields.disabled = false), GUARD_MS);
   } else if (ask.kind === 'question') root.append(...readQuestions(ask));
   root.append(fields, problem, result);
@@ -80,10 +83,12 @@ function summaryOf(ask) {
   return ask.questions.map(({ question }) => question).join(' ');
 }
 
-function permissionParts({ command, patterns, always }) {
+function permissionParts({ command, diff, patterns, always, canAllow }) {
   const parts = [element('pre', { class: 'command', text: command ?? patterns.join('\n') })];
   if (command !== undefined && patterns.some((pattern) => pattern !== command))
     parts.push(...listed('It covers', patterns));
+  if (diff !== undefined) parts.push(element('div', { class: 'diff' }, ...diffLines(diff.split('\n'))));
+  if (canAllow === false) parts.push(element('p', { class: 'error', text: NOT_WHOLE }));
   if (always.length > 0) parts.push(...listed('\u201cAlways\u201d would allow (not offered here)', always));
   return parts;
 }
@@ -97,7 +102,7 @@ function listed(title, items) {
   return [element('p', { class: 'quiet', text: title }), list];
 }
 
-function permissionFields(respond) {
+function permissionFields({ canAllow }, respond) {
   const word = element('input', { type: 'text', name: 'word', autocomplete: 'off', maxlength: '2000' });
   const allow = element('button', { class: 'primary', type: 'button', text: 'Allow once' });
   allow.addEventListener('click', () => void respond({ reply: 'once' }, 'Allowed once.'));
@@ -111,7 +116,7 @@ function permissionFields(respond) {
     const message = word.value.trim();
     void respond({ reply: 'reject', ...(message !== '' && { message }) }, 'Rejected.');
   });
-  return [element('div', { class: 'choices' }, allow, reject)];
+  return [element('div', { class: 'choices' }, canAllow !== false && allow, reject)];
 }
 
 function questionFields({ id, questions }, respond) {
@@ -128,7 +133,7 @@ function questionFields({ id, questions }, respond) {
   const form = element('form', { class: 'questions' }, ...groups.map((group) => group.element), problem, buttons);
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    const open = groups.find((group) => group.answer().length === 0);
+    const open = groups.find((group) => !group.isOptional && group.answer().length === 0);
     problem.hidden = open === undefined;
     if (open === undefined) void respond({ answers: groups.map((group) => group.answer()) }, 'Answered.');
     else open.focus();
@@ -137,7 +142,7 @@ function questionFields({ id, questions }, respond) {
 }
 
 /** One question as a group of choices, with a field for another answer where that is welcome. */
-function makeQuestion({ header, question, options, multiple, custom }, name) {
+function makeQuestion({ header, question, options, multiple, custom, optional }, name) {
   const type = multiple ? 'checkbox' : 'radio';
   const inputs = options.map(({ label }) => element('input', { type, name, value: label }));
   const choices = options.map(({ label, description }, at) => {
@@ -155,8 +160,10 @@ function makeQuestion({ header, question, options, multiple, custom }, name) {
     const label = options.length === 0 ? 'Your answer' : 'Your own answer';
     choices.push(element('label', { class: 'own' }, element('span', { text: label }), own));
   }
-  const legend = element('legend', {}, header ? element('span', { class: 'quiet', text: header }) : '', question);
+  const above = [header, optional && 'optional'].filter(Boolean).join(' \u00b7 ');
+  const legend = element('legend', {}, above && element('span', { class: 'quiet', text: above }), question);
   return {
+    isOptional: optional === true,
     element: element('fieldset', { class: 'question' }, legend, ...choices),
     answer() {
       const chosen = inputs.filter(({ checked }) => checked).map(({ value }) => value);

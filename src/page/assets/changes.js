@@ -57,7 +57,7 @@ function makeFile({ path, added, removed, patch }, isOpen) {
   );
   const summary = element('summary', {}, element('span', { class: 'path', text: path }), ' ', counts);
   const lines = patch === undefined ? [] : patch.replace(/\n$/, '').split('\n');
-  const body = element('div', { class: 'diff' }, ...makeLines(lines.slice(0, MAX_LINES)));
+  const body = element('div', { class: 'diff' }, ...diffLines(lines.slice(0, MAX_LINES)));
   if (lines.length === 0) body.append(element('p', { class: 'quiet', text: 'No lines to show.' }));
   if (lines.length > MAX_LINES)
     body.append(element('p', { class: 'quiet', text: `${lines.length - MAX_LINES} more lines are not shown.` }));
@@ -65,7 +65,7 @@ function makeFile({ path, added, removed, patch }, isOpen) {
 }
 
 /** What stands before the first hunk is the file's header: in a hunk, `---` is a line that was removed. */
-function makeLines(lines) {
+export function diffLines(lines) {
   const firstHunk = lines.findIndex((line) => line.startsWith('@@'));
   return lines.map((text, at) => {
     if (at < firstHunk) return element('div', { class: 'line meta', text });

@@ -11,7 +11,7 @@ export function element(tag, properties = {}, ...children) {
     else if (name === 'text') made.append(String(value));
     else made.setAttribute(name, value === true ? '' : String(value));
   }
-  made.append(...children.filter((child) => child !== undefined && child !== false));
+  made.append(...children.filter((child) => child !== undefined && child !== false && child !== ''));
   return made;
 }
 

@@ -6,6 +6,7 @@ const HEADERS = { 'x-opencode-mcp-page': '1' };
 const SILENCE_MS = 40_000;
 /** After a sleep of the device: one heartbeat is missing, and the person is looking. */
 const SILENCE_IN_SIGHT_MS = 20_000;
+const NO_ANSWER = 'The node does not answer.';
 const BACKOFF_MS = [300, 1000, 2000, 4000, 8000, 15_000];
 
 /** A refusal of the node, in its own words. */
@@ -16,7 +17,7 @@ class Refusal extends Error {
   }
 }
 
-/** Follows a stream until `close`. `onState` gets `connecting`, `live` or `lost`, with the reason of the last. */
+/** Follows a stream until `close`. `onState` gets `connecting`, `live` or `lost`, with the reason of the last unless the node ended the stream. */
 export function followLines(path, { onLine, onState }) {
   let attempt = 0;
   let seenAtMs = Date.now();
@@ -35,10 +36,9 @@ export function followLines(path, { onLine, onState }) {
     try {
       const { body } = await get(path, mine.signal);
       await readLines(body, mine.signal);
-      throw new Error('the node ended the connection');
+      if (!closed && connection === mine) retry();
     } catch (error) {
-      if (closed || connection !== mine) return;
-      retry(error);
+      if (!closed && connection === mine) retry(error instanceof Refusal ? error.message : NO_ANSWER);
     }
   }
 
@@ -57,10 +57,10 @@ export function followLines(path, { onLine, onState }) {
     }
   }
 
-  function retry(error) {
+  function retry(reason) {
     connection?.abort();
     connection = undefined;
-    onState('lost', error instanceof Refusal ? error.message : 'The node does not answer.');
+    onState('lost', reason);
     const waitMs = BACKOFF_MS[Math.min(attempt, BACKOFF_MS.length - 1)] * (0.75 + Math.random() / 2);
     attempt += 1;
     clearTimeout(timer);
@@ -124,7 +124,7 @@ export async function postJson(path, body) {
       cache: 'no-store',
     });
   } catch (error) {
-    throw new Error('The node does not answer. Nothing is lost: try again.', { cause: error });
+    throw new Error(`${NO_ANSWER} Nothing is lost: try again.`, { cause: error });
   }
   if (!response.ok) throw await refusalOf(response);
   return response.json();

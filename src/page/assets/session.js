@@ -31,7 +31,9 @@ export function openSession(root, { instance, session, request, canCreate, onCre
     text: 'Changes',
     onclick: toggleChanges,
   });
+  // What the stream says of itself comes and goes with it; why an action failed stays until the next one.
   const problem = element('p', { class: 'error', role: 'alert', hidden: true });
+  const refused = element('p', { class: 'error', role: 'alert', hidden: true });
   const back = element('a', { class: 'back', href: '#/', text: 'Back', 'aria-label': 'Back to all sessions' });
   const fresh = element('a', {
     class: 'button plain',
@@ -40,7 +42,7 @@ export function openSession(root, { instance, session, request, canCreate, onCre
     'aria-label': 'New session',
   });
   const actions = element('div', { class: 'actions' }, toggle, fresh, stop);
-  const head = element('header', { class: 'session-head' }, back, title, place, actions, problem);
+  const head = element('header', { class: 'session-head' }, back, title, place, actions, problem, refused);
 
   const transcript = makeTranscript();
   const older = element('button', {
@@ -93,13 +95,13 @@ export function openSession(root, { instance, session, request, canCreate, onCre
 
   /** Runs what may be refused, and shows why it was. */
   async function act(run) {
-    problem.hidden = true;
+    refused.hidden = true;
     try {
       await run();
     } catch (error) {
       if (ended) return;
-      setText(problem, error.message);
-      problem.hidden = false;
+      setText(refused, error.message);
+      refused.hidden = false;
     }
   }
 
@@ -236,7 +238,8 @@ export function openSession(root, { instance, session, request, canCreate, onCre
     stream ??= followLines(`/session?${query}`, {
       onLine: (line) => handlers[line.kind]?.(line),
       onState(link, reason) {
-        if (link === 'lost') handlers.error({ text: `${reason} Trying again.` });
+        // A stream that ends has said why.
+        if (link === 'lost' && reason !== undefined) handlers.error({ text: `${reason} Trying again.` });
         else if (link === 'live' && state !== undefined) problem.hidden = true;
       },
     });

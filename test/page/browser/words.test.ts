@@ -49,6 +49,17 @@ test('a choice takes the place of an own answer, and a question can be dismissed
   await page.locator('.result').getByText('Dismissed.').waitFor();
 });
 
+test('a question that may stay open needs no answer', async () => {
+  await using stage = await open();
+  const { page, api } = stage;
+  const [first, second] = QUESTION['questions'] as object[];
+  api.setSession('ses_pay', paySession([{ ...QUESTION, questions: [first, { ...second, optional: true }] }]));
+  await stage.open(LINK, '.ask');
+  await page.getByRole('radio', { name: /Redis/ }).check();
+  await page.getByRole('button', { name: 'Answer' }).click();
+  expect(await posted(api, 'respond')).toMatchObject({ answers: [['Redis'], []] });
+});
+
 test('an answer that is half given survives an update of the session', async () => {
   await using stage = await open();
   const { page, api } = stage;
