@@ -4,6 +4,7 @@ import { atMost, exactly } from './figure.ts';
 import { LIMITS, mostInFlight } from './figures/in-flight.ts';
 import { measureMemory, MOST_SURVEYED_MB } from './figures/memory.ts';
 import { FIRST_BYTE_RATIO, firstBytes, openNodeScene, REQUESTS, whoisAsked } from './figures/node.ts';
+import { EACH, MACHINES, REPORTED_RATIO, reportedSurvey } from './figures/reported.ts';
 import { silentSurvey } from './figures/silent.ts';
 import { listBytes, MOST_LIST_BYTES } from './figures/sizes.ts';
 import { measureStarts, MODERN_MEMORY_RATIO, MODERN_RATIO, SILENT_RATIO, START_RATIO } from './figures/start.ts';
@@ -37,6 +38,7 @@ const GATES: readonly ((stage: Stage) => Promise<readonly Gate[]>)[] = [
   silentGates,
   inFlightGates,
   nodeGates,
+  reportedGates,
 ];
 
 const gates: Gate[] = [];
@@ -215,6 +217,35 @@ async function nodeGates(stage: Stage): Promise<readonly Gate[]> {
       measured: await whoisAsked(scene.list, scene.tailscaled),
       limit: exactly(1),
       wrongLimit: exactly(REQUESTS),
+    },
+  ];
+}
+
+async function reportedGates(stage: Stage): Promise<readonly Gate[]> {
+  const { requests, requestsAsked, complete } = await reportedSurvey(stage);
+  const over = `over ${MACHINES} machines of ${EACH} instances`;
+  return [
+    {
+      name: `requests of a call of instances ${over}`,
+      unit: 'count',
+      measured: requests,
+      limit: atMost(MACHINES),
+      // One is held open at each.
+      wrongLimit: atMost(MACHINES - 1),
+    },
+    {
+      name: `requests ${over}, reported / asked`,
+      unit: '×',
+      measured: requests / requestsAsked,
+      limit: atMost(REPORTED_RATIO),
+      wrongLimit: atMost(1 / (MACHINES * EACH)),
+    },
+    {
+      name: `complete rows of instances ${over}`,
+      unit: 'count',
+      measured: complete,
+      limit: exactly(MACHINES * EACH),
+      wrongLimit: exactly(MACHINES * EACH + 1),
     },
   ];
 }

@@ -16,6 +16,7 @@ import { memoryFigures } from './figures/memory.ts';
 import { nodeIdleFigures } from './figures/node-idle.ts';
 import { nodeFigures } from './figures/node.ts';
 import { renameFigures } from './figures/rename.ts';
+import { reportedFigures } from './figures/reported.ts';
 import { silentFigures } from './figures/silent.ts';
 import { sizeFigures } from './figures/sizes.ts';
 import { startFigures } from './figures/start.ts';
@@ -42,6 +43,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   sizes: sizeFigures,
   node: nodeFigures,
   tailnet: (stage) => tailnetFigures(stage, 7),
+  reported: reportedFigures,
   'node-idle': nodeIdleFigures,
   ways: wayFigures,
   against: (stage, pairs) => againstFigures(stage, values.old ?? '', [10, 50, 200], pairs),

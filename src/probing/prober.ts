@@ -24,6 +24,8 @@ export interface ProbeTarget {
   readonly learnt?: OverviewParts | undefined;
   /** What it is, while it is healthy. */
   readonly identity?: Healthy | undefined;
+  /** What a request to it needs, as its last look had it. */
+  readonly connection?: Connection;
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
@@ -188,16 +190,21 @@ export class Prober<T extends ProbeTarget> {
 
   /** Undefined where there is none any more. */
   async #takeReport(target: T): Promise<ProbeOutcome | undefined> {
-    const { credential, endpoint, lock } = await this.#passwords.find(target.candidate, false);
+    let { connection } = target;
+    if (connection === undefined) {
+      const found = await this.#passwords.find(target.candidate, false);
+      if (found.lock !== undefined) return undefined;
+      connection = connectionOf(target, found);
+    }
     const report = usableReport(target.candidate);
-    if (report === undefined || lock !== undefined || this.#closed) return undefined;
+    if (report === undefined || this.#closed) return undefined;
     const outcome: ProbeOutcome = {
       result: report.result,
       reported: report.overviews,
       learnt: {},
       missing: [],
       timedOut: false,
-      connection: connectionOf(target, { endpoint, credential }),
+      connection,
       sequence: (this.#sequence += 1),
     };
     this.#slow.delete(target);
