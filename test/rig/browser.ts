@@ -82,19 +82,28 @@ export interface OpenBrowser extends AsyncDisposable {
 
 /** First line of a test that needs it: without it the test is skipped and says so; in CI that is a failure. */
 export function needBrowser({ skip }: TestContext): void {
-  if (program() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core')) return;
+  if (chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core')) return;
   const reason = 'needs chromium (CI=true scripts/install-system-packages.sh, as root) and test/components';
   if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
   skip(true, reason);
 }
 
-export async function openBrowser(): Promise<OpenBrowser> {
+export interface BrowserOptions {
+  /** A program that runs it elsewhere, as a phone: it is given what Chromium would be. */
+  readonly program?: string;
+  /** The only names that it can resolve, and their addresses. */
+  readonly names?: Readonly<Record<string, string>>;
+}
+
+export async function openBrowser(options: BrowserOptions = {}): Promise<OpenBrowser> {
   const { chromium } = components('playwright-core') as {
     readonly chromium: { launch(options: object): Promise<Browser> };
   };
   // As root Chromium needs its sandbox off; the tests open nothing but pages of loopback.
   const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking'];
-  const browser = await chromium.launch({ executablePath: program(), args });
+  const rules = Object.entries(options.names ?? {}).map(([name, address]) => `MAP ${name} ${address}`);
+  if (rules.length > 0) args.push(`--host-resolver-rules=${rules.join(',')}`);
+  const browser = await chromium.launch({ executablePath: options.program ?? chromiumProgram(), args });
   return {
     version: browser.version(),
     page: (options = {}) => browser.newPage({ viewport: { width: 1280, height: 800 }, ...options }),
@@ -110,7 +119,7 @@ export async function accessibilityFaults(page: BrowserPage): Promise<string[]> 
     violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => id + ': ' + html.slice(0, 200) + ' ' + failureSummary)))`);
 }
 
-function program(): string | undefined {
+export function chromiumProgram(): string | undefined {
   return PROGRAMS.find((path) => existsSync(path));
 }
 
