@@ -111,7 +111,7 @@ describe('an agent on another machine, from a phone', () => {
     await phone.getByLabel(/Why not/).fill('Keep it, say done.');
     await phone.getByRole('button', { name: 'Reject' }).click();
     await phone
-      .getByText(/feedback: Keep it, say done\./)
+      .getByText(/^bash returned: [^]*feedback: Keep it, say done\./)
       .first()
       .waitFor();
   });
