@@ -6,6 +6,7 @@ import type { Report, ReportedOverview } from '../../src/model/report.ts';
 import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import { busyIn, idleIn } from '../rig/fake-node-service.ts';
 import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
 import { until } from '../rig/wait.ts';
 import { HEALTHY } from './candidates.ts';
 import { settle } from './manual-clock.ts';
@@ -153,20 +154,46 @@ describe('an instance of which a watcher says what it does', () => {
     await expect(world.fleet.reach(world.instance('a'))).rejects.toThrow(/another instance answers there now/);
   });
 
+  test('names no directory to an OpenCode 2 that only its watcher has named', async () => {
+    await using fake = await startFakeOpencode2();
+    const credential = { username: 'opencode', password: fake.password };
+    await using world = new World({ resolveCredential: () => Promise.resolve(credential) });
+    const directory = '/home/user/true';
+    fake.addSession({ directory });
+    const { version, pid } = fake;
+    const result = { status: 'healthy', dialect: 'opencode-2', version, pid, directory: '', worktree: '' } as const;
+    const { session: _, ...whole } = idleIn('');
+    world.register('a', fake, {
+      route: 'tailnet',
+      claims: { service: {} },
+      report: { ...report([whole, idleIn(directory), busyIn('/home/user/lie')]), result },
+    });
+    await world.start();
+    const [lying, honest] = ['/home/user/lie', directory].map((place) =>
+      world.fleet.snapshot().instances.find((one) => one.directory === place),
+    );
+    if (lying === undefined || honest === undefined) throw new Error(`Expected both, got ${world.listed().join()}`);
+    expect(fake.requests).toEqual([]);
+    await expect(world.fleet.reach(lying)).rejects.toThrow(/has no session in \/home\/user\/lie/);
+    expect((await world.fleet.reach(honest)).directory).toBe(directory);
+    expect(fake.requests.filter((request) => JSON.stringify(request).includes('lie'))).toEqual([]);
+  });
+
   test('is one with another way to the same process, which proves it; both are known by what is said', async () => {
     await using stage = await reportedWorld();
     const { world, fake } = stage;
     const tunnel = await world.tunnelTo(fake);
     const claims = { hostname: 'box', id: 'inst_1', localPort: 4096 };
     world.register('a', fake, { route: 'tailnet', report: report([busyIn(DIRECTORY)]), claims });
-    world.register('relay', tunnel, { route: 'relay', claims: { ...claims, name: 'a' } });
+    // It would be asked first, were anybody asked.
+    world.register('near', tunnel, { route: 'loopback', claims: { ...claims, name: 'a' } });
     await world.announce();
     await world.quiet();
     await world.clock.advance(REVIEW_DELAY_MS);
     await until('the proof', () => world.fleet.snapshot().instances.length === 1);
     expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.endpoint.route)).toEqual([
+      'loopback',
       'tailnet',
-      'relay',
     ]);
     const before = requestsTo(fake);
     await world.fleet.survey();

@@ -5,13 +5,16 @@ import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { LiveFleet } from '../../src/fleet/fleet.ts';
 import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
-import type { ReportedOverview } from '../../src/model/report.ts';
+import { isReported, type ReportedOverview } from '../../src/model/report.ts';
 import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
 import { getStatus } from '../../src/operations/listing/status.ts';
-import type { Call, Runtime } from '../../src/operations/runtime.ts';
+import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { listSessions } from '../../src/operations/sessions/sessions.ts';
+import { HEALTHY } from '../fleet/candidates.ts';
+import { World } from '../fleet/world.ts';
+import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
 import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
@@ -119,6 +122,34 @@ describe('an instance whose node service says what it does', () => {
     expect(node.passedOn).toEqual([]);
   });
 
+  test('is shown as it is now, however long ago that was said', async () => {
+    await using world = new World();
+    const fake = await world.fake({ directory: DIRECTORY });
+    const said = {
+      result: { ...HEALTHY, directory: DIRECTORY },
+      overviews: [idleIn(DIRECTORY)],
+      isCurrent: () => true,
+    };
+    world.register('a', fake, { report: said });
+    await world.start();
+    await world.clock.advance(50_000);
+    const { approvals, journal } = testRuntime(world.fleet);
+    const { data } = await listInstances(createRuntime(world.fleet, world.clock, { approvals, journal }), LIST, call());
+    expect(data.instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect(data.instances[0]).not.toHaveProperty('stale_seconds');
+  });
+
+  test('is asked itself what runs where its sessions are, before a directory is named to it', async () => {
+    const { id } = opencode.addSession({ directory: '/home/ada/other' });
+    opencode.state.begin(id, 'do it');
+    await begin(web(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
+    const { data } = await listSessions(runtime, { instance: 'web' }, call());
+    expect(data.sessions).toMatchObject([{ id, state: 'busy' }]);
+    expect(node.passedOn).toContain(`GET web/session/${id}`);
+    // What its node service says stands all the same.
+    expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
+  });
+
   test('is proven before it is driven', async () => {
     opencode.addSession({ title: 'Here' });
     await begin(web(idleIn(DIRECTORY)));
@@ -157,8 +188,6 @@ describe('waiting for an instance whose node service says what it does', () => {
     await begin(web(busyIn(DIRECTORY, { id, ...fields }, command)));
     return id;
   }
-  /** Everything that follows from what was said has happened. */
-  const isSeen = async (state: string): Promise<true> => until(`it to be ${state}`, () => stateOf() === state);
 
   test('costs no request until its turn is over, which wakes it', async () => {
     const id = await beginTurn();
@@ -230,7 +259,7 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(data.turns).toMatchObject([{ outcome: 'waiting' }]);
   });
 
-  test('follows the turn itself once its node service cannot be believed, and from the beginning where it may have stalled', async () => {
+  test('follows the turn itself once its node service cannot be believed', async () => {
     const id = await beginTurn();
     const waiting = wait(runtime, { for: 'any' }, call());
     node.hasStates = false;
@@ -238,15 +267,14 @@ describe('waiting for an instance whose node service says what it does', () => {
     await until('it to be followed', () => opencode.openStreams > 0);
     opencode.state.finish(id, 'all is well');
     expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
-    node.hasStates = true;
-    const old = opencode.addSession({ title: 'Old' });
-    opencode.state.begin(old.id, 'do it');
-    node.cut();
-    node.say([web(busyIn(DIRECTORY, { id: old.id, sinceMs: Date.now() - 300_000 }))]);
-    await isSeen('busy');
-    const other = wait(runtime, { for: 'any' }, call());
+  });
+
+  test('follows a turn itself that runs for so long that it may have stalled', async () => {
+    const id = await beginTurn({ sinceMs: Date.now() - STALL_MS });
+    const waiting = wait(runtime, { for: 'any' }, call());
     await until('it to be followed', () => opencode.openStreams > 0);
-    opencode.state.finish(old.id, 'at last');
-    expect((await other).data.turns).toMatchObject([{ outcome: 'completed' }]);
+    expect(fleet.snapshot().instances.every(({ server }) => isReported(server))).toBe(true);
+    opencode.state.finish(id, 'at last');
+    expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
   });
 });

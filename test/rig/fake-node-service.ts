@@ -153,6 +153,7 @@ export function busyIn(directory: string, fields: Partial<WatchedSession> = {}, 
   };
   return {
     directory,
+    witness: id,
     activity: { kind: 'busy' },
     running: [id],
     session: { id, title: session.title, directory, updatedMs: session.sinceMs },

@@ -160,7 +160,7 @@ describe('a book that follows a node service with states', () => {
   });
 
   test('is not flooded by one that has something new each time', async () => {
-    const { node, clock, held } = await following(new FakeNodeService([A]));
+    const { node, book, clock, held } = await following(new FakeNodeService([A]));
     await held();
     let said = 0;
     /** Says something new to each request that comes without time passing. */
@@ -180,6 +180,10 @@ describe('a book that follows a node service with states', () => {
     const atOnce = await sayAll();
     expect(atOnce).toBeGreaterThanOrEqual(8);
     expect(atOnce).toBeLessThanOrEqual(10);
+    const before = node.requests.length;
+    // By no scan either.
+    await book.ask();
+    expect(node.requests.length).toBe(before);
     for (let steps = 0; steps < 20; steps += 1) {
       await clock.advance(PACE_MS);
       expect(await sayAll()).toBeLessThanOrEqual(1);
