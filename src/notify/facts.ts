@@ -120,10 +120,9 @@ export class Facts {
     return [...this.#requests(seen), ...this.#turns(seen)];
   }
 
-  /** What ran in a server that ended runs and waits no more; a person who closed it knows. */
-  #ended({ sessions }: WatchedServer, { runs, waits }: ServerMemory, nowMs: number): readonly Notice[] {
+  /** What ran in a server that ended waits no more; that it ended is not said, since mostly a person closed it. */
+  #ended({ sessions }: WatchedServer, { waits }: ServerMemory, nowMs: number): readonly Notice[] {
     const interrupted = new Map(sessions.filter(({ state }) => state === 'interrupted').map((one) => [one.id, one]));
-    for (const id of interrupted.keys()) runs.delete(id);
     return [...waits].flatMap(([id, { notice }]) => {
       const session = interrupted.get(notice.session?.id ?? '');
       if (session === undefined) return [];

@@ -174,6 +174,19 @@ describe('a turn', () => {
     expect(events(see(sessionIn(state, START + 30 * SECOND)))).toEqual([`${event} Fix the build`]);
   });
 
+  it('counts from its own beginning, also where the one before it was not seen to end', () => {
+    see(sessionIn('busy', START, { turnBeganMs: START }));
+    see(sessionIn('busy', START, { turnBeganMs: START + MINUTE }));
+    nowMs += 2 * MINUTE;
+    expect(see(sessionIn('idle', START + MINUTE + 10 * SECOND))).toEqual([]);
+  });
+
+  it('of a session that is gone is forgotten', () => {
+    see(sessionIn('busy', START));
+    expect(see()).toEqual([]);
+    expect([...memory.values()].map(({ runs }) => runs.size)).toEqual([0]);
+  });
+
   it('that a person interrupts is not noticed', () => {
     see(sessionIn('busy', START));
     nowMs += MINUTE;

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -7,6 +7,7 @@ import type { Logger } from '../../src/base/log.ts';
 import { type ChannelRules, NOTIFY_EVENTS } from '../../src/config/notify.ts';
 import type { Followed } from '../../src/model/followed.ts';
 import type { Channel } from '../../src/notify/channels/channel.ts';
+import type { Memory } from '../../src/notify/facts.ts';
 import { NoticeStore } from '../../src/notify/notice-store.ts';
 import { Notifier } from '../../src/notify/notifier.ts';
 import { holdNotifying } from '../../src/notify/sole-notifier.ts';
@@ -252,6 +253,31 @@ it('one process of a state directory notifies, and another takes over when it en
   watcher.show(sessionIn('busy', clock.now()));
   await arrives(other, 1);
   expect([phone.events, other.events]).toEqual([['permission'], ['settled']]);
+});
+
+it('a process that ends before its turn to notify says nothing', async () => {
+  phone.hold();
+  start();
+  watcher.show(asking(clock.now()));
+  await until('something is left to say', () => phone.tries === 1 && written().includes('per_1'));
+  const second = start([named('phone', other)]);
+  await until('it sees the first', () => logged.some((line) => line.includes('another process of this user notifies')));
+  await second.close();
+  expect(other.tries).toBe(0);
+  phone.release();
+});
+
+it('writes down only what is new', async () => {
+  const store = new NoticeStore(temp.path, logger);
+  const memory: Memory = new Map([['reg-1', { lookedMs: 1, runs: new Map(), waits: new Map() }]]);
+  await store.write({ memory, outboxes: new Map() });
+  rmSync(file());
+  memory.set('reg-1', { lookedMs: 2, runs: new Map(), waits: new Map() });
+  await store.write({ memory, outboxes: new Map() });
+  expect(existsSync(file())).toBe(false);
+  memory.get('reg-1')?.runs.set('ses_1', { turnMs: 1, isStalled: false });
+  await store.write({ memory, outboxes: new Map() });
+  expect((await store.read()).memory).toEqual(memory);
 });
 
 it('what a killed process left behind keeps nobody from notifying', async () => {

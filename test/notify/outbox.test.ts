@@ -201,13 +201,13 @@ describe('after a restart', () => {
     await settle();
     const { shown } = outbox.kept;
     await outbox.close();
-    channel.error = DEAD;
+    channel.hold();
     // As written before the process was killed in the middle of its delivery.
-    const pending = [{ notice: notice('permission', 'maybe'), fromMs: 0, attempts: 0 }];
+    const pending = ['ahead', 'maybe'].map((id) => ({ notice: notice('permission', id), fromMs: 0, attempts: 0 }));
     outbox = open({}, { pending, shown });
     outbox.offer(notice('settled', 'said'));
     outbox.offer(notice('settled', 'maybe'));
-    channel.error = undefined;
+    channel.release();
     await clock.advance(MINUTE);
     expect(channel.arrived.slice(1).map(({ notice, replaces }) => [notice.id, notice.event, replaces])).toEqual(
       expect.arrayContaining([
@@ -274,6 +274,17 @@ describe('a flood of 500', () => {
     expect(asked.length).toBe(500);
     expect(channel.shown.size).toBe(521);
     expect(outbox.kept.pending).toEqual([]);
+  });
+
+  it('over hours stays bounded too, where nothing of it arrives', async () => {
+    channel.error = DEAD;
+    for (let count = 0; count < 100; count += 1) {
+      outbox.offer(notice('done', `done ${count}`));
+      await clock.advance(MINUTE);
+    }
+    expect(outbox.kept.pending.length).toBe(21);
+    const sum = outbox.kept.pending.find((one) => one.notice.event === 'summary');
+    expect(sum?.notice.counts).toEqual({ done: 80 });
   });
 
   it('over hours stays bounded too', async () => {

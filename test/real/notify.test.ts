@@ -102,7 +102,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     await watch();
     await says(/^Settled: Wait for me$/);
     await says(/^Done: Wait for me$/);
-    expect(ntfy.messages.map(({ title }) => title?.split(':')[0]).toSorted()).toEqual([
+    expect(ntfy.messages.map(({ title }) => title?.split(':')[0] ?? '').toSorted()).toEqual([
       'Done',
       'Permission',
       'Settled',
