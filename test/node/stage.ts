@@ -16,6 +16,7 @@ import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-ins
 import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { NodeService } from '../../src/node/service.ts';
 import { LiveWatcher } from '../../src/watch/live-watcher.ts';
+import type { Approver } from '../../src/config/settings.ts';
 import type { RecordEntry } from '../../src/operations/call-record.ts';
 import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
@@ -74,6 +75,8 @@ export interface NodeStageOptions {
   readonly ports?: OwnInstancesDeps['ports'];
   /** Follows what the instances do, which asks them; default not. */
   readonly watch?: boolean;
+  /** See `Approvals`. */
+  readonly approve?: Approver;
   /** What the own user sees on the page; default: it cannot be started. */
   readonly startAll?: () => Promise<StartedFleet>;
   /** What the instance does with a request that is not of its identity. */
@@ -235,7 +238,7 @@ export async function runService(
     instances,
     watcher,
     page: {
-      own: testRuntime(instances.fleet, `${registryPath}/requests`),
+      own: testRuntime(instances.fleet, `${registryPath}/requests`, options.approve),
       startAll: options.startAll ?? (() => Promise.reject(new Error('no other machines here'))),
       readOnly: false,
       record: (entry) => void records.push(entry),
