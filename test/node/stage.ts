@@ -15,6 +15,7 @@ import type { LoopbackPeerDeps } from '../../src/node/access/loopback-peer.ts';
 import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
 import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { NodeService } from '../../src/node/service.ts';
+import type { Approver } from '../../src/config/settings.ts';
 import type { RecordEntry } from '../../src/operations/call-record.ts';
 import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
@@ -71,6 +72,8 @@ export interface NodeStageOptions {
   readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
+  /** See `Approvals`. */
+  readonly approve?: Approver;
   /** What the own user sees on the page; default: it cannot be started. */
   readonly startAll?: () => Promise<StartedFleet>;
   /** What the instance does with a request that is not of its identity. */
@@ -228,7 +231,7 @@ export async function runService(
     api,
     instances,
     page: {
-      own: testRuntime(instances.fleet, `${registryPath}/requests`),
+      own: testRuntime(instances.fleet, `${registryPath}/requests`, options.approve),
       startAll: options.startAll ?? (() => Promise.reject(new Error('no other machines here'))),
       readOnly: false,
       record: (entry) => void records.push(entry),

@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
+import { RECHECK_MS } from '../../src/node/access/gate.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { READER, STRANGER } from '../node/stage.ts';
-import { type Line, openPageStage } from './stage.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
+import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { until } from '../rig/wait.ts';
+import { COLLEAGUE, type Line, openPageStage } from './stage.ts';
 
 const FLEET = 'v1/fleet';
 
@@ -145,6 +149,97 @@ describe('the page of a node service', () => {
       },
       { outcome: 'gone' },
     ]);
+  });
+
+  test('of two devices that settle one request at once, one does, and the other sees that it is settled', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession();
+    stage.fake.state.begin(session.id, 'go on');
+    const { id } = stage.fake.addPermission({ sessionID: session.id });
+    await using phone = await stage.stream(atSession(session.id));
+    await using tablet = await stage.stream(atSession(session.id));
+    for (const one of [phone, tablet]) await one.find('the request', (line) => JSON.stringify(line).includes(id));
+    const answers = await Promise.all(
+      ['once', 'reject'].map((reply) =>
+        stage.post('respond', { instance: 'one', session: session.id, request: id, reply }),
+      ),
+    );
+    expect(answers.map(({ status }) => status)).toEqual([200, 200]);
+    expect(answers.filter(({ json }) => json['done'] === true)).toHaveLength(1);
+    expect(answers.filter(({ json }) => json['gone'] === true)).toHaveLength(1);
+    for (const one of [phone, tablet])
+      await one.find('that nothing waits', (line) => {
+        const isEmpty = JSON.stringify(line['asks']) === '[]';
+        return isEmpty && one.all.indexOf(line) > one.all.findIndex((each) => JSON.stringify(each).includes(id));
+      });
+  });
+
+  test('a request is settled only as one of its own session', async () => {
+    await using stage = await openPageStage();
+    const [mine, other] = [stage.fake.addSession(), stage.fake.addSession()];
+    for (const { id } of [mine, other]) stage.fake.state.begin(id, 'go on');
+    const { id } = stage.fake.addPermission({ sessionID: other.id });
+    const answer = await stage.post('respond', { instance: 'one', session: mine.id, request: id, reply: 'once' });
+    expect(answer).toMatchObject({ status: 200, json: { done: false, gone: true } });
+    expect(stage.fake.state.permissions.has(id)).toBe(true);
+  });
+
+  test('a question is answered with labels, even where they cannot be shown as they are', async () => {
+    await using stage = await openPageStage();
+    const session = stage.fake.addSession();
+    stage.fake.state.begin(session.id, 'go on');
+    const label = '\u202eRed';
+    const { id } = stage.fake.addQuestion({
+      sessionID: session.id,
+      questions: [{ question: 'Which color?', header: 'Color', options: [{ label, description: 'warm' }] }],
+    });
+    await using lines = await stage.stream(atSession(session.id));
+    expect(await lines.find('the question', ({ kind }) => kind === 'asks')).toMatchObject({
+      asks: [
+        {
+          id,
+          kind: 'question',
+          questions: [
+            {
+              header: 'Color',
+              question: 'Which color?',
+              options: [{ label: 'Red', description: 'warm' }],
+              multiple: false,
+              custom: true,
+            },
+          ],
+        },
+      ],
+    });
+    const answer = { instance: 'one', session: session.id, request: id, answers: [['Red']] };
+    expect(await stage.post('respond', answer)).toMatchObject({ json: { done: true } });
+    expect(stage.fake.count('POST /question/:id/reply')).toBe(1);
+    expect(stage.fake.state.questions.has(id)).toBe(false);
+  });
+
+  test('what the settings let nobody settle is not settled here', async () => {
+    await using stage = await openPageStage({ approve: 'never' });
+    const session = stage.fake.addSession();
+    stage.fake.state.begin(session.id, 'go on');
+    const { id } = stage.fake.addPermission({ sessionID: session.id });
+    const answer = await stage.post('respond', { instance: 'one', session: session.id, request: id, reply: 'once' });
+    expect(answer).toMatchObject({
+      status: 409,
+      json: { error: expect.stringContaining('approve: never') as string },
+    });
+    expect(stage.fake.state.permissions.has(id)).toBe(true);
+  });
+
+  test('a right that ends is cut off within a minute', async () => {
+    const clock = new ManualClock();
+    await using stage = await openPageStage({ clock });
+    const session = stage.fake.addSession();
+    await using lines = await stage.stream(atSession(session.id));
+    await lines.find('the session', ({ kind }) => kind === 'session');
+    const colleague = tailnetNode({ id: 'colleague', addresses: [COLLEAGUE], userId: 'user-cleo' });
+    stage.api.callers.set(COLLEAGUE, whoisOf(colleague, 'cleo@example.com'));
+    await clock.advance(RECHECK_MS);
+    await until('the stream to be cut', () => lines.closed());
   });
 
   test('a message is sent once, however often it comes, and what runs is stopped', async () => {

@@ -51,10 +51,7 @@ export interface PageStage extends AsyncDisposable, RunningService {
   stream(path: string, options?: PageOptions): Promise<Lines>;
 }
 
-export interface PageStageOptions extends Pick<
-  Parameters<typeof runService>[2] & object,
-  'clock' | 'maxRequestsPerCaller'
-> {
+export interface PageStageOptions extends Pick<Parameters<typeof runService>[2] & object, 'clock' | 'approve'> {
   readonly startAll?: () => Promise<StartedFleet>;
   readonly fake?: Parameters<typeof startFakeOpencode>[0];
 }

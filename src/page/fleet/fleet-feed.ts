@@ -17,6 +17,8 @@ export class FleetFeed implements RowDeps {
   readonly #runtime: Runtime;
   readonly #known = new Map<string, KnownSession | 'asking'>();
   readonly #since = new Map<string, { readonly state: string; readonly sinceMs: number }>();
+  /** Servers that are asked one by one now. */
+  readonly #surveyed = new Set<string>();
   #lookups = 0;
   /** Changes with each title that is found. */
   #version = 0;
@@ -65,9 +67,33 @@ export class FleetFeed implements RowDeps {
   }
 
   async #survey(clock: Clock, signal: AbortSignal): Promise<void> {
+    const { fleet } = this.#runtime;
     while (!signal.aborted) {
-      await this.#runtime.fleet.survey(signal);
+      const beganMs = clock.now();
+      let isOver = false;
+      const survey = fleet.survey(signal).then(() => (isOver = true));
+      await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
+      while (!isOver && !signal.aborted) {
+        // Somebody hangs: those that answered do not wait for them.
+        for (const instance of fleet.snapshot().instances)
+          if ((instance.overview?.askedAtMs ?? 0) >= beganMs) void this.#surveyOne(instance, signal);
+        await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
+      }
       await clock.sleep(SURVEY_PAUSE_MS, signal);
+    }
+  }
+
+  async #surveyOne(instance: Instance, signal: AbortSignal): Promise<void> {
+    const { fleet } = this.#runtime;
+    const { key } = instance.server;
+    if (this.#surveyed.has(key)) return;
+    this.#surveyed.add(key);
+    try {
+      await fleet.surveyServer(await fleet.reach(instance, signal), signal);
+    } catch {
+      // The next survey says why.
+    } finally {
+      this.#surveyed.delete(key);
     }
   }
 
