@@ -11,6 +11,7 @@ import { OwnPorts } from '../node/access/own-ports.ts';
 import { NodeService } from '../node/service.ts';
 import { localApiAddress } from '../tailscale/address.ts';
 import { createLocalApi } from '../tailscale/local-api.ts';
+import { LiveWatcher } from '../watch/live-watcher.ts';
 
 /** What has not ended by then is cut off: systemd and people wait for it. */
 const SHUTDOWN_LIMIT_MS = 800;
@@ -21,24 +22,30 @@ const FOREVER_MS = 2_147_483_647;
 /** Serves this user's instances on the tailnet until a signal comes. */
 export async function node(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
   const ending = new AbortController();
-  const service = createService(settings, logger, process, ending.signal);
+  const { service, watcher } = createService(settings, logger, process, ending.signal);
   // While tailscaled is away nothing else keeps the process.
   const alive = setInterval(() => {}, FOREVER_MS);
   const ended = new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, resolve);
   });
   service.start();
+  watcher.start();
   await ended;
   logger.log('info', 'ending');
   ending.abort();
   const cutOff = setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS);
-  await service.close();
+  await Promise.all([watcher.close(), service.close()]);
   clearTimeout(cutOff);
   clearInterval(alive);
   process.exit(0);
 }
 
-function createService(settings: Settings, logger: Logger, process: NodeJS.Process, signal: AbortSignal): NodeService {
+function createService(
+  settings: Settings,
+  logger: Logger,
+  process: NodeJS.Process,
+  signal: AbortSignal,
+): { readonly service: NodeService; readonly watcher: LiveWatcher } {
   const uid = process.geteuid?.();
   if (uid === undefined) throw new SettingsError('opencode-mcp node: this system does not tell whose a process is');
   const { tailnet } = settings;
@@ -55,9 +62,11 @@ function createService(settings: Settings, logger: Logger, process: NodeJS.Proce
     clock: systemClock,
     logger,
   });
-  return new NodeService({
+  const watcher = new LiveWatcher({ own: instances, clock: systemClock, logger });
+  const service = new NodeService({
     api: createLocalApi({ socketPath: tailnet.socketPath, clock: systemClock, logger }),
     instances,
+    watcher,
     port: tailnet.nodePort,
     rules: { users: tailnet.users, tags: tailnet.tags },
     host,
@@ -65,6 +74,7 @@ function createService(settings: Settings, logger: Logger, process: NodeJS.Proce
     clock: systemClock,
     logger,
   });
+  return { service, watcher };
 }
 
 /** tailscaled makes its socket itself, so that it belongs to the user it runs as. */

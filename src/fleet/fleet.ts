@@ -9,10 +9,10 @@ import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
 import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
-import type { Fleet, Reached, ServerSurvey } from './contract.ts';
+import type { Fleet, Reached, ServerSurvey, Surveyed } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import type { Instance, Snapshot } from '../model/instance.ts';
+import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { proveSame } from '../identity/proof.ts';
 import { hearSame, isSameService } from '../identity/same-service.ts';
 import { type Batch, type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
@@ -37,6 +37,8 @@ export interface FleetDeps {
   readonly logger: Logger;
   /** Called shortly after anything that is shown may have changed, once for a whole survey; may fire spuriously. */
   readonly onChange?: () => void;
+  /** Whether somebody else notices at once that an endpoint stops answering: rounds leave it alone while it is healthy. */
+  readonly isFollowed?: (endpoint: ProbedEndpoint) => boolean;
   /** Called immediately on any possible membership change; may fire spuriously. */
   readonly onPresence?: () => void;
 }
@@ -123,6 +125,7 @@ export class LiveFleet implements Fleet {
       intervalMs: settings.discoveryIntervalMs,
       table: this.#table,
       batch: this.#batch,
+      isFollowed: deps.isFollowed ?? (() => false),
       onEnd: () => this.#considerAll(),
     });
   }
@@ -187,7 +190,7 @@ export class LiveFleet implements Fleet {
     return this.#finder.reach(instance, signal);
   }
 
-  worksIn({ instance }: Reached, session: Parameters<Fleet['worksIn']>[1]): void {
+  worksIn({ instance }: Pick<Reached, 'instance'>, session: Parameters<Fleet['worksIn']>[1]): void {
     for (const record of this.#table.recordsOf(instance.server.endpoints)) record.worksIn(session);
   }
 
@@ -195,7 +198,7 @@ export class LiveFleet implements Fleet {
     return this.#finder.reachAnother(reached, failed, signal);
   }
 
-  async surveyServer({ instance, endpointId: reached }: Reached, signal?: AbortSignal): Promise<ServerSurvey> {
+  async surveyServer({ instance, endpointId: reached }: Surveyed, signal?: AbortSignal): Promise<ServerSurvey> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
     const all = this.#table.recordsOf(instance.server.endpoints);

@@ -41,9 +41,19 @@ function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
     end: () => {},
   };
   let ended = 0;
-  const rounds = new Rounds({ clock, intervalMs: INTERVAL_MS, table, batch, onEnd: () => (ended += 1) });
+  const followed = new Set<string>();
+  const isFollowed = ({ candidate }: EndpointRecord): boolean => followed.has(candidate.key);
+  const rounds = new Rounds({
+    clock,
+    intervalMs: INTERVAL_MS,
+    table,
+    batch,
+    isFollowed,
+    onEnd: () => (ended += 1),
+  });
   return {
     rounds,
+    followed,
     added,
     asked,
     hold,

@@ -8,6 +8,7 @@ const prefix = '/opencode-mcp/v1/i/';
 test.each([
   ['/opencode-mcp/v1/instances', { kind: 'list' }],
   ['/opencode-mcp/v1/instances?x=1', { kind: 'list' }],
+  ['/opencode-mcp/v1/states', { kind: 'states' }],
   [`${prefix}a_b-1`, { kind: 'instance', id: 'a_b-1', path: '/', query: '' }],
   [`${prefix}a/`, { kind: 'instance', id: 'a', path: '/', query: '' }],
   [

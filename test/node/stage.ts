@@ -15,6 +15,7 @@ import type { LoopbackPeerDeps } from '../../src/node/access/loopback-peer.ts';
 import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
 import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { NodeService } from '../../src/node/service.ts';
+import { LiveWatcher } from '../../src/watch/live-watcher.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
 import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
@@ -68,6 +69,8 @@ export interface NodeStageOptions {
   readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
+  /** Follows what the instances do, which asks them; default not. */
+  readonly watch?: boolean;
   /** What the instance does with a request that is not of its identity. */
   readonly handler?: (request: IncomingMessage, response: ServerResponse, body: string) => void;
   readonly onUpgrade?: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -119,7 +122,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   const api = new MemoryLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
   populate(api);
   const address = tun ? SELF : '127.0.0.1';
-  const { service, instances, port, log } = await runService(registry.path, api, options);
+  const { service, watcher, instances, port, log } = await runService(registry.path, api, options);
   await until('the service to listen', () => service.addresses.includes(address));
   await until('the instance to be found', async () => (await instances.list()).length > 0);
   const call = (path: string, callOptions: CallOptions = {}): Promise<Answer> => send(address, port, path, callOptions);
@@ -159,7 +162,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
       return Buffer.concat(chunks).toString('latin1');
     },
     async [Symbol.asyncDispose]() {
-      await service.close();
+      await Promise.all([watcher.close(), service.close()]);
       await instance.close();
       await temp.close();
     },
@@ -168,6 +171,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
 
 export interface RunningService {
   readonly service: NodeService;
+  readonly watcher: LiveWatcher;
   readonly instances: OwnInstances;
   readonly port: number;
   readonly log: readonly LogLine[];
@@ -195,6 +199,7 @@ export async function runService(
     maxConnections,
     maxRequestsPerCaller,
     opencodeStateDir = `${registryPath}/no-services`,
+    watch = false,
   } = options;
   const instances = new OwnInstances({
     settings: {
@@ -216,9 +221,11 @@ export async function runService(
       return password === undefined ? undefined : { username: 'opencode', password };
     },
   });
+  const watcher = new LiveWatcher({ own: instances, clock: systemClock, logger });
   const service = new NodeService({
     api,
     instances,
+    watcher,
     port,
     host: 'the-host',
     rules: { users: [], tags: [], ...rules },
@@ -235,7 +242,8 @@ export async function runService(
     ...(maxRequestsPerCaller !== undefined && { maxRequestsPerCaller }),
   });
   service.start();
-  return { service, instances, port, log };
+  if (watch) watcher.start();
+  return { service, watcher, instances, port, log };
 }
 
 /** The own user's laptop, one with a grant to read, and one without any right. */

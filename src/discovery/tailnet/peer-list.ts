@@ -6,7 +6,7 @@ import { type PeerStates, readPeerStates } from './peer-states.ts';
 
 /** What a node service serves, and how its instances are reached: everything below the prefix and an id is that instance's. */
 export const LIST_PATH = '/opencode-mcp/v1/instances';
-/** The list with what each of them does; an older service has none. */
+/** The list with what each instance is doing; an older node service answers it with 404. */
 export const STATES_PATH = '/opencode-mcp/v1/states';
 export const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
 /** The version of the list; who does not know it refuses it. */

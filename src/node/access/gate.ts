@@ -27,6 +27,8 @@ export interface GateDeps {
   readonly callers: Pick<Callers, 'admit'>;
   readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
   readonly feed: Pick<ListFeed, 'now' | 'next'>;
+  /** What each instance is doing, as callers of each role may see it. */
+  readonly states: Readonly<Record<Role, Pick<ListFeed, 'now' | 'next'>>>;
   readonly sessions: Pick<ReadSessions, 'has' | 'isActive'>;
   readonly connections: Connections;
   readonly quota: Quota;
@@ -42,6 +44,8 @@ const TOO_MANY: Refusal = {
   status: 429,
   text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
 };
+
+const CHANGED: Refusal = { status: 403, text: 'Your role here is another one now. Ask again.' };
 
 /** With them a plain GET runs what lies in a directory. */
 const NAMING_DIRECTORIES = ['x-opencode-directory', 'x-opencode-workspace'];
@@ -70,7 +74,7 @@ export class Gate {
     try {
       const admitted = await this.#admit(request, over.signal);
       if ('status' in admitted) refuse(response, admitted);
-      else if (admitted.target.kind === 'list') await this.#list(request, response, over.signal);
+      else if (admitted.target.kind !== 'instance') await this.#list(request, response, admitted, over.signal);
       else {
         const upstream = await this.#upstream(request, admitted, over.signal);
         if ('status' in upstream) refuse(response, upstream);
@@ -135,7 +139,7 @@ export class Gate {
       log.refused(request, verdict, UNKNOWN.text);
       return UNKNOWN;
     }
-    if (target.kind === 'list') log.polled(request, verdict);
+    if (target.kind !== 'instance') log.polled(request, verdict);
     else log.admitted(request, verdict);
     return { target, role: verdict.role };
   }
@@ -147,21 +151,27 @@ export class Gate {
   ): Refusal {
     const { log } = this.#deps;
     const reason = 'refusal' in verdict ? verdict.refusal : verdict.unanswered;
-    if (target?.kind === 'list') log.polled(request, verdict, reason);
+    if (target !== undefined && target.kind !== 'instance') log.polled(request, verdict, reason);
     else log.refused(request, verdict, reason);
     if ('refusal' in verdict) return { status: 403, text: reason };
     // The cause first: where this is shown, its end may be cut off.
     return { status: 503, text: `${reason}; you are not admitted, since nobody can say who you are.` };
   }
 
-  #list(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
-    const { feed, callers } = this.#deps;
+  #list(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { target, role }: Admitted,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { feed, states, callers } = this.#deps;
     return answerList(request, response, {
-      feed,
+      feed: target.kind === 'states' ? states[role] : feed,
       signal,
       admitAgain: async () => {
         const verdict = await callers.admit(request.socket, 'again');
-        return 'role' in verdict ? undefined : this.#refused(request, { kind: 'list' }, verdict);
+        if (!('role' in verdict)) return this.#refused(request, target, verdict);
+        return target.kind === 'list' || mayStill(verdict.role, role) ? undefined : CHANGED;
       },
     });
   }
@@ -243,12 +253,16 @@ export class Gate {
       if (over.signal.aborted) return;
       const verdict = await callers.admit(request.socket);
       if (over.signal.aborted) return;
-      // Who may drive may read.
-      if ('role' in verdict && (verdict.role === role || verdict.role === 'drive')) continue;
+      if ('role' in verdict && mayStill(verdict.role, role)) continue;
       log.cut(request, verdict);
       over.abort();
     }
   }
+}
+
+/** Who may drive may read. */
+function mayStill(now: Role, before: Role): boolean {
+  return now === before || now === 'drive';
 }
 
 function upgradeProblem({ headers, method }: IncomingMessage, { role }: Admitted): Refusal | undefined {

@@ -1,8 +1,8 @@
-import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH } from '../../discovery/tailnet/peer-list.ts';
+import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../discovery/tailnet/peer-list.ts';
 
 /** What a request is for. */
 export type RequestTarget =
-  | { readonly kind: 'list' }
+  | { readonly kind: 'list' | 'states' }
   | {
       readonly kind: 'instance';
       readonly id: string;
@@ -27,6 +27,7 @@ export function readTarget(target: string): RequestTarget | undefined {
   if (plain === undefined) return undefined;
   const { path, query } = plain;
   if (path === LIST_PATH) return { kind: 'list' };
+  if (path === STATES_PATH) return { kind: 'states' };
   if (!path.startsWith(INSTANCE_PREFIX)) return undefined;
   const below = path.slice(INSTANCE_PREFIX.length);
   const slash = below.indexOf('/');
