@@ -3,12 +3,20 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { createTailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { Instance } from '../../src/model/instance.ts';
+import { isReported } from '../../src/model/report.ts';
+import { instances } from '../../src/operations/listing/instances.ts';
+import { getStatus } from '../../src/operations/listing/status.ts';
+import type { Call } from '../../src/operations/runtime.ts';
+import { wait } from '../../src/operations/send/wait.ts';
 import { readSocketTable } from '../../src/base/socket-table.ts';
-import { type NodeStage, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
+import { type NodeStage, type NodeStageOptions, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { until, within } from '../rig/wait.ts';
 
 const never = new AbortController().signal;
@@ -23,9 +31,10 @@ interface Pair extends AsyncDisposable {
 }
 
 /** A node service where tailscaled has no TUN, and a source on another such machine, which dials it. */
-async function openPair(): Promise<Pair> {
+async function openPair(options: Pick<NodeStageOptions, 'watch'> = {}): Promise<Pair> {
   const uid = process.getuid?.();
   const service = await openNodeStage({
+    ...options,
     tun: false,
     loopbackPeer: { tailscaledUid: () => Promise.resolve(uid), readSockets: readSocketTable },
   });
@@ -77,5 +86,58 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await until('the list to be held again', () => service.service.waiting === 1);
     await source.close();
     await until('it to be let go', () => service.service.waiting === 0);
+  });
+
+  test('what an instance does is known without a request to it: it works, asks, is settled and ends', async () => {
+    await using pair = await openPair({ watch: true });
+    const { service, source } = pair;
+    await using fake = await startFakeOpencode();
+    await service.registry.add({ name: 'worker', port: fake.port, cwd: fake.directory, id: 'worker' });
+    const fleet = new LiveFleet({
+      settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
+      sources: [source],
+      resolveCredential: () => Promise.resolve(undefined),
+      clock: systemClock,
+      logger: silentLogger,
+    });
+    onTestFinished(() => fleet.close());
+    fleet.start();
+    const runtime = testRuntime(fleet);
+    const call = (): Call => ({
+      signal: never,
+      deadlineMs: systemClock.monotonic() + 60_000,
+      onProgress: () => {},
+    });
+    const worker = (): Instance | undefined => fleet.snapshot().instances.find(({ name }) => name === 'worker');
+    const isIn = (state: string): Promise<true> =>
+      until(`it to be ${state}`, () => worker()?.state === state && isReported((worker() as Instance).server));
+    /** Requests that the node service passed on to it. */
+    const passedOn = (): readonly unknown[] =>
+      service.log.flatMap(({ fields }) =>
+        String(fields['path']).startsWith(`${INSTANCE_PREFIX}worker`) ? [fields] : [],
+      );
+    await isIn('idle');
+    const before = passedOn().length;
+    const { id } = fake.addSession({ title: 'Fix the build' });
+    fake.state.begin(id, 'do it');
+    await isIn('busy');
+    const waiting = wait(runtime, { instances: ['worker'], for: 'any' }, call());
+    const { id: request } = fake.addPermission({ sessionID: id });
+    expect((await waiting).data.turns).toMatchObject([
+      { instance: 'worker', session: { id, title: 'Fix the build' }, outcome: 'waiting' },
+    ]);
+    const status = await getStatus(runtime, { instance: 'worker' }, call());
+    expect(status.data).toMatchObject({ state: 'waiting', waiting: [`permission ${request}: «bash "ls"»`] });
+    const { data } = await instances(runtime, { offset: 0 }, call());
+    expect(data.instances[0]).toMatchObject({ name: 'worker', state: 'waiting' });
+    expect(passedOn().length).toBe(before);
+    fake.state.permissions.clear();
+    fake.emit('permission.replied', { sessionID: id, requestID: request, reply: 'once' });
+    await isIn('busy');
+    const ending = wait(runtime, { instances: ['worker'], for: 'any' }, call());
+    fake.state.finish(id, 'all is well');
+    expect((await ending).data.turns).toMatchObject([{ session: { id }, outcome: 'completed', text: 'all is well' }]);
+    await isIn('idle');
+    expect(passedOn().length).toBeGreaterThan(before);
   });
 });

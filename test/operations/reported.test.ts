@@ -198,6 +198,8 @@ describe('waiting for an instance whose node service says what it does', () => {
       await until('it to be seen', () => changes > before);
     }
     expect(node.passedOn).toEqual([]);
+    // Another session, and the latest.
+    opencode.addSession({ title: 'Later', time: { created: 1, updated: Date.now() + 60_000 } });
     opencode.state.finish(id, 'all is well');
     node.say([web(idleIn(DIRECTORY, { id }))]);
     expect((await waiting).data.turns).toMatchObject([
