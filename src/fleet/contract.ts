@@ -19,11 +19,8 @@ export interface Reached {
   readonly sameProcess: SameProcess;
 }
 
-/** The server to ask. */
-export interface Surveyed extends Pick<Reached, 'instance'>, Partial<Pick<Reached, 'endpointId'>> {
-  /** Where something runs, and nothing else, is asked in the server's own directory. */
-  readonly onlyStatus?: boolean;
-}
+/** An instance of the server to ask, and the way by which it was reached where it was. */
+export type Surveyed = Pick<Reached, 'instance'> & Partial<Pick<Reached, 'endpointId'>>;
 
 /** What one server does now. */
 export interface ServerSurvey {
@@ -70,8 +67,8 @@ export interface Fleet {
    */
   worksIn(reached: Pick<Reached, 'instance'>, session: { readonly id: string; readonly directory: string }): void;
   /**
-   * Asks the one server what it is doing: in its own directory, and where it works or its sessions were used lately. By the way that
-   * it was reached by first, where there is one.
+   * Asks the one server what it is doing: in its own directory, and where it works or its sessions were used lately. By the way by
+   * which it was reached first.
    */
   surveyServer(reached: Surveyed, signal?: AbortSignal): Promise<ServerSurvey>;
   /** Ends every timer, watcher and request. May be called twice. */

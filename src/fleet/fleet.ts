@@ -11,7 +11,7 @@ import type { Credential } from '../http/exchange.ts';
 import type { Fleet, Reached, ServerSurvey, Surveyed } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import { type Instance, OVERVIEW_PARTS, type ProbedEndpoint, type Snapshot } from '../model/instance.ts';
+import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { proveSame } from '../identity/proof.ts';
 import { hearSame, isSameService } from '../identity/same-service.ts';
 import { type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
@@ -183,10 +183,7 @@ export class LiveFleet implements Fleet {
     return this.#finder.reachAnother(reached, failed, signal);
   }
 
-  async surveyServer(
-    { instance, endpointId: reached, onlyStatus = false }: Surveyed,
-    signal?: AbortSignal,
-  ): Promise<ServerSurvey> {
+  async surveyServer({ instance, endpointId: reached }: Surveyed, signal?: AbortSignal): Promise<ServerSurvey> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
     const all = this.#table.recordsOf(instance.server.endpoints);
@@ -197,7 +194,6 @@ export class LiveFleet implements Fleet {
       deadlineMs: settings.healthCheckTimeoutMs,
       takenDirectories: () => this.#table.takenDirectories(),
       trustsVersion: true,
-      parts: onlyStatus ? ['status'] : OVERVIEW_PARTS,
     });
     await untilAborted(this.#within(asking), signal);
     batch.end();
@@ -287,7 +283,6 @@ export class LiveFleet implements Fleet {
         clock,
         deadlineMs: settings.healthCheckTimeoutMs,
         trustsVersion,
-        parts: OVERVIEW_PARTS,
         takenDirectories: () => this.#table.takenDirectories(),
       }),
     ];

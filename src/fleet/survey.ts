@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
-import type { OverviewPart } from '../model/instance.ts';
+import { OVERVIEW_PARTS } from '../model/instance.ts';
 import type { Batch } from '../probing/prober.ts';
 
 /** Whether a directory is another server's own, on the machine of that endpoint. */
@@ -11,8 +11,6 @@ export interface SurveyDeps {
   readonly takenDirectories: () => IsTaken;
   /** Whether the version that the last round found is good enough. */
   readonly trustsVersion: boolean;
-  /** What is asked in a server's own directory. */
-  readonly parts: readonly OverviewPart[];
   readonly clock: Clock;
   readonly deadlineMs: number;
 }
@@ -80,11 +78,11 @@ async function askElsewhere(
 async function askOne(
   records: readonly EndpointRecord[],
   batch: Batch<EndpointRecord>,
-  { clock, deadlineMs, trustsVersion, parts }: SurveyDeps,
+  { clock, deadlineMs, trustsVersion }: SurveyDeps,
 ): Promise<void> {
   const asked: Promise<unknown>[] = [];
   for (const [index, record] of records.entries()) {
-    const looking = batch.look(record, { parts, trustsVersion });
+    const looking = batch.look(record, { parts: OVERVIEW_PARTS, trustsVersion });
     asked.push(looking);
     if (index === records.length - 1) break;
     const silence = new AbortController();

@@ -18,10 +18,8 @@ export interface OwnServers {
   instancesOf(id: string): readonly Instance[];
   /** Rejects where it is gone, or another process holds its port. */
   connection(id: string, signal: AbortSignal): Promise<Connection>;
-  /**
-   * Asks the server what it is doing, or only what runs there, within one health deadline; what did not answer keeps its age.
-   */
-  survey(id: string, scope: 'all' | 'status', signal: AbortSignal): Promise<readonly Instance[]>;
+  /** Asks the server what it is doing, within one health deadline; what did not answer keeps its age. */
+  survey(id: string, signal: AbortSignal): Promise<readonly Instance[]>;
   /** While its events are followed nobody else need look whether it is there. */
   setFollowed(id: string, isFollowed: boolean): void;
   /** It works in the directory of this session of its own, too: the next survey asks. */

@@ -8,6 +8,7 @@ import type { Connection } from '../http/exchange.ts';
 import type { Dialect, Instance, Overview } from '../model/instance.ts';
 import type { WatchedSession } from '../model/watched.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
+import type { OpencodeApi } from '../opencode/api.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
 import { messageErrorSchema } from '../opencode/schema.ts';
 import { TOLD_BY_THE_STORE } from '../turns/follower.ts';
@@ -51,7 +52,8 @@ export class ServerFollower {
   readonly #pace: SurveyPace;
   readonly #ledger: SessionLedger;
   #work: readonly Promise<void>[] = [];
-  #isStanding = false;
+  /** Of the process whose stream stands. */
+  #api: OpencodeApi | undefined;
   #isAsking = false;
   /** When the last survey began that was answered whole while the stream stood. */
   #checkedMs: number | undefined;
@@ -74,7 +76,7 @@ export class ServerFollower {
 
   /** See `WatchedServer`. */
   get checkedMs(): number | undefined {
-    return this.#isStanding ? this.#checkedMs : undefined;
+    return this.#checkedMs;
   }
 
   /** As they are known now; of a server that is gone, as they were last seen. */
@@ -109,6 +111,7 @@ export class ServerFollower {
       try {
         const connection = await own.connection(server.id, signal);
         const stream = await openEvents(server.dialect, connection, signal);
+        this.#api = createApi(server.dialect, connection, signal);
         this.#opened();
         for await (const event of stream) this.#take(event);
       } catch (error) {
@@ -122,7 +125,6 @@ export class ServerFollower {
   }
 
   #opened(): void {
-    this.#isStanding = true;
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, true);
     this.#pace.hint('now');
@@ -130,8 +132,8 @@ export class ServerFollower {
   }
 
   #closed(): void {
-    const wasStanding = this.#isStanding;
-    this.#isStanding = false;
+    const wasStanding = this.#api !== undefined;
+    this.#api = undefined;
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, false);
     if (wasStanding && !this.#root.signal.aborted) this.#options.onChange();
@@ -158,9 +160,9 @@ export class ServerFollower {
     for (;;) {
       const why = await this.#pace.next(signal);
       if (signal.aborted) return;
-      const isIdle = why === 'scheduled' && wasWhole && !this.sessions.some(runs);
       this.#isAsking = true;
-      wasWhole = await this.#survey(isIdle ? 'status' : 'all');
+      const isIdle: boolean = why === 'scheduled' && wasWhole && (await this.#isStillIdle());
+      wasWhole = isIdle || (await this.#survey());
       this.#isAsking = false;
       if (signal.aborted) return;
       this.#pace.answered(wasWhole);
@@ -168,28 +170,42 @@ export class ServerFollower {
     }
   }
 
+  /**
+   * Where nothing ran it is enough that nothing runs: any other change makes an event, and the stream stood. Asked of the server alone,
+   * since a survey of each of many makes the fleet arrange all of them again.
+   */
+  async #isStillIdle(): Promise<boolean> {
+    const api = this.#api;
+    if (api === undefined || this.sessions.some(runs)) return false;
+    const startMs = this.#options.clock.monotonic();
+    try {
+      const directories = this.dialect === 'opencode-1' ? this.#instances.map(({ directory = '' }) => directory) : [''];
+      const statuses = await Promise.all(directories.map((directory) => api.statuses(directory)));
+      if (this.#api !== api || statuses.some(({ size }) => size > 0)) return false;
+      this.#checkedMs = startMs;
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   /** Whether all was asked and answered. Never rejects. */
-  async #survey(scope: 'all' | 'status'): Promise<boolean> {
+  async #survey(): Promise<boolean> {
     const { own, server, clock, logger } = this.#options;
     const { signal } = this.#root;
     const startMs = clock.monotonic();
     const startedAtMs = clock.now();
-    const isStanding = this.#isStanding;
+    const standing = this.#api;
     try {
-      const instances = await own.survey(server.id, scope, signal);
+      const instances = await own.survey(server.id, signal);
       const work = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
-      if (scope === 'status' && work.running.size > 0) {
-        // What it waits for was not asked.
-        this.#pace.hint('now');
-        return true;
-      }
-      const api = createApi(server.dialect, await own.connection(server.id, signal), signal);
+      const api = this.#api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
       const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
       if (signal.aborted || !work.isWhole) return false;
       this.#instances = instances;
       if (!isSettled) this.#pace.within(SETTLING_MS);
       this.#place(elsewhere);
-      if (isStanding && this.#isStanding) this.#checkedMs = startMs;
+      if (standing !== undefined && this.#api === standing) this.#checkedMs = startMs;
       return true;
     } catch (error) {
       if (!signal.aborted) logger.log('debug', 'a server was not asked', { id: server.id, reason: reasonOf(error) });

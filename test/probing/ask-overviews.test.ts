@@ -3,7 +3,6 @@ import { expect, test } from 'vitest';
 import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
 import { askOverviews } from '../../src/fleet/survey.ts';
 import { candidate } from '../fleet/candidates.ts';
-import { OVERVIEW_PARTS } from '../../src/model/instance.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 
 test('those asked longest ago go first, so that each has its turn where there is not time for all', async () => {
@@ -19,13 +18,7 @@ test('those asked longest ago go first, so that each has its turn where there is
     servers,
     new Set(servers),
     { look: async (record) => void asked.push(record.candidate.key), end: () => {} },
-    {
-      clock: new ManualClock(),
-      deadlineMs: 1000,
-      trustsVersion: true,
-      parts: OVERVIEW_PARTS,
-      takenDirectories: () => () => false,
-    },
+    { clock: new ManualClock(), deadlineMs: 1000, trustsVersion: true, takenDirectories: () => () => false },
   );
   expect(asked).toEqual(['b', 'a', 'c']);
 });

@@ -120,10 +120,10 @@ export class OwnInstances implements OwnServers {
     return { endpoint: own.candidate.endpoint, ...(credential !== undefined && { credential }) };
   }
 
-  async survey(id: string, scope: 'all' | 'status', signal: AbortSignal): Promise<readonly Instance[]> {
+  async survey(id: string, signal: AbortSignal): Promise<readonly Instance[]> {
     const [instance] = this.instancesOf(id);
     if (instance === undefined) return [];
-    await this.#fleet.surveyServer({ instance, onlyStatus: scope === 'status' }, signal);
+    await this.#fleet.surveyServer({ instance }, signal);
     return this.instancesOf(id);
   }
 
