@@ -92,6 +92,8 @@ export interface Settings {
   readonly connected: ConnectedSettings;
   /** Unset: nobody is notified. */
   readonly notify?: NotifySettings | undefined;
+  /** Absolute: what is still to be notified. */
+  readonly notifyDir: string;
 }
 
 /** What only `opencode-connected` uses. */

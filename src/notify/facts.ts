@@ -140,14 +140,14 @@ export class Facts {
       present.add(id);
       const until = Math.max(...[session.id, root.id].map((one) => look.followed.get(one)?.untilMs ?? 0));
       const known = memory.waits.get(id);
+      const notice = { ...this.#about(root, server, look, request), id, event: request.kind, atMs: nowMs };
       if (known === undefined) {
-        const notice = { ...this.#about(root, server, look, request), id, event: request.kind, atMs: nowMs };
         memory.waits.set(id, { notice, isRepeated: this.#settings.repeatAfterMinutes === 0 });
         // The caller that follows the turn knows of it, and settles it or asks the person; if not, the repetition says it.
         if (until < session.sinceMs - SEEN_WITHIN_MS) notices.push(notice);
       } else if (!known.isRepeated && nowMs >= known.notice.atMs + minutes(this.#settings.repeatAfterMinutes)) {
         known.isRepeated = true;
-        notices.push({ ...known.notice, event: 'unanswered', atMs: nowMs });
+        notices.push({ ...notice, event: 'unanswered' });
       }
     }
     for (const [id, { notice }] of memory.waits) {

@@ -49,15 +49,16 @@ const keptSchema = z.object({
   ),
 });
 
-/** A file of this user alone in the state directory, replaced as a whole. Neither a read nor a write ever rejects. */
+/** A file of this user alone, replaced as a whole. Neither a read nor a write ever rejects. */
 export class NoticeStore {
   readonly #path: string;
   readonly #logger: Logger;
   #hasFailed = false;
   #written = '';
 
-  constructor(stateDir: string, logger: Logger) {
-    this.#path = join(stateDir, 'notify', 'pending.json');
+  /** @param folder made when it is first needed, 0700 */
+  constructor(folder: string, logger: Logger) {
+    this.#path = join(folder, 'pending.json');
     this.#logger = logger;
   }
 

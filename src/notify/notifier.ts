@@ -1,5 +1,5 @@
 import type { ChannelRules, NotifySettings } from '../config/notify.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, untilWall } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Followed } from '../model/followed.ts';
@@ -132,7 +132,7 @@ export class Notifier {
     this.#wake = () => rest.abort();
     this.#ending.signal.addEventListener('abort', this.#wake, { once: true });
     if (this.#isWoken || this.#ending.signal.aborted) rest.abort();
-    await clock.sleep(Math.max(0, facts.nextMs(watcher.servers()) - clock.now()), rest.signal);
+    await clock.sleep(untilWall(clock, facts.nextMs(watcher.servers())), rest.signal);
     this.#ending.signal.removeEventListener('abort', this.#wake);
   }
 

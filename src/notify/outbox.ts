@@ -1,5 +1,5 @@
 import type { ChannelRules, NotifyEvent } from '../config/notify.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, untilWall } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type Channel, DeliveryError } from './channels/channel.ts';
@@ -188,7 +188,7 @@ export class Outbox {
     this.#ending.signal.addEventListener('abort', this.#wake, { once: true });
     if (this.#isWoken) rest.abort();
     const fromMs = Math.min(...[...this.#pending.values()].map((one) => one.fromMs), Number.POSITIVE_INFINITY);
-    await clock.sleep(Math.max(0, fromMs - clock.now()), rest.signal);
+    await clock.sleep(untilWall(clock, fromMs), rest.signal);
     this.#ending.signal.removeEventListener('abort', this.#wake);
   }
 

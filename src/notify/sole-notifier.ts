@@ -1,17 +1,17 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 
 import { errorCode } from '../base/errors.ts';
 
 /**
- * Makes sure that one process at a time notifies for a state directory: the node service and `watch` may both run. A socket and not a
+ * Makes sure that one process at a time notifies by what is kept in a folder: the node service and `watch` may both run. A socket and not a
  * file: it is gone with its process. Gives what lets go of it; undefined where another process has it.
  * @throws the system's error where no socket can be there
  */
-export async function holdNotifying(stateDir: string): Promise<(() => Promise<void>) | undefined> {
-  const path = join(stateDir, 'notify', 'running.sock');
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+export async function holdNotifying(folder: string): Promise<(() => Promise<void>) | undefined> {
+  const path = join(folder, 'running.sock');
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   const held = await listen(path);
   if (held !== undefined || (await isAnswered(path))) return held;
   // What a killed process left.

@@ -74,13 +74,13 @@ async function arrives(channel: HandChannel, count: number): Promise<void> {
   await until(`${count} deliveries`, () => channel.arrived.length >= count);
 }
 
-const file = (): string => join(temp.path, 'notify', 'pending.json');
+const file = (): string => join(temp.path, 'pending.json');
 const written = (): string => readFileSync(file(), 'utf8');
 
 /** Killed: it writes nothing more, and its successor finds what it had written. */
 function killed(): void {
   const text = written();
-  const folder = join(temp.path, 'killed', 'notify');
+  const folder = join(temp.path, 'killed');
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'pending.json'), text);
 }
@@ -184,7 +184,6 @@ describe('over a restart', () => {
   it.each(['', '{', '{"version":2}', '[]'])(
     'a file that cannot be used (%j) is no reason to say nothing',
     async (text) => {
-      mkdirSync(join(temp.path, 'notify'));
       writeFileSync(file(), text);
       watcher.show(asking(clock.now()));
       start();
@@ -281,8 +280,7 @@ it('writes down only what is new', async () => {
 });
 
 it('what a killed process left behind keeps nobody from notifying', async () => {
-  mkdirSync(join(temp.path, 'notify'));
-  writeFileSync(join(temp.path, 'notify', 'running.sock'), '');
+  writeFileSync(join(temp.path, 'running.sock'), '');
   const release = await holdNotifying(temp.path);
   expect(release).toBeDefined();
   expect(await holdNotifying(temp.path)).toBeUndefined();
@@ -293,7 +291,8 @@ it('what a killed process left behind keeps nobody from notifying', async () => 
 });
 
 it('a store that cannot be written is logged once, and everything else goes on', async () => {
-  writeFileSync(join(temp.path, 'notify'), '');
+  const folder = join(temp.path, 'folder');
+  writeFileSync(folder, '');
   const notifier = new Notifier({
     settings: SETTINGS,
     channels: [named('phone', phone)],
@@ -301,8 +300,8 @@ it('a store that cannot be written is logged once, and everything else goes on',
     host: 'desk',
     linkBase: () => undefined,
     followed: () => Promise.reject(new Error('EACCES')),
-    store: new NoticeStore(temp.path, logger),
-    hold: () => holdNotifying(temp.path),
+    store: new NoticeStore(folder, logger),
+    hold: () => holdNotifying(folder),
     clock: systemClock,
     logger,
   });

@@ -252,6 +252,18 @@ describe('the rules of a channel', () => {
   });
 });
 
+it('a machine that slept says what is due within a minute', async () => {
+  const now = new Date(clock.now());
+  const minute = now.getHours() * 60 + now.getMinutes();
+  await reopen({ hours: { from: (minute + 600) % 1_440, to: (minute + 660) % 1_440 } });
+  outbox.offer(notice('permission'));
+  await settle();
+  // While it sleeps its clock goes on, and no timer does.
+  clock.step(600 * MINUTE);
+  await clock.advance(MINUTE);
+  expect(channel.events).toEqual(['permission']);
+});
+
 describe('a flood of 500', () => {
   it('is added up beyond a bound', async () => {
     for (let count = 0; count < 400; count += 1) outbox.offer(notice('done', `done ${count}`));

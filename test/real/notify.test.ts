@@ -109,10 +109,12 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('opencode-mcp watch beside a real op
     ]);
   });
 
-  test('nothing of a turn that a send follows', async () => {
+  test('nothing of a turn that a send follows, and a respond to its end', async () => {
     const followed = await createRealSession(opencode, 'By send');
-    const send = runShell(['send', '--session', followed.id, 'worker', 'echo: followed'], env);
-    expect(await within(send.ended, 'send to end'), send.stderr()).toBe(0);
+    const send = runShell(['send', '--session', followed.id, 'worker', 'bash: echo followed'], env);
+    expect(await within(send.ended, 'send to end'), send.stderr()).toBe(3);
+    const respond = runShell(['respond', 'worker', '--reply', 'once'], env);
+    expect(await within(respond.ended, 'respond to end'), respond.stderr()).toBe(0);
     const other = await createRealSession(opencode, 'By hand');
     await other.prompt('echo: not followed');
     await says(/^Done: By hand$/);

@@ -25,7 +25,7 @@ export interface NotifierInput {
 
 /** Notifies by the channels of the settings from now on; undefined where they have none. */
 export function startNotifier({ settings, watcher, linkBase, logger, signal }: NotifierInput): Notifier | undefined {
-  const { notify, stateDir } = settings;
+  const { notify, notifyDir } = settings;
   if (notify === undefined || notify.channels.length === 0) return undefined;
   const deps = channelDeps(signal);
   const marks = followMarks(settings);
@@ -36,8 +36,8 @@ export function startNotifier({ settings, watcher, linkBase, logger, signal }: N
     host: hostname(),
     linkBase,
     followed: () => marks.read(),
-    store: new NoticeStore(stateDir, logger),
-    hold: () => holdNotifying(stateDir),
+    store: new NoticeStore(notifyDir, logger),
+    hold: () => holdNotifying(notifyDir),
     clock: systemClock,
     logger,
   });

@@ -87,7 +87,7 @@ function checkChannel(
   return { ...checkRules(given, target, where, { names, context }), ...target };
 }
 
-/** What it is told to use, and where that leads. */
+/** What the entry says for its type, checked. */
 function checkTarget(
   entry: unknown,
   where: string,

@@ -74,7 +74,7 @@ export class FollowMarks {
   }
 }
 
-/** The turn is over, and the caller was told so. */
+/** The turn is over, as the caller learnt. */
 function isEnd(outcome: TurnOutcome['kind'] | undefined): boolean {
   return outcome === 'completed' || outcome === 'failed' || outcome === 'aborted' || outcome === 'interrupted';
 }
