@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
+import { openEvents } from '../../src/opencode/events.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
 import { CAPABILITY, OWN_LAPTOP, READER, STRANGER } from '../node/stage.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
@@ -212,9 +213,15 @@ describe('the page of a node service', () => {
         },
       ],
     });
+    const endpoint = { url: stage.fake.url, route: 'loopback' } as const;
+    const events = await openEvents({ endpoint, credential: { username: 'opencode', password: 'pa55word' } }, '/event');
     const answer = { instance: 'one', session: session.id, request: id, answers: [['Red']] };
     expect(await stage.post('respond', answer)).toMatchObject({ json: { done: true } });
-    expect(stage.fake.count('POST /question/:id/reply')).toBe(1);
+    for await (const { type, properties } of events) {
+      if (type !== 'question.replied') continue;
+      expect(properties).toMatchObject({ requestID: id, answers: [[label]] });
+      break;
+    }
     expect(stage.fake.state.questions.has(id)).toBe(false);
   });
 
