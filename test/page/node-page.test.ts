@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
+import { openEvents } from '../../src/opencode/events.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
-import { READER, STRANGER } from '../node/stage.ts';
+import { CAPABILITY, OWN_LAPTOP, READER, STRANGER } from '../node/stage.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 import { COLLEAGUE, type Line, openPageStage } from './stage.ts';
 
@@ -211,9 +213,15 @@ describe('the page of a node service', () => {
         },
       ],
     });
+    const endpoint = { url: stage.fake.url, route: 'loopback' } as const;
+    const events = await openEvents({ endpoint, credential: { username: 'opencode', password: 'pa55word' } }, '/event');
     const answer = { instance: 'one', session: session.id, request: id, answers: [['Red']] };
     expect(await stage.post('respond', answer)).toMatchObject({ json: { done: true } });
-    expect(stage.fake.count('POST /question/:id/reply')).toBe(1);
+    for await (const { type, properties } of events) {
+      if (type !== 'question.replied') continue;
+      expect(properties).toMatchObject({ requestID: id, answers: [[label]] });
+      break;
+    }
     expect(stage.fake.state.questions.has(id)).toBe(false);
   });
 
@@ -238,6 +246,26 @@ describe('the page of a node service', () => {
     await lines.find('the session', ({ kind }) => kind === 'session');
     const colleague = tailnetNode({ id: 'colleague', addresses: [COLLEAGUE], userId: 'user-cleo' });
     stage.api.callers.set(COLLEAGUE, whoisOf(colleague, 'cleo@example.com'));
+    await clock.advance(RECHECK_MS);
+    await until('the stream to be cut', () => lines.closed());
+  });
+
+  test('who is not the user of the node any more sees its other machines no longer, whatever else they may', async () => {
+    const clock = new ManualClock();
+    await using elsewhere = await openPageStage();
+    await using stage = await openPageStage({
+      clock,
+      startAll: () =>
+        Promise.resolve({ runtime: testRuntime(elsewhere.instances.fleet), close: () => Promise.resolve() }),
+    });
+    const session = elsewhere.fake.addSession();
+    await using lines = await stage.stream(atSession(session.id), { from: OWN_LAPTOP });
+    await lines.find('the session', ({ kind }) => kind === 'session');
+    const laptop = tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP], userId: 'user-cleo' });
+    const grant = { [CAPABILITY]: [{ role: 'drive' }] };
+    await clock.advance(RECHECK_MS);
+    expect(lines.closed()).toBe(false);
+    stage.api.callers.set(OWN_LAPTOP, whoisOf(laptop, 'cleo@example.com', grant));
     await clock.advance(RECHECK_MS);
     await until('the stream to be cut', () => lines.closed());
   });

@@ -101,6 +101,10 @@ export class LiveMessages {
       .map(([, one]) => ({ kind: 'message', message: messageView(messageOf(one)) }) as const);
     this.#changed.clear();
     this.#pieces.clear();
+    for (const { message } of pieces) {
+      const known = this.#messages.get(message);
+      if (known !== undefined) this.#isNews(message, known);
+    }
     return [...whole, ...pieces];
   }
 
@@ -131,7 +135,7 @@ export class LiveMessages {
     this.#touch(message.info.id);
   }
 
-  /** opencode announces many a change of what is not shown. */
+  /** Whether it is other than it was told last; opencode announces many a change of what is not shown. It counts as told from now on. */
   #isNews(id: string, message: LiveMessage): boolean {
     const digest = digestOf(messageView(messageOf(message)));
     if (this.#told.get(id) === digest) return false;
