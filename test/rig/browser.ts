@@ -45,7 +45,7 @@ export interface BrowserPage {
   title(): Promise<string>;
   setViewportSize(size: { readonly width: number; readonly height: number }): Promise<void>;
   emulateMedia(media: { readonly colorScheme?: 'light' | 'dark'; readonly reducedMotion?: 'reduce' }): Promise<void>;
-  screenshot(options: { readonly path: string; readonly fullPage?: boolean }): Promise<unknown>;
+  screenshot(): Promise<Buffer>;
   locator(selector: string): BrowserLocator;
   getByRole(role: string, options?: RoleOptions): BrowserLocator;
   getByText(text: string | RegExp): BrowserLocator;
