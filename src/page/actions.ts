@@ -4,9 +4,10 @@ import type { Settlement } from '../operations/respond/approval.ts';
 import type { Asked } from '../operations/respond/asked.ts';
 import { chosenAnswers } from '../operations/respond/chosen-answers.ts';
 import { respondOnce } from '../operations/respond/respond-once.ts';
+import { createSession } from '../operations/sessions/sessions.ts';
 import { abortSession } from '../operations/send/abort.ts';
 import { send } from '../operations/send/send.ts';
-import type { Call } from '../operations/runtime.ts';
+import type { Call, Runtime } from '../operations/runtime.ts';
 import type { TurnView } from '../operations/shapes.ts';
 import { quoteName, sentence } from '../base/plain-text.ts';
 import type { Question } from '../opencode/schema.ts';
@@ -105,7 +106,11 @@ const NOT_TAKEN = new Map([
   ['unknown', 502],
 ]);
 
-/** Sends a message; the same request id again sends nothing twice. Does not follow the turn. */
+/** Sessions that were made for their first message, by request id: the same message again goes to the same session. */
+const MADE = new WeakMap<Runtime, Map<string, Promise<string>>>();
+const MAX_MADE = 200;
+
+/** Sends a message, without a session to a new one; the same request id again sends nothing twice. Does not follow the turn. */
 export async function sendHere(
   view: PageView,
   { instance: wanted, session, message, requestId }: z.infer<typeof sendSchema>,
@@ -114,15 +119,10 @@ export async function sendHere(
 ): Promise<Acted> {
   const found = session === null ? undefined : await findPlace(view, { instance: wanted, session }, caller, call);
   const instance = await sendable(view, wanted);
+  const session_id = found?.session.id ?? (await newSession(view, instance, requestId, call));
   const { data } = await send(
     view.runtime,
-    {
-      instance,
-      message,
-      request_id: requestId,
-      async: true,
-      ...(found !== undefined && { session_id: found.session.id }),
-    },
+    { instance, message, session_id, request_id: requestId, async: true },
     call,
   );
   const status = NOT_TAKEN.get(data.outcome);
@@ -130,6 +130,23 @@ export async function sendHere(
   if (status !== undefined)
     throw new PageRefusal(status, `${name}: ${sentence(data.reason ?? data.outcome, MAX_TEXT_CHARS)}`);
   return acted(data, `Sent to ${name}.`);
+}
+
+async function newSession({ runtime }: PageView, instance: string, requestId: string, call: Call): Promise<string> {
+  const made = MADE.get(runtime) ?? new Map<string, Promise<string>>();
+  MADE.set(runtime, made);
+  const key = `${instance}\0${requestId}`;
+  const known = made.get(key);
+  if (known !== undefined) return await known;
+  const making = createSession(runtime, { instance }, call).then(({ data }) => data.session.id);
+  made.set(key, making);
+  for (const oldest of [...made.keys()].slice(0, -MAX_MADE)) made.delete(oldest);
+  try {
+    return await making;
+  } catch (error) {
+    made.delete(key);
+    throw error;
+  }
 }
 
 /** Ends what runs in a session, and makes sure that it did. */

@@ -33,6 +33,10 @@ async function openDashboard(env: Readonly<Record<string, string>>): Promise<Das
   const page = await (await browser).page();
   const faults: string[] = [];
   page.on('pageerror', (error) => faults.push(String(error)));
+  page.on('console', (message) => {
+    // A refusal is shown on the page.
+    if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) faults.push(message.text());
+  });
   await page.goto(program.stdout().trim());
   await page.locator('.elsewhere').waitFor();
   return {
@@ -76,6 +80,10 @@ describe('OpenCode 1', () => {
     needTmux(context);
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;
+    const bytes = await page.evaluate<number>(`performance.getEntriesByType('resource').reduce(
+      (sum, file) => sum + file.encodedBodySize, performance.getEntriesByType('navigation')[0].encodedBodySize)`);
+    process.stdout.write(`the page: ${bytes} bytes\n`);
+    expect(bytes).toBeLessThan(50_000);
     const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'Seen twice' });
     await using terminal = await openTmux(env, person.home);
     await terminal.type(`${OPENCODE_MCP} attach worker ${id}`, 'Enter');

@@ -1,7 +1,10 @@
 import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { TestContext } from 'vitest';
+
+import { tempDir } from './temp.ts';
 
 const components = createRequire(join(import.meta.dirname, '..', 'components', 'package.json'));
 /** Where Debian and its kin put it. */
@@ -45,7 +48,7 @@ export interface BrowserPage {
   title(): Promise<string>;
   setViewportSize(size: { readonly width: number; readonly height: number }): Promise<void>;
   emulateMedia(media: { readonly colorScheme?: 'light' | 'dark'; readonly reducedMotion?: 'reduce' }): Promise<void>;
-  screenshot(options: { readonly path: string; readonly fullPage?: boolean }): Promise<unknown>;
+  screenshot(): Promise<Buffer>;
   locator(selector: string): BrowserLocator;
   getByRole(role: string, options?: RoleOptions): BrowserLocator;
   getByText(text: string | RegExp): BrowserLocator;
@@ -88,6 +91,7 @@ export function needBrowser({ skip }: TestContext): void {
   skip(true, reason);
 }
 
+<<<<<<< HEAD
 export interface BrowserOptions {
   /** A program that runs it elsewhere, as a phone: it is given what Chromium would be. */
   readonly program?: string;
@@ -104,10 +108,33 @@ export async function openBrowser(options: BrowserOptions = {}): Promise<OpenBro
   const rules = Object.entries(options.names ?? {}).map(([name, address]) => `MAP ${name} ${address}`);
   if (rules.length > 0) args.push(`--host-resolver-rules=${rules.join(',')}`);
   const browser = await chromium.launch({ executablePath: options.program ?? chromiumProgram(), args });
+=======
+/** `prefix`: a command that runs it elsewhere, as `ip netns exec …`. */
+export async function openBrowser(prefix: readonly string[] = []): Promise<OpenBrowser> {
+  const { chromium } = components('playwright-core') as {
+    readonly chromium: { launch(options: object): Promise<Browser> };
+  };
+  const temp = tempDir('opencode-mcp-browser');
+  const executablePath = join(temp.path, 'chromium');
+  await writeFile(executablePath, `#!/bin/sh\nexec ${[...prefix, program()].join(' ')} "$@"\n`, { mode: 0o755 });
+  const args = [
+    // As root Chromium needs its sandbox off; the tests open nothing but their own pages.
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-dev-shm-usage',
+    '--disable-background-networking',
+    // Of its own accord it would ask for its maker's hosts.
+    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.*, EXCLUDE 100.*',
+  ];
+  const browser = await chromium.launch({ executablePath, args, env: { ...process.env, TMPDIR: temp.tmp } });
+>>>>>>> h-front
   return {
     version: browser.version(),
     page: (options = {}) => browser.newPage({ viewport: { width: 1280, height: 800 }, ...options }),
-    [Symbol.asyncDispose]: () => browser.close(),
+    async [Symbol.asyncDispose]() {
+      await browser.close();
+      await temp.close();
+    },
   };
 }
 

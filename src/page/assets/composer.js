@@ -2,7 +2,7 @@
 import { announce, element, setText } from './elements.js';
 import { newRequestId, postJson } from './lines.js';
 
-const BUSY_HINT = 'It works: your message comes next.';
+const BUSY_HINT = 'It works now: send when that is done, or stop it.';
 const READ_ONLY = 'You can look here, not act: your role is read.';
 
 /** `onSent` gets the node's answer once the message is accepted. */

@@ -174,7 +174,7 @@ function updateRow(row, session, selected) {
 
 /** Of a node that has found nothing yet. */
 const FIRST_STEPS =
-  'No OpenCode is found yet: start one by opencode-connected. What opencode-mcp doctor prints says what is missing.';
+  'No OpenCode is found yet: start one with opencode-connected, or run opencode-mcp doctor to see what is missing.';
 
 /** Instances without a session to show, machines, and what else the node has to say. */
 function makeElsewhere() {

@@ -71,8 +71,10 @@ function updateMessage(item, message) {
   const shown = message.parts.filter((part) => part.kind === 'tool' || part.text);
   syncChildren(parts, shown, { keyOf: partKey, make: makePart, update: updatePart });
   setAttribute(item, 'aria-busy', !message.done && message.role === 'assistant' && 'true');
+  const isStopped = message.error?.startsWith('MessageAbortedError') === true;
   error.hidden = !message.error;
-  setText(error, message.error ? `Error: ${message.error}` : '');
+  error.className = isStopped ? 'quiet' : 'error';
+  setText(error, isStopped ? 'Stopped.' : `Error: ${message.error}`);
 }
 
 /** What a tool says opens; until it says something there is nothing to open. */
