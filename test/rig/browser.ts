@@ -83,6 +83,8 @@ export interface OpenBrowser extends AsyncDisposable {
   readonly version: string;
 }
 
+const OWN_HOSTS = ['localhost', '*.localhost', '127.*', '100.*'].map((host) => `EXCLUDE ${host}`);
+
 /** First line of a test that needs it: without it the test is skipped and says so; in CI that is a failure. */
 export function needBrowser({ skip }: TestContext): void {
   if (chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core')) return;
@@ -91,32 +93,25 @@ export function needBrowser({ skip }: TestContext): void {
   skip(true, reason);
 }
 
-<<<<<<< HEAD
-export interface BrowserOptions {
-  /** A program that runs it elsewhere, as a phone: it is given what Chromium would be. */
-  readonly program?: string;
-  /** The only names that it can resolve, and their addresses. */
+interface BrowserOptions {
+  /** A command that runs it elsewhere, as `ip netns exec …`. */
+  readonly prefix?: readonly string[];
+  /** Names beside addresses that it can resolve. */
   readonly names?: Readonly<Record<string, string>>;
 }
 
-export async function openBrowser(options: BrowserOptions = {}): Promise<OpenBrowser> {
-  const { chromium } = components('playwright-core') as {
-    readonly chromium: { launch(options: object): Promise<Browser> };
-  };
-  // As root Chromium needs its sandbox off; the tests open nothing but pages of loopback.
-  const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking'];
-  const rules = Object.entries(options.names ?? {}).map(([name, address]) => `MAP ${name} ${address}`);
-  if (rules.length > 0) args.push(`--host-resolver-rules=${rules.join(',')}`);
-  const browser = await chromium.launch({ executablePath: options.program ?? chromiumProgram(), args });
-=======
-/** `prefix`: a command that runs it elsewhere, as `ip netns exec …`. */
-export async function openBrowser(prefix: readonly string[] = []): Promise<OpenBrowser> {
+export async function openBrowser({ prefix = [], names = {} }: BrowserOptions = {}): Promise<OpenBrowser> {
   const { chromium } = components('playwright-core') as {
     readonly chromium: { launch(options: object): Promise<Browser> };
   };
   const temp = tempDir('opencode-mcp-browser');
   const executablePath = join(temp.path, 'chromium');
-  await writeFile(executablePath, `#!/bin/sh\nexec ${[...prefix, program()].join(' ')} "$@"\n`, { mode: 0o755 });
+  await writeFile(
+    executablePath,
+    `#!/bin/sh\nexec ${[...prefix, chromiumProgram()].map((word) => `'${word}'`).join(' ')} "$@"\n`,
+    { mode: 0o755 },
+  );
+  const known = Object.entries(names).map(([name, address]) => `MAP ${name} ${address}`);
   const args = [
     // As root Chromium needs its sandbox off; the tests open nothing but their own pages.
     '--no-sandbox',
@@ -124,10 +119,9 @@ export async function openBrowser(prefix: readonly string[] = []): Promise<OpenB
     '--disable-dev-shm-usage',
     '--disable-background-networking',
     // Of its own accord it would ask for its maker's hosts.
-    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.*, EXCLUDE 100.*',
+    `--host-resolver-rules=${[...known, 'MAP * ~NOTFOUND', ...OWN_HOSTS].join(', ')}`,
   ];
   const browser = await chromium.launch({ executablePath, args, env: { ...process.env, TMPDIR: temp.tmp } });
->>>>>>> h-front
   return {
     version: browser.version(),
     page: (options = {}) => browser.newPage({ viewport: { width: 1280, height: 800 }, ...options }),

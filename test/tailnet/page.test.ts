@@ -63,11 +63,8 @@ describe('an agent on another machine, from a phone', () => {
     await stage.node(machine('desk'), { XDG_CONFIG_HOME: temp.path, ...NO_MULTICAST });
     await stage.node(machine('laptop'), NO_MULTICAST);
     instance = await stage.opencode(machine('desk'));
-    const program = join(temp.path, 'chromium');
-    const command = [...machine('phone').prefix, chromiumProgram()].map((word) => `'${word}'`).join(' ');
-    await writeFile(program, `#!/bin/sh\nexec ${command} "$@"\n`, { mode: 0o755 });
     const desk = (await machine('desk').localApi.status(AbortSignal.timeout(60_000))).self?.dnsName ?? '';
-    browser = await openBrowser({ program, names: { [desk]: machine('desk').ip4 } });
+    browser = await openBrowser({ prefix: machine('phone').prefix, names: { [desk]: machine('desk').ip4 } });
     process.stdout.write(`chromium ${browser.version} on phone\n`);
     phone = await browser.page({ viewport: { width: 360, height: 740 }, hasTouch: true });
   });
