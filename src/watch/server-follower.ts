@@ -198,7 +198,9 @@ export class ServerFollower {
     const standing = this.#api;
     try {
       const instances = await own.survey(server.id, signal);
-      const work = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
+      const seen = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
+      // To read a session of the preview is to load its directory, which runs what lies there.
+      const work = server.dialect === 'opencode-2-preview' ? { ...seen, recent: [] } : seen;
       const api = this.#api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
       const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
       if (signal.aborted || !work.isWhole) return false;
