@@ -86,6 +86,7 @@ export interface LogLine {
 export interface NodeStage extends AsyncDisposable {
   readonly api: MemoryLocalApi;
   readonly service: NodeService;
+  readonly watcher: LiveWatcher;
   readonly registry: Registry;
   readonly port: number;
   /** Where the instance listens. */
@@ -137,6 +138,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   return {
     api,
     service,
+    watcher,
     registry,
     port,
     instancePort: instance.port,
