@@ -9,6 +9,7 @@ import { silentSurvey } from './figures/silent.ts';
 import { listBytes, MOST_LIST_BYTES } from './figures/sizes.ts';
 import { measureStarts, MODERN_MEMORY_RATIO, MODERN_RATIO, SILENT_RATIO, START_RATIO } from './figures/start.ts';
 import { REQUESTS_PER_INSTANCE, REQUESTS_PER_SERVICE, survey, SURVEY_RATIO } from './figures/survey.ts';
+import { changesHeard, MOST_CHANGE_MS, openWatchScene, streaming } from './figures/watch.ts';
 import { describe, type Gate, problemOf } from './gate.ts';
 import { loadedModules } from './loaded-modules.ts';
 import { Stage } from './stage.ts';
@@ -39,6 +40,7 @@ const GATES: readonly ((stage: Stage) => Promise<readonly Gate[]>)[] = [
   inFlightGates,
   nodeGates,
   reportedGates,
+  watchGates,
 ];
 
 const gates: Gate[] = [];
@@ -246,6 +248,29 @@ async function reportedGates(stage: Stage): Promise<readonly Gate[]> {
       measured: complete,
       limit: exactly(MACHINES * EACH),
       wrongLimit: exactly(MACHINES * EACH + 1),
+    },
+  ];
+}
+
+async function watchGates(stage: Stage): Promise<readonly Gate[]> {
+  await using scene = await openWatchScene(stage, 12);
+  const { requests } = await streaming(scene, 10, 1000);
+  const changes = await changesHeard(scene, 4);
+  return [
+    {
+      name: 'requests to servers whose text is followed for a second',
+      unit: 'count',
+      measured: requests,
+      // One of them may be due to be asked anyway.
+      limit: atMost(10),
+      wrongLimit: atMost(-1),
+    },
+    {
+      name: 'from a change at a server to the answer of a held request for the states',
+      unit: 'ms',
+      measured: spreadOf(changes).median,
+      limit: atMost(MOST_CHANGE_MS),
+      wrongLimit: atMost(0.1),
     },
   ];
 }

@@ -22,6 +22,7 @@ import { sizeFigures } from './figures/sizes.ts';
 import { startFigures } from './figures/start.ts';
 import { surveyFigures } from './figures/survey.ts';
 import { tailnetFigures } from './figures/tailnet.ts';
+import { watchFigures } from './figures/watch.ts';
 import { wayFigures } from './figures/ways.ts';
 import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
@@ -46,6 +47,7 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   reported: reportedFigures,
   'node-idle': nodeIdleFigures,
   ways: wayFigures,
+  watch: watchFigures,
   against: (stage, pairs) => againstFigures(stage, values.old ?? '', [10, 50, 200], pairs),
 };
 

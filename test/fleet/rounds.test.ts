@@ -82,6 +82,25 @@ test('a round asks everything, once per interval, and tells when all has answere
   await kept;
 });
 
+test('what somebody else follows is asked only while it does not answer', async () => {
+  const alive = new Set(['0', '1', '2']);
+  const { keep, round, asked, followed } = rig(3, ({ candidate: { key } }) => alive.has(key));
+  void keep();
+  await round();
+  followed.add('0').add('1');
+  alive.delete('1');
+  await round();
+  expect(asked.at(-1)).toEqual(['2']);
+  followed.delete('1');
+  await round();
+  followed.add('1');
+  await round();
+  expect(asked.slice(2)).toEqual([
+    ['1', '2'],
+    ['1', '2'],
+  ]);
+});
+
 test('one that hangs keeps no round from the others, and is not asked twice at a time', async () => {
   const { keep, round, asked, ended, hold, release, rounds } = rig(3, () => true);
   hold.add('1');

@@ -94,6 +94,7 @@ export interface LogLine {
 export interface NodeStage extends AsyncDisposable {
   readonly api: MemoryLocalApi;
   readonly service: NodeService;
+  readonly watcher: LiveWatcher;
   readonly registry: Registry;
   readonly port: number;
   /** Where the instance listens. */
@@ -145,6 +146,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   return {
     api,
     service,
+    watcher,
     registry,
     port,
     instancePort: instance.port,

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
-import type { StatesListing } from '../../src/node/list/states.ts';
+import { type StatesListing, withStates } from '../../src/node/list/states.ts';
 import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
@@ -155,6 +155,37 @@ describe('the states', () => {
     expect(listing.instances.map(({ id }) => id)).toContain('two');
     fake.override('GET /global/event', undefined);
     await until('it to be followed again', async () => (await stateOf('two')) !== undefined);
+  });
+
+  test('leave out what was asked a minute ago', async () => {
+    const { states: _, ...list } = await states();
+    const watched = stage.watcher.servers();
+    const checkedMs = watched.find(({ id }) => id === 'two')?.checkedMs ?? 0;
+    const idsAt = (nowMs: number) => withStates(list, watched, { role: 'drive', nowMs }).states.map(({ id }) => id);
+    expect(idsAt(checkedMs + 59_999)).toEqual(['two']);
+    expect(idsAt(checkedMs + 60_000)).toEqual([]);
+  });
+
+  test('are bounded: what does not fit is left out', async () => {
+    const { states: _, ...list } = await states();
+    const two = stage.watcher.servers().find(({ id }) => id === 'two');
+    const entry = list.instances.find(({ id }) => id === 'two');
+    if (two === undefined || entry === undefined) throw new Error('Expected the instance, got none');
+    const ids = Array.from({ length: 8 }, (_, index) => `copy-${index}`);
+    const sessions = Array.from({ length: 90 }, (_, index) => ({
+      id: `ses_${index}`,
+      title: 'x'.repeat(5000),
+      directory: PROJECT,
+      state: 'idle' as const,
+      sinceMs: 1,
+      waiting: [],
+    }));
+    const crowded = { ...list, instances: ids.map((id) => ({ ...entry, id })) };
+    const watched = ids.map((id) => ({ ...two, id, sessions }));
+    const found = withStates(crowded, watched, { role: 'drive', nowMs: two.checkedMs ?? 0 });
+    expect(found.instances).toHaveLength(8);
+    expect(found.states.map(({ overviews }) => overviews[0]?.sessions.length)).toEqual([50, 50, 50]);
+    expect(JSON.stringify(found).length).toBeLessThan(1_000_000);
   });
 
   test('do not hold the instance that answers nothing that is known', async () => {

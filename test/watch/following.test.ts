@@ -257,8 +257,18 @@ test('a listener hears of each change until it leaves', async () => {
   expect(heard).toBe(before);
 });
 
-test('while a server is followed, the rounds of its fleet leave it alone', async () => {
+test('while a server is followed the rounds of its fleet leave it alone, and do not when its stream is down', async () => {
+  await world[Symbol.asyncDispose]();
+  world = await openWatchWorld({ discoveryIntervalMs: 1000 });
+  await using deaf = await startFakeOpencode({ directory: '/home/user/deaf' });
+  deaf.override('GET /global/event', { kind: 'answer', status: 503 });
+  await world.register('deaf', deaf);
   await follow();
-  const { id, instances } = (await world.instances.servers())[0] ?? {};
-  expect([id, instances?.length]).toEqual(['one', 1]);
+  const healths = fake.count('GET /global/health');
+  const before = deaf.count('GET /global/health');
+  await until('some rounds', () => deaf.count('GET /global/health') >= before + 3);
+  expect(fake.count('GET /global/health')).toBe(healths);
+  fake.override('GET /global/event', { kind: 'answer', status: 503 });
+  fake.endStreams();
+  await until('a round', () => fake.count('GET /global/health') > healths);
 });

@@ -16,6 +16,7 @@ export interface WatchWorldOptions {
   readonly ports?: OwnInstancesDeps['ports'];
   readonly clock?: Clock;
   readonly healthCheckTimeoutMs?: number;
+  readonly discoveryIntervalMs?: number;
   /** Where OpenCode 2 services write themselves down; default nowhere. */
   readonly opencodeStateDir?: string;
 }
@@ -40,13 +41,13 @@ export async function openWatchWorld(options: WatchWorldOptions = {}): Promise<W
   const temp = tempDir('opencode-mcp-watch');
   const registry = await openRegistry(`${temp.path}/registry`);
   const uid = process.getuid?.() ?? 0;
-  const { clock = systemClock, healthCheckTimeoutMs = 20_000 } = options;
+  const { clock = systemClock, healthCheckTimeoutMs = 20_000, discoveryIntervalMs = 30_000 } = options;
   const instances = new OwnInstances({
     settings: {
       registryDir: { path: registry.path, explicit: true },
       stateDir: temp.path,
       opencodeStateDir: options.opencodeStateDir ?? `${temp.path}/no-services`,
-      discoveryIntervalMs: 30_000,
+      discoveryIntervalMs,
       healthCheckTimeoutMs,
       healthConcurrency: 16,
     },
