@@ -83,7 +83,7 @@ function row(instance: Instance, session: WatchedSession, waiting: readonly Wait
   };
 }
 
-/** Where no watcher follows the server: what its last look told. */
+/** Where no watcher follows the server: what its last survey says. */
 function derived(instance: Instance, overview: Overview, deps: RowDeps): WatchedSession[] {
   const { running, waiting, session, activity, stale = [] } = overview;
   const ids = [...new Set([...running, ...waiting.map(({ sessionId }) => sessionId)])];
@@ -120,6 +120,6 @@ function derived(instance: Instance, overview: Overview, deps: RowDeps): Watched
 }
 
 function stateOf(activity: Activity, running: readonly string[]): 'retrying' | 'busy' {
-  // Of several that run it is not told which one retries.
+  // Of several that run, which one retries is not known.
   return activity.kind === 'retrying' && running.length === 1 ? 'retrying' : 'busy';
 }
