@@ -1,9 +1,12 @@
+import { once } from 'node:events';
+import { Agent, type IncomingMessage, request } from 'node:http';
+
 import { describe, expect, test } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
 import { openEvents } from '../../src/opencode/events.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
-import { CAPABILITY, OWN_LAPTOP, READER, STRANGER } from '../node/stage.ts';
+import { CAPABILITY, OWN_LAPTOP, READER, SELF, STRANGER } from '../node/stage.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { testRuntime } from '../rig/runtime.ts';
@@ -281,6 +284,24 @@ describe('the page of a node service', () => {
     const stopped = await stage.post('abort', { instance: 'one', session: session.id });
     expect(stopped).toMatchObject({ status: 200, json: { text: expect.stringContaining('Stopped') as string } });
   });
+});
+
+test('a kept connection serves the files and the data one after the other', async () => {
+  await using stage = await openPageStage();
+  const session = stage.fake.addSession();
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const ports = new Set<number | undefined>();
+  for (const path of ['/', `${PAGE_PREFIX}app.js`, `${PAGE_PREFIX}v1/changes?instance=one&session=${session.id}`]) {
+    const headers = { 'x-opencode-mcp-page': '1' };
+    const options = { host: SELF, port: stage.port, path, headers, agent, localAddress: COLLEAGUE };
+    const response = await new Promise<IncomingMessage>((resolve) => request(options, resolve).end());
+    ports.add(response.socket.localPort);
+    expect([path, response.statusCode]).toEqual([path, 200]);
+    response.resume();
+    await once(response, 'close');
+  }
+  expect(ports.size).toBe(1);
+  agent.destroy();
 });
 
 describe('who is not let in', () => {
