@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import { errorCode } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { DirectoryWatch } from '../discovery/folder/directory-watch.ts';
-import { nodeFileSystem } from '../discovery/folder/file-system.ts';
+import { type FileSystem, nodeFileSystem } from '../discovery/folder/file-system.ts';
 
 /** While it lies there, nothing of this user is served to other machines or browsers. */
 const MARKER = 'node-revoked';
@@ -51,6 +51,7 @@ export interface RevocationDeps {
   readonly stateDir: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly fs?: Pick<FileSystem, 'watch'>;
 }
 
 /** Follows the marker, by a watch on its folder and by looking. */
@@ -68,7 +69,7 @@ export class Revocation {
       path: deps.stateDir,
       isRelevant: (name) => name === MARKER,
       onChange: () => this.#look(),
-      fs: nodeFileSystem,
+      fs: { ...nodeFileSystem, ...deps.fs },
       logger: deps.logger,
     });
     void this.#poll();

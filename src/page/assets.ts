@@ -38,7 +38,6 @@ export async function answerFile(response: ServerResponse, name: string, isHead:
     'content-type': TYPES[name.split('.').at(-1) ?? ''] ?? 'text/plain; charset=utf-8',
     'content-length': Buffer.byteLength(text),
     'content-security-policy': POLICY,
-    'cross-origin-opener-policy': 'same-origin',
   });
   response.end(isHead ? undefined : text);
 }

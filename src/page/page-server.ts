@@ -131,6 +131,9 @@ export class PageServer {
     const view = await visit.open();
     try {
       const found = await findPlace(view, place, visit.caller, this.#call(visit.signal));
+      // Whether OpenCode 2 loads the directory for it is not known.
+      if (visit.caller.isGuest === true && found.connected.dialect !== 'opencode-1')
+        throw new PageRefusal(403, 'Your role here is "read"; what an OpenCode 2 changed takes the role "drive".');
       answerJson(response, 200, await pageChanges(found));
     } finally {
       view.release();

@@ -127,3 +127,22 @@ test('nobody else can listen where a browser may ask first', async () => {
   expect(error.code).toBe('EADDRINUSE');
   expect(await ask({ port, host: '::1', headers: { host } })).toMatchObject({ status: 403 });
 });
+
+test('a page that comes by a node service has an origin again: the forwarder’s own', async () => {
+  const policies = ["img-src 'self'", 'sandbox'];
+  const instance = await startInstance('it', {
+    route: 'tailnet',
+    answerHeaders: { 'content-security-policy': policies },
+  });
+  const way = wayBy([instance]);
+  const forwarder = await openWebForwarder({
+    endpoint: () => way.now(),
+    start: '/',
+    isOwnPeer: () => Promise.resolve(true),
+  });
+  onTestFinished(() => forwarder.close());
+  const { host, port, pathname } = new URL(forwarder.url);
+  const cookie = cookieOf(await ask({ port: Number(port), path: pathname, headers: { host } }));
+  const page = await ask({ port: Number(port), path: '/', headers: { host, cookie } });
+  expect(page).toMatchObject({ status: 200, headers: { 'content-security-policy': "img-src 'self'" } });
+});

@@ -1,10 +1,15 @@
+import { once } from 'node:events';
+import { Agent, type IncomingMessage, request } from 'node:http';
+
 import { describe, expect, test } from 'vitest';
 
 import { RECHECK_MS } from '../../src/node/access/gate.ts';
+import { openEvents } from '../../src/opencode/events.ts';
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
-import { READER, STRANGER } from '../node/stage.ts';
+import { CAPABILITY, OWN_LAPTOP, READER, SELF, STRANGER } from '../node/stage.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
 import { COLLEAGUE, type Line, openPageStage } from './stage.ts';
 
@@ -211,9 +216,15 @@ describe('the page of a node service', () => {
         },
       ],
     });
+    const endpoint = { url: stage.fake.url, route: 'loopback' } as const;
+    const events = await openEvents({ endpoint, credential: { username: 'opencode', password: 'pa55word' } }, '/event');
     const answer = { instance: 'one', session: session.id, request: id, answers: [['Red']] };
     expect(await stage.post('respond', answer)).toMatchObject({ json: { done: true } });
-    expect(stage.fake.count('POST /question/:id/reply')).toBe(1);
+    for await (const { type, properties } of events) {
+      if (type !== 'question.replied') continue;
+      expect(properties).toMatchObject({ requestID: id, answers: [[label]] });
+      break;
+    }
     expect(stage.fake.state.questions.has(id)).toBe(false);
   });
 
@@ -242,6 +253,26 @@ describe('the page of a node service', () => {
     await until('the stream to be cut', () => lines.closed());
   });
 
+  test('who is not the user of the node any more sees its other machines no longer, whatever else they may', async () => {
+    const clock = new ManualClock();
+    await using elsewhere = await openPageStage();
+    await using stage = await openPageStage({
+      clock,
+      startAll: () =>
+        Promise.resolve({ runtime: testRuntime(elsewhere.instances.fleet), close: () => Promise.resolve() }),
+    });
+    const session = elsewhere.fake.addSession();
+    await using lines = await stage.stream(atSession(session.id), { from: OWN_LAPTOP });
+    await lines.find('the session', ({ kind }) => kind === 'session');
+    const laptop = tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP], userId: 'user-cleo' });
+    const grant = { [CAPABILITY]: [{ role: 'drive' }] };
+    await clock.advance(RECHECK_MS);
+    expect(lines.closed()).toBe(false);
+    stage.api.callers.set(OWN_LAPTOP, whoisOf(laptop, 'cleo@example.com', grant));
+    await clock.advance(RECHECK_MS);
+    await until('the stream to be cut', () => lines.closed());
+  });
+
   test('a message is sent once, however often it comes, and what runs is stopped', async () => {
     await using stage = await openPageStage();
     const session = stage.fake.addSession();
@@ -253,6 +284,24 @@ describe('the page of a node service', () => {
     const stopped = await stage.post('abort', { instance: 'one', session: session.id });
     expect(stopped).toMatchObject({ status: 200, json: { text: expect.stringContaining('Stopped') as string } });
   });
+});
+
+test('a kept connection serves the files and the data one after the other', async () => {
+  await using stage = await openPageStage();
+  const session = stage.fake.addSession();
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const ports = new Set<number | undefined>();
+  for (const path of ['/', `${PAGE_PREFIX}app.js`, `${PAGE_PREFIX}v1/changes?instance=one&session=${session.id}`]) {
+    const headers = { 'x-opencode-mcp-page': '1' };
+    const options = { host: SELF, port: stage.port, path, headers, agent, localAddress: COLLEAGUE };
+    const response = await new Promise<IncomingMessage>((resolve) => request(options, resolve).end());
+    ports.add(response.socket.localPort);
+    expect([path, response.statusCode]).toEqual([path, 200]);
+    response.resume();
+    await once(response, 'close');
+  }
+  expect(ports.size).toBe(1);
+  agent.destroy();
 });
 
 describe('who is not let in', () => {

@@ -117,6 +117,8 @@ test('revoking ends every stream of the node service and of dashboards at once, 
   await until('the node service', () => node.stderr().includes('listening'));
   const dashboard = run('dashboard', '--print');
   await dashboard.shows(/localhost:\d+\S+/);
+  const opened = run('open', 'one', '--print');
+  await opened.shows(/localhost:\d+\S+/);
   const entrance = dashboard.stdout().trim();
   const { host, origin } = new URL(entrance);
   const entered = await new Promise<string>((resolve) => {
@@ -162,7 +164,8 @@ test('revoking ends every stream of the node service and of dashboards at once, 
     ),
   );
   expect(await within(dashboard.ended, 'the dashboard to end')).toBe(1);
-  expect(dashboard.stderr()).toContain('opencode-mcp node --allow');
+  expect(await within(opened.ended, 'open to end')).toBe(1);
+  for (const one of [dashboard, opened]) expect(one.stderr()).toContain('opencode-mcp node --allow');
   expect((await lstat(join(stateDir, 'node-revoked'))).mode & 0o777).toBe(0o600);
   expect((await readdir(stateDir)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
 

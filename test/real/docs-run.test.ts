@@ -25,6 +25,8 @@ const NOT_RUN: Readonly<Record<string, string>> = {
   'docs/lan.md: opencode-connected --lan       # on the laptop: also listens on the LAN, behind a password, and advertises itself':
     'needs two machines on a LAN; test/lan makes them',
   'docs/opencode-connected.md: cd ~/my-project': 'the README has the same block',
+  'docs/page.md: opencode-mcp dashboard            # opens the browser; --print shows the address instead':
+    'a browser; test/page/revoke.test.ts runs it',
   "docs/shell.md: echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc":
     'three shells; test/commands/completion/shells.test.ts has them',
   'docs/shell.md: opencode-mcp attach laptop                  # a new session, as opencode begins':

@@ -70,10 +70,10 @@ export class FleetFeed implements RowDeps {
     const { fleet } = this.#runtime;
     while (!signal.aborted) {
       const beganMs = clock.now();
-      let isOver = false;
-      const survey = fleet.survey(signal).then(() => (isOver = true));
+      const over = new AbortController();
+      const survey = fleet.survey(signal).then(() => over.abort());
       await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
-      while (!isOver && !signal.aborted) {
+      while (!over.signal.aborted && !signal.aborted) {
         // Somebody hangs: those that answered do not wait for them.
         for (const instance of fleet.snapshot().instances)
           if ((instance.overview?.askedAtMs ?? 0) >= beganMs) void this.#surveyOne(instance, signal);

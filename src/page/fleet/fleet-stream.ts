@@ -6,6 +6,8 @@ import type { LineStream } from '../line-stream.ts';
 
 /** Between two looks at what is known; a look at an unchanged snapshot costs nothing. */
 const LOOK_MS = 50;
+/** An empty page says something else; but one instance that hangs does not keep the others back. */
+const FIRST_LOOK_MS = 1_000;
 /** At most four lines a second. */
 const LINE_MS = 250;
 
@@ -21,7 +23,7 @@ export async function streamFleet(
   let shown: FleetFeed['now'] | undefined;
   let last = '';
   try {
-    await view.runtime.fleet.ready();
+    await Promise.race([view.runtime.fleet.ready(), clock.sleep(FIRST_LOOK_MS, signal)]);
     while (!signal.aborted) {
       const { now } = feed;
       const isSame = shown?.snapshot === now.snapshot && shown.version === now.version;

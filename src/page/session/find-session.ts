@@ -42,7 +42,10 @@ function byId(all: readonly Instance[], id: string): Instance | undefined {
   const fitting = all.filter(
     ({ key, server }) =>
       key === server.key &&
-      server.endpoints.some(({ candidate: { claims, endpoint } }) => claims.id === id && endpoint.route !== 'lan'),
+      server.endpoints.some(({ candidate: { claims, endpoint, key: file } }) => {
+        const own = claims.id ?? (claims.service === undefined ? undefined : file);
+        return own === id && endpoint.route !== 'lan';
+      }),
   );
   return fitting.length === 1 ? fitting[0] : undefined;
 }

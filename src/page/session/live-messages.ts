@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { StreamCleaner } from '../../base/plain-text.ts';
 import type { ServerEvent } from '../../opencode/events.ts';
 import { type Message, messageInfoSchema, type Part, partSchema } from '../../opencode/schema.ts';
@@ -32,6 +33,8 @@ export class LiveMessages {
   readonly #sessionId: string;
   readonly #messages = new Map<string, LiveMessage>();
   readonly #changed = new Set<string>();
+  /** As it was last told whole. */
+  readonly #told = new Map<string, string>();
   readonly #pieces = new Map<string, { readonly message: string; text: string }>();
 
   constructor(sessionId: string) {
@@ -58,6 +61,8 @@ export class LiveMessages {
     }
     this.#changed.clear();
     this.#pieces.clear();
+    this.#told.clear();
+    for (const [id, one] of this.#messages) this.#isNews(id, one);
   }
 
   /** Messages as the store has them now. */
@@ -92,10 +97,14 @@ export class LiveMessages {
       .filter(([, { message, text }]) => !this.#changed.has(message) && text !== '')
       .map(([part, { message, text }]) => ({ kind: 'text', message, part, text }) as const);
     const whole = [...this.#messages]
-      .filter(([id]) => this.#changed.has(id))
+      .filter(([id, one]) => this.#changed.has(id) && this.#isNews(id, one))
       .map(([, one]) => ({ kind: 'message', message: messageView(messageOf(one)) }) as const);
     this.#changed.clear();
     this.#pieces.clear();
+    for (const { message } of pieces) {
+      const known = this.#messages.get(message);
+      if (known !== undefined) this.#isNews(message, known);
+    }
     return [...whole, ...pieces];
   }
 
@@ -121,10 +130,17 @@ export class LiveMessages {
 
   #store(message: Message): void {
     const known = this.#message(message.info);
-    const before = JSON.stringify(messageView(messageOf(known)));
     known.info = message.info;
     for (const part of message.parts) this.#put(known, part);
-    if (JSON.stringify(messageView(messageOf(known))) !== before) this.#touch(message.info.id);
+    this.#touch(message.info.id);
+  }
+
+  /** Whether it is other than it was told last; opencode announces many a change of what is not shown. It counts as told from now on. */
+  #isNews(id: string, message: LiveMessage): boolean {
+    const digest = digestOf(messageView(messageOf(message)));
+    if (this.#told.get(id) === digest) return false;
+    this.#told.set(id, digest);
+    return true;
   }
 
   /** False where what is known says more: while a part is written the store has nothing of it. */
@@ -147,7 +163,10 @@ export class LiveMessages {
     this.#messages.set(info.id, made);
     this.#touch(info.id);
     const [oldest] = this.#messages.keys();
-    if (this.#messages.size > MAX_MESSAGES && oldest !== undefined) this.#messages.delete(oldest);
+    if (this.#messages.size > MAX_MESSAGES && oldest !== undefined) {
+      this.#messages.delete(oldest);
+      this.#told.delete(oldest);
+    }
     return made;
   }
 
@@ -165,4 +184,8 @@ export class LiveMessages {
 
 function messageOf({ info, parts }: LiveMessage): Message {
   return { info, parts: [...parts.values()].map(({ part }) => part) };
+}
+
+function digestOf(message: PageMessage): string {
+  return createHash('sha256').update(JSON.stringify(message)).digest('base64');
 }

@@ -7,7 +7,7 @@ import type { Connected } from '../../operations/runtime.ts';
 import { sessionState, type SessionState } from '../../operations/sessions/session-state.ts';
 import type { WatchedSession } from '../../model/watched.ts';
 import type { ServerEvent } from '../../opencode/events.ts';
-import type { Message, Session } from '../../opencode/schema.ts';
+import { type Message, type Session, sessionSchema } from '../../opencode/schema.ts';
 import { EventFeed } from '../../turns/event-feed.ts';
 import { undoneIn } from '../../turns/turn-messages.ts';
 import { type PageAsk, askView } from './ask-view.ts';
@@ -83,20 +83,19 @@ class SessionFollower {
   }
 
   async follow(): Promise<void> {
-    const { stream, clock, signal, canDrive } = this.#deps;
-    const { title, directory } = this.#session;
-    await this.#loadAll(async (messages) => {
-      const { state, asks } = await this.#standing();
-      this.#state = JSON.stringify(state);
-      this.#asks = JSON.stringify(asks);
-      const head = { kind: 'session', title: singleLine(title, 300), directory: singleLine(directory, 1_000) };
-      await stream.send([
-        { ...head, state: state.state, canDrive },
-        messages,
-        { kind: 'state', ...state },
-        { kind: 'asks', asks },
-      ]);
-    });
+    const { stream, clock, signal } = this.#deps;
+    const { messages, older } = await this.#load();
+    this.#live.replace(messages);
+    const { state, asks } = await this.#standing();
+    this.#state = JSON.stringify(state);
+    this.#asks = JSON.stringify(asks);
+    await stream.send([
+      this.#head(state.state),
+      messagesLine(this.#live.views, older),
+      { kind: 'state', ...state },
+      { kind: 'asks', asks },
+    ]);
+    this.#lookedMs = clock.monotonic();
     while (!signal.aborted && !this.#isLost) {
       let item = await this.#feed.take(this.#pauseMs(), signal);
       while (item !== undefined) {
@@ -128,8 +127,20 @@ class SessionFollower {
     const { sessionID = (properties['info'] as { readonly id?: unknown } | undefined)?.id } = properties;
     if (sessionID !== this.#session.id) return;
     if (type === 'session.deleted') void this.#end('This session was deleted.');
-    else if (/^(?:session\.updated|session\.compacted|message\.(?:part\.)?removed)$/.test(type)) this.#want('all');
+    else if (type === 'session.updated') this.#update(properties['info']);
+    else if (/^(?:session\.compacted|message\.(?:part\.)?removed)$/.test(type)) this.#want('all');
     else if (/^(?:session|prompt|message)\./.test(type)) this.#want(type === 'session.status' ? 'state' : 'newest');
+  }
+
+  /** It comes with each turn; what was undone, and what it is called, is news. */
+  #update(info: unknown): void {
+    const session = sessionSchema.safeParse(info).data;
+    if (session === undefined) return;
+    const { title, revert } = this.#session;
+    if (JSON.stringify(session.revert ?? null) !== JSON.stringify(revert ?? null)) this.#want('all');
+    this.#session = session;
+    const { state } = JSON.parse(this.#state) as StateShown;
+    if (session.title !== title) void this.#deps.stream.send([this.#head(state)]);
   }
 
   #want(what: 'state' | 'newest' | 'all'): void {
@@ -145,16 +156,7 @@ class SessionFollower {
     this.#due = 'nothing';
     this.#lookedMs = this.#deps.clock.monotonic();
     try {
-      if (due === 'all') {
-        this.#session = (await api.session(this.#session.id)) ?? this.#session;
-        const known = this.#live.views.map(({ id }) => id);
-        await this.#loadAll(async (messages, ids) => {
-          // What was taken back goes; what is only new comes as any other does.
-          const isTakenBack = known.slice(known.indexOf(ids[0] ?? '')).some((id) => !ids.includes(id));
-          if (isTakenBack) await stream.send([messages]);
-          else await stream.send(this.#live.views.map((message) => ({ kind: 'message', message })));
-        });
-      }
+      if (due === 'all') await this.#lookAtAll();
       if (due === 'newest') this.#live.reconcile((await api.messages(this.#session.id, { limit: LATEST })).messages);
       await this.#tell();
     } catch (error) {
@@ -164,17 +166,32 @@ class SessionFollower {
     }
   }
 
-  async #loadAll(send: (line: object, ids: readonly string[]) => Promise<void>): Promise<void> {
+  async #lookAtAll(): Promise<void> {
+    this.#session = (await this.#connected.api.session(this.#session.id)) ?? this.#session;
+    const { messages, older } = await this.#load();
+    const known = this.#live.views.map(({ id }) => id);
+    const ids = new Set(messages.map(({ info }) => info.id));
+    // What was taken back goes; what is only new comes as any other does.
+    const isTakenBack = known.slice(known.indexOf(messages[0]?.info.id ?? '')).some((id) => !ids.has(id));
+    if (!isTakenBack) this.#live.reconcile(messages);
+    else {
+      this.#live.replace(messages);
+      await this.#deps.stream.send([messagesLine(this.#live.views, older)]);
+    }
+  }
+
+  /** The newest page, without what was undone. */
+  async #load(): Promise<{ readonly messages: readonly Message[]; readonly older: string | undefined }> {
     const { api } = this.#connected;
     const undone = await undoneIn(api, this.#session);
     const { messages, olderCursor } = await api.messages(this.#session.id, { limit: PAGE });
-    const standing = messages.filter(({ info }) => !undone.has(info.id));
-    this.#live.replace(standing);
-    await send(
-      messagesLine(this.#live.views, olderCursor),
-      standing.map(({ info }) => info.id),
-    );
-    this.#lookedMs = this.#deps.clock.monotonic();
+    return { messages: messages.filter(({ info }) => !undone.has(info.id)), older: olderCursor };
+  }
+
+  #head(state: StateShown['state']): object {
+    const { title, directory } = this.#session;
+    const head = { kind: 'session', title: singleLine(title, 300), directory: singleLine(directory, 1_000) };
+    return { ...head, state, canDrive: this.#deps.canDrive };
   }
 
   async #tell(): Promise<void> {
