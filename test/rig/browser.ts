@@ -91,14 +91,24 @@ export function needBrowser({ skip }: TestContext): void {
   skip(true, reason);
 }
 
-/** `prefix`: a command that runs it elsewhere, as `ip netns exec …`. */
-export async function openBrowser(prefix: readonly string[] = []): Promise<OpenBrowser> {
+export interface BrowserOptions {
+  /** A command that runs it elsewhere, as `ip netns exec …`. */
+  readonly prefix?: readonly string[];
+  /** Addresses of the names that it knows beside those of loopback. */
+  readonly hosts?: Readonly<Record<string, string>>;
+}
+
+/** Starts Chromium; whatever it asks for but loopback and `hosts` is unknown to it. */
+export async function openBrowser({ prefix = [], hosts = {} }: BrowserOptions = {}): Promise<OpenBrowser> {
   const { chromium } = components('playwright-core') as {
     readonly chromium: { launch(options: object): Promise<Browser> };
   };
   const temp = tempDir('opencode-mcp-browser');
   const executablePath = join(temp.path, 'chromium');
-  await writeFile(executablePath, `#!/bin/sh\nexec ${[...prefix, program()].join(' ')} "$@"\n`, { mode: 0o755 });
+  const command = [...prefix, program() ?? 'chromium'].map((word) => `'${word.replaceAll("'", String.raw`'\''`)}'`);
+  await writeFile(executablePath, `#!/bin/sh\nexec ${command.join(' ')} "$@"\n`, { mode: 0o755 });
+  const names = Object.entries(hosts).map(([name, address]) => `MAP ${name} ${address}`);
+  const loopback = ['localhost', '*.localhost', '127.*', ...Object.values(hosts)].map((name) => `EXCLUDE ${name}`);
   const args = [
     // As root Chromium needs its sandbox off; the tests open nothing but their own pages.
     '--no-sandbox',
@@ -106,7 +116,7 @@ export async function openBrowser(prefix: readonly string[] = []): Promise<OpenB
     '--disable-dev-shm-usage',
     '--disable-background-networking',
     // Of its own accord it would ask for its maker's hosts.
-    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.*, EXCLUDE 100.*',
+    `--host-resolver-rules=${[...names, 'MAP * ~NOTFOUND', ...loopback].join(', ')}`,
   ];
   const browser = await chromium.launch({ executablePath, args, env: { ...process.env, TMPDIR: temp.tmp } });
   return {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { PAGE_PREFIX } from '../../src/page/contract.ts';
+import { needBrowser, openBrowser } from '../rig/browser.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
@@ -43,6 +44,20 @@ describe('the page on a real tailnet', () => {
       body: JSON.stringify(body),
     });
 
+  /** Begins a turn of a new session on box; its id. */
+  const begin = async (text: string): Promise<string> => {
+    const { url } = instances.get('box') ?? { url: '' };
+    const call = (path: string, body: object): Promise<Answer> =>
+      request(machine('phone'), url + path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      });
+    const { id }: { id: string } = JSON.parse((await call('/session', {})).text);
+    await call(`/session/${id}/prompt_async`, { parts: [{ type: 'text', text }] });
+    return id;
+  };
+
   beforeAll(async () => {
     if (!canRunTailnet()) return;
     stage = await openTailnetStage({
@@ -60,6 +75,10 @@ describe('the page on a real tailnet', () => {
     }
     await connects(machine('phone'), machine('desk'), NODE_PORT);
     await connects(machine('desk'), machine('box'), NODE_PORT);
+    const { url = '' } = instances.get('box') ?? {};
+    await until('box to forward to its instance', async () =>
+      (await request(machine('phone'), `${url}/path`)).text.startsWith('{'),
+    );
   });
   afterAll(() => stage?.close());
   beforeEach(needTailnet);
@@ -68,18 +87,7 @@ describe('the page on a real tailnet', () => {
     const { url } = instances.get('box') ?? { url: '' };
     const [phone] = [machine('phone')];
     expect((await request(phone, originOf(machine('desk')), { headers: browser() })).text).toContain('<!doctype html>');
-    const made = await request(phone, `${url}/session`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: '{}',
-    });
-    const { id: session }: { id: string } = JSON.parse(made.text);
-    const parts = [{ type: 'text', text: 'bash: echo permitted' }];
-    await request(phone, `${url}/session/${session}/prompt_async`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ parts }),
-    });
+    const session = await begin('bash: echo permitted');
     const shown = JSON.parse(await line('phone', '"kind":"permission"')) as {
       readonly you: object;
       readonly sessions: readonly {
@@ -101,6 +109,24 @@ describe('the page on a real tailnet', () => {
     await until('the command to have run', async () =>
       (await request(phone, `${url}/session/${session}/message`)).text.includes('bash returned: permitted'),
     );
+  });
+
+  it('is settled in the browser of a phone, which shows what came of it', async (context) => {
+    needBrowser(context);
+    const hosts = { desk: machine('desk').ip4 };
+    await using chromium = await openBrowser({ prefix: machine('phone').prefix, hosts });
+    process.stdout.write(`chromium ${chromium.version}\n`);
+    const page = await chromium.page({ viewport: { width: 360, height: 740 }, hasTouch: true });
+    await page.goto(`http://desk:${NODE_PORT}/`);
+    await page.locator('.group-needs > .quiet').waitFor();
+    await begin('bash: echo by phone');
+    await page.locator('.group-needs .row a').click();
+    expect(await page.locator('.command').innerText()).toBe('echo by phone');
+    await page.getByRole('button', { name: 'Allow once' }).click();
+    await page.locator('.result').getByText('Allowed once.').waitFor();
+    await page.getByText('bash returned: by phone').waitFor();
+    await page.getByRole('link', { name: 'Back to all sessions' }).click();
+    await page.locator('.group-needs > .quiet').waitFor();
   });
 
   it('shows a guest this machine alone, and does nothing for them', async () => {
