@@ -3,7 +3,8 @@ import { plainTarget } from '../node/proxy/request-target.ts';
 import { refuse } from '../node/proxy/proxy.ts';
 import { PAGE_PREFIX, type PageCaller } from '../page/contract.ts';
 import type { Runtime } from '../operations/runtime.ts';
-import { answerJson, PageServer, type PageServerDeps } from '../page/page-server.ts';
+import { answerJson } from '../page/json-answer.ts';
+import { PageServer, type PageServerDeps } from '../page/page-server.ts';
 import { type PageTarget, readPageTarget } from '../page/target.ts';
 import { type DoorOptions, type OpenDoor, openDoor } from './door.ts';
 

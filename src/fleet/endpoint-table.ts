@@ -357,9 +357,9 @@ export class EndpointTable {
   takenDirectories(): (record: EndpointRecord, directory: string) => boolean {
     const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
       `${hostKey(claims.hostname ?? addressOf(endpoint.url).host)}\0${directory}`;
-    const isOwner = (one: EndpointRecord): boolean =>
+    const isNodeUser = (one: EndpointRecord): boolean =>
       !one.unlisted && isVouchedFor(one.candidate) && one.known?.parts.session?.rest?.state !== 'interrupted';
-    const owners = [...this.all()].filter(isOwner);
+    const owners = [...this.all()].filter(isNodeUser);
     const taken = new Set(
       owners.map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
     );

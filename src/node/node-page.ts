@@ -24,7 +24,7 @@ export interface NodePageDeps {
 export interface PageVisitor {
   readonly caller: string;
   readonly role: Role;
-  readonly isOwner: boolean;
+  readonly isNodeUser: boolean;
 }
 
 /**
@@ -53,14 +53,14 @@ export class NodePage {
     }: { readonly target: PageTarget; readonly visitor: PageVisitor; readonly signal: AbortSignal },
   ): Promise<void> {
     const { own, readOnly } = this.#deps;
-    const { caller, role, isOwner } = visitor;
+    const { caller, role, isNodeUser } = visitor;
     await this.#server.answer(request, response, {
       target,
       signal,
       caller: { name: caller, role: readOnly ? 'read' : role, ...(role === 'read' && { isGuest: true }) },
       origin: `http://${request.headers.host}`,
       open: async () =>
-        isOwner ? { ...(await this.#all.use()), all: true } : { runtime: own, all: false, release: () => {} },
+        isNodeUser ? { ...(await this.#all.use()), all: true } : { runtime: own, all: false, release: () => {} },
     });
   }
 

@@ -5,18 +5,19 @@ import type { Clock } from '../base/clock.ts';
 import { jsonOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
-import { sentence, singleLine } from '../base/plain-text.ts';
+import { singleLine } from '../base/plain-text.ts';
 import { Quota } from '../http/quota.ts';
 import { VERSION } from '../base/version.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
 import { abortHere, abortSchema, type Acted, respondHere, respondSchema, sendHere, sendSchema } from './actions.ts';
-import { answerFile, PAGE_HEADERS } from './assets.ts';
+import { answerFile } from './assets.ts';
 import { pageChanges } from './session/changes.ts';
 import { PAGE_HEADER, type PageCaller, PageRefusal, type PageView } from './contract.ts';
 import { FleetFeed } from './fleet/fleet-feed.ts';
 import { streamFleet } from './fleet/fleet-stream.ts';
 import { findPlace, type PlaceAsked } from './session/find-session.ts';
+import { answerJson, refusalOf } from './json-answer.ts';
 import { LineStream } from './line-stream.ts';
 import { sendOlder, streamSession } from './session/session-stream.ts';
 import type { PageTarget } from './target.ts';
@@ -28,7 +29,6 @@ const MAX_STREAMS = 60;
 const MAX_BODY_BYTES = 512 * 1024;
 /** A cold instance takes seconds; whoever waits longer would rather see why. */
 const CALL_LIMIT_MS = 45_000;
-const MAX_ERROR_CHARS = 1_000;
 
 export interface PageServerDeps {
   readonly clock: Clock;
@@ -65,6 +65,7 @@ export class PageServer {
   async answer(request: IncomingMessage, response: ServerResponse, visit: PageVisit): Promise<void> {
     const cut = (): void => void response.destroy();
     visit.signal.addEventListener('abort', cut, { once: true });
+    if (visit.signal.aborted) cut();
     try {
       visit.signal.throwIfAborted();
       await this.#answer(request, response, visit);
@@ -98,10 +99,11 @@ export class PageServer {
     const { caller, signal, target } = visit;
     const leave = this.#perCaller.take(caller.name);
     const leaveAll = this.#total.take('');
-    const view = leave && leaveAll && (await visit.open());
+    let view: Awaited<ReturnType<PageVisit['open']>> | undefined;
     try {
-      if (view === undefined)
+      if (leave === undefined || leaveAll === undefined)
         throw new PageRefusal(429, 'Too many pages are open here. Close some, then load this one again.');
+      view = await visit.open();
       const query = new URLSearchParams(target.query);
       if (target.data === 'fleet') await this.#fleet(response, view, visit);
       else {
@@ -207,32 +209,6 @@ export class PageServer {
     if (response.headersSent) response.end(`${JSON.stringify({ kind: 'error', text })}\n`);
     else answerJson(response, status, { error: text });
   }
-}
-
-/** What an error is to a browser. */
-export function refusalOf(error: unknown): { readonly status: number; readonly text: string } {
-  const { name = '', message = String(error) } = error instanceof Error ? error : {};
-  const text = sentence(message, MAX_ERROR_CHARS);
-  if (error instanceof PageRefusal) return { status: error.status, text: message };
-  if (name === 'QueryError') return { status: 404, text };
-  if (name === 'OperationError') return { status: 409, text };
-  if (name === 'NotPossibleError') return { status: 422, text };
-  if (name === 'UnreachableError') return { status: 503, text };
-  if (name === 'RequestError') return { status: 502, text };
-  if (name === 'CallOver') return { status: 504, text: `${text}; nothing was done after that.` };
-  return { status: 500, text: 'The page failed here; the log of opencode-mcp says why.' };
-}
-
-export function answerJson(response: ServerResponse, status: number, value: object): void {
-  const body = JSON.stringify(value);
-  response.writeHead(status, {
-    ...PAGE_HEADERS,
-    'content-type': 'application/json; charset=utf-8',
-    'content-length': Buffer.byteLength(body),
-    // A body that nobody read would be taken for the next request.
-    ...(status >= 400 && { connection: 'close' }),
-  });
-  response.end(body);
 }
 
 function placeIn(query: URLSearchParams): PlaceAsked {

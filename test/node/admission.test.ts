@@ -35,7 +35,7 @@ describe('admitted to drive', () => {
     const admission = admit(given);
     expect(admission).toMatchObject({ role: 'drive' });
     // Whoever else may drive this machine's instances is not the person whose other machines it sees.
-    expect('isOwner' in admission && admission.isOwner).toBe(name === 'the own user');
+    expect('isNodeUser' in admission && admission.isNodeUser).toBe(name === 'the own user');
   });
 });
 

@@ -132,6 +132,16 @@ test('the fleet of all machines ends some minutes after the last page, not while
   expect(closed).toBe(1);
 });
 
+test('where the other machines cannot be looked for, each request says so, and takes no place', async () => {
+  await using stage = await openPageStage();
+  for (let number = 1; number <= 13; number += 1)
+    expect(await stage.call('/opencode-mcp/page/v1/fleet', { from: OWN_LAPTOP })).toMatchObject({
+      status: 500,
+      json: { error: expect.stringContaining('log') as string },
+    });
+  expect(stage.log.some(({ message }) => message.includes('no other machines here'))).toBe(true);
+});
+
 test('one caller has a few streams, and the others theirs', async () => {
   await using stage = await openPageStage();
   const lines = await Promise.all(Array.from({ length: 12 }, () => stage.stream('v1/fleet')));

@@ -36,7 +36,7 @@ export type Admission =
       /** Stable id of the caller's node. */
       readonly node: string;
       /** They are the user of this node, on a machine of their own. */
-      readonly isOwner?: true;
+      readonly isNodeUser?: true;
     }
   /** The reason is for the caller: who they appear to be, and what would admit them. */
   | { readonly refusal: string; readonly caller: string };
@@ -63,7 +63,7 @@ export function admit(facts: AdmissionFacts): Admission {
   }
   const roles = rolesOf(facts, whois);
   const node = whois.node.id;
-  if (isOwnUser(facts, whois)) return { role: 'drive', caller, node, isOwner: true };
+  if (isOwnUser(facts, whois)) return { role: 'drive', caller, node, isNodeUser: true };
   if (roles.has('drive')) return { role: 'drive', caller, node };
   if (roles.has('read')) return { role: 'read', caller, node };
   return { refusal: `You appear to be ${caller}, who is not admitted here. ${remedyOf(facts, whois)}`, caller };

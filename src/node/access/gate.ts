@@ -21,7 +21,7 @@ import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
 import { readTarget, type RequestTarget } from '../proxy/request-target.ts';
 import type { NodePage } from '../node-page.ts';
-import { answerJson } from '../../page/page-server.ts';
+import { answerJson } from '../../page/json-answer.ts';
 import type { Tailnet } from '../tailnet-view.ts';
 
 export interface GateDeps {
@@ -58,7 +58,7 @@ interface Admitted {
   readonly target: RequestTarget;
   readonly role: Role;
   readonly caller: string;
-  readonly isOwner: boolean;
+  readonly isNodeUser: boolean;
 }
 
 /** Every request passes here: guarded, its caller admitted, its route allowed, then proxied. */
@@ -146,8 +146,8 @@ export class Gate {
     }
     if (target.kind === 'list') log.polled(request, verdict);
     else log.admitted(request, verdict);
-    const { role, caller, isOwner = false } = verdict;
-    return { target, role, caller, isOwner };
+    const { role, caller, isNodeUser = false } = verdict;
+    return { target, role, caller, isNodeUser };
   }
 
   #refused(
@@ -253,7 +253,7 @@ export class Gate {
   }
 
   /** Asks every minute whether the caller of a long exchange still has the right it began with. */
-  async #recheck(request: IncomingMessage, { role, isOwner }: Admitted, over: AbortController): Promise<void> {
+  async #recheck(request: IncomingMessage, { role, isNodeUser }: Admitted, over: AbortController): Promise<void> {
     const { clock, callers, log } = this.#deps;
     for (;;) {
       await clock.sleep(RECHECK_MS, over.signal);
@@ -262,7 +262,7 @@ export class Gate {
       if (over.signal.aborted) return;
       // Who may drive may read.
       const isEnough = 'role' in verdict && (verdict.role === role || verdict.role === 'drive');
-      if (isEnough && (!isOwner || verdict.isOwner === true)) continue;
+      if (isEnough && (!isNodeUser || verdict.isNodeUser === true)) continue;
       log.cut(request, verdict);
       over.abort();
     }

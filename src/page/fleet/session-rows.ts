@@ -8,8 +8,6 @@ const MAX_REASON_CHARS = 400;
 const MAX_TEXT_CHARS = 500;
 /** At one session. */
 const MAX_WAITING = 20;
-/** Sub-agents run in sessions of their own, a few levels deep at most. */
-const MAX_DEPTH = 8;
 
 /** A root session as the page lists it. */
 export interface PageSession {
@@ -49,13 +47,15 @@ export function sessionRows(instance: Instance, deps: RowDeps): PageSession[] {
   const sessions = overview.sessions ?? derived(instance, overview, deps);
   const byId = new Map(sessions.map((one) => [one.id, one]));
   const rootOf = (one: WatchedSession): WatchedSession => {
-    let root = one;
-    for (let depth = 0; root.parentId !== undefined && depth < MAX_DEPTH; depth += 1) {
-      const parent = byId.get(root.parentId);
-      if (parent === undefined) break;
-      root = parent;
+    const chain = [one];
+    for (;;) {
+      const root = chain.at(-1) ?? one;
+      const parent = root.parentId === undefined ? undefined : byId.get(root.parentId);
+      if (parent === undefined) return root;
+      // No opencode has such a ring; one that lies hides nothing by it.
+      if (chain.includes(parent)) return one;
+      chain.push(parent);
     }
-    return root;
   };
   const waiting = new Map<string, Waiting[]>();
   for (const one of sessions) {
@@ -83,7 +83,7 @@ function row(instance: Instance, session: WatchedSession, waiting: readonly Wait
   };
 }
 
-/** Where no watcher follows the server: what its last look told. */
+/** Where no watcher follows the server: what its last survey says. */
 function derived(instance: Instance, overview: Overview, deps: RowDeps): WatchedSession[] {
   const { running, waiting, session, activity, stale = [] } = overview;
   const ids = [...new Set([...running, ...waiting.map(({ sessionId }) => sessionId)])];
@@ -120,6 +120,6 @@ function derived(instance: Instance, overview: Overview, deps: RowDeps): Watched
 }
 
 function stateOf(activity: Activity, running: readonly string[]): 'retrying' | 'busy' {
-  // Of several that run it is not told which one retries.
+  // Of several that run, which one retries is not known.
   return activity.kind === 'retrying' && running.length === 1 ? 'retrying' : 'busy';
 }

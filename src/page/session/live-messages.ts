@@ -27,14 +27,14 @@ const BEGINNING = '… ';
 
 /**
  * The messages of one session as they come: from the store, which has a part's text when the part has ended, and from events. What
- * changed is told once: whole messages, and pieces of text for those that nothing else changed in.
+ * changed is said once: whole messages, and pieces of text for those that nothing else changed in.
  */
 export class LiveMessages {
   readonly #sessionId: string;
   readonly #messages = new Map<string, LiveMessage>();
   readonly #changed = new Set<string>();
-  /** As it was last told whole. */
-  readonly #told = new Map<string, string>();
+  /** As it was last sent whole. */
+  readonly #sent = new Map<string, string>();
   readonly #pieces = new Map<string, { readonly message: string; text: string }>();
 
   constructor(sessionId: string) {
@@ -61,7 +61,7 @@ export class LiveMessages {
     }
     this.#changed.clear();
     this.#pieces.clear();
-    this.#told.clear();
+    this.#sent.clear();
     for (const [id, one] of this.#messages) this.#isNews(id, one);
   }
 
@@ -135,11 +135,11 @@ export class LiveMessages {
     this.#touch(message.info.id);
   }
 
-  /** Whether it is other than it was told last; opencode announces many a change of what is not shown. It counts as told from now on. */
+  /** Whether it differs from what was sent last, since opencode announces many a change of what is not shown. It counts as sent from now on. */
   #isNews(id: string, message: LiveMessage): boolean {
     const digest = digestOf(messageView(messageOf(message)));
-    if (this.#told.get(id) === digest) return false;
-    this.#told.set(id, digest);
+    if (this.#sent.get(id) === digest) return false;
+    this.#sent.set(id, digest);
     return true;
   }
 
@@ -165,7 +165,7 @@ export class LiveMessages {
     const [oldest] = this.#messages.keys();
     if (this.#messages.size > MAX_MESSAGES && oldest !== undefined) {
       this.#messages.delete(oldest);
-      this.#told.delete(oldest);
+      this.#sent.delete(oldest);
     }
     return made;
   }

@@ -23,7 +23,7 @@ const LATEST = 4;
 const PACE_MS = 50;
 /** Between two times that a session is asked how it stands, however many events say that something happened. */
 const LOOK_MS = 300;
-/** Events may be lost without a word, and some change nothing that is told by one. */
+/** Events may be lost without a word, and not every change has one. */
 const QUIET_LOOK_MS = 10_000;
 /** Where something in between gives no event stream. */
 const BLIND_LOOK_MS = 2_000;
@@ -148,7 +148,7 @@ class SessionFollower {
     if (order.indexOf(what) > order.indexOf(this.#due)) this.#due = what;
   }
 
-  /** Asks how it stands now. What fails is tried again: the event stream says when the way is gone. */
+  /** Asks how it stands now. What fails is tried again: the event stream says when the instance is gone. */
   async #look(): Promise<void> {
     const { stream } = this.#deps;
     const { api } = this.#connected;
