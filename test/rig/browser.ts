@@ -83,8 +83,6 @@ export interface OpenBrowser extends AsyncDisposable {
   readonly version: string;
 }
 
-const OWN_HOSTS = ['localhost', '*.localhost', '127.*', '100.*'].map((host) => `EXCLUDE ${host}`);
-
 /** First line of a test that needs it: without it the test is skipped and says so; in CI that is a failure. */
 export function needBrowser({ skip }: TestContext): void {
   if (chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core')) return;
@@ -93,25 +91,26 @@ export function needBrowser({ skip }: TestContext): void {
   skip(true, reason);
 }
 
-interface BrowserOptions {
+export interface BrowserOptions {
   /** A command that runs it elsewhere, as `ip netns exec …`. */
   readonly prefix?: readonly string[];
-  /** Names beside addresses that it can resolve. */
-  readonly names?: Readonly<Record<string, string>>;
+  /** Addresses of the names that it knows beside those of loopback. */
+  readonly hosts?: Readonly<Record<string, string>>;
 }
 
-export async function openBrowser({ prefix = [], names = {} }: BrowserOptions = {}): Promise<OpenBrowser> {
+/** Starts Chromium; whatever it asks for but loopback and `hosts` is unknown to it. */
+export async function openBrowser({ prefix = [], hosts = {} }: BrowserOptions = {}): Promise<OpenBrowser> {
   const { chromium } = components('playwright-core') as {
     readonly chromium: { launch(options: object): Promise<Browser> };
   };
   const temp = tempDir('opencode-mcp-browser');
   const executablePath = join(temp.path, 'chromium');
-  await writeFile(
-    executablePath,
-    `#!/bin/sh\nexec ${[...prefix, chromiumProgram()].map((word) => `'${word}'`).join(' ')} "$@"\n`,
-    { mode: 0o755 },
+  const command = [...prefix, chromiumProgram() ?? 'chromium'].map(
+    (word) => `'${word.replaceAll("'", String.raw`'\''`)}'`,
   );
-  const known = Object.entries(names).map(([name, address]) => `MAP ${name} ${address}`);
+  await writeFile(executablePath, `#!/bin/sh\nexec ${command.join(' ')} "$@"\n`, { mode: 0o755 });
+  const names = Object.entries(hosts).map(([name, address]) => `MAP ${name} ${address}`);
+  const loopback = ['localhost', '*.localhost', '127.*', ...Object.values(hosts)].map((name) => `EXCLUDE ${name}`);
   const args = [
     // As root Chromium needs its sandbox off; the tests open nothing but their own pages.
     '--no-sandbox',
@@ -119,7 +118,7 @@ export async function openBrowser({ prefix = [], names = {} }: BrowserOptions = 
     '--disable-dev-shm-usage',
     '--disable-background-networking',
     // Of its own accord it would ask for its maker's hosts.
-    `--host-resolver-rules=${[...known, 'MAP * ~NOTFOUND', ...OWN_HOSTS].join(', ')}`,
+    `--host-resolver-rules=${[...names, 'MAP * ~NOTFOUND', ...loopback].join(', ')}`,
   ];
   const browser = await chromium.launch({ executablePath, args, env: { ...process.env, TMPDIR: temp.tmp } });
   return {

@@ -64,7 +64,10 @@ describe('an agent on another machine, from a phone', () => {
     await stage.node(machine('laptop'), NO_MULTICAST);
     instance = await stage.opencode(machine('desk'));
     const desk = (await machine('desk').localApi.status(AbortSignal.timeout(60_000))).self?.dnsName ?? '';
-    browser = await openBrowser({ prefix: machine('phone').prefix, names: { [desk]: machine('desk').ip4 } });
+    browser = await openBrowser({
+      prefix: machine('phone').prefix,
+      hosts: { [desk]: machine('desk').ip4, laptop: machine('laptop').ip4 },
+    });
     process.stdout.write(`chromium ${browser.version} on phone\n`);
     phone = await browser.page({ viewport: { width: 360, height: 740 }, hasTouch: true });
   });
@@ -118,7 +121,7 @@ describe('an agent on another machine, from a phone', () => {
   });
 
   it('the page of one machine shows the others, live; what is rejected there with a word reaches the agent', async () => {
-    await phone.goto(`${originOf(machine('laptop'))}/`);
+    await phone.goto(`http://laptop:${NODE_PORT}/`);
     await phone.getByText('Deploy the site').first().waitFor();
     const message = 'bash: rm -rf build';
     await begin('Clean up', message);

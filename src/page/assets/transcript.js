@@ -49,14 +49,25 @@ export function makeTranscript() {
       return at < 0;
     },
     append({ message: id, part: partId, text }) {
-      const message = messages.find((one) => one.id === id);
-      if (message === undefined) return;
-      const part = message.parts.find((one) => one.id === partId);
-      if (part === undefined) message.parts.push({ id: partId, kind: 'text', text });
-      else part.text += text;
+      const at = messages.findIndex((one) => one.id === id);
+      if (at < 0) return;
+      const { parts } = messages[at];
+      const place = parts.findIndex((one) => one.id === partId);
+      const part = place < 0 ? { id: partId, kind: 'text', text } : { ...parts[place], text: parts[place].text + text };
+      const grown = place < 0 ? [...parts, part] : parts.with(place, part);
+      messages = messages.with(at, { ...messages[at], parts: grown });
       plan();
     },
   };
+}
+
+/** What an element shows. Messages and parts are never changed, only replaced: what is the same needs no look. */
+const drawn = new WeakMap();
+
+function isDrawn(item, value) {
+  if (drawn.get(item) === value) return true;
+  drawn.set(item, value);
+  return false;
 }
 
 function makeMessage({ role, atMs }) {
@@ -67,6 +78,7 @@ function makeMessage({ role, atMs }) {
 }
 
 function updateMessage(item, message) {
+  if (isDrawn(item, message)) return;
   const [, parts, error] = item.children;
   const shown = message.parts.filter((part) => part.kind === 'tool' || part.text);
   syncChildren(parts, shown, { keyOf: partKey, make: makePart, update: updatePart });
@@ -98,6 +110,7 @@ function makeFold(name, title) {
 }
 
 function updatePart(item, part) {
+  if (isDrawn(item, part)) return undefined;
   if (part.kind === 'text') return updateBlocks(item, part.text);
   if (part.kind === 'reasoning') return setText(item.lastElementChild, part.text);
   if (part.kind === 'tool') return updateTool(item, part);
