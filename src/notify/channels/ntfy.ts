@@ -4,7 +4,7 @@ import { jsonOf } from '../../base/errors.ts';
 import type { Notice, NoticeEvent } from '../notice.ts';
 import { noticeWords } from '../notice-words.ts';
 import type { Channel } from './channel.ts';
-import { postJson } from './post-json.ts';
+import { sendJson } from './send-json.ts';
 import { type ReadSecret, secretOf } from './secret.ts';
 
 /**
@@ -52,7 +52,7 @@ export function ntfyChannel(
     async deliver(notice, _, signal) {
       const authorization = token && `Bearer ${await secretOf(token, readSecret, signal)}`;
       // To the root and not to the topic: what is not ASCII fits in no header.
-      const answer = await postJson(
+      const answer = await sendJson(
         {
           url: `${url}/`,
           body: JSON.stringify({ topic, ...messageOfNotice(notice, level) }),

@@ -3,7 +3,7 @@ import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
 import type { Clock } from '../../base/clock.ts';
 import { jsonOfNotice } from '../notice-words.ts';
 import type { Channel } from './channel.ts';
-import { postJson } from './post-json.ts';
+import { sendJson } from './send-json.ts';
 import { type ReadSecret, secretOf } from './secret.ts';
 
 interface WebhookDeps {
@@ -30,7 +30,7 @@ export function webhookChannel(
           'webhook-signature': signatureOf(`${notice.id}.${notice.event}.${seconds}.${body}`, key),
         }),
       };
-      await postJson({ url, body, headers }, clock, signal);
+      await sendJson({ url, body, headers }, clock, signal);
       return {};
     },
   };

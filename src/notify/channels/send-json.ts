@@ -17,7 +17,7 @@ export interface JsonPost {
 }
 
 /** Posts it and gives back the body of a 2xx. @throws {DeliveryError} */
-export async function postJson({ url, body, headers }: JsonPost, clock: Clock, signal: AbortSignal): Promise<string> {
+export async function sendJson({ url, body, headers }: JsonPost, clock: Clock, signal: AbortSignal): Promise<string> {
   // A path or a query may be a secret.
   const label = `POST ${new URL(url).origin}`;
   const outgoing = {
