@@ -16,6 +16,7 @@ import { saidError } from '../turns/last-turn.ts';
 import { hintIn, isEpoch, isRetry, sessionIn } from './hints.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
 import { seenWork } from './seen-work.ts';
+import { isServerIdle } from './server-idle.ts';
 import { ENDED_FOR_MS, runs, SessionLedger } from './session-ledger.ts';
 import { SurveyPace } from './survey-pace.ts';
 
@@ -32,6 +33,12 @@ export interface FollowerOptions {
   readonly onChange: () => void;
   /** Its stream ended, or cannot be opened: it may be gone. */
   readonly onBreak: () => void;
+}
+
+/** What is asked of the very process whose events are followed. */
+interface Following {
+  readonly connection: Connection;
+  readonly api: OpencodeApi;
 }
 
 const REOPEN_MS = 100;
@@ -52,8 +59,10 @@ export class ServerFollower {
   readonly #pace: SurveyPace;
   readonly #ledger: SessionLedger;
   #work: readonly Promise<void>[] = [];
-  /** Of the process whose stream stands. */
-  #api: OpencodeApi | undefined;
+  /** The process whose stream stands. */
+  #process: Following | undefined;
+  /** All that the last survey found is known. */
+  #isSettled = false;
   #isAsking = false;
   /** When the last survey began that was answered whole while the stream stood. */
   #checkedMs: number | undefined;
@@ -111,8 +120,7 @@ export class ServerFollower {
       try {
         const connection = await own.connection(server.id, signal);
         const stream = await openEvents(server.dialect, connection, signal);
-        this.#api = createApi(server.dialect, connection, signal);
-        this.#opened();
+        this.#opened({ connection, api: createApi(server.dialect, connection, signal) });
         for await (const event of stream) this.#take(event);
       } catch (error) {
         if (!signal.aborted)
@@ -124,7 +132,8 @@ export class ServerFollower {
     });
   }
 
-  #opened(): void {
+  #opened(process: Following): void {
+    this.#process = process;
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, true);
     this.#pace.hint('now');
@@ -132,8 +141,8 @@ export class ServerFollower {
   }
 
   #closed(): void {
-    const wasStanding = this.#api !== undefined;
-    this.#api = undefined;
+    const wasStanding = this.#process !== undefined;
+    this.#process = undefined;
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, false);
     if (wasStanding && !this.#root.signal.aborted) this.#options.onChange();
@@ -157,16 +166,16 @@ export class ServerFollower {
 
   async #keepAsking(): Promise<void> {
     const { signal } = this.#root;
-    let wasWhole = false;
     for (;;) {
       const why = await this.#pace.next(signal);
       if (signal.aborted) return;
       this.#isAsking = true;
-      const isIdle: boolean = why === 'scheduled' && wasWhole && (await this.#isStillIdle());
-      wasWhole = isIdle || (await this.#survey());
+      const isIdle = why === 'scheduled' && this.#isSettled && (await this.#isStillIdle());
+      const isWhole = isIdle || (await this.#survey());
       this.#isAsking = false;
       if (signal.aborted) return;
-      this.#pace.answered(wasWhole);
+      this.#isSettled &&= isWhole;
+      this.#pace.answered(isWhole);
       this.#show();
     }
   }
@@ -176,18 +185,13 @@ export class ServerFollower {
    * since a survey of each of many makes the fleet arrange all of them again.
    */
   async #isStillIdle(): Promise<boolean> {
-    const api = this.#api;
-    if (api === undefined || this.sessions.some(runs)) return false;
+    const process = this.#process;
+    if (process === undefined || this.sessions.some(runs)) return false;
     const startMs = this.#options.clock.monotonic();
-    try {
-      const directories = this.dialect === 'opencode-1' ? this.#instances.map(({ directory = '' }) => directory) : [''];
-      const statuses = await Promise.all(directories.map((directory) => api.statuses(directory)));
-      if (this.#api !== api || statuses.some(({ size }) => size > 0)) return false;
-      this.#checkedMs = startMs;
-      return true;
-    } catch {
-      return false;
-    }
+    const isIdle = await isServerIdle(this.dialect, process.connection, this.#instances, this.#root.signal);
+    if (!isIdle || this.#process !== process) return false;
+    this.#checkedMs = startMs;
+    return true;
   }
 
   /** Whether all was asked and answered. Never rejects. */
@@ -196,19 +200,20 @@ export class ServerFollower {
     const { signal } = this.#root;
     const startMs = clock.monotonic();
     const startedAtMs = clock.now();
-    const standing = this.#api;
+    const process = this.#process;
     try {
       const instances = await own.survey(server.id, signal);
       const seen = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
       // To read a session of the preview is to load its directory, which runs what lies there.
       const work = server.dialect === 'opencode-2-preview' ? { ...seen, recent: [] } : seen;
-      const api = this.#api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
+      const api = this.#process?.api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
       const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
+      this.#isSettled = isSettled;
       if (signal.aborted || !work.isWhole) return false;
       this.#instances = instances;
       if (!isSettled) this.#pace.within(SETTLING_MS);
       this.#place(elsewhere);
-      if (standing !== undefined && this.#api === standing) this.#checkedMs = startMs;
+      if (process !== undefined && this.#process === process) this.#checkedMs = startMs;
       return true;
     } catch (error) {
       if (!signal.aborted) logger.log('debug', 'a server was not asked', { id: server.id, reason: reasonOf(error) });

@@ -25,7 +25,7 @@ export class SurveyPace {
   #refilledMs: number;
   #askedMs = -Infinity;
   #pending: Urgency | undefined = 'now';
-  #againMs = Infinity;
+  #scheduledMs = Infinity;
   #retryMs = RETRY_MS;
   #wake: () => void = () => {};
 
@@ -44,7 +44,7 @@ export class SurveyPace {
 
   /** Not later than in so much time. */
   within(ms: number): void {
-    this.#againMs = Math.min(this.#againMs, this.#clock.monotonic() + ms);
+    this.#scheduledMs = Math.min(this.#scheduledMs, this.#clock.monotonic() + ms);
     this.#wake();
   }
 
@@ -70,10 +70,10 @@ export class SurveyPace {
       rest.end();
     }
     this.#askedMs = this.#clock.monotonic();
-    const why = this.#pending === undefined && this.#againMs === Infinity ? 'scheduled' : 'hinted';
+    const why = this.#pending === undefined ? 'scheduled' : 'hinted';
     if (this.#pending === 'now') this.#tokens = Math.max(0, this.#tokens - 1);
     this.#pending = undefined;
-    this.#againMs = Infinity;
+    this.#scheduledMs = Infinity;
     return why;
   }
 
@@ -84,7 +84,7 @@ export class SurveyPace {
       this.#tokens = Math.min(BURST, this.#tokens + more);
       this.#refilledMs += more * INTERVAL_MS;
     }
-    const scheduled = Math.min(this.#againMs, this.#askedMs + this.#reconcileMs);
+    const scheduled = Math.min(this.#scheduledMs, this.#askedMs + this.#reconcileMs);
     if (this.#pending === undefined) return scheduled;
     if (this.#pending === 'now' && this.#tokens > 0) return nowMs;
     const paced = this.#pending === 'now' ? this.#refilledMs + INTERVAL_MS : this.#askedMs + INTERVAL_MS;

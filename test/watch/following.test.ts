@@ -123,6 +123,21 @@ describe('a server that answers slowly', () => {
     expect(world.session(id)).toMatchObject({ state: 'busy', waiting: [] });
   });
 
+  test('is not taken for one in which nothing runs', async () => {
+    await world[Symbol.asyncDispose]();
+    world = await openWatchWorld({ healthCheckTimeoutMs: 300 });
+    await follow();
+    const id = begin();
+    await world.becomes(id, 'busy');
+    const asked = fake.count('GET /session/status');
+    fake.override('GET /session/status', { kind: 'hang' });
+    fake.state.finish(id, 'Done');
+    await until('it to be asked in vain', () => fake.count('GET /session/status') >= asked + 4);
+    expect(world.session(id)?.state).toBe('busy');
+    fake.override('GET /session/status', undefined);
+    await world.becomes(id, 'idle');
+  });
+
   test('is asked again until it answers', async () => {
     await world[Symbol.asyncDispose]();
     world = await openWatchWorld({ healthCheckTimeoutMs: 500 });
@@ -158,7 +173,10 @@ describe('a server in which nothing runs', () => {
     const clock = new ManualClock();
     await using watched = await followWith(clock);
     const { id } = fake.addSession();
-    await clock.advance(5000);
+    await until('the session to be listed', async () => {
+      await clock.advance(1000);
+      return watched.watcher.servers()[0]?.instances[0]?.overview?.session?.id === id;
+    });
     // As if its event was lost.
     fake.state.statuses.set(id, { type: 'busy' });
     await until('it to be seen', async () => {
