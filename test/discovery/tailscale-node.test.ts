@@ -117,6 +117,8 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
         String(fields['path']).startsWith(`${INSTANCE_PREFIX}worker`) ? [fields] : [],
       );
     await isIn('idle');
+    // It may have been seen, and so looked at, before it was followed.
+    await until('the first look to end', () => fleet.counters.inFlight === 0);
     const before = passedOn().length;
     const { id } = fake.addSession({ title: 'Fix the build' });
     fake.state.begin(id, 'do it');
