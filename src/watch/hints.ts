@@ -56,6 +56,10 @@ export function isEpoch({ type, properties }: ServerEvent): boolean {
   return type === 'prompt.taken' || type === 'session.error' || type === 'session.deleted';
 }
 
+export function isRetry({ type, properties }: ServerEvent): boolean {
+  return type === 'session.status' && statusIn(properties) === 'retry';
+}
+
 function statusIn({ status }: ServerEvent['properties']): unknown {
   return fields(status)['type'];
 }

@@ -20,6 +20,8 @@ export interface LiveWatcherDeps {
 const LOOK_MS = 15_000;
 /** Servers that went while something ran in them, within one hour. */
 const MAX_GONE = 16;
+/** Sessions that ran in one of them. */
+const MAX_LEFT = 64;
 
 /** Follows each server that its owner knows, for as long as it is there. */
 export class LiveWatcher implements Watcher {
@@ -52,17 +54,25 @@ export class LiveWatcher implements Watcher {
       sessions,
       checkedMs,
     }));
+    const all = followed.flatMap(({ sessions }) => sessions);
+    const known = new Set(all.map(({ id }) => id));
+    const running = new Set(all.filter(runs).map(({ id }) => id));
     const since = this.#deps.clock.now() - ENDED_FOR_MS;
-    const gone = [...this.#gone.values()].filter(
-      ({ sessions, instances }) =>
-        sessions.some(({ sinceMs }) => sinceMs >= since) && !followed.some((one) => isBackAs(one, instances)),
-    );
-    const running = new Set(followed.flatMap(({ sessions }) => sessions.filter(runs).map(({ id }) => id)));
-    // Servers of one home share their sessions: what runs in one looks interrupted to another.
-    return [...followed, ...gone].map((server) => ({
+    // Started again, a server knows from its store what became of them.
+    const left = [...this.#gone].map(([id, server]) => {
+      const sessions = server.sessions.filter((one) => one.sinceMs >= since && !known.has(one.id));
+      return [id, { ...server, sessions }] as const;
+    });
+    const leftOf = new Map(left.filter(([, { sessions }]) => sessions.length > 0));
+    const standing = followed.map((server) => ({
       ...server,
-      sessions: server.sessions.filter((one) => runs(one) || !running.has(one.id)),
+      sessions: [
+        // Servers of one home share their sessions: what runs in one looks interrupted to another.
+        ...server.sessions.filter((one) => runs(one) || !running.has(one.id)),
+        ...(leftOf.get(server.id)?.sessions ?? []),
+      ],
     }));
+    return [...standing, ...[...leftOf.values()].filter(({ id }) => !this.#followers.has(id))];
   }
 
   onChange(listener: () => void): () => void {
@@ -125,7 +135,6 @@ export class LiveWatcher implements Watcher {
         onChange: () => this.#changed(),
         onBreak: () => this.#look(),
       });
-      this.#gone.delete(server.id);
       this.#followers.set(server.id, follower);
       follower.start();
     }
@@ -136,8 +145,9 @@ export class LiveWatcher implements Watcher {
     const { instances } = follower;
     const sessions = follower.interruptAll('its server ended while it ran');
     if (sessions.length === 0) return;
+    const before = this.#gone.get(id)?.sessions.filter((one) => !sessions.some((other) => other.id === one.id)) ?? [];
     this.#gone.delete(id);
-    this.#gone.set(id, { id, instances, sessions, checkedMs: undefined });
+    this.#gone.set(id, { id, instances, sessions: [...sessions, ...before].slice(0, MAX_LEFT), checkedMs: undefined });
     const [oldest] = this.#gone.keys();
     if (oldest !== undefined && this.#gone.size > MAX_GONE) this.#gone.delete(oldest);
   }
@@ -145,14 +155,6 @@ export class LiveWatcher implements Watcher {
   #changed(): void {
     for (const listener of this.#listeners) listener();
   }
-}
-
-/** Started again it knows from the store what became of the sessions. */
-function isBackAs({ instances, checkedMs }: WatchedServer, gone: WatchedServer['instances']): boolean {
-  return (
-    checkedMs !== undefined &&
-    instances.some(({ directory }) => directory !== undefined && gone.some((one) => one.directory === directory))
-  );
 }
 
 const openServerEvents: OpenServerEvents = (dialect, connection, signal) =>

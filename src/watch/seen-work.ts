@@ -3,6 +3,8 @@ import { retryingLine } from '../opencode/waiting.ts';
 
 /** One session that runs. */
 export interface RunningSession {
+  /** Where it was seen to run; empty of an OpenCode 2 that did not say. */
+  readonly directory: string;
   readonly waiting: readonly Waiting[];
   /** Why it asks its model again, where that is known to be this session. */
   readonly retry?: string | undefined;
@@ -45,7 +47,7 @@ export function seenWork(instances: readonly Instance[], startedAtMs: number, si
     for (const id of overview.running) {
       const retry = activity.kind === 'retrying' && isOnlyOne ? retryingLine(activity) : undefined;
       const waiting = [...(running.get(id)?.waiting ?? []), ...waitingOf(overview, id)];
-      running.set(id, { waiting, ...(retry !== undefined && { retry }) });
+      running.set(id, { directory, waiting, ...(retry !== undefined && { retry }) });
     }
   }
   return { running, asked, unknown, retryingIn, recent, isWhole };

@@ -13,7 +13,7 @@ import type { EventStream, ServerEvent } from '../opencode/events.ts';
 import { messageErrorSchema } from '../opencode/schema.ts';
 import { TOLD_BY_THE_STORE } from '../turns/follower.ts';
 import { saidError } from '../turns/last-turn.ts';
-import { hintIn, isEpoch, sessionIn } from './hints.ts';
+import { hintIn, isEpoch, isRetry, sessionIn } from './hints.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
 import { seenWork } from './seen-work.ts';
 import { ENDED_FOR_MS, runs, SessionLedger } from './session-ledger.ts';
@@ -144,6 +144,7 @@ export class ServerFollower {
     const hint = hintIn(event, this.#ledger.get(id), this.#isAsking);
     if (hint === undefined) return;
     if (isEpoch(event) && id !== '') this.#ledger.noteBegin(id);
+    if (isRetry(event)) this.#ledger.noteRetry(id);
     if (event.type === 'session.updated') this.#ledger.noteTitle(id);
     if (event.type === 'session.error') this.#noteError(id, event.properties['error']);
     this.#pace.hint(hint);
@@ -198,7 +199,9 @@ export class ServerFollower {
     const standing = this.#api;
     try {
       const instances = await own.survey(server.id, signal);
-      const work = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
+      const seen = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
+      // To read a session of the preview is to load its directory, which runs what lies there.
+      const work = server.dialect === 'opencode-2-preview' ? { ...seen, recent: [] } : seen;
       const api = this.#api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
       const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
       if (signal.aborted || !work.isWhole) return false;

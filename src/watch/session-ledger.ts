@@ -44,6 +44,7 @@ export class SessionLedger {
   readonly #renamed = new Set<string>();
   /** An event said that they began: each may have ended before a survey saw it run. */
   readonly #begun = new Set<string>();
+  readonly #retrying = new Set<string>();
   /** What opencode said went wrong, where its store says nothing of that. */
   readonly #errors = new Map<string, string>();
   /** Since when they do not run, of those whose last message is not complete. */
@@ -72,6 +73,11 @@ export class SessionLedger {
   noteBegin(id: string): void {
     if (this.#begun.size < MAX_NOTED) this.#begun.add(id);
     this.#errors.delete(id);
+  }
+
+  /** It asks its model again, which a survey of OpenCode 2 does not tell. */
+  noteRetry(id: string): void {
+    if (this.#retrying.size < MAX_NOTED) this.#retrying.add(id);
   }
 
   noteTitle(id: string): void {
@@ -116,18 +122,22 @@ export class SessionLedger {
   }
 
   /** Which sessions ask their model again, and why, where a survey does not tell them apart. */
-  async #retries({ retryingIn }: SeenWork, api: OpencodeApi): Promise<ReadonlyMap<string, string>> {
+  async #retries({ running, retryingIn }: SeenWork, api: OpencodeApi): Promise<ReadonlyMap<string, string>> {
     const found = new Map<string, string>();
+    const directories = [...this.#retrying].flatMap((id) => running.get(id)?.directory ?? []);
     await Promise.all(
-      retryingIn.map(async (directory) => {
+      [...new Set([...retryingIn, ...directories])].map(async (directory) => {
         const statuses = await api.statuses(directory).catch(() => new Map<string, never>());
         for (const [id, status] of statuses) if (status.type === 'retry') found.set(id, retryingLine(status));
       }),
     );
+    for (const id of running.keys()) this.#retrying.delete(id);
+    // Until it does something else, which it may do without a word.
+    for (const id of found.keys()) this.#retrying.add(id);
     return found;
   }
 
-  async #runs(id: string, { waiting, retry }: RunningSession, api: OpencodeApi): Promise<boolean> {
+  async #runs(id: string, { waiting, retry }: Omit<RunningSession, 'directory'>, api: OpencodeApi): Promise<boolean> {
     const before = this.#sessions.get(id);
     const isGoingOn = before !== undefined && runs(before);
     const facts = before === undefined || this.#renamed.delete(id) ? await this.#factsOf(id, api) : before;
