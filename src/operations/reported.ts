@@ -1,5 +1,5 @@
 import type { Instance } from '../model/instance.ts';
-import { isReported } from '../model/report.ts';
+import { currentReport } from '../model/report.ts';
 import type { WatchedSession } from '../model/watched.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -16,12 +16,13 @@ export function reportedNow(
   { key }: Pick<Instance, 'key'>,
 ): ReportedInstance | undefined {
   const { instances, resting } = fleet.snapshot();
-  const all = [...instances, ...resting];
-  const instance = all.find((one) => one.key === key);
-  if (instance?.overview?.sessions === undefined || !isReported(instance.server)) return undefined;
-  if (instance.server.endpoints[0].result.status !== 'healthy') return undefined;
-  const { sessions } = instance.overview;
-  if (instance.directory !== undefined) return { instance, sessions };
-  const parts = all.filter(({ server }) => server.key === instance.server.key);
-  return { instance, sessions: parts.flatMap(({ overview }) => overview?.sessions ?? []) };
+  const instance = [...instances, ...resting].find((one) => one.key === key);
+  if (instance?.server.endpoints[0].result.status !== 'healthy') return undefined;
+  const { server, directory } = instance;
+  const report = server.endpoints.map(({ candidate }) => currentReport(candidate)).find((one) => one !== undefined);
+  // Of one that is not listed any more the overview is the last that was shown.
+  const said = report?.overviews.filter((one) => directory === undefined || one.directory === directory) ?? [];
+  const sessions = said.map((one) => one.sessions);
+  if (sessions.length === 0 || !sessions.every((one) => one !== undefined)) return undefined;
+  return { instance, sessions: sessions.flat() };
 }

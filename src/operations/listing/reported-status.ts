@@ -19,6 +19,8 @@ export function reportedStatus(runtime: Runtime, instance: Instance): StatusView
   if (reported === undefined) return undefined;
   const { server, overview, name, state, directory = '', reason } = reported.instance;
   const [{ result, candidate }] = server.endpoints;
+  // So is one that is not listed any more, whatever it did when it was.
+  if (state === 'unknown') return undefined;
   // Whether it has moved since is to be read there.
   if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
     return undefined;
