@@ -7,7 +7,8 @@ import { silentLogger } from '../../src/base/log.ts';
 import { allow, isRevoked, Revocation, revocationPath, revoke } from '../../src/node/revocation.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { tempDir } from '../rig/temp.ts';
-import { within } from '../rig/wait.ts';
+import { until, within } from '../rig/wait.ts';
+import { openNodeStage, SELF } from './stage.ts';
 
 const never = new AbortController().signal;
 
@@ -72,4 +73,23 @@ test('whatever lies there counts, and so does what cannot be looked at', async (
   const file = join(temp.path, 'file');
   await writeFile(file, '');
   expect([temp.path, join(temp.path, 'missing'), file].map(isRevoked)).toEqual([false, false, false]);
+});
+
+test('the end of a service, which revoking is, cuts a terminal at both ends', async () => {
+  let isInstanceClosed = false;
+  await using stage = await openNodeStage({
+    onUpgrade: (_, socket) => {
+      socket.on('error', () => {}).once('close', () => (isInstanceClosed = true));
+      socket.once('end', () => socket.end()).resume();
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
+    },
+  });
+  const socket = await stage.connect();
+  let got = '';
+  socket.on('data', (chunk: Buffer) => (got += chunk.toString()));
+  const path = stage.path('/pty/p/connect');
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: ${SELF}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+  await until('the handshake', () => got.includes('101'));
+  await stage.service.close();
+  await until('both ends to be cut', () => socket.closed && isInstanceClosed);
 });
