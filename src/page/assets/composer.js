@@ -2,7 +2,9 @@
 import { announce, element, setText } from './elements.js';
 import { newRequestId, postJson } from './lines.js';
 
-const BUSY_HINT = 'It works now: you can send when that is done, or stop it first.';
+const WORKS = 'It works now: you can send when that is done, or stop it first.';
+/** Why nothing can be sent, by state. */
+const BUSY_HINTS = { busy: WORKS, retrying: WORKS, waiting: 'Answer what it asks first, or stop it.' };
 const READ_ONLY = 'You can look here, not act: your role is read.';
 
 /** `onSent` gets the node's answer once the message is accepted. */
@@ -77,8 +79,8 @@ export function makeComposer({ instance, session, onSent }) {
     element: element('div', {}, readOnly, form),
     focus: () => text.focus({ preventScroll: true }),
     /** While the session works nothing is taken; what is typed stays. */
-    setAllowed(canDrive, isWorking) {
-      isBusy = isWorking;
+    setAllowed(canDrive, state) {
+      isBusy = Object.hasOwn(BUSY_HINTS, state);
       button.disabled = isSending || isBusy;
       readOnly.hidden = canDrive;
       if (form.hidden === canDrive) {
@@ -86,7 +88,7 @@ export function makeComposer({ instance, session, onSent }) {
         fit();
       }
       const keys = /Mac|iP(?:hone|ad)/.test(navigator.userAgent) ? '\u2318 Enter' : 'Ctrl+Enter';
-      setText(hint, isBusy ? BUSY_HINT : `${keys} sends.`);
+      setText(hint, isBusy ? BUSY_HINTS[state] : `${keys} sends.`);
       hint.classList.toggle('keys', !isBusy);
     },
   };

@@ -47,7 +47,7 @@ export function openSession(root, { instance, session, request }) {
     state = next;
     status.dataset.state = state;
     setText(status, [stateText(state), reason].filter(Boolean).join(': '));
-    composer.setAllowed(canDrive, BUSY.has(state));
+    composer.setAllowed(canDrive, state);
     if (head.setStoppable(canDrive && BUSY.has(state))) talk.focus();
     if (before === state) return;
     if (before !== undefined) announce(`This session: ${stateText(state)}`);
@@ -89,7 +89,7 @@ export function openNewSession(root, { instance, canCreate, onCreated }) {
   const composer = makeComposer({ instance, onSent: (answer) => onCreated(answer.session) });
   head.setTitle('New session');
   talk.sayEmpty(`Write the first message to ${instance}.`);
-  composer.setAllowed(canCreate, false);
+  composer.setAllowed(canCreate, 'idle');
   root.replaceChildren(head.element, talk.element, element('footer', { class: 'session-foot' }, composer.element));
   composer.focus();
   return { close() {} };
