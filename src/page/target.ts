@@ -6,6 +6,7 @@ export const PAGE_FILES: ReadonlyMap<string, string> = new Map([
   ...[
     'app.css',
     'app.js',
+    'ask-list.js',
     'asks.js',
     'changes.js',
     'composer.js',
@@ -14,6 +15,7 @@ export const PAGE_FILES: ReadonlyMap<string, string> = new Map([
     'icon.svg',
     'lines.js',
     'session.js',
+    'talk.js',
     'transcript.js',
   ].map((name) => [PAGE_PREFIX + name, name] as const),
 ]);

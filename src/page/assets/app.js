@@ -2,7 +2,7 @@
 import { announce, element, refreshTimes, sessionHref, setText } from './elements.js';
 import { makeFleetView, needsYou, sessionKey } from './fleet.js';
 import { followLines } from './lines.js';
-import { openSession } from './session.js';
+import { openNewSession, openSession } from './session.js';
 
 const TIMES_MS = 10_000;
 const LINK_TEXTS = { connecting: 'Connecting', live: 'Live', lost: 'Not connected' };
@@ -65,14 +65,14 @@ function route() {
   openKey = isSession && session !== undefined ? sessionKey(instance, session) : undefined;
   fleetView.select(openKey);
   if (!isSession) return showNothing(before);
-  opened = openSession(sessionPane, {
-    instance,
-    session,
-    request,
-    // Of a session the node says it; a new one is refused if it may not be.
-    canCreate: fleet?.you.role !== 'read',
-    onCreated: (id) => location.replace(sessionHref(instance, id)),
-  });
+  if (session !== undefined) opened = openSession(sessionPane, { instance, session, request });
+  else
+    opened = openNewSession(sessionPane, {
+      instance,
+      // Before the first list says more, the node is asked: it refuses what may not be.
+      canCreate: fleet?.you.role !== 'read',
+      onCreated: (id) => location.replace(sessionHref(instance, id)),
+    });
 }
 
 function showNothing(before) {

@@ -2,7 +2,9 @@
 import { announce, element, setText } from './elements.js';
 import { newRequestId, postJson } from './lines.js';
 
-const BUSY_HINT = 'It works now: send when that is done, or stop it.';
+const WORKS = 'It works now: you can send when that is done, or stop it first.';
+/** Why nothing can be sent, by state. */
+const BUSY_HINTS = { busy: WORKS, retrying: WORKS, waiting: 'Answer what it asks first, or stop it.' };
 const READ_ONLY = 'You can look here, not act: your role is read.';
 
 /** `onSent` gets the node's answer once the message is accepted. */
@@ -14,14 +16,17 @@ export function makeComposer({ instance, session, onSent }) {
     autocomplete: 'off',
     placeholder: 'Write to the agent',
     'aria-label': 'Message',
+    'aria-describedby': 'hint',
   });
   const button = element('button', { class: 'primary', type: 'submit', text: 'Send' });
-  const hint = element('p', { class: 'hint' });
+  const hint = element('p', { class: 'hint', id: 'hint' });
   const problem = element('p', { class: 'error', role: 'alert', hidden: true });
   const box = element('div', { class: 'box' }, text, button);
   const form = element('form', { class: 'composer', hidden: true }, problem, box, hint);
   const readOnly = element('p', { class: 'read-only', hidden: true, text: READ_ONLY });
   let request = { text: '', id: '' };
+  let isBusy = false;
+  let isSending = false;
 
   text.value = sessionStorage.getItem(draftKey) ?? '';
   text.addEventListener('input', () => {
@@ -45,10 +50,9 @@ export function makeComposer({ instance, session, onSent }) {
 
   async function send() {
     const message = text.value.trim();
-    if (message === '' || button.disabled) return;
+    if (message === '' || isBusy || isSending) return;
     if (request.text !== message) request = { text: message, id: newRequestId() };
-    button.disabled = true;
-    text.readOnly = true;
+    setSending(true);
     problem.hidden = true;
     try {
       const answer = await postJson('/send', { instance, session: session ?? null, message, requestId: request.id });
@@ -62,21 +66,30 @@ export function makeComposer({ instance, session, onSent }) {
       setText(problem, `Not sent. ${error.message}`);
       problem.hidden = false;
     }
-    button.disabled = false;
-    text.readOnly = false;
+    setSending(false);
+  }
+
+  function setSending(isOn) {
+    isSending = isOn;
+    text.readOnly = isOn;
+    button.disabled = isSending || isBusy;
   }
 
   return {
     element: element('div', {}, readOnly, form),
     focus: () => text.focus({ preventScroll: true }),
+    /** While the session works nothing is taken; what is typed stays. */
     setAllowed(canDrive, state) {
+      isBusy = Object.hasOwn(BUSY_HINTS, state);
+      button.disabled = isSending || isBusy;
       readOnly.hidden = canDrive;
       if (form.hidden === canDrive) {
         form.hidden = !canDrive;
         fit();
       }
       const keys = /Mac|iP(?:hone|ad)/.test(navigator.userAgent) ? '\u2318 Enter' : 'Ctrl+Enter';
-      setText(hint, state === 'busy' || state === 'retrying' ? `${BUSY_HINT} ${keys} sends.` : `${keys} sends.`);
+      setText(hint, isBusy ? BUSY_HINTS[state] : `${keys} sends.`);
+      hint.classList.toggle('keys', !isBusy);
     },
   };
 }

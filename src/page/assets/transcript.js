@@ -82,7 +82,6 @@ function updateMessage(item, message) {
   const [, parts, error] = item.children;
   const shown = message.parts.filter((part) => part.kind === 'tool' || part.text);
   syncChildren(parts, shown, { keyOf: partKey, make: makePart, update: updatePart });
-  setAttribute(item, 'aria-busy', !message.done && message.role === 'assistant' && 'true');
   const isStopped = message.error?.startsWith('MessageAbortedError') === true;
   error.hidden = !message.error;
   error.className = isStopped ? 'quiet' : 'error';

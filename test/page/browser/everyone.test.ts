@@ -171,6 +171,7 @@ test('what a machine says is text: nothing of it runs, and nothing leaves the or
     .locator('.ask .error')
     .getByText(/onerror/)
     .waitFor();
+  api.push(HOSTILE, { kind: 'state', state: 'idle' });
   await page.getByRole('textbox', { name: 'Message' }).fill('x');
   await page.getByRole('button', { name: 'Send' }).click();
   await page.getByText(/^Not sent. <img/).waitFor();

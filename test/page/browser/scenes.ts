@@ -139,6 +139,11 @@ export function threeMachines(): PageLine {
   };
 }
 
+/** The same session, at rest. */
+export function restingSession(): PageLine[] {
+  return paySession([]).map((line) => (line['kind'] === 'session' ? { ...line, state: 'idle' } : line));
+}
+
 /** What a stream of `ses_pay` begins with. */
 export function paySession(asks: readonly PageLine[] = [PERMISSION]): PageLine[] {
   const head = { title: 'Retry failed payments, release it', directory: '/home/ada/code/shop', canDrive: true };

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { until } from '../../rig/wait.ts';
-import { paySession, QUESTION } from './scenes.ts';
+import { paySession, QUESTION, restingSession } from './scenes.ts';
 import { browserSuite, posted } from './stage.ts';
 
 const open = browserSuite();
@@ -75,7 +75,7 @@ test('an answer that is half given survives an update of the session', async () 
 test('a message is sent by Ctrl+Enter, and Enter alone is a new line', async () => {
   await using stage = await open();
   const { page, api } = stage;
-  api.setSession('ses_pay', paySession([]));
+  api.setSession('ses_pay', restingSession());
   api.answer('send', () => SENT);
   await stage.open(LINK, '.composer');
   const box = page.getByRole('textbox', { name: 'Message' });
@@ -96,6 +96,7 @@ test('a message is sent by Ctrl+Enter, and Enter alone is a new line', async () 
 test('a message that was not accepted stays, and is the same message when it is sent again', async () => {
   await using stage = await open();
   const { page, api } = stage;
+  api.setSession('ses_pay', restingSession());
   api.answer('send', () => ({ status: 503, body: { error: 'desk-shop does not answer; try again' } }));
   await stage.open(LINK, '.composer');
   const box = page.getByRole('textbox', { name: 'Message' });
@@ -116,9 +117,26 @@ test('a message that was not accepted stays, and is the same message when it is 
   await until('an empty box', async () => (await box.inputValue()) === '');
 });
 
+test('while a session works nothing is sent, and what is typed meanwhile can be sent after it', async () => {
+  await using stage = await open();
+  const { page, api } = stage;
+  api.setSession('ses_pay', paySession([]));
+  await stage.open(LINK, '.composer');
+  const send = page.getByRole('button', { name: 'Send' });
+  await page.getByText('It works now: you can send when that is done, or stop it first.').waitFor();
+  await page.getByRole('textbox', { name: 'Message' }).fill('Also the docs');
+  await page.keyboard.press('Control+Enter');
+  expect(await send.isEnabled()).toBe(false);
+  api.push('ses_pay', { kind: 'state', state: 'idle' });
+  await send.click();
+  await posted(api, 'send');
+  expect(api.posts).toHaveLength(1);
+});
+
 test('a node that is gone loses no text', async () => {
   await using stage = await open();
   const { page, api } = stage;
+  api.setSession('ses_pay', restingSession());
   await stage.open(LINK, '.composer');
   await page.getByRole('textbox', { name: 'Message' }).fill('Also the docs');
   await api.stop();
