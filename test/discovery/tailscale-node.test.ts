@@ -184,5 +184,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
       { instance: 'host2-project', outcome: 'completed', text: 'done' },
     ]);
     await isIn('host2:service', 'idle');
+    // Not what was seen of it when it was listed.
+    expect((await getStatus(runtime, { instance: 'host2-project' }, call())).data.state).toBe('idle');
   });
 });
