@@ -8,6 +8,8 @@ export interface ReportedInstance {
   readonly instance: Instance;
   /** Those that run or wait, and those that ended lately; of an OpenCode 2 as a whole in all of its directories. */
   readonly sessions: readonly WatchedSession[];
+  /** Something runs, which may be listed among the sessions a moment later. */
+  readonly runs: boolean;
 }
 
 /** Undefined where no watcher says it that can be believed, or it does not answer. */
@@ -24,5 +26,5 @@ export function reportedNow(
   const said = report?.overviews.filter((one) => directory === undefined || one.directory === directory) ?? [];
   const sessions = said.map((one) => one.sessions);
   if (sessions.length === 0 || !sessions.every((one) => one !== undefined)) return undefined;
-  return { instance, sessions: sessions.flat() };
+  return { instance, sessions: sessions.flat(), runs: said.some(({ running }) => running.length > 0) };
 }

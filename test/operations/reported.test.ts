@@ -13,6 +13,7 @@ import { send } from '../../src/operations/send/send.ts';
 import { wait } from '../../src/operations/send/wait.ts';
 import { listSessions } from '../../src/operations/sessions/sessions.ts';
 import { HEALTHY } from '../fleet/candidates.ts';
+import { settle } from '../fleet/manual-clock.ts';
 import { World } from '../fleet/world.ts';
 import { STALL_MS } from '../../src/turns/follower.ts';
 import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
@@ -231,6 +232,16 @@ describe('waiting for an instance whose node service says what it does', () => {
     expect(data.turns).toMatchObject([
       { session: { id: 'ses_root' }, waiting: ['permission per_1: «bash "ls"» (a sub-agent asks)'] },
     ]);
+    expect(node.passedOn).toEqual([]);
+  });
+
+  test('bears with a watcher that says first that something runs, and then what', async () => {
+    const { sessions: _, ...busy } = busyIn(DIRECTORY, { id: 'ses_late' });
+    await begin(web({ ...busy, sessions: [] }));
+    const waiting = wait(runtime, { instances: ['web'], for: 'any' }, call());
+    await settle();
+    node.say([web(busyIn(DIRECTORY, { id: 'ses_late' }, 'ls'))]);
+    expect((await waiting).data.turns).toMatchObject([{ session: { id: 'ses_late' }, outcome: 'waiting' }]);
     expect(node.passedOn).toEqual([]);
   });
 

@@ -25,6 +25,9 @@ export interface ReportedWait {
   readonly sessionIds: readonly string[];
 }
 
+/** That something runs, and which session it is, a watcher learns a moment apart. */
+const SETTLE_MS = 1000;
+
 const WORKS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state']>(['busy', 'retrying']);
 
 /**
@@ -38,12 +41,18 @@ export async function waitByReport(
   sessionId: string | undefined,
   call: Call,
 ): Promise<ReportedWait> {
-  const { fleet, clock } = runtime;
+  const { clock } = runtime;
+  const settledMs = clock.monotonic() + SETTLE_MS;
   let sessionIds = sessionId === undefined ? undefined : [sessionId];
   for (;;) {
     const reported = reportedNow(runtime, instance);
     if (reported === undefined) return { sessionIds: sessionIds ?? [] };
     const { sessions } = reported;
+    const unsettledMs = reported.runs && !call.signal.aborted ? settledMs - clock.monotonic() : 0;
+    if (sessionIds === undefined && unsettledMs > 0 && rootsAtWork(sessions).length === 0) {
+      await nextChange(runtime, unsettledMs, call);
+      continue;
+    }
     sessionIds ??= rootsAtWork(sessions);
     const turns = sessionIds.flatMap((id) => turnOf(id, sessions) ?? []);
     if (turns.length === 0 || turns.length < sessionIds.length || turns.some(({ isOver }) => isOver))
@@ -56,11 +65,15 @@ export async function waitByReport(
     if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(reported.instance, turn)) };
     const stallMs = Math.min(...turns.map(({ beganMs }) => beganMs + STALL_MS - clock.now()));
     if (stallMs <= 0) return { sessionIds };
-    const next = new LinkedAbort(call.signal);
-    void clock.sleep(Math.min(leftMs, stallMs), next.signal).then(() => next.abort());
-    await fleet.changed(next.signal);
-    next.end();
+    await nextChange(runtime, Math.min(leftMs, stallMs), call);
   }
+}
+
+async function nextChange({ fleet, clock }: Runtime, limitMs: number, { signal }: Call): Promise<void> {
+  const next = new LinkedAbort(signal);
+  void clock.sleep(limitMs, next.signal).then(() => next.abort());
+  await fleet.changed(next.signal);
+  next.end();
 }
 
 interface Turn {
