@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http';
 import { expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
+import type { Fleet } from '../../src/fleet/fleet.ts';
 import { FleetFeed } from '../../src/page/fleet/fleet-feed.ts';
 import { streamFleet } from '../../src/page/fleet/fleet-stream.ts';
 import { LazyRuntime, KEPT_MS } from '../../src/page/lazy-runtime.ts';
@@ -66,6 +67,27 @@ test('a reader that takes nothing gets the newest state in the end, and nothing 
   response.drain();
   await until('the next line', () => response.written.length === 2);
   expect(response.written[1]).toContain('Newest');
+  ending.abort();
+  await streaming;
+});
+
+test('the first line does not wait for all that are looked at for the first time', async () => {
+  await using stage = await openPageStage();
+  const { fleet } = stage.instances;
+  const begun = {
+    ready: () => new Promise<void>(() => {}),
+    snapshot: () => fleet.snapshot(),
+    survey: (signal?: AbortSignal) => fleet.survey(signal),
+  } as unknown as Fleet;
+  const runtime = testRuntime(begun);
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const { signal } = ending;
+  const stream = new LineStream(response as unknown as ServerResponse, systemClock, signal);
+  const deps = { feed: new FleetFeed(runtime), clock: systemClock, signal };
+  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await until('the first line', () => response.written.length === 1);
+  expect(response.written[0]).toContain('"name":"one"');
   ending.abort();
   await streaming;
 });
