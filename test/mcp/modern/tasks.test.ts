@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -174,6 +174,18 @@ describe('cancelling', () => {
     client = start();
     expect(await client.task(task.taskId)).toEqual(cancelled);
     expect(await cancel()).toEqual({ resultType: 'complete' });
+  });
+
+  test('where that cannot be kept is no error', async () => {
+    const { task } = await running();
+    const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
+    await rm(folder, { recursive: true });
+    await writeFile(folder, '');
+    expect(await client.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS })).toEqual({
+      resultType: 'complete',
+    });
+    expect((await client.task(task.taskId)).status).toBe('cancelled');
+    await until('it to be logged', () => client.server.stderr.includes('cannot be kept'));
   });
 
   test('behind another message of its session: nothing is sent, and it says so', async () => {
