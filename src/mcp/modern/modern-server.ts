@@ -4,7 +4,16 @@ import type { OwnMessage } from '../clean-stdio.ts';
 import { showsForms } from '../elicitation.ts';
 import { lowestLevel } from '../features/client-log.ts';
 import type { Core, McpRequest } from '../method.ts';
-import { INTERNAL_ERROR, isObject, type Params, type RequestId, RpcError, textIn, unknownMethod } from '../wire.ts';
+import {
+  INTERNAL_ERROR,
+  invalidParams,
+  isObject,
+  type Params,
+  type RequestId,
+  RpcError,
+  textIn,
+  unknownMethod,
+} from '../wire.ts';
 import {
   declaresTasks,
   type Envelope,
@@ -44,6 +53,9 @@ const CACHE = new Map<string, typeof STANDING | typeof FLEETING>([
 
 /** Clients that ask for no progress give up after a minute, as the SDKs' own do. */
 const SILENT_CALL_MS = 48_000;
+
+/** More than a client has use for; each is gone through at every change of the fleet. */
+const MAX_LISTENERS = 100;
 
 /** One request, whose id the client may name to cancel it. */
 interface Running {
@@ -133,6 +145,7 @@ export class ModernServer {
         return await this.#callTool(params, request, envelope);
       case 'subscriptions/listen': {
         if (asksForTasks(params) && !declaresTasks(envelope)) throw missingTasks();
+        if (this.#listening.size >= MAX_LISTENERS) throw invalidParams('Too many subscriptions; cancel some first');
         const { signal } = running.ending;
         return await listen(this.#core, params, { id, signal, tell: (...told) => this.#tell(...told) });
       }
@@ -169,11 +182,13 @@ export class ModernServer {
     const call = await tools.read(params);
     const canAsk = this.#canAsk(envelope);
     const follows = call.problem === undefined && call.tool.followsTurn?.(call.args) === true;
-    if (follows && declaresTasks(envelope)) {
+    // What began as a call goes on as one: a task would send its message again.
+    const isRetry = params['requestState'] !== undefined;
+    if (follows && !isRetry && declaresTasks(envelope)) {
       const task = await (await this.#loadTasks()).begin(call, request, canAsk);
       if (task !== undefined) return task;
     }
-    if (!canAsk && params['requestState'] === undefined) return await tools.run(call, request);
+    if (!canAsk && !isRetry) return await tools.run(call, request);
     return await (await this.#loadRetries()).run(call, request, params, canAsk);
   }
 

@@ -8,7 +8,7 @@ import { type FakeOpencode, startFakeOpencode } from '../../rig/fake-opencode.ts
 import { openRegistry, type Registry } from '../../rig/registry.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
-import { type Data, FORMS, ModernClient } from './modern-client.ts';
+import { type Data, FORMS, ModernClient, TASKS_AND_FORMS } from './modern-client.ts';
 
 let temp: TempDir;
 let registry: Registry;
@@ -219,17 +219,22 @@ describe('a question without a task', () => {
     expect(await running).toMatchObject({ structuredContent: { outcome: 'completed' } });
   });
 
-  test('where no key can be kept nobody is asked, and the call says how it stands', async () => {
-    await writeFile(join(temp.path, 'no folder'), '');
-    await using one = start({ XDG_STATE_HOME: join(temp.path, 'no folder') }, '--approve', 'human');
-    worker.state.begin(sessionId, 'run');
-    worker.addPermission({ sessionID: sessionId });
-    expect(await call('respond', RESPOND, {}, one)).toMatchObject({
-      isError: true,
-      content: [{ text: expect.stringMatching(/cannot ask them/) as string }],
-    });
-    expect(one.server.stderr).toMatch(/key for their answers cannot be kept/);
-  });
+  test.each(['human', 'ask'])(
+    'where no key can be kept nobody is asked, and nothing is allowed (approve: %s)',
+    async (approve) => {
+      await writeFile(join(temp.path, 'no folder'), '');
+      await using one = start({ XDG_STATE_HOME: join(temp.path, 'no folder') }, '--approve', approve);
+      worker.state.begin(sessionId, 'run');
+      worker.addPermission({ sessionID: sessionId });
+      const before = replies();
+      expect(await call('respond', RESPOND, {}, one)).toMatchObject({
+        isError: true,
+        content: [{ text: expect.stringMatching(/could not ask the person .* cannot be kept/) as string }],
+      });
+      expect(replies()).toBe(before);
+      expect(one.server.stderr).toMatch(/key for their answers cannot be kept/);
+    },
+  );
 });
 
 describe('a send that comes to a question', () => {
@@ -258,6 +263,22 @@ describe('a send that comes to a question', () => {
         settled: expect.stringMatching(/^rejected/) as string,
       },
     });
+    expect(worker.state.prompts).toHaveLength(1);
+  });
+
+  test.each<readonly [string, Data]>([
+    ['tasks as well', TASKS_AND_FORMS],
+    ['nothing any more', {}],
+  ])('is the same send where the repeated call declares %s', async (_, capabilities) => {
+    const args = { instance: 'worker', session_id: sessionId, message: 'run' };
+    const first = call('send', args);
+    await until('the turn', () => worker.state.prompts.length === 1 && worker.openStreams === 1);
+    worker.addPermission({ sessionID: sessionId });
+    const question = questionIn(await first);
+    worker.state.permissions.clear();
+    worker.state.finish(sessionId, 'done');
+    const again = await client.call('send', args, { capabilities }, answered(question));
+    expect(again).toMatchObject({ resultType: 'complete', structuredContent: { outcome: 'completed', text: 'done' } });
     expect(worker.state.prompts).toHaveLength(1);
   });
 });
