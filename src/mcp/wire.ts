@@ -58,7 +58,12 @@ export function isObject(value: unknown): value is Params {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** A client may have put anything into a key. */
+const MAX_PATH_CHARS = 200;
+
 function misfit(path: string, expected: string, value: unknown): RpcError {
   const received = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
-  return invalidParams(`The request does not fit: ${path}: expected ${expected}, received ${received}`);
+  return invalidParams(
+    `The request does not fit: ${path.slice(0, MAX_PATH_CHARS)}: expected ${expected}, received ${received}`,
+  );
 }

@@ -108,6 +108,20 @@ describe('the envelope', () => {
     expect(error).toMatchObject({ code: -32_022, data: { supported: ['2026-07-28'], requested: '1999-01-01' } });
   });
 
+  test('whatever else a client puts there is no fault of this server, and does not come back at length', async () => {
+    const clientInfo = { name: 'x', version: { toString: 1 } };
+    const odd = await client.answer(
+      'prompts/get',
+      { name: 'x' },
+      { meta: { 'io.modelcontextprotocol/clientInfo': clientInfo } },
+    );
+    expect(odd.error?.code).toBe(-32_602);
+    const { error } = await client.answer('tools/list', {}, { version: 'v'.repeat(1_000_000) });
+    expect(JSON.stringify(error).length).toBeLessThan(1_000);
+    const long = { name: 'brief_all', arguments: { ['v'.repeat(1_000_000)]: 5 } };
+    expect(JSON.stringify(await client.answer('prompts/get', long)).length).toBeLessThan(1_000);
+  });
+
   test('who the client is need not be said', async () => {
     client.server.write({
       jsonrpc: '2.0',
@@ -272,6 +286,18 @@ describe('listening', () => {
       id,
       result: { resultType: 'complete', _meta: { [SUBSCRIPTION]: id } },
     });
+  });
+
+  test('too often is refused, until a listener is cancelled', async () => {
+    await using one = fresh();
+    const listen = (): number => one.write('subscriptions/listen', { notifications: {} });
+    const ids = Array.from({ length: 100 }, listen);
+    expect((await one.server.answerTo(listen())).error?.code).toBe(-32_602);
+    one.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: ids[0] } });
+    await one.ask('server/discover');
+    const heard = one.notifications.length;
+    listen();
+    await until('its acknowledgement', () => one.notifications.length === heard + 1);
   });
 
   test('to tasks needs their extension', async () => {
