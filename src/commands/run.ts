@@ -1,11 +1,8 @@
-import { homedir } from 'node:os';
-
-import { loadSettings } from '../config/load.ts';
 import { SettingsError } from '../config/settings.ts';
-import { readTextFile } from '../config/file/text-file.ts';
 import { lineLogger } from '../base/log.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
+import { ownSettings } from './own-settings.ts';
 
 /** Those that do what a tool does. */
 const SHELL_COMMANDS: ReadonlySet<string> = new Set([
@@ -58,13 +55,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     return;
   }
   if (isCommand && first !== 'serve' && first !== 'node') throw await unknownCommand(first);
-  const { settings, warnings } = await loadSettings({
-    argv: isCommand ? argv.slice(1) : argv,
-    env: process.env,
-    home: homedir(),
-    cwd: process.cwd(),
-    readFile: readTextFile,
-  });
+  const { settings, warnings } = await ownSettings(isCommand ? argv.slice(1) : argv, process);
   // Whoever types that is no MCP client, and would look at a program that says nothing.
   if (!isCommand && process.stdin.isTTY) {
     output.print(await help(undefined));
