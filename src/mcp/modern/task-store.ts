@@ -58,8 +58,11 @@ export class TaskStore {
       const temporary = join(this.#folder, `.${randomUUID()}.tmp`);
       try {
         await writeFile(temporary, JSON.stringify(task), { mode: 0o600 });
-        if (task.end === undefined) await rename(temporary, this.#path(id));
-        else await link(temporary, this.#endPath(id));
+        if (task.end === undefined) {
+          await rename(temporary, this.#path(id));
+          return (await this.#read(this.#endPath(id))) ?? task;
+        }
+        await link(temporary, this.#endPath(id));
         return task;
       } catch (error) {
         const first =

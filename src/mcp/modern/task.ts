@@ -69,12 +69,14 @@ export class Task {
     };
     const result = await tools.run(call, request, {
       work,
+      asksAtOnce: true,
       onActivity: (instance, doing) => void this.#doing.set(instance, doing),
       onBegun: async (begun) => {
         if (this.#ended !== undefined) throw new Error('the task was cancelled');
         const others = this.#kept.begun.filter(({ instance }) => instance !== begun.instance);
         this.#change({ begun: [...others, begun] });
-        await this.#save(this.#kept);
+        const { end } = await this.#save(this.#kept);
+        if (end !== undefined) throw new Error('another server has ended the task; nothing was sent by this one');
       },
     });
     ending.end();

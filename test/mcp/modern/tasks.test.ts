@@ -299,6 +299,18 @@ describe('a question in a task', () => {
     });
   });
 
+  test('is asked beside that of another task, which the person may leave for later', async () => {
+    const { task, sessionId } = await running();
+    const { id: session_id } = worker.addSession();
+    const second = await client.begin('send', { instance: 'worker', session_id, message: 'run' });
+    await until('both to be followed', () => worker.state.statuses.size === 2 && worker.openStreams === 2);
+    worker.addPermission({ sessionID: sessionId });
+    await asked(task.taskId);
+    worker.addPermission({ sessionID: session_id });
+    await asked(second.taskId);
+    expect((await client.task(task.taskId)).status).toBe('input_required');
+  });
+
   test('settled elsewhere first is no longer asked', async () => {
     const { task, sessionId } = await running();
     const { id } = worker.addPermission({ sessionID: sessionId });

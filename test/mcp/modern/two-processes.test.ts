@@ -59,6 +59,19 @@ describe('two servers that follow one task', () => {
     expect(await start().task(task.taskId)).toEqual(cancelled);
     expect(worker.state.prompts).toHaveLength(1);
   });
+
+  test('send nothing that one of them has told as not sent', async () => {
+    const [one, other] = [start(), start()];
+    const { sessionId: session_id } = await running(one);
+    const args = { instance: 'worker', session_id, message: 'second', when_busy: 'queue' };
+    const { taskId } = await one.begin('send', args);
+    await until('it to wait for its turn', () => worker.openStreams === 2);
+    const ended = await other.taskIs(taskId, 'completed');
+    expect(ended.result).toMatchObject({ content: [{ text: expect.stringMatching(/nothing was sent/) as string }] });
+    worker.state.finish(session_id, 'done');
+    expect(await one.taskIs(taskId, 'completed')).toEqual(ended);
+    expect(worker.state.prompts).toHaveLength(1);
+  });
 });
 
 test('a send to several that was killed in between names those that it did not come to', async () => {
