@@ -399,8 +399,11 @@ describe('a question in a task', () => {
   });
 });
 
-test('the tasks of 2025-11-25 are gone', async () => {
+test('the tasks of 2025-11-25 are gone, and a call that wishes for one is a call', async () => {
   client.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 2, method: 'tasks/get', params: { taskId: 'x' } });
   expect((await client.server.answerTo(2)).error?.code).toBe(-32_601);
   expect((await client.server.answerTo(0)).result?.['capabilities']).not.toHaveProperty('tasks');
+  const params = { name: 'instances', arguments: {}, task: { ttl: 60_000 } };
+  client.server.write({ jsonrpc: '2.0', id: 3, method: 'tools/call', params });
+  expect((await client.server.answerTo(3)).result).toHaveProperty('structuredContent.total', 1);
 });
