@@ -188,7 +188,9 @@ export class ModernServer {
       const task = await (await this.#loadTasks()).begin(call, request, canAsk);
       if (task !== undefined) return task;
     }
-    if (!canAsk && !isRetry) return await tools.run(call, request);
+    // What only looks never asks: it needs no key.
+    const mayAsk = canAsk && (call.tool.followsTurn !== undefined || !call.tool.annotations.readOnlyHint);
+    if (!mayAsk && !isRetry) return await tools.run(call, request);
     return await (await this.#loadRetries()).run(call, request, params, canAsk);
   }
 

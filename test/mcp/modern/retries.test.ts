@@ -1,4 +1,4 @@
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -281,6 +281,12 @@ describe('a send that comes to a question', () => {
     expect(again).toMatchObject({ resultType: 'complete', structuredContent: { outcome: 'completed', text: 'done' } });
     expect(worker.state.prompts).toHaveLength(1);
   });
+});
+
+test('a call that only looks leaves nothing behind, whatever its client shows', async () => {
+  await using one = new ModernClient({ args: ['--registry-dir', registry.path] });
+  expect(await call('instances', {}, {}, one)).toMatchObject({ structuredContent: { total: 1 } });
+  expect(await readdir(one.server.home)).toEqual(['tmp']);
 });
 
 test('a client that shows no forms is asked nothing: the call says what waits', async () => {
