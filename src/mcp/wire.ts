@@ -54,6 +54,11 @@ export function textsIn(params: Params, key: string, where = 'params'): Readonly
   return Object.fromEntries(Object.keys(object).map((name) => [name, textIn(object, name, `${where}.${key}`)]));
 }
 
+/** A number beyond what one can be is read as infinite, and no answer can name it. */
+export function isRequestId(value: unknown): value is RequestId {
+  return typeof value === 'string' || Number.isFinite(value);
+}
+
 export function isObject(value: unknown): value is Params {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -8,6 +8,7 @@ import {
   INTERNAL_ERROR,
   invalidParams,
   isObject,
+  isRequestId,
   type Params,
   type RequestId,
   RpcError,
@@ -93,7 +94,7 @@ export class ModernServer {
     const { jsonrpc, id, method, params } = isObject(message) ? message : {};
     if (jsonrpc !== '2.0' || typeof method !== 'string') return false;
     if (id === undefined) return this.#takeNotification(method, params);
-    if ((typeof id !== 'string' && typeof id !== 'number') || !isEnveloped(params)) return false;
+    if (!isRequestId(id) || !isEnveloped(params)) return false;
     const answered = this.#answer(id, method, params as Params);
     if (method !== 'subscriptions/listen') return true;
     this.#listening.add(answered);

@@ -325,6 +325,29 @@ describe('the other era beside it', () => {
     expect((await one.server.answerTo(9)).result).toEqual({});
   });
 
+  test('an answer to nothing is passed over, however deep it is, and what it says is not logged', async () => {
+    await using one = fresh();
+    one.server.write(...HANDSHAKE, {
+      jsonrpc: '2.0',
+      id: 5,
+      result: { action: 'accept', content: { secret: 'hunter2' } },
+    });
+    const deep = `${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}`;
+    one.server.write(`{"jsonrpc":"2.0","id":6,"result":${deep}}\n`, { jsonrpc: '2.0', id: 7, method: 'ping' });
+    expect((await one.server.answerTo(7)).result).toEqual({});
+    await until('both to be logged', () => one.server.stderr.split('MCP: ').length === 3);
+    expect(one.server.stderr).not.toMatch(/hunter2|"a"/);
+  });
+
+  test('an id that no answer can name gets none, and is logged', async () => {
+    await using one = fresh();
+    for (const id of ['null', 'true', '1e400'])
+      one.server.write(`{"jsonrpc":"2.0","id":${id},"method":"tools/list","params":${JSON.stringify(enveloped())}}\n`);
+    await one.ask('server/discover');
+    expect(one.server.stdout).toHaveLength(1);
+    await until('each to be logged', () => one.server.stderr.split('MCP: ').length === 4);
+  });
+
   test('both on one connection, each by its own rules', async () => {
     await using one = fresh();
     const discover = one.write('server/discover');
