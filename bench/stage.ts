@@ -163,7 +163,7 @@ export class Stage implements AsyncDisposable {
     return this.close();
   }
 
-  #spawn(name: Exclude<keyof Scripts, 'server' | 'bare-server'>, argument: string): LineProcess {
+  #spawn(name: Exclude<keyof Scripts, 'server' | 'serve' | 'bare-server'>, argument: string): LineProcess {
     return new LineProcess({ script: this.scripts[name], args: [argument], ...this.#surroundings({}) });
   }
 

@@ -1,11 +1,8 @@
-import { homedir } from 'node:os';
-
-import { loadSettings } from '../config/load.ts';
 import { SettingsError } from '../config/settings.ts';
-import { readTextFile } from '../config/file/text-file.ts';
 import { lineLogger } from '../base/log.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
+import { ownSettings } from './own-settings.ts';
 
 /** Those that do what a tool does. */
 const SHELL_COMMANDS: ReadonlySet<string> = new Set([
@@ -21,6 +18,8 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
   'open',
   'dashboard',
 ]);
+
+const NODE_ARGUMENTS = { flags: { revoke: 'boolean', allow: 'boolean' }, positionals: false } as const;
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
 export async function run(process: NodeJS.Process, output: Output): Promise<void> {
@@ -67,14 +66,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     settings,
     warnings,
     flags: given,
-  } = await loadSettings({
-    argv: isCommand ? argv.slice(1) : argv,
-    ...(first === 'node' && { command: { flags: { revoke: 'boolean', allow: 'boolean' }, positionals: false } }),
-    env: process.env,
-    home: homedir(),
-    cwd: process.cwd(),
-    readFile: readTextFile,
-  });
+  } = await ownSettings(isCommand ? argv.slice(1) : argv, process, first === 'node' ? NODE_ARGUMENTS : undefined);
   // Whoever types that is no MCP client, and would look at a program that says nothing.
   if (!isCommand && process.stdin.isTTY) {
     output.print(await help(undefined));

@@ -77,6 +77,8 @@ export interface Call {
   readonly onProgress: (text: string) => void;
   /** Absent where the client cannot ask the person. */
   readonly askPerson?: AskPerson;
+  /** The client shows any number of questions, in whichever order the person takes them. Else it gets one form after the other. */
+  readonly asksAtOnce?: boolean;
   /** What an agent does now, in a few words; called as it changes. */
   readonly onActivity?: ((instance: string, doing: string) => void) | undefined;
   /** Called before a message is sent, or an answer given, with what finds it again. Where it rejects, nothing is sent. */
