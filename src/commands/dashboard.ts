@@ -6,12 +6,13 @@ import { OperationError } from '../operations/answer.ts';
 import { EXIT } from './terminal/exit-codes.ts';
 import { showInBrowser } from './terminal/show-in-browser.ts';
 import { type ShellCommand, takeNames } from './terminal/shell.ts';
-import { REVOKED, untilRevoked } from './terminal/until-revoked.ts';
+import { refuseWhileRevoked, REVOKED, untilRevoked } from './terminal/until-revoked.ts';
 
 export const DASHBOARD: ShellCommand = {
   arguments: { flags: { print: 'boolean' }, positionals: true },
   run: async (shell) => {
     takeNames('dashboard', shell, { needed: [] });
+    refuseWhileRevoked(shell);
     const { settings, logger, tell } = shell;
     const dashboard = await openDashboard({
       runtime: shell.runtime(),

@@ -9,7 +9,7 @@ import { EXIT } from './terminal/exit-codes.ts';
 import { showInBrowser } from './terminal/show-in-browser.ts';
 import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
 import { endpointOf, findTarget, type ShownTarget } from './terminal/target.ts';
-import { REVOKED, untilRevoked } from './terminal/until-revoked.ts';
+import { refuseWhileRevoked, REVOKED, untilRevoked } from './terminal/until-revoked.ts';
 
 export const OPEN: ShellCommand = {
   arguments: { flags: { print: 'boolean' }, positionals: true },
@@ -24,6 +24,7 @@ export const OPEN: ShellCommand = {
       await showInBrowser(shell, connection.endpoint.url + start);
       return EXIT.done;
     }
+    refuseWhileRevoked(shell);
     const forwarder = await forward(shell, target, start);
     try {
       const isOver = untilRevoked(shell);

@@ -76,7 +76,7 @@ export class Facts {
       if (memory !== undefined) delete memory.missingMs;
       if (server.checkedMs !== undefined) notices.push(...this.#lookAt(server, look));
       // While its events are missed what was known stands, unless it ended.
-      else if (memory !== undefined) notices.push(...this.#ended(server, memory, nowMs));
+      else if (memory !== undefined) notices.push(...this.#ended({ server, look, memory, lookedMs: undefined }));
     }
     const present = new Set(servers.map(({ id }) => id));
     for (const [id, memory] of this.#memory) {
@@ -120,15 +120,25 @@ export class Facts {
     return [...this.#requests(seen), ...this.#turns(seen)];
   }
 
-  /** What ran in a server that ended waits no more; that it ended is not said, since mostly a person closed it. */
-  #ended({ sessions }: WatchedServer, { waits }: ServerMemory, nowMs: number): readonly Notice[] {
-    const interrupted = new Map(sessions.filter(({ state }) => state === 'interrupted').map((one) => [one.id, one]));
-    return [...waits].flatMap(([id, { notice }]) => {
+  /** What ran in a server that ended waits no more. Whether it was closed or crashed is not known, so each of its turns has failed. */
+  #ended(seen: Seen): readonly Notice[] {
+    const { server, look, memory } = seen;
+    const interrupted = new Map(
+      server.sessions.filter(({ state }) => state === 'interrupted').map((one) => [one.id, one]),
+    );
+    const waited = [...memory.waits].flatMap(([id, { notice }]) => {
       const session = interrupted.get(notice.session?.id ?? '');
       if (session === undefined) return [];
-      waits.delete(id);
-      return settled(notice, nowMs, session.reason);
+      memory.waits.delete(id);
+      return settled(notice, look.nowMs, session.reason);
     });
+    const ran = [...memory.runs].flatMap(([id, run]) => {
+      const session = interrupted.get(id);
+      if (session === undefined) return [];
+      memory.runs.delete(id);
+      return this.#isUnsaid(session, run, look) ? [] : this.#ofTurn(session, run, 'failed', seen);
+    });
+    return [...waited, ...ran];
   }
 
   #requests({ server, look, memory }: Seen): readonly Notice[] {
@@ -167,15 +177,9 @@ export class Facts {
     return roots.flatMap((session) => this.#turn(session, seen) ?? []);
   }
 
-  #turn(session: WatchedSession, { server, look, memory, lookedMs }: Seen): Notice | undefined {
+  #turn(session: WatchedSession, seen: Seen): Notice | undefined {
+    const { look, memory, lookedMs } = seen;
     const { id, state, sinceMs, turnBeganMs } = session;
-    const about = (run: Run, event: 'done' | 'failed' | 'stalled'): Notice => ({
-      ...this.#about(session, server, look),
-      id: factId(server.id, id, run.turnMs),
-      event,
-      atMs: look.nowMs,
-      ...(session.reason !== undefined && { reason: singleLine(session.reason, MAX_TEXT_CHARS) }),
-    });
     const known = memory.runs.get(id);
     if (RUNNING.has(state)) {
       const turnMs = turnBeganMs ?? known?.turnMs ?? sinceMs;
@@ -183,20 +187,40 @@ export class Facts {
       memory.runs.set(id, run);
       if (!this.#isStalled(session, run, look.nowMs)) return undefined;
       run.isStalled = true;
-      return look.followed.get(id)?.untilMs === Number.POSITIVE_INFINITY ? undefined : about(run, 'stalled');
+      return look.followed.get(id)?.untilMs === Number.POSITIVE_INFINITY
+        ? undefined
+        : this.#ofTurn(session, run, 'stalled', seen);
     }
     memory.runs.delete(id);
     // One that began and ended between two looks.
     const isUnseen = turnBeganMs !== undefined && lookedMs !== undefined && turnBeganMs > lookedMs;
     const run = known ?? (isUnseen ? { turnMs: turnBeganMs, isStalled: false } : undefined);
     if (run === undefined || state === 'interrupted') return undefined;
-    const endMs = sinceMs > run.turnMs ? sinceMs : look.nowMs;
-    const isShort = endMs - run.turnMs < this.#settings.minTurnSeconds * 1_000;
-    // A call that followed it to its end, or does so still.
-    const followed = look.followed.get(id);
-    const isFollowed = followed?.sawEnd === true && followed.untilMs >= run.turnMs;
-    if (isShort || isFollowed) return undefined;
-    return about(run, state === 'failed' ? 'failed' : 'done');
+    if (this.#isUnsaid(session, run, look)) return undefined;
+    return this.#ofTurn(session, run, state === 'failed' ? 'failed' : 'done', seen);
+  }
+
+  #ofTurn(
+    session: WatchedSession,
+    run: Run,
+    event: 'done' | 'failed' | 'stalled',
+    { server, look }: Pick<Seen, 'server' | 'look'>,
+  ): Notice {
+    return {
+      ...this.#about(session, server, look),
+      id: factId(server.id, session.id, run.turnMs),
+      event,
+      atMs: look.nowMs,
+      ...(session.reason !== undefined && { reason: singleLine(session.reason, MAX_TEXT_CHARS) }),
+    };
+  }
+
+  /** The end of a turn that is too short to be news, or that a call followed to its end, or follows still. */
+  #isUnsaid({ id, sinceMs }: WatchedSession, { turnMs }: Run, { followed, nowMs }: FactLook): boolean {
+    const endMs = sinceMs > turnMs ? sinceMs : nowMs;
+    if (endMs - turnMs < this.#settings.minTurnSeconds * 1_000) return true;
+    const call = followed.get(id);
+    return call?.sawEnd === true && call.untilMs >= turnMs;
   }
 
   #isStalled({ state, sinceMs }: WatchedSession, { isStalled }: Run, nowMs: number): boolean {

@@ -85,7 +85,7 @@ export class Notifier {
   }
 
   async #run(): Promise<void> {
-    const { store, watcher, settings, host } = this.#deps;
+    const { store, watcher, settings, host, logger } = this.#deps;
     const { signal } = this.#ending;
     this.#release = await this.#hold();
     if (signal.aborted) return;
@@ -96,6 +96,7 @@ export class Notifier {
       if (left !== undefined) outbox.restore(left);
       outbox.start();
     }
+    logger.log('info', 'notifying', { channels: [...this.#outboxes.keys()].join(', ') });
     const facts = new Facts(settings, host, this.#memory);
     const stop = watcher.onChange(() => {
       this.#isWoken = true;

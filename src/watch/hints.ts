@@ -4,7 +4,8 @@ import { runs } from './session-ledger.ts';
 import type { Urgency } from './survey-pace.ts';
 
 /** Requests that a person answers, of both generations; OpenCode 2's answers to them come as `session.touched`. */
-const REQUESTS = /^(?:permission|question)\.(?:asked|replied|rejected)$/;
+const ASKED = /^(?:permission|question)\.asked$/;
+const ANSWERED = /^(?:permission|question)\.(?:replied|rejected)$/;
 
 /**
  * Whether an event may have changed what is known of its server; undefined for all that says nothing new, of which a turn that
@@ -40,7 +41,8 @@ export function hintIn(
     case 'session.deleted':
       return isRunning ? 'now' : 'soon';
     default:
-      return REQUESTS.test(type) ? 'now' : undefined;
+      if (ASKED.test(type)) return 'request';
+      return ANSWERED.test(type) ? 'now' : undefined;
   }
 }
 

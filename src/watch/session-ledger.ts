@@ -93,7 +93,10 @@ export class SessionLedger {
     this.#elsewhere = [];
     const retries = await this.#retries(work, api);
     const begun = [...this.#begun];
-    const running = [...work.running].slice(0, MAX_RUNNING);
+    // Those that wait first, so that the bound never hides one that needs somebody.
+    const running = [...work.running]
+      .toSorted(([, one], [, other]) => Number(other.waiting.length > 0) - Number(one.waiting.length > 0))
+      .slice(0, MAX_RUNNING);
     const over = [...this.#sessions.values()].filter(
       (one) => runs(one) && !work.running.has(one.id) && !work.unknown.has(one.directory),
     );

@@ -1,8 +1,10 @@
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 
-/** `now`: a session began, ended or waits. `soon`: something that is shown may be different. */
-export type Urgency = 'now' | 'soon';
+/** `request`: somebody is asked for something. `now`: a session began or ended. `soon`: something that is shown may be different. */
+export type Urgency = 'request' | 'now' | 'soon';
+
+const RANK: Readonly<Record<Urgency, number>> = { request: 2, now: 1, soon: 0 };
 
 /** A turn that asks for permission at once, gets it and ends is four changes, of which each is shown at once. */
 const BURST = 5;
@@ -21,6 +23,8 @@ export class SurveyPace {
   readonly #clock: Clock;
   readonly #reconcileMs: number;
   #tokens = BURST;
+  /** For requests alone: an agent waits, and a person should know at once, whatever else happens there. */
+  #reserve = BURST;
   /** When the last of the tokens came. */
   #refilledMs: number;
   #askedMs = -Infinity;
@@ -37,7 +41,7 @@ export class SurveyPace {
   }
 
   hint(urgency: Urgency): void {
-    if (this.#pending === 'now' || this.#pending === urgency) return;
+    if (this.#pending !== undefined && RANK[this.#pending] >= RANK[urgency]) return;
     this.#pending = urgency;
     this.#wake();
   }
@@ -71,10 +75,16 @@ export class SurveyPace {
     }
     this.#askedMs = this.#clock.monotonic();
     const why = this.#pending === undefined ? 'scheduled' : 'hinted';
-    if (this.#pending === 'now') this.#tokens = Math.max(0, this.#tokens - 1);
+    this.#spend();
     this.#pending = undefined;
     this.#scheduledMs = Infinity;
     return why;
+  }
+
+  #spend(): void {
+    if (this.#pending === undefined || this.#pending === 'soon') return;
+    if (this.#tokens > 0) this.#tokens -= 1;
+    else if (this.#pending === 'request' && this.#reserve > 0) this.#reserve -= 1;
   }
 
   #dueMs(): number {
@@ -82,12 +92,14 @@ export class SurveyPace {
     const more = Math.floor((nowMs - this.#refilledMs) / INTERVAL_MS);
     if (more > 0) {
       this.#tokens = Math.min(BURST, this.#tokens + more);
+      this.#reserve = Math.min(BURST, this.#reserve + more);
       this.#refilledMs += more * INTERVAL_MS;
     }
     const scheduled = Math.min(this.#scheduledMs, this.#askedMs + this.#reconcileMs);
     if (this.#pending === undefined) return scheduled;
-    if (this.#pending === 'now' && this.#tokens > 0) return nowMs;
-    const paced = this.#pending === 'now' ? this.#refilledMs + INTERVAL_MS : this.#askedMs + INTERVAL_MS;
+    if (this.#pending === 'soon') return Math.min(scheduled, this.#askedMs + INTERVAL_MS);
+    const tokens = this.#tokens + (this.#pending === 'request' ? this.#reserve : 0);
+    const paced = tokens > 0 ? nowMs : this.#refilledMs + INTERVAL_MS;
     return Math.min(scheduled, paced);
   }
 }

@@ -188,6 +188,23 @@ describe('the states', () => {
     expect(JSON.stringify(found).length).toBeLessThan(1_000_000);
   });
 
+  test('have the session that waits, however much has ended since', async () => {
+    const { states: _, ...list } = await states();
+    const two = stage.watcher.servers().find(({ id }) => id === 'two');
+    if (two === undefined) throw new Error('Expected the instance, got none');
+    const one = { title: 'A title', directory: PROJECT, sinceMs: 1, waiting: [] };
+    const ended = Array.from({ length: 90 }, (__, index) => ({ ...one, id: `ses_${index}`, state: 'idle' as const }));
+    const sessions = [...ended, { ...one, id: 'ses_runs', state: 'busy' as const }];
+    const last = { ...one, id: 'ses_waits', state: 'waiting' as const };
+    const found = withStates(list, [{ ...two, sessions: [...sessions, last] }], {
+      role: 'drive',
+      nowMs: two.checkedMs ?? 0,
+    });
+    const shown = found.states[0]?.overviews[0]?.sessions ?? [];
+    expect(shown.map(({ id }) => id).slice(0, 3)).toEqual(['ses_waits', 'ses_runs', 'ses_0']);
+    expect(shown).toHaveLength(50);
+  });
+
   test('do not hold the instance that answers nothing that is known', async () => {
     // The stage's own instance has no event stream.
     expect(await stateOf(ID)).toBeUndefined();

@@ -194,6 +194,18 @@ describe('a turn', () => {
     expect(see(sessionIn('idle', nowMs))).toEqual([]);
   });
 
+  it('whose opencode ends in it is noticed as failed, once; one that a call follows to its end is not', () => {
+    see(sessionIn('busy', START), sessionIn('busy', START, { id: 'ses_2' }));
+    followed.set('ses_2', { untilMs: Number.POSITIVE_INFINITY, sawEnd: true });
+    nowMs += MINUTE;
+    const ends = { reason: 'its server ended while it ran' };
+    const left = [sessionIn('interrupted', nowMs, ends), sessionIn('interrupted', nowMs, { id: 'ses_2', ...ends })];
+    expect(look([unseen(serverWith(left))])).toMatchObject([
+      { event: 'failed', session: { id: 'ses_1' }, reason: 'its server ended while it ran' },
+    ]);
+    expect(look([unseen(serverWith(left))])).toEqual([]);
+  });
+
   it('of a sub-agent is not noticed', () => {
     see(sessionIn('busy', START, { parentId: 'ses_0' }));
     nowMs += MINUTE;

@@ -263,6 +263,7 @@ it('a process that ends before its turn to notify says nothing', async () => {
   await until('it sees the first', () => logged.some((line) => line.includes('another process of this user notifies')));
   await second.close();
   expect(other.tries).toBe(0);
+  expect(logged.filter((line) => line.startsWith('info notifying'))).toHaveLength(1);
   phone.release();
 });
 

@@ -158,7 +158,11 @@ test('revoking ends every stream of the node service and of dashboards at once, 
 
   // What begins while it stands serves nothing either.
   const second = await done('dashboard', '--print');
-  expect(second).toMatchObject({ code: 1, err: expect.stringContaining('opencode-mcp node --allow') as string });
+  expect(second).toMatchObject({
+    code: 1,
+    out: '',
+    err: expect.stringContaining('opencode-mcp node --allow') as string,
+  });
   expect(node.stderr()).toContain('revoked, so nothing is served; to serve again, run: opencode-mcp node --allow');
 
   const before = node.stderr().length;

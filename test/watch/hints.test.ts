@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { WatchedSession } from '../../src/model/watched.ts';
+import type { Urgency } from '../../src/watch/survey-pace.ts';
 import { hintIn, isEpoch, sessionIn } from '../../src/watch/hints.ts';
 
 const ID = 'ses_1';
@@ -15,7 +16,7 @@ const session = (state: WatchedSession['state']): WatchedSession => ({
 const status = (type: string): object => ({ sessionID: ID, status: { type } });
 const info = (title: string): object => ({ info: { id: ID, title } });
 
-test.each<[string, object, WatchedSession['state'] | undefined, 'now' | 'soon' | undefined]>([
+test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefined]>([
   // A turn that streams has hundreds in a second.
   ['message.part.delta', { sessionID: ID, delta: 'text' }, 'busy', undefined],
   ['message.part.updated', { sessionID: ID }, 'busy', undefined],
@@ -39,9 +40,9 @@ test.each<[string, object, WatchedSession['state'] | undefined, 'now' | 'soon' |
   ['session.error', {}, undefined, 'now'],
   ['prompt.taken', { sessionID: ID }, 'idle', 'now'],
   ['prompt.taken', { sessionID: ID }, 'busy', undefined],
-  ['permission.asked', { sessionID: ID }, 'busy', 'now'],
+  ['permission.asked', { sessionID: ID }, 'busy', 'request'],
   ['permission.replied', { sessionID: ID }, 'waiting', 'now'],
-  ['question.asked', { sessionID: ID }, 'busy', 'now'],
+  ['question.asked', { sessionID: ID }, 'busy', 'request'],
   ['question.replied', { sessionID: ID }, 'waiting', 'now'],
   ['question.rejected', { sessionID: ID }, 'waiting', 'now'],
   // OpenCode 2 says no more of an answer, and says it of each step of a model that thinks.

@@ -67,6 +67,13 @@ describe('a session', () => {
     expect((await world.becomes(id, 'waiting')).waiting).toMatchObject([{ kind: 'question', text: 'Go on? Yes | No' }]);
   });
 
+  test('waits, and is not left out where more run than are followed', async () => {
+    for (let more = 0; more < 70; more += 1) begin();
+    const id = begin();
+    const permission = fake.addPermission({ sessionID: id });
+    expect((await world.becomes(id, 'waiting')).waiting).toMatchObject([{ id: permission.id }]);
+  });
+
   test('waits since it asked the oldest thing that is still open', async () => {
     const id = begin();
     const first = fake.addPermission({ sessionID: id });

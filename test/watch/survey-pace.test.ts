@@ -57,6 +57,25 @@ test('what goes on changing is asked about once a second', async () => {
   expect(asked.at(-1)).toBe('15000 hinted');
 });
 
+test('a request is asked about at once while all else is paced; a flood of them is not', async () => {
+  const { clock, pace, asked } = pacing();
+  await clock.advance(10_000);
+  for (let change = 0; change < 60; change += 1) {
+    pace.hint('now');
+    await clock.advance(10);
+  }
+  pace.hint('request');
+  pace.hint('soon');
+  await clock.advance(0);
+  expect(asked.slice(-2)).toEqual(['10040 hinted', '10600 hinted']);
+  for (let change = 0; change < 500; change += 1) {
+    pace.hint('request');
+    await clock.advance(10);
+  }
+  // What is left of the five, and two for each of the five seconds.
+  expect(asked.slice(7).length).toBeLessThanOrEqual(14);
+});
+
 test('many changes at one time are one', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(10_000);

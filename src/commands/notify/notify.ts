@@ -44,7 +44,7 @@ export async function notify(argv: readonly string[], process: NodeJS.Process, o
 export function configuredNotify({ notify }: Settings, command: string): NonNullable<Settings['notify']> {
   if (notify !== undefined && notify.channels.length > 0) return notify;
   throw new SettingsError(
-    `${command}: the config file has no channel under "notify"; opencode-mcp help settings names the file, docs/notifications.md has examples`,
+    `${command}: the config file has no channel, such as {"notify":{"channels":[{"type":"desktop"}]}}; opencode-mcp help settings names the file, docs/notifications.md has the other channels`,
   );
 }
 

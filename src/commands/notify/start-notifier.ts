@@ -2,7 +2,6 @@ import { hostname } from 'node:os';
 
 import { systemClock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
-import type { NotifySettings } from '../../config/notify.ts';
 import type { Settings } from '../../config/settings.ts';
 import { readSecret } from '../../credentials/secret.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
@@ -42,15 +41,10 @@ export function startNotifier({ settings, watcher, linkBase, logger, signal }: N
     logger,
   });
   notifier.start();
-  logger.log('info', 'notifying', { channels: namesOf(notify) });
   return notifier;
 }
 
 export function channelDeps(signal: AbortSignal): ChannelDeps {
   const commands = createSecretCommands({ clock: systemClock, signal });
   return { clock: systemClock, readSecret: (ref, cut) => readSecret(ref, { commands }, cut) };
-}
-
-function namesOf({ channels }: NotifySettings): string {
-  return channels.map(({ name }) => name).join(', ');
 }

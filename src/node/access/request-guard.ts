@@ -61,7 +61,7 @@ function guardBrowser(
 
 const BROWSER: Refusal = {
   status: 403,
-  text: 'Web browsers are not served: a page of another origin could have sent this. Use opencode attach.',
+  text: 'Web browsers are served the page at / and nothing else: a page of another origin could have sent this. Other programs are served; for a terminal use opencode attach.',
 };
 
 /** The page's files hold no data, and its data takes a header that no page of another origin can send. */

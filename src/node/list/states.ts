@@ -2,6 +2,7 @@ import { compare } from '../../model/non-empty.ts';
 import type { Overview, ProbedEndpoint, Server } from '../../model/instance.ts';
 import type { WatchedSession } from '../../model/watched.ts';
 import type { WatchedServer } from '../../watch/contract.ts';
+import { runs } from '../../watch/session-ledger.ts';
 import type { Role } from '../access/admission.ts';
 import type { Listing } from './listing.ts';
 
@@ -85,10 +86,15 @@ function stateOf({ id, instances, sessions }: WatchedServer, role: Role): Stated
     worktree,
     ...(pid !== undefined && { pid }),
     overviews: shown.map(([place, overview]) => {
-      const here = visible.filter((one) => placeOf(one) === place);
+      const here = visible.filter((one) => placeOf(one) === place).toSorted((one, other) => rank(one) - rank(other));
       return statedOverview(place, overview, here.slice(0, MAX_SESSIONS));
     }),
   };
+}
+
+/** Who needs somebody, and who works, before those that ended: the bound never hides them. */
+function rank(session: WatchedSession): number {
+  return session.state === 'waiting' ? 0 : runs(session) ? 1 : 2;
 }
 
 function statedOverview(directory: string, overview: Overview, sessions: readonly WatchedSession[]): StatedOverview {
