@@ -117,7 +117,12 @@ export class NodeService {
     this.#listener.close();
     this.#unwatch();
     const feeds = [this.#feed, ...Object.values(this.#states)];
-    await Promise.all([...feeds.map((feed) => feed.close()), this.#view.close(), this.#page.close(), this.#deps.instances.close()]);
+    await Promise.all([
+      ...feeds.map((feed) => feed.close()),
+      this.#view.close(),
+      this.#page.close(),
+      this.#deps.instances.close(),
+    ]);
   }
 
   #follow(tailnet: Tailnet | undefined): void {
