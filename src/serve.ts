@@ -1,6 +1,6 @@
 import { lineLogger } from './base/log.ts';
 import { runProgram } from './base/program.ts';
-import { ownSettings } from './commands/own-settings.ts';
+import { ownSettings } from './config/own-settings.ts';
 
 await runProgram('opencode-mcp', process, async ({ tell }) => {
   const argv = process.argv.slice(2);

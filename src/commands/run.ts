@@ -2,7 +2,7 @@ import { SettingsError } from '../config/settings.ts';
 import { lineLogger } from '../base/log.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
-import { ownSettings } from './own-settings.ts';
+import { ownSettings } from '../config/own-settings.ts';
 
 /** Those that do what a tool does. */
 const SHELL_COMMANDS: ReadonlySet<string> = new Set([

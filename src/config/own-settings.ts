@@ -1,8 +1,8 @@
 import { homedir } from 'node:os';
 
-import { type LoadedSettings, loadSettings } from '../config/load.ts';
-import type { CommandArguments } from '../config/flags.ts';
-import { readTextFile } from '../config/file/text-file.ts';
+import { type LoadedSettings, loadSettings } from './load.ts';
+import type { CommandArguments } from './flags.ts';
+import { readTextFile } from './file/text-file.ts';
 
 /** By these words of the command line, and this process's surroundings. @throws {SettingsError} */
 export async function ownSettings(
