@@ -23,8 +23,8 @@ export class SurveyPace {
   #tokens = BURST;
   /** When the last of the tokens came. */
   #refilledMs: number;
-  #askedMs = -Infinity;
-  #pending: Urgency | undefined = 'now';
+  #askedMs: number;
+  #pending: Urgency | undefined;
   #scheduledMs = Infinity;
   #retryMs = RETRY_MS;
   #wake: () => void = () => {};
@@ -34,6 +34,7 @@ export class SurveyPace {
     this.#clock = clock;
     this.#reconcileMs = RECONCILE_MS - SPREAD_MS * share;
     this.#refilledMs = clock.monotonic();
+    this.#askedMs = this.#refilledMs;
   }
 
   hint(urgency: Urgency): void {
@@ -73,7 +74,7 @@ export class SurveyPace {
     const why = this.#pending === undefined ? 'scheduled' : 'hinted';
     if (this.#pending === 'now') this.#tokens = Math.max(0, this.#tokens - 1);
     this.#pending = undefined;
-    this.#scheduledMs = Infinity;
+    if (this.#scheduledMs <= this.#askedMs) this.#scheduledMs = Infinity;
     return why;
   }
 
