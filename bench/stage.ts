@@ -148,6 +148,7 @@ export class Stage implements AsyncDisposable {
       OPENCODE_MCP_LOG_LEVEL: 'error',
       // As the units have it.
       MALLOC_ARENA_MAX: '1',
+      MALLOC_TRIM_THRESHOLD_: '131072',
     };
     const args = ['node', '--registry-dir', registry.path];
     const node = new NodeProcess({ script: this.scripts.server, args, ...this.#surroundings(env) }, host, port);

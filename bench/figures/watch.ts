@@ -24,6 +24,8 @@ const STREAM_MS = 10_000;
 /** Beyond a few changes in a row a server is asked once a second. */
 const BETWEEN_CHANGES_MS = 1100;
 
+const POLL_MS = 500;
+
 const MOST_IDLE_MS = 5;
 const MOST_MB = 90;
 const MOST_STREAMING_MS = 150;
@@ -44,6 +46,8 @@ export async function openWatchScene(stage: Stage, servers: number): Promise<Wat
   const node = await stage.startNode({ registry, socketPath: tailscaled.place.socketPath, host: HOST });
   const states: Place = { host: HOST, port: node.port, path: STATES };
   await until('all servers to be followed', async () => {
+    // Each answer costs what is measured.
+    await delay(POLL_MS);
     const { text } = await get(states);
     return text.split('"overviews"').length === servers + 1;
   });

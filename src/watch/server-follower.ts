@@ -145,7 +145,10 @@ export class ServerFollower {
     this.#process = undefined;
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, false);
-    if (wasStanding && !this.#root.signal.aborted) this.#options.onChange();
+    if (this.#root.signal.aborted) return;
+    // The fleet learns by it where the server is gone; where there is no stream to be had, that it is asked all the same.
+    if (wasStanding || this.#instances.length === 0) this.#pace.hint('now');
+    if (wasStanding) this.#options.onChange();
   }
 
   #take(event: ServerEvent): void {

@@ -27,8 +27,8 @@ export class SurveyPace {
   #reserve = BURST;
   /** When the last of the tokens came. */
   #refilledMs: number;
-  #askedMs = -Infinity;
-  #pending: Urgency | undefined = 'now';
+  #askedMs: number;
+  #pending: Urgency | undefined;
   #scheduledMs = Infinity;
   #retryMs = RETRY_MS;
   #wake: () => void = () => {};
@@ -38,6 +38,7 @@ export class SurveyPace {
     this.#clock = clock;
     this.#reconcileMs = RECONCILE_MS - SPREAD_MS * share;
     this.#refilledMs = clock.monotonic();
+    this.#askedMs = this.#refilledMs;
   }
 
   hint(urgency: Urgency): void {
@@ -77,7 +78,7 @@ export class SurveyPace {
     const why = this.#pending === undefined ? 'scheduled' : 'hinted';
     this.#spend();
     this.#pending = undefined;
-    this.#scheduledMs = Infinity;
+    if (this.#scheduledMs <= this.#askedMs) this.#scheduledMs = Infinity;
     return why;
   }
 

@@ -162,8 +162,8 @@ describe('the states', () => {
     const watched = stage.watcher.servers();
     const checkedMs = watched.find(({ id }) => id === 'two')?.checkedMs ?? 0;
     const idsAt = (nowMs: number) => withStates(list, watched, { role: 'drive', nowMs }).states.map(({ id }) => id);
-    expect(idsAt(checkedMs + 59_999)).toEqual(['two']);
-    expect(idsAt(checkedMs + 60_000)).toEqual([]);
+    expect(idsAt(checkedMs + 59_000)).toEqual(['two']);
+    expect(idsAt(checkedMs + 60_001)).toEqual([]);
   });
 
   test('are bounded: what does not fit is left out', async () => {

@@ -8,6 +8,7 @@ function pacing(share = 0) {
   const clock = new ManualClock();
   const startMs = clock.monotonic();
   const pace = new SurveyPace(clock, share);
+  pace.hint('now');
   const end = new AbortController();
   const asked: string[] = [];
   const run = (async () => {
@@ -116,8 +117,18 @@ test('a server that does not answer whole is asked again, later each time', asyn
   expect(asked.at(-1)).toBe('91000 scheduled');
 });
 
+test('what is asked meanwhile does not put off what was to be asked by then', async () => {
+  const { clock, pace, asked } = pacing();
+  await clock.advance(10_000);
+  pace.within(1000);
+  pace.hint('now');
+  await clock.advance(2000);
+  expect(asked.slice(1)).toEqual(['10000 hinted', '11000 scheduled']);
+});
+
 test('it ends when its signal aborts', async () => {
-  const { end, asked } = pacing();
+  const { clock, end, asked } = pacing();
+  await clock.advance(0);
   await end();
-  expect(asked).toEqual([]);
+  expect(asked).toEqual(['0 hinted']);
 });
