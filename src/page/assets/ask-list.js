@@ -7,12 +7,18 @@ const SETTLED_ALREADY = 'The request of this link is settled already.';
 /** The cards stand in `talk`. `wanted` is the request that a link led to. */
 export function makeAskList(talk, { instance, session, wanted }) {
   const cards = new Map();
+  const unlisted = new Set();
   let isWanted = wanted !== undefined;
 
   function set(list, canDrive) {
     const ids = new Set(list.map(({ id }) => id));
-    for (const card of cards.values()) if (!ids.has(card.id)) card.settleElsewhere();
-    const fresh = list.filter(({ id }) => !cards.has(id) || cards.get(id).isElsewhere);
+    for (const card of cards.values()) {
+      if (ids.has(card.id)) continue;
+      card.settleElsewhere();
+      // What is listed once more is asked once more.
+      unlisted.add(card.id);
+    }
+    const fresh = list.filter(({ id }) => !cards.has(id) || unlisted.delete(id));
     if (fresh.length > 0) dropFolded();
     for (const ask of fresh) {
       cards.get(ask.id)?.element.remove();

@@ -11,7 +11,7 @@ let cardsMade = 0;
 
 /**
  * One card for one request. `context` has `instance`, `session`, `canDrive` and `onSettled(card)`.
- * The result: its element, its id, `isSettled`, `isElsewhere` (settled, as far as the list says), `settleElsewhere()` and `show()`.
+ * The result: its element, its id, `isSettled`, `settleElsewhere()` and `show()`.
  */
 export function makeAskCard(ask, context) {
   const id = `ask-${(cardsMade += 1)}`;
@@ -21,7 +21,7 @@ export function makeAskCard(ask, context) {
   const fields = element('fieldset', { class: 'bare', disabled: true });
   const root = element('section', { class: `ask ask-${ask.kind}`, 'aria-labelledby': id, tabindex: '-1' }, heading);
   if (ask.sessionId !== context.session) root.append(element('p', { class: 'quiet', text: 'A sub-agent asks.' }));
-  const card = { id: ask.id, element: root, summary: summaryOf(ask), isSettled: false, isElsewhere: false };
+  const card = { id: ask.id, element: root, summary: summaryOf(ask), isSettled: false };
 
   let pressed;
 
@@ -66,10 +66,7 @@ export function makeAskCard(ask, context) {
   } else if (ask.kind === 'question') root.append(...readQuestions(ask));
   root.append(fields, problem, result);
   return Object.assign(card, {
-    settleElsewhere() {
-      card.isElsewhere ||= !card.isSettled;
-      settle('Settled elsewhere.');
-    },
+    settleElsewhere: () => settle('Settled elsewhere.'),
     /** Brings it into sight: from its top, where it is higher than the screen. */
     show: () =>
       root.scrollIntoView({ block: root.offsetHeight > root.closest('.talk').clientHeight ? 'start' : 'nearest' }),

@@ -72,7 +72,12 @@ export function makeComposer({ instance, session, onSent }) {
   function setSending(isOn) {
     isSending = isOn;
     text.readOnly = isOn;
-    button.disabled = isSending || isBusy;
+    showBlocked();
+  }
+
+  /** Not `disabled`, which would take the focus from whoever pressed it. */
+  function showBlocked() {
+    button.ariaDisabled = String(isSending || isBusy);
   }
 
   return {
@@ -81,7 +86,7 @@ export function makeComposer({ instance, session, onSent }) {
     /** While the session works nothing is taken; what is typed stays. */
     setAllowed(canDrive, state) {
       isBusy = Object.hasOwn(BUSY_HINTS, state);
-      button.disabled = isSending || isBusy;
+      showBlocked();
       readOnly.hidden = canDrive;
       if (form.hidden === canDrive) {
         form.hidden = !canDrive;

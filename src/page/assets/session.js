@@ -127,9 +127,11 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
     toggleChanges(isOpen);
   });
   stop.addEventListener('click', async () => {
-    stop.disabled = true;
+    if (stop.ariaDisabled === 'true') return;
+    // A button that is disabled would lose the focus.
+    stop.ariaDisabled = 'true';
     await act(stopTurn);
-    stop.disabled = false;
+    stop.ariaDisabled = 'false';
   });
 
   return {

@@ -144,6 +144,7 @@ test('stop', async () => {
   api.push('ses_pay', { kind: 'state', state: 'interrupted' });
   await page.locator('.status').getByText('stopped').waitFor();
   expect(await stop.isVisible()).toBe(false);
+  await stage.focusIsOn('.talk');
 });
 
 test('whoever may only look sees the request, and nothing to press', async () => {
