@@ -291,6 +291,17 @@ it('what a killed process left behind keeps nobody from notifying', async () => 
   await again?.();
 });
 
+it('of processes that find at once what a killed one left behind, one notifies', async () => {
+  for (let time = 0; time < 2; time += 1) {
+    writeFileSync(join(temp.path, 'running.sock'), '');
+    const held = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));
+    const holders = held.filter((release) => release !== undefined);
+    expect(holders).toHaveLength(1);
+    expect(await holdNotifying(temp.path)).toBeUndefined();
+    await Promise.all(holders.map((release) => release()));
+  }
+});
+
 it('a store that cannot be written is logged once, and everything else goes on', async () => {
   const folder = join(temp.path, 'folder');
   writeFileSync(folder, '');
