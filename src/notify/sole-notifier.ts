@@ -5,6 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { errorCode } from '../base/errors.ts';
 
+/** On macOS; Linux has four more. Node cuts a longer path off, and the socket would be another one, somewhere else. */
+const MAX_SOCKET_BYTES = 103;
 /** Between finding that nobody answers and removing the file lies one system call, on a busy machine too. */
 const REMOVED_BY_ALL_MS = 1_000;
 
@@ -15,6 +17,9 @@ const REMOVED_BY_ALL_MS = 1_000;
  */
 export async function holdNotifying(folder: string): Promise<(() => Promise<void>) | undefined> {
   const path = join(folder, 'running.sock');
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_SOCKET_BYTES)
+    throw new Error(`${path} has ${bytes} bytes; a socket's path has at most ${MAX_SOCKET_BYTES}`);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const held = await listen(path);
   if (held !== undefined || (await isAnswered(path))) return held;

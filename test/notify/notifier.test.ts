@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -289,6 +289,12 @@ it('what a killed process left behind keeps nobody from notifying', async () => 
   const again = await holdNotifying(temp.path);
   expect(again).toBeDefined();
   await again?.();
+});
+
+it('a folder whose path is too long for a socket gets none, there or elsewhere', async () => {
+  const above = join(temp.path, 'x'.repeat(108 - temp.path.length));
+  await expect(holdNotifying(join(above, 'state'))).rejects.toThrow(/at most 103/);
+  expect(readdirSync(temp.path).filter((name) => name.startsWith('x'))).toEqual([]);
 });
 
 it('of processes that find at once what a killed one left behind, one notifies', async () => {
