@@ -135,12 +135,16 @@ describe('what is wrong names the setting and what was expected', () => {
         'channels[0].topic: expected 1 to 64 letters, digits, - and _, got something else',
       ],
     ],
+    [
+      { ...NTFY, url: 'https://u:p@h' },
+      ['channels[0].url: expected a URL without user name and password; use the key "token"; got "https://…@h"'],
+    ],
     [{ ...NTFY, tokn: 'x' }, ['channels[0].tokn: unknown key; did you mean token?']],
     [{ ...NTFY, token: '' }, ['channels[0].token: expected a secret, got an empty string']],
     [
       { type: 'webhook', url: 'https://u:p@h/path-s3cret' },
       [
-        'channels[0].url: expected a URL without user name and password; use the keys "username" and "password"; got "https://…@h"',
+        'channels[0].url: expected a URL without user name and password; a webhook is signed, with the key "secret"; got "https://…@h"',
       ],
     ],
     [

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -289,6 +289,23 @@ it('what a killed process left behind keeps nobody from notifying', async () => 
   const again = await holdNotifying(temp.path);
   expect(again).toBeDefined();
   await again?.();
+});
+
+it('a folder whose path is too long for a socket gets none, there or elsewhere', async () => {
+  const above = join(temp.path, 'x'.repeat(108 - temp.path.length));
+  await expect(holdNotifying(join(above, 'state'))).rejects.toThrow(/at most 103/);
+  expect(readdirSync(temp.path).filter((name) => name.startsWith('x'))).toEqual([]);
+});
+
+it('of processes that find at once what a killed one left behind, one notifies', async () => {
+  for (let time = 0; time < 2; time += 1) {
+    writeFileSync(join(temp.path, 'running.sock'), '');
+    const held = await Promise.all(Array.from({ length: 8 }, () => holdNotifying(temp.path)));
+    const holders = held.filter((release) => release !== undefined);
+    expect(holders).toHaveLength(1);
+    expect(await holdNotifying(temp.path)).toBeUndefined();
+    await Promise.all(holders.map((release) => release()));
+  }
 });
 
 it('a store that cannot be written is logged once, and everything else goes on', async () => {

@@ -130,7 +130,10 @@ describe('the desktop', () => {
 
   it('is absent where there is no notify-send', async () => {
     vi.stubEnv('PATH', temp.path);
-    await expect(deliver(ASKED)).rejects.toMatchObject({ kind: 'absent' });
+    await expect(deliver(ASKED)).rejects.toMatchObject({
+      kind: 'absent',
+      message: expect.stringContaining('install libnotify') as string,
+    });
   });
 });
 

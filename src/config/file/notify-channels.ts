@@ -139,7 +139,7 @@ function checkNtfy(
   context: ConfigContext,
 ): ChannelTarget | undefined {
   const { problems, warnings } = context;
-  const checked = checkInstanceUrl(url);
+  const checked = checkInstanceUrl(url, 'use the key "token"');
   if ('problem' in checked) problems.push(`${where}.url: ${checked.problem}; got ${quote(withoutSecrets(url))}`);
   // The server's own rule. Whoever knows the topic reads it, so it is not shown.
   if (!/^[-_A-Za-z0-9]{1,64}$/.test(topic))
@@ -157,7 +157,7 @@ function checkWebhook(
   context: ConfigContext,
 ): ChannelTarget | undefined {
   // Unlike an instance's it may have a query.
-  const checked = checkInstanceUrl(url.split('?', 1)[0] ?? '');
+  const checked = checkInstanceUrl(url.split('?', 1)[0] ?? '', 'a webhook is signed, with the key "secret"');
   const ref = secret === undefined ? undefined : checkSecret(secret, `${where}.secret`, context);
   if ('problem' in checked || !URL.canParse(url) || url.includes('#')) {
     const problem = 'problem' in checked ? checked.problem : 'expected a URL without fragment';
