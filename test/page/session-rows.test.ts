@@ -162,6 +162,16 @@ describe('the list', () => {
     expect(state.notes).toContain('101 more instances and sessions are not shown');
   });
 
+  test('a session of an OpenCode 2 is listed where it works, and not once more as the service has it', () => {
+    const one = watched({ id: 'ses_1' });
+    const service = instance({ sessions: [one, watched({ id: 'ses_2' })] }, { name: 'desk:service', directory: '' });
+    const { sessions } = fleetState(snapshot(service, instance({ sessions: [one] })), {}, deps());
+    expect(sessions.map((row) => [row.id, row.instance])).toEqual([
+      ['ses_2', 'desk:service'],
+      ['ses_1', 'one'],
+    ]);
+  });
+
   test('a machine is away when all of its instances are', () => {
     const away = instance({}, { name: 'two', host: 'laptop', state: 'offline', reason: 'it does not answer' });
     expect(fleetState(snapshot(instance({}), away), {}, deps()).machines).toEqual([

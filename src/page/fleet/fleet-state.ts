@@ -30,9 +30,14 @@ export interface FleetState {
 export function fleetState(snapshot: Snapshot, { isGuest }: Pick<PageCaller, 'isGuest'>, deps: RowDeps): FleetState {
   const shown = snapshot.instances.filter((one) => isGuest !== true || isForGuests(one));
   const instances = shown.slice(0, MAX_INSTANCES);
-  const sessions = instances.flatMap((one) =>
-    sessionRows(one, deps).filter((row) => isGuest !== true || isOwn(one, row)),
+  const rows = instances.flatMap((one) =>
+    sessionRows(one, deps)
+      .filter((row) => isGuest !== true || isOwn(one, row))
+      .map((row) => ({ row, isPlaced: (one.directory ?? '') !== '', key: `${one.server.key}\0${row.id}` })),
   );
+  // An OpenCode 2 has a session as the service, and once more where the session works.
+  const placed = new Set(rows.filter(({ isPlaced }) => isPlaced).map(({ key }) => key));
+  const sessions = rows.filter(({ isPlaced, key }) => isPlaced || !placed.has(key)).map(({ row }) => row);
   const left = shown.length - instances.length + Math.max(0, sessions.length - MAX_SESSIONS);
   return {
     machines: machinesOf(instances),
