@@ -1,4 +1,3 @@
-import { EventEmitter } from 'node:events';
 import type { ServerResponse } from 'node:http';
 
 import { expect, test } from 'vitest';
@@ -15,6 +14,7 @@ import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { FAKE_ROUTES } from '../rig/fake-http.ts';
 import { testRuntime } from '../rig/runtime.ts';
 import { until } from '../rig/wait.ts';
+import { SlowResponse } from './slow-response.ts';
 import { type Line, openPageStage } from './stage.ts';
 
 function sessionsIn(line: Line): readonly Line[] {
@@ -178,25 +178,3 @@ test('one caller has a few streams, and the others theirs', async () => {
   });
   await Promise.all(lines.map((one) => one[Symbol.asyncDispose]()));
 });
-
-/** An answer whose reader takes nothing until `drain`. */
-class SlowResponse extends EventEmitter {
-  readonly written: string[] = [];
-  writableNeedDrain = false;
-  readonly writableEnded = false;
-  readonly closed = false;
-
-  writeHead(): void {}
-  flushHeaders(): void {}
-
-  write(text: string): boolean {
-    this.written.push(text);
-    this.writableNeedDrain = text !== '\n';
-    return !this.writableNeedDrain;
-  }
-
-  drain(): void {
-    this.writableNeedDrain = false;
-    this.emit('drain');
-  }
-}

@@ -69,6 +69,8 @@ class SessionFollower {
   readonly #live: LiveMessages;
   #asks = '[]';
   #state = '';
+  /** As it was last sent. */
+  #title = '';
   /** Something may have changed: how it stands, what the newest messages are, which messages there are. */
   #due: 'nothing' | 'state' | 'newest' | 'all' = 'nothing';
   #lookedMs = 0;
@@ -106,7 +108,7 @@ class SessionFollower {
       }
       if (signal.aborted || this.#isLost) return;
       if (this.#pauseMs() <= 0) await this.#look();
-      await stream.send(this.#live.take());
+      await stream.send([...this.#retitled(), ...this.#live.take()]);
       await clock.sleep(PACE_MS, signal);
     }
   }
@@ -136,11 +138,15 @@ class SessionFollower {
   #update(info: unknown): void {
     const session = sessionSchema.safeParse(info).data;
     if (session === undefined) return;
-    const { title, revert } = this.#session;
+    const { revert } = this.#session;
     if (JSON.stringify(session.revert ?? null) !== JSON.stringify(revert ?? null)) this.#want('all');
     this.#session = session;
-    const { state } = JSON.parse(this.#state) as StateShown;
-    if (session.title !== title) void this.#deps.stream.send([this.#head(state)]);
+  }
+
+  /** Where it is called otherwise than the reader knows. */
+  #retitled(): readonly object[] {
+    if (this.#session.title === this.#title) return [];
+    return [this.#head((JSON.parse(this.#state) as StateShown).state)];
   }
 
   #want(what: 'state' | 'newest' | 'all'): void {
@@ -190,6 +196,7 @@ class SessionFollower {
 
   #head(state: StateShown['state']): object {
     const { title, directory } = this.#session;
+    this.#title = title;
     const head = { kind: 'session', title: singleLine(title, 300), directory: singleLine(directory, 1_000) };
     return { ...head, state, canDrive: this.#deps.canDrive };
   }
