@@ -140,10 +140,11 @@ export class SessionLedger {
     return found;
   }
 
-  async #runs(id: string, { waiting, retry }: Omit<RunningSession, 'directory'>, api: OpencodeApi): Promise<boolean> {
+  async #runs(id: string, seen: RunningSession, api: OpencodeApi): Promise<boolean> {
+    const { waiting, retry } = seen;
     const before = this.#sessions.get(id);
     const isGoingOn = before !== undefined && runs(before);
-    const facts = before === undefined || this.#renamed.delete(id) ? await this.#factsOf(id, api) : before;
+    const facts = await this.#factsNow(id, seen, api);
     if (facts === undefined) return false;
     const nowMs = this.#clock.now();
     const beganMs = isGoingOn ? before.turnBeganMs : await this.#beganMs(id, before, api);
@@ -163,7 +164,7 @@ export class SessionLedger {
       ...(reason !== undefined && { reason }),
       waiting,
     });
-    return true;
+    return !this.#renamed.has(id);
   }
 
   /** Where it is not told, what was seen to begin began now. */
@@ -229,6 +230,19 @@ export class SessionLedger {
       : end;
   }
 
+  /** One that waits is not left out because its title cannot be read; that is asked for again. */
+  async #factsNow(id: string, { directory, waiting }: RunningSession, api: OpencodeApi): Promise<Facts | undefined> {
+    const before = this.#sessions.get(id);
+    if (before !== undefined && !this.#renamed.delete(id)) return before;
+    try {
+      return await this.#factsOf(id, api);
+    } catch (error) {
+      if (before === undefined && waiting.length === 0) throw error;
+      this.#renamed.add(id);
+      return before ?? { id, title: '', directory: singleLine(directory, MAX_DIRECTORY_CHARS) };
+    }
+  }
+
   async #factsOf(id: string, api: OpencodeApi): Promise<Facts | undefined> {
     const session = await api.session(id);
     return session && factsIn(session);
@@ -238,6 +252,7 @@ export class SessionLedger {
     this.#sessions.delete(id);
     this.#ending.delete(id);
     this.#errors.delete(id);
+    this.#renamed.delete(id);
   }
 
   #prune(): void {

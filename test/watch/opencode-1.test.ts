@@ -74,6 +74,15 @@ describe('a session', () => {
     expect((await world.becomes(id, 'waiting')).waiting).toMatchObject([{ id: permission.id }]);
   });
 
+  test('waits, though its title cannot be read yet', async () => {
+    fake.override('GET /session/:id', { kind: 'answer', status: 500 });
+    const id = begin();
+    fake.addPermission({ sessionID: id });
+    expect(await world.becomes(id, 'waiting')).toMatchObject({ title: '', directory: DIRECTORY });
+    fake.override('GET /session/:id', undefined);
+    await until('its title', () => world.session(id)?.title === 'A title');
+  });
+
   test('waits since it asked the oldest thing that is still open', async () => {
     const id = begin();
     const first = fake.addPermission({ sessionID: id });
