@@ -1,5 +1,5 @@
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { copyFile, mkdir, readdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { build } from 'esbuild';
@@ -19,13 +19,13 @@ const PROGRAMS = {
   tailscaled: import.meta.resolve('./programs/tailscaled.ts'),
 } as const;
 
-/** Paths of what runs as a process of its own. */
-export type Scripts = Readonly<Record<keyof typeof PROGRAMS | 'server', string>>;
+/** Paths of what runs as a process of its own; `serve` is the part of the server that serves. */
+export type Scripts = Readonly<Record<keyof typeof PROGRAMS | 'server' | 'serve', string>>;
 
 /**
  * Bundles the bench's programs into `folder` with the options of scripts/build.mjs but none of its plugins, and
- * puts a copy of the built server and its source map beside them: both sides load one file from one place, and a
- * build meanwhile disturbs nothing.
+ * puts a copy of the built server and its source maps beside them: both sides load from one place, and a build meanwhile
+ * disturbs nothing.
  */
 export async function bundlePrograms(folder: string, builtServer: string): Promise<Scripts> {
   await mkdir(folder, { recursive: true });
@@ -48,11 +48,13 @@ export async function bundlePrograms(folder: string, builtServer: string): Promi
     logLevel: 'warning',
   });
   const server = join(folder, 'opencode-mcp.js');
-  await copyFile(builtServer, server);
-  await copyFile(`${builtServer}.map`, `${server}.map`);
+  // Of an older build it is one file.
+  const built = (await readdir(dirname(builtServer))).filter((name) => /^opencode-mcp\b.*\.js(?:\.map)?$/.test(name));
+  for (const name of built) await copyFile(join(dirname(builtServer), name), join(folder, name));
   const script = (name: string): string => join(folder, `${name}.js`);
   return {
     server,
+    serve: built.includes('opencode-mcp-serve.js') ? script('opencode-mcp-serve') : server,
     'bare-server': script('bare-server'),
     'bare-survey': script('bare-survey'),
     'bare-stream': script('bare-stream'),

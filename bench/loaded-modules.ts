@@ -36,9 +36,9 @@ const IN_PACKAGE_TS = /(?:^|\/)node_modules\/.*\.ts$/;
 /** What the built server loads until it has answered tools/list. The same for every run of one build on one Node. */
 export async function loadedModules(stage: Stage): Promise<LoadedModules> {
   const report = join(stage.folder, 'modules.json');
-  const built = await readFile(stage.scripts.server, 'utf8');
+  const built = await readFile(stage.scripts.serve, 'utf8');
   const later = [...built.matchAll(/__(?:esm|commonJS)\(\{(?:async)?"([^"]+)"\(/g)].map(([, name = '']) => name);
-  const script = join(dirname(stage.scripts.server), 'reporting.js');
+  const script = join(dirname(stage.scripts.serve), 'reporting.js');
   await writeFile(script, instrument(built, REPORTER(report)));
   {
     await using server = stage.spawnServer({ script });
@@ -49,7 +49,7 @@ export async function loadedModules(stage: Stage): Promise<LoadedModules> {
     readonly ran: string[];
     readonly node: string[];
   };
-  const { sources } = JSON.parse(await readFile(`${stage.scripts.server}.map`, 'utf8')) as {
+  const { sources } = JSON.parse(await readFile(`${stage.scripts.serve}.map`, 'utf8')) as {
     readonly sources: readonly string[];
   };
   // Packages that bring source maps of their own are there by what they were written in, which esbuild has not seen.

@@ -16,11 +16,13 @@ import { memoryFigures } from './figures/memory.ts';
 import { nodeIdleFigures } from './figures/node-idle.ts';
 import { nodeFigures } from './figures/node.ts';
 import { renameFigures } from './figures/rename.ts';
+import { reportedFigures } from './figures/reported.ts';
 import { silentFigures } from './figures/silent.ts';
 import { sizeFigures } from './figures/sizes.ts';
 import { startFigures } from './figures/start.ts';
 import { surveyFigures } from './figures/survey.ts';
 import { tailnetFigures } from './figures/tailnet.ts';
+import { watchFigures } from './figures/watch.ts';
 import { wayFigures } from './figures/ways.ts';
 import { Stage } from './stage.ts';
 import { renderTable } from './table.ts';
@@ -42,8 +44,10 @@ const FIGURES: Readonly<Record<string, (stage: Stage, pairs: number) => Promise<
   sizes: sizeFigures,
   node: nodeFigures,
   tailnet: (stage) => tailnetFigures(stage, 7),
+  reported: reportedFigures,
   'node-idle': nodeIdleFigures,
   ways: wayFigures,
+  watch: watchFigures,
   against: (stage, pairs) => againstFigures(stage, values.old ?? '', [10, 50, 200], pairs),
 };
 

@@ -10,7 +10,7 @@ import { LineProcess } from './line-process.ts';
 import { NodeProcess } from './node-process.ts';
 import type { BareSurveyOptions } from './programs/bare-survey.ts';
 import type { CrowdOptions } from './programs/lan-crowd.ts';
-import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken } from './programs/fleet.ts';
+import type { FleetCounts, FleetOptions, FleetOrder, FleetPorts, FleetToken, FleetWords } from './programs/fleet.ts';
 import type { StreamerPlace } from './programs/streamer.ts';
 import type { TailscaledCounts, TailscaledOptions, TailscaledPlace } from './programs/tailscaled.ts';
 import { NO_ROUNDS, ServerProcess } from './server-process.ts';
@@ -142,7 +142,14 @@ export class Stage implements AsyncDisposable {
   /** The node service, which listens when this resolves. */
   async startNode({ registry, socketPath, host }: NodeOptions): Promise<NodeProcess> {
     const port = await freePort();
-    const env = { TAILSCALE_SOCKET: socketPath, OPENCODE_NODE_PORT: String(port), OPENCODE_MCP_LOG_LEVEL: 'error' };
+    const env = {
+      TAILSCALE_SOCKET: socketPath,
+      OPENCODE_NODE_PORT: String(port),
+      OPENCODE_MCP_LOG_LEVEL: 'error',
+      // As the units have it.
+      MALLOC_ARENA_MAX: '1',
+      MALLOC_TRIM_THRESHOLD_: '131072',
+    };
     const args = ['node', '--registry-dir', registry.path];
     const node = new NodeProcess({ script: this.scripts.server, args, ...this.#surroundings(env) }, host, port);
     await node.listening();
@@ -157,7 +164,7 @@ export class Stage implements AsyncDisposable {
     return this.close();
   }
 
-  #spawn(name: Exclude<keyof Scripts, 'server' | 'bare-server'>, argument: string): LineProcess {
+  #spawn(name: Exclude<keyof Scripts, 'server' | 'serve' | 'bare-server'>, argument: string): LineProcess {
     return new LineProcess({ script: this.scripts[name], args: [argument], ...this.#surroundings({}) });
   }
 
@@ -202,6 +209,21 @@ export class Fleet implements AsyncDisposable {
   /** Says something in the running turn of the first instance. */
   async token(text: string): Promise<FleetToken> {
     return await this.#ask<FleetToken>({ order: 'token', text });
+  }
+
+  /** A turn begins in the first instances, and each says a word every so often until `hush`. */
+  async speak(instances: number, everyMs: number): Promise<void> {
+    await this.#ask<object>({ order: 'speak', instances, everyMs });
+  }
+
+  /** How many words that were. */
+  async hush(): Promise<number> {
+    return (await this.#ask<FleetWords>({ order: 'hush' })).words;
+  }
+
+  /** A turn begins, or ends, in the last instance. */
+  async change(): Promise<FleetToken> {
+    return await this.#ask<FleetToken>({ order: 'change' });
   }
 
   /** Ends that turn. */

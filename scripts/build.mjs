@@ -1,4 +1,4 @@
-// Builds dist/: one file for each program, with everything it needs inside.
+// Builds dist/: one file for each program, with everything it needs inside; `opencode-mcp` is two, and the one that picks.
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -6,6 +6,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { build } from 'esbuild';
+
+import { pageAssets } from './page-assets.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -44,6 +46,18 @@ const lazyBuiltins = {
   },
 };
 
+/** What the entry picks is a file beside it. */
+const filesBeside = {
+  name: 'files-beside',
+  setup(esbuild) {
+    esbuild.onResolve({ filter: /^\.\/(?:serve|command)\.ts$/ }, ({ path, importer }) =>
+      importer.endsWith('main.ts')
+        ? { path: path.replace('./', './opencode-mcp-').replace('.ts', '.js'), external: true }
+        : undefined,
+    );
+  },
+};
+
 /** The entries of tools/list, made by the program's own code. */
 async function readyTools() {
   const folder = await mkdtemp(join(tmpdir(), 'opencode-mcp-build-'));
@@ -66,8 +80,9 @@ async function readyTools() {
 }
 
 const ready = JSON.stringify(await readyTools());
+const assets = JSON.stringify(await pageAssets());
 await rm(dist, { recursive: true, force: true });
-/** What both programs have in common. */
+/** What all of them have in common. */
 const common = {
   absWorkingDir: root,
   outdir: 'dist',
@@ -82,23 +97,28 @@ const common = {
   sourcemap: 'external',
   legalComments: 'none',
   metafile: true,
-  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version), __READY_TOOLS__: ready },
+  define: { __OPENCODE_MCP_VERSION__: JSON.stringify(version), __READY_TOOLS__: ready, __PAGE_ASSETS__: assets },
   banner: {
     js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
-  plugins: [withoutAjv, lazyBuiltins],
+  plugins: [withoutAjv, lazyBuiltins, filesBeside],
   // Its other form loads its parts by a `require` that no bundler sees.
   alias: { 'jsonc-parser': 'jsonc-parser/lib/esm/main.js' },
   logLevel: 'warning',
 };
-const results = await Promise.all([
-  build({ ...common, entryPoints: { 'opencode-mcp': 'src/main.ts' } }),
-  build({ ...common, entryPoints: { 'opencode-connected': 'src/connected.ts' } }),
-]);
+const entries = {
+  'opencode-mcp': 'src/main.ts',
+  'opencode-mcp-serve': 'src/serve.ts',
+  'opencode-mcp-command': 'src/command.ts',
+  'opencode-connected': 'src/connected.ts',
+};
+const results = await Promise.all(
+  Object.entries(entries).map(([name, entry]) => build({ ...common, entryPoints: { [name]: entry } })),
+);
 
 const inputs = results.flatMap(({ metafile }) => Object.keys(metafile.inputs));
 await writeFile(join(dist, 'THIRD-PARTY-LICENSES.txt'), await licences(inputs));
-await Promise.all(['opencode-mcp.js', 'opencode-connected.js'].map((program) => finish(join(dist, program))));
+await Promise.all(Object.keys(entries).map((program) => finish(join(dist, `${program}.js`))));
 
 /**
  * V8 keeps a text in two bytes for each character if one of them is beyond Latin-1, which costs a server 4 MB. esbuild escapes them in

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the suites drive and npm cannot bring: a real sshd, busybox as another relay's shell, tmux for the TUI,
 # zsh and fish, in which names are completed, systemd's judgement of the units, ip for the network namespaces of a tailnet,
-# and the ripgrep that opencode would download to search with.
+# the ripgrep that opencode would download to search with, and the browser in which the page is driven.
 # Only in CI (CI=true) and as root; for a person a missing one is a skipped suite.
 set -eu
 
@@ -15,6 +15,7 @@ command -v fish >/dev/null 2>&1 || missing="$missing fish"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v rg >/dev/null 2>&1 || missing="$missing ripgrep"
 command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || missing="$missing iproute2"
+command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$missing" ] || exit 0
 
 if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ]; then

@@ -19,7 +19,10 @@ const ROOMS = [
   'probing',
   'fleet',
   'turns',
+  'watch',
   'operations',
+  'notify',
+  'page',
   'node',
   'mcp',
   'connected',
@@ -28,7 +31,7 @@ const ROOMS = [
   'doctor',
   'commands',
 ];
-const ENTRIES = ['src/connected.ts', 'src/main.ts'];
+const ENTRIES = ['src/command.ts', 'src/connected.ts', 'src/main.ts', 'src/serve.ts'];
 /** Files directly in one folder: what a reader takes in at one look. */
 const MOST_FILES = 15;
 

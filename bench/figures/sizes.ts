@@ -11,7 +11,7 @@ export async function sizeFigures(stage: Stage): Promise<readonly Figure[]> {
   const modules = await loadedModules(stage);
   return [
     figure('tools/list', 'bytes', await listBytes(stage), { goal: atMost(MOST_LIST_BYTES) }),
-    figure('the program', 'bytes', (await stat(stage.scripts.server)).size),
+    figure('the program', 'bytes', (await stat(stage.scripts.serve)).size),
     figure('modules of the bundle that ran before tools/list', 'count', modules.bundled.length),
     figure('modules of Node loaded before tools/list', 'count', modules.node.length),
     ...(await resultFigures(stage)),

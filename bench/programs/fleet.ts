@@ -36,7 +36,18 @@ export type FleetOrder =
   /** Text of a running turn on the first instance; answered with `FleetToken`. */
   | { readonly order: 'token'; readonly text: string }
   /** Ends the running turn of the first instance. */
-  | { readonly order: 'finish'; readonly text: string };
+  | { readonly order: 'finish'; readonly text: string }
+  /** A turn begins in that many instances, the first ones, and says a word every so often until `hush`. */
+  | { readonly order: 'speak'; readonly instances: number; readonly everyMs: number }
+  /** Answered with `FleetWords`. */
+  | { readonly order: 'hush' }
+  /** A turn begins in the last instance, or the one that runs there ends; answered with `FleetToken`. */
+  | { readonly order: 'change' };
+
+/** How many words were said. */
+export interface FleetWords {
+  readonly words: number;
+}
 
 export interface FleetCounts {
   readonly requests: number;
@@ -64,6 +75,8 @@ const counted = new Map<string, number>();
 let sessionsAsked: readonly number[] = [];
 let promptsSeen = 0;
 let servicesCounted = 0;
+let speaking: NodeJS.Timeout | undefined;
+let words = 0;
 /** Between two looks of an order that waits. */
 const POLL_MS = 1;
 
@@ -86,6 +99,14 @@ await serveOrders(ports, async (line) => {
     case 'finish':
       first().state.finish(promptedSession(first()), order.text);
       return {};
+    case 'speak':
+      return speak(order.instances, order.everyMs);
+    case 'hush':
+      clearInterval(speaking);
+      for (const { state } of fakes) for (const id of state.statuses.keys()) state.finish(id, 'Done.');
+      return { words } satisfies FleetWords;
+    case 'change':
+      return change();
   }
 });
 process.exit(0);
@@ -153,6 +174,31 @@ function promptedSession({ state }: FakeOpencode): string {
   const sessionID = state.prompts.at(-1)?.sessionID ?? [...state.sessions.keys()][0];
   if (sessionID === undefined) throw new Error('Expected a session, got none');
   return sessionID;
+}
+
+function speak(instances: number, everyMs: number): object {
+  const speakers = fakes.slice(0, instances).map(({ state }) => {
+    const [id = ''] = state.sessions.keys();
+    state.begin(id, 'Speak');
+    return () => state.say(id, 'a word ');
+  });
+  words = 0;
+  speaking = setInterval(() => {
+    for (const say of speakers) say();
+    words += speakers.length;
+  }, everyMs);
+  return {};
+}
+
+function change(): FleetToken {
+  const fake = fakes.at(-1);
+  const [id] = fake?.state.sessions.keys() ?? [];
+  if (fake === undefined || id === undefined) throw new Error('Expected a session, got none');
+  const runs = fake.state.statuses.has(id);
+  const atNs = process.hrtime.bigint();
+  if (runs) fake.state.finish(id, 'Done.');
+  else fake.state.begin(id, 'Go');
+  return { atNs: String(atNs) };
 }
 
 /** A text part and its first words, as a real one announces them. */

@@ -16,6 +16,15 @@ export function wallTime(clock: Clock, monotonicMs: number): number {
   return Math.round(clock.now() - (clock.monotonic() - monotonicMs));
 }
 
+/** A machine that slept, or whose clock was set, is noticed within this time. */
+const WALL_LOOK_MS = 60_000;
+
+/** How long to sleep before looking whether `now()` has come to `wallMs`, which may be `Infinity`. */
+export function untilWall(clock: Clock, wallMs: number): number {
+  const leftMs = Math.max(0, wallMs - clock.now());
+  return leftMs === Number.POSITIVE_INFINITY ? leftMs : Math.min(leftMs, WALL_LOOK_MS);
+}
+
 /** setTimeout takes 31 bits, and a longer time as 1 ms. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 

@@ -1,16 +1,20 @@
 import { stat } from 'node:fs/promises';
-import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
-import { createCredentialResolver } from '../credentials/resolver.ts';
-import { createSecretCommands } from '../credentials/secret-commands.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
 import { kernelSockets } from '../node/access/loopback-peer.ts';
-import { OwnInstances } from '../node/list/own-instances.ts';
-import { OwnPorts } from '../node/access/own-ports.ts';
+import { revocationPath, Revocation } from '../node/revocation.ts';
+import { CallRecord } from '../operations/call-record.ts';
+import { createRuntime } from '../operations/runtime.ts';
+import { RequestJournal } from '../operations/send/request-journal.ts';
 import { NodeService } from '../node/service.ts';
 import { localApiAddress } from '../tailscale/address.ts';
 import { createLocalApi } from '../tailscale/local-api.ts';
+import type { LiveWatcher } from '../watch/live-watcher.ts';
+import { startNotifier } from './notify/start-notifier.ts';
+import { createOwnWatcher } from './notify/own-watcher.ts';
 
 /** What has not ended by then is cut off: systemd and people wait for it. */
 const SHUTDOWN_LIMIT_MS = 800;
@@ -18,46 +22,82 @@ const SHUTDOWN_LIMIT_MS = 800;
 /** The longest timer there is. */
 const FOREVER_MS = 2_147_483_647;
 
-/** Serves this user's instances on the tailnet until a signal comes. */
+/** Serves this user's instances on the tailnet until a signal comes; while that is revoked, it serves nothing. */
 export async function node(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
   const ending = new AbortController();
-  const service = createService(settings, logger, process, ending.signal);
+  checkUser(process);
+  const revocation = new Revocation({ stateDir: settings.stateDir, clock: systemClock, logger });
   // While tailscaled is away nothing else keeps the process.
   const alive = setInterval(() => {}, FOREVER_MS);
-  const ended = new Promise<void>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, resolve);
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => ending.abort());
+  ending.signal.addEventListener('abort', () => {
+    logger.log('info', 'ending');
+    setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS).unref();
   });
-  service.start();
-  await ended;
-  logger.log('info', 'ending');
-  ending.abort();
-  const cutOff = setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS);
-  await service.close();
-  clearTimeout(cutOff);
+  while (!ending.signal.aborted) {
+    if (revocation.isRevoked) {
+      logger.log('warn', 'revoked, so nothing is served; to serve again, run: opencode-mcp node --allow', {
+        marker: revocationPath(settings.stateDir),
+      });
+      await revocation.until('allowed', ending.signal);
+    } else await serveUntilRevoked(settings, logger, process, { revocation, ending: ending.signal });
+  }
+  await revocation.close();
   clearInterval(alive);
   process.exit(0);
 }
 
-function createService(settings: Settings, logger: Logger, process: NodeJS.Process, signal: AbortSignal): NodeService {
+/** One service: with it all that it knows ends, passwords too. */
+async function serveUntilRevoked(
+  settings: Settings,
+  logger: Logger,
+  process: NodeJS.Process,
+  { revocation, ending }: { readonly revocation: Revocation; readonly ending: AbortSignal },
+): Promise<void> {
+  const over = new LinkedAbort(ending);
+  const record = new CallRecord(settings.stateDir, systemClock, logger);
+  const { signal } = over;
+  const { service, watcher } = createService(settings, logger, process, { record, signal });
+  service.start();
+  watcher.start();
+  const notifier = startNotifier({ settings, watcher, linkBase: () => service.url, logger, signal });
+  await revocation.until('revoked', ending);
+  // Every connection is cut within this turn of the event loop; what closes in order must not delay `--allow` for long.
+  const closing = Promise.all([service.close(), watcher.close(), notifier?.close()]);
+  over.end();
+  await Promise.race([closing, systemClock.sleep(SHUTDOWN_LIMIT_MS)]);
+  await record.close();
+}
+
+/** @throws {SettingsError} */
+function checkUser(process: NodeJS.Process): number {
   const uid = process.geteuid?.();
   if (uid === undefined) throw new SettingsError('opencode-mcp node: this system does not tell whose a process is');
+  return uid;
+}
+
+function createService(
+  settings: Settings,
+  logger: Logger,
+  process: NodeJS.Process,
+  { record, signal }: { readonly record: CallRecord; readonly signal: AbortSignal },
+): { readonly service: NodeService; readonly watcher: LiveWatcher } {
+  const uid = checkUser(process);
   const { tailnet } = settings;
-  const host = hostname();
-  const credentials = createCredentialResolver(settings, {
-    commands: createSecretCommands({ clock: systemClock, signal }),
-  });
-  const instances = new OwnInstances({
-    settings,
-    uid,
-    hostname: host,
-    ports: new OwnPorts(uid),
-    resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
-    clock: systemClock,
-    logger,
-  });
-  return new NodeService({
+  const { instances, watcher, host } = createOwnWatcher({ settings, uid, logger, signal });
+  const service = new NodeService({
     api: createLocalApi({ socketPath: tailnet.socketPath, clock: systemClock, logger }),
     instances,
+    watcher,
+    page: {
+      own: createRuntime(instances.fleet, systemClock, {
+        approvals: settings,
+        journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
+      }),
+      startAll: async () => (await import('./terminal/start-runtime.ts')).startRuntime(settings, logger, { watcher }),
+      readOnly: settings.readOnly,
+      record: (entry) => record.add(entry),
+    },
     port: tailnet.nodePort,
     rules: { users: tailnet.users, tags: tailnet.tags },
     host,
@@ -65,6 +105,7 @@ function createService(settings: Settings, logger: Logger, process: NodeJS.Proce
     clock: systemClock,
     logger,
   });
+  return { service, watcher };
 }
 
 /** tailscaled makes its socket itself, so that it belongs to the user it runs as. */

@@ -1,13 +1,15 @@
-import { openBrowser } from '../attach/browser.ts';
 import { isDirect } from '../attach/direct.ts';
 import { isOwnPeer } from '../attach/own-peer.ts';
-import { openWebForwarder, type WebForwarder } from '../attach/web-forwarder.ts';
+import type { OpenDoor } from '../attach/door.ts';
+import { openWebForwarder } from '../attach/web-forwarder.ts';
 import { exchange } from '../http/exchange.ts';
 import { OperationError, quoteName } from '../operations/answer.ts';
 import { latestSession } from '../operations/sessions/session-query.ts';
 import { EXIT } from './terminal/exit-codes.ts';
+import { showInBrowser } from './terminal/show-in-browser.ts';
 import { type Shell, type ShellCommand, takeNames } from './terminal/shell.ts';
 import { endpointOf, findTarget, type ShownTarget } from './terminal/target.ts';
+import { refuseWhileRevoked, REVOKED, untilRevoked } from './terminal/until-revoked.ts';
 
 export const OPEN: ShellCommand = {
   arguments: { flags: { print: 'boolean' }, positionals: true },
@@ -19,19 +21,18 @@ export const OPEN: ShellCommand = {
     const start = await startOf(target);
     const { connection } = target.connected;
     if (isDirect(connection)) {
-      await show(shell, connection.endpoint.url + start);
+      await showInBrowser(shell, connection.endpoint.url + start);
       return EXIT.done;
     }
+    refuseWhileRevoked(shell);
     const forwarder = await forward(shell, target, start);
     try {
-      await show(shell, forwarder.url);
+      const isOver = untilRevoked(shell);
+      await showInBrowser(shell, forwarder.url);
       shell.tell(
         `${quoteName(target.connected.instance.name)} is in the browser that opens this first, until Ctrl-C here.\n`,
       );
-      await new Promise<void>((resolve) => {
-        shell.signal.addEventListener('abort', () => resolve(), { once: true });
-        if (shell.signal.aborted) resolve();
-      });
+      if ((await isOver) === 'revoked') throw new OperationError(REVOKED);
     } finally {
       forwarder.close();
     }
@@ -66,14 +67,6 @@ async function startOf({ connected, session }: ShownTarget): Promise<string> {
   return `/${Buffer.from(directory).toString('base64url')}/session/${id}`;
 }
 
-async function forward(shell: Shell, { connected }: ShownTarget, start: string): Promise<WebForwarder> {
+async function forward(shell: Shell, { connected }: ShownTarget, start: string): Promise<OpenDoor> {
   return await openWebForwarder({ endpoint: endpointOf(shell, connected), start, isOwnPeer });
-}
-
-async function show({ flags, print, tell, process }: Shell, url: string): Promise<void> {
-  const { platform, env } = process;
-  const isOpen = !flags.has('print') && (await openBrowser(url, { platform, env }));
-  if (isOpen) return;
-  if (!flags.has('print')) tell('No browser could be started from here; open this address in one:\n');
-  print(`${url}\n`);
 }

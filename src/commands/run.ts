@@ -1,11 +1,8 @@
-import { homedir } from 'node:os';
-
-import { loadSettings } from '../config/load.ts';
 import { SettingsError } from '../config/settings.ts';
-import { readTextFile } from '../config/file/text-file.ts';
 import { lineLogger } from '../base/log.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
+import { ownSettings } from '../config/own-settings.ts';
 
 /** Those that do what a tool does. */
 const SHELL_COMMANDS: ReadonlySet<string> = new Set([
@@ -19,7 +16,10 @@ const SHELL_COMMANDS: ReadonlySet<string> = new Set([
   'sessions',
   'attach',
   'open',
+  'dashboard',
 ]);
+
+const NODE_ARGUMENTS = { flags: { revoke: 'boolean', allow: 'boolean' }, positionals: false } as const;
 
 /** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
 export async function run(process: NodeJS.Process, output: Output): Promise<void> {
@@ -53,18 +53,20 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     await (await import('./doctor.ts')).doctor(argv.slice(1), process, output);
     return;
   }
+  if (first === 'notify') {
+    await (await import('./notify/notify.ts')).notify(argv.slice(1), process, output);
+    return;
+  }
   if (SHELL_COMMANDS.has(first)) {
     await (await import('./terminal/shell.ts')).runShellCommand(first, argv.slice(1), process, output);
     return;
   }
-  if (isCommand && first !== 'serve' && first !== 'node') throw await unknownCommand(first);
-  const { settings, warnings } = await loadSettings({
-    argv: isCommand ? argv.slice(1) : argv,
-    env: process.env,
-    home: homedir(),
-    cwd: process.cwd(),
-    readFile: readTextFile,
-  });
+  if (isCommand && !['serve', 'node', 'watch'].includes(first)) throw await unknownCommand(first);
+  const {
+    settings,
+    warnings,
+    flags: given,
+  } = await ownSettings(isCommand ? argv.slice(1) : argv, process, first === 'node' ? NODE_ARGUMENTS : undefined);
   // Whoever types that is no MCP client, and would look at a program that says nothing.
   if (!isCommand && process.stdin.isTTY) {
     output.print(await help(undefined));
@@ -72,7 +74,10 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
   }
   const logger = lineLogger(settings.logLevel, output.tell);
   for (const warning of warnings) logger.log('warn', warning);
-  if (first === 'node') await (await import('./node.ts')).node(settings, logger, process);
+  if (given.has('revoke') || given.has('allow'))
+    await (await import('./node/revoke.ts')).revokeNode(settings, given, output);
+  else if (first === 'node') await (await import('./node.ts')).node(settings, logger, process);
+  else if (first === 'watch') await (await import('./notify/watch.ts')).watch(settings, logger, process);
   else await (await import('./serve.ts')).serve(settings, logger, process);
 }
 

@@ -34,7 +34,7 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
     },
     loadRuntime: async (log, onChange) => {
       started ??= import('./terminal/start-runtime.ts').then(({ startRuntime }) =>
-        startRuntime(settings, log, onChange),
+        startRuntime(settings, log, { onChange }),
       );
       return (await started).runtime;
     },

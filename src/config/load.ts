@@ -101,6 +101,8 @@ export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSe
     stateDir: join(stateHome(input), 'opencode-mcp'),
     opencodeStateDir: join(stateHome(input), 'opencode'),
     mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
+    notify: file?.notify,
+    notifyDir: notifyDir(input),
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
       instanceName: valueOf(OPTIONS.instanceName),
@@ -129,6 +131,13 @@ function stateHome({ env, home }: LoadInput): string {
   const base = env['XDG_STATE_HOME'];
   // The XDG specification: a relative path is to be ignored.
   return base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state');
+}
+
+function notifyDir(input: LoadInput): string {
+  // systemd gives it to a unit that may not write into the home folder; a colon would be between several.
+  const given = input.env['STATE_DIRECTORY'];
+  const isOne = given !== undefined && isAbsolute(given) && !given.includes(':');
+  return isOne ? given : join(stateHome(input), 'opencode-mcp', 'notify');
 }
 
 interface Chosen<T> {

@@ -262,6 +262,13 @@ export const APPROVALS = {
     'exceptions from approve: [{instance?, permission?, pattern?, approve}]; * is a wildcard; see docs/permissions.md',
 } as const satisfies Row;
 
+export const NOTIFY = {
+  ...MCP,
+  key: 'notify',
+  summary:
+    'where you are notified, and of what: {channels: [{type: ntfy, webhook, command or desktop, …}], minTurnSeconds?, repeatAfterMinutes?, stalledAfterMinutes?}; see docs/notifications.md',
+} as const satisfies Row;
+
 /** Every setting, in the order of the help text. */
 export const ROWS: readonly Row[] = [
   CONFIG_FLAG,
@@ -270,6 +277,7 @@ export const ROWS: readonly Row[] = [
   CREDENTIALS,
   INSTANCES,
   APPROVALS,
+  NOTIFY,
 ];
 
 /** What `program` has in its help and takes flags for. */

@@ -1,4 +1,5 @@
 import type { HeaderValue } from './file/instance-headers.ts';
+import type { NotifySettings } from './notify.ts';
 import type { CredentialRef } from './file/secret-ref.ts';
 import type { LogLevel } from '../base/log.ts';
 import { ReportedError } from '../base/program.ts';
@@ -89,6 +90,10 @@ export interface Settings {
   /** Network interfaces on which to look, and to advertise, on the LAN: their names, or `all`; none switches it off. */
   readonly mdnsInterfaces: 'all' | readonly string[];
   readonly connected: ConnectedSettings;
+  /** Unset: nobody is notified. */
+  readonly notify?: NotifySettings | undefined;
+  /** Absolute: what is still to be notified. */
+  readonly notifyDir: string;
 }
 
 /** What only `opencode-connected` uses. */

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 
 import { errorCode, messageOf } from '../base/errors.ts';
 import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
+import { isRevoked } from '../node/revocation.ts';
 import { recordPath } from '../operations/call-record.ts';
 import { check, type Check } from './report.ts';
 
@@ -11,8 +12,22 @@ const MAX_FILES = 5_000;
 const MAX_PATH_CHARS = 300;
 const OTHERS_WRITE = 0o022;
 
-/** The folder in which the programs write things down, and the record of calls. */
+/** The folder in which the programs write things down, the record of calls, and whether serving is revoked. */
 export async function stateChecks(stateDir: string): Promise<readonly Check[]> {
+  return [...(await folderChecks(stateDir)), ...revokedChecks(stateDir)];
+}
+
+function revokedChecks(stateDir: string): readonly Check[] {
+  if (!isRevoked(stateDir)) return [];
+  const what = 'node services and dashboards of this user serve nothing, since opencode-mcp node --revoke';
+  return [
+    check('broken', 'revoked', what, {
+      advice: { text: 'let them serve again', command: 'opencode-mcp node --allow' },
+    }),
+  ];
+}
+
+async function folderChecks(stateDir: string): Promise<readonly Check[]> {
   const folder = shown(stateDir);
   const problem = await writeProblem(stateDir);
   if (problem !== undefined) {

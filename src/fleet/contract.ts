@@ -19,6 +19,9 @@ export interface Reached {
   readonly sameProcess: SameProcess;
 }
 
+/** An instance of the server to ask, and the way by which it was reached where it was. */
+export type Surveyed = Pick<Reached, 'instance'> & Partial<Pick<Reached, 'endpointId'>>;
+
 /** What one server does now. */
 export interface ServerSurvey {
   /** In its own directory, and in each other in which it works. */
@@ -33,6 +36,8 @@ export interface Fleet {
   start(): void;
   /** What is known now; nothing is asked. */
   snapshot(): Snapshot;
+  /** Resolves shortly after the next thing that may show in a snapshot, once for all that comes in a burst, and when `signal` aborts. Never rejects. */
+  changed(signal: AbortSignal): Promise<void>;
   /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
   ready(): Promise<void>;
   /** Scans every source and probes every endpoint again; bounded like `survey`. What did not answer in time keeps its last state. */
@@ -62,9 +67,12 @@ export interface Fleet {
   /**
    * The server may work in the directory of this session of its own, too: the next survey asks.
    */
-  worksIn(reached: Reached, session: { readonly id: string; readonly directory: string }): void;
-  /** Asks the one server what it is doing: in its own directory, and where it works or its sessions were used lately. */
-  surveyServer(reached: Reached, signal?: AbortSignal): Promise<ServerSurvey>;
+  worksIn(reached: Pick<Reached, 'instance'>, session: { readonly id: string; readonly directory: string }): void;
+  /**
+   * Asks the one server what it is doing: in its own directory, and where it works or its sessions were used lately. By the way by
+   * which it was reached first.
+   */
+  surveyServer(reached: Surveyed, signal?: AbortSignal): Promise<ServerSurvey>;
   /** Ends every timer, watcher and request. May be called twice. */
   close(): Promise<void>;
 }

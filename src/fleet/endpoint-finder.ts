@@ -21,10 +21,12 @@ export interface EndpointFinderDeps {
 }
 
 /** A session with its summary can be long, and so can a list of them. */
-const MAX_SESSION_BYTES = 1024 * 1024;
+const MAX_SESSION_BYTES = 2 * 1024 * 1024;
 /** More than the longest path; a summary's diffs are cut. */
 const MAX_STRING_BYTES = 16 * 1024;
 const LATEST_SESSIONS = '/experimental/session?limit=500';
+/** Of OpenCode 2: a few, and as many as a look ever finds. Not by directory: that may be the word of another machine. */
+const SERVICE_SESSIONS = [100, 1000];
 /** As long as a call to a cold opencode may take. */
 const WITNESS_LIMIT_MS = 15_000;
 
@@ -54,8 +56,10 @@ async function checkWitness(
       // The one that was known may be deleted, and others be there.
       isThere ||= sessionsOf(await ask(LATEST_SESSIONS))?.some((one) => one.directory === directory) === true;
     } else {
-      const path = `/api/session?limit=1&directory=${encodeURIComponent(directory)}`;
-      isThere = serviceSessionsOf(await ask(path))?.some((one) => one.directory === directory) === true;
+      for (const limit of SERVICE_SESSIONS)
+        isThere ||=
+          serviceSessionsOf(await ask(`/api/session?limit=${limit}`))?.some((one) => one.directory === directory) ===
+          true;
     }
   } catch (error) {
     throw new UnreachableError(

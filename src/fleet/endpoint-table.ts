@@ -2,7 +2,7 @@ import type { Candidate, Claims } from '../model/candidate.ts';
 import type { Connection } from '../http/exchange.ts';
 import { addressOf, endpointKey } from '../model/endpoint-key.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type ProbedEndpoint, type ProbeResult } from '../model/instance.ts';
-import { type KnownOverview, type OtherDirectory, updateOverview } from '../probing/overview.ts';
+import { type KnownOverview, type OtherDirectory, overviewOfReport, updateOverview } from '../probing/overview.ts';
 import { hostKey } from '../identity/default-name.ts';
 import { isSame } from '../identity/names.ts';
 import { identityOf, isVouchedFor } from '../identity/naming.ts';
@@ -212,12 +212,25 @@ export class EndpointRecord implements ProbedEndpoint, ProbeTarget {
     this.roundDue = false;
     if (result.status === 'healthy') {
       this.lastHealthy = result;
+      if (outcome.reported !== undefined) {
+        this.#settleReport(outcome.reported, result.directory, nowMs);
+        this.#overviewSequence = outcome.sequence;
+        return true;
+      }
       const known = updateOverview(this.known, outcome.learnt, outcome.missing, nowMs);
       if (known !== this.known) this.#overviewSequence = outcome.sequence;
       this.known = known;
       if (outcome.elsewhere !== undefined) this.#settleService(outcome, outcome.elsewhere, nowMs);
     }
     return true;
+  }
+
+  /** All that it does, and so nothing else. Its directories are not among those that were asked about, which go into requests. */
+  #settleReport(reported: NonNullable<ProbeOutcome['reported']>, own: string, nowMs: number): void {
+    const all = new Map(reported.map((one) => [one.directory, overviewOfReport(one, nowMs)]));
+    this.known = all.get(own);
+    all.delete(own);
+    this.#others = all;
   }
 
   /** A directory is kept while work is seen there, and some minutes after; what did not answer stays as it was. */
@@ -306,6 +319,8 @@ function restingBehind(known: KnownOverview, missing: readonly OverviewPart[], n
 export interface TableChange {
   /** New or registered again: to be probed at once. */
   readonly added: readonly EndpointRecord[];
+  /** Its watcher says something else of it. */
+  readonly reported: readonly EndpointRecord[];
   readonly removed: readonly EndpointRecord[];
   /** Something that is shown is different. */
   readonly changed: boolean;
@@ -357,9 +372,9 @@ export class EndpointTable {
   takenDirectories(): (record: EndpointRecord, directory: string) => boolean {
     const placeOf = ({ candidate: { claims, endpoint } }: EndpointRecord, directory: string | undefined): string =>
       `${hostKey(claims.hostname ?? addressOf(endpoint.url).host)}\0${directory}`;
-    const isOwner = (one: EndpointRecord): boolean =>
+    const isNodeUser = (one: EndpointRecord): boolean =>
       !one.unlisted && isVouchedFor(one.candidate) && one.known?.parts.session?.rest?.state !== 'interrupted';
-    const owners = [...this.all()].filter(isOwner);
+    const owners = [...this.all()].filter(isNodeUser);
     const taken = new Set(
       owners.map((one) => placeOf(one, one.lastHealthy?.directory ?? one.candidate.claims.directory)),
     );
@@ -378,6 +393,7 @@ export class EndpointTable {
     const now = new Set<string>();
     const added: EndpointRecord[] = [];
     const removed: EndpointRecord[] = [];
+    const reported: EndpointRecord[] = [];
     let changed = false;
     for (const candidate of candidates) {
       const id = `${source}:${candidate.key}`;
@@ -387,6 +403,7 @@ export class EndpointTable {
       if (known !== undefined && samePlace(known.candidate, candidate)) {
         changed ||=
           !sameClaims(known.candidate.claims, candidate.claims) || known.candidate.pinned !== candidate.pinned;
+        if (candidate.report !== undefined && candidate.report !== known.candidate.report) reported.push(known);
         known.candidate = candidate;
         continue;
       }
@@ -402,7 +419,7 @@ export class EndpointTable {
       if (record !== undefined) removed.push(this.#remove(record));
     }
     this.#bySource.set(source, now);
-    return { added, removed, changed: changed || added.length > 0 || removed.length > 0 };
+    return { added, removed, reported, changed: changed || added.length > 0 || removed.length > 0 };
   }
 
   #add(record: EndpointRecord): EndpointRecord {

@@ -2,22 +2,24 @@ import { setMaxListeners } from 'node:events';
 import { realpath } from 'node:fs/promises';
 
 import type { Clock } from '../base/clock.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Settings } from '../config/settings.ts';
 import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
 import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
 import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
-import type { Fleet, Reached, ServerSurvey } from './contract.ts';
+import type { Fleet, Reached, ServerSurvey, Surveyed } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import type { Instance, Snapshot } from '../model/instance.ts';
+import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { proveSame } from '../identity/proof.ts';
 import { hearSame, isSameService } from '../identity/same-service.ts';
-import { type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
+import { type Batch, type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
 import { type Pair, Prover } from '../identity/prover.ts';
 import { findInstance } from './query.ts';
 import { Rounds } from './rounds.ts';
+import { usableReport } from '../probing/report.ts';
 import { createSameDirectory } from '../probing/same-directory.ts';
 import { askOverviews } from './survey.ts';
 import { suspects } from '../identity/suspects.ts';
@@ -35,6 +37,8 @@ export interface FleetDeps {
   readonly logger: Logger;
   /** Called shortly after anything that is shown may have changed, once for a whole survey; may fire spuriously. */
   readonly onChange?: () => void;
+  /** Whether somebody else notices at once that an endpoint stops answering: rounds leave it alone while it is healthy. */
+  readonly isFollowed?: (endpoint: ProbedEndpoint) => boolean;
   /** Called immediately on any possible membership change; may fire spuriously. */
   readonly onPresence?: () => void;
 }
@@ -59,9 +63,13 @@ export class LiveFleet implements Fleet {
   readonly #table = new EndpointTable();
   readonly #root = new AbortController();
   readonly #rounds: Rounds;
+  /** For looks that no call waits for. */
+  readonly #batch: Batch<EndpointRecord>;
   readonly #view: CurrentView;
   readonly #finder: EndpointFinder;
   #reviewing = false;
+  /** Each ends with the next change. */
+  readonly #waiting = new Set<LinkedAbort>();
   /** `onChange` has not been called for it yet. */
   #changed = false;
   /** Who is healthy or registered is different, or silent pairs may be due again. */
@@ -111,11 +119,13 @@ export class LiveFleet implements Fleet {
       instances: () => callable(this.snapshot()),
       settle: (record, outcome) => this.#settle(record, outcome),
     });
+    this.#batch = this.#prober.batch();
     this.#rounds = new Rounds({
       clock,
       intervalMs: settings.discoveryIntervalMs,
       table: this.#table,
-      batch: this.#prober.batch(),
+      batch: this.#batch,
+      isFollowed: deps.isFollowed ?? (() => false),
       onEnd: () => this.#considerAll(),
     });
   }
@@ -163,6 +173,14 @@ export class LiveFleet implements Fleet {
     return this.snapshot();
   }
 
+  async changed(signal: AbortSignal): Promise<void> {
+    const next = new LinkedAbort(signal, this.#root.signal);
+    this.#waiting.add(next);
+    await this.#deps.clock.sleep(Infinity, next.signal);
+    this.#waiting.delete(next);
+    next.end();
+  }
+
   resolve(query: string): Instance {
     const snapshot = this.snapshot();
     return findInstance(query, callable(snapshot), snapshot.gone, this.#deps.clock.now());
@@ -172,7 +190,7 @@ export class LiveFleet implements Fleet {
     return this.#finder.reach(instance, signal);
   }
 
-  worksIn({ instance }: Reached, session: Parameters<Fleet['worksIn']>[1]): void {
+  worksIn({ instance }: Pick<Reached, 'instance'>, session: Parameters<Fleet['worksIn']>[1]): void {
     for (const record of this.#table.recordsOf(instance.server.endpoints)) record.worksIn(session);
   }
 
@@ -180,7 +198,7 @@ export class LiveFleet implements Fleet {
     return this.#finder.reachAnother(reached, failed, signal);
   }
 
-  async surveyServer({ instance, endpointId: reached }: Reached, signal?: AbortSignal): Promise<ServerSurvey> {
+  async surveyServer({ instance, endpointId: reached }: Surveyed, signal?: AbortSignal): Promise<ServerSurvey> {
     const { clock, settings } = this.#deps;
     const batch = this.#prober.batch();
     const all = this.#table.recordsOf(instance.server.endpoints);
@@ -191,9 +209,11 @@ export class LiveFleet implements Fleet {
       deadlineMs: settings.healthCheckTimeoutMs,
       takenDirectories: () => this.#table.takenDirectories(),
       trustsVersion: true,
+      trustsReports: false,
     });
     await untilAborted(this.#within(asking), signal);
     batch.end();
+    this.#takeReports(records);
     const isOfServer = ({ server }: Instance): boolean =>
       server.endpoints.some(({ id }) => records.some((record) => record.id === id));
     return {
@@ -215,7 +235,7 @@ export class LiveFleet implements Fleet {
 
   /** A source was scanned: what is new is looked at at once, ahead of the next round. */
   #registered({ name, candidates }: SourceView): void {
-    const { added, removed, changed } = this.#table.apply(name, candidates);
+    const { added, removed, reported, changed } = this.#table.apply(name, candidates);
     for (const record of removed) {
       this.#view.remember(record);
       this.#prober.forget(record);
@@ -223,8 +243,15 @@ export class LiveFleet implements Fleet {
       else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
     }
     for (const record of added) void this.#rounds.look(record);
+    this.#takeReports(reported);
     this.#suspectsDue ||= changed;
     this.#membershipChanged();
+  }
+
+  /** Not as a look of the rounds, which one under way would stand for: that may have asked before. */
+  #takeReports(records: readonly EndpointRecord[]): void {
+    for (const record of records)
+      if (usableReport(record.candidate) !== undefined) void this.#batch.look(record, { parts: [] });
   }
 
   #settle(record: EndpointRecord, outcome: ProbeOutcome): void {
@@ -280,6 +307,7 @@ export class LiveFleet implements Fleet {
         clock,
         deadlineMs: settings.healthCheckTimeoutMs,
         trustsVersion,
+        trustsReports: true,
         takenDirectories: () => this.#table.takenDirectories(),
       }),
     ];
@@ -315,6 +343,7 @@ export class LiveFleet implements Fleet {
     if (!this.#changed || this.#survey !== undefined || this.#refresh !== undefined) return;
     this.#changed = false;
     this.#deps.onChange?.();
+    for (const next of this.#waiting) next.abort();
   }
 
   #considerProofs(): void {

@@ -7,6 +7,8 @@ export interface RoundsDeps {
   readonly intervalMs: number;
   readonly table: EndpointTable;
   readonly batch: Batch<EndpointRecord>;
+  /** See `FleetDeps`. */
+  readonly isFollowed: (record: EndpointRecord) => boolean;
   /** Everything that a round asked has answered or failed. */
   readonly onEnd: () => void;
 }
@@ -81,7 +83,8 @@ export class Rounds {
   }
 
   #due(): EndpointRecord[] {
-    const records = [...this.#deps.table.all()];
+    const { table, isFollowed } = this.#deps;
+    const records = [...table.all()].filter((record) => !(record.healthy && isFollowed(record)));
     const dead = records.filter((record) => record.unlisted);
     if (dead.length <= MAX_DEAD_PER_ROUND) return records;
     const longest = dead.toSorted((one, other) => (one.probedAtMs ?? 0) - (other.probedAtMs ?? 0));

@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { OVERVIEW_PARTS } from '../model/instance.ts';
 import type { Batch } from '../probing/prober.ts';
+import { usableReport } from '../probing/report.ts';
 
 /** Whether a directory is another server's own, on the machine of that endpoint. */
 type IsTaken = (record: EndpointRecord, directory: string) => boolean;
@@ -11,6 +12,8 @@ export interface SurveyDeps {
   readonly takenDirectories: () => IsTaken;
   /** Whether the version that the last round found is good enough. */
   readonly trustsVersion: boolean;
+  /** Whether the other directories of a server are taken from its watcher, where it has one. They then go into no request. */
+  readonly trustsReports: boolean;
   readonly clock: Clock;
   readonly deadlineMs: number;
 }
@@ -37,15 +40,35 @@ export async function askOverviews(
     ordered.map(async (records) => {
       if (due.has(records))
         await askOne(
-          records.filter(({ askable }) => askable),
+          records
+            .filter(({ askable }) => askable)
+            .toSorted((one, other) => Number(isReported(other)) - Number(isReported(one))),
           batch,
           deps,
         );
+      if (deps.trustsReports && shareReport(records)) return undefined;
       return await askElsewhere(records, batch, taken);
     }),
   );
   const stillTaken = deps.takenDirectories();
-  await Promise.all(ordered.map((records, index) => askElsewhere(records, batch, stillTaken, asked[index])));
+  await Promise.all(
+    ordered.map(async (records, index) => {
+      const before = asked[index];
+      if (before !== undefined) await askElsewhere(records, batch, stillTaken, before);
+    }),
+  );
+}
+
+function isReported({ candidate, healthy }: EndpointRecord): boolean {
+  return healthy && usableReport(candidate) !== undefined;
+}
+
+/** What the watcher by one way says of other directories all ways know; false where none has a watcher. */
+function shareReport(records: Endpoints): boolean {
+  const reported = records.find(isReported);
+  if (reported === undefined) return false;
+  for (const other of records) if (other !== reported) other.copyElsewhere(reported);
+  return true;
 }
 
 /**

@@ -9,8 +9,8 @@ const LETTER_U = 0x75;
 const OPENING = new Set([0x5b, 0x7b]);
 const CLOSING = new Set([0x5d, 0x7d]);
 
-/** What is needed of any answer or event lies within so many brackets; a tool's own lists lie deeper. */
-const MAX_DEPTH = 6;
+/** What is needed of any answer or event lies within so many brackets, the options of a form of OpenCode 2 deepest; a tool’s own lists lie deeper. */
+const MAX_DEPTH = 7;
 
 /**
  * Cuts the long strings of JSON while it arrives, and empties what is nested deeply: what makes an answer or an event large is

@@ -14,7 +14,7 @@ import { ToolCalls } from './tool-calls.ts';
 import type { ListedTool } from './tools/listing.ts';
 import type { RecordedOutcome } from './tools/recorded-call.ts';
 import { toolError } from './tools/tool-error.ts';
-import { INVALID_PARAMS, INVALID_REQUEST, invalidParams, isObject } from './wire.ts';
+import { INVALID_PARAMS, INVALID_REQUEST, invalidParams, isObject, isRequestId } from './wire.ts';
 
 export interface McpServerOptions {
   readonly version: string;
@@ -86,9 +86,9 @@ export class McpServer {
   /** Of neither era. */
   #refuse(message: unknown): void {
     const { jsonrpc, id, method } = isObject(message) ? message : {};
-    const isRequest = typeof method === 'string' && (typeof id === 'string' || typeof id === 'number');
+    const isRequest = typeof method === 'string' && isRequestId(id);
     if (jsonrpc !== '2.0' || !isRequest) {
-      if (typeof method !== 'string' || jsonrpc !== '2.0')
+      if (typeof method !== 'string' || jsonrpc !== '2.0' || id !== undefined)
         this.#options.logger.log('warn', 'MCP: the message does not fit: it is neither a request nor an answer');
       if (isRequest)
         void this.#stdio.send({

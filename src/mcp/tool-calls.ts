@@ -30,7 +30,7 @@ export interface ToolCall {
 }
 
 /** What of a call only some callers ask for. */
-export interface CallExtras extends Pick<Call, 'onActivity' | 'onBegun' | 'requestId'> {
+export interface CallExtras extends Pick<Call, 'onActivity' | 'onBegun' | 'requestId' | 'asksAtOnce'> {
   /** In the place of the tool's own work. */
   readonly work?: ((runtime: Runtime, call: Call) => Promise<Answer<unknown>>) | undefined;
 }

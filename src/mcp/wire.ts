@@ -54,11 +54,21 @@ export function textsIn(params: Params, key: string, where = 'params'): Readonly
   return Object.fromEntries(Object.keys(object).map((name) => [name, textIn(object, name, `${where}.${key}`)]));
 }
 
+/** A number beyond what one can be is read as infinite, and no answer can name it. */
+export function isRequestId(value: unknown): value is RequestId {
+  return typeof value === 'string' || Number.isFinite(value);
+}
+
 export function isObject(value: unknown): value is Params {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** A client may have put anything into a key. */
+const MAX_PATH_CHARS = 200;
+
 function misfit(path: string, expected: string, value: unknown): RpcError {
   const received = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
-  return invalidParams(`The request does not fit: ${path}: expected ${expected}, received ${received}`);
+  return invalidParams(
+    `The request does not fit: ${path.slice(0, MAX_PATH_CHARS)}: expected ${expected}, received ${received}`,
+  );
 }

@@ -1,6 +1,7 @@
 import type { HeaderValue } from '../config/file/instance-headers.ts';
 import type { CredentialRef } from '../config/file/secret-ref.ts';
 import type { Dial } from '../base/dial.ts';
+import type { Report } from './report.ts';
 
 /** How an endpoint is reached, best first: the order in which ways to one instance are preferred. */
 export const ROUTES = ['loopback', 'tailnet', 'relay', 'url', 'lan'] as const;
@@ -64,6 +65,8 @@ export interface Candidate {
   readonly hint?: string;
   /** Set where a person named this instance in the configuration: it stays listed while offline. */
   readonly pinned?: true;
+  /** Where a watcher follows that server: another report makes no other candidate. */
+  readonly report?: Report;
 }
 
 /** Something about a scan that a person should know: a file that could not be used, a cap that was reached. */

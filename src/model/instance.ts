@@ -1,5 +1,6 @@
 import type { Candidate, Claims, Note } from './candidate.ts';
 import type { AtRest } from './at-rest.ts';
+import type { WatchedSession } from './watched.ts';
 
 /** A generation of opencode, and how it is spoken to. */
 export type Dialect = 'opencode-1' | 'opencode-2' | 'opencode-2-preview';
@@ -117,6 +118,8 @@ export interface Overview {
   readonly session?: SessionSummary;
   /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
   readonly waiting: readonly Waiting[];
+  /** Its sessions that run, wait or ended lately; present where a watcher follows the server. */
+  readonly sessions?: readonly WatchedSession[];
   /** Not used lately: its name can be called, and it is not listed. */
   readonly isOld?: true;
   /** When it was last asked and answered at least one part. */

@@ -1,7 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { LocalApi } from '../tailscale/types.ts';
-import type { AdmissionRules } from './access/admission.ts';
+import type { Watcher } from '../watch/contract.ts';
+import type { AdmissionRules, Role } from './access/admission.ts';
 import { Callers } from './access/callers.ts';
 import { Connections } from './proxy/connections.ts';
 import { Gate } from './access/gate.ts';
@@ -9,8 +10,10 @@ import { ListFeed } from './list/list-feed.ts';
 import { Listener, type ListenerLimits } from './listener.ts';
 import { type Listing, listingOf } from './list/listing.ts';
 import type { LoopbackPeerDeps } from './access/loopback-peer.ts';
+import { NodePage, type NodePageDeps } from './node-page.ts';
 import type { OwnInstances } from './list/own-instances.ts';
-import { Quota } from './access/quota.ts';
+import { Quota } from '../http/quota.ts';
+import { type StatesListing, withStates } from './list/states.ts';
 import { ReadSessions } from './proxy/read-sessions.ts';
 import { RequestLog } from './proxy/request-log.ts';
 import { type Tailnet, TailnetView } from './tailnet-view.ts';
@@ -18,6 +21,9 @@ import { type Tailnet, TailnetView } from './tailnet-view.ts';
 export interface NodeServiceDeps {
   readonly api: LocalApi;
   readonly instances: OwnInstances;
+  /** Of the same instances; whoever made it starts and closes it. */
+  readonly watcher: Watcher;
+  readonly page: Omit<NodePageDeps, 'clock' | 'logger'>;
   readonly port: number;
   readonly rules: AdmissionRules;
   /** This machine's own name. */
@@ -30,6 +36,12 @@ export interface NodeServiceDeps {
   readonly maxRequestsPerCaller?: number;
 }
 
+/**
+ * Requests that one machine may have under way, upgraded sockets included: far more than an MCP server and several `opencode
+ * attach` have, and a part of all connections, so that a machine that goes wild leaves the others theirs.
+ */
+const MAX_REQUESTS_PER_CALLER = 100;
+
 /** `opencode-mcp node`: this user's instances, listed and proxied on the machine's tailnet addresses. */
 export class NodeService {
   readonly #deps: NodeServiceDeps;
@@ -37,6 +49,9 @@ export class NodeService {
   readonly #listener: Listener;
   readonly #connections: Connections;
   readonly #feed: ListFeed;
+  readonly #states: Readonly<Record<Role, ListFeed>>;
+  readonly #unwatch: () => void;
+  readonly #page: NodePage;
 
   constructor(deps: NodeServiceDeps) {
     this.#deps = deps;
@@ -44,15 +59,23 @@ export class NodeService {
     this.#connections = new Connections(deps.maxConnections);
     this.#view = new TailnetView({ api, clock, logger, onChange: (tailnet) => this.#follow(tailnet) });
     this.#feed = new ListFeed({ clock, read: () => this.#list() });
-    instances.onChange = () => this.#feed.touch();
+    this.#states = {
+      drive: new ListFeed({ clock, read: () => this.#statesFor('drive') }),
+      read: new ListFeed({ clock, read: () => this.#statesFor('read') }),
+    };
+    instances.onChange(() => this.#touch());
+    this.#unwatch = deps.watcher.onChange(() => this.#touchStates());
+    this.#page = new NodePage({ ...deps.page, clock, logger });
     const gate = new Gate({
       tailnet: () => this.#view.current,
       callers: new Callers({ api, view: this.#view, rules, loopbackPeer, clock }),
       sessions: new ReadSessions(),
       connections: this.#connections,
-      quota: new Quota(deps.maxRequestsPerCaller),
+      quota: new Quota(deps.maxRequestsPerCaller ?? MAX_REQUESTS_PER_CALLER),
       instances,
       feed: this.#feed,
+      states: this.#states,
+      page: this.#page,
       clock,
       log: new RequestLog(logger),
     });
@@ -65,14 +88,22 @@ export class NodeService {
     return this.#listener.addresses;
   }
 
+  /** Where other machines of the tailnet reach it; undefined while it is in none. */
+  get url(): string | undefined {
+    const self = this.#view.current?.self;
+    const [address = ''] = self?.addresses ?? [];
+    const host = self?.dnsName || (address.includes(':') ? `[${address}]` : address);
+    return host && `http://${host}:${this.#deps.port}`;
+  }
+
   /** Connections that are open now. */
   get connections(): number {
     return this.#connections.count;
   }
 
-  /** Requests for the list that wait for it to change. */
+  /** Requests for the list, or for the states, that wait for it to change. */
   get waiting(): number {
-    return this.#feed.waiting;
+    return [this.#feed, ...Object.values(this.#states)].reduce((sum, { waiting }) => sum + waiting, 0);
   }
 
   /** Begins to follow tailscaled and the registry; returns at once. */
@@ -84,12 +115,28 @@ export class NodeService {
   /** Cuts every connection and ends. */
   async close(): Promise<void> {
     this.#listener.close();
-    await Promise.all([this.#feed.close(), this.#view.close(), this.#deps.instances.close()]);
+    this.#unwatch();
+    const feeds = [this.#feed, ...Object.values(this.#states)];
+    await Promise.all([
+      ...feeds.map((feed) => feed.close()),
+      this.#view.close(),
+      this.#page.close(),
+      this.#deps.instances.close(),
+    ]);
   }
 
   #follow(tailnet: Tailnet | undefined): void {
     this.#listener.follow(tailnet);
+    this.#touch();
+  }
+
+  #touch(): void {
     this.#feed.touch();
+    this.#touchStates();
+  }
+
+  #touchStates(): void {
+    for (const feed of Object.values(this.#states)) feed.touch();
   }
 
   async #list(): Promise<Listing | undefined> {
@@ -97,5 +144,11 @@ export class NodeService {
     if (self === undefined) return undefined;
     const node = { id: self.id, name: self.dnsName === '' ? self.hostName : self.dnsName, host: this.#deps.host };
     return listingOf(node, await this.#deps.instances.list());
+  }
+
+  async #statesFor(role: Role): Promise<StatesListing | undefined> {
+    const listing = await this.#list();
+    const { watcher, clock } = this.#deps;
+    return listing && withStates(listing, watcher.servers(), { role, nowMs: clock.monotonic() });
   }
 }

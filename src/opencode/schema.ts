@@ -144,10 +144,16 @@ export const questionSchema = z.object({
   questions: z.array(
     z.object({
       question: z.string(),
+      /** A few words for it. */
+      header: z.string().optional().catch(undefined),
       /** It may be left without an answer. */
       optional: z.boolean().optional(),
-      options: z.array(z.object({ label: z.string() })).default([]),
+      options: z
+        .array(z.object({ label: z.string(), description: z.string().optional().catch(undefined) }))
+        .default([]),
       multiple: z.boolean().optional(),
+      /** False: only what is offered is an answer. */
+      custom: z.boolean().optional().catch(undefined),
     }),
   ),
   tool: toolCallSchema.optional(),

@@ -9,6 +9,7 @@ import { type CallLimit, checkOpen } from '../turns/call-limit.ts';
 import { SessionLock } from '../turns/session-lock.ts';
 import type { Approvals } from './respond/approval.ts';
 import { followUntil } from './send/following.ts';
+import type { FollowMarks } from './send/follow-marks.ts';
 import type { RequestJournal } from './send/request-journal.ts';
 import type { Begun } from './send/resume.ts';
 
@@ -19,6 +20,8 @@ export interface Runtime {
   readonly lock: SessionLock;
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
+  /** Absent where nobody is notified on this machine. */
+  readonly marks?: FollowMarks;
   /** The last sign of life of each session that a call has followed, by instance and session. */
   readonly heard: Map<string, Heard>;
 }
@@ -74,6 +77,8 @@ export interface Call {
   readonly onProgress: (text: string) => void;
   /** Absent where the client cannot ask the person. */
   readonly askPerson?: AskPerson;
+  /** The client shows any number of questions, in whichever order the person takes them. Else it gets one form after the other. */
+  readonly asksAtOnce?: boolean;
   /** What an agent does now, in a few words; called as it changes. */
   readonly onActivity?: ((instance: string, doing: string) => void) | undefined;
   /** Called before a message is sent, or an answer given, with what finds it again. Where it rejects, nothing is sent. */
@@ -95,7 +100,7 @@ export interface Connected extends Reached {
 export function createRuntime(
   fleet: Fleet,
   clock: Clock,
-  options: { readonly approvals: Approvals; readonly journal: RequestJournal },
+  options: { readonly approvals: Approvals; readonly journal: RequestJournal; readonly marks?: FollowMarks },
 ): Runtime {
   return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
 }

@@ -60,9 +60,14 @@ function told(answer: unknown): { readonly version?: string; readonly pid?: unkn
 /** It works in the directories of its sessions. */
 const NOWHERE = { directory: '', worktree: '' };
 
-function judged(version: string, pid: unknown): Healthy | Extract<Settled, { status: 'unsupported' }> {
+/** Whether that version of OpenCode 2 can be driven. */
+export function isKnownService(version: string): boolean {
   const [major, minor] = version.split('.').map(Number);
-  if (major === 2 && minor !== undefined && minor <= NEWEST_MINOR)
+  return major === 2 && minor !== undefined && minor <= NEWEST_MINOR;
+}
+
+function judged(version: string, pid: unknown): Healthy | Extract<Settled, { status: 'unsupported' }> {
+  if (isKnownService(version))
     return {
       status: 'healthy',
       version,

@@ -1,5 +1,6 @@
 import type { Doing, ListedSession } from './answers.ts';
 import type { Overview, OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
+import type { ReportedOverview } from '../model/report.ts';
 
 /** What one look learnt of a server's work in one directory; a part that is absent was not learnt. */
 export interface OverviewParts {
@@ -66,6 +67,23 @@ export function updateOverview(
       askedAtMs: nowMs,
       ...(missing.length > 0 ? { stale: missing } : {}),
     },
+  };
+}
+
+/** What a watcher says, as if it had been asked at `nowMs`. */
+export function overviewOfReport(of: ReportedOverview, nowMs: number): KnownOverview {
+  const { directory: _, ...reported } = of;
+  const { activity, running, waiting, session = null, witness, isOld } = reported;
+  return {
+    parts: {
+      status: { activity, running },
+      permissions: waiting.filter(({ kind }) => kind === 'permission'),
+      questions: waiting.filter(({ kind }) => kind === 'question'),
+      session,
+      ...(witness === undefined ? {} : { witness }),
+      ...(isOld === true ? { isOld } : {}),
+    },
+    overview: { ...reported, waiting: waiting.slice(0, MAX_SHOWN), askedAtMs: nowMs },
   };
 }
 

@@ -6,10 +6,12 @@ import type { Clock } from '../base/clock.ts';
 import type { Candidate, Endpoint } from '../model/candidate.ts';
 import type { Connection, Credential } from '../http/exchange.ts';
 import type { OverviewPart } from '../model/instance.ts';
+import type { ReportedOverview } from '../model/report.ts';
 import { type Rank, ProbeQueue } from './probe-queue.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
 import { PasswordReader } from './password-reader.ts';
 import { probe } from './probe.ts';
+import { usableReport } from './report.ts';
 import type { Healthy, Look } from './probe-task.ts';
 import type { SameDirectory } from './same-directory.ts';
 
@@ -22,11 +24,15 @@ export interface ProbeTarget {
   readonly learnt?: OverviewParts | undefined;
   /** What it is, while it is healthy. */
   readonly identity?: Healthy | undefined;
+  /** What a request to it needs, as its last look had it. */
+  readonly connection?: Connection;
 }
 
 /** What a probe found, and what a request to the endpoint needs. */
 export interface ProbeOutcome extends Look {
   readonly connection: Connection;
+  /** What it does, as its watcher says: nothing was asked. */
+  readonly reported?: readonly ReportedOverview[];
   /** Probes are numbered as they begin, so that a late answer cannot displace a newer one. */
   readonly sequence: number;
 }
@@ -43,7 +49,10 @@ export interface LookOptions {
 
 /** Looks that end together. */
 export interface Batch<T extends ProbeTarget> {
-  /** Undefined where the batch ended first. Never rejects. */
+  /**
+   * Undefined where the batch ended first. Never rejects. Where the watcher of a server says what it does, that is the outcome, and
+   * nothing is asked, but for a tool that is about to drive it and of other directories, which go into requests.
+   */
   look(target: T, options: LookOptions): Promise<ProbeOutcome | undefined>;
   /** Lets go of what has not answered: what waits is dropped unless another batch wants it, what runs goes on to its own deadline. */
   end(): void;
@@ -135,21 +144,25 @@ export class Prober<T extends ProbeTarget> {
   batch(): Batch<T> {
     const open = new Map<(outcome: ProbeOutcome | undefined) => void, Job<T>>();
     let ended = this.#closed;
+    const ask: Batch<T>['look'] = (target, options) =>
+      new Promise((resolve) => {
+        if (ended || this.#closed) {
+          resolve(undefined);
+          return;
+        }
+        const job = this.#join(target, options) ?? this.#submit(target, options);
+        const waiter = (outcome: ProbeOutcome | undefined): void => {
+          open.delete(waiter);
+          resolve(outcome);
+        };
+        job.waiters.add(waiter);
+        open.set(waiter, job);
+      });
     return {
       look: (target, options) =>
-        new Promise((resolve) => {
-          if (ended || this.#closed) {
-            resolve(undefined);
-            return;
-          }
-          const job = this.#join(target, options) ?? this.#submit(target, options);
-          const waiter = (outcome: ProbeOutcome | undefined): void => {
-            open.delete(waiter);
-            resolve(outcome);
-          };
-          job.waiters.add(waiter);
-          open.set(waiter, job);
-        }),
+        options.urgent !== undefined || options.elsewhere !== undefined || usableReport(target.candidate) === undefined
+          ? ask(target, options)
+          : this.#takeReport(target).then((outcome) => outcome ?? ask(target, options)),
       end: () => {
         ended = true;
         for (const [waiter, job] of open) {
@@ -173,6 +186,30 @@ export class Prober<T extends ProbeTarget> {
     this.#passwords.close();
     for (const controller of this.#running) controller.abort(CLOSED);
     for (const job of this.#jobs) this.#drop(job);
+  }
+
+  /** Undefined where there is none any more. */
+  async #takeReport(target: T): Promise<ProbeOutcome | undefined> {
+    let { connection } = target;
+    if (connection === undefined) {
+      const found = await this.#passwords.find(target.candidate, false);
+      if (found.lock !== undefined) return undefined;
+      connection = connectionOf(target, found);
+    }
+    const report = usableReport(target.candidate);
+    if (report === undefined || this.#closed) return undefined;
+    const outcome: ProbeOutcome = {
+      result: report.result,
+      reported: report.overviews,
+      learnt: {},
+      missing: [],
+      timedOut: false,
+      connection,
+      sequence: (this.#sequence += 1),
+    };
+    this.#slow.delete(target);
+    this.#deps.onOutcome(target, outcome);
+    return outcome;
   }
 
   /** A job under way that will tell what is asked, or can still be made to. */
@@ -209,10 +246,8 @@ export class Prober<T extends ProbeTarget> {
 
   /** Finds the password, and headers that are secrets, before a slot is taken. */
   async #prepare(job: Job<T>): Promise<void> {
-    const { candidate } = job.target;
-    const found = await this.#passwords.find(candidate, job.urgent !== undefined);
-    const { credential, endpoint = candidate.endpoint } = found;
-    job.connection = { endpoint, ...(credential !== undefined && { credential }) };
+    const found = await this.#passwords.find(job.target.candidate, job.urgent !== undefined);
+    job.connection = connectionOf(job.target, found);
     job.credentialProblem = found.problem;
     job.lock = found.lock;
     if (!job.dropped) this.#enqueue(job, this.#firstRank(job));
@@ -316,4 +351,14 @@ export class Prober<T extends ProbeTarget> {
     job.dropped = true;
     this.#finish(job, undefined);
   }
+}
+
+function connectionOf(
+  { candidate }: ProbeTarget,
+  {
+    endpoint = candidate.endpoint,
+    credential,
+  }: { readonly endpoint?: Endpoint | undefined; readonly credential?: Credential | undefined },
+): Connection {
+  return { endpoint, ...(credential !== undefined && { credential }) };
 }

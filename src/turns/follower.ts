@@ -57,7 +57,7 @@ const SETTLING_LIMIT_MS = 3_000;
 export const STALL_MS = 120_000;
 
 /** An aborted message says so itself, and one that is too long may be compacted and answered. */
-const TOLD_BY_THE_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
+export const TOLD_BY_THE_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
 
 const DELETED: TurnOutcome = { kind: 'failed', reason: 'the session was deleted' };
 

@@ -33,7 +33,10 @@ export interface Instance {
 /** `/event` streams, `/broken` ends without an answer, `/locked` refuses the password, `/refused` was not passed on by a node service; all else says `name`. */
 export async function startInstance(
   name: string,
-  endpoint: Partial<Connection['endpoint']> & { readonly prefix?: string } = {},
+  endpoint: Partial<Connection['endpoint']> & {
+    readonly prefix?: string;
+    readonly answerHeaders?: Readonly<Record<string, string | string[]>>;
+  } = {},
 ): Promise<Instance> {
   const seen: Seen[] = [];
   const streams = new Set<ServerResponse>();
@@ -51,7 +54,7 @@ export async function startInstance(
         streams.add(response);
         response.once('close', () => streams.delete(response));
         response.writeHead(200, { 'content-type': 'text/event-stream' }).write(`data: ${name}\n\n`);
-      } else response.setHeader('set-cookie', 'theirs=1').end(name);
+      } else response.writeHead(200, { 'set-cookie': 'theirs=1', ...endpoint.answerHeaders }).end(name);
     });
   });
   server.on('upgrade', ({ method, url, headers }, socket) => {
@@ -64,7 +67,7 @@ export async function startInstance(
     server.close();
   });
   const { port } = server.address() as AddressInfo;
-  const { prefix = '', ...more } = endpoint;
+  const { prefix = '', answerHeaders: _, ...more } = endpoint;
   return {
     seen,
     streams,

@@ -1,10 +1,11 @@
 import { createServer } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { openWebForwarder, type WebForwarder } from '../../src/attach/web-forwarder.ts';
+import type { OpenDoor } from '../../src/attach/door.ts';
+import { openWebForwarder } from '../../src/attach/web-forwarder.ts';
 import { ask, askUpgrade, type Asked, basic, type Instance, OWN, startInstance, wayBy } from './instances.ts';
 
-interface Opened extends WebForwarder {
+interface Opened extends OpenDoor {
   readonly instance: Instance;
   readonly port: number;
   readonly host: string;
@@ -125,4 +126,23 @@ test('nobody else can listen where a browser may ask first', async () => {
   const error = await new Promise<NodeJS.ErrnoException>((resolve) => other.once('error', resolve).listen(port, '::1'));
   expect(error.code).toBe('EADDRINUSE');
   expect(await ask({ port, host: '::1', headers: { host } })).toMatchObject({ status: 403 });
+});
+
+test('a page that comes by a node service has an origin again: the forwarder’s own', async () => {
+  const policies = ["img-src 'self'", 'sandbox'];
+  const instance = await startInstance('it', {
+    route: 'tailnet',
+    answerHeaders: { 'content-security-policy': policies },
+  });
+  const way = wayBy([instance]);
+  const forwarder = await openWebForwarder({
+    endpoint: () => way.now(),
+    start: '/',
+    isOwnPeer: () => Promise.resolve(true),
+  });
+  onTestFinished(() => forwarder.close());
+  const { host, port, pathname } = new URL(forwarder.url);
+  const cookie = cookieOf(await ask({ port: Number(port), path: pathname, headers: { host } }));
+  const page = await ask({ port: Number(port), path: '/', headers: { host, cookie } });
+  expect(page).toMatchObject({ status: 200, headers: { 'content-security-policy': "img-src 'self'" } });
 });

@@ -80,6 +80,7 @@ describe('help', () => {
       sessions: (await import('../../src/commands/sessions.ts')).SESSIONS,
       attach: (await import('../../src/commands/attach.ts')).ATTACH,
       open: (await import('../../src/commands/open.ts')).OPEN,
+      dashboard: (await import('../../src/commands/dashboard.ts')).DASHBOARD,
     };
     const { DOCTOR_ARGUMENTS } = await import('../../src/commands/doctor.ts');
     for (const flag of Object.keys(DOCTOR_ARGUMENTS.flags)) expect(helpText('doctor')).toContain(`--${flag}`);

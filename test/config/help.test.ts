@@ -55,6 +55,7 @@ describe('settingsHelp', () => {
       'credentials',
       'instances',
       'approvals',
+      'notify',
     ]);
   });
 });

@@ -27,6 +27,7 @@ describe('defaults', () => {
           opencodeBin: 'opencode',
         },
         stateDir: '/home/ada/.local/state/opencode-mcp',
+        notifyDir: '/home/ada/.local/state/opencode-mcp/notify',
         opencodeStateDir: '/home/ada/.local/state/opencode',
         tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
       },
@@ -658,6 +659,13 @@ describe('opencode-connected', () => {
       stateDir: '/home/ada/.local/state/opencode-mcp',
       opencodeStateDir: '/home/ada/.local/state/opencode',
     });
+  });
+
+  it('keeps what is still to be notified where systemd gives it a folder, else beside its state', () => {
+    const notifyDir = (env: Readonly<Record<string, string>>): string => load({ env }).settings.notifyDir;
+    expect(notifyDir({ STATE_DIRECTORY: '/var/lib/opencode-mcp-node/ada' })).toBe('/var/lib/opencode-mcp-node/ada');
+    for (const given of ['', 'relative', '/one:/two'])
+      expect(notifyDir({ STATE_DIRECTORY: given, XDG_STATE_HOME: '/var/ada' })).toBe('/var/ada/opencode-mcp/notify');
   });
 
   it.each([

@@ -22,6 +22,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     logLevel: 'info',
     connected: { relayRegistryDir: { path: '/nowhere/registry', explicit: true }, opencodeBin: 'opencode' },
     stateDir: '/nowhere/state',
+    notifyDir: '/nowhere/state/notify',
     opencodeStateDir: '/nowhere/opencode',
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     mdnsInterfaces: 'all',

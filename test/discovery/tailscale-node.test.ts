@@ -1,14 +1,26 @@
+import { mkdir } from 'node:fs/promises';
+
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import { createTailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import type { Instance } from '../../src/model/instance.ts';
+import { isReported } from '../../src/model/report.ts';
+import { instances } from '../../src/operations/listing/instances.ts';
+import { getStatus } from '../../src/operations/listing/status.ts';
+import type { Call } from '../../src/operations/runtime.ts';
+import { wait } from '../../src/operations/send/wait.ts';
 import { readSocketTable } from '../../src/base/socket-table.ts';
-import { type NodeStage, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
+import { DIRECTORY, type NodeStage, type NodeStageOptions, openNodeStage, OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { tailnetNode } from '../rig/memory-local-api.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
+import { tempDir } from '../rig/temp.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { until, within } from '../rig/wait.ts';
 
 const never = new AbortController().signal;
@@ -23,9 +35,10 @@ interface Pair extends AsyncDisposable {
 }
 
 /** A node service where tailscaled has no TUN, and a source on another such machine, which dials it. */
-async function openPair(): Promise<Pair> {
+async function openPair(options: Pick<NodeStageOptions, 'watch' | 'opencodeStateDir'> = {}): Promise<Pair> {
   const uid = process.getuid?.();
   const service = await openNodeStage({
+    ...options,
     tun: false,
     loopbackPeer: { tailscaledUid: () => Promise.resolve(uid), readSockets: readSocketTable },
   });
@@ -53,6 +66,37 @@ async function openPair(): Promise<Pair> {
   };
 }
 
+const call = (): Call => ({
+  signal: never,
+  deadlineMs: systemClock.monotonic() + 60_000,
+  onProgress: () => {},
+});
+
+/** The fleet of the other machine, and what came of what it asks through the node service. */
+function looking({ source, service }: Pair) {
+  const fleet = new LiveFleet({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
+    sources: [source],
+    resolveCredential: () => Promise.resolve(undefined),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  onTestFinished(() => fleet.close());
+  fleet.start();
+  return {
+    runtime: testRuntime(fleet),
+    isIn: (wanted: string, state: string): Promise<Instance> =>
+      until(`${wanted} to be ${state}`, () =>
+        fleet.snapshot().instances.find((one) => one.name === wanted && one.state === state && isReported(one.server)),
+      ),
+    /** It may have been seen, and so looked at, before it was followed. */
+    quiet: (): Promise<true> => until('the first look to end', () => fleet.counters.inFlight === 0),
+    /** Requests that the node service passed on to the instance with that id. */
+    passedOn: (id: string): readonly string[] =>
+      service.log.map(({ fields }) => String(fields['path'])).filter((path) => path.startsWith(INSTANCE_PREFIX + id)),
+  };
+}
+
 describe.skipIf(process.platform !== 'linux')('a source and a node service', () => {
   test('news of an instance come by themselves, through dial too', async () => {
     await using pair = await openPair();
@@ -77,5 +121,70 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await until('the list to be held again', () => service.service.waiting === 1);
     await source.close();
     await until('it to be let go', () => service.service.waiting === 0);
+  });
+
+  test('what an instance does is known without a request to it: it works, asks, is settled and ends', async () => {
+    await using pair = await openPair({ watch: true });
+    const { service } = pair;
+    await using fake = await startFakeOpencode();
+    await service.registry.add({ name: 'worker', port: fake.port, cwd: fake.directory, id: 'worker' });
+    const { runtime, isIn, quiet, passedOn } = looking(pair);
+    await isIn('worker', 'idle');
+    await quiet();
+    const before = passedOn('worker');
+    const { id } = fake.addSession({ title: 'Fix the build' });
+    fake.state.begin(id, 'do it');
+    await isIn('worker', 'busy');
+    const waiting = wait(runtime, { instances: ['worker'], for: 'any' }, call());
+    const { id: request } = fake.addPermission({ sessionID: id });
+    expect((await waiting).data.turns).toMatchObject([
+      { instance: 'worker', session: { id, title: 'Fix the build' }, outcome: 'waiting' },
+    ]);
+    const status = await getStatus(runtime, { instance: 'worker' }, call());
+    expect(status.data).toMatchObject({ state: 'waiting', waiting: [`permission ${request}: «bash "ls"»`] });
+    const { data } = await instances(runtime, { offset: 0 }, call());
+    expect(data.instances[0]).toMatchObject({ name: 'worker', state: 'waiting' });
+    expect(passedOn('worker')).toEqual(before);
+    fake.state.permissions.clear();
+    fake.emit('permission.replied', { sessionID: id, requestID: request, reply: 'once' });
+    await isIn('worker', 'busy');
+    const ending = wait(runtime, { instances: ['worker'], for: 'any' }, call());
+    fake.state.finish(id, 'all is well');
+    expect((await ending).data.turns).toMatchObject([{ session: { id }, outcome: 'completed', text: 'all is well' }]);
+    await isIn('worker', 'idle');
+    expect(passedOn('worker').length).toBeGreaterThan(before.length);
+  });
+
+  test('an OpenCode 2 and its directories are known as well, and none is loaded for it', async () => {
+    await using folder = tempDir('reported-service');
+    await mkdir(folder.path, { recursive: true });
+    await using fake = await startFakeOpencode2();
+    await fake.register(folder.path);
+    await using pair = await openPair({ watch: true, opencodeStateDir: folder.path });
+    const { runtime, isIn, quiet, passedOn } = looking(pair);
+    await isIn('host2:service', 'idle');
+    await quiet();
+    const before = passedOn('service');
+    // Another server's own: at rest it is listed as that one's.
+    const directory = DIRECTORY;
+    const { data: made } = await fake.json<{ data: { id: string } }>('POST', '/api/session', {
+      location: { directory },
+    });
+    await fake.json('POST', `/api/session/${made.id}/prompt`, { text: 'gate turn: done' });
+    await fake.model.waitForGate('turn');
+    await isIn('host2-project', 'busy');
+    for (const instance of ['host2-project', 'host2:service']) {
+      const { data } = await getStatus(runtime, { instance }, call());
+      expect(data).toMatchObject({ state: 'busy', sessions: [{ id: made.id, state: 'busy' }] });
+    }
+    const waiting = wait(runtime, { instances: ['host2-project'], for: 'any' }, call());
+    expect(passedOn('service')).toEqual(before);
+    fake.model.release('turn');
+    expect((await waiting).data.turns).toMatchObject([
+      { instance: 'host2-project', outcome: 'completed', text: 'done' },
+    ]);
+    await isIn('host2:service', 'idle');
+    // Not what was seen of it when it was listed.
+    expect((await getStatus(runtime, { instance: 'host2-project' }, call())).data.state).toBe('idle');
   });
 });

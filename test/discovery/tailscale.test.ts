@@ -433,7 +433,7 @@ describe('the tailscale source', () => {
     const { candidates, notes } = await source.scan(never);
     expect(candidates).toEqual([]);
     expect(notes).toEqual([{ subject: 'host2:4095', reason: 'its node service says "you are eve@example.com"' }]);
-    expect(requests).toEqual(['GET 100.64.0.2:4095/opencode-mcp/v1/instances']);
+    expect(requests).toEqual(['GET 100.64.0.2:4095/opencode-mcp/v1/states']);
   });
 
   it.each([

@@ -226,6 +226,13 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
   ],
   'a registry that others can write': [
     {
+      name: 'serving was revoked',
+      make: async (made) => type(made, 'opencode-mcp node --revoke'),
+      subject: 'revoked',
+      says: /serve nothing/,
+      advice: /let them serve again: opencode-mcp node --allow$/,
+    },
+    {
       name: 'the registry directory is open to others',
       make: async ({ registry }, kept) => {
         await chmod(registry.path, 0o777);

@@ -41,9 +41,19 @@ function rig(count: number, isAlive: (record: EndpointRecord) => boolean) {
     end: () => {},
   };
   let ended = 0;
-  const rounds = new Rounds({ clock, intervalMs: INTERVAL_MS, table, batch, onEnd: () => (ended += 1) });
+  const followed = new Set<string>();
+  const isFollowed = ({ candidate }: EndpointRecord): boolean => followed.has(candidate.key);
+  const rounds = new Rounds({
+    clock,
+    intervalMs: INTERVAL_MS,
+    table,
+    batch,
+    isFollowed,
+    onEnd: () => (ended += 1),
+  });
   return {
     rounds,
+    followed,
     added,
     asked,
     hold,
@@ -70,6 +80,25 @@ test('a round asks everything, once per interval, and tells when all has answere
   expect(ended()).toBe(2);
   stop();
   await kept;
+});
+
+test('what somebody else follows is asked only while it does not answer', async () => {
+  const alive = new Set(['0', '1', '2']);
+  const { keep, round, asked, followed } = rig(3, ({ candidate: { key } }) => alive.has(key));
+  void keep();
+  await round();
+  followed.add('0').add('1');
+  alive.delete('1');
+  await round();
+  expect(asked.at(-1)).toEqual(['2']);
+  followed.delete('1');
+  await round();
+  followed.add('1');
+  await round();
+  expect(asked.slice(2)).toEqual([
+    ['1', '2'],
+    ['1', '2'],
+  ]);
 });
 
 test('one that hangs keeps no round from the others, and is not asked twice at a time', async () => {

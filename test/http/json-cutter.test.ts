@@ -66,15 +66,15 @@ test('a line that ends inside a string takes no later one with it', () => {
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('data: {"text":"short"}\n\n');
 });
 
-/** As `value`, with every list and object empty that lies within six others. */
+/** As `value`, with every list and object empty that lies within seven others. */
 function emptied(value: unknown, depth = 1): unknown {
   if (typeof value !== 'object' || value === null) return value;
-  if (Array.isArray(value)) return depth > 6 ? [] : value.map((one) => emptied(one, depth + 1));
-  if (depth > 6) return {};
+  if (Array.isArray(value)) return depth > 7 ? [] : value.map((one) => emptied(one, depth + 1));
+  if (depth > 7) return {};
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, emptied(one, depth + 1)]));
 }
 
-test('what lies within more than six brackets is left out, whatever it holds, and what follows it is whole', () => {
+test('what lies within more than seven brackets is left out, whatever it holds, and what follows it is whole', () => {
   const text = fc.string({ unit: fc.constantFrom('a', '"', '\\', ']', '}', '[', '{', '\n'), maxLength: 8 });
   const deep = fc.letrec<{ tree: unknown }>((tie) => ({
     tree: fc.oneof(

@@ -101,6 +101,7 @@ const UNDERSTOOD: readonly (readonly [string, Data, Data])[] = [
   ],
   ['instances', { toolCallId: 'call_1' }, { offset: 0 }],
   ['instances', { sessionId: '0b1d6c1e', action: 'sendMessage', chatInput: 'hello' }, { offset: 0 }],
+  ['instances', { sessionId: { toString: 1 } }, { offset: 0 }],
 ];
 
 describe('arguments as clients send them', () => {

@@ -31,8 +31,11 @@ describe('admitted to drive', () => {
       'a shared machine whose login is on the list',
       facts(shared, { rules: { users: ['user-ada@example.com'], tags: [] } }),
     ],
-  ])('%s', (_, given) => {
-    expect(admit(given)).toMatchObject({ role: 'drive' });
+  ])('%s', (name, given) => {
+    const admission = admit(given);
+    expect(admission).toMatchObject({ role: 'drive' });
+    // Whoever else may drive this machine's instances is not the person whose other machines it sees.
+    expect('isNodeUser' in admission && admission.isNodeUser).toBe(name === 'the own user');
   });
 });
 

@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { startFakeNtfy } from '../rig/fake-ntfy.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { freePort } from '../rig/ports.ts';
@@ -83,6 +85,37 @@ describe('opencode-mcp node', () => {
     await expect(fetch(`http://${SELF}:${port}${LIST_PATH}`)).rejects.toThrow();
     expect(await command.end()).toBe(0);
     expect(command.log()).not.toMatch(/STDOUT|pa55word/);
+  });
+
+  test('notifies of what its opencodes ask, with the link to it', async () => {
+    await using temp = tempDir('opencode-mcp-node-command');
+    await using opencode = await startFakeOpencode();
+    await using ntfy = await startFakeNtfy();
+    const registry = await openRegistry(join(temp.path, 'registry'));
+    await registry.add({ name: 'one', port: opencode.port, cwd: opencode.directory, id: 'one' });
+    const port = await freePort();
+    const socketPath = join(temp.path, 'tailscaled.sock');
+    const daemon = await tailscaled(socketPath);
+    const config = join(temp.path, 'config.json');
+    const channel = { type: 'ntfy', url: ntfy.url, topic: 'agents' };
+    await writeFile(config, JSON.stringify({ notify: { channels: [channel] } }), { mode: 0o600 });
+    const command = await start(['--registry-dir', registry.path, '--config', config], {
+      HOME: temp.path,
+      TMPDIR: temp.tmp,
+      TAILSCALE_SOCKET: socketPath,
+      OPENCODE_NODE_PORT: String(port),
+    });
+    await until('the address', () => command.log().includes('listening'));
+    const { id } = opencode.addSession({ title: 'Fix the build' });
+    opencode.state.begin(id, 'Go');
+    const asked = opencode.addPermission({ sessionID: id, metadata: { command: 'rm -rf build' } });
+    const message = await until('the notification', () => ntfy.messages[0]);
+    expect(message).toMatchObject({ title: 'Permission: Fix the build', click: expect.any(String) as string });
+    const [base, ...path] = message.click?.split('/#/') ?? [];
+    expect(base).toBe(`http://self.tailnet.test:${port}`);
+    expect(path).toEqual([`s/one/${id}/${asked.id}`]);
+    expect(await command.end()).toBe(0);
+    daemon.close();
   });
 
   test('refuses wrong settings with the exit code at which it is not restarted', async () => {

@@ -8,7 +8,11 @@ const prefix = '/opencode-mcp/v1/i/';
 test.each([
   ['/opencode-mcp/v1/instances', { kind: 'list' }],
   ['/opencode-mcp/v1/instances?x=1', { kind: 'list' }],
+  ['/opencode-mcp/v1/states', { kind: 'states' }],
   [`${prefix}a_b-1`, { kind: 'instance', id: 'a_b-1', path: '/', query: '' }],
+  ['/', { kind: 'page', file: 'index.html' }],
+  ['/opencode-mcp/page/app.js', { kind: 'page', file: 'app.js' }],
+  ['/opencode-mcp/page/v1/session?a=b', { kind: 'page', data: 'session', query: '?a=b' }],
   [`${prefix}a/`, { kind: 'instance', id: 'a', path: '/', query: '' }],
   [
     `${prefix}a/session/ses_1?directory=%2Fhome&x=?`,
@@ -21,9 +25,14 @@ test.each([
 
 describe('refused', () => {
   test.each([
-    '/',
     '*',
     '/session',
+    '/index.html',
+    '/opencode-mcp/page/',
+    '/opencode-mcp/page/index.html',
+    '/opencode-mcp/page/v1/nothing',
+    '/opencode-mcp/page/v1/fleet/',
+    '/opencode-mcp/page/../page/app.js',
     'http://127.0.0.1:4095/opencode-mcp/v1/instances',
     '//opencode-mcp/v1/instances',
     '/opencode-mcp/v1/instances/',

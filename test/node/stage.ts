@@ -15,11 +15,16 @@ import type { LoopbackPeerDeps } from '../../src/node/access/loopback-peer.ts';
 import { OwnInstances, type OwnInstancesDeps } from '../../src/node/list/own-instances.ts';
 import { OwnPorts } from '../../src/node/access/own-ports.ts';
 import { NodeService } from '../../src/node/service.ts';
+import { LiveWatcher } from '../../src/watch/live-watcher.ts';
+import type { Approver } from '../../src/config/settings.ts';
+import type { RecordEntry } from '../../src/operations/call-record.ts';
+import type { StartedFleet } from '../../src/page/lazy-runtime.ts';
 import { readSecret } from '../../src/credentials/secret.ts';
 import { MemoryLocalApi, tailnetNode, whoisOf } from '../rig/memory-local-api.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry, type Registry } from '../rig/registry.ts';
+import { testRuntime } from '../rig/runtime.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until, within } from '../rig/wait.ts';
 
@@ -68,6 +73,12 @@ export interface NodeStageOptions {
   readonly open?: boolean;
   readonly loopbackPeer?: Partial<LoopbackPeerDeps>;
   readonly ports?: OwnInstancesDeps['ports'];
+  /** Follows what the instances do, which asks them; default not. */
+  readonly watch?: boolean;
+  /** See `Approvals`. */
+  readonly approve?: Approver;
+  /** What the own user sees on the page; default: it cannot be started. */
+  readonly startAll?: () => Promise<StartedFleet>;
   /** What the instance does with a request that is not of its identity. */
   readonly handler?: (request: IncomingMessage, response: ServerResponse, body: string) => void;
   readonly onUpgrade?: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -83,6 +94,7 @@ export interface LogLine {
 export interface NodeStage extends AsyncDisposable {
   readonly api: MemoryLocalApi;
   readonly service: NodeService;
+  readonly watcher: LiveWatcher;
   readonly registry: Registry;
   readonly port: number;
   /** Where the instance listens. */
@@ -119,7 +131,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   const api = new MemoryLocalApi(tailnetNode({ id: 'self', addresses: [SELF] }), { tun });
   populate(api);
   const address = tun ? SELF : '127.0.0.1';
-  const { service, instances, port, log } = await runService(registry.path, api, options);
+  const { service, watcher, instances, port, log } = await runService(registry.path, api, options);
   await until('the service to listen', () => service.addresses.includes(address));
   await until('the instance to be found', async () => (await instances.list()).length > 0);
   const call = (path: string, callOptions: CallOptions = {}): Promise<Answer> => send(address, port, path, callOptions);
@@ -134,6 +146,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
   return {
     api,
     service,
+    watcher,
     registry,
     port,
     instancePort: instance.port,
@@ -159,7 +172,7 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
       return Buffer.concat(chunks).toString('latin1');
     },
     async [Symbol.asyncDispose]() {
-      await service.close();
+      await Promise.all([watcher.close(), service.close()]);
       await instance.close();
       await temp.close();
     },
@@ -168,9 +181,12 @@ export async function openNodeStage(options: NodeStageOptions = {}): Promise<Nod
 
 export interface RunningService {
   readonly service: NodeService;
+  readonly watcher: LiveWatcher;
   readonly instances: OwnInstances;
   readonly port: number;
   readonly log: readonly LogLine[];
+  /** What was recorded of the page's actions. */
+  readonly records: readonly RecordEntry[];
 }
 
 /** A node service in this process, started, on a port of its own. */
@@ -181,6 +197,7 @@ export async function runService(
 ): Promise<RunningService> {
   const port = await freePort();
   const log: LogLine[] = [];
+  const records: RecordEntry[] = [];
   const logger = {
     log: (level: LogLevel, message: string, fields: Readonly<Record<string, unknown>> = {}) =>
       void log.push({ level, message, fields }),
@@ -195,6 +212,7 @@ export async function runService(
     maxConnections,
     maxRequestsPerCaller,
     opencodeStateDir = `${registryPath}/no-services`,
+    watch = false,
   } = options;
   const instances = new OwnInstances({
     settings: {
@@ -216,9 +234,17 @@ export async function runService(
       return password === undefined ? undefined : { username: 'opencode', password };
     },
   });
+  const watcher = new LiveWatcher({ own: instances, clock: systemClock, logger });
   const service = new NodeService({
     api,
     instances,
+    watcher,
+    page: {
+      own: testRuntime(instances.fleet, `${registryPath}/requests`, options.approve),
+      startAll: options.startAll ?? (() => Promise.reject(new Error('no other machines here'))),
+      readOnly: false,
+      record: (entry) => void records.push(entry),
+    },
     port,
     host: 'the-host',
     rules: { users: [], tags: [], ...rules },
@@ -235,11 +261,12 @@ export async function runService(
     ...(maxRequestsPerCaller !== undefined && { maxRequestsPerCaller }),
   });
   service.start();
-  return { service, instances, port, log };
+  if (watch) watcher.start();
+  return { service, watcher, instances, port, log, records };
 }
 
-/** The own user's laptop, one with a grant to read, and one without any right. */
-function populate(api: MemoryLocalApi): void {
+/** Joins the own user's laptop, one with a grant to read, and one without any right. */
+export function populate(api: MemoryLocalApi): void {
   api.join(tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP] }));
   const reader = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
   api.join(reader, whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'read' }] }));

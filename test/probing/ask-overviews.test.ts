@@ -18,7 +18,13 @@ test('those asked longest ago go first, so that each has its turn where there is
     servers,
     new Set(servers),
     { look: async (record) => void asked.push(record.candidate.key), end: () => {} },
-    { clock: new ManualClock(), deadlineMs: 1000, trustsVersion: true, takenDirectories: () => () => false },
+    {
+      clock: new ManualClock(),
+      deadlineMs: 1000,
+      trustsVersion: true,
+      trustsReports: true,
+      takenDirectories: () => () => false,
+    },
   );
   expect(asked).toEqual(['b', 'a', 'c']);
 });

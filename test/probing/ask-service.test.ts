@@ -118,21 +118,26 @@ describe('what a directory is told to do', () => {
   test('what runs is asked what it waits for, in the words of its generation', async () => {
     const told = { sessions: [session('a', '/a', 1)], active: ['a'] };
     const permission = { id: 'per_1', sessionID: 'ses_a', action: 'shell', resources: ['ls'] };
-    const question = { id: 'que_1', sessionID: 'ses_a', questions: [{ question: 'Which?' }] };
-    const form = { id: 'frm_1', sessionID: 'ses_a', title: 'Which?', fields: [{ key: 'k', type: 'string' }] };
+    const question = {
+      id: 'que_1',
+      sessionID: 'ses_a',
+      questions: [{ question: 'Which?', options: [{ label: 'Red' }] }],
+    };
+    const options = [{ value: 'r', label: 'Red' }];
+    const form = { id: 'frm_1', sessionID: 'ses_a', title: 'Which?', fields: [{ key: 'k', type: 'string', options }] };
     const preview = await look(
       { ...told, answers: { '/api/session/ses_a/question': { data: [question] } } },
       'opencode-2-preview',
     );
     expect(preview.asked).not.toContain('/api/session/ses_a/form');
-    expect(preview.elsewhere?.get('/a')?.learnt.questions).toMatchObject([{ id: 'que_1' }]);
+    expect(preview.elsewhere?.get('/a')?.learnt.questions).toMatchObject([{ id: 'que_1', text: 'Which? Red' }]);
     const release = await look({
       ...told,
       answers: { '/api/session/ses_a/permission': { data: [permission] }, '/api/session/ses_a/form': { data: [form] } },
     });
     expect(release.elsewhere?.get('/a')?.learnt).toMatchObject({
       permissions: [{ id: 'per_1', text: 'bash "ls"', ofSubAgent: false }],
-      questions: [{ id: 'frm_1', text: 'Which?' }],
+      questions: [{ id: 'frm_1', text: 'Which? Red' }],
     });
   });
 });

@@ -24,7 +24,11 @@ const NOT_RUN: Readonly<Record<string, string>> = {
     'needs a Docker daemon; test/real/container.test.ts makes the same container',
   'docs/lan.md: opencode-connected --lan       # on the laptop: also listens on the LAN, behind a password, and advertises itself':
     'needs two machines on a LAN; test/lan makes them',
+  'docs/notifications.md: opencode-mcp notify --test':
+    'needs a channel of a person; test/commands/notify.test.ts has it',
   'docs/opencode-connected.md: cd ~/my-project': 'the README has the same block',
+  'docs/page.md: opencode-mcp dashboard            # opens the browser; --print shows the address instead':
+    'a browser; test/page/revoke.test.ts runs it',
   "docs/shell.md: echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc":
     'three shells; test/commands/completion/shells.test.ts has them',
   'docs/shell.md: opencode-mcp attach laptop                  # a new session, as opencode begins':

@@ -1,12 +1,13 @@
 import { systemClock } from '../../src/base/clock.ts';
+import type { Approver } from '../../src/config/settings.ts';
 import type { Fleet } from '../../src/fleet/fleet.ts';
 import { RequestJournal } from '../../src/operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../src/operations/runtime.ts';
 
 /** What the operations work with, on the real clock. `folder`: for request ids, made when the first is kept. */
-export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests'): Runtime {
+export function testRuntime(fleet: Fleet, folder = '/nonexistent/requests', approve: Approver = 'ask'): Runtime {
   return createRuntime(fleet, systemClock, {
-    approvals: { approve: 'ask', approvalRules: [] },
+    approvals: { approve, approvalRules: [] },
     journal: new RequestJournal(folder, systemClock),
   });
 }

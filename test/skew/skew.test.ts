@@ -17,7 +17,7 @@ import { identifyProcess } from '../../src/connected/process-table.ts';
 import { createRelayLink } from '../../src/connected/relay/relay-link.ts';
 import { readRunStates } from '../../src/connected/run-state.ts';
 import { runStatus } from '../../src/connected/status/command.ts';
-import { INSTANCE_PREFIX, LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
 import { createRegistrySource } from '../../src/discovery/registry/registry.ts';
 import type { DiscoverySource } from '../../src/discovery/source.ts';
 import { LiveFleet } from '../../src/fleet/fleet.ts';
@@ -114,7 +114,10 @@ async function atOlderService(role: Role, isGone = false): Promise<OlderService>
       else if (known && headers.prefer !== undefined) held.add(response);
       else if (role === 'none') give(response, find(LIST_PATH, 403));
       else give(response, find(LIST_PATH, known ? 304 : 200));
-    } else if (isGone) give(response, find(`${below}/path`, 404));
+    } else if (url === STATES_PATH)
+      // As to any path that it does not know.
+      give(response, role === 'none' ? find(LIST_PATH, 403) : find('/opencode-mcp/v2/instances', 404));
+    else if (isGone) give(response, find(`${below}/path`, 404));
     else if (role === 'read' && !readable.has(kindOf(method, url))) give(response, find(`${below}/agent`, 403));
     else passOn(request, response, opencode.url + url.slice(below.length));
   };

@@ -12,15 +12,15 @@ In a shell (NAME may be a part of a name that only one has):
   respond NAME            settle what it asks for: a permission, a question
   abort NAME [SESSION]    stop what runs
   sessions NAME           its sessions
-  attach NAME [SESSION]   opencode's own terminal on it, wherever it is
-  open NAME [SESSION]     its web page
+  attach NAME [SESSION]   opencode's own terminal on it; open: its web page
+  dashboard               all of them in the browser, to see and to drive
 Set up:
   init                    tell the MCP clients on this machine about it
   doctor [NAME]           why an instance is missing, and what to type
   node                    serve this user's instances to the own tailnet
+  watch, notify --test    notifications without node; try every channel
   completion SHELL        what makes Tab complete names: bash, zsh or fish
 Without a command, on pipes, it is the MCP server: clients start it so.
-
 help COMMAND has options and examples, help settings every setting; --version.
 Exit codes: 0 done, 1 failed, aborted or not found, 2 wrong usage, 3 it waits
 for somebody, 4 nothing was sent (busy, not reached), 124 it still runs.
@@ -159,10 +159,31 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
     options: [JSON_OPTION],
     examples: ['doctor', 'doctor laptop-web', "doctor --json | jq -r '.todo[] | .command // .text'"],
   },
+  dashboard: {
+    usage: 'dashboard',
+    text: 'Opens the page of your instances in the browser: what needs you, works and is done. It is there for the browser that opens it\nfirst, on this machine alone, until Ctrl-C here. A node service shows it to your other devices.',
+    options: [['--print', 'print the address, and start no browser']],
+    examples: ['dashboard', 'dashboard --print'],
+  },
   node: {
     usage: 'node',
-    text: 'Serves your instances to your other machines on the tailnet. It runs until you stop it.',
-    examples: ['node'],
+    text: 'Serves your instances, and the page of them, to your other machines on the tailnet. It runs until you stop it.',
+    options: [
+      ['--revoke', 'end all connections to node services and dashboards of yours at once, and let none begin'],
+      ['--allow', 'let them serve again'],
+    ],
+    examples: ['node', 'node --revoke'],
+  },
+  watch: {
+    usage: 'watch',
+    text: 'Watches your opencodes on this machine and notifies you, as "notify" in the config file has it, where no node service\ndoes: on a machine without a tailnet. It runs until you stop it.',
+    examples: ['watch'],
+  },
+  notify: {
+    usage: 'notify --test',
+    text: 'Sends a test notification to every channel under "notify" in the config file, whatever its rules, and prints what each\nanswered; 1 if one failed. docs/notifications.md has examples.',
+    options: [['--test', 'is needed']],
+    examples: ['notify --test'],
   },
   serve: {
     usage: 'serve',

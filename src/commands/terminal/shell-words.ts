@@ -1,5 +1,4 @@
-/** Remote words, and names: they stay as they are. */
-const QUOTATION = /"(?:\\.|[^"\\])*"|«[^»]*»/g;
+import { reworded, withoutQuotations } from '../../base/plain-text.ts';
 
 /** What operations advise a client's model to call, and what a person types instead. In this order. */
 const PHRASES: readonly (readonly [RegExp, string])[] = [
@@ -33,16 +32,12 @@ const PHRASES: readonly (readonly [RegExp, string])[] = [
 
 /** A message of the operations with the words of the shell for what to do next. */
 export function inShellWords(message: string): string {
-  const quotations: string[] = [];
-  const bare = message.replace(QUOTATION, (words) => `\0${quotations.push(words) - 1}\0`);
-  const said = PHRASES.reduce((text, [phrase, words]) => text.replace(phrase, words), bare);
-  // oxlint-disable-next-line no-control-regex -- no clean text has a NUL
-  return said.replace(/\0(\d+)\0/g, (_, index: string) => quotations[Number(index)] ?? '');
+  return reworded(message, PHRASES);
 }
 
 /** Whether an operation says of itself that it did not send; what an instance says stands in quotation marks. */
 export function saysNothingWasSent(message: string): boolean {
-  return /nothing was sent/i.test(message.replace(QUOTATION, ''));
+  return /nothing was sent/i.test(withoutQuotations(message));
 }
 
 /** A request that waits, without its id: where it is the only one nobody needs that. */

@@ -13,7 +13,7 @@ import { QueryError } from '../../fleet/fleet.ts';
 import { outcomeOf } from '../../mcp/tools/recorded-call.ts';
 import { toolError } from '../../mcp/tools/tool-error.ts';
 import type { Answer } from '../../operations/answer.ts';
-import { CallRecord } from '../../operations/call-record.ts';
+import { CallRecord, type RecordEntry } from '../../operations/call-record.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { VERSION } from '../../base/version.ts';
 import { rememberNames } from '../completion/known-names.ts';
@@ -57,6 +57,8 @@ export interface Shell extends Output {
   onInterrupt(act: () => void): void;
   /** Does `work`, and records it as a call of that tool with these arguments. */
   recorded<T>(tool: string, args: object, work: () => Promise<Answer<T>>): Promise<Answer<T>>;
+  /** Records what was done in another way than by `recorded`. */
+  record(entry: RecordEntry): void;
   /** Prints as JSON. */
   printJson(data: unknown): void;
 }
@@ -74,6 +76,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<ShellCommand>>> = {
   abort: async () => (await import('../abort.ts')).ABORT,
   sessions: async () => (await import('../sessions.ts')).SESSIONS,
   attach: async () => (await import('../attach.ts')).ATTACH,
+  dashboard: async () => (await import('../dashboard.ts')).DASHBOARD,
   open: async () => (await import('../open.ts')).OPEN,
 };
 
@@ -160,7 +163,7 @@ function openShell({ output, ...given }: Opening): Opened {
     runtime: ({ onChange, approver = personal } = {}) => {
       const { approve, approvalRules } = settings;
       const rules = approvalRules.map((rule) => ({ ...rule, approve: approver(rule.approve) }));
-      started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, onChange);
+      started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, { onChange });
       return started.runtime;
     },
     call: (onProgress = () => {}) => ({
@@ -183,6 +186,7 @@ function openShell({ output, ...given }: Opening): Opened {
         if (outcome !== undefined) record.add({ client: { name: 'shell', version: VERSION }, tool, ...outcome });
       }
     },
+    record: (entry) => record.add(entry),
     printJson: (data) => output.print(`${JSON.stringify(safeToShow(data), undefined, 2)}\n`),
   };
   return {

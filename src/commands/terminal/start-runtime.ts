@@ -5,27 +5,52 @@ import { createCredentialResolver } from '../../credentials/resolver.ts';
 import { createSecretCommands } from '../../credentials/secret-commands.ts';
 import { LiveFleet } from '../../fleet/fleet.ts';
 import { createSources, systemDependencies } from '../../discovery/sources.ts';
+import { REGISTRY_SOURCE } from '../../discovery/registry/registry.ts';
+import { SERVICE_SOURCE } from '../../discovery/service/service.ts';
 import type { Logger } from '../../base/log.ts';
+import type { Watcher } from '../../watch/contract.ts';
+import { withReports } from '../../watch/with-reports.ts';
+import { FollowMarks } from '../../operations/send/follow-marks.ts';
 import { RequestJournal } from '../../operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../operations/runtime.ts';
+
+/** Where calls on this machine say what they follow. */
+export function followMarks({ stateDir }: Pick<Settings, 'stateDir'>): FollowMarks {
+  return new FollowMarks(join(stateDir, 'following'), systemClock);
+}
 
 export interface StartedRuntime {
   readonly runtime: Runtime;
   readonly close: () => Promise<void>;
 }
 
+export interface RuntimeOptions {
+  /** Called shortly after names or states of the listed instances have changed. */
+  readonly onChange?: (() => void) | undefined;
+  /** Of this machine's own instances, which are then not asked what they do. */
+  readonly watcher?: Watcher;
+}
+
+/** Whose instances may be this machine's own. */
+const OWN_SOURCES = new Set([REGISTRY_SOURCE, SERVICE_SOURCE]);
+
 /**
- * Starts discovery and returns what the operations work with; nothing is waited for. `onChange` is called shortly after
- * names or states of the listed instances have changed.
+ * Starts discovery and returns what the operations work with; nothing is waited for.
  * @throws {SettingsError} the settings name a source that there is not
  */
-export function startRuntime(settings: Settings, logger: Logger, onChange?: () => void): StartedRuntime {
+export function startRuntime(
+  settings: Settings,
+  logger: Logger,
+  { onChange, watcher }: RuntimeOptions = {},
+): StartedRuntime {
   const ending = new AbortController();
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });
   const fleet = new LiveFleet({
     settings,
-    sources: createSources(settings, systemDependencies(logger)),
+    sources: createSources(settings, systemDependencies(logger)).map((source) =>
+      watcher !== undefined && OWN_SOURCES.has(source.name) ? withReports(source, watcher, systemClock) : source,
+    ),
     resolveCredential: (candidate, signal) => credentials.resolve(candidate, signal),
     withHeaders: (endpoint, signal) => credentials.withHeaders(endpoint, signal),
     clock: systemClock,
@@ -37,6 +62,7 @@ export function startRuntime(settings: Settings, logger: Logger, onChange?: () =
     runtime: createRuntime(fleet, systemClock, {
       approvals: settings,
       journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
+      marks: followMarks(settings),
     }),
     close: () => {
       ending.abort();

@@ -4,8 +4,9 @@ import * as z from 'zod';
 import type { CheckConfig } from './config-file.ts';
 import { checkApprovalRules, checkCredentialRules, checkInstances } from './config-lists.ts';
 import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
-import { APPROVALS, CREDENTIALS, INSTANCES, OPTIONS, PASSWORD, ROWS } from '../options.ts';
+import { APPROVALS, CREDENTIALS, INSTANCES, NOTIFY, OPTIONS, PASSWORD, ROWS } from '../options.ts';
 import { quote, shownPath } from '../quote.ts';
+import { checkNotify } from './notify-channels.ts';
 import { parseShape } from './shape.ts';
 
 /** Loaded where there is a config file: that is seldom, and what checks it is large. */
@@ -34,6 +35,7 @@ export const checkConfig: CheckConfig = (json, { path, mode }, input) => {
   const credentialRules = checkCredentialRules(raw[CREDENTIALS.key] ?? [], at(CREDENTIALS.key), context);
   const instances = checkInstances(raw[INSTANCES.key] ?? [], at(INSTANCES.key), context);
   const approvalRules = checkApprovalRules(raw[APPROVALS.key] ?? [], at(APPROVALS.key), context);
+  const notify = checkNotify(raw[NOTIFY.key], at(NOTIFY.key), context);
 
   warnings.push(...modeWarnings(shownName, mode ?? 0, hasPlainSecret));
   return {
@@ -43,6 +45,7 @@ export const checkConfig: CheckConfig = (json, { path, mode }, input) => {
     instances,
     approvalRules,
     ...(password && { password }),
+    ...(notify && { notify }),
   };
 };
 

@@ -1,5 +1,6 @@
 import { isAbsolute, join } from 'node:path';
 import { shownPath } from '../quote.ts';
+import type { NotifySettings } from '../notify.ts';
 import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
 import { readFailure, type ReadTextFile, resolvePath, type TextFile } from './text-file.ts';
 import type { SecretRef } from './secret-ref.ts';
@@ -14,6 +15,7 @@ export interface ConfigFile {
   readonly credentialRules: readonly CredentialRule[];
   readonly instances: readonly StaticInstance[];
   readonly approvalRules: readonly ApprovalRule[];
+  readonly notify?: NotifySettings;
 }
 
 export interface ConfigFileInput {

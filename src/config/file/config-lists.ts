@@ -44,7 +44,11 @@ export function checkApprovalRules(raw: unknown, where: string, context: ConfigC
   });
 }
 
-function checkTexts(patterns: Readonly<Record<string, string>>, where: string, { problems }: ConfigContext): void {
+export function checkTexts(
+  patterns: Readonly<Record<string, string>>,
+  where: string,
+  { problems }: ConfigContext,
+): void {
   for (const [key, pattern] of Object.entries(patterns)) {
     if (pattern === '' || pattern.length > MAX_PATTERN_CHARACTERS || hasUnsafeCharacters(pattern))
       problems.push(
@@ -139,7 +143,7 @@ function checkCredential(
 }
 
 /** Checks each entry of an array by itself, so that one mistake does not hide the next. */
-function entries<T>(
+export function entries<T>(
   raw: unknown,
   where: string,
   context: ConfigContext,

@@ -9,13 +9,16 @@ export type CheckedUrl =
     }
   | { readonly problem: string };
 
-/** The URL of an instance in its normal form, or what is wrong with it. */
-export function checkInstanceUrl(text: string): CheckedUrl {
+/**
+ * The URL of an instance, or of a channel, in its normal form, or what is wrong with it.
+ *
+ * @param instead where a user name and a password go, if not there
+ */
+export function checkInstanceUrl(text: string, instead = 'use the keys "username" and "password"'): CheckedUrl {
   // The parser would silently drop white space, and take `http:host` and `http:\\host` too.
   if (!/^https?:\/\/[^\s\\]+$/i.test(text)) return { problem: 'expected an http:// or https:// URL' };
   // Before anything is parsed: what looks like a password is named as one even where the rest is broken.
-  if (text.includes('@'))
-    return { problem: 'expected a URL without user name and password; use the keys "username" and "password"' };
+  if (text.includes('@')) return { problem: `expected a URL without user name and password; ${instead}` };
   if (text.includes('?') || text.includes('#')) return { problem: 'expected a URL without query and fragment' };
   if (!URL.canParse(text)) return { problem: 'expected an http:// or https:// URL' };
   const { protocol, hostname, port, origin, pathname } = new URL(text);

@@ -18,8 +18,12 @@ const MAX_FORBIDDEN = 32;
 /** How long a service may hold its answer; it may itself hold it less long. */
 export const HOLD_MS = 25_000;
 
-/** At most so often is one peer asked, whatever it answers: a service that holds nothing, or whose list changes without end. */
+/** At most so often is a service asked that has nothing new and does not hold its answer. */
 export const FOLLOW_PACE_MS = 1000;
+/** At most so often is one asked that has something new each time; what changes after a while of rest is known at once. */
+const NEWS_PACE_MS = 250;
+/** Changes in a row that are known at once: a turn that begins, asks and ends makes as many. */
+const NEWS_AT_ONCE = 8;
 
 export interface PeerBookDeps extends PeerDeps {
   /** Something on the peers is other than it was. */
@@ -62,7 +66,7 @@ export class PeerBook {
       const page = this.#pages.get(id);
       if (page === undefined || !page.isAt(site)) {
         if (page !== undefined) this.#forget(id, page);
-        this.#pages.set(id, new PageOfPeers(site));
+        this.#pages.set(id, new PageOfPeers(site, this.#deps.clock));
         continue;
       }
       if (!page.site.node.online && online && page.asking === undefined) this.#doubt(page);
@@ -76,8 +80,11 @@ export class PeerBook {
    */
   async ask({ thorough = false }: { readonly thorough?: boolean } = {}): Promise<void> {
     const nowMs = this.#deps.clock.monotonic();
-    // A peer that holds our request open announces a change by itself.
-    const isDue = (page: PageOfPeers): boolean => page.dueMs <= nowMs && this.#followed.get(page)?.hold === undefined;
+    // A peer that is followed and answers announces a change by itself.
+    const isDue = (page: PageOfPeers): boolean => {
+      const followed = this.#followed.get(page);
+      return page.dueMs <= nowMs && (followed === undefined || (followed.hold === undefined && page.misses > 0));
+    };
     const due = [...this.#pages.values()].filter((page) => page.asking === undefined && (thorough || isDue(page)));
     const known = due.filter(({ rank }) => rank <= KNOWN);
     const strangers = due.filter(({ rank }) => rank > KNOWN);
@@ -139,22 +146,27 @@ export class PeerBook {
     // Where it is being followed, one request at once is enough.
     this.#interrupt(page);
     const limit = page.rank <= KNOWN ? this.#knownLimit : this.#strangerLimit;
-    page.asking = limit(() => this.#look(page, 0, this.#root.signal)).finally(() => {
+    page.asking = limit(async () => {
+      await this.#look(page, 0, this.#root.signal);
+    }).finally(() => {
       page.asking = undefined;
     });
   }
 
-  async #look(page: PageOfPeers, waitMs: number, signal: AbortSignal): Promise<void> {
+  /** Whether it found anything new. */
+  async #look(page: PageOfPeers, waitMs: number, signal: AbortSignal): Promise<boolean> {
     // Forgotten or restarted while it waited for its turn.
-    if (signal.aborted || !this.#has(page)) return;
+    if (signal.aborted || !this.#has(page)) return false;
     try {
-      const finding = await findOn(page.site, this.#deps, signal, page.known(waitMs));
-      if (!this.#has(page)) return;
-      const isNews = page.note(finding, this.#deps.clock.monotonic());
+      const finding = await findOn(page.site, this.#deps, signal, page.question(waitMs));
+      if (!this.#has(page)) return false;
+      const isNews = page.note(finding);
       this.#follow(page);
       if (isNews) this.#deps.onChange();
+      return isNews;
     } catch {
       // Only the end of everything.
+      return false;
     }
   }
 
@@ -172,7 +184,7 @@ export class PeerBook {
 
   /** Ends the request under way, which may have died without a word. The next, shortly, is not held: whether anybody is there is to be known soon. */
   #interrupt(page: PageOfPeers): void {
-    page.etag = undefined;
+    page.known = undefined;
     const followed = this.#followed.get(page);
     followed?.hold?.abort();
     if (followed !== undefined) followed.hold = undefined;
@@ -190,24 +202,29 @@ export class PeerBook {
     const { clock } = this.#deps;
     const { signal } = followed.stop;
     let paceMs = 0;
+    /** Grows with each request, and time makes up for it. */
+    let newsMs = 0;
     const dueMs = (): number => Math.max(paceMs, page.dueMs);
     while (!signal.aborted && (page.service || page.forbidden)) {
       // A scan may have asked just now.
       await page.asking;
       if (!signal.aborted && dueMs() <= clock.monotonic()) {
-        paceMs = clock.monotonic() + FOLLOW_PACE_MS;
-        await this.#hold(page, followed);
+        const beganMs = clock.monotonic();
+        newsMs = Math.max(newsMs, beganMs) + NEWS_PACE_MS;
+        const isNews = await this.#hold(page, followed);
+        paceMs = isNews ? newsMs - NEWS_AT_ONCE * NEWS_PACE_MS : beganMs + FOLLOW_PACE_MS;
       }
       // No longer: a scan may find meanwhile that it is there again.
       await clock.sleep(Math.min(dueMs() - clock.monotonic(), FOLLOW_PACE_MS), signal);
     }
   }
 
-  async #hold(page: PageOfPeers, followed: Followed): Promise<void> {
+  async #hold(page: PageOfPeers, followed: Followed): Promise<boolean> {
     const hold = new AbortController();
     followed.hold = hold;
-    await this.#look(page, HOLD_MS, hold.signal);
+    const isNews = await this.#look(page, HOLD_MS, hold.signal);
     if (followed.hold === hold) followed.hold = undefined;
+    return isNews;
   }
 
   #has(page: PageOfPeers): boolean {

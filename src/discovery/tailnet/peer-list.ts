@@ -2,9 +2,12 @@ import * as z from 'zod';
 import { badPortReason } from '../../base/bad-ports.ts';
 import { jsonOf } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
+import { type PeerStates, readPeerStates } from './peer-states.ts';
 
 /** What a node service serves, and how its instances are reached: everything below the prefix and an id is that instance's. */
 export const LIST_PATH = '/opencode-mcp/v1/instances';
+/** The list with what each instance is doing; an older node service answers it with 404. */
+export const STATES_PATH = '/opencode-mcp/v1/states';
 export const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
 /** The version of the list; who does not know it refuses it. */
 export const NODE_PROTOCOL = 1;
@@ -40,6 +43,7 @@ export type PeerList =
   | {
       readonly instances: readonly ListedInstance[];
       readonly services: readonly ListedService[];
+      readonly states: PeerStates['states'];
       readonly leftOut: number;
     }
   /** Why it cannot be used. */
@@ -57,7 +61,7 @@ const serviceSchema = entrySchema
   .extend({ version: z.string().nullish(), dialect: z.string().nullish() });
 
 const entries = z.array(z.unknown()).nullish();
-const listSchema = z.object({ protocol: z.number(), instances: entries, services: entries });
+const listSchema = z.object({ protocol: z.number(), instances: entries, services: entries, states: entries });
 
 /**
  * Reads a node service's list. The machine that sent it may be hostile: text is bounded and clean, what does not fit is
@@ -66,7 +70,7 @@ const listSchema = z.object({ protocol: z.number(), instances: entries, services
 export function readPeerList(text: string): PeerList {
   const parsed = listSchema.safeParse(jsonOf(text));
   if (!parsed.success) return { problem: 'answered something else than a list of instances' };
-  const { protocol, instances, services } = parsed.data;
+  const { protocol, instances, services, states } = parsed.data;
   if (protocol !== NODE_PROTOCOL)
     return { problem: `its node service speaks protocol ${protocol}, this program ${NODE_PROTOCOL}; update the older` };
   const known = new Set<string>();
@@ -81,11 +85,13 @@ export function readPeerList(text: string): PeerList {
       known.add(data.id);
       return [listed(data)];
     });
-  return {
+  const listed = {
     instances: read((instances ?? []).slice(0, MAX_INSTANCES), entrySchema, instanceOf),
     services: read((services ?? []).slice(0, MAX_SERVICES), serviceSchema, serviceOf),
-    leftOut: (instances?.length ?? 0) + (services?.length ?? 0) - known.size,
   };
+  const reported = readPeerStates(states ?? [], known);
+  const leftOut = (instances?.length ?? 0) + (services?.length ?? 0) - known.size + reported.leftOut;
+  return { ...listed, states: reported.states, leftOut };
 }
 
 /** Whether this is what `/global/health` of an opencode says, healthy or not. */

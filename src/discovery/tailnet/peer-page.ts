@@ -1,7 +1,10 @@
-import type { TailnetNode } from '../../tailscale/types.ts';
+import type { Clock } from '../../base/clock.ts';
 import { quoteName } from '../../base/plain-text.ts';
-import { type KnownList, type PeerDeps, type PeerFinding, peerName, type PeerSite } from './peer.ts';
+import { REPORT_LIFETIME_MS, Reports } from '../../model/report.ts';
+import type { TailnetNode } from '../../tailscale/types.ts';
+import { type KnownList, type PeerDeps, type PeerFinding, peerName, type PeerQuestion, type PeerSite } from './peer.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
+
 /** What a peer had is believed for so long after its last answer, while probes tell that it is offline: services restart, laptops change networks. */
 const KEPT_MS = 90_000;
 /** How soon one that had something is asked again. */
@@ -17,6 +20,9 @@ const SILENT_MAX_MS = 600_000;
 /** A right that was just granted should show soon, and nothing else announces it. */
 const FORBIDDEN_FIRST_MS = 5000;
 const FORBIDDEN_MAX_MS = 30_000;
+
+/** A node service without states may be updated at any time; each look costs it a line in its log. */
+const WITHOUT_STATES_MS = 60_000;
 
 const PAUSES = {
   forbidden: [FORBIDDEN_FIRST_MS, FORBIDDEN_MAX_MS],
@@ -36,8 +42,8 @@ export class PageOfPeers {
   service = false;
   /** Its node service does not admit this machine. */
   forbidden = false;
-  /** Of the service's list. */
-  etag: string | undefined;
+  /** The service's list. */
+  known: KnownList | undefined;
   /** Looks in a row that found nothing. */
   misses = 0;
   dueMs = 0;
@@ -47,9 +53,17 @@ export class PageOfPeers {
   #missed: keyof typeof PAUSES | undefined;
   /** When something was found last. */
   #foundMs = 0;
+  /** The same, by the clock that goes on while this machine sleeps. */
+  #foundAtMs = 0;
+  /** Until then it is not asked for states: it said that it has none. */
+  #withoutStatesMs = 0;
+  /** By the candidate's key. */
+  readonly #reports = new Reports();
+  readonly #clock: Clock;
 
-  constructor(site: PeerSite) {
+  constructor(site: PeerSite, clock: Clock) {
     this.site = site;
+    this.#clock = clock;
   }
 
   get rank(): number {
@@ -58,9 +72,10 @@ export class PageOfPeers {
     return this.misses + (this.site.node.online ? 1 : 2);
   }
 
-  /** What the peer need not send again, where it has nothing else. */
-  known(waitMs: number): KnownList | undefined {
-    return this.service && this.etag !== undefined ? { etag: this.etag, waitMs } : undefined;
+  /** What to ask of it, and what it need not send again where it has nothing else. */
+  question(waitMs: number): PeerQuestion {
+    const mayHaveStates = this.#clock.monotonic() >= this.#withoutStatesMs;
+    return { mayHaveStates, waitMs, known: this.service ? this.known : undefined };
   }
 
   /** Whether `site` is the same peer at the same place, so that what is known of it still holds. */
@@ -69,12 +84,17 @@ export class PageOfPeers {
     return own.address === site.address && own.dial === site.dial && nameOf(own.node) === nameOf(site.node);
   }
 
-  /** Records what a look at `nowMs` found; true if anything shown of the peer changed. */
-  note(finding: PeerFinding, nowMs: number): boolean {
-    const before = this.#told();
+  /** Records what a look found; true if anything shown of the peer changed. */
+  note(finding: PeerFinding): boolean {
+    const nowMs = this.#clock.monotonic();
     this.forbidden = finding.kind === 'forbidden';
-    if (finding.kind === 'unchanged') this.#answered(nowMs);
-    else if (finding.kind === 'service' || finding.kind === 'bare') this.#found(finding, nowMs);
+    if (finding.isWithoutStates) this.#withoutStatesMs = nowMs + WITHOUT_STATES_MS;
+    if (finding.kind === 'unchanged') {
+      this.#answered(nowMs);
+      return false;
+    }
+    const before = this.#told();
+    if (finding.kind === 'service' || finding.kind === 'bare') this.#found(finding, nowMs);
     else this.#miss(finding.kind, finding.notes, nowMs);
     return this.#told() !== before;
   }
@@ -106,19 +126,41 @@ export class PageOfPeers {
     this.#missed = undefined;
     this.dueMs = 0;
     this.#foundMs = nowMs;
+    this.#foundAtMs = this.#clock.now();
   }
 
-  #found({ kind, candidates, notes, etag }: PeerFinding, nowMs: number): void {
+  #found({ kind, candidates, notes, states = new Map(), path, etag }: PeerFinding, nowMs: number): void {
     this.#answered(nowMs);
-    this.candidates = candidates;
+    this.#reports.set(states, () => this.#isCurrent());
+    this.candidates = candidates.map((one) => {
+      const report = this.#reports.get(one.key);
+      return report === undefined ? one : { ...one, report };
+    });
     this.notes = notes;
     this.service = kind === 'service';
-    this.etag = etag;
+    this.known = path !== undefined && etag !== undefined ? { path, etag } : undefined;
+  }
+
+  /** A request is held for less than that, so that only a machine that slept is behind. */
+  #isCurrent(): boolean {
+    return Math.abs(this.#clock.now() - this.#foundAtMs) < REPORT_LIFETIME_MS;
+  }
+
+  /** Whatever held the request broke: what it said may be otherwise by now. */
+  #withoutReports(): void {
+    this.#reports.set([], () => false);
+    this.candidates = this.candidates.map((one) => {
+      const { report: _, ...rest } = one;
+      return rest;
+    });
   }
 
   #miss(kind: keyof typeof PAUSES, notes: readonly Note[], nowMs: number): void {
     // A list that was known with a note of its own would lose that by a 304.
-    this.etag = undefined;
+    this.known = undefined;
+    // What answers next may be a newer one.
+    this.#withoutStatesMs = 0;
+    this.#withoutReports();
     this.misses += 1;
     this.#missed = kind;
     this.notes = notes;

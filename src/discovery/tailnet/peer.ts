@@ -3,8 +3,16 @@ import type { Dial } from '../../base/dial.ts';
 import { quoted, quoteName, sentence, singleLine } from '../../base/plain-text.ts';
 import { type Exchange, exchangeAny, RequestError } from '../../http/exchange.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
-import { isHealth, type ListedInstance, type ListedService, LIST_PATH, readPeerList } from './peer-list.ts';
+import {
+  isHealth,
+  type ListedInstance,
+  type ListedService,
+  LIST_PATH,
+  readPeerList,
+  STATES_PATH,
+} from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../../model/candidate.ts';
+import type { ReportedServer } from '../../model/report.ts';
 export const TAILSCALE_SOURCE = 'tailscale';
 
 /** Where one peer is asked, and how. */
@@ -24,9 +32,18 @@ export interface PeerDeps {
 
 /** The list that is known of a peer, so that the same need not be sent again. */
 export interface KnownList {
+  /** Where it was had. */
+  readonly path: string;
   /** Entity tag, as the peer gave it. */
   readonly etag: string;
-  /** How long the peer may hold its answer while the list is still that one; 0 for an answer at once. */
+}
+
+/** What a node service is asked for. */
+export interface PeerQuestion {
+  /** Whether it may serve the list with states; where it says that it does not, the list without is asked for. */
+  readonly mayHaveStates: boolean;
+  readonly known?: KnownList | undefined;
+  /** How long the peer may hold its answer while the list is still the known one; 0 for an answer at once. */
   readonly waitMs: number;
 }
 
@@ -39,14 +56,20 @@ export interface PeerFinding {
   readonly kind: 'service' | 'unchanged' | 'bare' | 'forbidden' | 'refused' | 'silent';
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
-  /** Of a service's list; a service that gives none cannot hold its answers. */
+  /** By the keys of candidates: what the service says of each server that it follows. */
+  readonly states?: ReadonlyMap<string, ReportedServer>;
+  /** It was asked for the list with states, and does not have it. */
+  readonly isWithoutStates?: true;
+  /** Where the list was had. */
+  readonly path?: string;
+  /** Of that list; a service that gives none cannot hold its answers. */
   readonly etag?: string;
 }
 
 /** Over DERP, on a path that is only being found, an answer takes more than a second; a machine that is off never answers. */
 const PEER_TIMEOUT_MS = 3000;
 
-/** 200 instances with the longest directories. */
+/** 200 instances with the longest directories; a node service gives no more of states. */
 const MAX_LIST_BYTES = 1024 * 1024;
 const MAX_HEALTH_BYTES = 16 * 1024;
 
@@ -61,9 +84,9 @@ export async function findOn(
   site: PeerSite,
   deps: PeerDeps,
   signal: AbortSignal,
-  known?: KnownList,
+  question: PeerQuestion,
 ): Promise<PeerFinding> {
-  const listed = await listOf(site, deps, signal, known);
+  const listed = await listOf(site, deps, signal, question);
   if (listed.kind !== 'refused' && listed.kind !== 'silent') return listed;
   const bare = await Promise.all(deps.ports.map((port) => isOpencode(site, port, deps, signal)));
   const candidates = deps.ports.flatMap((port, index) => (bare[index] === true ? [bareCandidate(site, port)] : []));
@@ -79,11 +102,18 @@ async function listOf(
   site: PeerSite,
   deps: PeerDeps,
   signal: AbortSignal,
-  known: KnownList | undefined,
+  question: PeerQuestion,
 ): Promise<PeerFinding> {
+  let path = question.mayHaveStates ? STATES_PATH : LIST_PATH;
+  let lack: Pick<PeerFinding, 'isWithoutStates'> = {};
   let answer: Exchange;
   try {
-    answer = await askForList(site, deps, signal, known);
+    answer = await askForList(site, deps, signal, { ...question, path });
+    if (answer.status === 404 && path === STATES_PATH) {
+      path = LIST_PATH;
+      lack = { isWithoutStates: true };
+      answer = await askForList(site, deps, signal, { ...question, path });
+    }
   } catch (error) {
     signal.throwIfAborted();
     // Too large: it is there, and something is wrong with it.
@@ -91,14 +121,15 @@ async function listOf(
       return { kind: 'refused', candidates: [], notes: [note(site, deps, error.message)] };
     return { kind: isRefusal(error) ? 'refused' : 'silent', candidates: [], notes: [] };
   }
-  if (answer.status === 304 && known !== undefined)
-    return { kind: 'unchanged', candidates: [], notes: [], etag: known.etag };
+  if (answer.status === 304 && question.known?.path === path)
+    return { kind: 'unchanged', candidates: [], notes: [], path, ...lack };
   if (answer.status === 403) return { kind: 'forbidden', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
   const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
   if ('problem' in list) return { kind: 'refused', candidates: [], notes: [note(site, deps, list.problem)] };
   const { instances, services, leftOut } = list;
-  const listed = ({ id, path, port }: ListedInstance | ListedService, claims: Claims): Candidate =>
-    candidateOf(site, deps.nodePort, `${site.node.id}/${id}`, path, {
+  const keyOf = (id: string): string => `${site.node.id}/${id}`;
+  const listed = ({ id, path: below, port }: ListedInstance | ListedService, claims: Claims): Candidate =>
+    candidateOf(site, deps.nodePort, keyOf(id), below, {
       ...claims,
       ...(port !== undefined && { localPort: port }),
     });
@@ -116,23 +147,26 @@ async function listOf(
     }),
   ];
   const notes = leftOut > 0 ? [note(site, deps, `${leftOut} entries of its list make no sense and are left out`)] : [];
+  const states = new Map([...list.states].map(([id, state]) => [keyOf(id), state]));
   const { etag } = answer.headers;
-  return { kind: 'service', candidates, notes, ...(etag !== undefined && ETAG.test(etag) && { etag }) };
+  const found = { kind: 'service', candidates, notes, states, path, ...lack } as const;
+  return { ...found, ...(etag !== undefined && ETAG.test(etag) && { etag }) };
 }
 
 function askForList(
   site: PeerSite,
   deps: PeerDeps,
   signal: AbortSignal,
-  known: KnownList | undefined,
+  { path, known, waitMs: longestMs }: PeerQuestion & { readonly path: string },
 ): Promise<Exchange> {
-  const waitMs = known?.waitMs ?? 0;
+  const etag = known?.path === path ? known.etag : undefined;
+  const waitMs = etag === undefined ? 0 : longestMs;
   const headers = {
-    ...(known !== undefined && { 'if-none-match': known.etag }),
+    ...(etag !== undefined && { 'if-none-match': etag }),
     ...(waitMs > 0 && { prefer: `wait=${Math.ceil(waitMs / 1000)}` }),
   };
   const limits = { timeoutMs: waitMs + PEER_TIMEOUT_MS, maxBytes: MAX_LIST_BYTES, clock: deps.clock, signal };
-  return askPeer(site, deps.nodePort, LIST_PATH, limits, headers);
+  return askPeer(site, deps.nodePort, path, limits, headers);
 }
 
 async function isOpencode(site: PeerSite, port: number, { clock }: PeerDeps, signal: AbortSignal): Promise<boolean> {

@@ -43,8 +43,8 @@ export const PEERS_BUDGET_MS = 1500;
 /** The others: a peer that does not answer must not hold up the news of one that does. */
 export const LATER_BUDGET_MS = 500;
 
-/** The bus can be busy without end; each hint costs a status, which is megabytes in a large tailnet. */
-const BUS_PACE_MS = 1000;
+/** The bus can be busy without end, and so can peers; each hint costs a status, which is megabytes in a large tailnet. */
+const STATUS_PACE_MS = 1000;
 
 /** Enough to see what is wrong. */
 const MAX_NOTES = 50;
@@ -71,6 +71,10 @@ export class TailscaleSource implements DiscoverySource {
   #changes = 0;
   #told = 0;
   #wasScanned = false;
+  #status: TailnetStatus | undefined;
+  #statusMs = 0;
+  /** The bus has said something since the status was asked for. */
+  #isBusNews = true;
 
   constructor(options: TailscaleOptions, { clock, logger, localApi }: TailscaleDependencies) {
     const { socketPath, nodePort, ports } = options;
@@ -115,14 +119,28 @@ export class TailscaleSource implements DiscoverySource {
   }
 
   async #look(signal: AbortSignal, thorough: boolean): Promise<Scan> {
-    const status = await this.#status(signal).catch((error: unknown) => {
+    // What a peer has to say is waited for by somebody: neither the machines nor the other peers hold it up.
+    const isNews = this.#wasScanned && !thorough && this.#told !== this.#changes;
+    const isFresh = this.#clock.monotonic() - this.#statusMs < STATUS_PACE_MS;
+    if (isNews && isFresh && !this.#isBusNews && this.#status !== undefined) return this.#found(this.#status);
+    this.#isBusNews = false;
+    const status = await this.#askStatus(signal).catch((error: unknown) => {
       // Restarting, or logged out: connections of before that may hang without a word.
+      this.#status = undefined;
       if (error instanceof SourceUnavailableError || isStopped(error)) this.#book.doubt();
       throw error;
     });
+    this.#status = status;
+    this.#statusMs = this.#clock.monotonic();
+    this.#book.keep(this.#sites(status, sortPeers(status, this.#options).eligible));
+    const asking = this.#book.ask({ thorough });
+    this.#run(asking);
+    if (!isNews) await this.#waitForPeers(asking, signal, thorough);
+    return this.#found(status);
+  }
+
+  #found(status: TailnetStatus): Scan {
     const { eligible, others } = sortPeers(status, this.#options);
-    this.#book.keep(this.#sites(status, eligible));
-    await this.#waitForPeers(signal, thorough);
     const { candidates, notes, dropped } = this.#book.found;
     this.#told = this.#changes;
     this.#wasScanned = true;
@@ -137,7 +155,7 @@ export class TailscaleSource implements DiscoverySource {
     };
   }
 
-  async #status(signal: AbortSignal): Promise<TailnetStatus> {
+  async #askStatus(signal: AbortSignal): Promise<TailnetStatus> {
     signal.throwIfAborted();
     let status: TailnetStatus;
     try {
@@ -160,9 +178,7 @@ export class TailscaleSource implements DiscoverySource {
     });
   }
 
-  async #waitForPeers(signal: AbortSignal, thorough: boolean): Promise<void> {
-    const asking = this.#book.ask({ thorough });
-    this.#run(asking);
+  async #waitForPeers(asking: Promise<void>, signal: AbortSignal, thorough: boolean): Promise<void> {
     const budgetMs = thorough || !this.#wasScanned ? PEERS_BUDGET_MS : LATER_BUDGET_MS;
     this.#waiting += 1;
     try {
@@ -182,8 +198,9 @@ export class TailscaleSource implements DiscoverySource {
 
   async #followBus(notifier: ChangeNotifier): Promise<void> {
     for await (const _ of this.#api.watch(notifier.ended)) {
+      this.#isBusNews = true;
       notifier.notify();
-      await this.#clock.sleep(BUS_PACE_MS, notifier.ended);
+      await this.#clock.sleep(STATUS_PACE_MS, notifier.ended);
     }
   }
 

@@ -21,6 +21,7 @@ import {
   INVALID_REQUEST,
   invalidParams,
   isObject,
+  isRequestId,
   type Params,
   textIn,
   unknownMethod,
@@ -84,7 +85,8 @@ export class LegacyServer {
       return {};
     });
     this.#server.oninitialized = () => this.#initialized();
-    this.#server.onerror = ({ message }) => core.logger.log('warn', `MCP: ${message}`);
+    // The SDK puts whole messages behind its words, and what was said there is not for the log.
+    this.#server.onerror = ({ message }) => core.logger.log('warn', `MCP: ${message.replace(/:? *[{[].*/s, '')}`);
     this.#transport = {
       start: async () => {},
       send: async (message) => await send(readable(message)),
@@ -98,16 +100,21 @@ export class LegacyServer {
 
   /** A message that is none of the other era's. The SDK drops what does not fit its schema without an answer. */
   take(value: unknown): void {
-    const message = JSONRPCMessageSchema.safeParse(value);
+    const message = JSONRPCMessageSchema.safeParse(withoutTask(value));
     if (message.success) {
-      this.#transport.onmessage?.(message.data);
+      try {
+        this.#transport.onmessage?.(message.data);
+      } catch (error) {
+        // It cannot write down what is nested too deeply.
+        this.#core.logger.log('warn', `MCP: a message was passed over: ${error instanceof Error ? error.message : ''}`);
+      }
       return;
     }
     const issues = JSONRPCRequestSchema.safeParse(value).error?.issues ?? [];
     const problem = `the message does not fit: ${inWords(issues)}`;
     this.#core.logger.log('warn', `MCP: ${problem}`);
     const { jsonrpc, id, method } = isObject(value) ? value : {};
-    if (jsonrpc !== '2.0' || typeof method !== 'string' || (typeof id !== 'string' && typeof id !== 'number')) return;
+    if (jsonrpc !== '2.0' || typeof method !== 'string' || !isRequestId(id)) return;
     void this.#transport.send({ jsonrpc, id, error: { code: INVALID_REQUEST, message: problem } });
   }
 
@@ -166,6 +173,13 @@ export class LegacyServer {
       askPerson: mayChange ? personAsker(this.#server, clock) : undefined,
     };
   }
+}
+
+/** Who declares no tasks has to pass over a wish for one (2025-11-25), and the SDK refuses it. */
+function withoutTask(message: unknown): unknown {
+  if (!isObject(message) || !isObject(message['params'])) return message;
+  const { task: _, ...params } = message['params'];
+  return { ...message, params };
 }
 
 /** Of zod's. */

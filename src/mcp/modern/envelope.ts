@@ -19,6 +19,9 @@ const LOG_LEVEL_KEY = `${NAMESPACE}logLevel`;
 const UNSUPPORTED_VERSION = -32_022;
 const MISSING_CAPABILITY = -32_021;
 
+/** Of a client's words in an answer. */
+const MAX_ECHO_CHARS = 100;
+
 /** What each request says of its client: nothing is remembered from one to the next. */
 export interface Envelope {
   readonly client: McpRequest['client'];
@@ -41,16 +44,17 @@ export function readEnvelope(params: Params): Envelope {
   if (version !== PROTOCOL_VERSION)
     throw new RpcError(UNSUPPORTED_VERSION, `This server speaks ${PROTOCOL_VERSION}, and 2025-11-25 after initialize`, {
       supported: [PROTOCOL_VERSION],
-      requested: version,
+      requested: version.slice(0, MAX_ECHO_CHARS),
     });
   const capabilities = meta[CAPABILITIES_KEY];
   if (!isObject(capabilities)) throw invalidParams(`params._meta lacks ${CAPABILITIES_KEY}`);
   const logLevel = meta[LOG_LEVEL_KEY];
   if (logLevel !== undefined && !isLogLevel(logLevel)) throw invalidParams(`${LOG_LEVEL_KEY} is no level of a log`);
-  const { name, version: clientVersion = '' } = isObject(meta[CLIENT_KEY]) ? meta[CLIENT_KEY] : {};
+  const { name, version: clientVersion } = isObject(meta[CLIENT_KEY]) ? meta[CLIENT_KEY] : {};
   const token = meta['progressToken'];
   return {
-    client: typeof name === 'string' ? { name, version: String(clientVersion) } : undefined,
+    client:
+      typeof name === 'string' ? { name, version: typeof clientVersion === 'string' ? clientVersion : '' } : undefined,
     capabilities,
     logLevel,
     progressToken: typeof token === 'string' || typeof token === 'number' ? token : undefined,

@@ -4,7 +4,17 @@ import type { OwnMessage } from '../clean-stdio.ts';
 import { showsForms } from '../elicitation.ts';
 import { lowestLevel } from '../features/client-log.ts';
 import type { Core, McpRequest } from '../method.ts';
-import { INTERNAL_ERROR, isObject, type Params, type RequestId, RpcError, textIn, unknownMethod } from '../wire.ts';
+import {
+  INTERNAL_ERROR,
+  invalidParams,
+  isObject,
+  isRequestId,
+  type Params,
+  type RequestId,
+  RpcError,
+  textIn,
+  unknownMethod,
+} from '../wire.ts';
 import {
   declaresTasks,
   type Envelope,
@@ -45,6 +55,9 @@ const CACHE = new Map<string, typeof STANDING | typeof FLEETING>([
 /** Clients that ask for no progress give up after a minute, as the SDKs' own do. */
 const SILENT_CALL_MS = 48_000;
 
+/** More than a client has use for; each is gone through at every change of the fleet. */
+const MAX_LISTENERS = 100;
+
 /** One request, whose id the client may name to cancel it. */
 interface Running {
   readonly ending: AbortController;
@@ -81,7 +94,7 @@ export class ModernServer {
     const { jsonrpc, id, method, params } = isObject(message) ? message : {};
     if (jsonrpc !== '2.0' || typeof method !== 'string') return false;
     if (id === undefined) return this.#takeNotification(method, params);
-    if ((typeof id !== 'string' && typeof id !== 'number') || !isEnveloped(params)) return false;
+    if (!isRequestId(id) || !isEnveloped(params)) return false;
     const answered = this.#answer(id, method, params as Params);
     if (method !== 'subscriptions/listen') return true;
     this.#listening.add(answered);
@@ -133,6 +146,7 @@ export class ModernServer {
         return await this.#callTool(params, request, envelope);
       case 'subscriptions/listen': {
         if (asksForTasks(params) && !declaresTasks(envelope)) throw missingTasks();
+        if (this.#listening.size >= MAX_LISTENERS) throw invalidParams('Too many subscriptions; cancel some first');
         const { signal } = running.ending;
         return await listen(this.#core, params, { id, signal, tell: (...told) => this.#tell(...told) });
       }
@@ -169,11 +183,15 @@ export class ModernServer {
     const call = await tools.read(params);
     const canAsk = this.#canAsk(envelope);
     const follows = call.problem === undefined && call.tool.followsTurn?.(call.args) === true;
-    if (follows && declaresTasks(envelope)) {
+    // What began as a call goes on as one: a task would send its message again.
+    const isRetry = params['requestState'] !== undefined;
+    if (follows && !isRetry && declaresTasks(envelope)) {
       const task = await (await this.#loadTasks()).begin(call, request, canAsk);
       if (task !== undefined) return task;
     }
-    if (!canAsk && params['requestState'] === undefined) return await tools.run(call, request);
+    // What only looks never asks: it needs no key.
+    const mayAsk = canAsk && (call.tool.followsTurn !== undefined || !call.tool.annotations.readOnlyHint);
+    if (!mayAsk && !isRetry) return await tools.run(call, request);
     return await (await this.#loadRetries()).run(call, request, params, canAsk);
   }
 

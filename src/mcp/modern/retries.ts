@@ -1,12 +1,17 @@
 import { randomUUID } from 'node:crypto';
 
 import { LinkedAbort } from '../../base/linked-abort.ts';
-import type { AskPerson, Form } from '../../operations/runtime.ts';
+import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer } from '../elicitation.ts';
 import type { Core, McpRequest } from '../method.ts';
 import type { ToolCall } from '../tool-calls.ts';
 import { invalidParams, isObject, type Params, textIn } from '../wire.ts';
 import { type AskedState, digestOf, StateSealer } from './sealed-state.ts';
+
+const UNSEALED: PersonAnswer = {
+  kind: 'unavailable',
+  reason: 'the key that seals their answers cannot be kept, as the log of this server says',
+};
 
 /** A person who comes back later finds the request in that opencode, or is asked anew. */
 const HOLDS_MS = 3_600_000;
@@ -31,8 +36,10 @@ export class Retries {
       logger.log('warn', 'the person cannot be asked: the key for their answers cannot be kept', { reason });
     });
     const state = params['requestState'] === undefined ? undefined : this.#stateOf(sealer, call, params);
-    if (sealer === undefined || !canAsk) return await tools.run(call, request);
     const requestId = state?.requestId ?? randomUUID();
+    if (!canAsk) return await tools.run(call, request, { requestId });
+    // Not as for a client that cannot ask: what only the person may allow would be the model's to allow.
+    if (sealer === undefined) return await tools.run(call, { ...request, askPerson: async () => UNSEALED });
     const over = new LinkedAbort(request.signal);
     try {
       return await new Promise((resolve, reject) => {

@@ -1,4 +1,5 @@
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 
@@ -32,7 +33,10 @@ export const TASK_TTL_MS = 86_400_000;
 /** Task ids are UUIDs: nothing else is looked for as a file. */
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** The tasks of this user's servers, a file each, until their time is over: a client may fetch a result from the next process. */
+/**
+ * The tasks of this user's servers until their time is over: a client may fetch a result from the next process. How a task ended is
+ * a file of its own, which the first process makes that has come to an end: two may follow one task, and what was told once stays.
+ */
 export class TaskStore {
   readonly #folder: string;
   readonly #clock: Clock;
@@ -46,27 +50,47 @@ export class TaskStore {
     this.#clock = clock;
   }
 
-  /** @throws it cannot be kept */
-  async write(id: string, task: KeptTask): Promise<void> {
-    const path = this.#path(id);
-    const write = async (): Promise<void> => {
+  /** Resolves with what is kept from now on: the end that another process came to first, where there is one. @throws it cannot be kept */
+  async write(id: string, task: KeptTask): Promise<KeptTask> {
+    const write = async (): Promise<KeptTask> => {
       await mkdir(this.#folder, { recursive: true, mode: 0o700 });
       await this.#tidy();
-      const temporary = `${path}.tmp`;
-      await writeFile(temporary, JSON.stringify(task), { mode: 0o600 });
-      await rename(temporary, path);
+      const temporary = join(this.#folder, `.${randomUUID()}.tmp`);
+      try {
+        await writeFile(temporary, JSON.stringify(task), { mode: 0o600 });
+        if (task.end === undefined) {
+          await rename(temporary, this.#path(id));
+          return (await this.#read(this.#endPath(id))) ?? task;
+        }
+        await link(temporary, this.#endPath(id));
+        return task;
+      } catch (error) {
+        const first =
+          (error as NodeJS.ErrnoException).code === 'EEXIST' ? await this.#read(this.#endPath(id)) : undefined;
+        if (first === undefined) throw error;
+        return first;
+      } finally {
+        await rm(temporary, { force: true }).catch(() => {});
+      }
     };
     const written = this.#writing.then(write);
-    this.#writing = written.catch(() => {});
-    await written;
+    this.#writing = written.then(
+      () => {},
+      () => {},
+    );
+    return await written;
   }
 
   /** Undefined where there is none, or its time is over. */
   async read(id: string): Promise<KeptTask | undefined> {
     if (!ID.test(id)) return undefined;
+    const task = (await this.#read(this.#endPath(id))) ?? (await this.#read(this.#path(id)));
+    return task === undefined || this.#isOver(task) ? undefined : task;
+  }
+
+  async #read(path: string): Promise<KeptTask | undefined> {
     try {
-      const task = keptTaskSchema.parse(JSON.parse(await readFile(this.#path(id), 'utf8')));
-      return this.#isOver(task) ? undefined : task;
+      return keptTaskSchema.parse(JSON.parse(await readFile(path, 'utf8')));
     } catch {
       return undefined;
     }
@@ -85,5 +109,9 @@ export class TaskStore {
 
   #path(id: string): string {
     return join(this.#folder, `${id}.json`);
+  }
+
+  #endPath(id: string): string {
+    return join(this.#folder, `${id}.end.json`);
   }
 }

@@ -36,14 +36,15 @@ export class Task {
   readonly #core: Core;
   readonly #id: string;
   #kept: KeptTask;
-  readonly #save: (kept: KeptTask) => Promise<void>;
+  /** Resolves with what is kept from now on. */
+  readonly #save: (kept: KeptTask) => Promise<KeptTask>;
   readonly #questions = new Map<string, OpenQuestion>();
   readonly #doing = new Map<string, string>();
   #ending: LinkedAbort | undefined;
   #isLeft = false;
   #ended: Promise<void> | undefined;
 
-  constructor(core: Core, id: string, kept: KeptTask, save: (kept: KeptTask) => Promise<void>) {
+  constructor(core: Core, id: string, kept: KeptTask, save: (kept: KeptTask) => Promise<KeptTask>) {
     this.#core = core;
     this.#id = id;
     this.#kept = kept;
@@ -68,12 +69,14 @@ export class Task {
     };
     const result = await tools.run(call, request, {
       work,
+      asksAtOnce: true,
       onActivity: (instance, doing) => void this.#doing.set(instance, doing),
       onBegun: async (begun) => {
         if (this.#ended !== undefined) throw new Error('the task was cancelled');
         const others = this.#kept.begun.filter(({ instance }) => instance !== begun.instance);
         this.#change({ begun: [...others, begun] });
-        await this.#save(this.#kept);
+        const { end } = await this.#save(this.#kept);
+        if (end !== undefined) throw new Error('another server has ended the task; nothing was sent by this one');
       },
     });
     ending.end();
@@ -98,7 +101,8 @@ export class Task {
           : 'Cancelled before anything was sent.';
     const ended = this.#end({ status: 'cancelled', message });
     this.#ending?.abort();
-    await ended;
+    // Where that cannot be kept, `run` says so: it is cancelled all the same.
+    await ended.catch(() => {});
   }
 
   /** This process ends; the task does not. */
@@ -164,7 +168,13 @@ export class Task {
   /** Told once it is kept, so that the next process tells the same. What comes first counts. */
   async #end(end: KeptTask['end']): Promise<void> {
     const kept = { ...this.#kept, end, updatedAtMs: this.#core.clock.now() };
-    this.#ended ??= this.#save(kept).finally(() => (this.#kept = kept));
+    this.#ended ??= this.#save(kept).then(
+      (first) => void (this.#kept = first),
+      (error: unknown) => {
+        this.#kept = kept;
+        throw error;
+      },
+    );
     await this.#ended;
   }
 

@@ -99,7 +99,10 @@ export class Tasks {
     const { resume } = await import('../../operations/send/resume.ts');
     // What only waits, or has settled nothing yet, begins again; a message is never sent again.
     const beginsAgain = begun.length === 0 && NOT_KEPT[name] === undefined;
-    const work: CallExtras['work'] = beginsAgain ? undefined : (runtime, running) => resume(runtime, begun, running);
+    const named = Array.isArray(args['instance']) ? args['instance'].filter((one) => typeof one === 'string') : [];
+    const work: CallExtras['work'] = beginsAgain
+      ? undefined
+      : (runtime, running) => resume(runtime, { begun, named }, running);
     this.#start(id, task, call, { client: undefined, canAsk, work });
     return task;
   }

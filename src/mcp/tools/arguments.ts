@@ -34,7 +34,9 @@ export function readArguments(properties: Readonly<Record<string, unknown>>, giv
 /** `sessionId` is a chat of n8n's; alone and with an id of opencode's it is a mistyped `session_id`, which must not be passed over. */
 function isOfN8n(key: string, given: Arguments): boolean {
   if (!OF_N8N.has(key)) return false;
-  if (key !== 'sessionId' || !/^\W*ses_/.test(String(given[key]))) return true;
+  const { [key]: value } = given;
+  const [id] = Array.isArray(value) ? (value as readonly unknown[]) : [value];
+  if (key !== 'sessionId' || typeof id !== 'string' || !/^\W*ses_/.test(id)) return true;
   return Object.keys(given).some((other) => other !== key && OF_N8N.has(other));
 }
 

@@ -30,7 +30,14 @@ export interface AdmissionFacts {
 }
 
 export type Admission =
-  | { readonly role: Role; readonly caller: string; /** Stable id of the caller's node. */ readonly node: string }
+  | {
+      readonly role: Role;
+      readonly caller: string;
+      /** Stable id of the caller's node. */
+      readonly node: string;
+      /** They are the user of this node, on a machine of their own. */
+      readonly isNodeUser?: true;
+    }
   /** The reason is for the caller: who they appear to be, and what would admit them. */
   | { readonly refusal: string; readonly caller: string };
 
@@ -56,6 +63,7 @@ export function admit(facts: AdmissionFacts): Admission {
   }
   const roles = rolesOf(facts, whois);
   const node = whois.node.id;
+  if (isOwnUser(facts, whois)) return { role: 'drive', caller, node, isNodeUser: true };
   if (roles.has('drive')) return { role: 'drive', caller, node };
   if (roles.has('read')) return { role: 'read', caller, node };
   return { refusal: `You appear to be ${caller}, who is not admitted here. ${remedyOf(facts, whois)}`, caller };
@@ -73,7 +81,13 @@ export function refuseStranger(reason: string): Admission {
   return { refusal, caller: 'a local process' };
 }
 
-function rolesOf({ self, peer, rules }: AdmissionFacts, whois: Whois): ReadonlySet<Role> {
+function isOwnUser({ self, peer }: AdmissionFacts, { node, userId }: Whois): boolean {
+  const isOfThisTailnet = peer !== undefined && !peer.shared;
+  const isPerson = node.tags.length === 0 && self.tags.length === 0 && userId !== '';
+  return isPerson && isOfThisTailnet && self.userId === userId && node.userId === userId;
+}
+
+function rolesOf({ peer, rules }: AdmissionFacts, whois: Whois): ReadonlySet<Role> {
   const { tags } = whois.node;
   // A name or a tag of another tailnet may read like one of ours, so a shared node is only what a login or a grant says.
   const isOfThisTailnet = peer !== undefined && !peer.shared;
@@ -83,8 +97,6 @@ function rolesOf({ self, peer, rules }: AdmissionFacts, whois: Whois): ReadonlyS
     if (isOfThisTailnet && tags.some((tag) => rules.tags.includes(tag))) roles.add('drive');
     return roles;
   }
-  const ownUser = self.tags.length === 0 && self.userId !== '' && self.userId === whois.userId;
-  if (ownUser && isOfThisTailnet && whois.node.userId === whois.userId) roles.add('drive');
   const login = whois.login.toLowerCase();
   if (login !== '' && rules.users.some((user) => user.toLowerCase() === login)) roles.add('drive');
   return roles;

@@ -16,10 +16,12 @@ import { EventFilter } from '../proxy/event-filter.ts';
 import { readRoute } from '../proxy/read-routes.ts';
 import type { ReadSessions } from '../proxy/read-sessions.ts';
 import { isForNobody, NOBODYS, readServiceRoute, withoutToken } from '../proxy/service-routes.ts';
-import type { Quota } from './quota.ts';
+import type { Quota } from '../../http/quota.ts';
 import { AWAY, guardRequest, type Refusal } from './request-guard.ts';
 import type { RequestLog } from '../proxy/request-log.ts';
 import { readTarget, type RequestTarget } from '../proxy/request-target.ts';
+import type { NodePage } from '../node-page.ts';
+import { answerJson } from '../../page/json-answer.ts';
 import type { Tailnet } from '../tailnet-view.ts';
 
 export interface GateDeps {
@@ -27,6 +29,9 @@ export interface GateDeps {
   readonly callers: Pick<Callers, 'admit'>;
   readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
   readonly feed: Pick<ListFeed, 'now' | 'next'>;
+  /** What each instance is doing, as callers of each role may see it. */
+  readonly states: Readonly<Record<Role, Pick<ListFeed, 'now' | 'next'>>>;
+  readonly page: Pick<NodePage, 'answer'>;
   readonly sessions: Pick<ReadSessions, 'has' | 'isActive'>;
   readonly connections: Connections;
   readonly quota: Quota;
@@ -43,6 +48,8 @@ const TOO_MANY: Refusal = {
   text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
 };
 
+const CHANGED: Refusal = { status: 403, text: 'Your role here is another one now. Ask again.' };
+
 /** With them a plain GET runs what lies in a directory. */
 const NAMING_DIRECTORIES = ['x-opencode-directory', 'x-opencode-workspace'];
 const NOT_ACTIVE =
@@ -54,6 +61,8 @@ export const RECHECK_MS = 60_000;
 interface Admitted {
   readonly target: RequestTarget;
   readonly role: Role;
+  readonly caller: string;
+  readonly isNodeUser: boolean;
 }
 
 /** Every request passes here: guarded, its caller admitted, its route allowed, then proxied. */
@@ -69,12 +78,16 @@ export class Gate {
     const over = this.#begin(request.socket, response);
     try {
       const admitted = await this.#admit(request, over.signal);
-      if ('status' in admitted) refuse(response, admitted);
-      else if (admitted.target.kind === 'list') await this.#list(request, response, over.signal);
+      if ('status' in admitted) refuseAsAsked(request, response, admitted);
+      else if (admitted.target.kind === 'page') await this.#page(request, response, admitted, over);
+      else if (admitted.target.kind !== 'instance') await this.#list(request, response, admitted, over.signal);
       else {
-        const upstream = await this.#upstream(request, admitted, over.signal);
-        if ('status' in upstream) refuse(response, upstream);
-        else await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
+        const found = await this.#upstream(request, admitted, over.signal);
+        if ('status' in found) refuse(response, found);
+        else {
+          const upstream = { ...found, isSandboxed: true } as const;
+          await this.#watched(request, admitted, over, () => proxyRequest(request, response, upstream, over.signal));
+        }
       }
     } catch (error) {
       this.#deps.log.failed(request, error);
@@ -116,12 +129,12 @@ export class Gate {
     const { tailnet, log, callers, quota } = this.#deps;
     const self = tailnet()?.self;
     if (self === undefined) return AWAY;
-    const wrong = guardRequest(request, self);
+    const target = readTarget(request.url ?? '');
+    const wrong = guardRequest(request, self, target);
     if (wrong !== undefined) {
       log.refused(request, { caller: request.socket.remoteAddress ?? 'unknown' }, wrong.text);
       return wrong;
     }
-    const target = readTarget(request.url ?? '');
     const verdict = await callers.admit(request.socket);
     if (!('role' in verdict)) return this.#refused(request, target, verdict);
     const leave = quota.take(verdict.node);
@@ -135,9 +148,10 @@ export class Gate {
       log.refused(request, verdict, UNKNOWN.text);
       return UNKNOWN;
     }
-    if (target.kind === 'list') log.polled(request, verdict);
+    if (target.kind !== 'instance') log.polled(request, verdict);
     else log.admitted(request, verdict);
-    return { target, role: verdict.role };
+    const { role, caller, isNodeUser = false } = verdict;
+    return { target, role, caller, isNodeUser };
   }
 
   #refused(
@@ -147,23 +161,36 @@ export class Gate {
   ): Refusal {
     const { log } = this.#deps;
     const reason = 'refusal' in verdict ? verdict.refusal : verdict.unanswered;
-    if (target?.kind === 'list') log.polled(request, verdict, reason);
+    if (target !== undefined && target.kind !== 'instance') log.polled(request, verdict, reason);
     else log.refused(request, verdict, reason);
     if ('refusal' in verdict) return { status: 403, text: reason };
     // The cause first: where this is shown, its end may be cut off.
     return { status: 503, text: `${reason}; you are not admitted, since nobody can say who you are.` };
   }
 
-  #list(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
-    const { feed, callers } = this.#deps;
+  #list(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { target, role }: Admitted,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { feed, states, callers } = this.#deps;
     return answerList(request, response, {
-      feed,
+      feed: target.kind === 'states' ? states[role] : feed,
       signal,
       admitAgain: async () => {
         const verdict = await callers.admit(request.socket, 'again');
-        return 'role' in verdict ? undefined : this.#refused(request, { kind: 'list' }, verdict);
+        if (!('role' in verdict)) return this.#refused(request, target, verdict);
+        return target.kind === 'list' || mayStill(verdict.role, role) ? undefined : CHANGED;
       },
     });
+  }
+
+  #page(request: IncomingMessage, response: ServerResponse, admitted: Admitted, over: AbortController): Promise<void> {
+    const { target } = admitted;
+    if (target.kind !== 'page') return Promise.resolve();
+    const visit = { target, visitor: admitted, signal: over.signal };
+    return this.#watched(request, admitted, over, () => this.#deps.page.answer(request, response, visit));
   }
 
   /** Where an admitted request goes, or why it does not. */
@@ -227,28 +254,39 @@ export class Gate {
   /** Runs an exchange that is cut when its caller's right ends. */
   async #watched(
     request: IncomingMessage,
-    { role }: Admitted,
+    admitted: Admitted,
     over: AbortController,
     exchange: () => Promise<void>,
   ): Promise<void> {
-    void this.#recheck(request, role, over);
+    void this.#recheck(request, admitted, over);
     await exchange();
   }
 
   /** Asks every minute whether the caller of a long exchange still has the right it began with. */
-  async #recheck(request: IncomingMessage, role: Role, over: AbortController): Promise<void> {
+  async #recheck(request: IncomingMessage, { role, isNodeUser }: Admitted, over: AbortController): Promise<void> {
     const { clock, callers, log } = this.#deps;
     for (;;) {
       await clock.sleep(RECHECK_MS, over.signal);
       if (over.signal.aborted) return;
       const verdict = await callers.admit(request.socket);
       if (over.signal.aborted) return;
-      // Who may drive may read.
-      if ('role' in verdict && (verdict.role === role || verdict.role === 'drive')) continue;
+      if ('role' in verdict && mayStill(verdict.role, role) && (!isNodeUser || verdict.isNodeUser === true)) continue;
       log.cut(request, verdict);
       over.abort();
     }
   }
+}
+
+/** Who may drive may read. */
+function mayStill(now: Role, before: Role): boolean {
+  return now === before || now === 'drive';
+}
+
+/** The page's scripts read JSON. */
+function refuseAsAsked(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+  const target = readTarget(request.url ?? '');
+  if (target?.kind !== 'page' || 'file' in target) refuse(response, refusal);
+  else answerJson(response, refusal.status, { error: refusal.text });
 }
 
 function upgradeProblem({ headers, method }: IncomingMessage, { role }: Admitted): Refusal | undefined {

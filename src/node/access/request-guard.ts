@@ -1,5 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isIPv6 } from 'node:net';
+import { PAGE_HEADER } from '../../page/contract.ts';
+import type { RequestTarget } from '../proxy/request-target.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
 
 /** An HTTP answer that ends a request. The text is for the caller. */
@@ -21,6 +23,7 @@ const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
 export function guardRequest(
   request: Pick<IncomingMessage, 'method' | 'headers' | 'headersDistinct'>,
   self: TailnetNode,
+  target?: RequestTarget,
 ): Refusal | undefined {
   const { headers, headersDistinct, method } = request;
   const twice = SINGLE.find((name) => (headersDistinct[name]?.length ?? 0) > 1);
@@ -32,25 +35,38 @@ export function guardRequest(
   // A name that a foreign page has pointed at this address (DNS rebinding) is none of this machine's.
   if (!HOST.test(host) || !namesOf(self).has(hostnameOf(host)))
     return { status: 421, text: 'The Host header names another machine. Use this machine’s tailnet name or address.' };
-  return guardBrowser(headers, host);
+  return guardBrowser(headers, host, target);
 }
 
 /**
  * A web page can make its visitor's browser send requests here, and with `?directory=` a plain GET runs code. Pages
  * cannot leave out Origin on what is not a plain GET, and cannot change the browser's name in a plain GET.
  */
-function guardBrowser(headers: IncomingMessage['headers'], host: string): Refusal | undefined {
+function guardBrowser(
+  headers: IncomingMessage['headers'],
+  host: string,
+  target: RequestTarget | undefined,
+): Refusal | undefined {
   const { origin } = headers;
   if (origin !== undefined && origin.toLowerCase() !== `http://${host.toLowerCase()}`)
     return { status: 403, text: 'Requests from web pages of other origins are refused.' };
   const site = headers['sec-fetch-site'];
   const isBrowser = /^\s*Mozilla\//i.test(headers['user-agent'] ?? '') || site !== undefined;
-  if (isBrowser && site !== 'same-origin' && site !== 'none' && origin === undefined)
-    return {
-      status: 403,
-      text: 'Web browsers are not served: a page of another origin could have sent this. Use opencode attach.',
-    };
+  if (isBrowser && target?.kind === 'page' && isForPage(headers, target)) return undefined;
+  // The page's own origin is the page's: what an instance serves would act there as its visitor.
+  if (isBrowser && target?.kind === 'instance') return BROWSER;
+  if (isBrowser && site !== 'same-origin' && site !== 'none' && origin === undefined) return BROWSER;
   return undefined;
+}
+
+const BROWSER: Refusal = {
+  status: 403,
+  text: 'Web browsers are served the page at / and nothing else: a page of another origin could have sent this. Other programs are served; for a terminal use opencode attach.',
+};
+
+/** The page's files hold no data, and its data takes a header that no page of another origin can send. */
+function isForPage(headers: IncomingMessage['headers'], target: Extract<RequestTarget, { kind: 'page' }>): boolean {
+  return 'file' in target || headers[PAGE_HEADER] === '1';
 }
 
 /** Lower case, IPv6 in brackets as URLs have it. */

@@ -1,15 +1,17 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { LiveFleet } from '../../fleet/fleet.ts';
-import type { Dialect, Instance, ProbedEndpoint } from '../../model/instance.ts';
+import { type Fleet, LiveFleet } from '../../fleet/fleet.ts';
+import type { Dialect, Instance, ProbedEndpoint, Snapshot } from '../../model/instance.ts';
+import { type NonEmpty, sortNonEmpty } from '../../model/non-empty.ts';
 import { createRegistrySource, registryOptionsOf } from '../../discovery/registry/registry.ts';
 import { createServiceSource, SERVICE_SOURCE } from '../../discovery/service/service.ts';
 import { INSTANCE_ID } from '../../discovery/tailnet/peer-list.ts';
 import type { Candidate } from '../../model/candidate.ts';
 import type { DiscoverySource } from '../../discovery/source.ts';
 import type { Logger } from '../../base/log.ts';
-import type { Credential } from '../../http/exchange.ts';
+import type { Connection, Credential } from '../../http/exchange.ts';
+import type { OwnServer, OwnServers } from '../../watch/own-servers.ts';
 import type { OwnPorts, PortClaim } from '../access/own-ports.ts';
 
 /** One opencode of this machine and user that answers. */
@@ -47,11 +49,14 @@ export interface OwnInstancesDeps {
 }
 
 /** The live instances that this user registered on this machine, and their OpenCode 2 services: nobody else's, and no tunnel's. */
-export class OwnInstances {
-  /** Called when the list has probably changed; not for a process that was killed, or replaced under its name. */
-  onChange: () => void = () => {};
+export class OwnInstances implements OwnServers {
   readonly #deps: OwnInstancesDeps;
   readonly #fleet: LiveFleet;
+  readonly #listeners = new Set<() => void>();
+  /** Of one snapshot, which stands until something is different. */
+  #known: { readonly snapshot: Snapshot; readonly byId: ReadonlyMap<string, Known> } | undefined;
+  /** See `setFollowed`. */
+  readonly #followed = new Set<string>();
 
   constructor(deps: OwnInstancesDeps) {
     const { settings, uid, hostname, clock, logger } = deps;
@@ -67,8 +72,16 @@ export class OwnInstances {
       sources: [ownOnly(registry, logger), ownOnly(services, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
       // Not the change feed for people: that is delayed, and leaves out what came and went meanwhile.
-      onPresence: () => this.onChange(),
+      onPresence: () => {
+        for (const listener of this.#listeners) listener();
+      },
+      isFollowed: ({ candidate }) => this.#followed.has(idOf(candidate)),
     });
+  }
+
+  /** All that is known of them, for the page. */
+  get fleet(): Fleet {
+    return this.#fleet;
   }
 
   start(): void {
@@ -92,6 +105,43 @@ export class OwnInstances {
     return this.#resolve(candidate, signal);
   }
 
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  async servers(): Promise<readonly OwnServer[]> {
+    return (await this.list()).map(({ id, dialect }) => ({ id, dialect, instances: this.instancesOf(id) }));
+  }
+
+  instancesOf(id: string): readonly Instance[] {
+    return this.#byId().get(id)?.instances ?? [];
+  }
+
+  async connection(id: string, signal: AbortSignal): Promise<Connection> {
+    const own = await this.find(id);
+    if (own === undefined) throw new Error(`no process of this user listens where ${id} is registered`);
+    const credential = await this.credential(own, signal);
+    return { endpoint: own.candidate.endpoint, ...(credential !== undefined && { credential }) };
+  }
+
+  async survey(id: string, signal: AbortSignal): Promise<readonly Instance[]> {
+    const [instance] = this.instancesOf(id);
+    if (instance === undefined) return [];
+    await this.#fleet.surveyServer({ instance }, signal);
+    return this.instancesOf(id);
+  }
+
+  worksIn(id: string, session: { readonly id: string; readonly directory: string }): void {
+    const [instance] = this.instancesOf(id);
+    if (instance !== undefined) this.#fleet.worksIn({ instance }, session);
+  }
+
+  setFollowed(id: string, isFollowed: boolean): void {
+    if (isFollowed) this.#followed.add(id);
+    else this.#followed.delete(id);
+  }
+
   close(): Promise<void> {
     return this.#fleet.close();
   }
@@ -99,12 +149,24 @@ export class OwnInstances {
   /** By id. */
   async #answering(): Promise<ReadonlyMap<string, OwnInstance>> {
     await this.#fleet.ready();
-    const found = new Map<string, OwnInstance>();
-    for (const instance of this.#fleet.snapshot().instances) {
+    return new Map([...this.#byId()].map(([id, { own }]) => [id, own]));
+  }
+
+  #byId(): ReadonlyMap<string, Known> {
+    const snapshot = this.#fleet.snapshot();
+    if (this.#known?.snapshot === snapshot) return this.#known.byId;
+    const byId = new Map<string, Known>();
+    for (const instance of snapshot.instances) {
       const own = ownOf(instance);
-      if (own !== undefined && !found.has(own.id)) found.set(own.id, own);
+      if (own === undefined) continue;
+      const known = byId.get(own.id);
+      if (known === undefined) byId.set(own.id, { own, instances: [instance] });
+      // Two servers can be registered with one id; the first one has it.
+      else if (known.instances[0].server === instance.server)
+        byId.set(own.id, { own: known.own, instances: ownFirst([...known.instances, instance]) });
     }
-    return found;
+    this.#known = { snapshot, byId };
+    return byId;
   }
 
   async #resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined> {
@@ -151,9 +213,25 @@ function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
     ordered.find(({ result, lastHealthy }) => result.status === 'unhealthy' && lastHealthy !== undefined);
   if (endpoint?.lastHealthy === undefined) return undefined;
   const { candidate, lastHealthy: result } = endpoint;
-  const id = candidate.claims.id ?? madeId(candidate);
+  const id = idOf(candidate);
   const { directory, version, dialect } = result;
   return { id, name: candidate.claims.name ?? id, ...portOf(candidate), directory, version, dialect, candidate };
+}
+
+function idOf(candidate: Candidate): string {
+  return candidate.claims.id ?? madeId(candidate);
+}
+
+/** A server, as it is listed and with all that it is in the fleet. */
+interface Known {
+  readonly own: OwnInstance;
+  readonly instances: NonEmpty<Instance>;
+}
+
+/** The server's own directory before the others. */
+function ownFirst(instances: NonEmpty<Instance>): NonEmpty<Instance> {
+  const isElsewhere = ({ server, directory }: Instance): number => Number(directory !== server.directory);
+  return sortNonEmpty(instances, (one, other) => isElsewhere(one) - isElsewhere(other));
 }
 
 /** A service is what its file is called, whichever process it is. Registrations of the original have no id: the same process keeps the one made of its file, port and start. */

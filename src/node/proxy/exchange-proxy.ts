@@ -27,8 +27,8 @@ export interface ExchangeProxyOptions {
   readonly port: number;
   /** Who may ask: `password` for who has to say it, undefined for who may. */
   readonly refusal: (request: IncomingMessage, path: string) => Refusal | 'password' | undefined;
-  /** Answers a request by itself, before `refusal` is asked; false where it does not. */
-  readonly answer?: (request: IncomingMessage, response: ServerResponse) => Promise<boolean>;
+  /** Answers a request by itself, before `refusal` is asked; false where it does not. `signal` aborts when the exchange is over. */
+  readonly answer?: (request: IncomingMessage, response: ServerResponse, signal: AbortSignal) => Promise<boolean>;
   /** Where to send it, with the password of whoever is there. */
   readonly upstream: () => Promise<ProxyTarget | Refusal>;
 }
@@ -92,7 +92,7 @@ export class ExchangeProxy {
     response.once('close', over);
     const gone = new LinkedAbort(this.#ending.signal);
     response.once('close', () => gone.end());
-    if ((await this.#options.answer?.(request, response)) === true) return;
+    if ((await this.#options.answer?.(request, response, gone.signal)) === true) return;
     const target = this.#targetOf(request);
     if (target === 'password') {
       response.writeHead(401, {

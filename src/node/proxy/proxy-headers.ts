@@ -38,6 +38,8 @@ export interface Upstream {
   readonly filter?: () => Transform;
   /** Sees each answer that goes through. `cut` aborts when it is over on this side. */
   readonly watch?: (answer: IncomingMessage, cut: AbortSignal) => void;
+  /** To a browser, what it answers is a page without an origin. */
+  readonly isSandboxed?: true;
   /** Headers of the caller that do not go through, in lower case. */
   readonly without?: readonly string[];
   /** Aborts when this way is given up: what goes on by it only waits. */
@@ -58,9 +60,28 @@ export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: U
   return headers;
 }
 
-export function responseHeaders({ headersDistinct }: IncomingMessage): OutgoingHttpHeaders {
-  return passed(headersDistinct, (name) => !FROM_OPENCODE.test(name));
+/**
+ * What an instance serves must not act as the page of the node service, which has the same origin: a browser gives it none. Whoever
+ * passes it on from there under an origin of its own takes that away again.
+ */
+const SANDBOX = 'sandbox';
+
+export function responseHeaders(
+  { headersDistinct }: IncomingMessage,
+  { isSandboxed, connection }: Pick<Upstream, 'isSandboxed' | 'connection'>,
+): OutgoingHttpHeaders {
+  const headers = passed(headersDistinct, (name) => !FROM_OPENCODE.test(name));
+  const own = (headersDistinct[POLICY] ?? []).filter(
+    (one) => connection.endpoint.route === 'loopback' || one !== SANDBOX,
+  );
+  delete headers[POLICY];
+  const policies = isSandboxed === true ? [...own, SANDBOX] : own;
+  if (policies.length > 0) headers[POLICY] = policies;
+  return headers;
 }
+
+/** More than once: each of them holds. */
+const POLICY: string = 'content-security-policy';
 
 function passed(headers: Distinct, isPassed: (name: string) => boolean): OutgoingHttpHeaders {
   const named = new Set(

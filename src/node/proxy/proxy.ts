@@ -83,7 +83,7 @@ export function tryRequest(
         fail(problem);
         return;
       }
-      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, responseHeaders(answer));
+      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, responseHeaders(answer, upstream));
       // An event stream may say nothing for ten seconds after its head.
       response.flushHeaders();
       upstream.watch?.(answer, cut.signal);
@@ -190,7 +190,7 @@ export function proxyUpgrade(
       resolve();
     });
     sent.once('upgrade', (answer, peer, peerHead) => {
-      answerRaw(socket, { status: 101, reason: 'Switching Protocols', headers: upgradeHeaders(answer) });
+      answerRaw(socket, { status: 101, reason: 'Switching Protocols', headers: upgradeHeaders(answer, upstream) });
       if (peerHead.length > 0) socket.write(peerHead);
       if (head.length > 0) peer.write(head);
       join(socket, peer);
@@ -217,8 +217,8 @@ function join(one: Duplex, other: Duplex): void {
   }
 }
 
-function upgradeHeaders(answer: IncomingMessage): Record<string, string | readonly string[]> {
-  const kept = Object.entries(responseHeaders(answer)).flatMap(([name, value]) =>
+function upgradeHeaders(answer: IncomingMessage, upstream: Upstream): Record<string, string | readonly string[]> {
+  const kept = Object.entries(responseHeaders(answer, upstream)).flatMap(([name, value]) =>
     value === undefined ? [] : [[name, typeof value === 'number' ? String(value) : value] as const],
   );
   return { ...Object.fromEntries(kept), connection: 'Upgrade', upgrade: 'websocket' };

@@ -1,8 +1,10 @@
-import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH } from '../../discovery/tailnet/peer-list.ts';
+import { type PageTarget, readPageTarget } from '../../page/target.ts';
+import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../discovery/tailnet/peer-list.ts';
 
 /** What a request is for. */
 export type RequestTarget =
-  | { readonly kind: 'list' }
+  | { readonly kind: 'list' | 'states' }
+  | PageTarget
   | {
       readonly kind: 'instance';
       readonly id: string;
@@ -27,7 +29,8 @@ export function readTarget(target: string): RequestTarget | undefined {
   if (plain === undefined) return undefined;
   const { path, query } = plain;
   if (path === LIST_PATH) return { kind: 'list' };
-  if (!path.startsWith(INSTANCE_PREFIX)) return undefined;
+  if (path === STATES_PATH) return { kind: 'states' };
+  if (!path.startsWith(INSTANCE_PREFIX)) return readPageTarget(plain);
   const below = path.slice(INSTANCE_PREFIX.length);
   const slash = below.indexOf('/');
   const id = slash === -1 ? below : below.slice(0, slash);

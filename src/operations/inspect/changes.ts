@@ -67,6 +67,15 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
   return { data, text: render(data, input) };
 }
 
+/** What the turns of a session changed that stand, in their order; `partial`: only its newest messages were looked through. */
+export async function standingDiffs(
+  api: OpencodeApi,
+  session: Session,
+): Promise<{ readonly diffs: readonly FileDiff[]; readonly partial: boolean }> {
+  const [{ turns, partial }, undone] = await Promise.all([wholeSession(api, session.id), undoneIn(api, session)]);
+  return { diffs: turns.filter(({ id }) => !undone.has(id)).flatMap(({ diffs }) => diffs), partial };
+}
+
 async function wholeSession(api: OpencodeApi, sessionId: string): Promise<{ turns: Turn[]; partial: boolean }> {
   const turns: Turn[] = [];
   let before: string | undefined;

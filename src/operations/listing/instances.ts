@@ -1,4 +1,5 @@
 import type { Snapshot } from '../../model/instance.ts';
+import { isReported } from '../../model/report.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, quoteName } from '../answer.ts';
 import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
@@ -67,7 +68,7 @@ async function answer(
     total: fitting.length,
     states: counts(fitting),
     ...(next < fitting.length && { next_offset: next }),
-    notes: notes(snapshot),
+    notes: shownNotes(snapshot),
   };
   return { data, text: render(data, snapshot, now, match !== undefined) };
 }
@@ -112,7 +113,8 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   const directory = healthy || !isOwn ? instance.directory : (server.claims.directory ?? instance.directory);
   const version =
     best.result.status === 'healthy' || best.result.status === 'unsupported' ? versionShown(best.result) : undefined;
-  const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS;
+  // What its watcher says holds until it says something else.
+  const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS && !isReported(server);
   return {
     name: instance.name,
     host: instance.host,
@@ -138,7 +140,8 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   };
 }
 
-function notes(snapshot: Snapshot): string[] {
+/** What somebody should know of the sources, and of what they left out; bounded. */
+export function shownNotes(snapshot: Snapshot): string[] {
   // That a machine has no tailscaled, or no registry, is no fault.
   const failing = snapshot.sources
     .filter(({ status }) => status !== 'ok' && status !== 'unavailable')

@@ -9,6 +9,7 @@ import { latestSession } from '../sessions/session-query.ts';
 import { sessionRow } from '../sessions/sessions.ts';
 import { stallsAmong } from '../send/stalls.ts';
 import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
+import { reportedStatus } from './reported-status.ts';
 import type { StatusView } from '../shapes.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
@@ -25,6 +26,11 @@ export async function getStatus(
 ): Promise<Answer<StatusView>> {
   await runtime.fleet.ready();
   const instance = runtime.fleet.resolve(input.instance);
+  const reported = reportedStatus(runtime, instance);
+  if (reported !== undefined) {
+    const data = withElsewhere(reported, instance.key === instance.server.key ? worksElsewhere(runtime, instance) : []);
+    return { data, text: render(data) };
+  }
   let connected: Connected;
   try {
     connected = await connectTo(runtime, instance, call);
@@ -54,7 +60,7 @@ export async function getStatus(
   const latest = isTold ? await latestSession(connected) : undefined;
   const sessions =
     running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
-  const data: StatusView = {
+  const status: StatusView = {
     instance: connected.instance.name,
     state: stateOf(sessions.map(({ state }) => state)),
     version: versionShown(connected),
@@ -62,21 +68,29 @@ export async function getStatus(
     ...endpointsShown(listed(runtime, connected.instance).server, connected.endpoint()),
     sessions,
     waiting: askedLines(all),
-    ...(elsewhere.length > 0 && { elsewhere }),
   };
+  const data = withElsewhere(status, elsewhere);
   return { data, text: render(data) };
 }
 
-/** What the instance's server does in other directories, one line each; they are instances of their own. */
-async function workElsewhere(runtime: Runtime, connected: Connected, call: Call): Promise<string[]> {
+function withElsewhere(status: StatusView, elsewhere: readonly Instance[]): StatusView {
+  const lines = elsewhere.map(
+    ({ name, state, directory = '' }) => `${quoteName(name)}: ${state}, in ${quoteName(singleLine(directory, 300))}`,
+  );
+  return { ...status, ...(lines.length > 0 && { elsewhere: lines }) };
+}
+
+/** What the same server does in other directories, as it is known. */
+function worksElsewhere(runtime: Runtime, { key, server }: Instance): readonly Instance[] {
+  return runtime.fleet.snapshot().instances.filter((one) => one.server.key === server.key && one.key !== key);
+}
+
+/** What the instance's server does in other directories; they are instances of their own. */
+async function workElsewhere(runtime: Runtime, connected: Connected, call: Call): Promise<readonly Instance[]> {
   // What it does in its own directory is not this instance's to tell.
   if (connected.directory !== connected.serverDirectory) return [];
   const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
-  return instances
-    .filter(({ key }) => key !== connected.instance.key)
-    .map(
-      ({ name, state, directory = '' }) => `${quoteName(name)}: ${state}, in ${quoteName(singleLine(directory, 300))}`,
-    );
+  return instances.filter(({ key }) => key !== connected.instance.key);
 }
 
 /** Where nothing runs: the latest session, if there is something to say of it. */

@@ -19,8 +19,8 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
   const settled: string[] = [];
   if (askPerson === undefined) return { onWaiting: undefined, settled };
   const ask = async (asked: Asked): Promise<void> => {
-    // One form after the other: of several agents any number may ask at once.
-    const release = await runtime.lock.acquire('the person', limitOf(call));
+    // Of several agents any number may ask at once.
+    const release = call.asksAtOnce === true ? () => {} : await runtime.lock.acquire('the person', limitOf(call));
     try {
       if ((await fateNow(connected, asked)) !== undefined) return;
       const settlement = await askWhileItWaits(runtime, connected, asked, undefined, { ...call, askPerson });

@@ -64,11 +64,15 @@ function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, wh
   }
 }
 
+/** What was changed to be shown (an escape sequence hides what stands in it), or is too long for it, is not what would be allowed. */
+export function isShownWhole(text: string, maxChars: number): boolean {
+  return multiLine(text, maxChars) === text.replaceAll('\r\n', '\n').replace(EMOJI_STYLE, '');
+}
+
 function permissionDialog(agent: string, { permission, patterns, always, metadata }: Permission): Dialog {
   const whole = [metadata?.command ?? patterns.join('\n'), metadata?.diff].filter(Boolean).join('\n\n');
   const shown = multiLine(whole, MAX_SHOWN_CHARS);
-  // What was changed to be shown (an escape sequence hides what stands in it), or is too long for it, is not what would be allowed.
-  const isExact = shown === whole.replaceAll('\r\n', '\n').replace(EMOJI_STYLE, '');
+  const isExact = isShownWhole(whole, MAX_SHOWN_CHARS);
   const standing = always.map((one) => JSON.stringify(one)).join(', ');
   const isStandingExact =
     standing.length <= MAX_STANDING_CHARS && always.every((one) => singleLine(one, MAX_STANDING_CHARS) === one);

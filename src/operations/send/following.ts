@@ -27,21 +27,29 @@ export async function followOn(
 ): Promise<TurnResult> {
   const { api, instance } = connected;
   const { signal } = call;
-  const result = await joinTurn(
-    {
-      session,
-      deadlineMs: followUntil(call),
-      signal,
-      onText: call.onProgress,
-      onDoing: (doing) => call.onActivity?.(instance.name, doing),
-      onWaiting,
-      heard: runtime.heard.get(keyOf(instance, session)),
-    },
-    { api, clock: runtime.clock },
-    act,
-  );
-  remember(runtime, instance, session, result);
-  return result;
+  // Only what this call set going: a `wait` for all that runs is no reason to notify nobody.
+  const endMark = act && runtime.marks?.begin(session.id);
+  let outcome: TurnResult['outcome'] | undefined;
+  try {
+    const result = await joinTurn(
+      {
+        session,
+        deadlineMs: followUntil(call),
+        signal,
+        onText: call.onProgress,
+        onDoing: (doing) => call.onActivity?.(instance.name, doing),
+        onWaiting,
+        heard: runtime.heard.get(keyOf(instance, session)),
+      },
+      { api, clock: runtime.clock },
+      act,
+    );
+    remember(runtime, instance, session, result);
+    ({ outcome } = result);
+    return result;
+  } finally {
+    await endMark?.(outcome?.kind);
+  }
 }
 
 /** For the next call that follows this session: a silence may be longer than one call. */

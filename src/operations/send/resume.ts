@@ -41,19 +41,35 @@ export function begunOn(
   };
 }
 
-/** Goes on with what a process that has ended began: follows it, and sends nothing. */
-export async function resume(runtime: Runtime, begun: readonly Begun[], call: Call): Promise<Answer<TurnView>> {
+/**
+ * Goes on with what a process that has ended began: follows it, and sends nothing. `named` are the instances that the call named,
+ * where these were several: it may not have come to all.
+ */
+export async function resume(
+  runtime: Runtime,
+  { begun, named }: { readonly begun: readonly Begun[]; readonly named: readonly string[] },
+  call: Call,
+): Promise<Answer<TurnView>> {
   const [only] = begun;
   if (only === undefined)
     throw new OperationError(
       'The server that was to send the message ended before it did; nothing was sent. Call again if it is still wanted.',
     );
-  if (begun.length === 1) return await resumeOne(runtime, only, call);
+  const unsent = Math.max(0, named.length - begun.length);
+  if (begun.length === 1 && unsent === 0) return await resumeOne(runtime, only, call);
   const maxChars = shareOf(begun.length);
   const answers = begun.map((one) =>
     resumeOne(runtime, one, call, maxChars).catch((error: unknown) => failed(one.instance, error)),
   );
-  return together(await Promise.all(answers));
+  const rest = unsent === 0 ? [] : [notSent(named, begun)];
+  return together([...(await Promise.all(answers)), ...rest]);
+}
+
+/** They are named as the caller named them, which may be by a part of the name. */
+function notSent(named: readonly string[], begun: readonly Begun[]): Answer<TurnView> {
+  const sent = begun.map(({ instance }) => quoteName(instance)).join(', ');
+  const reason = `The server that was to send the message ended before it came to all of these: of them only ${sent} got it. Send it to the rest if it is still wanted.`;
+  return failed(named.join(', '), new OperationError(reason));
 }
 
 async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: number): Promise<Answer<TurnView>> {

@@ -247,6 +247,8 @@ async function serialized(
     },
   };
   const deps = { api, clock: runtime.clock };
+  const endMark = runtime.marks?.begin(session.id);
+  let outcome: TurnResult['outcome'] | undefined;
   try {
     const { agentName, modelName } = prepared;
     const earlier = prepared.request?.found.entry;
@@ -265,8 +267,10 @@ async function serialized(
             deps,
           );
     remember(runtime, instance, session, result);
+    ({ outcome } = result);
     return result;
   } finally {
+    await endMark?.(outcome?.kind);
     follow.end();
     release();
   }

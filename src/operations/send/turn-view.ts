@@ -5,7 +5,8 @@ import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import { type Answer, type CutText, cutText, formatAge, OperationError, quoteBlock, quoteName } from '../answer.ts';
 import { renderCut } from '../sessions/messages.ts';
 import type { TurnView } from '../shapes.ts';
-import { requestLine } from '../respond/waiting.ts';
+import type { Waiting } from '../../model/instance.ts';
+import { requestLine, waitingLine } from '../respond/waiting.ts';
 
 /** The end of an answer says how it ended: of a long one the beginning and the end are shown, each with half of this. */
 const TEXT_CHARS = 3_600;
@@ -36,7 +37,7 @@ export interface ViewOptions {
  */
 export function turnAnswer(
   instance: string,
-  session: Session,
+  session: Pick<Session, 'id' | 'title'>,
   result: TurnResult,
   options: ViewOptions,
 ): Answer<TurnView> {
@@ -64,6 +65,27 @@ export function turnAnswer(
   return { data, text: render(data, name, result.textPending) };
 }
 
+/** A turn that waits, as its watcher says it. */
+export function waitingAnswer(
+  instance: string,
+  session: Pick<Session, 'id' | 'title'>,
+  waiting: Waiting,
+): Answer<TurnView> {
+  const name = quoteName(instance);
+  const data: TurnView = {
+    instance,
+    session: { id: session.id, title: singleLine(session.title, 100) },
+    outcome: 'waiting',
+    waiting: [waitingLine(waiting)],
+    next: settleAdvice(name, waiting.id),
+  };
+  return { data, text: render(data, name, false) };
+}
+
+function settleAdvice(name: string, requestId: string): string {
+  return `Settle it with respond (instance ${name}, request_id ${requestId}), or in that opencode.`;
+}
+
 interface Told {
   readonly outcome: string;
   readonly reason?: string;
@@ -87,10 +109,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       const waits = { outcome: 'waiting', waiting: [requestLine(waiting, ofSubAgent)] };
       // It says itself what to do next: respond would ask the person in vain once more.
       if (reason !== undefined) return { ...waits, reason: sentence(reason, MAX_REASON_CHARS) };
-      return {
-        ...waits,
-        next: `Settle it with respond (instance ${name}, request_id ${waiting.request.id}), or in that opencode.`,
-      };
+      return { ...waits, next: settleAdvice(name, waiting.request.id) };
     }
     case 'running':
       return { ...running(outcome, nowMs), next: `It still runs. ${goOn}` };

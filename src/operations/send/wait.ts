@@ -8,6 +8,7 @@ import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { followOn, followUntil } from './following.ts';
+import { waitByReport } from './reported-turns.ts';
 import { type Call, connectTo, type Connected, type Runtime } from '../runtime.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import { NamedProgress, outcomes, resolveAll, shareOf } from './several.ts';
@@ -94,8 +95,10 @@ function limit(runtime: Runtime, { timeout_seconds }: WaitInput, call: Call): Ca
 /** The state of one session of an instance, or why it is unknown. */
 interface Seen {
   readonly instance: string;
-  readonly session?: Session;
+  readonly session?: Pick<Session, 'id' | 'title'>;
   readonly result?: TurnResult;
+  /** It waits, as its watcher says. */
+  readonly told?: Answer<TurnView>;
   readonly problem?: Problem;
   /** What the person settled meanwhile. */
   readonly settled?: readonly string[];
@@ -116,9 +119,15 @@ async function watch(
 ): Promise<readonly Seen[]> {
   const { name } = instance;
   try {
+    const { turns, sessionIds } = await waitByReport(runtime, instance, sessionId, call);
+    if (turns !== undefined) return turns.slice(0, MAX_SESSIONS).map((turn) => ({ instance: name, ...turn }));
     const connected = await connectTo(runtime, instance, call);
     const sessions =
-      sessionId === undefined ? await running(runtime, connected) : [await findSession(connected, sessionId)];
+      sessionId !== undefined
+        ? [await findSession(connected, sessionId)]
+        : sessionIds.length > 0
+          ? await known(connected, sessionIds)
+          : await running(runtime, connected);
     if (sessions.length === 0) return await idle(connected);
     return await followAll(runtime, connected, sessions, call);
   } catch (error) {
@@ -153,6 +162,11 @@ async function followAll(
   } finally {
     following.end();
   }
+}
+
+async function known({ api }: Connected, ids: readonly string[]): Promise<readonly Session[]> {
+  const sessions = await Promise.all(ids.slice(0, MAX_SESSIONS).map((id) => api.session(id)));
+  return sessions.filter((session) => session !== undefined);
 }
 
 /** Root sessions that are not idle, or about to be: opencode takes a message up to a second before its status says so. */
@@ -219,10 +233,11 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: n
 }
 
 function view(
-  { instance, session, result, problem, settled }: Seen,
+  { instance, session, result, told, problem, settled }: Seen,
   nowMs: number,
   maxChars: number,
 ): Answer<TurnView> {
+  if (told !== undefined) return told;
   if (problem !== undefined) return untold(instance, problem.outcome, problem.reason);
   if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
   const over = !isWorking(result.outcome);

@@ -108,6 +108,20 @@ describe('the envelope', () => {
     expect(error).toMatchObject({ code: -32_022, data: { supported: ['2026-07-28'], requested: '1999-01-01' } });
   });
 
+  test('whatever else a client puts there is no fault of this server, and does not come back at length', async () => {
+    const clientInfo = { name: 'x', version: { toString: 1 } };
+    const odd = await client.answer(
+      'prompts/get',
+      { name: 'x' },
+      { meta: { 'io.modelcontextprotocol/clientInfo': clientInfo } },
+    );
+    expect(odd.error?.code).toBe(-32_602);
+    const { error } = await client.answer('tools/list', {}, { version: 'v'.repeat(1_000_000) });
+    expect(JSON.stringify(error).length).toBeLessThan(1_000);
+    const long = { name: 'brief_all', arguments: { ['v'.repeat(1_000_000)]: 5 } };
+    expect(JSON.stringify(await client.answer('prompts/get', long)).length).toBeLessThan(1_000);
+  });
+
   test('who the client is need not be said', async () => {
     client.server.write({
       jsonrpc: '2.0',
@@ -274,6 +288,18 @@ describe('listening', () => {
     });
   });
 
+  test('too often is refused, until a listener is cancelled', async () => {
+    await using one = fresh();
+    const listen = (): number => one.write('subscriptions/listen', { notifications: {} });
+    const ids = Array.from({ length: 100 }, listen);
+    expect((await one.server.answerTo(listen())).error?.code).toBe(-32_602);
+    one.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: ids[0] } });
+    await one.ask('server/discover');
+    const heard = one.notifications.length;
+    listen();
+    await until('its acknowledgement', () => one.notifications.length === heard + 1);
+  });
+
   test('to tasks needs their extension', async () => {
     const notifications = { taskIds: ['x'] };
     const { error } = await client.answer('subscriptions/listen', { notifications });
@@ -297,6 +323,29 @@ describe('the other era beside it', () => {
     }
     one.server.write({ jsonrpc: '2.0', id: 9, method: 'ping' });
     expect((await one.server.answerTo(9)).result).toEqual({});
+  });
+
+  test('an answer to nothing is passed over, however deep it is, and what it says is not logged', async () => {
+    await using one = fresh();
+    one.server.write(...HANDSHAKE, {
+      jsonrpc: '2.0',
+      id: 5,
+      result: { action: 'accept', content: { secret: 'hunter2' } },
+    });
+    const deep = `${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}`;
+    one.server.write(`{"jsonrpc":"2.0","id":6,"result":${deep}}\n`, { jsonrpc: '2.0', id: 7, method: 'ping' });
+    expect((await one.server.answerTo(7)).result).toEqual({});
+    await until('both to be logged', () => one.server.stderr.split('MCP: ').length === 3);
+    expect(one.server.stderr).not.toMatch(/hunter2|"a"/);
+  });
+
+  test('an id that no answer can name gets none, and is logged', async () => {
+    await using one = fresh();
+    for (const id of ['null', 'true', '1e400'])
+      one.server.write(`{"jsonrpc":"2.0","id":${id},"method":"tools/list","params":${JSON.stringify(enveloped())}}\n`);
+    await one.ask('server/discover');
+    expect(one.server.stdout).toHaveLength(1);
+    await until('each to be logged', () => one.server.stderr.split('MCP: ').length === 4);
   });
 
   test('both on one connection, each by its own rules', async () => {

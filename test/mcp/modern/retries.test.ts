@@ -1,4 +1,4 @@
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { type FakeOpencode, startFakeOpencode } from '../../rig/fake-opencode.ts
 import { openRegistry, type Registry } from '../../rig/registry.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { until } from '../../rig/wait.ts';
-import { type Data, FORMS, ModernClient } from './modern-client.ts';
+import { type Data, FORMS, ModernClient, TASKS_AND_FORMS } from './modern-client.ts';
 
 let temp: TempDir;
 let registry: Registry;
@@ -219,17 +219,22 @@ describe('a question without a task', () => {
     expect(await running).toMatchObject({ structuredContent: { outcome: 'completed' } });
   });
 
-  test('where no key can be kept nobody is asked, and the call says how it stands', async () => {
-    await writeFile(join(temp.path, 'no folder'), '');
-    await using one = start({ XDG_STATE_HOME: join(temp.path, 'no folder') }, '--approve', 'human');
-    worker.state.begin(sessionId, 'run');
-    worker.addPermission({ sessionID: sessionId });
-    expect(await call('respond', RESPOND, {}, one)).toMatchObject({
-      isError: true,
-      content: [{ text: expect.stringMatching(/cannot ask them/) as string }],
-    });
-    expect(one.server.stderr).toMatch(/key for their answers cannot be kept/);
-  });
+  test.each(['human', 'ask'])(
+    'where no key can be kept nobody is asked, and nothing is allowed (approve: %s)',
+    async (approve) => {
+      await writeFile(join(temp.path, 'no folder'), '');
+      await using one = start({ XDG_STATE_HOME: join(temp.path, 'no folder') }, '--approve', approve);
+      worker.state.begin(sessionId, 'run');
+      worker.addPermission({ sessionID: sessionId });
+      const before = replies();
+      expect(await call('respond', RESPOND, {}, one)).toMatchObject({
+        isError: true,
+        content: [{ text: expect.stringMatching(/could not ask the person .* cannot be kept/) as string }],
+      });
+      expect(replies()).toBe(before);
+      expect(one.server.stderr).toMatch(/key for their answers cannot be kept/);
+    },
+  );
 });
 
 describe('a send that comes to a question', () => {
@@ -260,6 +265,28 @@ describe('a send that comes to a question', () => {
     });
     expect(worker.state.prompts).toHaveLength(1);
   });
+
+  test.each<readonly [string, Data]>([
+    ['tasks as well', TASKS_AND_FORMS],
+    ['nothing any more', {}],
+  ])('is the same send where the repeated call declares %s', async (_, capabilities) => {
+    const args = { instance: 'worker', session_id: sessionId, message: 'run' };
+    const first = call('send', args);
+    await until('the turn', () => worker.state.prompts.length === 1 && worker.openStreams === 1);
+    worker.addPermission({ sessionID: sessionId });
+    const question = questionIn(await first);
+    worker.state.permissions.clear();
+    worker.state.finish(sessionId, 'done');
+    const again = await client.call('send', args, { capabilities }, answered(question));
+    expect(again).toMatchObject({ resultType: 'complete', structuredContent: { outcome: 'completed', text: 'done' } });
+    expect(worker.state.prompts).toHaveLength(1);
+  });
+});
+
+test('a call that only looks leaves nothing behind, whatever its client shows', async () => {
+  await using one = new ModernClient({ args: ['--registry-dir', registry.path] });
+  expect(await call('instances', {}, {}, one)).toMatchObject({ structuredContent: { total: 1 } });
+  expect(await readdir(one.server.home)).toEqual(['tmp']);
 });
 
 test('a client that shows no forms is asked nothing: the call says what waits', async () => {

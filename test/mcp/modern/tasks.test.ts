@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -176,6 +176,18 @@ describe('cancelling', () => {
     expect(await cancel()).toEqual({ resultType: 'complete' });
   });
 
+  test('where that cannot be kept is no error', async () => {
+    const { task } = await running();
+    const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
+    await rm(folder, { recursive: true });
+    await writeFile(folder, '');
+    expect(await client.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS })).toEqual({
+      resultType: 'complete',
+    });
+    expect((await client.task(task.taskId)).status).toBe('cancelled');
+    await until('it to be logged', () => client.server.stderr.includes('cannot be kept'));
+  });
+
   test('behind another message of its session: nothing is sent, and it says so', async () => {
     const { id: session_id } = worker.addSession();
     const prompt = { path: /prompt_async$/ };
@@ -287,6 +299,18 @@ describe('a question in a task', () => {
     });
   });
 
+  test('is asked beside that of another task, which the person may leave for later', async () => {
+    const { task, sessionId } = await running();
+    const { id: session_id } = worker.addSession();
+    const second = await client.begin('send', { instance: 'worker', session_id, message: 'run' });
+    await until('both to be followed', () => worker.state.statuses.size === 2 && worker.openStreams === 2);
+    worker.addPermission({ sessionID: sessionId });
+    await asked(task.taskId);
+    worker.addPermission({ sessionID: session_id });
+    await asked(second.taskId);
+    expect((await client.task(task.taskId)).status).toBe('input_required');
+  });
+
   test('settled elsewhere first is no longer asked', async () => {
     const { task, sessionId } = await running();
     const { id } = worker.addPermission({ sessionID: sessionId });
@@ -375,8 +399,11 @@ describe('a question in a task', () => {
   });
 });
 
-test('the tasks of 2025-11-25 are gone', async () => {
+test('the tasks of 2025-11-25 are gone, and a call that wishes for one is a call', async () => {
   client.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 2, method: 'tasks/get', params: { taskId: 'x' } });
   expect((await client.server.answerTo(2)).error?.code).toBe(-32_601);
   expect((await client.server.answerTo(0)).result?.['capabilities']).not.toHaveProperty('tasks');
+  const params = { name: 'instances', arguments: {}, task: { ttl: 60_000 } };
+  client.server.write({ jsonrpc: '2.0', id: 3, method: 'tools/call', params });
+  expect((await client.server.answerTo(3)).result).toHaveProperty('structuredContent.total', 1);
 });

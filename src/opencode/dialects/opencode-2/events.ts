@@ -52,6 +52,8 @@ export class EventReader {
     switch (type) {
       case 'session.created':
         return createdIn(data);
+      case 'session.renamed':
+        return [['session.updated', { sessionID, info: { id: sessionID, title: data['title'] } }]];
       case 'session.deleted':
         return [['session.deleted', { sessionID, info: { id: sessionID } }]];
       case 'permission.asked': {

@@ -188,6 +188,7 @@ export function questionOf({ id, sessionID, title, fields }: WireForm): Question
           ? [{ label: 'Yes' }, { label: 'No' }]
           : (field.options ?? []).map(({ label }) => ({ label })),
       multiple: field.type === 'multiselect',
+      ...(field.custom === false && { custom: false }),
       optional: field.required !== true || isConditional(field),
     })),
   };

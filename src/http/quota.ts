@@ -1,15 +1,9 @@
-/**
- * Requests that one machine may have under way, upgraded sockets included: far more than an MCP server and several `opencode
- * attach` have, and a part of all connections, so that a machine that goes wild leaves the others theirs.
- */
-export const MAX_REQUESTS_PER_CALLER = 100;
-
 /** Counts what each caller has under way. */
 export class Quota {
   readonly #max: number;
   readonly #taken = new Map<string, number>();
 
-  constructor(max = MAX_REQUESTS_PER_CALLER) {
+  constructor(max: number) {
     this.#max = max;
   }
 

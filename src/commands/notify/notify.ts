@@ -1,0 +1,55 @@
+import { homedir, hostname } from 'node:os';
+
+import type { Output } from '../../base/program.ts';
+import { readTextFile } from '../../config/file/text-file.ts';
+import { loadSettings } from '../../config/load.ts';
+import { type Settings, SettingsError } from '../../config/settings.ts';
+import { type Tried, tryChannels } from '../../notify/try-channels.ts';
+import { EXIT } from '../terminal/exit-codes.ts';
+import { channelDeps } from './start-notifier.ts';
+
+/** No timer of a delivery keeps the process; each is bounded by itself. */
+const LONGEST_MS = 60_000;
+
+/** Sends a test notification to each channel and prints what came of it. Sets the exit code: 1 where one did not arrive. */
+export async function notify(argv: readonly string[], process: NodeJS.Process, output: Output): Promise<void> {
+  const { settings, warnings, flags } = await loadSettings({
+    argv,
+    env: process.env,
+    home: homedir(),
+    cwd: process.cwd(),
+    readFile: readTextFile,
+    command: { flags: { test: 'boolean' }, positionals: false },
+  });
+  for (const warning of warnings) output.tell(`${warning}\n`);
+  if (flags.get('test') !== 'true')
+    throw new SettingsError(
+      'notify: --test is missing: opencode-mcp notify --test. Notifications come from opencode-mcp node, or watch',
+    );
+  const { channels } = configuredNotify(settings, 'notify --test');
+  const ending = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ending.abort());
+  const alive = setInterval(() => {}, LONGEST_MS);
+  try {
+    const tried = await tryChannels(channels, hostname(), channelDeps(ending.signal), ending.signal);
+    output.print(tried.map(line).join(''));
+    process.exitCode = tried.some(({ problem }) => problem !== undefined) ? EXIT.failed : EXIT.done;
+  } finally {
+    ending.abort();
+    clearInterval(alive);
+  }
+}
+
+/** @throws {SettingsError} there is no channel */
+export function configuredNotify({ notify }: Settings, command: string): NonNullable<Settings['notify']> {
+  if (notify !== undefined && notify.channels.length > 0) return notify;
+  throw new SettingsError(
+    `${command}: the config file has no channel, such as {"notify":{"channels":[{"type":"desktop"}]}}; opencode-mcp help settings names the file, docs/notifications.md has the other channels`,
+  );
+}
+
+function line({ name, label, problem, remark }: Tried): string {
+  const outcome =
+    problem === undefined ? `sent${remark === undefined ? '' : `, but it is ${remark}`}` : `failed: ${problem}`;
+  return `${name} (${label}): ${outcome}\n`;
+}

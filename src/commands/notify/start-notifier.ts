@@ -1,0 +1,50 @@
+import { hostname } from 'node:os';
+
+import { systemClock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Settings } from '../../config/settings.ts';
+import { readSecret } from '../../credentials/secret.ts';
+import { createSecretCommands } from '../../credentials/secret-commands.ts';
+import { type ChannelDeps, createChannel } from '../../notify/channels/create-channel.ts';
+import { NoticeStore } from '../../notify/notice-store.ts';
+import { Notifier } from '../../notify/notifier.ts';
+import { holdNotifying } from '../../notify/sole-notifier.ts';
+import type { Watcher } from '../../watch/contract.ts';
+import { followMarks } from '../terminal/start-runtime.ts';
+
+export interface NotifierInput {
+  readonly settings: Settings;
+  readonly watcher: Watcher;
+  /** Of the page, as it is now; undefined where there is none. */
+  readonly linkBase: () => string | undefined;
+  readonly logger: Logger;
+  /** Ends the programs that are asked for secrets. */
+  readonly signal: AbortSignal;
+}
+
+/** Notifies by the channels of the settings from now on; undefined where they have none. */
+export function startNotifier({ settings, watcher, linkBase, logger, signal }: NotifierInput): Notifier | undefined {
+  const { notify, notifyDir } = settings;
+  if (notify === undefined || notify.channels.length === 0) return undefined;
+  const deps = channelDeps(signal);
+  const marks = followMarks(settings);
+  const notifier = new Notifier({
+    settings: notify,
+    channels: notify.channels.map((rules) => ({ rules, channel: createChannel(rules, deps) })),
+    watcher,
+    host: hostname(),
+    linkBase,
+    followed: () => marks.read(),
+    store: new NoticeStore(notifyDir, logger),
+    hold: () => holdNotifying(notifyDir),
+    clock: systemClock,
+    logger,
+  });
+  notifier.start();
+  return notifier;
+}
+
+export function channelDeps(signal: AbortSignal): ChannelDeps {
+  const commands = createSecretCommands({ clock: systemClock, signal });
+  return { clock: systemClock, readSecret: (ref, cut) => readSecret(ref, { commands }, cut) };
+}

@@ -1,0 +1,11 @@
+import { openBrowser } from '../../attach/browser.ts';
+import type { Shell } from './shell.ts';
+
+/** Opens the address in the person's browser, or prints it where that cannot be done, or with `--print`. */
+export async function showInBrowser({ flags, print, tell, process }: Shell, url: string): Promise<void> {
+  const { platform, env } = process;
+  const isOpen = !flags.has('print') && (await openBrowser(url, { platform, env }));
+  if (isOpen) return;
+  if (!flags.has('print')) tell('No browser could be started from here; open this address in one:\n');
+  print(`${url}\n`);
+}

@@ -1,0 +1,20 @@
+import { systemClock } from '../../base/clock.ts';
+import { isRevoked, Revocation } from '../../node/revocation.ts';
+import { OperationError } from '../../operations/answer.ts';
+import type { Shell } from './shell.ts';
+
+export const REVOKED =
+  'revoked: nothing of this user is served to browsers or other machines. To serve again, run: opencode-mcp node --allow';
+
+/** Before an address is printed that would lead nowhere. @throws {OperationError} serving is revoked */
+export function refuseWhileRevoked({ settings }: Shell): void {
+  if (isRevoked(settings.stateDir)) throw new OperationError(REVOKED);
+}
+
+/** Resolves when the command is to end, or serving is revoked: at once where it is already. */
+export async function untilRevoked({ settings, logger, signal }: Shell): Promise<'revoked' | 'ended'> {
+  const revocation = new Revocation({ stateDir: settings.stateDir, clock: systemClock, logger });
+  await revocation.until('revoked', signal);
+  await revocation.close();
+  return revocation.isRevoked ? 'revoked' : 'ended';
+}

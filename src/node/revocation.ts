@@ -1,0 +1,108 @@
+import { lstatSync } from 'node:fs';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ChangeNotifiers } from '../base/change-notifier.ts';
+import type { Clock } from '../base/clock.ts';
+import { errorCode } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { DirectoryWatch } from '../discovery/folder/directory-watch.ts';
+import { type FileSystem, nodeFileSystem } from '../discovery/folder/file-system.ts';
+
+/** While it lies there, nothing of this user is served to other machines or browsers. */
+const MARKER = 'node-revoked';
+/** Where the system refuses to watch a folder. A look is one system call. */
+const LOOK_MS = 500;
+
+export function revocationPath(stateDir: string): string {
+  return join(stateDir, MARKER);
+}
+
+/** Whether it lies there now. What cannot be looked at counts as revoked. */
+export function isRevoked(stateDir: string): boolean {
+  try {
+    lstatSync(revocationPath(stateDir));
+    return true;
+  } catch (error) {
+    const code = errorCode(error);
+    return code !== 'ENOENT' && code !== 'ENOTDIR';
+  }
+}
+
+/** Whole or not at all. Rejects where it cannot be written. */
+export async function revoke(stateDir: string, nowMs: number): Promise<void> {
+  await mkdir(stateDir, { recursive: true, mode: 0o700 });
+  const temporary = join(stateDir, `.${MARKER}.${process.pid}.tmp`);
+  try {
+    await writeFile(temporary, `${new Date(nowMs).toISOString()}\n`, { mode: 0o600 });
+    await rename(temporary, revocationPath(stateDir));
+  } finally {
+    await rm(temporary, { force: true }).catch(() => {});
+  }
+}
+
+/** False where nothing was revoked. Rejects where it cannot be taken back. */
+export async function allow(stateDir: string): Promise<boolean> {
+  const was = isRevoked(stateDir);
+  await rm(revocationPath(stateDir), { force: true });
+  return was;
+}
+
+export interface RevocationDeps {
+  readonly stateDir: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly fs?: Pick<FileSystem, 'watch'>;
+}
+
+/** Follows the marker, by a watch on its folder and by looking. */
+export class Revocation {
+  readonly #deps: RevocationDeps;
+  readonly #root = new AbortController();
+  readonly #watch: DirectoryWatch;
+  readonly #changes = new ChangeNotifiers(this.#root.signal);
+  #isRevoked: boolean;
+
+  constructor(deps: RevocationDeps) {
+    this.#deps = deps;
+    this.#isRevoked = isRevoked(deps.stateDir);
+    this.#watch = new DirectoryWatch({
+      path: deps.stateDir,
+      isRelevant: (name) => name === MARKER,
+      onChange: () => this.#look(),
+      fs: { ...nodeFileSystem, ...deps.fs },
+      logger: deps.logger,
+    });
+    void this.#poll();
+  }
+
+  get isRevoked(): boolean {
+    return this.#isRevoked;
+  }
+
+  /** Resolves once it is so, or `signal` aborts. */
+  async until(wanted: 'revoked' | 'allowed', signal: AbortSignal): Promise<void> {
+    const changes = this.#changes.open(signal);
+    const isSo = (): boolean => this.#isRevoked === (wanted === 'revoked');
+    while (!isSo() && !signal.aborted) if ((await changes.next()).done === true) break;
+    changes.end();
+  }
+
+  async close(): Promise<void> {
+    this.#root.abort();
+    await this.#watch.close();
+  }
+
+  #look(): void {
+    const now = isRevoked(this.#deps.stateDir);
+    if (now === this.#isRevoked) return;
+    this.#isRevoked = now;
+    this.#changes.notify();
+  }
+
+  async #poll(): Promise<void> {
+    while (!this.#root.signal.aborted) {
+      await this.#deps.clock.sleep(LOOK_MS, this.#root.signal);
+      if (!this.#root.signal.aborted) this.#look();
+    }
+  }
+}

@@ -1,0 +1,26 @@
+import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
+import type { Clock } from '../../base/clock.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { jsonOfNotice } from '../notice-words.ts';
+import { type Channel, DeliveryError } from './channel.ts';
+import { runBounded } from './run-bounded.ts';
+
+/** A program of the person's, which reads one line of JSON. */
+export function commandChannel(
+  { argv }: Extract<ChannelTarget, { type: 'command' }>,
+  level: TextLevel,
+  { clock }: { readonly clock: Clock },
+): Channel {
+  return {
+    label: `command ${singleLine(argv[0], 100)}`,
+    async deliver(notice, _, signal) {
+      const input = `${JSON.stringify(jsonOfNotice(notice, level))}\n`;
+      await runBounded({ argv, input }, clock, signal).catch((error: unknown) => {
+        // It may be installed meanwhile.
+        if (error instanceof DeliveryError && error.kind === 'absent') throw new DeliveryError('failed', error.message);
+        throw error;
+      });
+      return {};
+    },
+  };
+}

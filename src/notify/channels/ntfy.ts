@@ -1,0 +1,99 @@
+import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
+import type { Clock } from '../../base/clock.ts';
+import { jsonOf } from '../../base/errors.ts';
+import type { Notice, NoticeEvent } from '../notice.ts';
+import { noticeWords } from '../notice-words.ts';
+import type { Channel } from './channel.ts';
+import { sendJson } from './send-json.ts';
+import { type ReadSecret, secretOf } from './secret.ts';
+
+/**
+ * A message of more than 4096 bytes becomes an attachment: a server without them refuses it, and a phone shows no text. All of the JSON
+ * may have twice as much.
+ */
+const MAX_MESSAGE_BYTES = 3_900;
+
+/** 1 makes no sound, 4 and 5 insist (ntfy's "message priority"). */
+const PRIORITIES: Readonly<Partial<Record<NoticeEvent, number>>> = {
+  permission: 4,
+  question: 4,
+  unanswered: 5,
+  failed: 4,
+  settled: 1,
+};
+const DEFAULT_PRIORITY = 3;
+
+/** Short codes that ntfy shows as emoji. */
+const TAGS: Readonly<Record<NoticeEvent, string>> = {
+  permission: 'lock',
+  question: 'question',
+  unanswered: 'bell',
+  done: 'white_check_mark',
+  failed: 'x',
+  stalled: 'hourglass',
+  settled: 'ballot_box_with_check',
+  summary: 'clipboard',
+  test: 'wave',
+};
+
+interface NtfyDeps {
+  readonly clock: Clock;
+  readonly readSecret: ReadSecret;
+}
+
+/** A topic of an ntfy server, which replaces a message by its `sequence_id` (2.16 and later; an older one shows both). */
+export function ntfyChannel(
+  { url, topic, token }: Extract<ChannelTarget, { type: 'ntfy' }>,
+  level: TextLevel,
+  { clock, readSecret }: NtfyDeps,
+): Channel {
+  return {
+    label: `ntfy at ${new URL(url).origin}`,
+    async deliver(notice, _, signal) {
+      const authorization = token && `Bearer ${await secretOf(token, readSecret, signal)}`;
+      // To the root and not to the topic: what is not ASCII fits in no header.
+      const answer = await sendJson(
+        {
+          url: `${url}/`,
+          body: JSON.stringify({ topic, ...messageOfNotice(notice, level) }),
+          headers: authorization === undefined ? {} : { authorization },
+        },
+        clock,
+        signal,
+      );
+      return canReplace(answer, notice) ? {} : { remark: 'older than ntfy 2.16: it cannot replace notifications' };
+    },
+  };
+}
+
+function messageOfNotice(notice: Notice, level: TextLevel): object {
+  const { title, body, link } = noticeWords(notice, level);
+  const { event, id } = notice;
+  return {
+    sequence_id: id,
+    title: body === '' ? '' : title,
+    message: withinBytes(body === '' ? title : body, MAX_MESSAGE_BYTES),
+    priority: PRIORITIES[event] ?? DEFAULT_PRIORITY,
+    tags: [TAGS[event]],
+    ...(link !== undefined && { click: link }),
+  };
+}
+
+/** The server repeats what it knows of the message. */
+function canReplace(answer: string, { id }: Notice): boolean {
+  const said = jsonOf(answer);
+  return said instanceof Object && Reflect.get(said, 'sequence_id') === id;
+}
+
+/** At most so many bytes, and no more as JSON. */
+function withinBytes(text: string, max: number): string {
+  let shown = text;
+  while (Buffer.byteLength(JSON.stringify(shown)) > max) shown = singleCut(shown);
+  return shown;
+}
+
+/** A tenth shorter, no character torn. */
+function singleCut(text: string): string {
+  const characters = Array.from(text);
+  return `${characters.slice(0, Math.floor(characters.length * 0.9) - 1).join('')}…`;
+}

@@ -1,0 +1,45 @@
+import { createHmac } from 'node:crypto';
+import type { ChannelTarget, TextLevel } from '../../config/notify.ts';
+import type { Clock } from '../../base/clock.ts';
+import { jsonOfNotice } from '../notice-words.ts';
+import type { Channel } from './channel.ts';
+import { sendJson } from './send-json.ts';
+import { type ReadSecret, secretOf } from './secret.ts';
+
+interface WebhookDeps {
+  readonly clock: Clock;
+  readonly readSecret: ReadSecret;
+}
+
+/** JSON by POST, signed as "Standard Webhooks" has it, so that its libraries check the signature and the age. */
+export function webhookChannel(
+  { url, secret }: Extract<ChannelTarget, { type: 'webhook' }>,
+  level: TextLevel,
+  { clock, readSecret }: WebhookDeps,
+): Channel {
+  return {
+    label: `webhook at ${new URL(url).origin}`,
+    async deliver(notice, _, signal) {
+      const body = JSON.stringify(jsonOfNotice(notice, level));
+      const seconds = Math.floor(clock.now() / 1_000);
+      const key = secret && (await secretOf(secret, readSecret, signal));
+      const headers = {
+        'webhook-id': `${notice.id}.${notice.event}`,
+        'webhook-timestamp': String(seconds),
+        ...(key !== undefined && {
+          'webhook-signature': signatureOf(`${notice.id}.${notice.event}.${seconds}.${body}`, key),
+        }),
+      };
+      await sendJson({ url, body, headers }, clock, signal);
+      return {};
+    },
+  };
+}
+
+const PREFIX = 'whsec_';
+
+/** A secret with the prefix is base64, as the libraries write it; any other is taken as it is. */
+function signatureOf(signed: string, secret: string): string {
+  const key = secret.startsWith(PREFIX) ? Buffer.from(secret.slice(PREFIX.length), 'base64') : Buffer.from(secret);
+  return `v1,${createHmac('sha256', key).update(signed).digest('base64')}`;
+}

@@ -1,0 +1,55 @@
+import type { Instance } from '../../model/instance.ts';
+import type { WatchedSession } from '../../model/watched.ts';
+import { sentence, singleLine } from '../../base/plain-text.ts';
+import { waitingLine } from '../respond/waiting.ts';
+import { reportedNow } from '../reported.ts';
+import type { Runtime } from '../runtime.ts';
+import { foundStalled } from '../send/following.ts';
+import type { StatusView } from '../shapes.ts';
+import { endpointsShown, versionShown } from './endpoints-shown.ts';
+
+/** Past that a session is left out. */
+const MAX_SESSIONS = 20;
+
+const RUNS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state']>(['waiting', 'busy', 'retrying']);
+
+/** What an instance does as the watcher of its server says, without a request; undefined where it is to be asked itself. */
+export function reportedStatus(runtime: Runtime, instance: Instance): StatusView | undefined {
+  const reported = reportedNow(runtime, instance);
+  if (reported === undefined) return undefined;
+  const { server, overview, name, state, directory = '', reason } = reported.instance;
+  const [{ result, candidate }] = server.endpoints;
+  // So is one that is not listed any more, whatever it did when it was.
+  if (state === 'unknown') return undefined;
+  // Whether it has moved since is to be read there.
+  if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
+    return undefined;
+  const running = reported.sessions.filter((one) => RUNS.has(one.state));
+  const latest = running.length === 0 && overview?.session?.rest?.state === state ? overview.session : undefined;
+  return {
+    instance: name,
+    state,
+    version: versionShown(result),
+    ...(directory !== '' && { directory: singleLine(directory, 300) }),
+    ...endpointsShown(server, candidate.endpoint),
+    sessions: [
+      ...running.slice(0, MAX_SESSIONS).map(rowOf),
+      ...(latest === undefined || state === 'idle' ? [] : [rowOf({ ...latest, state, reason, waiting: [] })]),
+    ],
+    waiting: (overview?.waiting ?? []).map((one) => waitingLine(one)),
+  };
+}
+
+function rowOf({
+  id,
+  title,
+  state,
+  reason,
+  waiting,
+}: Pick<WatchedSession, 'id' | 'title' | 'waiting'> & {
+  readonly state: string;
+  readonly reason?: string | undefined;
+}): StatusView['sessions'][number] {
+  const why = state === 'waiting' ? `for ${waiting.map((one) => waitingLine(one)).join('; ')}` : reason;
+  return { id, title: singleLine(title, 100), state, ...(why !== undefined && { reason: sentence(why, 300) }) };
+}

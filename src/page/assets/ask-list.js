@@ -1,0 +1,64 @@
+// The requests of one session. A settled one keeps its height while another can be pressed, so that none moves under a finger.
+import { makeAskCard } from './asks.js';
+import { announce, element } from './elements.js';
+
+const SETTLED_ALREADY = 'The request of this link is settled already.';
+
+/** The cards stand in `talk`. `wanted` is the request that a link led to. */
+export function makeAskList(talk, { instance, session, wanted }) {
+  const cards = new Map();
+  const unlisted = new Set();
+  let isWanted = wanted !== undefined;
+
+  function set(list, canDrive) {
+    const ids = new Set(list.map(({ id }) => id));
+    for (const card of cards.values()) {
+      if (ids.has(card.id)) continue;
+      card.settleElsewhere();
+      // What is listed once more is asked once more.
+      unlisted.add(card.id);
+    }
+    const fresh = list.filter(({ id }) => !cards.has(id) || unlisted.delete(id));
+    if (fresh.length > 0) dropFolded();
+    for (const ask of fresh) {
+      cards.get(ask.id)?.element.remove();
+      const card = makeAskCard(ask, { instance, session, canDrive, onSettled: fold });
+      cards.set(ask.id, card);
+      talk.cards.append(card.element);
+      if (!isWanted) announce(`${card.element.firstElementChild.textContent}: ${card.summary}`);
+    }
+    if (fresh.length > 0) talk.keepPlace();
+    if (isWanted) showWanted(cards.get(wanted));
+    else if (fresh.length > 0 && talk.isAtEnd) requestAnimationFrame(() => cards.get(fresh[0].id).show());
+  }
+
+  /** That one, or that it is settled by now. */
+  function showWanted(card) {
+    isWanted = false;
+    if (card === undefined) {
+      talk.cards.append(element('p', { class: 'result', text: SETTLED_ALREADY }));
+      announce(SETTLED_ALREADY);
+    }
+    requestAnimationFrame(() => {
+      talk.toEnd();
+      card?.show();
+      card?.element.focus({ preventScroll: true });
+    });
+  }
+
+  function fold() {
+    if ([...cards.values()].some(({ isSettled }) => !isSettled)) return;
+    for (const card of cards.values()) card.element.classList.add('folded');
+    talk.keepPlace();
+  }
+
+  /** Takes away what was settled before the latest. */
+  function dropFolded() {
+    for (const folded of talk.cards.querySelectorAll('.folded')) {
+      if (folded.contains(document.activeElement)) talk.focus();
+      folded.remove();
+    }
+  }
+
+  return { set, dropFolded };
+}

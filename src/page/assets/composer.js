@@ -1,0 +1,100 @@
+// The message box. A text stays until it is accepted, and the same text sent again is the same message.
+import { announce, element, setText } from './elements.js';
+import { newRequestId, postJson } from './lines.js';
+
+const WORKS = 'It works now: you can send when that is done, or stop it first.';
+/** Why nothing can be sent, by state. */
+const BUSY_HINTS = { busy: WORKS, retrying: WORKS, waiting: 'Answer what it asks first, or stop it.' };
+const READ_ONLY = 'You can look here, not act: your role is read.';
+
+/** `onSent` gets the node's answer once the message is accepted. */
+export function makeComposer({ instance, session, onSent }) {
+  const draftKey = `draft ${JSON.stringify([instance, session ?? null])}`;
+  const text = element('textarea', {
+    rows: '1',
+    name: 'message',
+    autocomplete: 'off',
+    placeholder: 'Write to the agent',
+    'aria-label': 'Message',
+    'aria-describedby': 'hint',
+  });
+  const button = element('button', { class: 'primary', type: 'submit', text: 'Send' });
+  const hint = element('p', { class: 'hint', id: 'hint' });
+  const problem = element('p', { class: 'error', role: 'alert', hidden: true });
+  const box = element('div', { class: 'box' }, text, button);
+  const form = element('form', { class: 'composer', hidden: true }, problem, box, hint);
+  const readOnly = element('p', { class: 'read-only', hidden: true, text: READ_ONLY });
+  let request = { text: '', id: '' };
+  let isBusy = false;
+  let isSending = false;
+
+  text.value = sessionStorage.getItem(draftKey) ?? '';
+  text.addEventListener('input', () => {
+    sessionStorage.setItem(draftKey, text.value);
+    fit();
+  });
+  text.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.isComposing || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    form.requestSubmit();
+  });
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    void send();
+  });
+
+  function fit() {
+    text.style.height = 'auto';
+    text.style.height = `${text.scrollHeight + 2}px`;
+  }
+
+  async function send() {
+    const message = text.value.trim();
+    if (message === '' || isBusy || isSending) return;
+    if (request.text !== message) request = { text: message, id: newRequestId() };
+    setSending(true);
+    problem.hidden = true;
+    try {
+      const answer = await postJson('/send', { instance, session: session ?? null, message, requestId: request.id });
+      request = { text: '', id: '' };
+      text.value = '';
+      sessionStorage.removeItem(draftKey);
+      fit();
+      announce('Sent.');
+      onSent(answer);
+    } catch (error) {
+      setText(problem, `Not sent. ${error.message}`);
+      problem.hidden = false;
+    }
+    setSending(false);
+  }
+
+  function setSending(isOn) {
+    isSending = isOn;
+    text.readOnly = isOn;
+    showBlocked();
+  }
+
+  /** Not `disabled`, which would take the focus from whoever pressed it. */
+  function showBlocked() {
+    button.ariaDisabled = String(isSending || isBusy);
+  }
+
+  return {
+    element: element('div', {}, readOnly, form),
+    focus: () => text.focus({ preventScroll: true }),
+    /** While the session works nothing is taken; what is typed stays. */
+    setAllowed(canDrive, state) {
+      isBusy = Object.hasOwn(BUSY_HINTS, state);
+      showBlocked();
+      readOnly.hidden = canDrive;
+      if (form.hidden === canDrive) {
+        form.hidden = !canDrive;
+        fit();
+      }
+      const keys = /Mac|iP(?:hone|ad)/.test(navigator.userAgent) ? '\u2318 Enter' : 'Ctrl+Enter';
+      setText(hint, isBusy ? BUSY_HINTS[state] : `${keys} sends.`);
+      hint.classList.toggle('keys', !isBusy);
+    },
+  };
+}

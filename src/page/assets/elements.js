@@ -1,0 +1,98 @@
+// The only place that makes elements. Whatever a machine said goes into text nodes: there is no innerHTML on this page.
+
+/**
+ * `element('p', { class: 'x', onclick }, 'text', child)`. A property that is undefined or false is left out; `text` and strings become text nodes.
+ */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === false) continue;
+    if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
+    else if (name === 'text') made.append(String(value));
+    else made.setAttribute(name, value === true ? '' : String(value));
+  }
+  made.append(...children.filter((child) => child !== undefined && child !== false && child !== ''));
+  return made;
+}
+
+/** Writes only what differs, so that a selection and a screen reader's place survive an update. */
+export function setText(target, text) {
+  const words = text ?? '';
+  if (target.textContent !== words) target.textContent = words;
+}
+
+export function setAttribute(target, name, value) {
+  if (value === undefined || value === false) target.removeAttribute(name);
+  else if (target.getAttribute(name) !== String(value)) target.setAttribute(name, String(value));
+}
+
+/**
+ * Makes the children of `parent` one for each item, in order. The element of a key stays the same one, and is moved only when its place changed:
+ * a moved element loses the focus.
+ */
+export function syncChildren(parent, items, { keyOf, make, update }) {
+  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const wanted = items.map((item) => {
+    const key = String(keyOf(item));
+    let child = old.get(key);
+    old.delete(key);
+    if (child === undefined) {
+      child = make(item);
+      child.dataset.key = key;
+    }
+    update?.(child, item);
+    return child;
+  });
+  for (const gone of old.values()) gone.remove();
+  let place = parent.firstElementChild;
+  for (const child of wanted) {
+    if (child === place) place = place.nextElementSibling;
+    else parent.insertBefore(child, place);
+  }
+}
+
+/** How far this device's clock is behind the node's. */
+let clockOffsetMs = 0;
+
+/** Called with the node's time in each state, so that a phone with a wrong clock shows right times. */
+export function setNodeTime(atMs) {
+  clockOffsetMs = atMs - Date.now();
+}
+
+/** A `<time>` that says how long ago; `refreshTimes` keeps it current. */
+export function timeElement(atMs) {
+  const made = element('time');
+  setTime(made, atMs);
+  return made;
+}
+
+export function setTime(target, atMs) {
+  const date = new Date(atMs);
+  if (Number.isNaN(date.getTime())) return;
+  setAttribute(target, 'datetime', date.toISOString());
+  setAttribute(target, 'title', date.toLocaleString());
+  setText(target, agoText(Date.now() + clockOffsetMs - atMs));
+}
+
+export function refreshTimes(root) {
+  for (const time of root.querySelectorAll('time[datetime]')) setTime(time, Date.parse(time.dateTime));
+}
+
+function agoText(ms) {
+  const minutes = Math.floor(ms / 60_000);
+  if (minutes < 1) return 'just now';
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h`;
+  return `${Math.floor(minutes / (24 * 60))} days`;
+}
+
+/** Says it to a screen reader, once. */
+export function announce(text) {
+  setText(document.getElementById('announcer'), text);
+}
+
+/** The address of a session, of one request in it, or (without a session) of a new one. */
+export function sessionHref(instance, session, request) {
+  const parts = [instance, session, request].filter((part) => part !== undefined);
+  return `#/s/${parts.map(encodeURIComponent).join('/')}`;
+}

@@ -1,0 +1,131 @@
+import type { Clock } from '../../base/clock.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import type { Instance, Snapshot } from '../../model/instance.ts';
+import { connectTo, type Runtime } from '../../operations/runtime.ts';
+import type { KnownSession, RowDeps } from './session-rows.ts';
+
+/** Between two surveys while somebody looks. Of a server that a watcher follows a survey asks nothing. */
+export const SURVEY_PAUSE_MS = 2_000;
+/** A title is looked up once; a session that cannot be read is asked again as long as it runs. */
+const LOOKUP_LIMIT_MS = 10_000;
+const MAX_LOOKUPS = 4;
+const MAX_KNOWN = 1_000;
+const MAX_TITLE_CHARS = 200;
+
+/** Keeps one fleet's states fresh while at least one page looks at them, and remembers what snapshots do not tell. */
+export class FleetFeed implements RowDeps {
+  readonly #runtime: Runtime;
+  readonly #known = new Map<string, KnownSession | 'asking'>();
+  readonly #since = new Map<string, { readonly state: string; readonly sinceMs: number }>();
+  /** Servers that are asked one by one now. */
+  readonly #surveyed = new Set<string>();
+  #lookups = 0;
+  /** Changes with each title that is found. */
+  #version = 0;
+  #lookers = 0;
+  #root = new AbortController();
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+  }
+
+  /** What is known now. The same object, and the same `version`, as long as nothing is different. */
+  get now(): { readonly snapshot: Snapshot; readonly version: number } {
+    return { snapshot: this.#runtime.fleet.snapshot(), version: this.#version };
+  }
+
+  /** Surveys go on until the returned function is called by the last who looks. */
+  look(): () => void {
+    this.#lookers += 1;
+    if (this.#lookers === 1) {
+      this.#root = new AbortController();
+      void this.#survey(this.#runtime.clock, this.#root.signal);
+    }
+    let over = false;
+    return () => {
+      if (over) return;
+      over = true;
+      this.#lookers -= 1;
+      if (this.#lookers === 0) this.#root.abort();
+    };
+  }
+
+  known(instance: Instance, sessionId: string): KnownSession | undefined {
+    const key = keyOf(instance, sessionId);
+    const found = this.#known.get(key);
+    if (found === undefined) void this.#lookUp(instance, sessionId, key);
+    return typeof found === 'object' ? found : undefined;
+  }
+
+  since(instance: Instance, sessionId: string, state: string): number {
+    const key = keyOf(instance, sessionId);
+    const before = this.#since.get(key);
+    if (before?.state === state) return before.sinceMs;
+    const sinceMs = this.#runtime.clock.now();
+    remember(this.#since, key, { state, sinceMs });
+    return sinceMs;
+  }
+
+  async #survey(clock: Clock, signal: AbortSignal): Promise<void> {
+    const { fleet } = this.#runtime;
+    while (!signal.aborted) {
+      const beganMs = clock.now();
+      const over = new AbortController();
+      const survey = fleet.survey(signal).then(() => over.abort());
+      await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
+      while (!over.signal.aborted && !signal.aborted) {
+        // Somebody hangs: those that answered do not wait for them.
+        for (const instance of fleet.snapshot().instances)
+          if ((instance.overview?.askedAtMs ?? 0) >= beganMs) void this.#surveyOne(instance, signal);
+        await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
+      }
+      await clock.sleep(SURVEY_PAUSE_MS, signal);
+    }
+  }
+
+  async #surveyOne(instance: Instance, signal: AbortSignal): Promise<void> {
+    const { fleet } = this.#runtime;
+    const { key } = instance.server;
+    if (this.#surveyed.has(key)) return;
+    this.#surveyed.add(key);
+    try {
+      await fleet.surveyServer(await fleet.reach(instance, signal), signal);
+    } catch {
+      // The next survey says why.
+    } finally {
+      this.#surveyed.delete(key);
+    }
+  }
+
+  async #lookUp(instance: Instance, sessionId: string, key: string): Promise<void> {
+    if (this.#lookups >= MAX_LOOKUPS) return;
+    this.#lookups += 1;
+    remember(this.#known, key, 'asking');
+    const { signal } = this.#root;
+    const deadlineMs = this.#runtime.clock.monotonic() + LOOKUP_LIMIT_MS;
+    try {
+      const { api } = await connectTo(this.#runtime, instance, { signal, deadlineMs });
+      const found = await api.session(sessionId);
+      if (found === undefined) return;
+      const { title, directory, parentID } = found;
+      this.#known.set(key, { title: singleLine(title, MAX_TITLE_CHARS), directory, parentId: parentID });
+      this.#version += 1;
+    } catch {
+      // It is listed without a title; whoever opens it gets the reason.
+    } finally {
+      this.#lookups -= 1;
+      if (this.#known.get(key) === 'asking') this.#known.delete(key);
+    }
+  }
+}
+
+function keyOf({ server }: Instance, sessionId: string): string {
+  return `${server.key}\0${sessionId}`;
+}
+
+function remember<T>(known: Map<string, T>, key: string, value: T): void {
+  known.delete(key);
+  known.set(key, value);
+  const [oldest] = known.keys();
+  if (known.size > MAX_KNOWN && oldest !== undefined) known.delete(oldest);
+}

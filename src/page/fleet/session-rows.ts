@@ -1,0 +1,125 @@
+import { singleLine } from '../../base/plain-text.ts';
+import type { Activity, Instance, Overview, Waiting } from '../../model/instance.ts';
+import type { WatchedSession } from '../../model/watched.ts';
+import { retryingLine } from '../../opencode/waiting.ts';
+
+const MAX_TITLE_CHARS = 200;
+const MAX_REASON_CHARS = 400;
+const MAX_TEXT_CHARS = 500;
+/** At one session. */
+const MAX_WAITING = 20;
+
+/** A root session as the page lists it. */
+export interface PageSession {
+  readonly instance: string;
+  readonly host: string;
+  readonly directory: string;
+  readonly id: string;
+  readonly title: string;
+  readonly state: WatchedSession['state'];
+  readonly sinceMs: number;
+  readonly reason?: string;
+  /** The session that it works for, where that is not listed. */
+  readonly parent?: string;
+  readonly waiting: readonly Pick<Waiting, 'kind' | 'id' | 'text'>[];
+}
+
+/** What was found out of a session that an overview names by its id alone. */
+export interface KnownSession {
+  readonly title: string;
+  readonly directory: string;
+  readonly parentId?: string | undefined;
+}
+
+export interface RowDeps {
+  readonly known: (instance: Instance, sessionId: string) => KnownSession | undefined;
+  /** Since when it has been so, where no watcher says it. */
+  readonly since: (instance: Instance, sessionId: string, state: string) => number;
+}
+
+/** What stands where an instance does not answer is no state of today. */
+const SILENT: ReadonlySet<Instance['state']> = new Set(['locked', 'offline', 'unsupported', 'untrusted', 'unknown']);
+
+/** The sessions of an instance that run, wait or ended lately; a sub-agent's requests are at the session that it works for. */
+export function sessionRows(instance: Instance, deps: RowDeps): PageSession[] {
+  const { overview } = instance;
+  if (overview === undefined || SILENT.has(instance.state)) return [];
+  const sessions = overview.sessions ?? derived(instance, overview, deps);
+  const byId = new Map(sessions.map((one) => [one.id, one]));
+  const rootOf = (one: WatchedSession): WatchedSession => {
+    const chain = [one];
+    for (;;) {
+      const root = chain.at(-1) ?? one;
+      const parent = root.parentId === undefined ? undefined : byId.get(root.parentId);
+      if (parent === undefined) return root;
+      // No opencode has such a ring; one that lies hides nothing by it.
+      if (chain.includes(parent)) return one;
+      chain.push(parent);
+    }
+  };
+  const waiting = new Map<string, Waiting[]>();
+  for (const one of sessions) {
+    const { id } = rootOf(one);
+    waiting.set(id, [...(waiting.get(id) ?? []), ...one.waiting]);
+  }
+  return sessions.filter((one) => rootOf(one) === one).map((one) => row(instance, one, waiting.get(one.id) ?? []));
+}
+
+function row(instance: Instance, session: WatchedSession, waiting: readonly Waiting[]): PageSession {
+  const { id, title, directory, state, sinceMs, reason, parentId } = session;
+  return {
+    instance: instance.name,
+    host: instance.host,
+    directory: singleLine(directory, MAX_REASON_CHARS),
+    id,
+    title: singleLine(title, MAX_TITLE_CHARS),
+    state: waiting.length > 0 ? 'waiting' : state,
+    sinceMs,
+    ...(reason !== undefined && { reason: singleLine(reason, MAX_REASON_CHARS) }),
+    ...(parentId !== undefined && { parent: parentId }),
+    waiting: waiting
+      .slice(0, MAX_WAITING)
+      .map((one) => ({ kind: one.kind, id: one.id, text: singleLine(one.text, MAX_TEXT_CHARS) })),
+  };
+}
+
+/** Where no watcher follows the server: what its last survey says. */
+function derived(instance: Instance, overview: Overview, deps: RowDeps): WatchedSession[] {
+  const { running, waiting, session, activity, stale = [] } = overview;
+  const ids = [...new Set([...running, ...waiting.map(({ sessionId }) => sessionId)])];
+  const atWork = ids.map((id): WatchedSession => {
+    const own = session?.id === id ? { ...session, parentId: undefined } : deps.known(instance, id);
+    const asks = waiting.filter(({ sessionId }) => sessionId === id);
+    const state = asks.length > 0 ? 'waiting' : stateOf(activity, running);
+    const { parentId } = own ?? {};
+    return {
+      id,
+      title: own?.title ?? '',
+      directory: own?.directory ?? instance.directory ?? '',
+      ...(parentId !== undefined && { parentId }),
+      state,
+      sinceMs: deps.since(instance, id, state),
+      ...(state === 'retrying' && activity.kind === 'retrying' && { reason: retryingLine(activity) }),
+      waiting: asks,
+    };
+  });
+  // What was not asked is not shown as idle.
+  if (session === undefined || ids.includes(session.id) || stale.includes('status')) return atWork;
+  const { rest } = session;
+  const state = rest?.state === 'interrupted' ? 'interrupted' : rest?.state === 'starting' ? 'busy' : 'idle';
+  const resting: WatchedSession = {
+    id: session.id,
+    title: session.title,
+    directory: session.directory,
+    state,
+    sinceMs: session.updatedMs,
+    ...(rest?.reason !== undefined && { reason: rest.reason }),
+    waiting: [],
+  };
+  return [...atWork, resting];
+}
+
+function stateOf(activity: Activity, running: readonly string[]): 'retrying' | 'busy' {
+  // Of several that run, which one retries is not known.
+  return activity.kind === 'retrying' && running.length === 1 ? 'retrying' : 'busy';
+}

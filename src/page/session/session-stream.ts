@@ -1,0 +1,253 @@
+import type { Clock } from '../../base/clock.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { reasonOf } from '../../base/errors.ts';
+import { type Asked, listAsked } from '../../operations/respond/asked.ts';
+import { requestLine } from '../../operations/respond/waiting.ts';
+import type { Connected } from '../../operations/runtime.ts';
+import { sessionState, type SessionState } from '../../operations/sessions/session-state.ts';
+import type { WatchedSession } from '../../model/watched.ts';
+import type { ServerEvent } from '../../opencode/events.ts';
+import { type Message, type Session, sessionSchema } from '../../opencode/schema.ts';
+import { EventFeed } from '../../turns/event-feed.ts';
+import { undoneIn } from '../../turns/turn-messages.ts';
+import { type PageAsk, askView } from './ask-view.ts';
+import type { PlaceFound } from './find-session.ts';
+import type { LineStream } from '../line-stream.ts';
+import { LiveMessages } from './live-messages.ts';
+import { messageView } from './message-view.ts';
+
+const PAGE = 50;
+/** Of a session that moves, what may be new. */
+const LATEST = 4;
+/** Pieces of text that come within it go out together. */
+const PACE_MS = 50;
+/** Between two times that a session is asked how it stands, however many events say that something happened. */
+const LOOK_MS = 300;
+/** Events may be lost without a word, and not every change has one. */
+const QUIET_LOOK_MS = 10_000;
+/** Where something in between gives no event stream. */
+const BLIND_LOOK_MS = 2_000;
+
+export interface SessionStreamDeps {
+  readonly stream: LineStream;
+  readonly clock: Clock;
+  /** Aborts when the caller goes, or is cut. */
+  readonly signal: AbortSignal;
+  readonly canDrive: boolean;
+}
+
+/** A page of older messages, and the end. */
+export async function sendOlder(
+  stream: LineStream,
+  { connected: { api }, session }: PlaceFound,
+  before: string,
+): Promise<void> {
+  const undone = await undoneIn(api, session);
+  const { messages, olderCursor } = await api.messages(session.id, { limit: PAGE, before });
+  const standing = messages.filter(({ info }) => !undone.has(info.id));
+  await stream.send([messagesLine(standing.map(messageView), olderCursor)]);
+}
+
+/** What a session says and asks for, as it goes on. Resolves when it cannot be followed any more, or `signal` aborts. */
+export async function streamSession(place: PlaceFound, deps: SessionStreamDeps): Promise<void> {
+  const { api } = place.connected;
+  const { directory } = place.session;
+  // The events stand before the store is read: nothing is missed in between.
+  const feed = await EventFeed.open(() => api.events(directory, deps.signal), deps.clock);
+  try {
+    await new SessionFollower(place, feed, deps).follow();
+  } finally {
+    feed.close();
+  }
+}
+
+class SessionFollower {
+  readonly #connected: Connected;
+  #session: Session;
+  readonly #feed: EventFeed;
+  readonly #deps: SessionStreamDeps;
+  readonly #live: LiveMessages;
+  #asks = '[]';
+  #state = '';
+  /** As it was last sent. */
+  #title = '';
+  /** Something may have changed: how it stands, what the newest messages are, which messages there are. */
+  #due: 'nothing' | 'state' | 'newest' | 'all' = 'nothing';
+  #lookedMs = 0;
+  #isLost = false;
+
+  constructor({ connected, session }: PlaceFound, feed: EventFeed, deps: SessionStreamDeps) {
+    this.#connected = connected;
+    this.#session = session;
+    this.#feed = feed;
+    this.#deps = deps;
+    this.#live = new LiveMessages(session.id);
+  }
+
+  async follow(): Promise<void> {
+    const { stream, clock, signal } = this.#deps;
+    const { messages, older } = await this.#load();
+    this.#live.replace(messages);
+    const { state, asks } = await this.#standing();
+    this.#state = JSON.stringify(state);
+    this.#asks = JSON.stringify(asks);
+    await stream.send([
+      this.#head(state.state),
+      messagesLine(this.#live.views, older),
+      { kind: 'state', ...state },
+      { kind: 'asks', asks },
+    ]);
+    this.#lookedMs = clock.monotonic();
+    while (!signal.aborted && !this.#isLost) {
+      let item = await this.#feed.take(this.#pauseMs(), signal);
+      while (item !== undefined) {
+        if (item.kind === 'event') this.#apply(item.event);
+        else this.#due = 'all';
+        if (item.kind === 'lost') await this.#end(`The instance cannot be followed any more: ${item.reason}.`);
+        item = await this.#feed.take(0);
+      }
+      if (signal.aborted || this.#isLost) return;
+      if (this.#pauseMs() <= 0) await this.#look();
+      await stream.send([...this.#retitled(), ...this.#live.take()]);
+      await clock.sleep(PACE_MS, signal);
+    }
+  }
+
+  #pauseMs(): number {
+    const every = this.#due !== 'nothing' ? LOOK_MS : this.#feed.hasStream ? QUIET_LOOK_MS : BLIND_LOOK_MS;
+    return Math.max(0, this.#lookedMs + every - this.#deps.clock.monotonic());
+  }
+
+  #apply(event: ServerEvent): void {
+    const { type, properties } = event;
+    if (this.#live.apply(event)) {
+      if (type === 'message.updated') this.#want('state');
+      return;
+    }
+    // Of a sub-agent's session, too: what it asks for is shown here.
+    if (/^(?:permission|question)\./.test(type)) this.#want('state');
+    const { sessionID = (properties['info'] as { readonly id?: unknown } | undefined)?.id } = properties;
+    if (sessionID !== this.#session.id) return;
+    if (type === 'session.deleted') void this.#end('This session was deleted.');
+    else if (type === 'session.updated') this.#update(properties['info']);
+    else if (/^(?:session\.compacted|message\.(?:part\.)?removed)$/.test(type)) this.#want('all');
+    else if (/^(?:session|prompt|message)\./.test(type)) this.#want(type === 'session.status' ? 'state' : 'newest');
+  }
+
+  /** It comes with each turn; what was undone, and what it is called, is news. */
+  #update(info: unknown): void {
+    const session = sessionSchema.safeParse(info).data;
+    if (session === undefined) return;
+    const { revert } = this.#session;
+    if (JSON.stringify(session.revert ?? null) !== JSON.stringify(revert ?? null)) this.#want('all');
+    this.#session = session;
+  }
+
+  /** Where it is called otherwise than the reader knows. */
+  #retitled(): readonly object[] {
+    if (this.#session.title === this.#title) return [];
+    return [this.#head((JSON.parse(this.#state) as StateShown).state)];
+  }
+
+  #want(what: 'state' | 'newest' | 'all'): void {
+    const order = ['nothing', 'state', 'newest', 'all'];
+    if (order.indexOf(what) > order.indexOf(this.#due)) this.#due = what;
+  }
+
+  /** Asks how it stands now. What fails is tried again: the event stream says when the instance is gone. */
+  async #look(): Promise<void> {
+    const { stream } = this.#deps;
+    const { api } = this.#connected;
+    const due = this.#due === 'nothing' && !this.#feed.hasStream ? 'newest' : this.#due;
+    this.#due = 'nothing';
+    this.#lookedMs = this.#deps.clock.monotonic();
+    try {
+      if (due === 'all') await this.#lookAtAll();
+      if (due === 'newest') this.#live.reconcile((await api.messages(this.#session.id, { limit: LATEST })).messages);
+      await this.#tell();
+    } catch (error) {
+      if (this.#deps.signal.aborted) return;
+      this.#want(due === 'nothing' ? 'state' : due);
+      await stream.send([{ kind: 'error', text: reasonOf(error) }]);
+    }
+  }
+
+  async #lookAtAll(): Promise<void> {
+    this.#session = (await this.#connected.api.session(this.#session.id)) ?? this.#session;
+    const { messages, older } = await this.#load();
+    const known = this.#live.views.map(({ id }) => id);
+    const ids = new Set(messages.map(({ info }) => info.id));
+    // What was taken back goes; what is only new comes as any other does.
+    const isTakenBack = known.slice(known.indexOf(messages[0]?.info.id ?? '')).some((id) => !ids.has(id));
+    if (!isTakenBack) this.#live.reconcile(messages);
+    else {
+      this.#live.replace(messages);
+      await this.#deps.stream.send([messagesLine(this.#live.views, older)]);
+    }
+  }
+
+  /** The newest page, without what was undone. */
+  async #load(): Promise<{ readonly messages: readonly Message[]; readonly older: string | undefined }> {
+    const { api } = this.#connected;
+    const undone = await undoneIn(api, this.#session);
+    const { messages, olderCursor } = await api.messages(this.#session.id, { limit: PAGE });
+    return { messages: messages.filter(({ info }) => !undone.has(info.id)), older: olderCursor };
+  }
+
+  #head(state: StateShown['state']): object {
+    const { title, directory } = this.#session;
+    this.#title = title;
+    const head = { kind: 'session', title: singleLine(title, 300), directory: singleLine(directory, 1_000) };
+    return { ...head, state, canDrive: this.#deps.canDrive };
+  }
+
+  async #tell(): Promise<void> {
+    const { state, asks } = await this.#standing();
+    const [stateNow, asksNow] = [JSON.stringify(state), JSON.stringify(asks)];
+    const lines = [
+      ...this.#live.take(),
+      ...(asksNow === this.#asks ? [] : [{ kind: 'asks', asks }]),
+      ...(stateNow === this.#state ? [] : [{ kind: 'state', ...state }]),
+    ];
+    this.#state = stateNow;
+    this.#asks = asksNow;
+    await this.#deps.stream.send(lines);
+  }
+
+  async #standing(): Promise<{ readonly state: StateShown; readonly asks: readonly PageAsk[] }> {
+    const { api } = this.#connected;
+    const { id, directory } = this.#session;
+    const statuses = await api.statuses(directory);
+    const { asked } = await listAsked(this.#connected, [directory], statuses);
+    const own = asked.filter((one) => one.session.id === id || one.waiting.request.sessionID === id);
+    const { newest } = this.#live;
+    const waiting = own.map(({ waiting: one, ofSubAgent }) => requestLine(one, ofSubAgent));
+    const state = sessionState(statuses.get(id), { newest, waiting, nowMs: this.#deps.clock.now() });
+    return { state: stateShown(state, newest, own), asks: own.map(askView) };
+  }
+
+  async #end(text: string): Promise<void> {
+    this.#isLost = true;
+    await this.#deps.stream.send([{ kind: 'error', text: singleLine(text, 500) }]);
+  }
+}
+
+interface StateShown {
+  readonly state: WatchedSession['state'];
+  readonly reason?: string;
+}
+
+function stateShown({ state, reason }: SessionState, newest: Message | undefined, asked: readonly Asked[]): StateShown {
+  if (asked.length > 0) return { state: 'waiting' };
+  const why = reason === undefined ? {} : { reason: singleLine(reason, 500) };
+  if (state === 'busy' || state === 'retrying' || state === 'interrupted') return { state, ...why };
+  if (state !== 'idle') return { state: 'busy', ...why };
+  const error = newest?.info.role === 'assistant' ? newest.info.error : undefined;
+  if (error === undefined) return { state: 'idle' };
+  if (error.name === 'MessageAbortedError') return { state: 'interrupted', reason: 'it was stopped' };
+  return { state: 'failed', reason: singleLine(error.data?.message ?? error.name, 500) };
+}
+
+function messagesLine(messages: readonly object[], older: string | undefined): object {
+  return { kind: 'messages', messages, ...(older !== undefined && { older }) };
+}

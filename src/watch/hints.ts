@@ -1,0 +1,75 @@
+import type { WatchedSession } from '../model/watched.ts';
+import type { ServerEvent } from '../opencode/events.ts';
+import { runs } from './session-ledger.ts';
+import type { Urgency } from './survey-pace.ts';
+
+/** Requests that a person answers, of both generations; OpenCode 2's answers to them come as `session.touched`. */
+const ASKED = /^(?:permission|question)\.asked$/;
+const ANSWERED = /^(?:permission|question)\.(?:replied|rejected)$/;
+
+/**
+ * Whether an event may have changed what is known of its server; undefined for all that says nothing new, of which a turn that
+ * streams has hundreds in a second.
+ *
+ * @param known what is known of its session
+ * @param isAsking its server is being asked: the answer may be older than the event
+ */
+export function hintIn(
+  { type, properties }: ServerEvent,
+  known: WatchedSession | undefined,
+  isAsking: boolean,
+): Urgency | undefined {
+  const isRunning = known !== undefined && runs(known);
+  switch (type) {
+    case 'session.status': {
+      const status = statusIn(properties);
+      if (status === 'idle') return isRunning || isAsking ? 'now' : undefined;
+      return status === 'busy' && known?.state === 'busy' && !isAsking ? undefined : 'now';
+    }
+    case 'session.idle':
+      return isRunning || isAsking ? 'now' : undefined;
+    case 'session.error':
+      return 'now';
+    case 'prompt.taken':
+      return isRunning && !isAsking ? undefined : 'now';
+    case 'session.touched':
+      if (known?.state === 'waiting') return 'now';
+      return known?.state === 'busy' ? undefined : 'soon';
+    case 'session.updated':
+      return titleIn(properties) === known?.title ? undefined : 'soon';
+    case 'session.created':
+    case 'session.deleted':
+      return isRunning ? 'now' : 'soon';
+    default:
+      if (ASKED.test(type)) return 'request';
+      return ANSWERED.test(type) ? 'now' : undefined;
+  }
+}
+
+/** The session that an event is about; empty where it is about none. */
+export function sessionIn({ properties: { sessionID, info } }: ServerEvent): string {
+  const id = sessionID ?? fields(info)['id'];
+  return typeof id === 'string' ? id : '';
+}
+
+/** Whether an event says that its session began to run, failed or was deleted: it is looked up, whether or not it is seen to run. */
+export function isEpoch({ type, properties }: ServerEvent): boolean {
+  if (type === 'session.status') return statusIn(properties) !== 'idle';
+  return type === 'prompt.taken' || type === 'session.error' || type === 'session.deleted';
+}
+
+export function isRetry({ type, properties }: ServerEvent): boolean {
+  return type === 'session.status' && statusIn(properties) === 'retry';
+}
+
+function statusIn({ status }: ServerEvent['properties']): unknown {
+  return fields(status)['type'];
+}
+
+function titleIn({ info }: ServerEvent['properties']): unknown {
+  return fields(info)['title'];
+}
+
+function fields(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
+}

@@ -1,0 +1,163 @@
+import type { Clock } from '../base/clock.ts';
+import { reasonOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { createApi } from '../opencode/dialects/dialects.ts';
+import { openEvents } from '../opencode/events.ts';
+import type { WatchedServer, Watcher } from './contract.ts';
+import type { OwnServer, OwnServers } from './own-servers.ts';
+import { type OpenServerEvents, ServerFollower } from './server-follower.ts';
+import { ENDED_FOR_MS, runs } from './session-ledger.ts';
+
+export interface LiveWatcherDeps {
+  readonly own: OwnServers;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Tests replace it. */
+  readonly openEvents?: OpenServerEvents;
+}
+
+/** A server that comes or goes says so, mostly; who took the place of another under its name is seen by looking. */
+const LOOK_MS = 15_000;
+/** Servers that went while something ran in them, within one hour. */
+const MAX_GONE = 16;
+/** Sessions that ran in one of them. */
+const MAX_LEFT = 64;
+
+/** Follows each server that its owner knows, for as long as it is there. */
+export class LiveWatcher implements Watcher {
+  readonly #deps: LiveWatcherDeps;
+  readonly #root = new AbortController();
+  readonly #followers = new Map<string, ServerFollower>();
+  readonly #listeners = new Set<() => void>();
+  /** What ran in servers that are gone, by their ids. */
+  readonly #gone = new Map<string, WatchedServer>();
+  #wake: () => void = () => {};
+  #isDue = true;
+  #looking: Promise<void> | undefined;
+  #forget: () => void = () => {};
+
+  constructor(deps: LiveWatcherDeps) {
+    this.#deps = deps;
+  }
+
+  /** Begins to follow; returns at once. */
+  start(): void {
+    if (this.#looking !== undefined || this.#root.signal.aborted) return;
+    this.#forget = this.#deps.own.onChange(() => this.#look());
+    this.#looking = this.#keepLooking();
+  }
+
+  servers(): readonly WatchedServer[] {
+    const followed = [...this.#followers].map(([id, { instances, sessions, checkedMs }]): WatchedServer => ({
+      id,
+      instances,
+      sessions,
+      checkedMs,
+    }));
+    const all = followed.flatMap(({ sessions }) => sessions);
+    const known = new Set(all.map(({ id }) => id));
+    const running = new Set(all.filter(runs).map(({ id }) => id));
+    const since = this.#deps.clock.now() - ENDED_FOR_MS;
+    // Started again, a server knows from its store what became of them.
+    const left = [...this.#gone].map(([id, server]) => {
+      const sessions = server.sessions.filter((one) => one.sinceMs >= since && !known.has(one.id));
+      return [id, { ...server, sessions }] as const;
+    });
+    const leftOf = new Map(left.filter(([, { sessions }]) => sessions.length > 0));
+    const standing = followed.map((server) => ({
+      ...server,
+      sessions: [
+        // Servers of one home share their sessions: what runs in one looks interrupted to another.
+        ...server.sessions.filter((one) => runs(one) || !running.has(one.id)),
+        ...(leftOf.get(server.id)?.sessions ?? []),
+      ],
+    }));
+    return [...standing, ...[...leftOf.values()].filter(({ id }) => !this.#followers.has(id))];
+  }
+
+  onChange(listener: () => void): () => void {
+    // One listener may be given twice.
+    const own = (): void => listener();
+    this.#listeners.add(own);
+    return () => void this.#listeners.delete(own);
+  }
+
+  /** Ends every stream and request. May be called twice. */
+  async close(): Promise<void> {
+    this.#root.abort();
+    this.#wake();
+    this.#forget();
+    await this.#looking;
+    await Promise.all([...this.#followers.values()].map((follower) => follower.close()));
+  }
+
+  #look(): void {
+    this.#isDue = true;
+    this.#wake();
+  }
+
+  async #keepLooking(): Promise<void> {
+    const { own, clock, logger } = this.#deps;
+    const { signal } = this.#root;
+    while (!signal.aborted) {
+      this.#isDue = false;
+      try {
+        const servers = await own.servers();
+        if (signal.aborted) return;
+        await this.#follow(servers);
+      } catch (error) {
+        logger.log('warn', 'cannot look for the servers to follow', { reason: reasonOf(error) });
+      }
+      const rest = new AbortController();
+      this.#wake = () => rest.abort();
+      if (this.#isDue || this.#root.signal.aborted) rest.abort();
+      await clock.sleep(LOOK_MS, rest.signal);
+    }
+  }
+
+  async #follow(servers: readonly OwnServer[]): Promise<void> {
+    const now = new Map(servers.map((server) => [server.id, server]));
+    const ended = [...this.#followers].filter(([id, { dialect }]) => now.get(id)?.dialect !== dialect);
+    for (const [id, follower] of ended) {
+      await follower.close();
+      this.#followers.delete(id);
+      this.#bury(id, follower);
+    }
+    const { clock, logger, own, openEvents: open = openServerEvents } = this.#deps;
+    const found = servers.filter(({ id }) => !this.#followers.has(id));
+    for (const server of found) {
+      const follower = new ServerFollower({
+        server,
+        own,
+        openEvents: open,
+        clock,
+        logger,
+        onChange: () => this.#changed(),
+        onBreak: () => this.#look(),
+      });
+      this.#followers.set(server.id, follower);
+      follower.start();
+    }
+    if (ended.length > 0 || found.length > 0) this.#changed();
+  }
+
+  #bury(id: string, follower: ServerFollower): void {
+    const { instances } = follower;
+    const sessions = follower.interruptAll('its server ended while it ran');
+    if (sessions.length === 0) return;
+    const before = this.#gone.get(id)?.sessions.filter((one) => !sessions.some((other) => other.id === one.id)) ?? [];
+    this.#gone.delete(id);
+    this.#gone.set(id, { id, instances, sessions: [...sessions, ...before].slice(0, MAX_LEFT), checkedMs: undefined });
+    const [oldest] = this.#gone.keys();
+    if (oldest !== undefined && this.#gone.size > MAX_GONE) this.#gone.delete(oldest);
+  }
+
+  #changed(): void {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+const openServerEvents: OpenServerEvents = (dialect, connection, signal) =>
+  dialect === 'opencode-1'
+    ? openEvents(connection, '/global/event', signal)
+    : createApi(dialect, connection, signal).events('', signal);

@@ -1,0 +1,36 @@
+import { type Connection, requestJson } from '../http/exchange.ts';
+import type { Dialect, Instance } from '../model/instance.ts';
+import { doingOf } from '../probing/answers.ts';
+
+/** What runs is a line each; where nothing runs the answer is empty. */
+const MAX_BYTES = 64 * 1024;
+const LIMIT_MS = 5000;
+
+/**
+ * Whether nothing runs in a server, in any of the directories that are known: one small request each, and one for all of an
+ * OpenCode 2. False where something is not answered.
+ */
+export async function isServerIdle(
+  dialect: Dialect,
+  connection: Connection,
+  instances: readonly Instance[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const paths =
+    dialect === 'opencode-1'
+      ? instances.map(({ directory = '' }) => `/session/status?directory=${encodeURIComponent(directory)}`)
+      : ['/api/session/active'];
+  const limits = { timeoutMs: LIMIT_MS, maxBytes: MAX_BYTES, signal };
+  try {
+    const answers = await Promise.all(paths.map((path) => requestJson(connection, path, limits)));
+    return answers.every((answer) =>
+      dialect === 'opencode-1' ? doingOf(answer)?.running.length === 0 : isEmpty((answer as { data?: unknown }).data),
+    );
+  } catch {
+    return false;
+  }
+}
+
+function isEmpty(active: unknown): boolean {
+  return typeof active === 'object' && active !== null && Object.keys(active).length === 0;
+}

@@ -1,0 +1,286 @@
+import { singleLine } from '../base/plain-text.ts';
+import type { Clock } from '../base/clock.ts';
+import type { WatchedSession } from '../model/watched.ts';
+import type { OpencodeApi } from '../opencode/api.ts';
+import type { Session } from '../opencode/schema.ts';
+import { retryingLine } from '../opencode/waiting.ts';
+import type { RunningSession, SeenWork } from './seen-work.ts';
+import { beginOfTurn, endOfTurn, type TurnEnd } from './turn-end.ts';
+
+/** How long a session that ended is kept. */
+export const ENDED_FOR_MS = 3_600_000;
+/** Of one server: nobody looks through more. */
+const MAX_RUNNING = 64;
+const MAX_ENDED = 50;
+/** Sessions of one directory that are looked at when a server is found. */
+const MAX_FOUND = 20;
+/** opencode says that a session is idle before it completes its last message; what is not complete by then never will be. */
+const SETTLES_IN_MS = 2000;
+const MAX_TITLE_CHARS = 200;
+/** PATH_MAX on Linux. */
+const MAX_DIRECTORY_CHARS = 4096;
+/** Sessions that events named since the last survey. */
+const MAX_NOTED = 1000;
+
+const RUNS: ReadonlySet<WatchedSession['state']> = new Set(['busy', 'waiting', 'retrying']);
+
+export function runs({ state }: Pick<WatchedSession, 'state'>): boolean {
+  return RUNS.has(state);
+}
+
+/** What became of taking over a survey. */
+export interface Taken {
+  /** False where something was not answered, or a session has stopped and its last message may still be completed. */
+  readonly isSettled: boolean;
+  /** Sessions that may run where nothing was asked, with the directory that the server says they have. */
+  readonly elsewhere: readonly Pick<Session, 'id' | 'directory'>[];
+}
+
+/** What is known of one server's sessions: those that run, and those that ended lately. */
+export class SessionLedger {
+  readonly #clock: Clock;
+  #sessions = new Map<string, WatchedSession>();
+  /** Their titles may be others by now. */
+  readonly #renamed = new Set<string>();
+  /** An event said that they began: each may have ended before a survey saw it run. */
+  readonly #begun = new Set<string>();
+  readonly #retrying = new Set<string>();
+  /** What opencode said went wrong, where its store says nothing of that. */
+  readonly #errors = new Map<string, string>();
+  /** Since when they do not run, of those whose last message is not complete. */
+  readonly #ending = new Map<string, number>();
+  #isFirst = true;
+  /** Sessions that may still run, though they were not seen to. */
+  #elsewhere: Pick<Session, 'id' | 'directory'>[] = [];
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get(id: string): WatchedSession | undefined {
+    return this.#sessions.get(id);
+  }
+
+  /** Newest first. */
+  list(): readonly WatchedSession[] {
+    const since = this.#clock.now() - ENDED_FOR_MS;
+    const all = [...this.#sessions.values()].toSorted((one, other) => other.sinceMs - one.sinceMs);
+    const ended = all.filter((one) => !runs(one) && one.sinceMs >= since).slice(0, MAX_ENDED);
+    const kept = new Set(ended);
+    return all.filter((one) => runs(one) || kept.has(one));
+  }
+
+  noteBegin(id: string): void {
+    if (this.#begun.size < MAX_NOTED) this.#begun.add(id);
+    this.#errors.delete(id);
+  }
+
+  /** It asks its model again, which a survey of OpenCode 2 does not tell. */
+  noteRetry(id: string): void {
+    if (this.#retrying.size < MAX_NOTED) this.#retrying.add(id);
+  }
+
+  noteTitle(id: string): void {
+    if (this.#sessions.has(id)) this.#renamed.add(id);
+  }
+
+  noteError(id: string, reason: string): void {
+    if (this.#errors.size < MAX_NOTED) this.#errors.set(id, reason);
+  }
+
+  /** Takes over what a survey found. What is not known yet of a session is asked: its title, when its turn began and how it ended. */
+  async take(work: SeenWork, api: OpencodeApi, signal: AbortSignal): Promise<Taken> {
+    this.#elsewhere = [];
+    const retries = await this.#retries(work, api);
+    const begun = [...this.#begun];
+    // Those that wait first, so that the bound never hides one that needs somebody.
+    const running = [...work.running]
+      .toSorted(([, one], [, other]) => Number(other.waiting.length > 0) - Number(one.waiting.length > 0))
+      .slice(0, MAX_RUNNING);
+    const over = [...this.#sessions.values()].filter(
+      (one) => runs(one) && !work.running.has(one.id) && !work.unknown.has(one.directory),
+    );
+    const ended = new Set([...over.map(({ id }) => id), ...(work.isWhole ? begun : [])]);
+    for (const [id] of work.running) ended.delete(id);
+    const done = await Promise.all([
+      ...running.map(([id, seen]) => attempt(() => this.#runs(id, { retry: retries.get(id), ...seen }, api))),
+      ...[...ended].map((id) => attempt(() => this.#ends(id, api))),
+      ...(this.#isFirst ? work.recent.map((directory) => attempt(() => this.#find(directory, work, api))) : []),
+    ]);
+    const isSettled = done.every(Boolean);
+    if (work.isWhole && isSettled && !signal.aborted) {
+      this.#isFirst = false;
+      for (const id of begun) this.#begun.delete(id);
+    }
+    this.#prune();
+    return { isSettled, elsewhere: this.#elsewhere.filter(({ directory }) => !work.asked.has(directory)) };
+  }
+
+  /** Its process is gone: what ran in it does not run any more. */
+  interruptAll(reason: string): void {
+    const sinceMs = this.#clock.now();
+    for (const [id, session] of this.#sessions)
+      if (runs(session)) this.#sessions.set(id, { ...session, state: 'interrupted', sinceMs, reason, waiting: [] });
+      else this.#sessions.delete(id);
+  }
+
+  /** Which sessions ask their model again, and why, where a survey does not tell them apart. */
+  async #retries({ running, retryingIn }: SeenWork, api: OpencodeApi): Promise<ReadonlyMap<string, string>> {
+    const found = new Map<string, string>();
+    const directories = [...this.#retrying].flatMap((id) => running.get(id)?.directory ?? []);
+    await Promise.all(
+      [...new Set([...retryingIn, ...directories])].map(async (directory) => {
+        const statuses = await api.statuses(directory).catch(() => new Map<string, never>());
+        for (const [id, status] of statuses) if (status.type === 'retry') found.set(id, retryingLine(status));
+      }),
+    );
+    for (const id of running.keys()) this.#retrying.delete(id);
+    // Until it does something else, which it may do without a word.
+    for (const id of found.keys()) this.#retrying.add(id);
+    return found;
+  }
+
+  async #runs(id: string, seen: RunningSession, api: OpencodeApi): Promise<boolean> {
+    const { waiting, retry } = seen;
+    const before = this.#sessions.get(id);
+    const isGoingOn = before !== undefined && runs(before);
+    const facts = await this.#factsNow(id, seen, api);
+    if (facts === undefined) return false;
+    const nowMs = this.#clock.now();
+    const beganMs = isGoingOn ? before.turnBeganMs : await this.#beganMs(id, before, api);
+    const reason = waiting.length > 0 ? undefined : retry;
+    const state = waiting.length > 0 ? 'waiting' : reason === undefined ? 'busy' : 'retrying';
+    const isSame =
+      isGoingOn &&
+      before.state === state &&
+      (state !== 'waiting' || before.waiting.some((old) => waiting.some((one) => one.id === old.id)));
+    const beginMs = !isGoingOn && state === 'busy' ? beganMs : undefined;
+    this.#ending.delete(id);
+    this.#sessions.set(id, {
+      ...pickFacts(facts),
+      state,
+      sinceMs: isSame ? before.sinceMs : (beginMs ?? nowMs),
+      ...(beganMs !== undefined && { turnBeganMs: beganMs }),
+      ...(reason !== undefined && { reason }),
+      waiting,
+    });
+    return !this.#renamed.has(id);
+  }
+
+  /** Where it is not told, what was seen to begin began now. */
+  async #beganMs(id: string, before: WatchedSession | undefined, api: OpencodeApi): Promise<number | undefined> {
+    const nowMs = this.#clock.now();
+    const toldMs = await beginOfTurn(api, id).catch(() => undefined);
+    // A prompt that is still in the queue of OpenCode 2 is not stored: that is the message of the turn before.
+    const isOlder = toldMs !== undefined && before !== undefined && toldMs < before.sinceMs;
+    return toldMs === undefined || isOlder ? (this.#isFirst ? undefined : nowMs) : Math.min(toldMs, nowMs);
+  }
+
+  async #ends(id: string, api: OpencodeApi): Promise<boolean> {
+    const session = await api.session(id);
+    if (session === undefined) {
+      this.#forget(id);
+      return true;
+    }
+    return await this.#end(session, api, SETTLES_IN_MS);
+  }
+
+  /** Those of a directory that ended before anybody looked. */
+  async #find(directory: string, { running }: SeenWork, api: OpencodeApi): Promise<boolean> {
+    const since = this.#clock.now() - ENDED_FOR_MS;
+    const listed = await api.sessions({ directory, limit: MAX_FOUND });
+    const ended = listed.filter(({ id, time }) => !running.has(id) && time.updated >= since && time.archived == null);
+    const done = await Promise.all(ended.map((session) => this.#end(session, api, 0)));
+    return done.every(Boolean);
+  }
+
+  /** False where its last message may still be completed, for which it gets `patienceMs`. */
+  async #end(session: Session, api: OpencodeApi, patienceMs: number): Promise<boolean> {
+    const { id } = session;
+    const before = this.#sessions.get(id);
+    const end = this.#explained(id, await endOfTurn(api, session));
+    if (end.state === 'interrupted' && end.endedMs === undefined) {
+      const nowMs = this.#clock.monotonic();
+      const sinceMs = this.#ending.get(id) ?? nowMs;
+      this.#ending.set(id, sinceMs);
+      if (nowMs - sinceMs < patienceMs) {
+        this.#elsewhere.push(session);
+        return false;
+      }
+    }
+    const nowMs = this.#clock.now();
+    const turnBeganMs = end.beganMs ?? before?.turnBeganMs;
+    const endedMs = end.endedMs ?? (before === undefined ? session.time.updated : nowMs);
+    this.#ending.delete(id);
+    this.#sessions.set(id, {
+      ...factsIn(session),
+      state: end.state,
+      sinceMs: Math.min(endedMs, nowMs),
+      ...(turnBeganMs !== undefined && { turnBeganMs }),
+      ...(end.reason !== undefined && { reason: end.reason }),
+      waiting: [],
+    });
+    return true;
+  }
+
+  #explained(id: string, end: TurnEnd): TurnEnd {
+    const error = this.#errors.get(id);
+    return end.state === 'interrupted' && end.endedMs === undefined && error !== undefined
+      ? { ...end, state: 'failed', reason: error, endedMs: this.#clock.now() }
+      : end;
+  }
+
+  /** One that waits is not left out because its title cannot be read; that is asked for again. */
+  async #factsNow(id: string, { directory, waiting }: RunningSession, api: OpencodeApi): Promise<Facts | undefined> {
+    const before = this.#sessions.get(id);
+    if (before !== undefined && !this.#renamed.delete(id)) return before;
+    try {
+      return await this.#factsOf(id, api);
+    } catch (error) {
+      if (before === undefined && waiting.length === 0) throw error;
+      this.#renamed.add(id);
+      return before ?? { id, title: '', directory: singleLine(directory, MAX_DIRECTORY_CHARS) };
+    }
+  }
+
+  async #factsOf(id: string, api: OpencodeApi): Promise<Facts | undefined> {
+    const session = await api.session(id);
+    return session && factsIn(session);
+  }
+
+  #forget(id: string): void {
+    this.#sessions.delete(id);
+    this.#ending.delete(id);
+    this.#errors.delete(id);
+    this.#renamed.delete(id);
+  }
+
+  #prune(): void {
+    const kept = new Set(this.list().map(({ id }) => id));
+    for (const id of this.#sessions.keys()) if (!kept.has(id)) this.#forget(id);
+  }
+}
+
+type Facts = Pick<WatchedSession, 'id' | 'title' | 'directory' | 'parentId'>;
+
+function factsIn({ id, title, directory, parentID }: Session): Facts {
+  return {
+    id,
+    title: singleLine(title, MAX_TITLE_CHARS),
+    directory: singleLine(directory, MAX_DIRECTORY_CHARS),
+    ...(parentID !== undefined && { parentId: parentID }),
+  };
+}
+
+function pickFacts({ id, title, directory, parentId }: Facts): Facts {
+  return { id, title, directory, ...(parentId !== undefined && { parentId }) };
+}
+
+/** False where a request failed. */
+async function attempt(work: () => Promise<boolean>): Promise<boolean> {
+  try {
+    return await work();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,69 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import { startFakeNtfy } from '../rig/fake-ntfy.ts';
+import { listenHttp } from '../rig/http-listener.ts';
+import { runShell, shellEnv } from '../rig/shell-command.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { within } from '../rig/wait.ts';
+
+let temp: TempDir;
+beforeEach(() => {
+  temp = tempDir('notify-command');
+});
+afterEach(() => temp.close());
+
+async function run(args: readonly string[], channels?: readonly object[]) {
+  const folder = join(temp.path, '.config', 'opencode-mcp');
+  mkdirSync(folder, { recursive: true });
+  const config = channels === undefined ? {} : { notify: { channels } };
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config), { mode: 0o600 });
+  const run = runShell(args, { ...shellEnv(temp.path, join(temp.path, 'registry')), NTFY_TOKEN: 'tk_s3cret' });
+  const code = await within(run.ended, 'its end');
+  return { code, stdout: run.stdout(), stderr: run.stderr() };
+}
+
+describe('notify --test', () => {
+  it('says of each channel what it answered, and fails where one did', async () => {
+    await using ntfy = await startFakeNtfy({ token: 'tk_s3cret' });
+    await using hook = await listenHttp((_, response) => void response.writeHead(500).end('out of order'));
+    const got = join(temp.path, 'got');
+    const { code, stdout, stderr } = await run(
+      ['notify', '--test'],
+      [
+        // Its rules do not count.
+        { type: 'ntfy', name: 'phone', url: ntfy.url, topic: 'ada-agents', token: { env: 'NTFY_TOKEN' }, events: [] },
+        { type: 'command', command: ['tee', got] },
+        { type: 'webhook', url: `${hook.url}/hook-s3cret`, secret: 'key-s3cret' },
+      ],
+    );
+    expect([code, stderr]).toEqual([1, '']);
+    expect(stdout.split('\n')).toEqual([
+      `phone (ntfy at ${ntfy.url}): sent`,
+      'command (command tee): sent',
+      `webhook (webhook at ${hook.url}): failed: POST ${hook.url}: HTTP 500; it says "out of order"`,
+      '',
+    ]);
+    expect(ntfy.messages).toMatchObject([{ topic: 'ada-agents', title: 'Notifications arrive' }]);
+    expect(JSON.parse(readFileSync(got, 'utf8'))).toMatchObject({ event: 'test' });
+  });
+
+  it('ends with 0 where all took it', async () => {
+    expect(await run(['notify', '--test'], [{ type: 'command', command: ['true'] }])).toMatchObject({ code: 0 });
+  });
+
+  it.each([['notify'], ['notify', '--test', 'more'], ['notify', '--tets']])(
+    '%s %s %s is wrong usage',
+    async (...args) => {
+      const { code, stdout } = await run(args, [{ type: 'command', command: ['true'] }]);
+      expect([code, stdout]).toEqual([2, '']);
+    },
+  );
+});
+
+it.each([['notify', '--test'], ['watch']])('%s says where channels are written when there is none', async (...args) => {
+  const { code, stderr } = await run(args);
+  expect(code).toBe(2);
+  expect(stderr).toContain('the config file has no channel, such as {"notify":');
+});

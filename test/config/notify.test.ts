@@ -1,0 +1,225 @@
+import { describe, expect, it } from 'vitest';
+
+import { isOwnNetwork } from '../../src/config/file/own-network.ts';
+import type { ChannelSettings } from '../../src/config/notify.ts';
+import { CONFIG_PATH, HOME, load, problemsOf } from './load-case.ts';
+
+const NTFY = { type: 'ntfy', url: 'https://ntfy.sh', topic: 'ada-agents' };
+
+function channels(...given: readonly object[]): readonly ChannelSettings[] {
+  return load({ config: { notify: { channels: given } } }).settings.notify?.channels ?? [];
+}
+
+function problems(channel: unknown): readonly string[] {
+  return problemsOf({ config: { notify: { channels: [channel] } } }).map((line) =>
+    line.replace(`${CONFIG_PATH}: notify.`, ''),
+  );
+}
+
+describe('notify', () => {
+  it('is not there unless it is written', () => {
+    expect(load().settings.notify).toBeUndefined();
+    expect(load({ config: {} }).settings.notify).toBeUndefined();
+  });
+
+  it('has defaults for all but the channels', () => {
+    expect(load({ config: { notify: { channels: [] } } }).settings.notify).toEqual({
+      channels: [],
+      minTurnSeconds: 30,
+      repeatAfterMinutes: 10,
+      stalledAfterMinutes: 10,
+    });
+  });
+
+  it('has a name, every event, every instance and no hours for a channel that says nothing of them', () => {
+    expect(channels({ type: 'desktop' }, { type: 'desktop' }, { type: 'command', command: ['tell'] })).toEqual([
+      expect.objectContaining({ name: 'desktop', instances: [] }),
+      expect.objectContaining({ name: 'desktop-2' }),
+      expect.objectContaining({ name: 'command', argv: ['tell'] }),
+    ]);
+    expect(channels({ type: 'desktop' })[0]?.events).toEqual([
+      'permission',
+      'question',
+      'unanswered',
+      'done',
+      'failed',
+      'stalled',
+    ]);
+    expect(channels({ type: 'desktop' })[0]).not.toHaveProperty('hours');
+  });
+
+  it('takes rules', () => {
+    const rules = { name: 'phone', text: 'title', events: ['failed'], instances: ['desk-*'], hours: '22:30-06:00' };
+    expect(channels({ ...NTFY, ...rules })).toMatchObject([{ ...rules, hours: { from: 1_350, to: 360 } }]);
+  });
+
+  it('finds a secret where it is kept, and a path beside the config file', () => {
+    const token = { env: 'NTFY_TOKEN' };
+    const config = {
+      notify: {
+        channels: [
+          { ...NTFY, token },
+          { type: 'command', command: ['./tell', '~'] },
+        ],
+      },
+    };
+    const { settings } = load({ config, env: { NTFY_TOKEN: 'tk_1' } });
+    expect(settings.notify?.channels).toMatchObject([
+      { token: { kind: 'value', value: 'tk_1' } },
+      { argv: [`${HOME}/.config/opencode-mcp/tell`, '~'] },
+    ]);
+    // One channel without its secret says so when it is used; the others work.
+    expect(load({ config }).settings.notify?.channels).toMatchObject([
+      { token: { kind: 'unset', variable: 'NTFY_TOKEN' } },
+      {},
+    ]);
+  });
+
+  it('keeps the query and the slash of a webhook', () => {
+    expect(channels({ type: 'webhook', url: 'https://hooks.example.com/in/?key=1' })).toMatchObject([
+      { url: 'https://hooks.example.com/in/?key=1' },
+    ]);
+  });
+});
+
+describe('what leaves for others says nothing, unless it is set so', () => {
+  it.each([
+    [NTFY, 'none'],
+    [{ ...NTFY, url: 'http://192.168.1.2' }, 'none'],
+    [{ ...NTFY, text: 'full' }, 'full'],
+    [{ ...NTFY, url: 'http://desk.tail1234.ts.net:2586' }, 'full'],
+    [{ type: 'webhook', url: 'https://hooks.example.com/' }, 'none'],
+    [{ type: 'webhook', url: 'http://127.0.0.1:9000/' }, 'full'],
+    [{ type: 'command', command: ['tell'] }, 'full'],
+    [{ type: 'desktop' }, 'full'],
+    [{ type: 'desktop', text: 'none' }, 'none'],
+  ])('%j: %s', (channel, text) => {
+    expect(channels(channel)[0]?.text).toBe(text);
+  });
+
+  it.each([
+    ['http://100.64.0.1', true],
+    ['http://100.127.255.254:80', true],
+    ['http://100.128.0.1', false],
+    ['http://[fd7a:115c:a1e0::53]', true],
+    ['http://[fd7a:115c:a1e1::53]', false],
+    ['http://[::1]:8080', true],
+    ['http://127.8.8.8', true],
+    ['http://localhost', true],
+    ['http://desk.tail1234.ts.net.', true],
+    ['http://ts.net.example.com', false],
+    ['http://notts.net', false],
+    // Where a short name leads nobody can see.
+    ['http://desk', false],
+  ])('%s: %s', (url, expected) => {
+    expect(isOwnNetwork(url)).toBe(expected);
+  });
+});
+
+describe('what is wrong names the setting and what was expected', () => {
+  it.each([
+    [7, ['channels[0]: expected an object, got a number']],
+    [{}, ['channels[0].type: expected one of ntfy, webhook, command, desktop, got nothing of them']],
+    [
+      { type: 'webhok' },
+      ['channels[0].type: expected one of ntfy, webhook, command, desktop, got "webhok"; did you mean webhook?'],
+    ],
+    [
+      { type: 'ntfy' },
+      ['channels[0].url: expected a string, got nothing', 'channels[0].topic: expected a string, got nothing'],
+    ],
+    [
+      { ...NTFY, url: 'ntfy.sh', topic: 'a b' },
+      [
+        'channels[0].url: expected an http:// or https:// URL; got "ntfy.sh"',
+        'channels[0].topic: expected 1 to 64 letters, digits, - and _, got something else',
+      ],
+    ],
+    [
+      { ...NTFY, url: 'https://u:p@h' },
+      ['channels[0].url: expected a URL without user name and password; use the key "token"; got "https://…@h"'],
+    ],
+    [{ ...NTFY, tokn: 'x' }, ['channels[0].tokn: unknown key; did you mean token?']],
+    [{ ...NTFY, token: '' }, ['channels[0].token: expected a secret, got an empty string']],
+    [
+      { type: 'webhook', url: 'https://u:p@h/path-s3cret' },
+      [
+        'channels[0].url: expected a URL without user name and password; a webhook is signed, with the key "secret"; got "https://…@h"',
+      ],
+    ],
+    [
+      { type: 'command', command: [] },
+      ['channels[0].command: expected a program and its arguments, as [PROGRAM, ARGUMENT, …]'],
+    ],
+    [{ type: 'command', command: 'tell' }, ['channels[0].command: expected [PROGRAM, ARGUMENT, …], got a string']],
+    [{ type: 'desktop', text: 'some' }, ['channels[0].text: expected one of none, title, full, got a string']],
+    [
+      { type: 'desktop', events: ['done', 'dead'] },
+      ['channels[0].events[1]: expected one of permission, question, unanswered, done, failed, stalled, got a string'],
+    ],
+    [
+      { type: 'desktop', instances: [''] },
+      ['channels[0].instances[0]: expected 1 to 256 characters, none of them control or invisible, got ""'],
+    ],
+    [
+      { type: 'desktop', hours: '9-17' },
+      ['channels[0].hours: expected two different times as in 08:00-22:00, got "9-17"'],
+    ],
+    [
+      { type: 'desktop', hours: '09:00-09:00' },
+      ['channels[0].hours: expected two different times as in 08:00-22:00, got "09:00-09:00"'],
+    ],
+  ])('%j', (channel, expected) => {
+    expect(problems(channel)).toEqual(expected);
+  });
+
+  it('a name that two channels have', () => {
+    const config = {
+      notify: {
+        channels: [
+          { type: 'desktop', name: 'a' },
+          { ...NTFY, name: 'a' },
+        ],
+      },
+    };
+    expect(problemsOf({ config })).toEqual([
+      `${CONFIG_PATH}: notify.channels[1].name: expected a name of its own, got "a" a second time`,
+    ]);
+  });
+
+  it.each([
+    [
+      { channels: [], minTurnSeconds: -1 },
+      'notify.minTurnSeconds: expected a whole number of seconds from 0 to 86400, got a number',
+    ],
+    [
+      { channels: [], repeatAfterMinutes: '5' },
+      'notify.repeatAfterMinutes: expected a whole number of minutes from 0 to 1440, got a string',
+    ],
+    [{ channels: {} }, 'notify.channels: expected an array, got an object'],
+    [[], 'notify: expected an object, got an array'],
+  ])('%j', (notify, expected) => {
+    expect(problemsOf({ config: { notify } })).toEqual([`${CONFIG_PATH}: ${expected}`]);
+  });
+});
+
+it('warns of a token over plain http to another machine, not within the tailnet', () => {
+  const warn = (url: string) => load({ config: { notify: { channels: [{ ...NTFY, url, token: 'tk' }] } } }).warnings;
+  expect(warn('http://ntfy.example.com')).toEqual([
+    `${CONFIG_PATH}: notify.channels[0].url: sends a token over plain http to another machine; use https`,
+  ]);
+  expect(warn('http://desk.tail1234.ts.net')).toEqual([]);
+});
+
+it('no secret is in an error', () => {
+  const MARK = 'hunter2';
+  for (const secret of [[MARK], { env: `$${MARK}` }, { file: [MARK] }, { command: ['\0', MARK] }, { [MARK]: 1 }]) {
+    const found = [
+      ...problems({ ...NTFY, token: secret }),
+      ...problems({ ...NTFY, topic: `${MARK} `, url: `https://u:${MARK}@h` }),
+      ...problems({ type: 'webhook', url: `ftp://h/${MARK}`, secret }),
+    ];
+    expect(found.length).toBeGreaterThan(3);
+    expect(found.join('\n')).not.toContain(MARK);
+  }
+});

@@ -1,0 +1,100 @@
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { type Clock, systemClock } from '../../../src/base/clock.ts';
+import { LATER_BUDGET_MS } from '../../../src/discovery/tailnet/tailscale.ts';
+import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake-node-service.ts';
+import { until, within } from '../../rig/wait.ts';
+import { tailnetStage, type TailnetStage, type TailnetStageOptions } from '../tailscale-stage.ts';
+
+const never = new AbortController().signal;
+const A: FakeNodeServer = { id: 'a', directory: '/srv', overviews: [idleIn('/srv')] };
+const busy = (title: string): FakeNodeServer => ({ ...A, overviews: [busyIn('/srv', { title })] });
+
+/** What a later scan grants to peers, and what one peer gets, never ends by itself; the bus is read without pauses. */
+const SLEEPS: ReadonlyMap<number, number> = new Map([
+  [LATER_BUDGET_MS, Infinity],
+  [3000, Infinity],
+  [1000, 0],
+]);
+
+describe('news of a peer', () => {
+  const stages: TailnetStage[] = [];
+  afterEach(async () => {
+    for (const stage of stages.splice(0)) await stage[Symbol.asyncDispose]();
+  });
+
+  /** A source that follows one node service, by a clock that only the test moves; requests have the real one. */
+  async function following(options: Partial<TailnetStageOptions> = {}) {
+    const clock: Clock & { nowMs: number } = {
+      nowMs: 1_000_000,
+      now: () => clock.nowMs,
+      monotonic: () => clock.nowMs,
+      sleep: (ms, signal) => systemClock.sleep(SLEEPS.get(ms) ?? ms, signal),
+    };
+    const node = new FakeNodeService([A]);
+    const { servers, ...rest } = options;
+    const stage = await tailnetStage({
+      peers: [{}],
+      servers: { '100.64.0.2:4095': node.serve, ...servers },
+      options: { ports: [] },
+      clock,
+      ...rest,
+    });
+    stages.push(stage);
+    const { source, fake } = stage;
+    const hints = source.changes(never)[Symbol.asyncIterator]();
+    await within(hints.next(), 'the first hint');
+    await fake.busOpened;
+    await source.scan(never);
+    const isHeld = (): Promise<true> => until('a request to be held', () => node.held.size === 1);
+    /** What a scan finds of something that was said before. */
+    const said = async (title: string): Promise<string | undefined> => {
+      node.say([busy(title)]);
+      // The book has it.
+      await isHeld();
+      const { candidates } = await within(source.scan(never), 'the scan');
+      return candidates.flatMap(({ report }) => report?.overviews[0]?.sessions ?? [])[0]?.title;
+    };
+    await isHeld();
+    const statuses = (): number => fake.asked.filter((path) => path === 'status').length;
+    return { ...stage, clock, node, said, statuses };
+  }
+
+  test('cost no status of the tailnet each, but one a second', async () => {
+    const { clock, said, statuses } = await following();
+    await said('the bus has been heard');
+    const before = statuses();
+    for (const title of ['one', 'two', 'three']) expect(await said(title)).toBe(title);
+    expect(statuses()).toBe(before);
+    clock.nowMs += 1000;
+    await said('four');
+    expect(statuses()).toBe(before + 1);
+  });
+
+  test('do not keep what the tailnet itself has to say', async () => {
+    const { fake, source, said, statuses } = await following();
+    await said('the bus has been heard');
+    const before = statuses();
+    fake.peers = [];
+    fake.notify();
+    for (let news = 0; news < 6 && statuses() === before; news += 1) await said(`${news}`);
+    expect(statuses()).toBe(before + 1);
+    expect((await source.scan(never)).candidates).toEqual([]);
+  });
+
+  test('are not held up by a peer that does not answer', async () => {
+    let isSilent = false;
+    const { clock, said } = await following({
+      peers: [{}, {}],
+      servers: {
+        '100.64.0.3:4095': (_, response) => {
+          if (!isSilent) response.writeHead(500).end();
+        },
+      },
+    });
+    isSilent = true;
+    // It is due again, and so is the status.
+    clock.nowMs += 600_000;
+    expect(await said('news')).toBe('news');
+  });
+});

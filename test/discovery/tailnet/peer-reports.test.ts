@@ -1,0 +1,193 @@
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { FOLLOW_PACE_MS, PeerBook } from '../../../src/discovery/tailnet/peer-book.ts';
+import type { Candidate } from '../../../src/model/candidate.ts';
+import { REPORT_LIFETIME_MS, type Report } from '../../../src/model/report.ts';
+import { ManualClock } from '../../fleet/manual-clock.ts';
+import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../../rig/fake-node-service.ts';
+import { listenHttp } from '../../rig/http-listener.ts';
+import { tailnetNode } from '../../rig/memory-local-api.ts';
+import { until } from '../../rig/wait.ts';
+
+const A: FakeNodeServer = { id: 'a', directory: '/srv/a', overviews: [idleIn('/srv/a')] };
+const B: FakeNodeServer = { id: 'b', directory: '/srv/b', overviews: [idleIn('/srv/b')] };
+
+/** Between two answers that hold something new, in the long run. */
+const PACE_MS = 250;
+
+interface Stage {
+  readonly node: FakeNodeService;
+  readonly book: PeerBook;
+  readonly clock: ManualClock;
+  readonly changes: () => number;
+  readonly candidate: (id: string) => Candidate | undefined;
+  readonly report: (id: string) => Report | undefined;
+  /** Until the book holds its request; the pace of following passes meanwhile. */
+  readonly held: () => Promise<true>;
+  /** Until something was found to be different. */
+  readonly changed: (act: () => void) => Promise<void>;
+}
+
+describe('a book that follows a node service with states', () => {
+  const open: (() => Promise<unknown>)[] = [];
+  afterEach(async () => {
+    for (const close of open.splice(0).toReversed()) await close();
+  });
+
+  async function following(node: FakeNodeService): Promise<Stage> {
+    const { port, close } = await listenHttp(node.serve);
+    open.push(close);
+    const clock = new ManualClock();
+    let changes = 0;
+    const book = new PeerBook({ nodePort: port, ports: [], clock, onChange: () => void (changes += 1) });
+    open.push(() => book.close());
+    book.keep([{ node: tailnetNode({ id: 'peer' }), address: '127.0.0.1', dial: undefined }]);
+    book.follow();
+    await book.ask();
+    const candidate = (id: string): Candidate | undefined =>
+      book.found.candidates.find(({ claims }) => claims.id === id);
+    return {
+      node,
+      book,
+      clock,
+      changes: () => changes,
+      candidate,
+      report: (id) => candidate(id)?.report,
+      held: () =>
+        until('a request to be held', async () => {
+          if (node.held.size === 0) await clock.advance(FOLLOW_PACE_MS);
+          return node.held.size === 1;
+        }),
+      async changed(act) {
+        const before = changes;
+        act();
+        await until('the change', () => changes > before);
+      },
+    };
+  }
+
+  test('has the list and the states by one request, which is held, and each change at once', async () => {
+    const { node, held, changed, candidate, report } = await following(new FakeNodeService([A, B]));
+    await held();
+    expect(candidate('a')).toMatchObject({ claims: { id: 'a', name: 'a', directory: '/srv/a' } });
+    expect(report('a')).toMatchObject({
+      result: { status: 'healthy', version: '1.18.33', dialect: 'opencode-1', directory: '/srv/a', worktree: '/srv/a' },
+      overviews: [idleIn('/srv/a')],
+    });
+    const [before, other] = [report('a'), report('b')];
+    await changed(() => node.say([{ ...A, overviews: [busyIn('/srv/a')] }, B]));
+    expect(report('a')?.overviews).toMatchObject([{ activity: { kind: 'busy' } }]);
+    expect(report('a')).not.toBe(before);
+    expect(report('b')).toBe(other);
+    await held();
+    // The first look, and one that is held for each thing to say.
+    expect(node.requests).toEqual(['states', 'states', 'states']);
+  });
+
+  test('believes what is confirmed, and nothing that a machine has slept over', async () => {
+    const { node, clock, held, changes, report } = await following(new FakeNodeService([A]));
+    await held();
+    const before = report('a');
+    expect(before?.isCurrent()).toBe(true);
+    clock.step(REPORT_LIFETIME_MS);
+    expect(before?.isCurrent()).toBe(false);
+    node.confirm();
+    await until('it to be believed again', () => before?.isCurrent());
+    expect([report('a') === before, changes()]).toEqual([true, 1]);
+    clock.step(-3600_000);
+    expect(before?.isCurrent()).toBe(false);
+  });
+
+  test('gives up what was said when the request that is held breaks, and keeps what there is', async () => {
+    const { node, held, changed, candidate, report } = await following(new FakeNodeService([A]));
+    await held();
+    await changed(() => node.cut());
+    expect(candidate('a')).toBeDefined();
+    expect(candidate('a')).not.toHaveProperty('report');
+    await held();
+    expect(report('a')?.isCurrent()).toBe(true);
+  });
+
+  test('takes no report of a server whose state is left out, which is a change', async () => {
+    const { overviews: _, ...down } = A;
+    const { node, held, changed, candidate } = await following(new FakeNodeService([A]));
+    await held();
+    await changed(() => node.say([down]));
+    expect(candidate('a')).toBeDefined();
+    expect(candidate('a')).not.toHaveProperty('report');
+  });
+
+  test('holds the list at a service from before there were states, and asks it for states each minute', async () => {
+    const older = new FakeNodeService([A]);
+    older.hasStates = false;
+    const { clock, node, held, changed, candidate } = await following(older);
+    await held();
+    expect(candidate('a')).toBeDefined();
+    expect(node.requests).toEqual(['states', 'instances', 'instances']);
+    await changed(() => node.say([A, B]));
+    await held();
+    expect(node.requests.slice(3)).toEqual(['instances']);
+    /** As a service that ends its waits in time. */
+    const minute = async (): Promise<readonly string[]> => {
+      const before = node.requests.length;
+      for (let thirds = 0; thirds < 3; thirds += 1) {
+        await clock.advance(20_000);
+        node.confirm();
+        await held();
+      }
+      return node.requests.slice(before);
+    };
+    // The list is held on, by the tag that it had.
+    expect(await minute()).toEqual(['instances', 'instances', 'states', 'instances']);
+    expect(await minute()).not.toContain('states');
+    node.hasStates = true;
+    await minute();
+    expect(candidate('a')?.report?.isCurrent()).toBe(true);
+  });
+
+  test('has the list of a service that was set back to an older version, and its states as soon as it is updated', async () => {
+    const { node, held, changed, candidate, report, book } = await following(new FakeNodeService([A]));
+    await held();
+    node.hasStates = false;
+    await changed(() => node.cut());
+    await held();
+    expect(book.found.candidates.map(({ key }) => key)).toEqual(['peer/a']);
+    expect(candidate('a')).not.toHaveProperty('report');
+    node.hasStates = true;
+    node.cut();
+    await held();
+    expect(report('a')?.isCurrent()).toBe(true);
+  });
+
+  test('is not flooded by one that has something new each time', async () => {
+    const { node, book, clock, held } = await following(new FakeNodeService([A]));
+    await held();
+    let said = 0;
+    /** Says something new to each request that comes without time passing. */
+    const sayAll = async (): Promise<number> => {
+      const before = said;
+      while (said - before < 100) {
+        await until('a request, or its pace', async () => {
+          await clock.advance(0);
+          return node.held.size === 1 || clock.due(PACE_MS) > 0;
+        });
+        if (node.held.size === 0) break;
+        node.say([{ ...A, overviews: [busyIn('/srv/a', { title: `${(said += 1)}` })] }]);
+      }
+      return said - before;
+    };
+    // What a turn does in a moment is known at once.
+    const atOnce = await sayAll();
+    expect(atOnce).toBeGreaterThanOrEqual(8);
+    expect(atOnce).toBeLessThanOrEqual(10);
+    const before = node.requests.length;
+    // By no scan either.
+    await book.ask();
+    expect(node.requests.length).toBe(before);
+    for (let steps = 0; steps < 20; steps += 1) {
+      await clock.advance(PACE_MS);
+      expect(await sayAll()).toBeLessThanOrEqual(1);
+    }
+    expect(said).toBeGreaterThan(20);
+  });
+});

@@ -1,0 +1,202 @@
+import { describe, expect, test } from 'vitest';
+
+import { HINT_WINDOW_MS } from '../../src/discovery/chain.ts';
+import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
+import type { Report, ReportedOverview } from '../../src/model/report.ts';
+import { FAKE_ROUTES } from '../rig/fake-http.ts';
+import { busyIn, idleIn } from '../rig/fake-node-service.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import { startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
+import { until } from '../rig/wait.ts';
+import { HEALTHY } from './candidates.ts';
+import { settle } from './manual-clock.ts';
+import { World } from './world.ts';
+
+const DIRECTORY = '/home/user/a';
+
+interface SettableReport extends Report {
+  current: boolean;
+}
+
+function report(overviews: readonly ReportedOverview[] = [idleIn(DIRECTORY)], version = '1.18.33'): SettableReport {
+  const made: SettableReport = {
+    current: true,
+    result: { ...HEALTHY, version, directory: DIRECTORY },
+    overviews,
+    isCurrent: () => made.current,
+  };
+  return made;
+}
+
+function requestsTo(fake: FakeOpencode): number {
+  return [...FAKE_ROUTES, 'other' as const].reduce((sum, route) => sum + fake.count(route), 0);
+}
+
+/** One instance `a`, of which a watcher says that it is idle. */
+async function reportedWorld(options: ConstructorParameters<typeof World>[0] = {}) {
+  const world = new World(options);
+  const fake = await world.fake({ directory: DIRECTORY });
+  const first = report();
+  world.register('a', fake, { route: 'tailnet', report: first });
+  await world.start();
+  /** Another report, or none. */
+  const say = async (next: Report | undefined): Promise<void> => {
+    world.register('a', fake, { route: 'tailnet', ...(next && { report: next }) });
+    await world.announce();
+  };
+  return { world, fake, first, say, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() };
+}
+
+describe('an instance of which a watcher says what it does', () => {
+  test('is listed, looked at in rounds and surveyed without a request', async () => {
+    await using stage = await reportedWorld();
+    const { world, fake } = stage;
+    expect(world.listed()).toEqual(['a idle']);
+    expect(world.instance('a')).toMatchObject({ directory: DIRECTORY, overview: { session: { title: 'A session' } } });
+    await world.round();
+    const { instances } = await world.fleet.survey();
+    expect(instances[0]).toMatchObject({
+      lastSeenMs: world.clock.now(),
+      overview: { askedAtMs: world.clock.now(), sessions: [] },
+    });
+    const refreshed = world.fleet.refresh();
+    await settle();
+    await world.clock.advance(HINT_WINDOW_MS);
+    await refreshed;
+    expect(requestsTo(fake)).toBe(0);
+  });
+
+  test('stays the same instance when it does something else, which shows at once and is passed on', async () => {
+    let changes = 0;
+    await using stage = await reportedWorld({ onChange: () => (changes += 1) });
+    const { world, fake, say } = stage;
+    await world.clock.advance(REVIEW_DELAY_MS);
+    const before = world.instance('a');
+    const heard = changes;
+    await say(report([busyIn(DIRECTORY, {}, 'ls'), busyIn('/home/user/b', { id: 'ses_b' })]));
+    expect(world.listed()).toEqual(['a waiting', 'a-b busy']);
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(changes).toBe(heard + 1);
+    const now = world.instance('a');
+    expect([now.key, now.host, now.server.endpoints[0].id]).toEqual([before.key, before.host, 'test:a']);
+    expect(now.reason).toBe('for permission: «bash "ls"»');
+    await say(report());
+    expect(world.listed()).toEqual(['a idle']);
+    expect(world.fleet.resolve('a-b').state).toBe('unknown');
+    expect(requestsTo(fake)).toBe(0);
+  });
+
+  test('wakes who waits for a change, and nobody else', async () => {
+    await using stage = await reportedWorld();
+    const { world, say } = stage;
+    await world.clock.advance(REVIEW_DELAY_MS);
+    const woken: string[] = [];
+    const given = new AbortController();
+    void world.fleet.changed(new AbortController().signal).then(() => woken.push('changed'));
+    void world.fleet.changed(given.signal).then(() => woken.push('given up'));
+    given.abort();
+    await settle();
+    expect(woken).toEqual(['given up']);
+    await say(report([busyIn(DIRECTORY)]));
+    await world.clock.advance(REVIEW_DELAY_MS);
+    expect(woken).toEqual(['given up', 'changed']);
+  });
+
+  test('is asked itself once its watcher cannot be believed, and when that says nothing of it any more', async () => {
+    await using stage = await reportedWorld();
+    const { world, fake, first, say } = stage;
+    const session = fake.addSession({ title: 'Asked' });
+    first.current = false;
+    await world.fleet.survey();
+    expect(world.instance('a').overview).toMatchObject({ session: { id: session.id } });
+    expect(world.instance('a').overview).not.toHaveProperty('sessions');
+    await say(report());
+    expect(world.instance('a').overview).toMatchObject({ session: { title: 'A session' } });
+    const before = requestsTo(fake);
+    await say(undefined);
+    // What was said last stands until somebody asks.
+    expect([world.listed(), requestsTo(fake)]).toEqual([['a idle'], before]);
+    await world.round();
+    expect(fake.count('GET /global/health')).toBe(1);
+    await world.fleet.survey();
+    expect(world.instance('a').overview).toMatchObject({ session: { title: 'Asked' } });
+  });
+
+  test('is asked itself where it is of a version that this program does not know', async () => {
+    await using world = new World();
+    const fake = await world.fake({ directory: DIRECTORY, version: '1.2.3' });
+    world.register('a', fake, { report: report([idleIn(DIRECTORY)], '1.2.3') });
+    await world.start();
+    expect(world.listed()).toEqual(['a unsupported']);
+  });
+
+  test('is not waited for where a look at it is under way that hangs', async () => {
+    await using world = new World();
+    const fake = await world.fake({ directory: DIRECTORY });
+    fake.override('GET /global/health', { kind: 'hang' });
+    world.register('a', fake);
+    world.fleet.start();
+    await until('it to be asked', () => fake.count('GET /global/health') === 1);
+    world.register('a', fake, { report: report() });
+    await world.announce();
+    expect(world.listed()).toEqual(['a idle']);
+  });
+
+  test('is looked at before it is driven, and the directory that answers counts', async () => {
+    await using stage = await reportedWorld();
+    const { world, fake, say } = stage;
+    const reached = await world.fleet.reach(world.instance('a'));
+    expect(reached).toMatchObject({ directory: DIRECTORY, serverDirectory: DIRECTORY });
+    expect(fake.count('GET /path')).toBe(1);
+    const elsewhere = report([idleIn('/home/user/lie')]);
+    await say({ ...elsewhere, result: { ...elsewhere.result, directory: '/home/user/lie' } });
+    expect(world.instance('a').directory).toBe('/home/user/lie');
+    await expect(world.fleet.reach(world.instance('a'))).rejects.toThrow(/another instance answers there now/);
+  });
+
+  test('names no directory to an OpenCode 2 that only its watcher has named', async () => {
+    await using fake = await startFakeOpencode2();
+    const credential = { username: 'opencode', password: fake.password };
+    await using world = new World({ resolveCredential: () => Promise.resolve(credential) });
+    const directory = '/home/user/true';
+    fake.addSession({ directory });
+    const { version, pid } = fake;
+    const result = { status: 'healthy', dialect: 'opencode-2', version, pid, directory: '', worktree: '' } as const;
+    const { session: _, ...whole } = idleIn('');
+    world.register('a', fake, {
+      route: 'tailnet',
+      claims: { service: {} },
+      report: { ...report([whole, idleIn(directory), busyIn('/home/user/lie')]), result },
+    });
+    await world.start();
+    const [lying, honest] = ['/home/user/lie', directory].map((place) =>
+      world.fleet.snapshot().instances.find((one) => one.directory === place),
+    );
+    if (lying === undefined || honest === undefined) throw new Error(`Expected both, got ${world.listed().join()}`);
+    expect(fake.requests).toEqual([]);
+    await expect(world.fleet.reach(lying)).rejects.toThrow(/has no session in \/home\/user\/lie/);
+    expect((await world.fleet.reach(honest)).directory).toBe(directory);
+    expect(fake.requests.filter((request) => JSON.stringify(request).includes('lie'))).toEqual([]);
+  });
+
+  test('is one with another way to the same process, which proves it; both are known by what is said', async () => {
+    await using stage = await reportedWorld();
+    const { world, fake } = stage;
+    const tunnel = await world.tunnelTo(fake);
+    const claims = { hostname: 'box', id: 'inst_1', localPort: 4096 };
+    world.register('a', fake, { route: 'tailnet', report: report([busyIn(DIRECTORY)]), claims });
+    // It would be asked first, were anybody asked.
+    world.register('near', tunnel, { route: 'loopback', claims: { ...claims, name: 'a' } });
+    await world.announce();
+    await world.quiet();
+    await world.clock.advance(REVIEW_DELAY_MS);
+    await until('the proof', () => world.fleet.snapshot().instances.length === 1);
+    expect(world.instance('a').server.endpoints.map(({ candidate }) => candidate.endpoint.route)).toEqual([
+      'loopback',
+      'tailnet',
+    ]);
+    const before = requestsTo(fake);
+    await world.fleet.survey();
+    expect([world.listed(), requestsTo(fake)]).toEqual([['a busy'], before]);
+  });
+});

@@ -1,0 +1,129 @@
+import { mkdir, readdir, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../../src/base/clock.ts';
+import { type KeptTask, TaskStore } from '../../../src/mcp/modern/task-store.ts';
+import { type FakeOpencode, startFakeOpencode } from '../../rig/fake-opencode.ts';
+import { type FaultProxy, startFaultProxy } from '../../rig/fault-proxy.ts';
+import { openRegistry, type Registry } from '../../rig/registry.ts';
+import { tempDir, type TempDir } from '../../rig/temp.ts';
+import { until } from '../../rig/wait.ts';
+import { ModernClient, TASKS, type TaskShown } from './modern-client.ts';
+
+let temp: TempDir;
+let registry: Registry;
+let worker: FakeOpencode;
+let clients: ModernClient[];
+
+/** One more server over the same state folder. */
+function start(): ModernClient {
+  const client = new ModernClient({
+    args: ['--registry-dir', registry.path, '--health-timeout-ms', '15000'],
+    env: { HOME: temp.path },
+  });
+  clients.push(client);
+  return client;
+}
+
+beforeEach(async () => {
+  temp = tempDir('two-processes');
+  clients = [];
+  registry = await openRegistry(`${temp.path}/registry`);
+  worker = await startFakeOpencode({ reply: () => undefined });
+  await registry.add({ name: 'worker', port: worker.port, cwd: worker.directory });
+});
+afterEach(async () => {
+  for (const client of clients) await client[Symbol.asyncDispose]();
+  await worker.close();
+  await temp.close();
+});
+
+async function running(client: ModernClient): Promise<{ readonly task: TaskShown; readonly sessionId: string }> {
+  const task = await client.begin('send', { instance: 'worker', message: 'run' });
+  await until('the turn to be followed', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
+  const [sessionId = ''] = worker.state.statuses.keys();
+  return { task, sessionId };
+}
+
+describe('two servers that follow one task', () => {
+  test('tell one end: what one has told as cancelled, the other does not complete', async () => {
+    const [one, other] = [start(), start()];
+    const { task, sessionId } = await running(one);
+    await other.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS });
+    const cancelled = await other.task(task.taskId);
+    expect(cancelled.status).toBe('cancelled');
+    worker.state.finish(sessionId, 'done');
+    expect(await one.taskIs(task.taskId, 'completed', 'cancelled')).toEqual(cancelled);
+    expect(await start().task(task.taskId)).toEqual(cancelled);
+    expect(worker.state.prompts).toHaveLength(1);
+  });
+
+  test('send nothing that one of them has told as not sent', async () => {
+    const [one, other] = [start(), start()];
+    const { sessionId: session_id } = await running(one);
+    const args = { instance: 'worker', session_id, message: 'second', when_busy: 'queue' };
+    const { taskId } = await one.begin('send', args);
+    await until('it to wait for its turn', () => worker.openStreams === 2);
+    const ended = await other.taskIs(taskId, 'completed');
+    expect(ended.result).toMatchObject({ content: [{ text: expect.stringMatching(/nothing was sent/) as string }] });
+    worker.state.finish(session_id, 'done');
+    expect(await one.taskIs(taskId, 'completed')).toEqual(ended);
+    expect(worker.state.prompts).toHaveLength(1);
+  });
+});
+
+test('a send to several that was killed in between names those that it did not come to', async () => {
+  await using second = await startFakeOpencode({ directory: '/home/user/second', reply: () => undefined });
+  await using way: FaultProxy = await startFaultProxy(second.url);
+  await registry.add({ name: 'second', port: way.port, cwd: second.directory });
+  way.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
+  const one = start();
+  const { taskId } = await one.begin('send', { instance: ['worker', 'second'], message: 'run' });
+  await way.waitForRequest({ path: '/event' });
+  await until('the turn of the first', () => worker.state.statuses.size === 1 && worker.openStreams === 1);
+  one.server.kill('SIGKILL');
+  await one.server.exited;
+  way.release('event');
+  const other = start();
+  await other.task(taskId);
+  await until('it to follow', () => worker.openStreams === 1);
+  worker.state.finish([...worker.state.statuses.keys()][0] ?? '', 'done');
+  const { result } = await other.taskIs(taskId, 'completed');
+  expect(result).toMatchObject({
+    structuredContent: {
+      outcome: '1 completed, 1 error',
+      turns: [
+        { instance: 'worker', text: 'done' },
+        { instance: 'worker, second', reason: expect.stringMatching(/of them only worker got it/) as string },
+      ],
+    },
+  });
+  expect(second.state.prompts).toEqual([]);
+});
+
+describe('the store', () => {
+  const task: KeptTask = { tool: 'wait', args: {}, createdAtMs: Date.now(), updatedAtMs: 0, ttlMs: 60_000, begun: [] };
+  const id = '11111111-2222-3333-4444-555555555555';
+
+  test('keeps the first end, and leaves nothing beside it', async () => {
+    const [one, other] = [new TaskStore(temp.path, systemClock), new TaskStore(temp.path, systemClock)];
+    const ended = (message: string): KeptTask => ({ ...task, end: { status: 'completed', message } });
+    await one.write(id, task);
+    const kept = await Promise.all([one.write(id, ended('one')), other.write(id, ended('other'))]);
+    expect(kept[0]).toEqual(kept[1]);
+    // What still runs elsewhere takes nothing of it back.
+    await other.write(id, { ...task, updatedAtMs: 1 });
+    expect(await one.read(id)).toEqual(kept[0]);
+    expect((await readdir(temp.path)).filter((name) => name.startsWith('.'))).toEqual([]);
+  });
+
+  test('an old folder in its own is left alone', async () => {
+    const folder = join(temp.path, 'tasks');
+    await mkdir(join(folder, 'old'), { recursive: true });
+    await utimes(join(folder, 'old'), 0, 0);
+    await new TaskStore(folder, systemClock).write(id, task);
+    expect((await readdir(folder)).toSorted()).toEqual([`${id}.json`, 'old']);
+  });
+});

@@ -1,0 +1,55 @@
+import { type Channel, DeliveryError, type Receipt } from '../../src/notify/channels/channel.ts';
+import type { Notice } from '../../src/notify/notice.ts';
+import { deferred, type Deferred } from '../rig/wait.ts';
+
+/** One delivery as the channel got it. */
+export interface Delivered {
+  readonly notice: Notice;
+  readonly replaces: string | undefined;
+}
+
+/** A channel that a test opens, breaks or holds by hand. */
+export class HandChannel implements Channel {
+  readonly label = 'by hand';
+  /** What arrived, in this order. */
+  readonly arrived: Delivered[] = [];
+  /** Deliveries that were begun. */
+  tries = 0;
+  /** Thrown by each delivery while it is set. */
+  error: Error | undefined;
+  #gate: Deferred<void> | undefined;
+
+  /** From now on nothing arrives until `release`. */
+  hold(): void {
+    this.#gate = deferred<void>();
+  }
+
+  release(): void {
+    this.#gate?.resolve();
+    this.#gate = undefined;
+  }
+
+  get events(): readonly string[] {
+    return this.arrived.map(({ notice }) => notice.event);
+  }
+
+  /** What a person sees there now: of each id the newest. */
+  get shown(): ReadonlyMap<string, Notice> {
+    return new Map(this.arrived.map(({ notice }) => [notice.id, notice]));
+  }
+
+  async deliver(notice: Notice, replaces: string | undefined, signal: AbortSignal): Promise<Receipt> {
+    this.tries += 1;
+    if (this.#gate !== undefined) {
+      const cut = new Promise<never>((_, reject) => {
+        signal.addEventListener('abort', () => reject(new DeliveryError('failed', 'cut')), { once: true });
+      });
+      await Promise.race([this.#gate.promise, cut]);
+    }
+    if (this.error !== undefined) throw this.error;
+    this.arrived.push({ notice, replaces });
+    return { replaces: `at ${this.arrived.length}` };
+  }
+}
+
+export const DEAD = new DeliveryError('failed', 'ECONNREFUSED');

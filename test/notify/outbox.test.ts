@@ -1,0 +1,314 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import type { Logger } from '../../src/base/log.ts';
+import { type ChannelRules, NOTIFY_EVENTS } from '../../src/config/notify.ts';
+import { DeliveryError } from '../../src/notify/channels/channel.ts';
+import type { Notice } from '../../src/notify/notice.ts';
+import { Outbox } from '../../src/notify/outbox.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
+import { DEAD, HandChannel } from './hand-channel.ts';
+
+const SECOND = 1_000;
+const MINUTE = 60_000;
+const DAY = 86_400_000;
+
+let clock: ManualClock;
+let channel: HandChannel;
+let outbox: Outbox;
+let logged: string[];
+let changes: number;
+const logger: Logger = {
+  log: (level, message, fields) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`),
+};
+
+beforeEach(() => {
+  clock = new ManualClock();
+  channel = new HandChannel();
+  logged = [];
+  changes = 0;
+  outbox = open();
+});
+
+afterEach(() => outbox.close());
+
+function open(rules: Partial<ChannelRules> = {}, kept?: Outbox['kept']): Outbox {
+  const all: ChannelRules = { name: 'phone', text: 'full', events: NOTIFY_EVENTS, instances: [], ...rules };
+  const made = new Outbox({ rules: all, channel, clock, logger, onChange: () => void (changes += 1) });
+  if (kept !== undefined) made.restore(kept);
+  made.start();
+  return made;
+}
+
+async function reopen(rules: Partial<ChannelRules>): Promise<void> {
+  await outbox.close();
+  outbox = open(rules);
+}
+
+function notice(event: Notice['event'], id = 'one', given: Partial<Notice> = {}): Notice {
+  return { id, event, atMs: clock.now(), host: 'desk', instance: 'desk-web', ...given };
+}
+
+describe('delivery', () => {
+  it('takes what is offered at once, and keeps nothing of what has arrived but what replaces it', async () => {
+    outbox.offer(notice('permission'));
+    outbox.offer(notice('done', 'two'));
+    await settle();
+    expect(channel.events).toEqual(['permission', 'done']);
+    expect(outbox.kept).toEqual({ pending: [], shown: [['one', 'at 1']] });
+    expect(changes).toBeGreaterThan(0);
+  });
+
+  it('tries again what did not arrive, less and less often, and says so once', async () => {
+    channel.error = DEAD;
+    outbox.offer(notice('permission'));
+    const tries: number[] = [];
+    for (const ms of [0, SECOND, 2 * SECOND, 4 * SECOND]) {
+      await clock.advance(ms);
+      tries.push(channel.tries);
+    }
+    expect(tries).toEqual([1, 2, 3, 4]);
+    await clock.advance(60 * MINUTE);
+    // At most once a minute.
+    expect(channel.tries).toBeLessThan(70);
+    expect(logged).toEqual([
+      'warn a notification did not arrive; it is tried again {"channel":"phone","to":"by hand","reason":"ECONNREFUSED"}',
+    ]);
+    channel.error = undefined;
+    await clock.advance(MINUTE);
+    expect(channel.events).toEqual(['permission']);
+    expect(logged.at(-1)).toContain('info notifications arrive again');
+  });
+
+  it('goes on with the others while one is refused, which is dropped in the end', async () => {
+    channel.error = new DeliveryError('refused', 'HTTP 400');
+    outbox.offer(notice('failed', 'bad'));
+    await settle();
+    channel.error = undefined;
+    const deliver = channel.deliver.bind(channel);
+    channel.deliver = async (one, ...rest) => {
+      if (one.id === 'bad') throw new DeliveryError('refused', 'HTTP 400');
+      return deliver(one, ...rest);
+    };
+    outbox.offer(notice('done', 'good'));
+    await settle();
+    expect(channel.events).toEqual(['done']);
+    await clock.advance(10 * MINUTE);
+    expect(outbox.kept.pending).toEqual([]);
+    expect(logged.at(-1)).toContain('error a notification was dropped: its channel refuses it');
+  });
+
+  it('is off where this machine has nothing to say it with', async () => {
+    channel.error = new DeliveryError('absent', 'no such program');
+    outbox.offer(notice('permission'));
+    await settle();
+    outbox.offer(notice('permission', 'two'));
+    await clock.advance(DAY);
+    expect([channel.tries, outbox.kept.pending.length, logged.length]).toEqual([1, 0, 1]);
+  });
+
+  it('drops after a day what nobody must act on, and never a request', async () => {
+    channel.error = DEAD;
+    outbox.offer(notice('done', 'old'));
+    outbox.offer(notice('question', 'asked'));
+    await clock.advance(2 * DAY);
+    expect(outbox.kept.pending.map((one) => one.notice.id)).toEqual(['asked']);
+    channel.error = undefined;
+    await clock.advance(MINUTE);
+    expect(channel.events).toEqual(['question']);
+  });
+
+  it('puts requests first', async () => {
+    channel.hold();
+    outbox.offer(notice('done', 'first'));
+    await settle();
+    outbox.offer(notice('failed', 'second'));
+    outbox.offer(notice('permission', 'third'));
+    channel.release();
+    await settle();
+    expect(channel.events).toEqual(['done', 'permission', 'failed']);
+  });
+});
+
+describe('of one fact', () => {
+  it('only the newest word is said', async () => {
+    channel.error = DEAD;
+    outbox.offer(notice('permission'));
+    outbox.offer(notice('unanswered'));
+    channel.error = undefined;
+    await clock.advance(SECOND);
+    expect(channel.events).toEqual(['unanswered']);
+  });
+
+  it('what is settled replaces what was said, and is forgotten', async () => {
+    outbox.offer(notice('permission'));
+    await settle();
+    outbox.offer(notice('settled'));
+    await settle();
+    expect(channel.arrived.map(({ notice, replaces }) => [notice.event, replaces])).toEqual([
+      ['permission', undefined],
+      ['settled', 'at 1'],
+    ]);
+    expect(outbox.kept).toEqual({ pending: [], shown: [] });
+  });
+
+  it('what is settled before it was ever said is not said', async () => {
+    channel.hold();
+    outbox.offer(notice('permission', 'ahead'));
+    await settle();
+    outbox.offer(notice('permission'));
+    outbox.offer(notice('settled'));
+    channel.release();
+    await settle();
+    expect([...channel.shown.keys()]).toEqual(['ahead']);
+  });
+
+  it('what is settled while it is being said is taken back', async () => {
+    channel.hold();
+    outbox.offer(notice('permission'));
+    await settle();
+    outbox.offer(notice('settled'));
+    channel.release();
+    await settle();
+    expect(channel.events).toEqual(['permission', 'settled']);
+  });
+
+  it('what may have arrived is taken back', async () => {
+    channel.error = DEAD;
+    outbox.offer(notice('permission'));
+    await settle();
+    channel.error = undefined;
+    outbox.offer(notice('settled'));
+    await clock.advance(SECOND);
+    expect(channel.events).toEqual(['settled']);
+  });
+});
+
+describe('after a restart', () => {
+  it('what has not arrived goes out, under its id', async () => {
+    channel.error = DEAD;
+    outbox.offer(notice('permission'));
+    outbox.offer(notice('done', 'two'));
+    await settle();
+    await outbox.close();
+    channel.error = undefined;
+    outbox = open({}, outbox.kept);
+    await settle();
+    expect([...channel.shown.keys()].toSorted()).toEqual(['one', 'two']);
+  });
+
+  it('what is settled meanwhile is taken back where it was said, or may have been', async () => {
+    outbox.offer(notice('permission', 'said'));
+    await settle();
+    const { shown } = outbox.kept;
+    await outbox.close();
+    channel.hold();
+    // As written before the process was killed in the middle of its delivery.
+    const pending = ['ahead', 'maybe'].map((id) => ({ notice: notice('permission', id), fromMs: 0, attempts: 0 }));
+    outbox = open({}, { pending, shown });
+    outbox.offer(notice('settled', 'said'));
+    outbox.offer(notice('settled', 'maybe'));
+    channel.release();
+    await clock.advance(MINUTE);
+    expect(channel.arrived.slice(1).map(({ notice, replaces }) => [notice.id, notice.event, replaces])).toEqual(
+      expect.arrayContaining([
+        ['said', 'settled', 'at 1'],
+        ['maybe', 'settled', undefined],
+      ]),
+    );
+  });
+});
+
+describe('the rules of a channel', () => {
+  it('name events', async () => {
+    await reopen({ events: ['failed', 'unanswered'] });
+    for (const event of NOTIFY_EVENTS) outbox.offer(notice(event, event));
+    await settle();
+    expect([...channel.events].toSorted()).toEqual(['failed', 'unanswered']);
+  });
+
+  it('name instances by patterns', async () => {
+    await reopen({ instances: ['laptop*', 'desk-w*'] });
+    outbox.offer(notice('done', 'one', { instance: 'desk-web' }));
+    outbox.offer(notice('done', 'two', { instance: 'desk-api' }));
+    await settle();
+    expect(channel.arrived.map((one) => one.notice.id)).toEqual(['one']);
+  });
+
+  it('have hours: a request that still waits is said when they begin, what merely happened is not', async () => {
+    const now = new Date(clock.now());
+    const minute = now.getHours() * 60 + now.getMinutes();
+    await reopen({ hours: { from: (minute + 60) % 1_440, to: (minute + 120) % 1_440 } });
+    outbox.offer(notice('permission', 'waits'));
+    outbox.offer(notice('permission', 'settled'));
+    outbox.offer(notice('done', 'done'));
+    await clock.advance(58 * MINUTE);
+    outbox.offer(notice('settled', 'settled'));
+    expect(channel.tries).toBe(0);
+    await clock.advance(2 * MINUTE);
+    expect([...channel.shown.keys()]).toEqual(['waits']);
+    outbox.offer(notice('done', 'later'));
+    await settle();
+    expect([...channel.shown.keys()]).toEqual(['waits', 'later']);
+  });
+});
+
+it('a machine that slept says what is due within a minute', async () => {
+  const now = new Date(clock.now());
+  const minute = now.getHours() * 60 + now.getMinutes();
+  await reopen({ hours: { from: (minute + 600) % 1_440, to: (minute + 660) % 1_440 } });
+  outbox.offer(notice('permission'));
+  await settle();
+  // While it sleeps its clock goes on, and no timer does.
+  clock.step(600 * MINUTE);
+  await clock.advance(MINUTE);
+  expect(channel.events).toEqual(['permission']);
+});
+
+describe('a flood of 500', () => {
+  it('is added up beyond a bound', async () => {
+    for (let count = 0; count < 400; count += 1) outbox.offer(notice('done', `done ${count}`));
+    for (let count = 0; count < 100; count += 1) outbox.offer(notice('failed', `failed ${count}`));
+    await clock.advance(MINUTE);
+    expect(channel.tries).toBe(21);
+    expect(channel.arrived.at(-1)?.notice).toMatchObject({ event: 'summary', counts: { done: 380, failed: 100 } });
+  });
+
+  it('of requests is said one by one, whatever else happens', async () => {
+    channel.error = DEAD;
+    for (let count = 0; count < 500; count += 1) {
+      outbox.offer(notice('done', `done ${count}`));
+      outbox.offer(notice('permission', `asked ${count}`));
+    }
+    await clock.advance(3 * MINUTE);
+    channel.error = undefined;
+    await clock.advance(2 * MINUTE);
+    const asked = [...channel.shown.values()].filter(({ event }) => event === 'permission');
+    expect(asked.length).toBe(500);
+    expect(channel.shown.size).toBe(521);
+    expect(outbox.kept.pending).toEqual([]);
+  });
+
+  it('over hours stays bounded too, where nothing of it arrives', async () => {
+    channel.error = DEAD;
+    for (let count = 0; count < 100; count += 1) {
+      outbox.offer(notice('done', `done ${count}`));
+      await clock.advance(MINUTE);
+    }
+    expect(outbox.kept.pending.length).toBe(21);
+    const sum = outbox.kept.pending.find((one) => one.notice.event === 'summary');
+    expect(sum?.notice.counts).toEqual({ done: 80 });
+  });
+
+  it('over hours stays bounded too', async () => {
+    for (let count = 0; count < 500; count += 1) {
+      outbox.offer(notice('done', `done ${count}`));
+      await clock.advance(6 * SECOND);
+    }
+    await clock.advance(MINUTE);
+    const said = channel.arrived.map((one) => one.notice);
+    const added = said.reduce((sum, { counts = { done: 1 } }) => sum + (counts.done ?? 0), 0);
+    expect(added).toBe(500);
+    // 50 minutes: the first 20, and in each half minute one and a sum.
+    expect(said.length).toBeLessThanOrEqual(20 + 2 * 101);
+  });
+});

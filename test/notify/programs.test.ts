@@ -1,0 +1,147 @@
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { commandChannel } from '../../src/notify/channels/command.ts';
+import { desktopChannel } from '../../src/notify/channels/desktop.ts';
+import type { Notice } from '../../src/notify/notice.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+
+const NONE = new AbortController().signal;
+const ASKED: Notice = {
+  id: 'abcdefghijklmnopqrstuv',
+  event: 'question',
+  atMs: 0,
+  host: 'desk',
+  directory: '/home/ada/web',
+  session: { id: 'ses_1', title: '--Which color' },
+  request: { id: 'que_1', kind: 'question', text: 'Red & <b>Blue</b>? Red | Blue' },
+};
+
+let temp: TempDir;
+beforeEach(() => {
+  temp = tempDir('notify-programs');
+});
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await temp.close();
+});
+
+function program(name: string, lines: readonly string[]): string {
+  const path = join(temp.path, name);
+  writeFileSync(path, ['#!/bin/sh', ...lines, ''].join('\n'));
+  chmodSync(path, 0o700);
+  return path;
+}
+
+function inTemp(name: string): string {
+  return join(temp.path, name);
+}
+
+describe('a command', () => {
+  const deliver = (argv: readonly [string, ...string[]], clock = systemClock, signal = NONE) =>
+    commandChannel({ type: 'command', argv }, 'full', { clock }).deliver(ASKED, undefined, signal);
+
+  it('gets the fact as a line of JSON on its standard input, and its arguments as they are', async () => {
+    const path = program('tell', [`cat > '${inTemp('got')}'`, `printf '%s' "$*" > '${inTemp('arguments')}'`]);
+    await deliver([path, '$HOME', 'a b']);
+    expect(JSON.parse(readFileSync(inTemp('got'), 'utf8'))).toMatchObject({
+      id: ASKED.id,
+      event: 'question',
+      request: ASKED.request,
+    });
+    expect(readFileSync(inTemp('arguments'), 'utf8')).toBe('$HOME a b');
+  });
+
+  it('that reads nothing and prints much is no fault', async () => {
+    await deliver([program('loud', ['exec 0<&-', 'yes | head -c 2000000'])]);
+  });
+
+  it('that fails is tried again, with what it says', async () => {
+    const path = program('broken', ['echo "no route" >&2', 'exit 3']);
+    await expect(deliver([path, 's3cret'])).rejects.toMatchObject({
+      kind: 'failed',
+      message: `${path} ended with code 3; it says "no route"`,
+    });
+  });
+
+  it('that is not there may be installed meanwhile', async () => {
+    await expect(deliver([inTemp('missing')])).rejects.toMatchObject({ kind: 'failed' });
+  });
+
+  it('that hangs is ended with all that it started', async () => {
+    const clock = new ManualClock();
+    const path = program('hang', [`echo $$ > '${inTemp('pid')}'`, 'sleep 600 & sleep 600']);
+    const delivery = deliver([path], clock);
+    const failed = expect(delivery).rejects.toThrow('did not end within 15 s');
+    await until('it runs', () => existsSync(inTemp('pid')) && readFileSync(inTemp('pid'), 'utf8').includes('\n'));
+    await clock.advance(15_000);
+    await settle();
+    await failed;
+    const group = Number(readFileSync(inTemp('pid'), 'utf8'));
+    await until('its group is gone', () => !isThere(-group));
+  });
+
+  it('ends with this process', async () => {
+    const ending = new AbortController();
+    const path = program('long', [`: > '${inTemp('runs')}'`, 'sleep 600']);
+    const delivery = deliver([path], systemClock, ending.signal);
+    const failed = expect(delivery).rejects.toThrow('was stopped');
+    await until('it runs', () => existsSync(inTemp('runs')));
+    ending.abort();
+    await failed;
+  });
+});
+
+/** By a `notify-send` of ours on PATH, which records its arguments: there is no desktop here. */
+describe('the desktop', () => {
+  const deliver = (notice: Notice, replaces?: string) =>
+    desktopChannel('full', { clock: systemClock }).deliver(notice, replaces, NONE);
+
+  function fakeNotifySend(printed: string): void {
+    program('notify-send', [`printf '%s\\n' "$@" > '${inTemp('arguments')}'`, `echo '${printed}'`]);
+    vi.stubEnv('PATH', `${temp.path}${delimiter}${process.env['PATH'] ?? ''}`);
+  }
+
+  it('gets the words as text, whatever they look like, and gives what replaces them', async () => {
+    fakeNotifySend('17');
+    expect(await deliver(ASKED)).toEqual({ replaces: '17' });
+    expect(readFileSync(inTemp('arguments'), 'utf8').split('\n')).toEqual([
+      '--app-name=opencode',
+      '--urgency=critical',
+      '--print-id',
+      '--',
+      'Question: --Which color',
+      'Red &amp; &lt;b&gt;Blue&lt;/b&gt;? Red | Blue',
+      'desk /home/ada/web',
+      '',
+    ]);
+  });
+
+  it('replaces what it said of the same fact', async () => {
+    fakeNotifySend('17');
+    await deliver({ ...ASKED, event: 'settled' }, '17');
+    const given = readFileSync(inTemp('arguments'), 'utf8').split('\n');
+    expect(given).toEqual(expect.arrayContaining(['--replace-id=17', '--urgency=low']));
+  });
+
+  it('is absent where there is no notify-send', async () => {
+    vi.stubEnv('PATH', temp.path);
+    await expect(deliver(ASKED)).rejects.toMatchObject({
+      kind: 'absent',
+      message: expect.stringContaining('install libnotify') as string,
+    });
+  });
+});
+
+function isThere(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

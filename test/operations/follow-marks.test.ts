@@ -1,0 +1,84 @@
+import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { FollowMarks } from '../../src/operations/send/follow-marks.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+
+let temp: TempDir;
+let folder: string;
+let marks: FollowMarks;
+beforeEach(() => {
+  temp = tempDir('follow-marks');
+  folder = join(temp.path, 'following');
+  marks = new FollowMarks(folder, systemClock);
+});
+afterEach(() => temp.close());
+
+const DAY_MS = 86_400_000;
+const NOW = { untilMs: Number.POSITIVE_INFINITY, sawEnd: true };
+
+it('a session is followed from the beginning of a call to its end', async () => {
+  const end = marks.begin('ses_1');
+  await end(undefined);
+  expect([...(await marks.read())]).toEqual([]);
+  const again = marks.begin('ses_1');
+  await marks.begin('ses_2')('cancelled');
+  expect([...(await marks.read())]).toEqual([['ses_1', NOW]]);
+  const before = Date.now() - 10;
+  await again('completed');
+  const followed = (await marks.read()).get('ses_1');
+  expect(followed?.sawEnd).toBe(true);
+  expect(followed?.untilMs).toBeGreaterThanOrEqual(before);
+  expect(followed?.untilMs).toBeLessThanOrEqual(Date.now());
+});
+
+it.each([
+  ['completed', true],
+  ['failed', true],
+  ['aborted', true],
+  ['interrupted', true],
+  ['waiting', false],
+  ['running', undefined],
+  ['cancelled', undefined],
+  ['unknown', undefined],
+  ['refused', undefined],
+  ['busy', undefined],
+] as const)('of a call that ended with %s stays whether it saw the end: %s', async (outcome, sawEnd) => {
+  await marks.begin('ses_1')(outcome);
+  expect((await marks.read()).get('ses_1')?.sawEnd).toBe(sawEnd);
+});
+
+it('one of two calls that ends leaves the other', async () => {
+  const first = marks.begin('ses_1');
+  const second = marks.begin('ses_1');
+  await first('completed');
+  expect((await marks.read()).get('ses_1')).toEqual(NOW);
+  await second('cancelled');
+  expect((await marks.read()).get('ses_1')?.untilMs).toBeLessThan(Number.POSITIVE_INFINITY);
+});
+
+it('what a killed process left does not count, nor what is older than a day', async () => {
+  mkdirSync(folder);
+  // No process has this id: it is above the kernel's limit.
+  writeFileSync(join(folder, 'ses_1.99999999.1'), '');
+  const own = join(folder, `ses_2.${process.pid}.1`);
+  writeFileSync(own, '');
+  const old = (Date.now() - DAY_MS - 60_000) / 1_000;
+  utimesSync(own, old, old);
+  expect([...(await marks.read())]).toEqual([]);
+  await marks.begin('ses_3')('completed');
+  expect(readdirSync(folder).toSorted()).toEqual(['ses_1.99999999.1', 'ses_3']);
+});
+
+it('a session id that is no name for a file leaves none', async () => {
+  await marks.begin('../ses_1')('completed');
+  expect([...(await marks.read())]).toEqual([]);
+});
+
+it('a folder that cannot be written is no reason to fail', async () => {
+  writeFileSync(folder, '');
+  await marks.begin('ses_1')('completed');
+  await expect(marks.read()).rejects.toThrow('ENOTDIR');
+});

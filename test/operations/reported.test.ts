@@ -1,0 +1,293 @@
+/** Instances of another machine whose node service says what they do: what the operations answer without asking them. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import { FleetNews } from '../../src/mcp/features/fleet-news.ts';
+import { isReported, type ReportedOverview } from '../../src/model/report.ts';
+import { instances, listInstances, refreshInstances } from '../../src/operations/listing/instances.ts';
+import { getStatus } from '../../src/operations/listing/status.ts';
+import { type Call, createRuntime, type Runtime } from '../../src/operations/runtime.ts';
+import { send } from '../../src/operations/send/send.ts';
+import { wait } from '../../src/operations/send/wait.ts';
+import { listSessions } from '../../src/operations/sessions/sessions.ts';
+import { HEALTHY } from '../fleet/candidates.ts';
+import { settle } from '../fleet/manual-clock.ts';
+import { World } from '../fleet/world.ts';
+import { STALL_MS } from '../../src/turns/follower.ts';
+import { tailnetStage, type TailnetStage } from '../discovery/tailscale-stage.ts';
+import { busyIn, FakeNodeService, type FakeNodeServer, idleIn } from '../rig/fake-node-service.ts';
+import { type FakeOpencode, startFakeOpencode } from '../rig/fake-opencode.ts';
+import { testRuntime } from '../rig/runtime.ts';
+import { until } from '../rig/wait.ts';
+
+const DIRECTORY = '/home/ada/project';
+const LIST = { offset: 0, limit: 100 } as const;
+
+let node: FakeNodeService;
+let opencode: FakeOpencode;
+let stage: TailnetStage;
+let fleet: LiveFleet;
+let runtime: Runtime;
+let changes: number;
+
+beforeEach(async () => {
+  node = new FakeNodeService();
+  opencode = await startFakeOpencode({ directory: DIRECTORY, reply: (text) => `re: ${text}` });
+  stage = await tailnetStage({ peers: [{ HostName: 'box' }], servers: { '100.64.0.2:4095': node.serve } });
+  changes = 0;
+  fleet = new LiveFleet({
+    settings: { discoveryIntervalMs: 3_600_000, healthCheckTimeoutMs: 10_000, healthConcurrency: 4 },
+    sources: [stage.source],
+    resolveCredential: () => Promise.resolve(undefined),
+    clock: systemClock,
+    logger: silentLogger,
+    onChange: () => (changes += 1),
+  });
+  runtime = testRuntime(fleet);
+});
+afterEach(async () => {
+  await fleet.close();
+  await stage[Symbol.asyncDispose]();
+  await opencode.close();
+});
+
+const call = (fields: Partial<Call> = {}): Call => ({
+  signal: new AbortController().signal,
+  deadlineMs: systemClock.monotonic() + 60_000,
+  onProgress: () => {},
+  ...fields,
+});
+
+function web(...overviews: readonly ReportedOverview[]): FakeNodeServer {
+  return { id: 'web', directory: DIRECTORY, url: opencode.url, overviews };
+}
+
+/** The fleet, once it holds its one request. */
+async function begin(...servers: readonly FakeNodeServer[]): Promise<void> {
+  node.say(servers);
+  fleet.start();
+  await fleet.ready();
+  await until('a request to be held', () => node.held.size === 1);
+}
+
+const stateOf = (name = 'web'): string | undefined =>
+  fleet.snapshot().instances.find((one) => one.name === name)?.state;
+
+describe('an instance whose node service says what it does', () => {
+  test('is listed, surveyed and told of without a request', async () => {
+    const elsewhere = busyIn('/home/ada/other', { id: 'ses_other' }, 'rm -rf build');
+    await begin(web(idleIn(DIRECTORY), elsewhere));
+    for (const list of [instances, listInstances, instances, refreshInstances]) {
+      const { data } = await list(runtime, LIST, call());
+      expect(data.instances).toMatchObject([
+        { name: 'web-other', state: 'waiting', waiting: ['permission per_1: «bash "rm -rf build"»'] },
+        { name: 'web', state: 'idle', version: '1.18.33', session: { title: 'A session' } },
+      ]);
+      expect(data.instances.some((row) => 'stale_seconds' in row)).toBe(false);
+    }
+    expect((await getStatus(runtime, { instance: 'web' }, call())).data).toMatchObject({
+      state: 'idle',
+      directory: DIRECTORY,
+      sessions: [],
+      elsewhere: ['web-other: waiting, in /home/ada/other'],
+    });
+    const { data } = await getStatus(runtime, { instance: 'web-other' }, call());
+    expect(data).toMatchObject({
+      state: 'waiting',
+      sessions: [{ id: 'ses_other', title: 'Fix the build', state: 'waiting' }],
+      waiting: ['permission per_1: «bash "rm -rf build"»'],
+    });
+    expect(node.passedOn).toEqual([]);
+    // The first look, the request that is held, and the one that a refresh makes of each machine.
+    await until('a request to be held again', () => node.held.size === 1);
+    expect(node.requests.filter((one) => one !== 'states')).toEqual([]);
+    expect(node.requests.length).toBeLessThanOrEqual(4);
+  });
+
+  test('is seen to change while the request is held, and news of it go out', async () => {
+    await begin(web(idleIn(DIRECTORY)));
+    const updated: string[] = [];
+    const news = new FleetNews({
+      listChanged: () => Promise.resolve(),
+      updated: async (uri) => void updated.push(uri),
+    });
+    news.subscribe('opencode://web', fleet.snapshot());
+    const before = changes;
+    node.say([web(busyIn(DIRECTORY, {}, 'make'))]);
+    await until('the change', () => stateOf() === 'waiting');
+    await until('word of it', () => changes > before);
+    news.changed(() => fleet.snapshot());
+    expect(updated).toEqual(['opencode://web']);
+    expect(node.passedOn).toEqual([]);
+  });
+
+  test('is shown as it is now, however long ago that was said', async () => {
+    await using world = new World();
+    const fake = await world.fake({ directory: DIRECTORY });
+    const said = {
+      result: { ...HEALTHY, directory: DIRECTORY },
+      overviews: [idleIn(DIRECTORY)],
+      isCurrent: () => true,
+    };
+    world.register('a', fake, { report: said });
+    await world.start();
+    await world.clock.advance(50_000);
+    const { approvals, journal } = testRuntime(world.fleet);
+    const { data } = await listInstances(createRuntime(world.fleet, world.clock, { approvals, journal }), LIST, call());
+    expect(data.instances).toMatchObject([{ name: 'a', state: 'idle' }]);
+    expect(data.instances[0]).not.toHaveProperty('stale_seconds');
+  });
+
+  test('is asked itself what runs where its sessions are, before a directory is named to it', async () => {
+    const { id } = opencode.addSession({ directory: '/home/ada/other' });
+    opencode.state.begin(id, 'do it');
+    await begin(web(idleIn(DIRECTORY), busyIn('/home/ada/other', { id })));
+    const { data } = await listSessions(runtime, { instance: 'web' }, call());
+    expect(data.sessions).toMatchObject([{ id, state: 'busy' }]);
+    expect(node.passedOn).toContain(`GET web/session/${id}`);
+    // What its node service says stands all the same.
+    expect(fleet.snapshot().instances.map(({ overview }) => overview?.sessions?.length)).toEqual([0, 1]);
+  });
+
+  test('is proven before it is driven', async () => {
+    opencode.addSession({ title: 'Here' });
+    await begin(web(idleIn(DIRECTORY)));
+    const { data } = await send(runtime, { instance: 'web', message: 'hello' }, call());
+    expect(data.text).toBe('re: hello');
+    expect(node.passedOn.slice(0, 2)).toEqual(['GET web/global/health', 'GET web/path']);
+  });
+
+  test('is not driven where its node service lies about its directory, which goes into no request', async () => {
+    opencode.addSession({ title: 'Here' });
+    const lie = '/home/ada/lie';
+    await begin({ ...web(idleIn(lie), busyIn('/home/ada/another-lie')), directory: lie });
+    await expect(send(runtime, { instance: 'web', message: 'hello' }, call())).rejects.toThrow(
+      /another instance answers here/,
+    );
+    node.say([web(idleIn(DIRECTORY), busyIn('/home/ada/another-lie'))]);
+    await until('the other lie', () => stateOf('web-another-lie') === 'busy');
+    await expect(send(runtime, { instance: 'web-another-lie', message: 'hello' }, call())).rejects.toThrow(
+      /has no session in \/home\/ada\/another-lie/,
+    );
+    await listSessions(runtime, { instance: 'web' }, call());
+    await fleet.survey();
+    node.hasStates = false;
+    node.cut();
+    await until('the list without states', () => node.held.size === 1);
+    await fleet.survey();
+    expect(node.passedOn.filter((request) => request.includes('lie'))).toEqual([]);
+  });
+});
+
+describe('waiting for an instance whose node service says what it does', () => {
+  /** A turn that runs at the instance, and is said to. */
+  async function beginTurn(fields: Parameters<typeof busyIn>[1] = {}, command?: string): Promise<string> {
+    const { id } = opencode.addSession({ title: 'Fix the build' });
+    opencode.state.begin(id, 'do it');
+    await begin(web(busyIn(DIRECTORY, { id, ...fields }, command)));
+    return id;
+  }
+
+  test('costs no request until its turn is over, which wakes it', async () => {
+    const id = await beginTurn();
+    const waiting = wait(runtime, { for: 'any' }, call());
+    for (const title of ['one', 'two']) {
+      const before = changes;
+      node.say([web(busyIn(DIRECTORY, { id, title }))]);
+      await until('it to be seen', () => changes > before);
+    }
+    expect(node.passedOn).toEqual([]);
+    // Another session, and the latest.
+    opencode.addSession({ title: 'Later', time: { created: 1, updated: Date.now() + 60_000 } });
+    opencode.state.finish(id, 'all is well');
+    node.say([web(idleIn(DIRECTORY, { id }))]);
+    expect((await waiting).data.turns).toMatchObject([
+      { instance: 'web', session: { id }, outcome: 'completed', text: 'all is well' },
+    ]);
+    expect(opencode.count('GET /event')).toBeLessThanOrEqual(1);
+  });
+
+  test('ends with what it waits for, without a request', async () => {
+    const id = await beginTurn();
+    const waiting = wait(runtime, { instances: ['web'], for: 'all' }, call());
+    node.say([web(busyIn(DIRECTORY, { id }, 'rm -rf build'))]);
+    const { data, text } = await waiting;
+    expect(data.turns).toMatchObject([
+      { instance: 'web', session: { id }, outcome: 'waiting', waiting: ['permission per_1: «bash "rm -rf build"»'] },
+    ]);
+    expect(text).toContain('Settle it with respond (instance web, request_id per_1)');
+    for (let times = 0; times < 3; times += 1)
+      expect((await wait(runtime, { instances: ['web'], for: 'any' }, call())).data.outcome).toBe('1 waiting');
+    expect(node.passedOn).toEqual([]);
+  });
+
+  test('a request of a sub-agent is told as one of the session that it works for', async () => {
+    const busy = busyIn(DIRECTORY, { id: 'ses_root' });
+    const child = busyIn(DIRECTORY, { id: 'ses_child', parentId: 'ses_root' }, 'ls');
+    const sessions = [...(busy.sessions ?? []), ...(child.sessions ?? [])];
+    await begin(web({ ...busy, waiting: child.waiting, running: ['ses_root', 'ses_child'], sessions }));
+    const { data } = await wait(runtime, { for: 'any' }, call());
+    expect(data.turns).toMatchObject([
+      { session: { id: 'ses_root' }, waiting: ['permission per_1: «bash "ls"» (a sub-agent asks)'] },
+    ]);
+    expect(node.passedOn).toEqual([]);
+  });
+
+  test('bears with a watcher that says first that something runs, and then what', async () => {
+    const { sessions: _, ...busy } = busyIn(DIRECTORY, { id: 'ses_late' });
+    await begin(web({ ...busy, sessions: [] }));
+    const waiting = wait(runtime, { instances: ['web'], for: 'any' }, call());
+    await settle();
+    node.say([web(busyIn(DIRECTORY, { id: 'ses_late' }, 'ls'))]);
+    expect((await waiting).data.turns).toMatchObject([{ session: { id: 'ses_late' }, outcome: 'waiting' }]);
+    expect(node.passedOn).toEqual([]);
+  });
+
+  test('ends in time with what still runs, without a request', async () => {
+    await beginTurn();
+    const { data } = await wait(runtime, { for: 'any', timeout_seconds: 0 }, call());
+    expect(data).toMatchObject({ turns: [{ outcome: 'running', session: { title: 'Fix the build' } }] });
+    expect(node.passedOn).toEqual([]);
+  });
+
+  test('asks the person about what waits there, where the client can', async () => {
+    const { id } = opencode.addSession({ title: 'Fix the build' });
+    opencode.state.begin(id, 'do it');
+    const permission = opencode.addPermission({ sessionID: id });
+    await begin(web({ ...busyIn(DIRECTORY, { id }, 'ls') }));
+    const asked: string[] = [];
+    const { data } = await wait(
+      runtime,
+      { for: 'any' },
+      call({
+        askPerson: (question) => {
+          asked.push(question.id);
+          return Promise.resolve({ kind: 'dismissed' });
+        },
+      }),
+    );
+    expect(asked).toEqual([permission.id]);
+    expect(data.turns).toMatchObject([{ outcome: 'waiting' }]);
+  });
+
+  test('follows the turn itself once its node service cannot be believed', async () => {
+    const id = await beginTurn();
+    const waiting = wait(runtime, { for: 'any' }, call());
+    node.hasStates = false;
+    node.cut();
+    await until('it to be followed', () => opencode.openStreams > 0);
+    opencode.state.finish(id, 'all is well');
+    expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
+  });
+
+  test('follows a turn itself that runs for so long that it may have stalled', async () => {
+    const id = await beginTurn({ sinceMs: Date.now() - STALL_MS });
+    const waiting = wait(runtime, { for: 'any' }, call());
+    await until('it to be followed', () => opencode.openStreams > 0);
+    expect(fleet.snapshot().instances.every(({ server }) => isReported(server))).toBe(true);
+    opencode.state.finish(id, 'at last');
+    expect((await waiting).data.turns).toMatchObject([{ outcome: 'completed' }]);
+  });
+});

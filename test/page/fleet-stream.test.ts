@@ -1,0 +1,180 @@
+import type { ServerResponse } from 'node:http';
+
+import { expect, test } from 'vitest';
+
+import { systemClock } from '../../src/base/clock.ts';
+import type { Fleet } from '../../src/fleet/fleet.ts';
+import { FleetFeed } from '../../src/page/fleet/fleet-feed.ts';
+import { streamFleet } from '../../src/page/fleet/fleet-stream.ts';
+import { LazyRuntime, KEPT_MS } from '../../src/page/lazy-runtime.ts';
+import { HEARTBEAT_MS, LineStream } from '../../src/page/line-stream.ts';
+import { ManualClock } from '../fleet/manual-clock.ts';
+import { OWN_LAPTOP } from '../node/stage.ts';
+import { startFakeOpencode } from '../rig/fake-opencode.ts';
+import { FAKE_ROUTES } from '../rig/fake-http.ts';
+import { testRuntime } from '../rig/runtime.ts';
+import { until } from '../rig/wait.ts';
+import { SlowResponse } from './slow-response.ts';
+import { type Line, openPageStage } from './stage.ts';
+
+function sessionsIn(line: Line): readonly Line[] {
+  return (line['sessions'] ?? []) as readonly Line[];
+}
+
+test('an instance that hangs does not keep the others’ changes back', async () => {
+  await using stage = await openPageStage();
+  await using hung = await startFakeOpencode({ password: 'pa55word', directory: '/home/user/hung' });
+  await stage.registry.add(
+    { name: 'hung', port: hung.port, cwd: hung.directory, id: 'inst_hung' },
+    { password: 'pa55word' },
+  );
+  await using lines = await stage.stream('v1/fleet');
+  await lines.find('both', (line) => (line['instances'] as readonly unknown[]).length === 2);
+  for (const route of FAKE_ROUTES) hung.override(route, { kind: 'hang' });
+  await until('the one that hangs to be asked', () => hung.load.current > 0);
+  const hungMs = Date.now();
+  await until('the other to be asked after that', () =>
+    stage.instances.fleet.snapshot().instances.some(({ overview }) => (overview?.askedAtMs ?? 0) >= hungMs),
+  );
+  const session = stage.fake.addSession({ title: 'Meanwhile' });
+  const { at } = await lines.find('the new session', (line) => sessionsIn(line).some(({ id }) => id === session.id));
+  // Its survey is given the whole health deadline, which is not over.
+  expect(lines.all.at(-1)).toMatchObject({ at, instances: [{ name: 'hung', state: 'idle' }, { name: 'one' }] });
+});
+
+test('a reader that takes nothing gets the newest state in the end, and nothing is kept for it meanwhile', async () => {
+  await using stage = await openPageStage();
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const runtime = testRuntime(stage.instances.fleet);
+  const stream = new LineStream(response as unknown as ServerResponse, systemClock, ending.signal);
+  const feed = new FleetFeed(runtime);
+  const streaming = streamFleet(
+    stream,
+    { feed, clock: systemClock, signal: ending.signal },
+    { name: 'ada', role: 'drive' },
+    { runtime, all: false },
+  );
+  await until('the first line', () => response.written.length === 1);
+  for (const title of ['Earlier', 'Newest']) {
+    const now = Date.now();
+    stage.fake.addSession({ title, time: { created: now, updated: now } });
+    await until('it to be known', () =>
+      stage.instances.fleet.snapshot().instances.some(({ overview }) => overview?.session?.title === title),
+    );
+  }
+  expect(response.written).toHaveLength(1);
+  response.drain();
+  await until('the next line', () => response.written.length === 2);
+  expect(response.written[1]).toContain('Newest');
+  ending.abort();
+  await streaming;
+});
+
+test('the first line does not wait for all that are looked at for the first time', async () => {
+  await using stage = await openPageStage();
+  const { fleet } = stage.instances;
+  const begun = {
+    ready: () => new Promise<void>(() => {}),
+    snapshot: () => fleet.snapshot(),
+    survey: (signal?: AbortSignal) => fleet.survey(signal),
+  } as unknown as Fleet;
+  const runtime = testRuntime(begun);
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const { signal } = ending;
+  const stream = new LineStream(response as unknown as ServerResponse, systemClock, signal);
+  const deps = { feed: new FleetFeed(runtime), clock: systemClock, signal };
+  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await until('the first line', () => response.written.length === 1);
+  expect(response.written[0]).toContain('"name":"one"');
+  ending.abort();
+  await streaming;
+});
+
+test('a stream says every 15 s that it lives, but not to a reader that takes nothing', async () => {
+  const clock = new ManualClock();
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const stream = new LineStream(response as unknown as ServerResponse, clock, ending.signal);
+  await clock.advance(HEARTBEAT_MS);
+  expect(response.written).toEqual(['\n']);
+  void stream.send([{ at: 1 }]);
+  await clock.advance(HEARTBEAT_MS);
+  expect(response.written).toEqual(['\n', '{"at":1}\n']);
+  ending.abort();
+});
+
+test('the user of the node sees all machines, and those are looked for as long as somebody looks', async () => {
+  await using elsewhere = await startFakeOpencode({ directory: '/home/user/elsewhere' });
+  await using other = await openPageStage({ fake: { directory: elsewhere.directory } });
+  let started = 0;
+  let closed = 0;
+  await using stage = await openPageStage({
+    startAll: () => {
+      started += 1;
+      const close = (): Promise<void> => Promise.resolve(void (closed += 1));
+      return Promise.resolve({ runtime: testRuntime(other.instances.fleet), close });
+    },
+  });
+  expect(started).toBe(0);
+  await using lines = await stage.stream('v1/fleet', { from: OWN_LAPTOP });
+  const first = await lines.find('the state', () => true);
+  expect(first).toMatchObject({ you: { all: true }, instances: [{ directory: elsewhere.directory }] });
+  await using again = await stage.stream('v1/fleet', { from: OWN_LAPTOP });
+  await again.find('the state', () => true);
+  // A colleague may drive as much, and sees this machine alone.
+  await using theirs = await stage.stream('v1/fleet');
+  expect(await theirs.find('the state', () => true)).toMatchObject({
+    you: { all: false },
+    instances: [{ directory: stage.fake.directory }],
+  });
+  expect([started, closed]).toEqual([1, 0]);
+});
+
+test('the fleet of all machines ends some minutes after the last page, not while one is open', async () => {
+  const clock = new ManualClock();
+  let closed = 0;
+  const lazy = new LazyRuntime(
+    () => Promise.resolve({ runtime: {} as never, close: () => Promise.resolve(void (closed += 1)) }),
+    clock,
+  );
+  const [one, other] = [await lazy.use(), await lazy.use()];
+  one.release();
+  one.release();
+  await clock.advance(2 * KEPT_MS);
+  expect(closed).toBe(0);
+  other.release();
+  await clock.advance(KEPT_MS - 1);
+  const third = await lazy.use();
+  await clock.advance(KEPT_MS);
+  expect(closed).toBe(0);
+  third.release();
+  await clock.advance(KEPT_MS);
+  expect(closed).toBe(1);
+});
+
+test('where the other machines cannot be looked for, each request says so, and takes no place', async () => {
+  await using stage = await openPageStage();
+  for (let number = 1; number <= 13; number += 1)
+    expect(await stage.call('/opencode-mcp/page/v1/fleet', { from: OWN_LAPTOP })).toMatchObject({
+      status: 500,
+      json: { error: expect.stringContaining('log') as string },
+    });
+  expect(stage.log.some(({ message }) => message.includes('no other machines here'))).toBe(true);
+});
+
+test('one caller has a few streams, and the others theirs', async () => {
+  await using stage = await openPageStage();
+  const lines = await Promise.all(Array.from({ length: 12 }, () => stage.stream('v1/fleet')));
+  const more = await stage.call('/opencode-mcp/page/v1/fleet');
+  expect(more).toMatchObject({ status: 429, json: { error: expect.stringContaining('Close some') as string } });
+  await using theirs = await stage.stream('v1/fleet', { from: '127.0.0.4' });
+  await theirs.find('the state', () => true);
+  await lines[0]?.[Symbol.asyncDispose]();
+  await until('a place', async () => {
+    await using again = await stage.stream('v1/fleet');
+    return again.response.statusCode === 200;
+  });
+  await Promise.all(lines.map((one) => one[Symbol.asyncDispose]()));
+});

@@ -1,0 +1,182 @@
+import { describe, expect, test } from 'vitest';
+
+import type { Instance, Overview, ProbedEndpoint, Snapshot, Waiting } from '../../src/model/instance.ts';
+import type { WatchedSession } from '../../src/model/watched.ts';
+import { fleetState } from '../../src/page/fleet/fleet-state.ts';
+import { type KnownSession, type RowDeps, sessionRows } from '../../src/page/fleet/session-rows.ts';
+
+const DIRECTORY = '/home/ada/app';
+
+function endpoint(dialect: 'opencode-1' | 'opencode-2' = 'opencode-1'): ProbedEndpoint {
+  const healthy = { version: '1.18.33', dialect, directory: DIRECTORY, worktree: DIRECTORY };
+  return {
+    id: 'one',
+    candidate: {
+      source: 'local-relay',
+      key: 'one.json',
+      endpoint: { url: 'http://127.0.0.1:1', route: 'loopback' },
+      claims: {},
+      trust: { level: 'trusted' },
+    },
+    result: { status: 'healthy', ...healthy },
+    lastHealthy: healthy,
+    misses: 0,
+  };
+}
+
+function instance(overview: Partial<Overview>, more: Partial<Instance> = {}): Instance {
+  return {
+    server: { key: 'one', claims: {}, endpoints: [endpoint()] },
+    key: 'one',
+    name: 'one',
+    host: 'desk',
+    state: 'busy',
+    directory: DIRECTORY,
+    overview: { activity: { kind: 'busy' }, running: [], waiting: [], askedAtMs: 1, ...overview },
+    ...more,
+  };
+}
+
+function deps(known: Readonly<Record<string, KnownSession>> = {}): RowDeps {
+  return { known: (_, id) => known[id], since: () => 7 };
+}
+
+const permission: Waiting = {
+  kind: 'permission',
+  id: 'per_1',
+  sessionId: 'ses_child',
+  text: 'bash "ls"',
+  ofSubAgent: true,
+};
+const watched = (fields: Partial<WatchedSession> & Pick<WatchedSession, 'id'>): WatchedSession => ({
+  title: fields.id,
+  directory: DIRECTORY,
+  state: 'busy',
+  sinceMs: 3,
+  waiting: [],
+  ...fields,
+});
+
+describe('what a watcher tells', () => {
+  test('a sub-agent’s request is at the session that it works for', () => {
+    const sessions = [
+      watched({ id: 'ses_root', title: 'Fix the build' }),
+      watched({ id: 'ses_middle', parentId: 'ses_root' }),
+      watched({ id: 'ses_child', parentId: 'ses_middle', state: 'waiting', waiting: [permission] }),
+    ];
+    expect(sessionRows(instance({ sessions }), deps())).toEqual([
+      {
+        instance: 'one',
+        host: 'desk',
+        directory: DIRECTORY,
+        id: 'ses_root',
+        title: 'Fix the build',
+        state: 'waiting',
+        sinceMs: 3,
+        waiting: [{ kind: 'permission', id: 'per_1', text: 'bash "ls"' }],
+      },
+    ]);
+  });
+
+  test('where that session is not told, it stands for itself', () => {
+    const sessions = [watched({ id: 'ses_child', parentId: 'ses_root', state: 'waiting', waiting: [permission] })];
+    expect(sessionRows(instance({ sessions }), deps())).toMatchObject([{ id: 'ses_child', parent: 'ses_root' }]);
+  });
+
+  test('sessions that name each other as parents are all shown', () => {
+    const ring = ['ses_a', 'ses_b', 'ses_c'];
+    const sessions = ring.map((id, index) => watched({ id, parentId: ring[(index + 1) % 3] ?? '' }));
+    expect(sessionRows(instance({ sessions }), deps())).toHaveLength(3);
+  });
+});
+
+describe('what the last look told', () => {
+  const session = { id: 'ses_root', title: 'Fix the build', directory: DIRECTORY, updatedMs: 5 };
+
+  test('a sub-agent is found by its parent, once that is known', () => {
+    const overview = { session, running: ['ses_root', 'ses_child'], waiting: [permission] };
+    const known = { ses_child: { title: 'Look', directory: DIRECTORY, parentId: 'ses_root' } };
+    expect(sessionRows(instance(overview), deps(known))).toMatchObject([
+      { id: 'ses_root', title: 'Fix the build', state: 'waiting', sinceMs: 7, waiting: [{ id: 'per_1' }] },
+    ]);
+    expect(sessionRows(instance(overview), deps())).toMatchObject([
+      { id: 'ses_root', state: 'busy' },
+      { id: 'ses_child', title: '', state: 'waiting' },
+    ]);
+  });
+
+  test.each<[string, Partial<Overview>, readonly object[]]>([
+    ['at rest', { session: { ...session, rest: { state: 'idle' } } }, [{ state: 'idle', sinceMs: 5 }]],
+    [
+      'cut off',
+      { session: { ...session, rest: { state: 'interrupted', reason: 'restarted' } } },
+      [{ state: 'interrupted', reason: 'restarted' }],
+    ],
+    ['just sent to', { session: { ...session, rest: { state: 'starting' } } }, [{ state: 'busy' }]],
+    ['not asked', { session, stale: ['status'] }, []],
+    [
+      'retrying',
+      { session, running: ['ses_root'], activity: { kind: 'retrying', attempt: 2, message: 'Rate limit' } },
+      [{ state: 'retrying', reason: 'attempt 2: opencode says "Rate limit"' }],
+    ],
+  ])('%s', (_, overview, rows) => {
+    expect(sessionRows(instance({ activity: { kind: 'idle' }, ...overview }), deps())).toMatchObject(rows);
+  });
+
+  test('where it does not answer, nothing is said of today', () => {
+    expect(sessionRows(instance({ session, running: ['ses_root'] }, { state: 'offline' }), deps())).toEqual([]);
+  });
+});
+
+describe('the list', () => {
+  const snapshot = (...instances: readonly Instance[]): Snapshot => ({
+    instances,
+    resting: [],
+    gone: [],
+    sources: [],
+    notes: [{ source: 'local-relay', subject: '/home/ada/x.json', reason: 'is no JSON' }],
+  });
+  const sessions = [watched({ id: 'ses_1' }), watched({ id: 'ses_2', directory: '/home/ada/secret' })];
+  const elsewhere = instance(
+    { sessions },
+    { key: 'one\0/home/ada/secret', name: 'secret', directory: '/home/ada/secret' },
+  );
+
+  test('a guest sees own directories alone, and nothing of how this machine is set up', () => {
+    const all = snapshot(instance({ sessions }), elsewhere);
+    expect(fleetState(all, { isGuest: true }, deps())).toMatchObject({
+      instances: [{ name: 'one' }],
+      sessions: [{ id: 'ses_1' }],
+      notes: [],
+    });
+    const mine = fleetState(all, {}, deps());
+    expect(mine.instances.map(({ name }) => name)).toEqual(['one', 'secret']);
+    expect(mine.notes).toHaveLength(1);
+  });
+
+  test('what waits comes first, and is never left out', () => {
+    const many = Array.from({ length: 600 }, (_, number) => watched({ id: `ses_${number}`, state: 'idle' }));
+    const last = watched({ id: 'ses_last', state: 'waiting', waiting: [{ ...permission, ofSubAgent: false }] });
+    const state = fleetState(snapshot(instance({ sessions: [...many, last] })), {}, deps());
+    expect([state.sessions.length, state.sessions[0]?.id]).toEqual([500, 'ses_last']);
+    expect(state.notes).toContain('101 more instances and sessions are not shown');
+  });
+
+  test('a session of an OpenCode 2 is listed where it works, and not once more as the service has it', () => {
+    const one = watched({ id: 'ses_1' });
+    const service = instance({ sessions: [one, watched({ id: 'ses_2' })] }, { name: 'desk:service', directory: '' });
+    const { sessions } = fleetState(snapshot(service, instance({ sessions: [one] })), {}, deps());
+    expect(sessions.map((row) => [row.id, row.instance])).toEqual([
+      ['ses_2', 'desk:service'],
+      ['ses_1', 'one'],
+    ]);
+  });
+
+  test('a machine is away when all of its instances are', () => {
+    const away = instance({}, { name: 'two', host: 'laptop', state: 'offline', reason: 'it does not answer' });
+    expect(fleetState(snapshot(instance({}), away), {}, deps()).machines).toEqual([
+      { host: 'desk', state: 'ok' },
+      { host: 'laptop', state: 'offline', reason: 'it does not answer' },
+    ]);
+  });
+});

@@ -1,0 +1,161 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { type BrowserPage, chromiumProgram, needBrowser, type OpenBrowser, openBrowser } from '../rig/browser.ts';
+import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake-ntfy.ts';
+import { expectedReply } from '../rig/model-script.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
+import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
+import { canRunTailnet } from '../rig/tailnet-programs.ts';
+import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+import { PAGE_PREFIX } from '../../src/page/contract.ts';
+import { type Answer, request } from './queries.ts';
+import { grantToBob, NODE_PORT, openTailnetStage, originOf, type TailnetInstance, type TailnetStage } from './stage.ts';
+
+/** Reads a stream until a line fits, and says that line; 20 s at most. */
+const READ = `const [url, pattern, headers] = process.argv.slice(1);
+const fits = new RegExp(pattern);
+let rest = '';
+const done = (text) => { console.log(text); process.exit(0); };
+setTimeout(() => done('nothing fits: ' + rest.slice(0, 2000)), 20000);
+require('node:http').get(url, { headers: JSON.parse(headers) }, (response) => {
+  response.setEncoding('utf8').on('data', (text) => {
+    const lines = (rest + text).split('\\n');
+    rest = lines.pop();
+    const found = lines.find((line) => fits.test(line));
+    if (found !== undefined) done(found);
+  }).on('end', () => done('ended ' + response.statusCode + ' ' + rest));
+}).on('error', (error) => done(error.code));`;
+
+/** An agent works on the desk; its person is out, with a phone that runs nothing but Tailscale and a browser. */
+describe('an agent on another machine, from a phone', () => {
+  let stage: TailnetStage;
+  let temp: TempDir;
+  let ntfy: FakeNtfy;
+  let ntfyOnDesk: ForwardedPort;
+  let browser: OpenBrowser;
+  let phone: BrowserPage;
+  let instance: TailnetInstance;
+  const machine = (name: string): TailnetMachine => stage.tailnet.node(name);
+
+  beforeAll(async () => {
+    if (!canRunTailnet() || chromiumProgram() === undefined) return;
+    temp = tempDir('tailnet-page');
+    stage = await openTailnetStage({
+      nodes: [
+        { name: 'desk', mode: 'tun' },
+        { name: 'laptop', mode: 'tun' },
+        { name: 'phone', mode: 'tun' },
+        { name: 'guest', mode: 'tun', user: 'bob' },
+      ],
+    });
+    ntfy = await startFakeNtfy();
+    ntfyOnDesk = await forwardTo(machine('desk'), Number(new URL(ntfy.url).port));
+    await mkdir(join(temp.path, 'opencode-mcp'));
+    const channel = { type: 'ntfy', url: `http://127.0.0.1:${ntfyOnDesk.port}`, topic: 'agents' };
+    const config = JSON.stringify({ notify: { channels: [channel] } });
+    await writeFile(join(temp.path, 'opencode-mcp/config.json'), config, { mode: 0o600 });
+    // The page looks for instances by all sources.
+    await stage.node(machine('desk'), { XDG_CONFIG_HOME: temp.path, ...NO_MULTICAST });
+    await stage.node(machine('laptop'), NO_MULTICAST);
+    instance = await stage.opencode(machine('desk'));
+    const desk = (await machine('desk').localApi.status(AbortSignal.timeout(60_000))).self?.dnsName ?? '';
+    browser = await openBrowser({
+      prefix: machine('phone').prefix,
+      hosts: { [desk]: machine('desk').ip4, laptop: machine('laptop').ip4 },
+    });
+    process.stdout.write(`chromium ${browser.version} on phone\n`);
+    phone = await browser.page({ viewport: { width: 360, height: 740 }, hasTouch: true });
+  });
+  afterAll(async () => {
+    await browser?.[Symbol.asyncDispose]();
+    ntfyOnDesk?.close();
+    await ntfy?.close();
+    await stage?.close();
+    await temp?.close();
+  });
+  beforeEach(needTailnet);
+  beforeEach(needBrowser);
+
+  /** As the person did in opencode before they went out. */
+  async function begin(title: string, text: string): Promise<string> {
+    const { url, directory } = instance;
+    const ask = async (path: string, body: object): Promise<string> => {
+      const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
+      const answer = await request(machine('laptop'), `${url}${path}?directory=${encodeURIComponent(directory)}`, init);
+      expect(answer.status, answer.text).toBeLessThan(300);
+      return answer.text;
+    };
+    const { id } = JSON.parse(await ask('/session', { title })) as { readonly id: string };
+    await ask(`/session/${id}/prompt_async`, { parts: [{ type: 'text', text }] });
+    return id;
+  }
+  const notification = (words: RegExp): Promise<NtfyMessage> =>
+    until(`a notification of ${words}`, () =>
+      ntfy.messages.find(({ title, message }) => words.test(`${title} ${message}`)),
+    );
+  const answered = (message: string, output: string): Promise<void> =>
+    phone.getByText(expectedReply(message, output)).first().waitFor();
+
+  it('a permission is notified with its command; a tap on the notification opens it, and one more settles it', async () => {
+    const message = 'bash: echo from afar';
+    const session = await begin('Deploy the site', message);
+    const asked = await notification(/echo from afar/);
+    expect(asked).toMatchObject({
+      title: expect.stringContaining('Deploy the site') as string,
+      click: expect.stringMatching(new RegExp(`^http://desk[^/]*:${NODE_PORT}/#/s/[^/]+/${session}/per_`)) as string,
+    });
+    await phone.goto(asked.click ?? '');
+    await phone.locator('.ask').getByText('echo from afar').first().waitFor();
+    await phone.getByRole('button', { name: 'Allow once' }).click();
+    await answered(message, 'from afar');
+    const settled = await until('the notification to be replaced', () => {
+      const shown = ntfy.shown.get(asked.sequence_id ?? '');
+      return shown === asked ? undefined : shown;
+    });
+    expect(settled.priority).toBe(1);
+  });
+
+  it('the page of one machine shows the others, live; what is rejected there with a word reaches the agent', async () => {
+    await phone.goto(`http://laptop:${NODE_PORT}/`);
+    await phone.getByText('Deploy the site').first().waitFor();
+    const message = 'bash: rm -rf build';
+    await begin('Clean up', message);
+    await phone.getByText('Clean up').first().click();
+    await phone.locator('.ask').getByText('rm -rf build').first().waitFor();
+    await phone.getByLabel(/Why not/).fill('Keep it, say done.');
+    await phone.getByRole('button', { name: 'Reject' }).click();
+    await phone
+      .getByText(/^bash returned: [^]*feedback: Keep it, say done\./)
+      .first()
+      .waitFor();
+  });
+
+  it('a guest with a grant to read sees this machine alone, and does nothing there', async () => {
+    const origin = `http://desk:${NODE_PORT}`;
+    const headers = { 'user-agent': 'Mozilla/5.0 (X11)', 'x-opencode-mcp-page': '1', host: `desk:${NODE_PORT}` };
+    const pageOf = (path: string): string => originOf(machine('desk')) + PAGE_PREFIX + path;
+    const line = (pattern: string): Promise<string> =>
+      machine('guest').exec([process.execPath, '-e', READ, pageOf('v1/fleet'), pattern, JSON.stringify(headers)]);
+    expect(await line('.')).toMatch(/^ended 403 .*You appear to be bob/);
+    await stage.tailnet.setPolicy(grantToBob('read'));
+    const shown = await until('the grant', async () => {
+      const text = await line('"you"');
+      return text.startsWith('{"at"') && text;
+    });
+    expect(JSON.parse(shown)).toMatchObject({
+      you: { role: 'read', all: false },
+      instances: [{ name: 'desk-project' }],
+    });
+    const acted: Answer = await request(machine('guest'), pageOf('v1/abort'), {
+      method: 'POST',
+      headers: { ...headers, origin, 'content-type': 'application/json' },
+      body: JSON.stringify({ instance: 'desk-project', session: 'ses_12345678' }),
+    });
+    expect(acted).toMatchObject({ status: 403, text: expect.stringContaining('you can look, and not act') as string });
+  });
+});

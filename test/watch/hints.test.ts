@@ -1,0 +1,91 @@
+import { expect, test } from 'vitest';
+
+import type { WatchedSession } from '../../src/model/watched.ts';
+import type { Urgency } from '../../src/watch/survey-pace.ts';
+import { hintIn, isEpoch, sessionIn } from '../../src/watch/hints.ts';
+
+const ID = 'ses_1';
+const session = (state: WatchedSession['state']): WatchedSession => ({
+  id: ID,
+  title: 'A title',
+  directory: '/home/user/project',
+  state,
+  sinceMs: 1,
+  waiting: [],
+});
+const status = (type: string): object => ({ sessionID: ID, status: { type } });
+const info = (title: string): object => ({ info: { id: ID, title } });
+
+test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefined]>([
+  // A turn that streams has hundreds in a second.
+  ['message.part.delta', { sessionID: ID, delta: 'text' }, 'busy', undefined],
+  ['message.part.updated', { sessionID: ID }, 'busy', undefined],
+  ['message.updated', { sessionID: ID }, 'busy', undefined],
+  ['server.heartbeat', {}, undefined, undefined],
+  ['lsp.client.diagnostics', {}, undefined, undefined],
+  ['session.status', status('busy'), undefined, 'now'],
+  ['session.status', status('busy'), 'idle', 'now'],
+  ['session.status', status('busy'), 'busy', undefined],
+  ['session.status', status('busy'), 'waiting', 'now'],
+  ['session.status', status('busy'), 'retrying', 'now'],
+  ['session.status', status('retry'), 'busy', 'now'],
+  // The number of the attempt is another.
+  ['session.status', status('retry'), 'retrying', 'now'],
+  ['session.status', status('idle'), 'busy', 'now'],
+  ['session.status', status('idle'), 'idle', undefined],
+  ['session.idle', { sessionID: ID }, 'waiting', 'now'],
+  // Where two ways are proven to lead to one process, it says so of a session that nobody has.
+  ['session.idle', { sessionID: ID }, undefined, undefined],
+  ['session.error', { sessionID: ID }, 'busy', 'now'],
+  ['session.error', {}, undefined, 'now'],
+  ['prompt.taken', { sessionID: ID }, 'idle', 'now'],
+  ['prompt.taken', { sessionID: ID }, 'busy', undefined],
+  ['permission.asked', { sessionID: ID }, 'busy', 'request'],
+  ['permission.replied', { sessionID: ID }, 'waiting', 'now'],
+  ['question.asked', { sessionID: ID }, 'busy', 'request'],
+  ['question.replied', { sessionID: ID }, 'waiting', 'now'],
+  ['question.rejected', { sessionID: ID }, 'waiting', 'now'],
+  // OpenCode 2 says no more of an answer, and says it of each step of a model that thinks.
+  ['session.touched', { sessionID: ID }, 'waiting', 'now'],
+  ['session.touched', { sessionID: ID }, 'busy', undefined],
+  ['session.touched', { sessionID: ID }, 'idle', 'soon'],
+  ['session.updated', info('A title'), 'busy', undefined],
+  ['session.updated', info('Another title'), 'busy', 'soon'],
+  ['session.updated', info('A title'), undefined, 'soon'],
+  ['session.created', info('A title'), undefined, 'soon'],
+  ['session.deleted', info('A title'), 'busy', 'now'],
+  ['session.deleted', info('A title'), 'idle', 'soon'],
+])('%s %j of a session that is %s: %s', (type, properties, state, expected) => {
+  const known = state === undefined ? undefined : session(state);
+  expect(hintIn({ type, properties: { ...properties } }, known, false)).toBe(expected);
+});
+
+test.each([
+  ['session.status', status('busy'), 'busy'],
+  ['session.status', status('idle'), 'idle'],
+  ['session.idle', { sessionID: ID }, undefined],
+  ['prompt.taken', { sessionID: ID }, 'busy'],
+] as const)('%s %j counts while the server is being asked, whose answer may be older', (type, properties, state) => {
+  const known = state === undefined ? undefined : session(state);
+  expect(hintIn({ type, properties: { ...properties } }, known, true)).toBe('now');
+});
+
+test('the session of an event', () => {
+  expect(sessionIn({ type: 'session.idle', properties: { sessionID: ID } })).toBe(ID);
+  expect(sessionIn({ type: 'session.updated', properties: { ...info('') } })).toBe(ID);
+  expect(sessionIn({ type: 'server.heartbeat', properties: {} })).toBe('');
+});
+
+test('what begins, fails or is deleted is looked up', () => {
+  const epochs = [
+    ['session.status', status('busy')],
+    ['session.status', status('retry')],
+    ['session.status', status('idle')],
+    ['prompt.taken', {}],
+    ['session.error', {}],
+    ['session.deleted', {}],
+    ['session.touched', {}],
+  ] as const;
+  const found = epochs.map(([type, properties]) => isEpoch({ type, properties: { ...properties } }));
+  expect(found).toEqual([true, true, false, true, true, true, false]);
+});

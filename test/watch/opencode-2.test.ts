@@ -1,0 +1,110 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+
+import { type FakeOpencode2, startFakeOpencode2 } from '../rig/opencode-2/fake-opencode-2.ts';
+import { tempDir, type TempDir } from '../rig/temp.ts';
+import { until } from '../rig/wait.ts';
+import { openWatchWorld, type WatchWorld } from './world.ts';
+
+const DIRECTORY = '/home/ada/project';
+const OTHER = '/home/ada/other';
+
+let folder: TempDir;
+let fake: FakeOpencode2;
+let world: WatchWorld;
+
+beforeEach(async () => {
+  folder = tempDir('watch-opencode-2');
+  fake = await startFakeOpencode2({ home: '/home/ada', directories: { [DIRECTORY]: {}, [OTHER]: {} } });
+  await fake.register(folder.path);
+  world = await openWatchWorld({ opencodeStateDir: folder.path });
+  await world.followed('service');
+});
+afterEach(async () => {
+  await world[Symbol.asyncDispose]();
+  await fake.close();
+  await folder.close();
+});
+
+async function prompt(text: string, directory = DIRECTORY): Promise<string> {
+  const { data } = await fake.json<{ data: { id: string } }>('POST', '/api/session', { location: { directory } });
+  await fake.api(`/api/session/${data.id}/prompt`, { method: 'POST', body: { text } });
+  return data.id;
+}
+
+test('one stream is enough for all directories', async () => {
+  const [here, there] = [await prompt('gate here: Done.'), await prompt('gate there: Done.', OTHER)];
+  expect(await world.becomes(here, 'busy')).toMatchObject({ directory: DIRECTORY, turnBeganMs: expect.any(Number) });
+  expect(await world.becomes(there, 'busy')).toMatchObject({ directory: OTHER });
+  expect(fake.streams).toBe(1);
+  for (const name of ['here', 'there']) fake.model.release(name);
+  await world.becomes(here, 'idle');
+  await world.becomes(there, 'idle');
+});
+
+test('what a session waits for, a form with its options too', async () => {
+  const id = await prompt('bash: rm -rf build');
+  const { waiting } = await world.becomes(id, 'waiting');
+  expect(waiting).toMatchObject([{ kind: 'permission', text: 'bash "rm -rf build"' }]);
+  await fake.api(`/api/session/${id}/permission/${waiting[0]?.id}/reply`, {
+    method: 'POST',
+    body: { decision: 'once' },
+  });
+  await world.becomes(id, 'idle');
+  const asking = await prompt('ask: Which color? | Red | Blue');
+  const form = (await world.becomes(asking, 'waiting')).waiting[0];
+  expect(form).toMatchObject({ kind: 'question', text: expect.stringMatching(/Which color\?.*Red \| Blue/) });
+  await fake.api(`/api/session/${asking}/form/${form?.id}`, { method: 'DELETE' });
+  await until('it to go on', () => world.session(asking)?.state !== 'waiting');
+});
+
+test('a sub-agent, whose request is its own', async () => {
+  const root = await prompt('task: bash: ls');
+  const child = await until('the sub-agent to ask', () =>
+    world.server('service')?.sessions.find((one) => one.parentId === root && one.state === 'waiting'),
+  );
+  expect(child.waiting).toMatchObject([{ ofSubAgent: true }]);
+  expect(await world.becomes(root, 'busy')).toMatchObject({ waiting: [] });
+});
+
+test('a model that is asked again, which a survey does not tell', async () => {
+  fake.script('again', [
+    { kind: 'retry', message: 'Rate limit' },
+    { kind: 'gate', name: 'retrying' },
+    { kind: 'say', chunks: ['Done.'] },
+  ]);
+  const id = await prompt('again');
+  expect((await world.becomes(id, 'retrying')).reason).toBe('attempt 1: opencode says "Rate limit"');
+  fake.model.release('retrying');
+  await world.becomes(id, 'idle');
+});
+
+test('a turn that fails, and one that is stopped', async () => {
+  const failing = await prompt('fail 401');
+  expect((await world.becomes(failing, 'failed')).reason).toMatch(/^opencode says "/);
+  const stopped = await prompt('gate-mid cut: Begun. | Done.');
+  await world.becomes(stopped, 'busy');
+  await fake.api(`/api/session/${stopped}/interrupt`, { method: 'POST' });
+  expect((await world.becomes(stopped, 'interrupted')).reason).toBe('it was stopped');
+});
+
+test('a session gets another title', async () => {
+  const id = await prompt('gate title: Done.');
+  await world.becomes(id, 'busy');
+  await fake.api(`/api/session/${id}`, { method: 'PATCH', body: { title: 'Another title' } });
+  await until('its title', () => world.session(id)?.title === 'Another title');
+  fake.model.release('title');
+});
+
+test('the service is started again and goes on with what it was at', async () => {
+  const id = await prompt('gate-mid resumed: Begun. | Done.');
+  await world.becomes(id, 'busy');
+  await fake.stop();
+  await until('it to be known', () => world.server('service')?.checkedMs === undefined);
+  await fake.restart();
+  await fake.register(folder.path);
+  await world.followed('service');
+  fake.model.release('resumed');
+  await world.becomes(id, 'idle');
+  // It ran, or it ended lately: one or the other, once.
+  expect(world.server('service')?.sessions.filter((one) => one.id === id)).toHaveLength(1);
+});

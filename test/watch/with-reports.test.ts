@@ -1,0 +1,148 @@
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { silentLogger } from '../../src/base/log.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { HINT_WINDOW_MS } from '../../src/discovery/chain.ts';
+import { LiveFleet } from '../../src/fleet/fleet.ts';
+import { REPORT_LIFETIME_MS } from '../../src/model/report.ts';
+import type { WatchedSession } from '../../src/model/watched.ts';
+import type { WatchedServer, Watcher } from '../../src/watch/contract.ts';
+import { withReports } from '../../src/watch/with-reports.ts';
+import { conformance } from '../discovery/conformance.ts';
+import { registryFolder, registrySource } from '../discovery/registry-stage.ts';
+import { settle } from '../fleet/manual-clock.ts';
+import { DEADLINE_MS, INTERVAL_MS, World } from '../fleet/world.ts';
+import { FAKE_ROUTES } from '../rig/fake-http.ts';
+import type { FakeOpencode } from '../rig/fake-opencode.ts';
+import { openRegistry } from '../rig/registry.ts';
+
+/** One that says what it is told to say. */
+class ToldWatcher implements Watcher {
+  all: readonly WatchedServer[] = [];
+  readonly listeners = new Set<() => void>();
+
+  servers(): readonly WatchedServer[] {
+    return this.all;
+  }
+
+  onChange(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => void this.listeners.delete(listener);
+  }
+
+  say(all: readonly WatchedServer[]): void {
+    this.all = all;
+    for (const listener of this.listeners) listener();
+  }
+}
+
+async function stage() {
+  const folder = registryFolder();
+  const registry = await openRegistry(folder.directory);
+  await registry.add({ name: 'api', port: 4096, id: 'id-api' });
+  const watcher = new ToldWatcher();
+  return {
+    source: withReports(registrySource(folder.directory), watcher, systemClock),
+    keys: ['api.json'],
+    change: () => Promise.resolve(watcher.say([])),
+    [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
+  };
+}
+
+conformance({ name: 'local-relay with reports', working: stage, hinting: stage });
+
+const SESSION: WatchedSession = {
+  id: 'ses_1',
+  title: 'Fix the build',
+  directory: '/home/user/elsewhere',
+  state: 'failed',
+  sinceMs: 1,
+  reason: 'the model is overloaded',
+  waiting: [],
+};
+
+describe('the fleet over sources with reports', () => {
+  /** A server that a watcher's fleet asks, and another fleet over the same registrations. */
+  async function enter() {
+    const world = new World();
+    onTestFinished(() => world[Symbol.asyncDispose]());
+    const fake = await world.fake({ directory: '/home/user/a' });
+    world.register('a', fake);
+    const session = fake.addSession({ title: 'Here', directory: '/home/user/b' });
+    fake.state.statuses.set(session.id, { type: 'busy' });
+    await world.start();
+    await world.fleet.survey();
+    const watcher = new ToldWatcher();
+    const { clock } = world;
+    const watched = (fields: Partial<WatchedServer> = {}): WatchedServer => ({
+      id: 'id-a',
+      instances: world.fleet.snapshot().instances,
+      sessions: [SESSION],
+      checkedMs: clock.monotonic(),
+      ...fields,
+    });
+    watcher.say([watched()]);
+    const fleet = new LiveFleet({
+      settings: { discoveryIntervalMs: INTERVAL_MS, healthCheckTimeoutMs: DEADLINE_MS, healthConcurrency: 4 },
+      sources: [withReports(world.source, watcher, clock)],
+      resolveCredential: async () => undefined,
+      clock,
+      logger: silentLogger,
+    });
+    onTestFinished(() => fleet.close());
+    const before = requestsTo(fake);
+    fleet.start();
+    await fleet.ready();
+    /** What has come to the server since. */
+    const asked = (): number => requestsTo(fake) - before;
+    return { world, fake, clock, watcher, watched, fleet, asked };
+  }
+
+  test('takes what the watcher says for what is there, and asks nothing', async () => {
+    const { fleet, asked } = await enter();
+    const { instances } = await fleet.survey();
+    expect(instances).toMatchObject([
+      { name: 'a', state: 'idle', overview: { sessions: [SESSION] } },
+      { name: 'a-b', state: 'busy', directory: '/home/user/b', overview: { sessions: [] } },
+    ]);
+    expect(asked()).toBe(0);
+  });
+
+  test('sees a change at once', async () => {
+    const { fake, fleet, world, clock, watcher, watched, asked } = await enter();
+    fake.state.statuses.clear();
+    await world.fleet.survey();
+    const before = asked();
+    watcher.say([watched()]);
+    await settle();
+    await clock.advance(HINT_WINDOW_MS);
+    expect(fleet.snapshot().instances).toMatchObject([{ name: 'a' }, { name: 'a-b', state: 'idle' }]);
+    expect(asked()).toBe(before);
+  });
+
+  test.each<[string, Partial<WatchedServer>]>([
+    ['while the event stream of its server is down', { checkedMs: undefined }],
+    ['of another registration', { instances: [] }],
+  ])('asks itself %s', async (_, fields) => {
+    const { fleet, clock, watcher, watched, asked } = await enter();
+    watcher.say([watched(fields)]);
+    await settle();
+    await clock.advance(HINT_WINDOW_MS);
+    await fleet.survey();
+    expect(asked()).toBeGreaterThan(0);
+  });
+
+  test('asks itself what was asked too long ago', async () => {
+    const { fleet, clock, asked } = await enter();
+    await clock.advance(REPORT_LIFETIME_MS - 1);
+    await fleet.survey();
+    expect(asked()).toBe(0);
+    await clock.advance(1);
+    await fleet.survey();
+    expect(asked()).toBeGreaterThan(0);
+  });
+});
+
+function requestsTo(fake: FakeOpencode): number {
+  return FAKE_ROUTES.reduce((sum, route) => sum + fake.count(route), 0);
+}
