@@ -3,9 +3,9 @@ import type { Clock } from '../base/clock.ts';
 import type { DiscoverySource } from '../discovery/source.ts';
 import type { Candidate } from '../model/candidate.ts';
 import { endpointKey } from '../model/endpoint-key.ts';
-import type { WatchedSession } from '../model/watched.ts';
-import { REPORT_LIFETIME_MS, type ReportedOverview, type ReportedServer, Reports } from '../model/report.ts';
+import { REPORT_LIFETIME_MS, Reports } from '../model/report.ts';
 import type { WatchedServer, Watcher } from './contract.ts';
+import { reportedServer } from './reported-server.ts';
 
 /** `source` of this machine, with what this process's own watcher says on each candidate that it follows: who looks at them asks nothing. */
 export function withReports(
@@ -26,7 +26,13 @@ export function withReports(
     async scan(signal, options) {
       const scan = await source.scan(signal, options);
       const followed = watcher.servers().filter(({ checkedMs }) => checkedMs !== undefined);
-      reports.set(followed.flatMap(reportedBy), isCurrent);
+      reports.set(
+        followed.flatMap((server) => {
+          const reported = reportedServer(server);
+          return reported === undefined ? [] : [[server.id, reported] as const];
+        }),
+        isCurrent,
+      );
       const ids = new Map(followed.flatMap(sightingsBy));
       const candidates = scan.candidates.map((candidate) => {
         const report = reports.get(ids.get(sightingOf(candidate)) ?? '');
@@ -52,22 +58,6 @@ export function withReports(
       await source.close?.();
     },
   };
-}
-
-function reportedBy({ id, instances, sessions }: WatchedServer): readonly (readonly [string, ReportedServer])[] {
-  const [asked] = (instances[0]?.server.endpoints ?? [])
-    .filter(({ result }) => result.status === 'healthy')
-    .toSorted((one, other) => (other.overview?.askedAtMs ?? 0) - (one.overview?.askedAtMs ?? 0));
-  if (asked?.result.status !== 'healthy' || asked.overview === undefined) return [];
-  const { directory: own } = asked.result;
-  const all = new Map([[own, asked.overview], ...(asked.elsewhere ?? [])]);
-  // Of a directory in which nothing runs any more there may be nothing else to say.
-  const placeOf = ({ directory }: WatchedSession): string => (all.has(directory) ? directory : own);
-  const overviews = [...all].map(([directory, overview]): ReportedOverview => {
-    const { askedAtMs: _, stale: __, ...rest } = overview;
-    return { ...rest, directory, sessions: sessions.filter((session) => placeOf(session) === directory) };
-  });
-  return [[id, { result: asked.result, overviews }]];
 }
 
 function sightingsBy({ id, instances }: WatchedServer): readonly (readonly [string, string])[] {

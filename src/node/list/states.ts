@@ -1,16 +1,11 @@
 import { compare } from '../../model/non-empty.ts';
-import type { Overview, ProbedEndpoint, Server } from '../../model/instance.ts';
+import type { ReportedOverview } from '../../model/report.ts';
 import type { WatchedSession } from '../../model/watched.ts';
 import type { WatchedServer } from '../../watch/contract.ts';
+import { reportedServer } from '../../watch/reported-server.ts';
 import { runs } from '../../watch/session-ledger.ts';
 import type { Role } from '../access/admission.ts';
 import type { Listing } from './listing.ts';
-
-/** What one server is doing in one directory. Ages are not said: that a request for the states is held, or answered, confirms all of it. */
-export interface StatedOverview extends Omit<Overview, 'askedAtMs' | 'stale' | 'sessions'> {
-  readonly directory: string;
-  readonly sessions: readonly WatchedSession[];
-}
 
 interface StatedServer {
   readonly id: string;
@@ -20,7 +15,7 @@ interface StatedServer {
   readonly worktree: string;
   readonly pid?: number;
   /** The server's own directory first. */
-  readonly overviews: readonly StatedOverview[];
+  readonly overviews: readonly ReportedOverview[];
 }
 
 /** The answer to `STATES_PATH`: the list, and what those in it are doing that are followed. */
@@ -63,48 +58,45 @@ export function withStates(
   return { ...listing, states };
 }
 
-function stateOf({ id, instances, sessions }: WatchedServer, role: Role): StatedServer | undefined {
-  const asked = instances[0] && latestAsked(instances[0].server);
-  if (asked?.result.status !== 'healthy' || asked.overview === undefined) return undefined;
-  const { version, dialect, directory, worktree, pid } = asked.result;
+/** Ages are not said: that a request for the states is held, or answered, confirms all of it. */
+function stateOf(server: WatchedServer, role: Role): StatedServer | undefined {
+  const { result, overviews: [own, ...others] = [] } = reportedServer(server) ?? {};
+  if (result === undefined || own === undefined) return undefined;
+  const { version, dialect, directory, worktree, pid } = result;
   const seesAll = role === 'drive' || dialect !== 'opencode-1';
-  const others = seesAll ? [...(asked.elsewhere ?? [])].filter(([other]) => other !== directory) : [];
   const ordered = others.toSorted(
-    ([one, { isOld }], [other, { isOld: isOtherOld }]) =>
-      Number(isOld ?? false) - Number(isOtherOld ?? false) || compare(one, other),
+    (one, other) =>
+      Number(one.isOld ?? false) - Number(other.isOld ?? false) || compare(one.directory, other.directory),
   );
-  const shown = [[directory, asked.overview] as const, ...ordered].slice(0, MAX_OVERVIEWS);
-  const places = new Set(shown.map(([place]) => place));
-  // Of a directory in which nothing runs any more there may be nothing else to say.
-  const placeOf = (session: WatchedSession): string => (places.has(session.directory) ? session.directory : directory);
-  const visible = seesAll ? sessions : sessions.filter((one) => one.directory === directory);
+  const shown = ordered.slice(0, MAX_OVERVIEWS - 1);
+  const left = ordered.slice(MAX_OVERVIEWS - 1).flatMap(sessionsIn);
+  const here = seesAll
+    ? [...sessionsIn(own), ...left]
+    : sessionsIn(own).filter((session) => session.directory === directory);
   return {
-    id,
+    id: server.id,
     version,
     dialect,
     directory,
     worktree,
     ...(pid !== undefined && { pid }),
-    overviews: shown.map(([place, overview]) => {
-      const here = visible.filter((one) => placeOf(one) === place).toSorted((one, other) => rank(one) - rank(other));
-      return statedOverview(place, overview, here.slice(0, MAX_SESSIONS));
-    }),
+    overviews: [
+      bounded(own, here),
+      ...(seesAll ? shown.map((overview) => bounded(overview, sessionsIn(overview))) : []),
+    ],
   };
+}
+
+function sessionsIn({ sessions = [] }: ReportedOverview): readonly WatchedSession[] {
+  return sessions;
+}
+
+function bounded(overview: ReportedOverview, sessions: readonly WatchedSession[]): ReportedOverview {
+  const ordered = sessions.toSorted((one, other) => rank(one) - rank(other));
+  return { ...overview, sessions: ordered.slice(0, MAX_SESSIONS) };
 }
 
 /** Who needs somebody, and who works, before those that ended: the bound never hides them. */
 function rank(session: WatchedSession): number {
   return session.state === 'waiting' ? 0 : runs(session) ? 1 : 2;
-}
-
-function statedOverview(directory: string, overview: Overview, sessions: readonly WatchedSession[]): StatedOverview {
-  const { askedAtMs: _, stale: __, ...stated } = overview;
-  return { directory, ...stated, sessions };
-}
-
-/** Several ways lead to one server: of the one that it was asked by last. */
-function latestAsked({ endpoints }: Server): ProbedEndpoint | undefined {
-  const askedAtMs = ({ overview }: ProbedEndpoint): number => overview?.askedAtMs ?? 0;
-  const healthy = endpoints.filter(({ result }) => result.status === 'healthy');
-  return healthy.toSorted((one, other) => askedAtMs(other) - askedAtMs(one))[0];
 }
