@@ -1,8 +1,7 @@
-import { homedir, hostname } from 'node:os';
+import { hostname } from 'node:os';
 
 import type { Output } from '../../base/program.ts';
-import { readTextFile } from '../../config/file/text-file.ts';
-import { loadSettings } from '../../config/load.ts';
+import { ownSettings } from '../../config/own-settings.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { type Tried, tryChannels } from '../../notify/try-channels.ts';
 import { EXIT } from '../terminal/exit-codes.ts';
@@ -11,16 +10,11 @@ import { channelDeps } from './start-notifier.ts';
 /** No timer of a delivery keeps the process; each is bounded by itself. */
 const LONGEST_MS = 60_000;
 
+const ARGUMENTS = { flags: { test: 'boolean' }, positionals: false } as const;
+
 /** Sends a test notification to each channel and prints what came of it. Sets the exit code: 1 where one did not arrive. */
 export async function notify(argv: readonly string[], process: NodeJS.Process, output: Output): Promise<void> {
-  const { settings, warnings, flags } = await loadSettings({
-    argv,
-    env: process.env,
-    home: homedir(),
-    cwd: process.cwd(),
-    readFile: readTextFile,
-    command: { flags: { test: 'boolean' }, positionals: false },
-  });
+  const { settings, warnings, flags } = await ownSettings(argv, process, ARGUMENTS);
   for (const warning of warnings) output.tell(`${warning}\n`);
   if (flags.get('test') !== 'true')
     throw new SettingsError(

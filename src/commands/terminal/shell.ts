@@ -1,12 +1,9 @@
-import { homedir } from 'node:os';
-
 import { systemClock } from '../../base/clock.ts';
 import { lineLogger, type Logger } from '../../base/log.ts';
 import { type Output, ReportedError } from '../../base/program.ts';
 import { safeToShow } from '../../base/plain-text.ts';
-import { readTextFile } from '../../config/file/text-file.ts';
 import type { CommandArguments } from '../../config/flags.ts';
-import { loadSettings } from '../../config/load.ts';
+import { ownSettings } from '../../config/own-settings.ts';
 import { quote } from '../../config/quote.ts';
 import { type Approver, type Settings, SettingsError } from '../../config/settings.ts';
 import { QueryError } from '../../fleet/fleet.ts';
@@ -89,14 +86,7 @@ export async function runShellCommand(
 ): Promise<void> {
   const command = await COMMANDS[name]?.();
   if (command === undefined) throw new Error(`no command ${name}`);
-  const { settings, warnings, flags, positionals } = await loadSettings({
-    argv,
-    env: process.env,
-    home: homedir(),
-    cwd: process.cwd(),
-    readFile: readTextFile,
-    command: command.arguments,
-  });
+  const { settings, warnings, flags, positionals } = await ownSettings(argv, process, command.arguments);
   if (command.changes && settings.readOnly) {
     throw new SettingsError(
       `${name}: the setting read-only stands, so nothing was done; --no-read-only does it all the same`,
