@@ -1,8 +1,13 @@
-import { readdir, readFile, stat, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { execFile } from 'node:child_process';
+import { cp, readdir, readFile, symlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 
 import { openFreshMachine } from './rig/fresh-machine.ts';
+import { tempDir } from './rig/temp.ts';
+
+const run = promisify(execFile);
 
 const root = join(import.meta.dirname, '..');
 
@@ -61,9 +66,27 @@ describe('docs/docker', () => {
     expect(ignored.filter((line) => line.startsWith('!')).toSorted()).toEqual(
       copied.map((path) => `!${path}`).toSorted(),
     );
-    await Promise.all(copied.map((path) => stat(join(root, path))));
     expect(ignored).toContain('*');
     expect(dockerfile).toMatch(/^USER \d+:\d+$/m);
+    // Its first stage, with the packages that are installed here.
+    await using stage = tempDir('image-build');
+    await Promise.all(copied.map((path) => cp(join(root, path), join(stage.path, path), { recursive: true })));
+    await symlink(join(root, 'node_modules'), join(stage.path, 'node_modules'));
+    const [, command = ''] = /^RUN (node .*)$/m.exec(dockerfile) ?? [];
+    await run('sh', ['-c', command], { cwd: stage.path });
+    const named = /^COPY --from=build (.*) \S+$/m.exec(dockerfile)?.[1]?.split(' ') ?? [];
+    const built = await readdir(join(stage.path, 'dist'));
+    for (const path of named) {
+      const pattern = new RegExp(
+        `^${basename(path)
+          .replaceAll('.', String.raw`\.`)
+          .replace('*', '.*')}$`,
+      );
+      expect(
+        built.some((file) => pattern.test(file)),
+        path,
+      ).toBe(true);
+    }
   });
 
   test('the compose file is the container that the page describes', async () => {

@@ -60,7 +60,10 @@ async function openPlace(): Promise<Place> {
       const root = join(temp.path, `root-${(made += 1)}`);
       for (const folder of ['proc', 'registry', 'state', dirname(entry[1])])
         await mkdir(join(root, folder), { recursive: true });
-      await copyFile(SERVER_SCRIPT, join(root, entry[1]));
+      // `COPY --from=build /src/dist/opencode-mcp*.js`
+      const built = (await readdir(dirname(SERVER_SCRIPT))).filter((name) => /^opencode-mcp.*\.js$/.test(name));
+      const target = dirname(join(root, entry[1]));
+      await Promise.all(built.map((name) => copyFile(join(dirname(SERVER_SCRIPT), name), join(target, name))));
       return startMcpChild({
         prefix: ['unshare', ...NAMESPACES, 'sh', '-c', CONTAINER, 'sh', root, registry, String(user), state, ...env],
         node: process.execPath,
