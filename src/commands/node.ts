@@ -55,7 +55,7 @@ async function serveUntilRevoked(
   { revocation, ending }: { readonly revocation: Revocation; readonly ending: AbortSignal },
 ): Promise<void> {
   const over = new LinkedAbort(ending);
-  const record = new CallRecord(settings.stateDir, systemClock, logger);
+  const record = new CallRecord(settings.serviceDir, systemClock, logger);
   const { signal } = over;
   const { service, watcher } = createService(settings, logger, process, { record, signal });
   service.start();
@@ -92,9 +92,14 @@ function createService(
     page: {
       own: createRuntime(instances.fleet, systemClock, {
         approvals: settings,
-        journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
+        journal: new RequestJournal(join(settings.serviceDir, 'requests'), systemClock),
       }),
-      startAll: async () => (await import('./terminal/start-runtime.ts')).startRuntime(settings, logger, { watcher }),
+      startAll: async () =>
+        (await import('./terminal/start-runtime.ts')).startRuntime(
+          { ...settings, stateDir: settings.serviceDir },
+          logger,
+          { watcher },
+        ),
       readOnly: settings.readOnly,
       record: (entry) => record.add(entry),
     },

@@ -102,7 +102,7 @@ export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSe
     opencodeStateDir: join(stateHome(input), 'opencode'),
     mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
     notify: file?.notify,
-    notifyDir: notifyDir(input),
+    serviceDir: serviceDir(input),
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
       instanceName: valueOf(OPTIONS.instanceName),
@@ -133,11 +133,11 @@ function stateHome({ env, home }: LoadInput): string {
   return base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state');
 }
 
-function notifyDir(input: LoadInput): string {
+function serviceDir(input: LoadInput): string {
   // systemd gives it to a unit that may not write into the home folder; a colon would be between several.
   const given = input.env['STATE_DIRECTORY'];
   const isOne = given !== undefined && isAbsolute(given) && !given.includes(':');
-  return isOne ? given : join(stateHome(input), 'opencode-mcp', 'notify');
+  return isOne ? given : join(stateHome(input), 'opencode-mcp');
 }
 
 interface Chosen<T> {

@@ -92,8 +92,8 @@ export interface Settings {
   readonly connected: ConnectedSettings;
   /** Unset: nobody is notified. */
   readonly notify?: NotifySettings | undefined;
-  /** Absolute: what is still to be notified. */
-  readonly notifyDir: string;
+  /** Absolute: what a service keeps for itself. `stateDir`, but for a unit that may not write there. */
+  readonly serviceDir: string;
 }
 
 /** What only `opencode-connected` uses. */

@@ -27,7 +27,7 @@ describe('defaults', () => {
           opencodeBin: 'opencode',
         },
         stateDir: '/home/ada/.local/state/opencode-mcp',
-        notifyDir: '/home/ada/.local/state/opencode-mcp/notify',
+        serviceDir: '/home/ada/.local/state/opencode-mcp',
         opencodeStateDir: '/home/ada/.local/state/opencode',
         tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
       },
@@ -662,10 +662,10 @@ describe('opencode-connected', () => {
   });
 
   it('keeps what is still to be notified where systemd gives it a folder, else beside its state', () => {
-    const notifyDir = (env: Readonly<Record<string, string>>): string => load({ env }).settings.notifyDir;
-    expect(notifyDir({ STATE_DIRECTORY: '/var/lib/opencode-mcp-node/ada' })).toBe('/var/lib/opencode-mcp-node/ada');
+    const serviceDir = (env: Readonly<Record<string, string>>): string => load({ env }).settings.serviceDir;
+    expect(serviceDir({ STATE_DIRECTORY: '/var/lib/opencode-mcp-node/ada' })).toBe('/var/lib/opencode-mcp-node/ada');
     for (const given of ['', 'relative', '/one:/two'])
-      expect(notifyDir({ STATE_DIRECTORY: given, XDG_STATE_HOME: '/var/ada' })).toBe('/var/ada/opencode-mcp/notify');
+      expect(serviceDir({ STATE_DIRECTORY: given, XDG_STATE_HOME: '/var/ada' })).toBe('/var/ada/opencode-mcp');
   });
 
   it.each([

@@ -22,7 +22,7 @@ function namesFor(changed: Partial<Settings>): string[] {
     logLevel: 'info',
     connected: { relayRegistryDir: { path: '/nowhere/registry', explicit: true }, opencodeBin: 'opencode' },
     stateDir: '/nowhere/state',
-    notifyDir: '/nowhere/state/notify',
+    serviceDir: '/nowhere/state',
     opencodeStateDir: '/nowhere/opencode',
     tailnet: { nodePort: 4095, ports: [4096], tags: [], users: [] },
     mdnsInterfaces: 'all',

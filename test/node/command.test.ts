@@ -1,14 +1,16 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { LIST_PATH } from '../../src/discovery/tailnet/peer-list.ts';
+import { PAGE_HEADER, PAGE_PREFIX } from '../../src/page/contract.ts';
 import { startFakeNtfy } from '../rig/fake-ntfy.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { freePort } from '../rig/ports.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir } from '../rig/temp.ts';
@@ -114,6 +116,37 @@ describe('opencode-mcp node', () => {
     const [base, ...path] = message.click?.split('/#/') ?? [];
     expect(base).toBe(`http://self.tailnet.test:${port}`);
     expect(path).toEqual([`s/one/${id}/${asked.id}`]);
+    expect(await command.end()).toBe(0);
+    daemon.close();
+  });
+
+  test('as a unit whose home it may not write, it keeps what the page sends where systemd says', async () => {
+    await using temp = tempDir('opencode-mcp-node-command');
+    await using opencode = await startFakeOpencode({ reply: () => 'done' });
+    const registry = await openRegistry(join(temp.path, 'registry'));
+    await registry.add({ name: 'one', port: opencode.port, cwd: opencode.directory, id: 'one' });
+    const port = await freePort();
+    const socketPath = join(temp.path, 'tailscaled.sock');
+    const daemon = await tailscaled(socketPath);
+    const command = await start(['--registry-dir', registry.path], {
+      // No folder can be made below it.
+      HOME: registry.path + '/one.json',
+      STATE_DIRECTORY: join(temp.path, 'state'),
+      TMPDIR: temp.tmp,
+      TAILSCALE_SOCKET: socketPath,
+      OPENCODE_NODE_PORT: String(port),
+      ...NO_MULTICAST,
+    });
+    await until('the address', () => command.log().includes('listening'));
+    const origin = `http://${SELF}:${port}`;
+    const sent = await fetch(`${origin}${PAGE_PREFIX}v1/send`, {
+      method: 'POST',
+      headers: { [PAGE_HEADER]: '1', origin, 'content-type': 'application/json' },
+      body: JSON.stringify({ instance: 'one', session: null, message: 'hello', requestId: 'from-the-page' }),
+    });
+    expect(await sent.json()).toMatchObject({ text: expect.stringMatching(/^Sent to/) as string });
+    expect(opencode.state.prompts).toHaveLength(1);
+    await until('the record', async () => (await readdir(join(temp.path, 'state'))).length === 2);
     expect(await command.end()).toBe(0);
     daemon.close();
   });

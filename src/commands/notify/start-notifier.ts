@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 
 import { systemClock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
@@ -24,8 +25,9 @@ export interface NotifierInput {
 
 /** Notifies by the channels of the settings from now on; undefined where they have none. */
 export function startNotifier({ settings, watcher, linkBase, logger, signal }: NotifierInput): Notifier | undefined {
-  const { notify, notifyDir } = settings;
+  const { notify, serviceDir } = settings;
   if (notify === undefined || notify.channels.length === 0) return undefined;
+  const folder = join(serviceDir, 'notify');
   const deps = channelDeps(signal);
   const marks = followMarks(settings);
   const notifier = new Notifier({
@@ -35,8 +37,8 @@ export function startNotifier({ settings, watcher, linkBase, logger, signal }: N
     host: hostname(),
     linkBase,
     followed: () => marks.read(),
-    store: new NoticeStore(notifyDir, logger),
-    hold: () => holdNotifying(notifyDir),
+    store: new NoticeStore(folder, logger),
+    hold: () => holdNotifying(folder),
     clock: systemClock,
     logger,
   });
