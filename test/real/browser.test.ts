@@ -112,6 +112,25 @@ describe('OpenCode 1', () => {
     expect(dashboard.faults).toEqual([]);
   });
 
+  test("open shows opencode's own page of a session, which follows what happens there", async () => {
+    const { id } = await opencode.json<{ id: string }>('POST', '/session', { title: 'In its own page' });
+    const program = runShell(['open', 'worker', id, '--print'], env);
+    await program.shows(/^http:\S+$/m);
+    browser ??= openBrowser();
+    const page = await (await browser).page();
+    await page.goto(program.stdout().trim());
+    await page.getByText('In its own page').first().waitFor();
+    const parts = [{ type: 'text', text: 'echo: seen in its own page' }];
+    await opencode.request('POST', `/session/${id}/prompt_async`, { parts });
+    await page
+      .getByText(/^seen in its own page$/)
+      .first()
+      .waitFor();
+    await page.close();
+    program.kill('SIGINT');
+    expect(await program.ended).toBe(0);
+  });
+
   test('a question is answered, an edit is seen as a change, a turn is stopped', async () => {
     await using dashboard = await openDashboard(env);
     const { page } = dashboard;
