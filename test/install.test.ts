@@ -1,15 +1,18 @@
 import { execFile } from 'node:child_process';
 import { cp, readdir, readFile, symlink } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 
 import { openFreshMachine } from './rig/fresh-machine.ts';
+import { isMissing } from './rig/opencode-binaries.ts';
 import { tempDir } from './rig/temp.ts';
 
 const run = promisify(execFile);
 
 const root = join(import.meta.dirname, '..');
+const LINTER = join(root, 'test/components/node_modules/dockerfile-utils');
 
 /** The package of this name on npm is another project's. */
 const FROM_NPM =
@@ -87,6 +90,14 @@ describe('docs/docker', () => {
         path,
       ).toBe(true);
     }
+  });
+
+  test.skipIf(isMissing(LINTER))('a linter finds nothing in the Dockerfile', async () => {
+    const { validate } = createRequire(import.meta.url)(LINTER) as {
+      readonly validate: (text: string) => readonly { readonly message: string }[];
+    };
+    expect(validate('FROM node\nRUM ls').map(({ message }) => message)).toEqual(['Unknown instruction: RUM']);
+    expect(validate(await readFile(join(docker, 'Dockerfile'), 'utf8'))).toEqual([]);
   });
 
   test('the compose file is the container that the page describes', async () => {
