@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { ServerResponse } from 'node:http';
 import { json } from 'node:stream/consumers';
 
@@ -25,31 +26,14 @@ export interface Bridge extends AsyncDisposable {
  * is streamed. Statuses are those that the suite asks of the transport: 400 for an envelope that is refused, 404 for a method.
  */
 export async function startBridge(options: RawServerOptions): Promise<Bridge> {
-  const server = startRawServer(options);
-  const exchanges = new Map<number, Exchange>();
-  let next = 0;
-  let read = 0;
-  const give = (message: Message): void => {
-    const params = (message['params'] ?? {}) as { progressToken?: unknown; _meta?: Record<string, unknown> };
-    if (message.id !== undefined) {
-      const exchange = exchanges.get(Number(message.id));
-      exchanges.delete(Number(message.id));
-      if (exchange !== undefined) finish(exchange, { ...message, id: exchange.id } as Message);
-      return;
-    }
-    const listener = params._meta?.[SUBSCRIPTION];
-    const exchange =
-      listener === undefined
-        ? [...exchanges.values()].find(({ progressToken }) => progressToken === params.progressToken)
-        : exchanges.get(Number(listener));
-    if (exchange === undefined) return;
-    const meta = listener === undefined ? params._meta : { ...params._meta, [SUBSCRIPTION]: exchange.id };
-    event(exchange.response, { ...message, params: { ...params, ...(meta && { _meta: meta }) } });
+  const first = new Line(options);
+  const sessions = new Map<string, Line>();
+  const lineOf = (message: Message, session: unknown): Line => {
+    // A server on stdio has one client: each handshake of the older protocol gets one of its own.
+    const line = message.method === 'initialize' ? new Line(options) : sessions.get(String(session));
+    if (line !== undefined) sessions.set(line.session, line);
+    return line ?? first;
   };
-  const looking = setInterval(() => {
-    for (; read < server.stdout.length; read += 1) give(JSON.parse(server.stdout[read] ?? '') as Message);
-  }, 5);
-
   const listener = await listenHttp((request, response) => {
     void json(request)
       .catch(() => undefined)
@@ -59,30 +43,81 @@ export async function startBridge(options: RawServerOptions): Promise<Bridge> {
           response.writeHead(request.method === 'POST' ? 400 : 405).end();
           return;
         }
+        const line = lineOf(message, request.headers['mcp-session-id']);
+        if (line !== first) response.setHeader('mcp-session-id', line.session);
         if (message.id === undefined) {
-          server.write(message);
+          line.server.write(message);
           response.writeHead(202).end();
-          return;
-        }
-        const id = (next += 1);
-        const params = (message['params'] ?? {}) as { _meta?: { progressToken?: unknown } };
-        exchanges.set(id, { id: message.id, response, progressToken: params._meta?.progressToken ?? Symbol('none') });
-        response.once('close', () => {
-          if (!exchanges.delete(id)) return;
-          server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
-        });
-        server.write({ ...message, id });
+        } else line.ask({ ...message, id: message.id }, response);
       });
   });
   return {
     url: `${listener.url}/mcp`,
-    server,
+    server: first.server,
     async [Symbol.asyncDispose]() {
-      clearInterval(looking);
       await listener.close();
-      await server[Symbol.asyncDispose]();
+      await Promise.all([first, ...sessions.values()].map((line) => line.close()));
     },
   };
+}
+
+/** One server, and the requests that it has not answered. */
+class Line {
+  readonly server: RawServer;
+  readonly session = randomUUID();
+  readonly #exchanges = new Map<number, Exchange>();
+  readonly #looking: NodeJS.Timeout;
+  #next = 0;
+  #read = 0;
+
+  constructor(options: RawServerOptions) {
+    this.server = startRawServer(options);
+    this.#looking = setInterval(() => this.#look(), 5);
+  }
+
+  /** Under an id of its own. */
+  ask(message: Message & { readonly id: string | number }, response: ServerResponse): void {
+    const id = (this.#next += 1);
+    const params = (message['params'] ?? {}) as { _meta?: { progressToken?: unknown } };
+    this.#exchanges.set(id, {
+      id: message.id,
+      response,
+      progressToken: params._meta?.progressToken ?? Symbol('none'),
+    });
+    response.once('close', () => {
+      if (!this.#exchanges.delete(id)) return;
+      this.server.write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } });
+    });
+    this.server.write({ ...message, id });
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#looking);
+    await this.server[Symbol.asyncDispose]();
+  }
+
+  #look(): void {
+    const { stdout } = this.server;
+    for (; this.#read < stdout.length; this.#read += 1) this.#give(JSON.parse(stdout[this.#read] ?? '') as Message);
+  }
+
+  #give(message: Message): void {
+    const params = (message['params'] ?? {}) as { progressToken?: unknown; _meta?: Record<string, unknown> };
+    if (message.id !== undefined) {
+      const exchange = this.#exchanges.get(Number(message.id));
+      this.#exchanges.delete(Number(message.id));
+      if (exchange !== undefined) finish(exchange, { ...message, id: exchange.id } as Message);
+      return;
+    }
+    const listener = params._meta?.[SUBSCRIPTION];
+    const exchange =
+      listener === undefined
+        ? [...this.#exchanges.values()].find(({ progressToken }) => progressToken === params.progressToken)
+        : this.#exchanges.get(Number(listener));
+    if (exchange === undefined) return;
+    const meta = listener === undefined ? params._meta : { ...params._meta, [SUBSCRIPTION]: exchange.id };
+    event(exchange.response, { ...message, params: { ...params, ...(meta && { _meta: meta }) } });
+  }
 }
 
 function event(response: ServerResponse, message: object): void {

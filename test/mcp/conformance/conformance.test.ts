@@ -16,9 +16,10 @@ import { buildFixtureServer } from './fixture-server.ts';
 const component = (path: string): string =>
   fileURLToPath(new URL(`../../components/node_modules/${path}`, import.meta.url));
 const SUITE = component('@modelcontextprotocol/conformance/dist/index.js');
-const VERSION = '2026-07-28';
 /** `npm run conformance` runs all of it. */
-const CHOSEN = SCENARIOS.filter(({ inCi }) => inCi === true || process.env['CONFORMANCE'] === 'full');
+const CHOSEN = SCENARIOS.filter(({ inCi }) => inCi === true || process.env['CONFORMANCE'] === 'full').map(
+  (scenario) => ({ version: '2026-07-28', ...scenario }),
+);
 
 interface Check {
   readonly id: string;
@@ -43,10 +44,10 @@ describe.skipIf([SUITE, NEWEST_NODE].some(isMissing) || process.execPath === NEW
       await temp.close();
     });
 
-    test.concurrent.each(CHOSEN)('$name', async ({ name, subject, fails = {} }) => {
-      const folder = join(temp.path, name);
+    test.concurrent.each(CHOSEN)('$name of $version', async ({ name, version, subject, fails = {} }) => {
+      const folder = join(temp.path, `${name}-${version}`);
       await mkdir(folder);
-      const args = ['server', '--url', bridges.get(subject)?.url ?? '', '--scenario', name, '--spec-version', VERSION];
+      const args = ['server', '--url', bridges.get(subject)?.url ?? '', '--scenario', name, '--spec-version', version];
       const said = await new Promise<string>((resolve) => {
         const options = { cwd: folder, env: { PATH: '', HOME: temp.path }, timeout: 120_000 };
         execFile(NEWEST_NODE, [SUITE, ...args, '--force', '-o', 'results'], options, (_, out, err) =>
