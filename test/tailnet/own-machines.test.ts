@@ -101,7 +101,8 @@ describe('machines of one person, nothing configured', () => {
       outcome: 'waiting',
       waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
     });
-    const row = (await rows(serverOn('laptop'), 'instances')).find((row) => row.name === name);
+    // Its node service says so within some 100 ms, and nobody is asked.
+    const row = await listed(serverOn('laptop'), name, ({ state }) => state === 'waiting');
     expect(row).toMatchObject({
       state: 'waiting',
       waiting: [expect.stringContaining('«bash "echo permitted"»') as string],
