@@ -8,7 +8,9 @@ const RANK: Readonly<Record<Urgency, number>> = { request: 2, now: 1, soon: 0 };
 
 /** A turn that asks for permission at once, gets it and ends is four changes, of which each is shown at once. */
 const BURST = 5;
-/** Beyond the burst, and for what is not urgent. */
+/** Beyond the burst. Sessions that begin and end without a pause are rare; a page should show them all the same. */
+const REFILL_MS = 125;
+/** For what is not urgent. */
 const INTERVAL_MS = 1000;
 /** What the events did not say is found out within the minute for which a state counts, an answer that takes its time included. */
 const RECONCILE_MS = 45_000;
@@ -18,7 +20,7 @@ const SPREAD_MS = 15_000;
 const RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 15_000;
 
-/** When to ask one server: at once when something changed, then at most once a second while that goes on, and now and then anyway. */
+/** When to ask one server: at once when something changed, then a few times a second while that goes on, and now and then anyway. */
 export class SurveyPace {
   readonly #clock: Clock;
   readonly #reconcileMs: number;
@@ -90,17 +92,17 @@ export class SurveyPace {
 
   #dueMs(): number {
     const nowMs = this.#clock.monotonic();
-    const more = Math.floor((nowMs - this.#refilledMs) / INTERVAL_MS);
+    const more = Math.floor((nowMs - this.#refilledMs) / REFILL_MS);
     if (more > 0) {
       this.#tokens = Math.min(BURST, this.#tokens + more);
       this.#reserve = Math.min(BURST, this.#reserve + more);
-      this.#refilledMs += more * INTERVAL_MS;
+      this.#refilledMs += more * REFILL_MS;
     }
     const scheduled = Math.min(this.#scheduledMs, this.#askedMs + this.#reconcileMs);
     if (this.#pending === undefined) return scheduled;
     if (this.#pending === 'soon') return Math.min(scheduled, this.#askedMs + INTERVAL_MS);
     const tokens = this.#tokens + (this.#pending === 'request' ? this.#reserve : 0);
-    const paced = tokens > 0 ? nowMs : this.#refilledMs + INTERVAL_MS;
+    const paced = tokens > 0 ? nowMs : this.#refilledMs + REFILL_MS;
     return Math.min(scheduled, paced);
   }
 }
