@@ -3,9 +3,8 @@ import type { ServerEvent } from '../opencode/events.ts';
 import { runs } from './session-ledger.ts';
 import type { Urgency } from './survey-pace.ts';
 
-/** Requests that a person answers, of both generations; OpenCode 2's answers to them come as `session.touched`. */
-const ASKED = /^(?:permission|question)\.asked$/;
-const ANSWERED = /^(?:permission|question)\.(?:replied|rejected)$/;
+/** Requests that a person answers, and answers to them, of both generations; OpenCode 2's answers come as `session.touched`. */
+const REQUEST = /^(?:permission|question)\.(?:asked|replied|rejected)$/;
 
 /**
  * Whether an event may have changed what is known of its server; undefined for all that says nothing new, of which a turn that
@@ -41,8 +40,7 @@ export function hintIn(
     case 'session.deleted':
       return isRunning ? 'now' : 'soon';
     default:
-      if (ASKED.test(type)) return 'request';
-      return ANSWERED.test(type) ? 'now' : undefined;
+      return REQUEST.test(type) ? 'now' : undefined;
   }
 }
 

@@ -1,15 +1,13 @@
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 
-/** `request`: somebody is asked for something. `now`: a session began or ended. `soon`: something that is shown may be different. */
-export type Urgency = 'request' | 'now' | 'soon';
-
-const RANK: Readonly<Record<Urgency, number>> = { request: 2, now: 1, soon: 0 };
+/** `now`: a session began or ended, or asks for something. `soon`: something else that is shown may have changed. */
+export type Urgency = 'now' | 'soon';
 
 /** A turn that asks for permission at once, gets it and ends is four changes, of which each is shown at once. */
 const BURST = 5;
-/** Beyond the burst. Sessions that begin and end without a pause are rare; a page should show them all the same. */
-const REFILL_MS = 125;
+/** Beyond the burst: a request that comes then is still shown within 150 ms. */
+const REFILL_MS = 100;
 /** For what is not urgent. */
 const INTERVAL_MS = 1000;
 /** What the events did not say is found out within the minute for which a state counts, an answer that takes its time included. */
@@ -25,8 +23,6 @@ export class SurveyPace {
   readonly #clock: Clock;
   readonly #reconcileMs: number;
   #tokens = BURST;
-  /** For requests alone: an agent waits, and a person should know at once, whatever else happens there. */
-  #reserve = BURST;
   /** When the last of the tokens came. */
   #refilledMs: number;
   #askedMs: number;
@@ -44,7 +40,7 @@ export class SurveyPace {
   }
 
   hint(urgency: Urgency): void {
-    if (this.#pending !== undefined && RANK[this.#pending] >= RANK[urgency]) return;
+    if (this.#pending === 'now' || this.#pending === urgency) return;
     this.#pending = urgency;
     this.#wake();
   }
@@ -78,16 +74,10 @@ export class SurveyPace {
     }
     this.#askedMs = this.#clock.monotonic();
     const why = this.#pending === undefined ? 'scheduled' : 'hinted';
-    this.#spend();
+    if (this.#pending === 'now') this.#tokens = Math.max(0, this.#tokens - 1);
     this.#pending = undefined;
     if (this.#scheduledMs <= this.#askedMs) this.#scheduledMs = Infinity;
     return why;
-  }
-
-  #spend(): void {
-    if (this.#pending === undefined || this.#pending === 'soon') return;
-    if (this.#tokens > 0) this.#tokens -= 1;
-    else if (this.#pending === 'request' && this.#reserve > 0) this.#reserve -= 1;
   }
 
   #dueMs(): number {
@@ -95,14 +85,12 @@ export class SurveyPace {
     const more = Math.floor((nowMs - this.#refilledMs) / REFILL_MS);
     if (more > 0) {
       this.#tokens = Math.min(BURST, this.#tokens + more);
-      this.#reserve = Math.min(BURST, this.#reserve + more);
       this.#refilledMs += more * REFILL_MS;
     }
     const scheduled = Math.min(this.#scheduledMs, this.#askedMs + this.#reconcileMs);
     if (this.#pending === undefined) return scheduled;
     if (this.#pending === 'soon') return Math.min(scheduled, this.#askedMs + INTERVAL_MS);
-    const tokens = this.#tokens + (this.#pending === 'request' ? this.#reserve : 0);
-    const paced = tokens > 0 ? nowMs : this.#refilledMs + REFILL_MS;
+    const paced = this.#tokens > 0 ? nowMs : this.#refilledMs + REFILL_MS;
     return Math.min(scheduled, paced);
   }
 }

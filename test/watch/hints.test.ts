@@ -40,9 +40,9 @@ test.each<[string, object, WatchedSession['state'] | undefined, Urgency | undefi
   ['session.error', {}, undefined, 'now'],
   ['prompt.taken', { sessionID: ID }, 'idle', 'now'],
   ['prompt.taken', { sessionID: ID }, 'busy', undefined],
-  ['permission.asked', { sessionID: ID }, 'busy', 'request'],
+  ['permission.asked', { sessionID: ID }, 'busy', 'now'],
   ['permission.replied', { sessionID: ID }, 'waiting', 'now'],
-  ['question.asked', { sessionID: ID }, 'busy', 'request'],
+  ['question.asked', { sessionID: ID }, 'busy', 'now'],
   ['question.replied', { sessionID: ID }, 'waiting', 'now'],
   ['question.rejected', { sessionID: ID }, 'waiting', 'now'],
   // OpenCode 2 says no more of an answer, and says it of each step of a model that thinks.

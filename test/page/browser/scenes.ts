@@ -101,7 +101,7 @@ export function threeMachines(): PageLine {
     session('ses_search', {
       instance: 'laptop-search',
       host: 'laptop',
-      directory: '/Users/ada/work/search',
+      directory: '/home/ada/work/search',
       title: 'Index only what changed since the last crawl',
       sinceMs: minutesAgo(12),
     }),
@@ -117,7 +117,7 @@ export function threeMachines(): PageLine {
     session('ses_docs', {
       instance: 'laptop-docs',
       host: 'laptop',
-      directory: '/Users/ada/work/docs',
+      directory: '/home/ada/work/docs',
       title: 'Rewrite the install page',
       state: 'idle',
       sinceMs: minutesAgo(55),
