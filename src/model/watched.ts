@@ -18,3 +18,16 @@ export interface WatchedSession {
   /** Sub-agents' requests are at their own session. */
   readonly waiting: readonly Waiting[];
 }
+
+/** The session for which `session` works in the end, as far as they are in `byId`. */
+export function rootSession(session: WatchedSession, byId: ReadonlyMap<string, WatchedSession>): WatchedSession {
+  const chain = [session];
+  for (;;) {
+    const root = chain.at(-1) ?? session;
+    const parent = root.parentId === undefined ? undefined : byId.get(root.parentId);
+    if (parent === undefined) return root;
+    // No opencode has such a ring; one that lies hides nothing by it.
+    if (chain.includes(parent)) return session;
+    chain.push(parent);
+  }
+}

@@ -2,7 +2,7 @@ import type { NotifySettings } from '../config/notify.ts';
 import { singleLine } from '../base/plain-text.ts';
 import type { Followed } from '../model/followed.ts';
 import type { Instance, Waiting } from '../model/instance.ts';
-import type { WatchedSession } from '../model/watched.ts';
+import { rootSession, type WatchedSession } from '../model/watched.ts';
 import type { WatchedServer } from '../watch/contract.ts';
 import { factId, type Notice } from './notice.ts';
 
@@ -46,7 +46,6 @@ export interface FactLook {
 const GONE_MS = 60_000;
 /** A call sees that a session waits before its watcher does, by one survey. */
 const SEEN_WITHIN_MS = 5_000;
-const MAX_DEPTH = 20;
 const MAX_TITLE_CHARS = 120;
 const MAX_TEXT_CHARS = 1_500;
 const MAX_PLACE_CHARS = 300;
@@ -262,17 +261,8 @@ interface Seen {
 /** Each request once, with the session that asked and the root session that it works for. */
 function requestsOf({ sessions }: WatchedServer) {
   const byId = new Map(sessions.map((session) => [session.id, session]));
-  const rootOf = (session: WatchedSession): WatchedSession => {
-    let root = session;
-    for (let depth = 0; depth < MAX_DEPTH; depth += 1) {
-      const parent = root.parentId === undefined ? undefined : byId.get(root.parentId);
-      if (parent === undefined) break;
-      root = parent;
-    }
-    return root;
-  };
   return sessions.flatMap((session) =>
-    session.waiting.map((request) => ({ session, root: rootOf(session), request }) as const),
+    session.waiting.map((request) => ({ session, root: rootSession(session, byId), request }) as const),
   );
 }
 

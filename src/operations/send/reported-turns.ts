@@ -1,6 +1,6 @@
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Instance, Waiting } from '../../model/instance.ts';
-import type { WatchedSession } from '../../model/watched.ts';
+import { rootSession, type WatchedSession } from '../../model/watched.ts';
 import { STALL_MS } from '../../turns/follower.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
 import type { Answer } from '../answer.ts';
@@ -86,9 +86,10 @@ interface Turn {
 }
 
 function turnOf(id: string, sessions: readonly WatchedSession[]): Turn | undefined {
-  const session = sessions.find((one) => one.id === id);
+  const byId = sessionsById(sessions);
+  const session = byId.get(id);
   if (session === undefined) return undefined;
-  const family = sessions.filter((one) => rootOf(one, sessions) === session);
+  const family = sessions.filter((one) => rootSession(one, byId) === session);
   const [waiting] = family.flatMap((one) =>
     one.waiting.map((request) => ({ ...request, ...(one !== session && { ofSubAgent: true }) })),
   );
@@ -99,18 +100,12 @@ function turnOf(id: string, sessions: readonly WatchedSession[]): Turn | undefin
 /** Root sessions that work or wait. */
 function rootsAtWork(sessions: readonly WatchedSession[]): string[] {
   const working = sessions.filter(({ state }) => WORKS.has(state) || state === 'waiting');
-  return [...new Set(working.map((one) => rootOf(one, sessions).id))];
+  const byId = sessionsById(sessions);
+  return [...new Set(working.map((one) => rootSession(one, byId).id))];
 }
 
-/** The session that it works for, as far as the watcher tells of it; a few levels at most. */
-function rootOf(session: WatchedSession, sessions: readonly WatchedSession[]): WatchedSession {
-  let root = session;
-  for (let depth = 0; depth < sessions.length; depth += 1) {
-    const parent = sessions.find(({ id }) => id === root.parentId);
-    if (parent === undefined) break;
-    root = parent;
-  }
-  return root;
+function sessionsById(sessions: readonly WatchedSession[]): ReadonlyMap<string, WatchedSession> {
+  return new Map(sessions.map((one) => [one.id, one]));
 }
 
 function shown({ name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {

@@ -1,6 +1,6 @@
 import { singleLine } from '../../base/plain-text.ts';
 import type { Activity, Instance, Overview, Waiting } from '../../model/instance.ts';
-import type { WatchedSession } from '../../model/watched.ts';
+import { rootSession, type WatchedSession } from '../../model/watched.ts';
 import { retryingLine } from '../../opencode/waiting.ts';
 
 const MAX_TITLE_CHARS = 200;
@@ -46,17 +46,7 @@ export function sessionRows(instance: Instance, deps: RowDeps): PageSession[] {
   if (overview === undefined || SILENT.has(instance.state)) return [];
   const sessions = overview.sessions ?? derived(instance, overview, deps);
   const byId = new Map(sessions.map((one) => [one.id, one]));
-  const rootOf = (one: WatchedSession): WatchedSession => {
-    const chain = [one];
-    for (;;) {
-      const root = chain.at(-1) ?? one;
-      const parent = root.parentId === undefined ? undefined : byId.get(root.parentId);
-      if (parent === undefined) return root;
-      // No opencode has such a ring; one that lies hides nothing by it.
-      if (chain.includes(parent)) return one;
-      chain.push(parent);
-    }
-  };
+  const rootOf = (one: WatchedSession): WatchedSession => rootSession(one, byId);
   const waiting = new Map<string, Waiting[]>();
   for (const one of sessions) {
     const { id } = rootOf(one);
