@@ -15,7 +15,7 @@ export interface DoorOptions {
   readonly command: string;
   /** Whether the program at the other end of a connection is this user's. */
   readonly isOwnPeer: (socket: IncomingMessage['socket']) => Promise<boolean>;
-  /** Answers whoever is in; where it is not given, or answers nothing, the request goes to `upstream`. */
+  /** Answers requests of an admitted browser. Requests that it does not answer go to `upstream`. */
   readonly answer?: (request: IncomingMessage, response: ServerResponse, signal: AbortSignal) => Promise<boolean>;
   /** Says no; default in plain text. */
   readonly refuse?: (request: IncomingMessage, response: ServerResponse, refusal: Refusal) => void;

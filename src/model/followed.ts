@@ -1,4 +1,4 @@
-/** How far calls of this user on this machine followed a session: whoever made them learns what they saw. */
+/** How far this user's calls on this machine followed a session. Their caller knows what they saw, and needs no notification. */
 export interface Followed {
   /** Ms since the epoch; `Infinity` where one follows it now. */
   readonly untilMs: number;

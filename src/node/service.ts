@@ -21,7 +21,7 @@ import { type Tailnet, TailnetView } from './tailnet-view.ts';
 export interface NodeServiceDeps {
   readonly api: LocalApi;
   readonly instances: OwnInstances;
-  /** Of the same instances; whoever made it starts and closes it. */
+  /** Watches the same instances. The caller starts and closes it. */
   readonly watcher: Watcher;
   readonly page: Omit<NodePageDeps, 'clock' | 'logger'>;
   readonly port: number;

@@ -8,7 +8,7 @@ const ENDED = `revoked: running node services, dashboards and \`open\` of this u
 Their page tokens and cookies are void, and they send no password on.
 
 This does not end:
-- an opencode that runs, or whoever knows the password that it was started with: restart it with opencode-connected
+- a running opencode, or access by somebody who knows its password: restart it with opencode-connected
 - the tunnel of an opencode-connected to a relay: end that opencode-connected
 - an opencode that listens on the LAN: end it
 - MCP servers, opencode-mcp attach and other commands that you run on this machine

@@ -3,9 +3,9 @@ import * as z from 'zod';
 import { singleLine } from '../../base/plain-text.ts';
 import type { ReportedServer } from '../../model/report.ts';
 
-/** As many as a node service gives of one server, and sessions of one directory. */
-const MAX_OVERVIEWS = 64;
-const MAX_SESSIONS = 50;
+/** Directories that a node service gives of one server, and sessions of each. */
+export const MAX_STATED_DIRECTORIES = 64;
+export const MAX_STATED_SESSIONS = 50;
 const MAX_RUNNING = 500;
 const MAX_WAITING = 100;
 
@@ -77,10 +77,10 @@ const overviewSchema = z.object({
   session: summarySchema.exactOptional(),
   waiting: z.array(waitingSchema).max(MAX_WAITING),
   isOld: z.literal(true).exactOptional(),
-  sessions: z.array(watchedSchema).max(MAX_SESSIONS).exactOptional(),
+  sessions: z.array(watchedSchema).max(MAX_STATED_SESSIONS).exactOptional(),
 });
 
-const facts = { id: z.string(), version, overviews: z.array(overviewSchema).max(MAX_OVERVIEWS) };
+const facts = { id: z.string(), version, overviews: z.array(overviewSchema).max(MAX_STATED_DIRECTORIES) };
 
 const stateSchema = z.discriminatedUnion('dialect', [
   z.object({ ...facts, dialect: z.literal('opencode-1'), directory, worktree: directory }),

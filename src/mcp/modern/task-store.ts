@@ -34,8 +34,8 @@ export const TASK_TTL_MS = 86_400_000;
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
- * The tasks of this user's servers until their time is over: a client may fetch a result from the next process. How a task ended is
- * a file of its own, which the first process makes that has come to an end: two may follow one task, and what was told once stays.
+ * The tasks of this user's servers until they expire: a client may fetch a result from the next process. How a task ended is in
+ * a file of its own. Two processes may follow one task; the first to finish creates that file, and it is never replaced.
  */
 export class TaskStore {
   readonly #folder: string;

@@ -1,5 +1,6 @@
 import { compare } from '../../model/non-empty.ts';
-import type { ReportedOverview } from '../../model/report.ts';
+import { MAX_STATED_DIRECTORIES, MAX_STATED_SESSIONS } from '../../discovery/tailnet/peer-states.ts';
+import { REPORT_LIFETIME_MS, type ReportedOverview } from '../../model/report.ts';
 import type { WatchedSession } from '../../model/watched.ts';
 import type { WatchedServer } from '../../watch/contract.ts';
 import { reportedServer } from '../../watch/reported-server.ts';
@@ -30,10 +31,6 @@ export interface StatesFor {
   readonly nowMs: number;
 }
 
-/** As old as a state may be. */
-const CURRENT_MS = 60_000;
-const MAX_OVERVIEWS = 64;
-const MAX_SESSIONS = 50;
 /** Readers take no larger answer. What does not fit is left out, and they ask for it themselves. */
 const MAX_BYTES = 1_000_000;
 
@@ -48,7 +45,7 @@ export function withStates(
   let bytes = Buffer.byteLength(JSON.stringify(listing));
   for (const { id } of [...listing.instances, ...listing.services]) {
     const server = byId.get(id);
-    const isCurrent = server?.checkedMs !== undefined && nowMs - server.checkedMs < CURRENT_MS;
+    const isCurrent = server?.checkedMs !== undefined && nowMs - server.checkedMs < REPORT_LIFETIME_MS;
     const state = isCurrent ? stateOf(server, role) : undefined;
     if (state === undefined) continue;
     bytes += Buffer.byteLength(JSON.stringify(state)) + 1;
@@ -68,8 +65,8 @@ function stateOf(server: WatchedServer, role: Role): StatedServer | undefined {
     (one, other) =>
       Number(one.isOld ?? false) - Number(other.isOld ?? false) || compare(one.directory, other.directory),
   );
-  const shown = ordered.slice(0, MAX_OVERVIEWS - 1);
-  const left = ordered.slice(MAX_OVERVIEWS - 1).flatMap(sessionsIn);
+  const shown = ordered.slice(0, MAX_STATED_DIRECTORIES - 1);
+  const left = ordered.slice(MAX_STATED_DIRECTORIES - 1).flatMap(sessionsIn);
   const here = seesAll
     ? [...sessionsIn(own), ...left]
     : sessionsIn(own).filter((session) => session.directory === directory);
@@ -93,7 +90,7 @@ function sessionsIn({ sessions = [] }: ReportedOverview): readonly WatchedSessio
 
 function bounded(overview: ReportedOverview, sessions: readonly WatchedSession[]): ReportedOverview {
   const ordered = sessions.toSorted((one, other) => rank(one) - rank(other));
-  return { ...overview, sessions: ordered.slice(0, MAX_SESSIONS) };
+  return { ...overview, sessions: ordered.slice(0, MAX_STATED_SESSIONS) };
 }
 
 /** Who needs somebody, and who works, before those that ended: the bound never hides them. */

@@ -11,8 +11,8 @@ import { removeOldFiles } from '../remove-old-files.ts';
 const BELIEVED_MS = 86_400_000;
 
 /**
- * Which sessions a call of this user on this machine follows, in the state directory: whoever made that call learns how its turn ends,
- * so that nobody need be notified. An empty file is there while it does, and what it saw last stays behind.
+ * Records in the state directory which sessions this user's calls on this machine follow: their caller learns how the turn ends, so
+ * no notification is needed. While a call follows a session there is an empty file; afterwards a file says what the call saw last.
  */
 export class FollowMarks {
   readonly #folder: string;

@@ -1,4 +1,4 @@
-// What a session changed: a file each, as a diff whose lines are told apart by their sign, their bar and what a screen reader says of them.
+// The files that a session changed, as diffs. Added and removed lines differ by sign, by bar and for a screen reader, not by color alone.
 import { element, setText } from './elements.js';
 import { fetchJson } from './lines.js';
 
