@@ -1,29 +1,28 @@
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 
-/** `now`: a session began or ended, or asks for something. `soon`: something else that is shown may have changed. */
+/** `now`: a session began, ended or waits for an answer. `soon`: another change that is shown. */
 export type Urgency = 'now' | 'soon';
 
-/** A turn that asks for permission at once, gets it and ends is four changes, of which each is shown at once. */
+/** A turn that asks for permission, gets it and ends makes four changes; each is surveyed immediately. */
 const BURST = 5;
-/** Beyond the burst: a request that comes then is still shown within 150 ms. */
+/** Beyond the burst: changes still show within 150 ms. */
 const REFILL_MS = 100;
-/** For what is not urgent. */
+/** The least time between surveys for changes that are not urgent. */
 const INTERVAL_MS = 1000;
-/** What the events did not say is found out within the minute for which a state counts, an answer that takes its time included. */
-const RECONCILE_MS = 45_000;
-/** Servers that were found together are not asked together: each is asked up to so much earlier. */
-const SPREAD_MS = 15_000;
-/** After a survey that was not answered whole, doubled each time. */
+/** A state counts for 60 s; this leaves the survey 8 s to answer. Events may miss a change. */
+const RECONCILE_MS = 52_000;
+/** Spreads the surveys of servers found together: each server's interval is shorter by up to this. */
+const SPREAD_MS = 10_000;
+/** After an incomplete survey; doubles each time. */
 const RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 15_000;
 
-/** When to ask one server: at once when something changed, then a few times a second while that goes on, and now and then anyway. */
+/** Decides when to survey one server: immediately after a change, ten times a second while it keeps changing, and every 42 to 52 s regardless. */
 export class SurveyPace {
   readonly #clock: Clock;
   readonly #reconcileMs: number;
   #tokens = BURST;
-  /** When the last of the tokens came. */
   #refilledMs: number;
   #askedMs: number;
   #pending: Urgency | undefined;
@@ -31,7 +30,7 @@ export class SurveyPace {
   #retryMs = RETRY_MS;
   #wake: () => void = () => {};
 
-  /** @param share of the spread, 0 to 1 */
+  /** @param share of the spread that shortens the interval, 0 to 1 */
   constructor(clock: Clock, share: number) {
     this.#clock = clock;
     this.#reconcileMs = RECONCILE_MS - SPREAD_MS * share;
@@ -45,13 +44,13 @@ export class SurveyPace {
     this.#wake();
   }
 
-  /** Not later than in so much time. */
+  /** Surveys within `ms`, or earlier. */
   within(ms: number): void {
     this.#scheduledMs = Math.min(this.#scheduledMs, this.#clock.monotonic() + ms);
     this.#wake();
   }
 
-  /** The last survey was answered whole, or not. */
+  /** Reports whether the last survey was complete. */
   answered(isWhole: boolean): void {
     if (isWhole) {
       this.#retryMs = RETRY_MS;
@@ -61,7 +60,7 @@ export class SurveyPace {
     this.#retryMs = Math.min(2 * this.#retryMs, LONGEST_RETRY_MS);
   }
 
-  /** Resolves when the server is to be asked, or when `signal` aborts: because something may be different, or because it is time. */
+  /** Resolves when the next survey is due, with its cause, or when `signal` aborts. */
   async next(signal: AbortSignal): Promise<'hinted' | 'scheduled'> {
     for (;;) {
       const restMs = this.#dueMs() - this.#clock.monotonic();

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { SurveyPace } from '../../src/watch/survey-pace.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 
-/** A pace, and when it had its server asked so far, counted from now. */
+/** A pace, and the times of its surveys so far, in ms from the start. */
 function pacing(share = 0) {
   const clock = new ManualClock();
   const startMs = clock.monotonic();
@@ -21,19 +21,19 @@ function pacing(share = 0) {
   return { clock, pace, asked, end: () => (end.abort(), run) };
 }
 
-test('a server is asked at once, and again within the minute for which that counts', async () => {
+test('surveys immediately, then again before the state is 60 s old', async () => {
   const { clock, asked } = pacing();
-  await clock.advance(100_000);
-  expect(asked).toEqual(['0 hinted', '45000 scheduled', '90000 scheduled']);
+  await clock.advance(110_000);
+  expect(asked).toEqual(['0 hinted', '52000 scheduled', '104000 scheduled']);
 });
 
-test('servers that were found together are not asked together', async () => {
+test('spreads the surveys of servers found together', async () => {
   const { clock, asked } = pacing(1);
   await clock.advance(50_000);
-  expect(asked).toEqual(['0 hinted', '30000 scheduled']);
+  expect(asked).toEqual(['0 hinted', '42000 scheduled']);
 });
 
-test('each of a few changes is asked about at once', async () => {
+test('surveys immediately for each of a few changes', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(10_000);
   for (let change = 0; change < 5; change += 1) {
@@ -43,7 +43,7 @@ test('each of a few changes is asked about at once', async () => {
   expect(asked.slice(1)).toEqual(['10000 hinted', '10010 hinted', '10020 hinted', '10030 hinted', '10040 hinted']);
 });
 
-test('what goes on changing is asked about ten times a second', async () => {
+test('surveys ten times a second while changes go on', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(10_000);
   for (let change = 0; change < 500; change += 1) {
@@ -52,16 +52,16 @@ test('what goes on changing is asked about ten times a second', async () => {
   }
   // Five at once, and ten for each of the five seconds.
   expect(asked.slice(1).length).toBe(55);
-  // A permission that is asked for meanwhile is seen with the next one, a tenth of a second away at most.
+  // A permission request meanwhile shows within a tenth of a second.
   const times = asked.slice(1).map((line) => Number.parseInt(line, 10));
   expect(Math.max(...times.slice(1).map((time, index) => time - (times[index] ?? 0)))).toBe(100);
-  // The last change is not left out.
+  // The last change is surveyed too.
   expect(asked.at(-1)).toBe('15000 hinted');
   await clock.advance(20_000);
   expect(asked.at(-1)).toBe('15000 hinted');
 });
 
-test('many changes at one time are one', async () => {
+test('surveys once for many changes at one moment', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(10_000);
   for (let change = 0; change < 500; change += 1) pace.hint('now');
@@ -69,7 +69,7 @@ test('many changes at one time are one', async () => {
   expect(asked.slice(1)).toEqual(['10000 hinted']);
 });
 
-test('what is not urgent waits until a second after the last time, and takes nothing from what is', async () => {
+test('delays a change that is not urgent to a second after the last survey, without delaying urgent ones', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(10_000);
   pace.hint('soon');
@@ -84,7 +84,7 @@ test('what is not urgent waits until a second after the last time, and takes not
   expect(asked.slice(1)).toEqual(['10000 hinted', '10510 hinted']);
 });
 
-test('a server that does not answer whole is asked again, later each time', async () => {
+test('repeats an incomplete survey, with growing delays', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(0);
   for (let times = 0; times < 6; times += 1) {
@@ -101,7 +101,7 @@ test('a server that does not answer whole is asked again, later each time', asyn
   expect(asked.at(-1)).toBe('91000 scheduled');
 });
 
-test('what is asked meanwhile does not put off what was to be asked by then', async () => {
+test('an urgent survey does not postpone a scheduled one', async () => {
   const { clock, pace, asked } = pacing();
   await clock.advance(10_000);
   pace.within(1000);
@@ -110,7 +110,7 @@ test('what is asked meanwhile does not put off what was to be asked by then', as
   expect(asked.slice(1)).toEqual(['10000 hinted', '11000 scheduled']);
 });
 
-test('it ends when its signal aborts', async () => {
+test('ends when its signal aborts', async () => {
   const { clock, end, asked } = pacing();
   await clock.advance(0);
   await end();
