@@ -21,7 +21,7 @@ export interface ServerMemory {
 interface Run {
   /** When the turn began: what its fact is named by. */
   readonly turnMs: number;
-  /** That it retries was said. */
+  /** Its `stalled` notice was sent. */
   isStalled: boolean;
 }
 
@@ -97,11 +97,12 @@ export class Facts {
       for (const { notice, isRepeated } of waits.values())
         if (!isRepeated && repeatAfterMinutes > 0) due.push(notice.atMs + minutes(repeatAfterMinutes));
     }
-    for (const { id, sessions } of servers) {
-      for (const session of sessions) {
-        const run = this.#memory.get(id)?.runs.get(session.id);
-        if (session.state === 'retrying' && run?.isStalled === false && stalledAfterMinutes > 0)
-          due.push(session.sinceMs + minutes(stalledAfterMinutes));
+    for (const server of servers) {
+      for (const session of server.sessions) {
+        const run = this.#memory.get(server.id)?.runs.get(session.id);
+        const sinceMs = noProgressSinceMs(session, server);
+        if (sinceMs !== undefined && run?.isStalled === false && stalledAfterMinutes > 0)
+          due.push(sinceMs + minutes(stalledAfterMinutes));
       }
     }
     return Math.min(...due, Number.POSITIVE_INFINITY);
@@ -184,11 +185,11 @@ export class Facts {
       const turnMs = turnBeganMs ?? known?.turnMs ?? sinceMs;
       const run = known?.turnMs === turnMs ? known : { turnMs, isStalled: false };
       memory.runs.set(id, run);
-      if (!this.#isStalled(session, run, look.nowMs)) return undefined;
+      if (!this.#isStalled(session, run, seen)) return undefined;
       run.isStalled = true;
       return look.followed.get(id)?.untilMs === Number.POSITIVE_INFINITY
         ? undefined
-        : this.#ofTurn(session, run, 'stalled', seen);
+        : { ...this.#ofTurn(session, run, 'stalled', seen), ...(state === 'busy' && { reason: this.#silence }) };
     }
     memory.runs.delete(id);
     // One that began and ended between two looks.
@@ -222,11 +223,16 @@ export class Facts {
     return call?.sawEnd === true && call.untilMs >= turnMs;
   }
 
-  #isStalled({ state, sinceMs }: WatchedSession, { isStalled }: Run, nowMs: number): boolean {
+  #isStalled(session: WatchedSession, { isStalled }: Run, { server, look }: Seen): boolean {
     const { stalledAfterMinutes } = this.#settings;
-    return (
-      state === 'retrying' && !isStalled && stalledAfterMinutes > 0 && nowMs - sinceMs >= minutes(stalledAfterMinutes)
-    );
+    const sinceMs = noProgressSinceMs(session, server);
+    if (sinceMs === undefined || isStalled || stalledAfterMinutes === 0) return false;
+    return look.nowMs - sinceMs >= minutes(stalledAfterMinutes);
+  }
+
+  get #silence(): string {
+    const { stalledAfterMinutes: count } = this.#settings;
+    return `no output for ${count} minute${count === 1 ? '' : 's'}`;
   }
 
   #about(
@@ -256,6 +262,18 @@ interface Seen {
   readonly memory: ServerMemory;
   /** When its sessions were looked at before. */
   readonly lookedMs: number | undefined;
+}
+
+/** When a root session began to retry, or when it and its sub-agents last sent an event; undefined unless it works. */
+function noProgressSinceMs(root: WatchedSession, { sessions, lastEvents }: WatchedServer): number | undefined {
+  if (root.parentId !== undefined) return undefined;
+  if (root.state === 'retrying') return root.sinceMs;
+  if (root.state !== 'busy') return undefined;
+  const byId = new Map(sessions.map((session) => [session.id, session]));
+  const team = sessions.filter((one) => rootSession(one, byId) === root);
+  // A sub-agent that waits for a person has a notice of its own.
+  if (team.some(({ state }) => state === 'waiting')) return undefined;
+  return Math.max(root.sinceMs, ...team.map(({ id }) => lastEvents.get(id) ?? 0));
 }
 
 /** Each request once, with the session that asked and the root session that it works for. */

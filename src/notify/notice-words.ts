@@ -15,7 +15,7 @@ const BARE: Readonly<Record<NoticeEvent, string>> = {
   unanswered: 'An agent still waits for an answer',
   done: 'An agent is done',
   failed: 'An agent failed',
-  stalled: 'An agent retries without success',
+  stalled: 'An agent makes no progress',
   settled: 'Settled: nobody waits here any more',
   summary: 'More happened',
   test: 'Notifications arrive',
@@ -27,7 +27,7 @@ const HEADINGS: Readonly<Record<Exclude<NoticeEvent, 'summary' | 'test'>, string
   unanswered: 'Still waiting',
   done: 'Done',
   failed: 'Failed',
-  stalled: 'Retrying',
+  stalled: 'Stalled',
   settled: 'Settled',
 };
 

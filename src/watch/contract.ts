@@ -9,6 +9,8 @@ export interface WatchedServer {
   readonly instances: readonly Instance[];
   /** Those that run or wait, and those that ended within the last hour, newest first; bounded. */
   readonly sessions: readonly WatchedSession[];
+  /** When the last event of each running session arrived, ms since the epoch, by session id. */
+  readonly lastEvents: ReadonlyMap<string, number>;
   /** When all of it was last asked, by the monotonic clock; undefined while its event stream is down. */
   readonly checkedMs: number | undefined;
 }

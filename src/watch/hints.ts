@@ -45,8 +45,8 @@ export function hintIn(
 }
 
 /** The session that an event is about; empty where it is about none. */
-export function sessionIn({ properties: { sessionID, info } }: ServerEvent): string {
-  const id = sessionID ?? fields(info)['id'];
+export function sessionIn({ properties: { sessionID, info, part } }: ServerEvent): string {
+  const id = sessionID ?? fields(part)['sessionID'] ?? fields(info)['sessionID'] ?? fields(info)['id'];
   return typeof id === 'string' ? id : '';
 }
 

@@ -48,12 +48,15 @@ export class LiveWatcher implements Watcher {
   }
 
   servers(): readonly WatchedServer[] {
-    const followed = [...this.#followers].map(([id, { instances, sessions, checkedMs }]): WatchedServer => ({
-      id,
-      instances,
-      sessions,
-      checkedMs,
-    }));
+    const followed = [...this.#followers].map(
+      ([id, { instances, sessions, lastEvents, checkedMs }]): WatchedServer => ({
+        id,
+        instances,
+        sessions,
+        lastEvents,
+        checkedMs,
+      }),
+    );
     const all = followed.flatMap(({ sessions }) => sessions);
     const known = new Set(all.map(({ id }) => id));
     const running = new Set(all.filter(runs).map(({ id }) => id));
@@ -147,7 +150,13 @@ export class LiveWatcher implements Watcher {
     if (sessions.length === 0) return;
     const before = this.#gone.get(id)?.sessions.filter((one) => !sessions.some((other) => other.id === one.id)) ?? [];
     this.#gone.delete(id);
-    this.#gone.set(id, { id, instances, sessions: [...sessions, ...before].slice(0, MAX_LEFT), checkedMs: undefined });
+    this.#gone.set(id, {
+      id,
+      instances,
+      sessions: [...sessions, ...before].slice(0, MAX_LEFT),
+      lastEvents: new Map(),
+      checkedMs: undefined,
+    });
     const [oldest] = this.#gone.keys();
     if (oldest !== undefined && this.#gone.size > MAX_GONE) this.#gone.delete(oldest);
   }

@@ -98,6 +98,11 @@ export class ServerFollower {
     return this.#ledger.list();
   }
 
+  /** See `WatchedServer`. */
+  get lastEvents(): ReadonlyMap<string, number> {
+    return this.#ledger.lastEvents;
+  }
+
   start(): void {
     this.#work = [this.#follow(), this.#keepAsking()];
   }
@@ -135,6 +140,8 @@ export class ServerFollower {
   #opened(process: Following): void {
     this.#process = process;
     this.#checkedMs = undefined;
+    // Events were missed: a session may have worked.
+    for (const { id } of this.sessions) this.#ledger.noteEvent(id);
     this.#options.own.setFollowed(this.#options.server.id, true);
     this.#pace.hint('now');
     this.#pace.within(SUBSCRIBED_MS);
@@ -153,6 +160,7 @@ export class ServerFollower {
 
   #take(event: ServerEvent): void {
     const id = sessionIn(event);
+    this.#ledger.noteEvent(id);
     const hint = hintIn(event, this.#ledger.get(id), this.#isAsking);
     if (hint === undefined) return;
     if (isEpoch(event) && id !== '') this.#ledger.noteBegin(id);

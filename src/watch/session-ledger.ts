@@ -40,6 +40,7 @@ export interface Taken {
 export class SessionLedger {
   readonly #clock: Clock;
   #sessions = new Map<string, WatchedSession>();
+  readonly #lastEvents = new Map<string, number>();
   /** Their titles may be others by now. */
   readonly #renamed = new Set<string>();
   /** An event said that they began: each may have ended before a survey saw it run. */
@@ -68,6 +69,15 @@ export class SessionLedger {
     const ended = all.filter((one) => !runs(one) && one.sinceMs >= since).slice(0, MAX_ENDED);
     const kept = new Set(ended);
     return all.filter((one) => runs(one) || kept.has(one));
+  }
+
+  /** Of the sessions that run, see `WatchedServer`. */
+  get lastEvents(): ReadonlyMap<string, number> {
+    return this.#lastEvents;
+  }
+
+  noteEvent(id: string): void {
+    if (this.#lastEvents.has(id)) this.#lastEvents.set(id, this.#clock.now());
   }
 
   noteBegin(id: string): void {
@@ -156,6 +166,7 @@ export class SessionLedger {
       (state !== 'waiting' || before.waiting.some((old) => waiting.some((one) => one.id === old.id)));
     const beginMs = !isGoingOn && state === 'busy' ? beganMs : undefined;
     this.#ending.delete(id);
+    if (!isGoingOn) this.#lastEvents.set(id, nowMs);
     this.#sessions.set(id, {
       ...pickFacts(facts),
       state,
@@ -212,6 +223,7 @@ export class SessionLedger {
     const turnBeganMs = end.beganMs ?? before?.turnBeganMs;
     const endedMs = end.endedMs ?? (before === undefined ? session.time.updated : nowMs);
     this.#ending.delete(id);
+    this.#lastEvents.delete(id);
     this.#sessions.set(id, {
       ...factsIn(session),
       state: end.state,
@@ -251,6 +263,7 @@ export class SessionLedger {
   #forget(id: string): void {
     this.#sessions.delete(id);
     this.#ending.delete(id);
+    this.#lastEvents.delete(id);
     this.#errors.delete(id);
     this.#renamed.delete(id);
   }

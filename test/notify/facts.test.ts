@@ -254,4 +254,30 @@ describe('a turn', () => {
     nowMs += MINUTE;
     expect(see(sessionIn('idle', nowMs))).toMatchObject([{ id: stalled?.id, event: 'done' }]);
   });
+
+  it('without an event for long is noticed once', () => {
+    const busy = sessionIn('busy', START);
+    const server = serverWith([busy], { lastEvents: { ses_1: START + MINUTE } });
+    expect(look([server])).toEqual([]);
+    expect(facts.nextMs([server])).toBe(START + 6 * MINUTE);
+    nowMs = START + 6 * MINUTE - 1;
+    expect(look([server])).toEqual([]);
+    nowMs += 1;
+    expect(look([server])).toMatchObject([{ event: 'stalled', reason: 'no output for 5 minutes' }]);
+    nowMs += 60 * MINUTE;
+    expect(look([server])).toEqual([]);
+    expect(facts.nextMs([server])).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('whose sub-agent works or waits is not stalled', () => {
+    const root = sessionIn('busy', START);
+    const child = sessionIn('busy', START, { id: 'ses_2', parentId: 'ses_1' });
+    nowMs += 60 * MINUTE;
+    const lastEvents = { ses_1: START, ses_2: nowMs - MINUTE };
+    expect(look([serverWith([root, child], { lastEvents })])).toEqual([]);
+    const waiting = asking(START, { id: 'ses_2', parentId: 'ses_1' });
+    expect(events(look([serverWith([root, waiting])]))).toEqual(['permission Fix the build']);
+    nowMs += MINUTE;
+    expect(events(look([serverWith([root, { ...child, sinceMs: START }])]))).toContain('stalled Fix the build');
+  });
 });

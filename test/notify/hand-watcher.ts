@@ -41,9 +41,21 @@ export function serverWith(
     id = SERVER_ID,
     checkedMs = 1,
     name = 'desk-web',
-  }: { id?: string; checkedMs?: number | undefined; name?: string } = {},
+    lastEvents = {},
+  }: {
+    id?: string;
+    checkedMs?: number | undefined;
+    name?: string;
+    lastEvents?: Readonly<Record<string, number>>;
+  } = {},
 ): WatchedServer {
-  return { id, instances: [instanceAt(DIRECTORY, name)], sessions, checkedMs };
+  return {
+    id,
+    instances: [instanceAt(DIRECTORY, name)],
+    sessions,
+    checkedMs,
+    lastEvents: new Map(Object.entries(lastEvents)),
+  };
 }
 
 /** One whose event stream is down. */

@@ -90,6 +90,19 @@ describe('events', () => {
     expect(fake.count('GET /session/status') - asked).toBeLessThanOrEqual(2);
   });
 
+  test('of a running session are dated, until it ends', async () => {
+    await follow();
+    const id = begin();
+    await world.becomes(id, 'busy');
+    const seenMs = world.server('one')?.lastEvents.get(id) ?? 0;
+    expect(seenMs).toBeGreaterThan(0);
+    fake.emit('message.part.delta', { sessionID: id, messageID: newId('msg'), partID: newId('prt'), delta: 'word' });
+    await until('the event to be dated', () => (world.server('one')?.lastEvents.get(id) ?? 0) > seenMs);
+    fake.state.finish(id, 'Done');
+    await world.becomes(id, 'idle');
+    expect(world.server('one')?.lastEvents.has(id)).toBe(false);
+  });
+
   test('in a flood cost a few requests, and the last one counts', async () => {
     await follow();
     const id = begin();

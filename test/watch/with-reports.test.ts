@@ -78,6 +78,7 @@ describe('the fleet over sources with reports', () => {
       id: 'id-a',
       instances: world.fleet.snapshot().instances,
       sessions: [SESSION],
+      lastEvents: new Map(),
       checkedMs: clock.monotonic(),
       ...fields,
     });
