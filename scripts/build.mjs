@@ -28,6 +28,16 @@ const withoutAjv = {
   },
 };
 
+/** opencode's SDK makes a client that we do not use when it is loaded, and with it loads Node's `fetch`: an eighth of a first listing. */
+const withoutDefaultClient = {
+  name: 'without-default-client',
+  setup(esbuild) {
+    esbuild.onLoad({ filter: /@opencode-ai\/sdk\/dist\/v2\/gen\/client\.gen\.js$/ }, () => ({
+      contents: 'export const client = undefined;',
+    }));
+  },
+};
+
 /**
  * Parts of Node are loaded when a module that uses them is: in one file of ES modules they would all be imported before its first
  * line, a third of the start-up time of a server that has only to list its tools.
@@ -101,7 +111,7 @@ const common = {
   banner: {
     js: "#!/usr/bin/env node\nimport { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
-  plugins: [withoutAjv, lazyBuiltins, filesBeside],
+  plugins: [withoutAjv, withoutDefaultClient, lazyBuiltins, filesBeside],
   // Its other form loads its parts by a `require` that no bundler sees.
   alias: { 'jsonc-parser': 'jsonc-parser/lib/esm/main.js' },
   logLevel: 'warning',
