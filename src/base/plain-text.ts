@@ -45,9 +45,9 @@ export function quoted(text: string, maxChars: number): string {
   return `"${words.replace(/\\$/, '\\ ')}"`;
 }
 
-/** A remote name inside a sentence of ours: bare where it cannot be mistaken for anything else, else quoted. */
-export function quoteName(name: string): string {
-  const line = singleLine(name, Infinity);
+/** A remote name or path inside a sentence of ours: bare if it cannot be mistaken for anything else, otherwise quoted. */
+export function quoteName(name: string, maxChars = Infinity): string {
+  const line = singleLine(name, maxChars);
   return /^[\p{L}\p{N}_.@:#+~/-]+$/u.test(line) ? line : JSON.stringify(line);
 }
 

@@ -14,10 +14,7 @@ import {
   yesOrNo,
   type Kind,
 } from './option-kinds.ts';
-import { APPROVERS, TOOLSETS } from './settings.ts';
-
-/** The discovery sources, as `TRANSPORT` and credential rules name them. */
-export const SOURCE_NAMES = ['local-relay', 'service', 'tailscale', 'mdns', 'static'] as const;
+import { APPROVERS, SOURCE_NAMES, TOOLSETS } from './settings.ts';
 
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
 

@@ -4,7 +4,11 @@ import type { CredentialRef } from './file/secret-ref.ts';
 import type { LogLevel } from '../base/log.ts';
 import { ReportedError } from '../base/program.ts';
 
-/** Toolsets a person can switch on or off; see `src/mcp/tools`. */
+/** The discovery sources, in the order of their results; used in `TRANSPORT` and credential rules. */
+export const SOURCE_NAMES = ['local-relay', 'service', 'tailscale', 'mdns', 'static'] as const;
+export type SourceName = (typeof SOURCE_NAMES)[number];
+
+/** Groups of tools that can be switched on or off; see `src/mcp/tools`. */
 export const TOOLSETS = ['core', 'instances', 'sessions', 'inspect'] as const;
 export type Toolset = (typeof TOOLSETS)[number];
 
@@ -63,8 +67,7 @@ export interface TailnetSettings {
 export interface Settings {
   /** `explicit` is false where nobody set it and the default stands. */
   readonly registryDir: { readonly path: string; readonly explicit: boolean };
-  /** Names of the sources to use, or `all`. */
-  readonly sources: 'all' | readonly string[];
+  readonly sources: 'all' | readonly SourceName[];
   readonly discoveryIntervalMs: number;
   readonly healthCheckTimeoutMs: number;
   /** Probes in flight at once, whole process. */

@@ -6,6 +6,7 @@ import type { Credential } from '../http/exchange.ts';
 import type { Candidate, Endpoint, Route } from '../model/candidate.ts';
 import { originOf, readSecret, type SecretDeps } from './secret.ts';
 import { messageOf } from '../base/errors.ts';
+import { urlHost } from '../base/urls.ts';
 
 export interface CredentialResolver {
   /** The credential for one candidate, or undefined where it gets none. Rejects where the one that fits cannot be read. */
@@ -101,5 +102,5 @@ function matchesAny(pattern: string | undefined, texts: readonly (string | undef
 /** The machine's name from its source, and the address we use, unless that is only our end of a relay's tunnel. */
 function hostsOf({ claims, endpoint }: Candidate): (string | undefined)[] {
   if (endpoint.route === 'relay' || !URL.canParse(endpoint.url)) return [claims.hostname];
-  return [claims.hostname, new URL(endpoint.url).hostname.replace(/^\[|\]$/g, '')];
+  return [claims.hostname, urlHost(endpoint.url)];
 }

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TLSSocket } from 'node:tls';
 import type { Endpoint } from '../model/candidate.ts';
+import { urlHost } from '../base/urls.ts';
 import { kernelAddress, readListeners, readSocketTable, type SocketRow, socketsOf } from '../base/socket-table.ts';
 
 /** Why no password may go out on a connection. */
@@ -70,7 +71,7 @@ export function whenConnected(
 async function holderOf(socket: Socket, { url, dial }: Receiver): Promise<Holder> {
   const { localAddress, remoteAddress } = socket;
   // What is dialled may begin with a connection to tailscaled on this machine: the URL has the address that it leads to.
-  const target = dial === undefined ? remoteAddress : new URL(url).hostname.replace(/^\[|\]$/g, '');
+  const target = dial === undefined ? remoteAddress : urlHost(url);
   if (target !== undefined && !isOwn(target, localAddress)) return undefined;
   if (localAddress === undefined || remoteAddress === undefined) return { unknown: 'the connection is closed' };
   const local = { address: tableAddress(localAddress), port: socket.localPort };

@@ -2,10 +2,10 @@ import * as z from 'zod';
 import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
 import { checkHeaders } from './instance-headers.ts';
 import { checkInstanceUrl, withoutSecrets } from './instance-url.ts';
-import { OPTIONS, SOURCE_NAMES } from '../options.ts';
+import { OPTIONS } from '../options.ts';
 import { isExactPattern, matchesPattern } from '../pattern.ts';
 import { hasUnsafeCharacters, quote } from '../quote.ts';
-import { APPROVERS, type ApprovalRule, type CredentialRule, type StaticInstance } from '../settings.ts';
+import { APPROVERS, SOURCE_NAMES, type ApprovalRule, type CredentialRule, type StaticInstance } from '../settings.ts';
 import { parseShape } from './shape.ts';
 import type { CredentialRef } from './secret-ref.ts';
 
