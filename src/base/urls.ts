@@ -19,5 +19,5 @@ const BAD_PORTS: ReadonlySet<number> = new Set([
 /** Why Node's fetch refuses to connect to `port`, or undefined if it does not. */
 export function badPortReason(port: number): string | undefined {
   if (!BAD_PORTS.has(port)) return undefined;
-  return `port ${port} is on the web's list of blocked ports, so Node's fetch refuses to connect to it; use another port`;
+  return `port ${port} is on the web's list of blocked ports, so Node's fetch refuses it; use another port`;
 }

@@ -124,7 +124,7 @@ describe('the tailscale source', () => {
           'offline according to the tailnet: nothing listens on port 4095 (node service) and 4096 (opencode); run the node service there (opencode-mcp node)',
       },
       { subject: 'empty', reason: 'its node service lists no instance; start opencode-connected there' },
-      { subject: 'phone', reason: 'runs iOS, where no opencode runs' },
+      { subject: 'phone', reason: 'runs iOS, which opencode does not support' },
       { subject: 'bobs', reason: expect.stringContaining('name that login in OPENCODE_TAILNET_USERS to list it') },
       { subject: 'server', reason: expect.stringMatching(/^tagged tag:ci, .*OPENCODE_TAILNET_TAGS to list it$/) },
       { subject: 'old', reason: 'its key has expired; run tailscale up there' },
