@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { badPortReason } from '../../src/base/bad-ports.ts';
+import { badPortReason } from '../../src/base/urls.ts';
 import { exactly, type Figure, figure } from '../figure.ts';
 import { residentMb } from '../proc.ts';
 import type { ServerProcess } from '../server-process.ts';

@@ -1,15 +1,15 @@
 import { LinkedAbort } from './linked-abort.ts';
 
 /**
- * The "look again" of a source, for one reader. However many notifications come while nobody
- * reads, the reader gets one: they carry no data, so a queue would only grow.
+ * Hints to scan again, for one reader. Hints that arrive while nobody reads are merged into one,
+ * because they carry no data.
  */
 export class ChangeNotifier implements AsyncIterableIterator<void> {
   readonly #life: LinkedAbort;
   #pending = false;
   readonly #readers: ((result: IteratorResult<void, undefined>) => void)[] = [];
 
-  /** It ends with any of these signals, too. */
+  /** Any of these signals ends it. */
   constructor(...until: readonly AbortSignal[]) {
     this.#life = new LinkedAbort(...until);
     if (this.ended.aborted) this.end();
@@ -27,7 +27,7 @@ export class ChangeNotifier implements AsyncIterableIterator<void> {
     else this.#pending = true;
   }
 
-  /** Ends the iteration; a notification that was not read yet is dropped. */
+  /** Ends the iteration; an unread notification is dropped. */
   end(): void {
     this.#life.end();
     for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined });
@@ -64,7 +64,7 @@ export class ChangeNotifiers {
     return this.#open.size;
   }
 
-  /** For one more reader; `onEnd` is called when it ends, unless it has ended already. */
+  /** Opens a notifier for a new reader. `onEnd` is called when it ends, unless it has ended already. */
   open(signal: AbortSignal, onEnd: () => void = () => {}): ChangeNotifier {
     const notifier = new ChangeNotifier(signal, this.#source);
     if (notifier.ended.aborted) return notifier;

@@ -1,31 +1,28 @@
-/** Time as the program sees it; tests inject their own. All durations are milliseconds. */
+/** The clock of the program; tests inject their own. All durations are milliseconds. */
 export interface Clock {
-  /** Milliseconds since the Unix epoch: for what is shown, or compared with times of other machines. It may be set back or forward. */
+  /** Milliseconds since the Unix epoch, for display and for comparison with other machines. May jump. */
   now(): number;
-  /** Milliseconds since some moment, always forward: for spans and deadlines. On Linux it stands still while the machine sleeps. */
+  /** Milliseconds that only increase, for durations and deadlines. On Linux it stops while the machine sleeps. */
   monotonic(): number;
-  /**
-   * Resolves after `ms`, which may be `Infinity`, or at once when `signal` aborts. Never rejects and never keeps the process alive by
-   * itself.
-   */
+  /** Resolves after `ms`, which may be `Infinity`, or as soon as `signal` aborts. Never rejects, and does not keep the process alive. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
-/** The time by `now()` of a reading of `monotonic()`. */
+/** Converts a reading of `monotonic()` to `now()`. */
 export function wallTime(clock: Clock, monotonicMs: number): number {
   return Math.round(clock.now() - (clock.monotonic() - monotonicMs));
 }
 
-/** A machine that slept, or whose clock was set, is noticed within this time. */
-const WALL_LOOK_MS = 60_000;
+/** A sleep of the machine, or a change of its clock, is noticed within this time. */
+const WALL_CHECK_MS = 60_000;
 
-/** How long to sleep before looking whether `now()` has come to `wallMs`, which may be `Infinity`. */
+/** How long to sleep before checking again whether `now()` has reached `wallMs`, which may be `Infinity`. */
 export function untilWall(clock: Clock, wallMs: number): number {
   const leftMs = Math.max(0, wallMs - clock.now());
-  return leftMs === Number.POSITIVE_INFINITY ? leftMs : Math.min(leftMs, WALL_LOOK_MS);
+  return leftMs === Number.POSITIVE_INFINITY ? leftMs : Math.min(leftMs, WALL_CHECK_MS);
 }
 
-/** setTimeout takes 31 bits, and a longer time as 1 ms. */
+/** setTimeout has 31 bits; a longer time becomes 1 ms. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
@@ -64,8 +61,8 @@ export interface Repetition {
 }
 
 /**
- * Runs `work` again and again until it resolves with `done`, with pauses that double up to `maxMs`; after a run that lasted
- * longer than that, which went well, they begin again. Rejects where `work` does.
+ * Repeats `work` until it resolves to `done`. Pauses double up to `maxMs`, and start over after a run longer than `maxMs`, which
+ * counts as a success. Rejects if `work` does.
  */
 export async function repeat(
   { clock, signal, firstMs, maxMs }: Repetition,

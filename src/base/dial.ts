@@ -3,17 +3,17 @@ import { connect, type Socket, type TcpNetConnectOpts } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { messageOf } from './errors.ts';
 
-/** Makes a connection where one cannot simply connect. `host` is an address. Rejects when none came about. */
+/** Makes a connection other than by a plain TCP connect. `host` is an address. */
 export type Dial = (host: string, port: number) => Promise<Duplex>;
 
-/** No connection was made: nothing of a request was sent. Has the message of its cause. */
+/** The dial failed, so nothing of the request was sent. Has the message of its cause. */
 export class NotDialledError extends Error {
   override readonly name = 'NotDialledError';
 }
 
 type Done = (error: Error | null, stream: Duplex) => void;
 
-/** The `createConnection` of node:http for a connection that is dialled. Fails with `NotDialledError`. */
+/** A `createConnection` for node:http that dials. Fails with `NotDialledError`. */
 export function dialConnector(dial: Dial): (options: ClientRequestArgs, done: Done) => undefined {
   return ({ host, port }, done) => {
     void connectBy(dial, host ?? '', Number(port), done);
@@ -23,12 +23,12 @@ export function dialConnector(dial: Dial): (options: ClientRequestArgs, done: Do
 
 async function connectBy(dial: Dial, host: string, port: number, done: Done): Promise<void> {
   const stream = await dial(host, port).catch((cause: unknown) => new NotDialledError(messageOf(cause), { cause }));
-  // node:http takes no stream beside an error, whatever its types say.
+  // node:http expects no stream with an error, despite its types.
   if (stream instanceof Error) done(stream, undefined as unknown as Duplex);
   else done(null, stream);
 }
 
-/** A plain TCP connection; `signal` ends the attempt. */
+/** A plain TCP connection; `signal` cancels the attempt. */
 export function openSocket(options: TcpNetConnectOpts, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(options);

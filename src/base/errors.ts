@@ -1,14 +1,13 @@
 import { sentence } from './plain-text.ts';
 
-/** A line of a log or a listing holds no more. */
+/** Fits a line of a log or a listing. */
 const MAX_REASON_CHARS = 300;
 
-/** What an error says, on one line, bounded and safe to show. */
+/** The error's message on one line, bounded and safe to show. */
 export function reasonOf(error: unknown): string {
   return sentence(messageOf(error), MAX_REASON_CHARS);
 }
 
-/** What an error says, or whatever was thrown in place of one. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
@@ -18,7 +17,7 @@ export function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** The value of a JSON text, or undefined where it is none. */
+/** The parsed JSON, or undefined if `text` is not JSON. */
 export function jsonOf(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -27,7 +26,12 @@ export function jsonOf(text: string): unknown {
   }
 }
 
-/** What helps where files are another user's: opening them to others would only have the next check refuse them. */
+/** The permission bits as `chmod` takes them: `0600`. */
+export function octalMode(mode: number | bigint): string {
+  return (Number(mode) & 0o7777).toString(8).padStart(4, '0');
+}
+
+/** Advice for files of another user. Opening them to others would only make the next check refuse them. */
 export function runAs({ uid, gid }: { readonly uid: number | bigint; readonly gid: number | bigint }): string {
   return `run this as uid ${uid} (docker run --user ${uid}:${gid})`;
 }

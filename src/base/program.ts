@@ -1,34 +1,31 @@
 import { safeToShow } from './plain-text.ts';
 
 const EXIT_FAILED = 1;
-/** What shells give for a program that SIGPIPE ended. Node ignores that signal, so the code is all that is left of it. */
+/** The exit code that shells report for a program killed by SIGPIPE, which Node ignores. */
 const EXIT_BROKEN_PIPE = 141;
 
-/** An error whose message is for a person: what is wrong and what to do. The program prints it and ends with this code. */
+/** An error whose message tells a person what is wrong and what to do. The program prints it and exits with this code. */
 export class ReportedError extends Error {
   readonly exitCode: number = EXIT_FAILED;
 }
 
-/** Text that the reader of stderr has not taken yet. A pipe holds 64 KiB beside it; more log is of no use to a reader that hangs. */
+/** Buffered text for stderr, besides the 64 KiB of a pipe; a reader that hangs gets no more. */
 const MAX_UNREAD_CHARS = 64 * 1024;
 
-/** What has not ended by itself so long after the program failed is cut off. */
+/** The process exits this long after a failure, even if something keeps it alive. */
 const END_LIMIT_MS = 1_000;
 
-/** Where a program writes. Neither of them throws or waits. */
+/** The outputs of a program. None of them throws or waits. */
 export interface Output {
-  /** Prints to stdout what was asked for. Where that fails, the exit code says so; a reader that has left is no error to report. */
+  /** Prints a result to stdout. A failure changes the exit code; if the reader has left, without a message. */
   readonly print: (text: string) => void;
-  /** As `print`, of clean text with escape sequences of ours in it. */
+  /** As `print`, for text that is already clean and contains our own escape sequences. */
   readonly draw: (text: string) => void;
-  /** Writes lines to stderr: the log, and words to a person. What stderr does not take is dropped. */
+  /** Writes log lines and messages to stderr, and drops what stderr does not accept. */
   readonly tell: (text: string) => void;
 }
 
-/**
- * Runs one of the programs. Every error that leaves `main`, now or later, ends it with one line on stderr and an exit code
- * that is not 0.
- */
+/** Runs a program. Any error, also an uncaught one, ends it with one line on stderr and a non-zero exit code. */
 export async function runProgram(
   name: string,
   process: NodeJS.Process,
@@ -54,7 +51,7 @@ export async function runProgram(
 
 function stderrWriter({ stderr }: NodeJS.Process): (text: string) => void {
   let dropped = 0;
-  // Its reader may be gone or its disk full. Without a listener that would end the program.
+  // The reader may be gone or the disk full; without a listener that would end the program.
   stderr.on('error', () => {});
   return (text) => {
     if (stderr.writableLength > MAX_UNREAD_CHARS) {
@@ -72,20 +69,20 @@ function stdoutWriter(process: NodeJS.Process, fail: (error: unknown) => void): 
   const onError = (error: NodeJS.ErrnoException): void => {
     const isGone = error.code === 'EPIPE';
     if (!isGone) fail(new ReportedError(`cannot write to standard output: ${error.message}`));
-    // At the end, since the command sets its own code when it is done.
+    // On exit, because the command sets its own code when it is done.
     process.once('exit', () => (process.exitCode = isGone ? EXIT_BROKEN_PIPE : EXIT_FAILED));
   };
   return (text) => {
-    // Not before something is printed: the MCP server has another use for stdout, and ends in its own way.
+    // Only if something is printed: the MCP server handles errors of stdout itself.
     if (!listens) process.stdout.once('error', onError).on('error', () => {});
     listens = true;
     process.stdout.write(text);
   };
 }
 
-/** What a person can do where Node only names its own function. */
+/** Advice for errors in which Node names only its own function. */
 const SYSTEM_ERRORS: ReadonlyMap<unknown, string> = new Map([
-  ['uv_cwd', 'the current directory does not exist any more; change to one that does and run it again'],
+  ['uv_cwd', 'the current directory no longer exists; change to another one and run it again'],
   ['uv_os_homedir', 'this user has no home directory (no HOME, no entry in the password database); set HOME'],
 ]);
 
@@ -94,7 +91,7 @@ function describe(error: unknown): string {
   if (error instanceof ReportedError) return error.message;
   if (!(error instanceof Error)) return `internal error, please report it: ${String(error)}`;
   if ('syscall' in error) return SYSTEM_ERRORS.get(error.syscall) ?? error.message;
-  // Thrown on purpose. What the language throws is a mistake of ours; where is all that a report needs beside the message.
+  // Any other class, such as TypeError, is a bug in this program: message and place are enough for a report.
   if (error.name === 'Error') return error.message;
   const place = /\n\s+at (.+)/.exec(error.stack ?? '')?.[1];
   return `internal error, please report it: ${error.name}: ${error.message.split('\n', 1)[0]}${place === undefined ? '' : `; in ${place}`}`;

@@ -2,15 +2,15 @@ import { appendFileSync, chmodSync, mkdirSync, renameSync, statSync } from 'node
 import { appendFile, chmod, mkdir, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Some ten thousand lines. */
+/** About ten thousand lines. */
 const MAX_BYTES = 1024 * 1024;
 
 const FOLDER = { recursive: true, mode: 0o700 } as const;
 const FILE_MODE = 0o600;
 
 /**
- * A file of lines for this user's eyes only, and the one before it with `.1` behind. Several processes may write to one: a
- * piece is appended whole. Both ways to append throw what the file system says.
+ * A log file that only this user can read; a full one is renamed to `.1`. Several processes may append at the same time. Errors of
+ * the file system are thrown.
  */
 export class RotatingFile {
   readonly path: string;
@@ -31,7 +31,7 @@ export class RotatingFile {
     await appendFile(this.path, text, { mode: FILE_MODE });
   }
 
-  /** For a line or two a minute, of which none may be lost when the process ends. */
+  /** For a few lines, none of which may be lost when the process ends. */
   appendSync(text: string): void {
     mkdirSync(dirname(this.path), FOLDER);
     const size = statSync(this.path, { throwIfNoEntry: false })?.size ?? 0;

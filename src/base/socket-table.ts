@@ -10,40 +10,40 @@ export interface SocketRow {
   readonly remote: SocketEnd;
   readonly listening: boolean;
   readonly uid: number;
-  /** `0`: no process holds it any more; the uid is then 0 too, whichever user it was (seen on Linux 6). */
+  /** `0`: no process holds it any more, and the uid is 0 whoever owned it (Linux 6). */
   readonly inode: string;
-  /** Known only from `lsof`; otherwise call `holdersOf`. */
+  /** Set by `lsof` only; otherwise call `holdersOf`. */
   readonly holder?: SocketHolder;
 }
 
 interface SocketEnd {
-  /** As the kernel writes it: hexadecimal, each 32 bits in the machine's byte order. */
+  /** In the kernel's notation: hexadecimal, each 32 bits in the machine's byte order. */
   readonly address: string;
   readonly port: number;
 }
 
 const LISTEN = '0A';
 
-/** Of the process's own network namespace; `/proc/net` leads there too, but is missing with `ProcSubset=pid`. */
+/** `/proc/net` is the same, but missing under `ProcSubset=pid`. */
 const TABLES = ['/proc/self/net/tcp', '/proc/self/net/tcp6'] as const;
 
-/** Every TCP socket, or undefined where the system has no such table. */
+/** Every TCP socket of this network namespace, or undefined if the system has no such table. */
 export async function readSocketTable(): Promise<readonly SocketRow[] | undefined> {
   const texts = await Promise.all(TABLES.map((path) => readFile(path, 'utf8').catch(() => undefined)));
   if (texts[0] === undefined) return undefined;
   return texts.flatMap((text) => parseSocketTable(text ?? ''));
 }
 
-/** What is read of a table at once: the kernel gives a page at most. */
+/** The kernel returns at most a page for each read. */
 const CHUNK_BYTES = 4096;
 
-/** `lsof` answers in tens of milliseconds. */
+/** `lsof` takes tens of milliseconds. */
 const LSOF_LIMIT_MS = 3000;
 const MAX_LSOF_BYTES = 8 * 1024 * 1024;
 
 /**
- * Every listening TCP socket that this user may see, or undefined where the system does not tell. The kernel lists them
- * before all others, and only they are read: 2 ms, where the whole table with 5,000 connections takes 28 (Linux 6.18).
+ * Every listening TCP socket that this user may see, or undefined if unknown. The kernel lists them first, and the rest is not
+ * read: 2 ms instead of 28 for a table with 5,000 connections (Linux 6.18).
  */
 export async function readListeners(): Promise<readonly SocketRow[] | undefined> {
   const [ipv4, ipv6] = await Promise.all(TABLES.map((path) => readListening(path).catch(() => undefined)));
@@ -70,18 +70,18 @@ async function readListening(path: string): Promise<readonly SocketRow[]> {
   }
 }
 
-/** macOS. Without root's rights it shows the sockets of this user only. */
+/** For macOS. Without root, it shows only this user's sockets. */
 function lsofListeners(): Promise<readonly SocketRow[] | undefined> {
   const limits = { timeout: LSOF_LIMIT_MS, killSignal: 'SIGKILL', maxBuffer: MAX_LSOF_BYTES } as const;
   return new Promise((resolve) => {
     execFile('lsof', ['-nP', '-iTCP', '-sTCP:LISTEN', '-Fpcutn'], limits, (error, stdout) =>
-      // Status 1: none that this user may see.
+      // Status 1: no visible socket.
       resolve(error !== null && error.code !== 1 ? undefined : parseLsof(stdout)),
     );
   });
 }
 
-/** One field a line: `p`, `c` (command) and `u` of each process, then `t` (IPv4 or IPv6) and `n` (`*:4096`, `[::1]:4096`) of each of its sockets. */
+/** One field on each line: `p`, `c` (command) and `u` of a process, then `t` (IPv4 or IPv6) and `n` (`*:4096`, `[::1]:4096`) of each of its sockets. */
 export function parseLsof(text: string): readonly SocketRow[] {
   const rows: SocketRow[] = [];
   const last = new Map<string, string>();
@@ -98,7 +98,7 @@ export function parseLsof(text: string): readonly SocketRow[] {
   return rows;
 }
 
-/** An address as the kernel writes it in the table of its family. */
+/** An address in the notation of the kernel's tables. */
 export function kernelAddress(address: string): string {
   const bytes = isIPv4(address) ? address.split('.').map(Number) : bytesOfIPv6(address);
   const words = Array.from({ length: bytes.length / 4 }, (_, index) => bytes.slice(4 * index, 4 * index + 4));
@@ -109,7 +109,7 @@ export function kernelAddress(address: string): string {
 }
 
 function bytesOfIPv6(address: string): number[] {
-  // A zone (`fe80::1%eth0`) is no part of the address, and the last 32 bits may be written as IPv4.
+  // Without the zone (`fe80::1%eth0`). The last 32 bits may be written as IPv4.
   const [bare = ''] = address.split('%');
   const plain = bare.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, ...parts: string[]) => {
     const [a = 0, b = 0, c = 0, d = 0] = parts.slice(0, 4).map(Number);
@@ -131,7 +131,7 @@ export function parseSocketTable(text: string): readonly SocketRow[] {
     const remote = endOf(fields[2]);
     const uid = Number(fields[7]);
     const inode = fields[9];
-    // The first line is no row.
+    // The first line has the column names.
     if (local === undefined || remote === undefined || inode === undefined || !Number.isInteger(uid)) return [];
     return [{ local, remote, listening: fields[3] === LISTEN, uid, inode }];
   });
@@ -147,16 +147,16 @@ export interface SocketHolder {
   readonly pid: number;
   /** `/proc/<pid>/comm`. */
   readonly name: string;
-  /** The descriptor's link in /proc, where there is one: it leads to the socket for as long as the process holds it. */
+  /** The descriptor's link in /proc, which leads to the socket as long as the process holds it. Empty on macOS. */
   readonly link: string;
 }
 
-/** The processes that hold the socket, as far as this user may look. Looks through every descriptor: milliseconds. */
+/** The processes that hold the socket, as far as visible to this user. Reads every descriptor, which takes milliseconds. */
 export async function holdersOf(inode: string): Promise<readonly SocketHolder[]> {
   const holders: SocketHolder[] = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const folder = `/proc/${pid}/fd`;
-    // Another user's, or gone.
+    // Fails for processes of other users, and for those that have ended.
     const links = (await readdir(folder).catch(() => [])).map((fd) => `${folder}/${fd}`);
     const targets = await Promise.all(links.map((link) => readlink(link).catch(() => '')));
     const link = links[targets.indexOf(`socket:[${inode}]`)];
@@ -167,7 +167,7 @@ export async function holdersOf(inode: string): Promise<readonly SocketHolder[]>
   return holders;
 }
 
-/** The inodes of the sockets that a process holds: none where it is gone, or this user may not look. */
+/** The inodes of the sockets that a process holds; none if it has ended or is another user's. */
 export async function socketsOf(pid: number): Promise<ReadonlySet<string>> {
   const folder = `/proc/${pid}/fd`;
   const fds = await readdir(folder).catch(() => []);
@@ -175,7 +175,7 @@ export async function socketsOf(pid: number): Promise<ReadonlySet<string>> {
   return new Set(targets.flatMap((target) => /^socket:\[(\d+)\]$/.exec(target)?.[1] ?? []));
 }
 
-/** Whether a descriptor's link still leads to the socket. At once: the kernel answers from memory, and a turn of the thread pool takes longer. */
+/** Whether a descriptor's link still leads to the socket. Synchronous, because that is faster than Node's thread pool. */
 export function stillHeld(link: string, inode: string): boolean {
   try {
     return readlinkSync(link) === `socket:[${inode}]`;

@@ -5,14 +5,14 @@ import { unlessAborted } from './unless-aborted.ts';
 export interface TimeLimit {
   readonly clock: Clock;
   readonly ms: number;
-  /** What is wrong when the time is over. */
+  /** The error after the time limit. */
   readonly late: () => Error;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Settles as `work` does, or rejects with `late()` after `ms` and with the reason of `signal` as soon as it aborts. The signal
- * that `work` gets aborts in each of these cases, and when `work` has settled.
+ * Settles like `work`, or rejects with `late()` after `ms`, or with the reason of `signal` as soon as it aborts. The signal passed
+ * to `work` aborts in each case, and when `work` has settled.
  */
 export async function within<T>(
   { clock, ms, late, signal }: TimeLimit,

@@ -4,28 +4,28 @@ import { type Program, ROWS, rowsOf } from './options.ts';
 import { quote } from './quote.ts';
 import { singleLine } from '../base/plain-text.ts';
 
-/** What a subcommand takes beside the settings. */
+/** The flags and arguments of a subcommand besides the settings. */
 export interface CommandArguments {
-  /** Long flags, without the dashes; a `boolean` one takes no value, and a `list` may be given again, for more. */
+  /** Long flags, without the dashes. A `boolean` takes no value; a `list` may be repeated. */
   readonly flags: Readonly<Record<string, 'string' | 'boolean' | 'list'>>;
   readonly positionals: boolean;
 }
 
 export interface GivenFlag {
-  /** As the person wrote it: `--no-read-only`. */
+  /** As typed: `--no-read-only`. */
   readonly written: string;
   readonly text: string;
 }
 
 export interface GivenArguments {
-  /** By long name; of a flag that was given twice, the last; of a list all, with commas. A switch is `true` or `false`. */
+  /** By long name. The last one counts; values of a list are joined by commas. A switch is `true` or `false`. */
   readonly flags: ReadonlyMap<string, GivenFlag>;
   readonly positionals: readonly string[];
 }
 
 const HINT = 'see --help';
 
-/** Reads the arguments after the subcommand. What is wrong with them goes into `problems`, one line each. */
+/** Reads the arguments after the subcommand. Adds one line to `problems` for each mistake. */
 export function readFlags(
   argv: readonly string[],
   program: Program,
@@ -33,7 +33,7 @@ export function readFlags(
   problems: string[],
 ): GivenArguments {
   const takesValue = knownFlags(program, command);
-  // Not strict: the errors of parseArgs stop at the first one, and ours are worded like those of the other settings.
+  // Not strict: parseArgs stops at the first error, and words it unlike those of other settings.
   const { tokens } = parseArgs({
     args: [...argv],
     options: Object.fromEntries(
@@ -48,7 +48,7 @@ export function readFlags(
   for (const token of tokens) {
     if (token.kind === 'option-terminator') continue;
     if (token.kind === 'positional') {
-      // What follows an unknown flag is its value, and may be a secret: `--password hunter2`.
+      // The value of an unknown flag may be a secret: `--password hunter2`.
       if (unknownAt !== undefined && token.index === unknownAt + 1) continue;
       if (command.positionals) positionals.push(token.value);
       else problems.push(`unexpected argument ${quote(token.value)}; ${HINT}`);
@@ -56,7 +56,7 @@ export function readFlags(
     }
     const value = takesValue.get(token.name);
     if (value === undefined || !token.rawName.startsWith('--')) {
-      // A cluster of short flags comes as one token for each letter; it may be a mistyped value, so only the first is named.
+      // parseArgs splits `-abc` into three tokens; report it once.
       if (unknownAt !== token.index) problems.push(unknownFlag(token.rawName, [...takesValue.keys()]));
       unknownAt = token.inlineValue === true ? undefined : token.index;
       continue;
@@ -69,7 +69,7 @@ export function readFlags(
   return { flags, positionals };
 }
 
-/** Every flag, and whether it takes a value. */
+/** By flag, whether it takes a value. */
 export function knownFlags(program: Program, command: CommandArguments): Map<string, boolean> {
   const known = new Map(Object.entries(command.flags).map(([name, type]) => [name, type !== 'boolean']));
   for (const { flag, isSwitch } of rowsOf(program)) {
@@ -96,7 +96,7 @@ function valueOf(token: OptionToken, problems: string[]): (GivenFlag & { name: s
   return { name, written, text: value };
 }
 
-/** `--read-only`, `--no-read-only`, and `--read-only=false` as the environment variable has it. */
+/** `--read-only`, `--no-read-only`, or `--read-only=VALUE` with a value as in the environment variable. */
 function switchOf(token: OptionToken, problems: string[]): (GivenFlag & { name: string }) | undefined {
   const { name, rawName: written, value } = token;
   const negated = ROWS.find(({ flag, isSwitch }) => isSwitch && name === `no-${flag}`)?.flag;

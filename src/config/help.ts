@@ -1,13 +1,13 @@
 import { type Program, type Row, rowsOf } from './options.ts';
 
-/** The settings part of `--help`: for each the flag, the environment variable, the config file key, and the default. */
+/** The settings part of `--help`. */
 export function settingsHelp(program: Program): string {
   const rows = rowsOf(program).map(
     (row) =>
       `  ${names(row)}\n      ${row.summary}${row.defaultText === undefined ? '' : ` (default: ${row.defaultText})`}`,
   );
   return [
-    'Settings, as flag | environment variable | config file key. The first that is set counts, in this order:',
+    'Settings, as flag | environment variable | config file key, in order of precedence:',
     ...rows,
     'SECRET in the config file: a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}.',
     '',

@@ -1,26 +1,27 @@
 import { isAbsolute, join } from 'node:path';
-import { type CheckConfig, readConfigFile, type ConfigFile } from './file/config-file.ts';
+import type { ConfigFile } from './file/check-config.ts';
+import { type ConfigText, readConfigFile } from './file/config-file.ts';
 import { readFlags, type CommandArguments, type GivenArguments } from './flags.ts';
 import { didYouMean } from './file/nearest.ts';
 import { CONFIG_FLAG, type Option, OPTIONS, PASSWORD, type Program, ROWS } from './options.ts';
 import { quote } from './quote.ts';
 import { SettingsError, TOOLSETS, type Settings } from './settings.ts';
-import { type ReadTextFile, resolvePath } from './file/text-file.ts';
+import { type ReadTextFile, resolvePath, xdgFolder } from './file/text-file.ts';
 import type { CredentialRef } from './file/secret-ref.ts';
 import { singleLine } from '../base/plain-text.ts';
 
 export interface LoadInput {
-  /** What follows the program's name and the subcommand. */
+  /** The words after the program's name and the subcommand. */
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Absolute. */
   readonly home: string;
-  /** Where relative paths of flags and environment variables start. */
+  /** Base of relative paths in flags and environment variables. */
   readonly cwd: string;
   readonly readFile: ReadTextFile;
-  /** Whose flags are taken; `opencode-mcp` unless it says otherwise. */
+  /** Default: `opencode-mcp`. */
   readonly program?: Program;
-  /** What the subcommand takes beside the settings; nothing where unset. */
+  /** The subcommand's own flags and arguments; default: none. */
   readonly command?: CommandArguments;
 }
 
@@ -33,36 +34,39 @@ export interface LoadedSettings {
   readonly positionals: readonly string[];
 }
 
-class CheckerNeeded extends Error {}
-
-/** As `settingsOf`; what checks a config file is loaded where there is one, which is then read again. */
-export async function loadSettings(input: LoadInput): Promise<LoadedSettings> {
-  try {
-    return settingsOf(input, () => {
-      throw new CheckerNeeded();
-    });
-  } catch (error) {
-    if (!(error instanceof CheckerNeeded)) throw error;
-    return settingsOf(input, (await import('./file/check-config.ts')).checkConfig);
-  }
+/** What a person wrote, before the config file is checked. */
+export interface WrittenSettings {
+  readonly input: LoadInput;
+  readonly given: GivenArguments;
+  readonly configText: ConfigText | undefined;
+  readonly problems: string[];
+  readonly warnings: string[];
 }
 
 /**
- * Puts the settings together: flag, environment, config file, default. Throws a `SettingsError` with one line for each
- * thing that is wrong. Nothing else in the program reads the environment. No text of its holds a secret.
+ * Resolves the settings from flag, environment, config file and default, in this order. Throws a `SettingsError` with one line
+ * for each problem; no text contains a secret. Only this room reads the environment.
  */
-export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSettings {
-  const problems: string[] = [];
-  const warnings: string[] = [];
-  const given = readFlags(
-    input.argv,
-    input.program ?? 'opencode-mcp',
-    input.command ?? { flags: {}, positionals: false },
-    problems,
-  );
-  const file = readConfigFile(configPath(given, problems), { ...input, problems, warnings }, checkConfig);
-  warnings.push(...misspelledVariables(input.env));
+export async function loadSettings(input: LoadInput): Promise<LoadedSettings> {
+  const written = readWritten(input);
+  if (written.configText === undefined) return settingsOf(written, undefined);
+  // Lazy: most people have no config file, and zod is large.
+  const { checkConfig } = await import('./file/check-config.ts');
+  return settingsOf(written, checkConfig(written.configText, { ...input, ...written }));
+}
 
+export function readWritten(input: LoadInput): WrittenSettings {
+  const problems: string[] = [];
+  const { argv, program = 'opencode-mcp', command = { flags: {}, positionals: false } } = input;
+  const given = readFlags(argv, program, command, problems);
+  const configText = readConfigFile(configPath(given, problems), input, problems);
+  return { input, given, configText, problems, warnings: [] };
+}
+
+/** `file` is the checked config file; its problems and warnings are already in `written`. */
+export function settingsOf(written: WrittenSettings, file: ConfigFile | undefined): LoadedSettings {
+  const { input, given, problems } = written;
+  const warnings = [...written.warnings, ...misspelledVariables(input.env)];
   const choose = <T>({ flag, env, key, kind, fallback }: Option<T>): Chosen<T> => {
     const fromFlag = flag === undefined ? undefined : given.flags.get(flag);
     const variable = env === undefined ? undefined : input.env[env] || undefined;
@@ -83,6 +87,9 @@ export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSe
   const opencodeBin = choose(OPTIONS.opencodeBin);
   const isPath = opencodeBin.value.includes('/') || opencodeBin.value === '~';
   const socket = choose(OPTIONS.tailscaleSocket);
+  const stateHome = xdgFolder(input.env['XDG_STATE_HOME'], join(input.home, '.local', 'state'));
+  const stateDir = join(stateHome, 'opencode-mcp');
+  const { STATE_DIRECTORY: stateDirectory = '' } = input.env;
   const settings: Settings = {
     registryDir: registry,
     sources: valueOf(OPTIONS.transport),
@@ -98,17 +105,18 @@ export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSe
     approve: valueOf(OPTIONS.approve),
     approvalRules: file?.approvalRules ?? [],
     logLevel: valueOf(OPTIONS.logLevel),
-    stateDir: join(stateHome(input), 'opencode-mcp'),
-    opencodeStateDir: join(stateHome(input), 'opencode'),
+    stateDir,
+    opencodeStateDir: join(stateHome, 'opencode'),
     mdnsInterfaces: valueOf(OPTIONS.mdnsInterfaces),
     notify: file?.notify,
-    serviceDir: serviceDir(input),
+    // systemd sets it for a unit that may not write to the home folder; a list of several has colons.
+    serviceDir: isAbsolute(stateDirectory) && !stateDirectory.includes(':') ? stateDirectory : stateDir,
     connected: {
       relaySshCommand: valueOf(OPTIONS.relaySshCommand),
       instanceName: valueOf(OPTIONS.instanceName),
       lanPort: valueOf(OPTIONS.lanPort),
       relayRegistryDir: relayDir === undefined ? registry : { path: relayDir, explicit: true },
-      // A name stays as it is.
+      // A bare name is looked up on PATH.
       opencodeBin: isPath ? resolved(opencodeBin) : opencodeBin.value,
     },
     tailnet: {
@@ -127,28 +135,15 @@ export function settingsOf(input: LoadInput, checkConfig: CheckConfig): LoadedSe
   return { settings, warnings, flags: new Map(ownFlags), positionals: given.positionals };
 }
 
-function stateHome({ env, home }: LoadInput): string {
-  const base = env['XDG_STATE_HOME'];
-  // The XDG specification: a relative path is to be ignored.
-  return base !== undefined && isAbsolute(base) ? base : join(home, '.local', 'state');
-}
-
-function serviceDir(input: LoadInput): string {
-  // systemd gives it to a unit that may not write into the home folder; a colon would be between several.
-  const given = input.env['STATE_DIRECTORY'];
-  const isOne = given !== undefined && isAbsolute(given) && !given.includes(':');
-  return isOne ? given : join(stateHome(input), 'opencode-mcp');
-}
-
 interface Chosen<T> {
   readonly value: T;
-  /** Where a relative path in it starts: for one in the config file, beside that file. */
+  /** Base of a relative path: for the config file its folder. */
   readonly base: string;
-  /** It is not the fallback. */
+  /** False for the default. */
   readonly isSet: boolean;
 }
 
-/** A user name alone gives no credential. */
+/** A user name alone is not a credential. */
 function chooseCredential(
   username: string | undefined,
   env: LoadInput['env'],
@@ -166,7 +161,7 @@ function configPath(given: GivenArguments, problems: string[]): string | undefin
   return undefined;
 }
 
-/** A switch that is spelled wrong must not stay off unnoticed: `OPENCODE_MCP_READONLY`. */
+/** A misspelled switch, such as `OPENCODE_MCP_READONLY`, must not stay off unnoticed. */
 function misspelledVariables(env: LoadInput['env']): string[] {
   const known = ROWS.flatMap((row) => row.env ?? []);
   return Object.keys(env)

@@ -1,21 +1,21 @@
 import type { SecretRef } from './file/secret-ref.ts';
 
-/** What a person may be notified of, as the rules of a channel name it. */
+/** The events of a channel's rules. */
 export const NOTIFY_EVENTS = ['permission', 'question', 'unanswered', 'done', 'failed', 'stalled'] as const;
 export type NotifyEvent = (typeof NOTIFY_EVENTS)[number];
 
 /**
- * How much of a fact a channel says.
- * - `none`: only what kind of thing happened
- * - `title`: machine, directory, session title and link too
- * - `full`: the command, the question with its options, or the reason too
+ * How much a channel discloses.
+ * - `none`: only the kind of event
+ * - `title`: also machine, directory, session title and link
+ * - `full`: also the command, the question with its options, or the reason
  */
 export const TEXT_LEVELS = ['none', 'title', 'full'] as const;
 export type TextLevel = (typeof TEXT_LEVELS)[number];
 
 export const CHANNEL_TYPES = ['ntfy', 'webhook', 'command', 'desktop'] as const;
 
-/** A part of each day by this machine's time, in minutes since midnight; it goes over midnight where `to` is not after `from`. */
+/** A part of each day in this machine's local time, in minutes since midnight. It spans midnight if `to` is not after `from`. */
 export interface Hours {
   readonly from: number;
   readonly to: number;
@@ -26,7 +26,7 @@ export interface ChannelRules {
   readonly name: string;
   readonly text: TextLevel;
   readonly events: readonly NotifyEvent[];
-  /** Patterns, one of which the instance's name must fit; every instance where there is none. */
+  /** Patterns of instance names; empty: every instance. */
   readonly instances: readonly string[];
   readonly hours?: Hours;
 }
@@ -47,10 +47,10 @@ export type ChannelSettings = ChannelRules & ChannelTarget;
 
 export interface NotifySettings {
   readonly channels: readonly ChannelSettings[];
-  /** A turn that ends sooner is not notified. */
+  /** The end of a shorter turn causes no notification. */
   readonly minTurnSeconds: number;
-  /** How long a request waits until it is notified once more; 0: never. */
+  /** Notify again of a request that is still waiting after this time; 0: never. */
   readonly repeatAfterMinutes: number;
-  /** How long a turn retries until it counts as stalled; 0: never. */
+  /** A turn that retries for this long is stalled; 0: never. */
   readonly stalledAfterMinutes: number;
 }

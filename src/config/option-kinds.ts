@@ -1,18 +1,17 @@
 import { hasUnsafeCharacters } from './quote.ts';
 
-/** How a setting is written: text in a flag or a variable, that text or its JSON in the config file. */
+/** The syntax of a setting: text in a flag or variable, text or JSON in the config file. */
 export interface Kind<T> {
   /** Completes "expected …". */
   readonly expected: string;
-  /** On the command line a switch is `--flag` or `--no-flag`. */
+  /** Written as `--flag` or `--no-flag`. */
   readonly isSwitch?: true;
-  /** Undefined where it is not valid. */
+  /** Undefined if invalid. */
   parse(written: unknown): T | undefined;
-  /** The value as help shows it. */
+  /** For help texts. */
   show(value: T): string;
 }
 
-/** A whole decimal number. */
 export function wholeNumber(unit: string, min: number, max: number): Kind<number> {
   return {
     expected: `a whole number${unit === '' ? '' : ` of ${unit}`} from ${min} to ${max}`,
@@ -47,7 +46,7 @@ export function oneOf<T extends string>(known: readonly T[]): Kind<T> {
   };
 }
 
-/** The distinct parts of a comma list, or of an array of strings and numbers; undefined for anything else. */
+/** The distinct items of a comma list, or of an array of strings and numbers; undefined for anything else. */
 function partsOf(written: unknown): readonly string[] | undefined {
   const parts: unknown = typeof written === 'string' ? written.split(',') : written;
   if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string' || typeof part === 'number'))
@@ -59,7 +58,7 @@ function showList(value: 'all' | readonly unknown[]): string {
   return value === 'all' ? value : value.join(',') || 'none';
 }
 
-/** Some of the known names, each once, or `all`. */
+/** A subset of the known names, or `all`. */
 export function someOf<T extends string>(known: readonly T[]): Kind<'all' | readonly T[]> {
   return {
     expected: `all, or a comma list of ${known.join(', ')}`,
@@ -74,10 +73,9 @@ export function someOf<T extends string>(known: readonly T[]): Kind<'all' | read
   };
 }
 
-// Each port costs one request per machine; for more, run the node service there.
+// Each port costs one request per machine; a machine with more needs the node service.
 const MAX_PORTS = 16;
 
-/** Distinct ports. */
 export function ports(): Kind<readonly number[]> {
   const port = wholeNumber('', 1, 65_535);
   return {
@@ -93,7 +91,7 @@ export function ports(): Kind<readonly number[]> {
   };
 }
 
-/** Distinct words that all fit `pattern`. */
+/** Distinct words that match `pattern`. */
 export function words(expected: string, pattern: RegExp): Kind<readonly string[]> {
   return {
     expected,
@@ -105,7 +103,7 @@ export function words(expected: string, pattern: RegExp): Kind<readonly string[]
   };
 }
 
-// Linux: IFNAMSIZ is 16 with the final NUL. Longer ones are Windows' friendly names.
+// IFNAMSIZ is 16 on Linux; the friendly names of Windows are longer.
 const INTERFACE_NAME = /^[^\s,/]{1,64}$/;
 
 /** Names of network interfaces; `all` and `none` stand alone. */
@@ -132,7 +130,7 @@ function text(expected: string, isValid: (value: string) => boolean): Kind<strin
 
 /** A path as written; the loader resolves it. */
 export function path(): Kind<string> {
-  // A NUL would be refused by the system with an error that names no setting.
+  // The system's own error for a NUL would not name the setting.
   return text('a path', (value) => !value.includes('\0'));
 }
 
@@ -144,7 +142,7 @@ export function username(): Kind<string> {
   );
 }
 
-/** A path on another machine: resolved there, so it must not depend on where it is resolved from. */
+/** A path on another machine, where there is no base for a relative one. */
 export function absolutePath(): Kind<string> {
   return text(
     'an absolute path without control characters',
@@ -152,12 +150,12 @@ export function absolutePath(): Kind<string> {
   );
 }
 
-/** A command or the name of a program; never evaluated. */
+/** A command or the name of a program; not evaluated by a shell. */
 export function command(expected: string): Kind<string> {
   return text(expected, (value) => value.trim() !== '' && !hasUnsafeCharacters(value));
 }
 
-/** As given; its user validates it. */
+/** Any text but the empty one; the reader of the setting validates it. */
 export function anyText(): Kind<string> {
   return text('text', () => true);
 }

@@ -14,20 +14,16 @@ import {
   yesOrNo,
   type Kind,
 } from './option-kinds.ts';
-import { APPROVERS, TOOLSETS } from './settings.ts';
-
-/** The discovery sources, as `TRANSPORT` and credential rules name them. */
-export const SOURCE_NAMES = ['local-relay', 'service', 'tailscale', 'mdns', 'static'] as const;
+import { APPROVERS, SOURCE_NAMES, TOOLSETS } from './settings.ts';
 
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
 
-// A timer set for longer fires at once (Node's limit, 2^31 - 1 ms).
+// Node's limit; a timer set for longer fires at once.
 const LONGEST_TIMER_MS = 2_147_483_647;
 const DAY_MS = 86_400_000;
 
 export type Program = 'opencode-mcp' | 'opencode-connected';
 
-/** Where a setting may be written. */
 export interface Names {
   /** Long flag, without the dashes. */
   readonly flag?: string;
@@ -35,14 +31,14 @@ export interface Names {
   readonly env?: string;
   /** Key in the config file. */
   readonly key?: string;
-  /** The one program that has it in its help and takes its flag; both read the same config file. */
+  /** The only program with this flag, and with this row in its help; both programs read the same config file. */
   readonly only?: Program;
 }
 
 /** One row of the help text. */
 export interface Row extends Names {
   readonly summary: string;
-  /** What stands for the value: `--flag MS`. */
+  /** Stands for the value: `MS` in `--flag MS`. */
   readonly placeholder?: string;
   /** Written as `--flag` or `--no-flag`, without a value. */
   readonly isSwitch?: boolean;
@@ -68,7 +64,7 @@ function option<T, Fallback extends T | undefined>(
 const MCP = { only: 'opencode-mcp' } as const;
 const CONNECTED = { only: 'opencode-connected' } as const;
 
-/** The settings with one plain value: their names, bounds, defaults and help, written here and nowhere else. */
+/** The settings with one plain value: their names, bounds, defaults and help. */
 export const OPTIONS = {
   registryDir: option(
     { flag: 'registry-dir', env: 'RELAY_REGISTRY_DIR', key: 'registryDir' },
@@ -80,7 +76,7 @@ export const OPTIONS = {
   discoveryIntervalMs: option(
     { flag: 'interval-ms', env: 'DISCOVERY_INTERVAL_MS', key: 'discoveryIntervalMs', ...MCP },
     'MS',
-    'time between two discovery rounds; changes are usually noticed at once',
+    'time between two discovery rounds; most changes are noticed at once',
     wholeNumber('milliseconds', 1000, LONGEST_TIMER_MS),
     30_000,
   ),
@@ -101,7 +97,7 @@ export const OPTIONS = {
   sendTimeoutMs: option(
     { flag: 'send-timeout-ms', env: 'SEND_TIMEOUT_MS', key: 'sendTimeoutMs', ...MCP },
     'MS',
-    'longest time that a send may block, whatever the client allows',
+    'longest time a send may block, whatever the client allows',
     wholeNumber('milliseconds', 1000, DAY_MS),
     300_000,
   ),
@@ -122,7 +118,7 @@ export const OPTIONS = {
   readOnly: option(
     { flag: 'read-only', env: 'OPENCODE_MCP_READ_ONLY', key: 'readOnly', ...MCP },
     '',
-    'offer only the tools that change nothing',
+    'offer only tools that change nothing',
     yesOrNo(),
     false,
   ),
@@ -143,21 +139,21 @@ export const OPTIONS = {
   username: option(
     { env: 'OPENCODE_SERVER_USERNAME', key: 'username' },
     'NAME',
-    'user name that goes with the password',
+    'user name for the password',
     username(),
     'opencode',
   ),
   relaySshCommand: option(
     { env: 'RELAY_SSH_CMD', key: 'relaySshCommand', ...CONNECTED },
     'COMMAND',
-    'ssh command that reaches the relay, such as ssh user@relay; none: no relay',
+    'ssh command for the relay, such as ssh user@relay; none: no relay',
     command('a command on one line'),
     undefined,
   ),
   relayRegistryDir: option(
     { env: 'RELAY_REMOTE_REGISTRY_DIR', key: 'relayRegistryDir', ...CONNECTED },
     'PATH',
-    'registry directory on the relay, if it is another path than here',
+    'registry directory on the relay, if its path differs from the one here',
     absolutePath(),
     undefined,
   ),
@@ -190,19 +186,19 @@ export const OPTIONS = {
       path(),
       '',
     ),
-    defaultText: 'where tailscaled has it on this system',
+    defaultText: 'the default path of this system',
   },
   nodePort: option(
     { flag: 'node-port', env: 'OPENCODE_NODE_PORT', key: 'nodePort', ...MCP },
     'PORT',
-    'port of the node service, on this machine and on the others of the tailnet',
+    'port of the node service, on this machine and on other machines of the tailnet',
     wholeNumber('', 1, 65_535),
     4095,
   ),
   tailnetPorts: option(
     { flag: 'tailnet-ports', env: 'OPENCODE_TAILNET_PORTS', key: 'tailnetPorts', ...MCP },
     'LIST',
-    'ports on which to look for an opencode on tailnet machines without a node service: none, or a comma list',
+    'ports to try for an opencode on tailnet machines without a node service: none, or a comma list',
     ports(),
     [4096],
   ),
@@ -229,12 +225,12 @@ export const OPTIONS = {
   ),
 } as const;
 
-/** No flag: every user of a machine can read the arguments of its processes. */
+/** Without a flag, because every user of a machine can read the arguments of its processes. */
 export const PASSWORD = {
   env: 'OPENCODE_SERVER_PASSWORD',
   key: 'password',
   placeholder: 'SECRET',
-  summary: 'password for instances on loopback, a relay or the tailnet for which no other is known',
+  summary: 'password for instances on loopback, a relay or the tailnet that have no other',
 } as const satisfies Row;
 
 export const CONFIG_FLAG = {
@@ -266,7 +262,7 @@ export const NOTIFY = {
   ...MCP,
   key: 'notify',
   summary:
-    'where you are notified, and of what: {channels: [{type: ntfy, webhook, command or desktop, …}], minTurnSeconds?, repeatAfterMinutes?, stalledAfterMinutes?}; see docs/notifications.md',
+    'where to notify you, and of what: {channels: [{type: ntfy, webhook, command or desktop, …}], minTurnSeconds?, repeatAfterMinutes?, stalledAfterMinutes?}; see docs/notifications.md',
 } as const satisfies Row;
 
 /** Every setting, in the order of the help text. */
@@ -280,7 +276,7 @@ export const ROWS: readonly Row[] = [
   NOTIFY,
 ];
 
-/** What `program` has in its help and takes flags for. */
+/** The rows in the help of `program`. */
 export function rowsOf(program: Program): readonly Row[] {
   return ROWS.filter(({ only = program }) => only === program);
 }

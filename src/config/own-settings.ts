@@ -4,7 +4,7 @@ import { type LoadedSettings, loadSettings } from './load.ts';
 import type { CommandArguments } from './flags.ts';
 import { readTextFile } from './file/text-file.ts';
 
-/** By these words of the command line, and this process's surroundings. @throws {SettingsError} */
+/** Loads the settings for `argv` with the environment and folders of this process. @throws {SettingsError} */
 export async function ownSettings(
   argv: readonly string[],
   process: NodeJS.Process,

@@ -4,11 +4,15 @@ import type { CredentialRef } from './file/secret-ref.ts';
 import type { LogLevel } from '../base/log.ts';
 import { ReportedError } from '../base/program.ts';
 
-/** Toolsets a person can switch on or off; see `src/mcp/tools`. */
+/** The discovery sources, in the order of their results; used in `TRANSPORT` and credential rules. */
+export const SOURCE_NAMES = ['local-relay', 'service', 'tailscale', 'mdns', 'static'] as const;
+export type SourceName = (typeof SOURCE_NAMES)[number];
+
+/** Groups of tools that can be switched on or off; see `src/mcp/tools`. */
 export const TOOLSETS = ['core', 'instances', 'sessions', 'inspect'] as const;
 export type Toolset = (typeof TOOLSETS)[number];
 
-/** A credential for every candidate that fits all the patterns given. `*` matches any run of characters; case does not matter. */
+/** A credential for every candidate that matches all given patterns (`matchesPattern`). */
 export interface CredentialRule {
   readonly name?: string;
   readonly host?: string;
@@ -16,7 +20,7 @@ export interface CredentialRule {
   readonly credential: CredentialRef;
 }
 
-/** One instance that a person listed by URL. */
+/** One configured instance. */
 export interface StaticInstance {
   readonly name: string;
   /** http or https, without a trailing slash, user info, query or fragment. */
@@ -26,91 +30,90 @@ export interface StaticInstance {
 }
 
 /**
- * Who may settle what an agent asks for.
- * - `ask`: the person, where the client can ask them; elsewhere the model, since the client's own approval of the tool stands before it
- * - `human`: the person only; where the client cannot ask them, nobody here
- * - `model`: the model, without asking
- * - `never`: nobody here; it is settled in that opencode
+ * Who may answer an agent's requests through this program.
+ * - `ask`: the person if the client can ask them; otherwise the model, whose tool call the client itself may have to approve
+ * - `human`: only the person; nobody if the client cannot ask them
+ * - `model`: the model
+ * - `never`: nobody; it must be answered in opencode
  */
 export const APPROVERS = ['ask', 'human', 'model', 'never'] as const;
 export type Approver = (typeof APPROVERS)[number];
 
-/** Who settles what fits all the patterns given. For each piece of a request the first rule that fits counts. */
+/** For each piece of a request, the first rule that matches all its given patterns applies. */
 export interface ApprovalRule {
-  /** Of any name that the instance has or had. */
+  /** Matches any current or earlier name of the instance. */
   readonly instance?: string;
-  /** Of the kind of permission: `bash`, `edit`, …; `question` for questions. */
+  /** Matches the kind of permission: `bash`, `edit`, …; `question` for questions. */
   readonly permission?: string;
-  /** Of a piece of the request: a command, a path, …. */
+  /** Matches a piece of the request: a command, a path, …. */
   readonly pattern?: string;
   readonly approve: Approver;
 }
 
 export interface TailnetSettings {
-  /** Of tailscaled's LocalAPI; unset: where it is on this system. */
+  /** tailscaled's LocalAPI; default: the path of this system. */
   readonly socketPath?: string | undefined;
-  /** Where node services listen, on this and on other machines. */
+  /** Port of the node service on every machine. */
   readonly nodePort: number;
-  /** Ports at which a machine without a node service is asked for a bare opencode. */
+  /** Ports to try for an opencode on a machine without a node service. */
   readonly ports: readonly number[];
-  /** Tags of nodes that count as one's own, with the `tag:` prefix. */
+  /** Tags of nodes to treat like your own, with the `tag:` prefix. */
   readonly tags: readonly string[];
-  /** Logins of people whose nodes count as one's own. */
+  /** Logins of people whose nodes to treat like your own. */
   readonly users: readonly string[];
 }
 
-/** Everything a person can set, checked. Precedence: flag, environment, config file, default. */
+/** All settings, checked. */
 export interface Settings {
-  /** `explicit` is false where nobody set it and the default stands. */
+  /** `explicit` is false for the default. */
   readonly registryDir: { readonly path: string; readonly explicit: boolean };
-  /** Names of the sources to use, or `all`. */
-  readonly sources: 'all' | readonly string[];
+  readonly sources: 'all' | readonly SourceName[];
   readonly discoveryIntervalMs: number;
   readonly healthCheckTimeoutMs: number;
-  /** Probes in flight at once, whole process. */
+  /** Concurrent probes of the process. */
   readonly healthConcurrency: number;
   /** The longest a `send` may block, whatever the client allows. */
   readonly sendTimeoutMs: number;
   readonly credentialRules: readonly CredentialRule[];
-  /** `OPENCODE_SERVER_PASSWORD`: for loopback, relay and tailnet endpoints that nothing more specific fits. */
+  /** `OPENCODE_SERVER_PASSWORD`: for loopback, relay and tailnet endpoints without a more specific credential. */
   readonly defaultCredential?: CredentialRef | undefined;
   readonly instances: readonly StaticInstance[];
   readonly toolsets: readonly Toolset[];
-  /** No tool that changes anything on an instance. */
+  /** Offers no tool that changes anything on an instance. */
   readonly readOnly: boolean;
-  /** Where no rule fits. */
+  /** Applies if no rule matches. */
   readonly approve: Approver;
   readonly approvalRules: readonly ApprovalRule[];
   readonly logLevel: LogLevel;
-  /** Absolute: logs, and what the programs write down for themselves. */
+  /** Absolute: logs and state of these programs. */
   readonly stateDir: string;
-  /** Absolute: where this user's own OpenCode keeps its state. */
+  /** Absolute: state of this user's OpenCode. */
   readonly opencodeStateDir: string;
   readonly tailnet: TailnetSettings;
-  /** Network interfaces on which to look, and to advertise, on the LAN: their names, or `all`; none switches it off. */
+  /** Network interfaces for mDNS, by name; an empty list switches it off. */
   readonly mdnsInterfaces: 'all' | readonly string[];
   readonly connected: ConnectedSettings;
-  /** Unset: nobody is notified. */
+  /** Unset: no notifications. */
   readonly notify?: NotifySettings | undefined;
-  /** Absolute: what a service keeps for itself. `stateDir`, but for a unit that may not write there. */
+  /** Absolute: state of the node service. `stateDir`, or the folder that systemd assigns. */
   readonly serviceDir: string;
 }
 
-/** What only `opencode-connected` uses. */
+/** Used by `opencode-connected` only. */
 export interface ConnectedSettings {
-  /** As written; to be split into words, never evaluated. Without one there is no relay. */
+  /** As written; split into words, never evaluated by a shell. Unset: no relay. */
   readonly relaySshCommand?: string | undefined;
-  /** On the relay; as `registryDir`. */
+  /** The registry directory on the relay. */
   readonly relayRegistryDir: Settings['registryDir'];
   /** As written; unchecked. */
   readonly instanceName?: string | undefined;
   /** A bare name is looked up on PATH; everything else is absolute. */
   readonly opencodeBin: string;
-  /** Where `--lan` listens; any free port where unset. */
+  /** Port of `--lan`; default: any free port. */
   readonly lanPort?: number | undefined;
 }
 
-/** The message names the setting, the value and what was expected; nothing starts. */
+/** Each line names the setting, the value and what was expected. */
 export class SettingsError extends ReportedError {
   override readonly name = 'SettingsError';
   override readonly exitCode = 2;

@@ -6,23 +6,24 @@ import type { Credential } from '../http/exchange.ts';
 import type { Candidate, Endpoint, Route } from '../model/candidate.ts';
 import { originOf, readSecret, type SecretDeps } from './secret.ts';
 import { messageOf } from '../base/errors.ts';
+import { urlHost } from '../base/urls.ts';
 
 export interface CredentialResolver {
-  /** The credential for one candidate, or undefined where it gets none. Rejects where the one that fits cannot be read. */
+  /** The credential for a candidate, or undefined if it gets none. Rejects if it cannot be read. */
   resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined>;
-  /** The endpoint with the text of each of its headers. Rejects where one cannot be read, and names it. */
+  /** The endpoint with all headers as text. Rejects if one cannot be read, and names it. */
   withHeaders(endpoint: Endpoint, signal: AbortSignal): Promise<Endpoint>;
 }
 
 // opencode's own default.
 const DEFAULT_USERNAME = 'opencode';
 
-/** Ways that do not leave the machine, or whose far end is known: the tailnet identity, the SSH key of the relay. */
+/** Routes that stay on this machine, or whose far end is authenticated by the tailnet or by SSH. */
 const DEFAULT_ROUTES: ReadonlySet<Route> = new Set(['loopback', 'tailnet', 'relay']);
 
 /**
- * Decides which credential an endpoint gets: the candidate's own, then the first rule that fits, then the default one.
- * A password that was sent cannot be taken back, so whatever is not clearly entitled gets none.
+ * Selects an endpoint's credential: the candidate's own, then the first matching rule, then the default. In doubt it gets none,
+ * because a password cannot be taken back.
  */
 export function createCredentialResolver(
   settings: Pick<Settings, 'credentialRules' | 'defaultCredential'>,
@@ -32,7 +33,7 @@ export function createCredentialResolver(
     async resolve(candidate, signal) {
       for (const ref of entitled(candidate, settings)) {
         const password = await readSecret(ref.password, deps, signal);
-        // A source that has the text itself found it in the service's own file.
+        // Only the service source has passwords as text.
         const isItsOwn = ref === candidate.credential && ref.password.kind === 'value';
         const from = isItsOwn ? "the service's own file" : originOf(ref.password);
         if (password !== undefined) return { username: ref.username ?? DEFAULT_USERNAME, password, from };
@@ -47,9 +48,7 @@ export function createCredentialResolver(
           const problem = headerValueProblem(headers[name]);
           if (problem !== undefined) throw new Error(problem);
         } catch (error) {
-          throw new Error(`header ${name}: ${messageOf(error)}`, {
-            cause: error,
-          });
+          throw new Error(`header ${name}: ${messageOf(error)}`, { cause: error });
         }
       }
       return { ...endpoint, headers };
@@ -57,14 +56,14 @@ export function createCredentialResolver(
   };
 }
 
-/** What the candidate may get, best first; a later one counts only where an earlier one's optional file is not there. */
+/** The credentials to try, best first; a later one is used only if an earlier one's optional file is missing. */
 function entitled(
   candidate: Candidate,
   settings: Pick<Settings, 'credentialRules' | 'defaultCredential'>,
 ): CredentialRef[] {
   const { endpoint, trust } = candidate;
   if (trust.level !== 'trusted') return [];
-  // A person wrote this header for the endpoint, and a request has one Authorization header.
+  // The configured header is used instead: a request has one Authorization header.
   if (Object.keys(endpoint.headers ?? {}).some((name) => name.toLowerCase() === 'authorization')) return [];
   const advertised = candidate.source === 'mdns' || endpoint.route === 'lan';
   const fits = advertised ? namesAdvertised : matchesRule;
@@ -74,7 +73,7 @@ function entitled(
   return [own, rule?.credential, fallback].filter((ref) => ref !== undefined);
 }
 
-/** Anyone on the LAN can advertise anything: a rule must name the source and the instance exactly, and have meant to. */
+/** Anyone on the LAN can advertise anything, so a rule must name the source and the instance exactly. */
 function namesAdvertised(rule: CredentialRule, candidate: Candidate): boolean {
   const { name, host, source } = rule;
   if (source === undefined || (name === undefined && host === undefined)) return false;
@@ -98,8 +97,8 @@ function matchesAny(pattern: string | undefined, texts: readonly (string | undef
   return pattern === undefined || texts.some((text) => text !== undefined && matchesPattern(pattern, text));
 }
 
-/** The machine's name from its source, and the address we use, unless that is only our end of a relay's tunnel. */
+/** The claimed host name, and the host in the URL, unless that is our end of a relay's tunnel. */
 function hostsOf({ claims, endpoint }: Candidate): (string | undefined)[] {
   if (endpoint.route === 'relay' || !URL.canParse(endpoint.url)) return [claims.hostname];
-  return [claims.hostname, new URL(endpoint.url).hostname.replace(/^\[|\]$/g, '')];
+  return [claims.hostname, urlHost(endpoint.url)];
 }

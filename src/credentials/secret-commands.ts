@@ -6,27 +6,27 @@ import { unlessAborted } from '../base/unless-aborted.ts';
 import { errorCode } from '../base/errors.ts';
 
 export interface SecretCommands {
-  /** Standard output of the command, from a run less than five minutes ago or a new one. Errors never hold any of it. */
+  /** The output of the command, from a run less than five minutes ago or a new one. Errors never contain any of it. */
   run(argv: readonly [string, ...string[]], signal: AbortSignal): Promise<string>;
 }
 
 export interface SecretCommandsDeps {
   readonly clock: Clock;
-  /** Ends every command that still runs: the program shuts down. */
+  /** Aborts on shutdown, which ends all running commands. */
   readonly signal: AbortSignal;
 }
 
-// Long enough that a vault is not asked, and a person not prompted, at every probe; short enough to follow a new password.
+// Long enough not to query a vault or prompt a person at each probe, short enough to pick up a new password.
 const KEPT_MS = 5 * 60_000;
-// A command that asks a network service answers in this time; one that waits for a person who is not there never does.
+// Enough for a request to a vault; a command that waits for an absent person never ends.
 const RUN_LIMIT_MS = 10_000;
 const MAX_OUTPUT_BYTES = 4096;
 const MAX_ERROR_BYTES = 1024;
 
 /**
- * Runs password commands without a shell, keeps what they print for five minutes, and lets concurrent calls for the same
- * command share a run. A failure is not kept. A caller that gives up leaves the run alone: a vault that answers more
- * slowly than one probe waits would otherwise never answer at all; ten seconds and `deps.signal` end it.
+ * Runs password commands without a shell, keeps their output for five minutes, and shares runs between concurrent calls. Failures
+ * are not kept. A run continues when its caller gives up, so that a vault slower than a probe's timeout still works; ten seconds
+ * and `deps.signal` end it.
  */
 export function createSecretCommands(deps: SecretCommandsDeps): SecretCommands {
   const kept = new Map<string, { readonly output: string; readonly atMs: number }>();
@@ -68,7 +68,7 @@ async function runOnce(argv: readonly [string, ...string[]], { clock, signal }: 
   const ended = new AbortController();
   try {
     return await new Promise<string>((resolve, reject) => {
-      // Node's error is no cause of ours: it carries the arguments, which may be secrets.
+      // Without Node's error as the cause: it contains the arguments, which may be secrets.
       const child = startChild(argv, (code) => reject(new Error(`cannot run the ${name}: ${startFailure(code)}`)));
       if (child === undefined) return;
       const giveUp = (reason: string): void => {
@@ -80,7 +80,7 @@ async function runOnce(argv: readonly [string, ...string[]], { clock, signal }: 
       const output = collect(child.stdout, MAX_OUTPUT_BYTES, () =>
         giveUp(`printed more than ${MAX_OUTPUT_BYTES} bytes; let it print only the password`),
       );
-      // The rest of a long complaint is read and dropped, so that the command does not wait for us.
+      // Reads all of stderr, so that the command does not block.
       const complaint = collect(child.stderr, MAX_ERROR_BYTES, () => {});
       child.on('close', (code, killedBy) => {
         if (code === 0) resolve(output().toString('utf8'));
@@ -106,13 +106,13 @@ async function runOnce(argv: readonly [string, ...string[]], { clock, signal }: 
 
 type Child = ChildProcessByStdio<null, Readable, Readable>;
 
-/** Undefined if it could not be started; `onError` is called then, and if it fails later. */
+/** Undefined if it could not be started. `onError` is called then, and if it fails later. */
 function startChild(
   [program, ...args]: readonly [string, ...string[]],
   onError: (code: string) => void,
 ): Child | undefined {
   try {
-    // A group of its own, so that what the command starts ends with it.
+    // In its own process group, so that its children can be killed with it.
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, windowsHide: true });
     child.on('error', (error) => onError(errorCode(error) ?? error.name));
     return child.pid === undefined ? undefined : child;
@@ -122,7 +122,7 @@ function startChild(
   }
 }
 
-/** Keeps the first `limit` bytes of a stream; `onMore` is called once where there are more. */
+/** Keeps the first `limit` bytes of a stream; `onMore` is called once if there are more. */
 function collect(stream: Readable, limit: number, onMore: () => void): () => Buffer {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -140,7 +140,7 @@ function killGroup(child: Child): void {
   try {
     process.kill(-child.pid, 'SIGKILL');
   } catch {
-    // The group is gone already, or the system has none (Windows).
+    // The group has ended, or the system has no groups (Windows).
     child.kill('SIGKILL');
   }
 }

@@ -6,9 +6,9 @@ import { shownPath } from '../config/quote.ts';
 import type { SecretRef } from '../config/file/secret-ref.ts';
 import type { SecretCommands } from './secret-commands.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
-import { errorCode, runAs } from '../base/errors.ts';
+import { errorCode, octalMode, runAs } from '../base/errors.ts';
 
-// A password is a line, and a header's value no longer than this; whatever is longer is another file.
+// The limit of a header's value; a password is a line.
 const MAX_SECRET_BYTES = 8192;
 
 export interface SecretDeps {
@@ -16,8 +16,8 @@ export interface SecretDeps {
 }
 
 /**
- * The secret that `ref` leads to, or undefined where an optional file is not there. Rejects with what is wrong and what to
- * do, never with a part of the content; and with the reason of `signal`.
+ * Reads the secret, or undefined if an optional file is missing. Rejects with cause and advice, without any part of the content,
+ * or with the reason of `signal`.
  */
 export async function readSecret(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise<string | undefined> {
   const secret = await readRef(ref, deps, signal);
@@ -31,16 +31,16 @@ function readRef(ref: SecretRef, deps: SecretDeps, signal: AbortSignal): Promise
   if (ref.kind === 'unset')
     return Promise.reject(new Error(`${describe(ref)} is not set; set it and start this again`));
   if (ref.kind === 'command') return deps.commands.run(ref.argv, signal).then(withoutFinalNewline);
-  // A file system that hangs must not hold up its caller.
+  // A file system that hangs must not block the caller.
   return unlessAborted(readSecretFile(ref), signal);
 }
 
-/** Where a secret was found, for people. */
+/** The origin of a secret, for people. */
 export function originOf(ref: SecretRef): string {
   return ref.kind === 'value' ? 'the configuration' : describe(ref);
 }
 
-/** How errors name a secret. A command's arguments may be secrets too, so only the program is named. */
+/** Names a secret in errors. Arguments of a command may be secrets, so only the program is named. */
 function describe(ref: SecretRef): string {
   if (ref.kind === 'value') return 'the configured password';
   if (ref.kind === 'unset') return `the environment variable ${ref.variable}`;
@@ -54,8 +54,8 @@ async function readSecretFile(ref: Extract<SecretRef, { kind: 'file' }>): Promis
   let file: FileHandle;
   try {
     if (ownerUid !== undefined) await checkFolder(dirname(path), ownerUid);
-    // Never wait for the writer of a named pipe. A person's own file may be a symbolic link (mounted secrets are); one
-    // that is checked for its owner may not, since the link could lead out of the folder that was checked.
+    // NONBLOCK: never wait for the writer of a named pipe. A configured file may be a symbolic link (mounted secrets are), but
+    // not one whose owner is checked: the link could lead out of the checked folder.
     const flags = constants.O_RDONLY | constants.O_NONBLOCK | (ownerUid === undefined ? 0 : constants.O_NOFOLLOW);
     file = await open(path, flags);
   } catch (error) {
@@ -91,7 +91,7 @@ function checkClosed(
 ): void {
   if (stats.uid !== ownerUid) throw refusal(path, `it belongs to user id ${stats.uid}, not ${ownerUid}; remove it`);
   if ((stats.mode & 0o077) === 0) return;
-  const mode = (stats.mode & 0o777).toString(8).padStart(4, '0');
+  const mode = octalMode(stats.mode & 0o777);
   const first = isAnothers(ownerUid) ? `${runAs(stats)}; besides, ` : '';
   throw refusal(
     path,
@@ -99,7 +99,7 @@ function checkClosed(
   );
 }
 
-/** Whether the files are closed to us, as they should be: root reads everything. */
+/** Whether the files belong to another user and this process cannot read them; root can read everything. */
 function isAnothers(ownerUid: number | undefined): boolean {
   const uid = process.geteuid?.();
   return ownerUid !== undefined && uid !== ownerUid && uid !== 0;
@@ -124,7 +124,7 @@ const OPEN_FAILURES = new Map([
   ['ENOENT', 'no such file; create it with the password in it'],
   ['EACCES', 'permission denied; let the user of this program read it'],
   ['ELOOP', 'it is a symbolic link; put the file itself there'],
-  // A named pipe or a socket, which O_NONBLOCK does not wait for.
+  // A named pipe or a socket.
   ['ENXIO', 'it is not a regular file; put the password into one'],
 ]);
 

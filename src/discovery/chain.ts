@@ -2,33 +2,33 @@ import { type Clock, repeat } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { within } from '../base/within.ts';
 import type { Candidate, Note } from '../model/candidate.ts';
-import { type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
+import { boundedNotes, type DiscoverySource, type Scan, type ScanOptions, SourceUnavailableError } from './source.ts';
 import { reasonOf } from '../base/errors.ts';
 
-/** What one source contributes now, and how its last scan went. */
+/** What one source contributes now, and the result of its last scan. */
 export interface SourceView {
   readonly name: string;
   readonly status: 'pending' | 'ok' | 'unavailable' | 'failed';
   /** Why it is unavailable or failed. */
   readonly reason?: string;
-  /** Of the last good scan, until that is older than its time to live. */
+  /** From the last successful scan, until that expires. */
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
   /** See `Scan`; bounded. */
   readonly dropped: readonly Note[];
-  /** When the last scan ended, good or bad, ms since the epoch; undefined while pending. */
+  /** When the last scan ended, ms since the epoch; undefined while pending. */
   readonly scannedAtMs?: number;
 }
 
 export interface Chain {
-  /** Begins to scan and to listen for hints; returns at once. */
+  /** Begins to scan and to listen for hints. */
   start(): void;
   views(): readonly SourceView[];
   /** Resolves when every source has ended its first scan. Never rejects. */
   scanned(): Promise<void>;
-  /** Resolves when every source has ended a thorough scan that began after this call. Never rejects; a scan is bounded by SCAN_DEADLINE_MS. */
+  /** Resolves when every source has ended a thorough scan that began after this call. Never rejects. */
   rescan(): Promise<void>;
-  /** Ends every scan, timer and watcher, and closes the sources. May be called twice. */
+  /** Ends every scan, timer and watcher, and closes the sources. Idempotent. */
   close(): Promise<void>;
 }
 
@@ -36,32 +36,32 @@ export interface ChainDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly discoveryIntervalMs: number;
-  /** After each scan, good or bad. */
+  /** Called after each scan, successful or not. */
   readonly onChange: (source: SourceView) => void;
 }
 
-/** A scan reads local files or asks a local daemon: one that takes this long hangs. */
+/** A scan reads local files or asks a local daemon; one that takes this long hangs. */
 export const SCAN_DEADLINE_MS = 10_000;
 
-/** Editors and atomic renames notify several times within a few milliseconds; a person does not notice a tenth of a second. */
+/** Joins the hints of one atomic rename, which are milliseconds apart; a person does not notice a tenth of a second. */
 export const HINT_WINDOW_MS = 100;
 
-/** Polls without a good scan after which the last result is no longer believed. */
+/** The last result expires after this many polling intervals without a successful scan. */
 export const LIFETIME_IN_INTERVALS = 3;
 
-/** Above it a source is broken or hostile: nobody runs as many instances. */
+/** Nobody runs as many instances: a source with more is broken or hostile. */
 export const MAX_CANDIDATES = 10_000;
 
-/** A tailnet may have thousands of machines; this is enough to find one's own. */
+/** A tailnet may have thousands of machines; this is enough to find your own. */
 const MAX_DROPPED = 100;
 
 const RESTART_FIRST_MS = 1000;
 const RESTART_MAX_MS = 60_000;
 
-/** A source must stop at once when closed; one that does not is abandoned. */
+/** A source that has not closed by then is abandoned. */
 const CLOSE_LIMIT_MS = 500;
 
-/** Runs every source for itself: polls it, follows its hints, and keeps its last good result for a while. */
+/** Runs every source independently: polls it, follows its hints, and keeps its last result for a while. */
 export function createChain(sources: readonly DiscoverySource[], deps: ChainDeps): Chain {
   const runners = sources.map((source) => new SourceRunner(source, deps));
   let closing: Promise<void> | undefined;
@@ -88,12 +88,12 @@ class SourceRunner {
   readonly #deps: ChainDeps;
   readonly #root = new AbortController();
   #started = false;
-  /** A hint came that no scan has followed yet. */
+  /** A hint arrived after the last scan began. */
   #hinted = false;
   #waiters: (() => void)[] = [];
   #wake: () => void = () => {};
   #lastGoodMs: number | undefined;
-  /** A scan has not ended yet, maybe long after its deadline. */
+  /** A scan is running, perhaps beyond its deadline. */
   #stuck = false;
   #loops: Promise<void>[] = [];
 
@@ -124,7 +124,7 @@ class SourceRunner {
     this.#root.abort();
     this.#wake();
     this.#endFirstScan();
-    this.#release(this.#waiters.splice(0));
+    for (const resolve of this.#waiters.splice(0)) resolve();
     const { clock, logger } = this.#deps;
     const late = (): Error => new Error(`it did not end within ${CLOSE_LIMIT_MS} ms`);
     const limit = { clock, ms: CLOSE_LIMIT_MS, late };
@@ -143,17 +143,16 @@ class SourceRunner {
       const window = this.#nap(HINT_WINDOW_MS, () => this.#waiters.length > 0);
       await this.#scan({ thorough: waiters.length > 0 });
       this.#endFirstScan();
-      this.#release(waiters);
+      for (const resolve of waiters) resolve();
       await window;
       await this.#nap(
         discoveryIntervalMs - (clock.monotonic() - startMs),
         () => this.#hinted || this.#waiters.length > 0,
       );
     }
-    this.#release(this.#waiters.splice(0));
   }
 
-  /** Sleeps until `ms` are over, or until a call of `#wake` finds that `enough` holds. One at a time. */
+  /** Sleeps for `ms`, or until `#wake` is called while `enough` holds. One at a time. */
   async #nap(ms: number, enough: () => boolean): Promise<void> {
     const rest = new AbortController();
     this.#wake = () => {
@@ -164,9 +163,8 @@ class SourceRunner {
     this.#wake = () => {};
   }
 
-  /** One bounded look at the source. */
   async #scan(options: ScanOptions): Promise<void> {
-    // A file system that hangs would otherwise collect one stuck scan per poll, each holding a thread.
+    // On a file system that hangs, each poll would otherwise add a stuck scan that holds a thread.
     if (this.#stuck) {
       this.#failed(new Error(`a scan that began more than ${SCAN_DEADLINE_MS} ms ago still has not ended`));
       return;
@@ -201,7 +199,7 @@ class SourceRunner {
       status: 'ok',
       candidates: candidates.slice(0, MAX_CANDIDATES),
       notes: excess > 0 ? [...notes, { subject: name, reason }] : notes,
-      dropped: boundedDropped(name, dropped),
+      dropped: boundedNotes(dropped, MAX_DROPPED, name),
       scannedAtMs: this.#deps.clock.now(),
     };
     if (before === 'failed' || before === 'unavailable')
@@ -228,7 +226,7 @@ class SourceRunner {
       scannedAtMs: clock.now(),
     };
     if (status === 'unavailable') {
-      // What is not there from the beginning is nothing that anybody misses.
+      // Nobody misses a system that was missing from the start.
       const level = before.status === 'pending' ? 'debug' : 'info';
       if (before.status !== 'unavailable') logger.log(level, `source ${name} is not available`, { reason });
     } else if (before.status !== 'failed' || before.reason !== reason) {
@@ -249,21 +247,12 @@ class SourceRunner {
           this.#hinted = true;
           this.#wake();
         }
-        logger.log('debug', `source ${name} ended its notifications; they are started again`);
+        logger.log('debug', `source ${name} ended its hints; listening again`);
       } catch (error) {
         if (!signal.aborted)
-          logger.log('debug', `source ${name} failed to notify; it is started again`, { reason: reasonOf(error) });
+          logger.log('debug', `source ${name} failed to give hints; listening again`, { reason: reasonOf(error) });
       }
       return 'again';
     });
   }
-
-  #release(waiters: readonly (() => void)[]): void {
-    for (const resolve of waiters) resolve();
-  }
-}
-
-function boundedDropped(name: string, dropped: readonly Note[]): readonly Note[] {
-  if (dropped.length <= MAX_DROPPED) return dropped;
-  return [...dropped.slice(0, MAX_DROPPED), { subject: name, reason: `and ${dropped.length - MAX_DROPPED} more` }];
 }

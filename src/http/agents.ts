@@ -4,25 +4,25 @@ import type { Duplex } from 'node:stream';
 
 import { type Dial, dialConnector } from '../base/dial.ts';
 
-/** An idle connection is closed before the server may do it: Node's servers and common proxies do after 5 s. */
+/** Below the 5 s after which Node's servers and common proxies close an idle connection. */
 const IDLE_SOCKET_MS = 4000;
 
 export const KEEPING: AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET_MS, scheduling: 'lifo' };
 
-/** Of all agents together. Enough for two to each of 200 instances, where the system lets this process open many files. */
-const MOST_IDLE = 400;
-/** More than probes that are under way leave between two requests, and far from a limit of 256 files. */
-const LEAST_IDLE = 64;
+/** For all agents together: two connections to each of 200 instances. */
+const MAX_IDLE = 400;
+/** More than concurrent probes leave idle between two requests, and far below a limit of 256 files. */
+const MIN_IDLE = 64;
 
 let maxIdle: number | undefined;
 
-/** A quarter of the files that this process may have open, within these bounds. */
+/** A quarter of the files that this process may open, within these bounds. */
 function idleLimit(): number {
-  maxIdle ??= Math.min(MOST_IDLE, Math.max(LEAST_IDLE, Math.floor(fileLimit() / 4)));
+  maxIdle ??= Math.min(MAX_IDLE, Math.max(MIN_IDLE, Math.floor(fileLimit() / 4)));
   return maxIdle;
 }
 
-/** What Linux says; elsewhere nobody knows. */
+/** 0 if unknown, as on all systems but Linux. */
 function fileLimit(): number {
   try {
     return Number(/^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 0);
@@ -31,16 +31,16 @@ function fileLimit(): number {
   }
 }
 
-/** The longest idle first. */
+/** In the order in which they became idle. */
 const IDLE = new Set<Duplex>();
 
 function forget(this: Duplex): void {
   IDLE.delete(this);
 }
 
-/** The same agent, whose idle connections count among those of all. */
+/** Adds the idle connections of `agent` to the common limit. Returns the same agent. */
 export function keeping<A extends Agent>(agent: A): A {
-  // Node calls these with each connection that becomes idle, and that is used again. The first says whether it is kept.
+  // Node calls these when a connection becomes idle (the result says whether to keep it) and when it is reused.
   const keep: (socket: Duplex) => unknown = agent.keepSocketAlive.bind(agent);
   const reuse = agent.reuseSocket.bind(agent);
   agent.keepSocketAlive = (socket) => {
@@ -62,7 +62,7 @@ function rest(socket: Duplex): void {
   closeIdle(idleLimit());
 }
 
-/** Closes what has been idle for longest, until no more than `left` are. */
+/** Closes the connections idle for longest, until `left` remain. */
 export function closeIdle(left = 0): void {
   for (const oldest of IDLE) {
     if (IDLE.size <= left) break;
@@ -71,7 +71,7 @@ export function closeIdle(left = 0): void {
   }
 }
 
-/** Keeps dialled connections as the agents of node:http keep theirs, by host and port. */
+/** Pools dialled connections by host and port, like the agents of node:http. */
 export class DialAgent extends Agent {
   readonly #connect: ReturnType<typeof dialConnector>;
 

@@ -13,59 +13,59 @@ import { JsonCutter } from './json-cutter.ts';
 import { closeIdle, DialAgent, KEEPING, keeping } from './agents.ts';
 import { networkError, OUT_OF_FILES, RequestError } from './request-error.ts';
 
-/** One HTTP request, ready to be sent. */
+/** One HTTP request. */
 export interface Outgoing {
   readonly method: string;
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | undefined;
-  /** The connection may be one of an earlier request, and is kept for a later one. */
+  /** Uses connections of earlier requests, and keeps its own for later ones. */
   readonly pooled: boolean;
-  /** What errors say of it. */
+  /** Names the request in errors. */
   readonly label: string;
-  /** Makes the connection, where that is not simply connecting. */
+  /** Makes the connection, instead of a TCP connect. */
   readonly dial?: Dial | undefined;
-  /** A local socket in place of the host of `url`, and the agent that keeps its connections. */
+  /** A local socket instead of the host of `url`, and the agent for its connections. */
   readonly via?: Pick<RequestOptions, 'socketPath' | 'agent'> | undefined;
-  /** Set where not just anyone may get the request: on this machine only a port of the right user and process does. */
+  /** Restricts who may receive the request: on this machine, only a port held by the right user and process. */
   readonly secretFor?: Receiver | undefined;
-  /** Called when there is a connection, before anything is sent; what it throws fails the call. */
+  /** Called once connected, before anything is sent; an exception fails the call. */
   readonly beforeSend?: (() => void) | undefined;
 }
 
 /**
- * node:http and not fetch: undici keeps some 20 KB for each address that it ever tried, and takes twice the memory and
- * time for 200 servers (Node 20.20).
+ * node:http instead of fetch: undici keeps about 20 KB for each address it ever tried, and takes twice the memory and time for
+ * 200 servers (Node 20.20).
  */
 const POOLS = {
   http: keeping(new Agent(KEEPING)),
   https: keeping(new SecureAgent(KEEPING)),
 };
 
-/** One pool for each means of dialling. */
+/** One pool for each dial function. */
 const DIALLED = new WeakMap<Dial, DialAgent>();
 
-/** How much more than what may be left of a body is read where its strings are cut: a body without end is none. */
-const MOST_CUT = 64;
+/** With cut strings, a body may be this many times larger than its limit; then it is considered endless. */
+const MAX_CUT_RATIO = 64;
 
-/** Connections end all the time: one that found no file free is tried again, for as long as the call may take. */
+/** Retry interval, within the call's time limit, of a connect without a free file descriptor. */
 const OUT_OF_FILES_PAUSE_MS = 100;
 
-/** What a kept connection says when the server closed it just as it was used again. */
+/** Error codes of a pooled connection that the server closed just as it was reused. */
 const CLOSED_MEANWHILE = new Set(['ECONNRESET', 'EPIPE']);
 
-/** One request and its response, cut by a signal or a time limit. Whatever goes wrong is a `RequestError`, or what `beforeSend` throws. */
+/** One request and its response, bounded by a signal and a time limit. Fails with a `RequestError`, or with what `beforeSend` throws. */
 export class HttpCall {
   readonly #outgoing: Outgoing;
   readonly #signal: AbortSignal | undefined;
-  /** Rejects when the call fails; nobody may be waiting for it then. */
+  /** Rejects when the call fails. */
   readonly #failure: Promise<never>;
   #reject!: (error: Error) => void;
   #request: ClientRequest | undefined;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
   #withheld: string | undefined;
-  /** Set while no file is free for a connection. */
+  /** Set while no file descriptor is free. */
   #outOfFiles: RequestError | undefined;
 
   constructor(outgoing: Outgoing, signal: AbortSignal | undefined) {
@@ -79,18 +79,18 @@ export class HttpCall {
     if (signal?.aborted) this.#cancel();
   }
 
-  /** Why the request went out without its password. */
+  /** Why the request was sent without its password. */
   get withheld(): string | undefined {
     return this.#withheld;
   }
 
-  /** From now on the call may take so long; undefined: as long as it likes. */
+  /** Limits the time from now on; undefined removes the limit. */
   limit(ms: number | undefined): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (ms === undefined) return;
     const timer = setTimeout(() => {
-      // What arrived while this process was busy counts: sockets are read before this runs, and may have ended the limit.
+      // Sockets are read before this runs, so an answer that arrived while the process was busy still counts.
       setImmediate(() => {
         if (this.#timer !== timer) return;
         const late = new RequestError('timeout', `${this.#outgoing.label}: no complete answer within ${ms} ms`);
@@ -109,7 +109,7 @@ export class HttpCall {
 
   /**
    * The whole body as text.
-   * @param maxStringBytes longer strings are cut, of JSON; they count as what is left of them
+   * @param maxStringBytes cuts longer strings in JSON; `maxBytes` counts what is left
    */
   text(response: IncomingMessage, maxBytes: number, maxStringBytes?: number): Promise<string> {
     const { label } = this.#outgoing;
@@ -122,7 +122,7 @@ export class HttpCall {
         const kept = cutter?.write(chunk) ?? chunk;
         bytes += kept.length;
         arrived += chunk.length;
-        if (bytes > maxBytes || arrived > maxBytes * MOST_CUT) {
+        if (bytes > maxBytes || arrived > maxBytes * MAX_CUT_RATIO) {
           this.#fail(new RequestError('too-large', `${label}: the body is larger than ${maxBytes} bytes`));
         } else {
           chunks.push(kept);
@@ -137,7 +137,7 @@ export class HttpCall {
     return Promise.race([read, this.#failure]);
   }
 
-  /** Lets go of the signal and of a connection whose response was not read to its end. */
+  /** Stops listening to the signal, and destroys a connection whose response was not read completely. */
   end(): void {
     clearTimeout(this.#timer);
     this.#signal?.removeEventListener('abort', this.#cancel);
@@ -176,9 +176,9 @@ export class HttpCall {
     request.once('response', resolve);
     // Before the response; later failures are events of the response.
     request.on('error', (error: NodeJS.ErrnoException) => {
-      // Given up for another connection.
+      // Replaced by another connection.
       if (this.#request !== request) return;
-      // The server may have seen it, so only requests that change nothing are sent again.
+      // The server may have received it, so only a request without side effects is sent again.
       const again = request.reusedSocket && method === 'GET' && CLOSED_MEANWHILE.has(error.code ?? '');
       if (again && !this.#over) this.#send(resolve, false);
       else if (OUT_OF_FILES.has(error.code ?? '')) {
@@ -195,7 +195,7 @@ export class HttpCall {
     this.#fail(new RequestError('cancelled', `${this.#outgoing.label}: cancelled`));
   };
 
-  /** The first failure counts; what follows from it does not. */
+  /** The first failure counts. */
   #fail(error: Error): void {
     if (this.#over) return;
     this.#reject(error);

@@ -12,11 +12,11 @@ export { RequestError } from './request-error.ts';
 export interface Credential {
   readonly username: string;
   readonly password: string;
-  /** Where it was found, safe to show. */
+  /** Its origin, safe to show. */
   readonly from?: string;
 }
 
-/** The header `Authorization` (RFC 7617). */
+/** The value of the header `Authorization` (RFC 7617). */
 export function basicAuthorization({ username, password }: Credential): string {
   return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
 }
@@ -25,26 +25,26 @@ export function basicAuthorization({ username, password }: Credential): string {
 export interface Connection {
   readonly endpoint: Endpoint;
   readonly credential?: Credential;
-  /** Asked once a request that changes something has a connection, right before its first byte is sent; it is not sent where this throws. */
+  /** Called right before a request with side effects is sent; an exception prevents that. */
   readonly beforeChange?: () => void;
 }
 
 export interface RequestLimits {
-  /** For the whole exchange, body included. */
+  /** For the whole exchange, including the body. */
   readonly timeoutMs: number;
-  /** Longest body that is read. */
+  /** Largest body. */
   readonly maxBytes: number;
-  /** Longer strings in it are cut (`CUT_MARK`), and count as what is left of them. */
+  /** Cuts longer strings in JSON (`CUT_MARK`); `maxBytes` counts what is left. */
   readonly maxStringBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface RequestInit {
-  /** GET where it is left out. */
+  /** Default: GET. */
   readonly method?: string;
   /** JSON. */
   readonly body?: string;
-  /** The answer may be of any content type. */
+  /** Accepts any content type in the answer. */
   readonly anyType?: boolean;
 }
 
@@ -54,12 +54,12 @@ export interface Exchange {
   readonly text: string;
 }
 
-/** Enough for a page of messages with tool output; more is a fault or an attack. */
+/** Enough for a page of messages with tool output. */
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**
- * One bounded HTTP exchange: time, size and redirects are limited and the body is JSON or empty.
- * Error statuses are returned, not thrown, except 401. Rejects with `RequestError`, or with what `beforeChange` throws.
+ * One HTTP exchange, bounded in time and size, with a JSON or empty body and without redirects.
+ * Returns error statuses except 401. Rejects with `RequestError`, or with what `beforeChange` throws.
  */
 export async function exchange(
   connection: Connection,
@@ -68,27 +68,15 @@ export async function exchange(
   limits: RequestLimits,
 ): Promise<Exchange> {
   const { method = 'GET', body, anyType = false } = init;
-  const label = labelOf(method, connection, path);
-  const headers = requestHeaders(connection, body);
-  const call = new HttpCall(
-    {
-      method,
-      url: connection.endpoint.url + path,
-      headers,
-      body,
-      pooled: true,
-      label,
-      ...meansOf(connection),
-      beforeSend: method === 'GET' ? undefined : connection.beforeChange,
-    },
-    limits.signal,
-  );
+  const outgoing = {
+    ...outgoingOf(connection, method, path, body),
+    pooled: true,
+    beforeSend: method === 'GET' ? undefined : connection.beforeChange,
+  };
+  const call = new HttpCall(outgoing, limits.signal);
   try {
     call.limit(limits.timeoutMs);
-    const response = await call.headers();
-    await checkPassedOn(response, call, label);
-    await checkAdmitted(response, call, label);
-    checkResponse(response, label, anyType ? '' : 'application/json');
+    const response = await responseTo(call, outgoing.label, anyType ? '' : 'application/json');
     const text = await call.text(response, limits.maxBytes, limits.maxStringBytes);
     return { status: response.statusCode ?? 0, headers: response.headers, text };
   } finally {
@@ -96,7 +84,7 @@ export async function exchange(
   }
 }
 
-/** One exchange with any answer, which the caller judges. Rejects with `RequestError`, or the reason of `signal`. */
+/** One exchange with any answer, even one not from opencode. Rejects with `RequestError`, or the reason of `signal`. */
 export async function exchangeAny(
   outgoing: Outgoing,
   { clock, timeoutMs: ms, maxBytes, signal }: RequestLimits & { readonly clock: Clock },
@@ -119,7 +107,7 @@ export async function requestJson(connection: Connection, path: string, limits: 
   return (await requestDated(connection, path, limits)).body;
 }
 
-/** As `requestJson`, with the time by the server's clock, ms since the epoch; undefined where the server did not send it. */
+/** As `requestJson`, with the time of the server's clock, ms since the epoch, if it sent one. */
 export async function requestDated(
   connection: Connection,
   path: string,
@@ -136,36 +124,20 @@ export async function requestDated(
   }
 }
 
-/**
- * Opens a response whose body is read by the caller, on a socket of its own. `signal` cuts it at any time, and must abort
- * in the end.
- */
+/** Opens an event stream on its own socket, for the caller to read. `signal` ends it, and must abort eventually. */
 export async function openStream(
   connection: Connection,
   path: string,
   limits: { readonly headersTimeoutMs: number; readonly signal: AbortSignal },
 ): Promise<IncomingMessage> {
-  const label = labelOf('GET', connection, path);
-  const headers = { ...requestHeaders(connection, undefined), accept: 'text/event-stream' };
-  const call = new HttpCall(
-    {
-      method: 'GET',
-      url: connection.endpoint.url + path,
-      headers,
-      pooled: false,
-      label,
-      ...meansOf(connection),
-    },
-    limits.signal,
-  );
+  const { headers, ...outgoing } = outgoingOf(connection, 'GET', path);
+  const accepting = { ...headers, accept: 'text/event-stream' };
+  const call = new HttpCall({ ...outgoing, headers: accepting, pooled: false }, limits.signal);
   try {
     call.limit(limits.headersTimeoutMs);
-    const response = await call.headers();
-    await checkPassedOn(response, call, label);
-    await checkAdmitted(response, call, label);
-    checkResponse(response, label, 'text/event-stream');
+    const response = await responseTo(call, outgoing.label, 'text/event-stream');
     const { statusCode: status = 0 } = response;
-    if (status !== 200) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
+    if (status !== 200) throw new RequestError('status', `${outgoing.label}: HTTP ${status}`, { status });
     call.limit(undefined);
     return response;
   } catch (error) {
@@ -174,24 +146,40 @@ export async function openStream(
   }
 }
 
-/** What is said of a request: never its query, which may hold a directory or a title. */
+/** Without the query, which may contain a directory or a title. */
 function labelOf(method: string, { endpoint }: Connection, path: string): string {
   return `${method} ${endpoint.url}${path.split('?', 1)[0]}`;
 }
 
-function meansOf({ endpoint, credential }: Connection): Pick<Outgoing, 'dial' | 'secretFor'> {
-  const { dial, headers, holderPid } = endpoint;
+function outgoingOf(connection: Connection, method: string, path: string, body?: string): Omit<Outgoing, 'pooled'> {
+  const { endpoint, credential } = connection;
+  const { url, dial, headers, holderPid } = endpoint;
   // A service without a password is identified only by the process that holds its port.
   const isGuarded = credential !== undefined || headers !== undefined || holderPid !== undefined;
-  return { dial, secretFor: isGuarded ? endpoint : undefined };
+  return {
+    method,
+    url: url + path,
+    headers: requestHeaders(connection, body),
+    body,
+    label: labelOf(method, connection, path),
+    dial,
+    secretFor: isGuarded ? endpoint : undefined,
+  };
+}
+
+/** The headers of an opencode's answer. Rejects if it is from a proxy, a 401, or not of `contentType`. */
+async function responseTo(call: HttpCall, label: string, contentType: string): Promise<IncomingMessage> {
+  const response = await call.headers();
+  await checkPassedOn(response, call, label);
+  await checkAdmitted(response, call, label);
+  checkResponse(response, label, contentType);
+  return response;
 }
 
 function requestHeaders({ endpoint, credential }: Connection, body: string | undefined): Record<string, string> {
   const given = Object.entries(endpoint.headers ?? {});
   const headers = Object.fromEntries(given.filter((pair): pair is [string, string] => typeof pair[1] === 'string'));
-  if (credential !== undefined) {
-    headers['authorization'] = basicAuthorization(credential);
-  }
+  if (credential !== undefined) headers['authorization'] = basicAuthorization(credential);
   if (body !== undefined) {
     headers['content-type'] = 'application/json';
     headers['content-length'] = String(Buffer.byteLength(body));
@@ -199,21 +187,21 @@ function requestHeaders({ endpoint, credential }: Connection, body: string | und
   return headers;
 }
 
-/** Errors of RFC 9209 with which the server behind a proxy has seen nothing of the request. */
+/** Errors of RFC 9209 which mean that the proxy did not forward the request. */
 const NOT_PASSED_ON =
   /;\s*error\s*=\s*"?(?:http_request_denied|destination_not_found|destination_unavailable|connection_refused)\b/i;
 const MAX_REFUSAL_BYTES = 16 * 1024;
 const MAX_REFUSAL_CHARS = 400;
-const MAX_PLACE_CHARS = 200;
+const MAX_TARGET_CHARS = 200;
 
-/** What a node service refuses is no answer of the instance: a session that it does not have, for one, may be there. */
+/** An error of the node service must not be taken for one of the instance, such as a missing session. */
 async function checkPassedOn(response: IncomingMessage, call: HttpCall, label: string): Promise<void> {
   const { statusCode: status = 0, headers } = response;
   if (!NOT_PASSED_ON.test(String(headers['proxy-status'] ?? ''))) return;
   const text = await call.text(response, MAX_REFUSAL_BYTES);
   throw new RequestError(
     'unreachable',
-    `${label}: not passed on to the instance, HTTP ${status}; it says ${quoted(text, MAX_REFUSAL_CHARS)}`,
+    `${label}: not passed on to the instance, HTTP ${status}; the proxy answered ${quoted(text, MAX_REFUSAL_CHARS)}`,
     { status },
   );
 }
@@ -234,9 +222,9 @@ async function checkAdmitted(response: IncomingMessage, call: HttpCall, label: s
 
 function checkResponse({ statusCode: status = 0, headers }: IncomingMessage, label: string, contentType: string): void {
   if (status >= 300 && status < 400) {
-    // Without its query, which may hold a token.
-    const place = headers.location?.split(/[?#]/, 1)[0] ?? '';
-    const to = place === '' ? '' : ` to ${quoted(place, MAX_PLACE_CHARS)}`;
+    // Without the query, which may contain a token.
+    const target = headers.location?.split(/[?#]/, 1)[0] ?? '';
+    const to = target === '' ? '' : ` to ${quoted(target, MAX_TARGET_CHARS)}`;
     throw new RequestError(
       'malformed',
       `${label}: answered with a redirect${to} (HTTP ${status}), which is not followed`,

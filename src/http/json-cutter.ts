@@ -1,4 +1,4 @@
-/** Stands at the end of a string that was cut. */
+/** Ends a string that was cut. */
 export const CUT_MARK = ' … [the rest was too large to read]';
 
 const MARK = Buffer.from(CUT_MARK);
@@ -9,12 +9,12 @@ const LETTER_U = 0x75;
 const OPENING = new Set([0x5b, 0x7b]);
 const CLOSING = new Set([0x5d, 0x7d]);
 
-/** What is needed of any answer or event lies within so many brackets, the options of a form of OpenCode 2 deepest; a tool’s own lists lie deeper. */
+/** The deepest fields in use, the form options of OpenCode 2, have this many open brackets; lists in the output of tools are deeper. */
 const MAX_DEPTH = 7;
 
 /**
- * Cuts the long strings of JSON while it arrives, and empties what is nested deeply: what makes an answer or an event large is
- * a picture, a diff, a tool's output or its lists, and what is needed of it is small. Works on server-sent events, too: each is one line.
+ * Cuts long strings in JSON while it arrives, and empties deeply nested values. Large answers and events consist of pictures,
+ * diffs and tool output, of which little is needed. Also works on server-sent events, each of which is one line.
  */
 export class JsonCutter {
   readonly #maxBytes: number;
@@ -22,20 +22,20 @@ export class JsonCutter {
   /** Bytes of the string so far; undefined outside of one. */
   #bytes: number | undefined;
   #isEscaped = false;
-  /** Digits of a `\uXXXX` still to come. */
+  /** Remaining digits of a `\uXXXX`. */
   #digits = 0;
-  /** The rest of a string. */
+  /** Within the cut part of a string. */
   #isDropping = false;
   /** Open brackets. */
   #depth = 0;
 
-  /** @param isOfLines each line is JSON of its own, or none; a string has no newline in it in any case */
+  /** @param isOfLines each line is a separate JSON text, or none; strings never contain a newline */
   constructor(maxBytes: number, isOfLines = false) {
     this.#maxBytes = maxBytes;
     this.#isOfLines = isOfLines;
   }
 
-  /** What is kept of the next bytes. */
+  /** Returns the bytes to keep. */
   write(chunk: Uint8Array): Uint8Array {
     const kept: Uint8Array[] = [];
     let from = this.#depth > MAX_DEPTH || this.#isDropping ? undefined : 0;
@@ -76,7 +76,7 @@ export class JsonCutter {
     return Buffer.concat(kept);
   }
 
-  /** Not inside an escape or a character of several bytes, whose later ones begin with the bits 10. */
+  /** Not inside an escape or a multibyte character, whose continuation bytes begin with the bits 10. */
   #isBetweenCharacters(next = 0): boolean {
     return !this.#isEscaped && this.#digits === 0 && (next & 0xc0) !== 0x80;
   }

@@ -3,39 +3,39 @@ import type { Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TLSSocket } from 'node:tls';
 import type { Endpoint } from '../model/candidate.ts';
+import { urlHost } from '../base/urls.ts';
 import { kernelAddress, readListeners, readSocketTable, type SocketRow, socketsOf } from '../base/socket-table.ts';
 
-/** Why no password may go out on a connection. */
+/** Why a password may not be sent on a connection. */
 export interface Withheld {
-  /** What was seen and what to do; safe to show, and short enough for a line of a list. */
+  /** Cause and advice; safe to show, and short enough for a line of a list. */
   readonly reason: string;
-  /** Another process than it should be holds the port, so that nothing at all goes there; else nobody can tell who does. */
+  /** The wrong process holds the port, so nothing is sent. False if the holder is unknown: then only the password is left out. */
   readonly isForeign: boolean;
 }
 
-/** What of an endpoint decides whose port may get its password. */
+/** The part of an endpoint that decides who may receive its password. */
 export type Receiver = Pick<Endpoint, 'url' | 'dial' | 'ownerUid' | 'holderPid' | 'configured'>;
 
-/** The sockets at the far end of a connection, or why they are not known. Undefined: another machine has it. */
+/** The sockets at the far end of a connection, or why they are unknown. Undefined if it leads to another machine. */
 type Holder = Sockets | { readonly unknown: string } | undefined;
 
 interface Sockets {
   readonly rows: readonly SocketRow[];
-  /** Whether a process holds them all, by its id. */
+  /** By process id, whether it holds all of them. */
   readonly heldBy: Map<number, Promise<boolean>>;
 }
 
-/** What the kernel gives for a socket that no process holds any more is root's user id. */
+/** For a socket that no process holds any more, where the kernel reports uid 0. */
 const NOBODY = -1;
 
-/** Asked once for each connection: later requests on it reach the same process. */
+/** Determined once for each connection, because later requests on it reach the same process. */
 const HOLDERS = new WeakMap<object, Promise<Holder>>();
 
 /**
- * Calls `go` once `request` has its connection and nothing has been written to it, with why no password may go out on it,
- * or undefined; at once where no `receiver` is given. Until then the caller must neither write to the request nor end it.
- * Calls `unseen` instead where the connection is a kept one that was not looked at when it was made: who listens by now
- * says nothing of who accepted it then.
+ * Calls `go` once `request` is connected and nothing has been written, with why no password may be sent, or undefined; without
+ * `receiver` at once. Until then the caller must neither write to the request nor end it. For a pooled connection whose holder was
+ * not determined when it was made, calls `unseen` instead: the process that listens now may not be the one that accepted it.
  */
 export function whenConnected(
   request: ClientRequest,
@@ -69,8 +69,8 @@ export function whenConnected(
 /** Never rejects. */
 async function holderOf(socket: Socket, { url, dial }: Receiver): Promise<Holder> {
   const { localAddress, remoteAddress } = socket;
-  // What is dialled may begin with a connection to tailscaled on this machine: the URL has the address that it leads to.
-  const target = dial === undefined ? remoteAddress : new URL(url).hostname.replace(/^\[|\]$/g, '');
+  // A dialled connection may start with one to tailscaled on this machine; its URL has the final address.
+  const target = dial === undefined ? remoteAddress : urlHost(url);
   if (target !== undefined && !isOwn(target, localAddress)) return undefined;
   if (localAddress === undefined || remoteAddress === undefined) return { unknown: 'the connection is closed' };
   const local = { address: tableAddress(localAddress), port: socket.localPort };
@@ -79,21 +79,19 @@ async function holderOf(socket: Socket, { url, dial }: Receiver): Promise<Holder
   if (listeners === undefined) return { unknown: 'no /proc/net/tcp, no lsof' };
   const here = listeners.filter(({ local: { port } }) => port === remote.port);
   const exact = here.filter((row) => mapped(row.local.address) === remote.address);
-  // The kernel gives a connection to a listener of every address only where there is none of the very address.
+  // The kernel prefers a listener of the exact address to one of the wildcard address.
   const taken = exact.length > 0 ? exact : here.filter((row) => isWildcard(row.local, remote));
-  // Root hands on what it listens for, to workers of other users too.
+  // A listener of root may pass connections to workers of other users.
   if (taken.length > 0 && taken.every((row) => uidOf(row) === 0)) return { rows: taken, heldBy: new Map() };
-  // Who accepted it may listen no more and have left the port to another, or be in another network namespace.
+  // The process that accepted it may have stopped listening and left the port to another, or be in another network namespace.
   const accepted = (await socketsNow())?.filter(
     (row) => isEnd(row.local, remote) && isEnd(row.remote, local) && !row.listening,
   );
-  // Without an inode it still waits for a listener to take it, if there is one.
+  // Without an inode, the connection is not accepted yet; if there is a listener, that will accept it.
   const taking = taken.length > 0 ? accepted?.filter(({ inode }) => inode !== '0') : accepted;
   const rows = [...taken, ...(taking ?? [])];
   if (rows.length > 0) return { rows, heldBy: new Map() };
-  return {
-    unknown: 'another container, or another user that this system hides',
-  };
+  return { unknown: 'another container, or another user that this system hides' };
 }
 
 /** Never rejects. */
@@ -120,8 +118,8 @@ async function judge(
 }
 
 /**
- * The listener and, where it was accepted by now, the connection. A worker that `pid` has forked may listen with it, but
- * not accept in its place, nor listen on when it has ended. Rows of `lsof` name a process each.
+ * Whether `pid` holds the listener and, once accepted, the connection. A worker forked by `pid` may share the listener, but may
+ * not accept in its place, nor keep listening after it has ended. Rows of `lsof` name the process.
  */
 function isHeldBy(pid: number, { rows, heldBy }: Sockets): Promise<boolean> {
   let held = heldBy.get(pid);
@@ -139,7 +137,7 @@ function notHeldBy(pid: number, address: string): Withheld {
   return { reason, isForeign: true };
 }
 
-/** Of this machine. Loopback has more addresses than the interfaces list, and interfaces that are down are not listed. */
+/** Whether an address is this machine's. The list of interfaces lacks most loopback addresses, and interfaces that are down. */
 function isOwn(address: string, localAddress: string | undefined): boolean {
   const plain = withoutZone(address);
   if (/^(?:127\.|::1$|localhost$)/.test(plain) || plain === withoutZone(localAddress ?? '')) return true;
@@ -164,12 +162,12 @@ const IPV4_WILDCARD = kernelAddress('0.0.0.0');
 const IPV6_WILDCARD = kernelAddress('::');
 const MAPPED_PREFIX = kernelAddress('::ffff:0.0.0.0').slice(0, -IPV4_WILDCARD.length);
 
-/** As a socket of both families has it. */
+/** In the form of a dual-stack socket. */
 function mapped(address: string): string {
   return address.length === IPV4_WILDCARD.length ? MAPPED_PREFIX + address : address;
 }
 
-/** Whether it listens on every address of the family of `wanted`. One of every IPv6 address may take IPv4 too. */
+/** Whether it listens on every address of the family of `wanted`. The IPv6 wildcard may also accept IPv4. */
 function isWildcard({ address }: End, wanted: End): boolean {
   if (address === IPV6_WILDCARD) return true;
   return mapped(address) === MAPPED_PREFIX + IPV4_WILDCARD && wanted.address.startsWith(MAPPED_PREFIX);
@@ -186,7 +184,7 @@ function addressOf({ remoteAddress, remotePort }: Socket): string {
 const listenersNow = shared(readListeners);
 const socketsNow = shared(readSocketTable);
 
-/** What `read`, which never rejects, finds after the call; calls during one reading share the next. */
+/** Resolves to a result that was read after the call; calls during one read share the next. `read` never rejects. */
 function shared<T>(read: () => Promise<T>): () => Promise<T> {
   let reading: Promise<T> | undefined;
   let next: Promise<T> | undefined;

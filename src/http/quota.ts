@@ -1,4 +1,4 @@
-/** Counts what each caller has under way. */
+/** Limits the concurrent requests of each caller. */
 export class Quota {
   readonly #max: number;
   readonly #taken = new Map<string, number>();
@@ -7,7 +7,7 @@ export class Quota {
     this.#max = max;
   }
 
-  /** Gives the function that gives the place back, or undefined where this caller has all of its own. */
+  /** Returns a function that releases the slot, or undefined if this caller has none left. */
   take(caller: string): (() => void) | undefined {
     const taken = this.#taken.get(caller) ?? 0;
     if (taken >= this.#max) return undefined;

@@ -2,15 +2,15 @@ import { errorCode, messageOf } from '../base/errors.ts';
 import { NotDialledError } from '../base/dial.ts';
 
 /**
- * Why a request gave no usable answer.
- * - `unreachable`: no connection was made, or a proxy did not pass it on (with its `status`), so the server has seen nothing of it
- * - `broken`: the connection ended without an answer; the server may have acted on the request
+ * Why a request got no usable answer.
+ * - `unreachable`: no connection, or a proxy did not forward it (with its `status`); the server has not received it
+ * - `broken`: the connection ended without an answer; the server may have acted on it
  * - `timeout`: no complete answer in time; the server may have acted on it
  * - `cancelled`: the caller's signal aborted
  * - `locked`: 401
  * - `status`: any other error status
- * - `malformed`: a redirect, HTML, or a body that does not parse: not an opencode, or not one we know
- * - `too-large`: an answer that was not read to its end; the server is there
+ * - `malformed`: a redirect, HTML, or a body that does not parse: not an opencode, or an unknown version
+ * - `too-large`: the answer exceeds the limit; the server is reachable
  */
 export type FailureKind =
   | 'unreachable'
@@ -26,11 +26,11 @@ export class RequestError extends Error {
   override readonly name = 'RequestError';
   readonly kind: FailureKind;
   readonly status: number | undefined;
-  /** Why the password was not sent: with `unreachable` nothing was, with `locked` the answer to the rest was 401. */
+  /** Why the password was not sent. `unreachable`: nothing was sent; `locked`: the request without it was answered with 401. */
   readonly withheld: string | undefined;
-  /** The body of an error status, where it was read. */
+  /** The body of an error status, if it was read. */
   readonly answer: string | undefined;
-  /** What a 401 asks for, as the server wrote it. */
+  /** The challenge of a 401, as sent. */
   readonly challenge: string | undefined;
 
   constructor(
@@ -47,12 +47,12 @@ export class RequestError extends Error {
   }
 }
 
-/** Whether the server may have acted on the request: no answer came, or one of something in between that knows no more. */
+/** Whether the server may have acted on the request: it got no answer, or one from a proxy that does not know. */
 export function mayHaveActed({ kind, status = 0 }: RequestError): boolean {
   return ['broken', 'timeout', 'malformed', 'too-large'].includes(kind) || (kind === 'status' && status >= 500);
 }
 
-/** The other end has no certificate that this machine trusts: Node's codes for it. */
+/** Node's codes for certificates that this machine does not trust. */
 const CERTIFICATE_CODES = new Set([
   'CERT_HAS_EXPIRED',
   'CERT_NOT_YET_VALID',
@@ -64,10 +64,10 @@ const CERTIFICATE_CODES = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ]);
 
-/** This process, or this machine, may open no more files: nothing is wrong with the other end. */
+/** This process or machine is out of file descriptors; nothing is wrong with the other end. */
 export const OUT_OF_FILES = new Set(['EMFILE', 'ENFILE']);
 
-/** Codes with which no connection came about, so that not one byte of the request was sent. */
+/** Codes of a failed connect: not one byte of the request was sent. */
 const NEVER_CONNECTED = new Set([
   'ECONNREFUSED',
   'EHOSTUNREACH',
@@ -79,25 +79,20 @@ const NEVER_CONNECTED = new Set([
   ...OUT_OF_FILES,
 ]);
 
-/** Converts a socket error. `connected`: the request may have left this machine. */
+/** Converts a socket error. `connected`: the request may have been sent. */
 export function networkError(error: Error, label: string, connected: boolean): RequestError {
   if (error instanceof NotDialledError)
     return new RequestError('unreachable', `${label}: ${error.message}`, { cause: error });
-  // Several addresses of one host make it an AggregateError.
+  // A host with several addresses gives an AggregateError.
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
   const code = errorCode(first) ?? errorCode(error);
-  // A connect that ran out of time has the same code as a read that did.
+  // ETIMEDOUT may be from a connect or from a read.
   const never = code !== undefined && (NEVER_CONNECTED.has(code) || (code === 'ETIMEDOUT' && !connected));
-  return new RequestError(
-    never ? 'unreachable' : 'broken',
-    `${label}: ${code === undefined ? messageOf(first) : explained(code)}`,
-    {
-      cause: error,
-    },
-  );
+  const reason = code === undefined ? messageOf(first) : explained(code);
+  return new RequestError(never ? 'unreachable' : 'broken', `${label}: ${reason}`, { cause: error });
 }
 
-/** A code of Node's, with what it means where that is not in its name. */
+/** An error code with its meaning, unless its name says it. */
 function explained(code: string): string {
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return `${code}, its certificate is for another host; write the URL with a name that it is for`;

@@ -2,17 +2,17 @@ import * as z from 'zod';
 
 import { type Advertised, CONNECTED_TYPE, OPENCODE_TYPE, readTxt } from './service-types.ts';
 
-/** One service, as one packet announced it. */
+/** One service in one packet. */
 export interface Announcement {
-  /** `opencode`: it advertises itself; `connected`: `opencode-connected` does. */
+  /** The advertiser: opencode itself, or `opencode-connected`. */
   readonly kind: 'opencode' | 'connected';
-  /** Of the service, in small letters. */
+  /** Service name, in lower case. */
   readonly name: string;
-  /** A goodbye is no more than a hint: opencode 1.18.33 sends one for a name that another machine has (see `Sightings`). */
+  /** Only a hint: opencode 1.18.33 sends goodbyes for names of other machines (see `Sightings`). */
   readonly isGoodbye: boolean;
   readonly port: number;
   readonly says: Advertised;
-  /** What the packet gives as addresses of the service's host, in small letters and without zones. */
+  /** Address records of the service's host, in lower case and without zones. */
   readonly addresses: readonly string[];
 }
 
@@ -28,10 +28,10 @@ const srvSchema = recordSchema.extend({
 const txtSchema = recordSchema.extend({ type: z.literal('TXT'), data: z.array(z.instanceof(Uint8Array)) });
 const addressSchema = recordSchema.extend({ type: z.enum(['A', 'AAAA']), data: z.string() });
 
-/** What multicast-dns decodes; its records are checked one by one. */
+/** A packet decoded by multicast-dns; its records are checked one by one. */
 const packetSchema = z.object({ answers: z.array(z.unknown()), additionals: z.array(z.unknown()) });
 
-/** The services of our two types that a decoded packet describes completely. Invalid ones are left out. */
+/** The services of our two types that a decoded packet describes completely. Invalid records are ignored. */
 export function announcementsIn(decoded: unknown): readonly Announcement[] {
   const packet = packetSchema.safeParse(decoded);
   if (!packet.success) return [];
@@ -62,7 +62,7 @@ export function announcementsIn(decoded: unknown): readonly Announcement[] {
   return [...found.values()];
 }
 
-/** Other web servers use the same type as opencode; the name distinguishes them. */
+/** Other web servers share opencode's service type; its name distinguishes it. */
 function kindOf(type: string, service: string, port: number | undefined): Announcement['kind'] | undefined {
   if (type === CONNECTED_TYPE && service.endsWith(`.${CONNECTED_TYPE}`)) return 'connected';
   return type === OPENCODE_TYPE && service === `opencode-${port}.${OPENCODE_TYPE}` ? 'opencode' : undefined;
@@ -74,7 +74,7 @@ function all<Schema extends z.ZodType>(
   schema: Schema,
 ): z.output<Schema>[] {
   return records.flatMap((record) => {
-    // Before the schema: a packet may have hundreds of other types.
+    // Cheap test first: a packet may have hundreds of records of other types.
     if (typeof record !== 'object' || record === null || !('type' in record)) return [];
     if (!types.some((type) => type === record.type)) return [];
     const read = schema.safeParse(record);
@@ -82,7 +82,7 @@ function all<Schema extends z.ZodType>(
   });
 }
 
-/** Of records of one name the first counts. */
+/** The first record of each name. */
 function byName<Schema extends z.ZodType<{ readonly name: string }>>(
   records: readonly unknown[],
   types: readonly string[],

@@ -2,21 +2,21 @@ import { EventEmitter } from 'node:events';
 
 import { Bonjour } from 'bonjour-service';
 
-import type { Lan } from './lan.ts';
+import type { Lan, Origin } from './lan.ts';
 
-/** Of multicast-dns 7.2.5, what its one user bonjour-service 1.4.4 keeps to itself. */
+/** multicast-dns 7.2.5, as used inside bonjour-service 1.4.4. */
 interface MulticastDns {
-  /** `packet` is decoded. */
-  on(event: 'response', listener: (packet: unknown, from: unknown) => void): void;
+  /** `packet` is decoded, not validated. */
+  on(event: 'response', listener: (packet: unknown, from: Origin) => void): void;
   query(questions: readonly { readonly name: string; readonly type: 'PTR' }[]): void;
 }
 
-/** The LAN as the socket that multicast-dns uses: `on`, `once`, `send` and `close` of node:dgram. Closing it leaves the LAN open. */
+/** The LAN as the dgram socket that multicast-dns expects: `on`, `once`, `send` and `close`. Closing it leaves the LAN open. */
 function socketOver(lan: Lan): object {
   const socket = new EventEmitter();
-  const pass = (packet: Buffer, from: unknown): void => void socket.emit('message', packet, from);
+  const pass = (packet: Buffer, from: Origin): void => void socket.emit('message', packet, from);
   lan.on('message', pass);
-  /** Port and address are those of the group. */
+  /** Ignores port and address: always those of the group. */
   const send = async (...[packet, offset, length, , , done]: SendArguments): Promise<void> => {
     await lan.send(packet.subarray(offset, offset + length));
     done(null);
@@ -37,17 +37,17 @@ type SendArguments = [
   done: (error: Error | null) => void,
 ];
 
-/** bonjour-service over a `Lan`, which joins groups, binds and chooses interfaces by itself. Destroying it leaves the LAN open. */
+/** bonjour-service over a `Lan`, which binds, joins groups and chooses interfaces. Destroying it leaves the LAN open. */
 export function bonjourOver(lan: Lan, port: number): Bonjour {
-  // Its options go to multicast-dns, whatever their type says.
+  // bonjour-service passes its options to multicast-dns, despite their type.
   const options: object = { socket: socketOver(lan), port, bind: false, multicast: false };
-  // The link reports a packet that could not be sent; an exception would end the process.
+  // `Sender.problem` reports failed sends; the default error callback throws.
   return new Bonjour(options, () => {});
 }
 
 /**
- * Where bonjour-service gets its packets. Its own `Browser` keeps one service for each name, which all machines have in
- * common here, notices no new address, and forgets nothing.
+ * Gives access to the packets. The `Browser` of bonjour-service keeps one service for each name (here all machines use the same
+ * names), notices no new address, and drops nothing.
  */
 export function multicastOf(bonjour: Bonjour): MulticastDns {
   const { server } = bonjour as unknown as { readonly server: { readonly mdns: MulticastDns } };

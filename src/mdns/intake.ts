@@ -1,6 +1,5 @@
 import type { Clock } from '../base/clock.ts';
 
-/** Which of the packets on the LAN are for us. */
 export type Wanted = 'responses' | 'queries';
 
 export interface PacketSender {
@@ -12,27 +11,27 @@ export interface PacketSender {
 /** RFC 6762 section 17: no mDNS packet is larger, headers included. */
 const MAX_PACKET_BYTES = 9000;
 const HEADER_BYTES = 12;
-/** Of a question: an empty name, type and class. Of a record: TTL and length too. */
-const LEAST_QUESTION_BYTES = 5;
-const LEAST_RECORD_BYTES = 11;
+/** A question has an empty name, type and class; a record also TTL and length. */
+const MIN_QUESTION_BYTES = 5;
+const MIN_RECORD_BYTES = 11;
 
-/** Stands in the names of opencode's own advertisements, of ours, and of the questions for ours. */
+/** Occurs in the names of opencode's advertisements, of ours, and of queries for ours. */
 const MARK = 'opencode-';
 
-/** What a packet costs: decoding takes as long as there is to decode. */
+/** The cost of decoding a packet is proportional to its size. */
 const BYTES_PER_TOKEN = 500;
 
-/** A machine with 64 instances answers a question with as many packets; then it is silent until the next. */
+/** A machine with 64 instances answers a query with as many packets, then is silent until the next. */
 const SENDER = { burst: 400, perSecond: 20 };
-/** All machines: 500 instances answer at once. */
+/** All machines together: 500 instances answer at once. */
 const ALL = { burst: 4000, perSecond: 200 };
-/** Each of them makes us answer everyone. Answers go to all, so that few questions need one of their own. */
+/** Few are enough, because each answer is multicast to all. */
 const QUERIES = { burst: 10, perSecond: 2 };
 
-/** More machines than a LAN has are one that makes up addresses. */
+/** More senders than a LAN has machines: someone forges addresses. */
 const MAX_SENDERS = 1024;
 
-/** Lets through what may matter, and no more than can be worked off: the LAN is full of other devices, and anyone there can flood. */
+/** Filters and rate-limits packets before they are decoded: a LAN has many other devices, and anyone on it can flood. */
 export class Intake {
   readonly #clock: Clock;
   readonly #wanted: Wanted;
@@ -40,7 +39,7 @@ export class Intake {
   readonly #all: Bucket;
   readonly #senders = new Map<string, Bucket>();
 
-  /** `port`: from which responses must come (RFC 6762 section 6). */
+  /** `port`: the source port required of responses (RFC 6762 section 6). */
   constructor(wanted: Wanted, port: number, clock: Clock) {
     this.#clock = clock;
     this.#wanted = wanted;
@@ -61,7 +60,7 @@ export class Intake {
   #bucketOf(address: string, nowMs: number): Bucket {
     const known = this.#senders.get(address);
     if (known !== undefined) return known;
-    // A forgotten sender starts with a full bucket; the bucket for all senders stays.
+    // Forgotten senders start with full buckets; the common bucket still limits them.
     if (this.#senders.size >= MAX_SENDERS) this.#senders.clear();
     const bucket = new Bucket(SENDER, nowMs);
     this.#senders.set(address, bucket);
@@ -69,16 +68,15 @@ export class Intake {
   }
 }
 
-/** Whether the packet can hold what its header promises: the decoder makes room for that first. Opcode and response code must be zero (RFC 6762 section 18). */
+/** Whether the packet is large enough for the counts in its header, for which the decoder allocates. Opcode and response code must be zero (RFC 6762 section 18). */
 function isPlausible(packet: Buffer): boolean {
   if (packet.length < HEADER_BYTES || packet.length > MAX_PACKET_BYTES) return false;
   if ((packet.readUInt16BE(2) & 0x780f) !== 0) return false;
   const questions = packet.readUInt16BE(4);
   const records = packet.readUInt16BE(6) + packet.readUInt16BE(8) + packet.readUInt16BE(10);
-  return HEADER_BYTES + questions * LEAST_QUESTION_BYTES + records * LEAST_RECORD_BYTES <= packet.length;
+  return HEADER_BYTES + questions * MIN_QUESTION_BYTES + records * MIN_RECORD_BYTES <= packet.length;
 }
 
-/** A token bucket. */
 class Bucket {
   readonly #burst: number;
   readonly #perMs: number;

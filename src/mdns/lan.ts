@@ -23,28 +23,27 @@ export interface LanOptions {
   readonly readInterfaces?: () => Interfaces;
 }
 
-/** Where a packet came from. */
+/** The source of a packet. */
 export interface Origin {
-  /** With the zone of a link-local one. */
+  /** With its zone, if link-local. */
   readonly address: string;
   readonly family: 'IPv4' | 'IPv6';
   readonly port: number;
-  /** On which its sender is a neighbour. */
+  /** The interface on which the sender is a neighbour. */
   readonly interfaceName: string;
 }
 
-/** Node has no event for it. A person who opens a laptop waits longer for the Wi-Fi. */
+/** Polling interval for interfaces, since Node has no event. Wi-Fi takes longer to connect. */
 export const LINKS_EVERY_MS = 2000;
 
-/** One line of the log about packets that nothing can be made of is enough. */
 const MAX_REASON_CHARS = 200;
 
 /**
- * The LAN as one UDP socket: what is sent goes out on every interface in both families, and what comes in on any of them
- * was looked at first. By itself multicast-dns 7.2.5, on which bonjour-service stands, sends on one interface only, ends its
- * process where a socket cannot be bound or a listener throws, and takes in everything.
+ * The LAN as one UDP socket: sends on every interface in both families, and filters what it receives. multicast-dns 7.2.5, used by
+ * bonjour-service, would itself send on one interface only, end the process if a socket cannot be bound or a listener throws, and
+ * accept every packet.
  *
- * Beside `message` (a packet and its `RemoteInfo`, with `interfaceName`) it emits `links` when there are others than before.
+ * Emits `message` (a packet and its `Origin`), and `links` after links were added or removed.
  */
 export class Lan extends EventEmitter {
   readonly #options: LanOptions;
@@ -54,7 +53,7 @@ export class Lan extends EventEmitter {
   readonly #senders = new Map<string, Sender>();
   readonly #root = new AbortController();
   #neighbour: ReturnType<typeof neighbourhood> = () => undefined;
-  /** Why links that there are cannot be used, by their keys. */
+  /** Why existing links cannot be used, by their keys. */
   readonly #refused = new Map<string, string>();
   #unreadable: string | undefined;
   #hasMishandled = false;
@@ -67,7 +66,7 @@ export class Lan extends EventEmitter {
     this.#intake = new Intake(options.wanted, this.#port, options.clock);
   }
 
-  /** Resolves when it listens and can send wherever that is possible now; from then on it follows the interfaces. */
+  /** Resolves when it listens and sends on all usable links; then it follows changes of interfaces. */
   async open(): Promise<void> {
     await this.#update();
     void this.#follow();
@@ -89,17 +88,17 @@ export class Lan extends EventEmitter {
       : `no multicast on this machine: ${singleLine(reasons.slice(0, 4).join('; '), MAX_REASON_CHARS)}`;
   }
 
-  /** Links that there are and that cannot be used, and why, while others can. */
+  /** Existing links that cannot be used. */
   get unusable(): readonly { readonly link: string; readonly reason: string }[] {
     return [...this.#refused].map(([key, reason]) => ({ link: key.split(' ').slice(0, 3).join(' '), reason }));
   }
 
-  /** The interface on which `address` is a neighbour now; undefined where it is none. */
+  /** The interface on which `address` is a neighbour now, or undefined. */
   interfaceOf(address: string, family: Link['family']): string | undefined {
     return this.#neighbour(address, family);
   }
 
-  /** On every link. Resolves when it has gone out where it could; never rejects. */
+  /** Sends on every link. Never rejects: a link without network is not an error. */
   async send(packet: Uint8Array): Promise<void> {
     await Promise.all([...this.#senders.values()].map((sender) => sender.send(packet)));
   }
@@ -119,7 +118,7 @@ export class Lan extends EventEmitter {
       try {
         if (!signal.aborted && (await this.#update()) && !signal.aborted) this.emit('links');
       } catch (error) {
-        // Of who listens; the next look may be luckier.
+        // Perhaps thrown by a listener. The next update may succeed.
         this.#options.logger.log('debug', 'new network links could not be used', { reason: reasonOf(error) });
       }
     }
@@ -136,7 +135,7 @@ export class Lan extends EventEmitter {
     }
   }
 
-  /** True when there is a link that was not there before, or none where there was one. */
+  /** True if links were added or removed. */
   async #update(): Promise<boolean> {
     const interfaces = this.#readInterfaces();
     const wanted = linksOf(interfaces, this.#options.interfaces);
@@ -149,7 +148,7 @@ export class Lan extends EventEmitter {
     return changed;
   }
 
-  /** True where the link is new, or works again. */
+  /** True if the link is new, or usable again. */
   async #keep(link: Link): Promise<boolean> {
     const known = this.#senders.get(link.key);
     try {
@@ -165,13 +164,13 @@ export class Lan extends EventEmitter {
         sender.close();
         throw error;
       });
-      // Closed while it was made.
+      // Closed meanwhile.
       if (this.#root.signal.aborted) sender.close();
       else this.#senders.set(link.key, sender);
       this.#refused.delete(link.key);
       return true;
     } catch (error) {
-      // An address that is still checked for a twin (IPv6), or an interface that is just going: there is a next time.
+      // An IPv6 address may still be tentative, or the interface is being removed; the next update tries again.
       this.#refused.set(link.key, reasonOf(error));
       return known === undefined ? false : this.#drop(link);
     }
@@ -203,7 +202,7 @@ export class Lan extends EventEmitter {
     try {
       this.emit('message', packet, { ...from, interfaceName });
     } catch (error) {
-      // Anyone can send anything: none of it may end this process.
+      // Anyone can send anything; nothing of it may end this process. One line in the log is enough.
       if (this.#hasMishandled) return;
       this.#hasMishandled = true;
       const reason = reasonOf(error);

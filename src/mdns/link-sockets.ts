@@ -10,8 +10,8 @@ const GROUPS = { IPv4: '224.0.0.251', IPv6: 'ff02::fb' } as const;
 const TTL = 255;
 
 /**
- * What hears one address family: bound to no address, since on Linux a socket that is hears no multicast. One for all
- * interfaces: Linux gives what arrives on any of them to each socket of the group.
+ * Receives for one address family on all interfaces. Bound to the wildcard address, because on Linux a socket bound to a specific
+ * one receives no multicast. One is enough: Linux delivers each packet to every socket of the group.
  */
 export class PacketReceiver {
   readonly #family: Link['family'];
@@ -25,7 +25,7 @@ export class PacketReceiver {
     this.ready = bound(this.#socket, port, family === 'IPv4' ? '0.0.0.0' : '::');
   }
 
-  /** True if it had not joined yet, or if the interface was recreated. Throws if the interface is gone or refuses. */
+  /** True if it had not joined yet, or the interface was recreated. Throws if the interface is gone or refuses. */
   join(link: Link): boolean {
     try {
       this.#socket.addMembership(GROUPS[this.#family], interfaceOf(link));
@@ -40,7 +40,7 @@ export class PacketReceiver {
     try {
       this.#socket.dropMembership(GROUPS[this.#family], interfaceOf(link));
     } catch {
-      // It went with its interface.
+      // The interface is gone, and the membership with it.
     }
   }
 
@@ -49,11 +49,11 @@ export class PacketReceiver {
   }
 }
 
-/** What sends on one link: bound to its address, so that it hears no multicast a second time. */
+/** Sends on one link. Bound to its address, so that it does not receive multicast a second time. */
 export class Sender {
   readonly link: Link;
   readonly ready: Promise<void>;
-  /** Why the last packet did not go out. */
+  /** Why the last packet could not be sent. */
   problem: string | undefined;
   readonly #socket: Socket;
   readonly #port: number;
@@ -69,7 +69,7 @@ export class Sender {
     });
   }
 
-  /** Binds to the current interface: the system binds to its number, which changes when the interface is recreated. Throws if it is gone. */
+  /** The system binds to the interface's number, which changes if it is recreated. Throws if it is gone. */
   renew(): void {
     this.#socket.setMulticastInterface(interfaceOf(this.link));
   }
@@ -101,14 +101,14 @@ function socketOf(family: Link['family']): Socket {
   return createSocket({ type: family === 'IPv4' ? 'udp4' : 'udp6', reuseAddr: true, ipv6Only: family === 'IPv6' });
 }
 
-/** Rejects if it cannot be bound; later socket errors concern single packets, and the sender gets them. */
+/** Rejects if it cannot be bound. Later errors concern single packets, and `send` gets them. */
 function bound(socket: Socket, port: number, address: string): Promise<void> {
   const ready = new Promise<void>((resolve, reject) => {
     socket.on('error', reject);
     socket.once('close', () => reject(new Error('closed')));
     socket.bind({ port, address }, () => resolve());
   });
-  // Who waits for it may have given up.
+  // The caller may not be waiting any more.
   ready.catch(() => {});
   return ready;
 }

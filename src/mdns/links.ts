@@ -1,33 +1,33 @@
 import type { NetworkInterfaceInfo } from 'node:os';
 import { BlockList } from 'node:net';
 
-/** What `os.networkInterfaces` gives. */
+/** The result of `os.networkInterfaces`. */
 export type Interfaces = Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
 
-/** `all`: every interface but loopback; else those of these names. */
+/** `all`: every interface but loopback. */
 export type WantedInterfaces = 'all' | readonly string[];
 
-/** One interface in one address family: what a multicast packet is sent from. */
+/** One interface in one address family. */
 export interface Link {
-  /** Another key is another link, a recreated interface included if the system shows that. */
+  /** Changes if the interface is recreated, as far as the system shows that. */
   readonly key: string;
   readonly interfaceName: string;
   readonly family: 'IPv4' | 'IPv6';
-  /** To send from. Of IPv6 the link-local one where there is one, as RFC 6762 section 15 has it, with its `%zone`. */
+  /** Source address. For IPv6 the link-local one if there is one (RFC 6762 section 15), with its `%zone`. */
   readonly address: string;
 }
 
-/** A host of containers has hundreds of interfaces, each with a link-local address: more sockets than these find nobody. */
+/** A container host has hundreds of interfaces with link-local addresses, on which there is nobody. */
 export const MAX_LINKS = 32;
 
-/** The links of `interfaces` that are wanted, those with an IPv4 address first. */
+/** The wanted links, interfaces with an IPv4 address first. */
 export function linksOf(interfaces: Interfaces, wanted: WantedInterfaces): readonly Link[] {
   const links: Link[] = [];
   for (const [name, addresses = []] of Object.entries(interfaces)) {
     if (!isWanted(name, addresses, wanted)) continue;
     const four = addresses.find(({ family }) => family === 'IPv4');
     const six = linkLocal(addresses) ?? addresses.find(({ family }) => family === 'IPv6');
-    // A recreated interface has another number, and its link-local addresses carry that.
+    // A recreated interface has another number, which is the scope of its link-local addresses.
     const incarnation = `${linkLocal(addresses)?.scopeid ?? ''} ${addresses[0]?.mac ?? ''}`;
     for (const info of [four, six]) if (info !== undefined) links.push(linkOf(name, info, incarnation));
   }
@@ -38,8 +38,8 @@ export function linksOf(interfaces: Interfaces, wanted: WantedInterfaces): reado
 }
 
 /**
- * Tells on which interface the sender of a packet is a neighbour; undefined for one that is not, whose packet came through a
- * router and is to be ignored (RFC 6762 section 11). `address` as node:dgram gives it, with its zone.
+ * Returns the interface on which the sender of a packet is a neighbour. Undefined if the packet came through a router and must be
+ * ignored (RFC 6762 section 11). `address` is from node:dgram, with its zone.
  */
 export function neighbourhood(
   interfaces: Interfaces,

@@ -7,14 +7,14 @@ import { type Advertised, CONNECTED_TYPE_NAME, txtOf } from './service-types.ts'
 
 export interface PublisherOptions extends Omit<LanOptions, 'wanted'> {
   readonly instance: Advertised & { readonly id: string };
-  /** On which the instance listens, on every address. */
+  /** The instance's port, on every address. */
   readonly listensOn: number;
 }
 
 /** A goodbye is one packet on each link. */
 const GOODBYE_LIMIT_MS = 300;
 
-/** Advertises one instance on the LAN, and answers who asks for it. */
+/** Advertises one instance on the LAN, and answers queries for it. */
 export class Publisher {
   readonly #options: PublisherOptions;
   readonly #lan: Lan;
@@ -27,13 +27,13 @@ export class Publisher {
     this.#lan.on('links', () => this.#publish());
   }
 
-  /** Resolves when it is advertised wherever that is possible now; from then on it follows the interfaces. */
+  /** Resolves when it is advertised on all usable links; then it follows changes of interfaces. */
   async open(): Promise<void> {
     await this.#lan.open();
     this.#publish();
   }
 
-  /** Why nobody can hear it; undefined while somebody could. */
+  /** Why it cannot be advertised; undefined while it is. */
   get problem(): string | undefined {
     return this.#lan.problem;
   }
@@ -47,7 +47,7 @@ export class Publisher {
   async #end(): Promise<void> {
     const bonjour = this.#bonjour;
     if (bonjour !== undefined) {
-      const late = (): Error => new Error('nobody took the goodbye');
+      const late = (): Error => new Error('the goodbye was not sent in time');
       const limit = { clock: this.#options.clock, ms: GOODBYE_LIMIT_MS, late };
       await within(limit, () => new Promise<void>((resolve) => bonjour.unpublishAll(resolve))).catch(() => {});
     }
@@ -55,15 +55,15 @@ export class Publisher {
     this.#lan.close();
   }
 
-  /** Rebuilt when the links change: records hold the addresses of the time they were made. */
+  /** Called again when links change, because records contain the addresses of their time. */
   #publish(): void {
     if (this.#closing !== undefined) return;
     const { instance, listensOn, port = MDNS_PORT } = this.#options;
-    // Without a goodbye: it is still there.
+    // No goodbye: the instance is still running.
     this.#bonjour?.destroy();
     this.#bonjour = bonjourOver(this.#lan, port);
     const service: ServiceConfig = {
-      // Of a name that no other instance has, nothing needs to be asked first.
+      // The name is unique, so no probing for conflicts is needed.
       name: `opencode-${instance.id}`,
       probe: false,
       type: CONNECTED_TYPE_NAME,

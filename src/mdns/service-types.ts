@@ -1,13 +1,13 @@
 import { singleLine } from '../base/plain-text.ts';
 
-/** What `opencode --mdns` advertises itself under, as `opencode-<port>` (1.18.33). */
+/** Service type of `opencode --mdns`, which names the service `opencode-<port>` (1.18.33). */
 export const OPENCODE_TYPE = '_http._tcp.local';
-/** What `opencode-connected --lan` advertises under. */
+/** Service type of `opencode-connected --lan`. */
 export const CONNECTED_TYPE = '_opencode-mcp._tcp.local';
-/** As bonjour-service names it. */
+/** The same in the notation of bonjour-service. */
 export const CONNECTED_TYPE_NAME = 'opencode-mcp';
 
-/** What our own service type says of an instance: labels, none of them checked. */
+/** The unverified labels in the TXT record of our own service type. */
 export interface Advertised {
   readonly id?: string;
   readonly name?: string;
@@ -23,14 +23,14 @@ const KEYS = { id: 'id', name: 'name', hostname: 'host', directory: 'dir' } as c
   string
 >;
 
-/** Of one string of a TXT record, its key included (RFC 6763 section 6.1). */
+/** One string of a TXT record, including its key (RFC 6763 section 6.1). */
 const MAX_STRING_BYTES = 255;
-/** More strings than ours has are somebody else's. */
+/** More than our own records have. */
 const MAX_STRINGS = 32;
 
 const MAX_CHARS = { name: 128, hostname: 253, directory: 255 } as const;
 
-/** For a TXT record. What does not fit into a string of one is left out: half a directory is another one. */
+/** The fields of the TXT record. A value that does not fit is left out, because half a path names another directory. */
 export function txtOf(advertised: Advertised): Readonly<Record<string, string>> {
   const pairs = Object.entries(KEYS).flatMap(([field, key]) => {
     const value = advertised[field as keyof Advertised];
@@ -40,14 +40,14 @@ export function txtOf(advertised: Advertised): Readonly<Record<string, string>> 
   return Object.fromEntries([['v', VERSION] as const, ...pairs]);
 }
 
-/** What the strings of a TXT record say, bounded and cleaned. */
+/** Reads the strings of a TXT record, bounded and cleaned. */
 export function readTxt(strings: readonly Uint8Array[]): Advertised {
   const fields = new Map<string, string>();
   for (const string of strings.slice(0, MAX_STRINGS)) {
     const text = Buffer.from(string.buffer, string.byteOffset, string.length).toString('utf8');
     const at = text.indexOf('=');
     const key = text.slice(0, at).toLowerCase();
-    // Of a key that comes twice the first counts (RFC 6763 section 6.4).
+    // The first of equal keys counts (RFC 6763 section 6.4).
     if (at > 0 && !fields.has(key)) fields.set(key, text.slice(at + 1));
   }
   const label = (field: keyof typeof MAX_CHARS): string | undefined =>

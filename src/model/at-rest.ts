@@ -6,16 +6,16 @@ export interface NewestMessage {
   readonly error?: unknown;
 }
 
-/** How a session stands that does not run. */
+/** State of a session that is not running. */
 export interface AtRest {
   readonly state: 'idle' | 'starting' | 'interrupted';
   readonly reason?: string;
 }
 
-/** A cold instance began after 9 s (opencode 1.18.33); our clock and the instance's may differ by as much. */
+/** A cold instance took 9 s to begin a turn (opencode 1.18.33), and its clock may differ from ours by as much. */
 const STARTING_MS = 20_000;
 
-/** A message that is not complete and not in status stays so for ever: its process was killed in the middle. */
+/** An incomplete message of a session that is not running stays incomplete: the process was killed during the turn. */
 export function atRest(newest: NewestMessage | undefined, nowMs: number): AtRest {
   if (newest === undefined) return { state: 'idle' };
   const { role, time, error } = newest;
@@ -27,7 +27,7 @@ export function atRest(newest: NewestMessage | undefined, nowMs: number): AtRest
         'its last message was never completed; the instance was restarted, or another process of the same home works on it',
     };
   }
-  // opencode takes a message up to a second before its status says so.
+  // opencode accepts a message up to a second before its status reports the session as busy.
   if (Math.abs(nowMs - time.created) < STARTING_MS) return { state: 'starting' };
   return { state: 'interrupted', reason: 'its last message was never answered' };
 }

@@ -3,7 +3,7 @@ import type { CredentialRef } from '../config/file/secret-ref.ts';
 import type { Dial } from '../base/dial.ts';
 import type { Report } from './report.ts';
 
-/** How an endpoint is reached, best first: the order in which ways to one instance are preferred. */
+/** How an endpoint is reached, in order of preference. */
 export const ROUTES = ['loopback', 'tailnet', 'relay', 'url', 'lan'] as const;
 
 export type Route = (typeof ROUTES)[number];
@@ -13,66 +13,65 @@ export interface Endpoint {
   /** Scheme, host, port and optional path prefix, without a trailing slash: `http://127.0.0.1:4096`. */
   readonly url: string;
   readonly route: Route;
-  /** Extra request headers. Secret: never logged, never shown. Of an endpoint that requests go to, all are text. */
+  /** Extra request headers. Secret: never logged, never shown. All are resolved to text before a request is sent. */
   readonly headers?: Readonly<Record<string, HeaderValue>>;
-  /** Makes the connection where one cannot simply connect. One function for all endpoints that are reached by the same means. */
+  /** Makes the connection if a plain TCP connect does not reach it. Endpoints reached by the same means share one function. */
   readonly dial?: Dial;
-  /** The user whose registration this is: on this machine its password goes to a port of theirs, too. */
+  /** Owner of the registration. On this machine, a port held by that user may receive the password too. */
   readonly ownerUid?: number;
-  /** This process, of this user, says that it listens there: nothing is sent where another one does. */
+  /** The process that claims to listen there. If another process holds the port, nothing is sent. */
   readonly holderPid?: number;
-  /** A person wrote this URL: it gets its password even where this machine cannot see who holds the port. */
+  /** The URL is from the configuration: its password is sent even if the holder of the port cannot be determined. */
   readonly configured?: true;
 }
 
 /**
- * What a source says of the instance, not yet checked. Text is already bounded and free of
- * control characters. `directory` only labels and compares: it is never put into a request,
- * because opencode executes what lies in a directory it is asked about.
+ * Unverified facts from a source. Text is already bounded and free of control characters.
+ * `directory` is used for labels and comparison only, never in a request: opencode executes
+ * code from a directory named in a request.
  */
 export interface Claims {
-  /** Given by `opencode-connected`; the same in every registration of one process. */
+  /** Chosen by `opencode-connected`; the same in every registration of one process. */
   readonly id?: string;
   readonly name?: string;
   readonly hostname?: string;
-  /** The port opencode listens on at its own machine; a tunnel's port is in the endpoint. */
+  /** Port on opencode's own machine; the port of a tunnel is in the endpoint. */
   readonly localPort?: number;
   readonly directory?: string;
   /** Milliseconds since the Unix epoch. */
   readonly connectedAt?: number;
   /**
-   * It is an OpenCode 2 service. `pid`: as its own file says, and `/api/info` says pid and version again, except of the preview. Without
-   * one its own machine has checked that.
+   * Set for an OpenCode 2 service. `pid` is from the service's file and must match `/api/info` (the preview does not report it).
+   * Absent if the candidate is on another machine, whose node service has checked the pid.
    */
   readonly service?: { readonly pid?: number; readonly version?: string; readonly isPreview?: true };
 }
 
-/** An untrusted candidate is listed with the reason and otherwise left alone: not probed, no credential, not driven. */
+/** An untrusted candidate is listed with the reason; it is not probed, gets no credential and cannot be driven. */
 export type Trust = { readonly level: 'trusted' } | { readonly level: 'untrusted'; readonly reason: string };
 
-/** One thing that a source saw. */
+/** One instance as one source sees it. */
 export interface Candidate {
-  /** Name of the source. */
   readonly source: string;
-  /** Identifies the sighting within its source for as long as it lasts: a file name, a configured name. */
+  /** Stable and unique within its source: a file name, a configured name. */
   readonly key: string;
   readonly endpoint: Endpoint;
   readonly claims: Claims;
   readonly trust: Trust;
-  /** The credential that came with the sighting; it goes before any configured rule. */
+  /** A credential found by the source; takes precedence over configured rules. */
   readonly credential?: CredentialRef;
-  /** Why it may not answer, as its source sees it; goes behind the reason where it does not. Safe to show. */
+  /** The source's guess why it may not answer; appended to the reason if it does not. Safe to show. */
   readonly hint?: string;
-  /** Set where a person named this instance in the configuration: it stays listed while offline. */
+  /** Named in the configuration: stays listed while offline. */
   readonly pinned?: true;
-  /** Where a watcher follows that server: another report makes no other candidate. */
+  /** Set while a watcher follows the server. A new report does not make it a different candidate. */
   readonly report?: Report;
 }
 
-/** Something about a scan that a person should know: a file that could not be used, a cap that was reached. */
+/** Something about a scan that the user should know: an unusable file, a limit that was reached. */
 export interface Note {
-  /** What it is about: a file path, a directory, a configured name. Bounded, without control characters. */
+  /** A file path, a directory, a configured name. Bounded, without control characters. */
   readonly subject: string;
-  /** What is wrong, and what to do where that is known. */
+  /** What is wrong and, if known, what to do. */
   readonly reason: string;
 }

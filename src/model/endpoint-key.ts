@@ -1,10 +1,12 @@
+import { urlHost } from '../base/urls.ts';
 import type { Endpoint } from './candidate.ts';
-/** Already in the form that `URL` would give it, which sources mostly give. */
-const PLAIN = /^https?:\/\/[a-z0-9.-]+:\d+$/;
+
+/** Already normalised, as most sources write it: saves parsing. */
+const NORMALISED = /^https?:\/\/[a-z0-9.-]+:\d+$/;
 
 /**
- * What makes two endpoints the same one: scheme, host, port, prefix, the headers a person gave, by which a proxy may choose
- * between instances, and whether it is dialled: the same address need not be reachable otherwise.
+ * Equal for two endpoints that are the same: scheme, host, port, prefix, the configured headers (a proxy may route by
+ * them), and whether it is dialled (an address may be reachable only by dialling).
  */
 export function endpointKey({ url, headers, dial }: Endpoint): string {
   const pairs = Object.entries(headers ?? {}).map(
@@ -14,18 +16,15 @@ export function endpointKey({ url, headers, dial }: Endpoint): string {
   return pairs.length === 0 ? canonical(url) : [canonical(url), ...pairs.toSorted()].join('\n');
 }
 
-/** The host as the URL has it, without the brackets of an IPv6 address, and the port, given or not. */
+/** The host, an IPv6 address without brackets, and the port, explicit or the scheme's default. */
 export function addressOf(url: string): { readonly host: string; readonly port: number } {
   if (!URL.canParse(url)) return { host: url, port: 0 };
-  const { hostname, port, protocol } = new URL(url);
-  return {
-    host: hostname.replace(/^\[|\]$/g, ''),
-    port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port),
-  };
+  const { port, protocol } = new URL(url);
+  return { host: urlHost(url), port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port) };
 }
 
 function canonical(url: string): string {
-  if (PLAIN.test(url) || !URL.canParse(url)) return url;
+  if (NORMALISED.test(url) || !URL.canParse(url)) return url;
   const { protocol, hostname, pathname } = new URL(url);
   return `${protocol}//${hostname}:${addressOf(url).port}${pathname.replace(/\/$/, '')}`;
 }

@@ -1,7 +1,7 @@
-/** How far this user's calls on this machine followed a session. Their caller knows what they saw, and needs no notification. */
+/** Until when this user's own calls on this machine followed a session: what they saw needs no notification. */
 export interface Followed {
-  /** Ms since the epoch; `Infinity` where one follows it now. */
+  /** Ms since the epoch; `Infinity` while a call is following it. */
   readonly untilMs: number;
-  /** The last of them saw its turn end, and not only that it waits for somebody. */
+  /** The last call saw the turn end, not just stop for an answer. */
   readonly sawEnd: boolean;
 }

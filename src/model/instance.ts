@@ -2,72 +2,72 @@ import type { Candidate, Claims, Note } from './candidate.ts';
 import type { AtRest } from './at-rest.ts';
 import type { WatchedSession } from './watched.ts';
 
-/** A generation of opencode, and how it is spoken to. */
+/** A generation of opencode and its API. */
 export type Dialect = 'opencode-1' | 'opencode-2' | 'opencode-2-preview';
 
-/** What one look at an endpoint found. A failed probe is a value with a reason, never an exception. */
+/** Result of one probe. A failed probe is a value with a reason, never an exception. */
 export type ProbeResult =
   | {
       readonly status: 'healthy';
       readonly version: string;
       readonly dialect: Dialect;
       /**
-       * The server's own directories, as its `/path` tells them: of OpenCode 1 the only ones that may go into a request, beside those
-       * of its sessions. Empty of OpenCode 2, which works in those of its sessions alone.
+       * From the server's `/path`. Besides the directories of its sessions, the only ones allowed in a request to OpenCode 1.
+       * Empty for OpenCode 2, which has session directories only.
        */
       readonly directory: string;
       readonly worktree: string;
-      /** The process, as an OpenCode 2 says it itself; the preview does not. */
+      /** Reported by OpenCode 2, but not by its preview. */
       readonly pid?: number;
     }
   /** Alive, but our credential (or the lack of one) was refused. */
   | {
       readonly status: 'locked';
       readonly reason: string;
-      /** A password is known and was not sent: the wrong user holds the port, or nobody knows who does. */
+      /** A password is known but was not sent: the wrong user, or an unknown one, holds the port. */
       readonly isWithheld?: true;
     }
-  /** An opencode that this program cannot drive: too old, or of a major version it does not know. */
+  /** An opencode that is too old, or of an unknown major version. */
   | { readonly status: 'unsupported'; readonly version: string; readonly reason: string }
   | { readonly status: 'unhealthy'; readonly reason: string }
-  /** Not asked yet. */
+  /** Not probed yet. */
   | { readonly status: 'unknown' }
-  /** Not asked, because its source does not vouch for it. */
+  /** Not probed, because the candidate is not trusted. */
   | { readonly status: 'untrusted'; readonly reason: string };
 
-/** A candidate together with what answered there. */
+/** A candidate and its last probe. */
 export interface ProbedEndpoint {
-  /** `source` and the candidate's key: unique in the directory. */
+  /** `source` and the candidate's key: unique in the fleet. */
   readonly id: string;
   readonly candidate: Candidate;
   readonly result: ProbeResult;
-  /** When `result` was obtained, ms since the epoch; undefined while unknown. */
+  /** Time of `result`, ms since the epoch; undefined while unknown. */
   readonly probedAtMs?: number;
   /** When it last answered as healthy or locked. */
   readonly lastSeenMs?: number;
-  /** Time of the last answer, for choosing among equals. */
+  /** How long the last answer took, for choosing among equal endpoints. */
   readonly latencyMs?: number;
-  /** It failed a short while ago: a way that did not is used before it, so that one that comes and goes is not taken up each time. */
+  /** It failed recently: endpoints that did not are preferred, so that a flapping one is not picked up each time it returns. */
   readonly unsteady?: boolean;
-  /** Where the password was found that goes with requests to it; undefined where none does. Safe to show. */
+  /** Where its password was found; undefined if it gets none. Safe to show. */
   readonly passwordFrom?: string;
-  /** Scheduled rounds in a row in which it did not answer; tool calls do not count. */
+  /** Scheduled rounds in a row without an answer; tool calls do not count. */
   readonly misses: number;
-  /** Its answers when it was last healthy, kept while it is not. */
+  /** The last healthy result, kept while it is not healthy. */
   readonly lastHealthy?: Omit<Extract<ProbeResult, { status: 'healthy' }>, 'status'>;
-  /** What it was doing in its own directory when it was last asked, kept while it does not answer. */
+  /** The last overview of its own directory, kept while it does not answer. */
   readonly overview?: Overview | undefined;
-  /** The other directories that it was seen to work in, and what it was doing there. */
+  /** Overviews of its other known directories. */
   readonly elsewhere?: ReadonlyMap<string, Overview> | undefined;
 }
 
-/** One opencode process, with every endpoint that is proven to lead to it, best first. */
+/** One opencode process and every endpoint that is proven to lead to it, best first. */
 export interface Server {
-  /** Stable while the set of sightings is; not shown. */
+  /** Stable as long as its candidates are; not shown. */
   readonly key: string;
   readonly claims: Claims;
   readonly endpoints: readonly [ProbedEndpoint, ...ProbedEndpoint[]];
-  /** Its own directory as its `/path` last gave it; kept while it is offline, undefined where it never answered. */
+  /** Its own directory, last reported by `/path`; kept while offline, undefined if it never answered. */
   readonly directory?: string;
 }
 
@@ -77,11 +77,11 @@ export interface SessionSummary {
   readonly title: string;
   readonly directory: string;
   readonly updatedMs: number;
-  /** How it stands where it does not run; absent where it runs or that is not known. */
+  /** Absent while the session is running, and if unknown. */
   readonly rest?: AtRest;
 }
 
-/** The requests that an overview consists of. */
+/** An overview takes one request for each. */
 export const OVERVIEW_PARTS = ['status', 'permissions', 'questions', 'session'] as const;
 export type OverviewPart = (typeof OVERVIEW_PARTS)[number];
 
@@ -92,39 +92,39 @@ export type Activity =
   /** It answers, but its status is not known yet. */
   | { readonly kind: 'unknown' };
 
-/** One request that a session stops for until somebody answers. */
+/** A pending permission request or question, which blocks its session. */
 export interface Waiting {
   readonly kind: 'permission' | 'question';
-  /** Of the request. */
+  /** Id of the request. */
   readonly id: string;
-  /** The session that asked: a sub-agent's has its own. */
+  /** The session that asked; a sub-agent has its own session. */
   readonly sessionId: string;
-  /** The message whose tool asked, where that is known. */
+  /** The message whose tool asked, if known. */
   readonly messageId?: string;
   /** `bash "rm -rf build"`, `Which color? Red | Blue`: clean and bounded. */
   readonly text: string;
-  /** The session works for another one; absent where that is not known. */
+  /** The session is a sub-agent's; absent if unknown. */
   readonly ofSubAgent?: boolean;
 }
 
-/** What a server is doing in one directory, as asked within one survey. */
+/** What a server is doing in one directory. */
 export interface Overview {
-  /** Of another directory than the server's own: a session there. A server that does not have it is another process, to which the directory is not named. */
+  /** For a directory other than the server's own: a session in it. A server without that session is another process, and the directory is never sent to it. */
   readonly witness?: string;
   readonly activity: Activity;
-  /** Sessions that run, sub-agents' included. */
+  /** Running sessions, including sub-agents. */
   readonly running: readonly string[];
   /** The most recently updated root session of that directory. */
   readonly session?: SessionSummary;
-  /** What waits for an answer, sub-agents' requests included; not what an abort left behind. */
+  /** Pending requests, including sub-agents', without those left behind by an abort. */
   readonly waiting: readonly Waiting[];
-  /** Its sessions that run, wait or ended lately; present where a watcher follows the server. */
+  /** Sessions that are running, waiting or ended recently; present if a watcher follows the server. */
   readonly sessions?: readonly WatchedSession[];
-  /** Not used lately: its name can be called, and it is not listed. */
+  /** Not used recently: callable by name, but not listed. */
   readonly isOld?: true;
-  /** When it was last asked and answered at least one part. */
+  /** Time of the last survey that got an answer for at least one part. */
   readonly askedAtMs: number;
-  /** Parts that got no usable answer then; they show what was known before, or nothing. Absent when all is fresh. */
+  /** Parts without a usable answer in that survey; they hold earlier data or none. Absent if all are fresh. */
   readonly stale?: readonly OverviewPart[];
 }
 
@@ -139,28 +139,28 @@ export type InstanceState =
   | 'untrusted'
   | 'unknown';
 
-/** A server and one directory that it works in: what tools name. */
+/** A server and one directory that it works in: the unit that tools address. */
 export interface Instance {
   readonly server: Server;
-  /** The server's, with the directory where that is not the server's own. */
+  /** The server's key, plus the directory if that is not the server's own. */
   readonly key: string;
-  /** Unique among all names ever shown by this server. */
+  /** Unique among all names this program has shown. */
   readonly name: string;
   readonly host: string;
-  /** Names under which it was also shown, before two entries proved to be one instance. They lead to it still. */
+  /** Earlier names, from before two entries proved to be one instance. They still resolve to it. */
   readonly aliases?: readonly string[];
   readonly state: InstanceState;
-  /** Undefined where the server never answered. Safe to name in a request: the server's `/path` or its sessions gave it. */
+  /** Undefined if the server never answered. Allowed in a request: it is from the server's `/path` or its sessions. */
   readonly directory?: string;
   /** When any of its endpoints last answered. */
   readonly lastSeenMs?: number;
-  /** Why it is locked, offline, unsupported or untrusted; what it waits for or retries. */
+  /** Why it is locked, offline, unsupported or untrusted; what it is waiting for or retrying. */
   readonly reason?: string;
-  /** The last overview; its age shows whether this round's survey was answered. */
+  /** The last overview, which may be older than the last round. */
   readonly overview?: Overview;
 }
 
-/** An instance that was shown once and whose server is gone. Its name is never given to another. */
+/** A listed instance whose server is gone. Its name is never reused. */
 export interface GoneInstance {
   readonly name: string;
   readonly host: string;
@@ -170,14 +170,14 @@ export interface GoneInstance {
   readonly reason: string;
 }
 
-/** How a source did at its last scan. */
+/** Result of a source's last scan. */
 export interface SourceState {
   readonly name: string;
   readonly status: 'pending' | 'ok' | 'unavailable' | 'failed';
   readonly reason?: string;
-  /** Candidates it contributes now. */
+  /** Number of candidates it contributes now. */
   readonly candidates: number;
-  /** What it saw and left out in the normal course of things, and why; bounded. */
+  /** See `Scan`; bounded. */
   readonly dropped: readonly Note[];
   /** When its last scan ended, ms since the epoch. */
   readonly scannedAtMs?: number;
@@ -187,7 +187,7 @@ export interface SourceState {
 export interface Snapshot {
   /** Sorted by name. */
   readonly instances: readonly Instance[];
-  /** Directories that were listed while a server worked there; it does no more, but their names stay callable. */
+  /** Instances of directories that servers no longer work in: not listed, still callable by name. */
   readonly resting: readonly Instance[];
   readonly gone: readonly GoneInstance[];
   readonly sources: readonly SourceState[];

@@ -9,7 +9,7 @@ export function sortNonEmpty<T>(items: NonEmpty<T>, order: (one: T, other: T) =>
   return [first, ...rest];
 }
 
-/** The lists of values with the same key, in order of appearance. */
+/** Groups in order of first appearance. */
 export function groupBy<T>(items: Iterable<T>, keyOf: (item: T) => string): Map<string, [T, ...T[]]> {
   const groups = new Map<string, [T, ...T[]]>();
   for (const item of items) {

@@ -1,9 +1,9 @@
 import type { Candidate } from './candidate.ts';
 import type { Overview, ProbeResult, Server } from './instance.ts';
 
-/** What a server does in one directory, as a watcher says it. */
+/** What a server is doing in one directory, reported by a watcher. */
 export interface ReportedOverview extends Omit<Overview, 'askedAtMs' | 'stale'> {
-  /** Empty: of an OpenCode 2 in all of its directories. */
+  /** Empty for an OpenCode 2: the overview covers all of its directories. */
   readonly directory: string;
 }
 
@@ -13,18 +13,18 @@ export interface ReportedServer {
 }
 
 /**
- * What the watcher on a server's own machine says of it, so that the server itself need not be asked. It only names and labels, as
- * claims do: its directories go into a request no more than theirs. One object for as long as nothing of it changes.
+ * State of a server from the watcher on its own machine, used instead of a probe. Like claims it only labels: its directories
+ * never go into a request. The object stays the same until its content changes.
  */
 export interface Report extends ReportedServer {
-  /** Whether the watcher can still be believed: it would have said by now what has changed. */
+  /** Whether the watcher is still in contact, so that any change would have arrived. */
   readonly isCurrent: () => boolean;
 }
 
-/** No answer or held request of a watcher is older while it is believed; after a sleep of this machine all are. */
+/** Longer than a watcher's request may be held open; only a machine that slept exceeds it. */
 export const REPORT_LIFETIME_MS = 60_000;
 
-/** What one watcher says of the servers that it follows, by any key. */
+/** The reports of one watcher, by any key. */
 export class Reports {
   #all = new Map<string, { readonly text: string; readonly report: Report }>();
 
@@ -32,7 +32,7 @@ export class Reports {
     return this.#all.get(key)?.report;
   }
 
-  /** Keeps exactly these; one of which nothing has changed stays the same object. */
+  /** Replaces all reports; unchanged ones stay the same object. */
   set(servers: Iterable<readonly [string, ReportedServer]>, isCurrent: (key: string) => boolean): void {
     const before = this.#all;
     this.#all = new Map();
@@ -49,7 +49,7 @@ export function currentReport({ report }: Candidate): Report | undefined {
   return report?.isCurrent() === true ? report : undefined;
 }
 
-/** Whether what is known of a server is what its watcher says, and so as good as if it had been asked just now. */
+/** Whether a watcher reports this server now, which is as good as a probe just made. */
 export function isReported({ endpoints }: Server): boolean {
   return endpoints.some(({ candidate }) => currentReport(candidate) !== undefined);
 }

@@ -1,23 +1,22 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 
-/** Where tailscaled's LocalAPI listens. */
 export type LocalApiAddress =
   | { readonly kind: 'socket'; readonly path: string }
-  /** macOS GUI builds: a loopback port, with a token as the password of an empty user. */
+  /** macOS GUI builds: a loopback port, with a token as the password of an empty user name. */
   | { readonly kind: 'port'; readonly port: number; readonly token: string };
 
-/** What of the system the search looks at. A test replaces any of it. */
+/** The system calls of the search; tests replace them. */
 export interface AddressSystem {
   readonly platform: NodeJS.Platform;
   readonly exists: (path: string) => boolean;
   readonly readLink: (path: string) => string;
   readonly readText: (path: string) => string;
-  /** `lsof` output: the files that this user's process of the App Store build holds open. */
+  /** `lsof` output: the open files of the App Store build's process. */
   readonly appFiles: () => string;
 }
 
-export const realSystem: AddressSystem = {
+const realSystem: AddressSystem = {
   platform: process.platform,
   exists: existsSync,
   readLink: readlinkSync,
@@ -37,9 +36,9 @@ const MAC_FOLDER = '/Library/Tailscale';
 const MAC_APP = '/Applications/Tailscale.app';
 
 /**
- * Where the LocalAPI is: at `override`, else where tailscaled has it on this system. The container's `/tmp/tailscaled.sock`
- * is not among the defaults: whoever may write to /tmp could answer there in tailscaled's name. Looks anew at each call,
- * since the macOS app takes another port at each start.
+ * The address of the LocalAPI: `override`, or the default of this system. The container's `/tmp/tailscaled.sock` is not a
+ * default, because anyone who can write to /tmp could impersonate tailscaled. Call it before each request: the macOS app uses
+ * another port after each start.
  */
 export function localApiAddress(override: string | undefined, system: AddressSystem = realSystem): LocalApiAddress {
   if (override !== undefined) return { kind: 'socket', path: override };
@@ -51,7 +50,7 @@ export function localApiAddress(override: string | undefined, system: AddressSys
   return app ?? { kind: 'socket', path: BSD_SOCKET };
 }
 
-/** The address as an error shows it; never the token. */
+/** The address for errors, without the token. */
 export function shownAddress(address: LocalApiAddress): string {
   return address.kind === 'socket' ? address.path : `127.0.0.1:${address.port}`;
 }
@@ -66,9 +65,9 @@ function standaloneApp({ readLink, readText }: AddressSystem): LocalApiAddress |
   return port === undefined || token === '' ? undefined : { kind: 'port', port, token };
 }
 
-/** Port and token are in the name of a file that its process, which runs as this user, holds open (tailscale 1.98). */
+/** Port and token are in the name of a file that its process holds open (tailscale 1.98). */
 function appStoreApp({ exists, appFiles }: AddressSystem): LocalApiAddress | undefined {
-  // Where there is no app, nobody is to pay for looking at its files.
+  // `lsof` is slow.
   if (!exists(MAC_APP)) return undefined;
   const [, digits = '', token = ''] = /\/sameuserproof-(\d+)-([^\s/]+)$/m.exec(appFiles()) ?? [];
   const port = portOf(digits);
@@ -80,15 +79,15 @@ function portOf(digits: string): number | undefined {
   return port < 1 || port > 65_535 ? undefined : port;
 }
 
-function attempt<T>(look: () => T | undefined): T | undefined {
+function attempt<T>(work: () => T | undefined): T | undefined {
   try {
-    return look();
+    return work();
   } catch {
     return undefined;
   }
 }
 
-/** `lsof` answers in tens of milliseconds, for which everything else stands still. */
+/** `lsof` takes tens of milliseconds, and blocks this process meanwhile. */
 const LSOF_LIMIT_MS = 2_000;
 const LSOF_PAUSE_MS = 30_000;
 
@@ -97,15 +96,15 @@ function listAppFiles(): string {
   return execFileSync('lsof', args, { encoding: 'utf8', timeout: LSOF_LIMIT_MS, stdio: ['ignore', 'pipe', 'ignore'] });
 }
 
-/** As `look`, or what it found less than half a minute ago. */
-function rarely(look: () => string): () => string {
+/** Keeps the result of `work` for `LSOF_PAUSE_MS`. */
+function rarely(work: () => string): () => string {
   let found = '';
   let atMs = Number.NEGATIVE_INFINITY;
   return () => {
     if (performance.now() - atMs < LSOF_PAUSE_MS) return found;
     found = '';
     try {
-      found = look();
+      found = work();
     } finally {
       atMs = performance.now();
     }

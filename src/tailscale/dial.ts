@@ -3,20 +3,20 @@ import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { openSocket } from '../base/dial.ts';
 import { reasonOf } from '../base/errors.ts';
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import { quoteName } from '../base/plain-text.ts';
 import { networkError } from '../http/request-error.ts';
 import { type Asking, bounded, failure, localError, refused, targetOf } from './exchange.ts';
 
-/** What tailscaled said to a dial: that it is no tailnet address and one should connect oneself, or why it failed. */
+/** `self`: not a tailnet address; connect to `self` directly. Otherwise an error. */
 type Refusal = { readonly self: string } | { readonly status: number; readonly text: string };
 
-/** Enough for a dial failure's text. */
+/** Enough for the text of a failed dial. */
 const MAX_ERROR_CHARS = 4096;
 
 /**
- * A raw stream to `host:port` through tailscaled: an HTTP upgrade (1.98.10 and 1.102.3). Without half-close: ending the
- * write side ends all. Since 1.98 the daemon may answer that one should connect directly; that is followed only to the
- * very address that was asked for, or a tailscaled (or what passes for one) could send the request elsewhere.
+ * A raw stream to `host:port` through tailscaled, by an HTTP upgrade (1.98.10 and 1.102.3). Half-close is not supported: ending
+ * the write side ends the stream. Since 1.98 the daemon may answer to connect directly; that is done only for the requested
+ * address, so that an impostor of tailscaled cannot redirect the request.
  */
 export async function dialPeer(asking: Asking, host: string, port: number): Promise<Duplex> {
   const { url, headers, via } = targetOf(asking);
@@ -26,7 +26,7 @@ export async function dialPeer(asking: Asking, host: string, port: number): Prom
     ...via,
     headers: {
       ...headers,
-      // In lower case: tailscaled looks for the word as it is.
+      // tailscaled compares it case-sensitively.
       connection: 'upgrade',
       upgrade: 'ts-dial',
       'dial-host': host,
@@ -50,7 +50,7 @@ export async function dialPeer(asking: Asking, host: string, port: number): Prom
 function answerOf(request: ClientRequest): Promise<Duplex | Refusal> {
   return new Promise((resolve, reject) => {
     request.once('upgrade', (_response, stream: Duplex, head: Buffer) => {
-      // The peer may have spoken first.
+      // The peer may have sent data already.
       if (head.length > 0) stream.unshift(head);
       resolve(stream);
     });
@@ -82,11 +82,10 @@ async function connectDirectly(
   cut: AbortSignal,
 ): Promise<Duplex> {
   if (isIP(host) === 0 || !isSameAddress(address, host, port)) {
-    const elsewhere = quoteName(singleLine(address, 100));
     throw failure(
       'failed',
       asking,
-      `${host} port ${port} is no machine of the tailnet: tailscaled says to connect to ${elsewhere}, which is not followed`,
+      `${host} port ${port} is not a machine of the tailnet: tailscaled answered to connect to ${quoteName(address, 100)}, which is not followed`,
     );
   }
   return openSocket({ host, port }, cut).catch((error: unknown) => {

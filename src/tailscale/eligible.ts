@@ -1,29 +1,22 @@
-import { quoteName, singleLine } from '../base/plain-text.ts';
+import type { TailnetSettings } from '../config/settings.ts';
+import { quoteName } from '../base/plain-text.ts';
 import type { TailnetNode, TailnetStatus } from './types.ts';
 
-export interface Allowed {
-  /** Tags whose nodes count as one's own. */
-  readonly tags: readonly string[];
-  /** Logins whose nodes count as one's own. */
-  readonly users: readonly string[];
-}
-
-/** Nobody runs opencode on them, and asking would wake them. As Tailscale writes them. */
+/** As Tailscale names them. Nobody runs opencode on them, and a request would wake them. */
 const OTHER_SYSTEMS: ReadonlySet<string> = new Set(['ios', 'android', 'tvos', 'watchos', 'visionos', 'js']);
 
-/** The peers of a status, sorted out. */
 export interface SortedPeers {
-  /** May have instances of one's own. */
+  /** Peers that may have instances of this user. */
   readonly eligible: readonly TailnetNode[];
-  /** With the reason, and what would list them where something would. */
+  /** With the reason and, if a setting can include them, that setting. */
   readonly others: readonly { readonly peer: TailnetNode; readonly reason: string }[];
 }
 
 /**
- * Eligible are those of the own user, of the users and tags named; no phones and TVs, no expired keys, no exit nodes for hire,
- * and nodes of other tailnets only where their user is named.
+ * Eligible are the peers of this user and of the allowed users and tags, without phones and TVs, expired keys and exit nodes for
+ * hire. Nodes of other tailnets are eligible only if their user is allowed.
  */
-export function sortPeers(status: TailnetStatus, allowed: Allowed): SortedPeers {
+export function sortPeers(status: TailnetStatus, allowed: Pick<TailnetSettings, 'tags' | 'users'>): SortedPeers {
   const judge = judgeOf(status, allowed);
   const eligible: TailnetNode[] = [];
   const others: { peer: TailnetNode; reason: string }[] = [];
@@ -35,29 +28,32 @@ export function sortPeers(status: TailnetStatus, allowed: Allowed): SortedPeers 
   return { eligible, others };
 }
 
-/** Tells why a peer is not one's own, or undefined where it is. */
-function judgeOf({ self, logins }: TailnetStatus, allowed: Allowed): (peer: TailnetNode) => string | undefined {
+/** Returns why a peer is not eligible, or undefined if it is. */
+function judgeOf(
+  { self, logins }: TailnetStatus,
+  allowed: Pick<TailnetSettings, 'tags' | 'users'>,
+): (peer: TailnetNode) => string | undefined {
   const users = new Set(allowed.users.map((login) => login.toLowerCase()));
   const tags = new Set(allowed.tags);
   const isNamed = ({ userId }: TailnetNode): boolean => users.has((logins.get(userId) ?? '').toLowerCase());
-  // A tagged machine belongs to nobody, whatever user id it still has.
+  // A tagged machine belongs to no user, whatever its user id.
   const ownUser = self === undefined || self.tags.length > 0 || self.userId === '' ? undefined : self.userId;
   return (peer) => {
     if (peer.expired) return 'its key has expired; run tailscale up there';
     if (peer.exitNodeForHire) return 'an exit node for hire';
     if (OTHER_SYSTEMS.has(peer.os.toLowerCase()))
-      return `runs ${quoteName(singleLine(peer.os, 20))}, where no opencode runs`;
+      return `runs ${quoteName(peer.os, 20)}, which opencode does not support`;
     if (peer.tags.length > 0) {
       if (!peer.shared && peer.tags.some((tag) => tags.has(tag))) return undefined;
-      return `tagged ${quoteName(singleLine(peer.tags.join(','), 100))}, and so nobody's; name a tag in OPENCODE_TAILNET_TAGS to list it`;
+      return `tagged ${quoteName(peer.tags.join(','), 100)}, and so of no user; name a tag in OPENCODE_TAILNET_TAGS to list it`;
     }
     if (isNamed(peer) || (!peer.shared && peer.userId === ownUser)) return undefined;
-    const owner = quoteName(singleLine(logins.get(peer.userId) ?? 'another user', 100));
+    const owner = quoteName(logins.get(peer.userId) ?? 'another user', 100);
     return `belongs to ${owner}; name that login in OPENCODE_TAILNET_USERS to list it`;
   };
 }
 
-/** The address of `peer` that this machine can use: of a family that both have, IPv4 first. */
+/** The address of `peer` in a family that both machines have, IPv4 first. */
 export function addressFor(peer: TailnetNode, self: TailnetNode | undefined): string | undefined {
   const own = self?.addresses ?? [];
   return [isV4, isV6].flatMap((isFamily) => (own.some(isFamily) ? (peer.addresses.find(isFamily) ?? []) : [])).at(0);

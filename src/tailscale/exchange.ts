@@ -16,7 +16,7 @@ export interface Asking {
   /** After `/localapi/v0/`, query included. */
   readonly path: string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Keeps connections for the next request; unset, each has its own. Only for what may be asked twice. */
+  /** Reuses connections; only for requests that may be sent twice. Unset: a new connection each time. */
   readonly agent?: Agent;
   readonly timeoutMs: number;
   readonly maxBytes: number;
@@ -24,19 +24,19 @@ export interface Asking {
   readonly signal: AbortSignal | undefined;
 }
 
-/** tailscaled refuses other names, against DNS rebinding; and any Origin or Referer. */
+/** tailscaled refuses other names, and any Origin or Referer, against DNS rebinding. */
 const HOST = 'local-tailscaled.sock';
 
 const MAX_REASON_CHARS = 200;
 
-/** One bounded exchange, any status. Rejects with `LocalApiError`, or with the signal's reason. */
+/** One bounded exchange with any status. Rejects with `LocalApiError`, or the signal's reason. */
 export function exchangeLocal(asking: Asking): Promise<Exchange> {
   return exchangeAny(outgoingOf(asking), asking).catch((error: unknown) => {
     throw localError(error, asking);
   });
 }
 
-/** The response to a request whose body goes on until `signal` aborts; only its headers are bounded in time. */
+/** A response whose body continues until `signal` aborts; only its headers have a time limit. */
 export async function openLocal(asking: Asking): Promise<IncomingMessage> {
   const call = new HttpCall(outgoingOf(asking), asking.signal);
   try {
@@ -56,7 +56,7 @@ export function bounded<T>(asking: Asking, work: (signal: AbortSignal) => Promis
   return within({ clock, ms, late, signal }, work);
 }
 
-/** Where a request goes, for node:http. */
+/** The target of a request, for node:http. */
 export function targetOf({ address, path, headers }: Asking): Pick<Outgoing, 'url' | 'headers'> & {
   readonly via: Pick<RequestOptions, 'socketPath'>;
 } {
@@ -78,7 +78,6 @@ function outgoingOf(asking: Asking): Outgoing {
   return { ...target, method, pooled: agent !== undefined, label: triedOf(asking), via: { ...via, agent } };
 }
 
-/** An error that begins with what was tried and where. */
 export function failure(kind: LocalApiFailure, asking: Asking, what: string, cause?: unknown): LocalApiError {
   return new LocalApiError(kind, `${triedOf(asking)}: ${what}`, { cause });
 }
@@ -87,21 +86,18 @@ function triedOf({ path, address }: Asking): string {
   return `Tailscale's LocalAPI at ${singleLine(shownAddress(address), MAX_REASON_CHARS)}, ${path.split('?', 1)[0]}`;
 }
 
-/** By the code of a connection that did not come about. */
+/** By the code of a failed connect. */
 const UNREACHABLE: ReadonlyMap<unknown, readonly [LocalApiFailure, string]> = new Map([
   [
     'ENOENT',
-    [
-      'missing',
-      'there is no such socket; install and start tailscaled, or set TAILSCALE_SOCKET to where its socket is',
-    ],
+    ['missing', 'there is no such socket; install and start tailscaled, or set TAILSCALE_SOCKET to its socket'],
   ],
   ['ECONNREFUSED', ['missing', 'nothing listens there; start tailscaled (systemctl start tailscaled, or the app)']],
   ['EACCES', ['denied', 'this user may not open it (EACCES); open the socket for it, or run as a user who may']],
   ['EPERM', ['denied', 'this user may not open it (EPERM); open the socket for it, or run as a user who may']],
 ]);
 
-/** What a failed request says, as one of ours; with the signal's reason where that aborted. */
+/** Converts the error of a failed request; throws the signal's reason if that aborted. */
 export function localError(error: unknown, asking: Asking): unknown {
   asking.signal?.throwIfAborted();
   if (!(error instanceof RequestError)) return error;
@@ -111,20 +107,20 @@ export function localError(error: unknown, asking: Asking): unknown {
     : failure(kind, asking, what, error);
 }
 
-/** An error status, with what tailscaled says of it. */
+/** The error for an error status, with tailscaled's own words. */
 export function refused({ status, text }: Pick<Exchange, 'status' | 'text'>, asking: Asking): LocalApiError {
-  const said = saidIn(text);
-  const detail = `HTTP ${status}${said === '' ? '' : `, it says ${quoted(said, MAX_REASON_CHARS)}`}`;
+  const message = messageIn(text);
+  const detail = `HTTP ${status}${message === '' ? '' : `, it answered ${quoted(message, MAX_REASON_CHARS)}`}`;
   if (status !== 403) return failure('failed', asking, detail);
   return failure('denied', asking, `${detail}; run as root, or as the operator (tailscale set --operator=USER)`);
 }
 
-const saidSchema = z.union([
+const messageSchema = z.union([
   z.object({ error: z.string() }).transform(({ error }) => error),
-  z.object({ Error: z.string() }).transform(({ Error: said }) => said),
+  z.object({ Error: z.string() }).transform(({ Error: message }) => message),
 ]);
 
 /** Errors are plain text, `{"error"}` or `{"Error"}`. */
-function saidIn(text: string): string {
-  return saidSchema.safeParse(jsonOf(text)).data ?? text.trim();
+function messageIn(text: string): string {
+  return messageSchema.safeParse(jsonOf(text)).data ?? text.trim();
 }

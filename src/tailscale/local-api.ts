@@ -12,54 +12,51 @@ import { parseExact, statusOf, whoisOf } from './status.ts';
 import { type LocalApi, LocalApiError, type TailnetStatus, type Whois } from './types.ts';
 
 export interface LocalApiOptions {
-  /** Unset: where tailscaled has it on this system. */
+  /** Default: the path of this system. */
   readonly socketPath?: string | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly system?: AddressSystem;
 }
 
-/** A local daemon answers in milliseconds; the status of 5,000 peers took it some tenths of a second. Below the deadline of a scan. */
+/** The status of 5,000 peers takes some tenths of a second. Must be below the deadline of a scan. */
 const STATUS_TIMEOUT_MS = 5000;
-/** A request waits for it. */
+/** Short, because a caller's request is waiting. */
 const WHOIS_TIMEOUT_MS = 2000;
 const BUS_HEADERS_TIMEOUT_MS = 5000;
-/** A restarted daemon is back within a second; one that is not installed costs a failed connect every ten. */
+/** A restarted daemon is back within a second; without one, this costs a failed connect every ten. */
 const BUS_RETRY_FIRST_MS = 100;
 const BUS_RETRY_MAX_MS = 10_000;
-/** The first dial of a peer negotiates its path, over DERP at worst. */
+/** The first dial of a peer negotiates a path, over DERP at worst. */
 const DIAL_TIMEOUT_MS = 10_000;
 
-/** 562 peers were 870 KB: room for 40,000. */
+/** 562 peers have 870 KB: room for 40,000. */
 const MAX_STATUS_BYTES = 64 * 1024 * 1024;
 const MAX_WHOIS_BYTES = 1024 * 1024;
 
 /**
- * Bits 1 (initial state), 4 (no private keys), 12 and 14 (changes instead of whole netmaps), since 1.100; before, bit 8
- * (limits the rate) in place of the latter. 1.102 refuses the one with the other.
+ * Since 1.100: bits 1 (initial state), 4 (no private keys), 12 and 14 (changes instead of whole netmaps). Before: bit 8 (rate
+ * limit) instead of 12 and 14. 1.102 refuses both together.
  */
 const BUS_MASK = 20_498;
 const BUS_MASK_BEFORE_1_100 = 274;
 
-/**
- * For whois, which every new connection of a caller waits for: connecting is a third of it. Callers come in bursts, and
- * between them nothing is held open.
- */
+/** Every new connection of a caller waits for a whois, a third of which is connecting. Callers come in bursts; idle sockets are closed. */
 const WHOIS_CONNECTIONS = { keepAlive: true, maxSockets: 16, maxFreeSockets: 4, timeout: 5000 } as const;
 
-/** A client of tailscaled's LocalAPI. Opens nothing before its first call, and holds nothing for long after its last. */
+/** A client of tailscaled's LocalAPI. Opens nothing before its first call. */
 export function createLocalApi(options: LocalApiOptions): LocalApi {
   return new SocketLocalApi(options);
 }
 
-/** Why there is no tailnet to use in this state, and what to do; undefined while it runs. */
+/** Why there is no usable tailnet in this state, and what to do; undefined while it runs. */
 export function backendProblem(state: string): string | undefined {
   return state === 'Running' ? undefined : (PROBLEMS.get(state) ?? 'tailscaled is still starting');
 }
 
 const PROBLEMS: ReadonlyMap<string, string> = new Map([
   ['NeedsLogin', 'tailscaled is logged out; run tailscale up'],
-  ['NeedsMachineAuth', 'this machine waits for an admin of the tailnet to approve it'],
+  ['NeedsMachineAuth', 'an admin of the tailnet must approve this machine'],
   ['Stopped', 'Tailscale is stopped; run tailscale up'],
 ]);
 
@@ -105,7 +102,7 @@ class SocketLocalApi implements LocalApi {
     }
   }
 
-  /** tailscaled says of a dial only that it failed; that it is logged out explains it better. */
+  /** tailscaled reports only that a dial failed; if it is logged out, that is the better explanation. */
   async #stopped(asking: Asking, cause: LocalApiError): Promise<LocalApiError | undefined> {
     const status = await this.#ownStatus(asking.signal).catch(() => undefined);
     const problem = status && backendProblem(status.backendState);
@@ -113,8 +110,8 @@ class SocketLocalApi implements LocalApi {
   }
 
   /**
-   * Notifies when the bus has been opened, when something comes on it, and when it ends. What it says is not read: netmaps of
-   * any size pass by and only the bytes are seen. Silence is normal: a tailnet where nothing happens sends nothing.
+   * Notifies when the bus opens, sends anything, or ends. Its content, which may be whole netmaps, is not parsed. Silence is
+   * normal: an idle tailnet sends nothing.
    */
   async #followBus(notifier: ChangeNotifier): Promise<void> {
     const { clock, logger } = this.#options;
@@ -132,7 +129,7 @@ class SocketLocalApi implements LocalApi {
         if (!signal.aborted && reason !== logged) logger.log('debug', 'the IPN bus is not open', { reason });
         logged = reason;
       }
-      // However it ended: something happened to the daemon.
+      // Whatever ended it, the daemon may have changed.
       if (bus !== undefined) notifier.notify();
       return 'again';
     });
@@ -152,7 +149,6 @@ class SocketLocalApi implements LocalApi {
     throw refused({ status: response.statusCode ?? 0, text: '' }, asking);
   }
 
-  /** Without the peers. */
   #ownStatus(signal: AbortSignal | undefined): Promise<TailnetStatus> {
     return this.#statusAt('status?peers=false', MAX_WHOIS_BYTES, signal);
   }
@@ -181,7 +177,7 @@ function parsed({ text }: Exchange, asking: Asking): unknown {
   }
 }
 
-/** `version` is like `1.98.10-t0123abc`. An unknown one gets the mask that every version takes. */
+/** `version` is like `1.98.10-t0123abc`. An unknown one gets the mask that every version accepts. */
 function maskFor(version: string | undefined): number {
   const [, major = '0', minor = '0'] = /^(\d+)\.(\d+)/.exec(version ?? '') ?? [];
   const isNew = Number(major) > 1 || (Number(major) === 1 && Number(minor) >= 100);

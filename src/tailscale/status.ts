@@ -3,12 +3,12 @@ import * as z from 'zod';
 import type { TailnetNode, TailnetStatus, Whois } from './types.ts';
 
 /**
- * Ids have up to 19 digits, and JSON.parse rounds above 2^53: they become strings before it runs. A quote inside of a JSON
- * string is escaped, so that this matches keys only, never text.
+ * Ids have up to 19 digits, and JSON.parse rounds above 2^53, so they are made strings first. Matches keys only, because quotes
+ * inside a JSON string are escaped.
  */
 const NUMERIC_ID = /"(UserID|AltSharerUserID|NodeID|ID|User|Sharer)"(\s*:\s*)(-?\d+)/g;
 
-/** Parses an answer of the LocalAPI with its ids kept exact, as strings. Throws a SyntaxError. */
+/** Parses an answer of the LocalAPI, with ids as exact strings. Throws a SyntaxError. */
 export function parseExact(text: string): unknown {
   return JSON.parse(text.replace(NUMERIC_ID, '"$1"$2"$3"')) as unknown;
 }
@@ -47,7 +47,7 @@ const statusSchema = z.object({
 const HIRED_DOMAIN = '.mullvad.ts.net';
 const HIRED_TAG = 'tag:mullvad-exit-node';
 
-/** The status as the LocalAPI gives it (read in the source of 1.98.10 and 1.102.3), or undefined where it is none. A peer that makes no sense is left out. */
+/** Reads a status (format from the source of 1.98.10 and 1.102.3); undefined if it is invalid. Invalid peers are left out. */
 export function statusOf(value: unknown): TailnetStatus | undefined {
   const parsed = statusSchema.safeParse(value);
   if (!parsed.success) return undefined;
@@ -101,7 +101,7 @@ const whoisSchema = z.object({
   CapMap: z.record(z.string(), z.array(z.unknown()).nullable()).nullish(),
 });
 
-/** Who is at an address, by the LocalAPI's answer; undefined if that is malformed. */
+/** Reads a whois answer; undefined if it is invalid. */
 export function whoisOf(value: unknown): Whois | undefined {
   const parsed = whoisSchema.safeParse(value);
   if (!parsed.success) return undefined;

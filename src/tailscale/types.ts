@@ -1,4 +1,4 @@
-/** One node of the tailnet, as tailscaled reports it. Ids are strings: they exceed 2^53. */
+/** One node of the tailnet. Ids are strings, because they exceed 2^53. */
 export interface TailnetNode {
   /** Stable node id. */
   readonly id: string;
@@ -10,9 +10,9 @@ export interface TailnetNode {
   readonly userId: string;
   /** IPv4 and IPv6 addresses in the tailnet, in no particular order. */
   readonly addresses: readonly string[];
-  /** With the `tag:` prefix. A tagged node belongs to no person. */
+  /** With the `tag:` prefix. A tagged node belongs to no user. */
   readonly tags: readonly string[];
-  /** Of the connection to the control server: not reachability, and can be wrong. */
+  /** Connected to the control server: not reachability, and can be wrong. */
   readonly online: boolean;
   readonly expired: boolean;
   /** Shared in from another tailnet, or a sharee. */
@@ -22,11 +22,11 @@ export interface TailnetNode {
 }
 
 export interface TailnetStatus {
-  /** Of the daemon, like `1.98.10-t0123abc`. */
+  /** The daemon's, like `1.98.10-t0123abc`. */
   readonly version: string | undefined;
   /** `Running`, `NeedsLogin`, `NeedsMachineAuth`, `Stopped`, `Starting`, … */
   readonly backendState: string;
-  /** False: userspace networking. Inbound connections arrive on loopback, and outbound ones need `dial`. */
+  /** False for userspace networking: inbound connections arrive on loopback, outbound ones need `dial`. */
   readonly tun: boolean;
   readonly self: TailnetNode | undefined;
   readonly peers: readonly TailnetNode[];
@@ -34,36 +34,35 @@ export interface TailnetStatus {
   readonly logins: ReadonlyMap<string, string>;
 }
 
-/** Who is at the other end of a connection. */
+/** The identity at the other end of a connection. */
 export interface Whois {
   readonly node: Pick<TailnetNode, 'id' | 'dnsName' | 'tags' | 'userId'>;
-  /** Of the user the node belongs to; `tagged-devices` for a tagged node, which is no person. */
+  /** The node's user; `tagged-devices` for a tagged node. */
   readonly login: string;
   readonly userId: string;
-  /** Application capabilities that a grant gives this node here: by name, the objects of all grants. */
+  /** Application capabilities granted to this node here: by name, the objects of all grants. */
   readonly capabilities: ReadonlyMap<string, readonly unknown[]>;
 }
 
 /** tailscaled's LocalAPI. Every call is bounded in time and size and rejects with `LocalApiError`. */
 export interface LocalApi {
   status(signal?: AbortSignal): Promise<TailnetStatus>;
-  /** `address` is `ip:port`, IPv6 in brackets, without `::ffff:`. Undefined: nobody it knows. */
+  /** `address` is `ip:port`, IPv6 in brackets, without `::ffff:`. Undefined if tailscaled does not know it. */
   whois(address: string, signal?: AbortSignal): Promise<Whois | undefined>;
-  /** Yields once when it has begun to listen, then whenever something may have changed. Connects again by itself; ends with the signal. */
+  /** Yields once when it has begun to listen, then whenever something may have changed. Reconnects; ends with the signal. */
   watch(signal: AbortSignal): AsyncIterable<void>;
-  /** A raw stream through tailscaled; the only way out where it has no TUN. */
+  /** A raw stream through tailscaled; required if it has no TUN. */
   dial(host: string, port: number, signal?: AbortSignal): Promise<import('node:stream').Duplex>;
 }
 
 /**
- * - `missing`: no daemon here (no socket, nothing listens)
- * - `denied`: the socket, or this call, is not for this user
- * - `stopped`: the daemon is there, but logged out or stopped
- * - `failed`: anything else: a slow, broken or unexpected answer
+ * - `missing`: no daemon (no socket, or nothing listens)
+ * - `denied`: this user may not open the socket or make this call
+ * - `stopped`: the daemon runs, but is logged out or stopped
+ * - `failed`: anything else, such as a slow or unexpected answer
  */
 export type LocalApiFailure = 'missing' | 'denied' | 'stopped' | 'failed';
 
-/** The message says what was tried, on what, and what to do. */
 export class LocalApiError extends Error {
   override readonly name = 'LocalApiError';
   readonly kind: LocalApiFailure;

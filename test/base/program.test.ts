@@ -153,7 +153,7 @@ describe('a current directory that was removed', () => {
     const { ended, stderr } = start(command, env, { cwd, shell: 'rmdir ../gone' });
     expect(await within(ended, 'its end')).toBe(1);
     expect(stderr()).toMatch(oneLine(command[0]));
-    expect(stderr()).toContain('the current directory does not exist any more; change to one that does');
+    expect(stderr()).toContain('the current directory no longer exists; change to another one');
   });
 
   test.each(SHORT.filter(([, flag]) => flag.startsWith('--')))('%s %s needs none', async (...command) => {

@@ -3,11 +3,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readTextFile } from '../../src/config/file/text-file.ts';
-import { checkConfig } from '../../src/config/file/check-config.ts';
-import { settingsOf } from '../../src/config/load.ts';
 import { SettingsError } from '../../src/config/settings.ts';
 import { tempDir } from '../rig/temp.ts';
-import { CONFIG_PATH, HOME, load, problemsOf, type Case } from './load-case.ts';
+import { CONFIG_PATH, HOME, load, loadFrom, problemsOf, type Case } from './load-case.ts';
 
 const DEBUG = JSON.stringify({ logLevel: 'debug' });
 const WARN = JSON.stringify({ logLevel: 'warn' });
@@ -64,7 +62,7 @@ describe('where the config file is', () => {
     const readFile = () => {
       throw Object.assign(new Error('EACCES: no'), { code: 'EACCES' });
     };
-    expect(() => settingsOf({ argv: [], env: {}, home: HOME, cwd: '/', readFile }, checkConfig)).toThrow(
+    expect(() => loadFrom({ argv: [], env: {}, home: HOME, cwd: '/', readFile })).toThrow(
       new SettingsError(`config file: cannot read ${CONFIG_PATH}: permission denied`),
     );
   });
@@ -73,7 +71,7 @@ describe('where the config file is', () => {
     const readFile = () => {
       throw Object.assign(new Error('ENOTDIR: no'), { code: 'ENOTDIR' });
     };
-    expect(settingsOf({ argv: [], env: {}, home: HOME, cwd: '/', readFile }, checkConfig).warnings).toEqual([]);
+    expect(loadFrom({ argv: [], env: {}, home: HOME, cwd: '/', readFile }).warnings).toEqual([]);
   });
 });
 
@@ -365,10 +363,7 @@ describe('the real reader', () => {
     execFileSync('mkfifo', [join(folder.path, 'pipe')]);
     const problems = ['missing', 'folder', 'large', 'pipe'].map((name) => {
       try {
-        settingsOf(
-          { argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile },
-          checkConfig,
-        );
+        loadFrom({ argv: ['--config', name], env: {}, home: HOME, cwd: folder.path, readFile: readTextFile });
         return 'none';
       } catch (error) {
         return String(error).replace(folder.path, '…');

@@ -6,7 +6,7 @@ describe('settingsHelp', () => {
 
   it('names flag, variable and key of a setting, what it does, and its default', () => {
     expect(help).toContain(
-      '  --interval-ms MS | DISCOVERY_INTERVAL_MS | discoveryIntervalMs\n      time between two discovery rounds; changes are usually noticed at once (default: 30000)\n',
+      '  --interval-ms MS | DISCOVERY_INTERVAL_MS | discoveryIntervalMs\n      time between two discovery rounds; most changes are noticed at once (default: 30000)\n',
     );
   });
 

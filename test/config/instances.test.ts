@@ -68,7 +68,7 @@ describe("an instance's URL", () => {
     },
   ])('$name to another machine is warned of', ({ instance, what }) => {
     expect(load({ config: { instances: [{ name: 'a', ...instance }] } }).warnings).toEqual([
-      `${CONFIG_PATH}: instances[0].url: sends ${what} over plain http to another machine; use https unless the way there is encrypted`,
+      `${CONFIG_PATH}: instances[0].url: sends ${what} over plain http to another machine; use https unless the network between is encrypted`,
     ]);
   });
 
@@ -87,7 +87,7 @@ describe("an instance's URL", () => {
 describe("an instance's name", () => {
   const names = (...list: unknown[]): string[] =>
     problemsOf({ config: { instances: list.map((name) => ({ name, url: 'http://a' })) } });
-  const bounds = 'expected 1 to 64 characters, no control or invisible ones, no spaces around';
+  const bounds = 'expected 1 to 64 characters, no control or invisible ones, no leading or trailing spaces';
   it.each([
     { name: '', shown: '""' },
     { name: 'x'.repeat(65), shown: `"${'x'.repeat(65)}"` },
@@ -100,7 +100,7 @@ describe("an instance's name", () => {
 
   it('is there once only', () => {
     expect(names('a', 'b', 'a')).toEqual([
-      `${CONFIG_PATH}: instances[2].name: expected a name of its own, got "a" a second time`,
+      `${CONFIG_PATH}: instances[2].name: expected a unique name, got "a" a second time`,
     ]);
   });
 
@@ -147,10 +147,10 @@ describe("an instance's headers", () => {
     { name: 'Host', reason: 'it follows from the URL' },
     ...['content-length', 'Connection', 'transfer-encoding', 'keep-alive', 'upgrade', 'expect'].map((name) => ({
       name,
-      reason: 'the HTTP client sets it by itself',
+      reason: 'the HTTP client sets it',
     })),
     ...['origin', 'Referer'].map((name) => ({ name, reason: 'it would make a request look like one of a web page' })),
-    { name: 'X-OpenCode-Directory', reason: 'opencode takes orders from it' },
+    { name: 'X-OpenCode-Directory', reason: 'it controls opencode' },
   ])('$name cannot be set', ({ name, reason }) => {
     expect(headerProblems({ [name]: 'x' })).toEqual([
       `${CONFIG_PATH}: instances[0].headers.${name}: this header cannot be set: ${reason}`,
@@ -176,7 +176,7 @@ describe("an instance's headers", () => {
         '.X-Token: expected a string, {"env": NAME}, {"file": PATH} or {"command": [PROGRAM, ARGUMENT, …]}, got a number',
     },
     { name: 'an empty name', headers: { '': 'x' }, expected: `.: ${tokens}` },
-    { name: 'the same name twice', headers: { 'X-A': '1', 'x-a': '2' }, expected: '.x-a: the header is there twice' },
+    { name: 'the same name twice', headers: { 'X-A': '1', 'x-a': '2' }, expected: '.x-a: the header is given twice' },
     { name: 'a line break', headers: { 'X-A': 'hunter2\r\nX-B: c' }, expected: `.X-A: ${latin}` },
     { name: 'a NUL', headers: { 'X-A': 'hunter2\0' }, expected: `.X-A: ${latin}` },
     { name: 'a character that no header carries', headers: { 'X-A': 'hunter2→' }, expected: `.X-A: ${latin}` },

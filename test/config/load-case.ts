@@ -1,5 +1,5 @@
 import { checkConfig } from '../../src/config/file/check-config.ts';
-import { settingsOf, type LoadedSettings, type LoadInput } from '../../src/config/load.ts';
+import { readWritten, settingsOf, type LoadedSettings, type LoadInput } from '../../src/config/load.ts';
 import { SettingsError } from '../../src/config/settings.ts';
 
 export const HOME = '/home/ada';
@@ -31,7 +31,13 @@ export function load(given: Case = {}): LoadedSettings {
     },
     ...input,
   };
-  return settingsOf(full, checkConfig);
+  return loadFrom(full);
+}
+
+/** As `loadSettings`, with the checker loaded already. */
+export function loadFrom(input: LoadInput): LoadedSettings {
+  const written = readWritten(input);
+  return settingsOf(written, written.configText && checkConfig(written.configText, { ...input, ...written }));
 }
 
 /** The lines of the error, or an empty list. Anything but a `SettingsError` is thrown on. */

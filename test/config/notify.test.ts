@@ -119,7 +119,7 @@ describe('what leaves for others says nothing, unless it is set so', () => {
 describe('what is wrong names the setting and what was expected', () => {
   it.each([
     [7, ['channels[0]: expected an object, got a number']],
-    [{}, ['channels[0].type: expected one of ntfy, webhook, command, desktop, got nothing of them']],
+    [{}, ['channels[0].type: expected one of ntfy, webhook, command, desktop, got none of them']],
     [
       { type: 'webhok' },
       ['channels[0].type: expected one of ntfy, webhook, command, desktop, got "webhok"; did you mean webhook?'],
@@ -183,7 +183,7 @@ describe('what is wrong names the setting and what was expected', () => {
       },
     };
     expect(problemsOf({ config })).toEqual([
-      `${CONFIG_PATH}: notify.channels[1].name: expected a name of its own, got "a" a second time`,
+      `${CONFIG_PATH}: notify.channels[1].name: expected a unique name, got "a" a second time`,
     ]);
   });
 

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { FOLLOW_PACE_MS, HOLD_MS, MAX_FOLLOWED, PeerBook } from '../../src/discovery/tailnet/peer-book.ts';
+import { FOLLOW_PACE_MS, HOLD_MS, MAX_FOLLOWED, PeerTable } from '../../src/discovery/tailnet/peer-table.ts';
 import type { PeerSite } from '../../src/discovery/tailnet/peer.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
@@ -24,18 +24,18 @@ interface Service {
 }
 
 interface Stage {
-  readonly book: PeerBook;
+  readonly table: PeerTable;
   readonly clock: ManualClock;
   readonly service: Service;
   readonly changes: () => number;
-  /** Ids that the book tells. */
+  /** Ids that the table tells. */
   readonly ids: () => readonly (string | undefined)[];
   /** Another list; who waits is told. */
   list(...ids: readonly string[]): void;
   readonly sites: readonly PeerSite[];
 }
 
-describe('a book that follows', () => {
+describe('a table that follows', () => {
   const open: { close(): Promise<void> }[] = [];
   afterEach(async () => {
     for (const one of open.splice(0).toReversed()) await one.close();
@@ -52,10 +52,10 @@ describe('a book that follows', () => {
   function stageOf(service: Service, { port }: HttpListener, peers: number): Stage {
     const clock = new ManualClock();
     let changes = 0;
-    const book = new PeerBook({ nodePort: port, ports: [], clock, onChange: () => void (changes += 1) });
+    const table = new PeerTable({ nodePort: port, ports: [], clock, onChange: () => void (changes += 1) });
     open.push({
       async close() {
-        await book.close();
+        await table.close();
         for (const response of service.held) response.destroy();
       },
     });
@@ -65,12 +65,12 @@ describe('a book that follows', () => {
       dial: undefined,
     }));
     return {
-      book,
+      table,
       clock,
       service,
       sites,
       changes: () => changes,
-      ids: () => book.found.candidates.map(({ claims }) => claims.id),
+      ids: () => table.found.candidates.map(({ claims }) => claims.id),
       list(...ids) {
         service.ids = ids;
         for (const response of service.held) send(service, response);
@@ -81,9 +81,9 @@ describe('a book that follows', () => {
 
   async function following(given: Parameters<typeof enter>[0] = {}): Promise<Stage> {
     const stage = await enter(given);
-    stage.book.keep(stage.sites);
-    stage.book.follow();
-    await stage.book.ask();
+    stage.table.keep(stage.sites);
+    stage.table.follow();
+    await stage.table.ask();
     return stage;
   }
 
@@ -107,20 +107,20 @@ describe('a book that follows', () => {
   });
 
   it('tells of a change only when there is one', async () => {
-    const { book, service, sites, changes } = await enter({ holds: 'no' });
-    book.keep(sites);
+    const { table, service, sites, changes } = await enter({ holds: 'no' });
+    table.keep(sites);
     for (let asks = 1; asks <= 3; asks += 1) {
-      await book.ask();
+      await table.ask();
       expect([service.asked.length, changes()]).toEqual([asks, 1]);
     }
     service.ids = ['b'];
-    await book.ask();
+    await table.ask();
     expect(changes()).toBe(2);
     service.status = 500;
-    await book.ask();
+    await table.ask();
     // That it no longer makes sense is news as well, but only once.
     expect(changes()).toBe(3);
-    await book.ask({ thorough: true });
+    await table.ask({ thorough: true });
     expect(changes()).toBe(3);
   });
 
@@ -202,7 +202,7 @@ describe('a book that follows', () => {
       await until('it to be asked', () => stage.service.asked.length > before);
     }
     stage.service.status = 200;
-    await stage.book.ask({ thorough: true });
+    await stage.table.ask({ thorough: true });
     expect(stage.ids()).toEqual(['a']);
     await stage.clock.advance(FOLLOW_PACE_MS);
     await isHeld(stage);
@@ -211,10 +211,10 @@ describe('a book that follows', () => {
   it('leaves to a scan only what it does not hold, unless a person asks', async () => {
     const stage = await following();
     await isHeld(stage);
-    await stage.book.ask();
+    await stage.table.ask();
     expect(stage.service.asked).toHaveLength(2);
     const [held] = stage.service.held;
-    await stage.book.ask({ thorough: true });
+    await stage.table.ask({ thorough: true });
     expect(stage.service.asked).toHaveLength(3);
     await until('the held one to be given up', () => held?.destroyed === true);
     stage.service.held.clear();
@@ -228,9 +228,9 @@ describe('a book that follows', () => {
     const [site] = stage.sites;
     if (site === undefined) throw new Error('Expected a site');
     const [held] = stage.service.held;
-    stage.book.keep([{ ...site, node: { ...site.node, online: false } }]);
+    stage.table.keep([{ ...site, node: { ...site.node, online: false } }]);
     expect(held?.destroyed).toBe(false);
-    stage.book.keep([site]);
+    stage.table.keep([site]);
     await until('the held one to be given up', () => held?.destroyed === true);
     await stage.clock.advance(FOLLOW_PACE_MS);
     await until('it to be asked', () => stage.service.asked.length === 3);
@@ -242,16 +242,16 @@ describe('a book that follows', () => {
     const stage = await following({ peers: 3 });
     await isHeld(stage, 3);
     stage.service.held.forEach((response) => response.once('close', () => stage.service.held.delete(response)));
-    stage.book.keep(stage.sites.slice(1));
+    stage.table.keep(stage.sites.slice(1));
     await until('one to be let go', () => stage.service.held.size === 2);
-    await stage.book.unfollow();
+    await stage.table.unfollow();
     await until('all to be let go', () => stage.service.held.size === 0);
     await stage.clock.advance(2 * HOLD_MS);
     const { length } = stage.service.asked;
-    stage.book.follow();
+    stage.table.follow();
     await isHeld(stage, 2);
     stage.service.held.forEach((response) => response.once('close', () => stage.service.held.delete(response)));
-    await stage.book.close();
+    await stage.table.close();
     await until('all to be let go', () => stage.service.held.size === 0);
     expect(stage.service.asked).toHaveLength(length + 2);
     expect(stage.clock.due()).toBe(0);
@@ -259,11 +259,11 @@ describe('a book that follows', () => {
 
   it('does not follow a peer that has left before it answered', async () => {
     const stage = await enter({ holds: 'all' });
-    stage.book.keep(stage.sites);
-    stage.book.follow();
-    const asking = stage.book.ask();
+    stage.table.keep(stage.sites);
+    stage.table.follow();
+    const asking = stage.table.ask();
     await isHeld(stage);
-    stage.book.keep([]);
+    stage.table.keep([]);
     stage.list('a');
     await asking;
     await stage.clock.advance(FOLLOW_PACE_MS);
@@ -278,7 +278,7 @@ describe('a book that follows', () => {
     expect(stage.service.held.size).toBe(MAX_FOLLOWED);
     expect(stage.ids()).toHaveLength(MAX_FOLLOWED + 20);
     const before = stage.service.asked.length;
-    await stage.book.ask();
+    await stage.table.ask();
     // The others are asked by the scan.
     expect(stage.service.asked.length - before).toBe(20);
   });
@@ -294,9 +294,9 @@ describe('a book that follows', () => {
       });
       open.push(listener);
       const stage = stageOf(service, listener, 1);
-      stage.book.keep(stage.sites);
-      await stage.book.ask();
-      await stage.book.ask();
+      stage.table.keep(stage.sites);
+      await stage.table.ask();
+      await stage.table.ask();
       expect(service.asked).toEqual([undefined, undefined]);
       expect(stage.ids()).toEqual(['a']);
     },
@@ -305,7 +305,7 @@ describe('a book that follows', () => {
   it('takes "not modified" for no answer where it knew nothing', async () => {
     const stage = await following({ status: 304 });
     expect(stage.ids()).toEqual([]);
-    expect(stage.book.found.notes[0]?.reason).toContain('HTTP 304');
+    expect(stage.table.found.notes[0]?.reason).toContain('HTTP 304');
   });
 });
 

@@ -36,7 +36,7 @@ describe('bad input in the registry directory', () => {
     {
       name: 'a file of 30 MB',
       make: () => put('x.json', Buffer.alloc(30_000_000, ' ')),
-      note: /has 30000000 bytes, more than the 65536/,
+      note: /has 30000000 bytes, more than the limit of 65536/,
     },
     { name: 'a file of NUL bytes', make: () => put('x.json', '\0\0\0\0'), note: /NUL bytes/ },
     { name: 'port 0', make: () => put('x.json', { port: 0 }), note: /port: .*got 0/ },

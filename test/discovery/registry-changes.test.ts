@@ -2,7 +2,7 @@ import { mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { RegistrySource } from '../../src/discovery/registry/registry.ts';
+import type { WatchedFolders } from '../../src/discovery/folder/watched-folders.ts';
 import { SourceUnavailableError } from '../../src/discovery/source.ts';
 import { openRegistry } from '../rig/registry.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
@@ -15,7 +15,7 @@ const never = new AbortController().signal;
 describe('hints of the registry source', () => {
   let top: TempDir;
   let directory: string;
-  let source: RegistrySource;
+  let source: WatchedFolders;
   let hints: AsyncIterator<void>;
   beforeEach(() => {
     top = tempDir('hints');

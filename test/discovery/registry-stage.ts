@@ -2,11 +2,11 @@ import { mkdirSync, writeFileSync, type BigIntStats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nodeFileSystem, type FileSystem } from '../../src/discovery/folder/file-system.ts';
+import type { WatchedFolders } from '../../src/discovery/folder/watched-folders.ts';
 import {
   createRegistrySource,
   type RegistryDependencies,
   type RegistryOptions,
-  type RegistrySource,
 } from '../../src/discovery/registry/registry.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Note } from '../../src/model/candidate.ts';
@@ -16,11 +16,11 @@ import { tempDir } from '../rig/temp.ts';
 /** This machine's name in these tests. */
 export const HOSTNAME = 'this-machine';
 
-/** A source over `directory` as the user that runs the test, unless told otherwise. */
+/** A source over `directory` for the user that runs the test. */
 export function registrySource(
   directory: string,
   changed: Partial<RegistryDependencies & RegistryOptions> = {},
-): RegistrySource {
+): WatchedFolders {
   const { explicit = true, own, ...dependencies } = changed;
   return createRegistrySource(
     { directory, explicit, ...(own !== undefined && { own }) },

@@ -149,26 +149,31 @@ describe('the registry directory', () => {
     for (let index = 0; index < 150; index += 1) put(`${index}.json`, 'no');
     const { notes } = await registrySource(directory).scan(never);
     expect(notes).toHaveLength(101);
-    expect(notes.at(-1)).toEqual({ subject: directory, reason: 'and notes on 50 more files' });
+    expect(notes.at(-1)).toEqual({ subject: directory, reason: 'and 50 more' });
   });
 
   it('lists the newest 10,000 of more, and reads none of them again while they stay', async () => {
     for (let index = 0; index < 10_003; index += 1) put(`${index}.json`, { port: 4096 });
     for (const old of [17, 5000, 10_002]) utimesSync(join(directory, `${old}.json`), 1, 1);
-    const source = registrySource(directory);
+    let opened = 0;
+    const open: FileSystem['open'] = (path, flags) => {
+      opened += 1;
+      return nodeFileSystem.open(path, flags);
+    };
+    const source = registrySource(directory, { fs: fileSystem({ open }) });
     const scan = await source.scan(never);
     expect(scan.candidates).toHaveLength(10_000);
     expect(keysOf(scan)).not.toEqual(expect.arrayContaining([expect.stringMatching(/^(17|5000|10002)\.json$/)]));
-    expect(notesOn(scan, directory)).toMatch(/holds 3 registrations more than the 10000/);
-    expect(source.stats.filesRead).toBe(10_000);
+    expect(notesOn(scan, directory)).toMatch(/holds 3 registrations more than the limit of 10000/);
+    expect(opened).toBe(10_000);
 
     expect(await source.scan(never)).toEqual(scan);
-    expect(source.stats.filesRead).toBe(10_000);
+    expect(opened).toBe(10_000);
 
     put('.next', { port: 5555 });
     renameSync(join(directory, '.next'), join(directory, '8.json'));
     const changed = await source.scan(never);
-    expect(source.stats.filesRead).toBe(10_001);
+    expect(opened).toBe(10_001);
     expect(changed.candidates.find(({ key }) => key === '8.json')?.endpoint.url).toBe('http://127.0.0.1:5555');
   }, 60_000);
 
@@ -191,7 +196,6 @@ describe('the registry directory', () => {
     const { candidates } = await source.scan(never);
     expect(candidates).toHaveLength(100);
     expect(openedAtStart).toEqual([0, 50]);
-    expect(source.stats.filesRead).toBe(100);
   });
 
   const rewrites: readonly { name: string; rewrite: (path: string) => void }[] = [

@@ -179,11 +179,11 @@ describe('the folder of an OpenCode 2', () => {
   describe('refuses, with a note and without a candidate,', () => {
     const hostile = `\u001b]0;x\u0007\u202e${MARK}\nIgnore`;
     it.each<[string, unknown, RegExp]>([
-      ['no JSON', '{"url":"http:', /is no JSON object/],
-      ['an empty file', '', /is no JSON object/],
-      ['a list', [SERVICE], /is no JSON object/],
-      ['null', 'null', /is no JSON object/],
-      ['bytes', Buffer.from([0xff, 0xfe, 0]), /is no JSON object/],
+      ['no JSON', '{"url":"http:', /is not a JSON object/],
+      ['an empty file', '', /is not a JSON object/],
+      ['a list', [SERVICE], /is not a JSON object/],
+      ['null', 'null', /is not a JSON object/],
+      ['bytes', Buffer.from([0xff, 0xfe, 0]), /is not a JSON object/],
       ['a missing url', { ...SERVICE, url: undefined }, /url: expected text/],
       ['a missing pid', { ...SERVICE, pid: undefined }, /pid: expected an integer from 1/],
       ['all fields missing', {}, /url: .*pid: /],
@@ -200,18 +200,18 @@ describe('the folder of an OpenCode 2', () => {
       ],
       ['a name', { ...SERVICE, url: 'http://127.0.0.1.evil.example:4096' }, /host is 127\.0\.0\.1\.evil\.example/],
       ['a mapped address', { ...SERVICE, url: 'http://[::ffff:127.0.0.1]:4096' }, /not loopback/],
-      ['https', { ...SERVICE, url: 'https://127.0.0.1:4096' }, /expected http,/],
-      ['a socket', { ...SERVICE, url: 'unix:///run/x' }, /expected http,/],
+      ['https', { ...SERVICE, url: 'https://127.0.0.1:4096' }, /expected http:/],
+      ['a socket', { ...SERVICE, url: 'unix:///run/x' }, /expected http:/],
       ['no URL', { ...SERVICE, url: '127.0.0.1:4096' }, /expected http/],
-      ['a path', { ...SERVICE, url: 'http://127.0.0.1:4096/x' }, /no more than a scheme/],
-      ['a query', { ...SERVICE, url: 'http://127.0.0.1:4096/?x' }, /no more than a scheme/],
-      ['a user', { ...SERVICE, url: `http://o:${MARK}@127.0.0.1:4096` }, /no more than a scheme/],
+      ['a path', { ...SERVICE, url: 'http://127.0.0.1:4096/x' }, /only a scheme/],
+      ['a query', { ...SERVICE, url: 'http://127.0.0.1:4096/?x' }, /only a scheme/],
+      ['a user', { ...SERVICE, url: `http://o:${MARK}@127.0.0.1:4096` }, /only a scheme/],
       ['a port that is blocked', { ...SERVICE, url: 'http://127.0.0.1:6667' }, /port 6667/],
       ['hostile text as version', { ...SERVICE, version: hostile }, /version: expected 1 to 64 letters/],
       ['a long version', { ...SERVICE, version: '1'.repeat(65) }, /version: /],
       ['hostile text as url', { ...SERVICE, url: hostile }, /url: expected http/],
       ['a host of hostile text', { ...SERVICE, url: `http://${encodeURIComponent('\u202eevil')}` }, /url: /],
-      ['more than 64 KiB', { ...SERVICE, id: 'x'.repeat(70_000) }, /bytes, more than the 65536/],
+      ['more than 64 KiB', { ...SERVICE, id: 'x'.repeat(70_000) }, /bytes, more than the limit of 65536/],
     ])('%s', async (_, content, reason) => {
       put('service.json', content);
       put('service-beta.json', SERVICE);
@@ -284,7 +284,7 @@ describe('the folder of an OpenCode 2', () => {
     for (let index = 10; index < 30; index += 1) put(`service-${index}.json`, SERVICE);
     const { candidates, notes } = await look();
     expect(candidates).toHaveLength(16);
-    expect(notes).toMatchObject([{ reason: expect.stringMatching(/^holds 20 files of services, and 16 are read/) }]);
+    expect(notes).toMatchObject([{ reason: expect.stringMatching(/^holds 20 service files, and only 16 are read/) }]);
   });
 
   it('says what is wrong where it cannot be read', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { StaticInstance } from '../../src/config/settings.ts';
-import { createStaticSource, staticOptions } from '../../src/discovery/static.ts';
+import { createStaticSource } from '../../src/discovery/static.ts';
 import { conformance } from './conformance.ts';
 
 const never = new AbortController().signal;
@@ -69,16 +69,5 @@ describe('the static source', () => {
       instances: [instance('a\u001b[1m\nb', 'http://127.0.0.1:1024')],
     }).scan(never);
     expect(candidates[0]?.claims.name).toBe('a b');
-  });
-});
-
-describe('staticOptions', () => {
-  it.each([
-    ['no name', { name: '', url: 'http://x', headers: {} }],
-    ['another scheme', { name: 'a', url: 'ftp://x', headers: {} }],
-    ['no URL', { name: 'a', url: 'x', headers: {} }],
-    ['a header that is a number', { name: 'a', url: 'http://x', headers: { a: 1 } }],
-  ])('refuses %s', (_, wrong) => {
-    expect(staticOptions.safeParse({ instances: [wrong] }).success).toBe(false);
   });
 });

@@ -1,10 +1,7 @@
+import type { TailnetSettings } from '../../src/config/settings.ts';
 import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
-import {
-  createTailscaleSource,
-  type TailscaleOptions,
-  type TailscaleSource,
-} from '../../src/discovery/tailnet/tailscale.ts';
+import { createTailscaleSource, type TailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { type FakeLocalApi, type FakePeer, startFakeLocalApi } from '../rig/fake-local-api.ts';
 import { type HttpListener, listenHttp } from '../rig/http-listener.ts';
@@ -17,7 +14,7 @@ export interface TailnetStageOptions {
   /** By `address:port`. */
   readonly servers?: Readonly<Record<string, PeerServer>>;
   readonly status?: Readonly<Record<string, unknown>>;
-  readonly options?: Partial<TailscaleOptions>;
+  readonly options?: Partial<TailnetSettings>;
   readonly clock?: Clock;
 }
 

@@ -121,10 +121,10 @@ describe('the tailscale source', () => {
       {
         subject: 'desk',
         reason:
-          'offline, as the tailnet has it: nothing listens on port 4095 (node service) and 4096 (opencode); run the node service there (opencode-mcp node)',
+          'offline according to the tailnet: nothing listens on port 4095 (node service) and 4096 (opencode); run the node service there (opencode-mcp node)',
       },
       { subject: 'empty', reason: 'its node service lists no instance; start opencode-connected there' },
-      { subject: 'phone', reason: 'runs iOS, where no opencode runs' },
+      { subject: 'phone', reason: 'runs iOS, which opencode does not support' },
       { subject: 'bobs', reason: expect.stringContaining('name that login in OPENCODE_TAILNET_USERS to list it') },
       { subject: 'server', reason: expect.stringMatching(/^tagged tag:ci, .*OPENCODE_TAILNET_TAGS to list it$/) },
       { subject: 'old', reason: 'its key has expired; run tailscale up there' },
@@ -432,7 +432,7 @@ describe('the tailscale source', () => {
     });
     const { candidates, notes } = await source.scan(never);
     expect(candidates).toEqual([]);
-    expect(notes).toEqual([{ subject: 'host2:4095', reason: 'its node service says "you are eve@example.com"' }]);
+    expect(notes).toEqual([{ subject: 'host2:4095', reason: 'its node service answered "you are eve@example.com"' }]);
     expect(requests).toEqual(['GET 100.64.0.2:4095/opencode-mcp/v1/states']);
   });
 

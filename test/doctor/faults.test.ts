@@ -274,7 +274,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
       },
       subject: 'tailscaled',
       says: /at \/nowhere\/tailscaled\.sock, status: there is no such socket/,
-      advice: /set TAILSCALE_SOCKET to where its socket is$/,
+      advice: /set TAILSCALE_SOCKET to its socket$/,
       follow: async ({ env, tailscaled }) => (env['TAILSCALE_SOCKET'] = tailscaled.socketPath),
     },
   ],

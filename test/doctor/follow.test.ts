@@ -72,7 +72,7 @@ describe('doctor NAME', () => {
 
   test('the whole report tells what each source left out', async () => {
     const { report } = await stage.doctor();
-    expect(lineOf(report, 'phone', /runs iOS, where no opencode runs/)?.verdict).toBe('-');
+    expect(lineOf(report, 'phone', /runs iOS, which opencode does not support/)?.verdict).toBe('-');
     expect(lineOf(report, 'tailscale', /^0 seen, 3 left out, scanned/)?.verdict).toBe('ok');
   });
 });

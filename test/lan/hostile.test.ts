@@ -63,7 +63,7 @@ describe('whatever anyone says on the LAN', () => {
     for (const row of rows.filter((one) => one.host === mallory.on(1)))
       expect([row.state, row.via]).toEqual(['offline', expect.stringContaining(`lan http://${mallory.on(1)}:`)]);
     expect(rows.find((row) => row.via?.endsWith(':4097'))?.reason).toContain(
-      `an mDNS repeater stands between, since it names ${host} as its address`,
+      `an mDNS repeater relayed this, since it advertises the address ${host}`,
     );
     const truth = rows.filter((row) => row.host === host);
     expect(truth).toMatchObject([{ state: 'idle', directory: honest.directory, via: `lan http://${host}:4096` }]);
@@ -100,7 +100,7 @@ describe('whatever anyone says on the LAN', () => {
       const answer = await server.call('refresh_instances', { limit: 1 });
       return answer.text.includes('at most 64 services of one machine and 500 in all') && answer;
     });
-    expect(text).toContain('192.168.1.200: advertises more than is listed');
+    expect(text).toContain('192.168.1.200: advertises more services than are listed');
     await isHonestListed(server);
     expect(await residentMb(server.pid)).toBeLessThan(MOST_MB);
   });

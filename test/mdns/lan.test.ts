@@ -60,7 +60,7 @@ describe('the LAN as one socket', () => {
     const bonjour = bonjourOver(await lanOn(port), port);
     closers.push(() => bonjour.destroy());
     multicastOf(bonjour).on('response', (packet, from) => {
-      for (const one of announcementsIn(packet)) listener(one, from as Origin);
+      for (const one of announcementsIn(packet)) listener(one, from);
     });
   }
 

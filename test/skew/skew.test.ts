@@ -186,7 +186,7 @@ describe('the client at an older node service', () => {
     const { data } = await instances(runtime, { offset: 0 }, call());
     expect(data.instances).toMatchObject([{ name: 'web', state: 'idle', session: { title: 'A session' } }]);
     await expect(send(runtime, { instance: 'web', message: 'hello' }, call())).rejects.toThrow(
-      /not passed on to the instance, HTTP 403; it says "Your role here is 'read'/,
+      /not passed on to the instance, HTTP 403; the proxy answered "Your role here is 'read'/,
     );
     expect(older.opencode.state.prompts).toHaveLength(0);
   });

@@ -1,13 +1,10 @@
+import type { TailnetSettings } from '../../src/config/settings.ts';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import type { Scan } from '../../src/discovery/source.ts';
-import {
-  createTailscaleSource,
-  type TailscaleOptions,
-  type TailscaleSource,
-} from '../../src/discovery/tailnet/tailscale.ts';
+import { createTailscaleSource, type TailscaleSource } from '../../src/discovery/tailnet/tailscale.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { openEvents } from '../../src/opencode/events.ts';
 import { requestJson } from '../../src/http/exchange.ts';
@@ -42,7 +39,7 @@ function listOn(machine: TailnetMachine, env: Readonly<Record<string, string>> =
   return machine.exec(['env', ...assignments, process.execPath, '--import', TSX, MAIN, 'list']);
 }
 
-function sourceOn(machine: TailnetMachine, options: Partial<TailscaleOptions> = {}): TailscaleSource {
+function sourceOn(machine: TailnetMachine, options: Partial<TailnetSettings> = {}): TailscaleSource {
   return createTailscaleSource(
     { socketPath: machine.socket, nodePort: 4095, ports: [4096], tags: [], users: [], ...options },
     { clock: systemClock, logger: silentLogger },

@@ -351,7 +351,7 @@ describe('dial', () => {
     const { fake, api } = await start();
     expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({
       kind: 'failed',
-      message: expect.stringContaining('HTTP 502, it says "dial failure: connection was refused'),
+      message: expect.stringContaining('HTTP 502, it answered "dial failure: connection was refused'),
     });
     fake.status = { BackendState: 'Stopped' };
     expect(await failureOf(api.dial('100.64.0.2', 1))).toMatchObject({

@@ -1,16 +1,36 @@
+import { octalMode } from '../../base/errors.ts';
 import { shellWord } from '../../base/plain-text.ts';
 import { dirname } from 'node:path';
 import * as z from 'zod';
-import type { CheckConfig } from './config-file.ts';
+import type { NotifySettings } from '../notify.ts';
+import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
+import type { ConfigText } from './config-file.ts';
 import { checkApprovalRules, checkCredentialRules, checkInstances } from './config-lists.ts';
 import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
+import type { SecretRef } from './secret-ref.ts';
 import { APPROVALS, CREDENTIALS, INSTANCES, NOTIFY, OPTIONS, PASSWORD, ROWS } from '../options.ts';
 import { quote, shownPath } from '../quote.ts';
 import { checkNotify } from './notify-channels.ts';
 import { parseShape } from './shape.ts';
 
-/** Loaded where there is a config file: that is seldom, and what checks it is large. */
-export const checkConfig: CheckConfig = (json, { path, mode }, input) => {
+/** The checked content of the config file. */
+export interface ConfigFile {
+  /** Base of its relative paths. */
+  readonly folder: string;
+  /** By key, as written; those of the plain options are valid. */
+  readonly values: Readonly<Record<string, unknown>>;
+  readonly password?: SecretRef;
+  readonly credentialRules: readonly CredentialRule[];
+  readonly instances: readonly StaticInstance[];
+  readonly approvalRules: readonly ApprovalRule[];
+  readonly notify?: NotifySettings;
+}
+
+/** Checks the config file. Adds to the problems and warnings in `input`. */
+export function checkConfig(
+  { json, path, mode }: ConfigText,
+  input: Pick<ConfigContext, 'env' | 'home' | 'problems' | 'warnings'>,
+): ConfigFile | undefined {
   const shownName = shownPath(path);
   const { problems, warnings } = input;
   let hasPlainSecret = false;
@@ -47,22 +67,20 @@ export const checkConfig: CheckConfig = (json, { path, mode }, input) => {
     ...(password && { password }),
     ...(notify && { notify }),
   };
-};
-
-function modeWarnings(shownName: string, mode: number, hasPlainSecret: boolean): string[] {
-  const octal = mode.toString(8).padStart(4, '0');
-  if ((mode & 0o022) !== 0)
-    return [
-      `${shownName}: other users can change it, and it can name commands to run (mode ${octal}); run: chmod 600 ${shellWord(shownName)}`,
-    ];
-  if (hasPlainSecret && (mode & 0o077) !== 0)
-    return [
-      `${shownName}: holds a secret, and other users can read it (mode ${octal}); run: chmod 600 ${shellWord(shownName)}`,
-    ];
-  return [];
 }
 
-/** A plain option's value in an error. None of them is a secret, but one may lie in an object that is out of place. */
+function modeWarnings(shownName: string, mode: number, hasPlainSecret: boolean): string[] {
+  const risk =
+    (mode & 0o022) !== 0
+      ? 'other users can change it, and it can name commands to run'
+      : hasPlainSecret && (mode & 0o077) !== 0
+        ? 'holds a secret, and other users can read it'
+        : undefined;
+  if (risk === undefined) return [];
+  return [`${shownName}: ${risk} (mode ${octalMode(mode)}); run: chmod 600 ${shellWord(shownName)}`];
+}
+
+/** The value of a plain option, for an error. Objects are not shown: they may hold a misplaced secret. */
 function shown(value: unknown): string {
   if (typeof value === 'string') return quote(value);
   if (typeof value === 'number' || typeof value === 'boolean' || value === null) return String(value);

@@ -1,72 +1,47 @@
-import { isAbsolute, join } from 'node:path';
+import { join } from 'node:path';
 import { shownPath } from '../quote.ts';
-import type { NotifySettings } from '../notify.ts';
-import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
-import { readFailure, type ReadTextFile, resolvePath, type TextFile } from './text-file.ts';
-import type { SecretRef } from './secret-ref.ts';
+import { readFailure, type ReadTextFile, resolvePath, type TextFile, xdgFolder } from './text-file.ts';
 import { errorCode } from '../../base/errors.ts';
 
-export interface ConfigFile {
-  /** Where its relative paths start. */
-  readonly folder: string;
-  /** By key, as written; those of the plain options are valid. */
-  readonly values: Readonly<Record<string, unknown>>;
-  readonly password?: SecretRef;
-  readonly credentialRules: readonly CredentialRule[];
-  readonly instances: readonly StaticInstance[];
-  readonly approvalRules: readonly ApprovalRule[];
-  readonly notify?: NotifySettings;
+/** The parsed config file, not checked yet. */
+export interface ConfigText {
+  readonly path: string;
+  readonly mode: number | undefined;
+  readonly json: unknown;
 }
 
-export interface ConfigFileInput {
+interface Places {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly home: string;
   readonly cwd: string;
   readonly readFile: ReadTextFile;
-  readonly problems: string[];
-  readonly warnings: string[];
 }
 
-/** Checks what the file at `path` holds. Problems and warnings go where `input` has room for them. */
-export type CheckConfig = (
-  json: unknown,
-  file: { readonly path: string; readonly mode: number | undefined },
-  input: ConfigFileInput,
-) => ConfigFile | undefined;
-
-/** Reads and checks the config file: the one given by `--config`, which must exist, or the default one, which may. */
+/** Reads the config file: the one given by `--config`, which must exist, or the default one, which may. */
 export function readConfigFile(
   given: string | undefined,
-  input: ConfigFileInput,
-  check: CheckConfig,
-): ConfigFile | undefined {
-  const path = given === undefined ? defaultPath(input.env, input.home) : resolvePath(given, input.home, input.cwd);
+  { env, home, cwd, readFile }: Places,
+  problems: string[],
+): ConfigText | undefined {
+  const path =
+    given === undefined
+      ? join(xdgFolder(env['XDG_CONFIG_HOME'], join(home, '.config')), 'opencode-mcp', 'config.json')
+      : resolvePath(given, home, cwd);
   let file: TextFile;
   try {
-    file = input.readFile(path);
+    file = readFile(path);
   } catch (error) {
-    if (given === undefined && isMissing(error)) return undefined;
-    input.problems.push(
-      `${given === undefined ? 'config file' : '--config'}: cannot read ${shownPath(path)}: ${readFailure(error)}`,
-    );
+    const isMissing = ['ENOENT', 'ENOTDIR'].includes(errorCode(error) ?? '');
+    if (given === undefined && isMissing) return undefined;
+    const setting = given === undefined ? 'config file' : '--config';
+    problems.push(`${setting}: cannot read ${shownPath(path)}: ${readFailure(error)}`);
     return undefined;
   }
-  const json = parseJson(file.text, shownPath(path), input.problems);
-  return json === undefined ? undefined : check(json.value, { path, mode: file.mode }, input);
+  const json = parseJson(file.text, shownPath(path), problems);
+  return json && { path, mode: file.mode, json: json.value };
 }
 
-function defaultPath(env: ConfigFileInput['env'], home: string): string {
-  const base = env['XDG_CONFIG_HOME'];
-  // The XDG specification: a relative path is to be ignored.
-  return join(base !== undefined && isAbsolute(base) ? base : join(home, '.config'), 'opencode-mcp', 'config.json');
-}
-
-function isMissing(error: unknown): boolean {
-  const code = errorCode(error);
-  return code === 'ENOENT' || code === 'ENOTDIR';
-}
-
-/** Neither the parser's message nor its error leaves here: both quote the text around the mistake, which may be a password. */
+/** Hides the parser's message and error, which quote the text around the mistake: it may be a password. */
 function parseJson(text: string, shownName: string, problems: string[]): { readonly value: unknown } | undefined {
   const json = text.replace(/^\ufeff/, '');
   try {
@@ -79,7 +54,7 @@ function parseJson(text: string, shownName: string, problems: string[]): { reado
   }
 }
 
-/** V8 gives the position of some mistakes; for the others it is the first text that is no JSON token. */
+/** V8 reports the position of some errors; for others, this finds the first text that is not a JSON token. */
 function errorOffset(message: string, json: string): number | undefined {
   const position = /at position (\d+)/.exec(message)?.[1];
   if (position !== undefined) return Number(position);

@@ -2,10 +2,10 @@ import * as z from 'zod';
 import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
 import { checkHeaders } from './instance-headers.ts';
 import { checkInstanceUrl, withoutSecrets } from './instance-url.ts';
-import { OPTIONS, SOURCE_NAMES } from '../options.ts';
+import { OPTIONS } from '../options.ts';
 import { isExactPattern, matchesPattern } from '../pattern.ts';
 import { hasUnsafeCharacters, quote } from '../quote.ts';
-import { APPROVERS, type ApprovalRule, type CredentialRule, type StaticInstance } from '../settings.ts';
+import { APPROVERS, SOURCE_NAMES, type ApprovalRule, type CredentialRule, type StaticInstance } from '../settings.ts';
 import { parseShape } from './shape.ts';
 import type { CredentialRef } from './secret-ref.ts';
 
@@ -13,7 +13,7 @@ const MAX_NAME_CHARACTERS = 64;
 // The longest DNS name has 253.
 const MAX_PATTERN_CHARACTERS = 256;
 
-/** The `credentials` of the config file, in their order. */
+/** The `credentials` of the config file. */
 export function checkCredentialRules(raw: unknown, where: string, context: ConfigContext): CredentialRule[] {
   const text = z.string({ error: 'a string' }).exactOptional();
   const schema = z.strictObject(
@@ -30,7 +30,7 @@ export function checkCredentialRules(raw: unknown, where: string, context: Confi
   });
 }
 
-/** The `approvals` of the config file, in their order. */
+/** The `approvals` of the config file. */
 export function checkApprovalRules(raw: unknown, where: string, context: ConfigContext): ApprovalRule[] {
   const pattern = z.string({ error: 'a string' }).exactOptional();
   const approve = z.enum(APPROVERS, { error: `one of ${APPROVERS.join(', ')}` });
@@ -75,7 +75,7 @@ function checkPatterns(
     problems.push(
       `${where}.source: expected a pattern that fits one of ${SOURCE_NAMES.join(', ')}, got ${quote(source)}`,
     );
-  // Said here, because such a rule would silently never apply: see credentials/resolver.ts.
+  // Such a rule would silently never apply: see credentials/resolver.ts.
   const named = [name, host].filter((pattern) => pattern !== undefined);
   if (source.toLowerCase() === 'mdns' && (named.length === 0 || !named.every(isExactPattern)))
     problems.push(
@@ -114,7 +114,7 @@ export function checkInstances(raw: unknown, where: string, context: ConfigConte
     }
     if (checked.isExposed && (password !== undefined || Object.keys(headers).length > 0))
       context.warnings.push(
-        `${place}.url: sends ${password === undefined ? 'headers' : 'a password'} over plain http to another machine; use https unless the way there is encrypted`,
+        `${place}.url: sends ${password === undefined ? 'headers' : 'a password'} over plain http to another machine; use https unless the network between is encrypted`,
       );
     return { name, url: checked.url, headers, credential };
   });
@@ -123,9 +123,9 @@ export function checkInstances(raw: unknown, where: string, context: ConfigConte
 function checkName(name: string, names: Set<string>, where: string, { problems }: ConfigContext): void {
   if (name === '' || name.length > MAX_NAME_CHARACTERS || hasUnsafeCharacters(name) || name.trim() !== name)
     problems.push(
-      `${where}: expected 1 to ${MAX_NAME_CHARACTERS} characters, no control or invisible ones, no spaces around, got ${quote(name)}`,
+      `${where}: expected 1 to ${MAX_NAME_CHARACTERS} characters, no control or invisible ones, no leading or trailing spaces, got ${quote(name)}`,
     );
-  else if (names.has(name)) problems.push(`${where}: expected a name of its own, got ${quote(name)} a second time`);
+  else if (names.has(name)) problems.push(`${where}: expected a unique name, got ${quote(name)} a second time`);
   names.add(name);
 }
 
@@ -142,7 +142,7 @@ function checkCredential(
   return ref && { username, password: ref };
 }
 
-/** Checks each entry of an array by itself, so that one mistake does not hide the next. */
+/** Checks each entry of an array on its own, so that one mistake does not hide the next. */
 export function entries<T>(
   raw: unknown,
   where: string,

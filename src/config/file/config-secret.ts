@@ -1,9 +1,8 @@
 import * as z from 'zod';
 import type { SecretRef } from './secret-ref.ts';
-import type { ConfigFileInput } from './config-file.ts';
 import { resolvePath } from './text-file.ts';
 
-/** How a secret may be written in the config file. */
+/** A secret as written in the config file. */
 export type ConfigSecret = string | { env: string } | { file: string } | { command: string[] };
 
 export function configSecretSchema(): z.ZodType<ConfigSecret> {
@@ -17,17 +16,21 @@ export function configSecretSchema(): z.ZodType<ConfigSecret> {
   return z.union(shapes, { error });
 }
 
-/** What the checks of the config file's parts need to know, and where they put what they find. */
-export interface ConfigContext extends Pick<ConfigFileInput, 'env' | 'home' | 'problems' | 'warnings'> {
-  /** Paths in the config file are relative to it. */
+/** Shared by the checks of the config file's parts, which add to `problems` and `warnings`. */
+export interface ConfigContext {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly home: string;
+  /** Base of relative paths in the config file. */
   readonly folder: string;
-  /** Called for each secret that stands in the config file itself. */
+  readonly problems: string[];
+  readonly warnings: string[];
+  /** Called for each secret written as plain text. */
   plainSecret(): void;
 }
 
 /**
- * A secret as it is written. Files and commands are read when it is needed, the environment now; what is missing there locks
- * the instance that needs it, then. No text about it holds any part of it.
+ * The reference for a written secret. The environment is read now; files and commands are read when the secret is needed. A
+ * missing one locks only the instance that needs it. Problems contain no part of the secret.
  */
 export function checkSecret(secret: ConfigSecret, where: string, context: ConfigContext): SecretRef | undefined {
   const fail = (reason: string): undefined => void context.problems.push(`${where}: ${reason}`);
@@ -37,10 +40,10 @@ export function checkSecret(secret: ConfigSecret, where: string, context: Config
     return { kind: 'value', value: secret };
   }
   if ('env' in secret) {
-    // A name that cannot be one is perhaps the secret itself, so it is not shown.
+    // An invalid name may be the secret itself, so it is not shown.
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(secret.env))
       return fail('expected the name of an environment variable after "env", without $');
-    // The environment has inherited members too: `constructor`.
+    // Excludes inherited members such as `constructor`.
     const value = Object.hasOwn(context.env, secret.env) ? context.env[secret.env] : undefined;
     return value === undefined || value === '' ? { kind: 'unset', variable: secret.env } : { kind: 'value', value };
   }

@@ -1,7 +1,7 @@
-// Two slips in a word are still the same word; in a short one they are another.
+// Fewer for short words, where two edits make another word.
 const MAX_EDITS = 2;
 
-/** The known word that `word` was probably meant to be, or undefined. Case, `-` and `_` do not count. */
+/** The known word that `word` probably misspells, or undefined. Ignores case, `-` and `_`. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   const wanted = plain(word);
   let best: string | undefined;
@@ -25,10 +25,10 @@ function plain(word: string): string {
   return word.toLowerCase().replace(/[-_]/g, '');
 }
 
-/** Levenshtein distance, or `limit` where the lengths alone already differ by as much. */
+/** Levenshtein distance, or `limit` if the lengths already differ by that much. */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit) return limit;
-  // Distances between the letters of `a` so far and every beginning of `b`.
+  // Distances between the letters of `a` so far and every prefix of `b`.
   let row = Array.from({ length: b.length + 1 }, (_, length) => length);
   for (const [index, letter] of Array.from(a).entries()) {
     let last = index + 1;

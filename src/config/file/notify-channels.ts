@@ -18,7 +18,7 @@ import { isOwnNetwork } from './own-network.ts';
 import { parseShape } from './shape.ts';
 import { resolvePath } from './text-file.ts';
 
-/** A person at the terminal sees how a turn of less than this ends. */
+/** A person at the terminal sees a shorter turn end. */
 const MIN_TURN_SECONDS = 30;
 const REPEAT_AFTER_MINUTES = 10;
 const STALLED_AFTER_MINUTES = 10;
@@ -27,7 +27,7 @@ const DAY_SECONDS = 86_400;
 const DAY_MINUTES = 1_440;
 const MAX_CHANNELS = 20;
 
-/** The `notify` of the config file; undefined where it is not there, or not valid. */
+/** The `notify` of the config file; undefined if absent or invalid. */
 export function checkNotify(raw: unknown, where: string, context: ConfigContext): NotifySettings | undefined {
   if (raw === undefined) return undefined;
   const schema = z.strictObject(
@@ -62,7 +62,7 @@ function count(unit: string, max: number) {
 
 const text = z.string({ error: 'a string' });
 
-/** What every channel may have. */
+/** Keys of every channel. */
 const RULES = {
   name: text.exactOptional(),
   text: z.enum(TEXT_LEVELS, { error: `one of ${TEXT_LEVELS.join(', ')}` }).exactOptional(),
@@ -87,7 +87,7 @@ function checkChannel(
   return { ...checkRules(given, target, where, { names, context }), ...target };
 }
 
-/** What the entry says for its type, checked. */
+/** The keys specific to the entry's type, checked. */
 function checkTarget(
   entry: unknown,
   where: string,
@@ -120,7 +120,7 @@ function checkTarget(
     default: {
       if (!(entry instanceof Object)) parseShape(z.strictObject({}, { error: 'an object' }), entry, where, problems);
       else {
-        const meant = typeof type === 'string' ? `${quote(type)}${didYouMean(type, CHANNEL_TYPES)}` : 'nothing of them';
+        const meant = typeof type === 'string' ? `${quote(type)}${didYouMean(type, CHANNEL_TYPES)}` : 'none of them';
         problems.push(`${where}.type: expected one of ${CHANNEL_TYPES.join(', ')}, got ${meant}`);
       }
       return undefined;
@@ -141,7 +141,7 @@ function checkNtfy(
   const { problems, warnings } = context;
   const checked = checkInstanceUrl(url, 'use the key "token"');
   if ('problem' in checked) problems.push(`${where}.url: ${checked.problem}; got ${quote(withoutSecrets(url))}`);
-  // The server's own rule. Whoever knows the topic reads it, so it is not shown.
+  // ntfy's own rule. Anyone who knows the topic can read it, so it is not shown.
   if (!/^[-_A-Za-z0-9]{1,64}$/.test(topic))
     problems.push(`${where}.topic: expected 1 to 64 letters, digits, - and _, got something else`);
   const ref = token === undefined ? undefined : checkSecret(token, `${where}.token`, context);
@@ -156,12 +156,12 @@ function checkWebhook(
   where: string,
   context: ConfigContext,
 ): ChannelTarget | undefined {
-  // Unlike an instance's it may have a query.
+  // Unlike the URL of an instance, it may have a query.
   const checked = checkInstanceUrl(url.split('?', 1)[0] ?? '', 'a webhook is signed, with the key "secret"');
   const ref = secret === undefined ? undefined : checkSecret(secret, `${where}.secret`, context);
   if ('problem' in checked || !URL.canParse(url) || url.includes('#')) {
     const problem = 'problem' in checked ? checked.problem : 'expected a URL without fragment';
-    // A path of a webhook is often its secret.
+    // The path of a webhook is often its secret.
     const [origin] = /^(?:[^/]*\/\/)?[^/]*/.exec(withoutSecrets(url)) ?? [''];
     context.problems.push(`${where}.url: ${problem}; got ${quote(origin)}`);
     return undefined;
@@ -178,7 +178,7 @@ function checkCommand(
     problems.push(`${where}: expected a program and its arguments, as [PROGRAM, ARGUMENT, …]`);
     return undefined;
   }
-  // A name is looked up on PATH.
+  // A bare name is looked up on PATH.
   const isPath = program.includes('/');
   return { type: 'command', argv: [isPath ? resolvePath(program, home, folder) : program, ...rest] };
 }
@@ -193,8 +193,7 @@ function checkRules(
   const name = given.name ?? freeName(target.type, names);
   if (name === '' || name.length > 64 || hasUnsafeCharacters(name))
     problems.push(`${where}.name: expected 1 to 64 characters, none of them control or invisible, got ${quote(name)}`);
-  else if (names.has(name))
-    problems.push(`${where}.name: expected a name of its own, got ${quote(name)} a second time`);
+  else if (names.has(name)) problems.push(`${where}.name: expected a unique name, got ${quote(name)} a second time`);
   names.add(name);
   const { instances = [], events = NOTIFY_EVENTS } = given;
   checkTexts(Object.fromEntries(instances.map((pattern, index) => [`instances[${index}]`, pattern])), where, context);
@@ -208,7 +207,7 @@ function freeName(type: string, names: ReadonlySet<string>): string {
   return name;
 }
 
-/** What leaves for others says nothing unless a person wants it so. */
+/** A channel of a third party gets no text unless the configuration says so. */
 function defaultText(target: ChannelTarget): ChannelRules['text'] {
   return 'url' in target && !isOwnNetwork(target.url) ? 'none' : 'full';
 }

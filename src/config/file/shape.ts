@@ -3,9 +3,9 @@ import { didYouMean } from './nearest.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /**
- * Checks the shape of one part of the config file. The schema's `error` texts complete "expected …". A line in `problems`
- * tells the kind of what stands there, never the value, which may be a secret. A key too many is told, and the rest is
- * given all the same, so that it does not hide what else is wrong.
+ * Checks the shape of one part of the config file. The schema's `error` texts complete "expected …". Problems name the kind of
+ * the value found, never the value, which may be a secret. Unknown keys are reported and left out, so that they do not hide
+ * further problems.
  */
 export function parseShape<T>(schema: z.ZodType<T>, value: unknown, where: string, problems: string[]): T | undefined {
   const result = schema.safeParse(value);
@@ -13,7 +13,7 @@ export function parseShape<T>(schema: z.ZodType<T>, value: unknown, where: strin
   const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : undefined;
   const unknown = new Set<string>();
   for (const issue of result.error.issues) {
-    // Only the part's own: a key inside a secret may be the secret, in the wrong place.
+    // Own keys only: a key inside a secret may be the misplaced secret itself.
     if (issue.code === 'unrecognized_keys' && issue.path.length === 0 && known !== undefined) {
       for (const key of issue.keys) {
         unknown.add(key);
@@ -31,8 +31,8 @@ export function parseShape<T>(schema: z.ZodType<T>, value: unknown, where: strin
   return schema.safeParse(Object.fromEntries(Object.entries(value).filter(([key]) => !unknown.has(key)))).data;
 }
 
-/** `where` with keys and indices: `/home/u/config.json: instances[0].url`. A header line in place of a key is cut before its value. */
-export function place(where: string, path: readonly PropertyKey[]): string {
+/** Appends keys and indices: `/home/u/config.json: instances[0].url`. A key that is a header line is cut before its value. */
+function place(where: string, path: readonly PropertyKey[]): string {
   return path
     .reduce<string>((sofar, step) => {
       if (typeof step === 'number') return `${sofar}[${step}]`;

@@ -1,27 +1,27 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
 
-// A config file is a few kilobytes; this only keeps a wrong path (/dev/zero, a disk image) from filling the memory.
+// A config file has a few kilobytes; this only stops a wrong path (/dev/zero, a disk image) from filling the memory.
 const MAX_BYTES = 1024 * 1024;
 
 export interface TextFile {
   readonly text: string;
-  /** Permission bits; undefined where the system has none (Windows). */
+  /** Permission bits; undefined on Windows. */
   readonly mode?: number;
 }
 
 /** Reads a whole text file, or throws a system error with its `code`. */
 export type ReadTextFile = (path: string) => TextFile;
 
-/** The reader for the program itself. More than 1 MiB throws `EFBIG`, a named pipe and its like `EINVAL`. */
+/** Reads from disk. Throws `EFBIG` for more than 1 MiB, `EINVAL` for a named pipe or device. */
 export const readTextFile: ReadTextFile = (path) => {
-  // What a shell puts there (`--config <(sops -d …)`) has a writer; a named pipe may wait for one for ever.
-  const isShells = path.startsWith('/dev/');
-  const descriptor = openSync(path, constants.O_RDONLY | (isShells ? 0 : constants.O_NONBLOCK));
+  // A pipe of the shell (`--config <(sops -d …)`) has a writer; any other named pipe could block for ever.
+  const isShellPipe = path.startsWith('/dev/');
+  const descriptor = openSync(path, constants.O_RDONLY | (isShellPipe ? 0 : constants.O_NONBLOCK));
   try {
     const stats = fstatSync(descriptor);
-    if (!isShells && !stats.isFile() && !stats.isDirectory())
+    if (!isShellPipe && !stats.isFile() && !stats.isDirectory())
       throw Object.assign(new Error(`${path} is not a regular file`), { code: 'EINVAL' });
     const bytes = Buffer.alloc(MAX_BYTES + 1);
     let length = 0;
@@ -39,7 +39,7 @@ export const readTextFile: ReadTextFile = (path) => {
   }
 };
 
-/** Why a file could not be read, without anything of its content. */
+/** Why a file could not be read; contains nothing of its content. */
 export function readFailure(error: unknown): string {
   const code = errorCode(error) ?? 'unknown error';
   return REASONS.get(code) ?? code;
@@ -54,7 +54,12 @@ const REASONS = new Map([
   ['ENXIO', 'it is not a regular file'],
 ]);
 
-/** A path as a person writes it, made absolute: `~/` is the home folder, a relative one starts at `base`. */
+/** An XDG base directory. The specification says to ignore a relative path. */
+export function xdgFolder(variable: string | undefined, fallback: string): string {
+  return variable !== undefined && isAbsolute(variable) ? variable : fallback;
+}
+
+/** Makes a written path absolute: `~/` is the home folder, a relative one starts at `base`. */
 export function resolvePath(written: string, home: string, base: string): string {
   if (written === '~') return home;
   return written.startsWith('~/') ? join(home, written.slice(2)) : resolve(base, written);

@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
 
-import { badPortReason } from '../../base/bad-ports.ts';
+import { badPortReason } from '../../base/urls.ts';
 import type { Clock } from '../../base/clock.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { readSecret } from '../../credentials/secret.ts';

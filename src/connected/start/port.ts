@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { connect, createServer } from 'node:net';
-import { badPortReason } from '../../base/bad-ports.ts';
+import { badPortReason } from '../../base/urls.ts';
 
 export const LOWEST_PORT = 4096;
 export const HIGHEST_PORT = 5095;

@@ -1,34 +1,35 @@
 import { basename, dirname, relative, sep } from 'node:path';
 import type { FSWatcher } from 'node:fs';
 import type { Logger } from '../../base/log.ts';
-import { fileErrorCode, fileIdentity, type FileSystem } from './file-system.ts';
+import { errorCode } from '../../base/errors.ts';
+import { fileIdentity, type FileSystem } from './file-system.ts';
 
 export interface DirectoryWatchOptions {
   /** Absolute; need not exist. */
   readonly path: string;
   /** Which of the directory's entries matter. */
   readonly isRelevant: (fileName: string) => boolean;
-  /** Something may have changed: an entry, the directory itself, or what could be seen of it until now. */
+  /** An entry or the directory itself may have changed, or earlier changes may have been missed. */
   readonly onChange: () => void;
   readonly fs: FileSystem;
   readonly logger: Logger;
 }
 
-/** What the watch is on: the directory itself, or the nearest folder above it that exists. */
+/** The directory itself, or the nearest existing folder above it. */
 interface Target {
   readonly path: string;
   readonly identity: string;
 }
 
 /**
- * Watches a directory that may not be there yet, may go, and may be replaced. Where the system
- * refuses to watch, it says so once and is silent from then on: the poll finds what it misses.
+ * Watches a directory that may be missing, removed or replaced. If the system refuses to watch,
+ * that is logged once; polling finds what the watch misses.
  */
 export class DirectoryWatch {
   readonly #options: DirectoryWatchOptions;
   #watcher: FSWatcher | undefined;
   #target: Target | undefined;
-  /** The kernel dropped the watch: arm again even if the same inode number stands at the path. */
+  /** The kernel dropped the watch: arm again even if the path has the same inode number. */
   #stale = false;
   #arming: Promise<void> | undefined;
   #again = false;
@@ -41,8 +42,8 @@ export class DirectoryWatch {
   }
 
   /**
-   * Makes sure that the watch is on what is at the path now. Called by the watch itself, and by its
-   * owner after a scan: a link that was turned or a parent that was moved sends no event.
+   * Moves the watch to whatever is at the path now. Also called by the owner after a scan, because
+   * a changed symbolic link or a moved parent sends no event.
    */
   verify(): void {
     if (this.#closed) return;
@@ -50,7 +51,6 @@ export class DirectoryWatch {
     this.#arming ??= this.#armUntilSettled();
   }
 
-  /** Resolves when nothing of it is left. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#disarm();
@@ -80,7 +80,7 @@ export class DirectoryWatch {
     });
     this.#watcher = watcher;
     this.#target = target;
-    // What was put at the path between the look and the watch sent no event.
+    // Something may have been created at the path before the watch began.
     if (!isSame(await this.#nearest(), target)) this.#again = true;
     if (!this.#closed) this.#options.onChange();
   }
@@ -88,14 +88,14 @@ export class DirectoryWatch {
   #onEvent(target: Target, event: string, fileName: string | null): void {
     if (this.#closed) return;
     const { path, isRelevant, onChange } = this.#options;
-    // The kernel's word that the watched directory itself was moved or removed bears its own name.
+    // The event for a move or removal of the watched directory has the directory's own name.
     const isOwnName = fileName === null || fileName === basename(target.path);
     if (isOwnName && event === 'rename') this.#stale = true;
     if (target.path === path) {
       if (isOwnName || isRelevant(fileName)) onChange();
       if (isOwnName) this.verify();
     } else if (isOwnName || fileName === relative(target.path, path).split(sep)[0]) {
-      // The watch that this leads to says that there is something to see.
+      // The new watch will call `onChange`.
       this.verify();
     }
   }
@@ -105,7 +105,7 @@ export class DirectoryWatch {
       try {
         return { path, identity: fileIdentity(await this.#options.fs.stat(path)) };
       } catch (error) {
-        const code = fileErrorCode(error);
+        const code = errorCode(error);
         if ((code !== 'ENOENT' && code !== 'ENOTDIR') || path === dirname(path)) throw error;
       }
     }
@@ -124,7 +124,7 @@ export class DirectoryWatch {
     this.#refusalLogged = true;
     this.#options.logger.log('info', 'cannot watch the directory; changes are found by polling', {
       path: this.#options.path,
-      reason: fileErrorCode(error) ?? String(error),
+      reason: errorCode(error) ?? String(error),
     });
   }
 }

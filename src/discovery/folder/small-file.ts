@@ -1,29 +1,29 @@
 import { constants, type BigIntStats } from 'node:fs';
 import { OUT_OF_FILES } from '../../http/request-error.ts';
-import { fileErrorCode, type FileSystem } from './file-system.ts';
+import { errorCode } from '../../base/errors.ts';
+import type { FileSystem } from './file-system.ts';
 
-/** What a source reads has a few hundred bytes; a file this long is something else. */
+/** Registrations and service files have a few hundred bytes. */
 const MAX_FILE_BYTES = 64 * 1024;
 
 /**
  * NOFOLLOW: a link would let the directory's owner pass off another user's file. NONBLOCK and
- * NOCTTY: what was a file when it was listed may be a FIFO or a terminal when it is opened.
+ * NOCTTY: a listed file may have been replaced by a FIFO or a terminal before it is opened.
  */
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 export type SmallFile =
-  /** `stats` are of the very file that was read. */
+  /** `stats` are from the open file, so they describe what was read. */
   { readonly content: Uint8Array; readonly stats: BigIntStats } | { readonly problem: string };
 
-/** What stands against reading a file of these facts, or undefined. */
+/** Why a file is not read, or undefined if it may be. */
 export function unreadable(stats: BigIntStats): string | undefined {
   if (!stats.isFile()) return `is ${kind(stats)}, not a regular file; ignored`;
-  if (stats.size > MAX_FILE_BYTES)
-    return `has ${stats.size} bytes, more than the ${MAX_FILE_BYTES} of any such file; ignored`;
+  if (stats.size > MAX_FILE_BYTES) return `has ${stats.size} bytes, more than the limit of ${MAX_FILE_BYTES}; ignored`;
   return undefined;
 }
 
-/** Reads a small regular file without ever blocking on it. Undefined when it is gone. Rejects only where this process has no file free. */
+/** Reads a small regular file and never blocks on it. Undefined if it is gone. Rejects only if this process is out of file descriptors. */
 export async function readSmallFile(path: string, fs: FileSystem): Promise<SmallFile | undefined> {
   try {
     const handle = await fs.open(path, OPEN_FLAGS);
@@ -31,7 +31,7 @@ export async function readSmallFile(path: string, fs: FileSystem): Promise<Small
       const stats = await handle.stat({ bigint: true });
       const problem = unreadable(stats);
       if (problem !== undefined) return { problem };
-      // No longer than its size was, though it may grow meanwhile: what is cut off then is no JSON, and the next scan sees a new size.
+      // Reads at most the size seen before: if the file grows meanwhile, it is invalid JSON now and read again by the next scan.
       const buffer = Buffer.allocUnsafe(Number(stats.size));
       let length = 0;
       while (length < buffer.length) {
@@ -44,12 +44,12 @@ export async function readSmallFile(path: string, fs: FileSystem): Promise<Small
       await handle.close();
     }
   } catch (error) {
-    const code = fileErrorCode(error);
+    const code = errorCode(error);
     if (code === 'ENOENT') return undefined;
     if (code === 'ELOOP') return { problem: 'is a symbolic link, not a regular file; ignored' };
     if (code === 'EACCES' || code === 'EPERM')
       return { problem: `cannot be read: ${code}; give the user of this program read permission` };
-    // Nothing is wrong with the file: a scan without it would be a part.
+    // The file may be fine: leaving it out would make the scan partial.
     if (code === undefined || OUT_OF_FILES.has(code)) throw error;
     return { problem: `cannot be read: ${code}` };
   }

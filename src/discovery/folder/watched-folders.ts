@@ -7,27 +7,26 @@ import { DirectoryWatch } from './directory-watch.ts';
 import type { FileSystem } from './file-system.ts';
 
 export interface WatchedFoldersOptions {
-  /** Of the source. */
+  /** Name of the source. */
   readonly name: string;
   /** Absolute; none needs to exist. */
   readonly paths: readonly string[];
   /** Which of their entries matter. */
   readonly isRelevant: (fileName: string) => boolean;
-  /** One scan of them all. */
-  readonly look: (signal: AbortSignal) => Promise<Scan>;
+  /** Scans all of them. */
+  readonly scan: (signal: AbortSignal) => Promise<Scan>;
   readonly fs: FileSystem;
   readonly logger: Logger;
 }
 
-/** A source over a few folders: one look at a time, and a watch on each folder for each reader of `changes`. */
+/** A source over a few folders: one scan at a time, and a watch on each folder for each reader of `changes`. */
 export class WatchedFolders implements DiscoverySource {
   readonly name: string;
   readonly #options: WatchedFoldersOptions;
   readonly #scans = new Map<AbortController, Promise<void>>();
   readonly #watches = new Map<ChangeNotifier, readonly DirectoryWatch[]>();
   readonly #closing = new Set<Promise<void>>();
-  /** Settles when the latest look has ended. */
-  #turn: Promise<void> = Promise.resolve();
+  #lastScan: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(options: WatchedFoldersOptions) {
@@ -39,13 +38,13 @@ export class WatchedFolders implements DiscoverySource {
     signal.throwIfAborted();
     if (this.#closed) throw this.#closedError();
     const stop = new LinkedAbort(signal);
-    // One at a time: an aborted look may still hang on a dead network mount, and each more would hold threads of all file work.
-    const work = this.#turn.then(() => this.#options.look(stop.signal));
+    // One at a time: an aborted scan may still hang on a dead network mount, and more of them would exhaust Node's file threads.
+    const work = this.#lastScan.then(() => this.#options.scan(stop.signal));
     const settled = work.then(
       () => {},
       () => {},
     );
-    this.#turn = settled;
+    this.#lastScan = settled;
     this.#scans.set(stop, settled);
     try {
       return await unlessAborted(work, stop.signal);

@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-import { badPortReason } from '../../base/bad-ports.ts';
+import { badPortReason } from '../../base/urls.ts';
 import { systemClock } from '../../base/clock.ts';
 import { openSocket, type Dial } from '../../base/dial.ts';
 import { within } from '../../base/within.ts';
@@ -9,10 +9,10 @@ import { isLinkLocal } from '../../mdns/links.ts';
 import type { Candidate, Note } from '../../model/candidate.ts';
 import type { Sighting } from './sightings.ts';
 
-/** A neighbour answers within milliseconds; one that is off never does. */
+/** A neighbour connects within milliseconds; one that is off never does. */
 const CONNECT_LIMIT_MS = 10_000;
 
-/** What a sighting offers. Only the address of its packets leads anywhere; everything else labels. */
+/** The candidate of one sighting. Only the source address of its packets is used for requests; everything else is a label. */
 export function advertisedCandidate(
   source: string,
   { announcement, origin, address, revisedMs }: Sighting,
@@ -27,26 +27,26 @@ export function advertisedCandidate(
     endpoint: {
       url: `http://${host}:${port}`,
       route: 'lan',
-      // A URL has no place for the interface, without which a link-local address leads nowhere.
+      // A link-local address needs its interface, which a URL cannot contain.
       ...(isLinkLocal(address) && { dial: dialOn(origin.interfaceName) }),
     },
-    // The host that opencode itself advertises is the same on all machines.
+    // Without the host that opencode itself advertises, which is the same on all machines.
     claims: { ...says, localPort: port, ...(revisedMs !== undefined && { connectedAt: revisedMs }) },
-    // Of the LAN: who gets a password is decided by rules that name it.
+    // Passwords still go only to LAN endpoints that a credential rule names exactly.
     trust: { level: 'trusted' },
     ...(hint !== undefined && { hint }),
   };
 }
 
 /**
- * For a machine that names its addresses, and not the one that its packets come from. Only a hint: a machine that has got another
- * address meanwhile may name the old one. A packet by IPv6 comes from a link-local address, which others do not replace.
+ * Set if the advertised addresses do not include the one that the packets come from. Only a hint: after a change of address, a
+ * machine may still advertise the old one. Compares addresses of the same kind, since IPv6 packets come from a link-local address.
  */
 function repeaterHint(addresses: readonly string[], sender: string): string | undefined {
   const alike = addresses.filter((one) => isIPv6(one) === isIPv6(sender) && isLinkLocal(one) === isLinkLocal(sender));
   const [first] = alike;
   if (first === undefined || alike.includes(sender)) return undefined;
-  return `an mDNS repeater stands between, since it names ${first} as its address: list it by URL in "instances", or use a tailnet or a relay`;
+  return `an mDNS repeater relayed this, since it advertises the address ${first}: list it by URL in "instances", or use a tailnet or a relay`;
 }
 
 export function noteOn({ announcement: { port }, address }: Sighting): Note[] {
@@ -54,7 +54,7 @@ export function noteOn({ announcement: { port }, address }: Sighting): Note[] {
   return reason === undefined ? [] : [{ subject: `${address} port ${port}`, reason }];
 }
 
-/** Connects to link-local addresses on one interface; always the same function for the same interface. */
+/** Dials link-local addresses on one interface. The same interface always gives the same function, which is part of an endpoint's identity. */
 export function linkLocalDials(): (interfaceName: string) => Dial {
   const dials = new Map<string, Dial>();
   return (interfaceName) => {
@@ -67,9 +67,9 @@ export function linkLocalDials(): (interfaceName: string) => Dial {
 }
 
 function dialOn(interfaceName: string, host: string, port: number): Promise<Duplex> {
-  const place = `${host}%${interfaceName}`;
-  const late = (): Error => new Error(`no connection to ${place} within ${CONNECT_LIMIT_MS} ms`);
+  const scoped = `${host}%${interfaceName}`;
+  const late = (): Error => new Error(`no connection to ${scoped} within ${CONNECT_LIMIT_MS} ms`);
   return within({ clock: systemClock, ms: CONNECT_LIMIT_MS, late }, (cut) =>
-    openSocket({ host: place, port, family: 6 }, cut),
+    openSocket({ host: scoped, port, family: 6 }, cut),
   );
 }

@@ -1,11 +1,10 @@
 import type { Bonjour } from 'bonjour-service';
-import * as z from 'zod';
 
 import { wallTime } from '../../base/clock.ts';
 import { announcementsIn } from '../../mdns/announcements.ts';
 import { quoteName } from '../../base/plain-text.ts';
 import { bonjourOver, multicastOf } from '../../mdns/engine.ts';
-import { Lan, type LanOptions, MDNS_PORT } from '../../mdns/lan.ts';
+import { Lan, type LanOptions, MDNS_PORT, type Origin } from '../../mdns/lan.ts';
 import { CONNECTED_TYPE, OPENCODE_TYPE } from '../../mdns/service-types.ts';
 import type { Scan } from '../source.ts';
 import { advertisedCandidate, linkLocalDials, noteOn } from './candidate.ts';
@@ -14,25 +13,18 @@ import { QUERY_EVERY_MS, Sightings } from './sightings.ts';
 export interface LanViewOptions extends Omit<LanOptions, 'wanted'> {
   /** Name of the source. */
   readonly source: string;
-  /** A scan may give something else than the last one. */
+  /** The next scan may differ from the last. */
   readonly onChange: () => void;
 }
 
-/** A scan asks again, unless the last question is as recent as this: polls do, and a person who refreshes. */
-const ASK_AGAIN_MS = 5000;
-/** After the opening, and after each change of the links: the first question may be lost, and the second may come before a machine is ready (RFC 6762 section 5.2). */
+/** A scan (a poll, or a refresh by a person) sends a query unless one is as recent as this. */
+const SCAN_QUERY_EVERY_MS = 5000;
+/** Repeats after opening and after each change of links: the first query may be lost, the second may come before a machine is ready (RFC 6762 section 5.2). */
 const FIRST_PAUSES_MS = [1000, 3000];
 /** RFC 6762 section 5.2. */
-const LEAST_PAUSE_MS = 1000;
+const MIN_PAUSE_MS = 1000;
 
-const originSchema = z.object({
-  address: z.string(),
-  family: z.enum(['IPv4', 'IPv6']),
-  port: z.number(),
-  interfaceName: z.string(),
-});
-
-/** What this machine sees on its LANs: asks for our two service types, again and again. Opened once, closed once. */
+/** The services of our two types on the LANs of this machine, queried repeatedly. Opened once, closed once. */
 export class LanView {
   readonly #options: LanViewOptions;
   readonly #sightings = new Sightings();
@@ -42,9 +34,9 @@ export class LanView {
   readonly #root = new AbortController();
   #wake = new AbortController();
   #queriedMs = -Infinity;
-  /** Added to the monotonic clock: sightings are spans, and what is claimed of one is compared with times of registrations. */
+  /** Added to the monotonic clock: ages must not jump, and `connectedAt` is compared with wall times of registrations. */
   readonly #epochMs: number;
-  /** Pauses before the next questions. */
+  /** Pauses before the next queries. */
   #pauses: number[] = [];
 
   constructor(options: LanViewOptions) {
@@ -61,22 +53,18 @@ export class LanView {
     });
   }
 
-  /** Resolves when it listens and has asked. */
+  /** Resolves when it listens and has sent the first query. */
   async open(): Promise<void> {
     await this.#lan.open();
     if (this.#root.signal.aborted) return;
     this.#query();
     this.#pauses = [...FIRST_PAUSES_MS];
-    void this.#keepAsking();
+    void this.#keepQuerying();
   }
 
-  /** Why nothing can be seen; undefined while something can. */
+  /** Why nothing can be received; undefined while something can. */
   get problem(): string | undefined {
     return this.#lan.problem;
-  }
-
-  ask(): void {
-    this.#askUnlessWithin(ASK_AGAIN_MS);
   }
 
   scan(): Scan {
@@ -107,15 +95,20 @@ export class LanView {
     return this.#epochMs + this.#options.clock.monotonic();
   }
 
-  async #keepAsking(): Promise<void> {
+  /** Sends a query, whose answers cause `onChange`, unless one was sent just now. */
+  query(): void {
+    this.#queryUnlessWithin(SCAN_QUERY_EVERY_MS);
+  }
+
+  async #keepQuerying(): Promise<void> {
     while (!this.#root.signal.aborted) {
       this.#wake = new AbortController();
       await this.#options.clock.sleep(this.#pauses.shift() ?? QUERY_EVERY_MS, this.#wake.signal);
-      this.#askUnlessWithin(LEAST_PAUSE_MS);
+      this.#queryUnlessWithin(MIN_PAUSE_MS);
     }
   }
 
-  #askUnlessWithin(ms: number): void {
+  #queryUnlessWithin(ms: number): void {
     if (this.#options.clock.monotonic() - this.#queriedMs >= ms) this.#query();
   }
 
@@ -125,11 +118,8 @@ export class LanView {
     multicastOf(this.#bonjour).query([OPENCODE_TYPE, CONNECTED_TYPE].map((name) => ({ name, type: 'PTR' })));
   }
 
-  #take(packet: unknown, from: unknown): void {
-    const origin = originSchema.safeParse(from);
-    if (!origin.success) return;
-    const { onChange } = this.#options;
+  #take(packet: unknown, from: Origin): void {
     for (const announcement of announcementsIn(packet))
-      if (this.#sightings.hear(announcement, origin.data, this.#nowMs)) onChange();
+      if (this.#sightings.add(announcement, from, this.#nowMs)) this.#options.onChange();
   }
 }

@@ -1,5 +1,3 @@
-import * as z from 'zod';
-
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { LanOptions } from '../../mdns/lan.ts';
@@ -10,31 +8,28 @@ import { type DiscoverySource, type Scan, SourceUnavailableError } from '../sour
 
 export const MDNS_SOURCE = 'mdns';
 
-export const mdnsOptions = z.object({
-  interfaces: z.union([z.literal('all'), z.array(z.string().min(1)).readonly()]),
-});
-export type MdnsOptions = z.infer<typeof mdnsOptions>;
+export type MdnsOptions = Pick<LanOptions, 'interfaces'>;
 
 export interface MdnsDependencies extends Pick<LanOptions, 'port' | 'readInterfaces'> {
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-/** Neighbours that are awake have answered by then (RFC 6762 section 6 has them wait up to 120 ms); the others are hinted at. */
+/** Wait of the first scan: awake neighbours answer within 120 ms (RFC 6762 section 6); later answers cause a hint. */
 const FIRST_ANSWERS_MS = 500;
 
 export function createMdnsSource(options: MdnsOptions, dependencies: MdnsDependencies): MdnsSource {
   return new MdnsSource(options, dependencies);
 }
 
-/** Instances on this LAN that advertise themselves: of `opencode-connected --lan` and of `opencode --mdns`. */
+/** Instances on this LAN that are advertised by `opencode-connected --lan` or `opencode --mdns`. */
 class MdnsSource implements DiscoverySource {
   readonly name = MDNS_SOURCE;
   readonly #options: MdnsOptions;
   readonly #dependencies: MdnsDependencies;
   readonly #root = new AbortController();
   readonly #notifiers = new ChangeNotifiers(this.#root.signal);
-  /** Opened by the first who looks. */
+  /** Opened on first use. */
   #opening: Promise<LanView> | undefined;
   #answered: Promise<void> | undefined;
 
@@ -45,7 +40,7 @@ class MdnsSource implements DiscoverySource {
 
   async scan(signal: AbortSignal): Promise<Scan> {
     signal.throwIfAborted();
-    return unlessAborted(unlessAborted(this.#look(), signal), this.#root.signal);
+    return unlessAborted(unlessAborted(this.#scan(), signal), this.#root.signal);
   }
 
   changes(signal: AbortSignal): AsyncIterable<void> {
@@ -65,20 +60,20 @@ class MdnsSource implements DiscoverySource {
     view?.close();
   }
 
-  async #look(): Promise<Scan> {
+  async #scan(): Promise<Scan> {
     const view = await this.#open();
     const check = (): void => {
       this.#root.signal.throwIfAborted();
       if (view.problem !== undefined) throw new SourceUnavailableError(view.problem);
     };
     check();
-    view.ask();
+    view.query();
     await (this.#answered ??= this.#dependencies.clock.sleep(FIRST_ANSWERS_MS, this.#root.signal));
     check();
     return view.scan();
   }
 
-  /** Loads what it needs only now: a server that has no client yet should be light, and no socket should be open in vain. */
+  /** Lazy, so that a server without a client loads and opens as little as possible. */
   #open(): Promise<LanView> {
     this.#opening ??= import('./lan-view.ts').then(async ({ LanView: View }) => {
       this.#root.signal.throwIfAborted();

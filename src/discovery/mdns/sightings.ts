@@ -3,23 +3,24 @@ import type { Origin } from '../../mdns/lan.ts';
 import { isLinkLocal } from '../../mdns/links.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Note } from '../../model/candidate.ts';
-/** How often the LAN is asked: opencode's records are good for 8 h, and it never says that they no longer are. */
+
+/** opencode's records have a TTL of 8 h and it sends no reliable goodbye, so the LAN is queried repeatedly. */
 export const QUERY_EVERY_MS = 60_000;
-/** Nobody has more instances on a LAN, and each one that is advertised costs us a probe. */
+/** Far more than anyone has on a LAN; each costs a probe. */
 export const MAX_SIGHTINGS = 500;
-/** Nobody runs more on one machine. */
+/** Far more than anyone runs on one machine. */
 export const MAX_OF_ONE_SENDER = 64;
 
-/** A machine that still talks has left so many questions for a service unanswered when the service is given up. */
+/** A service is dropped if its machine answers for others but not for it this many times. */
 const UNANSWERED = 3;
 /**
- * A machine that was silent this long is given up, whatever the TTL: opencode's is 8 h, by when the address may be
- * another machine's, on another LAN even. Ten questions in a row are lost only where multicast does not work.
+ * Everything of a machine is dropped after this long without a packet, whatever the TTL: in 8 h the address may have moved to
+ * another machine. Ten queries in a row are lost only if multicast does not work.
  */
 const KEPT_MS = 10 * QUERY_EVERY_MS;
-/** A goodbye makes us ask over HTTP, at most so often for one service. */
+/** A goodbye causes a new probe, at most this often for one service. */
 const GOODBYE_EVERY_MS = 10_000;
-/** A service of which nobody spoke for so long makes us ask over HTTP when somebody does: its machine may have slept. */
+/** A service that returns after this long is probed again: its machine may have slept. */
 const SILENCE_MS = 2.5 * QUERY_EVERY_MS;
 
 const MAX_NOTED = 10;
@@ -31,7 +32,7 @@ export interface Sighting {
   readonly origin: Origin;
   /** Without the zone. */
   readonly address: string;
-  /** When it said goodbye or came back last: a reason to ask it again. */
+  /** When it last said goodbye or came back; a change causes a new probe. */
   readonly revisedMs: number | undefined;
 }
 
@@ -44,24 +45,24 @@ interface Entry extends Sighting {
 }
 
 /**
- * What was heard on the LAN. A service is told apart by who tells of it: all machines have the same names, so that what one
- * says holds for it alone, and another's goodbye or lie changes nothing. Where a service is reached is the address that its
- * packets come from; the address records in them are the machine's word for addresses that may be anyone's.
+ * The services announced on the LAN. Keyed by sender, because all machines use the same names: a machine's announcement or
+ * goodbye affects only its own services. A service is reached at the source address of its packets; the address records in them
+ * may name anyone.
  */
 export class Sightings {
   readonly #entries = new Map<string, Entry>();
   /** Time of the last packet of each sender that has entries. */
   readonly #senders = new Map<string, { heardMs: number; count: number }>();
-  /** Senders of which services were left out. */
+  /** Senders with services over a limit. */
   readonly #refused = new Set<string>();
 
-  /** True where it is news: something to look at again. */
-  hear(announcement: Announcement, origin: Origin, nowMs: number): boolean {
+  /** Records one announcement. True if a new scan may differ. */
+  add(announcement: Announcement, origin: Origin, nowMs: number): boolean {
     const address = bare(origin.address);
     const key = `${address} ${announcement.port} ${announcement.kind}`;
     const known = this.#entries.get(key);
-    if (known === undefined) return !announcement.isGoodbye && this.#add(key, announcement, origin, nowMs);
-    // A link-local address may be another machine's on another interface: who has it keeps it as long as it is heard there.
+    if (known === undefined) return !announcement.isGoodbye && this.#insert(key, announcement, origin, nowMs);
+    // Another machine on another interface may have the same link-local address: the first keeps it while it is heard.
     const isElsewhere = known.origin.interfaceName !== origin.interfaceName;
     if (isLinkLocal(address) && isElsewhere && nowMs - known.heardMs < SILENCE_MS) return false;
     if (announcement.isGoodbye) return this.#goodbye(known, announcement, nowMs);
@@ -73,24 +74,24 @@ export class Sightings {
     return isBack || isOther;
   }
 
-  /** What is believed now, in the order in which it was heard first. `isNeighbour`: whether the sender still is one. */
+  /** The current sightings, oldest first. `isNeighbour`: whether the sender is still on that interface. */
   current(nowMs: number, isNeighbour: (origin: Origin) => boolean): readonly Sighting[] {
     this.#forget(nowMs, isNeighbour);
     const entries = [...this.#entries.values()];
-    const four = new Map(
-      entries.filter(({ origin }) => origin.family === 'IPv4').map((entry) => [placeOf(entry, entry.address), entry]),
+    const ipv4 = new Map(
+      entries.filter(({ origin }) => origin.family === 'IPv4').map((entry) => [twinKey(entry, entry.address), entry]),
     );
-    return entries.filter((entry) => !hasTwin(entry, four));
+    return entries.filter((entry) => !hasTwin(entry, ipv4));
   }
 
   get notes(): readonly Note[] {
     return [...this.#refused].map((sender) => ({
       subject: sender,
-      reason: `advertises more than is listed: at most ${MAX_OF_ONE_SENDER} services of one machine and ${MAX_SIGHTINGS} in all`,
+      reason: `advertises more services than are listed: at most ${MAX_OF_ONE_SENDER} of one machine and ${MAX_SIGHTINGS} in all`,
     }));
   }
 
-  #add(key: string, announcement: Announcement, origin: Origin, nowMs: number): boolean {
+  #insert(key: string, announcement: Announcement, origin: Origin, nowMs: number): boolean {
     const address = bare(origin.address);
     const sender = this.#senderOf(address);
     if (this.#entries.size >= MAX_SIGHTINGS || sender.count >= MAX_OF_ONE_SENDER) {
@@ -106,7 +107,7 @@ export class Sightings {
     return true;
   }
 
-  /** It stays: HTTP shows whether it is alive. */
+  /** Keeps the entry: a probe shows whether it is alive. */
   #goodbye(known: Entry, announcement: Announcement, nowMs: number): boolean {
     if (known.announcement.name !== announcement.name) return false;
     if (known.revisedMs !== undefined && nowMs - known.revisedMs < GOODBYE_EVERY_MS) return false;
@@ -142,13 +143,13 @@ export class Sightings {
 }
 
 /**
- * Whether the same service is seen by IPv4 on the same interface: then the way by IPv6 fails when that one fails. Address
- * records prove it where each packet names the sender of the other; one packet alone could name anyone.
+ * Whether an IPv6 entry is also seen over IPv4 on the same interface, and so adds nothing. Proven if the packets of each name
+ * the source address of the other; one packet alone could name anyone.
  */
-function hasTwin(entry: Entry, four: ReadonlyMap<string, Entry>): boolean {
+function hasTwin(entry: Entry, ipv4: ReadonlyMap<string, Entry>): boolean {
   if (entry.origin.family === 'IPv4') return false;
   return entry.announcement.addresses.some((address) => {
-    const twin = four.get(placeOf(entry, address));
+    const twin = ipv4.get(twinKey(entry, address));
     return (
       twin !== undefined &&
       twin.announcement.name === entry.announcement.name &&
@@ -157,7 +158,7 @@ function hasTwin(entry: Entry, four: ReadonlyMap<string, Entry>): boolean {
   });
 }
 
-function placeOf({ announcement: { kind, port }, origin: { interfaceName } }: Entry, address: string): string {
+function twinKey({ announcement: { kind, port }, origin: { interfaceName } }: Entry, address: string): string {
   return [kind, port, interfaceName, address].join(' ');
 }
 

@@ -1,20 +1,21 @@
 import { dirname, join, parse, sep } from 'node:path';
 import type { BigIntStats } from 'node:fs';
 import { quoteName, shellWord, singleLine } from '../../base/plain-text.ts';
-import { runAs } from '../../base/errors.ts';
+import { octalMode, runAs } from '../../base/errors.ts';
 import type { FileSystem } from '../folder/file-system.ts';
 import type { Trust } from '../../model/candidate.ts';
-/** As many as Linux follows. */
+
+/** Linux follows as many. */
 const MAX_LINKS = 40;
-/** PATH_MAX would fill a screen; this names any path that a person made. */
+/** Enough for any path a person made; PATH_MAX would fill a screen. */
 const MAX_SHOWN_CHARS = 300;
 const GROUP_OR_OTHERS_WRITE = 0o022n;
 const STICKY = 0o1000n;
 
 export interface TrustRules {
-  /** A person named this directory, so that its owner may be someone else. */
+  /** The directory was configured, so it may belong to another user. */
   readonly explicit: boolean;
-  /** Ours; undefined where the system has no such thing. */
+  /** This user's; undefined on systems without user ids. */
   readonly uid: number | undefined;
 }
 
@@ -32,8 +33,8 @@ interface Step {
 }
 
 /**
- * Resolves the absolute `path` and judges whether anyone but its owner, root and us can decide what
- * is in it. Rejects with the system's error when it cannot be reached or is not a directory.
+ * Resolves the absolute `path` and checks that only its owner, root and this user can change what
+ * is in it. Rejects with the system's error if it cannot be reached or is not a directory.
  */
 export async function inspectDirectory(path: string, rules: TrustRules, fs: FileSystem): Promise<InspectedDirectory> {
   const { directory, ancestors, links } = await walk(path, fs);
@@ -46,7 +47,7 @@ export async function inspectDirectory(path: string, rules: TrustRules, fs: File
   };
 }
 
-/** Why a file of a trusted directory is not to be trusted, or undefined. */
+/** Why a file in a trusted directory is untrusted, or undefined. */
 export function fileProblem(path: string, stats: BigIntStats, directory: InspectedDirectory): string | undefined {
   if (Number(stats.uid) !== directory.ownerUid) {
     return `${shown(path)} belongs to uid ${stats.uid}, not to the owner of its directory (uid ${directory.ownerUid}); remove it if you did not put it there`;
@@ -64,7 +65,7 @@ function directoryProblem(
   if (uid === undefined) return `who owns ${shown(directory.path)} cannot be checked on this system`;
   const owner = Number(directory.stats.uid);
   if (owner !== uid && !rules.explicit) {
-    // Root reads the passwords in it; everyone else would only find those closed next.
+    // Root can read the passwords in it; any other user would fail at those next.
     const advice = uid === 0 ? 'if you trust that user, set RELAY_REGISTRY_DIR to it' : runAs(directory.stats);
     return `${shown(directory.path)} belongs to uid ${owner}, not to us (uid ${uid}); ${advice}`;
   }
@@ -73,7 +74,7 @@ function directoryProblem(
 
   const safeOwners = new Set([0, owner, uid]);
   for (const { path, stats } of ancestors) {
-    const who = `(mode ${octal(stats)}, uid ${stats.uid})`;
+    const who = `(mode ${octalMode(stats.mode)}, uid ${stats.uid})`;
     if (!safeOwners.has(Number(stats.uid))) {
       return `${shown(path)}, on the way to ${shown(directory.path)}, belongs to another user ${who}, who can put another directory in its place; move the registry`;
     }
@@ -91,15 +92,15 @@ function directoryProblem(
 
 function writableProblem(path: string, stats: BigIntStats): string | undefined {
   if ((stats.mode & GROUP_OR_OTHERS_WRITE) === 0n) return undefined;
-  // Such as /tmp, which would not work for anybody without that.
+  // A shared folder such as /tmp must stay writable.
   const advice =
     (stats.mode & STICKY) === 0n ? 'run' : 'name a folder of its own, or, if it holds registrations only, run';
-  return `${shown(path)} can be written by its group or by others (mode ${octal(stats)}, uid ${stats.uid}); ${advice}: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
+  return `${shown(path)} can be written by its group or by others (mode ${octalMode(stats.mode)}, uid ${stats.uid}); ${advice}: chmod go-w ${shellWord(singleLine(path, MAX_SHOWN_CHARS))}`;
 }
 
 /**
- * Follows `path` one component at a time. `realpath` would not do: who can change a link, or the
- * folder a link lies in, decides where the path leads.
+ * Follows `path` one component at a time. `realpath` is not enough: whoever can change a link, or
+ * the folder it is in, decides where the path leads.
  */
 async function walk(path: string, fs: FileSystem): Promise<{ directory: Step; ancestors: Step[]; links: Step[] }> {
   const { root } = parse(path);
@@ -142,10 +143,6 @@ function systemError(code: string, message: string): Error {
   return Object.assign(new Error(`${code}: ${message}`), { code });
 }
 
-function octal(stats: BigIntStats): string {
-  return (stats.mode & 0o7777n).toString(8).padStart(4, '0');
-}
-
 function shown(path: string): string {
-  return quoteName(singleLine(path, MAX_SHOWN_CHARS));
+  return quoteName(path, MAX_SHOWN_CHARS);
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Registration } from './registration.ts';
 import type { Candidate, Trust } from '../../model/candidate.ts';
+
 export const REGISTRY_SOURCE = 'local-relay';
 
 export interface RegistrationSite {
@@ -11,7 +12,7 @@ export interface RegistrationSite {
   readonly hostname: string;
 }
 
-/** What the registration in the file `fileName` offers. An untrusted one is never given a credential. */
+/** The candidate of one registration file. An untrusted one gets no credential. */
 export function candidateOf(
   fileName: string,
   registration: Registration,
@@ -48,14 +49,14 @@ export function candidateOf(
   };
 }
 
-/** Absent is ours: the shortest file that one writes by hand names a port and no more. */
+/** An absent host name means this machine: a minimal file written by hand has only a port. */
 function isThisMachine(claimed: string | undefined, hostname: string): boolean {
   if (claimed === undefined) return true;
   const name = claimed.toLowerCase();
   return name === 'localhost' || name === hostname.toLowerCase();
 }
 
-/** The file name, with what may not be shown escaped; `%` too, so that no two names give one key. */
+/** The file name with unsafe characters escaped; `%` too, so that different names give different keys. */
 function keyOf(fileName: string): string {
   if (!fileName.includes('%') && singleLine(fileName, Infinity) === fileName) return fileName;
   return encodeURIComponent(fileName);

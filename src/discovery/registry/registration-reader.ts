@@ -1,16 +1,16 @@
 import type { BigIntStats } from 'node:fs';
 import { join } from 'node:path';
 import pLimit from 'p-limit';
-import { fileErrorCode, type FileSystem } from '../folder/file-system.ts';
+import { errorCode } from '../../base/errors.ts';
+import type { FileSystem } from '../folder/file-system.ts';
 import { readSmallFile, unreadable } from '../folder/small-file.ts';
 import { readRegistration, type Registration } from './registration.ts';
 
-/** Far above any relay seen; a directory with more is broken, and probing it all would starve the rest. */
+/** Far above any relay seen; a directory with more is broken, and probing all of it would starve the rest. */
 export const MAX_REGISTRATIONS = 10_000;
-/** Node does file work on four threads: more in flight only holds more descriptors. */
+/** Keeps Node's four file threads busy; more would only hold descriptors. */
 const CONCURRENCY = 16;
 
-/** One file of the directory and what it says. */
 export type RegistrationFile =
   | {
       readonly fileName: string;
@@ -29,7 +29,7 @@ export interface Registrations {
 
 interface Listed {
   readonly fileName: string;
-  /** Undefined where the name could not be looked up. */
+  /** Undefined if the name is not valid UTF-8. */
   readonly stats: BigIntStats | undefined;
 }
 
@@ -38,16 +38,15 @@ interface Known {
   readonly file: RegistrationFile;
 }
 
-/** The wrapper writes under a name that starts with a dot, then renames. */
+/** `opencode-connected` writes to a name with a leading dot, then renames. */
 export function isRegistrationName(fileName: string): boolean {
   return fileName.endsWith('.json') && !fileName.startsWith('.');
 }
 
-/** Reads a directory of registrations again and again, opening only the files that changed. */
+/** Reads a directory repeatedly, opening only the files that changed. */
 export class RegistrationReader {
-  readonly stats = { filesRead: 0 };
   readonly #fs: FileSystem;
-  /** Filled as files are read, so that a scan that ran out of time is continued by the next. */
+  /** Filled file by file, so that a scan that timed out is continued by the next one. */
   readonly #known = new Map<string, Known>();
 
   constructor(fs: FileSystem) {
@@ -68,7 +67,7 @@ export class RegistrationReader {
           return work(item);
         }),
       );
-      // All of them, so that no file is still open when this rejects.
+      // Wait for all, so that no file is open when this rejects.
       await Promise.allSettled(tasks);
       return (await Promise.all(tasks)).filter((result) => result !== undefined);
     };
@@ -85,13 +84,13 @@ export class RegistrationReader {
     return { files, leftOut: beyond.size };
   }
 
-  /** Undefined when it was removed since the directory was listed: an instance that ended. */
+  /** Undefined if it was removed since the directory was listed. */
   async #list(directory: string, fileName: string): Promise<Listed | undefined> {
     try {
       return { fileName, stats: await this.#fs.lstat(join(directory, fileName)) };
     } catch (error) {
-      if (fileErrorCode(error) !== 'ENOENT') throw error;
-      // Node decodes names as UTF-8, so that one which is not cannot be named to the system again.
+      if (errorCode(error) !== 'ENOENT') throw error;
+      // Node decodes names as UTF-8, so a name in another encoding cannot be opened.
       return fileName.includes('\ufffd') ? { fileName, stats: undefined } : undefined;
     }
   }
@@ -102,7 +101,6 @@ export class RegistrationReader {
     if (problem !== undefined) return { fileName, problem };
     const before = this.#known.get(fileName);
     if (before?.version === versionOf(stats)) return before.file;
-    this.stats.filesRead += 1;
     const read = await readSmallFile(join(directory, fileName), this.#fs);
     if (read === undefined) return undefined;
     if ('problem' in read) return { fileName, problem: read.problem };
@@ -123,7 +121,7 @@ function newestFirst(one: { readonly stats: BigIntStats }, other: { readonly sta
   return one.stats.mtimeNs > other.stats.mtimeNs ? -1 : 1;
 }
 
-/** Changes with the content, the owner and the mode: ctime cannot be set back. */
+/** Changes with content, owner and mode, because ctime cannot be set back. */
 function versionOf(stats: BigIntStats): string {
   return `${stats.dev}:${stats.ino}:${stats.mtimeNs}:${stats.ctimeNs}:${stats.size}`;
 }

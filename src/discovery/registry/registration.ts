@@ -1,79 +1,74 @@
 import * as z from 'zod';
 import { singleLine } from '../../base/plain-text.ts';
-import { badPortReason } from '../../base/bad-ports.ts';
+import { badPortReason } from '../../base/urls.ts';
 
 /** The version of the format below, written as `protocol`; a file without it is version 1. */
 const REGISTRATION_PROTOCOL = 1;
 
-/** Longer than any name one would type, short enough for a line of a listing. */
+/** Longer than any typed name, short enough for a line of a listing. */
 const MAX_NAME_CHARS = 128;
 /** The longest DNS name. */
 const MAX_HOSTNAME_CHARS = 253;
 /** PATH_MAX on Linux. */
 const MAX_CWD_CHARS = 4096;
-/** Enough of a wrong value to recognise it by. */
+/** Enough to recognise a wrong value. */
 const MAX_SHOWN_CHARS = 60;
 
-/** What a registration file says, checked. Text is bounded and, but for `cwd`, free of control characters. */
+/** The checked content of a registration file. Text is bounded and, except for `cwd`, free of control characters. */
 export interface Registration {
   readonly id?: string;
   readonly name: string;
   readonly hostname?: string;
   readonly port: number;
   readonly localPort?: number;
-  /** To be compared, and to be cleaned before it is shown. */
+  /** For comparison; clean it before showing it. */
   readonly cwd?: string;
   /** Milliseconds since the Unix epoch. */
   readonly connectedAt?: number;
 }
 
 export type RegistrationReading =
-  /** `remarks` say what was changed or left out. */
+  /** `remarks` name what was changed or left out. */
   | { readonly registration: Registration; readonly remarks: readonly string[] }
-  /** Not usable, and why. */
+  /** Why it is unusable. */
   | { readonly problem: string };
 
-const port = z.int().min(1).max(65_535);
+const ID = '1 to 64 letters, digits, "_" or "-"';
+const PORT = 'an integer from 1 to 65535';
+const TIME = 'an ISO date or milliseconds since the epoch';
 
-/** Fields may be null, as a shell script that fills in a template leaves them; fields not named here are ignored. */
+const text = z.string('a string').nullish();
+const port = z.int(PORT).min(1, PORT).max(65_535, PORT);
+
+/** Fields may be null, as a shell template leaves them; unknown fields are ignored. The messages complete "expected …". */
 const schema = z.object({
   id: z
-    .string()
-    .regex(/^[A-Za-z0-9_-]{1,64}$/)
+    .string(ID)
+    .regex(/^[A-Za-z0-9_-]{1,64}$/, ID)
     .nullish(),
-  name: z.string().nullish(),
-  hostname: z.string().nullish(),
+  name: text,
+  hostname: text,
   port,
   localPort: port.nullish(),
-  cwd: z.string().nullish(),
-  connectedAt: z.union([z.string(), z.number()]).nullish(),
+  cwd: text,
+  connectedAt: z.union([z.string(), z.number()], TIME).nullish(),
 });
 
-const EXPECTED: Readonly<Record<string, string>> = {
-  id: '1 to 64 letters, digits, "_" or "-"',
-  name: 'a string',
-  hostname: 'a string',
-  port: 'an integer from 1 to 65535',
-  localPort: 'an integer from 1 to 65535',
-  cwd: 'a string',
-  connectedAt: 'an ISO date or milliseconds since the epoch',
-};
-
 /**
- * Reads the content of the registration file called `fileName`. Never throws: a registration
- * comes from someone else's disk, may be half written and may say anything.
+ * Reads the content of the registration file `fileName`. Never throws: a registration
+ * is from another user's disk, may be half written and may contain anything.
  */
 export function readRegistration(content: Uint8Array, fileName: string): RegistrationReading {
   const json = parseObject(content);
   if ('problem' in json) return json;
-  // First of all: a later version may give every other field another shape.
+  // First, because a later version may change every other field.
   const newer = protocolProblem(json.fields['protocol']);
   if (newer !== undefined) return { problem: newer };
   const parsed = schema.safeParse(json.fields);
   if (!parsed.success) return { problem: describe(parsed.error, json.fields) };
   const refused = badPortReason(parsed.data.port);
   if (refused !== undefined) return { problem: refused };
-  // It is compared with what the instance says of itself: a part of it, or a cleaned one, could be another directory.
+  // Compared with the directory that the instance reports: cutting or cleaning it could name another directory.
   const cwd = parsed.data.cwd ?? '';
   if (cwd.length > MAX_CWD_CHARS || /[\0\p{Surrogate}]/u.test(cwd)) {
     return { problem: `cwd: no directory has such a name, or one longer than ${MAX_CWD_CHARS} characters` };
@@ -112,11 +107,9 @@ function protocolProblem(protocol: unknown): string | undefined {
   return `written by a newer opencode-connected (protocol ${protocol}); update this program`;
 }
 
-function describe(error: z.ZodError, fields: Readonly<Record<string, unknown>>): string {
-  const names = new Set(error.issues.map((issue) => String(issue.path[0])));
-  return [...names]
-    .map((name) => `${name}: expected ${EXPECTED[name] ?? 'another value'}, got ${shown(fields[name])}`)
-    .join('; ');
+function describe({ issues }: z.ZodError, fields: Readonly<Record<string, unknown>>): string {
+  const wrong = new Map(issues.map(({ path, message }) => [String(path[0]), message]));
+  return [...wrong].map(([name, expected]) => `${name}: expected ${expected}, got ${shown(fields[name])}`).join('; ');
 }
 
 function shown(value: unknown): string {
@@ -138,7 +131,7 @@ function clean(fields: z.infer<typeof schema>, fileName: string): RegistrationRe
   const hostname = label('hostname', fields.hostname, MAX_HOSTNAME_CHARS).trim();
   const connectedAt = milliseconds(fields.connectedAt);
   if (connectedAt === undefined && fields.connectedAt != null) {
-    remarks.push(`connectedAt: expected ${EXPECTED['connectedAt']}, got ${shown(fields.connectedAt)}; left out`);
+    remarks.push(`connectedAt: expected ${TIME}, got ${shown(fields.connectedAt)}; left out`);
   }
 
   return {
@@ -163,7 +156,7 @@ function baseName(fileName: string): string {
 const MAX_DATE_MS = 8.64e15;
 
 function milliseconds(value: string | number | null | undefined): number | undefined {
-  // Date.parse alone takes much that is no ISO date, "port 1" included.
+  // Date.parse accepts much that is not an ISO date, such as "port 1".
   const time = typeof value === 'string' && /^\d{4}-\d\d-\d\d/.test(value) ? Date.parse(value) : value;
   return typeof time === 'number' && time >= 0 && time <= MAX_DATE_MS ? time : undefined;
 }

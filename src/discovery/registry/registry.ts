@@ -1,11 +1,10 @@
 import { dirname, join, resolve } from 'node:path';
-import * as z from 'zod';
 import type { Logger } from '../../base/log.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName } from '../../base/plain-text.ts';
 import { fileProblem, inspectDirectory, type InspectedDirectory } from './directory-trust.ts';
-import { fileErrorCode, fileIdentity, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
+import { fileIdentity, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
 import { WatchedFolders } from '../folder/watched-folders.ts';
-import { reasonOf, runAs } from '../../base/errors.ts';
+import { errorCode, reasonOf, runAs } from '../../base/errors.ts';
 import type { Settings } from '../../config/settings.ts';
 import { candidateOf, REGISTRY_SOURCE } from './registration-candidate.ts';
 import {
@@ -15,21 +14,20 @@ import {
   type Registrations,
 } from './registration-reader.ts';
 import type { Candidate, Note, Trust } from '../../model/candidate.ts';
-import { SourceUnavailableError, type DiscoverySource, type Scan } from '../source.ts';
+import { boundedNotes, SourceUnavailableError, type Scan } from '../source.ts';
 
 export { REGISTRY_SOURCE };
 
-export const registryOptions = z.object({
+export interface RegistryOptions {
   /** Where `opencode-connected` registers instances. */
-  directory: z.string().min(1),
-  /** A person set it; else the default stands. */
-  explicit: z.boolean(),
-  /** Where this user's are registered whose default directory belongs to another user. */
-  own: z.string().min(1).optional(),
-});
-export type RegistryOptions = z.infer<typeof registryOptions>;
+  readonly directory: string;
+  /** The directory was configured; false for the default. */
+  readonly explicit: boolean;
+  /** Registry in this user's own state directory, used if the default one belongs to another user. */
+  readonly own?: string;
+}
 
-/** Every directory in which this user's instances are registered. */
+/** Every directory in which this user's instances may be registered. */
 export function registryOptionsOf({
   registryDir,
   stateDir,
@@ -40,198 +38,167 @@ export function registryOptionsOf({
 
 export interface RegistryDependencies {
   readonly logger: Logger;
-  /** The user this process acts as; undefined where the system has no such thing. */
+  /** Effective user id of this process; undefined on systems without user ids. */
   readonly uid: number | undefined;
   /** This machine's name, as `opencode-connected` writes it into a registration. */
   readonly hostname: string;
   readonly fs?: FileSystem;
 }
 
-export interface RegistrySource extends DiscoverySource {
-  changes(signal: AbortSignal): AsyncIterable<void>;
-  close(): Promise<void>;
-  /** Counts opened files: what a rescan of an unchanged directory saves. */
-  readonly stats: { readonly filesRead: number };
-}
-
-/** Enough to see what is wrong with a directory; a listing of ten thousand would hide it. */
+/** Enough to show what is wrong with a directory; ten thousand would hide it. */
 const MAX_NOTES = 100;
 const MAX_PATH_CHARS = 500;
-/** A directory that is replaced faster than it can be read is somebody's mistake, not something to spin on. */
+/** A directory that keeps being replaced faster than it is read is a mistake to report. */
 const MAX_ATTEMPTS = 3;
 
-interface Directory {
+/** The registry directories: one JSON file for each instance. Never writes or deletes. */
+export function createRegistrySource(
+  { directory, explicit, own }: RegistryOptions,
+  dependencies: RegistryDependencies,
+): WatchedFolders {
+  const { fs = nodeFileSystem, logger } = dependencies;
+  // Keys of the second directory have a prefix, so that the two share none.
+  const directories = [new RegistryDirectory({ path: directory, explicit, prefix: '' }, dependencies)];
+  if (own !== undefined)
+    directories.push(new RegistryDirectory({ path: own, explicit: false, prefix: 'own/' }, dependencies));
+  return new WatchedFolders({
+    name: REGISTRY_SOURCE,
+    paths: directories.map(({ path }) => path),
+    isRelevant: isRegistrationName,
+    scan: (signal) => scanAll(directories, signal),
+    fs,
+    logger,
+  });
+}
+
+/** Fails if any directory fails, or if all are unavailable. */
+async function scanAll(directories: readonly RegistryDirectory[], signal: AbortSignal): Promise<Scan> {
+  const results = await Promise.allSettled(directories.map((directory) => directory.scan(signal)));
+  const scans = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+  const errors: unknown[] = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
+  const failed = errors.find((error) => !(error instanceof SourceUnavailableError));
+  if (failed !== undefined || scans.length === 0) throw failed ?? errors[0];
+  // A missing directory holds nothing; one of another user may hold something.
+  const hidden = errors.filter((error) => error instanceof Error && errorCode(error.cause) !== 'ENOENT');
+  return {
+    candidates: scans.flatMap(({ candidates }) => candidates),
+    notes: scans.flatMap(({ notes }) => notes),
+    ...(hidden.length > 0 && {
+      dropped: hidden.map((error) => ({ subject: REGISTRY_SOURCE, reason: reasonOf(error) })),
+    }),
+  };
+}
+
+class RegistryDirectory {
   readonly path: string;
-  readonly explicit: boolean;
-  /** Before each key, so that two directories share none. */
-  readonly prefix: string;
-  readonly reader: RegistrationReader;
-}
-
-/** The relay's registry directory: one JSON file for each instance. Reads only; never writes or deletes. */
-export function createRegistrySource(options: RegistryOptions, dependencies: RegistryDependencies): RegistrySource {
-  return new RegistryDirectorySource(options, dependencies);
-}
-
-class RegistryDirectorySource implements RegistrySource {
-  readonly name = REGISTRY_SOURCE;
-  readonly #directories: readonly Directory[];
-  readonly #dependencies: RegistryDependencies;
+  readonly #explicit: boolean;
+  readonly #prefix: string;
+  readonly #uid: number | undefined;
+  readonly #hostname: string;
   readonly #fs: FileSystem;
-  readonly #folders: WatchedFolders;
+  readonly #reader: RegistrationReader;
 
-  constructor(options: RegistryOptions, dependencies: RegistryDependencies) {
-    const { directory, explicit, own } = options;
-    const fs = dependencies.fs ?? nodeFileSystem;
-    this.#dependencies = dependencies;
+  constructor(
+    { path, explicit, prefix }: { readonly path: string; readonly explicit: boolean; readonly prefix: string },
+    { uid, hostname, fs = nodeFileSystem }: RegistryDependencies,
+  ) {
+    this.path = resolve(path);
+    this.#explicit = explicit;
+    this.#prefix = prefix;
+    this.#uid = uid;
+    this.#hostname = hostname;
     this.#fs = fs;
-    this.#directories = [
-      { path: directory, explicit, prefix: '' },
-      ...(own === undefined ? [] : [{ path: own, explicit: false, prefix: 'own/' }]),
-    ].map((one) => ({ ...one, path: resolve(one.path), reader: new RegistrationReader(fs) }));
-    this.#folders = new WatchedFolders({
-      name: REGISTRY_SOURCE,
-      paths: this.#directories.map(({ path }) => path),
-      isRelevant: isRegistrationName,
-      look: (signal) => this.#look(signal),
-      fs,
-      logger: dependencies.logger,
-    });
+    this.#reader = new RegistrationReader(fs);
   }
 
-  get stats(): { readonly filesRead: number } {
-    return { filesRead: this.#directories.reduce((sum, { reader }) => sum + reader.stats.filesRead, 0) };
+  async scan(signal: AbortSignal): Promise<Scan> {
+    try {
+      return await this.#scan(signal);
+    } catch (error) {
+      throw await this.#explained(error);
+    }
   }
 
-  scan(signal: AbortSignal): Promise<Scan> {
-    return this.#folders.scan(signal);
-  }
-
-  changes(signal: AbortSignal): AsyncIterable<void> {
-    return this.#folders.changes(signal);
-  }
-
-  close(): Promise<void> {
-    return this.#folders.close();
-  }
-
-  /** All of them; one that is not there, or another user's and closed, holds nothing of ours. */
-  async #look(signal: AbortSignal): Promise<Scan> {
-    const looks = await Promise.allSettled(
-      this.#directories.map((directory) =>
-        this.#lookAt(directory, signal).catch(async (error: unknown) => {
-          throw await this.#explained(error, directory);
-        }),
-      ),
-    );
-    const scans = looks.flatMap((look) => (look.status === 'fulfilled' ? [look.value] : []));
-    const errors: unknown[] = looks.flatMap((look) => (look.status === 'rejected' ? [look.reason] : []));
-    const failed = errors.find((error) => !(error instanceof SourceUnavailableError));
-    if (failed !== undefined || scans.length === 0) throw failed ?? errors[0];
-    const hidden = errors.filter((error) => !isMissing(error));
-    return {
-      candidates: scans.flatMap(({ candidates }) => candidates),
-      notes: scans.flatMap(({ notes }) => notes),
-      // Of the two default directories the one that is another user's; one that is not there holds nothing.
-      ...(hidden.length > 0 && {
-        dropped: hidden.map((error) => ({ subject: REGISTRY_SOURCE, reason: reasonOf(error) })),
-      }),
-    };
-  }
-
-  async #lookAt({ path, explicit, prefix, reader }: Directory, signal: AbortSignal): Promise<Scan> {
+  async #scan(signal: AbortSignal): Promise<Scan> {
     signal.throwIfAborted();
+    const rules = { explicit: this.#explicit, uid: this.#uid };
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
-      const directory = await inspectDirectory(path, { explicit, uid: this.#dependencies.uid }, this.#fs);
+      const directory = await inspectDirectory(this.path, rules, this.#fs);
       signal.throwIfAborted();
-      const registrations = await reader.read(directory.path, signal);
-      // Names from one directory and content from another would be a part of each.
-      const now = await this.#fs.stat(path);
-      if (fileIdentity(now) === fileIdentity(directory.stats)) return this.#scanOf(directory, registrations, prefix);
+      const registrations = await this.#reader.read(directory.path, signal);
+      // If the directory was replaced meanwhile, names may be from one directory and content from another.
+      const now = await this.#fs.stat(this.path);
+      if (fileIdentity(now) === fileIdentity(directory.stats)) return this.#scanOf(directory, registrations);
     }
     throw new Error(
-      `the registry directory ${shown(path)} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
+      `the registry directory ${this.#shownPath} was replaced each of the ${MAX_ATTEMPTS} times it was read; write into it instead`,
     );
   }
 
-  #scanOf(directory: InspectedDirectory, { files, leftOut }: Registrations, prefix: string): Scan {
+  #scanOf(directory: InspectedDirectory, { files, leftOut }: Registrations): Scan {
     const candidates: Candidate[] = [];
-    const fileNotes: Note[] = [];
+    const notes: Note[] = [];
     for (const file of files) {
       const path = join(directory.path, file.fileName);
-      const subject = shown(path);
+      const subject = quoteName(path, MAX_PATH_CHARS);
       if ('problem' in file) {
-        fileNotes.push({ subject, reason: file.problem });
+        notes.push({ subject, reason: file.problem });
         continue;
       }
       const distrust = directory.trust.level === 'trusted' ? fileProblem(path, file.stats, directory) : undefined;
       const trust: Trust = distrust === undefined ? directory.trust : { level: 'untrusted', reason: distrust };
-      const site = { directory, trust, hostname: this.#dependencies.hostname };
+      const site = { directory, trust, hostname: this.#hostname };
       const candidate = candidateOf(file.fileName, file.registration, site);
-      candidates.push({ ...candidate, key: prefix + candidate.key });
+      candidates.push({ ...candidate, key: this.#prefix + candidate.key });
       const reasons = distrust === undefined ? file.remarks : [`untrusted: ${distrust}`, ...file.remarks];
-      if (reasons.length > 0) fileNotes.push({ subject, reason: reasons.join('; ') });
+      if (reasons.length > 0) notes.push({ subject, reason: reasons.join('; ') });
     }
-    return { candidates, notes: [...directoryNotes(directory, leftOut), ...bounded(fileNotes, shown(directory.path))] };
+    const bounded = boundedNotes(notes, MAX_NOTES, quoteName(directory.path, MAX_PATH_CHARS));
+    return { candidates, notes: [...directoryNotes(directory, leftOut), ...bounded] };
   }
 
-  async #explained(error: unknown, { path, explicit }: Directory): Promise<unknown> {
-    const code = fileErrorCode(error);
+  async #explained(error: unknown): Promise<unknown> {
+    const code = errorCode(error);
     if (code === 'ENOENT')
-      return new SourceUnavailableError(`there is no registry directory at ${shown(path)}`, { cause: error });
-    const failed = `cannot read the registry directory ${shown(path)}: ${code ?? String(error)}`;
-    const theirs = await this.#anothers(path);
-    // The first user to create the default directory owns it, and may put anything there.
-    if (theirs !== undefined && !explicit) return new SourceUnavailableError(`${failed}; ${theirs}`, { cause: error });
+      return new SourceUnavailableError(`there is no registry directory at ${this.#shownPath}`, { cause: error });
+    const failed = `cannot read the registry directory ${this.#shownPath}: ${code ?? String(error)}`;
+    const foreign = await this.#foreignOwner();
+    // The first user to create the default directory owns it and may put anything there.
+    if (foreign !== undefined && !this.#explicit)
+      return new SourceUnavailableError(`${failed}; ${foreign}`, { cause: error });
     if (code === undefined) return error;
     if (code === 'EACCES' || code === 'EPERM') {
-      const who = this.#dependencies.uid === undefined ? 'this user' : `uid ${this.#dependencies.uid}`;
-      const advice = theirs ?? `give ${who} read and search permission on it and on the folders above it`;
+      const user = this.#uid === undefined ? 'this user' : `uid ${this.#uid}`;
+      const advice = foreign ?? `give ${user} read and search permission on it and on the folders above it`;
       return new Error(`${failed}; ${advice}`, { cause: error });
     }
-    if (code === 'ENOTDIR') {
-      return new Error(
-        `${failed}; it or a folder above it is a file: remove that, or set RELAY_REGISTRY_DIR to a directory`,
-        { cause: error },
-      );
-    }
-    return new Error(failed, { cause: error });
+    const isFile = '; it or a folder above it is a file: remove that, or set RELAY_REGISTRY_DIR to a directory';
+    return new Error(failed + (code === 'ENOTDIR' ? isFile : ''), { cause: error });
   }
 
-  /** Which other user's it is, or whose folder it lies in, and what to do; undefined where it is ours. */
-  async #anothers(path: string): Promise<string | undefined> {
-    const { uid } = this.#dependencies;
-    for (let at = path; ; at = dirname(at)) {
+  /** Names the other user that owns the directory, or the nearest folder above it that exists, with advice. */
+  async #foreignOwner(): Promise<string | undefined> {
+    for (let at = this.path; ; at = dirname(at)) {
       const stats = await this.#fs.lstat(at).catch(() => undefined);
       if (stats === undefined && at !== dirname(at)) continue;
-      if (stats === undefined || uid === undefined || Number(stats.uid) === uid) return undefined;
-      return `${at === path ? 'it' : shown(at)} belongs to uid ${stats.uid}: ${runAs(stats)}`;
+      if (stats === undefined || this.#uid === undefined || Number(stats.uid) === this.#uid) return undefined;
+      const subject = at === this.path ? 'it' : quoteName(at, MAX_PATH_CHARS);
+      return `${subject} belongs to uid ${stats.uid}: ${runAs(stats)}`;
     }
   }
+
+  get #shownPath(): string {
+    return quoteName(this.path, MAX_PATH_CHARS);
+  }
 }
 
-function directoryNotes(directory: InspectedDirectory, leftOut: number): Note[] {
-  const subject = shown(directory.path);
+function directoryNotes({ path, trust }: InspectedDirectory, leftOut: number): Note[] {
+  const subject = quoteName(path, MAX_PATH_CHARS);
   const notes: Note[] = [];
-  if (directory.trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${directory.trust.reason}` });
+  if (trust.level === 'untrusted') notes.push({ subject, reason: `untrusted: ${trust.reason}` });
   if (leftOut > 0) {
-    notes.push({
-      subject,
-      reason: `holds ${leftOut} registrations more than the ${MAX_REGISTRATIONS} that are read; the oldest were left out: remove dead ones`,
-    });
+    const reason = `holds ${leftOut} registrations more than the limit of ${MAX_REGISTRATIONS}; the oldest were left out: remove dead ones`;
+    notes.push({ subject, reason });
   }
   return notes;
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof Error && fileErrorCode(error.cause) === 'ENOENT';
-}
-
-function bounded(notes: readonly Note[], subject: string): readonly Note[] {
-  if (notes.length <= MAX_NOTES) return notes;
-  return [...notes.slice(0, MAX_NOTES), { subject, reason: `and notes on ${notes.length - MAX_NOTES} more files` }];
-}
-
-function shown(path: string): string {
-  return quoteName(singleLine(path, MAX_PATH_CHARS));
 }

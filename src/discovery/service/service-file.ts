@@ -1,65 +1,62 @@
-import { isIPv4 } from 'node:net';
 import * as z from 'zod';
-import { badPortReason } from '../../base/bad-ports.ts';
+import { badPortReason, isLoopbackHost, urlHost } from '../../base/urls.ts';
 import { jsonOf } from '../../base/errors.ts';
-import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { quoteName } from '../../base/plain-text.ts';
 
-/** What an OpenCode 2 service wrote about itself, checked. */
+/** The file that an OpenCode 2 service writes about itself, checked. */
 export interface ServiceFile {
   /** Scheme, loopback host and port. */
   readonly url: string;
   readonly port: number;
   readonly pid: number;
   readonly version?: string;
-  /** Of the preview it lies in a file of its own. */
+  /** Absent for the preview, which keeps it in a separate file. */
   readonly password?: string;
 }
 
-/** Fields not named here are ignored: `id` changes with each start and is compared with nothing. */
+const VERSION = '1 to 64 letters, digits, ".", "_", "+" or "-"';
+const PID = 'an integer from 1 to 2147483647';
+
+/** Other fields are ignored: `id` changes with each start. The messages complete "expected …". */
 const schema = z.object({
   version: z
-    .string()
-    .regex(/^[\w.+-]{1,64}$/)
+    .string(VERSION)
+    .regex(/^[\w.+-]{1,64}$/, VERSION)
     .nullish(),
-  url: z.string(),
-  // As far as any system counts.
-  pid: z.int().min(1).max(0x7fff_ffff),
-  password: z.string().nullish(),
+  url: z.string('text'),
+  // pid_t has 31 bits.
+  pid: z.int(PID).min(1, PID).max(0x7fff_ffff, PID),
+  password: z.string('text').nullish(),
 });
 
-const EXPECTED: Readonly<Record<string, string>> = {
-  version: '1 to 64 letters, digits, ".", "_", "+" or "-"',
-  url: 'text',
-  pid: 'an integer from 1 to 2147483647',
-  password: 'text',
-};
-
 /**
- * Reads the content of a service's file. Never throws. No problem that it tells quotes a value, which may be the password or
- * hold it, but for the host of the URL.
+ * Reads the content of a service's file. Never throws. Problems quote no value except the host of the URL, because any value
+ * may hold the password.
  */
 export function readServiceFile(content: Uint8Array): ServiceFile | { readonly problem: string } {
   const parsed = schema.safeParse(jsonOf(new TextDecoder().decode(content)));
   if (!parsed.success) {
-    const names = new Set(parsed.error.issues.map(({ path: [name] }) => String(name ?? '')));
-    const wrong = [...names].map((name) => (name === '' ? 'is no JSON object' : `${name}: expected ${EXPECTED[name]}`));
-    return { problem: `${wrong.join('; ')}; ignored` };
+    const wrong = parsed.error.issues.map(({ path: [name], message }) =>
+      name === undefined ? 'is not a JSON object' : `${String(name)}: expected ${message}`,
+    );
+    return { problem: `${[...new Set(wrong)].join('; ')}; ignored` };
   }
   const { version, url, pid, password } = parsed.data;
-  const place = loopbackPlace(url);
-  if ('problem' in place) return { problem: `url: ${place.problem}; ignored` };
-  return { ...place, pid, ...(version && { version }), ...(password && { password }) };
+  const address = loopbackAddress(url);
+  if ('problem' in address) return { problem: `url: ${address.problem}; ignored` };
+  return { ...address, pid, ...(version && { version }), ...(password && { password }) };
 }
 
-function loopbackPlace(text: string): { readonly url: string; readonly port: number } | { readonly problem: string } {
+function loopbackAddress(text: string): { readonly url: string; readonly port: number } | { readonly problem: string } {
   if (!URL.canParse(text)) return { problem: 'expected http://127.0.0.1:PORT' };
   const { protocol, hostname, port: given, origin, href } = new URL(text);
-  if (protocol !== 'http:') return { problem: 'expected http, which is all that a service on loopback speaks' };
-  if (href !== `${origin}/`) return { problem: 'expected no more than a scheme, a host and a port' };
-  const host = loopbackOf(hostname);
+  if (protocol !== 'http:') return { problem: 'expected http: a service on loopback has no TLS' };
+  if (href !== `${origin}/`) return { problem: 'expected only a scheme, a host and a port' };
+  // A service that listens on every address writes the wildcard.
+  const host = WILDCARDS.get(hostname) ?? (isLoopbackHost(urlHost(text)) ? hostname : undefined);
   if (host === undefined) {
     return {
-      problem: `its host is ${quoteName(singleLine(hostname, 253))}, not loopback: it is not contacted; list it under "instances" in the config file`,
+      problem: `its host is ${quoteName(hostname, 253)}, not loopback: it is not contacted; list it under "instances" in the config file`,
     };
   }
   const port = given === '' ? 80 : Number(given);
@@ -67,12 +64,7 @@ function loopbackPlace(text: string): { readonly url: string; readonly port: num
   return refused === undefined ? { url: `http://${host}:${port}`, port } : { problem: refused };
 }
 
-/** Where on loopback a service that listens there is reached, or undefined where it is not. */
-function loopbackOf(hostname: string): string | undefined {
-  // What listens on every address writes that down.
-  if (hostname === '0.0.0.0') return '127.0.0.1';
-  if (hostname === '[::]') return '[::1]';
-  const isLoopback =
-    hostname === 'localhost' || hostname === '[::1]' || (isIPv4(hostname) && hostname.startsWith('127.'));
-  return isLoopback ? hostname : undefined;
-}
+const WILDCARDS: ReadonlyMap<string, string> = new Map([
+  ['0.0.0.0', '127.0.0.1'],
+  ['[::]', '[::1]'],
+]);

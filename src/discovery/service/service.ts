@@ -1,10 +1,9 @@
 import { join, resolve } from 'node:path';
 import type { BigIntStats } from 'node:fs';
-import * as z from 'zod';
-import { runAs } from '../../base/errors.ts';
+import { errorCode, octalMode, runAs } from '../../base/errors.ts';
 import { quoteName, shellWord, singleLine } from '../../base/plain-text.ts';
 import type { Candidate, Note, Trust } from '../../model/candidate.ts';
-import { fileErrorCode, nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
+import { nodeFileSystem, type FileSystem } from '../folder/file-system.ts';
 import { readSmallFile } from '../folder/small-file.ts';
 import { WatchedFolders } from '../folder/watched-folders.ts';
 import type { RegistryDependencies } from '../registry/registry.ts';
@@ -13,30 +12,29 @@ import { readServiceFile, type ServiceFile } from './service-file.ts';
 
 export const SERVICE_SOURCE = 'service';
 
-export const serviceOptions = z.object({
-  /** Where the person's own OpenCode keeps its state. */
-  directory: z.string().min(1),
-});
-export type ServiceOptions = z.infer<typeof serviceOptions>;
+export interface ServiceOptions {
+  /** State directory of this user's OpenCode. */
+  readonly directory: string;
+}
 
-/** OpenCode 2 writes one for each channel that a person installed. */
+/** OpenCode 2 writes one for each installed channel. */
 const SERVICE_FILE = /^service(?:-[\w.-]{1,64})?\.json$/;
-/** The preview (1.18.18) writes its password apart from the rest. */
+/** The preview (1.18.18) keeps its password in a separate file. */
 const PREVIEW_FILE = 'server.json';
 const PREVIEW_PASSWORD_FILE = 'password';
-/** There are a few channels. */
+/** OpenCode has a few channels. */
 const MAX_FILES = 16;
 const MAX_PATH_CHARS = 500;
 const OPEN_TO_OTHERS = 0o077n;
 
-/** The OpenCode 2 services of this user, as they write themselves down. Reads only; a file that was left behind stays a candidate. */
+/** This user's OpenCode 2 services, from the files they write. Reads only; a stale file remains a candidate. */
 export function createServiceSource({ directory }: ServiceOptions, dependencies: RegistryDependencies): WatchedFolders {
   const folder = new ServiceFolder(resolve(directory), dependencies);
   return new WatchedFolders({
     name: SERVICE_SOURCE,
     paths: [folder.path],
     isRelevant: (fileName) => isServiceFile(fileName) || fileName === PREVIEW_PASSWORD_FILE,
-    look: (signal) => folder.look(signal),
+    scan: (signal) => folder.scan(signal),
     fs: folder.fs,
     logger: dependencies.logger,
   });
@@ -46,7 +44,7 @@ function isServiceFile(fileName: string): boolean {
   return SERVICE_FILE.test(fileName) || fileName === PREVIEW_FILE;
 }
 
-/** What one file gives: a candidate, a note, both, or none where it is gone. */
+/** Empty if the file is gone. */
 interface Reading {
   readonly candidate?: Candidate;
   readonly problem?: string;
@@ -54,7 +52,7 @@ interface Reading {
 
 interface Secret {
   readonly password?: string;
-  /** Why it is none of ours alone. */
+  /** Why others may have written or read it. */
   readonly distrust?: string;
 }
 
@@ -71,7 +69,7 @@ class ServiceFolder {
     this.#hostname = hostname;
   }
 
-  async look(signal: AbortSignal): Promise<Scan> {
+  async scan(signal: AbortSignal): Promise<Scan> {
     signal.throwIfAborted();
     const fileNames = (await this.#list()).filter(isServiceFile).toSorted();
     const candidates: Candidate[] = [];
@@ -80,11 +78,11 @@ class ServiceFolder {
       signal.throwIfAborted();
       const { candidate, problem } = await this.#read(fileName);
       if (candidate !== undefined) candidates.push(candidate);
-      if (problem !== undefined) notes.push({ subject: shown(join(this.path, fileName)), reason: problem });
+      if (problem !== undefined) notes.push({ subject: this.#shown(fileName), reason: problem });
     }
     if (fileNames.length > MAX_FILES) {
-      const reason = `holds ${fileNames.length} files of services, and ${MAX_FILES} are read; remove those of services that ended`;
-      notes.push({ subject: shown(this.path), reason });
+      const reason = `holds ${fileNames.length} service files, and only ${MAX_FILES} are read; remove those of services that ended`;
+      notes.push({ subject: this.#shown(), reason });
     }
     return { candidates, notes };
   }
@@ -93,13 +91,12 @@ class ServiceFolder {
     try {
       return await this.fs.readdir(this.path);
     } catch (error) {
-      const code = fileErrorCode(error);
-      if (code === 'ENOENT' || code === 'ENOTDIR')
-        throw new SourceUnavailableError(`no OpenCode has run here: there is no folder ${shown(this.path)}`, {
-          cause: error,
-        });
+      const code = errorCode(error);
       if (code === undefined) throw error;
-      throw new Error(`cannot read the folder ${shown(this.path)}: ${code}`, { cause: error });
+      const isMissing = code === 'ENOENT' || code === 'ENOTDIR';
+      throw isMissing
+        ? new SourceUnavailableError(`no OpenCode has run here: there is no folder ${this.#shown()}`, { cause: error })
+        : new Error(`cannot read the folder ${this.#shown()}: ${code}`, { cause: error });
     }
   }
 
@@ -125,7 +122,7 @@ class ServiceFolder {
     const isPreview = fileName === PREVIEW_FILE;
     return {
       source: SERVICE_SOURCE,
-      // Of the file, not of the process: a service that starts again is the same one.
+      // The file's name, not the process: a restarted service keeps its key.
       key: fileName.replace(/\.json$/, ''),
       endpoint: { url, route: 'loopback', holderPid: pid },
       claims: {
@@ -141,7 +138,7 @@ class ServiceFolder {
     };
   }
 
-  /** The whole file, as the preview itself takes it. */
+  /** The whole file, newline included, as the preview itself reads it. */
   async #previewPassword(): Promise<Secret> {
     const file = await readSmallFile(join(this.path, PREVIEW_PASSWORD_FILE), this.fs);
     if (file === undefined) return {};
@@ -152,21 +149,20 @@ class ServiceFolder {
     return password === '' ? {} : { password };
   }
 
-  /** Why nobody but this user need have written or read the file, or undefined where only they can have. */
+  /** Why another user may have written or read the file, or undefined if only this user can have. */
   #distrust(fileName: string, { uid, gid, mode }: BigIntStats): string | undefined {
-    const plain = join(this.path, fileName);
-    const path = shown(plain);
+    const path = this.#shown(fileName);
     if (this.#uid === undefined) return `who owns ${path} cannot be checked on this system`;
     if (Number(uid) !== this.#uid) {
       const advice = this.#uid === 0 ? runAs({ uid, gid }) : 'remove it if you did not put it there';
       return `${path} belongs to uid ${uid}, not to us (uid ${this.#uid}); ${advice}`;
     }
     if ((mode & OPEN_TO_OTHERS) === 0n) return undefined;
-    const octal = (mode & 0o7777n).toString(8).padStart(4, '0');
-    return `other users have access to ${path} (mode ${octal}); run: chmod 600 ${shellWord(singleLine(plain, MAX_PATH_CHARS))}`;
+    const word = shellWord(singleLine(join(this.path, fileName), MAX_PATH_CHARS));
+    return `other users have access to ${path} (mode ${octalMode(mode)}); run: chmod 600 ${word}`;
   }
-}
 
-function shown(path: string): string {
-  return quoteName(singleLine(path, MAX_PATH_CHARS));
+  #shown(fileName = ''): string {
+    return quoteName(join(this.path, fileName), MAX_PATH_CHARS);
+  }
 }

@@ -1,21 +1,22 @@
 import * as z from 'zod';
-import { badPortReason } from '../../base/bad-ports.ts';
+import { badPortReason } from '../../base/urls.ts';
 import { jsonOf } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type PeerStates, readPeerStates } from './peer-states.ts';
 
-/** What a node service serves, and how its instances are reached: everything below the prefix and an id is that instance's. */
+/** The list of a node service. */
 export const LIST_PATH = '/opencode-mcp/v1/instances';
-/** The list with what each instance is doing; an older node service answers it with 404. */
+/** The list with the state of each instance; an older node service answers with 404. */
 export const STATES_PATH = '/opencode-mcp/v1/states';
+/** Followed by an instance's id; everything below is proxied to that instance. */
 export const INSTANCE_PREFIX = '/opencode-mcp/v1/i/';
-/** The version of the list; who does not know it refuses it. */
+/** The version of the list; a reader refuses an unknown one. */
 export const NODE_PROTOCOL = 1;
 
 /** Needs no escaping in a path, so that an id cannot lead elsewhere. */
 export const INSTANCE_ID = /^[A-Za-z0-9_-]{1,64}$/;
 
-/** Nobody runs as many on one machine. */
+/** Far more than anyone runs on one machine. */
 const MAX_INSTANCES = 200;
 const MAX_SERVICES = 16;
 const MAX_VERSION_CHARS = 32;
@@ -27,9 +28,9 @@ export interface ListedInstance {
   readonly id: string;
   readonly name: string;
   readonly directory?: string;
-  /** Where opencode listens on its own machine. */
+  /** opencode's port on its own machine. */
   readonly port?: number;
-  /** Below the node service's origin; made of the id, not read. */
+  /** Path on the node service, made from the id. */
   readonly path: string;
 }
 
@@ -46,7 +47,6 @@ export type PeerList =
       readonly states: PeerStates['states'];
       readonly leftOut: number;
     }
-  /** Why it cannot be used. */
   | { readonly problem: string };
 
 const entrySchema = z.object({
@@ -64,12 +64,12 @@ const entries = z.array(z.unknown()).nullish();
 const listSchema = z.object({ protocol: z.number(), instances: entries, services: entries, states: entries });
 
 /**
- * Reads a node service's list. The machine that sent it may be hostile: text is bounded and clean, what does not fit is
+ * Reads a node service's list. The machine that sent it may be hostile: text is bounded and cleaned, invalid entries are
  * left out and counted, and no address, path or host in it is used.
  */
 export function readPeerList(text: string): PeerList {
   const parsed = listSchema.safeParse(jsonOf(text));
-  if (!parsed.success) return { problem: 'answered something else than a list of instances' };
+  if (!parsed.success) return { problem: 'answered with something other than a list of instances' };
   const { protocol, instances, services, states } = parsed.data;
   if (protocol !== NODE_PROTOCOL)
     return { problem: `its node service speaks protocol ${protocol}, this program ${NODE_PROTOCOL}; update the older` };
@@ -94,20 +94,20 @@ export function readPeerList(text: string): PeerList {
   return { ...listed, states: reported.states, leftOut };
 }
 
-/** Whether this is what `/global/health` of an opencode says, healthy or not. */
+/** Whether this is the answer of an opencode to `/global/health`, healthy or not. */
 export function isHealth(text: string): boolean {
   return z.object({ healthy: z.boolean(), version: z.string() }).safeParse(jsonOf(text)).success;
 }
 
 function instanceOf({ id, name, directory, port }: z.infer<typeof entrySchema>): ListedInstance {
   const label = singleLine(name ?? '', MAX_NAME_CHARS).trim();
-  // A directory that would have to be changed to be shown is no longer the directory.
+  // A directory that had to be cleaned would name another one.
   const usable = directory != null && directory !== '' && singleLine(directory, MAX_DIRECTORY_CHARS) === directory;
   return {
     id,
     name: label === '' ? id : label,
     ...(usable && { directory }),
-    ...placeOf(id, port),
+    ...addressOnNode(id, port),
   };
 }
 
@@ -117,11 +117,11 @@ function serviceOf({ id, port, version, dialect }: z.infer<typeof serviceSchema>
     id,
     ...(shown !== '' && { version: shown }),
     isPreview: dialect === 'opencode-2-preview',
-    ...placeOf(id, port),
+    ...addressOnNode(id, port),
   };
 }
 
-function placeOf(id: string, port: number | null | undefined): Pick<ListedInstance, 'port' | 'path'> {
+function addressOnNode(id: string, port: number | null | undefined): Pick<ListedInstance, 'port' | 'path'> {
   return {
     ...(port != null && badPortReason(port) === undefined && { port }),
     path: INSTANCE_PREFIX + id,

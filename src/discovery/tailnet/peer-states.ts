@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { singleLine } from '../../base/plain-text.ts';
 import type { ReportedServer } from '../../model/report.ts';
 
-/** Directories that a node service gives of one server, and sessions of each. */
+/** Limits on the directories of one server and the sessions of each. */
 export const MAX_STATED_DIRECTORIES = 64;
 export const MAX_STATED_SESSIONS = 50;
 const MAX_RUNNING = 500;
@@ -14,16 +14,16 @@ const MAX_TITLE_CHARS = 200;
 const MAX_REASON_CHARS = 300;
 /** PATH_MAX on Linux. */
 const MAX_DIRECTORY_CHARS = 4096;
-/** What a Date can hold. */
+/** The limit of Date. */
 const MAX_TIME_MS = 8.64e15;
 
-/** They go into paths of requests. */
+/** Ids are used in request paths. */
 const sessionId = z.string().regex(/^ses[A-Za-z0-9_-]{1,125}$/);
 const plainId = z.string().regex(/^[A-Za-z0-9_-]{1,128}$/);
 
 const time = z.number().min(0).max(MAX_TIME_MS);
 const line = (maxChars: number) => z.string().transform((text) => singleLine(text, maxChars));
-/** One that would have to be changed to be shown is no longer the directory. */
+/** Refused if it had to be cleaned, since that would name another directory. */
 const directory = z
   .string()
   .max(MAX_DIRECTORY_CHARS)
@@ -84,7 +84,7 @@ const facts = { id: z.string(), version, overviews: z.array(overviewSchema).max(
 
 const stateSchema = z.discriminatedUnion('dialect', [
   z.object({ ...facts, dialect: z.literal('opencode-1'), directory, worktree: directory }),
-  // It has no directory of its own.
+  // OpenCode 2 has no directory of its own.
   z.object({
     ...facts,
     dialect: z.enum(['opencode-2', 'opencode-2-preview']),
@@ -101,13 +101,13 @@ export interface PeerStates {
 }
 
 /**
- * Reads what a node service says of the servers in its list, `ids`. The machine that sent it may be hostile: text is bounded and
- * clean. A server of which anything does not fit is left out as a whole and counted, since without the part that does not fit one
- * that waits could look idle; who is left out is asked itself.
+ * Reads the states in a node service's list; `ids` are the servers listed. The machine that sent them may be hostile: text is
+ * bounded and cleaned. A server with any invalid part is left out as a whole and counted, because without that part a waiting
+ * server could look idle. Servers left out are probed instead.
  */
 export function readPeerStates(raw: readonly unknown[], ids: ReadonlySet<string>): PeerStates {
   const states = new Map<string, ReportedServer>();
-  // No more than there are servers: each is read, and most of a flood would be thrown away.
+  // Parses no more entries than there are servers, whatever is sent.
   for (const one of raw.slice(0, ids.size)) {
     const { data } = stateSchema.safeParse(one);
     if (data === undefined || !ids.has(data.id) || states.has(data.id)) continue;

@@ -8,78 +8,79 @@ import {
   type ListedInstance,
   type ListedService,
   LIST_PATH,
+  type PeerList,
   readPeerList,
   STATES_PATH,
 } from './peer-list.ts';
 import type { Candidate, Claims, Note } from '../../model/candidate.ts';
 import type { ReportedServer } from '../../model/report.ts';
+
 export const TAILSCALE_SOURCE = 'tailscale';
 
-/** Where one peer is asked, and how. */
+/** How to reach one peer. */
 export interface PeerSite {
   readonly node: TailnetNode;
   readonly address: string;
-  /** Where tailscaled has no TUN. */
+  /** Set if tailscaled has no TUN. */
   readonly dial: Dial | undefined;
 }
 
 export interface PeerDeps {
   readonly nodePort: number;
-  /** For a bare opencode. */
+  /** Ports to try for an opencode without a node service. */
   readonly ports: readonly number[];
   readonly clock: Clock;
 }
 
-/** The list that is known of a peer, so that the same need not be sent again. */
+/** The last list of a peer, for a conditional request. */
 export interface KnownList {
-  /** Where it was had. */
   readonly path: string;
-  /** Entity tag, as the peer gave it. */
   readonly etag: string;
 }
 
-/** What a node service is asked for. */
 export interface PeerQuestion {
-  /** Whether it may serve the list with states; where it says that it does not, the list without is asked for. */
+  /** Ask for the list with states first; after a 404 for the list without. */
   readonly mayHaveStates: boolean;
   readonly known?: KnownList | undefined;
-  /** How long the peer may hold its answer while the list is still the known one; 0 for an answer at once. */
+  /** How long the peer may hold its answer while its list equals the known one; 0 for an immediate answer. */
   readonly waitMs: number;
 }
 
-/** What a peer had when it was asked. */
 export interface PeerFinding {
   /**
-   * `service`: it runs the node service; `unchanged`: so, and its list is the one that is known; `bare`: an opencode answers
-   * on its own port; `forbidden`: its node service does not admit this machine; else why there is nothing.
+   * - `service`: the node service's list
+   * - `unchanged`: its list is the known one
+   * - `bare`: no node service, but an opencode on one of the ports
+   * - `forbidden`: its node service does not admit this machine
+   * - `refused`, `silent`: nothing usable
    */
   readonly kind: 'service' | 'unchanged' | 'bare' | 'forbidden' | 'refused' | 'silent';
   readonly candidates: readonly Candidate[];
   readonly notes: readonly Note[];
-  /** By the keys of candidates: what the service says of each server that it follows. */
+  /** By candidate key: the state of each server that the node service watches. */
   readonly states?: ReadonlyMap<string, ReportedServer>;
-  /** It was asked for the list with states, and does not have it. */
+  /** It has no list with states. */
   readonly isWithoutStates?: true;
-  /** Where the list was had. */
+  /** The path of the list. */
   readonly path?: string;
-  /** Of that list; a service that gives none cannot hold its answers. */
+  /** The list's entity tag; without one, the service cannot hold its answer. */
   readonly etag?: string;
 }
 
-/** Over DERP, on a path that is only being found, an answer takes more than a second; a machine that is off never answers. */
+/** Over DERP, while a path is being negotiated, an answer takes more than a second; a machine that is off never answers. */
 const PEER_TIMEOUT_MS = 3000;
 
-/** 200 instances with the longest directories; a node service gives no more of states. */
+/** Room for 200 instances with the longest directories; a node service limits its states to the same size. */
 const MAX_LIST_BYTES = 1024 * 1024;
 const MAX_HEALTH_BYTES = 16 * 1024;
 
 const MAX_SUBJECT_CHARS = 253;
 const MAX_REASON_CHARS = 300;
 
-/** What a header may hold that goes back to where it came from (RFC 9110, 8.8.3). */
+/** RFC 9110, 8.8.3, bounded. It is sent back in a header. */
 const ETAG = /^(?:W\/)?"[\x21\x23-\x7e]{1,128}"$/;
 
-/** Asks a peer's node service for its list, and where there is none the configured ports for an opencode. Rejects only when the signal aborts. */
+/** Asks a peer's node service for its list; without one, tries the configured ports for an opencode. Rejects only if the signal aborts. */
 export async function findOn(
   site: PeerSite,
   deps: PeerDeps,
@@ -93,7 +94,7 @@ export async function findOn(
   return candidates.length > 0 ? { kind: 'bare', candidates, notes: listed.notes } : listed;
 }
 
-/** The peer's name as the tailnet knows it: given by the control server, unlike what the machine calls itself. */
+/** The peer's name in the tailnet, which the control server assigns, unlike its host name. */
 export function peerName({ dnsName, hostName, id }: TailnetNode): string {
   return singleLine(dnsName.split('.', 1)[0] || hostName || id, MAX_SUBJECT_CHARS);
 }
@@ -116,41 +117,42 @@ async function listOf(
     }
   } catch (error) {
     signal.throwIfAborted();
-    // Too large: it is there, and something is wrong with it.
     if (error instanceof RequestError && (error.kind === 'malformed' || error.kind === 'too-large'))
-      return { kind: 'refused', candidates: [], notes: [note(site, deps, error.message)] };
-    return { kind: isRefusal(error) ? 'refused' : 'silent', candidates: [], notes: [] };
+      return nothing('refused', [note(site, deps, error.message)]);
+    return nothing(isRefusal(error) ? 'refused' : 'silent');
   }
-  if (answer.status === 304 && question.known?.path === path)
-    return { kind: 'unchanged', candidates: [], notes: [], path, ...lack };
-  if (answer.status === 403) return { kind: 'forbidden', candidates: [], notes: [note(site, deps, refusalOf(answer))] };
+  if (answer.status === 304 && question.known?.path === path) return { ...nothing('unchanged'), path, ...lack };
+  if (answer.status === 403) return nothing('forbidden', [note(site, deps, refusalOf(answer))]);
   const list = answer.status === 200 ? readPeerList(answer.text) : { problem: `answered HTTP ${answer.status}` };
-  if ('problem' in list) return { kind: 'refused', candidates: [], notes: [note(site, deps, list.problem)] };
+  if ('problem' in list) return nothing('refused', [note(site, deps, list.problem)]);
+  const { etag } = answer.headers;
+  const tag = etag !== undefined && ETAG.test(etag) && { etag };
+  return { ...serviceFinding(site, deps, list), path, ...lack, ...tag };
+}
+
+function nothing(kind: 'unchanged' | 'forbidden' | 'refused' | 'silent', notes: readonly Note[] = []): PeerFinding {
+  return { kind, candidates: [], notes };
+}
+
+function serviceFinding(site: PeerSite, deps: PeerDeps, list: Exclude<PeerList, { problem: string }>): PeerFinding {
   const { instances, services, leftOut } = list;
   const keyOf = (id: string): string => `${site.node.id}/${id}`;
-  const listed = ({ id, path: below, port }: ListedInstance | ListedService, claims: Claims): Candidate =>
-    candidateOf(site, deps.nodePort, keyOf(id), below, {
-      ...claims,
-      ...(port !== undefined && { localPort: port }),
-    });
+  const listed = ({ id, path, port }: ListedInstance | ListedService, claims: Claims): Candidate =>
+    candidateOf(site, deps.nodePort, keyOf(id), path, { ...claims, ...(port !== undefined && { localPort: port }) });
   const candidates = [
     ...instances.map((one) => {
       const { id, name, directory } = one;
       return listed(one, { id, name, ...(directory !== undefined && { directory }) });
     }),
-    // Its id is one on its own machine only.
+    // Without the id, which is unique on its own machine only.
     ...services.map((one) => {
       const { version, isPreview } = one;
-      return listed(one, {
-        service: { ...(version !== undefined && { version }), ...(isPreview && { isPreview }) },
-      });
+      return listed(one, { service: { ...(version !== undefined && { version }), ...(isPreview && { isPreview }) } });
     }),
   ];
-  const notes = leftOut > 0 ? [note(site, deps, `${leftOut} entries of its list make no sense and are left out`)] : [];
+  const notes = leftOut > 0 ? [note(site, deps, `${leftOut} entries of its list are invalid and left out`)] : [];
   const states = new Map([...list.states].map(([id, state]) => [keyOf(id), state]));
-  const { etag } = answer.headers;
-  const found = { kind: 'service', candidates, notes, states, path, ...lack } as const;
-  return { ...found, ...(etag !== undefined && ETAG.test(etag) && { etag }) };
+  return { kind: 'service', candidates, notes, states };
 }
 
 function askForList(
@@ -196,7 +198,7 @@ function bareCandidate(site: PeerSite, port: number): Candidate {
   return candidateOf(site, port, `${site.node.id}:${port}`, '', { name: peerName(site.node), localPort: port });
 }
 
-/** The host is always the peer's own address, whatever it says. */
+/** The host is always the peer's own address, never one that the peer sends. */
 function candidateOf(
   { node, address, dial }: PeerSite,
   port: number,
@@ -213,7 +215,7 @@ function candidateOf(
   };
 }
 
-/** The machine is there, and nothing listens: as the system says it, or tailscaled of what it dialled. */
+/** The machine is up and nothing listens, according to the system, or to tailscaled for a dialled connection. */
 function isRefusal(error: unknown): boolean {
   return error instanceof Error && /ECONNREFUSED|connection (?:was )?refused/i.test(error.message);
 }
@@ -225,7 +227,7 @@ function originOf(address: string, port: number): string {
 function refusalOf({ text }: Exchange): string {
   return text.trim() === ''
     ? 'its node service does not admit this machine'
-    : `its node service says ${quoted(text, MAX_REASON_CHARS - 30)}`;
+    : `its node service answered ${quoted(text, MAX_REASON_CHARS - 30)}`;
 }
 
 function note({ node }: PeerSite, { nodePort }: PeerDeps, reason: string): Note {

@@ -30,7 +30,7 @@ describe('the candidate of a sighting', () => {
       endpoint: { url: 'http://192.168.1.7:4096', route: 'lan' },
       claims: { localPort: 4096 },
       trust: { level: 'trusted' },
-      hint: 'an mDNS repeater stands between, since it names 10.0.0.99 as its address: list it by URL in "instances", or use a tailnet or a relay',
+      hint: 'an mDNS repeater relayed this, since it advertises the address 10.0.0.99: list it by URL in "instances", or use a tailnet or a relay',
     });
   });
 

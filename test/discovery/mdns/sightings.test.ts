@@ -27,76 +27,76 @@ function places(sightings: Sightings, nowMs: number, isNeighbour: (origin: Origi
 describe('what was heard on the LAN', () => {
   it('is told apart by who says it, since all machines have the same names', () => {
     const sightings = new Sightings();
-    expect([sightings.hear(service(4096), ONE, 0), sightings.hear(service(4096), TWO, 0)]).toEqual([true, true]);
+    expect([sightings.add(service(4096), ONE, 0), sightings.add(service(4096), TWO, 0)]).toEqual([true, true]);
     expect(places(sightings, 0)).toEqual(['192.168.1.1:4096', '192.168.1.2:4096']);
   });
 
   it('is no news when it is said again', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
-    expect(sightings.hear(service(4096), ONE, MINUTE_MS)).toBe(false);
-    expect(sightings.hear(service(4096, { says: { name: 'other' } }), ONE, MINUTE_MS)).toBe(true);
+    sightings.add(service(4096), ONE, 0);
+    expect(sightings.add(service(4096), ONE, MINUTE_MS)).toBe(false);
+    expect(sightings.add(service(4096, { says: { name: 'other' } }), ONE, MINUTE_MS)).toBe(true);
   });
 
   it('is to be asked again after a goodbye, and stays', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
-    sightings.hear(service(4096), TWO, 0);
-    expect(sightings.hear(service(4096, GOODBYE), ONE, 1000)).toBe(true);
+    sightings.add(service(4096), ONE, 0);
+    sightings.add(service(4096), TWO, 0);
+    expect(sightings.add(service(4096, GOODBYE), ONE, 1000)).toBe(true);
     expect(sightings.current(1000, always).map(({ revisedMs }) => revisedMs)).toEqual([1000, undefined]);
   });
 
   it('is not asked again for each of many goodbyes', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
-    const news = Array.from({ length: 100 }, (_, index) => sightings.hear(service(4096, GOODBYE), ONE, 1000 + index));
+    sightings.add(service(4096), ONE, 0);
+    const news = Array.from({ length: 100 }, (_, index) => sightings.add(service(4096, GOODBYE), ONE, 1000 + index));
     expect(news.filter(Boolean)).toHaveLength(1);
   });
 
   it('is not touched by a goodbye of which nothing was heard before, or of another name', () => {
     const sightings = new Sightings();
-    expect(sightings.hear(service(4096, GOODBYE), ONE, 0)).toBe(false);
+    expect(sightings.add(service(4096, GOODBYE), ONE, 0)).toBe(false);
     expect(places(sightings, 0)).toEqual([]);
-    sightings.hear(service(4096), ONE, 0);
-    expect(sightings.hear(service(4096, { ...GOODBYE, name: 'x' }), ONE, 0)).toBe(false);
+    sightings.add(service(4096), ONE, 0);
+    expect(sightings.add(service(4096, { ...GOODBYE, name: 'x' }), ONE, 0)).toBe(false);
   });
 
   it('is to be asked again when it comes back after a silence', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
-    expect(sightings.hear(service(4096), ONE, 5 * MINUTE_MS)).toBe(true);
+    sightings.add(service(4096), ONE, 0);
+    expect(sightings.add(service(4096), ONE, 5 * MINUTE_MS)).toBe(true);
     expect(sightings.current(5 * MINUTE_MS, always)[0]?.revisedMs).toBe(5 * MINUTE_MS);
   });
 
   it('ends when its machine speaks of others only, and not while the machine is silent', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
-    sightings.hear(service(4096), TWO, 0);
-    for (let minute = 1; minute <= 4; minute += 1) sightings.hear(service(5000), ONE, minute * MINUTE_MS);
+    sightings.add(service(4096), ONE, 0);
+    sightings.add(service(4096), TWO, 0);
+    for (let minute = 1; minute <= 4; minute += 1) sightings.add(service(5000), ONE, minute * MINUTE_MS);
     expect(places(sightings, 4 * MINUTE_MS)).toEqual(['192.168.1.2:4096', '192.168.1.1:5000']);
   });
 
   it('ends ten unanswered questions later, whatever its TTL, since then the address may be anyone’s', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
+    sightings.add(service(4096), ONE, 0);
     expect(places(sightings, 10 * QUERY_EVERY_MS)).toHaveLength(1);
     expect(places(sightings, 10 * QUERY_EVERY_MS + 1)).toEqual([]);
   });
 
   it('ends when its sender is no neighbour any more: another LAN has the same addresses', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), ONE, 0);
+    sightings.add(service(4096), ONE, 0);
     expect(places(sightings, 0, () => false)).toEqual([]);
     expect(places(sightings, 0)).toEqual([]);
   });
 
   it('is bounded, for one machine and in all, and says so', () => {
     const sightings = new Sightings();
-    for (let port = 1; port <= 1000; port += 1) sightings.hear(service(port), ONE, 0);
+    for (let port = 1; port <= 1000; port += 1) sightings.add(service(port), ONE, 0);
     expect(places(sightings, 0)).toHaveLength(MAX_OF_ONE_SENDER);
     for (let index = 0; index < 100_000; index += 1) {
       const address = `10.${index % 250}.${Math.floor(index / 250) % 250}.1`;
-      sightings.hear(service(4096), from(address), 0);
+      sightings.add(service(4096), from(address), 0);
     }
     expect(places(sightings, 0)).toHaveLength(MAX_SIGHTINGS);
     expect(sightings.notes.length).toBeLessThanOrEqual(10);
@@ -113,8 +113,8 @@ describe('one machine, seen by both families', () => {
 
   function seen(four: Partial<Announcement>, sixth: Partial<Announcement>, origin: Origin = six): string[] {
     const sightings = new Sightings();
-    sightings.hear(service(4096, sixth), origin, 0);
-    sightings.hear(service(4096, four), ONE, 0);
+    sightings.add(service(4096, sixth), origin, 0);
+    sightings.add(service(4096, four), ONE, 0);
     return places(sightings, 0);
   }
 
@@ -135,10 +135,10 @@ describe('one machine, seen by both families', () => {
 describe('a link-local address', () => {
   it('stays with the interface where it was heard first, for as long as it is heard there', () => {
     const sightings = new Sightings();
-    sightings.hear(service(4096), from('fe80::1%eth0'), 0);
-    expect(sightings.hear(service(4096), from('fe80::1%eth1', 'eth1'), 1000)).toBe(false);
+    sightings.add(service(4096), from('fe80::1%eth0'), 0);
+    expect(sightings.add(service(4096), from('fe80::1%eth1', 'eth1'), 1000)).toBe(false);
     expect(sightings.current(1000, always)[0]?.origin.interfaceName).toBe('eth0');
-    expect(sightings.hear(service(4096), from('fe80::1%eth1', 'eth1'), 4 * MINUTE_MS)).toBe(true);
+    expect(sightings.add(service(4096), from('fe80::1%eth1', 'eth1'), 4 * MINUTE_MS)).toBe(true);
     expect(sightings.current(4 * MINUTE_MS, always)[0]?.origin.interfaceName).toBe('eth1');
   });
 });

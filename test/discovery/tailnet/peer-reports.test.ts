@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { FOLLOW_PACE_MS, PeerBook } from '../../../src/discovery/tailnet/peer-book.ts';
+import { FOLLOW_PACE_MS, PeerTable } from '../../../src/discovery/tailnet/peer-table.ts';
 import type { Candidate } from '../../../src/model/candidate.ts';
 import { REPORT_LIFETIME_MS, type Report } from '../../../src/model/report.ts';
 import { ManualClock } from '../../fleet/manual-clock.ts';
@@ -17,18 +17,18 @@ const PACE_MS = 250;
 
 interface Stage {
   readonly node: FakeNodeService;
-  readonly book: PeerBook;
+  readonly table: PeerTable;
   readonly clock: ManualClock;
   readonly changes: () => number;
   readonly candidate: (id: string) => Candidate | undefined;
   readonly report: (id: string) => Report | undefined;
-  /** Until the book holds its request; the pace of following passes meanwhile. */
+  /** Until the table holds its request; the pace of following passes meanwhile. */
   readonly held: () => Promise<true>;
   /** Until something was found to be different. */
   readonly changed: (act: () => void) => Promise<void>;
 }
 
-describe('a book that follows a node service with states', () => {
+describe('a table that follows a node service with states', () => {
   const open: (() => Promise<unknown>)[] = [];
   afterEach(async () => {
     for (const close of open.splice(0).toReversed()) await close();
@@ -39,16 +39,16 @@ describe('a book that follows a node service with states', () => {
     open.push(close);
     const clock = new ManualClock();
     let changes = 0;
-    const book = new PeerBook({ nodePort: port, ports: [], clock, onChange: () => void (changes += 1) });
-    open.push(() => book.close());
-    book.keep([{ node: tailnetNode({ id: 'peer' }), address: '127.0.0.1', dial: undefined }]);
-    book.follow();
-    await book.ask();
+    const table = new PeerTable({ nodePort: port, ports: [], clock, onChange: () => void (changes += 1) });
+    open.push(() => table.close());
+    table.keep([{ node: tailnetNode({ id: 'peer' }), address: '127.0.0.1', dial: undefined }]);
+    table.follow();
+    await table.ask();
     const candidate = (id: string): Candidate | undefined =>
-      book.found.candidates.find(({ claims }) => claims.id === id);
+      table.found.candidates.find(({ claims }) => claims.id === id);
     return {
       node,
-      book,
+      table,
       clock,
       changes: () => changes,
       candidate,
@@ -146,12 +146,12 @@ describe('a book that follows a node service with states', () => {
   });
 
   test('has the list of a service that was set back to an older version, and its states as soon as it is updated', async () => {
-    const { node, held, changed, candidate, report, book } = await following(new FakeNodeService([A]));
+    const { node, held, changed, candidate, report, table } = await following(new FakeNodeService([A]));
     await held();
     node.hasStates = false;
     await changed(() => node.cut());
     await held();
-    expect(book.found.candidates.map(({ key }) => key)).toEqual(['peer/a']);
+    expect(table.found.candidates.map(({ key }) => key)).toEqual(['peer/a']);
     expect(candidate('a')).not.toHaveProperty('report');
     node.hasStates = true;
     node.cut();
@@ -160,7 +160,7 @@ describe('a book that follows a node service with states', () => {
   });
 
   test('is not flooded by one that has something new each time', async () => {
-    const { node, book, clock, held } = await following(new FakeNodeService([A]));
+    const { node, table, clock, held } = await following(new FakeNodeService([A]));
     await held();
     let said = 0;
     /** Says something new to each request that comes without time passing. */
@@ -182,7 +182,7 @@ describe('a book that follows a node service with states', () => {
     expect(atOnce).toBeLessThanOrEqual(10);
     const before = node.requests.length;
     // By no scan either.
-    await book.ask();
+    await table.ask();
     expect(node.requests.length).toBe(before);
     for (let steps = 0; steps < 20; steps += 1) {
       await clock.advance(PACE_MS);

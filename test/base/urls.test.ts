@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { badPortReason } from '../../src/base/bad-ports.ts';
+import { badPortReason } from '../../src/base/urls.ts';
 
 describe('badPortReason', () => {
   it('names every port that this Node refuses, and the refusal', async () => {
