@@ -15,6 +15,7 @@ import {
 import type { WaitingRequest } from '../opencode/waiting.ts';
 import { type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
+import { LATEST_SERVICE_SESSIONS, LISTED_SESSIONS, olderSessions } from './session-pages.ts';
 import {
   ask,
   askDated,
@@ -25,10 +26,7 @@ import {
   type ProbeTask,
 } from './probe-task.ts';
 
-const LISTED_SESSIONS = 100;
 const MAX_LIST_BYTES = 1024 * 1024;
-/** Asked for once, where those are not all: their directories can be called. One person had 269. Some 400 bytes each. */
-const MANY_SESSIONS = 1000;
 const MAX_ACTIVE_BYTES = 256 * 1024;
 const MAX_REQUESTS_BYTES = 1024 * 1024;
 /** More of a title, a command or a diff than an overview shows. */
@@ -41,9 +39,10 @@ export const LATELY_MS = 24 * 3_600_000;
 const MAX_LISTED = 16;
 
 /**
- * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
- * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads
- * a directory: of the preview all below `/api/session/:id` do, and what runs is loaded already. Rejects where none was answered and who it is was not asked either: it is not there.
+ * Asks an OpenCode 2 what it does in each directory of its sessions: one request for the latest sessions, one for what runs, and two
+ * for each running session, which may wait. The first probe and a refresh also read older sessions. None of these loads a directory,
+ * except the two on the preview, whose directory is loaded because the session runs. Rejects if nothing was answered and its identity
+ * was not asked for: it is unreachable.
  */
 export async function askService(
   task: ProbeTask,
@@ -72,7 +71,7 @@ export async function askService(
   return { ...found, timedOut, misfits };
 }
 
-/** Undefined where a request failed. */
+/** Resolves to undefined if the request fails. */
 type Attempt = <T>(answer: Promise<T>) => Promise<T | undefined>;
 
 async function askWork(
@@ -81,15 +80,15 @@ async function askWork(
   dialect: Dialect,
   attempt: Attempt,
 ): Promise<Pick<Look, 'learnt' | 'missing' | 'elsewhere' | 'isWhole'>> {
-  const listPath = `/api/session?limit=${LISTED_SESSIONS}`;
   const [listed, active] = await Promise.all([
-    attempt(askDated(task, deps, listPath, MAX_LIST_BYTES, MAX_STRING_BYTES)),
+    attempt(askDated(task, deps, LATEST_SERVICE_SESSIONS, MAX_LIST_BYTES, MAX_STRING_BYTES)),
     attempt(ask(task, deps, '/api/session/active', MAX_ACTIVE_BYTES)),
   ]);
   const latest = listed && (await latestIn(listed.body, attempt));
-  const older =
-    task.version === undefined && latest?.length === LISTED_SESSIONS ? await askMany(task, deps) : undefined;
-  const sessions = older ?? latest;
+  let isWhole = entriesOf(listed?.body).length < LISTED_SESSIONS;
+  const older: ListedSession[] = [];
+  if (task.version === undefined && !isWhole) isWhole = await askOlder(task, deps, listed?.body, older);
+  const sessions = latest && [...latest, ...older];
   const running = active === undefined ? undefined : await attempt(activeIn(active));
   const missing: OverviewPart[] = [
     ...(sessions ? [] : ['session' as const]),
@@ -97,8 +96,6 @@ async function askWork(
   ];
   if (sessions === undefined) return { learnt: {}, missing };
   const nowMs = listed?.dateMs ?? deps.clock.now();
-  // Where they are is known, and not what they do.
-  const isWhole = older !== undefined || sessions.length < LISTED_SESSIONS;
   if (running === undefined) return { missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
   const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
   const [found, requests] = await Promise.all([
@@ -116,14 +113,19 @@ async function askWork(
   };
 }
 
-/** Without it only those of the latest are known. */
-async function askMany(task: ProbeTask, deps: ProbeDeps): Promise<readonly ListedSession[] | undefined> {
+/** Adds them to `found`. False if there may be more: the directories of those stay as an earlier probe found them. */
+async function askOlder(task: ProbeTask, deps: ProbeDeps, latest: unknown, found: ListedSession[]): Promise<boolean> {
+  let isAll = false;
   try {
-    const path = `/api/session?limit=${MANY_SESSIONS}`;
-    return serviceSessionsOf(await ask(task, deps, path, 2 * MAX_LIST_BYTES, MAX_STRING_BYTES));
+    const pages = olderSessions(latest, (path) => ask(task, deps, path, MAX_LIST_BYTES, MAX_STRING_BYTES));
+    for await (const { sessions, isLast } of pages) {
+      found.push(...sessions);
+      isAll = isLast;
+    }
   } catch {
-    return undefined;
+    return false;
   }
+  return isAll;
 }
 
 const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
@@ -138,13 +140,16 @@ interface Work {
   readonly missing: readonly OverviewPart[];
 }
 
-/** An entry that does not fit is reported and left out; it hides no other. */
+/** Leaves out and reports entries that do not fit the contract. */
 async function latestIn(answer: unknown, attempt: Attempt): Promise<readonly ListedSession[] | undefined> {
   const found = serviceSessionsOf(answer);
-  const { data } = (answer ?? {}) as { readonly data?: unknown };
-  const isAll = found !== undefined && Array.isArray(data) && found.length === data.length;
-  if (!isAll) await attempt(sessionsIn(answer));
+  if (found === undefined || found.length < entriesOf(answer).length) await attempt(sessionsIn(answer));
   return found;
+}
+
+function entriesOf(page: unknown): readonly unknown[] {
+  const { data } = (page ?? {}) as { readonly data?: unknown };
+  return Array.isArray(data) ? data : [];
 }
 
 const sessionsIn = async (answer: unknown): Promise<unknown> =>

@@ -91,7 +91,9 @@ describe('an instance of which a watcher says what it does', () => {
     const { world, say } = stage;
     const busy = busyIn(DIRECTORY);
     const reason = 'attempt 2: opencode says "Rate limit"';
-    await say(report([{ ...busy, sessions: busy.sessions?.map((one) => ({ ...one, state: 'retrying', reason })) ?? [] }]));
+    await say(
+      report([{ ...busy, sessions: busy.sessions?.map((one) => ({ ...one, state: 'retrying', reason })) ?? [] }]),
+    );
     expect(world.instance('a')).toMatchObject({ state: 'retrying', reason });
   });
 

@@ -319,7 +319,7 @@ function conflict(id: string): Answer {
 function listSessions({ store }: Server, { query }: Call): Answer {
   const asked = query['cursor'] === undefined ? query : decode(query['cursor']);
   if (!asked) return fail(400, 'InvalidCursorError', 'Invalid cursor');
-  const { limit = SESSION_LIMIT, order, directory, parentID, search, archived } = asked as SessionQuery;
+  const { order, directory, parentID, search, archived } = asked as SessionQuery;
   const fitting = store
     .newestFirst()
     .filter(
@@ -333,12 +333,11 @@ function listSessions({ store }: Server, { query }: Call): Answer {
   return page(
     fitting.map(({ info }) => info),
     asked,
-    limit,
+    Number(query['limit'] ?? asked['limit'] ?? SESSION_LIMIT),
   );
 }
 
 interface SessionQuery {
-  readonly limit?: number;
   readonly order?: 'asc' | 'desc';
   readonly directory?: string;
   readonly parentID?: string;
