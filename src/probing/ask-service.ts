@@ -13,7 +13,7 @@ import {
   wireSessionSchema,
 } from '../opencode/dialects/opencode-2/wire.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
-import { type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
+import { type ListedSession, serviceSessionsOf, waitingOf } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
 import { LATEST_SERVICE_SESSIONS, LISTED_SESSIONS, olderSessions } from './session-pages.ts';
 import {
@@ -174,7 +174,7 @@ async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect:
   return [
     ...permissions.map((one): WaitingRequest => ({ kind: 'permission', request: permissionOf(one) })),
     ...questions.map((request): WaitingRequest => ({ kind: 'question', request })),
-  ].map(shortly);
+  ].map(waitingOf);
 }
 
 /** The work in each directory, what runs first and then the most recently used. */

@@ -5,22 +5,22 @@ import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
 import { askService } from './ask-service.ts';
-import { askWho, isOpencode2 } from './opencode-2.ts';
+import { identifyOpencode2, isOpencode2 } from './opencode-2.ts';
 import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
 import { unsupportedReason } from './supported-version.ts';
 
-/** Health and paths are below one KiB. */
+/** Health and path answers are below 1 KiB. */
 const MAX_IDENTITY_BYTES = 256 * 1024;
 
 const MAX_REASON_CHARS = 400;
 const MAX_REASON_PATH_CHARS = 150;
 const MAX_CHALLENGE_CHARS = 100;
-/** The beginning of a page says what it is. */
+/** Enough of a web page to recognise it. */
 const MAX_PAGE_CHARS = 4096;
 const MAX_WORDS_CHARS = 120;
 const MARKUP = /<(style|script)\b[^]*?<\/\1>|<[^>]*>/gi;
 
-/** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
+/** Asks one endpoint for its identity, then for its work. Never rejects. */
 export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   if (task.lock !== undefined) return settled({ status: 'locked', reason: task.lock });
   const startMs = deps.clock.monotonic();
@@ -39,7 +39,7 @@ export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   }
 }
 
-/** Calls `answered` with the first answer. */
+/** Calls `answered` on the first answer. */
 async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void): Promise<Identified> {
   const { before, version, candidate } = task;
   const knownAs2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
@@ -56,24 +56,24 @@ async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void):
 
 type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
 
-/** The version of an OpenCode 1, or who else it is. */
+/** Resolves to the version of an OpenCode 1, or else to the identity found. */
 async function askVersion(task: ProbeTask, deps: ProbeDeps, knownAs2: boolean): Promise<string | Identified> {
   if (knownAs2) {
-    const who = await askWho(task, deps);
-    if (who !== undefined) return who;
+    const found = await identifyOpencode2(task, deps);
+    if (found !== undefined) return found;
   }
   let answer: unknown;
   try {
     answer = await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES);
   } catch (error) {
     if (!(error instanceof RequestError) || !['locked', 'malformed', 'status'].includes(error.kind)) throw error;
-    const who = await askWho(task, deps, error);
-    if (who === undefined) throw error;
-    return who;
+    const found = await identifyOpencode2(task, deps, error);
+    if (found === undefined) throw error;
+    return found;
   }
   const health = healthOf(answer);
   if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
-  if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} says that it is not healthy`);
+  if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} reports that it is not healthy`);
   return health.version;
 }
 
@@ -94,7 +94,7 @@ async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Prom
   return { status: 'healthy', version, dialect: 'opencode-1', ...paths };
 }
 
-/** It answered, but it is not what we look for. */
+/** Something answered, but not the expected opencode. */
 class Unfit extends Error {}
 
 function malformed(task: ProbeTask, path: string, expected: string): Unfit {
@@ -124,7 +124,7 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   };
 }
 
-/** What opencode says of an error, such as a configuration file that it cannot use; or what answers in its place. */
+/** opencode's own words for an error (a configuration file that does not parse, say), or the beginning of what a proxy answers. */
 function saidIn(error: unknown): string {
   if (!(error instanceof RequestError) || error.answer === undefined) return '';
   try {
@@ -132,7 +132,7 @@ function saidIn(error: unknown): string {
     return words === undefined ? '' : said(words);
   } catch {
     const text = error.answer.slice(0, MAX_PAGE_CHARS).trim();
-    // JSON that was cut: of a configuration file it may hold the keys.
+    // Truncated JSON may quote a configuration file with its API keys.
     if (/^[{[]/.test(text)) return '';
     const words = text.replaceAll(MARKUP, ' ').replaceAll(/\s+/g, ' ').trim();
     const what = text.startsWith('<') ? '; it answers with a web page, as a proxy does' : '';
@@ -140,13 +140,13 @@ function saidIn(error: unknown): string {
   }
 }
 
-/** A node service that cannot say who calls or has not seen the instance yet, and servers that are overloaded or still start. */
+/** A node service that cannot identify the caller or has not found the instance yet, or a server that is overloaded or starting. */
 function isNotNow(error: unknown): boolean {
   if (!(error instanceof RequestError) || error.status === undefined) return false;
   return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;
 }
 
-/** OpenCode's own, of all versions that are supported. */
+/** The same in all supported versions. */
 const OWN_CHALLENGE = /^Basic realm="Secure Area"/i;
 
 function refusal(task: ProbeTask, { answer, challenge }: RequestError): string {
@@ -159,6 +159,6 @@ function refusal(task: ProbeTask, { answer, challenge }: RequestError): string {
   const whose =
     challenge === undefined || OWN_CHALLENGE.test(challenge)
       ? ''
-      : `; not opencode asks, but what stands in front of it: ${quoted(challenge, MAX_CHALLENGE_CHARS)}`;
+      : `; it is not opencode that asks, but something in front of it: ${quoted(challenge, MAX_CHALLENGE_CHARS)}`;
   return sentence(`${connection.endpoint.url} answered HTTP 401: ${who}${why}${whose}`, MAX_REASON_CHARS);
 }

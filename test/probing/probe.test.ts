@@ -198,7 +198,7 @@ describe('who is there', () => {
   test('a server that says it is not healthy is not', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /global/health', { kind: 'answer', body: { healthy: false, version: '1.18.33' } });
-    expect(reasonOf(await ask(fake.url))).toBe(`unhealthy: ${fake.url} says that it is not healthy`);
+    expect(reasonOf(await ask(fake.url))).toBe(`unhealthy: ${fake.url} reports that it is not healthy`);
   });
 
   test.each([
@@ -466,9 +466,9 @@ describe('what answers in the place of opencode is named', () => {
       401,
       { 'www-authenticate': 'Basic realm="Staff"' },
       PAGE,
-      /none is known for it; not opencode asks, but what stands in front of it: "Basic realm='Staff'"$/,
+      /none is known for it; it is not opencode that asks, but something in front of it: "Basic realm='Staff'"$/,
     ],
-    ['no password', 401, { 'www-authenticate': 'Bearer' }, '', /what stands in front of it: "Bearer"$/],
+    ['no password', 401, { 'www-authenticate': 'Bearer' }, '', /something in front of it: "Bearer"$/],
     ["opencode's own", 401, { 'www-authenticate': 'Basic realm="Secure Area"' }, '', /none is known for it$/],
   ])('%s', async (_, status, headers, body, reason) => {
     const url = await server((_request, response) => response.writeHead(status, headers).end(body));
