@@ -3,7 +3,7 @@ import { quoteName, singleLine } from '../base/plain-text.ts';
 import { requestJson } from '../http/exchange.ts';
 import { serviceSessionsOf, sessionsOf } from '../probing/answers.ts';
 import { isOfDirectory } from '../probing/probe-task.ts';
-import { LATEST_SERVICE_SESSIONS, olderSessions } from '../probing/session-pages.ts';
+import { LATEST_SERVICE_SESSIONS, olderSessions } from '../probing/list-sessions.ts';
 import { type Reached, UnreachableError } from './contract.ts';
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance } from '../model/instance.ts';

@@ -1,8 +1,8 @@
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { RequestError } from '../http/exchange.ts';
-import { ask, type Healthy, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
+import type { ProbeRequests } from './probe-requests.ts';
+import type { Healthy, ProbeTask, Settled } from './probe-task.ts';
 
-const MAX_BYTES = 64 * 1024;
 const MAX_VERSION_CHARS = 32;
 
 /** The contract is that of 2.1.2; 2.2 and 2.3 changed nothing that is used here. */
@@ -21,13 +21,13 @@ export class WrongServiceError extends Error {}
  * @param error from OpenCode 1's health route, if that was asked
  */
 export async function identifyOpencode2(
-  task: ProbeTask,
-  deps: ProbeDeps,
+  requests: ProbeRequests,
+  { candidate }: ProbeTask,
   error?: unknown,
 ): Promise<Extract<Settled, { status: 'healthy' | 'unsupported' }> | undefined> {
-  const { service } = task.candidate.claims;
+  const { service } = candidate.claims;
   if (service?.isPreview !== true) {
-    const info = await answerOf(task, deps, '/api/info');
+    const info = await answerOf(requests, '/api/info');
     const { version, pid } = versionIn(info);
     // Other programs report a version there too, but no pid.
     if (version !== undefined && Number.isInteger(pid)) {
@@ -39,12 +39,12 @@ export async function identifyOpencode2(
     }
     if (service !== undefined) return unsupported(service.version ?? '2', TOO_OLD);
     // The route until about 2.0.6.
-    const early = info === undefined ? versionIn(await answerOf(task, deps, '/api/status')).version : undefined;
+    const early = info === undefined ? versionIn(await answerOf(requests, '/api/status')).version : undefined;
     if (early?.startsWith('2.0.') === true) return unsupported(early, TOO_OLD);
   }
   // OpenCode 1 has the preview's route too, but also `/global/health`, which is 404 on the preview.
   const mayBePreview = service !== undefined || (error instanceof RequestError && error.status === 404);
-  const health = mayBePreview ? await answerOf(task, deps, '/api/health') : undefined;
+  const health = mayBePreview ? await answerOf(requests, '/api/health') : undefined;
   if ((health as { readonly healthy?: unknown } | null | undefined)?.healthy !== true) return undefined;
   return { status: 'healthy', version: service?.version ?? PREVIEW, dialect: 'opencode-2-preview', ...NOWHERE };
 }
@@ -84,9 +84,9 @@ export function isOpencode2(answer: string | undefined): boolean {
 }
 
 /** Resolves to undefined for an answer that is not JSON. Rejects if there is no answer, or if an OpenCode 2 refuses the password. */
-async function answerOf(task: ProbeTask, deps: ProbeDeps, path: string): Promise<unknown> {
+async function answerOf(requests: ProbeRequests, path: string): Promise<unknown> {
   try {
-    return await ask(task, deps, path, MAX_BYTES);
+    return await requests.identity(path);
   } catch (error) {
     if (!(error instanceof RequestError) || ['timeout', 'unreachable', 'broken', 'cancelled'].includes(error.kind))
       throw error;

@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { Candidate } from '../model/candidate.ts';
-import { type Connection, requestDated, RequestError, type RequestLimits, requestJson } from '../http/exchange.ts';
+import { type Connection, RequestError } from '../http/exchange.ts';
 import type { OverviewPart, ProbeResult } from '../model/instance.ts';
 import { directoryOf } from './answers.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
@@ -68,34 +68,6 @@ export interface ProbeDeps {
   readonly onRequest: () => void;
 }
 
-/** One request of a probe. Strings longer than `maxStringBytes` are cut. Rejects with `RequestError`. */
-export function ask(
-  task: ProbeTask,
-  deps: ProbeDeps,
-  path: string,
-  maxBytes: number,
-  maxStringBytes?: number,
-): Promise<unknown> {
-  deps.onRequest();
-  return requestJson(task.connection, path, limitsOf(task, maxBytes, maxStringBytes));
-}
-
-/** As `ask`, with the server's time. */
-export function askDated(
-  task: ProbeTask,
-  deps: ProbeDeps,
-  path: string,
-  maxBytes: number,
-  maxStringBytes?: number,
-): ReturnType<typeof requestDated> {
-  deps.onRequest();
-  return requestDated(task.connection, path, limitsOf(task, maxBytes, maxStringBytes));
-}
-
-function limitsOf({ limitMs, signal }: ProbeTask, maxBytes: number, maxStringBytes?: number): RequestLimits {
-  return { timeoutMs: limitMs, maxBytes, maxStringBytes, signal };
-}
-
 /**
  * Whether the session that a server gives for `GET /session/:id` is in `directory`; only then may a request name the directory.
  * Rejects if there is no answer.
@@ -107,8 +79,4 @@ export async function isOfDirectory(session: Promise<unknown>, directory: string
     if (error instanceof RequestError && error.kind === 'status' && error.status === 404) return false;
     throw error;
   }
-}
-
-export function isTimeout(error: unknown, task: ProbeTask): boolean {
-  return task.signal.aborted || (error instanceof RequestError && error.kind === 'timeout');
 }

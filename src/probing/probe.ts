@@ -6,11 +6,9 @@ import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
 import { askService } from './ask-service.ts';
 import { identifyOpencode2, isOpencode2 } from './opencode-2.ts';
-import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
+import { ProbeRequests } from './probe-requests.ts';
+import type { Healthy, Look, ProbeDeps, ProbeTask, Settled } from './probe-task.ts';
 import { unsupportedReason } from './supported-version.ts';
-
-/** Health and path answers are below 1 KiB. */
-const MAX_IDENTITY_BYTES = 256 * 1024;
 
 const MAX_REASON_CHARS = 400;
 const MAX_REASON_PATH_CHARS = 150;
@@ -23,33 +21,41 @@ const MARKUP = /<(style|script)\b[^]*?<\/\1>|<[^>]*>/gi;
 /** Asks one endpoint for its identity, then for its work. Never rejects. */
 export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   if (task.lock !== undefined) return settled({ status: 'locked', reason: task.lock });
+  const requests = new ProbeRequests(task, deps);
   const startMs = deps.clock.monotonic();
   let latencyMs: number | undefined;
   try {
     const result =
-      task.identity ?? (await identify(task, deps, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
+      task.identity ??
+      (await identify({ requests, task, deps }, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
     if (result.status !== 'healthy') return settled(result, latencyMs);
     const overview =
       result.dialect === 'opencode-1'
-        ? await askOverview(task, deps, result.directory)
-        : await askService(task, deps, result.dialect);
+        ? await askOverview(requests, task, result.directory)
+        : await askService(requests, task, result.dialect);
     return { result, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };
   } catch (error) {
-    return failed(error, task, latencyMs);
+    return failed(error, { task, timedOut: requests.isTimeout(error), latencyMs });
   }
 }
 
 /** Calls `answered` on the first answer. */
-async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void): Promise<Identified> {
-  const { before, version, candidate } = task;
+interface Identifying {
+  readonly requests: ProbeRequests;
+  readonly task: ProbeTask;
+  readonly deps: ProbeDeps;
+}
+
+async function identify(identifying: Identifying, answered: () => void): Promise<Identified> {
+  const { before, version, candidate } = identifying.task;
   const knownAs2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
   if (knownAs2 && before !== undefined && version !== undefined) return before;
-  const told = version ?? (await askVersion(task, deps, knownAs2));
+  const told = version ?? (await askVersion(identifying, knownAs2));
   if (version === undefined) answered();
   if (typeof told !== 'string') return told;
   const unsupported = unsupportedReason(told);
   if (unsupported !== undefined) return { status: 'unsupported', version: told, reason: unsupported };
-  const identity = await askPaths(task, deps, told);
+  const identity = await askPaths(identifying, told);
   answered();
   return identity;
 }
@@ -57,17 +63,17 @@ async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void):
 type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
 
 /** Resolves to the version of an OpenCode 1, or else to the identity found. */
-async function askVersion(task: ProbeTask, deps: ProbeDeps, knownAs2: boolean): Promise<string | Identified> {
+async function askVersion({ requests, task }: Identifying, knownAs2: boolean): Promise<string | Identified> {
   if (knownAs2) {
-    const found = await identifyOpencode2(task, deps);
+    const found = await identifyOpencode2(requests, task);
     if (found !== undefined) return found;
   }
   let answer: unknown;
   try {
-    answer = await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES);
+    answer = await requests.identity('/global/health');
   } catch (error) {
     if (!(error instanceof RequestError) || !['locked', 'malformed', 'status'].includes(error.kind)) throw error;
-    const found = await identifyOpencode2(task, deps, error);
+    const found = await identifyOpencode2(requests, task, error);
     if (found === undefined) throw error;
     return found;
   }
@@ -77,8 +83,8 @@ async function askVersion(task: ProbeTask, deps: ProbeDeps, knownAs2: boolean): 
   return health.version;
 }
 
-async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Promise<Healthy> {
-  const paths = pathOf(await ask(task, deps, '/path', MAX_IDENTITY_BYTES));
+async function askPaths({ requests, task, deps }: Identifying, version: string): Promise<Healthy> {
+  const paths = pathOf(await requests.identity('/path'));
   if (paths === undefined) throw malformed(task, '/path', 'expected {"directory","worktree"} with absolute paths');
   const { candidate, signal } = task;
   const claimed = candidate.claims.directory;
@@ -105,13 +111,19 @@ function settled(result: Settled, latencyMs?: number): Look {
   return { result, learnt: {}, missing: [], timedOut: false, ...(latencyMs === undefined ? {} : { latencyMs }) };
 }
 
-function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
+function failed(
+  error: unknown,
+  {
+    task,
+    timedOut,
+    latencyMs,
+  }: { readonly task: ProbeTask; readonly timedOut: boolean; readonly latencyMs: number | undefined },
+): Look {
   if (error instanceof RequestError && error.withheld !== undefined)
     return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
   if (error instanceof RequestError && error.kind === 'locked') {
     return settled({ status: 'locked', reason: refusal(task, error) }, latencyMs);
   }
-  const timedOut = isTimeout(error, task);
   const reason = timedOut
     ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
     : messageOf(error) + saidIn(error);

@@ -3,6 +3,8 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Dialect, OVERVIEW_PARTS } from '../../src/model/instance.ts';
 import { askService } from '../../src/probing/ask-service.ts';
+import { ProbeRequests } from '../../src/probing/probe-requests.ts';
+import type { ProbeTask } from '../../src/probing/probe-task.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
@@ -50,17 +52,15 @@ async function look({ sessions, active = [], answers = {} }: Told, dialect: Dial
   });
   closers.push(close);
   const made = candidate({ url });
-  const found = await askService(
-    {
-      candidate: made,
-      connection: { endpoint: made.endpoint },
-      parts: OVERVIEW_PARTS,
-      limitMs: 5_000,
-      signal: new AbortController().signal,
-    },
-    { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} },
-    dialect,
-  );
+  const task: ProbeTask = {
+    candidate: made,
+    connection: { endpoint: made.endpoint },
+    parts: OVERVIEW_PARTS,
+    limitMs: 5_000,
+    signal: new AbortController().signal,
+  };
+  const deps = { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} };
+  const found = await askService(new ProbeRequests(task, deps), task, dialect);
   const listed = [...(found.elsewhere ?? [])].filter(([, { learnt }]) => learnt.isOld !== true).map(([name]) => name);
   return { ...found, asked, listed };
 }
