@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import type { KeyPair } from '../../src/identity/merge.ts';
-import { proveSame } from '../../src/identity/proof.ts';
+import { isSameByAbort } from '../../src/identity/proof.ts';
 import { type Pair, Prover } from '../../src/identity/prover.ts';
 import type { Connection } from '../../src/http/exchange.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
@@ -37,16 +37,16 @@ describe('a proof', () => {
   test('two ways to one process are the same, from either side', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    expect(await proveSame(via(fake), via(tunnel), deps, signal)).toBe(true);
-    expect(await proveSame(via(tunnel), via(fake), deps, signal)).toBe(true);
+    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(true);
+    expect(await isSameByAbort(via(tunnel), via(fake), deps, signal)).toBe(true);
     await until('the streams to be closed', () => fake.openStreams === 0);
   });
 
   test('asks with an id that opencode takes for a session’s, another one each time, and no directory', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    await proveSame(via(fake), via(tunnel), deps, signal);
-    await proveSame(via(fake), via(tunnel), deps, signal);
+    await isSameByAbort(via(fake), via(tunnel), deps, signal);
+    await isSameByAbort(via(fake), via(tunnel), deps, signal);
     const targets = tunnel.requests.map(({ method, target }) => `${method} ${target}`);
     expect(new Set(targets).size).toBe(2);
     for (const target of targets) expect(target).toMatch(/^POST \/session\/ses_[0-9A-Za-z]{26}\/abort$/);
@@ -56,7 +56,7 @@ describe('a proof', () => {
     const [fake, elsewhere] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const way = await tunnelTo(elsewhere);
     const clock = new ManualClock();
-    const proving = proveSame(via(fake), via(way), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(via(fake), via(way), { clock, deadlineMs: 60_000 }, signal);
     for (const [index, pauseMs] of [100, 500, 2000].entries()) {
       await until('the abort', () => elsewhere.count('POST /session/:id/abort') === index + 1);
       await until('the pause', () => clock.due(pauseMs) === 1);
@@ -72,7 +72,7 @@ describe('a proof', () => {
   test('two processes are not, however alike: silence until the deadline proves nothing', async () => {
     const [one, other] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const clock = new ManualClock();
-    const proving = proveSame(via(one), via(other), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, signal);
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
     // What the other process does is not heard here, and other sessions’ ends are not ours.
     one.emit('session.idle', { sessionID: 'ses_another' });
@@ -101,14 +101,14 @@ describe('a proof', () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
     await Promise.resolve(spoil(fake));
-    expect(await proveSame(via(fake), via(tunnel), deps, signal)).toBe(false);
+    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(false);
   });
 
   test('ends at once when it is no longer wanted', async () => {
     const [one, other] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const controller = new AbortController();
     const clock = new ManualClock();
-    const proving = proveSame(via(one), via(other), { clock, deadlineMs: 60_000 }, controller.signal);
+    const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, controller.signal);
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
     controller.abort();
     expect(await proving).toBe(false);
@@ -129,13 +129,13 @@ describe('the prover', () => {
     const looks: string[] = [];
     const prover = new Prover({
       clock,
-      proveSame: (_, { listen, speak }, signal) => {
+      isSame: (_, listen, abort, signal) => {
         const answer = deferred<boolean>();
         signal.addEventListener('abort', () => answer.resolve(false), { once: true });
-        tried.push({ pair: `${listen.endpoint.url}<${speak.endpoint.url}`, answer });
+        tried.push({ pair: `${listen.endpoint.url}<${abort.endpoint.url}`, answer });
         return answer.promise;
       },
-      lookAgain: (keys) => Promise.resolve(looks.push(keys.join(' '))),
+      probe: (keys) => Promise.resolve(looks.push(keys.join(' '))),
       onSettled: () => (proofs += 1),
     });
     closers.push(() => prover.close());

@@ -4,7 +4,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
-import { hearSame } from '../../src/identity/same-service.ts';
+import { isSameByEvents } from '../../src/identity/same-service.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { announce } from '../rig/announce.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
@@ -51,8 +51,8 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
   test('are one process where both tell the same event, and a process beside it of the same store is another', async () => {
     const ended = new AbortController();
     const deps = { clock: systemClock, deadlineMs: DEADLINE_MS };
-    const same = hearSame(via(preview.url), via(tunnel.url), deps, ended.signal);
-    const another = hearSame(via(preview.url), via(second.url), deps, ended.signal);
+    const same = isSameByEvents(via(preview.url), via(tunnel.url), deps, ended.signal);
+    const another = isSameByEvents(via(preview.url), via(second.url), deps, ended.signal);
     let over = false;
     void another.then(() => (over = true));
     await tunnel.waitForRequest({ path: '/api/event' });
