@@ -30,24 +30,24 @@ import {
 /** A cold directory loads its plugins and MCP servers on the first request that needs them: 2.3 s with the preview. */
 const CALL_TIMEOUT_MS = 15_000;
 const SEARCH_TIMEOUT_MS = 30_000;
-/** Bytes of one string in an answer that is too large as it is. */
+/** Bytes of one string in an answer that is too large. */
 const CUTS = [64 * 1024, 1024];
-/** The largest page of messages. */
+/** The server's limit for a page of messages. */
 const MAX_PAGE = 200;
-/** In place of one. */
+/** For one page of ours. */
 const MAX_PAGES = 4;
 const DEFAULT_SESSIONS = 100;
-/** Sessions that are asked where they run, and what they wait for. Sub-agents are among them. */
+/** Active sessions, sub-agents included, whose directory and requests are asked for. */
 const MAX_ACTIVE = 64;
 
 interface Ask<T> extends RequestInit {
   readonly schema: z.ZodType<T>;
   readonly timeoutMs?: number;
-  /** Nothing is there: undefined in place of an error. */
+  /** A 404 is undefined, not an error. */
   readonly mayLack?: boolean;
 }
 
-/** The calls to an OpenCode 2: 2.0 to 2.3 by the contract of 2.1.2, or the preview. */
+/** The calls to an OpenCode 2: 2.0 to 2.3 by the contract of 2.1.2, or the preview, whose routes and keys differ. */
 export function opencode2Api(connection: Connection, generation: Generation, signal?: AbortSignal): OpencodeApi {
   return new Opencode2(connection, generation, signal).api();
 }
@@ -56,7 +56,7 @@ class Opencode2 {
   readonly #connection: Connection;
   readonly #isPreview: boolean;
   readonly #signal: AbortSignal | undefined;
-  /** Of sessions that were active: asked once for each. */
+  /** Of active sessions; asked once for each. */
   readonly #directories = new Map<string, string>();
 
   constructor(connection: Connection, generation: Generation, signal: AbortSignal | undefined) {
@@ -83,7 +83,7 @@ class Opencode2 {
       statuses: async (directory) => {
         const { inside, unknown } = await this.#activeIn(directory);
         const statuses = await Promise.all(inside.map(async (id) => [id, await this.#statusOf(id)] as const));
-        // Left out, what runs would look idle.
+        // Left out, a running session would look idle.
         return new Map([...statuses, ...unknown.map((id) => [id, { type: 'busy' }] as const)]);
       },
       messages: (id, query) => this.#page(id, query),
@@ -160,14 +160,14 @@ class Opencode2 {
     const entries: WireMessage[] = [];
     let olderCursor = before;
     let size = MAX_PAGE;
-    // Not each entry is a message: as many more are asked for as are missing. Large ones come in smaller pages, until there is one.
+    // Not every entry is a message, so more pages may be needed. Large messages come in smaller pages, until there is one.
     for (let page = 0; page < MAX_PAGES; page += 1) {
       const found = messagesOf(entries.toReversed()).length;
       if (found >= limit || (found > 0 && size < limit - found)) break;
       const { data, cursor, asked } = await this.#messages(id, Math.min(limit - found, size), olderCursor);
       entries.push(...data);
       size = asked < limit - found ? asked : size;
-      // The last page has a cursor too, to an empty one.
+      // The last page has a cursor too, which leads to an empty page.
       olderCursor = data.length < asked ? undefined : (cursor?.next ?? undefined);
       if (olderCursor === undefined) break;
     }
@@ -181,12 +181,12 @@ class Opencode2 {
 
   async #create(title: string | undefined, directory: string | undefined): Promise<Session> {
     if (directory === undefined || directory === '') throw new NotPossibleError(NO_DIRECTORY);
-    // The preview takes no title and gives one itself.
+    // The preview takes no title, and makes one itself.
     const body = { location: { directory }, ...(title !== undefined && !this.#isPreview && { title }) };
     return sessionOf((await this.#send('POST', '/api/session', body, dataOf(wireSessionSchema))).data);
   }
 
-  /** Sessions that run in a directory, or in any where it is empty; `unknown`: more than are asked where they run. */
+  /** Active sessions in a directory, or in any if it is empty. `unknown`: those beyond `MAX_ACTIVE`. */
   async #activeIn(directory: string): Promise<Readonly<Record<'inside' | 'unknown', readonly string[]>>> {
     const { data } = await this.#get('/api/session/active', dataOf(wireActiveSchema));
     const all = Object.keys(data);
@@ -202,7 +202,7 @@ class Opencode2 {
     return { inside, unknown: all.slice(MAX_ACTIVE) };
   }
 
-  /** Of one that runs: whether it works or waits to ask its model again, which its newest entry says. The preview says it nowhere. */
+  /** Of an active session: busy or retrying, by its newest entry. The preview does not tell these apart. */
   async #statusOf(id: string): Promise<SessionStatus> {
     if (this.#isPreview) return { type: 'busy' };
     const newest = await this.#messages(id, 1, undefined).catch(() => undefined);
@@ -212,13 +212,13 @@ class Opencode2 {
     return { type: 'retry', attempt, message: error.message || error.type, ...(at != null && { next: at }) };
   }
 
-  /** A page, newest first; `asked`: how many, which are fewer of large ones. In the end their long strings are cut. */
+  /** A page, newest first. Large messages come in smaller pages (`asked` entries), and a single one with its long strings cut. */
   async #messages(
     id: string,
     limit: number,
     before: string | undefined,
   ): Promise<z.infer<ReturnType<typeof messagePage>> & { readonly asked: number }> {
-    // A cursor knows its order, and refuses to be told.
+    // A cursor has an order, and is refused with another.
     const query = { limit, ...(before === undefined ? { order: 'desc' } : { cursor: before }) };
     try {
       const path = `${sessionPath(id)}/message${queryOf(query)}`;
@@ -234,7 +234,7 @@ class Opencode2 {
     return all.map(permissionOf);
   }
 
-  /** What is asked as a form, with what its answer needs. */
+  /** Questions of the preview, or forms, with the fields that an answer needs. */
   async #forms(
     directory: string,
   ): Promise<readonly { readonly question: Question; readonly form?: z.infer<typeof wireFormSchema> }[]> {
@@ -244,7 +244,7 @@ class Opencode2 {
     return forms.map((form) => ({ form, question: questionOf(form) }));
   }
 
-  /** Asked of sessions that run: who does not run waits for nothing, and may be in a directory that is not loaded. */
+  /** Asks active sessions only: the others wait for nothing, and their directory may not be loaded. */
   async #ofActive<T>(directory: string, kind: string, schema: z.ZodType<T>): Promise<readonly T[]> {
     const { inside } = await this.#activeIn(directory);
     const all = await Promise.all(inside.map((id) => this.#find(`${sessionPath(id)}/${kind}`, z.array(schema))));
@@ -261,13 +261,13 @@ class Opencode2 {
     return await this.#settled('POST', `${session}/form/${id}/reply`, { answer: made.answer });
   }
 
-  /** Sent again it is the same prompt, which runs once. Agent and model are the session's from then on. */
+  /** A repeated prompt runs once. Agent and model stay the session's. */
   async #prompt({ sessionId, messageId, text, agent, model }: Prompt): Promise<void> {
     const session = sessionPath(sessionId);
     if (agent !== undefined) await this.#did('POST', `${session}/agent`, { agent });
     if (model !== undefined)
       await this.#did('POST', `${session}/model`, { model: { providerID: model.providerID, id: model.modelID } });
-    // The others do so themselves with the next prompt; here the new turn would count as undone, too.
+    // 2.x commits the revert itself; on the preview the new turn would count as undone too.
     if (this.#isPreview && (await this.#session(sessionId))?.revert != null)
       await this.#did('POST', `${session}/revert/commit`);
     const body = { id: messageId, ...(this.#isPreview ? { prompt: { text } } : { text }), delivery: 'queue' };
@@ -295,7 +295,7 @@ class Opencode2 {
     if (status === 404) return { type: 'text', content: '' };
     if (status !== 200) throw this.#statusError(label, status, text);
     const mimeType = (headers['content-type'] ?? '').split(';', 1)[0] ?? '';
-    // What is no UTF-8 was replaced as it was read.
+    // Decoding has replaced what is not UTF-8.
     const isText = !text.includes('\uFFFD') && !text.includes('\0');
     return isText ? { type: 'text', content: text, mimeType } : { type: 'binary', content: '', mimeType };
   }
@@ -314,7 +314,7 @@ class Opencode2 {
   }
 
   async #diffs(id: string, from?: string): Promise<z.infer<typeof wireDiffSchema>[]> {
-    if (this.#isPreview) return await this.#lacks('tell what a session changed', WITH_RELEASE);
+    if (this.#isPreview) return await this.#lacks('show what a session changed', WITH_RELEASE);
     const { data } = await this.#get(
       `${sessionPath(id)}/diff${queryOf({ from })}`,
       dataOf(z.array(wireDiffSchema)),
@@ -327,7 +327,7 @@ class Opencode2 {
     return this.#ask(path, { schema, ...(timeoutMs !== undefined && { timeoutMs }) });
   }
 
-  /** What an answer `{data}` holds; undefined where it is not there. */
+  /** The data of an answer; undefined for a 404. */
   async #find<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
     return (await this.#ask(path, { schema: dataOf(schema).optional(), mayLack: true }))?.data;
   }
@@ -336,7 +336,7 @@ class Opencode2 {
     return this.#ask(path, { method, body: JSON.stringify(body), schema });
   }
 
-  /** Of a form. False where it is not there any more, or somebody else settled it. */
+  /** False if the form is gone, or was settled by somebody else. */
   async #settled(method: string, path: string, body?: object): Promise<boolean> {
     try {
       return await this.#did(method, path, body);
@@ -346,7 +346,7 @@ class Opencode2 {
     }
   }
 
-  /** False where it is not there any more. */
+  /** False for a 404. */
   async #did(method: string, path: string, body?: object): Promise<boolean> {
     const { status, text } = await this.#exchange(path, { method, ...(body && { body: JSON.stringify(body) }) });
     if (status === 404) return false;
@@ -392,16 +392,15 @@ class Opencode2 {
     return new RequestError('status', `${label}: HTTP ${status}${why}`, { status });
   }
 
-  /** Of what this generation cannot do. */
   #lacks(what: string, who: string): Promise<never> {
     const version = this.#isPreview ? 'This preview of OpenCode 2' : 'OpenCode 2';
     return Promise.reject(new NotPossibleError(`${version} cannot ${what}; ${who}.`));
   }
 }
 
-/** The preview says nothing more. */
+/** The preview's 500 has no message. */
 const COLD =
-  "; this preview of OpenCode 2 says so where it cannot load the session's directory, which may be gone, or have a broken configuration";
+  "; this preview of OpenCode 2 cannot load the session's directory: it may be gone, or its configuration broken";
 
 const WITH_RELEASE = 'OpenCode 2.1 can';
 const NO_DIRECTORY =
@@ -413,7 +412,7 @@ function sessionPath(id: string): string {
   return `/api/session/${id}`;
 }
 
-/** Naming a directory runs its plugins: it is one of a session. */
+/** Naming a directory runs its plugins: it must be a session's. */
 function inLocation(directory: string, query: Readonly<Record<string, string | number>> = {}): string {
   if (directory === '') throw new NotPossibleError(NO_DIRECTORY);
   return queryOf({ ...query, 'location[directory]': directory });
