@@ -5,8 +5,8 @@ import type { FakeOpencode } from '../rig/fake-opencode.ts';
 import { until } from '../rig/wait.ts';
 import { ask, fakeOpencode, whenAsked } from './probe-once.ts';
 
-describe('what it is doing', () => {
-  test('status, permissions, questions and the newest root session of its own directory, in one look', async () => {
+describe('the overview', () => {
+  test('has status, permissions, questions and the latest root session of the own directory', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/päth' });
     const session = fake.addSession({ title: 'Fix\u001b[31m the\nbuild' });
     fake.addSession({ title: 'elsewhere', directory: '/other' });
@@ -33,7 +33,7 @@ describe('what it is doing', () => {
     });
   });
 
-  test("a sub-agent's request is told as such, and nobody's session is asked about by an id that is none", async () => {
+  test("marks a sub-agent's request, and puts no malformed session id into a path", async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const parent = fake.addSession();
     const child = fake.addSession({ parentID: parent.id });
@@ -47,7 +47,7 @@ describe('what it is doing', () => {
     expect([fake.count('GET /session/:id'), fake.count('other')]).toEqual([1, 0]);
   });
 
-  test('what an abort left behind does not wait, though its session runs again; what cannot be looked into does', async () => {
+  test('leaves out a request that an abort left behind, but not one that cannot be checked', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.state.begin(session.id, 'first');
@@ -63,7 +63,7 @@ describe('what it is doing', () => {
     expect(await waiting()).toBe(0);
   });
 
-  test('other directories are asked about each on its own', async () => {
+  test('asks about each other directory', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const elsewhere = ['/home/user/b', '/home/user/c'].map((directory) => ({ directory, isListed: true }));
     const session = fake.addSession({ directory: '/home/user/b' });
@@ -83,7 +83,7 @@ describe('what it is doing', () => {
     expect(failed.elsewhere?.get('/home/user/b')).toMatchObject({ missing: ['status'] });
   });
 
-  test('one that was not listed just now is named only where a session of the server is there', async () => {
+  test('names a directory that was not just listed only if the server has a session there', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const [there, moved] = ['/home/user/b', '/home/user/x'].map((directory) => fake.addSession({ directory }));
     const elsewhere = [
@@ -102,7 +102,7 @@ describe('what it is doing', () => {
     expect((await ask(fake.url, { elsewhere })).elsewhere?.get('/home/user/b')).not.toHaveProperty('isForeign');
   });
 
-  test('directories of sessions that were used in the last ten minutes come with the list of sessions', async () => {
+  test('lists the directories of sessions that were used in the last ten minutes', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const minutesAgo = (minutes: number): { created: number; updated: number } => ({
       created: 1,
@@ -122,7 +122,7 @@ describe('what it is doing', () => {
     expect(recent?.more).toBe(0);
   });
 
-  test('the own latest session is asked for where the list is full of others, and of many directories the rest is counted', async () => {
+  test('asks for the own latest session if the list is full of others, and counts directories beyond 32', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const own = fake.addSession({ time: { created: 1, updated: 1 } });
     for (let index = 0; index < 60; index += 1) fake.addSession({ directory: `/home/user/w${index}` });
@@ -132,10 +132,10 @@ describe('what it is doing', () => {
   });
 
   test.each([
-    ['refused, as a node service does for who may only read', { kind: 'answer', status: 403, body: {} }],
-    ['not of its form', { kind: 'html' }],
+    ['refused, as by a node service to a caller that may only read', { kind: 'answer', status: 403, body: {} }],
+    ['a web page', { kind: 'html' }],
     ['too long', { kind: 'endless' }],
-  ] as const)('where the list of all sessions is %s, that of its own directory counts', async (_, override) => {
+  ] as const)('uses the list of the own directory if the list of all sessions is %s', async (_, override) => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const own = fake.addSession();
     fake.addSession({ directory: '/home/user/b' });
@@ -147,7 +147,7 @@ describe('what it is doing', () => {
     expect(look.learnt.recent?.sessions.size).toBe(0);
   });
 
-  test('a retry is told before plain work', async () => {
+  test('prefers a retry to other work', async () => {
     const fake = await fakeOpencode();
     fake.state.statuses.set('ses_1', { type: 'busy' });
     fake.state.statuses.set('ses_2', { type: 'retry', attempt: 3, message: 'Overloaded\nagain', next: 0 });
@@ -159,7 +159,7 @@ describe('what it is doing', () => {
     });
   });
 
-  test('an idle server without sessions has none', async () => {
+  test('of an idle server without sessions is empty', async () => {
     const fake = await fakeOpencode();
     expect((await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt).toEqual({
       status: { activity: { kind: 'idle' }, running: [] },
@@ -170,7 +170,7 @@ describe('what it is doing', () => {
     });
   });
 
-  test('an idle one costs three requests once its version is known; what waits is asked where something runs', async () => {
+  test('costs three requests while idle, once the version is known, and two more while something runs', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     const version = '1.18.33';
@@ -189,7 +189,7 @@ describe('what it is doing', () => {
     expect(fake.count('GET /global/health')).toBe(0);
   });
 
-  test('whose session a request is, is asked once', async () => {
+  test('looks up the session of a request once', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.state.statuses.set(session.id, { type: 'busy' });
@@ -200,7 +200,7 @@ describe('what it is doing', () => {
     expect(fake.count('GET /session/:id')).toBe(1);
   });
 
-  test('what waits is asked for where the status is not known', async () => {
+  test('asks for waiting requests if the status is unknown', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.addPermission({ sessionID: session.id });
@@ -211,7 +211,7 @@ describe('what it is doing', () => {
     });
   });
 
-  test('routes that stay silent are missing; who is there and the rest are known', async () => {
+  test('has the identity and the other parts if some routes hang', async () => {
     const fake = await fakeOpencode();
     fake.state.statuses.set('ses_1', { type: 'busy' });
     fake.override('GET /experimental/session', { kind: 'hang' });
@@ -227,7 +227,7 @@ describe('what it is doing', () => {
     expect(look.missing.toSorted()).toEqual(['questions', 'session']);
   });
 
-  test('routes that answer nonsense are missing, and more time would not help', async () => {
+  test('lists parts with malformed answers as missing, and not as timed out', async () => {
     const fake = await fakeOpencode();
     for (const route of ['GET /experimental/session', 'GET /session'] as const)
       fake.override(route, { kind: 'answer', body: [{ id: 'x', title: 1 }] });
@@ -240,7 +240,7 @@ describe('what it is doing', () => {
     expect(look.missing.toSorted()).toEqual([...OVERVIEW_PARTS].toSorted());
   });
 
-  test('a session whose id opencode would not take back is not shown', async () => {
+  test('leaves out a session with a malformed id', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     for (const route of ['GET /experimental/session', 'GET /session'] as const)
@@ -248,7 +248,7 @@ describe('what it is doing', () => {
     expect(await ask(fake.url, { parts: ['session'] })).toMatchObject({ learnt: {}, missing: ['session'] });
   });
 
-  test('a second look asks only for what is missing', async () => {
+  test('asks only for missing parts in a second look', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/a' });
     const first = await ask(fake.url);
     if (first.result.status !== 'healthy') throw new Error('not healthy');
@@ -257,7 +257,7 @@ describe('what it is doing', () => {
     expect(fake.count('GET /global/health')).toBe(1);
   });
 
-  test('a permission request with a big diff is still told, without the diff', async () => {
+  test('keeps a permission request without its large diff', async () => {
     const fake = await fakeOpencode();
     const session = fake.addSession();
     fake.addPermission({ sessionID: session.id, metadata: { diff: 'x'.repeat(9_000_000) } });
@@ -267,7 +267,7 @@ describe('what it is doing', () => {
   });
 });
 
-describe('how its latest session stands that does not run', () => {
+describe('the state of the latest session that does not run', () => {
   const MINUTE = 60_000;
 
   async function withLast(info: object | undefined): Promise<{ readonly fake: FakeOpencode; readonly id: string }> {
@@ -303,7 +303,7 @@ describe('how its latest session stands that does not run', () => {
     },
   );
 
-  test('is asked about once for each turn, and again while it is not at its end', async () => {
+  test('is asked for once a turn, and again until the turn has ended', async () => {
     const { fake } = await withLast(undefined);
     const first = (await ask(fake.url, { parts: OVERVIEW_PARTS })).learnt.session ?? undefined;
     const again = await ask(fake.url, { parts: OVERVIEW_PARTS, known: { session: first ?? null } });
@@ -318,7 +318,7 @@ describe('how its latest session stands that does not run', () => {
     expect(fake.count('GET /session/:id/message')).toBe(4);
   });
 
-  test('is not asked about while it runs, nor where it is not known whether it does', async () => {
+  test('is not asked for while the session runs or the status is unknown', async () => {
     const { fake, id } = await withLast(undefined);
     await ask(fake.url, { parts: ['session'] });
     fake.state.statuses.set(id, { type: 'busy' });
@@ -326,7 +326,7 @@ describe('how its latest session stands that does not run', () => {
     expect(fake.count('GET /session/:id/message')).toBe(0);
   });
 
-  test('one that began after the status was told runs, and is not interrupted', async () => {
+  test('is busy, not interrupted, if the turn began after the status was read', async () => {
     const { fake, id } = await withLast({ role: 'assistant', time: { created: Date.now() } });
     fake.override('GET /session/status', { kind: 'answer', body: {} }, 1);
     fake.state.statuses.set(id, { type: 'busy' });
@@ -335,7 +335,7 @@ describe('how its latest session stands that does not run', () => {
     });
   });
 
-  test('a message that is silent or too big costs nothing else, and only the silent one is asked for again', async () => {
+  test('is idle if the message is too large, and asked for again if the request hangs', async () => {
     const { fake } = await withLast({
       role: 'user',
       time: { created: Date.now() },

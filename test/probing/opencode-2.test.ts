@@ -4,7 +4,7 @@ import type { Candidate } from '../../src/model/candidate.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { ask, server } from './probe-once.ts';
 
-describe('what answers is OpenCode 2', () => {
+describe('an OpenCode 2', () => {
   const tag = { status: 401, body: { _tag: 'UnauthorizedError' } };
   const json = (status: number, body: unknown) => ({ status, body });
   const html = { status: 200, body: '<html>' };
@@ -33,7 +33,7 @@ describe('what answers is OpenCode 2', () => {
     expect(result).toEqual({ status: 'healthy', directory: '', worktree: '', ...expected });
   });
 
-  test.each(['2.4.0', '3.0.1'])('%s, which is newer than what is known, is told as such', async (version) => {
+  test.each(['2.4.0', '3.0.1'])('%s is newer than the known versions', async (version) => {
     const { result } = await ask(await routing({ '/global/health': html, '/api/info': info(version) }));
     expect(result).toMatchObject({ status: 'unsupported', version });
     expect(result).toHaveProperty('reason', expect.stringContaining('2.0 to 2.3 are known; update opencode-mcp'));
@@ -43,7 +43,7 @@ describe('what answers is OpenCode 2', () => {
     ['2.x', html, { '/api/info': tag }],
     ['2.x that refuses all', tag, { '/api/info': tag }],
     ['the preview', empty, { '/api/health': tag }],
-  ] as const)('%s without its password is locked, and said to be one', async (_, health, routes) => {
+  ] as const)('%s without its password is locked, and recognised', async (_, health, routes) => {
     const { result } = await ask(await routing({ '/global/health': health, ...routes }));
     expect(result).toMatchObject({ status: 'locked' });
     expect(result).toHaveProperty('reason', expect.stringContaining('this is an OpenCode 2'));
@@ -54,7 +54,7 @@ describe('what answers is OpenCode 2', () => {
     claims: NonNullable<Candidate['claims']['service']>,
   ) => ask({ ...candidate({ url: await routing(routes) }), claims: { service: claims } });
 
-  test('the person’s own service is asked who it is first, and nothing of OpenCode 1', async () => {
+  test('that has a service file is identified by one request', async () => {
     const asked = await ofFile({ '/api/info': info('2.1.2') }, service);
     expect(asked).toMatchObject({ result: { status: 'healthy', version: '2.1.2' }, requests: 1 });
     const preview = { '/api/health': json(200, { healthy: true }) };
@@ -67,18 +67,18 @@ describe('what answers is OpenCode 2', () => {
   test.each([
     ['another process', info('2.1.2', 8)],
     ['another version', info('2.1.3')],
-  ])('%s than the service file names is not taken for the service', async (_, answer) => {
+  ])('that is %s than the service file names is refused', async (_, answer) => {
     const { result } = await ofFile({ '/api/info': answer }, service);
     expect(result).toMatchObject({ status: 'unhealthy' });
     expect(result).toHaveProperty('reason', expect.stringContaining('the service file names process 7'));
   });
 
-  test('of another machine’s service that machine has checked who it is', async () => {
+  test('of another machine is not compared with a pid', async () => {
     const { result } = await ofFile({ '/api/info': info('2.1.3', 8) }, { version: '2.1.2' });
     expect(result).toMatchObject({ status: 'healthy', version: '2.1.3', pid: 8 });
   });
 
-  test('an early 2.0, without /api/info, is told as what it is', async () => {
+  test('of an early 2.0, without /api/info, is unsupported', async () => {
     const early = await ask(await routing({ '/global/health': html, '/api/status': json(200, { version: '2.0.3' }) }));
     expect(early.result).toMatchObject({ status: 'unsupported', version: '2.0.3' });
     const { result } = await ofFile({}, { pid: 7, version: '2.0.3' });

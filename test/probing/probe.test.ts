@@ -27,8 +27,8 @@ async function listenRaw(bytes: string): Promise<number> {
   return (raw.address() as AddressInfo).port;
 }
 
-describe('who is there', () => {
-  test('a healthy server tells its version and its own directories', async () => {
+describe('the identity', () => {
+  test('a healthy server reports its version and directories', async () => {
     const fake = await fakeOpencode({ directory: '/home/user/here' });
     const look = await ask(fake.url);
     expect(look.result).toEqual({
@@ -41,7 +41,7 @@ describe('who is there', () => {
     expect(look).toMatchObject({ timedOut: false, missing: [], requests: 2, latencyMs: expect.any(Number) });
   });
 
-  test('a refused connection is told with its code', async () => {
+  test('the reason names the code of a refused connection', async () => {
     const fake = await fakeOpencode();
     await fake.close();
     const look = await ask(fake.url);
@@ -60,7 +60,7 @@ describe('who is there', () => {
     expect(look.timedOut).toBe(true);
   });
 
-  test('a slow drip ends with the limit', async () => {
+  test('an answer that trickles in times out', async () => {
     let dripped: () => void = () => {};
     const dripping = new Promise<void>((resolve) => (dripped = resolve));
     const url = await server((_, response) => {
@@ -71,7 +71,7 @@ describe('who is there', () => {
     expect(look.timedOut).toBe(true);
   });
 
-  test('401 is locked: it says whether a password was sent, or why none was', async () => {
+  test('401 is locked; the reason says whether a password was sent, or why not', async () => {
     const fake = await fakeOpencode({ password: 'right' });
     expect(reasonOf(await ask(fake.url))).toBe(
       `locked: ${fake.url} answered HTTP 401: it asks for a password and none is known for it`,
@@ -87,7 +87,7 @@ describe('who is there', () => {
     );
   });
 
-  test('HTML with 200, as opencode gives to paths it does not know, is not an opencode', async () => {
+  test('HTML with 200, as opencode answers unknown paths, is not an opencode', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /global/health', { kind: 'html' });
     expect(reasonOf(await ask(fake.url))).toContain('answered text/html instead of application/json');
@@ -122,7 +122,7 @@ describe('who is there', () => {
     ['404 of a node service', 404, refused, true],
     ['403 of a node service', 403, refused, true],
     ['200 of something else', 200, undefined, undefined],
-  ])('%s may be over in a moment, or may not', async (_, status, error, notNow) => {
+  ])('%s may or may not pass in a moment', async (_, status, error, notNow) => {
     const url = await server((_request, response) => {
       if (error !== undefined) response.setHeader('proxy-status', `opencode-mcp; error=${error}`);
       response.writeHead(status, { 'content-type': 'application/json' }).end('{}');
@@ -131,7 +131,7 @@ describe('who is there', () => {
     expect([look.result.status, look.timedOut, look.notNow]).toEqual(['unhealthy', false, notNow]);
   });
 
-  test('a server that says it is not healthy is not', async () => {
+  test('a server that reports that it is not healthy is unhealthy', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /global/health', { kind: 'answer', body: { healthy: false, version: '1.18.33' } });
     expect(reasonOf(await ask(fake.url))).toBe(`unhealthy: ${fake.url} reports that it is not healthy`);
@@ -185,7 +185,7 @@ describe('who is there', () => {
     expect((await ask(fake.url)).result).toMatchObject({ status: 'healthy', directory });
   });
 
-  test('a reason that a server can influence is one plain line', async () => {
+  test('a reason with remote text is one clean line', async () => {
     // Node's HTTP server refuses to send such a header.
     const port = await listenRaw('HTTP/1.1 200 OK\r\ncontent-type: text/\x9b2Jx\r\ncontent-length: 0\r\n\r\n');
     const reason = reasonOf(await ask(`http://127.0.0.1:${port}`));
@@ -225,7 +225,7 @@ describe('versions', () => {
   });
 });
 
-describe('what opencode says of its own failure', () => {
+describe('the message in an error of opencode', () => {
   const inputs =
     '--- JSONC Input ---\n{ "apiKey": "sk-secret" \n--- Errors ---\nValueExpected at line 1, column 8\n   Line 1: { "apiKey"\n--- End ---';
   test.each([
@@ -242,7 +242,7 @@ describe('what opencode says of its own failure', () => {
     ],
     [{ name: 'UnknownError', data: { message: 'no such plugin' } }, 'no such plugin'],
     [{ name: 'ProviderInitError' }, 'ProviderInitError'],
-  ])('%j is in the reason, and no key of its configuration', async (body, said) => {
+  ])('is in the reason, without API keys: %j', async (body, said) => {
     const fake = await fakeOpencode();
     fake.override('GET /path', { kind: 'answer', status: 400, body });
     const reason = reasonOf(await ask(fake.url));
@@ -251,7 +251,7 @@ describe('what opencode says of its own failure', () => {
     expect(reason).not.toContain('sk-secret');
   });
 
-  test('is left out where it is JSON that was cut, and bounded', async () => {
+  test('is bounded, and left out if the JSON is truncated', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /path', { kind: 'answer', status: 500, body: '{"data":{"message":"{ \\"apiKey\\": \\"sk-se' });
     expect(reasonOf(await ask(fake.url))).toMatch(/HTTP 500$/);
@@ -260,7 +260,7 @@ describe('what opencode says of its own failure', () => {
   });
 });
 
-describe('what answers in the place of opencode is named', () => {
+describe('the reason names what answers instead of opencode', () => {
   const PAGE = '<html><style>h1 { }</style><h1>502 Bad Gateway</h1><hr>nginx</html>';
 
   test.each<readonly [string, number, Readonly<Record<string, string>>, string, RegExp]>([
@@ -310,7 +310,7 @@ describe('another instance than the one registered', () => {
     return ask(candidate({ url: fake.url, route, claims: { directory: claimed } }));
   }
 
-  test('is unhealthy, and the reason names both directories', async () => {
+  test('is unhealthy; the reason names both directories', async () => {
     expect(reasonOf(await answer('/home/user/a', '/home/user/b'))).toBe(
       'unhealthy: another instance answers here: registered for /home/user/a, answering for /home/user/b',
     );
@@ -326,7 +326,7 @@ describe('another instance than the one registered', () => {
     expect((await answer(claimed, told)).result.status).toBe('healthy');
   });
 
-  test('a symbolic link on this machine is followed, for loopback endpoints only', async () => {
+  test('a symbolic link is followed for loopback endpoints only', async () => {
     const folder = await realpath(await mkdtemp(join(tmpdir(), 'probe-')));
     onTestFinished(() => rm(folder, { recursive: true }));
     const link = join(folder, 'link');
@@ -336,7 +336,7 @@ describe('another instance than the one registered', () => {
     expect((await answer(link, folder, 'tailnet')).result.status).toBe('unhealthy');
   });
 
-  test('no claimed directory is ever in a request', async () => {
+  test('a claimed directory is never in a request', async () => {
     const seen: string[] = [];
     const url = await server((request, response) => {
       seen.push(`${request.url} ${JSON.stringify(request.headers)}`);
@@ -360,7 +360,7 @@ describe('another instance than the one registered', () => {
     ]);
   });
 
-  test('a directory whose file system hangs is a timeout, asked for once however many wait', async () => {
+  test('a hung file system is asked once for all probes, and times out', async () => {
     const asked: string[] = [];
     const sameDirectory = createSameDirectory((path) => {
       asked.push(path);
