@@ -3,6 +3,7 @@ import { quoteName, singleLine } from '../base/plain-text.ts';
 import { requestJson } from '../http/exchange.ts';
 import { serviceSessionsOf, sessionsOf } from '../probing/answers.ts';
 import { isOfDirectory } from '../probing/probe-task.ts';
+import { LATEST_SERVICE_SESSIONS, olderSessions } from '../probing/list-sessions.ts';
 import { type Reached, UnreachableError } from './contract.ts';
 import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance } from '../model/instance.ts';
@@ -25,8 +26,6 @@ const MAX_SESSION_BYTES = 2 * 1024 * 1024;
 /** More than the longest path; a summary's diffs are cut. */
 const MAX_STRING_BYTES = 16 * 1024;
 const LATEST_SESSIONS = '/experimental/session?limit=500';
-/** Of OpenCode 2: a few, and as many as a look ever finds. Not by directory: that may be the word of another machine. */
-const SERVICE_SESSIONS = [100, 1000];
 /** As long as a call to a cold opencode may take. */
 const WITNESS_LIMIT_MS = 15_000;
 
@@ -56,10 +55,12 @@ async function checkWitness(
       // The one that was known may be deleted, and others be there.
       isThere ||= sessionsOf(await ask(LATEST_SESSIONS))?.some((one) => one.directory === directory) === true;
     } else {
-      for (const limit of SERVICE_SESSIONS)
-        isThere ||=
-          serviceSessionsOf(await ask(`/api/session?limit=${limit}`))?.some((one) => one.directory === directory) ===
-          true;
+      // Not filtered by directory: its name may come from another machine.
+      const latest = await ask(LATEST_SERVICE_SESSIONS);
+      const isOf = ({ directory: other }: { readonly directory: string }): boolean => other === directory;
+      isThere = serviceSessionsOf(latest)?.some(isOf) === true;
+      if (!isThere)
+        for await (const { sessions } of olderSessions(latest, ask)) if ((isThere = sessions.some(isOf))) break;
     }
   } catch (error) {
     throw new UnreachableError(

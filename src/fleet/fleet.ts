@@ -13,8 +13,8 @@ import type { Fleet, Reached, ServerSurvey, Surveyed } from './contract.ts';
 import { CurrentView } from './current-view.ts';
 import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
 import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
-import { proveSame } from '../identity/proof.ts';
-import { hearSame, isSameService } from '../identity/same-service.ts';
+import { isSameByAbort } from '../identity/proof.ts';
+import { isSameByEvents, isSameService } from '../identity/same-service.ts';
 import { type Batch, type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
 import { type Pair, Prover } from '../identity/prover.ts';
 import { findInstance } from './query.ts';
@@ -50,9 +50,9 @@ export const REVIEW_DELAY_MS = 50;
 const PROOF_WAIT = 1 / 4;
 
 const PROOFS = {
-  'opencode-1': proveSame,
+  'opencode-1': isSameByAbort,
   'opencode-2': isSameService,
-  'opencode-2-preview': hearSame,
+  'opencode-2-preview': isSameByEvents,
 } as const;
 
 export class LiveFleet implements Fleet {
@@ -101,10 +101,9 @@ export class LiveFleet implements Fleet {
     });
     this.#prover = new Prover({
       clock,
-      proveSame: (dialect, { listen, speak }, signal) => {
-        return PROOFS[dialect](listen, speak, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal);
-      },
-      lookAgain: (keys) =>
+      isSame: (dialect, one, other, signal) =>
+        PROOFS[dialect](one, other, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
+      probe: (keys) =>
         Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
       onSettled: () => this.#membershipChanged(),
     });

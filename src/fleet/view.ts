@@ -225,7 +225,7 @@ function stateOf(
 
 /** What a person should look at first of a server that answers. `running`: sessions that any instance works on. */
 export function doing(
-  { activity, waiting, session }: Overview,
+  { activity, waiting, session, sessions }: Overview,
   running: ReadonlySet<string>,
 ): { readonly state: InstanceState; readonly reason?: string } {
   const [first] = waiting;
@@ -234,6 +234,9 @@ export function doing(
     return { state: 'waiting', reason: `for ${WAITS_FOR[first.kind]}: ${inMarks(first.text)}${more}` };
   }
   if (activity.kind === 'retrying') return { state: 'retrying', reason: retryingLine(activity) };
+  // OpenCode 2 lists a retrying session as running; its watcher learns of the retry from events.
+  const retrying = activity.kind === 'busy' ? sessions?.find(({ state }) => state === 'retrying') : undefined;
+  if (retrying?.reason !== undefined) return { state: 'retrying', reason: retrying.reason };
   // What runs in one process looks interrupted to another of the same home.
   if (activity.kind === 'idle' && session?.rest !== undefined && !running.has(session.id)) return session.rest;
   return { state: activity.kind };

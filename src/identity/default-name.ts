@@ -1,29 +1,29 @@
 import { hasUnsafeCharacters } from '../config/quote.ts';
 
-/** Of a part that nobody typed: two of them make a name that still fits a line. */
+/** Two parts make a name that fits on a line. */
 const MAX_PART_CHARS = 40;
 
-/** `<hostname>-<directory>`, of whatever characters the directory's name has: only letters, digits, `.` and `_` stay. */
+/** `<hostname>-<directory>`; keeps only letters, digits, `.` and `_`. */
 export function defaultName(hostname: string, directory: string): string {
   return joined([hostLabel(hostname), ending(directory, 1)]) || 'opencode';
 }
 
-/** What stands for an OpenCode 2 service, which works in no directory of its own. */
+/** Of an OpenCode 2 service as a whole, which has no directory of its own. */
 export function serviceName(hostname: string): string {
   return `${hostLabel(hostname)}:service`;
 }
 
-/** A host's full name says nothing more in a name than its first label. */
+/** The first label of a host name, as part of an instance's name. */
 export function hostLabel(hostname: string): string {
   return plain(hostname.split('.', 1)[0] ?? '');
 }
 
-/** A machine as machines compare: it calls itself `laptop` here and `Laptop.local` there. An address counts whole. */
+/** To compare hosts: `laptop` and `Laptop.local` are one machine. An address is kept whole. */
 export function hostKey(host: string): string {
   return (/^[\d.]+$|:/.test(host) ? host : (host.split('.', 1)[0] ?? '')).toLowerCase();
 }
 
-/** The last `count` parts of a path, of this system or of Windows, as a name has them. */
+/** The last `count` parts of a POSIX or Windows path, as part of an instance's name. */
 export function ending(directory: string, count: number): string {
   const parts = directory.split(/[\\/]/).filter((part) => part !== '');
   return joined(parts.slice(-count).map(plain));

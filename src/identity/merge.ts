@@ -7,28 +7,28 @@ import { compare, groupBy, type NonEmpty, sortNonEmpty } from '../model/non-empt
 /** Two endpoint keys. */
 export type KeyPair = readonly [string, string];
 
-/** What is known of endpoints with different addresses that lead to one process. */
+/** Endpoints with different addresses that lead to one process. */
 export interface ProofSet {
-  /** Hold now: both ends have been healthy since they were proven. */
+  /** Both ends have been healthy since. */
   readonly proven: readonly KeyPair[];
-  /** Held until an end went unhealthy; newest first. They keep the dead end with its instance, and never join two that live. */
+  /** An end went unhealthy since; newest first. They keep the dead end with its instance, and never join two healthy endpoints. */
   readonly former: readonly KeyPair[];
 }
 
 export interface Merged {
   /** Sorted by key. */
   readonly servers: readonly Server[];
-  /** About registrations that contradict a better one at the same address, and are left out. */
+  /** Registrations left out, since they contradict a better one for the same address. */
   readonly notes: readonly Note[];
 }
 
-/** Registrations that agree about one address; a person has one or two. */
+/** Consistent registrations of one address; a person has one or two. */
 const MAX_PER_ADDRESS = 16;
 
-/** Below these, in ms, ways count as equally fast, so that the order does not change with every probe. */
+/** In ms. Endpoints within one step count as equally fast, so that their order does not change with every probe. */
 const LATENCY_STEPS = [10, 50, 200, 1000];
 
-/** Puts endpoints together that are the same or proven to lead to one process. Pure; the order of its inputs does not matter. */
+/** Joins endpoints that have one address, or are proven to lead to one process. Pure; the order of the inputs does not matter. */
 export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merged {
   const notes: Note[] = [];
   const trusted = probed.filter(({ candidate }) => candidate.trust.level === 'trusted');
@@ -37,7 +37,7 @@ export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merg
     groups.set(key, consistent(group, notes));
   }
   const servers = [...join(groups, proofs)].map(serverOf);
-  // Nobody vouches for it, so it must not lend its claims to another.
+  // An untrusted endpoint must not lend its claims to another.
   for (const endpoint of probed) if (endpoint.candidate.trust.level === 'untrusted') servers.push(serverOf([endpoint]));
   return {
     servers: servers.toSorted((one, other) => compare(one.key, other.key)),
@@ -45,7 +45,7 @@ export function merge(probed: readonly ProbedEndpoint[], proofs: ProofSet): Merg
   };
 }
 
-/** The endpoints of one address without those that contradict a better one. */
+/** Leaves out endpoints that contradict a better one for the same address. */
 function consistent(group: NonEmpty<ProbedEndpoint>, notes: Note[]): NonEmpty<ProbedEndpoint> {
   const [best, ...others] = sortNonEmpty(group, byCredibility);
   const kept: [ProbedEndpoint, ...ProbedEndpoint[]] = [best];
@@ -57,7 +57,7 @@ function consistent(group: NonEmpty<ProbedEndpoint>, notes: Note[]): NonEmpty<Pr
   return kept;
 }
 
-/** Two registrations that cannot both be right about one address. A configured name is a person's label and contradicts no other. */
+/** Whether two registrations cannot both be right about one address. A configured name is a person's label and contradicts nothing. */
 function contradicts(first: ProbedEndpoint, second: ProbedEndpoint): boolean {
   const [one, other] = [first.candidate, second.candidate];
   if ((isService(first) && isOpencode1(second)) || (isService(second) && isOpencode1(first))) return true;
@@ -67,7 +67,7 @@ function contradicts(first: ProbedEndpoint, second: ProbedEndpoint): boolean {
   return differ('directory') || (one.pinned === other.pinned && differ('name'));
 }
 
-/** What a service left behind may name a port that an OpenCode 1 has by now. */
+/** A service file that is left behind may name a port that an OpenCode 1 holds by now. */
 function isService({ candidate, result }: ProbedEndpoint): boolean {
   return candidate.claims.service !== undefined || (result.status === 'healthy' && result.dialect !== 'opencode-1');
 }
@@ -115,7 +115,7 @@ function join(
     if (live.has(to)) live.add(from);
   };
   for (const pair of proofs.proven) if (pair.every((key) => live.has(key))) unite(pair);
-  // Through a dead end two that live could meet: whatever it was proven to be then, one of them has changed since.
+  // A dead end must not join two healthy endpoints: one of them has changed since the proof.
   for (const pair of proofs.former) {
     if (pair.every((key) => groups.has(key)) && !pair.every((key) => live.has(root(key)))) unite(pair);
   }
@@ -130,7 +130,7 @@ function join(
 
 function serverOf(endpoints: NonEmpty<ProbedEndpoint>): Server {
   const sorted = sortNonEmpty(endpoints, byPreference);
-  // An OpenCode 2 has none of its own.
+  // Empty for an OpenCode 2, which has none of its own.
   const directory = sorted.find(({ lastHealthy }) => lastHealthy !== undefined)?.lastHealthy?.directory || undefined;
   return {
     key: endpoints.map(({ id }) => id).reduce((least, id) => (compare(id, least) < 0 ? id : least)),
@@ -140,7 +140,7 @@ function serverOf(endpoints: NonEmpty<ProbedEndpoint>): Server {
   };
 }
 
-/** What works before what does not, what kept working before what failed lately, then the better route, then the faster way. */
+/** Healthy endpoints first, then steady ones, then the better route, then the faster endpoint. */
 export function byPreference(one: ProbedEndpoint, other: ProbedEndpoint): number {
   return (
     RESULT_RANK[one.result.status] - RESULT_RANK[other.result.status] ||
@@ -154,8 +154,8 @@ export function byPreference(one: ProbedEndpoint, other: ProbedEndpoint): number
 const RESULT_RANK = { healthy: 0, locked: 1, unsupported: 2, unhealthy: 3, unknown: 4, untrusted: 5 } as const;
 
 /**
- * The endpoints in the order in which their claims are believed. It does not depend on health, so that an instance keeps
- * its name while its ways come and go. What was announced on the LAN comes last: anyone can announce anything.
+ * The most trustworthy claims first. Does not depend on health, so that an instance keeps its name while its endpoints come and
+ * go. LAN announcements come last: anyone can make them.
  */
 export function byAuthority(one: ProbedEndpoint, other: ProbedEndpoint): number {
   return (
@@ -168,7 +168,7 @@ export function byAuthority(one: ProbedEndpoint, other: ProbedEndpoint): number 
 }
 
 function claimsOf(endpoints: NonEmpty<ProbedEndpoint>): Claims {
-  // Of entries with the same name the last one counts.
+  // Of entries with the same key, the last one counts.
   const entries = endpoints
     .toSorted(byAuthority)
     .toReversed()

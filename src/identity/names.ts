@@ -4,37 +4,38 @@ import { compare, groupBy, type NonEmpty, sortNonEmpty } from '../model/non-empt
 /** One instance as naming sees it. */
 export interface Nameable {
   readonly key: string;
-  /** Its endpoints, the most authoritative first, each with what makes a re-appearing one the same. */
+  /** Its endpoints, the most authoritative first. */
   readonly members: NonEmpty<Member>;
-  /** What it would be called if it were alone. */
+  /** Its name if it were the only instance. */
   readonly base: string;
   readonly host: string;
   readonly port: number;
-  /** A person gave it its name in the configuration. Goes before everything else that wants the same name. */
+  /** Named in the configuration. Has precedence over all others for a name. */
   readonly pinned: boolean;
-  /** It answers. Goes before what does not when several want one name. */
+  /** It answers. Has precedence over those that do not. */
   readonly alive: boolean;
-  /** May have its bare name. Not what anyone on the LAN can advertise, nor what nobody vouches for: neither may take the name of another. */
+  /** May have its bare name. False for LAN advertisements and untrusted registrations, which may not take another's name. */
   readonly plain: boolean;
-  /** The id that `opencode-connected` gave its process. */
+  /** From `opencode-connected`. */
   readonly processId?: string;
 }
 
 export interface Member {
   readonly id: string;
+  /** Equal for an endpoint that comes back. */
   readonly lineage: string;
-  /** As `Nameable.processId`, of this endpoint, where it is vouched for. */
+  /** As `Nameable.processId`, if the endpoint is trusted. */
   readonly processId?: string;
 }
 
-/** A name that was shown, and what it is bound to. */
+/** A name that was shown, and the instance it is bound to. */
 export interface NameRecord {
   readonly name: string;
-  /** Names are numbered as they are given. */
+  /** In the order in which names are given. */
   readonly sequence: number;
   /** The endpoint that carries the name. */
   readonly anchor: Member;
-  /** Every endpoint of the instance when it was last shown under this name. */
+  /** All endpoints of the instance when it was last shown. */
   readonly members: readonly Member[];
 }
 
@@ -45,7 +46,7 @@ export interface NameState {
 
 export interface Named {
   readonly name: string;
-  /** Names it was also shown under, before two entries proved to be one. */
+  /** Other names that it was shown under before two entries were proven to be one. */
   readonly aliases: readonly string[];
 }
 
@@ -53,7 +54,7 @@ export interface Assignment {
   readonly state: NameState;
   /** By the key of the instance. */
   readonly named: ReadonlyMap<string, Named>;
-  /** Bound to what is not among the instances now. */
+  /** Names of instances that are gone. */
   readonly gone: readonly NameRecord[];
 }
 
@@ -62,13 +63,12 @@ export const NO_NAMES: NameState = { records: new Map(), nextSequence: 1 };
 export const MAX_NAME_CHARS = 64;
 const MAX_HOST_CHARS = 30;
 
-/** Names of the departed are kept for the server's life, but a flood of advertisements must not fill its memory. */
+/** Names of gone instances are kept as long as this process runs, but a flood of advertisements must not fill its memory. */
 const MAX_GONE_NAMES = 20_000;
 
 /**
- * Gives every instance of a snapshot its unique name. A name stays with the endpoint it was given to; an instance that
- * is new takes the name of a gone one only where exactly one of its lineage is gone and it is the only one that comes.
- * Pure, and the order of `instances` does not matter.
+ * Gives every instance a unique name. A name stays with its endpoint. A new instance takes the name of a gone one only if exactly one
+ * of its lineage is gone and exactly one is new. Pure; the order of `instances` does not matter.
  */
 export function assignNames(state: NameState, instances: readonly Nameable[]): Assignment {
   const ordered = instances.toSorted(byRank);
@@ -92,33 +92,33 @@ export function assignNames(state: NameState, instances: readonly Nameable[]): A
   return naming.result(ordered, left);
 }
 
-/** The instance that a shown name still stands for. */
+/** The instance that a name is still bound to. */
 function holderOf(
   record: NameRecord,
   endpoints: ReadonlyMap<string, { readonly instance: Nameable; readonly member: Member }>,
 ): { readonly instance: Nameable; readonly member: Member } | undefined {
   const anchored = endpoints.get(record.anchor.id);
   if (anchored !== undefined && isSame(anchored.member, record.anchor)) return anchored;
-  // Its own way is gone: the others that were proven to lead there carry the name on, if they are still one instance.
+  // The named endpoint is gone: the others of its instance keep the name, if they are still one instance.
   const others = record.members
     .flatMap(({ id }) => endpoints.get(id) ?? [])
     .filter(({ member }) => record.members.some((known) => known.id === member.id && isSame(known, member)));
   return others.every(({ instance }) => instance === others[0]?.instance) ? others[0] : undefined;
 }
 
-/** Of one endpoint then and now. A machine that is renamed changes the lineage of what runs on it, but not the process. */
+/** Whether an endpoint is still the same. A renamed machine changes the lineage, but not the process. */
 export function isSame(one: Omit<Member, 'id'>, other: Omit<Member, 'id'>): boolean {
   return one.lineage === other.lineage || (one.processId !== undefined && one.processId === other.processId);
 }
 
-/** Gives gone names back to new processes of the same lineage; what is left of `gone` is returned. */
+/** Gives gone names to new processes of the same lineage; returns the other ones. */
 function returning(gone: readonly NameRecord[], newcomers: readonly Nameable[], held: Held): readonly NameRecord[] {
   if (gone.length === 0 || newcomers.length === 0) return gone;
   const goneOf = groupBy(gone, ({ anchor }) => anchor.lineage);
   const back = new Set<NameRecord>();
   for (const [lineage, comers] of groupBy(newcomers, ({ members }) => members[0].lineage)) {
     const fits = goneOf.get(lineage);
-    // Several names of one gone instance are one; several registrations of one new process are one.
+    // Several names of one instance, or registrations of one process, count once.
     if (fits === undefined || new Set(fits.map(identityOf)).size > 1 || processesOf(comers) > 1) continue;
     for (const record of fits) {
       back.add(record);
@@ -137,10 +137,10 @@ function identityOf({ members }: NameRecord): string {
 
 class Naming {
   readonly #held: Held;
-  /** Bases of the instances that have a name already; what anyone can advertise takes no name from others. */
+  /** Bases of instances that have a name, without those that anyone can advertise. */
   readonly #bases = new Set<string>();
   readonly #taken: Set<string>;
-  /** Where to go on counting, by the name that the number is added to: 10,000 equal ones must not count 10,000 times. */
+  /** The next number for each name, so that 10,000 equal names are not counted 10,000 times. */
   readonly #numbers = new Map<string, number>();
   #next: number;
 
@@ -151,7 +151,7 @@ class Naming {
     for (const { key, base, plain } of instances) if (plain && held.has(key)) this.#bases.add(baseOf(base));
   }
 
-  /** Bare, with the host, with the port, and finally with a number: at each step, names that are unique are given. */
+  /** Tries the bare name, then with the host, then with the port; gives it where it is unique. The rest get a number. */
   nameNewcomers(newcomers: readonly Nameable[]): void {
     const steps = [bareName, hostName, portName];
     let waiting = newcomers;
@@ -209,7 +209,7 @@ const bareName = ({ base }: Nameable): string => baseOf(base);
 const hostName = ({ base, host }: Nameable): string => fit(base, `@${hostOf(host)}`);
 const portName = ({ base, host, port }: Nameable): string => fit(base, `@${hostOf(host)}:${port}`);
 
-/** What an instance could be called, depending on what else there is. */
+/** All names that an instance may get, depending on the others. */
 export function possibleNames(instance: Nameable): readonly string[] {
   return [instance.base, bareName(instance), hostName(instance), portName(instance)];
 }
@@ -227,13 +227,13 @@ function hostOf(host: string): string {
   return singleLine(host, MAX_HOST_CHARS).trim() || 'unknown';
 }
 
-/** How many processes these are for sure: those with one id are one. */
+/** The number of processes; equal ids are one. */
 function processesOf(instances: readonly Nameable[]): number {
   return new Set(instances.map(({ processId, key }) => (processId === undefined ? `key\0${key}` : `id\0${processId}`)))
     .size;
 }
 
-/** The names that each instance bears, by its key. */
+/** The names of each instance, by its key. */
 type Held = Map<string, [NameRecord, ...NameRecord[]]>;
 
 function hold(held: Held, { key }: Nameable, record: NameRecord): void {

@@ -10,10 +10,10 @@ import { mapNonEmpty, type NonEmpty, sortNonEmpty } from '../model/non-empty.ts'
 
 const MAX_HOST_CHARS = 64;
 const MAX_NAME_CHARS = 128;
-/** Parts of a path in one name; what is still equal gets the port, or a number. */
+/** Parts of a path in one name. Names that are still equal get the port, or a number. */
 const MAX_PARTS = 4;
 
-/** What naming needs to know of a server's work in its own directory. */
+/** A server in its own directory, for naming. */
 export function nameable(server: Server): Nameable {
   const members = sortNonEmpty(server.endpoints, byAuthority);
   const { claims, endpoints } = server;
@@ -33,9 +33,9 @@ export function nameable(server: Server): Nameable {
 }
 
 /**
- * What naming needs to know of a server's work in another directory. Everything that tells it apart carries the directory.
+ * A server in another directory, for naming. Its keys carry the directory.
  *
- * @param endings of those whose names must differ from its: the server's own and the others that it works in
+ * @param endings of all directories of that server
  */
 export function nameableIn(server: Server, directory: string, endings: Endings): Nameable {
   return inDirectory(server, directory, distinctEnding(directory, endings));
@@ -58,13 +58,13 @@ function inDirectory(server: Server, directory: string, last: string): Nameable 
   };
 }
 
-/** The endpoint and the directory that a member of another directory's instance stands for. */
+/** Splits a member's id into the endpoint and the directory. */
 export function placeOf({ id }: Pick<Member, 'id'>): { readonly endpointId: string; readonly directory?: string } {
   const [endpointId = '', directory] = id.split('\0');
   return { endpointId, ...(directory !== undefined && { directory }) };
 }
 
-/** A name that nobody chose is `<host>-<directory>`: another directory takes the place of the own one. A chosen name stays whole. */
+/** A chosen name is kept whole. In a default name, `<host>-<directory>`, another directory replaces the own one. */
 function prefixOf({ claims, directory = claims.directory }: Server): string {
   const { name = '', hostname = '' } = claims;
   if (name === '' ? claims.service !== undefined : name.toLowerCase() === serviceName(hostname).toLowerCase())
@@ -73,7 +73,7 @@ function prefixOf({ claims, directory = claims.directory }: Server): string {
   return isMadeUp ? hostLabel(hostname) : name;
 }
 
-/** How many directories end with the same parts, by their number and text. A service has up to a thousand: each is looked at once. */
+/** How many directories have an ending, by number of parts and text. Counted once, since a service has up to a thousand. */
 export type Endings = ReadonlyMap<string, number>;
 
 export function endingsOf(directories: readonly string[]): Endings {
@@ -87,7 +87,7 @@ export function endingsOf(directories: readonly string[]): Endings {
   return endings;
 }
 
-/** As much of the end of a path as no other path here ends with: `app`, or `feature-app` beside `/src/app`. */
+/** The shortest ending that no other directory has: `app`, or `feature-app` beside `/src/app`. */
 function distinctEnding(directory: string, endings: Endings): string {
   for (let count = 1; count <= MAX_PARTS; count += 1) {
     const own = ending(directory, count);
@@ -97,10 +97,10 @@ function distinctEnding(directory: string, endings: Endings): string {
 }
 
 /**
- * Every name that a server or its work in `directory` has or had, for rules that name it: those of `shown`, and what it could be called
- * by any of its endpoints. Of a name that none of these claims any more, also what stands before its port and its host.
+ * Every name that a server in `directory` has, had or could get by any of its endpoints, for rules that name it. For other shown
+ * names also the part before the port and before the host.
  *
- * @param shown the instances of that server that are or were its own directory or `directory`
+ * @param shownAs the instances of that server that are or were its own directory or `directory`
  */
 export function namesOf(
   server: Server,
@@ -125,7 +125,7 @@ export function namesOf(
   return [...names];
 }
 
-/** As it may be called beside any others. */
+/** With every number of parts. */
 function elsewhere(server: Server, directory: string | undefined): readonly Nameable[] {
   if (directory === undefined || directory === server.directory) return [];
   return Array.from({ length: MAX_PARTS }, (_, index) =>
@@ -137,16 +137,15 @@ export function hostOf({ claims, endpoints }: Server): string {
   return (claims.hostname ?? addressOf(endpoints[0].candidate.endpoint.url).host).slice(0, MAX_HOST_CHARS);
 }
 
-/** Shows whether an endpoint still leads to the instance that it was shown with. */
+/** For `isSame`. */
 export function identityOf(candidate: Candidate): Omit<Member, 'id'> {
   const { id } = candidate.claims;
   return { lineage: lineageOf(candidate), ...(id !== undefined && isVouchedFor(candidate) && { processId: id }) };
 }
 
 /**
- * What makes a re-appearing instance the same one: a configured name and its URL, else the claimed name, host and
- * directory. What anyone can advertise and what nobody vouches for are lineages of their own: they never take a name back
- * that was another's.
+ * A configured name and its URL, or else the claimed name, host and directory. LAN advertisements and untrusted registrations have
+ * lineages of their own, so that they never take another's name.
  */
 function lineageOf(candidate: Candidate): string {
   const { claims, endpoint, pinned } = candidate;
@@ -155,7 +154,7 @@ function lineageOf(candidate: Candidate): string {
   return [isVouchedFor(candidate) ? 'known' : 'advertised', claims.name ?? '', host, claims.directory ?? ''].join('\0');
 }
 
-/** Not what anyone on the LAN can advertise, nor what lies where others can write. */
+/** False for LAN advertisements, which anyone can make, and for registrations where others can write. */
 export function isVouchedFor({ trust, endpoint, pinned }: Candidate): boolean {
   return trust.level === 'trusted' && (endpoint.route !== 'lan' || pinned === true);
 }

@@ -4,28 +4,25 @@ import { openEvents } from '../opencode/events.ts';
 import { randomSessionId } from '../opencode/ids.ts';
 import { type Connection, exchange } from '../http/exchange.ts';
 
-/** opencode answers an abort with `true`. */
+/** The answer is `true`. */
 const MAX_ANSWER_BYTES = 64 * 1024;
 
-/**
- * Pauses between the times it is said. `/global/event` may miss what is said in the first milliseconds after its headers,
- * even after `server.connected`: it subscribes later than it answers (seen on 1.18.33; `/event` does not).
- */
-const SAY_AGAIN_AFTER_MS = [100, 500, 2000];
+/** `/global/event` subscribes some milliseconds after its headers and `server.connected`, and misses earlier events (1.18.33; `/event` does not). */
+const REPEAT_AFTER_MS = [100, 500, 2000];
 
 export interface ProofDeps {
   readonly clock: Clock;
-  /** For connecting, asking and hearing together. */
+  /** For the whole proof. */
   readonly deadlineMs: number;
 }
 
 /**
- * Whether two ways lead to one opencode process: aborting a session that nobody has, by one way, makes that process say
- * `session.idle` with that id to every listener, and no other process. True is proof; false is only silence. Never rejects.
+ * Whether two connections lead to one OpenCode 1: aborting a session with a random id makes that process alone emit `session.idle`
+ * with the id, on every event stream. True is proof, false is only silence. Never rejects.
  */
-export async function proveSame(
+export async function isSameByAbort(
   listen: Connection,
-  speak: Connection,
+  abort: Connection,
   deps: ProofDeps,
   signal: AbortSignal,
 ): Promise<boolean> {
@@ -34,14 +31,14 @@ export async function proveSame(
   try {
     const events = await openEvents(listen, '/global/event', trying.signal);
     const sessionId = randomSessionId();
-    const heard = new AbortController();
-    // Hearing only ends the repetition: an answer under way is still read, so that its socket stays in use.
-    trying.signal.addEventListener('abort', () => heard.abort(), { once: true });
-    const speaking = keepSaying(speak, sessionId, deps, { quiet: heard.signal, cut: trying.signal });
+    const received = new AbortController();
+    // The event ends the repetition, but not a request under way, so that its socket can be reused.
+    trying.signal.addEventListener('abort', () => received.abort(), { once: true });
+    const aborting = keepAborting(abort, sessionId, deps, { until: received.signal, signal: trying.signal });
     for await (const { type, properties } of events) {
       if (type === 'session.idle' && properties['sessionID'] === sessionId) {
-        heard.abort();
-        await speaking;
+        received.abort();
+        await aborting;
         return true;
       }
     }
@@ -53,17 +50,17 @@ export async function proveSame(
   }
 }
 
-/** Aborts the session again and again until `quiet`. The event may come before the answer, and though the answer fails. */
-async function keepSaying(
-  speak: Connection,
+/** Ignores the answers: the event may come before the answer, or although the request failed. */
+async function keepAborting(
+  connection: Connection,
   sessionId: string,
   { clock, deadlineMs }: ProofDeps,
-  { quiet, cut }: { readonly quiet: AbortSignal; readonly cut: AbortSignal },
+  { until, signal }: { readonly until: AbortSignal; readonly signal: AbortSignal },
 ): Promise<void> {
-  const limits = { timeoutMs: deadlineMs, maxBytes: MAX_ANSWER_BYTES, signal: cut };
-  for (const pauseMs of [0, ...SAY_AGAIN_AFTER_MS]) {
-    if (pauseMs > 0) await clock.sleep(pauseMs, quiet);
-    if (quiet.aborted) return;
-    await exchange(speak, `/session/${sessionId}/abort`, { method: 'POST' }, limits).catch(() => {});
+  const limits = { timeoutMs: deadlineMs, maxBytes: MAX_ANSWER_BYTES, signal };
+  for (const pauseMs of [0, ...REPEAT_AFTER_MS]) {
+    if (pauseMs > 0) await clock.sleep(pauseMs, until);
+    if (until.aborted) return;
+    await exchange(connection, `/session/${sessionId}/abort`, { method: 'POST' }, limits).catch(() => {});
   }
 }

@@ -3,34 +3,30 @@ import type { Connection } from '../http/exchange.ts';
 import type { Dialect } from '../model/instance.ts';
 import type { KeyPair, ProofSet } from './merge.ts';
 
-/** A pair to prove; the first is the better way. */
+/** Two endpoints to prove the same; the first is the preferred one. */
 export interface Pair {
   readonly keys: KeyPair;
   readonly connections: readonly [Connection, Connection];
-  /** Of both. */
   readonly dialect: Dialect;
 }
 
 export interface ProverDeps {
   readonly clock: Clock;
-  readonly proveSame: (
-    dialect: Dialect,
-    connections: { readonly listen: Connection; readonly speak: Connection },
-    signal: AbortSignal,
-  ) => Promise<boolean>;
-  /** Looks at what is registered for these addresses; resolves when all have answered or failed. Never rejects. */
-  readonly lookAgain: (keys: KeyPair) => Promise<unknown>;
-  /** A pair was proven, or one that came back was not. */
+  /** False is no disproof. OpenCode 1: listens to events on `one`, and causes one by `other`. */
+  readonly isSame: (dialect: Dialect, one: Connection, other: Connection, signal: AbortSignal) => Promise<boolean>;
+  /** Probes the endpoints with these keys; resolves when all have answered or failed. Never rejects. */
+  readonly probe: (keys: KeyPair) => Promise<unknown>;
+  /** Called when a pair is proven, and when a returning one could not be. */
   readonly onSettled: () => void;
 }
 
-/** A proof holds one event stream open; they are few and short. */
+/** Each holds an event stream open. */
 const PROOFS_AT_ONCE = 4;
 
-/** Silence of the preview only says that nothing happened; it is listened to where something runs, and not else. */
+/** For the preview, whose pairs are suspected only while something runs there. */
 const SILENT_GAP_MS = 2000;
 
-/** Silence may be a busy process or a proxy that buffers; two machines that look alike stay silent for ever. */
+/** A busy process or a buffering proxy may delay an event; two machines that look alike never prove the same. */
 const FIRST_GAP_MS = 2000;
 const LAST_GAP_MS = 15 * 60_000;
 
@@ -40,14 +36,14 @@ interface Attempt {
   nextMs: number;
 }
 
-/** Proves suspected pairs a few at a time, outside the probes' limiter, and keeps what was proven while both ends live. */
+/** Proves suspected pairs, a few at a time, and keeps the proofs while both ends are healthy. */
 export class Prover {
   readonly #deps: ProverDeps;
   readonly #root = new AbortController();
   readonly #proven = new Map<string, KeyPair>();
-  /** In the order in which they ended. */
+  /** Proofs that an unhealthy end ended, oldest first. */
   readonly #former = new Map<string, KeyPair>();
-  /** Pairs of which an end is back and no new proof has been had or missed, with that end. */
+  /** Former pairs whose end `key` answers again, until a new proof succeeds or fails. */
   readonly #returning = new Map<string, { readonly keys: KeyPair; readonly key: string }>();
   readonly #attempts = new Map<string, Attempt>();
   readonly #waiting = new Map<string, Pair>();
@@ -62,8 +58,8 @@ export class Prover {
   }
 
   /**
-   * Ends that were dead and answer again, and may be another process by now: until that is known they are neither a way to
-   * their instance nor an instance of their own, or the list would flicker with each.
+   * Endpoints that answer again, and may be another process by now. Until that is known they are left out of the list, which would
+   * flicker otherwise.
    */
   returning(): ReadonlySet<string> {
     const held = new Set([...this.#returning.values()].map(({ key }) => key));
@@ -71,7 +67,7 @@ export class Prover {
     return held;
   }
 
-  /** Tries those of `pairs` that are not proven, under way, or tried too short a time ago. Both ends must be healthy now. */
+  /** Tries pairs that are neither proven nor under way, and not tried too recently. Both ends must be healthy. */
   consider(pairs: readonly Pair[]): void {
     if (this.#root.signal.aborted) return;
     const nowMs = this.#deps.clock.monotonic();
@@ -82,12 +78,12 @@ export class Prover {
       if ((this.#attempts.get(id)?.nextMs ?? 0) <= nowMs) this.#waiting.set(id, pair);
     }
     const suspected = this.#returning.size > 0 ? new Set(pairs.map(({ keys }) => pairId(keys))) : undefined;
-    // What nothing suggests any more is never tried.
+    // Pairs that are no longer suspected would never be tried.
     for (const id of this.#returning.keys()) if (!suspected?.has(id)) this.#returning.delete(id);
     this.#fill();
   }
 
-  /** An end stopped being healthy: what was proven of it no longer holds, and what was tried counts no longer. */
+  /** Ends the proofs of an endpoint, and forgets failed attempts. */
   unhealthy(key: string): void {
     for (const [id, keys] of this.#proven) {
       if (!keys.includes(key)) continue;
@@ -103,7 +99,7 @@ export class Prover {
     for (const id of this.#waiting.keys()) if (this.#waiting.get(id)?.keys.includes(key)) this.#waiting.delete(id);
   }
 
-  /** An end is healthy again: where the other is too, only a new proof counts. */
+  /** If both ends of a former pair are healthy again, only a new proof counts. */
   healthy(key: string, isHealthy: (key: string) => boolean): void {
     for (const [id, keys] of this.#former) {
       if (!keys.includes(key) || !keys.every(isHealthy)) continue;
@@ -112,13 +108,13 @@ export class Prover {
     }
   }
 
-  /** Nothing is registered there any more. */
+  /** The registration is gone. */
   forget(key: string): void {
     this.unhealthy(key);
     for (const [id, keys] of this.#former) if (keys.includes(key)) this.#former.delete(id);
   }
 
-  /** Resolves when nothing is being proven or about to be. */
+  /** Resolves when no proof is under way. */
   async idle(): Promise<void> {
     while (this.#running.size > 0) await Promise.all(this.#running.values());
   }
@@ -140,12 +136,12 @@ export class Prover {
   async #try(id: string, { keys, connections: [one, other], dialect }: Pair): Promise<void> {
     const attempt = this.#attempts.get(id) ?? { keys, failures: 0, nextMs: 0 };
     this.#attempts.set(id, attempt);
-    // A proxy may hold back events one way only.
-    const [listen, speak] = attempt.failures % 2 === 0 ? [one, other] : [other, one];
-    const proven = await this.#deps.proveSame(dialect, { listen, speak }, this.#root.signal);
+    // A proxy may hold back the events of one endpoint only.
+    const [first, second] = attempt.failures % 2 === 0 ? [one, other] : [other, one];
+    const proven = await this.#deps.isSame(dialect, first, second, this.#root.signal);
     this.#running.delete(id);
     if (this.#root.signal.aborted) return;
-    // Gone from the attempts: an end was unhealthy meanwhile, and this may be the answer of what was there before.
+    // If an end was unhealthy meanwhile, the result may be of another process.
     const stands = this.#attempts.get(id) === attempt;
     if (proven && stands) {
       this.#attempts.delete(id);
@@ -162,11 +158,11 @@ export class Prover {
     this.#fill();
   }
 
-  /** No proof was had of a way that is back. It may just be gone again: then it is still what it was. */
+  /** Lists a returning endpoint that could not be proven, unless it is already gone again. */
   async #release(id: string): Promise<void> {
     const returning = this.#returning.get(id);
     if (returning === undefined) return;
-    await this.#deps.lookAgain(returning.keys);
+    await this.#deps.probe(returning.keys);
     if (this.#returning.get(id) !== returning || this.#root.signal.aborted) return;
     this.#returning.delete(id);
     this.#deps.onSettled();

@@ -5,13 +5,11 @@ import type { EventStream } from '../opencode/events.ts';
 import type { ProofDeps } from './proof.ts';
 
 const MAX_BYTES = 256 * 1024;
-/** Of a title, say. */
 const MAX_STRING_BYTES = 4096;
 
 /**
- * Whether two ways lead to one OpenCode 2: what answers at both names the same process and version, and has the same newest
- * session. Not by the process alone, whose number another machine has too; and neither of these is there on the preview.
- * It changes nothing and loads no directory. Never rejects.
+ * Whether two connections lead to one OpenCode 2: both report the same process, version and newest session. Another machine may have
+ * the same pid, so the pid alone does not count. Changes nothing and loads no directory. Never rejects.
  */
 export async function isSameService(
   one: Connection,
@@ -31,7 +29,7 @@ export async function isSameService(
   }
 }
 
-/** Nothing is equal to nothing here. */
+/** False for two undefined values. */
 function areEqual([one, other]: readonly (string | undefined)[]): boolean {
   return one !== undefined && one === other;
 }
@@ -51,15 +49,15 @@ function fields(value: unknown): Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
 }
 
-/** Of each stream; a turn that streams has a hundred in a second. */
-const MAX_HEARD = 10_000;
+/** Of each stream; a streaming turn emits a hundred a second. */
+const MAX_EVENTS = 10_000;
 
 /**
- * Whether two ways lead to one process of OpenCode 2's preview: what it broadcasts has the same id on every connection to it, and no
- * other process has it, not even one of the same store. It says nothing of itself, and no call makes it speak without loading a
- * directory or leaving a session behind; so only what happens there anyway proves it. True is proof; false is only silence. Never rejects.
+ * Whether two connections lead to one preview of OpenCode 2: an event has the same id on every connection to its process, and on no
+ * other, not even one on the same store. No call makes the preview emit an event without loading a directory or leaving a session
+ * behind, so this waits for events of a running turn. True is proof, false is only silence. Never rejects.
  */
-export async function hearSame(
+export async function isSameByEvents(
   one: Connection,
   other: Connection,
   { clock, deadlineMs }: ProofDeps,
@@ -67,19 +65,19 @@ export async function hearSame(
 ): Promise<boolean> {
   const listening = new LinkedAbort(signal);
   void clock.sleep(deadlineMs, listening.signal).then(() => listening.abort());
-  const heard = new Map<string, number>();
+  const seen = new Map<string, number>();
   const listen = async (stream: EventStream, by: number): Promise<boolean> => {
     let count = 0;
     for await (const { id } of stream) {
-      if (id === undefined || (count += 1) > MAX_HEARD) continue;
-      if ((heard.get(id) ?? by) !== by) return true;
-      heard.set(id, by);
+      if (id === undefined || (count += 1) > MAX_EVENTS) continue;
+      if ((seen.get(id) ?? by) !== by) return true;
+      seen.set(id, by);
     }
     return false;
   };
   try {
     const streams = await Promise.all(
-      [one, other].map((way) => createApi('opencode-2-preview', way).events('', listening.signal)),
+      [one, other].map((connection) => createApi('opencode-2-preview', connection).events('', listening.signal)),
     );
     return await Promise.race(streams.map((stream, by) => listen(stream, by).catch(() => false)));
   } catch {

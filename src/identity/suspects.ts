@@ -3,26 +3,25 @@ import type { ProbedEndpoint } from '../model/instance.ts';
 import { isHealthy, type KeyPair } from './merge.ts';
 import { compare } from '../model/non-empty.ts';
 
-/** Two endpoints with different addresses that may lead to one process, best known way first. */
+/** Two endpoints with different addresses that may lead to one process. */
 export interface Suspicion {
   readonly keys: KeyPair;
   readonly endpoints: readonly [ProbedEndpoint, ProbedEndpoint];
 }
 
-/** Up to this many, every pair is proven on its own; of more, each with the first. Nobody has six ways to one instance. */
+/** Up to this many, every pair is suspected; of more, each with the first. Nobody has six endpoints of one instance. */
 const MAX_FOR_ALL_PAIRS = 6;
 
-/** The turn was seen running recently enough that it may still emit events. */
+/** How long a turn that was seen running counts as still emitting events. */
 const RUNS_MS = 5_000;
 
-/** More is an attack by advertising: each proof costs two requests. */
+/** Each proof costs two requests; more pairs are a flood of advertisements. */
 const MAX_SUSPICIONS = 1000;
 
 /**
- * The pairs worth proving: healthy, and with the same instance id, or the same port at a machine of the same name. Never
- * by name, port or sessions alone, which images and copied databases share. Of OpenCode 2 those that name the same process and
- * version; the preview names neither, so that those are taken in which the same session runs just now: what happens there is the
- * proof. Pure; the order of `probed` does not matter.
+ * Pairs of healthy endpoints that are worth proving. OpenCode 1: the same instance id, or the same port and host name; never name, port
+ * or sessions alone, which copies of an image share. OpenCode 2: the same process and version. The preview reports neither; there
+ * the same session must be running, whose events prove it. Pure; the order of `probed` does not matter.
  */
 export function suspects(probed: readonly ProbedEndpoint[], nowMs: number): readonly Suspicion[] {
   const byHint = new Map<string, Map<string, ProbedEndpoint>>();

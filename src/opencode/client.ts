@@ -2,46 +2,42 @@ import type { OpencodeApi } from './api.ts';
 import { type CallName, type Repeat, CALLS } from './dialects/opencode-1.ts';
 import { type FailureKind, RequestError } from '../http/request-error.ts';
 
-/** One way to an opencode process. */
+/** The calls by one endpoint. */
 export interface EndpointApi {
-  /** Equal for the same address, whenever it was looked at. */
+  /** Equal for the same address. */
   readonly key: string;
   readonly api: OpencodeApi;
 }
 
-/**
- * The best way to the very process that the first one led to, but none with these keys; undefined where there is none now.
- * Never rejects.
- */
+/** The best other endpoint of the same process, except those with these keys; undefined if there is none. Never rejects. */
 export type NextEndpoint = (failed: readonly string[]) => Promise<EndpointApi | undefined>;
 
 /**
- * The calls to one process by whatever way leads there. What fails on the way in use, and may be repeated, goes on by the
- * next within the same call; that way is then in use. A prompt goes by the way in use and by no other.
+ * The calls to one process by its current endpoint. If that fails, a call that may be repeated goes on by the next one, which is then
+ * the current one. A prompt goes by the current endpoint only.
  */
 export interface OpencodeClient extends OpencodeApi {
-  /** The calls by the way in use now, and by no other later. */
+  /** The calls by the current endpoint only. */
   pinned(): OpencodeApi;
-  /** Goes on by another way, because the one in use leads nowhere; false where there is none. Event streams by the old one end. */
+  /** Leaves a current endpoint that does not work, and ends its event streams. False if there is no other. */
   leave(): Promise<boolean>;
 }
 
-/** What says that the way failed, and not that the server refused. After `broken` and `timeout` the server may have acted. */
-const WAY_FAILED: ReadonlySet<FailureKind> = new Set(['unreachable', 'broken', 'timeout']);
+/** The endpoint failed; the server did not refuse. After `broken` and `timeout` the server may have acted. */
+const ENDPOINT_FAILED: ReadonlySet<FailureKind> = new Set(['unreachable', 'broken', 'timeout']);
 
-/** Two ways by which others get their answers, and none comes by either: it is the server that is slow, and a third would only cost time. */
+/** After two timeouts by different endpoints the server itself is slow; a third would only cost time. */
 const MAX_TIMEOUTS = 2;
 
-/** Calls by `first` until it fails, then by what `next` gives. */
 export function createClient(first: EndpointApi, next: NextEndpoint): OpencodeClient {
   return new Failover(first, next).client();
 }
 
-/** Subscribing changes nothing, and what is no event stream is no way for a turn, whatever it is. */
+/** Subscribing changes nothing, and an endpoint without an event stream cannot follow a turn. */
 const anything = ({ kind }: RequestError): boolean => kind !== 'cancelled';
 
 const MAY_REPEAT: Readonly<Record<Repeat, (error: RequestError) => boolean>> = {
-  always: ({ kind }) => WAY_FAILED.has(kind),
+  always: ({ kind }) => ENDPOINT_FAILED.has(kind),
   unsent: ({ kind }) => kind === 'unreachable',
   never: () => false,
 };
@@ -49,7 +45,7 @@ const MAY_REPEAT: Readonly<Record<Repeat, (error: RequestError) => boolean>> = {
 class Failover {
   readonly #next: NextEndpoint;
   #endpoint: EndpointApi;
-  /** Aborts when the way in use is left: what streams by it would only fall silent. */
+  /** Aborts when the current endpoint is left: its event streams would only fall silent. */
   #left = new AbortController();
   #moving: { readonly asked: string; readonly moved: Promise<boolean> } | undefined;
 
@@ -88,12 +84,12 @@ class Failover {
         return await ask(endpoint.api);
       } catch (error) {
         if (!(error instanceof RequestError)) {
-          // Not sent by this way; by an earlier one it may have been, and that is what counts.
+          // Not sent by this endpoint, but it may have been by an earlier one.
           const sent = failures.findLast(({ error: { kind } }) => kind !== 'unreachable');
           if (sent !== undefined) throw together(failures, sent.error);
           throw error;
         }
-        // Another call has left this way, and with it what was asked by it.
+        // Another call has left this endpoint, which cancelled this request.
         const wasLeft = error.kind === 'cancelled' && endpoint !== this.#endpoint;
         failures.push({ key: endpoint.key, error });
         const timeouts = failures.filter(({ error: { kind } }) => kind === 'timeout').length;
@@ -103,7 +99,7 @@ class Failover {
     }
   }
 
-  /** Whether the way in use is none of `failed` in the end. Calls that fail together look for it together. */
+  /** Returns whether the current endpoint is then none of `failed`. Calls that fail together share one search. */
   async #leave(failed: readonly string[]): Promise<boolean> {
     const asked = failed.join('\n');
     while (failed.includes(this.#endpoint.key)) {
@@ -124,7 +120,7 @@ class Failover {
   }
 }
 
-/** What each way said; of the last one, what it means. */
+/** One error with all messages; kind and status are those of `last`. */
 function together(failures: readonly { readonly error: RequestError }[], last: RequestError): RequestError {
   if (failures.length < 2) return last;
   const said = failures.map(({ error }) => error.message).join('; by another way: ');

@@ -8,13 +8,13 @@ import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Connection, openStream, RequestError } from '../http/exchange.ts';
 import { JsonCutter } from '../http/json-cutter.ts';
 
-/** One event of opencode's bus. `/global/event` wraps it in `{directory, payload}`; both forms come out as this. */
+/** One event of opencode, also from `{directory, payload}` of `/global/event`. */
 export interface ServerEvent {
-  /** Of a broadcast event: the same on every connection to one process, and in no other process (seen on 1.18.10 and 1.18.33). */
+  /** The same on every connection to one process, and in no other process (1.18.10 and 1.18.33). */
   readonly id?: string;
   readonly type: string;
   readonly properties: Readonly<Record<string, unknown>>;
-  /** Length of the JSON that it came in. */
+  /** Of its JSON. */
   readonly chars?: number;
 }
 
@@ -23,28 +23,27 @@ export interface EventStream extends AsyncIterable<ServerEvent> {
   close(): void;
 }
 
-/** The events in our own words that one message of the stream holds. `chars`: the length of its JSON. */
+/** Reads one message of the stream as OpenCode 1's events. `chars`: the length of its JSON. */
 export type EventsIn = (value: unknown, chars: number) => readonly ServerEvent[];
 
 /** Heartbeats come every 10 s; three missed ones mean a dead peer or a half-open tunnel. */
 const SILENCE_LIMIT_MS = 30_000;
 
-/** opencode answers an event request at once; a cold instance took 1.2 s for its first answers. */
+/** A cold instance took 1.2 s for its first answers. */
 const HEADERS_TIMEOUT_MS = 10_000;
 
-/** Read at once: what a flood costs in one turn of the event loop, in which nothing else is served. */
+/** Parsed in one turn of the event loop: during a flood nothing else is served meanwhile. */
 const PIECE_BYTES = 16 * 1024;
 
-/** One event carries at most a whole part, with its pictures, or all that a turn changed. */
+/** An event may carry a part with its pictures, or all changes of a turn. */
 const MAX_EVENT_CHARS = 8 * 1024 * 1024;
-/** Of one string in it: more than any answer is long, and three of these are left of the largest request for permission. */
+/** Longer than any answer. The largest permission request has three such strings. */
 const MAX_STRING_BYTES = 1024 * 1024;
 
 /**
- * Subscribes to the event stream at `path`. Resolves once the response's headers are here: from
- * then on no event is missed, so a prompt may be sent. The iteration ends when the server
- * ends the stream or `close` is called, and throws `RequestError` when the connection breaks
- * or stays silent.
+ * Subscribes to the event stream at `path`. Resolves with the response's headers: from then on no event is missed, so a prompt may be
+ * sent. The iteration ends when the server ends the stream or `close` is called, and throws `RequestError` if the connection breaks or
+ * stays silent.
  */
 export async function openEvents(
   connection: Connection,

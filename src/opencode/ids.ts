@@ -1,22 +1,20 @@
 import { randomBytes } from 'node:crypto';
 
 /**
- * opencode's ascending ids: a prefix, 12 hex digits of (ms · 4096 + counter) modulo 2^48, and
- * 14 base62 characters. It orders messages by them, so an id of ours must follow the
- * newest one of its session and come from no clock but the server's: on 1.18.10 a message
- * ahead of the server's clock was answered in a loop and one behind it never.
+ * opencode's ascending ids: a prefix, 12 hex digits of (ms · 4096 + counter) modulo 2^48, and 14 base62 characters. opencode
+ * orders messages by them, so an id of ours must follow the newest one of its session, by the server's clock: 1.18.10 answered
+ * a message ahead of its clock in a loop, and one behind it never.
  */
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const MODULUS = 1n << 48n;
 
 const ASCENDING = /^[a-z]+_([0-9a-f]{12})/;
 
-/** Whether it is one of opencode's own form, which has a place in their order. */
 export function isAscending(id: string): boolean {
   return ASCENDING.test(id);
 }
 
-/** The id that directly follows `newest` in order and is unique for ever by its random tail. */
+/** The id that follows `newest` in order; unique by its random tail. */
 export function successor(newest: string, prefix: 'msg' | 'prt'): string {
   const digits = ASCENDING.exec(newest)?.[1];
   if (digits === undefined)
@@ -29,7 +27,7 @@ export function firstId(createdMs: number, prefix: 'msg' | 'prt'): string {
   return compose(prefix, BigInt(Math.trunc(createdMs)) * 4096n + 1n);
 }
 
-/** A session id that no session has; used to make a process emit an event of ours. */
+/** An id of no session. */
 export function randomSessionId(): string {
   return compose('ses', BigInt(`0x${randomBytes(6).toString('hex')}`));
 }
@@ -37,7 +35,7 @@ export function randomSessionId(): string {
 function compose(prefix: string, stamp: bigint): string {
   const hex = (stamp % MODULUS).toString(16).padStart(12, '0');
   let tail = '';
-  // 248 = 4 · 62: bytes above it would make some characters likelier.
+  // 248 = 4 · 62: larger bytes would make some characters likelier.
   while (tail.length < 14) {
     for (const byte of randomBytes(20)) {
       if (byte < 248 && tail.length < 14) tail += BASE62[byte % 62];

@@ -2,14 +2,11 @@ import * as z from 'zod';
 
 import { messageId } from './schema.ts';
 
-/**
- * What this program uses of opencode's answers about files and changes. Unknown fields are dropped. Shapes as of opencode
- * 1.18.10 to 1.18.33.
- */
+/** opencode's answers about files and changes (1.18.10 to 1.18.33). Fields that are not used are dropped. */
 
 export const fileNodeSchema = z.object({
   name: z.string(),
-  /** From the directory; a folder's ends in a slash. */
+  /** Relative to the directory; a folder's ends in a slash. */
   path: z.string(),
   type: z.enum(['file', 'directory']),
   /** By .gitignore and the like. */
@@ -19,7 +16,7 @@ export type FileNode = z.infer<typeof fileNodeSchema>;
 
 export const fileContentSchema = z.object({
   type: z.enum(['text', 'binary']),
-  /** Of a text without the white space at its ends; base64 of anything else. */
+  /** Trimmed text, or base64 of anything else. */
   content: z.string(),
   mimeType: z.string().optional(),
 });
@@ -34,7 +31,7 @@ export type TextMatch = z.infer<typeof textMatchSchema>;
 
 const fileDiffSchema = z.object({
   file: z.string().optional(),
-  /** Unified diff; empty for what is not text. */
+  /** Unified diff; empty for binary files. */
   patch: z.string().default(''),
   additions: z.number(),
   deletions: z.number(),
@@ -42,13 +39,13 @@ const fileDiffSchema = z.object({
 });
 export type FileDiff = z.infer<typeof fileDiffSchema>;
 
-/** A message with what opencode says that its turn changed; it stands on the person's message, once the turn has ended. */
+/** A message with the changes of its turn, which are on the user's message once the turn has ended. */
 export const changedMessageSchema = z.object({
   info: z.object({
     id: messageId,
     role: z.string(),
     parentID: messageId.optional(),
-    // Of an assistant's it is true, where it sums up what was said before.
+    // True for an assistant's message that sums up earlier ones.
     summary: z.union([z.boolean(), z.object({ diffs: z.array(fileDiffSchema).default([]) })]).optional(),
   }),
 });

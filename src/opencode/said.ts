@@ -1,13 +1,13 @@
 import { quoted } from '../base/plain-text.ts';
 
-/** Enough to know an error by, in one line of a result. */
+/** Enough to recognise an error. */
 const MAX_SAID_CHARS = 300;
 
-/** The words in an error that opencode answers as JSON (1.18.33), unbounded; undefined where there are none. */
+/** The message in an error that opencode answers as JSON (1.18.33), unbounded; undefined if there is none. */
 export function wordsOf(error: unknown): string | undefined {
   const { name, data, message } = fields(error);
   const { message: inner, path, issues } = fields(data);
-  // A config file that does not parse is in the message as a whole, its keys included; what is wrong follows.
+  // For a configuration file that does not parse, the message quotes all of it, API keys included, before the error.
   const parts = typeof inner === 'string' ? inner.split(/^--- Errors ---$/m) : [];
   const said = parts.length > 1 ? parts.at(-1)?.trim().split('\n', 1)[0] : inner;
   const wrong = Array.isArray(issues) ? issues.map(issueOf).join('; ') : '';
@@ -16,7 +16,7 @@ export function wordsOf(error: unknown): string | undefined {
   return typeof path === 'string' && !what.includes(path) ? `${path}: ${what}` : what;
 }
 
-/** For the end of an error of ours. */
+/** Ends an error message. */
 export function said(text: string): string {
   return `; it says ${quoted(text, MAX_SAID_CHARS)}`;
 }

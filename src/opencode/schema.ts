@@ -1,23 +1,17 @@
 import * as z from 'zod';
 
-/**
- * What this program uses of opencode's answers, checked at the edge: the other end may be
- * anything. Unknown fields are dropped. Shapes as of opencode 1.18.10 to 1.18.33.
- */
+/** opencode's answers (1.18.10 to 1.18.33), which may come from anything. Fields that are not used are dropped. */
 
-/**
- * Ids stand bare in our text and go into paths. opencode's own are a prefix and 26 letters and digits; clients may choose
- * others, of which it checks the prefix alone.
- */
+/** Ids go into text and paths as they are. opencode's own are a prefix and 26 letters and digits; of a client's it checks only the prefix. */
 const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
 const sessionId = idOf('ses');
 export const messageId = idOf('msg');
-/** A part's id: distinguishes parts, and is never shown. */
+/** Never shown. */
 const partId = z.string().min(1).max(128);
-/** What a Date can hold. */
+/** In the range of a Date. */
 const timeMs = z.number().min(0).max(8.64e15);
 
-/** `x-next-cursor`: opaque, base64url of some 80 characters (1.18.33). It is shown, and comes back as it is. */
+/** `x-next-cursor`: opaque, some 80 characters of base64url (1.18.33). */
 export const cursorSchema = z.string().regex(/^[\x21-\x7e]{1,1024}$/);
 
 export const sessionSchema = z.object({
@@ -26,12 +20,12 @@ export const sessionSchema = z.object({
   directory: z.string(),
   parentID: sessionId.optional(),
   time: z.object({ created: timeMs, updated: timeMs, archived: timeMs.nullish() }),
-  /** What was undone: all from this message on, or from a part of it on. opencode removes it with the next prompt (1.18.33). */
+  /** The message, or its part, from which on everything is undone. opencode removes it with the next prompt (1.18.33). */
   revert: z.object({ messageID: messageId, partID: z.string().nullish() }).nullish(),
 });
 export type Session = z.infer<typeof sessionSchema>;
 
-/** A list of which an entry that makes no sense is left out, so that it hides no other; where none makes sense, it is no such list. */
+/** Leaves out malformed entries, so that they do not hide the others; fails if all are malformed. */
 export const sensible = <T extends z.ZodType>(schema: T) =>
   z.array(z.unknown()).transform((entries, context): z.infer<T>[] => {
     const parsed = entries.map((entry) => schema.safeParse(entry));
@@ -62,7 +56,7 @@ const assistantMessageSchema = z.object({
   time: z.object({ created: timeMs, completed: timeMs.optional() }),
   error: messageErrorSchema.optional(),
   finish: z.string().optional(),
-  /** It sums up what was said before, for the model: no answer. */
+  /** It sums up earlier messages for the model, and is no answer. */
   summary: z.boolean().optional(),
 });
 export type AssistantMessage = z.infer<typeof assistantMessageSchema>;
@@ -73,15 +67,15 @@ export const partSchema = z.object({
   id: partId,
   messageID: messageId,
   type: z.string(),
-  /** Text and reasoning parts; empty in the store until the part has ended. */
+  /** Of text and reasoning; empty in the store until the part has ended. */
   text: z.string().optional(),
   synthetic: z.boolean().optional(),
   ignored: z.boolean().optional(),
-  /** Of a compaction: opencode began it, not a person. `overflow`: it then repeats the person's message, where there is an earlier one. */
+  /** Of a compaction: opencode began it. `overflow`: it then repeats the user's message, if there is an earlier one. */
   auto: z.boolean().optional(),
   overflow: z.boolean().optional(),
   time: z.object({ start: timeMs.optional(), end: timeMs.optional() }).optional(),
-  /** Tool parts. */
+  /** Of a tool. */
   tool: z.string().optional(),
   state: z
     .object({
@@ -104,35 +98,35 @@ export const sessionStatusSchema = z.discriminatedUnion('type', [
     type: z.literal('retry'),
     attempt: z.number(),
     message: z.string(),
-    /** When the next attempt starts, ms since the epoch of the server's clock. */
+    /** When the next attempt starts, ms since the epoch by the server's clock. */
     next: z.number().optional(),
   }),
 ]);
 export type SessionStatus = z.infer<typeof sessionStatusSchema>;
 
-/** Only what is not idle is listed. */
+/** Without idle sessions. */
 export const sessionStatusesSchema = z.record(sessionId, sessionStatusSchema);
 
 const toolCallSchema = z.object({ messageID: messageId });
 
-/** One that does not fit makes its whole list no answer: left out, it would look as if nothing waited. */
+/** A malformed one fails the whole list: left out, it would look as if nothing waited. */
 export const permissionSchema = z.object({
   id: idOf('per'),
   sessionID: sessionId,
   permission: z.string(),
   patterns: z.array(z.string()).default([]),
-  /** What a standing permission would cover. */
+  /** The patterns that `always` would allow. */
   always: z.array(z.string()).default([]),
   metadata: z
     .object({
-      /** Of a shell command: the whole of it. */
+      /** The whole shell command. */
       command: z.string().optional().catch(undefined),
       /** Of an edit. */
       diff: z.string().optional().catch(undefined),
     })
     .optional()
     .catch(undefined),
-  /** The call that waits. */
+  /** The waiting call. */
   tool: toolCallSchema.optional(),
 });
 export type Permission = z.infer<typeof permissionSchema>;
@@ -144,15 +138,14 @@ export const questionSchema = z.object({
   questions: z.array(
     z.object({
       question: z.string(),
-      /** A few words for it. */
       header: z.string().optional().catch(undefined),
-      /** It may be left without an answer. */
+      /** May be left unanswered. */
       optional: z.boolean().optional(),
       options: z
         .array(z.object({ label: z.string(), description: z.string().optional().catch(undefined) }))
         .default([]),
       multiple: z.boolean().optional(),
-      /** False: only what is offered is an answer. */
+      /** False: the answer must be one of the options. */
       custom: z.boolean().optional().catch(undefined),
     }),
   ),
@@ -160,7 +153,6 @@ export const questionSchema = z.object({
 });
 export type Question = z.infer<typeof questionSchema>;
 
-/** A few of many fields. */
 export const agentSchema = z.object({
   name: z.string(),
   mode: z.string().optional(),

@@ -1,28 +1,28 @@
 import { quoted, singleLine } from '../base/plain-text.ts';
 import type { Permission, Question } from './schema.ts';
 
-/** What a session stops for until somebody answers. */
+/** A request that stops a session until somebody answers. */
 export type WaitingRequest =
   | { readonly kind: 'permission'; readonly request: Permission }
   | { readonly kind: 'question'; readonly request: Question };
 
-/** Of a question: what opencode's terminal shows at once. */
+/** As many as opencode's terminal shows. */
 const MAX_OPTIONS = 12;
 
 /**
- * One line for people: `bash "rm -rf build"`, `Which color? Red | Blue`. A command is told whole, since the patterns are only
- * what a standing permission would cover. Clean and of at most `limit` characters.
+ * One clean line of at most `limit` characters: `bash "rm -rf build"`, `Which color? Red | Blue`. Shows the whole command, since
+ * the patterns are only what `always` would allow.
  */
 export function describeWaiting(waiting: WaitingRequest, limit: number): string {
   return singleLine(waiting.kind === 'permission' ? ofPermission(waiting.request) : ofQuestion(waiting.request), limit);
 }
 
-/** Words of a request inside a sentence of ours, in marks that they cannot hold: a command has quotation marks of its own. */
+/** Quotes a request inside a sentence. A command may have quotation marks of its own. */
 export function inMarks(words: string): string {
   return `«${words.replaceAll(/[«»]/g, "'")}»`;
 }
 
-/** Of an error of the model: with the rest of the sentence it stays below what any listing shows of a reason. */
+/** Of the model's error, so that the whole sentence is shorter than the reasons that listings show. */
 const MAX_RETRY_CHARS = 150;
 
 /** `attempt 2: opencode says "Rate limit"`. */

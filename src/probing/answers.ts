@@ -5,22 +5,22 @@ import { singleLine } from '../base/plain-text.ts';
 import type { Activity, SessionSummary, Waiting } from '../model/instance.ts';
 
 /**
- * What of a probe's answers is used, checked by hand: the other end may be anything, and zod takes eight times as long: 1.2 ms
- * more in a survey of 200 instances, 4 ms in the first (zod 4.6, Node 20.20). Each function gives undefined where the answer is not of opencode's form.
+ * Reads the answers to probes, which may come from anything. Each function returns undefined for what is not opencode's. Checked by
+ * hand, since zod takes eight times as long: 1.2 ms more in a survey of 200 instances, 4 ms in the first (zod 4.6, Node 20.20).
  */
 
-/** Linux' PATH_MAX; a longer one is a lie. */
+/** PATH_MAX of Linux. */
 const MAX_PATH_CHARS = 4096;
 const MAX_VERSION_CHARS = 64;
 const MAX_TITLE_CHARS = 200;
 const MAX_MESSAGE_CHARS = 300;
 
-/** Requests that wait at one instance; those left by aborts stay listed for ever. */
+/** Requests that are left by aborts stay listed for ever. */
 const MAX_WAITING = 100;
 
 const ABSOLUTE = /^(?:\/|[A-Za-z]:[\\/]|\\\\)/;
 
-/** No directory has these in its name. Any other character one may have; what shows it takes care of that. */
+/** Cannot be in the name of a directory. Anything else can, and is cleaned where it is shown. */
 const NEVER_IN_A_PATH = /[\0\p{Surrogate}]/u;
 
 const SESSION_ID = /^ses[A-Za-z0-9_-]{1,125}$/;
@@ -38,13 +38,12 @@ export function pathOf(value: unknown): { readonly directory: string; readonly w
   return isPath(directory) && isPath(worktree) ? { directory, worktree } : undefined;
 }
 
-/** What an instance does, and which sessions do it. */
 export interface Doing {
   readonly activity: Activity;
   readonly running: readonly string[];
 }
 
-/** `/session/status` lists only what is not idle. A retry comes before plain work: a person should look at it. */
+/** Of `/session/status`, which lists only sessions that are not idle. A retry takes precedence: it may need a person. */
 export function doingOf(value: unknown): Doing | undefined {
   if (!isRecord(value)) return undefined;
   const running: string[] = [];
@@ -58,7 +57,7 @@ export function doingOf(value: unknown): Doing | undefined {
         message: typeof message === 'string' ? singleLine(message, MAX_MESSAGE_CHARS) : '',
       };
     } else if (typeof type !== 'string') return undefined;
-    // Left out, what runs would look idle.
+    // Left out, a running session would look idle.
     if (!isSessionId(id)) return undefined;
     if (type !== 'idle') running.push(id);
   }
@@ -66,22 +65,22 @@ export function doingOf(value: unknown): Doing | undefined {
   return { activity: retrying ?? busy, running };
 }
 
-/** They are few, so that checking them whole costs nothing. What they hold beside is not kept: a diff may be of a megabyte. */
 export function permissionsOf(value: unknown): readonly Waiting[] | undefined {
-  return listOf(value, (one) => {
+  return everyWaiting(value, (one) => {
     const { data } = permissionSchema.safeParse(one);
-    return data && shortly({ kind: 'permission', request: data });
+    return data && waitingOf({ kind: 'permission', request: data });
   });
 }
 
 export function questionsOf(value: unknown): readonly Waiting[] | undefined {
-  return listOf(value, (one) => {
+  return everyWaiting(value, (one) => {
     const { data } = questionSchema.safeParse(one);
-    return data && shortly({ kind: 'question', request: data });
+    return data && waitingOf({ kind: 'question', request: data });
   });
 }
 
-export function shortly(waiting: WaitingRequest): Waiting {
+/** Without what is not shown: a diff may have a megabyte. */
+export function waitingOf(waiting: WaitingRequest): Waiting {
   const { kind, request } = waiting;
   return {
     kind,
@@ -92,32 +91,32 @@ export function shortly(waiting: WaitingRequest): Waiting {
   };
 }
 
-function listOf<T>(value: unknown, read: (one: unknown) => T | undefined): readonly T[] | undefined {
+function everyWaiting(value: unknown, read: (one: unknown) => Waiting | undefined): readonly Waiting[] | undefined {
   return Array.isArray(value) ? every(value.slice(0, MAX_WAITING), read) : undefined;
 }
 
-/** Undefined where one of them is not of opencode's form. */
+/** Undefined if one of them is not opencode's. */
 function every<T>(values: readonly unknown[], read: (one: unknown) => T | undefined): readonly T[] | undefined {
   const known = values.map(read).filter((one) => one !== undefined);
   return known.length === values.length ? known : undefined;
 }
 
-/** A session as a listing has it; `isChild`: a sub-agent's. */
 export interface ListedSession extends SessionSummary {
+  /** A sub-agent's. */
   readonly isChild: boolean;
   readonly isArchived: boolean;
-  /** Of the repository: the same for all its worktrees; absent where there is none. */
+  /** Of the repository: the same for all its worktrees. Absent outside of repositories. */
   readonly projectId?: string;
 }
 
-/** What opencode calls the project of all directories that are in no repository. */
+/** opencode's project of all directories that are in no repository. */
 const NO_PROJECT = 'global';
 
 export function sessionsOf(value: unknown): readonly ListedSession[] | undefined {
   return Array.isArray(value) ? every(value, sessionOf) : undefined;
 }
 
-/** Of OpenCode 2's page, the latest first. One that makes no sense is left out: it must not hide those of all other directories. */
+/** Of OpenCode 2's page, latest first. A malformed entry is left out, so that it does not hide the other directories. */
 export function serviceSessionsOf(page: unknown): readonly ListedSession[] | undefined {
   const { data } = fields(page);
   if (!Array.isArray(data)) return undefined;
@@ -143,7 +142,6 @@ function sessionOf(value: unknown): ListedSession | undefined {
   };
 }
 
-/** The last message of a page; undefined where there is none. */
 export function newestMessageOf(page: unknown): NewestMessage | undefined {
   if (!Array.isArray(page)) return undefined;
   const { role, time, error } = fields(fields(page.at(-1))['info']);
@@ -152,7 +150,7 @@ export function newestMessageOf(page: unknown): NewestMessage | undefined {
   return { role, time: { created, completed: isTime(completed) ? completed : undefined }, error };
 }
 
-/** Whether an assistant's message has ended, completed or not. */
+/** Whether an assistant's message completed or failed. */
 export function hasEnded(message: unknown): boolean {
   const found = newestMessageOf([message]);
   return (
@@ -160,7 +158,7 @@ export function hasEnded(message: unknown): boolean {
   );
 }
 
-/** Whether a session works for another one. */
+/** Whether a session is a sub-agent's. */
 export function hasParent(session: unknown): boolean {
   return typeof fields(session)['parentID'] === 'string';
 }
@@ -169,7 +167,7 @@ export function directoryOf(session: unknown): unknown {
   return fields(session)['directory'];
 }
 
-/** What goes into a path must be one. */
+/** Checked before an id goes into the path of a request. */
 export function isSessionId(id: string): boolean {
   return SESSION_ID.test(id);
 }
@@ -180,7 +178,7 @@ function isPath(value: unknown): value is string {
   );
 }
 
-/** What a Date can hold. */
+/** In the range of a Date. */
 function isTime(value: unknown): value is number {
   return typeof value === 'number' && value >= 0 && value <= 8.64e15;
 }

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 
+import { messageOf } from '../base/errors.ts';
 import { RequestError } from '../http/request-error.ts';
 import type { Dialect, OverviewPart, Waiting } from '../model/instance.ts';
 import { permissionOf, questionOf } from '../opencode/dialects/opencode-2/messages.ts';
@@ -13,102 +14,79 @@ import {
   wireSessionSchema,
 } from '../opencode/dialects/opencode-2/wire.ts';
 import type { WaitingRequest } from '../opencode/waiting.ts';
-import { type ListedSession, serviceSessionsOf, shortly } from './answers.ts';
+import { type ListedSession, serviceSessionsOf, waitingOf } from './answers.ts';
 import type { OverviewParts } from './overview.ts';
 import {
-  ask,
-  askDated,
-  type DirectoryLook,
-  isTimeout,
-  type Look,
-  type ProbeDeps,
-  type ProbeTask,
-} from './probe-task.ts';
+  isPersons,
+  LATEST_SERVICE_SESSIONS,
+  LISTED_SERVICE_SESSIONS,
+  olderSessions,
+  summaryOf,
+} from './list-sessions.ts';
+import type { ProbeRequests } from './probe-requests.ts';
+import type { DirectoryLook, Look, ProbeTask } from './probe-task.ts';
 
-const LISTED_SESSIONS = 100;
 const MAX_LIST_BYTES = 1024 * 1024;
-/** Asked for once, where those are not all: their directories can be called. One person had 269. Some 400 bytes each. */
-const MANY_SESSIONS = 1000;
 const MAX_ACTIVE_BYTES = 256 * 1024;
 const MAX_REQUESTS_BYTES = 1024 * 1024;
-/** More of a title, a command or a diff than an overview shows. */
-const MAX_STRING_BYTES = 4096;
-/** Sessions that run and are asked what they wait for: two requests each. */
+/** Running sessions that are asked for waiting requests: two requests each. */
 const MAX_ASKED = 32;
 
-/** A directory that was used in this time is listed: who worked there this morning may want to send there tonight. Listing loads nothing. */
+/** A directory that was used within a day is listed: one may send in the evening to where one worked in the morning. Listing loads nothing. */
 export const LATELY_MS = 24 * 3_600_000;
 const MAX_LISTED = 16;
 
 /**
- * What an OpenCode 2 does, in each directory of its sessions: one request for the latest sessions, one for what runs, and two for
- * each session that runs, which may wait; at first sight, and where all is asked anew, one more for older sessions. None of them loads
- * a directory: of the preview all below `/api/session/:id` do, and what runs is loaded already. Rejects where none was answered and who it is was not asked either: it is not there.
+ * Asks an OpenCode 2 what it does in each directory of its sessions: one request for the latest sessions, one for what runs, and two
+ * for each running session, which may wait. The first probe and a refresh also read older sessions. None of these loads a directory;
+ * on the preview the last two would, but the session runs, so its directory is loaded. Rejects if nothing was answered and the identity
+ * was not asked for: then the server is unreachable.
  */
 export async function askService(
-  task: ProbeTask,
-  deps: ProbeDeps,
+  requests: ProbeRequests,
+  { parts, version }: ProbeTask,
   dialect: Dialect,
 ): Promise<Omit<Look, 'result' | 'latencyMs'>> {
-  if (task.parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
-  let timedOut = false;
-  let answered = 0;
-  const failures: unknown[] = [];
-  const misfits: string[] = [];
-  const attempt: Attempt = async (answer) => {
-    try {
-      const found = await answer;
-      answered += 1;
-      return found;
-    } catch (error) {
-      failures.push(error);
-      timedOut ||= isTimeout(error, task);
-      if (error instanceof RequestError && error.kind === 'malformed') misfits.push(error.message);
-      return undefined;
-    }
-  };
-  const found = await askWork(task, deps, dialect, attempt);
-  if (answered === 0 && task.version !== undefined) throw failures[0];
+  if (parts.length === 0) return { learnt: {}, missing: [], timedOut: false };
+  const found = await askWork(requests, dialect, version === undefined);
+  const { answered, failures, timedOut } = requests;
+  if (answered === 0 && version !== undefined) throw failures[0];
+  const misfits = failures
+    .filter((error) => error instanceof RequestError && error.kind === 'malformed')
+    .map(messageOf);
   return { ...found, timedOut, misfits };
 }
 
-/** Undefined where a request failed. */
-type Attempt = <T>(answer: Promise<T>) => Promise<T | undefined>;
-
 async function askWork(
-  task: ProbeTask,
-  deps: ProbeDeps,
+  requests: ProbeRequests,
   dialect: Dialect,
-  attempt: Attempt,
+  wantsOlder: boolean,
 ): Promise<Pick<Look, 'learnt' | 'missing' | 'elsewhere' | 'isWhole'>> {
-  const listPath = `/api/session?limit=${LISTED_SESSIONS}`;
   const [listed, active] = await Promise.all([
-    attempt(askDated(task, deps, listPath, MAX_LIST_BYTES, MAX_STRING_BYTES)),
-    attempt(ask(task, deps, '/api/session/active', MAX_ACTIVE_BYTES)),
+    requests.attempt(requests.datedWork(LATEST_SERVICE_SESSIONS, MAX_LIST_BYTES)),
+    requests.attempt(requests.work('/api/session/active', MAX_ACTIVE_BYTES)),
   ]);
-  const latest = listed && (await latestIn(listed.body, attempt));
-  const older =
-    task.version === undefined && latest?.length === LISTED_SESSIONS ? await askMany(task, deps) : undefined;
-  const sessions = older ?? latest;
-  const running = active === undefined ? undefined : await attempt(activeIn(active));
+  const latest = listed && (await latestIn(requests, listed.body));
+  const running = active === undefined ? undefined : await requests.attempt(activeIn(active));
   const missing: OverviewPart[] = [
-    ...(sessions ? [] : ['session' as const]),
+    ...(latest ? [] : ['session' as const]),
     ...(running ? [] : ['status' as const, 'permissions' as const, 'questions' as const]),
   ];
-  if (sessions === undefined) return { learnt: {}, missing };
-  const nowMs = listed?.dateMs ?? deps.clock.now();
-  // Where they are is known, and not what they do.
-  const isWhole = older !== undefined || sessions.length < LISTED_SESSIONS;
+  if (listed === undefined || latest === undefined) return { learnt: {}, missing };
+  const { body, nowMs } = listed;
+  let isWhole = entriesOf(body).length < LISTED_SERVICE_SESSIONS;
+  const sessions = [...latest];
+  if (wantsOlder && !isWhole) isWhole = await askOlder(requests, body, sessions);
   if (running === undefined) return { missing, isWhole, ...directoriesOf(sessions, { missing }, nowMs) };
   const unlisted = running.filter((one) => !sessions.some((session) => session.id === one)).slice(0, MAX_ASKED);
-  const [found, requests] = await Promise.all([
-    Promise.all(unlisted.map((id) => attempt(ask(task, deps, `/api/session/${id}`, MAX_LIST_BYTES, MAX_STRING_BYTES)))),
-    Promise.all(running.slice(0, MAX_ASKED).map((id) => attempt(requestsOf(task, deps, id, dialect)))),
+  const [found, asked] = await Promise.all([
+    Promise.all(unlisted.map((id) => requests.attempt(requests.work(`/api/session/${id}`, MAX_LIST_BYTES)))),
+    Promise.all(running.slice(0, MAX_ASKED).map((id) => requests.attempt(waitingIn(requests, id, dialect)))),
   ]);
-  const looked = found.map((answer) => (answer as { readonly data?: unknown } | undefined)?.data);
-  const known = [...sessions, ...(serviceSessionsOf({ data: looked }) ?? [])];
-  const waiting = requests.flatMap((asked) => asked ?? []);
-  const unanswered = running.filter((_, index) => index < MAX_ASKED && requests[index] === undefined);
+  const foundData = found.map((answer) => (answer as { readonly data?: unknown } | undefined)?.data);
+  const known = [...sessions, ...(serviceSessionsOf({ data: foundData }) ?? [])];
+  const unanswered = running.filter((_, index) => index < MAX_ASKED && asked[index] === undefined);
+  const waiting = asked.flatMap((one) => one ?? []);
   return {
     isWhole,
     missing: unanswered.length > 0 ? REQUESTS : [],
@@ -116,35 +94,43 @@ async function askWork(
   };
 }
 
-/** Without it only those of the latest are known. */
-async function askMany(task: ProbeTask, deps: ProbeDeps): Promise<readonly ListedSession[] | undefined> {
+/** Adds older sessions to `found`. Returns whether those are all; if not, the directories of the others stay as an earlier probe found them. */
+async function askOlder(requests: ProbeRequests, latest: unknown, found: ListedSession[]): Promise<boolean> {
+  let isAll = false;
   try {
-    const path = `/api/session?limit=${MANY_SESSIONS}`;
-    return serviceSessionsOf(await ask(task, deps, path, 2 * MAX_LIST_BYTES, MAX_STRING_BYTES));
+    const pages = olderSessions(latest, (path) => requests.work(path, MAX_LIST_BYTES));
+    for await (const { sessions, isLast } of pages) {
+      found.push(...sessions);
+      isAll = isLast;
+    }
   } catch {
-    return undefined;
+    return false;
   }
+  return isAll;
 }
 
 const REQUESTS: readonly OverviewPart[] = ['permissions', 'questions'];
 
 /** What all sessions do. */
 interface Work {
-  /** Undefined where it was not learnt. */
+  /** Undefined if unknown. */
   readonly running?: readonly string[];
   readonly waiting?: readonly Waiting[];
-  /** Sessions that run, and of which it was not learnt what they wait for. */
+  /** Running sessions whose waiting requests are unknown. */
   readonly unanswered?: readonly string[];
   readonly missing: readonly OverviewPart[];
 }
 
-/** An entry that does not fit is reported and left out; it hides no other. */
-async function latestIn(answer: unknown, attempt: Attempt): Promise<readonly ListedSession[] | undefined> {
+/** Leaves out and reports entries that do not fit the contract. */
+async function latestIn(requests: ProbeRequests, answer: unknown): Promise<readonly ListedSession[] | undefined> {
   const found = serviceSessionsOf(answer);
-  const { data } = (answer ?? {}) as { readonly data?: unknown };
-  const isAll = found !== undefined && Array.isArray(data) && found.length === data.length;
-  if (!isAll) await attempt(sessionsIn(answer));
+  if (found === undefined || found.length < entriesOf(answer).length) await requests.attempt(sessionsIn(answer));
   return found;
+}
+
+function entriesOf(page: unknown): readonly unknown[] {
+  const { data } = (page ?? {}) as { readonly data?: unknown };
+  return Array.isArray(data) ? data : [];
 }
 
 const sessionsIn = async (answer: unknown): Promise<unknown> =>
@@ -153,12 +139,10 @@ const sessionsIn = async (answer: unknown): Promise<unknown> =>
 const activeIn = async (answer: unknown): Promise<readonly string[]> =>
   Object.keys(fitting(dataOf(wireActiveSchema), answer, 'GET /api/session/active').data);
 
-/** What a session that runs waits for. */
-async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect: Dialect): Promise<readonly Waiting[]> {
+async function waitingIn(requests: ProbeRequests, id: string, dialect: Dialect): Promise<readonly Waiting[]> {
   const list = async <T>(kind: string, schema: z.ZodType<T>): Promise<readonly T[]> => {
     const path = `/api/session/${id}/${kind}`;
-    const answer = await ask(task, deps, path, MAX_REQUESTS_BYTES, MAX_STRING_BYTES);
-    return fitting(dataOf(z.array(schema)), answer, `GET ${path}`).data;
+    return fitting(dataOf(z.array(schema)), await requests.work(path, MAX_REQUESTS_BYTES), `GET ${path}`).data;
   };
   const [permissions, questions] = await Promise.all([
     list('permission', wirePermissionSchema),
@@ -169,10 +153,10 @@ async function requestsOf(task: ProbeTask, deps: ProbeDeps, id: string, dialect:
   return [
     ...permissions.map((one): WaitingRequest => ({ kind: 'permission', request: permissionOf(one) })),
     ...questions.map((request): WaitingRequest => ({ kind: 'question', request })),
-  ].map(shortly);
+  ].map(waitingOf);
 }
 
-/** The work in each directory, what runs first and then the most recently used. */
+/** The work in each directory. Marks those that are not listed as old. */
 function directoriesOf(
   sessions: readonly ListedSession[],
   work: Work,
@@ -202,11 +186,7 @@ function directoriesOf(
 }
 
 function workIn(sessions: readonly ListedSession[], { running, waiting = [] }: Work): OverviewParts {
-  const latest = sessions.find(({ isChild, isArchived }) => !isChild && !isArchived);
-  const session =
-    latest === undefined
-      ? null
-      : { id: latest.id, title: latest.title, directory: latest.directory, updatedMs: latest.updatedMs };
+  const session = summaryOf(sessions.find(isPersons));
   if (running === undefined) return { session };
   const runs = running.filter((running) => sessions.some(({ id }) => id === running));
   const isSubAgents = (sessionId: string): boolean => sessions.some(({ id, isChild }) => id === sessionId && isChild);

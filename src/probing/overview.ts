@@ -2,14 +2,14 @@ import type { Doing, ListedSession } from './answers.ts';
 import type { Overview, OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
 import type { ReportedOverview } from '../model/report.ts';
 
-/** What one look learnt of a server's work in one directory; a part that is absent was not learnt. */
+/** What one look learnt of a server's work in one directory. Parts that it did not learn are absent. */
 export interface OverviewParts {
   readonly status?: Doing;
   readonly permissions?: readonly Waiting[];
   readonly questions?: readonly Waiting[];
-  /** Null: there is none. */
+  /** Null if there is none. */
   readonly session?: SessionSummary | null;
-  /** Of the server's own directory only: the others in which its sessions were used lately. */
+  /** Only in the server's own directory: the others in which its sessions were used lately. */
   readonly recent?: RecentDirectories;
   /** See `Overview`. */
   readonly witness?: string;
@@ -17,36 +17,33 @@ export interface OverviewParts {
   readonly isOld?: boolean;
 }
 
-/** Directories of a server's own sessions that were used in the last ten minutes, by the server's clock. */
+/** Directories of a server's sessions that were used in the last ten minutes by its clock. */
 export interface RecentDirectories {
-  /** With the latest session of each, a root one where one is listed; the most recently used first. */
+  /** The latest session of each directory, preferably a root session; most recently used first. */
   readonly sessions: ReadonlyMap<string, ListedSession>;
   /** How many more there are. */
   readonly more: number;
-  /** The project of the server's own directory, where a session of that is listed. */
+  /** The project of the server's own directory, if one of its sessions is listed. */
   readonly ownProject?: string;
 }
 
-/** A directory to ask about beside the server's own, and what is known of it. */
+/** A directory to ask about beside the server's own. */
 export interface OtherDirectory {
   readonly directory: string;
-  /** See `Overview`. It is asked for first, unless the server listed it just now. */
+  /** See `Overview`. Checked first, unless the server listed the directory just now. */
   readonly witness?: string | undefined;
   readonly isListed: boolean;
   readonly session?: SessionSummary | undefined;
   readonly known?: OverviewParts | undefined;
 }
 
-/** The parts known of one endpoint, and the overview they make. */
+/** The parts known of one endpoint, and the overview made of them. */
 export interface KnownOverview {
   readonly parts: OverviewParts;
   readonly overview: Overview;
 }
 
-/**
- * Puts what was learnt over what was known. A part that was asked for and not answered keeps its last value and is
- * named in `stale`. Where nothing at all was learnt, the known overview stays as it is, with its age.
- */
+/** Merges new parts into known ones. A part without an answer keeps its value and is named in `stale`. If nothing was learnt, `known` stays, with its age. */
 export function updateOverview(
   known: KnownOverview | undefined,
   learnt: OverviewParts,
@@ -70,7 +67,7 @@ export function updateOverview(
   };
 }
 
-/** What a watcher says, as if it had been asked at `nowMs`. */
+/** A watcher's report, as if the server had been asked at `nowMs`. */
 export function overviewOfReport(of: ReportedOverview, nowMs: number): KnownOverview {
   const { directory: _, ...reported } = of;
   const { activity, running, waiting, session = null, witness, isOld } = reported;
@@ -87,10 +84,10 @@ export function overviewOfReport(of: ReportedOverview, nowMs: number): KnownOver
   };
 }
 
-/** Listed at most; the others are counted by nobody. */
+/** Requests in one overview; more are not counted. */
 const MAX_SHOWN = 10;
 
-/** What an abort left behind is still listed (opencode 1.18.33), but its session does not run, and waits for nothing. */
+/** Without requests that an abort left behind: opencode 1.18.33 still lists them, but their session does not run. */
 function waitingOf({ status, permissions = [], questions = [] }: OverviewParts): readonly Waiting[] {
   const running = new Set(status?.running);
   return [...permissions, ...questions]

@@ -14,30 +14,30 @@ export interface PasswordDeps {
   /** The longest that one probe waits for its password. */
   readonly limitMs: number;
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
-  /** Rejects where a header cannot be read. */
+  /** Rejects if a header cannot be read. */
   readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
 }
 
-/** A credential where there is one, or why the one that is configured could not be read. */
 export interface PasswordAnswer {
   readonly credential?: Credential;
+  /** Why the configured password could not be read. */
   readonly problem?: string;
-  /** With its headers, where some had to be read. */
+  /** With its headers, if some had to be read. */
   readonly endpoint?: Endpoint;
-  /** Why it must not be asked at all: without its headers another instance might answer. */
+  /** Why it must not be asked: without its headers another instance might answer. */
   readonly lock?: string;
 }
 
 /** Password files read at once, well below any limit of open files. */
 const AT_ONCE = 64;
 
-/** A password command that takes longer than any file leaves its place to the next. */
+/** Longer than reading any file: a slow password command then leaves its place to the next. */
 const PLACE_MS = 100;
 
-/** An abort reason of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
+/** Without a reason of our own each abort creates an exception with a stack, which is slow for 10,000 probes. */
 const LATE = 'late';
 
-/** Reads the passwords of candidates before a probe takes its slot, so that a slow vault delays nobody else. */
+/** Reads passwords before the probe takes its slot, so that a slow vault delays no other probe. */
 export class PasswordReader {
   readonly #deps: PasswordDeps;
   readonly #places = pLimit(AT_ONCE);
@@ -46,11 +46,11 @@ export class PasswordReader {
 
   constructor(deps: PasswordDeps) {
     this.#deps = deps;
-    // Every reading listens to it.
+    // Every read adds a listener.
     setMaxListeners(0, this.#closing.signal);
   }
 
-  /** Never rejects. An urgent reading does not queue. */
+  /** Never rejects. `urgent` skips the queue. */
   async find(candidate: Candidate, urgent: boolean): Promise<PasswordAnswer> {
     if (urgent) return this.#read(candidate);
     return await new Promise((resolve) => {
@@ -60,7 +60,7 @@ export class PasswordReader {
         const place = new LinkedAbort(this.#closing.signal);
         await Promise.race([answer, this.#deps.clock.sleep(PLACE_MS, place.signal)]);
         place.end();
-        // Most candidates have no password: thousands in one turn would keep the first probes from their sockets.
+        // Thousands of candidates without a password must not fill one turn of the event loop: the first probes need their sockets.
         await new Promise((next) => setImmediate(next));
       });
     });
@@ -82,7 +82,7 @@ export class PasswordReader {
     }
   }
 
-  /** A file system that hangs would otherwise collect one stuck look-up per probe, each holding a thread. */
+  /** Shares a read under way: on a hung file system each would hold a thread. */
   #inFlight(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
     const known = this.#open.get(candidate);
     if (known !== undefined) return known;
@@ -91,7 +91,7 @@ export class PasswordReader {
     return resolving;
   }
 
-  /** Rejects where the signal aborts, and where there are no headers to read but no password either. */
+  /** Rejects if the signal aborts, and, if there are no headers to read, if the password cannot be read. */
   async #resolve(candidate: Candidate, signal: AbortSignal): Promise<PasswordAnswer> {
     const { resolveCredential, withHeaders } = this.#deps;
     if (!hasUnreadHeaders(candidate) || withHeaders === undefined) {
@@ -113,7 +113,6 @@ export class PasswordReader {
   }
 }
 
-/** Whether a header's value is to be found somewhere first. */
 function hasUnreadHeaders({ endpoint: { headers = {} } }: Candidate): boolean {
   return Object.values(headers).some((value) => typeof value !== 'string');
 }

@@ -5,80 +5,86 @@ import { said, wordsOf } from '../opencode/said.ts';
 import { healthOf, pathOf } from './answers.ts';
 import { askOverview } from './ask-overview.ts';
 import { askService } from './ask-service.ts';
-import { askWho, isOpencode2 } from './opencode-2.ts';
-import { ask, type Healthy, isTimeout, type Look, type ProbeDeps, type ProbeTask, type Settled } from './probe-task.ts';
+import { identifyOpencode2, isOpencode2 } from './opencode-2.ts';
+import { ProbeRequests } from './probe-requests.ts';
+import type { Healthy, Look, ProbeDeps, ProbeTask, Settled } from './probe-task.ts';
 import { unsupportedReason } from './supported-version.ts';
-
-/** Health and paths are below one KiB. */
-const MAX_IDENTITY_BYTES = 256 * 1024;
 
 const MAX_REASON_CHARS = 400;
 const MAX_REASON_PATH_CHARS = 150;
 const MAX_CHALLENGE_CHARS = 100;
-/** The beginning of a page says what it is. */
+/** Enough of a web page to recognise it. */
 const MAX_PAGE_CHARS = 4096;
 const MAX_WORDS_CHARS = 120;
 const MARKUP = /<(style|script)\b[^]*?<\/\1>|<[^>]*>/gi;
 
-/** Looks at one endpoint: who is there, then what it is doing. Never rejects; sends no directory but the server's own. */
+/** Asks one endpoint for its identity, then for its work. Never rejects. */
 export async function probe(task: ProbeTask, deps: ProbeDeps): Promise<Look> {
   if (task.lock !== undefined) return settled({ status: 'locked', reason: task.lock });
+  const requests = new ProbeRequests(task, deps);
   const startMs = deps.clock.monotonic();
   let latencyMs: number | undefined;
   try {
     const result =
-      task.identity ?? (await identify(task, deps, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
+      task.identity ??
+      (await identify({ requests, task, deps }, () => (latencyMs ??= deps.clock.monotonic() - startMs)));
     if (result.status !== 'healthy') return settled(result, latencyMs);
     const overview =
       result.dialect === 'opencode-1'
-        ? await askOverview(task, deps, result.directory)
-        : await askService(task, deps, result.dialect);
+        ? await askOverview(requests, task, result.directory)
+        : await askService(requests, task, result.dialect);
     return { result, ...overview, ...(latencyMs === undefined ? {} : { latencyMs }) };
   } catch (error) {
-    return failed(error, task, latencyMs);
+    return failed(error, { task, timedOut: requests.isTimeout(error), latencyMs });
   }
 }
 
-/** Calls `answered` with the first answer. */
-async function identify(task: ProbeTask, deps: ProbeDeps, answered: () => void): Promise<Identified> {
-  const { before, version, candidate } = task;
+/** Calls `answered` on the first answer. */
+interface Identifying {
+  readonly requests: ProbeRequests;
+  readonly task: ProbeTask;
+  readonly deps: ProbeDeps;
+}
+
+async function identify(identifying: Identifying, answered: () => void): Promise<Identified> {
+  const { before, version, candidate } = identifying.task;
   const knownAs2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
   if (knownAs2 && before !== undefined && version !== undefined) return before;
-  const told = version ?? (await askVersion(task, deps, knownAs2));
+  const told = version ?? (await askVersion(identifying, knownAs2));
   if (version === undefined) answered();
   if (typeof told !== 'string') return told;
   const unsupported = unsupportedReason(told);
   if (unsupported !== undefined) return { status: 'unsupported', version: told, reason: unsupported };
-  const identity = await askPaths(task, deps, told);
+  const identity = await askPaths(identifying, told);
   answered();
   return identity;
 }
 
 type Identified = Extract<Settled, { status: 'healthy' | 'unsupported' }>;
 
-/** The version of an OpenCode 1, or who else it is. */
-async function askVersion(task: ProbeTask, deps: ProbeDeps, knownAs2: boolean): Promise<string | Identified> {
+/** Resolves to the version of an OpenCode 1, or else to the identity found. */
+async function askVersion({ requests, task }: Identifying, knownAs2: boolean): Promise<string | Identified> {
   if (knownAs2) {
-    const who = await askWho(task, deps);
-    if (who !== undefined) return who;
+    const found = await identifyOpencode2(requests, task);
+    if (found !== undefined) return found;
   }
   let answer: unknown;
   try {
-    answer = await ask(task, deps, '/global/health', MAX_IDENTITY_BYTES);
+    answer = await requests.identity('/global/health');
   } catch (error) {
     if (!(error instanceof RequestError) || !['locked', 'malformed', 'status'].includes(error.kind)) throw error;
-    const who = await askWho(task, deps, error);
-    if (who === undefined) throw error;
-    return who;
+    const found = await identifyOpencode2(requests, task, error);
+    if (found === undefined) throw error;
+    return found;
   }
   const health = healthOf(answer);
   if (health === undefined) throw malformed(task, '/global/health', 'expected {"healthy":true,"version":…}');
-  if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} says that it is not healthy`);
+  if (!health.healthy) throw new Unfit(`${task.connection.endpoint.url} reports that it is not healthy`);
   return health.version;
 }
 
-async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Promise<Healthy> {
-  const paths = pathOf(await ask(task, deps, '/path', MAX_IDENTITY_BYTES));
+async function askPaths({ requests, task, deps }: Identifying, version: string): Promise<Healthy> {
+  const paths = pathOf(await requests.identity('/path'));
   if (paths === undefined) throw malformed(task, '/path', 'expected {"directory","worktree"} with absolute paths');
   const { candidate, signal } = task;
   const claimed = candidate.claims.directory;
@@ -94,7 +100,7 @@ async function askPaths(task: ProbeTask, deps: ProbeDeps, version: string): Prom
   return { status: 'healthy', version, dialect: 'opencode-1', ...paths };
 }
 
-/** It answered, but it is not what we look for. */
+/** Something answered, but not the expected opencode. */
 class Unfit extends Error {}
 
 function malformed(task: ProbeTask, path: string, expected: string): Unfit {
@@ -105,13 +111,19 @@ function settled(result: Settled, latencyMs?: number): Look {
   return { result, learnt: {}, missing: [], timedOut: false, ...(latencyMs === undefined ? {} : { latencyMs }) };
 }
 
-function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined): Look {
+function failed(
+  error: unknown,
+  {
+    task,
+    timedOut,
+    latencyMs,
+  }: { readonly task: ProbeTask; readonly timedOut: boolean; readonly latencyMs: number | undefined },
+): Look {
   if (error instanceof RequestError && error.withheld !== undefined)
     return settled({ status: 'locked', reason: error.withheld, isWithheld: true }, latencyMs);
   if (error instanceof RequestError && error.kind === 'locked') {
     return settled({ status: 'locked', reason: refusal(task, error) }, latencyMs);
   }
-  const timedOut = isTimeout(error, task);
   const reason = timedOut
     ? `${task.connection.endpoint.url} ${latencyMs === undefined ? 'gave no answer' : 'stopped answering'} within ${(task.waitedMs ?? 0) + task.limitMs} ms`
     : messageOf(error) + saidIn(error);
@@ -124,7 +136,7 @@ function failed(error: unknown, task: ProbeTask, latencyMs: number | undefined):
   };
 }
 
-/** What opencode says of an error, such as a configuration file that it cannot use; or what answers in its place. */
+/** opencode's own words for an error (a configuration file that does not parse, say), or the beginning of what a proxy answers. */
 function saidIn(error: unknown): string {
   if (!(error instanceof RequestError) || error.answer === undefined) return '';
   try {
@@ -132,7 +144,7 @@ function saidIn(error: unknown): string {
     return words === undefined ? '' : said(words);
   } catch {
     const text = error.answer.slice(0, MAX_PAGE_CHARS).trim();
-    // JSON that was cut: of a configuration file it may hold the keys.
+    // Truncated JSON may quote a configuration file with its API keys.
     if (/^[{[]/.test(text)) return '';
     const words = text.replaceAll(MARKUP, ' ').replaceAll(/\s+/g, ' ').trim();
     const what = text.startsWith('<') ? '; it answers with a web page, as a proxy does' : '';
@@ -140,13 +152,13 @@ function saidIn(error: unknown): string {
   }
 }
 
-/** A node service that cannot say who calls or has not seen the instance yet, and servers that are overloaded or still start. */
+/** A node service that cannot identify the caller or has not found the instance yet, or a server that is overloaded or starting. */
 function isNotNow(error: unknown): boolean {
   if (!(error instanceof RequestError) || error.status === undefined) return false;
   return error.kind === 'unreachable' || error.status >= 500 || error.status === 429;
 }
 
-/** OpenCode's own, of all versions that are supported. */
+/** The same in all supported versions. */
 const OWN_CHALLENGE = /^Basic realm="Secure Area"/i;
 
 function refusal(task: ProbeTask, { answer, challenge }: RequestError): string {
@@ -159,6 +171,6 @@ function refusal(task: ProbeTask, { answer, challenge }: RequestError): string {
   const whose =
     challenge === undefined || OWN_CHALLENGE.test(challenge)
       ? ''
-      : `; not opencode asks, but what stands in front of it: ${quoted(challenge, MAX_CHALLENGE_CHARS)}`;
+      : `; it is not opencode that asks, but something in front of it: ${quoted(challenge, MAX_CHALLENGE_CHARS)}`;
   return sentence(`${connection.endpoint.url} answered HTTP 401: ${who}${why}${whose}`, MAX_REASON_CHARS);
 }

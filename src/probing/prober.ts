@@ -9,52 +9,51 @@ import type { OverviewPart } from '../model/instance.ts';
 import type { ReportedOverview } from '../model/report.ts';
 import { type Rank, ProbeQueue } from './probe-queue.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
-import { PasswordReader } from './password-reader.ts';
+import { type PasswordAnswer, PasswordReader } from './password-reader.ts';
 import { probe } from './probe.ts';
 import { usableReport } from './report.ts';
 import type { Healthy, Look } from './probe-task.ts';
 import type { SameDirectory } from './same-directory.ts';
 
-/** An endpoint to look at, by identity: one object as long as its registration stays what it is. */
+/** An endpoint to probe: the same object until its registration changes. */
 export interface ProbeTarget {
   readonly candidate: Candidate;
-  /** How its last probe ended. */
+  /** By the result of its last probe. */
   readonly standing: 'known' | 'fresh' | 'suspect';
-  /** What the last probes learnt of what it does in its own directory. */
+  /** What earlier probes learnt of its own directory. */
   readonly learnt?: OverviewParts | undefined;
-  /** What it is, while it is healthy. */
+  /** Absent unless it is healthy. */
   readonly identity?: Healthy | undefined;
-  /** What a request to it needs, as its last look had it. */
+  /** From its last probe. */
   readonly connection?: Connection;
 }
 
-/** What a probe found, and what a request to the endpoint needs. */
 export interface ProbeOutcome extends Look {
   readonly connection: Connection;
-  /** What it does, as its watcher says: nothing was asked. */
+  /** From its watcher; nothing was asked. */
   readonly reported?: readonly ReportedOverview[];
-  /** Probes are numbered as they begin, so that a late answer cannot displace a newer one. */
+  /** Counts probes as they begin, so that a late answer cannot replace a newer one. */
   readonly sequence: number;
 }
 
 export interface LookOptions {
   readonly parts: readonly OverviewPart[];
-  /** A version that an earlier look found is good enough. */
+  /** Use the version from an earlier probe. */
   readonly trustsVersion?: boolean;
-  /** Only these directories are asked about, of a server that answered just now: who it is, is not asked again. */
+  /** Ask only about these directories, of a server that was identified just now. */
   readonly elsewhere?: readonly OtherDirectory[];
-  /** For a tool that waits for this one: before everything that waits, and one look only; a second is asked for by `recheck`. */
+  /** A tool waits for it: goes first, and takes one look only. `recheck` is the second. */
   readonly urgent?: 'look' | 'recheck';
 }
 
-/** Looks that end together. */
+/** Looks that are given up together. */
 export interface Batch<T extends ProbeTarget> {
   /**
-   * Undefined where the batch ended first. Never rejects. Where the watcher of a server says what it does, that is the outcome, and
-   * nothing is asked, but for a tool that is about to drive it and of other directories, which go into requests.
+   * Resolves to undefined if the batch ends first; never rejects. Uses the server's watcher report instead of requests, unless a tool
+   * is about to drive the server (`urgent`) or other directories are asked about, since a request needs the server's own word for those.
    */
   look(target: T, options: LookOptions): Promise<ProbeOutcome | undefined>;
-  /** Lets go of what has not answered: what waits is dropped unless another batch wants it, what runs goes on to its own deadline. */
+  /** Drops waiting looks, unless another batch wants them. Running ones go on to their deadline. */
   end(): void;
 }
 
@@ -68,27 +67,27 @@ export interface ProbeCounters {
 export interface ProberDeps<T extends ProbeTarget> {
   readonly clock: Clock;
   readonly slots: number;
-  /** The health deadline. */
+  /** HEALTH_CHECK_TIMEOUT_MS. */
   readonly deadlineMs: number;
   readonly sameDirectory: SameDirectory;
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
   readonly withHeaders?: ((endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>) | undefined;
-  /** For every probe that is settled; one that ran out of time and will be repeated is not. */
+  /** Not called for an unhealthy look that ran out of time and will be repeated. */
   readonly onOutcome: (target: T, outcome: ProbeOutcome) => void;
 }
 
 /**
- * The first look is short, so that what hangs frees its slot soon. What only ran out of time is looked at again, among
- * the suspects: opencode accepts requests in its first 450 ms that it never answers. The eighth that is left
- * is for waiting, so that the verdict is there when a survey ends.
+ * Shares of the deadline. The first look is short, so that a hung server frees its slot soon. A look that ran out of time is
+ * repeated among the suspects: opencode accepts requests in its first 450 ms that it never answers. The remaining eighth is for
+ * waiting, so that the second look ends before a survey does.
  */
 const FIRST_LOOK = 1 / 4;
 const SECOND_LOOK = 5 / 8;
 
-/** A vault may be slow; this holds no slot, but what asks for a password is of no use without it. */
+/** A vault may be slow. Waiting for it holds no slot, and a server behind a password is of no use without. */
 const CREDENTIAL_WAIT = 1 / 2;
 
-/** Abort reasons of our own: without one, each abort makes an exception with a stack, which 10,000 probes feel. */
+/** Without a reason of our own each abort creates an exception with a stack, which is slow for 10,000 probes. */
 const DONE = 'done';
 const LATE = 'late';
 const CLOSED = 'closed';
@@ -102,16 +101,14 @@ interface Job<T extends ProbeTarget> {
   pass: 1 | 2;
   running: boolean;
   dropped: boolean;
-  /** Called once with what was found. */
+  /** Each is called once with the outcome. */
   readonly waiters: Set<(outcome: ProbeOutcome | undefined) => void>;
-  connection: Connection;
-  credentialProblem?: string | undefined;
-  lock?: string | undefined;
-  /** The first look found who is there, but not all of what it is doing. */
+  password: PasswordAnswer;
+  /** Found the identity, but ran out of time for some parts. */
   firstLook?: Look;
 }
 
-/** Schedules every probe of the process on one limiter. */
+/** Schedules all probes of this process on one limiter. */
 export class Prober<T extends ProbeTarget> {
   readonly counters: ProbeCounters = { probes: 0, inFlight: 0, maxInFlight: 0, requests: 0 };
   readonly #deps: ProberDeps<T>;
@@ -122,7 +119,7 @@ export class Prober<T extends ProbeTarget> {
   readonly #joinable = new Map<T, Job<T>>();
   readonly #jobs = new Set<Job<T>>();
   readonly #running = new Set<AbortController>();
-  /** Their first look ran out of time, and no later one has answered yet. */
+  /** Their first look ran out of time, and no later one has answered. */
   readonly #slow = new WeakSet<T>();
   #sequence = 0;
   #closed = false;
@@ -136,7 +133,7 @@ export class Prober<T extends ProbeTarget> {
     this.#queue = new ProbeQueue(deps.slots);
   }
 
-  /** Of the probe that began last. */
+  /** Of the latest probe. */
   get sequence(): number {
     return this.#sequence;
   }
@@ -174,13 +171,13 @@ export class Prober<T extends ProbeTarget> {
     };
   }
 
-  /** Its registration is gone: what waits for it is dropped, what runs is nobody's business any more. */
+  /** Drops a waiting look at a registration that is gone. */
   forget(target: T): void {
     const job = this.#joinable.get(target);
     if (job !== undefined && !job.running) this.#drop(job);
   }
 
-  /** Ends every request; open looks resolve with undefined. */
+  /** Ends every request; open looks resolve to undefined. */
   close(): void {
     this.#closed = true;
     this.#passwords.close();
@@ -188,7 +185,7 @@ export class Prober<T extends ProbeTarget> {
     for (const job of this.#jobs) this.#drop(job);
   }
 
-  /** Undefined where there is none any more. */
+  /** Undefined if there is no current report. */
   async #takeReport(target: T): Promise<ProbeOutcome | undefined> {
     let { connection } = target;
     if (connection === undefined) {
@@ -212,7 +209,7 @@ export class Prober<T extends ProbeTarget> {
     return outcome;
   }
 
-  /** A job under way that will tell what is asked, or can still be made to. */
+  /** An open job that asks for these parts, or can be extended to. */
   #join(target: T, { parts, trustsVersion = false, urgent, elsewhere }: LookOptions): Job<T> | undefined {
     if (urgent !== undefined || elsewhere !== undefined) return undefined;
     const job = this.#joinable.get(target);
@@ -236,7 +233,7 @@ export class Prober<T extends ProbeTarget> {
       running: false,
       dropped: false,
       waiters: new Set(),
-      connection: { endpoint: target.candidate.endpoint },
+      password: {},
     };
     this.#jobs.add(job);
     if (urgent === undefined && elsewhere === undefined) this.#joinable.set(target, job);
@@ -244,12 +241,9 @@ export class Prober<T extends ProbeTarget> {
     return job;
   }
 
-  /** Finds the password, and headers that are secrets, before a slot is taken. */
+  /** Reads the password and secret headers before taking a slot. */
   async #prepare(job: Job<T>): Promise<void> {
-    const found = await this.#passwords.find(job.target.candidate, job.urgent !== undefined);
-    job.connection = connectionOf(job.target, found);
-    job.credentialProblem = found.problem;
-    job.lock = found.lock;
+    job.password = await this.#passwords.find(job.target.candidate, job.urgent !== undefined);
     if (!job.dropped) this.#enqueue(job, this.#firstRank(job));
   }
 
@@ -263,24 +257,25 @@ export class Prober<T extends ProbeTarget> {
     void this.#limit(() => this.#runNext());
   }
 
-  /** Takes one slot for the job that is most urgent now, not for the one that asked for the slot. */
+  /** Runs the most urgent job, which may not be the one that asked for this slot. */
   async #runNext(): Promise<void> {
     const next = this.#queue.pick();
-    // Suspects wait until one of them leaves its slot.
+    // Only suspects are waiting, and their share of the slots is taken.
     if (next === undefined) return;
     await this.#run(next.job);
     if (this.#queue.done(next.rank)) void this.#limit(() => this.#runNext());
   }
 
   async #run(job: Job<T>): Promise<void> {
-    const { clock, deadlineMs, sameDirectory, onOutcome } = this.#deps;
+    const { clock, deadlineMs, sameDirectory } = this.#deps;
     const { counters } = this;
     const firstMs = Math.max(1, Math.round(deadlineMs * FIRST_LOOK));
     const limitMs = job.pass === 1 ? firstMs : Math.max(1, Math.round(deadlineMs * SECOND_LOOK));
     const known = job.elsewhere === undefined ? job.firstLook?.result : job.target.identity;
     const sequence = (this.#sequence += 1);
+    const connection = connectionOf(job.target, job.password);
     const controller = new AbortController();
-    // Each request listens; those about many directories or sessions are more than Node's limit for a warning.
+    // Each request adds a listener; many directories exceed Node's limit of 10.
     setMaxListeners(0, controller.signal);
     job.running = true;
     this.#running.add(controller);
@@ -288,13 +283,13 @@ export class Prober<T extends ProbeTarget> {
     counters.inFlight += 1;
     counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
     void clock.sleep(limitMs, controller.signal).then(() => {
-      // What arrived while this process was busy counts: sockets are read before this runs.
+      // Answers that arrived while this process was busy still count: sockets are read before setImmediate runs.
       if (!controller.signal.aborted) setImmediate(() => controller.abort(LATE));
     });
     const look = await probe(
       {
         candidate: job.target.candidate,
-        connection: job.connection,
+        connection,
         parts: job.firstLook?.result.status === 'healthy' ? job.firstLook.missing : job.parts,
         elsewhere: job.elsewhere,
         known: job.target.learnt,
@@ -304,8 +299,8 @@ export class Prober<T extends ProbeTarget> {
         limitMs,
         ...(job.pass === 2 ? { waitedMs: firstMs } : {}),
         signal: controller.signal,
-        credentialProblem: job.credentialProblem,
-        lock: job.lock,
+        credentialProblem: job.password.problem,
+        lock: job.password.lock,
       },
       {
         clock,
@@ -320,17 +315,16 @@ export class Prober<T extends ProbeTarget> {
     counters.inFlight -= 1;
     job.running = false;
     if (this.#closed) return;
-    this.#settle(job, look, sequence, onOutcome);
+    this.#settle(job, look, { ...look, connection, sequence });
   }
 
-  #settle(job: Job<T>, look: Look, sequence: number, onOutcome: ProberDeps<T>['onOutcome']): void {
-    const { target, connection } = job;
-    const outcome: ProbeOutcome = { ...look, connection, sequence };
+  #settle(job: Job<T>, look: Look, outcome: ProbeOutcome): void {
+    const { target } = job;
     const repeat = look.timedOut && job.pass === 1;
     if (look.result.status !== 'unhealthy') this.#slow.delete(target);
     else if (look.timedOut) this.#slow.add(target);
-    // The identity is reported at once, even if questions about its work are still open.
-    if (!repeat || look.result.status === 'healthy') onOutcome(target, outcome);
+    // The identity is reported at once, even if parts are still missing.
+    if (!repeat || look.result.status === 'healthy') this.#deps.onOutcome(target, outcome);
     if (repeat && job.urgent === undefined && job.waiters.size > 0) {
       job.pass = 2;
       job.firstLook = look;
@@ -355,10 +349,7 @@ export class Prober<T extends ProbeTarget> {
 
 function connectionOf(
   { candidate }: ProbeTarget,
-  {
-    endpoint = candidate.endpoint,
-    credential,
-  }: { readonly endpoint?: Endpoint | undefined; readonly credential?: Credential | undefined },
+  { endpoint = candidate.endpoint, credential }: PasswordAnswer,
 ): Connection {
   return { endpoint, ...(credential !== undefined && { credential }) };
 }

@@ -3,7 +3,7 @@ import { currentReport, type Report } from '../model/report.ts';
 import { isKnownService } from './opencode-2.ts';
 import { unsupportedReason } from './supported-version.ts';
 
-/** What the watcher of that server says, where it can be believed and tells of one that this program can drive; else the server is asked, and told why not. */
+/** The current report of the server's watcher; undefined if there is none, or if its version is unsupported, which a probe explains. */
 export function usableReport(candidate: Candidate): Report | undefined {
   const report = currentReport(candidate);
   if (report === undefined) return undefined;

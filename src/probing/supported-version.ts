@@ -1,23 +1,18 @@
 import { quoteName } from '../base/plain-text.ts';
 
-/** The oldest opencode that the tests ran against; the README names it. */
+/** The oldest version that the tests run against; the README names it. */
 export const MIN_VERSION = '1.18.10';
 const OLDEST: Numbers = [1, 18, 10];
 
-/** 2.x has another health route. */
-const FIRST_UNKNOWN_MAJOR = 2;
-
 type Numbers = readonly [major: number, minor: number, patch: number];
 
-/**
- * Why this program cannot drive that version, or undefined where it can. What does not parse, and builds from
- * source (0.0.0-…), get the benefit of the doubt.
- */
+/** Why this program cannot drive that version; undefined if it can. Accepts what does not parse, and builds from source (0.0.0-…). */
 export function unsupportedReason(version: string): string | undefined {
   const found = parse(version);
   if (found === undefined || found.every((number) => number === 0)) return undefined;
-  if (found[0] >= FIRST_UNKNOWN_MAJOR)
-    return `opencode ${quoteName(version)} answers as OpenCode 1 does, of which 1.x from ${MIN_VERSION} on is known; update opencode-mcp`;
+  // OpenCode 2 has another health route.
+  if (found[0] >= 2)
+    return `opencode ${quoteName(version)} answers like OpenCode 1, of which 1.x from ${MIN_VERSION} on is known; update opencode-mcp`;
   if (isOlder(found)) return `opencode ${quoteName(version)} is too old; ${MIN_VERSION} or newer is needed`;
   return undefined;
 }

@@ -86,6 +86,17 @@ describe('an instance of which a watcher says what it does', () => {
     expect(requestsTo(fake)).toBe(0);
   });
 
+  test('is retrying if its watcher saw a session of OpenCode 2 retry, which is listed as running', async () => {
+    await using stage = await reportedWorld();
+    const { world, say } = stage;
+    const busy = busyIn(DIRECTORY);
+    const reason = 'attempt 2: opencode says "Rate limit"';
+    await say(
+      report([{ ...busy, sessions: busy.sessions?.map((one) => ({ ...one, state: 'retrying', reason })) ?? [] }]),
+    );
+    expect(world.instance('a')).toMatchObject({ state: 'retrying', reason });
+  });
+
   test('wakes who waits for a change, and nobody else', async () => {
     await using stage = await reportedWorld();
     const { world, say } = stage;

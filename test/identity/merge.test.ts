@@ -45,7 +45,7 @@ describe('one address', () => {
     expect(groups(merged)).toEqual([['a'], ['b']]);
   });
 
-  test('headers that a person gave are part of the address: a proxy may choose by them', () => {
+  test('configured headers are part of the address: a proxy may route by them', () => {
     const one = probed({ key: 'a', headers: { 'x-box': 'one' } });
     const other = probed({ key: 'b', headers: { 'x-box': 'two' } });
     expect(groups(merge([one, other], NO_PROOFS))).toEqual([['a'], ['b']]);
@@ -55,7 +55,7 @@ describe('one address', () => {
     ['ids', { id: 'x', name: 'a' }, { id: 'y', name: 'a' }],
     ['names', { name: 'a' }, { name: 'b' }],
     ['directories', { name: 'a', directory: '/a' }, { name: 'a', directory: '/b' }],
-  ])('registrations with different %s contradict: the newest is kept, the other is noted', (_, old, recent) => {
+  ])('registrations with different %s contradict: the newest is kept, the other noted', (_, old, recent) => {
     const one = at(1, 'a', { claims: { ...old, connectedAt: 1 } });
     const other = at(1, 'b', { claims: { ...recent, connectedAt: 2 } });
     const merged = merge([one, other], NO_PROOFS);
@@ -63,13 +63,13 @@ describe('one address', () => {
     expect(merged.notes).toEqual([{ subject: old.name, reason: expect.stringContaining('http://127.0.0.1:1') }]);
   });
 
-  test('the one that answers is kept even where it is older', () => {
+  test('the registration that answers is kept even if it is older', () => {
     const one = at(1, 'old', { claims: { id: 'x', connectedAt: 1 } });
     const other = at(1, 'new', { claims: { id: 'y', connectedAt: 2 }, result: DEAD });
     expect(groups(merge([one, other], NO_PROOFS))).toEqual([['old']]);
   });
 
-  test('a service file that was left behind is none of the OpenCode 1 that has its port by now', () => {
+  test('a stale service file is not merged with an OpenCode 1 that holds its port', () => {
     const left = at(1, 'service', { claims: { service: { pid: 7 } }, result: DEAD });
     const living = at(1, 'registered', { claims: { name: 'a' } });
     expect(groups(merge([left, living], NO_PROOFS))).toEqual([['registered']]);
@@ -90,7 +90,7 @@ describe('one address', () => {
     expect(merged.servers[0]?.claims).toMatchObject({ id: 'x', name: 'mine' });
   });
 
-  test('one that nobody vouches for joins nothing and displaces nothing', () => {
+  test('an untrusted registration joins and displaces nothing', () => {
     const good = at(1, 'good', { claims: { id: 'x', connectedAt: 1 } });
     const reason = 'world-writable';
     const bad = at(1, 'bad', {
@@ -103,7 +103,7 @@ describe('one address', () => {
     expect(merged.servers[1]?.claims.name).toBeUndefined();
   });
 
-  test('ten thousand registrations for one address are a list of notes, not a standstill', () => {
+  test('ten thousand registrations for one address become notes quickly', () => {
     const flood = Array.from({ length: 10_000 }, (_, index) => at(1, `k${index}`, { claims: { name: 'same' } }));
     const merged = merge(flood, NO_PROOFS);
     expect(merged.servers).toHaveLength(1);
@@ -133,20 +133,20 @@ describe('different addresses', () => {
     ]);
   });
 
-  test('a former proof keeps the dead end with its instance, but never joins two that live', () => {
+  test('a former proof keeps a dead endpoint with its instance, but never joins two healthy ones', () => {
     const former: ProofSet = { proven: [], former: [proof(loopback, relay)] };
     expect(groups(merge([loopback, { ...relay, result: DEAD }], former))).toEqual([['loopback', 'relay']]);
     expect(groups(merge([loopback, relay], former))).toEqual([['loopback'], ['relay']]);
   });
 
-  test('two that live never meet through a dead end that was once proven with each', () => {
+  test('two healthy endpoints are never joined through a dead one that was proven with each', () => {
     const middle = at(3, 'middle', { result: DEAD });
     const former: ProofSet = { proven: [], former: [proof(relay, middle), proof(loopback, middle)] };
     expect(groups(merge([loopback, middle, relay], former))).toEqual([['loopback'], ['relay', 'middle']]);
   });
 });
 
-describe('order of the ways', () => {
+describe('the order of endpoints', () => {
   function order(...endpoints: readonly ProbedEndpoint[]): string[] | undefined {
     const [first, ...rest] = endpoints;
     if (first === undefined) return undefined;
@@ -155,7 +155,7 @@ describe('order of the ways', () => {
     return groups(merge(endpoints, { proven, former: dead.map((other) => proof(first, other)) }))[0];
   }
 
-  test('healthy before others, then by route, then by speed, then by id', () => {
+  test('healthy ones first, then by route, latency and id', () => {
     expect(
       order(
         at(1, 'lan', { route: 'lan', latencyMs: 1 }),
@@ -169,7 +169,7 @@ describe('order of the ways', () => {
     ).toEqual(['loopback', 'tailnet-equal', 'tailnet-fast', 'tailnet-slow', 'relay', 'lan', 'dead']);
   });
 
-  test('a way that failed lately comes after those that did not, whatever its route, and before those that fail', () => {
+  test('an endpoint that failed lately comes after steady ones of any route, and before failing ones', () => {
     expect(
       order(
         { ...at(1, 'flapping'), unsteady: true },
@@ -179,12 +179,12 @@ describe('order of the ways', () => {
     ).toEqual(['lan', 'flapping', 'dead']);
   });
 
-  test('every route, in the order in which a way is preferred', () => {
+  test('the routes by preference', () => {
     const ways = ROUTES.map((route, index) => at(index + 1, route, { route, latencyMs: 2000 - index * 300 }));
     expect(order(...ways.toReversed())).toEqual(['loopback', 'tailnet', 'relay', 'url', 'lan']);
   });
 
-  test('claims are those of the most authoritative way, completed by the others', () => {
+  test('claims come from the most authoritative endpoint, completed by the others', () => {
     const lan = at(1, 'lan', { route: 'lan', claims: { id: 'forged', name: 'evil', hostname: 'h' } });
     const own = at(2, 'own', { claims: { name: 'mine', directory: '/a', connectedAt: 5 } });
     const merged = merge([lan, own], { proven: [proof(lan, own)], former: [] });
@@ -259,7 +259,7 @@ describe('for all inputs', () => {
     );
   });
 
-  test('merging what was merged changes nothing', () => {
+  test('merging is idempotent', () => {
     fc.assert(
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
         const once = merge(endpoints, proofs);
@@ -283,7 +283,7 @@ describe('for all inputs', () => {
     );
   });
 
-  test('two healthy addresses are in one instance only where proofs that hold connect them', () => {
+  test('two healthy addresses are in one instance only if current proofs connect them', () => {
     fc.assert(
       fc.property(arbitraryEndpoints, arbitraryProofs, (endpoints, proofs) => {
         const { servers } = merge(endpoints, proofs);
@@ -312,7 +312,7 @@ describe('for all inputs', () => {
     );
   });
 
-  describe('on machines that are alike in all they claim', () => {
+  describe('on machines with equal claims', () => {
     /** How many ways lead to each machine, and which of them answer; the next numbers are for proofs among them. */
     const machines = fc.array(fc.array(fc.boolean(), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 });
     const routes = ['loopback', 'tailnet', 'relay', 'lan'] as const;
@@ -343,7 +343,7 @@ describe('for all inputs', () => {
 
     const machineOf = (id: string): string => id.replace(/^test:|w\d+$/g, '');
 
-    test('ways to two machines are never in one instance, whatever was proven, dead or alive', () => {
+    test('endpoints of two machines are never in one instance', () => {
       fc.assert(
         fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
           const fleet = build(alive);
@@ -356,7 +356,7 @@ describe('for all inputs', () => {
       );
     });
 
-    test('ways that answer and are connected by proofs are never split', () => {
+    test('healthy endpoints that proofs connect are never split', () => {
       fc.assert(
         fc.property(machines, fc.infiniteStream(fc.nat()), (alive, numbers) => {
           const fleet = build(alive);
@@ -372,7 +372,7 @@ describe('for all inputs', () => {
       );
     });
 
-    test('a dead way stays with the machine that it led to while one way of that answers', () => {
+    test('a dead endpoint stays with its machine while another endpoint of that answers', () => {
       fc.assert(
         fc.property(machines, (alive) => {
           const fleet = build(alive.map(([, ...rest]) => [true, ...rest]));

@@ -36,7 +36,7 @@ function show(...snapshots: ReadonlyArray<readonly Nameable[]>): { readonly name
 }
 
 describe('equal names in one snapshot', () => {
-  test('one that is alone gets its bare name', () => {
+  test('one alone gets its bare name', () => {
     expect(show([instance('a')]).names).toEqual(['a=foo']);
   });
 
@@ -52,21 +52,21 @@ describe('equal names in one snapshot', () => {
     expect(show([instance('a'), instance('b')]).names).toEqual(['a=foo@h:1#2', 'b=foo@h:1#3']);
   });
 
-  test('one that answers goes before those that do not', () => {
+  test('one that answers has precedence', () => {
     const dead = { alive: false };
     expect(
       show([instance('a', { ...dead, port: 2 }), instance('b'), instance('c', { ...dead, port: 3 })]).names,
     ).toEqual(['a=foo@h:2', 'b=foo', 'c=foo@h:3']);
   });
 
-  test('one that a person named goes before one that answers', () => {
+  test('a configured name has precedence over one that answers', () => {
     expect(show([instance('a'), instance('b', { pinned: true, alive: false, host: 'x' })]).names).toEqual([
       'a=foo@h',
       'b=foo',
     ]);
   });
 
-  test('two ways to one process do not compete: the first gets the bare name', () => {
+  test('two endpoints of one process do not compete: the first gets the bare name', () => {
     const processId = 'p';
     expect(show([instance('a', { processId }), instance('b', { processId, port: 2 })]).names).toEqual([
       'a=foo',
@@ -74,7 +74,7 @@ describe('equal names in one snapshot', () => {
     ]);
   });
 
-  test('what anyone can advertise never has a bare name', () => {
+  test('a LAN advertisement never gets a bare name', () => {
     expect(show([instance('a', { plain: false })]).names).toEqual(['a=foo@h']);
     expect(show([instance('a', { plain: false })], [instance('a', { plain: false }), instance('b')]).names).toEqual([
       'a=foo@h',
@@ -82,7 +82,7 @@ describe('equal names in one snapshot', () => {
     ]);
   });
 
-  test('a name that looks like a made one does not collide with it', () => {
+  test('a claimed name does not collide with a generated one', () => {
     const names = show([
       instance('a', { base: 'foo@h' }),
       instance('b', { port: 2 }),
@@ -91,22 +91,22 @@ describe('equal names in one snapshot', () => {
     expect(new Set(names.map((name) => name.split('=')[1])).size).toBe(3);
   });
 
-  test('ten thousand equal ones are numbered without counting each time from the start', () => {
+  test('ten thousand equal names are numbered in linear time', () => {
     const many = Array.from({ length: 10_000 }, (_, index) => instance(`k${index}`));
     expect(new Set(show(many).names.map((name) => name.split('=')[1])).size).toBe(10_000);
   });
 });
 
 describe('a name that was shown', () => {
-  test('stays with its instance when an equal one comes', () => {
+  test('stays with its instance when an equal one appears', () => {
     expect(show([instance('b')], [instance('a', { host: 'x' }), instance('b')]).names).toEqual(['a=foo@x', 'b=foo']);
   });
 
-  test('is not given to another that comes after it is gone', () => {
+  test('is not given to a later instance after its own is gone', () => {
     expect(show([instance('a')], [], [instance('b', { host: 'x' })])).toEqual({ names: ['b=foo@x'], gone: ['foo'] });
   });
 
-  test('and a host leave no bare name to a third one', () => {
+  test('with a host leaves no bare name for a third instance', () => {
     const two = [instance('a', { host: 'x' }), instance('b', { host: 'y' })];
     expect(show(two, [...two, instance('c', { host: 'z' })]).names).toEqual(['a=foo@x', 'b=foo@y', 'c=foo@z']);
   });
@@ -123,12 +123,12 @@ describe('a name that was shown', () => {
     expect(show([instance('a')], [instance('b')])).toEqual({ names: ['b=foo'], gone: [] });
   });
 
-  test('does not go to a new process while the old one is there', () => {
+  test('does not go to a new process while the old one is listed', () => {
     expect(show([instance('a')], [instance('a'), instance('b')]).names).toEqual(['a=foo', 'b=foo@h']);
     expect(show([instance('a')], [instance('a', { alive: false }), instance('b')]).names).toEqual(['a=foo', 'b=foo@h']);
   });
 
-  test('does not go to a new process where two of its lineage are gone', () => {
+  test('does not go to a new process if two of its lineage are gone', () => {
     const two = [instance('a', { port: 1 }), instance('b', { port: 2 })];
     expect(show(two, [], [instance('c', { port: 3 })]).names).toEqual(['c=foo']);
     expect(show([instance('a')], two, [], [instance('c', { port: 3 })])).toEqual({
@@ -144,7 +144,7 @@ describe('a name that was shown', () => {
     });
   });
 
-  test('goes to the better of two ways to one new process', () => {
+  test('goes to the better of two endpoints of one new process', () => {
     const processId = 'p';
     expect(
       show([instance('a')], [], [instance('b', { processId }), instance('c', { processId, port: 2 })]).names,
@@ -166,7 +166,7 @@ describe('a name that was shown', () => {
   });
 });
 
-describe('entries that prove to be one', () => {
+describe('entries that are proven to be one', () => {
   const apart = [instance('a', { processId: 'p' }), instance('b', { processId: 'p', port: 2 })];
   const together = [instance('a', { processId: 'p', ids: ['b'] })];
 
@@ -174,11 +174,11 @@ describe('entries that prove to be one', () => {
     expect(show(apart, together)).toEqual({ names: ['a=foo+foo@h'], gone: [] });
   });
 
-  test('take their own names along when they part', () => {
+  test('keep their own names when they part', () => {
     expect(show(apart, together, apart).names).toEqual(['a=foo', 'b=foo@h']);
   });
 
-  test('keep the name when the way it was given to is gone', () => {
+  test('keep the name when the endpoint that it was given to is gone', () => {
     expect(show(together, [instance('b', { processId: 'p' })])).toEqual({ names: ['b=foo'], gone: [] });
     expect(show(apart, together, [instance('b', { processId: 'p' })])).toEqual({ names: ['b=foo+foo@h'], gone: [] });
   });
@@ -187,7 +187,7 @@ describe('entries that prove to be one', () => {
     expect(show(together, [instance('b', { lineage: 'other' })])).toEqual({ names: ['b=foo@h'], gone: ['foo'] });
   });
 
-  test('that are gone together are one: both names come back with a new process', () => {
+  test('that are gone together count as one: both names go to a new process', () => {
     expect(show(apart, together, [], [instance('c')])).toEqual({ names: ['c=foo+foo@h'], gone: [] });
   });
 });
@@ -235,7 +235,7 @@ describe('for all histories', () => {
     );
   const arbitraryHistory = fc.array(arbitrarySnapshot, { maxLength: 8 });
 
-  test('names are unique, also among those that are gone, and every instance has one', () => {
+  test('every instance has a name, unique also among gone ones', () => {
     fc.assert(
       fc.property(arbitraryHistory, (history) => {
         let state = NO_NAMES;
@@ -293,7 +293,7 @@ describe('for all histories', () => {
     );
   });
 
-  test('an instance that stays keeps its name', () => {
+  test('a listed instance keeps its name', () => {
     fc.assert(
       fc.property(arbitrarySnapshot, arbitrarySnapshot, (before, after) => {
         const first = assignNames(NO_NAMES, before);

@@ -32,7 +32,7 @@ test.each([
 });
 
 describe('the names that an instance has or had', () => {
-  test('are those that it would have alone, beside others, and beside others of its host', async () => {
+  test('include those it would have alone, beside others, and beside others of its host', async () => {
     await using world = new World();
     const [one, two, three] = [await world.fake(), await world.fake(), await world.fake()];
     world.register('a', one, { claims: { name: 'prod', hostname: 'One', localPort: 4096 } });
@@ -47,7 +47,7 @@ describe('the names that an instance has or had', () => {
       expect(namesOf(world.instance(shown)).toSorted()).toEqual(names);
   });
 
-  test('keep those that were shown before two proved to be one, and when one of these ways is gone', async () => {
+  test('include those shown before two were proven to be one, also when one endpoint is gone', async () => {
     await using world = new World();
     const fake = await world.fake();
     const tunnel = await world.tunnelTo(fake);
@@ -74,14 +74,14 @@ describe('the names that an instance has or had', () => {
     host: 'h',
   });
 
-  test('of one that nothing claims any more, also what stood before its host and port', () => {
+  test('include an unclaimed name without its host and port', () => {
     const names = namesOf(shown('prod@one:4096#2', { name: 'x', hostname: 'h', localPort: 1 }, ['web@one:1']));
     expect(names).toEqual(
       expect.arrayContaining(['prod@one:4096#2', 'prod@one', 'prod', 'web@one:1', 'web', 'x', 'x@h:1']),
     );
   });
 
-  test('are not a part of a name that has an @ of its own, and one longer than is shown is whole', () => {
+  test('include a name with an @ only as a whole, and a long name uncut', () => {
     expect(namesOf(shown('me@work', { name: 'me@work', hostname: 'h' }))).not.toContain('me');
     const long = 'n'.repeat(100);
     expect(namesOf(shown(long.slice(0, 63), { name: long, hostname: 'h' }))).toContain(long);

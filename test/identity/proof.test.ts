@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { systemClock } from '../../src/base/clock.ts';
 import type { KeyPair } from '../../src/identity/merge.ts';
-import { proveSame } from '../../src/identity/proof.ts';
+import { isSameByAbort } from '../../src/identity/proof.ts';
 import { type Pair, Prover } from '../../src/identity/prover.ts';
 import type { Connection } from '../../src/http/exchange.ts';
 import { type FakeOpencode, type FakeOptions, startFakeOpencode } from '../rig/fake-opencode.ts';
@@ -34,29 +34,29 @@ describe('a proof', () => {
   const { signal } = new AbortController();
   const deps = { clock: systemClock, deadlineMs: 20_000 };
 
-  test('two ways to one process are the same, from either side', async () => {
+  test('succeeds for two connections to one process, in either order', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    expect(await proveSame(via(fake), via(tunnel), deps, signal)).toBe(true);
-    expect(await proveSame(via(tunnel), via(fake), deps, signal)).toBe(true);
+    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(true);
+    expect(await isSameByAbort(via(tunnel), via(fake), deps, signal)).toBe(true);
     await until('the streams to be closed', () => fake.openStreams === 0);
   });
 
-  test('asks with an id that opencode takes for a session’s, another one each time, and no directory', async () => {
+  test('uses a new valid session id each time, and names no directory', async () => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
-    await proveSame(via(fake), via(tunnel), deps, signal);
-    await proveSame(via(fake), via(tunnel), deps, signal);
+    await isSameByAbort(via(fake), via(tunnel), deps, signal);
+    await isSameByAbort(via(fake), via(tunnel), deps, signal);
     const targets = tunnel.requests.map(({ method, target }) => `${method} ${target}`);
     expect(new Set(targets).size).toBe(2);
     for (const target of targets) expect(target).toMatch(/^POST \/session\/ses_[0-9A-Za-z]{26}\/abort$/);
   });
 
-  test('says it again, of the same session, where the stream missed it', async () => {
+  test('repeats the abort if the stream missed the event', async () => {
     const [fake, elsewhere] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const way = await tunnelTo(elsewhere);
     const clock = new ManualClock();
-    const proving = proveSame(via(fake), via(way), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(via(fake), via(way), { clock, deadlineMs: 60_000 }, signal);
     for (const [index, pauseMs] of [100, 500, 2000].entries()) {
       await until('the abort', () => elsewhere.count('POST /session/:id/abort') === index + 1);
       await until('the pause', () => clock.due(pauseMs) === 1);
@@ -69,10 +69,10 @@ describe('a proof', () => {
     expect(await proving).toBe(true);
   });
 
-  test('two processes are not, however alike: silence until the deadline proves nothing', async () => {
+  test('fails for two similar processes at the deadline', async () => {
     const [one, other] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const clock = new ManualClock();
-    const proving = proveSame(via(one), via(other), { clock, deadlineMs: 60_000 }, signal);
+    const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, signal);
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
     // What the other process does is not heard here, and other sessions’ ends are not ours.
     one.emit('session.idle', { sessionID: 'ses_another' });
@@ -97,18 +97,18 @@ describe('a proof', () => {
           body: '',
         }),
     ],
-  ])('%s proves nothing', async (_, spoil: (fake: FakeOpencode) => unknown) => {
+  ])('fails for %s', async (_, spoil: (fake: FakeOpencode) => unknown) => {
     const fake = await fakeOpencode();
     const tunnel = await tunnelTo(fake);
     await Promise.resolve(spoil(fake));
-    expect(await proveSame(via(fake), via(tunnel), deps, signal)).toBe(false);
+    expect(await isSameByAbort(via(fake), via(tunnel), deps, signal)).toBe(false);
   });
 
-  test('ends at once when it is no longer wanted', async () => {
+  test('ends when its signal aborts', async () => {
     const [one, other] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const controller = new AbortController();
     const clock = new ManualClock();
-    const proving = proveSame(via(one), via(other), { clock, deadlineMs: 60_000 }, controller.signal);
+    const proving = isSameByAbort(via(one), via(other), { clock, deadlineMs: 60_000 }, controller.signal);
     await until('the abort', () => other.count('POST /session/:id/abort') === 1);
     controller.abort();
     expect(await proving).toBe(false);
@@ -129,13 +129,13 @@ describe('the prover', () => {
     const looks: string[] = [];
     const prover = new Prover({
       clock,
-      proveSame: (_, { listen, speak }, signal) => {
+      isSame: (_, listen, abort, signal) => {
         const answer = deferred<boolean>();
         signal.addEventListener('abort', () => answer.resolve(false), { once: true });
-        tried.push({ pair: `${listen.endpoint.url}<${speak.endpoint.url}`, answer });
+        tried.push({ pair: `${listen.endpoint.url}<${abort.endpoint.url}`, answer });
         return answer.promise;
       },
-      lookAgain: (keys) => Promise.resolve(looks.push(keys.join(' '))),
+      probe: (keys) => Promise.resolve(looks.push(keys.join(' '))),
       onSettled: () => (proofs += 1),
     });
     closers.push(() => prover.close());
@@ -159,7 +159,7 @@ describe('the prover', () => {
   });
   const pairsOf = (list: readonly KeyPair[]): string[] => list.map((keys) => keys.join(' '));
 
-  test('keeps what was proven until an end goes unhealthy, and then as former', async () => {
+  test('keeps a proof until an end goes unhealthy, and then as a former one', async () => {
     const { prover, tried, answer, proofs } = rig();
     prover.consider([pair('a', 'b')]);
     expect(tried.map((one) => one.pair)).toEqual(['a<b']);
@@ -172,7 +172,7 @@ describe('the prover', () => {
     expect(prover.proofs()).toEqual({ proven: [], former: [['a', 'b']] });
   });
 
-  test('a former proof is over when both ends live again, and only a new one joins them', async () => {
+  test('drops a former proof when both ends are healthy again', async () => {
     const { prover, tried, answer } = rig();
     prover.consider([pair('a', 'b')]);
     await answer(0, true);
@@ -185,7 +185,7 @@ describe('the prover', () => {
     expect(tried).toHaveLength(2);
   });
 
-  describe('an end that is back', () => {
+  describe('a returning end', () => {
     async function back() {
       const made = rig();
       made.prover.consider([pair('a', 'b'), pair('a', 'c')]);
@@ -196,7 +196,7 @@ describe('the prover', () => {
       return made;
     }
 
-    test('is held back until it is proven again, by whichever pair', async () => {
+    test('is held back until any pair proves it', async () => {
       const { prover, answer, proofs } = await back();
       expect([...prover.returning()]).toEqual(['a']);
       prover.consider([pair('a', 'b'), pair('a', 'c')]);
@@ -206,7 +206,7 @@ describe('the prover', () => {
       expect(proofs()).toBe(3);
     });
 
-    test('is held back no longer when nothing was proven and it still answers', async () => {
+    test('is listed if the proof fails and it still answers', async () => {
       const { prover, answer, proofs, looks } = await back();
       prover.consider([pair('a', 'b'), pair('a', 'c')]);
       await answer(2, false);
@@ -216,21 +216,21 @@ describe('the prover', () => {
       expect(looks).toEqual(['a b', 'a c']);
     });
 
-    test('is where it was when it is gone again before anything was proven', async () => {
+    test('stays with its instance if it is gone again before a proof', async () => {
       const { prover } = await back();
       prover.unhealthy('a');
       expect([...prover.returning()]).toEqual([]);
       expect(pairsOf(prover.proofs().former)).toEqual(['a c', 'a b']);
     });
 
-    test('is held back no longer when nothing suggests any more what it was', async () => {
+    test('is listed if the pair is no longer suspected', async () => {
       const { prover } = await back();
       prover.consider([]);
       expect([...prover.returning()]).toEqual([]);
     });
   });
 
-  test('an answer that comes after an end went unhealthy is no proof', async () => {
+  test('ignores a proof that succeeds after an end went unhealthy', async () => {
     const { prover, answer } = rig();
     prover.consider([pair('a', 'b')]);
     prover.unhealthy('a');
@@ -238,7 +238,7 @@ describe('the prover', () => {
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
   });
 
-  test('nothing is kept of an address where nothing is registered any more', async () => {
+  test('forgets an address without a registration', async () => {
     const { prover, answer } = rig();
     prover.consider([pair('a', 'b')]);
     await answer(0, true);
@@ -246,7 +246,7 @@ describe('the prover', () => {
     expect(prover.proofs()).toEqual({ proven: [], former: [] });
   });
 
-  test('the newest of the former proofs comes first', async () => {
+  test('lists the newest former proof first', async () => {
     const { prover, answer } = rig();
     prover.consider([pair('a', 'b'), pair('a', 'c')]);
     await answer(0, true);
@@ -256,7 +256,7 @@ describe('the prover', () => {
     expect(pairsOf(prover.proofs().former)).toEqual(['a c', 'a b']);
   });
 
-  test('silence is asked again with growing gaps, from the other side each time', async () => {
+  test('repeats failed proofs with growing gaps, in the other order each time', async () => {
     const { prover, clock, tried, answer } = rig();
     const gaps: number[] = [];
     for (let attempt = 0; attempt < 6; attempt += 1) {
@@ -274,7 +274,7 @@ describe('the prover', () => {
     expect(tried.slice(0, 3).map((one) => one.pair)).toEqual(['a<b', 'b<a', 'a<b']);
   });
 
-  test('silence of the preview is no reason to wait longer: it is asked only where something runs', async () => {
+  test('repeats failed proofs of the preview without growing gaps', async () => {
     const { prover, clock, tried, answer } = rig();
     const preview: Pair = { ...pair('a', 'b'), dialect: 'opencode-2-preview' };
     prover.consider([preview]);
@@ -289,7 +289,7 @@ describe('the prover', () => {
     expect(tried).toHaveLength(5);
   });
 
-  test('an end that comes back is tried anew at once', async () => {
+  test('tries a returning end at once', async () => {
     const { prover, tried, answer } = rig();
     prover.consider([pair('a', 'b')]);
     await answer(0, false);
@@ -298,7 +298,7 @@ describe('the prover', () => {
     expect(tried).toHaveLength(2);
   });
 
-  test('at most four are tried at once', async () => {
+  test('tries at most four pairs at once', async () => {
     const { prover, tried, answer } = rig();
     prover.consider(['b', 'c', 'd', 'e', 'f', 'g'].map((other) => pair('a', other)));
     expect(tried).toHaveLength(4);
@@ -312,7 +312,7 @@ describe('the prover', () => {
     expect(idle).toBe(true);
   });
 
-  test('closing ends what is being tried, and nothing is tried afterwards', async () => {
+  test('ends proofs when closed, and starts none afterwards', async () => {
     const { prover, tried } = rig();
     prover.consider([pair('a', 'b')]);
     await prover.close();

@@ -4,7 +4,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { LiveFleet } from '../../src/fleet/fleet.ts';
 import type { Connection } from '../../src/http/exchange.ts';
-import { hearSame } from '../../src/identity/same-service.ts';
+import { isSameByEvents } from '../../src/identity/same-service.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { announce } from '../rig/announce.ts';
 import { type FaultProxy, startFaultProxy } from '../rig/fault-proxy.ts';
@@ -16,7 +16,7 @@ import { until } from '../rig/wait.ts';
 /** Never reached where something is heard. */
 const DEADLINE_MS = 60_000;
 
-describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
+describe.skipIf(isMissing(PREVIEW_OPENCODE))('two connections to the preview', () => {
   let model: ScriptedModel;
   let preview: Preview;
   let tunnel: FaultProxy;
@@ -48,11 +48,11 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
   const prompt = (id: string, text: string, at = preview): Promise<unknown> =>
     at.json('POST', `/api/session/${id}/prompt`, { prompt: { text }, delivery: 'queue' });
 
-  test('are one process where both tell the same event, and a process beside it of the same store is another', async () => {
+  test('are one process if both emit the same event; another process on the same store is not', async () => {
     const ended = new AbortController();
     const deps = { clock: systemClock, deadlineMs: DEADLINE_MS };
-    const same = hearSame(via(preview.url), via(tunnel.url), deps, ended.signal);
-    const another = hearSame(via(preview.url), via(second.url), deps, ended.signal);
+    const same = isSameByEvents(via(preview.url), via(tunnel.url), deps, ended.signal);
+    const another = isSameByEvents(via(preview.url), via(second.url), deps, ended.signal);
     let over = false;
     void another.then(() => (over = true));
     await tunnel.waitForRequest({ path: '/api/event' });
@@ -71,7 +71,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('two ways to the preview', () => {
     expect(await another).toBe(false);
   });
 
-  test('are listed as two while nothing runs there, without listening, and as one from when something does', async () => {
+  test('are listed as two, without listening, until something runs; then as one', async () => {
     const ways = [
       ['direct', preview.url],
       ['tunnel', tunnel.url],

@@ -38,7 +38,7 @@ const via = (url: string, { password }: FakeOpencode2): Connection => ({
 const same = (one: Connection, other: Connection): Promise<boolean> =>
   isSameService(one, other, { deadlineMs: 20_000 }, new AbortController().signal);
 
-test('two ways to one service are the same, and nothing is loaded or changed by it', async () => {
+test('two connections to one service are the same; nothing is loaded or changed', async () => {
   const fake = await service();
   await open(fake, 'ses_one');
   const tunnel = await tunnelTo(fake);
@@ -54,18 +54,18 @@ test.each([
   ['another newest session, though process and version are equal', {}, 'ses_other'],
   ['another process', { pid: 4242 }, 'ses_one'],
   ['another version', { version: '2.1.3' }, 'ses_one'],
-])('not by %s', async (_, options, session) => {
+])('different %s: not the same', async (_, options, session) => {
   const [fake, other] = await Promise.all([service(), service(options)]);
   await Promise.all([open(fake, 'ses_one'), open(other, session)]);
   expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
 });
 
-test('not while neither has a session: a process and a version alone prove nothing', async () => {
+test('no sessions: not the same, since process and version alone prove nothing', async () => {
   const [fake, other] = await Promise.all([service(), service()]);
   expect(await same(via(fake.url, fake), via(other.url, other))).toBe(false);
 });
 
-test('two ways are listed as one service, and two services as two', async () => {
+test('two endpoints are listed as one service, and two services as two', async () => {
   const [fake, other] = await Promise.all([service(), service({ pid: 4242 })]);
   await Promise.all([open(fake, 'ses_one'), open(other, 'ses_one')]);
   const ways: readonly (readonly [string, string, FakeOpencode2])[] = [

@@ -14,7 +14,7 @@ const NOW = 1_000_000;
 const pairs = (...endpoints: ReadonlyArray<ReturnType<typeof probed>>): string[] =>
   suspects(endpoints, NOW).map(({ endpoints: [one, other] }) => `${one.candidate.key} ${other.candidate.key}`);
 
-test('the same id, or the same port at a machine of the same name, is worth a proof', () => {
+test('the same id, or the same port and host name, is suspected', () => {
   expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }))).toEqual(['k1 k2']);
   expect(pairs(at(1, { localPort: 9, hostname: 'Box' }), at(2, { localPort: 9, hostname: 'box' }))).toEqual(['k1 k2']);
 });
@@ -26,7 +26,7 @@ test('a name, a port, a host or a tunnel port alone is not', () => {
   expect(pairs(at(1, { localPort: 2, hostname: 'box' }), at(2, { hostname: 'box' }))).toEqual([]);
 });
 
-test('only healthy ends are proven', () => {
+test('only healthy endpoints are suspected', () => {
   expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }, { result: DEAD }))).toEqual([]);
   expect(pairs(at(1, { id: 'x' }), at(2, { id: 'x' }, { result: { status: 'locked', reason: '' } }))).toEqual([]);
 });
@@ -39,7 +39,7 @@ describe('OpenCode 2', () => {
       { result: { ...HEALTHY, dialect, version, ...(pid !== undefined && { pid }) } },
     );
 
-  test('the same process and version are worth a proof', () => {
+  test('the same process and version are suspected', () => {
     expect(pairs(service(1, 7), service(2, 7))).toEqual(['k1 k2']);
   });
 
@@ -49,7 +49,7 @@ describe('OpenCode 2', () => {
     expect(pairs(service(1, 7), at(2, { localPort: 9, hostname: 'box', id: 'x' }))).toEqual([]);
   });
 
-  test('of the preview, which names no process, those are worth one in which the same session runs just now', () => {
+  test('previews in which the same session is running are suspected', () => {
     const preview = (port: number, running: readonly string[], askedAtMs = NOW) => ({
       ...service(port, undefined, '1.18.18', 'opencode-2-preview'),
       overview: { activity: { kind: 'busy' }, running, waiting: [], askedAtMs } as const,
@@ -65,13 +65,13 @@ test('registrations of one address are no pair', () => {
   expect(pairs(at(1, { id: 'x' }), at(1, { id: 'x' }, { key: 'again' }))).toEqual([]);
 });
 
-test('of more than six alike, each is compared with the first', () => {
+test('of more than six, each is suspected with the first', () => {
   const alike = (count: number) => Array.from({ length: count }, (_, index) => at(index + 1, { id: 'x' }));
   expect(pairs(...alike(6))).toHaveLength(15);
   expect(pairs(...alike(7))).toHaveLength(6);
 });
 
-test('a flood of equal claims costs a bounded number of proofs', () => {
+test('the number of pairs is bounded', () => {
   const flood = Array.from({ length: 5000 }, (_, index) => at(index + 1, { id: 'x', localPort: 9, hostname: 'box' }));
   expect(pairs(...flood).length).toBeLessThanOrEqual(1000);
 });

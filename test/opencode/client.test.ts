@@ -97,7 +97,7 @@ async function kindOf(asking: Promise<unknown>): Promise<string> {
   );
 }
 
-describe('a call whose way fails', () => {
+describe('a call whose endpoint fails', () => {
   test.each(
     REPEATABLE.flatMap((name) => (['unreachable', 'broken', 'timeout'] as const).map((kind) => [name, kind] as const)),
   )('%s, %s: goes on by the next, which is in use from then on', async (name, kind) => {
@@ -121,7 +121,7 @@ describe('a call whose way fails', () => {
     expect(ways.requests).toEqual([`a ${name}`]);
   });
 
-  test('createSession goes on only where nothing was sent at all', async () => {
+  test('createSession goes on only if nothing was sent', async () => {
     const ways = new Ways('a', 'b');
     ways.fails.set('a', 'unreachable');
     expect(await CALLS.createSession(ways.routed())).toBe('b');
@@ -132,14 +132,14 @@ describe('a call whose way fails', () => {
     expect(ways.requests.filter((request) => request === 'b createSession')).toHaveLength(1);
   });
 
-  test.each(['unreachable', 'broken', 'timeout'] as const)('prompt, %s: never by another way', async (kind) => {
+  test.each(['unreachable', 'broken', 'timeout'] as const)('prompt, %s: never by another endpoint', async (kind) => {
     const ways = new Ways('a', 'b');
     ways.fails.set('a', kind);
     expect(await kindOf(CALLS.prompt(ways.routed()))).toBe(kind);
     expect(ways.requests).toEqual(['a prompt']);
   });
 
-  test('each way once, and then what every one of them said', async () => {
+  test('tries each endpoint once, and then reports all messages', async () => {
     const ways = new Ways('a', 'b', 'c');
     for (const name of ['a', 'b', 'c']) ways.fails.set(name, 'broken');
     await expect(ways.routed().statuses('/p')).rejects.toThrow(
@@ -148,14 +148,14 @@ describe('a call whose way fails', () => {
     expect(ways.requests).toEqual(['a statuses', 'b statuses', 'c statuses']);
   });
 
-  test('two ways that answer others and time out at this are a slow server: a third is not asked', async () => {
+  test('tries no third endpoint after two timeouts: the server is slow', async () => {
     const ways = new Ways('a', 'b', 'c');
     for (const name of ['a', 'b', 'c']) ways.fails.set(name, 'timeout');
     expect(await kindOf(ways.routed().statuses('/p'))).toBe('timeout');
     expect(ways.requests).toEqual(['a statuses', 'b statuses']);
   });
 
-  test('calls that fail together look for the next way once', async () => {
+  test('calls that fail together share one search', async () => {
     const ways = new Ways('a', 'b');
     ways.fails.set('a', 'broken');
     const api = ways.routed();
@@ -163,7 +163,7 @@ describe('a call whose way fails', () => {
     expect(ways.asked).toEqual(['a']);
   });
 
-  test('a call for which the way of another is no help finds its own', async () => {
+  test('a call that the shared endpoint does not help finds its own', async () => {
     const ways = new Ways('a', 'b', 'c');
     ways.fails.set('a', 'broken');
     ways.fails.set('b', 'broken');
@@ -171,7 +171,7 @@ describe('a call whose way fails', () => {
     expect(await Promise.all([api.statuses('/p'), api.sessions({})])).toEqual(['c', 'c']);
   });
 
-  test('a way that failed one call may serve a later one', async () => {
+  test('an endpoint that failed one call may serve a later one', async () => {
     const ways = new Ways('a', 'b');
     ways.fails.set('a', 'broken');
     const api = ways.routed();
@@ -182,7 +182,7 @@ describe('a call whose way fails', () => {
   });
 });
 
-describe('a call that is over before the next way is tried', () => {
+describe('a call that ends before the next endpoint is tried', () => {
   const over = (): never => {
     throw new CallOver('the call was cancelled');
   };
@@ -194,17 +194,17 @@ describe('a call that is over before the next way is tried', () => {
     return await kindOf(createClient(ways.endpoint('a'), () => Promise.resolve(late)).abort('ses_a'));
   }
 
-  test('tells what came of the way by which it may have been done', async () => {
+  test('reports the error of the endpoint that may have acted', async () => {
     expect([await abortBy('broken'), await abortBy('timeout')]).toEqual(['broken', 'timeout']);
   });
 
-  test('is over where nothing was sent by the first', async () => {
+  test('ends without an error of the first if that sent nothing', async () => {
     expect(await abortBy('unreachable')).toBe('CallOver: the call was cancelled');
   });
 });
 
-describe('a way that is left', () => {
-  test('ends the event streams by it, and those by the new one stand', async () => {
+describe('an endpoint that is left', () => {
+  test('loses its event streams; those of the new one stay', async () => {
     const ways = new Ways('a', 'b');
     const api = ways.routed();
     await api.events('/p');
@@ -214,7 +214,7 @@ describe('a way that is left', () => {
     expect(ways.signals.map(({ aborted }) => aborted)).toEqual([true, false]);
   });
 
-  test('goes on being what was pinned', async () => {
+  test('stays pinned', async () => {
     const ways = new Ways('a', 'b');
     const api = ways.routed();
     const pinned = api.pinned();
@@ -224,7 +224,7 @@ describe('a way that is left', () => {
     expect(ways.requests).toEqual(['a prompt', 'b statuses']);
   });
 
-  test('stays in use where there is no other', async () => {
+  test('stays current if there is no other', async () => {
     const ways = new Ways('a');
     const api = ways.routed();
     expect(await api.leave()).toBe(false);

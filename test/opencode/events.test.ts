@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { openEvents } from '../../src/opencode/events.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
-test('what comes in one piece is read in small ones: the event loop has its turns between them', async () => {
+test('a large chunk is parsed in pieces, with turns of the event loop between them', async () => {
   const event = 'data: {"type":"session.status","properties":{"status":"x"}}\n\n';
   const count = 20_000;
   await using listener = await listenHttp((_, response) => {

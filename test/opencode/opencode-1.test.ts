@@ -17,7 +17,7 @@ test.each([
   ["opencode's own error", 'application/json', '{"name":"Bad","data":{"message":"no"}}', 'HTTP 403; it says "no"'],
   ['no web page', 'text/plain', '\n<html><body>Denied</body></html>', 'HTTP 403'],
   ['nothing', 'text/plain', '', 'HTTP 403'],
-])('a refusal says why: %s', async (_, type, body, said) => {
+])('a refusal has the server’s message: %s', async (_, type, body, said) => {
   await using server = await listenHttp((request, response) => {
     request.resume();
     response.writeHead(403, { 'content-type': type }).end(body);
@@ -40,7 +40,7 @@ test.each<[string, number, Record<string, string>, string]>([
   ['an empty success of JSON', 200, { 'content-type': 'application/json' }, ''],
   ['a success that has no body by its status', 205, {}, ''],
   ['a status that is none', 777, { 'content-type': 'text/html' }, PAGE],
-])('what is no JSON is a failed request on every route, and no fault of ours: %s', async (_, status, headers, body) => {
+])('a body that is not JSON is a malformed answer: %s', async (_, status, headers, body) => {
   await using server = await listenHttp((request, response) => {
     request.resume();
     response.writeHead(status, headers).end(body);

@@ -25,7 +25,7 @@ const text = (words: string): NonNullable<WireMessage['content']>[number] => ({ 
 describe('entries of a session', () => {
   const user = entry('user', 1, { text: 'do it' });
 
-  test('a turn is what follows the prompt', () => {
+  test('entries after a prompt are its answer', () => {
     const answer = entry('assistant', 2, {
       content: [text('one'), { type: 'tool', name: 'shell', state: { status: 'running', input: { command: 'ls' } } }],
     });
@@ -40,7 +40,7 @@ describe('entries of a session', () => {
     });
   });
 
-  test('the text of a part that is being written has not ended', () => {
+  test('an empty text of an unfinished message has not ended', () => {
     const [, answered] = messagesOf([user, entry('assistant', 2, { content: [text('')] })]);
     expect(answered?.parts[0]?.time).toBeUndefined();
   });
@@ -49,25 +49,25 @@ describe('entries of a session', () => {
     ['succeeded', undefined, { time: { completed: 9 }, finish: 'stop' }],
     ['interrupted', undefined, { error: { name: 'MessageAbortedError' } }],
     ['failed', { type: 'provider', message: 'no key' }, { error: { name: 'provider', data: { message: 'no key' } } }],
-  ])('the entry that ends a busy period says of an open answer that it %s', (outcome, error, info) => {
+  ])('an idle entry ends an open answer: %s', (outcome, error, info) => {
     const open = entry('assistant', 2, { content: [text('so')] });
     const messages = messagesOf([user, open, entry('idle', 9, { outcome, error })]);
     expect(messages).toHaveLength(2);
     expect(messages[1]?.info).toMatchObject(info);
   });
 
-  test('where nothing was said, an interruption and a failure are an answer without words', () => {
+  test('an interruption before the first word is an answer without text', () => {
     const [, aborted] = messagesOf([user, entry('idle', 9, { outcome: 'interrupted' })]);
     expect(aborted).toMatchObject({ info: { role: 'assistant', error: { name: 'MessageAbortedError' } }, parts: [] });
   });
 
-  test('where there was nothing to say, the turn has ended well', () => {
+  test('a success without an answer is a completed one without text', () => {
     const messages = messagesOf([user, entry('idle', 9, { outcome: 'succeeded' })]);
     expect(messages).toMatchObject([{}, { info: { parentID: user.id, finish: 'stop', time: { completed: 9 } } }]);
     expect(messagesOf([entry('idle', 9, { outcome: 'succeeded' })])).toEqual([]);
   });
 
-  test('a compaction is answered by its summary, unless it still runs', () => {
+  test('a compaction is answered by its summary once it has ended', () => {
     const compacted = (status: string, more = {}): unknown[] =>
       messagesOf([user, entry('compaction', 3, { reason: 'manual', status, ...more })])
         .slice(2)
@@ -78,19 +78,19 @@ describe('entries of a session', () => {
     expect(compacted('failed', { error })).toMatchObject([{ error: { name: 'provider' } }]);
   });
 
-  test('what an answer says of its own end stands', () => {
+  test('an idle entry does not change an ended answer', () => {
     const done = entry('assistant', 2, { finish: 'length', time: { created: 2, completed: 3 } });
     const messages = messagesOf([user, done, entry('idle', 9, { outcome: 'succeeded' })]);
     expect(messages[1]?.info).toMatchObject({ finish: 'length', time: { completed: 3 } });
   });
 
-  test('a prompt from the queue stands behind what was answered meanwhile, whenever it came', () => {
+  test('a queued prompt comes after the answers ahead of it, whatever its time', () => {
     const entries = [user, entry('assistant', 5), entry('user', 2, { text: 'queued' }), entry('assistant', 6)];
     const times = messagesOf(entries).map(({ info }) => info.time.created);
     expect(times).toEqual(times.toSorted((a, b) => a - b));
   });
 
-  test('what opencode puts in is nobody’s words, and what is not known is left out', () => {
+  test('entries of opencode itself are synthetic, and unknown ones are left out', () => {
     const put = ['synthetic', 'system', 'skill'].map((type, index) => entry(type, 2 + index, { text: 'x' }));
     const messages = messagesOf([user, ...put, entry('model-switched', 8), entry('of-tomorrow', 9)]);
     expect(messages.slice(1).map(({ parts }) => parts[0]?.synthetic)).toEqual([true, true, true]);
@@ -99,8 +99,8 @@ describe('entries of a session', () => {
   });
 });
 
-describe('what a later version brings', () => {
-  test('an entry and a content of an unknown type hide nothing of their session', () => {
+describe('types of a later version', () => {
+  test('an unknown entry or content hides no other', () => {
     const raw = [
       { id: 'tm-1', type: 'of-tomorrow', time: 'never', text: { as: 'an object' } },
       {
@@ -115,7 +115,7 @@ describe('what a later version brings', () => {
     expect(answer?.parts).toMatchObject([{ text: 'said' }, { type: 'hologram' }]);
   });
 
-  test('a field of an unknown type hides no form, is shown, and is not answered here', () => {
+  test('an unknown field is shown with its form, and cannot be answered here', () => {
     const form = wireFormSchema.parse({
       id: 'frm_1',
       sessionID: 'ses_1',
@@ -130,13 +130,13 @@ describe('what a later version brings', () => {
     expect(formAnswer(form.fields, [['Ada'], ['red']])).toEqual({ problem });
   });
 
-  test('of what is known the form is checked', () => {
+  test('known types are checked', () => {
     const broken = { id: 'msg_1', type: 'user', time: { created: 1 }, text: 7 };
     expect(wireMessageSchema.safeParse(broken).success).toBe(false);
   });
 });
 
-test('a shell command has the name by which rules know it, whatever the generation calls it', () => {
+test('a shell command has one permission name for both generations', () => {
   const base = { id: 'per_1', sessionID: 'ses_1', resources: ['rm x'] };
   for (const action of ['bash', 'shell']) expect(permissionOf({ ...base, action }).permission).toBe('bash');
   expect(permissionOf({ ...base, action: 'edit', save: ['*'] })).toMatchObject({ permission: 'edit', always: ['*'] });
@@ -183,7 +183,7 @@ describe('a form', () => {
     expect(answer(more, given)).toEqual({ problem: expect.stringContaining(`takes ${expected}, not`) });
   });
 
-  describe('a field that depends on another', () => {
+  describe('a conditional field', () => {
     const { fields, ...form } = wireFormSchema.parse({
       id: 'frm_1',
       sessionID: 'ses_1',
@@ -200,7 +200,7 @@ describe('a form', () => {
       ],
     });
 
-    test('says when it is asked, and may be left out', () => {
+    test('names its condition, and is optional', () => {
       const { questions } = questionOf({ ...form, fields });
       expect(questions[1]).toMatchObject({ question: 'Zone (only if Where is Europe)', optional: true });
       expect(questions[2]?.question).toBe('why (only if Zone is not a)');
@@ -219,20 +219,20 @@ describe('a form', () => {
     });
   });
 
-  test('what is done elsewhere is told with its place, and needs no words', () => {
+  test('an external field shows its URL, and takes no answer', () => {
     const external = field({ type: 'external', title: 'Log in', url: 'https://example.com' });
     const { questions } = questionOf({ id: 'frm_1', sessionID: 'ses_1', title: 'x', fields: [external] });
     expect(questions).toMatchObject([{ question: 'Log in: https://example.com', optional: true }]);
     expect(formAnswer([external], [[]])).toEqual({ answer: {} });
   });
 
-  test('what is required is needed, and what is not may be left out', () => {
+  test('required fields need an answer, others do not', () => {
     expect(answer({ type: 'string', required: true }, [])).toEqual({ problem: expect.stringContaining('needs') });
     expect(answer({ type: 'string' }, [])).toEqual({ answer: {} });
   });
 });
 
-test('of very many sessions that run none looks idle, and a bounded number is asked', async () => {
+test('none of many active sessions looks idle, and a bounded number is asked', async () => {
   const ids = Array.from({ length: 70 }, (_, index) => `ses_${index}`);
   let asked = 0;
   const { url, close } = await listenHttp((request, response) => {
@@ -253,7 +253,7 @@ test('of very many sessions that run none looks idle, and a bounded number is as
   }
 });
 
-test('behind a large message there is one more to read, and not none', async () => {
+test('a page behind a large message is not empty', async () => {
   const asked: number[] = [];
   const all = [
     { id: 'msg_2', type: 'idle', time: { created: 3 }, outcome: 'succeeded' },
@@ -304,12 +304,12 @@ describe('events', () => {
     ].join('');
   };
 
-  test('of both forms are one text, each character once', () => {
+  test('of text deltas of both generations make the text once', () => {
     expect(said('session.', { ordinal: 0 })).toBe('one two');
     expect(said('session.next.', { textID: 'text-0' })).toBe('one two');
   });
 
-  test('of a text whose beginning was not seen say only that something moved', () => {
+  test('of a text whose start was missed only touch the session', () => {
     const events = read(new EventReader(), 'session.text.delta', {
       assistantMessageID: 'msg_2',
       ordinal: 0,
@@ -325,7 +325,7 @@ describe('events', () => {
     ['session.next.step.failed', { error: { type: 'unknown', message: 'Provider turn interrupted' } }, 'interrupted'],
     ['session.next.step.failed', { error: { type: 'unknown', message: 'HTTP 401' } }, undefined],
     ['session.next.step.ended', { finish: 'stop' }, undefined],
-  ])('%s %j says that it may be over', (type, data, outcome) => {
+  ])('%s %j may end the turn', (type, data, outcome) => {
     const idle = read(new EventReader(), type, { assistantMessageID: 'msg_2', ...data }).find(
       (event) => event.type === 'session.idle',
     );
@@ -333,12 +333,12 @@ describe('events', () => {
     expect(idle).toBeDefined();
   });
 
-  test('the end of the service is none of a turn', () => {
+  test('of a stopping service do not end the turn', () => {
     const events = read(new EventReader(), 'session.execution.interrupted', { reason: 'shutdown' });
     expect(events.map(({ type }) => type)).toEqual(['session.touched']);
   });
 
-  test('a step that calls a tool is no end', () => {
+  test('of a step with a tool call do not end the turn', () => {
     const events = read(new EventReader(), 'session.step.ended', { assistantMessageID: 'msg_2', finish: 'tool-calls' });
     expect(events.some(({ type }) => type === 'session.idle')).toBe(false);
   });

@@ -3,6 +3,8 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Dialect, OVERVIEW_PARTS } from '../../src/model/instance.ts';
 import { askService } from '../../src/probing/ask-service.ts';
+import { ProbeRequests } from '../../src/probing/probe-requests.ts';
+import type { ProbeTask } from '../../src/probing/probe-task.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { listenHttp } from '../rig/http-listener.ts';
 
@@ -50,23 +52,21 @@ async function look({ sessions, active = [], answers = {} }: Told, dialect: Dial
   });
   closers.push(close);
   const made = candidate({ url });
-  const found = await askService(
-    {
-      candidate: made,
-      connection: { endpoint: made.endpoint },
-      parts: OVERVIEW_PARTS,
-      limitMs: 5_000,
-      signal: new AbortController().signal,
-    },
-    { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} },
-    dialect,
-  );
+  const task: ProbeTask = {
+    candidate: made,
+    connection: { endpoint: made.endpoint },
+    parts: OVERVIEW_PARTS,
+    limitMs: 5_000,
+    signal: new AbortController().signal,
+  };
+  const deps = { clock: systemClock, sameDirectory: () => Promise.resolve(true), onRequest: () => {} };
+  const found = await askService(new ProbeRequests(task, deps), task, dialect);
   const listed = [...(found.elsewhere ?? [])].filter(([, { learnt }]) => learnt.isOld !== true).map(([name]) => name);
   return { ...found, asked, listed };
 }
 
 describe('which directories are listed', () => {
-  test('those that were used in the last day by the server’s clock; the others are counted', async () => {
+  test('those used within a day by the server’s clock; the others are counted', async () => {
     const { listed, elsewhere } = await look({
       sessions: [session('a', '/new', 1), session('b', '/old', 25), session('c', '/older', 300)],
     });
@@ -74,7 +74,7 @@ describe('which directories are listed', () => {
     expect([...(elsewhere?.keys() ?? [])]).toEqual(['/new', '/old', '/older']);
   });
 
-  test('16 at most, and one that works beside them, however old', async () => {
+  test('at most 16, and any in which something runs', async () => {
     const many = Array.from({ length: 20 }, (_, index) => session(`n${index}`, `/n${index}`, 1));
     const { listed, elsewhere } = await look({ sessions: [...many, session('run', '/old', 99)], active: ['run'] });
     expect(listed).toHaveLength(17);
@@ -83,8 +83,8 @@ describe('which directories are listed', () => {
   });
 });
 
-describe('what a directory is told to do', () => {
-  test('busy where a session of its runs, and nothing of the others', async () => {
+describe('the work in a directory', () => {
+  test('is busy if one of its sessions runs', async () => {
     const { elsewhere, learnt } = await look({
       sessions: [session('a', '/a', 1), session('b', '/b', 1)],
       active: ['b'],
@@ -94,7 +94,7 @@ describe('what a directory is told to do', () => {
     expect(learnt.status).toEqual({ activity: { kind: 'busy' }, running: ['ses_b'] });
   });
 
-  test('its latest session is a person’s, and not one that was put away', async () => {
+  test('has a latest session that is neither a sub-agent’s nor archived', async () => {
     const { elsewhere } = await look({
       sessions: [
         session('sub', '/a', 0, { parentID: 'ses_root' }),
@@ -105,7 +105,7 @@ describe('what a directory is told to do', () => {
     expect(elsewhere?.get('/a')?.learnt.session).toMatchObject({ id: 'ses_root' });
   });
 
-  test('one that runs and is not among the latest is looked up', async () => {
+  test('a running session that is not listed is looked up', async () => {
     const { listed, asked } = await look({
       sessions: [session('a', '/a', 1)],
       active: ['far'],
@@ -115,7 +115,7 @@ describe('what a directory is told to do', () => {
     expect(asked).toContain('/api/session/ses_far');
   });
 
-  test('what runs is asked what it waits for, in the words of its generation', async () => {
+  test('running sessions are asked for permissions, and for forms or the preview’s questions', async () => {
     const told = { sessions: [session('a', '/a', 1)], active: ['a'] };
     const permission = { id: 'per_1', sessionID: 'ses_a', action: 'shell', resources: ['ls'] };
     const question = {
@@ -142,8 +142,8 @@ describe('what a directory is told to do', () => {
   });
 });
 
-describe('what is not answered', () => {
-  test('the sessions are missing, and no directory is known', async () => {
+describe('failing requests', () => {
+  test('without sessions, no directory is known', async () => {
     const { learnt, missing, elsewhere } = await look({
       sessions: [session('a', '/a', 1)],
       answers: { '/api/session': 500 },
@@ -153,7 +153,7 @@ describe('what is not answered', () => {
     expect(elsewhere).toBeUndefined();
   });
 
-  test('what runs is missing in each directory, which is listed and not shown as idle', async () => {
+  test('without active sessions, directories are listed, and not as idle', async () => {
     const { learnt, missing, elsewhere, listed } = await look({
       sessions: [session('a', '/a', 1)],
       answers: { '/api/session/active': 500 },
@@ -167,7 +167,7 @@ describe('what is not answered', () => {
     });
   });
 
-  test('a session that makes no sense hides no other', async () => {
+  test('a malformed session hides no other', async () => {
     const { listed, missing } = await look({
       sessions: [session('a', 'relative', 1), { id: 7 }, session('b', '/b', 1)],
     });
@@ -184,12 +184,12 @@ describe('what is not answered', () => {
     ],
     ['/api/session/ses_a/form', { data: {} }, 'GET /api/session/ses_a/form: unexpected answer at data'],
     ['/api/session/ses_a/permission', {}, 'GET /api/session/ses_a/permission: unexpected answer at data'],
-  ])('and is of no form that is known is told with route and field: %s', async (path, answer, misfit) => {
+  ])('an answer that does not fit the contract is reported with route and field: %s', async (path, answer, misfit) => {
     const found = await look({ sessions: [session('a', '/a', 1)], active: ['a'], answers: { [path]: answer } });
     expect(found.misfits).toEqual([expect.stringContaining(misfit)]);
   });
 
-  test('what one waits for is missing in its directory where its answer is of no form that is known', async () => {
+  test('malformed requests of one session are missing in its directory only', async () => {
     const { missing, elsewhere } = await look({
       sessions: [session('a', '/a', 1), session('b', '/b', 1)],
       active: ['a', 'b'],

@@ -4,7 +4,7 @@ import { PasswordReader } from '../../src/probing/password-reader.ts';
 import { candidate } from '../fleet/candidates.ts';
 import { ManualClock } from '../fleet/manual-clock.ts';
 
-test('thousands without a password leave the event loop its turns', async () => {
+test('thousands of candidates without a password do not block the event loop', async () => {
   let asked = 0;
   const reader = new PasswordReader({
     clock: new ManualClock(),
@@ -22,7 +22,7 @@ test('thousands without a password leave the event loop its turns', async () => 
   expect(Math.max(...perTurn)).toBeLessThan(1000);
 });
 
-test('a look-up that never ends is given up in time, and is not begun a second time', async () => {
+test('a read that hangs is given up in time, and not started twice', async () => {
   const clock = new ManualClock();
   let asked = 0;
   const reader = new PasswordReader({
@@ -43,14 +43,14 @@ test('a look-up that never ends is given up in time, and is not begun a second t
   expect([asked, clock.due()]).toEqual([1, 0]);
 });
 
-test('a look-up that is done leaves no timer', async () => {
+test('a finished read leaves no timer', async () => {
   const clock = new ManualClock();
   const reader = new PasswordReader({ clock, limitMs: 1000, resolveCredential: async () => undefined });
   expect(await Promise.all([reader.find(candidate(), false), reader.find(candidate(), true)])).toEqual([{}, {}]);
   expect(clock.due()).toBe(0);
 });
 
-test('at most 64 files are read at once, and an urgent one does not stand in line', async () => {
+test('at most 64 files are read at once, and urgent ones skip the queue', async () => {
   let asked = 0;
   const reader = new PasswordReader({
     clock: new ManualClock(),
@@ -70,7 +70,7 @@ test('at most 64 files are read at once, and an urgent one does not stand in lin
 describe('headers that are secrets', () => {
   const one = candidate({ key: 'one', headers: { 'X-Token': { kind: 'unset', variable: 'TOKEN' } } });
 
-  test('that cannot be read lock the endpoint, whatever its password', async () => {
+  test('lock the endpoint if they cannot be read', async () => {
     const reader = new PasswordReader({
       clock: new ManualClock(),
       limitMs: 1000,
@@ -80,7 +80,7 @@ describe('headers that are secrets', () => {
     expect(await reader.find(one, true)).toEqual({ lock: 'header X-Token: it is not set' });
   });
 
-  test('go with the password, and stay where there is none', async () => {
+  test('are used with and without a password', async () => {
     const endpoint = { ...one.endpoint, headers: { 'X-Token': 't' } };
     const deps = { clock: new ManualClock(), limitMs: 1000, withHeaders: async () => endpoint };
     const credential = { username: 'u', password: 'p' };
@@ -93,7 +93,7 @@ describe('headers that are secrets', () => {
     expect(await without.find(one, true)).toEqual({ endpoint, problem: 'no such file' });
   });
 
-  test('that take too long lock it too: without them nothing is asked', async () => {
+  test('lock the endpoint if they take too long', async () => {
     const clock = new ManualClock();
     const reader = new PasswordReader({
       clock,

@@ -89,7 +89,7 @@ function asked(list: readonly FakeOpencode[]): number {
 }
 
 describe('slots', () => {
-  test('no more probes than slots are in flight, and each holds one slot for all its requests', async () => {
+  test('limit the probes in flight; each holds one slot for all its requests', async () => {
     const list = await fakes(12);
     const { prober } = rig(3);
     const batch = prober.batch();
@@ -98,7 +98,7 @@ describe('slots', () => {
     expect(prober.counters).toEqual({ probes: 12, inFlight: 0, maxInFlight: 3, requests: 48 });
   });
 
-  test('suspects hold at most a quarter of the slots; the others are answered meanwhile', async () => {
+  test('are at most a quarter suspects’; the others are answered meanwhile', async () => {
     const hung = await fakes(10);
     const live = await fakes(20);
     hang(...hung);
@@ -112,7 +112,7 @@ describe('slots', () => {
     expect([asked(hung), prober.counters.inFlight]).toEqual([2, 2]);
   });
 
-  test('a suspect that is done leaves its slot to the next', async () => {
+  test('pass from one suspect to the next', async () => {
     const list = await fakes(5);
     const { prober } = rig(4);
     const batch = prober.batch();
@@ -121,14 +121,14 @@ describe('slots', () => {
     expect(prober.counters.maxInFlight).toBe(1);
   });
 
-  test('a suspect has a slot even where there is only one', async () => {
+  test('include one for suspects even if it is the only one', async () => {
     const fake = await fakeOpencode();
     const { prober } = rig(1);
     const outcome = await prober.batch().look(target('a', fake, 'suspect'), PLAIN);
     expect(status(outcome)).toBe('healthy');
   });
 
-  test('known-healthy ones go first, then new ones, then suspects', async () => {
+  test('go to healthy endpoints first, then to new ones, then to suspects', async () => {
     const [first, suspect, fresh, known] = await Promise.all([
       fakeOpencode(),
       fakeOpencode(),
@@ -150,7 +150,7 @@ describe('slots', () => {
     expect(told).toEqual(['known healthy', 'fresh healthy', 'suspect healthy']);
   });
 
-  test('a flood of new ones leaves the suspects their quarter', async () => {
+  test('stay a quarter suspects’ during a flood of new endpoints', async () => {
     const flood = await fakes(8);
     const suspect = await fakeOpencode();
     hang(...flood);
@@ -166,8 +166,8 @@ describe('slots', () => {
   });
 });
 
-describe('two passes', () => {
-  test('what only ran out of time is looked at again among the suspects, with more time', async () => {
+describe('two looks', () => {
+  test('a look that ran out of time is repeated among the suspects, with more time', async () => {
     const fake = await fakeOpencode();
     hang(fake);
     const { prober, clock, told } = rig(4);
@@ -185,7 +185,7 @@ describe('two passes', () => {
     });
   });
 
-  test('a request that was swallowed while opencode started is healed by the second look', async () => {
+  test('the second look succeeds if a starting opencode swallowed the first', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /global/health', { kind: 'hang' }, 1);
     const { prober, clock, told } = rig(4);
@@ -196,7 +196,7 @@ describe('two passes', () => {
     expect(told).toEqual(['a healthy']);
   });
 
-  test('what arrived while this process was busy past the limit counts', async () => {
+  test('an answer that arrives while this process is busy past the limit counts', async () => {
     await using server = await startThreadServer({
       '/global/health': { healthy: true, version: '1.18.33' },
       '/path': { directory: '/home/user/a', worktree: '/home/user/a' },
@@ -242,7 +242,7 @@ describe('two passes', () => {
     expect(prober.counters.requests).toBe(0);
   });
 
-  test('what is refused is settled by the first look', async () => {
+  test('a refusal is settled by the first look', async () => {
     const fake = await fakeOpencode();
     await fake.close();
     const { prober } = rig(4);
@@ -250,7 +250,7 @@ describe('two passes', () => {
     expect(prober.counters).toMatchObject({ probes: 1, requests: 1 });
   });
 
-  test('one that hung is a suspect from its first look on, whatever its standing', async () => {
+  test('an endpoint is a suspect once its first look hung', async () => {
     const [hung, live] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     hang(hung);
     const { prober, clock } = rig(1);
@@ -267,7 +267,7 @@ describe('two passes', () => {
     expect(status(await other)).toBe('healthy');
   });
 
-  test('a silent route does not hide who is there, and only what is missing is asked again', async () => {
+  test('a hung route does not hide the identity, and only missing parts are asked again', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /experimental/session', { kind: 'hang' }, 1);
     const { prober, clock, told } = rig(4);
@@ -286,7 +286,7 @@ describe('two passes', () => {
 });
 
 describe('passwords', () => {
-  test('are found before a slot is taken: a vault that hangs holds up nobody else', async () => {
+  test('are read before a slot is taken: a hung vault delays no other probe', async () => {
     const [locked, open] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     const { prober, clock, told } = rig(1, ({ key }) =>
       key === 'locked' ? new Promise(() => {}) : Promise.resolve(undefined),
@@ -299,7 +299,7 @@ describe('passwords', () => {
     await until('the other to be asked without', () => told[1] === 'locked healthy');
   });
 
-  test('many that hang hold up nobody else either', async () => {
+  test('that hang by the hundred delay no other probe', async () => {
     const open = await fakeOpencode();
     const { prober, clock } = rig(1, ({ key }) =>
       key === 'open' ? Promise.resolve(undefined) : new Promise(() => {}),
@@ -311,7 +311,7 @@ describe('passwords', () => {
     expect(status(await looking)).toBe('healthy');
   });
 
-  test('a password that is not had in time is not sent, and the refusal says why', async () => {
+  test('that are not read in time are not sent, and the refusal says why', async () => {
     const fake = await fakeOpencode({ password: 'right' });
     const { prober, clock } = rig(
       1,
@@ -326,7 +326,7 @@ describe('passwords', () => {
     });
   });
 
-  test('one that cannot be read is told with the refusal', async () => {
+  test('that cannot be read are named in the refusal', async () => {
     const fake = await fakeOpencode({ password: 'right' });
     const { prober } = rig(1, () => Promise.reject(new Error('no such file')));
     expect((await prober.batch().look(target('a', fake), PLAIN))?.result).toMatchObject({
@@ -335,7 +335,7 @@ describe('passwords', () => {
     });
   });
 
-  test('are sent, and go with the outcome', async () => {
+  test('are sent, and are in the outcome’s connection', async () => {
     const fake = await fakeOpencode({ password: 'right' });
     const credential = { username: 'opencode', password: 'right' };
     const { prober } = rig(1, async () => credential);
@@ -347,7 +347,7 @@ describe('passwords', () => {
 });
 
 describe('urgent looks', () => {
-  test('go before everything that waits, and take no further slot', async () => {
+  test('go first, and take no extra slot', async () => {
     const running = await fakeOpencode();
     const waiting = await fakes(4);
     const urgent = await fakeOpencode();
@@ -366,7 +366,7 @@ describe('urgent looks', () => {
     expect(prober.counters.maxInFlight).toBe(1);
   });
 
-  test('one that runs out of time is the caller’s to repeat, and not told as an outcome', async () => {
+  test('that run out of time are repeated by the caller, and are no outcome', async () => {
     const fake = await fakeOpencode();
     hang(fake);
     const { prober, clock, told } = rig(4);
@@ -386,7 +386,7 @@ describe('urgent looks', () => {
 });
 
 describe('batches', () => {
-  test('a look that waits or runs is joined, and learns all that any of them wants', async () => {
+  test('join an open look, which then asks for the parts of both', async () => {
     const [blocker, fake] = await Promise.all([fakeOpencode(), fakeOpencode()]);
     hang(blocker);
     const { prober, clock } = rig(1);
@@ -404,7 +404,7 @@ describe('batches', () => {
     expect(fake.count('GET /global/health')).toBe(1);
   });
 
-  test('a plain look that runs does not stand in for one that wants more', async () => {
+  test('do not join a running look that asks for fewer parts', async () => {
     const fake = await fakeOpencode();
     fake.override('GET /path', { kind: 'hang' }, 1);
     const { prober, clock } = rig(2);
@@ -417,7 +417,7 @@ describe('batches', () => {
     await clock.advance(FIRST_MS);
   });
 
-  test('ending one lets go of all that waits for it alone', async () => {
+  test('drop waiting looks that no other batch wants when they end', async () => {
     const [blocker, mine, shared] = await Promise.all([fakeOpencode(), fakeOpencode(), fakeOpencode()]);
     hang(blocker);
     const { prober, clock } = rig(1);
@@ -440,7 +440,7 @@ describe('batches', () => {
     expect(await one.look(both, PLAIN)).toBeUndefined();
   });
 
-  test('ending one drops second looks that wait', async () => {
+  test('drop waiting second looks when they end', async () => {
     const hung = await fakes(3);
     hang(...hung);
     const { prober, clock } = rig(4);
@@ -455,7 +455,7 @@ describe('batches', () => {
   });
 });
 
-test('closing ends every request and every wait at once, and nothing is told afterwards', async () => {
+test('closing ends all requests and waits, and there are no outcomes afterwards', async () => {
   const hung = await fakes(4);
   hang(...hung.slice(1));
   hung[0]?.override('GET /experimental/session', { kind: 'hang' });

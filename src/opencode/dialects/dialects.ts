@@ -4,7 +4,7 @@ import type { OpencodeApi } from '../api.ts';
 import { opencode1Api } from './opencode-1.ts';
 import { opencode2Api } from './opencode-2/opencode-2.ts';
 
-/** The calls to the opencode at one endpoint, as its generation wants them. `signal` cuts them all. */
+/** The calls to the opencode at one endpoint, in its dialect. `signal` aborts them all. */
 export function createApi(dialect: Dialect, connection: Connection, signal?: AbortSignal): OpencodeApi {
   return dialect === 'opencode-1' ? opencode1Api(connection, signal) : opencode2Api(connection, dialect, signal);
 }

@@ -28,35 +28,32 @@ import {
 
 type Sdk = ReturnType<typeof createOpencodeClient>;
 
-/**
- * When a call that failed may be made again by another endpoint of the same process: `always` where asking twice is asking once,
- * `unsent` where nothing at all was sent, `never` where the caller decides.
- */
+/** When a failed call may be repeated by another endpoint: `always` if it is idempotent, `unsent` if nothing was sent, `never` if the caller decides. */
 export type Repeat = 'always' | 'unsent' | 'never';
 
-/** One call as OpenCode 1 (1.18.10 to 1.18.33) wants it. */
+/** One call to OpenCode 1 (1.18.10 to 1.18.33). */
 interface Route<Args extends readonly unknown[], Result> {
   readonly label: string;
   readonly repeat: Repeat;
   readonly timeoutMs: number;
-  /** A larger answer is asked for once more, of a page fewer messages, of one thing with its long strings cut. */
+  /** An answer that is too large is asked for again, with fewer messages or with its long strings cut. */
   readonly mayBeLarge: boolean;
   readonly ask: (sdk: Sdk, ...args: Args) => Promise<SdkResult>;
   readonly read: (result: SdkResult, label: string) => Result;
 }
 
-/** The event stream is no call with one answer: see `openEvents`. */
+/** Without `events`, which has no single answer. */
 export type CallName = Exclude<keyof OpencodeApi, 'events' | 'isIdempotent'>;
 
 type Calls = {
   readonly [Name in CallName]: Route<Parameters<OpencodeApi[Name]>, Awaited<ReturnType<OpencodeApi[Name]>>>;
 };
 
-/** A cold instance starts its plugins and MCP servers on the first request that needs them; it took 1.2 s bare. */
+/** A cold instance starts its plugins and MCP servers on the first request that needs them; without any it took 1.2 s. */
 const CALL_TIMEOUT_MS = 15_000;
-/** A search through a large project takes longer than other calls; shorter than the least patient client waits. */
+/** For a search through a large project; shorter than the timeout of any client. */
 const SEARCH_TIMEOUT_MS = 30_000;
-/** Bytes of one string in an answer that is too large as it is: most answers of a model are shorter, and no picture is. Then: enough to know it by. */
+/** Bytes of one string in an answer that is too large: first longer than most answers of a model, then only the beginning. */
 const CUTS = [64 * 1024, 1024];
 
 function route<Args extends readonly unknown[], Result>(
@@ -73,7 +70,6 @@ function large<Args extends readonly unknown[], Result>(one: Route<Args, Result>
   return { ...one, mayBeLarge: true };
 }
 
-/** Every call of OpenCode 1: its route, whether it may be repeated, and how its answer is read. */
 export const CALLS: Calls = {
   sessions: large(
     route(
@@ -174,7 +170,7 @@ export const CALLS: Calls = {
         Object.keys(models).map((modelID) => ({ providerID: id, modelID })),
       ),
   ),
-  // By the endpoint of its event stream and by no other: see turns/delivery.ts.
+  // Only by the endpoint of its event stream: see turns/delivery.ts.
   prompt: route(
     'POST /session/:id/prompt_async',
     'never',
@@ -188,7 +184,7 @@ export const CALLS: Calls = {
       }),
     taken,
   ),
-  // Ending twice what runs is ending it; the caller looks at the status.
+  // Idempotent; the caller verifies by status.
   abort: route('POST /session/:id/abort', 'always', (sdk, id) => sdk.session.abort({ sessionID: id }), done),
   showToast: route(
     'POST /tui/show-toast',
@@ -240,7 +236,6 @@ function askMessage(sdk: Sdk, sessionID: string, messageID: string): Promise<Sdk
   return sdk.session.message({ sessionID, messageID });
 }
 
-/** The calls to the opencode at one endpoint. */
 export function opencode1Api(connection: Connection, signal?: AbortSignal): OpencodeApi {
   const sdks = new Map<string, Sdk>();
   const sdkWithin = (timeoutMs: number, maxStringBytes: number | undefined): Sdk => {
@@ -275,14 +270,14 @@ export function opencode1Api(connection: Connection, signal?: AbortSignal): Open
   return { ...(Object.fromEntries(calls) as Pick<OpencodeApi, CallName>), events, isIdempotent: false };
 }
 
-/** The arguments of a call for a page, with an eighth of its messages; undefined where it is for one thing. */
+/** The arguments with an eighth of the messages; undefined for a call without pages. */
 function withFewer(args: readonly never[]): readonly never[] | undefined {
   const [sessionId, query] = args as readonly (string | Partial<PageQuery> | undefined)[];
   if (typeof query !== 'object' || query.limit === undefined || query.limit <= 1) return undefined;
   return [sessionId, { ...query, limit: Math.ceil(query.limit / 8) }] as never[];
 }
 
-/** The SDK's transport: its requests go through the one bounded exchange that probing uses too. */
+/** The SDK's transport, by the same bounded exchange as all other requests. */
 function guardedFetch(
   connection: Connection,
   signal: AbortSignal | undefined,
@@ -297,14 +292,14 @@ function guardedFetch(
   };
 }
 
-/** What `Response` takes no body with, and beyond it no status at all. */
+/** The statuses for which `Response` takes no body, and the last one that it takes. */
 const BODILESS = new Set([204, 205, 304]);
 const LAST_STATUS = 599;
 
 /** Without the content type: the SDK fails at "text/html" with an error of its own. */
 function responseOf({ status, headers, text }: Exchange, label: string): Response {
   if (status > LAST_STATUS) throw new RequestError('status', `${label}: HTTP ${status}`, { status });
-  // That it has no such session, say, is for opencode to tell, and it does so in JSON.
+  // opencode's own 404 (of an unknown session, say) is JSON.
   if (status === 404 && /^\s*</.test(text))
     throw new RequestError('malformed', `${label}: HTTP 404 with a web page, which is not opencode's`);
   const cursor = headers['x-next-cursor'];
@@ -324,20 +319,20 @@ function isNotFound(result: SdkResult): boolean {
   return result.response?.status === 404;
 }
 
-/** False where it is not there any more, which is a 404. */
+/** False for a 404. */
 function wasThere(result: SdkResult, label: string): boolean {
   if (isNotFound(result)) return false;
   done(result, label);
   return true;
 }
 
-/** Of an answer that says no more than that. opencode gives 204 or JSON; what is in between may give an empty 200. */
+/** opencode answers 204 or JSON; a proxy may answer an empty 200. */
 function done(result: SdkResult, label: string): void {
   succeed(result, label);
   if (result.response?.status !== 204) jsonOf(result.data, label);
 }
 
-/** Of a prompt: opencode gives 204. JSON of something in between is none of its answers. */
+/** opencode answers a prompt with 204; JSON comes from a proxy. */
 function taken(result: SdkResult, label: string): void {
   succeed(result, label);
   const status = result.response?.status;
@@ -369,7 +364,7 @@ function succeed(result: SdkResult, label: string): void {
   }
 }
 
-/** @param result of a client that parses as text: the SDK's own parsing throws the body's beginning, as an error of nobody's */
+/** @param result parsed as text: if the SDK parses JSON itself, it throws the beginning of the body as an error */
 function parse<T>(schema: z.ZodType<T>, result: SdkResult, label: string): T {
   succeed(result, label);
   const parsed = schema.safeParse(jsonOf(result.data, label));
@@ -391,12 +386,12 @@ function jsonOf(text: unknown, label: string): unknown {
   }
 }
 
-/** Keys of an answer are remote words too. */
+/** Keys of an answer are remote text too. */
 function placeOf(path: readonly PropertyKey[]): string {
   return path.length === 0 ? 'its top' : quoteName(path.map(String).join('.').slice(0, 200));
 }
 
-/** Where a page of messages goes on. One that does not fit is an error: without it there would seem to be no older ones. */
+/** A malformed cursor is an error: without it there would seem to be no older messages. */
 function olderCursorOf({ response }: SdkResult, label: string): { readonly olderCursor?: string } {
   const cursor = response?.headers.get('x-next-cursor');
   if (!cursor) return {};
@@ -405,9 +400,9 @@ function olderCursorOf({ response }: SdkResult, label: string): { readonly older
   return { olderCursor: cursor };
 }
 
-/** opencode's errors are `{name, data: {message}}`; a node service refuses in plain text. */
+/** opencode's errors are JSON; a node service refuses in plain text. */
 function detail(error: unknown): string {
-  // Not a web page of something in between.
+  // Not a web page of a proxy.
   if (typeof error === 'string' && error !== '' && !/^\s*</.test(error)) return said(error);
   const text = wordsOf(error);
   return text === undefined ? '' : said(text);

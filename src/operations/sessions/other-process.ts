@@ -3,7 +3,7 @@ import { isHealthy } from '../../identity/merge.ts';
 import type { Instance, ProbedEndpoint } from '../../model/instance.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
-import { RECENT_MS } from '../../probing/ask-overview.ts';
+import { RECENT_MS } from '../../probing/list-sessions.ts';
 import { quoteName } from '../answer.ts';
 import { type CallSpan, connectTo, type Connected, type Runtime } from '../runtime.ts';
 

@@ -178,8 +178,10 @@ describe.each([
     await prompt(session, 'gate-mid cut: half |whole', { id: `msg_${'1'.repeat(26)}` });
     await tap.waitFor(subject.events.text, ({ data }) => data.sessionID === session);
     await prompt(session, 'echo: parked', { id: `msg_${'2'.repeat(26)}` });
+    const request = await subject.model.waitForTurn('gate-mid cut: half |whole');
     await interrupt(session);
     await idle(session);
+    await until('the model to see the line drop', () => request.aborted);
     const cut = ['> gate-mid cut: half |whole', 'error: half '];
     expect(await told(session)).toEqual(cut);
     // The same prompt again runs nothing of its own, and wakes what was parked.
@@ -235,7 +237,7 @@ describe.each([
   it.skipIf(missing)('runs one id once over a kill and a restart', async () => {
     const session = await open();
     const extra = { id: `msg_${'5'.repeat(26)}` };
-    await Promise.all(Array.from({ length: 5 }, () => prompt(session, 'echo: once', extra)));
+    await Promise.all(Array.from({ length: 10 }, () => prompt(session, 'echo: once', extra)));
     await idle(session);
     await subject.server.kill9();
     await subject.server.restart();

@@ -100,7 +100,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     await preview.json('POST', '/api/session', { location: { directory } });
     await rows('refresh_instances');
     const sent = await server.call('send', { instance: await nameOf(directory), message: 'echo: x' });
-    expect(sent.text).toMatch(/cannot load the session's directory, which may be gone.*nothing was sent/);
+    expect(sent.text).toMatch(/cannot load the session's directory: it may be gone.*nothing was sent/);
   });
 
   test('a message loads the directory of its session, and no other', async () => {

@@ -372,7 +372,7 @@ test('a password that its file has no more is asked of the service, and not of t
     JSON.stringify({ url, pid, version: '2.0.9', password: fake.password }),
   );
   expect((await server.call('refresh_instances', {})).text).toContain(
-    `names process ${pid} of version 2.0.9, and what answers there says that it is process ${pid} of version ${version}`,
+    `names process ${pid} of version 2.0.9, but process ${pid} of version ${version} answers`,
   );
   await fake.register(stateDir);
   expect((await rows('refresh_instances')).length).toBeGreaterThan(1);

@@ -297,7 +297,7 @@ class Fake implements FakeOpencode2 {
 
   async stop(): Promise<void> {
     const { turns } = this.#server;
-    for (const id of turns.active) await turns.interrupt(this.session(id), 'shutdown', false);
+    for (const id of turns.active) await turns.interrupt(this.session(id), 'shutdown');
     await this.kill9();
   }
 

@@ -60,7 +60,6 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     status: 200,
     body: { version, pid, urls: [url()], paths: { tmp: '/tmp/opencode' } },
   }),
-  'GET /api/debug/location': ({ loaded }) => ({ status: 200, body: [...loaded].map((directory) => ({ directory })) }),
   'GET /api/event': ({ events }, { response }) => {
     events.open(response);
     return 'stream';
@@ -100,7 +99,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     return DONE;
   },
   'DELETE /api/session/{sessionID}': async ({ events, store, turns }, { session }) => {
-    await turns.interrupt(session, 'user', false);
+    await turns.interrupt(session, 'user');
     store.sessions.delete(session.info.id);
     events.publish(session, 'session.deleted', {});
     return DONE;
@@ -148,10 +147,6 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     const message = session.messages.find(({ id }) => id === messageID);
     return message ? data(message) : noMessage(session, messageID);
   },
-  'GET /api/session/{sessionID}/context': (_, { session }) => {
-    const from = session.messages.findLastIndex(({ type }) => type === 'compaction');
-    return data(session.messages.slice(Math.max(from, 0)));
-  },
 
   'POST /api/session/{sessionID}/prompt': (server, { session, body }) => {
     const { text, delivery = 'steer', resume = true, id = server.store.id('msg') } = body as unknown as PromptBody;
@@ -163,34 +158,13 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     const { id = server.store.id('msg'), delivery = 'steer' } = body as { id?: string; delivery?: Delivery };
     return accept(server, session, { id, type: 'compaction', payload: {}, delivery }, true);
   },
-  'GET /api/session/{sessionID}/inbox': (_, { session }) => data(session.inbox),
-  'PATCH /api/session/{sessionID}/inbox/{inboxID}': ({ events }, { session, params: { inboxID = '' }, body }) => {
-    const item = session.inbox.find(({ id }) => id === inboxID);
-    if (!item) return fail(409, 'ConflictError', `Not in the inbox: ${inboxID}`, { resource: inboxID });
-    item.delivery = (body as { readonly delivery: Delivery }).delivery;
-    events.publish(session, 'session.inbox.delivery.changed', { inboxID, delivery: item.delivery });
-    return DONE;
-  },
-  'DELETE /api/session/{sessionID}/inbox/{inboxID}': ({ store, events }, { session, params: { inboxID = '' } }) => {
-    const index = session.inbox.findIndex(({ id }) => id === inboxID);
-    if (index < 0) return DONE;
-    session.inbox.splice(index, 1);
-    // It is forgotten: the same id runs when it comes again.
-    store.admissions.delete(inboxID);
-    events.publish(session, 'session.inbox.cancelled', { inboxID });
-    return DONE;
-  },
-  'POST /api/session/{sessionID}/interrupt': async ({ turns }, { session, query }) => ({
+  'POST /api/session/{sessionID}/interrupt': async ({ turns }, { session }) => ({
     status: 200,
-    body: { interrupted: await turns.interrupt(session, 'user', query['resume'] === true) },
+    body: { interrupted: await turns.interrupt(session, 'user') },
   }),
 
   'GET /api/session/{sessionID}/permission': ({ waiting }, { session }) =>
     data(requestsOf(waiting.permissions, session)),
-  'GET /api/session/{sessionID}/permission/{requestID}': ({ waiting }, { session, params: { requestID = '' } }) => {
-    const pending = waiting.permissions.get(requestID);
-    return pending?.request.sessionID === session.info.id ? data(pending.request) : noPermission(requestID);
-  },
   'POST /api/session/{sessionID}/permission/{requestID}/reply': (server, { session, params, body }) => {
     const { requestID = '' } = params;
     const pending = server.waiting.permissions.get(requestID);
@@ -203,15 +177,6 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   },
 
   'GET /api/session/{sessionID}/form': ({ waiting }, { session }) => data(requestsOf(waiting.forms, session)),
-  'GET /api/session/{sessionID}/form/{formID}': ({ waiting }, { session, params: { formID = '' } }) => {
-    const pending = waiting.forms.get(formID);
-    if (pending?.request.sessionID === session.info.id)
-      return data({ ...pending.request, state: { status: 'pending' } });
-    const settled = waiting.settledForms.get(formID);
-    return settled?.form.sessionID === session.info.id
-      ? data({ ...settled.form, state: settled.settlement })
-      : noForm(formID);
-  },
   'POST /api/session/{sessionID}/form/{formID}/reply': (server, { session, params: { formID = '' }, body }) => {
     const { answer } = body as { readonly answer: Readonly<Record<string, FormValue>> };
     const pending = server.waiting.forms.get(formID);
@@ -220,7 +185,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     if (wrong !== undefined) return fail(400, 'FormInvalidAnswerError', wrong, { id: formID });
     const settlement = { status: 'answered', answer } as const;
     server.waiting.forms.delete(formID);
-    server.waiting.settledForms.set(formID, { form: pending.request, settlement });
+    server.waiting.settledForms.set(formID, session.info.id);
     server.events.publish(session, 'form.replied', { id: formID, answer });
     pending.settle(settlement);
     return DONE;
@@ -231,7 +196,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     const message = query['message'];
     const settlement = { status: 'cancelled', ...(typeof message === 'string' ? { message } : {}) } as const;
     server.waiting.forms.delete(formID);
-    server.waiting.settledForms.set(formID, { form: pending.request, settlement });
+    server.waiting.settledForms.set(formID, session.info.id);
     server.events.publish(session, 'form.cancelled', { id: formID });
     pending.settle(settlement);
     return DONE;
@@ -319,7 +284,7 @@ function conflict(id: string): Answer {
 function listSessions({ store }: Server, { query }: Call): Answer {
   const asked = query['cursor'] === undefined ? query : decode(query['cursor']);
   if (!asked) return fail(400, 'InvalidCursorError', 'Invalid cursor');
-  const { limit = SESSION_LIMIT, order, directory, parentID, search, archived } = asked as SessionQuery;
+  const { order, directory, parentID, search, archived } = asked as SessionQuery;
   const fitting = store
     .newestFirst()
     .filter(
@@ -333,12 +298,11 @@ function listSessions({ store }: Server, { query }: Call): Answer {
   return page(
     fitting.map(({ info }) => info),
     asked,
-    limit,
+    Number(query['limit'] ?? asked['limit'] ?? SESSION_LIMIT),
   );
 }
 
 interface SessionQuery {
-  readonly limit?: number;
   readonly order?: 'asc' | 'desc';
   readonly directory?: string;
   readonly parentID?: string;
@@ -389,7 +353,7 @@ function decode(cursor: unknown): Fields | undefined {
 }
 
 function settledOrNone({ waiting }: Server, session: StoredSession, id: string): Answer {
-  return waiting.settledForms.get(id)?.form.sessionID === session.info.id
+  return waiting.settledForms.get(id) === session.info.id
     ? fail(409, 'FormAlreadySettledError', `Form already settled: ${id}`, { id })
     : noForm(id);
 }

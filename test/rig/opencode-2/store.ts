@@ -159,7 +159,8 @@ export class Store {
 export class Waiting {
   readonly permissions = new Map<string, Pending<PermissionRequest, PermissionReply>>();
   readonly forms = new Map<string, Pending<Form, FormSettlement>>();
-  readonly settledForms = new Map<string, { readonly form: Form; readonly settlement: FormSettlement }>();
+  /** The sessions of settled forms, by the id of the form. */
+  readonly settledForms = new Map<string, string>();
 
   /** An interrupt withdraws what its session asked, without an event. */
   withdraw(sessionID: string): void {

@@ -86,12 +86,11 @@ export class Turns {
     for (const session of this.#parts.store.sessions.values()) if (session.executing) this.#start(session, true);
   }
 
-  /** False where nothing ran. Parks the inbox, unless it is to be resumed. */
-  async interrupt(session: StoredSession, reason: 'user' | 'shutdown', resume: boolean): Promise<boolean> {
+  /** Parks the inbox. False if nothing ran. */
+  async interrupt(session: StoredSession, reason: 'user' | 'shutdown'): Promise<boolean> {
     const execution = this.#running.get(session.info.id);
     execution?.abort.abort(new TurnEnd('interrupted', { reason }));
     await execution?.ended;
-    if (resume) this.wake(session);
     return execution !== undefined;
   }
 

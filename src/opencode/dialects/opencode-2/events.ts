@@ -11,23 +11,23 @@ import {
 
 type Data = Readonly<Record<string, unknown>>;
 
-/** Types and properties in our own words. */
+/** Types and properties of OpenCode 1's events. */
 type Normal = readonly (readonly [string, Data])[];
 
-/** Of a prompt that was taken up before the stream began: the store tells which it was. */
+/** Stands for a prompt that was delivered before the stream began; the store has its id. */
 const UNSEEN = 'msg_unseen';
 
-/** Events of sessions that are remembered: more run at no service. */
+/** Sessions and messages that one reader remembers; more never run at once. */
 const MAX_SESSIONS = 1_000;
 
 /**
- * Puts OpenCode 2's events into our own words, one stream through one of these. The preview has the same events under
- * `session.next.` and `permission.v2.`. What is not known, or does not fit, is left out: the store tells it later.
+ * Reads OpenCode 2's events, one stream each, as OpenCode 1's. The preview has the same events with the prefixes `session.next.` and
+ * `permission.v2.`. Unknown and malformed ones are left out: the store has what they said.
  */
 export class EventReader {
-  /** The prompt that a session answers now. */
+  /** The current prompt of each session. */
   readonly #prompts = new Map<string, string>();
-  /** The texts of each message that is being written, by what deltas call them. */
+  /** Part ids of each unfinished message's texts, by their key in deltas. */
   readonly #texts = new Map<string, Map<unknown, string>>();
 
   read(value: unknown, chars: number): readonly ServerEvent[] {
@@ -71,7 +71,7 @@ export class EventReader {
       case 'session.execution.failed':
         return [['session.idle', { sessionID }]];
       case 'session.execution.interrupted':
-        // Nobody ended it: the service stops, and its next start goes on with it.
+        // The service stops; its next start resumes the turn.
         if (data['reason'] === 'shutdown') return [['session.touched', { sessionID }]];
         return [['session.idle', { sessionID, outcome: 'interrupted' }]];
       case 'session.retry.scheduled':
@@ -81,7 +81,7 @@ export class EventReader {
       case 'session.step.ended':
         return [
           ...this.#answer(sessionID, messageID, timeOf(data, created), data),
-          // The preview has no end event: after a step that needs no other, its session soon stops being active.
+          // The preview has no end event; after a step that needs no further one, its session soon stops being active.
           ...(data['finish'] === 'tool-calls' ? [] : [['session.idle', { sessionID }] as const]),
         ];
       case 'session.step.failed': {
@@ -97,7 +97,6 @@ export class EventReader {
       case 'session.text.ended':
         return this.#textEnded(sessionID, messageID, data, timeOf(data, created));
       default:
-        // Something moved there.
         return [['session.touched', { sessionID }]];
     }
   }
@@ -111,7 +110,7 @@ export class EventReader {
 
   #answer(sessionID: string, id: unknown, created: number, { finish }: Data): Normal {
     if (typeof id !== 'string') return [];
-    // Where it ends is told by the store: a step that ended says nothing of when it began.
+    // The end of a step has no start time; the store has both.
     if (finish !== undefined) return [['session.touched', { sessionID }]];
     const parentID = this.#prompts.get(sessionID) ?? UNSEEN;
     return [
@@ -131,7 +130,7 @@ export class EventReader {
     return [['message.part.updated', { sessionID, part: { id, messageID, type: 'text', text: '' } }]];
   }
 
-  /** A text whose beginning was missed is read from the store when it has ended. */
+  /** A text whose start was missed is read from the store once it has ended. */
   #textDelta(sessionID: string, messageID: unknown, data: Data): Normal {
     const { delta } = data;
     const partID = this.#texts.get(String(messageID))?.get(textKey(data));
@@ -151,7 +150,7 @@ function prefixOf(_: string, kind: string | undefined): string {
   return kind === undefined ? 'session.' : `${kind}.`;
 }
 
-/** The preview calls it `textID`. */
+/** `textID` on the preview. */
 function textKey({ ordinal, textID }: Data): unknown {
   return ordinal ?? textID;
 }
@@ -169,7 +168,7 @@ function formIn(form: unknown): Question | undefined {
   return found && questionOf(found);
 }
 
-/** The preview sends the whole session; 2.x sends its fields. */
+/** The preview sends the session as `info`; 2.x sends its fields. */
 function createdIn(data: Data): Normal {
   const info = fields(data['info']);
   const { directory = info['directory'] } = fields(data['location']);
@@ -180,8 +179,8 @@ function createdIn(data: Data): Normal {
 }
 
 function retryIn(data: Data): Data {
-  const { name = '', data: said } = errorIn(data) ?? {};
-  return { type: 'retry', attempt: data['attempt'], next: data['at'], message: said?.message ?? name };
+  const { name = '', data: detail } = errorIn(data) ?? {};
+  return { type: 'retry', attempt: data['attempt'], next: data['at'], message: detail?.message ?? name };
 }
 
 function errorIn({ error }: Data): ReturnType<typeof errorOf> | undefined {

@@ -4,16 +4,16 @@ import type { WireField } from './wire.ts';
 
 type FieldValue = string | number | boolean | readonly string[];
 
-/** What stands for a boolean; the first two are what its question offers. */
+/** Answers to a boolean field. */
 const YES = new Set(['yes', 'true']);
 const NO = new Set(['no', 'false']);
 
 const MAX_SHOWN = 60;
 
 /**
- * The answer to a form in the types of its fields.
- * @param answers for each field that is shown what a person chose or wrote; nothing where it is left out
- * @returns a problem where a value does not fit its field; nothing is sent then
+ * Converts answers to the types of a form's fields.
+ * @param answers one list for each shown field; empty for a field that is left out
+ * @returns a problem if an answer does not fit its field
  */
 export function formAnswer(
   fields: readonly WireField[],
@@ -39,7 +39,7 @@ export function formAnswer(
   return { answer };
 }
 
-/** By the answers to the fields before it, on which alone it can depend. */
+/** A condition can depend only on earlier fields. */
 function isAsked({ when }: WireField, answer: Readonly<Record<string, FieldValue>>): boolean {
   return (when ?? []).every(({ key, op, value }) => {
     const given = answer[key];
@@ -52,7 +52,7 @@ function nameOf({ title, key }: WireField, index: number): string {
   return `field ${index + 1}, ${quoted(title ?? key, MAX_SHOWN)},`;
 }
 
-/** Of what is done on another page, and of a type that a later version brings. */
+/** For fields that are answered on another page, or have the type of a later version. */
 const ELSEWHERE = 'an answer in that opencode alone';
 
 function canAnswer({ type }: WireField): boolean {
@@ -78,7 +78,7 @@ function valueOf(field: WireField, given: readonly string[]): FieldValue | { rea
   }
 }
 
-/** The value of the option that was chosen by its label; else what was written, which the server may refuse. */
+/** The value of the option with that label or value, or else the text, which the server may refuse. */
 function chosen({ options }: WireField, text: string): string {
   const option =
     options?.find(({ label }) => label === text) ??

@@ -2,8 +2,8 @@ import type { AssistantMessage, Message, Part, Permission, Question, Session } f
 import type { WireError, WireField, WireForm, WireMessage, WirePermission, WireSession } from './wire.ts';
 
 /**
- * OpenCode 2's entries of a session in our own words. It knows no parents: a turn is what follows a prompt, until the next
- * prompt or the entry `idle` that ends a busy period.
+ * Reads OpenCode 2's entries of a session as OpenCode 1's messages. They have no parents: a turn is what follows a prompt, until the
+ * next prompt or an `idle` entry, which ends a busy period.
  */
 
 export function sessionOf({ id, title, parentID, location, time, revert }: WireSession): Session {
@@ -17,15 +17,15 @@ export function sessionOf({ id, title, parentID, location, time, revert }: WireS
   };
 }
 
-/** @param entries oldest first, as the server has ordered them */
+/** @param entries oldest first, in the server's order */
 export function messagesOf(entries: readonly WireMessage[]): Message[] {
   const messages: Message[] = [];
   let promptId = '';
   let lastMs = 0;
   for (const [index, entry] of entries.entries()) {
-    // The service was stopped, and went on with it at its next start, which it says first.
+    // The service was stopped, and resumed the turn at its next start with a synthetic entry.
     if (entry.type === 'idle' && entry.outcome === 'interrupted' && entries[index + 1]?.type === 'synthetic') continue;
-    // A prompt that waited in the queue has the time at which it came; its place is behind what was answered meanwhile.
+    // A queued prompt has the time of its admission, which is before the answers ahead of it.
     lastMs = Math.max(lastMs, entry.time.created);
     const message = entry.type === 'idle' ? endOf(entry, messages, promptId) : messageOf(entry, promptId, lastMs);
     if (message === undefined) continue;
@@ -49,7 +49,7 @@ function messageOf(entry: WireMessage, promptId: string, createdMs: number): Mes
     case 'assistant':
       return { info: assistantOf(entry, promptId, createdMs), parts: partsOf(entry) };
     default:
-      // A switch of the agent or the model, a command that a person ran, and what later versions bring.
+      // Switches of agent or model, a user's shell commands, and types of later versions.
       return undefined;
   }
 }
@@ -58,7 +58,7 @@ function fromPerson({ id }: WireMessage, created: number, part: Omit<Part, 'id' 
   return { info: { id, role: 'user', time: { created } }, parts: [{ ...part, id: partId(id, 0), messageID: id }] };
 }
 
-/** OpenCode 1 has the outcome of a compaction as a message of its own. Without one it would be one that nobody answers. */
+/** The answer to a compaction, which is a message of its own in OpenCode 1. Without it the compaction would look unanswered. */
 function summaryOf({ id, error }: WireMessage, created: number): Message {
   const info = { id: `${id}-summary`, role: 'assistant', parentID: id, summary: true } as const;
   const time = { created, completed: created };
@@ -78,13 +78,13 @@ function assistantOf(entry: WireMessage, promptId: string, createdMs: number): A
   };
 }
 
-/** After a bare reject of its tool the preview completes a step never. */
+/** The preview never completes a step whose tool was rejected without a message. */
 function wasRejected({ content = [] }: WireMessage): boolean {
   const { type, state } = content.at(-1) ?? {};
   return type === 'tool' && state?.status === 'error' && state.error?.message === 'Tool execution interrupted';
 }
 
-/** What a busy period ended with, where its steps do not say so themselves. */
+/** Applies the outcome of a busy period to its last answer, or returns an answer without text. */
 function endOf({ id, time, outcome, error }: WireMessage, before: Message[], promptId: string): Message | undefined {
   const last = before.at(-1);
   const answer = last?.info.role === 'assistant' ? last.info : undefined;
@@ -99,7 +99,6 @@ function endOf({ id, time, outcome, error }: WireMessage, before: Message[], pro
         };
       return undefined;
     }
-    // It had nothing to say.
     if (last === undefined || last.info.id !== promptId) return undefined;
     const info = { id, role: 'assistant', parentID: promptId, time: { created: completed, completed } } as const;
     return { info: { ...info, finish: 'stop' }, parts: [] };
@@ -115,7 +114,7 @@ function endOf({ id, time, outcome, error }: WireMessage, before: Message[], pro
 
 export const ABORTED = { name: 'MessageAbortedError' };
 
-/** The preview's words for a turn that somebody interrupted, or the end of its process. */
+/** The preview's message for a turn that was interrupted by a user or by the end of the process. */
 const INTERRUPTED = 'Provider turn interrupted';
 
 export function errorOf({ type, message }: WireError): NonNullable<AssistantMessage['error']> {
@@ -128,7 +127,7 @@ function partsOf({ id, content = [], time }: WireMessage): Part[] {
   return content.map((one, index): Part => {
     const isText = one.type === 'text';
     const text = one.text ?? '';
-    // The text of one that is being written is empty in the store.
+    // A text that is being written is empty in the store.
     const hasEnded = time.completed != null || index < content.length - 1 || text !== '';
     const part = { messageID: id, type: one.type, ...(hasEnded && { time: { end: time.completed ?? time.created } }) };
     if (isText) return { ...part, id: partId(id, texts++), text };
@@ -149,7 +148,7 @@ function partsOf({ id, content = [], time }: WireMessage): Part[] {
   });
 }
 
-/** Of the text with that number in its message: events and the store count alike. */
+/** Of a text, by its number in the message: events and the store count alike. */
 export function partId(messageId: string, text: number): string {
   return `${messageId}-${String(text).padStart(4, '0')}`;
 }
@@ -165,7 +164,7 @@ export function permissionOf({ id, sessionID, action, resources, save, metadata,
   return {
     id,
     sessionID,
-    // The same rules are for both generations.
+    // The approval rules have one name for both generations.
     permission: isShell ? 'bash' : action,
     patterns: resources,
     always: save ?? [],
@@ -174,7 +173,7 @@ export function permissionOf({ id, sessionID, action, resources, save, metadata,
   };
 }
 
-/** The fields of a form that a person fills in, as questions. */
+/** A form as questions, one for each shown field. */
 export function questionOf({ id, sessionID, title, fields }: WireForm): Question {
   return {
     id,
@@ -198,14 +197,14 @@ function isConditional({ when }: WireField): boolean {
   return when != null && when.length > 0;
 }
 
-/** When a field is asked, in a person's words; nothing where it always is. */
+/** ` (only if …)`, or nothing for an unconditional field. */
 export function conditionOf({ when }: WireField, fields: readonly WireField[]): string {
   if (when == null || when.length === 0) return '';
   const conditions = when.map(({ key, op, value }) => {
     const other = fields.find((field) => field.key === key);
     const label = other?.options?.find((option) => option.value === value)?.label;
-    const told = label ?? (typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value));
-    return `${other?.title ?? key} is ${op === 'neq' ? 'not ' : ''}${told}`;
+    const wanted = label ?? (typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value));
+    return `${other?.title ?? key} is ${op === 'neq' ? 'not ' : ''}${wanted}`;
   });
   return ` (only if ${conditions.join(' and ')})`;
 }

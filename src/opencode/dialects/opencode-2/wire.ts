@@ -5,11 +5,10 @@ import { RequestError } from '../../../http/request-error.ts';
 import type { Dialect } from '../../../model/instance.ts';
 
 /**
- * What this program uses of the answers of OpenCode 2, by the contract of 2.1.2 and as the preview (1.18.18 of
- * `@opencode-ai/cli-linux-x64`) gives them. Unknown fields are dropped.
+ * The answers of OpenCode 2, by the contract of 2.1.2, and of the preview (1.18.18 of `@opencode-ai/cli-linux-x64`). Fields that are
+ * not used are dropped.
  */
 
-/** The preview differs in single keys and has fewer routes; which of them answers is told by its version, never by trying. */
 export type Generation = Exclude<Dialect, 'opencode-1'>;
 
 const idOf = (prefix: string): z.ZodString => z.string().regex(new RegExp(`^${prefix}[0-9A-Za-z_-]{1,125}$`));
@@ -28,7 +27,7 @@ export type WireSession = z.infer<typeof wireSessionSchema>;
 export const wireErrorSchema = z.object({ type: z.string(), message: z.string().default('') });
 export type WireError = z.infer<typeof wireErrorSchema>;
 
-/** Its form is known by its type; of another type, as a later version may bring, no more than that is taken, and what is `kept`. */
+/** Checks values of known types. Of an unknown type, which a later version may add, it keeps only `type` and the fields in `kept`. */
 const typed = <T extends z.ZodType>(
   known: ReadonlySet<unknown>,
   schema: T,
@@ -59,7 +58,7 @@ const contentSchema = z.object({
 const CONTENT_TYPES = new Set(['text', 'reasoning', 'tool']);
 
 const ENTRY_TYPES = new Set(['user', 'synthetic', 'system', 'skill', 'compaction', 'assistant', 'idle']);
-/** Of an entry that is not used: no message is made of it. */
+/** Stands in for the fields of an unknown type. */
 const NOT_USED = { id: 'msg_0', time: { created: 0 } };
 
 const entrySchema = z.object({
@@ -70,7 +69,7 @@ const entrySchema = z.object({
   content: z.array(typed(CONTENT_TYPES, contentSchema)).optional(),
   finish: z.string().nullish(),
   error: wireErrorSchema.nullish(),
-  /** Of a step whose model failed and is asked again at that time. */
+  /** The model failed and is asked again at that time. */
   retry: z.object({ attempt: z.number(), at: z.number().nullish(), error: wireErrorSchema }).nullish().catch(undefined),
   /** Of `idle`, the end of a busy period: `succeeded`, `failed` or `interrupted`. */
   outcome: z.string().optional(),
@@ -82,7 +81,7 @@ const entrySchema = z.object({
 });
 export type WireMessage = z.infer<typeof entrySchema>;
 
-/** Any entry of a session: a prompt, a step of the answer, and what opencode put in. Which fields there are depends on `type`. */
+/** An entry of a session. The fields depend on `type`. */
 export const wireMessageSchema = typed(ENTRY_TYPES, entrySchema, NOT_USED);
 
 export const wirePermissionSchema = z.object({
@@ -121,11 +120,11 @@ const fieldSchema = z.object({
   required: z.boolean().nullish(),
   hidden: z.boolean().nullish(),
   options: z.array(z.object({ value: z.string(), label: z.string() })).nullish(),
-  /** False: only what is offered is taken. */
+  /** False: the answer must be one of the options. */
   custom: z.boolean().nullish(),
-  /** It is asked only where all of these hold of the answers to other fields. */
+  /** Asked only if the answers to other fields meet all of these. */
   when: z.array(z.object({ key: z.string(), op: z.string(), value: z.unknown() })).nullish(),
-  /** Of `external`: where a person does what is asked. */
+  /** Of `external`: the page on which a person does it. */
   url: z.string().nullish(),
   minLength: z.number().nullish(),
   maxLength: z.number().nullish(),
@@ -136,12 +135,12 @@ const fieldSchema = z.object({
 });
 export type WireField = z.infer<typeof fieldSchema>;
 
-/** What a person does with a field of another type is not known: it is shown, and answered in that opencode alone. */
+/** A field of another type is shown, but answered only in that opencode. */
 const FIELD_TYPES = new Set(['string', 'number', 'integer', 'boolean', 'multiselect', 'external']);
 const KEPT_OF_FIELDS = ['key', 'title', 'description', 'required', 'hidden', 'when'];
 
 export const wireFormSchema = z.object({
-  /** `frm_…`, or what its maker chose. */
+  /** `frm_…`, or chosen by its creator. */
   id: z.string().regex(/^[0-9A-Za-z_-]{1,128}$/),
   sessionID: idOf('ses'),
   title: z.string().default(''),
@@ -151,7 +150,7 @@ export type WireForm = z.infer<typeof wireFormSchema>;
 
 export const wireActiveSchema = z.record(idOf('ses'), z.unknown());
 
-/** Rejects with the route and the field where the answer is of no form that is known. `label`: method and path. */
+/** Throws with route and field if the answer does not fit the contract. `label`: method and path. */
 export function fitting<T>(schema: z.ZodType<T>, value: unknown, label: string): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;

@@ -2,8 +2,8 @@ import { expect, test } from 'vitest';
 
 import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
 import { askOverviews } from '../../src/fleet/survey.ts';
-import { candidate } from '../fleet/candidates.ts';
-import { ManualClock } from '../fleet/manual-clock.ts';
+import { candidate } from './candidates.ts';
+import { ManualClock } from './manual-clock.ts';
 
 test('those asked longest ago go first, so that each has its turn where there is not time for all', async () => {
   const table = new EndpointTable();

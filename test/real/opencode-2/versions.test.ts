@@ -1,0 +1,78 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { type HttpListener, listenHttp } from '../../rig/http-listener.ts';
+import { openRegistry, type Registry } from '../../rig/registry.ts';
+import { runShell, shellEnv } from '../../rig/shell-command.ts';
+import { tempDir, type TempDir } from '../../rig/temp.ts';
+
+const HTML = '<html><title>OpenCode</title></html>';
+
+let home: TempDir;
+let registry: Registry;
+const servers: HttpListener[] = [];
+/** Methods and paths that changed something, or would have. */
+const posts: string[] = [];
+
+/** What a server answers at these paths; at any other it serves its web page. */
+async function serve(name: string, answers: Readonly<Record<string, unknown>>): Promise<void> {
+  const server = await listenHttp(({ method, url = '' }, response) => {
+    if (method !== 'GET') posts.push(`${method} ${url}`);
+    const body = answers[url.split('?', 1)[0] ?? ''];
+    response.writeHead(200, { 'content-type': body === undefined ? 'text/html' : 'application/json' });
+    response.end(body === undefined ? HTML : JSON.stringify(body));
+  });
+  servers.push(server);
+  await registry.add({ name, port: server.port });
+}
+
+async function run(...args: readonly string[]): Promise<{ readonly out: string; readonly code: number | null }> {
+  const shell = runShell(args, shellEnv(home.path, registry.path));
+  const code = await shell.ended;
+  return { out: shell.stdout() + shell.stderr(), code };
+}
+
+beforeAll(async () => {
+  home = tempDir('versions');
+  registry = await openRegistry(`${home.path}/registry`);
+  const directory = '/home/user/project';
+  await Promise.all([
+    serve('early', { '/api/status': { version: '2.0.3' } }),
+    serve('newer', { '/api/info': { version: '2.4.0', pid: 7 } }),
+    serve('current', {
+      '/global/health': { healthy: true, version: '1.19.3' },
+      '/path': { directory, worktree: directory },
+      '/session/status': {},
+      '/experimental/session': [],
+    }),
+  ]);
+});
+afterAll(async () => {
+  await Promise.all(servers.map((server) => server.close()));
+  await home?.close();
+});
+
+const UNSUPPORTED = [
+  ['early', 'this is OpenCode 2.0.3, which is not supported: it has no /api/info; update OpenCode 2'],
+  ['newer', 'this is OpenCode 2.4.0, which is not supported: 2.0 to 2.3 are known; update opencode-mcp'],
+] as const;
+
+test('list shows early and newer versions of OpenCode 2 as unsupported, and OpenCode 1.19 as any other', async () => {
+  const { out } = await run('list', '--json');
+  const { instances } = JSON.parse(out) as { readonly instances: readonly object[] };
+  for (const [name, reason] of UNSUPPORTED)
+    expect(instances).toContainEqual(expect.objectContaining({ name, state: 'unsupported', reason }));
+  expect(instances).toContainEqual(expect.objectContaining({ name: 'current', state: 'idle', version: '1.19.3' }));
+});
+
+test.each(UNSUPPORTED)('send to %s says why not, and sends nothing', async (name, reason) => {
+  const { out, code } = await run('send', name, 'hello');
+  expect(out).toContain(reason);
+  expect(code).not.toBe(0);
+  expect(posts).toEqual([]);
+});
+
+test.each(UNSUPPORTED)('doctor %s says why, and what to do', async (name, reason) => {
+  const { out } = await run('doctor', name);
+  expect(out).toContain('unsupported');
+  expect(out.replaceAll(/\s+/g, ' ')).toContain(reason);
+});
