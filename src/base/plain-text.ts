@@ -69,14 +69,6 @@ export function withoutQuotations(text: string): string {
   return text.replaceAll(QUOTATION, blank).replace(/["«].*$/s, blank);
 }
 
-/** `text` with phrases of ours in other words, in this order. Quotations are remote words, and stay. */
-export function reworded(text: string, phrases: readonly (readonly [RegExp, string])[]): string {
-  const quotations: string[] = [];
-  const bare = text.replace(QUOTATION, (words) => `\0${quotations.push(words) - 1}\0`);
-  const said = phrases.reduce((sofar, [phrase, words]) => sofar.replace(phrase, words), bare);
-  return said.replace(/\0(\d+)\0/g, (_, index: string) => quotations[Number(index)] ?? '');
-}
-
 /** `value` with every string in it cleaned, line breaks and tabs kept: the last look at what leaves this program. */
 export function safeToShow<T>(value: T): T {
   return swept(value) as T;

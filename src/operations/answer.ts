@@ -1,3 +1,5 @@
+import { AdvisedError } from '../base/advice.ts';
+
 export { quoteName } from '../base/plain-text.ts';
 
 /** What an operation gives back: the same information for programs and for people. */
@@ -6,10 +8,13 @@ export interface Answer<T> {
   readonly text: string;
 }
 
-/** An operation that could not be done. The message says what was tried, on what, and which call to make next. */
-export class OperationError extends Error {
+/** An operation that could not be done. The message says what was tried, on what, and what to do next. */
+export class OperationError extends AdvisedError {
   override readonly name = 'OperationError';
 }
+
+/** A message was not sent, so that it may be sent again. */
+export class NotSentError extends OperationError {}
 
 /**
  * A block of remote text in a fence that it cannot close: longer than any run of backticks

@@ -1,3 +1,4 @@
+import { TOOL_WORDS, type Words } from '../base/advice.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Instance } from '../model/instance.ts';
@@ -20,6 +21,8 @@ export interface Runtime {
   readonly lock: SessionLock;
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
+  /** Of whoever reads the answers. */
+  readonly words: Words;
   /** Absent where nobody is notified on this machine. */
   readonly marks?: FollowMarks;
   /** The last sign of life of each session that a call has followed, by instance and session. */
@@ -100,9 +103,9 @@ export interface Connected extends Reached {
 export function createRuntime(
   fleet: Fleet,
   clock: Clock,
-  options: { readonly approvals: Approvals; readonly journal: RequestJournal; readonly marks?: FollowMarks },
+  options: Pick<Runtime, 'approvals' | 'journal' | 'marks'> & { readonly words?: Words },
 ): Runtime {
-  return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
+  return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), words: TOOL_WORDS, ...options };
 }
 
 /** What a connection needs to know of the call that it is for. */

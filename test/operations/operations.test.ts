@@ -223,7 +223,7 @@ describe('listings', () => {
 
   test('nothing is told as missing before the first look has ended', async () => {
     expect((await listInstances(runtime, LIST, call())).text).toMatch(
-      /^No OpenCode instance is known yet: the first look into local-relay has not ended\. Call instances again\./,
+      /^No OpenCode instance is known yet: the first look into local-relay has not ended; call instances again\./,
     );
     fleet.start();
     await fleet.ready();

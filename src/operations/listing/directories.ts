@@ -13,9 +13,10 @@ export function isWholeService({ directory }: Pick<Connected, 'directory'>): boo
   return directory === '';
 }
 
-export function sessionNeeded({ instance }: Pick<Connected, 'instance'>, undone: string): OperationError {
+export function sessionNeeded({ instance }: Pick<Connected, 'instance'>, undone?: string): OperationError {
   return new OperationError(
-    `${quoteName(instance.name)} is an OpenCode 2 with all of its directories; ${undone}. Give session_id (list_sessions shows them), or name the instance of one directory.`,
+    ({ session, sessions }) =>
+      `${quoteName(instance.name)} is an OpenCode 2 with all of its directories${undone === undefined ? '' : `; ${undone}`}. Give ${session} (${sessions} shows them), or name the instance of one directory.`,
   );
 }
 

@@ -1,5 +1,6 @@
 import type { Snapshot } from '../../model/instance.ts';
 import { isReported } from '../../model/report.ts';
+import type { Words } from '../../base/advice.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, quoteName } from '../answer.ts';
 import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
@@ -70,7 +71,7 @@ async function answer(
     ...(next < fitting.length && { next_offset: next }),
     notes: shownNotes(snapshot),
   };
-  return { data, text: render(data, snapshot, now, match !== undefined) };
+  return { data, text: render(data, now, match === undefined ? noInstances(snapshot, runtime.words) : NO_SUCH_NAME) };
 }
 
 function urgency({ state }: Listed): number {
@@ -152,10 +153,12 @@ export function shownNotes(snapshot: Snapshot): string[] {
   return left > 0 ? [...shown, `and ${left} more notes`] : shown;
 }
 
-function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered: boolean): string {
+const NO_SUCH_NAME = 'No instance has such a name.';
+
+function render(data: InstanceList, nowMs: number, none: string): string {
   const lines = data.instances.map((row) => renderInstance(row, nowMs));
   if (data.total > 1) lines.unshift(`${data.total} instances: ${data.states}`);
-  if (data.total === 0) lines.push(filtered ? 'No instance has such a name.' : noInstances(snapshot));
+  if (data.total === 0) lines.push(none);
   if (data.next_offset !== undefined) {
     lines.push(`(${data.total} in all; the next ones: call again with offset ${data.next_offset})`);
   }
@@ -163,7 +166,7 @@ function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered:
   return lines.join('\n');
 }
 
-function noInstances(snapshot: Snapshot): string {
+function noInstances(snapshot: Snapshot, { look }: Words): string {
   const named = (status: (one: string) => boolean): string =>
     snapshot.sources.flatMap((source) => (status(source.status) ? [source.name] : [])).join(', ');
   const absent = named((status) => status === 'unavailable');
@@ -174,8 +177,8 @@ function noInstances(snapshot: Snapshot): string {
       : `${present}${absent === '' ? '' : `; not in use here: ${absent}`}`;
   const pending = snapshot.sources.filter(({ status }) => status === 'pending').map(({ name }) => name);
   if (pending.length > 0)
-    return `No OpenCode instance is known yet: the first look into ${pending.join(', ')} has not ended. Call instances again.`;
-  return `No OpenCode instance was found (looked in: ${looked}). Start opencode-connected in a project of yours, here or with this machine as its relay, then call instances again; if it is still missing, opencode-mcp doctor says why.`;
+    return `No OpenCode instance is known yet: the first look into ${pending.join(', ')} has not ended; ${look} again.`;
+  return `No OpenCode instance was found (looked in: ${looked}). Start opencode-connected in a project of yours, here or with this machine as its relay, then ${look} again; if it is still missing, opencode-mcp doctor says why.`;
 }
 
 function renderInstance(row: InstanceRow, nowMs: number): string {

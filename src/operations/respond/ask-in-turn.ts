@@ -1,3 +1,4 @@
+import { messageIn } from '../../base/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { FollowRequest } from '../../turns/follower.ts';
 import { OperationError } from '../answer.ts';
@@ -39,19 +40,19 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
       if (approver !== 'ask' && approver !== 'human') return outcome;
       try {
         const asked = { ...outcome, directory: session.directory, session };
-        const next = 'Settle it with respond, or in that opencode.';
         await tellingUndone(
           connected.instance.name,
           () => 'nothing was answered',
           () => ask(asked),
-          next,
+          ({ respond }) => `Settle it with ${respond}, or in that opencode.`,
         );
         return undefined;
       } catch (error) {
         // Nobody is left to read the reason.
         if (call.signal.aborted) return outcome;
-        const message = error instanceof Error ? error.message : String(error);
-        return { ...outcome, reason: error instanceof OperationError ? message : `${message}; see get_status` };
+        const message = messageIn(runtime.words, error);
+        const reason = error instanceof OperationError ? message : `${message}; see ${runtime.words.status}`;
+        return { ...outcome, reason };
       }
     },
   };

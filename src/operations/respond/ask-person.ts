@@ -1,3 +1,4 @@
+import type { Words } from '../../base/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Permission, Question } from '../../opencode/schema.ts';
 import { inMarks } from '../../opencode/waiting.ts';
@@ -47,14 +48,18 @@ export async function askPerson(
     return waiting.kind === 'permission' ? { kind: 'permission', reply: 'reject' } : { kind: 'reject' };
   const settlement = answer.kind === 'accepted' ? read(answer.fields) : undefined;
   if (settlement !== undefined) return settlement;
-  throw new OperationError(`Nothing was answered: ${whyNot(answer, about)}`);
+  throw new OperationError((words) => `Nothing was answered: ${whyNot(answer, about, words)}`);
 }
 
-function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, what: string): string {
+function whyNot(
+  answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>,
+  what: string,
+  { respond }: Words,
+): string {
   const waits = 'It still waits in that opencode, where the person can settle it';
   switch (answer.kind) {
     case 'late':
-      return `the person did not decide on ${what} in time. ${waits}. Call respond only when they say that they are there to be asked.`;
+      return `the person did not decide on ${what} in time. ${waits}. Use ${respond} only when they say that they are there to be asked.`;
     case 'dismissed':
       return `the person closed the form about ${what} without a decision. ${waits}. Ask them what they want.`;
     case 'accepted':

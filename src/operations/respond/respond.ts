@@ -1,3 +1,4 @@
+import { type Advice, capitalized, inWords } from '../../base/advice.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
@@ -54,7 +55,7 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
     session,
     { ...result, text },
     {
-      nowMs: runtime.clock.now(),
+      runtime,
       settled: [describeSettled(settlement, asked, isSure)],
     },
   );
@@ -78,11 +79,13 @@ async function find(runtime: Runtime, connected: Connected, requestId: string | 
   const [only] = all.asked;
   const count = all.asked.length + all.left;
   if (only !== undefined && count === 1) return only;
-  throw new OperationError(
-    only === undefined
-      ? `${name} waits for nothing; nothing was answered. ${await whereElse(runtime, connected, call)}`
-      : `${name} waits for ${count} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
-  );
+  if (only !== undefined)
+    throw new OperationError(
+      ({ again, request }) =>
+        `${name} waits for ${count} things; nothing was answered. ${capitalized(again)} with ${request} of one: ${lines}.`,
+    );
+  const next = await whereElse(runtime, connected, call);
+  throw new OperationError((words) => `${name} waits for nothing; nothing was answered. ${inWords(next, words)}`);
 }
 
 async function waitingIn(connected: Connected, directories: readonly string[], requestId?: string): Promise<AllAsked> {
@@ -94,12 +97,13 @@ async function oneOf(connected: Connected, directories: readonly string[], id: s
 }
 
 /** What to do where an instance waits for nothing: its server may wait in another directory. */
-async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<string> {
+async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<Advice> {
   const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
   const names = instances.filter(({ state }) => state === 'waiting').map(({ name }) => quoteName(name));
   return names.length === 0
-    ? 'get_status shows what it does.'
-    : `The same opencode waits in other directories, as ${names.join(', ')}: call again with that instance.`;
+    ? ({ status }) => `See ${status} for what it does.`
+    : ({ again }) =>
+        `The same opencode waits in other directories, as ${names.join(', ')}: ${again} with that instance.`;
 }
 
 /** Looks for that one request where the server is known to work, then wherever its project has sessions. */
@@ -143,7 +147,7 @@ async function decide(
   if (refuses || !person || (approver === 'ask' && own?.kind === 'answers')) return checkOwn(asked, own, approver);
   if (call.askPerson === undefined) {
     throw new OperationError(
-      `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and this client cannot ask them. They can settle it in that opencode, on ${name}, or in a client that can.`,
+      `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and they cannot be asked here. They can settle it in that opencode, on ${name}, or in a client that can.`,
     );
   }
   const decided = await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
@@ -155,27 +159,34 @@ async function decide(
 function ownSettlement({ waiting }: Asked, { reply, message, answers }: RespondInput): Settlement | undefined {
   if (waiting.kind === 'permission') {
     if (answers !== undefined)
-      throw new OperationError('answers go with a question, and a permission waits; give reply. Nothing was answered.');
+      throw new OperationError(
+        (words) =>
+          `${words.answers} goes with a question, and a permission waits; give ${words.reply('once')} or ${words.reply('reject')}. Nothing was answered.`,
+      );
     if (message !== undefined && reply !== 'reject')
-      throw new OperationError('message goes with reply: reject. Nothing was answered.');
+      throw new OperationError(({ reply: said }) => `A message goes with ${said('reject')}. Nothing was answered.`);
     return reply && { kind: 'permission', reply, ...(message !== undefined && { message }) };
   }
   if (reply === 'reject') return { kind: 'reject' };
   if (reply !== undefined)
-    throw new OperationError('A question waits: give answers, or reply: reject. Nothing was answered.');
+    throw new OperationError(
+      (words) => `A question waits: give ${words.answers}, or ${words.reply('reject')}. Nothing was answered.`,
+    );
   if (answers === undefined) return undefined;
   return { kind: 'answers', answers: chosenAnswers(waiting.request.questions, answers) };
 }
 
 function checkOwn({ waiting }: Asked, own: Settlement | undefined, approver: string): Settlement {
   if (own === undefined) {
-    const takes =
-      waiting.kind === 'permission' ? 'reply: once or reject' : 'answers, such as [["Red"]], or reply: reject';
-    throw new OperationError(`respond needs ${takes}. Nothing was answered.`);
+    throw new OperationError(({ answers, reply }) => {
+      const first = waiting.kind === 'permission' ? reply('once') : `${answers}, such as [["Red"]],`;
+      return `respond needs ${first} or ${reply('reject')}. Nothing was answered.`;
+    });
   }
   if (own.kind === 'permission' && own.reply === 'always') {
     throw new OperationError(
-      `A standing permission is the person's to give, in that opencode or in a client that can ask them (approve: ${approver}); reply once settles this one. Nothing was answered.`,
+      (words) =>
+        `A standing permission is the person's to give, in that opencode or in a client that can ask them (approve: ${approver}); ${words.reply('once')} settles this one. Nothing was answered.`,
     );
   }
   return own;

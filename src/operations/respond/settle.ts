@@ -33,7 +33,9 @@ export async function settle(
   if (!wasThere) return 'gone';
   if (made.unseen !== undefined) {
     const line = unseenLine(quoteName(instance.name), made, `it still waits for ${askedLine(asked)}`);
-    throw new OperationError(`Answer failed: ${line}. See get_status, and answer again if it still waits.`);
+    throw new OperationError(
+      ({ status }) => `Answer failed: ${line}. See ${status}, and answer again if it still waits.`,
+    );
   }
   return made.doubt === undefined ? 'settled' : 'unsure';
 }

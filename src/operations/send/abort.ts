@@ -23,7 +23,8 @@ export async function abortSession(
     input.session_id === undefined ? await runningSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
     throw new OperationError(
-      `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; get_status shows what it does.`,
+      ({ status }) =>
+        `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; see ${status} for what it does.`,
     );
   }
   const ran = await tellingUndone(
@@ -68,8 +69,9 @@ export async function abortVerified(
     signal: call.signal,
   });
   if (made.unseen !== undefined) {
+    const line = unseenLine(name, made, `session ${session.id} still runs`);
     throw new OperationError(
-      `Abort failed: ${unseenLine(name, made, `session ${session.id} still runs`)}. See get_status, and call again if it still runs.`,
+      ({ status, again }) => `Abort failed: ${line}. See ${status}, and ${again} if it still runs.`,
     );
   }
   // It is aborted whatever becomes of them; they are never taken for what waits.

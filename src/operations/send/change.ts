@@ -58,7 +58,8 @@ export async function madeSession(name: string, making: Promise<Session>): Promi
   const made = await orDoubt(making);
   if (!(made instanceof RequestError)) return made;
   throw new OperationError(
-    `${name}: it is unknown whether the session was made: opencode's answer did not come (${made.message}). Look with list_sessions before you call again: it may be there, or come yet.`,
+    ({ sessions, again }) =>
+      `${name}: it is unknown whether the session was made: opencode's answer did not come (${made.message}). See ${sessions} before you ${again}: it may be there, or come yet.`,
   );
 }
 

@@ -62,7 +62,7 @@ export async function waitByReport(
     const isOver = leftMs <= 0 || call.signal.aborted;
     // A person who can be asked is asked about what waits.
     if (waits && call.askPerson !== undefined && !isOver) return { sessionIds };
-    if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(reported.instance, turn)) };
+    if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(runtime, reported.instance, turn)) };
     const stallMs = Math.min(...turns.map(({ beganMs }) => beganMs + STALL_MS - clock.now()));
     if (stallMs <= 0) return { sessionIds };
     await nextChange(runtime, Math.min(leftMs, stallMs), call);
@@ -108,8 +108,8 @@ function sessionsById(sessions: readonly WatchedSession[]): ReadonlyMap<string, 
   return new Map(sessions.map((one) => [one.id, one]));
 }
 
-function shown({ name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {
-  if (waiting !== undefined) return { session, told: waitingAnswer(name, session, waiting) };
+function shown({ words }: Runtime, { name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {
+  if (waiting !== undefined) return { session, told: waitingAnswer(name, session, waiting, words) };
   const { activity } = overview ?? {};
   const retrying = session.state === 'retrying' && activity?.kind === 'retrying' ? activity : undefined;
   const outcome: TurnOutcome = { kind: 'running', ...(retrying && { retrying }) };

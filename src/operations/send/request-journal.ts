@@ -70,7 +70,8 @@ export class RequestJournal {
     const found = await this.#find(key);
     if (found.entry !== undefined && found.entry.digest !== digestOf(text)) {
       throw new OperationError(
-        `request_id ${JSON.stringify(key.requestId)} was used for another message to ${quoteName(key.names[0] ?? '')}; nothing was sent. Give each message a request_id of its own.`,
+        ({ messageKey }) =>
+          `${messageKey} ${JSON.stringify(key.requestId)} was used for another message to ${quoteName(key.names[0] ?? '')}; give each message its own.`,
       );
     }
     return found;
@@ -208,5 +209,5 @@ function jsonOf(text: string): unknown {
 
 function unusable(path: string, error: unknown): OperationError {
   const reason = error instanceof Error ? error.message : String(error);
-  return new OperationError(`request_id cannot be kept in ${path}: ${reason}. Nothing was sent.`);
+  return new OperationError(({ messageKey }) => `cannot keep ${messageKey} in ${path}: ${reason}`);
 }

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 
+import type { Words } from '../../base/advice.ts';
 import { UnreachableError } from '../../fleet/fleet.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Session } from '../../opencode/schema.ts';
@@ -59,17 +60,17 @@ export async function resume(
   if (begun.length === 1 && unsent === 0) return await resumeOne(runtime, only, call);
   const maxChars = shareOf(begun.length);
   const answers = begun.map((one) =>
-    resumeOne(runtime, one, call, maxChars).catch((error: unknown) => failed(one.instance, error)),
+    resumeOne(runtime, one, call, maxChars).catch((error: unknown) => failed(one.instance, error, runtime.words)),
   );
-  const rest = unsent === 0 ? [] : [notSent(named, begun)];
+  const rest = unsent === 0 ? [] : [notSent(named, begun, runtime.words)];
   return together([...(await Promise.all(answers)), ...rest]);
 }
 
 /** They are named as the caller named them, which may be by a part of the name. */
-function notSent(named: readonly string[], begun: readonly Begun[]): Answer<TurnView> {
+function notSent(named: readonly string[], begun: readonly Begun[], words: Words): Answer<TurnView> {
   const sent = begun.map(({ instance }) => quoteName(instance)).join(', ');
   const reason = `The server that was to send the message ended before it came to all of these: of them only ${sent} got it. Send it to the rest if it is still wanted.`;
-  return failed(named.join(', '), new OperationError(reason));
+  return failed(named.join(', '), new OperationError(reason), words);
 }
 
 async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: number): Promise<Answer<TurnView>> {
@@ -99,7 +100,7 @@ async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: 
           `${quoteName(instance.name)}: message ${messageId} is not in session ${session.id}: the server that was to send it ended before, or it is not taken up yet. Look with read before you send it again.`,
         );
       const text = result.wholeText ?? result.text;
-      const options = { nowMs: runtime.clock.now(), settled, ...(maxChars !== undefined && { maxChars }) };
+      const options = { runtime, settled, ...(maxChars !== undefined && { maxChars }) };
       return turnAnswer(instance.name, session, { ...result, text }, options);
     },
     'Look with read before you send it again.',

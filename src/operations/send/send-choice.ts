@@ -90,6 +90,6 @@ function unknown(instance: string, what: string, wanted: string, there: readonly
   const list = there.slice(0, MAX_LISTED).map((name) => quoteName(singleLine(name, 100)));
   const more = there.length > MAX_LISTED ? ` and ${there.length - MAX_LISTED} more` : '';
   return new OperationError(
-    `${quoteName(instance)} has no ${what} ${JSON.stringify(singleLine(wanted, 100))}; nothing was sent. It has: ${list.join(', ') || 'none'}${more}.`,
+    `${quoteName(instance)} has no ${what} ${JSON.stringify(singleLine(wanted, 100))}; it has: ${list.join(', ') || 'none'}${more}.`,
   );
 }

@@ -1,13 +1,13 @@
+import { AdvisedError, messageIn } from '../../base/advice.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { TurnResult } from '../../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
-import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { type Answer, NotSentError, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { madeSession } from './change.ts';
 import { remember } from './following.ts';
-import { QueryError, UnreachableError } from '../../fleet/fleet.ts';
 import { holdSession } from './hold-session.ts';
 import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
 import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
@@ -19,7 +19,7 @@ import { type Several, toSeveral } from './several.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
 import { turnAnswer } from './turn-view.ts';
-import { tellingUndone } from './undone.ts';
+import { whyUndone } from './undone.ts';
 
 export interface SendInput {
   readonly instance: string | readonly string[];
@@ -42,25 +42,25 @@ export async function send(runtime: Runtime, input: SendInput, call: Call): Prom
   if (message === undefined) {
     if (abort === true && typeof instance === 'string')
       return await abortSession(runtime, { instance, session_id }, call);
-    throw new OperationError(
+    throw new NotSentError(
       'send needs a message, or abort: true with one instance to stop what runs; nothing was sent.',
     );
   }
-  if (message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
+  if (message.trim() === '') throw new NotSentError('message is empty; nothing was sent.');
   await runtime.fleet.ready();
   if (typeof instance !== 'string') {
     if (session_id !== undefined)
-      throw new OperationError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
-    return await tellingUnsent(NOTHING, () =>
+      throw new NotSentError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
+    return await tellingUnsent(instance.join(', '), NOTHING, () =>
       toSeveral(runtime, instance, call, (one, share) => sendOne(runtime, { ...input, message }, one, share)),
     );
   }
-  const found = await tellingUnsent(NOTHING, () => runtime.fleet.resolve(instance));
+  const found = await tellingUnsent(instance, NOTHING, async () => runtime.fleet.resolve(instance));
   return await sendOne(runtime, { ...input, message }, found, { call });
 }
 
 /** What a call has done before it sends. */
-const NOTHING: readonly string[] = ['nothing was sent by it'];
+const NOTHING: readonly string[] = ['nothing was sent by this call'];
 
 interface Message extends SendInput {
   readonly message: string;
@@ -78,28 +78,23 @@ async function sendOne(
   several: Several,
 ): Promise<Answer<TurnView>> {
   const done = [...NOTHING];
-  const tell = await tellingUnsent(done, () =>
-    tellingUndone(
-      instance.name,
-      () => done.join('; '),
-      async () => {
-        const connected = await connectTo(runtime, instance, several.call);
-        const choice = await checkChoice(runtime, connected, input, several.call);
-        return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
-      },
-    ),
-  );
-  return tell();
+  const answer = await tellingUnsent(instance.name, done, async () => {
+    const connected = await connectTo(runtime, instance, several.call);
+    const choice = await checkChoice(runtime, connected, input, several.call);
+    return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
+  });
+  return answer();
 }
 
-/** Does what comes before the message is sent: whatever fails says that it was not. */
-async function tellingUnsent<T>(done: readonly string[], work: () => T | Promise<T>): Promise<T> {
+/** Runs what comes before the message is sent: its errors say that nothing was. @throws {NotSentError} */
+async function tellingUnsent<T>(instance: string, done: readonly string[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const isOurs = [OperationError, QueryError, UnreachableError].some((kind) => error instanceof kind);
-    if (!(error instanceof Error) || !isOurs || /nothing was (?:sent|done)/i.test(error.message)) throw error;
-    throw new OperationError(`${error.message} (${done.join('; ')})`, { cause: error });
+    const undone = done.join('; ');
+    const why = whyUndone(instance, error, undone);
+    if (why === undefined && !(error instanceof AdvisedError)) throw error;
+    throw new NotSentError(why ?? ((words) => `${messageIn(words, error)} (${undone})`), { cause: error });
   }
 }
 
@@ -137,7 +132,7 @@ async function sendChecked(
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
     return () => {
       const answer = turnAnswer(connected.instance.name, session, shown, {
-        nowMs: runtime.clock.now(),
+        runtime,
         aborted,
         settled,
         alsoOpenIn,
@@ -181,12 +176,13 @@ async function sessionToDrive(
     const session = await connected.api.session(earlier.sessionId);
     if (session !== undefined) return session;
     throw new OperationError(
-      `request_id was used for session ${earlier.sessionId}, which ${quoteName(connected.instance.name)} does not have any more; nothing was sent.`,
+      ({ messageKey }) =>
+        `${messageKey} was used for session ${earlier.sessionId}, which ${quoteName(connected.instance.name)} does not have any more.`,
     );
   }
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
-  if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was sent');
+  if (isWholeService(connected)) throw sessionNeeded(connected);
   const making = connected.api.createSession(undefined, scopeOf(connected).directory);
   const created = await madeSession(quoteName(connected.instance.name), making);
   done.push(`session ${created.id} was created for it`);
@@ -285,7 +281,8 @@ function claimer({ journal }: Runtime, { request }: Prepared): TurnRequest['befo
     const claimed = await journal.claim(key, found, prompt);
     if (claimed === undefined)
       throw new OperationError(
-        `Another server is sending the message with request_id ${JSON.stringify(key.requestId)} just now; nothing was sent by this one. Call again to follow it.`,
+        ({ messageKey, again }) =>
+          `Another process is sending the message with ${messageKey} ${JSON.stringify(key.requestId)} now; ${again} to follow it.`,
       );
     found = claimed;
   };

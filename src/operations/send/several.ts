@@ -1,3 +1,4 @@
+import { messageIn, type Words } from '../../base/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import { sentence, StreamCleaner } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
@@ -34,7 +35,7 @@ export async function toSeveral(
       try {
         return await work(instance, { call: { ...call, onProgress: progress.of(instance.name) }, maxChars });
       } catch (error) {
-        return failed(instance.name, error);
+        return failed(instance.name, error, runtime.words);
       }
     }),
   );
@@ -60,7 +61,7 @@ export function resolveAll(runtime: Runtime, queries: readonly string[]): readon
     instances.some((other, at) => at < index && other.key === instance.key),
   );
   if (twice !== undefined)
-    throw new OperationError(`${quoteName(twice.name)} is meant twice; nothing was done. Name each instance once.`);
+    throw new OperationError(`${quoteName(twice.name)} is meant twice. Name each instance once.`);
   return instances;
 }
 
@@ -69,8 +70,8 @@ export function shareOf(count: number): number {
   return Math.max(LEAST_CHARS, Math.floor(ALL_CHARS / Math.max(1, count)));
 }
 
-export function failed(name: string, error: unknown): Answer<TurnView> {
-  const reason = sentence(error instanceof Error ? error.message : String(error), 500);
+export function failed(name: string, error: unknown, words: Words): Answer<TurnView> {
+  const reason = sentence(messageIn(words, error), 500);
   return { data: { instance: name, outcome: 'error', reason }, text: `${quoteName(name)}: error: ${reason}` };
 }
 

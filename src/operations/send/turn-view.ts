@@ -1,9 +1,20 @@
+import { type Advice, inWords, type Words } from '../../base/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { retryingLine } from '../../opencode/waiting.ts';
 import { multiLine, sentence, singleLine } from '../../base/plain-text.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
-import { type Answer, type CutText, cutText, formatAge, OperationError, quoteBlock, quoteName } from '../answer.ts';
+import {
+  type Answer,
+  type CutText,
+  cutText,
+  formatAge,
+  NotSentError,
+  OperationError,
+  quoteBlock,
+  quoteName,
+} from '../answer.ts';
 import { renderCut } from '../sessions/messages.ts';
+import type { Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
 import type { Waiting } from '../../model/instance.ts';
 import { requestLine, waitingLine } from '../respond/waiting.ts';
@@ -17,8 +28,7 @@ const MAX_REASON_CHARS = 1_000;
 const MAX_OPEN_IN = 5;
 
 export interface ViewOptions {
-  /** For telling how long ago something was, ms since the epoch. */
-  readonly nowMs: number;
+  readonly runtime: Pick<Runtime, 'clock' | 'words'>;
   /** Of the answer; several in one result get less each. */
   readonly maxChars?: number;
   /** Whether what ran before was aborted, where that was asked for. */
@@ -42,10 +52,14 @@ export function turnAnswer(
   options: ViewOptions,
 ): Answer<TurnView> {
   const name = quoteName(instance);
-  const told = tell(result, name, session.id, options.nowMs);
-  if (told.isError) throw new OperationError(`${name}, session ${session.id}: ${told.reason}. ${told.next}`);
+  const { clock, words } = options.runtime;
+  const told = tell(result, name, session.id, clock.now());
   const { outcome, reason } = told;
-  const next = options.brief && told.waiting === undefined ? undefined : told.next;
+  if (told.isError) {
+    const why: Advice = (said) => `${name}, session ${session.id}: ${reason}. ${inWords(told.next ?? '', said)}`;
+    throw outcome === 'busy' ? new NotSentError(why) : new OperationError(why);
+  }
+  const next = options.brief && told.waiting === undefined ? undefined : told.next && inWords(told.next, words);
   const text = middleCut(...wholeAndNew(result), options.maxChars ?? TEXT_CHARS);
   const data: TurnView = {
     instance,
@@ -70,6 +84,7 @@ export function waitingAnswer(
   instance: string,
   session: Pick<Session, 'id' | 'title'>,
   waiting: Waiting,
+  words: Words,
 ): Answer<TurnView> {
   const name = quoteName(instance);
   const data: TurnView = {
@@ -77,26 +92,26 @@ export function waitingAnswer(
     session: { id: session.id, title: singleLine(session.title, 100) },
     outcome: 'waiting',
     waiting: [waitingLine(waiting)],
-    next: settleAdvice(name, waiting.id),
+    next: inWords(settleAdvice(name, waiting.id), words),
   };
   return { data, text: render(data, name, false) };
 }
 
-function settleAdvice(name: string, requestId: string): string {
-  return `Settle it with respond (instance ${name}, request_id ${requestId}), or in that opencode.`;
+function settleAdvice(name: string, requestId: string): Advice {
+  return ({ respondTo }) => `Settle it with ${respondTo(name, requestId)}, or in that opencode.`;
 }
 
 interface Told {
   readonly outcome: string;
   readonly reason?: string;
   readonly waiting?: string[];
-  readonly next?: string;
+  readonly next?: Advice;
   readonly isError?: true;
 }
 
 function tell({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Told {
-  const handle = messageId === undefined ? '' : ` and message_id ${messageId}`;
-  const goOn = `To see how it goes on: wait with instances [${name}] or read with instance ${name}, session_id ${sessionId}${handle}.`;
+  const goOn = ({ follow }: Words): string => `To see how it goes on: ${follow(name, sessionId, messageId)}.`;
+  const stillRuns: Advice = (words) => `It still runs. ${goOn(words)}`;
   switch (outcome.kind) {
     case 'completed':
       return { outcome: 'completed', ...(outcome.reason !== undefined && { reason: outcome.reason }) };
@@ -112,17 +127,21 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
       return { ...waits, next: settleAdvice(name, waiting.request.id) };
     }
     case 'running':
-      return { ...running(outcome, nowMs), next: `It still runs. ${goOn}` };
+      return { ...running(outcome, nowMs), next: stillRuns };
     case 'cancelled':
-      return { outcome: 'running', next: `It still runs. ${goOn}` };
+      return { outcome: 'running', next: stillRuns };
     case 'interrupted':
-      return { outcome: 'interrupted', reason: outcome.reason, next: `${goOn} Send again to continue.` };
+      return {
+        outcome: 'interrupted',
+        reason: outcome.reason,
+        next: (words) => `${goOn(words)} Send again to continue.`,
+      };
     case 'busy':
       return {
         isError: true,
         outcome: 'busy',
         reason: `nothing was sent: ${sentence(outcome.reason, 300)}`,
-        next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
+        next: ({ sendAnyway }) => `Wait and read, or ${sendAnyway}.`,
       };
     case 'refused':
       return {
@@ -136,7 +155,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
         isError: true,
         outcome: 'unknown',
         reason: `it is unknown whether the message arrived, or what became of it: ${sentence(outcome.reason, 500)}`,
-        next: `Look before sending it again. ${goOn}`,
+        next: (words) => `Look before sending it again. ${goOn(words)}`,
       };
   }
 }

@@ -1,3 +1,4 @@
+import { messageIn, type Words } from '../../base/advice.ts';
 import type { Instance, InstanceState } from '../../model/instance.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import { RequestError } from '../../http/exchange.ts';
@@ -45,7 +46,7 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
     };
   }
   if (input.session_id !== undefined && instances.length !== 1)
-    throw new OperationError('session_id goes with one instance.');
+    throw new OperationError(({ session }) => `${session} goes with one instance.`);
   const following = new LinkedAbort(call.signal);
   const progress = new NamedProgress(call.onProgress);
   const limited = limit(runtime, input, call);
@@ -132,7 +133,7 @@ async function watch(
     return await followAll(runtime, connected, sessions, call);
   } catch (error) {
     if (error instanceof OperationError) throw error;
-    return [{ instance: name, problem: problemOf(error) }];
+    return [{ instance: name, problem: problemOf(error, runtime.words) }];
   }
 }
 
@@ -155,7 +156,7 @@ async function followAll(
           if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result, settled };
         } catch (error) {
-          return { instance: name, session, problem: problemOf(error) };
+          return { instance: name, session, problem: problemOf(error, runtime.words) };
         }
       }),
     );
@@ -213,8 +214,7 @@ function isSettled(seen: readonly Seen[]): boolean {
 function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: number): Answer<TurnView> {
   const seen = watched.flat();
   const maxChars = shareOf(seen.length);
-  const nowMs = runtime.clock.now();
-  const views = seen.map((one) => view(one, nowMs, maxChars));
+  const views = seen.map((one) => view(runtime, one, maxChars));
   const open = watched.filter((one) => !isSettled(one)).flatMap(([first]) => first?.instance ?? []);
   const sentences = [
     ...(open.length === 0 ? [] : [`Still under way: ${open.map(quoteName).join(', ')}; wait for them again.`]),
@@ -233,8 +233,8 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: n
 }
 
 function view(
+  runtime: Runtime,
   { instance, session, result, told, problem, settled }: Seen,
-  nowMs: number,
   maxChars: number,
 ): Answer<TurnView> {
   if (told !== undefined) return told;
@@ -244,9 +244,9 @@ function view(
   try {
     // The whole answer of an ended turn is given: the call that sent it may not have waited for it.
     const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;
-    return turnAnswer(instance, session, shown, { nowMs, maxChars, brief: true, settled });
+    return turnAnswer(instance, session, shown, { runtime, maxChars, brief: true, settled });
   } catch (error) {
-    return untold(instance, 'lost', messageOf(error));
+    return untold(instance, 'lost', messageIn(runtime.words, error));
   }
 }
 
@@ -255,11 +255,7 @@ function untold(instance: string, outcome: string, reason: string): Answer<TurnV
   return { data: { instance, outcome, reason: told }, text: `${quoteName(instance)}: ${outcome} (${told})` };
 }
 
-function problemOf(error: unknown): Problem {
+function problemOf(error: unknown, words: Words): Problem {
   const answers = error instanceof RequestError && ['too-large', 'malformed', 'status'].includes(error.kind);
-  return { outcome: answers ? 'unknown' : 'offline', reason: messageOf(error) };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return { outcome: answers ? 'unknown' : 'offline', reason: messageIn(words, error) };
 }

@@ -73,7 +73,8 @@ async function sessionToRead(connected: Connected, query: string | undefined): P
   if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was read');
   const name = quoteName(connected.instance.name);
   throw new OperationError(
-    `${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`,
+    ({ sessions }) =>
+      `${name} has no session in its directory yet; send starts one, ${sessions} shows other sessions of its project.`,
   );
 }
 

@@ -1,3 +1,4 @@
+import type { Words } from '../../base/advice.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { OperationError, quoteName } from '../answer.ts';
@@ -16,9 +17,11 @@ export async function findSession(connected: Connected, query: string): Promise<
   const { api, instance } = connected;
   const wanted = query.trim();
   const name = quoteName(instance.name);
-  const next = `call list_sessions with instance ${name} to see what there is`;
+  const next = ({ sessionsOf }: Words): string => `see ${sessionsOf(name)} for what there is`;
   if (wanted === '')
-    throw new OperationError(`session_id is empty; leave it out for the most recent session, or ${next}.`);
+    throw new OperationError(
+      (words) => `${words.session} is empty; leave it out for the most recent session, or ${next(words)}.`,
+    );
   const sessions = await api.sessions({ ...scopeOf(connected), limit: LOOKED_THROUGH });
   const exact = sessions.find(({ id }) => id === wanted);
   if (exact !== undefined) return exact;
@@ -33,13 +36,15 @@ export async function findSession(connected: Connected, query: string): Promise<
   if (found !== undefined && titled.length === 1) return found;
   if (found === undefined) {
     throw new OperationError(
-      `No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next}.`,
+      (words) =>
+        `No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next(words)}.`,
     );
   }
   const list = titled.slice(0, LISTED).map(({ id, title }) => `${id} ${JSON.stringify(singleLine(title, 60))}`);
   const more = titled.length > LISTED ? ` and ${titled.length - LISTED} more` : '';
   throw new OperationError(
-    `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}. Call again with one of these ids.`,
+    ({ again }) =>
+      `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}; ${again} with one of these ids.`,
   );
 }
 
