@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { messageIn, type Words } from '../base/advice.ts';
+import { messageIn, type ReaderWords } from '../model/advice.ts';
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
@@ -10,7 +10,7 @@ import type { ProxyTarget } from '../node/proxy/exchange-proxy.ts';
 export interface CurrentEndpointDeps {
   readonly fleet: Pick<Fleet, 'reachAnother'>;
   readonly clock: Clock;
-  readonly words: Words;
+  readonly words: ReaderWords;
   /** Ends the looking for other ways. */
   readonly signal: AbortSignal;
 }

@@ -1,4 +1,4 @@
-import { AdvisedError } from '../base/advice.ts';
+import { AdvisedError } from '../model/advice.ts';
 import type { Connection } from '../http/exchange.ts';
 import type { Dialect, Instance, Snapshot } from '../model/instance.ts';
 import type { SameProcess } from './same-process.ts';

@@ -1,4 +1,4 @@
-import type { Words } from '../base/advice.ts';
+import type { ReaderWords } from '../model/advice.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { QueryError } from './contract.ts';
 import type { GoneInstance, Instance } from '../model/instance.ts';
@@ -45,7 +45,7 @@ function bySubstring(
     throw new QueryError((words) => `No instance fits ${shown}. ${listing(instances, words)}`);
   if (lost.length > 0) {
     const names = bounded(lost, (one) => describeGone(one, nowMs));
-    const rest = (words: Words): string =>
+    const rest = (words: ReaderWords): string =>
       live.length === 0
         ? listing(instances, words)
         : `Still there with such a name: ${bounded(live, nameAndPlace)}. Give the full name of the one you mean.`;
@@ -80,7 +80,7 @@ function namesOf({ name, aliases }: Instance): readonly string[] {
   return aliases === undefined ? [name] : [name, ...aliases];
 }
 
-function similar(lost: GoneInstance, instances: readonly Instance[], words: Words): string {
+function similar(lost: GoneInstance, instances: readonly Instance[], words: ReaderWords): string {
   const base = lost.name.replace(/@.*/, '').toLowerCase();
   const alike = instances.filter(({ name }) => name.toLowerCase().includes(base));
   return alike.length === 0
@@ -88,7 +88,7 @@ function similar(lost: GoneInstance, instances: readonly Instance[], words: Word
     : `Similar ones that are there: ${bounded(alike, nameAndPlace)}. Give the full name of the one you mean.`;
 }
 
-function listing(instances: readonly Instance[], words: Words): string {
+function listing(instances: readonly Instance[], words: ReaderWords): string {
   return instances.length === 0
     ? `No instance is known now; ${words.refresh} to ask again.`
     : `Known instances: ${bounded(instances, nameAndPlace)}; ${words.look} for details.`;

@@ -1,4 +1,4 @@
-import { type Advice, capitalized, type Words } from '../base/advice.ts';
+import { type AdvisedText, capitalized, type ReaderWords } from '../model/advice.ts';
 import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { UnreachableError } from './contract.ts';
@@ -85,7 +85,7 @@ function failureOf(record: EndpointRecord, result: Settled, { directory }: Reach
   };
 }
 
-function explain({ name }: ReachGoal, failures: readonly Failure[]): Advice {
+function explain({ name }: ReachGoal, failures: readonly Failure[]): AdvisedText {
   if (failures.length === 0)
     return (words) =>
       `${quoteName(name)} cannot be reached: it is no longer registered anywhere; ${words.look} to see what there is.`;
@@ -98,7 +98,7 @@ function explain({ name }: ReachGoal, failures: readonly Failure[]): Advice {
   };
 }
 
-function adviceOn({ record, status }: Failure, name: string, words: Words): string {
+function adviceOn({ record, status }: Failure, name: string, words: ReaderWords): string {
   // Its password is its own, and comes from the file that it writes.
   if (status === 'locked' && record.candidate.claims.service !== undefined)
     return `Its file holds another password than it asks for: run opencode service restart, then ${words.refresh}.`;

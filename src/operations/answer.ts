@@ -1,4 +1,4 @@
-import { AdvisedError } from '../base/advice.ts';
+import { AdvisedError } from '../model/advice.ts';
 
 export { quoteName } from '../base/plain-text.ts';
 

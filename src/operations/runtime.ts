@@ -1,4 +1,4 @@
-import { TOOL_WORDS, type Words } from '../base/advice.ts';
+import { TOOL_WORDS, type ReaderWords } from '../model/advice.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Instance } from '../model/instance.ts';
@@ -22,7 +22,7 @@ export interface Runtime {
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
   /** Of whoever reads the answers. */
-  readonly words: Words;
+  readonly words: ReaderWords;
   /** Absent where nobody is notified on this machine. */
   readonly marks?: FollowMarks;
   /** The last sign of life of each session that a call has followed, by instance and session. */
@@ -103,7 +103,7 @@ export interface Connected extends Reached {
 export function createRuntime(
   fleet: Fleet,
   clock: Clock,
-  options: Pick<Runtime, 'approvals' | 'journal' | 'marks'> & { readonly words?: Words },
+  options: Pick<Runtime, 'approvals' | 'journal' | 'marks'> & { readonly words?: ReaderWords },
 ): Runtime {
   return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), words: TOOL_WORDS, ...options };
 }

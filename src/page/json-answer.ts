@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 
-import { messageIn } from '../base/advice.ts';
+import { messageIn } from '../model/advice.ts';
 import { sentence } from '../base/plain-text.ts';
 import { PAGE_HEADERS } from './assets.ts';
 import { PageRefusal } from './contract.ts';

@@ -1,7 +1,7 @@
-import { TOOL_WORDS, type Words } from '../base/advice.ts';
+import { TOOL_WORDS, type ReaderWords } from '../model/advice.ts';
 
 /** How whoever has the page open does what a message advises: there they act by buttons. */
-export const PAGE_WORDS: Words = {
+export const PAGE_WORDS: ReaderWords = {
   ...TOOL_WORDS,
   again: 'try again',
   look: 'look in the list',

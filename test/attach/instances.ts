@@ -3,7 +3,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { onTestFinished } from 'vitest';
 
 import { CurrentEndpoint } from '../../src/attach/current-endpoint.ts';
-import { TOOL_WORDS } from '../../src/base/advice.ts';
+import { TOOL_WORDS } from '../../src/model/advice.ts';
 import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Reached, UnreachableError } from '../../src/fleet/fleet.ts';

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
-import type { Words } from '../../src/base/advice.ts';
+import type { ReaderWords } from '../../src/model/advice.ts';
 import { safeToShow, shellWord } from '../../src/base/plain-text.ts';
 import { exitOf, exitOfError } from '../../src/commands/terminal/exit-codes.ts';
 import { SHELL_WORDS } from '../../src/commands/terminal/shell-words.ts';
@@ -16,7 +16,7 @@ const TOOL_NAMES = TOOLS.map(({ name }) => name).filter((name) => name.includes(
 const NAMES_A_TOOL = new RegExp(String.raw`\b(?:${TOOL_NAMES.join('|')})\b`);
 
 describe('advice', () => {
-  const sentences = ({ sessionsOf, respondTo, follow, doctor, reply, ...phrases }: Words): readonly string[] => [
+  const sentences = ({ sessionsOf, respondTo, follow, doctor, reply, ...phrases }: ReaderWords): readonly string[] => [
     ...Object.values(phrases),
     sessionsOf('a'),
     respondTo('a', 'per_1'),
@@ -32,7 +32,7 @@ describe('advice', () => {
     expect(sentences(words).join('\n')).not.toMatch(NAMES_A_TOOL);
   });
 
-  test('names a tool only in `Words`, unless no shell and no page calls the operation', () => {
+  test('names a tool only in `ReaderWords`, unless no shell and no page calls the operation', () => {
     const onlyTools = /(?:^|\/)(?:inspect\/|listing\/status|sessions\/session-changes|sessions\/sessions\.ts)/;
     const files = ['src/operations', 'src/fleet']
       .flatMap((folder) => readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path)))

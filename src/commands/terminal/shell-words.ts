@@ -1,7 +1,7 @@
-import type { Words } from '../../base/advice.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 
 /** How a person at a shell does what a message advises. */
-export const SHELL_WORDS: Words = {
+export const SHELL_WORDS: ReaderWords = {
   again: 'run it again',
   look: 'run opencode-mcp list',
   refresh: 'run opencode-mcp list',

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Words } from '../../base/advice.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
 import { createCredentialResolver } from '../../credentials/resolver.ts';
@@ -31,7 +31,7 @@ export interface RuntimeOptions {
   /** Of this machine's own instances, which are then not asked what they do. */
   readonly watcher?: Watcher;
   /** Of whoever reads the answers; default: a model. */
-  readonly words?: Words;
+  readonly words?: ReaderWords;
 }
 
 /** Whose instances may be this machine's own. */

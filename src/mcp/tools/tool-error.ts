@@ -1,4 +1,4 @@
-import { capitalized, messageIn, TOOL_WORDS, type Words } from '../../base/advice.ts';
+import { capitalized, messageIn, TOOL_WORDS, type ReaderWords } from '../../model/advice.ts';
 import { type Logger, reportMisfit } from '../../base/log.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 
@@ -7,7 +7,7 @@ const EXPECTED = new Set(['OperationError', 'QueryError', 'UnreachableError', 'N
 const MAX_CHARS = 4_000;
 
 /** The text that a failed call shows: what was tried, on what, and which call to make next. */
-export function toolError(tool: string, error: unknown, logger: Logger, words: Words = TOOL_WORDS): string {
+export function toolError(tool: string, error: unknown, logger: Logger, words: ReaderWords = TOOL_WORDS): string {
   if (!(error instanceof Error)) return `${tool} failed: ${singleLine(String(error), MAX_CHARS)}`;
   if (EXPECTED.has(error.name)) return sentence(messageIn(words, error), MAX_CHARS);
   if (error.name === 'RequestError') {

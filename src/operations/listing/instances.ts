@@ -1,6 +1,6 @@
 import type { Snapshot } from '../../model/instance.ts';
 import { isReported } from '../../model/report.ts';
-import type { Words } from '../../base/advice.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, quoteName } from '../answer.ts';
 import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
@@ -166,7 +166,7 @@ function render(data: InstanceList, nowMs: number, none: string): string {
   return lines.join('\n');
 }
 
-function noInstances(snapshot: Snapshot, { look }: Words): string {
+function noInstances(snapshot: Snapshot, { look }: ReaderWords): string {
   const named = (status: (one: string) => boolean): string =>
     snapshot.sources.flatMap((source) => (status(source.status) ? [source.name] : [])).join(', ');
   const absent = named((status) => status === 'unavailable');

@@ -1,4 +1,4 @@
-import { messageIn } from '../../base/advice.ts';
+import { messageIn } from '../../model/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { FollowRequest } from '../../turns/follower.ts';
 import { OperationError } from '../answer.ts';

@@ -1,4 +1,4 @@
-import type { Words } from '../../base/advice.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Permission, Question } from '../../opencode/schema.ts';
 import { inMarks } from '../../opencode/waiting.ts';
@@ -54,7 +54,7 @@ export async function askPerson(
 function whyNot(
   answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>,
   what: string,
-  { respond }: Words,
+  { respond }: ReaderWords,
 ): string {
   const waits = 'It still waits in that opencode, where the person can settle it';
   switch (answer.kind) {

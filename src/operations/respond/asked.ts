@@ -6,7 +6,7 @@ import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 import { listWaiting, stands } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
-import type { Connected, Runtime } from '../runtime.ts';
+import type { Runtime } from '../runtime.ts';
 import { approverOf } from './approval.ts';
 import { requestLine } from './waiting.ts';
 
@@ -33,7 +33,7 @@ export interface AllAsked {
 
 /** What waits for somebody in these directories; only the request with `requestId` where one is given. What an abort left behind is listed by opencode (1.18.33), but not here. */
 export async function listAsked(
-  { api }: Connected,
+  { api }: { readonly api: OpencodeApi },
   directories: readonly string[],
   statuses: ReadonlyMap<string, SessionStatus>,
   requestId?: string,

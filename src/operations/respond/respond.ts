@@ -1,4 +1,4 @@
-import { type Advice, capitalized, inWords } from '../../base/advice.ts';
+import { type AdvisedText, capitalized, inWords } from '../../model/advice.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
@@ -97,7 +97,7 @@ async function oneOf(connected: Connected, directories: readonly string[], id: s
 }
 
 /** What to do where an instance waits for nothing: its server may wait in another directory. */
-async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<Advice> {
+async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<AdvisedText> {
   const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
   const names = instances.filter(({ state }) => state === 'waiting').map(({ name }) => quoteName(name));
   return names.length === 0

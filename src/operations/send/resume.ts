@@ -1,6 +1,6 @@
 import * as z from 'zod';
 
-import type { Words } from '../../base/advice.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 import { UnreachableError } from '../../fleet/fleet.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Session } from '../../opencode/schema.ts';
@@ -67,7 +67,7 @@ export async function resume(
 }
 
 /** They are named as the caller named them, which may be by a part of the name. */
-function notSent(named: readonly string[], begun: readonly Begun[], words: Words): Answer<TurnView> {
+function notSent(named: readonly string[], begun: readonly Begun[], words: ReaderWords): Answer<TurnView> {
   const sent = begun.map(({ instance }) => quoteName(instance)).join(', ');
   const reason = `The server that was to send the message ended before it came to all of these: of them only ${sent} got it. Send it to the rest if it is still wanted.`;
   return failed(named.join(', '), new OperationError(reason), words);

@@ -1,4 +1,4 @@
-import { AdvisedError, messageIn } from '../../base/advice.ts';
+import { AdvisedError, messageIn } from '../../model/advice.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { TurnResult } from '../../turns/outcome.ts';

@@ -1,4 +1,4 @@
-import { messageIn, type Words } from '../../base/advice.ts';
+import { messageIn, type ReaderWords } from '../../model/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import { sentence, StreamCleaner } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
@@ -70,7 +70,7 @@ export function shareOf(count: number): number {
   return Math.max(LEAST_CHARS, Math.floor(ALL_CHARS / Math.max(1, count)));
 }
 
-export function failed(name: string, error: unknown, words: Words): Answer<TurnView> {
+export function failed(name: string, error: unknown, words: ReaderWords): Answer<TurnView> {
   const reason = sentence(messageIn(words, error), 500);
   return { data: { instance: name, outcome: 'error', reason }, text: `${quoteName(name)}: error: ${reason}` };
 }

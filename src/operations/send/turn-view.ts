@@ -1,4 +1,4 @@
-import { type Advice, inWords, type Words } from '../../base/advice.ts';
+import { type AdvisedText, inWords, type ReaderWords } from '../../model/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { retryingLine } from '../../opencode/waiting.ts';
 import { multiLine, sentence, singleLine } from '../../base/plain-text.ts';
@@ -56,7 +56,7 @@ export function turnAnswer(
   const told = tell(result, name, session.id, clock.now());
   const { outcome, reason } = told;
   if (told.isError) {
-    const why: Advice = (said) => `${name}, session ${session.id}: ${reason}. ${inWords(told.next ?? '', said)}`;
+    const why: AdvisedText = (said) => `${name}, session ${session.id}: ${reason}. ${inWords(told.next ?? '', said)}`;
     throw outcome === 'busy' ? new NotSentError(why) : new OperationError(why);
   }
   const next = options.brief && told.waiting === undefined ? undefined : told.next && inWords(told.next, words);
@@ -84,7 +84,7 @@ export function waitingAnswer(
   instance: string,
   session: Pick<Session, 'id' | 'title'>,
   waiting: Waiting,
-  words: Words,
+  words: ReaderWords,
 ): Answer<TurnView> {
   const name = quoteName(instance);
   const data: TurnView = {
@@ -97,7 +97,7 @@ export function waitingAnswer(
   return { data, text: render(data, name, false) };
 }
 
-function settleAdvice(name: string, requestId: string): Advice {
+function settleAdvice(name: string, requestId: string): AdvisedText {
   return ({ respondTo }) => `Settle it with ${respondTo(name, requestId)}, or in that opencode.`;
 }
 
@@ -105,13 +105,13 @@ interface Told {
   readonly outcome: string;
   readonly reason?: string;
   readonly waiting?: string[];
-  readonly next?: Advice;
+  readonly next?: AdvisedText;
   readonly isError?: true;
 }
 
 function tell({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Told {
-  const goOn = ({ follow }: Words): string => `To see how it goes on: ${follow(name, sessionId, messageId)}.`;
-  const stillRuns: Advice = (words) => `It still runs. ${goOn(words)}`;
+  const goOn = ({ follow }: ReaderWords): string => `To see how it goes on: ${follow(name, sessionId, messageId)}.`;
+  const stillRuns: AdvisedText = (words) => `It still runs. ${goOn(words)}`;
   switch (outcome.kind) {
     case 'completed':
       return { outcome: 'completed', ...(outcome.reason !== undefined && { reason: outcome.reason }) };

@@ -1,10 +1,10 @@
-import { type Advice, capitalized, inWords } from '../../base/advice.ts';
+import { type AdvisedText, capitalized, inWords } from '../../model/advice.ts';
 import { RequestError } from '../../http/request-error.ts';
 import { CallOver } from '../../turns/call-limit.ts';
 import { OperationError, quoteName } from '../answer.ts';
 
 /** What a call that is over before its effect advises. */
-const STILL_WANTED: Advice = ({ again }) => `${capitalized(again)} if it is still wanted.`;
+const STILL_WANTED: AdvisedText = ({ again }) => `${capitalized(again)} if it is still wanted.`;
 
 /**
  * Runs `work`; if the call is over or a request fails before it has an effect, the error says so.
@@ -27,7 +27,12 @@ export async function tellingUndone<T>(
 }
 
 /** What to say of an error that proves that the work has had no effect; undefined for any other error. */
-export function whyUndone(instance: string, error: unknown, undone: string, next = STILL_WANTED): Advice | undefined {
+export function whyUndone(
+  instance: string,
+  error: unknown,
+  undone: string,
+  next = STILL_WANTED,
+): AdvisedText | undefined {
   const name = quoteName(instance);
   if (error instanceof RequestError)
     return ({ look, again }) =>

@@ -1,4 +1,4 @@
-import { messageIn, type Words } from '../../base/advice.ts';
+import { messageIn, type ReaderWords } from '../../model/advice.ts';
 import type { Instance, InstanceState } from '../../model/instance.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import { RequestError } from '../../http/exchange.ts';
@@ -255,7 +255,7 @@ function untold(instance: string, outcome: string, reason: string): Answer<TurnV
   return { data: { instance, outcome, reason: told }, text: `${quoteName(instance)}: ${outcome} (${told})` };
 }
 
-function problemOf(error: unknown, words: Words): Problem {
+function problemOf(error: unknown, words: ReaderWords): Problem {
   const answers = error instanceof RequestError && ['too-large', 'malformed', 'status'].includes(error.kind);
   return { outcome: answers ? 'unknown' : 'offline', reason: messageIn(words, error) };
 }

@@ -1,4 +1,4 @@
-import type { Words } from '../../base/advice.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { OperationError, quoteName } from '../answer.ts';
@@ -17,7 +17,7 @@ export async function findSession(connected: Connected, query: string): Promise<
   const { api, instance } = connected;
   const wanted = query.trim();
   const name = quoteName(instance.name);
-  const next = ({ sessionsOf }: Words): string => `see ${sessionsOf(name)} for what there is`;
+  const next = ({ sessionsOf }: ReaderWords): string => `see ${sessionsOf(name)} for what there is`;
   if (wanted === '')
     throw new OperationError(
       (words) => `${words.session} is empty; leave it out for the most recent session, or ${next(words)}.`,

@@ -1,10 +1,10 @@
 /**
  * The next step that a message advises depends on who reads it: a model calls a tool, a person runs a command or uses the page.
- * Such a message is a function of the reader's `Words`; each kind of reader has one set of them.
+ * Such a message is a function of the reader's `ReaderWords`; each kind of reader has one set of them.
  */
-export type Advice = string | ((words: Words) => string);
+export type AdvisedText = string | ((words: ReaderWords) => string);
 
-export interface Words {
+export interface ReaderWords {
   /** Repeats the call, as an imperative. */
   readonly again: string;
   /** Shows what every instance does, as an imperative. */
@@ -37,7 +37,7 @@ export interface Words {
 }
 
 /** How a model acts: the default, since a message without a known reader goes to one or into a log. */
-export const TOOL_WORDS: Words = {
+export const TOOL_WORDS: ReaderWords = {
   again: 'call again',
   look: 'call instances',
   refresh: 'call refresh_instances',
@@ -61,25 +61,25 @@ export const TOOL_WORDS: Words = {
 
 /** An error whose message advises what to do. `message` has it in `TOOL_WORDS`. */
 export class AdvisedError extends Error {
-  readonly advice: Advice;
+  readonly advice: AdvisedText;
 
-  constructor(advice: Advice, options?: ErrorOptions) {
+  constructor(advice: AdvisedText, options?: ErrorOptions) {
     super(inWords(advice, TOOL_WORDS), options);
     this.advice = advice;
   }
 }
 
-export function inWords(advice: Advice, words: Words): string {
+export function inWords(advice: AdvisedText, words: ReaderWords): string {
   return typeof advice === 'string' ? advice : advice(words);
 }
 
 /** What an error says to a reader of these words. */
-export function messageIn(words: Words, error: unknown): string {
+export function messageIn(words: ReaderWords, error: unknown): string {
   if (error instanceof AdvisedError) return inWords(error.advice, words);
   return error instanceof Error ? error.message : String(error);
 }
 
-/** An imperative of `Words` at the beginning of a sentence. */
+/** An imperative of `ReaderWords` at the beginning of a sentence. */
 export function capitalized(imperative: string): string {
   return imperative.charAt(0).toUpperCase() + imperative.slice(1);
 }
