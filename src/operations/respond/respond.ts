@@ -16,20 +16,20 @@ import { tellingUndone } from '../send/undone.ts';
 
 export interface RespondInput {
   readonly instance: string;
-  /** Default: the only one that waits. */
+  /** Default: the only request that waits. */
   readonly request_id?: string | undefined;
   readonly reply?: 'once' | 'always' | 'reject' | undefined;
-  /** Goes with a rejected permission: the agent goes on with it. */
+  /** Only with a rejected permission: the agent goes on with it. */
   readonly message?: string | undefined;
-  /** For a question: the labels chosen for each of its questions. */
+  /** The labels chosen for each question. */
   readonly answers?: readonly (readonly string[])[] | undefined;
 }
 
-/** Where a request is looked for of which only the id is known. */
-const SESSIONS_LOOKED_THROUGH = 100;
+/** A request known only by its id is sought in the directories of this many sessions. */
+const SESSIONS_SOUGHT = 100;
 const MAX_DIRECTORIES = 32;
 
-/** Settles what an agent asks for, makes sure that it took effect, and follows the turn on. */
+/** Settles an agent's request, checks that this took effect, and follows the turn. */
 export async function respond(runtime: Runtime, input: RespondInput, call: Call): Promise<Answer<TurnView>> {
   const connected = await connect(runtime, input.instance, call);
   const asked = await find(runtime, connected, input.request_id?.trim(), call);
@@ -43,12 +43,10 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
     if (fate === 'gone') throw goneError(connected.instance, asked);
     isSure = fate === 'settled';
   };
-  const result = await tellingUndone(
-    connected.instance.name,
-    () => 'nothing was answered',
-    () => followOn(runtime, connected, session, call, { act }),
+  const result = await tellingUndone(connected.instance.name, 'nothing was answered', () =>
+    followOn(runtime, connected, session, call, { act }),
   );
-  // Who settled it did not wait for us: the answer may have begun before it was followed.
+  // If settled elsewhere, the answer may have begun before following did.
   const text = settlement === 'elsewhere' ? (result.wholeText ?? result.text) : result.text;
   return turnAnswer(
     connected.instance.name,
@@ -61,7 +59,7 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
   );
 }
 
-/** The one request that waits, or the one with that id, in whichever directory its server waits with it. */
+/** The only request that waits, or the one with that id, in any directory of the server. */
 async function find(runtime: Runtime, connected: Connected, requestId: string | undefined, call: Call): Promise<Asked> {
   const { instance, directory } = connected;
   const name = quoteName(instance.name);
@@ -96,7 +94,7 @@ async function oneOf(connected: Connected, directories: readonly string[], id: s
   return (await waitingIn(connected, directories, id)).asked[0];
 }
 
-/** What to do where an instance waits for nothing: its server may wait in another directory. */
+/** What to do if an instance waits for nothing: its server may wait in another directory. */
 async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<AdvisedText> {
   const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
   const names = instances.filter(({ state }) => state === 'waiting').map(({ name }) => quoteName(name));
@@ -106,7 +104,7 @@ async function whereElse(runtime: Runtime, connected: Connected, call: Call): Pr
         `The same opencode waits in other directories, as ${names.join(', ')}: ${again} with that instance.`;
 }
 
-/** Looks for that one request where the server is known to work, then wherever its project has sessions. */
+/** Looks for the request in the directories where the server is known to work, then in those of its project's sessions. */
 async function findElsewhere(
   runtime: Runtime,
   connected: Connected,
@@ -118,13 +116,13 @@ async function findElsewhere(
   const { asked } = await runtime.fleet.surveyServer(connected, call.signal);
   const near = await oneOf(connected, asked, requestId);
   if (near !== undefined) return near;
-  const sessions = await connected.api.sessions({ limit: SESSIONS_LOOKED_THROUGH });
+  const sessions = await connected.api.sessions({ limit: SESSIONS_SOUGHT });
   const others = new Set(sessions.map(({ directory }) => directory));
   for (const known of [connected.directory, ...asked]) others.delete(known);
   return await oneOf(connected, [...others].slice(0, MAX_DIRECTORIES), requestId);
 }
 
-/** What is to be answered, by whoever may (see `Approver`); `elsewhere` where somebody did meanwhile. @throws {OperationError} nothing is answered */
+/** The answer of whoever may give it (see `Approver`); `elsewhere` if somebody answered meanwhile. @throws {OperationError} nothing is answered */
 async function decide(
   runtime: Runtime,
   connected: Connected,
@@ -141,7 +139,7 @@ async function decide(
     );
   }
   const own = ownSettlement(asked, input);
-  // A refusal opens nothing.
+  // Anybody may refuse.
   const refuses = own?.kind === 'reject' || (own?.kind === 'permission' && own.reply === 'reject');
   const person = approver === 'human' || (approver === 'ask' && call.askPerson !== undefined);
   if (refuses || !person || (approver === 'ask' && own?.kind === 'answers')) return checkOwn(asked, own, approver);
@@ -155,7 +153,7 @@ async function decide(
   return decided;
 }
 
-/** What the caller says, undefined where it says nothing. */
+/** The caller's own answer, if it gave one. */
 function ownSettlement({ waiting }: Asked, { reply, message, answers }: RespondInput): Settlement | undefined {
   if (waiting.kind === 'permission') {
     if (answers !== undefined)

@@ -7,10 +7,10 @@ import { abortSession, abortVerified } from './abort.ts';
 import { type Answer, NotSentError, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { madeSession } from './change.ts';
-import { remember } from './following.ts';
+import { followRequest, remember } from './following.ts';
 import { holdSession } from './hold-session.ts';
 import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
-import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
+import { findOtherProcess, notifyOtherTerminals } from '../sessions/other-process.ts';
 import { type KeptRequest, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
 import { begunOn } from './resume.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
@@ -25,7 +25,7 @@ export interface SendInput {
   readonly instance: string | readonly string[];
   readonly session_id?: string | undefined;
   readonly message?: string | undefined;
-  /** As `when_busy: interrupt`; without a message: only abort. */
+  /** The same as `when_busy: interrupt`; without a message, only aborts. */
   readonly abort?: boolean | undefined;
   readonly when_busy?: 'fail' | 'queue' | 'interrupt' | undefined;
   readonly agent?: string | undefined;
@@ -36,7 +36,7 @@ export interface SendInput {
   readonly async?: boolean | undefined;
 }
 
-/** Sends a message to a session of one or several instances and follows the turns; aborts what runs there first if asked to. */
+/** Sends a message to a session of each instance and follows the turns; optionally aborts first what runs there. */
 export async function send(runtime: Runtime, input: SendInput, call: Call): Promise<Answer<TurnView>> {
   const { instance, message, abort, session_id } = input;
   if (message === undefined) {
@@ -59,7 +59,6 @@ export async function send(runtime: Runtime, input: SendInput, call: Call): Prom
   return await sendOne(runtime, { ...input, message }, found, { call });
 }
 
-/** What a call has done before it sends. */
 const NOTHING: readonly string[] = ['nothing was sent by this call'];
 
 interface Message extends SendInput {
@@ -67,7 +66,7 @@ interface Message extends SendInput {
 }
 
 interface Checked extends Message, Choice {
-  /** What this call has done so far, for the error of one that is over before it sends. */
+  /** What the call has done so far, for its error if it ends before it sends. */
   readonly done: string[];
 }
 
@@ -86,7 +85,7 @@ async function sendOne(
   return answer();
 }
 
-/** Runs what comes before the message is sent: its errors say that nothing was. @throws {NotSentError} */
+/** Runs the steps before sending: their errors say that nothing was sent. @throws {NotSentError} */
 async function tellingUnsent<T>(instance: string, done: readonly string[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -113,21 +112,21 @@ async function sendChecked(
     const request = key && found && { key, found };
     const earlier = found?.entry;
     const session = await sessionToDrive(connected, input, named, earlier);
-    // Listings tell what it does there from now on.
+    // Listings include that directory from now on.
     if (session.directory !== connected.directory) runtime.fleet.worksIn(connected, session);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
     const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
-    let telling: Promise<readonly string[]> | undefined;
+    let notifying: Promise<readonly string[]> | undefined;
     const onStarted = (): void => {
       release();
-      telling = tellOtherTerminals(runtime, connected, session, call);
+      notifying = notifyOtherTerminals(runtime, connected, session, call);
     };
     const prepared = { ...input, request, onStarted, onWaiting };
     const result = await serialized(runtime, connected, session, prepared, call);
-    // One that hangs does not delay the answer.
-    const alsoOpenIn = await Promise.race([telling, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
+    // A hanging one must not delay the answer.
+    const alsoOpenIn = await Promise.race([notifying, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
     return () => {
@@ -138,15 +137,15 @@ async function sendChecked(
         alsoOpenIn,
         ...(maxChars !== undefined && { maxChars }),
       });
-      return connected.dialect === 'opencode-1' ? answer : tellingWhatStays(answer, input);
+      return connected.dialect === 'opencode-1' ? answer : withKeptChoice(answer, input);
     };
   } finally {
     release();
   }
 }
 
-/** Agent and model of a message are the session's from then on, in OpenCode 2. */
-function tellingWhatStays(answer: Answer<TurnView>, { agentName, modelName }: Choice): Answer<TurnView> {
+/** In OpenCode 2 a message's agent and model become the session's. */
+function withKeptChoice(answer: Answer<TurnView>, { agentName, modelName }: Choice): Answer<TurnView> {
   const kept = [
     ...(agentName === undefined ? [] : [`agent ${quoteName(agentName)}`]),
     ...(modelName === undefined ? [] : [`model ${quoteName(`${modelName.providerID}/${modelName.modelID}`)}`]),
@@ -162,7 +161,7 @@ function tellingWhatStays(answer: Answer<TurnView>, { agentName, modelName }: Ch
 
 const RUNNING = { kind: 'running' } as const;
 
-/** Other opencodes of the same machine answer in milliseconds; they are asked when the turn begins. */
+/** Other opencodes of the machine are asked when the turn begins, and answer in milliseconds. */
 const OTHERS_MS = 1_000;
 
 async function sessionToDrive(
@@ -189,7 +188,7 @@ async function sessionToDrive(
   return created;
 }
 
-/** Calls with one request id go one after the other until the message is seen to run. */
+/** Calls with the same request id run one at a time, until the message is seen to run. */
 async function lockRequest({ lock }: Runtime, key: RequestKey | undefined, call: Call): Promise<() => void> {
   if (key === undefined) return () => {};
   return await lock.acquire(`request ${key.requestId}\0${key.identities[0]}`, limitOf(call));
@@ -197,12 +196,11 @@ async function lockRequest({ lock }: Runtime, key: RequestKey | undefined, call:
 
 interface Prepared extends Checked {
   readonly request: { readonly key: RequestKey; readonly found: KeptRequest } | undefined;
-  /** The message runs, and another call with its request id finds it. */
   readonly onStarted: () => void;
   readonly onWaiting: TurnRequest['onWaiting'];
 }
 
-/** Our sends to one session go one after the other, each until it is seen to run. */
+/** Our sends to one session run one at a time, each until its turn is seen to run. */
 async function serialized(
   runtime: Runtime,
   connected: Connected,
@@ -211,20 +209,16 @@ async function serialized(
   call: Call,
 ): Promise<TurnResult> {
   const { api, instance } = connected;
-  const limit = limitOf(call);
   const release = await holdSession(runtime, connected, session, call);
   const follow = new LinkedAbort(call.signal);
   const claim = claimer(runtime, prepared);
   const request: TurnRequest = {
-    session,
+    ...followRequest(instance, session, call),
+    signal: follow.signal,
     text: prepared.message,
     agent: prepared.agentName,
     model: prepared.modelName,
     whenBusy: prepared.when_busy === 'queue' ? 'queue' : 'fail',
-    deadlineMs: limit.deadlineMs,
-    signal: follow.signal,
-    onText: call.onProgress,
-    onDoing: (doing) => call.onActivity?.(instance.name, doing),
     onWaiting: prepared.onWaiting,
     onStarted: () => {
       release();
@@ -272,7 +266,7 @@ async function serialized(
   }
 }
 
-/** Undefined where the caller gave no request id. */
+/** Undefined without a request id. */
 function claimer({ journal }: Runtime, { request }: Prepared): TurnRequest['beforeSend'] {
   if (request === undefined) return undefined;
   const { key } = request;

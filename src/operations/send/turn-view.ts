@@ -19,31 +19,30 @@ import type { TurnView } from '../shapes.ts';
 import type { Waiting } from '../../model/instance.ts';
 import { requestLine, waitingLine } from '../respond/waiting.ts';
 
-/** The end of an answer says how it ended: of a long one the beginning and the end are shown, each with half of this. */
+/** A long answer is shown as its beginning and its end, which says how it ended; half of this each. */
 const TEXT_CHARS = 3_600;
-/** With a request's line of 500 in it, and the advice behind that. */
+/** Room for a request's line (500) and the advice after it. */
 const MAX_REASON_CHARS = 1_000;
 
-/** Nobody has more terminals in one directory. */
 const MAX_OPEN_IN = 5;
 
 export interface ViewOptions {
   readonly runtime: Pick<Runtime, 'clock' | 'words'>;
-  /** Of the answer; several in one result get less each. */
+  /** Limit of the answer's text. */
   readonly maxChars?: number;
-  /** Whether what ran before was aborted, where that was asked for. */
+  /** Whether something was aborted first, if the caller wanted that. */
   readonly aborted?: boolean | undefined;
   /** Without the advice on how to go on. */
   readonly brief?: true;
-  /** Other opencodes that have the session's directory open. */
+  /** Names of other opencodes with the session's directory open. */
   readonly alsoOpenIn?: readonly string[] | undefined;
-  /** What was settled meanwhile, each in a few words. */
+  /** Requests settled meanwhile, in a few words each. */
   readonly settled?: readonly string[] | undefined;
 }
 
 /**
- * A turn as the tools show it.
- * @throws {OperationError} nothing was started, or that is unknown
+ * The result of a turn.
+ * @throws {OperationError} nothing was started, or it is unknown whether something was
  */
 export function turnAnswer(
   instance: string,
@@ -79,7 +78,7 @@ export function turnAnswer(
   return { data, text: render(data, name, result.textPending) };
 }
 
-/** A turn that waits, as its watcher says it. */
+/** The result of a waiting turn that a watcher reported. */
 export function waitingAnswer(
   instance: string,
   session: Pick<Session, 'id' | 'title'>,
@@ -122,7 +121,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
     case 'waiting': {
       const { waiting, ofSubAgent, reason } = outcome;
       const waits = { outcome: 'waiting', waiting: [requestLine(waiting, ofSubAgent)] };
-      // It says itself what to do next: respond would ask the person in vain once more.
+      // The reason has its own advice: respond would ask the person in vain once more.
       if (reason !== undefined) return { ...waits, reason: sentence(reason, MAX_REASON_CHARS) };
       return { ...waits, next: settleAdvice(name, waiting.request.id) };
     }
@@ -181,11 +180,11 @@ function running(
 /** The text that `read` pages through, and where in it the new part begins: what was said before a turn was joined is not shown. */
 function wholeAndNew({ text, wholeText = text }: TurnResult): readonly [whole: string, start: number] {
   const [whole, fresh] = [wholeText, text].map((one) => multiLine(one, Number.MAX_SAFE_INTEGER)) as [string, string];
-  // Where parts ran side by side, the new text is not the end of the whole: then all is shown.
+  // If parts ran side by side, the new text is not the end of the whole: show all.
   return [whole, whole.endsWith(fresh) ? whole.length - fresh.length : 0];
 }
 
-/** Beginning and end of what follows `start`, where that is too long for one result; `next_offset` is where the part left out begins. */
+/** The text from `start`; if too long, its beginning and end, with `next_offset` at the beginning of the gap. */
 function middleCut(whole: string, start: number, limit: number): CutText {
   if (whole.length - start <= limit) return { text: whole.slice(start) };
   const half = Math.floor(limit / 2);
@@ -206,13 +205,13 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   if (data.reason !== undefined) head.push(`(${data.reason})`);
   const lines = [head.join(' ')];
   if (data.text !== undefined && data.text !== '') lines.push(quoteBlock(data.text));
-  else if (data.outcome === 'completed') lines.push('(it ended without saying anything)');
+  else if (data.outcome === 'completed') lines.push('(it ended without any text)');
   if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
   if (data.also_open_in !== undefined)
     lines.push(
-      `(the session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which shows nothing of this turn until that opencode is started again)`,
+      `(the session may also be open in ${data.also_open_in.map(quoteName).join(', ')}, which does not show this turn until that opencode is restarted)`,
     );
-  if (textPending) lines.push('(a part is still streaming; its text comes when it ends)');
+  if (textPending) lines.push('(a part is still streaming; its text appears when it ends)');
   if (data.next !== undefined) lines.push(data.next);
   return lines.join('\n');
 }

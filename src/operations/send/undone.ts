@@ -3,30 +3,29 @@ import { RequestError } from '../../http/request-error.ts';
 import { CallOver } from '../../turns/call-limit.ts';
 import { OperationError, quoteName } from '../answer.ts';
 
-/** What a call that is over before its effect advises. */
 const STILL_WANTED: AdvisedText = ({ again }) => `${capitalized(again)} if it is still wanted.`;
 
 /**
- * Runs `work`; if the call is over or a request fails before it has an effect, the error says so.
+ * Runs `work`; if the call is over or a request fails before any effect, the error says so.
+ * @param undone such as `nothing was sent`
  * @param work throws a `RequestError` only if it has had no effect
- * @param undone what the call did not do, such as `nothing was sent`; called after the failure
  * @throws {OperationError} in place of `CallOver` and `RequestError`
  */
 export async function tellingUndone<T>(
   instance: string,
-  undone: () => string,
+  undone: string,
   work: () => Promise<T>,
   next = STILL_WANTED,
 ): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const why = whyUndone(instance, error, undone(), next);
+    const why = whyUndone(instance, error, undone, next);
     throw why === undefined ? error : new OperationError(why, { cause: error });
   }
 }
 
-/** What to say of an error that proves that the work has had no effect; undefined for any other error. */
+/** The message of an error after which there has certainly been no effect; undefined for other errors. */
 export function whyUndone(
   instance: string,
   error: unknown,
