@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
+import { messageIn, type ReaderWords } from '../model/advice.ts';
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
@@ -9,6 +10,7 @@ import type { ProxyTarget } from '../node/proxy/exchange-proxy.ts';
 export interface CurrentEndpointDeps {
   readonly fleet: Pick<Fleet, 'reachAnother'>;
   readonly clock: Clock;
+  readonly words: ReaderWords;
   /** Ends the looking for other ways. */
   readonly signal: AbortSignal;
 }
@@ -57,13 +59,13 @@ export class CurrentEndpoint {
   }
 
   async #look(): Promise<Refusal | undefined> {
-    const { fleet, signal } = this.#deps;
+    const { fleet, signal, words } = this.#deps;
     try {
       this.#reached = await fleet.reachAnother(this.#reached, [], signal);
       this.#failed = false;
       return undefined;
     } catch (error) {
-      if (error instanceof UnreachableError) return { status: 503, text: error.message };
+      if (error instanceof UnreachableError) return { status: 503, text: messageIn(words, error) };
       throw error;
     }
   }

@@ -66,14 +66,6 @@ export function withoutQuotations(text: string): string {
   return text.replaceAll(QUOTATION, blank).replace(/["«].*$/s, blank);
 }
 
-/** Replaces phrases in our own words, in this order; quotations are remote text and do not change. */
-export function reworded(text: string, phrases: readonly (readonly [RegExp, string])[]): string {
-  const quotations: string[] = [];
-  const bare = text.replace(QUOTATION, (words) => `\0${quotations.push(words) - 1}\0`);
-  const said = phrases.reduce((sofar, [phrase, words]) => sofar.replace(phrase, words), bare);
-  return said.replace(/\0(\d+)\0/g, (_, index: string) => quotations[Number(index)] ?? '');
-}
-
 /** `value` with every string in it cleaned, except for line breaks and tabs; applied to all output. */
 export function safeToShow<T>(value: T): T {
   return cleaned(value) as T;

@@ -1,7 +1,6 @@
 import { abortSession } from '../operations/send/abort.ts';
 import { EXIT } from './terminal/exit-codes.ts';
 import { type ShellCommand, takeNames } from './terminal/shell.ts';
-import { inShellWords } from './terminal/shell-words.ts';
 
 export const ABORT: ShellCommand = {
   arguments: { flags: { json: 'boolean' }, positionals: true },
@@ -13,7 +12,7 @@ export const ABORT: ShellCommand = {
       abortSession(shell.runtime(), input, shell.call()),
     );
     if (shell.flags.has('json')) shell.printJson(data);
-    else shell.print(`${inShellWords(text)}\n`);
+    else shell.print(`${text}\n`);
     return EXIT.done;
   },
 };

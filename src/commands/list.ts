@@ -7,7 +7,7 @@ import type { InstanceList, InstanceRow } from '../operations/shapes.ts';
 import { EXIT, type Exit } from './terminal/exit-codes.ts';
 import { colourOf } from './terminal/paint.ts';
 import { type Shell, type ShellCommand, takeNames, widthOfTerminal } from './terminal/shell.ts';
-import { inShellWords, withoutId } from './terminal/shell-words.ts';
+import { withoutId } from './terminal/shell-words.ts';
 import { type Column, cutEnd, table } from './terminal/table.ts';
 
 /** Between two looks: a person sees a change soon enough, and an idle fleet is asked little. */
@@ -22,7 +22,7 @@ export const LIST: ShellCommand = {
     if (shell.flags.has('json')) shell.printJson(list.data);
     else {
       shell.draw(`${lines(list, shell).join('\n')}\n`);
-      for (const note of list.data.notes) shell.tell(`note: ${inShellWords(note)}\n`);
+      for (const note of list.data.notes) shell.tell(`note: ${note}\n`);
     }
     return EXIT.done;
   },
@@ -40,7 +40,7 @@ async function look(shell: Shell, match: string | undefined, onChange?: () => vo
 }
 
 function lines({ data, text }: Looked, { paint, width }: Shell): readonly string[] {
-  if (data.instances.length === 0) return [inShellWords(text.split('\n', 1)[0] ?? '')];
+  if (data.instances.length === 0) return [text.split('\n', 1)[0] ?? ''];
   return table(data.instances, columns(Date.now()), width, paint);
 }
 

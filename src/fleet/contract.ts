@@ -1,3 +1,4 @@
+import { AdvisedError } from '../model/advice.ts';
 import type { Connection } from '../http/exchange.ts';
 import type { Dialect, Instance, Snapshot } from '../model/instance.ts';
 import type { SameProcess } from './same-process.ts';
@@ -78,11 +79,11 @@ export interface Fleet {
 }
 
 /** The message lists what there is, bounded, and says what to call next. */
-export class QueryError extends Error {
+export class QueryError extends AdvisedError {
   override readonly name = 'QueryError';
 }
 
 /** The message says what was tried, on what, and what to do. */
-export class UnreachableError extends Error {
+export class UnreachableError extends AdvisedError {
   override readonly name = 'UnreachableError';
 }

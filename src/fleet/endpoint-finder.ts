@@ -64,13 +64,15 @@ async function checkWitness(
     }
   } catch (error) {
     throw new UnreachableError(
-      `${quoteName(name)} cannot be driven now: ${connection.endpoint.url} did not say whether it still has a session in ${quotedDirectory}: ${messageOf(error)}. Nothing was sent; call again.`,
+      ({ again }) =>
+        `${quoteName(name)} cannot be driven now: ${connection.endpoint.url} did not say whether it still has a session in ${quotedDirectory}: ${messageOf(error)}; ${again}.`,
       { cause: error },
     );
   }
   if (!isThere) {
     throw new UnreachableError(
-      `${quoteName(name)} cannot be driven now: the opencode at ${connection.endpoint.url} has no session in ${quotedDirectory} any more. Nothing was sent; call instances and choose again.`,
+      ({ look }) =>
+        `${quoteName(name)} cannot be driven now: the opencode at ${connection.endpoint.url} has no session in ${quotedDirectory} any more; ${look} and choose again.`,
     );
   }
 }

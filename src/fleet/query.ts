@@ -1,3 +1,4 @@
+import type { ReaderWords } from '../model/advice.ts';
 import { quoteName, singleLine } from '../base/plain-text.ts';
 import { QueryError } from './contract.ts';
 import type { GoneInstance, Instance } from '../model/instance.ts';
@@ -18,11 +19,12 @@ export function findInstance(
   nowMs: number,
 ): Instance {
   const wanted = query.trim();
-  if (wanted === '') throw new QueryError(`No instance was named. ${listing(instances)}`);
+  if (wanted === '') throw new QueryError((words) => `No instance was named. ${listing(instances, words)}`);
   const exact = instances.find((instance) => namesOf(instance).includes(wanted));
   if (exact !== undefined) return exact;
   const lost = gone.find(({ name }) => name === wanted);
-  if (lost !== undefined) throw new QueryError(`${describeGone(lost, nowMs)} ${similar(lost, instances)}`);
+  if (lost !== undefined)
+    throw new QueryError((words) => `${describeGone(lost, nowMs)} ${similar(lost, instances, words)}`);
   return bySubstring(wanted, instances, gone, nowMs);
 }
 
@@ -39,14 +41,15 @@ function bySubstring(
   const lost = gone.filter(({ name }) => fits(name));
   const shown = JSON.stringify(singleLine(wanted, MAX_QUERY_CHARS));
   const [only, ...others] = live;
-  if (only === undefined && lost.length === 0) throw new QueryError(`No instance fits ${shown}. ${listing(instances)}`);
+  if (only === undefined && lost.length === 0)
+    throw new QueryError((words) => `No instance fits ${shown}. ${listing(instances, words)}`);
   if (lost.length > 0) {
     const names = bounded(lost, (one) => describeGone(one, nowMs));
-    const rest =
+    const rest = (words: ReaderWords): string =>
       live.length === 0
-        ? listing(instances)
+        ? listing(instances, words)
         : `Still there with such a name: ${bounded(live, nameAndPlace)}. Give the full name of the one you mean.`;
-    throw new QueryError(`${shown} fits an instance that is gone. ${names} ${rest}`);
+    throw new QueryError((words) => `${shown} fits an instance that is gone. ${names} ${rest(words)}`);
   }
   if (only === undefined || others.length > 0) {
     throw new QueryError(
@@ -77,18 +80,18 @@ function namesOf({ name, aliases }: Instance): readonly string[] {
   return aliases === undefined ? [name] : [name, ...aliases];
 }
 
-function similar(lost: GoneInstance, instances: readonly Instance[]): string {
+function similar(lost: GoneInstance, instances: readonly Instance[], words: ReaderWords): string {
   const base = lost.name.replace(/@.*/, '').toLowerCase();
   const alike = instances.filter(({ name }) => name.toLowerCase().includes(base));
   return alike.length === 0
-    ? listing(instances)
+    ? listing(instances, words)
     : `Similar ones that are there: ${bounded(alike, nameAndPlace)}. Give the full name of the one you mean.`;
 }
 
-function listing(instances: readonly Instance[]): string {
+function listing(instances: readonly Instance[], words: ReaderWords): string {
   return instances.length === 0
-    ? 'No instance is known now; call refresh_instances to look again.'
-    : `Known instances: ${bounded(instances, nameAndPlace)}. Call list_instances for details, or refresh_instances to look again.`;
+    ? `No instance is known now; ${words.refresh} to ask again.`
+    : `Known instances: ${bounded(instances, nameAndPlace)}; ${words.look} for details.`;
 }
 
 function describeGone({ name, host, directory, lastSeenMs, reason }: GoneInstance, nowMs: number): string {

@@ -1,3 +1,4 @@
+import { type AdvisedText, capitalized, type ReaderWords } from '../model/advice.ts';
 import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
 import type { EndpointRecord } from './endpoint-table.ts';
 import { UnreachableError } from './contract.ts';
@@ -65,7 +66,7 @@ async function look(
 ): Promise<ProbeOutcome> {
   const outcome = await batch.look(record, { parts: [], urgent });
   if (outcome === undefined)
-    throw new UnreachableError(`Looking at ${quoteName(name)} was cancelled; nothing was sent to it.`);
+    throw new UnreachableError(`Probing ${quoteName(name)} was cancelled; nothing was done there.`);
   return outcome;
 }
 
@@ -84,30 +85,37 @@ function failureOf(record: EndpointRecord, result: Settled, { directory }: Reach
   };
 }
 
-function explain({ name }: ReachGoal, failures: readonly Failure[]): string {
+function explain({ name }: ReachGoal, failures: readonly Failure[]): AdvisedText {
   if (failures.length === 0)
-    return `${quoteName(name)} cannot be reached: it is no longer registered anywhere. Call list_instances to see what there is.`;
+    return (words) =>
+      `${quoteName(name)} cannot be reached: it is no longer registered anywhere; ${words.look} to see what there is.`;
   const tried = failures
     .map(({ record, reason }) => `${record.candidate.endpoint.route} ${record.candidate.endpoint.url}: ${reason}`)
     .join('; ');
-  const advice = [...new Set(failures.map((failure) => adviceOn(failure, name)))].join(' ');
-  return `${quoteName(name)} cannot be driven now. Tried ${tried}. ${advice}`;
+  return (words) => {
+    const advice = [...new Set(failures.map((failure) => adviceOn(failure, name, words)))].join(' ');
+    return `${quoteName(name)} cannot be driven now. Tried ${tried}. ${advice}`;
+  };
 }
 
-function adviceOn({ record, status }: Failure, name: string): string {
+function adviceOn({ record, status }: Failure, name: string, words: ReaderWords): string {
   // Its password is its own, and comes from the file that it writes.
   if (status === 'locked' && record.candidate.claims.service !== undefined)
-    return 'Its file holds another password than it asks for: run opencode service restart, then call refresh_instances.';
-  if (status === 'locked')
-    return `Run opencode-mcp doctor ${shellWord(name)} where this server runs: it says whether a password was found, and where the right one goes. A change of the configuration file or the environment takes a restart of this server.`;
-  return ADVICE[status];
+    return `Its file holds another password than it asks for: run opencode service restart, then ${words.refresh}.`;
+  switch (status) {
+    case 'locked':
+      return words.doctor(shellWord(name));
+    case 'withheld':
+      return `No message was sent. Once that is put right, ${words.refresh}.`;
+    case 'unsupported':
+      return 'Update opencode on that machine and start it again.';
+    case 'unhealthy':
+      return `See that opencode still runs there, then ${words.refresh}.`;
+    case 'untrusted':
+      return 'It is only listed, because nobody vouches for its registration.';
+    case 'elsewhere':
+      return `${capitalized(words.refresh)} and choose again.`;
+    case 'healthy':
+      return '';
+  }
 }
-
-const ADVICE: Record<Exclude<Failure['status'], 'locked'>, string> = {
-  healthy: '',
-  withheld: 'No message was sent. Once that is put right, call refresh_instances.',
-  unsupported: 'Update opencode on that machine and start it again.',
-  unhealthy: 'See that opencode still runs there, then call refresh_instances.',
-  untrusted: 'It is only listed, because nobody vouches for its registration.',
-  elsewhere: 'Call refresh_instances and choose again: nothing was sent.',
-};

@@ -328,8 +328,8 @@ function crowdedNotes(crowded: ReadonlyMap<string, EndpointRecord>): readonly No
     subject: quoteName(name),
     reason:
       lastHealthy?.dialect === 'opencode-1'
-        ? `${count} more directories were used in the last minutes; what runs there is not asked. list_sessions shows the latest sessions`
-        : `${count} more directories were not used today, or are too many to list; list_sessions shows their sessions`,
+        ? `${count} more directories were used in the last minutes; what runs there is not asked. The list of its sessions has the latest`
+        : `${count} more directories were not used today, or are too many to list; the list of its sessions has theirs`,
   }));
 }
 
@@ -340,7 +340,7 @@ function countNotes(unlisted: readonly EndpointRecord[], waiting: number): Note[
     const more = unlisted.length > MAX_IN_NOTE ? ` and ${unlisted.length - MAX_IN_NOTE} more` : '';
     notes.push({
       subject: `${unlisted.length} ${unlisted.length === 1 ? 'registration' : 'registrations'}`,
-      reason: `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; refresh_instances asks all again: ${names.join(', ')}${more}`,
+      reason: `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; a refresh asks all again: ${names.join(', ')}${more}`,
     });
   }
   if (waiting > 0)

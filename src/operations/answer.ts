@@ -1,27 +1,29 @@
+import { AdvisedError } from '../model/advice.ts';
+
 export { quoteName } from '../base/plain-text.ts';
 
-/** What an operation gives back: the same information for programs and for people. */
+/** The result of an operation: the same information for programs and for people. */
 export interface Answer<T> {
   readonly data: T;
   readonly text: string;
 }
 
-/** An operation that could not be done. The message says what was tried, on what, and which call to make next. */
-export class OperationError extends Error {
+/** An operation that could not be done. The message says what was tried, on what, and what to do next. */
+export class OperationError extends AdvisedError {
   override readonly name = 'OperationError';
 }
 
-/**
- * A block of remote text in a fence that it cannot close: longer than any run of backticks
- * inside. Whatever a remote machine says stays recognizable as its words.
- */
+/** A message was not sent, so that it may be sent again. */
+export class NotSentError extends OperationError {}
+
+/** A block of remote text in a fence that it cannot close: longer than any run of backticks inside. */
 export function quoteBlock(text: string): string {
   const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
   const fence = '`'.repeat(longest + 1);
   return `${fence}\n${text}${text.endsWith('\n') ? '' : '\n'}${fence}`;
 }
 
-/** `12 s`, `5 min`, `3 h`, `2 days`: as precise as a listing needs. */
+/** `12 s`, `5 min`, `3 h`, `2 days`. */
 export function formatAge(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 120) return `${seconds} s`;
@@ -32,11 +34,11 @@ export function formatAge(ms: number): string {
 
 export interface CutText {
   readonly text: string;
-  /** Present where `text` is not all: where to go on and how long the whole is, in characters. */
+  /** Present if `text` is not all: where it continues and how long the whole is, in characters. */
   readonly cut?: { readonly next_offset: number; readonly total: number };
 }
 
-/** The part of `text` from `offset` on that fits in `limit` characters (UTF-16 units, never half a pair). */
+/** The part of `text` from `offset` that fits in `limit` UTF-16 units; never half a surrogate pair. */
 export function cutText(text: string, limit: number, offset = 0): CutText {
   const start = Math.min(offset, text.length);
   let end = Math.min(start + limit, text.length);

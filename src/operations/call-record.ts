@@ -1,33 +1,32 @@
 import { join } from 'node:path';
 
+import { messageOf } from '../base/errors.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { singleLine } from '../base/plain-text.ts';
 import { RotatingFile } from '../base/rotating-file.ts';
 
-/** One call, as it is recorded: who did what to which instance, and never what was said. */
+/** One recorded call: which client did what to which instance, never the text of a message. */
 export interface RecordEntry {
-  /** As the client introduced itself. */
   readonly client?: { readonly name: string; readonly version: string } | undefined;
   readonly tool: string;
-  /** As resolved, else as asked for. */
+  /** Resolved names, else the names in the call. */
   readonly instances: readonly string[];
   readonly session?: string | undefined;
-  /** `ok`, `failed`, `cancelled`, or what became of a turn. */
+  /** `ok`, `failed`, `cancelled`, or the outcome of a turn. */
   readonly outcome: string;
 }
 
-/** Where the record of this user's servers is, with the one before it behind. */
 export function recordPath(stateDir: string): string {
   return join(stateDir, 'record.jsonl');
 }
 
-/** Lines that wait for a slow disk; more are dropped, and the log says so. */
+/** Lines kept for a slow disk; further ones are dropped, and counted in the record. */
 const MAX_WAITING = 1_000;
 const MAX_NAME_CHARS = 100;
 const MAX_INSTANCES = 50;
 
-/** Writes JSON lines in the background: `add` neither waits nor throws, and the log says once if they cannot be written. */
+/** Writes JSON lines in the background: `add` neither waits nor throws, and a failure to write is logged once. */
 export class CallRecord {
   readonly #file: RotatingFile;
   readonly #clock: Clock;
@@ -52,7 +51,7 @@ export class CallRecord {
     this.#writing ??= this.#write();
   }
 
-  /** Resolves when everything added so far is written, or cannot be. */
+  /** Resolves when everything added so far is written, or has failed to be. */
   async close(): Promise<void> {
     await this.#writing;
   }
@@ -64,7 +63,7 @@ export class CallRecord {
       try {
         await this.#file.append(lines.join('') + this.#droppedLine());
       } catch (error) {
-        this.#tell(error);
+        this.#warnOnce(error);
       }
     }
     this.#writing = undefined;
@@ -77,13 +76,13 @@ export class CallRecord {
     return `${JSON.stringify({ time: new Date(this.#clock.now()).toISOString(), dropped })}\n`;
   }
 
-  #tell(error: unknown): void {
+  #warnOnce(error: unknown): void {
     if (this.#hasFailed) return;
     this.#hasFailed = true;
-    const reason = error instanceof Error ? error.message : String(error);
-    this.#logger.log('warn', 'the record of calls cannot be written; they go on without it', {
-      path: this.#file.path,
-      reason,
+    const { path } = this.#file;
+    this.#logger.log('warn', 'cannot write the record of calls; they go on without it', {
+      path,
+      reason: messageOf(error),
     });
   }
 }

@@ -1,3 +1,4 @@
+import { TOOL_WORDS, type ReaderWords } from '../model/advice.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Fleet, type Reached, UnreachableError } from '../fleet/fleet.ts';
 import type { Instance } from '../model/instance.ts';
@@ -13,27 +14,28 @@ import type { FollowMarks } from './send/follow-marks.ts';
 import type { RequestJournal } from './send/request-journal.ts';
 import type { Begun } from './send/resume.ts';
 
-/** What every operation works with. */
+/** What every operation works on. */
 export interface Runtime {
   readonly fleet: Fleet;
   readonly clock: Clock;
   readonly lock: SessionLock;
   readonly approvals: Approvals;
   readonly journal: RequestJournal;
-  /** Absent where nobody is notified on this machine. */
+  /** How whoever reads the answers acts on advice. */
+  readonly words: ReaderWords;
+  /** Absent if no notifications are sent from this machine. */
   readonly marks?: FollowMarks;
   /** The last sign of life of each session that a call has followed, by instance and session. */
   readonly heard: Map<string, Heard>;
 }
 
-/** What the person is asked. */
+/** A question to the person. */
 export interface Form {
-  /** Of the request that it is about. */
+  /** Id of the request that it is about. */
   readonly id: string;
-  /** That request in a few words, for a line of status. */
+  /** The request in a few words, for a status line. */
   readonly about: string;
   readonly message: string;
-  /** A flat form; every field is a string. */
   readonly fields: Readonly<
     Record<
       string,
@@ -41,7 +43,7 @@ export interface Form {
         readonly title: string;
         readonly description?: string;
         readonly choices?: readonly string[];
-        /** One or more, on a line each. */
+        /** One or more values, a line each. */
         readonly isList?: true;
       }
     >
@@ -49,16 +51,14 @@ export interface Form {
   readonly required: readonly string[];
 }
 
-/** What came of asking the person. */
 export type PersonAnswer =
   | { readonly kind: 'accepted'; readonly fields: Readonly<Record<string, string>> }
-  /** A no. */
   | { readonly kind: 'declined' }
-  /** They closed the form. */
+  /** The person closed the form. */
   | { readonly kind: 'dismissed' }
-  /** Nothing came before the time was up or `signal` aborted. */
+  /** The time was up, or `signal` aborted. */
   | { readonly kind: 'late' }
-  /** The answer is not from a person. `reason` describes the client: `it …`. */
+  /** The client did not ask a person; `reason` describes the client: `it …`. */
   | { readonly kind: 'unavailable'; readonly reason: string };
 
 /** Never rejects. */
@@ -67,53 +67,48 @@ export type AskPerson = (
   limit: { readonly timeoutMs: number; readonly signal: AbortSignal },
 ) => Promise<PersonAnswer>;
 
-/** One call as its caller sees it. */
 export interface Call {
-  /** Stops the operation, which changes nothing from then on; a turn that was started goes on. */
+  /** Stops the operation, which then changes nothing more; a turn that was started goes on. */
   readonly signal: AbortSignal;
-  /** When a blocking operation must have returned, by the monotonic clock. */
+  /** By the monotonic clock. */
   readonly deadlineMs: number;
   /** New text of the turn. */
   readonly onProgress: (text: string) => void;
-  /** Absent where the client cannot ask the person. */
+  /** Absent if the client cannot ask the person. */
   readonly askPerson?: AskPerson;
-  /** The client shows any number of questions, in whichever order the person takes them. Else it gets one form after the other. */
+  /** The client can show several questions at once; otherwise it gets one form after the other. */
   readonly asksAtOnce?: boolean;
-  /** What an agent does now, in a few words; called as it changes. */
+  /** Called as an agent's current activity changes. */
   readonly onActivity?: ((instance: string, doing: string) => void) | undefined;
-  /** Called before a message is sent, or an answer given, with what finds it again. Where it rejects, nothing is sent. */
+  /** Called before a message or an answer is sent, with the data that `resume` needs. If it rejects, nothing is sent. */
   readonly onBegun?: ((begun: Begun) => Promise<void>) | undefined;
-  /** The request id of a message whose caller named none: repeating the call with it sends nothing twice. */
+  /** Default for a message's request id: repeating the call with the same one sends nothing twice. */
   readonly requestId?: string | undefined;
 }
 
-/**
- * An instance that answered just now and the calls to it, by whatever way leads to its process. Whatever changes something
- * there rejects with `CallOver` instead once the call that connected is over.
- */
+/** An instance that has just answered, and its API, over any endpoint of its process. Requests that change something reject with `CallOver` once the call is over. */
 export interface Connected extends Reached {
   readonly api: OpencodeClient;
-  /** The way by which the calls go now. */
+  /** The endpoint in use now. */
   readonly endpoint: () => Endpoint;
 }
 
 export function createRuntime(
   fleet: Fleet,
   clock: Clock,
-  options: { readonly approvals: Approvals; readonly journal: RequestJournal; readonly marks?: FollowMarks },
+  options: Pick<Runtime, 'approvals' | 'journal' | 'marks'> & { readonly words?: ReaderWords },
 ): Runtime {
-  return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), ...options };
+  return { fleet, clock, lock: new SessionLock(clock), heard: new Map(), words: TOOL_WORDS, ...options };
 }
 
-/** What a connection needs to know of the call that it is for. */
 export type CallSpan = Pick<Call, 'signal' | 'deadlineMs'>;
 
-/** From when on a call changes nothing any more: as its following ends, so that the answer which says so still gets out. */
+/** When a call stops changing anything: at the end of following, so that the result can still be returned. */
 export function limitOf(call: CallSpan): CallLimit {
   return { signal: call.signal, deadlineMs: followUntil(call) };
 }
 
-/** Finds the instance that a person means and looks at it again. */
+/** Resolves a name and probes the instance again. */
 export async function connect(runtime: Runtime, query: string, call: CallSpan): Promise<Connected> {
   await runtime.fleet.ready();
   return await connectTo(runtime, runtime.fleet.resolve(query), call);

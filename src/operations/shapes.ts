@@ -1,14 +1,13 @@
 import * as z from 'zod';
 
 /**
- * The structured results of the operations. They are advertised as the tools' output schemas,
- * so they stay small: types say what, descriptions are left to the tools.
- * Times are ISO 8601; text from other machines is cleaned and bounded before it gets here.
+ * The structured results of the operations, advertised as the tools' output schemas and therefore without descriptions.
+ * Times are ISO 8601; remote text is cleaned and bounded before it gets here.
  */
 
 const cut = z.object({ next_offset: z.number(), total: z.number() });
 
-/** The way in use and the others. */
+/** The endpoint in use and the others. */
 const endpointFields = { via: z.string(), also: z.array(z.string()).optional() };
 
 const sessionRef = z.object({ id: z.string(), title: z.string() });
@@ -89,7 +88,7 @@ const oneTurn = z.object({
   next: z.string().optional(),
 });
 
-/** `turns`: one for each instance where several were meant. */
+/** `turns`: one for each instance of a call that named several. */
 export const turn = oneTurn.extend({ turns: z.array(oneTurn).optional() });
 export type TurnView = z.infer<typeof turn>;
 

@@ -1,18 +1,19 @@
 import type { ServerResponse } from 'node:http';
 
+import { messageIn } from '../model/advice.ts';
 import { sentence } from '../base/plain-text.ts';
 import { PAGE_HEADERS } from './assets.ts';
 import { PageRefusal } from './contract.ts';
-import { inPageWords } from './page-words.ts';
+import { PAGE_WORDS } from './page-words.ts';
 
 const MAX_ERROR_CHARS = 1_000;
 
 /** What an error is to a browser. */
 export function refusalOf(error: unknown): { readonly status: number; readonly text: string } {
-  const { name = '', message = String(error) } = error instanceof Error ? error : {};
-  const words = inPageWords(message);
-  const text = sentence(words, MAX_ERROR_CHARS);
-  if (error instanceof PageRefusal) return { status: error.status, text: words };
+  const { name = '' } = error instanceof Error ? error : {};
+  const message = messageIn(PAGE_WORDS, error);
+  const text = sentence(message, MAX_ERROR_CHARS);
+  if (error instanceof PageRefusal) return { status: error.status, text: message };
   if (name === 'QueryError') return { status: 404, text };
   if (name === 'OperationError') return { status: 409, text };
   if (name === 'NotPossibleError') return { status: 422, text };

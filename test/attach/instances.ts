@@ -3,6 +3,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { onTestFinished } from 'vitest';
 
 import { CurrentEndpoint } from '../../src/attach/current-endpoint.ts';
+import { TOOL_WORDS } from '../../src/model/advice.ts';
 import type { Clock } from '../../src/base/clock.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Reached, UnreachableError } from '../../src/fleet/fleet.ts';
@@ -91,6 +92,7 @@ export function wayBy(
   if (first === undefined) throw new Error('no way');
   return new CurrentEndpoint(reached(first), {
     clock,
+    words: TOOL_WORDS,
     signal: ending.signal,
     fleet: {
       reachAnother: async () => {

@@ -1,56 +1,59 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
-import { exitOf } from '../../src/commands/terminal/exit-codes.ts';
+import type { ReaderWords } from '../../src/model/advice.ts';
 import { safeToShow, shellWord } from '../../src/base/plain-text.ts';
-import { inShellWords, saysNothingWasSent } from '../../src/commands/terminal/shell-words.ts';
+import { exitOf, exitOfError } from '../../src/commands/terminal/exit-codes.ts';
+import { SHELL_WORDS } from '../../src/commands/terminal/shell-words.ts';
+import { QueryError, UnreachableError } from '../../src/fleet/fleet.ts';
 import { TOOLS } from '../../src/mcp/tools/tools.ts';
+import { NotSentError, OperationError } from '../../src/operations/answer.ts';
+import { PAGE_WORDS } from '../../src/page/page-words.ts';
 
-describe('advice of the operations in words of the shell', () => {
+/** `send`, `read` and the like are words of English, and commands. */
+const TOOL_NAMES = TOOLS.map(({ name }) => name).filter((name) => name.includes('_'));
+const NAMES_A_TOOL = new RegExp(String.raw`\b(?:${TOOL_NAMES.join('|')})\b`);
+
+describe('advice', () => {
+  const sentences = ({ sessionsOf, respondTo, follow, doctor, reply, ...phrases }: ReaderWords): readonly string[] => [
+    ...Object.values(phrases),
+    sessionsOf('a'),
+    respondTo('a', 'per_1'),
+    follow('a', 'ses_1', 'msg_1'),
+    doctor('a'),
+    reply('once'),
+  ];
+
   test.each([
-    [
-      'Run opencode-mcp doctor web where this server runs: it says whether a password was found, and where the right one goes. A change of the configuration file or the environment takes a restart of this server. (nothing was sent)',
-      'Run opencode-mcp doctor web: it says whether a password was found, and where the right one goes. (nothing was sent)',
-    ],
-    [
-      'No instance fits "x". Known instances: a (h, idle). Call list_instances for details, or refresh_instances to look again.',
-      'No instance fits "x". Known instances: a (h, idle). opencode-mcp list shows more.',
-    ],
-    [
-      'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
-      'Wait and read, or send with --queue (after what runs) or --interrupt (stops it first).',
-    ],
-    [
-      'Look before sending it again. To see how it goes on: wait with instances ["my app"] or read with instance "my app", session_id ses_1 and message_id msg_1.',
-      'Look before sending it again. To see how it goes on: opencode-mcp wait, or opencode-mcp read.',
-    ],
-    ['Call instances to see how it is, then call again.', 'Run opencode-mcp list to see how it is, then run it again.'],
-    [
-      'respond needs reply: once or reject. Nothing was answered.',
-      'respond needs --reply once or reject. Nothing was answered.',
-    ],
-  ])('%s', (said, words) => expect(inShellWords(said)).toBe(words));
-
-  test('no name of a tool that is no command is left', () => {
-    const commands = ['send', 'read', 'wait', 'respond'];
-    const names = TOOLS.filter(({ toolset }) => toolset !== 'inspect').map(({ name }) => name);
-    for (const name of names.filter((one) => one.includes('_') && !/(?:fork|rename|delete)/.test(one)))
-      expect(inShellWords(`See ${name} for more.`), name).not.toContain(name);
-    for (const name of commands) expect(names).toContain(name);
+    ['a shell', SHELL_WORDS],
+    ['the page', PAGE_WORDS],
+  ])('for %s names no tool', (_, words) => {
+    expect(sentences(words).join('\n')).not.toMatch(NAMES_A_TOOL);
   });
 
-  test('what an instance says stays as it is', () => {
-    expect(inShellWords('opencode says "call list_instances again"; «get_status»')).toBe(
-      'opencode says "call list_instances again"; «get_status»',
+  test('names a tool only in `ReaderWords`, unless no shell and no page calls the operation', () => {
+    const onlyTools = /(?:^|\/)(?:inspect\/|listing\/status|sessions\/session-changes|sessions\/sessions\.ts)/;
+    const files = ['src/operations', 'src/fleet']
+      .flatMap((folder) => readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path)))
+      .filter((path) => path.endsWith('.ts') && !onlyTools.test(path));
+    expect(files.length).toBeGreaterThan(50);
+    const lines = files.flatMap((path) =>
+      readFileSync(path, 'utf8')
+        .split('\n')
+        .map((line) => `${path}: ${line}`),
     );
+    const isComment = (line: string): boolean => /: *(?:\/\*\*|\*|\/\/)/.test(line);
+    expect(lines.filter((line) => NAMES_A_TOOL.test(line) && !isComment(line))).toEqual([]);
   });
 });
 
-test('only an operation says that nothing was sent, not an instance', () => {
-  expect(saysNothingWasSent('worker: nothing was sent: it is busy')).toBe(true);
-  expect(saysNothingWasSent('cannot be driven: x. Nothing was sent; call again.')).toBe(true);
-  expect(saysNothingWasSent('cannot be told: opencode says "nothing was sent"')).toBe(false);
-  expect(saysNothingWasSent('it waits for «nothing was sent»')).toBe(false);
-});
+test.each([
+  ['a message that was not sent', new NotSentError('alpha is busy'), 4],
+  ['one that was not sent for want of an instance', new NotSentError('x', { cause: new QueryError('none') }), 1],
+  ['an instance that quotes our words', new OperationError('opencode says "nothing was sent"'), 1],
+  ['an unreachable instance, to read from', new UnreachableError('gone'), 1],
+])('%s: the exit code', (_, error, code) => expect(exitOfError(error)).toBe(code));
 
 test('a name in a command that is copied is one word, whatever a machine calls itself', () => {
   expect(shellWord('laptop-web@desk:1')).toBe('laptop-web@desk:1');

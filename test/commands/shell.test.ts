@@ -120,7 +120,7 @@ describe('words and codes', () => {
       const { code, stdout, stderr } = await run(command);
       expect([code, stdout]).toEqual([1, '']);
       expect(stderr).toContain('No instance fits "nobody". Known instances: desk (desk-host, idle)');
-      expect(stderr).toContain('opencode-mcp list shows more');
+      expect(stderr).toContain('run opencode-mcp list for details');
       expect(stderr).not.toContain('_instances');
     }
   });

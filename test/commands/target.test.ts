@@ -7,12 +7,12 @@ import type { Connected } from '../../src/operations/runtime.ts';
 
 test('opencode’s own terminal and its page say what to type, and no tool', async () => {
   const fleet = {
-    reachAnother: () => Promise.reject(new UnreachableError('a is gone. Call list_instances to see what there is.')),
+    reachAnother: () => Promise.reject(new UnreachableError(({ look }) => `a is gone; ${look} to see what there is.`)),
   };
   const shell = { runtime: () => ({ fleet }), signal: new AbortController().signal } as unknown as Shell;
   const endpoint = endpointOf(shell, { connection: { endpoint: { url: 'http://127.0.0.1:1' } } } as Connected);
   const first = await endpoint();
   if (!('failed' in first)) throw new Error('expected a way');
   first.failed?.();
-  expect(await endpoint()).toEqual({ status: 503, text: 'a is gone. Run opencode-mcp list to see what there is.' });
+  expect(await endpoint()).toEqual({ status: 503, text: 'a is gone; run opencode-mcp list to see what there is.' });
 });

@@ -615,7 +615,7 @@ describe('closing', () => {
     await world.fleet.refresh();
     await world.fleet.ready();
     expect(world.listed()).toEqual(['a idle']);
-    await expect(world.fleet.reach(instance)).rejects.toThrow('Looking at a was cancelled');
+    await expect(world.fleet.reach(instance)).rejects.toThrow('Probing a was cancelled');
     expect(world.fleet.counters.requests).toBe(before);
   });
 

@@ -67,16 +67,16 @@ describe('finds', () => {
 describe('never guesses', () => {
   test('an empty query is an error', () => {
     expect(errorOf(' ', [live('web')])).toBe(
-      'No instance was named. Known instances: web (box, idle). Call list_instances for details, or refresh_instances to look again.',
+      'No instance was named. Known instances: web (box, idle); call instances for details.',
     );
   });
 
   test('what fits none is an error that lists what there is', () => {
     expect(errorOf('nope', [live('web')])).toBe(
-      'No instance fits "nope". Known instances: web (box, idle). Call list_instances for details, or refresh_instances to look again.',
+      'No instance fits "nope". Known instances: web (box, idle); call instances for details.',
     );
     expect(errorOf('nope', [])).toBe(
-      'No instance fits "nope". No instance is known now; call refresh_instances to look again.',
+      'No instance fits "nope". No instance is known now; call refresh_instances to ask again.',
     );
   });
 

@@ -163,7 +163,7 @@ describe('what cannot be reached', () => {
     const instance = world.instance('a');
     proxy.retarget(other.url);
     expect(await errorOf(world, instance)).toContain(
-      'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again: nothing was sent.',
+      'another instance answers there now: known for /home/user/a, answering for /home/user/b. Call refresh_instances and choose again.',
     );
     // Chosen again, it is what it says.
     expect(await errorOf(world, world.instance('a'))).toBe(`reached ${proxy.url}`);
@@ -202,7 +202,7 @@ describe('what cannot be reached', () => {
     const reaching = errorOf(world, world.instance('a'), controller.signal);
     await until('the look', () => fake.load.current === 1);
     controller.abort();
-    expect(await reaching).toBe('Looking at a was cancelled; nothing was sent to it.');
+    expect(await reaching).toBe('Probing a was cancelled; nothing was done there.');
     expect(await errorOf(world, world.instance('a'), controller.signal)).toContain('was cancelled');
   });
 });

@@ -94,7 +94,7 @@ test.each([
     expect(settlement).toEqual({ kind: 'permission', reply: 'always' });
   } else {
     expect(choices).toEqual(['once', 'reject']);
-    expect(description).toMatch(/cannot be shown whole here; give it in that opencode/);
+    expect(description).toMatch(/would allow more than can be shown here; choose it in that opencode/);
     expect(settlement).toBeInstanceOf(Error);
   }
 });

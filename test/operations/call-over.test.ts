@@ -236,7 +236,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
 
   test('create_session: does nothing, and says so', async () => {
     const message = await endWhileReading(how, '/path', (one) => createSession(runtime, A, one));
-    expect(message).toMatch(/no session was created|cancelled; nothing was sent/);
+    expect(message).toMatch(/no session was created|cancelled; nothing was done/);
     expect(effects()).toEqual([]);
   });
 
@@ -279,7 +279,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     const interrupt = await endWhileReading(how, MESSAGES, (one) =>
       send(runtime, { ...A, session_id, message: 'x', abort: true }, one),
     );
-    expect(interrupt).toContain(`nothing was sent by it; what ran in session ${session_id} was aborted`);
+    expect(interrupt).toContain(`nothing was sent by this call; what ran in session ${session_id} was aborted`);
     fake.state.removeSession(session_id);
     const begun = way.rule({ method: 'GET', path: MESSAGES }, { kind: 'hold', gate: 'again' });
     const caller = new AbortController();
@@ -290,7 +290,7 @@ describe.each(ENDS)('a call that is %s between what it reads and what it does', 
     else await clock.advance(CALL_MS);
     begun();
     way.release('again');
-    expect(await failing).toMatch(/nothing was sent by it; session ses_\w+ was created for it/);
+    expect(await failing).toMatch(/nothing was sent by this call; session ses_\w+ was created for it/);
     expect(said()).toEqual([]);
   });
 });

@@ -95,7 +95,7 @@ describe('an abort', () => {
     const id = running();
     proxy.rule(ABORT, fault);
     const told = await abort(id).catch(String);
-    expect(told).toMatch(/no answer of opencode's came \(POST .*still runs; it may take effect yet/);
+    expect(told).toMatch(/opencode's answer did not come \(POST .*still runs; it may still take effect/);
     expect(told).not.toContain('accepted');
   });
 
@@ -117,7 +117,7 @@ describe('an abort', () => {
     proxy.rule(ABORT, { kind: 'hold', gate: 'abort' });
     void begun.then(() => proxy.release('abort'));
     const told = await abort(id).catch(String);
-    expect(told).toMatch(/Abort failed: worker accepted it, but how it stands now cannot be read \(GET .*HTTP 502/);
+    expect(told).toMatch(/Abort failed: worker accepted it, but its state cannot be read \(GET .*HTTP 502/);
     expect(fake.state.statuses.size).toBe(0);
   });
 });
@@ -145,7 +145,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
   test.each(NO_ANSWERS)('to which %s: that it still waits is told, not that it was taken', async (_, fault) => {
     proxy.rule(REPLY, fault);
     const told = await answer();
-    expect(told).toMatch(/no answer of opencode's came \(POST .*still waits for .*it may take effect yet/);
+    expect(told).toMatch(/opencode's answer did not come \(POST .*still waits for .*it may still take effect/);
     expect(told).not.toMatch(/accepted|took/);
     expect(isWaiting()).toBe(true);
   });
@@ -153,9 +153,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
   test('that was lost on its way back is told as what it seems', async () => {
     proxy.rule(REPLY, { kind: 'lose-response' });
     const told = await answer();
-    expect(told).toMatch(
-      /^(?:allowed once|answered).*\(no answer of opencode's came, but it does not wait any more\)$/,
-    );
+    expect(told).toMatch(/^(?:allowed once|answered).*\(opencode's answer did not come, but it no longer waits\)$/);
     expect(isWaiting()).toBe(false);
   });
 
@@ -170,9 +168,7 @@ describe.each(['permission', 'question'] as const)('the answer to a %s', (kind) 
       proxy.rule(WAITING, html(502));
       proxy.release('reply');
     });
-    expect(await answer()).toMatch(
-      /Answer failed: worker accepted it, but how it stands now cannot be read \(GET .*502/,
-    );
+    expect(await answer()).toMatch(/Answer failed: worker accepted it, but its state cannot be read \(GET .*502/);
     expect(isWaiting()).toBe(false);
   });
 });
@@ -211,8 +207,12 @@ describe('a session', () => {
       renameSession(runtime, { ...WORKER, session_id: id, title: 'new' }, call());
     const remove = (): ReturnType<typeof deleteSession> =>
       deleteSession(runtime, { ...WORKER, session_id: id }, call());
-    await expect(rename()).rejects.toThrow(/Rename failed: no answer .*HTTP 502.*called "old"; it may take effect yet/);
-    await expect(remove()).rejects.toThrow(/Delete failed: no answer .*HTTP 502.*still there; it may take effect yet/);
+    await expect(rename()).rejects.toThrow(
+      /Rename failed: opencode's answer .*HTTP 502.*called "old"; it may still take effect/,
+    );
+    await expect(remove()).rejects.toThrow(
+      /Delete failed: opencode's answer .*HTTP 502.*still there; it may still take effect/,
+    );
     for (const method of ['PATCH', 'DELETE']) proxy.rule({ method, ...changing }, { kind: 'lose-response' }, 1);
     expect((await rename()).data.session.title).toBe('new');
     expect((await remove()).data.deleted).toBe(true);

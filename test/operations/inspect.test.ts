@@ -231,14 +231,14 @@ describe('get_diff', () => {
     ]);
   });
 
-  test('an old session is looked through page by page, to a bound that is told', async () => {
+  test('an old session is read page by page, up to a bound that the answer names', async () => {
     const { id } = fake.addSession();
     const first = turn(id, change('first'));
     for (let index = 0; index < 60; index++) turn(id);
     expect((await diff()).data).toMatchObject({ total: 1, messages: [first] });
     for (let index = 0; index < 500; index++) turn(id);
     const { data } = await diff();
-    expect(data).toMatchObject({ total: 0, note: 'only its newest 500 messages were looked through' });
+    expect(data).toMatchObject({ total: 0, note: 'only its newest 500 messages were read' });
   });
 
   test("an answer's id means its turn; a folder means all in it", async () => {
@@ -286,7 +286,7 @@ describe('sessions as a whole', () => {
   test('a first turn that runs would overwrite the title: nothing is renamed', async () => {
     const { id } = fake.addSession();
     fake.state.begin(id, 'run', {});
-    await expect(rename(id, 'mine')).rejects.toThrow(/about to name it.*Nothing was renamed/);
+    await expect(rename(id, 'mine')).rejects.toThrow(/opencode names it.*Nothing was renamed/);
     expect(fake.count('PATCH /session/:id')).toBe(0);
     fake.state.finish(id, 'done');
     expect((await rename(id, 'mine')).data.session.title).toBe('mine');

@@ -223,11 +223,11 @@ describe('listings', () => {
 
   test('nothing is told as missing before the first look has ended', async () => {
     expect((await listInstances(runtime, LIST, call())).text).toMatch(
-      /^No OpenCode instance is known yet: the first look into local-relay has not ended\. Call instances again\./,
+      /^No OpenCode instance is known yet: the first scan of local-relay has not ended; call instances again\./,
     );
     fleet.start();
     await fleet.ready();
-    expect((await listInstances(runtime, LIST, call())).text).toMatch(/^No OpenCode instance was found \(looked in/);
+    expect((await listInstances(runtime, LIST, call())).text).toMatch(/^No OpenCode instance was found \(searched/);
   });
 
   test('a source whose system is not on this machine is named, and nobody is told to install it', async () => {
@@ -235,7 +235,7 @@ describe('listings', () => {
     fleet.start();
     await fleet.ready();
     const { data, text } = await listInstances(runtime, LIST, call());
-    expect(text).toContain('(looked in: no source; not in use here: local-relay)');
+    expect(text).toContain('(searched: no source; not in use here: local-relay)');
     expect([data.notes, text.includes('note:')]).toEqual([[], false]);
   });
 
@@ -339,7 +339,7 @@ describe('one word for each state, the same in every tool', () => {
     fleet.start();
     const sent = await send(runtime, { instance: 'one', session_id: id, message: 'hello' }, call());
     expect(sent.data).toMatchObject({ outcome: 'completed', also_open_in: ['other'] });
-    expect(sent.text).toContain('(the session may be open in other too');
+    expect(sent.text).toContain('(the session may also be open in other,');
     expect(other.state.toasts).toEqual([
       `${one.directory}: A message was sent to session "Shared" through one; opencode shows it here once it is started again (opencode -c)`,
     ]);

@@ -80,10 +80,10 @@ describe.each(OPENCODES)('$name', ({ binary }) => {
         expect(await refusal('read_file', { path: 'src' })).toMatch(/cannot read "src": it is a folder/);
         expect(await refusal('read_file', { path: 'latin.txt' })).toMatch(/not UTF-8/);
         expect(await refusal('list_files', { path: 'nowhere' })).toMatch(
-          /cannot list "nowhere": there is no such folder/,
+          /cannot list "nowhere": no such folder/,
         );
         expect(await refusal('read_file', { path: 'src/a.txt', line: 3 })).toMatch(
-          /line 3 is behind the end: the file has 2 lines/,
+          /line 3 is past the end: the file has 2 lines/,
         );
         for (const path of ['../outside.txt', '/etc/hostname', 'src/../../outside.txt'])
           expect(await refusal('read_file', { path })).toMatch(/leads out of/);

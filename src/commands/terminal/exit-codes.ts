@@ -1,4 +1,7 @@
-/** What a script reads of a command; `opencode-mcp help` lists them. 2 is a `SettingsError`. */
+import { QueryError } from '../../fleet/fleet.ts';
+import { NotSentError } from '../../operations/answer.ts';
+
+/** The exit codes of a command; `opencode-mcp help` lists them. 2 is a `SettingsError`. */
 export const EXIT = {
   done: 0,
   /** Or aborted, or not found. */
@@ -7,12 +10,12 @@ export const EXIT = {
   waiting: 3,
   /** It is busy or cannot be reached: the same message may be sent again. */
   notSent: 4,
-  /** When the time was up, or somebody stopped following. As `timeout` of coreutils has it. */
+  /** It still runs: the time was up, or somebody stopped following. The code of coreutils' `timeout`. */
   running: 124,
 } as const;
 export type Exit = (typeof EXIT)[keyof typeof EXIT];
 
-/** Of a turn, by its `outcome`. */
+/** The exit code for a turn's `outcome`. */
 export function exitOf(outcome: string): Exit {
   switch (outcome) {
     case 'completed':
@@ -27,4 +30,9 @@ export function exitOf(outcome: string): Exit {
     default:
       return EXIT.failed;
   }
+}
+
+/** A message that named no instance was not sent either, but sending it again would not help. */
+export function exitOfError(error: unknown): Exit {
+  return error instanceof NotSentError && !(error.cause instanceof QueryError) ? EXIT.notSent : EXIT.failed;
 }

@@ -5,7 +5,7 @@ import { abortSession } from '../../operations/send/abort.ts';
 import type { TurnView } from '../../operations/shapes.ts';
 import { EXIT, type Exit, exitOf } from './exit-codes.ts';
 import type { Shell } from './shell.ts';
-import { inShellWords, withoutId } from './shell-words.ts';
+import { withoutId } from './shell-words.ts';
 
 /**
  * Follows a turn: its text goes to stdout as it comes, and how it ended to stderr. Ctrl-C asks whether to stop following or to abort it;
@@ -76,7 +76,7 @@ export async function followTurn(
     const aborted = await shell.recorded('abort_session', target, () =>
       abortSession(shell.runtime(), target, shell.call()),
     );
-    shell.tell(`${inShellWords(aborted.text)}\n`);
+    shell.tell(`${aborted.text}\n`);
     return EXIT.failed;
   }
   // Why it waits they know.
@@ -101,7 +101,7 @@ export function notice(data: TurnView, command: string): string {
   const where = session === undefined ? '' : `, in ${titleOf(session.title)} (${session.id.slice(0, SESSION_CHARS)})`;
   const lines = [`${quoteName(data.instance)}: ${data.outcome}${where}`];
   if (settled !== undefined) lines.push(settled.replace(/\b(permission|answer) \w+: /g, '$1: '));
-  if (data.reason !== undefined) lines.push(inShellWords(data.reason));
+  if (data.reason !== undefined) lines.push(data.reason);
   for (const request of waiting) lines.push(`It waits for ${waiting.length === 1 ? withoutId(request) : request}`);
   if (data.also_open_in !== undefined)
     lines.push(
@@ -112,7 +112,7 @@ export function notice(data: TurnView, command: string): string {
   else if (exit === EXIT.running)
     lines.push(`It goes on. Follow it: opencode-mcp wait ${name}. Stop it: opencode-mcp abort ${name}`);
   // What OpenCode 2 keeps of the choices of a message.
-  else if (data.next !== undefined) lines.push(inShellWords(data.next));
+  else if (data.next !== undefined) lines.push(data.next);
   return `${lines.map((line, index) => (index === 0 ? `opencode-mcp ${command}: ${line}` : `  ${line}`)).join('\n')}\n`;
 }
 

@@ -6,10 +6,9 @@ import type { CommandArguments } from '../../config/flags.ts';
 import { ownSettings } from '../../config/own-settings.ts';
 import { quote } from '../../config/quote.ts';
 import { type Approver, type Settings, SettingsError } from '../../config/settings.ts';
-import { QueryError } from '../../fleet/fleet.ts';
+import type { Answer } from '../../operations/answer.ts';
 import { outcomeOf } from '../../mcp/tools/recorded-call.ts';
 import { toolError } from '../../mcp/tools/tool-error.ts';
-import type { Answer } from '../../operations/answer.ts';
 import { CallRecord, type RecordEntry } from '../../operations/call-record.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { VERSION } from '../../base/version.ts';
@@ -17,9 +16,9 @@ import { rememberNames } from '../completion/known-names.ts';
 import { type StartedRuntime, startRuntime } from './start-runtime.ts';
 import { formAsker } from './ask-form.ts';
 import { type AskLine, lineAsker } from './ask-line.ts';
-import { EXIT, type Exit } from './exit-codes.ts';
+import { exitOfError } from './exit-codes.ts';
 import { type Paint, paintFor } from './paint.ts';
-import { inShellWords, saysNothingWasSent } from './shell-words.ts';
+import { SHELL_WORDS } from './shell-words.ts';
 
 /** One subcommand that does what a tool does. */
 export interface ShellCommand {
@@ -105,20 +104,12 @@ export async function runShellCommand(
     process.exitCode = await command.run(opened.shell);
   } catch (error) {
     if (error instanceof ReportedError) throw error;
-    const message = inShellWords(toolError(name, error, logger));
-    output.tell(`opencode-mcp ${name}: ${message}\n`);
-    process.exitCode = exitOfError(error, message);
+    output.tell(`opencode-mcp ${name}: ${toolError(name, error, logger, SHELL_WORDS)}\n`);
+    process.exitCode = exitOfError(error);
   } finally {
     await opened.close();
     clearInterval(alive);
   }
-}
-
-/** That no instance fits is no reason to try again. */
-function exitOfError(error: unknown, message: string): Exit {
-  const { cause } = error instanceof Error ? error : {};
-  if (error instanceof QueryError || cause instanceof QueryError) return EXIT.failed;
-  return saysNothingWasSent(message) ? EXIT.notSent : EXIT.failed;
 }
 
 interface Opened {
@@ -153,7 +144,10 @@ function openShell({ output, ...given }: Opening): Opened {
     runtime: ({ onChange, approver = personal } = {}) => {
       const { approve, approvalRules } = settings;
       const rules = approvalRules.map((rule) => ({ ...rule, approve: approver(rule.approve) }));
-      started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, { onChange });
+      started ??= startRuntime({ ...settings, approve: approver(approve), approvalRules: rules }, logger, {
+        onChange,
+        words: SHELL_WORDS,
+      });
       return started.runtime;
     },
     call: (onProgress = () => {}) => ({

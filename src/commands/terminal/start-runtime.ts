@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { ReaderWords } from '../../model/advice.ts';
 import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
 import { createCredentialResolver } from '../../credentials/resolver.ts';
@@ -29,6 +30,8 @@ export interface RuntimeOptions {
   readonly onChange?: (() => void) | undefined;
   /** Of this machine's own instances, which are then not asked what they do. */
   readonly watcher?: Watcher;
+  /** Of whoever reads the answers; default: a model. */
+  readonly words?: ReaderWords;
 }
 
 /** Whose instances may be this machine's own. */
@@ -41,7 +44,7 @@ const OWN_SOURCES = new Set([REGISTRY_SOURCE, SERVICE_SOURCE]);
 export function startRuntime(
   settings: Settings,
   logger: Logger,
-  { onChange, watcher }: RuntimeOptions = {},
+  { onChange, watcher, words }: RuntimeOptions = {},
 ): StartedRuntime {
   const ending = new AbortController();
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
@@ -63,6 +66,7 @@ export function startRuntime(
       approvals: settings,
       journal: new RequestJournal(join(settings.stateDir, 'requests'), systemClock),
       marks: followMarks(settings),
+      ...(words && { words }),
     }),
     close: () => {
       ending.abort();

@@ -5,7 +5,7 @@ import type { ProxyTarget } from '../../node/proxy/exchange-proxy.ts';
 import { findSession } from '../../operations/sessions/session-query.ts';
 import { connect, type Connected } from '../../operations/runtime.ts';
 import type { Session } from '../../opencode/schema.ts';
-import { inShellWords } from './shell-words.ts';
+import { SHELL_WORDS } from './shell-words.ts';
 import type { Shell } from './shell.ts';
 
 /** What somebody wants to see: an instance that answered just now, and one of its sessions where they named one. */
@@ -38,12 +38,10 @@ export async function findTarget(
   return await finding;
 }
 
-/** The way to its server for what is shown, and where there is none, why, in words of the shell. */
+/** The endpoint that leads to its server now, or why there is none. */
 export function endpointOf(shell: Shell, connected: Connected): () => Promise<ProxyTarget | Refusal> {
   const { fleet } = shell.runtime();
-  const endpoint = new CurrentEndpoint(connected, { fleet, clock: systemClock, signal: shell.signal });
-  return async () => {
-    const now = await endpoint.now();
-    return 'text' in now ? { ...now, text: inShellWords(now.text) } : now;
-  };
+  const deps = { fleet, clock: systemClock, words: SHELL_WORDS, signal: shell.signal };
+  const endpoint = new CurrentEndpoint(connected, deps);
+  return async () => await endpoint.now();
 }

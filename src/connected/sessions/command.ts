@@ -3,6 +3,7 @@ import { within } from '../../base/within.ts';
 import { createApi } from '../../opencode/dialects/dialects.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { formatAge } from '../../operations/answer.ts';
+import { askedLine, listAsked } from '../../operations/respond/asked.ts';
 import { sessionState, type SessionState } from '../../operations/sessions/session-state.ts';
 import { sessionsAtRest } from '../../operations/sessions/sessions-at-rest.ts';
 import { sessionRow } from '../../operations/sessions/sessions.ts';
@@ -89,12 +90,16 @@ async function sessionsOf(
         ({ id, directory }) =>
           !statuses.has(id) && (isOpencode1 ? directory === ownDirectory : dialect === 'opencode-2'),
       );
+      const { asked } = await listAsked({ api }, [ownDirectory], statuses);
       const atRest = await sessionsAtRest(resting, { api, statuses: () => api.statuses(ownDirectory), nowMs });
       const stateOf = ({ id }: Session): SessionState =>
         atRest.get(id) ??
         (dialect === 'opencode-2-preview' && !statuses.has(id)
           ? { state: 'unknown' }
-          : sessionState(statuses.get(id), { nowMs }));
+          : sessionState(statuses.get(id), {
+              waiting: asked.filter(({ session }) => session.id === id).map(askedLine),
+              nowMs,
+            }));
       return {
         sessions: sessions.map((session) => ({ ...sessionRow(session, stateOf(session)), instances: [instance] })),
       };

@@ -1,3 +1,4 @@
+import type { Instance } from '../../model/instance.ts';
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { ChangedMessage, FileDiff } from '../../opencode/inspect-schema.ts';
 import type { Session } from '../../opencode/schema.ts';
@@ -6,19 +7,19 @@ import { undoneIn } from '../../turns/turn-messages.ts';
 import { type Answer, cutText, OperationError, quoteBlock, quoteName } from '../answer.ts';
 import type { Changes } from './inspect-shapes.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
-import { findSession, latestSession } from '../sessions/session-query.ts';
+import { findSession, isMessageId, latestSession, noSuchMessage } from '../sessions/session-query.ts';
 
 const PATCH_CHARS = 2_000;
 const MAX_FILES = 20;
-/** Of the names of these. */
+/** Of the names of these files. */
 const FILES_CHARS = 900;
 const MAX_NAME_CHARS = 160;
-/** Of the messages that changed something, the newest are named. */
+/** The newest messages that changed something. */
 const MAX_MESSAGES = 10;
-/** A page of messages comes with all tool output in it. */
+/** A page of messages includes all tool output. */
 const PAGE = 25;
-/** A whole session is looked through so far back, and with so many requests: large messages come one by one. */
-const MAX_LOOKED_AT = 500;
+/** Read per session at most; large messages come one by one, so requests are bounded too. */
+const MAX_READ = 500;
 const MAX_PAGES = 60;
 
 export interface ChangesInput {
@@ -35,8 +36,8 @@ interface Turn {
 }
 
 /**
- * What a session, or one turn of it, changed in its directory: the difference between the snapshots that opencode takes
- * around each step, so that what others changed meanwhile is in it too. A running turn's comes when it ends.
+ * The changes of a session, or of one turn, in its directory: opencode's snapshots before and after each step differ by these, and
+ * by what others changed meanwhile. Those of a running turn appear when it ends.
  */
 export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call): Promise<Answer<Changes>> {
   const connected = await connect(runtime, input.instance, call);
@@ -45,29 +46,26 @@ export async function getDiff(runtime: Runtime, input: ChangesInput, call: Call)
     input.session_id === undefined ? await latestSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
     throw new OperationError(
-      `${quoteName(instance.name)} has no session in its directory yet, so nothing was changed.`,
+      `${quoteName(instance.name)} has no session in its directory yet, so there are no changes.`,
     );
   }
   const [{ turns, partial }, statuses, undone] = await Promise.all([
-    input.message_id === undefined
-      ? wholeSession(api, session.id)
-      : oneTurn(api, session, input.message_id, instance.name),
+    input.message_id === undefined ? wholeSession(api, session.id) : oneTurn(api, session, input.message_id, instance),
     api.statuses(session.directory),
     undoneIn(api, session),
   ]);
-  // What was undone is changed no more.
   const standing = turns.filter(({ id }) => input.message_id !== undefined || !undone.has(id));
   const wanted = standing.map(({ id, diffs }) => ({ id, diffs: diffs.filter((diff) => fits(diff, input.path)) }));
   const changed = wanted.filter(({ diffs }) => diffs.length > 0);
   const notes = [
-    ...(statuses.has(session.id) ? ['its running turn is not in it before it ends'] : []),
-    ...(partial ? [`only its newest ${turns.length} messages were looked through`] : []),
+    ...(statuses.has(session.id) ? ['the running turn is included once it ends'] : []),
+    ...(partial ? [`only its newest ${turns.length} messages were read`] : []),
   ];
   const data = view(instance.name, session, input, changed, notes);
   return { data, text: render(data, input) };
 }
 
-/** What the turns of a session changed that stand, in their order; `partial`: only its newest messages were looked through. */
+/** The changes of all turns that are not undone, in order; `partial`: only the newest messages were read. */
 export async function standingDiffs(
   api: OpencodeApi,
   session: Session,
@@ -80,7 +78,7 @@ async function wholeSession(api: OpencodeApi, sessionId: string): Promise<{ turn
   const turns: Turn[] = [];
   let before: string | undefined;
   let limit = PAGE;
-  for (let page = 0; page < MAX_PAGES && turns.length < MAX_LOOKED_AT; page++) {
+  for (let page = 0; page < MAX_PAGES && turns.length < MAX_READ; page++) {
     const { messages, olderCursor } = await api.changedMessages(sessionId, { limit, before });
     turns.unshift(...messages.map(turnOf));
     if (olderCursor === undefined) return { turns, partial: false };
@@ -95,16 +93,14 @@ async function oneTurn(
   api: OpencodeApi,
   session: Session,
   messageId: string,
-  name: string,
+  instance: Instance,
 ): Promise<{ turns: Turn[]; partial: boolean }> {
-  const known = (id: string | undefined): id is string => id !== undefined && /^msg_[0-9A-Za-z]{8,64}$/.test(id);
-  const named = known(messageId) ? await api.changedMessage(session.id, messageId) : undefined;
+  const named = isMessageId(messageId) ? await api.changedMessage(session.id, messageId) : undefined;
   const parent = named?.info.parentID;
-  const message = known(parent) ? await api.changedMessage(session.id, parent) : named;
+  const message = isMessageId(parent) ? await api.changedMessage(session.id, parent) : named;
   if (message === undefined) {
-    throw new OperationError(
-      `Session ${session.id} of ${quoteName(name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read shows its messages and their ids, get_diff without message_id what all of them changed.`,
-    );
+    const next = 'read shows its messages and their ids, get_diff without message_id the changes of all.';
+    throw noSuchMessage(instance, session, messageId, next);
   }
   return { turns: [turnOf(message)], partial: false };
 }
@@ -149,7 +145,7 @@ function shown(files: Changes['files']): Changes['files'] {
   return files.slice(0, over === -1 ? MAX_FILES : Math.max(1, Math.min(over, MAX_FILES)));
 }
 
-/** A patch without the lines that repeat the file's name; a file that is not text has none. */
+/** A patch without the lines that repeat the file's name; binary files have none. */
 function patchOf({ file, patch, status }: FileDiff): string {
   const body = patch.replace(/^Index: [^\n]*\n=+\n/, '').trimEnd();
   return body === '' ? `(${quoteName(file ?? 'a file')}: ${status ?? 'changed'}, no text)` : body;

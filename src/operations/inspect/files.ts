@@ -8,15 +8,15 @@ import { pathWithin } from './remote-path.ts';
 import { type Call, connect, type Runtime } from '../runtime.ts';
 import { findSession } from '../sessions/session-query.ts';
 
-/** Whose files: those of the instance's own directory, or of the directory of one of its sessions. */
+/** The instance's own directory, or that of one of its sessions. */
 export interface FilesInput {
   readonly instance: string;
   readonly session_id?: string | undefined;
 }
 
-/** Characters of names in one page. */
+/** Of the names in one page. */
 const LIST_CHARS = 3_000;
-/** Longer lines are cut: nobody reads them, and one alone would fill every page. */
+/** Longer lines are cut: one alone could fill every page. */
 const MAX_LINE_CHARS = 1_000;
 
 export interface Files {
@@ -65,7 +65,7 @@ async function listed({ api, directory, name }: Files, path: string): Promise<re
   return await api.listFiles(directory, path).catch((error: unknown) => {
     if (!isServerError(error)) throw error;
     throw new OperationError(
-      `${quoteName(name)} cannot list ${describePath(path)}: there is no such folder, or it is a link that leads out of ${JSON.stringify(singleLine(directory, 200))}. Call list_files without path, or with the folder above.`,
+      `${quoteName(name)} cannot list ${describePath(path)}: no such folder, or a link that leads out of ${JSON.stringify(singleLine(directory, 200))}. Call list_files without path, or with the folder above.`,
     );
   });
 }
@@ -93,7 +93,7 @@ function renderList(data: FileList): string {
   return [`${where}:`, quoteBlock(lines.join('\n')), ...more].join('\n');
 }
 
-/** A page of a text file, from a line on. */
+/** A page of a text file, starting at a line. */
 export async function readFile(
   runtime: Runtime,
   input: FilesInput & { readonly path: string; readonly line: number; readonly max_chars: number },
@@ -111,7 +111,7 @@ export async function readFile(
     return { data: { ...head, binary }, text: `${title}: ${binary}` };
   }
   if (content === '') {
-    await assertThere(files, path);
+    await assertExists(files, path);
     return { data: { ...head, lines: 0, text: '' }, text: `${title}: empty (0 lines)` };
   }
   const data = { ...head, ...linesFrom(content, input.line, input.max_chars) };
@@ -121,7 +121,7 @@ export async function readFile(
 async function contentOf(files: Files, path: string): ReturnType<OpencodeApi['readFile']> {
   return await files.api.readFile(files.directory, path).catch((error: unknown) => {
     if (error instanceof RequestError && error.kind === 'too-large')
-      throw new OperationError(`${quoteName(files.name)}: ${describePath(path)} is too large to read this way.`);
+      throw new OperationError(`${quoteName(files.name)}: ${describePath(path)} is too large to read.`);
     if (!isServerError(error)) throw error;
     throw new OperationError(
       `${quoteName(files.name)} cannot read ${describePath(path)}: it is a folder, a link that leads out of ${JSON.stringify(singleLine(files.directory, 200))}, or text that is not UTF-8. list_files shows what is there.`,
@@ -129,8 +129,8 @@ async function contentOf(files: Files, path: string): ReturnType<OpencodeApi['re
   });
 }
 
-/** opencode gives a file that is not there as an empty one. */
-async function assertThere(files: Files, path: string): Promise<void> {
+/** opencode returns a missing file as an empty one. */
+async function assertExists(files: Files, path: string): Promise<void> {
   const folder = path.slice(0, Math.max(0, path.lastIndexOf('/')));
   const nodes = await files.api.listFiles(files.directory, folder).catch(() => []);
   if (nodes.some((node) => node.path === path)) return;
@@ -141,8 +141,7 @@ async function assertThere(files: Files, path: string): Promise<void> {
 
 function linesFrom(content: string, first: number, maxChars: number): Omit<FileText, 'instance' | 'path'> {
   const all = content.split('\n');
-  if (first > all.length)
-    throw new OperationError(`line ${first} is behind the end: the file has ${all.length} lines.`);
+  if (first > all.length) throw new OperationError(`line ${first} is past the end: the file has ${all.length} lines.`);
   const shown: string[] = [];
   let chars = 0;
   for (const line of all.slice(first - 1)) {
@@ -160,7 +159,7 @@ function linesFrom(content: string, first: number, maxChars: number): Omit<FileT
   };
 }
 
-/** Stays one line: its number counts. Tabs stay. */
+/** Exactly one line, so that line numbers hold. Tabs stay. */
 function cleanLine(line: string): string {
   const whole = line.endsWith('\r') ? line.slice(0, -1) : line;
   return multiLine(whole, MAX_LINE_CHARS).replaceAll('\n', ' ');
@@ -177,7 +176,7 @@ export function describePath(path: string): string {
   return path === '' ? 'the top folder' : JSON.stringify(singleLine(path, 300));
 }
 
-/** opencode's 500, which it gives for what a caller got wrong too. */
+/** opencode answers 500 to invalid requests too. */
 export function isServerError(error: unknown): boolean {
   return error instanceof RequestError && error.kind === 'status' && error.status === 500;
 }

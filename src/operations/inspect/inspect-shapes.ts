@@ -1,12 +1,12 @@
 import * as z from 'zod';
 
-/** The structured results of the operations that look at files and changes; as `shapes.ts`. */
+/** The structured results of the operations on files and changes; see `shapes.ts`. */
 
 export const fileList = z.object({
   instance: z.string(),
   directory: z.string(),
   path: z.string(),
-  /** Names; a folder's ends in a slash. */
+  /** Folders end in a slash. */
   entries: z.array(z.string()),
   ignored: z.array(z.string()).optional(),
   total: z.number(),

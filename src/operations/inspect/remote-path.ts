@@ -1,12 +1,12 @@
 import { singleLine } from '../../base/plain-text.ts';
 import { OperationError } from '../answer.ts';
 
-/** As long as Linux takes. */
+/** Linux's limit. */
 const MAX_CHARS = 4096;
 
 /**
- * `path` relative to `directory`, without `.` and doubled slashes; an absolute one is taken where it lies in `directory`.
- * opencode refuses what leads out of it, links too, with a 500 and no reason; this says so before, and does not rely on it.
+ * `path` relative to `directory`, without `.` and doubled slashes; an absolute path must lie in `directory`. opencode refuses paths
+ * that lead out of it, links too, with a bare 500; this check gives the reason, and does not rely on opencode.
  * @throws {OperationError}
  */
 export function pathWithin(path: string, directory: string): string {
@@ -17,7 +17,7 @@ export function pathWithin(path: string, directory: string): string {
   const leadsOut =
     relative.includes('\0') ||
     /^(?:[/\\]|[A-Za-z]:)/.test(relative) ||
-    // A backslash parts names on Windows only, but who can tell what runs there.
+    // A backslash separates names only on Windows, but the remote system is unknown.
     relative.split(/[/\\]/).includes('..');
   if (leadsOut) {
     throw new OperationError(

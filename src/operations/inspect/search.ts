@@ -4,13 +4,13 @@ import { type Files, type FilesInput, filesOf, isServerError } from './files.ts'
 import type { SearchResult } from './inspect-shapes.ts';
 import type { Call, Runtime } from '../runtime.ts';
 
-/** All that opencode gives. */
+/** opencode returns no more. */
 const TEXT_MATCHES = 10;
 const NAMES = 40;
 const MAX_LINE_CHARS = 200;
 const MAX_QUERY_CHARS = 1_000;
 
-/** Lines that fit a regular expression, or files whose path is like the query. */
+/** Lines that match a regular expression, or files whose path resembles the query. */
 export async function search(
   runtime: Runtime,
   input: FilesInput & { readonly query: string; readonly names: boolean },
@@ -31,7 +31,7 @@ async function findText({ api, directory, name }: Files, query: string): Promise
   const lines = await api.findText(directory, query).catch((error: unknown) => {
     if (!isServerError(error)) throw error;
     throw new OperationError(
-      `${quoteName(name)} could not search for ${JSON.stringify(singleLine(query, 100))}: either that is no regular expression (of ripgrep's kind: ( [ { . * + ? | \\ are escaped with \\), or it fits a line longer than 64 KB, or that machine has no ripgrep, which opencode downloads at the first search. With names: true files are found by name without it.`,
+      `${quoteName(name)} could not search for ${JSON.stringify(singleLine(query, 100))}: either that is not a valid ripgrep regular expression (escape ( [ { . * + ? | \\ with \\), or it matches a line longer than 64 KB, or that machine has no ripgrep, which opencode downloads at the first search. names: true finds files by name without ripgrep.`,
     );
   });
   const matches = lines.slice(0, TEXT_MATCHES).map((match) => ({

@@ -3,23 +3,24 @@ import type { SessionStatus } from '../../opencode/schema.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import type { Connected } from '../runtime.ts';
 
-/** Which sessions are an instance's: those of its server's project, or those of the one directory that is not the server's own. */
+/** Which sessions belong to an instance: those of its server's project, or, for another directory, only that directory's. */
 export function scopeOf({ directory, serverDirectory }: Connected): Pick<SessionQuery, 'directory'> {
   return directory === serverDirectory ? {} : { directory };
 }
 
-/** An OpenCode 2 as a whole: a session or a directory of its must be named. */
+/** An OpenCode 2 as a whole: callers must name a session or one of its directories. */
 export function isWholeService({ directory }: Pick<Connected, 'directory'>): boolean {
   return directory === '';
 }
 
-export function sessionNeeded({ instance }: Pick<Connected, 'instance'>, undone: string): OperationError {
+export function sessionNeeded({ instance }: Pick<Connected, 'instance'>, undone?: string): OperationError {
   return new OperationError(
-    `${quoteName(instance.name)} is an OpenCode 2 with all of its directories; ${undone}. Give session_id (list_sessions shows them), or name the instance of one directory.`,
+    ({ session, sessions }) =>
+      `${quoteName(instance.name)} is an OpenCode 2 with all of its directories${undone === undefined ? '' : `; ${undone}`}. Give ${session} (${sessions} shows them), or name the instance of one directory.`,
   );
 }
 
-/** What is not idle, by session id. */
+/** The status of sessions that are not idle, by session id. */
 export async function statusesIn(
   { api }: Connected,
   directories: readonly string[],

@@ -2,28 +2,25 @@ import { endpointKey } from '../../model/endpoint-key.ts';
 import type { Dialect, Server } from '../../model/instance.ts';
 import type { Endpoint } from '../../model/candidate.ts';
 import { singleLine } from '../../base/plain-text.ts';
+import type { InstanceRow } from '../shapes.ts';
 
-/** How an instance is reached: the way in use, and what else leads to it. */
-export interface EndpointsShown {
-  readonly via: string;
-  readonly also?: string[];
-}
-
-/** The endpoint in use with its whole URL, for attaching; the others as short as they can be distinguished. */
+/** The endpoint in use has its whole URL, for attaching; the others only their origin. */
 const MAX_URL_CHARS = 120;
 const MAX_HOST_CHARS = 60;
 const MAX_VERSION_CHARS = 40;
-/** Nobody has more ways to one instance. */
 const MAX_OTHERS = 4;
 
-/** The preview of OpenCode 2 counts its versions as OpenCode 1 does. */
+/** The preview of OpenCode 2 has version numbers like OpenCode 1's. */
 export function versionShown({ version, dialect }: { readonly version: string; readonly dialect?: Dialect }): string {
   const isPreview = dialect === 'opencode-2-preview' && !version.startsWith('2');
   return singleLine(isPreview ? `2 (preview ${version})` : version, MAX_VERSION_CHARS);
 }
 
-/** Endpoints in the order of preference; one that does not answer now is marked. */
-export function endpointsShown({ endpoints }: Pick<Server, 'endpoints'>, inUse: Endpoint): EndpointsShown {
+/** Endpoints in order of preference; one that does not answer is marked. */
+export function endpointsShown(
+  { endpoints }: Pick<Server, 'endpoints'>,
+  inUse: Endpoint,
+): Pick<InstanceRow, 'via' | 'also'> {
   const key = endpointKey(inUse);
   const others = new Map<string, string>();
   for (const { candidate, result } of endpoints) {
@@ -37,13 +34,7 @@ export function endpointsShown({ endpoints }: Pick<Server, 'endpoints'>, inUse: 
   return { via: describe(inUse, MAX_URL_CHARS, false), ...(also.length > 0 && { also }) };
 }
 
-export function renderEndpoints({
-  via,
-  also,
-}: {
-  readonly via: string;
-  readonly also?: readonly string[] | undefined;
-}): string {
+export function renderEndpoints({ via, also }: Pick<InstanceRow, 'via' | 'also'>): string {
   return also === undefined ? `via ${via}` : `via ${via}, also ${also.join(', ')}`;
 }
 

@@ -1,5 +1,6 @@
 import type { Snapshot } from '../../model/instance.ts';
 import { isReported } from '../../model/report.ts';
+import type { ReaderWords } from '../../model/advice.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { type Answer, formatAge, quoteName } from '../answer.ts';
 import { renderEndpoints, endpointsShown, versionShown } from './endpoints-shown.ts';
@@ -11,39 +12,39 @@ import { waitingLine } from '../respond/waiting.ts';
 export interface ListInput {
   readonly match?: string | undefined;
   readonly offset: number;
-  /** Default: as many as fit in a small result. */
+  /** Default: as many as fit in `PAGE_BYTES`. */
   readonly limit?: number | undefined;
 }
 
-/** Of the rows, as text and as structure together: with the notes, a result stays below 8 KB. */
+/** Of the rows, text and structure together: with its notes, a result stays below 8 KB. */
 const PAGE_BYTES = 6_000;
 
-/** They come first: what a person should look at, then what works. The others stand by name. */
+/** Listed first: what needs a person, then what works. The others follow by name. */
 const FIRST: readonly Listed['state'][] = ['waiting', 'retrying', 'stalled', 'interrupted', 'busy', 'starting'];
 
-/** A note a line; past these the doctor's job begins. */
+/** The doctor shows all. */
 const MAX_NOTES = 8;
 const MAX_NOTE_CHARS = 300;
-/** As long as a probe gives it: a command at its end is to be copied. */
+/** The length that a probe gives it, so that a command at its end is whole. */
 const MAX_REASON_CHARS = 400;
 /** get_status shows more. */
 const MAX_WAITING = 3;
-/** Younger answers were asked for in this very call. */
+/** Older data was not fetched by this call. */
 const FRESH_MS = 1_000;
 
-/** Every instance, asked now what it does. */
+/** Asks every instance what it does, then lists them. */
 export async function instances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
   return answer(runtime, await runtime.fleet.survey(call.signal), input, askedAtMs, call);
 }
 
-/** The directory as it stands; nothing is asked, but where a turn was found stalled. */
+/** Lists what is known; asks only instances with a stalled turn. */
 export async function listInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   await runtime.fleet.ready();
   return answer(runtime, runtime.fleet.snapshot(), input, runtime.clock.now(), call);
 }
 
-/** Looks into every source and at every endpoint again, then lists. */
+/** Scans every source and probes every endpoint, then lists. */
 export async function refreshInstances(runtime: Runtime, input: ListInput, call: Call): Promise<Answer<InstanceList>> {
   const askedAtMs = runtime.clock.now();
   return answer(runtime, await runtime.fleet.refresh(call.signal), input, askedAtMs, call);
@@ -70,7 +71,7 @@ async function answer(
     ...(next < fitting.length && { next_offset: next }),
     notes: shownNotes(snapshot),
   };
-  return { data, text: render(data, snapshot, now, match !== undefined) };
+  return { data, text: render(data, now, match === undefined ? noInstances(snapshot, runtime.words) : NO_SUCH_NAME) };
 }
 
 function urgency({ state }: Listed): number {
@@ -78,7 +79,6 @@ function urgency({ state }: Listed): number {
   return rank === -1 ? FIRST.length : rank;
 }
 
-/** As many rows as were asked for, else as many as fit. */
 function page(
   instances: readonly Listed[],
   limit: number | undefined,
@@ -113,7 +113,7 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   const directory = healthy || !isOwn ? instance.directory : (server.claims.directory ?? instance.directory);
   const version =
     best.result.status === 'healthy' || best.result.status === 'unsupported' ? versionShown(best.result) : undefined;
-  // What its watcher says holds until it says something else.
+  // A watcher's report holds until the next one.
   const stale = overview !== undefined && overview.askedAtMs < askedAtMs - FRESH_MS && !isReported(server);
   return {
     name: instance.name,
@@ -140,9 +140,9 @@ function instanceRow(instance: Listed, askedAtMs: number, nowMs: number): Instan
   };
 }
 
-/** What somebody should know of the sources, and of what they left out; bounded. */
+/** Notes on failing sources and on what sources left out; bounded. */
 export function shownNotes(snapshot: Snapshot): string[] {
-  // That a machine has no tailscaled, or no registry, is no fault.
+  // A machine without tailscaled or a registry is no fault.
   const failing = snapshot.sources
     .filter(({ status }) => status !== 'ok' && status !== 'unavailable')
     .map(({ name, status, reason }) => `source ${name} is ${status}${reason === undefined ? '' : `: ${reason}`}`);
@@ -152,10 +152,12 @@ export function shownNotes(snapshot: Snapshot): string[] {
   return left > 0 ? [...shown, `and ${left} more notes`] : shown;
 }
 
-function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered: boolean): string {
+const NO_SUCH_NAME = 'No instance has such a name.';
+
+function render(data: InstanceList, nowMs: number, none: string): string {
   const lines = data.instances.map((row) => renderInstance(row, nowMs));
   if (data.total > 1) lines.unshift(`${data.total} instances: ${data.states}`);
-  if (data.total === 0) lines.push(filtered ? 'No instance has such a name.' : noInstances(snapshot));
+  if (data.total === 0) lines.push(none);
   if (data.next_offset !== undefined) {
     lines.push(`(${data.total} in all; the next ones: call again with offset ${data.next_offset})`);
   }
@@ -163,7 +165,7 @@ function render(data: InstanceList, snapshot: Snapshot, nowMs: number, filtered:
   return lines.join('\n');
 }
 
-function noInstances(snapshot: Snapshot): string {
+function noInstances(snapshot: Snapshot, { look }: ReaderWords): string {
   const named = (status: (one: string) => boolean): string =>
     snapshot.sources.flatMap((source) => (status(source.status) ? [source.name] : [])).join(', ');
   const absent = named((status) => status === 'unavailable');
@@ -174,8 +176,8 @@ function noInstances(snapshot: Snapshot): string {
       : `${present}${absent === '' ? '' : `; not in use here: ${absent}`}`;
   const pending = snapshot.sources.filter(({ status }) => status === 'pending').map(({ name }) => name);
   if (pending.length > 0)
-    return `No OpenCode instance is known yet: the first look into ${pending.join(', ')} has not ended. Call instances again.`;
-  return `No OpenCode instance was found (looked in: ${looked}). Start opencode-connected in a project of yours, here or with this machine as its relay, then call instances again; if it is still missing, opencode-mcp doctor says why.`;
+    return `No OpenCode instance is known yet: the first scan of ${pending.join(', ')} has not ended; ${look} again.`;
+  return `No OpenCode instance was found (searched: ${looked}). Start opencode-connected in a project of yours, here or with this machine as its relay, then ${look} again; if it is still missing, opencode-mcp doctor says why.`;
 }
 
 function renderInstance(row: InstanceRow, nowMs: number): string {

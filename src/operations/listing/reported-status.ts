@@ -8,20 +8,19 @@ import { foundStalled } from '../send/following.ts';
 import type { StatusView } from '../shapes.ts';
 import { endpointsShown, versionShown } from './endpoints-shown.ts';
 
-/** Past that a session is left out. */
 const MAX_SESSIONS = 20;
 
 const RUNS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state']>(['waiting', 'busy', 'retrying']);
 
-/** What an instance does as the watcher of its server says, without a request; undefined where it is to be asked itself. */
+/** The status from the watcher's report, without a request; undefined if the instance must be asked. */
 export function reportedStatus(runtime: Runtime, instance: Instance): StatusView | undefined {
   const reported = reportedNow(runtime, instance);
   if (reported === undefined) return undefined;
   const { server, overview, name, state, directory = '', reason } = reported.instance;
   const [{ result, candidate }] = server.endpoints;
-  // So is one that is not listed any more, whatever it did when it was.
+  // An instance that is no longer listed.
   if (state === 'unknown') return undefined;
-  // Whether it has moved since is to be read there.
+  // Only the instance itself shows whether a stalled session has moved.
   if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
     return undefined;
   const running = reported.sessions.filter((one) => RUNS.has(one.state));

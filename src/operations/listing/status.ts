@@ -15,10 +15,10 @@ import type { Instance } from '../../model/instance.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import { UnreachableError } from '../../fleet/fleet.ts';
 
-/** Titles are looked up for as many; past that a session is named by its id. */
+/** Each costs a request for its title. */
 const MAX_SESSIONS = 20;
 
-/** What one instance does now. An unreachable one is a result, not a failed call. */
+/** What one instance does now. An unreachable instance is a result, not an error. */
 export async function getStatus(
   runtime: Runtime,
   input: { readonly instance: string },
@@ -28,7 +28,7 @@ export async function getStatus(
   const instance = runtime.fleet.resolve(input.instance);
   const reported = reportedStatus(runtime, instance);
   if (reported !== undefined) {
-    const data = withElsewhere(reported, instance.key === instance.server.key ? worksElsewhere(runtime, instance) : []);
+    const data = withElsewhere(reported, instance.key === instance.server.key ? knownElsewhere(runtime, instance) : []);
     return { data, text: render(data) };
   }
   let connected: Connected;
@@ -39,7 +39,7 @@ export async function getStatus(
     return unreachable(runtime, instance, error);
   }
   const { api, directory } = connected;
-  const [statuses, elsewhere] = await Promise.all([api.statuses(directory), workElsewhere(runtime, connected, call)]);
+  const [statuses, elsewhere] = await Promise.all([api.statuses(directory), surveyElsewhere(runtime, connected, call)]);
   const all = await listAsked(connected, [directory], statuses);
   const stalls = await stallsAmong(runtime, connected, statuses.keys());
   const nowMs = runtime.clock.now();
@@ -55,9 +55,9 @@ export async function getStatus(
       return session === undefined ? { id, title: '', ...state } : shortRow(session, state);
     }),
   );
-  // The preview would load the directory to tell how it ended.
-  const isTold = running.length === 0 && connected.dialect !== 'opencode-2-preview';
-  const latest = isTold ? await latestSession(connected) : undefined;
+  // The preview would load the directory to show how the session ended.
+  const showsLatest = running.length === 0 && connected.dialect !== 'opencode-2-preview';
+  const latest = showsLatest ? await latestSession(connected) : undefined;
   const sessions =
     running.length > 0 || latest === undefined ? running : await atRest(runtime, connected, latest, call);
   const status: StatusView = {
@@ -80,20 +80,20 @@ function withElsewhere(status: StatusView, elsewhere: readonly Instance[]): Stat
   return { ...status, ...(lines.length > 0 && { elsewhere: lines }) };
 }
 
-/** What the same server does in other directories, as it is known. */
-function worksElsewhere(runtime: Runtime, { key, server }: Instance): readonly Instance[] {
+/** The same server's instances in other directories, as known. */
+function knownElsewhere(runtime: Runtime, { key, server }: Instance): readonly Instance[] {
   return runtime.fleet.snapshot().instances.filter((one) => one.server.key === server.key && one.key !== key);
 }
 
-/** What the instance's server does in other directories; they are instances of their own. */
-async function workElsewhere(runtime: Runtime, connected: Connected, call: Call): Promise<readonly Instance[]> {
-  // What it does in its own directory is not this instance's to tell.
+/** The same server's instances in other directories, asked now. */
+async function surveyElsewhere(runtime: Runtime, connected: Connected, call: Call): Promise<readonly Instance[]> {
+  // Only the instance of the server's own directory shows the others.
   if (connected.directory !== connected.serverDirectory) return [];
   const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
   return instances.filter(({ key }) => key !== connected.instance.key);
 }
 
-/** Where nothing runs: the latest session, if there is something to say of it. */
+/** If nothing runs: the latest session, unless it is simply idle. */
 async function atRest(
   runtime: Runtime,
   connected: Connected,
@@ -107,7 +107,7 @@ async function atRest(
   if (state === undefined || state.state === 'idle') return [];
   const isOwned =
     state.state === 'interrupted' && (await findOtherProcess(runtime, connected, session, call, 'not')) !== undefined;
-  // What another process works on is that one's to tell.
+  // Another process works on it, and shows it.
   return isOwned ? [] : [shortRow(session, state)];
 }
 
@@ -116,12 +116,12 @@ function shortRow(session: Session, state: SessionState): StatusView['sessions']
   return { id, title, state: word, ...(reason !== undefined && { reason }) };
 }
 
-/** What a person should look at first. */
+/** The most urgent state. */
 function stateOf(states: readonly string[]): string {
   return ['waiting', 'retrying', 'stalled', 'busy'].find((state) => states.includes(state)) ?? states[0] ?? 'idle';
 }
 
-/** As it is known now: a call may have found out more. */
+/** The instance as known now: the call may have found out more. */
 function listed(runtime: Runtime, instance: Instance): Instance {
   return runtime.fleet.snapshot().instances.find(({ name }) => name === instance.name) ?? instance;
 }

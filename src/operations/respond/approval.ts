@@ -4,26 +4,26 @@ import { CUT_MARK } from '../../http/json-cutter.ts';
 import type { PermissionReply } from '../../opencode/api.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 
-/** Who may settle what; the person's own choice. */
+/** The person's choice of who may settle what. */
 export interface Approvals {
   readonly approve: Approver;
   readonly approvalRules: readonly ApprovalRule[];
 }
 
-/** What is sent to opencode. */
+/** The answer to a request. */
 export type Settlement =
   | { readonly kind: 'permission'; readonly reply: PermissionReply; readonly message?: string }
   | { readonly kind: 'answers'; readonly answers: readonly (readonly string[])[] }
   | { readonly kind: 'reject' };
 
-/** The kind that rules name questions by. */
+/** How rules name questions. */
 const QUESTION = 'question';
 
 const STRICTEST_FIRST = ['never', 'human', 'ask', 'model'] as const satisfies readonly Approver[];
 
 /**
- * Who settles a request of the instance that bears `names`. For each piece that the request covers the first rule that fits
- * counts, else the default; the strictest of them wins.
+ * Who settles a request of the instance with `names`. Each piece of the request gets its approver from the first rule that fits,
+ * else the default; the strictest approver wins.
  */
 export function approverOf(
   { approve, approvalRules }: Approvals,
@@ -41,7 +41,7 @@ export function approverOf(
       who,
       ...(pattern !== undefined && { pattern: spacingOf(waiting)(pattern) }),
     }));
-  // What was cut may hold anything, so that every rule for such requests may fit.
+  // The part that was cut off may hold anything, so any pattern may fit.
   if (isCut(waiting)) return strictest([approve, ...rules.map(({ who }) => who)]) ?? approve;
   return strictest(piecesOf(waiting).map((piece) => approverOfPiece(rules, piece, approve))) ?? approve;
 }
@@ -57,19 +57,19 @@ interface Rule {
   readonly pattern?: string;
 }
 
-/** An assignment or a redirection may stand before the name of a command, and words that are the shell's own. */
+/** Assignments, redirections and the shell's keywords may precede the name of a command. */
 const BEFORE_A_NAME =
   /^(?:[a-z_]\w*(?:\[.*\])?\+?=|(?:\d*|\{?\w+\})[<>]|&>|(?:!|time|coproc|if|then|elif|else|while|until|do) )/i;
 
-/** `piece` is undefined where nothing is named: only a rule without a pattern fits that. */
+/** `piece` is undefined if the request names nothing: then only rules without a pattern fit. */
 function approverOfPiece(rules: readonly Rule[], piece: string | undefined, otherwise: Approver): Approver {
   const fitting = rules.findIndex(
     ({ pattern }) => pattern === undefined || (piece !== undefined && matchesAsWritten(pattern, piece)),
   );
   const own = rules[fitting]?.who ?? otherwise;
   if (piece === undefined) return own;
-  // `RM F` is an `rm` on macOS, but `git branch -D` no `-d`; `FOO=1 rm F` is an `rm` too. A rule that fits in another case, or
-  // from a later word on, makes it stricter, never looser. Every later word counts, since nothing marks the command's name.
+  // `RM F` is an `rm` on macOS, but `git branch -D` is no `-d`; `FOO=1 rm F` is an `rm`. A rule that fits only in another case or
+  // from a later word on can make it stricter, never looser. Every later word counts, since nothing marks the command's name.
   const hasBefore = BEFORE_A_NAME.test(piece);
   const alike = rules
     .slice(0, fitting === -1 ? rules.length : fitting)
@@ -86,15 +86,14 @@ function strictest(approvers: readonly Approver[]): Approver | undefined {
 function piecesOf(waiting: WaitingRequest): readonly (string | undefined)[] {
   if (waiting.kind === 'question') return [undefined];
   const { permission, patterns, metadata } = waiting.request;
-  // Its patterns are directories; the command that goes there is asked about by itself (opencode 1.18.33).
+  // Its patterns are directories; opencode (1.18.33) asks about the command separately.
   const command = permission === 'external_directory' ? undefined : metadata?.command;
   const behindMarks = patterns.flatMap(afterHeredocMark).flatMap((text) => beyond(text, patterns));
   const pieces = new Set([...patterns, ...behindMarks, ...beyond(command ?? '', patterns)].map(spacingOf(waiting)));
-  // An empty one names nothing.
   return pieces.size === 0 ? [undefined] : [...pieces].map((piece) => (piece === '' ? undefined : piece));
 }
 
-/** What follows `cat << E;` on its line: opencode (1.18.33) can list it as a part of `cat`, and the shell runs it. */
+/** The rest of the line after `cat << E;`: opencode (1.18.33) can list it as a part of `cat`, but the shell runs it. */
 function afterHeredocMark(listed: string): readonly string[] {
   return listed.split('\n').flatMap((line) => {
     const mark = line.indexOf('<<');
@@ -102,13 +101,13 @@ function afterHeredocMark(listed: string): readonly string[] {
   });
 }
 
-/** Spaces of a path are its own. */
+/** Only commands have their spacing normalized: in a path every space counts. */
 function spacingOf({ kind, request }: WaitingRequest): (text: string) => string {
   const isShell = kind === 'permission' && (request.permission === 'bash' || request.metadata?.command !== undefined);
   return isShell ? evenSpaced : (text) => text;
 }
 
-/** As the shell reads it, so that `rm  -rf` fits `rm -rf*`: it joins lines that end in a backslash, and one space is as good as many. */
+/** As the shell reads it, so that `rm  -rf` fits `rm -rf*`: it joins lines at a backslash, and takes several spaces as one. */
 function evenSpaced(text: string): string {
   return text
     .replaceAll('\\\n', '')
@@ -116,21 +115,21 @@ function evenSpaced(text: string): string {
     .replace(/^ | $/g, '');
 }
 
-/** Each is looked for at each place. Nobody writes as many commands in one; what is not looked for counts as not listed. */
+/** Each is compared at each place. Commands past this count as not listed, which is the strict side. */
 const MAX_LISTED = 100;
-/** Characters compared, some 0.2 s: an opencode could list what nearly stands at every place. Ten times what 10,000 commands need. */
+/** Characters compared, some 0.2 s: a hostile opencode could list what nearly matches everywhere. Ten times what 10,000 commands need. */
 const MAX_COMPARED = 100_000_000;
 
 const ENDS_A_COMMAND = /^[ \t\n;&|(){}`]?$/;
 const SEPARATOR = /^[ \t\n;&|(){}]$/;
 const BLANK = /^[ \t]$/;
-/** A backquote runs what it encloses, and then what that printed: no mere separator. */
+/** A backquote is no mere separator: the shell runs what it encloses, and then its output. */
 const UNLISTED = /`|[^\n;&|(){}`]+/y;
 
 /**
- * What stands in `command` beyond the commands that opencode (1.18.33) has `listed`, word for word, and beyond what separates them:
- * `cd`, assignments, redirections by themselves, comments, what follows `<<` on a line. Cut where a command may end. What follows
- * a listed one on is a piece also together with it: `rm` can be listed, and `rm -rf F` stand there too.
+ * The parts of `command` that opencode (1.18.33) has not `listed` word for word, without separators: `cd`, assignments, bare
+ * redirections, comments, what follows `<<` on a line. Split where a command may end. What follows a listed command is also a
+ * piece together with it: `rm` can be listed while the command is `rm -rf F`.
  */
 function beyond(command: string, listed: readonly string[]): readonly string[] {
   // `git status` also begins `git status -s`.
@@ -141,7 +140,7 @@ function beyond(command: string, listed: readonly string[]): readonly string[] {
     let same = 0;
     while (same < one.length && one.charCodeAt(same) === command.charCodeAt(place + same)) same += 1;
     left -= same + 1;
-    // Not a part of a word: `rm` is not what stands in `rmdir`.
+    // A whole word: `rm` is not in `rmdir`.
     return same === one.length && ENDS_A_COMMAND.test(command.charAt(place + same));
   };
   const rest: string[] = [];

@@ -1,3 +1,4 @@
+import { messageIn } from '../../model/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { FollowRequest } from '../../turns/follower.ts';
 import { OperationError } from '../answer.ts';
@@ -9,17 +10,16 @@ import { describeSettled, settle } from './settle.ts';
 
 export interface AskingInTurn {
   readonly onWaiting: FollowRequest['onWaiting'];
-  /** What was settled so far. */
   readonly settled: readonly string[];
 }
 
-/** Asks the person about each request that a followed turn comes to, where they are who settles it and the client can ask them. */
+/** Asks the person about each request of a followed turn that is theirs to settle, if the client can ask them. */
 export function askInTurn(runtime: Runtime, connected: Connected, session: Session, call: Call): AskingInTurn {
   const { askPerson } = call;
   const settled: string[] = [];
   if (askPerson === undefined) return { onWaiting: undefined, settled };
   const ask = async (asked: Asked): Promise<void> => {
-    // Of several agents any number may ask at once.
+    // Several turns may ask at the same time.
     const release = call.asksAtOnce === true ? () => {} : await runtime.lock.acquire('the person', limitOf(call));
     try {
       if ((await fateNow(connected, asked)) !== undefined) return;
@@ -39,19 +39,19 @@ export function askInTurn(runtime: Runtime, connected: Connected, session: Sessi
       if (approver !== 'ask' && approver !== 'human') return outcome;
       try {
         const asked = { ...outcome, directory: session.directory, session };
-        const next = 'Settle it with respond, or in that opencode.';
         await tellingUndone(
           connected.instance.name,
-          () => 'nothing was answered',
+          'nothing was answered',
           () => ask(asked),
-          next,
+          ({ respond }) => `Settle it with ${respond}, or in that opencode.`,
         );
         return undefined;
       } catch (error) {
-        // Nobody is left to read the reason.
+        // The call has ended: nobody reads the reason.
         if (call.signal.aborted) return outcome;
-        const message = error instanceof Error ? error.message : String(error);
-        return { ...outcome, reason: error instanceof OperationError ? message : `${message}; see get_status` };
+        const message = messageIn(runtime.words, error);
+        const reason = error instanceof OperationError ? message : `${message}; see ${runtime.words.status}`;
+        return { ...outcome, reason };
       }
     },
   };

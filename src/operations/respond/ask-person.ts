@@ -1,3 +1,4 @@
+import type { ReaderWords } from '../../model/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Permission, Question } from '../../opencode/schema.ts';
 import { inMarks } from '../../opencode/waiting.ts';
@@ -8,23 +9,23 @@ import { type Asked, askedLine } from './asked.ts';
 import { followUntil } from '../send/following.ts';
 import type { AskPerson, Call, PersonAnswer, Form, Runtime } from '../runtime.ts';
 
-/** A person approves only what they see whole. */
+/** A longer request cannot be approved here: a person must see all of it. */
 const MAX_SHOWN_CHARS = 6_000;
-/** Beside its field a form has room for a few lines. */
+/** A form has room for a few lines beside its field. */
 const MAX_STANDING_CHARS = 1_000;
 const MAX_LABEL_CHARS = 200;
-/** What makes an emoji colourful or joins two (⚠️): cleaned away like all that is invisible, and of no use for hiding anything. */
+/** Variation selectors and joiners of emoji (⚠️): invisible and cleaned away, but they cannot hide anything. */
 const EMOJI_STYLE = /(?<=\p{Extended_Pictographic}\ufe0f?)[\ufe0f\u200d]/gu;
 
-/** What they are asked, and what their answer comes to; undefined where it fits nothing that they were offered. */
+/** A form, and how its fields are read: undefined for an answer that was not among the choices. */
 interface Dialog {
   readonly form: Omit<Form, 'id' | 'about'>;
   readonly read: (fields: Readonly<Record<string, string>>) => Settlement | undefined;
 }
 
 /**
- * Asks the person through the client; a decline is a no. Without an answer of theirs nothing is sent.
- * @throws {OperationError} they gave none, or this client cannot ask them
+ * Asks the person through the client; a decline rejects.
+ * @throws {OperationError} there is no answer of the person's: they gave none, or this client cannot ask them
  */
 export async function askPerson(
   runtime: Runtime,
@@ -47,14 +48,18 @@ export async function askPerson(
     return waiting.kind === 'permission' ? { kind: 'permission', reply: 'reject' } : { kind: 'reject' };
   const settlement = answer.kind === 'accepted' ? read(answer.fields) : undefined;
   if (settlement !== undefined) return settlement;
-  throw new OperationError(`Nothing was answered: ${whyNot(answer, about)}`);
+  throw new OperationError((words) => `Nothing was answered: ${whyNot(answer, about, words)}`);
 }
 
-function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, what: string): string {
+function whyNot(
+  answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>,
+  what: string,
+  { respond }: ReaderWords,
+): string {
   const waits = 'It still waits in that opencode, where the person can settle it';
   switch (answer.kind) {
     case 'late':
-      return `the person did not decide on ${what} in time. ${waits}. Call respond only when they say that they are there to be asked.`;
+      return `the person did not decide on ${what} in time. ${waits}. Use ${respond} only when they say that they are there to be asked.`;
     case 'dismissed':
       return `the person closed the form about ${what} without a decision. ${waits}. Ask them what they want.`;
     case 'accepted':
@@ -64,7 +69,7 @@ function whyNot(answer: Exclude<PersonAnswer, { readonly kind: 'declined' }>, wh
   }
 }
 
-/** What was changed to be shown (an escape sequence hides what stands in it), or is too long for it, is not what would be allowed. */
+/** Whether a person sees exactly what they would allow: nothing is cut, and no characters are removed. */
 export function isShownWhole(text: string, maxChars: number): boolean {
   return multiLine(text, maxChars) === text.replaceAll('\r\n', '\n').replace(EMOJI_STYLE, '');
 }
@@ -81,11 +86,11 @@ function permissionDialog(agent: string, { permission, patterns, always, metadat
   const about = offersStanding
     ? ` "always" also allows from now on: ${standing}.`
     : always.length > 0
-      ? ' What "always" would allow cannot be shown whole here; give it in that opencode.'
+      ? ' "always" would allow more than can be shown here; choose it in that opencode.'
       : '';
   return {
     form: {
-      message: `${agent} asks for permission: ${quoteName(singleLine(permission, 60))}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to be shown whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
+      message: `${agent} asks for permission: ${quoteName(singleLine(permission, 60))}\n${quoteBlock(shown)}${isExact ? '' : '\nIt is too long to show whole here, or has characters that cannot be shown; allow it in that opencode.'}`,
       fields: {
         decision: { title: 'Allow it?', description: `The text in the frame is the agent's.${about}`, choices },
         feedback: { title: 'Tell the agent, when rejecting (optional)' },
@@ -106,7 +111,7 @@ function questionDialog(agent: string, { questions }: Question, proposal: Settle
     proposal?.kind === 'answers' ? `\nThe model proposes: ${singleLine(JSON.stringify(proposal.answers), 500)}` : '';
   const fields = questions.map(({ question, options, multiple }, index) => {
     const labels = options.map(({ label }) => label);
-    // A label that would be shown otherwise than it is cannot be chosen from a list.
+    // Only labels that are shown unchanged can be chosen from a list.
     const fits = labels.length > 0 && labels.every((label) => singleLine(label, MAX_LABEL_CHARS) === label);
     const title = quoted(question, 100);
     const offered = inMarks(singleLine(labels.join(' | '), 500));

@@ -5,12 +5,12 @@ import { askPerson } from './ask-person.ts';
 import type { Asked } from './asked.ts';
 import type { AskPerson, Call, Connected, Runtime } from '../runtime.ts';
 
-/** A person who has answered elsewhere is not kept waiting for long, and one who thinks costs little. */
+/** A person who has answered elsewhere sees the question go soon, and each check is cheap. */
 const LOOK_MS = 1_000;
 
 /**
- * Asks the person, and takes the question away from them as soon as it is settled elsewhere (in opencode's terminal,
- * by another client) or of no use any more.
+ * Asks the person, and withdraws the question once it is settled elsewhere (in opencode's terminal, by another client) or its
+ * session has stopped.
  * @throws {OperationError} they gave no answer
  */
 export async function askWhileItWaits(
@@ -31,7 +31,7 @@ export async function askWhileItWaits(
   }
 }
 
-/** Resolves when a request does not wait any more, as `fateNow`; undefined where `signal` aborts first. Never rejects. */
+/** Resolves when the request no longer waits, as `fateNow`; undefined if `signal` aborts first. Never rejects. */
 async function fateOf(
   { clock }: Pick<Runtime, 'clock'>,
   connected: Connected,
@@ -41,14 +41,14 @@ async function fateOf(
   for (;;) {
     await clock.sleep(LOOK_MS, signal);
     if (signal.aborted) return undefined;
-    // Where it does not answer now, the reply to it will say so.
+    // If the instance does not answer, the reply will fail and say so.
     const fate = await fateNow(connected, asked).catch(() => undefined);
     if (fate !== undefined) return fate;
   }
 }
 
 /**
- * `elsewhere` where somebody answered a request, `aborted` where its session stopped (opencode 1.18.33 lists the request still);
+ * `elsewhere` if somebody answered the request, `aborted` if its session stopped (opencode 1.18.33 goes on listing the request);
  * undefined while it waits.
  */
 export async function fateNow(
@@ -59,7 +59,7 @@ export async function fateNow(
   const [statuses, all] = await Promise.all([api.statuses(directory), listWaiting(api, directory)]);
   const isListed = all.some(({ request }) => request.id === id);
   if (isListed) return statuses.has(sessionID) ? undefined : 'aborted';
-  // Who aborts it may take it off the list, too.
+  // An abort may also remove it from the list.
   const asking = tool && (await api.message(sessionID, tool.messageID))?.info;
   return asking?.role === 'assistant' && asking.error?.name === 'MessageAbortedError' ? 'aborted' : 'elsewhere';
 }

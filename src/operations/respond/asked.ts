@@ -6,34 +6,34 @@ import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 import { listWaiting, stands } from '../../turns/waiting.ts';
 import { OperationError, quoteName } from '../answer.ts';
-import type { Connected, Runtime } from '../runtime.ts';
+import type { Runtime } from '../runtime.ts';
 import { approverOf } from './approval.ts';
 import { requestLine } from './waiting.ts';
 
-/** A request that an instance waits with, and whose it is. */
+/** A request that waits for somebody, and its session. */
 export interface Asked {
   readonly waiting: WaitingRequest;
-  /** Where it is listed and answered. */
+  /** The directory that lists it and takes its answer. */
   readonly directory: string;
-  /** The session that a person knows: of a sub-agent's request the one that it works for. */
+  /** The session that a person knows: for a sub-agent's request, the root session. */
   readonly session: Session;
   readonly ofSubAgent: boolean;
 }
 
 /** Sub-agents run in sessions of their own, a few levels deep at most. */
 const MAX_DEPTH = 8;
-/** Each costs a request or two, and a line of the result; nobody has as many waiting at one instance. */
+/** Each costs a request or two, and a line of the result. */
 const MAX_ASKED = 20;
 
-/** What waits, and how many more there are that were not looked into. */
+/** The waiting requests, and the number of those past the limit. */
 export interface AllAsked {
   readonly asked: readonly Asked[];
   readonly left: number;
 }
 
-/** What waits for somebody in these directories; only the request with `requestId` where one is given. What an abort left behind is listed by opencode (1.18.33), but not here. */
+/** The requests that wait in these directories, or the one with `requestId`. Leaves out those of aborted turns, which opencode (1.18.33) goes on listing. */
 export async function listAsked(
-  { api }: Connected,
+  { api }: { readonly api: OpencodeApi },
   directories: readonly string[],
   statuses: ReadonlyMap<string, SessionStatus>,
   requestId?: string,
@@ -57,7 +57,7 @@ export async function listAsked(
   return { asked: asked.flat(), left: Math.max(0, all.length - MAX_ASKED) };
 }
 
-/** Who settles it. Rules may name the opencode, and the directory that waits, by whichever of its names the caller came there. */
+/** Who settles the request. Rules may use any name of the server or of the directory that waits. */
 export function approverFor(
   { fleet, approvals }: Runtime,
   instance: Instance,
@@ -75,15 +75,17 @@ export function askedLine({ waiting, ofSubAgent }: Asked): string {
   return requestLine(waiting, ofSubAgent);
 }
 
-/** A line for each, and one that says how many more there are. */
 export function askedLines({ asked, left }: AllAsked): string[] {
   return [...asked.map(askedLine), ...(left > 0 ? [`${left} more`] : [])];
 }
 
+/** `what`: the request, or `that`. */
+export function goneLine(name: string, what: string): string {
+  return `${quoteName(name)} does not wait for ${what} any more: it was settled elsewhere, or aborted.`;
+}
+
 export function goneError({ name }: Pick<Instance, 'name'>, asked: Asked): OperationError {
-  return new OperationError(
-    `${quoteName(name)} does not wait for ${askedLine(asked)} any more: it was settled elsewhere, or aborted. Nothing was answered by this call.`,
-  );
+  return new OperationError(`${goneLine(name, askedLine(asked))} Nothing was answered by this call.`);
 }
 
 async function rootOf(api: OpencodeApi, sessionId: string): Promise<Session | undefined> {

@@ -9,8 +9,8 @@ const MAX_ANSWER_CHARS = 10_000;
 const MAX_OFFERED_CHARS = 500;
 
 /**
- * What the model chose, a list for each question. A label may be in another case; other words are an answer too.
- * @throws {OperationError} it fits the questions in no clear way
+ * The answers, a list for each question, with labels as offered: they may come in another case. Other words are an answer too.
+ * @throws {OperationError} it is unclear how they fit the questions
  */
 export function chosenAnswers(
   questions: readonly Asked[],
@@ -37,7 +37,7 @@ export function chosenAnswers(
   });
 }
 
-/** `["Red", "Blue"]` for the only question, of which several may be chosen. */
+/** `[["Red"], ["Blue"]]` for a single question that takes several answers. */
 function isFlat(questions: readonly Asked[], given: readonly (readonly string[])[]): boolean {
   return questions.length === 1 && questions[0]?.multiple === true && given.every(({ length }) => length === 1);
 }
@@ -46,7 +46,7 @@ function labelOf(answer: string, labels: readonly string[]): string {
   if (labels.includes(answer)) return answer;
   const alike = labels.filter((label) => folded(label) === folded(answer));
   if (alike[0] !== undefined && alike.length === 1) return alike[0];
-  // Whether models count from 0 or from 1 is anyone's guess.
+  // Models count from 0 or from 1.
   const isPosition = labels.length > 0 && /^\s*\d+\s*$/.test(answer) && Number(answer) <= labels.length;
   if (isPosition && !labels.some((label) => /^\s*\d/.test(label))) {
     const offered = inMarks(singleLine(labels.join(' | '), MAX_OFFERED_CHARS));

@@ -1,3 +1,4 @@
+import { type AdvisedText, capitalized, inWords } from '../../model/advice.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { Settlement } from './approval.ts';
@@ -15,20 +16,20 @@ import { tellingUndone } from '../send/undone.ts';
 
 export interface RespondInput {
   readonly instance: string;
-  /** Default: the only one that waits. */
+  /** Default: the only request that waits. */
   readonly request_id?: string | undefined;
   readonly reply?: 'once' | 'always' | 'reject' | undefined;
-  /** Goes with a rejected permission: the agent goes on with it. */
+  /** Only with a rejected permission: the agent goes on with it. */
   readonly message?: string | undefined;
-  /** For a question: the labels chosen for each of its questions. */
+  /** The labels chosen for each question. */
   readonly answers?: readonly (readonly string[])[] | undefined;
 }
 
-/** Where a request is looked for of which only the id is known. */
-const SESSIONS_LOOKED_THROUGH = 100;
+/** A request known only by its id is sought in the directories of this many sessions. */
+const SESSIONS_SOUGHT = 100;
 const MAX_DIRECTORIES = 32;
 
-/** Settles what an agent asks for, makes sure that it took effect, and follows the turn on. */
+/** Settles an agent's request, checks that this took effect, and follows the turn. */
 export async function respond(runtime: Runtime, input: RespondInput, call: Call): Promise<Answer<TurnView>> {
   const connected = await connect(runtime, input.instance, call);
   const asked = await find(runtime, connected, input.request_id?.trim(), call);
@@ -42,25 +43,23 @@ export async function respond(runtime: Runtime, input: RespondInput, call: Call)
     if (fate === 'gone') throw goneError(connected.instance, asked);
     isSure = fate === 'settled';
   };
-  const result = await tellingUndone(
-    connected.instance.name,
-    () => 'nothing was answered',
-    () => followOn(runtime, connected, session, call, { act }),
+  const result = await tellingUndone(connected.instance.name, 'nothing was answered', () =>
+    followOn(runtime, connected, session, call, { act }),
   );
-  // Who settled it did not wait for us: the answer may have begun before it was followed.
+  // If settled elsewhere, the answer may have begun before following did.
   const text = settlement === 'elsewhere' ? (result.wholeText ?? result.text) : result.text;
   return turnAnswer(
     connected.instance.name,
     session,
     { ...result, text },
     {
-      nowMs: runtime.clock.now(),
+      runtime,
       settled: [describeSettled(settlement, asked, isSure)],
     },
   );
 }
 
-/** The one request that waits, or the one with that id, in whichever directory its server waits with it. */
+/** The only request that waits, or the one with that id, in any directory of the server. */
 async function find(runtime: Runtime, connected: Connected, requestId: string | undefined, call: Call): Promise<Asked> {
   const { instance, directory } = connected;
   const name = quoteName(instance.name);
@@ -78,11 +77,13 @@ async function find(runtime: Runtime, connected: Connected, requestId: string | 
   const [only] = all.asked;
   const count = all.asked.length + all.left;
   if (only !== undefined && count === 1) return only;
-  throw new OperationError(
-    only === undefined
-      ? `${name} waits for nothing; nothing was answered. ${await whereElse(runtime, connected, call)}`
-      : `${name} waits for ${count} things; nothing was answered. Call again with the request_id of one: ${lines}.`,
-  );
+  if (only !== undefined)
+    throw new OperationError(
+      ({ again, request }) =>
+        `${name} waits for ${count} things; nothing was answered. ${capitalized(again)} with ${request} of one: ${lines}.`,
+    );
+  const next = await whereElse(runtime, connected, call);
+  throw new OperationError((words) => `${name} waits for nothing; nothing was answered. ${inWords(next, words)}`);
 }
 
 async function waitingIn(connected: Connected, directories: readonly string[], requestId?: string): Promise<AllAsked> {
@@ -93,16 +94,17 @@ async function oneOf(connected: Connected, directories: readonly string[], id: s
   return (await waitingIn(connected, directories, id)).asked[0];
 }
 
-/** What to do where an instance waits for nothing: its server may wait in another directory. */
-async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<string> {
+/** What to do if an instance waits for nothing: its server may wait in another directory. */
+async function whereElse(runtime: Runtime, connected: Connected, call: Call): Promise<AdvisedText> {
   const { instances } = await runtime.fleet.surveyServer(connected, call.signal);
   const names = instances.filter(({ state }) => state === 'waiting').map(({ name }) => quoteName(name));
   return names.length === 0
-    ? 'get_status shows what it does.'
-    : `The same opencode waits in other directories, as ${names.join(', ')}: call again with that instance.`;
+    ? ({ status }) => `See ${status} for what it does.`
+    : ({ again }) =>
+        `The same opencode waits in other directories, as ${names.join(', ')}: ${again} with that instance.`;
 }
 
-/** Looks for that one request where the server is known to work, then wherever its project has sessions. */
+/** Looks for the request in the directories where the server is known to work, then in those of its project's sessions. */
 async function findElsewhere(
   runtime: Runtime,
   connected: Connected,
@@ -114,13 +116,13 @@ async function findElsewhere(
   const { asked } = await runtime.fleet.surveyServer(connected, call.signal);
   const near = await oneOf(connected, asked, requestId);
   if (near !== undefined) return near;
-  const sessions = await connected.api.sessions({ limit: SESSIONS_LOOKED_THROUGH });
+  const sessions = await connected.api.sessions({ limit: SESSIONS_SOUGHT });
   const others = new Set(sessions.map(({ directory }) => directory));
   for (const known of [connected.directory, ...asked]) others.delete(known);
   return await oneOf(connected, [...others].slice(0, MAX_DIRECTORIES), requestId);
 }
 
-/** What is to be answered, by whoever may (see `Approver`); `elsewhere` where somebody did meanwhile. @throws {OperationError} nothing is answered */
+/** The answer of whoever may give it (see `Approver`); `elsewhere` if somebody answered meanwhile. @throws {OperationError} nothing is answered */
 async function decide(
   runtime: Runtime,
   connected: Connected,
@@ -137,13 +139,13 @@ async function decide(
     );
   }
   const own = ownSettlement(asked, input);
-  // A refusal opens nothing.
+  // Anybody may refuse.
   const refuses = own?.kind === 'reject' || (own?.kind === 'permission' && own.reply === 'reject');
   const person = approver === 'human' || (approver === 'ask' && call.askPerson !== undefined);
   if (refuses || !person || (approver === 'ask' && own?.kind === 'answers')) return checkOwn(asked, own, approver);
   if (call.askPerson === undefined) {
     throw new OperationError(
-      `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and this client cannot ask them. They can settle it in that opencode, on ${name}, or in a client that can.`,
+      `Nothing was answered: the person who runs this server settles ${askedLine(asked)} (approve: human), and they cannot be asked here. They can settle it in that opencode, on ${name}, or in a client that can.`,
     );
   }
   const decided = await askWhileItWaits(runtime, connected, asked, own, { ...call, askPerson: call.askPerson });
@@ -151,31 +153,38 @@ async function decide(
   return decided;
 }
 
-/** What the caller says, undefined where it says nothing. */
+/** The caller's own answer, if it gave one. */
 function ownSettlement({ waiting }: Asked, { reply, message, answers }: RespondInput): Settlement | undefined {
   if (waiting.kind === 'permission') {
     if (answers !== undefined)
-      throw new OperationError('answers go with a question, and a permission waits; give reply. Nothing was answered.');
+      throw new OperationError(
+        (words) =>
+          `${words.answers} goes with a question, and a permission waits; give ${words.reply('once')} or ${words.reply('reject')}. Nothing was answered.`,
+      );
     if (message !== undefined && reply !== 'reject')
-      throw new OperationError('message goes with reply: reject. Nothing was answered.');
+      throw new OperationError(({ reply: said }) => `A message goes with ${said('reject')}. Nothing was answered.`);
     return reply && { kind: 'permission', reply, ...(message !== undefined && { message }) };
   }
   if (reply === 'reject') return { kind: 'reject' };
   if (reply !== undefined)
-    throw new OperationError('A question waits: give answers, or reply: reject. Nothing was answered.');
+    throw new OperationError(
+      (words) => `A question waits: give ${words.answers}, or ${words.reply('reject')}. Nothing was answered.`,
+    );
   if (answers === undefined) return undefined;
   return { kind: 'answers', answers: chosenAnswers(waiting.request.questions, answers) };
 }
 
 function checkOwn({ waiting }: Asked, own: Settlement | undefined, approver: string): Settlement {
   if (own === undefined) {
-    const takes =
-      waiting.kind === 'permission' ? 'reply: once or reject' : 'answers, such as [["Red"]], or reply: reject';
-    throw new OperationError(`respond needs ${takes}. Nothing was answered.`);
+    throw new OperationError(({ answers, reply }) => {
+      const first = waiting.kind === 'permission' ? reply('once') : `${answers}, such as [["Red"]],`;
+      return `respond needs ${first} or ${reply('reject')}. Nothing was answered.`;
+    });
   }
   if (own.kind === 'permission' && own.reply === 'always') {
     throw new OperationError(
-      `A standing permission is the person's to give, in that opencode or in a client that can ask them (approve: ${approver}); reply once settles this one. Nothing was answered.`,
+      (words) =>
+        `A standing permission is the person's to give, in that opencode or in a client that can ask them (approve: ${approver}); ${words.reply('once')} settles this one. Nothing was answered.`,
     );
   }
   return own;

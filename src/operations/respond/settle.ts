@@ -6,9 +6,9 @@ import type { Settlement } from './approval.ts';
 import { type Asked, askedLine } from './asked.ts';
 
 /**
- * Answers a request and makes sure that it took effect. `gone` where it does not wait any more, `unsure` where that is so after an
- * answer that was none of opencode's.
- * @throws {OperationError} whether it took effect cannot be seen, or it took none
+ * Answers a request and checks that this took effect. `gone`: it did not wait any more. `unsure`: it no longer waits, but opencode's
+ * own answer did not come.
+ * @throws {OperationError} it took no effect, or that cannot be seen
  */
 export async function settle(
   runtime: Runtime,
@@ -20,7 +20,7 @@ export async function settle(
   const { api, instance } = connected;
   const { waiting, directory } = asked;
   const { id, sessionID } = waiting.request;
-  // opencode answers true for a request that an abort has left behind, too.
+  // opencode also answers true for the leftover request of an aborted turn.
   if (!(await api.statuses(directory)).has(sessionID)) return 'gone';
   let wasThere = true;
   const made = await makeChange(runtime, {
@@ -33,7 +33,9 @@ export async function settle(
   if (!wasThere) return 'gone';
   if (made.unseen !== undefined) {
     const line = unseenLine(quoteName(instance.name), made, `it still waits for ${askedLine(asked)}`);
-    throw new OperationError(`Answer failed: ${line}. See get_status, and answer again if it still waits.`);
+    throw new OperationError(
+      ({ status }) => `Answer failed: ${line}. See ${status}, and answer again if it still waits.`,
+    );
   }
   return made.doubt === undefined ? 'settled' : 'unsure';
 }
@@ -46,9 +48,8 @@ async function reply({ api }: Connected, { waiting, directory }: Asked, settleme
   return await api.rejectQuestion(directory, id);
 }
 
-/** What became of a request, in a few words. */
 export function describeSettled(settlement: Settlement | 'elsewhere', asked: Asked, isSure = true): string {
-  const doubt = isSure ? '' : " (no answer of opencode's came, but it does not wait any more)";
+  const doubt = isSure ? '' : " (opencode's answer did not come, but it no longer waits)";
   return `${verb(settlement)} ${askedLine(asked)}${doubt}`;
 }
 

@@ -3,7 +3,7 @@ import { describeWaiting, inMarks, type WaitingRequest } from '../../opencode/wa
 
 const MAX_CHARS = 500;
 
-/** `permission per_1: «bash "rm -rf build"»`, `answer que_1: «Which color? Red | Blue»`: the remote's words in marks that they cannot hold. */
+/** `permission per_1: «bash "rm -rf build"»`, `answer que_1: «Which color? Red | Blue»`: remote words stand in marks that they cannot contain. */
 export function waitingLine({
   kind,
   id,
@@ -13,7 +13,7 @@ export function waitingLine({
   return `${kind === 'permission' ? 'permission' : 'answer'} ${id}: ${inMarks(text)}${ofSubAgent ? ' (a sub-agent asks)' : ''}`;
 }
 
-/** As above, of a request as opencode lists it. */
+/** The same for a request as opencode lists it. */
 export function requestLine(waiting: WaitingRequest, ofSubAgent: boolean): string {
   const { kind, request } = waiting;
   return waitingLine({ kind, id: request.id, text: describeWaiting(waiting, MAX_CHARS), ofSubAgent });

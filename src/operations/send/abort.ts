@@ -9,10 +9,10 @@ import type { TurnView } from '../shapes.ts';
 import { listWaiting, SessionFamily } from '../../turns/waiting.ts';
 import { tellingUndone } from './undone.ts';
 
-/** opencode ends a turn within a fraction of a second; a tool that ignores its signal takes longer. */
+/** opencode ends a turn within a fraction of a second; a tool that ignores its abort signal takes longer. */
 const VERIFY_LIMIT_MS = 10_000;
 
-/** Ends what runs in a session and makes sure that it did: opencode answers true whatever happened. */
+/** Aborts what runs in a session and checks that it stopped: opencode answers true in any case. */
 export async function abortSession(
   runtime: Runtime,
   input: { readonly instance: string; readonly session_id?: string | undefined },
@@ -23,13 +23,12 @@ export async function abortSession(
     input.session_id === undefined ? await runningSession(connected) : await findSession(connected, input.session_id);
   if (session === undefined) {
     throw new OperationError(
-      `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; get_status shows what it does.`,
+      ({ status }) =>
+        `Nothing runs on ${quoteName(connected.instance.name)}, so there is nothing to abort; see ${status} for what it does.`,
     );
   }
-  const ran = await tellingUndone(
-    connected.instance.name,
-    () => 'nothing was aborted',
-    () => abortVerified(runtime, connected, session, call),
+  const ran = await tellingUndone(connected.instance.name, 'nothing was aborted', () =>
+    abortVerified(runtime, connected, session, call),
   );
   const data: TurnView = {
     instance: connected.instance.name,
@@ -44,7 +43,7 @@ export async function abortSession(
   };
 }
 
-/** False where nothing ran. @throws {OperationError | CallOver} it still runs, it runs in another process, or the call was over before */
+/** False if nothing ran. @throws {OperationError | CallOver} it still runs, it runs in another process, or the call was over first */
 export async function abortVerified(
   runtime: Runtime,
   connected: Connected,
@@ -68,19 +67,20 @@ export async function abortVerified(
     signal: call.signal,
   });
   if (made.unseen !== undefined) {
+    const line = unseenLine(name, made, `session ${session.id} still runs`);
     throw new OperationError(
-      `Abort failed: ${unseenLine(name, made, `session ${session.id} still runs`)}. See get_status, and call again if it still runs.`,
+      ({ status, again }) => `Abort failed: ${line}. See ${status}, and ${again} if it still runs.`,
     );
   }
-  // It is aborted whatever becomes of them; they are never taken for what waits.
+  // The abort has succeeded in any case: a leftover request is never listed as waiting.
   await rejectLeft(connected, session).catch(() => {});
   return true;
 }
 
-/** What a turn asked for that was aborted stays listed (1.18.33), in opencode's terminal too. */
+/** Rejects the requests of the aborted turn, which opencode (1.18.33) would go on listing, in its terminal too. */
 async function rejectLeft({ api }: Connected, { id, directory }: Session): Promise<void> {
   const family = new SessionFamily(id);
-  // Its message is marked as aborted a moment after the session is idle; who does not run waits for nothing.
+  // A session that does not run waits for nothing, though its message is marked as aborted only a moment later.
   const [all, statuses] = await Promise.all([listWaiting(api, directory), api.statuses(directory)]);
   for (const waiting of all) {
     const { request } = waiting;
@@ -90,7 +90,7 @@ async function rejectLeft({ api }: Connected, { id, directory }: Session): Promi
   }
 }
 
-/** What a person means by "abort" without naming a session: what runs, the most recent one first. */
+/** The most recent running session, else the latest one. */
 async function runningSession(connected: Connected): Promise<Session | undefined> {
   const { api, directory } = connected;
   const statuses = await api.statuses(directory);

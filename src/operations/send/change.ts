@@ -3,29 +3,29 @@ import type { Session } from '../../opencode/schema.ts';
 import { OperationError } from '../answer.ts';
 import type { Runtime } from '../runtime.ts';
 
-/** How long the effect of a change is looked for: opencode's shows within a fraction of a second, that of a request which a gateway has given up comes seconds later. */
+/** How long to wait for an effect: opencode's shows within a fraction of a second, or seconds later if a gateway has given up on the request. */
 const LIMIT_MS = 5_000;
 const PAUSE_MS = 100;
 
-/** A change, and where its effect shows. */
 export interface Change {
   readonly make: () => Promise<unknown>;
+  /** Whether its effect can be seen. */
   readonly shows: () => Promise<boolean>;
   readonly limitMs?: number;
   readonly signal: AbortSignal;
 }
 
-/** What is known of a change in the end. Its effect shows where neither `unseen` is set. */
+/** The result of a change; its effect shows if `unseen` is absent. */
 export interface Made {
-  /** No answer of opencode's came to it: what shows may be somebody else's doing, and what does not show may come yet. */
+  /** opencode's own answer is missing: an effect may be somebody else's, and a missing effect may still come. */
   readonly doubt?: RequestError;
-  /** Its effect does not show, or (an error) cannot be looked for. */
+  /** The effect does not show; an error if it cannot be checked. */
   readonly unseen?: true | RequestError;
 }
 
 /**
- * Makes a change and looks until its effect shows: what opencode answers says little of it, what a proxy answers says nothing.
- * @throws {RequestError | CallOver} only where the change was not made
+ * Makes a change and waits until its effect shows: opencode's answer proves little, a proxy's proves nothing.
+ * @throws {RequestError | CallOver} only if the change was not made
  */
 export async function makeChange({ clock }: Pick<Runtime, 'clock'>, change: Change): Promise<Made> {
   const { make, shows, limitMs = LIMIT_MS, signal } = change;
@@ -43,7 +43,7 @@ export async function makeChange({ clock }: Pick<Runtime, 'clock'>, change: Chan
   }
 }
 
-/** What a change came to, or the error of one that may have been made all the same. */
+/** The change's answer, or its error if it may have been made all the same. */
 async function orDoubt<T>(change: Promise<T>): Promise<T | RequestError> {
   try {
     return await change;
@@ -53,18 +53,19 @@ async function orDoubt<T>(change: Promise<T>): Promise<T | RequestError> {
   }
 }
 
-/** A session that was made. @throws {OperationError} it is unknown whether it was made; a second call could make two */
+/** The created session. @throws {OperationError} it is unknown whether it was created; a second call could create two */
 export async function madeSession(name: string, making: Promise<Session>): Promise<Session> {
   const made = await orDoubt(making);
   if (!(made instanceof RequestError)) return made;
   throw new OperationError(
-    `${name}: it is unknown whether the session was made: opencode's answer did not come (${made.message}). Look with list_sessions before you call again: it may be there, or come yet.`,
+    ({ sessions, again }) =>
+      `${name}: it is unknown whether the session was made: opencode's answer did not come (${made.message}). See ${sessions} before you ${again}: it may be there, or still come.`,
   );
 }
 
-/** `beta accepted it, but it still runs` of a change that does not show, and what to do. */
+/** `beta accepted it, but it still runs`: describes a change whose effect does not show. */
 export function unseenLine(name: string, { doubt, unseen }: Made, still: string): string {
-  const looked = unseen instanceof RequestError ? `how it stands now cannot be read (${unseen.message})` : still;
-  if (doubt === undefined) return `${name} accepted it, but ${looked}`;
-  return `no answer of opencode's came (${doubt.message}), and ${looked}; it may take effect yet`;
+  const now = unseen instanceof RequestError ? `its state cannot be read (${unseen.message})` : still;
+  if (doubt === undefined) return `${name} accepted it, but ${now}`;
+  return `opencode's answer did not come (${doubt.message}), and ${now}; it may still take effect`;
 }

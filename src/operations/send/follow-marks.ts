@@ -7,12 +7,12 @@ import type { Followed } from '../../model/followed.ts';
 import type { TurnOutcome } from '../../turns/outcome.ts';
 import { removeOldFiles } from '../remove-old-files.ts';
 
-/** No call follows a turn for longer; what a killed process left is not believed for longer either. */
+/** Marks of a killed process count for this long: no call follows a turn for longer. */
 const BELIEVED_MS = 86_400_000;
 
 /**
- * Records in the state directory which sessions this user's calls on this machine follow: their caller learns how the turn ends, so
- * no notification is needed. While a call follows a session there is an empty file; afterwards a file says what the call saw last.
+ * Files that tell the notifier which sessions calls on this machine follow, since a caller who learns how a turn ends needs no
+ * notification. An empty file stands for a call that follows now; another one holds what the last call saw.
  */
 export class FollowMarks {
   readonly #folder: string;
@@ -26,7 +26,7 @@ export class FollowMarks {
     this.#clock = clock;
   }
 
-  /** From now on a call follows it, until the returned function is called with how it stood then. Neither of them rejects. */
+  /** Marks the session as followed until the returned function is called with the outcome. Neither rejects. */
   begin(sessionId: string): (outcome: TurnOutcome['kind'] | undefined) => Promise<void> {
     if (!/^[\w-]{1,100}$/.test(sessionId)) return async () => {};
     this.#count += 1;
@@ -40,7 +40,7 @@ export class FollowMarks {
     };
   }
 
-  /** By session. Rejects where the folder cannot be read. */
+  /** By session id. Rejects if the folder cannot be read. */
   async read(): Promise<ReadonlyMap<string, Followed>> {
     const names = await readdir(this.#folder).catch((error: unknown) => {
       if (errorCode(error) === 'ENOENT') return [];
@@ -69,12 +69,11 @@ export class FollowMarks {
       }
       await writeFile(path, text, { mode: 0o600 });
     } catch {
-      // Then somebody is notified of what they know.
+      // The cost is a notification of something already known.
     }
   }
 }
 
-/** The turn is over, as the caller learnt. */
 function isEnd(outcome: TurnOutcome['kind'] | undefined): boolean {
   return outcome === 'completed' || outcome === 'failed' || outcome === 'aborted' || outcome === 'interrupted';
 }

@@ -6,7 +6,7 @@ import type { Heard, TurnResult } from '../../turns/outcome.ts';
 import { joinTurn } from '../../turns/turn.ts';
 import { type Call, type Connected, type Runtime } from '../runtime.ts';
 
-/** A little earlier than the caller's own limit, so that the answer still gets out. */
+/** Before the caller's own limit, so that the answer still reaches it. */
 const RESERVE_MS = 500;
 
 /** More sessions than a person drives at once. */
@@ -17,7 +17,22 @@ export function followUntil({ deadlineMs }: Pick<Call, 'deadlineMs'>): number {
   return deadlineMs - RESERVE_MS;
 }
 
-/** Follows what a session does from now on. `act` runs while the event stream is open; `onWaiting` is as for any turn. */
+/** The part of a turn's request that comes from the call. */
+export function followRequest(
+  { name }: Pick<Instance, 'name'>,
+  session: Session,
+  call: Call,
+): Pick<FollowRequest, 'session' | 'deadlineMs' | 'signal' | 'onText' | 'onDoing'> {
+  return {
+    session,
+    deadlineMs: followUntil(call),
+    signal: call.signal,
+    onText: call.onProgress,
+    onDoing: (doing) => call.onActivity?.(name, doing),
+  };
+}
+
+/** Follows what a session does from now on. `act` runs while the event stream is open. */
 export async function followOn(
   runtime: Runtime,
   connected: Connected,
@@ -26,18 +41,13 @@ export async function followOn(
   { act, onWaiting }: Pick<FollowRequest, 'onWaiting'> & { readonly act?: () => Promise<void> },
 ): Promise<TurnResult> {
   const { api, instance } = connected;
-  const { signal } = call;
-  // Only what this call set going: a `wait` for all that runs is no reason to notify nobody.
+  // Only for a turn that this call drives: a `wait` for everything must not silence notifications.
   const endMark = act && runtime.marks?.begin(session.id);
   let outcome: TurnResult['outcome'] | undefined;
   try {
     const result = await joinTurn(
       {
-        session,
-        deadlineMs: followUntil(call),
-        signal,
-        onText: call.onProgress,
-        onDoing: (doing) => call.onActivity?.(instance.name, doing),
+        ...followRequest(instance, session, call),
         onWaiting,
         heard: runtime.heard.get(keyOf(instance, session)),
       },
@@ -52,7 +62,7 @@ export async function followOn(
   }
 }
 
-/** For the next call that follows this session: a silence may be longer than one call. */
+/** Keeps the last sign of life for the next call that follows this session: a silence may outlast one call. */
 export function remember(
   { heard }: Runtime,
   instance: Instance,
@@ -67,10 +77,7 @@ export function remember(
   if (heard.size > MAX_HEARD && oldest !== undefined) heard.delete(oldest);
 }
 
-/**
- * Since when a session has said nothing, ms since the epoch, where a call that followed it found it stalled and it has not moved since;
- * `newest` is its newest message now.
- */
+/** When a stalled session last showed a sign of life, ms since the epoch; undefined if no call found it stalled, or `newest`, its newest message, has changed since. */
 export function stalledSince(
   { heard, clock }: Pick<Runtime, 'heard' | 'clock'>,
   instance: Instance,
@@ -82,7 +89,7 @@ export function stalledSince(
   return last.stage === stageOf([newest]) ? wallTime(clock, last.atMs) : undefined;
 }
 
-/** Whether a call that followed it found it stalled, as far as is known without asking. */
+/** Whether the last call that followed it found it stalled; sends no request. */
 export function foundStalled({ heard }: Pick<Runtime, 'heard'>, instance: Instance, sessionId: string): boolean {
   return heard.get(keyOf(instance, { id: sessionId }))?.stalled === true;
 }

@@ -1,12 +1,12 @@
 import type { Session } from '../../opencode/schema.ts';
 import { type CallSpan, type Connected, limitOf, type Runtime } from '../runtime.ts';
 
-/** Looks at the instance of one that is waited for: most are done before the first. */
+/** Between probes of the holder's instance; most holders release before the first. */
 const LOOK_MS = 2_000;
 
 /**
- * Our changes of one session go one after the other, also where several instances have it: they may share their sessions. Gives
- * what lets go of it. A copy on another machine does not wait for an instance that cannot be reached.
+ * Takes the lock of a session; our changes to one session run one at a time, even on different instances, since these may share
+ * it. A copy on another machine does not wait for a holder whose instance cannot be reached. Returns the release function.
  * @throws {CallOver} the call was over first
  */
 export async function holdSession(

@@ -10,30 +10,30 @@ import type { TurnView } from '../shapes.ts';
 import { followUntil } from './following.ts';
 import { waitingAnswer } from './turn-view.ts';
 
-/** A turn as the watcher of its server says it: one that runs, or waits. */
+/** A running or waiting turn, from the report of its server's watcher. */
 export interface ReportedTurn {
   readonly session: Pick<WatchedSession, 'id' | 'title'>;
   readonly result?: TurnResult;
-  readonly told?: Answer<TurnView>;
+  readonly reported?: Answer<TurnView>;
 }
 
-/** What is known without a request when waiting by a watcher is over. */
+/** What the report tells when waiting by it is over. */
 export interface ReportedWait {
-  /** How its turns stand: one of them waits, or the time is up. Absent where the sessions are to be looked into. */
+  /** The turns, if one of them waits or the time is up; absent if the sessions must be read. */
   readonly turns?: readonly ReportedTurn[];
-  /** The sessions that worked when it began. */
+  /** The sessions that worked at the beginning. */
   readonly sessionIds: readonly string[];
 }
 
-/** That something runs, and which session it is, a watcher learns a moment apart. */
+/** A watcher learns which session runs a moment after it learns that one runs. */
 const SETTLE_MS = 1000;
 
 const WORKS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state']>(['busy', 'retrying']);
 
 /**
- * Waits for the sessions of an instance, or the one with `sessionId`, for as long as the watcher of its server says that they work: the
- * next change wakes it, and nothing is asked. It ends at once where there is no watcher that can be believed, where nothing works, and
- * where a turn runs for so long that it may have stalled, which only its own events tell.
+ * Waits while the watcher's report says that the instance's sessions (or the one with `sessionId`) work. Each change of the report
+ * wakes it; it sends no request. It ends at once without a current report, if nothing works, or once a turn has run long enough
+ * to have stalled, which only its own events show.
  */
 export async function waitByReport(
   runtime: Runtime,
@@ -60,9 +60,9 @@ export async function waitByReport(
     const waits = turns.some(({ waiting }) => waiting !== undefined);
     const leftMs = followUntil(call) - clock.monotonic();
     const isOver = leftMs <= 0 || call.signal.aborted;
-    // A person who can be asked is asked about what waits.
+    // The caller then asks the person.
     if (waits && call.askPerson !== undefined && !isOver) return { sessionIds };
-    if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(reported.instance, turn)) };
+    if (waits || isOver) return { sessionIds, turns: turns.map((turn) => shown(runtime, reported.instance, turn)) };
     const stallMs = Math.min(...turns.map(({ beganMs }) => beganMs + STALL_MS - clock.now()));
     if (stallMs <= 0) return { sessionIds };
     await nextChange(runtime, Math.min(leftMs, stallMs), call);
@@ -78,9 +78,9 @@ async function nextChange({ fleet, clock }: Runtime, limitMs: number, { signal }
 
 interface Turn {
   readonly session: WatchedSession;
-  /** Of it or a sub-agent of its. */
+  /** Of the session or one of its sub-agents. */
   readonly waiting: Waiting | undefined;
-  /** It works no more, and does not wait. */
+  /** It neither works nor waits. */
   readonly isOver: boolean;
   readonly beganMs: number;
 }
@@ -108,8 +108,8 @@ function sessionsById(sessions: readonly WatchedSession[]): ReadonlyMap<string, 
   return new Map(sessions.map((one) => [one.id, one]));
 }
 
-function shown({ name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {
-  if (waiting !== undefined) return { session, told: waitingAnswer(name, session, waiting) };
+function shown({ words }: Runtime, { name, overview }: Instance, { session, waiting }: Turn): ReportedTurn {
+  if (waiting !== undefined) return { session, reported: waitingAnswer(name, session, waiting, words) };
   const { activity } = overview ?? {};
   const retrying = session.state === 'retrying' && activity?.kind === 'retrying' ? activity : undefined;
   const outcome: TurnOutcome = { kind: 'running', ...(retrying && { retrying }) };

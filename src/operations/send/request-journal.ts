@@ -3,6 +3,7 @@ import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 
+import { errorCode, jsonOf, messageOf } from '../../base/errors.ts';
 import type { Clock } from '../../base/clock.ts';
 import { removeOldFiles } from '../remove-old-files.ts';
 import { addressOf } from '../../model/endpoint-key.ts';
@@ -10,7 +11,7 @@ import type { Prompt } from '../../opencode/api.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import type { Connected } from '../runtime.ts';
 
-/** A message that was sent, or was about to be, for one request id. Its text is not kept. */
+/** A message that was sent, or about to be, under a request id; without its text. */
 export interface JournalEntry {
   readonly sessionId: string;
   readonly messageId: string;
@@ -25,59 +26,60 @@ const entrySchema = z.object({
   partId: z.string(),
   digest: z.string(),
 });
-/** In the place of a first entry: the instance was known by something else when the request id was used. */
+/** In place of a first entry: the request id was used under another identity of the instance. */
 const aliasSchema = z.object({ chain: z.string() });
 
-/** One request id, and by what the instance that it was used for may have been known. */
+/** A request id, with the identities and names that its instance may have had. */
 export interface RequestKey {
   readonly requestId: string;
   /** Best first, see `requestKey`. */
   readonly identities: readonly string[];
-  /** What earlier versions named their files by: its name and those it had. */
+  /** Current and former names, which earlier versions named their files by. */
   readonly names: readonly string[];
-  /** Where the caller named one: other sessions have request ids of their own. */
+  /** If the caller named one: each session has its own request ids. */
   readonly sessionId?: string | undefined;
 }
 
-/** What is known of a request id, and where what is done next is kept. */
+/** What is kept for a request id, and the place of the next entry. */
 export interface KeptRequest {
   readonly entry: JournalEntry | undefined;
   readonly chain: string;
-  /** Entries in the chain that were seen. */
+  /** Entries found in the chain. */
   readonly count: number;
 }
 
-/** A client that repeats a call does so within minutes; people who come back do so within days. */
+/** Clients repeat a call within minutes, people within days. */
 const KEPT_MS = 14 * 86_400_000;
 
 /**
- * Which message each request id stands for, on disk, so that a repeated call gives the same turn across a restart of this server too.
- * Each attempt to send adds the next numbered entry to a chain of files, which only one process can make; nothing is ever taken back.
+ * Keeps on disk which message each request id stands for, so that a repeated call finds the same turn after a restart too.
+ * Each attempt to send adds the next numbered file to a chain, which only one process can create; none is ever removed.
  */
 export class RequestJournal {
   readonly #folder: string;
   readonly #clock: Clock;
   #tidied = false;
 
-  /** @param folder made when it is first needed, 0700 */
+  /** @param folder created on first use, 0700 */
   constructor(folder: string, clock: Clock) {
     this.#folder = folder;
     this.#clock = clock;
   }
 
-  /** @throws {OperationError} it cannot be read, or stands for another text */
+  /** @throws {OperationError} it cannot be read, or was used for another text */
   async find(key: RequestKey, text: string): Promise<KeptRequest> {
     const found = await this.#find(key);
     if (found.entry !== undefined && found.entry.digest !== digestOf(text)) {
       throw new OperationError(
-        `request_id ${JSON.stringify(key.requestId)} was used for another message to ${quoteName(key.names[0] ?? '')}; nothing was sent. Give each message a request_id of its own.`,
+        ({ messageKey }) =>
+          `${messageKey} ${JSON.stringify(key.requestId)} was used for another message to ${quoteName(key.names[0] ?? '')}; give each message its own.`,
       );
     }
     return found;
   }
 
   /**
-   * Keeps what is about to be sent, as what follows `found`. Undefined where another process has done so in the meantime.
+   * Adds the message that is about to be sent. Undefined if another process has added one meanwhile.
    * @throws {OperationError} it cannot be kept
    */
   async claim(
@@ -129,7 +131,7 @@ export class RequestJournal {
     try {
       written = await readFile(path, 'utf8');
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      if (errorCode(error) === 'ENOENT') return undefined;
       throw unusable(path, error);
     }
     const entry = z.union([entrySchema, aliasSchema]).safeParse(jsonOf(written));
@@ -137,7 +139,7 @@ export class RequestJournal {
     return entry.data;
   }
 
-  /** Whole or not at all; false where there is one. */
+  /** Atomic; false if the file exists. */
   async #create(path: string, content: object): Promise<boolean> {
     const temporary = join(this.#folder, `.${randomUUID()}.tmp`);
     try {
@@ -152,7 +154,6 @@ export class RequestJournal {
     return join(this.#folder, `${chain}.${count}.json`);
   }
 
-  /** Once for each process. */
   async #tidy(): Promise<void> {
     if (this.#tidied) return;
     this.#tidied = true;
@@ -160,13 +161,13 @@ export class RequestJournal {
   }
 }
 
-/** Unlike a rename it never takes the place of another; false where there is one. */
+/** Unlike a rename, a link never replaces a file; false if one exists. */
 async function linked(from: string, to: string): Promise<boolean> {
   try {
     await link(from, to);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    if (errorCode(error) === 'EEXIST') return false;
     throw error;
   }
 }
@@ -176,8 +177,8 @@ function chainOf(identity: string, part: string): string {
 }
 
 /**
- * By what an instance is known, whatever it is called: the ids that its registrations or its node service give it, else its machine
- * and directory. A machine that only has an address is that address with its port: a tunnel's is none of the machine's own.
+ * Identities of an instance that survive a new name: the ids from its registrations or its node service, and its machine with its
+ * directory. A machine known only by address counts with its port, since a tunnel's address belongs to another machine.
  */
 export function requestKey(
   { instance: { server, name, aliases = [] }, directory }: Pick<Connected, 'instance' | 'directory'>,
@@ -198,15 +199,6 @@ function digestOf(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }
 
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
-}
-
 function unusable(path: string, error: unknown): OperationError {
-  const reason = error instanceof Error ? error.message : String(error);
-  return new OperationError(`request_id cannot be kept in ${path}: ${reason}. Nothing was sent.`);
+  return new OperationError(({ messageKey }) => `cannot keep ${messageKey} in ${path}: ${messageOf(error)}`);
 }

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 
+import type { ReaderWords } from '../../model/advice.ts';
 import { UnreachableError } from '../../fleet/fleet.ts';
 import type { Instance } from '../../model/instance.ts';
 import type { Session } from '../../opencode/schema.ts';
@@ -10,21 +11,21 @@ import { askInTurn } from '../respond/ask-in-turn.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
 import { findSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
-import { followOn, followUntil } from './following.ts';
+import { followOn, followRequest } from './following.ts';
 import { requestKey } from './request-journal.ts';
 import { failed, shareOf, together } from './several.ts';
 import { turnAnswer } from './turn-view.ts';
 import { tellingUndone } from './undone.ts';
 
 export const begunSchema = z.object({
-  /** As it was called then. */
+  /** Its name then. */
   instance: z.string(),
   identities: z.array(z.string()),
   sessionId: z.string(),
-  /** Absent where an answer was given to what a turn waited for. */
+  /** Absent if the call answered a request instead. */
   messageId: z.string().optional(),
 });
-/** What finds again what a call has begun on one instance, after this process too. */
+/** Finds what a call has begun on one instance, also from another process. */
 export type Begun = z.infer<typeof begunSchema>;
 
 export function begunOn(
@@ -42,8 +43,8 @@ export function begunOn(
 }
 
 /**
- * Goes on with what a process that has ended began: follows it, and sends nothing. `named` are the instances that the call named,
- * where these were several: it may not have come to all.
+ * Follows what an ended process began; sends nothing. `named` has the names in a call to several instances, of which it may not
+ * have reached all.
  */
 export async function resume(
   runtime: Runtime,
@@ -53,42 +54,34 @@ export async function resume(
   const [only] = begun;
   if (only === undefined)
     throw new OperationError(
-      'The server that was to send the message ended before it did; nothing was sent. Call again if it is still wanted.',
+      'The server ended before it sent the message; nothing was sent. Call again if it is still wanted.',
     );
   const unsent = Math.max(0, named.length - begun.length);
   if (begun.length === 1 && unsent === 0) return await resumeOne(runtime, only, call);
   const maxChars = shareOf(begun.length);
   const answers = begun.map((one) =>
-    resumeOne(runtime, one, call, maxChars).catch((error: unknown) => failed(one.instance, error)),
+    resumeOne(runtime, one, call, maxChars).catch((error: unknown) => failed(one.instance, error, runtime.words)),
   );
-  const rest = unsent === 0 ? [] : [notSent(named, begun)];
+  const rest = unsent === 0 ? [] : [notSent(named, begun, runtime.words)];
   return together([...(await Promise.all(answers)), ...rest]);
 }
 
-/** They are named as the caller named them, which may be by a part of the name. */
-function notSent(named: readonly string[], begun: readonly Begun[]): Answer<TurnView> {
+function notSent(named: readonly string[], begun: readonly Begun[], words: ReaderWords): Answer<TurnView> {
   const sent = begun.map(({ instance }) => quoteName(instance)).join(', ');
-  const reason = `The server that was to send the message ended before it came to all of these: of them only ${sent} got it. Send it to the rest if it is still wanted.`;
-  return failed(named.join(', '), new OperationError(reason));
+  const reason = `The server ended before it had sent the message to all of these: only ${sent} got it. Send it to the rest if it is still wanted.`;
+  return failed(named.join(', '), new OperationError(reason), words);
 }
 
 async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: number): Promise<Answer<TurnView>> {
   return await tellingUndone(
     begun.instance,
-    () => 'what became of the message is not known',
+    'it is unknown what became of the message',
     async () => {
       const connected = await whenThere(runtime, begun, call);
       const session = await findSession(connected, begun.sessionId);
       const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
       const { instance, api } = connected;
-      const request = {
-        session,
-        deadlineMs: followUntil(call),
-        signal: call.signal,
-        onText: call.onProgress,
-        onDoing: (doing: string) => call.onActivity?.(instance.name, doing),
-        onWaiting,
-      };
+      const request = { ...followRequest(instance, session, call), onWaiting };
       const { messageId } = begun;
       const result =
         messageId === undefined
@@ -96,17 +89,17 @@ async function resumeOne(runtime: Runtime, begun: Begun, call: Call, maxChars?: 
           : await followSent(messageId, request, { api, clock: runtime.clock });
       if (result === undefined)
         throw new OperationError(
-          `${quoteName(instance.name)}: message ${messageId} is not in session ${session.id}: the server that was to send it ended before, or it is not taken up yet. Look with read before you send it again.`,
+          `${quoteName(instance.name)}: message ${messageId} is not in session ${session.id}: the server ended before it sent the message, or opencode has not taken it up yet. Look with read before you send it again.`,
         );
       const text = result.wholeText ?? result.text;
-      const options = { nowMs: runtime.clock.now(), settled, ...(maxChars !== undefined && { maxChars }) };
+      const options = { runtime, settled, ...(maxChars !== undefined && { maxChars }) };
       return turnAnswer(instance.name, session, { ...result, text }, options);
     },
     'Look with read before you send it again.',
   );
 }
 
-/** A laptop may be asleep, and discovery has just begun: it is looked for as long as the call lasts. */
+/** Between attempts to reach an instance: a laptop may be asleep, and discovery has just begun. */
 const LOOK_MS = 3_000;
 
 /** @throws {CallOver} */

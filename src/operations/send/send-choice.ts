@@ -4,9 +4,10 @@ import { OperationError, quoteName } from '../answer.ts';
 import { isWholeService } from '../listing/directories.ts';
 import { isOver } from '../../turns/call-limit.ts';
 import { type CallSpan, type Connected, limitOf, type Runtime } from '../runtime.ts';
+import type { SendInput } from './send.ts';
 import { findSession } from '../sessions/session-query.ts';
 
-/** Who is to answer, checked. */
+/** A checked agent and model. */
 export interface Choice {
   readonly agentName?: string;
   readonly modelName?: ModelName;
@@ -15,22 +16,14 @@ export interface Choice {
 const MAX_LISTED = 20;
 
 /**
- * Checks the agent and the model before anything is sent: opencode takes a message for an unknown agent and never answers it, and
- * an unknown model also spoils the session for later messages (1.18.33).
- * @throws {OperationError} the instance has no such agent or model; nothing was sent
+ * Checks agent and model: opencode (1.18.33) never answers a message for an unknown agent, and an unknown model breaks the
+ * session for later messages too.
+ * @throws {OperationError} the instance has no such agent or model
  */
 export async function checkChoice(
   runtime: Pick<Runtime, 'clock'>,
   connected: Connected,
-  {
-    agent,
-    model,
-    session_id,
-  }: {
-    readonly agent?: string | undefined;
-    readonly model?: string | undefined;
-    readonly session_id?: string | undefined;
-  },
+  { agent, model, session_id }: Pick<SendInput, 'agent' | 'model' | 'session_id'>,
   call: CallSpan,
 ): Promise<Choice> {
   if (agent === undefined && model === undefined) return {};
@@ -52,7 +45,7 @@ export async function checkChoice(
   return { ...(agentName !== undefined && { agentName }), ...(modelName !== undefined && { modelName }) };
 }
 
-/** OpenCode 2 lists none while it loads a directory, which took the preview 2.3 s. */
+/** OpenCode 2 lists none while it loads a directory; the preview took 2.3 s. */
 const COLD_PAUSES_MS = [250, 500, 1_000, 2_000, 4_000];
 
 type OnceLoaded = <T>(list: () => Promise<readonly T[]>) => Promise<readonly T[]>;
@@ -76,7 +69,7 @@ async function checkModel(
   const names = models.map(nameOf);
   const found = models[names.indexOf(wanted)];
   if (found !== undefined) return found;
-  // The likeliest first: what contains what was asked for.
+  // Similar names help more than the whole list.
   const part = wanted.split('/').at(-1)?.toLowerCase() ?? '';
   const near = names.filter((name) => name.toLowerCase().includes(part));
   throw unknown(instance.name, 'model', wanted, near.length > 0 ? near : names);
@@ -90,6 +83,6 @@ function unknown(instance: string, what: string, wanted: string, there: readonly
   const list = there.slice(0, MAX_LISTED).map((name) => quoteName(singleLine(name, 100)));
   const more = there.length > MAX_LISTED ? ` and ${there.length - MAX_LISTED} more` : '';
   return new OperationError(
-    `${quoteName(instance)} has no ${what} ${JSON.stringify(singleLine(wanted, 100))}; nothing was sent. It has: ${list.join(', ') || 'none'}${more}.`,
+    `${quoteName(instance)} has no ${what} ${JSON.stringify(singleLine(wanted, 100))}; it has: ${list.join(', ') || 'none'}${more}.`,
   );
 }

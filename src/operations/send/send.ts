@@ -1,16 +1,16 @@
+import { AdvisedError, messageIn } from '../../model/advice.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Session } from '../../opencode/schema.ts';
 import type { TurnResult } from '../../turns/outcome.ts';
 import { resumeTurn, runTurn, type TurnRequest } from '../../turns/turn.ts';
 import { abortSession, abortVerified } from './abort.ts';
-import { type Answer, OperationError, quoteName } from '../answer.ts';
+import { type Answer, NotSentError, OperationError, quoteName } from '../answer.ts';
 import { askInTurn } from '../respond/ask-in-turn.ts';
 import { madeSession } from './change.ts';
-import { remember } from './following.ts';
-import { QueryError, UnreachableError } from '../../fleet/fleet.ts';
+import { followRequest, remember } from './following.ts';
 import { holdSession } from './hold-session.ts';
 import { isWholeService, scopeOf, sessionNeeded } from '../listing/directories.ts';
-import { findOtherProcess, tellOtherTerminals } from '../sessions/other-process.ts';
+import { findOtherProcess, notifyOtherTerminals } from '../sessions/other-process.ts';
 import { type KeptRequest, type JournalEntry, type RequestKey, requestKey } from './request-journal.ts';
 import { begunOn } from './resume.ts';
 import { type Call, connectTo, type Connected, limitOf, type Runtime } from '../runtime.ts';
@@ -19,13 +19,13 @@ import { type Several, toSeveral } from './several.ts';
 import { findSession, latestSession } from '../sessions/session-query.ts';
 import type { TurnView } from '../shapes.ts';
 import { turnAnswer } from './turn-view.ts';
-import { tellingUndone } from './undone.ts';
+import { whyUndone } from './undone.ts';
 
 export interface SendInput {
   readonly instance: string | readonly string[];
   readonly session_id?: string | undefined;
   readonly message?: string | undefined;
-  /** As `when_busy: interrupt`; without a message: only abort. */
+  /** The same as `when_busy: interrupt`; without a message, only aborts. */
   readonly abort?: boolean | undefined;
   readonly when_busy?: 'fail' | 'queue' | 'interrupt' | undefined;
   readonly agent?: string | undefined;
@@ -36,38 +36,37 @@ export interface SendInput {
   readonly async?: boolean | undefined;
 }
 
-/** Sends a message to a session of one or several instances and follows the turns; aborts what runs there first if asked to. */
+/** Sends a message to a session of each instance and follows the turns; optionally aborts first what runs there. */
 export async function send(runtime: Runtime, input: SendInput, call: Call): Promise<Answer<TurnView>> {
   const { instance, message, abort, session_id } = input;
   if (message === undefined) {
     if (abort === true && typeof instance === 'string')
       return await abortSession(runtime, { instance, session_id }, call);
-    throw new OperationError(
+    throw new NotSentError(
       'send needs a message, or abort: true with one instance to stop what runs; nothing was sent.',
     );
   }
-  if (message.trim() === '') throw new OperationError('message is empty; nothing was sent.');
+  if (message.trim() === '') throw new NotSentError('message is empty; nothing was sent.');
   await runtime.fleet.ready();
   if (typeof instance !== 'string') {
     if (session_id !== undefined)
-      throw new OperationError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
-    return await tellingUnsent(NOTHING, () =>
+      throw new NotSentError('session_id goes with one instance; nothing was sent. Each has sessions of its own.');
+    return await tellingUnsent(instance.join(', '), NOTHING, () =>
       toSeveral(runtime, instance, call, (one, share) => sendOne(runtime, { ...input, message }, one, share)),
     );
   }
-  const found = await tellingUnsent(NOTHING, () => runtime.fleet.resolve(instance));
+  const found = await tellingUnsent(instance, NOTHING, async () => runtime.fleet.resolve(instance));
   return await sendOne(runtime, { ...input, message }, found, { call });
 }
 
-/** What a call has done before it sends. */
-const NOTHING: readonly string[] = ['nothing was sent by it'];
+const NOTHING: readonly string[] = ['nothing was sent by this call'];
 
 interface Message extends SendInput {
   readonly message: string;
 }
 
 interface Checked extends Message, Choice {
-  /** What this call has done so far, for the error of one that is over before it sends. */
+  /** What the call has done so far, for its error if it ends before it sends. */
   readonly done: string[];
 }
 
@@ -78,28 +77,23 @@ async function sendOne(
   several: Several,
 ): Promise<Answer<TurnView>> {
   const done = [...NOTHING];
-  const tell = await tellingUnsent(done, () =>
-    tellingUndone(
-      instance.name,
-      () => done.join('; '),
-      async () => {
-        const connected = await connectTo(runtime, instance, several.call);
-        const choice = await checkChoice(runtime, connected, input, several.call);
-        return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
-      },
-    ),
-  );
-  return tell();
+  const answer = await tellingUnsent(instance.name, done, async () => {
+    const connected = await connectTo(runtime, instance, several.call);
+    const choice = await checkChoice(runtime, connected, input, several.call);
+    return await sendChecked(runtime, connected, { ...input, ...choice, done }, several);
+  });
+  return answer();
 }
 
-/** Does what comes before the message is sent: whatever fails says that it was not. */
-async function tellingUnsent<T>(done: readonly string[], work: () => T | Promise<T>): Promise<T> {
+/** Runs the steps before sending: their errors say that nothing was sent. @throws {NotSentError} */
+async function tellingUnsent<T>(instance: string, done: readonly string[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const isOurs = [OperationError, QueryError, UnreachableError].some((kind) => error instanceof kind);
-    if (!(error instanceof Error) || !isOurs || /nothing was (?:sent|done)/i.test(error.message)) throw error;
-    throw new OperationError(`${error.message} (${done.join('; ')})`, { cause: error });
+    const undone = done.join('; ');
+    const why = whyUndone(instance, error, undone);
+    if (why === undefined && !(error instanceof AdvisedError)) throw error;
+    throw new NotSentError(why ?? ((words) => `${messageIn(words, error)} (${undone})`), { cause: error });
   }
 }
 
@@ -118,40 +112,40 @@ async function sendChecked(
     const request = key && found && { key, found };
     const earlier = found?.entry;
     const session = await sessionToDrive(connected, input, named, earlier);
-    // Listings tell what it does there from now on.
+    // Listings include that directory from now on.
     if (session.directory !== connected.directory) runtime.fleet.worksIn(connected, session);
     const interrupts = (input.abort === true || input.when_busy === 'interrupt') && earlier === undefined;
     const aborted = interrupts ? await abortVerified(runtime, connected, session, call) : undefined;
     if (aborted === true) input.done.push(`what ran in session ${session.id} was aborted`);
     const { onWaiting, settled } = askInTurn(runtime, connected, session, call);
-    let telling: Promise<readonly string[]> | undefined;
+    let notifying: Promise<readonly string[]> | undefined;
     const onStarted = (): void => {
       release();
-      telling = tellOtherTerminals(runtime, connected, session, call);
+      notifying = notifyOtherTerminals(runtime, connected, session, call);
     };
     const prepared = { ...input, request, onStarted, onWaiting };
     const result = await serialized(runtime, connected, session, prepared, call);
-    // One that hangs does not delay the answer.
-    const alsoOpenIn = await Promise.race([telling, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
+    // A hanging one must not delay the answer.
+    const alsoOpenIn = await Promise.race([notifying, runtime.clock.sleep(OTHERS_MS).then(() => undefined)]);
     const shown =
       result.outcome.kind === 'cancelled' && input.async === true ? { ...result, outcome: RUNNING } : result;
     return () => {
       const answer = turnAnswer(connected.instance.name, session, shown, {
-        nowMs: runtime.clock.now(),
+        runtime,
         aborted,
         settled,
         alsoOpenIn,
         ...(maxChars !== undefined && { maxChars }),
       });
-      return connected.dialect === 'opencode-1' ? answer : tellingWhatStays(answer, input);
+      return connected.dialect === 'opencode-1' ? answer : withKeptChoice(answer, input);
     };
   } finally {
     release();
   }
 }
 
-/** Agent and model of a message are the session's from then on, in OpenCode 2. */
-function tellingWhatStays(answer: Answer<TurnView>, { agentName, modelName }: Choice): Answer<TurnView> {
+/** In OpenCode 2 a message's agent and model become the session's. */
+function withKeptChoice(answer: Answer<TurnView>, { agentName, modelName }: Choice): Answer<TurnView> {
   const kept = [
     ...(agentName === undefined ? [] : [`agent ${quoteName(agentName)}`]),
     ...(modelName === undefined ? [] : [`model ${quoteName(`${modelName.providerID}/${modelName.modelID}`)}`]),
@@ -167,7 +161,7 @@ function tellingWhatStays(answer: Answer<TurnView>, { agentName, modelName }: Ch
 
 const RUNNING = { kind: 'running' } as const;
 
-/** Other opencodes of the same machine answer in milliseconds; they are asked when the turn begins. */
+/** Other opencodes of the machine are asked when the turn begins, and answer in milliseconds. */
 const OTHERS_MS = 1_000;
 
 async function sessionToDrive(
@@ -181,19 +175,20 @@ async function sessionToDrive(
     const session = await connected.api.session(earlier.sessionId);
     if (session !== undefined) return session;
     throw new OperationError(
-      `request_id was used for session ${earlier.sessionId}, which ${quoteName(connected.instance.name)} does not have any more; nothing was sent.`,
+      ({ messageKey }) =>
+        `${messageKey} was used for session ${earlier.sessionId}, which ${quoteName(connected.instance.name)} does not have any more.`,
     );
   }
   const latest = await latestSession(connected);
   if (latest !== undefined) return latest;
-  if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was sent');
+  if (isWholeService(connected)) throw sessionNeeded(connected);
   const making = connected.api.createSession(undefined, scopeOf(connected).directory);
   const created = await madeSession(quoteName(connected.instance.name), making);
   done.push(`session ${created.id} was created for it`);
   return created;
 }
 
-/** Calls with one request id go one after the other until the message is seen to run. */
+/** Calls with the same request id run one at a time, until the message is seen to run. */
 async function lockRequest({ lock }: Runtime, key: RequestKey | undefined, call: Call): Promise<() => void> {
   if (key === undefined) return () => {};
   return await lock.acquire(`request ${key.requestId}\0${key.identities[0]}`, limitOf(call));
@@ -201,12 +196,11 @@ async function lockRequest({ lock }: Runtime, key: RequestKey | undefined, call:
 
 interface Prepared extends Checked {
   readonly request: { readonly key: RequestKey; readonly found: KeptRequest } | undefined;
-  /** The message runs, and another call with its request id finds it. */
   readonly onStarted: () => void;
   readonly onWaiting: TurnRequest['onWaiting'];
 }
 
-/** Our sends to one session go one after the other, each until it is seen to run. */
+/** Our sends to one session run one at a time, each until its turn is seen to run. */
 async function serialized(
   runtime: Runtime,
   connected: Connected,
@@ -215,20 +209,16 @@ async function serialized(
   call: Call,
 ): Promise<TurnResult> {
   const { api, instance } = connected;
-  const limit = limitOf(call);
   const release = await holdSession(runtime, connected, session, call);
   const follow = new LinkedAbort(call.signal);
   const claim = claimer(runtime, prepared);
   const request: TurnRequest = {
-    session,
+    ...followRequest(instance, session, call),
+    signal: follow.signal,
     text: prepared.message,
     agent: prepared.agentName,
     model: prepared.modelName,
     whenBusy: prepared.when_busy === 'queue' ? 'queue' : 'fail',
-    deadlineMs: limit.deadlineMs,
-    signal: follow.signal,
-    onText: call.onProgress,
-    onDoing: (doing) => call.onActivity?.(instance.name, doing),
     onWaiting: prepared.onWaiting,
     onStarted: () => {
       release();
@@ -276,7 +266,7 @@ async function serialized(
   }
 }
 
-/** Undefined where the caller gave no request id. */
+/** Undefined without a request id. */
 function claimer({ journal }: Runtime, { request }: Prepared): TurnRequest['beforeSend'] {
   if (request === undefined) return undefined;
   const { key } = request;
@@ -285,7 +275,8 @@ function claimer({ journal }: Runtime, { request }: Prepared): TurnRequest['befo
     const claimed = await journal.claim(key, found, prompt);
     if (claimed === undefined)
       throw new OperationError(
-        `Another server is sending the message with request_id ${JSON.stringify(key.requestId)} just now; nothing was sent by this one. Call again to follow it.`,
+        ({ messageKey, again }) =>
+          `Another process is sending the message with ${messageKey} ${JSON.stringify(key.requestId)} now; ${again} to follow it.`,
       );
     found = claimed;
   };

@@ -1,24 +1,24 @@
+import { messageIn, type ReaderWords } from '../../model/advice.ts';
 import type { Instance } from '../../model/instance.ts';
 import { sentence, StreamCleaner } from '../../base/plain-text.ts';
 import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { Call, Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
 
-/** What one of several gets of a call. */
+/** The share of a call that one of several instances gets. */
 export interface Several {
   readonly call: Call;
-  /** Of its text in the result; undefined: as one alone. */
+  /** Limit of its text in the result; undefined: the default. */
   readonly maxChars?: number;
 }
 
-/** Of all texts together, so that a result stays small. */
+/** Of all texts together: a result stays small. */
 const ALL_CHARS = 4_000;
 const LEAST_CHARS = 200;
 
 /**
- * Does `work` for each of the instances that `queries` name, all at once. What fails for one is its outcome and
- * no other's.
- * @throws {QueryError | OperationError} a name is unknown, ambiguous or there twice; nothing was done for any
+ * Runs `work` for all instances that `queries` name at once. A failure is that instance's outcome.
+ * @throws {QueryError | OperationError} a name is unknown, ambiguous or repeated; nothing was done
  */
 export async function toSeveral(
   runtime: Runtime,
@@ -34,14 +34,13 @@ export async function toSeveral(
       try {
         return await work(instance, { call: { ...call, onProgress: progress.of(instance.name) }, maxChars });
       } catch (error) {
-        return failed(instance.name, error);
+        return failed(instance.name, error, runtime.words);
       }
     }),
   );
   return together(answers);
 }
 
-/** One answer of those of several instances. */
 export function together(answers: readonly Answer<TurnView>[]): Answer<TurnView> {
   return {
     data: {
@@ -53,24 +52,23 @@ export function together(answers: readonly Answer<TurnView>[]): Answer<TurnView>
   };
 }
 
-/** @throws {QueryError | OperationError} as above */
+/** @throws {QueryError | OperationError} a name is unknown, ambiguous or repeated */
 export function resolveAll(runtime: Runtime, queries: readonly string[]): readonly Instance[] {
   const instances = queries.map((query) => runtime.fleet.resolve(query));
   const twice = instances.find((instance, index) =>
     instances.some((other, at) => at < index && other.key === instance.key),
   );
   if (twice !== undefined)
-    throw new OperationError(`${quoteName(twice.name)} is meant twice; nothing was done. Name each instance once.`);
+    throw new OperationError(`${quoteName(twice.name)} is meant twice. Name each instance once.`);
   return instances;
 }
 
-/** Characters of text for each of so many. */
 export function shareOf(count: number): number {
   return Math.max(LEAST_CHARS, Math.floor(ALL_CHARS / Math.max(1, count)));
 }
 
-export function failed(name: string, error: unknown): Answer<TurnView> {
-  const reason = sentence(error instanceof Error ? error.message : String(error), 500);
+export function failed(name: string, error: unknown, words: ReaderWords): Answer<TurnView> {
+  const reason = sentence(messageIn(words, error), 500);
   return { data: { instance: name, outcome: 'error', reason }, text: `${quoteName(name)}: error: ${reason}` };
 }
 
@@ -81,7 +79,7 @@ export function outcomes(answers: readonly Answer<TurnView>[]): string {
   return [...counts].map(([outcome, count]) => `${count} ${outcome}`).join(', ');
 }
 
-/** Says whose text comes, on each line of it: a line of one can then not pass for another's. */
+/** Puts the instance's name before each line of text, so that no line can pass for another instance's. */
 export class NamedProgress {
   readonly #tell: (text: string) => void;
   #last: string | undefined;

@@ -4,18 +4,15 @@ import { foundStalled, stalledSince } from './following.ts';
 import { type CallSpan, type Connected, connectTo, type Runtime } from '../runtime.ts';
 import { stalled } from '../sessions/session-state.ts';
 
-/** An instance as it is listed: the directory does not follow turns, and knows no stall. */
+/** An instance in a listing. A snapshot has no `stalled`, since the fleet follows no turns. */
 export interface Listed extends Omit<Instance, 'state'> {
   readonly state: InstanceState | 'stalled';
 }
 
-/** At once; a fleet of which more stall than this has other worries. */
+/** Requests at once. */
 const ASKED_TOGETHER = 8;
 
-/**
- * Tells those as stalled that work on a session which a call found stalled, and which has not moved since. Only such
- * ones are asked anything.
- */
+/** Marks an instance as stalled if a call found one of its running sessions stalled and that has not moved since. Asks only such instances. */
 export async function withStalls(
   runtime: Runtime,
   instances: readonly Instance[],
@@ -42,12 +39,12 @@ async function earliestStall(
     const stalls = await stallsAmong(runtime, await connectTo(runtime, instance, call), sessions);
     return stalls.size === 0 ? undefined : Math.min(...stalls.values());
   } catch {
-    // The next look at it shows that it does not answer.
+    // The next probe shows that it does not answer.
     return undefined;
   }
 }
 
-/** Since when those of the sessions say nothing that were found stalled and have not moved since, in ms since the epoch, by id; without those that cannot be read. */
+/** By session id, when each stalled one last showed a sign of life, ms since the epoch. Sessions that cannot be read are left out. */
 export async function stallsAmong(
   runtime: Runtime,
   { api, instance }: Connected,

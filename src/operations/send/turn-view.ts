@@ -1,39 +1,48 @@
+import { type AdvisedText, inWords, type ReaderWords } from '../../model/advice.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { retryingLine } from '../../opencode/waiting.ts';
 import { multiLine, sentence, singleLine } from '../../base/plain-text.ts';
 import type { TurnOutcome, TurnResult } from '../../turns/outcome.ts';
-import { type Answer, type CutText, cutText, formatAge, OperationError, quoteBlock, quoteName } from '../answer.ts';
+import {
+  type Answer,
+  type CutText,
+  cutText,
+  formatAge,
+  NotSentError,
+  OperationError,
+  quoteBlock,
+  quoteName,
+} from '../answer.ts';
 import { renderCut } from '../sessions/messages.ts';
+import type { Runtime } from '../runtime.ts';
 import type { TurnView } from '../shapes.ts';
 import type { Waiting } from '../../model/instance.ts';
 import { requestLine, waitingLine } from '../respond/waiting.ts';
 
-/** The end of an answer says how it ended: of a long one the beginning and the end are shown, each with half of this. */
+/** A long answer is shown as its beginning and its end, which says how it ended; half of this each. */
 const TEXT_CHARS = 3_600;
-/** With a request's line of 500 in it, and the advice behind that. */
+/** Room for a request's line (500) and the advice after it. */
 const MAX_REASON_CHARS = 1_000;
 
-/** Nobody has more terminals in one directory. */
 const MAX_OPEN_IN = 5;
 
 export interface ViewOptions {
-  /** For telling how long ago something was, ms since the epoch. */
-  readonly nowMs: number;
-  /** Of the answer; several in one result get less each. */
+  readonly runtime: Pick<Runtime, 'clock' | 'words'>;
+  /** Limit of the answer's text. */
   readonly maxChars?: number;
-  /** Whether what ran before was aborted, where that was asked for. */
+  /** Whether something was aborted first, if the caller wanted that. */
   readonly aborted?: boolean | undefined;
   /** Without the advice on how to go on. */
   readonly brief?: true;
-  /** Other opencodes that have the session's directory open. */
+  /** Names of other opencodes with the session's directory open. */
   readonly alsoOpenIn?: readonly string[] | undefined;
-  /** What was settled meanwhile, each in a few words. */
+  /** Requests settled meanwhile, in a few words each. */
   readonly settled?: readonly string[] | undefined;
 }
 
 /**
- * A turn as the tools show it.
- * @throws {OperationError} nothing was started, or that is unknown
+ * The result of a turn.
+ * @throws {OperationError} nothing was started, or it is unknown whether something was
  */
 export function turnAnswer(
   instance: string,
@@ -42,10 +51,14 @@ export function turnAnswer(
   options: ViewOptions,
 ): Answer<TurnView> {
   const name = quoteName(instance);
-  const told = tell(result, name, session.id, options.nowMs);
-  if (told.isError) throw new OperationError(`${name}, session ${session.id}: ${told.reason}. ${told.next}`);
+  const { clock, words } = options.runtime;
+  const told = tell(result, name, session.id, clock.now());
   const { outcome, reason } = told;
-  const next = options.brief && told.waiting === undefined ? undefined : told.next;
+  if (told.isError) {
+    const why: AdvisedText = (said) => `${name}, session ${session.id}: ${reason}. ${inWords(told.next ?? '', said)}`;
+    throw outcome === 'busy' ? new NotSentError(why) : new OperationError(why);
+  }
+  const next = options.brief && told.waiting === undefined ? undefined : told.next && inWords(told.next, words);
   const text = middleCut(...wholeAndNew(result), options.maxChars ?? TEXT_CHARS);
   const data: TurnView = {
     instance,
@@ -65,11 +78,12 @@ export function turnAnswer(
   return { data, text: render(data, name, result.textPending) };
 }
 
-/** A turn that waits, as its watcher says it. */
+/** The result of a waiting turn that a watcher reported. */
 export function waitingAnswer(
   instance: string,
   session: Pick<Session, 'id' | 'title'>,
   waiting: Waiting,
+  words: ReaderWords,
 ): Answer<TurnView> {
   const name = quoteName(instance);
   const data: TurnView = {
@@ -77,26 +91,26 @@ export function waitingAnswer(
     session: { id: session.id, title: singleLine(session.title, 100) },
     outcome: 'waiting',
     waiting: [waitingLine(waiting)],
-    next: settleAdvice(name, waiting.id),
+    next: inWords(settleAdvice(name, waiting.id), words),
   };
   return { data, text: render(data, name, false) };
 }
 
-function settleAdvice(name: string, requestId: string): string {
-  return `Settle it with respond (instance ${name}, request_id ${requestId}), or in that opencode.`;
+function settleAdvice(name: string, requestId: string): AdvisedText {
+  return ({ respondTo }) => `Settle it with ${respondTo(name, requestId)}, or in that opencode.`;
 }
 
 interface Told {
   readonly outcome: string;
   readonly reason?: string;
   readonly waiting?: string[];
-  readonly next?: string;
+  readonly next?: AdvisedText;
   readonly isError?: true;
 }
 
 function tell({ outcome, messageId }: TurnResult, name: string, sessionId: string, nowMs: number): Told {
-  const handle = messageId === undefined ? '' : ` and message_id ${messageId}`;
-  const goOn = `To see how it goes on: wait with instances [${name}] or read with instance ${name}, session_id ${sessionId}${handle}.`;
+  const goOn = ({ follow }: ReaderWords): string => `To see how it goes on: ${follow(name, sessionId, messageId)}.`;
+  const stillRuns: AdvisedText = (words) => `It still runs. ${goOn(words)}`;
   switch (outcome.kind) {
     case 'completed':
       return { outcome: 'completed', ...(outcome.reason !== undefined && { reason: outcome.reason }) };
@@ -107,22 +121,26 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
     case 'waiting': {
       const { waiting, ofSubAgent, reason } = outcome;
       const waits = { outcome: 'waiting', waiting: [requestLine(waiting, ofSubAgent)] };
-      // It says itself what to do next: respond would ask the person in vain once more.
+      // The reason has its own advice: respond would ask the person in vain once more.
       if (reason !== undefined) return { ...waits, reason: sentence(reason, MAX_REASON_CHARS) };
       return { ...waits, next: settleAdvice(name, waiting.request.id) };
     }
     case 'running':
-      return { ...running(outcome, nowMs), next: `It still runs. ${goOn}` };
+      return { ...running(outcome, nowMs), next: stillRuns };
     case 'cancelled':
-      return { outcome: 'running', next: `It still runs. ${goOn}` };
+      return { outcome: 'running', next: stillRuns };
     case 'interrupted':
-      return { outcome: 'interrupted', reason: outcome.reason, next: `${goOn} Send again to continue.` };
+      return {
+        outcome: 'interrupted',
+        reason: outcome.reason,
+        next: (words) => `${goOn(words)} Send again to continue.`,
+      };
     case 'busy':
       return {
         isError: true,
         outcome: 'busy',
         reason: `nothing was sent: ${sentence(outcome.reason, 300)}`,
-        next: 'Wait and read, send to another session (create_session), or send with when_busy: queue (after what runs) or abort: true (stops it first).',
+        next: ({ sendAnyway }) => `Wait and read, or ${sendAnyway}.`,
       };
     case 'refused':
       return {
@@ -136,7 +154,7 @@ function tell({ outcome, messageId }: TurnResult, name: string, sessionId: strin
         isError: true,
         outcome: 'unknown',
         reason: `it is unknown whether the message arrived, or what became of it: ${sentence(outcome.reason, 500)}`,
-        next: `Look before sending it again. ${goOn}`,
+        next: (words) => `Look before sending it again. ${goOn(words)}`,
       };
   }
 }
@@ -162,11 +180,11 @@ function running(
 /** The text that `read` pages through, and where in it the new part begins: what was said before a turn was joined is not shown. */
 function wholeAndNew({ text, wholeText = text }: TurnResult): readonly [whole: string, start: number] {
   const [whole, fresh] = [wholeText, text].map((one) => multiLine(one, Number.MAX_SAFE_INTEGER)) as [string, string];
-  // Where parts ran side by side, the new text is not the end of the whole: then all is shown.
+  // If parts ran side by side, the new text is not the end of the whole: show all.
   return [whole, whole.endsWith(fresh) ? whole.length - fresh.length : 0];
 }
 
-/** Beginning and end of what follows `start`, where that is too long for one result; `next_offset` is where the part left out begins. */
+/** The text from `start`; if too long, its beginning and end, with `next_offset` at the beginning of the gap. */
 function middleCut(whole: string, start: number, limit: number): CutText {
   if (whole.length - start <= limit) return { text: whole.slice(start) };
   const half = Math.floor(limit / 2);
@@ -187,13 +205,13 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   if (data.reason !== undefined) head.push(`(${data.reason})`);
   const lines = [head.join(' ')];
   if (data.text !== undefined && data.text !== '') lines.push(quoteBlock(data.text));
-  else if (data.outcome === 'completed') lines.push('(it ended without saying anything)');
+  else if (data.outcome === 'completed') lines.push('(it ended without any text)');
   if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
   if (data.also_open_in !== undefined)
     lines.push(
-      `(the session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which shows nothing of this turn until that opencode is started again)`,
+      `(the session may also be open in ${data.also_open_in.map(quoteName).join(', ')}, which does not show this turn until that opencode is restarted)`,
     );
-  if (textPending) lines.push('(a part is still streaming; its text comes when it ends)');
+  if (textPending) lines.push('(a part is still streaming; its text appears when it ends)');
   if (data.next !== undefined) lines.push(data.next);
   return lines.join('\n');
 }

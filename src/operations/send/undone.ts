@@ -1,28 +1,41 @@
+import { type AdvisedText, capitalized, inWords } from '../../model/advice.ts';
 import { RequestError } from '../../http/request-error.ts';
 import { CallOver } from '../../turns/call-limit.ts';
 import { OperationError, quoteName } from '../answer.ts';
 
+const STILL_WANTED: AdvisedText = ({ again }) => `${capitalized(again)} if it is still wanted.`;
+
 /**
- * Does `work`; where the call was over, or a request failed, before its effect, the error says so.
- * @param work what may have had its effect is no `RequestError` of it
- * @param undone what the call did not do, such as `nothing was sent`; asked when it has failed
- * @throws {OperationError} in the place of `CallOver` and `RequestError`
+ * Runs `work`; if the call is over or a request fails before any effect, the error says so.
+ * @param undone such as `nothing was sent`
+ * @param work throws a `RequestError` only if it has had no effect
+ * @throws {OperationError} in place of `CallOver` and `RequestError`
  */
 export async function tellingUndone<T>(
   instance: string,
-  undone: () => string,
+  undone: string,
   work: () => Promise<T>,
-  next = 'Call again if it is still wanted.',
+  next = STILL_WANTED,
 ): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof RequestError)
-      throw new OperationError(
-        `${quoteName(instance)}: ${error.message}; ${undone()}. Call instances to see how it is, then call again.`,
-        { cause: error },
-      );
-    if (!(error instanceof CallOver)) throw error;
-    throw new OperationError(`${quoteName(instance)}: ${error.message}, and ${undone()}. ${next}`, { cause: error });
+    const why = whyUndone(instance, error, undone, next);
+    throw why === undefined ? error : new OperationError(why, { cause: error });
   }
+}
+
+/** The message of an error after which there has certainly been no effect; undefined for other errors. */
+export function whyUndone(
+  instance: string,
+  error: unknown,
+  undone: string,
+  next = STILL_WANTED,
+): AdvisedText | undefined {
+  const name = quoteName(instance);
+  if (error instanceof RequestError)
+    return ({ look, again }) =>
+      `${name}: ${error.message}; ${undone}. ${capitalized(look)} to see how it is, then ${again}.`;
+  if (error instanceof CallOver) return (words) => `${name}: ${error.message}, and ${undone}. ${inWords(next, words)}`;
+  return undefined;
 }

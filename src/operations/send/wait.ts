@@ -1,3 +1,4 @@
+import { messageIn, type ReaderWords } from '../../model/advice.ts';
 import type { Instance, InstanceState } from '../../model/instance.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import { RequestError } from '../../http/exchange.ts';
@@ -17,25 +18,25 @@ import type { TurnView } from '../shapes.ts';
 import { turnAnswer } from './turn-view.ts';
 
 export interface WaitInput {
-  /** Default: every instance that works or waits now. */
+  /** Default: every instance that works or waits. */
   readonly instances?: readonly string[] | undefined;
-  /** With one instance: only this session counts. */
+  /** Only with one instance: waits for this session. */
   readonly session_id?: string | undefined;
   readonly for: 'any' | 'all';
   readonly timeout_seconds?: number | undefined;
 }
 
-/** Of one instance; sub-agents are not counted. */
+/** Of one instance, without sub-agents. */
 const MAX_SESSIONS = 5;
-/** A request for each shows which of them are sub-agents. */
-const MAX_LOOKED_AT = 30;
-/** Of the whole fleet, where no instance is named. */
+/** Each costs a request that shows whether it is a sub-agent's. */
+const MAX_READ = 30;
+/** Of the fleet, if no instance is named. */
 const MAX_INSTANCES = 30;
 /** Turns that end at the same moment are reported together. */
 const TOGETHER_MS = 50;
 const ACTIVE: ReadonlySet<InstanceState> = new Set<InstanceState>(['starting', 'busy', 'retrying', 'waiting']);
 
-/** Waits until the first or all of the instances are idle, need something, fail or vanish. */
+/** Waits until the first instance, or all of them, are idle, need something, fail or vanish. */
 export async function wait(runtime: Runtime, input: WaitInput, call: Call): Promise<Answer<TurnView>> {
   const { instances, left } = await meant(runtime, input, call);
   if (instances.length === 0) {
@@ -45,7 +46,7 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
     };
   }
   if (input.session_id !== undefined && instances.length !== 1)
-    throw new OperationError('session_id goes with one instance.');
+    throw new OperationError(({ session }) => `${session} goes with one instance.`);
   const following = new LinkedAbort(call.signal);
   const progress = new NamedProgress(call.onProgress);
   const limited = limit(runtime, input, call);
@@ -69,7 +70,7 @@ export async function wait(runtime: Runtime, input: WaitInput, call: Call): Prom
   }
 }
 
-/** `left`: how many work, too, and are not waited for. */
+/** `left`: how many more instances work. */
 async function meant(
   runtime: Runtime,
   { instances }: WaitInput,
@@ -78,9 +79,9 @@ async function meant(
   await runtime.fleet.ready();
   if (instances !== undefined) return { instances: resolveAll(runtime, instances), left: 0 };
   const snapshot = await runtime.fleet.survey(call.signal);
-  // What an OpenCode 2 as a whole does its directories do.
+  // An OpenCode 2 as a whole works only in its directories, which are listed too.
   const active = snapshot.instances.filter(({ state, directory }) => ACTIVE.has(state) && directory !== undefined);
-  // What waits is over at once, however many others work.
+  // Waiting ones first: they end the call at once.
   const ordered = active.toSorted((one, other) => Number(other.state === 'waiting') - Number(one.state === 'waiting'));
   return { instances: ordered.slice(0, MAX_INSTANCES), left: Math.max(0, ordered.length - MAX_INSTANCES) };
 }
@@ -97,20 +98,19 @@ interface Seen {
   readonly instance: string;
   readonly session?: Pick<Session, 'id' | 'title'>;
   readonly result?: TurnResult;
-  /** It waits, as its watcher says. */
-  readonly told?: Answer<TurnView>;
+  /** A waiting turn, by its watcher's report. */
+  readonly reported?: Answer<TurnView>;
   readonly problem?: Problem;
-  /** What the person settled meanwhile. */
   readonly settled?: readonly string[];
 }
 
-/** `unknown`: it answers, but how it stands cannot be read there. */
+/** `unknown`: it answers, but its state cannot be read. */
 interface Problem {
   readonly outcome: 'offline' | 'unknown';
   readonly reason: string;
 }
 
-/** Resolves when the instance has settled, or following ends. Never rejects, but for a session that there is not. */
+/** Resolves when the instance has settled, or following ends. Rejects only if there is no such session. */
 async function watch(
   runtime: Runtime,
   instance: Instance,
@@ -132,7 +132,7 @@ async function watch(
     return await followAll(runtime, connected, sessions, call);
   } catch (error) {
     if (error instanceof OperationError) throw error;
-    return [{ instance: name, problem: problemOf(error) }];
+    return [{ instance: name, problem: problemOf(error, runtime.words) }];
   }
 }
 
@@ -151,11 +151,11 @@ async function followAll(
           const own = { ...call, signal: following.signal };
           const { onWaiting, settled } = askInTurn(runtime, connected, session, own);
           const result = await followOn(runtime, connected, session, own, { onWaiting });
-          // The caller waits for one that needs something or failed: its other sessions are reported as they are.
+          // One that needs something or failed ends the wait: the other sessions are reported as they are.
           if (needsSomebody(result.outcome)) following.abort();
           return { instance: name, session, result, settled };
         } catch (error) {
-          return { instance: name, session, problem: problemOf(error) };
+          return { instance: name, session, problem: problemOf(error, runtime.words) };
         }
       }),
     );
@@ -169,11 +169,11 @@ async function known({ api }: Connected, ids: readonly string[]): Promise<readon
   return sessions.filter((session) => session !== undefined);
 }
 
-/** Root sessions that are not idle, or about to be: opencode takes a message up to a second before its status says so. */
+/** Root sessions that run, or are about to: opencode takes a message up to a second before its status says so. */
 async function running(runtime: Runtime, connected: Connected): Promise<readonly Session[]> {
   const { api, directory } = connected;
   const statuses = await api.statuses(directory);
-  const sessions = await Promise.all([...statuses.keys()].slice(0, MAX_LOOKED_AT).map((id) => api.session(id)));
+  const sessions = await Promise.all([...statuses.keys()].slice(0, MAX_READ).map((id) => api.session(id)));
   const roots = sessions.flatMap((session) =>
     session === undefined || session.parentID !== undefined ? [] : [session],
   );
@@ -185,9 +185,10 @@ async function running(runtime: Runtime, connected: Connected): Promise<readonly
   return state === 'starting' ? [latest] : [];
 }
 
-/** What it said last. */
-async function idle({ api, instance, ...rest }: Connected): Promise<readonly Seen[]> {
-  const session = await latestSession({ api, instance, ...rest });
+/** The last turn of the latest session. */
+async function idle(connected: Connected): Promise<readonly Seen[]> {
+  const { api, instance } = connected;
+  const session = await latestSession(connected);
   if (session === undefined) return [{ instance: instance.name }];
   return [{ instance: instance.name, session, result: await lastTurn(api, session) }];
 }
@@ -200,7 +201,7 @@ function needsSomebody({ kind }: TurnOutcome): boolean {
   return !isWorking({ kind } as TurnOutcome) && kind !== 'completed' && kind !== 'aborted';
 }
 
-/** Resolves when it has settled; never where following only ended. */
+/** Resolves once it has settled; never if following only ended. */
 async function whenSettled(watched: Promise<readonly Seen[]>): Promise<void> {
   if (!isSettled(await watched)) await new Promise(() => {});
 }
@@ -213,8 +214,7 @@ function isSettled(seen: readonly Seen[]): boolean {
 function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: number): Answer<TurnView> {
   const seen = watched.flat();
   const maxChars = shareOf(seen.length);
-  const nowMs = runtime.clock.now();
-  const views = seen.map((one) => view(one, nowMs, maxChars));
+  const views = seen.map((one) => view(runtime, one, maxChars));
   const open = watched.filter((one) => !isSettled(one)).flatMap(([first]) => first?.instance ?? []);
   const sentences = [
     ...(open.length === 0 ? [] : [`Still under way: ${open.map(quoteName).join(', ')}; wait for them again.`]),
@@ -233,33 +233,29 @@ function answer(runtime: Runtime, watched: readonly (readonly Seen[])[], left: n
 }
 
 function view(
-  { instance, session, result, told, problem, settled }: Seen,
-  nowMs: number,
+  runtime: Runtime,
+  { instance, session, result, reported, problem, settled }: Seen,
   maxChars: number,
 ): Answer<TurnView> {
-  if (told !== undefined) return told;
-  if (problem !== undefined) return untold(instance, problem.outcome, problem.reason);
-  if (session === undefined || result === undefined) return untold(instance, 'idle', 'it has no session yet');
+  if (reported !== undefined) return reported;
+  if (problem !== undefined) return withoutTurn(instance, problem.outcome, problem.reason);
+  if (session === undefined || result === undefined) return withoutTurn(instance, 'idle', 'it has no session yet');
   const over = !isWorking(result.outcome);
   try {
-    // The whole answer of an ended turn is given: the call that sent it may not have waited for it.
+    // The whole answer of an ended turn: the call that sent the message may not have waited for it.
     const shown = over ? { ...result, text: result.wholeText ?? result.text } : result;
-    return turnAnswer(instance, session, shown, { nowMs, maxChars, brief: true, settled });
+    return turnAnswer(instance, session, shown, { runtime, maxChars, brief: true, settled });
   } catch (error) {
-    return untold(instance, 'lost', messageOf(error));
+    return withoutTurn(instance, 'lost', messageIn(runtime.words, error));
   }
 }
 
-function untold(instance: string, outcome: string, reason: string): Answer<TurnView> {
-  const told = sentence(reason, 300);
-  return { data: { instance, outcome, reason: told }, text: `${quoteName(instance)}: ${outcome} (${told})` };
+function withoutTurn(instance: string, outcome: string, why: string): Answer<TurnView> {
+  const reason = sentence(why, 300);
+  return { data: { instance, outcome, reason }, text: `${quoteName(instance)}: ${outcome} (${reason})` };
 }
 
-function problemOf(error: unknown): Problem {
+function problemOf(error: unknown, words: ReaderWords): Problem {
   const answers = error instanceof RequestError && ['too-large', 'malformed', 'status'].includes(error.kind);
-  return { outcome: answers ? 'unknown' : 'offline', reason: messageOf(error) };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return { outcome: answers ? 'unknown' : 'offline', reason: messageIn(words, error) };
 }

@@ -4,20 +4,20 @@ import { outlineOf } from '../../turns/turn-messages.ts';
 import { cutText, quoteBlock } from '../answer.ts';
 import type { MessageRow } from '../shapes.ts';
 
-/** Of one message in a listing: the newest gets more than the older ones, which are context. */
+/** The newest message gets more room than older ones, which are context. */
 const NEWEST_CHARS = 3_000;
 const OLDER_CHARS = 400;
-/** A page of one message, read on purpose. */
+/** A page of a message that is read by its id. */
 export const PAGE_CHARS = 6_000;
 const TOOL_CHARS = 120;
 const MAX_TOOLS = 10;
 
-/** A person took it back; the model does not see it any more. */
+/** A person has undone it, and the model no longer sees it. */
 export const UNDONE = 'undone';
-/** What a message says that reached the limit of the model's output. */
+/** The model reached its output limit. */
 export const CUT_SHORT = 'cut at the limit of output';
 
-/** The text of a message as people see it: what was typed or answered, not what opencode added to it. */
+/** The text of a message as people see it, without what opencode added. */
 export function messageText({ parts }: Message): string {
   const texts = parts.filter((part) => part.type === 'text' && !part.synthetic && !part.ignored);
   return multiLine(
@@ -29,13 +29,13 @@ export function messageText({ parts }: Message): string {
   );
 }
 
-interface RowOptions {
+export interface RowOptions {
   readonly running: boolean;
-  /** Ids of messages. */
+  /** Message ids. */
   readonly undone: ReadonlySet<string>;
 }
 
-/** One message, its text cut to what fits from `offset` on. */
+/** One message, with the part of its text that fits from `offset`. */
 export function messageRow(
   message: Message,
   { running, undone, limit, offset = 0 }: RowOptions & { readonly limit: number; readonly offset?: number },
@@ -59,7 +59,7 @@ export function messageRow(
 
 /** A page of messages, oldest first. */
 export function messageRows(messages: readonly Message[], { running, undone }: RowOptions): MessageRow[] {
-  // What others wrote meanwhile stands behind the answer that runs.
+  // Messages that others wrote meanwhile follow the running answer.
   const latest = messages.findLastIndex(({ info }) => info.role === 'assistant');
   return messages.map((message, index) => {
     const limit = index === messages.length - 1 ? NEWEST_CHARS : OLDER_CHARS;
@@ -77,7 +77,7 @@ function messageState(message: Message, running: boolean): string {
   if (info.error !== undefined) return 'failed';
   if (info.time.completed !== undefined && info.summary === true) return 'summary of what was said before';
   if (info.time.completed !== undefined) return info.finish === 'length' ? CUT_SHORT : 'complete';
-  // opencode stores a part's text when the part ends: what streams now is not here yet.
+  // opencode stores a part's text only when the part ends.
   return running ? 'streaming' : 'interrupted';
 }
 
@@ -94,7 +94,7 @@ export function renderMessage(row: MessageRow): string {
   if (row.tools !== undefined) lines.push(`tools: ${row.tools.map((tool) => JSON.stringify(tool)).join(', ')}`);
   if (row.error !== undefined) lines.push(`error: ${JSON.stringify(row.error)}`);
   if (row.state === 'streaming')
-    lines.push('(its last part is still streaming; the text of that part comes when it ends)');
+    lines.push('(its last part is still streaming; the text of that part appears when it ends)');
   return lines.join('\n');
 }
 

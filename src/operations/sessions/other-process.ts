@@ -7,15 +7,15 @@ import { RECENT_MS } from '../../probing/list-sessions.ts';
 import { quoteName } from '../answer.ts';
 import { type CallSpan, connectTo, type Connected, type Runtime } from '../runtime.ts';
 
-/** Each is asked for the session first, which only those of the same home have. Nobody runs more on one machine. */
+/** Each is asked for the session first, which only processes of the same home have. */
 const MAX_ASKED = 16;
 
 /**
- * Processes with one home share sessions, but each knows only its own status; a prompt or an
- * abort given to the wrong one is answered twice or does nothing. Says which other opencode of the same machine works on `session`
- * now, if one does: it can be one of another project, with a terminal attached to this one's directory.
+ * The name of another opencode on the same machine that works on `session` now, if any. Processes with one home share sessions, but
+ * each knows only its own status: a prompt or an abort sent to the wrong one is answered twice or does nothing. It may be of
+ * another project, with a terminal attached to this directory.
  *
- * @param old whether one of another project is asked for a session that was not used lately, too, which loads its directory there
+ * @param old whether to ask processes of other projects even for a session that was not used lately; they load its directory
  */
 export async function findOtherProcess(
   runtime: Runtime,
@@ -35,9 +35,9 @@ export async function findOtherProcess(
     others.map(async (other) => {
       try {
         const { api, dialect } = await connectTo(runtime, other, call);
-        // OpenCode 2 answers for all its directories at once, and loads none for it.
+        // OpenCode 2 answers for all its directories without loading any.
         if (dialect !== 'opencode-1') return (await api.statuses('')).has(session.id) ? other.name : undefined;
-        // Only a directory of a session of its own may be named to it.
+        // A request may only name a directory of the process's own sessions.
         const shared = await api.session(session.id);
         if (shared === undefined) return undefined;
         return (await api.statuses(shared.directory)).has(session.id) ? other.name : undefined;
@@ -51,10 +51,10 @@ export async function findOtherProcess(
 }
 
 /**
- * Tells the terminals of other opencodes of this machine and home, which have the session's directory open, that a message went into
- * it here: they share the session, and show nothing of the turn. Resolves with their names; never rejects.
+ * Shows in the terminals of other opencodes of this machine and home with the session's directory open that a message was sent:
+ * they share the session, but do not show the turn. Resolves with their names; never rejects.
  */
-export async function tellOtherTerminals(
+export async function notifyOtherTerminals(
   runtime: Runtime,
   { instance }: Connected,
   session: Session,
@@ -62,10 +62,10 @@ export async function tellOtherTerminals(
 ): Promise<readonly string[]> {
   const others = othersHere(runtime, instance).filter(({ directory }) => directory === session.directory);
   const message = `A message was sent to session ${JSON.stringify(singleLine(session.title, 60))} through ${quoteName(instance.name)}; opencode shows it here once it is started again (opencode -c)`;
-  const told = others.slice(0, MAX_ASKED).map(async (other): Promise<string[]> => {
+  const names = others.slice(0, MAX_ASKED).map(async (other): Promise<string[]> => {
     try {
       const { api } = await connectTo(runtime, other, call);
-      // In another home there is no such session.
+      // Another home has no such session.
       if ((await api.session(session.id)) === undefined) return [];
       await api.showToast(session.directory, message).catch(() => {});
       return [other.name];
@@ -73,10 +73,10 @@ export async function tellOtherTerminals(
       return [];
     }
   });
-  return (await Promise.all(told)).flat();
+  return (await Promise.all(names)).flat();
 }
 
-/** The other servers of an instance's machine that answer, each in its own directory. */
+/** The other healthy servers on the instance's machine. */
 function othersHere(runtime: Runtime, instance: Instance): readonly Instance[] {
   const isLocal = (one: Instance): boolean =>
     healthy(one).some(({ candidate }) => candidate.endpoint.route === 'loopback');

@@ -1,15 +1,15 @@
 import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Message, Session } from '../../opencode/schema.ts';
-import { multiLine, singleLine } from '../../base/plain-text.ts';
+import { multiLine } from '../../base/plain-text.ts';
 import { Transcript } from '../../turns/transcript.ts';
 import { messagesOfTurn, undoneIn } from '../../turns/turn-messages.ts';
 import { askedLine, listAsked } from '../respond/asked.ts';
 import { type Answer, cutText, OperationError, quoteName } from '../answer.ts';
 import { stalledSince } from '../send/following.ts';
-import { CUT_SHORT, messageRow, messageRows, PAGE_CHARS, renderMessage, UNDONE } from './messages.ts';
+import { CUT_SHORT, messageRow, messageRows, PAGE_CHARS, renderMessage, type RowOptions, UNDONE } from './messages.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, connect, type Connected, type Runtime } from '../runtime.ts';
-import { findSession, latestSession } from './session-query.ts';
+import { findSession, isMessageId, latestSession, noSuchMessage } from './session-query.ts';
 import { isWholeService, sessionNeeded } from '../listing/directories.ts';
 import { sessionState } from './session-state.ts';
 import { busyIn } from './sessions-at-rest.ts';
@@ -25,14 +25,13 @@ export interface ReadInput {
   readonly before?: string | undefined;
 }
 
-/** What a session says: its newest messages, a page of older ones, or one message from an offset on. */
+/** Reads a session: its newest messages, an older page, or one message from an offset. */
 export async function read(runtime: Runtime, input: ReadInput, call: Call): Promise<Answer<TranscriptView>> {
   const connected = await connect(runtime, input.instance, call);
   const session = await sessionToRead(connected, input.session_id);
   if (input.message_id !== undefined)
     return await readOne(runtime, connected, session, { messageId: input.message_id, offset: input.offset }, call);
-  if (input.offset !== undefined)
-    throw new OperationError('offset goes with message_id: it is where to go on in one message.');
+  if (input.offset !== undefined) throw new OperationError('offset needs message_id: it is a place in one message.');
   const { api, instance } = connected;
   const [statuses, undone, page] = await Promise.all([
     api.statuses(session.directory),
@@ -73,11 +72,12 @@ async function sessionToRead(connected: Connected, query: string | undefined): P
   if (isWholeService(connected)) throw sessionNeeded(connected, 'nothing was read');
   const name = quoteName(connected.instance.name);
   throw new OperationError(
-    `${name} has no session in its directory yet; send starts one, list_sessions shows other sessions of its project.`,
+    ({ sessions }) =>
+      `${name} has no session in its directory yet; send starts one, ${sessions} shows other sessions of its project.`,
   );
 }
 
-/** One message from an offset on; of a person's message, what was answered to it. */
+/** One message from an offset; for a person's message, the answer to it. */
 async function readOne(
   runtime: Runtime,
   connected: Connected,
@@ -86,16 +86,14 @@ async function readOne(
   call: Call,
 ): Promise<Answer<TranscriptView>> {
   const { api, instance } = connected;
-  const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
   const [message, statuses, undone] = await Promise.all([
-    known ? api.message(session.id, messageId) : undefined,
+    isMessageId(messageId) ? api.message(session.id, messageId) : undefined,
     api.statuses(session.directory),
     undoneIn(api, session),
   ]);
   if (message === undefined) {
-    throw new OperationError(
-      `Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; read without message_id shows its newest messages and their ids.`,
-    );
+    const next = 'read without message_id shows its newest messages and their ids.';
+    throw noSuchMessage(instance, session, messageId, next);
   }
   const running = statuses.has(session.id);
   const rowOf = (isRunning: boolean): Promise<MessageRow> | MessageRow => {
@@ -115,16 +113,12 @@ async function readOne(
   return { data, text: render(data, runtime.clock.now()) };
 }
 
-/** The answer to `message`, however many messages it took, as one. */
+/** The whole answer to `message` as one row, however many messages it took. */
 async function answerRow(
   api: OpencodeApi,
   session: Session,
   message: Message,
-  {
-    running,
-    undone,
-    offset,
-  }: { readonly running: boolean; readonly undone: ReadonlySet<string>; readonly offset: number },
+  { running, undone, offset }: RowOptions & { readonly offset: number },
 ): Promise<MessageRow> {
   const turn = new Transcript(session.id, message.info.id);
   turn.reconcile(await messagesOfTurn(api, session.id, message.info.id));

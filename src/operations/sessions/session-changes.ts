@@ -7,7 +7,7 @@ import { type Answer, OperationError, quoteName } from '../answer.ts';
 import type { DeletedSession } from '../inspect/inspect-shapes.ts';
 import { findOtherProcess } from './other-process.ts';
 import { type Call, type CallSpan, connect, type Connected, type Runtime } from '../runtime.ts';
-import { findSession } from './session-query.ts';
+import { findSession, isMessageId, noSuchMessage } from './session-query.ts';
 import { renderSession, sessionRow } from './sessions.ts';
 import type { CreatedSession } from '../shapes.ts';
 import { tellingUndone } from '../send/undone.ts';
@@ -18,14 +18,14 @@ export interface SessionInput {
 }
 
 const MAX_TITLE = 200;
-/** The titles that opencode gives until it has made one from the first message. */
+/** opencode's titles until it makes one from the first message. */
 const DEFAULT_TITLE = /^(?:New|Child) session - \d{4}-\d\d-\d\dT[\d:.]+Z$/;
-/** Sub-agents of sub-agents; deeper ones are not looked for. */
+/** Levels of sub-agents. */
 const MAX_DEPTH = 5;
 
 /**
- * A new session with what was said so far, or before one message. Of a running session the unfinished turn is left out:
- * opencode copies its half answer, which would look interrupted for ever.
+ * A new session with a copy of the messages so far, or of those before one message. Leaves out an unfinished turn: opencode
+ * would copy its half answer, which would then look interrupted for ever.
  */
 export async function forkSession(
   runtime: Runtime,
@@ -36,13 +36,11 @@ export async function forkSession(
   const source = await findSession(connected, input.session_id);
   const before = await forkPoint(connected, source, input.message_id);
   const name = quoteName(connected.instance.name);
-  const fork = await tellingUndone(
-    connected.instance.name,
-    () => 'nothing was forked',
-    () => madeSession(name, connected.api.fork(source.id, before.id)),
+  const fork = await tellingUndone(connected.instance.name, 'nothing was forked', () =>
+    madeSession(name, connected.api.fork(source.id, before.id)),
   );
   const session = sessionRow(fork, { state: 'idle' });
-  const what = before.id === undefined ? 'all of it' : `what was said before message ${before.id}`;
+  const what = before.id === undefined ? 'all of it' : `the messages before ${before.id}`;
   const why = before.running ? ', whose turn still runs' : '';
   return {
     data: { instance: connected.instance.name, session },
@@ -56,13 +54,11 @@ async function forkPoint(
   messageId: string | undefined,
 ): Promise<{ readonly id?: string; readonly running?: true }> {
   if (messageId !== undefined) {
-    const known = /^msg_[0-9A-Za-z]{8,64}$/.test(messageId);
-    const message = known ? await api.message(session.id, messageId) : undefined;
+    const message = isMessageId(messageId) ? await api.message(session.id, messageId) : undefined;
     if (message !== undefined) return { id: message.info.id };
     // opencode would copy everything.
-    throw new OperationError(
-      `Session ${session.id} of ${quoteName(instance.name)} has no message ${JSON.stringify(singleLine(messageId, 80))}; nothing was forked. read shows its messages and their ids.`,
-    );
+    const next = 'nothing was forked. read shows its messages and their ids.';
+    throw noSuchMessage(instance, session, messageId, next);
   }
   const [statuses, { messages }] = await Promise.all([
     api.statuses(session.directory),
@@ -73,12 +69,12 @@ async function forkPoint(
   return { id: newest.info.role === 'user' ? newest.info.id : newest.info.parentID, running: true };
 }
 
-/** Its turn is about to start: the status shows it up to a second later. */
+/** Its turn is about to start; the status shows it up to a second later. */
 function isUnanswered({ info }: Message): boolean {
   return info.role === 'user';
 }
 
-/** A new title, read back. */
+/** Renames a session and reads the title back. */
 export async function renameSession(
   runtime: Runtime,
   input: SessionInput & { readonly title: string },
@@ -93,19 +89,16 @@ export async function renameSession(
   const statuses = await api.statuses(session.directory);
   if (DEFAULT_TITLE.test(session.title) && statuses.has(session.id)) {
     throw new OperationError(
-      `Session ${session.id} of ${name} runs its first turn: opencode is about to name it and would overwrite the title. Nothing was renamed; do it once the session has a title or the turn has ended.`,
+      `Session ${session.id} of ${name} is in its first turn, after which opencode names it and would overwrite the title. Nothing was renamed; do it once the session has a title or the turn has ended.`,
     );
   }
   let now: Session | undefined = session;
-  const made = await tellingUndone(
-    instance.name,
-    () => 'nothing was renamed',
-    () =>
-      makeChange(runtime, {
-        make: () => api.rename(session.id, title),
-        shows: async () => (now = await api.session(session.id))?.title === title,
-        signal: call.signal,
-      }),
+  const made = await tellingUndone(instance.name, 'nothing was renamed', () =>
+    makeChange(runtime, {
+      make: () => api.rename(session.id, title),
+      shows: async () => (now = await api.session(session.id))?.title === title,
+      signal: call.signal,
+    }),
   );
   if (made.unseen !== undefined || now === undefined) {
     const still = `session ${session.id} is ${now === undefined ? 'gone' : `called ${JSON.stringify(singleLine(now.title, 100))}`}`;
@@ -118,10 +111,7 @@ export async function renameSession(
   };
 }
 
-/**
- * Deletes a session and its sub-agents' for good, unless something runs in them: opencode deletes the store from under it,
- * and what ran goes on.
- */
+/** Deletes a session and its sub-agents', unless something runs in them: it would go on after opencode has deleted their messages. */
 export async function deleteSession(
   runtime: Runtime,
   input: SessionInput,
@@ -129,10 +119,8 @@ export async function deleteSession(
 ): Promise<Answer<DeletedSession>> {
   const connected = await connect(runtime, input.instance, call);
   const session = await findSession(connected, input.session_id);
-  await tellingUndone(
-    connected.instance.name,
-    () => 'nothing was deleted',
-    () => deleteIdle(runtime, connected, session, call),
+  await tellingUndone(connected.instance.name, 'nothing was deleted', () =>
+    deleteIdle(runtime, connected, session, call),
   );
   const data: DeletedSession = {
     instance: connected.instance.name,
@@ -142,12 +130,12 @@ export async function deleteSession(
   const name = quoteName(data.instance);
   return {
     data,
-    text: `Deleted on ${name}: session ${session.id} ${JSON.stringify(data.session.title)} and its sub-agents' sessions (deleted: true; nothing brings them back).`,
+    text: `Deleted on ${name}: session ${session.id} ${JSON.stringify(data.session.title)} and its sub-agents' sessions (deleted: true; this cannot be undone).`,
   };
 }
 
 async function deleteIdle(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
-  // A send of ours that has begun must be seen to run first.
+  // Waits until a send of ours that has begun is seen to run.
   const release = await holdSession(runtime, connected, session, call);
   try {
     await assertIdle(runtime, connected, session, call);
@@ -173,7 +161,7 @@ async function assertIdle(runtime: Runtime, connected: Connected, session: Sessi
   );
 }
 
-/** Whether `id` is the session or one of its sub-agents'. */
+/** Whether `id` is the session or one of its sub-agents'. A session that cannot be read is an error here: nothing is deleted. */
 async function belongsTo({ api }: Connected, id: string, sessionId: string): Promise<boolean> {
   let at: string | undefined = id;
   for (let depth = 0; at !== undefined && depth <= MAX_DEPTH; depth++) {
@@ -183,7 +171,7 @@ async function belongsTo({ api }: Connected, id: string, sessionId: string): Pro
   return false;
 }
 
-/** opencode answers true: what counts is that it is not there, and that nothing was started in it meanwhile. */
+/** opencode answers true in any case: checks that the session is gone, and aborts what was started in it meanwhile. */
 async function remove(runtime: Runtime, connected: Connected, session: Session, call: CallSpan): Promise<void> {
   const { api, instance } = connected;
   const made = await makeChange(runtime, {
@@ -198,7 +186,7 @@ async function remove(runtime: Runtime, connected: Connected, session: Session, 
   if (!(await api.statuses(session.directory)).has(session.id)) return;
   await tellingUndone(
     instance.name,
-    () => `session ${session.id} is deleted, but what began in it meanwhile was not aborted`,
+    `session ${session.id} is deleted, but a turn that began meanwhile was not aborted`,
     () => abortVerified(runtime, connected, session, call),
     'End it in that opencode.',
   );

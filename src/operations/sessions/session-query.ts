@@ -1,28 +1,32 @@
+import type { ReaderWords } from '../../model/advice.ts';
+import type { Instance } from '../../model/instance.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Session } from '../../opencode/schema.ts';
 import { OperationError, quoteName } from '../answer.ts';
 import { scopeOf } from '../listing/directories.ts';
 import type { Connected } from '../runtime.ts';
 
-/** opencode lists 100 sessions by default; older ones are found by their title or whole id. */
-const LOOKED_THROUGH = 100;
+/** opencode's own default; older sessions are found by their title or whole id. */
+const RECENT = 100;
 const LISTED = 10;
 
 /**
- * The session that a person means: by whole id, by the beginning of an id, or by a title where only
- * one session has it. Sessions of the instance only (see `scopeOf`), unless the whole id is given.
+ * The session with this id, or the only one whose id begins so or whose title fits. Only a whole id finds sessions outside the
+ * instance (see `scopeOf`).
  */
 export async function findSession(connected: Connected, query: string): Promise<Session> {
   const { api, instance } = connected;
   const wanted = query.trim();
   const name = quoteName(instance.name);
-  const next = `call list_sessions with instance ${name} to see what there is`;
+  const next = ({ sessionsOf }: ReaderWords): string => `see ${sessionsOf(name)} for what there is`;
   if (wanted === '')
-    throw new OperationError(`session_id is empty; leave it out for the most recent session, or ${next}.`);
-  const sessions = await api.sessions({ ...scopeOf(connected), limit: LOOKED_THROUGH });
+    throw new OperationError(
+      (words) => `${words.session} is empty; leave it out for the most recent session, or ${next(words)}.`,
+    );
+  const sessions = await api.sessions({ ...scopeOf(connected), limit: RECENT });
   const exact = sessions.find(({ id }) => id === wanted);
   if (exact !== undefined) return exact;
-  // An id that does not begin with `ses` makes opencode answer 500.
+  // opencode answers 500 to an id of another form.
   if (/^ses_[0-9A-Za-z]{8,64}$/.test(wanted)) {
     const session = await api.session(wanted);
     if (session !== undefined) return session;
@@ -33,35 +37,34 @@ export async function findSession(connected: Connected, query: string): Promise<
   if (found !== undefined && titled.length === 1) return found;
   if (found === undefined) {
     throw new OperationError(
-      `No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next}.`,
+      (words) =>
+        `No session of ${name} has an id that begins with ${JSON.stringify(cleanQuery(wanted))} or that title; ${next(words)}.`,
     );
   }
   const list = titled.slice(0, LISTED).map(({ id, title }) => `${id} ${JSON.stringify(singleLine(title, 60))}`);
   const more = titled.length > LISTED ? ` and ${titled.length - LISTED} more` : '';
   throw new OperationError(
-    `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}. Call again with one of these ids.`,
+    ({ again }) =>
+      `${JSON.stringify(cleanQuery(wanted))} fits ${titled.length} sessions of ${name}: ${list.join(', ')}${more}; ${again} with one of these ids.`,
   );
 }
 
-/** Whole titles first, then parts of titles, case ignored. */
+/** Whole titles, else parts of titles; case ignored. */
 async function searchTitles(
   connected: Connected,
   wanted: string,
   recent: readonly Session[],
 ): Promise<readonly Session[]> {
-  const older = await connected.api.sessions({ ...scopeOf(connected), search: wanted, limit: LOOKED_THROUGH });
+  const older = await connected.api.sessions({ ...scopeOf(connected), search: wanted, limit: RECENT });
   const all = [...new Map([...recent, ...older].map((session) => [session.id, session])).values()];
   const lower = wanted.toLowerCase();
   const whole = all.filter(({ title }) => title.toLowerCase() === lower);
   return whole.length > 0 ? whole : all.filter(({ title }) => title.toLowerCase().includes(lower));
 }
 
-/**
- * The most recently updated root session of the instance's directory: not a sub-agent's, not another project's, and not one
- * that a person has put away.
- */
+/** The most recently updated root session of the instance's directory that is not archived. */
 export async function latestSession({ api, directory }: Connected): Promise<Session | undefined> {
-  for (const limit of [1, LOOKED_THROUGH]) {
+  for (const limit of [1, RECENT]) {
     const sessions = await api.sessions({ directory, rootsOnly: true, limit });
     const latest = sessions.find(
       (session) => session.directory === directory && session.parentID === undefined && session.time.archived == null,
@@ -69,6 +72,21 @@ export async function latestSession({ api, directory }: Connected): Promise<Sess
     if (latest !== undefined || sessions.length < limit) return latest;
   }
   return undefined;
+}
+
+/** opencode answers 500 to an id of another form. */
+export function isMessageId(id: string | undefined): id is string {
+  return id !== undefined && /^msg_[0-9A-Za-z]{8,64}$/.test(id);
+}
+
+export function noSuchMessage(
+  { name }: Pick<Instance, 'name'>,
+  session: Session,
+  messageId: string,
+  next: string,
+): OperationError {
+  const id = JSON.stringify(cleanQuery(messageId));
+  return new OperationError(`Session ${session.id} of ${quoteName(name)} has no message ${id}; ${next}`);
 }
 
 function cleanQuery(query: string): string {

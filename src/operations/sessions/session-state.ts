@@ -2,24 +2,23 @@ import { atRest, type AtRest } from '../../model/at-rest.ts';
 import type { Message, SessionStatus } from '../../opencode/schema.ts';
 import { retryingLine } from '../../opencode/waiting.ts';
 
-/** One word for what a session does, with the reason where there is one. */
+/** What a session does. */
 export interface SessionState {
-  /** `unknown`: it was not asked. */
+  /** `unknown`: its directory was not asked. */
   readonly state: AtRest['state'] | 'busy' | 'retrying' | 'waiting' | 'stalled' | 'unknown';
   readonly reason?: string;
 }
 
-/** What is known beside the status. */
 export interface SessionFacts {
   readonly newest?: Message | undefined;
-  /** What it waits for, one line each. */
+  /** Its waiting requests, one line each. */
   readonly waiting?: readonly string[];
   /** See `stalledSince`. */
   readonly stalledSinceMs?: number | undefined;
   readonly nowMs: number;
 }
 
-/** From the status and, where known, the session's newest message. */
+/** From the status, else from the session's newest message if known. */
 export function sessionState(
   status: SessionStatus | undefined,
   { newest, waiting = [], stalledSinceMs, nowMs }: SessionFacts,

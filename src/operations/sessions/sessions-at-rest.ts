@@ -3,25 +3,25 @@ import type { OpencodeApi } from '../../opencode/api.ts';
 import type { Session, SessionStatus } from '../../opencode/schema.ts';
 import { sessionState, type SessionState } from './session-state.ts';
 
-/** At one instance: each answer is a message with all its parts. */
+/** Each answer is a message with all its parts. */
 const ASKED_TOGETHER = 6;
-/** Each asks every other instance of the machine and project; of the older ones nothing is likely to work. */
+/** Each asks every other instance of the machine and project; older sessions are unlikely to run there. */
 const OWNERS_SOUGHT = 3;
 
 export interface AtRestDeps {
   readonly api: Pick<OpencodeApi, 'messages'>;
-  /** What runs now, for those that began since. */
+  /** Asked again for sessions that began meanwhile. */
   readonly statuses: () => Promise<ReadonlyMap<string, SessionStatus>>;
-  /** The name of another instance that works on it: processes of one home share sessions. */
+  /** The other instance that works on the session, since processes of one home share sessions. */
   readonly otherProcessOf?: (session: Session) => Promise<string | undefined>;
   readonly nowMs: number;
 }
 
 /**
- * How sessions stand that were not running when their status was asked, by id: idle, starting, or interrupted, as their
- * newest messages tell; busy where they run after all, here or in `ownerOf`. One that cannot be read counts as idle.
+ * The states, by id, of sessions whose status said that they do not run: idle, starting or interrupted by their newest messages; busy
+ * if one runs after all, here or in another process. One that cannot be read counts as idle.
  *
- * @param sessions the latest first
+ * @param sessions latest first
  */
 export async function sessionsAtRest(
   sessions: readonly Session[],
@@ -52,7 +52,6 @@ export async function sessionsAtRest(
   return states;
 }
 
-/** Of a session that runs in another process of the same home. */
 export function busyIn(elsewhere: string): SessionState {
   return { state: 'busy', reason: `${elsewhere} works on it` };
 }

@@ -15,13 +15,13 @@ import { tellingUndone } from '../send/undone.ts';
 const LISTED = 30;
 const MAX_TITLE = 200;
 const INTERRUPTED =
-  '(interrupted: the last turn was never completed; the instance was restarted, or another process of the same home works on it)';
+  '(interrupted: the last turn never completed; the instance was restarted, or another process of the same home works on it)';
 
 const UNKNOWN =
-  '(unknown: in a directory that was not used in the last ten minutes, which is not asked what runs there, since that would load its plugins; read with the session_id asks)';
+  '(unknown: its directory was not used in the last ten minutes, and asking would load its plugins; read with the session_id asks)';
 
 const UNKNOWN_OF_PREVIEW =
-  '(unknown: it does not run, and this preview of OpenCode 2 tells how it ended only by loading its directory; read with the session_id asks)';
+  '(unknown: it does not run, and this preview of OpenCode 2 shows how it ended only by loading its directory; read with the session_id asks)';
 
 /** The instance's sessions, most recently updated first. */
 export async function listSessions(
@@ -38,7 +38,7 @@ export async function listSessions(
     ...(input.search ? { search: input.search } : {}),
   });
   const listed = sessions.slice(0, LISTED);
-  // OpenCode 2 says of all its sessions whether they run.
+  // OpenCode 2 reports the status of all its sessions at once.
   const isOpencode1 = connected.dialect === 'opencode-1';
   const others =
     isOpencode1 && listed.some((session) => session.directory !== directory)
@@ -83,7 +83,7 @@ export async function listSessions(
   return { data, text: lines.length === 0 ? none : [head, ...lines, ...foot].join('\n') };
 }
 
-/** Said once for all of them. */
+/** The reason is in the footer, once. */
 function briefly(state: SessionState | undefined): SessionState | undefined {
   return state?.state === 'interrupted' ? { state: 'interrupted' } : state;
 }
@@ -98,14 +98,10 @@ export async function createSession(
     throw new OperationError('title is empty; leave it out and opencode makes one from the first message.');
   const connected = await connect(runtime, input.instance, call);
   const { api, instance } = connected;
-  const created = await tellingUndone(
-    instance.name,
-    () => 'no session was created',
-    async () => {
-      const directory = await directoryFor(connected, input.directory);
-      return await madeSession(quoteName(instance.name), api.createSession(title, directory));
-    },
-  );
+  const created = await tellingUndone(instance.name, 'no session was created', async () => {
+    const directory = await directoryFor(connected, input.directory);
+    return await madeSession(quoteName(instance.name), api.createSession(title, directory));
+  });
   const session = sessionRow(created, { state: 'idle' });
   return {
     data: { instance: instance.name, session },
@@ -113,7 +109,7 @@ export async function createSession(
   };
 }
 
-/** Where a session is made: a directory is named only to the OpenCode 2 as a whole, whose sessions must know it. */
+/** The directory of a new session. Only an OpenCode 2 as a whole takes a named one, of which it must have a session. */
 async function directoryFor(connected: Connected, named: string | undefined): Promise<string | undefined> {
   const { api, instance, directory } = connected;
   if (named === undefined || named === directory) {
@@ -122,12 +118,12 @@ async function directoryFor(connected: Connected, named: string | undefined): Pr
   }
   if (!isWholeService(connected))
     throw new OperationError(
-      `${quoteName(instance.name)} makes sessions in ${quoteName(singleLine(directory, 300))} alone; no session was created. Leave directory out, or name the instance of that directory.`,
+      `${quoteName(instance.name)} makes sessions only in ${quoteName(singleLine(directory, 300))}; no session was created. Leave directory out, or name the instance of that directory.`,
     );
   const known = await api.sessions({ directory: named, limit: 1 });
   if (known.some((session) => session.directory === named)) return named;
   throw new OperationError(
-    `${quoteName(instance.name)} has no session in ${quoteName(singleLine(named, 300))}; no session was created. Naming a directory runs its plugins, so only one that its sessions know is named: open it in opencode first.`,
+    `${quoteName(instance.name)} has no session in ${quoteName(singleLine(named, 300))}; no session was created. Naming a directory runs its plugins, so it must already have a session: open it in opencode first.`,
   );
 }
 

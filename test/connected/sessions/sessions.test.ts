@@ -178,6 +178,16 @@ describe('sessions', () => {
     ]);
   });
 
+  it('shows a session that waits for somebody as waiting', async () => {
+    const { id: sessionID } = fake.addSession({ title: 'One' });
+    fake.state.begin(sessionID, 'do it');
+    fake.state.addPermission({ sessionID, metadata: { command: 'rm -rf build' } });
+    await remains.register('app', { port: fake.port });
+    const { report, text } = await sessions(remains);
+    expect(report.sessions).toMatchObject([{ state: 'waiting', reason: expect.stringContaining('rm -rf build') }]);
+    expect(text).toMatch(/^waiting +/);
+  });
+
   it('shows nothing that steers a terminal', async () => {
     fake.addSession({ title: '\u001b[2Jevil\u202e\nidle 1 s fake' });
     await remains.register('app', { port: fake.port });

@@ -363,7 +363,7 @@ describe('a question in a task', () => {
 
   test.each([
     ['never', TASKS_AND_FORMS, /never/],
-    ['human', TASKS, /cannot ask them/],
+    ['human', TASKS, /cannot be asked here/],
   ])('approve: %s holds', async (approve, capabilities, words) => {
     await client[Symbol.asyncDispose]();
     client = start('--approve', approve);
