@@ -6,14 +6,14 @@ import type { Ending } from './start/opencode-process.ts';
 import { passSignals } from './start/signals.ts';
 import { OpencodeError } from './start/supervised.ts';
 
-/** Runs opencode as if this program were not there: its terminal, pipes, signals and end are the caller's. */
+/** Runs opencode as if this program were not there: with the caller's terminal, pipes and signals, and with opencode's own end. */
 export async function runPlain(program: string, args: readonly string[], process: NodeJS.Process): Promise<Ending> {
   const child = spawn(program, args, { stdio: 'inherit' });
   const kill = (signal: NodeJS.Signals): void => void child.kill(signal);
-  // An interrupt at a terminal goes to both already, and a second one may mean more to it.
+  // A terminal sends an interrupt to both processes, and a second one may mean more to opencode.
   const pass = [0, 1, 2].some((fd) => isatty(fd)) ? () => {} : kill;
   const signals = passSignals(process, { pass, stop: kill });
-  signals.starting({ interrupted: false });
+  signals.starting();
   try {
     return await new Promise((resolve, reject) => {
       child.once('exit', (code, signal) => resolve({ code, signal }));

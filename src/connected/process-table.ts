@@ -5,30 +5,28 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { errorCode } from '../base/errors.ts';
 import { holdersOf, readListeners } from '../base/socket-table.ts';
 
-/** `ps` answers in tens of milliseconds; a hung file system must not hold up a start. */
+/** `ps` answers in tens of milliseconds; a hung file system must not delay a start. */
 const COMMAND_LIMIT_MS = 3_000;
 const POLL_MS = 50;
-/** All of a busy machine's processes, one short line each. */
+/** One short line for each process of a busy machine. */
 const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
 
-/** Which process this is: the pid and when it began, since pids come back. */
+/** A process: its pid, and its start time, since pids are reused. */
 export interface ProcessIdentity {
   readonly pid: number;
   /** In the system's own unit; only compared. Undefined if unknown. */
-  readonly started?: string;
+  readonly started?: string | undefined;
 }
 
-/** Undefined when no such process runs (a zombie does not). */
+/** Undefined if no such process runs; a zombie does not count. */
 export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
   if (process.platform === 'linux') {
     const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
     if (stat === undefined) return undefined;
-    // The program's name stands in brackets and may hold anything; the fields after it are numbers.
+    // The program's name is in brackets and may contain anything; the fields after it are numbers.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [state] = fields;
-    const started = fields[19];
-    if (state === 'Z' || state === 'X') return undefined;
-    return { pid, ...(started !== undefined && { started }) };
+    return state === 'Z' || state === 'X' ? undefined : { pid, started: fields[19] };
   }
   const answer = await ps(['-o', 'lstart=', '-p', String(pid)]);
   const started = answer?.trim();
@@ -36,14 +34,14 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | un
   return started ? { pid, started } : undefined;
 }
 
-/** Whether the very process still runs; without a start time, whether any of that pid does. */
+/** Whether that process still runs; if its start time is unknown, whether any process with its pid does. */
 export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   const now = await identifyProcess(identity.pid);
   if (now === undefined) return false;
   return identity.started === undefined || now.started === undefined || now.started === identity.started;
 }
 
-/** `pid` and everything it has started that still runs. */
+/** `pid` and all its running descendants. */
 export async function familyOf(pid: number): Promise<ReadonlySet<number>> {
   const parents = await parentsOfAll();
   const family = new Set([pid]);
@@ -54,10 +52,7 @@ export async function familyOf(pid: number): Promise<ReadonlySet<number>> {
   return family;
 }
 
-/**
- * Pids that hold the socket listening on `port` of loopback or of every address. Undefined where it cannot be told;
- * empty when the listener belongs to another user.
- */
+/** The pids that hold the sockets listening on `port`. Undefined if the system does not show them; empty if they are another user's. */
 export async function listenersOn(port: number): Promise<ReadonlySet<number> | undefined> {
   const rows = (await readListeners())?.filter(({ local }) => local.port === port);
   if (rows === undefined) return undefined;
@@ -80,16 +75,16 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Sends a signal to a process that may have ended already, which is what was wanted. */
+/** Sends a signal to a process, or to a group if `pid` is negative, that may have ended already. */
 export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // Gone already.
+    // It has ended.
   }
 }
 
-/** Whether the process ends within `limitMs`. By a timer of its own: nothing else may keep this process from ending meanwhile. */
+/** Whether the process ends within `limitMs`. Its timer keeps this process alive, which nothing else may do at that time. */
 export async function endsWithin(identity: ProcessIdentity, limitMs: number): Promise<boolean> {
   for (let waitedMs = 0; await isAlive(identity); waitedMs += POLL_MS) {
     if (waitedMs >= limitMs) return false;
@@ -98,7 +93,7 @@ export async function endsWithin(identity: ProcessIdentity, limitMs: number): Pr
   return true;
 }
 
-/** What `ps` prints. Undefined where there is none; an exit status says only that nothing was found. */
+/** The output of `ps`. Undefined if it cannot be run; an exit status only means that it found nothing. */
 export function ps(args: readonly string[]): Promise<string | undefined> {
   return new Promise((resolve) => {
     execFile(

@@ -4,77 +4,79 @@ import * as z from 'zod';
 import { errorCode, jsonOf } from '../base/errors.ts';
 import { isAlive } from './process-table.ts';
 
-/** Bounded: the folder is ours, but a damaged file must not fill the memory. */
+/** The folder is ours, but a damaged file must not fill the memory. */
 const MAX_STATE_BYTES = 64 * 1024;
 
 const relayStateSchema = z.object({
   kind: z.enum(['connecting', 'connected', 'waiting', 'closed']),
-  /** On the relay, while connected. */
+  /** While connected: the name on the relay. */
   name: z.string().optional(),
-  /** The relay's end of the tunnel, while connected. */
+  /** While connected: the tunnel's port on the relay. */
   port: z.int().optional(),
-  /** While waiting: why there is no connection. Safe to show. */
+  /** Why there is no connection: while waiting, or if the relay's configuration permits none. Safe to show. */
   reason: z.string().optional(),
   /** While waiting: milliseconds since the Unix epoch. */
   nextAttemptAtMs: z.number().optional(),
 });
 
+/** The state of a link to a relay, or to this machine's registry directory. */
+export type RelayState = z.infer<typeof relayStateSchema>;
+
 const runStateSchema = z.object({
   id: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
-  /** As registered on this machine. */
+  /** The name on this machine. */
   name: z.string(),
-  /** Of the wrapper. */
+  /** The wrapper's pid. */
   pid: z.int(),
-  /** Of the wrapper, as `ProcessIdentity.started`. */
+  /** The wrapper's `ProcessIdentity.started`. */
   started: z.string().optional(),
-  /** Of the opencode that ends with the wrapper; with OpenCode 2, of its terminal, or of the wrapper where it has none. */
+  /** The opencode that ends with the wrapper. With OpenCode 2 its terminal, or the wrapper itself if it has none. */
   opencodePid: z.int(),
-  /** As `ProcessIdentity.started`. */
+  /** The opencode's `ProcessIdentity.started`. */
   opencodeStarted: z.string().optional(),
-  /** Where the tunnel leads, if there is one, else where the opencode listens. */
+  /** Where the tunnel leads, or where the opencode listens if there is no tunnel. */
   port: z.int(),
-  /** It stands for the service of OpenCode 2, which ends with nothing here. */
+  /** The OpenCode 2 service that the wrapper registers; it outlives the wrapper. */
   service: z.object({ url: z.string(), pid: z.int() }).optional(),
   directory: z.string(),
   registryFile: z.string(),
   passwordFile: z.string().optional(),
-  /** It listens on the LAN and is advertised there. */
+  /** Whether it listens on the LAN and is advertised there. */
   onLan: z.boolean().optional(),
-  /** Where it does so, and the password for that, where it is not the instance itself that listens there. */
+  /** The proxy on the LAN, if it is not the instance itself that listens there. */
   lan: z.object({ port: z.int(), passwordFile: z.string() }).optional(),
   /** Absent without a relay. */
   relay: relayStateSchema.optional(),
-  /** Of the ssh that runs now. */
+  /** The pid of the ssh that runs now. */
   sshPid: z.int().optional(),
   logFile: z.string(),
   /** ISO 8601. */
   startedAt: z.string(),
-  /** Of this program. */
+  /** The version of this program. */
   version: z.string(),
 });
 
-/** What one running wrapper says of itself, in `<state directory>/connected/<id>.json`. */
+/** What one running wrapper writes about itself to `<state directory>/connected/<id>.json`. */
 export type RunState = z.infer<typeof runStateSchema>;
 
 export interface RunStateFile {
   /** Absolute. */
   readonly path: string;
   readonly state: RunState;
-  /** Whether the very wrapper that wrote it still runs. */
+  /** Whether the wrapper that wrote it still runs. */
   readonly isRunning: boolean;
 }
 
-/** The folder of the state files: mode 0700, each file 0600. */
+/** The folder of the state files. Its mode is 0700, each file's 0600. */
 export function runStateFolder(stateDir: string): string {
   return join(stateDir, 'connected');
 }
 
-/** The file of the instance `id`. */
 export function runStatePath(stateDir: string, id: string): string {
   return join(runStateFolder(stateDir), `${id}.json`);
 }
 
-/** Every state file of this machine's user, oldest first. A missing folder is empty; files that are no state are left out. */
+/** Every state file of this user, oldest first. A missing folder counts as empty; files that hold no state are left out. */
 export async function readRunStates(stateDir: string): Promise<readonly RunStateFile[]> {
   const folder = runStateFolder(stateDir);
   const names = await readdir(folder).catch((error: unknown) => {
@@ -94,6 +96,5 @@ async function readRunState(path: string): Promise<RunStateFile | undefined> {
   if (text.length > MAX_STATE_BYTES) return undefined;
   const parsed = runStateSchema.safeParse(jsonOf(text));
   if (!parsed.success) return undefined;
-  const { pid, started } = parsed.data;
-  return { path, state: parsed.data, isRunning: await isAlive({ pid, ...(started !== undefined && { started }) }) };
+  return { path, state: parsed.data, isRunning: await isAlive(parsed.data) };
 }

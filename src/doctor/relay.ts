@@ -3,7 +3,7 @@ import { LinkedAbort } from '../base/linked-abort.ts';
 import { messageOf, reasonOf } from '../base/errors.ts';
 import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
 import type { Settings } from '../config/settings.ts';
-import { openRelayConnection } from '../connected/relay/relay-connection.ts';
+import { RelayConnection } from '../connected/relay/relay-connection.ts';
 import { relayCommand } from '../connected/relay/ssh-command.ts';
 import { readRunStates, type RunStateFile } from '../connected/run-state.ts';
 import type { RegistrySurvey } from '../connected/survey/registry-survey.ts';
@@ -49,10 +49,10 @@ async function askRelay({ settings: { connected }, clock, signal }: RelayInput):
       check('broken', 'RELAY_SSH_CMD', messageOf(error), { advice: { text: `correct it: ${messageOf(error)}` } }),
     ];
   }
-  const { path, explicit } = connected.relayRegistryDir;
+  const registryDir = connected.relayRegistryDir;
   const within = { clock, signal };
   const [survey, tunnel] = await Promise.all([
-    limited(within, (cut) => relayRegistry({ sshCommand, directory: path, isDefault: !explicit }).survey(cut)),
+    limited(within, (cut) => relayRegistry({ sshCommand, registryDir }).survey(cut)),
     limited(within, (cut) => tryTunnel(sshCommand, clock, cut)),
   ]);
   if (typeof survey === 'string' && typeof tunnel === 'string' && !isAboutTunnel(tunnel))
@@ -93,7 +93,7 @@ async function tryTunnel(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<{ readonly isUnseen: boolean }> {
-  const connection = await openRelayConnection(
+  const connection = await RelayConnection.open(
     {
       sshCommand,
       localPort: NOBODYS_PORT,

@@ -14,7 +14,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { runCleanup } from '../../src/connected/cleanup/command.ts';
 import { identifyProcess } from '../../src/connected/process-table.ts';
-import { createRelayLink } from '../../src/connected/relay/relay-link.ts';
+import { RelayLink } from '../../src/connected/relay/relay-link.ts';
 import { readRunStates } from '../../src/connected/run-state.ts';
 import { runStatus } from '../../src/connected/status/command.ts';
 import { INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../src/discovery/tailnet/peer-list.ts';
@@ -353,9 +353,9 @@ describe('files of an older wrapper', () => {
 test('a registration has the form that older readers know, its claim and its password too', async () => {
   const { here } = await recorded<Readonly<Record<'here', Files>>>('files');
   await using temp = tempDir('skew');
-  const link = createRelayLink({
+  const link = new RelayLink({
     sshCommand: undefined,
-    registryDirectory: join(temp.path, 'registry'),
+    registryDir: { path: join(temp.path, 'registry'), explicit: true },
     localPort: 4096,
     id: 'id-one',
     name: 'web',

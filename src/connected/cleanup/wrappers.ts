@@ -101,8 +101,7 @@ async function findAgain(file: RunStateFile, stateDir: string): Promise<RunState
 }
 
 function opencodeRuns({ state }: RunStateFile): Promise<boolean> {
-  const { opencodePid, opencodeStarted } = state;
-  return isAlive({ pid: opencodePid, ...(opencodeStarted !== undefined && { started: opencodeStarted }) });
+  return isAlive({ pid: state.opencodePid, started: state.opencodeStarted });
 }
 
 /** Whether the process is this user's and was started to forward that wrapper's port: a pid alone comes back. */

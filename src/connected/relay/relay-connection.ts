@@ -1,148 +1,121 @@
 import type { Clock } from '../../base/clock.ts';
 import { quoted } from '../../base/plain-text.ts';
-import { anotherCommand, keepLast, startSsh, type SshProcess } from './ssh-process.ts';
+import { anotherCommand, keepLast } from './ssh-failures.ts';
+import { SshProcess } from './ssh-process.ts';
 
 export interface RelayConnectionOptions {
-  /** Undefined: a shell of this machine. */
+  /** Undefined: a shell on this machine. */
   readonly sshCommand: readonly string[] | undefined;
   readonly localPort: number;
   readonly interactive: boolean;
-  /** The lines before the first registration, as `remote-program.ts` has them. */
+  /** The header that `remote-program.ts` describes, without the tunnel's port. */
   readonly header: readonly string[];
-  /** The registration's line, for what the relay gave; undefined as long as there is nothing to register. */
+  /** The registration line for the port and name that the relay gave; undefined while there is nothing to register. */
   readonly registration: (port: number, name: string) => string | undefined;
   readonly clock: Clock;
-  readonly onMessage?: (line: string) => void;
-  /** The login is over: ssh asks nothing from now on. */
-  readonly onLogin?: () => void;
-  /** Each line that the relay prints before our program runs. */
+  readonly onMessage?: ((line: string) => void) | undefined;
+  /** Called when the login is over: from then on ssh asks nothing. */
+  readonly onLogin?: (() => void) | undefined;
+  /** Called with each line that the relay prints before our program runs. */
   readonly onPrinted?: (line: string) => void;
 }
 
-/** An open connection with its registration on the relay. */
-export interface RelayConnection {
-  /** The relay's end of the tunnel. */
-  readonly port: number;
-  /** The name that the relay gave, which may be another than was wanted. */
-  readonly name: string;
-  /** The registry directory that was taken, if another than was given. */
-  readonly directory: string | undefined;
-  /** Of ssh, or of the shell that takes its place. */
-  readonly pid: number | undefined;
-  /** The relay cannot see whether its end of the tunnel is open to other machines. */
-  readonly isUnseen: boolean;
-  /** Answers to heartbeats so far. */
-  readonly replies: number;
-  /** Resolves with the reason once it is lost or closed, and ssh has ended. Never rejects. */
-  readonly lost: Promise<string>;
-  heartbeat(): void;
-  /** Sends the registration as it is now. */
-  register(): void;
-  /** Takes the registration back and ends ssh, within about 750 ms. */
-  close(): Promise<void>;
-  /** For a dead connection: ends ssh without a word. `lost` then gives `reason`. */
-  abandon(reason: string): Promise<void>;
-}
-
-/** A batch connection that is not up by now hangs somewhere; the next attempt may not. */
+/** A batch connection that takes longer hangs somewhere; the next attempt may not. */
 const BATCH_LIMIT_MS = 60_000;
-/** A little more than the 120 s after which sshd drops one that has not logged in: a person who is asked may take that long. */
+/** sshd drops a client that has not logged in after 120 s, so a person may take that long to answer. */
 const INTERACTIVE_LIMIT_MS = 150_000;
-/** The relay removes a registration in some 20 ms and a round trip; the whole of `close` has 800. */
+/** The relay removes a registration in some 20 ms and a round trip; all of `close` has 800. */
 const RELEASE_MS = 400;
-/** ssh prints the tunnel's port before anything of the session arrives, but into another pipe. */
+/** ssh prints the tunnel's port before the session sends anything, but into another pipe. */
 const PORT_LATE_MS = 2_000;
-const MAX_REASON_CHARS = 500;
+const MAX_ERROR_CHARS = 500;
 const GREETING = 'opencode-connected 1';
 const CANCELLED = 'the attempt was cancelled';
 
-/** The relay is set up so that no connection may be kept: another attempt would only open the tunnel again. */
+/** The relay's configuration permits no connection, so another attempt would only open the tunnel again. */
 export class RelayRefusedError extends Error {
   override readonly name = 'RelayRefusedError';
 }
 
-/** Connects, takes a name and, where there is something to register, does. Rejects with the reason, safe to show, and with ssh ended; also soon after `signal` aborts. */
-export async function openRelayConnection(
-  options: RelayConnectionOptions,
-  signal: AbortSignal,
-): Promise<RelayConnection> {
-  const connection = new Connection(options);
-  const limitMs = options.interactive ? INTERACTIVE_LIMIT_MS : BATCH_LIMIT_MS;
-  const settled = new AbortController();
-  const onAbort = (): void => void connection.abandon(CANCELLED);
-  signal.addEventListener('abort', onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  void options.clock.sleep(limitMs, settled.signal).then(() => {
-    if (!settled.signal.aborted) void connection.abandon(connection.lateness(limitMs));
-  });
-  try {
-    await connection.established;
-    return connection;
-  } finally {
-    settled.abort();
-    signal.removeEventListener('abort', onAbort);
-  }
-}
-
-class Connection implements RelayConnection {
+/** A connection to the relay, and the registration that it holds there. */
+export class RelayConnection {
+  /** The tunnel's port on the relay. */
   port = 0;
+  /** The name that the relay gave, which may differ from the wanted one. */
   name = '';
+  /** The registry directory that the relay took, if it differs from the wanted one. */
   directory: string | undefined;
+  /** The number of answered heartbeats. */
   replies = 0;
+  /** Whether the relay cannot see if the tunnel is open to other machines. */
   isUnseen = false;
+  /** Resolves with the reason when the connection is lost or closed, and ssh has ended. Never rejects. */
   readonly lost: Promise<string>;
-  /** Rejects with the reason when the connection is lost before. */
-  readonly established: Promise<void>;
+  /** Rejects with the reason if the connection is lost before. */
+  readonly #established: Promise<void>;
   readonly #options: RelayConnectionOptions;
   readonly #ssh: SshProcess;
   readonly #over = new AbortController();
   #greeted = false;
-  /** The last lines of what ran before our program, or in its place. */
+  /** The last lines printed before our program, or instead of it. */
   readonly #printed: string[] = [];
   #began = false;
-  #sent = false;
   #isRefused = false;
   #onEstablished: () => void = () => {};
-  /** What is known better than from ssh's end. */
+  /** The reason of the end, if it is known better than from how ssh ended. */
   #reason: string | undefined;
 
-  constructor(options: RelayConnectionOptions) {
+  /**
+   * Connects, takes a name and registers, if there is something to register. Rejects with the reason, safe to show, once ssh has
+   * ended; also soon after `signal` aborts.
+   */
+  static async open(options: RelayConnectionOptions, signal: AbortSignal): Promise<RelayConnection> {
+    const connection = new RelayConnection(options);
+    const limitMs = options.interactive ? INTERACTIVE_LIMIT_MS : BATCH_LIMIT_MS;
+    const settled = new AbortController();
+    const onAbort = (): void => void connection.abandon(CANCELLED);
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    void options.clock.sleep(limitMs, settled.signal).then(() => {
+      if (!settled.signal.aborted) void connection.abandon(connection.#lateness(limitMs));
+    });
+    try {
+      await connection.#established;
+      return connection;
+    } finally {
+      settled.abort();
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  private constructor(options: RelayConnectionOptions) {
     this.#options = options;
-    this.#ssh = startSsh({
-      command: options.sshCommand,
-      localPort: options.localPort,
-      interactive: options.interactive,
+    const { sshCommand: command, localPort, interactive, onMessage } = options;
+    this.#ssh = new SshProcess({
+      command,
+      localPort,
+      interactive,
+      onMessage,
       onLine: (line) => this.#take(line),
       onPort: (port) => {
         this.port = port;
         options.onLogin?.();
         this.#begin();
       },
-      ...(options.onMessage !== undefined && { onMessage: options.onMessage }),
     });
     this.lost = this.#ssh.ended.then(async (reason) => {
-      // Its group may have members left.
+      // Other members of its group may be left.
       await this.#ssh.end(0);
       this.#over.abort();
       return this.#explained(this.#reason ?? reason);
     });
-    this.established = new Promise((resolve, reject) => {
+    this.#established = new Promise((resolve, reject) => {
       this.#onEstablished = resolve;
       void this.lost.then((reason) => reject(this.#isRefused ? new RelayRefusedError(reason) : new Error(reason)));
     });
   }
 
-  /** `reason`, or what the relay ran in the place of our program, if it did: a forced command's own words say more than its end. */
-  #explained(reason: string): string {
-    const isLoggedIn = this.port !== 0 || this.#printed.length > 0;
-    if (this.#greeted || !isLoggedIn || reason === CANCELLED || this.#options.sshCommand === undefined) return reason;
-    return anotherCommand(this.#printed, reason);
-  }
-
-  get #place(): string {
-    return this.#options.sshCommand === undefined ? 'this machine' : 'the relay';
-  }
-
+  /** The pid of ssh, or of the shell that replaces it. */
   get pid(): number | undefined {
     return this.#ssh.pid;
   }
@@ -151,18 +124,38 @@ class Connection implements RelayConnection {
     this.#ssh.send('');
   }
 
+  /** Sends the current registration; false if there is none. */
+  register(): boolean {
+    const line = this.#options.registration(this.port, this.name);
+    if (line !== undefined) this.#ssh.send(line);
+    return line !== undefined;
+  }
+
+  /** Withdraws the registration and ends ssh, within about 750 ms. */
   async close(): Promise<void> {
     this.#reason ??= 'closed';
     await this.#ssh.end(RELEASE_MS);
   }
 
+  /** Ends the ssh of a dead connection at once. `lost` then gives `reason`. */
   async abandon(reason: string): Promise<void> {
     this.#reason ??= reason;
     await this.#ssh.end(0);
   }
 
-  /** Why it is not up after `limitMs`: what was the last to happen. */
-  lateness(limitMs: number): string {
+  get #place(): string {
+    return this.#options.sshCommand === undefined ? 'this machine' : 'the relay';
+  }
+
+  /** A forced command's own output explains more than how it ended. */
+  #explained(reason: string): string {
+    const isLoggedIn = this.port !== 0 || this.#printed.length > 0;
+    if (this.#greeted || !isLoggedIn || reason === CANCELLED || this.#options.sshCommand === undefined) return reason;
+    return anotherCommand(this.#printed, reason);
+  }
+
+  /** Why there is no connection after `limitMs`, by what happened last. */
+  #lateness(limitMs: number): string {
     const time = `within ${limitMs / 1000} s`;
     if (this.#options.sshCommand === undefined)
       return `the shell did not register anything ${time}; see whether the registry directory hangs`;
@@ -173,7 +166,7 @@ class Connection implements RelayConnection {
   }
 
   #take(line: string): void {
-    // Login scripts may print whatever they like before, a line without its end (the title of the terminal) too.
+    // Login scripts may print anything before it, including an unfinished line such as the terminal's title.
     if (line.endsWith(GREETING)) {
       this.#greeted = true;
       this.#options.onLogin?.();
@@ -186,33 +179,50 @@ class Connection implements RelayConnection {
       this.#options.onPrinted?.(line);
       return;
     }
-    if (line === 'beat') this.replies += 1;
-    else if (line === 'unseen') this.isUnseen = true;
-    else if (line.startsWith('directory ')) this.directory = line.slice('directory '.length);
-    else if (line === 'registered') this.#onEstablished();
-    else if (line === 'released') this.#ssh.release();
-    else if (line.startsWith('claimed ')) {
-      this.name = line.slice('claimed '.length);
-      this.#registerFirst();
-    } else if (line.startsWith('error ')) {
-      this.#reason ??= `${this.#place} says ${quoted(line.slice('error '.length), MAX_REASON_CHARS)}`;
-      void this.#ssh.end(RELEASE_MS);
-    } else if (line.startsWith('refused ')) {
-      this.#isRefused = true;
-      void this.abandon(`${this.#place} says ${quoted(line.slice('refused '.length), MAX_REASON_CHARS)}`);
+    const space = line.indexOf(' ');
+    const word = space < 0 ? line : line.slice(0, space);
+    this.#takeAnswer(word, line.slice(word.length + 1));
+  }
+
+  #takeAnswer(word: string, value: string): void {
+    switch (word) {
+      case 'beat':
+        this.replies += 1;
+        return;
+      case 'unseen':
+        this.isUnseen = true;
+        return;
+      case 'directory':
+        this.directory = value;
+        return;
+      case 'claimed':
+        this.name = value;
+        if (!this.register()) this.#onEstablished();
+        return;
+      case 'registered':
+        this.#onEstablished();
+        return;
+      case 'released':
+        this.#ssh.release();
+        return;
+      case 'error':
+      case 'refused':
+        this.#reason ??= `${this.#place} says ${quoted(value, MAX_ERROR_CHARS)}`;
+        this.#isRefused = word === 'refused';
+        void this.#ssh.end(this.#isRefused ? 0 : RELEASE_MS);
     }
   }
 
-  /** Once the program runs and the tunnel's port is known: the program looks first where that listens. */
+  /** Sends the header when the program runs and the tunnel's port is known: the program first checks where that listens. */
   #begin(): void {
     if (this.#began || !this.#greeted || this.port === 0) return;
     this.#began = true;
     const { sshCommand, header } = this.#options;
-    // Not before the greeting: what runs ahead of the program (gcloud, a login script) could read and show it.
+    // Not before the greeting: programs that run ahead of ours (gcloud, a login script) could read and print it.
     for (const line of [...(sshCommand === undefined ? [] : [`tunnel ${this.port}`]), ...header]) this.#ssh.send(line);
   }
 
-  /** The person's own forwards may fail and ssh goes on, so that ours is judged here. */
+  /** ssh goes on if a forward fails, since the person's own may fail; so a missing tunnel is noticed here. */
   async #missPort(): Promise<void> {
     await this.#options.clock.sleep(PORT_LATE_MS, this.#over.signal);
     if (this.port !== 0 || this.#over.signal.aborted) return;
@@ -222,17 +232,5 @@ class Connection implements RelayConnection {
         ? 'ssh did not say which port the relay gave to the tunnel; take -q and LogLevel out of what RELAY_SSH_CMD runs'
         : `the relay gave no port to the tunnel: ssh says ${said}; see AllowTcpForwarding and PermitListen in its sshd_config, and restrict and permitlisten in its authorized_keys`,
     );
-  }
-
-  register(): void {
-    const line = this.#options.registration(this.port, this.name);
-    if (line !== undefined) this.#ssh.send(line);
-  }
-
-  #registerFirst(): void {
-    if (this.#sent) return;
-    this.#sent = true;
-    if (this.#options.registration(this.port, this.name) === undefined) this.#onEstablished();
-    else this.register();
   }
 }

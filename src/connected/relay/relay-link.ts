@@ -1,149 +1,114 @@
 import type { Clock } from '../../base/clock.ts';
+import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { quoted, singleLine } from '../../base/plain-text.ts';
-import { openRelayConnection, type RelayConnection, RelayRefusedError } from './relay-connection.ts';
-import { wantsPerson } from './ssh-process.ts';
+import { quoted } from '../../base/plain-text.ts';
+import type { Settings } from '../../config/settings.ts';
+import type { RelayState } from '../run-state.ts';
+import { JUMP_MS, sendHeartbeats } from './heartbeats.ts';
+import { RelayConnection, RelayRefusedError } from './relay-connection.ts';
+import { wantsPerson } from './ssh-failures.ts';
 
 export interface RelayLinkOptions {
-  /** The person's ssh command in words, see `splitCommand`. Undefined: the registry directory of this machine, without a tunnel. */
+  /** The person's ssh command in words. Undefined: register on this machine, without a tunnel. */
   readonly sshCommand: readonly string[] | undefined;
-  /** On the relay, or here: absolute, or beginning with `~/`. */
-  readonly registryDirectory: string;
-  /** Nobody has chosen that directory: where it is another user's, this user's own is taken. */
-  readonly isDefaultDirectory?: boolean;
+  /** On the relay, or here. A default directory (not `explicit`) that belongs to another user is replaced by this user's own. */
+  readonly registryDir: Settings['registryDir'];
   /** Where the instance listens on 127.0.0.1. */
   readonly localPort: number;
-  /** 1 to 64 letters, digits, `-` or `_`. */
   readonly id: string;
   readonly name: string;
-  readonly password?: string;
-  /** The registration's fields; `id`, `name` and `port` are set over them. Undefined: nothing is to be registered yet, see `announce`. */
+  readonly password?: string | undefined;
+  /** The registration's fields, except `id`, `name` and `port`. Undefined: register nothing yet, see `announce`. */
   describe(port: number, name: string): Record<string, unknown> | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** From 0 to 1; spreads the attempts of many machines whose relay went away. */
   readonly random?: () => number;
   readonly onChange?: (state: RelayState) => void;
-  /** What ssh prints before `connectFirst` resolves, line by line, safe to show: a banner, an address to open. */
+  /** Called with each line that ssh prints before `connectFirst` resolves, safe to show: a banner, an address to open. */
   readonly onMessage?: (line: string) => void;
-  /** Seconds without a line after which the relay removes the registration; default 90. */
+  /** The relay removes the registration after this many seconds without a line; default 90. */
   readonly limitSeconds?: number;
 }
 
-export interface RelayState {
-  readonly kind: 'connecting' | 'connected' | 'waiting' | 'closed';
-  /** The name on the relay, and the relay's end of the tunnel: while connected. */
-  readonly name?: string;
-  readonly port?: number;
-  /** While waiting, or where it was closed because the relay's setting forbids it: why there is no connection; of an attempt that takes long, what it comes to. Safe to show. */
-  readonly reason?: string;
-  /** While waiting, by the clock that was given. Not set before `keep`. */
-  readonly nextAttemptAtMs?: number;
-}
-
-export interface RelayLink {
-  /**
-   * The first attempt; where it fails for want of an answer, another at which ssh may ask at the terminal. Never rejects: gives
-   * `connected`, `waiting` with the reason, or `closed`; and `connecting` after 3 s in which nothing was asked: it goes on
-   * without a word on the terminal. Give up by `signal`. */
-  connectFirst(signal: AbortSignal): Promise<RelayState>;
-  /** From now on connects again by itself whenever there is no connection, without a word on the terminal. */
-  keep(): void;
-  readonly state: RelayState;
-  /** Of the process that holds the connection, while there is one. */
-  readonly pid: number | undefined;
-  /** The registry directory that was taken, if another than was given. */
-  readonly directory: string | undefined;
-  /** `describe` says something else now: registers that, over the connection there is or the next one. */
-  announce(): void;
-  /** Takes the registration back and ends ssh and every attempt, within about 800 ms. Idempotent. */
-  close(): Promise<void>;
-}
-
-/** A login takes up to 2 s across an ocean. Longer than this nobody waits for a relay that asks nothing. */
+/** A login takes up to 2 s across an ocean; a person does not wait longer for a relay that asks nothing. */
 export const PATIENCE_MS = 3_000;
-/** Four and a half of these fit into the relay's 90 s: three may be lost. */
-const HEARTBEAT_MS = 20_000;
-/** Two answers missing, and as long as ssh's own keepalive takes. */
-const REPLY_LIMIT_MS = 45_000;
-/** Between two looks at the clock of a connection. A suspended machine shows as a look that took longer. */
-const LOOK_MS = 5_000;
-/** While waiting: to be up a moment after a laptop is. */
+/** While waiting, so that the link is up a moment after a laptop wakes up. */
 const WAITING_LOOK_MS = 1_000;
-/** No timer is this late on a machine that runs. */
-const JUMP_MS = 10_000;
-/** After a wake-up most connections are dead; one that is not answers in a round trip. */
-const REPLY_LIMIT_AFTER_JUMP_MS = 10_000;
 const MIN_DELAY_MS = 1_000;
 const MAX_DELAY_MS = 60_000;
-/** A connection that held so long was no part of a series of failures. */
-const STABLE_MS = 60_000;
-/** As for a registration: a file name has 255 bytes, and `-12` and `.claim` are added to it. */
-const MAX_NAME_BYTES = 200;
 const MAX_PRINTED_CHARS = 200;
 
 /**
- * Keeps one instance registered and reachable on a relay, over one SSH connection at a time; or registered on this machine,
- * by the same program in a shell of its own, which tidies up even after a process that was killed. Throws at once for what no attempt could send. */
-export function createRelayLink(options: RelayLinkOptions): RelayLink {
-  check(options);
-  return new Link(options);
-}
-
-class Link implements RelayLink {
+ * Keeps one instance registered and reachable on a relay, over one SSH connection at a time. Or keeps it registered on this machine:
+ * a shell runs the same program, which tidies up even if this process is killed.
+ */
+export class RelayLink {
   readonly #options: RelayLinkOptions;
   readonly #stop = new AbortController();
   #state: RelayState = { kind: 'waiting' };
   #connection: RelayConnection | undefined;
-  /** Settles when the connection is lost. */
-  #holding: Promise<void> | undefined;
-  #attempting: Promise<void> | undefined;
+  /** Settles when the current attempt has failed, or its connection is lost. */
+  #current: Promise<void> | undefined;
   #keeping: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
-  /** The name of the connection before: one that was shown stays. */
+  /** The name of the previous connection, which people have seen. */
   #name: string | undefined;
   #directory: string | undefined;
   #failures = 0;
   #lastLogged: string | undefined;
-  #warned = false;
-  /** The terminal is still ours. */
-  #mayTell = false;
-  /** What the relay printed last before our program, in this attempt. */
+  #hasWarned = false;
+  /** Whether the terminal is still ours. */
+  #mayPrint = false;
+  /** The last line that the relay printed before our program, in this attempt. */
   #printed = '';
 
+  /** Throws if a value cannot be sent in a line. */
   constructor(options: RelayLinkOptions) {
     this.#options = options;
+    for (const line of this.#header()) {
+      // oxlint-disable-next-line no-control-regex -- a line break would begin a line of its own; no file name holds a NUL
+      if (!/[\u0000-\u001f\u007f]/.test(line)) continue;
+      throw new Error(`cannot register: the ${line.split(' ', 1)[0]} contains a control character; choose another`);
+    }
   }
 
   get state(): RelayState {
     return this.#state;
   }
 
+  /** The pid of the process that holds the connection, while there is one. */
   get pid(): number | undefined {
     return this.#connection?.pid;
   }
 
+  /** The registry directory that was taken, if it differs from the given one. */
   get directory(): string | undefined {
     return this.#directory;
   }
 
+  /**
+   * Makes the first attempt; if it fails because ssh had to ask, makes another that may ask at the terminal. Resolves with
+   * `connected`; `waiting` or `closed` with the reason; or `connecting` if the attempt takes over 3 s without a question and
+   * goes on in the background. Never rejects. `signal` ends the attempt.
+   */
   async connectFirst(signal: AbortSignal): Promise<RelayState> {
     if (this.#connection !== undefined) return this.#state;
     const cancelled = AbortSignal.any([signal, this.#stop.signal]);
-    this.#mayTell = true;
+    this.#mayPrint = true;
     await this.#attemptPatiently(false, cancelled);
     const { kind, reason = '' } = this.#state;
     if (kind === 'waiting' && wantsPerson(reason) && !cancelled.aborted) await this.#attemptPatiently(true, cancelled);
-    this.#mayTell = false;
+    this.#mayPrint = false;
     if (this.#state.kind !== 'connecting' || this.#printed.trim() === '') return this.#state;
-    // It may wait for somebody to read that.
+    // The relay may wait for a person to read this.
     return {
       ...this.#state,
       reason: `no answer within ${PATIENCE_MS / 1000} s; the relay printed ${quoted(this.#printed, MAX_PRINTED_CHARS)}`,
     };
   }
 
-  /** Resolves when the attempt has ended, or has taken too long since nothing was asked any more. */
+  /** Resolves when the attempt has ended, or 3 s after ssh could ask its last question. */
   async #attemptPatiently(interactive: boolean, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     const over = new AbortController();
@@ -154,14 +119,17 @@ class Link implements RelayLink {
     over.abort();
   }
 
+  /** Registers what `describe` returns now, over this connection or the next one. */
   announce(): void {
     this.#connection?.register();
   }
 
+  /** From now on reconnects by itself, without printing to the terminal. */
   keep(): void {
     this.#keeping ??= this.#supervise();
   }
 
+  /** Withdraws the registration and ends ssh and every attempt, within about 800 ms. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -169,18 +137,15 @@ class Link implements RelayLink {
 
   async #close(): Promise<void> {
     this.#stop.abort();
-    await Promise.all([this.#connection?.close(), this.#attempting]);
-    await Promise.all([this.#holding, this.#keeping]);
+    await Promise.all([this.#connection?.close(), this.#current, this.#keeping]);
     this.#enter({ kind: 'closed' });
   }
 
   async #supervise(): Promise<void> {
-    const { signal } = this.#stop;
     while (!this.#isOver) {
-      await this.#attempting;
-      await this.#holding;
+      await this.#current;
       await this.#wait();
-      if (!this.#isOver) await this.#attempt(false, signal);
+      if (!this.#isOver) await this.#attempt(false, this.#stop.signal);
     }
   }
 
@@ -188,21 +153,20 @@ class Link implements RelayLink {
     return this.#stop.signal.aborted || this.#state.kind === 'closed';
   }
 
-  /** One connection; its end, or its failure, leaves the state `waiting`. */
+  /** Resolves when connected, or in state `waiting` or `closed` with the reason. */
   async #attempt(interactive: boolean, signal: AbortSignal, onLogin?: () => void): Promise<void> {
     if (this.#stop.signal.aborted) return;
     this.#enter({ kind: 'connecting' });
     const opening = this.#open(interactive, signal, onLogin);
-    this.#attempting = opening;
+    this.#current = opening.then((connection) => connection && this.#hold(connection));
     await opening;
-    this.#attempting = undefined;
   }
 
-  async #open(interactive: boolean, signal: AbortSignal, onLogin?: () => void): Promise<void> {
+  async #open(interactive: boolean, signal: AbortSignal, onLogin?: () => void): Promise<RelayConnection | undefined> {
     const { sshCommand, localPort, clock, id, onMessage } = this.#options;
     this.#printed = '';
     try {
-      const connection = await openRelayConnection(
+      const connection = await RelayConnection.open(
         {
           sshCommand,
           localPort,
@@ -213,37 +177,40 @@ class Link implements RelayLink {
             return fields && JSON.stringify({ ...fields, id, name, port });
           },
           clock,
-          // What it fails for is asked next.
-          onMessage: (line) => this.#mayTell && (interactive || !wantsPerson(line)) && onMessage?.(line),
+          // Without what the next attempt asks the person about.
+          onMessage: (line) => this.#mayPrint && (interactive || !wantsPerson(line)) && onMessage?.(line),
           onPrinted: (line) => (this.#printed = line),
-          ...(onLogin !== undefined && { onLogin }),
+          onLogin,
         },
         signal,
       );
-      if (this.#stop.signal.aborted) return await connection.close();
-      this.#connection = connection;
-      this.#name = connection.name;
-      this.#directory = connection.directory;
-      this.#lastLogged = undefined;
-      this.#log('info', `connected to ${this.#place}`, { name: connection.name, port: connection.port });
-      this.#enter({ kind: 'connected', name: connection.name, port: connection.port });
-      this.#holding = this.#hold(connection);
-      if (connection.isUnseen && !this.#warned) {
-        this.#warned = true;
-        this.#log(
-          'warn',
-          'the relay cannot see whether the tunnel is open to other machines: see that GatewayPorts is no in its sshd_config',
-          {},
-        );
-      }
+      if (!this.#stop.signal.aborted) return this.#connected(connection);
+      await connection.close();
     } catch (error) {
+      const reason = messageOf(error);
       if (error instanceof RelayRefusedError) {
-        this.#log('warn', `no connection to ${this.#place}`, { reason: error.message });
-        this.#enter({ kind: 'closed', reason: error.message });
-        return;
-      }
-      this.#failed(error instanceof Error ? error.message : String(error));
+        this.#log('warn', `no connection to ${this.#place}`, { reason });
+        this.#enter({ kind: 'closed', reason });
+      } else this.#failed(reason);
     }
+    return undefined;
+  }
+
+  #connected(connection: RelayConnection): RelayConnection {
+    const { name, port, directory, isUnseen } = connection;
+    if (isUnseen && !this.#hasWarned)
+      this.#log(
+        'warn',
+        'the relay cannot see whether the tunnel is open to other machines: see that GatewayPorts is no in its sshd_config',
+      );
+    this.#hasWarned ||= isUnseen;
+    this.#connection = connection;
+    this.#name = name;
+    this.#directory = directory;
+    this.#lastLogged = undefined;
+    this.#log('info', `connected to ${this.#place}`, { name, port });
+    this.#enter({ kind: 'connected', name, port });
+    return connection;
   }
 
   get #place(): string {
@@ -251,10 +218,10 @@ class Link implements RelayLink {
   }
 
   #header(): string[] {
-    const { sshCommand, registryDirectory, isDefaultDirectory, id, name, password, limitSeconds } = this.#options;
+    const { sshCommand, registryDir, id, name, password, limitSeconds } = this.#options;
     return [
-      `directory ${registryDirectory}`,
-      ...(isDefaultDirectory === true ? ['default yes'] : []),
+      `directory ${registryDir.path}`,
+      ...(registryDir.explicit ? [] : ['default yes']),
       `id ${id}`,
       `name ${name}`,
       ...(sshCommand === undefined ? ['place here'] : []),
@@ -265,58 +232,23 @@ class Link implements RelayLink {
     ];
   }
 
-  /** Heartbeats until the connection is lost, or is taken for lost. */
   async #hold(connection: RelayConnection): Promise<void> {
-    const { clock } = this.#options;
-    const over = new AbortController();
-    const lost = connection.lost.finally(() => over.abort());
-    let upMs = 0;
-    let sinceHeartbeatMs = 0;
-    let silentMs = 0;
-    let limitMs = REPLY_LIMIT_MS;
-    let replies = 0;
-    let isAwake = true;
-    while (!over.signal.aborted) {
-      const beforeMs = clock.now();
-      await clock.sleep(LOOK_MS, over.signal);
-      const passedMs = Math.max(0, clock.now() - beforeMs);
-      isAwake = passedMs < LOOK_MS + JUMP_MS;
-      if (over.signal.aborted) break;
-      upMs += passedMs;
-      if (connection.replies !== replies || !isAwake) {
-        limitMs = isAwake ? REPLY_LIMIT_MS : REPLY_LIMIT_AFTER_JUMP_MS;
-        replies = connection.replies;
-        silentMs = 0;
-      } else {
-        silentMs += passedMs;
-      }
-      if (silentMs >= limitMs) {
-        void connection.abandon(`${this.#place} has not answered for ${Math.round(silentMs / 1000)} s`);
-        break;
-      }
-      sinceHeartbeatMs += passedMs;
-      if (sinceHeartbeatMs < HEARTBEAT_MS) continue;
-      sinceHeartbeatMs = 0;
-      connection.heartbeat();
-    }
-    const reason = await lost;
+    const { reason, wasStable } = await sendHeartbeats(connection, { clock: this.#options.clock, place: this.#place });
     this.#connection = undefined;
-    this.#holding = undefined;
-    // A wake-up is no failure of the relay's either.
-    if (upMs >= STABLE_MS || !isAwake || limitMs !== REPLY_LIMIT_MS) this.#failures = 0;
+    if (wasStable) this.#failures = 0;
     this.#failed(reason);
   }
 
   #failed(reason: string): void {
     if (this.#stop.signal.aborted) return;
     this.#failures += 1;
-    // At most once for a series of the same: it may go on all night.
+    // Once for a series with the same reason, which may go on all night.
     this.#log(reason === this.#lastLogged ? 'debug' : 'warn', `no connection to ${this.#place}`, { reason });
     this.#lastLogged = reason;
     this.#enter({ kind: 'waiting', reason });
   }
 
-  /** Until the next attempt is due: at once when none has failed yet, or when the machine has slept. */
+  /** Resolves when the next attempt is due: at once if none has failed, or when the machine wakes up. */
   async #wait(): Promise<void> {
     const { clock, random = Math.random } = this.#options;
     const { signal } = this.#stop;
@@ -328,7 +260,7 @@ class Link implements RelayLink {
       const beforeMs = clock.now();
       await clock.sleep(Math.min(WAITING_LOOK_MS, dueMs - beforeMs), signal);
       const passedMs = clock.now() - beforeMs;
-      // Set back, the clock would have this wait for as long.
+      // A clock that was set back would prolong the wait by as much.
       if (passedMs >= 0 && passedMs < WAITING_LOOK_MS + JUMP_MS) continue;
       this.#failures = 0;
       return;
@@ -341,40 +273,7 @@ class Link implements RelayLink {
     this.#options.onChange?.(state);
   }
 
-  #log(level: 'debug' | 'info' | 'warn', message: string, fields: Record<string, string | number>): void {
+  #log(level: 'debug' | 'info' | 'warn', message: string, fields: Record<string, string | number> = {}): void {
     this.#options.logger.log(level, message, fields);
   }
-}
-
-function check({ registryDirectory, id, name, password = '', sshCommand }: RelayLinkOptions): void {
-  if (sshCommand?.length === 0)
-    throw new Error('RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing');
-  if (!/^(?:\/|~$|~\/)/.test(registryDirectory) || hasControls(registryDirectory)) {
-    throw new Error(
-      `RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay, or one that begins with ~/, without control characters, got ${shown(registryDirectory)}`,
-    );
-  }
-  if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) {
-    throw new Error(`id: expected 1 to 64 letters, digits, "-" or "_", got ${shown(id)}`);
-  }
-  if (name === '' || name.startsWith('.') || name.includes('/') || hasControls(name)) {
-    throw new Error(
-      `INSTANCE_NAME: expected a name without slashes, control characters or a leading dot, got ${shown(name)}`,
-    );
-  }
-  if (Buffer.byteLength(name) > MAX_NAME_BYTES) {
-    throw new Error(`INSTANCE_NAME: expected at most ${MAX_NAME_BYTES} bytes, got ${Buffer.byteLength(name)}`);
-  }
-  // Never shown.
-  if (hasControls(password)) throw new Error('password: expected one without control characters, got one with');
-}
-
-/** What is sent are lines; a NUL is no part of any file name. */
-function hasControls(text: string): boolean {
-  // oxlint-disable-next-line no-control-regex -- what is looked for
-  return /[\u0000-\u001f\u007f]/.test(text);
-}
-
-function shown(text: string): string {
-  return JSON.stringify(singleLine(text, 100));
 }

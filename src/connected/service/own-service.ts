@@ -7,13 +7,13 @@ import type { WatchedFolders } from '../../discovery/folder/watched-folders.ts';
 import { createServiceSource } from '../../discovery/service/service.ts';
 import { SourceUnavailableError } from '../../discovery/source.ts';
 import { systemDependencies } from '../../discovery/sources.ts';
-import { listenerOn } from '../start/port.ts';
-import type { Candidate } from '../../model/candidate.ts';
 import type { Connection } from '../../http/exchange.ts';
+import type { Candidate } from '../../model/candidate.ts';
 import { type AskSettings, askCandidates } from '../ask-candidates.ts';
 import { isAlive } from '../process-table.ts';
-import type { OpencodeGeneration } from './generation.ts';
 import { runBriefly } from '../run-briefly.ts';
+import { listenerOn } from '../start/port.ts';
+import type { OpencodeGeneration } from './generation.ts';
 
 export interface OwnServiceOptions {
   readonly settings: AskSettings & Pick<Settings, 'opencodeStateDir'>;
@@ -24,37 +24,37 @@ export interface OwnServiceOptions {
   readonly clock: Clock;
 }
 
-/** A service that answered as the one that its file names. */
+/** A service that answers as its file describes it. */
 export interface FoundService {
-  /** The name of its file, without the ending: there is one for each channel. */
+  /** The name of its file without the ending; each channel has one. */
   readonly key: string;
   readonly url: string;
   readonly port: number;
   readonly pid: number;
-  /** Of the service. The preview's is that of its file. */
+  /** As the file names it, since the preview does not report its version. */
   readonly version: string;
 }
 
-/** The service is not there, or not as it should be; the message says what to do. */
+/** The service does not run, or not as it should. The message says what to do. */
 export class ServiceError extends ReportedError {
   override readonly name = 'ServiceError';
 }
 
 /** `service start` returns within seconds, on a busy machine within ten. */
 const START_LIMIT_MS = 30_000;
-/** A service that was started, or is being started by another, answers within a second. */
+/** A service that is starting answers within a second. */
 const POLL_MS = 250;
 const MAX_LOOKS = 120;
 const MAX_REASON_CHARS = 300;
 
 type Standing =
   | { readonly kind: 'runs'; readonly found: FoundService }
-  /** Nothing runs that `service start` could replace. */
+  /** Nothing runs that `service start` would replace. */
   | { readonly kind: 'none' }
-  /** Something is there, and may be about to answer. */
+  /** `silent`: it may be about to answer. */
   | { readonly kind: 'silent' | 'wrong'; readonly reason: string };
 
-/** The one OpenCode 2 service of this user, as its own file names it. Never ended, replaced or restarted from here. */
+/** This user's OpenCode 2 service, as its own file describes it. Never ends, replaces or restarts it. */
 export class OwnService {
   readonly #options: OwnServiceOptions;
   readonly #source: WatchedFolders;
@@ -67,7 +67,7 @@ export class OwnService {
     );
   }
 
-  /** Starts it by the program itself where nothing runs. Rejects with a `ServiceError`. */
+  /** Resolves once the service answers; has the program start it if none runs. @throws {ServiceError} */
   async ensure(signal: AbortSignal, onStart: () => void): Promise<FoundService> {
     const { program, env, clock } = this.#options;
     let standing = await this.#look(signal);
@@ -94,14 +94,14 @@ export class OwnService {
     );
   }
 
-  /** As its file has it now; nothing was asked. */
+  /** What its file says now; makes no request. */
   async now(signal: AbortSignal): Promise<Candidate | undefined> {
     const candidates = await this.#candidates(signal);
-    const version = (one: Candidate): boolean => one.claims.service?.version === this.#options.generation.version;
-    return candidates.find(version) ?? candidates[0];
+    const isSameVersion = (one: Candidate): boolean => one.claims.service?.version === this.#options.generation.version;
+    return candidates.find(isSameVersion) ?? candidates[0];
   }
 
-  /** Where to send what a proxy takes, with the password. */
+  /** The service's address and password, for a proxy. */
   async connection(signal: AbortSignal): Promise<Pick<Connection, 'endpoint' | 'credential'> | undefined> {
     const candidate = await this.now(signal);
     const credential = candidate?.credential;
@@ -110,7 +110,7 @@ export class OwnService {
     return { endpoint: candidate.endpoint, credential: { username: 'opencode', password: password.value } };
   }
 
-  /** Each time its file may have changed. */
+  /** Yields whenever its file may have changed. */
   changes(signal: AbortSignal): AsyncIterable<void> {
     return this.#source.changes(signal);
   }
@@ -119,7 +119,7 @@ export class OwnService {
     return this.#source.close();
   }
 
-  /** Of the program's own channel: a stable version's is `service.json`. */
+  /** Only those of the program's own channel. A stable version's file is `service.json`. */
   async #candidates(signal: AbortSignal): Promise<readonly Candidate[]> {
     const { isPreview, version = '' } = this.#options.generation;
     const isOwn = (key: string): boolean => {
@@ -146,21 +146,13 @@ export class OwnService {
     if (!(await isAlive({ pid })) || (await listenerOn(port)) === 'none') return { kind: 'none' };
     const [outcome] = await askCandidates([candidate], this.#options.settings, signal);
     const result = outcome?.result;
-    switch (result?.status) {
-      case undefined:
-        return { kind: 'silent', reason: 'interrupted' };
-      case 'healthy':
-        return {
-          kind: 'runs',
-          found: { key: candidate.key, url, port, pid, version: service?.version ?? result.version },
-        };
-      case 'locked':
-        // Of another process now: the file is of a service that has ended.
-        return result.isWithheld === true ? { kind: 'none' } : { kind: 'wrong', reason: result.reason };
-      case 'unsupported':
-        return { kind: 'wrong', reason: result.reason };
-      case 'unhealthy':
-        return { kind: 'silent', reason: result.reason };
+    if (result === undefined) return { kind: 'silent', reason: 'interrupted' };
+    if (result.status === 'healthy') {
+      const version = service?.version ?? result.version;
+      return { kind: 'runs', found: { key: candidate.key, url, port, pid, version } };
     }
+    // Another process has the port now, so the file's service has ended.
+    if (result.status === 'locked' && result.isWithheld === true) return { kind: 'none' };
+    return { kind: result.status === 'unhealthy' ? 'silent' : 'wrong', reason: result.reason };
   }
 }

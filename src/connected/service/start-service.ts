@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import { errorCode } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import type { ExchangeProxy } from '../../node/proxy/exchange-proxy.ts';
+import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import type { Guard } from '../start/guard.ts';
 import { everyAddress, type LanAdvert, lanPassword, lanPasswordPath } from '../start/lan.ts';
 import type { Ending } from '../start/opencode-process.ts';
@@ -11,8 +13,6 @@ import { OwnRegistrations, type Ports, type RegistrationsOptions } from '../star
 import { passSignals } from '../start/signals.ts';
 import type { StartOptions } from '../start/start.ts';
 import { rememberTerminal } from '../start/terminal.ts';
-import type { ExchangeProxy } from '../../node/proxy/exchange-proxy.ts';
-import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import type { OpencodeGeneration } from './generation.ts';
 import { type FoundService, OwnService, ServiceError } from './own-service.ts';
 import { ServiceLock } from './service-lock.ts';
@@ -27,49 +27,49 @@ export interface ServiceStart extends StartOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly guard: Guard;
-  /** Of the registrations, but for what is this generation's own. */
-  readonly registration: Omit<RegistrationsOptions, 'password' | 'isForRelay'>;
+  readonly registration: Omit<RegistrationsOptions, 'password' | 'relayPassword'>;
   /** Undefined without --lan. */
   readonly advert: LanAdvert | undefined;
 }
 
 const PASSWORD_BYTES = 32;
-/** Between two looks whether the wrapper that holds the registration has ended. */
+/** How often a waiting wrapper checks whether the one that holds the registration has ended. */
 const TAKEOVER_LOOK_MS = 2_000;
 
 /**
- * Makes sure that the user's OpenCode 2 service runs, registers it for as long as this runs, and opens the person's terminal on it.
- * The service goes on afterwards. Resolves with how the terminal ended.
+ * Makes sure that the user's OpenCode 2 service runs, registers it while this program runs, and opens the person's terminal on it.
+ * The service outlives this program. Resolves with how the terminal ended.
  */
 export async function startOnService(start: ServiceStart): Promise<Ending> {
   const { process, guard, tell, headless, advert } = start;
   const client = headless ? new HeldOpen() : new ServiceTerminal(rememberTerminal(process));
   const signals = passSignals(process, client);
-  const service = new OwnService({ ...start, settings: start.settings });
+  const service = new OwnService(start);
   const ending = new AbortController();
   let held: HeldService | undefined;
   try {
     const found = await service
       .ensure(signals.giveUp, () => tell('starting the service of OpenCode 2'))
       .catch((error: unknown) => {
-        // Who interrupted it knows why it does not answer.
+        // A person who interrupts the start needs no reason.
         if (!signals.giveUp.aborted) throw error;
         return undefined;
       });
     if (found === undefined || signals.giveUp.aborted) return { code: null, signal: signals.ended ?? 'SIGINT' };
     if (!headless) refuseReplacement(start, found);
-    held = await HeldService.open(start, service, found);
+    const self = (await identifyProcess(process.pid)) ?? { pid: process.pid };
+    held = new HeldService(start, service, { found, self });
+    await held.openRelayProxy();
     const holder = await held.take();
-    let interrupted = false;
     if (holder === undefined) {
       await held.openLan();
-      ({ interrupted } = await held.connect(signals.giveUp));
+      await held.connect(signals.giveUp);
     } else
       tell(
         `the service is registered by another opencode-connected (pid ${holder.pid}); this one takes over when that ends`,
       );
     if (signals.ended !== undefined) return { code: null, signal: signals.ended };
-    signals.starting({ interrupted });
+    signals.starting();
     const terminal = await client.open(start.program, start.forOpencode, start.env);
     if (terminal !== undefined) guard.watch(terminal);
     if (holder === undefined) held.announce(terminal);
@@ -90,7 +90,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
   }
 }
 
-/** A newer terminal replaces the service that it finds: what runs there would be cut. */
+/** A newer terminal replaces the running service, and would interrupt what runs there. */
 function refuseReplacement({ generation, program }: ServiceStart, { version, pid }: FoundService): void {
   if (generation.version === undefined || generation.version === version) return;
   throw new ServiceError(
@@ -98,15 +98,7 @@ function refuseReplacement({ generation, program }: ServiceStart, { version, pid
   );
 }
 
-interface Parts {
-  readonly start: ServiceStart;
-  readonly service: OwnService;
-  readonly registrations: OwnRegistrations;
-  readonly lock: ServiceLock;
-  readonly self: ProcessIdentity;
-}
-
-/** The registration of the service, its tunnel, and what stands before it there and on the LAN. */
+/** The registration of the service, its tunnel, and the proxies before it on the relay and on the LAN. */
 class HeldService {
   readonly #start: ServiceStart;
   readonly #service: OwnService;
@@ -114,51 +106,54 @@ class HeldService {
   readonly #lock: ServiceLock;
   readonly #ending = new AbortController();
   readonly #self: ProcessIdentity;
+  readonly #relayPassword = randomBytes(PASSWORD_BYTES).toString('base64url');
   #terminal: ProcessIdentity;
   #found: FoundService;
-  /** Before the tunnel, with a password of this start. */
   #relayProxy: ExchangeProxy | undefined;
   #lanProxy: ExchangeProxy | undefined;
 
-  static async open(start: ServiceStart, service: OwnService, found: FoundService): Promise<HeldService> {
-    const { settings, registration } = start;
-    const self = (await identifyProcess(process.pid)) ?? { pid: process.pid };
-    const lock = new ServiceLock(settings.stateDir, found.key, self);
-    const password = randomBytes(PASSWORD_BYTES).toString('base64url');
-    const registrations = new OwnRegistrations({ ...registration, password, isForRelay: true });
-    const held = new HeldService({ start, service, registrations, lock, self }, found);
-    if (registration.relay !== undefined) held.#relayProxy = await held.#proxy('127.0.0.1', 0, password);
-    return held;
-  }
-
-  private constructor({ start, service, registrations, lock, self }: Parts, found: FoundService) {
+  constructor(
+    start: ServiceStart,
+    service: OwnService,
+    { found, self }: { readonly found: FoundService; readonly self: ProcessIdentity },
+  ) {
     this.#start = start;
     this.#service = service;
-    this.#registrations = registrations;
-    this.#lock = lock;
+    this.#lock = new ServiceLock(start.settings.stateDir, found.key, self);
+    this.#registrations = new OwnRegistrations({
+      ...start.registration,
+      password: undefined,
+      relayPassword: this.#relayPassword,
+    });
     this.#self = self;
     this.#terminal = self;
     this.#found = found;
   }
 
-  /** As registered here, or as wanted. */
+  /** The registered name on this machine, or the wanted one before that. */
   get name(): string {
     return this.#registrations.name;
   }
 
-  /** Undefined once it is this wrapper's to hold, else whose it is. */
+  /** Resolves to undefined if this wrapper holds the service now, else to the wrapper that does. */
   async take(): Promise<ProcessIdentity | undefined> {
     const holder = await this.#lock.take();
     if (holder === undefined) this.#start.guard.remove(this.#registrations.stateFile);
     return holder;
   }
 
-  /** With --lan. Rejects with a `ServiceError` where the port is another's. */
+  /** Puts a proxy with a password of this start before the tunnel, if there is one. */
+  async openRelayProxy(): Promise<void> {
+    if (this.#start.registration.sshCommand === undefined) return;
+    this.#relayProxy = await this.#proxy('127.0.0.1', 0, this.#relayPassword);
+  }
+
+  /** With --lan, puts a proxy on the LAN. @throws {ServiceError} it cannot listen on the port */
   async openLan(): Promise<void> {
     const { settings, clock, onLan } = this.#start;
     if (!onLan) return;
     const { stateDir, connected } = settings;
-    // Not OPENCODE_SERVER_PASSWORD: it may be that of an OpenCode 1.
+    // OPENCODE_SERVER_PASSWORD may be that of an OpenCode 1.
     const password = await lanPassword({ stateDir }, clock);
     const host = everyAddress();
     const port = connected.lanPort ?? (await choosePort(host));
@@ -170,11 +165,11 @@ class HeldService {
     });
   }
 
-  connect(giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
+  connect(giveUp: AbortSignal): Promise<void> {
     return this.#registrations.connect(this.#ports, giveUp);
   }
 
-  /** @param terminal what ends with the wrapper, if it is not the wrapper itself */
+  /** @param terminal the process that ends with the wrapper, if it is not the wrapper itself */
   announce(terminal: ProcessIdentity | undefined): void {
     this.#terminal = terminal ?? this.#self;
     this.#register();
@@ -188,28 +183,23 @@ class HeldService {
       process: this.#terminal,
       directory: this.#start.directory,
       service: { url, pid },
-      ...(this.#lanProxy !== undefined && { lan: { port: this.#lanProxy.port, passwordFile } }),
+      lan: this.#lanProxy && { port: this.#lanProxy.port, passwordFile },
     });
   }
 
   /**
-   * Keeps the registration true until `signal` aborts: a service that starts again may be on another port. Waits before for its
-   * turn where another wrapper holds it. Never rejects, and says nothing: the terminal is the person's.
+   * Updates the registration until `signal` aborts, since a service that restarts may use another port. If another wrapper holds
+   * the service, first waits for it to end. Never rejects, and prints nothing: the terminal is the person's.
    */
   async follow(terminal: ProcessIdentity | undefined, isWaiting: boolean, signal: AbortSignal): Promise<void> {
     const { clock, logger } = this.#start;
     try {
-      for (let holds = !isWaiting; !holds && !signal.aborted;) {
+      for (let holds = !isWaiting; !holds;) {
         await clock.sleep(TAKEOVER_LOOK_MS, signal);
         if (signal.aborted) return;
         holds = (await this.take()) === undefined;
-        if (!holds) continue;
-        logger.log('info', 'holds the registration of the service now');
-        await this.openLan().catch((error: unknown) => logger.log('warn', 'not on the LAN', { reason: String(error) }));
-        await this.#look(signal);
-        await this.#registrations.move(this.#ports);
-        this.announce(terminal);
       }
+      if (isWaiting) await this.#takeOver(terminal, signal);
       for await (const _ of this.#service.changes(signal)) {
         const before = this.#found;
         await this.#look(signal);
@@ -221,6 +211,15 @@ class HeldService {
     } catch (error) {
       logger.log('warn', 'cannot follow the service', { reason: String(error) });
     }
+  }
+
+  async #takeOver(terminal: ProcessIdentity | undefined, signal: AbortSignal): Promise<void> {
+    const { logger } = this.#start;
+    logger.log('info', 'holds the registration of the service now');
+    await this.openLan().catch((error: unknown) => logger.log('warn', 'not on the LAN', { reason: String(error) }));
+    await this.#look(signal);
+    await this.#registrations.move(this.#ports);
+    this.announce(terminal);
   }
 
   async close(): Promise<void> {
@@ -235,7 +234,8 @@ class HeldService {
     const { port } = this.#found;
     return { own: port, tunnel: this.#relayProxy?.port ?? port };
   }
-  /** Where the service is by its file now; the same where that names none. */
+
+  /** Reads from its file where the service is now; keeps the last known place if the file names none. */
   async #look(signal: AbortSignal): Promise<void> {
     const candidate = await this.#service.now(signal);
     const pid = candidate?.claims.service?.pid;

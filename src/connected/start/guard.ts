@@ -2,7 +2,7 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import type { Writable } from 'node:stream';
 
 import type { ProcessIdentity } from '../process-table.ts';
-import { RUNS_AND_CLAIMS } from '../relay/remote-program.ts';
+import { RUNS } from '../relay/claim-script.ts';
 
 /**
  * Waits on its input, which ends with the wrapper however that ends. Without `done` before it, the wrapper was killed: ends
@@ -20,7 +20,7 @@ set -f
 LC_ALL=C
 trap '' HUP INT TERM QUIT TSTP
 opencode= server= ssh= state=
-${RUNS_AND_CLAIMS}
+${RUNS}
 # Whether the process $1, begun at $2, runs. Where either start time is not known, any of that number does.
 lives() { runs "$1" && { [ "$2" = - ] || [ "$since" = - ] || [ "$since" = "$2" ]; }; }
 still() { lives $opencode || lives $server; }

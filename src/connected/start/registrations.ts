@@ -1,64 +1,67 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
+import { VERSION } from '../../base/version.ts';
 import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
-import { createRelayLink, PATIENCE_MS, type RelayLink, type RelayState } from '../relay/relay-link.ts';
-import { wasInterrupted } from '../relay/ssh-process.ts';
-import { runStatePath } from '../run-state.ts';
+import { PATIENCE_MS, RelayLink } from '../relay/relay-link.ts';
+import { wasInterrupted } from '../relay/ssh-failures.ts';
+import { type RelayState, runStatePath } from '../run-state.ts';
+import { logPath } from './log-file.ts';
 import { RunStateWriter } from './run-state-writer.ts';
 
 /** PATH_MAX on Linux. */
 const MAX_DIRECTORY_CHARS = 4096;
+/** The terminal sends an interrupt to ssh and to this process at once, but a busy machine may wake ssh first. */
+const LATE_INTERRUPT_MS = 1_000;
 
 export interface RegistrationsOptions {
+  readonly settings: Pick<Settings, 'registryDir' | 'stateDir'> & {
+    readonly connected: Pick<Settings['connected'], 'relayRegistryDir'>;
+  };
+  /** The person's ssh command in words; undefined without a relay. */
+  readonly sshCommand: readonly string[] | undefined;
   readonly id: string;
-  /** The wanted one; a living instance of that name keeps it. */
+  /** The wanted name. A living instance keeps its name, so this one may get another. */
   readonly name: string;
+  /** The password for callers on this machine. */
   readonly password: string | undefined;
-  /** The password is for what comes through the tunnel alone. */
-  readonly isForRelay?: boolean;
-  /** It listens on the LAN as well. */
+  /** The password for callers through the tunnel. */
+  readonly relayPassword: string | undefined;
+  /** Whether it listens on the LAN as well. */
   readonly onLan: boolean;
-  /** Of this machine. */
-  readonly registryDir: Settings['registryDir'];
-  readonly relay: { readonly sshCommand: readonly string[]; readonly registryDir: Settings['registryDir'] } | undefined;
-  readonly stateDir: string;
-  readonly logFile: string;
-  /** Of this program. */
-  readonly version: string;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Which ssh holds the connection to the relay now. */
+  /** Called with the ssh that holds the connection to the relay now. */
   readonly onSsh: (ssh: ProcessIdentity | undefined) => void;
   /** Prints a line for the person; not called once opencode has the terminal. */
   readonly tell: (line: string) => void;
 }
 
-/** Where an opencode is reached. */
 export interface Ports {
-  /** Where it listens itself. */
+  /** Where the opencode listens. */
   readonly own: number;
-  /** Where the tunnel leads: to the opencode, or to what stands before it. */
+  /** Where the tunnel leads: to the opencode, or to a proxy before it. */
   readonly tunnel: number;
 }
 
 /** An opencode that answers. */
 export interface RunningInstance {
-  /** What ends with the wrapper. */
+  /** The process that ends with the wrapper. */
   readonly process: ProcessIdentity;
-  /** Its own, absolute: of OpenCode 2 that in which the wrapper was started. */
+  /** The instance's own directory, absolute. With OpenCode 2 the one in which the wrapper was started. */
   readonly directory: string;
-  /** It is the service of OpenCode 2, which works in the directories of its sessions. */
+  /** The OpenCode 2 service, which works in the directories of its sessions. */
   readonly service?: { readonly url: string; readonly pid: number };
-  /** What others on the LAN need, where that is not the password and the port registered here. */
-  readonly lan?: { readonly port: number; readonly passwordFile: string };
+  /** The proxy on the LAN, if it is not the instance itself that listens there. */
+  readonly lan?: { readonly port: number; readonly passwordFile: string } | undefined;
 }
 
-/** Where one instance is registered: on this machine, and on the relay if there is one. */
+/** The registrations of one instance: on this machine, and on the relay if there is one. */
 export class OwnRegistrations {
   readonly #options: RegistrationsOptions;
   readonly #stateFile: RunStateWriter;
@@ -74,46 +77,48 @@ export class OwnRegistrations {
   constructor(options: RegistrationsOptions) {
     this.#options = options;
     this.#startedAt = new Date(options.clock.now()).toISOString();
-    this.#stateFile = new RunStateWriter(options.stateDir, options.id, options.logger);
+    this.#stateFile = new RunStateWriter(options.settings.stateDir, options.id, options.logger);
   }
 
   get stateFile(): string {
-    return runStatePath(this.#options.stateDir, this.#options.id);
+    return runStatePath(this.#options.settings.stateDir, this.#options.id);
   }
 
-  /** As registered here, or as wanted. */
+  /** The registered name on this machine, or the wanted one before that. */
   get name(): string {
     return this.#here?.state.name ?? this.#options.name;
   }
 
   /**
-   * Takes the name here, and opens the connection to the relay, at which ssh may ask at the terminal. Tells what came of it; what
-   * failed is tried again from now on. Never rejects. `giveUp` ends the waiting for the relay; `interrupted`: an interrupt ended its ssh.
+   * Takes the name on this machine and connects to the relay; ssh may ask at the terminal. Tells the person the result, and tries
+   * again in the background if something failed. Never rejects. `giveUp` ends the wait for the relay.
    */
-  async connect(ports: Ports, giveUp: AbortSignal): Promise<{ readonly interrupted: boolean }> {
-    const { tell, name, registryDir, relay } = this.#options;
+  async connect(ports: Ports, giveUp: AbortSignal): Promise<void> {
+    const { tell, name, settings } = this.#options;
     await this.#open(ports);
-    let interrupted = false;
     const here = await this.#here?.connectFirst(new AbortController().signal);
-    if (here?.kind === 'connected') {
-      if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
-    } else
-      tell(`not registered on this machine (${registryDir.path}): ${reasonOf(here)}; trying again in the background`);
-    this.#tellDirectory('this machine', this.#here, registryDir);
-    if (relay !== undefined && !giveUp.aborted) {
+    if (here?.kind !== 'connected')
+      tell(
+        `not registered on this machine (${settings.registryDir.path}): ${reasonOf(here)}; trying again in the background`,
+      );
+    else if (here.name !== name) tell(`${name} is a living instance of that name; this one is ${here.name}`);
+    this.#tellDirectory('this machine', this.#here, settings.registryDir);
+    let there: RelayState | undefined;
+    if (this.#relay !== undefined && !giveUp.aborted) {
       tell('connecting to the relay; Ctrl-C goes on without it');
-      const there = await this.#relay?.connectFirst(giveUp);
-      if (there?.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
-      else if (there?.kind === 'closed') tell(`no connection to the relay: ${there.reason ?? 'closed'}`);
+      there = await this.#relay.connectFirst(giveUp);
+      if (there.kind === 'connected') tell(`connected to the relay as ${there.name}, port ${there.port} there`);
+      else if (there.kind === 'closed') tell(`no connection to the relay: ${there.reason ?? 'closed'}`);
       else tell(`no connection to the relay: ${reasonOf(there)}; trying again in the background`);
-      this.#tellDirectory('the relay', this.#relay, relay.registryDir);
-      interrupted = wasInterrupted(there?.reason);
+      this.#tellDirectory('the relay', this.#relay, settings.connected.relayRegistryDir);
     }
     this.#keep();
-    return { interrupted };
+    // An interrupt that arrives after opencode has started would be passed on to it.
+    if (wasInterrupted(there?.reason))
+      await delay(LATE_INTERRUPT_MS, undefined, { signal: giveUp }).catch(() => undefined);
   }
 
-  /** Other ports: the tunnel has to lead there. Asks nothing. */
+  /** Registers on other ports, to which the tunnel has to lead. Asks nothing. */
   async move(ports: Ports): Promise<void> {
     await this.#closeLinks();
     if (this.#closing !== undefined) return;
@@ -121,7 +126,7 @@ export class OwnRegistrations {
     this.#keep();
   }
 
-  /** From now on it is registered. */
+  /** Registers the instance. */
   announce(instance: RunningInstance): void {
     this.#instance = instance;
     this.#connectedAt = new Date(this.#options.clock.now()).toISOString();
@@ -130,7 +135,7 @@ export class OwnRegistrations {
     void this.#save();
   }
 
-  /** Takes back everything. Idempotent. */
+  /** Withdraws everything. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#instance = undefined;
@@ -141,41 +146,32 @@ export class OwnRegistrations {
   }
 
   async #open(ports: Ports): Promise<void> {
-    const { id, name, registryDir, relay, clock, logger, tell } = this.#options;
+    const { settings, sshCommand, id, name, password, relayPassword, clock, logger, tell } = this.#options;
     this.#ports = ports;
     this.#self = (await identifyProcess(process.pid)) ?? this.#self;
     const common = { id, name, describe: (port: number) => this.#describe(port), clock, logger };
-    this.#here = createRelayLink({
+    this.#here = new RelayLink({
       ...common,
-      ...this.#passwordHere,
+      password,
       localPort: ports.own,
       sshCommand: undefined,
-      ...directoryOf(registryDir),
+      registryDir: settings.registryDir,
       onChange: () => void this.#save(),
     });
     this.#relay =
-      relay &&
-      createRelayLink({
+      sshCommand &&
+      new RelayLink({
         ...common,
-        ...this.#password,
+        password: relayPassword,
         localPort: ports.tunnel,
-        sshCommand: relay.sshCommand,
-        ...directoryOf(relay.registryDir),
+        sshCommand,
+        registryDir: settings.connected.relayRegistryDir,
         onChange: () => {
           void this.#save();
           void this.#tellSsh();
         },
         onMessage: (line) => tell(`ssh: ${line}`),
       });
-  }
-
-  get #password(): { readonly password?: string } {
-    const { password } = this.#options;
-    return password === undefined ? {} : { password };
-  }
-
-  get #passwordHere(): { readonly password?: string } {
-    return this.#options.isForRelay === true ? {} : this.#password;
   }
 
   /** Versions before this one look for registrations in one directory only. */
@@ -201,7 +197,7 @@ export class OwnRegistrations {
     await Promise.all([this.#here?.close(), this.#relay?.close()]);
   }
 
-  /** The fields of the original, and which version of the format they are. */
+  /** The original's fields, and the version of the format. */
   #describe(port: number): Record<string, unknown> | undefined {
     if (this.#instance === undefined) return undefined;
     const { directory, service } = this.#instance;
@@ -216,39 +212,31 @@ export class OwnRegistrations {
   }
 
   async #save(): Promise<void> {
-    const { id, onLan, logFile, version } = this.#options;
-    const registryDir = this.#here?.directory ?? this.#options.registryDir.path;
+    const { id, onLan, password, settings } = this.#options;
     const instance = this.#instance;
     if (instance === undefined || this.#closing !== undefined) return;
-    const { pid, started } = this.#self;
+    const registryDir = this.#here?.directory ?? settings.registryDir.path;
     await this.#stateFile.write({
       id,
       name: this.name,
-      pid,
-      ...(started !== undefined && { started }),
+      pid: this.#self.pid,
+      started: this.#self.started,
       opencodePid: instance.process.pid,
-      ...(instance.process.started !== undefined && { opencodeStarted: instance.process.started }),
+      opencodeStarted: instance.process.started,
       port: this.#ports.tunnel,
       directory: instance.directory,
       registryFile: join(registryDir, `${this.name}.json`),
-      ...(this.#passwordHere.password !== undefined && { passwordFile: join(registryDir, '.credentials', id) }),
-      ...(instance.service !== undefined && { service: instance.service }),
-      ...(onLan && { onLan }),
-      ...(instance.lan !== undefined && { lan: instance.lan }),
-      ...(this.#relay !== undefined && { relay: this.#relay.state }),
-      ...(this.#relay?.pid !== undefined && { sshPid: this.#relay.pid }),
-      logFile,
+      passwordFile: password === undefined ? undefined : join(registryDir, '.credentials', id),
+      service: instance.service,
+      onLan: onLan || undefined,
+      lan: instance.lan,
+      relay: this.#relay?.state,
+      sshPid: this.#relay?.pid,
+      logFile: logPath(settings.stateDir),
       startedAt: this.#startedAt,
-      version,
+      version: VERSION,
     });
   }
-}
-
-function directoryOf({ path, explicit }: Settings['registryDir']): {
-  readonly registryDirectory: string;
-  readonly isDefaultDirectory: boolean;
-} {
-  return { registryDirectory: path, isDefaultDirectory: !explicit };
 }
 
 function reasonOf(state: RelayState | undefined): string {

@@ -3,7 +3,6 @@ import { hostname } from 'node:os';
 
 import { systemClock } from '../../base/clock.ts';
 import type { Settings } from '../../config/settings.ts';
-import { VERSION } from '../../base/version.ts';
 import { unsupportedReason } from '../../probing/supported-version.ts';
 import type { ProcessIdentity } from '../process-table.ts';
 import { relayCommand } from '../relay/ssh-command.ts';
@@ -18,7 +17,7 @@ import { checkLan, everyAddress, LanAdvert, lanPassword } from './lan.ts';
 import { fileLogger, logPath } from './log-file.ts';
 import type { Ending } from './opencode-process.ts';
 import { findOpencode } from './opencode-program.ts';
-import { OwnRegistrations, type Ports, type RegistrationsOptions } from './registrations.ts';
+import { OwnRegistrations, type Ports } from './registrations.ts';
 import { passSignals } from './signals.ts';
 import { OpencodeError, OUTDATED, Supervised } from './supervised.ts';
 import { rememberTerminal } from './terminal.ts';
@@ -27,14 +26,14 @@ export interface StartOptions {
   readonly settings: Settings;
   readonly headless: boolean;
   readonly withPassword: boolean;
-  /** Listen on the LAN as well, and advertise it there. */
+  /** Listen on the LAN as well, and advertise the instance there. */
   readonly onLan: boolean;
-  /** Where opencode is to work: absolute, without links. */
+  /** Where opencode works: absolute, without links. */
   readonly directory: string;
-  /** Arguments for opencode, untouched. */
+  /** The arguments for opencode, unchanged. */
   readonly forOpencode: readonly string[];
   readonly process: NodeJS.Process;
-  /** Writes a line to the person. */
+  /** Prints a line for the person. */
   readonly tell: (line: string) => void;
 }
 
@@ -42,20 +41,20 @@ const ID_BYTES = 12;
 const PASSWORD_BYTES = 32;
 
 /**
- * Starts opencode, registers it here and on the relay for as long as it answers, and ends with it. Resolves with how it
- * ended. Throws a `SettingsError` for what is wrong before anything was started, an `OpencodeError` for what opencode cannot do.
+ * Starts opencode, registers it here and on the relay while it answers, and ends with it. Resolves with how it ended.
+ * @throws {SettingsError} something is wrong before anything was started
+ * @throws {OpencodeError} opencode cannot do what it should
  */
 export async function start(options: StartOptions): Promise<Ending> {
   const { settings, headless, onLan, forOpencode, process, tell } = options;
   const { stateDir } = settings;
-  const { opencodeBin } = settings.connected;
+  const { opencodeBin, relaySshCommand } = settings.connected;
   if (onLan) checkLan(settings, options.withPassword);
   const program = await findOpencode(opencodeBin, process.env['PATH']);
-  const logFile = logPath(stateDir);
-  const logger = fileLogger(logFile);
-  const relay = relayOf(settings);
-  const personsEnv = personsEnvironment(process.env);
-  const generation = await rememberedGeneration(program, { env: personsEnv, stateDir });
+  const logger = fileLogger(logPath(stateDir));
+  const sshCommand = relaySshCommand === undefined ? undefined : relayCommand(relaySshCommand);
+  const env = personsEnvironment(process.env);
+  const generation = await rememberedGeneration(program, { env, stateDir });
   if (generation.number === 2) checkServiceArguments(options);
   else refuseTooOld(generation.version);
   const name = nameOf(options, generation);
@@ -64,28 +63,15 @@ export async function start(options: StartOptions): Promise<Ending> {
   const advert = onLan
     ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, clock: systemClock, logger })
     : undefined;
-  const registration = {
-    id,
-    name,
-    onLan,
-    registryDir: settings.registryDir,
-    relay,
-    stateDir,
-    logFile,
-    version: VERSION,
-    clock: systemClock,
-    logger,
-    onSsh: (ssh: ProcessIdentity | undefined) => guard.watchSsh(ssh),
-    tell,
-  };
+  const onSsh = (ssh: ProcessIdentity | undefined): void => guard.watchSsh(ssh);
+  const registration = { settings, sshCommand, id, name, onLan, clock: systemClock, logger, onSsh, tell };
   if (generation.number === 2) {
     const { startOnService } = await import('../service/start-service.ts');
-    const more = { generation, program, env: personsEnv, clock: systemClock, logger, guard, registration, advert };
+    const more = { generation, program, env, clock: systemClock, logger, guard, registration, advert };
     return await startOnService({ ...options, ...more });
   }
   const password = await passwordOf(options);
-  const registrations = new OwnRegistrations({ ...registration, password });
-  const env = childEnvironment(process.env, password);
+  const registrations = new OwnRegistrations({ ...registration, password, relayPassword: password });
   const supervised = new Supervised({
     wantedPort: onLan ? settings.connected.lanPort : undefined,
     launch: {
@@ -94,7 +80,7 @@ export async function start(options: StartOptions): Promise<Ending> {
       ...(headless && { directory: options.directory }),
       host: onLan ? everyAddress() : '127.0.0.1',
       args: forOpencode,
-      env,
+      env: childEnvironment(process.env, password),
       clock: systemClock,
       ...(password !== undefined && { password }),
     },
@@ -108,9 +94,9 @@ export async function start(options: StartOptions): Promise<Ending> {
     if (onLan) tell(ON_LAN);
     await supervised.choosePort();
     guard.remove(registrations.stateFile);
-    const { interrupted } = await registrations.connect(portsOf(supervised.port), signals.giveUp);
+    await registrations.connect(portsOf(supervised.port), signals.giveUp);
     if (signals.ended !== undefined) return { code: null, signal: signals.ended };
-    signals.starting({ interrupted });
+    signals.starting();
     return await supervised.run({
       answers(instance, port) {
         registrations.announce(instance);
@@ -127,7 +113,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   }
 }
 
-/** Its terminal would show a blank screen for ever. */
+/** The terminal of one that is too old would stay blank. */
 function refuseTooOld(version: string | undefined): void {
   const problem = version === undefined ? undefined : unsupportedReason(version);
   if (problem !== undefined) throw new OpencodeError(`${problem}; ${OUTDATED}`);
@@ -141,7 +127,7 @@ const NO_PASSWORD =
   'without a password every user of this machine, everyone on the relay, and any web page that you open can run commands as you through it';
 
 const ON_LAN =
-  'listening on the LAN, over plain HTTP: who listens there too can read the password and all that is said; opencode-connected status tells how to reach it from other machines';
+  'listening on the LAN, over plain HTTP: others there can read the password and all traffic; opencode-connected status shows how to reach it from other machines';
 
 async function passwordOf({ settings, withPassword, onLan }: StartOptions): Promise<string | undefined> {
   if (onLan) return lanPassword(settings, systemClock);
@@ -153,9 +139,4 @@ function nameOf({ settings, directory }: StartOptions, generation: OpencodeGener
   if (instanceName !== undefined) return checkInstanceName(instanceName);
   if (generation.number === 2) return serviceName(hostname());
   return defaultName(hostname(), directory);
-}
-
-function relayOf({ connected: { relaySshCommand, relayRegistryDir } }: Settings): RegistrationsOptions['relay'] {
-  if (relaySshCommand === undefined) return undefined;
-  return { sshCommand: relayCommand(relaySshCommand), registryDir: relayRegistryDir };
 }

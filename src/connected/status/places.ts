@@ -2,46 +2,42 @@ import type { Settings } from '../../config/settings.ts';
 import { localRegistry, type Registry } from '../survey/registry.ts';
 import { relayRegistry } from '../survey/relay-registry.ts';
 
-/** What `status`, `cleanup` and `sessions` look at. */
+/** The settings of `status`, `cleanup` and `sessions`. */
 export interface Places extends Pick<
   Settings,
-  'registryDir' | 'healthCheckTimeoutMs' | 'healthConcurrency' | 'credentialRules' | 'defaultCredential'
+  | 'registryDir'
+  | 'stateDir'
+  | 'opencodeStateDir'
+  | 'healthCheckTimeoutMs'
+  | 'healthConcurrency'
+  | 'credentialRules'
+  | 'defaultCredential'
 > {
-  /** Absolute: where running wrappers leave their state. */
-  readonly stateDir: string;
-  /** Absolute: where this user's own OpenCode 2 service writes itself down. */
-  readonly opencodeStateDir: string;
   /** In words, see `splitCommand`; absent without a relay. */
   readonly relaySshCommand?: readonly string[] | undefined;
-  /** On the relay. */
+  /** The directory on the relay. */
   readonly relayRegistryDir: Settings['registryDir'];
 }
 
-/** What each of the three is called with. */
 export interface CommandOptions {
   readonly settings: Places;
-  /** Standard output: whole lines. */
+  /** Prints whole lines to standard output. */
   readonly out: (text: string) => void;
   readonly signal: AbortSignal;
 }
 
-/** 0: all was looked at; 1: something could not be, and the output says what. */
+/** 1: something could not be read or asked; the output says what. */
 export type ExitCode = 0 | 1;
 
-/** The registry directories that are looked at. */
 export interface Registries {
   readonly here: Registry;
   /** Undefined without a relay. */
   readonly relay: Registry | undefined;
 }
 
-export function registriesOf({ registryDir, relaySshCommand, relayRegistryDir, stateDir }: Places): Registries {
+export function registriesOf({ relaySshCommand: sshCommand, relayRegistryDir, ...place }: Places): Registries {
   return {
-    here: localRegistry({ ...directoryOf(registryDir), stateDir }),
-    relay: relaySshCommand && relayRegistry({ ...directoryOf(relayRegistryDir), sshCommand: relaySshCommand }),
+    here: localRegistry(place),
+    relay: sshCommand && relayRegistry({ registryDir: relayRegistryDir, sshCommand }),
   };
-}
-
-function directoryOf({ path, explicit }: Settings['registryDir']): { directory: string; isDefault: boolean } {
-  return { directory: path, isDefault: !explicit };
 }

@@ -32,7 +32,7 @@ export async function readClaim(directory: string, name: string): Promise<Survey
   // Another user's processes tell nothing, and a claim that does not name its holder proves nothing.
   if (!isMine || id === '' || pid === undefined || host === '') return { ...claim, holder: 'unknown' };
   if (host !== hostname()) return { ...claim, holder: 'elsewhere' };
-  const isHeld = await isAlive({ pid, ...(started !== UNKNOWN_START && { started }) });
+  const isHeld = await isAlive({ pid, started: started === UNKNOWN_START ? undefined : started });
   return { ...claim, holder: isHeld ? 'alive' : 'dead' };
 }
 

@@ -6,36 +6,35 @@ import { localRegistry } from './registry.ts';
 
 export interface SurveyOptions {
   readonly settings: Pick<Settings, 'registryDir' | 'stateDir'>;
-  /** Of `SurveyRequest`, as JSON. Undefined: a survey of the directory that the settings name. */
+  /** A `SurveyRequest` as JSON. Undefined: survey the directory of the settings. */
   readonly request: NodeJS.ReadableStream | undefined;
   readonly out: (text: string) => void;
   readonly signal: AbortSignal;
 }
 
 /**
- * Prints what lies in a registry directory of this machine, on one line of JSON: `{"survey": …}`, `{"removals": …}` where the request
- * has orders, `{"error": …}` and exit code 1 where it cannot. `opencode-connected` elsewhere runs it here over SSH.
+ * Prints the contents of a registry directory of this machine as one line of JSON: `{"survey": …}`; `{"removals": …}` if the request
+ * has orders; or `{"error": …}`, with exit code 1. `opencode-connected` on other machines runs it over SSH.
  */
 export async function runSurvey({ settings, request, out, signal }: SurveyOptions): Promise<ExitCode> {
-  const say = (answer: object): void => out(`${JSON.stringify(answer)}\n`);
+  const print = (answer: object): void => out(`${JSON.stringify(answer)}\n`);
   try {
-    const { path, explicit } = settings.registryDir;
-    const asked =
-      request === undefined ? { directory: path, isDefault: !explicit, orders: undefined } : await read(request);
-    const registry = localRegistry({ ...asked, stateDir: settings.stateDir });
-    say(
-      asked.orders === undefined
+    const asked = request && (await read(request));
+    const registryDir = asked ? { path: asked.directory, explicit: !asked.isDefault } : settings.registryDir;
+    const registry = localRegistry({ registryDir, stateDir: settings.stateDir });
+    print(
+      asked?.orders === undefined
         ? { survey: await registry.survey(signal) }
         : { removals: await registry.remove(asked.orders, signal) },
     );
     return 0;
   } catch (error) {
-    say({ error: messageOf(error) });
+    print({ error: messageOf(error) });
     return 1;
   }
 }
 
-/** Orders for the most registrations that are read are some 4 MB. */
+/** Orders for as many registrations as are read take some 4 MB. */
 const MAX_REQUEST_BYTES = 16 * 1024 * 1024;
 
 async function read(stream: NodeJS.ReadableStream): Promise<SurveyRequest> {
@@ -51,6 +50,6 @@ async function read(stream: NodeJS.ReadableStream): Promise<SurveyRequest> {
   const parsed = surveyRequest.safeParse(jsonOf(Buffer.concat(chunks).toString('utf8')));
   if (parsed.success) return parsed.data;
   throw new Error(
-    `the request on standard input is none that this version knows (format ${SURVEY_FORMAT}); upgrade the older opencode-connected of the two`,
+    `the request on standard input is of a kind that this version does not know (format ${SURVEY_FORMAT}); upgrade the older opencode-connected of the two`,
   );
 }

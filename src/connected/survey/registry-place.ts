@@ -3,35 +3,30 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 
 import { quoted } from '../../base/plain-text.ts';
+import type { Settings } from '../../config/settings.ts';
 
-export interface RegistryPlace {
-  /** Absolute, or beginning with `~/`. */
-  readonly directory: string;
-  /** Nobody has chosen it: where it is another user's, this user's own is meant. */
-  readonly isDefault: boolean;
-  /** Absolute: this user's state folder, in which the own directory lies. */
-  readonly stateDir: string;
-}
+/** The settings that decide which registry directory is used. Its path is absolute, or begins with `~/`. */
+export type RegistryPlace = Pick<Settings, 'registryDir' | 'stateDir'>;
 
 const MAX_SHOWN_CHARS = 300;
 
 /** The directory in which this user's instances are registered, by the rule of `remote-program.ts`. */
-export async function chooseDirectory({ directory: given, isDefault, stateDir }: RegistryPlace): Promise<string> {
-  const directory = given === '~' || given.startsWith('~/') ? join(homedir(), given.slice(1)) : given;
+export async function chooseDirectory({ registryDir: { path, explicit }, stateDir }: RegistryPlace): Promise<string> {
+  const directory = path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path;
   if (!directory.startsWith('/')) {
-    const shown = quoted(given, MAX_SHOWN_CHARS);
+    const shown = quoted(path, MAX_SHOWN_CHARS);
     throw new Error(`expected an absolute registry directory, or one that begins with ~/, got ${shown}`);
   }
-  if (!isDefault) return directory;
+  if (explicit) return directory;
   const own = join(stateDir, 'registry');
   const isOwnInUse = await stat(own).then(
     (stats) => stats.isDirectory(),
     () => false,
   );
-  return isOwnInUse || (await isAnothers(directory)) ? own : directory;
+  return isOwnInUse || (await isOfAnotherUser(directory)) ? own : directory;
 }
 
-async function isAnothers(path: string): Promise<boolean> {
+async function isOfAnotherUser(path: string): Promise<boolean> {
   return lstat(path).then(
     ({ uid }) => uid !== process.geteuid?.(),
     () => false,

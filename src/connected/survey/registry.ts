@@ -3,10 +3,10 @@ import type { Removal, RemovalOrder, RegistrySurvey } from './registry-survey.ts
 import { removeFromRegistry } from './remove.ts';
 import { takeSurvey } from './take-survey.ts';
 
-/** A registry directory, of this machine or of the relay. Calls reject with a reason. */
+/** A registry directory on this machine or on the relay. Calls reject with a reason. */
 export interface Registry {
   survey(signal: AbortSignal): Promise<RegistrySurvey>;
-  /** Does the orders in turn, and gives what became of each. */
+  /** Carries out the orders one after another, and resolves with the result of each. */
   remove(orders: readonly RemovalOrder[], signal: AbortSignal): Promise<readonly Removal[]>;
 }
 

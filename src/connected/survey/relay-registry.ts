@@ -2,55 +2,66 @@ import * as z from 'zod';
 
 import { jsonOf } from '../../base/errors.ts';
 import { quoted } from '../../base/plain-text.ts';
+import type { Settings } from '../../config/settings.ts';
 import { ASKS_NOTHING, sshArguments } from '../relay/ssh-arguments.ts';
-import { anotherCommand, cannotRun, wantsPerson } from '../relay/ssh-process.ts';
+import { anotherCommand, cannotRun, MAX_REASON_CHARS, wantsPerson } from '../relay/ssh-failures.ts';
 import { type BriefRun, runBriefly } from '../run-briefly.ts';
-import type { RegistryPlace } from './registry-place.ts';
-import { removal, type RegistrySurvey, registrySurvey, SURVEY_FORMAT, type SurveyRequest } from './registry-survey.ts';
+import {
+  removal,
+  type RemovalOrder,
+  type RegistrySurvey,
+  registrySurvey,
+  SURVEY_FORMAT,
+  type SurveyRequest,
+} from './registry-survey.ts';
 import type { Registry } from './registry.ts';
 
-export interface RelayRegistryOptions extends Pick<RegistryPlace, 'directory' | 'isDefault'> {
+export interface RelayRegistryOptions {
   /** The person's ssh command in words. */
   readonly sshCommand: readonly string[];
+  readonly registryDir: Settings['registryDir'];
   /** For the connection and the answer; default 60 s, as for every batch connection to the relay. */
   readonly limitMs?: number;
 }
 
-/** Plain words, which every login shell takes alike. What is asked comes on standard input. */
+/** Plain words, which every login shell reads alike. The request comes on standard input. */
 const REMOTE_COMMAND = 'opencode-connected survey --request';
 const LIMIT_MS = 60_000;
 /** A survey of the most registrations that are read is below 8 MB. */
 const MAX_ANSWER_CHARS = 16 * 1024 * 1024;
-const MAX_REASON_CHARS = 300;
-/** What shells give for a program that is not there, and ssh for a connection that is not. */
+/** A shell's exit code for a missing program, and ssh's for a failed connection. */
 const NOT_FOUND = 127;
 const NO_CONNECTION = 255;
 
 const surveyAnswer = z.object({ survey: registrySurvey });
 const removalAnswer = z.object({ removals: z.array(removal).readonly() });
+const failureAnswer = z.object({ error: z.string() });
 
-/** The registry directory of the relay, looked at by the `opencode-connected` that is installed there. */
+/** The registry directory of the relay, read by the `opencode-connected` that is installed there. */
 export function relayRegistry(options: RelayRegistryOptions): Registry {
-  const { directory, isDefault } = options;
-  /** As the relay resolved it, so that what is removed lies where it was seen. */
+  const { path, explicit } = options.registryDir;
+  /** As the relay resolved it, so that removals happen where the survey was taken. */
   let surveyed: RegistrySurvey | undefined;
+  const request = (orders?: readonly RemovalOrder[]): SurveyRequest => ({
+    format: SURVEY_FORMAT,
+    directory: surveyed?.directory ?? path,
+    isDefault: surveyed === undefined && !explicit,
+    orders,
+  });
   return {
     survey: async (signal) => {
-      const request = { format: SURVEY_FORMAT, directory, isDefault } as const;
-      ({ survey: surveyed } = await ask(options, { request, answer: surveyAnswer, signal }));
+      surveyed = undefined;
+      ({ survey: surveyed } = await ask(options, { request: request(), answer: surveyAnswer, signal }));
       return surveyed;
     },
     remove: async (orders, signal) => {
-      const where =
-        surveyed === undefined ? { directory, isDefault } : { directory: surveyed.directory, isDefault: false };
-      const request = { format: SURVEY_FORMAT, ...where, orders } as const;
-      const { removals } = await ask(options, { request, answer: removalAnswer, signal });
+      const { removals } = await ask(options, { request: request(orders), answer: removalAnswer, signal });
       return removals;
     },
   };
 }
 
-interface Asking<T> {
+interface Question<T> {
   readonly request: SurveyRequest;
   readonly answer: z.ZodType<T>;
   readonly signal: AbortSignal;
@@ -58,7 +69,7 @@ interface Asking<T> {
 
 async function ask<T>(
   { sshCommand, limitMs = LIMIT_MS }: RelayRegistryOptions,
-  { request, answer, signal }: Asking<T>,
+  { request, answer, signal }: Question<T>,
 ): Promise<T> {
   const [program = '', ...words] = sshArguments({
     command: sshCommand,
@@ -76,28 +87,25 @@ async function ask<T>(
   if (signal.aborted) throw new Error('it was interrupted');
   if (run.startError !== undefined) throw new Error(cannotRun(program, run.startError));
   if (run.isLate) throw new Error(`there was no answer within ${limitMs / 1000} s`);
-  // What a login script prints comes before it, a line without its end (the title of the terminal) too.
+  // Login scripts may print anything before it, including an unfinished line such as the terminal's title.
   const lines = run.output.split('\n').filter((line) => line.trim() !== '');
   const said = jsonOf(/\{"(?:survey|removals|error)":.*/.exec(lines.at(-1) ?? '')?.[0] ?? '');
   const parsed = answer.safeParse(said);
   if (parsed.success) return parsed.data;
-  const failure = z.object({ error: z.string() }).safeParse(said);
+  const failure = failureAnswer.safeParse(said);
   if (failure.success) throw new Error(`the relay says ${quoted(failure.data.error, MAX_REASON_CHARS)}`);
-  throw new Error(whyNot(run, lines, said));
+  throw new Error(failureOf(run, lines, said !== undefined));
 }
 
-function whyNot({ code, errors }: BriefRun, lines: readonly string[], said: unknown): string {
+function failureOf({ code, errors }: BriefRun, lines: readonly string[], hasAnswer: boolean): string {
   const words = errors.trim().split('\n').slice(-3).join('; ').trim();
   const how = `${words === '' ? '' : `${quoted(words, MAX_REASON_CHARS)} `}(ssh ended with status ${code ?? 'unknown'})`;
-  if (code === NO_CONNECTION) {
-    const hint = wantsPerson(words)
-      ? '; nothing is asked here: load the key into ssh-agent, or log in once by hand'
-      : '';
-    return `${how}${hint}`;
-  }
+  if (code === NO_CONNECTION && wantsPerson(words))
+    return `${how}; nothing is asked here: load the key into ssh-agent, or log in once by hand`;
+  if (code === NO_CONNECTION) return how;
   if (code === NOT_FOUND)
     return `a shell without a terminal finds no opencode-connected there, or no node: ${how}; install opencode-mcp on the relay, and link both programs into a folder of that shell's PATH, until $RELAY_SSH_CMD opencode-connected survey prints a line`;
-  if (/unknown subcommand "survey"/.test(words) || (typeof said === 'object' && said !== null))
+  if (hasAnswer || /unknown subcommand "survey"/.test(words))
     return `its opencode-connected is of another version than this one, which does not understand it: ${how}; upgrade the older of the two`;
   return anotherCommand(lines, how);
 }

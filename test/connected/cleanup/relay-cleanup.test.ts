@@ -47,7 +47,7 @@ describe('cleanup of a relay', () => {
   });
 
   it('removes what is dead and leaves what a connection holds', async () => {
-    const link = stage.link({ registryDirectory: there.registry });
+    const link = stage.link({ registryDir: { path: there.registry, explicit: true } });
     await link.connectFirst(never);
     await there.register('dead', { claim: 'dead', password: true, id: 'id-dead' });
     await there.password('stale', { ageMs: 2 * HOUR_MS });
@@ -64,7 +64,7 @@ describe('cleanup of a relay', () => {
   });
 
   it('removes what a connection left that was killed altogether', async () => {
-    const link = stage.link({ registryDirectory: there.registry });
+    const link = stage.link({ registryDir: { path: there.registry, explicit: true } });
     await link.connectFirst(never);
     const processes = await stage.sshd.remoteProcesses();
     // All stand still first, or one would tidy up after another.

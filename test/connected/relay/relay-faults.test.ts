@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { Clock } from '../../../src/base/clock.ts';
-import { createRelayLink } from '../../../src/connected/relay/relay-link.ts';
+import { silentLogger } from '../../../src/base/log.ts';
+import { RelayLink } from '../../../src/connected/relay/relay-link.ts';
 import { needRoot, run } from '../../discovery/as-root.ts';
 import { ManualClock, settle } from '../../fleet/manual-clock.ts';
 import { needSshd, signalProcess } from '../../rig/sshd.ts';
@@ -421,15 +422,15 @@ describe('waiting for the next attempt', () => {
     close: () => Promise<void>;
   } {
     const clock = new SleepingClock();
-    const link = createRelayLink({
+    const link = new RelayLink({
       sshCommand: ['no-such-ssh'],
-      registryDirectory: '/tmp/nowhere',
+      registryDir: { path: '/tmp/nowhere', explicit: true },
       localPort: 4096,
       id: 'id',
       name: 'name',
       describe: () => ({}),
       clock,
-      logger: { log() {} },
+      logger: silentLogger,
       random,
     });
     link.keep();
@@ -522,34 +523,23 @@ describe('waiting for the next attempt', () => {
   });
 });
 
-describe('what cannot be sent to a relay', () => {
-  const options = {
-    sshCommand: ['ssh', 'relay'],
-    registryDirectory: '/tmp/opencode-relay',
-    localPort: 4096,
-    id: 'id',
-    name: 'name',
-    describe: () => ({}),
-    clock: new ManualClock(),
-    logger: { log() {} },
-  };
-
-  it.each([
-    [
-      { name: 'a\nb' },
-      'INSTANCE_NAME: expected a name without slashes, control characters or a leading dot, got "a b"',
-    ],
-    [{ name: '../x' }, 'INSTANCE_NAME: expected a name without slashes'],
-    [{ name: '.x' }, 'INSTANCE_NAME: expected a name without slashes'],
-    [{ name: '' }, 'INSTANCE_NAME: expected a name without slashes'],
-    [{ name: 'é'.repeat(101) }, 'INSTANCE_NAME: expected at most 200 bytes, got 202'],
-    [{ registryDirectory: 'relative' }, 'RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay'],
-    [{ registryDirectory: '/a\nid evil' }, 'RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay'],
-    [{ registryDirectory: '~other/x' }, 'RELAY_REMOTE_REGISTRY_DIR: expected an absolute directory of the relay'],
-    [{ id: '../x' }, 'id: expected 1 to 64 letters'],
-    [{ password: 'secret\nid evil' }, 'password: expected one without control characters, got one with'],
-    [{ sshCommand: [] }, 'RELAY_SSH_CMD: expected a command'],
-  ])('is refused before anything runs: %j', (wrong, message) => {
-    expect(() => createRelayLink({ ...options, ...wrong })).toThrow(message);
-  });
-});
+it.each([{ name: 'a\nb' }, { registryDir: { path: '/a\nid evil', explicit: true } }, { password: 'secret\nid evil' }])(
+  'throws before anything runs if a value contains a line break: %j',
+  (wrong) => {
+    const options = {
+      sshCommand: ['ssh', 'relay'],
+      registryDir: { path: '/tmp/opencode-relay', explicit: true },
+      localPort: 4096,
+      id: 'id',
+      name: 'name',
+      describe: () => ({}),
+      clock: new ManualClock(),
+      logger: silentLogger,
+    };
+    const [field] = Object.keys(wrong);
+    const word = field === 'registryDir' ? 'directory' : field;
+    expect(() => new RelayLink({ ...options, ...wrong })).toThrow(
+      `cannot register: the ${word} contains a control character; choose another`,
+    );
+  },
+);

@@ -2,12 +2,8 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import {
-  createRelayLink,
-  type RelayLink,
-  type RelayLinkOptions,
-  type RelayState,
-} from '../../../src/connected/relay/relay-link.ts';
+import { RelayLink, type RelayLinkOptions } from '../../../src/connected/relay/relay-link.ts';
+import type { RelayState } from '../../../src/connected/run-state.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode, type FakeOpencode } from '../../rig/fake-opencode.ts';
@@ -21,24 +17,24 @@ export interface RelayStage extends AsyncDisposable {
   readonly sshd: Sshd;
   readonly opencode: FakeOpencode;
   readonly clock: ManualClock;
-  /** The registry directory on the relay; not made yet. */
+  /** The registry directory on the relay; it does not exist yet. */
   readonly registry: string;
   link(options?: Partial<RelayLinkOptions>): Link;
-  /** The names in the registry directory, those that begin with a dot too, but for `.credentials`; sorted. */
+  /** All names in the registry directory except `.credentials`, sorted. */
   files(): Promise<string[]>;
-  /** The names in its `.credentials`. */
+  /** The names in `.credentials`. */
   passwords(): Promise<string[]>;
   registration(name: string): Promise<Record<string, unknown>>;
   /** Resolves once nothing of any connection is left: no registration, password, temporary, session or ssh. */
   nothingLeft(): Promise<void>;
 }
 
-/** A link, and everything it has told. */
+/** A link and all its states. */
 export interface Link extends RelayLink {
   readonly states: readonly RelayState[];
-  /** Resolves with the latest state that is of this kind, now or to come; with `after`, one told after so many. */
+  /** Resolves with the current state once it is of this kind; with `after`, once there were more states than that. */
   reaches(kind: RelayState['kind'], after?: number): Promise<RelayState>;
-  /** ssh of this link: children of this process that talk to its relay. */
+  /** The ssh processes of this link. */
   ssh(): Promise<SessionProcess[]>;
 }
 
@@ -101,9 +97,9 @@ interface Wiring {
 function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
   const states: RelayState[] = [];
   const news = new EventTarget();
-  const link = createRelayLink({
+  const link = new RelayLink({
     sshCommand: sshd.command,
-    registryDirectory: registry,
+    registryDir: { path: registry, explicit: true },
     localPort: port,
     id: 'id-one',
     name: 'laptop-app',
@@ -125,25 +121,12 @@ function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
       news.dispatchEvent(new Event('state'));
     },
   });
-  return {
-    connectFirst: (signal) => link.connectFirst(signal),
-    keep: () => link.keep(),
-    announce: () => link.announce(),
-    get pid() {
-      return link.pid;
-    },
-    get directory() {
-      return link.directory;
-    },
-    close: () => link.close(),
-    get state() {
-      return link.state;
-    },
+  return Object.assign(link, {
     states,
     ssh,
-    reaches: (kind, after = 0) =>
+    reaches: (kind: RelayState['kind'], after = 0) =>
       within(
-        new Promise((resolve) => {
+        new Promise<RelayState>((resolve) => {
           const look = (): void => {
             if (states.length <= after || link.state.kind !== kind) return;
             news.removeEventListener('state', look);
@@ -154,5 +137,5 @@ function watched({ ssh, clock, sshd, registry, port, extra }: Wiring): Link {
         }),
         () => `the link to be ${kind}; so far ${JSON.stringify(states)}`,
       ),
-  };
+  });
 }

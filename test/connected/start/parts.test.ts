@@ -2,7 +2,7 @@ import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { readRunStates, type RunState } from '../../../src/connected/run-state.ts';
 import { childEnvironment } from '../../../src/connected/start/child-environment.ts';
@@ -11,7 +11,7 @@ import { defaultName } from '../../../src/identity/default-name.ts';
 import { fileLogger, logPath } from '../../../src/connected/start/log-file.ts';
 import { findOpencode } from '../../../src/connected/start/opencode-program.ts';
 import { choosePort, HIGHEST_PORT, listenerOn, LOWEST_PORT } from '../../../src/connected/start/port.ts';
-import { OwnRegistrations } from '../../../src/connected/start/registrations.ts';
+import { OwnRegistrations, type RegistrationsOptions } from '../../../src/connected/start/registrations.ts';
 import { RunStateWriter } from '../../../src/connected/start/run-state-writer.ts';
 import { systemClock } from '../../../src/base/clock.ts';
 import { silentLogger } from '../../../src/base/log.ts';
@@ -199,37 +199,63 @@ describe('the state file', () => {
   });
 });
 
-test('a registry directory that older versions do not look in is told, and what to do there', async () => {
-  const stateHome = folder();
-  vi.stubEnv('XDG_STATE_HOME', stateHome);
-  closers.push(() => Promise.resolve(vi.unstubAllEnvs()));
-  const registry = join(stateHome, 'opencode-mcp', 'registry');
-  const told = async (explicit: boolean): Promise<string> => {
-    const lines: string[] = [];
+describe('the registrations', () => {
+  const lines: string[] = [];
+
+  async function connect(stateHome: string, explicit: boolean, extra: Partial<RegistrationsOptions> = {}) {
+    const registryDir = { path: join(stateHome, 'default'), explicit };
     const registrations = new OwnRegistrations({
+      settings: { registryDir, stateDir: stateHome, connected: { relayRegistryDir: registryDir } },
+      sshCommand: undefined,
       id: 'id-one',
       name: 'web',
       password: undefined,
+      relayPassword: undefined,
       onLan: false,
-      registryDir: { path: join(stateHome, 'default'), explicit },
-      relay: undefined,
-      stateDir: stateHome,
-      logFile: '',
-      version: '0',
       clock: systemClock,
       logger: silentLogger,
       onSsh: () => {},
       tell: (line) => void lines.push(line),
+      ...extra,
     });
     closers.push(() => registrations.close());
-    await registrations.connect({ own: 4096, tunnel: 4096 }, new AbortController().signal);
+    lines.length = 0;
+    await registrations.connect({ own: 4096, tunnel: 4096 }, interrupt.signal);
+    lines.push('connected');
     await registrations.close();
-    return lines.join('\n');
-  };
-  expect(await told(false)).toBe('');
-  await mkdir(registry, { recursive: true, mode: 0o700 });
-  expect(await told(false)).toBe(
-    `registers on this machine in ${registry}; an older opencode-mcp there looks only in ${join(stateHome, 'default')}: upgrade it, or set its RELAY_REGISTRY_DIR to that`,
-  );
-  expect(await told(true)).toBe('');
+  }
+
+  let interrupt: AbortController;
+  beforeEach(() => (interrupt = new AbortController()));
+
+  test('tell of a registry directory in which older versions do not look, and what to do', async () => {
+    const stateHome = folder();
+    vi.stubEnv('XDG_STATE_HOME', stateHome);
+    closers.push(() => Promise.resolve(vi.unstubAllEnvs()));
+    const registry = join(stateHome, 'opencode-mcp', 'registry');
+    await connect(stateHome, false);
+    expect(lines).toEqual(['connected']);
+    await mkdir(registry, { recursive: true, mode: 0o700 });
+    await connect(stateHome, false);
+    expect(lines).toEqual([
+      `registers on this machine in ${registry}; an older opencode-mcp there looks only in ${join(stateHome, 'default')}: upgrade it, or set its RELAY_REGISTRY_DIR to that`,
+      'connected',
+    ]);
+    await connect(stateHome, true);
+    expect(lines).toEqual(['connected']);
+  });
+
+  test('wait for the interrupt itself if it ended ssh, or it would be passed on to opencode', async () => {
+    await connect(folder(), true, {
+      sshCommand: ['sh', '-c', 'kill -INT $$'],
+      tell(line) {
+        if (!line.startsWith('no connection to the relay')) return;
+        setImmediate(() => {
+          lines.push('interrupted');
+          interrupt.abort();
+        });
+      },
+    });
+    expect(lines).toEqual(['interrupted', 'connected']);
+  });
 });

@@ -22,34 +22,20 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-/** All that is under way has happened. */
-const settle = (): unknown => vi.advanceTimersByTime(5_000);
-
 test('an interrupt gives up the relay before opencode starts, and is passed on afterwards', () => {
   terminal.emit('SIGINT');
   expect(signals.giveUp.aborted).toBe(true);
-  signals.starting({ interrupted: true });
-  settle();
+  signals.starting();
+  vi.advanceTimersByTime(5_000);
   expect(passed).toEqual([]);
   terminal.emit('SIGINT');
-  settle();
+  vi.advanceTimersByTime(5_000);
   expect(passed).toEqual(['pass SIGINT']);
 });
 
-test('an interrupt that has ended ssh and is heard of only after the start is not meant for opencode', () => {
-  signals.starting({ interrupted: true });
-  terminal.emit('SIGINT');
-  settle();
-  expect(passed).toEqual([]);
-  terminal.emit('SIGINT');
-  settle();
-  expect(passed).toEqual(['pass SIGINT']);
-});
-
-test('it is waited for a moment only, and not where there was none', () => {
-  signals.starting({ interrupted: true });
-  settle();
-  terminal.emit('SIGINT');
-  settle();
-  expect(passed).toEqual(['pass SIGINT']);
+test('a signal to end before the start stops opencode as soon as it starts', () => {
+  terminal.emit('SIGTERM');
+  expect([signals.giveUp.aborted, signals.ended]).toEqual([true, 'SIGTERM']);
+  signals.starting();
+  expect(passed).toEqual(['stop SIGTERM']);
 });

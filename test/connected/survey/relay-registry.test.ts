@@ -29,8 +29,10 @@ afterEach(async () => {
   await remains[Symbol.asyncDispose]();
 });
 
+const at = (path: string) => ({ path, explicit: true });
+
 function registry(options: Partial<Parameters<typeof relayRegistry>[0]> = {}): Registry {
-  return relayRegistry({ sshCommand: sshd.command, directory: remains.registry, isDefault: false, ...options });
+  return relayRegistry({ sshCommand: sshd.command, registryDir: at(remains.registry), ...options });
 }
 
 /** A relay whose login runs this in place of our program. */
@@ -73,8 +75,10 @@ it('takes the words of a login script for what they are', async () => {
 
 it("gives the relay's own reason where it cannot look", async () => {
   await writeFile(join(remains.path, 'file'), '');
-  await expect(registry({ directory: join(remains.path, 'file') }).survey(never)).rejects.toThrow(/is no directory/);
-  await expect(registry({ directory: 'registry' }).survey(never)).rejects.toThrow(/expected an absolute/);
+  await expect(registry({ registryDir: at(join(remains.path, 'file')) }).survey(never)).rejects.toThrow(
+    /is no directory/,
+  );
+  await expect(registry({ registryDir: at('registry') }).survey(never)).rejects.toThrow(/expected an absolute/);
 });
 
 it('says what to do where no such program is found there, or its node is not', async () => {

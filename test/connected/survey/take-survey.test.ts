@@ -144,8 +144,8 @@ describe('a survey of a registry directory', () => {
 });
 
 describe('the registry directory', () => {
-  const choose = (directory: string, isDefault = false): Promise<string> =>
-    chooseDirectory({ directory, isDefault, stateDir: remains.stateDir });
+  const choose = (path: string, explicit = true): Promise<string> =>
+    chooseDirectory({ registryDir: { path, explicit }, stateDir: remains.stateDir });
 
   it('may begin with the home, and is absolute', async () => {
     expect(await choose('~/registry')).toBe(join(homedir(), 'registry'));
@@ -155,12 +155,12 @@ describe('the registry directory', () => {
   it("is this user's own where the default is another user's, and stays so", async (context) => {
     needRoot(context);
     const own = join(remains.stateDir, 'registry');
-    expect(await choose(remains.registry, true)).toBe(remains.registry);
+    expect(await choose(remains.registry, false)).toBe(remains.registry);
     await chown(remains.registry, NOBODY, NOBODY);
-    expect(await choose(remains.registry, true)).toBe(own);
+    expect(await choose(remains.registry, false)).toBe(own);
     expect(await choose(remains.registry)).toBe(remains.registry);
     await chown(remains.registry, 0, 0);
     await mkdir(own, { recursive: true });
-    expect(await choose(remains.registry, true)).toBe(own);
+    expect(await choose(remains.registry, false)).toBe(own);
   });
 });
