@@ -22,7 +22,7 @@ export function personAnswer(result: unknown, afterMs: number): PersonAnswer {
   if (action === 'decline') return { kind: 'declined' };
   if (action === 'cancel') return { kind: 'dismissed' };
   if (action !== 'accept' || !isObject(content))
-    return { kind: 'unavailable', reason: 'its answer is not one to a form' };
+    return { kind: 'unavailable', reason: 'its answer does not fit a form' };
   const texts = Object.entries(content).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
   return { kind: 'accepted', fields: Object.fromEntries(texts) };
 }

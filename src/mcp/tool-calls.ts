@@ -4,7 +4,7 @@ import type { Logger } from '../base/log.ts';
 import type { Answer } from '../operations/answer.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
-import type { McpRequest } from './method.ts';
+import type { McpRequest } from './core.ts';
 import { ProgressReporter } from './progress.ts';
 import type { Arguments } from './tools/arguments.ts';
 import type { ListedTool } from './tools/listing.ts';

@@ -1,6 +1,6 @@
 import type { Snapshot } from '../../model/instance.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
-import type { McpRequest, Method } from '../method.ts';
+import type { McpRequest, Method } from '../core.ts';
 import {
   INVALID_PARAMS,
   invalidParams,

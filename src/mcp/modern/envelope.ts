@@ -1,7 +1,7 @@
 import type { LoggingLevel } from '@modelcontextprotocol/sdk/types.js';
 
 import { isLogLevel } from '../features/client-log.ts';
-import type { McpRequest } from '../method.ts';
+import type { McpRequest } from '../core.ts';
 import { invalidParams, isObject, type Params, RpcError } from '../wire.ts';
 
 const NAMESPACE = 'io.modelcontextprotocol/';

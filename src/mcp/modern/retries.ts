@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer } from '../elicitation.ts';
-import type { Core, McpRequest } from '../method.ts';
+import type { Core, McpRequest } from '../core.ts';
 import type { ToolCall } from '../tool-calls.ts';
 import { invalidParams, isObject, type Params, textIn } from '../wire.ts';
 import { type AskedState, digestOf, StateSealer } from './sealed-state.ts';

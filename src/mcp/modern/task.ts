@@ -6,7 +6,7 @@ import { LinkedAbort } from '../../base/linked-abort.ts';
 import { formatAge, quoteName } from '../../operations/answer.ts';
 import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer } from '../elicitation.ts';
-import type { Core, McpRequest } from '../method.ts';
+import type { Core, McpRequest } from '../core.ts';
 import type { CallExtras, ToolCall } from '../tool-calls.ts';
 import { isObject, type Params } from '../wire.ts';
 import type { KeptTask } from './task-store.ts';

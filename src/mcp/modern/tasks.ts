@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 
 import { invalidParams, objectIn, type Params } from '../wire.ts';
-import type { Core, McpRequest } from '../method.ts';
+import type { Core, McpRequest } from '../core.ts';
 import type { CallExtras, ToolCall } from '../tool-calls.ts';
 import { Task, type TaskRun } from './task.ts';
 import { type KeptTask, TASK_TTL_MS, TaskStore } from './task-store.ts';
