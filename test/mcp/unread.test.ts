@@ -28,7 +28,7 @@ class Unread {
 describe('a client that does not read', () => {
   test('gets a bounded log, and goes on where it reads again', async () => {
     const client = new Unread();
-    const log = new ClientLog((_, { data }) => client.take(String((data as { message: string }).message)));
+    const log = new ClientLog((_, { data }) => client.take((data as { message: string }).message));
     log.setLevel({}, 'warning');
     const logger = log.beside(silentLogger);
     for (let index = 0; index < 10_000; index += 1) logger.log('warn', `line ${index}`);
