@@ -116,7 +116,8 @@ function executable(name: string, { platform }: Place): string {
   return platform === 'win32' ? `${name}.exe` : name;
 }
 
-function realPathOf(path: string): string | undefined {
+/** The file at the end of a path's links; undefined if there is none. */
+export function realPathOf(path: string): string | undefined {
   try {
     return realpathSync(path);
   } catch {

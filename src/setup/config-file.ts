@@ -119,7 +119,8 @@ async function lock(path: string, pause: Rewrite['pause']): Promise<() => Promis
   }
 }
 
-function unlessMissing(error: unknown): undefined {
+/** For a file operation's `catch`. ENOTDIR: a file is in the place of a folder above. */
+export function unlessMissing(error: unknown): undefined {
   const code = errorCode(error);
   if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
 }
