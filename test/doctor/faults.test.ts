@@ -186,7 +186,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
       },
       subject: 'Codex',
       says: /cannot read \S+config\.toml: line 1/,
-      advice: /mend that first: \S+config\.toml.*opencode-mcp init --client codex$/,
+      advice: /correct that first: \S+config\.toml.*opencode-mcp init --client codex$/,
       follow: async (at, { command }) => {
         await at.put('.codex/config.toml', '');
         // In a terminal it asks.
