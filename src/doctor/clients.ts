@@ -12,15 +12,15 @@ import { adviceIn, check, type Check } from './report.ts';
 
 const MAX_COMMAND_CHARS = 200;
 
-/** The MCP clients of this machine, and whether each still starts this program. */
+/** Checks whether the MCP clients of this machine start this program. */
 export async function clientChecks(place: Place): Promise<readonly Check[]> {
   const here = CLIENTS.filter((client) => isHere(client, place));
   if (here.length === 0)
-    return [check('-', 'MCP clients', `none was found here of ${CLIENTS.map(({ title }) => title).join(', ')}`)];
+    return [check('-', 'MCP clients', `found none of ${CLIENTS.map(({ title }) => title).join(', ')}`)];
   const found = await Promise.all(here.map((client) => clientCheck(client, place)));
   if (found.some(({ verdict }) => verdict !== '-')) return found;
-  const advice = { text: 'tell them about this program', command: 'opencode-mcp init' };
-  return [...found, check('warn', 'MCP clients', 'none of those here starts opencode-mcp', { advice })];
+  const advice = { text: 'add this program to them', command: 'opencode-mcp init' };
+  return [...found, check('warn', 'MCP clients', 'none of these clients starts opencode-mcp', { advice })];
 }
 
 async function clientCheck(client: Client, place: Place): Promise<Check> {
@@ -33,7 +33,7 @@ async function clientCheck(client: Client, place: Place): Promise<Check> {
       if (words !== undefined) return entryCheck(client, words, place);
     } catch (error) {
       const reason = reasonOf(error);
-      const what = adviceIn(reason)?.text ?? 'mend it';
+      const what = adviceIn(reason)?.text ?? 'correct it';
       return check('broken', title, `cannot read ${quoteName(file)}: ${reason}`, {
         advice: { text: `${what}: ${shellWord(file)} (${reason.split('; ', 1)[0]}); then:`, command: again },
       });
@@ -42,15 +42,15 @@ async function clientCheck(client: Client, place: Place): Promise<Check> {
   return check('-', title, `not set up; ${again}`);
 }
 
-/** Whether what the entry starts is there. */
+/** Checks that the programs of the entry's command exist. */
 function entryCheck({ title, name }: Client, words: readonly string[], place: Place): Check {
   const shown = singleLine(words.map(shellWord).join(' '), MAX_COMMAND_CHARS);
   const own = wordsAfterOwn(words);
-  // By ssh or in WSL the rest of the command is of another system.
+  // By ssh or in WSL, the rest of the command is for another system.
   const local = own === undefined ? words.slice(0, 1) : words.slice(0, words.length - own.length);
   const gone = local.find((word) => (isAbsolute(word) ? !existsSync(word) : findOnPath(place, word) === undefined));
   if (gone === undefined) return check('ok', title, `starts ${shown}`);
-  return check('broken', title, `starts ${shown}, but there is no ${quoteName(gone)} any more`, {
-    advice: { text: 'put the paths of this program into it', command: `opencode-mcp init --client ${name}` },
+  return check('broken', title, `starts ${shown}, but ${quoteName(gone)} does not exist`, {
+    advice: { text: 'replace it by the paths of this program', command: `opencode-mcp init --client ${name}` },
   });
 }

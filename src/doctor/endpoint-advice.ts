@@ -11,15 +11,15 @@ import type { Candidate } from '../model/candidate.ts';
 import type { Instance, ProbedEndpoint } from '../model/instance.ts';
 import { adviceIn, type Advice } from './report.ts';
 
-/** Where things lie, for exact commands. */
+/** Paths for the commands of advice. */
 export interface AdvicePlaces extends Pick<Settings, 'registryDir' | 'stateDir'> {
-  /** The configuration file, there or not. */
+  /** The configuration file, whether it exists or not. */
   readonly configFile: string;
 }
 
 const MAX_NAME_CHARS = 128;
 
-/** What mends that way to an instance; undefined where there is nothing to mend. */
+/** What to do about an endpoint; undefined if nothing is wrong with it. */
 export function adviceOn(
   { candidate, result, passwordFrom }: ProbedEndpoint,
   instance: Instance,
@@ -45,7 +45,7 @@ export function adviceOn(
       return passwordFrom === undefined
         ? missingPassword(candidate, result.reason, places)
         : {
-            text: `the password from ${passwordFrom} is not that of ${where(candidate)}: put the right one there, or start that opencode again`,
+            text: `the password from ${passwordFrom} is not that of ${shownUrl(candidate)}: put the right one there, or start that opencode again`,
           };
     case 'unhealthy':
       return unhealthy(candidate, result.reason, instance, places);
@@ -54,13 +54,13 @@ export function adviceOn(
 
 function missingPassword(candidate: Candidate, reason: string, places: AdvicePlaces): Advice | undefined {
   const isUnknown = reason.includes('none is known for it');
-  // A file that cannot be read says by itself what to do.
+  // If a password file cannot be read, the reason says what to do.
   if (!isUnknown) return adviceIn(reason);
   const { source, credential } = candidate;
   if (credential?.password.kind === 'file') {
     const path = shellWord(credential.password.path);
     return {
-      text: 'start it again with opencode-connected; or type its password, Enter and Ctrl-D after',
+      text: 'start it again with opencode-connected; or run this, then type its password, Enter and Ctrl-D',
       command: `(umask 077; mkdir -p ${shellWord(dirname(credential.password.path))}; cat > ${path})`,
     };
   }
@@ -76,7 +76,7 @@ function missingPassword(candidate: Candidate, reason: string, places: AdvicePla
   };
 }
 
-/** A rule that fits it: exactly, where anyone could have advertised it. */
+/** A rule for this instance; with the source for mDNS, where anyone can advertise any name. */
 function ruleFor({ source, claims: { name, hostname }, endpoint }: Candidate): object {
   const host = hostname ?? new URL(endpoint.url).hostname.replace(/^\[|\]$/g, '');
   const file = `~/.secrets/${(name ?? host).replace(/[^\w.-]+/g, '-')}`;
@@ -104,10 +104,10 @@ function unhealthy(candidate: Candidate, reason: string, { host }: Instance, pla
       const entry = `its entry under "instances" in ${shellWord(places.configFile)}`;
       if (isOther)
         return {
-          text: `something else answers there, a proxy or a login page: give it what it wants as "headers" in ${entry}, or correct "url" there`,
+          text: `something else answers there, such as a proxy or a login page: set the "headers" that it needs in ${entry}, or correct "url" there`,
         };
       return {
-        text: `see that opencode runs at ${singleLine(candidate.endpoint.url, MAX_NAME_CHARS)}, or correct "url" in ${entry}`,
+        text: `check that opencode runs at ${shownUrl(candidate)}, or correct "url" in ${entry}`,
       };
     }
     default:
@@ -121,29 +121,30 @@ function unhealthyRegistration(candidate: Candidate, how: 'closed' | 'other' | '
   const host = hostname === undefined ? 'its machine' : quoteName(hostname);
   if (how === 'silent')
     return {
-      text: `something listens there and does not answer: look at that opencode on ${host}, or end it and start it again`,
+      text: `something listens there and does not answer: check that opencode on ${host}, or end it and start it again`,
     };
   const what = how === 'other' ? 'something else has its port now' : 'nothing listens there any more';
-  const again = `${what}: start opencode-connected on ${host} again, or remove what is left`;
-  // What opencode-connected wrote it can judge and clean up, its password too.
+  const again = `${what}: start opencode-connected on ${host} again, or remove the registration`;
+  // opencode-connected can clean up its own registrations, passwords included.
   const isItsOwn = existsSync(join(dirname(file), `.${basename(file, '.json')}.claim`));
-  if (isItsOwn && how === 'closed') return { text: again, command: `${registryOf(places)}opencode-connected cleanup` };
+  if (isItsOwn && how === 'closed')
+    return { text: again, command: `${registryVariable(places)}opencode-connected cleanup` };
   return { text: again, command: `rm ${shellWord(file)}` };
 }
 
-/** Where it was registered; as its source has it in the key. */
-export function registrationFile({ key }: Candidate, { registryDir, stateDir }: AdvicePlaces): string {
+/** The registry source's keys are names of files. */
+function registrationFile({ key }: Candidate, { registryDir, stateDir }: AdvicePlaces): string {
   const isOwn = key.startsWith('own/');
   const directory = isOwn ? join(stateDir, 'registry') : registryDir.path;
   const name = isOwn ? key.slice('own/'.length) : key;
   return join(directory, name.includes('%') ? decodeURIComponent(name) : name);
 }
 
-/** For another program, which may not have that setting. */
-function registryOf({ registryDir }: AdvicePlaces): string {
+/** For opencode-connected, which may run without this setting. */
+function registryVariable({ registryDir }: AdvicePlaces): string {
   return registryDir.explicit ? `RELAY_REGISTRY_DIR=${shellWord(registryDir.path)} ` : '';
 }
 
-function where({ endpoint }: Candidate): string {
+function shownUrl({ endpoint }: Candidate): string {
   return singleLine(endpoint.url, MAX_NAME_CHARS);
 }

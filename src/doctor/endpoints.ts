@@ -7,7 +7,7 @@ import { type Advice, check, type Check, type EndpointFacts, type CheckVerdict }
 const MAX_URL_CHARS = 120;
 const MAX_VERSION_CHARS = 40;
 
-/** As `list` has them. */
+/** The words of `list`. */
 const STATES: Readonly<Record<ProbeResult['status'], string>> = {
   healthy: 'healthy',
   locked: 'locked',
@@ -17,7 +17,7 @@ const STATES: Readonly<Record<ProbeResult['status'], string>> = {
   untrusted: 'untrusted',
 };
 
-/** Of an endpoint by its id, the names of instances that it may be a way to, too, and that is not proven. */
+/** By endpoint id: the names of other instances that it may belong to, which is not proven. */
 export type Suspected = ReadonlyMap<string, readonly string[]>;
 
 export function suspectedIn({ instances }: Snapshot, nowMs: number): Suspected {
@@ -37,7 +37,7 @@ export function suspectedIn({ instances }: Snapshot, nowMs: number): Suspected {
   return found;
 }
 
-/** One way to an instance: what answered there, how fast, whose it is, and what became of its password. */
+/** One endpoint of an instance: what answered, how fast, which opencode it is, and whether its password was sent. */
 export function endpointCheck(
   probed: ProbedEndpoint,
   { server: { endpoints } }: Instance,
@@ -73,7 +73,7 @@ export function endpointCheck(
   const isUp = endpoints.some((one) => one.result.status === 'healthy');
   const verdict = verdictOf(probed, isUp, others.length > 0);
   return {
-    ...check(verdict, `${route} ${facts.url}`, parts.filter((part) => part !== '').join(' · '), advice && { advice }),
+    ...check(verdict, `${route} ${facts.url}`, parts.filter((part) => part !== '').join(' · '), { advice }),
     endpoint: facts,
   };
 }

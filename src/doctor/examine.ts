@@ -18,21 +18,21 @@ import { tailnetChecks } from './tailnet.ts';
 export interface Examination extends ProgramInput {
   readonly settings: Settings;
   readonly fleet: Fleet;
-  /** The configuration file, there or not. */
+  /** The configuration file, whether it exists or not. */
   readonly configPath: string;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 }
 
-/** For the whole run: what is not known by then is reported as unknown. People wait this long for a command that looks everywhere. */
+/** For the whole run; people do not wait longer. What is unknown by then is reported as unknown. */
 export const DOCTOR_LIMIT_MS = 20_000;
-/** The sources and the instances: two rounds of scans and probes. Less, so that what is known by then is shown. */
+/** For sources and instances: two rounds of scans and probes. Shorter than the whole, so that the known part is shown. */
 const FLEET_LIMIT_MS = 15_000;
 
-/** Looks at everything at the same time. Changes nothing. */
+/** Runs all checks at the same time. Changes nothing. */
 export async function examine(input: Examination): Promise<DoctorReport> {
   const { settings, clock, place } = input;
-  const snapshot = lookEverywhere(input);
+  const snapshot = discover(input);
   const section = (
     id: string,
     title: string,
@@ -53,16 +53,16 @@ export async function examine(input: Examination): Promise<DoctorReport> {
   return reportOf(VERSION, sections);
 }
 
-/** Follows one name from the sources to the list. */
+/** Checks one name, from the sources to the list. */
 export async function examineName(name: string, input: Examination): Promise<DoctorReport> {
-  const snapshot = await lookEverywhere(input);
+  const snapshot = await discover(input);
   const settings = programChecks(input).filter(({ verdict }) => verdict === 'broken');
   const sections = follow(name, snapshot, instancesOf(snapshot, input));
   const before = settings.length === 0 ? [] : [{ id: 'program', title: 'Program', checks: settings }];
   return reportOf(VERSION, [...before, ...sections], name);
 }
 
-async function lookEverywhere({ fleet, clock, signal }: Examination): Promise<Snapshot> {
+async function discover({ fleet, clock, signal }: Examination): Promise<Snapshot> {
   const late = (): Error => new Error('late');
   await within({ clock, ms: FLEET_LIMIT_MS, late, signal }, async (cut) => {
     await fleet.ready();
@@ -76,10 +76,10 @@ function instancesOf(snapshot: Snapshot, { settings, configPath, clock }: Examin
   const checks = instanceChecks(snapshot, { registryDir, stateDir, configFile: configPath }, clock.now());
   return checks.length > 0
     ? checks
-    : [check('-', 'instances', 'none was found; start opencode-connected in a project of yours')];
+    : [check('-', 'instances', 'none found; start opencode-connected in a project of yours')];
 }
 
-/** What `work` finds out, or that it takes too long. */
+/** The section, or one broken line if `work` fails or takes too long. */
 export async function boundedSection(
   section: Pick<Section, 'id' | 'title'>,
   { clock, signal }: Pick<Examination, 'clock' | 'signal'>,
@@ -90,6 +90,6 @@ export async function boundedSection(
     return { ...section, checks: await within({ clock, ms: DOCTOR_LIMIT_MS, late, signal }, work) };
   } catch (error) {
     signal.throwIfAborted();
-    return { ...section, checks: [check('broken', section.title, `could not be looked at: ${reasonOf(error)}`)] };
+    return { ...section, checks: [check('broken', section.title, `could not be checked: ${reasonOf(error)}`)] };
   }
 }

@@ -4,12 +4,11 @@ import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { adviceIn, type Advice, check, type Check, type Section } from './report.ts';
 
 const MAX_NAME_CHARS = 128;
-/** Enough to find the one that is meant. */
 const MAX_NEAR = 8;
-/** Shorter parts of a name are in every other name, too. */
-const LEAST_PART = 3;
+/** Shorter parts of a name match too many others. */
+const MIN_PART_CHARS = 3;
 
-/** What becomes of one name on its way from the sources to the list. `known` are the checks of all instances, by their names. */
+/** The sections of `doctor NAME`. `known` has the checks of all instances. */
 export function follow(name: string, snapshot: Snapshot, known: readonly Check[]): readonly Section[] {
   const wanted = name.trim().toLowerCase();
   const all = [...snapshot.instances, ...snapshot.resting];
@@ -19,17 +18,16 @@ export function follow(name: string, snapshot: Snapshot, known: readonly Check[]
   const gone = snapshot.gone.filter((one) => one.name.toLowerCase() === wanted);
   return [
     { id: 'seen', title: 'Seen by', checks: seenChecks(fitting, snapshot) },
-    { id: 'dropped', title: 'Left out, with that name or one like it', checks: droppedChecks(wanted, snapshot) },
+    { id: 'dropped', title: 'Left out, with this name or a similar one', checks: droppedChecks(wanted, snapshot) },
     {
       id: 'instances',
-      title: 'Asked',
+      title: 'Probed',
       checks: known.filter(({ subject }) => fitting.some((one) => quoteName(one.name) === subject)),
     },
     { id: 'name', title: 'Its name', checks: [nameCheck(name, { fitting, gone, snapshot })] },
   ].filter(({ checks }) => checks.length > 0);
 }
 
-/** Which source saw it, and where. */
 function seenChecks(fitting: readonly Instance[], { sources }: Snapshot): readonly Check[] {
   const endpoints = fitting.flatMap(({ server }) => server.endpoints);
   return sources.map(({ name, status, reason = '', candidates }) => {
@@ -59,13 +57,13 @@ interface LeftOut {
   readonly source: string;
   readonly subject: string;
   readonly reason: string;
-  /** It is about that name, or a part of it; else the reason speaks of it. */
+  /** Whether the subject has a part of the name; otherwise only the reason has. */
   readonly bySubject: boolean;
 }
 
-/** What sources noted or left out that has that name, or a part of it; the nearest first. */
+/** Notes and left out candidates with a part of the name in them, best match first. */
 function leftOut(wanted: string, { notes, sources }: Snapshot): readonly LeftOut[] {
-  const parts = [wanted, ...wanted.split(/[-@:/. ]+/)].filter((part) => part.length >= LEAST_PART);
+  const parts = [wanted, ...wanted.split(/[-@:/. ]+/)].filter((part) => part.length >= MIN_PART_CHARS);
   const rank = (text: string): number => {
     const at = parts.findIndex((part) => text.toLowerCase().includes(part));
     return at === -1 ? parts.length : at;
@@ -78,13 +76,7 @@ function leftOut(wanted: string, { notes, sources }: Snapshot): readonly LeftOut
     .map((one) => ({ ...one, subjectRank: rank(one.subject), reasonRank: rank(one.reason) }))
     .filter(({ subjectRank, reasonRank }) => Math.min(subjectRank, reasonRank) < parts.length)
     .toSorted((one, other) => one.subjectRank - other.subjectRank || one.reasonRank - other.reasonRank)
-    .map(({ subjectRank, verdict, source, subject, reason }) => ({
-      verdict,
-      source,
-      subject,
-      reason,
-      bySubject: subjectRank < parts.length,
-    }));
+    .map((one) => ({ ...one, bySubject: one.subjectRank < parts.length }));
 }
 
 interface Found {
@@ -100,7 +92,7 @@ function nameCheck(name: string, { fitting, gone, snapshot }: Found): Check {
   if (lost !== undefined && !fitting.some((one) => one.name === lost.name)) return shadowedCheck(shown, lost, snapshot);
   if (only === undefined) {
     const advice = notFoundAdvice(name, snapshot);
-    return check('broken', shown, 'nothing of that name was found', { advice });
+    return check('broken', shown, 'nothing with that name was found', { advice });
   }
   if (others.length > 0) {
     const names = fitting
@@ -108,7 +100,7 @@ function nameCheck(name: string, { fitting, gone, snapshot }: Found): Check {
       .map((one) => quoteName(one.name))
       .join(', ');
     return check('warn', shown, `fits ${fitting.length} instances: ${names}`, {
-      advice: { text: 'give the full name of one' },
+      advice: { text: 'give a full name' },
     });
   }
   if (only.name.toLowerCase() === name.trim().toLowerCase())
@@ -117,27 +109,22 @@ function nameCheck(name: string, { fitting, gone, snapshot }: Found): Check {
   return check(
     'ok',
     quoteName(only.name),
-    isAlias ? `is its name now; ${shown} leads to it still` : `is its name; ${shown} is a part of it`,
+    isAlias ? `is its name now; ${shown} still works` : `is its name; ${shown} is a part of it`,
   );
 }
 
-/** A name that was shown stays with its instance: another one gets another. */
+/** A name that was shown stays with its instance, so a new instance gets another name. */
 function shadowedCheck(shown: string, { reason, name }: Snapshot['gone'][number], { instances }: Snapshot): Check {
   const alike = instances.filter((one) => one.name.toLowerCase().startsWith(`${name.toLowerCase()}@`));
   const [other] = alike;
   const text = `was the name of an instance that is gone: ${reason}`;
   if (other === undefined) return check('broken', shown, text, { advice: { text: 'start that instance again' } });
-  return check(
-    'warn',
-    shown,
-    `${text}; another one of that name is called ${alike.map((one) => quoteName(one.name)).join(', ')}`,
-    {
-      advice: { text: `call it ${quoteName(other.name)}; a server that starts again gives it the short name` },
-    },
-  );
+  return check('warn', shown, `${text}; the new one is called ${alike.map((one) => quoteName(one.name)).join(', ')}`, {
+    advice: { text: `call it ${quoteName(other.name)}; after a restart the server gives it the short name` },
+  });
 }
 
-/** What comes nearest: a machine that was left out, a name with a slip in it, a source that failed. */
+/** The likeliest cause: a mistyped name, something that was left out, a source that failed. */
 function notFoundAdvice(name: string, snapshot: Snapshot): Advice {
   const { instances, sources } = snapshot;
   const meant = nearest(
@@ -153,9 +140,9 @@ function notFoundAdvice(name: string, snapshot: Snapshot): Advice {
       ? { text: `${near.subject}: ${near.reason}` }
       : { ...advice, text: `${near.subject}: ${advice.text}` };
   const failed = sources.find(({ status }) => status === 'failed');
-  if (failed !== undefined) return { text: `mend the source ${failed.name} first`, command: 'opencode-mcp doctor' };
+  if (failed !== undefined) return { text: `repair the source ${failed.name} first`, command: 'opencode-mcp doctor' };
   return {
-    text: 'start opencode-connected in its directory. If that is on another machine, a relay, the tailnet or --lan must lead from there to here; run there, this shows where it is registered:',
+    text: 'start opencode-connected in its directory. If that is on another machine, it needs a relay, the tailnet or --lan; run there, this shows where it is registered:',
     command: 'opencode-connected status',
   };
 }

@@ -3,7 +3,7 @@ import type { Instance, InstanceState, ProbedEndpoint, Snapshot } from '../model
 import { formatAge } from '../operations/answer.ts';
 import { adviceOn, type AdvicePlaces } from './endpoint-advice.ts';
 import { endpointCheck, type Suspected, suspectedIn } from './endpoints.ts';
-import { check, type Check, type CheckVerdict } from './report.ts';
+import { type Advice, check, type Check, type CheckVerdict } from './report.ts';
 
 const MAX_DIRECTORY_CHARS = 200;
 
@@ -21,47 +21,43 @@ const VERDICTS: Readonly<Record<InstanceState, CheckVerdict>> = {
   untrusted: 'broken',
 };
 
-/** Every instance with each way to it. */
+/** Every instance with its endpoints. */
 export function instanceChecks(snapshot: Snapshot, places: AdvicePlaces, nowMs: number): readonly Check[] {
   const suspected = suspectedIn(snapshot, nowMs);
   const ownNames = new Map(snapshot.instances.map(({ key, name }) => [key, name]));
   return snapshot.instances.map((instance) => {
     const own = instance.key === instance.server.key ? undefined : ownNames.get(instance.server.key);
-    return instanceCheck(instance, { suspected, places, nowMs, ...(own !== undefined && { own }) });
+    return instanceCheck(instance, { suspected, places, nowMs, own });
   });
 }
 
-interface Looking {
+interface Context {
   readonly suspected: Suspected;
   readonly places: AdvicePlaces;
   readonly nowMs: number;
-  /** The name of the opencode that works in that other directory. */
-  readonly own?: string;
+  /** For another directory of an opencode, the name of that opencode. */
+  readonly own: string | undefined;
 }
 
-function instanceCheck(instance: Instance, { suspected, places, nowMs, own }: Looking): Check {
+function instanceCheck(instance: Instance, { suspected, places, nowMs, own }: Context): Check {
   const { name, state, host, directory, reason, lastSeenMs, server } = instance;
   const [best] = server.endpoints;
   const isDown = VERDICTS[state] === 'broken';
   const parts = [
-    // Why it is down stands with each way to it.
+    // If it is down, each endpoint has the reason.
     isDown || reason === undefined ? state : `${state}: ${reason}`,
     state === 'offline' && lastSeenMs !== undefined ? `last seen ${formatAge(nowMs - lastSeenMs)} ago` : '',
     `host ${quoteName(host)}`,
     directory === undefined ? '' : quoteName(singleLine(directory, MAX_DIRECTORY_CHARS)),
     own === undefined ? '' : `the same opencode as ${quoteName(own)}`,
   ];
-  const advised = adviceOn(best, instance, places);
-  const adviceFor = (one: ProbedEndpoint): ReturnType<typeof adviceOn> =>
-    isDown ? undefined : adviceOn(one, instance, places);
+  const adviceFor = (one: ProbedEndpoint): Advice | undefined => (isDown ? undefined : adviceOn(one, instance, places));
   const details =
     own === undefined
       ? server.endpoints.map((one) => endpointCheck(one, instance, { suspected, advice: adviceFor(one) }))
       : [];
   return check(VERDICTS[state], quoteName(name), parts.filter((part) => part !== '').join(' · '), {
     details,
-    ...(isDown && advised && { advice: advised }),
+    advice: isDown ? adviceOn(best, instance, places) : undefined,
   });
 }
-
-export { type AdvicePlaces } from './endpoint-advice.ts';

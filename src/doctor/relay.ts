@@ -8,7 +8,7 @@ import { relayCommand } from '../connected/relay/ssh-command.ts';
 import { readRunStates, type RunStateFile } from '../connected/run-state.ts';
 import type { RegistrySurvey } from '../connected/survey/registry-survey.ts';
 import { relayRegistry } from '../connected/survey/relay-registry.ts';
-import { adviceIn, type Advice, check, type Check } from './report.ts';
+import { adviceIn, type Advice, check, type Check, pathName } from './report.ts';
 
 export interface RelayInput {
   readonly settings: Pick<Settings, 'connected' | 'stateDir'>;
@@ -16,31 +16,31 @@ export interface RelayInput {
   readonly signal: AbortSignal;
 }
 
-/** A login takes up to 2 s across an ocean; who waits longer for ssh learns more by typing the command. */
+/** A login across an ocean takes up to 2 s. If it takes much longer, running the command by hand shows why. */
 const RELAY_LIMIT_MS = 12_000;
-/** Where the trial's tunnel leads: to a port on which nobody listens (RFC 1078, given up long ago). */
-const NOBODYS_PORT = 1;
+/** The trial's tunnel leads to this port, on which nothing listens (tcpmux, obsolete). */
+const UNUSED_PORT = 1;
 const MAX_WRAPPERS = 50;
 
-/** Every `opencode-connected` of this user here, and whether its relay can be used. */
+/** Checks the relay, and every `opencode-connected` of this user on this machine. */
 export async function relayChecks(input: RelayInput): Promise<readonly Check[]> {
   const [states, relay] = await Promise.all([readRunStates(input.settings.stateDir).catch(() => []), askRelay(input)]);
   const running = states.filter(({ isRunning }) => isRunning);
   const left = states.length - running.length;
-  const cleanup = { text: 'remove what it left behind', command: 'opencode-connected cleanup' };
+  const cleanup = { text: 'remove what they left behind', command: 'opencode-connected cleanup' };
   return [
     ...relay,
     ...running.slice(0, MAX_WRAPPERS).map(wrapperCheck),
     ...(left === 0
       ? []
-      : [check('warn', 'opencode-connected', `${left} ended without tidying up`, { advice: cleanup })]),
+      : [check('warn', 'opencode-connected', `${left} ended without cleaning up`, { advice: cleanup })]),
   ];
 }
 
 async function askRelay({ settings: { connected }, clock, signal }: RelayInput): Promise<readonly Check[]> {
   const written = connected.relaySshCommand;
   if (written === undefined)
-    return [check('-', 'relay', 'none is set (RELAY_SSH_CMD): instances here register on this machine only')];
+    return [check('-', 'relay', 'not set (RELAY_SSH_CMD): instances register on this machine only')];
   let sshCommand: readonly string[];
   try {
     sshCommand = relayCommand(written);
@@ -58,7 +58,7 @@ async function askRelay({ settings: { connected }, clock, signal }: RelayInput):
   if (typeof survey === 'string' && typeof tunnel === 'string' && !isAboutTunnel(tunnel))
     return [
       check('broken', 'ssh', survey, {
-        advice: { text: 'see that this works without a question', command: `${written} true` },
+        advice: { text: 'make this work without a question', command: `${written} true` },
       }),
     ];
   const host = typeof survey === 'string' ? 'the relay' : quoteName(survey.host || 'the relay');
@@ -66,7 +66,7 @@ async function askRelay({ settings: { connected }, clock, signal }: RelayInput):
   return [check('ok', 'ssh', `reaches ${host}${uid}`), tunnelCheck(tunnel), registryCheck(survey, written)];
 }
 
-/** What `work` gives, or why it does not. Ends when `work` does, which is soon after its signal aborts, so that no ssh is left. */
+/** The result of `work`, or why it failed. Waits until `work` ends, even after the time limit, so that no ssh is left. */
 async function limited<T>(
   { clock, signal }: Pick<RelayInput, 'clock' | 'signal'>,
   work: (cut: AbortSignal) => Promise<T>,
@@ -87,7 +87,7 @@ async function limited<T>(
   }
 }
 
-/** Opens a tunnel as `opencode-connected` does, and closes it. Nothing is registered or made. Gives whether the relay could see that it is closed to others. */
+/** Opens a tunnel as `opencode-connected` does, and closes it. Creates nothing on the relay. `isUnseen`: the relay could not check that the tunnel is closed to other machines. */
 async function tryTunnel(
   sshCommand: readonly string[],
   clock: Clock,
@@ -96,7 +96,7 @@ async function tryTunnel(
   const connection = await RelayConnection.open(
     {
       sshCommand,
-      localPort: NOBODYS_PORT,
+      localPort: UNUSED_PORT,
       interactive: false,
       header: ['probe yes', ''],
       registration: () => undefined,
@@ -116,8 +116,8 @@ function tunnelCheck(tunnel: Awaited<ReturnType<typeof tryTunnel>> | string): Ch
   const subject = 'forwarding';
   if (typeof tunnel === 'string') return check('broken', subject, tunnel, { advice: tunnelAdvice(tunnel) });
   if (!tunnel.isUnseen) return check('ok', subject, 'allowed, and closed to other machines (GatewayPorts)');
-  return check('warn', subject, 'allowed; the relay cannot see whether the tunnel is open to other machines', {
-    advice: { text: 'see that its sshd_config says', command: 'GatewayPorts no' },
+  return check('warn', subject, 'allowed; the relay cannot check whether the tunnel is open to other machines', {
+    advice: { text: 'make sure that its sshd_config has', command: 'GatewayPorts no' },
   });
 }
 
@@ -125,26 +125,23 @@ function tunnelAdvice(reason: string): Advice {
   const there = "in the relay's sshd_config (/etc/ssh/sshd_config), then reload its sshd:";
   if (reason.includes('GatewayPorts')) return { text: `set this ${there}`, command: 'GatewayPorts no' };
   if (reason.includes('gave no port')) return { text: `set this ${there}`, command: 'AllowTcpForwarding yes' };
-  return adviceIn(reason) ?? { text: 'try again; ssh answered, and the tunnel did not come about' };
+  return adviceIn(reason) ?? { text: 'try again; ssh answered, but the tunnel failed' };
 }
 
 function registryCheck(survey: RegistrySurvey | string, written: string): Check {
   const subject = 'registry there';
-  if (typeof survey === 'string') {
-    const advice = adviceIn(survey);
-    return check('broken', subject, survey, advice && { advice });
-  }
+  if (typeof survey === 'string') return check('broken', subject, survey, { advice: adviceIn(survey) });
   const { directory, isMissing, ownerUid, uid, isOursAlone, registrations, leftOut } = survey;
-  const place = quoteName(singleLine(directory, 300));
-  if (isMissing) return check('ok', subject, `${place}: not made yet; the first opencode-connected makes it`);
+  const place = pathName(directory);
+  if (isMissing) return check('ok', subject, `${place}: not created yet; the first opencode-connected creates it`);
   if (ownerUid !== uid)
     return check(
       'broken',
       subject,
-      `${place} belongs to uid ${ownerUid ?? 'unknown'}, not to uid ${uid ?? 'unknown'}, who logs in`,
+      `${place} belongs to uid ${ownerUid ?? 'unknown'}, but ssh logs in as uid ${uid ?? 'unknown'}`,
       {
         advice: {
-          text: 'register in another directory: set this where opencode-connected starts',
+          text: 'register in another directory: set this for opencode-connected',
           command: 'RELAY_REMOTE_REGISTRY_DIR=~/.local/state/opencode-mcp/registry',
         },
       },
@@ -164,12 +161,12 @@ function wrapperCheck({ state: { name, pid, relay, logFile } }: RunStateFile): C
   const subject = quoteName(singleLine(name, 128));
   const who = `opencode-connected, pid ${pid}`;
   if (relay === undefined) return check('ok', subject, `${who}, without a relay`);
-  const { kind, name: there = '?', port = 0, reason = 'no reason is known' } = relay;
+  const { kind, name: there = '?', port = 0, reason = 'unknown reason' } = relay;
   if (kind === 'connected')
     return check('ok', subject, `${who}, on the relay as ${quoteName(singleLine(there, 128))}, port ${port} there`);
-  if (kind === 'connecting') return check('warn', subject, `${who}, is connecting to the relay`);
+  if (kind === 'connecting') return check('warn', subject, `${who}, connecting to the relay`);
   const again =
-    kind === 'closed' ? 'end it and start it again once that is mended' : 'mend that; it connects again by itself';
+    kind === 'closed' ? 'repair that, then end it and start it again' : 'repair that; it reconnects by itself';
   return check('broken', subject, `${who}, is not on the relay: ${singleLine(reason, 400)}`, {
     advice: { text: `${again}; its log is ${shellWord(singleLine(logFile, 300))}` },
   });

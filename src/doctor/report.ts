@@ -1,22 +1,22 @@
-import { singleLine, withoutQuotations } from '../base/plain-text.ts';
+import { quoteName, singleLine, withoutQuotations } from '../base/plain-text.ts';
 
-/** `-`: not in use here, which is no fault. */
+/** `-`: not in use here, which is not a fault. */
 export type CheckVerdict = 'ok' | 'warn' | 'broken' | '-';
 
-/** What to do. `command` is to be typed, or pasted, as it is; `text` says when and why. */
+/** What to do: `command` can be pasted into a shell as it is; `text` says when and why. */
 export interface Advice {
   readonly text: string;
   readonly command?: string;
 }
 
-/** One line of the report. Text is on one line, bounded and safe to show. */
+/** One line of the report. Its text is on one line, bounded and safe to show. */
 export interface Check {
   readonly verdict: CheckVerdict;
   readonly subject: string;
   readonly text: string;
   readonly advice?: Advice;
   readonly details?: readonly Check[];
-  /** Of a way to an instance. */
+  /** If the line is about an endpoint of an instance. */
   readonly endpoint?: EndpointFacts;
 }
 
@@ -28,11 +28,10 @@ export interface EndpointFacts {
   readonly latency_ms?: number;
   readonly version?: string;
   readonly dialect?: string;
-  /** `only`: no other way is known; `proven`, `suspected`: that it leads to the same opencode as another one. */
+  /** `only`: the instance has no other endpoint; `proven` or `suspected`: another endpoint leads to the same opencode. */
   readonly identity: 'only' | 'proven' | 'suspected';
-  /** `withheld`: one is known and was not sent; `known`: so, and whether it was sent is not told. */
+  /** `withheld`: known, but not sent; `known`: the endpoint did not answer, so whether it accepts it is unknown. */
   readonly password: 'sent' | 'known' | 'not asked for' | 'not found' | 'refused' | 'withheld' | 'unknown';
-  /** Where it was found. */
   readonly password_from?: string;
 }
 
@@ -42,13 +41,13 @@ export interface Section {
   readonly checks: readonly Check[];
 }
 
-/** What `doctor --json` prints. Fields may be added; what is here keeps its name and meaning. */
+/** The output of `doctor --json`. Fields may be added; existing ones keep their names and meanings. */
 export interface DoctorReport {
   readonly format: 1;
   readonly version: string;
   /** The worst of all lines. */
   readonly verdict: 'ok' | 'warn' | 'broken';
-  /** With `doctor NAME`. */
+  /** Only of `doctor NAME`. */
   readonly name?: string;
   readonly sections: readonly Section[];
   readonly todo: readonly Todo[];
@@ -66,15 +65,14 @@ export function check(
   verdict: CheckVerdict,
   subject: string,
   text: string,
-  more: Pick<Check, 'advice' | 'details'> = {},
+  { advice, details = [] }: { readonly advice?: Advice | undefined; readonly details?: readonly Check[] } = {},
 ): Check {
-  const { advice, details } = more;
   return {
     verdict,
     subject: singleLine(subject, MAX_TEXT_CHARS),
     text: singleLine(text, MAX_TEXT_CHARS),
     ...(advice !== undefined && { advice: cleanAdvice(advice) }),
-    ...(details !== undefined && details.length > 0 && { details }),
+    ...(details.length > 0 && { details }),
   };
 }
 
@@ -85,18 +83,17 @@ function cleanAdvice({ text, command }: Advice): Advice {
   };
 }
 
-/** The worst of these; `ok` where there are none. */
+/** `ok` if there are none. */
 function worst(verdicts: readonly CheckVerdict[]): CheckVerdict {
   return RANK.find((one) => verdicts.includes(one)) ?? 'ok';
 }
 
-/** What other things need is mended first. */
-const MENDED_FIRST: readonly string[] = ['program', 'state', 'tailnet', 'relay', 'sources'];
+/** Sections that others depend on come first in the list of things to do. */
+const FIRST: readonly string[] = ['program', 'state', 'tailnet', 'relay', 'sources'];
 
-/** Everything to do, what is broken first; the same thing once. */
+/** All advice, broken things first, each only once. */
 function todoOf(sections: readonly Section[]): readonly Todo[] {
-  const rank = ({ id }: Section): number =>
-    MENDED_FIRST.includes(id) ? MENDED_FIRST.indexOf(id) : MENDED_FIRST.length;
+  const rank = ({ id }: Section): number => (FIRST.includes(id) ? FIRST.indexOf(id) : FIRST.length);
   const ordered = sections.toSorted((one, other) => rank(one) - rank(other));
   const found = new Map<string, Todo>();
   for (const { verdict, subject, advice } of ordered.flatMap(({ checks }) => flat(checks))) {
@@ -121,16 +118,23 @@ export function reportOf(version: string, sections: readonly Section[], name?: s
   };
 }
 
+const MAX_PATH_CHARS = 300;
+
+/** A path inside a sentence. */
+export function pathName(path: string): string {
+  return quoteName(singleLine(path, MAX_PATH_CHARS));
+}
+
 function flat(checks: readonly Check[]): readonly Check[] {
   return checks.flatMap((one) => [one, ...flat(one.details ?? [])]);
 }
 
 /**
- * The advice that a reason of ours ends with: `…; run: COMMAND`, or `…; what to do`. What stands in quotation marks are the words of
- * others, the name of a file for one, and gives none.
+ * The advice at the end of one of our reasons: `…; run: COMMAND`, or `…; what to do`. Ignores quoted text, which comes from other
+ * machines, such as the name of a file.
  */
 export function adviceIn(reason: string): Advice | undefined {
-  // Of a command that was cut the rest is another one.
+  // The reason was cut, and half a command must not be run.
   if (/\u2026["»]?$/.test(reason)) return { text: reason };
   const ours = withoutQuotations(reason);
   const [, before = '', introduction] =

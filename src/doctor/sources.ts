@@ -9,19 +9,19 @@ import type { Snapshot, SourceState } from '../model/instance.ts';
 import { formatAge } from '../operations/answer.ts';
 import { adviceIn, type Advice, type Check, check } from './report.ts';
 
-/** Notes that are about several sources, as the fleet has them. */
-const OF_THE_LIST = 'directory';
+/** The source of the fleet's notes about the merged list. */
+const MERGED_LIST = 'directory';
 
-/** Each source: how its last scan went, what it saw, what it left out and why. */
+/** Each source: its last scan, what it saw, and what it left out and why. */
 export function sourceChecks(snapshot: Snapshot, nowMs: number): readonly Check[] {
   const about = (name: string): readonly Check[] =>
     snapshot.notes.filter(({ source }) => source === name).map(({ subject, reason }) => noteCheck(subject, reason));
-  const merged = about(OF_THE_LIST);
+  const merged = about(MERGED_LIST);
   return [
     ...snapshot.sources.map((source) => sourceCheck(source, about(source.name), nowMs)),
     ...(merged.length === 0
       ? []
-      : [check('ok', 'the list', 'what was found contradicts itself or is too much', { details: merged })]),
+      : [check('ok', 'the list', 'some entries contradict each other, or are too many', { details: merged })]),
   ];
 }
 
@@ -35,28 +35,25 @@ function sourceCheck(source: SourceState, notes: readonly Check[], nowMs: number
       return check('ok', name, `${candidates} seen${left}, ${when}`, { details });
     }
     case 'unavailable':
-      // No advice to install a system that this person does not use.
+      // No advice: it would be to install something that this person does not use.
       return check('-', name, `unavailable: ${reason.split('; ', 1)[0]}`);
     case 'pending':
       return check('warn', name, 'pending: its first scan has not ended');
-    case 'failed': {
-      const advice = adviceIn(reason);
-      return check('broken', name, `failed: ${reason}; ${when}`, { details, ...(advice && { advice }) });
-    }
+    case 'failed':
+      return check('broken', name, `failed: ${reason}; ${when}`, { details, advice: adviceIn(reason) });
   }
 }
 
-/** Of a registration that is listed all the same. */
+/** Notes about registrations that are listed anyway. */
 const REMARK = /^\w+: (?:left out|cut to|looks like)|; left out$/;
 
-/** What could not be used, or must not be trusted. */
 function noteCheck(subject: string, reason: string): Check {
   const isRegistration = /^"?\/.*\.json"?$/.test(subject);
   if (isRegistration && REMARK.test(reason)) return check('warn', subject, reason);
   const own = adviceIn(reason);
   const isUseless = isRegistration && own?.command === undefined && !reason.startsWith('untrusted');
   const advice = isUseless ? replaceAdvice(unquoted(subject), reason) : own;
-  return check('warn', subject, reason, advice && { advice });
+  return check('warn', subject, reason, { advice });
 }
 
 function replaceAdvice(path: string, reason: string): Advice {
@@ -65,13 +62,13 @@ function replaceAdvice(path: string, reason: string): Advice {
   return { text: 'write it again, or remove it', command: `rm ${file}` };
 }
 
-/** The name that `quoteName` was given. */
+/** Undoes `quoteName`. */
 function unquoted(name: string): string {
   const read = name.startsWith('"') ? jsonOf(name) : name;
   return typeof read === 'string' ? read : name;
 }
 
-/** Whether this machine can look on its LANs. */
+/** Whether this machine can use mDNS. */
 export function multicastCheck(
   { sources, mdnsInterfaces }: Pick<Settings, 'sources' | 'mdnsInterfaces'>,
   snapshot: Snapshot,
@@ -91,7 +88,7 @@ export function multicastCheck(
       advice: {
         text:
           links.length > 0
-            ? 'let this program use UDP port 5353 on these interfaces, or set OPENCODE_MDNS_INTERFACES=none'
+            ? 'allow this program to use UDP port 5353 on these interfaces, or set OPENCODE_MDNS_INTERFACES=none'
             : 'set OPENCODE_MDNS_INTERFACES to interfaces that have an address, or unset it',
       },
     });

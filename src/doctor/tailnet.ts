@@ -18,18 +18,18 @@ export interface TailnetInput {
   readonly tailnet: TailnetSettings;
   readonly clock: Clock;
   readonly signal: AbortSignal;
-  /** This program's file: the scripts lie beside its folder. */
+  /** This program's file; the scripts are beside its folder. */
   readonly script: string;
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-/** A service on this machine answers in milliseconds; it asks tailscaled who calls. */
+/** A service on this machine answers in milliseconds, after it has asked tailscaled for the caller. */
 const ASK_LIMIT_MS = 3_000;
 const MAX_BYTES = 1024 * 1024;
 const MAX_NAME_CHARS = 100;
 const UNIT = 'opencode-mcp-node';
 
-/** tailscaled, and the node service of this machine. */
+/** Checks tailscaled and the node service of this machine. */
 export async function tailnetChecks(input: TailnetInput): Promise<readonly Check[]> {
   const { tailnet, clock, signal } = input;
   let status: TailnetStatus;
@@ -39,12 +39,16 @@ export async function tailnetChecks(input: TailnetInput): Promise<readonly Check
     signal.throwIfAborted();
     const reason = reasonOf(error);
     if (error instanceof LocalApiError && error.kind === 'missing' && tailnet.socketPath === undefined)
-      return [check('-', 'tailscaled', 'none on this machine: no other machine of a tailnet sees or is seen')];
-    return [brokenCheck('tailscaled', reason)];
+      return [
+        check('-', 'tailscaled', 'none on this machine; machines of a tailnet can neither be found nor find this one'),
+      ];
+    return [check('broken', 'tailscaled', reason, { advice: adviceIn(reason) })];
   }
   const problem = backendProblem(status.backendState);
-  if (problem !== undefined)
-    return [brokenCheck('tailscaled', `state ${quoteName(singleLine(status.backendState, 40))}: ${problem}`)];
+  if (problem !== undefined) {
+    const text = `state ${quoteName(singleLine(status.backendState, 40))}: ${problem}`;
+    return [check('broken', 'tailscaled', text, { advice: adviceIn(text) })];
+  }
   const { self, tun, version = 'unknown version' } = status;
   const name = quoteName(singleLine(self?.dnsName || self?.hostName || 'this machine', MAX_NAME_CHARS));
   const addresses = self?.addresses ?? [];
@@ -57,11 +61,6 @@ export async function tailnetChecks(input: TailnetInput): Promise<readonly Check
     ),
     await nodeServiceCheck(input, tun ? (addresses[0] ?? '127.0.0.1') : '127.0.0.1'),
   ];
-}
-
-function brokenCheck(subject: string, reason: string): Check {
-  const advice = adviceIn(reason);
-  return check('broken', subject, reason, advice && { advice });
 }
 
 async function nodeServiceCheck(input: TailnetInput, address: string): Promise<Check> {
@@ -86,7 +85,7 @@ async function nodeServiceCheck(input: TailnetInput, address: string): Promise<C
       subject,
       `something else answers at ${place} (HTTP ${answer.status})${await ownerText(tailnet.nodePort)}`,
       {
-        advice: { text: 'end what holds that port, or set OPENCODE_NODE_PORT to another on all machines' },
+        advice: { text: 'end the program on that port, or set OPENCODE_NODE_PORT to another on all machines' },
       },
     );
   } catch (error) {
@@ -95,21 +94,20 @@ async function nodeServiceCheck(input: TailnetInput, address: string): Promise<C
   }
 }
 
-/** It refuses this very machine, or cannot tell yet who calls, in words of its own. */
+/** The service refuses its own machine, or cannot identify the caller yet; it is known by its words. */
 function isNodeService({ status, text }: { readonly status: number; readonly text: string }): boolean {
   if (status === 200) return !('problem' in readPeerList(text));
   return [403, 421, 503].includes(status) && /You appear to be|tailscaled|tailnet/.test(text);
 }
 
-/** One service listens for one user. */
 async function ownerText(port: number): Promise<string> {
   const uid = (await readListeners())?.find(({ local }) => local.port === port)?.uid;
   return uid === undefined || uid === process.geteuid?.()
     ? ''
-    : `, of uid ${uid}: of another user, whose instances it serves`;
+    : `, of another user (uid ${uid}), whose instances it serves`;
 }
 
-/** Who has installed it misses it; others may never have wanted it. */
+/** Broken only if it is installed. */
 function notRunning({ script, env }: TailnetInput, subject: string, place: string, reason: string): Check {
   const user = join(env['XDG_CONFIG_HOME'] || join(homedir(), '.config'), 'systemd', 'user', `${UNIT}.service`);
   const agent = join(homedir(), 'Library', 'LaunchAgents', 'opencode-mcp.node.plist');
@@ -118,17 +116,17 @@ function notRunning({ script, env }: TailnetInput, subject: string, place: strin
   if (existsSync(user))
     return check('broken', subject, what, {
       advice: {
-        text: `start it; journalctl --user -u ${UNIT} says why it ended`,
+        text: `start it; journalctl --user -u ${UNIT} shows why it ended`,
         command: `systemctl --user restart ${UNIT}`,
       },
     });
   if (existsSync(agent) || existsSync(`/etc/systemd/system/${UNIT}@.service`))
     return check('broken', subject, what, {
-      advice: { text: 'start it again: run what installed it', command: install },
+      advice: { text: 'start it again by its installer', command: install },
     });
   return check(
     '-',
     subject,
-    `not installed, so that other machines do not see this one's instances; to serve them: ${install}`,
+    `not installed, so other machines do not see this one's instances; to serve them: ${install}`,
   );
 }

@@ -1,31 +1,30 @@
 import type { Readable, Writable } from 'node:stream';
 
 import { safeToShow } from '../base/plain-text.ts';
-import { isObject } from './wire.ts';
+import { isObject, type OwnMessage } from './wire.ts';
 
-/** As the SDK of the protocol limits it. */
+/** The SDK's own limit. */
 const MAX_LINE_BYTES = 10 * 1024 * 1024;
-/** As deep as the protocol's own objects go: `params.capabilities.elicitation.form`. */
+/** The protocol's own objects are no deeper: `params.capabilities.elicitation.form`. */
 const MAX_DEPTH = 4;
 const LINE_FEED = 10;
 
-/** A message of ours. */
-export type OwnMessage = Readonly<Record<string, unknown>>;
+export interface Incoming {
+  /** Called with each line: parsed if it is JSON, otherwise the text. */
+  readonly onMessage: (message: unknown) => void;
+  /** Called when a message is too long, with the reason. Nothing is read after that. */
+  readonly onTooLong: (reason: string) => void;
+}
 
 /**
- * Standard input and output, with the first and the last look at every message, whichever era it is of. Messages are read as
- * clients write them. Whatever leaves by text, structure, progress, resource, log, form or error holds no character that a client
- * would act on or not show. Ids and tokens of the client's go back as they came.
+ * Reads and writes every message, of both eras, on standard input and output. It accepts the odd JSON that clients write. It
+ * removes unsafe characters from everything that it sends, except the client's own ids and tokens.
  */
 export class CleanStdio {
-  /** Gets what stands on each line: JSON as what it stands for, anything else as text. */
-  onmessage: (message: unknown) => void = () => {};
-  onerror: (error: Error) => void = () => {};
-  /** A message was too long: nothing is read any more. */
-  onclose: () => void = () => {};
   readonly #input: Readable;
   readonly #output: Writable;
-  /** Pieces of a line that has not ended. */
+  #incoming: Incoming | undefined;
+  /** Pieces of an unfinished line. */
   #rest: Buffer[] = [];
   #restBytes = 0;
 
@@ -34,18 +33,19 @@ export class CleanStdio {
     this.#output = output;
   }
 
-  start(): void {
+  start(incoming: Incoming): void {
+    this.#incoming = incoming;
     this.#input.on('data', this.#read);
   }
 
+  /** Stops reading. */
   close(): void {
     this.#input.off('data', this.#read);
     this.#input.pause();
     this.#rest = [];
-    this.onclose();
   }
 
-  /** Resolves once there is room for the next. */
+  /** Resolves when the client has room for the next message; never rejects. */
   send(message: OwnMessage): Promise<void> {
     return new Promise((resolve) => {
       if (this.#output.write(`${JSON.stringify(cleaned(message))}\n`)) resolve();
@@ -60,12 +60,12 @@ export class CleanStdio {
       const lines = Buffer.concat([...this.#rest, chunk.subarray(0, end)]);
       this.#rest = [];
       this.#restBytes = 0;
-      for (const line of lines.toString('utf8').split('\n')) this.onmessage(asRead(parsed(line)));
+      for (const line of lines.toString('utf8').split('\n')) this.#incoming?.onMessage(normalized(parsed(line)));
       this.#keep(chunk.subarray(end + 1));
     }
     if (this.#restBytes <= MAX_LINE_BYTES) return;
-    this.onerror(new Error(`a message is longer than ${MAX_LINE_BYTES} bytes`));
     this.close();
+    this.#incoming?.onTooLong(`a message is longer than ${MAX_LINE_BYTES} bytes`);
   };
 
   #keep(piece: Buffer): void {
@@ -75,7 +75,7 @@ export class CleanStdio {
   }
 }
 
-function asRead(message: unknown): unknown {
+function normalized(message: unknown): unknown {
   if (!isObject(message)) return message;
   const { params, result, ...rest } = message;
   return {
@@ -85,7 +85,7 @@ function asRead(message: unknown): unknown {
   };
 }
 
-/** PHP writes an empty object as `[]`, and some clients write the object as text. */
+/** PHP writes an empty object as `[]`; some clients send the object as a string. */
 function withArguments(params: unknown): unknown {
   if (typeof params !== 'object' || params === null || !('arguments' in params)) return params;
   const { arguments: given } = params;
@@ -97,7 +97,7 @@ function isPresent(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-/** `null` stands for what is left out; in a list it keeps its place. */
+/** `null` means that a field is missing. In a list it stays, to keep the order. */
 function withoutNulls(value: unknown, depth = MAX_DEPTH): unknown {
   if (!isObject(value) || depth === 0) return value;
   const entries = Object.entries(value).filter(([, one]) => isPresent(one));
@@ -106,14 +106,14 @@ function withoutNulls(value: unknown, depth = MAX_DEPTH): unknown {
 
 function cleaned(message: OwnMessage): OwnMessage {
   const { result, error, params } = message;
-  if (result !== undefined) return { ...message, result: withIds(result, safeToShow(result)) };
+  if (result !== undefined) return { ...message, result: withSubscriptionId(result, safeToShow(result)) };
   if (error !== undefined) return { ...message, error: safeToShow(error) };
   if (!isObject(params)) return message;
   const token = params['progressToken'];
   return {
     ...message,
     params: {
-      ...(withIds(params, safeToShow(params)) as object),
+      ...(withSubscriptionId(params, safeToShow(params)) as object),
       ...(token !== undefined && { progressToken: token }),
     },
   };
@@ -121,14 +121,14 @@ function cleaned(message: OwnMessage): OwnMessage {
 
 const SUBSCRIPTION_ID = 'io.modelcontextprotocol/subscriptionId';
 
-/** The id of a client's request stands in what belongs to it. */
-function withIds(given: unknown, clean: unknown): unknown {
-  const meta = isObject(given) ? given['_meta'] : undefined;
+/** Puts back the subscription id: it is the id of a client's request. */
+function withSubscriptionId(original: unknown, clean: unknown): unknown {
+  const meta = isObject(original) ? original['_meta'] : undefined;
   if (!isObject(meta) || !(SUBSCRIPTION_ID in meta) || !isObject(clean)) return clean;
   return { ...clean, _meta: { ...(clean['_meta'] as object), [SUBSCRIPTION_ID]: meta[SUBSCRIPTION_ID] } };
 }
 
-/** What JSON text stands for; anything else as it is. */
+/** The value of JSON text; any other value is returned as it is. */
 export function parsed(value: unknown): unknown {
   if (typeof value !== 'string') return value;
   try {

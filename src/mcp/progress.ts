@@ -1,18 +1,32 @@
 import { multiLine, StreamCleaner } from '../base/plain-text.ts';
+import type { Tell } from './core.ts';
 
-/** Clients that wait on progress give up after 60 s of silence. */
+/** Clients that reset their time limit on progress give up after 60 s of silence. */
 const HEARTBEAT_MS = 10_000;
-/** Text that comes within this after a notification is gathered into the next one. */
+/** Text that comes this soon after a notification goes into the next one: at most ten a second. */
 const GATHER_MS = 100;
-/** Of one notification: more than is said in 100 ms, and than a client shows. The result has all of it. */
+/** For one notification: more than 100 ms of text, and more than clients show. The result has the whole text. */
 const MAX_CHARS = 10_000;
 
-/** Where its promise is pending, the client has not read what came before. */
+/** Sends one progress notification. While its promise is pending, the client has not read it. */
 export type Notify = (progress: number, message: string | undefined) => Promise<void> | void;
 
+/** Sends progress under the client's token until the request is over; undefined if the client sent no token. */
+export function progressNotifier(
+  progressToken: string | number | undefined,
+  tell: Tell,
+  isOver: () => boolean,
+): Notify | undefined {
+  if (progressToken === undefined) return undefined;
+  return async (progress, message) => {
+    if (isOver()) return;
+    await tell('notifications/progress', { progressToken, progress, ...(message !== undefined && { message }) });
+  };
+}
+
 /**
- * Turns a turn's text into progress notifications: the first at once, then at most ten a second, and a sign of life without
- * text every 10 s of silence. While the client does not read, one waits, and the text for the next is gathered.
+ * Turns a turn's text into progress notifications: the first at once, then at most ten a second, and one without text after each
+ * 10 s of silence. It waits until the client has read one before it sends the next.
  */
 export class ProgressReporter {
   readonly #notify: Notify;
@@ -33,13 +47,13 @@ export class ProgressReporter {
 
   add(text: string): void {
     if (this.#ended) return;
-    const fresh = this.#cleaner.add(text);
-    // What is over the limit would be cut off all the same.
-    if (this.#gathered.length <= MAX_CHARS) this.#gathered += fresh;
+    const clean = this.#cleaner.add(text);
+    // Text above the limit would be cut off anyway.
+    if (this.#gathered.length <= MAX_CHARS) this.#gathered += clean;
     if (this.#gathering === undefined) this.#flush();
   }
 
-  /** Sends what is gathered and stops. What came last may reach the client after the result: it is in the result too. */
+  /** Sends the gathered text and stops. It may reach the client after the result, which has that text too. */
   end(): void {
     this.#ended = true;
     this.#gathered += this.#cleaner.end();
@@ -57,9 +71,7 @@ export class ProgressReporter {
     this.#gathered = '';
     this.#send(text);
     this.#heartbeat.refresh();
-    this.#gathering = setTimeout(() => {
-      this.#flush();
-    }, GATHER_MS);
+    this.#gathering = setTimeout(() => this.#flush(), GATHER_MS);
   }
 
   #send(message: string | undefined): void {

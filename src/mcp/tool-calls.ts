@@ -4,7 +4,7 @@ import type { Logger } from '../base/log.ts';
 import type { Answer } from '../operations/answer.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
-import type { McpRequest } from './method.ts';
+import type { McpRequest } from './core.ts';
 import { ProgressReporter } from './progress.ts';
 import type { Arguments } from './tools/arguments.ts';
 import type { ListedTool } from './tools/listing.ts';
@@ -13,25 +13,23 @@ import { toolError } from './tools/tool-error.ts';
 import { invalidParams, objectIn, type Params, textIn } from './wire.ts';
 
 export interface ToolCallDeps {
-  /** What is offered, as it is listed. */
   readonly listed: readonly ListedTool[];
   readonly logger: Logger;
   readonly record: (entry: RecordEntry) => void;
   readonly runtime: () => Promise<Runtime>;
 }
 
-/** What tools/call means, before any of it is done. */
+/** A tools/call that was read and has not run. */
 export interface ToolCall {
   readonly tool: Tool;
-  /** As they were read. */
   readonly args: Arguments;
-  /** Why they do not fit, for a model to read. */
+  /** Why the arguments do not fit, for a model. */
   readonly problem?: string;
 }
 
-/** What of a call only some callers ask for. */
+/** The options of a call that only tasks and retries use. */
 export interface CallExtras extends Pick<Call, 'onActivity' | 'onBegun' | 'requestId' | 'asksAtOnce'> {
-  /** In the place of the tool's own work. */
+  /** Runs instead of the tool's own operation. */
   readonly work?: ((runtime: Runtime, call: Call) => Promise<Answer<unknown>>) | undefined;
 }
 
@@ -42,16 +40,12 @@ export class ToolCalls {
     this.#deps = deps;
   }
 
-  get listed(): readonly ListedTool[] {
-    return this.#deps.listed;
-  }
-
-  /** @throws {RpcError} there is no such tool, or the parameters are none */
+  /** @throws {RpcError} the tool is unknown, or the parameters do not fit tools/call */
   async read(params: Params): Promise<ToolCall> {
     const name = textIn(params, 'name');
     const given = params['arguments'] === undefined ? {} : objectIn(params, 'arguments');
     const listed = this.#deps.listed.find((one) => one.name === name);
-    // Tools are loaded when the first is called: their list is ready-made.
+    // Loaded at the first call: tools/list needs only the ready-made entries.
     const { TOOLS } = await import('./tools/tools.ts');
     const tool = listed && TOOLS.find((one) => one.name === name);
     if (tool === undefined) throw invalidParams(this.#unknownTool(name));
@@ -61,7 +55,7 @@ export class ToolCalls {
     return { tool, args, ...(!input.success && { problem: describeBadInput(name, tool.input, args, input.error) }) };
   }
 
-  /** Never rejects: what fails is a result that says so. */
+  /** Never rejects: a failure is a result with `isError`. */
   async run(
     { tool, args, problem }: ToolCall,
     request: McpRequest,
@@ -80,7 +74,9 @@ export class ToolCalls {
     try {
       if (problem !== undefined) return failure(problem);
       const runtime = await this.#deps.runtime();
-      const answer = await (work?.(runtime, call) ?? tool.run(runtime, tool.input.parse(args) as never, call));
+      const answer = await (work === undefined
+        ? (await tool.operation())(runtime, tool.input.parse(args) as never, call)
+        : work(runtime, call));
       data = answer.data;
       return { content: [{ type: 'text', text: answer.text }], structuredContent: data as Record<string, unknown> };
     } catch (error) {

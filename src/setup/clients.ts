@@ -1,38 +1,45 @@
 import { join } from 'node:path';
 
-/** The machine as the clients see it. */
+/** The machine on which the clients are. */
 export interface Place {
   /** Absolute. */
   readonly home: string;
   readonly platform: NodeJS.Platform;
-  /** Clients have variables of their own for where their files are. */
+  /** Some clients have variables for the place of their files. */
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-/** A command in words: program, then arguments. */
+/** A command: program, then arguments. */
 export type Words = readonly [string, ...string[]];
+
+/** A command that starts the server, for the clients. */
+export interface ServerCommand {
+  readonly words: Words;
+  /** Why it may stop working, one sentence each. */
+  readonly warnings: readonly string[];
+}
 
 /** `json`: the client takes neither comments nor trailing commas. */
 export type Format = 'json' | 'jsonc' | 'toml';
 
 /** An MCP client, and how a server is added to it. */
 export interface Client {
-  /** For the command line. */
+  /** On the command line. */
   readonly name: string;
   readonly title: string;
-  /** Its configuration files, absolute. The first that exists is edited; the last is made where there is none. */
+  /** Its configuration files, absolute. The first that exists is edited; if none exists, the last is created. */
   readonly files: (place: Place) => readonly [string, ...string[]];
-  /** Exists once the client has run here. The folder of its files unless set. */
+  /** Exists once the client has run here; default: the folder of its files. */
   readonly folder?: (place: Place) => string;
-  /** Names on PATH. */
+  /** Names of its programs on PATH. */
   readonly programs: readonly string[];
   readonly format: Format;
-  /** Where in the file the servers are, by name: the first that is there, else the last. */
+  /** Paths of the object that holds the servers: the first that exists, otherwise the last. */
   readonly sections: readonly [readonly string[], ...(readonly string[])[]];
   readonly entry: (command: Words) => Readonly<Record<string, unknown>>;
-  /** It writes its file while it runs, and holds `<file>.lock` meanwhile. */
+  /** The client writes its file while it runs, and then holds the lock `<file>.lock`. */
   readonly locks?: true;
-  /** What a person does next. */
+  /** What the person does next. */
   readonly next: string;
 }
 
@@ -75,14 +82,14 @@ export const CLIENTS: readonly Client[] = [
   {
     name: 'opencode',
     title: 'opencode',
-    // Generation 1 and 2 read the same files; where there are several, the later one of this order wins in opencode.
+    // OpenCode 1 and 2 read the same files; opencode.json wins over opencode.jsonc.
     files: ({ home, env }) => {
       const folder = join(env['XDG_CONFIG_HOME'] || join(home, '.config'), 'opencode');
       return [join(folder, 'opencode.jsonc'), join(folder, 'opencode.json')];
     },
     programs: ['opencode', 'opencode2'],
     format: 'jsonc',
-    // The first is generation 2's own, the other of both.
+    // The first is read by OpenCode 2 only, the second by both.
     sections: [['mcp', 'servers'], ['mcp']],
     entry: (command) => ({ type: 'local', command }),
     next: 'start opencode again; opencode mcp list shows it',
@@ -133,7 +140,7 @@ export const CLIENTS: readonly Client[] = [
   },
 ];
 
-/** Where desktop applications keep their settings. */
+/** The folder for settings of desktop applications. */
 function applicationFolder({ home, env, platform }: Place): string {
   if (platform === 'win32') return roaming({ home, env });
   if (platform === 'darwin') return join(home, 'Library', 'Application Support');

@@ -1,23 +1,16 @@
 import { realpathSync } from 'node:fs';
 import { delimiter, isAbsolute, join } from 'node:path';
 
-import type { Place, Words } from './clients.ts';
+import type { Place, ServerCommand } from './clients.ts';
 
-/** The command that starts this program, for clients that have no PATH. */
-export interface OwnCommand {
-  readonly words: Words;
-  /** Where it may not stay: what moves it, in one sentence each. */
-  readonly warnings: readonly string[];
-}
-
-/** Folders that live as long as one shell or until a cache is emptied. */
+/** Folders that vanish with a shell or a cache. */
 const TEMPORARY = /[\\/](?:fnm_multishells|_npx|tmp|Temp)[\\/]|^\/run\/user\//;
-/** Folders of one version, gone with the next: `v20.19.0`, `22.1.0_1` of version managers and Homebrew, a snap's revision, Nix's store. */
+/** Folders that vanish with the next version: `v20.19.0` and `22.1.0_1` of version managers and Homebrew, a snap's revision, Nix's store. */
 const VERSIONED = /[\\/]v?\d+\.\d+(?:\.\d+)?(?:_\d+)?[\\/]|^\/snap\/[^/]+\/x?\d+\/|^\/nix\/store\//;
 
 /**
- * Absolute paths of Node and of the program. Of several paths to one file the one that lasts: a link without a version in it
- * before a version manager's folder, and that before one that goes with the shell. `script` is as the process was started.
+ * The command of this program, for clients that have no PATH: absolute paths of Node and of the program. Of several paths to one
+ * file it takes the most durable: no version in it, or at least not temporary. `script` is the path in the process's arguments.
  */
 export function ownCommand({
   execPath,
@@ -28,26 +21,21 @@ export function ownCommand({
   readonly execPath: string;
   readonly script: string;
   readonly place: Place;
-  /** The file at the end of a path's links; undefined where there is none. */
   readonly realPath?: (path: string) => string | undefined;
-}): OwnCommand {
-  const node = lasting(execPath, onPath(place, executable('node', place)), realPath);
-  const program = lasting(script, onPath(place, 'opencode-mcp'), realPath);
-  const warnings = [
-    ...warningsOf(node, 'Node', 'another version of Node'),
-    ...warningsOf(program, 'opencode-mcp', 'another version of Node'),
-  ];
-  return { words: [node, program], warnings };
+}): ServerCommand {
+  const node = mostDurable(execPath, onPath(place, executable('node', place)), realPath);
+  const program = mostDurable(script, onPath(place, 'opencode-mcp'), realPath);
+  return { words: [node, program], warnings: [...warningsOf(node, 'Node'), ...warningsOf(program, 'opencode-mcp')] };
 }
 
-/** The first path of this name on PATH, absolute. */
+/** The absolute path of the first program with this name on PATH. */
 export function findOnPath(place: Place, name: string): string | undefined {
   return onPath(place, executable(name, place)).find((path) => realPathOf(path) !== undefined);
 }
 
 /**
- * The words after this program in a command of some client, or undefined where the command starts something else.
- * The package of this name on npm is another project's, so npx does not start ours.
+ * The arguments of this program in a client's command; undefined if the command starts something else. `npx opencode-mcp` is
+ * another project's package.
  */
 export function wordsAfterOwn(words: readonly string[]): readonly string[] | undefined {
   const [first = '', second = ''] = words;
@@ -57,12 +45,12 @@ export function wordsAfterOwn(words: readonly string[]): readonly string[] | und
   return undefined;
 }
 
-/** ssh's options that take the next word. */
+/** Options of ssh that take the next word as their value. */
 const SSH_VALUE = /^-[A-Za-z0-9]*[BbcDEeFIiJLlmOoPpQRSWw]$/;
-/** What may stand before the program in a command for a shell: `env A=b`, `exec`, `bash -lc`. */
+/** Words before the program in a shell command: `env A=b`, `exec`, `bash -lc`. */
 const BEFORE_PROGRAM = /^(?:env|exec|(?:.*\/)?(?:ba|z|da|fi|k)?sh|-[ilc]+|\w+=.*)$/;
 
-/** Whether a command of some client starts this program, here, by ssh or in WSL. */
+/** Whether a client's command starts this program, here, by ssh or in WSL. */
 export function startsOwn(words: readonly string[]): boolean {
   if (wordsAfterOwn(words) !== undefined) return true;
   const program = baseName(words[0] ?? '').toLowerCase();
@@ -74,7 +62,7 @@ export function startsOwn(words: readonly string[]): boolean {
   } else if (/^wsl(?:\.exe)?$/.test(program)) at = words.findIndex((word) => /^(?:--|-e|--exec)$/.test(word)) + 1;
   else return false;
   const remote = words.slice(at).join(' ');
-  // Quotes hold a path together, or a command for another shell.
+  // Quotes may enclose a path with spaces, or a whole command for another shell.
   return [remote.match(/(?:'[^']*'|"[^"]*"|[^\s'"])+/g) ?? [], remote.split(/\s+/)].some((split) => {
     const plain = split.map((word) => word.replaceAll(/['"]/g, ''));
     return wordsAfterOwn(plain.slice(plain.findIndex((word) => !BEFORE_PROGRAM.test(word)))) !== undefined;
@@ -89,8 +77,12 @@ function baseName(path: string): string {
   return path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1);
 }
 
-/** Of `original`, these `paths` and the file itself, as far as they are the same file, the path that lasts longest. */
-function lasting(original: string, paths: readonly string[], realPath: (path: string) => string | undefined): string {
+/** The most durable of `original`, the file itself, and those of `paths` that lead to the same file. */
+function mostDurable(
+  original: string,
+  paths: readonly string[],
+  realPath: (path: string) => string | undefined,
+): string {
   const target = realPath(original);
   if (target === undefined) return original;
   const same = [original, ...paths.filter((path) => realPath(path) === target), target];
@@ -101,9 +93,9 @@ function lasting(original: string, paths: readonly string[], realPath: (path: st
   );
 }
 
-function warningsOf(path: string, what: string, mover: string): string[] {
+function warningsOf(path: string, what: string): string[] {
   if (TEMPORARY.test(path)) return [`${what} is in a temporary place, ${path}: install it, and run init from there`];
-  if (VERSIONED.test(path)) return [`${what} is at ${path}: after ${mover}, run init again`];
+  if (VERSIONED.test(path)) return [`${what} is at ${path}: after each update of Node, run init again`];
   return [];
 }
 
@@ -116,7 +108,8 @@ function executable(name: string, { platform }: Place): string {
   return platform === 'win32' ? `${name}.exe` : name;
 }
 
-function realPathOf(path: string): string | undefined {
+/** The file at the end of a path's links; undefined if there is none. */
+export function realPathOf(path: string): string | undefined {
   try {
     return realpathSync(path);
   } catch {

@@ -17,48 +17,47 @@ import { dirname } from 'node:path';
 import { errorCode } from '../base/errors.ts';
 import { EditError } from './edit-error.ts';
 
-/** Claude Code's file holds its history of projects and grows; this only keeps a wrong file from filling the memory. */
+/** Claude Code's file holds its history and grows. The limit only keeps a wrong file out of memory. */
 const MAX_BYTES = 64 * 1024 * 1024;
 
-/** Files may hold keys, and a new one does not tell who may read it. */
+/** Such files may hold keys. */
 const NEW_FILE_MODE = 0o600;
 
-/** Claude Code holds its lock for some milliseconds; 50 times 100 ms outlasts several of them. */
+/** 5 s in all: Claude Code holds its lock for milliseconds. */
 const LOCK_TRIES = 50;
 const LOCK_RETRY_MS = 100;
 
-/** Beside the file: what it was before the last change. */
+/** The file's copy from before the last change. */
 export function backupOf(path: string): string {
   return `${path}.before-opencode-mcp`;
 }
 
-/** The text of a file, or undefined where there is none. A link to nothing, and what is no file, is an `EditError`. */
+/** The text of a file; undefined if it does not exist. @throws {EditError} it cannot be edited, such as a broken link */
 export async function readConfigText(path: string): Promise<string | undefined> {
   const link = await lstat(path).catch((error: unknown) => unlessMissing(error));
   if (link === undefined) return undefined;
   const stats = await stat(path).catch((error: unknown) => unlessMissing(error));
   if (stats === undefined) throw new EditError('it is a link to a file that does not exist');
-  if (!stats.isFile()) throw new EditError('it is no regular file');
+  if (!stats.isFile()) throw new EditError('it is not a regular file');
   if (stats.size > MAX_BYTES) throw new EditError(`it is larger than ${MAX_BYTES} bytes`);
   const bytes = await readFile(path);
   const text = bytes.toString('utf8');
-  // Written back it would be another file.
+  // Writing it back would change other bytes.
   if (!bytes.equals(Buffer.from(text))) throw new EditError('it is not UTF-8');
   return text;
 }
 
 export interface Rewrite {
-  /** Waits so many ms. */
   readonly pause: (ms: number) => Promise<unknown>;
-  /** Whether its client holds `<file>.lock` while it writes. */
+  /** Whether to take the client's lock, `<file>.lock`. */
   readonly locks: boolean;
-  /** The new text, made of what the file holds now (undefined: there is none), or undefined to leave it. */
+  /** Returns the new text for the current one (undefined: no file); undefined leaves the file alone. */
   readonly change: (text: string | undefined) => string | undefined;
 }
 
 /**
- * Reads, changes and replaces a file: a copy of it is left beside it, and the new one, with its mode and owner, takes its name in
- * one step. Links stay; the file that they lead to is replaced. Gives the path of the copy, if there was a file.
+ * Replaces a file in one step, with the same mode and owner, and leaves a copy of the old one beside it. If the path is a link, its
+ * target is replaced. Returns the path of the copy, if there was a file.
  */
 export async function rewriteConfig(path: string, { pause, locks, change }: Rewrite): Promise<string | undefined> {
   await mkdir(dirname(path), { recursive: true });
@@ -80,9 +79,9 @@ export async function rewriteConfig(path: string, { pause, locks, change }: Rewr
   }
 }
 
-async function replaceFile(target: string, text: string, isThere: boolean): Promise<void> {
+async function replaceFile(target: string, text: string, exists: boolean): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`;
-  const old = isThere ? await stat(target) : undefined;
+  const old = exists ? await stat(target) : undefined;
   try {
     const file = await open(temporary, 'wx', NEW_FILE_MODE);
     try {
@@ -92,7 +91,7 @@ async function replaceFile(target: string, text: string, isThere: boolean): Prom
       await file.close();
     }
     if (old !== undefined) {
-      // Before the mode: it takes set-id bits away. Only root may give a file to somebody else.
+      // Before chmod, because chown clears set-id bits. Only root may change the owner.
       await chown(temporary, old.uid, old.gid).catch(() => {});
       await chmod(temporary, old.mode & 0o7777);
     }
@@ -103,7 +102,7 @@ async function replaceFile(target: string, text: string, isThere: boolean): Prom
   }
 }
 
-/** As Claude Code locks its file: making the folder `<file>.lock` takes the lock; if the file is a link, beside the link. */
+/** Claude Code's lock: whoever creates the folder `<file>.lock` holds it. If the file is a link, the folder is beside the link. */
 async function lock(path: string, pause: Rewrite['pause']): Promise<() => Promise<void>> {
   const folder = `${path}.lock`;
   for (let tries = 1; ; tries += 1) {
@@ -113,13 +112,16 @@ async function lock(path: string, pause: Rewrite['pause']): Promise<() => Promis
     } catch (error) {
       if (errorCode(error) !== 'EEXIST') throw error;
       if (tries === LOCK_TRIES)
-        throw new EditError(`its client holds it (${folder}); end that client, or remove that folder where none runs`);
+        throw new EditError(
+          `its client has locked it (${folder}); end that client, or remove that folder if none runs`,
+        );
       await pause(LOCK_RETRY_MS);
     }
   }
 }
 
-function unlessMissing(error: unknown): undefined {
+/** For a file operation's `catch`. ENOTDIR: a file is in the place of a folder above. */
+export function unlessMissing(error: unknown): undefined {
   const code = errorCode(error);
   if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
 }

@@ -1,9 +1,9 @@
-/** A longer line is cut to what differs: some files are one line. */
+/** Longer lines are cut to the part that differs, since some files are a single line. */
 const MAX_LINE_CHARS = 160;
 
 /**
- * The lines that differ, `-` before and `+` after, under the number of the first. Nothing around them, nor lines that gain or
- * lose a comma only: other entries of the file may hold secrets.
+ * The lines that differ, with `-` and `+`, after the number of the first. No context lines, and no lines that only gain or lose
+ * a comma, because other entries of the file may hold secrets.
  */
 export function difference(before: string, after: string): readonly string[] {
   const old = linesOf(before);
@@ -39,7 +39,7 @@ function commonLength(one: ArrayLike<string>, other: ArrayLike<string>): number 
   return length;
 }
 
-/** The part in which a line differs from the other one, where it is long or one of them only has more than the other. Empty where it has nothing more. */
+/** The part of a line that the other one lacks, if the line is long or one of them only adds text to the other; otherwise the whole line. */
 function cut(line: string, other: string | undefined): string {
   if (other === undefined) return line;
   const start = commonLength(line, other);

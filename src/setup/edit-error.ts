@@ -1,9 +1,9 @@
-/** Why a configuration file is left as it is. */
+/** Why a configuration file cannot be changed. */
 export class EditError extends Error {
   override readonly name = 'EditError';
 }
 
-/** Where the syntax breaks. `line` counts from 1. */
+/** A syntax error. `line` counts from 1. */
 export function brokenAt(line: number, reason: string): EditError {
-  return new EditError(`line ${line}: ${reason}; mend that first`);
+  return new EditError(`line ${line}: ${reason}; correct that first`);
 }

@@ -6,26 +6,26 @@ import { EditError } from './edit-error.ts';
 import { readJson, removeJson, setJson } from './json-edit.ts';
 import { addTable, readToml, removeTable, setInTable } from './toml-edit.ts';
 
-/** The name of the server in the clients. */
+/** The server's name in a client's file. */
 export const SERVER_NAME = 'opencode';
 
 export type EditRequest = { readonly kind: 'add'; readonly words: Words } | { readonly kind: 'remove' };
 
 export interface Edit {
   readonly kind: 'add' | 'update' | 'remove' | 'none';
-  /** The whole file. */
+  /** The text of the whole file. */
   readonly text: string;
 }
 
 type Tree = Record<string, unknown>;
 
 /**
- * What `wanted` makes of a client's file. What differs from before is the one entry: that is checked on the result, so that a
- * file written in a way that the editors do not know is refused rather than changed.
- * @throws {EditError} the file is malformed, or the entry cannot be set in it
+ * Adds, updates or removes the entry in a client's file. It parses the result and compares it with what was meant: a file with
+ * unusual syntax is refused, not damaged.
+ * @throws {EditError} the file is malformed, or the entry cannot be changed safely
  */
 export function editConfig(client: Client, text: string, wanted: EditRequest): Edit {
-  // Windows programs begin files with it.
+  // Windows programs start files with a byte order mark.
   const mark = text.startsWith('\ufeff') ? '\ufeff' : '';
   const body = text.slice(mark.length);
   const tree = read(client, body);
@@ -40,7 +40,7 @@ export function editConfig(client: Client, text: string, wanted: EditRequest): E
   if (found === undefined) {
     const path = [...sectionOf(client, tree), SERVER_NAME];
     if (at(tree, path) !== undefined)
-      throw new EditError(`another server is called "${SERVER_NAME}" there; give it another name`);
+      throw new EditError(`it has another server called "${SERVER_NAME}"; rename that one`);
     const entry = client.entry(wanted.words);
     const after = client.format === 'toml' ? addTable(body, path, entry) : setJson(body, path, entry);
     check(client, after, withValue(tree, path, entry));
@@ -48,7 +48,7 @@ export function editConfig(client: Client, text: string, wanted: EditRequest): E
   }
   const words = withExtras(wanted.words, found.words);
   if (isDeepStrictEqual(words, found.words)) return none;
-  // Only what starts it: the rest of the entry is the person's.
+  // Only the command: the rest of the entry is the person's.
   const { command, args } = client.entry(words);
   const values = { command, ...(args !== undefined && { args }) };
   const after =
@@ -63,12 +63,12 @@ export function editConfig(client: Client, text: string, wanted: EditRequest): E
   return { kind: 'update', text: mark + after };
 }
 
-/** The command by which a client's file starts this program, or undefined where it does not. @throws {EditError} the file is malformed */
+/** The command by which a client's file starts this program, if it does. @throws {EditError} the file is malformed */
 export function ownWords(client: Client, text: string): readonly string[] | undefined {
   return findOwn(client, read(client, text.replace(/^\ufeff/, '')))?.words;
 }
 
-/** What a person would put into an empty file. */
+/** The text for an empty file. */
 export function snippet(client: Client, words: Words): string {
   return editConfig(client, '', { kind: 'add', words }).text;
 }
@@ -83,12 +83,12 @@ function check(client: Client, text: string, ...expected: readonly Tree[]): void
     const now = plain(read(client, text));
     isMeant = expected.some((tree) => isDeepStrictEqual(now, plain(tree)));
   } catch {
-    // Not even the syntax is left.
+    // The result is malformed.
   }
   if (!isMeant) throw new EditError('it is written in a way that cannot be changed safely');
 }
 
-/** TOML's tables have no prototype. */
+/** The TOML parser's tables have no prototype, which a comparison would notice. */
 function plain(tree: Tree): unknown {
   return structuredClone(tree);
 }
@@ -116,13 +116,13 @@ function wordsOf(entry: unknown): readonly string[] {
   return [entry['command'], entry['args']].flat().filter((word) => typeof word === 'string');
 }
 
-/** What the person has added to our command stays: `--read-only`. */
+/** Keeps arguments that the person has added, such as `--read-only`. */
 function withExtras(words: Words, found: readonly string[]): Words {
   const isHere = wordsAfterOwn(words) !== undefined;
   return isHere ? [...words, ...(wordsAfterOwn(found) ?? [])] : words;
 }
 
-/** The first section that is there and holds servers, not a server of that name; else the last. */
+/** The first section that exists and holds servers, and is not itself a server of that name; otherwise the last. */
 function sectionOf({ sections }: Client, tree: Tree): readonly string[] {
   const isSection = (value: unknown): boolean => isTree(value) && !('type' in value) && !('enabled' in value);
   return sections.find((path) => isSection(at(tree, path))) ?? sections.at(-1) ?? [];
@@ -145,7 +145,7 @@ function withoutOne(tree: Tree, [key = '', ...rest]: readonly string[]): Tree {
   return rest.length === 0 || !isTree(inner) ? others : { ...tree, [key]: withoutOne(inner, rest) };
 }
 
-/** Without the objects around it either that are empty then. A header of theirs stays in TOML. */
+/** Also removes objects that become empty. In TOML, headers of such tables stay. */
 function without(tree: Tree, path: readonly string[]): Tree {
   const left = withoutOne(tree, path);
   const around = path.slice(0, -1);

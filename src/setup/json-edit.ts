@@ -11,13 +11,13 @@ import {
 import { brokenAt, EditError } from './edit-error.ts';
 import type { Format } from './clients.ts';
 
-/** Of the parser's `SyntaxKind`, a const enum, which a single file cannot be compiled with. */
+/** Values of the parser's `SyntaxKind`, a const enum, which needs a compiler that sees all files. */
 const COMMA_TOKEN = 5;
 const LINE_COMMENT = 12;
 const LINE_BREAK = 14;
 const TRIVIA = 15;
 
-/** What the file says. Nothing at all is an empty object. */
+/** An empty text is an empty object. @throws {EditError} */
 export function readJson(text: string, format: Format): Record<string, unknown> {
   if (text.trim() === '') return {};
   const errors: ParseError[] = [];
@@ -28,11 +28,11 @@ export function readJson(text: string, format: Format): Record<string, unknown> 
   const [first] = errors;
   if (first !== undefined) throw brokenAt(lineOf(text, first.offset), reasonOf(first));
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new EditError('it holds no JSON object');
+    throw new EditError('it is not a JSON object');
   return value as Record<string, unknown>;
 }
 
-/** Adds or replaces what lies at `path`. Everything else stays as it is written. */
+/** Adds or replaces the value at `path`. All other text stays. */
 export function setJson(text: string, path: readonly string[], value: unknown): string {
   const root = text.trim() === '' ? undefined : treeOf(text);
   if (root === undefined) return `${shown(nested(path, value), { eol: '\n', indent: '', unit: '  ' })}\n`;
@@ -41,16 +41,16 @@ export function setJson(text: string, path: readonly string[], value: unknown): 
     const written = shown(value, layoutOf(text, node));
     return replace(text, node.offset, node.offset + node.length, written);
   }
-  // The deepest object that is there gets the rest of the path.
+  // The deepest object that exists gets the rest of the path.
   for (let depth = path.length - 1; ; depth -= 1) {
     const object = depth === 0 ? root : findNodeAtLocation(root, path.slice(0, depth));
     if (object === undefined) continue;
-    if (object.type !== 'object') throw new EditError(`${path.slice(0, depth).join('.')} is no object`);
+    if (object.type !== 'object') throw new EditError(`${path.slice(0, depth).join('.')} is not an object`);
     return insert(text, object, path[depth] ?? '', nested(path.slice(depth + 1), value));
   }
 }
 
-/** Takes out what lies at `path`, and the objects around it that hold nothing then, not even a comment. */
+/** Removes the value at `path`, and objects around it that become empty, unless they hold a comment. */
 export function removeJson(text: string, path: readonly string[]): string {
   const after = removeOne(text, path);
   const around = path.slice(0, -1);
@@ -62,9 +62,9 @@ export function removeJson(text: string, path: readonly string[]): string {
 
 interface Layout {
   readonly eol: string;
-  /** Of the line on which the thing begins. */
+  /** Of the line on which the value starts. */
   readonly indent: string;
-  /** What each level adds. */
+  /** Added by each level. */
   readonly unit: string;
 }
 
@@ -78,10 +78,10 @@ function insert(text: string, object: Node, key: string, value: unknown): string
     return replace(text, object.offset + 1, end, `${inside}${eol}${property}${eol}${indent}`);
   }
   const at = last.offset + last.length;
-  const comma = commaAfter(text, at);
-  const place = lineEndAfter(text, comma === undefined ? at : comma + 1);
+  const comma = tokenAfter(text, at, COMMA_TOKEN);
+  const place = tokenAfter(text, comma === undefined ? at : comma + 1, LINE_BREAK);
   if (place === undefined) {
-    // One line stays one line.
+    // The object is on one line and stays there.
     const before = comma === undefined ? ', ' : ' ';
     const there = comma === undefined ? at : comma + 1;
     return replace(text, there, there, `${before}${JSON.stringify(key)}: ${JSON.stringify(value)}`);
@@ -97,7 +97,7 @@ function removeOne(text: string, path: readonly string[]): string {
   const object = property?.parent;
   if (property === undefined || object?.children === undefined) return text;
   const lineStart = text.lastIndexOf('\n', property.offset - 1);
-  const comma = commaAfter(text, property.offset + property.length);
+  const comma = tokenAfter(text, property.offset + property.length, COMMA_TOKEN);
   const end = comma === undefined ? property.offset + property.length : comma + 1;
   const hasOwnLines =
     lineStart !== -1 &&
@@ -108,7 +108,7 @@ function removeOne(text: string, path: readonly string[]): string {
   const rest = hasOwnLines || comma === undefined ? text.slice(end) : text.slice(end).replace(/^ /, '');
   let before = text.slice(0, start);
   if (comma === undefined && previous !== undefined) {
-    const orphan = commaAfter(text, previous.offset + previous.length);
+    const orphan = tokenAfter(text, previous.offset + previous.length, COMMA_TOKEN);
     if (orphan !== undefined) before = before.slice(0, orphan) + before.slice(orphan + 1);
     if (!hasOwnLines) before = before.trimEnd();
   }
@@ -116,31 +116,20 @@ function removeOne(text: string, path: readonly string[]): string {
   return isEmpty ? before.trimEnd() + rest.trimStart() : before + rest;
 }
 
-/** Offset of the comma between a property that ends at `from` and what follows. */
-function commaAfter(text: string, from: number): number | undefined {
+/** Offset of the first such token after `from`; undefined if anything but comments and white space comes before it. */
+function tokenAfter(text: string, from: number, wanted: number): number | undefined {
   const scanner = createScanner(text);
   scanner.setPosition(from);
   for (;;) {
     const kind: number = scanner.scan();
-    if (kind === COMMA_TOKEN) return scanner.getTokenOffset();
-    if (kind < LINE_COMMENT || kind > TRIVIA) return undefined;
-  }
-}
-
-/** Where the line ends on which `from` is, comments included; undefined where something else of the file follows on it. */
-function lineEndAfter(text: string, from: number): number | undefined {
-  const scanner = createScanner(text);
-  scanner.setPosition(from);
-  for (;;) {
-    const kind: number = scanner.scan();
-    if (kind === LINE_BREAK) return scanner.getTokenOffset();
+    if (kind === wanted) return scanner.getTokenOffset();
     if (kind < LINE_COMMENT || kind > TRIVIA) return undefined;
   }
 }
 
 function treeOf(text: string): Node {
   const root = parseTree(text, [], { allowTrailingComma: true });
-  if (root === undefined) throw new EditError('it holds no JSON object');
+  if (root === undefined) throw new EditError('it is not a JSON object');
   return root;
 }
 
@@ -150,7 +139,7 @@ function layoutOf(text: string, node: Node): Layout {
   const first = object?.children?.[0];
   const inner = first === undefined ? '' : indentAt(text, first.offset);
   const outer = object === undefined ? '' : indentAt(text, object.offset);
-  // An object on one line, or an empty one, shows no step: the file's first indented line does.
+  // An empty object, or one on a single line, shows no indentation: take the file's first indented line.
   const step = inner.startsWith(outer) ? inner.slice(outer.length) : '';
   const unit = step || /^([ \t]+)\S/m.exec(text)?.[1] || '  ';
   return { eol: text.includes('\r\n') ? '\r\n' : '\n', indent, unit };
@@ -164,7 +153,7 @@ function propertyText(key: string, value: unknown, layout: Layout): string {
   return `${JSON.stringify(key)}: ${shown(value, layout)}`;
 }
 
-/** As JSON, each list on one line: what is shown to the person is short. */
+/** JSON with each list on one line, to keep the shown change short. */
 function shown(value: unknown, layout: Layout): string {
   if (Array.isArray(value)) return `[${value.map((item) => shown(item, layout)).join(', ')}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
@@ -186,7 +175,7 @@ function lineOf(text: string, offset: number): number {
   return text.slice(0, offset).split('\n').length;
 }
 
-/** `CloseBraceExpected` in words. Nothing of the file, which may hold secrets. */
+/** `CloseBraceExpected` in words, without text of the file, which may hold secrets. */
 function reasonOf({ error }: ParseError): string {
   return printParseErrorCode(error)
     .replace(/(?<=[a-z])(?=[A-Z])/g, ' ')

@@ -8,30 +8,31 @@ import { findOnPath } from './command.ts';
 import { readConfigText, rewriteConfig } from './config-file.ts';
 import { editConfig, type Edit, type EditRequest } from './edit.ts';
 
-/** What is to be done about one client. */
+/** The planned change of one client's file. */
 export interface Plan {
   readonly client: Client;
   readonly file: string;
-  /** Of the whole file; undefined where there is none. */
+  /** The text of the whole file; undefined if there is none. */
   readonly before: string | undefined;
   readonly edit: Edit | { readonly kind: 'failed'; readonly reason: string };
 }
 
-/** What became of a change that was to be written. */
+/** The result of writing a change. */
 export interface Outcome {
-  /** The file as it was, if there was one. */
+  /** Path of the copy, if there was a file. */
   readonly backup?: string | undefined;
+  /** Why it failed. */
   readonly reason?: string;
 }
 
-/** Whether the client is on this machine: its files, its folder or its program. */
+/** Whether the client's files, folder or program are on this machine. */
 export function isHere(client: Client, place: Place): boolean {
   const files = client.files(place);
   const folder = client.folder?.(place) ?? dirname(files[0]);
   return [...files, folder].some((path) => existsSync(path)) || client.programs.some((name) => findOnPath(place, name));
 }
 
-/** The file that is edited: one that has the entry already, else the first that exists. */
+/** Plans to edit the file that already has the entry, otherwise the first that exists. */
 export async function planFor(client: Client, place: Place, wanted: EditRequest): Promise<Plan> {
   const files = client.files(place);
   let first: Plan | undefined;
@@ -59,7 +60,7 @@ export function isChange(edit: Plan['edit']): edit is Edit {
   return edit.kind !== 'failed' && edit.kind !== 'none';
 }
 
-/** The file may have changed since it was shown: it is read again. */
+/** Reads the file again, since it may have changed since it was shown. */
 export async function carryOut({ client, file }: Plan, wanted: EditRequest): Promise<Outcome> {
   try {
     const backup = await rewriteConfig(file, {

@@ -3,11 +3,11 @@ import { difference } from './difference.ts';
 import { snippet } from './edit.ts';
 import type { Outcome, Plan } from './plan.ts';
 
-/** What would become of one client's file. */
+/** The planned change of one client's file, for a person. */
 export function planLines({ client, file, before, edit }: Plan, place: Place, isRemoval: boolean): readonly string[] {
   const head = `${client.title}: ${shortPath(file, place)}`;
-  if (edit.kind === 'failed') return [head, `  left as it is: ${edit.reason}`];
-  if (edit.kind === 'none') return [head, isRemoval ? '  has no opencode-mcp' : '  has it already'];
+  if (edit.kind === 'failed') return [head, `  not changed: ${edit.reason}`];
+  if (edit.kind === 'none') return [head, isRemoval ? '  has no opencode-mcp' : '  already has it'];
   const lines =
     before === undefined
       ? [
@@ -21,14 +21,14 @@ export function planLines({ client, file, before, edit }: Plan, place: Place, is
   return [head, ...lines.map((line) => `  ${line}`)];
 }
 
-/** What became of it. */
+/** The result of writing the change, for a person. */
 export function resultLine({ client }: Plan, outcome: Outcome | undefined, place: Place, isRemoval: boolean): string {
   if (outcome?.reason !== undefined) return `${client.title}: not written: ${outcome.reason}`;
-  const copy = outcome?.backup === undefined ? '' : `\n  as it was: ${shortPath(outcome.backup, place)}`;
+  const copy = outcome?.backup === undefined ? '' : `\n  copy of the old file: ${shortPath(outcome.backup, place)}`;
   return `${client.title}: ${isRemoval ? 'removed' : 'written'}${isRemoval ? '' : `; ${client.next}`}${copy}`;
 }
 
-/** The same for a program. */
+/** The change and its result, as JSON. */
 export function planRow({ client, file, edit }: Plan, done: ReadonlyMap<Client, Outcome>): object {
   const outcome = done.get(client);
   const reason = edit.kind === 'failed' ? edit.reason : outcome?.reason;
@@ -42,7 +42,7 @@ export function planRow({ client, file, edit }: Plan, done: ReadonlyMap<Client, 
   };
 }
 
-/** What a person would put where. */
+/** What to add by hand, and to which file. */
 export function byHand(client: Client, place: Place, words: Words): string {
   return `${client.title}, in ${shortPath(client.files(place).at(-1) ?? '', place)}:\n\n${snippet(client, words)}\n`;
 }

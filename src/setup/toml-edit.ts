@@ -2,18 +2,18 @@ import { parse, TomlError } from 'smol-toml';
 
 import { brokenAt } from './edit-error.ts';
 
-/** What the file says. */
+/** @throws {EditError} */
 export function readToml(text: string): Record<string, unknown> {
   try {
     return parse(text);
   } catch (error) {
-    // The message goes on with the line itself, which may hold a secret.
+    // The rest of the message is the line itself, which may hold a secret.
     if (error instanceof TomlError) throw brokenAt(error.line, error.message.split('\n', 1)[0] ?? '');
     throw error;
   }
 }
 
-/** Adds the table `[section.name]` at the end. Everything else stays as it is written. */
+/** Adds the table `[section.name]` at the end. All other text stays. */
 export function addTable(text: string, path: readonly string[], values: Readonly<Record<string, unknown>>): string {
   const eol = eolOf(text);
   const before = text === '' || text.endsWith('\n') ? text : text + eol;
@@ -21,7 +21,7 @@ export function addTable(text: string, path: readonly string[], values: Readonly
   return `${before}${before.trim() === '' ? '' : eol}${lines.join(eol)}${eol}`;
 }
 
-/** Sets keys of a table that is there, each of them on one line. Where it is written otherwise, the result is not what was meant. */
+/** Sets keys of an existing table. Keys on several lines, and inline tables, come out wrong; the caller checks the result. */
 export function setInTable(text: string, path: readonly string[], values: Readonly<Record<string, unknown>>): string {
   const lines = text.split('\n');
   const range = tableRange(lines, path);
@@ -35,7 +35,7 @@ export function setInTable(text: string, path: readonly string[], values: Readon
   return lines.join('\n');
 }
 
-/** Takes out a table with the tables below it, and the empty line before it (at the beginning of the file the one after it). */
+/** Removes a table, the tables below it, and the empty line before it (at the beginning of the file, the one after it). */
 export function removeTable(text: string, path: readonly string[]): string {
   const lines = text.split('\n');
   const range = tableRange(lines, path);
@@ -48,12 +48,12 @@ export function removeTable(text: string, path: readonly string[]): string {
   return lines.join('\n');
 }
 
-/** Lines of the table: its header, the end of its own keys, the end of the tables below it. Comments before the next header are that one's. */
+/** Line numbers of the header, of the end of its own keys, and of the end of the tables below it. Comments before the next header belong to that one. */
 function tableRange(
   written: readonly string[],
   path: readonly string[],
 ): { readonly start: number; readonly ownEnd: number; readonly end: number } | undefined {
-  // A pattern's `.` and `$` do not know a carriage return.
+  // `$` does not match before a carriage return.
   const lines = written.map((line) => line.trimEnd());
   const name = path.map((key) => `(?:${escaped(key)}|"${escaped(key)}"|'${escaped(key)}')`).join('\\s*\\.\\s*');
   const start = lines.findIndex((line) => new RegExp(`^\\s*\\[\\s*${name}\\s*\\]`).test(line));
@@ -77,7 +77,7 @@ function lineOf([key, value]: readonly [string, unknown]): string {
   return `${key} = ${Array.isArray(value) ? `[${value.map(stringText).join(', ')}]` : stringText(value)}`;
 }
 
-/** JSON's escapes are TOML's, but for DEL, which JSON leaves as it is. */
+/** TOML has JSON's escapes, and also requires one for DEL. */
 function stringText(value: unknown): string {
   return JSON.stringify(value).replaceAll('\u007f', '\\u007f');
 }

@@ -68,7 +68,7 @@ test('whatever hangs is told as such when its time is over, and hides nothing el
   expect(lineOf(report, 'test', /^pending: its first scan has not ended$/)?.verdict).toBe('warn');
   expect(lineOf(report, 'tailscaled', /no complete answer within 5000 ms/)?.verdict).toBe('broken');
   expect(lineOf(report, 'ssh', /^no answer within 12 s$/)?.verdict).toBe('broken');
-  expect(lineOf(report, 'state folder', /not made yet/)?.verdict).toBe('ok');
+  expect(lineOf(report, 'state folder', /not created yet/)?.verdict).toBe('ok');
 });
 
 test('an examination that is called off ends', async () => {
@@ -88,6 +88,6 @@ test('a section that takes too long, on a disk that hangs, says so', async () =>
   const signal = new AbortController().signal;
   const section = await boundedSection({ id: 'state', title: 'State' }, { clock, signal }, () => never);
   expect(section.checks).toEqual([
-    { verdict: 'broken', subject: 'State', text: 'could not be looked at: no answer within 20 s' },
+    { verdict: 'broken', subject: 'State', text: 'could not be checked: no answer within 20 s' },
   ]);
 });

@@ -93,7 +93,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
       make: (_, kept) => locked(kept, 'no-password'),
       subject: 'no-password',
       says: /^locked/,
-      advice: /type its password, Enter and Ctrl-D after: \(umask 077/,
+      advice: /then type its password, Enter and Ctrl-D: \(umask 077/,
       follow: (at, { command }) => type(at, command, `${PASSWORD}\n`),
     },
     {
@@ -171,7 +171,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
       subject: 'cloud',
       says: /^offline/,
       advice:
-        /a proxy or a login page: give it what it wants as "headers" in its entry under "instances" in \S+config\.json/,
+        /a proxy or a login page: set the "headers" that it needs in its entry under "instances" in \S+config\.json/,
       follow: async ({ home, put }) => {
         const config = JSON.parse(await readFile(join(home, CONFIG), 'utf8'));
         config.instances[0].headers = { 'x-token': 'sesame' };
@@ -186,7 +186,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
       },
       subject: 'Codex',
       says: /cannot read \S+config\.toml: line 1/,
-      advice: /mend that first: \S+config\.toml.*opencode-mcp init --client codex$/,
+      advice: /correct that first: \S+config\.toml.*opencode-mcp init --client codex$/,
       follow: async (at, { command }) => {
         await at.put('.codex/config.toml', '');
         // In a terminal it asks.
@@ -200,7 +200,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
         kept.defer(() => rm(join(home, '.cursor'), { recursive: true }));
       },
       subject: 'Cursor',
-      says: /starts \/gone\/node \/gone\/opencode-mcp, but there is no \/gone\/node any more/,
+      says: /starts \/gone\/node \/gone\/opencode-mcp, but \/gone\/node does not exist/,
       advice: /opencode-mcp init --client cursor$/,
       follow: (at, { command }) => type(at, `${command} --yes`),
     },
@@ -230,7 +230,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
       make: async (made) => type(made, 'opencode-mcp node --revoke'),
       subject: 'revoked',
       says: /serve nothing/,
-      advice: /let them serve again: opencode-mcp node --allow$/,
+      advice: /serve again: opencode-mcp node --allow$/,
     },
     {
       name: 'the registry directory is open to others',
@@ -260,7 +260,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
         kept.defer(() => rm(join(home, '.codex'), { recursive: true }));
       },
       subject: 'MCP clients',
-      says: /none of those here starts opencode-mcp/,
+      says: /none of these clients starts opencode-mcp/,
       verdict: 'warn',
       advice: /opencode-mcp init$/,
       follow: (at, { command }) => type(at, `${command} --yes`),

@@ -60,8 +60,8 @@ describe('doctor NAME', () => {
       /^bobs: name that login in OPENCODE_TAILNET_USERS/,
     ],
     ['whose registration was cut off', 'server-app', /is not complete JSON/, /server-app\.json: is not complete JSON/],
-    ['with a slip in its name', 'dekk', /^nothing of that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
-    ['that nothing comes near', 'zzz', /^nothing of that name/, /opencode-connected status$/],
+    ['with a slip in its name', 'dekk', /^nothing with that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
+    ['that nothing comes near', 'zzz', /^nothing with that name/, /opencode-connected status$/],
   ])('one that is missing, %s', async (_, name, says, advice) => {
     const { code, report } = await stage.doctor([name]);
     expect(code).toBe(1);
@@ -86,10 +86,10 @@ test('a name stays with an instance that is gone: the one of that name has anoth
   world.source.candidates.delete('one');
   await world.add('two', second, { claims: { name: 'web', hostname: 'other' } });
   const report = reportOf('1', follow('web', world.fleet.snapshot(), []), 'web');
-  expect(
-    lineOf(report, '"web"', /gone: it is no longer registered; another one of that name is called web@other/)?.verdict,
-  ).toBe('warn');
-  const { text } = todoThat(/^call it web@other; a server that starts again/, report);
+  expect(lineOf(report, '"web"', /gone: it is no longer registered; the new one is called web@other/)?.verdict).toBe(
+    'warn',
+  );
+  const { text } = todoThat(/^call it web@other; after a restart the server/, report);
   expect(text).toBeDefined();
   // As it says.
   expect(world.fleet.resolve('web@other').host).toBe('other');

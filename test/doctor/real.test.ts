@@ -37,7 +37,7 @@ test.skipIf(isMissing(PINNED_OPENCODE))('a real opencode behind a password, and 
   const before = await stage.doctor();
   expect(before.code).toBe(1);
   expect(lineOf(before.report, name, /^offline/)?.verdict).toBe('broken');
-  expect(todoThat(/something listens there and does not answer: look at that opencode/, before.report)).toBeDefined();
+  expect(todoThat(/something listens there and does not answer: check that opencode/, before.report)).toBeDefined();
 
   signalProcess(opencodePid, 'SIGCONT');
   stage.env['HEALTH_CHECK_TIMEOUT_MS'] = '10000';

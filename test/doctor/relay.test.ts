@@ -40,7 +40,7 @@ test.each<[string, string[], RegExp, string]>([
   expect(after.report.todo).toEqual([]);
   expect(lineOf(after.report, 'forwarding', /^allowed, and closed to other machines/)?.verdict).toBe('ok');
   // A trial makes nothing there.
-  expect(lineOf(after.report, 'registry there', /not made yet/)?.verdict).toBe('ok');
+  expect(lineOf(after.report, 'registry there', /not created yet/)?.verdict).toBe('ok');
   expect(await readdir(stage.home)).not.toContain('on-the-relay');
 });
 
@@ -55,7 +55,7 @@ test('a relay that ssh does not reach, one without the program, and one whose re
   const before = await stage.doctor();
   expect(before.code).toBe(1);
   expect(lineOf(before.report, 'ssh', /Connection refused/)?.verdict).toBe('broken');
-  const { command: byHand = '' } = todoThat(/see that this works without a question: ssh .* true$/, before.report);
+  const { command: byHand = '' } = todoThat(/make this work without a question: ssh .* true$/, before.report);
   expect((await stage.type(byHand)).code).not.toBe(0);
   await sshd.start();
   expect((await stage.type(byHand)).code).toBe(0);

@@ -229,8 +229,7 @@ describe('on the wire', () => {
     const input = new PassThrough();
     const transport = new CleanStdio(input, new PassThrough());
     const messages: unknown[] = [];
-    transport.onmessage = (message) => messages.push(message);
-    transport.start();
+    transport.start({ onMessage: (message) => messages.push(message), onTooLong: () => {} });
     const client = { capabilities: { roots: null, elicitation: { form: {}, url: null } }, clientInfo: { title: null } };
     const answer = { action: 'accept', content: { decision: 'once', feedback: null }, _meta: null };
     input.write(`${JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params: client })}\n`);

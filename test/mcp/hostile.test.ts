@@ -438,7 +438,7 @@ describe('by the other ways out', () => {
   test('the last look covers results, errors, notifications and forms, whatever was forgotten before it', async () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
-    transport.start();
+    transport.start({ onMessage: () => {}, onTooLong: () => {} });
     const says = { text: EVIL, deep: [{ [EVIL]: EVIL }] };
     await transport.send({ jsonrpc: '2.0', id: EVIL, result: says });
     await transport.send({ jsonrpc: '2.0', id: 1, error: { code: -1, message: EVIL, data: says } });

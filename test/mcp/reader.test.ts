@@ -14,8 +14,7 @@ function read(pieces: readonly Buffer[]): unknown[] {
   const input = new PassThrough();
   const reader = new CleanStdio(input, new PassThrough());
   const messages: unknown[] = [];
-  reader.onmessage = (message) => messages.push(message);
-  reader.start();
+  reader.start({ onMessage: (message) => messages.push(message), onTooLong: () => {} });
   for (const piece of pieces) input.emit('data', piece);
   reader.close();
   return messages;

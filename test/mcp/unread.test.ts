@@ -28,8 +28,8 @@ class Unread {
 describe('a client that does not read', () => {
   test('gets a bounded log, and goes on where it reads again', async () => {
     const client = new Unread();
-    const log = new ClientLog();
-    log.connect({ level: () => 'warning', send: ({ data }) => client.take(String(data['message'])) });
+    const log = new ClientLog((_, { data }) => client.take((data as { message: string }).message));
+    log.setLevel({}, 'warning');
     const logger = log.beside(silentLogger);
     for (let index = 0; index < 10_000; index += 1) logger.log('warn', `line ${index}`);
     expect(client.sent).toHaveLength(100);
@@ -42,7 +42,7 @@ describe('a client that does not read', () => {
     const snapshot = (...instances: readonly (readonly [string, string])[]): Snapshot =>
       ({ instances: instances.map(([name, state]) => ({ name, state }) as Instance) }) as unknown as Snapshot;
     const client = new Unread();
-    const news = new FleetNews({ listChanged: () => client.take('list'), updated: (uri) => client.take(uri) });
+    const news = new FleetNews((_, { uri = 'list' }) => client.take(String(uri)));
     news.subscribe('opencode://a', snapshot(['a', 'idle']));
     news.listed(snapshot(['a', 'idle']));
     for (let round = 0; round < 1_000; round += 1)

@@ -108,11 +108,8 @@ describe('an instance whose node service says what it does', () => {
 
   test('is seen to change while the request is held, and news of it go out', async () => {
     await begin(web(idleIn(DIRECTORY)));
-    const updated: string[] = [];
-    const news = new FleetNews({
-      listChanged: () => Promise.resolve(),
-      updated: async (uri) => void updated.push(uri),
-    });
+    const updated: unknown[] = [];
+    const news = new FleetNews(async (_, { uri }) => void updated.push(uri));
     news.subscribe('opencode://web', fleet.snapshot());
     const before = changes;
     node.say([web(busyIn(DIRECTORY, {}, 'make'))]);

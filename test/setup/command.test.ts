@@ -43,7 +43,7 @@ test('nvm: the program is where the checkout is; Node moves with its version, wh
   };
   expect(words(`${bin}/node`, `${bin}/opencode-mcp`, bin, links)).toEqual({
     words: [`${bin}/node`, '/home/ada/opencode-mcp/dist/opencode-mcp.js'],
-    warnings: [`Node is at ${bin}/node: after another version of Node, run init again`],
+    warnings: [`Node is at ${bin}/node: after each update of Node, run init again`],
   });
 });
 

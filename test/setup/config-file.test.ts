@@ -69,7 +69,7 @@ test('what is no text file, and a link to nothing, is left', async () => {
   await mkdir(join(home, 'directory'));
   await expect(rewrite(join(home, 'binary'))).rejects.toThrow('it is not UTF-8');
   await expect(rewrite(join(home, 'link'))).rejects.toThrow('a link to a file that does not exist');
-  await expect(rewrite(join(home, 'directory'))).rejects.toThrow('no regular file');
+  await expect(rewrite(join(home, 'directory'))).rejects.toThrow('not a regular file');
   expect((await readdir(home)).toSorted()).toEqual(['binary', 'directory', 'link', 'tmp']);
 });
 
@@ -111,7 +111,7 @@ test('a lock that is never given back ends the wait, with what to do', async () 
   await writeFile(path, 'old\n');
   await mkdir(`${path}.lock`);
   await expect(rewriteConfig(path, { locks: true, change: append, pause: () => Promise.resolve() })).rejects.toThrow(
-    `its client holds it (${path}.lock); end that client, or remove that folder where none runs`,
+    `its client has locked it (${path}.lock); end that client, or remove that folder if none runs`,
   );
   expect(await readFile(path, 'utf8')).toBe('old\n');
   expect((await stat(`${path}.lock`)).isDirectory()).toBe(true);

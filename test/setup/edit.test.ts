@@ -344,7 +344,7 @@ describe('an entry that is there', () => {
 
   test('of another server with our name is not replaced', () => {
     const before = '{ "mcpServers": { "opencode": { "command": "other" } } }';
-    expect(() => add('cursor', before)).toThrow('another server is called "opencode" there');
+    expect(() => add('cursor', before)).toThrow('it has another server called "opencode"');
     expect(remove('cursor', before).kind).toBe('none');
   });
 });
@@ -422,8 +422,8 @@ describe('a malformed file is named with its line and never quoted', () => {
     ['claude-code', '{\n  "a": "sk-secret",\n}', 'line 3: property name expected'],
     ['zed', '{\n  "a": "sk-secret"\n', 'line 3: close brace expected'],
     ['codex', 'a = 1\nkey = sk-secret\n', 'line 2: '],
-    ['cursor', '["sk-secret"]', 'it holds no JSON object'],
-    ['cursor', '{"mcpServers": "sk-secret"}', 'mcpServers is no object'],
+    ['cursor', '["sk-secret"]', 'it is not a JSON object'],
+    ['cursor', '{"mcpServers": "sk-secret"}', 'mcpServers is not an object'],
     ['cursor', '{"mcpServers": {}, "mcpServers": {"a": {}}}', 'cannot be changed safely'],
   ])('%s: %j', (name, text, reason) => {
     let message = '';

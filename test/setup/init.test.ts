@@ -88,7 +88,7 @@ test('--yes writes every client, a second run nothing, and --remove takes it all
     expect(written[name]).toContain(JSON.stringify(SERVER_SCRIPT));
     expect(written[name]).toContain(JSON.stringify(process.execPath));
     expect(written[`${name}.before-opencode-mcp`]).toBe(before);
-    expect(first.stdout).toContain(`as it was: ~/${name}.before-opencode-mcp`);
+    expect(first.stdout).toContain(`copy of the old file: ~/${name}.before-opencode-mcp`);
   }
   const second = await init(folder, ['--yes']);
   expect([second.code, second.stdout.endsWith('Nothing to change.\n')]).toEqual([0, true]);
@@ -113,8 +113,8 @@ test('a malformed or unreadable file is left with its reason, and the others are
   });
   const { code, stdout } = await init(folder, ['--yes']);
   expect(code).toBe(1);
-  expect(stdout).toContain('Cursor: ~/.cursor/mcp.json\n  left as it is: line 2: ');
-  expect(stdout).toContain('Codex: ~/.codex/config.toml\n  left as it is: line 1: ');
+  expect(stdout).toContain('Cursor: ~/.cursor/mcp.json\n  not changed: line 2: ');
+  expect(stdout).toContain('Codex: ~/.codex/config.toml\n  not changed: line 1: ');
   expect(stdout).toContain('Gemini CLI: written');
   const after = await contents(folder);
   expect([after['.cursor/mcp.json'], after['.codex/config.toml']]).toEqual(['{\n  "a": 1,,\n}', 'a = \n']);
@@ -171,7 +171,7 @@ test('--json says what would be, and with --yes what was done', async () => {
     file: join(folder, '.gemini/settings.json'),
     change: 'failed',
     written: false,
-    reason: 'line 1: close brace expected; mend that first',
+    reason: 'line 1: close brace expected; correct that first',
   };
   const cursor = { client: 'cursor', file: join(folder, '.cursor/mcp.json'), change: 'add', written: false };
   expect(await rows()).toEqual({ clients: [cursor, gemini] });

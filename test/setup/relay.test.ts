@@ -124,7 +124,7 @@ test('a key that is not admitted, a host that is not known, a relay that is gone
   await writeFile(ssh, script.replace(/UserKnownHostsFile=[^']+/, 'UserKnownHostsFile=/dev/null'));
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Host key verification failed.*confirm its key/s);
   await sshd.stop();
-  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Connection refused.*`ssh \S+ true` works/s);
+  await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Connection refused.*`ssh \S+ true` work/s);
   await expect(remoteServerCommand('/nowhere/ssh', destination)).rejects.toThrow('cannot run /nowhere/ssh');
 });
 

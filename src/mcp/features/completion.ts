@@ -1,13 +1,13 @@
 import type { Call, Runtime } from '../../operations/runtime.ts';
 import { listSessions } from '../../operations/sessions/sessions.ts';
 
-/** As many as the protocol allows in one answer. */
+/** The protocol's limit for one answer. */
 const MAX_VALUES = 100;
 
-/** A type and not an interface: the SDK's result has an index signature. */
+/** A type, not an interface, because the SDK's result type has an index signature. */
 export type Completion = { values: string[]; total: number; hasMore: boolean };
 
-/** Names of instances: those that begin with `value` first, then those that contain it; case does not matter. */
+/** Names that start with `value`, then names that contain it. Ignores case. */
 export async function completeInstance(runtime: Runtime, value: string): Promise<Completion> {
   await runtime.fleet.ready();
   const names = runtime.fleet.snapshot().instances.map(({ name }) => name);
@@ -17,7 +17,7 @@ export async function completeInstance(runtime: Runtime, value: string): Promise
   return completion([...begin, ...contain]);
 }
 
-/** Ids of an instance's sessions, by the beginning of the id or a part of the title. None where the instance cannot be asked. */
+/** Session ids, by the beginning of the id or a part of the title. Empty if the instance cannot be reached. */
 export async function completeSession(
   runtime: Runtime,
   instance: string | undefined,

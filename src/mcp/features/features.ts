@@ -1,30 +1,21 @@
 import type { Snapshot } from '../../model/instance.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
-import type { McpRequest, Method } from '../method.ts';
-import {
-  INVALID_PARAMS,
-  invalidParams,
-  objectIn,
-  optionalTextIn,
-  type Params,
-  RpcError,
-  textIn,
-  textsIn,
-} from '../wire.ts';
+import type { McpRequest, Method } from '../core.ts';
+import { INVALID_PARAMS, objectIn, optionalTextIn, type Params, RpcError, textIn, textsIn } from '../wire.ts';
 import { parseUri, type ResourceName } from './resource-uri.ts';
 
 export interface FeatureDeps {
-  /** Names of the tools that are offered. */
+  /** Names of the offered tools. */
   readonly tools: readonly string[];
-  /** The client is shown this list of instances. */
+  /** Called with each list of instances that the client gets. */
   listed(shown: Snapshot): void;
-  /** Starts discovery where it has not begun. */
+  /** Starts discovery if it has not started. */
   runtime(): Promise<Runtime>;
-  /** Does the work on an instance on behalf of the client: recorded, and its errors told as a tool's. */
+  /** Runs work on an instance: records it, and words its errors as a tool's. */
   onInstance<T>(method: string, name: ResourceName, request: McpRequest, work: () => Promise<T>): Promise<T>;
 }
 
-/** Resources, prompts and completion; loaded when they are first asked for, as tools are. */
+/** Resources, prompts and completion. Each is loaded when it is first called. */
 export function featureMethods(deps: FeatureDeps): readonly (readonly [string, Method])[] {
   return [
     ['resources/list', async (params) => await listResources(deps, params)],
@@ -36,13 +27,13 @@ export function featureMethods(deps: FeatureDeps): readonly (readonly [string, M
   ];
 }
 
-/** @throws {RpcError} it is no resource of ours */
+/** @throws {RpcError} the URI is not one of ours */
 export function resourceNamed(uri: string): ResourceName {
   const name = parseUri(uri);
   if (name !== undefined) return name;
   throw new RpcError(
     INVALID_PARAMS,
-    `${JSON.stringify(uri.slice(0, 200))} is no resource of this server; there are opencode://{instance} and opencode://{instance}/sessions/{id}, and resources/list names them.`,
+    `${JSON.stringify(uri.slice(0, 200))} is no resource of this server; its URIs are opencode://{instance} and opencode://{instance}/sessions/{id}, and resources/list names them.`,
     { uri },
   );
 }
@@ -67,24 +58,12 @@ async function readResource(deps: FeatureDeps, uri: string, request: McpRequest)
 async function getPrompt(deps: FeatureDeps, params: Params): Promise<object> {
   const name = textIn(params, 'name');
   const args = textsIn(params, 'arguments');
-  const { listPrompts, promptText } = await import('./prompts.ts');
-  const text = toldAsInvalid(() => promptText(name, args, deps.tools));
-  if (text === undefined) {
-    const there = listPrompts(deps.tools).map((prompt) => prompt.name);
-    throw invalidParams(`Unknown prompt ${JSON.stringify(name.slice(0, 100))}; there are: ${there.join(', ')}`);
-  }
+  const { promptText } = await import('./prompts.ts');
+  const text = promptText(name, args, deps.tools);
   return { messages: [{ role: 'user', content: { type: 'text', text } }] };
 }
 
-function toldAsInvalid<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw error instanceof RangeError ? invalidParams(error.message) : error;
-  }
-}
-
-/** `instance`, and `id` or `session_id`, of a template or a prompt; anything else has no completions. */
+/** Completes `instance`, `id` and `session_id` of templates and prompts; nothing else has completions. */
 async function complete(deps: FeatureDeps, params: Params, request: McpRequest): Promise<object> {
   const argument = objectIn(params, 'argument');
   const name = textIn(argument, 'name', 'params.argument');

@@ -1,30 +1,25 @@
 import type { Snapshot } from '../../model/instance.ts';
+import type { Tell } from '../core.ts';
 import { parseUri } from './resource-uri.ts';
 
 type Shown = Pick<Snapshot, 'instances'>;
 
-/** Each resolves once the client has room for the next. */
-export interface NewsTo {
-  listChanged(): Promise<void>;
-  updated(uri: string): Promise<void>;
-}
-
 /** More than a client has use for. */
-const MAX_SUBSCRIPTIONS = 1_000;
+export const MAX_SUBSCRIPTIONS = 1_000;
 
-/** Tells a client what it asked to be told: that other instances are listed than it was shown, and that one it subscribed to is different. */
+/** Notifies a client when the list that it was shown is out of date, and when an instance that it subscribed to changes. */
 export class FleetNews {
-  readonly #to: NewsTo;
+  readonly #tell: Tell;
   readonly #subscribed = new Set<string>();
-  /** Since somebody wants to know. */
+  /** Fingerprints of what the client knows; undefined until it lists or subscribes. */
   #known: ReadonlyMap<string, string> | undefined;
   #hasListed = false;
   #unread = 0;
-  /** The latest that came while the client did not read. */
+  /** The newest snapshot that came while the client did not read. */
   #due: (() => Snapshot) | undefined;
 
-  constructor(to: NewsTo) {
-    this.#to = to;
+  constructor(tell: Tell) {
+    this.#tell = tell;
   }
 
   /** From now on the client has a list that can be out of date. */
@@ -33,7 +28,7 @@ export class FleetNews {
     this.#known ??= fingerprints(shown);
   }
 
-  /** False where there are too many. */
+  /** False if there are too many. */
   subscribe(uri: string, now: Shown): boolean {
     if (this.#subscribed.size >= MAX_SUBSCRIPTIONS) return false;
     this.#subscribed.add(uri);
@@ -46,7 +41,7 @@ export class FleetNews {
   }
 
   /**
-   * `snapshot` is called only where somebody is to be notified. A client that does not read is notified later, once, of what is
+   * Calls `snapshot` only if the client is to be notified. A client that does not read is notified once it does, of all that is
    * different by then.
    */
   changed(snapshot: () => Snapshot): void {
@@ -57,24 +52,24 @@ export class FleetNews {
     const now = fingerprints(snapshot());
     this.#known = now;
     const names = new Set([...before.keys(), ...now.keys()]);
-    const different = new Set([...names].filter((name) => before.get(name) !== now.get(name)));
-    if (this.#hasListed && (names.size !== before.size || names.size !== now.size)) this.#tells(this.#to.listChanged());
+    const isOtherList = names.size !== before.size || names.size !== now.size;
+    if (this.#hasListed && isOtherList) this.#notify('notifications/resources/list_changed', {});
     for (const uri of this.#subscribed) {
-      const name = parseUri(uri)?.instance;
-      if (name !== undefined && different.has(name)) this.#tells(this.#to.updated(uri));
+      const name = parseUri(uri)?.instance ?? '';
+      if (before.get(name) !== now.get(name)) this.#notify('notifications/resources/updated', { uri });
     }
   }
 
-  #tells(reading: Promise<void>): void {
+  #notify(...told: Parameters<Tell>): void {
     this.#unread += 1;
-    void reading.then(() => {
+    void this.#tell(...told).then(() => {
       this.#unread -= 1;
       if (this.#unread === 0 && this.#due !== undefined) this.changed(this.#due);
     });
   }
 }
 
-/** What is shown of each instance, by name. */
+/** What a client sees of each instance, by name. */
 function fingerprints({ instances }: Shown): Map<string, string> {
   return new Map(
     instances.map(({ name, state, reason, overview }) => [

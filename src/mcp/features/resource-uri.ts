@@ -1,4 +1,4 @@
-/** What `opencode://…` names: an instance, or one of its sessions. */
+/** An instance, or one of its sessions, as `opencode://…` names it. */
 export interface ResourceName {
   readonly instance: string;
   readonly session?: string;
@@ -14,7 +14,7 @@ export function uriOf({ instance, session }: ResourceName): string {
   return session === undefined ? base : `${base}/sessions/${encodeURIComponent(session)}`;
 }
 
-/** Undefined where it is none of ours. */
+/** Undefined if the URI is not one of ours. */
 export function parseUri(uri: string): ResourceName | undefined {
   const [, instance, session] = FORM.exec(uri) ?? [];
   if (instance === undefined) return undefined;

@@ -8,7 +8,7 @@ import { getStatus } from '../../operations/listing/status.ts';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { INSTANCE_TEMPLATE, type ResourceName, SESSION_TEMPLATE, uriOf } from './resource-uri.ts';
 
-/** Instances on a page, each with its latest session. */
+/** Instances per page. */
 const PAGE = 50;
 const MESSAGES = 10;
 export const MIME_TYPE = 'text/plain';
@@ -17,18 +17,18 @@ export const TEMPLATES: readonly ResourceTemplate[] = [
   {
     uriTemplate: INSTANCE_TEMPLATE,
     name: 'instance',
-    description: 'What an OpenCode instance does now, and its sessions',
+    description: 'State of an OpenCode instance, and its sessions',
     mimeType: MIME_TYPE,
   },
   {
     uriTemplate: SESSION_TEMPLATE,
     name: 'session',
-    description: 'The newest messages of a session, and what it does and waits for',
+    description: 'The newest messages of a session, its state and what it waits for',
     mimeType: MIME_TYPE,
   },
 ];
 
-/** The instances as last known, and the latest session of each. `cursor` is one that an earlier page gave. */
+/** The instances as last known, each with its latest session. `cursor` comes from the page before. */
 export async function listResources(
   runtime: Runtime,
   cursor: string | undefined,
@@ -63,12 +63,12 @@ function resourcesOf({ name, state, directory, overview }: Instance): Resource[]
   return [instance, latest];
 }
 
-/** The same text as the tools give. */
+/** Returns the text of the corresponding tools. */
 export async function readResource(runtime: Runtime, { instance, session }: ResourceName, call: Call): Promise<string> {
   if (session !== undefined)
     return (await read(runtime, { instance, session_id: session, message_limit: MESSAGES }, call)).text;
   const status = await getStatus(runtime, { instance }, call);
-  // The status says why, where it cannot be asked.
+  // If the instance cannot be reached, the status says why.
   const sessions = await listSessions(runtime, { instance }, call).catch(() => undefined);
   return sessions === undefined ? status.text : `${status.text}\n${sessions.text}`;
 }

@@ -6,69 +6,51 @@ import {
   JSONRPCMessageSchema,
   JSONRPCRequestSchema,
   type LoggingLevel,
-  type ServerCapabilities,
-  type ServerNotification,
   SetLevelRequestSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 
+import { messageOf } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import { type OwnMessage, parsed } from '../clean-stdio.ts';
+import type { AskPerson } from '../../operations/runtime.ts';
+import { parsed } from '../clean-stdio.ts';
+import { callLimitMs } from '../client-limits.ts';
+import { CAPABILITIES, type Core, type McpRequest, type Method } from '../core.ts';
 import { resourceNamed } from '../features/features.ts';
 import { FleetNews } from '../features/fleet-news.ts';
-import type { Core, McpRequest, Method } from '../method.ts';
+import { progressNotifier } from '../progress.ts';
 import {
   INVALID_PARAMS,
-  INVALID_REQUEST,
   invalidParams,
   isObject,
-  isRequestId,
+  type OwnMessage,
   type Params,
   textIn,
   unknownMethod,
 } from '../wire.ts';
-import { callLimitMs } from './client-limits.ts';
 import { personAsker } from './person.ts';
 
-/** `completions` go with resources and prompts. */
-const CAPABILITIES: ServerCapabilities = {
-  tools: {},
-  resources: { subscribe: true, listChanged: true },
-  prompts: {},
-  completions: {},
-  logging: {},
-};
-
-/** A client that lists no tools gets discovery going after this. */
+/** Discovery starts this long after the handshake even if the client never lists the tools. */
 const START_DISCOVERY_AFTER_MS = 250;
 
-/** Until a client asks for a level it gets what may need somebody's attention. */
+/** Until the client sets a level, it gets only what may need attention. */
 const FIRST_LEVEL: LoggingLevel = 'warning';
-
-/** The connection is gone, and its reader with it. */
-const ignore = (): void => {};
 
 type Extra = Parameters<NonNullable<Server['fallbackRequestHandler']>>[1];
 
-/** The protocol up to 2025-11-25: one handshake, then a session that lasts. By the SDK, which is used in this folder only. */
+/** MCP up to 2025-11-25: one handshake, then a session. Uses the SDK, which only this folder loads. */
 export class LegacyServer {
   readonly #core: Core;
   readonly #server: Server;
   readonly #news: FleetNews;
   readonly #transport: Transport;
   readonly #methods: ReadonlyMap<string, Method>;
-  #level: LoggingLevel = FIRST_LEVEL;
-  #stopLog = ignore;
+  #askPerson: AskPerson | undefined;
   #startTimer: NodeJS.Timeout | undefined;
 
-  /** @param send resolves once there is room for the next */
-  constructor(core: Core, send: (message: OwnMessage) => Promise<void>) {
+  constructor(core: Core) {
     this.#core = core;
-    const { version, instructions } = core;
-    this.#server = new Server({ name: 'opencode-mcp', version }, { capabilities: CAPABILITIES, instructions });
-    this.#news = new FleetNews({
-      listChanged: () => this.#notify({ method: 'notifications/resources/list_changed' }),
-      updated: (uri) => this.#notify({ method: 'notifications/resources/updated', params: { uri } }),
-    });
+    this.#server = new Server(core.info, { capabilities: CAPABILITIES, instructions: core.instructions });
+    this.#news = new FleetNews(core.tell);
     core.news.add(this.#news);
     this.#methods = new Map([
       ...core.methods,
@@ -80,16 +62,21 @@ export class LegacyServer {
       if (run === undefined) throw unknownMethod(method);
       return await run(params, this.#request(extra));
     };
+    // Replaces the SDK's own handler, which sends every line until a level is set.
     this.#server.setRequestHandler(SetLevelRequestSchema, ({ params }) => {
-      this.#level = params.level;
+      core.log.setLevel(this, params.level);
       return {};
     });
-    this.#server.oninitialized = () => this.#initialized();
-    // The SDK puts whole messages behind its words, and what was said there is not for the log.
+    this.#server.oninitialized = () => {
+      core.log.setLevel(this, FIRST_LEVEL);
+      clearTimeout(this.#startTimer);
+      this.#startTimer = setTimeout(() => core.start(), START_DISCOVERY_AFTER_MS);
+    };
+    // The SDK appends the whole message, whose text must not get into the log.
     this.#server.onerror = ({ message }) => core.logger.log('warn', `MCP: ${message.replace(/:? *[{[].*/s, '')}`);
     this.#transport = {
       start: async () => {},
-      send: async (message) => await send(readable(message)),
+      send: async (message) => await core.send(readable(message)),
       close: async () => this.#transport.onclose?.(),
     };
   }
@@ -98,46 +85,25 @@ export class LegacyServer {
     await this.#server.connect(this.#transport);
   }
 
-  /** A message that is none of the other era's. The SDK drops what does not fit its schema without an answer. */
-  take(value: unknown): void {
+  /** Returns why the message is not valid; undefined if it is. The SDK would drop an invalid request without an answer. */
+  take(value: unknown): string | undefined {
     const message = JSONRPCMessageSchema.safeParse(withoutTask(value));
-    if (message.success) {
-      try {
-        this.#transport.onmessage?.(message.data);
-      } catch (error) {
-        // It cannot write down what is nested too deeply.
-        this.#core.logger.log('warn', `MCP: a message was passed over: ${error instanceof Error ? error.message : ''}`);
-      }
-      return;
+    if (!message.success)
+      return `the message does not fit: ${inWords(JSONRPCRequestSchema.safeParse(value).error?.issues ?? [])}`;
+    try {
+      this.#transport.onmessage?.(message.data);
+    } catch (error) {
+      // The SDK cannot print a message that is nested too deeply.
+      this.#core.logger.log('warn', `MCP: ignored a message: ${messageOf(error)}`);
     }
-    const issues = JSONRPCRequestSchema.safeParse(value).error?.issues ?? [];
-    const problem = `the message does not fit: ${inWords(issues)}`;
-    this.#core.logger.log('warn', `MCP: ${problem}`);
-    const { jsonrpc, id, method } = isObject(value) ? value : {};
-    if (jsonrpc !== '2.0' || typeof method !== 'string' || !isRequestId(id)) return;
-    void this.#transport.send({ jsonrpc, id, error: { code: INVALID_REQUEST, message: problem } });
+    return undefined;
   }
 
   async close(): Promise<void> {
     clearTimeout(this.#startTimer);
-    this.#stopLog();
+    this.#core.log.setLevel(this, undefined);
     this.#core.news.delete(this.#news);
     await this.#server.close();
-  }
-
-  #initialized(): void {
-    this.#stopLog();
-    // The same level filter for everyone is ours: the SDK's lets everything through until a level is set.
-    this.#stopLog = this.#core.log.connect({
-      level: () => this.#level,
-      send: (message) => this.#notify({ method: 'notifications/message', params: { ...message } }),
-    });
-    clearTimeout(this.#startTimer);
-    this.#startTimer = setTimeout(() => this.#core.start(), START_DISCOVERY_AFTER_MS);
-  }
-
-  #notify(notification: ServerNotification): Promise<void> {
-    return this.#server.notification(notification).catch(ignore);
   }
 
   async #subscribe(params: Params): Promise<object> {
@@ -154,35 +120,29 @@ export class LegacyServer {
     return {};
   }
 
-  #request({ signal, _meta, sendNotification }: Extra): McpRequest {
-    const { clock, sendTimeoutMs, mayChange } = this.#core;
+  #request({ signal, _meta }: Extra): McpRequest {
+    const { clock, sendTimeoutMs, mayChange, tell } = this.#core;
     const client = this.#server.getClientVersion();
     const token = _meta?.progressToken;
+    if (mayChange) this.#askPerson ??= personAsker(this.#server, clock);
     return {
       signal,
       client,
       deadlineMs: clock.monotonic() + callLimitMs(client?.name, token !== undefined, sendTimeoutMs),
-      notify:
-        token === undefined
-          ? undefined
-          : (progress, text) =>
-              sendNotification({
-                method: 'notifications/progress',
-                params: { progressToken: token, progress, ...(text !== undefined && { message: text }) },
-              }).catch(ignore),
-      askPerson: mayChange ? personAsker(this.#server, clock) : undefined,
+      notify: progressNotifier(token, tell, () => signal.aborted),
+      askPerson: this.#askPerson,
     };
   }
 }
 
-/** Who declares no tasks has to pass over a wish for one (2025-11-25), and the SDK refuses it. */
+/** A client of 2025-11-25 may ask for a task. A server without tasks must ignore that, but the SDK refuses the request. */
 function withoutTask(message: unknown): unknown {
   if (!isObject(message) || !isObject(message['params'])) return message;
   const { task: _, ...params } = message['params'];
   return { ...message, params };
 }
 
-/** Of zod's. */
+/** An issue of zod's. */
 interface Issue {
   readonly path: readonly PropertyKey[];
   readonly message: string;
@@ -191,10 +151,9 @@ interface Issue {
 const MAX_ISSUES = 5;
 const MAX_ISSUE_CHARS = 200;
 
-/** The SDK answers a request that does not fit its schema with zod's issues as JSON of several lines. */
+/** The SDK answers a request that does not fit its schema with zod's issues, as JSON on several lines. */
 function readable(message: JSONRPCMessage): OwnMessage {
-  if (!('error' in message)) return message;
-  return { ...message, error: readableError(message.error) };
+  return 'error' in message ? { ...message, error: readableError(message.error) } : message;
 }
 
 function readableError(error: JSONRPCErrorResponse['error']): JSONRPCErrorResponse['error'] {

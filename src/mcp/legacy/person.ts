@@ -8,31 +8,24 @@ import type { AskPerson, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer, showsForms } from '../elicitation.ts';
 
 const MAX_REASON_CHARS = 200;
-/** More than a timer of Node's can hold fires at once. */
+/** Node's longest timer; a longer one fires at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-/** Servers that have sent a request to their client. */
-const begun = new WeakSet<Server>();
-
-/** The first request of a connection has the id 0, which clients of the SDK (1.32) do not find again when it is cancelled: it must not be a form. */
-function takeFirstId(server: Server): void {
-  if (begun.has(server)) return;
-  begun.add(server);
-  server.ping().catch(() => {});
-}
-
-/** Asks the person by elicitation; undefined where the client cannot. A client takes the form away when the signal aborts. */
+/** Asks the person by elicitation, once the client has initialized; undefined if the client cannot. Clients remove the form when the signal aborts. */
 export function personAsker(server: Server, clock: Clock): AskPerson | undefined {
   if (!showsForms(server.getClientCapabilities()?.elicitation)) return undefined;
+  let isFirst = true;
   return async (question, { timeoutMs, signal }) => {
-    takeFirstId(server);
+    // Our first request has the id 0, which clients of the SDK (1.32) cannot cancel: it must not be a form.
+    if (isFirst) server.ping().catch(() => {});
+    isFirst = false;
     const askedMs = clock.monotonic();
     const over = new LinkedAbort(signal);
     // Not the SDK's time limit: a client can answer with the code of that error too.
     void clock.sleep(timeoutMs, over.signal).then(() => over.abort());
     let answer: PersonAnswer;
     try {
-      // Not `elicitInput`: that needs a JSON schema validator, of 120 KB, for what the caller checks anyway.
+      // Not `elicitInput`: it needs a JSON schema validator of 120 KB, and the caller checks the answer anyway.
       const result = await server.request(
         { method: 'elicitation/create', params: formParams(question) },
         ElicitResultSchema,
@@ -49,8 +42,8 @@ export function personAsker(server: Server, clock: Clock): AskPerson | undefined
 }
 
 function reasonOf(error: unknown): string {
-  if (!(error instanceof McpError)) return 'its answer is not one to a form';
-  // Clients of the SDK put zod's issues behind it, as JSON.
+  if (!(error instanceof McpError)) return 'its answer does not fit a form';
+  // Clients of the SDK append zod's issues as JSON.
   const [words = ''] = error.message.split(/:?\s*\[\s*\{/, 1);
   return `it answered with an error: ${JSON.stringify(singleLine(words, MAX_REASON_CHARS))}`;
 }

@@ -1,14 +1,14 @@
 import type { LoggingLevel } from '@modelcontextprotocol/sdk/types.js';
 
 import { isLogLevel } from '../features/client-log.ts';
-import type { McpRequest } from '../method.ts';
+import type { McpRequest } from '../core.ts';
 import { invalidParams, isObject, type Params, RpcError } from '../wire.ts';
 
 const NAMESPACE = 'io.modelcontextprotocol/';
 export const PROTOCOL_VERSION = '2026-07-28';
 export const SERVER_INFO = `${NAMESPACE}serverInfo`;
 export const SUBSCRIPTION_ID = `${NAMESPACE}subscriptionId`;
-/** The extension for calls that run in the background. */
+/** For calls that run in the background. */
 export const TASKS_EXTENSION = `${NAMESPACE}tasks`;
 
 const VERSION_KEY = `${NAMESPACE}protocolVersion`;
@@ -19,10 +19,10 @@ const LOG_LEVEL_KEY = `${NAMESPACE}logLevel`;
 const UNSUPPORTED_VERSION = -32_022;
 const MISSING_CAPABILITY = -32_021;
 
-/** Of a client's words in an answer. */
+/** How much of a client's own text an answer repeats. */
 const MAX_ECHO_CHARS = 100;
 
-/** What each request says of its client: nothing is remembered from one to the next. */
+/** What each request says about its client. Nothing is remembered from one request to the next. */
 export interface Envelope {
   readonly client: McpRequest['client'];
   readonly capabilities: Params;
@@ -30,7 +30,7 @@ export interface Envelope {
   readonly progressToken: string | number | undefined;
 }
 
-/** Whether a message is of this era; an incomplete envelope is answered with an error later. */
+/** Whether a message belongs to this era. An incomplete envelope counts, and gets an error as its answer. */
 export function isEnveloped(params: unknown): boolean {
   const meta = isObject(params) ? params['_meta'] : undefined;
   return isObject(meta) && (VERSION_KEY in meta || CAPABILITIES_KEY in meta);
@@ -49,7 +49,7 @@ export function readEnvelope(params: Params): Envelope {
   const capabilities = meta[CAPABILITIES_KEY];
   if (!isObject(capabilities)) throw invalidParams(`params._meta lacks ${CAPABILITIES_KEY}`);
   const logLevel = meta[LOG_LEVEL_KEY];
-  if (logLevel !== undefined && !isLogLevel(logLevel)) throw invalidParams(`${LOG_LEVEL_KEY} is no level of a log`);
+  if (logLevel !== undefined && !isLogLevel(logLevel)) throw invalidParams(`${LOG_LEVEL_KEY} is not a log level`);
   const { name, version: clientVersion } = isObject(meta[CLIENT_KEY]) ? meta[CLIENT_KEY] : {};
   const token = meta['progressToken'];
   return {
@@ -65,7 +65,7 @@ export function declaresTasks({ capabilities: { extensions } }: Envelope): boole
   return isObject(extensions) && isObject(extensions[TASKS_EXTENSION]);
 }
 
-/** Of a request that needs what its client did not declare. */
+/** The answer to a request that needs tasks from a client that did not declare them. */
 export function missingTasks(): RpcError {
   return new RpcError(MISSING_CAPABILITY, `This needs the capability ${TASKS_EXTENSION} in the same request`, {
     requiredCapabilities: { extensions: { [TASKS_EXTENSION]: {} } },

@@ -1,14 +1,14 @@
-import type { LoggingLevel } from '@modelcontextprotocol/sdk/types.js';
-
-import type { OwnMessage } from '../clean-stdio.ts';
+import { messageOf } from '../../base/errors.ts';
+import { UNKNOWN_CLIENT_MS } from '../client-limits.ts';
+import { CAPABILITIES, type Core, type McpRequest } from '../core.ts';
 import { showsForms } from '../elicitation.ts';
-import { lowestLevel } from '../features/client-log.ts';
-import type { Core, McpRequest } from '../method.ts';
+import { progressNotifier } from '../progress.ts';
 import {
   INTERNAL_ERROR,
   invalidParams,
   isObject,
   isRequestId,
+  type OwnMessage,
   type Params,
   type RequestId,
   RpcError,
@@ -29,19 +29,9 @@ import { asksForTasks, listen } from './listen.ts';
 import type { Retries } from './retries.ts';
 import type { Tasks } from './tasks.ts';
 
-/** What there is beside tools. */
-const CAPABILITIES = {
-  tools: {},
-  resources: { subscribe: true, listChanged: true },
-  prompts: {},
-  completions: {},
-  logging: {},
-  extensions: { [TASKS_EXTENSION]: {} },
-} as const;
-
-/** The same for everyone, until this process ends. */
+/** The same for everyone until this process ends. */
 const STANDING = { ttlMs: 3_600_000, cacheScope: 'public' } as const;
-/** One person's, and old in a moment. */
+/** For this person only, and soon out of date. */
 const FLEETING = { ttlMs: 1_000, cacheScope: 'private' } as const;
 const CACHE = new Map<string, typeof STANDING | typeof FLEETING>([
   ['server/discover', STANDING],
@@ -52,50 +42,45 @@ const CACHE = new Map<string, typeof STANDING | typeof FLEETING>([
   ['resources/read', FLEETING],
 ]);
 
-/** Clients that ask for no progress give up after a minute, as the SDKs' own do. */
-const SILENT_CALL_MS = 48_000;
-
-/** More than a client has use for; each is gone through at every change of the fleet. */
+/** More than a client has use for; each change of the fleet goes through all of them. */
 const MAX_LISTENERS = 100;
 
-/** One request, whose id the client may name to cancel it. */
 interface Running {
+  readonly id: RequestId;
+  readonly method: string;
+  readonly params: Params;
+  /** Aborts when the client cancels the request by its id, or the server closes. */
   readonly ending: AbortController;
-  /** Nothing is told of it any more. */
   isAnswered: boolean;
 }
 
-/** 2026-07-28: no handshake and no session. Each request says what it needs, and whatever began it may be forgotten after its answer. */
+/** MCP 2026-07-28: no handshake, no session. Each request carries all that it needs. */
 export class ModernServer {
   readonly #core: Core;
-  readonly #send: (message: OwnMessage) => Promise<void>;
   readonly #running = new Map<RequestId, Running>();
-  /** Of the requests that asked for the log. */
-  readonly #levels = new Map<Running, LoggingLevel>();
-  readonly #stopLog: () => void;
-  /** Those whose answer is their end. */
+  /** Answers of listeners, which come when the server closes. */
   readonly #listening = new Set<Promise<void>>();
   #tasks: Promise<Tasks> | undefined;
   #retries: Promise<Retries> | undefined;
   #isClosing = false;
 
-  /** @param send resolves once there is room for the next */
-  constructor(core: Core, send: (message: OwnMessage) => Promise<void>) {
+  constructor(core: Core) {
     this.#core = core;
-    this.#send = send;
-    this.#stopLog = core.log.connect({
-      level: () => lowestLevel(this.#levels.values()),
-      send: async (message) => await this.#tell('notifications/message', { ...message }),
-    });
   }
 
-  /** False where the message is of the other era. */
+  /** False if the message belongs to the other era. */
   take(message: unknown): boolean {
     const { jsonrpc, id, method, params } = isObject(message) ? message : {};
     if (jsonrpc !== '2.0' || typeof method !== 'string') return false;
     if (id === undefined) return this.#takeNotification(method, params);
     if (!isRequestId(id) || !isEnveloped(params)) return false;
-    const answered = this.#answer(id, method, params as Params);
+    const answered = this.#answer({
+      id,
+      method,
+      params: params as Params,
+      ending: new AbortController(),
+      isAnswered: false,
+    });
     if (method !== 'subscriptions/listen') return true;
     this.#listening.add(answered);
     void answered.then(() => this.#listening.delete(answered));
@@ -104,7 +89,6 @@ export class ModernServer {
 
   async close(): Promise<void> {
     this.#isClosing = true;
-    this.#stopLog();
     for (const { ending } of this.#running.values()) ending.abort();
     (await this.#tasks)?.close();
     await Promise.all(this.#listening);
@@ -117,39 +101,38 @@ export class ModernServer {
     return running !== undefined || isEnveloped(params);
   }
 
-  async #answer(id: RequestId, method: string, params: Params): Promise<void> {
-    const running: Running = { ending: new AbortController(), isAnswered: false };
+  async #answer(running: Running): Promise<void> {
+    const { id, method, params, ending } = running;
     this.#running.set(id, running);
     let answer: OwnMessage;
     try {
       const envelope = readEnvelope(params);
-      if (envelope.logLevel !== undefined) this.#levels.set(running, envelope.logLevel);
-      const result = await this.#run({ id, method, params, envelope, running });
+      this.#core.log.setLevel(running, envelope.logLevel);
+      const result = await this.#run(running, envelope);
       answer = { result: { resultType: 'complete', ...CACHE.get(method), ...result } };
     } catch (error) {
       answer = { error: this.#errorOf(error) };
     }
     running.isAnswered = true;
-    this.#levels.delete(running);
+    this.#core.log.setLevel(running, undefined);
     if (this.#running.get(id) === running) this.#running.delete(id);
-    // What was cancelled gets no answer; a listener does, when it is this server that ends it.
-    if (!running.ending.signal.aborted || (this.#isClosing && method === 'subscriptions/listen'))
-      await this.#send({ jsonrpc: '2.0', id, ...answer });
+    // A cancelled request gets no answer. A listener gets one when this server ends it.
+    if (!ending.signal.aborted || (this.#isClosing && method === 'subscriptions/listen'))
+      await this.#core.send({ jsonrpc: '2.0', id, ...answer });
   }
 
-  async #run({ id, method, params, envelope, running }: Asked): Promise<object> {
+  async #run(running: Running, envelope: Envelope): Promise<object> {
+    const { id, method, params, ending } = running;
     const request = this.#request(envelope, running);
     switch (method) {
       case 'server/discover':
         return this.#discover();
       case 'tools/call':
         return await this.#callTool(params, request, envelope);
-      case 'subscriptions/listen': {
+      case 'subscriptions/listen':
         if (asksForTasks(params) && !declaresTasks(envelope)) throw missingTasks();
         if (this.#listening.size >= MAX_LISTENERS) throw invalidParams('Too many subscriptions; cancel some first');
-        const { signal } = running.ending;
-        return await listen(this.#core, params, { id, signal, tell: (...told) => this.#tell(...told) });
-      }
+        return await listen(this.#core, params, { id, signal: ending.signal });
       case 'tasks/get':
       case 'tasks/update':
       case 'tasks/cancel': {
@@ -169,12 +152,12 @@ export class ModernServer {
   }
 
   #discover(): object {
-    const { version, instructions } = this.#core;
+    const { info, instructions } = this.#core;
     return {
       supportedVersions: [PROTOCOL_VERSION],
-      capabilities: CAPABILITIES,
+      capabilities: { ...CAPABILITIES, extensions: { [TASKS_EXTENSION]: {} } },
       instructions,
-      _meta: { [SERVER_INFO]: { name: 'opencode-mcp', version } },
+      _meta: { [SERVER_INFO]: info },
     };
   }
 
@@ -183,13 +166,13 @@ export class ModernServer {
     const call = await tools.read(params);
     const canAsk = this.#canAsk(envelope);
     const follows = call.problem === undefined && call.tool.followsTurn?.(call.args) === true;
-    // What began as a call goes on as one: a task would send its message again.
+    // A call that is repeated with its answer stays a call: a task would send its message again.
     const isRetry = params['requestState'] !== undefined;
     if (follows && !isRetry && declaresTasks(envelope)) {
       const task = await (await this.#loadTasks()).begin(call, request, canAsk);
       if (task !== undefined) return task;
     }
-    // What only looks never asks: it needs no key.
+    // Tools that only read never ask, so they need no key.
     const mayAsk = canAsk && (call.tool.followsTurn !== undefined || !call.tool.annotations.readOnlyHint);
     if (!mayAsk && !isRetry) return await tools.run(call, request);
     return await (await this.#loadRetries()).run(call, request, params, canAsk);
@@ -208,29 +191,16 @@ export class ModernServer {
   }
 
   #request({ client, progressToken }: Envelope, running: Running): McpRequest {
-    const { clock, sendTimeoutMs } = this.#core;
-    // Progress keeps a call alive, and only who waits on it asks for it.
-    const limitMs = progressToken === undefined ? Math.min(SILENT_CALL_MS, sendTimeoutMs) : sendTimeoutMs;
+    const { clock, sendTimeoutMs, tell } = this.#core;
+    const { signal } = running.ending;
+    // Progress keeps a call alive, and a client that asks for it waits on it.
+    const limitMs = progressToken === undefined ? Math.min(UNKNOWN_CLIENT_MS, sendTimeoutMs) : sendTimeoutMs;
     return {
-      signal: running.ending.signal,
+      signal,
       client,
       deadlineMs: clock.monotonic() + limitMs,
-      notify:
-        progressToken === undefined
-          ? undefined
-          : async (progress, message) => {
-              if (running.isAnswered) return;
-              await this.#tell('notifications/progress', {
-                progressToken,
-                progress,
-                ...(message !== undefined && { message }),
-              });
-            },
+      notify: progressNotifier(progressToken, tell, () => running.isAnswered || signal.aborted),
     };
-  }
-
-  async #tell(method: string, params: Params): Promise<void> {
-    await this.#send({ jsonrpc: '2.0', method, params });
   }
 
   #errorOf(error: unknown): object {
@@ -238,16 +208,8 @@ export class ModernServer {
       const { code, message, data } = error;
       return { code, message, ...(data !== undefined && { data }) };
     }
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     this.#core.logger.log('error', `MCP: ${error instanceof Error ? (error.stack ?? message) : message}`);
     return { code: INTERNAL_ERROR, message };
   }
-}
-
-interface Asked {
-  readonly id: RequestId;
-  readonly method: string;
-  readonly params: Params;
-  readonly envelope: Envelope;
-  readonly running: Running;
 }

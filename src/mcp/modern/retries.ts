@@ -1,24 +1,25 @@
 import { randomUUID } from 'node:crypto';
 
+import { messageOf } from '../../base/errors.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer } from '../elicitation.ts';
-import type { Core, McpRequest } from '../method.ts';
+import type { Core, McpRequest } from '../core.ts';
 import type { ToolCall } from '../tool-calls.ts';
 import { invalidParams, isObject, type Params, textIn } from '../wire.ts';
 import { type AskedState, digestOf, StateSealer } from './sealed-state.ts';
 
 const UNSEALED: PersonAnswer = {
   kind: 'unavailable',
-  reason: 'the key that seals their answers cannot be kept, as the log of this server says',
+  reason: 'the key that seals their answers cannot be saved; the log of this server says why',
 };
 
-/** A person who comes back later finds the request in that opencode, or is asked anew. */
+/** A person who answers later is asked again, or answers in that opencode. */
 const HOLDS_MS = 3_600_000;
 
 /**
- * Questions to the person of calls that are no task. The call ends with the question, and the client repeats it with the answer:
- * the tool then runs again, finds by its request id what it has sent, and takes the answer where it asks that very question again.
+ * Asks the person in a call that is not a task. The call ends with the question, and the client repeats it with the answer. The
+ * tool then runs again, finds what it has sent by its request id, and takes the answer when it asks that very question again.
  */
 export class Retries {
   readonly #core: Core;
@@ -28,17 +29,17 @@ export class Retries {
     this.#core = core;
   }
 
-  /** @throws {RpcError} the state is not one of ours, is of another call, or is too old */
+  /** @throws {RpcError} `requestState` is not ours, belongs to another call, or is too old */
   async run(call: ToolCall, request: McpRequest, params: Params, canAsk: boolean): Promise<object> {
     const { tools, logger } = this.#core;
     const sealer = await this.#open().catch((error: unknown) => {
-      const reason = error instanceof Error ? error.message : String(error);
-      logger.log('warn', 'the person cannot be asked: the key for their answers cannot be kept', { reason });
+      const reason = messageOf(error);
+      logger.log('warn', 'cannot ask the person: cannot save the key that seals their answers', { reason });
     });
     const state = params['requestState'] === undefined ? undefined : this.#stateOf(sealer, call, params);
     const requestId = state?.requestId ?? randomUUID();
     if (!canAsk) return await tools.run(call, request, { requestId });
-    // Not as for a client that cannot ask: what only the person may allow would be the model's to allow.
+    // Not undefined: with a client that cannot ask, the model may allow what otherwise only the person may.
     if (sealer === undefined) return await tools.run(call, { ...request, askPerson: async () => UNSEALED });
     const over = new LinkedAbort(request.signal);
     try {
@@ -83,7 +84,7 @@ export class Retries {
         inputRequests: { [keyOf(question)]: { method: 'elicitation/create', params: formParams(form) } },
         requestState: sealer.seal(asked),
       });
-      // The call is over with that.
+      // That ended the call.
       if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
       return { kind: 'late' };
     };

@@ -2,24 +2,25 @@ import { createHash, createHmac, randomBytes, randomUUID, timingSafeEqual } from
 import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { errorCode } from '../../base/errors.ts';
 import { isObject } from '../wire.ts';
 
-/** What a question that a client carries is bound to. */
+/** What the client gets with a question and sends back with the answer. */
 export interface AskedState {
-  /** The tool and its arguments. */
+  /** Digest of the tool and its arguments. */
   readonly call: string;
-  /** What it asks, of which request, in which words. */
+  /** Digest of the form and of the request that it is about. */
   readonly question: string;
   readonly askedAtMs: number;
-  /** The call's own: what it has sent is found by it. */
+  /** Finds what the call has sent. */
   readonly requestId: string;
 }
 
 const KEY_BYTES = 32;
 
 /**
- * Seals what comes back with an answer of the person, since it decides an approval: nobody can make or change one who cannot read
- * the key, which lies in a file of the person's own and so holds for the next process too.
+ * Signs the state that comes back with a person's answer, because it decides an approval: only a reader of the key can make or change
+ * one. The key is in a file of the person's, so that it is valid in the next process too.
  */
 export class StateSealer {
   readonly #key: Buffer;
@@ -28,7 +29,7 @@ export class StateSealer {
     this.#key = key;
   }
 
-  /** @throws the key can neither be read nor kept */
+  /** @throws the key can be neither read nor saved */
   static async open(folder: string): Promise<StateSealer> {
     const path = join(folder, 'question.key');
     return new StateSealer((await readKey(path)) ?? (await makeKey(folder, path)));
@@ -39,11 +40,11 @@ export class StateSealer {
     return `${text}.${this.#mark(text).toString('base64url')}`;
   }
 
-  /** Undefined where it is none of ours. */
+  /** Undefined if it was not sealed with this key. */
   open(sealed: string): AskedState | undefined {
     const [text = '', mark = ''] = sealed.split('.', 2);
     const [given, expected] = [Buffer.from(mark, 'base64url'), this.#mark(text)];
-    // What decodes to the same bytes may be written in several ways.
+    // Several texts decode to the same bytes; only ours counts.
     if (`${text}.${expected.toString('base64url')}` !== sealed || !timingSafeEqual(given, expected)) return undefined;
     const state: unknown = JSON.parse(Buffer.from(text, 'base64url').toString('utf8'));
     return isObject(state) ? (state as unknown as AskedState) : undefined;
@@ -54,7 +55,7 @@ export class StateSealer {
   }
 }
 
-/** The same for equal values, in whichever order their keys stand. */
+/** Does not depend on the order of keys. */
 export function digestOf(value: unknown): string {
   return createHash('sha256')
     .update(JSON.stringify(sorted(value)))
@@ -74,24 +75,24 @@ async function readKey(path: string): Promise<Buffer | undefined> {
     if (key.length === KEY_BYTES) return key;
     throw new Error(`${path} is damaged; remove it`);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (errorCode(error) === 'ENOENT') return undefined;
     throw error;
   }
 }
 
-/** Whole or not at all, and the one of the first process that makes it. */
+/** Atomic; if another process was first, returns that one's key. */
 async function makeKey(folder: string, path: string): Promise<Buffer> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const temporary = `${path}.${randomUUID()}.tmp`;
   try {
     await writeFile(temporary, randomBytes(KEY_BYTES), { mode: 0o600 });
-    await link(temporary, path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error;
+    await link(temporary, path).catch((error: unknown) => {
+      if (errorCode(error) !== 'EEXIST') throw error;
     });
   } finally {
     await rm(temporary, { force: true });
   }
   const key = await readKey(path);
-  if (key === undefined) throw new Error(`${path} cannot be kept`);
+  if (key === undefined) throw new Error(`cannot keep ${path}`);
   return key;
 }

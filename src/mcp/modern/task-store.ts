@@ -4,19 +4,19 @@ import { join } from 'node:path';
 import * as z from 'zod';
 
 import type { Clock } from '../../base/clock.ts';
+import { errorCode } from '../../base/errors.ts';
 import { removeOldFiles } from '../../operations/remove-old-files.ts';
 import { begunSchema } from '../../operations/send/resume.ts';
 
 const keptTaskSchema = z.object({
   tool: z.string(),
-  /** Without what is said. */
+  /** Without the message to the agent. */
   args: z.record(z.string(), z.unknown()),
   createdAtMs: z.number(),
   updatedAtMs: z.number(),
   ttlMs: z.number(),
-  /** What it has sent or settled, and follows. */
+  /** The messages it has sent and requests it has answered, whose turns it follows. */
   begun: z.array(begunSchema),
-  /** How it ended. */
   end: z
     .object({
       status: z.enum(['completed', 'cancelled']),
@@ -27,30 +27,30 @@ const keptTaskSchema = z.object({
 });
 export type KeptTask = z.infer<typeof keptTaskSchema>;
 
-/** How long a task may take, and its result is kept: an agent may work through a night. */
+/** How long a task may run and its result is kept: an agent may work overnight. */
 export const TASK_TTL_MS = 86_400_000;
 
-/** Task ids are UUIDs: nothing else is looked for as a file. */
+/** Task ids are UUIDs; no other id becomes a path. */
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
- * The tasks of this user's servers until they expire: a client may fetch a result from the next process. How a task ended is in
- * a file of its own. Two processes may follow one task; the first to finish creates that file, and it is never replaced.
+ * Stores the tasks of this user's servers until they expire, since a client may fetch a result from the next process. Two processes
+ * may follow one task. The first to finish creates the file with the task's end, which is never replaced.
  */
 export class TaskStore {
   readonly #folder: string;
   readonly #clock: Clock;
   #tidied = false;
-  /** One write after the other. */
+  /** Writes are done one after another. */
   #writing: Promise<void> = Promise.resolve();
 
-  /** @param folder made when it is first needed, 0700 */
+  /** @param folder created when it is first needed, with mode 0700 */
   constructor(folder: string, clock: Clock) {
     this.#folder = folder;
     this.#clock = clock;
   }
 
-  /** Resolves with what is kept from now on: the end that another process came to first, where there is one. @throws it cannot be kept */
+  /** Resolves to the stored task: as another process ended it, if one was first. @throws it cannot be written */
   async write(id: string, task: KeptTask): Promise<KeptTask> {
     const write = async (): Promise<KeptTask> => {
       await mkdir(this.#folder, { recursive: true, mode: 0o700 });
@@ -65,8 +65,7 @@ export class TaskStore {
         await link(temporary, this.#endPath(id));
         return task;
       } catch (error) {
-        const first =
-          (error as NodeJS.ErrnoException).code === 'EEXIST' ? await this.#read(this.#endPath(id)) : undefined;
+        const first = errorCode(error) === 'EEXIST' ? await this.#read(this.#endPath(id)) : undefined;
         if (first === undefined) throw error;
         return first;
       } finally {
@@ -81,11 +80,11 @@ export class TaskStore {
     return await written;
   }
 
-  /** Undefined where there is none, or its time is over. */
+  /** Undefined if there is none, or it has expired. */
   async read(id: string): Promise<KeptTask | undefined> {
     if (!ID.test(id)) return undefined;
     const task = (await this.#read(this.#endPath(id))) ?? (await this.#read(this.#path(id)));
-    return task === undefined || this.#isOver(task) ? undefined : task;
+    return task === undefined || this.#isExpired(task) ? undefined : task;
   }
 
   async #read(path: string): Promise<KeptTask | undefined> {
@@ -96,11 +95,11 @@ export class TaskStore {
     }
   }
 
-  #isOver({ createdAtMs, ttlMs }: KeptTask): boolean {
+  #isExpired({ createdAtMs, ttlMs }: KeptTask): boolean {
     return this.#clock.now() - createdAtMs > ttlMs;
   }
 
-  /** Once for each process. */
+  /** Removes expired tasks, once per process. */
   async #tidy(): Promise<void> {
     if (this.#tidied) return;
     this.#tidied = true;

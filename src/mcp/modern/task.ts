@@ -6,20 +6,20 @@ import { LinkedAbort } from '../../base/linked-abort.ts';
 import { formatAge, quoteName } from '../../operations/answer.ts';
 import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import { formParams, personAnswer } from '../elicitation.ts';
-import type { Core, McpRequest } from '../method.ts';
+import type { Core, McpRequest } from '../core.ts';
 import type { CallExtras, ToolCall } from '../tool-calls.ts';
 import { isObject, type Params } from '../wire.ts';
 import type { KeptTask } from './task-store.ts';
 
-/** A person who watches sees what is said of it change; one look costs next to nothing. */
+/** Often enough for a person who watches the status; a poll costs almost nothing. */
 const POLL_MS = 1_000;
-/** Of several instances in one line of status. */
+/** Instances named in one line of status. */
 const MAX_NAMED = 3;
 
-/** What the client is to ask the person, until it is answered or settled elsewhere. */
+/** A question to the person, until it is answered here or elsewhere. */
 interface OpenQuestion {
   readonly form: Form;
-  /** When the client was first told, by the monotonic clock. */
+  /** When the client first got it, on the monotonic clock. */
   shownAtMs?: number;
   readonly resolve: (answer: PersonAnswer) => void;
 }
@@ -27,7 +27,7 @@ interface OpenQuestion {
 export interface TaskRun extends Pick<CallExtras, 'work'> {
   readonly client: McpRequest['client'];
   readonly canAsk: boolean;
-  /** The request that begins it: cancelled before its client knows the task, it ends. */
+  /** Signal of the request that starts it, which the client may cancel before it knows the task. */
   readonly until?: AbortSignal;
 }
 
@@ -36,7 +36,7 @@ export class Task {
   readonly #core: Core;
   readonly #id: string;
   #kept: KeptTask;
-  /** Resolves with what is kept from now on. */
+  /** Resolves to the stored task. */
   readonly #save: (kept: KeptTask) => Promise<KeptTask>;
   readonly #questions = new Map<string, OpenQuestion>();
   readonly #doing = new Map<string, string>();
@@ -55,7 +55,7 @@ export class Task {
     return this.#kept.end !== undefined;
   }
 
-  /** Resolves when it has ended and is kept as such; rejects where that cannot be kept. */
+  /** Resolves when it has ended and its end is stored; rejects if that cannot be stored. */
   async run(call: ToolCall, { client, canAsk, until, work }: TaskRun): Promise<void> {
     const { clock, tools } = this.#core;
     const ending = new LinkedAbort(until);
@@ -89,7 +89,7 @@ export class Task {
     return { status: 'completed', message, result: { ...result, resultType: 'complete' } };
   }
 
-  /** Stops following; what runs goes on. */
+  /** Stops following. The agent works on. */
   async cancel(): Promise<void> {
     if (this.isOver) return;
     const names = this.#kept.begun.map(({ instance }) => quoteName(instance)).join(', ');
@@ -97,21 +97,21 @@ export class Task {
       names !== ''
         ? `No longer followed. ${names} may still work on it: send with abort: true stops that.`
         : this.#kept.tool === 'wait'
-          ? 'No longer waited for. What runs goes on.'
+          ? 'No longer waited for. The agents work on.'
           : 'Cancelled before anything was sent.';
     const ended = this.#end({ status: 'cancelled', message });
     this.#ending?.abort();
-    // Where that cannot be kept, `run` says so: it is cancelled all the same.
+    // If that cannot be stored, `run` reports it. The task is cancelled anyway.
     await ended.catch(() => {});
   }
 
-  /** This process ends; the task does not. */
+  /** This process ends, but the task does not. */
   leave(): void {
     this.#isLeft = true;
     this.#ending?.abort();
   }
 
-  /** Answers that no open question has the key of are passed over. */
+  /** Ignores answers to no open question. */
   answer(responses: Params): void {
     for (const [key, response] of Object.entries(responses)) {
       const question = this.#questions.get(key);
@@ -121,7 +121,7 @@ export class Task {
     }
   }
 
-  /** As it is first told. */
+  /** The task without questions and result. */
   view(): object {
     const { createdAtMs, updatedAtMs, ttlMs, end } = this.#kept;
     return {
@@ -135,7 +135,7 @@ export class Task {
     };
   }
 
-  /** With its questions, or what it came to. */
+  /** The task with its open questions, or its result. */
   detail(): object {
     const { end } = this.#kept;
     if (end !== undefined) return { ...this.view(), ...(end.result !== undefined && { result: end.result }) };
@@ -148,7 +148,7 @@ export class Task {
   }
 
   readonly #askPerson: AskPerson = async (form, { signal }) => {
-    // Never used again, by another process either.
+    // Keys must be unique across processes too.
     const key = `q-${randomUUID()}`;
     const answer = new Promise<PersonAnswer>((resolve) => {
       this.#questions.set(key, { form, resolve });
@@ -165,7 +165,7 @@ export class Task {
     }
   };
 
-  /** Told once it is kept, so that the next process tells the same. What comes first counts. */
+  /** The end shows only once it is stored, so that the next process shows the same. The first end counts. */
   async #end(end: KeptTask['end']): Promise<void> {
     const kept = { ...this.#kept, end, updatedAtMs: this.#core.clock.now() };
     this.#ended ??= this.#save(kept).then(

@@ -1,28 +1,29 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 
+import { messageOf } from '../../base/errors.ts';
 import { invalidParams, objectIn, type Params } from '../wire.ts';
-import type { Core, McpRequest } from '../method.ts';
+import type { Core, McpRequest } from '../core.ts';
 import type { CallExtras, ToolCall } from '../tool-calls.ts';
 import { Task, type TaskRun } from './task.ts';
 import { type KeptTask, TASK_TTL_MS, TaskStore } from './task-store.ts';
 
-/** What runs for one client; more is a fault, and those calls are answered as calls. */
+/** A client has no use for more. Further calls are not run as tasks. */
 const MAX_TASKS = 100;
 
-/** What is said to an agent is not kept: a message that was not sent by the time this process ends is not sent by another. */
+/** Messages to agents are not stored, so a message that this process has not sent when it ends is never sent. */
 const NOT_KEPT: Readonly<Record<string, readonly string[]>> = { send: ['message'] };
 
 /**
- * Calls that go on in the background (extension io.modelcontextprotocol/tasks). Each is kept with what finds its turn again, so
- * that another process goes on with it when the client asks that one.
+ * Calls that run in the background (extension io.modelcontextprotocol/tasks). Each is stored with what finds its turn again, so that
+ * another process can continue it when the client asks for it there.
  */
 export class Tasks {
   readonly #core: Core;
   readonly #store: TaskStore;
-  /** Those of this process that have not ended, or cannot be kept. */
+  /** Tasks of this process that have not ended, or cannot be stored. */
   readonly #running = new Map<string, Task>();
-  /** Those that are read from the store just now. */
+  /** Tasks that are being read from the store. */
   readonly #reading = new Map<string, Promise<Task>>();
 
   constructor(core: Core) {
@@ -30,7 +31,7 @@ export class Tasks {
     this.#store = new TaskStore(join(core.stateDir, 'tasks'), core.clock);
   }
 
-  /** Starts the call and says how to find it; undefined where it can only be a call that is waited for. */
+  /** Starts the call as a task; undefined if it cannot be one. */
   async begin(call: ToolCall, request: McpRequest, canAsk: boolean): Promise<object | undefined> {
     const { clock, logger } = this.#core;
     if (this.#running.size >= MAX_TASKS) return undefined;
@@ -42,8 +43,7 @@ export class Tasks {
     try {
       await this.#store.write(id, kept);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      logger.log('warn', 'a call cannot go on in the background: its task cannot be kept', { reason });
+      logger.log('warn', 'cannot run a call in the background: cannot save its task', { reason: messageOf(error) });
       return undefined;
     }
     const task = new Task(this.#core, id, kept, (changed) => this.#store.write(id, changed));
@@ -51,25 +51,25 @@ export class Tasks {
     return { ...task.view(), resultType: 'task' };
   }
 
-  /** @throws {RpcError} there is none */
+  /** @throws {RpcError} the task is unknown */
   async get(id: string, canAsk: boolean): Promise<object> {
     return (await this.#find(id, canAsk)).detail();
   }
 
-  /** Answers to its questions. One that comes too late, or to nothing, is passed over. @throws {RpcError} there is no such task */
+  /** Takes answers to its questions; ignores late and unknown ones. @throws {RpcError} the task is unknown */
   async update(id: string, params: Params, canAsk: boolean): Promise<object> {
     const responses = objectIn(params, 'inputResponses');
     (await this.#find(id, canAsk)).answer(responses);
     return {};
   }
 
-  /** @throws {RpcError} there is none */
+  /** @throws {RpcError} the task is unknown */
   async cancel(id: string): Promise<object> {
     await (await this.#find(id, false)).cancel();
     return {};
   }
 
-  /** Ends what this process does of them: another may go on. */
+  /** Stops following them here; another process may continue. */
   close(): void {
     for (const task of this.#running.values()) task.leave();
   }
@@ -90,14 +90,14 @@ export class Tasks {
     const kept = await this.#store.read(id);
     if (kept === undefined)
       throw invalidParams(
-        `There is no task ${JSON.stringify(id.slice(0, 100))}; a day after its beginning it is forgotten`,
+        `There is no task ${JSON.stringify(id.slice(0, 100))}; tasks are forgotten a day after they start`,
       );
     const task = new Task(this.#core, id, kept, (changed) => this.#store.write(id, changed));
     if (task.isOver) return task;
     const { tool: name, args, begun } = kept;
     const call = await this.#core.tools.read({ name, arguments: args });
     const { resume } = await import('../../operations/send/resume.ts');
-    // What only waits, or has settled nothing yet, begins again; a message is never sent again.
+    // `wait` and `respond` start again if nothing was answered yet. A message is never sent again.
     const beginsAgain = begun.length === 0 && NOT_KEPT[name] === undefined;
     const named = Array.isArray(args['instance']) ? args['instance'].filter((one) => typeof one === 'string') : [];
     const work: CallExtras['work'] = beginsAgain
@@ -110,11 +110,12 @@ export class Tasks {
   #start(id: string, task: Task, call: ToolCall, run: TaskRun): void {
     this.#running.set(id, task);
     task.run(call, run).then(
-      // From now on the store has it.
+      // The store has it now.
       () => this.#running.delete(id),
       (error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error);
-        this.#core.logger.log('warn', 'the result of a task cannot be kept; it is gone with this process', { reason });
+        this.#core.logger.log('warn', 'cannot save the result of a task; it is lost when this process ends', {
+          reason: messageOf(error),
+        });
       },
     );
   }

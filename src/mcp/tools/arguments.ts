@@ -2,7 +2,7 @@ import type * as z from 'zod';
 
 import { parsed } from '../clean-stdio.ts';
 
-/** The parts of a listed input schema that say how an argument is read. */
+/** The parts of a listed input schema that decide how an argument is read. */
 interface Schema {
   readonly type?: string;
   readonly enum?: readonly unknown[];
@@ -12,13 +12,12 @@ interface Schema {
 
 export type Arguments = Readonly<Record<string, unknown>>;
 
-/** What n8n adds to the arguments of every call (1.119 and later). */
+/** n8n (1.119 and later) adds these to the arguments of every call. */
 const OF_N8N: ReadonlySet<string> = new Set(['toolCallId', 'sessionId', 'action', 'chatInput']);
 
 /**
- * Arguments as clients send them, read by the schema that `tools/list` shows: numbers, booleans and lists may come as text,
- * and `null`, `""` and `[]` stand for what is left out. Text stays as it is where the schema wants text. What fits nothing
- * stays too, for the tool's own schema to refuse.
+ * Reads arguments by the listed schema. Clients send numbers, booleans and lists as strings, and `null`, `""` or `[]` for a missing
+ * argument. Strings stay as they are if the schema wants strings. Values that do not fit stay too, for the tool's schema to refuse.
  */
 export function readArguments(properties: Readonly<Record<string, unknown>>, given: Arguments): Arguments {
   const schemas = new Map(Object.entries(properties));
@@ -31,7 +30,7 @@ export function readArguments(properties: Readonly<Record<string, unknown>>, giv
   return Object.fromEntries(read);
 }
 
-/** `sessionId` is a chat of n8n's; alone and with an id of opencode's it is a mistyped `session_id`, which must not be passed over. */
+/** `sessionId` is n8n's chat. Alone, and with an id of opencode's, it is a mistyped `session_id`, which must not be ignored. */
 function isOfN8n(key: string, given: Arguments): boolean {
   if (!OF_N8N.has(key)) return false;
   const { [key]: value } = given;
@@ -49,7 +48,7 @@ function readValue(schema: Schema, value: unknown): unknown {
   if (items !== undefined) {
     const list = parsed(value);
     if (Array.isArray(list)) return readList(items, list);
-    // A number keeps its digits; an object as text is no text of somebody's.
+    // A number keeps its digits as a string; a string of JSON is the value itself.
     if (schema.type === 'array')
       return isBlank(list) ? undefined : readList(items, [typeof list === 'number' ? value : list]);
   }
@@ -61,13 +60,13 @@ function readValue(schema: Schema, value: unknown): unknown {
   return schema.type === 'boolean' && (plain === 0 || plain === 1) ? plain === 1 : plain;
 }
 
-/** A blank in a list is left out; in a list of lists it keeps its place, since these belong to something by their order. */
+/** Drops blanks from a list. A list of lists keeps them, since its order has a meaning. */
 function readList(items: Schema, list: readonly unknown[]): readonly unknown[] {
   if (items.type === 'array') return list.map((one) => readValue(items, one) ?? []);
   return list.map((one) => readValue(items, one)).filter((one) => !isBlank(one));
 }
 
-/** Why the arguments do not fit, for a model to read. */
+/** Says why the arguments do not fit, for a model. */
 export function describeBadInput(name: string, input: z.ZodObject, args: Arguments, error: z.ZodError): string {
   const problems = error.issues.slice(0, 5).map((issue) => {
     if (issue.code === 'unrecognized_keys')

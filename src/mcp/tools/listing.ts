@@ -3,7 +3,7 @@ import * as z from 'zod';
 
 import type { Tool } from './tool.ts';
 
-/** A tool as the protocol lists it. */
+/** An entry of tools/list. */
 export type ListedTool = SdkTool;
 
 type JsonSchema = Record<string, unknown> & {
@@ -11,10 +11,10 @@ type JsonSchema = Record<string, unknown> & {
   readonly items?: JsonSchema;
 };
 
-/** How deep results are described. These show what the others' are made of, and models are seldom shown it. */
+/** Depth of the listed output schemas. Other tools return the same parts, and few clients show models these schemas. */
 const OUTPUT_DEPTHS: Readonly<Record<string, number>> = { instances: 3, send: 2, read: 3 };
 
-/** A tool as tools/list shows it. Every byte here is in the context of every conversation: what a model does not need is left out. */
+/** The entry leaves out all that a model does not need: every byte is in the context of each conversation. */
 export function listTool({ name, description, annotations, input, output }: Tool): ListedTool {
   const outputSchema = trim(jsonSchema(output, 'output'), OUTPUT_DEPTHS[name] ?? 0);
   return {
@@ -31,7 +31,7 @@ function jsonSchema(schema: z.ZodObject, io: 'input' | 'output'): JsonSchema {
   return rest;
 }
 
-/** zod writes the safe integer range into every integer; that a count or an offset is not negative goes without saying. */
+/** zod adds the safe integer range to every integer. Lower bounds of 0 and 1 are obvious to a model. */
 function withoutIntegerLimits(schema: JsonSchema): JsonSchema {
   const properties = Object.entries(schema.properties ?? {}).map(([key, property]) => {
     const { maximum, minimum, ...rest } = property;
@@ -45,8 +45,8 @@ function withoutIntegerLimits(schema: JsonSchema): JsonSchema {
 }
 
 /**
- * Keeps names and types: the SDK's client holds a result against this schema, so it must allow
- * whatever the full one allows. Below `depth` only the kind of value is told.
+ * Keeps names and types, and below `depth` only the type of the value. The SDK's client validates results against this schema, so
+ * it must allow all that the full schema allows.
  */
 function trim(schema: JsonSchema, depth: number): JsonSchema {
   const { type, properties, items, required } = schema;

@@ -2,7 +2,7 @@ import * as z from 'zod';
 
 import type { RecordEntry } from '../../operations/call-record.ts';
 
-/** What is recorded of a call beside who called which tool. */
+/** The part of a record entry that depends on the call's arguments and result. */
 export type RecordedOutcome = Pick<RecordEntry, 'instances' | 'session' | 'outcome'>;
 
 const targetsSchema = z.object({
@@ -11,18 +11,18 @@ const targetsSchema = z.object({
   session_id: z.string().optional(),
 });
 
-/** The parts of a result that name what it is about; operations agree on these names. */
+/** The parts of a result that name instance and session; all operations use these names. */
 const resultSchema = z.object({
   instance: z.string().optional(),
-  /** One for each of several. */
+  /** One per instance, if there were several. */
   turns: z.array(z.object({ instance: z.string() })).optional(),
   session: z.object({ id: z.string() }).optional(),
   outcome: z.string().optional(),
 });
 
 /**
- * What is recorded of a call, from its arguments and, unless it failed, its result; undefined where it is for no instance, as a
- * listing. A session's title is text: only an id is told. That a caller went away says nothing of what it began on the instance.
+ * `data` is the call's result; undefined if it failed. Returns undefined for a call on no instance, such as a listing. Only session
+ * ids are recorded, since titles are text of the conversation.
  */
 export function outcomeOf(args: unknown, data: unknown, signal: AbortSignal): RecordedOutcome | undefined {
   const { instance, instances = [], session_id } = targetsSchema.safeParse(args).data ?? {};

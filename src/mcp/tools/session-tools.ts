@@ -9,31 +9,28 @@ export const SESSION_TOOLS: readonly Tool[] = [
   tool({
     name: 'fork_session',
     toolset: 'sessions',
-    description: 'Copy a session, up to before message_id if given.',
+    description: 'Copy a session; with message_id, only the messages before it.',
     annotations: { ...DRIVES, destructiveHint: false },
     input: { instance, session_id: sessionId, message_id: z.string().optional() },
     output: createdSession,
-    run: async (runtime, input, call) =>
-      await (await import('../../operations/sessions/session-changes.ts')).forkSession(runtime, input, call),
+    operation: async () => (await import('../../operations/sessions/session-changes.ts')).forkSession,
   }),
   tool({
     name: 'rename_session',
     toolset: 'sessions',
-    description: 'Give a session another title.',
+    description: "Change a session's title.",
     annotations: { ...DRIVES, destructiveHint: false, idempotentHint: true },
     input: { instance, session_id: sessionId, title: z.string() },
     output: createdSession,
-    run: async (runtime, input, call) =>
-      await (await import('../../operations/sessions/session-changes.ts')).renameSession(runtime, input, call),
+    operation: async () => (await import('../../operations/sessions/session-changes.ts')).renameSession,
   }),
   tool({
     name: 'delete_session',
     toolset: 'sessions',
-    description: 'Delete an idle session for good.',
+    description: 'Delete an idle session permanently.',
     annotations: DRIVES,
     input: { instance, session_id: sessionId },
     output: deletedSession,
-    run: async (runtime, input, call) =>
-      await (await import('../../operations/sessions/session-changes.ts')).deleteSession(runtime, input, call),
+    operation: async () => (await import('../../operations/sessions/session-changes.ts')).deleteSession,
   }),
 ];

@@ -4,7 +4,7 @@ import type { Toolset } from '../../config/settings.ts';
 import type { Answer } from '../../operations/answer.ts';
 import type { Call, Runtime } from '../../operations/runtime.ts';
 
-/** One MCP tool. Operations are loaded when a tool is first called: tools/list needs none of them. */
+/** One MCP tool. */
 export interface Tool {
   readonly name: string;
   readonly toolset: Toolset;
@@ -15,22 +15,24 @@ export interface Tool {
     readonly idempotentHint?: boolean;
     readonly openWorldHint: boolean;
   };
-  /** Whether a call follows a turn, which may take long: where the client can, it runs in the background. */
+  /** Whether a call follows a turn, which may take long. Such a call runs in the background if the client supports that. */
   readonly followsTurn?: ((args: Readonly<Record<string, unknown>>) => boolean) | undefined;
   readonly input: z.ZodObject;
   readonly output: z.ZodObject;
-  /** `input` is what the input schema gave. */
-  run(runtime: Runtime, input: never, call: Call): Promise<Answer<unknown>>;
+  /** Loads the operation, when the tool is first called: tools/list needs none of them. */
+  operation(): Promise<Operation<never>>;
 }
 
 export const READS = { readOnlyHint: true, openWorldHint: true } as const;
 export const DRIVES = { readOnlyHint: false, destructiveHint: true, openWorldHint: true } as const;
 
-/** Said once, in the core tools: the others take the same, and each word is in every conversation. */
 export const instance = z.string();
 export const sessionId = z.string();
 
-/** Keeps the input's type between a tool's schema and its handler. */
+/** What a tool does. `input` is the output of its input schema. */
+type Operation<Input> = (runtime: Runtime, input: Input, call: Call) => Promise<Answer<unknown>>;
+
+/** Ties the operation's input type to the schema. */
 export function tool<Shape extends z.ZodRawShape>(definition: {
   readonly name: string;
   readonly toolset: Toolset;
@@ -39,7 +41,7 @@ export function tool<Shape extends z.ZodRawShape>(definition: {
   readonly followsTurn?: Tool['followsTurn'];
   readonly input: Shape;
   readonly output: z.ZodObject;
-  readonly run: (runtime: Runtime, input: z.output<z.ZodObject<Shape>>, call: Call) => Promise<Answer<unknown>>;
+  readonly operation: () => Promise<Operation<z.output<z.ZodObject<Shape>>>>;
 }): Tool {
   return { ...definition, input: z.strictObject(definition.input) };
 }

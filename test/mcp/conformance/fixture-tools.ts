@@ -33,7 +33,10 @@ export const TOOLS: readonly Tool[] = [
     annotations: READS,
     input: { name: z.string() },
     output,
-    run: async (_, { name }) => answer(`Hello, ${name}!`),
+    operation:
+      async () =>
+      async (_, { name }) =>
+        answer(`Hello, ${name}!`),
   }),
   tool({
     name: 'slow_compute',
@@ -43,10 +46,12 @@ export const TOOLS: readonly Tool[] = [
     followsTurn: () => true,
     input: { seconds: z.number(), label: z.string().optional() },
     output,
-    run: async (runtime, { seconds, label = '' }, { signal }) => {
-      await runtime.clock.sleep(seconds * 1000, signal);
-      return answer(`computed ${label}`);
-    },
+    operation:
+      async () =>
+      async (runtime, { seconds, label = '' }, { signal }) => {
+        await runtime.clock.sleep(seconds * 1000, signal);
+        return answer(`computed ${label}`);
+      },
   }),
   tool({
     name: 'failing_job',
@@ -56,10 +61,12 @@ export const TOOLS: readonly Tool[] = [
     followsTurn: () => true,
     input: {},
     output,
-    run: async (runtime, _, { signal }) => {
-      await runtime.clock.sleep(1_000, signal);
-      throw new OperationError('it failed');
-    },
+    operation:
+      async () =>
+      async (runtime, _, { signal }) => {
+        await runtime.clock.sleep(1_000, signal);
+        throw new OperationError('it failed');
+      },
   }),
   tool({
     name: 'protocol_error_job',
@@ -69,7 +76,7 @@ export const TOOLS: readonly Tool[] = [
     followsTurn: () => true,
     input: {},
     output,
-    run: async () => await Promise.reject(new Error('a fault')),
+    operation: async () => async () => await Promise.reject(new Error('a fault')),
   }),
   tool({
     name: 'confirm_delete',
@@ -79,7 +86,10 @@ export const TOOLS: readonly Tool[] = [
     followsTurn: () => true,
     input: { filename: z.string().optional() },
     output,
-    run: async (_, { filename = '' }, call) => answer(await ask(call, 'delete', 'confirm', `Delete ${filename}?`)),
+    operation:
+      async () =>
+      async (_, { filename = '' }, call) =>
+        answer(await ask(call, 'delete', 'confirm', `Delete ${filename}?`)),
   }),
   tool({
     name: 'multi_input',
@@ -89,7 +99,7 @@ export const TOOLS: readonly Tool[] = [
     followsTurn: () => true,
     input: {},
     output,
-    run: async (_, __, call) =>
+    operation: async () => async (_, __, call) =>
       answer((await Promise.all(['one', 'two'].map((id) => ask(call, id, 'value', `Say ${id}`)))).join(', ')),
   }),
   ...['elicitation', 'request_state', 'tampered_state'].map((name) =>
@@ -100,7 +110,8 @@ export const TOOLS: readonly Tool[] = [
       annotations: CHANGES,
       input: {},
       output,
-      run: async (_, __, call) => answer(`state-ok Hello, ${await ask(call, 'name', 'name', 'What is your name?')}!`),
+      operation: async () => async (_, __, call) =>
+        answer(`state-ok Hello, ${await ask(call, 'name', 'name', 'What is your name?')}!`),
     }),
   ),
 ];

@@ -229,10 +229,10 @@ describe('a question without a task', () => {
       const before = replies();
       expect(await call('respond', RESPOND, {}, one)).toMatchObject({
         isError: true,
-        content: [{ text: expect.stringMatching(/could not ask the person .* cannot be kept/) as string }],
+        content: [{ text: expect.stringMatching(/could not ask the person .* cannot be saved/) as string }],
       });
       expect(replies()).toBe(before);
-      expect(one.server.stderr).toMatch(/key for their answers cannot be kept/);
+      expect(one.server.stderr).toMatch(/cannot save the key that seals their answers/);
     },
   );
 });

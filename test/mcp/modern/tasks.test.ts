@@ -106,7 +106,7 @@ describe('a call that may be a task', () => {
     expect(statusMessage).toBe('send failed');
   });
 
-  test('is answered as a call where it cannot be kept', async () => {
+  test('is answered as a call if it cannot be saved', async () => {
     await client[Symbol.asyncDispose]();
     await writeFile(join(temp.path, 'no folder'), '');
     client = new ModernClient({
@@ -117,7 +117,7 @@ describe('a call that may be a task', () => {
       resultType: 'complete',
       structuredContent: { text: 're: x' },
     });
-    expect(client.server.stderr).toMatch(/cannot go on in the background/);
+    expect(client.server.stderr).toMatch(/cannot run a call in the background/);
   });
 
   test('is kept for its owner alone, without what is said to the agent, and its time over it is unknown', async () => {
@@ -176,7 +176,7 @@ describe('cancelling', () => {
     expect(await cancel()).toEqual({ resultType: 'complete' });
   });
 
-  test('where that cannot be kept is no error', async () => {
+  test('a cancelled task that cannot be saved is no error', async () => {
     const { task } = await running();
     const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
     await rm(folder, { recursive: true });
@@ -185,7 +185,7 @@ describe('cancelling', () => {
       resultType: 'complete',
     });
     expect((await client.task(task.taskId)).status).toBe('cancelled');
-    await until('it to be logged', () => client.server.stderr.includes('cannot be kept'));
+    await until('it to be logged', () => client.server.stderr.includes('cannot save the result of a task'));
   });
 
   test('behind another message of its session: nothing is sent, and it says so', async () => {

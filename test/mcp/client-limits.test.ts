@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { callLimitMs } from '../../../src/mcp/legacy/client-limits.ts';
+import { callLimitMs } from '../../src/mcp/client-limits.ts';
 
 const SEND_TIMEOUT_MS = 300_000;
 
