@@ -36,7 +36,10 @@ export interface Fleet {
   start(): void;
   /** What is known now; nothing is asked. */
   snapshot(): Snapshot;
-  /** Resolves shortly after the next thing that may show in a snapshot, once for all that comes in a burst, and when `signal` aborts. Never rejects. */
+  /**
+   * Resolves shortly after the next change that a snapshot may show, once for a burst, and when `signal` aborts. During a survey it
+   * resolves for each burst of answers. Call it before `snapshot()`, so that no change is lost between the two. Never rejects.
+   */
   changed(signal: AbortSignal): Promise<void>;
   /** Resolves when the first round has ended, or after one health deadline if it takes longer. Never rejects. */
   ready(): Promise<void>;

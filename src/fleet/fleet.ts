@@ -174,7 +174,7 @@ export class LiveFleet implements Fleet {
   }
 
   async changed(signal: AbortSignal): Promise<void> {
-    const next = new LinkedAbort(signal, this.#root.signal);
+    const next = new LinkedAbort(signal);
     this.#waiting.add(next);
     await this.#deps.clock.sleep(Infinity, next.signal);
     this.#waiting.delete(next);
@@ -339,11 +339,11 @@ export class LiveFleet implements Fleet {
 
   #review(): void {
     if (this.#suspectsDue) this.#considerProofs();
+    for (const next of this.#waiting) next.abort();
     // Each call makes its reader build a view; in the middle of a survey every answer would.
     if (!this.#changed || this.#survey !== undefined || this.#refresh !== undefined) return;
     this.#changed = false;
     this.#deps.onChange?.();
-    for (const next of this.#waiting) next.abort();
   }
 
   #considerProofs(): void {
