@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import { MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-record.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import { HINT_WINDOW_MS, LIFETIME_IN_INTERVALS, SCAN_DEADLINE_MS } from '../../src/discovery/chain.ts';
 import { until } from '../rig/wait.ts';
