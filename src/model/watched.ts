@@ -1,32 +1,39 @@
 import type { Waiting } from './instance.ts';
 
-/** A session that runs, waits or ended lately, as the watcher of its server last saw it. Text is clean and bounded. */
+/** A session that runs, waits or ended in the last hour, as its server's watcher last saw it. Text is clean and bounded. */
 export interface WatchedSession {
   readonly id: string;
   readonly title: string;
   /** Where it works. */
   readonly directory: string;
-  /** The session that it works for, of a sub-agent's. */
+  /** Of a sub-agent's session: the session that it works for. */
   readonly parentId?: string;
   readonly state: 'waiting' | 'busy' | 'retrying' | 'idle' | 'failed' | 'interrupted';
   /** When that state began, ms since the epoch by the clock of its own machine. */
   readonly sinceMs: number;
-  /** When its running or last turn began, where that was seen. */
+  /** When its running or last turn began, if known. */
   readonly turnBeganMs?: number;
   /** Why it retries, failed or was interrupted. */
   readonly reason?: string;
-  /** Sub-agents' requests are at their own session. */
+  /** Its own requests; a sub-agent's are at the sub-agent's session. */
   readonly waiting: readonly Waiting[];
 }
 
-/** The session for which `session` works in the end, as far as they are in `byId`. */
+const RUNNING: ReadonlySet<WatchedSession['state']> = new Set(['busy', 'waiting', 'retrying']);
+
+/** Whether its turn has not ended. */
+export function runs({ state }: Pick<WatchedSession, 'state'>): boolean {
+  return RUNNING.has(state);
+}
+
+/** The session at the root of `session`'s parents, as far as they are in `byId`. */
 export function rootSession(session: WatchedSession, byId: ReadonlyMap<string, WatchedSession>): WatchedSession {
   const chain = [session];
   for (;;) {
     const root = chain.at(-1) ?? session;
     const parent = root.parentId === undefined ? undefined : byId.get(root.parentId);
     if (parent === undefined) return root;
-    // No opencode has such a ring; one that lies hides nothing by it.
+    // A ring: only a lying opencode has one, and it must not hide the session.
     if (chain.includes(parent)) return session;
     chain.push(parent);
   }

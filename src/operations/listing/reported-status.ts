@@ -1,5 +1,5 @@
 import type { Instance } from '../../model/instance.ts';
-import type { WatchedSession } from '../../model/watched.ts';
+import { runs, type WatchedSession } from '../../model/watched.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { waitingLine } from '../respond/waiting.ts';
 import { reportedNow } from '../reported.ts';
@@ -10,8 +10,6 @@ import { endpointsShown, versionShown } from './endpoints-shown.ts';
 
 /** Past that a session is left out. */
 const MAX_SESSIONS = 20;
-
-const RUNS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state']>(['waiting', 'busy', 'retrying']);
 
 /** What an instance does as the watcher of its server says, without a request; undefined where it is to be asked itself. */
 export function reportedStatus(runtime: Runtime, instance: Instance): StatusView | undefined {
@@ -24,7 +22,7 @@ export function reportedStatus(runtime: Runtime, instance: Instance): StatusView
   // Whether it has moved since is to be read there.
   if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
     return undefined;
-  const running = reported.sessions.filter((one) => RUNS.has(one.state));
+  const running = reported.sessions.filter(runs);
   const latest = running.length === 0 && overview?.session?.rest?.state === state ? overview.session : undefined;
   return {
     instance: name,
