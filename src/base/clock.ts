@@ -1,3 +1,5 @@
+import { LinkedAbort } from './linked-abort.ts';
+
 /** The clock of the program; tests inject their own. All durations are milliseconds. */
 export interface Clock {
   /** Milliseconds since the Unix epoch, for display and for comparison with other machines. May jump. */
@@ -51,6 +53,31 @@ export const systemClock: Clock = {
       signal?.addEventListener('abort', finish, { once: true });
     }),
 };
+
+/** A sleep that `wake` ends early. A wake while nobody sleeps ends the next sleep, so none is lost. */
+export class WakeableSleep {
+  readonly #clock: Clock;
+  #isWoken = false;
+  #rest: LinkedAbort | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  wake(): void {
+    this.#isWoken = true;
+    this.#rest?.abort();
+  }
+
+  async sleep(ms: number, signal: AbortSignal): Promise<void> {
+    const rest = new LinkedAbort(signal);
+    this.#rest = rest;
+    if (this.#isWoken) rest.abort();
+    await this.#clock.sleep(ms, rest.signal);
+    rest.end();
+    this.#isWoken = false;
+  }
+}
 
 export interface Repetition {
   readonly clock: Clock;

@@ -1,10 +1,11 @@
-import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
+import type { EndpointTable } from './endpoint-table.ts';
 import { buildView, EMPTY_VIEW, type View, type ViewInput } from './view.ts';
 
-/** Removed registrations to remember until the next view says when they were last seen. */
+/** Removed registrations kept for the next view, which tells when they were last seen. */
 const MAX_REMOVED = 1000;
 
-/** The view of a table, rebuilt only when somebody looks and something has changed. */
+/** The view of a table, rebuilt on demand if it is out of date. */
 export class CurrentView {
   readonly #table: EndpointTable;
   readonly #input: () => Pick<ViewInput, 'proofs' | 'returning' | 'sources'>;
@@ -21,9 +22,9 @@ export class CurrentView {
     this.#outdated = true;
   }
 
-  /** The next view shows it for the last time. */
+  /** Keeps a removed record for one more view. */
   remember(removed: EndpointRecord): void {
-    // Where nobody looks, churn must not pile up.
+    // Nobody may read for long; churn must not pile up.
     if (this.#removed.size >= MAX_REMOVED) this.get();
     this.#removed.set(removed.id, removed);
     this.outdate();

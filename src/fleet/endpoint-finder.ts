@@ -5,7 +5,8 @@ import { serviceSessionsOf, sessionsOf } from '../probing/answers.ts';
 import { isOfDirectory } from '../probing/probe-task.ts';
 import { LATEST_SERVICE_SESSIONS, olderSessions } from '../probing/list-sessions.ts';
 import { type Reached, UnreachableError } from './contract.ts';
-import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
+import type { EndpointTable } from './endpoint-table.ts';
 import type { Instance } from '../model/instance.ts';
 import { stillSameProcess, sameProcessAs, endpointsTo } from './same-process.ts';
 import { isSame } from '../identity/names.ts';
@@ -17,7 +18,7 @@ export interface EndpointFinderDeps {
   readonly table: EndpointTable;
   readonly prober: Pick<Prober<EndpointRecord>, 'batch'>;
   readonly instances: () => readonly Instance[];
-  /** Takes over what was found of a way that is not the one taken. */
+  /** Takes over the outcome of an endpoint that was probed but not chosen. */
   readonly settle: (record: EndpointRecord, outcome: ProbeOutcome) => void;
 }
 
@@ -26,10 +27,13 @@ const MAX_SESSION_BYTES = 2 * 1024 * 1024;
 /** More than the longest path; a summary's diffs are cut. */
 const MAX_STRING_BYTES = 16 * 1024;
 const LATEST_SESSIONS = '/experimental/session?limit=500';
-/** As long as a call to a cold opencode may take. */
+/** A cold opencode takes several seconds. */
 const WITNESS_LIMIT_MS = 15_000;
 
-/** What answers may be another process with the same own directory: it is asked for a session of the directory before that is named to it. */
+/**
+ * Another process with the same own directory may answer. Before a request names the directory to it, it must show a session there.
+ * @throws {UnreachableError}
+ */
 async function checkWitness(
   { name, overview }: Instance,
   directory: string,
@@ -52,7 +56,7 @@ async function checkWitness(
   try {
     if (dialect === 'opencode-1') {
       if (witness !== undefined) isThere = await isOfDirectory(ask(`/session/${witness}`), directory);
-      // The one that was known may be deleted, and others be there.
+      // The known session may have been deleted while others exist.
       isThere ||= sessionsOf(await ask(LATEST_SESSIONS))?.some((one) => one.directory === directory) === true;
     } else {
       // Not filtered by directory: its name may come from another machine.
@@ -77,7 +81,7 @@ async function checkWitness(
   }
 }
 
-/** Finds the way by which an instance is driven, and the next one to the same process. */
+/** Finds the endpoint through which an instance is driven, and the next one to the same process. */
 export class EndpointFinder {
   readonly #deps: EndpointFinderDeps;
 
@@ -137,7 +141,7 @@ export class EndpointFinder {
     }
   }
 
-  /** The endpoints by which `instance` may be reached now: those it was shown with that are still the same registrations, and those proven since. */
+  /** The endpoints that lead to `instance` now: those it was shown with whose registration is unchanged, and those proven since. */
   #endpointsOf(instance: Instance): readonly EndpointRecord[] {
     const { table, instances } = this.#deps;
     const shown = instance.server.endpoints.flatMap(({ id, candidate }) => {

@@ -3,27 +3,28 @@ import { realpath } from 'node:fs/promises';
 
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
+import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Settings } from '../config/settings.ts';
 import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
-import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
-import { type Logger, reportMisfit } from '../base/log.ts';
 import type { Credential } from '../http/exchange.ts';
-import type { Fleet, Reached, ServerSurvey, Surveyed } from './contract.ts';
-import { CurrentView } from './current-view.ts';
-import { type EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { isSameByAbort } from '../identity/proof.ts';
+import { Prover } from '../identity/prover.ts';
 import { isSameByEvents, isSameService } from '../identity/same-service.ts';
+import type { Candidate, Endpoint } from '../model/candidate.ts';
+import type { Instance, ProbedEndpoint, Snapshot } from '../model/instance.ts';
 import { type Batch, type ProbeOutcome, type ProbeCounters, Prober } from '../probing/prober.ts';
-import { type Pair, Prover } from '../identity/prover.ts';
-import { findInstance } from './query.ts';
-import { Rounds } from './rounds.ts';
 import { usableReport } from '../probing/report.ts';
 import { createSameDirectory } from '../probing/same-directory.ts';
-import { askOverviews } from './survey.ts';
-import { suspects } from '../identity/suspects.ts';
+import type { Fleet, Reached, ServerSurvey, Surveyed } from './contract.ts';
+import { CurrentView } from './current-view.ts';
 import { EndpointFinder } from './endpoint-finder.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
+import { EndpointTable } from './endpoint-table.ts';
+import { findInstance } from './query.ts';
+import { Rounds } from './rounds.ts';
+import { pairsToProve } from './same-process.ts';
+import { Surveys, waitFor } from './survey.ts';
 
 export { type Fleet, QueryError, type Reached, UnreachableError } from './contract.ts';
 
@@ -31,22 +32,22 @@ export interface FleetDeps {
   readonly settings: Pick<Settings, 'discoveryIntervalMs' | 'healthCheckTimeoutMs' | 'healthConcurrency'>;
   readonly sources: readonly DiscoverySource[];
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
-  /** An endpoint with the text of headers that are secrets. */
+  /** Fills in the headers of an endpoint that are secrets. */
   readonly withHeaders?: (endpoint: Endpoint, signal: AbortSignal) => Promise<Endpoint>;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Called shortly after anything that is shown may have changed, once for a whole survey; may fire spuriously. */
+  /** Called shortly after a snapshot may have changed, once for a whole survey; may fire spuriously. */
   readonly onChange?: () => void;
-  /** Whether somebody else notices at once that an endpoint stops answering: rounds leave it alone while it is healthy. */
+  /** Whether something else notices immediately when this endpoint stops answering; rounds skip it while it is healthy. */
   readonly isFollowed?: (endpoint: ProbedEndpoint) => boolean;
   /** Called immediately on any possible membership change; may fire spuriously. */
   readonly onPresence?: () => void;
 }
 
-/** The answers of a round come in a burst: pairs to prove are looked for, and changes passed on, once for all of them. */
+/** Answers of a round come in a burst; one review handles all of them. */
 export const REVIEW_DELAY_MS = 50;
 
-/** Share of the health deadline that the first list waits for proofs. One takes some 50 ms; silence, which proves nothing, takes for ever. */
+/** Share of the health deadline that the first list waits for proofs. A proof takes about 50 ms; a silent pair would wait forever. */
 const PROOF_WAIT = 1 / 4;
 
 const PROOFS = {
@@ -63,37 +64,38 @@ export class LiveFleet implements Fleet {
   readonly #table = new EndpointTable();
   readonly #root = new AbortController();
   readonly #rounds: Rounds;
-  /** For looks that no call waits for. */
+  readonly #surveys: Surveys;
+  /** For probes that no call waits for. */
   readonly #batch: Batch<EndpointRecord>;
   readonly #view: CurrentView;
   readonly #finder: EndpointFinder;
   #reviewing = false;
-  /** Each ends with the next change. */
+  /** Callers of `changed`. */
   readonly #waiting = new Set<LinkedAbort>();
-  /** `onChange` has not been called for it yet. */
+  /** `onChange` was not called yet for the last changes. */
   #changed = false;
-  /** Who is healthy or registered is different, or silent pairs may be due again. */
+  /** Look for pairs to prove at the next review: endpoints changed, or silent pairs may be due again. */
   #suspectsDue = false;
   #ready: Promise<void> | undefined;
-  #survey: Promise<void> | undefined;
-  #refresh: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(deps: FleetDeps) {
     const { clock, logger, sources, settings, resolveCredential, withHeaders } = deps;
+    const { discoveryIntervalMs: intervalMs, healthCheckTimeoutMs: deadlineMs } = settings;
+    const { signal } = this.#root;
     this.#deps = deps;
-    // One for each registration that is about to be looked at again.
-    setMaxListeners(0, this.#root.signal);
+    // Each retry of an endpoint listens.
+    setMaxListeners(0, signal);
     this.#chain = createChain(sources, {
       clock,
       logger,
-      discoveryIntervalMs: settings.discoveryIntervalMs,
-      onChange: (source) => this.#registered(source),
+      discoveryIntervalMs: intervalMs,
+      onChange: (source) => this.#scanned(source),
     });
     this.#prober = new Prober({
       clock,
       slots: settings.healthConcurrency,
-      deadlineMs: settings.healthCheckTimeoutMs,
+      deadlineMs,
       sameDirectory: createSameDirectory(realpath),
       resolveCredential,
       withHeaders,
@@ -101,8 +103,7 @@ export class LiveFleet implements Fleet {
     });
     this.#prover = new Prover({
       clock,
-      isSame: (dialect, one, other, signal) =>
-        PROOFS[dialect](one, other, { clock, deadlineMs: settings.healthCheckTimeoutMs }, signal),
+      isSame: (dialect, one, other, signal) => PROOFS[dialect](one, other, { clock, deadlineMs }, signal),
       probe: (keys) =>
         Promise.all(keys.flatMap((key) => [...this.#table.at(key)]).map((record) => this.#rounds.look(record))),
       onSettled: () => this.#membershipChanged(),
@@ -121,11 +122,24 @@ export class LiveFleet implements Fleet {
     this.#batch = this.#prober.batch();
     this.#rounds = new Rounds({
       clock,
-      intervalMs: settings.discoveryIntervalMs,
+      intervalMs,
       table: this.#table,
       batch: this.#batch,
       isFollowed: deps.isFollowed ?? (() => false),
-      onEnd: () => this.#considerAll(),
+      onEnd: () => {
+        this.#suspectsDue = true;
+        this.#touch();
+      },
+    });
+    this.#surveys = new Surveys({
+      table: this.#table,
+      prober: this.#prober,
+      chain: this.#chain,
+      rounds: this.#rounds,
+      clock,
+      deadlineMs,
+      instances: () => this.snapshot().instances,
+      signal,
     });
   }
 
@@ -135,10 +149,11 @@ export class LiveFleet implements Fleet {
   }
 
   start(): void {
-    if (this.#ready !== undefined || this.#root.signal.aborted) return;
+    const { signal } = this.#root;
+    if (this.#ready !== undefined || signal.aborted) return;
     this.#chain.start();
-    this.#ready = this.#within(this.#firstRound());
-    void this.#rounds.keep(this.#root.signal);
+    this.#ready = this.#wait(this.#firstRound());
+    void this.#rounds.keep(signal);
   }
 
   snapshot(): Snapshot {
@@ -150,30 +165,20 @@ export class LiveFleet implements Fleet {
   }
 
   async refresh(signal?: AbortSignal): Promise<Snapshot> {
-    this.#refresh ??= this.#surveyAll('everything').finally(() => {
-      this.#refresh = undefined;
-      this.#touch();
-    });
-    await untilAborted(this.#refresh, signal);
+    await this.#surveyed(this.#surveys.everything(), signal);
     return this.snapshot();
   }
 
   async survey(signal?: AbortSignal): Promise<Snapshot> {
     const { sequence } = this.#prober;
-    // The first round may be under way: what it asks from now on is not asked a second time.
-    await untilAborted(this.ready(), signal);
-    if (signal?.aborted !== true) {
-      this.#survey ??= this.#surveyAll({ askedBefore: sequence }).finally(() => {
-        this.#survey = undefined;
-        this.#touch();
-      });
-      await untilAborted(this.#survey, signal);
-    }
+    // What the first round asks from now on is not asked twice.
+    await waitFor(this.ready(), this.#deps.clock, Infinity, signal);
+    if (signal?.aborted !== true) await this.#surveyed(this.#surveys.listed(sequence), signal);
     return this.snapshot();
   }
 
   async changed(signal: AbortSignal): Promise<void> {
-    const next = new LinkedAbort(signal, this.#root.signal);
+    const next = new LinkedAbort(signal);
     this.#waiting.add(next);
     await this.#deps.clock.sleep(Infinity, next.signal);
     this.#waiting.delete(next);
@@ -189,35 +194,22 @@ export class LiveFleet implements Fleet {
     return this.#finder.reach(instance, signal);
   }
 
-  worksIn({ instance }: Pick<Reached, 'instance'>, session: Parameters<Fleet['worksIn']>[1]): void {
-    for (const record of this.#table.recordsOf(instance.server.endpoints)) record.worksIn(session);
-  }
-
   reachAnother(reached: Reached, failed: readonly string[], signal?: AbortSignal): Promise<Reached> {
     return this.#finder.reachAnother(reached, failed, signal);
   }
 
-  async surveyServer({ instance, endpointId: reached }: Surveyed, signal?: AbortSignal): Promise<ServerSurvey> {
-    const { clock, settings } = this.#deps;
-    const batch = this.#prober.batch();
-    const all = this.#table.recordsOf(instance.server.endpoints);
-    const isReached = ({ endpointId }: EndpointRecord): boolean => endpointId === reached;
-    const records = [...all.filter(isReached), ...all.filter((one) => !isReached(one))];
-    const asking = askOverviews([records], new Set([records]), batch, {
-      clock,
-      deadlineMs: settings.healthCheckTimeoutMs,
-      takenDirectories: () => this.#table.takenDirectories(),
-      trustsVersion: true,
-      trustsReports: false,
-    });
-    await untilAborted(this.#within(asking), signal);
-    batch.end();
+  worksIn({ instance }: Pick<Reached, 'instance'>, session: Parameters<Fleet['worksIn']>[1]): void {
+    for (const { directories } of this.#table.recordsOf(instance.server.endpoints)) directories.visit(session);
+  }
+
+  async surveyServer({ instance, endpointId }: Surveyed, signal?: AbortSignal): Promise<ServerSurvey> {
+    const records = await this.#surveys.one(instance, endpointId, signal);
     this.#takeReports(records);
     const isOfServer = ({ server }: Instance): boolean =>
       server.endpoints.some(({ id }) => records.some((record) => record.id === id));
     return {
       instances: this.snapshot().instances.filter(isOfServer),
-      asked: records.flatMap(({ askedElsewhere }) => askedElsewhere),
+      asked: records.flatMap(({ directories }) => directories.asked),
     };
   }
 
@@ -232,8 +224,16 @@ export class LiveFleet implements Fleet {
     await Promise.all([this.#prover.close(), this.#chain.close()]);
   }
 
-  /** A source was scanned: what is new is looked at at once, ahead of the next round. */
-  #registered({ name, candidates }: SourceView): void {
+  async #firstRound(): Promise<void> {
+    await this.#chain.scanned();
+    await this.#rounds.settled();
+    // Otherwise two endpoints of one instance would be listed, and named, as two instances.
+    this.#considerProofs();
+    await this.#wait(this.#prover.idle(), PROOF_WAIT);
+  }
+
+  /** Takes over a scan; new registrations are probed at once, ahead of the next round. */
+  #scanned({ name, candidates }: SourceView): void {
     const { added, removed, reported, changed } = this.#table.apply(name, candidates);
     for (const record of removed) {
       this.#view.remember(record);
@@ -247,7 +247,7 @@ export class LiveFleet implements Fleet {
     this.#membershipChanged();
   }
 
-  /** Not as a look of the rounds, which one under way would stand for: that may have asked before. */
+  /** Not through `Rounds`: a probe that is under way there may have begun before the report. */
   #takeReports(records: readonly EndpointRecord[]): void {
     for (const record of records)
       if (usableReport(record.candidate) !== undefined) void this.#batch.look(record, { parts: [] });
@@ -260,63 +260,19 @@ export class LiveFleet implements Fleet {
     if (!record.settle(outcome, this.#deps.clock.now())) return;
     if (outcome.notNow || (outcome.timedOut && record.lastSeenMs === undefined))
       void this.#rounds.lookAgainSoon(record, this.#root.signal);
-    if (record.healthy !== wasHealthy) {
-      this.#deps.logger.log('debug', `endpoint ${record.healthy ? 'answers' : 'stopped answering'}`, {
-        endpoint: record.id,
-      });
-      this.#suspectsDue = true;
-      if (record.healthy) this.#prover.healthy(record.key, (key) => this.#table.isHealthy(key));
-      else if (!this.#table.isHealthy(record.key)) this.#prover.unhealthy(record.key);
-      this.#membershipChanged();
-    }
-    // The preview is identified only by its events.
+    if (record.healthy !== wasHealthy) this.#healthChanged(record);
+    // The preview is identified by the events of a running turn only.
     const { dialect } = record.lastHealthy ?? {};
     this.#suspectsDue ||= dialect === 'opencode-2-preview' && outcome.learnt.status?.activity.kind === 'busy';
     this.#touch();
   }
 
-  async #firstRound(): Promise<void> {
-    await this.#chain.scanned();
-    await this.#rounds.settled();
-    // Two ways to one instance would otherwise be listed, and named, as two.
-    this.#considerProofs();
-    await this.#within(this.#prover.idle(), PROOF_WAIT);
-  }
-
-  /** Silent pairs may be due again. */
-  #considerAll(): void {
+  #healthChanged({ id, key, healthy }: EndpointRecord): void {
+    this.#deps.logger.log('debug', `endpoint ${healthy ? 'answers' : 'stopped answering'}`, { endpoint: id });
     this.#suspectsDue = true;
-    this.#touch();
-  }
-
-  /** Asks the listed instances, or everything that is registered, what they are doing; ends within one health deadline. */
-  async #surveyAll(scope: 'everything' | { readonly askedBefore: number }): Promise<void> {
-    const { clock, settings } = this.#deps;
-    const batch = this.#prober.batch();
-    const servers = [...new Set(this.snapshot().instances.map(({ server }) => server))].map(({ endpoints }) =>
-      this.#table.recordsOf(endpoints),
-    );
-    const due =
-      scope === 'everything'
-        ? servers
-        : servers.filter(([best]) => best === undefined || !best.toldAfter(scope.askedBefore));
-    const trustsVersion = scope !== 'everything';
-    const work: Promise<unknown>[] = [
-      askOverviews(servers, new Set(due), batch, {
-        clock,
-        deadlineMs: settings.healthCheckTimeoutMs,
-        trustsVersion,
-        trustsReports: true,
-        takenDirectories: () => this.#table.takenDirectories(),
-      }),
-    ];
-    if (scope === 'everything') {
-      for (const record of this.#table.all())
-        if (record.askable) work.push(batch.look(record, { parts: record.unknownParts }));
-      work.push(this.#chain.rescan().then(() => this.#rounds.settled()));
-    } else work.push(this.#rounds.newcomers());
-    await this.#within(Promise.all(work));
-    batch.end();
+    if (healthy) this.#prover.healthy(key, (other) => this.#table.isHealthy(other));
+    else if (!this.#table.isHealthy(key)) this.#prover.unhealthy(key);
+    this.#membershipChanged();
   }
 
   #membershipChanged(): void {
@@ -324,7 +280,7 @@ export class LiveFleet implements Fleet {
     this.#deps.onPresence?.();
   }
 
-  /** Something that a view shows is different. */
+  /** A snapshot may show a difference. */
   #touch(): void {
     this.#view.outdate();
     this.#changed = true;
@@ -338,54 +294,31 @@ export class LiveFleet implements Fleet {
 
   #review(): void {
     if (this.#suspectsDue) this.#considerProofs();
-    // Each call makes its reader build a view; in the middle of a survey every answer would.
-    if (!this.#changed || this.#survey !== undefined || this.#refresh !== undefined) return;
+    for (const next of this.#waiting) next.abort();
+    // Each call makes its reader build a view; during a survey every answer would.
+    if (!this.#changed || this.#surveys.running) return;
     this.#changed = false;
     this.#deps.onChange?.();
-    for (const next of this.#waiting) next.abort();
   }
 
   #considerProofs(): void {
     this.#suspectsDue = false;
-    const pairs = suspects([...this.#table.all()], this.#deps.clock.now()).flatMap(({ keys, endpoints }): Pair[] => {
-      const [one, other] = endpoints.toSorted(
-        (a, b) => ROUTES.indexOf(a.candidate.endpoint.route) - ROUTES.indexOf(b.candidate.endpoint.route),
-      );
-      const connections = [one, other].map((endpoint) => this.#table.get(endpoint?.id ?? '')?.connection);
-      const dialect = one?.lastHealthy?.dialect ?? 'opencode-1';
-      return connections[0] && connections[1] ? [{ keys, connections: [connections[0], connections[1]], dialect }] : [];
-    });
-    this.#prover.consider(pairs);
+    this.#prover.consider(pairsToProve(this.#table, this.#deps.clock.now()));
   }
 
-  /** Waits for `work`, but not longer than one health deadline or a share of it, nor past `close`. */
-  async #within(work: Promise<unknown>, share = 1): Promise<void> {
-    const over = new AbortController();
-    await Promise.race([
-      work,
-      this.#deps.clock.sleep(this.#deps.settings.healthCheckTimeoutMs * share, over.signal),
-      aborted(this.#root.signal, over.signal),
-    ]);
-    over.abort();
+  /** After the survey, readers get the change that was held back; see `#review`. */
+  #surveyed(survey: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+    const work = survey.finally(() => this.#touch());
+    return waitFor(work, this.#deps.clock, Infinity, signal);
+  }
+
+  /** Waits for `work`, at most for a share of the health deadline, and not past `close`. */
+  #wait(work: Promise<unknown>, share = 1): Promise<void> {
+    const { clock, settings } = this.#deps;
+    return waitFor(work, clock, settings.healthCheckTimeoutMs * share, this.#root.signal);
   }
 }
 
 function callable({ instances, resting }: Snapshot): readonly Instance[] {
   return [...instances, ...resting];
-}
-
-/** Resolves when `signal` aborts; `done` lets go of it. */
-function aborted(signal: AbortSignal, done: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => resolve(), { once: true, signal: done });
-  });
-}
-
-/** Waits for `work` until a caller has had enough. Never rejects. */
-async function untilAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return work;
-  const over = new AbortController();
-  await Promise.race([work, aborted(signal, over.signal)]);
-  over.abort();
 }

@@ -8,8 +8,8 @@ const MAX_LISTED = 20;
 const MAX_QUERY_CHARS = 100;
 
 /**
- * The one instance that `query` means: an exact name, then a case-insensitive part of exactly one name. It never
- * chooses between two, and a name that fits one that is gone is an error, never another machine.
+ * The one instance that `query` means: by exact name, then by a case-insensitive part of exactly one name. It never chooses between
+ * two; a query that fits a gone instance is an error, never another machine.
  * @throws {QueryError} unknown, ambiguous, gone
  */
 export function findInstance(
@@ -36,7 +36,7 @@ function bySubstring(
 ): Instance {
   const part = wanted.toLowerCase();
   const fits = (name: string): boolean => name.toLowerCase().includes(part);
-  // An OpenCode 2 as a whole is none of its directories, whatever part of a name they share.
+  // A part of a name never means the whole OpenCode 2, which shares it with each of its directories.
   const live = instances.filter((instance) => !isService(instance) && namesOf(instance).some(fits));
   const lost = gone.filter(({ name }) => fits(name));
   const shown = JSON.stringify(singleLine(wanted, MAX_QUERY_CHARS));
@@ -48,7 +48,7 @@ function bySubstring(
     const rest = (words: ReaderWords): string =>
       live.length === 0
         ? listing(instances, words)
-        : `Still there with such a name: ${bounded(live, nameAndPlace)}. Give the full name of the one you mean.`;
+        : `Known instances with such a name: ${bounded(live, nameAndPlace)}. Give the full name of the one you mean.`;
     throw new QueryError((words) => `${shown} fits an instance that is gone. ${names} ${rest(words)}`);
   }
   if (only === undefined || others.length > 0) {
@@ -71,7 +71,7 @@ function isService({ directory, server: { claims, endpoints } }: Instance): bool
   return directory === undefined && (claims.service !== undefined || isOpencode2);
 }
 
-/** Anyone on the LAN can advertise anything, so a part of a name never leads there. */
+/** Anyone on the LAN can announce any name, so a part of a name never leads there. */
 function isAdvertisedOnly({ server }: Instance): boolean {
   return server.endpoints.every(({ candidate }) => candidate.endpoint.route === 'lan' && candidate.pinned !== true);
 }
@@ -85,7 +85,7 @@ function similar(lost: GoneInstance, instances: readonly Instance[], words: Read
   const alike = instances.filter(({ name }) => name.toLowerCase().includes(base));
   return alike.length === 0
     ? listing(instances, words)
-    : `Similar ones that are there: ${bounded(alike, nameAndPlace)}. Give the full name of the one you mean.`;
+    : `Similar instances: ${bounded(alike, nameAndPlace)}. Give the full name of the one you mean.`;
 }
 
 function listing(instances: readonly Instance[], words: ReaderWords): string {

@@ -1,11 +1,11 @@
 import { type AdvisedText, capitalized, type ReaderWords } from '../model/advice.ts';
 import { quoteName, shellWord, singleLine } from '../base/plain-text.ts';
-import type { EndpointRecord } from './endpoint-table.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
 import { UnreachableError } from './contract.ts';
 import type { Healthy, Settled } from '../probing/probe-task.ts';
 import type { Batch, ProbeOutcome } from '../probing/prober.ts';
 
-/** What is to be reached: its name for errors, its ways best first, and the directory that must answer where one is known. */
+/** What to reach: the name for errors, the endpoints best first, and the server directory that must answer, if known. */
 export interface ReachGoal {
   readonly name: string;
   readonly records: readonly EndpointRecord[];
@@ -16,7 +16,7 @@ export interface Found {
   readonly record: EndpointRecord;
   readonly outcome: ProbeOutcome;
   readonly healthy: Healthy;
-  /** Ways that gave no answer in the time of a first look, while this one did. */
+  /** Better endpoints that did not answer within a first look. */
   readonly slow: readonly { readonly record: EndpointRecord; readonly outcome: ProbeOutcome }[];
 }
 
@@ -26,19 +26,19 @@ interface Failure {
   readonly status: Settled['status'] | 'withheld' | 'untrusted' | 'elsewhere';
 }
 
-/** Nobody has more ways to one instance; each costs up to one health deadline. */
-const MAX_WAYS = 8;
+/** Nobody has more endpoints for one instance; each costs up to one health deadline. */
+const MAX_ENDPOINTS = 8;
 export const MAX_PATH_CHARS = 200;
 
 /**
- * The first way, in order, by which the known directory answers. Each gets a short look first, so that one that hangs
- * costs little; only when none answers are those that ran out of time asked once more.
- * @throws {UnreachableError} with what each way said and what to do
+ * The first endpoint, in order, that answers for the known directory. Each gets a short probe, so that one that hangs costs little;
+ * those that timed out get a second, longer one if no other answers.
+ * @throws {UnreachableError} with each endpoint's failure and what to do
  */
 export async function findEndpoint(goal: ReachGoal, batch: Batch<EndpointRecord>): Promise<Found> {
   const failures: Failure[] = [];
   const slow: { readonly record: EndpointRecord; readonly outcome: ProbeOutcome }[] = [];
-  const records = goal.records.slice(0, MAX_WAYS);
+  const records = goal.records.slice(0, MAX_ENDPOINTS);
   for (const record of records) {
     const { result } = record;
     if (result.status === 'untrusted') {
@@ -99,9 +99,9 @@ function explain({ name }: ReachGoal, failures: readonly Failure[]): AdvisedText
 }
 
 function adviceOn({ record, status }: Failure, name: string, words: ReaderWords): string {
-  // Its password is its own, and comes from the file that it writes.
+  // An OpenCode 2 service makes its own password and writes it to its file.
   if (status === 'locked' && record.candidate.claims.service !== undefined)
-    return `Its file holds another password than it asks for: run opencode service restart, then ${words.refresh}.`;
+    return `It refuses the password in its own file: run opencode service restart, then ${words.refresh}.`;
   switch (status) {
     case 'locked':
       return words.doctor(shellWord(name));
@@ -112,7 +112,7 @@ function adviceOn({ record, status }: Failure, name: string, words: ReaderWords)
     case 'unhealthy':
       return `See that opencode still runs there, then ${words.refresh}.`;
     case 'untrusted':
-      return 'It is only listed, because nobody vouches for its registration.';
+      return 'It can be listed but not driven: nobody vouches for its registration.';
     case 'elsewhere':
       return `${capitalized(words.refresh)} and choose again.`;
     case 'healthy':

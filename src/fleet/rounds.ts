@@ -1,5 +1,6 @@
 import type { Clock } from '../base/clock.ts';
-import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
+import type { EndpointTable } from './endpoint-table.ts';
 import type { Batch } from '../probing/prober.ts';
 
 export interface RoundsDeps {
@@ -9,24 +10,20 @@ export interface RoundsDeps {
   readonly batch: Batch<EndpointRecord>;
   /** See `FleetDeps`. */
   readonly isFollowed: (record: EndpointRecord) => boolean;
-  /** Everything that a round asked has answered or failed. */
+  /** Called when every probe of a round has ended. */
   readonly onEnd: () => void;
 }
 
-/**
- * Registrations that are long dead and asked in one round, those first that were not asked for longest. A few leftovers
- * are asked every time; thousands would keep a core busy for nothing.
- */
+/** Unlisted endpoints probed per round, oldest probe first: thousands of leftovers would keep a core busy for nothing. */
 const MAX_DEAD_PER_ROUND = 500;
 
 /**
- * Pauses before what failed for something that may be over soon is asked again: a cold opencode on a busy machine needs
- * seconds for its first answers, and a node service whose tailscaled is busy cannot say who calls. Nobody should wait for
- * the next round because of that.
+ * Pauses before a failure that may be temporary is probed again, ahead of the next round: a cold opencode on a busy machine needs
+ * seconds for its first answers, and a node service cannot identify callers while its tailscaled is busy.
  */
 const RETRY_AFTER_MS = [2000, 5000, 10_000];
 
-/** Looks at everything that is registered, once per interval and when it is new. */
+/** Probes every registered endpoint, once per interval and when it is new. */
 export class Rounds {
   readonly #deps: RoundsDeps;
   readonly #inFlight = new Map<EndpointRecord, Promise<unknown>>();
@@ -35,7 +32,7 @@ export class Rounds {
     this.#deps = deps;
   }
 
-  /** One look, outside the schedule; a second is not asked for while it waits. */
+  /** One probe outside the schedule; joins one that is under way. */
   look(record: EndpointRecord): Promise<unknown> {
     if (!record.askable) return Promise.resolve();
     const known = this.#inFlight.get(record);
@@ -47,7 +44,7 @@ export class Rounds {
     return looking;
   }
 
-  /** Looks again soon at what failed for something that may be over then; a few times until it answers, ahead of the schedule. */
+  /** Probes again after a pause; see `RETRY_AFTER_MS`. */
   async lookAgainSoon(record: EndpointRecord, signal: AbortSignal): Promise<void> {
     const pauseMs = RETRY_AFTER_MS[record.retries];
     if (pauseMs === undefined) return;
@@ -56,18 +53,17 @@ export class Rounds {
     if (!signal.aborted && !record.healthy) await this.look(record);
   }
 
-  /** Resolves when what is being looked at now has answered or failed. */
+  /** Resolves when the probes that are under way now have ended. */
   async settled(): Promise<void> {
     await Promise.all(this.#inFlight.values());
   }
 
-  /** Resolves when everything that was never looked at before has answered or failed. */
+  /** Resolves when the first probes of new endpoints have ended. */
   async newcomers(): Promise<void> {
     const looks = [...this.#inFlight].filter(([{ probedAtMs }]) => probedAtMs === undefined);
     await Promise.all(looks.map(([, looking]) => looking));
   }
 
-  /** A round per interval until `signal` aborts. */
   async keep(signal: AbortSignal): Promise<void> {
     const { clock, intervalMs, onEnd } = this.#deps;
     for (;;) {
@@ -77,7 +73,7 @@ export class Rounds {
         record.roundDue = true;
         return this.look(record);
       });
-      // Not awaited: registrations that hang may take longer than one interval, and those that live must not wait for them.
+      // Not awaited: probes that hang may take longer than one interval, and must not delay the next round.
       void Promise.all(looks).then(onEnd);
     }
   }

@@ -1,33 +1,36 @@
-import type { EndpointRecord, EndpointTable } from './endpoint-table.ts';
-import type { Instance } from '../model/instance.ts';
 import { byPreference } from '../identity/merge.ts';
 import { isSame } from '../identity/names.ts';
 import { identityOf, isVouchedFor } from '../identity/naming.ts';
+import type { Pair } from '../identity/prover.ts';
+import { suspects } from '../identity/suspects.ts';
+import { ROUTES } from '../model/candidate.ts';
+import type { Instance, ProbedEndpoint } from '../model/instance.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
+import type { EndpointTable } from './endpoint-table.ts';
 
-/** What leads to one process, as far as it was known when somebody reached it. */
+/** What leads to one process, as known when a caller reached it. */
 export interface SameProcess {
-  /** The way by which it was reached first. */
+  /** The endpoint that was reached first. */
   readonly origin: EndpointRecord;
-  /** Ways that were proven to lead to that process, each with how often it had lapsed by then: another time, and it may be another process. */
+  /** Endpoints proven to lead to that process, each with its lapses by then: after one more it may be another process. */
   readonly proven: ReadonlyMap<EndpointRecord, number>;
 }
 
 type Shown = readonly Instance[];
 
-/** What leads to the process that was just reached by `origin`. */
+/** What leads to the process that `origin` just reached. */
 export function sameProcessAs(origin: EndpointRecord, instances: Shown, table: EndpointTable): SameProcess {
   return { origin, proven: extend(new Map([[origin, origin.lapses]]), instances, table) };
 }
 
-/** The same as it is known now: without what has lapsed since, with what has been proven since. */
+/** The same as known now: without endpoints that lapsed since, with those proven since. */
 export function stillSameProcess(sameProcess: SameProcess, instances: Shown, table: EndpointTable): SameProcess {
   return { origin: sameProcess.origin, proven: extend(sameProcess.proven, instances, table) };
 }
 
 /**
- * The registered ways to that process, best first. Besides what is proven, its own registration, and under its name
- * what carries its id: a tunnel that is back has a port that nothing was proven of. What anyone on the LAN can advertise
- * is its own proof or none.
+ * The registered endpoints of that process, best first: the proven ones, its own registration, and those under its name with its id,
+ * since a tunnel that is back has a new port that nothing was proven of. A LAN announcement counts only if proven: anyone can send one.
  */
 export function endpointsTo(
   { origin, proven }: SameProcess,
@@ -41,7 +44,7 @@ export function endpointsTo(
   return [...found].toSorted(byPreference);
 }
 
-/** Of every instance that one of these ways leads to now: its healthy ways, since nothing but proof joins those. */
+/** Adds the healthy endpoints of each instance that a proven endpoint leads to: only proof joins healthy endpoints. */
 function extend(known: SameProcess['proven'], instances: Shown, table: EndpointTable): SameProcess['proven'] {
   const proven = new Map([...known].filter(([record, lapses]) => stands(record, lapses, table)));
   for (const { endpoints } of new Set(instances.map(({ server }) => server))) {
@@ -63,4 +66,15 @@ function isRegisteredAs({ id, candidate }: EndpointRecord, origin: EndpointRecor
   return (
     id === origin.id && candidate.claims.id === undefined && isSame(identityOf(candidate), identityOf(origin.candidate))
   );
+}
+
+/** Pairs of endpoints that may lead to one process, with what a proof needs. */
+export function pairsToProve(table: EndpointTable, nowMs: number): readonly Pair[] {
+  const routeRank = ({ candidate }: ProbedEndpoint): number => ROUTES.indexOf(candidate.endpoint.route);
+  return suspects([...table.all()], nowMs).flatMap(({ keys, endpoints }): Pair[] => {
+    const [one, other] = table.recordsOf(endpoints.toSorted((a, b) => routeRank(a) - routeRank(b)));
+    if (one?.connection === undefined || other?.connection === undefined) return [];
+    const dialect = one.lastHealthy?.dialect ?? 'opencode-1';
+    return [{ keys, connections: [one.connection, other.connection], dialect }];
+  });
 }

@@ -1,56 +1,147 @@
 import type { Clock } from '../base/clock.ts';
-import type { EndpointRecord } from './endpoint-table.ts';
-import { OVERVIEW_PARTS } from '../model/instance.ts';
-import type { Batch } from '../probing/prober.ts';
+import { LinkedAbort } from '../base/linked-abort.ts';
+import type { Chain } from '../discovery/chain.ts';
+import { type Instance, OVERVIEW_PARTS } from '../model/instance.ts';
+import type { Batch, Prober } from '../probing/prober.ts';
 import { usableReport } from '../probing/report.ts';
-
-/** Whether a directory is another server's own, on the machine of that endpoint. */
-type IsTaken = (record: EndpointRecord, directory: string) => boolean;
+import type { EndpointRecord } from './endpoint-record.ts';
+import type { EndpointTable, IsTaken } from './endpoint-table.ts';
+import type { Rounds } from './rounds.ts';
 
 export interface SurveyDeps {
-  /** As is known when it is called; see `EndpointTable`. */
-  readonly takenDirectories: () => IsTaken;
-  /** Whether the version that the last round found is good enough. */
-  readonly trustsVersion: boolean;
-  /** Whether the other directories of a server are taken from its watcher, where it has one. They then go into no request. */
-  readonly trustsReports: boolean;
+  readonly table: Pick<EndpointTable, 'takenDirectories'>;
   readonly clock: Clock;
   readonly deadlineMs: number;
 }
 
-/** Share of the health deadline after which the next way is asked beside one that is silent: a little over a first look. */
-const NEXT_WAY = 0.3;
+export interface SurveysDeps extends SurveyDeps {
+  readonly table: EndpointTable;
+  readonly prober: Prober<EndpointRecord>;
+  readonly chain: Chain;
+  readonly rounds: Rounds;
+  /** Those that a snapshot lists now. */
+  readonly instances: () => readonly Instance[];
+  /** Aborts when the fleet closes. */
+  readonly signal: AbortSignal;
+}
+
+/** What tools ask for beyond the rounds, each bounded by one health deadline. Calls share a survey that is under way. */
+export class Surveys {
+  readonly #deps: SurveysDeps;
+  #listed: Promise<void> | undefined;
+  #everything: Promise<void> | undefined;
+
+  constructor(deps: SurveysDeps) {
+    this.#deps = deps;
+  }
+
+  /** Whether a survey of many servers is under way. */
+  get running(): boolean {
+    return this.#listed !== undefined || this.#everything !== undefined;
+  }
+
+  /** Asks the listed instances what they are doing, except those that a probe after number `sequence` has asked. */
+  listed(sequence: number): Promise<void> {
+    this.#listed ??= this.#surveyListed(sequence).finally(() => {
+      this.#listed = undefined;
+    });
+    return this.#listed;
+  }
+
+  /** Scans every source, and asks everything that is registered. */
+  everything(): Promise<void> {
+    this.#everything ??= this.#surveyEverything().finally(() => {
+      this.#everything = undefined;
+    });
+    return this.#everything;
+  }
+
+  /** Asks one server in its own directory and the others, through the endpoint `reachedBy` first. Returns its records. */
+  async one(
+    instance: Instance,
+    reachedBy: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly EndpointRecord[]> {
+    const all = this.#deps.table.recordsOf(instance.server.endpoints);
+    const isReached = ({ endpointId }: EndpointRecord): boolean => endpointId === reachedBy;
+    const records = [...all.filter(isReached), ...all.filter((one) => !isReached(one))];
+    const batch = this.#deps.prober.batch();
+    const flags = { trustsVersion: true, trustsReports: false };
+    await this.#bounded(
+      askOverviews({ servers: [records], due: new Set([records]), batch, ...flags }, this.#deps),
+      signal,
+    );
+    batch.end();
+    return records;
+  }
+
+  async #surveyListed(sequence: number): Promise<void> {
+    const servers = this.#servers();
+    const due = servers.filter(([best]) => best === undefined || !best.settledAfter(sequence));
+    const batch = this.#deps.prober.batch();
+    const flags = { trustsVersion: true, trustsReports: true };
+    const asking = askOverviews({ servers, due: new Set(due), batch, ...flags }, this.#deps);
+    await this.#bounded(Promise.all([asking, this.#deps.rounds.newcomers()]));
+    batch.end();
+  }
+
+  async #surveyEverything(): Promise<void> {
+    const { prober, table, chain, rounds } = this.#deps;
+    const servers = this.#servers();
+    const batch = prober.batch();
+    const flags = { trustsVersion: false, trustsReports: true };
+    const asking = askOverviews({ servers, due: new Set(servers), batch, ...flags }, this.#deps);
+    const looks = [...table.all()]
+      .filter(({ askable }) => askable)
+      .map((record) => batch.look(record, { parts: record.unknownParts }));
+    await this.#bounded(Promise.all([asking, ...looks, chain.rescan().then(() => rounds.settled())]));
+    batch.end();
+  }
+
+  #servers(): readonly (readonly EndpointRecord[])[] {
+    const servers = new Set(this.#deps.instances().map(({ server }) => server));
+    return [...servers].map(({ endpoints }) => this.#deps.table.recordsOf(endpoints));
+  }
+
+  #bounded(work: Promise<unknown>, signal?: AbortSignal): Promise<void> {
+    const { clock, deadlineMs, signal: closing } = this.#deps;
+    return waitFor(work, clock, deadlineMs, closing, signal);
+  }
+}
 
 /** A server's endpoints, best first. */
 type Endpoints = readonly EndpointRecord[];
 
+export interface OverviewRequest {
+  readonly servers: readonly Endpoints[];
+  /** Those of `servers` whose own directory is asked about too. */
+  readonly due: ReadonlySet<Endpoints>;
+  readonly batch: Batch<EndpointRecord>;
+  /** Skip the version check: the last round's result is good enough. */
+  readonly trustsVersion: boolean;
+  /** Take the other directories of a watched server from its watcher's report. They then go into no request. */
+  readonly trustsReports: boolean;
+}
+
+/** Share of the health deadline after which the next endpoint is asked beside a silent one: a little more than a first probe takes. */
+const NEXT_ENDPOINT = 0.3;
+
 /**
- * Asks each server of `due` what it is doing in its own directory, those asked longest ago first, and then each of `servers` what it
- * is doing in others. What looks interrupted in one server may run in another, which is asked about it last.
+ * Asks each server what it is doing in its own directory, the one asked longest ago first, then in its other directories. Two passes:
+ * work that looks interrupted in one server may run in another, whose directories are known only after the first pass.
  */
-export async function askOverviews(
-  servers: readonly Endpoints[],
-  due: ReadonlySet<Endpoints>,
-  batch: Batch<EndpointRecord>,
-  deps: SurveyDeps,
-): Promise<void> {
+export async function askOverviews(request: OverviewRequest, deps: SurveyDeps): Promise<void> {
+  const { servers, due, batch, trustsReports } = request;
   const ordered = servers.toSorted((one, other) => (one[0]?.probedAtMs ?? 0) - (other[0]?.probedAtMs ?? 0));
-  const taken = deps.takenDirectories();
+  const taken = deps.table.takenDirectories();
   const asked = await Promise.all(
     ordered.map(async (records) => {
-      if (due.has(records))
-        await askOne(
-          records
-            .filter(({ askable }) => askable)
-            .toSorted((one, other) => Number(isReported(other)) - Number(isReported(one))),
-          batch,
-          deps,
-        );
-      if (deps.trustsReports && shareReport(records)) return undefined;
+      if (due.has(records)) await askOne(records, request, deps);
+      if (trustsReports && shareReport(records)) return undefined;
       return await askElsewhere(records, batch, taken);
     }),
   );
-  const stillTaken = deps.takenDirectories();
+  const stillTaken = deps.table.takenDirectories();
   await Promise.all(
     ordered.map(async (records, index) => {
       const before = asked[index];
@@ -63,18 +154,18 @@ function isReported({ candidate, healthy }: EndpointRecord): boolean {
   return healthy && usableReport(candidate) !== undefined;
 }
 
-/** What the watcher by one way says of other directories all ways know; false where none has a watcher. */
+/** Copies a watcher's report to the server's other endpoints; false if no endpoint has one. */
 function shareReport(records: Endpoints): boolean {
   const reported = records.find(isReported);
   if (reported === undefined) return false;
-  for (const other of records) if (other !== reported) other.copyElsewhere(reported);
+  for (const other of records) if (other !== reported) other.directories.copy(reported.directories);
   return true;
 }
 
 /**
- * By the endpoint that answered last. What one endpoint of a server finds out all know: any of them may be the last that is left.
+ * Asks through the endpoint that answered last. Endpoints share what they learn: any of them may be the only one left later.
  *
- * @param before directories that were asked about in this survey
+ * @param before directories that this survey has asked about already
  * @returns those asked about now
  */
 async function askElsewhere(
@@ -86,32 +177,51 @@ async function askElsewhere(
   const askedAtMs = ({ known }: EndpointRecord): number => known?.overview.askedAtMs ?? 0;
   const [record] = records.filter(({ healthy }) => healthy).toSorted((one, other) => askedAtMs(other) - askedAtMs(one));
   if (record === undefined) return [];
-  const others = records.filter((other) => other !== record);
-  for (const other of others) record.takeElsewhere(other);
-  if (before === undefined) record.askedElsewhere = [];
+  const { directories } = record;
+  const others = records.filter((other) => other !== record).map((other) => other.directories);
+  for (const other of others) directories.merge(other);
+  if (before === undefined) directories.asked = [];
   const elsewhere = record
-    .otherDirectories((directory) => isTaken(record, directory))
+    .directoriesToAsk((directory) => isTaken(record, directory))
     .filter(({ directory }) => before?.includes(directory) !== true);
   if (elsewhere.length > 0) await batch.look(record, { parts: [], elsewhere });
-  for (const other of others) other.copyElsewhere(record);
+  for (const other of others) other.copy(directories);
   return elsewhere.map(({ directory }) => directory);
 }
 
-/** By its best way; by the next as well where that one fails or is silent. */
+/** Asks through the best endpoint, one with a report first; through the next as well if that fails or is silent. */
 async function askOne(
-  records: readonly EndpointRecord[],
-  batch: Batch<EndpointRecord>,
-  { clock, deadlineMs, trustsVersion }: SurveyDeps,
+  records: Endpoints,
+  { batch, trustsVersion }: OverviewRequest,
+  { clock, deadlineMs }: SurveyDeps,
 ): Promise<void> {
+  const askable = records
+    .filter((record) => record.askable)
+    .toSorted((one, other) => Number(isReported(other)) - Number(isReported(one)));
   const asked: Promise<unknown>[] = [];
-  for (const [index, record] of records.entries()) {
+  for (const [index, record] of askable.entries()) {
     const looking = batch.look(record, { parts: OVERVIEW_PARTS, trustsVersion });
     asked.push(looking);
-    if (index === records.length - 1) break;
+    if (index === askable.length - 1) break;
     const silence = new AbortController();
-    const outcome = await Promise.race([looking, clock.sleep(deadlineMs * NEXT_WAY, silence.signal)]);
+    const outcome = await Promise.race([looking, clock.sleep(deadlineMs * NEXT_ENDPOINT, silence.signal)]);
     silence.abort();
     if (outcome?.result.status === 'healthy') return;
   }
   await Promise.all(asked);
+}
+
+/** Waits for `work`, for at most `ms`, and until one of `signals` aborts. Rejects only if `work` does. */
+export async function waitFor(
+  work: Promise<unknown>,
+  clock: Clock,
+  ms: number,
+  ...signals: readonly (AbortSignal | undefined)[]
+): Promise<void> {
+  const over = new LinkedAbort(...signals);
+  try {
+    await Promise.race([work, clock.sleep(ms, over.signal)]);
+  } finally {
+    over.end();
+  }
 }

@@ -1,24 +1,31 @@
 import type { Waiting } from './instance.ts';
 
-/** A session that is running, waiting or ended recently, reported by a watcher. Text is clean and bounded. */
+/** A session that runs, waits or ended in the last hour, as its server's watcher last saw it. Text is clean and bounded. */
 export interface WatchedSession {
   readonly id: string;
   readonly title: string;
   readonly directory: string;
-  /** Set for a sub-agent: the session that started it. */
+  /** Of a sub-agent's session: the session that it works for. */
   readonly parentId?: string;
   readonly state: 'waiting' | 'busy' | 'retrying' | 'idle' | 'failed' | 'interrupted';
   /** When that state began, ms since the epoch by its own machine's clock. */
   readonly sinceMs: number;
-  /** When the current or last turn began, if that was seen. */
+  /** When its running or last turn began, if known. */
   readonly turnBeganMs?: number;
   /** Why it retries, failed or was interrupted. */
   readonly reason?: string;
-  /** Its own requests only; a sub-agent's are listed at the sub-agent's session. */
+  /** Its own requests; a sub-agent's are at the sub-agent's session. */
   readonly waiting: readonly Waiting[];
 }
 
-/** Follows parents up to the root session, as far as they are in `byId`. */
+const RUNNING: ReadonlySet<WatchedSession['state']> = new Set(['busy', 'waiting', 'retrying']);
+
+/** Whether its turn has not ended. */
+export function runs({ state }: Pick<WatchedSession, 'state'>): boolean {
+  return RUNNING.has(state);
+}
+
+/** The session at the root of `session`'s parents, as far as they are in `byId`. */
 export function rootSession(session: WatchedSession, byId: ReadonlyMap<string, WatchedSession>): WatchedSession {
   const chain = [session];
   for (;;) {

@@ -2,24 +2,24 @@ import type { NotifySettings } from '../config/notify.ts';
 import { singleLine } from '../base/plain-text.ts';
 import type { Followed } from '../model/followed.ts';
 import type { Instance, Waiting } from '../model/instance.ts';
-import { rootSession, type WatchedSession } from '../model/watched.ts';
+import { rootSession, runs, type WatchedSession } from '../model/watched.ts';
 import type { WatchedServer } from '../watch/contract.ts';
 import { factId, type Notice } from './notice.ts';
 
-/** What of a server was noticed; kept across restarts. All times are ms since the epoch. */
+/** What was noticed of one server; kept across restarts. All times are ms since the epoch. */
 export interface ServerMemory {
-  /** When its sessions were last looked at. */
+  /** When its sessions were last checked. */
   lookedMs: number;
-  /** Since when the watcher does not have it, in this process. */
+  /** Since when the watcher of this process does not list it. */
   missingMs?: number;
-  /** Root sessions that ran when they were last looked at, by id. */
+  /** Root sessions that ran at the last check, by id. */
   readonly runs: Map<string, Run>;
-  /** Requests that waited then, by the fact's id. */
+  /** Requests that waited at the last check, by the fact's id. */
   readonly waits: Map<string, Wait>;
 }
 
 interface Run {
-  /** When the turn began: what its fact is named by. */
+  /** When the turn began: part of its fact's id. */
   readonly turnMs: number;
   /** Its `stalled` notice was sent. */
   isStalled: boolean;
@@ -27,7 +27,7 @@ interface Run {
 
 interface Wait {
   readonly notice: Notice;
-  /** It was said once more, or will not be. */
+  /** The `unanswered` notice was made, or is not wanted. */
   isRepeated: boolean;
 }
 
@@ -35,26 +35,24 @@ export type Memory = Map<string, ServerMemory>;
 
 export interface FactLook {
   readonly servers: readonly WatchedServer[];
-  /** By session. */
+  /** Turns that calls follow, by session. */
   readonly followed: ReadonlyMap<string, Followed>;
   readonly nowMs: number;
-  /** Of the page; undefined where there is none. */
+  /** Address of the page; undefined without one. */
   readonly linkBase: string | undefined;
 }
 
-/** A registration that is written again, or a node service that starts, takes seconds. */
+/** Longer than a rewritten registration or a starting node service takes. */
 const GONE_MS = 60_000;
-/** A call sees that a session waits before its watcher does, by one survey. */
+/** A call may see a request one survey earlier than the watcher. */
 const SEEN_WITHIN_MS = 5_000;
 const MAX_TITLE_CHARS = 120;
 const MAX_TEXT_CHARS = 1_500;
 const MAX_PLACE_CHARS = 300;
-/** A push service takes a few kilobytes for all of a notification. */
+/** A push service takes a few kilobytes for a whole notification. */
 const MAX_LINK_CHARS = 1_000;
 
-const RUNNING: ReadonlySet<WatchedSession['state']> = new Set(['busy', 'retrying', 'waiting']);
-
-/** Makes facts of what the watcher sees: each once, with an id that does not depend on this process. */
+/** Makes notices of what the watcher sees: each fact once, under an id that a restart keeps. */
 export class Facts {
   readonly #settings: Omit<NotifySettings, 'channels'>;
   readonly #host: string;
@@ -66,7 +64,7 @@ export class Facts {
     this.#memory = memory;
   }
 
-  /** What is new since the last look. */
+  /** The news since the last call. */
   look(look: FactLook): readonly Notice[] {
     const { servers, nowMs } = look;
     const notices: Notice[] = [];
@@ -74,7 +72,7 @@ export class Facts {
       const memory = this.#memory.get(server.id);
       if (memory !== undefined) delete memory.missingMs;
       if (server.checkedMs !== undefined) notices.push(...this.#lookAt(server, look));
-      // While its events are missed what was known stands, unless it ended.
+      // While its event stream is down nothing is news but that the server ended.
       else if (memory !== undefined) notices.push(...this.#ended({ server, look, memory, lookedMs: undefined }));
     }
     const present = new Set(servers.map(({ id }) => id));
@@ -88,7 +86,7 @@ export class Facts {
     return notices;
   }
 
-  /** When to look again although nothing changes, ms since the epoch. */
+  /** When `look` is due without a change, ms since the epoch. */
   nextMs(servers: readonly WatchedServer[]): number {
     const due: number[] = [];
     const { repeatAfterMinutes, stalledAfterMinutes } = this.#settings;
@@ -120,7 +118,7 @@ export class Facts {
     return [...this.#requests(seen), ...this.#turns(seen)];
   }
 
-  /** What ran in a server that ended waits no more. Whether it was closed or crashed is not known, so each of its turns has failed. */
+  /** Settles the requests of a server that ended, and reports its turns as failed: it may have been closed or have crashed. */
   #ended(seen: Seen): readonly Notice[] {
     const { server, look, memory } = seen;
     const interrupted = new Map(
@@ -136,7 +134,7 @@ export class Facts {
       const session = interrupted.get(id);
       if (session === undefined) return [];
       memory.runs.delete(id);
-      return this.#isUnsaid(session, run, look) ? [] : this.#ofTurn(session, run, 'failed', seen);
+      return this.#isNoNews(session, run, look) ? [] : this.#ofTurn(session, run, 'failed', seen);
     });
     return [...waited, ...ran];
   }
@@ -153,7 +151,7 @@ export class Facts {
       const notice = { ...this.#about(root, server, look, request), id, event: request.kind, atMs: nowMs };
       if (known === undefined) {
         memory.waits.set(id, { notice, isRepeated: this.#settings.repeatAfterMinutes === 0 });
-        // The caller that follows the turn knows of it, and settles it or asks the person; if not, the repetition says it.
+        // A caller that follows the turn sees the request itself. If it does nothing, the `unanswered` notice still comes.
         if (until < session.sinceMs - SEEN_WITHIN_MS) notices.push(notice);
       } else if (!known.isRepeated && nowMs >= known.notice.atMs + minutes(this.#settings.repeatAfterMinutes)) {
         known.isRepeated = true;
@@ -168,7 +166,7 @@ export class Facts {
     return notices;
   }
 
-  /** Sub-agents' turns are their root's work. */
+  /** Only root sessions: a sub-agent's turn is part of its root's. */
   #turns(seen: Seen): readonly Notice[] {
     const { server, memory } = seen;
     const roots = server.sessions.filter(({ parentId }) => parentId === undefined);
@@ -181,7 +179,7 @@ export class Facts {
     const { look, memory, lookedMs } = seen;
     const { id, state, sinceMs, turnBeganMs } = session;
     const known = memory.runs.get(id);
-    if (RUNNING.has(state)) {
+    if (runs(session)) {
       const turnMs = turnBeganMs ?? known?.turnMs ?? sinceMs;
       const run = known?.turnMs === turnMs ? known : { turnMs, isStalled: false };
       memory.runs.set(id, run);
@@ -192,11 +190,11 @@ export class Facts {
         : { ...this.#ofTurn(session, run, 'stalled', seen), ...(state === 'busy' && { reason: this.#silence }) };
     }
     memory.runs.delete(id);
-    // One that began and ended between two looks.
+    // It began and ended between two checks.
     const isUnseen = turnBeganMs !== undefined && lookedMs !== undefined && turnBeganMs > lookedMs;
     const run = known ?? (isUnseen ? { turnMs: turnBeganMs, isStalled: false } : undefined);
     if (run === undefined || state === 'interrupted') return undefined;
-    if (this.#isUnsaid(session, run, look)) return undefined;
+    if (this.#isNoNews(session, run, look)) return undefined;
     return this.#ofTurn(session, run, state === 'failed' ? 'failed' : 'done', seen);
   }
 
@@ -215,8 +213,8 @@ export class Facts {
     };
   }
 
-  /** The end of a turn that is too short to be news, or that a call followed to its end, or follows still. */
-  #isUnsaid({ id, sinceMs }: WatchedSession, { turnMs }: Run, { followed, nowMs }: FactLook): boolean {
+  /** Whether the end of a turn is not worth a notice: the turn was short, or a call followed it to its end or still does. */
+  #isNoNews({ id, sinceMs }: WatchedSession, { turnMs }: Run, { followed, nowMs }: FactLook): boolean {
     const endMs = sinceMs > turnMs ? sinceMs : nowMs;
     if (endMs - turnMs < this.#settings.minTurnSeconds * 1_000) return true;
     const call = followed.get(id);
@@ -260,7 +258,7 @@ interface Seen {
   readonly server: WatchedServer;
   readonly look: FactLook;
   readonly memory: ServerMemory;
-  /** When its sessions were looked at before. */
+  /** When its sessions were checked before; undefined at the first check. */
   readonly lookedMs: number | undefined;
 }
 
@@ -276,7 +274,7 @@ function noProgressSinceMs(root: WatchedSession, { sessions, lastEvents }: Watch
   return Math.max(root.sinceMs, ...team.map(({ id }) => lastEvents.get(id) ?? 0));
 }
 
-/** Each request once, with the session that asked and the root session that it works for. */
+/** Each request with the session that asked and its root session. */
 function requestsOf({ sessions }: WatchedServer) {
   const byId = new Map(sessions.map((session) => [session.id, session]));
   return sessions.flatMap((session) =>

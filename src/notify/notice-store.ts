@@ -10,7 +10,7 @@ import type { Memory } from './facts.ts';
 import type { Notice } from './notice.ts';
 import type { KeptOutbox } from './outbox.ts';
 
-/** What was noticed, and what is still to be said by each channel, by its name: one file, so that they always fit each other. */
+/** The memory of facts, and each channel's outbox by channel name. One file, so that both always match. */
 export interface Kept {
   readonly memory: Memory;
   readonly outboxes: ReadonlyMap<string, KeptOutbox>;
@@ -49,31 +49,31 @@ const keptSchema = z.object({
   ),
 });
 
-/** A file of this user alone, replaced as a whole. Neither a read nor a write ever rejects. */
+/** A file of this user alone (0600), replaced as a whole. Reads and writes never reject. */
 export class NoticeStore {
   readonly #path: string;
   readonly #logger: Logger;
   #hasFailed = false;
   #written = '';
 
-  /** @param folder made when it is first needed, 0700 */
+  /** @param folder created on the first write, 0700 */
   constructor(folder: string, logger: Logger) {
     this.#path = join(folder, 'pending.json');
     this.#logger = logger;
   }
 
-  /** Empty where there is none that can be used. */
+  /** Empty without a usable file. */
   async read(): Promise<Kept> {
     let text: string;
     try {
       text = await readFile(this.#path, 'utf8');
     } catch (error) {
-      if (errorCode(error) !== 'ENOENT') this.#tell('cannot read what is still to be notified', messageOf(error));
+      if (errorCode(error) !== 'ENOENT') this.#warn('cannot read pending notifications', messageOf(error));
       return { memory: new Map(), outboxes: new Map() };
     }
     const kept = keptSchema.safeParse(jsonOf(text));
     if (!kept.success) {
-      this.#tell('what is still to be notified is damaged; starting without it', 'not as this version writes it');
+      this.#warn('cannot read pending notifications; starting without them', 'not as this version writes it');
       return { memory: new Map(), outboxes: new Map() };
     }
     return {
@@ -94,7 +94,7 @@ export class NoticeStore {
 
   async write(kept: Kept): Promise<void> {
     const text = textOf(kept);
-    // A look that found nothing new is no reason to write.
+    // The time of a check that found nothing new is not worth a write.
     const substance = text.replace(/"lookedMs":\d+/g, '');
     if (substance === this.#written) return;
     const temporary = `${this.#path}.${randomUUID()}.tmp`;
@@ -108,11 +108,11 @@ export class NoticeStore {
       await rm(temporary, { force: true }).catch(() => {});
       if (this.#hasFailed) return;
       this.#hasFailed = true;
-      this.#tell('cannot keep what is still to be notified; a restart would lose it', messageOf(error));
+      this.#warn('cannot write pending notifications; a restart would lose them', messageOf(error));
     }
   }
 
-  #tell(message: string, reason: string): void {
+  #warn(message: string, reason: string): void {
     this.#logger.log('warn', message, { path: this.#path, reason });
   }
 }

@@ -3,12 +3,12 @@ import type { Notice, NoticeEvent } from './notice.ts';
 
 export interface NoticeWords {
   readonly title: string;
-  /** Empty where the title says all. */
+  /** Empty if the title says everything. */
   readonly body: string;
   readonly link?: string;
 }
 
-/** Without anything that names a machine, a project or what is done there. */
+/** Titles for the text level `none`: nothing that names a machine, a project or its work. */
 const BARE: Readonly<Record<NoticeEvent, string>> = {
   permission: 'An agent waits for a permission',
   question: 'An agent asks a question',
@@ -31,7 +31,7 @@ const HEADINGS: Readonly<Record<Exclude<NoticeEvent, 'summary' | 'test'>, string
   settled: 'Settled',
 };
 
-/** What a channel with this level says of a fact. */
+/** A notice as text, with no more detail than the level allows. */
 export function noticeWords(notice: Notice, level: TextLevel): NoticeWords {
   const { event, host, directory, session, link, counts } = notice;
   if (event === 'summary') return { title: `${BARE.summary}: ${countsOf(counts)}`, body: level === 'none' ? '' : host };
@@ -50,7 +50,7 @@ function countsOf(counts: Notice['counts'] = {}): string {
     .join(', ');
 }
 
-/** A fact as JSON for programs, with no more than the level allows. */
+/** A notice as JSON, with no more detail than the level allows. */
 export function jsonOfNotice(notice: Notice, level: TextLevel): Readonly<Record<string, unknown>> {
   const { id, event, atMs, host, instance, directory, session, request, reason, link, counts } = notice;
   const { title, body } = noticeWords(notice, level);

@@ -2,27 +2,27 @@ import { createHash } from 'node:crypto';
 import type { NotifyEvent } from '../config/notify.ts';
 
 /**
- * What channels say: of the facts that rules name, and that a request is settled (which replaces what was said of it), that more
- * happened than is said one by one, and a test.
+ * The events that rules name, and three more: `settled` replaces the notice of a request, `summary` adds up events beyond the limit,
+ * `test` tries a channel.
  */
 export type NoticeEvent = NotifyEvent | 'settled' | 'summary' | 'test';
 
-/** One fact as it is to be said. All text is clean and bounded. */
+/** One notification. All text is clean and bounded. */
 export interface Notice {
-  /** The same for all that is said of one fact, also after a restart: a channel replaces by it what it said before. */
+  /** The same for all notices of one fact, also after a restart; a channel replaces an earlier notice by it. */
   readonly id: string;
   readonly event: NoticeEvent;
   /** When it was noticed, ms since the epoch. */
   readonly atMs: number;
-  /** The machine. */
+  /** Name of the machine. */
   readonly host: string;
   readonly instance?: string;
   readonly directory?: string;
   readonly session?: { readonly id: string; readonly title: string };
   readonly request?: { readonly id: string; readonly kind: 'permission' | 'question'; readonly text: string };
-  /** Why it failed or retries, or how it was settled. */
+  /** Why the turn failed or retries, or how the request was settled. */
   readonly reason?: string;
-  /** Opens the very request or session on the page. */
+  /** Opens the request or session on the page. */
   readonly link?: string;
   /** Of a summary: how often each event happened. */
   readonly counts?: Readonly<Partial<Record<NotifyEvent, number>>>;
@@ -35,7 +35,7 @@ export function factId(...parts: readonly (string | number)[]): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, ID_CHARS);
 }
 
-/** Somebody must act: such a notice is neither dropped nor summarised. */
+/** Whether a person must act. Such a notice is neither dropped nor added up. */
 export function isRequest({ event }: Pick<Notice, 'event'>): boolean {
   return event === 'permission' || event === 'question' || event === 'unanswered';
 }

@@ -1,5 +1,5 @@
 import type { ChannelRules, NotifySettings } from '../config/notify.ts';
-import { type Clock, untilWall } from '../base/clock.ts';
+import { type Clock, untilWall, WakeableSleep } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Followed } from '../model/followed.ts';
@@ -15,28 +15,27 @@ export interface NotifierDeps {
   readonly watcher: Watcher;
   /** This machine's name. */
   readonly host: string;
-  /** Of the page, as it is now; undefined where there is none. */
+  /** The page's current address; undefined without one. */
   readonly linkBase: () => string | undefined;
-  /** Which sessions calls on this machine follow. */
+  /** The turns that calls on this machine follow, by session. */
   readonly followed: () => Promise<ReadonlyMap<string, Followed>>;
   readonly store: NoticeStore;
-  /** Resolves with what lets go once this process is the one that notifies; undefined where another is. */
+  /** Makes this process the one that notifies, until the returned function is called; undefined if another process is. */
   readonly hold: () => Promise<(() => Promise<void>) | undefined>;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-/** How soon another process takes over. */
+/** How soon a process takes over from one that ended. */
 const HOLD_PAUSE_MS = 5_000;
 
-/** Tells a person what happens on the servers that a watcher follows. */
+/** Notifies a person of what happens on the servers that a watcher follows. */
 export class Notifier {
   readonly #deps: NotifierDeps;
   readonly #ending = new AbortController();
   readonly #outboxes: ReadonlyMap<string, Outbox>;
   #memory: Memory = new Map();
-  #wake: () => void = () => {};
-  #isWoken = false;
+  readonly #pause: WakeableSleep;
   #work: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
   #isUnwritten = false;
@@ -45,6 +44,7 @@ export class Notifier {
   constructor(deps: NotifierDeps) {
     this.#deps = deps;
     const { channels, clock, logger } = deps;
+    this.#pause = new WakeableSleep(clock);
     this.#outboxes = new Map(
       channels.map(({ rules, channel }) => [
         rules.name,
@@ -53,12 +53,12 @@ export class Notifier {
     );
   }
 
-  /** Returns at once. */
+  /** Returns immediately. */
   start(): void {
     this.#work ??= this.#run();
   }
 
-  /** Ends what is under way; what has not arrived is kept for the next process. */
+  /** Cuts deliveries; what has not arrived is kept for the next process. */
   async close(): Promise<void> {
     this.#ending.abort();
     await this.#work;
@@ -75,7 +75,7 @@ export class Notifier {
         const release = await hold();
         if (release !== undefined) return release;
       } catch (error) {
-        logger.log('warn', 'cannot see whether another process notifies too', { reason: messageOf(error) });
+        logger.log('warn', 'cannot check whether another process notifies too', { reason: messageOf(error) });
         return undefined;
       }
       if (isFirst) logger.log('info', 'another process of this user notifies; this one does when that ends');
@@ -85,7 +85,7 @@ export class Notifier {
   }
 
   async #run(): Promise<void> {
-    const { store, watcher, settings, host, logger } = this.#deps;
+    const { store, watcher, settings, host, clock, logger } = this.#deps;
     const { signal } = this.#ending;
     this.#release = await this.#hold();
     if (signal.aborted) return;
@@ -98,14 +98,10 @@ export class Notifier {
     }
     logger.log('info', 'notifying', { channels: [...this.#outboxes.keys()].join(', ') });
     const facts = new Facts(settings, host, this.#memory);
-    const stop = watcher.onChange(() => {
-      this.#isWoken = true;
-      this.#wake();
-    });
+    const stop = watcher.onChange(() => this.#pause.wake());
     while (!signal.aborted) {
-      this.#isWoken = false;
       await this.#look(facts);
-      await this.#rest(facts);
+      await this.#pause.sleep(untilWall(clock, facts.nextMs(watcher.servers())), signal);
     }
     stop();
   }
@@ -113,7 +109,7 @@ export class Notifier {
   async #look(facts: Facts): Promise<void> {
     const { watcher, followed, clock, linkBase, logger } = this.#deps;
     const calls = await followed().catch((error: unknown) => {
-      logger.log('warn', 'cannot see which turns a call follows', { reason: messageOf(error) });
+      logger.log('warn', 'cannot read which turns calls follow', { reason: messageOf(error) });
       return new Map<string, Followed>();
     });
     const notices = facts.look({
@@ -123,21 +119,11 @@ export class Notifier {
       linkBase: linkBase(),
     });
     for (const notice of notices) for (const outbox of this.#outboxes.values()) outbox.offer(notice);
-    // Which turns run is kept too: that one ended while no process looked is noticed by the next.
+    // Running turns are kept too, so that the next process notices one that ended meanwhile.
     this.#write();
   }
 
-  async #rest(facts: Facts): Promise<void> {
-    const { clock, watcher } = this.#deps;
-    const rest = new AbortController();
-    this.#wake = () => rest.abort();
-    this.#ending.signal.addEventListener('abort', this.#wake, { once: true });
-    if (this.#isWoken || this.#ending.signal.aborted) rest.abort();
-    await clock.sleep(untilWall(clock, facts.nextMs(watcher.servers())), rest.signal);
-    this.#ending.signal.removeEventListener('abort', this.#wake);
-  }
-
-  /** One write at a time, of what is so when it begins. */
+  /** One write at a time, of the state when it begins. */
   #write(): void {
     this.#isUnwritten = true;
     this.#writing ??= this.#writeAll().finally(() => {

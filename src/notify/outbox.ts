@@ -1,24 +1,24 @@
 import type { ChannelRules, NotifyEvent } from '../config/notify.ts';
-import { type Clock, untilWall } from '../base/clock.ts';
+import { type Clock, untilWall, WakeableSleep } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type Channel, DeliveryError } from './channels/channel.ts';
 import { factId, isRequest, type Notice } from './notice.ts';
 import { accepts, nextHours } from './rules.ts';
 
-/** A notice on its way. */
+/** A notice that waits for its delivery. */
 export interface Pending {
   readonly notice: Notice;
-  /** Not before: the hours of the channel, or what is still to be added up. Ms since the epoch. */
+  /** Earliest delivery, ms since the epoch: the channel's hours, or a summary that still adds up. */
   readonly fromMs: number;
-  /** Deliveries that were begun; after the first it may have arrived. */
+  /** Deliveries begun; after the first the notice may have arrived. */
   attempts: number;
 }
 
-/** What survives a restart. */
+/** The part of an outbox that survives a restart. */
 export interface KeptOutbox {
   readonly pending: readonly Pending[];
-  /** Requests that were said and are not settled, with what replaces them. */
+  /** Delivered requests that are not settled, with what replaces them; see `Receipt`. */
   readonly shown: readonly (readonly [id: string, replaces: string | undefined])[];
 }
 
@@ -27,29 +27,26 @@ export interface OutboxDeps {
   readonly channel: Channel;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Called when what must survive a restart is different. */
+  /** Called when `kept` changed. */
   readonly onChange: () => void;
 }
 
 const FIRST_PAUSE_MS = 1_000;
-/** One that was away for hours is given what waits within a minute of its return. */
+/** A channel that was away for hours gets its notices within a minute of its return. */
 const MAX_PAUSE_MS = 60_000;
-/** What the other end refuses this often it will never take. */
+/** A notice refused this often is dropped. */
 const MAX_REFUSALS = 5;
 const REFUSED_PAUSE_MS = 10_000;
-/** That somebody is done is no news a day later. */
+/** A day later, the end of a turn is no news. */
 const KEPT_MS = 86_400_000;
 
-/** What nobody must act on is said one by one up to here, and once more for each refill; beyond, it is added up. */
+/** Events that need no action are delivered one by one up to `BURST`, one more per `REFILL_MS`; a summary adds up the rest. */
 const BURST = 20;
 const REFILL_MS = 30_000;
-/** For so long a summary adds up before it is sent. */
+/** How long a summary adds up before it is sent. */
 const SUMMARY_MS = 30_000;
 
-/**
- * What one channel has still to say. Each goes out at least once, in its own time: what a channel does not take is tried again, and
- * holds up no other channel. Of one fact only the newest word is kept.
- */
+/** One channel's queue. Each notice is delivered at least once; a failed one is tried again. Of one fact only the newest is kept. */
 export class Outbox {
   readonly #deps: OutboxDeps;
   readonly #ending = new AbortController();
@@ -57,20 +54,20 @@ export class Outbox {
   readonly #shown = new Map<string, string | undefined>();
   #budget = BURST;
   #refilledMs: number;
-  #wake: () => void = () => {};
-  #isWoken = false;
+  readonly #pause: WakeableSleep;
   #isAbsent = false;
   #failing: string | undefined;
   #work: Promise<void> | undefined;
 
   constructor(deps: OutboxDeps) {
     this.#deps = deps;
+    this.#pause = new WakeableSleep(deps.clock);
     this.#refilledMs = deps.clock.monotonic();
   }
 
-  /** Takes up what an earlier process left, before `start`. */
+  /** Takes over what an earlier process left. Call it before `start`. */
   restore({ pending, shown }: KeptOutbox): void {
-    // The process may have ended between a delivery and what it wrote of it.
+    // The process may have ended after a delivery, before it wrote that down.
     for (const one of pending) this.#pending.set(one.notice.id, { ...one, attempts: Math.max(1, one.attempts) });
     for (const [id, replaces] of shown) this.#shown.set(id, replaces);
   }
@@ -83,13 +80,13 @@ export class Outbox {
     this.#work = this.#run();
   }
 
-  /** Cuts what is under way. What has not arrived stays in `kept`. */
+  /** Cuts a delivery. What has not arrived stays in `kept`. */
   async close(): Promise<void> {
     this.#ending.abort();
     await this.#work;
   }
 
-  /** Takes a notice where the rules of the channel fit it. Never waits. */
+  /** Queues a notice that the channel's rules accept. Never waits. */
   offer(notice: Notice): void {
     const { rules, clock } = this.#deps;
     const { event, id } = notice;
@@ -98,7 +95,7 @@ export class Outbox {
     else if (event === 'summary' || event === 'test') this.#put(notice, clock.now());
     else if (accepts(rules, event, notice)) {
       const fromMs = nextHours(rules.hours, clock.now());
-      // What waits for a person is said when the hours begin, if it still waits then.
+      // Outside the channel's hours a request waits for them; other events are dropped.
       if (isRequest(notice)) this.#put(notice, fromMs);
       else if (fromMs > clock.now()) return;
       else if (this.#pending.has(id) || this.#takeBudget()) this.#put(notice, fromMs);
@@ -107,14 +104,14 @@ export class Outbox {
   }
 
   #put(notice: Notice, fromMs: number): void {
-    // At the end, since another try of what failed waits behind the others.
+    // At the end of the queue: what failed before waits behind the others.
     const attempts = this.#pending.get(notice.id)?.attempts ?? 0;
     this.#pending.delete(notice.id);
     this.#pending.set(notice.id, { notice, fromMs, attempts });
     this.#changed();
   }
 
-  /** What was never said need not be taken back. */
+  /** A request that was never delivered is dropped; otherwise the channel is told that it is settled. */
   #settle(notice: Notice): void {
     const pending = this.#pending.get(notice.id);
     if (this.#shown.has(notice.id) || (pending?.attempts ?? 0) > 0) this.#put(notice, this.#deps.clock.now());
@@ -143,8 +140,7 @@ export class Outbox {
   }
 
   #changed(): void {
-    this.#isWoken = true;
-    this.#wake();
+    this.#pause.wake();
     this.#deps.onChange();
   }
 
@@ -153,9 +149,8 @@ export class Outbox {
     const { signal } = this.#ending;
     let pauseMs = FIRST_PAUSE_MS;
     while (!signal.aborted) {
-      this.#isWoken = false;
       const next = this.#next();
-      if (next === undefined) await this.#rest();
+      if (next === undefined) await this.#pause.sleep(untilWall(clock, this.#nextMs()), signal);
       else if (await this.#deliver(next)) pauseMs = FIRST_PAUSE_MS;
       else if (!signal.aborted) {
         await clock.sleep(pauseMs, signal);
@@ -164,7 +159,7 @@ export class Outbox {
     }
   }
 
-  /** What somebody must act on goes first. */
+  /** Requests go first. */
   #next(): Pending | undefined {
     const nowMs = this.#deps.clock.now();
     this.#dropOld(nowMs);
@@ -176,23 +171,15 @@ export class Outbox {
     const old = [...this.#pending.values()].filter(({ notice }) => !isRequest(notice) && nowMs - notice.atMs > KEPT_MS);
     if (old.length === 0) return;
     for (const { notice } of old) this.#pending.delete(notice.id);
-    this.#log('warn', 'notifications of yesterday were dropped: their channel took none', { count: old.length });
+    this.#log('warn', 'dropped notifications that could not be delivered for a day', { count: old.length });
     this.#deps.onChange();
   }
 
-  /** Until there is something to do. */
-  async #rest(): Promise<void> {
-    const { clock } = this.#deps;
-    const rest = new AbortController();
-    this.#wake = () => rest.abort();
-    this.#ending.signal.addEventListener('abort', this.#wake, { once: true });
-    if (this.#isWoken) rest.abort();
-    const fromMs = Math.min(...[...this.#pending.values()].map((one) => one.fromMs), Number.POSITIVE_INFINITY);
-    await clock.sleep(untilWall(clock, fromMs), rest.signal);
-    this.#ending.signal.removeEventListener('abort', this.#wake);
+  #nextMs(): number {
+    return Math.min(...[...this.#pending.values()].map(({ fromMs }) => fromMs), Number.POSITIVE_INFINITY);
   }
 
-  /** False where the channel is to be left alone for a while. */
+  /** False if the channel needs a pause. */
   async #deliver(pending: Pending): Promise<boolean> {
     const { channel } = this.#deps;
     const { notice } = pending;
@@ -217,7 +204,7 @@ export class Outbox {
     if (kind === 'absent') {
       this.#isAbsent = true;
       this.#pending.clear();
-      this.#log('info', 'a channel for notifications is off', { reason });
+      this.#log('info', 'a notification channel is off', { reason });
       this.#deps.onChange();
       return true;
     }
@@ -230,11 +217,11 @@ export class Outbox {
       this.#failing = reason;
       this.#putBack(pending, kind === 'refused' ? REFUSED_PAUSE_MS : 0);
     }
-    // Where only this one is refused the others get through.
+    // A refusal concerns this notice only; the next one needs no pause.
     return kind === 'refused';
   }
 
-  /** Behind the others. */
+  /** Moves it to the end of the queue. */
   #putBack(pending: Pending, pauseMs: number): void {
     const { id } = pending.notice;
     if (this.#pending.get(id) !== pending) return;
@@ -242,7 +229,7 @@ export class Outbox {
     this.#pending.set(id, { ...pending, fromMs: this.#deps.clock.now() + pauseMs });
   }
 
-  /** Unless something newer is to be said of it. */
+  /** Removes it, unless a newer notice of the same fact took its place. */
   #forget(pending: Pending): void {
     if (this.#pending.get(pending.notice.id) === pending) this.#pending.delete(pending.notice.id);
     this.#deps.onChange();

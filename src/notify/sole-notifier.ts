@@ -5,15 +5,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { errorCode } from '../base/errors.ts';
 
-/** On macOS; Linux has four more. Node cuts a longer path off, and the socket would be another one, somewhere else. */
+/** On macOS; Linux allows four more. Node silently cuts a longer path, which would name another socket. */
 const MAX_SOCKET_BYTES = 103;
-/** Between finding that nobody answers and removing the file lies one system call, on a busy machine too. */
+/** Far longer than another process needs between its failed connect and its rm, on a busy machine too. */
 const REMOVED_BY_ALL_MS = 1_000;
 
 /**
- * Makes sure that one process at a time notifies by what is kept in a folder: the node service and `watch` may both run. A socket and not a
- * file: it is gone with its process. Gives what lets go of it; undefined where another process has it.
- * @throws the system's error where no socket can be there
+ * Makes this process the only one that notifies from this folder, until the returned function is called; undefined if another process
+ * is. The node service and `watch` may both run. A socket serves as the lock, since it ends with its process.
+ * @throws the system's error if the socket cannot be created
  */
 export async function holdNotifying(folder: string): Promise<(() => Promise<void>) | undefined> {
   const path = join(folder, 'running.sock');
@@ -23,7 +23,7 @@ export async function holdNotifying(folder: string): Promise<(() => Promise<void
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const held = await listen(path);
   if (held !== undefined || (await isAnswered(path))) return held;
-  // What a killed process left. After a restart of the machine several find it at once: each has removed it before one listens.
+  // A killed process left the file. Several processes may find it together after a reboot: all remove it before any listens.
   await rm(path, { force: true });
   await delay(REMOVED_BY_ALL_MS);
   return await listen(path);

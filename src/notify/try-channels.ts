@@ -4,16 +4,17 @@ import { messageOf } from '../base/errors.ts';
 import { type ChannelDeps, createChannel } from './channels/create-channel.ts';
 import { factId, type Notice } from './notice.ts';
 
-/** What came of a test notification. */
+/** The result of a test notification. */
 export interface Tried {
   readonly name: string;
   readonly label: string;
   /** Why it did not arrive. */
   readonly problem?: string;
+  /** See `Receipt`. */
   readonly remark?: string;
 }
 
-/** Sends one test notification to each channel, whatever its rules are. Never rejects. */
+/** Sends a test notification to each channel, whatever its rules. Never rejects. */
 export function tryChannels(
   channels: readonly ChannelSettings[],
   host: string,
@@ -34,7 +35,7 @@ export function tryChannels(
   );
 }
 
-/** The same id each time: a channel that can replaces the last one. */
+/** Its id is always the same, so that channels replace the last test. */
 function testNotice(host: string, clock: Clock): Notice {
   return { id: factId('test', host), event: 'test', atMs: clock.now(), host };
 }

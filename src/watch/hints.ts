@@ -1,17 +1,16 @@
-import type { WatchedSession } from '../model/watched.ts';
+import { runs, type WatchedSession } from '../model/watched.ts';
 import type { ServerEvent } from '../opencode/events.ts';
-import { runs } from './session-ledger.ts';
 import type { Urgency } from './survey-pace.ts';
 
-/** Requests that a person answers, and answers to them, of both generations; OpenCode 2's answers come as `session.touched`. */
+/** Requests to a person and their answers, of both generations; OpenCode 2's answers come as `session.touched`. */
 const REQUEST = /^(?:permission|question)\.(?:asked|replied|rejected)$/;
 
 /**
- * Whether an event may have changed what is known of its server; undefined for all that says nothing new, of which a turn that
- * streams has hundreds in a second.
+ * How soon an event calls for a survey of its server; undefined if it says nothing new, as most of the hundreds a second of a
+ * streaming turn.
  *
- * @param known what is known of its session
- * @param isAsking its server is being asked: the answer may be older than the event
+ * @param known its session
+ * @param isAsking a survey is under way, whose answers may be older than the event
  */
 export function hintIn(
   { type, properties }: ServerEvent,
@@ -44,13 +43,13 @@ export function hintIn(
   }
 }
 
-/** The session that an event is about; empty where it is about none. */
+/** The session that an event is about; empty if none. */
 export function sessionIn({ properties: { sessionID, info, part } }: ServerEvent): string {
   const id = sessionID ?? fields(part)['sessionID'] ?? fields(info)['sessionID'] ?? fields(info)['id'];
   return typeof id === 'string' ? id : '';
 }
 
-/** Whether an event says that its session began to run, failed or was deleted: it is looked up, whether or not it is seen to run. */
+/** Whether its session began to run, failed or was deleted. Such a session is looked up even if no survey sees it run. */
 export function isEpoch({ type, properties }: ServerEvent): boolean {
   if (type === 'session.status') return statusIn(properties) !== 'idle';
   return type === 'prompt.taken' || type === 'session.error' || type === 'session.deleted';

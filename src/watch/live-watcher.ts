@@ -1,12 +1,13 @@
-import type { Clock } from '../base/clock.ts';
+import { type Clock, WakeableSleep } from '../base/clock.ts';
 import { reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
 import { openEvents } from '../opencode/events.ts';
+import { runs } from '../model/watched.ts';
 import type { WatchedServer, Watcher } from './contract.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
 import { type OpenServerEvents, ServerFollower } from './server-follower.ts';
-import { ENDED_FOR_MS, runs } from './session-ledger.ts';
+import { ENDED_FOR_MS } from './session-ledger.ts';
 
 export interface LiveWatcherDeps {
   readonly own: OwnServers;
@@ -16,34 +17,34 @@ export interface LiveWatcherDeps {
   readonly openEvents?: OpenServerEvents;
 }
 
-/** A server that comes or goes says so, mostly; who took the place of another under its name is seen by looking. */
+/** Fallback for missed changes, such as a server that took the place of another under the same id. */
 const LOOK_MS = 15_000;
-/** Servers that went while something ran in them, within one hour. */
+/** Servers that ended while something ran in them. */
 const MAX_GONE = 16;
-/** Sessions that ran in one of them. */
+/** Sessions kept of one of them. */
 const MAX_LEFT = 64;
 
-/** Follows each server that its owner knows, for as long as it is there. */
+/** Keeps one `ServerFollower` for each server that `own` lists. */
 export class LiveWatcher implements Watcher {
   readonly #deps: LiveWatcherDeps;
   readonly #root = new AbortController();
   readonly #followers = new Map<string, ServerFollower>();
   readonly #listeners = new Set<() => void>();
-  /** What ran in servers that are gone, by their ids. */
+  /** What ran in servers that ended, by server id. */
   readonly #gone = new Map<string, WatchedServer>();
-  #wake: () => void = () => {};
-  #isDue = true;
+  readonly #pause: WakeableSleep;
   #looking: Promise<void> | undefined;
-  #forget: () => void = () => {};
+  #unsubscribe: () => void = () => {};
 
   constructor(deps: LiveWatcherDeps) {
     this.#deps = deps;
+    this.#pause = new WakeableSleep(deps.clock);
   }
 
-  /** Begins to follow; returns at once. */
+  /** Returns immediately. */
   start(): void {
     if (this.#looking !== undefined || this.#root.signal.aborted) return;
-    this.#forget = this.#deps.own.onChange(() => this.#look());
+    this.#unsubscribe = this.#deps.own.onChange(() => this.#pause.wake());
     this.#looking = this.#keepLooking();
   }
 
@@ -61,7 +62,7 @@ export class LiveWatcher implements Watcher {
     const known = new Set(all.map(({ id }) => id));
     const running = new Set(all.filter(runs).map(({ id }) => id));
     const since = this.#deps.clock.now() - ENDED_FOR_MS;
-    // Started again, a server knows from its store what became of them.
+    // A restarted server knows from its store how these sessions ended.
     const left = [...this.#gone].map(([id, server]) => {
       const sessions = server.sessions.filter((one) => one.sinceMs >= since && !known.has(one.id));
       return [id, { ...server, sessions }] as const;
@@ -70,7 +71,7 @@ export class LiveWatcher implements Watcher {
     const standing = followed.map((server) => ({
       ...server,
       sessions: [
-        // Servers of one home share their sessions: what runs in one looks interrupted to another.
+        // Servers of one home share their sessions; one that runs in another server looks interrupted here.
         ...server.sessions.filter((one) => runs(one) || !running.has(one.id)),
         ...(leftOf.get(server.id)?.sessions ?? []),
       ],
@@ -79,7 +80,7 @@ export class LiveWatcher implements Watcher {
   }
 
   onChange(listener: () => void): () => void {
-    // One listener may be given twice.
+    // The same function may subscribe twice.
     const own = (): void => listener();
     this.#listeners.add(own);
     return () => void this.#listeners.delete(own);
@@ -88,33 +89,23 @@ export class LiveWatcher implements Watcher {
   /** Ends every stream and request. May be called twice. */
   async close(): Promise<void> {
     this.#root.abort();
-    this.#wake();
-    this.#forget();
+    this.#unsubscribe();
     await this.#looking;
     await Promise.all([...this.#followers.values()].map((follower) => follower.close()));
   }
 
-  #look(): void {
-    this.#isDue = true;
-    this.#wake();
-  }
-
   async #keepLooking(): Promise<void> {
-    const { own, clock, logger } = this.#deps;
+    const { own, logger } = this.#deps;
     const { signal } = this.#root;
     while (!signal.aborted) {
-      this.#isDue = false;
       try {
         const servers = await own.servers();
         if (signal.aborted) return;
         await this.#follow(servers);
       } catch (error) {
-        logger.log('warn', 'cannot look for the servers to follow', { reason: reasonOf(error) });
+        logger.log('warn', 'cannot list the servers to follow', { reason: reasonOf(error) });
       }
-      const rest = new AbortController();
-      this.#wake = () => rest.abort();
-      if (this.#isDue || this.#root.signal.aborted) rest.abort();
-      await clock.sleep(LOOK_MS, rest.signal);
+      await this.#pause.sleep(LOOK_MS, signal);
     }
   }
 
@@ -124,7 +115,7 @@ export class LiveWatcher implements Watcher {
     for (const [id, follower] of ended) {
       await follower.close();
       this.#followers.delete(id);
-      this.#bury(id, follower);
+      this.#keepEnded(id, follower);
     }
     const { clock, logger, own, openEvents: open = openServerEvents } = this.#deps;
     const found = servers.filter(({ id }) => !this.#followers.has(id));
@@ -136,7 +127,7 @@ export class LiveWatcher implements Watcher {
         clock,
         logger,
         onChange: () => this.#changed(),
-        onBreak: () => this.#look(),
+        onBreak: () => this.#pause.wake(),
       });
       this.#followers.set(server.id, follower);
       follower.start();
@@ -144,7 +135,8 @@ export class LiveWatcher implements Watcher {
     if (ended.length > 0 || found.length > 0) this.#changed();
   }
 
-  #bury(id: string, follower: ServerFollower): void {
+  /** Keeps what ran in a server that ended, as interrupted. */
+  #keepEnded(id: string, follower: ServerFollower): void {
     const { instances } = follower;
     const sessions = follower.interruptAll('its server ended while it ran');
     if (sessions.length === 0) return;

@@ -1,7 +1,7 @@
 import type { Connection } from '../http/exchange.ts';
 import type { Dialect, Instance } from '../model/instance.ts';
 
-/** A server of this user on this machine, as its fleet knows it now. */
+/** A server of this user on this machine. */
 export interface OwnServer {
   /** See `WatchedServer`. */
   readonly id: string;
@@ -10,20 +10,20 @@ export interface OwnServer {
   readonly instances: readonly Instance[];
 }
 
-/** Where a watcher finds the servers that it follows, and how it asks them. */
+/** How a watcher finds and asks the servers that it follows. */
 export interface OwnServers {
-  /** Those whose port a process of this user holds now. */
+  /** Only servers whose port a process of this user holds now. */
   servers(): Promise<readonly OwnServer[]>;
-  /** As known now; nothing is asked. Empty where there is none with this id. */
+  /** As known now; sends no request. Empty if no server has this id. */
   instancesOf(id: string): readonly Instance[];
-  /** Rejects where it is gone, or another process holds its port. */
+  /** Rejects if the server is gone or another process holds its port. */
   connection(id: string, signal: AbortSignal): Promise<Connection>;
-  /** Asks the server what it is doing, within one health deadline; what did not answer keeps its age. */
+  /** Asks the server what it is doing, within one health deadline. Overviews that got no answer keep their `askedAtMs`. */
   survey(id: string, signal: AbortSignal): Promise<readonly Instance[]>;
-  /** While its events are followed nobody else need look whether it is there. */
+  /** A followed server needs no health probes. */
   setFollowed(id: string, isFollowed: boolean): void;
-  /** It works in the directory of this session of its own, too: the next survey asks. */
+  /** Notes that the server works in the directory of this session of its own; the next survey asks. */
   worksIn(id: string, session: { readonly id: string; readonly directory: string }): void;
-  /** Calls `listener` when there may be others, until the returned function is called. Not for a process that was killed. */
+  /** Calls `listener` when other servers may be there, until the returned function is called. A killed process may go unnoticed. */
   onChange(listener: () => void): () => void;
 }

@@ -3,14 +3,14 @@ import type { ReportedOverview, ReportedServer } from '../model/report.ts';
 import type { WatchedSession } from '../model/watched.ts';
 import type { WatchedServer } from './contract.ts';
 
-/** What is known of a server by directory, its own first; undefined where it has not answered yet. Ages are left out. */
+/** What is known of a server, by directory, its own first and without ages; undefined if it has not answered yet. */
 export function reportedServer({ instances, sessions }: WatchedServer): ReportedServer | undefined {
   const asked = instances[0] && latestAsked(instances[0].server);
   if (asked?.result.status !== 'healthy' || asked.overview === undefined) return undefined;
   const { directory: own } = asked.result;
   const others = [...(asked.elsewhere ?? [])].filter(([directory]) => directory !== own);
   const all = new Map([[own, asked.overview], ...others]);
-  // Of a directory in which nothing runs any more there may be nothing else to say.
+  // A directory in which nothing runs any more may have no overview; its sessions go to the server's own.
   const placeOf = ({ directory }: WatchedSession): string => (all.has(directory) ? directory : own);
   const overviews = [...all].map(([directory, overview]): ReportedOverview => {
     const { askedAtMs: _, stale: __, ...rest } = overview;
@@ -19,7 +19,7 @@ export function reportedServer({ instances, sessions }: WatchedServer): Reported
   return { result: asked.result, overviews };
 }
 
-/** Several endpoints lead to one server: of the one that it was asked by last. */
+/** The endpoint through which the server was asked last. */
 function latestAsked({ endpoints }: Server): ProbedEndpoint | undefined {
   const askedAtMs = ({ overview }: ProbedEndpoint): number => overview?.askedAtMs ?? 0;
   const healthy = endpoints.filter(({ result }) => result.status === 'healthy');

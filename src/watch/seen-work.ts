@@ -3,24 +3,25 @@ import { retryingLine } from '../opencode/waiting.ts';
 
 /** One session that runs. */
 export interface RunningSession {
-  /** Where it was seen to run; empty of an OpenCode 2 that did not say. */
+  /** Where it runs; empty if an OpenCode 2 did not say. */
   readonly directory: string;
   readonly waiting: readonly Waiting[];
-  /** Why it asks its model again, where that is known to be this session. */
+  /** Why it retries, if it is known that this session does. */
   readonly retry?: string | undefined;
 }
 
 /** What a survey of one server found. */
 export interface SeenWork {
   readonly running: ReadonlyMap<string, RunningSession>;
-  /** Directories of which it was learnt what runs there, and those of which it was not. */
+  /** Directories whose running sessions are known. */
   readonly asked: ReadonlySet<string>;
+  /** Directories whose running sessions are not known. */
   readonly unknown: ReadonlySet<string>;
-  /** Where one of several sessions asks its model again: which one is to be asked. */
+  /** Directories in which one of several sessions retries; which one must be asked. */
   readonly retryingIn: readonly string[];
-  /** Directories with a session that was used since `sinceMs`. */
+  /** Directories with a session used since `sinceMs`. */
   readonly recent: readonly string[];
-  /** All that was asked was answered. */
+  /** Every request was answered. */
   readonly isWhole: boolean;
 }
 

@@ -6,7 +6,7 @@ import { reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Connection } from '../http/exchange.ts';
 import type { Dialect, Instance, Overview } from '../model/instance.ts';
-import type { WatchedSession } from '../model/watched.ts';
+import { runs, type WatchedSession } from '../model/watched.ts';
 import { createApi } from '../opencode/dialects/dialects.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
@@ -17,10 +17,10 @@ import { hintIn, isEpoch, isRetry, sessionIn } from './hints.ts';
 import type { OwnServer, OwnServers } from './own-servers.ts';
 import { seenWork } from './seen-work.ts';
 import { isServerIdle } from './server-idle.ts';
-import { ENDED_FOR_MS, runs, SessionLedger } from './session-ledger.ts';
+import { ENDED_FOR_MS, SessionLedger } from './session-ledger.ts';
 import { SurveyPace } from './survey-pace.ts';
 
-/** Opens the stream of all that happens at one server. */
+/** Opens the stream of all events of one server. */
 export type OpenServerEvents = (dialect: Dialect, connection: Connection, signal: AbortSignal) => Promise<EventStream>;
 
 export interface FollowerOptions {
@@ -29,13 +29,13 @@ export interface FollowerOptions {
   readonly openEvents: OpenServerEvents;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** What is known is different. */
+  /** Called when anything that `Watcher.servers` shows has changed. */
   readonly onChange: () => void;
-  /** Its stream ended, or cannot be opened: it may be gone. */
+  /** Called when the event stream ends or cannot be opened: the server may be gone. */
   readonly onBreak: () => void;
 }
 
-/** What is asked of the very process whose events are followed. */
+/** The process whose events are followed. */
 interface Following {
   readonly connection: Connection;
   readonly api: OpencodeApi;
@@ -43,37 +43,34 @@ interface Following {
 
 const REOPEN_MS = 100;
 const LONGEST_REOPEN_MS = 10_000;
-/** OpenCode 1 subscribes some milliseconds after it has answered: what happened between is asked again. */
+/** OpenCode 1 subscribes some milliseconds after it has answered; a survey after this time finds events missed between. */
 const SUBSCRIBED_MS = 1000;
-/** opencode completes a message some milliseconds after it says that its session is idle. */
+/** opencode completes a message some milliseconds after it reports the session idle. */
 const SETTLING_MS = 250;
 const MAX_PLACED = 100;
 
-/**
- * Follows one server. Its events are hints, of which none need be right or come at all: whatever they say, the server is asked again,
- * and what it answers is the state.
- */
+/** Follows one server. Events are only hints when to ask: they may be lost or wrong. The answers of a survey are the state. */
 export class ServerFollower {
   readonly #options: FollowerOptions;
   readonly #root = new AbortController();
   readonly #pace: SurveyPace;
   readonly #ledger: SessionLedger;
   #work: readonly Promise<void>[] = [];
-  /** The process whose stream stands. */
+  /** Undefined while the event stream is down. */
   #process: Following | undefined;
-  /** All that the last survey found is known. */
+  /** The last survey left nothing open; see `Taken`. */
   #isSettled = false;
   #isAsking = false;
-  /** When the last survey began that was answered whole while the stream stood. */
+  /** When the last survey began that was answered as a whole while the stream was open. */
   #checkedMs: number | undefined;
   #shown = '';
   #instances: readonly Instance[] = [];
-  /** Sessions whose directories the fleet was told of, some of the latest. */
+  /** The latest sessions whose directories were passed to `own.worksIn`. */
   readonly #placed = new Set<string>();
 
   constructor(options: FollowerOptions) {
     this.#options = options;
-    // Each sleep listens.
+    // Each sleep adds a listener.
     setMaxListeners(0, this.#root.signal);
     this.#pace = new SurveyPace(options.clock, shareOf(options.server.id));
     this.#ledger = new SessionLedger(options.clock);
@@ -88,7 +85,7 @@ export class ServerFollower {
     return this.#checkedMs;
   }
 
-  /** As they are known now; of a server that is gone, as they were last seen. */
+  /** As known now, or last known if the server is gone. */
   get instances(): readonly Instance[] {
     const now = this.#options.own.instancesOf(this.#options.server.id);
     return now.length > 0 ? now : this.#instances;
@@ -107,7 +104,7 @@ export class ServerFollower {
     this.#work = [this.#follow(), this.#keepAsking()];
   }
 
-  /** What ran in it is known to be over, since its process is. */
+  /** The process is gone, and with it everything that ran. */
   interruptAll(reason: string): readonly WatchedSession[] {
     this.#ledger.interruptAll(reason);
     return this.sessions;
@@ -129,7 +126,7 @@ export class ServerFollower {
         for await (const event of stream) this.#take(event);
       } catch (error) {
         if (!signal.aborted)
-          logger.log('debug', 'the events of a server cannot be followed', { id: server.id, reason: reasonOf(error) });
+          logger.log('debug', 'cannot follow the events of a server', { id: server.id, reason: reasonOf(error) });
       }
       this.#closed();
       if (!signal.aborted) onBreak();
@@ -148,14 +145,14 @@ export class ServerFollower {
   }
 
   #closed(): void {
-    const wasStanding = this.#process !== undefined;
+    const wasOpen = this.#process !== undefined;
     this.#process = undefined;
     this.#checkedMs = undefined;
     this.#options.own.setFollowed(this.#options.server.id, false);
     if (this.#root.signal.aborted) return;
-    // The fleet learns by it where the server is gone; where there is no stream to be had, that it is asked all the same.
-    if (wasStanding || this.#instances.length === 0) this.#pace.hint('now');
-    if (wasStanding) this.#options.onChange();
+    // The survey tells the fleet if the server is gone, and asks a server whose stream cannot be opened.
+    if (wasOpen || this.#instances.length === 0) this.#pace.hint('now');
+    if (wasOpen) this.#options.onChange();
   }
 
   #take(event: ServerEvent): void {
@@ -192,8 +189,8 @@ export class ServerFollower {
   }
 
   /**
-   * Where nothing ran it is enough that nothing runs: any other change makes an event, and the stream stood. Asked of the server alone,
-   * since a survey of each of many makes the fleet arrange all of them again.
+   * A cheap scheduled check: if nothing ran and nothing runs, nothing changed, since any other change sends an event. It bypasses the
+   * fleet, which would rebuild its view for each of many idle servers.
    */
   async #isStillIdle(): Promise<boolean> {
     const process = this.#process;
@@ -205,7 +202,7 @@ export class ServerFollower {
     return true;
   }
 
-  /** Whether all was asked and answered. Never rejects. */
+  /** Whether every request was answered. Never rejects. */
   async #survey(): Promise<boolean> {
     const { own, server, clock, logger } = this.#options;
     const { signal } = this.#root;
@@ -215,7 +212,7 @@ export class ServerFollower {
     try {
       const instances = await own.survey(server.id, signal);
       const seen = seenWork(instances, startedAtMs, startedAtMs - ENDED_FOR_MS);
-      // To read a session of the preview is to load its directory, which runs what lies there.
+      // Reading a session of the preview loads its directory, which runs code from there.
       const work = server.dialect === 'opencode-2-preview' ? { ...seen, recent: [] } : seen;
       const api = this.#process?.api ?? createApi(server.dialect, await own.connection(server.id, signal), signal);
       const { isSettled, elsewhere } = await this.#ledger.take(work, api, signal);
@@ -227,12 +224,12 @@ export class ServerFollower {
       if (process !== undefined && this.#process === process) this.#checkedMs = startMs;
       return true;
     } catch (error) {
-      if (!signal.aborted) logger.log('debug', 'a server was not asked', { id: server.id, reason: reasonOf(error) });
+      if (!signal.aborted) logger.log('debug', 'cannot survey a server', { id: server.id, reason: reasonOf(error) });
       return false;
     }
   }
 
-  /** A session that began where nothing was asked is another server's by its directory, and runs in this one all the same. */
+  /** Has the next survey ask about directories, which may be another server's own, in which sessions of this server run. */
   #place(elsewhere: readonly { readonly id: string; readonly directory: string }[]): void {
     const { own, server } = this.#options;
     for (const session of elsewhere) {
@@ -244,7 +241,7 @@ export class ServerFollower {
     }
   }
 
-  /** Tells of a change of what others see; when it was asked is none. */
+  /** Calls `onChange` if anything but an age has changed. */
   #show(): void {
     const overviews = this.instances.map(({ key, name, state, reason, overview }) => [
       [key, name, state, reason],
@@ -262,7 +259,7 @@ function withoutAge(overview: Overview): Omit<Overview, 'askedAtMs'> {
   return ageless;
 }
 
-/** The same for the same id: its place among those that are asked one after the other. */
+/** A stable number from 0 to 1, which spreads the surveys of many servers. */
 function shareOf(id: string): number {
   return createHash('sha256').update(id).digest().readUInt8(0) / 256;
 }

@@ -2,14 +2,11 @@ import { type Connection, requestJson } from '../http/exchange.ts';
 import type { Dialect, Instance } from '../model/instance.ts';
 import { doingOf } from '../probing/answers.ts';
 
-/** What runs is a line each; where nothing runs the answer is empty. */
+/** One line per running session; empty if nothing runs. */
 const MAX_BYTES = 64 * 1024;
 const LIMIT_MS = 5000;
 
-/**
- * Whether nothing runs in a server, in any of the directories that are known: one small request each, and one for all of an
- * OpenCode 2. False where something is not answered.
- */
+/** Whether nothing runs in any known directory: one small request for each, or one for a whole OpenCode 2. False if one is not answered. */
 export async function isServerIdle(
   dialect: Dialect,
   connection: Connection,

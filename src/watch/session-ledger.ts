@@ -1,20 +1,20 @@
 import { singleLine } from '../base/plain-text.ts';
 import type { Clock } from '../base/clock.ts';
-import type { WatchedSession } from '../model/watched.ts';
+import { runs, type WatchedSession } from '../model/watched.ts';
 import type { OpencodeApi } from '../opencode/api.ts';
 import type { Session } from '../opencode/schema.ts';
 import { retryingLine } from '../opencode/waiting.ts';
 import type { RunningSession, SeenWork } from './seen-work.ts';
 import { beginOfTurn, endOfTurn, type TurnEnd } from './turn-end.ts';
 
-/** How long a session that ended is kept. */
+/** How long an ended session is kept. */
 export const ENDED_FOR_MS = 3_600_000;
-/** Of one server: nobody looks through more. */
+/** Per server: nobody looks through more. */
 const MAX_RUNNING = 64;
 const MAX_ENDED = 50;
-/** Sessions of one directory that are looked at when a server is found. */
+/** Sessions listed per directory when a server is found. */
 const MAX_FOUND = 20;
-/** opencode says that a session is idle before it completes its last message; what is not complete by then never will be. */
+/** opencode reports a session idle before it completes the last message. A message still incomplete after this time stays so. */
 const SETTLES_IN_MS = 2000;
 const MAX_TITLE_CHARS = 200;
 /** PATH_MAX on Linux. */
@@ -22,36 +22,30 @@ const MAX_DIRECTORY_CHARS = 4096;
 /** Sessions that events named since the last survey. */
 const MAX_NOTED = 1000;
 
-const RUNS: ReadonlySet<WatchedSession['state']> = new Set(['busy', 'waiting', 'retrying']);
-
-export function runs({ state }: Pick<WatchedSession, 'state'>): boolean {
-  return RUNS.has(state);
-}
-
-/** What became of taking over a survey. */
+/** The result of taking over a survey. */
 export interface Taken {
-  /** False where something was not answered, or a session has stopped and its last message may still be completed. */
+  /** False if a request failed, or a session has stopped whose last message may still be completed. */
   readonly isSettled: boolean;
-  /** Sessions that may run where nothing was asked, with the directory that the server says they have. */
+  /** Sessions that may run in directories that were not asked about. */
   readonly elsewhere: readonly Pick<Session, 'id' | 'directory'>[];
 }
 
-/** What is known of one server's sessions: those that run, and those that ended lately. */
+/** One server's sessions: those that run, and those that ended in the last hour. */
 export class SessionLedger {
   readonly #clock: Clock;
   #sessions = new Map<string, WatchedSession>();
   readonly #lastEvents = new Map<string, number>();
-  /** Their titles may be others by now. */
+  /** Sessions whose title may have changed. */
   readonly #renamed = new Set<string>();
-  /** An event said that they began: each may have ended before a survey saw it run. */
+  /** Sessions that began according to an event; one may end before a survey sees it run. */
   readonly #begun = new Set<string>();
   readonly #retrying = new Set<string>();
-  /** What opencode said went wrong, where its store says nothing of that. */
+  /** Errors from events that opencode does not store with the message. */
   readonly #errors = new Map<string, string>();
-  /** Since when they do not run, of those whose last message is not complete. */
+  /** Stopped sessions with an incomplete last message, and since when. */
   readonly #ending = new Map<string, number>();
   #isFirst = true;
-  /** Sessions that may still run, though they were not seen to. */
+  /** Sessions that may still run though the survey did not see them run. */
   #elsewhere: Pick<Session, 'id' | 'directory'>[] = [];
 
   constructor(clock: Clock) {
@@ -85,7 +79,7 @@ export class SessionLedger {
     this.#errors.delete(id);
   }
 
-  /** It asks its model again, which a survey of OpenCode 2 does not tell. */
+  /** Notes a retry, which a survey of OpenCode 2 does not show. */
   noteRetry(id: string): void {
     if (this.#retrying.size < MAX_NOTED) this.#retrying.add(id);
   }
@@ -98,12 +92,12 @@ export class SessionLedger {
     if (this.#errors.size < MAX_NOTED) this.#errors.set(id, reason);
   }
 
-  /** Takes over what a survey found. What is not known yet of a session is asked: its title, when its turn began and how it ended. */
+  /** Takes over a survey, and asks for what it does not tell: titles, when turns began and how they ended. */
   async take(work: SeenWork, api: OpencodeApi, signal: AbortSignal): Promise<Taken> {
     this.#elsewhere = [];
     const retries = await this.#retries(work, api);
     const begun = [...this.#begun];
-    // Those that wait first, so that the bound never hides one that needs somebody.
+    // Waiting sessions first, so that the bound never hides one that needs a person.
     const running = [...work.running]
       .toSorted(([, one], [, other]) => Number(other.waiting.length > 0) - Number(one.waiting.length > 0))
       .slice(0, MAX_RUNNING);
@@ -126,7 +120,7 @@ export class SessionLedger {
     return { isSettled, elsewhere: this.#elsewhere.filter(({ directory }) => !work.asked.has(directory)) };
   }
 
-  /** Its process is gone: what ran in it does not run any more. */
+  /** The server's process is gone: everything that ran is interrupted. */
   interruptAll(reason: string): void {
     const sinceMs = this.#clock.now();
     for (const [id, session] of this.#sessions)
@@ -134,7 +128,7 @@ export class SessionLedger {
       else this.#sessions.delete(id);
   }
 
-  /** Which sessions ask their model again, and why, where a survey does not tell them apart. */
+  /** Which sessions retry, and why, for directories whose survey does not tell. */
   async #retries({ running, retryingIn }: SeenWork, api: OpencodeApi): Promise<ReadonlyMap<string, string>> {
     const found = new Map<string, string>();
     const directories = [...this.#retrying].flatMap((id) => running.get(id)?.directory ?? []);
@@ -145,7 +139,7 @@ export class SessionLedger {
       }),
     );
     for (const id of running.keys()) this.#retrying.delete(id);
-    // Until it does something else, which it may do without a word.
+    // Asked again at the next survey: no event tells when a retry ends.
     for (const id of found.keys()) this.#retrying.add(id);
     return found;
   }
@@ -178,11 +172,11 @@ export class SessionLedger {
     return !this.#renamed.has(id);
   }
 
-  /** Where it is not told, what was seen to begin began now. */
+  /** When the turn began; now, if the server does not tell and the session was seen to begin. */
   async #beganMs(id: string, before: WatchedSession | undefined, api: OpencodeApi): Promise<number | undefined> {
     const nowMs = this.#clock.now();
     const toldMs = await beginOfTurn(api, id).catch(() => undefined);
-    // A prompt that is still in the queue of OpenCode 2 is not stored: that is the message of the turn before.
+    // OpenCode 2 does not store a queued prompt yet: an older message is of the turn before.
     const isOlder = toldMs !== undefined && before !== undefined && toldMs < before.sinceMs;
     return toldMs === undefined || isOlder ? (this.#isFirst ? undefined : nowMs) : Math.min(toldMs, nowMs);
   }
@@ -196,7 +190,7 @@ export class SessionLedger {
     return await this.#end(session, api, SETTLES_IN_MS);
   }
 
-  /** Those of a directory that ended before anybody looked. */
+  /** Sessions of a directory that ended before the server was found. */
   async #find(directory: string, { running }: SeenWork, api: OpencodeApi): Promise<boolean> {
     const since = this.#clock.now() - ENDED_FOR_MS;
     const listed = await api.sessions({ directory, limit: MAX_FOUND });
@@ -205,8 +199,8 @@ export class SessionLedger {
     return done.every(Boolean);
   }
 
-  /** False where its last message may still be completed, for which it gets `patienceMs`. */
-  async #end(session: Session, api: OpencodeApi, patienceMs: number): Promise<boolean> {
+  /** False if the last message may still be completed: for `settleMs` after the session stopped. */
+  async #end(session: Session, api: OpencodeApi, settleMs: number): Promise<boolean> {
     const { id } = session;
     const before = this.#sessions.get(id);
     const end = this.#explained(id, await endOfTurn(api, session));
@@ -214,7 +208,7 @@ export class SessionLedger {
       const nowMs = this.#clock.monotonic();
       const sinceMs = this.#ending.get(id) ?? nowMs;
       this.#ending.set(id, sinceMs);
-      if (nowMs - sinceMs < patienceMs) {
+      if (nowMs - sinceMs < settleMs) {
         this.#elsewhere.push(session);
         return false;
       }
@@ -242,22 +236,18 @@ export class SessionLedger {
       : end;
   }
 
-  /** One that waits is not left out because its title cannot be read; that is asked for again. */
+  /** A waiting session is listed even if its title cannot be read; the title is asked for again. */
   async #factsNow(id: string, { directory, waiting }: RunningSession, api: OpencodeApi): Promise<Facts | undefined> {
     const before = this.#sessions.get(id);
     if (before !== undefined && !this.#renamed.delete(id)) return before;
     try {
-      return await this.#factsOf(id, api);
+      const session = await api.session(id);
+      return session && factsIn(session);
     } catch (error) {
       if (before === undefined && waiting.length === 0) throw error;
       this.#renamed.add(id);
       return before ?? { id, title: '', directory: singleLine(directory, MAX_DIRECTORY_CHARS) };
     }
-  }
-
-  async #factsOf(id: string, api: OpencodeApi): Promise<Facts | undefined> {
-    const session = await api.session(id);
-    return session && factsIn(session);
   }
 
   #forget(id: string): void {
@@ -289,7 +279,7 @@ function pickFacts({ id, title, directory, parentId }: Facts): Facts {
   return { id, title, directory, ...(parentId !== undefined && { parentId }) };
 }
 
-/** False where a request failed. */
+/** False if a request failed. */
 async function attempt(work: () => Promise<boolean>): Promise<boolean> {
   try {
     return await work();

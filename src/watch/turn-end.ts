@@ -5,12 +5,13 @@ import { Transcript } from '../turns/transcript.ts';
 import { lastTurnOf } from '../turns/turn-messages.ts';
 import type { WatchedSession } from '../model/watched.ts';
 
-/** How the last turn of a session that does not run has ended. */
+/** How the last turn of a session ended. */
 export interface TurnEnd {
   readonly state: Extract<WatchedSession['state'], 'idle' | 'failed' | 'interrupted'>;
   readonly reason?: string;
-  /** By the instance's clock; undefined where the session has no turn, or it was never completed. */
+  /** By the instance's clock; undefined if the session has no turn. */
   readonly beganMs?: number;
+  /** By the instance's clock; undefined if the last message was never completed. */
   readonly endedMs?: number;
 }
 
@@ -35,7 +36,7 @@ function stateOf(outcome: ReturnType<typeof endOf>): Pick<TurnEnd, 'state' | 're
   return outcome.kind === 'aborted' ? { state: 'interrupted', reason: 'it was stopped' } : { state: 'idle' };
 }
 
-/** When the turn that runs in a session began, by the instance's clock: the time of the message that it answers. Rejects with `RequestError`. */
+/** When the running turn began, by the instance's clock: the time of the message that it answers. Rejects with `RequestError`. */
 export async function beginOfTurn(api: OpencodeApi, sessionId: string): Promise<number | undefined> {
   const { messages } = await api.messages(sessionId, { limit: 2 });
   const asked = messages.findLast(({ info }) => info.role === 'user');

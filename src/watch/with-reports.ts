@@ -7,7 +7,7 @@ import { REPORT_LIFETIME_MS, Reports } from '../model/report.ts';
 import type { WatchedServer, Watcher } from './contract.ts';
 import { reportedServer } from './reported-server.ts';
 
-/** `source` of this machine, with what this process's own watcher says on each candidate that it follows: who looks at them asks nothing. */
+/** Adds this process's own watcher's reports to the candidates of `source`, so that probing them takes no request. */
 export function withReports(
   source: DiscoverySource,
   watcher: Watcher,
@@ -47,7 +47,7 @@ export function withReports(
         for await (const _ of source.changes(notifier.ended)) notifier.notify();
         notifier.end();
       };
-      // Who reads begins again with what has ended, as with the source itself.
+      // The reader reopens changes that ended, as it does with the source itself.
       pass().catch(() => notifier.end());
       notifier.notify();
       return notifier;
@@ -65,7 +65,7 @@ function sightingsBy({ id, instances }: WatchedServer): readonly (readonly [stri
   return endpoints.map(({ candidate }) => [sightingOf(candidate), id]);
 }
 
-/** The same place, registered by the same process. */
+/** Equal for the same address registered by the same process. */
 function sightingOf({ source, key, endpoint, claims }: Candidate): string {
   return JSON.stringify([source, key, endpointKey(endpoint), claims.id, claims.connectedAt]);
 }

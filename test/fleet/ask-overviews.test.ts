@@ -15,16 +15,14 @@ test('those asked longest ago go first, so that each has its turn where there is
   for (const [index, record] of added.entries()) record.probedAtMs = [2000, 1000, 3000][index] ?? 0;
   const servers = added.map((record) => [record]);
   await askOverviews(
-    servers,
-    new Set(servers),
-    { look: async (record) => void asked.push(record.candidate.key), end: () => {} },
     {
-      clock: new ManualClock(),
-      deadlineMs: 1000,
+      servers,
+      due: new Set(servers),
+      batch: { look: async (record) => void asked.push(record.candidate.key), end: () => {} },
       trustsVersion: true,
       trustsReports: true,
-      takenDirectories: () => () => false,
     },
+    { table: { takenDirectories: () => () => false }, clock: new ManualClock(), deadlineMs: 1000 },
   );
   expect(asked).toEqual(['b', 'a', 'c']);
 });

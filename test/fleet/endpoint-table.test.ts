@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
-import { EndpointTable, type EndpointRecord, STEADY_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
+import { type EndpointRecord, STEADY_ROUNDS } from '../../src/fleet/endpoint-record.ts';
 import type { ProbeResult } from '../../src/model/instance.ts';
 import type { ProbeOutcome } from '../../src/probing/prober.ts';
 import type { Candidate } from '../../src/model/candidate.ts';
@@ -54,13 +55,13 @@ describe('what a probe found', () => {
   test('who answers has told only with what it is doing; who does not, at once', () => {
     const record = one();
     record.settle(outcome(5), NOW_MS);
-    expect(record.toldAfter(4)).toBe(false);
+    expect(record.settledAfter(4)).toBe(false);
     record.settle(outcome(6, { learnt: { status: IDLE } }), NOW_MS);
-    expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
+    expect([record.settledAfter(5), record.settledAfter(6)]).toEqual([true, false]);
     record.settle(outcome(7), NOW_MS);
-    expect([record.toldAfter(5), record.toldAfter(6)]).toEqual([true, false]);
+    expect([record.settledAfter(5), record.settledAfter(6)]).toEqual([true, false]);
     record.settle(outcome(8, DOWN), NOW_MS);
-    expect([record.toldAfter(7), record.toldAfter(8)]).toEqual([true, false]);
+    expect([record.settledAfter(7), record.settledAfter(8)]).toEqual([true, false]);
   });
 
   test('parts that were not learnt keep their last value and are named', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
-import { STEADY_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import { STEADY_ROUNDS } from '../../src/fleet/endpoint-record.ts';
 import type { Snapshot } from '../../src/model/instance.ts';
 import { until } from '../rig/wait.ts';
 import { World } from './world.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-table.ts';
+import { MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-record.ts';
 import { REVIEW_DELAY_MS } from '../../src/fleet/fleet.ts';
 import { HINT_WINDOW_MS, LIFETIME_IN_INTERVALS, SCAN_DEADLINE_MS } from '../../src/discovery/chain.ts';
 import { until } from '../rig/wait.ts';
@@ -547,7 +547,7 @@ describe('two ways to one instance', () => {
 });
 
 describe('changes', () => {
-  test('are passed on shortly after, once for a whole survey', async () => {
+  test('are passed on shortly after, once for a whole survey; a reader that waits for one gets it while the survey runs', async () => {
     const seen: string[][] = [];
     await using world = new World({ onChange: () => seen.push(world.listed()) });
     const [fake, slow] = await Promise.all([world.fake(), world.fake()]);
@@ -559,10 +559,13 @@ describe('changes', () => {
     const before = seen.length;
     fake.state.statuses.set('ses_1', { type: 'busy' });
     slow.override('GET /path', { kind: 'hang' }, 1);
+    let isWoken = false;
+    void world.fleet.changed(new AbortController().signal).then(() => (isWoken = true));
     const surveying = world.fleet.survey();
     await until('the one to be answered', () => world.listed()[0] === 'a busy');
+    expect(isWoken).toBe(false);
     await world.clock.advance(1000);
-    expect(seen).toHaveLength(before);
+    expect([isWoken, seen.length]).toEqual([true, before]);
     await world.clock.advance(DEADLINE_MS);
     await surveying;
     await world.clock.advance(1000);

@@ -93,7 +93,7 @@ describe('never guesses', () => {
   test('the exact name of one that is gone says so, since when, why, and what is similar', () => {
     const lost = gone('web', { directory: '/srv/web', lastSeenMs: NOW_MS - 90_000 });
     expect(errorOf('web', [live('web@other'), live('api')], [lost])).toBe(
-      'web (box, /srv/web) is gone: it is no longer registered; it last answered 90 s ago. Similar ones that are there: web@other (box, idle). Give the full name of the one you mean.',
+      'web (box, /srv/web) is gone: it is no longer registered; it last answered 90 s ago. Similar instances: web@other (box, idle). Give the full name of the one you mean.',
     );
     expect(errorOf('web', [live('web-2')], [gone('web')])).toContain('it never answered');
   });
@@ -101,7 +101,7 @@ describe('never guesses', () => {
   test('a part that fits one that lives and one that is gone is an error', () => {
     const message = errorOf('we', [live('web-2')], [gone('web', { lastSeenMs: NOW_MS - 3 * 3_600_000 })]);
     expect(message).toBe(
-      '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it last answered 3 h ago. Still there with such a name: web-2 (box, idle). Give the full name of the one you mean.',
+      '"we" fits an instance that is gone. web (box) is gone: it is no longer registered; it last answered 3 h ago. Known instances with such a name: web-2 (box, idle). Give the full name of the one you mean.',
     );
   });
 

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
-import { EndpointTable, MAX_MISSED_ROUNDS, type EndpointRecord } from '../../src/fleet/endpoint-table.ts';
+import { type EndpointRecord, MAX_MISSED_ROUNDS } from '../../src/fleet/endpoint-record.ts';
+import { EndpointTable } from '../../src/fleet/endpoint-table.ts';
 import type { Batch, ProbeOutcome } from '../../src/probing/prober.ts';
 import { Rounds } from '../../src/fleet/rounds.ts';
 import { candidate, DEAD, HEALTHY } from './candidates.ts';

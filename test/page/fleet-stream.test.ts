@@ -8,7 +8,7 @@ import { FleetFeed } from '../../src/page/fleet/fleet-feed.ts';
 import { streamFleet } from '../../src/page/fleet/fleet-stream.ts';
 import { LazyRuntime, KEPT_MS } from '../../src/page/lazy-runtime.ts';
 import { HEARTBEAT_MS, LineStream } from '../../src/page/line-stream.ts';
-import { ManualClock } from '../fleet/manual-clock.ts';
+import { ManualClock, settle } from '../fleet/manual-clock.ts';
 import { OWN_LAPTOP } from '../node/stage.ts';
 import { startFakeOpencode } from '../rig/fake-opencode.ts';
 import { FAKE_ROUTES } from '../rig/fake-http.ts';
@@ -71,6 +71,48 @@ test('a reader that takes nothing gets the newest state in the end, and nothing 
   await streaming;
 });
 
+test('an open page reads the fleet only when something changed, and misses no change while a line is on its way', async () => {
+  await using stage = await openPageStage();
+  const first = stage.instances.fleet.snapshot();
+  const clock = new ManualClock();
+  const changes: (() => void)[] = [];
+  let snapshot = first;
+  let reads = 0;
+  const fleet = {
+    ready: () => Promise.resolve(),
+    survey: () => Promise.resolve(first),
+    changed: () => new Promise<void>((resolve) => changes.push(resolve)),
+    snapshot: () => {
+      reads += 1;
+      return snapshot;
+    },
+  } as unknown as Fleet;
+  const runtime = { ...testRuntime(fleet), clock };
+  const response = new SlowResponse();
+  const ending = new AbortController();
+  const { signal } = ending;
+  const stream = new LineStream(response as unknown as ServerResponse, clock, signal);
+  const deps = { feed: new FleetFeed(runtime), clock, signal };
+  const streaming = streamFleet(stream, deps, { name: 'ada', role: 'drive' }, { runtime, all: true });
+  await settle();
+  expect([response.written.length, reads]).toEqual([1, 1]);
+  snapshot = { ...first, instances: [] };
+  for (const change of changes.splice(0)) change();
+  await settle();
+  // The reader has not taken the first line yet.
+  expect(reads).toBe(1);
+  response.drain();
+  await clock.advance(1000);
+  expect([response.written.length, reads]).toEqual([2, 2]);
+  expect(response.written[1]).toContain('"instances":[]');
+  response.drain();
+  await clock.advance(600_000);
+  expect(reads).toBe(2);
+  ending.abort();
+  for (const change of changes) change();
+  await streaming;
+});
+
 test('the first line does not wait for all that are looked at for the first time', async () => {
   await using stage = await openPageStage();
   const { fleet } = stage.instances;
@@ -78,6 +120,7 @@ test('the first line does not wait for all that are looked at for the first time
     ready: () => new Promise<void>(() => {}),
     snapshot: () => fleet.snapshot(),
     survey: (signal?: AbortSignal) => fleet.survey(signal),
+    changed: (signal: AbortSignal) => fleet.changed(signal),
   } as unknown as Fleet;
   const runtime = testRuntime(begun);
   const response = new SlowResponse();

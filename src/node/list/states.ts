@@ -4,7 +4,7 @@ import { REPORT_LIFETIME_MS, type ReportedOverview } from '../../model/report.ts
 import type { WatchedSession } from '../../model/watched.ts';
 import type { WatchedServer } from '../../watch/contract.ts';
 import { reportedServer } from '../../watch/reported-server.ts';
-import { runs } from '../../watch/session-ledger.ts';
+import { runs } from '../../model/watched.ts';
 import type { Role } from '../access/admission.ts';
 import type { Listing } from './listing.ts';
 

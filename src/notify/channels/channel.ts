@@ -1,28 +1,29 @@
+import { quoted } from '../../base/plain-text.ts';
 import type { Notice } from '../notice.ts';
 
-/** One place where a person is notified. */
+/** A way to notify a person. */
 export interface Channel {
-  /** For logs and for a person; holds no secret. */
+  /** Safe to show: holds no secret. */
   readonly label: string;
   /**
-   * Says it, within a bounded time. `replaces` is what the last delivery with that id gave back.
+   * Delivers within a bounded time. `replaces` is the receipt's of the last delivery with that id.
    * @throws {DeliveryError} it has not arrived, as far as is known
    */
   deliver(notice: Notice, replaces: string | undefined, signal: AbortSignal): Promise<Receipt>;
 }
 
 export interface Receipt {
-  /** What a later delivery needs to replace this one, where the notice's id is not enough. */
+  /** What a later delivery needs to replace this one, beyond the notice's id. */
   readonly replaces?: string;
-  /** For a person who tries the channel. */
+  /** A hint for a person who tries the channel. */
   readonly remark?: string;
 }
 
 /**
  * Why a notice has not arrived.
  * - `failed`: another try may succeed
- * - `refused`: the other end took a look at it and does not want it
- * - `absent`: this machine has nothing to say it with
+ * - `refused`: the other end does not accept this notice
+ * - `absent`: this machine lacks the program
  */
 export class DeliveryError extends Error {
   override readonly name = 'DeliveryError';
@@ -35,5 +36,12 @@ export class DeliveryError extends Error {
   }
 }
 
-/** A channel hangs no longer than that; its queue waits meanwhile. */
+/** A hanging channel holds up its own queue for this long. */
 export const DELIVERY_LIMIT_MS = 15_000;
+
+const MAX_QUOTED_CHARS = 200;
+
+/** What the other end said about a failure, for the end of a message; empty if it said nothing. */
+export function saidSuffix(text: string): string {
+  return text.trim() === '' ? '' : `; it says ${quoted(text, MAX_QUOTED_CHARS)}`;
+}

@@ -5,7 +5,7 @@ import { jsonOfNotice } from '../notice-words.ts';
 import { type Channel, DeliveryError } from './channel.ts';
 import { runBounded } from './run-bounded.ts';
 
-/** A program of the person's, which reads one line of JSON. */
+/** Runs a configured program, which gets one line of JSON on its input. */
 export function commandChannel(
   { argv }: Extract<ChannelTarget, { type: 'command' }>,
   level: TextLevel,
@@ -16,7 +16,7 @@ export function commandChannel(
     async deliver(notice, _, signal) {
       const input = `${JSON.stringify(jsonOfNotice(notice, level))}\n`;
       await runBounded({ argv, input }, clock, signal).catch((error: unknown) => {
-        // It may be installed meanwhile.
+        // Worth another try: it may be installed meanwhile.
         if (error instanceof DeliveryError && error.kind === 'absent') throw new DeliveryError('failed', error.message);
         throw error;
       });

@@ -5,7 +5,7 @@ import { noticeWords } from '../notice-words.ts';
 import { type Channel, DeliveryError } from './channel.ts';
 import { runBounded } from './run-bounded.ts';
 
-/** What is settled needs nobody's eyes for longer. */
+/** A settled request needs no attention for longer. */
 const SETTLED_SHOWN_MS = 4_000;
 
 const MISSING = 'there is no notify-send on PATH; install libnotify (on Debian libnotify-bin), then start this again';

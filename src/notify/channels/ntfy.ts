@@ -7,10 +7,7 @@ import type { Channel } from './channel.ts';
 import { sendJson } from './send-json.ts';
 import { type ReadSecret, secretOf } from './secret.ts';
 
-/**
- * A message of more than 4096 bytes becomes an attachment: a server without them refuses it, and a phone shows no text. All of the JSON
- * may have twice as much.
- */
+/** ntfy turns a message above 4096 bytes into an attachment: a phone shows no text, and a server without attachments refuses it. */
 const MAX_MESSAGE_BYTES = 3_900;
 
 /** 1 makes no sound, 4 and 5 insist (ntfy's "message priority"). */
@@ -51,7 +48,7 @@ export function ntfyChannel(
     label: `ntfy at ${new URL(url).origin}`,
     async deliver(notice, _, signal) {
       const authorization = token && `Bearer ${await secretOf(token, readSecret, signal)}`;
-      // To the root and not to the topic: what is not ASCII fits in no header.
+      // JSON to the root, since a post to the topic carries the title in a header, which must be ASCII.
       const answer = await sendJson(
         {
           url: `${url}/`,
@@ -79,21 +76,21 @@ function messageOfNotice(notice: Notice, level: TextLevel): object {
   };
 }
 
-/** The server repeats what it knows of the message. */
+/** A server that knows `sequence_id` repeats it in its answer. */
 function canReplace(answer: string, { id }: Notice): boolean {
   const said = jsonOf(answer);
   return said instanceof Object && Reflect.get(said, 'sequence_id') === id;
 }
 
-/** At most so many bytes, and no more as JSON. */
+/** Shortens a text to at most `max` bytes as JSON. */
 function withinBytes(text: string, max: number): string {
   let shown = text;
-  while (Buffer.byteLength(JSON.stringify(shown)) > max) shown = singleCut(shown);
+  while (Buffer.byteLength(JSON.stringify(shown)) > max) shown = tenthShorter(shown);
   return shown;
 }
 
-/** A tenth shorter, no character torn. */
-function singleCut(text: string): string {
+/** A tenth shorter, without splitting a character. */
+function tenthShorter(text: string): string {
   const characters = Array.from(text);
   return `${characters.slice(0, Math.floor(characters.length * 0.9) - 1).join('')}…`;
 }

@@ -2,12 +2,11 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import type { Clock } from '../../base/clock.ts';
 import { errorCode, messageOf } from '../../base/errors.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
-import { quoted, singleLine } from '../../base/plain-text.ts';
-import { DELIVERY_LIMIT_MS, DeliveryError } from './channel.ts';
+import { singleLine } from '../../base/plain-text.ts';
+import { DELIVERY_LIMIT_MS, DeliveryError, saidSuffix } from './channel.ts';
 
 const LAST_WORDS_MS = 1_000;
 const MAX_OUTPUT_CHARS = 4_096;
-const MAX_QUOTED_CHARS = 200;
 
 export interface BoundedRun {
   readonly argv: readonly [string, ...string[]];
@@ -15,15 +14,15 @@ export interface BoundedRun {
 }
 
 /**
- * Runs it without a shell, and ends it with all that it started when it takes too long. Gives back the beginning of its output.
- * @throws {DeliveryError} it cannot be run, or ended with another code than 0
+ * Runs a program without a shell and returns the beginning of its output. After the time limit it is killed with all its children.
+ * @throws {DeliveryError} it cannot be run, or ended with a code other than 0
  */
 export async function runBounded(
   { argv: [program, ...args], input }: BoundedRun,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<string> {
-  // Arguments may be secrets.
+  // Without its arguments, which may be secrets.
   const name = singleLine(program, 100);
   const over = new LinkedAbort(signal);
   try {
@@ -37,7 +36,7 @@ export async function runBounded(
       };
       let child: ChildProcessWithoutNullStreams;
       try {
-        // A group of its own, so that what it starts ends with it.
+        // Its own process group, so that its children can be killed with it.
         child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], detached: true, windowsHide: true });
       } catch (error) {
         onError(error);
@@ -48,16 +47,16 @@ export async function runBounded(
         fail('failed', reason);
       };
       child.once('error', onError);
-      // Where it reads nothing of it, its end says why.
+      // It may end without reading its input; its exit code tells why.
       child.stdin.on('error', () => {}).end(input);
       const output = collect(child.stdout);
       const complaint = collect(child.stderr);
       child.once('exit', (code, killedBy) => {
         const settle = (): void => {
           if (code === 0) resolve(output());
-          else fail('failed', `ended with ${killedBy ?? `code ${code}`}${said(complaint())}`);
+          else fail('failed', `ended with ${killedBy ?? `code ${code}`}${saidSuffix(complaint())}`);
         };
-        // What it printed last is still on its way; what it leaves behind may hold its output open for ever.
+        // Its last output may still arrive; a child that outlives it may hold the pipe open forever.
         child.once('close', settle);
         void clock.sleep(LAST_WORDS_MS, over.signal).then(settle);
       });
@@ -71,7 +70,7 @@ export async function runBounded(
   }
 }
 
-/** The beginning of a stream; the rest is read and dropped, so that the program does not wait for us. */
+/** The beginning of a stream; the rest is read and dropped, so that the program never blocks on a full pipe. */
 function collect(stream: ChildProcessWithoutNullStreams['stdout']): () => string {
   let text = '';
   stream.setEncoding('utf8').on('data', (piece: string) => {
@@ -80,16 +79,12 @@ function collect(stream: ChildProcessWithoutNullStreams['stdout']): () => string
   return () => text;
 }
 
-function said(complaint: string): string {
-  return complaint.trim() === '' ? '' : `; it says ${quoted(complaint, MAX_QUOTED_CHARS)}`;
-}
-
 function killGroup(child: ChildProcessWithoutNullStreams): void {
   if (child.pid === undefined) return;
   try {
     process.kill(-child.pid, 'SIGKILL');
   } catch {
-    // The group is gone already, or the system has none (Windows).
+    // The group is gone already, or the system has no groups (Windows).
     child.kill('SIGKILL');
   }
 }

@@ -1,13 +1,11 @@
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
-import { quoted } from '../../base/plain-text.ts';
 import { exchangeAny, RequestError } from '../../http/exchange.ts';
-import { DELIVERY_LIMIT_MS, DeliveryError } from './channel.ts';
+import { DELIVERY_LIMIT_MS, DeliveryError, saidSuffix } from './channel.ts';
 
 const MAX_ANSWER_BYTES = 64 * 1024;
-const MAX_QUOTED_CHARS = 200;
 
-/** What is wrong with the notice itself, and would be each time. */
+/** The notice itself is wrong, so that another try would fail too. */
 const REFUSALS: ReadonlySet<number> = new Set([400, 413, 415, 422]);
 
 export interface JsonPost {
@@ -16,9 +14,9 @@ export interface JsonPost {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** Posts it and gives back the body of a 2xx. @throws {DeliveryError} */
+/** Posts JSON and returns the body of a 2xx. @throws {DeliveryError} */
 export async function sendJson({ url, body, headers }: JsonPost, clock: Clock, signal: AbortSignal): Promise<string> {
-  // A path or a query may be a secret.
+  // The path and the query may be secrets.
   const label = `POST ${new URL(url).origin}`;
   const outgoing = {
     method: 'POST',
@@ -30,7 +28,7 @@ export async function sendJson({ url, body, headers }: JsonPost, clock: Clock, s
       'user-agent': 'opencode-mcp',
     },
     body,
-    // A kept connection that the server closes meanwhile would fail a request that is not repeated at once.
+    // The server may close a kept connection meanwhile, which would fail this request.
     pooled: false,
     label,
   };
@@ -39,6 +37,6 @@ export async function sendJson({ url, body, headers }: JsonPost, clock: Clock, s
     throw new DeliveryError('failed', error instanceof RequestError ? error.message : `${label}: ${messageOf(error)}`);
   });
   if (status >= 200 && status < 300) return text;
-  const said = text.trim() === '' ? '' : `; it says ${quoted(text, MAX_QUOTED_CHARS)}`;
-  throw new DeliveryError(REFUSALS.has(status) ? 'refused' : 'failed', `${label}: HTTP ${status}${said}`);
+  const message = `${label}: HTTP ${status}${saidSuffix(text)}`;
+  throw new DeliveryError(REFUSALS.has(status) ? 'refused' : 'failed', message);
 }

@@ -11,7 +11,7 @@ interface WebhookDeps {
   readonly readSecret: ReadSecret;
 }
 
-/** JSON by POST, signed as "Standard Webhooks" has it, so that its libraries check the signature and the age. */
+/** JSON by POST, signed by the Standard Webhooks specification, whose libraries check the signature and the age. */
 export function webhookChannel(
   { url, secret }: Extract<ChannelTarget, { type: 'webhook' }>,
   level: TextLevel,
@@ -38,7 +38,7 @@ export function webhookChannel(
 
 const PREFIX = 'whsec_';
 
-/** A secret with the prefix is base64, as the libraries write it; any other is taken as it is. */
+/** A secret with the prefix is base64, as the specification writes it; any other is used as it is. */
 function signatureOf(signed: string, secret: string): string {
   const key = secret.startsWith(PREFIX) ? Buffer.from(secret.slice(PREFIX.length), 'base64') : Buffer.from(secret);
   return `v1,${createHmac('sha256', key).update(signed).digest('base64')}`;

@@ -1,5 +1,5 @@
 import type { Instance } from '../../model/instance.ts';
-import type { WatchedSession } from '../../model/watched.ts';
+import { runs, type WatchedSession } from '../../model/watched.ts';
 import { sentence, singleLine } from '../../base/plain-text.ts';
 import { waitingLine } from '../respond/waiting.ts';
 import { reportedNow } from '../reported.ts';
@@ -9,8 +9,6 @@ import type { StatusView } from '../shapes.ts';
 import { endpointsShown, versionShown } from './endpoints-shown.ts';
 
 const MAX_SESSIONS = 20;
-
-const RUNS: ReadonlySet<WatchedSession['state']> = new Set<WatchedSession['state']>(['waiting', 'busy', 'retrying']);
 
 /** The status from the watcher's report, without a request; undefined if the instance must be asked. */
 export function reportedStatus(runtime: Runtime, instance: Instance): StatusView | undefined {
@@ -23,7 +21,7 @@ export function reportedStatus(runtime: Runtime, instance: Instance): StatusView
   // Only the instance itself shows whether a stalled session has moved.
   if (result.status !== 'healthy' || overview?.running.some((id) => foundStalled(runtime, instance, id)))
     return undefined;
-  const running = reported.sessions.filter((one) => RUNS.has(one.state));
+  const running = reported.sessions.filter(runs);
   const latest = running.length === 0 && overview?.session?.rest?.state === state ? overview.session : undefined;
   return {
     instance: name,

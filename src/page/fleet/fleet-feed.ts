@@ -1,6 +1,7 @@
 import type { Clock } from '../../base/clock.ts';
+import { LinkedAbort } from '../../base/linked-abort.ts';
 import { singleLine } from '../../base/plain-text.ts';
-import type { Instance, Snapshot } from '../../model/instance.ts';
+import type { Instance } from '../../model/instance.ts';
 import { connectTo, type Runtime } from '../../operations/runtime.ts';
 import type { KnownSession, RowDeps } from './session-rows.ts';
 
@@ -19,9 +20,9 @@ export class FleetFeed implements RowDeps {
   readonly #since = new Map<string, { readonly state: string; readonly sinceMs: number }>();
   /** Servers that are asked one by one now. */
   readonly #surveyed = new Set<string>();
+  /** Each ends when a title is found. */
+  readonly #waiting = new Set<LinkedAbort>();
   #lookups = 0;
-  /** Changes with each title that is found. */
-  #version = 0;
   #lookers = 0;
   #root = new AbortController();
 
@@ -29,9 +30,13 @@ export class FleetFeed implements RowDeps {
     this.#runtime = runtime;
   }
 
-  /** What is known now. The same object, and the same `version`, as long as nothing is different. */
-  get now(): { readonly snapshot: Snapshot; readonly version: number } {
-    return { snapshot: this.#runtime.fleet.snapshot(), version: this.#version };
+  /** Resolves after the next change of the fleet or of a session's title, and when `signal` aborts; see `Fleet.changed`. */
+  async changed(signal: AbortSignal): Promise<void> {
+    const next = new LinkedAbort(signal);
+    this.#waiting.add(next);
+    await this.#runtime.fleet.changed(next.signal);
+    this.#waiting.delete(next);
+    next.end();
   }
 
   /** Surveys go on until the returned function is called by the last who looks. */
@@ -109,7 +114,7 @@ export class FleetFeed implements RowDeps {
       if (found === undefined) return;
       const { title, directory, parentID } = found;
       this.#known.set(key, { title: singleLine(title, MAX_TITLE_CHARS), directory, parentId: parentID });
-      this.#version += 1;
+      for (const next of this.#waiting) next.abort();
     } catch {
       // It is listed without a title; whoever opens it gets the reason.
     } finally {

@@ -4,8 +4,6 @@ import type { FleetFeed } from './fleet-feed.ts';
 import { fleetState } from './fleet-state.ts';
 import type { LineStream } from '../line-stream.ts';
 
-/** Between two looks at what is known; a look at an unchanged snapshot costs nothing. */
-const LOOK_MS = 50;
 /** An empty page says something else; but one instance that hangs does not keep the others back. */
 const FIRST_LOOK_MS = 1_000;
 /** At most four lines a second. */
@@ -20,21 +18,19 @@ export async function streamFleet(
 ): Promise<void> {
   const leave = feed.look();
   const you = { name: caller.name, role: caller.role, all: view.all };
-  let shown: FleetFeed['now'] | undefined;
   let last = '';
   try {
     await Promise.race([view.runtime.fleet.ready(), clock.sleep(FIRST_LOOK_MS, signal)]);
     while (!signal.aborted) {
-      const { now } = feed;
-      const isSame = shown?.snapshot === now.snapshot && shown.version === now.version;
-      shown = now;
-      const state = isSame ? undefined : fleetState(now.snapshot, caller, feed);
-      const text = state === undefined ? last : JSON.stringify(state);
-      if (state !== undefined && text !== last) {
+      const change = feed.changed(signal);
+      const state = fleetState(view.runtime.fleet.snapshot(), caller, feed);
+      const text = JSON.stringify(state);
+      if (text !== last) {
         last = text;
         await stream.send([{ at: clock.now(), you, ...state }]);
         await clock.sleep(LINE_MS, signal);
-      } else await clock.sleep(LOOK_MS, signal);
+      }
+      await change;
     }
   } finally {
     leave();

@@ -1,0 +1,99 @@
+import { isSame, type NameRecord } from '../identity/names.ts';
+import { endingsOf, hostOf, nameable, nameableIn, placeOf } from '../identity/naming.ts';
+import type { GoneInstance, Instance, Overview, Server, Snapshot } from '../model/instance.ts';
+import { type EndpointRecord, MAX_MISSED_ROUNDS } from './endpoint-record.ts';
+
+interface Previous {
+  readonly snapshot: Snapshot;
+  readonly gone: ReadonlyMap<string, GoneInstance>;
+}
+
+/** The record of an endpoint that is registered, or was at the last view. */
+export type RecordOf = (id: string) => { readonly record: EndpointRecord; readonly registered: boolean } | undefined;
+
+/** Directories that their server no longer works in. They keep their names, so that they can be called. */
+export function restingInstances(
+  names: readonly NameRecord[],
+  previous: Previous,
+  servers: readonly Server[],
+): readonly Instance[] {
+  if (names.length === 0) return [];
+  const before = shownBefore(previous);
+  const serverOf = serversByMember(servers);
+  return names.flatMap((record) => {
+    const last = before.get(record.name) ?? previous.gone.get(record.name);
+    return restingAs(record, last?.overview, serverOf);
+  });
+}
+
+/** The names that lead nowhere now, each with why. A reason that was given once is kept. */
+export function goneInstances(
+  names: readonly NameRecord[],
+  previous: Previous,
+  recordOf: RecordOf,
+): ReadonlyMap<string, GoneInstance> {
+  if (names.length === 0) return new Map();
+  const before = shownBefore(previous);
+  return new Map(
+    names.map((one) => [one.name, previous.gone.get(one.name) ?? goneInstance(one, before.get(one.name), recordOf)]),
+  );
+}
+
+/** By each of its names. */
+function shownBefore({ snapshot: { instances, resting } }: Previous): ReadonlyMap<string, Instance> {
+  return new Map(
+    [...instances, ...resting].flatMap((one) => [one.name, ...(one.aliases ?? [])].map((name) => [name, one])),
+  );
+}
+
+/** By endpoint, and by lineage if only one server has it: a restarted server has a new registration. */
+function serversByMember(servers: readonly Server[]): ReadonlyMap<string, Server | 'several'> {
+  const found = new Map<string, Server | 'several'>();
+  for (const server of servers) {
+    for (const { id, lineage } of nameable(server).members) {
+      found.set(id, server);
+      found.set(lineage, (found.get(lineage) ?? server) === server ? server : 'several');
+    }
+  }
+  return found;
+}
+
+function restingAs(
+  { name, anchor, members }: NameRecord,
+  overview: Overview | undefined,
+  serverOf: ReturnType<typeof serversByMember>,
+): readonly Instance[] {
+  const { directory } = placeOf(anchor);
+  if (directory === undefined) return [];
+  const lineage = anchor.lineage.slice(0, -directory.length - 1);
+  for (const place of [...[anchor, ...members].map((known) => placeOf(known).endpointId), lineage]) {
+    const server = serverOf.get(place);
+    if (server === undefined || server === 'several') continue;
+    const { key, members: now } = nameableIn(server, directory, endingsOf([]));
+    if (now.some((member) => [anchor, ...members].some((known) => isSame(member, known))))
+      return [{ server, key, name, host: hostOf(server), directory, state: 'unknown', ...(overview && { overview }) }];
+  }
+  return [];
+}
+
+function goneInstance({ name, anchor }: NameRecord, last: Instance | undefined, recordOf: RecordOf): GoneInstance {
+  const found = recordOf(placeOf(anchor).endpointId);
+  const directory = last?.directory ?? last?.server.claims.directory;
+  const lastSeenMs = Math.max(last?.lastSeenMs ?? 0, found?.record.lastSeenMs ?? 0);
+  return {
+    name,
+    host: last?.host ?? 'unknown',
+    reason: reasonOf(found),
+    ...(directory === undefined ? {} : { directory }),
+    ...(lastSeenMs === 0 ? {} : { lastSeenMs }),
+    ...(last?.overview === undefined ? {} : { overview: last.overview }),
+  };
+}
+
+function reasonOf(found: ReturnType<RecordOf>): string {
+  if (found === undefined || !found.registered) return 'it is no longer registered';
+  const { result, unlisted } = found.record;
+  if (unlisted && result.status === 'unhealthy')
+    return `it did not answer for ${MAX_MISSED_ROUNDS} rounds (${result.reason})`;
+  return 'another registration has taken its place';
+}

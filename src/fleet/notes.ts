@@ -1,0 +1,54 @@
+import { quoteName } from '../base/plain-text.ts';
+import type { Note } from '../model/candidate.ts';
+import { type EndpointRecord, MAX_MISSED_ROUNDS } from './endpoint-record.ts';
+
+/** Names in one note. */
+const MAX_NAMED = 10;
+
+const MAX_MERGE_NOTES = 50;
+
+/** What a snapshot says of endpoints that it does not list. */
+export function snapshotNotes(
+  merged: readonly Note[],
+  unlisted: readonly EndpointRecord[],
+  unprobed: number,
+  crowded: ReadonlyMap<string, EndpointRecord>,
+): readonly Note[] {
+  return [...boundedNotes(merged), ...unlistedNotes(unlisted), ...unprobedNotes(unprobed), ...crowdedNotes(crowded)];
+}
+
+function boundedNotes(notes: readonly Note[]): readonly Note[] {
+  const more = notes.length - MAX_MERGE_NOTES;
+  if (more <= 0) return notes;
+  return [
+    ...notes.slice(0, MAX_MERGE_NOTES),
+    { subject: 'registrations', reason: `${more} more contradict another one and are left out` },
+  ];
+}
+
+function unlistedNotes(unlisted: readonly EndpointRecord[]): readonly Note[] {
+  if (unlisted.length === 0) return [];
+  const names = unlisted.slice(0, MAX_NAMED).map(({ candidate, id }) => quoteName(candidate.claims.name ?? id));
+  const more = unlisted.length > MAX_NAMED ? ` and ${unlisted.length - MAX_NAMED} more` : '';
+  const reason = `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; refresh_instances asks all again: ${names.join(', ')}${more}`;
+  return [{ subject: registrations(unlisted.length), reason }];
+}
+
+function unprobedNotes(count: number): readonly Note[] {
+  if (count === 0) return [];
+  return [{ subject: registrations(count, 'new '), reason: 'not listed yet: being asked for the first time' }];
+}
+
+function crowdedNotes(crowded: ReadonlyMap<string, EndpointRecord>): readonly Note[] {
+  return [...crowded].map(([name, { unaskedDirectories: count, lastHealthy }]) => ({
+    subject: quoteName(name),
+    reason:
+      lastHealthy?.dialect === 'opencode-1'
+        ? `${count} more directories were used in the last minutes; what runs there is not asked. The list of its sessions has the latest`
+        : `${count} more directories were not used today, or are too many to list; the list of its sessions has theirs`,
+  }));
+}
+
+function registrations(count: number, kind = ''): string {
+  return `${count} ${kind}${count === 1 ? 'registration' : 'registrations'}`;
+}
