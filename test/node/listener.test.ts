@@ -132,7 +132,7 @@ describe('it stops listening and cuts everyone', () => {
     // Whois fails as well, so nobody is admitted meanwhile.
     expect(await stage.ask('/session')).toMatchObject({
       status: 503,
-      text: expect.stringMatching(/^truncated; you are not/),
+      text: expect.stringMatching(/^truncated; access denied/),
     });
     stage.api.fail(undefined);
     expect((await stage.ask('/session')).status).toBe(200);
