@@ -5,12 +5,12 @@ import { dirname, join } from 'node:path';
 import { CAPABILITY } from '../../src/node/access/admission.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
+import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
 import { type Preview, startPreview } from '../rig/opencode-preview.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
-import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
 import { OPEN_POLICY, openTailnet, type Tailnet, type TailnetMachine, type TailnetOptions } from '../rig/tailnet.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
@@ -82,7 +82,8 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
   }
 
   async function modelOn(machine: TailnetMachine): Promise<{ readonly url: string }> {
-    const forwarded = ports.get(machine.name) ?? (await forwardTo(machine, Number(new URL(model.url).port)));
+    const forwarded =
+      ports.get(machine.name) ?? (await forwardInto(machine.namespace, Number(new URL(model.url).port)));
     ports.set(machine.name, forwarded);
     return { url: `http://127.0.0.1:${forwarded.port}/v1` };
   }
