@@ -6,27 +6,27 @@ import type { Connections } from './proxy/connections.ts';
 import type { Gate } from './access/gate.ts';
 import type { Tailnet } from './tailnet-view.ts';
 
-/** How long a caller may take, and how much it may send before it is known. */
+/** How long a caller may take. */
 export interface ListenerLimits {
   readonly headersMs: number;
   readonly requestMs: number;
-  /** Between two looks for callers that are too slow. */
+  /** Between two checks for slow callers. */
   readonly checkMs: number;
 }
 
 export const LISTENER_LIMITS: ListenerLimits = {
   // A request's head comes in one packet.
   headersMs: 10_000,
-  // A prompt with attached files over a slow relayed link.
+  // A prompt with attachments over a slow relayed link.
   requestMs: 120_000,
   checkMs: 5000,
 };
 
-/** Far above opencode's clients, whose longest header is a directory. */
+/** Far more than opencode's clients send; their longest header is a directory. */
 const MAX_HEADER_BYTES = 16 * 1024;
 /** MCP clients poll every 30 s. */
 const KEEP_ALIVE_MS = 45_000;
-/** Finds peers that went away without a word. */
+/** Detects peers that vanished. */
 const TCP_KEEP_ALIVE_MS = 30_000;
 
 /** tailscaled reports its address up to a second before the interface has it. */
@@ -45,7 +45,7 @@ export interface ListenerDeps {
   readonly limits?: ListenerLimits;
 }
 
-/** Listens on the tailnet's addresses, and on nothing else, for as long as they are this machine's. */
+/** Listens on this machine's tailnet addresses and nowhere else. */
 export class Listener {
   readonly #deps: ListenerDeps;
   readonly #open = new Map<string, OneAddress>();
@@ -54,7 +54,7 @@ export class Listener {
     this.#deps = deps;
   }
 
-  /** Addresses that are listened on now. */
+  /** The addresses it listens on now. */
   get addresses(): readonly string[] {
     return [...this.#open].filter(([, one]) => one.listening).map(([address]) => address);
   }
@@ -69,7 +69,7 @@ export class Listener {
     for (const address of wanted) {
       if (!this.#open.has(address)) this.#open.set(address, new OneAddress(address, this.#deps));
     }
-    // Nobody's right can be asked about any more.
+    // Without tailscaled no caller's right can be checked.
     if (wanted.size === 0) this.#deps.connections.destroy();
   }
 
@@ -120,7 +120,7 @@ class OneAddress {
     });
   }
 
-  /** Undefined when it listens, else why not. */
+  /** Undefined once it listens, else the reason. */
   #attempt(): Promise<string | undefined> {
     const server = this.#server;
     return new Promise((resolve) => {

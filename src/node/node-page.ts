@@ -9,18 +9,17 @@ import type { PageTarget } from '../page/target.ts';
 import type { Role } from './access/admission.ts';
 
 export interface NodePageDeps {
-  /** Of this machine's own instances. */
+  /** This machine's own instances. */
   readonly own: Runtime;
-  /** Looks for instances on all machines, as the MCP server of this user does. */
+  /** Starts discovery on all machines, as this user's MCP server does. */
   readonly startAll: () => Promise<StartedFleet>;
-  /** The setting read-only: nobody acts from here. */
+  /** The setting `readOnly`: the page shows and never acts. */
   readonly readOnly: boolean;
   readonly record: (entry: RecordEntry) => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-/** Who was admitted, and as what. */
 export interface PageVisitor {
   readonly caller: string;
   readonly role: Role;
@@ -28,8 +27,8 @@ export interface PageVisitor {
 }
 
 /**
- * The page of a node service. Its own user sees all machines that this one sees; others this machine's own instances, since on
- * another machine this one would act as its user.
+ * The page of a node service. The node's own user sees every machine; other callers see this machine's own instances only, because
+ * on other machines the service would act with its user's rights.
  */
 export class NodePage {
   readonly #deps: NodePageDeps;
@@ -42,7 +41,7 @@ export class NodePage {
     this.#all = new LazyRuntime(deps.startAll, deps.clock);
   }
 
-  /** Never rejects. `signal` cuts it. */
+  /** Never rejects. `signal` ends the exchange. */
   async answer(
     request: IncomingMessage,
     response: ServerResponse,

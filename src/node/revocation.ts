@@ -8,16 +8,16 @@ import type { Logger } from '../base/log.ts';
 import { DirectoryWatch } from '../discovery/folder/directory-watch.ts';
 import { type FileSystem, nodeFileSystem } from '../discovery/folder/file-system.ts';
 
-/** While it lies there, nothing of this user is served to other machines or browsers. */
+/** While this file exists, nothing of this user is served to other machines or browsers. */
 const MARKER = 'node-revoked';
-/** Where the system refuses to watch a folder. A look is one system call. */
+/** For systems that refuse to watch the folder. A look is one system call. */
 const LOOK_MS = 500;
 
 export function revocationPath(stateDir: string): string {
   return join(stateDir, MARKER);
 }
 
-/** Whether it lies there now. What cannot be looked at counts as revoked. */
+/** Whether the marker exists. If that cannot be read, it counts as revoked. */
 export function isRevoked(stateDir: string): boolean {
   try {
     lstatSync(revocationPath(stateDir));
@@ -28,7 +28,7 @@ export function isRevoked(stateDir: string): boolean {
   }
 }
 
-/** Whole or not at all. Rejects where it cannot be written. */
+/** Atomic. Rejects if the marker cannot be written. */
 export async function revoke(stateDir: string, nowMs: number): Promise<void> {
   await mkdir(stateDir, { recursive: true, mode: 0o700 });
   const temporary = join(stateDir, `.${MARKER}.${process.pid}.tmp`);
@@ -40,7 +40,7 @@ export async function revoke(stateDir: string, nowMs: number): Promise<void> {
   }
 }
 
-/** False where nothing was revoked. Rejects where it cannot be taken back. */
+/** False if nothing was revoked. Rejects if the marker cannot be removed. */
 export async function allow(stateDir: string): Promise<boolean> {
   const was = isRevoked(stateDir);
   await rm(revocationPath(stateDir), { force: true });
@@ -54,7 +54,7 @@ export interface RevocationDeps {
   readonly fs?: Pick<FileSystem, 'watch'>;
 }
 
-/** Follows the marker, by a watch on its folder and by looking. */
+/** Follows the marker, by a watch on its folder and by polling. */
 export class Revocation {
   readonly #deps: RevocationDeps;
   readonly #root = new AbortController();
@@ -79,7 +79,7 @@ export class Revocation {
     return this.#isRevoked;
   }
 
-  /** Resolves once it is so, or `signal` aborts. */
+  /** Resolves once the state is `wanted`, or when `signal` aborts. */
   async until(wanted: 'revoked' | 'allowed', signal: AbortSignal): Promise<void> {
     const changes = this.#changes.open(signal);
     const isSo = (): boolean => this.#isRevoked === (wanted === 'revoked');

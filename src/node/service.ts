@@ -26,7 +26,7 @@ export interface NodeServiceDeps {
   readonly page: Omit<NodePageDeps, 'clock' | 'logger'>;
   readonly port: number;
   readonly rules: AdmissionRules;
-  /** This machine's own name. */
+  /** This machine's host name. */
   readonly host: string;
   readonly loopbackPeer: LoopbackPeerDeps;
   readonly clock: Clock;
@@ -37,8 +37,8 @@ export interface NodeServiceDeps {
 }
 
 /**
- * Requests that one machine may have under way, upgraded sockets included: far more than an MCP server and several `opencode
- * attach` have, and a part of all connections, so that a machine that goes wild leaves the others theirs.
+ * Concurrent requests per machine, upgraded sockets included: far more than an MCP server and several `opencode attach` need, and
+ * a quarter of MAX_CONNECTIONS, so that one machine cannot starve the others.
  */
 const MAX_REQUESTS_PER_CALLER = 100;
 
@@ -83,12 +83,12 @@ export class NodeService {
     this.#listener = new Listener({ port, gate, connections, clock, logger, ...(limits && { limits }) });
   }
 
-  /** Addresses that are listened on now. */
+  /** The addresses it listens on now. */
   get addresses(): readonly string[] {
     return this.#listener.addresses;
   }
 
-  /** Where other machines of the tailnet reach it; undefined while it is in none. */
+  /** Where other machines of the tailnet reach it; undefined while this machine is in no tailnet. */
   get url(): string | undefined {
     const self = this.#view.current?.self;
     const [address = ''] = self?.addresses ?? [];
@@ -96,23 +96,22 @@ export class NodeService {
     return host && `http://${host}:${this.#deps.port}`;
   }
 
-  /** Connections that are open now. */
   get connections(): number {
     return this.#connections.count;
   }
 
-  /** Requests for the list, or for the states, that wait for it to change. */
+  /** Held requests for the list or the states. */
   get waiting(): number {
     return [this.#feed, ...Object.values(this.#states)].reduce((sum, { waiting }) => sum + waiting, 0);
   }
 
-  /** Begins to follow tailscaled and the registry; returns at once. */
+  /** Starts to follow tailscaled and the registry, in the background. */
   start(): void {
     this.#deps.instances.start();
     this.#view.start();
   }
 
-  /** Cuts every connection and ends. */
+  /** Cuts every connection. */
   async close(): Promise<void> {
     this.#listener.close();
     this.#unwatch();

@@ -4,7 +4,7 @@ import { quoteName, singleLine } from '../base/plain-text.ts';
 import { type LocalApi, LocalApiError, type TailnetNode, type TailnetStatus } from '../tailscale/types.ts';
 import { reasonOf } from '../base/errors.ts';
 
-/** This machine in its tailnet, while tailscaled runs and is logged in. */
+/** This machine in its tailnet while tailscaled is logged in. */
 export interface Tailnet {
   readonly self: TailnetNode;
   /** False: inbound connections arrive on loopback. */
@@ -15,15 +15,15 @@ export interface TailnetViewDeps {
   readonly api: LocalApi;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** After each change of what `current` says. */
+  /** Called after each change of `current`. */
   readonly onChange: (tailnet: Tailnet | undefined) => void;
 }
 
-/** A tailnet of thousands changes all the time, and each look reads every peer. */
+/** A tailnet of thousands changes all the time, and each read covers every peer. */
 export const SHORTEST_LOOK_MS = 1000;
-/** The bus announces changes; this finds what it missed. */
+/** Finds changes that the bus missed. */
 export const POLL_MS = 30_000;
-/** While tailscaled is away, only its socket shows when it comes back. */
+/** While tailscaled is away, only its socket shows its return. */
 export const AWAY_POLL_MS = 2000;
 
 /** Follows tailscaled through restarts, logins and new addresses. */
@@ -53,7 +53,7 @@ export class TailnetView {
     this.#loops = [this.#follow(), this.#listen()];
   }
 
-  /** The peer with this stable id. One that is not known is waited for until the next look: it may just have joined. */
+  /** The peer with this stable id. If it is unknown, waits for the next read: it may just have joined. */
   async peer(id: string): Promise<TailnetNode | undefined> {
     const known = this.#peers.get(id);
     if (known !== undefined) return known;
@@ -61,7 +61,7 @@ export class TailnetView {
     return this.#peers.get(id);
   }
 
-  /** Something may be different: it is looked at soon. */
+  /** Something may have changed: reads the status soon. */
   suspect(): void {
     this.#hinted = true;
     this.#wake();
@@ -87,12 +87,12 @@ export class TailnetView {
     }
   }
 
-  /** The watch reopens itself and ends with the signal only. */
+  /** The watch reopens itself until the signal aborts. */
   async #listen(): Promise<void> {
     for await (const _ of this.#deps.api.watch(this.#root.signal)) this.suspect();
   }
 
-  /** A look that begins from now on, one for all that wait. */
+  /** A read that begins after this call, shared by all callers. */
   #nextLook(): Promise<void> {
     const { clock } = this.#deps;
     this.#comingLook ??= (async () => {
@@ -146,7 +146,7 @@ export class TailnetView {
   }
 
   #failed(error: unknown): void {
-    // A slow or odd answer says nothing of the tailnet; whois is asked for every caller anyway.
+    // A slow or malformed answer says nothing about the tailnet, and whois is asked for every caller anyway.
     if (error instanceof LocalApiError && error.kind !== 'failed') this.#lose(error.message);
     else this.#tell("cannot read tailscaled's status; using the last known one", reasonOf(error));
   }
@@ -158,7 +158,7 @@ export class TailnetView {
     this.#deps.onChange(undefined);
   }
 
-  /** Once for each reason in a row. */
+  /** Logs a reason once until it changes. */
   #tell(what: string, reason: string): void {
     if (this.#told === what + reason) return;
     this.#told = what + reason;

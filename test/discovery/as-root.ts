@@ -1,14 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import type { TestContext } from 'vitest';
 
-/**
- * First line of a test that gives files to other users or mounts. Without root the test is skipped
- * and says so; in CI, which has root, that is a failure.
- */
-export function needRoot({ skip }: TestContext): void {
+import { skipFor } from '../rig/needed.ts';
+
+/** First line of a test that gives files to other users or mounts. */
+export function needRoot(context: TestContext): void {
   const isRoot = process.platform === 'linux' && process.getuid?.() === 0;
-  if (!isRoot && process.env['CI'] === 'true') throw new Error('Expected to run as root on Linux, because CI=true');
-  skip(!isRoot, 'needs root on Linux, to give files to other users and to mount');
+  skipFor(context, isRoot ? undefined : 'needs root on Linux, to give files to other users and to mount');
 }
 
 /** Runs `work` with the rights of another user, for what root's own rights would hide. */

@@ -51,11 +51,14 @@ describe('opencode-connected --lan', () => {
     return viewer.mcp({ args: ['--config', config], env });
   }
 
-  test('is locked for others, and theirs to drive with the rule that status prints', async () => {
+  test('is locked for others, and theirs to drive with the rule that status prints, until it says goodbye', async () => {
     viewer = await lan.machine('viewer');
     const laptop = await lan.machine('laptop');
-    const wrapper = await connected(laptop);
-    await wrapper.says(/answers at/);
+    const wrapper = await connected(laptop, ['--lan-port', '4777']);
+    await wrapper.says(/answers at http:\/\/127\.0\.0\.1:4777;/);
+    const second = await connected(laptop, [], { OPENCODE_LAN_PORT: '4777' });
+    await second.exited;
+    expect(second.output).toContain('cannot listen on port 4777: another process does, or this user may not');
     await using without = await viewer.mcp({ env: { OPENCODE_SERVER_PASSWORD: 'not for the LAN' } });
     // One entry, though it is seen by IPv4 and by IPv6.
     const [row] = await listed(without, (rows) => rows.length === 1 && rows[0]?.state === 'locked');
@@ -70,21 +73,21 @@ describe('opencode-connected --lan', () => {
     const rule = JSON.parse(text) as { readonly password: object };
     expect(rule).toEqual({ source: 'mdns', host: 'laptop', password: { file: '~/.secrets/laptop' } });
 
-    await using server = await serverWith({ ...rule, password });
+    // No round would find out within the test that it has ended.
+    await using server = await serverWith({ ...rule, password }, { DISCOVERY_INTERVAL_MS: '3600000' });
     await listed(server, (rows) => rows.length === 1 && rows[0]?.state === 'idle');
     const created = await server.call('create_session', { instance: 'laptop-project@laptop', title: 'over the LAN' });
     expect(created.text).toContain('over the LAN');
-  });
-
-  test('says goodbye: others know at once that it has ended', async () => {
-    viewer = await lan.machine('viewer');
-    const wrapper = await connected(await lan.machine('laptop'));
-    await wrapper.says(/answers at/);
-    // No round would find out within the test.
-    await using server = await viewer.mcp({ env: { DISCOVERY_INTERVAL_MS: '3600000' } });
-    await listed(server, ([row]) => row?.state === 'locked');
     await wrapper.kill();
-    await listed(server, ([row]) => row?.state === 'offline');
+    await listed(server, ([one]) => one?.state === 'offline');
+
+    // Its password stays, for others have it.
+    const kept = join(wrapper.sandbox.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'lan', 'password');
+    expect([(await stat(kept)).mode & 0o777, password.length]).toEqual([0o600, 43]);
+    const environment = connectedEnvironment(wrapper.sandbox, join(wrapper.sandbox.home, 'registry'));
+    const again = laptop.run([process.execPath, CONNECTED_SCRIPT, '--headless', '--lan'], wrapper.sandbox, environment);
+    await again.says(/answers at/);
+    expect(await readFile(kept, 'utf8')).toBe(`${password}\n`);
   });
 
   test('works where there is IPv6 only, by link-local addresses', async () => {
@@ -99,44 +102,22 @@ describe('opencode-connected --lan', () => {
     expect(created.text).toContain('by IPv6');
   });
 
-  test('is seen on a LAN that comes later', async () => {
+  test('is seen on a LAN that comes later, and after its interface was pulled out and put in again', async () => {
     viewer = await lan.machine('viewer', { lans: [2] });
-    const laptop = await lan.machine('laptop', { lans: [1] });
-    const wrapper = await connected(laptop);
-    await wrapper.says(/answers at/);
-    await using server = await viewer.mcp();
-    await laptop.plug(2, 'eth1');
-    const [row] = await listed(server, (rows) => rows.length === 1 && rows[0]?.state === 'locked');
-    expect(row?.via).toContain(laptop.on(2));
-  });
-
-  test('is heard again after its interface was pulled out and put in again', async () => {
     // By IPv6 the new interface would show as another.
     const laptop = await lan.machine('laptop', { families: 'v4' });
     const wrapper = await connected(laptop);
     await wrapper.says(/answers at/);
-    await laptop.replug(1, 'eth0');
-    viewer = await lan.machine('viewer', { families: 'v4' });
     await using server = await viewer.mcp();
-    const [row] = await listed(server, (rows) => rows[0]?.state === 'locked');
+    await laptop.plug(2, 'eth1');
+    const [later] = await listed(server, (rows) => rows.length === 1 && rows[0]?.state === 'locked');
+    expect(later?.via).toContain(laptop.on(2));
+    await laptop.replug(1, 'eth0');
+    // It knows nothing yet.
+    viewer = await lan.machine('second', { families: 'v4' });
+    await using late = await viewer.mcp();
+    const [row] = await listed(late, (rows) => rows[0]?.state === 'locked');
     expect(row?.via).toContain(laptop.on(1));
-  });
-
-  test('listens on the port that was chosen, and on no other; keeps its password from one start to the next', async () => {
-    const laptop = await lan.machine('laptop');
-    const wrapper = await connected(laptop, ['--lan-port', '4777']);
-    await wrapper.says(/answers at http:\/\/127\.0\.0\.1:4777;/);
-    const second = await connected(laptop, [], { OPENCODE_LAN_PORT: '4777' });
-    await second.exited;
-    expect(second.output).toContain('cannot listen on port 4777: another process does, or this user may not');
-    const file = join(wrapper.sandbox.env['XDG_STATE_HOME'] ?? '', 'opencode-mcp', 'lan', 'password');
-    const password = await readFile(file, 'utf8');
-    expect([(await stat(file)).mode & 0o777, password.length]).toEqual([0o600, 44]);
-    await wrapper.kill();
-    const environment = connectedEnvironment(wrapper.sandbox, join(wrapper.sandbox.home, 'registry'));
-    const again = laptop.run([process.execPath, CONNECTED_SCRIPT, '--headless', '--lan'], wrapper.sandbox, environment);
-    await again.says(/answers at/);
-    expect(await readFile(file, 'utf8')).toBe(password);
   });
 
   test.skipIf(isMissing(PREVIEW_OPENCODE))(

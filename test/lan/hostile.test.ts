@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { Lan, type Machine, needNamespaces, type Program } from '../rig/lan.ts';
 import type { McpChild } from '../rig/mcp-child.ts';
@@ -30,8 +30,8 @@ describe('whatever anyone says on the LAN', () => {
   let honest: Program & { readonly directory: string };
   let host: string;
 
-  beforeEach(async (context) => {
-    needNamespaces(context);
+  beforeAll(async () => {
+    if (missingForNamespaces() !== undefined) return;
     lan = await Lan.open();
     viewer = await lan.machine('viewer');
     mallory = await lan.machine('mallory', { number: 66 });
@@ -39,9 +39,8 @@ describe('whatever anyone says on the LAN', () => {
     honest = await machine.opencode(4096);
     host = machine.on(1);
   });
-  afterEach(async () => {
-    if (missingForNamespaces() === undefined) await lan.close();
-  });
+  afterAll(() => lan?.close());
+  beforeEach(needNamespaces);
 
   /** The honest machine is listed and answers. */
   async function isHonestListed(server: McpChild): Promise<void> {

@@ -1,47 +1,69 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { announce } from '../rig/announce.ts';
-import { Lan, needNamespaces } from '../rig/lan.ts';
+import { Lan, type Machine, needNamespaces } from '../rig/lan.ts';
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
 import { missingForNamespaces } from '../rig/namespaces.ts';
 import { mdnsSocketsOf } from '../rig/no-multicast.ts';
 import { until } from '../rig/wait.ts';
-import { listed } from './listing.ts';
+import { listed, type Row } from './listing.ts';
 
 describe('on a LAN of machines with a real opencode --mdns', () => {
   let lan: Lan;
+  /** On the first LAN, the first LAN and the second. */
+  let machines: readonly Machine[];
+  let running: readonly { readonly directory: string }[];
+  const hosts = (): string[] => machines.map((machine, index) => machine.on(index === 2 ? 2 : 1));
 
-  beforeEach(async (context) => {
-    needNamespaces(context);
+  beforeAll(async () => {
+    if (missingForNamespaces() !== undefined) return;
     lan = await Lan.open();
+    machines = [await lan.machine('one'), await lan.machine('two'), await lan.machine('three', { lans: [2] })];
+    const started = await Promise.all(machines.map((machine, index) => machine.opencode(4096 + index)));
+    announce(...started);
+    running = started;
   });
-  afterEach(async () => {
-    if (missingForNamespaces() === undefined) await lan.close();
-  });
+  afterAll(() => lan?.close());
+  beforeEach(needNamespaces);
 
   test('all are listed, by the addresses that their packets come from', async () => {
     const viewer = await lan.machine('viewer');
-    const machines = [await lan.machine('one'), await lan.machine('two'), await lan.machine('three')];
-    const running = await Promise.all(machines.map((machine, index) => machine.opencode(4096 + index)));
-    announce(...running);
     await using server = await viewer.mcp();
-    const rows = await listed(server, (found) => found.length === 3 && found.every(({ state }) => state === 'idle'));
-    expect(new Set(rows.map(({ directory }) => directory))).toEqual(new Set(running.map(({ directory }) => directory)));
-    expect(new Set(rows.map(({ host }) => host))).toEqual(new Set(machines.map((machine) => machine.on(1))));
+    const rows = await listed(server, (found) => found.length === 2 && found.every(({ state }) => state === 'idle'));
+    const directories = running.slice(0, 2).map(({ directory }) => directory);
+    expect(new Set(rows.map(({ directory }) => directory))).toEqual(new Set(directories));
+    expect(new Set(rows.map(({ host }) => host))).toEqual(new Set(hosts().slice(0, 2)));
     // Which the rig's guard against multicast would see, too.
     expect(await mdnsSocketsOf(server.pid)).toBeGreaterThan(2);
     const { text } = await server.call('create_session', { instance: rows[0]?.name ?? '', title: 'over the LAN' });
     expect(text).toContain('over the LAN');
   });
 
-  test('of two on one port the second is never advertised, and its goodbye ends nothing', async () => {
-    const [viewer, one, two] = [await lan.machine('viewer'), await lan.machine('one'), await lan.machine('two')];
-    const first = await one.opencode(4096);
+  test('the first listing waits for the answers', async () => {
+    const viewer = await lan.machine('reader');
+    const sandbox = await viewer.sandbox();
+    const settings = ['--transport', 'mdns', '--health-timeout-ms', '15000'];
+    const list = viewer.run([process.execPath, SERVER_SCRIPT, 'list', ...settings], sandbox);
+    await list.exited;
+    expect(list.output).toContain('idle');
+  });
+
+  test('a machine on two LANs sees both', async () => {
+    const viewer = await lan.machine('both', { lans: [1, 2] });
     await using server = await viewer.mcp();
-    const isThere = (found: readonly { readonly state: string; readonly directory?: string }[]): boolean =>
-      found.length === 1 && found[0]?.state === 'idle' && found[0].directory === first.directory;
+    const rows = await listed(server, (found) => found.length === 3 && found.every(({ state }) => state === 'idle'));
+    expect(new Set(rows.map(({ host }) => host))).toEqual(new Set(hosts()));
+  });
+
+  test('of two on one port the second is never advertised, and its goodbye ends nothing', async () => {
+    const [viewer, four] = [await lan.machine('witness'), await lan.machine('four')];
+    await using server = await viewer.mcp();
+    const isThere = (found: readonly Row[]): boolean => {
+      const [row, ...others] = found.filter(({ via }) => via.endsWith(':4096'));
+      return others.length === 0 && row?.state === 'idle' && row.directory === running[0]?.directory;
+    };
     await listed(server, isThere);
-    const second = await two.opencode(4096);
+    const second = await four.opencode(4096);
     // opencode says so itself.
     await second.says(/already in use/);
     await second.kill('SIGINT');
@@ -49,34 +71,8 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     await listed(server, isThere);
   });
 
-  test('one that is cut off goes offline, and comes back with another address', async () => {
-    const [viewer, one] = [await lan.machine('viewer'), await lan.machine('one', { number: 20 })];
-    const first = await one.opencode(4096);
-    await using server = await viewer.mcp({ env: { HEALTH_CHECK_TIMEOUT_MS: '1000' } });
-    await listed(server, ([row]) => row?.state === 'idle');
-    await one.crash();
-    await listed(server, ([row]) => row?.state === 'offline');
-    await one.move(21);
-    const again = await one.opencode(4096, { directory: first.directory });
-    const rows = await listed(server, (found) =>
-      found.some(({ state, host }) => state === 'idle' && host === one.on(1)),
-    );
-    expect(rows.find(({ host }) => host === one.on(1))?.directory).toBe(again.directory);
-  });
-
-  test('a machine on two LANs sees both', async () => {
-    const viewer = await lan.machine('viewer', { lans: [1, 2] });
-    const [one, two] = [await lan.machine('one', { lans: [1] }), await lan.machine('two', { lans: [2] })];
-    await Promise.all([one.opencode(4096), two.opencode(4096)]);
-    await using server = await viewer.mcp();
-    const rows = await listed(server, (found) => found.length === 2 && found.every(({ state }) => state === 'idle'));
-    expect(new Set(rows.map(({ host }) => host))).toEqual(new Set([one.on(1), two.on(2)]));
-  });
-
   test('an interface may come, go and come again', async () => {
-    const viewer = await lan.machine('viewer', { lans: [] });
-    const one = await lan.machine('one');
-    await one.opencode(4096);
+    const viewer = await lan.machine('roamer', { lans: [] });
     await using server = await viewer.mcp({ args: ['--log-level', 'debug'] });
     const said = (text: string): number => server.stderr.filter((line) => line.includes(text)).length;
     await server.waitForStderr(/source mdns is not available/);
@@ -90,7 +86,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
   });
 
   test('without any network it is said once, and nothing else is disturbed', async () => {
-    const viewer = await lan.machine('viewer', { lans: [] });
+    const viewer = await lan.machine('hermit', { lans: [] });
     await using server = await viewer.mcp({ args: ['--log-level', 'debug'], env: { TRANSPORT: 'mdns,local-relay' } });
     for (let call = 0; call < 3; call += 1) await server.call('refresh_instances');
     const said = server.stderr.filter((line) => line.includes('source mdns'));
@@ -99,18 +95,20 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     ]);
   });
 
-  test('the first listing waits for the answers', async () => {
-    const [viewer, one] = [await lan.machine('viewer'), await lan.machine('one')];
-    await one.opencode(4096);
-    {
-      // It answers questions some time after it listens.
-      await using server = await viewer.mcp();
-      await listed(server, ([row]) => row?.state === 'idle');
-    }
-    const sandbox = await viewer.sandbox();
-    const settings = ['--transport', 'mdns', '--health-timeout-ms', '15000'];
-    const list = viewer.run([process.execPath, SERVER_SCRIPT, 'list', ...settings], sandbox);
-    await list.exited;
-    expect(list.output).toContain('idle');
+  test('one that is cut off goes offline, and comes back with another address', async () => {
+    const viewer = await lan.machine('patient');
+    const [one] = machines;
+    if (one === undefined) throw new Error('Expected a machine');
+    const directory = running[0]?.directory ?? '';
+    await using server = await viewer.mcp({ env: { HEALTH_CHECK_TIMEOUT_MS: '1000' } });
+    const isOne = (state: string) => (rows: readonly Row[]) =>
+      rows.some((row) => row.state === state && row.host === one.on(1));
+    await listed(server, isOne('idle'));
+    await one.crash();
+    await listed(server, isOne('offline'));
+    await one.move(99);
+    await one.opencode(4096, { directory });
+    const rows = await listed(server, isOne('idle'));
+    expect(rows.find(({ host }) => host === one.on(1))?.directory).toBe(directory);
   });
 });

@@ -235,7 +235,7 @@ describe('the server', () => {
 
   test('tools/list is answered before the first of 1,000 silent endpoints is asked anything', async () => {
     const { registry } = await scene();
-    await using fakes = await startFakes(1000, { hung: 1000, sessionsEach: 0 });
+    await using fakes = await startFakes(1000, 1000);
     const asked = (): number =>
       fakes.all.reduce((sum, one) => sum + one.count('GET /global/health') + one.count('GET /path'), 0);
     for (const [index, { port, directory }] of fakes.all.entries())

@@ -228,7 +228,10 @@ describe('one machine', () => {
   test('cannot take the places of the others, and is told', async () => {
     await using stage = await openNodeStage({ maxRequestsPerCaller: 3 });
     const held = [await hold(stage), await hold(stage), await hold(stage)];
-    expect(await stage.call(LIST_PATH)).toMatchObject({ status: 429, text: expect.stringContaining('under way') });
+    expect(await stage.call(LIST_PATH)).toMatchObject({
+      status: 429,
+      text: expect.stringContaining('too many requests'),
+    });
     expect((await stage.ask('/session')).status).toBe(429);
     expect(stage.seen).toEqual([]);
     // One that goes wild must not fill the log.

@@ -55,13 +55,13 @@ describe('a stranger’s', () => {
       deps([row(theirs, OURS, 0, '222')], { holders: () => Promise.resolve([{ name: 'python3' }]) }),
       'not held by tailscaled',
     ],
-    ['not in the table', deps([accepted, row('0200007F:9C40', OURS, 0, '222')]), 'not to be found'],
+    ['not in the table', deps([accepted, row('0200007F:9C40', OURS, 0, '222')]), 'was not found'],
     [
       'where nobody knows tailscaled’s user',
       deps([row(theirs, OURS, 0, '222')], { tailscaledUid: () => Promise.resolve(undefined) }),
       'is unknown',
     ],
-    ['where there is no table', deps([], { readSockets: () => Promise.resolve(undefined) }), 'does not tell'],
+    ['where there is no table', deps([], { readSockets: () => Promise.resolve(undefined) }), 'does not show'],
   ])('%s', async (_, given, reason) => {
     expect(await strangerAtLoopback(connection, given)).toContain(reason);
   });

@@ -151,7 +151,7 @@ describe('who may read', () => {
     const session = fake.addSession({ directory: '/home/ada/other' }).info.id;
     const loaded = new Set(fake.loaded);
     const path = `/api/session/${session}/permission`;
-    expect(await read(path)).toMatchObject({ status: 403, text: expect.stringContaining('does not run now') });
+    expect(await read(path)).toMatchObject({ status: 403, text: expect.stringContaining('is not running') });
     expect(asked(path)).toBe(0);
     await read('/api/session', { headers: { 'x-opencode-directory': '/home/ada/other' } });
     expect(fake.requests.at(-1)).toMatchObject({ path: '/api/session', directory: undefined });

@@ -1,4 +1,4 @@
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 import { describe, expect, test } from 'vitest';
 
+import { isSkipped, missingProgram } from '../rig/needed.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 
 const run = promisify(execFile);
@@ -131,15 +132,7 @@ describe('the install script', () => {
   });
 });
 
-/** CI installs systemd; for a person without it the suite is skipped. */
-function noSystemd(): boolean {
-  if (spawnSync('systemd-analyze', ['--version']).status === 0) return false;
-  if (process.env['CI'] === 'true') throw new Error('systemd-analyze is not on the PATH');
-  process.stderr.write('Skipped: systemd-analyze is not on the PATH\n');
-  return true;
-}
-
-describe.skipIf(noSystemd())('systemd', () => {
+describe.skipIf(isSkipped(missingProgram('systemd-analyze')))('systemd', () => {
   test('finds nothing wrong with the installed units', async () => {
     await using place = await openPlace();
     await place.run('install-node.sh');

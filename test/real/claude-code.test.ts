@@ -11,8 +11,8 @@ import { expectedReply, toolReply } from '../rig/model-script.ts';
 import { inside, NamespaceSet } from '../rig/namespaces.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import type { Opencode } from '../rig/opencode.ts';
+import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
 import { isMissing } from '../rig/opencode-binaries.ts';
-import { portsIntoNamespace } from '../rig/ports-into-namespace.ts';
 import { endProcessesIn, processesIn } from '../rig/processes.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { needTmux, openTmux, type TmuxTerminal } from '../rig/tmux.ts';
@@ -29,7 +29,7 @@ let stage: Stage;
 let opencode: Opencode;
 let model: ClaudeModel;
 let namespaces: NamespaceSet;
-let ports: AsyncDisposable;
+let ports: readonly ForwardedPort[];
 let terminal: TmuxTerminal;
 let env: Readonly<Record<string, string>>;
 
@@ -50,7 +50,7 @@ describe.skipIf(isMissing(CLAUDE) || process.getuid?.() !== 0)('Claude Code in a
     model = await startClaudeModel(reply);
     namespaces = await NamespaceSet.open('claude');
     const namespace = await namespaces.add('home');
-    ports = await portsIntoNamespace(namespace, temp.path, [model.port, opencode.port]);
+    ports = await Promise.all([model.port, opencode.port].map((port) => forwardInto(namespace, port, port)));
     const directory = join(temp.path, 'project');
     await mkdir(directory);
     const server = {
@@ -87,7 +87,7 @@ describe.skipIf(isMissing(CLAUDE) || process.getuid?.() !== 0)('Claude Code in a
   afterAll(async () => {
     await terminal.close();
     await endProcessesIn(temp.tmp);
-    await ports[Symbol.asyncDispose]();
+    for (const port of ports) port.close();
     await namespaces.close();
     await model[Symbol.asyncDispose]();
     await stage.close();

@@ -14,7 +14,7 @@ import { NamespaceSet, spawnIn } from '../rig/namespaces.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { isMissing } from '../rig/opencode-binaries.ts';
-import { portsIntoNamespace } from '../rig/ports-into-namespace.ts';
+import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
 import { endProcessesIn } from '../rig/processes.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { openStage, type Stage } from './stage.ts';
@@ -34,7 +34,7 @@ let codex: ClientModel;
 let gemini: ClientModel;
 let namespaces: NamespaceSet;
 let namespace: string;
-let ports: AsyncDisposable;
+let ports: readonly ForwardedPort[];
 
 /** Clients look for updates and report home: each runs where only its model and the instance are. */
 async function run(command: readonly string[], env: Readonly<Record<string, string>>): Promise<string> {
@@ -58,7 +58,8 @@ describe.skipIf([CODEX, GEMINI].some(isMissing) || process.getuid?.() !== 0)('a 
     await stage.register('worker', opencode);
     namespaces = await NamespaceSet.open('clients');
     namespace = await namespaces.add('home');
-    ports = await portsIntoNamespace(namespace, temp.path, [codex.port, gemini.port, opencode.port]);
+    const wanted = [codex.port, gemini.port, opencode.port];
+    ports = await Promise.all(wanted.map((port) => forwardInto(namespace, port, port)));
     const server = {
       command: process.execPath,
       args: [SERVER_SCRIPT, '--registry-dir', stage.registry.path, '--health-timeout-ms', '15000'],
@@ -91,7 +92,7 @@ describe.skipIf([CODEX, GEMINI].some(isMissing) || process.getuid?.() !== 0)('a 
   });
   afterAll(async () => {
     await endProcessesIn(temp.tmp);
-    await ports[Symbol.asyncDispose]();
+    for (const port of ports) port.close();
     await namespaces.close();
     await Promise.all([codex[Symbol.asyncDispose](), gemini[Symbol.asyncDispose]()]);
     await stage.close();

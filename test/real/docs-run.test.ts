@@ -4,10 +4,10 @@ import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { startClaudeModel } from '../rig/claude-model.ts';
 import { type DocBlock, docBlocks, docPages } from '../rig/doc-blocks.ts';
 import { Newcomer, type Ran } from '../rig/newcomer.ts';
 import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
-import { startScriptedMessages } from '../rig/scripted-messages.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
 import { needSshd } from '../rig/sshd.ts';
 import type { Answers } from '../rig/typed-terminal.ts';
@@ -110,11 +110,12 @@ describe.skipIf([CLAUDE, PINNED_OPENCODE].some(isMissing))('a newcomer, with an 
       await follow(install, newcomer.installing);
       const installedMs = performance.now();
       await follow(start);
-      await using messages = await startScriptedMessages([
-        ['mcp__opencode__instances', {}],
-        ['mcp__opencode__send', { instance: 'my-project', message: 'Run the tests.' }],
-      ]);
-      expect(await claude('What are my OpenCode instances doing?', messages.url)).toContain('42 tests passed');
+      const calls = [
+        { tool: 'mcp__opencode__instances', input: {} },
+        { tool: 'mcp__opencode__send', input: { instance: 'my-project', message: 'Run the tests.' } },
+      ];
+      await using claudes = await startClaudeModel(({ results, newest }) => calls[results] ?? newest);
+      expect(await claude('What are my OpenCode instances doing?', claudes.url)).toContain('42 tests passed');
       const minutes = (fromMs: number): string => ((performance.now() - fromMs) / 60_000).toFixed(2);
       process.stdout.write(
         `From git clone to the first answer: ${minutes(startMs)} minutes, ${minutes(installedMs)} of them after the installation\n`,

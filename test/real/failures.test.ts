@@ -5,11 +5,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
 import { isMissing, OPENCODES } from '../rig/opencode-binaries.ts';
+import { MODEL_ID, PROVIDER_ID } from '../rig/scripted-model.ts';
 import { tempDir } from '../rig/temp.ts';
 import { openStage, type Stage } from './stage.ts';
 
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
+const SCRIPTED = `${PROVIDER_ID}/${MODEL_ID}`;
 const PLUGIN = `export const Rig = async () => ({
   'chat.message': async (input, output) => {
     if (JSON.stringify(output.parts).includes('no-message')) throw new Error('no message passes here');
@@ -26,22 +28,16 @@ describe.each(OPENCODES)('a turn that fails on the $name without an answer', ({ 
     const temp = tempDir('opencode-mcp-failures');
     let stage: Stage;
     let server: McpChild;
+    let session_id: string;
 
     beforeAll(async () => {
       const plugin = `${temp.path}/plugin.js`;
       await writeFile(plugin, PLUGIN);
       stage = await openStage();
-      await stage.register('unknown-model', await stage.opencode({ binary, config: { model: 'nowhere/none' } }));
       // The key is missed before anything is sent; nothing listens there.
       const keyless = { npm: '@ai-sdk/anthropic', options: { baseURL: 'http://127.0.0.1:9/' }, models: { one: {} } };
-      await stage.register(
-        'no-key',
-        await stage.opencode({ binary, config: { model: 'keyless/one', provider: { keyless } } }),
-      );
-      await stage.register(
-        'plugin',
-        await stage.opencode({ binary, config: { plugin: [pathToFileURL(plugin).href] } }),
-      );
+      const config = { model: 'nowhere/none', provider: { keyless }, plugin: [pathToFileURL(plugin).href] };
+      await stage.register('worker', await stage.opencode({ binary, config }));
       server = await stage.server({ clientInfo: { name: 'claude-code', version: '2.1.329' } });
     });
     afterAll(async () => {
@@ -50,12 +46,14 @@ describe.each(OPENCODES)('a turn that fails on the $name without an answer', ({ 
     });
 
     test.each([
-      ['unknown-model', 'echo: to nobody', 'Model not found: nowhere/none'],
-      ['no-key', 'echo: to nobody without a key', 'API key is missing'],
-      ['plugin', 'echo: no-message', 'no message passes here'],
-      ['plugin', 'echo: no-turn', 'no turn passes here'],
-    ])('%s, %s: its words are told at once', async (instance, message, words) => {
-      const sent = await server.call('send', { instance, message });
+      ['Model not found: nowhere/none', 'echo: to nobody', {}],
+      ['API key is missing', 'echo: to nobody without a key', { model: 'keyless/one' }],
+      ['no message passes here', 'echo: no-message', { model: SCRIPTED }],
+      ['no turn passes here', 'echo: no-turn', { model: SCRIPTED }],
+    ])('%s: told at once', async (words, message, model) => {
+      const created = data(await server.call('create_session', { instance: 'worker' }));
+      session_id = (created['session'] as { readonly id: string }).id;
+      const sent = await server.call('send', { instance: 'worker', session_id, message, ...model });
       expect(data(sent)).toMatchObject({
         outcome: 'failed',
         reason: expect.stringMatching(new RegExp(`^opencode says ".*${words}`)) as string,
@@ -65,9 +63,8 @@ describe.each(OPENCODES)('a turn that fails on the $name without an answer', ({ 
     });
 
     test('and the session is sent to again', async () => {
-      expect(data(await server.call('send', { instance: 'plugin', message: 'echo: passes' }))).toMatchObject({
-        text: 'passes',
-      });
+      const send = { instance: 'worker', session_id, message: 'echo: passes', model: SCRIPTED };
+      expect(data(await server.call('send', send))).toMatchObject({ text: 'passes' });
     });
   });
 });

@@ -9,6 +9,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { SERVER_SCRIPT } from '../rig/mcp-child.ts';
+import { isSkipped } from '../rig/needed.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
 import { isMissing, OLDEST_OPENCODE, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { endProcessesIn } from '../rig/processes.ts';
@@ -23,12 +24,8 @@ const GEMINI = component('@google/gemini-cli/bundle/gemini.js');
 /** A network namespace without any interface: clients look for updates and report home. */
 const OFFLINE = process.getuid?.() === 0 ? ['--net'] : ['--net', '--map-root-user'];
 
-const canUnshare = (): boolean => {
-  if (spawnSync('unshare', [...OFFLINE, 'true']).status === 0) return true;
-  if (process.env['CI'] === 'true') throw new Error('Expected network namespaces, because CI=true');
-  process.stderr.write('Skipped: unshare --net is not allowed here\n');
-  return false;
-};
+const canUnshare = (): boolean =>
+  !isSkipped(spawnSync('unshare', [...OFFLINE, 'true']).status === 0 ? undefined : 'needs unshare --net');
 
 interface Ended {
   readonly code: number;

@@ -5,9 +5,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { McpChild } from '../rig/mcp-child.ts';
 import type { Opencode } from '../rig/opencode.ts';
+import { isSkipped, missingProgram } from '../rig/needed.ts';
 import { isMissing, OPENCODES } from '../rig/opencode-binaries.ts';
 import { createRealSession } from '../rig/real-session.ts';
-import { isRipgrepMissing } from '../rig/ripgrep.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 
@@ -110,7 +110,7 @@ describe.each(OPENCODES)('$name', ({ binary }) => {
         });
       });
 
-      describe.skipIf(isRipgrepMissing())('', () => {
+      describe.skipIf(isSkipped(missingProgram('rg')))('', () => {
         test('search finds lines: by expression, the first 10, nothing that is ignored or outside', async () => {
           expect(await call('search', { query: 'needle h.re' })).toEqual({
             instance: 'alpha',

@@ -82,11 +82,11 @@ describe('a session whose messages are larger than any answer may be', () => {
     SLOW_MS,
   );
 
-  test.each([1_000_000, 8_000_000])(
-    'waits for a permission of %i characters: every tool tells it, and it is answered',
-    async (chars) => {
+  test(
+    'waits for a permission of 8 million characters: every tool tells it, and it is answered',
+    async () => {
       const session = await newSession();
-      const sent = await send(`flood-bash ${chars}`, session);
+      const sent = await send('flood-bash 8000000', session);
       expect(data(sent)).toMatchObject({ outcome: 'waiting' });
       expect(data(await server.call('instances'))).toMatchObject({
         instances: [{ state: 'waiting', waiting: [expect.stringContaining('«bash "echo ok # xxx') as string] }],

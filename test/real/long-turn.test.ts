@@ -7,8 +7,10 @@ import { openStage, type Stage } from './stage.ts';
 
 const data = ({ result }: ToolCall): Record<string, unknown> => result.structuredContent ?? {};
 
-/** Longer than any client of the SDK waits that does not count progress (60 s); `npm run soak` makes it more than three minutes. */
-const SECONDS = Number(process.env['LONG_TURN_SECONDS'] ?? 75);
+/** Longer than the patient client waits without progress; `npm run soak` makes it more than three minutes. */
+const SECONDS = Number(process.env['LONG_TURN_SECONDS'] ?? 35);
+/** In the short form, in place of the 48 s that an unknown client gets (test/mcp/legacy/client-limits.test.ts). */
+const SHORTER = SECONDS < 60 ? { SEND_TIMEOUT_MS: '15000' } : {};
 const message = `slow ${SECONDS} 1000: piece`;
 const whole = expectedReply(message);
 
@@ -29,7 +31,7 @@ describe('a turn that is longer than clients wait', () => {
     stage = await openStage();
     await stage.register('worker', await stage.opencode());
     patient = await stage.server({ clientInfo: { name: 'claude-code', version: '2.1.329' } });
-    unknown = await stage.server({ clientInfo: { name: 'some-client', version: '1.0.0' } });
+    unknown = await stage.server({ clientInfo: { name: 'some-client', version: '1.0.0' }, env: SHORTER });
     session_id = await newSession('cut short');
     const sessions = { streamed: await newSession('streamed'), silent: await newSession('silent') };
     // It gives up after 25 s without progress: two and a half signs of life.
@@ -89,7 +91,7 @@ describe('a turn that is longer than clients wait', () => {
       const call = await silent;
       expect(data(call)).toMatchObject({ outcome: 'completed', text: HANG_REPLY });
       const signs = call.progress.filter(({ message: text }) => text === undefined);
-      expect(signs.length).toBeGreaterThan(3);
+      expect(signs.length).toBeGreaterThan(1);
     },
     LIMIT_MS,
   );

@@ -1,7 +1,5 @@
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
-import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -15,24 +13,13 @@ import { isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox } from '../rig/opencode-sandbox.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { createRealSession } from '../rig/real-session.ts';
+import { needTmux, openTmux } from '../rig/tmux.ts';
 import { until } from '../rig/wait.ts';
 import { openStage, type Stage } from './stage.ts';
 
 const run = promisify(execFile);
 const PASSWORD = 'pa55word-of-the-opencode';
 const ID = 'real-instance';
-
-const tmux = process.env['PATH']
-  ?.split(delimiter)
-  .map((folder) => join(folder, 'tmux'))
-  .find((path) => existsSync(path));
-
-function noTmux(): boolean {
-  if (tmux !== undefined) return false;
-  if (process.env['CI'] === 'true') throw new Error('tmux is not on the PATH');
-  process.stderr.write('Skipped: tmux is not on the PATH\n');
-  return true;
-}
 
 /** Whois alone is in memory: what a real tailnet says is for the suites that have one. */
 describe.skipIf(isMissing(PINNED_OPENCODE))(
@@ -123,25 +110,17 @@ describe.skipIf(isMissing(PINNED_OPENCODE))(
       expect(stdout).toContain('through the proxy');
     });
 
-    test.skipIf(noTmux())('opencode attach works against it: what is typed is answered on the screen', async () => {
+    test('opencode attach works against it: what is typed is answered on the screen', async (context) => {
+      needTmux(context);
       await using person = await openSandbox({ directory: opencode.directory, env: { NO_PROXY: SELF } });
-      const screen = async (...args: readonly string[]): Promise<string> =>
-        (await run(tmux ?? '', ['-S', join(person.home, 'tmux.sock'), ...args], { env: { ...person.env } })).stdout;
-      onTestFinished(async () => void (await screen('kill-server').catch(() => {})));
-      const command = `${PINNED_OPENCODE} attach ${origin}${prefix}`;
-      await screen('new-session', '-d', '-s', 'attach', '-x', '160', '-y', '50', command);
-      let shown = '';
-      const look = async (): Promise<string> => (shown = await screen('capture-pane', '-p', '-t', 'attach'));
-      await until('the prompt', async () => /Ask anything/i.test(await look()), 90_000).catch((error: unknown) => {
-        throw new Error(`the screen was:\n${shown}`, { cause: error });
-      });
-      await screen('send-keys', '-t', 'attach', '-l', 'echo: typed at the far end');
-      await until('what was typed', async () => (await look()).includes('typed at the far end'));
-      await screen('send-keys', '-t', 'attach', 'Enter');
-      await until('the turn', () => stage.model.turns('echo: typed at the far end') === 1).catch((error: unknown) => {
-        throw new Error(`the screen was:\n${shown}`, { cause: error });
-      });
-      await until('the answer', async () => ((await look()).match(/typed at the far end/g)?.length ?? 0) >= 2);
+      await using terminal = await openTmux(person.env, opencode.directory);
+      await terminal.type(`${PINNED_OPENCODE} attach ${origin}${prefix}`, 'Enter');
+      await terminal.shows(/Ask anything/i);
+      await terminal.type('echo: typed at the far end');
+      await terminal.shows(/typed at the far end/);
+      await terminal.type('', 'Enter');
+      await until('the turn', () => stage.model.turns('echo: typed at the far end') === 1);
+      await terminal.shows(/typed at the far end[^]*typed at the far end/);
     });
   },
 );

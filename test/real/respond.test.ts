@@ -26,13 +26,9 @@ beforeAll(async () => {
 afterAll(() => stage.close());
 /** What one test leaves waiting must not wait in the next. */
 afterEach(async () => {
-  for (const { id } of await opencode.json<{ id: string }[]>('GET', '/session')) {
-    await opencode.request('POST', `/session/${id}/abort`);
-  }
-  await until('everything to be idle', async () => {
-    const left = await opencode.json<Record<string, unknown>>('GET', '/session/status');
-    return Object.keys(left).length === 0;
-  });
+  const busy = async (): Promise<string[]> => Object.keys(await opencode.json<object>('GET', '/session/status'));
+  for (const id of await busy()) await opencode.request('POST', `/session/${id}/abort`);
+  await until('everything to be idle', async () => (await busy()).length === 0);
 });
 
 async function newSession(): Promise<string> {

@@ -13,6 +13,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { listenHttp, type HttpListener } from '../rig/http-listener.ts';
 import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
 import { expectedReply } from '../rig/model-script.ts';
+import { isSkipped } from '../rig/needed.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
 import { openStage, type Stage } from './stage.ts';
@@ -33,159 +34,155 @@ const openssl = process.env['PATH']
   .map((folder) => join(folder, 'openssl'))
   .find((path) => existsSync(path));
 
-/** Nothing else at hand signs a certificate. */
-function cannotCertify(): boolean {
-  if (openssl !== undefined) return false;
-  if (process.env['CI'] === 'true') throw new Error('openssl is not on the PATH');
-  process.stderr.write('Skipped: openssl is not on the PATH\n');
-  return true;
-}
+// Nothing else at hand signs a certificate.
+describe.skipIf(isSkipped(openssl === undefined ? 'needs openssl' : undefined))(
+  'a real opencode behind a Cloudflare Tunnel with an Access policy',
+  () => {
+    let temp: TempDir;
+    let stage: Stage;
+    let opencode: Opencode;
+    let tunnel: Tunnel;
+    const servers: McpChild[] = [];
 
-describe.skipIf(cannotCertify())('a real opencode behind a Cloudflare Tunnel with an Access policy', () => {
-  let temp: TempDir;
-  let stage: Stage;
-  let opencode: Opencode;
-  let tunnel: Tunnel;
-  const servers: McpChild[] = [];
-
-  beforeAll(async () => {
-    temp = tempDir('opencode-mcp-tunnel');
-    stage = await openStage();
-    opencode = await stage.opencode({ password: PASSWORD });
-    tunnel = await openTunnel(temp.path, opencode.url);
-    await writeFile(join(temp.path, 'id'), `${ID}\n`, { mode: 0o600 });
-    await writeFile(join(temp.path, 'secret'), `${SECRET}\n`, { mode: 0o600 });
-    await writeFile(join(temp.path, 'password'), `${PASSWORD}\n`, { mode: 0o600 });
-  });
-  afterAll(async () => {
-    await stage.close();
-    await tunnel.close();
-    await temp.close();
-  });
-
-  /** A server whose configuration lists the one instance by the tunnel's URL. */
-  async function serve(
-    headers: Readonly<Record<string, unknown>>,
-    env: Readonly<Record<string, string>> = {},
-  ): Promise<McpChild> {
-    const config = join(temp.path, `config-${servers.length}.json`);
-    const office = { name: 'office', url: tunnel.url, password: { file: 'password' }, headers };
-    await writeFile(config, JSON.stringify({ instances: [office] }), { mode: 0o600 });
-    const server = await stage.server({
-      clientInfo: PATIENT,
-      args: ['--config', config],
-      env: { NODE_EXTRA_CA_CERTS: tunnel.authority, ...env },
+    beforeAll(async () => {
+      temp = tempDir('opencode-mcp-tunnel');
+      stage = await openStage();
+      opencode = await stage.opencode({ password: PASSWORD });
+      tunnel = await openTunnel(temp.path, opencode.url);
+      await writeFile(join(temp.path, 'id'), `${ID}\n`, { mode: 0o600 });
+      await writeFile(join(temp.path, 'secret'), `${SECRET}\n`, { mode: 0o600 });
+      await writeFile(join(temp.path, 'password'), `${PASSWORD}\n`, { mode: 0o600 });
     });
-    servers.push(server);
-    // Its rounds would count in the next test.
-    onTestFinished(() => server.close());
-    return server;
-  }
+    afterAll(async () => {
+      await stage.close();
+      await tunnel.close();
+      await temp.close();
+    });
 
-  const fromFiles = { 'CF-Access-Client-Id': { file: 'id' }, 'CF-Access-Client-Secret': { file: 'secret' } };
+    /** A server whose configuration lists the one instance by the tunnel's URL. */
+    async function serve(
+      headers: Readonly<Record<string, unknown>>,
+      env: Readonly<Record<string, string>> = {},
+    ): Promise<McpChild> {
+      const config = join(temp.path, `config-${servers.length}.json`);
+      const office = { name: 'office', url: tunnel.url, password: { file: 'password' }, headers };
+      await writeFile(config, JSON.stringify({ instances: [office] }), { mode: 0o600 });
+      const server = await stage.server({
+        clientInfo: PATIENT,
+        args: ['--config', config],
+        env: { NODE_EXTRA_CA_CERTS: tunnel.authority, ...env },
+      });
+      servers.push(server);
+      // Its rounds would count in the next test.
+      onTestFinished(() => server.close());
+      return server;
+    }
 
-  test.each([
-    [
-      'the environment',
-      {
-        'CF-Access-Client-Id': { env: 'CF_ACCESS_CLIENT_ID' },
-        'CF-Access-Client-Secret': { env: 'CF_ACCESS_CLIENT_SECRET' },
+    const fromFiles = { 'CF-Access-Client-Id': { file: 'id' }, 'CF-Access-Client-Secret': { file: 'secret' } };
+
+    test.each([
+      [
+        'the environment',
+        {
+          'CF-Access-Client-Id': { env: 'CF_ACCESS_CLIENT_ID' },
+          'CF-Access-Client-Secret': { env: 'CF_ACCESS_CLIENT_SECRET' },
+        },
+        { CF_ACCESS_CLIENT_ID: ID, CF_ACCESS_CLIENT_SECRET: SECRET },
+      ],
+      ['files', fromFiles, {}],
+    ])(
+      'with the service token from %s: it is listed, a send streams its answer, and read shows it',
+      async (_, headers, env) => {
+        const server = await serve(headers, env);
+        const listed = await server.call('instances');
+        expect(data(listed)).toMatchObject({
+          instances: [
+            {
+              name: 'office',
+              host: '127.0.0.1',
+              state: 'idle',
+              directory: opencode.directory,
+              version: opencode.version,
+              sources: ['static'],
+            },
+          ],
+        });
+        expect(listed.text).toContain(tunnel.url);
+        const message = 'slow 8 60: through the tunnel';
+        const sent = await server.call('send', { instance: 'office', message });
+        expect(data(sent)).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
+        expect(sent.progress.map(({ message: text }) => text ?? '').join('')).toBe(expectedReply(message));
+        // As it was said, not in one piece at the end.
+        expect(sent.progress.length).toBeGreaterThan(1);
+        expect(data(await server.call('read', { instance: 'office', message_limit: 2 }))).toMatchObject({
+          messages: [{ text: message }, { text: expectedReply(message) }],
+        });
       },
-      { CF_ACCESS_CLIENT_ID: ID, CF_ACCESS_CLIENT_SECRET: SECRET },
-    ],
-    ['files', fromFiles, {}],
-  ])(
-    'with the service token from %s: it is listed, a send streams its answer, and read shows it',
-    async (_, headers, env) => {
-      const server = await serve(headers, env);
-      const listed = await server.call('instances');
-      expect(data(listed)).toMatchObject({
-        instances: [
-          {
-            name: 'office',
-            host: '127.0.0.1',
-            state: 'idle',
-            directory: opencode.directory,
-            version: opencode.version,
-            sources: ['static'],
-          },
-        ],
-      });
-      expect(listed.text).toContain(tunnel.url);
-      const message = 'slow 8 60: through the tunnel';
-      const sent = await server.call('send', { instance: 'office', message });
-      expect(data(sent)).toMatchObject({ outcome: 'completed', text: expectedReply(message) });
-      expect(sent.progress.map(({ message: text }) => text ?? '').join('')).toBe(expectedReply(message));
-      // As it was said, not in one piece at the end.
-      expect(sent.progress.length).toBeGreaterThan(1);
-      expect(data(await server.call('read', { instance: 'office', message_limit: 2 }))).toMatchObject({
-        messages: [{ text: message }, { text: expectedReply(message) }],
-      });
-    },
-  );
+    );
 
-  test.each([
-    ['without the service token', {}],
-    ['with a wrong secret', { 'CF-Access-Client-Id': ID, 'CF-Access-Client-Secret': WRONG }],
-    ['with half of the token', { 'CF-Access-Client-Id': ID }],
-  ])('%s: offline, with the redirect as the reason, which is not followed', async (_, headers) => {
-    const server = await serve(headers);
-    const admitted = tunnel.admitted;
-    expect(data(await server.call('instances'))).toMatchObject({
-      instances: [{ name: 'office', state: 'offline', reason: expect.stringMatching(/redirect/) as string }],
-    });
-    for (const [tool, args] of [
-      ['send', { message: 'echo: never' }],
-      ['read', {}],
-    ] as const) {
-      const { result, text } = await server.call(tool, { instance: 'office', ...args });
-      expect(result.isError).toBe(true);
-      expect(text).toMatch(/office.*redirect/);
-    }
-    expect(stage.model.turns('echo: never')).toBe(0);
-    expect([tunnel.admitted, tunnel.logins]).toEqual([admitted, 0]);
-  });
-
-  test('a token that is revoked: offline with when it was last seen; admitted again, it goes on', async () => {
-    const server = await serve(fromFiles);
-    expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });
-    tunnel.revoked = true;
-    try {
+    test.each([
+      ['without the service token', {}],
+      ['with a wrong secret', { 'CF-Access-Client-Id': ID, 'CF-Access-Client-Secret': WRONG }],
+      ['with half of the token', { 'CF-Access-Client-Id': ID }],
+    ])('%s: offline, with the redirect as the reason, which is not followed', async (_, headers) => {
+      const server = await serve(headers);
+      const admitted = tunnel.admitted;
       expect(data(await server.call('instances'))).toMatchObject({
-        instances: [
-          {
-            state: 'offline',
-            reason: expect.stringMatching(/redirect/) as string,
-            last_seen: expect.any(String) as string,
-          },
-        ],
+        instances: [{ name: 'office', state: 'offline', reason: expect.stringMatching(/redirect/) as string }],
       });
-    } finally {
-      tunnel.revoked = false;
-    }
-    expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });
-    expect(tunnel.logins).toBe(0);
-  });
+      for (const [tool, args] of [
+        ['send', { message: 'echo: never' }],
+        ['read', {}],
+      ] as const) {
+        const { result, text } = await server.call(tool, { instance: 'office', ...args });
+        expect(result.isError).toBe(true);
+        expect(text).toMatch(/office.*redirect/);
+      }
+      expect(stage.model.turns('echo: never')).toBe(0);
+      expect([tunnel.admitted, tunnel.logins]).toEqual([admitted, 0]);
+    });
 
-  test('a certificate that nobody here vouches for: offline, and the reason says that it is the certificate', async () => {
-    const server = await serve(fromFiles, { NODE_EXTRA_CA_CERTS: '' });
-    const { admitted } = tunnel;
-    const listed = await server.call('instances');
-    expect(data(listed)).toMatchObject({ instances: [{ name: 'office', state: 'offline' }] });
-    expect(listed.text).toMatch(/certificate/i);
-    // Neither the token nor the password went to whoever it is.
-    expect(tunnel.admitted).toBe(admitted);
-  });
+    test('a token that is revoked: offline with when it was last seen; admitted again, it goes on', async () => {
+      const server = await serve(fromFiles);
+      expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });
+      tunnel.revoked = true;
+      try {
+        expect(data(await server.call('instances'))).toMatchObject({
+          instances: [
+            {
+              state: 'offline',
+              reason: expect.stringMatching(/redirect/) as string,
+              last_seen: expect.any(String) as string,
+            },
+          ],
+        });
+      } finally {
+        tunnel.revoked = false;
+      }
+      expect(data(await server.call('instances'))).toMatchObject({ instances: [{ state: 'idle' }] });
+      expect(tunnel.logins).toBe(0);
+    });
 
-  test('no secret is in anything that any of these servers said, with all of the log', async () => {
-    expect(servers.flatMap(({ stderr }) => stderr)).not.toEqual([]);
-    const basic = Buffer.from(`opencode:${PASSWORD}`).toString('base64');
-    for (const { stdout, stderr } of servers) {
-      const said = [...stdout, ...stderr].join('\n');
-      for (const secret of [ID, SECRET, WRONG, PASSWORD, basic]) expect(said).not.toContain(secret);
-    }
-  });
-});
+    test('a certificate that nobody here vouches for: offline, and the reason says that it is the certificate', async () => {
+      const server = await serve(fromFiles, { NODE_EXTRA_CA_CERTS: '' });
+      const { admitted } = tunnel;
+      const listed = await server.call('instances');
+      expect(data(listed)).toMatchObject({ instances: [{ name: 'office', state: 'offline' }] });
+      expect(listed.text).toMatch(/certificate/i);
+      // Neither the token nor the password went to whoever it is.
+      expect(tunnel.admitted).toBe(admitted);
+    });
+
+    test('no secret is in anything that any of these servers said, with all of the log', async () => {
+      expect(servers.flatMap(({ stderr }) => stderr)).not.toEqual([]);
+      const basic = Buffer.from(`opencode:${PASSWORD}`).toString('base64');
+      for (const { stdout, stderr } of servers) {
+        const said = [...stdout, ...stderr].join('\n');
+        for (const secret of [ID, SECRET, WRONG, PASSWORD, basic]) expect(said).not.toContain(secret);
+      }
+    });
+  },
+);
 
 /** What stands between the machine and the tunnel's hostname: TLS, and a policy that admits one service token. */
 interface Tunnel {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { startFaultProxy } from '../rig/fault-proxy.ts';
 import { expectedReply } from '../rig/model-script.ts';
-import { OPENCODES, isMissing } from '../rig/opencode-binaries.ts';
+import { OPENCODES, isMissing, PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import type { McpChild, ToolCall } from '../rig/mcp-child.ts';
 import type { Opencode } from '../rig/opencode.ts';
 import { openStage, type Stage } from './stage.ts';
@@ -46,14 +46,14 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
         .flatMap(({ parts }) => parts.map(({ text }) => text ?? ''));
     }
 
-    test('twenty fast turns in a row: none is lost, none is doubled', async () => {
+    test('ten fast turns in a row: none is lost, none is doubled', async () => {
       const session_id = await newSession();
-      for (let i = 0; i < 20; i++) {
+      for (let i = 0; i < 10; i++) {
         const sent = await server.call('send', { instance: 'worker', session_id, message: `echo: fast ${i}` });
         expect(data(sent)).toMatchObject({ outcome: 'completed', text: `fast ${i}` });
         expect(sent.progress.map(({ message }) => message ?? '').join('')).toMatch(new RegExp(`^(fast ${i})?$`));
       }
-      expect(await userTexts(session_id)).toEqual(Array.from({ length: 20 }, (_, i) => `echo: fast ${i}`));
+      expect(await userTexts(session_id)).toEqual(Array.from({ length: 10 }, (_, i) => `echo: fast ${i}`));
     });
 
     test('a model that fails for good is told with its words', async () => {
@@ -231,7 +231,9 @@ describe.each(OPENCODES)('turns on the $name', ({ binary }) => {
       expect(data(after)).toMatchObject({ outcome: 'completed', text: 'back' });
     });
 
-    test('killed and gone in the middle of a turn: told as unknown within the limit, and offline', async () => {
+    // That nothing listens any more looks the same whatever was there.
+    const inOne = test.skipIf(binary !== PINNED_OPENCODE);
+    inOne('killed and gone in the middle of a turn: told as unknown within the limit, and offline', async () => {
       const session_id = await newSession();
       const sending = server.call('send', { instance: 'worker', session_id, message: 'gate-mid gone: half |never' });
       await stage.model.waitForGate('gone');

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { TestContext } from 'vitest';
 
+import { skipFor, SYSTEM_PACKAGES } from './needed.ts';
 import { tempDir } from './temp.ts';
 
 const components = createRequire(join(import.meta.dirname, '..', 'components', 'package.json'));
@@ -83,12 +84,10 @@ export interface OpenBrowser extends AsyncDisposable {
   readonly version: string;
 }
 
-/** First line of a test that needs it: without it the test is skipped and says so; in CI that is a failure. */
-export function needBrowser({ skip }: TestContext): void {
-  if (chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core')) return;
-  const reason = 'needs chromium (CI=true scripts/install-system-packages.sh, as root) and test/components';
-  if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
-  skip(true, reason);
+/** First line of a test that needs one. */
+export function needBrowser(context: TestContext): void {
+  const isThere = chromiumProgram() !== undefined && isInstalled('playwright-core') && isInstalled('axe-core');
+  skipFor(context, isThere ? undefined : `needs chromium (${SYSTEM_PACKAGES}) and test/components`);
 }
 
 export interface BrowserOptions {

@@ -9,6 +9,8 @@ export interface ClaudeTurn {
   readonly newest: string;
   /** It brings what a tool returned. */
   readonly isResult: boolean;
+  /** Tool results in the whole conversation. */
+  readonly results: number;
   readonly tools: readonly string[];
 }
 
@@ -39,9 +41,12 @@ export async function startClaudeModel(reply: (turn: ClaudeTurn) => ClaudeReply)
     void json(request).then((body) => {
       const { messages = [], tools = [] } = body as MessagesRequest;
       const said = messages.findLastIndex(({ role }) => role === 'assistant');
-      const content = messages.slice(said + 1).map((message) => message.content);
-      const isResult = JSON.stringify(content).includes('"type":"tool_result"');
-      const turn = { newest: textIn(content), isResult, tools: tools.map(({ name }) => name) };
+      const contents = messages.slice(said + 1).map(({ content }) => content);
+      const isResult = JSON.stringify(contents).includes('"type":"tool_result"');
+      const results = messages
+        .flatMap(({ content }): readonly unknown[] => (Array.isArray(content) ? content : []))
+        .filter((part) => (part as { readonly type?: string }).type === 'tool_result').length;
+      const turn = { newest: textIn(contents), isResult, results, tools: tools.map(({ name }) => name) };
       if (turn.tools.length > 0) turns.push(turn);
       stream(response, turn.tools.length > 0 ? reply(turn) : 'A title');
     });

@@ -25,7 +25,7 @@ export interface SandboxOptions {
   readonly directory?: string;
   /** The `permission` part of opencode.json. Default: bash asks, everything else is allowed. */
   readonly permission?: Readonly<Record<string, PermissionRule>>;
-  /** Merged over the rig's opencode.json, key by key at the top level. */
+  /** Merged over the rig's opencode.json, key by key at the top level; the rig's provider stays beside others. */
   readonly config?: Readonly<Record<string, unknown>>;
   /** Basic auth of the server; opencode's user name is `opencode`. */
   readonly password?: string;
@@ -121,6 +121,7 @@ export const Clock = async () => ({});
 }
 
 function configuration(options: SandboxOptions, plugins: readonly string[]): Readonly<Record<string, unknown>> {
+  const { provider, ...config } = options.config ?? {};
   return {
     ...(plugins.length === 0 ? {} : { plugin: plugins }),
     $schema: 'https://opencode.ai/config.json',
@@ -144,8 +145,9 @@ function configuration(options: SandboxOptions, plugins: readonly string[]): Rea
           [SMALL_MODEL_ID]: { name: 'Scripted small model' },
         },
       },
+      ...(provider as object | undefined),
     },
-    ...options.config,
+    ...config,
   };
 }
 

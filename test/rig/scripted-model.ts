@@ -6,7 +6,7 @@ import { failWith, replySink, textOf, type ChatRequest, type ReplySink } from '.
 import { Gates } from './gates.ts';
 import { listenHttp } from './http-listener.ts';
 import { CONTINUE, HANG_GATE, HANG_REPLY, parseScript, toolReply, type Step } from './model-script.ts';
-import { within } from './wait.ts';
+import { until } from './wait.ts';
 
 /** The provider and the models that the rig's opencode.json names. */
 export const PROVIDER_ID = 'scripted';
@@ -51,8 +51,8 @@ export interface ScriptedModel extends AsyncDisposable {
   readonly requests: readonly ModelRequest[];
   /** How many turns were begun with exactly this text: titles and the requests after a tool result do not count. */
   turns(text: string): number;
-  /** Resolves with the `nth` (1 is the first) request that begins a turn with this text, past or to come. */
-  waitForTurn(text: string, options?: { readonly nth?: number; readonly timeoutMs?: number }): Promise<ModelRequest>;
+  /** Resolves with the first request that begins a turn with this text, past or to come. */
+  waitForTurn(text: string): Promise<ModelRequest>;
   /** Opens a gate for good. */
   release(gate: string): void;
   /** Resolves once a request stands at the gate; for `gate-mid`, its first half has been sent. */
@@ -60,15 +60,13 @@ export interface ScriptedModel extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Starts a model whose behaviour is written in the last user message: see `model-script.ts`. */
-/** `scriptOf` gives the script of a message that is written for people. */
+/** A model whose behaviour is written in the last user message: see `model-script.ts`. `scriptOf` maps a message written for people to a script. */
 export async function startScriptedModel(scriptOf = (text: string): string => text): Promise<ScriptedModel> {
   const requests: Array<ModelRequest & { aborted: boolean }> = [];
   const gates = new Gates();
   const failures = new Map<string, number>();
   /** Requests still to use more tokens than there are, by session. */
   const overflows = new Map<string, number>();
-  const arrivals = new EventTarget();
   const matching = (text: string): ModelRequest[] =>
     requests.filter((request) => request.kind === 'turn' && request.step === 0 && request.text === text);
 
@@ -91,7 +89,6 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
       gone.abort();
     });
     requests.push(recorded);
-    arrivals.dispatchEvent(new Event('request'));
 
     const sink = replySink(body, response);
     if (recorded.kind === 'title') sink.text(SCRIPTED_TITLE);
@@ -200,19 +197,12 @@ export async function startScriptedModel(scriptOf = (text: string): string => te
     url: `${listener.url}/v1`,
     requests,
     turns: (text) => matching(text).length,
-    async waitForTurn(text, { nth = 1, timeoutMs } = {}) {
-      const found = new Promise<ModelRequest>((resolve) => {
-        const look = (): void => {
-          const request = matching(text)[nth - 1];
-          if (!request) return;
-          arrivals.removeEventListener('request', look);
-          resolve(request);
-        };
-        arrivals.addEventListener('request', look);
-        look();
-      });
+    waitForTurn(text) {
       const seen = (): string => JSON.stringify(requests.map(({ kind, text: got, step }) => `${kind} ${step}: ${got}`));
-      return within(found, () => `turn ${nth} of ${JSON.stringify(text)}; the model saw ${seen()}`, timeoutMs);
+      return until(
+        () => `a turn of ${JSON.stringify(text)}; the model saw ${seen()}`,
+        () => matching(text)[0],
+      );
     },
     release: (gate) => gates.open(gate),
     waitForGate: (gate, timeoutMs) => gates.reached(gate, timeoutMs),

@@ -58,8 +58,9 @@ export async function openTailnet(options: TailnetOptions): Promise<Tailnet> {
     for (const [index, node] of options.nodes.entries())
       nodes.set(node.name, new TailnetMachine(node, await spaces.machine(11 + index), temp));
     await Promise.all([...nodes.values()].map((node) => node.start()));
-    for (const { name, user = 'ada', tags = [] } of options.nodes)
-      await nodes.get(name)?.join(await headscale.authKey(user, tags));
+    const keys: string[] = [];
+    for (const { user = 'ada', tags = [] } of options.nodes) keys.push(await headscale.authKey(user, tags));
+    await Promise.all([...nodes.values()].map((node, index) => node.join(keys[index] ?? '')));
     await allSeeEachOther([...nodes.values()]);
   } catch (error) {
     await close();

@@ -1,8 +1,9 @@
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { promisify } from 'node:util';
 import type { TestContext } from 'vitest';
 
+import { missingProgram, skipFor } from './needed.ts';
 import { until } from './wait.ts';
 
 const run = promisify(execFile);
@@ -22,12 +23,9 @@ export interface TmuxTerminal extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** First line of a test that needs it: without it the test is skipped and says so; in CI that is a failure. */
-export function needTmux({ skip }: TestContext): void {
-  if (spawnSync('tmux', ['-V']).status === 0) return;
-  const reason = 'needs tmux: CI=true scripts/install-system-packages.sh, as root';
-  if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
-  skip(true, reason);
+/** First line of a test that needs tmux. */
+export function needTmux(context: TestContext): void {
+  skipFor(context, missingProgram('tmux', '-V'));
 }
 
 /** A shell in a terminal of 100 by 30, with nothing in its environment but `env`. `prefix`: a command that runs it elsewhere, as `ip netns exec …`. */

@@ -32,7 +32,7 @@ export async function within<T>(
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      reject(new Error(`timed out after ${timeoutMs} ms waiting for ${typeof what === 'string' ? what : what()}`));
+      reject(lateError(what, timeoutMs));
     }, timeoutMs);
   });
   try {
@@ -47,7 +47,7 @@ export async function within<T>(
  * For state that announces nothing; where there is an event, wait for the event. An error thrown by `look` ends the wait.
  */
 export async function until<T>(
-  what: string,
+  what: string | (() => string),
   look: () => T | undefined | false | Promise<T | undefined | false>,
   timeoutMs = DEFAULT_WAIT_MS,
 ): Promise<T> {
@@ -55,7 +55,11 @@ export async function until<T>(
   for (;;) {
     const found = await look();
     if (found !== undefined && found !== false) return found;
-    if (performance.now() > deadline) throw new Error(`timed out after ${timeoutMs} ms waiting for ${what}`);
+    if (performance.now() > deadline) throw lateError(what, timeoutMs);
     await delay(POLL_MS);
   }
+}
+
+function lateError(what: string | (() => string), timeoutMs: number): Error {
+  return new Error(`timed out after ${timeoutMs} ms waiting for ${typeof what === 'string' ? what : what()}`);
 }

@@ -10,12 +10,11 @@ import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
 import { openSandbox } from '../rig/opencode-sandbox.ts';
 import { OPENCODE_MCP, shellEnv } from '../rig/shell-command.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
-import { needTailnet, OPEN_POLICY, type TailnetMachine } from '../rig/tailnet.ts';
+import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { needTmux, openTmux } from '../rig/tmux.ts';
 import { until, within } from '../rig/wait.ts';
 import { type Answer, request } from './queries.ts';
 import {
-  grantToBob,
   NODE_PORT,
   type NodeChild,
   openTailnetStage,
@@ -39,8 +38,6 @@ describe('the node service on a real tailnet', () => {
         { name: 'desk', mode: 'tun' },
         { name: 'laptop', mode: 'tun' },
         { name: 'box', mode: 'userspace' },
-        { name: 'guest', mode: 'tun', user: 'bob' },
-        { name: 'ci', mode: 'tun', tags: ['tag:server'] },
       ],
     });
     for (const name of ['desk', 'box']) services.set(name, await stage.node(machine(name)));
@@ -144,35 +141,6 @@ describe('the node service on a real tailnet', () => {
     const script = `require('node:http').get({ host: '127.0.0.1', port: ${NODE_PORT}, path: '${LIST_PATH}', headers: { host: 'box' } }, (r) => console.log(r.statusCode))`;
     expect((await box.exec([process.execPath, '-e', script])).trim()).toBe('403');
     expect(services.get('box')?.log()).toContain('did not come through tailscaled');
-  });
-
-  it('refuses itself, other users and tagged machines, and says what would admit them', async () => {
-    const desk = machine('desk');
-    expect(await list(desk, desk)).toMatchObject({ status: 403, text: expect.stringContaining('this very machine') });
-    expect(await list(machine('guest'), desk)).toMatchObject({
-      status: 403,
-      text: expect.stringContaining('bob on guest.tailnet.test'),
-    });
-    expect(await list(machine('ci'), desk)).toMatchObject({
-      status: 403,
-      text: expect.stringContaining('OPENCODE_TAILNET_TAGS=tag:server'),
-    });
-  });
-
-  it('admits another user by a grant, as far as its role goes and as long as it lasts', async () => {
-    const [desk, guest] = [machine('desk'), machine('guest')];
-    const base = instance.url;
-    const post = { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' };
-    await stage.tailnet.setPolicy(grantToBob('read'));
-    await until('the grant to read', async () => (await list(guest, desk)).status === 200);
-    expect((await request(guest, `${base}/session`)).status).toBe(200);
-    expect((await request(guest, `${base}/session`, post)).status).toBe(403);
-    expect((await request(guest, `${base}/config`)).status).toBe(403);
-    expect((await request(guest, `${base}/session?directory=/etc`)).status).toBe(403);
-    await stage.tailnet.setPolicy(grantToBob('drive'));
-    await until('the grant to drive', async () => (await request(guest, `${base}/session`, post)).status === 200);
-    await stage.tailnet.setPolicy(OPEN_POLICY);
-    await until('the end of the grant', async () => (await list(guest, desk)).status === 403);
   });
 
   it('goes on by itself after tailscale down and up, and after tailscaled was killed', async () => {

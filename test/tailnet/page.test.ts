@@ -5,9 +5,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { type BrowserPage, chromiumProgram, needBrowser, type OpenBrowser, openBrowser } from '../rig/browser.ts';
 import { type FakeNtfy, type NtfyMessage, startFakeNtfy } from '../rig/fake-ntfy.ts';
+import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
 import { expectedReply } from '../rig/model-script.ts';
 import { NO_MULTICAST } from '../rig/no-multicast.ts';
-import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
 import { canRunTailnet } from '../rig/tailnet-programs.ts';
 import { needTailnet, type TailnetMachine } from '../rig/tailnet.ts';
 import { tempDir, type TempDir } from '../rig/temp.ts';
@@ -54,7 +54,7 @@ describe('an agent on another machine, from a phone', () => {
       ],
     });
     ntfy = await startFakeNtfy();
-    ntfyOnDesk = await forwardTo(machine('desk'), Number(new URL(ntfy.url).port));
+    ntfyOnDesk = await forwardInto(machine('desk').namespace, Number(new URL(ntfy.url).port));
     await mkdir(join(temp.path, 'opencode-mcp'));
     const channel = { type: 'ntfy', url: `http://127.0.0.1:${ntfyOnDesk.port}`, topic: 'agents' };
     const config = JSON.stringify({ notify: { channels: [channel] } });

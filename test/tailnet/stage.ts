@@ -5,11 +5,12 @@ import { dirname, join } from 'node:path';
 import { CAPABILITY } from '../../src/node/access/admission.ts';
 import { INSTANCE_PREFIX } from '../../src/discovery/tailnet/peer-list.ts';
 import { type ConnectedChild, type ConnectedOptions, startConnected } from '../rig/connected-child.ts';
+import { type ForwardedPort, forwardInto } from '../rig/forwarded-port.ts';
 import { type McpChild, SERVER_SCRIPT, startMcpChild } from '../rig/mcp-child.ts';
 import { PINNED_OPENCODE } from '../rig/opencode-binaries.ts';
+import { openSandbox, type OpencodeSandbox } from '../rig/opencode-sandbox.ts';
 import { type Preview, startPreview } from '../rig/opencode-preview.ts';
 import { type ScriptedModel, startScriptedModel } from '../rig/scripted-model.ts';
-import { type ForwardedPort, forwardTo } from '../rig/tailnet-listener.ts';
 import { OPEN_POLICY, openTailnet, type Tailnet, type TailnetMachine, type TailnetOptions } from '../rig/tailnet.ts';
 import { tempDir } from '../rig/temp.ts';
 import { until } from '../rig/wait.ts';
@@ -17,6 +18,9 @@ import { connects } from './queries.ts';
 
 /** Of the node service, when nothing else is set. */
 export const NODE_PORT = 4095;
+
+/** Where a machine without a node service is asked for an opencode, when nothing else is set. */
+export const BARE_PORT = 4096;
 
 /** A client for which a send waits as long as a cold opencode on a busy machine may need. */
 const PATIENT = { name: 'claude-code', version: '2.1.329' };
@@ -78,7 +82,8 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
   }
 
   async function modelOn(machine: TailnetMachine): Promise<{ readonly url: string }> {
-    const forwarded = ports.get(machine.name) ?? (await forwardTo(machine, Number(new URL(model.url).port)));
+    const forwarded =
+      ports.get(machine.name) ?? (await forwardInto(machine.namespace, Number(new URL(model.url).port)));
     ports.set(machine.name, forwarded);
     return { url: `http://127.0.0.1:${forwarded.port}/v1` };
   }
@@ -153,6 +158,15 @@ export async function openTailnetStage(options: TailnetOptions): Promise<Tailnet
     await close();
     throw error;
   }
+}
+
+/** An opencode started by hand: it listens on every address of the machine, without a password or a node service. */
+export async function startBare(machine: TailnetMachine): Promise<OpencodeSandbox> {
+  const sandbox = await openSandbox();
+  const argv = [PINNED_OPENCODE, 'serve', '--port', String(BARE_PORT), '--hostname', '::'];
+  const child = machine.spawn(argv, { env: sandbox.env, cwd: sandbox.directory, stdio: 'ignore' });
+  tell('opencode', machine, child);
+  return sandbox;
 }
 
 /** Which real component a suite drove. */

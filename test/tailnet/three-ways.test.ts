@@ -51,6 +51,7 @@ describe('a laptop that is on the tailnet, on the LAN and behind a relay at once
     server = await stage.server(machine('desk'), {
       RELAY_REGISTRY_DIR: registry,
       XDG_CONFIG_HOME: temp.path,
+      HEALTH_CHECK_TIMEOUT_MS: '5000',
       ...lan,
     });
   });

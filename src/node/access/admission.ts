@@ -2,17 +2,17 @@ import * as z from 'zod';
 import { quoteName, singleLine } from '../../base/plain-text.ts';
 import type { TailnetNode, Whois } from '../../tailscale/types.ts';
 
-/** `read` looks at sessions; `drive` does everything, which equals a shell as the user of the service. */
+/** `read` sees sessions; `drive` may do everything, which equals a shell as the service's user. */
 export type Role = 'read' | 'drive';
 
 /**
  * The application capability by which a tailnet policy grants access:
  * `"grants": [{"src": […], "dst": […], "ip": ["tcp:4095"], "app": {"opencode-mcp.dev/cap/opencode": [{"role": "read"}]}}]`.
- * Several objects are a union; fields and roles that are not known admit nobody.
+ * Several objects are a union; unknown fields and roles grant nothing.
  */
 export const CAPABILITY = 'opencode-mcp.dev/cap/opencode';
 
-/** Who is admitted beside the own user and those that a grant names. They may drive. */
+/** Who may drive besides the node's own user and whom a grant names. */
 export interface AdmissionRules {
   /** Login names. */
   readonly users: readonly string[];
@@ -24,7 +24,7 @@ export interface AdmissionFacts {
   /** Undefined: tailscaled knows nobody at that address. */
   readonly whois: Whois | undefined;
   readonly self: TailnetNode;
-  /** The caller's node as the tailnet's status has it; undefined where it is not in there, which fails closed. */
+  /** The caller's node in tailscaled's status; undefined fails closed. */
   readonly peer: TailnetNode | undefined;
   readonly rules: AdmissionRules;
 }
@@ -35,17 +35,17 @@ export type Admission =
       readonly caller: string;
       /** Stable id of the caller's node. */
       readonly node: string;
-      /** They are the user of this node, on a machine of their own. */
+      /** The caller is this node's user, on another machine of theirs. */
       readonly isNodeUser?: true;
     }
-  /** The reason is for the caller: who they appear to be, and what would admit them. */
+  /** For the caller: who they appear to be, and what would admit them. */
   | { readonly refusal: string; readonly caller: string };
 
-/** tailscaled could not say who calls: nobody is admitted then. */
+/** `unanswered`: tailscaled could not identify the caller, who is not admitted. */
 export type Verdict = Admission | { readonly unanswered: string; readonly caller: string };
 
 const MAX_SHOWN_CHARS = 200;
-/** Named in a refusal; nobody gives a machine more. */
+/** Tags named in a refusal; machines have one or two. */
 const MAX_TAGS = 10;
 
 /** Decides what the caller may do here. Pure. */
@@ -69,13 +69,13 @@ export function admit(facts: AdmissionFacts): Admission {
   return { refusal: `You appear to be ${caller}, who is not admitted here. ${remedyOf(facts, whois)}`, caller };
 }
 
-/** For a connection whose source is one of this machine's own addresses: whois would name the owner for any local user. */
+/** For a connection from one of this machine's own addresses: whois names its owner for any local user. */
 export function refuseSelf(caller = 'this machine itself'): Admission {
   const refusal = `You appear to be ${caller}: this very machine. Any of its users could call from there, so it is not served; use the instances on loopback.`;
   return { refusal, caller };
 }
 
-/** For a loopback connection that tailscaled did not open: any local user could have. `reason` is how that was seen. */
+/** For a loopback connection that tailscaled did not open: any local user could have. */
 export function refuseStranger(reason: string): Admission {
   const refusal = `Your connection did not come through tailscaled: ${reason}. Connect from another machine of the tailnet, to this machine’s tailnet name or address.`;
   return { refusal, caller: 'a local process' };
@@ -89,11 +89,11 @@ function isOwnUser({ self, peer }: AdmissionFacts, { node, userId }: Whois): boo
 
 function rolesOf({ peer, rules }: AdmissionFacts, whois: Whois): ReadonlySet<Role> {
   const { tags } = whois.node;
-  // A name or a tag of another tailnet may read like one of ours, so a shared node is only what a login or a grant says.
+  // Names and tags of another tailnet may equal ours: for a shared node only its login and grants count.
   const isOfThisTailnet = peer !== undefined && !peer.shared;
   const roles = new Set<Role>(grantedRoles(whois.capabilities.get(CAPABILITY) ?? []));
   if (tags.length > 0) {
-    // No person: its login, `tagged-devices`, counts for nothing.
+    // A tagged machine has the login `tagged-devices`, which is nobody's.
     if (isOfThisTailnet && tags.some((tag) => rules.tags.includes(tag))) roles.add('drive');
     return roles;
   }

@@ -15,31 +15,31 @@ export interface CallersDeps {
   readonly clock: Clock;
 }
 
-/** A local daemon answers within a millisecond; a caller must not wait for one that hangs. */
+/** tailscaled answers within a millisecond; callers must not wait for one that hangs. */
 export const WHOIS_LIMIT_MS = 3000;
 
-/** For requests that follow each other on one connection. An answer never serves another connection. */
+/** For consecutive requests on one connection. An answer is never used for another connection. */
 export const WHOIS_LIFETIME_MS = 10_000;
 
 /**
- * With userspace networking tailscaled notes the connection just after it has opened it, and the kernel's table is read
- * in pieces while it changes.
+ * With userspace networking tailscaled records a connection just after opening it, and the kernel's table can change while
+ * it is read.
  */
 const MORE_ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 50;
 
-/** Finds out who is at the other end of a connection and what they may do. */
+/** Identifies the other end of a connection and decides what it may do. */
 export class Callers {
   readonly #deps: CallersDeps;
   readonly #answers = new WeakMap<Socket, { readonly whois: Whois; readonly atMs: number }>();
-  /** Of requests that came together on one connection. */
+  /** Shared by concurrent requests on one connection. */
   readonly #asking = new WeakMap<Socket, Promise<Whois | undefined>>();
 
   constructor(deps: CallersDeps) {
     this.#deps = deps;
   }
 
-  /** Never rejects. `anew`: ignores what whois answered for this connection before. */
+  /** Never rejects. `again`: ignores the cached whois answer. */
   async admit(socket: Socket, how?: 'again'): Promise<Verdict> {
     const tailnet = this.#deps.view.current;
     if (tailnet === undefined) return unanswered('tailscaled is not running or logged out');
@@ -91,15 +91,15 @@ export class Callers {
 
   #whois(place: string): Promise<Whois | undefined> {
     const { api, clock } = this.#deps;
-    const late = (): Error => new Error(`tailscaled did not say who calls within ${WHOIS_LIMIT_MS} ms`);
+    const late = (): Error => new Error(`tailscaled did not identify the caller within ${WHOIS_LIMIT_MS} ms`);
     return within({ clock, ms: WHOIS_LIMIT_MS, late }, (signal) => api.whois(place, signal));
   }
 }
 
-/** A loopback connection that is not tailscaled's. */
+/** A loopback connection that tailscaled did not open. */
 class StrangerError extends Error {}
 
-/** As whois wants it. Undefined once the connection is gone. */
+/** Without the IPv4 prefix and the zone. Undefined once the connection is gone. */
 function addressOf({ remoteAddress }: Socket): string | undefined {
   return remoteAddress?.replace(/^::ffff:/i, '').replace(/%.*$/, '');
 }

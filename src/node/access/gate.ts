@@ -29,7 +29,7 @@ export interface GateDeps {
   readonly callers: Pick<Callers, 'admit'>;
   readonly instances: Pick<OwnInstances, 'find' | 'credential'>;
   readonly feed: Pick<ListFeed, 'now' | 'next'>;
-  /** What each instance is doing, as callers of each role may see it. */
+  /** What each instance is doing, as each role may see it. */
   readonly states: Readonly<Record<Role, Pick<ListFeed, 'now' | 'next'>>>;
   readonly page: Pick<NodePage, 'answer'>;
   readonly sessions: Pick<ReadSessions, 'has' | 'isActive'>;
@@ -45,17 +45,24 @@ const UNKNOWN: Refusal = {
 };
 const TOO_MANY: Refusal = {
   status: 429,
-  text: 'Your machine has as many requests under way here as one machine may have. End some of them first.',
+  text: 'Your machine has too many requests in flight here. End some of them first.',
 };
 
-const CHANGED: Refusal = { status: 403, text: 'Your role here is another one now. Ask again.' };
+const CHANGED: Refusal = { status: 403, text: 'Your role here has changed. Ask again.' };
 
-/** With them a plain GET runs what lies in a directory. */
+/** With them a plain GET runs code in a directory. */
 const NAMING_DIRECTORIES = ['x-opencode-directory', 'x-opencode-workspace'];
-const NOT_ACTIVE =
-  'That session does not run now. To ask about it would load its directory, which runs what lies there; that needs the role "drive".';
+const NO_SESSION: Refusal = {
+  status: 404,
+  text: 'The instance has no such session in its own directory.',
+  forInstance: true,
+};
+const NOT_ACTIVE: Refusal = {
+  status: 403,
+  text: 'That session is not running. The request would load its directory, which runs code there and needs the role "drive".',
+};
 
-/** A right that ends is cut off from what is under way within this time. */
+/** How soon an exchange in flight is cut after its caller's right ends. */
 export const RECHECK_MS = 60_000;
 
 interface Admitted {
@@ -65,7 +72,7 @@ interface Admitted {
   readonly isNodeUser: boolean;
 }
 
-/** Every request passes here: guarded, its caller admitted, its route allowed, then proxied. */
+/** Guards every request, admits its caller, checks its route, then proxies it. */
 export class Gate {
   readonly #deps: GateDeps;
 
@@ -124,7 +131,6 @@ export class Gate {
     return over;
   }
 
-  /** `signal` aborts when the exchange is over. */
   async #admit(request: IncomingMessage, signal: AbortSignal): Promise<Admitted | Refusal> {
     const { tailnet, log, callers, quota } = this.#deps;
     const self = tailnet()?.self;
@@ -164,8 +170,8 @@ export class Gate {
     if (target !== undefined && target.kind !== 'instance') log.polled(request, verdict, reason);
     else log.refused(request, verdict, reason);
     if ('refusal' in verdict) return { status: 403, text: reason };
-    // The cause first: where this is shown, its end may be cut off.
-    return { status: 503, text: `${reason}; you are not admitted, since nobody can say who you are.` };
+    // The cause first: callers may truncate the text.
+    return { status: 503, text: `${reason}; access denied: tailscaled could not identify the caller.` };
   }
 
   #list(
@@ -193,7 +199,7 @@ export class Gate {
     return this.#watched(request, admitted, over, () => this.#deps.page.answer(request, response, visit));
   }
 
-  /** Where an admitted request goes, or why it does not. */
+  /** Where to send an admitted request, or why it is refused. */
   async #upstream(
     request: IncomingMessage,
     { target, role }: Admitted,
@@ -208,50 +214,26 @@ export class Gate {
       this.#deps.log.failed(request, error);
       return undefined;
     });
-    const { dialect } = instance;
+    const { dialect, directory } = instance;
     const isService = dialect !== 'opencode-1';
-    if (isService && isForNobody(target.path)) return { status: 403, text: NOBODYS };
-    if (role === 'drive')
-      return { connection: connectionTo(instance, credential), path: target.path + withoutToken(target.query) };
-    return isService
-      ? this.#readService(request, target, instance, credential, signal)
-      : this.#readUpstream(request, target, instance, credential, signal);
+    const { path, query } = target;
+    if (isService && isForNobody(path)) return { status: 403, text: NOBODYS };
+    const connection = connectionTo(instance, credential);
+    if (role === 'drive') return { connection, path: path + withoutToken(query) };
+    const asked = { method: request.method ?? '', path, query };
+    const route = isService ? readServiceRoute(asked, dialect) : readRoute(asked, directory);
+    if ('refusal' in route) return { status: 403, text: route.refusal };
+    const { sessions } = this.#deps;
+    if (route.session !== undefined && !(await sessions.has(route.session, instance, credential, signal)))
+      return NO_SESSION;
+    if (route.active !== undefined && !(await sessions.isActive(route.active, instance, credential, signal)))
+      return NOT_ACTIVE;
+    if (route.isEverybodys !== true) return { connection, path: route.path, without: NAMING_DIRECTORIES };
+    const without = [...NAMING_DIRECTORIES, 'accept-encoding'];
+    return { connection, path: route.path, without, filter: () => new EventFilter() };
   }
 
-  async #readUpstream(
-    { method = '' }: IncomingMessage,
-    { path, query }: Extract<RequestTarget, { kind: 'instance' }>,
-    instance: OwnInstance,
-    credential: Credential | undefined,
-    signal: AbortSignal,
-  ): Promise<Upstream | Refusal> {
-    const { directory } = instance;
-    const decision = readRoute({ method, path, query }, directory);
-    if ('refusal' in decision) return { status: 403, text: decision.refusal };
-    const { session } = decision;
-    if (session !== undefined && !(await this.#deps.sessions.has(session, instance, credential, signal)))
-      return { status: 404, text: 'The instance has no such session in its own directory.', forInstance: true };
-    return { connection: connectionTo(instance, credential), path: decision.path, without: NAMING_DIRECTORIES };
-  }
-
-  async #readService(
-    { method = '' }: IncomingMessage,
-    { path, query }: Extract<RequestTarget, { kind: 'instance' }>,
-    instance: OwnInstance,
-    credential: Credential | undefined,
-    signal: AbortSignal,
-  ): Promise<Upstream | Refusal> {
-    const decision = readServiceRoute({ method, path, query }, instance.dialect);
-    if ('refusal' in decision) return { status: 403, text: decision.refusal };
-    const { active, isEverybodys } = decision;
-    if (active !== undefined && !(await this.#deps.sessions.isActive(active, instance, credential, signal)))
-      return { status: 403, text: NOT_ACTIVE };
-    const without = [...NAMING_DIRECTORIES, ...(isEverybodys ? ['accept-encoding'] : [])];
-    const filter = isEverybodys && { filter: () => new EventFilter() };
-    return { connection: connectionTo(instance, credential), path: decision.path, without, ...filter };
-  }
-
-  /** Runs an exchange that is cut when its caller's right ends. */
+  /** Runs an exchange and cuts it when its caller's right ends. */
   async #watched(
     request: IncomingMessage,
     admitted: Admitted,
@@ -262,7 +244,7 @@ export class Gate {
     await exchange();
   }
 
-  /** Asks every minute whether the caller of a long exchange still has the right it began with. */
+  /** Checks every minute that the caller of a long exchange still has the right it began with. */
   async #recheck(request: IncomingMessage, { role, isNodeUser }: Admitted, over: AbortController): Promise<void> {
     const { clock, callers, log } = this.#deps;
     for (;;) {
@@ -277,12 +259,12 @@ export class Gate {
   }
 }
 
-/** Who may drive may read. */
+/** `drive` includes `read`. */
 function mayStill(now: Role, before: Role): boolean {
   return now === before || now === 'drive';
 }
 
-/** The page's scripts read JSON. */
+/** As JSON if the page's scripts asked. */
 function refuseAsAsked(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
   const target = readTarget(request.url ?? '');
   if (target?.kind !== 'page' || 'file' in target) refuse(response, refusal);

@@ -22,12 +22,12 @@ export interface LoopbackPeerDeps {
 /** The kernel's own tables. */
 export const kernelSockets = { readSockets: readSocketTable, holders: holdersOf };
 
-/** In IPv4, and as an IPv4 address in IPv6. */
+/** As IPv4, and mapped into IPv6. */
 const LOOPBACK = new Set(['127.0.0.1', '::ffff:127.0.0.1'].map(kernelAddress));
 
 /**
- * Why the far end of a loopback connection is not tailscaled's, or undefined where it is. With userspace networking
- * whois goes by the source port alone, and any local process may bind the port that tailscaled has used just before.
+ * Why the far end of a loopback connection is not tailscaled's, or undefined if it is. With userspace networking whois
+ * goes by the source port alone, and any local process may bind a port that tailscaled has just released.
  */
 export async function strangerAtLoopback(
   { localPort, remotePort }: LoopbackConnection,
@@ -35,7 +35,7 @@ export async function strangerAtLoopback(
 ): Promise<string | undefined> {
   const [uid, rows] = await Promise.all([tailscaledUid(), readSockets()]);
   if (uid === undefined) return 'the user that tailscaled runs as is unknown';
-  if (rows === undefined) return 'this system does not tell who holds a socket';
+  if (rows === undefined) return 'this system does not show who holds a socket';
   const ends = rows.filter(
     ({ local, remote }) =>
       local.port === remotePort &&
@@ -44,8 +44,8 @@ export async function strangerAtLoopback(
       LOOPBACK.has(remote.address),
   );
   const [end] = ends;
-  if (end === undefined || ends.length > 1) return 'the other end of the connection is not to be found';
-  // What its process has closed shows as root's, and tailscaled is usually root's.
+  if (end === undefined || ends.length > 1) return 'the other end of the connection was not found';
+  // A closed socket shows as root's, and tailscaled usually runs as root.
   if (end.inode === '0') return 'the other end of the connection was closed';
   if (end.uid !== uid)
     return `the other end of the connection belongs to user id ${end.uid}, not to tailscaled's ${uid}`;

@@ -7,10 +7,10 @@ import {
   stillHeld,
 } from '../../base/socket-table.ts';
 
-/** They listen on a port for something that runs elsewhere. */
+/** Programs that listen for something on another machine. */
 const FORWARDERS = new Set(['sshd', 'sshd-session', 'ssh', 'autossh', 'dropbear']);
 
-/** Listening addresses that a connection to 127.0.0.1 may reach: that, every IPv4, every IPv6. */
+/** Listening addresses that a connection to 127.0.0.1 may reach: itself and the two wildcards. */
 const REACHED = new Set(['127.0.0.1', '0.0.0.0', '::'].map(kernelAddress));
 
 export interface OwnPortsDeps {
@@ -29,21 +29,21 @@ interface Held {
   readonly pid: number;
 }
 
-/** A loopback port, and the process that must hold it where that is known. */
+/** A loopback port, and the process that must hold it, if known. */
 export interface PortClaim {
   readonly port: number;
   readonly pid?: number;
 }
 
 /**
- * Tells which loopback ports this user's own processes hold. A registration may outlive its opencode, and its port
- * may by now be another user's, who would be sent the password; on a relay it may be the end of a tunnel.
+ * Tells which loopback ports this user's own processes hold. A registration can outlive its opencode: another user may hold the
+ * port by then and would receive the password. On a relay it may be the end of a tunnel.
  */
 export class OwnPorts {
   readonly #deps: OwnPortsDeps;
   /**
-   * What listened at the last look. While the same process holds the same socket nobody else can listen there, and that
-   * is seen in no time; the kernel's table takes milliseconds.
+   * Listeners found last. While the same process holds the same socket, nobody else can listen there; checking that costs one
+   * system call, reading the kernel's table milliseconds.
    */
   readonly #known = new Map<number, readonly Held[]>();
 
@@ -51,7 +51,7 @@ export class OwnPorts {
     this.#deps = { uid, ...deps };
   }
 
-  /** The ones of `claims` that are ours now. */
+  /** The claims that this user's processes hold now. */
   async ours<T extends PortClaim>(claims: readonly T[]): Promise<readonly T[]> {
     const found = new Set(claims.filter((claim) => this.#isKept(claim)));
     if (found.size === claims.length) return claims;
@@ -75,7 +75,7 @@ export class OwnPorts {
     );
   }
 
-  /** Two may listen on one port, on loopback and on every address: both must be ours, or none counts. */
+  /** Two sockets can share a port, on loopback and on a wildcard: unless both are ours, neither counts. */
   async #look(rows: readonly SocketRow[], { port, pid }: PortClaim): Promise<readonly Held[]> {
     const listening = rows.filter((row) => row.listening && row.local.port === port && REACHED.has(row.local.address));
     const held: Held[] = [];
@@ -89,7 +89,7 @@ export class OwnPorts {
 
   async #holderOf({ inode, holder }: SocketRow, pid: number | undefined): Promise<SocketHolder | undefined> {
     if (inode === '0') return undefined;
-    // Nobody to be seen: sshd's sessions hide theirs from the very user they serve.
+    // No visible holder: sshd's sessions hide theirs from the very user they serve.
     const holders = holder === undefined ? await this.#deps.holders(inode) : [holder];
     if (holders.some(({ name }) => FORWARDERS.has(name))) return undefined;
     return pid === undefined ? holders[0] : holders.find((one) => one.pid === pid);

@@ -4,22 +4,22 @@ import { PAGE_HEADER } from '../../page/contract.ts';
 import type { RequestTarget } from '../proxy/request-target.ts';
 import type { TailnetNode } from '../../tailscale/types.ts';
 
-/** An HTTP answer that ends a request. The text is for the caller. */
+/** An HTTP answer in place of the instance's. The text is for the caller. */
 export interface Refusal {
   readonly status: number;
   readonly text: string;
-  /** It is what the instance would say, and not a refusal to pass something on to it. */
+  /** It stands for an answer of the instance rather than a refusal of the proxy. */
   readonly forInstance?: true;
 }
 
 export const AWAY: Refusal = { status: 503, text: 'This machine is not in a tailnet at the moment.' };
 
-/** They set the body's length or the request's target: with two of one kind, two parsers can read two different requests. */
+/** Headers that set the body's length or the target: if one is repeated, two parsers can read two different requests. */
 const SINGLE = ['host', 'content-length', 'transfer-encoding', 'upgrade', 'origin'];
 
 const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
 
-/** What is wrong with a request before anything is known of the caller, or undefined. Pure. */
+/** Why a request is refused whoever sends it, or undefined. Pure. */
 export function guardRequest(
   request: Pick<IncomingMessage, 'method' | 'headers' | 'headersDistinct'>,
   self: TailnetNode,
@@ -32,15 +32,15 @@ export function guardRequest(
     return { status: 400, text: 'Content-Length and Transfer-Encoding exclude each other.' };
   if (method === 'TRACE' || method === 'CONNECT') return { status: 405, text: `${method} is not served.` };
   const host = headers.host ?? '';
-  // A name that a foreign page has pointed at this address (DNS rebinding) is none of this machine's.
+  // DNS rebinding: a foreign page can point a name of its own at this address.
   if (!HOST.test(host) || !namesOf(self).has(hostnameOf(host)))
     return { status: 421, text: 'The Host header names another machine. Use this machine’s tailnet name or address.' };
   return guardBrowser(headers, host, target);
 }
 
 /**
- * A web page can make its visitor's browser send requests here, and with `?directory=` a plain GET runs code. Pages
- * cannot leave out Origin on what is not a plain GET, and cannot change the browser's name in a plain GET.
+ * A web page can make its visitor's browser send requests here, and with `?directory=` a plain GET runs code. A page
+ * cannot omit Origin except on a plain GET, and cannot change the browser's User-Agent on a plain GET.
  */
 function guardBrowser(
   headers: IncomingMessage['headers'],
@@ -53,7 +53,7 @@ function guardBrowser(
   const site = headers['sec-fetch-site'];
   const isBrowser = /^\s*Mozilla\//i.test(headers['user-agent'] ?? '') || site !== undefined;
   if (isBrowser && target?.kind === 'page' && isForPage(headers, target)) return undefined;
-  // The page's own origin is the page's: what an instance serves would act there as its visitor.
+  // Whatever an instance serves would share the page's origin and could act there as the visitor.
   if (isBrowser && target?.kind === 'instance') return BROWSER;
   if (isBrowser && site !== 'same-origin' && site !== 'none' && origin === undefined) return BROWSER;
   return undefined;
@@ -64,12 +64,12 @@ const BROWSER: Refusal = {
   text: 'Web browsers are served the page at / and nothing else: a page of another origin could have sent this. Other programs are served; for a terminal use opencode attach.',
 };
 
-/** The page's files hold no data, and its data takes a header that no page of another origin can send. */
+/** The page's files hold no data, and its data needs a header that a page of another origin cannot send. */
 function isForPage(headers: IncomingMessage['headers'], target: Extract<RequestTarget, { kind: 'page' }>): boolean {
   return 'file' in target || headers[PAGE_HEADER] === '1';
 }
 
-/** Lower case, IPv6 in brackets as URLs have it. */
+/** In lower case, IPv6 in brackets. */
 function namesOf({ addresses, dnsName }: TailnetNode): ReadonlySet<string> {
   const name = dnsName.toLowerCase();
   const names = name === '' ? [] : [name, name.split('.', 1)[0] ?? name];

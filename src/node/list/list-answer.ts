@@ -3,21 +3,21 @@ import type { ListFeed, ListState } from './list-feed.ts';
 import { refuse } from '../proxy/proxy.ts';
 import { AWAY, type Refusal } from '../access/request-guard.ts';
 
-/** Below the half minute after which proxies and address translation let go of a silent connection. */
+/** Below the 30 s after which proxies and NAT drop a silent connection. */
 const MAX_WAIT_S = 25;
 
 export interface ListAnswerDeps {
   readonly feed: Pick<ListFeed, 'now' | 'next'>;
-  /** Asks again who calls: undefined where they may still see the list. */
+  /** Identifies the caller again; undefined if they may still see the list. */
   readonly admitAgain: () => Promise<Refusal | undefined>;
   /** Aborts when the caller goes. */
   readonly signal: AbortSignal;
 }
 
 /**
- * Answers with the list and its entity tag. A caller who names the tag it has (`If-None-Match`) gets 304 instead of the same
- * list again, and with `Prefer: wait=<seconds>` (RFC 7240) not before it is another or the time is over. Who waited is
- * asked about again before anything is said.
+ * Answers with the list and its entity tag. If the caller already has it (`If-None-Match`), the answer is 304; with
+ * `Prefer: wait=<seconds>` (RFC 7240) the request is held until the list changes or the time is over. After a wait the caller is
+ * identified again before anything is sent.
  */
 export async function answerList(
   request: IncomingMessage,
@@ -34,7 +34,7 @@ export async function answerList(
   const waits = state !== undefined && isKnown(state) && waitS > 0;
   if (waits) {
     state = await feed.next(isKnown, waitS * 1000, signal);
-    // Gone or cut: its end is noticed a little later than that of the wait.
+    // The caller is gone or was cut; `signal` may abort a little after the wait ends.
     if (signal.aborted || request.socket.destroyed) return;
     const refusal = await admitAgain();
     if (refusal !== undefined) {
@@ -65,7 +65,7 @@ function send(
   response.end(body);
 }
 
-/** `If-None-Match` (RFC 9110, 13.1.2): `*`, or entity tags, which are compared weakly. */
+/** `If-None-Match` (RFC 9110, 13.1.2): `*`, or entity tags, compared weakly. */
 function knownBy(values: readonly string[]): (state: ListState) => boolean {
   const text = values.join(',');
   if (text.trim() === '*') return () => true;
@@ -73,7 +73,7 @@ function knownBy(values: readonly string[]): (state: ListState) => boolean {
   return ({ etag }) => tags.has(etag);
 }
 
-/** The seconds of `Prefer: wait=…`, the first of several (RFC 7240, 2); 0 where there is none. */
+/** The seconds of the first `Prefer: wait=…` (RFC 7240, 2), or 0. */
 function waitOf(values: readonly string[]): number {
   for (const preference of values.join(',').split(',')) {
     const seconds = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|$)/i.exec(preference)?.[1];

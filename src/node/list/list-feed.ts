@@ -2,30 +2,30 @@ import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import { LinkedAbort } from '../../base/linked-abort.ts';
 
-/** The list as it goes out. */
+/** The list, serialized. */
 export interface ListState {
   readonly body: string;
-  /** A strong entity tag, in its quotes: equal for equal bodies. */
+  /** A strong entity tag, quoted; equal bodies have equal tags. */
   readonly etag: string;
 }
 
 export interface ListFeedDeps {
-  /** The list as it is now; undefined while this machine is in no tailnet. */
+  /** The current list; undefined while this machine is in no tailnet. */
   readonly read: () => Promise<object | undefined>;
   readonly clock: Clock;
 }
 
 /**
- * Most changes are told by `touch`. A process that was killed, or one that has taken another's place under the same name,
- * is only seen by looking, which costs a few system calls, and only while somebody waits.
+ * `touch` announces most changes. A process that was killed, or replaced under the same name, is found only by reading the list,
+ * which costs a few system calls and happens only while somebody waits.
  */
 export const FEED_LOOK_MS = 1000;
 
-/** The list of instances, and word of its changes for those who wait. One look serves all of them. */
+/** The list of instances, and its changes for held requests. One read serves all of them. */
 export class ListFeed {
   readonly #deps: ListFeedDeps;
   readonly #root = new AbortController();
-  /** Each is called after every look. */
+  /** Each is called after every read. */
   readonly #waiting = new Set<(state: ListState | undefined) => void>();
   #state: ListState | undefined;
   #touched = false;
@@ -36,7 +36,7 @@ export class ListFeed {
     this.#deps = deps;
   }
 
-  /** How many wait for a change. */
+  /** Requests held for a change. */
   get waiting(): number {
     return this.#waiting.size;
   }
@@ -47,13 +47,13 @@ export class ListFeed {
     return this.#state;
   }
 
-  /** The list may be another. */
+  /** The list may have changed. */
   touch(): void {
     this.#touched = true;
     this.#wake();
   }
 
-  /** The first list that is not `isKnown`; after `waitMs`, when `signal` aborts and after `close` the last one, whatever it is. */
+  /** The first list that is not `isKnown`; the current one after `waitMs`, on abort or on close. */
   async next(
     isKnown: (state: ListState) => boolean,
     waitMs: number,
@@ -64,7 +64,7 @@ export class ListFeed {
       if (state === undefined || !isKnown(state)) over.abort();
     };
     this.#waiting.add(notice);
-    // It may have changed since the caller asked for it.
+    // It may have changed since the caller read it.
     notice(this.#state);
     this.#looking ??= this.#look();
     await this.#deps.clock.sleep(waitMs, over.signal);
@@ -84,7 +84,7 @@ export class ListFeed {
     const { signal } = this.#root;
     while (this.#waiting.size > 0 && !signal.aborted) {
       this.#touched = false;
-      // One that failed is repeated; who waits gets the last.
+      // A failed read is repeated; until then the last list stands.
       await this.now().catch(() => {});
       for (const notice of this.#waiting) notice(this.#state);
       const rest = new AbortController();

@@ -1,13 +1,13 @@
 import { INSTANCE_PREFIX, NODE_PROTOCOL } from '../../discovery/tailnet/peer-list.ts';
 import type { OwnInstance } from './own-instances.ts';
 
-/** Who serves the list. */
+/** The machine that serves the list. */
 export interface ListingNode {
   /** Stable node id of the tailnet. */
   readonly id: string;
-  /** Its name in the tailnet. */
+  /** Its tailnet name. */
   readonly name: string;
-  /** The machine's own name. */
+  /** Its host name. */
   readonly host: string;
 }
 
@@ -17,12 +17,12 @@ type Listed = Pick<OwnInstance, 'id' | 'version' | 'port'> & {
   readonly path: string;
 };
 
-/** The answer to `LIST_PATH`. A password is never in it. */
+/** The answer to `LIST_PATH`. It holds no password. */
 export interface Listing {
   readonly protocol: number;
   readonly node: ListingNode;
   readonly instances: readonly (Listed & Pick<OwnInstance, 'name' | 'directory'>)[];
-  /** OpenCode 2, which has no directory of its own. Apart, since a reader that knows of instances only would ask it as one. */
+  /** OpenCode 2, which has no directory of its own. Separate, because older readers would treat it as an instance. */
   readonly services: readonly (Listed & Pick<OwnInstance, 'dialect'>)[];
 }
 

@@ -14,15 +14,15 @@ import type { Connection, Credential } from '../../http/exchange.ts';
 import type { OwnServer, OwnServers } from '../../watch/own-servers.ts';
 import type { OwnPorts, PortClaim } from '../access/own-ports.ts';
 
-/** One opencode of this machine and user that answers. */
+/** A reachable opencode of this user on this machine. */
 export interface OwnInstance {
-  /** The registration's, or one made from it; the same for as long as the registration lasts. */
+  /** From the registration, or derived from it; stable while the registration lasts. */
   readonly id: string;
   readonly name: string;
   readonly port: number;
-  /** The process that must hold the port, where it named itself. */
+  /** The process that must hold the port, if it registered itself. */
   readonly pid?: number;
-  /** Its own, from its `/path`; empty for an OpenCode 2, which has none. */
+  /** From its `/path`; empty for an OpenCode 2. */
   readonly directory: string;
   readonly version: string;
   readonly dialect: Dialect;
@@ -40,7 +40,7 @@ export interface OwnInstancesDeps {
     | 'healthConcurrency'
   >;
   readonly uid: number;
-  /** This machine's name. */
+  /** This machine's host name. */
   readonly hostname: string;
   readonly ports: Pick<OwnPorts, 'ours'>;
   readonly resolveCredential: (candidate: Candidate, signal: AbortSignal) => Promise<Credential | undefined>;
@@ -48,12 +48,12 @@ export interface OwnInstancesDeps {
   readonly logger: Logger;
 }
 
-/** The live instances that this user registered on this machine, and their OpenCode 2 services: nobody else's, and no tunnel's. */
+/** The live instances that this user registered on this machine, and this user's OpenCode 2 services. No tunnels. */
 export class OwnInstances implements OwnServers {
   readonly #deps: OwnInstancesDeps;
   readonly #fleet: LiveFleet;
   readonly #listeners = new Set<() => void>();
-  /** Of one snapshot, which stands until something is different. */
+  /** Derived from one snapshot; a change makes another snapshot. */
   #known: { readonly snapshot: Snapshot; readonly byId: ReadonlyMap<string, Known> } | undefined;
   /** See `setFollowed`. */
   readonly #followed = new Set<string>();
@@ -61,7 +61,7 @@ export class OwnInstances implements OwnServers {
   constructor(deps: OwnInstancesDeps) {
     const { settings, uid, hostname, clock, logger } = deps;
     this.#deps = deps;
-    // Never explicit, even if configured: only a directory of our own holds what we registered.
+    // Even if configured, never `explicit`, which would allow a directory that another user owns.
     const dependencies = { logger, uid, hostname };
     const registry = createRegistrySource({ ...registryOptionsOf(settings), explicit: false }, dependencies);
     const services = createServiceSource({ directory: settings.opencodeStateDir }, dependencies);
@@ -71,7 +71,7 @@ export class OwnInstances implements OwnServers {
       logger,
       sources: [ownOnly(registry, logger), ownOnly(services, logger)],
       resolveCredential: (candidate, signal) => this.#resolve(candidate, signal),
-      // Not the change feed for people: that is delayed, and leaves out what came and went meanwhile.
+      // Not the change feed for people, which is delayed and skips what came and went meanwhile.
       onPresence: () => {
         for (const listener of this.#listeners) listener();
       },
@@ -79,7 +79,7 @@ export class OwnInstances implements OwnServers {
     });
   }
 
-  /** All that is known of them, for the page. */
+  /** For the page. */
   get fleet(): Fleet {
     return this.#fleet;
   }
@@ -88,19 +88,19 @@ export class OwnInstances implements OwnServers {
     this.#fleet.start();
   }
 
-  /** Those that answer now, ordered by name; waits for the first look at them, which is bounded. */
+  /** The reachable ones, ordered by name. Waits for their first probe, which is bounded. */
   async list(): Promise<readonly OwnInstance[]> {
     return this.#deps.ports.ours([...(await this.#answering()).values()]);
   }
 
-  /** The one with that id, as in `list`; the others are not looked at. */
+  /** The one with that id, as in `list`; checks the port of that one only. */
   async find(id: string): Promise<OwnInstance | undefined> {
     const instance = (await this.#answering()).get(id);
     if (instance === undefined) return undefined;
     return (await this.#deps.ports.ours([instance]))[0];
   }
 
-  /** What its opencode asks for; undefined where it asks for nothing. Rejects where the password cannot be read. */
+  /** Undefined if it needs none. Rejects if the password cannot be read. */
   credential({ candidate }: OwnInstance, signal: AbortSignal): Promise<Credential | undefined> {
     return this.#resolve(candidate, signal);
   }
@@ -146,7 +146,6 @@ export class OwnInstances implements OwnServers {
     return this.#fleet.close();
   }
 
-  /** By id. */
   async #answering(): Promise<ReadonlyMap<string, OwnInstance>> {
     await this.#fleet.ready();
     return new Map([...this.#byId()].map(([id, { own }]) => [id, own]));
@@ -161,7 +160,7 @@ export class OwnInstances implements OwnServers {
       if (own === undefined) continue;
       const known = byId.get(own.id);
       if (known === undefined) byId.set(own.id, { own, instances: [instance] });
-      // Two servers can be registered with one id; the first one has it.
+      // Two servers can be registered with one id; the first wins.
       else if (known.instances[0].server === instance.server)
         byId.set(own.id, { own: known.own, instances: ownFirst([...known.instances, instance]) });
     }
@@ -171,7 +170,7 @@ export class OwnInstances implements OwnServers {
 
   async #resolve(candidate: Candidate, signal: AbortSignal): Promise<Credential | undefined> {
     const claim = portOf(candidate);
-    // The registration may be older than what listens there now.
+    // The registration may be older than the process that listens there now.
     if ((await this.#deps.ports.ours([claim])).length === 0) {
       const holder = claim.pid === undefined ? 'a process of this user' : `process ${claim.pid} of this user`;
       throw new Error(`port ${claim.port} is not held by ${holder}, so no password is sent to it`);
@@ -180,7 +179,7 @@ export class OwnInstances implements OwnServers {
   }
 }
 
-/** The source's candidates that are ours and of this machine. */
+/** The source's trusted loopback candidates. */
 function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySource {
   let told = '';
   return {
@@ -196,7 +195,8 @@ function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySo
       const reason = distrust?.level === 'untrusted' ? distrust.reason : '';
       if (reason !== told) {
         told = reason;
-        if (reason !== '') logger.log('warn', `some of what the source ${source.name} found is not served`, { reason });
+        if (reason !== '')
+          logger.log('warn', `some candidates of the source ${source.name} are not served`, { reason });
       }
       return { candidates: own, notes };
     },
@@ -204,8 +204,8 @@ function ownOnly(source: Required<DiscoverySource>, logger: Logger): DiscoverySo
 }
 
 function ownOf({ server: { endpoints } }: Instance): OwnInstance | undefined {
-  // One look that failed is no end: a caller in the middle of a turn would be told that there is no such instance. Whether
-  // its process still holds the port is asked anyway.
+  // An endpoint stays listed after a failed probe, or a caller in the middle of a turn would get a 404. The port's holder is
+  // checked anyway.
   const isOwnWord = ({ candidate: { source } }: ProbedEndpoint): boolean => source === SERVICE_SOURCE;
   const ordered = [...endpoints.filter(isOwnWord), ...endpoints.filter((one) => !isOwnWord(one))];
   const endpoint =
@@ -222,7 +222,7 @@ function idOf(candidate: Candidate): string {
   return candidate.claims.id ?? madeId(candidate);
 }
 
-/** A server, as it is listed and with all that it is in the fleet. */
+/** A server as it is listed, and all its instances in the fleet. */
 interface Known {
   readonly own: OwnInstance;
   readonly instances: NonEmpty<Instance>;
@@ -234,7 +234,7 @@ function ownFirst(instances: NonEmpty<Instance>): NonEmpty<Instance> {
   return sortNonEmpty(instances, (one, other) => isElsewhere(one) - isElsewhere(other));
 }
 
-/** A service is what its file is called, whichever process it is. Registrations of the original have no id: the same process keeps the one made of its file, port and start. */
+/** A service is identified by its file's name. A registration without an id gets one derived from its file, port and start time. */
 function madeId({ source, key, endpoint, claims }: Candidate): string {
   if (source === SERVICE_SOURCE && INSTANCE_ID.test(key)) return key;
   const facts = JSON.stringify([key, endpoint.url, claims.connectedAt ?? null]);

@@ -19,22 +19,22 @@ interface StatedServer {
   readonly overviews: readonly ReportedOverview[];
 }
 
-/** The answer to `STATES_PATH`: the list, and what those in it are doing that are followed. */
+/** The answer to `STATES_PATH`: the list, and the state of each followed server in it. */
 export interface StatesListing extends Listing {
   readonly states: readonly StatedServer[];
 }
 
 export interface StatesFor {
-  /** Who may only read sees of a server with a directory of its own nothing else than that. */
+  /** `read` sees only a server's own directory, if it has one. */
   readonly role: Role;
   /** By the monotonic clock. */
   readonly nowMs: number;
 }
 
-/** Readers take no larger answer. What does not fit is left out, and they ask for it themselves. */
+/** Readers accept no larger answer. They ask the servers that do not fit themselves. */
 const MAX_BYTES = 1_000_000;
 
-/** A server that is not followed just now is left out. */
+/** Leaves out servers that are not followed at the moment. */
 export function withStates(
   listing: Listing,
   watched: readonly WatchedServer[],
@@ -55,7 +55,7 @@ export function withStates(
   return { ...listing, states };
 }
 
-/** Ages are not said: that a request for the states is held, or answered, confirms all of it. */
+/** Without ages: holding or answering the request confirms everything in it. */
 function stateOf(server: WatchedServer, role: Role): StatedServer | undefined {
   const { result, overviews: [own, ...others] = [] } = reportedServer(server) ?? {};
   if (result === undefined || own === undefined) return undefined;
@@ -93,7 +93,7 @@ function bounded(overview: ReportedOverview, sessions: readonly WatchedSession[]
   return { ...overview, sessions: ordered.slice(0, MAX_STATED_SESSIONS) };
 }
 
-/** Who needs somebody, and who works, before those that ended: the bound never hides them. */
+/** Waiting and working sessions first, so that the bound drops only ended ones. */
 function rank(session: WatchedSession): number {
   return session.state === 'waiting' ? 0 : runs(session) ? 1 : 2;
 }

@@ -1,15 +1,12 @@
 import type { Socket } from 'node:net';
 
-/**
- * Enough for hundreds of clients with an event stream each, and with two descriptors for each below the usual limit of
- * open files.
- */
+/** Enough for hundreds of clients with an event stream each; at two descriptors each it stays below the usual limit of 1,024. */
 export const MAX_CONNECTIONS = 400;
 
-/** Counts the connections, so that idle ones never keep out one that has something to ask. */
+/** Bounds the connections; idle ones make room for new ones. */
 export class Connections {
   readonly #max: number;
-  /** Requests under way of each, oldest connection first. */
+  /** Requests in flight per connection, the one that changed least recently first. */
   readonly #open = new Map<Socket, number>();
 
   constructor(max = MAX_CONNECTIONS) {
@@ -20,7 +17,7 @@ export class Connections {
     return this.#open.size;
   }
 
-  /** When there are too many, the one that has been idle longest goes; when none is idle, the new one. */
+  /** Beyond the maximum, closes the longest idle connection, or the new one if none is idle. */
   add(socket: Socket): void {
     socket.on('error', () => {});
     if (this.#open.size >= this.#max && !this.#evict()) {
@@ -31,7 +28,7 @@ export class Connections {
     socket.once('close', () => this.#open.delete(socket));
   }
 
-  /** A request of this connection is under way until the returned function is called. */
+  /** Counts a request as in flight until the returned function is called. */
   busy(socket: Socket): () => void {
     this.#change(socket, 1);
     let over = false;
@@ -41,7 +38,6 @@ export class Connections {
     };
   }
 
-  /** Cuts all of them. */
   destroy(): void {
     for (const socket of this.#open.keys()) socket.destroy();
   }
@@ -49,7 +45,7 @@ export class Connections {
   #change(socket: Socket, by: number): void {
     const requests = this.#open.get(socket);
     if (requests === undefined) return;
-    // Idle from now on, so that the oldest idle one is first.
+    // To the end: the first idle one is then the longest idle.
     this.#open.delete(socket);
     this.#open.set(socket, requests + by);
   }

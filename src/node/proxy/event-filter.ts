@@ -5,13 +5,13 @@ import { createParser, type EventSourceParser } from 'eventsource-parser';
 
 import { jsonOf } from '../../base/errors.ts';
 
-/** What a reader may see happen: sessions, and what they wait for. Not terminals, keys, settings or files. */
+/** The events that a reader may see: sessions and what they wait for, but not terminals, keys, settings or files. */
 const SHOWN = /^(?:session|permission|question|form)\./;
 
-/** One holds at most a whole part with its pictures. */
+/** The largest event holds a whole part with its pictures. */
 const MAX_EVENT_CHARS = 16 * 1024 * 1024;
 
-/** Passes those events of an OpenCode 2 stream that name a session or a directory, and heartbeats. */
+/** Passes events of an OpenCode 2 stream that name a session or a directory, and heartbeats. */
 export class EventFilter extends Transform {
   readonly #decoder = new StringDecoder('utf8');
   readonly #parser: EventSourceParser;

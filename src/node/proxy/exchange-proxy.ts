@@ -16,31 +16,30 @@ import { withoutToken } from './service-routes.ts';
 
 /** Where requests go now. */
 export interface ProxyTarget extends Omit<Upstream, 'path'> {
-  /** It gave no answer. Where there is this, what `way` gives next may do better. */
+  /** Called if it gave no answer. If set, the next `upstream` may be another route. */
   readonly failed?: () => void;
 }
 
 export interface ExchangeProxyOptions {
-  /** To listen at. */
   readonly host: string;
-  /** Any free one where 0. */
+  /** 0: any free port. */
   readonly port: number;
-  /** Who may ask: `password` for who has to say it, undefined for who may. */
+  /** Undefined if the caller is admitted; `password` if it must authenticate. */
   readonly refusal: (request: IncomingMessage, path: string) => Refusal | 'password' | undefined;
-  /** Answers a request by itself, before `refusal` is asked; false where it does not. `signal` aborts when the exchange is over. */
+  /** May answer a request before `refusal` is asked; resolves to false if it does not. `signal` aborts when the exchange is over. */
   readonly answer?: (request: IncomingMessage, response: ServerResponse, signal: AbortSignal) => Promise<boolean>;
-  /** Where to send it, with the password of whoever is there. */
+  /** Where to send a request, with that server's password. */
   readonly upstream: () => Promise<ProxyTarget | Refusal>;
 }
 
-/** As OpenCode 2 itself refuses, so that it is known for one. */
+/** As OpenCode 2 answers, so that clients recognize it. */
 const UNAUTHORIZED = JSON.stringify({ _tag: 'UnauthorizedError', message: 'Authentication required' });
-/** Nobody has more ways to one instance that answer a look, and then nothing else. */
+/** Routes to one instance that answer a probe and then fail: no more than these are tried. */
 const MAX_TRIES = 3;
 
 /**
- * Passes requests, event streams and WebSockets on to one server, with that server's password in the place of what its own callers
- * have. What they have ends with this proxy; the server's password goes nowhere else.
+ * Passes requests, event streams and WebSockets on to one server, replacing the caller's credential with the server's password. The
+ * caller's credential ends with this proxy; the server's password never leaves it.
  */
 export class ExchangeProxy {
   readonly #options: ExchangeProxyOptions;
@@ -48,7 +47,7 @@ export class ExchangeProxy {
   readonly #connections = new Connections();
   readonly #ending = new AbortController();
 
-  /** Rejects where it cannot listen there. */
+  /** Rejects if it cannot listen there. */
   static async open(options: ExchangeProxyOptions): Promise<ExchangeProxy> {
     const proxy = new ExchangeProxy(options);
     await new Promise<void>((resolve, reject) => {
@@ -61,7 +60,7 @@ export class ExchangeProxy {
 
   private constructor(options: ExchangeProxyOptions) {
     this.#options = options;
-    // One for each exchange.
+    // One listener per exchange.
     setMaxListeners(0, this.#ending.signal);
     const { headersMs, requestMs, checkMs } = LISTENER_LIMITS;
     this.#server = createServer({
@@ -106,7 +105,7 @@ export class ExchangeProxy {
     else await this.#send(request, response, target.path, gone.signal);
   }
 
-  /** By one way after the other, as long as nothing was sent, or it only reads. */
+  /** Tries one route after another while nothing was sent, or if the request only reads. */
   async #send(request: IncomingMessage, response: ServerResponse, path: string, signal: AbortSignal): Promise<void> {
     const onlyReads = request.method === 'GET' && !hasBody(request);
     for (let tries = 1; ; tries += 1) {
@@ -142,7 +141,7 @@ export class ExchangeProxy {
 
   /** Never rejects. */
   #upstream(): Promise<ProxyTarget | Refusal> {
-    return this.#options.upstream().catch(() => ({ status: 503, text: 'Where it is cannot be found out now.' }));
+    return this.#options.upstream().catch(() => ({ status: 503, text: 'cannot find the instance now; try again.' }));
   }
 
   #targetOf(request: IncomingMessage): { readonly path: string } | Refusal | 'password' {
@@ -151,12 +150,12 @@ export class ExchangeProxy {
     const refusal = this.#options.refusal(request, target?.path ?? '');
     if (refusal !== undefined) return refusal;
     if (target === undefined || method === 'CONNECT' || method === 'TRACE')
-      return { status: 400, text: 'This is no plain request of a path below the service.' };
+      return { status: 400, text: 'The request is not for a plain path below the service.' };
     return { path: target.path + withoutToken(target.query) };
   }
 }
 
-/** Whether a request has this password, and only it. */
+/** Whether a request has exactly this password. */
 export function passwordCheck(password: string): (request: IncomingMessage) => boolean {
   const expected = Buffer.from(basicAuthorization({ username: 'opencode', password }));
   return ({ headersDistinct }) => {

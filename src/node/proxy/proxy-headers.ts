@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { Transform } from 'node:stream';
 import { basicAuthorization, type Connection } from '../../http/exchange.ts';
 
-/** They belong to one connection (RFC 9110, 7.6.1), or frame a body that gets a new framing. */
+/** They belong to one connection (RFC 9110, 7.6.1), or frame a body that is framed again. */
 const HOP_BY_HOP = new Set([
   'connection',
   'keep-alive',
@@ -17,36 +17,36 @@ const HOP_BY_HOP = new Set([
   'http2-settings',
 ]);
 
-/** The caller's own, which mean something else to opencode, and what says who the caller is: only whois does. */
+/** They mean something else to opencode, or claim who the caller is, which only whois decides. */
 const FROM_CALLER = new Set(['host', 'authorization', 'cookie', 'forwarded', 'via', 'x-real-ip', 'origin', 'referer']);
 const IDENTITY = /^(?:x-forwarded-|tailscale-|x-webauth-|remote-|sec-)/;
 
-/** A page of another origin may not read what it is not admitted to; opencode itself would let it. */
+/** opencode's own CORS headers would let pages of other origins read its answers. */
 const FROM_OPENCODE = /^(?:access-control-|set-cookie$|www-authenticate$|proxy-status$)/;
 
-/** What of a WebSocket handshake goes through although its name begins with Sec-. */
+/** Passed although IDENTITY matches them. */
 const WEBSOCKET = /^sec-websocket-/;
 
 type Distinct = IncomingMessage['headersDistinct'];
 
 export interface Upstream {
-  /** Nothing that is secret is sent where another process than the endpoint's listens. */
+  /** The credential is sent only if the endpoint's own process listens there. */
   readonly connection: Pick<Connection, 'endpoint' | 'credential'>;
   /** Path and query, below the endpoint's URL. */
   readonly path: string;
-  /** What of a good answer's body goes through. */
+  /** Filters the body of a 200. */
   readonly filter?: () => Transform;
-  /** Sees each answer that goes through. `cut` aborts when it is over on this side. */
+  /** Sees each answer that is passed on. `cut` aborts when the exchange ends. */
   readonly watch?: (answer: IncomingMessage, cut: AbortSignal) => void;
-  /** To a browser, what it answers is a page without an origin. */
+  /** Browsers give its answers no origin. */
   readonly isSandboxed?: true;
-  /** Headers of the caller that do not go through, in lower case. */
+  /** Caller's headers to drop, in lower case. */
   readonly without?: readonly string[];
-  /** Aborts when this way is given up: what goes on by it only waits. */
+  /** Aborts when this route is given up, which ends the exchanges on it. */
   readonly left?: AbortSignal;
 }
 
-/** The caller's headers as opencode gets them, with the instance's password instead of the caller's. */
+/** The caller's headers for opencode, with the instance's password in place of the caller's. */
 export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: Upstream): OutgoingHttpHeaders {
   const headers = passed(headersDistinct, (name) => {
     if (FROM_CALLER.has(name) || upstream.without?.includes(name) === true) return false;
@@ -61,8 +61,8 @@ export function requestHeaders({ headersDistinct }: IncomingMessage, upstream: U
 }
 
 /**
- * What an instance serves must not act as the page of the node service, which has the same origin: a browser gives it none. Whoever
- * passes it on from there under an origin of its own takes that away again.
+ * An instance's pages have the origin of the node service's page and must not act as it: with this policy a browser gives them no
+ * origin. A proxy that serves them under another origin removes it again.
  */
 const SANDBOX = 'sandbox';
 
@@ -80,14 +80,14 @@ export function responseHeaders(
   return headers;
 }
 
-/** More than once: each of them holds. */
+/** If sent more than once, all of them apply. */
 const POLICY: string = 'content-security-policy';
 
 function passed(headers: Distinct, isPassed: (name: string) => boolean): OutgoingHttpHeaders {
   const named = new Set(
     headers['connection']?.flatMap((value) => value.split(',').map((name) => name.trim().toLowerCase())),
   );
-  // Framing is not the caller's to take away.
+  // The caller must not have the framing removed.
   named.delete('content-length');
   const kept = Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name) && !named.has(name) && isPassed(name));
   return Object.fromEntries(kept.map(([name, values = []]) => [name, values.length === 1 ? values[0] : values]));

@@ -19,18 +19,18 @@ const LOCKED: Refusal = {
   text: 'The instance refused the password that is known for it on its own machine, or none is known. Start it with opencode-connected, or set OPENCODE_SERVER_PASSWORD for the node service; restart an OpenCode 2 with opencode service restart.',
 };
 
-/** Why the instance gave no answer; nothing was said to the caller yet. */
+/** Why the instance gave no answer. Nothing has been sent to the caller yet. */
 export interface ProxyFailure {
   readonly refusal: Refusal;
-  /** Of RFC 9209. */
+  /** An error type of RFC 9209. */
   readonly error?: string;
-  /** The instance acted on nothing, and the body was not touched: the request may be sent again. */
+  /** The instance did not act and the body is unread: the request may be sent again. */
   readonly isUnsent: boolean;
 }
 
 /**
- * Sends the request to the instance and streams the answer back: nothing is kept, and neither side is read faster than the
- * other takes it. Resolves when it is over, however it ended. `signal` cuts it, and must abort when the caller goes.
+ * Sends the request to the instance and streams the answer back, with backpressure and without buffering. Resolves when the
+ * exchange is over, however it ended. `signal` ends it, and must abort when the caller disconnects.
  */
 export async function proxyRequest(
   request: IncomingMessage,
@@ -45,7 +45,7 @@ export async function proxyRequest(
   await over;
 }
 
-/** As `proxyRequest`, but what gave no answer is the caller's to answer. How long an answer takes is opencode's business: a turn may take hours. */
+/** As `proxyRequest`, but returns a failure instead of answering it. There is no time limit: a turn may take hours. */
 export function tryRequest(
   request: IncomingMessage,
   response: ServerResponse,
@@ -55,7 +55,7 @@ export function tryRequest(
   return new Promise((resolve) => {
     const headers = requestHeaders(request, upstream);
     const isChunked = request.headers['transfer-encoding'] !== undefined;
-    // Node frames no body of a GET or DELETE by itself: it would be read as the next request.
+    // Node does not frame the body of a GET or DELETE by itself; the server would read it as the next request.
     if (isChunked) headers['transfer-encoding'] = 'chunked';
     const cut = new LinkedAbort(signal, upstream.left);
     const sent = send(upstream, { method: request.method, headers, signal: cut.signal });
@@ -69,7 +69,7 @@ export function tryRequest(
     };
     const close = (): void => settle();
     const fail = (failure: ProxyFailure): void => {
-      // What follows from the first failure, while the caller may be getting an answer by another way.
+      // A consequence of the first failure; the caller may be getting an answer by another route.
       if (isOver) return;
       const isUnanswered = !signal.aborted && !response.headersSent;
       if (!isUnanswered) response.destroy();
@@ -84,7 +84,7 @@ export function tryRequest(
         return;
       }
       response.writeHead(answer.statusCode ?? 502, answer.statusMessage, responseHeaders(answer, upstream));
-      // An event stream may say nothing for ten seconds after its head.
+      // An event stream may be silent for ten seconds after its head.
       response.flushHeaders();
       upstream.watch?.(answer, cut.signal);
       const { filter } = upstream;
@@ -94,7 +94,7 @@ export function tryRequest(
     sent.on('error', (error: NodeJS.ErrnoException) => fail(failureOf(error, upstream, !wasSent)));
     whenSafe(sent, upstream, () => {
       wasSent = true;
-      // Not a pipeline: that would destroy the request, and with it the connection that the refusal goes out on.
+      // Not `pipeline`, which would destroy the request and with it the connection that carries the refusal.
       if (hasBody(request)) request.pipe(sent);
       else sent.end();
     });
@@ -105,7 +105,7 @@ export function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || headers['content-length'] !== undefined;
 }
 
-/** A connection for each request: a kept one may break just as it is used again, and a prompt must not be sent twice. */
+/** A connection per request: a reused one may break at that moment, and a prompt must not be sent twice. */
 function send({ connection, path }: Upstream, options: RequestOptions): ClientRequest {
   const { url, dial } = connection.endpoint;
   const { protocol, hostname, port, pathname } = new URL(url);
@@ -120,21 +120,21 @@ function send({ connection, path }: Upstream, options: RequestOptions): ClientRe
   return isSecure ? requestHttps(to) : requestHttp(to);
 }
 
-/** What is no answer of the instance to the caller. */
+/** Why this is not the instance's answer to the caller, or undefined. */
 function problemOf(
   { statusCode, headers }: IncomingMessage,
   { connection }: Upstream,
   isUnsent: boolean,
 ): ProxyFailure | undefined {
   if (statusCode === 401) return { refusal: LOCKED, isUnsent };
-  // A node service that did not pass it on. opencode on this machine is not behind one.
+  // A node service refused it. opencode on this machine is not behind one.
   const said = connection.endpoint.route === 'loopback' ? undefined : headers['proxy-status'];
   if (said === undefined) return undefined;
-  const text = `The node service of that machine did not pass it on (HTTP ${statusCode}).`;
+  const text = `The node service of that machine did not pass the request on (HTTP ${statusCode}).`;
   return { refusal: { status: 502, text }, isUnsent: false };
 }
 
-/** The wrong user or process holds the port. */
+/** Another user or process holds the port. */
 class WithheldError extends Error {}
 
 function failureOf(
@@ -153,7 +153,7 @@ function failureOf(
   };
 }
 
-/** Sends by `send` what has no password, or may have it where it goes. */
+/** Calls `send` once connected, if no secret is sent or the right process listens there. */
 function whenSafe(sent: ClientRequest, { connection }: Upstream, send: () => void): void {
   const { endpoint } = connection;
   const isGuarded =
@@ -164,7 +164,7 @@ function whenSafe(sent: ClientRequest, { connection }: Upstream, send: () => voi
   });
 }
 
-/** As `proxyRequest`, for a WebSocket: from the handshake on, bytes go through as they come. */
+/** As `proxyRequest`, for a WebSocket: after the handshake bytes pass unchanged. */
 export function proxyUpgrade(
   request: IncomingMessage,
   socket: Duplex,
@@ -196,7 +196,6 @@ export function proxyUpgrade(
       join(socket, peer);
     });
     sent.once('response', (answer) => {
-      // Its body is of no use to a WebSocket client.
       answer.destroy();
       fail(answer.statusCode === 401 ? LOCKED.status : (answer.statusCode ?? 502), 'Refused by the instance');
     });
@@ -205,7 +204,7 @@ export function proxyUpgrade(
   });
 }
 
-/** Bytes both ways, each side no faster than the other takes them; neither outlives the other. */
+/** Pipes both directions with backpressure; the end of one side ends the other. */
 function join(one: Duplex, other: Duplex): void {
   for (const [from, to] of [
     [one, other],
@@ -224,7 +223,7 @@ function upgradeHeaders(answer: IncomingMessage, upstream: Upstream): Record<str
   return { ...Object.fromEntries(kept), connection: 'Upgrade', upgrade: 'websocket' };
 }
 
-/** Errors of RFC 9209 that stand for a status; for the others `http_request_denied` does. */
+/** RFC 9209 errors by status; `http_request_denied` for all others. */
 const PROXY_ERRORS: ReadonlyMap<number, string> = new Map([
   [404, 'destination_not_found'],
   [500, 'proxy_internal_error'],
@@ -232,8 +231,8 @@ const PROXY_ERRORS: ReadonlyMap<number, string> = new Map([
 ]);
 
 /**
- * Answers with plain text and closes the connection: a body that nobody read would be taken for the next request. `Proxy-Status`
- * tells that it is no answer of the instance, and by its error whether the instance may have seen the request.
+ * Answers in plain text and closes the connection, since an unread body would be parsed as the next request. `Proxy-Status` marks
+ * it as not the instance's answer; its error tells whether the instance may have seen the request.
  */
 export function refuse(
   response: ServerResponse,

@@ -3,11 +3,11 @@ import type { Duplex } from 'node:stream';
 export interface RawAnswer {
   readonly status: number;
   readonly reason: string;
-  /** Already checked by Node's parser where they came from elsewhere. */
+  /** Those from a peer were checked by Node's parser. */
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
 }
 
-/** Writes the head of an HTTP answer to a socket that Node's server has given away for an upgrade. */
+/** Writes the head of an HTTP answer to a socket that Node's server has released for an upgrade. */
 export function answerRaw(socket: Duplex, { status, reason, headers }: RawAnswer): void {
   const lines = Object.entries(headers).flatMap(([name, value]) =>
     (typeof value === 'string' ? [value] : value).map((one) => `${name}: ${one}`),
@@ -15,7 +15,7 @@ export function answerRaw(socket: Duplex, { status, reason, headers }: RawAnswer
   socket.write(`HTTP/1.1 ${status} ${reason}\r\n${lines.join('\r\n')}\r\n\r\n`);
 }
 
-/** Ends a socket for good: one that is only half closed stays open for as long as the caller likes. */
+/** Ends a socket for good: the caller could keep a half-closed one open. */
 export function hangUp(socket: Duplex, last = ''): void {
   socket.end(last, () => socket.destroy());
 }

@@ -1,12 +1,18 @@
 /**
- * What the role `read` may ask of opencode (1.18.10 to 1.18.33): an allowlist, since opencode has routes that read any file,
- * give a shell or tell API keys, also by GET, and a later version may have more.
+ * What the role `read` may request of opencode (1.18.10 to 1.18.33). An allowlist, since some routes read any file, give a shell or
+ * reveal API keys, even by GET, and later versions may add more.
  */
 
-interface ReadRoute {
+export interface ReadRoute {
   readonly pattern: RegExp;
-  /** Query names that go through; all others are dropped. */
+  /** Query names that are passed on; all others are dropped. */
   readonly query: readonly string[];
+}
+
+export interface ReadRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly query: string;
 }
 
 const SESSION = String.raw`/session/(?<session>ses[A-Za-z0-9_]{1,125})`;
@@ -26,32 +32,42 @@ const ROUTES: readonly ReadRoute[] = [
 
 export type ReadDecision =
   | {
-      /** To send to opencode, with the directory pinned. */
+      /** For opencode: with the directory pinned, if it takes one. */
       readonly path: string;
-      /** opencode answers for a session in the session's own directory, so that must be the instance's. */
+      /** opencode answers for a session in that session's directory, which must be the instance's. */
       readonly session?: string;
+      /** Allowed only while this session of an OpenCode 2 runs, since its directory is loaded then anyway. */
+      readonly active?: string;
+      /** The event stream of a whole OpenCode 2. */
+      readonly isEverybodys?: true;
     }
   | { readonly refusal: string };
 
-/** Whether the role `read` may make this request, and as what it is sent. Pure. */
-export function readRoute(
-  { method, path, query }: { readonly method: string; readonly path: string; readonly query: string },
-  directory: string,
-): ReadDecision {
-  const match = ROUTES.map((route) => ({ route, found: route.pattern.exec(path) })).find(({ found }) => found !== null);
-  if (method !== 'GET' || match === undefined) {
+/** The route of a request, its session, and the part of its query that is passed on. */
+export function matchRoute<R extends ReadRoute>(
+  routes: readonly R[],
+  { method, path, query }: ReadRequest,
+): { readonly route: R; readonly session: string | undefined; readonly query: URLSearchParams } | undefined {
+  const route = method === 'GET' ? routes.find(({ pattern }) => pattern.test(path)) : undefined;
+  if (route === undefined) return undefined;
+  const kept = [...new URLSearchParams(query)].filter(([name]) => route.query.includes(name));
+  return { route, session: route.pattern.exec(path)?.groups?.['session'], query: new URLSearchParams(kept) };
+}
+
+/** Whether the role `read` may send this request, and in what form. Pure. */
+export function readRoute(request: ReadRequest, directory: string): ReadDecision {
+  const match = matchRoute(ROUTES, request);
+  if (match === undefined) {
     return {
       refusal:
         'Your role here is "read": health, sessions, messages, status, permissions, questions and events. Anything else needs the role "drive".',
     };
   }
-  const asked = new URLSearchParams(query);
-  if (asked.getAll('directory').some((one) => one !== directory))
+  if (new URLSearchParams(request.query).getAll('directory').some((one) => one !== directory))
     return {
       refusal: `Your role here is "read", which sees the instance's own directory only; leave the parameter directory out.`,
     };
-  const kept = new URLSearchParams([...asked].filter(([name]) => match.route.query.includes(name)));
-  kept.set('directory', directory);
-  const session = match.found?.groups?.['session'];
-  return { path: `${path}?${kept.toString()}`, ...(session !== undefined && { session }) };
+  const { session, query } = match;
+  query.set('directory', directory);
+  return { path: `${request.path}?${query.toString()}`, ...(session !== undefined && { session }) };
 }

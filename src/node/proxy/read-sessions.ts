@@ -3,23 +3,23 @@ import type { Connection, Credential } from '../../http/exchange.ts';
 import type { Candidate } from '../../model/candidate.ts';
 import type { OwnInstance } from '../list/own-instances.ts';
 
-/** A directory's sessions, some 500 bytes each; more than this many nobody has looked through. */
+/** Of one directory, some 500 bytes each. */
 const MAX_SESSIONS = 10_000;
 const MAX_BYTES = 16 * 1024 * 1024;
-/** An undone turn leaves its whole diff in the session; a directory is at most as long as Linux lets it be. */
+/** PATH_MAX of Linux, for the directory; a reverted turn leaves its whole diff in the session. */
 const MAX_STRING_BYTES = 4096;
 const LIMIT_MS = 5000;
-/** Ids remembered for one instance before they are asked again. */
+/** Session ids remembered per instance. */
 const MAX_REMEMBERED = 10_000;
 
 const MAX_ACTIVE_BYTES = 256 * 1024;
 
-/** Decides what a `read` caller may ask about sessions. */
+/** Decides which sessions a `read` caller may ask for. */
 export class ReadSessions {
-  /** A session never moves, so what was found once holds. */
+  /** A session never moves to another directory, so what was found holds. */
   readonly #known = new WeakMap<OwnInstance['candidate'], Set<string>>();
 
-  /** Whether a session is of an instance's own directory: the database holds those of all the person's projects. */
+  /** Whether a session belongs to the instance's own directory; the database holds those of all the user's projects. */
   async has(
     session: string,
     { candidate, directory }: OwnInstance,
@@ -28,7 +28,7 @@ export class ReadSessions {
   ): Promise<boolean> {
     const known = this.#known.get(candidate) ?? new Set<string>();
     if (known.has(session)) return true;
-    // Asking for the session itself would already load its directory.
+    // Requesting the session itself would load its directory.
     const answer = await requestJson(
       connectionTo(candidate, credential),
       `/session?directory=${encodeURIComponent(directory)}&limit=${MAX_SESSIONS}`,

@@ -6,7 +6,7 @@ import { reasonOf } from '../../base/errors.ts';
 
 const MAX_PATH_CHARS = 200;
 
-/** Callers whose polling is remembered. */
+/** Polling callers remembered. */
 const MAX_POLLERS = 1000;
 
 interface Verdict {
@@ -14,10 +14,10 @@ interface Verdict {
   readonly role?: Role;
 }
 
-/** Who asked for what, and whether they got it. Never a body, nor a query, which may hold a directory or a title. */
+/** Logs who requested what, and the verdict. Never a body or a query, which may hold a directory or a title. */
 export class RequestLog {
   readonly #logger: Logger;
-  /** What was last said of each that polls the list, the latest last. */
+  /** The last verdict logged for each polling caller, the latest last. */
   readonly #said = new Map<string, string>();
 
   constructor(logger: Logger) {
@@ -28,15 +28,11 @@ export class RequestLog {
     this.#log('info', 'admitted', request, verdict);
   }
 
-  /** With the reason that the caller was given. */
   refused(request: IncomingMessage, verdict: Verdict, reason: string): void {
     this.#log('warn', 'refused', request, verdict, reason);
   }
 
-  /**
-   * A request of a kind that comes without end: for the list, which other machines poll, or beyond what a caller may have
-   * under way. Told once for each caller, and again when it ends otherwise.
-   */
+  /** A request that repeats endlessly: for the list, which other machines poll, or above the quota. Logged when its verdict changes. */
   polled(request: IncomingMessage, verdict: Verdict, refusal?: string): void {
     const level = refusal === undefined ? 'info' : 'warn';
     const { caller, role } = verdict;
@@ -49,7 +45,7 @@ export class RequestLog {
     this.#log(isNews ? level : 'debug', refusal === undefined ? 'admitted' : 'refused', request, verdict, refusal);
   }
 
-  /** An exchange under way whose right has ended. */
+  /** An exchange was cut because its caller's right ended. */
   cut(request: IncomingMessage, verdict: Verdict): void {
     this.#log('warn', 'cut', request, verdict, 'the right that it began with has ended');
   }

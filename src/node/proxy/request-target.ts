@@ -1,7 +1,7 @@
 import { type PageTarget, readPageTarget } from '../../page/target.ts';
 import { INSTANCE_ID, INSTANCE_PREFIX, LIST_PATH, STATES_PATH } from '../../discovery/tailnet/peer-list.ts';
 
-/** What a request is for. */
+/** What a request addresses. */
 export type RequestTarget =
   | { readonly kind: 'list' | 'states' }
   | PageTarget
@@ -14,16 +14,13 @@ export type RequestTarget =
       readonly query: string;
     };
 
-/** Longer than any request of opencode's own clients, whose longest part is a directory. */
+/** Longer than any target of opencode's clients; their longest part is a directory. */
 const MAX_TARGET_CHARS = 8192;
 
-/** All that a URL's path and query may hold unescaped (RFC 3986). */
+/** What a URL's path and query may hold unescaped (RFC 3986). */
 const TARGET = /^\/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?[\]]*$/;
 
-/**
- * Reads a request target, or undefined for what is neither of ours nor beyond doubt. What two programs could read in two
- * ways is refused instead of being put right.
- */
+/** Undefined for an unknown target, and for an ambiguous one: it is refused rather than normalized. */
 export function readTarget(target: string): RequestTarget | undefined {
   const plain = plainTarget(target);
   if (plain === undefined) return undefined;
@@ -38,7 +35,7 @@ export function readTarget(target: string): RequestTarget | undefined {
   return { kind: 'instance', id, path: slash === -1 ? '/' : below.slice(slash), query };
 }
 
-/** Path and query, as sent; undefined where the path has dot segments, escaped slashes or empty segments. */
+/** Path and query, as sent; undefined if the path has dot segments, escaped slashes or empty segments. */
 export function plainTarget(target: string): { readonly path: string; readonly query: string } | undefined {
   if (target.length > MAX_TARGET_CHARS || !TARGET.test(target)) return undefined;
   const [path = '', ...rest] = target.split('?');

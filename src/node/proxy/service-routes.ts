@@ -1,27 +1,28 @@
 import type { Dialect } from '../../model/instance.ts';
+import { matchRoute, type ReadDecision, type ReadRequest, type ReadRoute } from './read-routes.ts';
 
 /**
- * What of an OpenCode 2 goes through to whom. It takes paths in any case and with escaped letters (seen on the preview), so that
- * what nobody may ask is compared as it reads them.
+ * Which routes of an OpenCode 2 each role may use. It accepts paths in any case and with escaped letters (seen on the preview), so
+ * forbidden paths are compared the way it reads them.
  */
 
 /**
- * They hand out what lasts longer than a right here: a code or a cookie that stands for the service's password, the keys of model
- * providers, a token for another server. All else is for who may drive, which equals a shell.
+ * They hand out secrets that outlast a caller's right here: a code or cookie that stands for the service's password, API keys of model
+ * providers, a token for another server. Everything else is open to `drive`, which equals a shell.
  */
 const FOR_NOBODY = /^\/(?:api\/(?:pair|credential|experimental\/voice)|auth)(?:\/|$)/i;
 
 export const NOBODYS =
   'The node service passes nothing on that gives out a password, a cookie or a key: what it gave would outlast your right here.';
 
-/** Whether nobody may ask for this path of an OpenCode 2. Pure. */
+/** Whether this path of an OpenCode 2 is refused to everyone. Pure. */
 export function isForNobody(path: string): boolean {
   return FOR_NOBODY.test(decoded(path));
 }
 
 function decoded(path: string): string {
   let text = path;
-  // A router decodes once; what it would find after more rounds is refused too.
+  // A router decodes once; paths that need more rounds are refused too.
   for (let round = 0; round < 8 && text.includes('%'); round += 1) {
     try {
       text = decodeURIComponent(text);
@@ -32,7 +33,7 @@ function decoded(path: string): string {
   return text;
 }
 
-/** A query without the credential that it may hold: with OpenCode it goes before the header. Keeps all else as it was. */
+/** Removes a credential from the query, which OpenCode prefers to the header. Leaves the rest as it was. */
 export function withoutToken(query: string): string {
   const kept = query
     .slice(1)
@@ -42,20 +43,17 @@ export function withoutToken(query: string): string {
   return kept === '' ? '' : `?${kept}`;
 }
 
-interface ServiceRoute {
-  readonly pattern: RegExp;
-  /** Query names that go through; all others are dropped. */
-  readonly query: readonly string[];
-  /** Of 2.x too it loads the session's directory, which runs what lies there. */
+interface ServiceRoute extends ReadRoute {
+  /** In 2.x too it loads the session's directory, which runs code there. */
   readonly loads?: true;
-  /** A stream of events of the whole service. */
+  /** The event stream of the whole service. */
   readonly isEverybodys?: true;
 }
 
 const SESSION = String.raw`/api/session/(?<session>ses[A-Za-z0-9_-]{1,125})`;
 const SESSIONS = ['directory', 'parentID', 'search', 'limit', 'order', 'archived', 'cursor'];
 
-/** Of both: the preview has no `info`, `form` and `log`, and 2.x no `health`, `question`, `event` and `history`. */
+/** Of both generations: the preview lacks `info`, `form` and `log`; 2.x lacks `health`, `question`, `event` and `history`. */
 const ROUTES: readonly ServiceRoute[] = [
   { pattern: /^\/api\/info$/, query: [] },
   { pattern: /^\/api\/health$/, query: [] },
@@ -70,35 +68,20 @@ const ROUTES: readonly ServiceRoute[] = [
   { pattern: new RegExp(SESSION.replace('/api/', '^/api/experimental/') + '/log$'), query: ['after', 'follow'] },
 ];
 
-export type ServiceDecision =
-  | {
-      /** To send to the service. */
-      readonly path: string;
-      /** Only while that session runs: what runs has its directory loaded already. */
-      readonly active?: string;
-      readonly isEverybodys?: true;
-    }
-  | { readonly refusal: string };
-
-/** Whether the role `read` may make this request of an OpenCode 2, and as what it is sent. Pure. */
-export function readServiceRoute(
-  { method, path, query }: { readonly method: string; readonly path: string; readonly query: string },
-  dialect: Dialect,
-): ServiceDecision {
-  const match = ROUTES.map((route) => ({ route, found: route.pattern.exec(path) })).find(({ found }) => found !== null);
-  if (method !== 'GET' || match === undefined) {
+/** Whether the role `read` may send this request to an OpenCode 2, and in what form. Pure. */
+export function readServiceRoute(request: ReadRequest, dialect: Dialect): ReadDecision {
+  const match = matchRoute(ROUTES, request);
+  if (match === undefined) {
     return {
       refusal:
         'Your role here is "read": info, sessions, messages, what runs, permissions, forms, logs and events. Anything else needs the role "drive".',
     };
   }
-  const { route, found } = match;
-  const kept = new URLSearchParams([...new URLSearchParams(query)].filter(([name]) => route.query.includes(name)));
-  const session = found?.groups?.['session'];
-  // Of the preview every route below a session loads that session's directory.
+  const { route, session, query } = match;
+  // In the preview every route below a session loads that session's directory.
   const loads = route.loads === true || dialect === 'opencode-2-preview';
   return {
-    path: kept.size === 0 ? path : `${path}?${kept.toString()}`,
+    path: query.size === 0 ? request.path : `${request.path}?${query.toString()}`,
     ...(session !== undefined && loads && { active: session }),
     ...(route.isEverybodys && { isEverybodys: true }),
   };

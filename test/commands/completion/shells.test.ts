@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
-import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest';
 
+import { missingProgram, skipFor } from '../../rig/needed.ts';
 import { OPENCODE_MCP, shellEnv } from '../../rig/shell-command.ts';
 import { type TempDir, tempDir } from '../../rig/temp.ts';
 import { needTmux, openTmux, type TmuxTerminal } from '../../rig/tmux.ts';
@@ -45,10 +45,7 @@ afterAll(() => temp.close());
 
 function need(shell: string, context: TestContext): void {
   needTmux(context);
-  if (spawnSync(shell, ['--version']).status === 0) return;
-  const reason = `needs ${shell}: CI=true scripts/install-system-packages.sh, as root`;
-  if (process.env['CI'] === 'true') throw new Error(`Expected every component, because CI=true; ${reason}`);
-  context.skip(true, reason);
+  skipFor(context, missingProgram(shell));
 }
 
 /** How each is started without anybody's own settings, and told of the completion. */

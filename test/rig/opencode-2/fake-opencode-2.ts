@@ -174,12 +174,8 @@ class Fake implements FakeOpencode2 {
   readonly model: FakeOpencode2['model'] = {
     requests: this.#asked,
     turns: (text) => this.#asked.filter((request) => request.text === text).length,
-    waitForTurn: (text, { nth = 1, timeoutMs } = {}) =>
-      until(
-        `turn ${nth} of ${JSON.stringify(text)}`,
-        () => this.#asked.filter((request) => request.text === text)[nth - 1],
-        timeoutMs,
-      ),
+    waitForTurn: (asked) =>
+      until(`a turn of ${JSON.stringify(asked)}`, () => this.#asked.find(({ text }) => text === asked)),
     waitForGate: (gate, timeoutMs) => this.#gates.reached(gate, timeoutMs),
     release: (gate) => this.#gates.open(gate),
   };

@@ -2,24 +2,25 @@ import { once } from 'node:events';
 import { connect, type Server, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
-import type { TailnetMachine } from './tailnet-node.ts';
+import { spawnIn } from './namespaces.ts';
 import { within } from './wait.ts';
 
-const LISTENER = fileURLToPath(new URL('tailnet-listener-child.mjs', import.meta.url));
+const LISTENER = fileURLToPath(new URL('forwarded-port-child.mjs', import.meta.url));
 
-/** A port of a machine's 127.0.0.1 that leads to one of this process's own. */
+/** A loopback port in a network namespace that leads to a loopback port of the tests. */
 export interface ForwardedPort {
   readonly port: number;
   close(): void;
 }
 
 /**
- * Makes `target`, a port on the loopback of the tests, reachable on a machine's own loopback, where nothing of the tests
- * is to be reached. A socket stays in the network namespace in which it was made: one process makes it there and hands it over.
+ * Forwards `listenPort` on the loopback of a namespace (0: any free port) to `target` on the loopback of the tests. A socket stays
+ * in the namespace in which it was created: a child creates it there and hands it over.
  */
-export async function forwardTo(machine: TailnetMachine, target: number): Promise<ForwardedPort> {
-  const child = machine.spawn([process.execPath, LISTENER], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-  const [{ port }, server] = (await within(once(child, 'message'), `a socket that listens on ${machine.name}`)) as [
+export async function forwardInto(namespace: string, target: number, listenPort = 0): Promise<ForwardedPort> {
+  const argv = [process.execPath, LISTENER, String(listenPort)];
+  const child = spawnIn(namespace, argv, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const [{ port }, server] = (await within(once(child, 'message'), `a socket that listens in ${namespace}`)) as [
     { readonly port: number },
     Server,
   ];

@@ -1,7 +1,0 @@
-// Listens on a free port of its 127.0.0.1 and hands the socket to its parent, which serves it.
-import { createServer } from 'node:net';
-import process from 'node:process';
-
-const server = createServer();
-server.listen(0, '127.0.0.1', () => process.send?.({ port: server.address().port }, server));
-process.once('disconnect', () => process.exit(0));
