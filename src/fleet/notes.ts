@@ -30,7 +30,7 @@ function unlistedNotes(unlisted: readonly EndpointRecord[]): readonly Note[] {
   if (unlisted.length === 0) return [];
   const names = unlisted.slice(0, MAX_NAMED).map(({ candidate, id }) => quoteName(candidate.claims.name ?? id));
   const more = unlisted.length > MAX_NAMED ? ` and ${unlisted.length - MAX_NAMED} more` : '';
-  const reason = `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; refresh_instances asks all again: ${names.join(', ')}${more}`;
+  const reason = `not listed after ${MAX_MISSED_ROUNDS} rounds without an answer; a refresh asks all again: ${names.join(', ')}${more}`;
   return [{ subject: registrations(unlisted.length), reason }];
 }
 
