@@ -105,7 +105,7 @@ export function notice(data: TurnView, command: string): string {
   for (const request of waiting) lines.push(`It waits for ${waiting.length === 1 ? withoutId(request) : request}`);
   if (data.also_open_in !== undefined)
     lines.push(
-      `The session may be open in ${data.also_open_in.map(quoteName).join(', ')} too, which does not show this.`,
+      `The session may be open in ${data.also_open_in.map((name) => quoteName(name)).join(', ')} too, which does not show this.`,
     );
   const exit = exitOf(data.outcome);
   if (exit === EXIT.waiting) lines.push(`Settle it: opencode-mcp respond ${name}`);

@@ -209,7 +209,7 @@ function render(data: TurnView, name: string, textPending: boolean): string {
   if (data.cut !== undefined && data.message_id !== undefined) lines.push(renderCut(data.message_id, data.cut));
   if (data.also_open_in !== undefined)
     lines.push(
-      `(the session may also be open in ${data.also_open_in.map(quoteName).join(', ')}, which does not show this turn until that opencode is restarted)`,
+      `(the session may also be open in ${data.also_open_in.map((name) => quoteName(name)).join(', ')}, which does not show this turn until that opencode is restarted)`,
     );
   if (textPending) lines.push('(a part is still streaming; its text appears when it ends)');
   if (data.next !== undefined) lines.push(data.next);
