@@ -90,7 +90,7 @@ describe('what the node service refuses is told from what the instance answers',
     expect(await failure(apiOf(stage).prompt(prompt))).toMatchObject({
       kind: 'unreachable',
       status: 403,
-      message: expect.stringContaining("it says \"Your role here is 'read'") as string,
+      message: expect.stringContaining("the proxy answered \"Your role here is 'read'") as string,
     });
   });
 

@@ -137,7 +137,7 @@ describe('status', () => {
     const error = await failureOf(api.status());
     expect(error).toMatchObject({
       kind: 'denied',
-      message: expect.stringContaining('it says "status access denied"; run as'),
+      message: expect.stringContaining('it answered "status access denied"; run as'),
     });
   });
 

@@ -6,12 +6,12 @@ import type { NotifySettings } from '../notify.ts';
 import type { ApprovalRule, CredentialRule, StaticInstance } from '../settings.ts';
 import type { ConfigText } from './config-file.ts';
 import { checkApprovalRules, checkCredentialRules, checkInstances } from './config-lists.ts';
-import { checkSecret, configSecretSchema, type ConfigContext } from './config-secret.ts';
+import { type ConfigContext, secretSchema } from './config-secret.ts';
 import type { SecretRef } from './secret-ref.ts';
 import { APPROVALS, CREDENTIALS, INSTANCES, NOTIFY, OPTIONS, PASSWORD, ROWS } from '../options.ts';
 import { quote, shownPath } from '../quote.ts';
 import { checkNotify } from './notify-channels.ts';
-import { parseShape } from './shape.ts';
+import { parseShape, part } from './shape.ts';
 
 /** The checked content of the config file. */
 export interface ConfigFile {
@@ -36,9 +36,7 @@ export function checkConfig(
   let hasPlainSecret = false;
   const context: ConfigContext = { ...input, folder: dirname(path), plainSecret: () => void (hasPlainSecret = true) };
   const keys = ROWS.flatMap(({ key }) => key ?? []);
-  const shape = z.strictObject(Object.fromEntries(keys.map((key) => [key, z.unknown().optional()])), {
-    error: 'an object',
-  });
+  const shape = part(Object.fromEntries(keys.map((key) => [key, z.unknown().optional()])));
   const raw = parseShape(shape, json, `${shownName}: `, problems);
   if (raw === undefined) return undefined;
 
@@ -47,11 +45,8 @@ export function checkConfig(
     problems.push(`${shownName}: ${key}: expected ${kind.expected}, got ${shown(raw[key])}`);
   }
   const at = (key: string): string => `${shownName}: ${key}`;
-  const secret =
-    raw[PASSWORD.key] === undefined
-      ? undefined
-      : parseShape(configSecretSchema(), raw[PASSWORD.key], at(PASSWORD.key), problems);
-  const password = secret === undefined ? undefined : checkSecret(secret, at(PASSWORD.key), context);
+  const secret = secretSchema(context).optional();
+  const password = parseShape(secret, raw[PASSWORD.key], at(PASSWORD.key), problems);
   const credentialRules = checkCredentialRules(raw[CREDENTIALS.key] ?? [], at(CREDENTIALS.key), context);
   const instances = checkInstances(raw[INSTANCES.key] ?? [], at(INSTANCES.key), context);
   const approvalRules = checkApprovalRules(raw[APPROVALS.key] ?? [], at(APPROVALS.key), context);

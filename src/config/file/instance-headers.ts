@@ -1,5 +1,5 @@
-import { checkSecret, type ConfigContext, type ConfigSecret } from './config-secret.ts';
-import { singleLine } from '../../base/plain-text.ts';
+import * as z from 'zod';
+import { checkSecret, type ConfigContext, writtenSecret } from './config-secret.ts';
 import type { SecretRef } from './secret-ref.ts';
 
 // Node takes 16 KiB for all headers of a request together.
@@ -18,45 +18,39 @@ const FORBIDDEN = new Map([
 export type HeaderValue = string | SecretRef;
 
 /**
- * Checks the headers of one instance. Typical are the tokens of an access proxy, such as Cloudflare Access:
+ * The headers of one instance. Typical are the tokens of an access proxy, such as Cloudflare Access:
  * `{"CF-Access-Client-Id": "….access", "CF-Access-Client-Secret": {"file": "cf-secret"}}`.
  */
-export function checkHeaders(
-  headers: Readonly<Record<string, ConfigSecret>>,
-  hasPassword: boolean,
-  where: string,
-  context: ConfigContext,
-): Record<string, HeaderValue> {
-  const checked = new Map<string, HeaderValue>();
-  const seen = new Set<string>();
-  for (const [name, secret] of Object.entries(headers)) {
-    const problem =
-      nameProblem(name, hasPassword) ?? (seen.has(name.toLowerCase()) ? 'the header is given twice' : undefined);
-    // The name may be a whole header line ("X-Token: abc"): only its first word is shown.
-    const place = `${where}.${singleLine(/^[\w-]*/.exec(name)?.[0] ?? '', 80)}`;
-    seen.add(name.toLowerCase());
-    if (problem !== undefined) {
-      context.problems.push(`${place}: ${problem}`);
-      continue;
-    }
-    const ref = checkSecret(secret, place, context);
-    if (ref === undefined) continue;
-    const badValue = ref.kind === 'value' ? headerValueProblem(ref.value) : undefined;
-    if (badValue !== undefined && typeof secret === 'string') context.problems.push(`${place}: ${badValue}`);
-    // An invalid value from the environment locks the instance, like one from a file.
-    else checked.set(name, ref.kind === 'value' && badValue === undefined ? ref.value : ref);
-  }
-  return Object.fromEntries(checked);
+export function headersSchema(context: ConfigContext): z.ZodType<Record<string, HeaderValue>> {
+  const written = z.record(z.string(), writtenSecret(), { error: 'an object of header names and secrets' });
+  return written.transform((headers, issues) => {
+    const seen = new Set<string>();
+    const checked = Object.entries(headers).flatMap(([name, secret]): [string, HeaderValue][] => {
+      const fail = (message: string): [] => {
+        issues.addIssue({ code: 'custom', path: [name], message });
+        return [];
+      };
+      const problem = nameProblem(name) ?? (seen.has(name.toLowerCase()) ? 'the header is given twice' : undefined);
+      seen.add(name.toLowerCase());
+      if (problem !== undefined) return fail(problem);
+      const ref = checkSecret(secret, context);
+      if ('problem' in ref) return fail(ref.problem);
+      if (ref.kind !== 'value') return [[name, ref]];
+      const invalid = headerValueProblem(ref.value);
+      if (invalid === undefined) return [[name, ref.value]];
+      // An invalid value from the environment locks the instance, like one from a file.
+      return typeof secret === 'string' ? fail(invalid) : [[name, ref]];
+    });
+    return Object.fromEntries(checked);
+  });
 }
 
-function nameProblem(name: string, hasPassword: boolean): string | undefined {
+function nameProblem(name: string): string | undefined {
   if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name))
     return "expected a header name: letters, digits and !#$%&'*+.^_`|~- only";
   const lower = name.toLowerCase();
   const reason = FORBIDDEN.get(lower);
   if (reason !== undefined) return `this header cannot be set: ${reason}`;
-  if (lower === 'authorization' && hasPassword)
-    return 'expected either this header or a password: both make the Authorization header';
   // opencode reads directories from these headers and executes code in a named directory.
   if (lower.startsWith('x-opencode-')) return 'this header cannot be set: it controls opencode';
   return undefined;

@@ -1,20 +1,26 @@
+import * as z from 'zod';
+import { quote } from '../quote.ts';
 import { badPortReason, isLoopbackHost, urlHost } from '../../base/urls.ts';
 
-export type CheckedUrl =
-  | {
-      /** Without a trailing slash. */
-      readonly url: string;
-      /** Requests cross a network without encryption. */
-      readonly isExposed: boolean;
-    }
-  | { readonly problem: string };
+export interface CheckedUrl {
+  /** Without a trailing slash. */
+  readonly url: string;
+  /** Requests cross a network without encryption. */
+  readonly isExposed: boolean;
+}
 
-/**
- * Normalises the URL of an instance or a channel, or reports what is wrong with it.
- *
- * @param instead where a user name and a password belong
- */
-export function checkInstanceUrl(text: string, instead = 'use the keys "username" and "password"'): CheckedUrl {
+/** The URL of an instance or a channel. `instead` is where a user name and a password belong. */
+export function urlSchema(instead: string): z.ZodType<CheckedUrl> {
+  return z.string({ error: 'a string' }).transform((text, issues) => {
+    const checked = checkUrl(text, instead);
+    if (!('problem' in checked)) return checked;
+    issues.addIssue(`${checked.problem}; got ${quote(withoutSecrets(text))}`);
+    return z.NEVER;
+  });
+}
+
+/** Normalises a URL, or reports what is wrong with it. */
+export function checkUrl(text: string, instead: string): CheckedUrl | { readonly problem: string } {
   // The parser silently drops white space and accepts `http:host` and `http:\\host`.
   if (!/^https?:\/\/[^\s\\]+$/i.test(text)) return { problem: 'expected an http:// or https:// URL' };
   // Before parsing: a password in the URL is reported even if the rest is broken.

@@ -1,42 +1,85 @@
 import * as z from 'zod';
 import { didYouMean } from './nearest.ts';
+import { hasUnsafeCharacters, quote } from '../quote.ts';
 import { singleLine } from '../../base/plain-text.ts';
 
 /**
- * Checks the shape of one part of the config file. The schema's `error` texts complete "expected …". Problems name the kind of
- * the value found, never the value, which may be a secret. Unknown keys are reported and left out, so that they do not hide
- * further problems.
+ * Checks one part of the config file. Problems of shape have the schema's `error` text after "expected" and name the kind of the
+ * value, never the value, which may be a secret; those of a `refine` or `transform` are its message. Unknown keys are reported and
+ * left out, so that they do not hide further problems.
  */
 export function parseShape<T>(schema: z.ZodType<T>, value: unknown, where: string, problems: string[]): T | undefined {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : undefined;
-  const unknown = new Set<string>();
-  for (const issue of result.error.issues) {
-    // Own keys only: a key inside a secret may be the misplaced secret itself.
-    if (issue.code === 'unrecognized_keys' && issue.path.length === 0 && known !== undefined) {
-      for (const key of issue.keys) {
-        unknown.add(key);
-        problems.push(
-          `${place(where, [key])}: unknown key${didYouMean(key, known) || '; opencode-mcp help settings lists the keys'}`,
-        );
-      }
-    } else {
-      problems.push(
-        `${place(where, issue.path)}: expected ${issue.message}, got ${kindOf(valueAt(value, issue.path))}`,
-      );
+  let known = value;
+  if (schema instanceof z.ZodObject && value instanceof Object && !Array.isArray(value)) {
+    const keys = Object.keys(schema.shape);
+    const unknown = Object.keys(value).filter((key) => !keys.includes(key));
+    for (const key of unknown) {
+      const hint = didYouMean(key, keys) || '; opencode-mcp help settings lists the keys';
+      problems.push(`${place(where, [key])}: unknown key${hint}`);
     }
+    known = Object.fromEntries(Object.entries(value).filter(([key]) => keys.includes(key)));
   }
-  if (unknown.size === 0 || !(value instanceof Object)) return undefined;
-  return schema.safeParse(Object.fromEntries(Object.entries(value).filter(([key]) => !unknown.has(key)))).data;
+  const result = schema.safeParse(known);
+  for (const { code, path, message } of result.error?.issues ?? []) {
+    const problem = code === 'custom' ? message : `expected ${message}, got ${kindOf(valueAt(value, path))}`;
+    problems.push(`${place(where, path)}: ${problem}`);
+  }
+  return result.data;
 }
 
-/** Appends keys and indices: `/home/u/config.json: instances[0].url`. A key that is a header line is cut before its value. */
+/** An object of the config file. */
+export function part<Shape extends z.ZodRawShape>(shape: Shape): z.ZodObject<Shape> {
+  return z.object(shape, { error: 'an object' });
+}
+
+/** A string for which `problemOf` finds nothing. */
+export function text(problemOf: (value: string) => string | undefined): z.ZodString {
+  return z.string({ error: 'a string' }).superRefine((value, context) => {
+    const problem = problemOf(value);
+    if (problem !== undefined) context.addIssue(problem);
+  });
+}
+
+// The longest DNS name has 253.
+const MAX_PATTERN_CHARACTERS = 256;
+
+/** A pattern of names, hosts or pieces of a request. */
+export const pattern = text((value) =>
+  value === '' || value.length > MAX_PATTERN_CHARACTERS || hasUnsafeCharacters(value)
+    ? `expected 1 to ${MAX_PATTERN_CHARACTERS} characters, none of them control or invisible, got ${quote(value)}`
+    : undefined,
+);
+
+const MAX_NAME_CHARACTERS = 64;
+
+/** A name that is not in `names` yet, and is added. */
+export function uniqueName(names: Set<string>): z.ZodString {
+  return text((name) => {
+    if (name === '' || name.length > MAX_NAME_CHARACTERS || hasUnsafeCharacters(name) || name.trim() !== name)
+      return `expected 1 to ${MAX_NAME_CHARACTERS} characters, no control or invisible ones, no leading or trailing spaces, got ${quote(name)}`;
+    if (names.has(name)) return `expected a unique name, got ${quote(name)} a second time`;
+    names.add(name);
+    return undefined;
+  });
+}
+
+/** Checks each entry of an array on its own, so that one mistake does not hide the next. */
+export function entries<T>(
+  raw: unknown,
+  where: string,
+  problems: string[],
+  check: (entry: unknown, place: string) => T | undefined,
+): T[] {
+  const list = parseShape(z.array(z.unknown(), { error: 'an array' }), raw, where, problems) ?? [];
+  return list.flatMap((entry, index) => check(entry, `${where}[${index}]`) ?? []);
+}
+
+/** Appends keys and indices: `/home/u/config.json: instances[0].url`. A key may be a whole header line; only its first word is shown. */
 function place(where: string, path: readonly PropertyKey[]): string {
   return path
     .reduce<string>((sofar, step) => {
       if (typeof step === 'number') return `${sofar}[${step}]`;
-      const key = singleLine(/^[^:=\s]*/.exec(String(step))?.[0] ?? '', 80);
+      const key = singleLine(/^[\w-]*/.exec(String(step))?.[0] ?? '', 80);
       return sofar.endsWith(': ') ? sofar + key : `${sofar}.${key}`;
     }, where)
     .replace(/: $/, '');
