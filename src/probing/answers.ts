@@ -38,13 +38,13 @@ export function pathOf(value: unknown): { readonly directory: string; readonly w
   return isPath(directory) && isPath(worktree) ? { directory, worktree } : undefined;
 }
 
-export interface Doing {
+export interface ServerStatus {
   readonly activity: Activity;
   readonly running: readonly string[];
 }
 
 /** Of `/session/status`, which lists only sessions that are not idle. A retry takes precedence: it may need a person. */
-export function doingOf(value: unknown): Doing | undefined {
+export function serverStatusOf(value: unknown): ServerStatus | undefined {
   if (!isRecord(value)) return undefined;
   const running: string[] = [];
   let retrying: Activity | undefined;

@@ -1,6 +1,14 @@
 import { type AtRest, atRest } from '../model/at-rest.ts';
 import { OVERVIEW_PARTS, type OverviewPart, type Waiting } from '../model/instance.ts';
-import { doingOf, hasEnded, hasParent, isSessionId, newestMessageOf, permissionsOf, questionsOf } from './answers.ts';
+import {
+  serverStatusOf,
+  hasEnded,
+  hasParent,
+  isSessionId,
+  newestMessageOf,
+  permissionsOf,
+  questionsOf,
+} from './answers.ts';
 import { askSessions } from './list-sessions.ts';
 import type { OtherDirectory, OverviewParts } from './overview.ts';
 import type { ProbeRequests } from './probe-requests.ts';
@@ -94,7 +102,7 @@ async function askWork(
     parts.includes(part)
       ? await requests.attempt(requests.work(pathOf(part, directory), MAX_BYTES[part]).then(read))
       : undefined;
-  const status = await askPart('status', doingOf);
+  const status = await askPart('status', serverStatusOf);
   const isIdle = status?.running.length === 0;
   const waits = async (part: 'permissions' | 'questions', read: typeof permissionsOf) =>
     isIdle && parts.includes(part) ? [] : await askPart(part, read);
@@ -191,7 +199,7 @@ async function withRest(
     const rest = atRest(newestMessageOf(page), requests.now());
     if (rest.state === 'interrupted') {
       // It may have begun after the status was read.
-      const now = doingOf(await requests.work(pathOf('status', directory), MAX_BYTES.status));
+      const now = serverStatusOf(await requests.work(pathOf('status', directory), MAX_BYTES.status));
       if (now?.running.includes(session.id) === true) return { ...learnt, status: now };
     }
     return resting(rest);

@@ -1,10 +1,10 @@
-import type { Doing, ListedSession } from './answers.ts';
+import type { ServerStatus, ListedSession } from './answers.ts';
 import type { Overview, OverviewPart, SessionSummary, Waiting } from '../model/instance.ts';
 import type { ReportedOverview } from '../model/report.ts';
 
 /** What one look learnt of a server's work in one directory. Parts that it did not learn are absent. */
 export interface OverviewParts {
-  readonly status?: Doing;
+  readonly status?: ServerStatus;
   readonly permissions?: readonly Waiting[];
   readonly questions?: readonly Waiting[];
   /** Null if there is none. */

@@ -50,12 +50,12 @@ async function identify(identifying: Identifying, answered: () => void): Promise
   const { before, version, candidate } = identifying.task;
   const knownAs2 = candidate.claims.service !== undefined || (before !== undefined && before.dialect !== 'opencode-1');
   if (knownAs2 && before !== undefined && version !== undefined) return before;
-  const told = version ?? (await askVersion(identifying, knownAs2));
+  const found = version ?? (await askVersion(identifying, knownAs2));
   if (version === undefined) answered();
-  if (typeof told !== 'string') return told;
-  const unsupported = unsupportedReason(told);
-  if (unsupported !== undefined) return { status: 'unsupported', version: told, reason: unsupported };
-  const identity = await askPaths(identifying, told);
+  if (typeof found !== 'string') return found;
+  const unsupported = unsupportedReason(found);
+  if (unsupported !== undefined) return { status: 'unsupported', version: found, reason: unsupported };
+  const identity = await askPaths(identifying, found);
   answered();
   return identity;
 }

@@ -1,6 +1,6 @@
 import { type Connection, requestJson } from '../http/exchange.ts';
 import type { Dialect, Instance } from '../model/instance.ts';
-import { doingOf } from '../probing/answers.ts';
+import { serverStatusOf } from '../probing/answers.ts';
 
 /** One line per running session; empty if nothing runs. */
 const MAX_BYTES = 64 * 1024;
@@ -21,7 +21,9 @@ export async function isServerIdle(
   try {
     const answers = await Promise.all(paths.map((path) => requestJson(connection, path, limits)));
     return answers.every((answer) =>
-      dialect === 'opencode-1' ? doingOf(answer)?.running.length === 0 : isEmpty((answer as { data?: unknown }).data),
+      dialect === 'opencode-1'
+        ? serverStatusOf(answer)?.running.length === 0
+        : isEmpty((answer as { data?: unknown }).data),
     );
   } catch {
     return false;

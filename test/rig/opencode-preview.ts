@@ -18,7 +18,7 @@ const START_LIMIT_MS = 90_000;
 /** For one look at whether it answers. */
 const HEALTH_TIMEOUT_MS = 500;
 
-/** SIGTERM ends it within 70 ms, turns included; but where an event stream is open, it waits 20 s for that to end. */
+/** SIGTERM ends it within 70 ms, but with an open event stream it waits 20 s for that to end. */
 const EXIT_LIMIT_MS = 40_000;
 
 /** Kept of the child's output, in characters. */
@@ -49,24 +49,24 @@ export interface Preview extends AsyncDisposable {
   readonly home: string;
   /** Where it keeps `password` and `server.json`. */
   readonly stateDir: string;
-  /** What a child needs to be another program of the same person. */
+  /** For other programs of the same user. */
   readonly env: Readonly<Record<string, string>>;
   /** Request headers that the server demands. */
   readonly headers: Readonly<Record<string, string>>;
   readonly running: boolean;
-  /** A request to this server with its password. A JSON body where one is given. Bounded. */
+  /** A request with the password, and a JSON body if one is given. Bounded. */
   api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
   /** As `api`, and rejects unless the answer is 2xx JSON. */
   json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** SIGTERM; resolves when it has exited, which takes 20 s where an event stream is open. */
+  /** SIGTERM; resolves when it has exited, which takes 20 s with an open event stream. */
   stop(): Promise<void>;
   /** SIGKILL; resolves when it has exited. A turn that ran stays open in the store; `server.json` stays. */
   kill9(): Promise<void>;
-  /** As `stop` where it runs, then starts it with the same directories and password, on the same port but for `service`. */
+  /** Stops it if it runs, and starts it with the same directories and password, on the same port except for `service`. */
   restart(): Promise<void>;
   /** Standard output and error so far, the newest 400,000 characters; of `service` none. */
   logs(): string;
-  /** For the line in which a suite says what it drove. */
+  /** For a suite's log. */
   describe(): string;
   close(): Promise<void>;
 }
@@ -169,7 +169,7 @@ class PreviewServer implements Preview {
     }
   }
 
-  /** What it starts has this sandbox's TMPDIR, by which it is found and ended with the sandbox. */
+  /** The service inherits the sandbox's TMPDIR, by which the sandbox finds and ends it. */
   async #startService(): Promise<void> {
     await run(PREVIEW_OPENCODE, ['service', 'start'], {
       cwd: this.directory,

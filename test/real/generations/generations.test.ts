@@ -9,9 +9,9 @@ interface Generation {
   readonly name: string;
   readonly open: () => Promise<Ground>;
   readonly isPreview?: true;
-  /** An agent given to one message is the session's. */
+  /** The agent of one message stays the session's. */
   readonly keepsAgents?: true;
-  /** The service goes on by itself with what a crash cut. */
+  /** The service resumes turns that a crash cut. */
   readonly resumes?: true;
   readonly isMissing: boolean;
 }
@@ -28,7 +28,7 @@ const GENERATIONS: readonly Generation[] = [
   { name: 'a fake of OpenCode 2.1', open: openFake, resumes: true, keepsAgents: true, isMissing: false },
 ];
 
-/** The same words to the same tools, whatever generation answers. */
+/** The same calls of the same tools, for each generation. */
 describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, isMissing: missing }) => {
   describe.skipIf(missing)('is driven the same', () => {
     let ground: Ground;
@@ -55,7 +55,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       return instances.find(({ name }) => name === instance) ?? {};
     };
 
-    test('a turn streams and is told whole', async () => {
+    test('a turn streams, and its result has the whole text', async () => {
       const session = await newSession();
       const { progress, ...sent } = await send(session, 'slow 5 60: word');
       expect(data(sent as never)).toMatchObject({ outcome: 'completed', instance, session: { id: session } });
@@ -79,7 +79,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(messages.flatMap(({ tools = [] }) => tools).join()).toMatch(/bash|shell/);
     });
 
-    test('a permission shows in the list, and is given or refused', async () => {
+    test('a permission shows in the list, and is rejected with and without a message', async () => {
       const session = await newSession();
       const sent = data(await send(session, 'bash: echo asked'));
       expect(sent).toMatchObject({ outcome: 'waiting' });
@@ -112,7 +112,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       );
     });
 
-    test('what runs is not disturbed, is followed, queued behind, and interrupted', async () => {
+    test('a running turn is not disturbed, but queued behind, waited for, and interrupted', async () => {
       const session = await newSession();
       expect(data(await begin(session, 'gate busy: done first'))).toMatchObject({ outcome: 'running' });
       await ground.model.waitForGate('busy');
@@ -138,7 +138,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       ]);
     });
 
-    test('abort ends what runs, and says where nothing did', async () => {
+    test('abort ends a turn, and reports if nothing ran', async () => {
       const session = await newSession();
       await begin(session, 'gate abort: never');
       await ground.model.waitForGate('abort');
@@ -149,9 +149,9 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       const { messages } = data(await server.call('read', { instance, session_id: session })) as {
         messages: { role: string; state: string }[];
       };
-      // What a person interrupts before the model says a word leaves no answer in OpenCode 2.
+      // An interrupt before the first word leaves no answer in OpenCode 2.
       expect(['aborted', 'complete']).toContain(messages.at(-1)?.state);
-      // Who follows it is told at once.
+      // A send that follows the turn ends at once.
       const sending = send(session, 'gate followed: never');
       await ground.model.waitForGate('followed');
       await server.call('abort_session', { instance, session_id: session });
@@ -159,12 +159,12 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(data(await send(session, 'echo: goes on'))).toMatchObject({ outcome: 'completed', text: 'goes on' });
     });
 
-    test('a model that fails ends the turn in its words', async () => {
+    test('a model error is the reason of a failed turn', async () => {
       const sent = data(await send(await newSession(), 'fail 401'));
       expect(sent).toMatchObject({ outcome: 'failed', reason: expect.stringContaining('401') });
     });
 
-    test('a request id sends once, by ten calls at a time and by another server', async () => {
+    test('a request id sends once, over ten simultaneous calls and another server', async () => {
       const session = await newSession();
       const ask = { session_id: session, message: 'echo: once', request_id: 'generations-once' };
       const all = await Promise.all(Array.from({ length: 10 }, () => server.call('send', { instance, ...ask })));
@@ -177,7 +177,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(await ground.prompts(session)).toEqual(['echo: once']);
     });
 
-    test('older messages come by pages', async () => {
+    test('older messages come in pages', async () => {
       const session = await newSession();
       for (const word of ['one', 'two', 'three']) await send(session, `echo: ${word}`);
       const newest = data(await server.call('read', { instance, session_id: session, message_limit: 4 }));
@@ -190,7 +190,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       expect(older['before']).toBeUndefined();
     });
 
-    test('agents and models that are not there are told before anything is sent', async () => {
+    test('unknown agents and models are refused before anything is sent', async () => {
       const session = await newSession();
       expect((await send(session, 'echo: x', { agent: 'nobody' })).text).toMatch(/no agent "nobody".*nothing was sent/);
       expect((await send(session, 'echo: x', { model: 'no/such' })).text).toMatch(/no model "no\/such".*nothing was/);
@@ -209,7 +209,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
       });
     });
 
-    test('a session is renamed, forked and deleted, or it is said that this version cannot', async () => {
+    test('a session is renamed, forked and deleted, or the error names the version that can', async () => {
       const session = await newSession();
       await send(session, 'echo: kept');
       const renamed = await server.call('rename_session', { instance, session_id: session, title: 'A new name' });
@@ -224,7 +224,7 @@ describe.each(GENERATIONS)('$name', ({ open, isPreview, keepsAgents, resumes, is
         else expect(one.result.isError).not.toBe(true);
     });
 
-    test('a turn that a crash cut is told as such, and the next one runs', async () => {
+    test('a turn that a crash cut is resumed or reported, and the next one runs', async () => {
       const session = await newSession();
       const sending = send(session, 'gate crash: never');
       await ground.model.waitForGate('crash');

@@ -10,7 +10,7 @@ import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model
 import { tempDir } from '../../rig/temp.ts';
 import { openStage } from '../stage.ts';
 
-/** An opencode of one generation, as a person has it, and servers that find it. */
+/** An opencode of one generation, and MCP servers that find it. */
 export interface Ground extends AsyncDisposable {
   readonly model: Pick<ScriptedModel, 'waitForGate' | 'release'>;
   /** The name of its instance. */
@@ -18,9 +18,9 @@ export interface Ground extends AsyncDisposable {
   readonly directory: string;
   /** A server; all share one state directory. */
   server(options?: McpChildOptions): Promise<McpChild>;
-  /** What persons said in a session, in order, as the opencode itself has it. */
+  /** The user's messages in a session, in order, from opencode itself. */
   prompts(sessionId: string): Promise<readonly string[]>;
-  /** SIGKILL, and started again. */
+  /** SIGKILL and a restart. */
   crash(): Promise<void>;
 }
 
@@ -57,12 +57,12 @@ export async function openOpencode1(): Promise<Ground> {
   };
 }
 
-/** The preview of OpenCode 2 as the person's service, found by the file that it writes. */
+/** The preview of OpenCode 2 as the user's service. */
 export async function openPreview(): Promise<Ground> {
   const model = await startScriptedModel();
   const preview = await startPreview({ model, registered: true });
   process.stdout.write(`${preview.describe()}\n`);
-  // As a person's terminal does: a directory is known by its sessions.
+  // A directory is known by its sessions.
   await preview.json('POST', '/api/session', { location: { directory: preview.directory } });
   return await serviceGround(preview, model, preview.directory, async () => {
     await preview.close();
@@ -70,7 +70,7 @@ export async function openPreview(): Promise<Ground> {
   });
 }
 
-/** A fake of OpenCode 2.1, which is held to the contract. */
+/** The fake of OpenCode 2.1. */
 export async function openFake(): Promise<Ground> {
   const home = tempDir('generations-fake');
   const directory = join(home.path, 'project');
@@ -133,7 +133,6 @@ async function serviceGround(
         readonly type: string;
         readonly text?: string;
       }
-      // 2.x takes no order with a cursor, and none is needed for one page.
       const path = `/api/session/${sessionId}/message?order=asc&limit=200`;
       const { data: all } = await service.json<{ data: readonly Entry[] }>('GET', path);
       return all.filter(({ type }) => type === 'user').map(({ text = '' }) => text);

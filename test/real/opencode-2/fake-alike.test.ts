@@ -8,7 +8,7 @@ import { startFakeOpencode2, type FakeOpencode2 } from '../../rig/opencode-2/fak
 import { startScriptedModel } from '../../rig/scripted-model.ts';
 import { until } from '../../rig/wait.ts';
 
-/** What both servers have in common, and what each calls it. */
+/** One of the two servers, with its names for the same things. */
 interface Subject extends AsyncDisposable {
   readonly server: Pick<FakeOpencode2, 'url' | 'headers' | 'api' | 'json' | 'kill9' | 'restart'>;
   readonly model: FakeOpencode2['model'];
@@ -56,7 +56,7 @@ interface Message {
   readonly content?: readonly { readonly type: string; readonly text?: string; readonly state?: { status: string } }[];
 }
 
-/** One list of what is true of the real server and of the fake: the fake is no kinder. */
+/** The same tests on the preview and the fake, so that the fake is no kinder. */
 describe.each([
   { name: 'the preview', missing: isMissing(PREVIEW_OPENCODE), start: startReal },
   { name: 'the fake of 2.1', missing: false, start: startFake },
@@ -141,21 +141,24 @@ describe.each([
     ]);
   });
 
-  it.skipIf(missing)('leaves its message open at a bare no, and goes on with a message', async () => {
-    const session = await open();
-    await prompt(session, 'bash: echo no');
-    await answer(session, 'reject');
-    await idle(session);
-    expect(await told(session)).toEqual(['> bash: echo no', 'open: error']);
-    const other = await open();
-    await prompt(other, 'bash: echo no');
-    await answer(other, 'reject', 'use another one');
-    await idle(other);
-    // The preview keeps the message from the model.
-    expect(await told(other)).toEqual(['> bash: echo no', 'tool-calls: error', expect.stringMatching(/^stop: /)]);
-  });
+  it.skipIf(missing)(
+    'leaves its message open after a bare rejection, and continues after one with a message',
+    async () => {
+      const session = await open();
+      await prompt(session, 'bash: echo no');
+      await answer(session, 'reject');
+      await idle(session);
+      expect(await told(session)).toEqual(['> bash: echo no', 'open: error']);
+      const other = await open();
+      await prompt(other, 'bash: echo no');
+      await answer(other, 'reject', 'use another one');
+      await idle(other);
+      // The preview keeps the message from the model.
+      expect(await told(other)).toEqual(['> bash: echo no', 'tool-calls: error', expect.stringMatching(/^stop: /)]);
+    },
+  );
 
-  it.skipIf(missing).each(['fail 401', 'bash: echo no'])('goes on with what is queued after %s', async (text) => {
+  it.skipIf(missing).each(['fail 401', 'bash: echo no'])('runs queued prompts after %s', async (text) => {
     const session = await open();
     await prompt(session, 'gate-mid queue: a|b');
     await tap.waitFor(subject.events.text, ({ data }) => data.sessionID === session);
@@ -173,7 +176,7 @@ describe.each([
     ]);
   });
 
-  it.skipIf(missing)('keeps what was said until an interrupt, which parks what waits', async () => {
+  it.skipIf(missing)('keeps the text before an interrupt, which parks queued prompts', async () => {
     const session = await open();
     await prompt(session, 'gate-mid cut: half |whole', { id: `msg_${'1'.repeat(26)}` });
     await tap.waitFor(subject.events.text, ({ data }) => data.sessionID === session);
@@ -184,14 +187,14 @@ describe.each([
     await until('the model to see the line drop', () => request.aborted);
     const cut = ['> gate-mid cut: half |whole', 'error: half '];
     expect(await told(session)).toEqual(cut);
-    // The same prompt again runs nothing of its own, and wakes what was parked.
+    // The same prompt again does not run, but wakes the parked one.
     await prompt(session, 'gate-mid cut: half |whole', { id: `msg_${'1'.repeat(26)}` });
     await until('the parked one', async () => (await told(session)).at(-1) === 'stop: parked');
     expect(await told(session)).toEqual([...cut, '> echo: parked', 'stop: parked']);
     expect(subject.model.turns('gate-mid cut: half |whole')).toBe(1);
   });
 
-  it.skipIf(missing)('has no message of the model that was interrupted before it began', async () => {
+  it.skipIf(missing)('has no answer if the model was interrupted before its first word', async () => {
     const session = await open();
     await prompt(session, 'hang never');
     await subject.model.waitForGate('never');
@@ -214,7 +217,7 @@ describe.each([
     expect(await told(session)).toEqual(['> echo: later', 'stop: later']);
   });
 
-  it.skipIf(missing)('refuses what is not its own', async () => {
+  it.skipIf(missing)('refuses foreign and malformed ids', async () => {
     const [session, other] = [await open(), await open()];
     const id = `msg_${'4'.repeat(26)}`;
     await prompt(session, 'echo: mine', { id });

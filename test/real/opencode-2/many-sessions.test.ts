@@ -10,7 +10,7 @@ import { data } from '../generations/grounds.ts';
 
 const DAYS_MS = 24 * 3_600_000;
 
-test('directories behind the newest 100 sessions are found once, listed or counted by their age, and can be called', async () => {
+test('directories of older sessions are read once, listed or counted by age, and can be named', async () => {
   const home = tempDir('many-sessions');
   onTestFinished(() => home.close());
   const [app, today, far] = ['app', 'today', 'far'].map((name) => join(home.path, name)) as [string, string, string];

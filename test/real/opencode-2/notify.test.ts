@@ -34,7 +34,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-mcp watch beside the prev
     return data.id;
   }
 
-  test('a permission with its exact command, that it is settled, and the end of the turn', async () => {
+  test('notifies of a permission with its exact command, its settling, and the end of the turn', async () => {
     const id = await prompt('bash: echo from the phone');
     const asked = await watch.says(/^Permission: /);
     expect(asked.message).toContain(`bash "echo from the phone"\n`);
@@ -49,7 +49,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('opencode-mcp watch beside the prev
     await watch.says(/^Done: /);
   });
 
-  test('a question with its options', async () => {
+  test('notifies of a question with its options', async () => {
     await prompt('ask: Which color? | Red | Blue');
     expect((await watch.says(/^Question: /)).message).toMatch(/^Which color\? Red \| Blue\n/);
   });

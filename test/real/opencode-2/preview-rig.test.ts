@@ -25,7 +25,7 @@ interface Message {
 
 const missing = isMissing(PREVIEW_OPENCODE);
 
-/** The rig of the preview, proven against the real program: what the other suites then rely on. */
+/** Tests the rig of the preview, on which other suites rely, against the real program. */
 describe.skipIf(missing)('the preview of OpenCode 2', () => {
   let model: ScriptedModel;
   let preview: Preview;
@@ -58,7 +58,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     until(`${session} to be idle`, async () => !(await active()).includes(session));
   const textOf = (message: Message | undefined): string =>
     (message?.content ?? []).map((part) => (part.type === 'text' ? part.text : '')).join('');
-  /** Deltas come in as many pieces as the model made; their number says nothing. */
+  /** Without repeated deltas, whose number depends on the model. */
   const shape = (events: readonly ServerEvent[]): string[] =>
     events.map(({ type }) => type).filter((type, index, all) => !type.endsWith('.delta') || all[index - 1] !== type);
 
@@ -90,7 +90,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     expect(textOf(answer)).toBe('one two three');
   });
 
-  it('asks for permission and goes on when it is given', async () => {
+  it('asks for permission, and continues when it is given', async () => {
     const session = await open();
     await prompt(session, 'bash: printf "from the shell"');
     const asked = await tap.waitFor('permission.v2.asked', ({ data }) => data.sessionID === session);
@@ -132,7 +132,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     await idle(session);
   });
 
-  it('leaves a turn that kill -9 cut open, and does not run it again by itself', async () => {
+  it('leaves a turn open that kill -9 cut, and does not resume it', async () => {
     const session = await open();
     await prompt(session, 'gate-mid killed: half |whole');
     await tap.waitFor('session.next.text.delta', ({ data }) => data.sessionID === session);
@@ -151,7 +151,7 @@ describe.skipIf(missing)('the preview of OpenCode 2', () => {
     expect(model.turns('gate-mid killed: half |whole')).toBe(1);
   });
 
-  it('is connected to nothing but this machine while a turn runs', async () => {
+  it('connects to this machine only while a turn runs', async () => {
     const session = await open();
     await prompt(session, 'gate connected: done');
     await model.waitForGate('connected');

@@ -14,7 +14,7 @@ import { type ScriptedModel, startScriptedModel } from '../../rig/scripted-model
 import { runShell, shellEnv } from '../../rig/shell-command.ts';
 import { data } from '../generations/grounds.ts';
 
-describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s service', () => {
+describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the user’s service', () => {
   let model: ScriptedModel;
   let preview: Preview;
   let server: McpChild;
@@ -30,7 +30,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
       await createProject(directory);
       const plugins = join(directory, '.opencode', 'plugin');
       await mkdir(plugins, { recursive: true });
-      // Whoever loads the directory runs this.
+      // Runs when the directory is loaded.
       const source = `import { writeFileSync } from 'node:fs';\nwriteFileSync(${JSON.stringify(markOf(directory))}, 'ran');\nexport default async () => ({});\n`;
       await writeFile(join(plugins, 'canary.js'), source);
       directories[name] = directory;
@@ -58,7 +58,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
   const nameOf = async (directory?: string): Promise<string> =>
     (await rows('list_instances')).find((one) => one.directory === directory)?.name ?? 'not listed';
 
-  test('nothing that lists loads a directory, and what does not run is not said to be idle or interrupted', async () => {
+  test('tools that list load no directory, and show idle sessions as unknown', async () => {
     await rows();
     await rows('refresh_instances');
     for (const instance of [await nameOf(), await nameOf(directories.app), await nameOf(directories.other)]) {
@@ -71,7 +71,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
   });
 
-  test('nor does what lists by other ways: resources, completion, prompts and the shell', async () => {
+  test('resources, completion, prompts and the shell load no directory', async () => {
     const { client } = server;
     const { resources } = await client.listResources();
     const instances = [await nameOf(), await nameOf(directories.app)];
@@ -95,7 +95,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect([hasRun('app'), hasRun('other')]).toEqual([false, false]);
   });
 
-  test('a session whose directory is gone says so, which the preview does not', async () => {
+  test('the error for a session whose directory is gone says so', async () => {
     const directory = join(preview.home, 'gone');
     await preview.json('POST', '/api/session', { location: { directory } });
     await rows('refresh_instances');
@@ -110,7 +110,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect([hasRun('app'), hasRun('other')]).toEqual([true, false]);
   });
 
-  test('what was undone is told by the order of messages: a prompt that waited is older than the answer before it', async () => {
+  test('undone messages are found by their order: a queued prompt has an older id than the answer before it', async () => {
     const [instance, session_id] = [await nameOf(directories.app), sessions.app];
     await server.call('send', { instance, session_id, message: 'echo: stands' });
     const messageID = 'msg_000000000001waitedinthequeue';
@@ -132,7 +132,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
       turns: [{ text: 'stands' }],
     });
-    // As with the others, the next message ends it.
+    // As with other generations, the next message commits the revert.
     await server.call('send', { instance, session_id, message: 'echo: instead' });
     expect(data(await server.call('wait', { instances: [instance], session_id }))).toMatchObject({
       turns: [{ text: 'instead' }],
@@ -140,7 +140,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect((await server.call('read', { instance, session_id })).text).not.toContain('undone');
   });
 
-  test('two directories work side by side, each with its own request', async () => {
+  test('two directories work side by side, each with its own requests', async () => {
     const names = { app: await nameOf(directories.app), other: await nameOf(directories.other) };
     await Promise.all(
       (['app', 'other'] as const).map((one) =>
@@ -158,7 +158,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
       });
   });
 
-  test('a wrong password shows as locked, and as an OpenCode 2', async () => {
+  test('a wrong password shows as locked OpenCode 2', async () => {
     const config = join(preview.home, 'config.json');
     const instances = [{ name: 'wrong', url: preview.url, password: 'not it' }];
     await writeFile(config, JSON.stringify({ instances }), { mode: 0o600 });
@@ -167,7 +167,7 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the preview as the person’s serv
     expect(row).toMatchObject({ state: 'locked', reason: expect.stringContaining('this is an OpenCode 2') });
   });
 
-  test('a second server on the same store: what runs in one is found from the other, and gets no second turn', async () => {
+  test('a second server on the same store: a session that runs in one gets no second turn from the other', async () => {
     // No service of its own: the file names the first.
     const second = await startPreview({ home: preview.home });
     try {

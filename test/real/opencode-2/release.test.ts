@@ -11,7 +11,7 @@ import { CONTINUED } from '../../rig/model-script.ts';
 import { tempDir, type TempDir } from '../../rig/temp.ts';
 import { data } from '../generations/grounds.ts';
 
-/** What the release has and the preview does not, on the fake that is held to the contract of 2.1. */
+/** Behaviour of 2.1 that the preview lacks, on the fake. */
 let home: TempDir;
 let fake: FakeOpencode2;
 let server: McpChild;
@@ -62,8 +62,8 @@ const since = async (work: () => Promise<unknown>): Promise<readonly FakeRequest
   return fake.requests.slice(before);
 };
 
-describe('what lists', () => {
-  test('two requests tell of every directory, and nothing is loaded', async () => {
+describe('a listing', () => {
+  test('asks two requests for all directories, and loads nothing', async () => {
     await rows();
     const asked = await since(() => rows());
     expect(asked.map(({ path }) => path).toSorted()).toEqual(['/api/session', '/api/session/active']);
@@ -76,7 +76,7 @@ describe('what lists', () => {
     expect([...fake.loaded]).toEqual([]);
   });
 
-  test('the directories and the whole are named as OpenCode 1 names them, and a part of a name is a directory', async () => {
+  test('names directories as for OpenCode 1, and part of a name never means the service', async () => {
     const names = (await rows()).map(({ name }) => name);
     expect(names).toEqual([
       expect.stringMatching(/^[\w.]+-app$/),
@@ -87,7 +87,7 @@ describe('what lists', () => {
     expect((await server.call('list_sessions', { instance: ':service' })).text).toContain('No instance fits');
   });
 
-  test('two more requests for each session that runs, which tell what it waits for', async () => {
+  test('asks two more requests for each running session, and shows what it waits for', async () => {
     const { instance, session_id } = await newSession(other);
     await server.call('send', { instance, session_id, message: 'bash: echo wait' });
     const asked = await since(rows);
@@ -105,7 +105,7 @@ describe('what lists', () => {
     await server.call('abort_session', { instance, session_id });
   });
 
-  test('many that run at once are asked without a warning of Node’s', async () => {
+  test('asks many running sessions without a warning of Node’s', async () => {
     const { instance } = await newSession();
     const ids = Array.from({ length: 8 }, () => fake.addSession({ directory: app }).info.id);
     const gate = (index: number): string => `many-${index}`;
@@ -120,15 +120,15 @@ describe('what lists', () => {
     expect(server.stderr.slice(warned).join('\n')).not.toContain('MaxListeners');
   });
 
-  test('a session that was put away is not the latest', async () => {
+  test('does not take an archived session as the latest', async () => {
     const { instance, session_id } = await newSession();
     await fake.json('PATCH', `/api/session/${session_id}`, { archived: true }).catch(() => {});
     expect(data(await server.call('read', { instance }))['session']).not.toMatchObject({ id: session_id });
   });
 });
 
-describe('a session is made', () => {
-  test('by the whole service in a directory that its sessions know, and in no other', async () => {
+describe('a session is created', () => {
+  test('by the service only in a directory of its sessions', async () => {
     const instance = await nameOf(undefined);
     const made = data(await server.call('create_session', { instance, directory: other }));
     expect(made['session']).toMatchObject({ directory: other });
@@ -155,8 +155,8 @@ describe('a prompt runs once', () => {
   });
 });
 
-describe('what an agent asks', () => {
-  test('by a form is answered in the types of its fields, which are checked before anything is sent', async () => {
+describe('a request of an agent', () => {
+  test('by a form is answered in the types of its fields, and checked before anything is sent', async () => {
     const { instance, session_id } = await newSession();
     fake.script('fill in', [
       {
@@ -193,7 +193,7 @@ describe('what an agent asks', () => {
     expect(reply?.body).toEqual({ answer: { where: 'eu-1', count: 3, dry: true, parts: ['a', 'b'] } });
   });
 
-  test('by a form that somebody else settled at the same moment is not answered twice', async () => {
+  test('by a form that somebody else just settled is not answered twice', async () => {
     const { instance, session_id } = await newSession();
     fake.script('ask all', [{ kind: 'form', title: 'Which?', fields: [{ key: 'k', type: 'string' }] }]);
     await server.call('send', { instance, session_id, message: 'ask all' });
@@ -207,7 +207,7 @@ describe('what an agent asks', () => {
     await server.call('abort_session', { instance, session_id });
   });
 
-  test('for a sub-agent is told as its', async () => {
+  test('of a sub-agent is shown as such', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'task: bash: echo deep' }));
     expect(sent).toMatchObject({ outcome: 'waiting' });
@@ -220,13 +220,13 @@ describe('what an agent asks', () => {
 });
 
 describe('a turn', () => {
-  test('goes on through a compaction, whose summary is no answer', async () => {
+  test('continues through a compaction, whose summary is no answer', async () => {
     const { instance, session_id } = await newSession();
     const sent = data(await server.call('send', { instance, session_id, message: 'too-long 1: echo: x' }));
     expect(sent).toMatchObject({ outcome: 'completed', text: CONTINUED });
   });
 
-  test('whose model is tried again ends as it ends', async () => {
+  test('whose model is retried completes or fails', async () => {
     const { instance, session_id } = await newSession();
     const again = { instance, session_id, message: 'fail-times 1 500: better' };
     expect(data(await server.call('send', again))).toMatchObject({ outcome: 'completed', text: 'better' });
@@ -235,7 +235,7 @@ describe('a turn', () => {
     });
   });
 
-  test('whose model is tried again for long is told as retrying', async () => {
+  test('whose model is retried for long shows as retrying', async () => {
     const { instance, session_id } = await newSession();
     fake.script('try long', [
       { kind: 'retry', message: 'the model is overloaded', status: 529 },
@@ -251,7 +251,7 @@ describe('a turn', () => {
     for (const { text } of [running, refused]) expect(text).toContain('the model is overloaded');
   });
 
-  test('whose session is deleted has failed, and is in no doubt', async () => {
+  test('whose session is deleted has failed', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate gone: never' });
     await fake.model.waitForGate('gone');
@@ -259,7 +259,7 @@ describe('a turn', () => {
     expect(data(await sending)).toMatchObject({ outcome: 'failed', reason: 'the session was deleted' });
   });
 
-  test('for an agent waits until its directory is loaded, which tells of none before', async () => {
+  test('with an agent waits for a cold directory, which lists no agents at first', async () => {
     const { instance, session_id } = await newSession();
     let asked = 0;
     fake.setFault(({ path }) => {
@@ -271,7 +271,7 @@ describe('a turn', () => {
     expect(data(sent), sent.text).toMatchObject({ outcome: 'completed', text: 'warm' });
   });
 
-  test('that says nothing has ended, and a session whose newest message has an id of its maker takes the next one', async () => {
+  test('without text completes, also after a message with a client’s own id', async () => {
     const { instance, session_id } = await newSession();
     await fake.json('POST', `/api/session/${session_id}/prompt`, { id: 'msg_mine', text: 'echo: theirs' });
     await server.call('wait', { instances: [instance], session_id });
@@ -283,7 +283,7 @@ describe('a turn', () => {
     });
   });
 
-  test('behind a compaction by hand does not wait for anything', async () => {
+  test('after a manual compaction is idle', async () => {
     const { instance, session_id } = await newSession();
     await server.call('send', { instance, session_id, message: 'echo: hi' });
     await fake.json('POST', `/api/session/${session_id}/compact`, {});
@@ -292,7 +292,7 @@ describe('a turn', () => {
     expect(session).toMatchObject({ state: 'idle' });
   });
 
-  test('in whose middle the service is stopped and started goes on, and nobody is said to have aborted it', async () => {
+  test('is followed over a restart of the service, and does not count as aborted', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate stop: never' });
     await fake.model.waitForGate('stop');
@@ -303,7 +303,7 @@ describe('a turn', () => {
     expect(prompts(session_id)).toEqual(['gate stop: never']);
   });
 
-  test('of somebody else that follows at once is none of ours', async () => {
+  test('of another client right after ours is not followed', async () => {
     const { instance, session_id } = await newSession();
     const sending = server.call('send', { instance, session_id, message: 'gate mine: mine' });
     await fake.model.waitForGate('mine');
@@ -315,7 +315,7 @@ describe('a turn', () => {
   });
 });
 
-test('a service that is gone is offline in the next listing, and there again in the one after its start', async () => {
+test('a killed service is offline in the next listing, and back in the one after its start', async () => {
   await rows();
   await fake.kill9();
   expect(new Set((await rows()).map(({ state }) => state))).toEqual(new Set(['offline']));
@@ -323,7 +323,7 @@ test('a service that is gone is offline in the next listing, and there again in 
   expect(new Set((await rows()).map(({ state }) => state))).not.toContain('offline');
 });
 
-test('an answer that does not fit the contract is in the log once, with route and field, though every survey meets it', async () => {
+test('an answer that does not fit the contract is logged once, with route and field, over several surveys', async () => {
   const { instance, session_id } = await newSession();
   await server.call('send', { instance, session_id, message: 'bash: echo wait' });
   fake.setFault(({ path }) =>
@@ -342,7 +342,7 @@ test('an answer that does not fit the contract is in the log once, with route an
   await server.call('abort_session', { instance, session_id });
 });
 
-test('what a session changed is told', async () => {
+test('get_diff shows the changes of a session', async () => {
   const { instance, session_id } = await newSession();
   await server.call('send', { instance, session_id, message: 'echo: changed' });
   fake.session(session_id).diff = [
@@ -357,7 +357,7 @@ test('what a session changed is told', async () => {
   expect((await server.call('get_diff', { instance, session_id })).text).toContain('a.txt');
 });
 
-test('a password that its file has no more is asked of the service, and not of the person’s config', async () => {
+test('a stale password or version in the service file is an error that names the service', async () => {
   const instance = await nameOf(undefined);
   const stateDir = join(home.path, '.local', 'state', 'opencode');
   const { url, pid, version } = fake;

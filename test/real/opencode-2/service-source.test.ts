@@ -18,7 +18,7 @@ async function ask({ endpoint, credential }: Candidate): Promise<Exchange> {
 }
 
 describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview', () => {
-  test('finds the service that a person started, through a restart, a kill and another at its port', async () => {
+  test('finds a started service, over a restart, a kill and a stranger at its port', async () => {
     await using preview = await startPreview({ registered: 'service' });
     const dependencies = { logger: silentLogger, uid: process.getuid?.(), hostname: 'here' };
     const source = createServiceSource({ directory: preview.stateDir }, dependencies);
@@ -55,10 +55,10 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('the source service, on the preview
     await preview.kill9();
     const [left] = (await source.scan(never)).candidates;
     expect(left).toEqual(second);
-    // In whatever words: a kept connection may not have learnt of its end yet, and another suite may have its port, 4096, by now.
+    // With any message: a kept connection may not be closed yet, and another suite may hold port 4096 by now.
     await expect(ask(second)).rejects.toThrow(RequestError);
 
-    // What it left behind names a port that anyone may take.
+    // The stale file names a port that anyone may take.
     let bytes = 0;
     const other = createServer((socket) => {
       socket.on('error', () => {}).on('data', (data) => (bytes += data.length));

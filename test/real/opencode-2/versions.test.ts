@@ -10,10 +10,10 @@ const HTML = '<html><title>OpenCode</title></html>';
 let home: TempDir;
 let registry: Registry;
 const servers: HttpListener[] = [];
-/** Methods and paths that changed something, or would have. */
+/** Requests that are no GET. */
 const posts: string[] = [];
 
-/** What a server answers at these paths; at any other it serves its web page. */
+/** Answers these paths with JSON, and all others with a web page. */
 async function serve(name: string, answers: Readonly<Record<string, unknown>>): Promise<void> {
   const server = await listenHttp(({ method, url = '' }, response) => {
     if (method !== 'GET') posts.push(`${method} ${url}`);

@@ -45,7 +45,7 @@ export class AssistantMessage {
     return this.begin().id;
   }
 
-  /** The model was asked: `step.started`, unless the step is under way. */
+  /** Publishes `step.started`, unless the step has begun. */
   begin(): Message {
     if (this.#message) return this.#message;
     const created = this.#store.now();
@@ -127,7 +127,7 @@ export class AssistantMessage {
     this.#publish('session.retry.scheduled', { attempt: this.#attempts, at, error });
   }
 
-  /** The step is over, where one is under way. */
+  /** Ends the step, if one has begun. */
   end(finish: Finish): void {
     const message = this.#message;
     if (!message) return;
@@ -141,12 +141,12 @@ export class AssistantMessage {
     this.#message = undefined;
   }
 
-  /** As `end`, where something was said. */
+  /** As `end`, if the step has content. */
   close(): void {
     this.end('stop');
   }
 
-  /** The step broke off: what was said stays. */
+  /** Fails the step; its content stays. */
   fail(error: unknown): void {
     const message = this.#message;
     if (!message) return;

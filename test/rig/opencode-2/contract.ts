@@ -33,31 +33,31 @@ interface Contract {
   readonly $defs: Readonly<Record<string, Shape>>;
 }
 
-/** Types and paths of OpenCode 2.1.2, as far as we use them: `make-contract.mjs` says where they come from. */
+/** The used types and paths of OpenCode 2.1.2; `make-contract.mjs` names their origin. */
 export const CONTRACT: Contract = JSON.parse(readFileSync(new URL('contract.json', import.meta.url), 'utf8'));
 
 const named = new Map<string, z.ZodType>();
 const built = new WeakMap<Shape, z.ZodType>();
 
-/** What is wrong with a request's query; undefined where nothing is. */
+/** The fault in a request's query, if any. */
 export function checkQuery({ query = { properties: {} } }: ContractRoute, value: unknown): string | undefined {
   return check(query, value);
 }
 
-/** What is wrong with a request's body (`undefined`: there is none). */
+/** The fault in a request's body, if any. */
 export function checkBody({ body, bodyRequired }: ContractRoute, value: unknown): string | undefined {
   if (value === undefined) return bodyRequired === true ? 'a body is missing' : undefined;
   return body ? check(body, value) : 'a body that the route does not take';
 }
 
-/** What is wrong with an answer; a stream's head and a file have no JSON body. */
+/** The fault in an answer, if any. A stream's head and a file have no JSON body. */
 export function checkAnswer({ answers }: ContractRoute, status: number, body: unknown): string | undefined {
   const shape = answers[status] === undefined ? CONTRACT.errors[status] : answers[status];
   if (shape === undefined) return `status ${status} is not one of the route's`;
   return shape === null ? undefined : check(shape, body);
 }
 
-/** What is wrong with an event of `/api/event` or of a session's log. */
+/** The fault in an event of `/api/event` or of a session's log, if any. */
 export function checkEvent(event: { readonly type: string }): string | undefined {
   if (event.type === 'log.synced') return check(LOG_SYNCED, event);
   const known = CONTRACT.events[event.type];
@@ -95,7 +95,7 @@ function check(shape: Shape, value: unknown): string | undefined {
   return result.success ? undefined : result.error.issues.map((issue) => describe(issue)).join('; ');
 }
 
-/** Of a union, what the nearest variant misses. */
+/** The fault of the nearest variant of a union. */
 function describe(issue: z.core.$ZodIssue, above: readonly PropertyKey[] = []): string {
   const path = [...above, ...issue.path];
   if (issue.code === 'invalid_union' && issue.errors.length > 0) {

@@ -11,25 +11,25 @@ export interface ServerEvent {
   readonly data: { readonly sessionID?: string; readonly [key: string]: unknown };
 }
 
-/** Everything that one event stream of an OpenCode 2 server has brought, kept, and a way to wait for what is to come. */
+/** Keeps all events of one stream of an OpenCode 2, and waits for further ones. */
 export interface ServerEventTap extends AsyncDisposable {
   readonly events: readonly ServerEvent[];
   /** The texts of the comments so far, `heartbeat` among them. */
   readonly comments: readonly string[];
   /** The events of one session so far. */
   of(sessionID: string): readonly ServerEvent[];
-  /** Resolves with the first event of this type, past or to come, that `where` accepts. `from` skips that many events: take `events.length` before acting. */
+  /** Resolves with the first past or future event of this type that `where` accepts. `from` skips that many events: take `events.length` before acting. */
   waitFor(
     type: string,
     where?: (event: ServerEvent) => boolean,
     options?: { readonly from?: number; readonly timeoutMs?: number },
   ): Promise<ServerEvent>;
-  /** Resolves once the stream has ended, by either side, with the error where it broke. */
+  /** Resolves when the stream has ended, with the error if it broke. */
   readonly ended: Promise<Error | undefined>;
   close(): Promise<void>;
 }
 
-/** Subscribes to `/api/event`, or to another stream. Resolves once the response's head is there: from then on nothing is missed. */
+/** Subscribes to `/api/event`, or to another stream. Resolves with the response's head: from then on no event is missed. */
 export async function tapServerEvents(
   server: { readonly url: string; readonly headers: Readonly<Record<string, string>> },
   path = '/api/event',

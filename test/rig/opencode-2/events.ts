@@ -22,7 +22,7 @@ export class Events {
     this.#heart.unref();
   }
 
-  /** Says that it happened: to the session's log, where the contract calls the event durable, and to every stream. */
+  /** Writes an event to every stream, and to the session's log if the contract calls it durable. */
   publish(session: StoredSession, type: string, data: Fields): void {
     const { id, location } = session.info;
     const durable = CONTRACT.events[type]?.durable === true;
@@ -48,7 +48,7 @@ export class Events {
     this.#keep({ response });
   }
 
-  /** A session's durable events after that `seq`, then what comes, where the client follows. */
+  /** A session's durable events after that `seq`, and with `follow` the further ones. */
   openLog(response: ServerResponse, { info, log }: StoredSession, after: number, follow: boolean): void {
     begin(response);
     for (const event of log.slice(after + 1)) this.#write(response, event);

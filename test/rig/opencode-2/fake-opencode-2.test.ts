@@ -30,7 +30,7 @@ const open = async (directory = DIRECTORY): Promise<string> =>
   (await fake.json<{ data: { id: string } }>('POST', '/api/session', { location: { directory } })).data.id;
 const prompt = (session: string, text: string, extra: object = {}): Promise<Response> =>
   fake.api(`/api/session/${session}/prompt`, { method: 'POST', body: { text, delivery: 'queue', ...extra } });
-/** And the stream, where it is still open, has brought all of it. */
+/** Also waits until an open stream has brought all events. */
 const idle = async (session: string): Promise<void> => {
   await fake.api(`/api/experimental/session/${session}/wait`, { method: 'POST' });
   const { log } = fake.session(session);
@@ -58,7 +58,7 @@ const asked = async (session: string): Promise<string> => {
 };
 
 describe('a turn on the fake of OpenCode 2.1', () => {
-  it('has the events of a text in their order, with a seq for what is durable', async () => {
+  it('publishes the events of a text in order, with a seq for durable ones', async () => {
     const session = await open();
     const answer = await prompt(session, 'echo: one two', { id: 'msg_1' });
     expect(await answer.json()).toMatchObject({
@@ -100,7 +100,7 @@ describe('a turn on the fake of OpenCode 2.1', () => {
     expect(textOf((await messages(session)).at(-2))).toBe('first second');
   });
 
-  it('asks for permission, and goes on as it is answered', async () => {
+  it('asks for permission, and continues when it is given', async () => {
     const session = await open();
     await prompt(session, 'bash: echo "from the shell"');
     const path = await asked(session);
@@ -137,7 +137,7 @@ describe('a turn on the fake of OpenCode 2.1', () => {
   it.each([
     [{ decision: 'reject' }, 'interrupted'],
     [{ decision: 'reject', message: 'use another one' }, 'succeeded'],
-  ])('ends at a bare no, and goes on with a message: %j', async (body, outcome) => {
+  ])('ends after a bare rejection, and continues after one with a message: %j', async (body, outcome) => {
     const session = await open();
     await prompt(session, 'bash: echo no');
     await fake.api(`${await asked(session)}/reply`, { method: 'POST', body });
@@ -149,7 +149,7 @@ describe('a turn on the fake of OpenCode 2.1', () => {
     expect('finish' in (last ?? {})).toBe(outcome === 'succeeded');
   });
 
-  it('delegates to a session of its own, which asks for itself', async () => {
+  it('delegates to a session of its own, which has its own requests', async () => {
     const session = await open();
     await prompt(session, 'task: bash: echo deep');
     const { data } = await tap.waitFor('permission.asked');
@@ -177,7 +177,7 @@ describe('a turn on the fake of OpenCode 2.1', () => {
     expect(fake.model.turns('fail-times 2 500: at last')).toBe(3);
   });
 
-  it('compacts by itself in a turn, and when it is asked to', async () => {
+  it('compacts in a turn, and on request', async () => {
     const session = await open();
     await prompt(session, 'overflow 1: echo: much');
     await idle(session);
@@ -200,7 +200,7 @@ describe('a turn on the fake of OpenCode 2.1', () => {
     );
   });
 
-  it('does what a test wrote for a text', async () => {
+  it('runs the script of a text', async () => {
     fake.script('my own', [
       { kind: 'think', text: 'hm' },
       { kind: 'tool', name: 'read', input: { path: 'x' }, fails: 'no such file' },
@@ -222,7 +222,7 @@ describe('a turn on the fake of OpenCode 2.1', () => {
 });
 
 describe('delivery on the fake of OpenCode 2.1', () => {
-  it('answers a known id with its first admission, whatever the text', async () => {
+  it('answers a known id with its first admission, with any text', async () => {
     const session = await open();
     const first = await prompt(session, 'echo: first', { id: 'msg_same' });
     const second = await prompt(session, 'echo: second', { id: 'msg_same' });
@@ -232,7 +232,7 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     expect(await told(session)).toEqual(['echo: first', 'first', 'idle succeeded']);
   });
 
-  it('says whether an interrupt ended something', async () => {
+  it('reports whether an interrupt ended something', async () => {
     const session = await open();
     await prompt(session, 'hang cut');
     await fake.model.waitForGate('cut');
@@ -244,7 +244,7 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     expect(await told(session)).toEqual(['hang cut', 'idle interrupted']);
   });
 
-  it('resumes what a kill cut with a synthetic message, and a serve does not', async () => {
+  it('resumes a killed turn with a synthetic message, unlike a serve', async () => {
     const session = await open();
     await prompt(session, 'bash: echo cut', { id: 'msg_cut' });
     const path = await asked(session);
@@ -264,7 +264,7 @@ describe('delivery on the fake of OpenCode 2.1', () => {
     expect(await within(tap.ended, 'the stream to break')).toBeInstanceOf(Error);
   });
 
-  it('interrupts what runs when it is stopped, and the next service goes on with it', async () => {
+  it('interrupts turns when stopped, and the next service resumes them', async () => {
     const session = await open();
     await prompt(session, 'hang stopped');
     await fake.model.waitForGate('stopped');
@@ -289,7 +289,7 @@ describe('forms on the fake of OpenCode 2.1', () => {
     { key: 'page', type: 'external', url: 'https://example.invalid/' },
   ] as const;
 
-  it('takes what fits its fields, once', async () => {
+  it('takes a fitting answer, once', async () => {
     fake.script('form', [
       { kind: 'form', title: 'Some things', fields: FIELDS },
       { kind: 'report', tool: 'question' },
@@ -343,7 +343,7 @@ describe('forms on the fake of OpenCode 2.1', () => {
 });
 
 describe('sessions of the fake of OpenCode 2.1', () => {
-  it('are listed by directory and pages, newest first, and archived ones apart', async () => {
+  it('are listed by directory and pages, newest first, without archived ones', async () => {
     const ids = [await open(), await open('/home/user/other'), await open()];
     const list = async (query: string): Promise<{ ids: string[]; next: string | undefined }> => {
       const page = await fake.json<{ data: { id: string }[]; cursor: { next?: string } }>(
@@ -366,7 +366,7 @@ describe('sessions of the fake of OpenCode 2.1', () => {
     expect((await list('?archived=true&search=old')).ids).toEqual([ids[0]]);
   });
 
-  it('keep their id, are forked before a message, and go', async () => {
+  it('keep their id, are forked before a message, and deleted', async () => {
     const body = { id: 'ses_mine', title: 'Mine', agent: 'plan', model: { providerID: 'p', id: 'm' } };
     await fake.json('POST', '/api/session', { ...body, location: { directory: DIRECTORY } });
     const again = await fake.json('POST', '/api/session', {
@@ -397,7 +397,7 @@ describe('sessions of the fake of OpenCode 2.1', () => {
     await tap.waitFor('session.deleted');
   });
 
-  it('give their messages in pages, newest first', async () => {
+  it('have their messages in pages, newest first', async () => {
     const session = await open();
     await prompt(session, 'echo: one');
     await idle(session);
@@ -418,7 +418,7 @@ describe('sessions of the fake of OpenCode 2.1', () => {
 });
 
 describe('the server of the fake of OpenCode 2.1', () => {
-  it('says who it is, and asks for its password on every route', async () => {
+  it('identifies itself, and asks for its password on every route', async () => {
     const info = await fake.json('GET', '/api/info');
     expect(info).toEqual({ version: '2.1.2', pid: process.pid, urls: [fake.url], paths: { tmp: '/tmp/opencode' } });
     expect((await fake.api('/api/nosuch')).status).toBe(404);
@@ -435,13 +435,13 @@ describe('the server of the fake of OpenCode 2.1', () => {
     expect((await fetch(`${fake.url}/api/info?auth_token=no`, { headers: fake.headers })).status).toBe(401);
   });
 
-  it('begins its stream with server.connected and a heartbeat', () => {
+  it('starts its stream with server.connected and a heartbeat', () => {
     expect(tap.events[0]?.type).toBe('server.connected');
     expect(tap.comments[0]?.trim()).toBe('heartbeat');
     expect(fake.streams).toBe(1);
   });
 
-  it('says which directories were loaded', async () => {
+  it('records which directories were loaded', async () => {
     const added = fake.addSession({ directory: DIRECTORY }).info.id;
     await fake.json('GET', '/api/session');
     await messages(added);
@@ -455,7 +455,7 @@ describe('the server of the fake of OpenCode 2.1', () => {
     expect(fake.requests.at(-1)).toMatchObject({ route: 'GET /api/model', directory: '/home/user/none' });
   });
 
-  it('reads the files of a directory, and no others', async () => {
+  it('reads files of the directory only', async () => {
     const at = `location[directory]=${DIRECTORY}`;
     expect(await fake.json('GET', `/api/fs/list?${at}`)).toMatchObject({
       data: [
@@ -469,7 +469,7 @@ describe('the server of the fake of OpenCode 2.1', () => {
     expect((await fake.api(`/api/fs/read/..%2Fsecret?${at}`)).status).toBe(400);
   });
 
-  it('breaks as a test wants it to', async () => {
+  it('has faults', async () => {
     const session = await open();
     const body = { text: 'echo: once', id: 'msg_once', delivery: 'queue' };
     const post = (): Promise<Response> => fake.api(`/api/session/${session}/prompt`, { method: 'POST', body });
@@ -490,7 +490,7 @@ describe('the server of the fake of OpenCode 2.1', () => {
     expect((await held).status).toBe(200);
   });
 
-  it('writes the file by which a service is found', async () => {
+  it('writes its service file', async () => {
     await using temp = tempDir();
     const path = await fake.register(temp.path, 'beta');
     expect(path).toBe(`${temp.path}/service-beta.json`);
@@ -509,7 +509,7 @@ describe('the contract of the fake of OpenCode 2.1', () => {
     ['POST', '/permission/per_1/reply', { reply: 'once' }, 'reply'],
     ['GET', '/message?limit=ten', undefined, 'limit'],
     ['GET', '/message?directory=/x', undefined, 'directory'],
-  ])('is broken by %s %s %j', async (method, path, body, named) => {
+  ])('is violated by %s %s %j', async (method, path, body, named) => {
     const session = await open();
     expect((await fake.api(`/api/session/${session}${path}`, { method, body })).status).toBe(400);
     await expect(fake.close()).rejects.toThrow(named);
@@ -517,7 +517,7 @@ describe('the contract of the fake of OpenCode 2.1', () => {
     fake = await startFakeOpencode2();
   });
 
-  it('is broken by an answer and an event that do not keep to it', async () => {
+  it('is violated by an answer and an event that do not fit', async () => {
     const session = await open();
     Object.assign(fake.session(session).info, { invented: 1 });
     await fake.api(`/api/session/${session}`);

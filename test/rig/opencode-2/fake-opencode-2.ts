@@ -16,33 +16,33 @@ import type { TurnStep } from './scripts.ts';
 import { Store, Waiting, type Fields, type ModelRef, type StoredSession } from './store.ts';
 import { createSession, Turns, type NewSession } from './turns.ts';
 
-/** Paths that tell older servers and the preview apart: our asking for them is no violation. */
+/** Asked to recognise older servers and the preview; no violation of the contract. */
 const TELLING = new Set(['/api/health', '/api/status']);
 
 export interface FakeRequest {
   readonly method: string;
   /** Without the query. */
   readonly path: string;
-  /** As `contract.json` names it; undefined for what it does not know. */
+  /** The name in `contract.json`, if it is known there. */
   readonly route: string | undefined;
   readonly query: Fields;
-  /** Parsed; undefined where there was none. */
+  /** Parsed; undefined if there was none. */
   readonly body: unknown;
-  /** That the query or the header named. */
+  /** Named in the query or the header. */
   readonly directory: string | undefined;
   /** False: the password was wrong or missing. */
   readonly authorized: boolean;
 }
 
-/** What happens to a request in the place of, or around, its answer. */
+/** Happens to a request before or instead of its answer. */
 export interface Fault {
-  /** It waits at this gate of `model.release` first. */
+  /** The request waits first until `model.release` of this gate. */
   readonly gate?: string;
-  /** It waits this long first, as on a slow line. */
+  /** The request waits first, as on a slow line. */
   readonly delayMs?: number;
-  /** The connection is cut: before anything was done, or after all was done and before the answer. */
+  /** Cuts the connection before anything is done, or after all is done and before the answer. */
   readonly drop?: 'before' | 'after';
-  /** Nothing is done, and this is answered. It need not keep to the contract. */
+  /** Answered without doing anything. Need not fit the contract. */
   readonly answer?: Answer;
 }
 
@@ -50,20 +50,19 @@ export interface FakeOpencode2Options {
   readonly password?: string;
   readonly port?: number;
   readonly version?: string;
-  /** What `/api/info` says; default this process's own, which holds the port. */
+  /** For `/api/info`; default this process's own, which holds the port. */
   readonly pid?: number;
   /** The working directory of the service. */
   readonly home?: string;
-  /** The files, by path, of each directory that exists. Default: every directory does, and is empty. */
+  /** The existing directories with their files by path. Default: every directory exists, and is empty. */
   readonly directories?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   readonly agents?: readonly string[];
   readonly models?: readonly ModelRef[];
 }
 
 /**
- * The service of OpenCode 2.1, held to `contract.json`: whatever reaches it, whatever it answers and every event. What it
- * does beyond the contract follows what was measured on the preview, or reported of 2.0 and 2.1. Prompts are written in
- * the language of `model-script.ts`.
+ * The service of OpenCode 2.1. Checks each request, answer and event by `contract.json`. Beyond the contract it follows what was
+ * measured on the preview, or reported of 2.0 and 2.1. Prompts are in the language of `model-script.ts`.
  */
 export interface FakeOpencode2 extends AsyncDisposable {
   readonly url: string;
@@ -73,37 +72,37 @@ export interface FakeOpencode2 extends AsyncDisposable {
   readonly version: string;
   readonly home: string;
   readonly headers: Readonly<Record<string, string>>;
-  /** In the order of their arrival, over restarts. */
+  /** All since the first start. */
   readonly requests: readonly FakeRequest[];
-  /** Directories whose plugins would have run, over restarts. */
+  /** Directories whose plugins would have run since the first start. */
   readonly loaded: ReadonlySet<string>;
-  /** How many event streams are open. */
+  /** Open event streams. */
   readonly streams: number;
-  /** The model of all sessions, with the words of the scripted one. */
+  /** The model of all sessions, as the scripted one. */
   readonly model: Pick<ScriptedModel, 'requests' | 'turns' | 'waitForTurn' | 'waitForGate' | 'release'>;
-  /** A prompt with exactly this text does these steps. */
+  /** Makes a prompt with exactly this text do these steps. */
   script(text: string, steps: readonly TurnStep[]): void;
-  /** Is asked about each authorized request from now on; `undefined` ends it. */
+  /** Called for each further authorized request; `undefined` ends it. */
   setFault(fault: ((request: FakeRequest) => Fault | undefined) | undefined): void;
-  /** A session that somebody else made. */
+  /** Makes a session without a request. */
   addSession(session: NewSession): StoredSession;
-  /** What is stored. */
+  /** As stored. */
   session(id: string): StoredSession;
-  /** A request with the password. A JSON body where one is given. Held to the contract as any other. Bounded. */
+  /** A request with the password, and a JSON body if one is given. Bounded. */
   api(path: string, init?: { readonly method?: string; readonly body?: unknown }): Promise<Response>;
   /** As `api`, and rejects unless the answer is 2xx JSON. */
   json<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** Writes `service.json`, or that of a channel, as the service does: 0600, by a rename. Gives its path. */
+  /** Writes `service.json`, or that of a channel, as the service does: 0600, by a rename. Returns its path. */
   register(stateDir: string, channel?: string): Promise<string>;
-  /** As SIGTERM: what runs is interrupted for `shutdown`. */
+  /** As SIGTERM: running turns are interrupted for `shutdown`. */
   stop(): Promise<void>;
-  /** As SIGKILL: what runs stays open in the store. */
+  /** As SIGKILL: running turns stay open in the store. */
   kill9(): Promise<void>;
-  /** Ends it as `kill9` where it runs, and starts it on the same port. A service resumes what was cut; `resume: false` is another `serve`. */
+  /** Kills it if it runs, and starts it on the same port. A service resumes cut turns; with `resume: false` it is a `serve`. */
   restart(options?: { readonly pid?: number; readonly version?: string; readonly resume?: boolean }): Promise<void>;
-  /** What broke the contract so far, and forgets it: for tests of that. */
+  /** Returns and forgets the violations of the contract so far. */
   takeViolations(): readonly string[];
-  /** Ends it, and throws where something broke the contract. */
+  /** Ends it. Rejects if something violated the contract. */
   close(): Promise<void>;
 }
 
@@ -440,7 +439,7 @@ function findRoute(method: string, path: string): FoundRoute | undefined {
   return undefined;
 }
 
-/** Values as their types in the contract want them; what does not fit stays a string, for the check to find. */
+/** Converts values to their types in the contract. What does not fit stays a string, which the check then finds. */
 function readQuery(params: URLSearchParams, route: ContractRoute | undefined): Fields {
   const query: Record<string, unknown> = {};
   for (const [key, value] of params) {

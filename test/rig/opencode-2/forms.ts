@@ -1,6 +1,6 @@
 import type { FormField, FormValue } from './store.ts';
 
-/** What is wrong with an answer to a form; undefined where nothing is. */
+/** The fault in an answer to a form, if any. */
 export function checkAnswerOf(
   fields: readonly FormField[],
   answer: Readonly<Record<string, FormValue>>,

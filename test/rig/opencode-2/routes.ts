@@ -11,13 +11,13 @@ export interface Call {
   readonly query: Readonly<Record<string, unknown>>;
   readonly body: Fields;
   readonly response: ServerResponse;
-  /** Of the session in the path, where there is one. */
+  /** The session in the path, if there is one. */
   readonly session: StoredSession;
-  /** That the request named, or the server's own. */
+  /** Named in the request, or the server's own. */
   readonly directory: string;
 }
 
-/** What one process of the fake works with. */
+/** One process of the fake. */
 export interface Server {
   readonly store: Store;
   readonly waiting: Waiting;
@@ -266,7 +266,7 @@ interface PromptBody {
   readonly resume?: boolean;
 }
 
-/** The first admission of an id wins, whatever the text; any accepted one wakes the session. */
+/** The first admission of an id wins, with any text; each accepted one wakes the session. */
 function accept(server: Server, session: StoredSession, wanted: Parameters<typeof admit>[2], resume: boolean): Answer {
   const known = server.store.admissions.get(wanted.id);
   if (known && (known.sessionID !== session.info.id || known.type !== wanted.type)) return conflict(wanted.id);
@@ -322,10 +322,7 @@ function listMessages(_: Server, { session, query }: Call): Answer {
   return page(ordered, asked, Number(limit ?? asked['limit'] ?? MESSAGE_LIMIT));
 }
 
-/**
- * Cursors hold what was asked and the item that they lead away from. There is a next one wherever the page is not empty,
- * so that the last one leads to an empty page.
- */
+/** Cursors hold the query and the last item. Every page but an empty one has a next cursor, so the last one leads to an empty page. */
 function page(all: readonly { readonly id: string }[], asked: Fields, limit: number): Answer {
   const place = (anchor: unknown): number => all.findIndex(({ id }) => id === anchor);
   const end = asked['before'] === undefined ? undefined : Math.max(place(asked['before']), 0);

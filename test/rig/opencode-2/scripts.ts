@@ -1,7 +1,7 @@
 import { CONTINUED, HANG_REPLY, parseScript, type Step } from '../model-script.ts';
 import type { Fields, FormField } from './store.ts';
 
-/** One thing that a fake's model does in a turn. A tool ends the model's step: what follows it is said in the next one. */
+/** One thing that a fake's model does in a turn. A tool ends the model's step. */
 export type TurnStep =
   | { readonly kind: 'say'; readonly chunks: readonly string[]; readonly everyMs?: number }
   | { readonly kind: 'think'; readonly text: string }
@@ -20,11 +20,11 @@ export type TurnStep =
         readonly save?: readonly string[];
       };
     }
-  /** Asks by a form, and says what was answered. */
+  /** Asks by a form; the answer is its result. */
   | { readonly kind: 'form'; readonly title: string; readonly fields: readonly FormField[] }
   /** A session of its own runs this prompt. */
   | { readonly kind: 'subagent'; readonly prompt: string }
-  /** Says what the last tool, form or sub-agent gave. */
+  /** Repeats the result of the last tool, form or sub-agent. */
   | { readonly kind: 'report'; readonly tool: string }
   | { readonly kind: 'retry'; readonly message: string; readonly status?: number }
   | { readonly kind: 'fail'; readonly message: string; readonly status?: number }
@@ -34,7 +34,7 @@ export type TurnStep =
 /** How often a model error is tried again before the turn fails. */
 const RETRIES = 2;
 
-/** What the language of `model-script.ts` means here, so that one scenario runs on real servers and on the fake. */
+/** Reads the language of `model-script.ts`, so that one scenario runs on real servers and on the fake. */
 export function stepsOf(text: string): readonly TurnStep[] {
   return translate(parseScript(text));
 }
@@ -125,7 +125,7 @@ function questionForm({ questions }: QuestionInput): TurnStep {
   };
 }
 
-/** A fake runs nothing: it knows what `echo` and `printf` print. */
+/** The output of `echo` and `printf`; the fake runs nothing. */
 function printed(command: string): string {
   const [, quoted, plain] = /^(?:echo|printf)\s+(?:"([^"]*)"|(.*))$/.exec(command) ?? [];
   return quoted ?? plain ?? '';

@@ -1,7 +1,5 @@
 import { randomBytes } from 'node:crypto';
 
-/** What a fake OpenCode 2 keeps: the part that survives a kill, and the part that does not. */
-
 export type Fields = Readonly<Record<string, unknown>>;
 export type Delivery = 'steer' | 'queue';
 export type Outcome = 'succeeded' | 'failed' | 'interrupted';
@@ -107,11 +105,11 @@ export interface StoredSession {
   /** Durable events, oldest first: their index is their `seq`. */
   readonly log: ServerEvent[];
   diff: readonly Fields[];
-  /** An execution began and has not ended: where no process runs it, the next start of the service resumes it. */
+  /** An execution has begun and not ended. If no process runs it, the next start of the service resumes it. */
   executing: boolean;
 }
 
-/** Settles what a turn waits for. */
+/** A request that a turn waits for. */
 export interface Pending<Request, Settlement> {
   readonly request: Request;
   readonly settle: (settlement: Settlement) => void;
@@ -128,7 +126,7 @@ export type FormSettlement =
 
 export const NO_TOKENS = { input: 0, output: 0, reasoning: 0, cache: { read: 0, write: 0 } } as const;
 
-/** Of all users' directories: what survives a kill. */
+/** Survives a kill. */
 export class Store {
   readonly sessions = new Map<string, StoredSession>();
   /** Every id that was admitted, and is not cancelled: the first admission of an id wins. */
@@ -136,7 +134,7 @@ export class Store {
   #lastTime = 0;
   #lastId = 0;
 
-  /** Milliseconds since the epoch; never the same twice, so that what sorts by time has one order. */
+  /** Milliseconds since the epoch; never the same twice, so that sorting by time has one order. */
   now(): number {
     this.#lastTime = Math.max(this.#lastTime + 1, Date.now());
     return this.#lastTime;
@@ -155,14 +153,14 @@ export class Store {
   }
 }
 
-/** What ends with the process. */
+/** Ends with the process. */
 export class Waiting {
   readonly permissions = new Map<string, Pending<PermissionRequest, PermissionReply>>();
   readonly forms = new Map<string, Pending<Form, FormSettlement>>();
   /** The sessions of settled forms, by the id of the form. */
   readonly settledForms = new Map<string, string>();
 
-  /** An interrupt withdraws what its session asked, without an event. */
+  /** An interrupt withdraws the requests of its session, without an event. */
   withdraw(sessionID: string): void {
     for (const table of [this.permissions, this.forms])
       for (const [id, { request }] of table) if (request.sessionID === sessionID) table.delete(id);

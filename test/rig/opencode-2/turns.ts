@@ -19,7 +19,7 @@ import {
   type Waiting,
 } from './store.ts';
 
-/** What the model says when the service resumes a turn that a kill cut. */
+/** The model's answer when the service resumes a turn that a kill cut. */
 export const RESUMED_REPLY = 'went on after the restart';
 
 const DEFAULT_MODEL: ModelRef = { id: 'scripted-model', providerID: 'scripted' };
@@ -29,9 +29,9 @@ export interface TurnParts {
   readonly waiting: Waiting;
   readonly events: Events;
   readonly gates: Gates;
-  /** What a prompt with this very text does in the place of its own words. */
+  /** The steps of prompts with exactly this text. */
   readonly scripts: ReadonlyMap<string, readonly TurnStep[]>;
-  /** The model was asked for the beginning of this turn. Gives what to call when it hangs up. */
+  /** Called when the model is asked. Returns a function for when the line drops. */
   readonly onModel: (text: string, session: StoredSession) => () => void;
 }
 
@@ -49,7 +49,7 @@ class TurnEnd extends Error {
     this.refused = refused;
   }
 
-  /** An interrupt parks the inbox; after an error and a refusal the preview goes on with it. */
+  /** An interrupt parks the inbox; after an error or a refusal the preview runs it. */
   get parks(): boolean {
     return this.outcome === 'interrupted' && !this.refused;
   }
@@ -76,12 +76,12 @@ export class Turns {
     return [...this.#running.keys()];
   }
 
-  /** Runs what is in the inbox, unless the session runs already: then it comes to it. */
+  /** Runs the inbox, unless the session runs already, which then takes it. */
   wake(session: StoredSession): void {
     if (!this.#running.has(session.info.id) && session.inbox.length > 0) this.#start(session, false);
   }
 
-  /** What a kill of the process before this one cut. */
+  /** Resumes turns that a kill of the previous process cut. */
   resume(): void {
     for (const session of this.#parts.store.sessions.values()) if (session.executing) this.#start(session, true);
   }
@@ -99,7 +99,7 @@ export class Turns {
     for (let execution; (execution = this.#running.get(session.info.id));) await execution.ended;
   }
 
-  /** As kill -9: what runs stops where it is. */
+  /** As kill -9. */
   async kill(): Promise<void> {
     const running = [...this.#running.values()];
     for (const { abort } of running) abort.abort(new Killed());
@@ -136,7 +136,7 @@ export class Turns {
     }
     info.outcome = outcome;
     info.time.idle = info.time.updated = store.now();
-    // What the end of the service has cut its next start goes on with.
+    // The next start of the service resumes the turn.
     session.executing = details['reason'] === 'shutdown';
     session.messages.push({
       id: store.id('msg'),
@@ -170,7 +170,7 @@ export class Turns {
     else this.#compact(session, 'Scripted summary of what was said', { reason: 'manual', inputID: item.id });
   }
 
-  /** Gives the text of the last one; undefined where none waits. */
+  /** Returns the text of the last one, if any. */
   #deliverSteers(session: StoredSession): string | undefined {
     const steers = session.inbox.filter(({ type, delivery }) => type === 'user' && delivery === 'steer');
     return steers.map((item) => this.#deliver(session, item)).at(-1);
@@ -299,7 +299,7 @@ export class Turns {
     return message.succeed(call, step.output ?? '');
   }
 
-  /** A bare no ends the turn; with a message the model goes on with it. */
+  /** A bare rejection ends the turn; after one with a message the model continues. */
   #refused(message: AssistantMessage, call: string, words: string | undefined): string {
     if (words !== undefined) return message.failTool(call, words);
     message.failTool(call, 'The user declined');
@@ -321,7 +321,7 @@ export class Turns {
     }
   }
 
-  /** Runs the prompt in a session of its own, and gives what it said at the end. */
+  /** Runs the prompt in a session of its own, and returns its last text. */
   async #delegate(parent: StoredSession, prompt: string, signal: AbortSignal): Promise<string> {
     const child = createSession(this.#parts, {
       parentID: parent.info.id,
