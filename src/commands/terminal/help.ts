@@ -5,28 +5,27 @@ import { initHelp } from '../../setup/help.ts';
 const HELP = `opencode-mcp finds every OpenCode instance you run and drives them.
 
 In a shell (NAME may be a part of a name that only one has):
-  list                    what each instance does; --watch goes on; or ls
+  list                    what each instance does (or ls); --watch follows
   send NAME MESSAGE…      send a message, show the answer as it comes
-  read NAME [SESSION]     what was said
+  read NAME [SESSION]     the messages of a session
   wait [NAME…]            until the first is idle, needs something or fails
-  respond NAME            settle what it asks for: a permission, a question
+  respond NAME            answer its request for a permission, or its question
   abort NAME [SESSION]    stop what runs
   sessions NAME           its sessions
   attach NAME [SESSION]   opencode's own terminal on it; open: its web page
-  dashboard               all of them in the browser, to see and to drive
+  dashboard               all instances in the browser, to see and to drive
 Set up:
-  init                    tell the MCP clients on this machine about it
-  doctor [NAME]           why an instance is missing, and what to type
-  node                    serve this user's instances to the own tailnet
+  init                    add it to the MCP clients on this machine
+  doctor [NAME]           why an instance is missing, and what to do
+  node                    serve your instances to your own tailnet
   watch, notify --test    notifications without node; try every channel
-  completion SHELL        what makes Tab complete names: bash, zsh or fish
-Without a command, on pipes, it is the MCP server: clients start it so.
-help COMMAND has options and examples, help settings every setting; --version.
+  completion SHELL        Tab completion for bash, zsh or fish
+Without a command, on pipes, it is the MCP server that clients start.
+help COMMAND has options and examples, help settings all settings; --version.
 Exit codes: 0 done, 1 failed, aborted or not found, 2 wrong usage, 3 it waits
 for somebody, 4 nothing was sent (busy, not reached), 124 it still runs.
 `;
 
-/** How a command is written, as its help has it. */
 export interface CommandUsage {
   /** `send NAME MESSAGE…` */
   readonly usage: string;
@@ -41,17 +40,14 @@ interface CommandHelp {
   readonly examples: readonly string[];
 }
 
-const TIMEOUT = [
-  '--timeout SECONDS',
-  'follow it no longer than that (default: 7 days); then the exit code is 124',
-] as const;
-const JSON_OPTION = ['--json', 'the result as JSON on standard output, when it is there'] as const;
+const TIMEOUT = ['--timeout SECONDS', 'stop following after this time, with exit code 124 (default: 7 days)'] as const;
+const JSON_OPTION = ['--json', 'the result as JSON on standard output, once complete'] as const;
 
 const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   list: {
     usage: 'list [PART]',
-    text: 'Every instance, or those with PART in their names: what it does or waits for, where it runs. Columns that\ndo not fit in the terminal are left out; in a pipe there are all of them.',
-    options: [['--watch', 'go on and show changes, until Ctrl-C; with --json a line for each change'], JSON_OPTION],
+    text: 'Every instance, or those with PART in their names: what each does or waits for, and where it runs. Columns that\ndo not fit the terminal are left out; a pipe gets all of them.',
+    options: [['--watch', 'keep showing changes until Ctrl-C; with --json a line for each change'], JSON_OPTION],
     examples: [
       'list',
       'ls laptop',
@@ -61,14 +57,14 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   send: {
     usage: 'send NAME MESSAGE…',
-    text: 'Sends a message to the latest session of an instance, or a new one. The answer goes to standard output as it\ncomes, all else to standard error. In a terminal you are asked for permissions at once; elsewhere it ends with 3.\nCtrl-C asks whether to stop following (the turn goes on) or to abort; a second one stops following.\nMESSAGE - is read from standard input; after -- it may begin with a dash.',
+    text: 'Sends a message to the latest session of an instance, or a new one. The answer goes to standard output as it\ncomes, everything else to standard error. In a terminal you are asked for permissions at once; elsewhere the exit\ncode is 3. Ctrl-C asks whether to stop following (the turn goes on) or to abort; a second one stops following.\nMESSAGE - reads it from standard input; after -- it may begin with a dash.',
     options: [
-      ['--session SESSION', 'id, its beginning, or a title that only one has'],
-      ['--queue', 'where it is busy: send when it is idle (otherwise nothing is sent, with 4)'],
-      ['--interrupt', 'where it is busy: abort that first'],
+      ['--session SESSION', 'an id or its beginning, or a unique title'],
+      ['--queue', 'if busy: send once it is idle (default: send nothing, exit code 4)'],
+      ['--interrupt', 'if busy: abort that first'],
       ['--agent NAME, --model PROVIDER/MODEL', 'who answers'],
       ['--request-id ID', 'repeating it with the same ID sends nothing twice'],
-      ['--no-wait', 'end when the message was taken'],
+      ['--no-wait', 'exit once the message is accepted'],
       TIMEOUT,
       JSON_OPTION,
     ],
@@ -80,21 +76,21 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   read: {
     usage: 'read NAME [SESSION]',
-    text: 'The newest messages of a session, by default of the latest one.',
+    text: 'The newest messages of a session (default: the latest one).',
     options: [
-      ['--limit N', 'so many messages (default: 10, at most 100)'],
-      ['--before CURSOR', 'older messages; read prints the cursor when there are more'],
-      ['--message ID [--offset N]', 'one message, from a character on; of a sent one the answer'],
+      ['--limit N', 'number of messages (default: 10, at most 100)'],
+      ['--before CURSOR', 'older messages; read prints the cursor if there are more'],
+      ['--message ID [--offset N]', 'one message, from a character offset; for one that you sent, its answer'],
       JSON_OPTION,
     ],
     examples: ['read laptop', 'read laptop "Fix the build" --limit 3'],
   },
   wait: {
     usage: 'wait [NAME…]',
-    text: 'Until the first of these instances, by default of all that work, is idle, needs something, fails or vanishes;\nthen what it said. In a terminal you are asked for permissions at once.',
+    text: 'Waits until the first of these instances (default: all that work) is idle, needs something, fails or vanishes;\nthen prints its answer. In a terminal you are asked for permissions at once.',
     options: [
-      ['--all', 'until all of them are'],
-      ['--session SESSION', 'with one NAME: only this session counts'],
+      ['--all', 'wait for all of them'],
+      ['--session SESSION', 'with one NAME: wait for this session'],
       TIMEOUT,
       JSON_OPTION,
     ],
@@ -102,12 +98,12 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   respond: {
     usage: 'respond NAME',
-    text: 'Shows what an agent waits for (the exact command, the question and its choices), asks you, and follows the turn\non. With --reply or --answer you are not asked, unless approvals say that only a person may.',
+    text: 'Shows what an agent waits for (the exact command, or the question and its choices), asks you, and follows the\nturn. With --reply or --answer you are not asked, unless your settings let only a person decide.',
     options: [
-      ['--reply once|reject', 'to a permission; reject to a question too'],
+      ['--reply once|reject', 'answer a permission; reject also answers a question'],
       ['--message TEXT', 'with --reply reject: what to do instead'],
-      ['--answer TEXT', 'to a question; to several [["Red"],["Big","Small"]]'],
-      ['--request ID', 'where several wait'],
+      ['--answer TEXT', 'answer a question; several as [["Red"],["Big","Small"]]'],
+      ['--request ID', 'which one, if several wait'],
       TIMEOUT,
       JSON_OPTION,
     ],
@@ -119,19 +115,19 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   abort: {
     usage: 'abort NAME [SESSION]',
-    text: 'Stops what runs, by default in the session that runs, and makes sure that it stopped.',
+    text: 'Stops the running session, or the given one, and checks that it stopped.',
     options: [JSON_OPTION],
     examples: ['abort laptop'],
   },
   sessions: {
     usage: 'sessions NAME',
-    text: 'The sessions of an instance, the latest first.',
-    options: [['--search TEXT', 'those with that in their titles'], JSON_OPTION],
+    text: 'The sessions of an instance, latest first.',
+    options: [['--search TEXT', 'only those with TEXT in their titles'], JSON_OPTION],
     examples: ['sessions laptop', 'sessions laptop --search build'],
   },
   attach: {
     usage: 'attach NAME [SESSION]',
-    text: "Opens the terminal of opencode on this machine (OPENCODE_BIN) on an instance, wherever that is. What needs a password or\nanother way than a plain connection goes through a port of this machine that ends with it. The exit code is opencode's.",
+    text: "Opens this machine's opencode (OPENCODE_BIN) on an instance, wherever that runs. If the instance needs a password or\ncannot be reached directly, a local port forwards to it until opencode ends. The exit code is opencode's.",
     examples: [
       'attach laptop',
       'attach laptop "Fix the build"',
@@ -140,13 +136,13 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   open: {
     usage: 'open NAME [SESSION]',
-    text: 'Opens the web page of an instance in the browser. Where the page needs a password or another way than a plain connection, it\nis there for the browser that opens it first, until Ctrl-C here.',
-    options: [['--print', 'print the address, and start no browser']],
+    text: 'Opens the web page of an instance in the browser. If the instance needs a password or cannot be reached directly, a local\nport serves the page to the first browser that opens it, until Ctrl-C.',
+    options: [['--print', 'print the URL instead of starting a browser']],
     examples: ['open laptop', 'open laptop --print'],
   },
   completion: {
     usage: 'completion SHELL',
-    text: 'Prints what bash, zsh or fish reads for Tab to complete commands, options and names of instances: those that were\nlisted last, and those that are registered on this machine.',
+    text: 'Prints a script for bash, zsh or fish that completes commands, options and instance names (of the last listing,\nand of this machine) at Tab.',
     examples: [
       "echo 'source <(opencode-mcp completion bash)' >> ~/.bashrc",
       "echo 'source <(opencode-mcp completion zsh)' >> ~/.zshrc",
@@ -155,34 +151,34 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
   doctor: {
     usage: 'doctor [NAME]',
-    text: 'Looks at everything (sources, instances, tailnet, relay, LAN, MCP clients, files) for at most 20 seconds, changes\nnothing, and says what is broken and what to type; 1 if something is. With NAME: what became of that instance,\nfrom the source that saw it, or left it out, to its name.',
+    text: 'Checks everything (sources, instances, tailnet, relay, LAN, MCP clients, files) for at most 20 seconds, changes\nnothing, and prints what is broken and what to do; exit code 1 if something is. With NAME: traces that instance\nfrom the source that found it, or left it out, to its name.',
     options: [JSON_OPTION],
     examples: ['doctor', 'doctor laptop-web', "doctor --json | jq -r '.todo[] | .command // .text'"],
   },
   dashboard: {
     usage: 'dashboard',
-    text: 'Opens the page of your instances in the browser: what needs you, works and is done. It is there for the browser that opens it\nfirst, on this machine alone, until Ctrl-C here. A node service shows it to your other devices.',
-    options: [['--print', 'print the address, and start no browser']],
+    text: 'Opens the page of your instances in the browser: what needs you, works and is done. Only the first browser on this machine\nthat opens it has access, until Ctrl-C. A node service shows the page to your other devices.',
+    options: [['--print', 'print the URL instead of starting a browser']],
     examples: ['dashboard', 'dashboard --print'],
   },
   node: {
     usage: 'node',
-    text: 'Serves your instances, and the page of them, to your other machines on the tailnet. It runs until you stop it.',
+    text: 'Serves your instances, and their page, to your other machines on the tailnet, until you stop it.',
     options: [
-      ['--revoke', 'end all connections to node services and dashboards of yours at once, and let none begin'],
+      ['--revoke', 'cut all connections to your node services and dashboards at once, and refuse new ones'],
       ['--allow', 'let them serve again'],
     ],
     examples: ['node', 'node --revoke'],
   },
   watch: {
     usage: 'watch',
-    text: 'Watches your opencodes on this machine and notifies you, as "notify" in the config file has it, where no node service\ndoes: on a machine without a tailnet. It runs until you stop it.',
+    text: 'Watches your opencodes on this machine and notifies you as "notify" in the config file says, until you stop it. For a\nmachine without a tailnet; a node service does the same.',
     examples: ['watch'],
   },
   notify: {
     usage: 'notify --test',
-    text: 'Sends a test notification to every channel under "notify" in the config file, whatever its rules, and prints what each\nanswered; 1 if one failed. docs/notifications.md has examples.',
-    options: [['--test', 'is needed']],
+    text: 'Sends a test notification to every channel under "notify" in the config file, whatever its rules, and prints the\nresults; exit code 1 if one failed. docs/notifications.md has examples.',
+    options: [['--test', 'required']],
     examples: ['notify --test'],
   },
   serve: {
@@ -192,10 +188,10 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
 };
 
-/** Names of commands that `help` knows, beside `init`. */
+/** Topics of `help` beside `init`. */
 export const HELP_TOPICS: readonly string[] = [...Object.keys(COMMANDS), 'settings'];
 
-/** How each command is written, for completion. */
+/** For completion. */
 export const USAGES: ReadonlyMap<string, CommandUsage> = new Map([
   ...Object.entries(COMMANDS).map(([name, { usage, options = [] }]) => {
     return [name, { usage, options: options.map(([flags]) => flags) }] as const;
@@ -205,7 +201,7 @@ export const USAGES: ReadonlyMap<string, CommandUsage> = new Map([
   ['help', { usage: 'help COMMAND', options: [] }],
 ]);
 
-/** Of the whole where there is no topic; undefined where there is no such topic. */
+/** The overview without a topic; undefined for an unknown topic. */
 export function helpText(topic?: string): string | undefined {
   if (topic === undefined) return HELP;
   if (topic === 'settings') return settingsHelp('opencode-mcp');
