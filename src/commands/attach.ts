@@ -43,12 +43,11 @@ type Opening = Pick<Parameters<typeof runInTerminal>[0], 'program' | 'args' | 'e
 
 function open(shell: Shell, opening: Opening): Promise<number> {
   const { process, signal } = shell;
-  // From here on the screen is opencode's.
   shell.quiet();
   return runInTerminal({ ...opening, process, signal, onInterrupt: (act) => shell.onInterrupt(act) });
 }
 
-/** It takes no URL: its terminal finds this user's own service on this machine, and nothing else. */
+/** The preview's terminal takes no URL: it opens only on this user's own service on this machine. */
 async function openPreview(shell: Shell, { connected, session }: ShownTarget): Promise<number> {
   const { instance, connection, directory } = connected;
   const isOwn = instance.server.endpoints.some(

@@ -13,50 +13,45 @@ import { type StartedRuntime, startRuntime } from './terminal/start-runtime.ts';
 import { drawReport } from './terminal/doctor-report.ts';
 import { EXIT } from './terminal/exit-codes.ts';
 import { paintFor } from './terminal/paint.ts';
+import { untilSignal } from './terminal/until-signal.ts';
 import { takeNames, widthOfTerminal } from './terminal/shell.ts';
 
 export const DOCTOR_ARGUMENTS: CommandArguments = { flags: { json: 'boolean' }, positionals: true };
 
-/** Says what works, what does not and what to type. Sets the exit code: 1 where something is broken. */
+/** Prints what works, what does not and what to do. Sets the exit code: 1 if something is broken. */
 export async function doctor(argv: readonly string[], process: NodeJS.Process, output: Output): Promise<void> {
   const written = await readSettings(argv, process);
   const { flags, positionals } = written.loaded;
   const [name] = takeNames('doctor', { positionals }, { needed: [], optional: ['NAME'] });
-  if (name?.trim() === '') throw new SettingsError('doctor: NAME is empty; leave it out to look at everything');
+  if (name?.trim() === '') throw new SettingsError('doctor: NAME is empty; leave it out to check everything');
   const isJson = flags.get('json') === 'true';
-  const ending = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ending.abort());
-  if (!isJson && process.stdout.isTTY) output.tell(`Looking everywhere, for at most ${DOCTOR_LIMIT_MS / 1000} s …\n`);
+  const { signal, release } = untilSignal(process);
+  if (!isJson && process.stdout.isTTY) output.tell(`Checking everything, for at most ${DOCTOR_LIMIT_MS / 1000} s …\n`);
   const started = start(written, output);
-  // No timer of the examination keeps the process.
-  const alive = setInterval(() => {}, DOCTOR_LIMIT_MS);
   try {
-    const input = examination(written, started, process, ending.signal);
+    const input = examination(written, started, process, signal);
     const report = safeToShow(await (name === undefined ? examine(input) : examineName(name, input)));
     if (isJson) output.print(`${JSON.stringify(report, undefined, 2)}\n`);
     else output.draw(drawReport(report, paintFor(process.stdout), widthOfTerminal(process.stdout)));
     process.exitCode = report.verdict === 'broken' ? EXIT.failed : EXIT.done;
   } catch (error) {
-    if (!ending.signal.aborted) throw error;
+    if (!signal.aborted) throw error;
     process.exitCode = EXIT.failed;
   } finally {
     await started.runtime.close();
-    clearInterval(alive);
+    release();
   }
 }
 
 interface Written {
   readonly loaded: LoadedSettings;
-  /** Why not all of it could be used. */
+  /** Settings that were left out, and why. */
   readonly problems: readonly string[];
   readonly configPath: string;
   readonly configFile: string | undefined;
 }
 
-/**
- * The settings without those that are wrong, since somebody whose settings are wrong asks just then. The others stand: who has
- * switched something off has it off. @throws {SettingsError} the arguments themselves are wrong
- */
+/** The settings without invalid ones, since these may be why the user runs the doctor. @throws {SettingsError} invalid arguments */
 async function readSettings(argv: readonly string[], process: NodeJS.Process): Promise<Written> {
   let configPath = '';
   let configFile: string | undefined;
@@ -95,12 +90,12 @@ interface Started {
 }
 
 function start({ loaded: { settings }, problems }: Written, { tell }: Output): Started {
-  // The report says what a log would.
+  // The report has what the log would.
   const logger = lineLogger(settings.logLevel === 'debug' ? 'debug' : 'error', tell);
   try {
     return { settings, problems, runtime: startRuntime(settings, logger) };
   } catch (error) {
-    // A source that there is not.
+    // An unknown source.
     if (!(error instanceof SettingsError)) throw error;
     const all: Settings = { ...settings, sources: 'all' };
     return { settings: all, problems: [...problems, error.message], runtime: startRuntime(all, logger) };

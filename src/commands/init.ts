@@ -38,7 +38,7 @@ export async function init(argv: readonly string[], process: NodeJS.Process, { p
   }
   if (chosen.length === 0) {
     throw new ReportedError(
-      `no MCP client was found here: ${titles(CLIENTS)}. For another one, or one that keeps its files elsewhere: opencode-mcp init --print`,
+      `no MCP client was found here (known: ${titles(CLIENTS)}). For another one, or one with its files elsewhere: opencode-mcp init --print`,
     );
   }
   const wanted: EditRequest = options.remove
@@ -126,7 +126,7 @@ async function commandWords(
 
 async function agree(count: number, { stdin, stdout }: NodeJS.Process): Promise<boolean> {
   if (!stdin.isTTY || !stdout.isTTY)
-    throw new ReportedError('nothing was written: there is no terminal to ask in; --yes writes');
+    throw new ReportedError('nothing was written: there is no terminal to ask in; --yes writes without asking');
   const asking = createInterface({ input: stdin, output: stdout });
   const closed = new Promise<string>((resolve) =>
     asking.once('close', () => resolve('\n')).once('SIGINT', () => asking.close()),
@@ -134,7 +134,7 @@ async function agree(count: number, { stdin, stdout }: NodeJS.Process): Promise<
   const files = count === 1 ? 'this change' : `these ${count} changes`;
   const answer = await Promise.race([asking.question(`Write ${files}? [y/N] `), closed]);
   asking.close();
-  // Ctrl-C and Ctrl-D leave the line as it is.
+  // Ctrl-C and Ctrl-D do not end the line.
   if (answer === '\n') stdout.write(answer);
   return /^y(?:es)?$/i.test(answer.trim());
 }

@@ -10,15 +10,15 @@ import { type Shell, type ShellCommand, takeNames, widthOfTerminal } from './ter
 import { withoutId } from './terminal/shell-words.ts';
 import { type Column, cutEnd, table } from './terminal/table.ts';
 
-/** Between two looks: a person sees a change soon enough, and an idle fleet is asked little. */
-const LOOK_MS = 2_000;
+/** Between two surveys: soon enough for a person, and cheap for an idle fleet. */
+const SURVEY_MS = 2_000;
 
 export const LIST: ShellCommand = {
   arguments: { flags: { watch: 'boolean', json: 'boolean' }, positionals: true },
   run: async (shell) => {
     const [match] = takeNames('list', shell, { needed: [], optional: ['PART'] });
     if (shell.flags.has('watch')) return await watch(shell, match);
-    const list = await look(shell, match);
+    const list = await survey(shell, match);
     if (shell.flags.has('json')) shell.printJson(list.data);
     else {
       shell.draw(`${lines(list, shell).join('\n')}\n`);
@@ -28,23 +28,23 @@ export const LIST: ShellCommand = {
   },
 };
 
-interface Looked {
+interface Listed {
   readonly data: InstanceList;
-  /** What is said where there is none. */
+  /** Explains an empty list. */
   readonly text: string;
 }
 
-async function look(shell: Shell, match: string | undefined, onChange?: () => void): Promise<Looked> {
+async function survey(shell: Shell, match: string | undefined, onChange?: () => void): Promise<Listed> {
   const runtime = shell.runtime(onChange && { onChange });
   return safeToShow(await instances(runtime, { match, offset: 0, limit: Number.MAX_SAFE_INTEGER }, shell.call()));
 }
 
-function lines({ data, text }: Looked, { paint, width }: Shell): readonly string[] {
+function lines({ data, text }: Listed, { paint, width }: Shell): readonly string[] {
   if (data.instances.length === 0) return [text.split('\n', 1)[0] ?? ''];
   return table(data.instances, columns(Date.now()), width, paint);
 }
 
-/** Until Ctrl-C: on a terminal the table stands where it is, elsewhere each change of it comes as a new one. */
+/** Until Ctrl-C: redraws the table in place on a terminal, elsewhere prints it anew at each change. */
 async function watch(shell: Shell, match: string | undefined): Promise<Exit> {
   const { stdout } = shell.process;
   const isJson = shell.flags.has('json');
@@ -59,13 +59,13 @@ async function watch(shell: Shell, match: string | undefined): Promise<Exit> {
     let last = '';
     while (!shell.signal.aborted) {
       wake = new LinkedAbort(shell.signal);
-      const list = await look(shell, match, changed);
+      const list = await survey(shell, match, changed);
       if (shell.signal.aborted) break;
       const now = JSON.stringify(list.data);
       if (isDrawn) shell.draw(screen(list, { ...shell, width: widthOfTerminal(stdout) }, stdout.rows || 24));
       else if (now !== last) shell.draw(isJson ? `${now}\n` : `${lines(list, shell).join('\n')}\n\n`);
       last = now;
-      await systemClock.sleep(LOOK_MS, wake.signal);
+      await systemClock.sleep(SURVEY_MS, wake.signal);
       wake.end();
     }
   } finally {
@@ -82,8 +82,8 @@ const HOME = '\u001b[H';
 const CLEAR_LINE = '\u001b[K';
 const CLEAR_BELOW = '\u001b[J';
 
-/** One screen, drawn over the one before, so that nothing flickers. */
-function screen(list: Looked, shell: Shell, rows: number): string {
+/** One screen, drawn over the one before: clearing it first would flicker. */
+function screen(list: Listed, shell: Shell, rows: number): string {
   const { width = 80, paint } = shell;
   const head = `${list.data.total} instances${list.data.states === '' ? '' : `: ${list.data.states}`} (Ctrl-C ends)`;
   const all = [paint(cutEnd(head, width), 'dim'), ...lines(list, shell)];
@@ -110,7 +110,7 @@ function columns(nowMs: number): readonly Column<InstanceRow>[] {
   ];
 }
 
-/** What somebody should know first: what it waits for, why it is as it is, else its latest session. */
+/** What it waits for, the reason for its state, or its latest session. */
 function whatOf({ waiting, reason, last_seen, stale_seconds, session }: InstanceRow, nowMs: number): string {
   const stale = stale_seconds === undefined ? '' : `as of ${stale_seconds} s ago: `;
   if (waiting !== undefined) return `${stale}${waiting.map(withoutId).join('; ')}`;

@@ -13,41 +13,36 @@ import { NodeService } from '../node/service.ts';
 import { localApiAddress } from '../tailscale/address.ts';
 import { createLocalApi } from '../tailscale/local-api.ts';
 import type { LiveWatcher } from '../watch/live-watcher.ts';
+import { untilSignal } from './terminal/until-signal.ts';
 import { startNotifier } from './notify/start-notifier.ts';
 import { createOwnWatcher } from './notify/own-watcher.ts';
 
-/** What has not ended by then is cut off: systemd and people wait for it. */
+/** After this the process exits in any case: systemd and people wait for it. */
 const SHUTDOWN_LIMIT_MS = 800;
 
-/** The longest timer there is. */
-const FOREVER_MS = 2_147_483_647;
-
-/** Serves this user's instances on the tailnet until a signal comes; while that is revoked, it serves nothing. */
+/** Serves this user's instances on the tailnet until a signal comes; serves nothing while revoked. */
 export async function node(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
-  const ending = new AbortController();
   checkUser(process);
+  const { signal: ending, release } = untilSignal(process);
   const revocation = new Revocation({ stateDir: settings.stateDir, clock: systemClock, logger });
-  // While tailscaled is away nothing else keeps the process.
-  const alive = setInterval(() => {}, FOREVER_MS);
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => ending.abort());
-  ending.signal.addEventListener('abort', () => {
+  ending.addEventListener('abort', () => {
     logger.log('info', 'ending');
     setTimeout(() => process.exit(0), SHUTDOWN_LIMIT_MS).unref();
   });
-  while (!ending.signal.aborted) {
+  while (!ending.aborted) {
     if (revocation.isRevoked) {
       logger.log('warn', 'revoked, so nothing is served; to serve again, run: opencode-mcp node --allow', {
         marker: revocationPath(settings.stateDir),
       });
-      await revocation.until('allowed', ending.signal);
-    } else await serveUntilRevoked(settings, logger, process, { revocation, ending: ending.signal });
+      await revocation.until('allowed', ending);
+    } else await serveUntilRevoked(settings, logger, process, { revocation, ending });
   }
   await revocation.close();
-  clearInterval(alive);
+  release();
   process.exit(0);
 }
 
-/** One service: with it all that it knows ends, passwords too. */
+/** Runs one service; its state, passwords too, ends with it. */
 async function serveUntilRevoked(
   settings: Settings,
   logger: Logger,
@@ -62,7 +57,7 @@ async function serveUntilRevoked(
   watcher.start();
   const notifier = startNotifier({ settings, watcher, linkBase: () => service.url, logger, signal });
   await revocation.until('revoked', ending);
-  // Every connection is cut within this turn of the event loop; what closes in order must not delay `--allow` for long.
+  // Closing cuts every connection at once; the orderly rest must not delay `--allow` for long.
   const closing = Promise.all([service.close(), watcher.close(), notifier?.close()]);
   over.end();
   await Promise.race([closing, systemClock.sleep(SHUTDOWN_LIMIT_MS)]);
@@ -72,7 +67,7 @@ async function serveUntilRevoked(
 /** @throws {SettingsError} */
 function checkUser(process: NodeJS.Process): number {
   const uid = process.geteuid?.();
-  if (uid === undefined) throw new SettingsError('opencode-mcp node: this system does not tell whose a process is');
+  if (uid === undefined) throw new SettingsError('opencode-mcp node: this system has no user ids');
   return uid;
 }
 

@@ -40,7 +40,6 @@ export const OPEN: ShellCommand = {
   },
 };
 
-/** OpenCode serves its page itself, and all that the page needs. */
 const PAGE_LIMITS = { timeoutMs: 15_000, maxBytes: 1024 * 1024 };
 
 /** @throws {OperationError} there is no page */
@@ -54,12 +53,12 @@ async function checkPage({ connected }: ShownTarget, signal: AbortSignal): Promi
   );
 }
 
-/** Its page for the session, or the latest one; where there is none, its first page. */
+/** The page of the session, or of the latest one; without a session, the first page. */
 async function startOf({ connected, session }: ShownTarget): Promise<string> {
   if (connected.dialect !== 'opencode-1') {
     if (session === undefined) return '/';
     throw new OperationError(
-      `The page of an OpenCode 2 cannot be opened on a session from here: leave SESSION out, and choose it there.`,
+      'The page of an OpenCode 2 cannot be opened on a session from here: leave SESSION out, and choose it there.',
     );
   }
   const { id, directory } = session ?? (await latestSession(connected)) ?? {};

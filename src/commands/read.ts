@@ -30,7 +30,7 @@ export const READ: ShellCommand = {
   },
 };
 
-/** Before each line of what was said, so that none passes for one of ours. */
+/** Before each line of a message, so that none passes for one of ours. */
 const MARK = '│ ';
 
 function show(data: TranscriptView, { draw, paint, tell }: Shell): void {
@@ -40,7 +40,7 @@ function show(data: TranscriptView, { draw, paint, tell }: Shell): void {
   const again = `opencode-mcp read ${shellWord(instance)} ${session.id}`;
   const lines = [
     `${quoteName(instance)}, ${session.id} ${JSON.stringify(session.title)}: ${paint(session.state, colourOf(session.state))}${reason}, ${age} ago`,
-    ...(data.messages.length === 0 ? ['Nothing was said yet.'] : []),
+    ...(data.messages.length === 0 ? ['No messages yet.'] : []),
     ...data.messages.flatMap((row) => messageLines(row, again, paint)),
   ];
   draw(`${lines.join('\n')}\n`);

@@ -28,19 +28,19 @@ export const RESPOND: ShellCommand = {
       message: flags.get('message'),
       answers: answersOf(flags.get('answer')),
     };
-    const isSaid = input.reply !== undefined || input.answers !== undefined;
-    if (!isSaid && askLine === undefined)
+    const hasAnswer = input.reply !== undefined || input.answers !== undefined;
+    if (!hasAnswer && askLine === undefined)
       throw new SettingsError(
-        'respond: there is no terminal to ask in; say --reply once, --reply reject or --answer TEXT',
+        'respond: there is no terminal to ask in; give --reply once, --reply reject or --answer TEXT',
       );
-    if (isSaid) shell.runtime({ approver: byArguments });
+    if (hasAnswer) shell.runtime({ approver: byArguments });
     return await followTurn(shell, 'respond', (call) =>
       shell.recorded('respond', input, () => respond(shell.runtime(), input, call)),
     );
   },
 };
 
-/** Who said it all on the command line need not say it again, except where only a person at a terminal counts. */
+/** A full answer on the command line needs no question, unless only a person at a terminal may settle (`human`). */
 function byArguments(approver: Approver): Approver {
   return approver === 'ask' ? 'model' : approver;
 }

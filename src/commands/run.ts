@@ -3,25 +3,26 @@ import { lineLogger } from '../base/log.ts';
 import type { Output } from '../base/program.ts';
 import { VERSION } from '../base/version.ts';
 import { ownSettings } from '../config/own-settings.ts';
+import type { ShellCommand } from './terminal/shell.ts';
 
-/** Those that do what a tool does. */
-const SHELL_COMMANDS: ReadonlySet<string> = new Set([
-  'list',
-  'ls',
-  'send',
-  'read',
-  'wait',
-  'respond',
-  'abort',
-  'sessions',
-  'attach',
-  'open',
-  'dashboard',
+/** Commands that work on instances. */
+const SHELL_COMMANDS: ReadonlyMap<string, () => Promise<ShellCommand>> = new Map([
+  ['list', async () => (await import('./list.ts')).LIST],
+  ['ls', async () => (await import('./list.ts')).LIST],
+  ['send', async () => (await import('./send.ts')).SEND],
+  ['read', async () => (await import('./read.ts')).READ],
+  ['wait', async () => (await import('./wait.ts')).WAIT],
+  ['respond', async () => (await import('./respond.ts')).RESPOND],
+  ['abort', async () => (await import('./abort.ts')).ABORT],
+  ['sessions', async () => (await import('./sessions.ts')).SESSIONS],
+  ['attach', async () => (await import('./attach.ts')).ATTACH],
+  ['open', async () => (await import('./open.ts')).OPEN],
+  ['dashboard', async () => (await import('./dashboard.ts')).DASHBOARD],
 ]);
 
 const NODE_ARGUMENTS = { flags: { revoke: 'boolean', allow: 'boolean' }, positionals: false } as const;
 
-/** Reads the command line and runs what it names. Ends by itself once the process has nothing left to do. */
+/** Runs the command that the command line names. */
 export async function run(process: NodeJS.Process, output: Output): Promise<void> {
   const argv = process.argv.slice(2);
   const [first = ''] = argv;
@@ -29,7 +30,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     await (await import('./completion/complete.ts')).complete(argv.slice(1), output);
     return;
   }
-  // What stands after `--` is a message.
+  // Words after `--` are a message.
   const flags = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
   const isCommand = first !== '' && !first.startsWith('-');
   if (!isCommand && (flags.includes('--version') || flags.includes('-v'))) {
@@ -57,8 +58,10 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     await (await import('./notify/notify.ts')).notify(argv.slice(1), process, output);
     return;
   }
-  if (SHELL_COMMANDS.has(first)) {
-    await (await import('./terminal/shell.ts')).runShellCommand(first, argv.slice(1), process, output);
+  const command = await SHELL_COMMANDS.get(first)?.();
+  if (command !== undefined) {
+    const { runShellCommand } = await import('./terminal/shell.ts');
+    await runShellCommand({ name: first, command, argv: argv.slice(1) }, process, output);
     return;
   }
   if (isCommand && !['serve', 'node', 'watch'].includes(first)) throw await unknownCommand(first);
@@ -67,7 +70,7 @@ export async function run(process: NodeJS.Process, output: Output): Promise<void
     warnings,
     flags: given,
   } = await ownSettings(isCommand ? argv.slice(1) : argv, process, first === 'node' ? NODE_ARGUMENTS : undefined);
-  // Whoever types that is no MCP client, and would look at a program that says nothing.
+  // A person, not an MCP client: without help the program would seem to hang.
   if (!isCommand && process.stdin.isTTY) {
     output.print(await help(undefined));
     return;

@@ -46,12 +46,12 @@ export const SEND: ShellCommand = {
   },
 };
 
-/** From the arguments; of `-`, or without any, from stdin. */
+/** From the arguments, or from stdin if they are `-` or missing. */
 async function messageOf(words: readonly string[], { process: { stdin } }: Shell): Promise<string> {
   const isRead = words.length === 0 || (words.length === 1 && words[0] === '-');
   if (!isRead) return words.join(' ');
   if (words.length === 0 && stdin.isTTY) throw new SettingsError(`send: MESSAGE is missing: ${USAGE}`);
   const message = await readAll(stdin);
-  if (message.trim() === '') throw new SettingsError('send: standard input has no message in it');
+  if (message.trim() === '') throw new SettingsError('send: standard input has no message');
   return message;
 }

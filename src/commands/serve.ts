@@ -7,12 +7,12 @@ import { listedTools } from '../mcp/tools/listed-tools.ts';
 import { VERSION } from '../base/version.ts';
 import type { StartedRuntime } from './terminal/start-runtime.ts';
 
-/** Every part ends within a second of the signal or of the client's going; what has not by then is cut off. */
+/** Every part ends within a second of the signal or the client's end; the rest is cut off. */
 const SHUTDOWN_LIMIT_MS = 800;
 
-/** Serves MCP on standard input and output until the client goes or a signal comes. */
+/** Serves MCP on standard input and output until the client ends it or a signal comes. */
 export async function serve(settings: Settings, logger: Logger, process: NodeJS.Process): Promise<void> {
-  // A name that is no source must be reported before a client is served; usually there is none, and no source need be loaded yet.
+  // An unknown source must be reported before a client is served. By default none is named, and loading the sources can wait.
   if (settings.sources !== 'all') {
     const { createSources, systemDependencies } = await import('../discovery/sources.ts');
     createSources(settings, systemDependencies(logger));
@@ -55,13 +55,13 @@ export async function serve(settings: Settings, logger: Logger, process: NodeJS.
       process.exit(0);
     });
   };
-  // Standard input's end does not end the process while a timer or a socket lives.
+  // The end of standard input alone does not end the process.
   process.stdin.once('end', () => shutdown('standard input ended'));
   process.stdin.once('close', () => shutdown('standard input closed'));
   process.stdin.on('error', () => shutdown('standard input failed'));
-  // Every message waits for a slow client by itself.
+  // Each message waits for a slow client with a listener of its own.
   process.stdout.setMaxListeners(0);
-  // `on`, not `once`: every further write to a reader that is gone fails too, while the server shuts down.
+  // `on`, not `once`: further writes during the shutdown fail too.
   process.stdout.on('error', () => shutdown('standard output failed'));
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => shutdown(signal));
   server.connectStdio(() => shutdown('the connection was closed'));

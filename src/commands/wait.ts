@@ -32,7 +32,7 @@ export const WAIT: ShellCommand = {
   },
 };
 
-/** What somebody must settle counts first, then what failed. Of several of which the first was waited for, the others may run. */
+/** The most urgent outcome counts: waiting, then failed. Without --all the other instances may still run. */
 function exitOfAll(turns: readonly TurnView[], isAll: boolean): Exit {
   const exits = turns.map(({ outcome }) => exitOf(outcome));
   const first = [EXIT.waiting, EXIT.failed].find((exit) => exits.includes(exit));

@@ -1,13 +1,12 @@
 import type { Clock } from '../base/clock.ts';
 
-/** Until when a call may change something. */
 export interface CallLimit {
   readonly signal: AbortSignal;
   /** By the monotonic clock. */
   readonly deadlineMs: number;
 }
 
-/** The call was cancelled or has expired: what it was about to do is not done, and it does nothing more. */
+/** The call was cancelled or has expired before its next change, and does nothing more. */
 export class CallOver extends Error {
   override readonly name = 'CallOver';
 }
@@ -17,7 +16,7 @@ export function isOver({ signal, deadlineMs }: CallLimit, clock: Clock): boolean
 }
 
 /**
- * Asked after every await before something is changed.
+ * Called after the last await before each change.
  * @throws {CallOver} the call is over
  */
 export function checkOpen(limit: CallLimit, clock: Clock): void {

@@ -7,36 +7,35 @@ export type Delivery =
   | { readonly kind: 'accepted' }
   /** The session does not have it and will not get it. */
   | { readonly kind: 'refused'; readonly reason: string }
-  /** Not one byte of it left this machine: it may be sent by another way. */
+  /** Not one byte of it was sent: it may be sent over another endpoint. */
   | { readonly kind: 'unsent'; readonly reason: string }
-  /** It is unknown whether the session has it; sending again could run it twice. */
+  /** The session may have it; sending it again could run it twice. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
 /**
- * Pauses between looks for a message whose acceptance is in doubt: 18 of 18 accepted messages were readable at once, but a gateway
- * that has given up may pass the request on a second later.
+ * Pauses between checks for a message in doubt: 18 of 18 accepted messages were readable at once, but a gateway may pass a request on
+ * a second after it has given up on it.
  */
 const DOUBT_PAUSES_MS = [200, 500, 1_000, 2_000, 4_000];
 
-/** How a prompt gets there, and how one sees that it did. */
+/** Sends a prompt, and finds out whether it arrived. */
 export interface Post {
   readonly prompt: OpencodeApi['prompt'];
   readonly message: OpencodeApi['message'];
-  /** Whether the event stream has stood since before the first attempt. */
+  /** Whether the event stream has been open since before the first attempt. */
   readonly sameProcess: () => boolean;
-  /** Whether the session was interrupted since the stream stands. */
+  /** Whether the session was interrupted since the stream was opened. */
   readonly wasInterrupted: () => boolean;
-  /** See `OpencodeApi`: it may be sent again whatever happened meanwhile. */
+  /** See `OpencodeApi`: the same prompt may always be sent again. */
   readonly isIdempotent: boolean;
-  /** Finds another way where this one cannot be connected; false where there is none. */
+  /** Switches to another endpoint if this one cannot be connected to; false without one. */
   readonly leave?: () => Promise<boolean>;
 }
 
 /**
- * Hands a prompt to opencode so that it runs once. After any doubt (no answer, a broken
- * connection, a 5xx, a body that is no JSON) the message is looked up on the same process: present, it was accepted; absent, the
- * identical prompt is sent again, which opencode takes as the same one; after a 5xx it is only looked for. Where it may be another process by now, or once the
- * call is over, nothing is sent again.
+ * Sends a prompt so that it runs once. After any doubt (no answer, a broken connection, a 5xx, a body that is not JSON) the message
+ * is looked up on the same process. If present, it was accepted; if absent, the identical prompt is sent again, which opencode takes
+ * as the same one. After a 5xx, on a possibly different process, or once the call is over, nothing is sent again.
  * @throws {CallOver} the call was over before anything was sent
  */
 export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: CallLimit): Promise<Delivery> {
@@ -54,13 +53,13 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
     if (presence === 'present') return { kind: 'accepted' };
     if (!post.isIdempotent) {
       if (presence === 'unreadable') continue;
-      // It may be on its way still, and come after one that is sent again.
+      // It may still arrive, after a second copy.
       if (isHandedOn(doubt)) continue;
       if (!post.sameProcess()) return maybeSent ? lostSight(doubt) : { kind: 'unsent', reason: doubt.message };
     } else if (post.wasInterrupted())
       return {
         kind: 'unknown',
-        reason: `${doubt.message}; somebody interrupted the session since, and sending it again would wake it`,
+        reason: `${doubt.message}; somebody has interrupted the session since, and sending it again would wake it`,
       };
     const again = await send();
     if (again instanceof CallOver) break;
@@ -75,11 +74,11 @@ export async function deliver(prompt: Prompt, post: Post, clock: Clock, limit: C
 function lostSight({ message }: RequestError): Delivery {
   return {
     kind: 'unknown',
-    reason: `${message}; the instance may have restarted since, and does not have the message`,
+    reason: `${message}; the instance does not have the message, and may have restarted since`,
   };
 }
 
-/** An outcome where there is no doubt, else the error that leaves it open. With `CallOver` this attempt sent nothing. */
+/** The outcome, or the error that leaves it in doubt. With `CallOver` this attempt sent nothing. */
 async function attempt(
   prompt: Prompt,
   post: Pick<Post, 'prompt'>,
@@ -97,12 +96,12 @@ async function attempt(
   }
 }
 
-/** Not passed on to the server, and will not be: the right to send it is missing on this way, and there is no other. */
+/** A proxy refused it for good: this caller may not send there. */
 function isForbidden({ kind, status }: RequestError): boolean {
   return kind === 'unreachable' && status === 403;
 }
 
-/** Answered by a 5xx: a gateway's says nothing of what the server behind it has, or will get. */
+/** Answered by a 5xx: after a gateway's, the server behind it may have the request, or still get it. */
 function isHandedOn(error: RequestError): boolean {
   return error.kind === 'status';
 }

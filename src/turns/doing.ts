@@ -5,7 +5,7 @@ import { inMarks } from '../opencode/waiting.ts';
 
 const MAX_CHARS = 120;
 
-/** What an event says that the agent does now (`runs bash «npm test»`, `writes`); undefined where it says nothing of that. */
+/** The agent's activity that an event shows (`runs bash «npm test»`, `writes`), if any. */
 export function doingIn({ type, properties }: ServerEvent): string | undefined {
   const part = type === 'message.part.updated' ? partSchema.safeParse(properties['part']).data : undefined;
   if (part?.type === 'reasoning') return 'thinks';

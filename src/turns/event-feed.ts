@@ -1,18 +1,19 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import type { Clock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { EventStream, ServerEvent } from '../opencode/events.ts';
 import { RequestError } from '../http/exchange.ts';
 
 export type FeedItem =
   | { readonly kind: 'event'; readonly event: ServerEvent }
-  /** Events are lost here: the stream broke and is open again, or more came than is kept. */
+  /** Events are missing here: the stream broke and is open again, or more came than is kept. */
   | { readonly kind: 'gap' }
   /** The stream broke and could not be opened again within the limit. */
   | { readonly kind: 'lost'; readonly reason: string };
 
-/** A relay tunnel or a suspended laptop is back within this, or the turn is given up as unreachable. */
+/** A relay tunnel or a suspended laptop usually returns within this; later the turn counts as unreachable. */
 const RECONNECT_LIMIT_MS = 20_000;
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 2_000;
@@ -22,32 +23,31 @@ export interface FeedLimits {
   readonly chars: number;
 }
 
-/** What is kept while the follower asks the store: some 10 MB, and more than opencode sends in a second. */
+/** Kept while the follower reads the store: some 10 MB, more than opencode sends in a second. */
 const LIMITS: FeedLimits = { events: 8_000, chars: 2 * 1024 * 1024 };
 
 /**
- * One event stream, opened again when it breaks, read with a bound on each wait. It is read however slow the follower is: what
- * we leave unread fills opencode's memory (version 1), or ends the stream (version 2). Past the limits everything that waits is
- * dropped and a gap takes its place, which the follower makes good from the store.
+ * One event stream, reopened when it breaks. It is read however slow the follower is: unread events fill opencode's memory
+ * (version 1) or end the stream (version 2). Past the limits a gap replaces all waiting events; the follower then reads the store.
  */
 export class EventFeed {
-  /** Counts the breaks. While it stands still, the process on the other side is the same, if there was a stream at all. */
+  /** Number of breaks. While it is unchanged and there is a stream, the process at the other end is the same. */
   breaks = 0;
-  /** Sessions that were interrupted while the stream stood. */
+  /** Sessions interrupted while the stream was open. */
   readonly interrupted = new Set<string>();
-  /** False: something in between gives no event stream, and the turn is followed by what the store and the status say. */
+  /** False if a proxy passes no event stream; the turn is then followed by store and status alone. */
   readonly hasStream: boolean;
   readonly #open: () => Promise<EventStream>;
   readonly #clock: Clock;
   readonly #limits: FeedLimits;
   #items: FeedItem[] = [];
-  /** Of the events that wait. */
+  /** Of the waiting events. */
   #chars = 0;
   readonly #closed = new AbortController();
   #stream: EventStream | undefined;
   #wake: (() => void) | undefined;
 
-  /** Resolves when the stream is open, or is refused or held back; rejects with `RequestError` if the instance cannot be reached. */
+  /** Resolves when the stream is open, or a proxy withholds it; rejects with `RequestError` if the instance cannot be reached. */
   static async open(open: () => Promise<EventStream>, clock: Clock, limits: FeedLimits = LIMITS): Promise<EventFeed> {
     return new EventFeed(open, await open().catch(unlessWithheld), clock, limits);
   }
@@ -71,7 +71,7 @@ export class EventFeed {
     const ready = this.#shift();
     if (ready !== undefined) return ready;
     if (ms <= 0 || signal?.aborted) return undefined;
-    // A timer for each of a thousand events that came in one piece would cost more than they do.
+    // A timer for each of a thousand events in one chunk would cost more than the events.
     await nextTurn();
     if (this.#items.length > 0) return this.#shift();
     const wait = new LinkedAbort(signal);
@@ -99,7 +99,7 @@ export class EventFeed {
           this.#push({ kind: 'event', event });
         }
       } catch (error) {
-        reason = error instanceof Error ? error.message : String(error);
+        reason = messageOf(error);
       }
       if (closed.aborted) return;
       this.breaks += 1;
@@ -124,7 +124,7 @@ export class EventFeed {
         if (closed.aborted) stream.close();
         return undefined;
       } catch (error) {
-        last = error instanceof Error ? error.message : String(error);
+        last = messageOf(error);
         if (error instanceof RequestError && error.kind === 'locked') return last;
       }
     }
@@ -156,7 +156,7 @@ function charsOf(item: FeedItem): number {
   return item.kind === 'event' ? (item.event.chars ?? 0) : 0;
 }
 
-/** Proxies refuse streams with any status, or hold them back, while they pass on all else. What is unreachable or locked is so for every call. */
+/** Proxies may refuse streams with any status, or hold them back, and pass on everything else. Unreachable and locked hold for every call. */
 function unlessWithheld(error: unknown): undefined {
   if (!(error instanceof RequestError) || ['unreachable', 'locked', 'cancelled'].includes(error.kind)) throw error;
 }

@@ -17,7 +17,6 @@ import { Transcript } from './transcript.ts';
 import { messagesOfTurn } from './turn-messages.ts';
 import { listWaiting, requestIn, SessionFamily, stands } from './waiting.ts';
 
-/** How a turn is followed. */
 export interface FollowRequest {
   readonly session: Session;
   /** When following ends, by the monotonic clock. */
@@ -26,13 +25,13 @@ export interface FollowRequest {
   readonly signal: AbortSignal;
   /** New text, in order, each character once. */
   readonly onText: (text: string) => void;
-  /** What the agent does now, in a few words. */
+  /** The agent's current activity, in a few words. */
   readonly onDoing?: ((doing: string) => void) | undefined;
-  /** The assistant has begun to answer: from now on the status says busy. */
+  /** Called when the answer has begun: the status says busy from now on. */
   readonly onStarted?: () => void;
-  /** Called where the turn stops at a request: how following ends, or undefined where that was settled and it goes on. Never rejects. */
+  /** Called when the turn stops at a request; returns how following ends, or undefined if the request was settled. Never rejects. */
   readonly onWaiting?: ((outcome: WaitingOutcome) => Promise<TurnOutcome | undefined>) | undefined;
-  /** The last sign of life that an earlier call on this session saw. */
+  /** The session's last sign of life in an earlier call. */
   readonly heard?: Heard | undefined;
 }
 
@@ -42,21 +41,21 @@ export interface FollowerDeps {
   readonly feed: EventFeed;
   /** The person's message whose answer is followed. */
   readonly messageId: string;
-  /** Sends that message once more, where it was taken and not begun; undefined for one that we did not send. */
+  /** Sends the message again if it was accepted but not begun; absent if this call did not send it. */
   readonly resend?: () => Promise<TurnOutcome | undefined>;
 }
 
-/** A cold instance on a loaded machine began after 9 s; past this an accepted message without an assistant is sent once more. */
+/** An accepted message without an answer is sent again after this; a cold instance on a loaded machine began after 9 s. */
 const START_WINDOW_MS = 20_000;
-/** With no event of ours for this long the store is asked: an end may have been missed. */
+/** The store is read after this long without an event of the turn: its end may have been missed. */
 const QUIET_MS = 5_000;
-/** opencode sends idle before the completed message on errors and aborts; then the store is asked often, for a while. */
+/** On errors and aborts opencode reports idle before the message is complete: the store is then read often, for a while. */
 const SETTLING_POLL_MS = 200;
 const SETTLING_LIMIT_MS = 3_000;
-/** A turn silent this long is reported as stalled: models think, and commands run, for minutes. */
+/** A turn silent for this long is reported as stalled; models think and commands run for a minute or so. */
 export const STALL_MS = 120_000;
 
-/** An aborted message says so itself, and one that is too long may be compacted and answered. */
+/** Errors to read from the store instead of the event: an aborted message has its own, and a too long one may yet be compacted. */
 export const TOLD_BY_THE_STORE: ReadonlySet<string> = new Set(['MessageAbortedError', 'ContextOverflowError']);
 
 const DELETED: TurnOutcome = { kind: 'failed', reason: 'the session was deleted' };
@@ -74,14 +73,14 @@ export class Follower {
   #heardAtMs: number;
   #stage = '';
   #status: SessionStatus | undefined;
-  /** When it last was anything but idle. */
+  /** Whether its last status other than idle was a retry. */
   #wasRetrying = false;
-  /** What opencode said last of an error in this session. */
+  /** opencode's last error in this session. */
   #error: string | undefined;
   /** Since when the session has been idle without a completed message. */
   #idleSinceMs: number | undefined;
   #nextCheckMs: number;
-  /** When an event last said that the session is idle. */
+  /** Time of the last idle event. */
   #endedAtMs: number | undefined;
 
   constructor(request: FollowRequest, deps: FollowerDeps) {
@@ -92,17 +91,17 @@ export class Follower {
     this.#breaksAtStart = deps.feed.breaks;
     this.#acceptedAtMs = deps.clock.monotonic();
     this.#heardAtMs = this.#acceptedAtMs;
-    // Of a message that was sent before, how it stands now is what is asked first.
+    // A message sent earlier is looked up at once.
     this.#nextCheckMs = this.#acceptedAtMs + (deps.resend === undefined ? 0 : QUIET_MS);
   }
 
-  /** Earlier text counts as given: only later text is handed out and in the result. */
+  /** Marks the text so far as reported: `onText` and the result get only later text. */
   skipPast(messages: readonly Message[]): void {
     const { heard } = this.#request;
     this.#transcript.reconcile(messages);
     this.#transcript.mark();
     this.#stage = stageOf(messages);
-    // Nothing has moved since: the silence is one.
+    // Nothing has changed since: the same silence goes on.
     if (heard?.stage === this.#stage) this.#heardAtMs = heard.atMs;
   }
 
@@ -133,7 +132,7 @@ export class Follower {
     }
   }
 
-  /** Without a stream, what answers is asked how the turn stands; it need not be the same process. */
+  /** Whether something still answers, perhaps another process, without the stream. */
   async #answers(): Promise<boolean> {
     const { api } = this.#deps;
     return await api.statuses(this.#request.session.directory).then(
@@ -172,7 +171,7 @@ export class Follower {
         return this.#error === undefined ? undefined : await this.#check();
       }
       case 'prompt.taken':
-        // OpenCode 2 works on it from here on, though the model may not have said anything yet.
+        // OpenCode 2 works on it now, even before the model's first word.
         if (event.properties['messageID'] === this.#deps.messageId) this.#markStarted();
         return undefined;
       case 'session.deleted':
@@ -184,14 +183,14 @@ export class Follower {
     }
   }
 
-  /** Asks the store and the status how the turn stands. A question that is not answered is asked again later. */
+  /** Reads status and store for the state of the turn. A failed request is repeated at the next check. */
   async #check(): Promise<TurnOutcome | undefined> {
     const { session } = this.#request;
     const { clock, api, messageId } = this.#deps;
     this.#nextCheckMs = clock.monotonic() + QUIET_MS;
     let busy = true;
     try {
-      // The status first: what is idle by then has its text in what is read next.
+      // The status first: once it is idle, the store has the turn's text.
       const statuses = await api.statuses(session.directory);
       const status = statuses.get(session.id) ?? { type: 'idle' };
       this.#noteStatus(status);
@@ -203,14 +202,15 @@ export class Follower {
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
       if (error.status === 404 && this.#deps.feed.hasStream && this.#isSameProcess) return DELETED;
-      if (error.status === 404) return { kind: 'unknown', reason: 'what answers there now does not have this session' };
-      // If events showed the end, that counts even if the store cannot be read or is too large.
+      if (error.status === 404)
+        return { kind: 'unknown', reason: 'the process that now answers there does not have this session' };
+      // An end shown by events counts even if the store cannot be read or is too large.
       if (busy || !this.#transcript.concluded) return undefined;
     }
     if (this.#transcript.hasBegun) this.#markStarted();
-    // It may be compacted and go on as long as it is busy, unless it is with what came after it.
+    // While busy it may be compacted and go on, unless the session is already busy with a later turn.
     if (busy && !this.#transcript.isPassed) {
-      // The status of OpenCode 2 is a moment behind the event.
+      // OpenCode 2's status lags a moment behind its event.
       const now = clock.monotonic();
       if (this.#endedAtMs !== undefined && now - this.#endedAtMs < SETTLING_LIMIT_MS)
         this.#nextCheckMs = now + SETTLING_POLL_MS;
@@ -229,12 +229,12 @@ export class Follower {
     return await this.#idleUnconcluded();
   }
 
-  /** Idle, and the turn's last message is not complete: about to be, not started yet, or never to be. */
+  /** Idle, but the turn's last message is incomplete: it may be about to complete, not have started, or never complete. */
   async #idleUnconcluded(): Promise<TurnOutcome | undefined> {
     const now = this.#deps.clock.monotonic();
     this.#idleSinceMs ??= now;
     this.#nextCheckMs = now + SETTLING_POLL_MS;
-    // It stopped, or never began, and nothing is stored that says why: an unknown model, a plugin that threw.
+    // The store does not say why it stopped or never began, as with an unknown model or a plugin that threw.
     if (this.#error !== undefined) return { kind: 'failed', reason: this.#error };
     const sameProcess = this.#isSameProcess;
     if (this.#transcript.assistants.length > 0) {
@@ -243,12 +243,12 @@ export class Follower {
     if (!sameProcess && now - this.#idleSinceMs >= SETTLING_LIMIT_MS) {
       return { kind: 'interrupted', reason: 'the instance was restarted before it began to answer' };
     }
-    // OpenCode 2 stores a message when it takes it up, and the preview reports no interruption before the model's first word.
+    // OpenCode 2 stores a message when it takes it up; the preview reports no interruption before the model's first word.
     if (this.#deps.api.isIdempotent && this.#transcript.hasStored(this.#deps.messageId)) {
       if (now - this.#idleSinceMs < SETTLING_LIMIT_MS) return undefined;
-      return { kind: 'interrupted', reason: 'it ended before the model said a word; somebody interrupted it' };
+      return { kind: 'interrupted', reason: 'it ended before the first word of the model; somebody interrupted it' };
     }
-    // A cold instance stores an accepted message up to 3 s later: until then it is neither here nor answered.
+    // A cold instance stores an accepted message up to 3 s later.
     if (now - this.#acceptedAtMs < START_WINDOW_MS) return undefined;
     if (this.#resent || !sameProcess || this.#deps.resend === undefined) {
       return { kind: 'interrupted', reason: 'the instance took the message and did not begin to answer it' };
@@ -258,7 +258,7 @@ export class Follower {
     return await this.#deps.resend();
   }
 
-  /** A request that was announced in a gap of the stream, or before it stood. */
+  /** A request announced in a gap of the stream or before it. */
   async #waitingOfTurn(): Promise<TurnOutcome | undefined> {
     const { api } = this.#deps;
     for (const waiting of await listWaiting(api, this.#request.session.directory).catch(() => [])) {
@@ -268,7 +268,7 @@ export class Follower {
     return undefined;
   }
 
-  /** The event stream has stood since following began. */
+  /** Whether the event stream has been open since following began. */
   get #isSameProcess(): boolean {
     return this.#deps.feed.breaks === this.#breaksAtStart;
   }
@@ -293,7 +293,7 @@ export class Follower {
     this.#status = status;
     if (status.type === 'idle') return;
     this.#wasRetrying = status.type === 'retry';
-    // Before it began it was idle, too; that says nothing of how long it has been at its end.
+    // An idle time before it began does not count.
     this.#idleSinceMs = undefined;
   }
 
@@ -315,7 +315,7 @@ export class Follower {
   }
 }
 
-/** How far a turn has come by the store, which does not show text that is being written. */
+/** How far a turn has come by the store, which does not show running text. */
 export function stageOf(messages: readonly Message[]): string {
   const last = messages.at(-1);
   return JSON.stringify([last?.info.id, last?.parts.map(({ id, state, time }) => [id, state?.status, time?.end])]);

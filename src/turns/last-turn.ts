@@ -5,10 +5,10 @@ import { quoted } from '../base/plain-text.ts';
 import { Transcript } from './transcript.ts';
 import { lastTurnOf } from './turn-messages.ts';
 
-/** Of a model's error: a provider's whole answer may stand in it. */
+/** A model's error may contain a provider's whole answer. */
 const MAX_ERROR_CHARS = 400;
 
-/** How the last turn of an idle session ended, and what it said. Rejects with `RequestError`. */
+/** The outcome and text of the last turn of an idle session. Rejects with `RequestError`. */
 export async function lastTurn(api: OpencodeApi, session: Session): Promise<TurnResult> {
   const last = await lastTurnOf(api, session);
   if (last === undefined) return { outcome: { kind: 'completed' }, text: '', textPending: false };
@@ -17,7 +17,7 @@ export async function lastTurn(api: OpencodeApi, session: Session): Promise<Turn
   return { outcome: endOf(turn), messageId: last.messageId, text: turn.text, textPending: false };
 }
 
-/** Of a turn that does not run any more. */
+/** The outcome of a turn that no longer runs. */
 export function endOf({ assistants, concluded, together }: Transcript): TurnOutcome {
   const interrupted = (reason: string): TurnOutcome => ({ kind: 'interrupted', reason });
   const newest = assistants.at(-1);
@@ -25,7 +25,7 @@ export function endOf({ assistants, concluded, together }: Transcript): TurnOutc
   if (newest.error?.name === 'MessageAbortedError') return { kind: 'aborted' };
   if (newest.error !== undefined) return { kind: 'failed', reason: saidError(newest.error) };
   if (newest.time.completed === undefined)
-    return interrupted('it stopped in the middle; the instance was restarted or lost it');
+    return interrupted('it stopped in the middle; the instance was restarted or lost the turn');
   const { finish } = assistants.findLast(({ summary }) => summary !== true) ?? {};
   if (newest.summary === true && (finish === undefined || finish === 'tool-calls'))
     return interrupted('the session was compacted in the middle of it, and opencode did not go on');
@@ -36,17 +36,17 @@ export function endOf({ assistants, concluded, together }: Transcript): TurnOutc
       : []),
     ...(END_REASONS[finish ?? ''] ?? []),
   ];
-  // It may end on a tool call: after a bare reject of its permission.
+  // It may end on a tool call, after its permission was rejected without a message.
   return { kind: 'completed', ...(reasons.length > 0 && { reason: reasons.join('; ') }) };
 }
 
-/** Reasons to finish with which an answer is not whole. */
+/** Finish reasons of incomplete answers. */
 const END_REASONS: Readonly<Record<string, readonly string[]>> = {
-  length: ['the model reached the limit of its output, so that its answer is cut'],
-  'content-filter': ["the provider's content filter stopped it, so that its answer is cut"],
+  length: ['the model reached its output limit, so its answer is cut'],
+  'content-filter': ["the provider's content filter stopped it, so its answer is cut"],
 };
 
-/** opencode's words for an error, quoted, without the places in its program that it adds where a plugin threw. */
+/** opencode's message for an error, quoted, without the stack that it adds if a plugin threw. */
 export function saidError({
   name,
   data,

@@ -5,13 +5,13 @@ export interface WaitingOutcome {
   readonly waiting: WaitingRequest;
   /** The request is a sub-agent's. */
   readonly ofSubAgent: boolean;
-  /** Why it was not settled where the person was asked, and what to do next. */
+  /** If the person was asked: why it was not settled, and what to do next. */
   readonly reason?: string;
 }
 
-/** How a turn stands when following it ends. */
+/** The state of a turn when following it ends. */
 export type TurnOutcome =
-  /** With a reason where that is not plainly so: its answer was cut, or is to another message too. */
+  /** With a reason if its answer was cut, or answers another message too. */
   | { readonly kind: 'completed'; readonly reason?: string }
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'aborted' }
@@ -21,12 +21,12 @@ export type TurnOutcome =
   | {
       readonly kind: 'running';
       readonly retrying?: { readonly attempt: number; readonly message: string };
-      /** Time of its last sign of life, ms since the epoch of our clock, if that is long ago. */
+      /** Its last sign of life, ms since the epoch by our clock, if that was long ago. */
       readonly stalledSinceMs?: number;
     }
   /** The caller stopped following; it still runs. */
   | { readonly kind: 'cancelled' }
-  /** It ended without being completed: its process was restarted or lost it. */
+  /** It ended incomplete: its process was restarted or lost it. */
   | { readonly kind: 'interrupted'; readonly reason: string }
   /** Nothing was started: the session works on something else. */
   | { readonly kind: 'busy'; readonly reason: string }
@@ -35,24 +35,26 @@ export type TurnOutcome =
   /** It is unknown whether the message arrived, or what became of it. */
   | { readonly kind: 'unknown'; readonly reason: string };
 
-/** Time of a turn's last sign of life, by the monotonic clock, and how far it had come. */
+/** A turn's last sign of life. */
 export interface Heard {
+  /** By the monotonic clock. */
   readonly atMs: number;
+  /** See `stageOf`. */
   readonly stage: string;
-  /** It was silent for so long that it was reported as stalled. */
+  /** It was reported as stalled. */
   readonly stalled: boolean;
 }
 
 export interface TurnResult {
   readonly outcome: TurnOutcome;
-  /** Undefined where nothing was sent. */
+  /** Undefined if nothing was sent. */
   readonly messageId?: string;
-  /** What the assistant said in this turn, as stored; of a turn that was joined, what it said since. */
+  /** The assistant's stored text in this turn; for a joined turn, only the text since then. */
   readonly text: string;
-  /** Of a turn that was joined: from its beginning. */
+  /** For a joined turn: the text from its beginning. */
   readonly wholeText?: string;
-  /** A part is still streaming and its text is not known yet. */
+  /** A part is still streaming, and its text is not known yet. */
   readonly textPending: boolean;
-  /** Absent where nothing was followed. */
+  /** Absent if nothing was followed. */
   readonly heard?: Heard;
 }

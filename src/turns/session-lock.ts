@@ -2,10 +2,10 @@ import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import { type CallLimit, checkOpen } from './call-limit.ts';
 
-/** Where somebody holds a key. One of another place need not wait for what cannot be reached. */
+/** The place of a holder. Callers from other places need not wait for an unreachable one. */
 export interface Holder {
   readonly place: string;
-  /** Resolves when the place is found unreachable, or `signal` aborts. Never rejects. */
+  /** Resolves when the place is unreachable, or `signal` aborts. Never rejects. */
   readonly whenLost: (signal: AbortSignal) => Promise<void>;
 }
 
@@ -14,10 +14,10 @@ interface Entry {
   readonly released: Promise<void>;
 }
 
-/** Serializes by key: what is sent to one session goes one after the other. */
+/** A lock per key, in order of arrival: sends to one session run one at a time. */
 export class SessionLock {
   readonly #clock: Clock;
-  /** Who holds a key, and who waits for it, in the order in which they came. */
+  /** The holder of each key, and those that wait, in order of arrival. */
   readonly #queues = new Map<string, Set<Entry>>();
 
   constructor(clock: Clock) {
@@ -25,10 +25,10 @@ export class SessionLock {
   }
 
   /**
-   * Resolves with a release function once every earlier holder of `key` has released, or is lost at another place than `holder`.
-   * @throws {CallOver} the call was over first; those behind it still wait for those before it
+   * Resolves with a release function once every earlier holder of `key` has released, or is unreachable at another place.
+   * @throws {CallOver} the call was over first; later callers still wait for the earlier ones
    */
-  async acquire(key: string, limit?: CallLimit, holder?: Holder): Promise<() => void> {
+  async acquire(key: string, limit: CallLimit, holder?: Holder): Promise<() => void> {
     const queue = this.#queues.get(key) ?? new Set();
     this.#queues.set(key, queue);
     const earlier = [...queue];
@@ -40,10 +40,13 @@ export class SessionLock {
       if (queue.size === 0 && this.#queues.get(key) === queue) this.#queues.delete(key);
       resolve();
     };
-    const over = new LinkedAbort(limit?.signal);
-    const ended = Promise.all(earlier.map((one) => untilEnded(one, holder, over.signal))).then(() => {});
+    const over = new LinkedAbort(limit.signal);
+    const { signal } = over;
     try {
-      await (limit === undefined ? ended : this.#unlessOver(ended, limit));
+      await Promise.race([
+        this.#untilOver({ ...limit, signal }),
+        Promise.all(earlier.map((one) => untilEnded(one, holder, signal))),
+      ]);
     } catch (error) {
       release();
       throw error;
@@ -51,15 +54,6 @@ export class SessionLock {
       over.end();
     }
     return release;
-  }
-
-  async #unlessOver(turn: Promise<void>, limit: CallLimit): Promise<void> {
-    const wait = new LinkedAbort(limit.signal);
-    try {
-      await Promise.race([turn, this.#untilOver({ ...limit, signal: wait.signal })]);
-    } finally {
-      wait.end();
-    }
   }
 
   async #untilOver(limit: CallLimit): Promise<never> {

@@ -5,46 +5,44 @@ import { type Outline, outlineOf, type Turn, turnFrom } from './turn-messages.ts
 interface PartText {
   readonly id: string;
   readonly messageId: string;
-  /** Undefined until a `message.part.updated` or the store has given it; deltas do not. */
+  /** Undefined until a `message.part.updated` or the store has shown it; deltas do not. */
   type: string | undefined;
   text: string;
-  /** How much of `text` has been handed out. */
+  /** Characters of `text` already returned. */
   shown: number;
-  /** How much of `text` there was at the mark. */
+  /** Length of `text` at the mark. */
   marked: number;
   ended: boolean;
-  /** Deltas of this part may have been missed: its text is unknown until it ends. */
+  /** Deltas may have been missed: its text is unknown until it ends. */
   gapped: boolean;
-  /** As the store has it. */
+  /** The store has it whole. */
   stored: boolean;
 }
 
-/** Text known from events alone: half a million tokens. The rest is read from the store when its part has ended. */
+/** Limit of text known only from events: half a million tokens. The rest is read from the store once its part has ended. */
 const MAX_UNSTORED_CHARS = 2 * 1024 * 1024;
-/** What a part costs beside its text. */
+/** Counted for each part beside its text. */
 const PART_CHARS = 200;
-/** As many as the store is read for. */
+/** As many as are read from the store. */
 const MAX_MESSAGES = 1_000;
 
 /**
- * What one turn has said so far, put together from events and from the store, in any mix.
- * Every character is handed out once: `apply` and `reconcile` return what became new.
- * The store (`GET …/message`) is the truth for ended parts and empty for running ones, so in a
- * gap of the stream a running part's text is unknown until it ends; then the rest is handed out.
- * What events tell beyond a bound is left to the store in the same way.
+ * The text of one turn, from events and the store in any mix. `apply` and `reconcile` return new text, each character once.
+ * The store (`GET …/message`) is right for ended parts and empty for running ones: after a gap in the stream, or past the limit for
+ * text from events, a running part's text is unknown until it ends; then the rest is returned.
  */
 export class Transcript {
   readonly sessionId: string;
   readonly messageId: string;
-  /** Of our message and what came after it, in no order. */
+  /** Of our message and those after it, unordered. */
   readonly #outlines = new Map<string, Outline>();
   readonly #stored = new Set<string>();
   #turn: Turn = { answers: [], isConcluded: false, together: [], end: 0 };
   #isFollowed = false;
-  /** Those answers of the turn that are no summary. */
+  /** Answers of the turn without summaries. */
   readonly #spoken = new Set<string>();
   readonly #parts = new Map<string, PartText>();
-  /** An answer came to an unknown message: the store shows whether that is part of the turn. */
+  /** An answer to an unknown message came: only the store shows whether that is part of the turn. */
   isUnplaced = false;
   #shownAny = false;
   #lastShownPart: string | undefined;
@@ -61,7 +59,7 @@ export class Transcript {
   apply(event: ServerEvent): string {
     const { properties } = event;
     if (event.type === 'message.part.delta') return this.#applyDelta(properties);
-    // The stream is of the directory: what other sessions are answered at the same time is none of this turn.
+    // The stream has all sessions of the directory.
     if (event.type === 'message.updated' && sessionOf(properties) === this.sessionId) {
       const info = messageInfoSchema.safeParse(properties['info']);
       if (info.success && info.data.role === 'assistant') return this.#applyAnswer(info.data);
@@ -73,7 +71,7 @@ export class Transcript {
     return '';
   }
 
-  /** The event stream broke: what runs now has text we did not see. */
+  /** The event stream broke: running parts have text that was missed. */
   gap(): void {
     this.#hadGap = true;
     for (const part of this.#parts.values()) part.gapped ||= !part.ended;
@@ -84,10 +82,10 @@ export class Transcript {
     for (const message of messages) {
       const { info, parts } = message;
       const known = this.#outlines.get(info.id);
-      // The store may be a moment behind the end event.
+      // The store may lag a moment behind the end event.
       const isBehind = known?.kind === 'answer' && known.info.time.completed !== undefined && !isCompleted(info);
       if (!isBehind) this.#outlines.set(info.id, outlineOf(message));
-      // A person's message is stored before its parts are.
+      // A person's message is stored before its parts.
       if (info.role === 'user' ? parts.length > 0 : info.time.completed !== undefined) this.#stored.add(info.id);
     }
     this.isUnplaced = false;
@@ -98,7 +96,7 @@ export class Transcript {
     return added;
   }
 
-  /** Whether a message was seen in the store as it will stay. */
+  /** Whether the store has shown the message complete. */
   hasStored(id: string): boolean {
     return this.#stored.has(id);
   }
@@ -107,7 +105,7 @@ export class Transcript {
     return this.#turn.answers.length > 0;
   }
 
-  /** The assistant's messages of this turn, oldest first, and summaries among them. */
+  /** The assistant's messages of this turn, with summaries, oldest first. */
   get assistants(): readonly AssistantMessage[] {
     return this.#turn.answers;
   }
@@ -122,7 +120,7 @@ export class Transcript {
     return this.#turn.isConcluded;
   }
 
-  /** It is concluded, and what the session does now is another turn: a message that is none of it follows. */
+  /** It is concluded, and a later turn has begun. */
   get isPassed(): boolean {
     return this.#turn.isConcluded && this.#isFollowed;
   }
@@ -132,18 +130,18 @@ export class Transcript {
     return this.#textFrom(() => 0);
   }
 
-  /** From now on only what comes next is new. */
+  /** Only text after this is new. */
   mark(): void {
     for (const part of this.#parts.values()) part.marked = part.text.length;
     this.#shownAny = false;
   }
 
-  /** As `text`, without what there was at the mark. */
+  /** `text` since the mark. */
   get newText(): string {
     return this.#textFrom(({ marked }) => marked);
   }
 
-  /** A part is running whose text is not known because the stream had a gap. */
+  /** The text of a running part is unknown after a gap in the stream. */
   get textPending(): boolean {
     return [...this.#parts.values()].some((part) => part.gapped && !part.ended && this.#spoken.has(part.messageId));
   }
@@ -157,19 +155,19 @@ export class Transcript {
       .join('\n\n');
   }
 
-  /** An answer to a message that the store has not shown yet is placed by the next look there. */
+  /** An answer to a message that the store has not shown yet is placed at the next reading. */
   #applyAnswer(info: AssistantMessage): string {
     const known = this.#outlines.get(info.id);
     if (known === undefined && this.#outlines.size >= MAX_MESSAGES) return '';
     this.#outlines.set(info.id, { kind: 'answer', info, isEmpty: known?.kind !== 'answer' || known.isEmpty });
-    // Once for each answer: what the store does not show then it will not show later.
+    // Once for each answer: a message that the store does not show then never appears.
     this.isUnplaced ||= known === undefined && info.parentID !== this.messageId && !this.#outlines.has(info.parentID);
     return this.#arrange();
   }
 
-  /** Finds out what is part of the turn; returns the text of what has become part of it. */
+  /** Determines the messages of the turn; returns the text of new ones. */
   #arrange(): string {
-    // What is stored a second time (it came twice, once late) has a later time than its answer.
+    // A message that was stored twice, once late, has a later time than its answer.
     const createdMs = new Map([...this.#outlines].map(([id, { info }]) => [id, info.time.created]));
     for (const { kind, info } of this.#outlines.values()) {
       const parentMs = kind === 'answer' ? createdMs.get(info.parentID) : undefined;
@@ -181,7 +179,7 @@ export class Transcript {
         (createdMs.get(one) ?? 0) - (createdMs.get(other) ?? 0) || compare(one, other),
     );
     const start = ordered.findIndex(({ info }) => info.id === this.messageId);
-    // Where the store was not seen with our message in it, what names that message is all that is known to be ours.
+    // Until the store has shown our message, only answers that name it are known to be the turn's.
     const isOurs = ({ kind, info }: Outline): boolean => kind === 'answer' && info.parentID === this.messageId;
     this.#turn = start === -1 ? turnFrom(ordered.filter(isOurs), -1) : turnFrom(ordered, start);
     this.#isFollowed = start !== -1 && this.#turn.end < ordered.length;
@@ -210,7 +208,7 @@ export class Transcript {
       return '';
     }
     const ended = info.time?.end !== undefined;
-    // A part that the store shows as running was running before we looked: its beginning is unknown.
+    // The beginning of a part that the store shows as running is unknown.
     const isStored = origin === 'store' && ended;
     const part = this.#part(info.id, info.messageID, origin === 'store' && !ended, isStored);
     if (part === undefined) return '';
@@ -226,7 +224,7 @@ export class Transcript {
     return this.#show(part);
   }
 
-  /** Undefined where there is no room for one that only events know. */
+  /** Undefined without room for another part known only from events. */
   #part(id: string, messageId: string, gapped: boolean, stored = false): PartText | undefined {
     const known = this.#parts.get(id);
     if (known !== undefined) return known;
@@ -236,7 +234,7 @@ export class Transcript {
     return part;
   }
 
-  /** Whether a part may grow by so much. Where not, its text is unknown until the store has it. */
+  /** Whether a part may grow by `chars`. If not, its text is unknown until the store has it. */
   #makeRoom(part: PartText, chars: number): boolean {
     if (part.stored) return true;
     if (chars > 0 && this.#unstored + chars > MAX_UNSTORED_CHARS) {
@@ -248,7 +246,7 @@ export class Transcript {
     return true;
   }
 
-  /** What a model thinks, and text that is not for the person: none of it is kept. */
+  /** Reasoning, and text that is not for the person, is not kept. */
   #skip({ id, messageID, type }: Part): void {
     const part = this.#parts.get(id) ?? (type === 'reasoning' ? this.#part(id, messageID, false) : undefined);
     if (part === undefined) return;
@@ -263,7 +261,7 @@ export class Transcript {
     part.stored = true;
   }
 
-  /** `latest`: what has just been added, so that a long text need not be put together for a few characters. */
+  /** `latest`: the text just added; returning it avoids a copy of a long text for a few characters. */
   #show(part: PartText, latest = ''): string {
     if (part.type !== 'text' || !this.#spoken.has(part.messageId)) return '';
     const fresh = part.shown + latest.length === part.text.length ? latest : part.text.slice(part.shown);
@@ -276,7 +274,7 @@ export class Transcript {
   }
 }
 
-/** Of a message, which names its session itself, too (1.18.10 to 1.18.33). */
+/** The session of a message event, which may only be in the message itself (1.18.10 to 1.18.33). */
 function sessionOf({ sessionID, info }: ServerEvent['properties']): unknown {
   if (sessionID !== undefined || typeof info !== 'object' || info === null) return sessionID;
   return 'sessionID' in info ? info.sessionID : undefined;

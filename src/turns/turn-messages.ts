@@ -2,21 +2,21 @@ import type { OpencodeApi } from '../opencode/api.ts';
 import type { AssistantMessage, Message, Session } from '../opencode/schema.ts';
 
 const PAGE = 50;
-/** 20 pages of 50: more messages in one turn than that are left unread, oldest first. */
+/** 20 pages of 50: of a longer turn the oldest messages stay unread. */
 const MAX_PAGES = 20;
 
-/** Between two steps of a turn opencode takes milliseconds; what a person writes meanwhile is answered by the next step. */
+/** Steps of a turn follow within milliseconds; the next step answers messages written meanwhile. */
 const NEXT_STEP_MS = 1_000;
 
-/** Two that send at once see nothing of each other before opencode says that it is busy, which takes up to a second. */
+/** Concurrent senders cannot see each other until opencode reports busy, which takes up to a second. */
 const SAME_MOMENT_MS = 3_000;
 
-/** What a message says of where turns begin and end. */
+/** A message as far as it marks where turns begin and end. */
 export type Outline =
   | { readonly kind: 'answer'; readonly info: AssistantMessage; readonly isEmpty: boolean }
   /**
-   * `opencode`: it wrote this itself. `compaction`: it is to sum up what was said; where it began that itself the turn
-   * goes on afterwards, under a message of its own or, where `repeats`, under the person's message once more.
+   * `opencode`: written by opencode itself. `compaction`: asks for a summary of the session; if opencode began it (`auto`), the turn
+   * then goes on under another message of opencode's or, if `repeats`, under a repetition of the person's.
    */
   | {
       readonly kind: 'person' | 'opencode' | 'compaction';
@@ -41,17 +41,17 @@ export function outlineOf({ info, parts }: Message): Outline {
 export interface Turn {
   /** Oldest first; the last one may be a summary. */
   readonly answers: readonly AssistantMessage[];
-  /** opencode takes no further step in it. */
+  /** opencode takes no further step in this turn. */
   readonly isConcluded: boolean;
-  /** Messages of persons that came at the same moment, so that one answer is to all of them. */
+  /** Other messages sent at the same moment, which share its answer. */
   readonly together: readonly string[];
-  /** Where the next message is that is none of it. */
+  /** Index of the first message after it. */
   readonly end: number;
 }
 
 /**
- * The turn that the message at `start` begins: all that follows, until it was answered and the next message came. A compaction
- * that opencode began opens it again. A person's message is part of it where it came while the turn still ran.
+ * The turn that begins with the message at `start`: all that follows, until the first message after its answer. A compaction begun by
+ * opencode reopens it. A person's message that came while the turn ran is part of it.
  *
  * @param outlines oldest first
  */
@@ -81,24 +81,23 @@ export function turnFrom(outlines: readonly Outline[], start: number): Turn {
   return { answers, isConcluded: !isOpen, together: together.map(({ info }) => info.id), end };
 }
 
-/** opencode takes no further step after this one. */
 function concludes({ info: { error, time, finish }, isEmpty }: Extract<Outline, { kind: 'answer' }>): boolean {
   if (error !== undefined) return true;
   if (time.completed === undefined || finish === 'tool-calls' || finish === 'unknown') return false;
-  // A command that a person ran has a result and no reason to finish. Without both opencode gave up an attempt, and begins another.
+  // A person's own command has parts but no finish reason. Without both, opencode gave up an attempt and begins another.
   return finish !== undefined || !isEmpty;
 }
 
-/** A step that never completed is followed by none. */
+/** Whether a person's message came before the turn's next step. After a step that never completed there is none. */
 function isInTime({ time }: Message['info'], last: AssistantMessage | undefined): boolean {
   if (last === undefined) return true;
   return last.time.completed !== undefined && time.created <= last.time.completed + NEXT_STEP_MS;
 }
 
 /**
- * A session's messages, the newest `MAX_PAGES` pages at most, oldest first, as far back as is needed. Large ones come in
- * smaller pages than they are asked for, and the next page is no larger than what came.
- * @param isEnough asked with what was read so far
+ * A session's messages, oldest first, as far back as needed, `MAX_PAGES` pages at most. A page of large messages comes back smaller
+ * than requested; the next request asks for no more than that.
+ * @param isEnough whether the messages so far suffice
  */
 async function readBack(
   api: OpencodeApi,
@@ -120,8 +119,8 @@ async function readBack(
 }
 
 /**
- * The messages that a person has undone: all from one on, which are stored until the next prompt. By the order in which they come, since
- * a prompt of OpenCode 2 that waited in its queue is older than the answer before it. Nothing is asked where nothing was undone.
+ * The messages that a person has undone: all from one on, which stay stored until the next prompt. By listed order, since a prompt
+ * that waited in OpenCode 2's queue is older than the answer before it. Sends no request if nothing was undone.
  */
 export async function undoneIn(
   api: OpencodeApi,
@@ -131,17 +130,17 @@ export async function undoneIn(
   const isFirst = ({ info }: Message): boolean => info.id === revert.messageID;
   const messages = await readBack(api, id, (read) => read.some(isFirst));
   const first = messages.findIndex(isFirst);
-  // Of a message that is undone from a part on the rest stands.
+  // A message undone from one of its parts on is not undone as a whole.
   const undone = first === -1 ? [] : messages.slice(revert.partID == null ? first : first + 1);
   return new Set(undone.map(({ info }) => info.id));
 }
 
-/** What may have come since the last look: a step or two. */
+/** Enough for a step or two since the last reading. */
 const LATEST = 4;
 
 /**
- * A session's messages from `messageId` on, oldest first; of a very long turn the newest part.
- * @param isKnown of a message that was read before, and is complete: older ones are not read again
+ * A session's messages from `messageId` on, oldest first; of a very long turn only the newest.
+ * @param isKnown whether a message was read before and is complete: older ones are not read again
  */
 export async function messagesOfTurn(
   api: OpencodeApi,
@@ -156,11 +155,11 @@ export async function messagesOfTurn(
     (read) => read.some((message) => isOurs(message) || isKnown(message.info.id)),
     isKnown(messageId) ? LATEST : PAGE,
   );
-  // And the one before, with which it may be answered together.
+  // With the message before it, which may share its answer.
   return messages.slice(Math.max(0, messages.findIndex(isOurs) - 1));
 }
 
-/** The message with which the last turn of a session began that stands, and what came since; undefined where there was none. */
+/** The first message of the session's last turn that is not undone, and the messages since; undefined without a turn. */
 export async function lastTurnOf(
   api: OpencodeApi,
   session: Pick<Session, 'id' | 'revert'>,
@@ -174,7 +173,7 @@ export async function lastTurnOf(
   return first && { messageId: first.info.id, messages: messages.slice(Math.max(0, (start ?? 0) - 1)) };
 }
 
-/** Where turns begin: with a person's message, or one of opencode's that is answered, unless it is part of the turn before. */
+/** Indexes of messages that begin a turn: a person's, or an answered one of opencode's, unless part of the turn before. */
 function startsOf(messages: readonly Message[]): readonly number[] {
   const outlines = messages.map(outlineOf);
   const starts: number[] = [];

@@ -15,14 +15,14 @@ import { listWaiting, stands } from './waiting.ts';
 
 export interface TurnRequest extends FollowRequest {
   readonly text: string;
-  /** Names that the instance knows: it takes an unknown agent's message and never answers it. */
+  /** Must exist on the instance: it accepts a message for an unknown agent and never answers. */
   readonly agent?: string | undefined;
   readonly model?: ModelName | undefined;
-  /** Where the session works: nothing is sent, or the message is sent once it is idle. Default: `fail`. */
+  /** If the session works: send nothing (`fail`, the default), or send once it is idle. */
   readonly whenBusy?: 'fail' | 'queue' | undefined;
-  /** Names the other process that works on this session, if one does: processes of one home share sessions, not status. */
+  /** The name of another process that works on this session: processes of one home share sessions, but not status. */
   readonly findOtherProcess?: () => Promise<string | undefined>;
-  /** Called with the message right before it is sent for the first time by this call. Where it rejects, or the call is over then, nothing is sent. */
+  /** Called right before this call first sends the message. If it rejects, or the call is then over, nothing is sent. */
   readonly beforeSend?: ((prompt: Prompt) => Promise<void>) | undefined;
 }
 
@@ -31,19 +31,19 @@ export interface TurnDeps {
   readonly clock: Clock;
 }
 
-/** An unanswered message of somebody else counts as starting for this long: busy is announced up to a second late. */
+/** How long somebody else's unanswered message counts as starting: busy is reported up to a second late. */
 const STARTING_MS = 2_000;
 const STARTING_POLL_MS = 200;
-/** How often a busy session is looked at in whose queue a message stands, beside every sign that it may have ended. */
+/** Polling interval while a message waits for a busy session. */
 const QUEUE_POLL_MS = 1_000;
 
-/** Times that a turn is begun: once by each way that one has, and none of them took anything. */
+/** Attempts to begin a turn, each over another endpoint, as long as nothing at all was sent. */
 const MAX_BEGINNINGS = 3;
 
 /**
- * Sends one message and follows its turn. The event stream stands before the message is
- * sent, so that a fast turn is not missed; what is told in the end is what is stored.
- * Where nothing at all was sent it is begun anew, by another way; what may have been sent is never sent by another.
+ * Sends one message and follows its turn. The event stream is open before the message is sent, so that a fast turn is not missed; the
+ * result is what is stored. If nothing at all was sent, it begins again over another endpoint; a message that may have been sent
+ * never goes over another one.
  * @throws {RequestError | CallOver} only before anything was sent
  */
 export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
@@ -54,8 +54,8 @@ export async function runTurn(request: TurnRequest, deps: TurnDeps): Promise<Tur
 }
 
 /**
- * Goes on with a message that an earlier call composed and may have sent: follows it where the session has it, sends the identical one
- * where not, and a new one only where the session has gone on without it.
+ * Continues with a message that an earlier call composed and may have sent. Follows it if the session has it; otherwise sends the
+ * identical one, or a new one if the session has gone on without it.
  * @throws {RequestError | CallOver} only before anything was sent by this call
  */
 export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: TurnDeps): Promise<TurnResult> {
@@ -65,7 +65,7 @@ export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: Tur
     deps.api.messages(sessionId, { limit: 1 }),
   ]);
   const newest = messages.at(-1)?.info.id;
-  // OpenCode 2 shows a prompt once it is taken up, and takes the same one once.
+  // OpenCode 2 shows a prompt only once it takes it up, and takes the same one only once.
   const isPast = newest !== undefined && newest > messageId;
   if (stored === undefined && isPast && !deps.api.isIdempotent) return await runTurn(request, deps);
   return await withFeed(request, deps, async (feed) => {
@@ -74,11 +74,11 @@ export async function resumeTurn(prompt: Prompt, request: TurnRequest, deps: Tur
     checkOpen(request, deps.clock);
     await request.beforeSend?.(prompt);
     const sent = await sendAndFollow(prompt, request, deps, { feed, pinned, mayLeave: false });
-    return sent === 'unsent' ? notTaken(messageId, 'no way leads to the instance') : sent;
+    return sent === 'unsent' ? notTaken(messageId, 'no endpoint leads to the instance') : sent;
   });
 }
 
-/** Follows a message that was sent before, by this process or another; undefined where its session does not have it. @throws {RequestError} */
+/** Follows a message that this or another process has sent; undefined if the session does not have it. @throws {RequestError} */
 export async function followSent(
   messageId: string,
   request: FollowRequest,
@@ -91,8 +91,8 @@ export async function followSent(
 }
 
 /**
- * Follows what a session does now. What was said before is not told again. `act` is done while the stream stands.
- * @throws {RequestError} before `act`, or what `act` throws
+ * Follows what a session does now; earlier text is not reported again. Runs `act` while the stream is open.
+ * @throws {RequestError} before `act`, or whatever `act` throws
  */
 export async function joinTurn(
   request: FollowRequest,
@@ -132,13 +132,13 @@ async function beginTurn(
   mayLeave: boolean,
 ): Promise<TurnResult | 'unsent'> {
   const pinned = deps.api.pinned();
-  // A call that is cancelled does not wait for an instance that hangs: others wait for the session.
+  // A cancelled call must not wait for a hanging instance while it holds the session.
   const idle = await unlessAborted(whenFree(request, deps), request.signal).catch((error: unknown) => {
     checkOpen(request, deps.clock);
     throw error;
   });
   if (!idle.free) return { outcome: idle.outcome, text: '', textPending: false };
-  // The stream is by another way by now, or the process another one: what was looked at may not be so any more.
+  // The stream may now be another endpoint's or another process's: check again from the beginning.
   if (feed.breaks > 0 && mayLeave) return 'unsent';
   const prompt = composePrompt(request, deps.api, idle.newestId);
   checkOpen(request, deps.clock);
@@ -146,10 +146,11 @@ async function beginTurn(
   return await sendAndFollow(prompt, request, deps, { feed, pinned, mayLeave });
 }
 
-/** How a message is sent: by the way that its event stream stands on, which may be left where nothing was sent. */
+/** The endpoint of a message, which is its event stream's. */
 interface Sending {
   readonly feed: EventFeed;
   readonly pinned: OpencodeApi;
+  /** Whether another endpoint may be used if nothing was sent. */
   readonly mayLeave: boolean;
 }
 
@@ -162,7 +163,7 @@ async function sendAndFollow(
   const { api, clock } = deps;
   const { messageId } = prompt;
   const post: Post = {
-    // By the way of the stream: what was found since may lead to what was started since. OpenCode 2 may have been.
+    // Over the stream's endpoint: one found since may lead to a process started since. OpenCode 2 takes a repeated prompt once.
     prompt: (one) => (api.isIdempotent ? api : pinned).prompt(one),
     message: (sessionId, id) => api.message(sessionId, id),
     sameProcess: () => feed.hasStream && feed.breaks === 0,
@@ -175,17 +176,17 @@ async function sendAndFollow(
   if (delivery.kind === 'unsent') return notTaken(messageId, delivery.reason);
   if (delivery.kind !== 'accepted') return { outcome: delivery, messageId, text: '', textPending: false };
   const resend = async (): Promise<TurnOutcome | undefined> => {
-    // It would wake what the interruption has parked.
+    // Sending it again would wake the session that somebody interrupted.
     if (post.wasInterrupted()) return { kind: 'aborted' };
-    const again = await deliver(prompt, post, clock, request).catch(undoneIfOver);
+    const again = await deliver(prompt, post, clock, request).catch(ignoreIfOver);
     if (again === undefined || again.kind === 'accepted') return undefined;
     return again.kind === 'unsent' ? { ...again, kind: 'refused' } : again;
   };
   return await new Follower(request, { ...deps, feed, messageId, resend }).follow();
 }
 
-/** The message that was accepted is followed as far as the call goes. */
-function undoneIfOver(error: unknown): undefined {
+/** If the call is over, the accepted message is only followed. */
+function ignoreIfOver(error: unknown): undefined {
   if (!(error instanceof CallOver)) throw error;
 }
 
@@ -198,7 +199,7 @@ function composePrompt(
   { isIdempotent }: Pick<OpencodeApi, 'isIdempotent'>,
   newestId: string | undefined,
 ): Prompt {
-  // OpenCode 2 does not order by ids, and takes any that a client makes up.
+  // OpenCode 2 does not order by ids, and accepts any.
   const isFirst = newestId === undefined || (isIdempotent && !isAscending(newestId));
   const messageId = isFirst ? firstId(session.time.created, 'msg') : successor(newestId, 'msg');
   return {
@@ -215,7 +216,7 @@ type Idle =
   | { readonly free: true; readonly newestId: string | undefined }
   | { readonly free: false; readonly outcome: TurnOutcome };
 
-/** As `newestWhenIdle`; in a queue only once it is free, the deadline has come, or it waits for somebody. */
+/** As `newestWhenIdle`; with `queue` only once it is free, the deadline has come, or it waits for somebody. */
 async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
   const { session, signal, deadlineMs, whenBusy } = request;
   for (;;) {
@@ -223,14 +224,14 @@ async function whenFree(request: TurnRequest, deps: TurnDeps): Promise<Idle> {
     if (idle.free || whenBusy !== 'queue' || idle.outcome.kind !== 'busy') return idle;
     const waiting = await listWaiting(deps.api, session.directory);
     const own = waiting.filter(({ request: { sessionID } }) => sessionID === session.id);
-    // Nobody would end the queue.
+    // The session stays busy until somebody answers.
     if ((await Promise.all(own.map((one) => stands(deps.api, one)))).includes(true)) return idle;
     await deps.clock.sleep(Math.min(QUEUE_POLL_MS, Math.max(0, deadlineMs - deps.clock.monotonic())), signal);
     if (isOver(request, deps.clock)) return idle;
   }
 }
 
-/** The session's newest message id once nothing runs in it. Prompts to a busy session would be answered together. */
+/** The id of the newest message if nothing runs in the session: opencode answers prompts to a busy session together. */
 async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): Promise<Idle> {
   const { session, signal, findOtherProcess } = request;
   const until = clock.monotonic() + STARTING_MS;
@@ -248,7 +249,7 @@ async function newestWhenIdle(request: TurnRequest, { api, clock }: TurnDeps): P
       newest?.role === 'assistant' && newest.time.completed === undefined && newest.error === undefined;
     const elsewhere = unfinished || newest?.role === 'user' ? await findOtherProcess?.() : undefined;
     if (elsewhere !== undefined) return { free: false, outcome: { kind: 'busy', reason: elsewhere } };
-    // A user's message without an answer: just accepted and about to start, or given up long ago.
+    // A user's message without an answer has just been accepted, or was given up long ago.
     if (newest?.role !== 'user' || clock.monotonic() >= until) return { free: true, newestId: newest?.id };
     await clock.sleep(STARTING_POLL_MS, signal);
     checkOpen(request, clock);

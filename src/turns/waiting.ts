@@ -5,10 +5,10 @@ import type { WaitingRequest } from '../opencode/waiting.ts';
 
 /** Sub-agents run in sessions of their own, a few levels deep at most. */
 const MAX_DEPTH = 8;
-/** More than a turn has sub-agents, or an instance sessions that ask; the parents of others are looked up each time. */
+/** Cached ids; the parents of further sessions are looked up each time. */
 const MAX_KNOWN = 1_000;
 
-/** The session of a turn and its sub-agents' sessions, whose requests stop the turn too. */
+/** A turn's session and those of its sub-agents, whose requests also stop the turn. */
 export class SessionFamily {
   readonly #rootId: string;
   readonly #members: Set<string>;
@@ -19,7 +19,6 @@ export class SessionFamily {
     this.#members = new Set([rootId]);
   }
 
-  /** Learns of sub-agents as they start. */
   apply(event: ServerEvent): void {
     if (event.type !== 'session.created') return;
     const info = sessionSchema.safeParse(event.properties['info']);
@@ -28,7 +27,7 @@ export class SessionFamily {
     }
   }
 
-  /** Looks up the parents of a session that started before we listened. A session that cannot be read is none of ours. */
+  /** Looks up the parents of a session that started before the event stream. One that cannot be read does not count. */
   async includes(sessionId: string, api: OpencodeApi): Promise<boolean> {
     const chain: string[] = [];
     for (let id: string | undefined = sessionId; id !== undefined && chain.length < MAX_DEPTH;) {
@@ -44,7 +43,7 @@ export class SessionFamily {
     return false;
   }
 
-  /** Whether it is known to be one; nothing is asked. */
+  /** From what is known, without a request. */
   has(sessionId: string): boolean {
     return this.#members.has(sessionId);
   }
@@ -72,8 +71,8 @@ export function requestIn(event: ServerEvent): WaitingRequest | undefined {
 }
 
 /**
- * Whether somebody waits for the answer. An abort leaves its request listed (1.18.33), and answering that is no use: the message
- * that made it has ended.
+ * Whether the request still waits. After an abort opencode (1.18.33) goes on listing it, though its message has ended and an answer
+ * has no effect.
  */
 export async function stands(api: OpencodeApi, { request: { sessionID, tool } }: WaitingRequest): Promise<boolean> {
   if (tool === undefined) return true;

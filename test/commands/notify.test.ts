@@ -65,5 +65,5 @@ describe('notify --test', () => {
 it.each([['notify', '--test'], ['watch']])('%s says where channels are written when there is none', async (...args) => {
   const { code, stderr } = await run(args);
   expect(code).toBe(2);
-  expect(stderr).toContain('the config file has no channel, such as {"notify":');
+  expect(stderr).toContain('the config file has no channel; add one, such as {"notify":');
 });

@@ -102,7 +102,7 @@ describe('words and codes', () => {
     ['an unknown flag', ['list', '--wach'], /--wach: unknown flag.*did you mean --watch\?/],
     ['a flag in a message', ['send', 'desk', 'run', '-v'], /-v: unknown flag/],
     ['help for nothing', ['help', 'sendd'], /unknown command "sendd", see opencode-mcp help; did you mean send\?/],
-    ['a change that read-only forbids', ['send', 'desk', 'x', '--read-only'], /--no-read-only does it all the same/],
+    ['a change that read-only forbids', ['send', 'desk', 'x', '--read-only'], /--no-read-only overrides it/],
   ])('%s is 2', async (_, args, reason) => {
     const { code, stdout, stderr } = await run(args);
     expect([code, stdout]).toEqual([2, '']);

@@ -326,7 +326,7 @@ describe('sessions as a whole', () => {
 
   test('a message of ours that is just being sent is waited for, and then counts as running', async () => {
     const { id } = fake.addSession();
-    const release = await runtime.lock.acquire(id);
+    const release = await runtime.lock.acquire(id, call());
     const removing = remove(id);
     await until('the session to be looked up', () => fake.count('GET /session') > 0);
     // Time enough for what does not wait.

@@ -79,9 +79,7 @@ describe.each(OPENCODES)('$name', ({ binary }) => {
         );
         expect(await refusal('read_file', { path: 'src' })).toMatch(/cannot read "src": it is a folder/);
         expect(await refusal('read_file', { path: 'latin.txt' })).toMatch(/not UTF-8/);
-        expect(await refusal('list_files', { path: 'nowhere' })).toMatch(
-          /cannot list "nowhere": no such folder/,
-        );
+        expect(await refusal('list_files', { path: 'nowhere' })).toMatch(/cannot list "nowhere": no such folder/);
         expect(await refusal('read_file', { path: 'src/a.txt', line: 3 })).toMatch(
           /line 3 is past the end: the file has 2 lines/,
         );

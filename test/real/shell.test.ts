@@ -71,7 +71,7 @@ describe('on pipes', () => {
     expect((await shell('list')).stdout).toMatch(/^worker +waiting +permission: «bash "echo permitted"»/m);
     expect(await shell('respond', 'worker')).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('no terminal to ask in; say --reply once') as string,
+      stderr: expect.stringContaining('no terminal to ask in; give --reply once') as string,
     });
     const human = await done(
       runShell(['respond', 'worker', '--reply', 'once'], { ...env, OPENCODE_MCP_APPROVE: 'human' }),

@@ -149,7 +149,10 @@ test('no setting and no password of the environment goes into a file', async () 
 test('without any client it says what it looked for; --client makes the file, --print shows what goes where', async () => {
   const folder = home();
   const none = await init(folder, []);
-  expect([none.code, none.stderr]).toEqual([1, expect.stringContaining('no MCP client was found here: Claude Code, ')]);
+  expect([none.code, none.stderr]).toEqual([
+    1,
+    expect.stringContaining('no MCP client was found here (known: Claude Code, '),
+  ]);
   const printed = await init(folder, ['--print', 'claude-desktop']);
   const [, snippet = ''] = printed.stdout.split(':\n\n');
   expect((await init(folder, ['--client', 'claude-desktop', '--yes'])).code).toBe(0);

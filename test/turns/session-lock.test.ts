@@ -16,7 +16,7 @@ function limit(signal = new AbortController().signal, ms = 60_000): CallLimit {
 function queue(key: string) {
   const held: string[] = [];
   const releases = new Map<string, () => void>();
-  const join = (name: string, until?: CallLimit): Promise<string> =>
+  const join = (name: string, until = limit()): Promise<string> =>
     lock.acquire(key, until).then(
       (release) => {
         held.push(name);

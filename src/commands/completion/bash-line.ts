@@ -1,25 +1,25 @@
-/** A command line of bash up to the cursor, and how what is completed there is written. */
+/** A bash command line up to the cursor. */
 export interface BashLine {
   /** Complete words before the one at the cursor, without their quotes. The first is the program. */
   readonly words: readonly string[];
   /** The word at the cursor, without its quotes. */
   readonly current: string;
-  /** What bash is to put in the place of the part of that word that it replaces, for the word to become `text`. */
+  /** The text to return to bash, which replaces a part of the word, so that the word becomes `text`. */
   readonly replacement: (text: string) => string;
 }
 
 type Quote = '' | "'" | '"';
 
 /**
- * Reads what the person typed as bash would. bash replaces only what stands behind the last quote that is open, or behind the last of
- * its word breaks (`COMP_WORDBREAKS`) that is not quoted, a colon for one. Pure.
+ * Parses as bash does. bash replaces only the part of the word after an open quote, or after its last unquoted word break
+ * (`COMP_WORDBREAKS`), such as a colon.
  */
 export function readBashLine(line: string, wordBreaks: string): BashLine {
   const words: string[] = [];
   let current = '';
   let isWord = false;
   let quote: Quote = '';
-  /** How much of `current` stands before the part that is replaced. */
+  /** Length of `current` before the part that is replaced. */
   let kept = 0;
   const next = (): void => {
     if (isWord) words.push(current);
@@ -59,15 +59,15 @@ export function readBashLine(line: string, wordBreaks: string): BashLine {
   };
 }
 
-/** In double quotes a backslash stands for itself before most characters. */
+/** In double quotes a backslash is literal before most characters. */
 function isEscape(quote: Quote, following: string | undefined): boolean {
   return following !== undefined && (quote === '' || /["$`\\]/.test(following));
 }
 
-/** As a part of a word in which that quote is open; bash closes it. */
+/** Inside an open quote, which bash closes. */
 function escaped(text: string, quote: Quote, isStart: boolean): string {
   if (quote === "'") return text.replaceAll("'", String.raw`'\''`);
-  // In double quotes nothing takes its meaning from an exclamation mark.
+  // An exclamation mark cannot be escaped in double quotes.
   if (quote === '"') return text.replace(/["$`\\]/g, String.raw`\$&`).replaceAll('!', `"'!'"`);
   const plain = text.replace(/[^\w.,:@%+/=~#^\-\u0080-\u{10ffff}]/gu, String.raw`\$&`);
   return isStart ? plain.replace(/^[~#]/, String.raw`\$&`) : plain;

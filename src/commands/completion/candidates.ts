@@ -4,14 +4,14 @@ import { SHELLS } from './scripts.ts';
 export interface Completing {
   /** Words after the program, before the one to be completed. */
   readonly words: readonly string[];
-  /** What there is of that one. */
+  /** The beginning of that word. */
   readonly current: string;
   readonly commands: ReadonlyMap<string, CommandUsage>;
   readonly topics: readonly string[];
   readonly names: () => Promise<readonly string[]>;
 }
 
-/** All that may stand there; the shell, or who asks, keeps what begins with `current`. */
+/** All candidates for the word; the caller or the shell filters by `current`. */
 export async function candidates({ words, current, commands, topics, names }: Completing): Promise<readonly string[]> {
   const [command, ...rest] = words;
   if (command === undefined) return current.startsWith('-') ? ['--help', '--version'] : [...commands.keys()];
@@ -30,7 +30,7 @@ export async function candidates({ words, current, commands, topics, names }: Co
   return place.includes('COMMAND') ? topics : [];
 }
 
-/** Each with the word for its value, undefined where it takes none. */
+/** Each option with the word for its value, if it takes one. */
 function readOptions(text: string): readonly (readonly [string, string | undefined])[] {
   return [...text.matchAll(/(--[a-z-]+)(?: ([^\s,[\]]+))?/g)].map(([, flag = '', value]) => [flag, value] as const);
 }

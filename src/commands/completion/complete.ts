@@ -13,7 +13,6 @@ import { SCRIPTS, SHELLS } from './scripts.ts';
 
 const USAGE = 'opencode-mcp completion bash|zsh|fish';
 
-/** Prints the script that a shell reads once. */
 export function printScript(argv: readonly string[], { print }: Output): void {
   const [name = '', ...more] = argv;
   const shell = SHELLS.find((one) => one === name);
@@ -23,8 +22,8 @@ export function printScript(argv: readonly string[], { print }: Output): void {
 }
 
 /**
- * Answers such a script, a candidate on each line: to `bash LINE BREAKS` what bash is to put there, to `zsh|fish WORD…`, the program
- * first, all that may stand in the place of the last word. Says nothing where it knows nothing.
+ * Answers a completion script with a candidate per line: for `bash LINE BREAKS` the replacements, for `zsh|fish WORD…` (the program
+ * first) every candidate for the last word.
  */
 export async function complete([shell = '', ...asked]: readonly string[], { print }: Output): Promise<void> {
   const lines = shell === 'bash' ? await forBash(asked) : await candidatesFor(asked.slice(1, -1), asked.at(-1) ?? '');
@@ -41,7 +40,7 @@ function candidatesFor(words: readonly string[], current: string): Promise<reado
   return candidates({ words, current, commands: USAGES, topics: ['init', ...HELP_TOPICS], names });
 }
 
-/** With wrong settings there are none: the command itself says what is wrong. */
+/** None with invalid settings: the command itself reports these. */
 async function names(): Promise<readonly string[]> {
   const from = { env: process.env, home: homedir(), cwd: process.cwd(), readFile: readTextFile };
   try {

@@ -13,16 +13,15 @@ import type { Snapshot } from '../../model/instance.ts';
 
 const namesSchema = z.array(z.string());
 
-/** More than anybody completes from. */
 const MAX_NAMES = 1_000;
-/** A registry on a disk that hangs: a person who presses Tab does not wait longer. */
+/** For a registry on a hanging disk: nobody waits longer after Tab. */
 const REGISTRY_LIMIT_MS = 500;
 
 function namesPath(stateDir: string): string {
   return join(stateDir, 'names.json');
 }
 
-/** Keeps the names of the listed instances for `knownNames`, once every source has told its own. Never rejects: nobody waits for it. */
+/** Saves the names of the listed instances for `knownNames`, once every source has reported. Never rejects. */
 export async function rememberNames(stateDir: string, { instances, sources }: Snapshot): Promise<void> {
   if (sources.some(({ status }) => status === 'pending')) return;
   const path = namesPath(stateDir);
@@ -39,8 +38,8 @@ export async function rememberNames(stateDir: string, { instances, sources }: Sn
 }
 
 /**
- * Names that a person may mean, sorted: those that were listed last, and those that are registered on this machine now. Nothing is
- * asked. What could not be typed, or would be read as an option, is left out.
+ * Names to complete, sorted: those of the last listing, and those registered on this machine now; no instance is asked. Leaves out
+ * names that cannot be typed or would be read as options.
  */
 export async function knownNames(settings: Pick<Settings, 'registryDir' | 'stateDir'>): Promise<readonly string[]> {
   const names = [...new Set([...listedNames(settings.stateDir), ...(await registeredNames(settings))])];
@@ -51,7 +50,7 @@ function listedNames(stateDir: string): readonly string[] {
   return namesSchema.safeParse(jsonOf(textOf(namesPath(stateDir)))).data ?? [];
 }
 
-/** Empty where it cannot be read. A named pipe in its place is not waited for. */
+/** Empty if it cannot be read. Does not wait for a named pipe in its place. */
 function textOf(path: string): string {
   try {
     return readTextFile(path).text;

@@ -1,8 +1,7 @@
-/** Shells for which there is a script. */
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type CompletedShell = (typeof SHELLS)[number];
 
-/** What a shell reads once; each asks `opencode-mcp __complete` when Tab is pressed. Names that come back are data, and evaluated by none. */
+/** Each script calls `opencode-mcp __complete` at Tab. The names it prints are data that no shell evaluates. */
 export const SCRIPTS: Readonly<Record<CompletedShell, string>> = {
   bash: `# Completion of opencode-mcp in bash. In ~/.bashrc: source <(opencode-mcp completion bash)
 _opencode_mcp() {

@@ -1,18 +1,17 @@
 import { hostname } from 'node:os';
 
+import { LinkedAbort } from '../../base/linked-abort.ts';
 import type { Output } from '../../base/program.ts';
 import { ownSettings } from '../../config/own-settings.ts';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import { type Tried, tryChannels } from '../../notify/try-channels.ts';
 import { EXIT } from '../terminal/exit-codes.ts';
+import { untilSignal } from '../terminal/until-signal.ts';
 import { channelDeps } from './start-notifier.ts';
-
-/** No timer of a delivery keeps the process; each is bounded by itself. */
-const LONGEST_MS = 60_000;
 
 const ARGUMENTS = { flags: { test: 'boolean' }, positionals: false } as const;
 
-/** Sends a test notification to each channel and prints what came of it. Sets the exit code: 1 where one did not arrive. */
+/** Sends a test notification to each channel and prints the results. Sets the exit code: 1 if one failed. */
 export async function notify(argv: readonly string[], process: NodeJS.Process, output: Output): Promise<void> {
   const { settings, warnings, flags } = await ownSettings(argv, process, ARGUMENTS);
   for (const warning of warnings) output.tell(`${warning}\n`);
@@ -21,16 +20,15 @@ export async function notify(argv: readonly string[], process: NodeJS.Process, o
       'notify: --test is missing: opencode-mcp notify --test. Notifications come from opencode-mcp node, or watch',
     );
   const { channels } = configuredNotify(settings, 'notify --test');
-  const ending = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ending.abort());
-  const alive = setInterval(() => {}, LONGEST_MS);
+  const { signal, release } = untilSignal(process);
+  const over = new LinkedAbort(signal);
   try {
-    const tried = await tryChannels(channels, hostname(), channelDeps(ending.signal), ending.signal);
+    const tried = await tryChannels(channels, hostname(), channelDeps(over.signal), over.signal);
     output.print(tried.map(line).join(''));
     process.exitCode = tried.some(({ problem }) => problem !== undefined) ? EXIT.failed : EXIT.done;
   } finally {
-    ending.abort();
-    clearInterval(alive);
+    over.abort();
+    release();
   }
 }
 
@@ -38,7 +36,7 @@ export async function notify(argv: readonly string[], process: NodeJS.Process, o
 export function configuredNotify({ notify }: Settings, command: string): NonNullable<Settings['notify']> {
   if (notify !== undefined && notify.channels.length > 0) return notify;
   throw new SettingsError(
-    `${command}: the config file has no channel, such as {"notify":{"channels":[{"type":"desktop"}]}}; opencode-mcp help settings names the file, docs/notifications.md has the other channels`,
+    `${command}: the config file has no channel; add one, such as {"notify":{"channels":[{"type":"desktop"}]}}; opencode-mcp help settings names the file, docs/notifications.md has the other channels`,
   );
 }
 

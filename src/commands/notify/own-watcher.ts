@@ -11,18 +11,16 @@ import { LiveWatcher } from '../../watch/live-watcher.ts';
 
 export interface OwnWatcherInput {
   readonly settings: Settings;
-  /** Whose servers they are. */
   readonly uid: number;
   readonly logger: Logger;
-  /** Ends the programs that are asked for passwords. */
+  /** Ends the programs that supply passwords. */
   readonly signal: AbortSignal;
 }
 
-/** This user's servers on this machine and what watches them; the caller starts and closes both. */
+/** This user's servers on this machine, and their watcher; the caller starts and closes both. */
 export interface OwnWatcher {
   readonly instances: OwnInstances;
   readonly watcher: LiveWatcher;
-  /** This machine's name. */
   readonly host: string;
 }
 

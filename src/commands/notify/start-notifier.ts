@@ -16,14 +16,14 @@ import { followMarks } from '../terminal/start-runtime.ts';
 export interface NotifierInput {
   readonly settings: Settings;
   readonly watcher: Watcher;
-  /** Of the page, as it is now; undefined where there is none. */
+  /** The page's current URL, if it is served. */
   readonly linkBase: () => string | undefined;
   readonly logger: Logger;
-  /** Ends the programs that are asked for secrets. */
+  /** Ends the programs that supply secrets. */
   readonly signal: AbortSignal;
 }
 
-/** Notifies by the channels of the settings from now on; undefined where they have none. */
+/** Starts notifying by the configured channels; undefined without any. */
 export function startNotifier({ settings, watcher, linkBase, logger, signal }: NotifierInput): Notifier | undefined {
   const { notify, serviceDir } = settings;
   if (notify === undefined || notify.channels.length === 0) return undefined;

@@ -2,18 +2,18 @@ import { safeToShow } from '../../base/plain-text.ts';
 import type { AskPerson, Form, PersonAnswer } from '../../operations/runtime.ts';
 import type { AskLine } from './ask-line.ts';
 
-/** A person who mistypes more often than that does not mean to answer. */
+/** Mistyped answers before the form counts as dismissed. */
 const MAX_TRIES = 20;
 const REJECT = 'reject';
 
-/** Asks the person in the terminal, one field after the other. Ctrl-C and Ctrl-D leave it undecided. */
+/** Asks the person in the terminal, field by field. Ctrl-C and Ctrl-D dismiss the form. */
 export function formAsker(askLine: AskLine, tell: (text: string) => void): AskPerson {
   return async (form, { timeoutMs, signal }) => {
     const over = AbortSignal.any([signal, AbortSignal.timeout(Math.min(Math.ceil(timeoutMs), 2 ** 31 - 1))]);
     tell(`\n${form.message}\n`);
     const fields: Record<string, string> = {};
     for (const [name, field] of Object.entries(form.fields)) {
-      // What may be left out is what to tell the agent with a no.
+      // The optional field is a message to the agent, which goes with a rejection.
       if (!form.required.includes(name) && !Object.values(fields).includes(REJECT)) continue;
       const answer = await askField(field, form.required.includes(name), { askLine, tell, signal: over });
       if (answer === undefined) return over.aborted ? LATE : DISMISSED;
@@ -58,7 +58,7 @@ async function askField(
   return undefined;
 }
 
-/** By itself, by its number, or by a beginning that only it has. */
+/** By its whole text, its number, or an unambiguous beginning. */
 export function chosenOf(text: string, choices: readonly string[]): string | undefined {
   if (text === '') return undefined;
   const wanted = text.toLowerCase();

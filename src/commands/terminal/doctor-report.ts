@@ -6,12 +6,12 @@ const COLOURS: Readonly<Record<CheckVerdict, Colour>> = { ok: 'green', warn: 'ye
 const VERDICT_WIDTH = 6;
 /** Before the text of a line. */
 const MARGIN = 2 + VERDICT_WIDTH + 2;
-/** Of the details of one line, `--json` has all. */
+/** Details of one line; `--json` has all. */
 const MAX_DETAILS = 12;
-/** Nobody types more of them at once; the most important come first. */
+/** The most important come first. */
 const MAX_TODO = 20;
 
-/** The report for people, in lines of at most `width` columns but for words and commands that are longer. Its text must be clean. */
+/** The report as text, in lines of at most `width` columns unless a word or command is longer. Its strings must be clean. */
 export function drawReport(report: DoctorReport, paint: Paint, width: number | undefined): string {
   const lines = [
     ...report.sections.flatMap((section) => sectionLines(section, paint, width)),
@@ -23,7 +23,7 @@ export function drawReport(report: DoctorReport, paint: Paint, width: number | u
 function sectionLines({ id, title, checks }: Section, paint: Paint, width: number | undefined): readonly string[] {
   const lines = checks.flatMap((one) => {
     const all = checkLines(one, 2, paint, width);
-    // Of a source that is not in use here, one line.
+    // A source that is not in use gets one line.
     if (id !== 'sources' || one.verdict !== '-' || width === undefined || all.length === 1) return all;
     return checkLines(
       { ...one, text: cutEnd(one.text, width - MARGIN - widthOf(`${one.subject}: `)) },
@@ -71,7 +71,7 @@ function oneTodo(
   const lines = wrap(said, width === undefined ? undefined : width - head.length);
   return [
     ...lines.map((line, index) => (index === 0 ? paint(head, COLOURS[verdict]) : hanging) + line),
-    // Not broken into lines: it is to be copied.
+    // Unbroken, to be copied.
     ...(command === undefined ? [] : [`${hanging}  ${paint(command, 'cyan')}`]),
   ];
 }

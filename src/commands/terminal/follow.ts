@@ -8,9 +8,8 @@ import type { Shell } from './shell.ts';
 import { withoutId } from './shell-words.ts';
 
 /**
- * Follows a turn: its text goes to stdout as it comes, and how it ended to stderr. Ctrl-C asks whether to stop following or to abort it;
- * a second one, or the first where there is no terminal to ask in, stops following.
- * @param work the operation, done with the call that it is given
+ * Follows a turn: prints its text to stdout as it comes, and its outcome to stderr. Ctrl-C asks whether to stop following or to abort;
+ * a second Ctrl-C, or the first without a terminal, stops following.
  */
 export async function followTurn(
   shell: Shell,
@@ -42,7 +41,7 @@ export async function followTurn(
   const call = shell.call((fresh) => text.add(fresh));
   const signal = AbortSignal.any([shell.signal, stop.signal]);
   const asking = call.askPerson;
-  /** They were asked, and left it open. */
+  /** The person was asked and left it open. */
   let isOpen = false;
   let data: TurnView;
   try {
@@ -79,22 +78,22 @@ export async function followTurn(
     shell.tell(`${aborted.text}\n`);
     return EXIT.failed;
   }
-  // Why it waits they know.
+  // The person knows why it waits.
   if (!isJson) shell.tell(notice(isOpen ? { ...data, reason: undefined } : data, command));
   return exit;
 }
 
-/** What opencode (1.18.33) calls a session until its model has named it. */
+/** opencode's title (1.18.33) until the model has named the session. */
 const UNNAMED = /^New session - \d{4}-/;
 
 function titleOf(title: string): string {
   return UNNAMED.test(title) ? 'a new session' : JSON.stringify(title);
 }
 
-/** Enough of a session's id to name it by. */
+/** A beginning of the id that identifies the session. */
 const SESSION_CHARS = 12;
 
-/** How the turn stands and what to type next. */
+/** The state of the turn and what to type next. */
 export function notice(data: TurnView, command: string): string {
   const name = shellWord(data.instance);
   const { session, settled, waiting = [] } = data;
@@ -105,18 +104,18 @@ export function notice(data: TurnView, command: string): string {
   for (const request of waiting) lines.push(`It waits for ${waiting.length === 1 ? withoutId(request) : request}`);
   if (data.also_open_in !== undefined)
     lines.push(
-      `The session may be open in ${data.also_open_in.map((name) => quoteName(name)).join(', ')} too, which does not show this.`,
+      `The session may also be open in ${data.also_open_in.map((name) => quoteName(name)).join(', ')}, which does not show this.`,
     );
   const exit = exitOf(data.outcome);
   if (exit === EXIT.waiting) lines.push(`Settle it: opencode-mcp respond ${name}`);
   else if (exit === EXIT.running)
     lines.push(`It goes on. Follow it: opencode-mcp wait ${name}. Stop it: opencode-mcp abort ${name}`);
-  // What OpenCode 2 keeps of the choices of a message.
+  // Which of a message's choices an OpenCode 2 session keeps.
   else if (data.next !== undefined) lines.push(data.next);
   return `${lines.map((line, index) => (index === 0 ? `opencode-mcp ${command}: ${line}` : `  ${line}`)).join('\n')}\n`;
 }
 
-/** What a turn says, on its way to stdout. */
+/** The text of a turn on its way to stdout. */
 class TurnText {
   readonly #print: (text: string) => void;
   readonly #cleaner = new StreamCleaner();
@@ -136,7 +135,7 @@ class TurnText {
     else this.#held += text;
   }
 
-  /** From now on nothing is printed, until `release`: a question stands there. */
+  /** Prints nothing until `release`, while a question is on the screen. */
   hold(): void {
     this.#held ??= '';
   }

@@ -189,9 +189,10 @@ const COMMANDS: Readonly<Record<string, CommandHelp>> = {
   },
 };
 
-/** Topics of `help`, besides `init`. */
+/** Topics of `help` beside `init`. */
 export const HELP_TOPICS: readonly string[] = [...Object.keys(COMMANDS), 'settings'];
 
+/** For completion. */
 export const USAGES: ReadonlyMap<string, CommandUsage> = new Map([
   ...Object.entries(COMMANDS).map(([name, { usage, options = [] }]) => {
     return [name, { usage, options: options.map(([flags]) => flags) }] as const;

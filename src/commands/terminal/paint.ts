@@ -1,6 +1,6 @@
 export type Colour = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan';
 
-/** Select Graphic Rendition: how it begins and how it ends. */
+/** Select Graphic Rendition: begin and end codes. */
 const CODES: Readonly<Record<Colour, readonly [number, number]>> = {
   bold: [1, 22],
   dim: [2, 22],
@@ -10,12 +10,11 @@ const CODES: Readonly<Record<Colour, readonly [number, number]>> = {
   cyan: [36, 39],
 };
 
-/** Puts a colour around text that is clean. */
 export type Paint = (text: string, colour: Colour | undefined) => string;
 
 const plain: Paint = (text) => text;
 
-/** Colours only on a terminal that has some. Node looks at NO_COLOR, FORCE_COLOR and TERM by itself. */
+/** Colours only on a terminal that has them; Node reads NO_COLOR, FORCE_COLOR and TERM itself. */
 export function paintFor(stdout: NodeJS.WriteStream): Paint {
   if (!stdout.isTTY || !stdout.hasColors()) return plain;
   return (text, colour) => {
@@ -25,7 +24,6 @@ export function paintFor(stdout: NodeJS.WriteStream): Paint {
   };
 }
 
-/** Of a state, the same in every table. */
 export function colourOf(state: string): Colour | undefined {
   if (state === 'waiting') return 'yellow';
   if (state === 'idle' || state === 'completed') return 'green';

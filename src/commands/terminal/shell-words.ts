@@ -21,7 +21,7 @@ export const SHELL_WORDS: ReaderWords = {
   answers: '--answer',
 };
 
-/** A request that waits, without its id: where it is the only one nobody needs that. */
+/** A waiting request without its id, which is not needed if it is the only one. */
 export function withoutId(request: string): string {
   return request.replace(/^(permission|answer) \w+: /, '$1: ');
 }

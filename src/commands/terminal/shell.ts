@@ -20,7 +20,7 @@ import { exitOfError } from './exit-codes.ts';
 import { type Paint, paintFor } from './paint.ts';
 import { SHELL_WORDS } from './shell-words.ts';
 
-/** One subcommand that does what a tool does. */
+/** A command that works on instances. */
 export interface ShellCommand {
   readonly arguments: CommandArguments;
   /** It changes something on an instance. */
@@ -29,7 +29,6 @@ export interface ShellCommand {
   run(shell: Shell): Promise<number>;
 }
 
-/** What a command works with. */
 export interface Shell extends Output {
   readonly flags: ReadonlyMap<string, string>;
   readonly positionals: readonly string[];
@@ -37,68 +36,49 @@ export interface Shell extends Output {
   readonly logger: Logger;
   readonly process: NodeJS.Process;
   readonly paint: Paint;
-  /** See `widthOfTerminal`. */
+  /** Of the terminal, in columns; undefined if there is none. */
   readonly width: number | undefined;
-  /** Undefined where there is no terminal to ask in. */
+  /** Undefined without a terminal to ask in. */
   readonly askLine: AskLine | undefined;
-  /** Starts discovery, the first time. */
+  /** Starts discovery on first use. */
   runtime(options?: { readonly onChange?: () => void; readonly approver?: (one: Approver) => Approver }): Runtime;
-  /** A call of the operations that ends with the command, and asks the person in the terminal where there is one. */
+  /** A call that ends with the command, and asks the person in the terminal if there is one. */
   call(onProgress?: Call['onProgress']): Call;
-  /** Aborts when the command is to end. */
+  /** Aborts when the command must end. */
   readonly signal: AbortSignal;
-  /** From now on nothing is logged: another program has the screen. */
+  /** Stops logging: another program has the screen. */
   quiet(): void;
-  /** What Ctrl-C does from now on, in the place of ending the command. */
+  /** Replaces what Ctrl-C does, which is to end the command. */
   onInterrupt(act: () => void): void;
-  /** Does `work`, and records it as a call of that tool with these arguments. */
+  /** Runs `work` and records it as a call of that tool with these arguments. */
   recorded<T>(tool: string, args: object, work: () => Promise<Answer<T>>): Promise<Answer<T>>;
-  /** Records what was done in another way than by `recorded`. */
   record(entry: RecordEntry): void;
-  /** Prints as JSON. */
   printJson(data: unknown): void;
 }
 
-/** A day more than what anybody waits for; longer timers fire at once. */
+/** Well below the longest timer that Node has: longer ones fire at once. */
 const LONGEST_CALL_MS = 7 * 86_400_000;
 
-const COMMANDS: Readonly<Record<string, () => Promise<ShellCommand>>> = {
-  list: async () => (await import('../list.ts')).LIST,
-  ls: async () => (await import('../list.ts')).LIST,
-  send: async () => (await import('../send.ts')).SEND,
-  read: async () => (await import('../read.ts')).READ,
-  wait: async () => (await import('../wait.ts')).WAIT,
-  respond: async () => (await import('../respond.ts')).RESPOND,
-  abort: async () => (await import('../abort.ts')).ABORT,
-  sessions: async () => (await import('../sessions.ts')).SESSIONS,
-  attach: async () => (await import('../attach.ts')).ATTACH,
-  dashboard: async () => (await import('../dashboard.ts')).DASHBOARD,
-  open: async () => (await import('../open.ts')).OPEN,
-};
-
-/** Runs the subcommand `name`, and sets the exit code. */
+/** Runs the command and sets the exit code. */
 export async function runShellCommand(
-  name: string,
-  argv: readonly string[],
+  { name, command, argv }: { readonly name: string; readonly command: ShellCommand; readonly argv: readonly string[] },
   process: NodeJS.Process,
   output: Output,
 ): Promise<void> {
-  const command = await COMMANDS[name]?.();
-  if (command === undefined) throw new Error(`no command ${name}`);
   const { settings, warnings, flags, positionals } = await ownSettings(argv, process, command.arguments);
   if (command.changes && settings.readOnly) {
     throw new SettingsError(
-      `${name}: the setting read-only stands, so nothing was done; --no-read-only does it all the same`,
+      `${name}: the setting read-only forbids this, so nothing was done; --no-read-only overrides it`,
     );
   }
-  // That a machine has no tailscaled is nothing to tell each time.
+  // At level info every command would report that the machine has no tailscaled.
   let isQuiet = false;
   const logger = lineLogger(settings.logLevel === 'info' ? 'warn' : settings.logLevel, (line) => {
     if (!isQuiet) output.tell(line);
   });
   for (const warning of warnings) logger.log('warn', warning);
   const opened = openShell({ settings, logger, flags, positionals, process, output, quiet: () => (isQuiet = true) });
-  // No timer of the operations keeps the process.
+  // The operations' timers do not keep the process running.
   const alive = setInterval(() => {}, LONGEST_CALL_MS);
   try {
     process.exitCode = await command.run(opened.shell);
@@ -126,10 +106,10 @@ function openShell({ output, ...given }: Opening): Opened {
   const ending = new AbortController();
   const end = (): void => ending.abort();
   let onInterrupt = end;
-  // Whoever insists does not wait for what still ends in order.
+  // A second Ctrl-C ends the process without waiting for an orderly end.
   process.on('SIGINT', () => (ending.signal.aborted ? process.exit() : onInterrupt()));
   process.once('SIGTERM', end).once('SIGHUP', end);
-  // A reader that has left needs no answer.
+  // The reader of the output has left.
   process.stdout.once('error', end);
   const record = new CallRecord(settings.stateDir, systemClock, logger);
   const askLine = lineAsker(process);
@@ -185,12 +165,12 @@ function openShell({ output, ...given }: Opening): Opened {
   };
 }
 
-/** In columns; undefined where stdout is no terminal, or one whose size nobody has set. */
+/** In columns; undefined if stdout is not a terminal, or its size is not set. */
 export function widthOfTerminal({ isTTY, columns }: NodeJS.WriteStream): number | undefined {
   return isTTY && columns > 0 ? columns : undefined;
 }
 
-/** Who is at the shell is the person; what a model may settle they may. */
+/** The user of the shell is the person, who is asked for what a model may settle by itself elsewhere. */
 function personal(approver: Approver): Approver {
   return approver === 'model' ? 'ask' : approver;
 }
@@ -200,13 +180,13 @@ function timeoutMs(flags: ReadonlyMap<string, string>): number {
   return given === undefined ? LONGEST_CALL_MS : countOf('timeout', given, 604_800) * 1_000;
 }
 
-/** @throws {SettingsError} it is none, or out of bounds */
+/** @throws {SettingsError} not a number, or out of bounds */
 export function countOf(flag: string, text: string, max: number): number {
   if (/^\d{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= max) return Number(text);
   throw new SettingsError(`--${flag}: expected a whole number from 1 to ${max}, got ${quote(text)}`);
 }
 
-/** The words after the command. @throws {SettingsError} fewer than `names`, or more */
+/** The words after the command. @throws {SettingsError} there are too few or too many */
 export function takeNames(
   command: string,
   { positionals }: Pick<Shell, 'positionals'>,

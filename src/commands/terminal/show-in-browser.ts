@@ -1,7 +1,7 @@
 import { openBrowser } from '../../attach/browser.ts';
 import type { Shell } from './shell.ts';
 
-/** Opens the address in the person's browser, or prints it where that cannot be done, or with `--print`. */
+/** Opens the URL in the browser; prints it with `--print` or if there is no browser. */
 export async function showInBrowser({ flags, print, tell, process }: Shell, url: string): Promise<void> {
   const { platform, env } = process;
   const isOpen = !flags.has('print') && (await openBrowser(url, { platform, env }));

@@ -15,7 +15,7 @@ import { FollowMarks } from '../../operations/send/follow-marks.ts';
 import { RequestJournal } from '../../operations/send/request-journal.ts';
 import { createRuntime, type Runtime } from '../../operations/runtime.ts';
 
-/** Where calls on this machine say what they follow. */
+/** Shared by all calls on this machine. */
 export function followMarks({ stateDir }: Pick<Settings, 'stateDir'>): FollowMarks {
   return new FollowMarks(join(stateDir, 'following'), systemClock);
 }
@@ -26,20 +26,20 @@ export interface StartedRuntime {
 }
 
 export interface RuntimeOptions {
-  /** Called shortly after names or states of the listed instances have changed. */
+  /** Called shortly after a change of names or states in the listing. */
   readonly onChange?: (() => void) | undefined;
-  /** Of this machine's own instances, which are then not asked what they do. */
+  /** Watches this machine's own instances, which are then not polled. */
   readonly watcher?: Watcher;
   /** Of whoever reads the answers; default: a model. */
   readonly words?: ReaderWords;
 }
 
-/** Whose instances may be this machine's own. */
+/** Sources of this machine's own instances. */
 const OWN_SOURCES = new Set([REGISTRY_SOURCE, SERVICE_SOURCE]);
 
 /**
- * Starts discovery and returns what the operations work with; nothing is waited for.
- * @throws {SettingsError} the settings name a source that there is not
+ * Starts discovery and returns at once.
+ * @throws {SettingsError} the settings name an unknown source
  */
 export function startRuntime(
   settings: Settings,

@@ -4,25 +4,25 @@ export interface Column<Row> {
   readonly title: string;
   readonly cell: (row: Row) => string;
   readonly colour?: (row: Row) => Colour | undefined;
-  /** In how many columns of the terminal it still says something. */
+  /** Minimum useful width. */
   readonly least: number;
-  /** Of a path the end says more. */
+  /** Cut at the start: the end of a path says more. */
   readonly keepsEnd?: true;
-  /** Where there is no room, what has the greatest goes first; what has none stays. */
+  /** Without room, columns with the greatest number go first; those without one stay. */
   readonly dropped?: number;
 }
 
 const GAP = '  ';
 
-/** Draws nothing, or over the character before. */
+/** Zero columns wide. */
 const MARK = /\p{Mark}/u;
-/** Takes two columns of a terminal. */
+/** Two columns wide. */
 const WIDE =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\u3000-\u303e\uff01-\uff60]/u;
 
 /**
- * A line for the titles and one for each row, none wider than `width` columns of a terminal; uncut where that is undefined. What stands
- * in the cells must be clean and on one line.
+ * A line of titles and one for each row, cut to `width` columns of a terminal if defined. The cells must be clean and single
+ * lines.
  */
 export function table<Row>(
   rows: readonly Row[],
@@ -60,7 +60,7 @@ export function table<Row>(
   ];
 }
 
-/** How wide each column is that has room. */
+/** The widths of the columns that fit. */
 function fit<C extends Pick<Column<never>, 'least' | 'dropped'>>(
   natural: ReadonlyMap<C, number>,
   width: number,
@@ -73,7 +73,7 @@ function fit<C extends Pick<Column<never>, 'least' | 'dropped'>>(
     if (first?.dropped === undefined) break;
     widths.delete(first);
   }
-  // The widest gives first: one long cell does not cut the others.
+  // The widest shrinks first: one long cell must not cut the others.
   for (let excess = sum((_, own) => own) - width; excess > 0; excess -= 1) {
     const [widest] = [...widths]
       .filter(([{ least }, own]) => own > least)
@@ -84,7 +84,7 @@ function fit<C extends Pick<Column<never>, 'least' | 'dropped'>>(
   return widths;
 }
 
-/** Columns of a terminal. */
+/** In columns of a terminal. */
 export function widthOf(text: string): number {
   return Array.from(text).reduce((sum, character) => sum + widthOfCharacter(character), 0);
 }

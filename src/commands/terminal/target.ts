@@ -8,15 +8,15 @@ import type { Session } from '../../opencode/schema.ts';
 import { SHELL_WORDS } from './shell-words.ts';
 import type { Shell } from './shell.ts';
 
-/** What somebody wants to see: an instance that answered just now, and one of its sessions where they named one. */
+/** A connected instance, with the session if one was named. */
 export interface ShownTarget {
   readonly connected: Connected;
   readonly session: Session | undefined;
-  /** The session's or the instance's; undefined where that is the server's own, which nobody need name. */
+  /** The session's or the instance's; undefined if it is the server's own, which need not be named. */
   readonly directory: string | undefined;
 }
 
-/** Finds it, and records that as a call of `tool`. */
+/** Finds the target, and records this as a call of `tool`. */
 export async function findTarget(
   shell: Shell,
   tool: string,

@@ -6,12 +6,12 @@ import type { Shell } from './shell.ts';
 export const REVOKED =
   'revoked: nothing of this user is served to browsers or other machines. To serve again, run: opencode-mcp node --allow';
 
-/** Before an address is printed that would lead nowhere. @throws {OperationError} serving is revoked */
+/** @throws {OperationError} serving is revoked, so that an address would lead nowhere */
 export function refuseWhileRevoked({ settings }: Shell): void {
   if (isRevoked(settings.stateDir)) throw new OperationError(REVOKED);
 }
 
-/** Resolves when the command is to end, or serving is revoked: at once where it is already. */
+/** Resolves when the command must end or serving is revoked; at once if it already is. */
 export async function untilRevoked({ settings, logger, signal }: Shell): Promise<'revoked' | 'ended'> {
   const revocation = new Revocation({ stateDir: settings.stateDir, clock: systemClock, logger });
   await revocation.until('revoked', signal);
