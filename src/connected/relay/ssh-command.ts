@@ -2,20 +2,20 @@ import { SettingsError } from '../../config/settings.ts';
 import { checkDestination } from './ssh-arguments.ts';
 
 /**
- * Splits a command into words as a POSIX shell would, quotes and backslashes included, and evaluates nothing. What a shell
- * would evaluate (`$`, backticks, `;`, `|`, `&`, `<`, `>`, parentheses, globs, comments, assignments) is refused unless it
- * is quoted, so that no word silently differs from what the person saw the shell do. `~` stays as it is: ssh expands it in file names.
- * Throws a `SettingsError` that names `setting` and says what to change.
+ * Splits a command into words as a POSIX shell would, with quotes and backslashes, but evaluates nothing. Refuses what a shell would
+ * evaluate (`$`, backticks, `;`, `|`, `&`, `<`, `>`, parentheses, globs, comments, assignments) unless it is quoted, so that no word
+ * silently differs from the shell's. Keeps `~`, which ssh expands in file names.
+ * @throws {SettingsError} names `setting` and says what to change
  */
 export function splitCommand(command: string, setting: string): readonly [string, ...string[]] {
   const [first, ...rest] = new Splitter(command.trim(), setting).words();
-  // `""` is a word, but no program.
+  // `""` is a word, but not a program.
   if (first === undefined || first === '')
     throw new SettingsError(`${setting}: expected a command such as "ssh user@relay", got nothing`);
   return [first, ...rest];
 }
 
-/** The words of RELAY_SSH_CMD. @throws {SettingsError} it is no command that can reach a relay */
+/** The words of RELAY_SSH_CMD. @throws {SettingsError} the command cannot reach a relay */
 export function relayCommand(command: string): readonly string[] {
   const words = splitCommand(command, 'RELAY_SSH_CMD');
   checkDestination(words, 'RELAY_SSH_CMD');
@@ -34,9 +34,9 @@ class Splitter {
   readonly #setting: string;
   readonly #words: string[] = [];
   #at = 0;
-  /** Undefined between words: `''` is a word too. */
+  /** Undefined between words; `''` is a word. */
   #word: string | undefined;
-  /** Whether all of the word so far stood outside of quotes: only such a word can be an assignment. */
+  /** Whether the word so far has no quoted part. Only then it can be an assignment. */
   #isBare = true;
 
   constructor(text: string, setting: string) {
@@ -64,7 +64,7 @@ class Splitter {
       throw this.#notEvaluated(character);
     if (character === '#' && this.#word === undefined) throw this.#notEvaluated(character);
     if (character === '\n' || character === '\r') {
-      throw this.#error('holds a line break outside of quotes, and only one command is run; write it on one line');
+      throw this.#error('contains a line break outside of quotes, but only one command is run; write it on one line');
     }
     if (
       character === '=' &&
@@ -73,7 +73,7 @@ class Splitter {
       /^[A-Za-z_][A-Za-z0-9_]*$/.test(this.#word ?? '')
     ) {
       throw this.#error(
-        `begins with an assignment (${this.#word}=…), which no shell is there to make; write "env ${this.#word}=… ssh …"`,
+        `begins with an assignment (${this.#word}=…), which only a shell makes; write "env ${this.#word}=… ssh …"`,
       );
     }
     this.#add(character);
@@ -114,7 +114,7 @@ class Splitter {
   #escaped(): void {
     const following = this.#next();
     if (following === undefined) {
-      throw this.#error('ends in a backslash, which stands for nothing; remove it, or write \\\\ for a backslash');
+      throw this.#error('ends in a backslash, which escapes nothing; remove it, or write \\\\ for a backslash');
     }
     // A backslash before a line break joins the lines.
     if (following === '\n') return;
@@ -142,7 +142,7 @@ class Splitter {
 
   #notEvaluated(character: string): Error {
     return this.#error(
-      `holds ${character} at character ${this.#at}, which a shell would evaluate; the command is not evaluated: put it in single quotes if it is meant as it stands, else write out what it stands for`,
+      `contains ${character} at character ${this.#at}, which a shell would evaluate, but no shell runs the command; put it in single quotes to keep it as it is, or write out its value`,
     );
   }
 
