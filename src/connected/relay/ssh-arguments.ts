@@ -111,13 +111,13 @@ function* wordsOf(words: readonly string[]): Iterable<Word> {
 }
 
 /** @throws {SettingsError} `command` runs ssh without a host, or with a remote command, which must be ours */
-export function checkDestination(command: readonly string[], setting: string): void {
+export function checkDestination(command: readonly string[]): void {
   if (basename(command[0] ?? '') !== 'ssh') return;
   const [host, ...more] = [...wordsOf(command.slice(1))].flatMap(({ word }) => word ?? []);
-  if (host === undefined) throw new SettingsError(`${setting}: names no host; write it as in "ssh user@relay"`);
+  if (host === undefined) throw new SettingsError(`RELAY_SSH_CMD: names no host; write it as in "ssh user@relay"`);
   if (more.length > 0) {
     const shown = JSON.stringify(singleLine(more.join(' '), 100));
-    throw new SettingsError(`${setting}: must end with the host, since our command follows it; remove ${shown}`);
+    throw new SettingsError(`RELAY_SSH_CMD: must end with the host, since our command follows it; remove ${shown}`);
   }
 }
 

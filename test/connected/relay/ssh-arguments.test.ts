@@ -88,7 +88,7 @@ describe('what a real ssh makes of it', () => {
 });
 
 describe('the host', () => {
-  const check = (command: string) => () => checkDestination(command.split(' '), 'RELAY_SSH_CMD');
+  const check = (command: string) => () => checkDestination(command.split(' '));
 
   it.each([
     'ssh relay',

@@ -3,9 +3,7 @@ import { execFileSync } from 'node:child_process';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { splitCommand } from '../../../src/connected/relay/ssh-command.ts';
-
-const split = (command: string): readonly string[] => splitCommand(command, 'RELAY_SSH_CMD');
+import { splitCommand as split } from '../../../src/connected/relay/ssh-command.ts';
 
 const characters = (text: string): string[] => Array.from(text);
 
