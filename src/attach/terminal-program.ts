@@ -30,7 +30,7 @@ export async function runInTerminal(run: TerminalRun): Promise<number> {
   const stop = (): void => terminal.stop('SIGTERM');
   try {
     const child = await terminal.open(program, args, env, cwd);
-    if (child !== undefined) guard.watch(child);
+    if (child !== undefined) guard.watch('opencode', child);
     signal.addEventListener('abort', stop, { once: true });
     if (signal.aborted) stop();
     const { code, signal: ended } = await terminal.ended;

@@ -8,22 +8,22 @@ export const SUBCOMMANDS = ['start', 'status', 'cleanup', 'sessions', 'survey'] 
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 export type CommandLine =
-  /** `own`: the flags after the subcommand. */
+  /** `own`: our flags. */
   | { readonly kind: Exclude<Subcommand, 'start'>; readonly own: readonly string[] }
   | { readonly kind: 'help' }
   | { readonly kind: 'version' }
-  /** opencode is to do something else than open its terminal here. */
+  /** opencode does something else than open its terminal. */
   | { readonly kind: 'plain'; readonly forOpencode: readonly string[] }
   | {
       readonly kind: 'start';
       readonly own: readonly string[];
-      /** All that is opencode's, untouched. */
+      /** The arguments for opencode, unchanged. */
       readonly forOpencode: readonly string[];
-      /** The one of them that names the directory to work in. */
+      /** The argument among them that names the directory. */
       readonly project: string | undefined;
     };
 
-/** The flags of each subcommand beside the settings. */
+/** The flags of each subcommand, besides the settings. */
 export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean'>>>> = {
   start: { headless: 'boolean', 'no-password': 'boolean', lan: 'boolean' },
   status: { json: 'boolean' },
@@ -32,16 +32,16 @@ export const FLAGS: Readonly<Record<Subcommand, Readonly<Record<string, 'boolean
   survey: { json: 'boolean', request: 'boolean' },
 };
 
-/** Our flags of a start, and whether they take a value. */
+/** The flags of a start that are ours, and whether they take a value. */
 const OWN_FLAGS = knownFlags('opencode-connected', { flags: FLAGS.start, positionals: false });
-/** A shorter word is as near to one of opencode's options. */
+/** A shorter word resembles options of opencode as much. */
 const MIN_TYPO_CHARS = '--config'.length;
 
 /**
- * Takes the command line apart: ours, or one of `opencode` with flags of ours in it. After `--` there are none of ours.
- * Throws a `SettingsError`.
+ * Parses the command line: a subcommand of ours, or a command line of `opencode` that may contain our flags, but not after `--`.
  *
- * @param isDirectory whether a word names a directory, from where this was started
+ * @param isDirectory whether a word names a directory
+ * @throws {SettingsError}
  */
 export function readCommandLine(argv: readonly string[], isDirectory: (word: string) => boolean): CommandLine {
   const subcommand = SUBCOMMANDS.find((name) => name === argv[0]);
@@ -61,13 +61,13 @@ export function readCommandLine(argv: readonly string[], isDirectory: (word: str
   if (flag !== undefined)
     throw new SettingsError(
       plain === undefined
-        ? `${quote(project ?? '')} is no directory that opencode could work in; ${quote(flag)} is for a start of opencode in one`
-        : `${quote(flag)} is for a start of opencode in a project; ${quote(plain)} runs as opencode itself would run it, so leave ${quote(flag)} out`,
+        ? `${quote(project ?? '')} is not a directory; ${quote(flag)} is for a start of opencode in a directory`
+        : `${quote(flag)} is for a start of opencode in a project; ${quote(plain)} runs without opencode-connected, so leave ${quote(flag)} out`,
     );
   return { kind: 'plain', forOpencode };
 }
 
-/** Leaves a word alone that is the value of an option. */
+/** Removes the directory, but not an equal word that is the value of an option. */
 export function withoutProject(forOpencode: readonly string[], project: string | undefined): readonly string[] {
   const index = forOpencode.findIndex((word, at) => word === project && !VALUE_OPTIONS.has(forOpencode[at - 1] ?? ''));
   return index === -1 ? forOpencode : forOpencode.toSpliced(index, 1);
@@ -84,9 +84,9 @@ interface Split {
   readonly own: string[];
   readonly forOpencode: string[];
   project: string | undefined;
-  /** The word by which it is none of a start; all that follows is opencode's. `--help` for `-h` too. */
+  /** The word that makes it no start; all that follows is opencode's. `--help` for `-h` too. */
   plain: string | undefined;
-  /** That word stands where ours may stand. */
+  /** Whether that word comes before `--`. */
   isPlainOurs: boolean;
 }
 
@@ -110,7 +110,7 @@ function split(words: readonly string[]): Split {
     if (read.isPlainOurs && name.startsWith('--')) refuseOwnTypo(name);
     forOpencode.push(word);
     if (word === '--' || PLAIN_OPTIONS.has(name) || (read.project === undefined && COMMANDS.has(word))) {
-      // A second `--` is opencode's: what follows is none of its options.
+      // A second `--` is opencode's own, and no options follow it.
       if (word !== '--') read.plain = name === '-h' ? '--help' : word;
       forOpencode.push(...words.slice(index + 1));
       return read;
@@ -123,7 +123,7 @@ function split(words: readonly string[]): Split {
   return read;
 }
 
-/** Only what is no option of opencode that is known here: else that would be the person's to say. */
+/** Accepts the options of opencode that are known here. */
 function refuseOwnTypo(name: string): void {
   if (name.length < MIN_TYPO_CHARS || VALUE_OPTIONS.has(name) || PLAIN_OPTIONS.has(name)) return;
   const known = [...OWN_FLAGS.keys()].map((flag) => `--${flag}`);
@@ -138,14 +138,12 @@ function refuseTypo(word: string): void {
   const meant = didYouMean(word, SUBCOMMANDS);
   if (meant !== '')
     throw new SettingsError(
-      `${quote(word)}: neither a directory nor a subcommand of opencode-connected${meant} What is for opencode goes after --`,
+      `${quote(word)}: neither a directory nor a subcommand of opencode-connected${meant} Arguments for opencode go after --`,
     );
 }
 
 function refuseAddress(forOpencode: readonly string[]): void {
   const address = forOpencode.find((argument) => /^--(?:port|hostname)(?:=|$)/.test(argument));
   if (address !== undefined)
-    throw new SettingsError(
-      `${quote(address)}: opencode-connected chooses and checks a port of 127.0.0.1 by itself; leave it out`,
-    );
+    throw new SettingsError(`${quote(address)}: opencode-connected chooses a port of 127.0.0.1 itself; leave it out`);
 }

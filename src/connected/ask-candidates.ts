@@ -16,7 +16,7 @@ export type AskSettings = Pick<
   'healthCheckTimeoutMs' | 'healthConcurrency' | 'credentialRules' | 'defaultCredential'
 >;
 
-/** Looks who answers at each, and of that `parts` of what it does, as `opencode-mcp` does. In the same order; undefined where `signal` came first. Never rejects. */
+/** Probes each candidate as `opencode-mcp` does, with `parts` of its overview. Results are in the same order, and undefined if `signal` aborts first. Never rejects. */
 export async function askCandidates(
   candidates: readonly Candidate[],
   settings: AskSettings,
@@ -24,7 +24,7 @@ export async function askCandidates(
   parts: readonly OverviewPart[] = [],
 ): Promise<readonly (ProbeOutcome | undefined)[]> {
   const ending = new LinkedAbort(signal);
-  // Each port that is knocked at listens to it.
+  // Each probe adds a listener.
   setMaxListeners(0, ending.signal, signal);
   const commands = createSecretCommands({ clock: systemClock, signal: ending.signal });
   const credentials = createCredentialResolver(settings, { commands });

@@ -1,9 +1,9 @@
 /**
- * What the command lines of opencode 1.18 and OpenCode 2 hold, so far as it decides what `opencode-connected` does with them. A test
- * compares this with what the programs themselves say.
+ * The words of opencode 1.18 and OpenCode 2 command lines that decide what `opencode-connected` does. A test compares them with
+ * the programs' own help.
  */
 
-/** These do something else than open the terminal on a project. */
+/** Commands that do not open the terminal on a project. */
 export const COMMANDS: ReadonlySet<string> = new Set([
   'acp',
   'agent',
@@ -36,9 +36,7 @@ export const COMMANDS: ReadonlySet<string> = new Set([
   'web',
 ]);
 
-/**
- * With these, opencode prints something, opens its terminal on another server, or one (`--mini`) that cannot have a server beside it.
- */
+/** With these, opencode prints something, opens its terminal on another server, or opens one that has no server (`--mini`). */
 export const PLAIN_OPTIONS: ReadonlySet<string> = new Set([
   '--completions',
   '--get-yargs-completions',
@@ -50,7 +48,7 @@ export const PLAIN_OPTIONS: ReadonlySet<string> = new Set([
   '-v',
 ]);
 
-/** The next word is their value. */
+/** Options whose value is the next word. */
 export const VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--agent',
   '--cors',

@@ -2,27 +2,27 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { messageOf } from '../base/errors.ts';
 import { signalIfThere } from './process-table.ts';
 
-/** What was printed before the end is read in milliseconds. */
+/** Reading the last output takes milliseconds. */
 const LAST_WORDS_MS = 1_000;
-/** Far more than a version or an error has. */
+/** Far more than a version or an error message has. */
 const MAX_OUTPUT_CHARS = 10_000;
 
 export interface BriefRunLimits {
   readonly limitMs: number;
-  /** What does not end in time is ended with all that it started, which must then be nothing that is to stay. */
+  /** Kill also what it has started, which must not be meant to stay. */
   readonly signalsAll: boolean;
-  /** What it reads; else its standard input is empty. */
+  /** Its standard input; default empty. */
   readonly input?: string;
-  /** The last characters of its output that are kept; default 10,000. With `signalsAll`, one that prints more is ended. */
+  /** How many of its last characters are kept; default 10,000. With `signalsAll`, a program that prints more is killed. */
   readonly maxOutputChars?: number;
-  /** Ends it as the limit does. */
+  /** Kills it, as the limit does. */
   readonly signal?: AbortSignal;
 }
 
 export interface BriefRun {
-  /** Undefined where it could not be run or was ended. */
+  /** Undefined if it could not be run, or was killed. */
   readonly code: number | undefined;
-  /** It did not end in time. */
+  /** It reached the limit. */
   readonly isLate: boolean;
   readonly output: string;
   readonly errors: string;
@@ -31,8 +31,8 @@ export interface BriefRun {
 }
 
 /**
- * Runs a program that is to end soon, and ends it when it does not. Its end counts, not that of its output: a service that it
- * leaves behind may hold that open. Never rejects.
+ * Runs a program that should end soon, and kills it if it does not. Waits for the program's end, not for that of its output, which
+ * a service that it leaves behind may hold open. Never rejects.
  */
 export function runBriefly(
   program: string,
@@ -46,14 +46,14 @@ export function runBriefly(
     let isLate = false;
     let child: ChildProcessWithoutNullStreams;
     try {
-      // A session of its own: an interrupt at this terminal must not reach the service that it may start.
+      // In a session of its own: an interrupt at this terminal must not reach a service that it starts.
       child = spawn(program, args, { env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
     } catch (error) {
-      // Where the path goes through a file, or is too long, there is no event.
+      // There is no event if the path leads through a file, or is too long.
       resolve({ code: undefined, isLate, output, errors: messageOf(error), startError: error });
       return;
     }
-    // Where it reads nothing of it: its end says why.
+    // It may not read it; how it ended says why.
     child.stdin.on('error', () => {}).end(input);
     const kill = (): void => {
       if (child.pid !== undefined) signalIfThere(signalsAll ? -child.pid : child.pid, 'SIGKILL');
@@ -82,7 +82,7 @@ export function runBriefly(
       settle(undefined, error);
     });
     child.once('exit', (code) => {
-      // What it printed last is still on its way; what holds the output open longer is something that stays.
+      // The last output is still on its way. A service that it started may hold the output open longer.
       const read = setTimeout(() => settle(code ?? undefined), LAST_WORDS_MS);
       child.once('close', () => {
         clearTimeout(read);

@@ -11,10 +11,10 @@ import type { CommandOptions } from './status/places.ts';
 import { FLAGS, readCommandLine, type Subcommand, withoutProject } from './arguments.ts';
 
 const EXIT_FAILED = 1;
-/** What shells give for a process that a signal ended. */
+/** A shell's exit code for a process that a signal ended. */
 const EXIT_SIGNAL = 128;
 
-/** Reads the command line and does what it says. Ends the process. */
+/** Runs the command line, and ends the process. */
 export async function runConnected(process: NodeJS.Process, output: Output): Promise<void> {
   const command = readCommandLine(process.argv.slice(2), isDirectory);
   if (command.kind === 'help') {
@@ -24,7 +24,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
   }
   if (command.kind === 'version') {
     output.print(`${VERSION}\n`);
-    output.tell('that is of opencode-connected; opencode-connected -- --version prints that of opencode\n');
+    output.tell('this is the version of opencode-connected; opencode-connected -- --version prints that of opencode\n');
     return;
   }
   const { settings, warnings, flags } = await loadSettings({
@@ -50,11 +50,11 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
   for (const warning of warnings) tell(warning);
   const isOn = (flag: string): boolean => flags.get(flag) === 'true';
   if (command.kind !== 'start') {
-    process.exitCode = await look(command.kind, settings, { isOn, process, out: output.print });
+    process.exitCode = await runSubcommand(command.kind, settings, { isOn, process, out: output.print });
     return;
   }
   const headless = isOn('headless');
-  // Some terminals take their input from elsewhere, but none draws into a file or a pipe.
+  // Some terminals read their input elsewhere, but none draws into a file or a pipe.
   if (!headless && !isatty(STDOUT)) throw new SettingsError(NO_TERMINAL);
   const { project, forOpencode } = command;
   const { start } = await import('./start/start.ts');
@@ -64,7 +64,7 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
     withPassword: !isOn('no-password'),
     onLan: isOn('lan'),
     directory: project === undefined ? process.cwd() : realpathSync(project),
-    // opencode serve takes no directory: it is started there.
+    // opencode serve takes no directory argument; it is started in the directory.
     forOpencode: headless ? withoutProject(forOpencode, project) : forOpencode,
     process,
     tell,
@@ -74,13 +74,13 @@ export async function runConnected(process: NodeJS.Process, output: Output): Pro
 
 const STDOUT = 1;
 const NO_TERMINAL =
-  'standard output is no terminal, and opencode would draw its own there; with --headless it serves without one (opencode-connected --headless)';
+  'standard output is not a terminal, which opencode needs; to serve without one, run opencode-connected --headless';
 
 function isDirectory(word: string): boolean {
   return statSync(word, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
-async function look(
+async function runSubcommand(
   subcommand: Exclude<Subcommand, 'start'>,
   settings: Settings,
   { isOn, process, out }: Pick<CommandOptions, 'out'> & { isOn: (flag: string) => boolean; process: NodeJS.Process },
@@ -109,12 +109,12 @@ async function look(
   }
 }
 
-/** Ends as opencode did, so that the caller sees no difference. */
+/** Ends as opencode did: the caller sees no difference. */
 function endAs(process: NodeJS.Process, code: number | null, signal: NodeJS.Signals | null): void {
   if (signal === null) {
     process.exit(code ?? EXIT_FAILED);
   }
-  // Nothing listens for it any more, so it does what it does by default.
+  // Nothing listens for the signal any more, so it ends this process.
   process.kill(process.pid, signal);
   setTimeout(() => process.exit(EXIT_SIGNAL + constants.signals[signal]), 1000);
 }

@@ -108,7 +108,7 @@ test('where its terminal would be drawn into a pipe it says what to do, and star
   await using place = await openPlace('exit 0');
   const child = place.start('.');
   const [stderr, [code]] = await Promise.all([textOf(child.stderr), once(child, 'exit')]);
-  expect(stderr).toContain('standard output is no terminal');
+  expect(stderr).toContain('standard output is not a terminal');
   expect(stderr).toContain('opencode-connected --headless');
   expect(code).toBe(2);
   expect(await place.calls()).toBe('');

@@ -3,27 +3,27 @@ import { messageOf } from '../../base/errors.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { RemovalOrder } from '../survey/registry-survey.ts';
 import type { Action, Finding } from './finding.ts';
-import { look } from './look.ts';
+import { findLeftovers } from './find-leftovers.ts';
 import { endTunnel, removeState } from './wrappers.ts';
 
 const MAX_REASON_CHARS = 300;
 
 export interface CleanupOptions extends CommandOptions {
-  /** Only lists what would be removed. */
+  /** Only list what would be removed. */
   readonly dryRun: boolean;
 }
 
 /**
- * Removes what instances of this user left behind, here and on the relay: registrations, claims, passwords, state files, tunnels.
- * Only what is provably dead; everything is listed before. 1 where something could not be looked at or removed.
+ * Removes what this user's instances left behind, here and on the relay: registrations, claims, passwords, state files, tunnels. Lists
+ * everything first, and removes only what is provably dead. Exit code 1 if something could not be read or removed.
  */
 export async function runCleanup(options: CleanupOptions): Promise<ExitCode> {
   const { settings, signal, out, dryRun } = options;
   const registries = registriesOf(settings);
-  const { findings, here, relay } = await look(settings, registries, signal);
+  const { findings, here, relay } = await findLeftovers(settings, registries, signal);
   out(listing(findings));
-  if (typeof here === 'string') out(`This machine's registry directory was not looked at: ${here}.\n`);
-  if (typeof relay === 'string') out(`The relay was not looked at, and nothing is removed there: ${relay}.\n`);
+  if (typeof here === 'string') out(`This machine's registry directory could not be read: ${here}.\n`);
+  if (typeof relay === 'string') out(`The relay could not be read, and nothing is removed there: ${relay}.\n`);
   const dead = findings.filter(({ action }) => action !== undefined);
   if (dryRun && dead.length > 0) out('Nothing was removed (--dry-run).\n');
   const failures = dryRun ? 0 : await removeAll(dead, { ...options, ...registries });
@@ -51,13 +51,13 @@ function title({ where, what, subject }: Finding): string {
 
 type Removing = CleanupOptions & Registries;
 
-/** The relay first, in one connection; then here, the state files last, since they prove that the rest is dead. Gives how many were left. */
+/** Removes first on the relay, in one connection, then here; state files last, since they prove that the rest is dead. Resolves with how many were left. */
 async function removeAll(dead: readonly Finding[], removing: Removing): Promise<number> {
   const { out, signal } = removing;
   const sorted = [...dead].toSorted((one, other) => rank(one) - rank(other));
   const onRelay = sorted.filter(({ where }) => where === 'relay');
   let failures = await removeOnRelay(onRelay, removing);
-  /** Instances of which something could not be removed. */
+  /** Instances with remains that could not be removed. */
   const unfinished = new Set<string | undefined>();
   for (const finding of sorted.filter(({ where }) => where === 'here')) {
     if (signal.aborted) {
@@ -76,7 +76,7 @@ async function removeAll(dead: readonly Finding[], removing: Removing): Promise<
   return failures;
 }
 
-/** A registration comes before its password. */
+/** A registration is removed before its password. */
 function rank({ what }: Finding): number {
   return ['registration', 'claim', 'password', 'tunnel', 'state file'].indexOf(what);
 }
@@ -92,13 +92,15 @@ async function removeOnRelay(findings: readonly Finding[], { relay, out, signal 
   const problems = findings.map((_, index) => {
     if (typeof removals === 'string') return removals;
     const one = removals[index];
-    return one?.removed === true ? undefined : singleLine(one?.reason ?? 'it said nothing of it', MAX_REASON_CHARS);
+    return one?.removed === true
+      ? undefined
+      : singleLine(one?.reason ?? 'it did not report a result', MAX_REASON_CHARS);
   });
   findings.forEach((finding, index) => out(outcome(finding, problems[index])));
   return problems.filter((problem) => problem !== undefined).length;
 }
 
-/** Gives the reason where it was left. */
+/** Resolves with the reason if it was left. */
 async function removeHere({ action }: Finding, { settings, here, signal }: Removing): Promise<string | undefined> {
   if (action === undefined) return 'it is not provably dead';
   if (action.kind === 'state') return removeState(action.file, settings.stateDir);

@@ -7,7 +7,7 @@ import type { Action, Finding } from './finding.ts';
 export interface Evidence {
   readonly where: 'here' | 'relay';
   readonly survey: RegistrySurvey;
-  /** Of this machine's wrappers, running or not. */
+  /** The state files of this machine's wrappers, running or not. */
   readonly states: readonly RunStateFile[];
 }
 
@@ -16,8 +16,8 @@ const MAX_REASON_CHARS = 300;
 const NOT_ALONE = 'others can write in the registry directory, or it is not of this user';
 
 /**
- * What of a registry directory is dead, and what only may be. What lives is not in the result. Dead is a registration of this user
- * on whose port nothing listens, and whose instance is gone: its claim is of a process that ended or, here, its wrapper did.
+ * Finds what is dead in a registry directory, and what may be. A registration of this user is dead if nothing listens on its port and
+ * its instance is gone: the process that claimed it has ended or, on this machine, its wrapper has.
  */
 export function judgeRegistry(evidence: Evidence): readonly Finding[] {
   const { survey } = evidence;
@@ -60,13 +60,13 @@ function judgeRegistration(
   if (!file.isMine) return finding(`belongs to uid ${file.ownerUid}, not to this user`);
   if (claim?.holder === 'elsewhere') {
     return finding(
-      `is held by a process of ${JSON.stringify(singleLine(claim.host, 100))}, which cannot be asked here`,
+      `is held by a process of ${JSON.stringify(singleLine(claim.host, 100))}, which cannot be checked here`,
     );
   }
   if (gone === undefined) {
-    return finding('nothing tells who wrote it and whether that still lives; remove it by hand if it is dead');
+    return finding('its writer is unknown, so it may be alive; remove it by hand if it is dead');
   }
-  if (listens === 'unknown') return finding(`${gone}, but whether something listens on its port is not known`);
+  if (listens === 'unknown') return finding(`${gone}, but it is not known whether something listens on its port`);
   return finding(`${gone}, and nothing listens on its port ${registration.port}`, {
     kind: 'registration',
     name: file.name,
@@ -76,7 +76,7 @@ function judgeRegistration(
   });
 }
 
-/** Undefined where nothing proves it. A claim of another instance's proves nothing of this one. */
+/** Undefined if nothing proves it. Another instance's claim proves nothing about this one. */
 function whyGone(
   id: string | undefined,
   claim: SurveyedClaim | undefined,
@@ -89,9 +89,9 @@ function whyGone(
   return `its opencode-connected (pid ${state.state.pid}) has ended`;
 }
 
-/** Names that are still held for instances that ended before they were registered. */
+/** Claims of instances that ended before they were registered. */
 function claimsWithout({ where, survey, states }: Evidence): readonly Finding[] {
-  // A damaged registration may still be somebody's.
+  // A damaged registration may still be in use.
   const odd = survey.odd.map(({ fileName }) => fileName.slice(0, -'.json'.length));
   const names = new Set([...survey.registrations.map(({ name }) => name), ...odd]);
   const running = new Set(states.filter(({ isRunning }) => isRunning).map(({ state }) => state.id));
@@ -111,10 +111,10 @@ function claimsWithout({ where, survey, states }: Evidence): readonly Finding[] 
   return findings;
 }
 
-/** `found`: what was found of registrations and claims. */
+/** @param found the findings about registrations and claims */
 function judgePasswords({ where, survey, states }: Evidence, found: readonly Finding[]): readonly Finding[] {
   const removable = new Set(found.filter(({ action }) => action !== undefined).map(({ subject }) => subject));
-  // An id that is still registered after this, or still claimed, needs its password.
+  // An id that stays registered or claimed needs its password.
   const needed = new Set<string | undefined>(states.filter(({ isRunning }) => isRunning).map(({ state }) => state.id));
   for (const { name, registration } of survey.registrations) {
     if (!removable.has(shownPath(survey, `${name}.json`))) needed.add(registration.id);

@@ -8,16 +8,16 @@ import { readRunStates, type RunStateFile } from '../run-state.ts';
 import type { Finding } from './finding.ts';
 
 const MAX_PATH_CHARS = 300;
-/** ssh closes its connection in a round trip. */
+/** ssh closes its connection within a round trip. */
 const TERM_LIMIT_MS = 2_000;
 
 export interface WrapperEvidence {
   readonly states: readonly RunStateFile[];
-  /** With symbolic links resolved; undefined where it could not be looked at. */
+  /** With symbolic links resolved; undefined if it could not be read. */
   readonly registryDir: string | undefined;
 }
 
-/** State files and tunnels of wrappers that ended without taking them along. */
+/** State files and tunnels that wrappers left behind. */
 export async function judgeWrappers({ states, registryDir }: WrapperEvidence): Promise<readonly Finding[]> {
   const running = new Set(states.filter(({ isRunning }) => isRunning).map(({ state }) => state.sshPid));
   const dead = states.filter(({ isRunning }) => !isRunning);
@@ -44,7 +44,7 @@ async function judgeState(file: RunStateFile, registryDir: string | undefined): 
   }
   if (!(await isWithin(state.registryFile, registryDir)) && (await exists(state.registryFile))) {
     if (registryDir === undefined)
-      return { ...finding, reason: `${ended}, but its registry directory was not looked at` };
+      return { ...finding, reason: `${ended}, but its registry directory could not be read` };
     const directory = singleLine(dirname(state.registryFile), MAX_PATH_CHARS);
     return {
       ...finding,
@@ -61,7 +61,7 @@ async function judgeTunnel(file: RunStateFile, pid: number): Promise<readonly Fi
   return [{ where: 'here', what: 'tunnel', subject, reason, id: file.state.id, action: { kind: 'tunnel', file, pid } }];
 }
 
-/** Removes the state file unless it has become another wrapper's. Gives the reason where it is left. */
+/** Removes the state file unless it is another wrapper's now. Resolves with the reason if it is left. */
 export async function removeState(file: RunStateFile, stateDir: string): Promise<string | undefined> {
   const now = await findAgain(file, stateDir);
   if (now === 'gone') return undefined;
@@ -77,7 +77,7 @@ export async function removeState(file: RunStateFile, stateDir: string): Promise
   }
 }
 
-/** Ends the tunnel if it still is what it was. Gives the reason where it is left. */
+/** Ends the tunnel if it is still the same process. Resolves with the reason if it is left. */
 export async function endTunnel(file: RunStateFile, pid: number, stateDir: string): Promise<string | undefined> {
   const identity = await identifyProcess(pid);
   if (identity === undefined) return undefined;
@@ -92,7 +92,7 @@ export async function endTunnel(file: RunStateFile, pid: number, stateDir: strin
   return 'it does not end';
 }
 
-/** Undefined where the file is another wrapper's by now, or its own that runs. */
+/** Undefined if the file is another wrapper's now, or its wrapper runs. */
 async function findAgain(file: RunStateFile, stateDir: string): Promise<RunStateFile | 'gone' | undefined> {
   const now = (await readRunStates(stateDir)).find(({ path }) => path === file.path);
   if (now === undefined) return (await exists(file.path)) ? undefined : 'gone';
@@ -104,7 +104,7 @@ function opencodeRuns({ state }: RunStateFile): Promise<boolean> {
   return isAlive({ pid: state.opencodePid, started: state.opencodeStarted });
 }
 
-/** Whether the process is this user's and was started to forward that wrapper's port: a pid alone comes back. */
+/** Whether the process is this user's and forwards that wrapper's port; pids are reused. */
 async function isTunnelOf({ state }: RunStateFile, pid: number): Promise<boolean> {
   const line = (await ps(['-ww', '-o', 'uid=,args=', '-p', String(pid)])) ?? '';
   const [uid] = line.trim().split(/\s+/, 1);

@@ -4,40 +4,40 @@ import { singleLine } from '../../base/plain-text.ts';
 import { SettingsError } from '../../config/settings.ts';
 
 /**
- * Without these there is no session to talk through, or no end of it: what the person's configuration or command says instead is
- * meant for their own sessions. Their forwards may fail, as they do wherever another session has them already.
+ * The connection does not work without these, whatever the person's configuration or command says about their own sessions. The
+ * person's forwards may fail, as they do if another session has them already.
  */
 const NEEDED = {
   SessionType: 'default',
   RemoteCommand: 'none',
   StdinNull: 'no',
   ForkAfterAuthentication: 'no',
-  // It may wait for its input, which is ours.
+  // A local command may read its input, which is ours.
   PermitLocalCommand: 'no',
-  // A shared connection would make a tunnel that outlives this process. Without a path there is none, whatever ControlMaster says.
+  // In a shared connection the tunnel would outlive this process. Without a path none is shared, whatever ControlMaster says.
   ControlPath: 'none',
-  // The line with the port of the tunnel is an information.
+  // ssh prints the tunnel's port at this level.
   LogLevel: 'INFO',
   ExitOnForwardFailure: 'no',
   ClearAllForwardings: 'no',
 };
 
-/** Those in the person's command win: ssh takes the first of two equal options. Lost connections show after 45 s. */
+/** Options in the person's command win, since ssh takes the first of two. A lost connection is noticed after 45 s. */
 const DEFAULTS = {
-  // SessionType and its like came with OpenSSH 8.7. All unknown ones, since this replaces the list in the person's configuration.
+  // SessionType and others came with OpenSSH 8.7. All unknown ones, since this replaces the person's own list.
   IgnoreUnknown: '*',
   ServerAliveInterval: '15',
   ServerAliveCountMax: '3',
-  // For the network and the key exchange, not for what a person types.
+  // Covers the network and the key exchange, not the time in which a person types.
   ConnectTimeout: '30',
 };
 
 export interface SshArguments {
-  /** The person's command in words. */
+  /** The person's ssh command in words. */
   readonly command: readonly string[];
   /** Whether ssh may ask at the terminal. */
   readonly interactive: boolean;
-  /** Of this machine: where a tunnel leads. Without one, the person's own forwards are not opened either. */
+  /** Where the tunnel leads on this machine. Without one, the person's own forwards are not opened either. */
   readonly localPort?: number;
   /** What the relay's login shell runs. */
   readonly remoteCommand: string;
@@ -60,20 +60,20 @@ export function sshArguments({ command, interactive, localPort, remoteCommand }:
   ];
 }
 
-/** The environment of an ssh that may not ask: it would, in a window, where it has no terminal; gcloud would on standard input, which is ours. */
+/** Environment of an ssh that may not ask. Without a terminal it would ask in a window, and gcloud on standard input, which is ours. */
 export const ASKS_NOTHING = { SSH_ASKPASS_REQUIRE: 'never', CLOUDSDK_CORE_DISABLE_PROMPTS: '1' };
 
-/** A word of ssh's flags, of which the last may take a value: ssh(1). */
+/** A word of ssh flags, the last of which may take a value: ssh(1). */
 const FLAGS = /^-([1246AaCfGgKkMNnqsTtVvXxYy]*)(?:([BbcDEeFIiJLlmOoPpQRSWw])(.*))?$/s;
-/** -f, -N, -n and -s are settings above, -q and -y hide the port's line. */
+/** -f, -N, -n and -s contradict the settings above; -q and -y hide the line with the port. */
 const UNWANTED_FLAGS = /[fNnqsy]/g;
-/** -E hides the port's line, -S shares the connection. */
+/** -E hides the line with the port; -S shares the connection. */
 const UNWANTED_VALUES = 'ES';
 
-/** A flag cannot be taken back by a later option, so what of the person's stands against `NEEDED` is left out. */
+/** Leaves out the person's flags and options that contradict `NEEDED`: a later option does not cancel them. */
 function withoutNeeded(command: readonly string[]): readonly string[] {
   const names = command.map((word) => basename(word));
-  // gcloud has flags of its own, and passes on what stands behind "--".
+  // gcloud has flags of its own, and passes on what follows "--".
   const before = names.includes('gcloud') ? names.indexOf('--') : names.indexOf('ssh');
   if (before === -1) return command;
   const kept = command.slice(0, before + 1);
@@ -92,10 +92,10 @@ function withoutNeeded(command: readonly string[]): readonly string[] {
 }
 
 interface Word {
-  /** One that is no flag. */
+  /** Set if the word is not a flag. */
   readonly word?: string;
   readonly flags: string;
-  /** The flag with a value, which is attached to it or the word behind. */
+  /** The flag that has a value, attached to it or in the next word. */
   readonly letter: string;
   readonly attached: string;
   readonly value: readonly string[];
@@ -110,18 +110,18 @@ function* wordsOf(words: readonly string[]): Iterable<Word> {
   }
 }
 
-/** @throws {SettingsError} `command` is ssh's own, and names no host, or names a command for it: our options and ours come behind */
-export function checkDestination(command: readonly string[], setting: string): void {
+/** @throws {SettingsError} `command` runs ssh without a host, or with a remote command, which must be ours */
+export function checkDestination(command: readonly string[]): void {
   if (basename(command[0] ?? '') !== 'ssh') return;
   const [host, ...more] = [...wordsOf(command.slice(1))].flatMap(({ word }) => word ?? []);
-  if (host === undefined) throw new SettingsError(`${setting}: names no host; write it as in "ssh user@relay"`);
+  if (host === undefined) throw new SettingsError(`RELAY_SSH_CMD: names no host; write it as in "ssh user@relay"`);
   if (more.length > 0) {
     const shown = JSON.stringify(singleLine(more.join(' '), 100));
-    throw new SettingsError(`${setting}: ends with the host, since a command of ours comes behind it; remove ${shown}`);
+    throw new SettingsError(`RELAY_SSH_CMD: must end with the host, since our command follows it; remove ${shown}`);
   }
 }
 
-/** Whether `setting`, as `Name=value` or `Name value`, is one of ours. */
+/** Whether `setting`, in the form `Name=value` or `Name value`, is in `NEEDED`. */
 function isNeeded(setting: string): boolean {
   const name = /^\s*"?(\w+)/.exec(setting)?.[1]?.toLowerCase();
   return Object.keys(NEEDED).some((needed) => needed.toLowerCase() === name);

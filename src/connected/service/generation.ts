@@ -1,13 +1,13 @@
 import { ReportedError } from '../../base/program.ts';
 import { runBriefly } from '../run-briefly.ts';
 
-/** Which generation of opencode a program is. */
+/** The generation of an opencode program. */
 export type OpencodeGeneration =
   | { readonly number: 1; readonly version?: string }
   /** One service for each user. The preview does not report `version`. */
   | { readonly number: 2; readonly version?: string; readonly isPreview?: true };
 
-/** It cannot be known; the message says what to do. */
+/** The generation cannot be determined. The message says what to do. */
 export class GenerationError extends ReportedError {
   override readonly name = 'GenerationError';
 }
@@ -16,8 +16,8 @@ export class GenerationError extends ReportedError {
 const LIMIT_MS = 30_000;
 
 /**
- * Asks the program itself. What says nothing, such as a script of the person's own, counts as generation 1. Rejects where it does not
- * end: started as generation 1, one of generation 2 could serve the same sessions beside the service.
+ * Asks the program itself. A program that prints no version, such as a script, counts as generation 1. Rejects if it does not
+ * end: an OpenCode 2 that is started as generation 1 could serve the same sessions as the service.
  */
 export async function askGeneration(
   program: string,

@@ -6,7 +6,7 @@ import { jsonOf } from '../../base/errors.ts';
 import { askGeneration, type OpencodeGeneration } from './generation.ts';
 
 const rememberedSchema = z.object({
-  /** Which file it was, and in which state. */
+  /** Identifies the program's file and its content. */
   stamp: z.string(),
   generation: z.object({
     number: z.union([z.literal(1), z.literal(2)]),
@@ -16,8 +16,8 @@ const rememberedSchema = z.object({
 });
 
 /**
- * As `askGeneration`, which takes opencode a second, but asks the same file once: the answer for the program of the last start is kept
- * in `<state directory>/generation.json`. Rejects where it does.
+ * As `askGeneration`, which takes a second, but asks the same file once: keeps the answer for the last program in
+ * `<state directory>/generation.json`.
  */
 export async function rememberedGeneration(
   program: string,
@@ -29,14 +29,14 @@ export async function rememberedGeneration(
   if (known !== undefined && known.stamp === stamp) return known.generation as OpencodeGeneration;
   const generation = await askGeneration(program, env);
   const isCertain = generation.version !== undefined || generation.number === 2;
-  // Without it the next start takes longer, and nothing else.
+  // If it cannot be kept, the next start takes longer.
   if (stamp !== undefined && isCertain) await write(path, stateDir, { stamp, generation }).catch(() => {});
   return generation;
 }
 
 /**
- * Undefined for what may be another opencode next time although its file is the same: a script, and the program of a version
- * manager to which `opencode` is only a link.
+ * Undefined if the same file may run another opencode next time: a script, or the program of a version manager to which
+ * `opencode` links.
  */
 async function stampOf(program: string): Promise<string | undefined> {
   try {

@@ -7,7 +7,7 @@ interface ServiceArguments {
   readonly forOpencode: readonly string[];
 }
 
-/** Throws a `SettingsError` for what makes no sense with the one service of an OpenCode 2 user. */
+/** @throws {SettingsError} an argument makes no sense with the one service of an OpenCode 2 user */
 export function checkServiceArguments({ headless, withPassword, forOpencode }: ServiceArguments): void {
   if (!withPassword)
     throw new SettingsError('--no-password: the service of OpenCode 2 always has a password; leave it out');
@@ -16,10 +16,9 @@ export function checkServiceArguments({ headless, withPassword, forOpencode }: S
       '--headless with OpenCode 2 starts no opencode of its own and passes nothing on; leave out the options of opencode',
     );
   for (const [index, argument] of forOpencode.entries()) {
-    // A text of the person's own may be any word.
+    // A prompt may be any text.
     if (forOpencode[index - 1] === '--prompt') continue;
     const [name] = argument.split('=', 1);
-    // Two servers on one store put two turns into one session.
     if (name === '--standalone')
       throw new SettingsError(
         `${quote(argument)}: that starts a second server on the same sessions, beside your service: two turns could run in one session; leave it out`,

@@ -3,17 +3,17 @@ import type { Refusal } from '../../node/access/request-guard.ts';
 import { ExchangeProxy, passwordCheck } from '../../node/proxy/exchange-proxy.ts';
 
 export interface ServiceProxyOptions {
-  /** To listen at. */
+  /** Where to listen. */
   readonly host: string;
-  /** Any free one where 0. */
+  /** 0: any free one. */
   readonly port: number;
-  /** What callers have; of this proxy alone. */
+  /** The callers' password, for this proxy alone. */
   readonly password: string;
-  /** The service as it is written down now, with its own password. Undefined while there is none. */
+  /** The service's current address, with its own password. Undefined while there is none. */
   readonly service: () => Promise<Pick<Connection, 'endpoint' | 'credential'> | undefined>;
 }
 
-/** They make a login that outlives the proxy and its password. */
+/** These create a login that outlives the proxy and its password. */
 const LOGINS = /^\/(?:api\/pair|auth)(?:\/|$)/i;
 const NO_LOGINS: Refusal = {
   status: 403,
@@ -24,7 +24,7 @@ const NOT_RUNNING: Refusal = {
   text: 'The OpenCode 2 service of that machine is not running; start opencode there.',
 };
 
-/** Stands for the user's own OpenCode 2 service, whose password is permanent, behind a random one. Rejects where it cannot listen there. */
+/** Serves the user's OpenCode 2 service, whose password is permanent, behind another password. Rejects if it cannot listen. */
 export function openServiceProxy({ host, port, password, service }: ServiceProxyOptions): Promise<ExchangeProxy> {
   const isAllowed = passwordCheck(password);
   return ExchangeProxy.open({

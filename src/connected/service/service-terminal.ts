@@ -5,10 +5,10 @@ import type { Ending } from '../start/opencode-process.ts';
 import type { Terminal } from '../start/terminal.ts';
 import { ServiceError } from './own-service.ts';
 
-/** It leaves within a second. */
+/** It ends within a second. */
 const TERM_MS = 5_000;
 
-/** The person's terminal on the service, started as the person would start it. What it leaves running is not ended with it. */
+/** The person's terminal on the service, started as the person would start it. Does not end what it leaves running. */
 export class ServiceTerminal {
   /** Never rejects. */
   readonly ended: Promise<Ending>;
@@ -21,7 +21,7 @@ export class ServiceTerminal {
     this.ended = new Promise((resolve) => (this.#end = resolve));
   }
 
-  /** Gives its process. Rejects with a `ServiceError` where it cannot be run. */
+  /** Resolves with its process. @throws {ServiceError} it cannot be run */
   async open(
     program: string,
     args: readonly string[],
@@ -42,25 +42,25 @@ export class ServiceTerminal {
     return (await identifyProcess(pid)) ?? { pid };
   }
 
-  /** Passes a signal on that the terminal may have sent to it as well. */
+  /** Passes on a signal that the terminal may have sent to it as well. */
   pass(signal: NodeJS.Signals): void {
     this.#child?.kill(signal);
   }
 
-  /** Sends `signal`, and SIGKILL when it has not ended 5 s later. */
+  /** Sends `signal`, and SIGKILL 5 s later. */
   stop(signal: NodeJS.Signals): void {
     this.pass(signal);
-    // Stopped, it would not hear it.
+    // A stopped process does not act on a signal.
     this.pass('SIGCONT');
     setTimeout(() => this.pass('SIGKILL'), TERM_MS).unref();
   }
 }
 
-/** In the place of a terminal: goes on until a signal comes. */
+/** Replaces the terminal: goes on until a signal comes. */
 export class HeldOpen implements Pick<ServiceTerminal, keyof ServiceTerminal> {
   readonly ended: Promise<Ending>;
   #end: (ending: Ending) => void = () => {};
-  /** Nothing else need keep this process alive. */
+  /** Keeps this process alive. */
   readonly #alive = setInterval(() => {}, 2 ** 30);
 
   constructor() {

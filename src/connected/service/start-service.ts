@@ -71,7 +71,7 @@ export async function startOnService(start: ServiceStart): Promise<Ending> {
     if (signals.ended !== undefined) return { code: null, signal: signals.ended };
     signals.starting();
     const terminal = await client.open(start.program, start.forOpencode, start.env);
-    if (terminal !== undefined) guard.watch(terminal);
+    if (terminal !== undefined) guard.watch('opencode', terminal);
     if (holder === undefined) held.announce(terminal);
     const following = held.follow(terminal, holder !== undefined, ending.signal);
     if (headless)

@@ -9,41 +9,41 @@ import { sessionsAtRest } from '../../operations/sessions/sessions-at-rest.ts';
 import { sessionRow } from '../../operations/sessions/sessions.ts';
 import type { SessionRow } from '../../operations/shapes.ts';
 import { quoteName, safeToShow, sentence } from '../../base/plain-text.ts';
-import { type CommandOptions, type ExitCode } from '../status/places.ts';
+import type { CommandOptions, ExitCode } from '../status/places.ts';
 import { messageOf } from '../../base/errors.ts';
 import { askRegistered, type Registered } from '../status/registered.ts';
 import { cell, fitted, fittedPath, WIDTH, wrapped } from '../status/table.ts';
 
 export interface SessionsOptions extends CommandOptions {
-  /** Print a `SessionsReport` instead of text. */
+  /** Print a `SessionsReport`. */
   readonly json: boolean;
-  /** For each instance, once it is known to be healthy; default 8 s. */
+  /** For each healthy instance; default 8 s. */
   readonly limitMs?: number;
 }
 
-/** What `sessions --json` prints. Fields may be added; what is here keeps its name and meaning. Text is safe to show. */
+/** The output of `sessions --json`. Fields may be added; these keep their names and meanings. Text is safe to show. */
 export interface SessionsReport {
   readonly format: 1;
-  /** Most recently updated first; the newest of each instance. */
+  /** The newest of each instance, most recently updated first. */
   readonly sessions: readonly FoundSession[];
   /** Instances whose sessions are not in the list, and why. */
   readonly missing: readonly { readonly instance: string; readonly reason: string }[];
 }
 
 export interface FoundSession extends SessionRow {
-  /** More than one where processes share a home: each knows the session. */
+  /** Several if processes share a home, since each of them knows the session. */
   readonly instances: readonly string[];
 }
 
-/** Of each instance, newest first. */
+/** The most sessions of one instance. */
 const LISTED = 30;
-/** In the text. */
+/** The most sessions in the text. */
 const SHOWN = 40;
-/** A cold instance answers its first session request after some 1.2 s; a hung one must not hold up the others for long. */
+/** A cold instance answers its first session request after some 1.2 s; a hung one must not delay the others for long. */
 const INSTANCE_LIMIT_MS = 8_000;
 const MAX_REASON_CHARS = 300;
 
-/** Prints the recent sessions of every instance registered on this machine. 1 where the registry directory or an instance could not be asked. */
+/** Prints the recent sessions of every instance registered here. Exit code 1 if the registry directory or an instance could not be read. */
 export async function runSessions({
   settings,
   json,
@@ -67,14 +67,13 @@ export async function runSessions({
 type Answer = { readonly sessions: readonly FoundSession[] } | { readonly instance: string; readonly reason: string };
 
 async function sessionsOf(
-  { candidate, answer, connection, ownDirectory, dialect }: Registered,
+  { candidate, answer, reached }: Registered,
   limitMs: number,
   signal: AbortSignal,
 ): Promise<Answer> {
   const instance = candidate.claims.name ?? candidate.key;
-  if (answer.state !== 'healthy' || connection === undefined || ownDirectory === undefined || dialect === undefined) {
-    return { instance, reason: 'reason' in answer ? answer.reason : answer.state };
-  }
+  if (reached === undefined) return { instance, reason: 'reason' in answer ? answer.reason : answer.state };
+  const { dialect, connection, directory: ownDirectory } = reached;
   const late = (): Error => new Error(`no answer within ${limitMs / 1000} s`);
   try {
     return await within({ clock: systemClock, ms: limitMs, late, signal }, async (cut) => {
@@ -86,7 +85,7 @@ async function sessionsOf(
       const nowMs = Date.now();
       const isOpencode1 = dialect === 'opencode-1';
       const resting = sessions.filter(
-        // The preview shows how a session ended only by loading its directory.
+        // To show how a session ended, the preview would load the session's directory.
         ({ id, directory }) =>
           !statuses.has(id) && (isOpencode1 ? directory === ownDirectory : dialect === 'opencode-2'),
       );
@@ -109,10 +108,10 @@ async function sessionsOf(
   }
 }
 
-/** So it looks to every process that does not work on it. */
+/** The states that a session has in processes that do not run it. */
 const AT_REST: ReadonlySet<string> = new Set<SessionState['state']>(['idle', 'starting', 'interrupted']);
 
-/** One row for a session. If several processes know it, its state is from the one that works on it. */
+/** One row for each session. If several processes know it, its state is from the one that runs it. */
 function merged(rows: readonly FoundSession[]): readonly FoundSession[] {
   const byId = new Map<string, FoundSession>();
   for (const row of rows) {
@@ -129,10 +128,10 @@ const AGE_WIDTH = 9;
 function render({ sessions, missing }: SessionsReport, nowMs: number): string {
   const lines = sessions.slice(0, SHOWN).flatMap((session) => sessionLines(session, nowMs));
   if (sessions.length === 0) lines.push('No sessions.');
-  if (sessions.length > SHOWN) lines.push(`and ${sessions.length - SHOWN} more; --json tells all`);
+  if (sessions.length > SHOWN) lines.push(`and ${sessions.length - SHOWN} more; --json shows all`);
   for (const { instance, reason } of missing.slice(0, SHOWN))
-    lines.push(...wrapped(`not asked: ${quoteName(instance)}: ${reason}`, ''));
-  if (missing.length > SHOWN) lines.push(`and ${missing.length - SHOWN} more that were not asked`);
+    lines.push(...wrapped(`no sessions of ${quoteName(instance)}: ${reason}`, ''));
+  if (missing.length > SHOWN) lines.push(`and ${missing.length - SHOWN} more that gave no sessions`);
   return `${lines.join('\n')}\n`;
 }
 

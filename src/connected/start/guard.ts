@@ -5,12 +5,12 @@ import type { ProcessIdentity } from '../process-table.ts';
 import { RUNS } from '../relay/claim-script.ts';
 
 /**
- * Waits on its input, which ends with the wrapper however that ends. Without `done` before it, the wrapper was killed: ends
- * opencode, which nobody could reach any more, and an ssh that does not hear of it, and removes the state file. What it works
- * on comes as lines, the last of each kind counts:
+ * Reads its input, which ends when the wrapper does. If `done` did not come before, the wrapper was killed: ends opencode, which
+ * nobody could reach any more, and ssh, if it has not noticed; then removes the state file. The input is lines, of which the last
+ * of each kind counts:
  *
  *     opencode <pid> <start time, or ->
- *     server <the same of the process that listens, which a script may have started>
+ *     server <the same for the process that listens, which a script may have started>
  *     ssh <the same, or nothing while there is none>
  *     state <path>
  *     done
@@ -21,7 +21,7 @@ LC_ALL=C
 trap '' HUP INT TERM QUIT TSTP
 opencode= server= ssh= state=
 ${RUNS}
-# Whether the process $1, begun at $2, runs. Where either start time is not known, any of that number does.
+# Whether the process $1, started at $2, runs. If either start time is unknown, any process with that pid counts.
 lives() { runs "$1" && { [ "$2" = - ] || [ "$since" = - ] || [ "$since" = "$2" ]; }; }
 still() { lives $opencode || lives $server; }
 signal() {
@@ -39,7 +39,7 @@ while IFS= read -r line; do
 done
 if still; then
   signal TERM
-  # Stopped, it would not hear it.
+  # A stopped process does not act on TERM.
   signal CONT
   tries=0
   while still && [ "$tries" -lt 50 ]; do
@@ -48,7 +48,7 @@ if still; then
   done
   signal KILL
 fi 2>/dev/null
-# Mostly it has ended by now, with its input. It leads a group, unless it is the first one, which might have asked at the terminal.
+# It has usually ended with its input by now. It leads a group unless it was the first ssh, which might have asked at the terminal.
 if lives $ssh; then
   set -- $ssh
   kill -KILL -"$1" || kill -KILL "$1"
@@ -56,44 +56,30 @@ fi 2>/dev/null
 [ -z "$state" ] || rm -f "$state" "$state.tmp"
 `;
 
-/** A small process that outlives this one by a moment and tidies up after it, should it be killed. */
+/** A small process that outlives this one and tidies up if it was killed. */
 export class Guard {
   readonly #child: ChildProcessByStdio<Writable, null, null>;
 
   constructor() {
-    // A session of its own: what ends the terminal's processes must not end it too.
+    // In a session of its own it survives what ends the processes of the terminal.
     this.#child = spawn('/bin/sh', ['-c', PROGRAM], { detached: true, stdio: ['pipe', 'ignore', 'ignore'], cwd: '/' });
     this.#child.on('error', () => {});
     this.#child.stdin.on('error', () => {});
     this.#child.unref();
   }
 
-  /** What was started as opencode. */
-  watch(opencode: ProcessIdentity): void {
-    this.#tell('opencode', opencode);
-  }
-
-  /** The process that listens, where it is another. */
-  watchServer(server: ProcessIdentity): void {
-    this.#tell('server', server);
-  }
-
-  /** The ssh there is now, or none. */
-  watchSsh(ssh: ProcessIdentity | undefined): void {
-    this.#tell('ssh', ssh);
-  }
-
-  #tell(what: string, whom: ProcessIdentity | undefined): void {
-    const words = whom === undefined ? [what] : [what, whom.pid, whom.started ?? '-'];
+  /** Ends this process too: the opencode, the server that it has started, or the current ssh, if there is one. */
+  watch(what: 'opencode' | 'server' | 'ssh', identity: ProcessIdentity | undefined): void {
+    const words = identity === undefined ? [what] : [what, identity.pid, identity.started ?? '-'];
     if (this.#child.stdin.writable) this.#child.stdin.write(`${words.join(' ')}\n`);
   }
 
-  /** A path with a line break cannot be passed on; its file stays for `cleanup`. */
+  /** Removes the state file too. A path with a line break cannot be sent; `cleanup` removes that file. */
   remove(stateFile: string): void {
     if (!stateFile.includes('\n')) this.#child.stdin.write(`state ${stateFile}\n`);
   }
 
-  /** Nothing is left to tidy up. */
+  /** Ends the guard: nothing is left to tidy up. */
   dismiss(): void {
     this.#child.stdin.end('done\n');
   }

@@ -1,11 +1,11 @@
 import { hasUnsafeCharacters, quote } from '../../config/quote.ts';
 import { SettingsError } from '../../config/settings.ts';
 
-/** Room for `-12` and `.json` within the 255 bytes that a file name may have, and short enough for a line of a listing. */
+/** A file name has at most 255 bytes, which must hold `-12` and `.claim` too; a listing shows it on one line. */
 const MAX_NAME_BYTES = 200;
 const MAX_NAME_CHARS = 100;
 
-/** The name a person gave, or a `SettingsError` that says what is wrong with it: it becomes a file name, here and on the relay. */
+/** Returns a name that can be a file name, here and on the relay. @throws {SettingsError} it cannot */
 export function checkInstanceName(written: string): string {
   const problem = nameProblem(written);
   if (problem !== undefined) throw new SettingsError(`INSTANCE_NAME: ${problem}, got ${quote(written)}`);

@@ -14,10 +14,10 @@ import { errorCode, messageOf } from '../../base/errors.ts';
 
 const PASSWORD_BYTES = 32;
 
-/** A password command may ask a person something. */
+/** A password command may ask the person. */
 const PASSWORD_LIMIT_MS = 60_000;
 
-/** Throws a `SettingsError` where --lan makes no sense. */
+/** @throws {SettingsError} --lan makes no sense with the other settings */
 export function checkLan(settings: Pick<Settings, 'mdnsInterfaces' | 'connected'>, withPassword: boolean): void {
   if (!withPassword)
     throw new SettingsError(
@@ -30,15 +30,15 @@ export function checkLan(settings: Pick<Settings, 'mdnsInterfaces' | 'connected'
     throw new SettingsError('--lan with OPENCODE_MDNS_INTERFACES=none: there is no interface to advertise on');
 }
 
-/** Every address of this machine, of both families where it has both. */
+/** The address that stands for all of this machine: of both families if it has IPv6. */
 export function everyAddress(): string {
   const addresses = Object.values(networkInterfaces()).flatMap((found) => found ?? []);
   return addresses.some(({ family }) => family === 'IPv6') ? '::' : '0.0.0.0';
 }
 
 /**
- * The password for an instance on the LAN: the configured one, else one that is made once and kept, so that what other machines
- * know of it stays right. Throws a `SettingsError` where it cannot be read or kept.
+ * The password for an instance on the LAN: the configured one, or one that is made once and kept, since other machines store it.
+ * @throws {SettingsError} it cannot be read or kept
  */
 export async function lanPassword(
   { defaultCredential, stateDir }: Pick<Settings, 'defaultCredential' | 'stateDir'>,
@@ -63,7 +63,6 @@ export async function lanPassword(
   }
 }
 
-/** Where the password that is made once is kept. */
 export function lanPasswordPath(stateDir: string): string {
   return join(stateDir, 'lan', 'password');
 }
@@ -83,7 +82,7 @@ export interface AdvertOptions {
   readonly logger: Logger;
 }
 
-/** Says on the LAN that an instance is there, for as long as it is. */
+/** Advertises an instance on the LAN. */
 export class LanAdvert {
   readonly #options: AdvertOptions;
   #publisher: Promise<Publisher> | undefined;
@@ -93,7 +92,7 @@ export class LanAdvert {
     this.#options = options;
   }
 
-  /** `name`: as registered on this machine. */
+  /** @param name its name on this machine */
   announce(name: string, { port, directory }: { readonly port: number; readonly directory?: string }): void {
     const { id, interfaces, clock, logger } = this.#options;
     this.#publisher = import('../../mdns/publisher.ts').then(async ({ Publisher: Made }) => {
@@ -110,7 +109,7 @@ export class LanAdvert {
     });
   }
 
-  /** Says goodbye. Never rejects. */
+  /** Sends a goodbye. Never rejects. */
   async close(): Promise<void> {
     this.#closed = true;
     const publisher = await this.#publisher?.catch(() => undefined);

@@ -18,38 +18,37 @@ export interface OpencodeOptions {
   /** Absolute. */
   readonly program: string;
   readonly headless: boolean;
-  /** To start it in; this process's own where unset. */
+  /** The working directory; by default this process's own. */
   readonly directory?: string;
   readonly port: number;
-  /** To listen at: loopback, or every address of the machine. */
+  /** Where it listens: loopback, or every address of the machine. */
   readonly host: string;
-  /** The person's own. */
+  /** The person's arguments. */
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly password?: string;
   readonly clock: Clock;
 }
 
-/** How a process ended: with a status, or by a signal. */
 export interface Ending {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
 }
 
-/** What answers on its port. */
+/** An opencode that answers on its port. */
 export interface Answering {
   readonly version: string;
-  /** Its own, absolute. */
+  /** Its own directory, absolute. */
   readonly directory: string;
 }
 
 const POLL_MS = 100;
 const ASK_LIMIT_MS = 5_000;
 const MAX_ANSWER_BYTES = 256 * 1024;
-/** opencode ends within a second; a tool of it that hangs may hold it up. */
+/** opencode ends within a second, unless one of its tools hangs. */
 const TERM_MS = 5_000;
 
-/** One opencode, with the terminal in its hands. */
+/** One opencode, which has the terminal. */
 export class OpencodeProcess {
   readonly pid: number;
   readonly port: number;
@@ -58,10 +57,10 @@ export class OpencodeProcess {
   readonly #child: ChildProcess;
   readonly #options: OpencodeOptions;
   readonly #over = new AbortController();
-  /** The process that listens: another where the program is a script that starts opencode and waits for it. */
+  /** The process that listens, if the program is a script that starts opencode and waits for it. */
   #server: ProcessIdentity | undefined;
 
-  /** Starts it. Rejects when the program cannot be run. */
+  /** Rejects if the program cannot be run. */
   static async start(options: OpencodeOptions): Promise<OpencodeProcess> {
     const { program, headless, directory: cwd, port, host, args, env } = options;
     const listen = ['--port', String(port), '--hostname', host];
@@ -86,7 +85,7 @@ export class OpencodeProcess {
     });
   }
 
-  /** Known once it answers, if the system shows it. */
+  /** The process that listens, if it is another one. Known once opencode answers, if the system shows it. */
   get server(): ProcessIdentity | undefined {
     return this.#server;
   }
@@ -96,8 +95,8 @@ export class OpencodeProcess {
   }
 
   /**
-   * Resolves when it answers on its port, with what it says of itself; with `taken` when another process listens there, and
-   * with undefined when it has ended. May take as long as a cold start takes.
+   * Resolves when it answers on its port; with `taken` if another process listens there, and with undefined if it has
+   * ended. Has no time limit, since a cold start has none.
    */
   async answers(): Promise<Answering | 'taken' | undefined> {
     const { clock } = this.#options;
@@ -117,14 +116,14 @@ export class OpencodeProcess {
     if (!this.#over.signal.aborted) this.#child.kill(signal);
   }
 
-  /** Ends it, by force after 5 s. */
+  /** Ends it; sends SIGKILL after 5 s. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ending> {
-    // Before it listens, whatever a script has started is it.
+    // Before it listens, any process that a script has started may be opencode.
     if (this.#server === undefined && !this.#over.signal.aborted) {
       for (const pid of await familyOf(this.pid)) if (pid !== this.pid) signalIfThere(pid, signal);
     }
     this.kill(signal);
-    // Stopped, it would not hear it.
+    // A stopped process does not act on a signal.
     this.kill('SIGCONT');
     const late = setTimeout(() => this.kill('SIGKILL'), TERM_MS);
     const ending = await this.ended;
@@ -132,7 +131,7 @@ export class OpencodeProcess {
     return ending;
   }
 
-  /** A script that was ended by a signal has not ended what it waited for. */
+  /** A script that a signal ended leaves the opencode for which it waited. */
   async #endServer(): Promise<void> {
     const server = this.#server;
     if (server === undefined || !(await isAlive(server))) return;
@@ -141,7 +140,7 @@ export class OpencodeProcess {
     while (!(await endsWithin(server, TERM_MS))) signalIfThere(server.pid, 'SIGKILL');
   }
 
-  /** Whose the listener on the port is, if the system shows it. */
+  /** Who listens on the port, if the system shows it. */
   async #portOwner(): Promise<'nobody' | 'own' | 'another' | 'unknown'> {
     if ((await listenerOn(this.port)) === 'none') return 'nobody';
     const [listeners, family] = await Promise.all([listenersOn(this.port), familyOf(this.pid)]);
@@ -152,11 +151,11 @@ export class OpencodeProcess {
     return 'own';
   }
 
-  /** With the password of this start, which no other process knows. Undefined as long as there is no answer. */
+  /** Undefined while there is no answer. */
   async #ask(): Promise<Answering | undefined> {
     const { password } = this.#options;
     const connection = {
-      // Where the system cannot say who listens, the start would never end: the port was free, and the password is of this start alone.
+      // `configured` permits the password even if the system does not show who listens. The port was free, and only this start has the password.
       endpoint: { url: `http://127.0.0.1:${this.port}`, route: 'loopback' as const, configured: true as const },
       ...(password !== undefined && { credential: { username: 'opencode', password } }),
     };

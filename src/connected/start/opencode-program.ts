@@ -4,14 +4,14 @@ import { delimiter, join } from 'node:path';
 import { shownPath } from '../../config/quote.ts';
 import { SettingsError } from '../../config/settings.ts';
 
-/** Absolute path of the opencode to start: `bin` itself, or the first of that name on PATH. Throws a `SettingsError`. */
+/** The absolute path of the opencode to start: `bin` itself, or the first program of that name on PATH. @throws {SettingsError} */
 export async function findOpencode(bin: string, searchPath: string | undefined): Promise<string> {
   if (bin.includes('/')) {
     if (await isProgram(bin)) return bin;
     throw new SettingsError(`OPENCODE_BIN: ${shownPath(bin)} is no program that can be run; set it to opencode's path`);
   }
   for (const folder of (searchPath ?? '').split(delimiter)) {
-    // An empty entry means the working directory, which holds whatever a project brings along.
+    // An empty or relative entry leads into the project, which may bring its own program of that name.
     const path = join(folder, bin);
     if (folder.startsWith('/') && (await isProgram(path))) return path;
   }

@@ -4,12 +4,12 @@ import { badPortReason } from '../../base/urls.ts';
 
 export const LOWEST_PORT = 4096;
 export const HIGHEST_PORT = 5095;
-/** A loopback connect is answered at once; a full backlog is not, and is no free port either. */
+/** Loopback answers a connect at once, unless the backlog is full, and then the port is in use. */
 const CONNECT_LIMIT_MS = 1_000;
 
 /**
- * A port on which nothing listens, on loopback or at `host`. Looks from a random one on, so that two that start together seldom meet; `not` are those
- * that turned out to be taken.
+ * A port on which nothing listens, neither on loopback nor at `host`. Starts at a random one, so that two starts at once seldom collide.
+ * @param not ports that proved to be taken
  */
 export async function choosePort(host: string, not: ReadonlySet<number> = new Set()): Promise<number> {
   const count = HIGHEST_PORT - LOWEST_PORT + 1;
@@ -24,7 +24,7 @@ export async function choosePort(host: string, not: ReadonlySet<number> = new Se
   );
 }
 
-/** Binding alone would not tell on macOS, where a wildcard listener does not stand in the way of a specific one. */
+/** Binding alone is not enough on macOS, which lets it succeed beside a wildcard listener. */
 export async function isFree(port: number, host: string): Promise<boolean> {
   return (await listenerOn(port)) === 'none' && (await canBind(port, host));
 }

@@ -10,7 +10,7 @@ import type { Settings } from '../../config/settings.ts';
 import { identifyProcess, type ProcessIdentity } from '../process-table.ts';
 import { PATIENCE_MS, RelayLink } from '../relay/relay-link.ts';
 import { wasInterrupted } from '../relay/ssh-failures.ts';
-import { type RelayState, runStatePath } from '../run-state.ts';
+import type { RelayState } from '../run-state.ts';
 import { logPath } from './log-file.ts';
 import { RunStateWriter } from './run-state-writer.ts';
 
@@ -81,7 +81,7 @@ export class OwnRegistrations {
   }
 
   get stateFile(): string {
-    return runStatePath(this.#options.settings.stateDir, this.#options.id);
+    return this.#stateFile.path;
   }
 
   /** The registered name on this machine, or the wanted one before that. */

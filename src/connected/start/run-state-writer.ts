@@ -3,7 +3,7 @@ import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import type { Logger } from '../../base/log.ts';
 import { type RunState, runStateFolder, runStatePath } from '../run-state.ts';
 
-/** Keeps the state file of one wrapper, for `status` and `cleanup`. Writes go one after the other; none ever rejects. */
+/** Writes the state file of one wrapper, for `status` and `cleanup`. Writes run one after another and never reject. */
 export class RunStateWriter {
   readonly path: string;
   readonly #folder: string;
@@ -19,7 +19,7 @@ export class RunStateWriter {
   write(state: RunState): Promise<void> {
     return this.#then(async () => {
       await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-      // One writer for each file; the guard knows it by this name.
+      // Each file has one writer. The guard knows this name.
       const temporary = `${this.path}.tmp`;
       await writeFile(temporary, `${JSON.stringify(state)}\n`, { mode: 0o600 });
       await rename(temporary, this.path);

@@ -63,7 +63,7 @@ export async function start(options: StartOptions): Promise<Ending> {
   const advert = onLan
     ? new LanAdvert({ id, interfaces: settings.mdnsInterfaces, clock: systemClock, logger })
     : undefined;
-  const onSsh = (ssh: ProcessIdentity | undefined): void => guard.watchSsh(ssh);
+  const onSsh = (ssh: ProcessIdentity | undefined): void => guard.watch('ssh', ssh);
   const registration = { settings, sshCommand, id, name, onLan, clock: systemClock, logger, onSsh, tell };
   if (generation.number === 2) {
     const { startOnService } = await import('../service/start-service.ts');

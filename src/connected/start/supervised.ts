@@ -10,7 +10,7 @@ import { messageOf } from '../../base/errors.ts';
 
 export interface SupervisedOptions {
   readonly launch: Omit<OpencodeOptions, 'port'>;
-  /** The only port to listen on; any free one where undefined. */
+  /** The only port to listen on. Undefined: any free one. */
   readonly wantedPort: number | undefined;
   readonly terminal: Terminal;
   readonly guard: Guard;
@@ -18,23 +18,23 @@ export interface SupervisedOptions {
 }
 
 export interface Hooks {
-  /** opencode answers. */
+  /** Called when opencode answers. */
   readonly answers: (instance: RunningInstance, port: number) => void;
-  /** Another process took the port first; this is the next one. */
+  /** Called with the next port if another process took the port first. */
   readonly moved: (port: number) => Promise<void>;
 }
 
-/** opencode could not do what it is here for; the message says what to do. */
+/** opencode cannot do what it should. The message says what to do. */
 export class OpencodeError extends ReportedError {
   override readonly name = 'OpencodeError';
 }
 
-/** Who takes a port in the moment between its choice and its use, takes the second and third hardly too. */
+/** Another process rarely takes a port between its choice and its use, and hardly ever several in a row. */
 const MAX_STARTS = 5;
-/** What to do about one that is too old. */
+/** The advice for an opencode that is too old. */
 export const OUTDATED = 'its terminal does not work behind a password. Update it: opencode upgrade';
 
-/** opencode on a port that nobody else has, until it ends. */
+/** Runs opencode on a port that no other process has, until it ends. */
 export class Supervised {
   readonly #options: SupervisedOptions;
   readonly #taken = new Set<number>();
@@ -59,13 +59,13 @@ export class Supervised {
     );
   }
 
-  /** Sends `signal`, and SIGKILL when it has not ended 5 s later. */
+  /** Sends `signal`, and SIGKILL 5 s later. */
   stop(signal: NodeJS.Signals): void {
     this.#stopping ??= signal;
     void this.#current?.stop(signal);
   }
 
-  /** Passes a signal on that a terminal may have sent to opencode as well. */
+  /** Passes on a signal that the terminal may have sent to opencode as well. */
   pass(signal: NodeJS.Signals): void {
     this.#current?.kill(signal);
   }
@@ -88,7 +88,7 @@ export class Supervised {
       }
       if (typeof answer === 'object') {
         const { directory } = answer;
-        if (opencode.server !== undefined) this.#options.guard.watchServer(opencode.server);
+        if (opencode.server !== undefined) this.#options.guard.watch('server', opencode.server);
         hooks.answers({ process: await opencode.identity(), directory }, opencode.port);
       }
       const ending = await opencode.ended;
@@ -103,12 +103,12 @@ export class Supervised {
       throw new OpencodeError(`cannot start ${launch.program}: ${messageOf(error)}`);
     });
     this.#current = opencode;
-    guard.watch(await opencode.identity());
+    guard.watch('opencode', await opencode.identity());
     if (this.#stopping !== undefined) void opencode.stop(this.#stopping);
     return opencode;
   }
 
-  /** As `answers`, but not of one that is too old, where the program itself said nothing of that. */
+  /** As `OpencodeProcess.answers`, but rejects if it is too old, which a script around it may have hidden. */
   async #answerOf(opencode: OpencodeProcess): Promise<Answering | 'taken' | undefined> {
     const { logger, terminal } = this.#options;
     const answer = await opencode.answers();

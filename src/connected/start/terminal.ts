@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 
 /**
- * What a full-screen program leaves switched on when it is killed: bracketed paste, focus and mouse reports, keyboard
- * protocol, hidden cursor, the alternate screen, colours.
+ * Switches off what a killed full-screen program leaves on: bracketed paste, focus and mouse reports, the keyboard
+ * protocol, the hidden cursor, the alternate screen, colours.
  */
 const RESET = [
   '\u001B[?2004l',
@@ -14,13 +14,12 @@ const RESET = [
   '\u001B[0m',
 ].join('');
 
-/** The terminal as it was found; opencode leaves it so by itself unless it is killed. */
 export interface Terminal {
-  /** Puts line discipline and screen back as they were. */
+  /** Resets line discipline and screen, which a killed opencode does not do. */
   restore(): void;
 }
 
-/** Remembers how the terminal is set. Without one there is nothing to do. */
+/** Remembers the settings of the terminal, if there is one. */
 export function rememberTerminal({ stdin, stdout }: Pick<NodeJS.Process, 'stdin' | 'stdout'>): Terminal {
   const modes = stdin.isTTY ? stty(['-g'])?.trim() : undefined;
   return {
@@ -31,7 +30,7 @@ export function rememberTerminal({ stdin, stdout }: Pick<NodeJS.Process, 'stdin'
   };
 }
 
-/** Undefined where there is no `stty`. */
+/** Undefined if there is no `stty`. */
 function stty(args: readonly string[]): string | undefined {
   const { status, stdout } = spawnSync('stty', args, { stdio: ['inherit', 'pipe', 'ignore'], encoding: 'utf8' });
   return status === 0 ? stdout : undefined;

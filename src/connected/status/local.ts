@@ -10,7 +10,7 @@ import type { LocalInstance, Wrapper } from './report.ts';
 
 const MAX_CHARS = 300;
 
-export async function localInstance({ candidate, answer, dialect, overview }: Registered): Promise<LocalInstance> {
+export async function localInstance({ candidate, answer, reached, overview }: Registered): Promise<LocalInstance> {
   const { claims, endpoint } = candidate;
   const { name = candidate.key, id, hostname: host, localPort, directory } = claims;
   const passwordFile = await passwordFileOf(candidate);
@@ -24,11 +24,13 @@ export async function localInstance({ candidate, answer, dialect, overview }: Re
     passwordFile,
     port: Number(new URL(endpoint.url).port),
     directory: directory === undefined ? undefined : text(directory),
-    attach: dialect && attachCommand(endpoint.url, { passwordFile, dialect, isOwn: claims.service !== undefined }),
+    attach:
+      reached &&
+      attachCommand(endpoint.url, { passwordFile, dialect: reached.dialect, isOwn: claims.service !== undefined }),
   };
 }
 
-/** The words of `opencode-mcp list`. */
+/** In the words of `opencode-mcp list`. */
 function stateOf(answer: PortAnswer, overview: Overview | undefined): Pick<LocalInstance, 'state' | 'reason'> {
   if (answer.state !== 'healthy') {
     const { state, reason } = answer;
@@ -55,20 +57,19 @@ async function passwordFileOf({ credential }: Registered['candidate']): Promise<
   );
 }
 
-/**
- * The file's content is read by the shell of whoever runs it: no password stands in a command line or in a history.
- *
- * @param isOwn it is this user's own service of OpenCode 2, to which opencode goes by itself
- */
+interface AttachTarget {
+  readonly passwordFile?: string | undefined;
+  readonly dialect?: Dialect;
+  /** Whether it is this user's own OpenCode 2 service, which opencode finds by itself. */
+  readonly isOwn?: boolean;
+}
+
+/** The shell reads the password from its file, so that no command line or history contains it. */
 export function attachCommand(
   url: string,
-  {
-    passwordFile,
-    dialect = 'opencode-1',
-    isOwn = false,
-  }: { readonly passwordFile?: string | undefined; readonly dialect?: Dialect; readonly isOwn?: boolean },
+  { passwordFile, dialect = 'opencode-1', isOwn = false }: AttachTarget,
 ): string | undefined {
-  // The preview can go nowhere else.
+  // The preview can only reach its own service.
   if (dialect === 'opencode-2-preview') return isOwn ? 'lildax' : undefined;
   if (isOwn) return 'opencode';
   const isOpencode1 = dialect === 'opencode-1';

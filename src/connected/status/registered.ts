@@ -18,87 +18,87 @@ import { createSameDirectory, type SameDirectory } from '../../probing/same-dire
 import { askCandidates } from '../ask-candidates.ts';
 import { type Places } from './places.ts';
 
-/** What answers at a registration's port right now. Text is safe to show. */
+/** What answers on a registration's port now. Text is safe to show. */
 export type PortAnswer =
   | { readonly state: 'healthy'; readonly version: string; readonly directory: string }
-  /** Another instance than was registered. */
+  /** Another instance than the registered one. */
   | { readonly state: 'other'; readonly version: string; readonly directory: string; readonly reason: string }
   | {
       /**
-       * `locked`: it refuses our password, or wants one; `refused`: nothing listens; `silent`: something does and does not answer;
-       * `failed`: it answers, but not as an opencode does; `untrusted`: not asked, others can write the registration.
+       * `locked`: it refuses our password, or needs one; `refused`: nothing listens; `silent`: something listens but does not answer;
+       * `failed`: it answers, but not as opencode does; `untrusted`: not asked, since others can write the registration.
        */
       readonly state: 'locked' | 'refused' | 'silent' | 'unsupported' | 'failed' | 'untrusted';
       readonly reason: string;
     };
 
-/** A registration on this machine, asked. */
+/** A registration on this machine, and the answer on its port. */
 export interface Registered {
   readonly candidate: Candidate;
   readonly answer: PortAnswer;
-  /** Of the generation that answers. Only for one that is healthy. */
-  readonly dialect?: Dialect;
-  /** With the password that fits. Only for one that is healthy. */
-  readonly connection?: Connection;
-  /** What it does in its own directory. Only for one that is healthy and told. */
+  /** Only for a healthy one. */
+  readonly reached?: {
+    readonly dialect: Dialect;
+    /** With the password that it accepts. */
+    readonly connection: Connection;
+    /** Unchanged from its own `/path`: the only directory that may go into a request. Empty for OpenCode 2. */
+    readonly directory: string;
+  };
+  /** Its state in its own directory. Only for a healthy one that gave it. */
   readonly overview?: Overview | undefined;
-  /** As its own `/path` tells it, unchanged: the only one that may go into a request. Empty of OpenCode 2. Only for one that is healthy. */
-  readonly ownDirectory?: string;
 }
 
 export interface RegisteredHere {
   /** In the order of the file names. */
   readonly registered: readonly Registered[];
   readonly notes: readonly Note[];
-  /** Why the directory could not be read. */
+  /** Why the directory could not be read. A missing one is no problem. */
   readonly problem?: string;
-  /** There is none yet, which is no problem. */
-  readonly isMissing: boolean;
 }
 
 const MAX_DIRECTORY_CHARS = 300;
 const MAX_REASON_CHARS = 300;
 
-/** Reads this machine's registry directory as `opencode-mcp` does, and asks what answers. Never rejects. */
+/** Reads this machine's registry directory as `opencode-mcp` does, and probes each port. Never rejects. */
 export async function askRegistered(settings: Places, signal: AbortSignal): Promise<RegisteredHere> {
   const source = createRegistrySource(registryOptionsOf(settings), systemDependencies(silentLogger));
   try {
     const { candidates, notes } = await source.scan(signal);
-    return { registered: await askAll(candidates, settings, signal), notes, isMissing: false };
+    return { registered: await askAll(candidates, settings, signal), notes };
   } catch (error) {
     const isMissing = error instanceof SourceUnavailableError;
-    return { registered: [], notes: [], isMissing, ...(!isMissing && { problem: messageOf(error) }) };
+    return { registered: [], notes: [], ...(!isMissing && { problem: messageOf(error) }) };
   } finally {
     await source.close();
   }
 }
 
 async function askAll(
-  candidates: readonly Candidate[],
+  files: readonly Candidate[],
   settings: Places,
   signal: AbortSignal,
 ): Promise<readonly Registered[]> {
   const services = await ownServices(settings, signal);
-  const known = candidates.map((one) => {
-    const candidate = asService(one, services);
-    const { directory: claimed, ...claims } = candidate.claims;
-    // Whatever answers is listed, with its own directory.
-    return { candidate, claimed, asked: { ...candidate, claims } };
+  const candidates = files.map((one) => asService(one, services));
+  const trusted = candidates.filter(({ trust }) => trust.level === 'trusted');
+  // Without the claimed directory: whatever answers is listed, with its own directory.
+  const unclaimed = trusted.map((one) => {
+    const { directory: _, ...claims } = one.claims;
+    return { ...one, claims };
   });
-  const trusted = known.flatMap(({ asked }) => (asked.trust.level === 'trusted' ? [asked] : []));
-  const outcomes = await askCandidates(trusted, settings, signal);
-  const outcomeOf = new Map(trusted.map((asked, index) => [asked, outcomes[index]]));
+  const outcomes = await askCandidates(unclaimed, settings, signal);
+  const outcomeOf = new Map(trusted.map((one, index) => [one, outcomes[index]]));
   const sameDirectory = createSameDirectory(realpath);
   return await Promise.all(
-    known.map(async ({ candidate, claimed, asked }): Promise<Registered> =>
-      candidate.trust.level === 'untrusted'
-        ? { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } }
-        : await registered({ candidate, claimed, outcome: outcomeOf.get(asked) }, sameDirectory, signal),
-    ),
+    candidates.map(async (candidate): Promise<Registered> => {
+      if (candidate.trust.level === 'untrusted')
+        return { candidate, answer: { state: 'untrusted', reason: candidate.trust.reason } };
+      return { candidate, ...(await answerOf(candidate, outcomeOf.get(candidate), { sameDirectory, signal })) };
+    }),
   );
 }
 
-/** The same, with what each healthy one does. Another instance than was registered is asked nothing more. Never rejects. */
+/** Adds the overview of each healthy instance. Never rejects. */
 export async function withOverviews(
   registered: readonly Registered[],
   settings: Places,
@@ -119,7 +119,7 @@ export async function withOverviews(
   });
 }
 
-/** This user's own OpenCode 2 services, by their address. */
+/** This user's own OpenCode 2 services, by endpoint. */
 async function ownServices(
   { opencodeStateDir: directory }: Places,
   signal: AbortSignal,
@@ -135,7 +135,7 @@ async function ownServices(
   }
 }
 
-/** The registration of a service holds no password: that stays in the service's own file. */
+/** Adds the password from the service's own file: a service's registration has none. */
 function asService(candidate: Candidate, services: ReadonlyMap<string, Candidate>): Candidate {
   const service = services.get(endpointKey(candidate.endpoint));
   if (service === undefined || candidate.trust.level === 'untrusted') return candidate;
@@ -149,42 +149,28 @@ function asService(candidate: Candidate, services: ReadonlyMap<string, Candidate
   };
 }
 
-interface Asked {
-  readonly candidate: Candidate;
-  /** The directory for which it is registered. */
-  readonly claimed: string | undefined;
-  readonly outcome: ProbeOutcome | undefined;
-}
-
-async function registered(
-  { candidate, claimed, outcome }: Asked,
-  sameDirectory: SameDirectory,
-  signal: AbortSignal,
-): Promise<Registered> {
-  const { endpoint } = candidate;
+async function answerOf(
+  { endpoint, claims: { directory: claimed } }: Candidate,
+  outcome: ProbeOutcome | undefined,
+  { sameDirectory, signal }: { readonly sameDirectory: SameDirectory; readonly signal: AbortSignal },
+): Promise<Omit<Registered, 'candidate'>> {
   const result = outcome?.result;
-  if (outcome === undefined || result === undefined)
-    return { candidate, answer: { state: 'silent', reason: 'interrupted' } };
+  if (outcome === undefined || result === undefined) return { answer: { state: 'silent', reason: 'interrupted' } };
   if (result.status === 'locked' || result.status === 'unsupported')
-    return { candidate, answer: { state: result.status, reason: result.reason } };
+    return { answer: { state: result.status, reason: result.reason } };
   if (result.status === 'unhealthy') {
-    if (outcome.timedOut) return { candidate, answer: { state: 'silent', reason: result.reason } };
-    const isClosed = result.reason.endsWith(': ECONNREFUSED');
-    const reason = isClosed ? `nothing listens at ${endpoint.url}` : result.reason;
-    return { candidate, answer: { state: isClosed ? 'refused' : 'failed', reason } };
+    if (outcome.timedOut) return { answer: { state: 'silent', reason: result.reason } };
+    if (result.reason.endsWith(': ECONNREFUSED'))
+      return { answer: { state: 'refused', reason: `nothing listens at ${endpoint.url}` } };
+    return { answer: { state: 'failed', reason: result.reason } };
   }
-  const { version, dialect } = result;
-  const directory = singleLine(result.directory, MAX_DIRECTORY_CHARS);
+  const { version, dialect, directory } = result;
+  const shown = { version, directory: singleLine(directory, MAX_DIRECTORY_CHARS) };
   const sameMachine = endpoint.route === 'loopback';
-  if (claimed === undefined || (await sameDirectory(claimed, result.directory, { sameMachine, signal }))) {
-    return {
-      candidate,
-      answer: { state: 'healthy', version, directory },
-      dialect,
-      connection: outcome.connection,
-      ownDirectory: result.directory,
-    };
+  if (claimed === undefined || (await sameDirectory(claimed, directory, { sameMachine, signal }))) {
+    const { connection } = outcome;
+    return { answer: { state: 'healthy', ...shown }, reached: { dialect, connection, directory } };
   }
   const reason = `another instance answers here: registered for ${quoteName(singleLine(claimed, MAX_REASON_CHARS))}`;
-  return { candidate, answer: { state: 'other', version, directory, reason } };
+  return { answer: { state: 'other', ...shown, reason } };
 }

@@ -6,7 +6,7 @@ import type { RelayRegistration, RelayReport } from './report.ts';
 
 const MAX_CHARS = 300;
 
-/** The report of a survey of the relay's registry directory. */
+/** Makes a report of a survey. */
 export function relayReport(survey: RegistrySurvey, states: readonly RunStateFile[]): RelayReport {
   const claims = new Map(survey.claims.map((claim) => [claim.name, claim]));
   return {
@@ -43,7 +43,7 @@ function registrationRow(
     host: registration.hostname === undefined ? undefined : singleLine(registration.hostname, MAX_CHARS),
     port,
     localPort,
-    // The name by which it is held; what stands in the file is only a label.
+    // The name that is claimed; the name inside the file is only a label.
     name: singleLine(name, MAX_CHARS),
     directory: cwd === undefined ? undefined : singleLine(cwd, MAX_CHARS),
     owner: isMine ? 'mine' : 'other',

@@ -6,11 +6,11 @@ const STATE_WIDTH = 11;
 const PORT_WIDTH = 5;
 const NAME_WIDTH = 24;
 const VERSION_WIDTH = 8;
-/** Then `--json` is the better way to read it. */
+/** Beyond this, `--json` is easier to read. */
 const MAX_ROWS = 200;
 const MAX_NOTES = 20;
 
-/** The report for people: lines of at most 80 characters, but for commands and reasons that are one word. */
+/** The report as text. Lines have at most 80 characters, except commands and single words. */
 export function renderStatus(report: StatusReport, nowMs: number): string {
   const sections = [
     hereSection(report.here),
@@ -35,7 +35,7 @@ function hereSection({ directory, problem, instances, notes }: StatusReport['her
     `This machine, ${fittedPath(directory, WIDTH - 15)}:`,
     row('STATE', 'PORT', 'NAME', 'DIRECTORY', 'VERSION'),
     ...bounded(instances, instanceLines),
-    // Said with the instance already.
+    // The instances already show why they are not trusted.
     ...noteLines(notes.filter(({ reason }) => !isAny(instances, 'untrusted') || !reason.startsWith('untrusted: '))),
   ];
 }
@@ -80,18 +80,18 @@ function wrapperLines(
   ];
 }
 
-/** What another machine needs. The rule is for all instances of this one, which have one password. */
+/** What another machine needs. One rule is enough, since all instances of this machine have one password. */
 function lanSection(wrappers: readonly Wrapper[]): readonly string[] {
   const shared = wrappers.flatMap(({ running, lan, name }) => (running && lan ? [{ name, ...lan }] : []));
   const [first] = shared;
   if (first === undefined) return [];
   const rule = `{ "source": "mdns", "host": ${JSON.stringify(first.host)}, "password": { "file": "~/.secrets/${fileNameOf(first.host)}" } }`;
   return [
-    'On the LAN, over plain HTTP: the password and all that is said pass in clear.',
+    'On the LAN, over plain HTTP: the password and all traffic are unencrypted.',
     ...bounded(shared, ({ name, port }) => [`  ${quoteName(name)}: port ${port}`]),
     '  In ~/.config/opencode-mcp/config.json of another machine, under "credentials":',
     `    ${rule}`,
-    ...wrapped(`and into that file there (chmod 600), what this prints here: cat ${first.passwordFile}`, '  '),
+    ...wrapped(`and in that file (chmod 600), the output of this command here: cat ${first.passwordFile}`, '  '),
   ];
 }
 
@@ -110,7 +110,7 @@ function tunnelText(tunnel: Wrapper['tunnel'], nowMs: number): string {
 }
 
 function relaySection({ directory, host, problem, registrations, notes }: RelayReport): readonly string[] {
-  if (problem !== undefined) return wrapped(`Relay: cannot be looked at: ${problem}`, '');
+  if (problem !== undefined) return wrapped(`Relay: cannot be read: ${problem}`, '');
   const where = `${host === undefined ? 'unknown host' : quoteName(host)}, ${quoteName(directory)}`;
   if (registrations.length === 0)
     return [...wrapped(`Relay (${where}): nothing is registered.`, ''), ...noteLines(notes)];
@@ -183,10 +183,10 @@ function bounded<T>(items: readonly T[], render: (item: T) => readonly string[])
 }
 
 function more(count: number, shown: number): readonly string[] {
-  return count > shown ? [`  and ${count - shown} more; --json tells all`] : [];
+  return count > shown ? [`  and ${count - shown} more; --json shows all`] : [];
 }
 
-/** `version` is a column of its own where there may be one. */
+/** Without `version` there is no such column. */
 function row(state: string, port: string, name: string, path: string, version?: string): string {
   const cells = [cell(state, STATE_WIDTH), cell(port, PORT_WIDTH), cell(name, NAME_WIDTH)];
   if (version !== undefined) cells.push(cell(version, VERSION_WIDTH));

@@ -3,45 +3,45 @@ import type { InstanceState } from '../../model/instance.ts';
 import type { Finding } from '../cleanup/finding.ts';
 import type { PortAnswer } from './registered.ts';
 
-/** What `status --json` prints. Fields may be added; what is here keeps its name and meaning. Text is safe to show. */
+/** The output of `status --json`. Fields may be added; these keep their names and meanings. Text is safe to show. */
 export interface StatusReport {
   readonly format: 1;
   /** This machine's registry directory. */
   readonly here: {
     readonly directory: string;
-    /** Why it could not be read; then there are no instances. */
+    /** Why it could not be read. Then there are no instances. */
     readonly problem?: string | undefined;
     readonly instances: readonly LocalInstance[];
-    /** Files that are no registrations, or not trusted. */
+    /** Files that are not registrations, or not trusted. */
     readonly notes: readonly Note[];
   };
-  /** Absent where no relay is set. */
+  /** Absent without a relay. */
   readonly relay?: RelayReport | undefined;
-  /** Every `opencode-connected` of this user on this machine, and those that ended without a word. */
+  /** Every `opencode-connected` of this user on this machine that runs, or ended without tidying up. */
   readonly wrappers: readonly Wrapper[];
-  /** What `opencode-connected cleanup` would remove. */
+  /** What `cleanup` would remove. */
   readonly leftovers: readonly Leftover[];
 }
 
 export interface LocalInstance {
   readonly name: string;
   readonly id?: string | undefined;
-  /** Name of its machine. */
+  /** The name of its machine. */
   readonly host?: string | undefined;
-  /** On this machine: a tunnel's port where it runs elsewhere. */
+  /** On this machine; a tunnel's port if the instance runs elsewhere. */
   readonly port: number;
-  /** Where it listens on its own machine. */
+  /** The port on its own machine. */
   readonly localPort?: number | undefined;
-  /** As registered; what answers tells its own in `answer`. */
+  /** As registered; `answer` has the directory of what answers. */
   readonly directory?: string | undefined;
   /** In the words of `opencode-mcp list`. */
   readonly state: InstanceState;
-  /** Why it is in that state, where that says more. */
+  /** Why it is in that state, if known. */
   readonly reason?: string | undefined;
   readonly answer: PortAnswer;
-  /** Where its password lies, if it has one here. */
+  /** The file of its password, if it has one here. */
   readonly passwordFile?: string | undefined;
-  /** For a shell: how to get a terminal on it. Only for one that is healthy, and where that is possible. */
+  /** The shell command that opens a terminal on it. Only for a healthy one, and if that is possible. */
   readonly attach?: string | undefined;
 }
 
@@ -49,7 +49,7 @@ export interface RelayReport {
   readonly directory: string;
   /** The relay's own name. */
   readonly host?: string | undefined;
-  /** Why it could not be looked at; then there are no registrations. */
+  /** Why it could not be read. Then there are no registrations. */
   readonly problem?: string | undefined;
   readonly registrations: readonly RelayRegistration[];
   readonly notes: readonly Note[];
@@ -59,18 +59,18 @@ export interface RelayRegistration {
   readonly name: string;
   readonly id?: string | undefined;
   readonly host?: string | undefined;
-  /** The relay's end of the tunnel. */
+  /** The tunnel's port on the relay. */
   readonly port: number;
   readonly localPort?: number | undefined;
   readonly directory?: string | undefined;
-  /** `mine`: of the user who logs in on the relay. */
+  /** `mine`: the user's who logs in on the relay. */
   readonly owner: 'mine' | 'other';
   readonly ownerUid?: number | undefined;
-  /** Whether anything listens on `port` of the relay. */
+  /** Whether anything listens on the relay's `port`. */
   readonly listens: 'yes' | 'no' | 'unknown';
-  /** Whether the process lives that holds the name; `none`: it was written by something that makes no claims. */
+  /** Whether the process that holds the name runs. `none`: written by a program that makes no claims. */
   readonly claim: 'alive' | 'dead' | 'elsewhere' | 'unknown' | 'none';
-  /** It leads to an instance that a running `opencode-connected` of this machine started. */
+  /** Its instance was started by an `opencode-connected` that runs on this machine. */
   readonly fromHere: boolean;
 }
 
@@ -87,9 +87,9 @@ export interface Wrapper {
   readonly startedAt: string;
   readonly version: string;
   readonly logFile: string;
-  /** With --lan: the name under which its machine is advertised, and where the password lies. */
+  /** With --lan: the advertised name of its machine, and the file of the password. */
   readonly lan?: { readonly host: string; readonly passwordFile: string; readonly port: number } | undefined;
-  /** It stands for the user's OpenCode 2 service, which goes on when it ends; `opencodePid` is then that of its terminal. */
+  /** The user's OpenCode 2 service that it registers, and which outlives it. `opencodePid` is then its terminal's. */
   readonly service?: { readonly url: string; readonly pid: number } | undefined;
   /** Absent without a relay. `nextAttemptAt` is ISO 8601. */
   readonly tunnel?:

@@ -1,7 +1,7 @@
 /** Narrower than any terminal in use. */
 export const WIDTH = 80;
 
-/** `text` in exactly `width` characters: cut with `…` at its end, or filled. */
+/** `text` in exactly `width` characters: cut with `…`, or padded. */
 export function cell(text: string, width: number): string {
   return fitted(text, width) + ' '.repeat(Math.max(0, width - Array.from(text).length));
 }
@@ -11,13 +11,13 @@ export function fitted(text: string, width: number): string {
   return characters.length <= width ? text : `${characters.slice(0, width - 1).join('')}…`;
 }
 
-/** A path keeps its end, which says more than its beginning. */
+/** Cuts a path at its beginning, since its end says more. */
 export function fittedPath(path: string, width: number): string {
   const characters = Array.from(path);
   return characters.length <= width ? path : `…${characters.slice(characters.length - width + 1).join('')}`;
 }
 
-/** Lines of at most `WIDTH` characters, broken between words, each behind `indent`. A longer word stays whole. */
+/** Indented lines of at most `WIDTH` characters, broken between words. A longer word stays whole. */
 export function wrapped(text: string, indent: string): readonly string[] {
   const lines: string[] = [];
   let line = indent;

@@ -7,7 +7,7 @@ import { readSmallFile } from '../../discovery/folder/small-file.ts';
 import { isAlive } from '../process-table.ts';
 import type { SurveyedClaim } from './registry-survey.ts';
 
-/** What stands in a claim for a start time on a system that does not tell it to a shell. */
+/** The start time in a claim if the system does not show it to a shell. */
 const UNKNOWN_START = '-';
 const MAX_LINE_CHARS = 4_096;
 
@@ -15,10 +15,7 @@ export function claimPath(directory: string, name: string): string {
   return join(directory, `.${name}.claim`);
 }
 
-/**
- * Who holds `name`: the file that `remote-program.ts` writes, one line `<id> <pid> <start time> <host> <place>`. Undefined where there
- * is no such file, or something else in its place.
- */
+/** Reads the claim of `name`, in the form of `relay/claim-script.ts`. Undefined if there is no such file, or not a regular one. */
 export async function readClaim(directory: string, name: string): Promise<SurveyedClaim | undefined> {
   const path = claimPath(directory, name);
   const read = await readSmallFile(path, nodeFileSystem);
@@ -29,7 +26,7 @@ export async function readClaim(directory: string, name: string): Promise<Survey
   const pid = /^\d{1,15}$/.test(pidText) ? Number(pidText) : undefined;
   const isMine = Number(read.stats.uid) === process.geteuid?.();
   const claim = { name, isMine, id, host, line: line.slice(0, MAX_LINE_CHARS), ...(pid !== undefined && { pid }) };
-  // Another user's processes tell nothing, and a claim that does not name its holder proves nothing.
+  // Another user's process proves nothing, nor does a claim that does not name its holder.
   if (!isMine || id === '' || pid === undefined || host === '') return { ...claim, holder: 'unknown' };
   if (host !== hostname()) return { ...claim, holder: 'elsewhere' };
   const isHeld = await isAlive({ pid, started: started === UNKNOWN_START ? undefined : started });

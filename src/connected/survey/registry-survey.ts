@@ -1,6 +1,6 @@
 import * as z from 'zod';
 
-/** The version of what `opencode-connected survey` reads and prints. */
+/** The version of the format that `opencode-connected survey` reads and prints. */
 export const SURVEY_FORMAT = 1;
 
 const text = z.string().max(4_096);
@@ -9,11 +9,11 @@ const port = z.int().min(1).max(65_535);
 
 const surveyedRegistration = z
   .object({
-    /** Of its file, without `.json`. */
+    /** The file name without `.json`. */
     name: text,
     isMine: z.boolean(),
     ownerUid: z.int().nonnegative(),
-    /** Distinguishes the file that was read from one written since. */
+    /** Changes when the file is written or replaced. */
     version: text,
     registration: z
       .object({
@@ -24,22 +24,21 @@ const surveyedRegistration = z
         cwd: text.optional(),
       })
       .readonly(),
-    /** Whether anything accepts connections on `port` of that machine's loopback. */
+    /** Whether anything accepts connections on `port` of the surveyed machine's loopback. */
     listens: z.enum(['some', 'none', 'unknown']),
   })
   .readonly();
 
 const surveyedClaim = z
   .object({
-    /** That is held. */
     name: text,
     isMine: z.boolean(),
-    /** `elsewhere`: by a process of another machine. `unknown`: another user's, or not a claim. */
+    /** The process that holds the name. `elsewhere`: on another machine. `unknown`: another user's, or not a claim. */
     holder: z.enum(['alive', 'dead', 'elsewhere', 'unknown']),
     id: text,
     pid: z.int().optional(),
     host: text,
-    /** As it stands in the file. */
+    /** The file's line, unchanged. */
     line: text,
   })
   .readonly();
@@ -53,49 +52,49 @@ const surveyedPassword = z
   })
   .readonly();
 
-/** A file named like a registration that is not one, and why. */
+/** A file with the name of a registration that is none, and why. */
 const oddFile = z.object({ fileName: text, reason: text }).readonly();
 
-/** What lies in one registry directory, as a process of its machine sees it. Text is as it is: clean it before it is shown. */
+/** The contents of a registry directory, as a process on its machine sees them. Text is raw: clean it before it is shown. */
 export const registrySurvey = z
   .object({
     host: text,
-    /** Of the user who looked; undefined if the system has no such thing. */
+    /** The uid of the user who surveyed; undefined if the system has none. */
     uid: z.int().optional(),
     /** With symbolic links resolved. */
     directory: text,
     isMissing: z.boolean(),
-    /** Of the directory; undefined if it is missing. */
+    /** The directory's owner; undefined if it is missing. */
     ownerUid: z.int().optional(),
-    /** It is this user's, and nobody else can write in it: else nothing is removed. */
+    /** Only this user can write to it. Otherwise nothing is removed. */
     isOursAlone: z.boolean(),
     registrations: z.array(surveyedRegistration).readonly(),
     odd: z.array(oddFile).readonly(),
     claims: z.array(surveyedClaim).readonly(),
     passwords: z.array(surveyedPassword).readonly(),
-    /** Registrations beyond the most that are read. */
+    /** The number of registrations that were not read, since there are too many. */
     leftOut: z.int().nonnegative(),
   })
   .readonly();
 
-/** What is to be removed. Each is looked at again first, and left where it is not what was surveyed. */
+/** Something to remove. It is checked again first, and left if it has changed since the survey. */
 export const removalOrder = z.discriminatedUnion('kind', [
   z
     .object({
-      /** A registration and the claim of its name. */
+      /** Removes a registration and the claim of its name. */
       kind: z.literal('registration'),
       name: text,
-      /** The claim's line; empty where there is none. */
+      /** The claim's line; empty if there is none. */
       claim: text,
-      /** Of the registration; absent where there is none. */
+      /** The registration's version; absent if there is none. */
       version: text.optional(),
-      /** Absent where there is no registration. */
+      /** The registration's port; absent if there is none. */
       port: port.optional(),
     })
     .readonly(),
   z
     .object({
-      /** A password that no registration and no claim needs; with `old`, only one of more than an hour. */
+      /** Removes a password that no registration and no claim needs; with `old`, only if it is older than an hour. */
       kind: z.literal('password'),
       id,
       age: z.enum(['any', 'old']),
@@ -105,19 +104,18 @@ export const removalOrder = z.discriminatedUnion('kind', [
 
 export const removal = z.discriminatedUnion('removed', [
   z.object({ removed: z.literal(true) }).readonly(),
-  /** Why it was left. */
   z.object({ removed: z.literal(false), reason: text }).readonly(),
 ]);
 
-/** What one machine asks of `opencode-connected survey` on another. */
+/** The request of one machine to `opencode-connected survey` on another. */
 export const surveyRequest = z
   .object({
     format: z.literal(SURVEY_FORMAT),
     /** Absolute, or beginning with `~/`. */
     directory: text,
-    /** Nobody has chosen that directory. */
+    /** Nobody chose that directory. */
     isDefault: z.boolean(),
-    /** Without orders it is a survey that is asked for. */
+    /** Without orders, a survey. */
     orders: z.array(removalOrder).readonly().optional(),
   })
   .readonly();

@@ -1,4 +1,4 @@
-import { link, lstat, readdir, rename, unlink, writeFile } from 'node:fs/promises';
+import { lstat, readdir, rename, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -6,14 +6,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { errorCode } from '../../base/errors.ts';
 import { nodeFileSystem } from '../../discovery/folder/file-system.ts';
 import { readSmallFile } from '../../discovery/folder/small-file.ts';
+import { linkIfFree } from '../link-if-free.ts';
 import { identifyProcess } from '../process-table.ts';
 import { listenerOn } from '../start/port.ts';
 import { claimPath, readClaim } from './claim.ts';
-import { fileVersion } from './file-version.ts';
 import type { Removal, RemovalOrder } from './registry-survey.ts';
-import { inspect, OLD_PASSWORD_MS } from './take-survey.ts';
+import { fileVersion, inspect, OLD_PASSWORD_MS } from './take-survey.ts';
 
-/** Taking a name takes milliseconds: a lock that stays for two seconds is of one who died over it. */
+/** Taking a name takes milliseconds, so a lock that stays for two seconds belongs to a process that died holding it. */
 const LOCK_STEP_MS = 100;
 const STALE_LOCK_STEPS = 20;
 const MAX_LOCK_STEPS = 60;
@@ -21,12 +21,12 @@ const MAX_LOCK_STEPS = 60;
 type RegistrationOrder = Extract<RemovalOrder, { readonly kind: 'registration' }>;
 type PasswordOrder = Extract<RemovalOrder, { readonly kind: 'password' }>;
 
-/** Why something was left. */
+/** The reason why something is not removed. */
 class Kept extends Error {}
 
 /**
- * Removes what the order names from the registry `directory`, if it still is what was surveyed and dead. The name is locked meanwhile, as
- * `remote-program.ts` locks it, so that nobody takes it. Never rejects.
+ * Carries out an order in the registry `directory`, if its subject has not changed since the survey and is dead. Locks the name
+ * meanwhile, as `claim-script.ts` does. Never rejects.
  */
 export async function removeFromRegistry(directory: string, order: RemovalOrder): Promise<Removal> {
   try {
@@ -76,7 +76,7 @@ async function takeLock(lock: string, mark: string): Promise<void> {
 async function removeLocked(directory: string, order: RegistrationOrder, mark: string): Promise<void> {
   const path = claimPath(directory, order.name);
   if (order.claim === '') {
-    // For as long as this lasts the name is ours.
+    // Claims the name meanwhile.
     if (!(await linkIfFree(mark, path))) throw new Kept('it has been claimed since');
     try {
       await removeFile(directory, order, mark);
@@ -101,7 +101,7 @@ async function removeFile(directory: string, order: RegistrationOrder, mark: str
   const aside = `${mark}.old`;
   await rename(path, aside);
   if (await isUnchanged(aside, order.version)) return unlink(aside);
-  // Written in this very moment by someone who takes no lock: put back, unless there is a newer one yet.
+  // A program that takes no lock has written it just now: put it back, unless there is a newer one.
   await linkIfFree(aside, path);
   await unlink(aside);
   throw new Kept('it has been written since');
@@ -135,22 +135,11 @@ async function forgetPassword(directory: string, { id, age }: PasswordOrder): Pr
   await unlink(path);
 }
 
-/** Whether a registration, damaged ones included, has the id. */
+/** Whether a registration has the id, even a damaged one. */
 async function mentions(path: string, id: string): Promise<boolean> {
   const read = await readSmallFile(path, nodeFileSystem);
   if (read === undefined || 'problem' in read) return false;
   return new RegExp(`"id"\\s*:\\s*"${id}"`).test(Buffer.from(read.content).toString('latin1'));
-}
-
-/** Makes `path` another name of the file `mark`; false where that name is taken. */
-async function linkIfFree(mark: string, path: string): Promise<boolean> {
-  try {
-    await link(mark, path);
-    return true;
-  } catch (error) {
-    if (errorCode(error) === 'EEXIST') return false;
-    throw error;
-  }
 }
 
 async function unlinkIfThere(path: string): Promise<void> {

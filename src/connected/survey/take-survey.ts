@@ -1,8 +1,9 @@
+import type { BigIntStats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 
-import pLimit from 'p-limit';
+import pLimit, { type LimitFunction } from 'p-limit';
 
 import { errorCode, runAs } from '../../base/errors.ts';
 import { quoteName, shellWord } from '../../base/plain-text.ts';
@@ -11,27 +12,21 @@ import { type InspectedDirectory, inspectDirectory } from '../../discovery/regis
 import { MAX_REGISTRATIONS, RegistrationReader } from '../../discovery/registry/registration-reader.ts';
 import { listenerOn } from '../start/port.ts';
 import { readClaim } from './claim.ts';
-import { fileVersion } from './file-version.ts';
 import type { RegistrySurvey, SurveyedClaim, SurveyedRegistration } from './registry-survey.ts';
 
-/** Connects in flight; a dead loopback port refuses at once. */
-const CONNECTS = 16;
-/** An instance that starts writes its password a moment before its registration. */
+/** Connects and file reads at once. */
+const PARALLEL = 16;
+/** An instance that starts writes its password a moment before its registration, so a young one may be needed. */
 export const OLD_PASSWORD_MS = 3_600_000;
 
-/** @throws what stands in the way of reading `directory`, with what to do */
+/** Rejects with the reason why `directory` cannot be read, and what to do. */
 export async function takeSurvey(directory: string, signal: AbortSignal): Promise<RegistrySurvey> {
-  const nothing = {
-    registrations: [],
-    odd: [],
-    claims: [],
-    passwords: [],
-    leftOut: 0,
-    host: hostname(),
-    uid: process.geteuid?.(),
-  };
+  const surveyor = { host: hostname(), uid: process.geteuid?.() };
   const inspected = await inspect(directory);
-  if (inspected === undefined) return { ...nothing, directory, isMissing: true, isOursAlone: false };
+  if (inspected === undefined) {
+    const nothing = { registrations: [], odd: [], claims: [], passwords: [], leftOut: 0 };
+    return { ...surveyor, ...nothing, directory, isMissing: true, isOursAlone: false };
+  }
   const { path } = inspected;
   const [{ files, leftOut }, names] = await Promise.all([
     new RegistrationReader(nodeFileSystem).read(path, signal),
@@ -39,20 +34,19 @@ export async function takeSurvey(directory: string, signal: AbortSignal): Promis
   ]).catch((error: unknown) => {
     throw explained(error, inspected);
   });
+  const limit = pLimit(PARALLEL);
   const [registrations, claims, passwords] = await Promise.all([
-    askPorts(files.flatMap((file) => ('stats' in file ? [surveyed(file)] : []))),
-    readClaims(path, names),
-    listPasswords(join(path, '.credentials')),
+    Promise.all(files.flatMap((file) => ('stats' in file ? [limit(() => surveyed(file))] : []))),
+    readClaims(path, names, limit),
+    listPasswords(join(path, '.credentials'), limit),
   ]);
   const odd = files.flatMap((file) => ('problem' in file ? [{ fileName: file.fileName, reason: file.problem }] : []));
-  const isOursAlone = inspected.trust.level === 'trusted';
-  const { ownerUid } = inspected;
   return {
-    ...nothing,
+    ...surveyor,
     directory: path,
-    ownerUid,
+    ownerUid: inspected.ownerUid,
     isMissing: false,
-    isOursAlone,
+    isOursAlone: inspected.trust.level === 'trusted',
     registrations,
     odd,
     claims,
@@ -61,7 +55,7 @@ export async function takeSurvey(directory: string, signal: AbortSignal): Promis
   };
 }
 
-/** Whether it is this user's alone, links on the way to it included; undefined where there is none. */
+/** Whether only this user can write to it and to the links that lead there. Undefined if it does not exist. */
 export async function inspect(directory: string): Promise<InspectedDirectory | undefined> {
   try {
     return await inspectDirectory(directory, { explicit: false, uid: process.geteuid?.() }, nodeFileSystem);
@@ -85,9 +79,14 @@ function explained(error: unknown, { path, stats, ownerUid }: InspectedDirectory
   return new Error(`cannot read the registry directory ${quoteName(path)}: ${code}; ${advice}`, { cause: error });
 }
 
+/** Stays the same until the file is replaced or written; moving the file does not change it. */
+export function fileVersion({ dev, ino, mtimeNs, size }: BigIntStats): string {
+  return `${dev}:${ino}:${mtimeNs}:${size}`;
+}
+
 type ReadFile = Extract<Awaited<ReturnType<RegistrationReader['read']>>['files'][number], { readonly stats: unknown }>;
 
-function surveyed({ fileName, registration, stats }: ReadFile): Omit<SurveyedRegistration, 'listens'> {
+async function surveyed({ fileName, registration, stats }: ReadFile): Promise<SurveyedRegistration> {
   const { id, hostname: host, port, localPort, cwd } = registration;
   return {
     name: fileName.slice(0, -'.json'.length),
@@ -95,33 +94,25 @@ function surveyed({ fileName, registration, stats }: ReadFile): Omit<SurveyedReg
     ownerUid: Number(stats.uid),
     version: fileVersion(stats),
     registration: { id, hostname: host, port, localPort, cwd },
+    listens: await listenerOn(port),
   };
 }
 
-async function askPorts(files: readonly Omit<SurveyedRegistration, 'listens'>[]): Promise<SurveyedRegistration[]> {
-  const limit = pLimit(CONNECTS);
-  return Promise.all(
-    files.map((file) => limit(async () => ({ ...file, listens: await listenerOn(file.registration.port) }))),
-  );
-}
-
-async function readClaims(directory: string, names: readonly string[]): Promise<SurveyedClaim[]> {
+async function readClaims(directory: string, names: readonly string[], limit: LimitFunction): Promise<SurveyedClaim[]> {
   const held = names.flatMap((name) => /^\.(.+)\.claim$/s.exec(name)?.[1] ?? []).toSorted();
-  const limit = pLimit(CONNECTS);
   const claims = await Promise.all(
     held.slice(0, MAX_REGISTRATIONS).map((name) => limit(() => readClaim(directory, name))),
   );
   return claims.filter((claim) => claim !== undefined);
 }
 
-async function listPasswords(folder: string): Promise<RegistrySurvey['passwords']> {
-  // A link would lead to another folder's files.
+async function listPasswords(folder: string, limit: LimitFunction): Promise<RegistrySurvey['passwords']> {
+  // A link may lead to another folder's files.
   const isFolder = await lstat(folder).then(
     (stats) => stats.isDirectory(),
     () => false,
   );
   const ids = isFolder ? await readdir(folder).catch(() => []) : [];
-  const limit = pLimit(CONNECTS);
   const found = await Promise.all(
     ids
       .filter((id) => /^[A-Za-z0-9_-]{1,64}$/.test(id))

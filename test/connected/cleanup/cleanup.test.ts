@@ -124,9 +124,9 @@ describe('cleanup on this machine', () => {
   });
 
   it.each([
-    ['nobody claims it', {}, 'nothing tells who wrote it'],
-    ['nobody claims it and it has no id', { fields: { id: undefined } }, 'nothing tells who wrote it'],
-    ['it has no id', { claim: 'dead', fields: { id: undefined } }, 'nothing tells who wrote it'],
+    ['nobody claims it', {}, 'its writer is unknown'],
+    ['nobody claims it and it has no id', { fields: { id: undefined } }, 'its writer is unknown'],
+    ['it has no id', { claim: 'dead', fields: { id: undefined } }, 'its writer is unknown'],
   ] as const)('leaves a silent registration where %s', async (_, options, reason) => {
     await remains.register('app', options);
     const before = await remains.files();
@@ -139,14 +139,14 @@ describe('cleanup on this machine', () => {
     await remains.claim('app', 'another');
     await remains.state({ id });
     const { text } = await cleanup();
-    expect(text).toContain('nothing tells who wrote it');
+    expect(text).toContain('its writer is unknown');
     expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
   });
 
   it('leaves what a process of another machine holds', async () => {
     const { id } = await remains.register('app');
     await writeFile(join(remains.registry, '.app.claim'), `${id} 1 1 elsewhere\n`);
-    expect((await cleanup()).text).toContain('is held by a process of "elsewhere", which cannot be asked here');
+    expect((await cleanup()).text).toContain('is held by a process of "elsewhere", which cannot be checked here');
     expect(await remains.files()).toEqual(['.app.claim', 'app.json']);
   });
 
@@ -230,7 +230,7 @@ describe('cleanup on this machine', () => {
     await writeFile(remains.registry, 'no directory');
     const { text, code } = await cleanup();
     expect(text).toMatch(
-      /This machine's registry directory was not looked at: the registry directory .* is no directory/,
+      /This machine's registry directory could not be read: the registry directory .* is no directory/,
     );
     expect(text).toContain('Removed state file');
     expect(existsSync(state)).toBe(false);

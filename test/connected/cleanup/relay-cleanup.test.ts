@@ -95,7 +95,7 @@ describe('cleanup of a relay', () => {
     await there.register('plain');
     await there.register('answering', { port: stage.sshd.port, claim: 'dead' });
     const { text } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-    expect(text).toMatch(/relay: registration .*plain\.json\n {4}nothing tells who wrote it/);
+    expect(text).toMatch(/relay: registration .*plain\.json\n {4}its writer is unknown/);
     expect(text).toContain(`but something listens on its port ${stage.sshd.port}`);
     expect(await there.files()).toEqual(['.answering.claim', 'answering.json', 'plain.json']);
   });
@@ -104,7 +104,7 @@ describe('cleanup of a relay', () => {
     await here.register('app', { claim: 'dead' });
     await stage.sshd.stop();
     const { text, code } = await cleanup(here, { sshd: stage.sshd, registry: there.registry });
-    expect(text).toMatch(/The relay was not looked at, and nothing is removed there: .*Connection refused/);
+    expect(text).toMatch(/The relay could not be read, and nothing is removed there: .*Connection refused/);
     expect(code).toBe(1);
     expect(await here.files()).toEqual([]);
   });

@@ -75,7 +75,7 @@ export async function openRemains(): Promise<Remains> {
       registryDir: { path: registry, explicit: true },
       stateDir,
       relayRegistryDir: { path: registry, explicit: true },
-      healthCheckTimeoutMs: 3_000,
+      healthCheckTimeoutMs: 20_000,
       healthConcurrency: 16,
       credentialRules: [],
       ...extra,

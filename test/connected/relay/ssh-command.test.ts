@@ -3,9 +3,7 @@ import { execFileSync } from 'node:child_process';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { splitCommand } from '../../../src/connected/relay/ssh-command.ts';
-
-const split = (command: string): readonly string[] => splitCommand(command, 'RELAY_SSH_CMD');
+import { splitCommand as split } from '../../../src/connected/relay/ssh-command.ts';
 
 const characters = (text: string): string[] => Array.from(text);
 
@@ -47,7 +45,7 @@ describe('splitting a command into words', () => {
     'refuses %s, which a shell would evaluate',
     (word) => {
       expect(() => split(`ssh ${word}`)).toThrow(
-        /^RELAY_SSH_CMD: holds .* at character \d+, which a shell would evaluate/,
+        /^RELAY_SSH_CMD: contains .* at character \d+, which a shell would evaluate/,
       );
     },
   );
@@ -57,10 +55,10 @@ describe('splitting a command into words', () => {
     [`ssh "relay`, `RELAY_SSH_CMD: the " at character 5 is not closed; add the closing "`],
     ['ssh "relay\\', `RELAY_SSH_CMD: the " at character 5 is not closed; add the closing "`],
     ['ssh relay\\', 'RELAY_SSH_CMD: ends in a backslash'],
-    ['ssh relay\nrm -r x', 'RELAY_SSH_CMD: holds a line break outside of quotes'],
+    ['ssh relay\nrm -r x', 'RELAY_SSH_CMD: contains a line break outside of quotes'],
     [
       'FOO=bar ssh relay',
-      'RELAY_SSH_CMD: begins with an assignment (FOO=…), which no shell is there to make; write "env FOO=… ssh …"',
+      'RELAY_SSH_CMD: begins with an assignment (FOO=…), which only a shell makes; write "env FOO=… ssh …"',
     ],
     ['ssh a\0b', 'RELAY_SSH_CMD: expected text, got a NUL character'],
     ['   ', 'RELAY_SSH_CMD: expected a command such as "ssh user@relay", got nothing'],

@@ -104,7 +104,7 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('sessions of real opencodes', () => 
       { instance: 'dead', reason: expect.stringContaining('nothing listens at http://127.0.0.1:') },
       { instance: 'first', reason: expect.stringContaining('HTTP 401') },
     ]);
-    expect(text.replace(/\n/g, ' ')).toContain('not asked: dead: nothing listens at');
+    expect(text.replace(/\n/g, ' ')).toContain('no sessions of dead: nothing listens at');
     expect(code).toBe(1);
   });
 });

@@ -1,9 +1,11 @@
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
+import { identifyProcess } from '../../../src/connected/process-table.ts';
 import { readRunStates, type RunState } from '../../../src/connected/run-state.ts';
 import { childEnvironment } from '../../../src/connected/start/child-environment.ts';
 import { checkInstanceName } from '../../../src/connected/start/instance-name.ts';
@@ -243,6 +245,24 @@ describe('the registrations', () => {
     ]);
     await connect(stateHome, true);
     expect(lines).toEqual(['connected']);
+  });
+
+  test('tell that a living instance has the name, and why there is none', async () => {
+    const stateHome = folder();
+    await mkdir(join(stateHome, 'default'), { mode: 0o700 });
+    const { started = '-' } = (await identifyProcess(process.pid)) ?? {};
+    await writeFile(join(stateHome, 'default', '.web.claim'), `other ${process.pid} ${started} ${hostname()}\n`);
+    await connect(stateHome, true);
+    expect(lines).toEqual(['web is a living instance of that name; this one is web-2', 'connected']);
+    await mkdir(join(stateHome, 'open', 'default'), { recursive: true });
+    await chmod(join(stateHome, 'open', 'default'), 0o777);
+    await connect(join(stateHome, 'open'), true);
+    expect(lines).toEqual([
+      expect.stringMatching(
+        /^not registered on this machine \(.*\): .* can be written by its group or by others .*; trying again in the background$/,
+      ),
+      'connected',
+    ]);
   });
 
   test('wait for the interrupt itself if it ended ssh, or it would be passed on to opencode', async () => {

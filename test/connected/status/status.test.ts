@@ -10,6 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { identifyProcess } from '../../../src/connected/process-table.ts';
 import { runStatus } from '../../../src/connected/status/command.ts';
 import type { Places } from '../../../src/connected/status/places.ts';
+import { renderStatus } from '../../../src/connected/status/render.ts';
 import type { StatusReport } from '../../../src/connected/status/report.ts';
 import { announce } from '../../rig/announce.ts';
 import { startFakeOpencode } from '../../rig/fake-opencode.ts';
@@ -24,23 +25,24 @@ import { HOUR_MS, openRemains, type Remains } from '../cleanup/remains.ts';
 const never = new AbortController().signal;
 const execute = promisify(execFile);
 
+async function printed(
+  remains: Remains,
+  json: boolean,
+  extra: Partial<Places> = {},
+): Promise<{ readonly text: string; readonly code: number }> {
+  let text = '';
+  const out = (more: string): void => void (text += more);
+  const code = await runStatus({ settings: remains.places(extra), json, out, signal: never });
+  return { text, code };
+}
+
 async function status(
   remains: Remains,
   extra: Partial<Places> = {},
 ): Promise<{ readonly report: StatusReport; readonly text: string; readonly code: number }> {
-  const print = async (json: boolean): Promise<{ text: string; code: number }> => {
-    let text = '';
-    const code = await runStatus({
-      settings: remains.places(extra),
-      json,
-      out: (more) => (text += more),
-      signal: never,
-    });
-    return { text, code };
-  };
-  const { text, code } = await print(false);
-  const report: StatusReport = JSON.parse((await print(true)).text);
-  return { report, text, code };
+  const { text, code } = await printed(remains, true, extra);
+  const report: StatusReport = JSON.parse(text);
+  return { report, text: renderStatus(report, Date.now()), code };
 }
 
 describe.skipIf(isMissing(PINNED_OPENCODE))('status of a real opencode', () => {
@@ -164,7 +166,7 @@ describe('status of this machine', () => {
     await chmod(join(remains.registry, 'untrusted.json'), 0o666);
     await writeFile(join(remains.registry, 'half.json'), '{"na');
     await symlink('/etc/passwd', join(remains.registry, 'link.json'));
-    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 6_000 });
+    const { report, text, code } = await status(remains, { healthCheckTimeoutMs: 3_000 });
     for (const socket of sockets) socket.destroy();
     await Promise.all([old.close(), web.close()]);
     expect(Object.fromEntries(report.here.instances.map(({ name, answer }) => [name, answer.state]))).toEqual({
@@ -252,7 +254,7 @@ describe('status of this machine', () => {
     });
     await remains.register('evil', { fields: { name: '\u001b[2Jevil\u202e', cwd: '/x\u001b]0;title\u0007\n/y' } });
     await remains.register('далеко', { fields: { localPort: 9 } });
-    const { text } = await status(remains);
+    const { text } = await printed(remains, false);
     // oxlint-disable-next-line no-control-regex -- what is looked for
     expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u202e]/);
     const rows = text.split('\n').filter((line) => /^\S+ +\d+ /.test(line));
@@ -269,7 +271,7 @@ describe('status of this machine', () => {
     expect(report.here.instances).toHaveLength(1_000);
     expect(new Set(report.here.instances.map(({ answer }) => answer.state))).toEqual(new Set(['refused']));
     expect(report.leftovers).toHaveLength(1_000);
-    expect(text).toContain('and 800 more; --json tells all');
+    expect(text).toContain('and 800 more; --json shows all');
   });
 
   it('asks another instance than was registered no more than who it is', async () => {
@@ -354,7 +356,7 @@ describe('status of a relay', () => {
       (): Promise<void> => rm(join(sshd.bin, 'opencode-connected')),
       'finds no opencode-connected there',
     ],
-  ])('says that the relay cannot be looked at where %s, and what is known here', async (_, cut, reason) => {
+  ])('reports that the relay cannot be read if %s, and what is known here', async (_, cut, reason) => {
     const { pid = 0 } = await here.process();
     const started = (await identifyProcess(pid))?.started ?? '';
     await here.state({ id: 'one', pid, started, relay: { kind: 'connected', name: 'app-2', port: 41_234 } });
@@ -362,7 +364,7 @@ describe('status of a relay', () => {
     await cut();
     const { report, text, code } = await status(here, { relaySshCommand: sshd.command });
     expect(report.relay?.problem).toContain(reason);
-    expect(text).toContain('Relay: cannot be looked at:');
+    expect(text).toContain('Relay: cannot be read:');
     expect(text.replace(/\s+/g, ' ')).toContain('relay: connected as app-2, port 41234 there');
     expect(report.here.instances).toHaveLength(1);
     expect(code).toBe(1);

@@ -45,7 +45,7 @@ it('surveys 1,000 registrations, and removes what it is told to', async () => {
   await remains.register('dead', { claim: 'dead' });
   const relay = registry();
   const { registrations, claims } = await relay.survey(never);
-  expect(new Set(registrations.map(({ registration }) => registration.port)).size).toBe(1_001);
+  expect(registrations).toHaveLength(1_001);
   const dead = registrations.find(({ name }) => name === 'dead');
   const [claim] = claims;
   expect(

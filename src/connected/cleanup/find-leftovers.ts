@@ -6,17 +6,21 @@ import type { Finding } from './finding.ts';
 import { judgeRegistry } from './judge.ts';
 import { judgeWrappers } from './wrappers.ts';
 
-export interface Looked {
-  /** What is dead and what may be. */
+export interface Leftovers {
+  /** What is dead, and what may be. */
   readonly findings: readonly Finding[];
   readonly states: readonly RunStateFile[];
-  /** Each a survey, or why there is none; without a relay, undefined. */
+  /** A survey, or the reason why there is none. Undefined without a relay. */
   readonly here: RegistrySurvey | string;
   readonly relay: RegistrySurvey | string | undefined;
 }
 
-/** Looks at both registry directories and at what wrappers left behind, all at the same time; nothing is changed. */
-export async function look({ stateDir }: Places, registries: Registries, signal: AbortSignal): Promise<Looked> {
+/** Surveys both registry directories and the remains of wrappers, at the same time. Changes nothing. */
+export async function findLeftovers(
+  { stateDir }: Places,
+  registries: Registries,
+  signal: AbortSignal,
+): Promise<Leftovers> {
   const [states, here, relay] = await Promise.all([
     readRunStates(stateDir),
     registries.here.survey(signal).catch(messageOf),
