@@ -33,10 +33,10 @@ test.each([
 });
 
 test.each([
-  ['opencode-2', 'opencode', 'the instance is OpenCode 2, and DIR/opencode is OpenCode 1 (1.18.33), whose terminal'],
-  ['opencode-1', 'second', 'the instance is OpenCode 1, and DIR/second is OpenCode 2 (2.1.2), whose terminal'],
-  ['opencode-2', 'lildax', 'the instance is OpenCode 2, and DIR/lildax is the preview of OpenCode 2, whose terminal'],
-  ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, and DIR/second is OpenCode 2 (2.1.2)'],
+  ['opencode-2', 'opencode', 'the instance is OpenCode 2, but DIR/opencode is OpenCode 1 (1.18.33), whose terminal'],
+  ['opencode-1', 'second', 'the instance is OpenCode 1, but DIR/second is OpenCode 2 (2.1.2), whose terminal'],
+  ['opencode-2', 'lildax', 'the instance is OpenCode 2, but DIR/lildax is the preview of OpenCode 2, whose terminal'],
+  ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, but DIR/second is OpenCode 2 (2.1.2)'],
   ['opencode-1', 'missing', 'there is no missing on PATH; install it'],
 ] as const)('for %s with OPENCODE_BIN=%s it says what is wrong', async (dialect, bin, message) => {
   const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });
