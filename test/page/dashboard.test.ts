@@ -74,7 +74,7 @@ describe('the dashboard', () => {
     await using stage = await openPageStage();
     const dashboard = await open(stage, false);
     const answer = await dashboard.enter();
-    expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('another user') as string });
+    expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('cannot verify') as string });
     expect(cookieOf(answer)).toBe('');
   });
 
