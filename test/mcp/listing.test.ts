@@ -74,14 +74,14 @@ describe.each(listed)('$name as it is listed', ({ description, annotations, inpu
     if (annotations?.readOnlyHint === false) expect(annotations.destructiveHint).toBeTypeOf('boolean');
   });
 
-  test('has schemas of objects, the input closed, and no noise of the generator', () => {
+  test('has object schemas, a closed input, and nothing that only the generator adds', () => {
     expect(inputSchema).toMatchObject({ type: 'object', additionalProperties: false });
     expect(outputSchema).toMatchObject({ type: 'object' });
     expect(JSON.stringify({ inputSchema, outputSchema })).not.toMatch(/\$schema|9007199254740991/);
   });
 });
 
-test('the core tools show what results are made of', () => {
+test('the core tools describe their results', () => {
   for (const { name, outputSchema } of listed.slice(0, 3))
     expect(Object.keys(outputSchema?.properties ?? {}), name).not.toHaveLength(0);
 });
@@ -93,11 +93,11 @@ describe.each(TOOLS)('the input of $name', ({ name, input }) => {
       .map(([key]) => [key, 'x']),
   );
 
-  test('takes its required arguments alone', () => {
+  test('accepts only the required arguments', () => {
     expect(input.safeParse(required).success).toBe(true);
   });
 
-  test('refuses a key that it does not know, and so does the listed schema', () => {
+  test('refuses an unknown argument, as the listed schema does', () => {
     const refused = input.safeParse({ ...required, sesion_id: 'x' });
     expect(refused.error?.issues).toMatchObject([{ code: 'unrecognized_keys', keys: ['sesion_id'] }]);
     expect(listed.find((tool) => tool.name === name)?.inputSchema).toMatchObject({
@@ -106,14 +106,14 @@ describe.each(TOOLS)('the input of $name', ({ name, input }) => {
     });
   });
 
-  test('lists as required what is required', () => {
+  test('lists the required arguments as required', () => {
     const { required: listedAs = [] } = listed.find((tool) => tool.name === name)?.inputSchema ?? {};
     expect(listedAs.toSorted()).toEqual(Object.keys(required).toSorted());
   });
 });
 
 describe.each(TOOLS)('the output of $name as it is listed', ({ name, output }) => {
-  test('promises nothing that the full schema does not', () => {
+  test('is no stricter than the full schema', () => {
     const full = z.toJSONSchema(output, { io: 'output' });
     const problems = stricter(listed.find((tool) => tool.name === name)?.outputSchema, full, name);
     expect(problems).toEqual([]);

@@ -52,7 +52,7 @@ describe('the server', () => {
   });
   const ping = (id: number): object => ({ jsonrpc: '2.0', id, method: 'ping' });
 
-  test('standard output is protocol alone: many calls at once, failing ones, hostile registrations, all of the log', async () => {
+  test('standard output has only protocol messages: with many calls, failing calls, hostile registrations, the whole log', async () => {
     const { temp, registry } = await scene();
     const opencode = await fake({ reply: (text) => `re: ${text}\nsecond line\u2028third`.repeat(200) });
     await registry.add({ name: 'worker', port: opencode.port });
@@ -113,7 +113,7 @@ describe('the server', () => {
       (server) => server.write(call(99, 'read', { instance: 'x'.repeat(11 * 1024 * 1024) })),
     ],
   ];
-  test.each(ENDINGS)('ends by itself and leaves nothing, in the middle of everything, when %s', async (_, end) => {
+  test.each(ENDINGS)('ends by itself and leaves nothing behind, in the middle of work, when %s', async (_, end) => {
     const { temp, registry } = await scene();
     const config = join(temp.path, 'config.json');
     const password = { command: TWO_PROCESSES };
@@ -146,14 +146,14 @@ describe('the server', () => {
     expect(working.count('POST /session/:id/abort')).toBe(0);
   });
 
-  test('ends when its input ends though nothing was ever asked', async () => {
+  test('ends when its input ends, even if there was no request', async () => {
     const server = await start();
     server.endInput();
     expect(await within(server.exited, 'the exit')).toEqual({ code: 0, signal: null });
     expect([server.stdout, server.rest]).toEqual([[], '']);
   });
 
-  test('what is no message is logged and skipped; what comes after it is answered', async () => {
+  test('an invalid message is logged and skipped; later ones are answered', async () => {
     const server = await start();
     const garbage = [
       'hello\n',
@@ -175,7 +175,7 @@ describe('the server', () => {
     expect(server.stderr).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/);
   });
 
-  test('a message of 9 MB is answered, briefly', async () => {
+  test('a message of 9 MB gets a short answer', async () => {
     const { registry } = await scene();
     const server = await start({ args: ['--registry-dir', registry.path] });
     server.write(...HANDSHAKE, call(1, 'read', { instance: 'x'.repeat(9 * 1024 * 1024) }), ping(2));
@@ -184,7 +184,7 @@ describe('the server', () => {
     expect(server.stdout.join('\n').length).toBeLessThan(10_000);
   });
 
-  test('what stands before the end of input is answered, though the input ends at once', async () => {
+  test('requests just before the end of input are answered', async () => {
     const server = await start();
     server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });
     server.endInput();
@@ -192,7 +192,7 @@ describe('the server', () => {
     expect(server.stdout.map((line) => (JSON.parse(line) as { id: number }).id)).toEqual([0, 1]);
   });
 
-  test('half a message and then the end of input: no answer, and an orderly end', async () => {
+  test('half a message before the end of input: no answer, and a normal exit', async () => {
     const server = await start();
     server.write(...HANDSHAKE);
     await server.answerTo(0);
@@ -232,7 +232,7 @@ describe('the server', () => {
     expect(opencode.count('POST /session')).toBe(0);
   });
 
-  test('tools/list is answered before the first of 1,000 silent endpoints is asked anything', async () => {
+  test('tools/list is answered before any of 1,000 silent endpoints gets a request', async () => {
     const { registry } = await scene();
     await using fakes = await startFakes(1000, { hung: 1000, sessionsEach: 0 });
     const asked = (): number =>
