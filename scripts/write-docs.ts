@@ -30,8 +30,8 @@ function toolsPage(): string {
   return `${[
     '# Tools',
     GENERATED,
-    'What an MCP client sees. `--toolsets core` (or `OPENCODE_MCP_TOOLSETS`) offers only the sets that it names; `--read-only` offers only the tools that change nothing.\n' +
-      'More on [instances, names and states](instances.md), [sending work](sending.md) and [permissions](permissions.md).',
+    'The tools of the MCP server. `--toolsets core` (or `OPENCODE_MCP_TOOLSETS`) offers only the named sets; `--read-only` offers only tools that change nothing.\n' +
+      'See also [instances, names and states](instances.md), [sending work](sending.md) and [permissions](permissions.md).',
     ...sections,
   ].join('\n\n')}\n`;
 }
@@ -74,9 +74,8 @@ function settingsPage(): string {
   return `${[
     '# Settings',
     GENERATED,
-    'Each can be a flag, an environment variable, or a key of the configuration file `~/.config/opencode-mcp/config.json`. The first that is set\n' +
-      'counts, in this order; then the default. An invalid value ends the program with a message that names it. The same is in\n' +
-      '`opencode-mcp help settings`.',
+    'Set each as a flag, as an environment variable, or as a key of the configuration file `~/.config/opencode-mcp/config.json`; the first in this\n' +
+      'order counts. An invalid value ends the program with a message that names it. `opencode-mcp help settings` has the same list.',
     '## opencode-mcp',
     settingsTable(rowsOf('opencode-mcp')),
     '## opencode-connected',

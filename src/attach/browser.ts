@@ -3,7 +3,7 @@ import { release } from 'node:os';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Programs that open a URL in the person's browser, the best first. None where there is no screen to open it on. */
+/** Programs that open a URL in the person's browser, best first; none without a screen. */
 export function openers({ platform, env, kernel = release() }: Surroundings): readonly string[] {
   if (platform === 'darwin') return ['open'];
   if (/microsoft/i.test(kernel)) return ['wslview', 'xdg-open'];
@@ -13,17 +13,17 @@ export function openers({ platform, env, kernel = release() }: Surroundings): re
 export interface Surroundings {
   readonly platform: NodeJS.Platform;
   readonly env: Environment;
-  /** Its release, which says WSL. */
+  /** The kernel's release, which names WSL. */
   readonly kernel?: string;
 }
 
-/** Whether one of them opened it. What it starts is not this program's, and outlives it. */
+/** Whether one of them opened it. The browser is not this program's child, and outlives it. */
 export async function openBrowser(url: string, surroundings: Surroundings): Promise<boolean> {
   for (const opener of openers(surroundings)) if (await runs(opener, url, surroundings.env)) return true;
   return false;
 }
 
-/** A browser that stays in the foreground has opened it too. */
+/** An opener that still runs after this has become the browser. */
 const LONG_MS = 3_000;
 
 function runs(opener: string, url: string, env: Environment): Promise<boolean> {

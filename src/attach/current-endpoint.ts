@@ -11,41 +11,41 @@ export interface CurrentEndpointDeps {
   readonly fleet: Pick<Fleet, 'reachAnother'>;
   readonly clock: Clock;
   readonly words: ReaderWords;
-  /** Ends the looking for other ways. */
+  /** Ends the search for another endpoint. */
   readonly signal: AbortSignal;
 }
 
-/** opencode says something on each event stream every 10 s, version 2 every 15: one that is silent for so long leads nowhere. */
+/** OpenCode 1 sends something on each event stream every 10 s, OpenCode 2 every 15 s: after this, the connection is dead. */
 export const SILENCE_MS = 40_000;
 
 /**
- * The way by which one server is reached. Once it has failed, nothing goes by any way before it has proven again to lead to
- * the very process that was reached first.
+ * The endpoint of one server that is in use. After a failure it is replaced by one that has proven to lead to the same process; until
+ * then nothing is sent.
  */
 export class CurrentEndpoint {
   readonly #deps: CurrentEndpointDeps;
   #reached: Reached;
   #failed = false;
-  /** Aborts when the way is given up: what streams by it would only fall silent. */
-  #left = leaving();
-  #looking: Promise<Refusal | undefined> | undefined;
+  /** Aborts when the endpoint is given up, to end its streams, which would only fall silent. */
+  #left = createLeft();
+  #searching: Promise<Refusal | undefined> | undefined;
 
   constructor(reached: Reached, deps: CurrentEndpointDeps) {
     this.#reached = reached;
     this.#deps = deps;
   }
 
-  /** Where to send now, or why there is no way. */
+  /** The endpoint to use now, or why there is none. */
   async now(): Promise<ProxyTarget | Refusal> {
     if (this.#failed) {
-      this.#looking ??= this.#look().finally(() => (this.#looking = undefined));
-      const problem = await this.#looking;
+      this.#searching ??= this.#search().finally(() => (this.#searching = undefined));
+      const problem = await this.#searching;
       if (problem !== undefined) return problem;
     }
     const { connection } = this.#reached;
     const left = this.#left;
     const failed = (): void => {
-      // Another request may have found that out before.
+      // Another request may already have reported it.
       if (left === this.#left) this.#leave();
     };
     return { connection, left: left.signal, failed, watch: (answer, cut) => this.#watch(answer, cut, failed) };
@@ -54,11 +54,11 @@ export class CurrentEndpoint {
   #leave(): void {
     const left = this.#left;
     this.#failed = true;
-    this.#left = leaving();
+    this.#left = createLeft();
     left.abort();
   }
 
-  async #look(): Promise<Refusal | undefined> {
+  async #search(): Promise<Refusal | undefined> {
     const { fleet, signal, words } = this.#deps;
     try {
       this.#reached = await fleet.reachAnother(this.#reached, [], signal);
@@ -70,33 +70,33 @@ export class CurrentEndpoint {
     }
   }
 
-  /** An event stream ends only with its server, or its way. */
+  /** An event stream ends only if the server or the connection does. */
   #watch(answer: IncomingMessage, cut: AbortSignal, failed: () => void): void {
     if (answer.headers['content-type']?.startsWith('text/event-stream') !== true) return;
     const over = new LinkedAbort(cut);
-    let heardMs = this.#deps.clock.monotonic();
+    let lastMs = this.#deps.clock.monotonic();
     const end = (): void => {
       if (!cut.aborted) failed();
       over.end();
     };
-    answer.on('data', () => (heardMs = this.#deps.clock.monotonic()));
+    answer.on('data', () => (lastMs = this.#deps.clock.monotonic()));
     answer.once('end', end).once('error', end);
-    void this.#whenSilent(() => heardMs, over.signal).then(end);
+    void this.#whenSilent(() => lastMs, over.signal).then(end);
   }
 
-  async #whenSilent(heardMs: () => number, over: AbortSignal): Promise<void> {
+  async #whenSilent(lastMs: () => number, over: AbortSignal): Promise<void> {
     const { clock } = this.#deps;
     for (;;) {
-      const silentMs = clock.monotonic() - heardMs();
+      const silentMs = clock.monotonic() - lastMs();
       if (over.aborted || silentMs >= SILENCE_MS) return;
       await clock.sleep(SILENCE_MS - silentMs, over);
     }
   }
 }
 
-function leaving(): AbortController {
+function createLeft(): AbortController {
   const left = new AbortController();
-  // One for each exchange.
+  // Each exchange adds a listener.
   setMaxListeners(0, left.signal);
   return left;
 }

@@ -13,7 +13,7 @@ export interface DashboardOptions extends PageServerDeps, Pick<DoorOptions, 'isO
   readonly caller: PageCaller;
 }
 
-/** Shows the page to one browser of this user, on this machine alone. */
+/** Serves the page to one browser of this user, on this machine only. */
 export async function openDashboard(options: DashboardOptions): Promise<OpenDoor> {
   const { runtime, caller, isOwnPeer } = options;
   const server = new PageServer(options);
@@ -22,7 +22,7 @@ export async function openDashboard(options: DashboardOptions): Promise<OpenDoor
     start: '/',
     command: 'opencode-mcp dashboard',
     isOwnPeer,
-    upstream: () => Promise.resolve({ status: 404, text: 'There is no such page here.' }),
+    upstream: () => Promise.resolve({ status: 404, text: 'Not found.' }),
     refuse: (request, response, refusal) => {
       const target = targetOf(request);
       // The page's scripts read JSON.
@@ -36,7 +36,7 @@ export async function openDashboard(options: DashboardOptions): Promise<OpenDoor
         target,
         caller,
         signal,
-        // The door has checked it.
+        // The door has checked the host.
         origin: `http://${request.headers.host}`,
         open: () => Promise.resolve({ runtime, all: true, release: () => {} }),
       });

@@ -1,6 +1,6 @@
 import type { Connection } from '../http/exchange.ts';
 
-/** Whether anything of this machine gets there by the URL alone: loopback, with nothing to be put in or looked at. */
+/** Whether any program of this machine can use the URL as it is: loopback, without password, headers or a check of the port's holder. */
 export function isDirect({ endpoint, credential }: Connection): boolean {
   const { url, dial, headers, holderPid } = endpoint;
   const { protocol, hostname, pathname } = new URL(url);

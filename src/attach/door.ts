@@ -7,26 +7,25 @@ import { refuse } from '../node/proxy/proxy.ts';
 import { hostProblem, LOOPBACK } from './forwarder.ts';
 
 export interface DoorOptions {
-  /** Of the address that lets in, up to the token. */
+  /** Path of the address that admits a browser, up to the token. */
   readonly entrance: string;
   /** Path of the page to show first. */
   readonly start: string;
-  /** What gives such an address. */
+  /** The command that prints such an address. */
   readonly command: string;
-  /** Whether the program at the other end of a connection is this user's. */
+  /** Whether the other end of a connection belongs to this user. */
   readonly isOwnPeer: (socket: IncomingMessage['socket']) => Promise<boolean>;
-  /** Answers requests of an admitted browser. Requests that it does not answer go to `upstream`. */
+  /** Answers requests of the admitted browser; false passes a request on to `upstream`. */
   readonly answer?: (request: IncomingMessage, response: ServerResponse, signal: AbortSignal) => Promise<boolean>;
-  /** Says no; default in plain text. */
+  /** Writes a refusal; default: plain text. */
   readonly refuse?: (request: IncomingMessage, response: ServerResponse, refusal: Refusal) => void;
   readonly upstream: ExchangeProxyOptions['upstream'];
 }
 
-/** Open to one browser of this user. */
 export interface OpenDoor {
-  /** For one browser, once. */
+  /** Admits one browser, once. */
   readonly url: string;
-  /** `http://…`, as the browser names it from then on. */
+  /** `http://…`, which the browser uses from then on. */
   readonly origin: string;
   close(): void;
 }
@@ -34,9 +33,9 @@ export interface OpenDoor {
 const COOKIE = 'opencode-mcp';
 const SECRET_BYTES = 32;
 const NAME_BYTES = 10;
-/** IPv6 too: a browser may ask there first, where another user could listen otherwise. */
+/** IPv6 too: a browser may try it first, and otherwise another user could listen there. */
 const LOOPBACK_6 = '::1';
-/** Who has the same port there by chance has the next one hardly too. */
+/** Another program may have the same port on IPv6; that it has several in a row is unlikely. */
 const MAX_PORTS = 5;
 
 const FOREIGN: Refusal = { status: 403, text: 'Requests from web pages of other origins are refused.' };
@@ -46,8 +45,8 @@ const LINK: Refusal = {
 };
 
 /**
- * Serves one browser of this user. An address with a token lets it in, once; from then on it has a cookie, under a host name of this
- * run alone, so that no other server of this machine is sent it.
+ * Serves one browser of this user. An address with a token admits it, once; after that it has a cookie. The host name is new in each
+ * run, so that no other server of this machine gets the cookie.
  */
 export async function openDoor(options: DoorOptions): Promise<OpenDoor> {
   const door = new Door(options);
@@ -116,16 +115,16 @@ class Door {
     const { entrance, command, isOwnPeer } = this.#options;
     const used: Refusal = {
       status: 403,
-      text: `This address was used already, or is of an earlier run. Run ${command} again.`,
+      text: `This address was already used, or belongs to an earlier run. Run ${command} again.`,
     };
-    // The browser would send the page behind it no cookie, and the address would be used up.
+    // After a link from another site the browser sends no cookie, and the address would be used up.
     if (isForeign(headers['sec-fetch-site'])) return LINK;
     if (method !== 'GET' || !isSame(url.slice(entrance.length), this.token)) return used;
-    // Anybody sees the command line of what starts the browser.
+    // Other users can see the address in the command line that starts the browser.
     if (!(await isOwnPeer(socket)))
       return {
         status: 403,
-        text: `What asks is another user’s program, or cannot be known for one of the user who ran ${command}.`,
+        text: `Access denied: cannot verify that this browser belongs to the user who ran ${command}.`,
       };
     if (this.#isUsed) return used;
     this.#isUsed = true;
@@ -140,7 +139,7 @@ class Door {
     if (isForeign(site)) return FOREIGN;
     const isIn = cookie.split(';').some((pair) => isSame(pair.trim(), `${COOKIE}=${this.#cookie}`));
     if (isIn) return undefined;
-    return { status: 403, text: `This browser was not let in. Run ${this.#options.command}.` };
+    return { status: 403, text: `This browser is not admitted. Run ${this.#options.command}.` };
   }
 }
 
@@ -152,7 +151,7 @@ async function listen(
     try {
       return [proxy, await ExchangeProxy.open({ ...options, host: LOOPBACK_6, port: proxy.port })];
     } catch (error) {
-      // Without IPv6 nobody can listen there.
+      // Without IPv6, nobody else can listen there either.
       if (errorCode(error) !== 'EADDRINUSE') return [proxy];
       proxy.close();
       if (tries === MAX_PORTS) throw error;
@@ -160,7 +159,7 @@ async function listen(
   }
 }
 
-/** What browsers say of a request that a page of another origin caused; of what a person typed they say `none`. */
+/** Whether a page of another origin caused the request, by `sec-fetch-site`; `none` means that a person typed the address. */
 function isForeign(site: IncomingMessage['headers'][string]): boolean {
   return site !== undefined && site !== 'same-origin' && site !== 'none';
 }

@@ -14,13 +14,13 @@ const NAMES: Readonly<Record<Dialect, string>> = {
   'opencode-2': 'OpenCode 2',
   'opencode-2-preview': 'the preview of OpenCode 2',
 };
-/** What OPENCODE_BIN is where nobody set it. */
+/** The default of OPENCODE_BIN. */
 const DEFAULT_BIN = 'opencode';
 const PREVIEW_BIN = 'lildax';
 
 /**
  * Absolute path of this machine's opencode whose terminal speaks `dialect`.
- * @throws {SettingsError} there is none, or it is of another generation: says what to do
+ * @throws {SettingsError} there is none, or it is of another generation; says what to do
  */
 export async function findProgram(dialect: Dialect, bin: string, env: Environment): Promise<string> {
   const isPreview = dialect === 'opencode-2-preview';
@@ -30,17 +30,16 @@ export async function findProgram(dialect: Dialect, bin: string, env: Environmen
   if (isRight) return program;
   const own = number === 1 ? NAMES['opencode-1'] : NAMES['isPreview' in rest ? 'opencode-2-preview' : 'opencode-2'];
   throw new SettingsError(
-    `the instance is ${NAMES[dialect]}, and ${shownPath(program)} is ${own}${version === undefined ? '' : ` (${version})`}, whose terminal cannot speak to it; set OPENCODE_BIN to the path of ${NAMES[dialect]}`,
+    `the instance is ${NAMES[dialect]}, but ${shownPath(program)} is ${own}${version === undefined ? '' : ` (${version})`}, whose terminal cannot connect to it; set OPENCODE_BIN to the path of ${NAMES[dialect]}`,
   );
 }
 
-/** What the terminal is to show. */
 export interface TerminalTarget {
   readonly dialect: Dialect;
   readonly url: string;
-  /** Undefined: the URL needs none. */
+  /** Undefined if the URL needs none. */
   readonly password: string | undefined;
-  /** Undefined: the server's own, which nobody need name. */
+  /** Undefined for the server's own, which need not be named. */
   readonly directory: string | undefined;
   readonly session: string | undefined;
 }
@@ -50,7 +49,7 @@ export interface Launch {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** The password stands in the environment: everybody sees a command line. */
+/** The password goes into the environment, because other users can see a command line. */
 export function launchFor({ dialect, url, password, directory, session }: TerminalTarget, env: Environment): Launch {
   const inSession = session === undefined ? [] : ['--session', session];
   if (dialect === 'opencode-1') {
@@ -65,14 +64,14 @@ export function launchFor({ dialect, url, password, directory, session }: Termin
 }
 
 /**
- * OpenCode 1 changes into `--dir` where this machine has a directory of that name, and names to the server where it arrived.
- * Naming a directory runs what lies there, so it must be the instance's own.
- * @throws {OperationError} it would be another
+ * If this machine has a directory with that path, OpenCode 1 changes into it and sends the server the resolved path. The server runs
+ * the code of any directory that is named, so the path must stay the same.
+ * @throws {OperationError} it is a symbolic link here
  */
 export async function checkDirectory(directory: string): Promise<void> {
-  const arrived = await realpath(directory).catch(() => directory);
-  if (arrived === directory) return;
+  const resolved = await realpath(directory).catch(() => directory);
+  if (resolved === directory) return;
   throw new OperationError(
-    `The instance works in ${quote(directory)}, which on this machine leads to ${quote(arrived)}: opencode attach would name that to it, and the instance would run what lies there. Nothing was started; use opencode-mcp send and read, or attach on its own machine.`,
+    `The instance works in ${quote(directory)}, which on this machine is a link to ${quote(resolved)}: opencode attach would send it that path, and the instance would run code from there. Nothing was started; use opencode-mcp send and read, or attach on its own machine.`,
   );
 }

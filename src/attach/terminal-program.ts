@@ -7,21 +7,21 @@ import type { Launch } from './program.ts';
 export interface TerminalRun extends Launch {
   /** Absolute. */
   readonly program: string;
-  /** Undefined: as this program's own. */
+  /** Undefined for this program's own. */
   readonly cwd?: string | undefined;
   readonly process: NodeJS.Process;
-  /** Ends it. */
+  /** Ends the terminal. */
   readonly signal: AbortSignal;
-  /** Has `act` called on Ctrl-C. */
+  /** Registers `act` for Ctrl-C. */
   readonly onInterrupt: (act: () => void) => void;
 }
 
-/** The terminal sends an interrupt to both. What has not ended by it so long after got none. */
+/** The terminal sends Ctrl-C to both programs. If opencode still runs after this, it got none, and is sent one. */
 const PASS_AFTER_MS = 500;
-/** What shells give for a process that a signal ended. */
+/** Shells add the signal's number to this for their exit code. */
 const EXIT_SIGNAL = 128;
 
-/** Gives the terminal to opencode until that ends; resolves with its exit code. It ends with this program, however that ends. */
+/** Gives the terminal to opencode until it ends, and resolves to its exit code. opencode ends with this program, even if that is killed. */
 export async function runInTerminal(run: TerminalRun): Promise<number> {
   const { program, args, env, cwd, signal, onInterrupt } = run;
   const terminal = new ServiceTerminal(rememberTerminal(run.process));

@@ -6,13 +6,13 @@ export interface WebForwarderOptions extends Pick<DoorOptions, 'start' | 'isOwnP
   readonly endpoint: () => Promise<ProxyTarget | Refusal>;
 }
 
-/** Passes on to one instance what one browser of this user asks. */
+/** Forwards one browser of this user to one instance. */
 export async function openWebForwarder({ endpoint, ...options }: WebForwarderOptions): Promise<OpenDoor> {
   return await openDoor({
     ...options,
     entrance: '/opencode-mcp/enter/',
     command: 'opencode-mcp open',
-    // A node service takes no browser, since any page could make one ask; here none but ours can.
+    // A node service refuses browsers, since any page could use one; here only our page can.
     upstream: async () => ({ ...(await endpoint()), without: ['user-agent'] }),
   });
 }

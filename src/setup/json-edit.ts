@@ -32,7 +32,7 @@ export function readJson(text: string, format: Format): Record<string, unknown> 
   return value as Record<string, unknown>;
 }
 
-/** Adds or replaces the value at `path`. All other text stays. */
+/** Adds or replaces the value at `path`. All other text stays; the parser's own `modify` reformats it and loses comments. */
 export function setJson(text: string, path: readonly string[], value: unknown): string {
   const root = text.trim() === '' ? undefined : treeOf(text);
   if (root === undefined) return `${shown(nested(path, value), { eol: '\n', indent: '', unit: '  ' })}\n`;

@@ -19,7 +19,7 @@ test.each([
 test.each([
   ['opens it', 0, true],
   ['cannot', 3, false],
-])('a program that %s tells so by its exit code', async (_, code, expected) => {
+])('a program that %s', async (_, code, expected) => {
   const temp = tempDir('opencode-mcp-browser');
   onTestFinished(() => temp.close());
   const given = join(temp.path, 'given');
@@ -30,7 +30,7 @@ test.each([
   expect(await readFile(given, 'utf8')).toBe(`${url}\n`);
 });
 
-test('where there is none, it is not open', async () => {
+test('without a program, nothing is opened', async () => {
   const env = { PATH: '/nowhere', DISPLAY: ':0' };
   expect(await openBrowser('http://a.localhost:1/', { platform: 'linux', env, kernel: '6.1.0' })).toBe(false);
 });

@@ -20,8 +20,8 @@ async function open(way: CurrentEndpoint): Promise<ExchangeProxy> {
   return forwarder;
 }
 
-describe('who is let in', () => {
-  test('the password of the instance takes the place of the random one, and each stays on its side', async () => {
+describe('access', () => {
+  test("the instance's password replaces the random one, and each stays on its side", async () => {
     const instance = await startInstance('it');
     const { port } = await open(wayBy([instance]));
     const answer = await ask({
@@ -54,7 +54,7 @@ describe('who is let in', () => {
     expect(await askUpgrade({ port, headers: { authorization } })).toMatch(/^HTTP\/1.1 101 /);
   });
 
-  test('the password goes to no port that another user holds', async (context) => {
+  test("the password is not sent to another user's port", async (context) => {
     needRoot(context);
     await using stranger = await startStranger();
     const endpoint = { url: `http://127.0.0.1:${stranger.port}`, route: 'loopback' } as const;
@@ -65,7 +65,7 @@ describe('who is let in', () => {
     expect(stranger.seen).toEqual([]);
   });
 
-  test('it ends at once, with all that is open, and nothing listens any more', async () => {
+  test('closing ends all connections at once, and stops listening', async () => {
     const instance = await startInstance('it');
     const forwarder = await open(wayBy([instance]));
     const { port } = forwarder;
@@ -78,7 +78,7 @@ describe('who is let in', () => {
   });
 });
 
-test('headers and path of the way are put in, and what is to be dialled is', async () => {
+test("adds the endpoint's headers and path, and uses its dialer", async () => {
   const dialled: string[] = [];
   const instance = await startInstance('it', {
     prefix: '/opencode-mcp/v1/i/abc',
@@ -100,8 +100,8 @@ test('headers and path of the way are put in, and what is to be dialled is', asy
   expect(dialled).toEqual(['127.0.0.1']);
 });
 
-describe('a way that fails', () => {
-  test('what was not sent goes by the next one, with its body', async () => {
+describe('an endpoint that fails', () => {
+  test('a request that was not sent goes to the next one, with its body', async () => {
     const [gone, next] = [await startInstance('gone'), await startInstance('next')];
     gone.close();
     const { port } = await open(wayBy([gone, next]));
@@ -115,7 +115,7 @@ describe('a way that fails', () => {
     expect(next.seen).toMatchObject([{ method: 'POST', body: 'hello' }]);
   });
 
-  test('what only reads is asked again; what may have changed something is not', async () => {
+  test('reads are repeated; requests that may have changed something are not', async () => {
     const [first, second, third] = [await startInstance('1'), await startInstance('2'), await startInstance('3')];
     const { port } = await open(wayBy([first, second, third]));
     const headers = { authorization };
@@ -127,7 +127,7 @@ describe('a way that fails', () => {
     expect(await ask({ port, headers })).toMatchObject({ status: 200, text: '3' });
   });
 
-  test('where it refuses the password that is looked at again, and the password is not told', async () => {
+  test('if it refuses the password, it is checked again, and the password is not revealed', async () => {
     const [first, second] = [await startInstance('1'), await startInstance('2')];
     const { port } = await open(wayBy([first, second]));
     const answer = await ask({ port, path: '/locked', headers: { authorization } });
@@ -136,7 +136,7 @@ describe('a way that fails', () => {
     expect(JSON.stringify(answer)).not.toContain(OWN);
   });
 
-  test('what a node service did not pass on is asked by the next one, unless it may change something', async () => {
+  test('a read that a node service did not forward goes to the next one; a change does not', async () => {
     const node = await startInstance('node', { route: 'tailnet' });
     const others = [await startInstance('2', { route: 'tailnet' }), await startInstance('3')];
     const { port } = await open(wayBy([node, ...others]));
@@ -146,7 +146,7 @@ describe('a way that fails', () => {
     expect(others.map(({ seen }) => seen.length)).toEqual([1, 1]);
   });
 
-  test('where there is none left, it says why, and asks the fleet anew each time', async () => {
+  test('if there is none left, the answer says why, and the fleet is asked again each time', async () => {
     const gone = await startInstance('gone');
     gone.close();
     const back = await startInstance('back');
@@ -160,7 +160,7 @@ describe('a way that fails', () => {
     expect(back.seen).toEqual([]);
   });
 
-  test('events come as they are; a stream that ends takes what else goes by that way with it', async () => {
+  test('events arrive unchanged; a stream that ends also ends the others of that endpoint', async () => {
     const [first, second] = [await startInstance('1'), await startInstance('2')];
     const { port } = await open(wayBy([first, second]));
     const streams = [0, 1].map(() => ask({ port, path: '/event', headers: { authorization } }).catch(() => 'cut'));
@@ -173,7 +173,7 @@ describe('a way that fails', () => {
     expect(await ask({ port, headers: { authorization } })).toMatchObject({ text: '2' });
   });
 
-  test('a stream that a caller leaves says nothing of the way', async () => {
+  test('a stream that the caller closes is not a failure', async () => {
     const [first, second] = [await startInstance('1'), await startInstance('2')];
     const { port } = await open(wayBy([first, second]));
     const sent = request({ host: '127.0.0.1', port, path: '/event', headers: { authorization }, agent: false });
@@ -183,7 +183,7 @@ describe('a way that fails', () => {
     expect(await ask({ port, headers: { authorization } })).toMatchObject({ text: '1' });
   });
 
-  test('a stream that falls silent is cut, one that says something is not', async () => {
+  test('a silent stream is cut, an active one is not', async () => {
     const clock = new ManualClock();
     const [first, second] = [await startInstance('1'), await startInstance('2')];
     const { port } = await open(wayBy([first, second], clock));

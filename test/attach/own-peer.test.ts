@@ -21,7 +21,7 @@ async function listen(): Promise<{ readonly port: number; readonly accepted: Pro
   return { port: (server.address() as AddressInfo).port, accepted };
 }
 
-test('a program of this user is', async () => {
+test('accepts a program of this user', async () => {
   const { port, accepted } = await listen();
   const near = connect(port, '127.0.0.1');
   onTestFinished(() => void near.destroy());
@@ -30,7 +30,7 @@ test('a program of this user is', async () => {
   expect(await isOwnPeer(far)).toBe(true);
 });
 
-test('one that has closed its end is not: the kernel tells it for root’s', async () => {
+test('refuses a closed socket, which the kernel shows as root’s', async () => {
   const { port, accepted } = await listen();
   const near = connect(port, '127.0.0.1');
   const far = await accepted;
@@ -41,7 +41,7 @@ test('one that has closed its end is not: the kernel tells it for root’s', asy
   expect(await isOwnPeer(far)).toBe(false);
 });
 
-test('another user’s is not', async (context) => {
+test('refuses another user’s program', async (context) => {
   needRoot(context);
   const { port, accepted } = await listen();
   const stranger = spawn(process.execPath, ['-e', CONNECT, String(port)], {

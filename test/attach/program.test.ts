@@ -33,17 +33,17 @@ test.each([
 });
 
 test.each([
-  ['opencode-2', 'opencode', 'the instance is OpenCode 2, and DIR/opencode is OpenCode 1 (1.18.33), whose terminal'],
-  ['opencode-1', 'second', 'the instance is OpenCode 1, and DIR/second is OpenCode 2 (2.1.2), whose terminal'],
-  ['opencode-2', 'lildax', 'the instance is OpenCode 2, and DIR/lildax is the preview of OpenCode 2, whose terminal'],
-  ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, and DIR/second is OpenCode 2 (2.1.2)'],
+  ['opencode-2', 'opencode', 'the instance is OpenCode 2, but DIR/opencode is OpenCode 1 (1.18.33), whose terminal'],
+  ['opencode-1', 'second', 'the instance is OpenCode 1, but DIR/second is OpenCode 2 (2.1.2), whose terminal'],
+  ['opencode-2', 'lildax', 'the instance is OpenCode 2, but DIR/lildax is the preview of OpenCode 2, whose terminal'],
+  ['opencode-2-preview', 'second', 'the instance is the preview of OpenCode 2, but DIR/second is OpenCode 2 (2.1.2)'],
   ['opencode-1', 'missing', 'there is no missing on PATH; install it'],
 ] as const)('for %s with OPENCODE_BIN=%s it says what is wrong', async (dialect, bin, message) => {
   const env = await programs({ opencode: '1.18.33', second: 'opencode v2.1.2', lildax: 'lildax vlocal' });
   await expect(findProgram(dialect, bin, env)).rejects.toThrow(message.replace('DIR', env['PATH'] ?? ''));
 });
 
-test('the password stands in the environment, and that of another server in neither', () => {
+test("the password is in the environment, and no other server's password is anywhere", () => {
   const env = {
     HOME: '/home/ada',
     OPENCODE_SERVER_PASSWORD: 'theirs',
@@ -61,7 +61,7 @@ test('the password stands in the environment, and that of another server in neit
   });
 });
 
-test('a directory that leads elsewhere on this machine is not given to opencode, which would name where it arrived', async () => {
+test('a directory that is a link on this machine is not given to opencode, which would send its target', async () => {
   const path = await folder();
   await mkdir(join(path, 'real'));
   await symlink(join(path, 'real'), join(path, 'link'));
@@ -70,7 +70,7 @@ test('a directory that leads elsewhere on this machine is not given to opencode,
   await expect(checkDirectory(join(path, 'link'))).rejects.toThrow('Nothing was started');
 });
 
-test('only a bare loopback URL is used as it is', () => {
+test('only a bare loopback URL is used directly', () => {
   const endpoint = { url: 'http://127.0.0.1:4096', route: 'loopback' } as const;
   expect(isDirect({ endpoint })).toBe(true);
   const others = [

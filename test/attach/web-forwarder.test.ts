@@ -36,7 +36,7 @@ function cookieOf({ headers }: Asked): string {
   return headers['set-cookie']?.[0]?.split(';', 1)[0] ?? '';
 }
 
-test('the address lets one browser in, once, and the cookie is all that it has', async () => {
+test('the address admits one browser, once, by a cookie only', async () => {
   const { enter, port, host, instance } = await open();
   expect(host).toMatch(/^[0-9a-f]{20}\.localhost:\d+$/);
   const first = await enter({ 'sec-fetch-site': 'none' });
@@ -67,21 +67,21 @@ test('the address lets one browser in, once, and the cookie is all that it has',
       undefined,
     ]);
   }
-  expect(await enter()).toMatchObject({ status: 403, text: expect.stringContaining('used already') as string });
+  expect(await enter()).toMatchObject({ status: 403, text: expect.stringContaining('already used') as string });
   expect(await ask({ port, headers })).toMatchObject({ status: 200 });
 });
 
-test('a link or an image in another page does not use the address up', async () => {
+test('a link or an image in another page does not use up the address', async () => {
   const { enter } = await open();
   const text = expect.stringContaining('address bar') as string;
   expect(await enter({ 'sec-fetch-site': 'cross-site' })).toMatchObject({ status: 403, text });
   expect(await enter({ 'sec-fetch-site': 'none' })).toMatchObject({ status: 303 });
 });
 
-test('the address is worth nothing to another user, and stays good for its own', async () => {
+test('the address does not admit another user, and stays valid for its own', async () => {
   const { enter } = await open(false);
   const answer = await enter();
-  expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('another user') as string });
+  expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('cannot verify') as string });
   expect(cookieOf(answer)).toBe('');
 });
 
@@ -112,7 +112,7 @@ test.each([
     'a name that was pointed here',
     (url: string) => ({ path: new URL(url).pathname, headers: { host: 'evil.example' } }),
   ],
-])('%s does not let in, and uses nothing up', async (_, change) => {
+])('%s is refused, and does not use up the address', async (_, change) => {
   const { url, enter, port, host } = await open();
   const answer = await ask({ port, headers: { host }, ...change(url) });
   expect([403, 421]).toContain(answer.status);
@@ -120,7 +120,7 @@ test.each([
   expect(await enter()).toMatchObject({ status: 303 });
 });
 
-test('nobody else can listen where a browser may ask first', async () => {
+test('nobody else can listen on the address that a browser tries first', async () => {
   const { port, host } = await open();
   const other = createServer();
   const error = await new Promise<NodeJS.ErrnoException>((resolve) => other.once('error', resolve).listen(port, '::1'));
@@ -128,7 +128,7 @@ test('nobody else can listen where a browser may ask first', async () => {
   expect(await ask({ port, host: '::1', headers: { host } })).toMatchObject({ status: 403 });
 });
 
-test('a page that comes by a node service has an origin again: the forwarder’s own', async () => {
+test('a page from a node service gets the forwarder’s origin', async () => {
   const policies = ["img-src 'self'", 'sandbox'];
   const instance = await startInstance('it', {
     route: 'tailnet',

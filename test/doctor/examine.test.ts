@@ -46,7 +46,7 @@ async function examination(
   };
 }
 
-test('whatever hangs is told as such when its time is over, and hides nothing else', async () => {
+test('whatever hangs is reported when its time is over, and hides nothing else', async () => {
   await using temp = tempDir('opencode-mcp-doctor');
   await using tailscaled = await startFakeLocalApi();
   tailscaled.answers.set('status', () => {});
@@ -71,7 +71,7 @@ test('whatever hangs is told as such when its time is over, and hides nothing el
   expect(lineOf(report, 'state folder', /not created yet/)?.verdict).toBe('ok');
 });
 
-test('an examination that is called off ends', async () => {
+test('an aborted examination ends', async () => {
   await using temp = tempDir('opencode-mcp-doctor');
   await using world = new World();
   world.source.answer = () => never;
@@ -83,7 +83,7 @@ test('an examination that is called off ends', async () => {
   await expect(examining).rejects.toThrow('called off');
 });
 
-test('a section that takes too long, on a disk that hangs, says so', async () => {
+test('a section that takes too long says so', async () => {
   const clock = leapingClock();
   const signal = new AbortController().signal;
   const section = await boundedSection({ id: 'state', title: 'State' }, { clock, signal }, () => never);

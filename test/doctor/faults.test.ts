@@ -323,7 +323,7 @@ const GROUPS: Readonly<Record<string, readonly Fault[]>> = {
   ],
 };
 
-test('of a machine on which all is well it has nothing to say', async () => {
+test('on a healthy machine there is nothing to do', async () => {
   const { code, report } = await stage.doctor();
   expect(report.todo).toEqual([]);
   expect([code, report.verdict]).toEqual([0, 'ok']);
@@ -339,7 +339,7 @@ test('of a machine on which all is well it has nothing to say', async () => {
   ]);
 });
 
-test.each(Object.entries(GROUPS))('%s: each fault is named, and gone once its advice was followed', async (_, all) => {
+test.each(Object.entries(GROUPS))('%s: each fault is named, and gone once its advice is followed', async (_, all) => {
   await using kept = new Kept();
   const faults = all.filter(({ needsRoot }) => needsRoot !== true || isRoot);
   for (const { make } of faults) await make(stage, kept);

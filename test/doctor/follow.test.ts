@@ -21,7 +21,7 @@ describe('doctor NAME', () => {
   });
   afterAll(() => stage[Symbol.asyncDispose]());
 
-  test('one that is well: who saw it, how it was asked, what it is called', async () => {
+  test('a healthy one: its sources, its probes, its name', async () => {
     const { code, report } = await stage.doctor(['desk']);
     expect([code, report.verdict, report.name]).toEqual([0, 'ok', 'desk']);
     expect(report.sections.map(({ id }) => id)).toEqual(['seen', 'instances', 'name']);
@@ -39,7 +39,7 @@ describe('doctor NAME', () => {
     expect(lineOf(report, 'desk', /^is its name in every tool$/)?.verdict).toBe('ok');
   });
 
-  test('one that is dead ends with what to do', async () => {
+  test('a dead one: advice', async () => {
     const { code, report } = await stage.doctor(['web']);
     expect(code).toBe(1);
     expect(report.todo).toHaveLength(1);
@@ -62,7 +62,7 @@ describe('doctor NAME', () => {
     ['whose registration was cut off', 'server-app', /is not complete JSON/, /server-app\.json: is not complete JSON/],
     ['with a slip in its name', 'dekk', /^nothing with that name/, /^did you mean desk\?: opencode-mcp doctor desk$/],
     ['that nothing comes near', 'zzz', /^nothing with that name/, /opencode-connected status$/],
-  ])('one that is missing, %s', async (_, name, says, advice) => {
+  ])('a missing one, %s', async (_, name, says, advice) => {
     const { code, report } = await stage.doctor([name]);
     expect(code).toBe(1);
     expect(lineOf(report, /./, says), JSON.stringify(report.sections)).toBeDefined();
@@ -70,14 +70,14 @@ describe('doctor NAME', () => {
     expect(todoThat(advice, report)).toBeDefined();
   });
 
-  test('the whole report tells what each source left out', async () => {
+  test('the whole report says what each source left out', async () => {
     const { report } = await stage.doctor();
     expect(lineOf(report, 'phone', /runs iOS, which opencode does not support/)?.verdict).toBe('-');
     expect(lineOf(report, 'tailscale', /^0 seen, 3 left out, scanned/)?.verdict).toBe('ok');
   });
 });
 
-test('a name stays with an instance that is gone: the one of that name has another, which is told', async () => {
+test("a name stays with an instance that is gone, and the new instance's name is shown", async () => {
   await using world = new World();
   const [first, second] = [await world.fake(), await world.fake()];
   world.register('one', first, { claims: { name: 'web', hostname: 'box' } });

@@ -17,7 +17,7 @@ function ways(world: World): readonly (readonly [string, string | undefined, str
   );
 }
 
-test('two ways to one process are proven, two processes that look alike are suspected', async () => {
+test('two endpoints of one process are proven, two similar processes are suspected', async () => {
   await using world = new World();
   const [desk, twin, copy] = [await world.fake(), await world.fake(), await world.fake()];
   const tunnel = await world.tunnelTo(desk);
@@ -48,7 +48,7 @@ const SECTIONS: readonly Section[] = [
 ];
 const plain = (text: string): string => text;
 
-test.each([60, 80, 200])('of %i columns none is exceeded but by what is to be copied', (width) => {
+test.each([60, 80, 200])('wraps at %i columns, except commands to copy', (width) => {
   const lines = drawReport(reportOf('1', SECTIONS), plain, width).trimEnd().split('\n');
   for (const line of lines) if (!line.trim().startsWith('rm ')) expect(widthOf(line), line).toBeLessThanOrEqual(width);
   expect(lines.filter((line) => line.includes('a-long-path'))).toEqual([`       ${LONG.advice?.command}`]);
@@ -58,7 +58,7 @@ test.each([60, 80, 200])('of %i columns none is exceeded but by what is to be co
   expect(lines).toContain('      and 2 more; --json has all');
 });
 
-test('of very much to do the first twenty', () => {
+test('shows the first twenty things to do', () => {
   const checks = Array.from({ length: 22 }, (_, index) =>
     check('warn', `${index}`, '', { advice: { text: `do ${index}` } }),
   );
@@ -66,7 +66,7 @@ test('of very much to do the first twenty', () => {
   expect(drawn).toMatch(/  20\. 19: do 19\n  and 2 more; --json has all\n$/);
 });
 
-test('in a pipe each line is whole, and colours are only for the word that judges', () => {
+test('in a pipe lines are not wrapped; only the verdict is coloured', () => {
   const colour = (text: string, name: string | undefined): string => `<${name}>${text}</>`;
   const drawn = drawReport(reportOf('1', SECTIONS), colour, undefined);
   expect(drawn).toContain(`  <yellow>warn</>    a subject: ${LONG.text}\n`);
@@ -76,7 +76,7 @@ test('in a pipe each line is whole, and colours are only for the word that judge
   );
 });
 
-test('what several things need is said once, with the worst of them, and first what others build on', () => {
+test('the same advice is given once, with the worst verdict, and sections that others need come first', () => {
   const advice = { text: 'close it', command: 'chmod go-w /x' };
   const { todo, verdict } = reportOf('1', [
     {
@@ -114,6 +114,6 @@ test.each([
   ],
   [`its node service says ${quoted('no; run: evil\\', 40)}, ${quoted('; run: evil', 40)}; wait`, 'wait', undefined],
   ['it is "left open; run: evil', undefined, undefined],
-])('%s: the advice is its end, and no part of a command or of a quotation', (reason, text, command) => {
+])('%s: the advice is the end of the reason, never a part of a command or of a quotation', (reason, text, command) => {
   expect(adviceIn(reason)).toEqual(text && { text, ...(command !== undefined && { command }) });
 });

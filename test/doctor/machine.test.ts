@@ -30,7 +30,7 @@ case "$*" in *restart*) ;; *) exit 0 ;; esac
 eval "exec $(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/opencode-mcp-node.service")" </dev/null >/dev/null 2>&1 &
 `;
 
-test('a node service that was installed and does not run', async () => {
+test('a node service that is installed but does not run', async () => {
   await using kept = new Kept();
   kept.defer(() => endProcessesIn(stage.env['TMPDIR'] ?? '/nowhere'));
   await writeFile(join(stage.bin, 'systemctl'), SYSTEMCTL, { mode: 0o755 });
@@ -98,7 +98,7 @@ test('a LocalAPI that this user may not open', async (context) => {
   });
 });
 
-test('the LAN: switched off, without an interface, with a wrong one, and in use', async (context) => {
+test('the LAN: switched off, without an interface, with a wrong interface, and in use', async (context) => {
   needNamespaces(context);
   await using kept = new Kept();
   const namespaces = await NamespaceSet.open('doctor');

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { programChecks } from '../../src/doctor/program.ts';
 import { tempDir } from '../rig/temp.ts';
 
-test('whether there is an opencode to start is said, and one that is missing is no fault', async () => {
+test('says whether there is an opencode to start; a missing one is not a fault', async () => {
   await using temp = tempDir('doctor-program');
   const checkOf = (env: NodeJS.ProcessEnv): unknown =>
     programChecks({

@@ -20,7 +20,7 @@ const there = (): string => join(stage.home, 'on-the-relay');
 test.each<[string, string[], RegExp, string]>([
   ['that forbids forwarding', ['AllowTcpForwarding no'], /gave no port to the tunnel/, 'AllowTcpForwarding yes'],
   ['that opens tunnels to all', ['GatewayPorts yes'], /opened the tunnel to other machines/, 'GatewayPorts no'],
-])('of a relay %s it says the line for its sshd_config, and with that it is well', async (_, config, says, line) => {
+])('a relay %s: the advised line in its sshd_config repairs it', async (_, config, says, line) => {
   await using kept = new Kept();
   stage.env['RELAY_REMOTE_REGISTRY_DIR'] = there();
   const wrong = kept.use(await startSshd({ config }));
@@ -44,7 +44,7 @@ test.each<[string, string[], RegExp, string]>([
   expect(await readdir(stage.home)).not.toContain('on-the-relay');
 });
 
-test('a relay that ssh does not reach, one without the program, and one whose registry others can write', async () => {
+test('a relay that cannot be reached, one without the program, and one whose registry others can write', async () => {
   await using kept = new Kept();
   const sshd = kept.use(await startSshd());
   stage.env['RELAY_SSH_CMD'] = sshd.relaySshCommand;
@@ -77,7 +77,7 @@ test('a relay that ssh does not reach, one without the program, and one whose re
   expect(lineOf(after.report, 'registry there', /of uid \d+, registrations: 0/)?.verdict).toBe('ok');
 });
 
-test('a RELAY_SSH_CMD that no program would run', async () => {
+test('an invalid RELAY_SSH_CMD', async () => {
   stage.env['RELAY_SSH_CMD'] = 'ssh "you@relay';
   const { code, report } = await stage.doctor();
   expect(code).toBe(1);

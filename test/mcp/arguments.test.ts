@@ -147,12 +147,12 @@ describe('arguments as clients send them', () => {
         ] as const,
     ),
     ['wait', { instances: '{"name":"a"}' }, /instances\.0: .*expected string, received object/],
-  ])('what fits nothing is refused: %s %j', (name, given, problem) => {
+  ])('arguments that do not fit are refused: %s %j', (name, given, problem) => {
     expect(read(name, given)).toMatch(problem);
     expect(read(name, given)).toMatch(/Nothing was done\.$/);
   });
 
-  test.each(['__proto__', 'constructor', 'toString'])('an argument called %s is an unknown one', (key) => {
+  test.each(['__proto__', 'constructor', 'toString'])('an argument called %s is unknown', (key) => {
     expect(read('instances', JSON.parse(`{"${key}":"x"}`) as Data)).toContain(`unknown argument "${key}"`);
   });
 });
@@ -192,14 +192,14 @@ describe('on the wire', () => {
     },
   );
 
-  test('arguments as the text of an object, and null for what is left out beside them', async () => {
+  test('arguments as a JSON string, and null for missing fields', async () => {
     const args = { instance: 'worker', message: '["a"]', session_id: null, when_busy: '' };
     const { result } = await ask('tools/call', { name: 'send', arguments: JSON.stringify(args) });
     expect(result).toMatchObject({ structuredContent: { outcome: 'completed', text: 're: ["a"]' } });
     expect((await ask('tools/list', { cursor: null })).result).toHaveProperty('tools');
   });
 
-  test("n8n's sessionId names no session", async () => {
+  test("n8n's sessionId is not a session id", async () => {
     const sent = async (more: object): Promise<unknown> => {
       const args = { instance: 'worker', message: 'x', ...more };
       const { result } = await ask('tools/call', { name: 'send', arguments: args });
@@ -219,13 +219,13 @@ describe('on the wire', () => {
   });
 
   test.each([null, { _meta: null }, { _meta: { progressToken: null } }, { cursor: null, _meta: { a: { b: null } } }])(
-    'null for what is left out, wherever the protocol has it: %j',
+    'null for a missing field, anywhere in the protocol: %j',
     async (params) => {
       expect((await ask('tools/list', params)).result).toHaveProperty('tools');
     },
   );
 
-  test('null in what a client is, and in what its person answers, stands for what is left out, too', async () => {
+  test("null means a missing field in a client's capabilities and in its answers too", async () => {
     const input = new PassThrough();
     const transport = new CleanStdio(input, new PassThrough());
     const messages: unknown[] = [];
@@ -250,7 +250,7 @@ describe('on the wire', () => {
     [[], /: params: .*expected object, received array$/],
     [{ _meta: 'x' }, /: params\._meta: .*expected object, received string$/],
     [{ _meta: { progressToken: {} } }, /: params\._meta\.progressToken: Invalid input$/],
-  ])('a request that is none is answered, too: params %j', async (params, words) => {
+  ])('an invalid request is answered too: params %j', async (params, words) => {
     const { error } = await ask('tools/list', params);
     expect(error).toMatchObject({ code: -32_600, message: expect.stringMatching(words) as string });
     expect(server.stderr).not.toContain('"code"');
@@ -265,7 +265,7 @@ describe('on the wire', () => {
     ['resources/read', {}, /params\.uri: /],
     ['completion/complete', { ref: { type: 'ref/tool' } }, /params\.argument: /],
     ['logging/setLevel', { level: 'loud' }, /params\.level: /],
-  ])('%s %j is refused in words', async (method, params, words) => {
+  ])('%s %j is refused with a readable message', async (method, params, words) => {
     const { error } = await ask(method, params);
     expect(error).toMatchObject({ code: -32_602, message: expect.stringMatching(words) as string });
     expect(error?.message).not.toMatch(/[[{]|\n/);

@@ -65,7 +65,7 @@ async function start(options: McpChildOptions = {}): Promise<McpChild & { readon
 const INSTANCE = 'opencode://my%20worker';
 
 describe('resources', () => {
-  test('are the instances and the latest session of each; templates name the rest', async () => {
+  test('list the instances and the latest session of each; templates cover the rest', async () => {
     const session = worker.addSession({ title: 'The \u001b[31mlatest' });
     const { client } = await start();
     await client.callTool({ name: 'instances', arguments: {} });
@@ -81,7 +81,7 @@ describe('resources', () => {
     ]);
   });
 
-  test('are read as the tools tell: an instance with its sessions, a session with its messages', async () => {
+  test('have the text of the tools: an instance with its sessions, a session with its messages', async () => {
     const session = worker.addSession({ title: 'Talks' });
     worker.state.begin(session.id, 'hello there', {});
     worker.state.finish(session.id, '```\nnote: mine\n```');
@@ -108,12 +108,12 @@ describe('resources', () => {
     ['opencode://nobody', /nobody.*my worker/s],
     [`${INSTANCE}/sessions/ses_unknown000`, /No session/],
   ] as const;
-  test('what is none is an error that says what there is', async () => {
+  test('an unknown one is an error that says what exists', async () => {
     const { client } = await start();
     for (const [uri, expected] of unread) await expect(client.readResource({ uri }), uri).rejects.toThrow(expected);
   });
 
-  test('who subscribed is told of a change, who listed of another list; nobody else is', async () => {
+  test('subscribers are notified of changes, and clients that listed them of a new list; others are not', async () => {
     const session = worker.addSession({ title: 'Watched' });
     const [subscribed, quiet] = [await start(), await start()];
     await quiet.call('instances');
@@ -144,7 +144,7 @@ describe('resources', () => {
 });
 
 describe('completion', () => {
-  test('of instances: what begins so first, then what contains it', async () => {
+  test('completes instance names: those that start with the text first, then those that contain it', async () => {
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
     await registry.add({ name: 'work', port: other.port });
     const { client } = await start();
@@ -166,7 +166,7 @@ describe('completion', () => {
     }
   });
 
-  test("of an instance's sessions by id and title, in the template and in prompts; none without an instance", async () => {
+  test('completes sessions by id and title, in the template and in prompts, but not without an instance', async () => {
     const [first, second] = [worker.addSession({ title: 'Alpha plan' }), worker.addSession({ title: 'Beta' })];
     const { client } = await start();
     const complete = async (name: 'id' | 'session_id', value: string, instance = 'my worker'): Promise<string[]> => {
@@ -188,7 +188,7 @@ describe('completion', () => {
 });
 
 describe('prompts', () => {
-  test('name the common jobs, and send a model to tools that there are', async () => {
+  test('start common jobs, and name only tools that exist', async () => {
     const { client } = await start();
     const { prompts } = await client.listPrompts();
     expect(prompts.map(({ name }) => name)).toEqual(['brief_all', 'continue', 'review_changes']);
@@ -202,7 +202,7 @@ describe('prompts', () => {
     }
   });
 
-  test('an argument is data: it cannot leave its quotes', async () => {
+  test('an argument cannot break out of its quotes', async () => {
     const { client } = await start();
     const { messages } = await client.getPrompt({
       name: 'continue',
@@ -228,7 +228,7 @@ describe('prompts', () => {
       /brief_all: unknown argument "instance"; it takes no arguments/,
     ],
   ] as const;
-  test('an unknown one, or one with other arguments, is an error that says what there is', async () => {
+  test('an unknown prompt or argument is an error that says what exists', async () => {
     const { client } = await start();
     for (const [what, name, args, expected] of ungiven)
       await expect(client.getPrompt({ name, arguments: args }), what).rejects.toThrow(expected);
@@ -241,14 +241,14 @@ describe('prompts', () => {
     ],
     [['--read-only'], ['brief_all', 'review_changes']],
     [['--toolsets', 'instances'], []],
-  ])('with %j only what its tools can do is offered', async (args, names) => {
+  ])('with %j only prompts whose tools are offered are listed', async (args, names) => {
     const { client } = await start({ args });
     expect((await client.listPrompts()).prompts.map(({ name }) => name)).toEqual(names);
   });
 });
 
-describe('what the model is told of the whole', () => {
-  test('is short, and names only tools that there are', async () => {
+describe('the instructions for the model', () => {
+  test('are short, and name only offered tools', async () => {
     const all = (await start()).client.getInstructions() ?? '';
     expect(all.length).toBeLessThan(1_200);
     expect(all).toMatch(/get_diff/);
@@ -260,7 +260,7 @@ describe('what the model is told of the whole', () => {
 });
 
 describe('the log for the client', () => {
-  test('is quiet until it is asked for, then from the level asked for on, without a word of what is said or a secret', async () => {
+  test('has nothing until the client sets a level, then lines from that level on, without message text or secrets', async () => {
     await using locked = await startFakeOpencode({ password: 'right' });
     await registry.add({ name: 'locked', port: locked.port });
     const server = await start({ args: ['--log-level', 'error'], env: { OPENCODE_SERVER_PASSWORD: 'pa55word' } });
@@ -285,7 +285,7 @@ describe('the record', () => {
       .filter(Boolean)
       .map((line) => JSON.parse(line) as Record<string, unknown>);
 
-  test('says who drove what and how it ended, and nothing of what was said; for its owner alone', async () => {
+  test('says who drove what and how it ended, without message text, in a file for its owner only', async () => {
     const session = worker.addSession({ title: 'secret title' });
     const server = await start({ clientInfo: { name: 'test-client', version: '9.8.7' } });
     await server.call('instances');
@@ -329,7 +329,7 @@ describe('the record', () => {
     expect(await entries(join(state, 'opencode-mcp/record.jsonl'))).toHaveLength(1);
   });
 
-  test('that cannot be written is told once, and no call fails for it', async () => {
+  test('if it cannot be written, that is logged once, and no call fails', async () => {
     const file = join(temp.path, 'registry', '..', 'no-folder');
     await registry.writeRaw('../no-folder', 'a file');
     const server = await start({ env: { XDG_STATE_HOME: file } });

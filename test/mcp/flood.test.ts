@@ -118,7 +118,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
 };
 
 describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flood of %s', (_, kind) => {
-  test('takes a bounded memory, others are served meanwhile, and the answer is whole', async () => {
+  test('takes bounded memory, others are served meanwhile, and the answer is complete', async () => {
     const turn = await followedTurn();
     const { server, opencode, messageID, partID } = turn;
     let text = '';
@@ -160,7 +160,7 @@ describe.skipIf(process.platform !== 'linux').each(Object.entries(KINDS))('a flo
 });
 
 test.skipIf(process.platform !== 'linux')(
-  'a client that does not read gets the answer once it reads, and until then no heap of progress grows',
+  'a client that does not read gets the answer once it reads; until then progress does not pile up',
   async () => {
     const turn = await followedTurn();
     const { server, opencode, messageID, partID } = turn;

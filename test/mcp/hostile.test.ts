@@ -175,7 +175,7 @@ function fill(fake: FakeOpencode): { readonly id: string; readonly messageId: st
   return { id: session.id, messageId: question.info.id };
 }
 
-describe('words of a hostile opencode', () => {
+describe('text of a hostile opencode', () => {
   test('every tool is driven', () => {
     expect(Object.keys(CALLS).toSorted()).toEqual(TOOLS.map(({ name }) => name).toSorted());
   });
@@ -233,7 +233,7 @@ describe('words of a hostile opencode', () => {
     evil.state.sessions.clear();
   });
 
-  test('send: what it says while it works, cut in the middle of sequences, and every way to end', async () => {
+  test('send: progress cut in the middle of escape sequences, and every outcome', async () => {
     for (const end of ['finish', 'retry', 'permission', 'question', 'error'] as const) {
       const { id } = evil.addSession({ title: EVIL });
       let begun = false;
@@ -271,7 +271,7 @@ describe('words of a hostile opencode', () => {
     evil.state.sessions.clear();
   });
 
-  test('send to several: each line of the progress names its instance', async () => {
+  test('send to several: each line of progress names its instance', async () => {
     await using good = await startFakeOpencode({ directory: '/home/user/good' });
     await registry.add({ name: 'good', port: good.port, cwd: good.directory });
     await call('refresh_instances');
@@ -288,7 +288,7 @@ describe('words of a hostile opencode', () => {
     checkAll();
   });
 
-  test('an agent and a model that it does not have: its own are listed', async () => {
+  test('an unknown agent or model: the existing ones are listed', async () => {
     evil.override('GET /agent', { kind: 'answer', body: [{ name: EVIL, mode: 'primary' }, { name: SAYS }] });
     const providers = [{ id: EVIL, models: { [EVIL]: {}, [SAYS]: {} } }];
     evil.override('GET /config/providers', { kind: 'answer', body: { providers } });
@@ -326,7 +326,7 @@ describe('words of a hostile opencode', () => {
     'GET /file',
     'GET /event',
   ];
-  test.each(Object.entries(ERRORS))('%s, wherever it comes', async (_, { status = 200, ...answer }) => {
+  test.each(Object.entries(ERRORS))('%s, in any request', async (_, { status = 200, ...answer }) => {
     const { id } = fill(evil);
     for (const route of ROUTES) {
       evil.override(route, { kind: 'answer', status, ...answer });
@@ -355,7 +355,7 @@ describe('ids have a format', () => {
     '../x',
   ];
 
-  test('a session whose id has none is left out, and hides no other', async () => {
+  test('a session with an invalid id is left out, and hides no other', async () => {
     const good = evil.addSession({ title: 'Good' });
     for (const id of BAD) evil.addSession({ id, title: EVIL });
     const text = await call('list_sessions', AT);
@@ -366,7 +366,7 @@ describe('ids have a format', () => {
     evil.state.sessions.clear();
   });
 
-  test('where none has one, it is no answer, and nothing is begun', async () => {
+  test('if all ids are invalid, the answer is refused, and nothing is started', async () => {
     evil.addSession({ id: BAD[0] ?? '', title: EVIL });
     for (const name of ['list_sessions', 'read', 'send'] as const)
       expect(await call(name, { ...AT, ...(name === 'send' && { message: 'x' }) })).toMatch(/unexpected answer/);
@@ -389,7 +389,7 @@ describe('ids have a format', () => {
     evil.state.sessions.clear();
   });
 
-  test('a status under no id is not taken for idle', async () => {
+  test('a status under an invalid id does not count as idle', async () => {
     const { id } = evil.addSession({ title: 'Good' });
     evil.state.statuses.set(`${id}${EVIL}`, { type: 'busy' });
     for (const name of ['get_status', 'send', 'delete_session'] as const)
@@ -419,7 +419,7 @@ describe('ids have a format', () => {
     evil.state.sessions.clear();
   });
 
-  test('times that are none spoil no listing', async () => {
+  test('invalid times do not break a listing', async () => {
     evil.addSession({ title: 'Good', time: { created: 1e300, updated: 1e300 } });
     await using good = await startFakeOpencode();
     await registry.add({ name: 'other', port: good.port, cwd: good.directory });
@@ -434,8 +434,8 @@ describe('ids have a format', () => {
   });
 });
 
-describe('by the other ways out', () => {
-  test('the last look covers results, errors, notifications and forms, whatever was forgotten before it', async () => {
+describe('other outputs', () => {
+  test('the final cleaning covers results, errors, notifications and forms', async () => {
     const stdout = new PassThrough();
     const transport = new CleanStdio(new PassThrough(), stdout);
     transport.start({ onMessage: () => {}, onTooLong: () => {} });
@@ -503,7 +503,7 @@ describe('by the other ways out', () => {
     for (const [key, text] of stringsIn(forms)) expect(unquotedIn(text), key).toEqual([]);
   });
 
-  test('ids and tokens of the client come back as they are', async () => {
+  test("the client's own ids and tokens come back unchanged", async () => {
     const id = 'a \u001b\u202e\u200b id';
     const token = 'a \u001b\u202e\u200b token';
     const session = evil.addSession({ title: 'Good' });

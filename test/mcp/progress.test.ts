@@ -25,7 +25,7 @@ describe('progress of a turn', () => {
     expect(sent).toEqual([[1, 'Hello']]);
   });
 
-  test('what comes within 100 ms after a notification is gathered into one, in order', () => {
+  test('text within 100 ms after a notification is gathered into one, in order', () => {
     reporter.add('a');
     for (const text of ['b', 'c', 'd']) reporter.add(text);
     expect(sent).toEqual([[1, 'a']]);
@@ -47,7 +47,7 @@ describe('progress of a turn', () => {
     expect(sent.map(([, message]) => message).join('')).toBe(text.join(''));
   });
 
-  test('a sequence that comes in two pieces is one, whenever they go out; the rest of it comes with the end', () => {
+  test('an escape sequence in two pieces is removed as one; an unfinished one is cleaned at the end', () => {
     reporter.add('a\u001b');
     vi.advanceTimersByTime(101);
     reporter.add('[31mb\u202e');
@@ -57,19 +57,19 @@ describe('progress of a turn', () => {
     expect(sent.map(([, message]) => message)).toEqual(['a', 'b', 'c', '0;d']);
   });
 
-  test('one notification is bounded, however much is said', () => {
+  test('one notification is bounded, however long the text is', () => {
     reporter.add('x'.repeat(1_000_000));
     expect(sent[0]?.[1]?.length).toBe(10_000);
   });
 
-  test('after a pause the next text goes out at once again', () => {
+  test('after a pause, the next text goes out at once again', () => {
     reporter.add('a');
     vi.advanceTimersByTime(101);
     reporter.add('b');
     expect(sent.map(([, message]) => message)).toEqual(['a', 'b']);
   });
 
-  test('while nothing is said there is a sign of life every 10 s, without text', () => {
+  test('in silence, a notification without text goes out every 10 s', () => {
     vi.advanceTimersByTime(9_999);
     expect(sent).toEqual([]);
     vi.advanceTimersByTime(20_001);
@@ -80,7 +80,7 @@ describe('progress of a turn', () => {
     ]);
   });
 
-  test('text puts the sign of life off: 10 s count from the last text', () => {
+  test('the 10 s count from the last text', () => {
     vi.advanceTimersByTime(9_000);
     reporter.add('late');
     vi.advanceTimersByTime(9_999);
@@ -98,7 +98,7 @@ describe('progress of a turn', () => {
     expect(sent.map(([progress]) => progress)).toEqual(sent.map((_, index) => index + 1));
   });
 
-  test('the end sends what is gathered, once, and leaves no timer', () => {
+  test('the end sends the gathered text once, and leaves no timer', () => {
     reporter.add('a');
     reporter.add('b');
     reporter.end();
@@ -107,7 +107,7 @@ describe('progress of a turn', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test('nothing comes after the end: no sign of life, and no text that is late', () => {
+  test('nothing is sent after the end: neither heartbeats nor late text', () => {
     reporter.add('a');
     reporter.end();
     reporter.add('late');
@@ -116,7 +116,7 @@ describe('progress of a turn', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test('no text at all: the end says nothing', () => {
+  test('without any text, the end sends nothing', () => {
     reporter.add('');
     reporter.end();
     expect(sent).toEqual([]);
@@ -139,7 +139,7 @@ describe('progress of a turn', () => {
       });
     });
 
-    test('one notification waits, no sign of life joins it, and text comes in one piece when it is read', async () => {
+    test('one notification waits, no heartbeat joins it, and the text comes in one piece once it is read', async () => {
       reporter.add('a');
       for (let second = 0; second < 100; second += 1) {
         reporter.add(`${second},`);
@@ -151,7 +151,7 @@ describe('progress of a turn', () => {
       expect(sent[1]?.[1]).toMatch(/^0,1,2,.*,98,99,$/);
     });
 
-    test('no more is gathered than one notification holds, and what comes then goes on from there', async () => {
+    test('gathers no more than one notification holds; later text follows', async () => {
       reporter.add('a');
       for (let count = 0; count < 10_000; count += 1) reporter.add(`${count},`);
       await reads();
@@ -162,7 +162,7 @@ describe('progress of a turn', () => {
       expect(sent[2]).toEqual([3, 'after']);
     });
 
-    test('the end sends what is gathered all the same', () => {
+    test('the end still sends the gathered text', () => {
       reporter.add('a');
       reporter.add('b');
       reporter.end();

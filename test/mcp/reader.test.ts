@@ -52,7 +52,7 @@ function meaning(line: string): unknown {
 }
 
 describe('the reader', () => {
-  test('hands on each line once and in order, however its bytes come, and never what has not ended', () => {
+  test('passes on each complete line once and in order, however its bytes are split', () => {
     const property = fc.property(lines, fc.string(), fc.array(fc.nat(), { maxLength: 12 }), (all, half, places) => {
       const rest = half.replaceAll('\n', '');
       const whole = Buffer.from([...all, rest].join('\n'));
@@ -63,7 +63,7 @@ describe('the reader', () => {
     fc.assert(property, { numRuns: 300 });
   });
 
-  test('is in step after a line of 10 MB, in pieces', () => {
+  test('reads on correctly after a line of 10 MB in pieces', () => {
     const large = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'x', params: { text: 'ä'.repeat(LARGE / 2 - 100) } });
     const whole = Buffer.from(`${large}\nnoise\n{"id":2}\n`);
     const pieces = Array.from({ length: Math.ceil(whole.length / 65_536) }, (_, index) =>
@@ -74,7 +74,7 @@ describe('the reader', () => {
   });
 });
 
-test('any interleaving of both eras, garbage and cut lines leaves the server in step: each request gets its answer', async () => {
+test('any mix of both eras, garbage and split lines: each request gets its answer', async () => {
   await using client = new ModernClient();
   client.server.write(...HANDSHAKE);
   await client.server.answerTo(0);

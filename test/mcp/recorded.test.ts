@@ -21,21 +21,24 @@ interface Answer {
   readonly error?: object;
 }
 
-describe('what a real client begins with', () => {
-  test.each(readdirSync(FOLDER))('%s: each request has its result, each listener its acknowledgement', async (file) => {
-    const lines = readFileSync(join(FOLDER, file), 'utf8').trimEnd().split('\n');
-    const asked = lines.map((line) => JSON.parse(line) as Line).filter(({ id }) => id !== undefined);
-    await using server = startRawServer();
-    server.write(...lines.map((line) => `${line}\n`));
-    const told = (): Answer[] => server.stdout.map((line) => JSON.parse(line) as Answer);
-    const wanted = asked.filter(({ method }) => method !== 'subscriptions/listen');
-    await until('the answers', () => wanted.every(({ id }) => told().some((one) => one.id === id)));
-    expect(told().filter(({ error }) => error !== undefined)).toEqual([]);
-    expect(told().filter(({ method }) => method === 'notifications/subscriptions/acknowledged')).toHaveLength(
-      asked.length - wanted.length,
-    );
-    // A client of the other era gets no word of this one.
-    const isModern = lines.some((line) => line.includes('clientCapabilities'));
-    expect(server.stdout.some((line) => line.includes('resultType'))).toBe(isModern);
-  });
+describe('the recorded first messages of a real client', () => {
+  test.each(readdirSync(FOLDER))(
+    '%s: each request gets its result, each listener its acknowledgement',
+    async (file) => {
+      const lines = readFileSync(join(FOLDER, file), 'utf8').trimEnd().split('\n');
+      const asked = lines.map((line) => JSON.parse(line) as Line).filter(({ id }) => id !== undefined);
+      await using server = startRawServer();
+      server.write(...lines.map((line) => `${line}\n`));
+      const told = (): Answer[] => server.stdout.map((line) => JSON.parse(line) as Answer);
+      const wanted = asked.filter(({ method }) => method !== 'subscriptions/listen');
+      await until('the answers', () => wanted.every(({ id }) => told().some((one) => one.id === id)));
+      expect(told().filter(({ error }) => error !== undefined)).toEqual([]);
+      expect(told().filter(({ method }) => method === 'notifications/subscriptions/acknowledged')).toHaveLength(
+        asked.length - wanted.length,
+      );
+      // A client of the other era gets no word of this one.
+      const isModern = lines.some((line) => line.includes('clientCapabilities'));
+      expect(server.stdout.some((line) => line.includes('resultType'))).toBe(isModern);
+    },
+  );
 });

@@ -94,7 +94,7 @@ async function newSession(title: string): Promise<string> {
   return ((await call('create_session', { instance: 'worker', title }))['session'] as { id: string }).id;
 }
 
-describe('a result is what its schemas say, and its text says the same', () => {
+describe('a result fits its schemas, and its text has the same content', () => {
   test.each(['instances', 'list_instances', 'refresh_instances'])('%s: every state, notes, a page', async (name) => {
     worker.addSession({ title: 'Known to all' });
     expect(await call(name)).toMatchObject({
@@ -113,7 +113,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
     });
   });
 
-  test('instances: sessions, what waits, and what is gone offline', async () => {
+  test('instances: sessions, waiting requests, and an offline instance', async () => {
     const session_id = await newSession('Waits');
     await call('send_message', { instance: 'worker', session_id, message: 'run', async: true });
     worker.addPermission({ sessionID: session_id });
@@ -144,7 +144,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
     await call('abort_session', { instance: 'worker', session_id });
   });
 
-  test('send and send_message: completed, long, running, begun, waiting, aborted', async () => {
+  test('send and send_message: completed, long, running, started, waiting, aborted', async () => {
     const session_id = await newSession('Sent to');
     const to = { instance: 'worker', session_id };
     expect(await call('send', { ...to, message: 'say hello' })).toMatchObject({ outcome: 'completed', text: 'hello' });
@@ -177,7 +177,7 @@ describe('a result is what its schemas say, and its text says the same', () => {
     expect(await call('abort_session', to)).toMatchObject({ aborted: false, outcome: 'idle' });
   });
 
-  test('read and get_session: messages of every kind, a page, one message, what waits', async () => {
+  test('read and get_session: messages of every kind, a page, one message, a waiting request', async () => {
     const session_id = await newSession('Read from');
     const to = { instance: 'worker', session_id };
     await call('send', { ...to, message: 'say hello' });

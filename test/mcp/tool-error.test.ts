@@ -22,11 +22,11 @@ describe('the text of a failed call', () => {
     new OperationError('Nothing runs on alpha, so there is nothing to abort; get_status shows what it does.'),
     new QueryError('No instance fits "nobody". Known instances: alpha (laptop, idle).'),
     new UnreachableError('alpha cannot be reached: ECONNREFUSED; call instances to see how it is.'),
-  ])('$name was written for the caller: as it is, and not in the log', (error) => {
+  ])('$name is meant for the caller: shown unchanged, and not logged', (error) => {
     expect(tell(error)).toEqual({ text: error.message, logged: [] });
   });
 
-  test('a request that failed: the tool, what was asked, and what to call next', () => {
+  test('a failed request: names the tool, the request, and the next call', () => {
     const { text, logged } = tell(
       new RequestError('timeout', 'GET http://127.0.0.1:4096/session: no complete answer within 15000 ms'),
     );
@@ -36,14 +36,14 @@ describe('the text of a failed call', () => {
     expect(logged).toEqual([]);
   });
 
-  test('an answer that is not as it is known is in the log once, with route and field', () => {
+  test('an unexpected answer is logged once, with route and field', () => {
     const error = new RequestError('malformed', 'GET /api/session: unexpected answer at data.0.time: expected object');
     expect(tell(error).logged).toMatchObject([{ level: 'warn' }]);
     expect(tell(error).logged).toEqual([]);
     expect(tell(new RequestError('malformed', 'GET /api/agent: the body is not JSON')).logged).toHaveLength(1);
   });
 
-  test('an error that nobody expected is told as a fault of ours, and its stack is in the log alone', () => {
+  test('an unexpected error is reported as our bug, with its stack only in the log', () => {
     const error = new TypeError("Cannot read properties of undefined (reading 'id')");
     const { text, logged } = tell(error);
     expect(text).toMatch(
@@ -59,7 +59,7 @@ describe('the text of a failed call', () => {
     ['a string', 'oops'],
     ['nothing', undefined],
     ['an object', { toString: (): string => 'oops' }],
-  ])('what was thrown is no error but %s: told all the same', (_, thrown) => {
+  ])('a thrown value that is not an error, %s, is shown too', (_, thrown) => {
     expect(tell(thrown).text).toBe(`read failed: ${String(thrown)}`);
   });
 
@@ -68,7 +68,7 @@ describe('the text of a failed call', () => {
     ['of a request', (message: string) => new RequestError('broken', message)],
     ['unexpected', (message: string) => new Error(message)],
     ['no error', (message: string) => message],
-  ])('%s: words of a remote machine come on one line, without controls, and bounded', (_, make) => {
+  ])('%s: text from a remote machine is on one line, clean, and bounded', (_, make) => {
     const { text } = tell(make(`first\nsecond\u001b[2J\u202e\r${'x'.repeat(100_000)}`));
     // oxlint-disable-next-line no-control-regex -- they must not be there
     expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e]/);

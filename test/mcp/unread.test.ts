@@ -26,7 +26,7 @@ class Unread {
 }
 
 describe('a client that does not read', () => {
-  test('gets a bounded log, and goes on where it reads again', async () => {
+  test('gets a bounded log, and more once it reads again', async () => {
     const client = new Unread();
     const log = new ClientLog((_, { data }) => client.take((data as { message: string }).message));
     log.setLevel({}, 'warning');
@@ -38,7 +38,7 @@ describe('a client that does not read', () => {
     expect(client.sent.at(-1)).toBe('after');
   });
 
-  test('is told of changes once, of all that is different when it reads', async () => {
+  test('is notified once, of all that has changed when it reads', async () => {
     const snapshot = (...instances: readonly (readonly [string, string])[]): Snapshot =>
       ({ instances: instances.map(([name, state]) => ({ name, state }) as Instance) }) as unknown as Snapshot;
     const client = new Unread();

@@ -56,7 +56,7 @@ describe('the dashboard', () => {
     expect(first.headers['set-cookie']).toEqual([expect.stringMatching(/; Path=\/; HttpOnly; SameSite=Strict$/)]);
     expect(await dashboard.enter()).toMatchObject({
       status: 403,
-      text: expect.stringContaining('used already') as string,
+      text: expect.stringContaining('already used') as string,
     });
     const page = dashboard.page(cookieOf(first));
     expect(await page.call('/', LOCAL)).toMatchObject({
@@ -74,7 +74,7 @@ describe('the dashboard', () => {
     await using stage = await openPageStage();
     const dashboard = await open(stage, false);
     const answer = await dashboard.enter();
-    expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('another user') as string });
+    expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('cannot verify') as string });
     expect(cookieOf(answer)).toBe('');
   });
 

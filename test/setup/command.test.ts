@@ -11,7 +11,7 @@ function words(execPath: string, script: string, path: string, links: Links): Re
   return ownCommand({ execPath, script, place, realPath: (file) => links[file] });
 }
 
-test('a system Node and a global install: what is on PATH', () => {
+test('a system Node and a global install: their paths on PATH', () => {
   const links = {
     '/usr/bin/node': '/usr/bin/node',
     '/usr/local/bin/opencode-mcp': '/src/opencode-mcp/dist/opencode-mcp.js',
@@ -35,7 +35,7 @@ test("Homebrew: its link, not the version's folder", () => {
   });
 });
 
-test('nvm: the program is where the checkout is; Node moves with its version, which is said', () => {
+test("nvm: the program's path in the checkout, and a warning that Node moves with its version", () => {
   const bin = '/home/ada/.nvm/versions/node/v22.3.0/bin';
   const links = {
     [`${bin}/node`]: `${bin}/node`,
@@ -47,7 +47,7 @@ test('nvm: the program is where the checkout is; Node moves with its version, wh
   });
 });
 
-test('fnm: not the folder that goes with the shell', () => {
+test('fnm: not the folder of one shell', () => {
   const shell = '/run/user/1000/fnm_multishells/12_34/bin';
   const real = '/home/ada/.local/share/fnm/node-versions/v22.3.0/installation';
   const links = {
@@ -73,7 +73,7 @@ test("Nix: the profile's link, not the store", () => {
   });
 });
 
-test('a snap without another path to it: its revision is said to move', () => {
+test('a snap without another path: a warning about its revision', () => {
   const links = {
     '/snap/node/10432/bin/node': '/snap/node/10432/bin/node',
     '/src/opencode-mcp.js': '/src/opencode-mcp.js',
@@ -81,13 +81,13 @@ test('a snap without another path to it: its revision is said to move', () => {
   expect(words('/snap/node/10432/bin/node', '/src/opencode-mcp.js', '', links).warnings).toHaveLength(1);
 });
 
-test('a Node of another version on PATH is not taken for this one', () => {
+test('a Node of another version on PATH is not used', () => {
   const own = '/home/ada/.nvm/versions/node/v22.3.0/bin/node';
   const links = { [own]: own, '/usr/bin/node': '/usr/bin/node', '/src/opencode-mcp.js': '/src/opencode-mcp.js' };
   expect(words(own, '/src/opencode-mcp.js', '/usr/bin', links).words).toEqual([own, '/src/opencode-mcp.js']);
 });
 
-test('what lies in a temporary place only is said', () => {
+test('a program in a temporary place: a warning', () => {
   const links = { '/usr/bin/node': '/usr/bin/node', '/tmp/x/opencode-mcp.js': '/tmp/x/opencode-mcp.js' };
   expect(words('/usr/bin/node', '/tmp/x/opencode-mcp.js', '', links).warnings).toEqual([
     'opencode-mcp is in a temporary place, /tmp/x/opencode-mcp.js: install it, and run init from there',

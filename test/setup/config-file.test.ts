@@ -16,7 +16,7 @@ function folder(): string {
   return temp.path;
 }
 
-test('a file is replaced with its mode, and what it was lies beside it with that mode too', async () => {
+test('a file is replaced, and copied beside it, with its mode', async () => {
   const path = join(folder(), 'config.json');
   await writeFile(path, 'old\n');
   for (const mode of [0o600, 0o640]) {
@@ -34,7 +34,7 @@ test('a file is replaced with its mode, and what it was lies beside it with that
   }
 });
 
-test('a link stays, and the file that it leads to is replaced and copied where it lies', async () => {
+test('a link stays; its target is replaced, and copied beside the target', async () => {
   const home = folder();
   await mkdir(join(home, 'dotfiles'));
   await writeFile(join(home, 'dotfiles', 'zed.json'), 'old\n');
@@ -45,7 +45,7 @@ test('a link stays, and the file that it leads to is replaced and copied where i
   expect(await readFile(join(home, 'dotfiles', 'zed.json'), 'utf8')).toBe('old\nnew\n');
 });
 
-test('a copy that is there is replaced, not followed', async () => {
+test('an existing copy is replaced, and not followed if it is a link', async () => {
   const path = join(folder(), 'config.json');
   await writeFile(path, 'old\n');
   await writeFile(`${path}.other`, 'other\n');
@@ -55,14 +55,14 @@ test('a copy that is there is replaced, not followed', async () => {
   expect(await readFile(`${path}.before-opencode-mcp`, 'utf8')).toBe('old\n');
 });
 
-test('a new file is for its owner only, in folders that are made; nothing is left beside it', async () => {
+test('a new file is for its owner only; missing folders are created; nothing is left beside it', async () => {
   const path = join(folder(), 'Code', 'User', 'mcp.json');
   expect(await rewrite(path)).toBeUndefined();
   expect((await stat(path)).mode & 0o777).toBe(0o600);
   expect(await readdir(join(path, '..'))).toEqual(['mcp.json']);
 });
 
-test('what is no text file, and a link to nothing, is left', async () => {
+test('a file that is not text, and a broken link, are left alone', async () => {
   const home = folder();
   await writeFile(join(home, 'binary'), Buffer.from([0x7b, 0xff, 0x7d]));
   await symlink('nowhere', join(home, 'link'));
@@ -73,7 +73,7 @@ test('what is no text file, and a link to nothing, is left', async () => {
   expect((await readdir(home)).toSorted()).toEqual(['binary', 'directory', 'link', 'tmp']);
 });
 
-test('a change that is refused leaves the file and nothing beside it', async () => {
+test('a refused change leaves the file alone, and nothing beside it', async () => {
   const home = folder();
   await writeFile(join(home, 'a'), 'old\n');
   const refuse = (): never => {
@@ -85,7 +85,7 @@ test('a change that is refused leaves the file and nothing beside it', async () 
   expect((await readdir(home)).toSorted()).toEqual(['a', 'tmp']);
 });
 
-test('what the client writes while it holds its lock is not lost', async () => {
+test('what the client writes under its lock is not lost', async () => {
   const path = join(folder(), '.claude.json');
   await writeFile(path, 'old\n');
   await mkdir(`${path}.lock`);
@@ -106,7 +106,7 @@ test('what the client writes while it holds its lock is not lost', async () => {
   expect(await readFile(path, 'utf8')).toBe("old\nclient's\nnew\n");
 });
 
-test('a lock that is never given back ends the wait, with what to do', async () => {
+test('a lock that is never released ends the wait with advice', async () => {
   const path = join(folder(), '.claude.json');
   await writeFile(path, 'old\n');
   await mkdir(`${path}.lock`);

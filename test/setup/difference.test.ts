@@ -2,18 +2,18 @@ import { expect, test } from 'vitest';
 
 import { difference } from '../../src/setup/difference.ts';
 
-test('what is added stands under its line, without the line before that gains a comma', () => {
+test('shows an added line under its number, without the line before that gains a comma', () => {
   const before = '{\n  "key": "sk-secret"\n}\n';
   const after = '{\n  "key": "sk-secret",\n  "mcp": {\n    "a": 1\n  }\n}\n';
   expect(difference(before, after)).toEqual(['line 3:', '+   "mcp": {', '+     "a": 1', '+   }']);
   expect(difference(after, before)).toEqual(['line 3:', '-   "mcp": {', '-     "a": 1', '-   }']);
 });
 
-test('a changed line is there before and after', () => {
+test('shows a changed line before and after', () => {
   expect(difference('a\nb\nc\n', 'a\nx\nc\n')).toEqual(['line 2:', '- b', '+ x']);
 });
 
-test('of a file in one line only what comes or goes is shown', () => {
+test('shows only the changed part of a file in one line', () => {
   const before = '{"key":"sk-secret"}';
   const after = '{"key":"sk-secret", "mcp": {"a":1}}';
   expect(difference(before, after)).toEqual(['line 1:', '+ …, "mcp": {"a":1}…']);
@@ -22,6 +22,6 @@ test('of a file in one line only what comes or goes is shown', () => {
   expect(difference(long, long.replace('1', '2'))).toEqual(['line 1:', '- …1…', '+ …2…']);
 });
 
-test('an empty object is shown as it was and as it becomes', () => {
+test('shows an empty object before and after', () => {
   expect(difference('{}', '{\n  "a": 1\n}')).toEqual(['line 1:', '- {}', '+ {', '+   "a": 1', '+ }']);
 });

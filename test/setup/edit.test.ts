@@ -218,16 +218,16 @@ const WINDOWS = FIXTURES.map(({ title, name, before, after }) => ({
 }));
 
 describe.each([...FIXTURES, ...WINDOWS])('$title', ({ name, before, after }) => {
-  test('gains the entry and nothing else', () => expect(add(name, before)).toEqual({ kind: 'add', text: after }));
+  test('gets the entry and nothing else', () => expect(add(name, before)).toEqual({ kind: 'add', text: after }));
   test('is not changed twice', () => expect(add(name, after)).toEqual({ kind: 'none', text: after }));
-  test('loses exactly that again', () => {
+  test('loses exactly the entry again', () => {
     expect(remove(name, after)).toEqual({ kind: 'remove', text: before });
   });
   test('without the entry there is nothing to remove', () =>
     expect(remove(name, before)).toEqual({ kind: 'none', text: before }));
 });
 
-test('every client takes an empty file, a file of white space, and one with a byte order mark', () => {
+test('every client accepts an empty file, a file of white space, and one with a byte order mark', () => {
   for (const { name } of CLIENTS) {
     expect(add(name, '')).toEqual({ kind: 'add', text: snippet(client(name), WORDS) });
     expect(add(name, ' \n').kind).toBe('add');
@@ -237,7 +237,7 @@ test('every client takes an empty file, a file of white space, and one with a by
   }
 });
 
-test('whatever a JSON file holds and however it is indented, it is the same again after the removal', () => {
+test('any JSON file, however indented, is the same again after the removal', () => {
   const value = fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 }), { maxKeys: 5 });
   fc.assert(
     fc.property(value, fc.constantFrom(undefined, 1, 2, 4, '\t'), (generated, indent) => {
@@ -256,7 +256,7 @@ test('whatever a JSON file holds and however it is indented, it is the same agai
   );
 });
 
-test('comments, line ends and commas may stand anywhere: none of them is lost, and the removal gives the same file', () => {
+test('comments, line ends and commas anywhere are kept, and the removal restores the file', () => {
   const gaps = ['', ' ', '\n', '\r\n', ' // one\n', ' /* two */', '/* three\nfour */', '\n\t// five\n\t'];
   const trees = fc.dictionary(fc.constantFrom('a', 'b', 'zed', 'mcp'), fc.jsonValue({ maxDepth: 2 }), { maxKeys: 3 });
   fc.assert(
@@ -282,12 +282,12 @@ function commentsOf(text: string): readonly string[] {
   return tokens.filter((token) => token.startsWith('/')).map((token) => token.trim());
 }
 
-describe('an entry that is there', () => {
+describe('an existing entry', () => {
   const local = (command: string, args: readonly string[], more = {}): string =>
     JSON.stringify({ mcpServers: { mine: { command, args, ...more } } }, null, 2);
   const entryOf = (text: string): unknown => (readJson(text, 'json')['mcpServers'] as Record<string, unknown>)['mine'];
 
-  test('with another path of ours is updated under its name; arguments and settings of the person stay', () => {
+  test("with an old path is updated under its name; the person's arguments and settings stay", () => {
     const before = local('node', ['/old/dist/opencode-mcp.js', '--read-only'], { env: { RELAY_REGISTRY_DIR: '/r' } });
     const { kind, text } = add('cursor', before);
     expect(kind).toBe('update');
@@ -298,12 +298,12 @@ describe('an entry that is there', () => {
     });
   });
 
-  test('by its bare name, without arguments, is made absolute', () => {
+  test('with a bare name gets the absolute path', () => {
     const { text } = add('cursor', '{ "mcpServers": { "mine": { "command": "opencode-mcp" } } }');
     expect(entryOf(text)).toEqual({ command: WORDS[0], args: [WORDS[1]] });
   });
 
-  test('that shares its line with another one is taken out of it', () => {
+  test('on the same line as another one is removed from it', () => {
     const ours = '"opencode": { "command": "opencode-mcp" }';
     const file = (line: string): string => `{\n  "servers": {\n    "docs": {}, // docs\n    ${line} // end\n  }\n}\n`;
     expect(remove('vscode', file(`${ours}, "next": {}`)).text).toBe(file('"next": {}'));
@@ -313,7 +313,7 @@ describe('an entry that is there', () => {
     );
   });
 
-  test('by ssh is ours too', () => {
+  test('that starts the program by ssh is ours too', () => {
     const words: Words = ['/usr/bin/ssh', '-o', 'BatchMode=yes', 'you@relay', "/usr/bin/node '/a b/opencode-mcp'"];
     const { kind, text } = add('cursor', local('ssh', ['you@relay', 'opencode-mcp']), words);
     expect(kind).toBe('update');
@@ -326,7 +326,7 @@ describe('an entry that is there', () => {
     ['ssh', ['you@relay', "bash -lc 'exec opencode-mcp'"]],
     ['wsl.exe', ['-d', 'Debian', '--', '/usr/bin/node', '/usr/local/bin/opencode-mcp']],
     ['C:\\node\\node.exe', ['C:\\npm\\opencode-mcp.js']],
-  ])('that runs ours is found: %s %j', (command, args) =>
+  ])('that starts this program is found: %s %j', (command, args) =>
     expect(remove('cursor', local(command, args)).kind).toBe('remove'),
   );
 
@@ -336,7 +336,7 @@ describe('an entry that is there', () => {
     ['ssh', ['opencode-mcp', 'other-mcp']],
     ['ssh', ['-J', 'opencode-mcp', 'you@relay', 'other-mcp', 'opencode-mcp']],
     ['node', ['/srv/opencode-mcp/server.js']],
-  ])('that runs something else is left alone: %s %j', (command, args) => {
+  ])('that starts another program is left alone: %s %j', (command, args) => {
     const before = local(command, args);
     expect(remove('cursor', before).kind).toBe('none');
     expect(entryOf(add('cursor', before).text)).toEqual({ command, args });
@@ -378,7 +378,7 @@ command = "docs"
     expect(remove('codex', text).text).toBe('# about docs\n[mcp_servers.docs]\ncommand = "docs"\n');
   });
 
-  test('whatever a file holds, it is the same again after the removal', () => {
+  test('any file is the same again after the removal', () => {
     const leaf = fc.oneof(fc.string(), fc.integer(), fc.boolean(), fc.array(fc.string(), { maxLength: 2 }));
     const table = fc.dictionary(fc.string(), fc.oneof(leaf, fc.dictionary(fc.string(), leaf, { maxKeys: 2 })), {
       maxKeys: 4,
@@ -400,7 +400,7 @@ command = "docs"
     expect(remove('codex', add('codex', before).text).text).toBe(before);
   });
 
-  test('quotes and backslashes of a path come back as they were', () => {
+  test('quotes and backslashes in a path are preserved', () => {
     const words: Words = ['C:\\Program Files\\nodejs\\node.exe', 'C:\\a "b"\\opencode-mcp.js'];
     const { text } = add('codex', '', words);
     expect(readToml(text)).toEqual({ mcp_servers: { opencode: { command: words[0], args: [words[1]] } } });
@@ -410,7 +410,7 @@ command = "docs"
     ['an inline table', 'mcp_servers = { docs = { command = "docs" } }\n'],
     ['an entry of ours that is written in one line', 'mcp_servers.opencode = { command = "opencode-mcp" }\n'],
     ['arguments on several lines', '[mcp_servers.opencode]\ncommand = "node"\nargs = [\n  "/x/opencode-mcp.js",\n]\n'],
-  ])('%s is refused rather than broken', (_, before) => {
+  ])('%s is refused, not damaged', (_, before) => {
     expect(() => add('codex', before)).toThrow('it is written in a way that cannot be changed safely');
   });
 });

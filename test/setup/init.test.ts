@@ -78,7 +78,7 @@ test('without a terminal and --yes it shows each change and writes nothing', asy
   expect(await contents(folder)).toEqual(FILES);
 });
 
-test('--yes writes every client, a second run nothing, and --remove takes it all back', async () => {
+test('--yes writes every client, a second run nothing, and --remove removes all', async () => {
   const folder = home();
   await place(folder);
   const first = await init(folder, ['--yes']);
@@ -104,7 +104,7 @@ test('--yes writes every client, a second run nothing, and --remove takes it all
   expect((await init(folder, ['--remove', '--yes'])).stdout).toMatch(/Nothing to change\.\n$/);
 });
 
-test('a malformed or unreadable file is left with its reason, and the others are written', async () => {
+test('a malformed or unreadable file is left alone with its reason, and the others are written', async () => {
   const folder = home();
   await place(folder, {
     '.cursor/mcp.json': '{\n  "a": 1,,\n}',
@@ -123,7 +123,7 @@ test('a malformed or unreadable file is left with its reason, and the others are
   ]);
 });
 
-test('clients are found by their programs on PATH too, or by variables of their own; others are named', async () => {
+test('clients are also found by programs on PATH and by their own variables; missing ones are named', async () => {
   const folder = home();
   await place(folder, { 'bin/claude': '', 'codex-home/config.toml': '' });
   await chmod(join(folder, 'bin/claude'), 0o755);
@@ -137,7 +137,7 @@ test('clients are found by their programs on PATH too, or by variables of their 
   expect(await readFile(join(folder, '.claude.json'), 'utf8')).toContain('"type": "stdio"');
 });
 
-test('no setting and no password of the environment goes into a file', async () => {
+test('no setting or password from the environment gets into a file', async () => {
   const folder = home();
   await place(folder);
   await init(folder, ['--yes'], { OPENCODE_SERVER_PASSWORD: 'hunter2', RELAY_REGISTRY_DIR: '/elsewhere' });
@@ -146,7 +146,7 @@ test('no setting and no password of the environment goes into a file', async () 
   expect(all).not.toContain('/elsewhere');
 });
 
-test('without any client it says what it looked for; --client makes the file, --print shows what goes where', async () => {
+test('without any client it says what it looked for; --client creates the file, --print shows what to add', async () => {
   const folder = home();
   const none = await init(folder, []);
   expect([none.code, none.stderr]).toEqual([
@@ -164,7 +164,7 @@ test('without any client it says what it looked for; --client makes the file, --
     expect(rest).toContain(`${title}, in ~/`);
 });
 
-test('--json says what would be, and with --yes what was done', async () => {
+test('--json prints the planned changes, and with --yes the results', async () => {
   const folder = home();
   await place(folder, { '.cursor/mcp.json': '{}', '.gemini/settings.json': '{' });
   const rows = async (...args: string[]): Promise<unknown> =>
@@ -194,7 +194,7 @@ test.each([
   expect([code, stderr]).toEqual([2, expect.stringContaining(reason)]);
 });
 
-test('what was written starts the server for a client that has no PATH', async () => {
+test('the written entry starts the server for a client without PATH', async () => {
   const folder = home();
   await place(folder, { '.cursor/mcp.json': '' });
   await init(folder, ['--yes']);

@@ -62,7 +62,7 @@ async function tools([command, ...args]: readonly string[]): Promise<readonly st
   return tools.map(({ name }) => name);
 }
 
-test('found on the PATH of a shell without a terminal: the server answers through ssh', async (context) => {
+test('on the PATH of a shell without a terminal: the server answers through ssh', async (context) => {
   const bin = tempDir('opencode-mcp-bin');
   onTestFinished(() => bin.close());
   const path = `${bin.path}:/usr/local/bin:/usr/bin:/bin`;
@@ -86,7 +86,7 @@ test('found on the PATH of a shell without a terminal: the server answers throug
   expect([mcpServers.opencode.command, ...mcpServers.opencode.args]).toEqual(words);
 });
 
-test('found by an interactive shell only, as with version managers: its absolute path, and a word on it', async (context) => {
+test('on the PATH of interactive shells only: its absolute path, and a warning', async (context) => {
   const { ssh, destination, write } = await relay(context);
   const program = await write("version's bin/opencode-mcp", PROGRAM.replace('exec node', `exec ${process.execPath}`));
   const node = await write(
@@ -102,14 +102,14 @@ test('found by an interactive shell only, as with version managers: its absolute
   expect(await tools(words)).toContain('send');
 });
 
-test('not there: what was tried and how to see that it works', async (context) => {
+test('not installed: what was tried, and how to check it', async (context) => {
   const { ssh, destination } = await relay(context);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
     `opencode-mcp was not found on ${destination}, neither by ssh without a terminal nor by a login shell.`,
   );
 });
 
-test('a shell that prints something in every session is named: no client could understand it', async (context) => {
+test('a shell that prints something in every session is an error', async (context) => {
   const { ssh, destination, write } = await relay(context);
   await write('.bashrc', 'echo "fortune of the day"\nopencode-mcp() { echo 1.2.3; }\n');
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(
@@ -117,7 +117,7 @@ test('a shell that prints something in every session is named: no client could u
   );
 });
 
-test('a key that is not admitted, a host that is not known, a relay that is gone: each with its way out', async (context) => {
+test('a refused key, an unknown host, an unreachable relay: each with advice', async (context) => {
   const { sshd, ssh, destination } = await relay(context, ['AuthorizedKeysFile none']);
   await expect(remoteServerCommand(ssh, destination)).rejects.toThrow(/Permission denied.*ssh-copy-id/s);
   const script = await readFile(ssh, 'utf8');

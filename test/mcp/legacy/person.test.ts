@@ -51,7 +51,7 @@ test.each([
   ['accept', accept],
   ['decline', decline],
   ['cancel', cancel],
-])('%s at once, or a moment before a person could, comes from no person', async (_, respond) => {
+])('%s within 500 ms is not from a person', async (_, respond) => {
   for (const ms of [0, 499])
     expect(await ask(ms, respond)).toEqual({
       kind: 'unavailable',
@@ -59,14 +59,14 @@ test.each([
     });
 });
 
-test('from then on it is what the person did', async () => {
+test("later answers are the person's", async () => {
   expect(await ask(500, accept)).toEqual({ kind: 'accepted', fields: { decision: 'once' } });
   expect(await ask(500, async () => ({ action: 'accept' }))).toEqual({ kind: 'accepted', fields: {} });
   expect(await ask(500, decline)).toEqual({ kind: 'declined' });
   expect(await ask(500, cancel)).toEqual({ kind: 'dismissed' });
 });
 
-test.each([0, 10_000])('an error, whichever it is, means that the client cannot ask: after %i ms', async (ms) => {
+test.each([0, 10_000])('any error means that the client cannot ask: after %i ms', async (ms) => {
   expect(await ask(ms, fail)).toEqual({
     kind: 'unavailable',
     reason: expect.stringContaining('no dialog here') as string,
@@ -80,7 +80,7 @@ test.each([0, 10_000])('an error, whichever it is, means that the client cannot 
   });
 });
 
-test("a form that the client's own schema refuses is told in words", async () => {
+test("an error with a schema's issues is shortened to its first sentence", async () => {
   const strange = async (): Promise<ElicitResult> => ({ action: 'accept', content: { decision: {} } }) as never;
   expect(await ask(1_000, strange)).toEqual({
     kind: 'unavailable',
@@ -90,7 +90,7 @@ test("a form that the client's own schema refuses is told in words", async () =>
   });
 });
 
-test('an error with the code of a timeout is none before the time is up', async () => {
+test('an error with the code of a timeout is not a timeout', async () => {
   const timeout = async (): Promise<never> => {
     throw Object.assign(new Error('no time'), { code: -32_001 });
   };

@@ -40,7 +40,7 @@ const send = (sessionId: string, message: string): Data => ({
   arguments: { instance: 'worker', session_id: sessionId, message },
 });
 
-test('a probe costs nothing: no look at any instance, no folder, an end as soon as its input ends', async () => {
+test('a probe by a client contacts no instance, creates no folder, and ends with its input', async () => {
   await using probe = fresh();
   const asked = worker.count('GET /global/health');
   await probe.ask('server/discover');
@@ -63,7 +63,7 @@ test('a probe costs nothing: no look at any instance, no folder, an end as soon 
   expect(await readdir(probe.server.home)).toEqual(['tmp']);
 });
 
-test('a list of tools begins discovery', async () => {
+test('listing the tools starts discovery', async () => {
   await using other = fresh();
   const asked = worker.count('GET /global/health');
   await other.ask('tools/list');
@@ -103,12 +103,12 @@ describe('the envelope', () => {
     expect(error).toMatchObject({ code, message: expect.stringMatching(words) as string });
   });
 
-  test('a version that is not spoken comes with those that are', async () => {
+  test('the answer to an unsupported version lists the supported ones', async () => {
     const { error } = await client.answer('tools/list', {}, { version: '1999-01-01' });
     expect(error).toMatchObject({ code: -32_022, data: { supported: ['2026-07-28'], requested: '1999-01-01' } });
   });
 
-  test('whatever else a client puts there is no fault of this server, and does not come back at length', async () => {
+  test("other odd values are the client's error, and are not repeated at length", async () => {
     const clientInfo = { name: 'x', version: { toString: 1 } };
     const odd = await client.answer(
       'prompts/get',
@@ -122,7 +122,7 @@ describe('the envelope', () => {
     expect(JSON.stringify(await client.answer('prompts/get', long)).length).toBeLessThan(1_000);
   });
 
-  test('who the client is need not be said', async () => {
+  test('clientInfo is optional', async () => {
     client.server.write({
       jsonrpc: '2.0',
       id: 'no client',
@@ -140,7 +140,7 @@ describe('the envelope', () => {
     'tasks/list',
     'initialize',
     'toString',
-  ])('%s is no method of this era', async (method) => {
+  ])('%s is not a method of this era', async (method) => {
     const { error } = await client.answer(method, { uri: 'opencode://worker', level: 'info' });
     expect(error?.code).toBe(-32_601);
   });
@@ -154,11 +154,11 @@ describe('results', () => {
     ['resources/templates/list', {}, 3_600_000, 'public'],
     ['resources/list', {}, 1_000, 'private'],
     ['resources/read', { uri: 'opencode://worker' }, 1_000, 'private'],
-  ] as const)('%s says how long it holds, and for whom', async (method, params, ttlMs, cacheScope) => {
+  ] as const)('%s says how long it is valid, and for whom', async (method, params, ttlMs, cacheScope) => {
     expect(await client.ask(method, params)).toMatchObject({ resultType: 'complete', ttlMs, cacheScope });
   });
 
-  test('lists are the same each time; the tools are those of the other era', async () => {
+  test('lists are the same each time, and have nothing of the other era', async () => {
     const [one, other] = [await client.ask('tools/list'), await client.ask('tools/list')];
     expect(one).toEqual(other);
     expect(JSON.stringify(one)).not.toContain('execution');
@@ -185,7 +185,7 @@ describe('results', () => {
     expect((await client.answer('resources/read', { uri: 'opencode://nobody' })).error?.code).toBe(-32_602);
   });
 
-  test('a call that is cancelled is no longer followed, and gets no answer', async () => {
+  test('a cancelled call stops following, and gets no answer', async () => {
     const { id } = worker.addSession();
     const running = client.write('tools/call', send(id, 'run'));
     await until('the turn to be followed', () => worker.state.statuses.has(id) && worker.openStreams === 1);
@@ -201,7 +201,7 @@ describe('the log', () => {
   const logs = (one: ModernClient): readonly Data[] =>
     one.notifications.filter(({ method }) => method === 'notifications/message').map(({ params }) => params);
 
-  test('comes with a request that asks for it, from its level on, and with no other', async () => {
+  test('comes only during a request that asks for it, from its level on', async () => {
     await using one = fresh();
     await one.call('refresh_instances', {});
     expect(logs(one)).toEqual([]);
@@ -224,7 +224,7 @@ describe('the log', () => {
 });
 
 describe('listening', () => {
-  test('tells of what was asked for under its id, until it is cancelled', async () => {
+  test('reports what was asked for, under its id, until it is cancelled', async () => {
     await using one = fresh();
     const id = one.write('subscriptions/listen', {
       notifications: {
@@ -267,7 +267,7 @@ describe('listening', () => {
     expect(one.server.stdout.some((line) => line.includes(`"id":${id},`))).toBe(false);
   });
 
-  test('under whatever id the client gave it', async () => {
+  test("keeps the client's id, whatever characters it has", async () => {
     await using one = fresh();
     const id = 'an \u202e\u200b id';
     one.server.write({ jsonrpc: '2.0', id, method: 'subscriptions/listen', params: enveloped({ notifications: {} }) });
@@ -275,7 +275,7 @@ describe('listening', () => {
     expect(one.notifications[0]?.params['_meta']).toEqual({ [SUBSCRIPTION]: id });
   });
 
-  test('ends with its result where the server ends', async () => {
+  test('ends with its result when the server ends', async () => {
     await using one = fresh();
     const id = one.write('subscriptions/listen', { notifications: {} });
     await until('its acknowledgement', () => one.notifications.length > 0);
@@ -288,7 +288,7 @@ describe('listening', () => {
     });
   });
 
-  test('too often is refused, until a listener is cancelled', async () => {
+  test('is refused for too many listeners, until one is cancelled', async () => {
     await using one = fresh();
     const listen = (): number => one.write('subscriptions/listen', { notifications: {} });
     const ids = Array.from({ length: 100 }, listen);
@@ -300,7 +300,7 @@ describe('listening', () => {
     await until('its acknowledgement', () => one.notifications.length === heard + 1);
   });
 
-  test('to tasks needs their extension', async () => {
+  test('to tasks needs the tasks extension', async () => {
     const notifications = { taskIds: ['x'] };
     const { error } = await client.answer('subscriptions/listen', { notifications });
     expect(error?.code).toBe(-32_021);
@@ -312,7 +312,7 @@ describe('listening', () => {
 });
 
 describe('the other era beside it', () => {
-  test('a bare request before initialize says what it lacks; ping is answered', async () => {
+  test('a bare request before initialize is told what it lacks; ping is answered', async () => {
     await using one = fresh();
     for (const [id, method] of ['tools/list', 'tools/call', 'server/discover', 'tasks/get'].entries()) {
       one.server.write({ jsonrpc: '2.0', id, method, params: {} });
@@ -325,7 +325,7 @@ describe('the other era beside it', () => {
     expect((await one.server.answerTo(9)).result).toEqual({});
   });
 
-  test('an answer to nothing is passed over, however deep it is, and what it says is not logged', async () => {
+  test('an unexpected response is ignored, however deep it is, and its content is not logged', async () => {
     await using one = fresh();
     one.server.write(...HANDSHAKE, {
       jsonrpc: '2.0',
@@ -339,7 +339,7 @@ describe('the other era beside it', () => {
     expect(one.server.stderr).not.toMatch(/hunter2|"a"/);
   });
 
-  test('an id that no answer can name gets none, and is logged', async () => {
+  test('a request with an invalid id gets no answer, and is logged', async () => {
     await using one = fresh();
     for (const id of ['null', 'true', '1e400'])
       one.server.write(`{"jsonrpc":"2.0","id":${id},"method":"tools/list","params":${JSON.stringify(enveloped())}}\n`);
@@ -348,7 +348,7 @@ describe('the other era beside it', () => {
     await until('each to be logged', () => one.server.stderr.split('MCP: ').length === 4);
   });
 
-  test('both on one connection, each by its own rules', async () => {
+  test('both eras work on one connection, each by its own rules', async () => {
     await using one = fresh();
     const discover = one.write('server/discover');
     one.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 1, method: 'tools/list' });

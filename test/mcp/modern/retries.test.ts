@@ -84,7 +84,7 @@ async function waiting(args: Data = RESPOND): Promise<Question> {
 const replies = (): number => worker.count('POST /permission/:id/reply');
 
 describe('a question without a task', () => {
-  test('ends the call with the exact command; the same call with the answer settles it, and a replay finds it settled', async () => {
+  test('ends the call with the exact command; repeating it with the answer settles it, and a replay finds it settled', async () => {
     const question = await waiting();
     expect(question.params).toMatchObject({ mode: 'form', message: expect.stringContaining('```\nls\n```') as string });
     await aMoment();
@@ -103,7 +103,7 @@ describe('a question without a task', () => {
     expect(replies()).toBe(before + 1);
   });
 
-  test('a replay does not answer the next request, though it reads the same', async () => {
+  test('a replay does not answer the next request, even if its text is the same', async () => {
     const question = await waiting();
     await aMoment();
     worker.state.permissions.clear();

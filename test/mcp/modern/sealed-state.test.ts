@@ -8,13 +8,13 @@ import { tempDir } from '../../rig/temp.ts';
 
 const STATE = { call: 'a', question: 'b', askedAtMs: 1, requestId: 'c' };
 
-test('opens what it sealed, and nothing that another key did', () => {
+test('opens only what was sealed with its key', () => {
   const [one, other] = [new StateSealer(Buffer.alloc(32, 1)), new StateSealer(Buffer.alloc(32, 2))];
   expect(one.open(one.seal(STATE))).toEqual(STATE);
   expect(other.open(one.seal(STATE))).toBe(undefined);
 });
 
-test('no character of it can be changed', () => {
+test('a change of any character is detected', () => {
   const sealer = new StateSealer(Buffer.alloc(32, 1));
   const sealed = sealer.seal(STATE);
   for (let at = 0; at < sealed.length; at += 1)
@@ -22,7 +22,7 @@ test('no character of it can be changed', () => {
       if (sealed[at] !== other) expect(sealer.open(sealed.slice(0, at) + other + sealed.slice(at + 1))).toBe(undefined);
 });
 
-test('processes that begin at once have one key', async () => {
+test('processes that start at the same time share one key', async () => {
   const temp = tempDir('sealed');
   const folder = join(temp.path, 'state');
   const sealers = await Promise.all([1, 2, 3, 4].map(() => StateSealer.open(folder)));
@@ -30,7 +30,7 @@ test('processes that begin at once have one key', async () => {
   await temp.close();
 });
 
-test('a damaged key is told, and not replaced', async () => {
+test('a damaged key is an error, and is not replaced', async () => {
   const temp = tempDir('sealed');
   await mkdir(join(temp.path, 'state'));
   await writeFile(join(temp.path, 'state/question.key'), 'short');
@@ -38,7 +38,7 @@ test('a damaged key is told, and not replaced', async () => {
   await temp.close();
 });
 
-test('a digest is of what is said, in whichever order', () => {
+test('a digest does not depend on the order of keys', () => {
   expect(digestOf({ a: 1, b: [{ c: 2, d: 3 }] })).toBe(digestOf({ b: [{ d: 3, c: 2 }], a: 1 }));
   expect(digestOf({ a: 1 })).not.toBe(digestOf([['a', 1]]));
   expect(digestOf(['a', 'b'])).not.toBe(digestOf(['b', 'a']));

@@ -64,7 +64,7 @@ async function asked(taskId: string, one = client): Promise<{ readonly key: stri
 const shown = new Map<string, number>();
 
 describe('a call that may be a task', () => {
-  test('is one at once, can be found before it is told, outlasts the limit of a call, and ends as a call does', async () => {
+  test('is a task at once, can be fetched before its answer, outlasts the limit of a call, and ends like a call', async () => {
     const { task, sessionId } = await running();
     expect(task).toMatchObject({ resultType: 'task', status: 'working', ttlMs: 86_400_000, pollIntervalMs: 1_000 });
     expect(task.taskId).toMatch(/^[0-9a-f-]{36}$/);
@@ -93,7 +93,7 @@ describe('a call that may be a task', () => {
     ['declared, of a send that only aborts', TASKS, 'send', { instance: 'worker', abort: true }],
     ['declared, with arguments that do not fit', TASKS, 'send', { mesage: 'x' }],
     ['undeclared, of a send', FORMS, 'send', { instance: 'worker', message: 'x' }],
-  ])('is none where it is %s', async (_, capabilities, name, args) => {
+  ])('is not a task if it is %s', async (_, capabilities, name, args) => {
     expect(await client.call(name, args, { capabilities }, { task: { ttl: 1_000 } })).toMatchObject({
       resultType: 'complete',
     });
@@ -120,7 +120,7 @@ describe('a call that may be a task', () => {
     expect(client.server.stderr).toMatch(/cannot run a call in the background/);
   });
 
-  test('is kept for its owner alone, without what is said to the agent, and its time over it is unknown', async () => {
+  test('is stored for its owner only, without the message text, and is unknown once it has expired', async () => {
     const { task } = await running();
     const folder = join(temp.path, '.local/state/opencode-mcp/tasks');
     const file = join(folder, `${task.taskId}.json`);
@@ -143,7 +143,7 @@ describe('a call that may be a task', () => {
       );
   });
 
-  test('is none where its client cancelled before it knew of it: nothing is sent', async () => {
+  test('sends nothing if its client cancels before it knows the task', async () => {
     const { id: session_id } = worker.addSession();
     const id = client.write(
       'tools/call',
@@ -159,7 +159,7 @@ describe('a call that may be a task', () => {
 });
 
 describe('cancelling', () => {
-  test('stops following, says that the agent goes on, and is the same twice', async () => {
+  test('stops following, says that the agent works on, and can be repeated', async () => {
     const { task } = await running();
     const cancel = (): Promise<Data> => client.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS });
     expect(await Promise.all([cancel(), cancel()])).toEqual([{ resultType: 'complete' }, { resultType: 'complete' }]);
@@ -188,7 +188,7 @@ describe('cancelling', () => {
     await until('it to be logged', () => client.server.stderr.includes('cannot save the result of a task'));
   });
 
-  test('behind another message of its session: nothing is sent, and it says so', async () => {
+  test('a queued message is not sent, and the task says so', async () => {
     const { id: session_id } = worker.addSession();
     const prompt = { path: /prompt_async$/ };
     way.rule(prompt, { kind: 'hold', gate: 'prompt' }, 1);
@@ -230,7 +230,7 @@ describe('the next process', () => {
     },
   );
 
-  test('finds it under another name, and waits for it where it is not there yet', async () => {
+  test('finds the instance under another name, and waits for one that is not there yet', async () => {
     const { task, sessionId } = await running();
     client.server.kill('SIGKILL');
     await client[Symbol.asyncDispose]();
@@ -247,7 +247,7 @@ describe('the next process', () => {
     expect(said()).toEqual(['run']);
   });
 
-  test('sends nothing that the one before did not send', async () => {
+  test('sends nothing that the process before did not send', async () => {
     way.rule({ path: '/event' }, { kind: 'hold', gate: 'event' });
     const task = await client.begin('send', { instance: 'worker', message: 'run' });
     await way.waitForRequest({ path: '/event' });
@@ -263,7 +263,7 @@ describe('the next process', () => {
     expect(said()).toEqual([]);
   });
 
-  test('waits on for what a wait waited for', async () => {
+  test('continues a wait', async () => {
     const { id } = worker.addSession();
     worker.state.begin(id, 'run');
     const task = await client.begin('wait', { instances: ['worker'] });
@@ -281,7 +281,7 @@ describe('the next process', () => {
 });
 
 describe('a question in a task', () => {
-  test('is asked with the exact command, and the answer settles it', async () => {
+  test('shows the exact command, and the answer settles it', async () => {
     const { task, sessionId } = await running();
     worker.addPermission({ sessionID: sessionId });
     const { key, params } = await asked(task.taskId);
@@ -299,7 +299,7 @@ describe('a question in a task', () => {
     });
   });
 
-  test('is asked beside that of another task, which the person may leave for later', async () => {
+  test("is shown beside another task's, which the person may leave for later", async () => {
     const { task, sessionId } = await running();
     const { id: session_id } = worker.addSession();
     const second = await client.begin('send', { instance: 'worker', session_id, message: 'run' });
@@ -311,7 +311,7 @@ describe('a question in a task', () => {
     expect((await client.task(task.taskId)).status).toBe('input_required');
   });
 
-  test('settled elsewhere first is no longer asked', async () => {
+  test('is no longer shown once it is settled elsewhere', async () => {
     const { task, sessionId } = await running();
     const { id } = worker.addPermission({ sessionID: sessionId });
     const { key } = await asked(task.taskId);
@@ -327,7 +327,7 @@ describe('a question in a task', () => {
     expect(worker.count('POST /permission/:id/reply')).toBe(0);
   });
 
-  test('that a client answers by itself, at once or without having been told of it, is not answered', async () => {
+  test('is not answered by a client itself, at once or without having got it', async () => {
     const { task, sessionId } = await running();
     worker.addPermission({ sessionID: sessionId });
     const { inputRequests = {} } = await client.taskIs(task.taskId, 'input_required');
@@ -339,7 +339,7 @@ describe('a question in a task', () => {
     expect(worker.count('POST /permission/:id/reply')).toBe(0);
   });
 
-  test('open when its process is killed is asked again by the next, under another key', async () => {
+  test('that is open when its process is killed is asked again by the next, under another key', async () => {
     const { task, sessionId } = await running();
     worker.addPermission({ sessionID: sessionId });
     const before = await asked(task.taskId);
@@ -376,7 +376,7 @@ describe('a question in a task', () => {
     expect(worker.count('POST /permission/:id/reply')).toBe(0);
   });
 
-  test('a respond that settled is followed on by the next process; one that did not asks again', async () => {
+  test('the next process follows a respond that settled; one that did not asks again', async () => {
     const { id: sessionId } = worker.addSession();
     worker.state.begin(sessionId, 'run');
     worker.addPermission({ sessionID: sessionId });
@@ -399,7 +399,7 @@ describe('a question in a task', () => {
   });
 });
 
-test('the tasks of 2025-11-25 are gone, and a call that wishes for one is a call', async () => {
+test('a call that asks for a task of 2025-11-25 runs as a call', async () => {
   client.server.write(...HANDSHAKE, { jsonrpc: '2.0', id: 2, method: 'tasks/get', params: { taskId: 'x' } });
   expect((await client.server.answerTo(2)).error?.code).toBe(-32_601);
   expect((await client.server.answerTo(0)).result?.['capabilities']).not.toHaveProperty('tasks');

@@ -48,7 +48,7 @@ async function running(client: ModernClient): Promise<{ readonly task: TaskShown
 }
 
 describe('two servers that follow one task', () => {
-  test('tell one end: what one has told as cancelled, the other does not complete', async () => {
+  test('report one end: if one reported it as cancelled, the other does not complete it', async () => {
     const [one, other] = [start(), start()];
     const { task, sessionId } = await running(one);
     await other.ask('tasks/cancel', { taskId: task.taskId }, { capabilities: TASKS });
@@ -60,7 +60,7 @@ describe('two servers that follow one task', () => {
     expect(worker.state.prompts).toHaveLength(1);
   });
 
-  test('send nothing that one of them has told as not sent', async () => {
+  test('send nothing that one of them has reported as not sent', async () => {
     const [one, other] = [start(), start()];
     const { sessionId: session_id } = await running(one);
     const args = { instance: 'worker', session_id, message: 'second', when_busy: 'queue' };
@@ -74,7 +74,7 @@ describe('two servers that follow one task', () => {
   });
 });
 
-test('a send to several that was killed in between names those that it did not come to', async () => {
+test('a send to several whose server was killed names the instances it did not reach', async () => {
   await using second = await startFakeOpencode({ directory: '/home/user/second', reply: () => undefined });
   await using way: FaultProxy = await startFaultProxy(second.url);
   await registry.add({ name: 'second', port: way.port, cwd: second.directory });
@@ -119,7 +119,7 @@ describe('the store', () => {
     expect((await readdir(temp.path)).filter((name) => name.startsWith('.'))).toEqual([]);
   });
 
-  test('an old folder in its own is left alone', async () => {
+  test('an old folder inside its folder is left alone', async () => {
     const folder = join(temp.path, 'tasks');
     await mkdir(join(folder, 'old'), { recursive: true });
     await utimes(join(folder, 'old'), 0, 0);
