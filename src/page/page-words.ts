@@ -1,6 +1,6 @@
 import { reworded } from '../base/plain-text.ts';
 
-/** What operations advise a client's model to call, and what whoever has the page open does instead. In this order. */
+/** What operations advise a model to call, and what a person on the page does instead. Applied in this order. */
 const PHRASES: readonly (readonly [RegExp, string])[] = [
   [/, then call refresh_instances/g, '; the list shows when it is back'],
   [/Once that is put right, call refresh_instances\./g, 'Once that is put right, try again.'],
@@ -15,7 +15,7 @@ const PHRASES: readonly (readonly [RegExp, string])[] = [
   [/\bcall again\b/g, 'try again'],
 ];
 
-/** A message of the operations for whoever has the page open. */
+/** A message of the operations, reworded for a person on the page. */
 export function inPageWords(message: string): string {
   return reworded(message, PHRASES);
 }
