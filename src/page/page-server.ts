@@ -8,7 +8,7 @@ import { Quota } from '../http/quota.ts';
 import { VERSION } from '../base/version.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
-import { type Acted, type PageAction, ACTIONS } from './actions.ts';
+import { type Acted, ACTIONS, type PageAction } from './actions.ts';
 import { answerFile } from './assets.ts';
 import { pageChanges } from './session/changes.ts';
 import { PAGE_HEADER, type PageCaller, PageRefusal, type PageView } from './contract.ts';
@@ -137,7 +137,7 @@ export class PageServer {
     });
   }
 
-  async #act(request: IncomingMessage, response: ServerResponse, visit: DataVisit, act: Action): Promise<void> {
+  async #act(request: IncomingMessage, response: ServerResponse, visit: DataVisit, act: PageAction): Promise<void> {
     const { caller, origin, signal } = visit;
     if (request.headers.origin?.toLowerCase() !== origin.toLowerCase())
       throw new PageRefusal(403, 'Only this page’s own requests are served.');
