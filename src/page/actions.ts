@@ -9,7 +9,7 @@ import { abortSession } from '../operations/send/abort.ts';
 import { send } from '../operations/send/send.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
 import type { TurnView } from '../operations/shapes.ts';
-import { quoteName, sentence } from '../base/plain-text.ts';
+import { quoteName, sentence, singleLine } from '../base/plain-text.ts';
 import type { Question } from '../opencode/schema.ts';
 import { canAllow, labelShown } from './session/ask-view.ts';
 import { type PageCaller, PageRefusal, type PageView } from './contract.ts';
@@ -22,7 +22,7 @@ const MAX_TEXT_CHARS = 1_000;
 const id = z.string().min(1).max(MAX_ID_CHARS);
 const place = { instance: z.string().min(1).max(1_000), session: id };
 
-export const respondSchema = z.strictObject({
+const respondSchema = z.strictObject({
   ...place,
   request: id,
   reply: z.enum(['once', 'reject']).optional(),
@@ -32,15 +32,15 @@ export const respondSchema = z.strictObject({
     .max(100)
     .optional(),
 });
-export const sendSchema = z.strictObject({
+const sendSchema = z.strictObject({
   ...place,
   session: id.nullable(),
   message: z.string().min(1).max(MAX_MESSAGE_CHARS),
   requestId: id,
 });
-export const abortSchema = z.strictObject(place);
+const abortSchema = z.strictObject(place);
 
-/** What is recorded of an action beside who did it. */
+/** The answer to the page, and what the record of calls keeps. */
 export interface Acted {
   readonly body: object;
   readonly instance: string;
@@ -48,8 +48,26 @@ export interface Acted {
   readonly outcome: string;
 }
 
+/** @param body not checked yet */
+export type PageAction = (view: PageView, body: unknown, caller: PageCaller, call: Call) => Promise<Acted>;
+
+/** What a person does on the page, by route. */
+export const ACTIONS: ReadonlyMap<string, PageAction> = new Map<string, PageAction>([
+  ['respond', (view, body, ...rest) => respondHere(view, checked(respondSchema, body), ...rest)],
+  ['send', (view, body, ...rest) => sendHere(view, checked(sendSchema, body), ...rest)],
+  ['abort', (view, body, ...rest) => abortHere(view, checked(abortSchema, body), ...rest)],
+]);
+
+/** @throws {PageRefusal} 400 */
+function checked<T>(schema: z.ZodType<T>, body: unknown): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const { path = [], message = '' } = parsed.error.issues[0] ?? {};
+  throw new PageRefusal(400, `The body does not fit: ${singleLine(`${path.map(String).join('.')}: ${message}`, 200)}`);
+}
+
 /** Settles one request as the person who pressed the button. */
-export async function respondHere(
+async function respondHere(
   view: PageView,
   input: z.infer<typeof respondSchema>,
   caller: PageCaller,
@@ -93,7 +111,7 @@ function settlementOf({ waiting }: Asked, { reply, message = '', answers }: z.in
   };
 }
 
-/** The label that was shown so. @throws {PageRefusal} two are shown alike */
+/** The original of a shown label. @throws {PageRefusal} two labels look alike when shown */
 function labelMeant(question: Question['questions'][number] | undefined, given: string): string {
   const shown = (question?.options ?? []).filter(({ label }) => labelShown(label) === given);
   if (shown.length > 1) throw new PageRefusal(422, 'Two of the choices look alike here; answer it in that opencode.');
@@ -106,19 +124,20 @@ const NOT_TAKEN = new Map([
   ['unknown', 502],
 ]);
 
-/** Sessions that were made for their first message, by request id: the same message again goes to the same session. */
+/** New sessions by the request id of their first message, so that a repeated request uses the same session. */
 const MADE = new WeakMap<Runtime, Map<string, Promise<string>>>();
 const MAX_MADE = 200;
 
-/** Sends a message, without a session to a new one; the same request id again sends nothing twice. Does not follow the turn. */
-export async function sendHere(
+/** Sends a message to a session, or to a new one, once per request id. Does not follow the turn. */
+async function sendHere(
   view: PageView,
   { instance: wanted, session, message, requestId }: z.infer<typeof sendSchema>,
   caller: PageCaller,
   call: Call,
 ): Promise<Acted> {
   const found = session === null ? undefined : await findPlace(view, { instance: wanted, session }, caller, call);
-  const instance = await sendable(view, wanted);
+  await view.runtime.fleet.ready();
+  const instance = findShown(view, wanted).name;
   const session_id = found?.session.id ?? (await newSession(view, instance, requestId, call));
   const { data } = await send(
     view.runtime,
@@ -149,8 +168,8 @@ async function newSession({ runtime }: PageView, instance: string, requestId: st
   }
 }
 
-/** Ends what runs in a session, and makes sure that it did. */
-export async function abortHere(
+/** Stops what runs in a session. */
+async function abortHere(
   view: PageView,
   input: z.infer<typeof abortSchema>,
   caller: PageCaller,
@@ -168,9 +187,4 @@ export async function abortHere(
 function acted({ instance, session, outcome }: TurnView, text: string): Acted {
   const sessionId = session?.id ?? '';
   return { body: { session: sessionId, text }, instance, session: sessionId, outcome };
-}
-
-async function sendable(view: PageView, wanted: string): Promise<string> {
-  await view.runtime.fleet.ready();
-  return findShown(view, wanted).name;
 }

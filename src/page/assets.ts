@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 
-/** Put in by the build, by name; source that runs unbundled reads the files. */
+/** The files by name, defined by the build; unbundled source reads the folder. */
 declare const __PAGE_ASSETS__: Readonly<Record<string, string>> | undefined;
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -10,7 +10,7 @@ const TYPES: Readonly<Record<string, string>> = {
   svg: 'image/svg+xml',
 };
 
-/** Of every answer of the page. */
+/** Headers of every answer of the page. */
 export const PAGE_HEADERS = {
   'cache-control': 'no-store',
   'x-content-type-options': 'nosniff',
@@ -18,7 +18,7 @@ export const PAGE_HEADERS = {
   'cross-origin-resource-policy': 'same-origin',
 } as const;
 
-/** Nothing of another origin, nothing inline: what a remote machine says stays text even where the page had a mistake. */
+/** Nothing from another origin and nothing inline, so that remote text stays text even if the page has a bug. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -30,7 +30,7 @@ const POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** Answers with one of the page's own files, which hold no data. */
+/** Answers with one of the page's files, which hold no data. */
 export async function answerFile(response: ServerResponse, name: string, isHead: boolean): Promise<void> {
   const text = await pageFile(name);
   response.writeHead(200, {

@@ -1,27 +1,27 @@
 import type { Runtime } from '../operations/runtime.ts';
 
-/** Below it lies all of the page but its first file. */
+/** Path of everything of the page but its first file. */
 export const PAGE_PREFIX = '/opencode-mcp/page/';
-/** A page of another origin cannot send it without asking first, which nobody here answers. */
+/** A page of another origin may send this header only after a CORS preflight, which is never granted. */
 export const PAGE_HEADER = 'x-opencode-mcp-page';
 
 /** Who has the page open. */
 export interface PageCaller {
-  /** Goes into the record of calls. */
+  /** For the record of calls. */
   readonly name: string;
   readonly role: 'read' | 'drive';
-  /** Their role is from a grant: of each OpenCode 1 they see its own directory only, as by the proxied routes. */
+  /** Their role comes from a grant: they see only each OpenCode 1's own directory, as through the proxied routes. */
   readonly isGuest?: boolean;
 }
 
-/** What a caller is shown, and acts on. */
+/** What a caller sees and acts on. */
 export interface PageView {
   readonly runtime: Runtime;
-  /** False: this machine's own instances only. */
+  /** False: only this machine's instances. */
   readonly all: boolean;
 }
 
-/** An answer other than the one that was asked for. The text is for the person: what is wrong, and what to do. */
+/** A refusal by HTTP status. The text tells a person what is wrong and what to do. */
 export class PageRefusal extends Error {
   override readonly name = 'PageRefusal';
   readonly status: number;

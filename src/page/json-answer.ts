@@ -8,19 +8,25 @@ import { PAGE_WORDS } from './page-words.ts';
 
 const MAX_ERROR_CHARS = 1_000;
 
-/** What an error is to a browser. */
+/** By error name, so that this module loads none of the rooms that throw them. */
+const STATUSES: Readonly<Record<string, number>> = {
+  QueryError: 404,
+  OperationError: 409,
+  NotPossibleError: 422,
+  RequestError: 502,
+  UnreachableError: 503,
+  CallOver: 504,
+};
+
+/** An error as HTTP status and text for a person. */
 export function refusalOf(error: unknown): { readonly status: number; readonly text: string } {
   const { name = '' } = error instanceof Error ? error : {};
   const message = messageIn(PAGE_WORDS, error);
   const text = sentence(message, MAX_ERROR_CHARS);
   if (error instanceof PageRefusal) return { status: error.status, text: message };
-  if (name === 'QueryError') return { status: 404, text };
-  if (name === 'OperationError') return { status: 409, text };
-  if (name === 'NotPossibleError') return { status: 422, text };
-  if (name === 'UnreachableError') return { status: 503, text };
-  if (name === 'RequestError') return { status: 502, text };
-  if (name === 'CallOver') return { status: 504, text: `${text}; nothing was done after that.` };
-  return { status: 500, text: 'The page failed here; the log of opencode-mcp says why.' };
+  const status = STATUSES[name];
+  if (status === undefined) return { status: 500, text: 'The page failed here; see the log of opencode-mcp.' };
+  return { status, text: status === 504 ? `${text}; nothing was done after that.` : text };
 }
 
 export function answerJson(response: ServerResponse, status: number, value: object): void {
@@ -29,7 +35,7 @@ export function answerJson(response: ServerResponse, status: number, value: obje
     ...PAGE_HEADERS,
     'content-type': 'application/json; charset=utf-8',
     'content-length': Buffer.byteLength(body),
-    // A body that nobody read would be taken for the next request.
+    // The unread body of a refused request would be parsed as the next request.
     ...(status >= 400 && { connection: 'close' }),
   });
   response.end(body);

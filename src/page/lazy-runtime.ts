@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Runtime } from '../operations/runtime.ts';
 
-/** Whoever opens the page again shortly after finds all machines at once. */
+/** Reopening the page within this time shows all machines immediately. */
 export const KEPT_MS = 5 * 60_000;
 
 export interface StartedFleet {
@@ -9,7 +9,7 @@ export interface StartedFleet {
   readonly close: () => Promise<void>;
 }
 
-/** A fleet that is started by the first who needs it, and ended some minutes after the last. */
+/** A fleet that starts with its first user, and ends `KEPT_MS` after the last has left. */
 export class LazyRuntime {
   readonly #start: () => Promise<StartedFleet>;
   readonly #clock: Clock;
@@ -23,13 +23,16 @@ export class LazyRuntime {
     this.#clock = clock;
   }
 
-  /** The function gives it back. */
+  /** The caller must call `release` once. */
   async use(): Promise<{ readonly runtime: Runtime; readonly release: () => void }> {
     if (this.#isClosed) throw new Error('the page is closed');
     this.#users += 1;
     this.#rest.abort();
     this.#started ??= this.#start();
-    const release = this.#releaser();
+    const release = once(() => {
+      this.#users -= 1;
+      if (this.#users === 0) void this.#endLater();
+    });
     try {
       return { runtime: (await this.#started).runtime, release };
     } catch (error) {
@@ -45,16 +48,6 @@ export class LazyRuntime {
     await this.#end();
   }
 
-  #releaser(): () => void {
-    let over = false;
-    return () => {
-      if (over) return;
-      over = true;
-      this.#users -= 1;
-      if (this.#users === 0) void this.#endLater();
-    };
-  }
-
   async #endLater(): Promise<void> {
     const rest = new AbortController();
     this.#rest = rest;
@@ -67,4 +60,13 @@ export class LazyRuntime {
     this.#started = undefined;
     await started?.then(({ close }) => close()).catch(() => {});
   }
+}
+
+/** `work`, done by the first call only. */
+export function once(work: () => void): () => void {
+  let isOver = false;
+  return () => {
+    if (!isOver) work();
+    isOver = true;
+  };
 }

@@ -2,15 +2,15 @@ import type { ServerResponse } from 'node:http';
 import type { Clock } from '../base/clock.ts';
 import { PAGE_HEADERS } from './assets.ts';
 
-/** Below the half minute after which proxies and address translation let go of a silent connection. */
+/** Proxies and NAT drop a connection that is silent for 30 s. */
 export const HEARTBEAT_MS = 15_000;
 
-/** An answer of JSON lines that goes on: an empty line in between says that it lives. */
+/** An endless answer of JSON lines; empty lines between them are heartbeats. */
 export class LineStream {
   readonly #response: ServerResponse;
   readonly #signal: AbortSignal;
 
-  /** `signal` aborts when the caller goes, or is cut. */
+  /** `signal` aborts when the caller leaves or is cut off. */
   constructor(response: ServerResponse, clock: Clock, signal: AbortSignal) {
     this.#response = response;
     this.#signal = signal;
@@ -19,7 +19,7 @@ export class LineStream {
     void this.#beat(clock);
   }
 
-  /** Resolves when the reader has taken nearly all of it: whoever waits sends the newest state next, and keeps no queue. */
+  /** Resolves when the reader has taken most of it. A sender that waits needs no queue: it sends the newest state next. */
   async send(lines: readonly object[]): Promise<void> {
     if (lines.length === 0 || this.#signal.aborted) return;
     const isTaken = this.#response.write(lines.map((line) => `${JSON.stringify(line)}\n`).join(''));

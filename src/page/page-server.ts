@@ -1,16 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type * as z from 'zod';
 
 import type { Clock } from '../base/clock.ts';
 import { jsonOf } from '../base/errors.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Logger } from '../base/log.ts';
-import { singleLine } from '../base/plain-text.ts';
 import { Quota } from '../http/quota.ts';
 import { VERSION } from '../base/version.ts';
 import type { RecordEntry } from '../operations/call-record.ts';
 import type { Call, Runtime } from '../operations/runtime.ts';
-import { abortHere, abortSchema, type Acted, respondHere, respondSchema, sendHere, sendSchema } from './actions.ts';
+import { type Acted, ACTIONS, type PageAction } from './actions.ts';
 import { answerFile } from './assets.ts';
 import { pageChanges } from './session/changes.ts';
 import { PAGE_HEADER, type PageCaller, PageRefusal, type PageView } from './contract.ts';
@@ -22,12 +20,12 @@ import { LineStream } from './line-stream.ts';
 import { sendOlder, streamSession } from './session/session-stream.ts';
 import type { PageTarget } from './target.ts';
 
-/** A page has two; several devices, and tabs that a browser keeps in the background. */
+/** A page has two; a person may have several devices and background tabs. */
 const MAX_STREAMS_PER_CALLER = 12;
-/** Each holds an event stream to an instance, and the messages of a session. */
+/** Each holds an event stream to an instance and the messages of a session. */
 const MAX_STREAMS = 60;
 const MAX_BODY_BYTES = 512 * 1024;
-/** A cold instance takes seconds; whoever waits longer would rather see why. */
+/** A cold instance takes seconds; after this time a person would rather see the reason. */
 const CALL_LIMIT_MS = 45_000;
 
 export interface PageServerDeps {
@@ -36,21 +34,21 @@ export interface PageServerDeps {
   readonly record: (entry: RecordEntry) => void;
 }
 
-/** One request to the page, of a caller who was let in. */
+/** One request to the page from an admitted caller. */
 export interface PageVisit {
   readonly target: PageTarget;
   readonly caller: PageCaller;
-  /** The page's own, as a browser names it. */
+  /** The page's own origin, as a browser sends it. */
   readonly origin: string;
-  /** What the caller sees; the function gives it back. */
+  /** What the caller sees. `release` must be called once. */
   readonly open: () => Promise<PageView & { readonly release: () => void }>;
-  /** Aborts when the caller goes, or is cut. */
+  /** Aborts when the caller leaves or is cut off. */
   readonly signal: AbortSignal;
 }
 
-type DataTarget = Extract<PageTarget, { readonly data: string }>;
+type DataVisit = PageVisit & { readonly target: Extract<PageTarget, { readonly data: string }> };
 
-/** Serves the page and its data: by the node service to whom it admits, by `opencode-mcp dashboard` to one browser of this user. */
+/** Serves the page and its data. The node service uses it for callers it admits, `opencode-mcp dashboard` for one browser of this user. */
 export class PageServer {
   readonly #deps: PageServerDeps;
   readonly #feeds = new WeakMap<Runtime, FleetFeed>();
@@ -87,35 +85,34 @@ export class PageServer {
         403,
         `Data of the page comes with the header ${PAGE_HEADER}: 1, so that no other page can ask for it.`,
       );
-    const isAction = ['respond', 'send', 'abort'].includes(target.data);
-    if (method !== (isAction ? 'POST' : 'GET'))
-      throw new PageRefusal(405, `${target.data} is asked with ${isAction ? 'POST' : 'GET'}.`);
-    if (isAction) await this.#act(request, response, { ...visit, target });
-    else if (target.data === 'changes') await this.#changes(response, { ...visit, target });
-    else await this.#stream(response, { ...visit, target });
+    const visiting = { ...visit, target };
+    const act = ACTIONS.get(target.data);
+    const expected = act === undefined ? 'GET' : 'POST';
+    if (method !== expected) throw new PageRefusal(405, `${target.data} is asked with ${expected}.`);
+    if (act !== undefined) await this.#act(request, response, visiting, act);
+    else if (target.data === 'changes') await this.#changes(response, visiting);
+    else await this.#stream(response, visiting);
   }
 
-  async #stream(response: ServerResponse, visit: PageVisit & { readonly target: DataTarget }): Promise<void> {
+  async #stream(response: ServerResponse, visit: DataVisit): Promise<void> {
+    const { clock } = this.#deps;
     const { caller, signal, target } = visit;
     const leave = this.#perCaller.take(caller.name);
     const leaveAll = this.#total.take('');
-    let view: Awaited<ReturnType<PageVisit['open']>> | undefined;
     try {
       if (leave === undefined || leaveAll === undefined)
         throw new PageRefusal(429, 'Too many pages are open here. Close some, then load this one again.');
-      view = await visit.open();
-      const query = new URLSearchParams(target.query);
-      if (target.data === 'fleet') await this.#fleet(response, view, visit);
-      else {
+      await withView(visit, async (view) => {
+        const query = new URLSearchParams(target.query);
+        if (target.data === 'fleet') return await this.#fleet(response, view, visit);
         const place = await findPlace(view, placeIn(query), caller, { signal, deadlineMs: Number.POSITIVE_INFINITY });
-        const stream = new LineStream(response, this.#deps.clock, signal);
+        const stream = new LineStream(response, clock, signal);
         const before = query.get('before');
         if (before !== null) await sendOlder(stream, place, before);
-        else await streamSession(place, { stream, clock: this.#deps.clock, signal, canDrive: caller.role === 'drive' });
+        else await streamSession(place, { stream, clock, signal, canDrive: caller.role === 'drive' });
         stream.end();
-      }
+      });
     } finally {
-      view?.release();
       leaveAll?.();
       leave?.();
     }
@@ -128,27 +125,21 @@ export class PageServer {
     await streamFleet(new LineStream(response, clock, signal), { feed, clock, signal }, caller, view);
   }
 
-  async #changes(response: ServerResponse, visit: PageVisit & { readonly target: DataTarget }): Promise<void> {
-    const place = placeIn(new URLSearchParams(visit.target.query));
-    const view = await visit.open();
-    try {
-      const found = await findPlace(view, place, visit.caller, this.#call(visit.signal));
+  async #changes(response: ServerResponse, visit: DataVisit): Promise<void> {
+    const { caller, signal, target } = visit;
+    const place = placeIn(new URLSearchParams(target.query));
+    await withView(visit, async (view) => {
+      const found = await findPlace(view, place, caller, this.#call(signal));
       // Whether OpenCode 2 loads the directory for it is not known.
-      if (visit.caller.isGuest === true && found.connected.dialect !== 'opencode-1')
+      if (caller.isGuest === true && found.connected.dialect !== 'opencode-1')
         throw new PageRefusal(403, 'Your role here is "read"; what an OpenCode 2 changed takes the role "drive".');
       answerJson(response, 200, await pageChanges(found));
-    } finally {
-      view.release();
-    }
+    });
   }
 
-  async #act(
-    request: IncomingMessage,
-    response: ServerResponse,
-    visit: PageVisit & { readonly target: DataTarget },
-  ): Promise<void> {
-    const { caller, target } = visit;
-    if (request.headers.origin?.toLowerCase() !== visit.origin.toLowerCase())
+  async #act(request: IncomingMessage, response: ServerResponse, visit: DataVisit, act: PageAction): Promise<void> {
+    const { caller, origin, signal } = visit;
+    if (request.headers.origin?.toLowerCase() !== origin.toLowerCase())
       throw new PageRefusal(403, 'Only this page’s own requests are served.');
     if (!/^application\/json(?:\s*;|$)/i.test(request.headers['content-type'] ?? ''))
       throw new PageRefusal(415, 'The body must be application/json.');
@@ -158,40 +149,30 @@ export class PageServer {
         'Your role here is "read": you can look, and not act. Whoever runs this machine can grant "drive".',
       );
     const body = jsonOf(await readBody(request));
-    const over = new LinkedAbort(visit.signal);
+    const over = new LinkedAbort(signal);
     const call = this.#call(over.signal);
-    const view = await visit.open();
-    try {
-      const acted = await this.#acting(target.data, body, { view, caller, call });
-      this.#record(visit, acted);
-      answerJson(response, 200, acted.body);
-    } catch (error) {
-      if (!(error instanceof PageRefusal && error.status === 400)) this.#record(visit, failedOf(body));
-      throw error;
-    } finally {
-      over.end();
-      view.release();
-    }
-  }
-
-  async #acting(
-    what: DataTarget['data'],
-    body: unknown,
-    { view, caller, call }: { readonly view: PageView; readonly caller: PageCaller; readonly call: Call },
-  ): Promise<Acted> {
-    if (what === 'respond') return await respondHere(view, checked(respondSchema, body), caller, call);
-    if (what === 'send') return await sendHere(view, checked(sendSchema, body), caller, call);
-    return await abortHere(view, checked(abortSchema, body), caller, call);
+    await withView(visit, async (view) => {
+      try {
+        const acted = await act(view, body, caller, call);
+        this.#record(visit, acted);
+        answerJson(response, 200, acted.body);
+      } catch (error) {
+        if (!(error instanceof PageRefusal && error.status === 400)) this.#record(visit, failedOf(body));
+        throw error;
+      } finally {
+        over.end();
+      }
+    });
   }
 
   #call(signal: AbortSignal): Call {
     return { signal, deadlineMs: this.#deps.clock.monotonic() + CALL_LIMIT_MS, onProgress: () => {} };
   }
 
-  #record({ caller, target }: PageVisit, { instance, session, outcome }: Omit<Acted, 'body'>): void {
+  #record({ caller, target }: DataVisit, { instance, session, outcome }: Omit<Acted, 'body'>): void {
     this.#deps.record({
       client: { name: `page: ${caller.name}`, version: VERSION },
-      tool: 'data' in target ? target.data : '',
+      tool: target.data,
       instances: [instance],
       session: session === '' ? undefined : session,
       outcome,
@@ -205,7 +186,7 @@ export class PageServer {
         'error',
         `page: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
       );
-    // The head of a stream is out: the last line says why it ends.
+    // After the head of a stream, its last line tells why it ends.
     if (response.headersSent) response.end(`${JSON.stringify({ kind: 'error', text })}\n`);
     else answerJson(response, status, { error: text });
   }
@@ -217,14 +198,16 @@ function placeIn(query: URLSearchParams): PlaceAsked {
   return { instance, session };
 }
 
-function checked<T>(schema: z.ZodType<T>, body: unknown): T {
-  const parsed = schema.safeParse(body);
-  if (parsed.success) return parsed.data;
-  const { path = [], message = '' } = parsed.error.issues[0] ?? {};
-  throw new PageRefusal(400, `The body does not fit: ${singleLine(`${path.map(String).join('.')}: ${message}`, 200)}`);
+async function withView<T>({ open }: PageVisit, work: (view: PageView) => Promise<T>): Promise<T> {
+  const { release, ...view } = await open();
+  try {
+    return await work(view);
+  } finally {
+    release();
+  }
 }
 
-/** Where it cannot be known what was resolved. */
+/** For an action that failed: the names as they were sent. */
 function failedOf(body: unknown): Omit<Acted, 'body'> {
   const { instance = '', session = '' } = (typeof body === 'object' && body !== null ? body : {}) as Readonly<
     Record<string, unknown>

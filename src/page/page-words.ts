@@ -1,6 +1,6 @@
 import { TOOL_WORDS, type ReaderWords } from '../model/advice.ts';
 
-/** How whoever has the page open does what a message advises: there they act by buttons. */
+/** The advice of messages in the words of the page, whose reader acts by buttons. */
 export const PAGE_WORDS: ReaderWords = {
   ...TOOL_WORDS,
   again: 'try again',

@@ -1,6 +1,6 @@
 import { PAGE_PREFIX } from './contract.ts';
 
-/** The files of the page, by path. */
+/** The page's files, by path. */
 export const PAGE_FILES: ReadonlyMap<string, string> = new Map([
   ['/', 'index.html'],
   ...[
@@ -28,7 +28,7 @@ export type PageTarget =
   | { readonly kind: 'page'; readonly file: string }
   | { readonly kind: 'page'; readonly data: PageData; readonly query: string };
 
-/** Undefined where the path is none of the page's. */
+/** Undefined if the path is not of the page. */
 export function readPageTarget({
   path,
   query,

@@ -109,7 +109,6 @@ describe('the page of a node service', () => {
           kind: 'permission',
           permission: 'bash',
           command: 'rm -rf build',
-          canAlways: false,
         },
       ],
     });

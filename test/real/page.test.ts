@@ -84,7 +84,7 @@ describe.each([
     expect(await send('bash: echo permitted')).toMatchObject({ status: 200, json: { session } });
     const permission = await ask(lines, 'permission');
     // The preview has the command as the pattern alone.
-    expect(permission).toMatchObject({ permission: 'bash', canAllow: true, canAlways: false });
+    expect(permission).toMatchObject({ permission: 'bash', canAllow: true });
     expect(JSON.stringify(permission)).toContain('"echo permitted"');
     await fleet.find('what waits', (line) => says(line, String(permission['id'])));
     const allow = { ...where, request: permission['id'], reply: 'once' };

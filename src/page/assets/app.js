@@ -1,4 +1,4 @@
-// The page: the list at the left (on a phone: first), the open session beside it. The address after # says which.
+// The page: the list and, beside it (on a phone: in its place), the session that the address after # names.
 import { announce, element, refreshTimes, sessionHref, setText } from './elements.js';
 import { makeFleetView, needsYou, sessionKey } from './fleet.js';
 import { followLines } from './lines.js';
@@ -69,7 +69,7 @@ function route() {
   else
     opened = openNewSession(sessionPane, {
       instance,
-      // Before the first list says more, the node is asked: it refuses what may not be.
+      // Until the first list tells the role, allow it: the node refuses what is not permitted.
       canCreate: fleet?.you.role !== 'read',
       onCreated: (id) => location.replace(sessionHref(instance, id)),
     });

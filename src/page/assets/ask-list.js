@@ -1,10 +1,10 @@
-// The requests of one session. A settled one keeps its height while another can be pressed, so that none moves under a finger.
+// The requests of one session. A settled card keeps its height while another is open, so that no button moves under a finger.
 import { makeAskCard } from './asks.js';
 import { announce, element } from './elements.js';
 
 const SETTLED_ALREADY = 'The request of this link is settled already.';
 
-/** The cards stand in `talk`. `wanted` is the request that a link led to. */
+/** Puts the cards into `talk`. `wanted` is the request that a link named. */
 export function makeAskList(talk, { instance, session, wanted }) {
   const cards = new Map();
   const unlisted = new Set();
@@ -15,7 +15,7 @@ export function makeAskList(talk, { instance, session, wanted }) {
     for (const card of cards.values()) {
       if (ids.has(card.id)) continue;
       card.settleElsewhere();
-      // What is listed once more is asked once more.
+      // If it is listed again, it gets a new card.
       unlisted.add(card.id);
     }
     const fresh = list.filter(({ id }) => !cards.has(id) || unlisted.delete(id));
@@ -32,7 +32,7 @@ export function makeAskList(talk, { instance, session, wanted }) {
     else if (fresh.length > 0 && talk.isAtEnd) requestAnimationFrame(() => cards.get(fresh[0].id).show());
   }
 
-  /** That one, or that it is settled by now. */
+  /** Shows the wanted card, or says that its request is settled. */
   function showWanted(card) {
     isWanted = false;
     if (card === undefined) {
@@ -52,7 +52,7 @@ export function makeAskList(talk, { instance, session, wanted }) {
     talk.keepPlace();
   }
 
-  /** Takes away what was settled before the latest. */
+  /** Removes the folded cards. */
   function dropFolded() {
     for (const folded of talk.cards.querySelectorAll('.folded')) {
       if (folded.contains(document.activeElement)) talk.focus();

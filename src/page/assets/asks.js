@@ -1,17 +1,17 @@
-// What the agent asks: a permission with its whole command, or questions. A card that is settled keeps its place until no other one can be pressed.
+// The card of one request: a permission with its whole command, or questions.
 import { diffLines } from './changes.js';
 import { announce, element, setText } from './elements.js';
 import { postJson } from './lines.js';
 
-/** A card that has just come up under a finger that was meant for something else cannot be pressed yet. */
+/** A new card cannot be pressed for this long: it may have appeared under a finger that meant something else. */
 const GUARD_MS = 400;
-/** A person allows only what they see whole. */
+/** Shown when the node does not let the request be allowed here. */
 const NOT_WHOLE = 'Not all of it can be shown here, so it can only be rejected here. Its own terminal shows it whole.';
 let cardsMade = 0;
 
 /**
- * One card for one request. `context` has `instance`, `session`, `canDrive` and `onSettled(card)`.
- * The result: its element, its id, `isSettled`, `settleElsewhere()` and `show()`.
+ * `context` has `instance`, `session`, `canDrive` and `onSettled(card)`. Returns the card: `id`, `element`, `summary`, `isSettled`,
+ * `settleElsewhere()` and `show()`.
  */
 export function makeAskCard(ask, context) {
   const id = `ask-${(cardsMade += 1)}`;
@@ -41,7 +41,7 @@ export function makeAskCard(ask, context) {
   }
 
   async function respond(body, doneText) {
-    // A control that is disabled loses the focus.
+    // Remembered, since a disabled control loses the focus.
     pressed = root.contains(document.activeElement) ? document.activeElement : undefined;
     fields.disabled = true;
     problem.hidden = true;
@@ -67,7 +67,7 @@ export function makeAskCard(ask, context) {
   root.append(fields, problem, result);
   return Object.assign(card, {
     settleElsewhere: () => settle('Settled elsewhere.'),
-    /** Brings it into sight: from its top, where it is higher than the screen. */
+    /** Scrolls it into view, from its top if it is higher than the screen. */
     show: () =>
       root.scrollIntoView({ block: root.offsetHeight > root.closest('.talk').clientHeight ? 'start' : 'nearest' }),
   });
@@ -141,7 +141,7 @@ function questionFields({ id, questions }, respond) {
   return [form];
 }
 
-/** One question as a group of choices, with a field for another answer where that is welcome. */
+/** One question as a group of choices, with a field for another answer if that is allowed. */
 function makeQuestion({ header, question, options, multiple, custom, optional }, name) {
   const type = multiple ? 'checkbox' : 'radio';
   const inputs = options.map(({ label }) => element('input', { type, name, value: label }));
@@ -151,7 +151,7 @@ function makeQuestion({ header, question, options, multiple, custom, optional },
     return element('label', { class: 'choice' }, inputs[at], words);
   });
   const own = element('input', { type: 'text', autocomplete: 'off', maxlength: '10000' });
-  // A single answer is either one of the options or the person's own words.
+  // A single answer is one of the options or the person's own words, not both.
   if (!multiple) {
     own.addEventListener('input', () => own.value.trim() !== '' && inputs.forEach((input) => (input.checked = false)));
     for (const input of inputs) input.addEventListener('change', () => (own.value = ''));

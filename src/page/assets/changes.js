@@ -1,12 +1,12 @@
-// The files that a session changed, as diffs. Added and removed lines differ by sign, by bar and for a screen reader, not by color alone.
+// The files that a session changed, as diffs. Added and removed lines differ by sign, bar and element, not only by color.
 import { element, setText } from './elements.js';
 import { fetchJson } from './lines.js';
 
-/** Open at once; the others by a press. */
+/** Files that are open at first. */
 const OPEN_FILES = 3;
 const MAX_LINES = 1500;
 
-/** The panel of one session, and the words for the button that opens it. */
+/** The panel of one session. `onCount` gets the number of changed files. */
 export function makeChanges(query, onCount) {
   const root = element('div', { class: 'changes', id: 'changes', hidden: true });
   const note = element('p', { class: 'quiet', text: 'Asking for the changes\u2026' });
@@ -64,7 +64,7 @@ function makeFile({ path, added, removed, patch }, isOpen) {
   return element('details', { class: 'file', open: isOpen, 'data-path': path }, summary, body);
 }
 
-/** What stands before the first hunk is the file's header: in a hunk, `---` is a line that was removed. */
+/** Lines before the first hunk are the file's header; within a hunk, `---` is a removed line. */
 export function diffLines(lines) {
   const firstHunk = lines.findIndex((line) => line.startsWith('@@'));
   return lines.map((text, at) => {

@@ -1,13 +1,13 @@
-// The message box. A text stays until it is accepted, and the same text sent again is the same message.
+// The message box. A text stays until the node accepts it. Sending the same text again keeps its request id, so it arrives once.
 import { announce, element, setText } from './elements.js';
 import { newRequestId, postJson } from './lines.js';
 
 const WORKS = 'It works now: you can send when that is done, or stop it first.';
-/** Why nothing can be sent, by state. */
+/** Why nothing can be sent now, by state. */
 const BUSY_HINTS = { busy: WORKS, retrying: WORKS, waiting: 'Answer what it asks first, or stop it.' };
 const READ_ONLY = 'You can look here, not act: your role is read.';
 
-/** `onSent` gets the node's answer once the message is accepted. */
+/** `onSent` gets the node's answer to an accepted message. */
 export function makeComposer({ instance, session, onSent }) {
   const draftKey = `draft ${JSON.stringify([instance, session ?? null])}`;
   const text = element('textarea', {
@@ -75,7 +75,7 @@ export function makeComposer({ instance, session, onSent }) {
     showBlocked();
   }
 
-  /** Not `disabled`, which would take the focus from whoever pressed it. */
+  /** `aria-disabled`, since a disabled button would lose the focus. */
   function showBlocked() {
     button.ariaDisabled = String(isSending || isBusy);
   }
@@ -83,7 +83,7 @@ export function makeComposer({ instance, session, onSent }) {
   return {
     element: element('div', {}, readOnly, form),
     focus: () => text.focus({ preventScroll: true }),
-    /** While the session works nothing is taken; what is typed stays. */
+    /** While the session is busy nothing can be sent; the typed text stays. */
     setAllowed(canDrive, state) {
       isBusy = Object.hasOwn(BUSY_HINTS, state);
       showBlocked();

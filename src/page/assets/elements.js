@@ -1,8 +1,6 @@
-// The only place that makes elements. Whatever a machine said goes into text nodes: there is no innerHTML on this page.
+// The only place that makes elements. Remote text goes into text nodes only: this page has no innerHTML.
 
-/**
- * `element('p', { class: 'x', onclick }, 'text', child)`. A property that is undefined or false is left out; `text` and strings become text nodes.
- */
+/** `element('p', { class: 'x', onclick }, 'text', child)`. Undefined and false are left out; `text` and strings become text nodes. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -15,7 +13,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Writes only what differs, so that a selection and a screen reader's place survive an update. */
+/** Writes only a difference, so that a selection and a screen reader's position survive. */
 export function setText(target, text) {
   const words = text ?? '';
   if (target.textContent !== words) target.textContent = words;
@@ -26,10 +24,7 @@ export function setAttribute(target, name, value) {
   else if (target.getAttribute(name) !== String(value)) target.setAttribute(name, String(value));
 }
 
-/**
- * Makes the children of `parent` one for each item, in order. The element of a key stays the same one, and is moved only when its place changed:
- * a moved element loses the focus.
- */
+/** Gives `parent` one child per item, in order. A key keeps its element, which is moved only if necessary: moving loses the focus. */
 export function syncChildren(parent, items, { keyOf, make, update }) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const wanted = items.map((item) => {
@@ -51,15 +46,15 @@ export function syncChildren(parent, items, { keyOf, make, update }) {
   }
 }
 
-/** How far this device's clock is behind the node's. */
+/** The node's clock minus this device's. */
 let clockOffsetMs = 0;
 
-/** Called with the node's time in each state, so that a phone with a wrong clock shows right times. */
+/** Takes the node's time, so that a device with a wrong clock shows right ages. */
 export function setNodeTime(atMs) {
   clockOffsetMs = atMs - Date.now();
 }
 
-/** A `<time>` that says how long ago; `refreshTimes` keeps it current. */
+/** A `<time>` that shows an age; `refreshTimes` updates it. */
 export function timeElement(atMs) {
   const made = element('time');
   setTime(made, atMs);
@@ -86,12 +81,12 @@ function agoText(ms) {
   return `${Math.floor(minutes / (24 * 60))} days`;
 }
 
-/** Says it to a screen reader, once. */
+/** Has a screen reader say it once. */
 export function announce(text) {
   setText(document.getElementById('announcer'), text);
 }
 
-/** The address of a session, of one request in it, or (without a session) of a new one. */
+/** The address of a session, of a request in it, or (without a session) of a new session. */
 export function sessionHref(instance, session, request) {
   const parts = [instance, session, request].filter((part) => part !== undefined);
   return `#/s/${parts.map(encodeURIComponent).join('/')}`;

@@ -1,7 +1,7 @@
-// The list of all sessions: needs you, working, done; below it what has no session, and which machines are there.
+// The list of all sessions: needs you, working, done; below it instances without a session, machines and notes.
 import { element, sessionHref, setAttribute, setNodeTime, setText, setTime, syncChildren } from './elements.js';
 
-/** More of them open by a button. */
+/** A button shows the rest. */
 const DONE_SHOWN = 12;
 const RUNNING = new Set(['busy', 'retrying']);
 const STATE_WORDS = {
@@ -22,7 +22,7 @@ export function needsYou({ state, waiting }) {
   return state === 'waiting' || waiting.length > 0;
 }
 
-/** Builds the list once; `render` then changes only what differs. */
+/** Builds the list once; `render` then changes only differences. */
 export function makeFleetView(root) {
   const groups = [
     makeGroup('needs', 'Needs you', 'Nothing needs you.'),
@@ -40,7 +40,7 @@ export function makeFleetView(root) {
     const sorted = sortedGroups(last.sessions);
     const focused = document.activeElement?.closest('.row')?.dataset.key;
     groups.forEach((group, at) => group.render(sorted[at], selected));
-    // The row of the focus may stand in another group now.
+    // A row that moved to another group lost the focus.
     if (focused !== undefined && document.activeElement === document.body)
       rowLink(focused)?.focus({ preventScroll: true });
     elsewhere.render(last);
@@ -57,7 +57,7 @@ export function makeFleetView(root) {
       selected = key;
       render();
     },
-    /** Back from a session: where the person was. */
+    /** Returns the focus to a row, or to the list. */
     focus(key) {
       (rowLink(key) ?? root).focus();
     },
@@ -68,12 +68,12 @@ export function makeFleetView(root) {
   }
 }
 
-/** What names a session in the list and in the address. */
+/** Identifies a session on this page. */
 export function sessionKey(instance, id) {
   return JSON.stringify([instance, id]);
 }
 
-/** Those that wait longest first, then those that run, in an order that does not change while they do; then the latest that ended. */
+/** Waiting sessions, longest first; running ones, in an order that stays; ended ones, latest first. */
 function sortedGroups(sessions) {
   const oldestFirst = (one, other) => one.sinceMs - other.sinceMs || (one.id < other.id ? -1 : 1);
   return [
@@ -172,11 +172,11 @@ function updateRow(row, session, selected) {
   });
 }
 
-/** Of a node that has found nothing yet. */
+/** Shown while no instance is found. */
 const FIRST_STEPS =
   'No OpenCode is found yet: start one with opencode-connected, or run opencode-mcp doctor to see what is missing.';
 
-/** Instances without a session to show, machines, and what else the node has to say. */
+/** Instances without a session, machines, and the node's notes. */
 function makeElsewhere() {
   const instances = element('ul', { class: 'small-list' });
   const machines = element('ul', { class: 'small-list' });

@@ -1,15 +1,15 @@
-// Talks to the node: streams of JSON lines that come back by themselves, and plain calls.
+// Requests to the node: streams of JSON lines that reconnect by themselves, and plain calls.
 const BASE = '/opencode-mcp/page/v1';
-/** A page of another origin cannot set it, so that no link or form can make this call. */
+/** Links, forms and pages of other origins cannot send this header. */
 const HEADERS = { 'x-opencode-mcp-page': '1' };
-/** The node sends an empty line every 15 s: two are missing and a half. */
+/** The node sends a heartbeat every 15 s: more than two are missing. */
 const SILENCE_MS = 40_000;
-/** After a sleep of the device: one heartbeat is missing, and the person is looking. */
+/** When the page comes into view: one heartbeat is missing, as after a sleep of the device. */
 const SILENCE_IN_SIGHT_MS = 20_000;
 const NO_ANSWER = 'The node does not answer.';
 const BACKOFF_MS = [300, 1000, 2000, 4000, 8000, 15_000];
 
-/** A refusal of the node, in its own words. */
+/** A refusal in the node's words. */
 class Refusal extends Error {
   constructor(status, message) {
     super(message);
@@ -17,7 +17,7 @@ class Refusal extends Error {
   }
 }
 
-/** Follows a stream until `close`. `onState` gets `connecting`, `live` or `lost`, with the reason of the last unless the node ended the stream. */
+/** Follows a stream until `close`. `onState` gets `connecting`, `live` or `lost`; `lost` has a reason unless the node ended the stream. */
 export function followLines(path, { onLine, onState }) {
   let attempt = 0;
   let seenAtMs = Date.now();
@@ -75,7 +75,7 @@ export function followLines(path, { onLine, onState }) {
     }, SILENCE_MS / 8);
   }
 
-  /** The device woke up, came to the front or found a network: what was silent for long is dead, and no backoff counts any more. */
+  /** Reconnects without backoff when the page comes into view or the network is back, if the stream was silent for long. */
   function look() {
     if (document.visibilityState !== 'visible') return;
     if (connection !== undefined && Date.now() - seenAtMs < SILENCE_IN_SIGHT_MS) return;
@@ -100,7 +100,7 @@ export function followLines(path, { onLine, onState }) {
   };
 }
 
-/** All lines of a stream that ends. */
+/** Reads a finite stream of lines. */
 export async function fetchLines(path, signal) {
   const text = await (await get(path, signal)).text();
   return text
@@ -113,7 +113,7 @@ export async function fetchJson(path, signal) {
   return (await get(path, signal)).json();
 }
 
-/** Rejects with a sentence that a person can read. */
+/** Rejects with a sentence for a person. */
 export async function postJson(path, body) {
   let response;
   try {
@@ -130,7 +130,7 @@ export async function postJson(path, body) {
   return response.json();
 }
 
-/** Unguessable, and made without `randomUUID`, which browsers keep from pages that come by plain http. */
+/** Random. Not by `randomUUID`, which browsers offer only to pages loaded by https or from localhost. */
 export function newRequestId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');

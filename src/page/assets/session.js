@@ -1,4 +1,4 @@
-// One session: its transcript as it streams, what it changed, what it asks, and the box that talks to it.
+// One session: its live transcript, its changes, its requests and the message box.
 import { makeAskList } from './ask-list.js';
 import { makeChanges } from './changes.js';
 import { makeComposer } from './composer.js';
@@ -7,11 +7,11 @@ import { stateText } from './fleet.js';
 import { followLines, postJson } from './lines.js';
 import { makeTalk } from './talk.js';
 
-/** A stream in a hidden tab is closed after this: a browser has six connections to a node, for all its tabs. */
+/** After this time a hidden tab closes its stream: all tabs of a browser share six connections to a node. */
 const HIDDEN_MS = 20_000;
 const BUSY = new Set(['busy', 'retrying', 'waiting']);
 
-/** Opens a session in `root`. `close` ends it. */
+/** Shows a session in `root` until `close`. */
 export function openSession(root, { instance, session, request }) {
   const query = new URLSearchParams({ instance, session }).toString();
   const head = makeHead(instance, { stopTurn, toggleChanges });
@@ -68,7 +68,7 @@ export function openSession(root, { instance, session, request }) {
   const follow = followInSight(`/session?${query}`, {
     onLine: (line) => handlers[line.kind]?.(line),
     onState(link, reason) {
-      // A stream that ends has said why.
+      // Without a reason, the stream's last line gave it.
       if (link === 'lost' && reason !== undefined) head.setProblem(`${reason} Trying again.`);
       else if (link === 'live' && state !== undefined) head.setProblem('');
     },
@@ -82,7 +82,7 @@ export function openSession(root, { instance, session, request }) {
   };
 }
 
-/** A session that its first message makes. */
+/** A new session, which its first message creates. */
 export function openNewSession(root, { instance, canCreate, onCreated }) {
   const head = makeHead(instance, {});
   const talk = makeTalk({ query: '', act: head.act });
@@ -95,7 +95,7 @@ export function openNewSession(root, { instance, canCreate, onCreated }) {
   return { close() {} };
 }
 
-/** Title, place and buttons; without `stopTurn`, of a session that is not there yet. */
+/** Title, place and buttons; without buttons for a new session, which has no `stopTurn`. */
 function makeHead(instance, { stopTurn, toggleChanges }) {
   const back = element('a', { class: 'back', href: '#/', text: 'Back', 'aria-label': 'Back to all sessions' });
   const title = element('h2', { class: 'session-title', tabindex: '-1', text: '\u2026' });
@@ -107,7 +107,7 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
   fresh.setAttribute('aria-label', 'New session');
   const stop = element('button', { class: 'stop', type: 'button', text: 'Stop', hidden: true });
   const actions = element('div', { class: 'actions', hidden: stopTurn === undefined }, toggle, fresh, stop);
-  // What the stream says of itself comes and goes with it; why an action failed stays until the next one.
+  // The stream's problem goes when it is back; a failed action's stays until the next action.
   const problem = element('p', { class: 'error', role: 'alert', hidden: true });
   const refused = element('p', { class: 'error', role: 'alert', hidden: true });
 
@@ -128,7 +128,7 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
   });
   stop.addEventListener('click', async () => {
     if (stop.ariaDisabled === 'true') return;
-    // A button that is disabled would lose the focus.
+    // `aria-disabled`, since a disabled button would lose the focus.
     stop.ariaDisabled = 'true';
     await act(stopTurn);
     stop.ariaDisabled = 'false';
@@ -147,7 +147,7 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
       setText(problem, text);
       problem.hidden = text === '';
     },
-    /** Says whether the focus was on what is gone now. */
+    /** Returns whether hiding the button lost the focus. */
     setStoppable(isStoppable) {
       const hadFocus = document.activeElement === stop;
       stop.hidden = !isStoppable;
@@ -156,7 +156,7 @@ function makeHead(instance, { stopTurn, toggleChanges }) {
   };
 }
 
-/** Follows a stream while its tab is seen, and a little longer. */
+/** Follows a stream while the tab is visible, and for `HIDDEN_MS` after. */
 function followInSight(path, listeners) {
   let timer;
   let stream = followLines(path, listeners);

@@ -1,12 +1,12 @@
-// The part of a session that scrolls: its messages, and below them what it asks. The end stays in sight for whoever looks at the end.
+// The scrolling part of a session: its messages, and its requests below them. A view that is at the end stays at the end.
 import { element, setText } from './elements.js';
 import { fetchLines } from './lines.js';
 import { makeTranscript } from './transcript.js';
 
-/** So near to the end, the end is kept in sight. */
+/** A view this near to the end counts as at the end. */
 const NEAR_END_PX = 24;
 
-/** `query` names the session. `act` runs what may be refused, and shows why it was. */
+/** `query` names the session. `act` runs an action and shows why it was refused. */
 export function makeTalk({ query, act }) {
   const transcript = makeTranscript();
   const older = element('button', {
@@ -39,7 +39,7 @@ export function makeTalk({ query, act }) {
     root.scrollTop = root.scrollHeight;
   }
 
-  /** Something was added at the end. */
+  /** Call it after adding something at the end. */
   function keepPlace() {
     if (root.hidden) return;
     if (isAtEnd) toEnd();
@@ -72,7 +72,7 @@ export function makeTalk({ query, act }) {
 
   return {
     element: root,
-    /** The button that leads to the end, which stands above the message box. */
+    /** A button to the end, placed above the message box. */
     newer,
     cards,
     put: (message) => transcript.put(message),

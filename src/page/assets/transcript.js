@@ -1,9 +1,9 @@
-// The messages of one session. Streamed text changes only the block that it is in, so that a selection above it stays.
+// The messages of one session. Streamed text changes only its own block, so that a selection elsewhere stays.
 import { element, setAttribute, setText, syncChildren, timeElement } from './elements.js';
 
 const TOOL_STATES = { running: 'running', done: 'done', failed: 'failed' };
 
-/** What is on the page of one session's messages; text that streams is drawn once a frame. */
+/** The list of messages; changes are drawn once per frame. */
 export function makeTranscript() {
   const list = element('ol', { class: 'messages' });
   let messages = [];
@@ -28,7 +28,7 @@ export function makeTranscript() {
     get isEmpty() {
       return messages.length === 0;
     },
-    /** The newest messages. What was loaded before them stays if it joins them. Says whether it does. */
+    /** Sets the newest messages. Older ones stay if the two overlap; returns whether they do. */
     setNewest(newest) {
       const at = newest.length === 0 ? -1 : messages.findIndex(({ id }) => id === newest[0].id);
       messages = at < 0 ? newest : [...messages.slice(0, at), ...newest];
@@ -40,7 +40,7 @@ export function makeTranscript() {
       messages = [...older.filter(({ id }) => !known.has(id)), ...messages];
       plan();
     },
-    /** Says whether it is a new one. */
+    /** Returns whether the message is new. */
     put(message) {
       const at = messages.findIndex(({ id }) => id === message.id);
       if (at < 0) messages = [...messages, message];
@@ -61,7 +61,7 @@ export function makeTranscript() {
   };
 }
 
-/** What an element shows. Messages and parts are never changed, only replaced: what is the same needs no look. */
+/** The value that each element shows. Messages and parts are replaced, never changed, so an equal value needs no update. */
 const drawn = new WeakMap();
 
 function isDrawn(item, value) {
@@ -88,7 +88,7 @@ function updateMessage(item, message) {
   setText(error, isStopped ? 'Stopped.' : `Error: ${message.error}`);
 }
 
-/** What a tool says opens; until it says something there is nothing to open. */
+/** A tool part is a fold only once it has text, so it needs another element then. */
 function partKey({ id, kind, text }) {
   return `${kind} ${kind === 'tool' && !text ? 'bare' : ''} ${id}`;
 }
@@ -128,7 +128,7 @@ function updateTool(item, { tool, state, title, text }) {
   if (text) setText(item.lastElementChild, text);
 }
 
-/** Paragraphs and fenced code, the little of Markdown that makes an answer readable. Each is text. */
+/** Renders paragraphs and fenced code, the part of Markdown that makes an answer readable. */
 function updateBlocks(item, text) {
   const blocks = blocksOf(text).map((block, at) => ({ ...block, key: `${at} ${block.isCode}` }));
   syncChildren(item, blocks, {

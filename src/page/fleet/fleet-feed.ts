@@ -3,27 +3,28 @@ import { LinkedAbort } from '../../base/linked-abort.ts';
 import { singleLine } from '../../base/plain-text.ts';
 import type { Instance } from '../../model/instance.ts';
 import { connectTo, type Runtime } from '../../operations/runtime.ts';
+import { once } from '../lazy-runtime.ts';
 import type { KnownSession, RowDeps } from './session-rows.ts';
 
-/** Between two surveys while somebody looks. Of a server that a watcher follows a survey asks nothing. */
+/** Between two surveys while a page is open. Watched servers get no request in a survey. */
 export const SURVEY_PAUSE_MS = 2_000;
-/** A title is looked up once; a session that cannot be read is asked again as long as it runs. */
+/** For reading a session's title, which is done once; a failure is tried again at the next change. */
 const LOOKUP_LIMIT_MS = 10_000;
 const MAX_LOOKUPS = 4;
 const MAX_KNOWN = 1_000;
 const MAX_TITLE_CHARS = 200;
 
-/** Keeps one fleet's states fresh while at least one page looks at them, and remembers what snapshots do not tell. */
+/** Surveys one fleet while at least one page is open, and keeps session titles and times that snapshots do not tell. */
 export class FleetFeed implements RowDeps {
   readonly #runtime: Runtime;
   readonly #known = new Map<string, KnownSession | 'asking'>();
   readonly #since = new Map<string, { readonly state: string; readonly sinceMs: number }>();
-  /** Servers that are asked one by one now. */
+  /** Servers that are surveyed on their own right now. */
   readonly #surveyed = new Set<string>();
-  /** Each ends when a title is found. */
+  /** Callers of `changed`. */
   readonly #waiting = new Set<LinkedAbort>();
   #lookups = 0;
-  #lookers = 0;
+  #pages = 0;
   #root = new AbortController();
 
   constructor(runtime: Runtime) {
@@ -39,20 +40,17 @@ export class FleetFeed implements RowDeps {
     next.end();
   }
 
-  /** Surveys go on until the returned function is called by the last who looks. */
-  look(): () => void {
-    this.#lookers += 1;
-    if (this.#lookers === 1) {
+  /** A page opened; surveys go on until it, and every other, calls the returned function. */
+  open(): () => void {
+    this.#pages += 1;
+    if (this.#pages === 1) {
       this.#root = new AbortController();
       void this.#survey(this.#runtime.clock, this.#root.signal);
     }
-    let over = false;
-    return () => {
-      if (over) return;
-      over = true;
-      this.#lookers -= 1;
-      if (this.#lookers === 0) this.#root.abort();
-    };
+    return once(() => {
+      this.#pages -= 1;
+      if (this.#pages === 0) this.#root.abort();
+    });
   }
 
   known(instance: Instance, sessionId: string): KnownSession | undefined {
@@ -79,7 +77,7 @@ export class FleetFeed implements RowDeps {
       const survey = fleet.survey(signal).then(() => over.abort());
       await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
       while (!over.signal.aborted && !signal.aborted) {
-        // Somebody hangs: those that answered do not wait for them.
+        // An instance hangs; those that answered must not wait for it.
         for (const instance of fleet.snapshot().instances)
           if ((instance.overview?.askedAtMs ?? 0) >= beganMs) void this.#surveyOne(instance, signal);
         await Promise.race([survey, clock.sleep(SURVEY_PAUSE_MS, signal)]);
@@ -96,7 +94,7 @@ export class FleetFeed implements RowDeps {
     try {
       await fleet.surveyServer(await fleet.reach(instance, signal), signal);
     } catch {
-      // The next survey says why.
+      // The next survey finds the reason.
     } finally {
       this.#surveyed.delete(key);
     }
@@ -116,7 +114,7 @@ export class FleetFeed implements RowDeps {
       this.#known.set(key, { title: singleLine(title, MAX_TITLE_CHARS), directory, parentId: parentID });
       for (const next of this.#waiting) next.abort();
     } catch {
-      // It is listed without a title; whoever opens it gets the reason.
+      // It is listed without a title; opening it shows the reason.
     } finally {
       this.#lookups -= 1;
       if (this.#known.get(key) === 'asking') this.#known.delete(key);

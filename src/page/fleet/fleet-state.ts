@@ -5,13 +5,13 @@ import type { PageCaller } from '../contract.ts';
 import { isForGuests } from '../session/find-session.ts';
 import { type PageSession, type RowDeps, sessionRows } from './session-rows.ts';
 
-/** More than anybody has, or looks through on a page. */
+/** More than anybody reads through. */
 const MAX_INSTANCES = 500;
 const MAX_SESSIONS = 500;
 const MAX_DIRECTORY_CHARS = 400;
 const MAX_REASON_CHARS = 400;
 
-/** A line of the stream: all that the page lists. */
+/** One line of the stream: everything that the page lists. */
 export interface FleetState {
   readonly machines: readonly { readonly host: string; readonly state: 'ok' | 'offline'; readonly reason?: string }[];
   readonly instances: readonly {
@@ -26,7 +26,7 @@ export interface FleetState {
   readonly notes: readonly string[];
 }
 
-/** What a caller sees of a snapshot. Pure but for `deps`. */
+/** A snapshot as a caller sees it. Pure but for `deps`. */
 export function fleetState(snapshot: Snapshot, { isGuest }: Pick<PageCaller, 'isGuest'>, deps: RowDeps): FleetState {
   const shown = snapshot.instances.filter((one) => isGuest !== true || isForGuests(one));
   const instances = shown.slice(0, MAX_INSTANCES);
@@ -35,14 +35,14 @@ export function fleetState(snapshot: Snapshot, { isGuest }: Pick<PageCaller, 'is
       .filter((row) => isGuest !== true || isOwn(one, row))
       .map((row) => ({ row, isPlaced: (one.directory ?? '') !== '', key: `${one.server.key}\0${row.id}` })),
   );
-  // An OpenCode 2 has a session as the service, and once more where the session works.
+  // OpenCode 2 sessions appear twice: at the service and at their directory. The directory's row wins.
   const placed = new Set(rows.filter(({ isPlaced }) => isPlaced).map(({ key }) => key));
   const sessions = rows.filter(({ isPlaced, key }) => isPlaced || !placed.has(key)).map(({ row }) => row);
   const left = shown.length - instances.length + Math.max(0, sessions.length - MAX_SESSIONS);
   return {
     machines: machinesOf(instances),
     instances: instances.map(instanceShown),
-    // What needs somebody comes first, so that a bound never hides it.
+    // Waiting sessions first, so that the bound never hides one.
     sessions: sessions.toSorted((one, other) => rank(one) - rank(other)).slice(0, MAX_SESSIONS),
     notes: [
       ...(isGuest === true ? [] : shownNotes(snapshot)),

@@ -4,7 +4,7 @@ import type { FleetFeed } from './fleet-feed.ts';
 import { fleetState } from './fleet-state.ts';
 import type { LineStream } from '../line-stream.ts';
 
-/** An empty page says something else; but one instance that hangs does not keep the others back. */
+/** How long to wait for the first round: an empty page would mislead, but one hanging instance must not hold back the others. */
 const FIRST_LOOK_MS = 1_000;
 /** At most four lines a second. */
 const LINE_MS = 250;
@@ -16,7 +16,7 @@ export async function streamFleet(
   caller: PageCaller,
   view: PageView,
 ): Promise<void> {
-  const leave = feed.look();
+  const leave = feed.open();
   const you = { name: caller.name, role: caller.role, all: view.all };
   let last = '';
   try {

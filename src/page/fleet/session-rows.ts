@@ -6,7 +6,7 @@ import { retryingLine } from '../../opencode/waiting.ts';
 const MAX_TITLE_CHARS = 200;
 const MAX_REASON_CHARS = 400;
 const MAX_TEXT_CHARS = 500;
-/** At one session. */
+/** Requests per session. */
 const MAX_WAITING = 20;
 
 /** A root session as the page lists it. */
@@ -19,12 +19,12 @@ export interface PageSession {
   readonly state: WatchedSession['state'];
   readonly sinceMs: number;
   readonly reason?: string;
-  /** The session that it works for, where that is not listed. */
+  /** The session that it works for, if that is not listed. */
   readonly parent?: string;
   readonly waiting: readonly Pick<Waiting, 'kind' | 'id' | 'text'>[];
 }
 
-/** What was found out of a session that an overview names by its id alone. */
+/** What is known of a session that an overview names only by id. */
 export interface KnownSession {
   readonly title: string;
   readonly directory: string;
@@ -33,14 +33,14 @@ export interface KnownSession {
 
 export interface RowDeps {
   readonly known: (instance: Instance, sessionId: string) => KnownSession | undefined;
-  /** Since when it has been so, where no watcher says it. */
+  /** Since when a session has been in this state, if no watcher tells. */
   readonly since: (instance: Instance, sessionId: string, state: string) => number;
 }
 
-/** What stands where an instance does not answer is no state of today. */
+/** In these states the last overview is out of date. */
 const SILENT: ReadonlySet<Instance['state']> = new Set(['locked', 'offline', 'unsupported', 'untrusted', 'unknown']);
 
-/** The sessions of an instance that run, wait or ended lately; a sub-agent's requests are at the session that it works for. */
+/** An instance's sessions that run, wait or ended lately. A sub-agent's requests are shown at its root session. */
 export function sessionRows(instance: Instance, deps: RowDeps): PageSession[] {
   const { overview } = instance;
   if (overview === undefined || SILENT.has(instance.state)) return [];
@@ -73,7 +73,7 @@ function row(instance: Instance, session: WatchedSession, waiting: readonly Wait
   };
 }
 
-/** Where no watcher follows the server: what its last survey says. */
+/** The sessions of a server without a watcher, from its last survey. */
 function derived(instance: Instance, overview: Overview, deps: RowDeps): WatchedSession[] {
   const { running, waiting, session, activity, stale = [] } = overview;
   const ids = [...new Set([...running, ...waiting.map(({ sessionId }) => sessionId)])];
@@ -93,7 +93,7 @@ function derived(instance: Instance, overview: Overview, deps: RowDeps): Watched
       waiting: asks,
     };
   });
-  // What was not asked is not shown as idle.
+  // Without a fresh status it must not be shown as idle.
   if (session === undefined || ids.includes(session.id) || stale.includes('status')) return atWork;
   const { rest } = session;
   const state = rest?.state === 'interrupted' ? 'interrupted' : rest?.state === 'starting' ? 'busy' : 'idle';
@@ -110,6 +110,6 @@ function derived(instance: Instance, overview: Overview, deps: RowDeps): Watched
 }
 
 function stateOf(activity: Activity, running: readonly string[]): 'retrying' | 'busy' {
-  // Of several that run, which one retries is not known.
+  // If several run, it is not known which one retries.
   return activity.kind === 'retrying' && running.length === 1 ? 'retrying' : 'busy';
 }

@@ -3,14 +3,14 @@ import { isShownWhole } from '../../operations/respond/ask-person.ts';
 import type { Asked } from '../../operations/respond/asked.ts';
 import type { WaitingRequest } from '../../opencode/waiting.ts';
 
-/** A person approves only what they see whole. */
+/** A person may approve only what is shown as a whole; see `canAllow`. */
 const MAX_SHOWN_CHARS = 20_000;
 const MAX_LINE_CHARS = 1_000;
 const MAX_LABEL_CHARS = 500;
 const MAX_QUESTION_CHARS = 4_000;
 const MAX_LISTED = 100;
 
-/** What a session waits for, as the page shows it. */
+/** A request as the page shows it. */
 export type PageAsk =
   | {
       readonly id: string;
@@ -18,12 +18,11 @@ export type PageAsk =
       readonly kind: 'permission';
       readonly permission: string;
       readonly command?: string;
-      /** Of an edit: what it would change. */
+      /** What an edit would change. */
       readonly diff?: string;
       readonly patterns: readonly string[];
       readonly always: readonly string[];
-      readonly canAlways: false;
-      /** False: something of it cannot be shown, so that it can only be rejected here. */
+      /** False: a part of it cannot be shown, so it can only be rejected here. */
       readonly canAllow: boolean;
     }
   | {
@@ -36,7 +35,6 @@ export type PageAsk =
         readonly options: readonly { readonly label: string; readonly description?: string }[];
         readonly multiple: boolean;
         readonly custom: boolean;
-        /** It may be left without an answer. */
         readonly optional: boolean;
       }[];
     };
@@ -55,7 +53,6 @@ export function askView({ waiting }: Pick<Asked, 'waiting'>): PageAsk {
       ...(diff !== undefined && { diff: multiLine(diff, MAX_SHOWN_CHARS) }),
       patterns: lines(patterns),
       always: lines(always),
-      canAlways: false,
       canAllow: canAllow(waiting.request),
     };
   }
@@ -79,7 +76,7 @@ export function askView({ waiting }: Pick<Asked, 'waiting'>): PageAsk {
 
 type PermissionRequest = Extract<WaitingRequest, { kind: 'permission' }>['request'];
 
-/** Whether all that would be allowed is shown, and as it is. */
+/** Whether everything that would be allowed is shown, unchanged. */
 export function canAllow({ patterns, metadata = {} }: PermissionRequest): boolean {
   const { command, diff = '' } = metadata;
   const pieces = command === undefined ? patterns : [command];
@@ -92,7 +89,7 @@ export function canAllow({ patterns, metadata = {} }: PermissionRequest): boolea
   );
 }
 
-/** As a label is shown, and comes back in an answer. */
+/** A label as it is shown, and as it comes back in an answer. */
 export function labelShown(label: string): string {
   return singleLine(label, MAX_LABEL_CHARS);
 }

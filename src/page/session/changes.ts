@@ -5,9 +5,9 @@ import type { PlaceFound } from './find-session.ts';
 
 const MAX_FILES = 100;
 const MAX_PATH_CHARS = 400;
-/** Of one file. */
+/** Per file. */
 const MAX_PATCH_CHARS = 20_000;
-/** Of all. */
+/** In total. */
 const MAX_ALL_CHARS = 300_000;
 
 export interface PageChanges {
@@ -17,11 +17,11 @@ export interface PageChanges {
     readonly removed: number;
     readonly patch?: string;
   }[];
-  /** Files that are not in it. */
+  /** How many files are left out. */
   readonly more: number;
 }
 
-/** What the turns of a session changed, by file. */
+/** What a session's turns changed, by file. */
 export async function pageChanges({ connected: { api }, session }: PlaceFound): Promise<PageChanges> {
   const { diffs } = await standingDiffs(api, session);
   const byPath = new Map<string, FileDiff[]>();

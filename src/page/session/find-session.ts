@@ -4,28 +4,28 @@ import { quoteName, singleLine } from '../../base/plain-text.ts';
 import { type CallSpan, connectTo, type Connected } from '../../operations/runtime.ts';
 import { type PageCaller, PageRefusal, type PageView } from '../contract.ts';
 
-/** As opencode makes them, and clients may. */
+/** Ids made by opencode or, in the same form, by clients. */
 const SESSION_ID = /^ses[0-9A-Za-z_-]{1,125}$/;
-/** Enough for what a directory has; a guest sees no older ones. */
+/** The newest sessions that a guest may see: more than a directory usually has. */
 const LOOKED_THROUGH = 1_000;
 
 export interface PlaceAsked {
-  /** The name that the page shows, or one that it had, its key, or the id of its registration. */
+  /** The instance's name now or before, its key, or the id of its registration. */
   readonly instance: string;
   readonly session: string;
 }
 
-/** The instance that answered just now, and the session. */
+/** The instance, which answered just now, and the session. */
 export interface PlaceFound {
   readonly connected: Connected;
   readonly session: Session;
 }
 
-/** @throws {PageRefusal} there is none that is called so */
+/** @throws {PageRefusal} no such instance */
 export function findShown({ runtime }: PageView, wanted: string): Instance {
   const { instances, resting } = runtime.fleet.snapshot();
   const all = [...instances, ...resting];
-  // Never by a part of a name: who presses a button means the very one.
+  // Never by a part of a name: a button means exactly one instance.
   const found =
     all.find(({ name, aliases = [] }) => name === wanted || aliases.includes(wanted)) ??
     all.find(({ key }) => key === wanted) ??
@@ -37,7 +37,7 @@ export function findShown({ runtime }: PageView, wanted: string): Instance {
   );
 }
 
-/** As a notification's link names it. What is announced on the LAN may claim any id. */
+/** By registration id, which stays when names change. Not on the LAN, where an announcement may claim any id. */
 function byId(all: readonly Instance[], id: string): Instance | undefined {
   const fitting = all.filter(
     ({ key, server }) =>
@@ -74,7 +74,7 @@ export async function findPlace(
 }
 
 /**
- * To ask for a session can load its directory, which runs what lies there: that takes more than reading.
+ * Reading a session can load its directory, which runs code from there. A guest may not cause that.
  * @throws {PageRefusal}
  */
 async function checkGuest({ api, dialect, directory, serverDirectory }: Connected, id: string): Promise<void> {
@@ -83,7 +83,7 @@ async function checkGuest({ api, dialect, directory, serverDirectory }: Connecte
     if ((await api.statuses('')).has(id)) return;
     throw new PageRefusal(
       403,
-      'That session does not run now, and to show it would load its directory; that needs the role "drive".',
+      'That session is not running, and showing it would load its directory, which takes the role "drive".',
     );
   }
   const isOwn = directory === serverDirectory;

@@ -4,7 +4,7 @@ import type { ServerEvent } from '../../opencode/events.ts';
 import { type Message, messageInfoSchema, type Part, partSchema } from '../../opencode/schema.ts';
 import { MAX_PART_CHARS, messageView, type PageMessage } from './message-view.ts';
 
-/** The newest; older ones are pages of their own. */
+/** The newest; older messages are loaded by page. */
 const MAX_MESSAGES = 300;
 
 export type MessageLine =
@@ -13,7 +13,7 @@ export type MessageLine =
 
 interface LivePart {
   part: Part;
-  /** Its text comes in pieces, which are cleaned as they come. */
+  /** Cleans text that comes in pieces. */
   readonly cleaner: StreamCleaner;
 }
 
@@ -22,18 +22,18 @@ interface LiveMessage {
   readonly parts: Map<string, LivePart>;
 }
 
-/** Text of a part that began before anybody looked; the store has the whole when the part has ended. */
+/** Stands for the text of a part before the stream was opened; the store has the whole text once the part has ended. */
 const BEGINNING = '… ';
 
 /**
- * The messages of one session as they come: from the store, which has a part's text when the part has ended, and from events. What
- * changed is said once: whole messages, and pieces of text for those that nothing else changed in.
+ * One session's messages, from events and from the store, which has a part's text only when the part has ended. `take` gives each change
+ * once: as a piece of text if only text was added, otherwise as the whole message.
  */
 export class LiveMessages {
   readonly #sessionId: string;
   readonly #messages = new Map<string, LiveMessage>();
   readonly #changed = new Set<string>();
-  /** As it was last sent whole. */
+  /** Digests of the messages as last sent. */
   readonly #sent = new Map<string, string>();
   readonly #pieces = new Map<string, { readonly message: string; text: string }>();
 
@@ -50,7 +50,7 @@ export class LiveMessages {
     return last && messageOf(last);
   }
 
-  /** In the place of all; they are known to the reader. */
+  /** Replaces all messages. The caller sends them. */
   replace(messages: readonly Message[]): void {
     const before = new Map(this.#messages);
     this.#messages.clear();
@@ -65,12 +65,12 @@ export class LiveMessages {
     for (const [id, one] of this.#messages) this.#isNews(id, one);
   }
 
-  /** Messages as the store has them now. */
+  /** Takes over messages from the store. */
   reconcile(messages: readonly Message[]): void {
     for (const message of messages) this.#store(message);
   }
 
-  /** Whether the event is of this session's messages. */
+  /** Takes over an event; false if it is not about this session's messages. */
   apply({ type, properties }: ServerEvent): boolean {
     if (type === 'message.part.delta') return this.#delta(properties);
     if (type === 'message.updated') {
@@ -91,7 +91,7 @@ export class LiveMessages {
     return false;
   }
 
-  /** What has changed since the last time. */
+  /** The changes since the last call. */
   take(): readonly MessageLine[] {
     const pieces = [...this.#pieces]
       .filter(([, { message, text }]) => !this.#changed.has(message) && text !== '')
@@ -135,7 +135,7 @@ export class LiveMessages {
     this.#touch(message.info.id);
   }
 
-  /** Whether it differs from what was sent last, since opencode announces many a change of what is not shown. It counts as sent from now on. */
+  /** Whether it differs from what was last sent (many changes are in parts that are not shown), and marks it as sent. */
   #isNews(id: string, message: LiveMessage): boolean {
     const digest = digestOf(messageView(messageOf(message)));
     if (this.#sent.get(id) === digest) return false;
@@ -143,7 +143,7 @@ export class LiveMessages {
     return true;
   }
 
-  /** False where what is known says more: while a part is written the store has nothing of it. */
+  /** False if the known part has more text: while a part is being written, the store has none of it. */
   #put({ parts }: LiveMessage, part: Part): boolean {
     const known = parts.get(part.id);
     const isBehind =
@@ -174,7 +174,7 @@ export class LiveMessages {
     this.#changed.add(id);
   }
 
-  /** The stream is of a directory. A message names its session itself, too. */
+  /** The event stream is of a whole directory; the event or the message in it names the session. */
   #isForeign(properties: ServerEvent['properties'], within: string): boolean {
     const inner = properties[within] as { readonly sessionID?: unknown };
     const session = properties['sessionID'] ?? inner.sessionID;

@@ -1,15 +1,15 @@
 import { multiLine, singleLine } from '../../base/plain-text.ts';
 import type { Message, Part } from '../../opencode/schema.ts';
 
-/** Of one part; longer texts nobody reads on a page. */
+/** Per part; nobody reads longer texts on a page. */
 export const MAX_PART_CHARS = 100_000;
 const MAX_TITLE_CHARS = 300;
 const MAX_TOOL_CHARS = 2_000;
 const MAX_ERROR_CHARS = 1_000;
-/** Of one message; the last ones say how it ended. */
+/** Per message; the last parts are kept, which show how it ended. */
 const MAX_PARTS = 200;
 
-/** How opencode keeps its own books: nothing that was said or done. */
+/** opencode's internal parts. */
 const UNSEEN = new Set(['step-start', 'step-finish', 'snapshot', 'patch']);
 
 /** A part as the page shows it. All text is clean and bounded. */
@@ -69,7 +69,7 @@ function partView(part: Part): PagePart {
   };
 }
 
-/** A command as it is typed; of other tools what they were given. */
+/** The command of a shell tool; the input of others as JSON. */
 function inputText(input: Readonly<Record<string, unknown>>): string {
   const { command } = input;
   if (typeof command === 'string') return command;

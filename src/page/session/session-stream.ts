@@ -16,27 +16,28 @@ import type { LineStream } from '../line-stream.ts';
 import { LiveMessages } from './live-messages.ts';
 import { messageView } from './message-view.ts';
 
+/** Messages per page. */
 const PAGE = 50;
-/** Of a session that moves, what may be new. */
+/** How many newest messages an event may have changed. */
 const LATEST = 4;
-/** Pieces of text that come within it go out together. */
+/** Pieces of text within this time are sent together. */
 const PACE_MS = 50;
-/** Between two times that a session is asked how it stands, however many events say that something happened. */
+/** The least time between two requests for the session's state, however many events come. */
 const LOOK_MS = 300;
-/** Events may be lost without a word, and not every change has one. */
+/** The state is asked for at least this often: events may be lost, and some changes send none. */
 const QUIET_LOOK_MS = 10_000;
-/** Where something in between gives no event stream. */
+/** The same without an event stream, which a proxy may not pass. */
 const BLIND_LOOK_MS = 2_000;
 
 export interface SessionStreamDeps {
   readonly stream: LineStream;
   readonly clock: Clock;
-  /** Aborts when the caller goes, or is cut. */
+  /** Aborts when the caller leaves or is cut off. */
   readonly signal: AbortSignal;
   readonly canDrive: boolean;
 }
 
-/** A page of older messages, and the end. */
+/** Sends one page of older messages. */
 export async function sendOlder(
   stream: LineStream,
   { connected: { api }, session }: PlaceFound,
@@ -48,11 +49,11 @@ export async function sendOlder(
   await stream.send([messagesLine(standing.map(messageView), olderCursor)]);
 }
 
-/** What a session says and asks for, as it goes on. Resolves when it cannot be followed any more, or `signal` aborts. */
+/** Sends a session's messages, state and requests, and every change. Resolves when the session cannot be followed any more, or `signal` aborts. */
 export async function streamSession(place: PlaceFound, deps: SessionStreamDeps): Promise<void> {
   const { api } = place.connected;
   const { directory } = place.session;
-  // The events stand before the store is read: nothing is missed in between.
+  // Subscribed before the store is read, so that no change in between is missed.
   const feed = await EventFeed.open(() => api.events(directory, deps.signal), deps.clock);
   try {
     await new SessionFollower(place, feed, deps).follow();
@@ -69,9 +70,9 @@ class SessionFollower {
   readonly #live: LiveMessages;
   #asks = '[]';
   #state = '';
-  /** As it was last sent. */
+  /** As last sent. */
   #title = '';
-  /** Something may have changed: how it stands, what the newest messages are, which messages there are. */
+  /** What may have changed: the state, the newest messages too, or all of them. */
   #due: 'nothing' | 'state' | 'newest' | 'all' = 'nothing';
   #lookedMs = 0;
   #isLost = false;
@@ -124,7 +125,7 @@ class SessionFollower {
       if (type === 'message.updated') this.#want('state');
       return;
     }
-    // Of a sub-agent's session, too: what it asks for is shown here.
+    // For any session: requests of sub-agents are shown here too.
     if (/^(?:permission|question)\./.test(type)) this.#want('state');
     const { sessionID = (properties['info'] as { readonly id?: unknown } | undefined)?.id } = properties;
     if (sessionID !== this.#session.id) return;
@@ -134,7 +135,7 @@ class SessionFollower {
     else if (/^(?:session|prompt|message)\./.test(type)) this.#want(type === 'session.status' ? 'state' : 'newest');
   }
 
-  /** It comes with each turn; what was undone, and what it is called, is news. */
+  /** `session.updated` comes with each turn; only an undo and a new title matter. */
   #update(info: unknown): void {
     const session = sessionSchema.safeParse(info).data;
     if (session === undefined) return;
@@ -143,7 +144,7 @@ class SessionFollower {
     this.#session = session;
   }
 
-  /** Where it is called otherwise than the reader knows. */
+  /** A new head if the title changed. */
   #retitled(): readonly object[] {
     if (this.#session.title === this.#title) return [];
     return [this.#head((JSON.parse(this.#state) as StateShown).state)];
@@ -154,7 +155,7 @@ class SessionFollower {
     if (order.indexOf(what) > order.indexOf(this.#due)) this.#due = what;
   }
 
-  /** Asks how it stands now. What fails is tried again: the event stream says when the instance is gone. */
+  /** Asks for the current state. A failure is tried again; the event stream ends when the instance is gone. */
   async #look(): Promise<void> {
     const { stream } = this.#deps;
     const { api } = this.#connected;
@@ -177,7 +178,7 @@ class SessionFollower {
     const { messages, older } = await this.#load();
     const known = this.#live.views.map(({ id }) => id);
     const ids = new Set(messages.map(({ info }) => info.id));
-    // What was taken back goes; what is only new comes as any other does.
+    // Only a removed message needs the whole list sent again.
     const isTakenBack = known.slice(known.indexOf(messages[0]?.info.id ?? '')).some((id) => !ids.has(id));
     if (!isTakenBack) this.#live.reconcile(messages);
     else {
@@ -186,7 +187,7 @@ class SessionFollower {
     }
   }
 
-  /** The newest page, without what was undone. */
+  /** The newest page, without undone messages. */
   async #load(): Promise<{ readonly messages: readonly Message[]; readonly older: string | undefined }> {
     const { api } = this.#connected;
     const undone = await undoneIn(api, this.#session);

@@ -62,7 +62,6 @@ export const PERMISSION: PageLine & { readonly id: string } = {
   command: COMMAND,
   patterns: [COMMAND],
   always: ['git push *', 'npm publish *'],
-  canAlways: false,
 };
 
 export const QUESTION: PageLine & { readonly id: string } = {
