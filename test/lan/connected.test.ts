@@ -51,7 +51,7 @@ describe('opencode-connected --lan', () => {
     return viewer.mcp({ args: ['--config', config], env });
   }
 
-  test('is locked for others, and theirs to drive with the rule that status prints, until it says goodbye', async () => {
+  test('is locked for others until they add the rule that status prints, and offline at once when it ends', async () => {
     viewer = await lan.machine('viewer');
     const laptop = await lan.machine('laptop');
     const wrapper = await connected(laptop, ['--lan-port', '4777']);
@@ -90,7 +90,7 @@ describe('opencode-connected --lan', () => {
     expect(await readFile(kept, 'utf8')).toBe(`${password}\n`);
   });
 
-  test('works where there is IPv6 only, by link-local addresses', async () => {
+  test('works by IPv6 link-local addresses only', async () => {
     viewer = await lan.machine('viewer', { families: 'v6' });
     const laptop = await lan.machine('laptop', { families: 'v6' });
     const wrapper = await connected(laptop, [], { OPENCODE_SERVER_PASSWORD: 'chosen' });
@@ -102,7 +102,7 @@ describe('opencode-connected --lan', () => {
     expect(created.text).toContain('by IPv6');
   });
 
-  test('is seen on a LAN that comes later, and after its interface was pulled out and put in again', async () => {
+  test('is found on a LAN that it joins later, and after its interface was replaced', async () => {
     viewer = await lan.machine('viewer', { lans: [2] });
     // By IPv6 the new interface would show as another.
     const laptop = await lan.machine('laptop', { families: 'v4' });
@@ -121,7 +121,7 @@ describe('opencode-connected --lan', () => {
   });
 
   test.skipIf(isMissing(PREVIEW_OPENCODE))(
-    'stands before the service of OpenCode 2 with a password of its own, which ends with it',
+    'proxies the service of OpenCode 2 under a password of its own, and leaves it running',
     async () => {
       viewer = await lan.machine('viewer');
       const laptop = await lan.machine('laptop');

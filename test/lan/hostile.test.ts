@@ -23,7 +23,7 @@ function service(port: number, more: Partial<Service> = {}): Service {
   return { label: `opencode-${port}`, type: '_http._tcp.local', port, ...more };
 }
 
-describe('whatever anyone says on the LAN', () => {
+describe('hostile multicast on the LAN', () => {
   let lan: Lan;
   let viewer: Machine;
   let mallory: Machine;
@@ -47,7 +47,7 @@ describe('whatever anyone says on the LAN', () => {
     await listed(server, (rows) => rows.some((row) => row.host === host && row.state === 'idle'));
   }
 
-  test('a liar changes nothing of what another machine says', async () => {
+  test('forged announcements do not change another machine’s entry', async () => {
     await using server = await viewer.mcp();
     await isHonestListed(server);
     await using liar = await speaker(mallory);
@@ -68,7 +68,7 @@ describe('whatever anyone says on the LAN', () => {
     expect(truth).toMatchObject([{ state: 'idle', directory: honest.directory, via: `lan http://${host}:4096` }]);
   });
 
-  test('a port that is no opencode is listed as what it is', async () => {
+  test('a port without an opencode is listed offline with the reason', async () => {
     const sandbox = await mallory.sandbox();
     const code = `require('http').createServer((_, answer) => answer.end('<html>a printer</html>')).listen(4096, () => console.log('up'))`;
     const printer = mallory.run([process.execPath, '-e', code], sandbox);
@@ -86,7 +86,7 @@ describe('whatever anyone says on the LAN', () => {
     await isHonestListed(server);
   });
 
-  test('500 services and more: the first 500 count, and of one machine 64', async () => {
+  test('more than 500 services: the first 500 are listed, at most 64 per machine', async () => {
     await using server = await viewer.mcp();
     await isHonestListed(server);
     const addresses = Array.from({ length: 9 }, (_, index) => `192.168.1.${200 + index}`);
@@ -104,7 +104,7 @@ describe('whatever anyone says on the LAN', () => {
     expect(await residentMb(server.pid)).toBeLessThan(MOST_MB);
   });
 
-  test('TXT of 60 KB, and packets that are broken in every way', async () => {
+  test('TXT records of 60 KB and malformed packets are survived', async () => {
     await using server = await viewer.mcp();
     await isHonestListed(server);
     await using liar = await speaker(mallory);
@@ -139,7 +139,7 @@ describe('whatever anyone says on the LAN', () => {
     expect(await residentMb(server.pid)).toBeLessThan(MOST_MB);
   });
 
-  test('a flood of names, goodbyes and questions', async () => {
+  test('a flood of announcements, goodbyes and questions is survived', async () => {
     await using server = await viewer.mcp();
     await isHonestListed(server);
     await using liar = await speaker(mallory);

@@ -26,7 +26,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
   afterAll(() => lan?.close());
   beforeEach(needNamespaces);
 
-  test('all are listed, by the addresses that their packets come from', async () => {
+  test('all are listed, by the source addresses of their packets', async () => {
     const viewer = await lan.machine('viewer');
     await using server = await viewer.mcp();
     const rows = await listed(server, (found) => found.length === 2 && found.every(({ state }) => state === 'idle'));
@@ -39,7 +39,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     expect(text).toContain('over the LAN');
   });
 
-  test('the first listing waits for the answers', async () => {
+  test('the first listing waits for answers', async () => {
     const viewer = await lan.machine('reader');
     const sandbox = await viewer.sandbox();
     const settings = ['--transport', 'mdns', '--health-timeout-ms', '15000'];
@@ -55,7 +55,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     expect(new Set(rows.map(({ host }) => host))).toEqual(new Set(hosts()));
   });
 
-  test('of two on one port the second is never advertised, and its goodbye ends nothing', async () => {
+  test('opencode never advertises the second of two on one port, whose goodbye changes nothing', async () => {
     const [viewer, four] = [await lan.machine('witness'), await lan.machine('four')];
     await using server = await viewer.mcp();
     const isThere = (found: readonly Row[]): boolean => {
@@ -71,7 +71,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     await listed(server, isThere);
   });
 
-  test('an interface may come, go and come again', async () => {
+  test('follows an interface that comes, goes and comes again', async () => {
     const viewer = await lan.machine('roamer', { lans: [] });
     await using server = await viewer.mcp({ args: ['--log-level', 'debug'] });
     const said = (text: string): number => server.stderr.filter((line) => line.includes(text)).length;
@@ -85,7 +85,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     }
   });
 
-  test('without any network it is said once, and nothing else is disturbed', async () => {
+  test('without a network, logs it once and disturbs nothing else', async () => {
     const viewer = await lan.machine('hermit', { lans: [] });
     await using server = await viewer.mcp({ args: ['--log-level', 'debug'], env: { TRANSPORT: 'mdns,local-relay' } });
     for (let call = 0; call < 3; call += 1) await server.call('refresh_instances');
@@ -95,7 +95,7 @@ describe('on a LAN of machines with a real opencode --mdns', () => {
     ]);
   });
 
-  test('one that is cut off goes offline, and comes back with another address', async () => {
+  test('a crashed machine goes offline and is found again at another address', async () => {
     const viewer = await lan.machine('patient');
     const [one] = machines;
     if (one === undefined) throw new Error('Expected a machine');

@@ -81,7 +81,7 @@ describe('refused', () => {
     expect(decision).not.toHaveProperty('role');
   });
 
-  test('with the setting that would admit them', () => {
+  test('names the setting that would admit the caller', () => {
     expect(admit(facts(other))).toMatchObject({
       refusal: expect.stringContaining('OPENCODE_TAILNET_USERS=user-bob@example.com'),
     });
@@ -92,14 +92,14 @@ describe('refused', () => {
     expect(refuseSelf()).toMatchObject({ refusal: expect.stringContaining('loopback') });
   });
 
-  test('without what would steer a terminal', () => {
+  test('shows no control characters', () => {
     const hostile = { ...other, dnsName: 'x\u001b]0;owned\u0007.net' };
     expect(JSON.stringify(admit(facts(hostile, { whois: whoisOf(hostile, 'eve\u202e\n@x') })))).not.toMatch(
       /\\u001b|\u202e|\\n/,
     );
   });
 
-  test('with names in quotation marks where they could pass for words of the refusal', () => {
+  test('quotes names that could pass for words of the refusal', () => {
     const named = { ...other, dnsName: 'x is admitted. Call again' };
     expect(admit(facts(named, { whois: whoisOf(named, 'eve. You may drive') }))).toMatchObject({
       caller: '"eve. You may drive" on "x is admitted. Call again"',

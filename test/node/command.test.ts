@@ -51,7 +51,7 @@ async function start(args: readonly string[], env: Readonly<Record<string, strin
 }
 
 describe('opencode-mcp node', () => {
-  test('waits for a tailscaled that is not there, says so, serves once it comes, and ends when told', async () => {
+  test('waits for tailscaled and logs it, serves once it runs, and ends on SIGTERM', async () => {
     await using temp = tempDir('opencode-mcp-node-command');
     await using opencode = await startFakeOpencode({ password: 'pa55word' });
     const registry = await openRegistry(join(temp.path, 'registry'));
@@ -89,7 +89,7 @@ describe('opencode-mcp node', () => {
     expect(command.log()).not.toMatch(/STDOUT|pa55word/);
   });
 
-  test('notifies of what its opencodes ask, with the link to it', async () => {
+  test('notifies of permission requests, with a link to the page', async () => {
     await using temp = tempDir('opencode-mcp-node-command');
     await using opencode = await startFakeOpencode();
     await using ntfy = await startFakeNtfy();
@@ -120,7 +120,7 @@ describe('opencode-mcp node', () => {
     daemon.close();
   });
 
-  test('as a unit whose home it may not write, it keeps what the page sends where systemd says', async () => {
+  test('as a unit that may not write its home, it keeps its state in the directory that systemd names', async () => {
     await using temp = tempDir('opencode-mcp-node-command');
     await using opencode = await startFakeOpencode({ reply: () => 'done' });
     const registry = await openRegistry(join(temp.path, 'registry'));
@@ -153,7 +153,7 @@ describe('opencode-mcp node', () => {
     daemon.close();
   });
 
-  test('refuses wrong settings with the exit code at which it is not restarted', async () => {
+  test('exits on wrong settings with the code for which systemd does not restart it', async () => {
     await using temp = tempDir('opencode-mcp-node-command');
     const command = await start([], { HOME: temp.path, TMPDIR: temp.tmp, OPENCODE_NODE_PORT: '0' });
     expect(await within(command.ended, 'the end')).toBe(2);

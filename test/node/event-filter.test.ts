@@ -36,7 +36,7 @@ test.each([
   expect(await through(event)).toBe('');
 });
 
-test('reads events in whatever pieces and line ends they come', async () => {
+test('parses events across chunks and with any line end', async () => {
   const whole = Buffer.from(
     SESSION.replaceAll('\n', '\r\n') + data({ type: 'mcp.status', data: {} }) + SESSION + ': heartbeat\n\n',
   );
@@ -44,6 +44,6 @@ test('reads events in whatever pieces and line ends they come', async () => {
   expect(await through(...bytes)).toBe(`${SESSION}${SESSION}: heartbeat\n\n`);
 });
 
-test('breaks off at an event without end', async () => {
+test('fails on an event that does not end', async () => {
   await expect(through(`data: ${'x'.repeat(17 * 1024 * 1024)}`, '\ndata: y')).rejects.toThrow(/an event has more than/);
 });

@@ -37,7 +37,7 @@ describe('web pages', () => {
   );
 });
 
-describe('requests that two could read in two ways', () => {
+describe('ambiguous requests', () => {
   const head = (extra: string): string =>
     `POST /opencode-mcp/v1/i/${ID}/session HTTP/1.1\r\nHost: ${SELF}\r\n${extra}\r\n`;
   test.each([
@@ -83,7 +83,7 @@ describe('requests that two could read in two ways', () => {
 });
 
 describe('the role read', () => {
-  test('gets its routes with the directory pinned', async () => {
+  test('reads its routes with the directory pinned', async () => {
     await using stage = await openNodeStage();
     const directory = encodeURIComponent(DIRECTORY);
     await stage.ask('/session?limit=3&auth=x', {
@@ -118,10 +118,10 @@ describe('the role read', () => {
   });
 });
 
-describe('what is too much or too slow', () => {
+describe('limits', () => {
   const QUICK = { headersMs: 300, requestMs: 600, checkMs: 50 };
 
-  test('headers above 16 KiB', async () => {
+  test('refuse headers above 16 KiB', async () => {
     await using stage = await openNodeStage();
     const answer = await stage.raw(`GET ${LIST_PATH} HTTP/1.1\r\nHost: ${SELF}\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`);
     expect(answer).toMatch(/^HTTP\/1\.1 431/);
@@ -130,23 +130,23 @@ describe('what is too much or too slow', () => {
   /** So that only the limit of heads can end it. */
   const QUICK_HEADS = { ...QUICK, requestMs: 600_000 };
 
-  test('a head that does not end', async () => {
+  test('cut a head that does not end', async () => {
     await using stage = await openNodeStage({ limits: QUICK_HEADS });
     expect(await stage.raw(`GET ${LIST_PATH} HTTP/1.1\r\nHost: ${SELF}\r\n`)).toMatch(/^HTTP\/1\.1 408/);
   });
 
-  test('a connection on which nothing comes', async () => {
+  test('cut a connection without a request', async () => {
     await using stage = await openNodeStage({ limits: QUICK_HEADS });
     expect(await stage.raw('')).toMatch(/^(HTTP\/1\.1 408|$)/);
   });
 
-  test('a body that does not end', async () => {
+  test('cut a body that does not end', async () => {
     await using stage = await openNodeStage({ limits: QUICK });
     await stage.raw(`POST ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\nContent-Length: 10\r\n\r\nabc`);
     await until('the connection to be gone', () => stage.service.connections === 0);
   });
 
-  test('an event stream is not cut for what it takes', async () => {
+  test('do not cut a long event stream', async () => {
     let say: (text: string) => void = () => {};
     await using stage = await openNodeStage({
       limits: QUICK,
@@ -167,7 +167,7 @@ describe('what is too much or too slow', () => {
     stream.destroy();
   });
 
-  test('idle connections make place for one that asks, however many there are', async () => {
+  test('close idle connections to make room for a new one', async () => {
     await using stage = await openNodeStage({ maxConnections: 20 });
     const idle: Socket[] = [];
     for (let count = 0; count < 1000; count += 1) idle.push(await stage.connect());
@@ -177,7 +177,7 @@ describe('what is too much or too slow', () => {
     for (const socket of idle) socket.destroy();
   });
 
-  test('a connection that is at work is never let go for another', async () => {
+  test('never close a busy connection for another', async () => {
     let answer: () => void = () => {};
     await using stage = await openNodeStage({
       maxConnections: 2,
@@ -195,7 +195,7 @@ describe('what is too much or too slow', () => {
   });
 });
 
-test('userspace networking: a loopback caller that is not tailscaled’s is refused, whatever whois says', async () => {
+test('userspace networking: refuses a loopback caller that is not tailscaled, whatever whois answers', async () => {
   let stranger = true;
   await using stage = await openNodeStage({
     tun: false,
@@ -217,7 +217,7 @@ test('userspace networking: a loopback caller that is not tailscaled’s is refu
   expect((await stage.call(LIST_PATH, asked)).status).toBe(200);
 });
 
-test('userspace networking: a caller is looked for again where the kernel’s table did not have the connection yet', async () => {
+test('userspace networking: reads the kernel’s table again if it lacks the connection', async () => {
   let reads = 0;
   await using stage = await openNodeStage({
     tun: false,

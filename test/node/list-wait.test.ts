@@ -37,7 +37,7 @@ function idsIn({ text }: Answer): readonly string[] {
 }
 
 describe('the list has an entity tag', () => {
-  test('the same for the same list, and another for another', async () => {
+  test('equal for equal lists, different for different ones', async () => {
     let ours = true;
     await using stage = await openNodeStage({
       ports: { ours: (claims) => Promise.resolve(ours ? claims : []) },
@@ -73,7 +73,7 @@ describe('the list has an entity tag', () => {
     },
   );
 
-  test('who does not know the list gets it at once, however long they would wait', async () => {
+  test('a caller without the list gets it at once, whatever wait it prefers', async () => {
     await using stage = await openNodeStage();
     expect((await stage.call(LIST_PATH, { headers: { prefer: 'wait=20' } })).status).toBe(200);
     const headers = { prefer: 'wait=20', 'if-none-match': '"old"' };
@@ -81,7 +81,7 @@ describe('the list has an entity tag', () => {
   });
 });
 
-describe('a request that waits is answered', () => {
+describe('a held request is answered', () => {
   test('when an instance starts, and when it ends', async () => {
     await using stage = await openNodeStage();
     const started = await hold(stage);
@@ -94,7 +94,7 @@ describe('a request that waits is answered', () => {
     expect(idsIn(await ended.answer)).toEqual(['one']);
   });
 
-  test('when a process has gone without a word, which a look a second finds for all who wait', async () => {
+  test('when a process vanished, found by one read a second for all held requests', async () => {
     const clock = new ManualClock();
     let looks = 0;
     let ours = true;
@@ -147,7 +147,7 @@ describe('a request that waits is answered', () => {
   });
 });
 
-describe('a request that waits is asked about again', () => {
+describe('the caller of a held request is identified again', () => {
   const bob = tailnetNode({ id: 'reader', addresses: [READER], userId: 'user-bob' });
   test.each([
     ['before it hears of a change', (stage: NodeStage) => stage.registry.remove('one')],
@@ -162,7 +162,7 @@ describe('a request that waits is asked about again', () => {
     expect(await answer).toMatchObject({ status: 403, text: expect.stringContaining('bob@example.com') });
   });
 
-  test('and gets nothing while whois fails', async () => {
+  test('and refused while whois fails', async () => {
     await using stage = await openNodeStage();
     const { answer } = await hold(stage);
     stage.api.callers.set(OWN_LAPTOP, () => Promise.reject(new Error('tailscaled is busy')));
@@ -171,8 +171,8 @@ describe('a request that waits is asked about again', () => {
   });
 });
 
-describe('a request that waits ends', () => {
-  test('when the caller goes', async () => {
+describe('a held request ends', () => {
+  test('when the caller disconnects', async () => {
     await using stage = await openNodeStage();
     const socket = await stage.connect();
     socket.write(`GET ${LIST_PATH} HTTP/1.1\r\nHost: ${SELF}\r\nIf-None-Match: *\r\nPrefer: wait=20\r\n\r\n`);
@@ -195,7 +195,7 @@ describe('a request that waits ends', () => {
   });
 });
 
-test('polls of the list are logged once for each caller and when they end otherwise, the rest for debugging', async () => {
+test('polls of the list are logged per caller when the verdict changes, otherwise at debug level', async () => {
   await using stage = await openNodeStage();
   const said = (): readonly string[] =>
     stage.log
@@ -225,7 +225,7 @@ test('polls of the list are logged once for each caller and when they end otherw
 });
 
 describe('one machine', () => {
-  test('cannot take the places of the others, and is told', async () => {
+  test('cannot use up the requests of others, and gets 429', async () => {
     await using stage = await openNodeStage({ maxRequestsPerCaller: 3 });
     const held = [await hold(stage), await hold(stage), await hold(stage)];
     expect(await stage.call(LIST_PATH)).toMatchObject({
@@ -242,7 +242,7 @@ describe('one machine', () => {
     await until('the places to be free again', async () => (await stage.call(LIST_PATH)).status === 200);
   });
 
-  test('has no more of them by sending all on one connection, nor by WebSockets', async () => {
+  test('has the same limit on one connection and by WebSockets', async () => {
     await using stage = await openNodeStage({
       maxRequestsPerCaller: 2,
       onUpgrade: (_, socket) =>

@@ -40,7 +40,7 @@ describe('it listens', () => {
     expect(await accepts(SELF, stage.port)).toBe(false);
   });
 
-  test('on new addresses as they come, and cuts who came by the old ones', async () => {
+  test('on new addresses, and cuts connections to the old ones', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     const before = await stage.connect();
@@ -62,7 +62,7 @@ describe('it listens', () => {
     expect(await accepts('::1', stage.port)).toBe(true);
   });
 
-  test('once the machine has the address that tailscaled tells', async () => {
+  test('once the machine has the address that tailscaled reports', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     // 192.0.2.0/24 is nobody's (RFC 5737).
@@ -121,7 +121,7 @@ describe('it stops listening and cuts everyone', () => {
     expect(await accepts('127.0.0.1', stage.port)).toBe(false);
   });
 
-  test('but not for one status that is slow or odd', async () => {
+  test('but not after one slow or malformed status', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     const looks = stage.api.looks;
@@ -139,8 +139,8 @@ describe('it stops listening and cuts everyone', () => {
   });
 });
 
-describe('tailscaled is looked at', () => {
-  test('when the bus tells of a change, at most once a second, and each half minute anyway', async () => {
+describe('the status of tailscaled is read', () => {
+  test('on a change of the bus, at most once a second, and every half minute anyway', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     await clock.advance(SHORTEST_LOOK_MS);
@@ -152,7 +152,7 @@ describe('tailscaled is looked at', () => {
     expect(stage.api.looks).toBe(looks + 2);
   });
 
-  test('soon after a whois that failed, although the bus said nothing', async () => {
+  test('soon after a failed whois, though the bus is silent', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     await clock.advance(SHORTEST_LOOK_MS);
@@ -162,7 +162,7 @@ describe('tailscaled is looked at', () => {
     expect(stage.service.addresses).toEqual([]);
   });
 
-  test('for a caller who is not among the peers yet, who waits for that look', async () => {
+  test('for a caller who is not a known peer yet, whose request waits for it', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     stage.api.notify();
@@ -181,7 +181,7 @@ describe('tailscaled is looked at', () => {
     expect(stage.api.looks).toBe(looks + 1);
   });
 
-  test('every two seconds while it is away', async () => {
+  test('every two seconds while tailscaled is away', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     stage.api.fail(new LocalApiError('missing', 'no socket'));

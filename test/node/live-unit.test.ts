@@ -15,7 +15,7 @@ import { tailscaled } from './tailscaled.ts';
 const UNIT = 'opencode-mcp-node.service';
 const SCRIPTS = fileURLToPath(new URL('../../scripts', import.meta.url));
 
-test('under a real systemd the service is installed, survives its own end and that of tailscaled, and is removed', async (context) => {
+test('under a real systemd the service is installed, survives being killed and the end of tailscaled, and is removed', async (context) => {
   needSystemd(context);
   await using manager = await startServiceManager();
   const { home } = manager;

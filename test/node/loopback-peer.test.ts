@@ -25,7 +25,7 @@ const connection = { localPort: 4095, remotePort: 0x9c40 };
 const theirs = '0100007F:9C40';
 const accepted = row(OURS, theirs, 1000, '111');
 
-describe('tailscaled’s', () => {
+describe('held by tailscaled', () => {
   test.each([
     ['of its user, its holder out of sight', deps([accepted, row(theirs, OURS, 0, '222')])],
     [
@@ -42,7 +42,7 @@ describe('tailscaled’s', () => {
   });
 });
 
-describe('a stranger’s', () => {
+describe('held by another process', () => {
   test.each([
     [
       'another user’s, on the port that tailscaled used before',
@@ -68,7 +68,7 @@ describe('a stranger’s', () => {
 });
 
 describe.skipIf(process.platform !== 'linux')('the kernel', () => {
-  test('tells whose a connection is, and no longer once its process has closed it', async () => {
+  test('shows whose a connection is until its process closes it', async () => {
     const server = createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1');
     onTestFinished(() => void server.close());
     await once(server, 'listening');

@@ -41,14 +41,14 @@ async function failure(call: Promise<unknown>): Promise<{ kind: string; status: 
   return { kind: error.kind, status: error.status, message: error.message };
 }
 
-describe('what the node service refuses is told from what the instance answers', () => {
-  test('the instance has no such session, whatever it says of proxies', async () => {
+describe('a refusal of the node service differs from an answer of the instance', () => {
+  test('the instance has no such session, whatever its Proxy-Status header', async () => {
     await using stage = await openNodeStage(without({ 'proxy-status': 'liar; error=destination_not_found' }));
     join(stage, 'drive');
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
   });
 
-  test('there is no such instance: that says nothing of its sessions', async () => {
+  test('no such instance: nothing is known of its sessions', async () => {
     await using stage = await openNodeStage(without());
     join(stage, 'drive');
     const gone = apiOf(stage, `${INSTANCE_PREFIX}other`);
@@ -65,7 +65,7 @@ describe('what the node service refuses is told from what the instance answers',
       });
   });
 
-  test('another way is taken for what was not passed on by the first, also where it may be done once only', async () => {
+  test('what the first route did not pass on goes by another, even if it must happen once only', async () => {
     await using stage = await openNodeStage({
       handler: (_, response) => void response.writeHead(200, { 'content-type': 'application/json' }).end('true'),
     });
@@ -82,7 +82,7 @@ describe('what the node service refuses is told from what the instance answers',
     expect(await failure(apiOf(stage).session(SESSION))).toMatchObject({ kind: 'unreachable', status: 403 });
   });
 
-  test('a session that a reader may not see is one that is not there', async () => {
+  test('a session that a reader may not see looks missing', async () => {
     await using stage = await openNodeStage(without());
     join(stage, 'read');
     expect(await apiOf(stage).session(SESSION)).toBeUndefined();
@@ -94,7 +94,7 @@ describe('what the node service refuses is told from what the instance answers',
     });
   });
 
-  test('nothing listens at the instance’s port any more', async () => {
+  test('nothing listens on the instance’s port', async () => {
     await using stage = await openNodeStage({ ports: { ours: (claims) => Promise.resolve(claims) } });
     join(stage, 'drive');
     await stage.endInstance();

@@ -51,7 +51,7 @@ const running = async (gate: string): Promise<string> => {
 };
 const asked = (path: string): number => fake.requests.filter((request) => request.path === path).length;
 
-it('is listed apart from what has a directory, without its password', async () => {
+it('is listed apart from instances with a directory, without its password', async () => {
   const listing = await stage.list();
   expect(listing.instances).toMatchObject([{ id: ID }]);
   expect(listing.services).toEqual([
@@ -67,7 +67,7 @@ it('is listed apart from what has a directory, without its password', async () =
   expect(JSON.stringify(listing)).not.toContain(fake.password);
 });
 
-it('is neither listed nor asked while another process of ours holds its port, and is the same one when it is back', async () => {
+it('is neither listed nor asked while another process of ours holds its port, and keeps its id afterwards', async () => {
   const path = join(folder.path, 'service.json');
   const file = await readFile(path, 'utf8');
   const before = (await stage.list()).services;
@@ -81,7 +81,7 @@ it('is neither listed nor asked while another process of ours holds its port, an
   expect((await stage.list()).services).toEqual(before);
 });
 
-it('is sent nothing where another process of ours took its port a moment ago', async () => {
+it('is sent nothing if another process of ours has just taken its port', async () => {
   const stale: OwnInstancesDeps['ports'] = { ours: (claims) => Promise.resolve(claims) };
   await using other = await openNodeStage({ opencodeStateDir: folder.path, clock, ports: stale });
   await until('the service to be listed', async () => (await other.list()).services.length > 0);
@@ -101,8 +101,8 @@ it('is sent nothing where another process of ours took its port a moment ago', a
   await fake.restart();
 });
 
-describe('who may drive', () => {
-  it('needs no password, and has none of the caller’s own go through', async () => {
+describe('the role drive', () => {
+  it('needs no password, and the caller’s own is dropped', async () => {
     const token = Buffer.from('opencode:guess').toString('base64');
     const body = JSON.stringify({ location: { directory: DIRECTORY } });
     const made = await ask(`/api/session?auth_token=${token}`, {
@@ -130,8 +130,8 @@ describe('who may drive', () => {
   });
 });
 
-describe('who may read', () => {
-  it('sees info, sessions, messages and what runs', async () => {
+describe('the role read', () => {
+  it('sees info, sessions, messages and active sessions', async () => {
     const session = await running('look');
     for (const path of [
       '/api/info',
@@ -147,7 +147,7 @@ describe('who may read', () => {
     fake.model.release('look');
   });
 
-  it('loads no directory: not by what asks a session that does not run, nor by a header', async () => {
+  it('loads no directory, neither by a route of an inactive session nor by a header', async () => {
     const session = fake.addSession({ directory: '/home/ada/other' }).info.id;
     const loaded = new Set(fake.loaded);
     const path = `/api/session/${session}/permission`;
@@ -172,7 +172,7 @@ describe('who may read', () => {
     expect(fake.requests.length).toBe(count);
   });
 
-  it('has the events of sessions as they come, until the right ends', async () => {
+  it('streams the events of sessions until the right ends', async () => {
     const socket = await stage.connect(READER);
     let text = '';
     socket.on('data', (chunk: Buffer) => (text += chunk.toString()));

@@ -61,7 +61,7 @@ describe('not ours', () => {
   });
 });
 
-test('a port that names its process is ours only where that very process holds it, among others or before', async () => {
+test('a claim with a pid is ours only while that process holds the port', async () => {
   const own = new OwnPorts(UID, {
     readSockets: () => Promise.resolve([listener(4096)]),
     holders: () => Promise.resolve([7, 8].map((pid) => ({ pid, name: 'opencode', link: `/proc/${pid}/fd/3` }))),
@@ -72,7 +72,7 @@ test('a port that names its process is ours only where that very process holds i
   expect(await own.ours([{ port: 4096, pid: 9 }])).toEqual([]);
 });
 
-test('the table is read again only when the socket that was found is gone', async () => {
+test('the table is read again only once the found socket is gone', async () => {
   let reads = 0;
   let held = true;
   let uid = UID;
@@ -95,7 +95,7 @@ test('the table is read again only when the socket that was found is gone', asyn
   expect(await own.ours([{ port: 4096 }])).toEqual([]);
 });
 
-test.skipIf(process.platform !== 'linux')('this process holds what it listens on', async () => {
+test.skipIf(process.platform !== 'linux')('finds the listener of this process', async () => {
   const server = createServer().listen(0, '127.0.0.1');
   onTestFinished(() => void server.close());
   await once(server, 'listening');

@@ -28,7 +28,7 @@ async function open(stage: NodeStage, path: string): Promise<IncomingMessage> {
 }
 
 describe('headers', () => {
-  test('the caller’s Authorization and claims of identity are dropped, and the instance’s password is put in', async () => {
+  test('the caller’s Authorization and identity headers are replaced by the instance’s password', async () => {
     await using stage = await openNodeStage();
     await stage.ask('/session', {
       headers: {
@@ -56,7 +56,7 @@ describe('headers', () => {
     });
   });
 
-  test('the caller’s Authorization is dropped also where the instance has no password', async () => {
+  test('the caller’s Authorization is dropped even if the instance has no password', async () => {
     await using stage = await openNodeStage({ open: true });
     await stage.ask('/session', { headers: { authorization: 'Basic Zm9yZ2VkOmZvcmdlZA==' } });
     expect(stage.seen).toMatchObject([{ url: '/session' }]);
@@ -77,7 +77,7 @@ describe('headers', () => {
     expect(stage.seen).toEqual([]);
   });
 
-  test('an answer loses what would open it to web pages and what is of the instance’s own connection', async () => {
+  test('CORS and hop-by-hop headers of an answer are dropped', async () => {
     await using stage = await openNodeStage({
       handler: (_, response) =>
         void response
@@ -99,7 +99,7 @@ describe('headers', () => {
     expect(headers).not.toHaveProperty('x-hop');
   });
 
-  test('an instance that refuses the password is a fault of the service, not a question to the caller', async () => {
+  test('a 401 of the instance becomes a 502, not a challenge to the caller', async () => {
     await using stage = await openNodeStage({
       handler: (_, response) => void response.writeHead(401, { 'www-authenticate': 'Basic' }).end(),
     });
@@ -135,7 +135,7 @@ describe('bodies', () => {
 });
 
 describe('streams', () => {
-  test('what the instance says arrives at once, its head before any of it', async () => {
+  test('an answer arrives as it is sent, its head first', async () => {
     let say: (text: string) => void = () => {};
     await using stage = await openNodeStage({
       handler: (_, response) => {
@@ -152,7 +152,7 @@ describe('streams', () => {
     }
   });
 
-  test('an instance is read no faster than its caller reads', async () => {
+  test('an instance is read no faster than the caller reads', async () => {
     const block = Buffer.alloc(64 * 1024);
     let instance: ServerResponse | undefined;
     await using stage = await openNodeStage({
@@ -184,7 +184,7 @@ describe('streams', () => {
     await until('the flow to go on', () => drained);
   });
 
-  test('a caller that goes ends the request to the instance', async () => {
+  test('a caller that disconnects ends the request to the instance', async () => {
     let gone = false;
     await using stage = await openNodeStage({
       handler: (request, response) => {
@@ -197,7 +197,7 @@ describe('streams', () => {
     await until('the connection to be gone', () => stage.service.connections === 0);
   });
 
-  test('an instance that breaks off breaks the answer off', async () => {
+  test('an answer that breaks off breaks off for the caller', async () => {
     await using stage = await openNodeStage({
       handler: (request, response) => {
         response.writeHead(200).write('half');
@@ -210,7 +210,7 @@ describe('streams', () => {
     expect(response.complete).toBe(false);
   });
 
-  test('an instance that is gone is told as such, also to a caller with a body', async () => {
+  test('a gone instance gives 502, even to a request with a body', async () => {
     await using stage = await openNodeStage({
       ports: { ours: (claims) => Promise.resolve(claims) },
       handler: (request) => request.socket.destroy(),
@@ -234,7 +234,7 @@ describe('WebSockets', () => {
     socket.pipe(socket);
   };
 
-  test('go through for who may drive, with the password, both ways', async () => {
+  test('pass both ways for the role drive, with the password', async () => {
     await using stage = await openNodeStage({ onUpgrade: echo });
     const socket = await stage.connect();
     let got = '';
@@ -271,7 +271,7 @@ describe('WebSockets', () => {
     await until('the connection to be let go', () => stage.service.connections === 0);
   });
 
-  test('other protocols are not upgraded to, and an instance may refuse', async () => {
+  test('only WebSocket upgrades pass, and an instance may refuse one', async () => {
     await using stage = await openNodeStage();
     const h2c = handshake(stage.path('/session')).replace('websocket', 'h2c');
     expect(await stage.raw(h2c)).toContain('HTTP/1.1 400');
@@ -280,7 +280,7 @@ describe('WebSockets', () => {
   });
 });
 
-test('nothing of a request or an upgrade reaches another user who has the port by now', async (context) => {
+test('neither a request nor an upgrade reaches another user who holds the port by now', async (context) => {
   needRoot(context);
   // As if the port changed hands right after it was seen to be ours.
   await using stage = await openNodeStage({ ports: { ours: (claims) => Promise.resolve(claims) } });

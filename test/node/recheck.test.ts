@@ -24,14 +24,14 @@ async function stream(
   return { text: () => text, closed: () => socket.closed };
 }
 
-describe('a stream under way', () => {
+describe('an open stream', () => {
   const events = {
     handler: (_: unknown, response: ServerResponse): void => {
       response.writeHead(200).flushHeaders();
     },
   };
 
-  test('is asked about each minute, and goes on while the right lasts', async () => {
+  test('is rechecked every minute and goes on while the right lasts', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock, ...events });
     const { closed } = await stream(stage, OWN_LAPTOP);
@@ -66,7 +66,7 @@ describe('a stream under way', () => {
     expect(stage.log.some(({ message }) => message === 'cut')).toBe(true);
   });
 
-  test('is cut when driving has become reading', async () => {
+  test('is cut when the role drops from drive to read', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock, ...events });
     const driving = whoisOf(reader, 'bob@example.com', { [CAPABILITY]: [{ role: 'drive' }] });
@@ -108,7 +108,7 @@ describe('a stream under way', () => {
 });
 
 describe('whois', () => {
-  test('counts for ten seconds on a kept connection, though the clock of the machine is set back meanwhile', async () => {
+  test('is cached for ten seconds per connection, even if the machine’s clock is set back', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     const socket = await stage.connect(READER);
@@ -125,7 +125,7 @@ describe('whois', () => {
     expect(stage.seen).toHaveLength(1);
   });
 
-  test('that hangs refuses after three seconds', async () => {
+  test('that hangs gives a refusal after three seconds', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     stage.api.callers.set(OWN_LAPTOP, () => new Promise(() => {}));
@@ -138,7 +138,7 @@ describe('whois', () => {
     expect(stage.seen).toEqual([]);
   });
 
-  test('is asked anew on a kept connection after ten seconds', async () => {
+  test('is asked again on a kept connection after ten seconds', async () => {
     const clock = new ManualClock();
     await using stage = await openNodeStage({ clock });
     const socket = await stage.connect();

@@ -61,7 +61,7 @@ describe('refused', () => {
   });
 });
 
-test('what is let through stays below its instance, whoever resolves it', () => {
+test('an accepted path stays below its instance however it is resolved', () => {
   const piece = fc.constantFrom(
     '..',
     '.',

@@ -18,7 +18,7 @@ function open(stateDir: string, clock: ManualClock, watch?: () => never): Revoca
   return revocation;
 }
 
-test('is seen at once, in a folder that was not there before, and taken back', async () => {
+test('is noticed at once, in a new folder, and so is its removal', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const stateDir = join(temp.path, 'state/opencode-mcp');
   // No time passes: it is not seen by looking again and again.
@@ -35,7 +35,7 @@ test('is seen at once, in a folder that was not there before, and taken back', a
   expect([revocation.isRevoked, await allow(stateDir)]).toEqual([false, false]);
 });
 
-test('is seen by looking where the system watches no folder', async () => {
+test('is noticed by polling if the folder cannot be watched', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const clock = new ManualClock();
   const revocation = open(temp.path, clock, () => {
@@ -47,13 +47,13 @@ test('is seen by looking where the system watches no folder', async () => {
   expect(revocation.isRevoked).toBe(true);
 });
 
-test('stands already: nobody waits for it', async () => {
+test('already in force: `until` resolves at once', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   await revoke(temp.path, 0);
   await within(open(temp.path, new ManualClock()).until('revoked', never), 'nothing');
 });
 
-test('whoever waits stops with its signal', async () => {
+test('`until` ends with its signal', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const ending = new AbortController();
   const waiting = open(temp.path, new ManualClock()).until('revoked', ending.signal);
@@ -61,7 +61,7 @@ test('whoever waits stops with its signal', async () => {
   await within(waiting, 'it to stop');
 });
 
-test('whatever lies there counts, and so does what cannot be looked at', async () => {
+test('any kind of file counts, and so does a path that cannot be read', async () => {
   await using temp = tempDir('opencode-mcp-revocation');
   const [folder, link, loop] = ['folder', 'link', 'loop'].map((name) => join(temp.path, name));
   if (folder === undefined || link === undefined || loop === undefined) throw new Error('no names');
@@ -75,7 +75,7 @@ test('whatever lies there counts, and so does what cannot be looked at', async (
   expect([temp.path, join(temp.path, 'missing'), file].map(isRevoked)).toEqual([false, false, false]);
 });
 
-test('the end of a service, which revoking is, cuts a terminal at both ends', async () => {
+test('closing the service, as revoking does, cuts a terminal at both ends', async () => {
   let isInstanceClosed = false;
   await using stage = await openNodeStage({
     onUpgrade: (_, socket) => {

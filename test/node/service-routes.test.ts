@@ -5,7 +5,7 @@ import { isForNobody, readServiceRoute, withoutToken } from '../../src/node/prox
 const ask = (method: string, path: string, query = '', dialect: 'opencode-2' | 'opencode-2-preview' = 'opencode-2') =>
   readServiceRoute({ method, path, query }, dialect);
 
-describe('for nobody', () => {
+describe('refused to every role', () => {
   test.each([
     '/api/pair',
     '/api/pair/',

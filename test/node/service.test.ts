@@ -35,7 +35,7 @@ describe('the list', () => {
     expect((await stage.call(LIST_PATH, { method: 'POST' })).status).toBe(405);
   });
 
-  test('a registration without an id gets one that stays, and is served by it', async () => {
+  test('a registration without an id gets a stable one, by which it is served', async () => {
     await using stage = await openNodeStage();
     await using old = await startFakeOpencode({ directory: '/home/ada/old' });
     await stage.registry.add({ name: 'old', port: old.port, cwd: old.directory });
@@ -47,7 +47,7 @@ describe('the list', () => {
     expect(JSON.parse((await stage.call(`${path}/path`)).text)).toMatchObject({ directory: '/home/ada/old' });
   });
 
-  test('leaves out what another machine registered, and what another process has taken over', async () => {
+  test('leaves out other machines’ registrations and ports that another process took', async () => {
     let ours = true;
     await using stage = await openNodeStage({
       ports: { ours: (claims) => Promise.resolve(ours ? claims : []) },
@@ -69,7 +69,7 @@ describe('the list', () => {
   });
 });
 
-test('what has taken over the port of a registration is never sent its password', async () => {
+test('a process that took a registered port never receives its password', async () => {
   const sent: (string | undefined)[] = [];
   await using thief = await listenHttp(({ headers }, response) => {
     sent.push(headers.authorization);
@@ -84,8 +84,8 @@ test('what has taken over the port of a registration is never sent its password'
   expect((await stage.list()).instances.map(({ id }) => id)).toEqual([ID]);
 });
 
-describe('who is served', () => {
-  test('the own user may drive; a stranger is told who they appear to be and what would admit them', async () => {
+describe('access', () => {
+  test('the node’s user may drive; a stranger is told who they appear to be and what would admit them', async () => {
     await using stage = await openNodeStage();
     expect((await stage.ask('/anything?x=1')).text).toBe('{"answered":"/anything?x=1"}');
     const refused = await stage.ask('/anything', { from: STRANGER });
@@ -96,7 +96,7 @@ describe('who is served', () => {
     expect(stage.seen.length).toBe(1);
   });
 
-  test('a call from the machine’s own address is refused without asking whois, which would name the owner', async () => {
+  test('a call from the machine’s own address is refused without whois, which would name the owner', async () => {
     await using stage = await openNodeStage();
     stage.api.join(tailnetNode({ id: 'self', addresses: [SELF] }));
     const refused = await stage.ask('/session', { from: SELF });
@@ -115,7 +115,7 @@ describe('who is served', () => {
     expect(stage.seen).toEqual([]);
   });
 
-  test('whois is asked once for the requests of a connection that follow each other, and anew for another connection', async () => {
+  test('whois is asked once per connection', async () => {
     await using stage = await openNodeStage();
     const get = `GET ${stage.path('/session')} HTTP/1.1\r\nHost: ${SELF}\r\n`;
     const answers = await stage.raw(`${get}\r\n${get}\r\n${get}Connection: close\r\n\r\n`);
@@ -125,7 +125,7 @@ describe('who is served', () => {
     expect(stage.api.asked.length).toBe(2);
   });
 
-  test('admissions and refusals are logged with identity, method and path, and nothing else', async () => {
+  test('admissions and refusals are logged with identity, method and path only', async () => {
     await using stage = await openNodeStage();
     await stage.ask('/session?title=secret-title', { method: 'POST', body: 'secret-body' });
     await stage.ask('/session?title=secret-title', { from: STRANGER });

@@ -51,7 +51,7 @@ const settled = (): Promise<unknown> =>
   until('the stream to be looked after', () => fake.count('GET /session/status') >= 3);
 
 describe('the states', () => {
-  test('are the list, with what each of it is doing', async () => {
+  test('are the list and the state of each server', async () => {
     const { id } = fake.addSession({ title: 'A title' });
     fake.state.begin(id, 'Go');
     const asked = fake.addPermission({ sessionID: id });
@@ -89,7 +89,7 @@ describe('the states', () => {
     });
   });
 
-  test('change nothing of the list, nor of its entity tag', async () => {
+  test('do not change the list or its entity tag', async () => {
     const before = await stage.call(LIST_PATH);
     const { id } = fake.addSession();
     fake.state.begin(id, 'Go');
@@ -98,7 +98,7 @@ describe('the states', () => {
     expect([after.text, after.headers.etag]).toEqual([before.text, before.headers.etag]);
   });
 
-  test('answer a request that is held when something begins, waits and ends', async () => {
+  test('answer a held request when a turn begins, waits and ends', async () => {
     await settled();
     const { id } = fake.addSession();
     await until('it to be listed', async () => (await stateOf('two'))?.overviews[0]?.session?.id === id);
@@ -110,7 +110,7 @@ describe('the states', () => {
     expect((await waits.answer).text).toContain(asked.id);
   });
 
-  test('of other directories are not for who may only read', async () => {
+  test('of other directories are hidden from the role read', async () => {
     const { id: here } = fake.addSession();
     const { id: there } = fake.addSession({ directory: WORKTREE });
     const { id: ended } = fake.addSession({ directory: WORKTREE });
@@ -129,7 +129,7 @@ describe('the states', () => {
     for (const secret of [WORKTREE, there, ended, 'a secret']) expect(JSON.stringify(seen)).not.toContain(secret);
   });
 
-  test('are not given to who was admitted to more when the request began', async () => {
+  test('are refused if the caller’s role dropped during the wait', async () => {
     await settled();
     const { answer } = await hold();
     const { addresses } = tailnetNode({ id: 'laptop', addresses: [OWN_LAPTOP] });
@@ -139,12 +139,12 @@ describe('the states', () => {
     expect(await answer).toMatchObject({ status: 403, text: expect.stringContaining('role') });
   });
 
-  test('are nobody’s who may not see the list', async () => {
+  test('are refused to callers who may not see the list', async () => {
     expect((await stage.call(STATES_PATH, { from: STRANGER })).status).toBe(403);
     expect((await stage.call(STATES_PATH, { method: 'POST' })).status).toBe(405);
   });
 
-  test('leave out a server whose events are not followed now', async () => {
+  test('leave out a server that is not followed', async () => {
     await settled();
     const { answer } = await hold();
     fake.override('GET /global/event', { kind: 'answer', status: 500 });
@@ -157,7 +157,7 @@ describe('the states', () => {
     await until('it to be followed again', async () => (await stateOf('two')) !== undefined);
   });
 
-  test('leave out what was asked a minute ago', async () => {
+  test('leave out a state older than a minute', async () => {
     const { states: _, ...list } = await states();
     const watched = stage.watcher.servers();
     const checkedMs = watched.find(({ id }) => id === 'two')?.checkedMs ?? 0;
@@ -166,7 +166,7 @@ describe('the states', () => {
     expect(idsAt(checkedMs + 60_001)).toEqual([]);
   });
 
-  test('are bounded: what does not fit is left out', async () => {
+  test('are bounded, leaving out servers that do not fit', async () => {
     const { states: _, ...list } = await states();
     const two = stage.watcher.servers().find(({ id }) => id === 'two');
     const entry = list.instances.find(({ id }) => id === 'two');
@@ -188,7 +188,7 @@ describe('the states', () => {
     expect(JSON.stringify(found).length).toBeLessThan(1_000_000);
   });
 
-  test('have the session that waits, however much has ended since', async () => {
+  test('keep a waiting session before any number of ended ones', async () => {
     const { states: _, ...list } = await states();
     const two = stage.watcher.servers().find(({ id }) => id === 'two');
     if (two === undefined) throw new Error('Expected the instance, got none');
@@ -205,7 +205,7 @@ describe('the states', () => {
     expect(shown).toHaveLength(50);
   });
 
-  test('do not hold the instance that answers nothing that is known', async () => {
+  test('leave out an instance of which nothing is known', async () => {
     // The stage's own instance has no event stream.
     expect(await stateOf(ID)).toBeUndefined();
   });

@@ -66,7 +66,7 @@ const SETTINGS = '/etc/opencode-mcp/node.env';
 const PLIST = '/home/ada/Library/LaunchAgents/opencode-mcp.node.plist';
 
 describe('the install script', () => {
-  test('installs for the person, again without a change, and keeps their settings', async () => {
+  test('installs for a user, changes nothing the second time, and keeps the settings', async () => {
     await using place = await openPlace();
     await place.run('install-node.sh');
     expect(await place.files()).toEqual([USER_SETTINGS, USER_UNIT]);
@@ -90,7 +90,7 @@ describe('the install script', () => {
     await expect(place.run('install-node.sh', '--sytem')).rejects.toThrow('expected nothing or --system USER');
   });
 
-  test('writes nothing where no systemd of this user answers, and says what to do; has --help', async () => {
+  test('writes nothing if the user’s systemd does not answer, and says what to do; has --help', async () => {
     await using temp = tempDir('opencode-mcp-no-bus');
     const script = join(root, 'scripts', 'install-node.sh');
     const env = { PATH: process.env['PATH'] ?? '', HOME: temp.path, XDG_RUNTIME_DIR: join(temp.path, 'none') };
@@ -113,7 +113,7 @@ describe('the install script', () => {
     expect(await place.files()).toEqual([]);
   });
 
-  test('the uninstall script takes the unit, keeps the settings, and may run again', async () => {
+  test('the uninstall script removes the unit, keeps the settings, and may run again', async () => {
     await using place = await openPlace();
     await place.run('install-node.sh');
     expect(await place.run('uninstall-node.sh')).toContain('Removed');
@@ -121,7 +121,7 @@ describe('the install script', () => {
     expect(await place.files()).toEqual([USER_SETTINGS]);
   });
 
-  test('the template stays while another user has the service', async () => {
+  test('the template stays while another user has the service enabled', async () => {
     await using place = await openPlace();
     await place.run('install-node.sh', '--system', 'root');
     const wants = join(place.dest, '/etc/systemd/system/multi-user.target.wants');

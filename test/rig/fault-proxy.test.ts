@@ -1,12 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { announce } from './announce.ts';
 import { tapEvents } from './event-tap.ts';
 import { startFakeOpencode, type FakeOpencode } from './fake-opencode.ts';
 import { startFaultProxy, type FaultProxy } from './fault-proxy.ts';
-import { startOpencode } from './opencode.ts';
-import { createRealSession } from './real-session.ts';
-import { startScriptedModel } from './scripted-model.ts';
 import { until, within } from './wait.ts';
 
 describe('fault proxy', () => {
@@ -165,45 +161,3 @@ describe('fault proxy', () => {
     expect(await breakage(get('/global/health'))).toContain('ECONNRESET');
   });
 });
-
-describe('fault proxy before a real opencode', () => {
-  it('loses the answer to a prompt that opencode took, and the request that it did not', async () => {
-    await using model = await startScriptedModel();
-    await using opencode = await startOpencode({ model });
-    await using proxy = await startFaultProxy(opencode.url);
-    announce(opencode);
-    // A cold opencode stores its first prompt seconds after the 204: until then it is not there either way.
-    const warm = await createRealSession(opencode, 'warm');
-    await warm.prompt('echo: warm');
-    await warm.settled();
-    const session = await createRealSession(opencode, 'doubt');
-    const send = (messageID: string, text: string): Promise<Response> =>
-      fetch(`${proxy.url}/session/${session.id}/prompt_async`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ messageID, parts: [{ type: 'text', text }] }),
-      });
-    const stored = async (messageID: string): Promise<number> =>
-      (await opencode.request('GET', `/session/${session.id}/message/${messageID}`)).status;
-    const [cut, lost] = [idAt(session.createdMs, 1), idAt(session.createdMs, 2)];
-
-    proxy.rule({ method: 'POST' }, { kind: 'cut-request' }, 1);
-    await expect(send(cut, 'echo: cut')).rejects.toThrow('fetch failed');
-    expect(await stored(cut)).toBe(404);
-
-    proxy.rule({ method: 'POST' }, { kind: 'lose-response' }, 1);
-    await expect(send(lost, 'echo: lost')).rejects.toThrow('fetch failed');
-    await until('the prompt to be stored', async () => (await stored(lost)) === 200);
-    const { text, messages } = await session.settled();
-    expect(text).toBe('lost');
-    expect(messages.map(({ info }) => info.role)).toEqual(['user', 'assistant']);
-    expect(model.turns('echo: cut')).toBe(0);
-    expect(model.turns('echo: lost')).toBe(1);
-  });
-});
-
-/** A message id of the server's own form, `counter` after a moment of its clock. */
-function idAt(ms: number, counter: number): string {
-  const stamp = (BigInt(ms) * 4096n + BigInt(counter)) % 2n ** 48n;
-  return `msg_${stamp.toString(16).padStart(12, '0')}rigrigrigrig${String(counter).padStart(2, '0')}`;
-}

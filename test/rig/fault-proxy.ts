@@ -30,8 +30,8 @@ export type Fault =
     }
   /** Forward everything, wait for upstream's whole answer, give the client none of it: upstream did the work and the client cannot know. */
   | { readonly kind: 'lose-response' }
-  /** Break both connections after this much of the request's body (default: half). */
-  | { readonly kind: 'cut-request'; readonly afterBytes?: number }
+  /** Break both connections after half of the request's body. */
+  | { readonly kind: 'cut-request' }
   /** Break the client's connection after this much of the answer's body. */
   | { readonly kind: 'cut-response'; readonly afterBytes: number }
   /** Fall silent after this much of the answer's body and keep the connection: a half-open tunnel. */
@@ -50,9 +50,6 @@ export interface ProxiedRequest {
   /** Path and query as the client sent them. */
   readonly target: string;
   readonly headers: IncomingHttpHeaders;
-  readonly fault: Fault['kind'];
-  /** Milliseconds since the Unix epoch. */
-  readonly at: number;
   /** What has come of the request's body so far. */
   readonly body: string;
   /** Upstream's status, once it has answered. */
@@ -64,11 +61,8 @@ export interface FaultProxy extends AsyncDisposable {
   readonly port: number;
   readonly requests: readonly ProxiedRequest[];
   count(match: Match): number;
-  /** Resolves with the `nth` (1 is the first) request that matches, past or to come, as soon as its head is here. */
-  waitForRequest(
-    match: Match,
-    options?: { readonly nth?: number; readonly timeoutMs?: number },
-  ): Promise<ProxiedRequest>;
+  /** Resolves with the `nth` (1 is the first) request that matches, past or to come, once its head is here. */
+  waitForRequest(match: Match, options?: { readonly nth?: number }): Promise<ProxiedRequest>;
   /** From now on, matching requests meet `fault`: all, or the next `times`. The newest matching rule counts. Returns a function that takes the rule back. */
   rule(match: Match, fault: Fault, times?: number): () => void;
   /** Takes all rules back. */
@@ -113,7 +107,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
 
   function accept(incoming: IncomingMessage, response: ServerResponse): void {
     const fault = choose(incoming);
-    const recorded = new Recorded(incoming, fault.kind);
+    const recorded = new Recorded(incoming);
     requests.push(recorded);
     arrivals.dispatchEvent(new Event('request'));
     const gone = new AbortController();
@@ -195,7 +189,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
 
   function send(incoming: IncomingMessage, outgoing: ClientRequest, fault: Fault, recorded: Recorded): void {
     const length = Number(incoming.headers['content-length'] ?? 0);
-    let left = fault.kind === 'cut-request' ? (fault.afterBytes ?? Math.floor(length / 2)) : Infinity;
+    let left = fault.kind === 'cut-request' ? Math.floor(length / 2) : Infinity;
     incoming.on('data', (chunk: Buffer) => {
       const piece = chunk.subarray(0, left);
       left -= piece.length;
@@ -262,7 +256,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     port,
     requests,
     count: (match) => find(match).length,
-    async waitForRequest(match, { nth = 1, timeoutMs } = {}) {
+    waitForRequest(match, { nth = 1 } = {}) {
       const found = new Promise<ProxiedRequest>((resolve) => {
         const look = (): void => {
           const request = find(match)[nth - 1];
@@ -274,11 +268,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
         look();
       });
       const seen = (): string => JSON.stringify(requests.map(({ method, path }) => `${method} ${path}`));
-      return within(
-        found,
-        () => `request ${nth} of ${match.method ?? 'any'} ${String(match.path)}; seen ${seen()}`,
-        timeoutMs,
-      );
+      return within(found, () => `request ${nth} of ${match.method ?? 'any'} ${String(match.path)}; seen ${seen()}`);
     },
     rule(match, fault, times = Infinity) {
       const rule = { match, fault, left: times };
@@ -320,17 +310,14 @@ class Recorded implements ProxiedRequest {
   readonly path: string;
   readonly target: string;
   readonly headers: IncomingHttpHeaders;
-  readonly fault: Fault['kind'];
-  readonly at = Date.now();
   status: number | undefined;
   readonly #chunks: Buffer[] = [];
 
-  constructor(incoming: IncomingMessage, fault: Fault['kind']) {
+  constructor(incoming: IncomingMessage) {
     this.method = incoming.method ?? '';
     this.path = pathOf(incoming);
     this.target = incoming.url ?? '/';
     this.headers = incoming.headers;
-    this.fault = fault;
   }
 
   get body(): string {

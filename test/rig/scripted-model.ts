@@ -37,8 +37,6 @@ export interface ModelRequest {
   /** The session that asked: sub-agents have their own. */
   readonly sessionID: string | undefined;
   readonly model: string;
-  /** Milliseconds since the Unix epoch. */
-  readonly at: number;
   /** Every user message of the conversation so far, oldest first. */
   readonly userTexts: readonly string[];
   /** True once opencode has hung up before the reply was complete. */
@@ -226,7 +224,6 @@ function describeRequest(body: ChatRequest, incoming: IncomingMessage): Omit<Mod
     ...(newest ? { toolResult: textOf(newest) } : {}),
     sessionID: typeof sessionID === 'string' ? sessionID : undefined,
     model: body.model,
-    at: Date.now(),
     userTexts,
   };
 }

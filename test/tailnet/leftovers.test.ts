@@ -15,7 +15,7 @@ async function namespaces(): Promise<string> {
   return (await run('ip', ['netns', 'list'])).stdout;
 }
 
-it('what a killed run leaves is removed by the next, and nothing of one that lives', async (context) => {
+it('the next run removes the namespaces of a killed one and none of a live one', async (context) => {
   needTailnet(context);
   const mine = await Namespaces.open(77);
   const killed = spawn(process.execPath, ['--import', 'tsx', PROGRAM], { stdio: ['ignore', 'pipe', 'inherit'] });

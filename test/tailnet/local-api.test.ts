@@ -25,7 +25,7 @@ describe('the LocalAPI of a real tailscaled', () => {
   afterAll(() => tailnet?.close());
   beforeEach(needTailnet);
 
-  it('tells the node, its peers, their users and tags', async () => {
+  it('reports the node, its peers, their users and tags', async () => {
     const { tun, self, peers, logins } = await tailnet.node('one').localApi.status();
     expect(tun).toBe(true);
     expect(self).toMatchObject({ dnsName: 'one.tailnet.test', os: 'linux', tags: [], shared: false, expired: false });
@@ -38,7 +38,7 @@ describe('the LocalAPI of a real tailscaled', () => {
     expect((await tailnet.node('three').localApi.status()).tun).toBe(false);
   });
 
-  it('knows who is at an address, and that a tagged node is nobody', async () => {
+  it('identifies the user at an address, and a tagged node as nobody’s', async () => {
     const { localApi } = tailnet.node('one');
     const [two, three] = [tailnet.node('two'), tailnet.node('three')];
     expect(await localApi.whois(`${three.ip4}:1`)).toMatchObject({ login: 'bob', node: { id: three.id, tags: [] } });
@@ -51,7 +51,7 @@ describe('the LocalAPI of a real tailscaled', () => {
     expect(await localApi.whois('127.0.0.1:1')).toBeUndefined();
   });
 
-  it('gives the capabilities of a grant', async () => {
+  it('reports the capabilities of a grant', async () => {
     const { localApi } = tailnet.node('one');
     await tailnet.setPolicy({
       tagOwners: OPEN_POLICY.tagOwners,
@@ -82,7 +82,7 @@ describe('the LocalAPI of a real tailscaled', () => {
     abort.abort();
   });
 
-  it('dials a peer without a TUN, by address and by name, and tells a port where nobody listens', async () => {
+  it('dials from a node without a TUN, by address and by name, and rejects a closed port', async () => {
     const one = tailnet.node('one');
     const server = one.spawn([process.execPath, '-e', ECHO], { stdio: ['ignore', 'pipe', 'inherit'] });
     await new Promise((resolve) => server.stdout?.once('data', resolve));
@@ -98,7 +98,7 @@ describe('the LocalAPI of a real tailscaled', () => {
     server.kill('SIGKILL');
   });
 
-  it('tells that it is stopped, and follows the daemon through a restart', async () => {
+  it('reports a stopped node, and follows the daemon through a restart', async () => {
     const three = tailnet.node('three');
     const abort = new AbortController();
     const hints = three.localApi.watch(abort.signal)[Symbol.asyncIterator]();

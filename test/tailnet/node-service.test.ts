@@ -52,7 +52,7 @@ describe('the node service on a real tailnet', () => {
   afterAll(() => stage?.close());
   beforeEach(needTailnet);
 
-  it('lists a real opencode to the own user’s other machine, over IPv4, IPv6 and by name', async () => {
+  it('lists a real opencode to another machine of the same user, by IPv4, IPv6 and name', async () => {
     const [desk, laptop] = [machine('desk'), machine('laptop')];
     const { id, directory } = instance;
     const listing: Listing = JSON.parse((await list(laptop, desk)).text);
@@ -68,7 +68,7 @@ describe('the node service on a real tailnet', () => {
     expect((await request(desk, `http://127.0.0.1:${NODE_PORT}${LIST_PATH}`)).text).toBe('ECONNREFUSED');
   });
 
-  it('gives its terminal and its web page to a machine without a TUN device', async (context) => {
+  it('serves its terminal and its web page to a machine without a TUN', async (context) => {
     needTmux(context);
     const box = machine('box');
     await using person = await openSandbox();
@@ -112,7 +112,7 @@ describe('the node service on a real tailnet', () => {
     await screen.shows(/code 0/);
   });
 
-  it('streams what a real opencode says while it is driven, with its password put in', async () => {
+  it('streams the events of a real opencode while it is driven, adding its password', async () => {
     const laptop = machine('laptop');
     const base = instance.url;
     const script = `fetch(process.argv[1]).then(async (r) => { for await (const chunk of r.body) process.stdout.write(chunk) })`;
@@ -134,7 +134,7 @@ describe('the node service on a real tailnet', () => {
     await within(ended, 'the listener to end');
   });
 
-  it('reaches a machine without a TUN, where a local process is not taken for its callers', async () => {
+  it('serves from a machine without a TUN, and refuses a local process there', async () => {
     const [box, laptop] = [machine('box'), machine('laptop')];
     expect(JSON.parse((await list(laptop, box)).text)).toMatchObject({ instances: [{ name: 'box-project' }] });
     expect((await request(laptop, `http://[${box.ip6}]:${NODE_PORT}${LIST_PATH}`)).status).toBe(200);
@@ -143,7 +143,7 @@ describe('the node service on a real tailnet', () => {
     expect(services.get('box')?.log()).toContain('did not come through tailscaled');
   });
 
-  it('goes on by itself after tailscale down and up, and after tailscaled was killed', async () => {
+  it('recovers from tailscale down and up, and from a killed tailscaled', async () => {
     const [desk, laptop] = [machine('desk'), machine('laptop')];
     const service = services.get('desk');
     await desk.down();

@@ -59,7 +59,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
   afterAll(() => stage?.close());
   beforeEach(needTailnet);
 
-  it('is listed as the service and its directory, which an older caller does not see', async () => {
+  it('is listed as a service and its directory, and not as an instance to older callers', async () => {
     expect(await listed(server, 'desk-project')).toMatchObject({ host: 'desk', directory: preview.directory });
     const all = await rows(server);
     expect(all.map(({ name }) => name).toSorted()).toEqual(['desk-project', 'desk:service']);
@@ -72,7 +72,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
     expect(existsSync(canary)).toBe(false);
   });
 
-  it('is listed to one who may read, who loads no directory and sends nothing', async () => {
+  it('is listed to a reader, who can load no directory and send nothing', async () => {
     const guest = await stage.server(machine('guest'), { OPENCODE_TAILNET_USERS: 'ada' });
     expect(await listed(guest, 'desk-project')).toMatchObject({ state: 'idle', directory: preview.directory });
     const sessions = data(await guest.call('list_sessions', { instance: 'desk:service' }))['sessions'];
@@ -89,7 +89,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
     expect(existsSync(canary)).toBe(false);
   });
 
-  it('streams what is sent there', async () => {
+  it('streams the answer of a send', async () => {
     const message = 'gate-mid half: the first half, |and the second';
     let seen = '';
     const sending = server.call(
@@ -107,7 +107,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
     expect(existsSync(canary)).toBe(true);
   });
 
-  it('asks for permission, and goes on when it is given from there', async () => {
+  it('asks for permission, and goes on once it is granted remotely', async () => {
     const message = 'bash: echo permitted';
     const sent = data(await server.call('send', { instance: 'desk-project', message }));
     expect(sent).toMatchObject({ outcome: 'waiting', waiting: [expect.stringContaining('echo permitted') as string] });
@@ -117,7 +117,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
     });
   });
 
-  it('ends what runs when it is told to', async () => {
+  it('ends a turn on abort_session', async () => {
     const message = 'gate-mid stuck: begun, |never ended';
     const sending = server.call('send', { instance: 'desk-project', message });
     await stage.model.waitForGate('stuck');
@@ -131,7 +131,7 @@ describe('the preview of OpenCode 2 on another machine', () => {
     stage.model.release('stuck');
   });
 
-  it('keeps its entry when it starts again', async () => {
+  it('keeps its entry over a restart', async () => {
     const { pid } = preview;
     const before = (await listing()).services;
     await preview.kill9();

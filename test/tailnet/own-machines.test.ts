@@ -64,7 +64,7 @@ describe('machines of one person, nothing configured', () => {
     expect(stage.model.turns(message)).toBe(1);
   }
 
-  it('an instance that starts is listed on the other machines, without a round in between', async () => {
+  it('a new instance is listed on the other machines without a discovery round', async () => {
     for (const server of servers.values()) expect(await rows(server, 'instances')).toEqual([]);
     async function start(name: string): Promise<void> {
       const instance = await stage.opencode(machine(name));
@@ -89,11 +89,11 @@ describe('machines of one person, nothing configured', () => {
 
   it('a send from a machine without a TUN streams through LocalAPI dial', () => stream('box', 'laptop'));
 
-  it('two at once go their own ways', async () => {
+  it('two sends at once stream side by side', async () => {
     await Promise.all([stream('desk', 'box'), stream('box', 'desk')]);
   });
 
-  it('a turn that wants a permission waits, and shows on the third machine; answered there, it ends', async () => {
+  it('a turn that asks for permission shows as waiting on the third machine, and ends once answered there', async () => {
     const { name, url, directory } = instanceOn('desk');
     const message = 'bash: echo permitted';
     const sent = await serverOn('box').call('send', { instance: name, message });

@@ -101,7 +101,7 @@ describe('an agent on another machine, from a phone', () => {
   const answered = (message: string, output: string): Promise<void> =>
     phone.getByText(expectedReply(message, output)).first().waitFor();
 
-  it('a permission is notified with its command; a tap on the notification opens it, and one more settles it', async () => {
+  it('a permission request is notified with its command; one tap opens it, another settles it', async () => {
     const message = 'bash: echo from afar';
     const session = await begin('Deploy the site', message);
     const asked = await notification(/echo from afar/);
@@ -120,7 +120,7 @@ describe('an agent on another machine, from a phone', () => {
     expect(settled.priority).toBe(1);
   });
 
-  it('the page of one machine shows the others, live; what is rejected there with a word reaches the agent', async () => {
+  it('the page of one machine shows the others live, and a rejection with a reason reaches the agent', async () => {
     await phone.goto(`http://laptop:${NODE_PORT}/`);
     await phone.getByText('Deploy the site').first().waitFor();
     const message = 'bash: rm -rf build';
@@ -135,7 +135,7 @@ describe('an agent on another machine, from a phone', () => {
       .waitFor();
   });
 
-  it('a guest with a grant to read sees this machine alone, and does nothing there', async () => {
+  it('a guest with a grant to read sees this machine only, and cannot act', async () => {
     const origin = `http://desk:${NODE_PORT}`;
     const headers = { 'user-agent': 'Mozilla/5.0 (X11)', 'x-opencode-mcp-page': '1', host: `desk:${NODE_PORT}` };
     const pageOf = (path: string): string => originOf(machine('desk')) + PAGE_PREFIX + path;

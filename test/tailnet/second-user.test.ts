@@ -45,7 +45,7 @@ describe('a second user and a tagged machine', () => {
   afterAll(() => stage?.close());
   beforeEach(needTailnet);
 
-  it('the service refuses itself, other users and tagged machines, and says what would admit them', async () => {
+  it('the service refuses its own machine, other users and tagged machines, and says what would admit them', async () => {
     const list = (from: string): Promise<Answer> => request(machine(from), originOf(machine('desk')) + LIST_PATH);
     for (const [from, why] of [
       ['desk', 'this very machine'],
@@ -55,7 +55,7 @@ describe('a second user and a tagged machine', () => {
       expect(await list(from)).toMatchObject({ status: 403, text: expect.stringContaining(why) });
   });
 
-  it('without a grant bob sees nothing, and is told what would admit him', async () => {
+  it('without a grant bob sees nothing, and the refusal says what would admit him', async () => {
     const server = await stage.server(machine('guest'), FOR_ADA);
     const { instances, notes } = data(await server.call('instances'));
     expect(instances).toEqual([]);
@@ -116,12 +116,12 @@ describe('a second user and a tagged machine', () => {
     });
   });
 
-  it('the grant withdrawn, he is refused at once', async () => {
+  it('once the grant is withdrawn he is refused at once', async () => {
     await stage.tailnet.setPolicy(OPEN_POLICY);
     await admittedAs(undefined);
   });
 
-  it('a tagged machine lists what it is told to, and drives where its tag is named', async () => {
+  it('a tagged machine lists the users named there, and drives machines that name its tag', async () => {
     const ci = machine('ci');
     const nobody = data(await (await stage.server(ci)).call('instances'));
     expect(nobody['instances']).toEqual([]);
@@ -136,7 +136,7 @@ describe('a second user and a tagged machine', () => {
     await answers(server, desk, 'echo: driven by a tagged machine');
   });
 
-  it('a tagged machine is listed where its tag is named, and serves whom it is told to', async () => {
+  it('a tagged machine is listed on machines that name its tag, and serves the users named there', async () => {
     const [ci, ada] = [machine('ci'), machine('desk')];
     await stage.node(ci);
     const list = originOf(ci) + LIST_PATH;

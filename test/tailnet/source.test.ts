@@ -76,7 +76,7 @@ describe('the tailscale source on a real tailnet', () => {
   });
   beforeEach(needTailnet);
 
-  it('finds a bare opencode by dialling where there is no TUN, and talks to it', async () => {
+  it('finds and reads a bare opencode by dialling from a machine without a TUN', async () => {
     const [box, laptop] = [tailnet.node('box'), tailnet.node('laptop')];
     const source = sourceOn(box);
     const { candidates } = await foundBy(source, 'the opencode of laptop', (scan) => scan.candidates.length > 0);
@@ -95,7 +95,7 @@ describe('the tailscale source on a real tailnet', () => {
     await source.close();
   });
 
-  it('finds both from a machine with a TUN, zero configuration', async () => {
+  it('finds both from a machine with a TUN, without configuration', async () => {
     const desk = tailnet.node('desk');
     const text = await until('both to be listed', async () => {
       const listed = await listOn(desk);
@@ -105,7 +105,7 @@ describe('the tailscale source on a real tailnet', () => {
     expect(text).toContain('idle');
   });
 
-  it("leaves another user's machines alone until that user is named", async () => {
+  it("ignores another user's machines until that user is named", async () => {
     const guest = tailnet.node('guest');
     const closed = sourceOn(guest);
     expect(keysOf(await closed.scan(never))).toEqual([]);

@@ -16,7 +16,7 @@ import { type NodeChild, openTailnetStage, type TailnetInstance, type TailnetSta
 /** The desk's, on the bridge that is the machines' LAN. */
 const RELAY_ADDRESS = '10.213.0.11';
 
-describe('a laptop that is on the tailnet, on the LAN and behind a relay at once', () => {
+describe('a laptop on the tailnet, on the LAN and behind a relay', () => {
   let stage: TailnetStage;
   let sshd: Sshd;
   let temp: TempDir;
@@ -99,7 +99,7 @@ describe('a laptop that is on the tailnet, on the LAN and behind a relay at once
     expect(stage.model.turns(message)).toBe(1);
   }
 
-  it('is one entry, by the best way, with the others named', async () => {
+  it('is one entry, by the best route, with the others named', async () => {
     const row = await only('three ways to be one entry', ({ also }) => also?.length === 2);
     expect(row).toMatchObject({
       name: instance.name,
@@ -109,7 +109,7 @@ describe('a laptop that is on the tailnet, on the LAN and behind a relay at once
     });
   });
 
-  it('each way is cut in the middle of an answer, which goes on by the next', async () => {
+  it('an answer goes on by the next route when its own is cut', async () => {
     await sendThroughCut('tailnet', async () => {
       process.kill(service.pid, 'SIGKILL');
       await until('the node service to end', () => service.exitCode() !== null || !isAlive(service.pid));
@@ -120,7 +120,7 @@ describe('a laptop that is on the tailnet, on the LAN and behind a relay at once
   });
 
   it(
-    'with all three cut it is offline with the reason, and one restored brings it back',
+    'with all routes cut it is offline with the reason, and comes back by a restored one',
     { timeout: 400_000 },
     async () => {
       const laptop = machine('laptop');

@@ -49,7 +49,7 @@ describe('a tailnet in trouble', () => {
     expect(stage.model.turns(message)).toBe(1);
   }
 
-  it('a peer whose tailscaled is killed is offline with a reason, and the others are not affected', async () => {
+  it('a peer whose tailscaled was killed is offline with a reason; others are not affected', async () => {
     await machine('desk').stop();
     // Asks, and so does not believe what its node service reported last.
     const { result, text } = await server.call('send', { instance: desk.name, message: 'echo: never' });
@@ -61,14 +61,14 @@ describe('a tailnet in trouble', () => {
     await answers(box, 'echo: meanwhile elsewhere');
   });
 
-  it('its tailscaled started again, it is back, by the same node service', async () => {
+  it('once its tailscaled runs again it is back, by the same node service', async () => {
     await machine('desk').start();
     await asked(desk.name, ({ state }) => state === 'idle');
     await answers(desk, 'echo: after the restart');
     expect(service.exitCode()).toBeNull();
   });
 
-  it('a node that is renamed keeps the name by which its instance was shown, and tells the new one', async () => {
+  it('a renamed node keeps its instance’s name, and shows its new host name', async () => {
     await machine('desk').cli('set', '--hostname=tower');
     const row = await listed(server, desk.name, ({ host }) => host === 'tower');
     expect(row).toMatchObject({ state: 'idle' });
@@ -82,7 +82,7 @@ describe('a tailnet in trouble', () => {
     });
   });
 
-  it('goes on without the control server: what is known, and who comes anew', async () => {
+  it('works without the control server, for known peers and for a new MCP server', async () => {
     const { headscale } = stage.tailnet;
     await headscale.stop();
     try {
@@ -108,7 +108,7 @@ describe('a tailnet in trouble', () => {
     await answers(box, 'echo: while the other’s key has expired');
   });
 
-  it('logged in again, as another node with other addresses, it is served by the same service', async () => {
+  it('logged in again as another node with other addresses, it is served by the same service', async () => {
     const { id, ip4: before } = machine('desk');
     await stage.tailnet.headscale.cli('nodes', 'delete', '--identifier', id, '--force');
     await machine('desk').cli('logout');
