@@ -36,6 +36,8 @@ export interface ModelRequest {
   readonly toolResult?: string;
   /** The session that asked: sub-agents have their own. */
   readonly sessionID: string | undefined;
+  /** When it arrived, ms since the epoch. */
+  readonly atMs: number;
   readonly model: string;
   /** Every user message of the conversation so far, oldest first. */
   readonly userTexts: readonly string[];
@@ -223,6 +225,7 @@ function describeRequest(body: ChatRequest, incoming: IncomingMessage): Omit<Mod
     step: results.length,
     ...(newest ? { toolResult: textOf(newest) } : {}),
     sessionID: typeof sessionID === 'string' ? sessionID : undefined,
+    atMs: Date.now(),
     model: body.model,
     userTexts,
   };

@@ -34,8 +34,8 @@ describe.skipIf(isMissing(PINNED_OPENCODE))('a watcher of a real opencode', () =
     expect(running.turnBeganMs).toBeGreaterThanOrEqual(before);
     expect(running).toMatchObject({ directory: opencode.directory, waiting: [] });
     await stage.model.waitForGate('one');
-    const { at } = await stage.model.waitForTurn('gate-mid one: Begun. | Done.');
-    await until('its first words to be dated', () => (world.server('one')?.lastEvents.get(session.id) ?? 0) > at);
+    const { atMs } = await stage.model.waitForTurn('gate-mid one: Begun. | Done.');
+    await until('its first words to be dated', () => (world.server('one')?.lastEvents.get(session.id) ?? 0) > atMs);
     expect(world.session(session.id)?.state).toBe('busy');
     stage.model.release('one');
     const ended = await world.becomes(session.id, 'idle');

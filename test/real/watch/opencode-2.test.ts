@@ -55,8 +55,8 @@ describe.skipIf(isMissing(PREVIEW_OPENCODE))('a watcher of the preview of OpenCo
     expect(running).toMatchObject({ directory: preview.directory, waiting: [] });
     expect(running.turnBeganMs).toBeGreaterThanOrEqual(before);
     await model.waitForGate('one');
-    const { at } = await model.waitForTurn('gate-mid one: Begun. | Done.');
-    await until('its first words to be dated', () => (world.server('server')?.lastEvents.get(id) ?? 0) > at);
+    const { atMs } = await model.waitForTurn('gate-mid one: Begun. | Done.');
+    await until('its first words to be dated', () => (world.server('server')?.lastEvents.get(id) ?? 0) > atMs);
     model.release('one');
     expect(await world.becomes(id, 'idle')).toMatchObject({ waiting: [] });
   });
