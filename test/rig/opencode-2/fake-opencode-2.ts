@@ -231,7 +231,7 @@ class Fake implements FakeOpencode2 {
       step: 0,
       sessionID,
       model,
-      at: Date.now(),
+      atMs: Date.now(),
       userTexts,
       aborted: false,
     } as const;
