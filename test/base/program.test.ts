@@ -107,7 +107,7 @@ function oneLine(program: string): RegExp {
   return new RegExp(`^${program}: (?!internal error)[^\\n]+\\n$`);
 }
 
-describe('standard output that takes nothing', () => {
+describe('standard output that cannot be written', () => {
   test.skipIf(!existsSync('/dev/full')).each(SHORT)('%s %s: a full disk is one line and code 1', async (...command) => {
     const { env } = await place();
     await using full = await open('/dev/full', 'w');
@@ -329,7 +329,7 @@ test('stderr that nobody reads holds a bounded text, and says how much was dropp
   expect(taken.slice(-2)).toEqual([`${dropped} log lines were dropped, because nobody read them\n`, 'after\n']);
 });
 
-describe('a disk that takes no log', () => {
+describe('a full disk for logs', () => {
   test.skipIf(!existsSync('/dev/full'))(
     'neither the record of calls nor the log of a wrapper ends anything',
     async () => {
@@ -355,7 +355,7 @@ describe('a disk that takes no log', () => {
   );
 });
 
-describe('a secret of one instance that is missing', () => {
+describe('a missing secret of one instance', () => {
   const NONE = { env: 'NONE' };
   const failing = { command: ['/bin/false'] };
   /** The file of a static instance, beside which there is another. Each reason that there is: test/credentials/secret.test.ts. */
@@ -391,7 +391,7 @@ describe('a secret of one instance that is missing', () => {
   test.each([
     ['the default password', { password: NONE }],
     ['the password of a rule', { credentials: [{ name: 'needs-it', password: NONE }] }],
-  ])('%s is missed by those that need it alone', async (_, fields) => {
+  ])('%s locks only the instances that need it', async (_, fields) => {
     const { env, temp, registry } = await place();
     await using locked = await startFakeOpencode({ password: 'pa55word' });
     await using other = await startFakeOpencode({ directory: '/home/user/other' });
@@ -406,7 +406,7 @@ describe('a secret of one instance that is missing', () => {
     expect(stdout()).toContain('the environment variable NONE is not set');
   });
 
-  test('a header that is read from a file goes with every request', async () => {
+  test('a header read from a file is sent with every request', async () => {
     const { env, temp } = await place();
     const seen = new Set<unknown>();
     await using listener = await listenHttp(({ headers }, response) => {

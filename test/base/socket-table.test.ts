@@ -18,7 +18,7 @@ test.each([
   expect(kernelAddress(address)).toBe(written);
 });
 
-test('what lsof -Fpcutn prints on macOS', () => {
+test('the output of lsof -Fpcutn on macOS', () => {
   const text =
     'p1234\ncopencode\nu501\nf21\ntIPv4\nn127.0.0.1:4096\nf22\ntIPv6\nn*:4097\np1300\ncsshd\nu0\nf5\ntIPv6\nn[::1]:631\nf6\ntIPv4\nn*:22\n';
   expect(

@@ -143,7 +143,7 @@ describe('polling', () => {
     expect(chain.views()).toEqual(changes);
   });
 
-  test('what a source left out is kept, a hundred of it', async () => {
+  test('keeps at most a hundred dropped notes of a source', async () => {
     const source = new ScriptedSource('one');
     const dropped = Array.from({ length: 130 }, (_, index) => ({ subject: `peer${index}`, reason: 'no' }));
     source.result = { candidates: [], notes: [], dropped };
@@ -151,7 +151,7 @@ describe('polling', () => {
     expect(chain.views()[0]?.dropped).toEqual([...dropped.slice(0, 100), { subject: 'one', reason: 'and 30 more' }]);
   });
 
-  test('a source that hangs blocks no other', async () => {
+  test('a hanging source does not block others', async () => {
     const hung = new ScriptedSource('hung');
     hung.result = 'wait';
     const fine = new ScriptedSource('fine');
@@ -177,7 +177,7 @@ describe('polling', () => {
 });
 
 describe('hints', () => {
-  test('the first hint scans at once; those within the window are folded into one scan at its end', async () => {
+  test('the first hint scans at once; others within the window cause one scan at its end', async () => {
     const source = new ScriptedSource('one');
     const { clock } = await start(source);
     await clock.advance(HINT_WINDOW_MS);
@@ -195,7 +195,7 @@ describe('hints', () => {
     expect(source.scans).toBe(3);
   });
 
-  test('a hint during a scan causes one more scan, not beside it but after it', async () => {
+  test('a hint during a scan causes one more scan after it', async () => {
     const source = new ScriptedSource('one');
     source.result = 'wait';
     const { clock } = await start(source);
@@ -211,7 +211,7 @@ describe('hints', () => {
     expect(source.scans).toBe(2);
   });
 
-  test('notifications that end or throw are started again with growing pauses', async () => {
+  test('hints that end or throw are restarted with growing pauses', async () => {
     const source = new ScriptedSource('one');
     let started = 0;
     const failing = Object.assign(source, {
@@ -235,7 +235,7 @@ describe('hints', () => {
 });
 
 describe('failures', () => {
-  test('a source that rejects keeps its last result until that is older than its time to live', async () => {
+  test('a failing source keeps its last result until that expires', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = scanOf('a');
     const { chain, clock } = await start(source);
@@ -249,7 +249,7 @@ describe('failures', () => {
     expect(chain.views()).toMatchObject([{ status: 'ok', candidates: [{ key: 'a' }] }]);
   });
 
-  test('what is not there is unavailable: said once until it is there again, and never as an error', async () => {
+  test('a missing system is logged once as unavailable until it returns, and never as a failure', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = new SourceUnavailableError('no socket');
     const { chain, clock, lines } = await start(source);
@@ -268,7 +268,7 @@ describe('failures', () => {
     ]);
   });
 
-  test('a scan that does not end is told of after its deadline and aborted', async () => {
+  test('a scan is reported and aborted after its deadline', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = 'wait';
     const { chain, clock } = await start(source);
@@ -281,7 +281,7 @@ describe('failures', () => {
     expect(chain.views()).toMatchObject([{ status: 'ok' }]);
   });
 
-  test('a scan that ignores its abort is not joined by a second one, and expires all the same', async () => {
+  test('while a scan ignores its abort, no second one starts, and the result still expires', async () => {
     const source = new ScriptedSource('one', { hints: false });
     source.result = scanOf('a');
     const { chain, clock } = await start(source);
@@ -300,7 +300,7 @@ describe('failures', () => {
 });
 
 describe('asking', () => {
-  test('scanned resolves when every source has ended its first scan, however', async () => {
+  test('scanned resolves when the first scan of every source has ended, even if it failed', async () => {
     const slow = new ScriptedSource('slow');
     slow.result = 'wait';
     const failing = new ScriptedSource('failing');
@@ -314,7 +314,7 @@ describe('asking', () => {
     await waiting;
   });
 
-  test('rescan waits for a scan that began after the call, and does not wait for the window', async () => {
+  test('rescan resolves after a scan that began after the call, without waiting for the hint window', async () => {
     const source = new ScriptedSource('one');
     source.result = 'wait';
     const { chain } = await start(source);
@@ -333,7 +333,7 @@ describe('asking', () => {
 });
 
 describe('closing', () => {
-  test('ends scans, notifications and timers, closes the sources, and may be repeated', async () => {
+  test('ends scans, hints and timers, closes the sources, and is idempotent', async () => {
     const source = new ScriptedSource('one');
     source.result = 'wait';
     const { chain, clock, changes } = await start(source);
@@ -348,7 +348,7 @@ describe('closing', () => {
     expect([source.scans, changes]).toEqual([1, []]);
   });
 
-  test('does not wait for a source that does not end', async () => {
+  test('does not wait for a hanging source', async () => {
     const source = new ScriptedSource('one');
     source.close = () => new Promise(() => {});
     const { chain, clock } = await start(source);

@@ -59,7 +59,7 @@ export function conformance(subject: Subject): void {
       return stage;
     }
 
-    it('gives everything visible, well formed', async () => {
+    it('returns everything visible, well formed', async () => {
       const { source, keys } = await enter(subject.working());
       const { candidates, notes } = await source.scan(never);
       expect(candidates.map(({ key }) => key).toSorted()).toEqual([...keys].toSorted());
@@ -74,7 +74,7 @@ export function conformance(subject: Subject): void {
         expect(singleLine(text, 4096)).toBe(text);
     });
 
-    it('gives the same to two scans at once and to one after them', async () => {
+    it('returns the same from two concurrent scans and a later one', async () => {
       const { source } = await enter(subject.working());
       const [first, second] = await Promise.all([source.scan(never), source.scan(never)]);
       expect(second).toEqual(first);
@@ -86,7 +86,7 @@ export function conformance(subject: Subject): void {
       await expect(source.scan(AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough');
     });
 
-    it('can be closed twice, at once and without a scan before', async () => {
+    it('can be closed twice, concurrently and without a previous scan', async () => {
       const { source } = await enter(subject.working());
       await Promise.all([source.close?.(), source.close?.()]);
       await source.close?.();
@@ -118,7 +118,7 @@ export function conformance(subject: Subject): void {
       await expect(source.scan(never)).rejects.toThrow(SourceUnavailableError);
     });
 
-    it.each(given(subject.failingMidway))('rejects rather than give a part', async (failingMidway) => {
+    it.each(given(subject.failingMidway))('rejects rather than return a part', async (failingMidway) => {
       const { source } = await enter(failingMidway());
       const error: unknown = await source.scan(never).catch((reason: unknown) => reason);
       expect(error).toBeInstanceOf(Error);
@@ -169,7 +169,7 @@ export function conformance(subject: Subject): void {
         return { stage, hints: stage.source.changes(signal)[Symbol.asyncIterator]() };
       }
 
-      it('come once listening has begun, and after a change', async () => {
+      it('arrive once listening has begun, and after a change', async () => {
         const { stage, hints } = await listen(never);
         expect(await next(hints)).toBe('hint');
         const hint = next(hints);
@@ -187,7 +187,7 @@ export function conformance(subject: Subject): void {
         expect(await next(hints)).toBe('end');
       });
 
-      it('end at once when the signal has aborted before', async () => {
+      it('end at once if the signal has already aborted', async () => {
         const { hints } = await listen(AbortSignal.abort());
         expect(await next(hints)).toBe('end');
       });
@@ -210,7 +210,7 @@ export function conformance(subject: Subject): void {
         expect(await next(hints)).toBe('end');
       });
 
-      it('are dropped at the close when nobody has read them', async () => {
+      it('are dropped on close if unread', async () => {
         const { stage, hints } = await listen(never);
         await next(hints);
         await stage.change();

@@ -57,7 +57,7 @@ describe('the source mdns', () => {
     for (const one of open.splice(0)) await one[Symbol.asyncDispose]();
   });
 
-  it('gives what an instance says of itself, and its address', async () => {
+  it("returns an instance's claims and address", async () => {
     const made = await stage();
     open.push(made);
     const { candidates } = await made.source.scan(never);

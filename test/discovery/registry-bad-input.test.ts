@@ -84,7 +84,7 @@ describe('bad input in the registry directory', () => {
       listed: true,
     },
   ];
-  it.each(bad)('tells of $name in a note, lists the rest and touches nothing', async ({ make, note, listed }) => {
+  it.each(bad)('notes $name, lists the rest and changes nothing', async ({ make, note, listed }) => {
     make();
     put('good.json');
     const before = contentOf(directory);
@@ -94,7 +94,7 @@ describe('bad input in the registry directory', () => {
     expect(contentOf(directory)).toEqual(before);
   });
 
-  it('tells of a socket in a note', async () => {
+  it('notes a socket', async () => {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(join(directory, 'x.json'), resolve));
     const scan = await registrySource(directory).scan(never);
@@ -102,13 +102,13 @@ describe('bad input in the registry directory', () => {
     await new Promise((resolve) => server.close(resolve));
   });
 
-  it('tells of a device in a note', async (context) => {
+  it('notes a device', async (context) => {
     needRoot(context);
     run('mknod', join(directory, 'x.json'), 'c', '1', '5');
     expect(notesOn(await registrySource(directory).scan(never), '/x.json')).toMatch(/is a device/);
   });
 
-  it('tells of a file name that is not UTF-8', async () => {
+  it('notes a file name that is not UTF-8', async () => {
     writeFileSync(
       Buffer.concat([Buffer.from(`${directory}/`), Buffer.from([0xff]), Buffer.from('.json')]),
       '{"port":4096}',
@@ -124,7 +124,7 @@ describe('bad input in the registry directory', () => {
     expect((await registrySource(directory).scan(never)).notes[0]?.subject).toBe(join(directory, 'b.json'));
   });
 
-  describe('when what is listed changes before it is opened', () => {
+  describe('a file that changes between listing and opening', () => {
     /** Shows the facts of a good file for `x.json`, as they were when the directory was listed. */
     const lateChange = fileSystem({ lstat: (path) => nodeFileSystem.lstat(path.replace(/x\.json$/, 'good.json')) });
 
@@ -137,7 +137,7 @@ describe('bad input in the registry directory', () => {
       },
       { what: 'a folder', make: () => mkdirSync(join(directory, 'x.json')), note: /is a folder/ },
       { what: 'a file of 30 MB', make: () => put('x.json', Buffer.alloc(30_000_000)), note: /has 30000000 bytes/ },
-    ])('neither follows nor waits on $what', async ({ make, note }) => {
+    ])('neither follows nor blocks on $what', async ({ make, note }) => {
       put('good.json');
       make();
       const scan = await within(registrySource(directory, { fs: lateChange }).scan(never), 'the scan', 3000);
@@ -145,7 +145,7 @@ describe('bad input in the registry directory', () => {
       expect(keysOf(scan)).toEqual(['good.json']);
     });
 
-    it('lists the rest when one is gone', async () => {
+    it('is left out if it is gone', async () => {
       put('good.json');
       const readdir = async (): Promise<string[]> => ['good.json', 'x.json'];
       for (const fs of [fileSystem({ readdir }), { ...lateChange, readdir }]) {
@@ -155,19 +155,19 @@ describe('bad input in the registry directory', () => {
       }
     });
 
-    it('reads no more of a growing file than it had at first', async () => {
+    it('is read up to its first size if it grows', async () => {
       put('x.json', `{"port":4096,"name":"${'x'.repeat(100)}"}`);
       const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
       expect(notesOn(scan, '/x.json')).toMatch(/not complete JSON: damaged, or still being written/);
     });
 
-    it('reads a file that shrinks', async () => {
+    it('is read if it shrinks', async () => {
       put('x.json', '{"port":4096}');
       const scan = await registrySource(directory, { fs: withFacts({ size: 20n }) }).scan(never);
       expect(keysOf(scan)).toEqual(['x.json']);
     });
 
-    it('judges the file that it read, not the one that was listed', async () => {
+    it('is trusted or not by the file that was read', async () => {
       put('good.json');
       chmodSync(put('x.json'), 0o666);
       const { candidates } = await registrySource(directory, { fs: lateChange }).scan(never);

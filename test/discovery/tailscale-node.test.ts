@@ -98,7 +98,7 @@ function looking({ source, service }: Pair) {
 }
 
 describe.skipIf(process.platform !== 'linux')('a source and a node service', () => {
-  test('news of an instance come by themselves, through dial too', async () => {
+  test('changes of instances arrive without a scan, through dial too', async () => {
     await using pair = await openPair();
     const { service, source, names } = pair;
     const listening = new AbortController();
@@ -123,7 +123,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     await until('it to be let go', () => service.service.waiting === 0);
   });
 
-  test('what an instance does is known without a request to it: it works, asks, is settled and ends', async () => {
+  test('the state of an instance is known without a request to it, from busy to idle', async () => {
     await using pair = await openPair({ watch: true });
     const { service } = pair;
     await using fake = await startFakeOpencode();
@@ -155,7 +155,7 @@ describe.skipIf(process.platform !== 'linux')('a source and a node service', () 
     expect(passedOn('worker').length).toBeGreaterThan(before.length);
   });
 
-  test('an OpenCode 2 and its directories are known as well, and none is loaded for it', async () => {
+  test('an OpenCode 2 and its directories are known too, without loading any', async () => {
     await using folder = tempDir('reported-service');
     await mkdir(folder.path, { recursive: true });
     await using fake = await startFakeOpencode2();

@@ -92,7 +92,7 @@ describe('a password goes to a port of', () => {
   });
 });
 
-test('root’s listener may hand the connection on to a worker of another user', async () => {
+test('root’s listener may pass the connection to a worker of another user', async () => {
   const { port, seen, server } = await listen(0);
   // Accepted with the worker's rights, and judged with those of a third user.
   server.prependOnceListener('connection', () => {
@@ -186,7 +186,7 @@ describe('nothing goes to a port of another user', () => {
     expect(ours.listening).toBe(true);
   });
 
-  test('what needs no password still goes there', async () => {
+  test('requests without a password still go there', async () => {
     const { port, seen } = await listen(STRANGER_UID);
     const { endpoint } = connectionTo(port);
     await get({ endpoint });
@@ -199,7 +199,7 @@ describe('nothing goes to a port of another user', () => {
   });
 });
 
-test('each connection is asked about once, and a new one again', async () => {
+test('the holder is determined once for each connection', async () => {
   const first = await listen(0);
   const connection = connectionTo(first.port);
   await get(connection);
@@ -215,7 +215,7 @@ test('each connection is asked about once, and a new one again', async () => {
   expect(second.seen).toEqual([]);
 });
 
-test('a connection that was not looked at when it was made is not one for a password, whoever listens by now', async () => {
+test('a pooled connection of unknown holder is not used for a password', async () => {
   const first = await listen(STRANGER_UID);
   const { endpoint } = connectionTo(first.port);
   await get({ endpoint });
@@ -228,8 +228,8 @@ test('a connection that was not looked at when it was made is not one for a pass
   expect(second.seen).toEqual([expect.any(String)]);
 });
 
-describe('what another user binds beside ours', () => {
-  test('does not count, where ours has the very address', async () => {
+describe('a listener of another user besides ours', () => {
+  test('is ignored if ours has the exact address', async () => {
     const { port, seen } = await listen(0);
     const beside = createTcpServer();
     await asUser(STRANGER_UID, async () => {

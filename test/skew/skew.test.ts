@@ -162,7 +162,7 @@ function passOn(request: IncomingMessage, response: ServerResponse, url: string)
 }
 
 describe('the client at an older node service', () => {
-  test('lists what it has, drives it, and has news of it by the list that is held', async () => {
+  test('lists its instances, drives them, and gets changes by the held list', async () => {
     await using older = await atOlderService('drive');
     const { runtime, held } = older;
     expect((await instances(runtime, { offset: 0 }, call())).data.instances).toMatchObject([
@@ -180,7 +180,7 @@ describe('the client at an older node service', () => {
     });
   });
 
-  test('looks where it may only read, and says in its words why it may not send', async () => {
+  test('may only read, and reports in its words why it may not send', async () => {
     await using older = await atOlderService('read');
     const { runtime } = older;
     const { data } = await instances(runtime, { offset: 0 }, call());
@@ -191,7 +191,7 @@ describe('the client at an older node service', () => {
     expect(older.opencode.state.prompts).toHaveLength(0);
   });
 
-  test('says why it is not admitted, and what an instance that has just gone is', async () => {
+  test('reports why it is not admitted, and that an instance has gone', async () => {
     await using stranger = await atOlderService('none');
     const { text } = await instances(stranger.runtime, { offset: 0 }, call());
     expect(text).toMatch(/eve@example\.com.*not admitted here.*OPENCODE_TAILNET_USERS=eve@example\.com/);
@@ -204,7 +204,7 @@ describe('the client at an older node service', () => {
 });
 
 describe('the node service and an older client', () => {
-  test('each request that it makes is answered, and reaches the instance as it was', async () => {
+  test('each of its requests is answered, and reaches the instance unchanged', async () => {
     await using stage = await openNodeStage();
     const ours = (text: string): string =>
       text
@@ -226,7 +226,7 @@ describe('the node service and an older client', () => {
     }
   });
 
-  test('its list has all that the older one had, and is held for one who knows it', async () => {
+  test('its list has all fields of the older one, and is held for a conditional request', async () => {
     await using stage = await openNodeStage();
     const [first] = await recorded<Exchange[]>('node-service');
     const answer = await stage.call(LIST_PATH);
@@ -243,7 +243,7 @@ describe('the node service and an older client', () => {
   });
 });
 
-test('an OpenCode 2 is nowhere where an older client looks', async () => {
+test('an OpenCode 2 is invisible to an older client', async () => {
   await using temp = tempDir('skew-services');
   await mkdir(temp.path, { recursive: true });
   await using service = await startFakeOpencode2();
@@ -326,7 +326,7 @@ describe('files of an older wrapper', () => {
     ]);
   });
 
-  test('are seen by status and left by cleanup while it runs', async () => {
+  test('are shown by status and kept by cleanup while it runs', async () => {
     const standIn = await openRemains();
     onTestFinished(() => standIn[Symbol.asyncDispose]());
     const { pid } = await standIn.process();
@@ -350,7 +350,7 @@ describe('files of an older wrapper', () => {
   const runStatusText: typeof runCleanup = (options) => runStatus({ ...options, json: false });
 });
 
-test('a registration has the form that older readers know, its claim and its password too', async () => {
+test('a registration, its claim and its password have the form that older readers know', async () => {
   const { here } = await recorded<Readonly<Record<'here', Files>>>('files');
   await using temp = tempDir('skew');
   const link = createRelayLink({
@@ -383,7 +383,7 @@ test('a registration has the form that older readers know, its claim and its pas
   }
 });
 
-test('a request_id that an older server kept stands for its message: nothing is sent again', async () => {
+test('a request_id kept by an older server is not sent again', async () => {
   const { request, file, entry } = await recorded<{
     readonly request: { readonly instance: string; readonly request_id: string; readonly message: string };
     readonly file: string;
@@ -414,7 +414,7 @@ test('a request_id that an older server kept stands for its message: nothing is 
   expect(opencode.state.prompts).toHaveLength(1);
 });
 
-test('a config file with every key of an older build is read without a word', async () => {
+test('a config file with every key of an older build is read without a warning', async () => {
   const config = await recorded<Readonly<Record<string, unknown>>>('config');
   const { settings, warnings } = load({ config, files: { [join(dirname(CONFIG_PATH), 'password')]: 'made up\n' } });
   expect(warnings.filter((warning) => !warning.includes('holds a secret'))).toEqual([]);

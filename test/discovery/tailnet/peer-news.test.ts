@@ -60,7 +60,7 @@ describe('news of a peer', () => {
     return { ...stage, clock, node, said, statuses };
   }
 
-  test('cost no status of the tailnet each, but one a second', async () => {
+  test('cost at most one status a second', async () => {
     const { clock, said, statuses } = await following();
     await said('the bus has been heard');
     const before = statuses();
@@ -71,7 +71,7 @@ describe('news of a peer', () => {
     expect(statuses()).toBe(before + 1);
   });
 
-  test('do not keep what the tailnet itself has to say', async () => {
+  test('do not delay changes of the tailnet itself', async () => {
     const { fake, source, said, statuses } = await following();
     await said('the bus has been heard');
     const before = statuses();
@@ -82,7 +82,7 @@ describe('news of a peer', () => {
     expect((await source.scan(never)).candidates).toEqual([]);
   });
 
-  test('are not held up by a peer that does not answer', async () => {
+  test('are not delayed by a peer that does not answer', async () => {
     let isSilent = false;
     const { clock, said } = await following({
       peers: [{}, {}],

@@ -28,7 +28,7 @@ interface Stage {
   readonly changed: (act: () => void) => Promise<void>;
 }
 
-describe('a table that follows a node service with states', () => {
+describe('following a node service with states', () => {
   const open: (() => Promise<unknown>)[] = [];
   afterEach(async () => {
     for (const close of open.splice(0).toReversed()) await close();
@@ -66,7 +66,7 @@ describe('a table that follows a node service with states', () => {
     };
   }
 
-  test('has the list and the states by one request, which is held, and each change at once', async () => {
+  test('gets list, states and changes by one held request', async () => {
     const { node, held, changed, candidate, report } = await following(new FakeNodeService([A, B]));
     await held();
     expect(candidate('a')).toMatchObject({ claims: { id: 'a', name: 'a', directory: '/srv/a' } });
@@ -84,7 +84,7 @@ describe('a table that follows a node service with states', () => {
     expect(node.requests).toEqual(['states', 'states', 'states']);
   });
 
-  test('believes what is confirmed, and nothing that a machine has slept over', async () => {
+  test('uses confirmed reports, but none from before a sleep of this machine', async () => {
     const { node, clock, held, changes, report } = await following(new FakeNodeService([A]));
     await held();
     const before = report('a');
@@ -98,7 +98,7 @@ describe('a table that follows a node service with states', () => {
     expect(before?.isCurrent()).toBe(false);
   });
 
-  test('gives up what was said when the request that is held breaks, and keeps what there is', async () => {
+  test('drops reports but keeps candidates when the held request breaks', async () => {
     const { node, held, changed, candidate, report } = await following(new FakeNodeService([A]));
     await held();
     await changed(() => node.cut());
@@ -108,7 +108,7 @@ describe('a table that follows a node service with states', () => {
     expect(report('a')?.isCurrent()).toBe(true);
   });
 
-  test('takes no report of a server whose state is left out, which is a change', async () => {
+  test('drops the report of a server whose state is left out, which is a change', async () => {
     const { overviews: _, ...down } = A;
     const { node, held, changed, candidate } = await following(new FakeNodeService([A]));
     await held();
@@ -117,7 +117,7 @@ describe('a table that follows a node service with states', () => {
     expect(candidate('a')).not.toHaveProperty('report');
   });
 
-  test('holds the list at a service from before there were states, and asks it for states each minute', async () => {
+  test('follows the list of an older service, and asks for states each minute', async () => {
     const older = new FakeNodeService([A]);
     older.hasStates = false;
     const { clock, node, held, changed, candidate } = await following(older);
@@ -145,7 +145,7 @@ describe('a table that follows a node service with states', () => {
     expect(candidate('a')?.report?.isCurrent()).toBe(true);
   });
 
-  test('has the list of a service that was set back to an older version, and its states as soon as it is updated', async () => {
+  test('follows a service through a downgrade and an update', async () => {
     const { node, held, changed, candidate, report, table } = await following(new FakeNodeService([A]));
     await held();
     node.hasStates = false;
@@ -159,7 +159,7 @@ describe('a table that follows a node service with states', () => {
     expect(report('a')?.isCurrent()).toBe(true);
   });
 
-  test('is not flooded by one that has something new each time', async () => {
+  test('limits requests to a service that has news each time', async () => {
     const { node, table, clock, held } = await following(new FakeNodeService([A]));
     await held();
     let said = 0;
