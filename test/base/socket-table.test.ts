@@ -32,7 +32,7 @@ test('the output of lsof -Fpcutn on macOS', () => {
 });
 
 test.skipIf(process.platform !== 'linux')('every listening socket is found, however many there are', async () => {
-  // 150 characters a row: several of the pages that the kernel gives at a time.
+  // 150 characters a row: several pages, which the kernel returns one at a time.
   const ports = await Promise.all(
     Array.from({ length: 200 }, async (_, index) => {
       const server = createServer().listen(0, index % 2 === 0 ? '127.0.0.1' : '::1');

@@ -68,7 +68,7 @@ describe('notify', () => {
       { token: { kind: 'value', value: 'tk_1' } },
       { argv: [`${HOME}/.config/opencode-mcp/tell`, '~'] },
     ]);
-    // One channel without its secret says so when it is used; the others work.
+    // A missing secret affects only its own channel, when that is used.
     expect(load({ config }).settings.notify?.channels).toMatchObject([
       { token: { kind: 'unset', variable: 'NTFY_TOKEN' } },
       {},
@@ -109,7 +109,7 @@ describe('a third party gets no text by default', () => {
     ['http://desk.tail1234.ts.net.', true],
     ['http://ts.net.example.com', false],
     ['http://notts.net', false],
-    // Where a short name leads nobody can see.
+    // A short name may resolve to anything.
     ['http://desk', false],
   ])('%s: %s', (url, expected) => {
     expect(isOwnNetwork(url)).toBe(expected);

@@ -6,7 +6,7 @@ import { load, type Case } from './load-case.ts';
 
 const MARK = 'hunter2';
 
-/** Whatever the loader says of a case. */
+/** All errors and warnings of a case. */
 function said(given: Case): string {
   try {
     return load(given).warnings.join('\n');
@@ -17,7 +17,7 @@ function said(given: Case): string {
 }
 
 describe('errors and warnings contain no secret', () => {
-  // The mark at every place that may hold a secret, whole and spoilt, among other mistakes.
+  // The mark in every field for a secret, valid and invalid, among other mistakes.
   const secret = fc.oneof(
     fc.constantFrom<unknown>(
       MARK,

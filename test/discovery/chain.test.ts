@@ -23,13 +23,13 @@ import { deferred, type Deferred } from '../rig/wait.ts';
 
 const INTERVAL_MS = 30_000;
 
-/** A source whose scans end when the test says so, or at once with `result`. */
+/** A source whose scans end at once with `result`, or under control of the test. */
 class ScriptedSource implements DiscoverySource {
   readonly name: string;
   result: Scan | Error | 'wait' = { candidates: [], notes: [] };
   readonly open: Array<Deferred<Scan>> = [];
   scans = 0;
-  /** Which of them were to be thorough. */
+  /** `thorough` of each scan. */
   readonly thorough: (boolean | undefined)[] = [];
   closed = 0;
   readonly notifiers: ChangeNotifier[] = [];
@@ -261,7 +261,7 @@ describe('failures', () => {
     source.result = new SourceUnavailableError('no socket');
     await clock.advance(INTERVAL_MS);
     expect(lines).toEqual([
-      // Who never had it misses nothing.
+      // Nobody misses a system that was missing from the start.
       'debug source one is not available',
       'info source one is available again',
       'info source one is not available',
@@ -324,7 +324,7 @@ describe('asking', () => {
     source.open[0]?.resolve(scanOf('before'));
     await settle();
     expect([source.scans, rescanned]).toEqual([2, false]);
-    // Somebody waits for this one.
+    // Requested by a caller.
     expect(source.thorough).toEqual([false, true]);
     source.open[1]?.resolve(scanOf('after'));
     await waiting;

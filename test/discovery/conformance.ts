@@ -5,42 +5,42 @@ import { SourceUnavailableError, type DiscoverySource } from '../../src/discover
 import { singleLine } from '../../src/base/plain-text.ts';
 import { deferred, until, within } from '../rig/wait.ts';
 
-/** One source over a system that the test made. */
+/** A source over a system made by the test. */
 export interface Stage extends AsyncDisposable {
   readonly source: DiscoverySource;
-  /** Keys of what there is to see. */
+  /** Keys of the expected candidates. */
   readonly keys: readonly string[];
 }
 
 export interface HintingStage extends Stage {
   readonly source: DiscoverySource & Required<Pick<DiscoverySource, 'changes' | 'close'>>;
-  /** Makes a difference that the source should hint at. */
+  /** Causes a change that the source should hint at. */
   readonly change: () => Promise<void>;
 }
 
-/** Work that stops until it is let go. */
+/** Work that blocks until `release`. */
 interface HeldUp {
   readonly entered: Promise<void>;
   readonly release: () => void;
 }
 
-/** How to put a source into each state that the contract speaks of. A state it cannot be in is left out. */
+/** Creates a source in each state of the contract. States that the source cannot have are left out. */
 export interface Subject {
   readonly name: string;
   readonly working: () => Promise<Stage>;
-  /** As `working`, of a source that has `changes`. */
+  /** As `working`, for a source with `changes`. */
   readonly hinting?: () => Promise<HintingStage>;
-  /** The system behind it is not there. */
+  /** The system behind it is missing. */
   readonly unavailable?: () => Promise<Stage>;
-  /** The system fails after it gave a part. */
+  /** The system fails after a partial result. */
   readonly failingMidway?: () => Promise<Stage>;
-  /** A scan does not return before `release`. `entered` resolves when one is inside. */
+  /** A scan blocks until `release`. `entered` resolves once it does. */
   readonly hanging?: () => Promise<Stage & HeldUp>;
 }
 
 const never = new AbortController().signal;
 
-/** A bound on a hang: nothing that takes this long is prompt on any machine. */
+/** Limit for what must be prompt on any machine. */
 const PROMPT_MS = 5000;
 
 /** The contract of `DiscoverySource`, run on every source. */
@@ -108,7 +108,7 @@ export function conformance(subject: Subject): void {
       await stage.source.close?.();
       await unfinished;
       await stage[Symbol.asyncDispose]();
-      // Libuv frees closed handles one turn of its loop later.
+      // Libuv frees closed handles in the next turn of its loop.
       await until('everything to be closed', () => added(before, openResources()).length === 0, 2000).catch(() => {});
       expect(added(before, openResources())).toEqual([]);
     });
@@ -144,7 +144,7 @@ export function conformance(subject: Subject): void {
         abort.abort(new Error('enough'));
         await expect(first).rejects.toThrow('enough');
         const second = source.scan(never);
-        // More than `second` would need to reach the system, if nothing kept it from there.
+        // Takes longer than `second` would need to reach the system if it were not kept waiting.
         const other = await enter(subject.working());
         await other.source.scan(never);
         release();
@@ -222,7 +222,7 @@ export function conformance(subject: Subject): void {
   });
 }
 
-/** For `it.each`: a state that the source cannot be in makes no test. */
+/** For `it.each`: no test for a state that the source cannot have. */
 function given<State>(state: State | undefined): State[] {
   return state === undefined ? [] : [state];
 }
@@ -232,14 +232,14 @@ async function next(hints: AsyncIterator<void>): Promise<'hint' | 'end'> {
   return done ? 'end' : 'hint';
 }
 
-/** What this process holds open, as the system and Node see it. */
+/** Open resources of this process, according to the system and to Node. */
 function openResources(): string[] {
   const resources = process.getActiveResourcesInfo().filter((resource) => resource !== 'Immediate');
   if (process.platform !== 'linux') return resources;
   for (const descriptor of readdirSync('/proc/self/fd')) {
     try {
       const target = readlinkSync(`/proc/self/fd/${descriptor}`);
-      // Libuv keeps one inotify descriptor for good; the watches on it are what counts.
+      // Libuv keeps one inotify descriptor forever; count its watches.
       if (target.includes('inotify')) {
         const watches = readFileSync(`/proc/self/fdinfo/${descriptor}`, 'utf8').matchAll(/^inotify wd:.*$/gm);
         resources.push(...[...watches].map(() => 'inotify watch'));
@@ -247,7 +247,7 @@ function openResources(): string[] {
         resources.push(target);
       }
     } catch {
-      // The descriptor of this very listing is closed by now.
+      // The descriptor of this listing is closed by now.
     }
   }
   return resources;
@@ -262,7 +262,7 @@ function added(before: readonly string[], after: readonly string[]): string[] {
   });
 }
 
-/** For `hanging`: work that stops until it is let go. */
+/** For `hanging`. */
 export function holdUp(): HeldUp & { readonly pass: () => Promise<void> } {
   const entered = deferred<void>();
   const open = deferred<void>();

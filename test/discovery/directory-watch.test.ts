@@ -24,7 +24,7 @@ describe('DirectoryWatch', () => {
   let directory: string;
   const started: DirectoryWatch[] = [];
   let changes = 0;
-  /** The inode of each folder that a watch was put on, latest last. */
+  /** The inode of each watched folder, latest last. */
   let armed: number[] = [];
   let looking = 0;
   const logged: string[] = [];
@@ -75,9 +75,9 @@ describe('DirectoryWatch', () => {
   const isArmedOn = (path: string): Promise<unknown> =>
     until(`the watch to be on ${path}`, () => armed.at(-1) === statSync(path, { throwIfNoEntry: false })?.ino);
 
-  /** Resolves when every event of what was done until now has been delivered and dealt with. */
+  /** Resolves when all events so far have been delivered and handled. */
   async function quiet(): Promise<void> {
-    // All watches of a process share one inotify queue, so that this event comes after all before it.
+    // All watches of a process share one inotify queue, so this event comes last.
     const sentinel = mkdtempSync(join(top.path, 'sentinel-'));
     const passed = deferred<void>();
     const watcher = watchFiles(sentinel, () => passed.resolve());
@@ -199,7 +199,7 @@ describe('DirectoryWatch', () => {
 
   it('follows a directory that is recreated between two checks, even with the same inode number', async () => {
     mkdirSync(directory, { recursive: true });
-    // As a file system does that gives no birth time and hands the number out again.
+    // Like a file system without birth times that reuses inode numbers.
     start({ stat: async (path) => Object.assign(await nodeFileSystem.stat(path), { ino: 1n, birthtimeNs: 0n }) });
     await until('the first notification', () => changes === 1);
     await quiet();
@@ -258,7 +258,7 @@ describe('DirectoryWatch', () => {
     mkdirSync(join(top.path, 'up'));
     start({
       watch: (folder, onEvent) => {
-        // Made before the watch is on, after the look: no event tells of it.
+        // Created after the check and before the watch: there is no event.
         mkdirSync(directory, { recursive: true });
         armed.push(statSync(folder).ino);
         return nodeFileSystem.watch(folder, onEvent);

@@ -8,7 +8,7 @@ import { Publisher } from '../../src/mdns/publisher.ts';
 import { freePort } from '../rig/ports.ts';
 import { conformance, type HintingStage } from './conformance.ts';
 
-/** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */
+/** Nothing leaves the machine: multicast on loopback, and on a free port. */
 const LOOPBACK =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal))?.[0] ?? 'lo';
 const never = new AbortController().signal;

@@ -11,15 +11,15 @@ import { tailnetNode } from '../rig/memory-local-api.ts';
 import { until } from '../rig/wait.ts';
 import { listed, listing } from './tailscale-stage.ts';
 
-/** How the node services of the test answer. */
+/** The behaviour of the fake node services. */
 interface Service {
   ids: readonly string[];
-  /** `no`: as services before entity tags; `lies`: gives one and never holds; `all`: whatever is asked. */
+  /** `no`: no entity tags; `lies`: sends a tag but never holds; `all`: holds every request. */
   holds: 'yes' | 'no' | 'lies' | 'all';
   status: number;
-  /** Requests so far, by what they prefer. */
+  /** The `prefer` header of each request. */
   readonly asked: (string | undefined)[];
-  /** Requests that are being held. */
+  /** Held requests. */
   readonly held: Set<ServerResponse>;
 }
 
@@ -28,9 +28,9 @@ interface Stage {
   readonly clock: ManualClock;
   readonly service: Service;
   readonly changes: () => number;
-  /** Ids that the table tells. */
+  /** Ids of the table's candidates. */
   readonly ids: () => readonly (string | undefined)[];
-  /** Another list; who waits is told. */
+  /** Changes the list and answers held requests. */
   list(...ids: readonly string[]): void;
   readonly sites: readonly PeerSite[];
 }
@@ -41,7 +41,7 @@ describe('a following table', () => {
     for (const one of open.splice(0).toReversed()) await one.close();
   });
 
-  /** Peers 127.1.0.1 and so on, all of them with the same node service. */
+  /** All peers have the same node service. */
   async function enter({ peers = 1, ...given }: Partial<Service> & { readonly peers?: number } = {}): Promise<Stage> {
     const service: Service = { ids: ['a'], holds: 'yes', status: 200, asked: [], held: new Set(), ...given };
     const listener = await listenHttp((request, response) => answer(service, request, response));
@@ -102,7 +102,7 @@ describe('a following table', () => {
       await stage.clock.advance(FOLLOW_PACE_MS);
       await isHeld(stage);
     }
-    // One each time, and the first look, which could not be held.
+    // One each time, and the first, which could not be held.
     expect(stage.service.asked).toEqual([undefined, 'wait=25', 'wait=25', 'wait=25']);
   });
 
@@ -118,7 +118,7 @@ describe('a following table', () => {
     expect(changes()).toBe(2);
     service.status = 500;
     await table.ask();
-    // That it no longer makes sense is news as well, but only once.
+    // An invalid list is news too, but only once.
     expect(changes()).toBe(3);
     await table.ask({ thorough: true });
     expect(changes()).toBe(3);
@@ -139,7 +139,7 @@ describe('a following table', () => {
 
   it.each(['no', 'lies'] as const)('asks a service that does not hold once a second at most: %s', async (holds) => {
     const { service, clock } = await following({ holds });
-    // The first look, and what is asked from then on.
+    // The first request, and those from then on.
     for (let asked = 2; asked <= 5; asked += 1) {
       await until('its answer', () => clock.due(FOLLOW_PACE_MS) === 1);
       await clock.advance(FOLLOW_PACE_MS - 1);
@@ -156,7 +156,7 @@ describe('a following table', () => {
     expect(stage.service.asked).toHaveLength(2);
     await stage.clock.advance(3000);
     expect(stage.ids()).toEqual(['a']);
-    // What is asked next is not held: whether anybody is there is to be known soon.
+    // The next request is answered at once, to find out soon whether the peer is up.
     await stage.clock.advance(FOLLOW_PACE_MS);
     await until('it to be asked again', () => stage.service.asked.length === 3);
     expect(stage.service.asked[2]).toBeUndefined();
@@ -234,7 +234,7 @@ describe('a following table', () => {
     await until('the held one to be given up', () => held?.destroyed === true);
     await stage.clock.advance(FOLLOW_PACE_MS);
     await until('it to be asked', () => stage.service.asked.length === 3);
-    // At once, not held: it may not be there.
+    // Not held, because the peer may be down.
     expect(stage.service.asked[2]).toBeUndefined();
   });
 

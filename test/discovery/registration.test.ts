@@ -243,7 +243,7 @@ describe('a registration file', () => {
               ? [reading.problem]
               : [
                   ...reading.remarks,
-                  // The directory is compared as it is, and cleaned where it is shown.
+                  // The directory is compared unchanged, and cleaned when it is shown.
                   ...Object.values({ ...reading.registration, cwd: undefined }).filter(
                     (value) => typeof value === 'string',
                   ),

@@ -27,7 +27,7 @@ describe('bad input in the registry directory', () => {
   });
   afterEach(() => folder[Symbol.asyncDispose]());
 
-  /** Each makes `x.json` and names what the note on it says; undefined where it is a candidate all the same. */
+  /** Each creates `x.json`, with the expected note. `listed`: it is a candidate nevertheless. */
   const bad: readonly { name: string; make: () => void; note: RegExp; listed?: true }[] = [
     { name: 'a half-written file', make: () => put('x.json', '{"name":"a","port":40'), note: /not complete JSON/ },
     { name: 'an empty file', make: () => put('x.json', ''), note: /empty/ },
@@ -125,7 +125,7 @@ describe('bad input in the registry directory', () => {
   });
 
   describe('a file that changes between listing and opening', () => {
-    /** Shows the facts of a good file for `x.json`, as they were when the directory was listed. */
+    /** Reports the stats of a good file for `x.json` at listing. */
     const lateChange = fileSystem({ lstat: (path) => nodeFileSystem.lstat(path.replace(/x\.json$/, 'good.json')) });
 
     it.each([
@@ -176,7 +176,7 @@ describe('bad input in the registry directory', () => {
   });
 });
 
-/** Every entry of a directory with all that a write or a read for update would change. */
+/** Every entry of a directory with everything that a write would change. */
 function contentOf(directory: string): unknown[] {
   return readdirSync(directory).map((name) => {
     const { ino, mode, size, mtimeMs, ctimeMs } = lstatSync(join(directory, name));

@@ -28,7 +28,7 @@ describe('hints of the registry source', () => {
     await top.close();
   });
 
-  /** Scans at every hint, and never without one, until it sees `keys`. */
+  /** Scans only after hints, until it finds `keys`. */
   async function see(keys: readonly string[] | 'unavailable'): Promise<void> {
     let seen: readonly string[] | 'unavailable' | undefined;
     const look = async (): Promise<void> => {
@@ -100,7 +100,7 @@ describe('hints of the registry source', () => {
     needRoot(context);
     mkdirSync(directory, 0o700);
     const child = fileURLToPath(new URL('./watch-registry.ts', import.meta.url));
-    // The limit of a user namespace of its own: nobody else's watches are touched.
+    // The limit applies to a separate user namespace only.
     const script = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$0" --import tsx "$1" "$2"';
     const output = run('unshare', '-U', '-r', 'sh', '-c', script, process.execPath, child, directory);
     expect(JSON.parse(output)).toEqual({

@@ -77,7 +77,7 @@ describe('a registry directory', () => {
           );
         expect(await problem(true)).toMatchObject({ message: expect.stringMatching(message) });
         expect(await problem(true)).not.toBeInstanceOf(SourceUnavailableError);
-        // Of the default directory only the first user is the owner, which is nobody's mistake.
+        // The default directory belongs to the first user who created it, which is not a failure.
         const isUnavailable = (await problem(false)) instanceof SourceUnavailableError;
         expect(isUnavailable).toBe(owner !== 65_534);
       });

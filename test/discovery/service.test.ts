@@ -31,7 +31,7 @@ function source(
   return createServiceSource({ directory }, dependencies);
 }
 
-/** As OpenCode writes: under another name, then renamed. */
+/** Like OpenCode: writes to another name, then renames. */
 function write(directory: string, fileName: string, content: unknown): void {
   const path = join(directory, fileName);
   const text = typeof content === 'string' || Buffer.isBuffer(content) ? content : JSON.stringify(content);
@@ -167,7 +167,7 @@ describe('the folder of an OpenCode 2', () => {
     ['http://localhost:4096/', 'http://localhost:4096'],
     ['http://[::1]:4096', 'http://[::1]:4096'],
     ['http://0x7f.1:4096', 'http://127.0.0.1:4096'],
-    // As the preview writes where it listens on every address.
+    // Written by the preview if it listens on every address.
     ['http://0.0.0.0:4096', 'http://127.0.0.1:4096'],
     ['http://[::]:4096', 'http://[::1]:4096'],
     ['http://127.0.0.1', 'http://127.0.0.1:80'],
@@ -303,7 +303,7 @@ describe('hints of the service source', () => {
     onTestFinished(() => one.close());
     const hints = one.changes(never)[Symbol.asyncIterator]();
 
-    /** Scans at every hint, and never without one. */
+    /** Scans only after hints. */
     async function see(wanted: unknown): Promise<void> {
       let seen: unknown;
       const look = async (): Promise<void> => {

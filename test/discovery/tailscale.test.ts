@@ -65,7 +65,7 @@ conformance({
       void pass().then(() => {
         stage.fake.answers.delete('status');
         stage.fake.asked.length = 0;
-        // As without the hold-up.
+        // As if it had not been held up.
         return import('../rig/fake-local-api.ts').then(({ statusText }) => json(response, statusText(stage.fake)));
       });
       request.on('error', () => {});
@@ -80,13 +80,13 @@ conformance({
   },
 });
 
-/** Time that a test moves; requests have the real one. */
+/** A clock moved by the test; requests use the real one. */
 function movedClock(): Clock & { nowMs: number } {
   const clock = { nowMs: 1_000_000, now: () => clock.nowMs, monotonic: () => clock.nowMs, sleep: systemClock.sleep };
   return clock;
 }
 
-/** Time for what is under way on loopback to arrive. */
+/** Lets pending loopback traffic arrive. */
 async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn += 1) await nextTurn();
 }
@@ -157,7 +157,7 @@ describe('the tailscale source', () => {
     const limits = { timeoutMs: 5000, maxBytes: 1000 };
     for (let round = 0; round < 2; round += 1)
       expect((await exchange({ endpoint }, '/global/health', {}, limits)).status).toBe(200);
-    // The second used the connection of the first.
+    // The second request reused the connection of the first.
     expect(fake.dialled).toEqual(['100.64.0.3:4096']);
     await expect(
       exchange({ endpoint: { ...endpoint, url: 'http://100.64.0.3:1' } }, '/global/health', {}, limits),
@@ -322,7 +322,7 @@ describe('the tailscale source', () => {
       const elsewhere = { path: 'http://evil.example/', url: 'http://evil.example/', host: 'evil.example', port: 80 };
       const { candidates } = await scanOf(listing(listed('a', elsewhere)));
       expect(candidates[0]?.endpoint.url).toBe('http://100.64.0.2:4095/opencode-mcp/v1/i/a');
-      // A credential rule for a host must not fit what a peer calls itself.
+      // A credential rule for a host must not match the name that a peer gives itself.
       expect(candidates[0]?.claims.hostname).toBe('host2');
     });
 
@@ -475,12 +475,12 @@ describe('the tailscale source', () => {
     expect(await asksWithin(4000)).toBe(0);
     for (let asks = 0; asks < 5; asks += 1) await asksWithin(31_000);
     expect(await asksWithin(29_000)).toBe(0);
-    // Somebody may have granted it by now.
+    // Access may have been granted by now.
     expect(await asksWithin(2000)).toBe(1);
   });
 
   it('asks hundreds of peers in several scans; a thorough scan also asks those that are not due', async () => {
-    // A scan waits for all that it asks.
+    // A scan waits for all peers that it asks.
     const clock = { ...movedClock(), sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(100 * ms, signal) };
     const { source, fake, serve } = await enter({
       peers: Array.from({ length: 300 }, () => ({})),
@@ -488,7 +488,7 @@ describe('the tailscale source', () => {
       servers: { '100.64.0.2:4095': (_, response) => response.writeHead(403).end() },
       clock,
     });
-    // Nobody is due again: time stands still.
+    // No peer is due again, because the clock stands still.
     for (const asked of [256, 300, 300]) {
       await source.scan(never);
       expect(fake.dialled).toHaveLength(asked);
@@ -553,8 +553,8 @@ describe('the tailscale source', () => {
     const answered = deferred<void>();
     const clock: Clock = {
       ...systemClock,
-      // The budget of a scan is over once the peer holds it up.
-      // And the peer has all the time in the world.
+      // The budget of the scan ends once the silent peer is asked;
+      // requests to the peer never time out.
       sleep: (ms, signal) => (ms === PEERS_BUDGET_MS ? answered.promise : systemClock.sleep(1000 * ms, signal)),
     };
     const { source } = await enter({
@@ -569,7 +569,7 @@ describe('the tailscale source', () => {
     let isLater = false;
     const clock: Clock = {
       ...systemClock,
-      // Only what a later scan grants the peers ever ends.
+      // Only the budget of later scans ends.
       sleep: (ms, signal) =>
         isLater && ms === LATER_BUDGET_MS ? Promise.resolve() : systemClock.sleep(1000 * ms, signal),
     };

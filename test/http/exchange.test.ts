@@ -18,7 +18,7 @@ afterEach(async () => {
 
 interface Served {
   readonly connection: Connection;
-  /** Of each request, in order: which connection it came on, counted from 0. */
+  /** For each request, the number of its connection, from 0. */
   readonly requests: Array<{ readonly line: string; readonly socket: number }>;
   readonly sockets: Socket[];
 }
@@ -60,7 +60,7 @@ describe('an exchange', () => {
         Array.from({ length: 100 }, () => serve((_, response) => answer(response, '1'))),
       );
       const urls = served.map(({ connection }) => connection.endpoint.url);
-      // A process of its own, since the limit is one of a whole process. Its end closes the rest: it counts before that.
+      // In a separate process, because the limit applies to a process. It counts before its end closes the rest.
       const program = `
       import { readdirSync, readlinkSync } from 'node:fs';
       import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';
@@ -79,7 +79,7 @@ describe('an exchange', () => {
         return Number(stdout);
       };
       const few = await idle(256);
-      // Sockets of Node's own may come or go meanwhile.
+      // Node's own sockets may come and go meanwhile.
       expect(few).toBeGreaterThan(60);
       expect(few).toBeLessThanOrEqual(64);
       expect(served.at(-1)?.requests.map(({ socket }) => socket)).toEqual([0, 0]);
@@ -90,7 +90,7 @@ describe('an exchange', () => {
   test('waits for a free file descriptor, and fails with the cause if there is none', { timeout: 60_000 }, async () => {
     const { url, close } = await listenHttp((_, response) => answer(response, '1'));
     closers.push(close);
-    // A process of its own, since the limit is one of a whole process: it opens all files that it may, then asks.
+    // In a separate process, because the limit applies to a process: it opens all files it may, then sends a request.
     const program = `
       import { closeSync, openSync } from 'node:fs';
       import { exchange } from '${new URL('../../src/http/exchange.ts', import.meta.url).href}';

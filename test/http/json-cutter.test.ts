@@ -5,7 +5,7 @@ import { CUT_MARK, JsonCutter } from '../../src/http/json-cutter.ts';
 
 const LIMIT = 40;
 
-/** What comes out of `text` that arrives in pieces of `size` bytes. */
+/** The result for `text` in pieces of `size` bytes. */
 function cut(text: string, size: number, limit = LIMIT, isOfLines = true): string {
   const cutter = new JsonCutter(limit, isOfLines);
   const bytes = Buffer.from(text);
@@ -14,7 +14,7 @@ function cut(text: string, size: number, limit = LIMIT, isOfLines = true): strin
   return Buffer.concat(kept).toString('utf8');
 }
 
-/** Each string is whole, or begins as it did and says that it was cut. */
+/** Each string is whole, or a prefix with the cut mark. */
 function expectCut(one: unknown, whole: unknown): void {
   if (typeof one === 'string' && typeof whole === 'string') {
     if (one === whole) return;
@@ -66,7 +66,7 @@ test('a line that ends inside a string does not affect later ones', () => {
   expect(cut(`${broken}data: {"text":"short"}\n\n`, 7)).toContain('data: {"text":"short"}\n\n');
 });
 
-/** As `value`, with every list and object empty that lies within seven others. */
+/** `value` with every list and object nested in seven others emptied. */
 function emptied(value: unknown, depth = 1): unknown {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return depth > 7 ? [] : value.map((one) => emptied(one, depth + 1));

@@ -10,7 +10,7 @@ import { within } from '../rig/wait.ts';
 const limits = { timeoutMs: 10_000, maxBytes: 1024 };
 const credential = { username: 'opencode', password: 'secret' };
 
-/** Of this process; `seen` has the Authorization header of each request. */
+/** A server in this process; `seen` has the Authorization header of each request. */
 async function listen(): Promise<{ readonly port: number; readonly seen: readonly (string | undefined)[] }> {
   const seen: (string | undefined)[] = [];
   const server = createServer(({ headers }, response) => {

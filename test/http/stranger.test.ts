@@ -66,7 +66,7 @@ describe.each([
   });
 });
 
-/** Runs a program that cannot see who holds a socket: neither /proc/net nor lsof is there. */
+/** Runs a program that cannot determine holders of sockets: without /proc/net and lsof. */
 const BLIND = [
   'unshare',
   '--mount',

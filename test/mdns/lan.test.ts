@@ -18,7 +18,7 @@ import { freePort } from '../rig/ports.ts';
 import { recordedPackets } from '../rig/recorded-packets.ts';
 import { until } from '../rig/wait.ts';
 
-/** Nothing leaves the machine: multicast on loopback, and on a port that nobody else has. */
+/** Nothing leaves the machine: multicast on loopback, and on a free port. */
 const [LOOPBACK = 'lo', ADDRESSES = []] =
   Object.entries(networkInterfaces()).find(([, found]) => found?.some(({ internal }) => internal)) ?? [];
 const FOUR = ADDRESSES.filter(({ family }) => family === 'IPv4');
@@ -30,7 +30,7 @@ describe('the LAN as one socket', () => {
     for (const close of closers.splice(0)) await close();
   });
 
-  /** Says things as a neighbour, and counts what it hears. */
+  /** A neighbour that sends packets, and counts received ones. */
   async function neighbour(port: number): Promise<{ readonly socket: Socket; readonly heard: Buffer[] }> {
     const socket = createSocket({ type: 'udp4', reuseAddr: true });
     const heard: Buffer[] = [];
@@ -84,7 +84,7 @@ describe('the LAN as one socket', () => {
 
   it('reports an unusable address, and continues with the others', async () => {
     const port = await freePort();
-    // Of a documentation network, which no machine has.
+    // From a documentation network, which no machine has.
     const gone: NetworkInterfaceInfo = {
       address: '192.0.2.1',
       cidr: '192.0.2.1/24',
@@ -182,7 +182,7 @@ describe('the LAN as one socket', () => {
     await listenOn(port, ({ kind, isGoodbye, port: at, says, addresses }) =>
       said.push([kind, isGoodbye ? 'bye' : 'hello', at, says.name, addresses].join(' ')),
     );
-    // Responses count only from the port of mDNS.
+    // Responses are accepted only from the mDNS port.
     const { socket } = await neighbour(port);
     for (const packet of recordedPackets()) socket.send(packet, port, '224.0.0.251');
     await until('three announcements', () => said.length === 3);

@@ -79,13 +79,13 @@ interface OlderService extends AsyncDisposable {
   readonly stage: TailnetStage;
   readonly opencode: FakeOpencode;
   readonly runtime: Runtime;
-  /** Lists that are being held. */
+  /** Held requests for the list. */
   readonly held: Set<ServerResponse>;
-  /** The instance is no longer in the list: those who wait for it are told, and those who come. */
+  /** Removes the instance from the list, for held and later requests. */
   end(): void;
 }
 
-/** This build's client at the older node service: its own answers as recorded, what it passes on from an opencode. */
+/** This build's client with the older node service: recorded answers, and requests forwarded to an opencode. */
 async function atOlderService(role: Role, isGone = false): Promise<OlderService> {
   const exchanges = await recorded<Exchange[]>('node-service');
   const opencode = await startFakeOpencode({ directory: DIRECTORY, reply: (text) => `re: ${text}` });
@@ -97,7 +97,7 @@ async function atOlderService(role: Role, isGone = false): Promise<OlderService>
     if (found === undefined) throw new Error(`Expected a recorded ${status} of ${path}`);
     return found.response;
   };
-  /** The kinds of requests that it passed on for the role `read`. */
+  /** The requests that it forwards for the role `read`. */
   const kindOf = (method: string, path: string): string =>
     `${method} ${path.split('?', 1)[0]?.replaceAll(/(ses|msg)_\w+/g, '$1')}`;
   const readable = new Set(
@@ -115,7 +115,7 @@ async function atOlderService(role: Role, isGone = false): Promise<OlderService>
       else if (role === 'none') give(response, find(LIST_PATH, 403));
       else give(response, find(LIST_PATH, known ? 304 : 200));
     } else if (url === STATES_PATH)
-      // As to any path that it does not know.
+      // Its answer to any unknown path.
       give(response, role === 'none' ? find(LIST_PATH, 403) : find('/opencode-mcp/v2/instances', 404));
     else if (isGone) give(response, find(`${below}/path`, 404));
     else if (role === 'read' && !readable.has(kindOf(method, url))) give(response, find(`${below}/agent`, 403));
@@ -253,19 +253,19 @@ test('an OpenCode 2 is invisible to an older client', async () => {
     const found = await stage.list();
     return found.services.length > 0 && found;
   });
-  // It reads these keys alone, of which it would ask each as an OpenCode 1.
+  // It reads only these keys, and treats each entry as an OpenCode 1.
   const { protocol, instances: seen } = listing;
   expect([protocol, seen.map(({ id }) => id)]).toEqual([1, [ID]]);
 });
 
-/** The type of each value in place of the value. */
+/** Replaces each value by its type. */
 function shapeOf(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(shapeOf);
   if (typeof value !== 'object' || value === null) return typeof value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shapeOf(inner)]));
 }
 
-/** Files of the older wrapper, with these in place of its own. */
+/** Files of the older wrapper, with replacements. */
 async function place(folder: string, files: Files, swap: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, { mode, text }] of Object.entries(files)) {
     const path = join(folder, name);
@@ -281,7 +281,7 @@ interface OlderWrapper {
   readonly stateKeys: readonly string[];
 }
 
-/** What the older wrapper left here; its processes are dead, or all are `pid`. */
+/** The files of an older wrapper whose processes are dead, or all `pid`. */
 async function olderWrapper(pid?: number): Promise<OlderWrapper> {
   const { here, state } = await recorded<Readonly<Record<'here' | 'state', Files>>>('files');
   const remains = await openRemains();
@@ -408,7 +408,7 @@ test('a request_id kept by an older server is not sent again', async () => {
     { directory: registry.path, explicit: true },
     { logger: silentLogger, uid: process.getuid?.(), hostname: hostname() },
   );
-  // A turn that ended long ago is one in which nothing happens for a while.
+  // A turn that ended long ago has no events for a while.
   const runtime = { ...runtimeOf(source, folder), clock: leapingClock() };
   expect((await send(runtime, request, call())).data).toMatchObject({ outcome: 'completed', text: 're: hello' });
   expect(opencode.state.prompts).toHaveLength(1);

@@ -5,7 +5,7 @@ import { type AddressSystem, localApiAddress, shownAddress } from '../../src/tai
 interface Files {
   readonly links?: Readonly<Record<string, string>>;
   readonly texts?: Readonly<Record<string, string>>;
-  /** As lsof tells them. */
+  /** In the format of lsof. */
   readonly open?: string;
 }
 

@@ -278,13 +278,13 @@ describe('watch', () => {
   it.each(['ends', 'breaks'])('a bus that %s causes a hint', async (how) => {
     const { fake } = await start();
     const abort = new AbortController();
-    // The next try never comes.
+    // There is no next attempt.
     const sleep: Clock['sleep'] = (ms, signal) =>
       ms === 5000
         ? systemClock.sleep(ms, signal)
         : new Promise((resolve) => signal?.addEventListener('abort', () => resolve()));
     const hints = await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
-    // One tells of the listening, one of the bus.
+    // One for listening, one for the bus.
     await within(hints.next(), 'the open bus');
     if (how === 'ends') fake.endBus();
     else fake.breakBus();
@@ -295,7 +295,7 @@ describe('watch', () => {
   it('reconnects when the bus ends, and when the daemon starts late', async () => {
     const { fake } = await start();
     const abort = new AbortController();
-    // Its pauses take no time; the limits of its requests, which have a length of their own, do.
+    // Pauses take no time; time limits of requests, which have other lengths, do.
     const sleep: Clock['sleep'] = (ms, signal) => (ms === 5000 ? systemClock.sleep(ms, signal) : nextTurn());
     await take(apiAt(fake.socketPath, { ...systemClock, sleep }).watch(abort.signal));
     await fake.busOpened;

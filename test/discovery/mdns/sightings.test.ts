@@ -101,7 +101,7 @@ describe('a service on the LAN', () => {
     expect(places(sightings, 0)).toHaveLength(MAX_SIGHTINGS);
     expect(sightings.notes.length).toBeLessThanOrEqual(10);
     expect(sightings.notes[0]?.subject).toBe('192.168.1.1');
-    // And not for ever.
+    // But not forever.
     expect(places(sightings, 11 * MINUTE_MS)).toEqual([]);
     expect(sightings.notes).toEqual([]);
   });

@@ -12,7 +12,7 @@ import { until } from '../../rig/wait.ts';
 const A: FakeNodeServer = { id: 'a', directory: '/srv/a', overviews: [idleIn('/srv/a')] };
 const B: FakeNodeServer = { id: 'b', directory: '/srv/b', overviews: [idleIn('/srv/b')] };
 
-/** Between two answers that hold something new, in the long run. */
+/** The interval between two answers with news, in the long run. */
 const PACE_MS = 250;
 
 interface Stage {
@@ -22,9 +22,9 @@ interface Stage {
   readonly changes: () => number;
   readonly candidate: (id: string) => Candidate | undefined;
   readonly report: (id: string) => Report | undefined;
-  /** Until the table holds its request; the pace of following passes meanwhile. */
+  /** Waits until the request is held; moves the clock by the follow pace if needed. */
   readonly held: () => Promise<true>;
-  /** Until something was found to be different. */
+  /** Waits for a change. */
   readonly changed: (act: () => void) => Promise<void>;
 }
 
@@ -80,7 +80,7 @@ describe('following a node service with states', () => {
     expect(report('a')).not.toBe(before);
     expect(report('b')).toBe(other);
     await held();
-    // The first look, and one that is held for each thing to say.
+    // The first request, and a held one for each change.
     expect(node.requests).toEqual(['states', 'states', 'states']);
   });
 
@@ -127,7 +127,7 @@ describe('following a node service with states', () => {
     await changed(() => node.say([A, B]));
     await held();
     expect(node.requests.slice(3)).toEqual(['instances']);
-    /** As a service that ends its waits in time. */
+    /** Like a service that ends held requests in time. */
     const minute = async (): Promise<readonly string[]> => {
       const before = node.requests.length;
       for (let thirds = 0; thirds < 3; thirds += 1) {
@@ -137,7 +137,7 @@ describe('following a node service with states', () => {
       }
       return node.requests.slice(before);
     };
-    // The list is held on, by the tag that it had.
+    // The list is still held, with the same tag.
     expect(await minute()).toEqual(['instances', 'instances', 'states', 'instances']);
     expect(await minute()).not.toContain('states');
     node.hasStates = true;
@@ -163,7 +163,7 @@ describe('following a node service with states', () => {
     const { node, table, clock, held } = await following(new FakeNodeService([A]));
     await held();
     let said = 0;
-    /** Says something new to each request that comes without time passing. */
+    /** Has news for each request that arrives without time passing. */
     const sayAll = async (): Promise<number> => {
       const before = said;
       while (said - before < 100) {
@@ -176,12 +176,12 @@ describe('following a node service with states', () => {
       }
       return said - before;
     };
-    // What a turn does in a moment is known at once.
+    // The changes of a short turn arrive at once.
     const atOnce = await sayAll();
     expect(atOnce).toBeGreaterThanOrEqual(8);
     expect(atOnce).toBeLessThanOrEqual(10);
     const before = node.requests.length;
-    // By no scan either.
+    // Not by a scan either.
     await table.ask();
     expect(node.requests.length).toBe(before);
     for (let steps = 0; steps < 20; steps += 1) {

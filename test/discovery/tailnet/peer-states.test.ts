@@ -7,7 +7,7 @@ import { listed, listing } from '../tailscale-stage.ts';
 
 const DIRECTORY = '/srv';
 
-/** A state as a node service gives it, but for what is given. */
+/** A state as sent by a node service, with changes. */
 function state(fields: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
   const facts = { id: 'a', version: '1.18.33', dialect: 'opencode-1', directory: DIRECTORY, worktree: '/' };
   return { ...facts, overviews: [idleIn(DIRECTORY)], ...fields };
