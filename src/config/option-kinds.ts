@@ -10,8 +10,6 @@ export interface Kind<T> {
   readonly isSwitch?: true;
   /** Undefined if invalid. */
   parse(written: unknown): T | undefined;
-  /** For help texts. */
-  show(value: T): string;
 }
 
 export function wholeNumber(unit: string, min: number, max: number): Kind<number> {
@@ -22,7 +20,6 @@ export function wholeNumber(unit: string, min: number, max: number): Kind<number
       const value = typeof written === 'string' && /^[0-9]+$/.test(written) ? Number(written) : written;
       return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max ? value : undefined;
     },
-    show: String,
   };
 }
 
@@ -37,7 +34,6 @@ export function yesOrNo(): Kind<boolean> {
     expected: '1, true, yes, on, 0, false, no or off',
     isSwitch: true,
     parse: (written) => BOOLEANS.get(typeof written === 'string' ? written.toLowerCase() : written),
-    show: (value) => (value ? 'on' : 'off'),
   };
 }
 
@@ -47,7 +43,6 @@ export function oneOf<T extends string>(placeholder: string, known: readonly T[]
     expected: `one of ${known.join(', ')}`,
     parse: (written) =>
       typeof written === 'string' ? known.find((name) => name === written.toLowerCase()) : undefined,
-    show: String,
   };
 }
 
@@ -57,10 +52,6 @@ function partsOf(written: unknown): readonly string[] | undefined {
   if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string' || typeof part === 'number'))
     return undefined;
   return [...new Set(parts.map((part) => String(part).trim()).filter((part) => part !== ''))];
-}
-
-function showList(value: 'all' | readonly unknown[]): string {
-  return value === 'all' ? value : value.join(',') || 'none';
 }
 
 /** A subset of the known names, or `all`. */
@@ -75,7 +66,6 @@ export function someOf<T extends string>(known: readonly T[]): Kind<'all' | read
       if (wanted.includes('all')) return 'all';
       return wanted.length > 0 ? known.filter((name) => wanted.includes(name)) : undefined;
     },
-    show: showList,
   };
 }
 
@@ -97,7 +87,6 @@ export function ports(): Kind<readonly number[]> {
       const found = parts.flatMap((part) => port().parse(part) ?? []);
       return found.length === parts.length ? found : undefined;
     },
-    show: showList,
   };
 }
 
@@ -110,7 +99,6 @@ export function words(expected: string, pattern: RegExp): Kind<readonly string[]
       const parts = partsOf(written);
       return parts?.every((word) => pattern.test(word) && !hasUnsafeCharacters(word)) === true ? parts : undefined;
     },
-    show: showList,
   };
 }
 
@@ -128,7 +116,6 @@ export function interfaces(): Kind<'all' | readonly string[]> {
       if (word === 'all') return word;
       return word === 'none' ? [] : word === '' ? undefined : names.parse(written);
     },
-    show: showList,
   };
 }
 
@@ -137,7 +124,6 @@ function text(placeholder: string, expected: string, isValid: (value: string) =>
     placeholder,
     expected,
     parse: (written) => (typeof written === 'string' && written !== '' && isValid(written) ? written : undefined),
-    show: String,
   };
 }
 

@@ -57,9 +57,15 @@ function option<T, Fallback extends T | undefined>(
   kind: Kind<T>,
   fallback: Fallback,
 ): Option<T | Fallback> {
-  const defaultText = fallback === undefined ? 'none' : kind.show(fallback);
   const { placeholder, isSwitch = false } = kind;
-  return { ...names, placeholder, summary, kind, fallback, defaultText, isSwitch };
+  return { ...names, placeholder, summary, kind, fallback, defaultText: shown(fallback), isSwitch };
+}
+
+/** A default in the help text. */
+function shown(value: unknown): string {
+  if (value === undefined) return 'none';
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  return Array.isArray(value) ? value.join(',') || 'none' : String(value);
 }
 
 const MCP = { only: 'opencode-mcp' } as const;

@@ -4,7 +4,7 @@ import { realpath } from 'node:fs/promises';
 import type { Clock } from '../base/clock.ts';
 import { LinkedAbort } from '../base/linked-abort.ts';
 import type { Settings } from '../config/settings.ts';
-import { type Chain, createChain, type SourceView } from '../discovery/chain.ts';
+import { Chain, type SourceView } from '../discovery/chain.ts';
 import { type Candidate, type Endpoint, ROUTES } from '../model/candidate.ts';
 import { type DiscoverySource } from '../discovery/source.ts';
 import { type Logger, reportMisfit } from '../base/log.ts';
@@ -84,7 +84,7 @@ export class LiveFleet implements Fleet {
     this.#deps = deps;
     // One for each registration that is about to be looked at again.
     setMaxListeners(0, this.#root.signal);
-    this.#chain = createChain(sources, {
+    this.#chain = new Chain(sources, {
       clock,
       logger,
       discoveryIntervalMs: settings.discoveryIntervalMs,

@@ -1,8 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 
 import {
-  type Chain,
-  createChain,
+  Chain,
   HINT_WINDOW_MS,
   LIFETIME_IN_INTERVALS,
   MAX_CANDIDATES,
@@ -89,7 +88,7 @@ async function start(...sources: readonly DiscoverySource[]): Promise<Rig> {
   const changes: SourceView[] = [];
   const lines: string[] = [];
   const logger: Logger = { log: (level, message) => void lines.push(`${level} ${message}`) };
-  const chain = createChain(sources, {
+  const chain = new Chain(sources, {
     clock,
     logger,
     discoveryIntervalMs: INTERVAL_MS,
